@@ -1,0 +1,2 @@
+//! tender
+fn main() {}

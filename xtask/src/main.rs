@@ -1,0 +1,2 @@
+//! Builds, tests and demonstrates tender.
+fn main() {}
