@@ -1,1 +1,2 @@
 //! tender
+pub mod memory;

@@ -1,0 +1,282 @@
+//! Guest memory: one region of host memory that is the guest's RAM from guest-physical address 0 up.
+//!
+//! Everything in it is under the guest's control and may change at any moment. So nothing here hands out a Rust
+//! reference into it: values are copied out once ([`GuestMemory::read`]), and bulk data moves between guest memory
+//! and a file descriptor in the kernel ([`GuestBytes`], [`GuestBuffer`]). Bytes that the guest itself may not write
+//! — its text, its page tables, the boot pages — the tender does not write on its behalf either.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+pub use vm_memory::GuestAddress;
+
+/// Size of a page in the guest's own tables, whatever the host's page size.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Why guest memory could not be had or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host has no memory to give.
+    #[error("cannot reserve {size} bytes of guest memory: {source}")]
+    Reserve {
+        /// Bytes asked for.
+        size: u64,
+        /// The host's reason.
+        source: io::Error,
+    },
+    /// The range is not all RAM.
+    #[error("{len} bytes at {addr:#x} do not lie within the {size:#x} bytes of guest memory")]
+    OutOfRange {
+        /// First address.
+        addr: u64,
+        /// Bytes.
+        len: u64,
+        /// Size of guest memory.
+        size: u64,
+    },
+    /// The range is RAM, but the guest has no right to write all of it.
+    #[error("{len} bytes at {addr:#x} touch memory that the guest may not write")]
+    ReadOnly {
+        /// First address.
+        addr: u64,
+        /// Bytes.
+        len: u64,
+    },
+}
+
+/// What the guest may do with a range of its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: not mapped.
+    None,
+    /// Read.
+    Read,
+    /// Read and write, never execute.
+    ReadWrite,
+    /// Read and execute, never write.
+    ReadExecute,
+}
+
+/// A range of guest memory with its access. Both ends are multiples of [`PAGE_SIZE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Guest-physical addresses.
+    pub range: Range<u64>,
+    /// What the guest may do there.
+    pub access: Access,
+}
+
+/// The guest's RAM.
+#[derive(Debug)]
+pub struct GuestMemory {
+    region: MmapRegion,
+    /// What the guest may not write, sorted, neighbours merged: with ordinary images a single range.
+    read_only: Vec<Range<u64>>,
+}
+
+impl GuestMemory {
+    /// Reserves `size` bytes, all zero, all writable. Host memory is taken when it is first touched.
+    pub fn new(size: u64) -> Result<GuestMemory, Error> {
+        let reserve_error = |source| Error::Reserve { size, source };
+        let length = usize::try_from(size).map_err(|_| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let region = MmapRegion::build(
+            None,
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        )
+        .map_err(|error| match error {
+            vm_memory::mmap::MmapRegionError::Mmap(source) => reserve_error(source),
+            other => reserve_error(io::Error::other(other)),
+        })?;
+        Ok(GuestMemory { region, read_only: Vec::new() })
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.region.size() as u64
+    }
+
+    /// Where the region lies in the tender, for the hypervisor to map.
+    pub fn host_address(&self) -> u64 {
+        self.region.as_ptr() as u64
+    }
+
+    /// Refuses, from now on, to write for the guest where `map` lets it not write itself. `map` is in ascending
+    /// order.
+    pub fn protect(&mut self, map: &[Mapping]) {
+        self.read_only.clear();
+        for mapping in map.iter().filter(|mapping| mapping.access != Access::ReadWrite) {
+            match self.read_only.last_mut() {
+                Some(last) if last.end == mapping.range.start => last.end = mapping.range.end,
+                _ => self.read_only.push(mapping.range.clone()),
+            }
+        }
+    }
+
+    fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, Error> {
+        let out_of_range = Error::OutOfRange { addr, len, size: self.size() };
+        let (Ok(offset), Ok(count)) = (usize::try_from(addr), usize::try_from(len)) else {
+            return Err(out_of_range);
+        };
+        self.region.get_slice(offset, count).map_err(|_| out_of_range)
+    }
+
+    /// The `len` bytes at `addr`, for the host to read. A range that ends exactly at the end of memory is fine.
+    pub fn bytes(&self, addr: GuestAddress, len: u64) -> Result<GuestBytes<'_>, Error> {
+        Ok(GuestBytes(self.slice(addr.0, len)?))
+    }
+
+    /// The `len` bytes at `addr`, for the host to write; all of them must be writable by the guest itself.
+    pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, Error> {
+        let slice = self.slice(addr.0, len)?;
+        let end = addr.0 + len;
+        if self.read_only.iter().any(|range| addr.0 < range.end && range.start < end) {
+            return Err(Error::ReadOnly { addr: addr.0, len });
+        }
+        Ok(GuestBuffer(slice))
+    }
+
+    /// Copies a value out of guest memory: the only look the tender takes at it.
+    #[inline]
+    pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, Error> {
+        let slice = self.slice(addr.0, size_of::<T>() as u64)?;
+        let mut value = T::new_zeroed();
+        slice.copy_to(value.as_mut_bytes());
+        Ok(value)
+    }
+
+    /// Copies a value into memory that the guest may write.
+    #[inline]
+    pub fn write<T: IntoBytes + Immutable>(&self, addr: GuestAddress, value: T) -> Result<(), Error> {
+        let buffer = self.buffer(addr, size_of::<T>() as u64)?;
+        buffer.0.copy_from(value.as_bytes());
+        Ok(())
+    }
+
+    /// Copies the tender's own data (tables, boot info) anywhere into guest memory. For set-up only.
+    pub fn place(&self, addr: GuestAddress, data: &[u8]) -> Result<(), Error> {
+        self.slice(addr.0, data.len() as u64)?.copy_from(data);
+        Ok(())
+    }
+
+    /// Fills `len` bytes at `addr` from `file` at `offset`, whatever the guest's access. For set-up only.
+    pub fn load(
+        &self,
+        addr: GuestAddress,
+        len: u64,
+        file: BorrowedFd<'_>,
+        offset: u64,
+    ) -> Result<io::Result<()>, Error> {
+        Ok(GuestBuffer(self.slice(addr.0, len)?).read_exact_at(file, offset))
+    }
+}
+
+/// Bytes of guest memory that the host may read. They can change under it at any time.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestBytes<'m>(VolatileSlice<'m>);
+
+/// Bytes of guest memory that the host may write.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestBuffer<'m>(VolatileSlice<'m>);
+
+/// Turns the result of a system call into a count or its error.
+fn count(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Repeats `transfer(done)` until `len` bytes are through; an end before that is `UnexpectedEof`.
+fn repeat(len: usize, mut transfer: impl FnMut(usize) -> io::Result<usize>) -> io::Result<()> {
+    let mut done = 0;
+    while done < len {
+        match transfer(done) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl GuestBytes<'_> {
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bytes from `start` on; none when that is beyond the end.
+    pub fn skip(&self, start: usize) -> Self {
+        let start = start.min(self.len());
+        GuestBytes(self.0.offset(start).unwrap_or(self.0))
+    }
+
+    /// Copies as many bytes out as `target` holds and there are; returns how many.
+    pub fn copy_to(&self, target: &mut [u8]) -> usize {
+        self.0.copy_to(target)
+    }
+
+    /// One `write(2)` of these bytes to `fd`.
+    #[inline]
+    pub fn write_to(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let pointer = self.0.ptr_guard();
+        // SAFETY: the slice lies within a live mapping, and the kernel copes with bytes that change while it reads.
+        count(unsafe { libc::write(fd.as_raw_fd(), pointer.as_ptr().cast(), self.0.len()) })
+    }
+
+    /// Writes all of these bytes to `file` at `offset`; one `pwrite(2)` unless the host stops short.
+    #[inline]
+    pub fn write_all_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+        let pointer = self.0.ptr_guard();
+        repeat(self.0.len(), |done| {
+            let position = (offset + done as u64) as libc::off_t;
+            // SAFETY: as in `write_to`; `done` is less than the slice's length.
+            count(unsafe {
+                libc::pwrite(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), self.0.len() - done, position)
+            })
+        })
+    }
+}
+
+impl GuestBuffer<'_> {
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One `read(2)` from `fd` into these bytes.
+    #[inline]
+    pub fn read_from(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let pointer = self.0.ptr_guard_mut();
+        // SAFETY: the slice lies within a live mapping that no Rust reference points into; the kernel writes at most
+        // its length.
+        count(unsafe { libc::read(fd.as_raw_fd(), pointer.as_ptr().cast(), self.0.len()) })
+    }
+
+    /// Fills all of these bytes from `file` at `offset`; one `pread(2)` unless the host stops short.
+    #[inline]
+    pub fn read_exact_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+        let pointer = self.0.ptr_guard_mut();
+        repeat(self.0.len(), |done| {
+            let position = (offset + done as u64) as libc::off_t;
+            // SAFETY: as in `read_from`; `done` is less than the slice's length.
+            count(unsafe {
+                libc::pread(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), self.0.len() - done, position)
+            })
+        })
+    }
+}
