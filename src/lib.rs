@@ -1,2 +1,7 @@
 //! tender
+pub mod block;
+pub mod cli;
+pub mod clock;
+pub mod console;
 pub mod memory;
+pub mod net;

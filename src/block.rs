@@ -1,0 +1,184 @@
+//! Block devices: image files and block devices of the host, one unikernel each.
+//!
+//! An image is locked while it is attached: two writers would ruin any file system on it. A fault of the host's disk is
+//! reported to the guest and the operator; it does not end the run.
+
+mod open;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use guest_abi::hypercall::Status;
+
+pub use self::open::Error;
+use crate::memory::{self, GuestAddress, GuestMemory};
+
+/// Bytes in a sector where the operator does not say otherwise. Section 8.
+pub const DEFAULT_SECTOR_SIZE: u16 = 512;
+
+/// What a disk is: the device and inode of an image, or 0 and the number of a block device. Equal identities mean
+/// the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Device that holds the image; 0 for a block device.
+    pub device: u64,
+    /// Inode of the image; the block device's own number.
+    pub inode: u64,
+}
+
+/// What went through a block device, and what did not. Counters only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Successful reads.
+    pub reads: u64,
+    /// Bytes of those.
+    pub read_bytes: u64,
+    /// Successful writes.
+    pub writes: u64,
+    /// Bytes of those.
+    pub written_bytes: u64,
+    /// Requests refused because they are not within the device.
+    pub invalid: u64,
+    /// Reads that the host failed to do.
+    pub read_errors: u64,
+    /// Writes that the host failed to do for lack of space.
+    pub full: u64,
+    /// Writes that the host failed to do otherwise.
+    pub write_errors: u64,
+}
+
+/// One block device.
+#[derive(Debug)]
+pub struct Disk {
+    file: File,
+    path: PathBuf,
+    identity: Identity,
+    capacity: u64,
+    sector_size: u16,
+    stats: Stats,
+}
+
+impl Disk {
+    /// Opens and locks the image file or block device at `path`, in sectors of `sector_size` bytes or
+    /// [`DEFAULT_SECTOR_SIZE`]. Section 8.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with it. Nothing has changed then.
+    pub fn open(path: &Path, sector_size: Option<u16>) -> Result<Disk, Error> {
+        let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
+        let (file, identity) = open::open(path)?;
+        open::lock(&file, path)?;
+        let capacity = open::capacity(&file, path, sector_size)?;
+        Ok(Disk { file, path: path.to_owned(), identity, capacity, sector_size, stats: Stats::default() })
+    }
+
+    /// Size in bytes: at least one sector, and a multiple of it.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Bytes in a sector.
+    pub fn sector_size(&self) -> u16 {
+        self.sector_size
+    }
+
+    /// What the disk is, to be compared with others.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// What went through so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// BLOCK_READ: fills the `len` bytes at `addr` from byte `offset` of the disk. [`Status::Invalid`] when that is not
+    /// within the disk, [`Status::Unspecified`] when the host fails. Section 8.
+    ///
+    /// # Errors
+    /// The buffer does not lie within memory that the guest may write.
+    pub fn read(
+        &mut self,
+        memory: &GuestMemory,
+        offset: u64,
+        addr: GuestAddress,
+        len: u64,
+    ) -> Result<Status, memory::Error> {
+        if !self.holds(offset, len) {
+            self.stats.invalid += 1;
+            return Ok(Status::Invalid);
+        }
+        match memory.buffer(addr, len)?.read_exact_at(self.file.as_fd(), offset) {
+            Ok(()) => {
+                self.stats.reads += 1;
+                self.stats.read_bytes += len;
+                Ok(Status::Ok)
+            }
+            Err(error) => Ok(self.read_failed(&error)),
+        }
+    }
+
+    /// BLOCK_WRITE: writes the `len` bytes at `addr` to the disk from its byte `offset` on. Results as of
+    /// [`Disk::read`]. Section 8.
+    ///
+    /// # Errors
+    /// The bytes do not lie within guest memory.
+    pub fn write(
+        &mut self,
+        memory: &GuestMemory,
+        offset: u64,
+        addr: GuestAddress,
+        len: u64,
+    ) -> Result<Status, memory::Error> {
+        if !self.holds(offset, len) {
+            self.stats.invalid += 1;
+            return Ok(Status::Invalid);
+        }
+        match memory.bytes(addr, len)?.write_all_at(self.file.as_fd(), offset) {
+            Ok(()) => {
+                self.stats.writes += 1;
+                self.stats.written_bytes += len;
+                Ok(Status::Ok)
+            }
+            Err(error) => Ok(self.write_failed(&error)),
+        }
+    }
+
+    /// Waits until everything written is on the host's disk; for the end of a run.
+    ///
+    /// # Errors
+    /// [`Error::Sync`], with the host's reason: something written may be lost.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.file.sync_data().map_err(|source| Error::Sync { path: self.path.clone(), source })
+    }
+
+    /// Whether a request is within the disk. No alignment is asked for: guests see to that themselves.
+    fn holds(&self, offset: u64, len: u64) -> bool {
+        offset < self.capacity && len <= self.capacity - offset
+    }
+
+    #[cold]
+    fn read_failed(&mut self, error: &io::Error) -> Status {
+        self.stats.read_errors += 1;
+        if self.stats.read_errors == 1 {
+            log::warn!("{}: cannot read: {error}; the guest is told", self.path.display());
+        }
+        Status::Unspecified
+    }
+
+    #[cold]
+    fn write_failed(&mut self, error: &io::Error) -> Status {
+        let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
+        let counter = if full { &mut self.stats.full } else { &mut self.stats.write_errors };
+        *counter += 1;
+        if *counter == 1 {
+            log::warn!("{}: cannot write: {error}; the guest is told", self.path.display());
+        }
+        Status::Unspecified
+    }
+}

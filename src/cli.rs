@@ -1,0 +1,228 @@
+//! The command line, turned into a [`Config`]. Nothing here touches the host, so every rule can be tested alone.
+//!
+//! clap does the parsing, but two things it cannot: device names inside option names (`--net:NAME=…`), and leaving
+//! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`words`).
+
+mod error;
+mod options;
+mod value;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use log::LevelFilter;
+
+pub use self::error::{Error, Rule};
+use self::options::{Given, Outcome, Parsed};
+use self::words::Words;
+use crate::net::NetSource;
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run a unikernel.
+    Run(Config),
+    /// Print this text on stdout and end with status 0.
+    Help(String),
+    /// Print the version on stdout and end with status 0.
+    Version,
+}
+
+/// Everything the operator said about one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The unikernel's file, as given.
+    pub unikernel: PathBuf,
+    /// The words after it, for the guest, as given.
+    pub arguments: Vec<OsString>,
+    /// The guest's memory.
+    pub memory: Memory,
+    /// The network options, merged by device.
+    pub nets: Vec<NetOption>,
+    /// The block options, merged by device.
+    pub blocks: Vec<BlockOption>,
+    /// How much the tender says on stderr.
+    pub verbosity: Verbosity,
+}
+
+/// The guest's memory, in bytes. Section A4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What was asked for.
+    pub asked: u64,
+    /// What the guest gets: `asked`, rounded down to [`Memory::STEP`]. The caller tells the operator if they differ.
+    pub given: u64,
+}
+
+impl Memory {
+    /// Guest memory comes in multiples of this, 2 MiB; it is also the least there is.
+    pub const STEP: u64 = 2 << 20;
+    /// The most a guest can have, 4 GiB: what its page tables map and a hypercall can address.
+    pub const MAX: u64 = 4 << 30;
+    /// What a guest gets when nothing is said, 512 MiB.
+    pub const DEFAULT: Memory = Memory::of(512 << 20);
+
+    const fn of(asked: u64) -> Memory {
+        Memory { asked, given: asked - asked % Memory::STEP }
+    }
+}
+
+/// What was said about one network device: `--net` and `--net-mac`. Section 9.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetOption {
+    /// The device's name in the manifest; none with the short forms `--net=` and `--net-mac=`, which mean the only
+    /// network device there is. Both forms may occur for one device, as two entries.
+    pub name: Option<String>,
+    /// Where its frames come from and go to.
+    pub source: Option<NetSource>,
+    /// Its hardware address; a random one if none is given.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// What was said about one block device: `--block` (or `--disk`) and `--block-sector-size`. Section 9.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockOption {
+    /// The device's name in the manifest; none with the short forms, as for [`NetOption::name`].
+    pub name: Option<String>,
+    /// Image file or block device behind it.
+    pub path: Option<PathBuf>,
+    /// Bytes in a sector: a power of two, 512 to 32768.
+    pub sector_size: Option<u16>,
+}
+
+/// How much the tender says on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// `-q`: errors only.
+    Quiet,
+    /// Neither: warnings too.
+    #[default]
+    Normal,
+    /// `-v`: what is being done, too.
+    Verbose,
+    /// `-vv`: details for developers, too.
+    Debug,
+    /// `-vvv`: everything.
+    Trace,
+}
+
+impl Verbosity {
+    /// The level of the `log` crate that this stands for.
+    pub fn level(self) -> LevelFilter {
+        match self {
+            Verbosity::Quiet => LevelFilter::Error,
+            Verbosity::Normal => LevelFilter::Warn,
+            Verbosity::Verbose => LevelFilter::Info,
+            Verbosity::Debug => LevelFilter::Debug,
+            Verbosity::Trace => LevelFilter::Trace,
+        }
+    }
+}
+
+/// Reads a command line; `args` starts with the program's own name, which is ignored. Section 9.
+///
+/// # Errors
+/// An [`Error`] of one line for everything that cannot be meant as it stands; the first one found.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
+    let Words { options, unikernel, arguments } = words::split(args)?;
+    let parsed = match options::parse(options)? {
+        Outcome::Help(text) => return Ok(Command::Help(text)),
+        Outcome::Version => return Ok(Command::Version),
+        Outcome::Options(parsed) => parsed,
+    };
+    let memory = memory(&parsed)?;
+    let nets = nets(&parsed)?;
+    let blocks = blocks(&parsed)?;
+    let verbosity = parsed.verbosity()?;
+    let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?.into();
+    Ok(Command::Run(Config { unikernel, arguments, memory, nets, blocks, verbosity }))
+}
+
+fn memory(parsed: &Parsed) -> Result<Memory, Error> {
+    let mut memory = None;
+    for given in parsed.all("mem") {
+        set(&mut memory, &given, value::memory(&given)?)?;
+    }
+    Ok(memory.map_or(Memory::DEFAULT, Memory::of))
+}
+
+fn nets(parsed: &Parsed) -> Result<Vec<NetOption>, Error> {
+    let mut nets: Vec<NetOption> = Vec::new();
+    for given in parsed.all("net") {
+        let source = value::net_source(&given)?;
+        let taken = nets.iter().any(|net| net.source.as_ref() == Some(&source) && net.name != given.device);
+        if taken {
+            return Err(Error::SameTap { option: given.option, tap: source });
+        }
+        set(&mut entry(&mut nets, &given).source, &given, source)?;
+    }
+    for given in parsed.all("net-mac") {
+        set(&mut entry(&mut nets, &given).mac, &given, value::mac(&given)?)?;
+    }
+    Ok(nets)
+}
+
+fn blocks(parsed: &Parsed) -> Result<Vec<BlockOption>, Error> {
+    let mut blocks: Vec<BlockOption> = Vec::new();
+    let disks = parsed.all("disk");
+    let plain = parsed.all("block");
+    if !disks.is_empty() && plain.iter().any(|given| given.device.is_none()) {
+        return Err(Error::BlockAndDisk);
+    }
+    for given in plain.iter().chain(&disks) {
+        set(&mut entry(&mut blocks, given).path, given, value::path(given)?)?;
+    }
+    for given in parsed.all("block-sector-size") {
+        set(&mut entry(&mut blocks, &given).sector_size, &given, value::sector_size(&given)?)?;
+    }
+    Ok(blocks)
+}
+
+/// An option that is about a device.
+trait Device {
+    fn new(name: Option<String>) -> Self;
+    fn name(&self) -> Option<&str>;
+}
+
+impl Device for NetOption {
+    fn new(name: Option<String>) -> NetOption {
+        NetOption { name, ..NetOption::default() }
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+impl Device for BlockOption {
+    fn new(name: Option<String>) -> BlockOption {
+        BlockOption { name, ..BlockOption::default() }
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+/// What has been said so far about the device that `given` is about.
+fn entry<'d, D: Device>(devices: &'d mut Vec<D>, given: &Given) -> &'d mut D {
+    let known = devices.iter().position(|device| device.name() == given.device.as_deref());
+    let index = known.unwrap_or(devices.len());
+    if known.is_none() {
+        devices.push(D::new(given.device.clone()));
+    }
+    &mut devices[index]
+}
+
+/// Notes the value of an option, which must be the first.
+fn set<T>(place: &mut Option<T>, given: &Given, value: T) -> Result<(), Error> {
+    if place.is_some() {
+        return Err(Error::GivenTwice { option: given.option.clone() });
+    }
+    *place = Some(value);
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What can be wrong with a command line, in words.
+
+use crate::net::NetSource;
+
+/// What is wrong with a command line. Every message is one line that names the option and what would be right.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// No such option.
+    #[error("unknown option '{option}'; 'tender --help' lists them")]
+    Unknown {
+        /// As written, without its value.
+        option: String,
+    },
+    /// An option that may occur once occurs again.
+    #[error("option '{option}' is given twice")]
+    GivenTwice {
+        /// As written, without its value.
+        option: String,
+    },
+    /// `--disk` is another name of `--block`.
+    #[error("'--block' and '--disk' are given, but they mean the same device; name the devices: --block:NAME=PATH")]
+    BlockAndDisk,
+    /// An option that needs a value has none.
+    #[error("option '{option}' needs a value: {option}={value}")]
+    NoValue {
+        /// As written.
+        option: String,
+        /// What its value stands for.
+        value: &'static str,
+    },
+    /// An option that takes no value has one.
+    #[error("option '{option}' takes no value")]
+    UnexpectedValue {
+        /// As written, without its value.
+        option: String,
+    },
+    /// `-v` and `-q` contradict each other.
+    #[error("'-v' asks for more words and '-q' for fewer; give one of them")]
+    VerboseAndQuiet,
+    /// There is nothing to run.
+    #[error("no unikernel given; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'")]
+    NoUnikernel,
+    /// A name that no device can have.
+    #[error("'{name}' in '{option}' cannot be a device's name: those are 1 to 67 letters and digits")]
+    Name {
+        /// As written, without its value.
+        option: String,
+        /// The part after the colon.
+        name: String,
+    },
+    /// An option's value cannot be understood.
+    #[error("{option}={value}: {rule}")]
+    Value {
+        /// As written.
+        option: String,
+        /// As written.
+        value: String,
+        /// What is expected instead.
+        rule: Rule,
+    },
+    /// Two network devices on one interface.
+    #[error("{option}={tap}: another network device has '{tap}' already; each needs an interface of its own")]
+    SameTap {
+        /// The later of the two options.
+        option: String,
+        /// The interface.
+        tap: NetSource,
+    },
+    /// clap refused for a reason that should have been met before it.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What the value of an option must be.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Rule {
+    /// `--mem` is no amount.
+    #[error("not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M")]
+    MemoryForm,
+    /// `--mem` is too little.
+    #[error("too little memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
+    MemoryTooSmall,
+    /// `--mem` is too much.
+    #[error("too much memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
+    MemoryTooLarge,
+    /// The name of an interface breaks Linux's rules.
+    #[error("not the name of an interface: those have 1 to 15 characters, without '/', ':' and white space")]
+    Interface,
+    /// The number of a file descriptor is none.
+    #[error("not a file descriptor: after '@' comes its number, such as @3")]
+    Descriptor,
+    /// A MAC address is malformed.
+    #[error("not a MAC address; write six pairs of hexadecimal digits, such as 02:00:00:00:00:01")]
+    MacForm,
+    /// A MAC address of many interfaces.
+    #[error("a multicast address cannot be that of an interface; make the first pair even, such as 02")]
+    MacMulticast,
+    /// A MAC address of none.
+    #[error("the zero address means 'unset' to a guest; leave the option out for a random address")]
+    MacZero,
+    /// A sector size that cannot be.
+    #[error("not a sector size: those are 512, 1024, 2048, 4096, 8192, 16384 and 32768")]
+    SectorSize,
+    /// No path.
+    #[error("the path is empty")]
+    Path,
+}

@@ -1,0 +1,214 @@
+//! The options: one table that the division into words, the parser and the help text share.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+
+use super::{Error, Verbosity};
+
+/// An option with a value.
+#[derive(Debug)]
+pub(super) struct Valued {
+    /// Its name, without dashes.
+    name: &'static str,
+    /// Its name where it also names a device, as the help text shows it; what stands after the colon varies.
+    pub named: Option<&'static str>,
+    /// What its value stands for.
+    pub value: &'static str,
+    /// Heading in the help text.
+    heading: &'static str,
+    help: &'static str,
+}
+
+const VALUED: [Valued; 6] = [
+    Valued {
+        name: "mem",
+        named: None,
+        value: "SIZE",
+        heading: "Memory",
+        help: "The guest's memory, 2M to 4G in steps of 2 MiB; a bare number counts MiB [default: 512M]",
+    },
+    Valued {
+        name: "net",
+        named: Some("net:NAME"),
+        value: "IFACE|@FD",
+        heading: "Network",
+        help: "Attach network device NAME to a tap interface, or to an open file descriptor",
+    },
+    Valued {
+        name: "net-mac",
+        named: Some("net-mac:NAME"),
+        value: "MAC",
+        heading: "Network",
+        help: "Its hardware address [default: a random, locally administered one]",
+    },
+    Valued {
+        name: "block",
+        named: Some("block:NAME"),
+        value: "PATH",
+        heading: "Block",
+        help: "Attach block device NAME to an image file or a block device of the host, and lock it",
+    },
+    Valued { name: "disk", named: None, value: "PATH", heading: "Block", help: "The same as --block=PATH" },
+    Valued {
+        name: "block-sector-size",
+        named: Some("block-sector-size:NAME"),
+        value: "BYTES",
+        heading: "Block",
+        help: "Its sector size, a power of two, 512 to 32768 [default: 512]",
+    },
+];
+
+/// The one option that the help text mentions in passing only.
+const HIDDEN: &str = "disk";
+
+const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...";
+
+const AFTER: &str = "\
+A value follows its option after '=' or as the next word. NAME is a device's name in the unikernel's manifest; leave
+it out where there is only one such device: --net=IFACE, --net-mac=MAC, --block=PATH (or --disk=PATH).
+Options end at UNIKERNEL: every word after it is the guest's.
+
+Examples:
+  tender hello.hvt Hello, world
+  tender --net=tap100 --mem=64M -- web.hvt --ipv4=10.0.0.2/24
+  tender --net:lan=tap1 --net:wan=@3 --block:data=/var/lib/app.img -v router.hvt
+
+Exit status:
+  That of the guest, 255 if it aborted; 1 for every error of tender's own.";
+
+/// The option written `word`, dashes included, if there is one and it takes a value.
+pub(super) fn with_value(word: &[u8]) -> Option<&'static Valued> {
+    let name = word.strip_prefix(b"--")?;
+    VALUED.iter().find(|valued| valued.name.as_bytes() == name)
+}
+
+impl Valued {
+    fn args(&'static self) -> impl Iterator<Item = Arg> {
+        let plain = self.arg(self.name).hide(self.named.is_some() || self.name == HIDDEN);
+        let named = self.named.map(|name| self.arg(name));
+        [Some(plain), named].into_iter().flatten()
+    }
+
+    fn arg(&'static self, name: &'static str) -> Arg {
+        Arg::new(name)
+            .long(name)
+            .value_name(self.value)
+            .value_parser(value_parser!(OsString))
+            .action(ArgAction::Append)
+            .require_equals(true)
+            .help(self.help)
+            .help_heading(self.heading)
+    }
+}
+
+fn command() -> clap::Command {
+    let flag = |name: &'static str, short| Arg::new(name).long(name).short(short).help_heading("Output");
+    clap::Command::new("tender")
+        .about("Runs a Solo5 hvt unikernel as a KVM guest, with the devices that it declares.")
+        .override_usage(USAGE)
+        .after_help(AFTER)
+        .disable_help_flag(true)
+        .args(VALUED.iter().flat_map(Valued::args))
+        .arg(flag("verbose", 'v').action(ArgAction::Count).help("Say more on stderr; -vv and -vvv say still more"))
+        .arg(flag("quiet", 'q').action(ArgAction::Count).help("Say nothing on stderr but errors"))
+        .arg(flag("help", 'h').action(ArgAction::Help).help("Print this text and end"))
+        .arg(flag("version", 'V').action(ArgAction::Count).help("Print the version and end"))
+}
+
+/// What the options come to.
+pub(super) enum Outcome {
+    /// `--help`.
+    Help(String),
+    /// `--version`.
+    Version,
+    /// All others.
+    Options(Parsed),
+}
+
+/// Options by name.
+pub(super) struct Parsed(ArgMatches);
+
+/// One option as given.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// As the operator wrote it, without its value.
+    pub option: String,
+    /// The device it names.
+    pub device: Option<String>,
+    /// Its value.
+    pub value: OsString,
+}
+
+/// Parses options in the form that [`super::words::split`] gives them.
+pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
+    let name = OsString::from("tender");
+    match command().try_get_matches_from(std::iter::once(name).chain(options)) {
+        Ok(matches) if matches.get_count("version") > 0 => Ok(Outcome::Version),
+        Ok(matches) => Ok(Outcome::Options(Parsed(matches))),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Help(error.to_string())),
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+/// clap's error in our words.
+fn refusal(error: &clap::Error) -> Error {
+    let option = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) => word.split(['=', ' ']).next().unwrap_or_default().to_owned(),
+        _ => String::new(),
+    };
+    match error.kind() {
+        ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::Unknown { option },
+        ErrorKind::TooManyValues => Error::UnexpectedValue { option },
+        _ => Error::Other(error.to_string().lines().next().unwrap_or_default().replacen("error: ", "", 1)),
+    }
+}
+
+impl Parsed {
+    /// Every occurrence of the option called `name`, those that name a device last.
+    pub fn all(&self, name: &str) -> Vec<Given> {
+        let Some(valued) = VALUED.iter().find(|valued| valued.name == name) else {
+            return Vec::new();
+        };
+        let plain = self.values(name).map(|value| given(name, None, value));
+        let named = valued.named.into_iter().flat_map(|id| self.values(id)).map(|word| {
+            let (device, value) = split_device(word);
+            given(name, Some(device), value)
+        });
+        plain.chain(named).collect()
+    }
+
+    fn values(&self, id: &str) -> impl Iterator<Item = &OsString> {
+        self.0.get_many::<OsString>(id).into_iter().flatten()
+    }
+
+    /// What `-v` and `-q` come to.
+    pub fn verbosity(&self) -> Result<Verbosity, Error> {
+        match (self.0.get_count("verbose"), self.0.get_count("quiet")) {
+            (0, 0) => Ok(Verbosity::Normal),
+            (0, _) => Ok(Verbosity::Quiet),
+            (1, 0) => Ok(Verbosity::Verbose),
+            (2, 0) => Ok(Verbosity::Debug),
+            (_, 0) => Ok(Verbosity::Trace),
+            _ => Err(Error::VerboseAndQuiet),
+        }
+    }
+}
+
+fn given(name: &str, device: Option<String>, value: &OsStr) -> Given {
+    let option = match &device {
+        None => format!("--{name}"),
+        Some(device) => format!("--{name}:{device}"),
+    };
+    Given { option, device, value: value.to_owned() }
+}
+
+/// Divides `device=value`; the name of a device holds no `=`.
+fn split_device(word: &OsStr) -> (String, &OsStr) {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = word.as_bytes();
+    let at = bytes.iter().position(|&byte| byte == b'=').unwrap_or(bytes.len());
+    let value = bytes.get(at + 1..).unwrap_or_default();
+    (String::from_utf8_lossy(&bytes[..at]).into_owned(), OsStr::from_bytes(value))
+}

@@ -1,0 +1,90 @@
+//! The values of options: from words to numbers, addresses and names.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use super::Memory;
+use super::error::{Error, Rule};
+use super::options::Given;
+use crate::net::NetSource;
+
+/// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
+const INTERFACE_MAX: usize = 15;
+
+/// What memory may be counted in, in lower case, and the power of two that each is.
+const UNITS: [(&str, u32); 7] = [("", 20), ("k", 10), ("m", 20), ("g", 30), ("kib", 10), ("mib", 20), ("gib", 30)];
+
+fn refuse(given: &Given, rule: Rule) -> Error {
+    Error::Value { option: given.option.clone(), value: given.value.to_string_lossy().into_owned(), rule }
+}
+
+/// The value as text; what is no UTF-8 breaks `rule`.
+fn text(given: &Given, rule: Rule) -> Result<&str, Error> {
+    given.value.to_str().ok_or_else(|| refuse(given, rule))
+}
+
+/// A decimal number without sign; one beyond 64 bits is as good as the largest.
+fn number(digits: &str) -> Option<u64> {
+    let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// `--mem`, in bytes.
+pub(super) fn memory(given: &Given) -> Result<u64, Error> {
+    let text = text(given, Rule::MemoryForm)?;
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, unit) = text.split_at(digits);
+    let shift = UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name)).map(|&(_, shift)| shift);
+    let (Some(count), Some(shift)) = (number(digits), shift) else {
+        return Err(refuse(given, Rule::MemoryForm));
+    };
+    match count.saturating_mul(1 << shift) {
+        bytes if bytes < Memory::STEP => Err(refuse(given, Rule::MemoryTooSmall)),
+        bytes if bytes > Memory::MAX => Err(refuse(given, Rule::MemoryTooLarge)),
+        bytes => Ok(bytes),
+    }
+}
+
+/// `--net`: the name of an interface, or `@` and the number of a file descriptor.
+pub(super) fn net_source(given: &Given) -> Result<NetSource, Error> {
+    let text = text(given, Rule::Interface)?;
+    if let Some(digits) = text.strip_prefix('@') {
+        let fd = number(digits).and_then(|fd| i32::try_from(fd).ok());
+        return fd.map(NetSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor));
+    }
+    let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    let valid = (1..=INTERFACE_MAX).contains(&text.len()) && !text.contains(forbidden) && text != "." && text != "..";
+    if valid { Ok(NetSource::Interface(text.to_owned())) } else { Err(refuse(given, Rule::Interface)) }
+}
+
+/// `--net-mac`: six pairs of hexadecimal digits between colons.
+pub(super) fn mac(given: &Given) -> Result<[u8; 6], Error> {
+    let malformed = || refuse(given, Rule::MacForm);
+    let mut mac = [0; 6];
+    let mut pairs = text(given, Rule::MacForm)?.split(':');
+    for byte in &mut mac {
+        let pair = pairs.next().ok_or_else(malformed)?;
+        if pair.len() != 2 || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(malformed());
+        }
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| malformed())?;
+    }
+    match mac {
+        _ if pairs.next().is_some() => Err(malformed()),
+        [first, ..] if first & 1 == 1 => Err(refuse(given, Rule::MacMulticast)),
+        [0, 0, 0, 0, 0, 0] => Err(refuse(given, Rule::MacZero)),
+        mac => Ok(mac),
+    }
+}
+
+/// `--block` and `--disk`: any path but none.
+pub(super) fn path(given: &Given) -> Result<PathBuf, Error> {
+    if given.value == OsStr::new("") { Err(refuse(given, Rule::Path)) } else { Ok(given.value.clone().into()) }
+}
+
+/// `--block-sector-size`, in bytes.
+pub(super) fn sector_size(given: &Given) -> Result<u16, Error> {
+    let size = number(text(given, Rule::SectorSize)?).and_then(|size| u16::try_from(size).ok());
+    let valid = size.filter(|size| size.is_power_of_two() && (512..=32768).contains(size));
+    valid.ok_or_else(|| refuse(given, Rule::SectorSize))
+}

@@ -1,0 +1,96 @@
+//! The words of a command line before clap: where the options end, and options whose name holds a device's name.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::Error;
+use super::options;
+
+/// Longest name of a device, in characters. Section 7.
+const NAME_MAX: usize = 67;
+
+/// A command line, divided.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// One word an option, `--name=value`; where a device is named, `--name:NAME=device=value`.
+    pub options: Vec<OsString>,
+    /// The first word that is no option.
+    pub unikernel: Option<OsString>,
+    /// All that follow it, untouched.
+    pub arguments: Vec<OsString>,
+}
+
+/// Divides a command line. Section 9.
+pub(super) fn split(args: impl IntoIterator<Item = OsString>) -> Result<Words, Error> {
+    let mut words = args.into_iter().skip(1);
+    let mut options = Vec::new();
+    let unikernel = loop {
+        match words.next() {
+            Some(word) if word == "--" => break words.next(),
+            Some(word) if is_option(&word) => options.push(complete(word, &mut words)?),
+            other => break other,
+        }
+    };
+    Ok(Words { options, unikernel, arguments: words.collect() })
+}
+
+/// Whether a word is an option; a lone `-` is a file of that name.
+fn is_option(word: &OsStr) -> bool {
+    word.len() > 1 && word.as_bytes()[0] == b'-'
+}
+
+/// Divides at the first `separator`.
+fn divide(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(|&byte| byte == separator) {
+        Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
+        None => (bytes, None),
+    }
+}
+
+/// Brings an option into the form that clap gets, together with the next word where that is its value.
+fn complete(word: OsString, words: &mut impl Iterator<Item = OsString>) -> Result<OsString, Error> {
+    let (option, value) = divide(word.as_bytes(), b'=');
+    let (base, device) = divide(option, b':');
+    let Some(known) = options::with_value(base) else {
+        return Ok(word);
+    };
+    let form = match device {
+        None => base.to_vec(),
+        Some(device) => {
+            let Some(named) = known.named else {
+                return Ok(word);
+            };
+            check_name(option, device)?;
+            [b"--", named.as_bytes(), b"=", device].concat()
+        }
+    };
+    let value = match value {
+        Some(value) => Cow::Borrowed(value),
+        None => Cow::Owned(next_value(option, known.value, words)?),
+    };
+    Ok(OsString::from_vec([&form, &b"="[..], &value].concat()))
+}
+
+/// The next word, which must be there and not look like an option.
+fn next_value(
+    option: &[u8],
+    value: &'static str,
+    words: &mut impl Iterator<Item = OsString>,
+) -> Result<Vec<u8>, Error> {
+    match words.next() {
+        Some(word) if !is_option(&word) => Ok(word.into_vec()),
+        _ => Err(Error::NoValue { option: lossy(option), value }),
+    }
+}
+
+fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
+    if (1..=NAME_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_alphanumeric) {
+        return Ok(());
+    }
+    Err(Error::Name { option: lossy(option), name: lossy(name) })
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,279 @@
+//! Network devices: what a unikernel's frames go through on the host, a tap interface as a rule.
+//!
+//! A fault of the host is not the guest's death: a frame that cannot be sent is dropped and counted, as on any wire,
+//! and what cannot be received is not there yet. The first fault of each kind is told to the operator.
+
+mod attach;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use guest_abi::hypercall::Status;
+
+pub use self::attach::Error;
+use crate::memory::{self, GuestAddress, GuestMemory};
+
+/// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
+pub const HEADER_SIZE: u64 = 14;
+
+/// Largest payload of a frame, in bytes, where the host does not tell another.
+pub const DEFAULT_MTU: u16 = 1500;
+
+/// Where a network device's frames come from and go to, as the operator says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetSource {
+    /// A tap interface, by name.
+    Interface(String),
+    /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
+    Fd(RawFd),
+}
+
+impl fmt::Display for NetSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetSource::Interface(name) => f.write_str(name),
+            NetSource::Fd(fd) => write!(f, "@{fd}"),
+        }
+    }
+}
+
+/// What a network device is connected to. Two devices with equal identities would steal each other's frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A tap interface, by name.
+    Interface(String),
+    /// A socket: its device and inode.
+    Socket(u64, u64),
+}
+
+/// What went through a network device, and what did not. Counters only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames that the guest sent and the host took.
+    pub sent_frames: u64,
+    /// Bytes of those frames, headers included.
+    pub sent_bytes: u64,
+    /// Frames that the guest received.
+    pub received_frames: u64,
+    /// Bytes of those frames, headers included.
+    pub received_bytes: u64,
+    /// Sent by the guest, dropped: shorter than [`HEADER_SIZE`], or the host calls it malformed or too long.
+    pub dropped_invalid: u64,
+    /// Sent by the guest, dropped: the host's queue is full.
+    pub dropped_full: u64,
+    /// Sent by the guest, dropped: the interface is down.
+    pub dropped_down: u64,
+    /// Sent by the guest, dropped: the interface, or the other end of the socket, is gone.
+    pub dropped_gone: u64,
+    /// Sent by the guest, dropped: the host took a part of it only.
+    pub dropped_short: u64,
+    /// Sent by the guest, dropped for any other reason.
+    pub dropped_other: u64,
+    /// Failed attempts to receive, other than that there was nothing.
+    pub receive_errors: u64,
+}
+
+impl Stats {
+    /// How many of the guest's frames were dropped, whatever the cause.
+    pub fn dropped_frames(&self) -> u64 {
+        self.dropped_invalid
+            + self.dropped_full
+            + self.dropped_down
+            + self.dropped_gone
+            + self.dropped_short
+            + self.dropped_other
+    }
+}
+
+/// One network device.
+#[derive(Debug)]
+pub struct Nic {
+    fd: OwnedFd,
+    name: String,
+    identity: Identity,
+    mac: [u8; 6],
+    mtu: u16,
+    /// A read of no bytes means that the other end has closed, not that a frame was empty.
+    zero_is_end: bool,
+    gone: bool,
+    stats: Stats,
+}
+
+impl Nic {
+    /// Connects a device to `source`, which it owns from then on. Without a `mac` it gets a random, locally
+    /// administered one. Sections 8 and 9.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with the interface or the descriptor. Nothing has changed then.
+    pub fn attach(source: &NetSource, mac: Option<[u8; 6]>) -> Result<Nic, Error> {
+        let mac = match mac {
+            Some(mac) => mac,
+            None => attach::random_mac()?,
+        };
+        let link = match source {
+            NetSource::Interface(name) => attach::open(name)?,
+            NetSource::Fd(fd) => attach::adopt(*fd)?,
+        };
+        let attach::Link { fd, name, identity, mtu, zero_is_end } = link;
+        Ok(Nic { fd, name, identity, mac, mtu, zero_is_end, gone: false, stats: Stats::default() })
+    }
+
+    /// Hardware address that the guest is told.
+    pub fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// Largest payload of a frame, in bytes, without the 14 bytes of its header.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Name of the interface, for messages; `@3` and the like for a socket.
+    pub fn interface_name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the device is connected to, to be compared with that of others.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What went through so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// What POLL waits on: whatever `poll(2)` reports for it, errors included, means that the guest should read.
+    /// Becomes −1, which `poll(2)` ignores, when a read or a write has found the interface gone for good: else POLL
+    /// would never sleep again.
+    pub fn poll_fd(&self) -> RawFd {
+        if self.gone { -1 } else { self.fd.as_raw_fd() }
+    }
+
+    /// NET_WRITE: sends the frame of `len` bytes, header included, at `addr`. Always [`Status::Ok`]: a frame that the
+    /// host does not take is dropped and counted. Section 8.
+    ///
+    /// # Errors
+    /// The frame does not lie within guest memory.
+    pub fn write(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<Status, memory::Error> {
+        let frame = memory.bytes(addr, len)?;
+        if len < HEADER_SIZE {
+            self.drop_frame(&io::Error::from_raw_os_error(libc::EINVAL));
+            return Ok(Status::Ok);
+        }
+        match frame.write_to(self.fd.as_fd()) {
+            Ok(sent) if sent == frame.len() => {
+                self.stats.sent_frames += 1;
+                self.stats.sent_bytes += len;
+            }
+            Ok(_) => self.drop_rest(),
+            Err(error) => self.drop_frame(&error),
+        }
+        Ok(Status::Ok)
+    }
+
+    /// NET_READ: receives one frame into the `len` bytes at `addr`, and says how long it is; a longer one is cut.
+    /// [`Status::Again`] and 0 when there is none, or the host fails to give it. Section 8.
+    ///
+    /// # Errors
+    /// The buffer does not lie within memory that the guest may write.
+    pub fn read(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<(Status, u64), memory::Error> {
+        match memory.buffer(addr, len)?.read_from(self.fd.as_fd()) {
+            Ok(0) => {
+                // Zero bytes asked are zero bytes got, whatever the other end does.
+                self.gone |= self.zero_is_end && len > 0;
+                Ok((Status::Again, 0))
+            }
+            Ok(received) => {
+                self.stats.received_frames += 1;
+                self.stats.received_bytes += received as u64;
+                Ok((Status::Ok, received as u64))
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    self.receive_failed(&error);
+                }
+                Ok((Status::Again, 0))
+            }
+        }
+    }
+
+    #[cold]
+    fn receive_failed(&mut self, error: &io::Error) {
+        self.gone |= Cause::of(error) == Cause::Gone;
+        self.stats.receive_errors += 1;
+        if self.stats.receive_errors == 1 {
+            log::warn!("{}: cannot receive: {error}; the guest sees no frames meanwhile", self.name);
+        }
+    }
+
+    #[cold]
+    fn drop_rest(&mut self) {
+        self.stats.dropped_short += 1;
+        if self.stats.dropped_short == 1 {
+            log::warn!("{}: the host took a part of a frame only; such frames are lost", self.name);
+        }
+    }
+
+    #[cold]
+    fn drop_frame(&mut self, error: &io::Error) {
+        let cause = Cause::of(error);
+        self.gone |= cause == Cause::Gone;
+        let counter = match cause {
+            Cause::Invalid => &mut self.stats.dropped_invalid,
+            Cause::Full => &mut self.stats.dropped_full,
+            Cause::Down => &mut self.stats.dropped_down,
+            Cause::Gone => &mut self.stats.dropped_gone,
+            Cause::Other => &mut self.stats.dropped_other,
+        };
+        *counter += 1;
+        if *counter == 1 {
+            log::warn!("{}: cannot send: {}; such frames are dropped", self.name, cause.words(error));
+        }
+    }
+}
+
+impl AsFd for Nic {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Kinds of faults that an operator tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Invalid,
+    Full,
+    Down,
+    Gone,
+    Other,
+}
+
+impl Cause {
+    fn of(error: &io::Error) -> Cause {
+        match error.raw_os_error() {
+            Some(libc::EINVAL | libc::EMSGSIZE) => Cause::Invalid,
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Cause::Full,
+            // A tap that is down answers EIO.
+            Some(libc::EIO | libc::ENETDOWN) => Cause::Down,
+            // EBADFD is a tap that was deleted, the others are sockets whose other end has closed.
+            Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::EPIPE) => Cause::Gone,
+            Some(libc::ECONNRESET | libc::ECONNREFUSED | libc::ENOTCONN) => Cause::Gone,
+            _ => Cause::Other,
+        }
+    }
+
+    fn words(self, error: &io::Error) -> String {
+        match self {
+            Cause::Invalid => "the host calls the frame malformed or too long".into(),
+            Cause::Full => "the host's queue is full".into(),
+            Cause::Down => "the interface is down".into(),
+            Cause::Gone => "the other end is gone".into(),
+            Cause::Other => error.to_string(),
+        }
+    }
+}
