@@ -1,7 +1,41 @@
-//! tender
+//! `tender` runs one Solo5 hvt unikernel in a KVM guest. This crate is the whole of it; `main.rs` adds only the
+//! process around it.
+//!
+//! The story of one run, in order, and where to read it:
+//!
+//! 1. [`cli`] turns the words of the command line into a [`cli::Config`].
+//! 2. [`image`] examines the unikernel file; [`manifest`] lists the devices that it declares.
+//! 3. [`setup`] attaches the devices ([`devices`]: [`net`], [`block`]), creates the virtual machine ([`arch`]), loads
+//!    the image into guest memory ([`memory`]) and puts the processor at its first instruction.
+//! 4. [`exit`] runs the guest: each hypercall is decoded by [`hypercall`], served by a device ([`console`], [`clock`],
+//!    [`net`], [`block`]), and answered.
+//! 5. The guest halts, breaks a promise, or a [`signal`] ends it.
+//!
+//! `docs/architecture.md` tells the same at more length; `docs/hvt-abi.md` is the interface to the guest.
+
+pub mod arch;
 pub mod block;
 pub mod cli;
 pub mod clock;
 pub mod console;
+pub mod devices;
+pub mod error;
+pub mod exit;
+pub mod hypercall;
+pub mod image;
+pub mod manifest;
 pub mod memory;
 pub mod net;
+pub mod setup;
+pub mod signal;
+
+pub use error::Error;
+pub use exit::Outcome;
+
+/// Runs the unikernel that `config` names, to its end.
+///
+/// # Errors
+/// Everything that keeps it from starting, and everything that ends it other than its own halt or a signal.
+pub fn run(config: &cli::Config) -> Result<Outcome, Error> {
+    setup::setup(config)?.run()
+}

@@ -1,1 +1,359 @@
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use proptest::prelude::*;
+
+use super::*;
+
+fn command(words: &[&str]) -> Result<Command, Error> {
+    parse(std::iter::once("tender").chain(words.iter().copied()).map(OsString::from))
+}
+
+fn config(words: &[&str]) -> Config {
+    match command(words) {
+        Ok(Command::Run(config)) => config,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+/// The error that `words`, before a unikernel, come to.
+fn error(words: &[&str]) -> String {
+    match command(&[words, &["app.hvt"]].concat()) {
+        Err(error) => error.to_string(),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn net(name: Option<&str>, source: Option<NetSource>, mac: Option<[u8; 6]>) -> NetOption {
+    NetOption { name: name.map(String::from), source, mac }
+}
+
+fn block(name: Option<&str>, path: Option<&str>, sector_size: Option<u16>) -> BlockOption {
+    BlockOption { name: name.map(String::from), path: path.map(PathBuf::from), sector_size }
+}
+
+fn interface(name: &str) -> Option<NetSource> {
+    Some(NetSource::Interface(name.into()))
+}
+
+#[test]
+fn the_line_of_the_talk() {
+    let config = config(&["--net=tap100", "--mem=64M", "--", "presentation_server.hvt", "--ipv4=10.0.0.2/24"]);
+    assert_eq!(config.unikernel, PathBuf::from("presentation_server.hvt"));
+    assert_eq!(config.arguments, ["--ipv4=10.0.0.2/24"]);
+    assert_eq!(config.memory, Memory { asked: 64 << 20, given: 64 << 20 });
+    assert_eq!(config.nets, [net(None, interface("tap100"), None)]);
+    assert_eq!(config.blocks, []);
+    assert_eq!(config.verbosity, Verbosity::Normal);
+}
+
+#[test]
+fn values_follow_an_equals_sign_or_are_the_next_word() {
+    let joined = ["--mem=64", "--net:a=tap0", "--net-mac:a=02:00:00:00:00:01", "--block:d=x", "app"];
+    let apart = ["--mem", "64", "--net:a", "tap0", "--net-mac:a", "02:00:00:00:00:01", "--block:d", "x", "app"];
+    assert_eq!(config(&joined), config(&apart));
+}
+
+#[test]
+fn every_word_after_the_unikernel_is_the_guests() {
+    let words = ["--help", "--", "-v", "--mem=1", "", "--net:x", "app", "--"];
+    for start in [&["-v", "app"][..], &["-v", "--", "app"]] {
+        assert_eq!(config(&[start, &words].concat()).arguments, words);
+    }
+    assert_eq!(config(&["--", "--mem=64", "x"]).unikernel, PathBuf::from("--mem=64"));
+    assert_eq!(config(&["-", "x"]).unikernel, PathBuf::from("-"));
+    assert_eq!(config(&["--", "--", "x"]).unikernel, PathBuf::from("--"));
+}
+
+#[test]
+fn options_of_a_device_are_merged_in_any_order() {
+    let config = config(&[
+        "--net-mac:wan=02:00:00:00:00:02",
+        "--block-sector-size:data=4096",
+        "--net:lan=tap0",
+        "--block:data=disk.img",
+        "--net:wan=@7",
+        "--block:lan=other.img",
+        "app",
+    ]);
+    assert_eq!(
+        config.nets,
+        [
+            net(Some("lan"), interface("tap0"), None),
+            net(Some("wan"), Some(NetSource::Fd(7)), Some([2, 0, 0, 0, 0, 2])),
+        ]
+    );
+    assert_eq!(
+        config.blocks,
+        [block(Some("data"), Some("disk.img"), Some(4096)), block(Some("lan"), Some("other.img"), None)]
+    );
+}
+
+#[test]
+fn disk_is_block() {
+    assert_eq!(config(&["--disk=a b,c=d", "app"]).blocks, [block(None, Some("a b,c=d"), None)]);
+    assert_eq!(config(&["--disk", "x", "app"]), config(&["--block=x", "app"]));
+    assert!(error(&["--disk=a", "--block=b"]).contains("same device"));
+    assert_eq!(error(&["--disk=a", "--disk=b"]), "option '--disk' is given twice");
+    assert_eq!(error(&["--disk:x=a"]), "unknown option '--disk:x'; 'tender --help' lists them");
+}
+
+#[test]
+fn a_device_may_be_called_name() {
+    assert_eq!(config(&["--net:NAME=tap0", "app"]).nets, [net(Some("NAME"), interface("tap0"), None)]);
+}
+
+#[test]
+fn paths_are_bytes() {
+    let path = OsStr::from_bytes(b"a\xff b,=c");
+    let words = [OsStr::new("tender"), OsStr::new("--block:d"), path, path, path];
+    let Ok(Command::Run(config)) = parse(words.map(OsStr::to_owned)) else { panic!() };
+    assert_eq!(config.blocks[0].path.as_deref(), Some(path.as_ref()));
+    assert_eq!(config.unikernel, path);
+    assert_eq!(config.arguments, [path]);
+}
+
+#[test]
+fn memory_sizes() {
+    let size = |text: &str| config(&[&format!("--mem={text}"), "app"]).memory;
+    for (text, mib) in [("64", 64), ("64M", 64), ("64MiB", 64), ("64mib", 64), ("1g", 1024), ("4GiB", 4096)] {
+        assert_eq!(size(text), Memory { asked: mib << 20, given: mib << 20 }, "{text}");
+    }
+    for (text, mib) in [("2048K", 2), ("002", 2), ("4096", 4096), ("4194304KiB", 4096)] {
+        assert_eq!(size(text).given, mib << 20, "{text}");
+    }
+    assert_eq!(size("3"), Memory { asked: 3 << 20, given: 2 << 20 });
+    assert_eq!(size("2049K"), Memory { asked: 2049 << 10, given: 2 << 20 });
+    assert_eq!(config(&["app"]).memory, Memory { asked: 512 << 20, given: 512 << 20 });
+}
+
+#[test]
+fn memory_that_cannot_be() {
+    for text in ["", "M", "64foo", "64MB", "0x40", "+64", "-1", "1.5G", "64 M", "６４", "64M "] {
+        let message = error(&[&format!("--mem={text}")]);
+        assert!(message.starts_with(&format!("--mem={text}: not an amount of memory; write")), "{message}");
+    }
+    for text in ["0", "1", "2047K", "0G"] {
+        assert!(error(&[&format!("--mem={text}")]).contains("too little memory; a guest has 2 MiB to 4 GiB"));
+    }
+    for text in ["4097", "5G", "4194305K", "99999999999999999999999999999G", "18446744073709551615"] {
+        assert!(error(&[&format!("--mem={text}")]).contains("too much memory; a guest has 2 MiB to 4 GiB"));
+    }
+}
+
+#[test]
+fn mac_addresses() {
+    let mac = |text: &str| config(&[&format!("--net-mac={text}"), "app"]).nets[0].mac;
+    assert_eq!(mac("02:aB:Cd:00:10:ff"), Some([2, 0xab, 0xcd, 0, 0x10, 0xff]));
+    for text in ["", "02", "02:00:00:00:00", "02:00:00:00:00:01:02", "2:0:0:0:0:1", "02-00-00-00-00-01", "+2:00:00:00:00:01"]
+    {
+        assert!(error(&[&format!("--net-mac={text}")]).contains("not a MAC address; write six pairs"), "{text}");
+    }
+    assert!(error(&["--net-mac=01:00:5e:00:00:01"]).contains("multicast"));
+    assert!(error(&["--net-mac:a=ff:ff:ff:ff:ff:ff"]).contains("multicast"));
+    assert!(error(&["--net-mac=00:00:00:00:00:00"]).contains("zero address"));
+}
+
+#[test]
+fn interfaces_and_descriptors() {
+    let source = |text: &str| config(&[&format!("--net={text}"), "app"]).nets[0].source.clone();
+    assert_eq!(source("tap100"), interface("tap100"));
+    assert_eq!(source("fifteen-letters"), interface("fifteen-letters"));
+    assert_eq!(source("@0"), Some(NetSource::Fd(0)));
+    assert_eq!(source("@2147483647"), Some(NetSource::Fd(i32::MAX)));
+    for text in ["", "sixteen-letters-", "a/b", "a b", "a\tb", "eth0:1", ".", "..", "a\0b"] {
+        assert!(error(&[&format!("--net={text}")]).contains("not the name of an interface"), "{text}");
+    }
+    for text in ["@", "@x", "@-1", "@+1", "@2147483648", "@99999999999999999999"] {
+        assert!(error(&[&format!("--net={text}")]).contains("not a file descriptor"), "{text}");
+    }
+    let message = error(&["--net:a=tap0", "--net:b=tap0"]);
+    assert_eq!(message, "--net:b=tap0: another network device has 'tap0' already; each needs an interface of its own");
+}
+
+#[test]
+fn sector_sizes() {
+    for size in [512, 1024, 2048, 4096, 8192, 16384, 32768] {
+        let given = config(&[&format!("--block-sector-size:d={size}"), "app"]).blocks;
+        assert_eq!(given, [block(Some("d"), None, Some(size))]);
+    }
+    for text in ["", "0", "1", "256", "513", "4k", "65536", "-512", "99999999999999999999"] {
+        assert!(error(&[&format!("--block-sector-size:d={text}")]).contains("not a sector size"), "{text}");
+    }
+}
+
+#[test]
+fn names_of_devices() {
+    let longest = "a".repeat(67);
+    assert_eq!(config(&[&format!("--net:{longest}=tap0"), "app"]).nets[0].name, Some(longest));
+    for name in ["", "a-b", "a:b", "a b", "ä", &"a".repeat(68)] {
+        let message = error(&[&format!("--net:{name}=tap0")]);
+        assert!(message.contains("cannot be a device's name"), "{message}");
+    }
+}
+
+#[test]
+fn usage_errors_are_one_line_that_names_the_word() {
+    let expected = [
+        (&["--foo"][..], "unknown option '--foo'; 'tender --help' lists them"),
+        (&["--foo=1"], "unknown option '--foo'; 'tender --help' lists them"),
+        (&["--foo:a=1"], "unknown option '--foo:a'; 'tender --help' lists them"),
+        (&["--mem:a=64"], "unknown option '--mem:a'; 'tender --help' lists them"),
+        (&["--ne=x"], "unknown option '--ne'; 'tender --help' lists them"),
+        (&["-x"], "unknown option '-x'; 'tender --help' lists them"),
+        (&["-vx"], "unknown option '-x'; 'tender --help' lists them"),
+        (&["--mem=64", "--mem=64"], "option '--mem' is given twice"),
+        (&["--net=a", "--net=b"], "option '--net' is given twice"),
+        (&["--net:x=a", "--net:x=a"], "option '--net:x' is given twice"),
+        (&["--net:x=a", "--net:x", "b"], "option '--net:x' is given twice"),
+        (&["--block-sector-size:x=512", "--block-sector-size:x=512"], "option '--block-sector-size:x' is given twice"),
+        (&["--verbose=1"], "option '--verbose' takes no value"),
+        (&["--help=1"], "option '--help' takes no value"),
+        (&["-v", "-q"], "'-v' asks for more words and '-q' for fewer; give one of them"),
+        (&["--net", "--mem=64"], "option '--net' needs a value: --net=IFACE|@FD"),
+        (&["--block:x="], "--block:x=: the path is empty"),
+    ];
+    for (words, message) in expected {
+        assert_eq!(error(words), message, "{words:?}");
+    }
+    assert_eq!(command(&["--mem"]).unwrap_err().to_string(), "option '--mem' needs a value: --mem=SIZE");
+}
+
+#[test]
+fn a_missing_unikernel_is_explained() {
+    for words in [&[][..], &["--"], &["-v"], &["--mem", "64"], &[""]] {
+        assert!(command(words).unwrap_err().to_string().starts_with("no unikernel given; usage: tender [OPTIONS]"));
+    }
+    assert_eq!(parse([]), Err(Error::NoUnikernel));
+}
+
+#[test]
+fn verbosity() {
+    let levels = [
+        (&["app"][..], LevelFilter::Warn),
+        (&["-q", "app"], LevelFilter::Error),
+        (&["-v", "app"], LevelFilter::Info),
+        (&["-v", "--verbose", "app"], LevelFilter::Debug),
+        (&["-vvv", "app"], LevelFilter::Trace),
+        (&["-vvvvv", "app"], LevelFilter::Trace),
+    ];
+    for (words, level) in levels {
+        assert_eq!(config(words).verbosity.level(), level, "{words:?}");
+    }
+}
+
+#[test]
+fn version_and_help_need_no_unikernel() {
+    assert_eq!(command(&["--version"]), Ok(Command::Version));
+    assert_eq!(command(&["-V", "app"]), Ok(Command::Version));
+    assert!(matches!(command(&["-h"]), Ok(Command::Help(_))));
+}
+
+#[test]
+fn help_names_every_option_and_fits_a_terminal() {
+    let Ok(Command::Help(text)) = command(&["--mem=64", "--help"]) else { panic!() };
+    for option in ["--mem=", "--net:NAME=", "--net-mac:NAME=", "--block:NAME=", "--block-sector-size:NAME=", "--disk="] {
+        assert!(text.contains(option), "{option}");
+    }
+    for word in ["-v,", "-q,", "-h,", "-V,", "Memory:", "Network:", "Block:", "Output:", "Examples:", "Exit status:"] {
+        assert!(text.contains(word), "{word}");
+    }
+    assert!(text.lines().all(|line| line.len() <= 120), "{text}");
+}
+
+/// A word that is no option.
+fn plain_word() -> impl Strategy<Value = OsString> {
+    proptest::collection::vec(any::<u8>(), 1..20).prop_map(OsString::from_vec).prop_filter("option", |word| {
+        word.as_bytes()[0] != b'-'
+    })
+}
+
+/// Any word, and often one that looks like an option.
+fn any_word() -> impl Strategy<Value = OsString> {
+    let looks = "-{0,3}(net|net-mac|block|block-sector-size|disk|mem|help|v|q|V)?:{0,2}[a-z0-9]{0,3}=?[^ ]{0,6}";
+    prop_oneof![looks.prop_map(OsString::from), plain_word(), Just(OsString::new())]
+}
+
+fn device_name() -> impl Strategy<Value = Option<String>> {
+    proptest::option::of("[A-Za-z0-9]{1,67}")
+}
+
+fn option(name: &str, device: Option<&str>, value: &OsStr, joined: bool) -> Vec<OsString> {
+    let colon = device.map(|device| format!(":{device}")).unwrap_or_default();
+    let mut word = OsString::from(format!("--{name}{colon}"));
+    if joined {
+        word.push("=");
+        word.push(value);
+        return vec![word];
+    }
+    vec![word, value.to_owned()]
+}
+
+proptest! {
+    #[test]
+    fn no_words_make_it_panic(words in proptest::collection::vec(any_word(), 0..8)) {
+        if let Err(error) = parse(words) {
+            prop_assert!(!matches!(error, Error::Other(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn guest_words_arrive_as_they_are(
+        unikernel in plain_word(),
+        words in proptest::collection::vec(any_word(), 0..8),
+        dashes: bool,
+    ) {
+        let start = if dashes { vec!["tender", "-v", "--"] } else { vec!["tender", "-v"] };
+        let line = start.into_iter().map(OsString::from).chain([unikernel.clone()]).chain(words.clone());
+        let Ok(Command::Run(config)) = parse(line) else { panic!() };
+        prop_assert_eq!(config.unikernel, PathBuf::from(unikernel));
+        prop_assert_eq!(config.arguments, words);
+    }
+
+    #[test]
+    fn rendered_options_are_read_back(
+        device in device_name(),
+        interface in "[a-z][a-z0-9.-]{0,14}",
+        tail: [u8; 5],
+        path in plain_word(),
+        sector in 9u32..16,
+        joined: bool,
+    ) {
+        let device = device.as_deref();
+        let mac = [2, tail[0], tail[1], tail[2], tail[3], tail[4]];
+        let pairs = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let sector_size = 1u16 << sector;
+        let line = [
+            vec![OsString::from("tender")],
+            option("net-mac", device, pairs.as_ref(), joined),
+            option("block-sector-size", device, sector_size.to_string().as_ref(), !joined),
+            option("block", device, &path, joined),
+            option("net", device, interface.as_ref(), !joined),
+            vec!["app".into()],
+        ];
+        let Ok(Command::Run(config)) = parse(line.concat()) else { panic!() };
+        prop_assert_eq!(config.nets, [net(device, Some(NetSource::Interface(interface)), Some(mac))]);
+        let expected = BlockOption {
+            name: device.map(String::from),
+            path: Some(path.into()),
+            sector_size: Some(sector_size),
+        };
+        prop_assert_eq!(config.blocks, [expected]);
+    }
+
+    #[test]
+    fn memory_is_rounded_down_to_its_step(count: u64, unit in prop::sample::select(vec!["K", "", "MiB", "g"])) {
+        let shift = match unit { "K" => 10, "g" => 30, _ => 20 };
+        let bytes = u128::from(count) << shift;
+        let fits = (u128::from(Memory::STEP)..=u128::from(Memory::MAX)).contains(&bytes);
+        match command(&[&format!("--mem={count}{unit}"), "app"]) {
+            Ok(Command::Run(config)) => {
+                prop_assert!(fits);
+                prop_assert_eq!(u128::from(config.memory.asked), bytes);
+                prop_assert_eq!(config.memory.given % Memory::STEP, 0);
+                prop_assert!(config.memory.asked - config.memory.given < Memory::STEP);
+            }
+            _ => prop_assert!(!fits),
+        }
+    }
+}

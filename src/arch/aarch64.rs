@@ -1,0 +1,138 @@
+//! ARM64: sections A1 to A5 and 15 of `docs/hvt-abi.md`. No interrupt controller is ever created, so boards without
+//! a virtual one, such as the Raspberry Pi 3, run guests as well as any other.
+
+mod boot;
+mod vcpu;
+
+use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+use super::paging::{Format, Tables, TablesFull};
+use super::vcpu::{Error, require};
+use crate::image::Machine;
+use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
+
+pub use vcpu::Vcpu;
+
+/// What this tender's guests run on.
+pub const MACHINE: Machine = Machine::Aarch64;
+
+/// Where the page tables lie, root first. Section A3.
+const TABLES_ADDRESS: u64 = 0x1000;
+
+/// First address after the room for page tables.
+const TABLES_END: u64 = 0x10000;
+
+/// Bits of guest-physical address that RAM up to 4 GiB and the hypercall window above it need.
+const LEAST_ADDRESS_BITS: u32 = 33;
+
+/// Bits of guest-physical address that upstream's tender gives, and KVM where it offers no choice.
+const USUAL_ADDRESS_BITS: u32 = 40;
+
+/// Creates an empty virtual machine. Hosts differ in how large a guest's address space may be, so they are asked.
+pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+    let failed = Error::kvm("create a virtual machine");
+    let vm = match u32::try_from(kvm.check_extension_int(Cap::ArmVmIPASize)) {
+        Ok(bits) if (1..LEAST_ADDRESS_BITS).contains(&bits) => return Err(Error::AddressSize { bits }),
+        // Kernels before 4.20 offer no choice and have no such capability: type 0 is 40 bits.
+        Err(_) | Ok(0) => kvm.create_vm_with_type(0).map_err(failed)?,
+        Ok(bits) => kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS)).map_err(failed)?,
+    };
+    require(
+        &vm,
+        &[
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::OneReg, "KVM_CAP_ONE_REG"),
+        ],
+    )?;
+    report_strange_accesses(&vm);
+    Ok(vm)
+}
+
+/// Where the kernel can (5.5 and later), an access that it cannot decode arrives with its address (section 15)
+/// instead of as a bare error. Not having it costs only the address in a report.
+fn report_strange_accesses(vm: &VmFd) {
+    let capability = kvm_enable_cap { cap: KVM_CAP_ARM_NISV_TO_USER, ..Default::default() };
+    if let Err(error) = vm.enable_cap(&capability) {
+        log::debug!("KVM cannot report accesses without syndrome: {error}");
+    }
+}
+
+/// Longest sleep of one POLL in nanoseconds, given the frequency of the guest's counter: a quarter of the time after
+/// which guests' own clock arithmetic overflows (section A5).
+pub fn poll_limit(counter_frequency: u64) -> u64 {
+    crate::clock::poll_limit(counter_frequency)
+}
+
+/// Page table descriptors. Every one is for EL1 only (UXN), inner shareable and has its access flag set.
+struct Descriptors;
+
+impl Descriptors {
+    const TABLE: u64 = 0b11;
+    const PAGE: u64 = 0b11;
+    const BLOCK: u64 = 0b01;
+    const NORMAL: u64 = 4 << 2;
+    const DEVICE: u64 = 1 << 2;
+    const READ_ONLY: u64 = 1 << 7;
+    const INNER_SHAREABLE: u64 = 3 << 8;
+    const ACCESSED: u64 = 1 << 10;
+    const NO_EXECUTE: u64 = 1 << 53;
+    const NO_USER_EXECUTE: u64 = 1 << 54;
+    const COMMON: u64 = Self::INNER_SHAREABLE | Self::ACCESSED | Self::NO_USER_EXECUTE;
+
+    fn leaf(access: Access) -> u64 {
+        let rights = match access {
+            Access::None => return 0,
+            Access::Read => Self::READ_ONLY | Self::NO_EXECUTE,
+            Access::ReadWrite => Self::NO_EXECUTE,
+            Access::ReadExecute => Self::READ_ONLY,
+        };
+        Self::COMMON | Self::NORMAL | rights
+    }
+
+    /// The 1 GiB window of hypercalls.
+    fn window(address: u64) -> u64 {
+        address | Self::COMMON | Self::DEVICE | Self::NO_EXECUTE | Self::BLOCK
+    }
+}
+
+impl Format for Descriptors {
+    fn table(address: u64) -> u64 {
+        address | Self::TABLE
+    }
+
+    fn page(address: u64, access: Access) -> u64 {
+        address | Self::leaf(access) | Self::PAGE
+    }
+
+    fn block(address: u64, access: Access) -> u64 {
+        address | Self::leaf(access) | Self::BLOCK
+    }
+}
+
+/// Puts the page tables into guest memory; beside `mappings` they map the hypercall window.
+pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
+    let mut tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
+    let window = guest_abi::hypercall::MMIO_BASE;
+    *tables.entry::<Descriptors>(window, 1)? = Descriptors::window(window);
+    let placed = memory.place(GuestAddress(TABLES_ADDRESS), &tables.to_bytes());
+    debug_assert!(placed.is_ok(), "the least guest memory, 2 MiB, holds everything below 0x10000");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values of section A3.
+    #[test]
+    fn descriptors_have_the_bits_of_the_manual() {
+        assert_eq!(Descriptors::table(0x2000), 0x2003);
+        assert_eq!(Descriptors::page(0, Access::Read), 0x60_0000_0000_0793);
+        assert_eq!(Descriptors::page(0, Access::ReadWrite), 0x60_0000_0000_0713);
+        assert_eq!(Descriptors::page(0, Access::ReadExecute), 0x40_0000_0000_0793);
+        assert_eq!(Descriptors::block(0, Access::ReadWrite), 0x60_0000_0000_0711);
+        assert_eq!(Descriptors::window(0x1_0000_0000), 0x60_0001_0000_0705);
+    }
+}

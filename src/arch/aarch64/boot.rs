@@ -1,0 +1,95 @@
+//! The state an ARM64 guest starts in: EL1, MMU and caches on, interrupts masked. Section A2.
+
+use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_regs, user_pt_regs};
+use std::mem::offset_of;
+
+use super::TABLES_ADDRESS;
+use crate::arch::Boot;
+
+/// A 64-bit register, by the number KVM knows it under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register(pub u64);
+
+impl Register {
+    /// One of the registers in KVM's `kvm_regs`, by its offset there in bytes.
+    const fn core(offset: usize) -> Register {
+        Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | (offset / 4) as u64)
+    }
+
+    /// A system register, by the fields of the MRS instruction that reads it.
+    const fn system(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> Register {
+        let encoding = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2;
+        Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | encoding)
+    }
+}
+
+pub const X0: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs));
+pub const X30: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs) + 30 * 8);
+pub const PC: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pc));
+pub const PSTATE: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pstate));
+pub const SP_EL1: Register = Register::core(offset_of!(kvm_regs, sp_el1));
+pub const ELR_EL1: Register = Register::core(offset_of!(kvm_regs, elr_el1));
+pub const SCTLR_EL1: Register = Register::system(3, 0, 1, 0, 0);
+pub const CPACR_EL1: Register = Register::system(3, 0, 1, 0, 2);
+pub const TTBR0_EL1: Register = Register::system(3, 0, 2, 0, 0);
+pub const TCR_EL1: Register = Register::system(3, 0, 2, 0, 2);
+pub const ESR_EL1: Register = Register::system(3, 0, 5, 2, 0);
+pub const FAR_EL1: Register = Register::system(3, 0, 6, 0, 0);
+pub const MAIR_EL1: Register = Register::system(3, 0, 10, 2, 0);
+
+/// D, A, I and F masked, EL1 with its own stack pointer.
+const PSTATE_EL1H_MASKED: u64 = 0x3c5;
+
+/// Memory types by index: nGnRnE, nGnRE, GRE, non-cacheable, write-back, write-through.
+const MAIR: u64 = 0x0000_bbff_440c_0400;
+
+/// 40-bit addresses, 4 KiB granule, as section A2; beside it EPD1 (bit 23), as nothing lies in the upper half.
+const TCR: u64 = 0x32_b518_3518 | 1 << 23;
+
+/// MMU, data and instruction caches on, nothing else.
+const SCTLR: u64 = 0x1005;
+
+/// FPEN: floating point and SIMD are not trapped.
+pub const CPACR_FPEN: u64 = 3 << 20;
+
+/// What is set before the guest's first instruction, in this order; CPACR_EL1 is changed beside it.
+pub fn registers(boot: &Boot) -> [(Register, u64); 8] {
+    [
+        (MAIR_EL1, MAIR),
+        (TCR_EL1, TCR),
+        (TTBR0_EL1, TABLES_ADDRESS),
+        (SCTLR_EL1, SCTLR),
+        (PSTATE, PSTATE_EL1H_MASKED),
+        (PC, boot.entry),
+        (SP_EL1, boot.stack_top - 16),
+        (X0, boot.boot_info),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of Linux's `Documentation/virt/kvm/api.rst`, section 4.68.
+    #[test]
+    fn registers_have_the_numbers_that_kvm_documents() {
+        assert_eq!(X0.0, 0x6030_0000_0010_0000);
+        assert_eq!(X30.0, 0x6030_0000_0010_003c);
+        assert_eq!(PC.0, 0x6030_0000_0010_0040);
+        assert_eq!(PSTATE.0, 0x6030_0000_0010_0042);
+        assert_eq!(SP_EL1.0, 0x6030_0000_0010_0044);
+        assert_eq!(ELR_EL1.0, 0x6030_0000_0010_0046);
+        assert_eq!(SCTLR_EL1.0, 0x6030_0000_0013_c080);
+    }
+
+    #[test]
+    fn start_follows_section_a2() {
+        let values = registers(&Boot { entry: 0x100040, stack_top: 0x400_0000, boot_info: 0x10000 });
+        let value = |register| values.iter().find(|(r, _)| *r == register).map(|(_, value)| *value);
+        assert_eq!(value(PC), Some(0x100040));
+        assert_eq!(value(SP_EL1), Some(0x3ff_fff0));
+        assert_eq!(value(X0), Some(0x10000));
+        assert_eq!(value(TTBR0_EL1), Some(0x1000));
+        assert_eq!(value(TCR_EL1), Some(0x32_b598_3518));
+    }
+}

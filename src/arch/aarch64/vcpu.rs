@@ -1,0 +1,143 @@
+//! One ARM64 virtual processor: how it is started, run and read. Hypercalls are 32-bit stores above 4 GiB.
+
+use guest_abi::hypercall::{MMIO_BASE, MMIO_STRIDE};
+use kvm_bindings::{KVM_EXIT_ARM_NISV, KVM_EXIT_INTERNAL_ERROR, kvm_vcpu_init};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+
+use super::boot::{self, Register};
+use crate::arch::{Boot, Error, Exit, Stop};
+
+/// Bytes of the window that hypercalls may arrive in; which numbers exist is for the decoder to say.
+const WINDOW: u64 = 0x100;
+
+/// The guest's processor.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+}
+
+impl Vcpu {
+    /// Adds the one processor to `vm`, with the features that KVM prefers on this host and no others.
+    pub fn new(_kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
+        let fd = vm.create_vcpu(0).map_err(Error::kvm("create a virtual processor"))?;
+        let mut target = kvm_vcpu_init::default();
+        vm.get_preferred_target(&mut target).map_err(Error::kvm("tell its preferred processor"))?;
+        fd.vcpu_init(&target).map_err(Error::kvm("initialise the processor"))?;
+        Ok(Vcpu { fd })
+    }
+
+    /// Puts the processor at the guest's first instruction.
+    pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
+        let cpacr = self.get(boot::CPACR_EL1)?;
+        self.set(boot::CPACR_EL1, cpacr | boot::CPACR_FPEN)?;
+        boot::registers(boot).into_iter().try_for_each(|(register, value)| self.set(register, value))
+    }
+
+    fn get(&self, register: Register) -> Result<u64, Error> {
+        let mut value = [0; 8];
+        self.fd.get_one_reg(register.0, &mut value).map_err(Error::kvm("read a register"))?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn set(&self, register: Register, value: u64) -> Result<(), Error> {
+        self.fd.set_one_reg(register.0, &value.to_le_bytes()).map_err(Error::kvm("set a register"))?;
+        Ok(())
+    }
+
+    /// Frequency in Hz of the counter by which the guest tells the time.
+    pub fn counter_frequency(&self) -> Result<u64, Error> {
+        let frequency: u64;
+        // SAFETY: CNTFRQ_EL0 is readable from user space on Linux and reading it changes nothing.
+        unsafe {
+            std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(nomem, nostack, preserves_flags));
+        }
+        if frequency == 0 { Err(Error::CounterFrequency) } else { Ok(frequency) }
+    }
+
+    /// Lets the guest run until it wants something.
+    #[inline]
+    pub fn run(&mut self) -> Result<Exit, Error> {
+        let exit = match self.fd.run() {
+            Ok(VcpuExit::MmioWrite(address, data)) => return Ok(store(address, data)),
+            Ok(exit) => exit,
+            Err(error) => return interrupted(error),
+        };
+        let stop = match exit {
+            VcpuExit::MmioRead(address, data) => Stop::Read { address, width: data.len() },
+            VcpuExit::FailEntry(reason, _) => Stop::Entry { reason },
+            VcpuExit::MemoryFault { gpa, .. } => Stop::MemoryFault { address: gpa },
+            VcpuExit::SystemEvent(kind, _) => Stop::SystemEvent { kind },
+            VcpuExit::Intr => return Ok(Exit::Interrupted),
+            _ => self.unusual(),
+        };
+        Ok(Exit::Stop(stop))
+    }
+
+    /// Exits that kvm-ioctls passes on without their details.
+    fn unusual(&mut self) -> Stop {
+        let run = self.fd.get_kvm_run();
+        match run.exit_reason {
+            KVM_EXIT_ARM_NISV => {
+                // SAFETY: the exit reason says that `arm_nisv` is the member of the union that was written.
+                Stop::NoSyndrome { address: unsafe { run.__bindgen_anon_1.arm_nisv.fault_ipa } }
+            }
+            KVM_EXIT_INTERNAL_ERROR => {
+                // SAFETY: the exit reason says that `internal` is the member of the union that was written.
+                Stop::Internal { suberror: unsafe { run.__bindgen_anon_1.internal.suberror } }
+            }
+            reason => Stop::Unknown { reason },
+        }
+    }
+
+    /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only
+    /// when the guest is entered again (section 15), which this does without running it.
+    pub fn settle(&mut self) {
+        self.fd.set_kvm_immediate_exit(1);
+        // The interruption is what was asked for; any other failure will show when the registers are read.
+        let _ = self.fd.run();
+        self.fd.set_kvm_immediate_exit(0);
+    }
+
+    /// The byte that, once set to 1, keeps the guest from running: for signal handlers. Valid as long as `self` is.
+    pub fn interrupt_flag(&mut self) -> *mut u8 {
+        &raw mut self.fd.get_kvm_run().immediate_exit
+    }
+
+    /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
+    pub fn registers(&self) -> String {
+        let names = [
+            ("pc", boot::PC),
+            ("lr", boot::X30),
+            ("sp", boot::SP_EL1),
+            ("pstate", boot::PSTATE),
+            ("esr", boot::ESR_EL1),
+            ("far", boot::FAR_EL1),
+            ("elr", boot::ELR_EL1),
+        ];
+        let values = names.iter().map(|(name, register)| match self.get(*register) {
+            Ok(value) => format!("{name} {value:#x}"),
+            Err(_) => format!("{name} unknown"),
+        });
+        values.collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn store(address: u64, data: &[u8]) -> Exit {
+    let width = data.len();
+    match address.checked_sub(MMIO_BASE) {
+        Some(offset) if offset < WINDOW && offset % MMIO_STRIDE == 0 => match <[u8; 4]>::try_from(data) {
+            Ok(value) => Exit::Hypercall { number: (offset / MMIO_STRIDE) as u32, argument: u32::from_le_bytes(value) },
+            Err(_) => Exit::Stop(Stop::Width { address, width }),
+        },
+        _ => Exit::Stop(Stop::Write { address, width }),
+    }
+}
+
+fn interrupted(error: kvm_ioctls::Error) -> Result<Exit, Error> {
+    match error.errno() {
+        libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
+        // What kernels before 5.5 say to an access without syndrome; later ones make it an exit of its own.
+        libc::ENOSYS => Ok(Exit::Stop(Stop::NoSyndrome { address: MMIO_BASE })),
+        _ => Err(Error::kvm("run the guest")(error)),
+    }
+}

@@ -1,0 +1,199 @@
+//! The guest's page tables, which the tender builds and the guest never sees: 4 KiB granule, four levels, 2 MiB
+//! blocks where a whole block has one access. Both processors walk the same tree; only the descriptors differ.
+//!
+//! This is where W^X is enforced: whatever the host's page size, each 4 KiB page has the access its segment asks for.
+
+use crate::memory::{Access, Mapping, PAGE_SIZE};
+
+/// Entries of a table.
+const ENTRIES: usize = 512;
+
+/// Bytes covered by an entry of the last table but one.
+const BLOCK_SIZE: u64 = PAGE_SIZE * ENTRIES as u64;
+
+/// Bit position in an address of the index into each level's table, root first.
+const SHIFTS: [u32; 4] = [39, 30, 21, 12];
+
+/// How a processor encodes its descriptors. Addresses are multiples of what the descriptor covers.
+pub trait Format {
+    /// Refers to the next table.
+    fn table(address: u64) -> u64;
+    /// Maps 4 KiB. `access` is never [`Access::None`].
+    fn page(address: u64, access: Access) -> u64;
+    /// Maps 2 MiB. `access` is never [`Access::None`].
+    fn block(address: u64, access: Access) -> u64;
+}
+
+/// The image has permissions so scattered that its tables do not fit in the memory set aside for them.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the image's segments need more page tables than the {0} that fit below 0x10000; link it with fewer segments")]
+pub struct TablesFull(usize);
+
+/// Page tables under construction: pages that will lie one after the other from `base`, the root first.
+pub struct Tables {
+    base: u64,
+    most: usize,
+    words: Vec<u64>,
+}
+
+impl Tables {
+    /// Builds tables for `mappings`, to be placed at `base` and to end before `limit`.
+    pub fn build<F: Format>(base: u64, limit: u64, mappings: &[Mapping]) -> Result<Tables, TablesFull> {
+        let most = ((limit - base) / PAGE_SIZE) as usize;
+        let mut tables = Tables { base, most, words: Vec::with_capacity(most * ENTRIES) };
+        tables.allocate()?;
+        for mapping in coalesce(mappings) {
+            tables.map::<F>(&mapping)?;
+        }
+        Ok(tables)
+    }
+
+    /// Adds an empty table and returns its address.
+    fn allocate(&mut self) -> Result<u64, TablesFull> {
+        let index = self.words.len() / ENTRIES;
+        if index == self.most {
+            return Err(TablesFull(self.most));
+        }
+        self.words.resize(self.words.len() + ENTRIES, 0);
+        Ok(self.base + index as u64 * PAGE_SIZE)
+    }
+
+    fn map<F: Format>(&mut self, mapping: &Mapping) -> Result<(), TablesFull> {
+        if mapping.access == Access::None {
+            return Ok(());
+        }
+        let mut address = mapping.range.start;
+        while address < mapping.range.end {
+            if address % BLOCK_SIZE == 0 && mapping.range.end - address >= BLOCK_SIZE {
+                *self.entry::<F>(address, 2)? = F::block(address, mapping.access);
+                address += BLOCK_SIZE;
+            } else {
+                *self.entry::<F>(address, 3)? = F::page(address, mapping.access);
+                address += PAGE_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    /// The descriptor for `address` in the table of `level` (0 is the root), whose parents are made as needed.
+    pub fn entry<F: Format>(&mut self, address: u64, level: usize) -> Result<&mut u64, TablesFull> {
+        let mut table = 0;
+        for shift in &SHIFTS[..level] {
+            let slot = table * ENTRIES + index(address, *shift);
+            if self.words[slot] == 0 {
+                self.words[slot] = F::table(self.allocate()?);
+            }
+            table = ((self.words[slot] & ADDRESS_BITS) - self.base) as usize / PAGE_SIZE as usize;
+        }
+        Ok(&mut self.words[table * ENTRIES + index(address, SHIFTS[level])])
+    }
+
+    /// The tables as they go into memory at their base address.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+}
+
+/// The bits of a table descriptor that hold the next table's address, on both processors.
+const ADDRESS_BITS: u64 = 0x0000_ffff_ffff_f000;
+
+fn index(address: u64, shift: u32) -> usize {
+    (address >> shift) as usize % ENTRIES
+}
+
+/// Joins neighbours with the same access, so that blocks are as large as they can be.
+fn coalesce(mappings: &[Mapping]) -> Vec<Mapping> {
+    let mut joined: Vec<Mapping> = Vec::with_capacity(mappings.len());
+    for mapping in mappings {
+        match joined.last_mut() {
+            Some(last) if last.access == mapping.access && last.range.end == mapping.range.start => {
+                last.range.end = mapping.range.end;
+            }
+            _ => joined.push(mapping.clone()),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Descriptors that can be read back: the address, the kind in bits 0-1, the access in bits 2-3.
+    struct Plain;
+
+    impl Format for Plain {
+        fn table(address: u64) -> u64 {
+            address | 1
+        }
+        fn page(address: u64, access: Access) -> u64 {
+            address | 2 | (access as u64) << 2
+        }
+        fn block(address: u64, access: Access) -> u64 {
+            address | 3 | (access as u64) << 2
+        }
+    }
+
+    /// What the tables say about `address`.
+    fn walk(tables: &Tables, address: u64) -> Option<Access> {
+        let mut table = 0;
+        for shift in SHIFTS {
+            let word = tables.words[table * ENTRIES + index(address, shift)];
+            match word & 3 {
+                0 => return None,
+                1 => table = ((word & ADDRESS_BITS) - tables.base) as usize / PAGE_SIZE as usize,
+                _ => {
+                    assert_eq!(word & ADDRESS_BITS, address & !((1 << shift) - 1), "identity at {address:#x}");
+                    let all = [Access::None, Access::Read, Access::ReadWrite, Access::ReadExecute];
+                    return all.into_iter().find(|access| *access as u64 == (word >> 2) & 3);
+                }
+            }
+        }
+        None
+    }
+
+    fn mapping(start: u64, end: u64, access: Access) -> Mapping {
+        Mapping { range: start..end, access }
+    }
+
+    #[test]
+    fn every_page_gets_the_access_of_its_mapping() {
+        let mappings = [
+            mapping(0, 0x10000, Access::None),
+            mapping(0x10000, 0x100000, Access::Read),
+            mapping(0x100000, 0x345000, Access::ReadExecute),
+            mapping(0x345000, 0x346000, Access::Read),
+            mapping(0x346000, 0x4000000, Access::ReadWrite),
+        ];
+        let tables = Tables::build::<Plain>(0x1000, 0x10000, &mappings).unwrap();
+        for page in (0..0x4200000).step_by(PAGE_SIZE as usize) {
+            let expected = mappings.iter().find(|mapping| mapping.range.contains(&page)).map(|mapping| mapping.access);
+            assert_eq!(walk(&tables, page), expected.filter(|access| *access != Access::None), "at {page:#x}");
+        }
+        // Root, 1 GiB, 2 MiB, and page tables for the two blocks whose access is mixed.
+        assert_eq!(tables.words.len(), 5 * ENTRIES);
+    }
+
+    #[test]
+    fn four_gib_of_one_access_take_blocks_only() {
+        let tables = Tables::build::<Plain>(0x1000, 0x10000, &[mapping(0, 1 << 32, Access::ReadWrite)]).unwrap();
+        assert_eq!(tables.words.len(), 6 * ENTRIES);
+        assert_eq!(walk(&tables, (1 << 32) - 1), Some(Access::ReadWrite));
+        assert_eq!(walk(&tables, 1 << 32), None);
+    }
+
+    #[test]
+    fn neighbours_of_one_access_share_a_block() {
+        let mappings =
+            [mapping(0, 0x200000 - 0x1000, Access::ReadWrite), mapping(0x1ff000, 0x200000, Access::ReadWrite)];
+        let tables = Tables::build::<Plain>(0x1000, 0x10000, &mappings).unwrap();
+        assert_eq!(tables.words.len(), 3 * ENTRIES);
+    }
+
+    #[test]
+    fn too_many_mixed_blocks_are_refused() {
+        let mappings: Vec<Mapping> =
+            (0..20).map(|i| mapping(i * BLOCK_SIZE, i * BLOCK_SIZE + PAGE_SIZE, Access::Read)).collect();
+        assert_eq!(Tables::build::<Plain>(0x1000, 0x10000, &mappings).err(), Some(TablesFull(15)));
+    }
+}

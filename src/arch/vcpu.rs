@@ -1,0 +1,99 @@
+//! What the run loop sees of a processor, whatever it is: why the guest stopped running, and where it started.
+
+use kvm_ioctls::Cap;
+
+/// Where a guest starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Boot {
+    /// Address of its first instruction.
+    pub entry: u64,
+    /// Address after its last byte of memory: the stack grows down from here.
+    pub stack_top: u64,
+    /// Address of its boot info block.
+    pub boot_info: u64,
+}
+
+/// Why the guest left the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It performed hypercall `number`, whose argument structure lies at `argument`.
+    Hypercall {
+        /// Not checked: may be a number that does not exist.
+        number: u32,
+        /// Guest-physical address; not checked.
+        argument: u32,
+    },
+    /// A signal arrived, or the run was asked to stop; the guest itself can go on.
+    Interrupted,
+    /// It did something after which it cannot go on.
+    Stop(Stop),
+}
+
+/// What a guest did, or met, that ends its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Stop {
+    #[error("the guest wrote {width} bytes to {address:#x}, where there is neither memory nor a hypercall")]
+    Write { address: u64, width: usize },
+    #[error("the guest read {width} bytes from {address:#x}, where there is no memory")]
+    Read { address: u64, width: usize },
+    #[error("the guest performed a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide")]
+    Width { address: u64, width: usize },
+    #[error("the guest accessed {address:#x} by an instruction that cannot be emulated (ldp/stp or write-back form)")]
+    NoSyndrome { address: u64 },
+    #[error("the guest read from I/O port {port:#x}; there are no input ports")]
+    PortRead { port: u16 },
+    #[error("the guest wrote {width} bytes to I/O port {port:#x}, which is no hypercall")]
+    PortWrite { port: u16, width: usize },
+    #[error("the guest stopped its processor (HLT), from which nothing can wake it")]
+    Halted,
+    #[error("the guest took a fault while handling a fault (triple fault)")]
+    TripleFault,
+    #[error("KVM cannot run this guest: internal error, suberror {suberror}{}", hint(*suberror))]
+    Internal { suberror: u32 },
+    #[error("the processor refused to enter the guest: hardware reason {reason:#x}")]
+    Entry { reason: u64 },
+    #[error("the guest accessed memory that the host could not provide at {address:#x}")]
+    MemoryFault { address: u64 },
+    #[error("the guest asked for a system event of type {kind}, which no unikernel does")]
+    SystemEvent { kind: u32 },
+    #[error("the guest stopped for a reason this tender does not know: KVM exit {reason}")]
+    Unknown { reason: u32 },
+}
+
+/// KVM_INTERNAL_ERROR_EMULATION is by far the most common, and rarely the guest's fault.
+fn hint(suberror: u32) -> &'static str {
+    match suberror {
+        1 => " (an instruction that this host's KVM cannot emulate)",
+        _ => "",
+    }
+}
+
+/// Why the host could not provide a virtual machine.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("KVM cannot {what}: {source}")]
+    Kvm { what: &'static str, source: kvm_ioctls::Error },
+    #[error("this host's KVM lacks {0}, which every tender needs; a kernel of 4.14 or later has it")]
+    Capability(&'static str),
+    #[error("this host's KVM allows guests {bits} bits of physical address; hvt needs 33")]
+    AddressSize { bits: u32 },
+    #[error("this host's cycle counter has no known, stable frequency; hvt guests tell the time by it")]
+    CounterFrequency,
+}
+
+impl Error {
+    /// Names the operation that failed, for `map_err`.
+    pub fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
+        move |source| Error::Kvm { what, source }
+    }
+}
+
+/// Fails when the host's KVM lacks one of `capabilities`.
+pub fn require(vm: &kvm_ioctls::VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
+    match capabilities.iter().find(|(capability, _)| !vm.check_extension(*capability)) {
+        Some((_, name)) => Err(Error::Capability(name)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,171 @@
+//! The devices of one unikernel: those its manifest declares, attached to what the command line names. The guest
+//! knows each by its handle, its index in the manifest.
+
+use guest_abi::hypercall::Status;
+use guest_abi::manifest::MAX_ENTRIES;
+
+use crate::block::Disk;
+use crate::hypercall::{BlockRequest, NetRequest, Reply};
+use crate::manifest::Manifest;
+use crate::memory::{self, GuestMemory};
+use crate::net::Nic;
+
+mod error;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use plan::Plan;
+
+/// What a handle stands for.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Net(Nic),
+    Block(Disk),
+}
+
+/// All devices, by handle.
+#[derive(Debug)]
+pub struct Devices {
+    slots: [Slot; MAX_ENTRIES],
+    /// The network devices as POLL waits for them; `handles` has the handle of each. One more device than can be
+    /// declared never happens, so the arrays are never outgrown.
+    waits: [libc::pollfd; MAX_ENTRIES],
+    handles: [u8; MAX_ENTRIES],
+    nets: usize,
+}
+
+impl Devices {
+    /// Attaches everything that `plan` says, and fills in the manifest with what the guest may know.
+    pub fn attach(plan: Plan, manifest: &mut Manifest) -> Result<Devices, Error> {
+        let mut devices = Devices {
+            slots: std::array::from_fn(|_| Slot::Empty),
+            waits: [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_ENTRIES],
+            handles: [0; MAX_ENTRIES],
+            nets: 0,
+        };
+        for net in plan.nets {
+            let nic =
+                Nic::attach(&net.source, net.mac).map_err(|error| Error::Net { name: net.name.clone(), error })?;
+            devices.check_unshared(
+                &net.name,
+                |slot| matches!(slot, Slot::Net(other) if other.identity() == nic.identity()),
+            )?;
+            manifest.attach_net(net.handle, nic.mac(), nic.mtu());
+            devices.waits[devices.nets].fd = nic.poll_fd();
+            devices.handles[devices.nets] = net.handle as u8;
+            devices.nets += 1;
+            devices.slots[net.handle] = Slot::Net(nic);
+        }
+        for block in plan.blocks {
+            let disk = Disk::open(&block.path, block.sector_size)
+                .map_err(|error| Error::Block { name: block.name.clone(), error })?;
+            manifest.attach_block(block.handle, disk.capacity(), disk.sector_size());
+            devices.slots[block.handle] = Slot::Block(disk);
+        }
+        Ok(devices)
+    }
+
+    fn check_unshared(&self, name: &str, same: impl Fn(&Slot) -> bool) -> Result<(), Error> {
+        if self.slots.iter().any(same) { Err(Error::Shared { name: name.to_owned() }) } else { Ok(()) }
+    }
+
+    fn net(&mut self, handle: u64) -> Option<&mut Nic> {
+        match self.slots.get_mut(usize::try_from(handle).ok()?) {
+            Some(Slot::Net(nic)) => Some(nic),
+            _ => None,
+        }
+    }
+
+    fn block(&mut self, handle: u64) -> Option<&mut Disk> {
+        match self.slots.get_mut(usize::try_from(handle).ok()?) {
+            Some(Slot::Block(disk)) => Some(disk),
+            _ => None,
+        }
+    }
+
+    /// NET_WRITE.
+    #[inline]
+    pub fn net_write(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, memory::Error> {
+        let Some(nic) = self.net(request.handle) else { return Ok(Reply::Net(Status::Invalid)) };
+        nic.write(memory, request.buffer.addr, request.buffer.len).map(Reply::Net)
+    }
+
+    /// NET_READ.
+    #[inline]
+    pub fn net_read(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, memory::Error> {
+        let Some(nic) = self.net(request.handle) else { return Ok(Reply::Net(Status::Invalid)) };
+        match nic.read(memory, request.buffer.addr, request.buffer.len)? {
+            (Status::Ok, len) => Ok(Reply::Frame(len)),
+            (status, _) => Ok(Reply::Net(status)),
+        }
+    }
+
+    /// BLOCK_WRITE.
+    #[inline]
+    pub fn block_write(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, memory::Error> {
+        let Some(disk) = self.block(request.handle) else { return Ok(Reply::Block(Status::Invalid)) };
+        disk.write(memory, request.offset, request.buffer.addr, request.buffer.len).map(Reply::Block)
+    }
+
+    /// BLOCK_READ.
+    #[inline]
+    pub fn block_read(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, memory::Error> {
+        let Some(disk) = self.block(request.handle) else { return Ok(Reply::Block(Status::Invalid)) };
+        disk.read(memory, request.offset, request.buffer.addr, request.buffer.len).map(Reply::Block)
+    }
+
+    /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or a signal arrives.
+    /// One system call, and none when there is nothing to wait for. Returns a bit for each handle with a frame.
+    #[inline]
+    pub fn poll(&mut self, timeout: u64) -> u64 {
+        if timeout == 0 && self.nets == 0 {
+            return 0;
+        }
+        let sleep = libc::timespec {
+            tv_sec: (timeout / 1_000_000_000) as libc::time_t,
+            tv_nsec: (timeout % 1_000_000_000) as libc::c_long,
+        };
+        // SAFETY: `waits` has at least `nets` elements; the kernel reads `sleep` and writes `revents` only.
+        let ready =
+            unsafe { libc::ppoll(self.waits.as_mut_ptr(), self.nets as libc::nfds_t, &sleep, std::ptr::null()) };
+        // An interrupted sleep is a short one. Nothing else can go wrong with these arguments.
+        if ready > 0 { self.collect() } else { 0 }
+    }
+
+    /// The handles whose devices have a frame, after a `ppoll`.
+    fn collect(&mut self) -> u64 {
+        let mut ready = 0;
+        for (wait, handle) in self.waits[..self.nets].iter_mut().zip(self.handles) {
+            if wait.revents & libc::POLLIN != 0 {
+                ready |= 1 << handle;
+            }
+            if wait.revents & !libc::POLLIN != 0 {
+                // Gone for good, unless frames are left to be read: then the device itself finds out at the last one.
+                // To go on asking would make every sleep return at once.
+                wait.fd = match &self.slots[usize::from(handle)] {
+                    Slot::Net(nic) if wait.revents & libc::POLLIN != 0 => nic.poll_fd(),
+                    _ => -1,
+                };
+            }
+            if wait.fd == -1 {
+                log::warn!("device {handle} has lost its network interface; the unikernel goes on without it");
+            }
+        }
+        ready
+    }
+
+    /// Ends the run in order: what the disks were given is on their media afterwards.
+    pub fn finish(&mut self) {
+        for slot in &mut self.slots {
+            if let Slot::Block(disk) = slot
+                && let Err(error) = disk.sync()
+            {
+                log::warn!("{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What can be wrong between the devices a unikernel declares and those the command line attaches.
+
+use crate::manifest::{Device, Kind};
+use crate::{block, net};
+
+/// Why the devices cannot be attached as asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("there is no {kind} device '{name}' in this unikernel; it declares {declared}")]
+    Unknown { kind: Kind, name: String, declared: Declared },
+    #[error(
+        "--{option}= names no device, and this unikernel does not have exactly one of its kind; it declares {declared}"
+    )]
+    Ambiguous { option: &'static str, declared: Declared },
+    #[error("device '{name}' ({kind}) is given twice")]
+    Twice { kind: Kind, name: String },
+    #[error("device '{}' ({}) is declared but not attached; add {}", .0.name, .0.kind, cure(.0))]
+    NotAttached(Device),
+    #[error("device '{name}' shares its interface with another device; each needs its own")]
+    Shared { name: String },
+    #[error("device '{name}': {error}")]
+    Net { name: String, error: net::Error },
+    #[error("device '{name}': {error}")]
+    Block { name: String, error: block::Error },
+}
+
+fn cure(device: &Device) -> String {
+    match device.kind {
+        Kind::Net => format!("--net:{}=IFACE", device.name),
+        Kind::Block => format!("--block:{}=PATH", device.name),
+    }
+}
+
+/// The devices of a manifest, for an error message.
+#[derive(Debug)]
+pub struct Declared(pub String);
+
+impl Declared {
+    /// Lists `devices`.
+    pub fn new(devices: &[Device]) -> Declared {
+        if devices.is_empty() {
+            return Declared("no devices".to_owned());
+        }
+        let names: Vec<String> = devices.iter().map(|device| format!("{} ({})", device.name, device.kind)).collect();
+        Declared(names.join(", "))
+    }
+}
+
+impl std::fmt::Display for Declared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,57 @@
+//! What ends a run before or beside the guest's own HALT, in the words that the operator gets to read. Each message
+//! follows the unikernel's name.
+
+use std::io;
+
+use crate::exit::Broken;
+use crate::image::Machine;
+use crate::{arch, devices, image, memory};
+
+/// Why a unikernel could not be run, or not to its end.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("cannot be opened: {source}")]
+    Open { source: io::Error },
+    #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
+    NotAFile(&'static str),
+    #[error("{0}")]
+    Image(#[from] image::Error),
+    #[error("is a unikernel for {image}, and this host is {host}; build it for {host}")]
+    Machine { image: Machine, host: Machine },
+    #[error("does not fit into {given} MiB of memory; it needs at least --mem={needed}")]
+    TooLittleMemory { given: u64, needed: u64 },
+    #[error("the guest's command line has {size} bytes; {most} is the most")]
+    CommandLine { size: usize, most: usize },
+    #[error("{0}")]
+    Devices(#[from] devices::Error),
+    #[error("{0}")]
+    Tables(#[from] arch::TablesFull),
+    #[error("{0}")]
+    Memory(#[from] memory::Error),
+    #[error("cannot open /dev/kvm: {source}; {cure}")]
+    NoKvm { source: io::Error, cure: &'static str },
+    #[error("/dev/kvm speaks version {0} of its interface; 12 is the only one known")]
+    KvmVersion(i32),
+    #[error("{0}")]
+    Arch(arch::Error),
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    #[error("{broken} ({registers})")]
+    Guest { broken: Broken, registers: String },
+}
+
+impl Error {
+    /// Why /dev/kvm did not open, with what to do about it.
+    pub fn no_kvm(errno: i32) -> Error {
+        let cure = match errno {
+            libc::ENOENT => {
+                "the kernel has no KVM here: it needs virtualisation enabled in the firmware, and on ARM64 to be \
+                 booted in EL2 (hyp mode)"
+            }
+            libc::EACCES | libc::EPERM => "add the user to group kvm, or run it in a unit with Group=kvm",
+            _ => "see dmesg for kvm",
+        };
+        Error::NoKvm { source: io::Error::from_raw_os_error(errno), cure }
+    }
+}

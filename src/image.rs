@@ -1,0 +1,312 @@
+//! The unikernel file: what it is, what of it goes where, and which interface it speaks. Pure: bytes in, [`Image`]
+//! out; nothing of it is loaded here. Sections 6 and 12 of `docs/hvt-abi.md`.
+//!
+//! A file is as hostile as a guest: every field is checked before it is used, and what is read is bounded.
+
+use std::io;
+use std::ops::Range;
+
+use goblin::container::{Container, Ctx};
+use goblin::elf::header::{self, Header};
+use goblin::elf::program_header::{self, ProgramHeader};
+use guest_abi::boot::{IMAGE_BASE, MAX_MEMORY, MEMORY_GRANULE};
+
+use crate::manifest::{self, Manifest};
+use crate::memory::{Access, Mapping, PAGE_SIZE};
+
+mod error;
+mod notes;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+
+/// A file to be looked at, piece by piece.
+pub trait Source {
+    /// Its size in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads some bytes at `offset`; none at or after the end.
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Source for std::fs::File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(self, target, offset)
+    }
+}
+
+impl Source for [u8] {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        let count = target.len().min(self.len() - start);
+        target[..count].copy_from_slice(&self[start..start + count]);
+        Ok(count)
+    }
+}
+
+/// The processor a unikernel was built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// 64-bit ARM.
+    Aarch64,
+    /// 64-bit x86.
+    X86_64,
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Machine::Aarch64 => "aarch64",
+            Machine::X86_64 => "x86_64",
+        })
+    }
+}
+
+/// Which interface a unikernel speaks. Section 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// ABI version 2: Solo5 0.8 and later.
+    Abi2,
+}
+
+/// A part of the file that becomes a part of guest memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it goes, in guest-physical addresses; what the file does not fill is zero.
+    pub memory: Range<u64>,
+    /// Which bytes of the file fill its beginning.
+    pub file: Range<u64>,
+    /// The pages it takes up.
+    pub pages: Range<u64>,
+    /// What the guest may do with those pages.
+    pub access: Access,
+}
+
+/// A unikernel that may be loaded.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its processor.
+    pub machine: Machine,
+    /// Its interface.
+    pub era: Era,
+    /// Address of its first instruction.
+    pub entry: u64,
+    /// Its segments, in ascending order, none overlapping.
+    pub segments: Vec<Segment>,
+    /// Its devices.
+    pub manifest: Manifest,
+}
+
+/// Memory a unikernel needs beside its image, for its stack and the least of heaps; its runtime refuses to start
+/// with less. Section A4.
+const LEAST_HEAP: u64 = 512 * 1024;
+
+/// Most program headers a file may have; real ones have about ten.
+const MAX_PROGRAM_HEADERS: u16 = 64;
+
+impl Image {
+    /// Examines a file.
+    pub fn parse(source: &(impl Source + ?Sized)) -> Result<Image, Error> {
+        let size = source.size()?;
+        let (header, machine) = parse_header(source, size)?;
+        let program_headers = parse_program_headers(source, &header)?;
+        let notes = notes::read(source, &program_headers)?;
+        let era = notes.era()?;
+        let manifest = Manifest::parse(&notes.manifest.ok_or(Error::NoManifest)?)?;
+        let segments = segments(&program_headers, size)?;
+        let image = Image { machine, era, entry: header.e_entry, segments, manifest };
+        image.check_entry()?;
+        Ok(image)
+    }
+
+    /// First address after the image, page aligned.
+    pub fn end(&self) -> u64 {
+        self.segments.last().map_or(IMAGE_BASE, |segment| segment.pages.end)
+    }
+
+    /// Least guest memory this image can run with, in bytes, as `--mem` counts it.
+    pub fn least_memory(&self) -> u64 {
+        (self.end() + LEAST_HEAP).next_multiple_of(MEMORY_GRANULE)
+    }
+
+    /// What the guest may do where in the memory from the image's base up to `memory_size`.
+    pub fn mappings(&self, memory_size: u64) -> Vec<Mapping> {
+        let mut mappings = Vec::with_capacity(2 * self.segments.len() + 1);
+        let mut next = IMAGE_BASE;
+        for segment in &self.segments {
+            mappings.push(Mapping { range: next..segment.pages.start, access: Access::ReadWrite });
+            mappings.push(Mapping { range: segment.pages.clone(), access: segment.access });
+            next = segment.pages.end;
+        }
+        mappings.push(Mapping { range: next..memory_size, access: Access::ReadWrite });
+        mappings.retain(|mapping| !mapping.range.is_empty());
+        mappings
+    }
+
+    fn check_entry(&self) -> Result<(), Error> {
+        let executable = |segment: &&Segment| segment.access == Access::ReadExecute;
+        if self.segments.iter().filter(executable).any(|segment| segment.memory.contains(&self.entry)) {
+            return Ok(());
+        }
+        Err(Error::Entry(self.entry))
+    }
+}
+
+/// Reads exactly `target.len()` bytes at `offset`, or says which part of the file is missing.
+fn read_exact(
+    source: &(impl Source + ?Sized),
+    offset: u64,
+    target: &mut [u8],
+    what: &'static str,
+) -> Result<(), Error> {
+    let mut done = 0;
+    while done < target.len() {
+        match source.read_at(offset.saturating_add(done as u64), &mut target[done..]) {
+            Ok(0) => return Err(Error::Truncated { what, needed: offset.saturating_add(target.len() as u64) }),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn parse_header(source: &(impl Source + ?Sized), size: u64) -> Result<(Header, Machine), Error> {
+    if size == 0 {
+        return Err(Error::Empty);
+    }
+    let mut bytes = [0; header::header64::SIZEOF_EHDR];
+    let magic_size = bytes.len().min(usize::try_from(size).unwrap_or(usize::MAX));
+    read_exact(source, 0, &mut bytes[..magic_size], "ELF header")?;
+    if !bytes.starts_with(header::ELFMAG) {
+        return Err(Error::NotElf(error::describe(&bytes[..magic_size])));
+    }
+    if magic_size < bytes.len() {
+        return Err(Error::Truncated { what: "ELF header", needed: bytes.len() as u64 });
+    }
+    if bytes[header::EI_CLASS] != header::ELFCLASS64 || bytes[header::EI_DATA] != header::ELFDATA2LSB {
+        return Err(Error::Class);
+    }
+    let header = goblin::elf::Elf::parse_header(&bytes).map_err(|_| Error::Class)?;
+    let machine = check_header(&header)?;
+    Ok((header, machine))
+}
+
+fn check_header(header: &Header) -> Result<Machine, Error> {
+    let machine = match header.e_machine {
+        header::EM_AARCH64 => Machine::Aarch64,
+        header::EM_X86_64 => Machine::X86_64,
+        other => return Err(Error::Machine { number: other, name: header::machine_to_str(other) }),
+    };
+    if header.e_type != header::ET_EXEC {
+        return Err(Error::Type(header::et_to_str(header.e_type)));
+    }
+    if header.e_version != 1 {
+        return Err(Error::Field { field: "e_version", value: header.e_version.into(), rule: "must be 1" });
+    }
+    if usize::from(header.e_ehsize) != header::header64::SIZEOF_EHDR {
+        return Err(Error::Field { field: "e_ehsize", value: header.e_ehsize.into(), rule: "must be 64" });
+    }
+    if usize::from(header.e_phentsize) != program_header::program_header64::SIZEOF_PHDR {
+        return Err(Error::Field { field: "e_phentsize", value: header.e_phentsize.into(), rule: "must be 56" });
+    }
+    if !(1..=MAX_PROGRAM_HEADERS).contains(&header.e_phnum) {
+        return Err(Error::Field { field: "e_phnum", value: header.e_phnum.into(), rule: "must be 1 to 64" });
+    }
+    Ok(machine)
+}
+
+fn parse_program_headers(source: &(impl Source + ?Sized), header: &Header) -> Result<Vec<ProgramHeader>, Error> {
+    let count = usize::from(header.e_phnum);
+    let mut bytes = vec![0; count * program_header::program_header64::SIZEOF_PHDR];
+    read_exact(source, header.e_phoff, &mut bytes, "program header table")?;
+    let context = Ctx::new(Container::Big, goblin::container::Endian::Little);
+    ProgramHeader::parse(&bytes, 0, count, context)
+        .map_err(|_| Error::Truncated { what: "program header table", needed: header.e_phoff })
+}
+
+/// The segments to load, checked one by one against section 6.2.
+fn segments(program_headers: &[ProgramHeader], file_size: u64) -> Result<Vec<Segment>, Error> {
+    let mut segments = Vec::with_capacity(program_headers.len());
+    let mut previous_end = IMAGE_BASE;
+    for (index, header) in program_headers.iter().enumerate() {
+        // Linkers leave empty segments behind, at address 0 (section 6.3): there is nothing in them to load.
+        if header.p_type != program_header::PT_LOAD || (header.p_memsz == 0 && header.p_filesz == 0) {
+            continue;
+        }
+        let segment = segment(header, previous_end, file_size).map_err(|rule| Error::Segment {
+            index,
+            start: header.p_vaddr,
+            size: header.p_memsz,
+            rule,
+        })?;
+        previous_end = segment.pages.end;
+        segments.push(segment);
+    }
+    if segments.is_empty() {
+        return Err(Error::NothingToLoad);
+    }
+    Ok(segments)
+}
+
+/// Checks one segment that must start at or after `previous_end`; an error is the rule that it breaks.
+fn segment(header: &ProgramHeader, previous_end: u64, file_size: u64) -> Result<Segment, &'static str> {
+    let align = header.p_align.max(1);
+    if !align.is_power_of_two() {
+        return Err("its alignment must be a power of two");
+    }
+    if header.p_memsz < header.p_filesz {
+        return Err("it has more bytes in the file than in memory");
+    }
+    let file_end = header.p_offset.checked_add(header.p_filesz).ok_or("its place in the file overflows")?;
+    if header.p_filesz > 0 && file_end > file_size {
+        return Err("it lies beyond the end of the file, which seems truncated");
+    }
+    let end = header.p_vaddr.checked_add(header.p_memsz).ok_or("its addresses overflow")?;
+    let first_page = header.p_vaddr & !(align - 1);
+    let last_page = end.checked_next_multiple_of(align).ok_or("its addresses overflow")?;
+    if first_page < IMAGE_BASE {
+        return Err("a unikernel starts at 0x100000 or above");
+    }
+    if first_page < previous_end {
+        return Err("segments must ascend and not share pages");
+    }
+    if last_page > MAX_MEMORY {
+        return Err("it ends above 4 GiB, the most memory a guest can have");
+    }
+    if first_page % PAGE_SIZE != 0 || last_page % PAGE_SIZE != 0 {
+        return Err("it must start and end on 4 KiB pages of its own");
+    }
+    Ok(Segment {
+        memory: header.p_vaddr..end,
+        file: header.p_offset..file_end,
+        pages: first_page..last_page,
+        access: access(header.p_flags)?,
+    })
+}
+
+/// Text may come without the read flag (section 6.3), yet holds constants: what can be executed can be read.
+fn access(flags: u32) -> Result<Access, &'static str> {
+    let has = |flag| flags & flag != 0;
+    match (has(program_header::PF_R), has(program_header::PF_W), has(program_header::PF_X)) {
+        (_, true, true) => Err("it is both writable and executable"),
+        (_, false, true) => Ok(Access::ReadExecute),
+        (_, true, false) => Ok(Access::ReadWrite),
+        (true, false, false) => Ok(Access::Read),
+        (false, false, false) => Ok(Access::None),
+    }
+}
+
+impl From<manifest::Error> for Error {
+    fn from(error: manifest::Error) -> Error {
+        Error::Manifest(error)
+    }
+}

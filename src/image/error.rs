@@ -1,0 +1,72 @@
+//! What can be wrong with a unikernel file, each with what it is and what was expected.
+
+use std::io;
+
+use crate::manifest;
+
+/// A rule that a file breaks. The file's name comes before it, said by whoever opened it.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("is empty; an hvt unikernel (an ELF file, usually NAME.hvt) was expected")]
+    Empty,
+    #[error("is {0}, not an ELF file; an hvt unikernel (usually NAME.hvt) was expected")]
+    NotElf(&'static str),
+    #[error("is truncated: its {what} needs {needed} bytes")]
+    Truncated { what: &'static str, needed: u64 },
+    #[error("is not a 64-bit little-endian ELF file; unikernels are")]
+    Class,
+    #[error("is for another processor ({name}, ELF machine {number}); unikernels are for aarch64 or x86_64")]
+    Machine { number: u16, name: &'static str },
+    #[error(
+        "is an ELF file of type {0}: an ordinary program, library or object; a unikernel is a static executable (EXEC)"
+    )]
+    Type(&'static str),
+    #[error("has {field} = {value} in its ELF header, which {rule}")]
+    Field { field: &'static str, value: u64, rule: &'static str },
+    #[error("breaks a rule in segment {index} (program header, {size} bytes at {start:#x}): {rule}")]
+    Segment { index: usize, start: u64, size: u64, rule: &'static str },
+    #[error("has no segment to load")]
+    NothingToLoad,
+    #[error("starts at {0:#x}, which lies in no executable segment of it")]
+    Entry(u64),
+    #[error("has a malformed note in program header {index}: {rule}")]
+    Note { index: usize, rule: &'static str },
+    #[error(
+        "is an ELF executable without Solo5 ABI note: an ordinary program, or a unikernel built before Solo5 0.6, \
+         which this tender does not run"
+    )]
+    NoAbiNote,
+    #[error("is a Solo5 unikernel for the {0} target; rebuild it for hvt")]
+    Target(String),
+    #[error("is an hvt unikernel of ABI version {0}; this tender runs version 2 (Solo5 0.8 and later)")]
+    AbiVersion(u32),
+    #[error("is an hvt unikernel without a manifest note (MFT1), which must list its devices")]
+    NoManifest,
+    #[error("is not valid: {0}")]
+    Manifest(manifest::Error),
+}
+
+/// What a file that is not ELF most likely is.
+pub(super) fn describe(start: &[u8]) -> &'static str {
+    const KNOWN: [(&[u8], &str); 9] = [
+        (b"#!", "a script"),
+        (b"\x1f\x8b", "gzip-compressed (gunzip it first)"),
+        (b"\xfd7zXZ", "xz-compressed (unxz it first)"),
+        (b"\x28\xb5\x2f\xfd", "zstd-compressed (unzstd it first)"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"MZ", "a PE program"),
+        (b"QFI\xfb", "a qcow2 disk image"),
+        (b"!<arch>", "an ar archive"),
+        (b"BZh", "bzip2-compressed (bunzip2 it first)"),
+    ];
+    if let Some((_, name)) = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)) {
+        return name;
+    }
+    if start.iter().all(|&byte| byte == b'\n' || byte == b'\t' || (b' '..=b'~').contains(&byte)) {
+        return "a text file";
+    }
+    "of an unknown kind"
+}

@@ -1,0 +1,104 @@
+//! SIGTERM and SIGINT end a run in order, at any moment: while the guest runs, while POLL sleeps, while a console
+//! write waits for a slow reader. Without costing a system call anywhere else.
+//!
+//! The handler sets the flag that keeps KVM from running the guest, and starts a timer that interrupts whatever
+//! blocks, again and again, until the run has ended: a signal that arrives just before a blocking call is not lost.
+
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
+
+/// The signals that end a run.
+const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+
+/// How often a blocking call is interrupted once the run should end, in microseconds.
+const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
+
+/// The signal that asked for the end, or 0.
+static RECEIVED: AtomicI32 = AtomicI32::new(0);
+
+/// The byte of the running vCPU that keeps it from entering the guest, or null.
+static INTERRUPT_FLAG: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
+
+/// While it lives, signals end the run instead of the process.
+#[derive(Debug)]
+pub struct Guard(());
+
+/// Starts to catch signals for the vCPU whose interrupt flag is at `interrupt_flag`.
+///
+/// # Safety
+/// `interrupt_flag` must stay valid until the returned guard is dropped.
+pub unsafe fn catch(interrupt_flag: *mut u8) -> io::Result<Guard> {
+    INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
+    let guard = Guard(());
+    for signal in SIGNALS {
+        install(signal, on_end as *const () as libc::sighandler_t)?;
+    }
+    install(libc::SIGALRM, on_reminder as *const () as libc::sighandler_t)?;
+    Ok(guard)
+}
+
+/// The signal that asked for the end of the run, if one did.
+pub fn received() -> Option<i32> {
+    match RECEIVED.load(Ordering::SeqCst) {
+        0 => None,
+        signal => Some(signal),
+    }
+}
+
+/// Ends the process by `signal`, so that whoever started it sees a clean stop. Returns only if that cannot be done.
+pub fn die_by(signal: i32) {
+    // SAFETY: both calls take plain numbers; the default action of the signals we catch is to end the process.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        INTERRUPT_FLAG.store(ptr::null_mut(), Ordering::SeqCst);
+        remind(0);
+    }
+}
+
+fn install(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: a zeroed sigaction is valid (no flags: blocking calls end with EINTR, which is the point), and the
+    // handlers below do only what is allowed in one.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler;
+        libc::sigaction(signal, &action, ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+extern "C" fn on_end(signal: libc::c_int) {
+    RECEIVED.store(signal, Ordering::SeqCst);
+    keep_from_running();
+    remind(REMINDER_MICROSECONDS);
+}
+
+extern "C" fn on_reminder(_signal: libc::c_int) {
+    keep_from_running();
+}
+
+fn keep_from_running() {
+    let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
+    if !flag.is_null() {
+        // SAFETY: `catch` was promised that the flag is valid as long as it is not null; it is one atomic byte that
+        // the kernel reads at every entry.
+        unsafe { AtomicU8::from_ptr(flag) }.store(1, Ordering::SeqCst);
+    }
+}
+
+/// Starts, or with 0 stops, the timer. A bare system call, so that a handler may do it.
+fn remind(microseconds: libc::suseconds_t) {
+    let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the kernel reads `timer` and, the old value not being asked for, writes nothing. libc has no wrapper
+    // for setitimer on every target.
+    unsafe {
+        libc::syscall(libc::SYS_setitimer, libc::ITIMER_REAL, &timer, ptr::null_mut::<libc::itimerval>());
+    }
+}
