@@ -27,28 +27,28 @@ const VALUED: [Valued; 6] = [
         named: None,
         value: "SIZE",
         heading: "Memory",
-        help: "The guest's memory, 2M to 4G in steps of 2 MiB; a bare number counts MiB [default: 512M]",
+        help: "Memory of the guest, 2M to 4G; a bare number counts MiB [default: 512M]",
     },
     Valued {
         name: "net",
         named: Some("net:NAME"),
         value: "IFACE|@FD",
         heading: "Network",
-        help: "Attach network device NAME to a tap interface, or to an open file descriptor",
+        help: "Attach network device NAME to a tap, or to an open descriptor of one",
     },
     Valued {
         name: "net-mac",
         named: Some("net-mac:NAME"),
         value: "MAC",
         heading: "Network",
-        help: "Its hardware address [default: a random, locally administered one]",
+        help: "Its hardware address [default: a random, local one]",
     },
     Valued {
         name: "block",
         named: Some("block:NAME"),
         value: "PATH",
         heading: "Block",
-        help: "Attach block device NAME to an image file or a block device of the host, and lock it",
+        help: "Attach block device NAME to an image file or a disk",
     },
     Valued { name: "disk", named: None, value: "PATH", heading: "Block", help: "The same as --block=PATH" },
     Valued {
@@ -56,7 +56,7 @@ const VALUED: [Valued; 6] = [
         named: Some("block-sector-size:NAME"),
         value: "BYTES",
         heading: "Block",
-        help: "Its sector size, a power of two, 512 to 32768 [default: 512]",
+        help: "Its sector size, 512 to 32768 [default: 512]",
     },
 ];
 
@@ -66,8 +66,9 @@ const HIDDEN: &str = "disk";
 const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...";
 
 const AFTER: &str = "\
-A value follows its option after '=' or as the next word. NAME is a device's name in the unikernel's manifest; leave
-it out where there is only one such device: --net=IFACE, --net-mac=MAC, --block=PATH (or --disk=PATH).
+A value follows its option after '=' or as the next word. NAME is that of a
+device in the unikernel's manifest; where there is only one, leave it out:
+--net=IFACE, --net-mac=MAC, --block=PATH (or --disk=PATH).
 Options end at UNIKERNEL: every word after it is the guest's.
 
 Examples:
@@ -112,9 +113,16 @@ fn command() -> clap::Command {
         .disable_help_flag(true)
         .args(VALUED.iter().flat_map(Valued::args))
         .arg(flag("verbose", 'v').action(ArgAction::Count).help("Say more on stderr; -vv and -vvv say still more"))
-        .arg(flag("quiet", 'q').action(ArgAction::Count).help("Say nothing on stderr but errors"))
+        .arg(
+            flag("quiet", 'q')
+                .action(ArgAction::SetTrue)
+                .overrides_with("quiet")
+                .help("Say nothing on stderr but errors"),
+        )
         .arg(flag("help", 'h').action(ArgAction::Help).help("Print this text and end"))
-        .arg(flag("version", 'V').action(ArgAction::Count).help("Print the version and end"))
+        .arg(
+            flag("version", 'V').action(ArgAction::SetTrue).overrides_with("version").help("Print the version and end"),
+        )
 }
 
 /// What the options come to.
@@ -145,7 +153,7 @@ pub(super) struct Given {
 pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
     let name = OsString::from("tender");
     match command().try_get_matches_from(std::iter::once(name).chain(options)) {
-        Ok(matches) if matches.get_count("version") > 0 => Ok(Outcome::Version),
+        Ok(matches) if matches.get_flag("version") => Ok(Outcome::Version),
         Ok(matches) => Ok(Outcome::Options(Parsed(matches))),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Help(error.to_string())),
         Err(error) => Err(refusal(&error)),
@@ -155,7 +163,9 @@ pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
 /// clap's error in our words.
 fn refusal(error: &clap::Error) -> Error {
     let option = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) => word.split(['=', ' ']).next().unwrap_or_default().to_owned(),
+        Some(ContextValue::String(word)) => {
+            word.split(['=', ' ']).next().unwrap_or_default().trim_end_matches("...").to_owned()
+        }
         _ => String::new(),
     };
     match error.kind() {
@@ -185,13 +195,13 @@ impl Parsed {
 
     /// What `-v` and `-q` come to.
     pub fn verbosity(&self) -> Result<Verbosity, Error> {
-        match (self.0.get_count("verbose"), self.0.get_count("quiet")) {
-            (0, 0) => Ok(Verbosity::Normal),
-            (0, _) => Ok(Verbosity::Quiet),
-            (1, 0) => Ok(Verbosity::Verbose),
-            (2, 0) => Ok(Verbosity::Debug),
-            (_, 0) => Ok(Verbosity::Trace),
-            _ => Err(Error::VerboseAndQuiet),
+        match (self.0.get_count("verbose"), self.0.get_flag("quiet")) {
+            (0, true) => Ok(Verbosity::Quiet),
+            (_, true) => Err(Error::VerboseAndQuiet),
+            (0, false) => Ok(Verbosity::Normal),
+            (1, false) => Ok(Verbosity::Verbose),
+            (2, false) => Ok(Verbosity::Debug),
+            (_, false) => Ok(Verbosity::Trace),
         }
     }
 }
