@@ -2,7 +2,6 @@
 //!
 //! Nothing is held back and nothing is added. Output is best effort: when nobody can take it, the guest goes on.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -109,5 +108,95 @@ impl Console {
         if *counter == 1 {
             log::warn!("console: cannot write to standard output: {error}; the guest's output is dropped");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::io::Read;
+    use std::os::fd::{AsRawFd, FromRawFd};
+
+    use super::*;
+
+    const TEXT: &[u8] = b"Hello\0\xff\n";
+
+    fn memory() -> GuestMemory {
+        let memory = GuestMemory::new(0x4000).unwrap();
+        memory.place(GuestAddress(0x1000), TEXT).unwrap();
+        memory
+    }
+
+    fn pipe(flags: libc::c_int) -> (File, File) {
+        let mut fds = [0; 2];
+        // SAFETY: the array has room for the two descriptors.
+        assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), flags) }, 0);
+        // SAFETY: both are new and nobody else's.
+        fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
+    }
+
+    fn puts(console: &mut Console, addr: u64, len: u64) -> Result<(), memory::Error> {
+        console.puts(&memory(), GuestAddress(addr), len)
+    }
+
+    #[test]
+    fn bytes_arrive_unchanged() {
+        let (mut reader, writer) = pipe(0);
+        let mut console = Console::new(writer);
+        puts(&mut console, 0x1000, TEXT.len() as u64).unwrap();
+        puts(&mut console, 0x1001, 2).unwrap();
+        assert_eq!(console.stats(), Stats { written_bytes: TEXT.len() as u64 + 2, ..Stats::default() });
+        drop(console);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen, [TEXT, b"el"].concat());
+    }
+
+    #[test]
+    fn nothing_is_written_for_nothing() {
+        // A descriptor that cannot be written to would count a failure.
+        let mut console = Console::new(File::open("/dev/null").unwrap());
+        puts(&mut console, 0x1000, 0).unwrap();
+        assert_eq!(console.stats(), Stats::default());
+    }
+
+    #[test]
+    fn the_end_of_memory_is_in_reach_and_what_follows_is_not() {
+        let mut console = Console::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
+        puts(&mut console, 0x3fff, 1).unwrap();
+        assert!(matches!(puts(&mut console, 0x3fff, 2), Err(memory::Error::OutOfRange { .. })));
+        assert!(matches!(puts(&mut console, u64::MAX, 2), Err(memory::Error::OutOfRange { .. })));
+        assert_eq!(console.stats().written_bytes, 1);
+    }
+
+    #[test]
+    fn a_closed_reader_costs_the_guest_nothing() {
+        let (reader, writer) = pipe(0);
+        drop(reader);
+        let mut console = Console::new(writer);
+        puts(&mut console, 0x1000, 4).unwrap();
+        puts(&mut console, 0x1000, 4).unwrap();
+        assert_eq!(console.stats(), Stats { dropped_bytes: 8, closed: 2, ..Stats::default() });
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_guest_nothing() {
+        let mut console = Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        puts(&mut console, 0x1000, 4).unwrap();
+        assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
+    }
+
+    #[test]
+    fn a_slow_reader_gets_what_it_has_room_for() {
+        let (mut reader, writer) = pipe(libc::O_NONBLOCK);
+        // SAFETY: it shrinks the pipe's buffer to one page.
+        let room = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } as u64;
+        let mut console = Console::new(writer);
+        let len = room + 8192;
+        let memory = GuestMemory::new(len).unwrap();
+        console.puts(&memory, GuestAddress(0), len).unwrap();
+        assert_eq!(console.stats(), Stats { written_bytes: room, dropped_bytes: 8192, slow: 1, ..Stats::default() });
+        drop(console);
+        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap() as u64, room);
     }
 }
