@@ -41,20 +41,16 @@ pub enum Broken {
     /// It stopped in a way that no unikernel should.
     #[error("{0}")]
     Stop(Stop),
-    /// It asked for something impossible.
-    #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
-    Hypercall {
-        /// Which.
-        name: &'static str,
-        /// Address of its argument structure.
-        argument: u64,
-        /// What is wrong with it.
-        error: hypercall::Error,
+    /// It performed a hypercall that does not exist.
+    #[error("the guest performed hypercall {number}, which does not exist; 1 to 8 do")]
+    Number {
+        /// Its number.
+        number: u32,
     },
-    /// It asked for something with memory it does not have.
+    /// It named memory that it does not have, or may not write.
     #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
     Memory {
-        /// Which.
+        /// Which hypercall.
         name: &'static str,
         /// Address of its argument structure.
         argument: u64,
@@ -96,15 +92,14 @@ impl Machine {
     /// Serves one hypercall; says how the run ended if that was its last.
     #[inline]
     fn hypercall(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
-        let decoded = Hypercall::decode(self.era, number, &self.memory, argument);
-        let call = match decoded {
+        let call = match Hypercall::decode(self.era, number, &self.memory, argument) {
             Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
             Ok(call) => call,
             Err(error) => return Err(self.report_hypercall(number, argument, error)),
         };
         match self.answer(call, argument) {
             Ok(()) => Ok(None),
-            Err(error) => Err(self.report_memory(number, argument, error)),
+            Err(error) => Err(self.report_hypercall(number, argument, error.into())),
         }
     }
 
@@ -127,12 +122,12 @@ impl Machine {
 
     #[cold]
     fn report_hypercall(&mut self, number: u32, argument: GuestAddress, error: hypercall::Error) -> Error {
-        self.report(Broken::Hypercall { name: hypercall::name(self.era, number), argument: argument.0, error })
-    }
-
-    #[cold]
-    fn report_memory(&mut self, number: u32, argument: GuestAddress, error: memory::Error) -> Error {
-        self.report(Broken::Memory { name: hypercall::name(self.era, number), argument: argument.0, error })
+        self.report(match error {
+            hypercall::Error::Number(number) => Broken::Number { number },
+            hypercall::Error::Memory(error) => {
+                Broken::Memory { name: hypercall::name(self.era, number), argument: argument.0, error }
+            }
+        })
     }
 
     #[cold]

@@ -82,15 +82,19 @@ pub enum Reply {
     Frame(u64),
 }
 
-/// A hypercall that is none.
-#[derive(Debug, thiserror::Error)]
+/// A hypercall that cannot be decoded.
+#[derive(Debug)]
 pub enum Error {
     /// No such number in this era.
-    #[error("hypercall number {0} does not exist; this guest's are 1 to 8")]
     Number(u32),
-    /// The argument structure is not all in memory.
-    #[error("its argument structure is not in memory: {0}")]
-    Argument(#[source] memory::Error),
+    /// The argument structure, or what it points to, is not all in memory.
+    Memory(memory::Error),
+}
+
+impl From<memory::Error> for Error {
+    fn from(error: memory::Error) -> Error {
+        Error::Memory(error)
+    }
 }
 
 /// Name of a hypercall number, for reports.
@@ -124,11 +128,11 @@ fn decode_abi2(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Res
         // All OUT: there is nothing to read, and the reply finds out whether the structure is in memory.
         number::WALLTIME => Hypercall::Walltime,
         number::PUTS => {
-            let abi::Puts { data, len } = memory.read(argument).map_err(Error::Argument)?;
+            let abi::Puts { data, len } = memory.read(argument)?;
             Hypercall::Puts(Buffer { addr: GuestAddress(data), len })
         }
         number::POLL => {
-            let poll: abi::Poll = memory.read(argument).map_err(Error::Argument)?;
+            let poll: abi::Poll = memory.read(argument)?;
             Hypercall::Poll { timeout: poll.timeout_nsecs }
         }
         number::BLOCK_WRITE => Hypercall::BlockWrite(block_request(memory, argument)?),
@@ -136,9 +140,9 @@ fn decode_abi2(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Res
         number::NET_WRITE => Hypercall::NetWrite(net_request(memory, argument)?),
         number::NET_READ => Hypercall::NetRead(net_request(memory, argument)?),
         number::HALT => {
-            let halt: abi::Halt = memory.read(argument).map_err(Error::Argument)?;
+            let halt: abi::Halt = memory.read(argument)?;
             if halt.cookie != 0 {
-                memory.bytes(GuestAddress(halt.cookie), COOKIE_SIZE).map_err(Error::Argument)?;
+                memory.bytes(GuestAddress(halt.cookie), COOKIE_SIZE)?;
             }
             Hypercall::Halt { status: halt.exit_status }
         }
@@ -148,14 +152,14 @@ fn decode_abi2(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Res
 
 #[inline]
 fn block_request(memory: &GuestMemory, argument: GuestAddress) -> Result<BlockRequest, Error> {
-    let block: abi::Block = memory.read(argument).map_err(Error::Argument)?;
+    let block: abi::Block = memory.read(argument)?;
     let buffer = Buffer { addr: GuestAddress(block.data), len: block.len };
     Ok(BlockRequest { handle: block.handle, offset: block.offset, buffer })
 }
 
 #[inline]
 fn net_request(memory: &GuestMemory, argument: GuestAddress) -> Result<NetRequest, Error> {
-    let net: abi::Net = memory.read(argument).map_err(Error::Argument)?;
+    let net: abi::Net = memory.read(argument)?;
     Ok(NetRequest { handle: net.handle, buffer: Buffer { addr: GuestAddress(net.data), len: net.len } })
 }
 

@@ -14,7 +14,6 @@ use zerocopy::IntoBytes;
 
 use crate::arch::{self, Vcpu};
 use crate::cli::{Config, Memory};
-use crate::clock;
 use crate::console::Console;
 use crate::devices::{Devices, Plan};
 use crate::error::Error;

@@ -38,7 +38,7 @@ fn halt_wants_a_readable_cookie() {
     let memory = memory_with(&abi::Halt { cookie: last, exit_status: 255, pad: 0 });
     assert_eq!(decode(number::HALT, &memory), Hypercall::Halt { status: 255 });
     let memory = memory_with(&abi::Halt { cookie: last + 1, exit_status: 255, pad: 0 });
-    assert!(matches!(Hypercall::decode(Era::Abi2, number::HALT, &memory, ARGUMENT), Err(Error::Argument(_))));
+    assert!(matches!(Hypercall::decode(Era::Abi2, number::HALT, &memory, ARGUMENT), Err(Error::Memory(_))));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_structure_may_end_at_the_end_of_memory_but_not_after() {
     assert!(Hypercall::decode(Era::Abi2, number::POLL, &memory, GuestAddress(SIZE - size)).is_ok());
     for address in [SIZE - size + 1, SIZE, u32::MAX.into()] {
         let decoded = Hypercall::decode(Era::Abi2, number::POLL, &memory, GuestAddress(address));
-        assert!(matches!(decoded, Err(Error::Argument(_))), "at {address:#x}");
+        assert!(matches!(decoded, Err(Error::Memory(_))), "at {address:#x}");
     }
 }
 

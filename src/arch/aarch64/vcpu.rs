@@ -105,15 +105,7 @@ impl Vcpu {
 
     /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
-        let names = [
-            ("pc", boot::PC),
-            ("lr", boot::X30),
-            ("sp", boot::SP_EL1),
-            ("pstate", boot::PSTATE),
-            ("esr", boot::ESR_EL1),
-            ("far", boot::FAR_EL1),
-            ("elr", boot::ELR_EL1),
-        ];
+        let names = [("pc", boot::PC), ("lr", boot::X30), ("sp", boot::SP_EL1), ("pstate", boot::PSTATE)];
         let values = names.iter().map(|(name, register)| match self.get(*register) {
             Ok(value) => format!("{name} {value:#x}"),
             Err(_) => format!("{name} unknown"),

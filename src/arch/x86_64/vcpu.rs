@@ -91,11 +91,9 @@ impl Vcpu {
 
     /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
-        match (self.fd.get_regs(), self.fd.get_sregs()) {
-            (Ok(regs), Ok(sregs)) => {
-                format!("rip {:#x}, rsp {:#x}, rflags {:#x}, cr2 {:#x}", regs.rip, regs.rsp, regs.rflags, sregs.cr2)
-            }
-            _ => "registers cannot be read".to_owned(),
+        match self.fd.get_regs() {
+            Ok(regs) => format!("pc {:#x}, sp {:#x}, rflags {:#x}", regs.rip, regs.rsp, regs.rflags),
+            Err(error) => format!("registers cannot be read: {error}"),
         }
     }
 }
