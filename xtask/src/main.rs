@@ -1,2 +1,73 @@
-//! Builds, tests and demonstrates tender.
-fn main() {}
+//! Builds, tests and demonstrates tender: `cargo xtask help` lists what there is.
+//!
+//! One module a concern. What is built or downloaded stays under `target/`; what is missing on the machine is named,
+//! with the Debian package that brings it, and installed only when this runs as root.
+
+mod arch;
+mod assets;
+mod cargo;
+mod demo;
+mod dist;
+mod elf;
+mod error;
+mod fixtures;
+mod host;
+mod initramfs;
+mod lab;
+mod machine;
+mod net;
+mod options;
+mod packages;
+mod process;
+mod progress;
+mod relay;
+mod tally;
+mod test;
+mod toolchain;
+
+use error::{Result, fail};
+use options::Options;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo [--once] [--machine host|pi3|virt|pc]
+        run the `web` unikernel on a tap of its own and fetch its page; without --once it stays until Ctrl-C
+  test [--machine host|pi3|virt|pc] [-- FILTER]
+        every test, here and inside the emulated Raspberry Pi 3B; the last line is the total
+  lab [--machine pi3|virt|pc]
+        a shell inside an emulated machine, with tender and the test unikernels
+  fixtures [--check]
+        build the test unikernels into fixtures/bin/; --check compares instead
+  dist [--arch aarch64|x86_64]
+        static, stripped binaries in target/dist/
+
+machines: pi3 = Raspberry Pi 3B (no vGIC, nVHE), virt = ARM64 server (VHE, GICv3), pc = x86_64 with AMD's SVM; all by QEMU.
+";
+
+fn main() {
+    if let Err(error) = dispatch() {
+        eprintln!("xtask: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn dispatch() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let command = words.next().unwrap_or_else(|| "help".into());
+    let mut options = Options::parse(words)?;
+    match command.as_str() {
+        "demo" => demo::run(&mut options),
+        "test" => test::run(&mut options),
+        "lab" => lab::run(&mut options),
+        "fixtures" => fixtures::run(&mut options),
+        "dist" => dist::run(&mut options),
+        // What `demo` starts in a network namespace, or inside an emulated machine; not for typing.
+        demo::INSIDE => demo::inside(&mut options),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => fail(format!("'{other}' is no command of xtask; see 'cargo xtask help'")),
+    }
+}

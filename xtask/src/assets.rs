@@ -1,0 +1,99 @@
+//! What an emulated machine is made of: Debian's own kernel, modules, device tree and busybox, unpacked, not installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::arch::Arch;
+use crate::error::{Context, Result, fail};
+use crate::{cargo, packages, process, progress};
+
+/// A directory with `vmlinuz`, `busybox`, `modules/*.ko` and the device trees.
+pub struct Assets {
+    dir: PathBuf,
+}
+
+impl Assets {
+    /// Those in `target/lab/`, downloaded where they are not there yet. Remove the directory to get newer ones.
+    pub fn get(arch: Arch) -> Result<Self> {
+        let dir = lab_dir()?.join(arch.name());
+        if !dir.join("vmlinuz").exists() {
+            let fresh = lab_dir()?.join(format!("{}.{}", arch.name(), std::process::id()));
+            let made = make(arch, &fresh);
+            // Renamed when whole, so that a broken download leaves nothing that looks like a machine.
+            let placed = made.and_then(|()| match std::fs::rename(&fresh, &dir) {
+                Err(_) if dir.join("vmlinuz").exists() => Ok(()),
+                other => other.context(format_args!("cannot place {}", dir.display())),
+            });
+            let _ = std::fs::remove_dir_all(&fresh);
+            placed?;
+        }
+        Ok(Assets { dir })
+    }
+
+    /// One of the files, by its name in the directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+/// Where downloads and images of the emulated machines are kept.
+pub fn lab_dir() -> Result<PathBuf> {
+    let dir = cargo::target_dir().join("lab");
+    std::fs::create_dir_all(&dir).context(format_args!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// The kernel package, and the files wanted of it (by the end of their path).
+fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
+    match arch {
+        Arch::Aarch64 => ("linux-image-arm64", &["tun.ko", "bcm2835_wdt.ko", "bcm2837-rpi-3-b.dtb"]),
+        // The cloud kernel is half the size and has all that is wanted here.
+        Arch::X86_64 => ("linux-image-cloud-amd64", &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"]),
+    }
+}
+
+fn make(arch: Arch, dir: &Path) -> Result<()> {
+    let (meta, wanted) = kernel(arch);
+    let downloads = dir.join("download");
+    let unpacked = dir.join("unpacked");
+    std::fs::create_dir_all(&unpacked).context(format_args!("cannot make {}", unpacked.display()))?;
+    std::fs::create_dir_all(&downloads).context(format_args!("cannot make {}", downloads.display()))?;
+    for package in [packages::first_dependency(meta, arch.debian())?.as_str(), "busybox-static"] {
+        packages::download(package, arch.debian(), &downloads)?;
+    }
+    for deb in files_below(&downloads) {
+        let mut dpkg = Command::new("dpkg");
+        dpkg.arg("-x").arg(&deb).arg(&unpacked);
+        progress::during("unpacking the kernel package", || process::output(&mut dpkg))?;
+    }
+    let files = files_below(&unpacked);
+    keep(&files, "/bin/busybox", &dir.join("busybox"))?;
+    for name in wanted {
+        keep(&files, &format!("/{name}"), &dir.join(name))?;
+    }
+    // Last, as it is what shows that all is there.
+    let vmlinuz = files.iter().find(|f| f.to_string_lossy().contains("/boot/vmlinuz-"));
+    let vmlinuz = vmlinuz.map_or_else(|| fail("the kernel package has no /boot/vmlinuz"), Ok)?;
+    std::fs::rename(vmlinuz, dir.join("vmlinuz")).context("cannot keep the kernel")?;
+    let _ = std::fs::remove_dir_all(unpacked);
+    std::fs::remove_dir_all(downloads).context("cannot remove the packages")
+}
+
+fn keep(files: &[PathBuf], ending: &str, to: &Path) -> Result<()> {
+    match files.iter().find(|file| file.to_string_lossy().ends_with(ending)) {
+        Some(file) => std::fs::rename(file, to).context(format_args!("cannot keep {}", to.display())),
+        None => fail(format!("the Debian packages have no {ending}; remove target/lab and try again")),
+    }
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files_below(&entry.path())),
+            Ok(kind) if kind.is_file() => found.push(entry.path()),
+            _ => {}
+        }
+    }
+    found
+}

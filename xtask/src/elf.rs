@@ -1,0 +1,84 @@
+//! Just enough of ELF to see that a program needs nothing but a kernel.
+
+use crate::arch::Arch;
+use crate::error::{Result, fail};
+
+const PT_DYNAMIC: u64 = 2;
+const PT_INTERP: u64 = 3;
+const DT_NEEDED: u64 = 1;
+
+/// Refuses a program that is for another machine, or that needs a loader or a library. A static program that can be
+/// placed anywhere (static-pie) has a dynamic section too, but needs none of them.
+pub fn check_static(bytes: &[u8], arch: Arch) -> Result<()> {
+    if bytes.get(..6) != Some(b"\x7fELF\x02\x01") {
+        return fail("it is no 64-bit little-endian ELF file");
+    }
+    if number(bytes, 18, 2)? != u64::from(arch.elf_machine()) {
+        return fail(format!("it is not for {}", arch.name()));
+    }
+    let (table, size, count) = (number(bytes, 32, 8)?, number(bytes, 54, 2)?, number(bytes, 56, 2)?);
+    for index in 0..count {
+        let at = table + index * size;
+        match number(bytes, at, 4)? {
+            PT_INTERP => return fail("it needs a dynamic loader (PT_INTERP)"),
+            PT_DYNAMIC => check_dynamic(bytes, number(bytes, at + 8, 8)?, number(bytes, at + 32, 8)?)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_dynamic(bytes: &[u8], offset: u64, length: u64) -> Result<()> {
+    for at in (offset..offset + length).step_by(16) {
+        match number(bytes, at, 8)? {
+            0 => break,
+            DT_NEEDED => return fail("it needs a shared library (DT_NEEDED)"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn number(bytes: &[u8], offset: u64, size: usize) -> Result<u64> {
+    let offset = offset as usize;
+    match bytes.get(offset..offset + size) {
+        Some(field) => Ok(field.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))),
+        None => fail(format!("it ends before offset {}", offset + size)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header and one program header of this type.
+    fn program(kind: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56 + 32];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18] = 62;
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = 1;
+        bytes[64..68].copy_from_slice(&kind.to_le_bytes());
+        bytes[64 + 8] = 120;
+        bytes[64 + 32] = 32;
+        bytes
+    }
+
+    #[test]
+    fn a_loader_or_a_library_is_refused() {
+        check_static(&program(1), Arch::X86_64).unwrap();
+        check_static(&program(2), Arch::X86_64).unwrap();
+        assert!(check_static(&program(3), Arch::X86_64).is_err());
+        let mut needs_library = program(2);
+        needs_library[120] = 1;
+        assert!(check_static(&needs_library, Arch::X86_64).is_err());
+    }
+
+    #[test]
+    fn another_machine_or_file_is_refused() {
+        assert!(check_static(&program(1), Arch::Aarch64).is_err());
+        assert!(check_static(b"#!/bin/sh\n", Arch::X86_64).is_err());
+        assert!(check_static(&program(1)[..66], Arch::X86_64).is_err());
+    }
+}

@@ -1,0 +1,37 @@
+//! What this machine has: a usable /dev/kvm, and the unikernels in the repository.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use crate::arch::Arch;
+use crate::cargo;
+use crate::error::{Context, Result, fail};
+use crate::initramfs::Archive;
+
+const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
+
+/// Whether unikernels can run here; the error says why not.
+pub fn kvm() -> Result<()> {
+    let file = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm cannot be opened")?;
+    // SAFETY: the request takes no pointer, and the descriptor is open for as long as `file` lives.
+    let version = unsafe { libc::ioctl(file.as_raw_fd(), KVM_GET_API_VERSION, 0) };
+    if version == 12 { Ok(()) } else { fail(format!("/dev/kvm speaks version {version} of its interface, not 12")) }
+}
+
+/// Where the built unikernels of this architecture are.
+pub fn fixtures(arch: Arch) -> PathBuf {
+    cargo::root().join("fixtures/bin").join(arch.name())
+}
+
+/// Puts the unikernels into /fixtures of an emulated machine.
+pub fn pack_fixtures(archive: &mut Archive, arch: Arch) -> Result<()> {
+    let dir = fixtures(arch);
+    for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".hvt") {
+            archive.copy(&format!("fixtures/{name}"), &entry.path())?;
+        }
+    }
+    Ok(())
+}

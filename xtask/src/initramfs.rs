@@ -1,0 +1,148 @@
+//! The file system an emulated machine starts from: a cpio archive ("newc") written here, so that no root is needed.
+
+use std::path::Path;
+
+use crate::assets::Assets;
+use crate::error::{Context, Result};
+use crate::machine::Emulated;
+
+/// What marks the lines that /init says to us, among all that the console carries.
+pub const MARK: &str = "@lab:";
+
+/// A cpio archive in the making.
+#[derive(Default)]
+pub struct Archive {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+const DIRECTORY: u32 = 0o040_000;
+const FILE: u32 = 0o100_000;
+const CHARACTER_DEVICE: u32 = 0o020_000;
+
+impl Archive {
+    pub fn dir(&mut self, path: &str) {
+        self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);
+    }
+
+    /// A program or script.
+    pub fn program(&mut self, path: &str, content: &[u8]) {
+        self.entry(path, FILE | 0o755, (0, 0), content);
+    }
+
+    pub fn text(&mut self, path: &str, content: &str) {
+        self.entry(path, FILE | 0o644, (0, 0), content.as_bytes());
+    }
+
+    /// A file of this machine's, as a program.
+    pub fn copy(&mut self, path: &str, from: &Path) -> Result<()> {
+        let content = std::fs::read(from).context(format_args!("cannot read {}", from.display()))?;
+        self.program(path, &content);
+        Ok(())
+    }
+
+    /// Writes the archive out.
+    pub fn write(mut self, to: &Path) -> Result<()> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        std::fs::write(to, &self.bytes).context(format_args!("cannot write {}", to.display()))
+    }
+
+    fn entry(&mut self, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
+        self.entries += 1;
+        let name = path.trim_start_matches('/');
+        let links = if mode & DIRECTORY != 0 { 2 } else { 1 };
+        // inode, mode, uid, gid, links, mtime, size, major and minor of the file system and of the node, name, check.
+        let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
+        let fields = [self.entries, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        self.bytes.extend_from_slice(b"070701");
+        for field in fields {
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+        }
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend_from_slice(content);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+/// The machine's userland; what is to be done in it is the shell script `job`, which /init runs.
+pub fn base(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
+    let mut archive = Archive::default();
+    for dir in
+        ["bin", "dev", "etc", "fixtures", "lab", "lib", "lib/modules", "proc", "root", "run", "sys", "tests", "tmp"]
+    {
+        archive.dir(dir);
+    }
+    // The kernel gives /init its console by this node, before devtmpfs is there.
+    archive.entry("dev/console", CHARACTER_DEVICE | 0o600, (5, 1), &[]);
+    archive.copy("bin/busybox", &assets.file("busybox"))?;
+    for (module, _) in machine.modules() {
+        archive.copy(&format!("lib/modules/{module}.ko"), &assets.file(&format!("{module}.ko")))?;
+    }
+    archive.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+    archive.text("etc/group", "root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n");
+    archive.text("etc/hosts", "127.0.0.1 localhost\n");
+    archive.text("lab/job", job);
+    archive.program("init", init(machine).as_bytes());
+    Ok(archive)
+}
+
+/// The first process: it makes the machine what a test expects of a Debian, runs the job, and switches off.
+fn init(machine: Emulated) -> String {
+    let mut modules = String::new();
+    for (module, arguments) in machine.modules() {
+        modules += &format!("insmod /lib/modules/{module}.ko {arguments}\n");
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    INIT.replace("@MODULES@", &modules).replace("@NOW@", &now.to_string()).replace("@MARK@", MARK)
+}
+
+// The Pi has no clock that runs while it is off, so the time comes along. The rights of /dev/kvm and /dev/net/tun are
+// those that Debian's udev gives them.
+const INIT: &str = "\
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/root USER=root TMPDIR=/tmp
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs -o mode=1777 tmp /tmp
+mount -t tmpfs run /run
+ln -s /proc/self/fd /dev/fd
+dmesg -n 1
+date -s @@NOW@ >/dev/null
+@MODULES@chown 0:104 /dev/kvm
+chmod 660 /dev/kvm
+chmod 666 /dev/net/tun
+hostname lab
+ip link set lo up
+cd /root
+echo @MARK@up
+sh /lab/job
+echo @MARK@done $?
+poweroff -f
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_as_the_kernel_reads_them() {
+        let mut archive = Archive::default();
+        archive.text("a", "hi!");
+        assert_eq!(archive.bytes.len() % 4, 0);
+        assert_eq!(&archive.bytes[..14], b"07070100000001");
+        assert_eq!(&archive.bytes[14..22], b"000081a4");
+        // Header of 110 bytes, "a\0", then the content at a multiple of four.
+        assert_eq!(&archive.bytes[110..112], b"a\0");
+        assert_eq!(&archive.bytes[112..116], b"hi!\0");
+    }
+}

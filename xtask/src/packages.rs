@@ -1,0 +1,176 @@
+//! Debian packages this machine needs: seen by what they bring, installed when we are root, named when we are not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Once;
+
+use crate::error::{Context, Result, fail};
+use crate::{process, progress};
+
+/// What shows that a package (or its like on another distribution) is there.
+#[derive(Clone, Copy, Debug)]
+pub enum Brings {
+    Program(&'static str),
+    File(&'static str),
+}
+
+/// A Debian package, `name` or `name:architecture`, and what it is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Package {
+    pub name: &'static str,
+    pub brings: Brings,
+}
+
+impl Package {
+    pub const fn program(name: &'static str, program: &'static str) -> Self {
+        Package { name, brings: Brings::Program(program) }
+    }
+
+    pub const fn file(name: &'static str, path: &'static str) -> Self {
+        Package { name, brings: Brings::File(path) }
+    }
+
+    pub fn is_there(&self) -> bool {
+        match self.brings {
+            Brings::Program(program) => process::find_program(program).is_some(),
+            Brings::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+/// Sees to it that the packages are there, or says which is missing and how to get it.
+pub fn ensure(purpose: &str, wanted: &[Package]) -> Result<()> {
+    let missing: Vec<&'static str> = wanted.iter().filter(|p| !p.is_there()).map(|p| p.name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if process::find_program("apt-get").is_none() {
+        return fail(format!("{purpose} needs what Debian packages as: {names}; install its like and try again"));
+    }
+    if !is_root() {
+        return fail(format!("{purpose} needs the Debian package(s) {names}; install with: {}", recipe(&missing)));
+    }
+    install(&missing).context(format_args!("{purpose} needs the Debian package(s) {names}"))?;
+    match wanted.iter().find(|p| !p.is_there()) {
+        None => Ok(()),
+        Some(p) => fail(format!("{purpose}: {} is installed but {:?} is not there", p.name, p.brings)),
+    }
+}
+
+pub fn is_root() -> bool {
+    // SAFETY: geteuid takes nothing, touches no memory and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// The commands a person would type.
+fn recipe(names: &[&str]) -> String {
+    let mut line = String::new();
+    for arch in foreign_architectures(names) {
+        line += &format!("sudo dpkg --add-architecture {arch} && ");
+    }
+    line + "sudo apt-get update && sudo apt-get install --no-install-recommends " + &names.join(" ")
+}
+
+fn foreign_architectures(names: &[&str]) -> Vec<String> {
+    let mut found: Vec<String> =
+        names.iter().filter_map(|name| name.split_once(':')).map(|(_, arch)| arch.to_string()).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn install(names: &[&str]) -> Result<()> {
+    for arch in foreign_architectures(names) {
+        add_architecture(&arch)?;
+    }
+    update();
+    let mut apt = apt_get();
+    apt.args(["install", "--yes", "--no-install-recommends"]).args(names);
+    progress::note(format_args!("installing {}", names.join(" ")));
+    progress::during("waiting for apt-get install", || process::output(&mut apt)).map(drop)
+}
+
+/// Lets apt see packages of another architecture; true where it did not before.
+fn add_architecture(arch: &str) -> Result<bool> {
+    let native = process::output(Command::new("dpkg").arg("--print-architecture"))?;
+    let foreign = process::output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
+    if native.lines().chain(foreign.lines()).any(|known| known == arch) {
+        return Ok(false);
+    }
+    process::output(Command::new("dpkg").args(["--add-architecture", arch]))?;
+    Ok(true)
+}
+
+/// Refreshes apt's lists, once a run. A list that cannot be had is no error by itself: the packages may be in another.
+fn update() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let done = progress::during("waiting for apt-get update", || process::output(apt_get().arg("update")));
+        if let Err(error) = done {
+            progress::note(format_args!("warning: {error}"));
+        }
+    });
+}
+
+fn apt_get() -> Command {
+    let mut apt = Command::new("apt-get");
+    // Others may be installing at the same time; downloads go to our own directory, where apt's own user has no rights.
+    apt.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Sandbox::User=root"]);
+    apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    apt
+}
+
+/// Downloads the newest `name:arch` into `dir` without installing it. Works for any user whose apt knows the package.
+pub fn download(name: &str, arch: &str, dir: &Path) -> Result<()> {
+    let full = format!("{name}:{arch}");
+    if is_root() {
+        add_architecture(arch)?;
+        update();
+    } else if process::output(Command::new("apt-cache").args(["show", &full])).is_err() {
+        return fail(format!(
+            "apt does not know {full}; have root run: dpkg --add-architecture {arch} && apt-get update"
+        ));
+    }
+    let what = format!("downloading {full}");
+    progress::note(&what);
+    let mut apt = apt_get();
+    apt.args(["download", &full]).current_dir(dir);
+    progress::during(&what, || process::output(&mut apt)).map(drop)
+}
+
+/// What a meta-package such as `linux-image-arm64` stands for at present.
+pub fn first_dependency(name: &str, arch: &str) -> Result<String> {
+    let full = format!("{name}:{arch}");
+    if is_root() {
+        add_architecture(arch)?;
+        update();
+    }
+    let text = process::output(Command::new("apt-cache").args(["depends", &full])).unwrap_or_default();
+    let depends = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    match depends {
+        Some(found) => Ok(found.split(':').next().unwrap_or(found).to_string()),
+        None => {
+            fail(format!("apt does not know {full}; have root run: dpkg --add-architecture {arch} && apt-get update"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipe_names_the_architecture_once() {
+        assert_eq!(
+            recipe(&["a:arm64", "b:arm64", "c"]),
+            "sudo dpkg --add-architecture arm64 && sudo apt-get update && \
+             sudo apt-get install --no-install-recommends a:arm64 b:arm64 c"
+        );
+    }
+
+    #[test]
+    fn what_is_there_needs_nothing() {
+        ensure("a test", &[Package::program("dash", "sh"), Package::file("base-files", "/etc")]).unwrap();
+    }
+}

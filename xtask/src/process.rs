@@ -1,0 +1,130 @@
+//! Programs started by xtask: run to the end, or followed line by line within a time limit.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::error::{Context, Result, fail};
+
+/// The program's name, for messages.
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+/// Runs to the end with our own terminal; a failure is an error.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().context(format_args!("cannot start {}", name(command)))?;
+    if status.success() { Ok(()) } else { fail(format!("{} ended with {status}", name(command))) }
+}
+
+/// Runs to the end and gives its standard output; on failure the error carries the last line of its stderr.
+pub fn output(command: &mut Command) -> Result<String> {
+    let done = command.stdin(Stdio::null()).output().context(format_args!("cannot start {}", name(command)))?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    let errors = String::from_utf8_lossy(&done.stderr);
+    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    fail(format!("{} ended with {}: {last}", name(command), done.status))
+}
+
+/// Where a program is, as a shell would find it.
+pub fn find_program(program: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Emulators and ip(8) live in sbin, which the PATH of an ordinary user may lack.
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
+/// A running program whose standard output is read line by line. Dropping it ends the program.
+pub struct Followed {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+/// What comes next from a followed program.
+pub enum Next {
+    Line(String),
+    /// It closed its output: it has ended, or is about to.
+    End,
+    TimedOut,
+}
+
+impl Followed {
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child =
+            command.stdout(Stdio::piped()).spawn().context(format_args!("cannot start {}", name(command)))?;
+        // Just asked for above, so it is there.
+        let output = child.stdout.take().context_none("its output is not a pipe")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            let mut reader = BufReader::new(output);
+            while let Some(line) = read_line(&mut reader) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Followed { child, lines })
+    }
+
+    pub fn next(&self, deadline: Instant) -> Next {
+        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => Next::Line(line),
+            Err(RecvTimeoutError::Timeout) => Next::TimedOut,
+            Err(RecvTimeoutError::Disconnected) => Next::End,
+        }
+    }
+
+    /// Waits for the end, at most this long; kills it after that.
+    pub fn finish(mut self, patience: Duration) -> Result<ExitStatus> {
+        wait(&mut self.child, patience)
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a child, at most this long; kills it after that, which is an error.
+pub fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().context("cannot wait for a child")? {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return fail(format!("process {} did not end within {} s and was killed", child.id(), patience.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One line without its end, whatever bytes are in it; serial consoles end lines with CR LF.
+fn read_line(reader: &mut BufReader<impl Read>) -> Option<String> {
+    let mut bytes = Vec::new();
+    match reader.read_until(b'\n', &mut bytes) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_string()),
+    }
+}
+
+/// `Option` with words for its absence.
+trait ContextNone<T> {
+    fn context_none(self, message: &str) -> Result<T>;
+}
+
+impl<T> ContextNone<T> for Option<T> {
+    fn context_none(self, message: &str) -> Result<T> {
+        self.map_or_else(|| fail(message), Ok)
+    }
+}

@@ -1,0 +1,244 @@
+//! `cargo xtask test`: every test on this machine, then the same test binaries inside an emulated one.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::arch::Arch;
+use crate::cargo::{self, Built};
+use crate::error::{Error, Result, fail};
+use crate::initramfs::{self, Archive};
+use crate::machine::{Emulated, Machine, Said};
+use crate::options::Options;
+use crate::process::{Followed, Next};
+use crate::tally::Tally;
+use crate::toolchain::StaticToolchain;
+use crate::{host, packages, progress};
+
+/// What one test binary may take inside an emulated machine, in seconds.
+const BINARY_LIMIT: u64 = 600;
+
+/// What all tests on this machine may take, compilation included.
+const HOST_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+pub fn run(options: &mut Options) -> Result<()> {
+    let machine = options.value("--machine")?.map(|name| Machine::parse(&name)).transpose()?;
+    options.finish()?;
+    let words = &options.rest;
+    let tally = match machine {
+        Some(Machine::Host) => on_host(words)?,
+        Some(Machine::Emulated(machine)) => emulated(machine, words)?,
+        None => {
+            let mut tally = on_host(words)?;
+            tally += pi3_where_possible(words)?;
+            tally
+        }
+    };
+    // Last and plain: what reads it (a person, CI) need not know how many binaries there were.
+    println!("{tally}");
+    if tally.failed > 0 { std::process::exit(1) } else { Ok(()) }
+}
+
+/// Root can install what is missing, so for root nothing is ever left out.
+fn pi3_where_possible(words: &[String]) -> Result<Tally> {
+    let ready: Result<()> = Emulated::Pi3.prepare().and_then(|_| StaticToolchain::choose(Arch::Aarch64)).map(drop);
+    match ready {
+        Err(error) if !packages::is_root() => {
+            println!("pi3: left out, as its packages are not there: {error}");
+            Ok(Tally::default())
+        }
+        _ => emulated(Emulated::Pi3, words),
+    }
+}
+
+fn on_host(words: &[String]) -> Result<Tally> {
+    progress::note("tests on this machine");
+    if let Err(reason) = host::kvm() {
+        progress::note(format_args!("tests that run a unikernel are skipped here: {reason}"));
+    }
+    let mut command = cargo::cargo("test");
+    command.args(["--workspace", "--no-fail-fast", "--"]).args(words);
+    let start = Instant::now();
+    let cargo = Followed::start(&mut command)?;
+    let mut tally = Tally::default();
+    loop {
+        match cargo.next(start + HOST_LIMIT) {
+            Next::Line(line) => {
+                println!("{line}");
+                tally += Tally::parse(&line).unwrap_or_default();
+            }
+            Next::End => break,
+            Next::TimedOut => return fail(format!("the tests took more than {} min", HOST_LIMIT.as_secs() / 60)),
+        }
+    }
+    let status = cargo.finish(Duration::from_secs(10))?;
+    summary("host", tally.with_exit(status.success()), start)
+}
+
+fn summary(name: &str, tally: Tally, start: Instant) -> Result<Tally> {
+    println!("{name}: {tally} in {} s\n", start.elapsed().as_secs());
+    Ok(tally)
+}
+
+fn emulated(machine: Emulated, words: &[String]) -> Result<Tally> {
+    progress::note(format_args!("tests inside {}", machine.title()));
+    let start = Instant::now();
+    let assets = machine.prepare()?;
+    let built = build_tests(machine.arch())?;
+    let mut archive = initramfs::base(machine, &assets, &job(words))?;
+    let expected = pack_tests(&mut archive, &built)?;
+    host::pack_fixtures(&mut archive, machine.arch())?;
+    let mut console = machine.boot(&assets, archive)?;
+    let mut follower = Follower { prefix: machine.name(), tally: Tally::default(), running: None, ended: 0 };
+    loop {
+        let deadline = Instant::now() + Duration::from_secs(BINARY_LIMIT + 60);
+        match console.next(deadline) {
+            Ok(Said::Mark(mark)) if mark.starts_with("done") => break,
+            Ok(said) => follower.hear(said),
+            Err(error) => {
+                follower.died(&error);
+                return summary(machine.name(), follower.tally, start);
+            }
+        }
+    }
+    if follower.ended != expected {
+        return fail(format!("{} of {expected} test binaries ran inside {}", follower.ended, machine.title()));
+    }
+    summary(machine.name(), follower.tally, start)
+}
+
+/// Every test binary of the workspace but xtask's own, and the tender they start, for this architecture.
+fn build_tests(arch: Arch) -> Result<Vec<Built>> {
+    let toolchain = StaticToolchain::choose(arch)?;
+    progress::note(format_args!("building the tests for {}", toolchain.describe()));
+    let mut command = cargo::cargo("test");
+    command.args(["--no-run", "--workspace", "--exclude", "xtask", "--bins", "--lib", "--tests"]);
+    small_profile(&mut command);
+    toolchain.apply(&mut command);
+    cargo::build(&mut command)
+}
+
+/// Emulated processors are slow and the whole file system is in memory: optimise a little, and carry no debug information.
+pub fn small_profile(command: &mut std::process::Command) {
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo").env("CARGO_INCREMENTAL", "0");
+}
+
+fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {
+    let mut count = 0;
+    for program in built {
+        if program.is_test {
+            // cargo's own file name: it tells the unit tests of the library from those of the binary.
+            let name = program.path.file_name().unwrap_or_else(|| Path::new(&program.name).as_os_str());
+            archive.copy(&format!("tests/{}", name.to_string_lossy()), &program.path)?;
+            count += 1;
+        } else {
+            archive.copy(&format!("bin/{}", program.name), &program.path)?;
+        }
+    }
+    if count == 0 { fail("cargo built no test binary") } else { Ok(count) }
+}
+
+/// The shell script that runs them all.
+fn job(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+    format!(
+        "export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures RUST_BACKTRACE=1\n\
+         for test in /tests/*; do\n\
+         echo '{mark}run' ${{test##*/}}\n\
+         timeout -s KILL {BINARY_LIMIT} $test {words}\n\
+         echo '{mark}exit' $?\n\
+         done\n",
+        mark = initramfs::MARK,
+        words = words.join(" "),
+    )
+}
+
+/// Keeps count while the machine talks.
+struct Follower {
+    prefix: &'static str,
+    tally: Tally,
+    /// The binary that runs, and what it has said of its tests.
+    running: Option<(String, Tally)>,
+    ended: usize,
+}
+
+impl Follower {
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Line(line) => {
+                println!("{} | {line}", self.prefix);
+                if let (Some((_, tally)), Some(read)) = (&mut self.running, Tally::parse(&line)) {
+                    *tally += read;
+                }
+            }
+            Said::Mark(mark) => match mark.split_once(' ') {
+                Some(("run", name)) => {
+                    println!("{} | {name}", self.prefix);
+                    self.running = Some((name.to_string(), Tally::default()));
+                }
+                Some(("exit", status)) => self.ended(status),
+                _ => println!("{} | {mark}", self.prefix),
+            },
+        }
+    }
+
+    fn ended(&mut self, status: &str) {
+        self.ended += 1;
+        let Some((name, tally)) = self.running.take() else { return };
+        // 137 is 128 + SIGKILL, which is how busybox's timeout ends what takes too long.
+        let why = if status == "137" { format!(" (killed after {BINARY_LIMIT} s)") } else { String::new() };
+        if status != "0" {
+            println!("{} | {name} ended with status {status}{why}", self.prefix);
+        } else if tally == Tally::default() {
+            println!("{} | {name} ran no test", self.prefix);
+        }
+        self.tally += tally.with_exit(status == "0");
+    }
+
+    /// The machine is gone: what ran has failed, and what did not run is not passed over in silence.
+    fn died(&mut self, error: &Error) {
+        let during =
+            self.running.take().map_or_else(|| "between tests".into(), |(name, _)| format!("while {name} ran"));
+        println!("{} | {error}; it happened {during}, and what should have come after did not run", self.prefix);
+        self.tally.failed += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follower() -> Follower {
+        Follower { prefix: "test", tally: Tally::default(), running: None, ended: 0 }
+    }
+
+    fn mark(text: &str) -> Said {
+        Said::Mark(text.into())
+    }
+
+    #[test]
+    fn counts_are_summed_over_binaries() {
+        let mut follower = follower();
+        for _ in 0..2 {
+            follower.hear(mark("run halt"));
+            follower.hear(Said::Line("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured".into()));
+            follower.hear(mark("exit 0"));
+        }
+        assert_eq!((follower.tally.passed, follower.tally.skipped, follower.ended), (6, 2, 2));
+    }
+
+    #[test]
+    fn a_crash_and_a_dead_machine_are_failures() {
+        let mut follower = follower();
+        follower.hear(mark("run halt"));
+        follower.hear(mark("exit 139"));
+        follower.hear(mark("run net"));
+        follower.died(&fail::<()>("gone").unwrap_err());
+        assert_eq!(follower.tally.failed, 2);
+    }
+
+    #[test]
+    fn words_for_the_tests_reach_them_unchanged() {
+        assert!(job(&["a b".into(), "it's".into()]).contains(r"$test 'a b' 'it'\''s'"));
+    }
+}

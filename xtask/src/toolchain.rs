@@ -1,0 +1,197 @@
+//! Which compiler builds for what: rustup's targets where they are installed, else Debian's rustc-web.
+//!
+//! Nothing here ever lets rustup download: that is for the person at the keyboard to decide.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::arch::Arch;
+use crate::error::{Result, fail};
+use crate::packages::{self, Package};
+use crate::process;
+
+/// Debian's rustc-web installs here, beside (not instead of) a rustup in the user's home.
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+
+/// A compiler and a target whose programs run on any Linux of that architecture, without a library.
+#[derive(Debug)]
+pub struct StaticToolchain {
+    pub triple: String,
+    /// Where it is not the one cargo would take.
+    rustc: Option<PathBuf>,
+    /// GNU prefix of the C compiler and linker, empty on the machine's own architecture.
+    c_prefix: &'static str,
+}
+
+impl StaticToolchain {
+    pub fn choose(arch: Arch) -> Result<Self> {
+        let native = Arch::host()? == arch;
+        let c_prefix = if native { "" } else { cross_prefix(arch) };
+        let purpose = format!("building for {}", arch.name());
+        packages::ensure(&purpose, c_packages(arch, native))?;
+        let sysroot = sysroot(Path::new("rustc"))?;
+        for libc in ["gnu", "musl"] {
+            let triple = format!("{}-unknown-linux-{libc}", arch.name());
+            if has_target(&sysroot, &triple) {
+                return Ok(StaticToolchain { triple, rustc: None, c_prefix });
+            }
+        }
+        packages::ensure(&purpose, debian_std(arch))?;
+        let triple = format!("{}-unknown-linux-gnu", arch.name());
+        if !has_target(&self::sysroot(Path::new(DEBIAN_RUSTC))?, &triple) {
+            return fail(format!(
+                "{DEBIAN_RUSTC} has no std for {triple}; its package is {}",
+                debian_std(arch)[1].name
+            ));
+        }
+        Ok(StaticToolchain { triple, rustc: Some(DEBIAN_RUSTC.into()), c_prefix })
+    }
+
+    /// Adds compiler, target and flags to a cargo command.
+    pub fn apply(&self, cargo: &mut Command) {
+        cargo.args(["--target", &self.triple]);
+        if let Some(rustc) = &self.rustc {
+            cargo.env("RUSTC", rustc);
+        }
+        if !self.c_prefix.is_empty() {
+            let lower = self.triple.replace('-', "_");
+            let gcc = format!("{}gcc", self.c_prefix);
+            cargo.env(format!("CARGO_TARGET_{}_LINKER", lower.to_uppercase()), &gcc);
+            cargo.env(format!("CC_{lower}"), &gcc);
+            cargo.env(format!("AR_{lower}"), format!("{}ar", self.c_prefix));
+        }
+        // The encoded form outranks RUSTFLAGS and every config file, so that nobody's settings undo the static linking.
+        let mut flags = vec!["-Ctarget-feature=+crt-static".to_string()];
+        flags.extend(remap_flags());
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    }
+
+    pub fn describe(&self) -> String {
+        let rustc = self.rustc.as_deref().unwrap_or(Path::new("rustc"));
+        format!("{} by {}", self.triple, rustc.display())
+    }
+}
+
+/// A compiler for programs without an operating system under them.
+#[derive(Debug)]
+pub struct GuestToolchain {
+    pub triple: &'static str,
+    rustc: PathBuf,
+    /// Core and alloc are compiled along, from the compiler's own sources.
+    build_std: bool,
+    pub linker: String,
+}
+
+impl GuestToolchain {
+    pub fn choose(arch: Arch) -> Result<Self> {
+        let native = Arch::host()? == arch;
+        let triple = match arch {
+            Arch::Aarch64 => "aarch64-unknown-none",
+            Arch::X86_64 => "x86_64-unknown-none",
+        };
+        let purpose = format!("building unikernels for {}", arch.name());
+        packages::ensure(&purpose, c_packages(arch, native))?;
+        let linker = format!("{}ld", if native { "" } else { cross_prefix(arch) });
+        let own = sysroot(Path::new("rustc"))?;
+        let chosen = |rustc: &str, build_std| GuestToolchain { triple, rustc: rustc.into(), build_std, linker };
+        if has_target(&own, triple) {
+            return Ok(chosen("rustc", false));
+        }
+        if has_sources(&own) {
+            return Ok(chosen("rustc", true));
+        }
+        packages::ensure(&purpose, GUEST_PACKAGES)?;
+        if !has_sources(&sysroot(Path::new(DEBIAN_RUSTC))?) {
+            return fail(format!(
+                "{DEBIAN_RUSTC} has no library sources of its version; their package is rust-web-src"
+            ));
+        }
+        Ok(chosen(DEBIAN_RUSTC, true))
+    }
+
+    /// Adds compiler, target and, where core comes as sources, the flags to build it.
+    pub fn apply(&self, cargo: &mut Command) {
+        cargo.args(["--target", self.triple]);
+        if self.rustc == Path::new(DEBIAN_RUSTC) {
+            cargo.env("RUSTC", &self.rustc);
+        }
+        if self.build_std {
+            // build-std is unstable in name only here: compiler and sources are of one and the same package.
+            cargo.env("RUSTC_BOOTSTRAP", "1");
+            cargo.args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
+        }
+    }
+
+    /// One line that tells apart compilers that give different bytes.
+    pub fn version(&self) -> Result<String> {
+        let version = process::output(Command::new(&self.rustc).arg("-V"))?;
+        Ok(format!("{}{}", version.trim(), if self.build_std { ", build-std" } else { "" }))
+    }
+}
+
+/// Takes this machine's directories out of panic messages, so that builds are alike everywhere.
+pub fn remap_flags() -> Vec<String> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    [(cargo_home, "/cargo"), (crate::cargo::root(), "/tender")]
+        .iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
+}
+
+fn cross_prefix(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Aarch64 => "aarch64-linux-gnu-",
+        Arch::X86_64 => "x86_64-linux-gnu-",
+    }
+}
+
+/// The C compiler (one dependency has a C file), the linker, and libc.a to link against.
+fn c_packages(arch: Arch, native: bool) -> &'static [Package] {
+    const NATIVE: &[Package] = &[Package::program("gcc", "cc")];
+    const TO_ARM: &[Package] = &[
+        Package::program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+        Package::file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
+    ];
+    const TO_PC: &[Package] = &[
+        Package::program("gcc-x86-64-linux-gnu", "x86_64-linux-gnu-gcc"),
+        Package::file("libc6-dev-amd64-cross", "/usr/x86_64-linux-gnu/lib/libc.a"),
+    ];
+    match (native, arch) {
+        (true, _) => NATIVE,
+        (false, Arch::Aarch64) => TO_ARM,
+        (false, Arch::X86_64) => TO_PC,
+    }
+}
+
+/// The second is the std itself.
+fn debian_std(arch: Arch) -> &'static [Package; 2] {
+    const RUSTC: Package = Package::file("rustc-web", DEBIAN_RUSTC);
+    const ARM: [Package; 2] =
+        [RUSTC, Package::file("libstd-rust-web-dev:arm64", "/usr/lib/rustlib/aarch64-unknown-linux-gnu/lib")];
+    const PC: [Package; 2] =
+        [RUSTC, Package::file("libstd-rust-web-dev:amd64", "/usr/lib/rustlib/x86_64-unknown-linux-gnu/lib")];
+    match arch {
+        Arch::Aarch64 => &ARM,
+        Arch::X86_64 => &PC,
+    }
+}
+
+const GUEST_PACKAGES: &[Package] = &[
+    Package::file("rustc-web", DEBIAN_RUSTC),
+    Package::file("rust-web-src", "/usr/lib/rustlib/src/rust/library/Cargo.lock"),
+];
+
+fn sysroot(rustc: &Path) -> Result<PathBuf> {
+    Ok(process::output(Command::new(rustc).args(["--print", "sysroot"]))?.trim().into())
+}
+
+fn has_target(sysroot: &Path, triple: &str) -> bool {
+    let lib = sysroot.join("lib/rustlib").join(triple).join("lib");
+    let std = std::fs::read_dir(lib).into_iter().flatten().flatten();
+    std.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with("libcore-"))
+}
+
+fn has_sources(sysroot: &Path) -> bool {
+    sysroot.join("lib/rustlib/src/rust/library/Cargo.lock").exists()
+}
