@@ -1,4 +1,4 @@
-//! From a path to an image or block device of one's own; and why not, in words.
+//! From a path to an image or disk of one's own; and why not, in words.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -17,9 +17,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The path leads to something else.
+    #[error("'{path}' is {kind}; a block device needs an image file or a disk")]
+    NotDisk {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
     /// This user may not read and write the file.
     #[error(
-        "user {user} may not read and write '{path}', which belongs to user {owner} and group {group} (mode {mode:04o})"
+        "user {user} may not read and write '{path}', which belongs to user {owner} and group {group}, mode {mode:04o}"
     )]
     Denied {
         /// The file.
@@ -33,8 +41,104 @@ pub enum Error {
         /// The file's permission bits.
         mode: u32,
     },
+    /// This user may not even look at the file.
+    #[error("user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which")]
+    Hidden {
+        /// The file.
+        path: PathBuf,
+        /// This process's user.
+        user: u32,
+    },
+    /// Nobody can write the file.
+    #[error("'{path}' is on a read-only file system, but a unikernel may write to its block devices")]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The host uses the disk.
+    #[error("disk '{path}' is mounted or otherwise in use by the host; 'lsblk {path}' shows by what")]
+    Mounted {
+        /// The disk.
+        path: PathBuf,
+    },
+    /// Another process has locked the file.
+    #[error("'{path}' is in use by process {holder}; an image serves one unikernel at a time")]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// The process.
+        holder: u32,
+    },
+    /// Another process, which one is not to be found out, has locked the file.
+    #[error("'{path}' is in use by another process; an image serves one unikernel at a time")]
+    InUseBySomebody {
+        /// The file.
+        path: PathBuf,
+    },
+    /// This process has locked the file.
+    #[error("'{path}' is given to two block devices; each needs an image of its own")]
+    GivenTwice {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has no bytes.
+    #[error("'{path}' is empty; 'truncate -s 64M {path}' makes it an image of that size")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file ends within a sector.
+    #[error(
+        "'{path}' has {size} bytes, not a multiple of its sectors of {sector_size}; 'truncate -s {cure} {path}' fills \
+         the last one"
+    )]
+    ImageSize {
+        /// The file.
+        path: PathBuf,
+        /// Bytes in it.
+        size: u64,
+        /// Bytes in a sector.
+        sector_size: u16,
+        /// The next size that would do, in bytes.
+        cure: u64,
+    },
+    /// The disk ends within a sector.
+    #[error(
+        "disk '{path}' has {size} bytes, not a multiple of its sectors of {sector_size}; give a smaller \
+         --block-sector-size"
+    )]
+    DiskSize {
+        /// The disk.
+        path: PathBuf,
+        /// Bytes on it.
+        size: u64,
+        /// Bytes in a sector.
+        sector_size: u16,
+    },
+    /// There are no such sectors.
+    #[error("{sector_size} is not a sector size: those are the powers of two from 512 to 32768")]
+    SectorSize {
+        /// Bytes in a sector.
+        sector_size: u16,
+    },
+    /// Opening failed otherwise.
+    #[error("cannot open '{path}' for reading and writing")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The host's reason.
+        source: io::Error,
+    },
+    /// The host does not tell the size.
+    #[error("cannot find out the size of '{path}'")]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// The host's reason.
+        source: io::Error,
+    },
     /// Writing what was written to the disk failed.
-    #[error("cannot write '{path}' back to its disk")]
+    #[error("cannot bring all of '{path}' to its disk; what the guest wrote last may be lost")]
     Sync {
         /// The file.
         path: PathBuf,
@@ -43,14 +147,110 @@ pub enum Error {
     },
 }
 
+/// Opens an image file or a disk for reading and writing.
 pub(super) fn open(path: &Path) -> Result<(File, Identity), Error> {
-    todo!("{path:?}")
+    // Looked at before it is opened: to open a pipe, a tape or a watchdog has effects of its own.
+    let kind = fs::metadata(path).map_err(|error| refusal(path, error))?.file_type();
+    check_kind(path, kind)?;
+    // For a disk, O_EXCL means: not while it is mounted.
+    let flags = if kind.is_block_device() { libc::O_EXCL } else { 0 };
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| refusal(path, error))?;
+    let metadata = file.metadata().map_err(|error| refusal(path, error))?;
+    check_kind(path, metadata.file_type())?;
+    let identity = if metadata.file_type().is_block_device() {
+        Identity { device: 0, inode: metadata.rdev() }
+    } else {
+        Identity { device: metadata.dev(), inode: metadata.ino() }
+    };
+    Ok((file, identity))
 }
 
+fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
+    let kind = match kind {
+        kind if kind.is_file() || kind.is_block_device() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_char_device() => "a character device",
+        kind if kind.is_fifo() => "a pipe",
+        _ => "a socket",
+    };
+    Err(Error::NotDisk { path: path.into(), kind })
+}
+
+/// Why the host does not open `path`, from what it says.
+fn refusal(path: &Path, source: io::Error) -> Error {
+    let path = path.to_owned();
+    match source.raw_os_error() {
+        Some(libc::ENOENT) => Error::Missing { path },
+        Some(libc::EACCES) => denied(path),
+        Some(libc::EROFS) => Error::ReadOnly { path },
+        Some(libc::EBUSY) => Error::Mounted { path },
+        _ => Error::Open { path, source },
+    }
+}
+
+fn denied(path: PathBuf) -> Error {
+    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    let user = unsafe { libc::geteuid() };
+    match fs::metadata(&path) {
+        Ok(file) => Error::Denied { path, user, owner: file.uid(), group: file.gid(), mode: file.mode() & 0o7777 },
+        Err(_) => Error::Hidden { path, user },
+    }
+}
+
+/// Locks an image against every other program that locks it, until it is closed.
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
-    todo!("{path:?}{file:?}")
+    // SAFETY: it takes two numbers; the descriptor is open.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() != io::ErrorKind::WouldBlock {
+        let path = path.display();
+        log::warn!("{path}: this file system cannot lock it ({error}); see that nothing else uses it");
+        return Ok(());
+    }
+    let path = path.to_owned();
+    Err(match holder(file) {
+        Some(holder) if holder == std::process::id() => Error::GivenTwice { path },
+        Some(holder) => Error::InUse { path, holder },
+        None => Error::InUseBySomebody { path },
+    })
 }
 
-pub(super) fn capacity(file: &File, path: &Path, sector_size: u16) -> Result<u64, Error> {
-    todo!("{path:?}{file:?}{sector_size}")
+/// The process that has locked `file`, where the host tells.
+fn holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    holder_in(&locks, &format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device)))
+}
+
+/// Finds the holder of the lock on `file` in the lines of /proc/locks, such as
+/// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A process that this one cannot see is 0 there.
+pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
+    let fields = locks.lines().map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
+    let pids = fields.filter_map(|fields| match fields[..] {
+        ["FLOCK", _, _, pid, locked, ..] if locked == file => pid.parse().ok(),
+        _ => None,
+    });
+    pids.into_iter().find(|&pid| pid != 0)
+}
+
+/// The size of an image or disk in bytes: at least one sector, and nothing but sectors.
+pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16) -> Result<u64, Error> {
+    if !sector_size.is_power_of_two() || !(512..=32768).contains(&sector_size) {
+        return Err(Error::SectorSize { sector_size });
+    }
+    // A disk's own record says 0; its end tells.
+    let size = file.seek(SeekFrom::End(0)).map_err(|source| Error::Size { path: path.into(), source })?;
+    let path = path.to_owned();
+    let cure = size.next_multiple_of(sector_size.into());
+    let is_file = || file.metadata().is_ok_and(|metadata| metadata.is_file());
+    match size {
+        0 => Err(Error::Empty { path }),
+        _ if size == cure => Ok(size),
+        _ if is_file() => Err(Error::ImageSize { path, size, sector_size, cure }),
+        _ => Err(Error::DiskSize { path, size, sector_size }),
+    }
 }

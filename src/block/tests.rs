@@ -1,1 +1,297 @@
+use std::fs::{self, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
+use tempfile::TempDir;
+
+use super::open::holder_in;
+use super::*;
+
+const MEMORY_SIZE: u64 = 0x10000;
+
+/// A child process has all descriptors of its parent for a moment, and with them the locks of other tests.
+static FORK: RwLock<()> = RwLock::new(());
+
+/// A directory with an image; no test forks while it is there.
+struct Directory {
+    directory: TempDir,
+    _no_fork: RwLockReadGuard<'static, ()>,
+}
+
+/// An image of `size` bytes, each of which tells its place.
+fn image(size: usize) -> (Directory, PathBuf) {
+    let directory = TempDir::new().unwrap();
+    let path = new_image(&directory, size);
+    (Directory { directory, _no_fork: FORK.read().unwrap_or_else(PoisonError::into_inner) }, path)
+}
+
+fn new_image(directory: &TempDir, size: usize) -> PathBuf {
+    let path = directory.path().join("an image,a=b");
+    fs::write(&path, pattern(0, size)).unwrap();
+    path
+}
+
+fn pattern(start: usize, len: usize) -> Vec<u8> {
+    (start..start + len).map(|at| (at % 251) as u8).collect()
+}
+
+fn memory() -> GuestMemory {
+    GuestMemory::new(MEMORY_SIZE).unwrap()
+}
+
+fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
+    let mut copy = vec![0; len as usize];
+    assert_eq!(memory.bytes(GuestAddress(addr), len).unwrap().copy_to(&mut copy), copy.len());
+    copy
+}
+
+fn refused(path: &Path, sector_size: Option<u16>) -> String {
+    Disk::open(path, sector_size).unwrap_err().to_string()
+}
+
+#[test]
+fn an_image_has_its_size_in_sectors() {
+    let (_directory, path) = image(8192);
+    let disk = Disk::open(&path, None).unwrap();
+    assert_eq!((disk.capacity(), disk.sector_size()), (8192, 512));
+    drop(disk);
+    let disk = Disk::open(&path, Some(4096)).unwrap();
+    assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
+}
+
+#[test]
+fn reads_fill_guest_memory() {
+    let (_directory, path) = image(4096);
+    let mut disk = Disk::open(&path, None).unwrap();
+    let memory = memory();
+    assert_eq!(disk.read(&memory, 512, GuestAddress(0x1001), 1024).unwrap(), Status::Ok);
+    assert_eq!(contents(&memory, 0x1001, 1024), pattern(512, 1024));
+    assert_eq!(contents(&memory, 0x1000, 1), [0]);
+    assert_eq!(contents(&memory, 0x1401, 1), [0]);
+    assert_eq!(disk.stats(), Stats { reads: 1, read_bytes: 1024, ..Stats::default() });
+}
+
+#[test]
+fn writes_reach_the_file() {
+    let (_directory, path) = image(4096);
+    let mut disk = Disk::open(&path, None).unwrap();
+    let memory = memory();
+    memory.place(GuestAddress(0x2000), b"written by the guest").unwrap();
+    assert_eq!(disk.write(&memory, 1024, GuestAddress(0x2000), 20).unwrap(), Status::Ok);
+    disk.sync().unwrap();
+    let file = fs::read(&path).unwrap();
+    assert_eq!(&file[1024..1044], b"written by the guest");
+    assert_eq!(file[..1024], pattern(0, 1024));
+    assert_eq!(file[1044..], pattern(1044, 4096 - 1044));
+    assert_eq!(disk.stats(), Stats { writes: 1, written_bytes: 20, ..Stats::default() });
+}
+
+#[test]
+fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
+    let (_directory, path) = image(4096);
+    let mut disk = Disk::open(&path, None).unwrap();
+    let memory = memory();
+    let beyond = [
+        (4096, 0),
+        (4096, 512),
+        (3584, 513),
+        (0, 4097),
+        (u64::MAX, 1),
+        (512, u64::MAX),
+        (u64::MAX, u64::MAX),
+        (0, u64::MAX),
+        (1 << 63, 512),
+    ];
+    for (offset, len) in beyond {
+        for addr in [0, MEMORY_SIZE, u64::MAX] {
+            assert_eq!(disk.read(&memory, offset, GuestAddress(addr), len).unwrap(), Status::Invalid);
+            assert_eq!(disk.write(&memory, offset, GuestAddress(addr), len).unwrap(), Status::Invalid);
+        }
+    }
+    assert_eq!(disk.stats(), Stats { invalid: beyond.len() as u64 * 6, ..Stats::default() });
+    assert_eq!(fs::read(&path).unwrap(), pattern(0, 4096));
+}
+
+#[test]
+fn the_last_byte_is_within_and_any_length_will_do() {
+    let (_directory, path) = image(4096);
+    let mut disk = Disk::open(&path, Some(512)).unwrap();
+    let memory = memory();
+    for (offset, len) in [(4095, 1), (0, 4096), (3, 1000), (4095, 0), (0, 0)] {
+        assert_eq!(disk.read(&memory, offset, GuestAddress(MEMORY_SIZE - len), len).unwrap(), Status::Ok);
+        assert_eq!(disk.write(&memory, offset, GuestAddress(MEMORY_SIZE - len), len).unwrap(), Status::Ok);
+    }
+    assert_eq!(fs::read(&path).unwrap(), pattern(0, 4096));
+}
+
+#[test]
+fn a_bad_buffer_ends_the_guest() {
+    let (_directory, path) = image(4096);
+    let mut disk = Disk::open(&path, None).unwrap();
+    let memory = memory();
+    for addr in [MEMORY_SIZE - 511, MEMORY_SIZE, u64::MAX - 511, u64::MAX] {
+        let addr = GuestAddress(addr);
+        assert!(matches!(disk.read(&memory, 0, addr, 512), Err(memory::Error::OutOfRange { .. })));
+        assert!(matches!(disk.write(&memory, 0, addr, 512), Err(memory::Error::OutOfRange { .. })));
+    }
+    assert_eq!(disk.stats(), Stats::default());
+}
+
+#[test]
+fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
+    let (_directory, path) = image(4096);
+    let mut disk = Disk::open(&path, None).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(1000).unwrap();
+    let memory = memory();
+    assert_eq!(disk.read(&memory, 512, GuestAddress(0), 512).unwrap(), Status::Unspecified);
+    assert_eq!(disk.read(&memory, 2048, GuestAddress(0), 512).unwrap(), Status::Unspecified);
+    assert_eq!(disk.stats(), Stats { read_errors: 2, ..Stats::default() });
+}
+
+#[test]
+fn an_error_of_the_hosts_disk_is_told() {
+    let (_directory, path) = image(4096);
+    let mut disk = Disk::open(&path, None).unwrap();
+    let memory = memory();
+    // A descriptor that cannot be written to stands in for a disk that fails, /dev/full for one that is full.
+    disk.file = File::open(&path).unwrap();
+    assert_eq!(disk.write(&memory, 0, GuestAddress(0), 512).unwrap(), Status::Unspecified);
+    disk.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_eq!(disk.write(&memory, 0, GuestAddress(0), 512).unwrap(), Status::Unspecified);
+    assert_eq!(disk.stats(), Stats { full: 1, write_errors: 1, ..Stats::default() });
+}
+
+#[test]
+fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
+    let (_directory, path) = image(1000);
+    let shown = path.display();
+    assert_eq!(
+        refused(&path, None),
+        format!(
+            "'{shown}' has 1000 bytes, not a multiple of its sectors of 512; 'truncate -s 1024 {shown}' fills the last \
+             one"
+        )
+    );
+    assert!(refused(&path, Some(4096)).contains("truncate -s 4096"));
+    fs::write(&path, "").unwrap();
+    assert!(refused(&path, None).contains("is empty; 'truncate -s 64M"));
+    for sector_size in [0, 1, 256, 513, 65535] {
+        assert!(refused(&path, Some(sector_size)).contains("is not a sector size"));
+    }
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path();
+    assert!(refused(&path.join("none"), None).contains("there is no file '"));
+    assert!(refused(path, None).contains("is a directory; a block device needs an image file or a disk"));
+    assert!(refused(Path::new("/dev/null"), None).contains("is a character device"));
+    assert!(refused(Path::new("/dev/null/x"), None).contains("cannot open '/dev/null/x'"));
+    let _socket = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();
+    assert!(refused(&path.join("socket"), None).contains("is a socket"));
+    symlink("loop", path.join("loop")).unwrap();
+    assert!(refused(&path.join("loop"), None).contains("cannot open"));
+}
+
+#[test]
+fn an_image_of_another_user_is_named_with_its_owner() {
+    // SAFETY: it only asks.
+    let user = unsafe { libc::geteuid() };
+    if user == 0 {
+        return check_denied_as_nobody();
+    }
+    let (_directory, path) = image(512);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    let message = refused(&path, None);
+    assert!(message.contains(&format!("user {user} may not read and write")), "{message}");
+    assert!(message.contains("mode 0444"), "{message}");
+}
+
+/// For root, who may do anything: looks as another user, in a thread of its own, whose user is its own too.
+fn check_denied_as_nobody() {
+    let (directory, path) = image(512);
+    let hidden = directory.directory.path().join("hidden");
+    fs::create_dir(&hidden).unwrap();
+    fs::set_permissions(directory.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    std::thread::spawn(move || {
+        // SAFETY: the bare system call changes this thread's user only; the thread ends with this test.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) }, 0);
+        let message = refused(&path, None);
+        assert!(message.contains("user 65534 may not read and write '"), "{message}");
+        assert!(message.ends_with("belongs to user 0 and group 0, mode 0640"), "{message}");
+        let message = refused(&hidden.join("x"), None);
+        assert!(message.contains("may not enter a directory on the way"), "{message}");
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn an_image_serves_one_device() {
+    let (directory, path) = image(512);
+    let disk = Disk::open(&path, None).unwrap();
+    let link = directory.directory.path().join("link");
+    fs::hard_link(&path, &link).unwrap();
+    assert!(refused(&link, None).contains("is given to two block devices"));
+    let identity = disk.identity();
+    drop(disk);
+    assert_eq!(Disk::open(&link, None).unwrap().identity(), identity);
+}
+
+#[test]
+fn the_process_that_holds_an_image_is_named() {
+    let _alone = FORK.write().unwrap_or_else(PoisonError::into_inner);
+    let directory = TempDir::new().unwrap();
+    let path = new_image(&directory, 512);
+    let disk = Disk::open(&path, None).unwrap();
+    let file = File::open(&path).unwrap();
+    // SAFETY: the child makes system calls only, until it is killed or its parent's thread ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above; the lock waits until the parent closes its own.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::close(disk.file.as_raw_fd());
+            libc::flock(file.as_raw_fd(), libc::LOCK_EX);
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    drop(disk);
+    let expected = format!("is in use by process {child}; an image serves one unikernel at a time");
+    let mut message = String::new();
+    // For a moment both processes hold the parent's lock, or neither holds one.
+    for _ in 0..500 {
+        message = Disk::open(&path, None).err().map(|error| error.to_string()).unwrap_or_default();
+        if message.contains("is in use by process") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: the child is this test's own, and is waited for here only.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    assert!(message.ends_with(&expected), "{message}");
+}
+
+#[test]
+fn holders_are_read_from_the_hosts_list() {
+    let locks = "1: POSIX  ADVISORY  WRITE 11 fd:01:7 0 EOF\n\
+                 2: FLOCK  ADVISORY  WRITE 0 fd:01:7 0 EOF\n\
+                 2: -> FLOCK  ADVISORY  WRITE 12 fd:01:7 0 EOF\n\
+                 3: FLOCK  ADVISORY  WRITE 13 fd:01:77 0 EOF\n\
+                 4: FLOCK  ADVISORY  WRITE 14 fd:01:7 0 EOF\n\
+                 nonsense\n\n";
+    assert_eq!(holder_in(locks, "fd:01:7"), Some(14));
+    assert_eq!(holder_in(locks, "fd:01:77"), Some(13));
+    assert_eq!(holder_in(locks, "fd:01:8"), None);
+    assert_eq!(holder_in("", "fd:01:8"), None);
+}
