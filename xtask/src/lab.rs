@@ -1,11 +1,24 @@
 //! `cargo xtask lab`: a shell inside an emulated machine.
 
-use crate::error::Result;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use crate::error::{Context, Result, fail};
 use crate::host;
 use crate::initramfs;
-use crate::machine::{Emulated, Machine};
+use crate::machine::{Console, Emulated, Machine, Said};
 use crate::options::Options;
 use crate::{demo, dist, progress};
+
+/// A script that says nothing for this long is taken to hang.
+const BATCH_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Runs what came by standard input instead of a person: a serial line would lose what is sent before it is listened to.
+const BATCH: &str = "\
+export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures
+cd /fixtures
+sh /lab/input
+";
 
 /// Starts the shell on a terminal of its own, so that Ctrl-C reaches what runs in it; leaving it switches off.
 const JOB: &str = "\
@@ -20,17 +33,34 @@ pub fn run(options: &mut Options) -> Result<()> {
     let machine = match options.value("--machine")?.map(|name| Machine::parse(&name)).transpose()? {
         None => Emulated::Pi3,
         Some(Machine::Emulated(machine)) => machine,
-        Some(Machine::Host) => return crate::error::fail("the lab is an emulated machine: --machine pi3, virt or pc"),
+        Some(Machine::Host) => return fail("the lab is an emulated machine: --machine pi3, virt or pc"),
     };
     options.finish()?;
     let assets = machine.prepare()?;
     let tender = dist::binary(machine.arch())?;
-    let mut archive = initramfs::base(machine, &assets, &JOB.replace("@SIZE@", &terminal_size()))?;
+    let typed = std::io::stdin().is_terminal();
+    let job = if typed { JOB.replace("@SIZE@", &terminal_size()) } else { BATCH.into() };
+    let mut archive = initramfs::base(machine, &assets, &job)?;
     archive.copy("bin/tender", &tender)?;
     archive.copy("bin/xtask", &demo::own_binary(machine.arch())?)?;
     host::pack_fixtures(&mut archive, machine.arch())?;
-    progress::note(format_args!("booting {} (a few seconds); Ctrl-A X switches it off at once", machine.title()));
-    machine.interactive(&assets, archive)
+    if typed {
+        progress::note(format_args!("booting {} (a few seconds); Ctrl-A X switches it off at once", machine.title()));
+        return machine.interactive(&assets, archive);
+    }
+    archive.text("lab/input", &std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?);
+    batch(machine.boot(&assets, archive)?)
+}
+
+/// Shows what the script prints; its exit status decides.
+fn batch(mut console: Console) -> Result<()> {
+    loop {
+        match console.next(Instant::now() + BATCH_LIMIT)? {
+            Said::Line(line) => println!("{line}"),
+            Said::Mark(mark) if mark == "done 0" => return Ok(()),
+            Said::Mark(mark) => return fail(format!("the script in the emulated machine failed ({mark})")),
+        }
+    }
 }
 
 /// A serial line carries no window size, so it is told.

@@ -101,6 +101,14 @@ impl Emulated {
         }
     }
 
+    /// The console that prints fastest.
+    fn console(self) -> &'static str {
+        match self {
+            Emulated::Pi3 | Emulated::Virt => "ttyAMA0",
+            Emulated::Pc => "ttyS0",
+        }
+    }
+
     /// Sees to the emulator and the machine's files.
     pub fn prepare(self) -> Result<Assets> {
         packages::ensure(self.title(), &[self.emulator()])?;
@@ -108,11 +116,11 @@ impl Emulated {
     }
 
     /// The emulator's command line, but for what becomes of the console.
-    fn command(self, assets: &Assets, initramfs: &Path) -> Command {
-        let (program, arguments, console) = match self {
-            Emulated::Pi3 => ("qemu-system-aarch64", PI3, "ttyAMA0"),
-            Emulated::Virt => ("qemu-system-aarch64", VIRT, "ttyAMA0"),
-            Emulated::Pc => ("qemu-system-x86_64", PC, "ttyS0"),
+    fn command(self, assets: &Assets, initramfs: &Path, console: &str) -> Command {
+        let (program, arguments) = match self {
+            Emulated::Pi3 => ("qemu-system-aarch64", PI3),
+            Emulated::Virt => ("qemu-system-aarch64", VIRT),
+            Emulated::Pc => ("qemu-system-x86_64", PC),
         };
         let mut qemu = Command::new(program);
         qemu.args(arguments).arg("-kernel").arg(assets.file("vmlinuz")).arg("-initrd").arg(initramfs);
@@ -127,8 +135,15 @@ impl Emulated {
     /// Boots with the console on our own terminal, until the machine is switched off.
     pub fn interactive(self, assets: &Assets, archive: Archive) -> Result<()> {
         let initramfs = self.write(archive)?;
+        // The Pi's first UART belongs to its Bluetooth chip, says the device tree: it prints, but is no terminal. Its
+        // second is one, as on the real board.
+        let (console, first) = match self {
+            Emulated::Pi3 => ("ttyS1,115200", &["-serial", "null"][..]),
+            _ => (self.console(), &[][..]),
+        };
+        let mut qemu = self.command(assets, &initramfs, console);
         // "mon:" makes the terminal raw, Ctrl-C the guest's own, and Ctrl-A X the way out.
-        let ended = crate::process::run(self.command(assets, &initramfs).args(["-serial", "mon:stdio"]));
+        let ended = crate::process::run(qemu.args(first).args(["-serial", "mon:stdio"]));
         let _ = std::fs::remove_file(initramfs);
         ended
     }
@@ -136,7 +151,7 @@ impl Emulated {
     /// Boots, and follows the console.
     pub fn boot(self, assets: &Assets, archive: Archive) -> Result<Console> {
         let initramfs = self.write(archive)?;
-        let mut qemu = self.command(assets, &initramfs);
+        let mut qemu = self.command(assets, &initramfs, self.console());
         qemu.args(["-serial", "stdio", "-monitor", "none"]).stdin(Stdio::null());
         let qemu = Followed::start(&mut qemu)?;
         let start = Instant::now();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::arch::Arch;
 use crate::error::{Result, fail};
-use crate::packages::{self, Package};
+use crate::packages::{self, Brings, Package};
 use crate::process;
 
 /// Debian's rustc-web installs here, beside (not instead of) a rustup in the user's home.
@@ -72,60 +72,61 @@ impl StaticToolchain {
     }
 }
 
-/// A compiler for programs without an operating system under them.
+/// A compiler that comes with the sources of `core`, for programs without an operating system under them.
 #[derive(Debug)]
 pub struct GuestToolchain {
-    pub triple: &'static str,
     rustc: PathBuf,
-    /// Core and alloc are compiled along, from the compiler's own sources.
-    build_std: bool,
-    pub linker: String,
 }
 
 impl GuestToolchain {
-    pub fn choose(arch: Arch) -> Result<Self> {
-        let native = Arch::host()? == arch;
-        let triple = match arch {
-            Arch::Aarch64 => "aarch64-unknown-none",
+    /// The targets are those of `fixtures/.cargo/config.toml`, which has the linkers and flags.
+    pub fn triple(arch: Arch) -> &'static str {
+        match arch {
+            Arch::Aarch64 => "aarch64-unknown-none-softfloat",
             Arch::X86_64 => "x86_64-unknown-none",
-        };
-        let purpose = format!("building unikernels for {}", arch.name());
-        packages::ensure(&purpose, c_packages(arch, native))?;
-        let linker = format!("{}ld", if native { "" } else { cross_prefix(arch) });
-        let own = sysroot(Path::new("rustc"))?;
-        let chosen = |rustc: &str, build_std| GuestToolchain { triple, rustc: rustc.into(), build_std, linker };
-        if has_target(&own, triple) {
-            return Ok(chosen("rustc", false));
         }
-        if has_sources(&own) {
-            return Ok(chosen("rustc", true));
-        }
-        packages::ensure(&purpose, GUEST_PACKAGES)?;
-        if !has_sources(&sysroot(Path::new(DEBIAN_RUSTC))?) {
-            return fail(format!(
-                "{DEBIAN_RUSTC} has no library sources of its version; their package is rust-web-src"
-            ));
-        }
-        Ok(chosen(DEBIAN_RUSTC, true))
     }
 
-    /// Adds compiler, target and, where core comes as sources, the flags to build it.
+    pub fn choose() -> Result<Self> {
+        const PURPOSE: &str = "building test unikernels";
+        packages::ensure(PURPOSE, GUEST_LINKERS)?;
+        if has_sources(&sysroot(Path::new("rustc"))?) {
+            return Ok(GuestToolchain { rustc: "rustc".into() });
+        }
+        packages::ensure(PURPOSE, GUEST_RUST)?;
+        if !has_sources(&sysroot(Path::new(DEBIAN_RUSTC))?) {
+            return fail(format!(
+                "{DEBIAN_RUSTC} has no library sources of its own version; install rust-web-src of that version"
+            ));
+        }
+        Ok(GuestToolchain { rustc: DEBIAN_RUSTC.into() })
+    }
+
+    /// Adds compiler and targets to a cargo command.
     pub fn apply(&self, cargo: &mut Command) {
-        cargo.args(["--target", self.triple]);
+        for arch in Arch::ALL {
+            cargo.args(["--target", Self::triple(arch)]);
+        }
         if self.rustc == Path::new(DEBIAN_RUSTC) {
             cargo.env("RUSTC", &self.rustc);
         }
-        if self.build_std {
-            // build-std is unstable in name only here: compiler and sources are of one and the same package.
-            cargo.env("RUSTC_BOOTSTRAP", "1");
-            cargo.args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
-        }
+        // Building `core` along is unstable in name only: compiler and sources are of one and the same version.
+        cargo.env("RUSTC_BOOTSTRAP", "1");
     }
 
-    /// One line that tells apart compilers that give different bytes.
-    pub fn version(&self) -> Result<String> {
-        let version = process::output(Command::new(&self.rustc).arg("-V"))?;
-        Ok(format!("{}{}", version.trim(), if self.build_std { ", build-std" } else { "" }))
+    /// The versions of all that decides on the bytes, one a line.
+    pub fn versions(&self) -> Result<String> {
+        let mut lines = String::new();
+        let linkers = GUEST_LINKERS.iter().filter_map(|package| match package.brings {
+            Brings::Program(linker) => Some(Path::new(linker)),
+            Brings::File(_) => None,
+        });
+        for program in linkers.chain([self.rustc.as_path()]) {
+            let text = process::output(Command::new(program).arg("--version"))?;
+            lines += text.lines().next().unwrap_or_default();
+            lines += "\n";
+        }
+        Ok(lines)
     }
 }
 
@@ -177,9 +178,15 @@ fn debian_std(arch: Arch) -> &'static [Package; 2] {
     }
 }
 
-const GUEST_PACKAGES: &[Package] = &[
+const GUEST_RUST: &[Package] = &[
     Package::file("rustc-web", DEBIAN_RUSTC),
     Package::file("rust-web-src", "/usr/lib/rustlib/src/rust/library/Cargo.lock"),
+];
+
+/// Each is also the machine's own linker on its own architecture.
+const GUEST_LINKERS: &[Package] = &[
+    Package::program("binutils-x86-64-linux-gnu", "x86_64-linux-gnu-ld"),
+    Package::program("binutils-aarch64-linux-gnu", "aarch64-linux-gnu-ld"),
 ];
 
 fn sysroot(rustc: &Path) -> Result<PathBuf> {
