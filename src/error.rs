@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0}")]
     Arch(arch::Error),
     #[error("cannot catch signals: {0}")]
-    Signals(io::Error),
+    Signals(vmm_sys_util::errno::Error),
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

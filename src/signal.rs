@@ -4,12 +4,15 @@
 //! The handler sets the flag that keeps KVM from running the guest, and starts a timer that interrupts whatever
 //! blocks, again and again, until the run has ended: a signal that arrives just before a blocking call is not lost.
 
-use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
 
+use libc::{c_int, c_void, siginfo_t};
+use vmm_sys_util::errno;
+use vmm_sys_util::signal::register_signal_handler;
+
 /// The signals that end a run.
-const SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+const SIGNALS: [c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 
 /// How often a blocking call is interrupted once the run should end, in microseconds.
 const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
@@ -28,13 +31,14 @@ pub struct Guard(());
 ///
 /// # Safety
 /// `interrupt_flag` must stay valid until the returned guard is dropped.
-pub unsafe fn catch(interrupt_flag: *mut u8) -> io::Result<Guard> {
+pub unsafe fn catch(interrupt_flag: *mut u8) -> errno::Result<Guard> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
     let guard = Guard(());
+    // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
     for signal in SIGNALS {
-        install(signal, on_end as *const () as libc::sighandler_t)?;
+        register_signal_handler(signal, on_end)?;
     }
-    install(libc::SIGALRM, on_reminder as *const () as libc::sighandler_t)?;
+    register_signal_handler(libc::SIGALRM, on_reminder)?;
     Ok(guard)
 }
 
@@ -62,24 +66,13 @@ impl Drop for Guard {
     }
 }
 
-fn install(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
-    // SAFETY: a zeroed sigaction is valid (no flags: blocking calls end with EINTR, which is the point), and the
-    // handlers below do only what is allowed in one.
-    let result = unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler;
-        libc::sigaction(signal, &action, ptr::null_mut())
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-extern "C" fn on_end(signal: libc::c_int) {
+extern "C" fn on_end(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
     RECEIVED.store(signal, Ordering::SeqCst);
     keep_from_running();
     remind(REMINDER_MICROSECONDS);
 }
 
-extern "C" fn on_reminder(_signal: libc::c_int) {
+extern "C" fn on_reminder(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
     keep_from_running();
 }
 
