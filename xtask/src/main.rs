@@ -5,6 +5,7 @@
 
 mod arch;
 mod assets;
+mod bench;
 mod cargo;
 mod demo;
 mod dist;
@@ -35,6 +36,8 @@ cargo xtask COMMAND
         run the `web` unikernel on a tap of its own and fetch its page; without --once it stays until Ctrl-C
   test [--machine host|pi3|virt|pc] [-- FILTER]
         every test, here and inside the emulated Raspberry Pi 3B; the last line is the total
+  bench [--machine host|pi3|virt|pc] [--peer PATH]
+        what a start and each hypercall cost, beside another tender where one is given; instructions on virt
   lab [--machine pi3|virt|pc]
         a shell inside an emulated machine, with tender and the test unikernels
   fixtures [--check]
@@ -62,6 +65,8 @@ fn dispatch() -> Result<()> {
         "lab" => lab::run(&mut options),
         "fixtures" => fixtures::run(&mut options),
         "dist" => dist::run(&mut options),
+        "bench" => bench::run(&mut options),
+        bench::INSIDE => bench::inside(&mut options),
         // What `demo` starts in a network namespace, or inside an emulated machine; not for typing.
         demo::INSIDE => demo::inside(&mut options),
         "help" | "--help" | "-h" => {

@@ -1,0 +1,87 @@
+//! `cargo xtask bench`: what a start, a hypercall, a byte of memory cost; beside another tender where one is given.
+//!
+//! Machines are noisy, so both tenders take turns within one run, and what counts is the ratio of their medians. On
+//! `virt` the emulator's clock counts instructions (`-icount`): there the figures are instructions, of guest, kernel
+//! and tender together, and they repeat to the digit or nearly so.
+
+mod inside;
+mod sample;
+mod trace;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::arch::Arch;
+use crate::error::{Context, Result, fail};
+use crate::initramfs;
+use crate::machine::{Clock, Emulated, Machine, Said};
+use crate::options::Options;
+use crate::{demo, dist, host};
+
+pub use inside::run as inside;
+
+/// The hidden command that measures, in its own process.
+pub const INSIDE: &str = "bench-inside";
+
+/// An emulated machine that has not finished by then will not.
+const LIMIT: Duration = Duration::from_secs(1800);
+
+pub fn run(options: &mut Options) -> Result<()> {
+    let machine = options.value("--machine")?.map_or(Ok(Machine::Host), |name| Machine::parse(&name))?;
+    let peer = options.value("--peer")?.map(PathBuf::from);
+    options.finish()?;
+    if let Some(peer) = &peer
+        && !peer.is_file()
+    {
+        return fail(format!(
+            "--peer {} is no file; it must be another tender's binary for {machine:?}",
+            peer.display()
+        ));
+    }
+    match machine {
+        Machine::Host => on_host(peer.as_deref()),
+        Machine::Emulated(machine) => emulated(machine, peer.as_deref()),
+    }
+}
+
+fn on_host(peer: Option<&Path>) -> Result<()> {
+    host::kvm()?;
+    let arch = Arch::host()?;
+    let tender = dist::binary(arch)?;
+    let myself = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut inside = Command::new(myself);
+    inside.arg(INSIDE).arg("--tender").arg(tender).arg("--fixtures").arg(host::fixtures(arch));
+    if let Some(peer) = peer {
+        inside.arg("--peer").arg(peer);
+    }
+    crate::process::run(&mut inside)
+}
+
+fn emulated(machine: Emulated, peer: Option<&Path>) -> Result<()> {
+    let assets = machine.prepare()?;
+    let mut job = format!("xtask {INSIDE} --tender /bin/tender --fixtures /fixtures");
+    if peer.is_some() {
+        job += " --peer /bin/peer";
+    }
+    let mut archive = initramfs::base(machine, &assets, &format!("{job}\n"))?;
+    archive.copy("bin/tender", &dist::binary(machine.arch())?)?;
+    archive.copy("bin/xtask", &demo::own_binary(machine.arch())?)?;
+    if let Some(peer) = peer {
+        archive.copy("bin/peer", peer)?;
+    }
+    host::pack_fixtures(&mut archive, machine.arch())?;
+    let clock = if machine == Emulated::Virt { Clock::Instructions } else { Clock::Real };
+    if clock == Clock::Instructions {
+        println!("one nanosecond below is one instruction, of guest, kernel and tender together");
+    }
+    let mut console = machine.boot_by(clock, &assets, archive)?;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match console.next(deadline)? {
+            Said::Line(line) => println!("{line}"),
+            Said::Mark(mark) if mark == "done 0" => return Ok(()),
+            Said::Mark(mark) => return fail(format!("the benchmark failed inside {} ({mark})", machine.title())),
+        }
+    }
+}

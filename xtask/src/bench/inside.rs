@@ -1,0 +1,202 @@
+//! The measurements themselves, made in a network namespace of their own, on this machine or inside an emulated one.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::sample::{Samples, Subject};
+use super::trace;
+use crate::error::{Context, Result, fail};
+use crate::options::Options;
+use crate::{net, process};
+
+/// Times that the tenders take turns, and hypercalls of each kind in one turn.
+const ROUNDS: usize = 7;
+const CALLS: u64 = 2000;
+
+/// Starts of each tender.
+const STARTS: usize = 25;
+
+/// A run that is longer than this is stuck.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const TAP: &str = "tap100";
+const DISK_SIZE: u64 = 1 << 20;
+
+/// What is measured, and with what.
+struct Bench {
+    subjects: Vec<(Subject, PathBuf)>,
+    fixtures: PathBuf,
+    disk: PathBuf,
+}
+
+pub fn run(options: &mut Options) -> Result<()> {
+    let path =
+        |value: Option<String>, name| value.map_or_else(|| fail(format!("{name} is needed")), |v| Ok(PathBuf::from(v)));
+    let tender = path(options.value("--tender")?, "--tender")?;
+    let fixtures = path(options.value("--fixtures")?, "--fixtures")?;
+    let mut subjects = vec![(Subject::Ours, tender)];
+    if let Some(peer) = options.value("--peer")? {
+        subjects.push((Subject::Peer, PathBuf::from(peer)));
+    }
+    options.finish()?;
+    net::enter_namespace()?;
+    net::make_tap(TAP, Ipv4Addr::new(10, 0, 0, 1))?;
+    let disk = std::env::temp_dir().join(format!("tender-bench-{}.img", std::process::id()));
+    let image = File::create(&disk).context(format_args!("cannot create {}", disk.display()))?;
+    image.set_len(DISK_SIZE).context("cannot size the disk image")?;
+    let bench = Bench { subjects, fixtures, disk };
+    let measured = bench.measure();
+    let _ = std::fs::remove_file(&bench.disk);
+    measured
+}
+
+impl Bench {
+    fn measure(&self) -> Result<()> {
+        println!("nanoseconds; {ROUNDS} rounds of {CALLS} hypercalls of each kind, {STARTS} starts");
+        let mut samples = Samples::default();
+        for _ in 0..ROUNDS {
+            for (subject, tender) in &self.subjects {
+                self.hypercalls(&mut samples, *subject, tender)?;
+            }
+        }
+        for _ in 0..STARTS {
+            for (subject, tender) in &self.subjects {
+                self.start(&mut samples, *subject, tender)?;
+            }
+        }
+        print!("{}", samples.table());
+        for (subject, tender) in &self.subjects {
+            self.static_figures(*subject, tender)?;
+        }
+        Ok(())
+    }
+
+    fn fixture(&self, name: &str) -> PathBuf {
+        self.fixtures.join(name)
+    }
+
+    /// `bench.hvt` or, with its devices, `bench-io.hvt`.
+    fn command(&self, tender: &Path, devices: bool, calls: u64) -> Command {
+        let mut command = Command::new(tender);
+        // A bare number of MiB is what every tender understands.
+        command.arg("--mem=8");
+        if devices {
+            command.arg(format!("--net:service={TAP}")).arg(format!("--block:storage={}", self.disk.display()));
+        }
+        command.arg("--").arg(self.fixture(if devices { "bench-io.hvt" } else { "bench.hvt" }));
+        command.arg(format!("n={calls}"));
+        command
+    }
+
+    fn hypercalls(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
+        for devices in [false, true] {
+            let text = process::output(&mut self.command(tender, devices, CALLS))?;
+            for line in text.lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let ["bench", name, _calls, _ticks, nanoseconds] = words[..] else { continue };
+                let name = if devices && name == "poll0" { "poll0, one interface" } else { name };
+                let value = nanoseconds.parse().context(format_args!("the unikernel printed '{line}'"))?;
+                samples.add(name, subject, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// From exec to the first output of `hello`, and to its end.
+    fn start(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
+        let mut command = Command::new(tender);
+        command.arg("--mem=64").arg("--").arg(self.fixture("hello.hvt")).stdout(Stdio::piped());
+        let start = Instant::now();
+        let mut child = command.spawn().context("cannot start the tender")?;
+        let mut output = child.stdout.take().map_or_else(|| fail("its output is no pipe"), Ok)?;
+        output.read_exact(&mut [0]).context("the tender ended without a word")?;
+        let first = start.elapsed();
+        output.read_to_end(&mut Vec::new()).context("cannot read the tender's output")?;
+        let status = child.wait().context("cannot wait for the tender")?;
+        let end = start.elapsed();
+        if !status.success() {
+            return fail(format!("hello ended with {status}"));
+        }
+        samples.add("start to first output", subject, first.as_nanos() as u64);
+        samples.add("start to end of hello", subject, end.as_nanos() as u64);
+        Ok(())
+    }
+
+    /// What does not vary: system calls, memory, size.
+    fn static_figures(&self, subject: Subject, tender: &Path) -> Result<()> {
+        let whose = if subject == Subject::Ours { "tender" } else { "peer" };
+        let mut hello = Command::new(tender);
+        hello.arg("--mem=64").arg("--").arg(self.fixture("hello.hvt"));
+        println!(
+            "{whose}: system calls from exec to the guest's first instruction: {}",
+            trace::count(&mut hello)?.start
+        );
+        for devices in [false, true] {
+            let calls =
+                if devices { "poll0, block write and read, 2 net writes, net read" } else { "walltime, poll0, puts0" };
+            println!("{whose}: system calls beside KVM_RUN for one each of {calls}: {}", self.calls(tender, devices)?);
+        }
+        println!("{whose}: memory without the guest's, resident: {} KiB", self.resident(tender)?);
+        let size = std::fs::metadata(tender).context("cannot look at the tender's binary")?.len();
+        println!("{whose}: size of the binary: {size} bytes");
+        Ok(())
+    }
+
+    /// System calls that one hypercall of each kind makes: the difference of two runs.
+    fn calls(&self, tender: &Path, devices: bool) -> Result<String> {
+        const FEW: u64 = 100;
+        let few = trace::count(&mut self.command(tender, devices, FEW))?;
+        let many = trace::count(&mut self.command(tender, devices, 2 * FEW))?;
+        let mut list = Vec::new();
+        for (number, count) in &many.later {
+            let more = count.saturating_sub(few.later.get(number).copied().unwrap_or(0));
+            if more > 0 {
+                list.push(format!("{} {:.2}", trace::name(*number), more as f64 / FEW as f64));
+            }
+        }
+        Ok(if list.is_empty() { "none".to_string() } else { list.join(", ") })
+    }
+
+    /// Resident memory of the tender while a guest runs, the guest's own left out, in KiB.
+    fn resident(&self, tender: &Path) -> Result<u64> {
+        const GUEST_MIB: u64 = 66;
+        let mut command = Command::new(tender);
+        command.arg(format!("--mem={GUEST_MIB}")).arg("--").arg(self.fixture("hypercalls.hvt")).arg("spin");
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start the tender")?;
+        std::thread::sleep(Duration::from_millis(500));
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", child.id()));
+        let _ = child.kill();
+        process::wait(&mut child, PATIENCE)?;
+        Ok(resident_without(&maps.context("cannot look at the tender's memory")?, GUEST_MIB * 1024))
+    }
+}
+
+/// Sums `Rss` over the mappings of a process, except those of at least `guest` KiB: they are the guest's memory.
+fn resident_without(smaps: &str, guest: u64) -> u64 {
+    let number = |line: &str| line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    let (mut sum, mut size) = (0, 0);
+    for line in smaps.lines() {
+        if line.starts_with("Size:") {
+            size = number(line);
+        } else if line.starts_with("Rss:") && size < guest {
+            sum += number(line);
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resident_without;
+
+    #[test]
+    fn the_guests_memory_does_not_count() {
+        let maps = "a\nSize: 100 kB\nRss: 60 kB\nb\nSize: 65536 kB\nRss: 2000 kB\nc\nSize: 4 kB\nRss: 4 kB\n";
+        assert_eq!(resident_without(maps, 65536), 64);
+    }
+}
