@@ -4,6 +4,8 @@
 //! and what cannot be received is not there yet. The first fault of each kind is told to the operator.
 
 mod attach;
+mod error;
+mod interface;
 
 #[cfg(test)]
 mod tests;
@@ -14,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use guest_abi::hypercall::Status;
 
-pub use self::attach::Error;
+pub use self::error::Error;
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes of an Ethernet header: destination, source, type. No frame is shorter.

@@ -1,114 +1,17 @@
-//! From the name of a tap interface, or a descriptor, to something that carries frames; and why not, in words.
+//! From the name of a tap interface, or a descriptor, to something that carries frames.
 //!
 //! An interface is never made: the operator who misspells a name must not get a new tap that leads nowhere.
 
-use std::ffi::CStr;
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 
 use tun_tap::{Iface, Mode};
 
-use super::{DEFAULT_MTU, Identity};
-
-/// Why a network device cannot be attached.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The interface does not exist.
-    #[error("there is no interface '{name}'; 'ip tuntap add {name} mode tap user {user}' makes it")]
-    Missing {
-        /// The interface.
-        name: String,
-        /// This process's user.
-        user: u32,
-    },
-    /// The interface is not up.
-    #[error("interface '{name}' is down; 'ip link set {name} up' brings it up")]
-    Down {
-        /// The interface.
-        name: String,
-    },
-    /// The interface is of another kind.
-    #[error("interface '{name}' is {kind}; a network device needs a tap: 'ip tuntap add NAME mode tap user {user}'")]
-    NotTap {
-        /// The interface.
-        name: String,
-        /// What it is instead.
-        kind: &'static str,
-        /// This process's user.
-        user: u32,
-    },
-    /// The interface is another user's.
-    #[error(
-        "user {user} may not attach to interface '{name}', which belongs to {owner}; 'ip tuntap add {name} mode tap user {user}' makes one that it may"
-    )]
-    Denied {
-        /// The interface.
-        name: String,
-        /// Who may, in words.
-        owner: String,
-        /// This process's user.
-        user: u32,
-    },
-    /// Another process is attached.
-    #[error("interface '{name}' is in use by another process; every unikernel needs a tap of its own")]
-    Busy {
-        /// The interface.
-        name: String,
-    },
-    /// Linux lacks the driver or the container its device.
-    #[error("/dev/net/tun is missing; 'modprobe tun' loads its driver (a container must be given the device)")]
-    TunMissing,
-    /// The driver's device is not for this user.
-    #[error(
-        "user {user} may not open /dev/net/tun; 'chmod 0666 /dev/net/tun' lets every user (each tap still has its owner)"
-    )]
-    TunDenied {
-        /// This process's user.
-        user: u32,
-    },
-    /// Attaching failed otherwise.
-    #[error("cannot attach to interface '{name}'")]
-    Attach {
-        /// The interface.
-        name: String,
-        /// The host's reason.
-        source: io::Error,
-    },
-    /// The host does not tell about the interface.
-    #[error("cannot ask the host about interface '{name}'")]
-    Query {
-        /// The interface.
-        name: String,
-        /// The host's reason.
-        source: io::Error,
-    },
-    /// The descriptor cannot be used.
-    #[error("file descriptor {fd} {rule}")]
-    Descriptor {
-        /// Its number.
-        fd: RawFd,
-        /// What is wrong with it and what would be right.
-        rule: &'static str,
-    },
-    /// The descriptor cannot be set up.
-    #[error("cannot set up file descriptor {fd}")]
-    SetUp {
-        /// Its number.
-        fd: RawFd,
-        /// The host's reason.
-        source: io::Error,
-    },
-    /// The host gives no random bytes.
-    #[error("cannot choose a random MAC address; --net-mac gives one")]
-    Random {
-        /// The host's reason.
-        source: io::Error,
-    },
-}
+use super::interface::Request;
+use super::{DEFAULT_MTU, Error, Identity};
 
 /// An open way for frames.
 pub(super) struct Link {
@@ -119,17 +22,144 @@ pub(super) struct Link {
     pub zero_is_end: bool,
 }
 
-/// Attaches to the tap called `name`, which exists and is up.
+/// Attaches to the tap called `name`, which must exist and be up.
 pub(super) fn open(name: &str) -> Result<Link, Error> {
-    todo!("{name}")
+    let query_error = |source| Error::Query { name: name.into(), source };
+    let socket = UnixDatagram::unbound().map_err(query_error)?;
+    match Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl) {
+        Ok(flags) if flags.has_flag(libc::IFF_UP) => {}
+        Ok(_) => return Err(Error::down(name)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Err(Error::missing(name)),
+        Err(error) => return Err(query_error(error)),
+    }
+    let mtu = mtu(&socket, name).map_err(query_error)?;
+    let tap = Iface::without_packet_info(name, Mode::Tap).map_err(|error| Error::refused(name, error))?;
+    // SAFETY: the descriptor is open and, from here on, nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
+    do_not_wait(fd.as_fd()).map_err(|source| Error::Attach { name: name.into(), source })?;
+    Ok(tap_link(fd, name.into(), mtu))
 }
 
 /// Takes over descriptor `fd`, which this process was started with.
 pub(super) fn adopt(fd: RawFd) -> Result<Link, Error> {
-    todo!("{fd}")
+    let given = inherited(fd)?;
+    let refuse = |rule| Error::Descriptor { fd, rule };
+    let set_up_error = |source| Error::SetUp { fd, source };
+    let link = match Request::about("").ask(given, libc::TUNGETIFF) {
+        Ok(tap) => {
+            check_flags(&tap).map_err(refuse)?;
+            tap_link(own(given), tap.name(), mtu_or_default(&tap.name()))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+            return Err(refuse("is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)"));
+        }
+        Err(_) => {
+            let zero_is_end = socket_type(given).map_err(refuse)? == libc::SOCK_SEQPACKET;
+            socket_link(own(given), fd, zero_is_end).map_err(set_up_error)?
+        }
+    };
+    // SAFETY: it changes a flag of an open descriptor.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return Err(set_up_error(io::Error::last_os_error()));
+    }
+    do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
+    Ok(link)
 }
 
 /// A random unicast address, locally administered. Section 8.
 pub(super) fn random_mac() -> Result<[u8; 6], Error> {
-    todo!()
+    let mut mac = [0u8; 6];
+    // SAFETY: the array has room for as many bytes as are asked for.
+    let count = unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) };
+    if usize::try_from(count) != Ok(mac.len()) {
+        return Err(Error::Random { source: io::Error::last_os_error() });
+    }
+    mac[0] = mac[0] & 0xfe | 2;
+    Ok(mac)
+}
+
+/// Descriptor `fd`, if this process was started with it and it is not a standard one.
+fn inherited(fd: RawFd) -> Result<BorrowedFd<'static>, Error> {
+    if (0..=libc::STDERR_FILENO).contains(&fd) {
+        return Err(Error::Descriptor { fd, rule: "is standard input, output or error; pass one from 3 on" });
+    }
+    // SAFETY: it takes numbers, and answers −1 when no such descriptor is open.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    // What the tender opened by itself closes on exec, and is not the operator's to give.
+    if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
+        let rule = "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
+        return Err(Error::Descriptor { fd, rule });
+    }
+    // SAFETY: it is open, and nothing closes a descriptor from outside but the device it is given to.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Makes an inherited descriptor a device's own.
+fn own(fd: BorrowedFd<'static>) -> OwnedFd {
+    // SAFETY: `inherited` has it once only: from then on it closes on exec.
+    unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) }
+}
+
+/// Whether a tap gives frames as they are.
+fn check_flags(tap: &Request) -> Result<(), &'static str> {
+    if !tap.has_flag(libc::IFF_TAP) {
+        return Err("is a tun, which carries no Ethernet frames; make a tap (IFF_TAP)");
+    }
+    if !tap.has_flag(libc::IFF_NO_PI) {
+        return Err("puts four bytes before every frame; attach it to its tap with IFF_NO_PI");
+    }
+    if tap.has_flag(libc::IFF_VNET_HDR) {
+        return Err("puts a virtio header before every frame; attach it to its tap without IFF_VNET_HDR");
+    }
+    Ok(())
+}
+
+/// Type of a socket that keeps frames apart.
+fn socket_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, &'static str> {
+    let mut kind: libc::c_int = 0;
+    let mut len = size_of_val(&kind) as libc::socklen_t;
+    // SAFETY: both pointers are to what the option asks for: a number, and the number of its bytes.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len)
+    };
+    match kind {
+        libc::SOCK_DGRAM | libc::SOCK_SEQPACKET | libc::SOCK_RAW if result == 0 => Ok(kind),
+        _ => Err("carries no frames; pass that of a tap, or of a datagram, packet or raw socket"),
+    }
+}
+
+fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
+    // The guest takes no frame longer than its MTU and fills in every checksum, so the host must not put work off to
+    // it. A kernel that does not know the request does not do that either.
+    // SAFETY: it takes numbers; the descriptor is open.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
+    Link { fd, identity: Identity::Interface(name.clone()), name, mtu, zero_is_end: false }
+}
+
+fn socket_link(fd: OwnedFd, number: RawFd, zero_is_end: bool) -> io::Result<Link> {
+    let file = File::from(fd);
+    let metadata = file.metadata()?;
+    let identity = Identity::Socket(metadata.dev(), metadata.ino());
+    Ok(Link { fd: file.into(), name: format!("@{number}"), identity, mtu: DEFAULT_MTU, zero_is_end })
+}
+
+/// The MTU of the interface `name`, in bytes.
+fn mtu(socket: &UnixDatagram, name: &str) -> io::Result<u16> {
+    let mtu = Request::about(name).ask(socket.as_fd(), libc::SIOCGIFMTU as libc::Ioctl)?.number();
+    Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+/// The MTU of the interface `name`; the usual one where it lies in a network namespace that cannot be asked.
+fn mtu_or_default(name: &str) -> u16 {
+    UnixDatagram::unbound().and_then(|socket| mtu(&socket, name)).unwrap_or(DEFAULT_MTU)
+}
+
+/// Makes reads and writes fail with `WouldBlock` where they would wait.
+fn do_not_wait(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let yes: libc::c_int = 1;
+    // SAFETY: the request reads one number.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }

@@ -1,0 +1,168 @@
+//! Why a network device cannot be attached, in words an operator can act on.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::RawFd;
+
+/// Why a network device cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The interface does not exist.
+    #[error("there is no interface '{name}'; 'ip tuntap add {name} mode tap user {user}' makes it")]
+    Missing {
+        /// The interface.
+        name: String,
+        /// This process's user.
+        user: u32,
+    },
+    /// The interface is not up.
+    #[error("interface '{name}' is down; 'ip link set {name} up' brings it up")]
+    Down {
+        /// The interface.
+        name: String,
+    },
+    /// The interface is of another kind.
+    #[error("interface '{name}' is {kind}; 'ip tuntap add NAME mode tap user {user}' makes the tap that is needed")]
+    NotTap {
+        /// The interface.
+        name: String,
+        /// What it is instead.
+        kind: &'static str,
+        /// This process's user.
+        user: u32,
+    },
+    /// The interface is another user's.
+    #[error(
+        "user {user} may not attach to interface '{name}', which belongs to {owner}; 'ip tuntap add {name} mode tap user {user}' makes one that it may"
+    )]
+    Denied {
+        /// The interface.
+        name: String,
+        /// Who may, in words.
+        owner: String,
+        /// This process's user.
+        user: u32,
+    },
+    /// Another process is attached.
+    #[error("interface '{name}' is in use by another process; every unikernel needs a tap of its own")]
+    Busy {
+        /// The interface.
+        name: String,
+    },
+    /// Linux lacks the driver or the container its device.
+    #[error("/dev/net/tun is missing; 'modprobe tun' loads its driver (a container must be given the device)")]
+    TunMissing,
+    /// The driver's device is not for this user.
+    #[error(
+        "user {user} may not open /dev/net/tun; 'chmod 0666 /dev/net/tun' lets every user (each tap still has its owner)"
+    )]
+    TunDenied {
+        /// This process's user.
+        user: u32,
+    },
+    /// Attaching failed otherwise.
+    #[error("cannot attach to interface '{name}'")]
+    Attach {
+        /// The interface.
+        name: String,
+        /// The host's reason.
+        source: io::Error,
+    },
+    /// The host does not tell about the interface.
+    #[error("cannot ask the host about interface '{name}'")]
+    Query {
+        /// The interface.
+        name: String,
+        /// The host's reason.
+        source: io::Error,
+    },
+    /// The descriptor cannot be used.
+    #[error("file descriptor {fd} {rule}")]
+    Descriptor {
+        /// Its number.
+        fd: RawFd,
+        /// What is wrong with it and what would be right.
+        rule: &'static str,
+    },
+    /// The descriptor cannot be set up.
+    #[error("cannot set up file descriptor {fd}")]
+    SetUp {
+        /// Its number.
+        fd: RawFd,
+        /// The host's reason.
+        source: io::Error,
+    },
+    /// The host gives no random bytes.
+    #[error("cannot choose a random MAC address; --net-mac gives one")]
+    Random {
+        /// The host's reason.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// There is no interface `name`.
+    pub(super) fn missing(name: &str) -> Error {
+        Error::Missing { name: name.into(), user: user() }
+    }
+
+    /// The interface `name` is not up; not being a tap is told first.
+    pub(super) fn down(name: &str) -> Error {
+        not_tap(name).unwrap_or_else(|| Error::Down { name: name.into() })
+    }
+
+    /// The host refused to attach to the interface `name`, which exists.
+    pub(super) fn refused(name: &str, source: io::Error) -> Error {
+        match source.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::TunMissing,
+            Some(libc::EACCES) => Error::TunDenied { user: user() },
+            Some(libc::EPERM) => denied(name),
+            Some(libc::EBUSY) => Error::Busy { name: name.into() },
+            _ => not_tap(name).unwrap_or_else(|| Error::Attach { name: name.into(), source }),
+        }
+    }
+}
+
+/// This process's user.
+fn user() -> u32 {
+    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// What the host says about an interface, where it does.
+fn attribute(name: &str, attribute: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/sys/class/net/{name}/{attribute}")).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+/// The error for an interface that is no tap, or not one of a single queue.
+fn not_tap(name: &str) -> Option<Error> {
+    let flags = attribute(name, "tun_flags").and_then(|text| i32::from_str_radix(text.strip_prefix("0x")?, 16).ok());
+    let kind = match flags {
+        Some(flags) if flags & libc::IFF_TUN != 0 => "a tun, which carries no Ethernet frames",
+        Some(flags) if flags & libc::IFF_MULTI_QUEUE != 0 => "a tap with several queues",
+        Some(_) => return None,
+        // Without a word about the interface at all, the host's own error is the better one.
+        None => match attribute(name, "ifindex").and(fs::metadata(format!("/sys/class/net/{name}/macvtap")).ok()) {
+            Some(_) => "a macvtap",
+            None => attribute(name, "ifindex").map(|_| "not a tap")?,
+        },
+    };
+    Some(Error::NotTap { name: name.into(), kind, user: user() })
+}
+
+/// The error for "not permitted", which both /dev/net/tun and an interface say.
+fn denied(name: &str) -> Error {
+    if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+        return Error::TunDenied { user: user() };
+    }
+    // The host shows −1 for none.
+    let known = |what| attribute(name, what).filter(|id| id != "-1");
+    let owner = match (known("owner"), known("group")) {
+        (Some(user), Some(group)) => format!("user {user} in group {group}"),
+        (Some(user), None) => format!("user {user}"),
+        (None, Some(group)) => format!("group {group}"),
+        (None, None) => "somebody else".into(),
+    };
+    Error::Denied { name: name.into(), owner, user: user() }
+}
