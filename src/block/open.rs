@@ -1,6 +1,6 @@
 //! From a path to an image or disk of one's own; and why not, in words.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -184,7 +184,11 @@ fn refusal(path: &Path, source: io::Error) -> Error {
         Some(libc::ENOENT) => Error::Missing { path },
         Some(libc::EACCES) => denied(path),
         Some(libc::EROFS) => Error::ReadOnly { path },
-        Some(libc::EBUSY) => Error::Mounted { path },
+        // A disk that another unikernel has is opened by it exclusively, and locked as well.
+        Some(libc::EBUSY) => match in_use(&path, fs::metadata(&path)) {
+            Error::InUseBySomebody { path } => Error::Mounted { path },
+            in_use => in_use,
+        },
         _ => Error::Open { path, source },
     }
 }
@@ -210,17 +214,21 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
         log::warn!("{path}: this file system cannot lock it ({error}); see that nothing else uses it");
         return Ok(());
     }
+    Err(in_use(path, file.metadata()))
+}
+
+fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
     let path = path.to_owned();
-    Err(match holder(file) {
+    match holder(metadata) {
         Some(holder) if holder == std::process::id() => Error::GivenTwice { path },
         Some(holder) => Error::InUse { path, holder },
         None => Error::InUseBySomebody { path },
-    })
+    }
 }
 
-/// The process that has locked `file`, where the host tells.
-fn holder(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
+/// The process that has locked a file, where the host tells.
+fn holder(metadata: io::Result<Metadata>) -> Option<u32> {
+    let metadata = metadata.ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
     holder_in(&locks, &format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device)))

@@ -1,7 +1,6 @@
 use std::fs::{self, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -11,26 +10,12 @@ use super::*;
 
 const MEMORY_SIZE: u64 = 0x10000;
 
-/// A child process has all descriptors of its parent for a moment, and with them the locks of other tests.
-static FORK: RwLock<()> = RwLock::new(());
-
-/// A directory with an image; no test forks while it is there.
-struct Directory {
-    directory: TempDir,
-    _no_fork: RwLockReadGuard<'static, ()>,
-}
-
-/// An image of `size` bytes, each of which tells its place.
-fn image(size: usize) -> (Directory, PathBuf) {
+/// A directory with an image of `size` bytes, each of which tells its place.
+fn image(size: usize) -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
-    let path = new_image(&directory, size);
-    (Directory { directory, _no_fork: FORK.read().unwrap_or_else(PoisonError::into_inner) }, path)
-}
-
-fn new_image(directory: &TempDir, size: usize) -> PathBuf {
     let path = directory.path().join("an image,a=b");
     fs::write(&path, pattern(0, size)).unwrap();
-    path
+    (directory, path)
 }
 
 fn pattern(start: usize, len: usize) -> Vec<u8> {
@@ -213,9 +198,9 @@ fn an_image_of_another_user_is_named_with_its_owner() {
 /// For root, who may do anything: looks as another user, in a thread of its own, whose user is its own too.
 fn check_denied_as_nobody() {
     let (directory, path) = image(512);
-    let hidden = directory.directory.path().join("hidden");
+    let hidden = directory.path().join("hidden");
     fs::create_dir(&hidden).unwrap();
-    fs::set_permissions(directory.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     std::thread::spawn(move || {
@@ -235,7 +220,7 @@ fn check_denied_as_nobody() {
 fn an_image_serves_one_device() {
     let (directory, path) = image(512);
     let disk = Disk::open(&path, None).unwrap();
-    let link = directory.directory.path().join("link");
+    let link = directory.path().join("link");
     fs::hard_link(&path, &link).unwrap();
     assert!(refused(&link, None).contains("is given to two block devices"));
     let identity = disk.identity();
@@ -243,43 +228,56 @@ fn an_image_serves_one_device() {
     assert_eq!(Disk::open(&link, None).unwrap().identity(), identity);
 }
 
-#[test]
-fn the_process_that_holds_an_image_is_named() {
-    let _alone = FORK.write().unwrap_or_else(PoisonError::into_inner);
-    let directory = TempDir::new().unwrap();
-    let path = new_image(&directory, 512);
-    let disk = Disk::open(&path, None).unwrap();
-    let file = File::open(&path).unwrap();
-    // SAFETY: the child makes system calls only, until it is killed or its parent's thread ends.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        // SAFETY: as above; the lock waits until the parent closes its own.
-        unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            libc::close(disk.file.as_raw_fd());
-            libc::flock(file.as_raw_fd(), libc::LOCK_EX);
-            loop {
-                libc::pause();
+/// A process that locks `file` as soon as it can, and goes when it is dropped.
+struct Holder(libc::pid_t);
+
+impl Holder {
+    fn of(file: &File) -> Holder {
+        // A child with a copy of the descriptors would hold the locks of all other tests too; this one shares them.
+        let flags = libc::CLONE_FILES | libc::SIGCHLD;
+        // SAFETY: otherwise it is a fork, and the child makes system calls only.
+        let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } as libc::pid_t;
+        if child == 0 {
+            // SAFETY: these take numbers; the child ends with its parent's thread at the latest.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::flock(file.as_raw_fd(), libc::LOCK_EX);
+                loop {
+                    libc::pause();
+                }
             }
         }
+        assert_ne!(child, -1);
+        Holder(child)
     }
-    drop(disk);
-    let expected = format!("is in use by process {child}; an image serves one unikernel at a time");
-    let mut message = String::new();
-    // For a moment both processes hold the parent's lock, or neither holds one.
-    for _ in 0..500 {
-        message = Disk::open(&path, None).err().map(|error| error.to_string()).unwrap_or_default();
-        if message.contains("is in use by process") {
-            break;
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // SAFETY: the child is this value's own and nobody else waits for it.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
         }
-        std::thread::sleep(Duration::from_millis(10));
     }
-    // SAFETY: the child is this test's own, and is waited for here only.
-    unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, std::ptr::null_mut(), 0);
-    }
+}
+
+#[test]
+fn the_process_that_holds_an_image_is_named() {
+    let (_directory, path) = image(512);
+    let file = File::open(&path).unwrap();
+    let holder = Holder::of(&file);
+    let expected = format!("is in use by process {}; an image serves one unikernel at a time", holder.0);
+    // Until the other process has it.
+    let refusal = (0..500).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        Disk::open(&path, None).err()
+    });
+    let message = refusal.unwrap().to_string();
     assert!(message.ends_with(&expected), "{message}");
+    drop(file);
+    drop(holder);
+    Disk::open(&path, None).unwrap();
 }
 
 #[test]
