@@ -1,0 +1,70 @@
+//! What all end-to-end tests share: where the tender and the test unikernels are, how a test says what it cannot do
+//! without, and how a guest is run without ever waiting for it for good.
+//!
+//! Every file in `tests/` is a program of its own, with its own `main`, because only that can report a test as
+//! *ignored, with the reason*. It uses what it needs of this module, hence:
+#![allow(dead_code, unused_imports, reason = "no test program uses all of this")]
+
+mod guest;
+pub mod net;
+mod trial;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub use guest::{Guest, LIMIT, Output, run};
+pub use trial::{kvm_test, kvm_test_if_possible, main, net_test, root_test, test};
+
+/// The tender under test: `TENDER_BIN`, or the one that cargo built.
+pub fn tender_path() -> PathBuf {
+    std::env::var_os("TENDER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tender").into(), PathBuf::from)
+}
+
+/// The test unikernel `name` for this machine: from `TENDER_FIXTURES`, or the repository.
+pub fn fixture(name: &str) -> PathBuf {
+    fixtures().join(format!("{name}.hvt"))
+}
+
+/// The same unikernel for the architecture that this machine does not have, if it is here.
+pub fn foreign_fixture(name: &str) -> Option<PathBuf> {
+    let other = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" };
+    let path = fixtures().parent()?.join(other).join(format!("{name}.hvt"));
+    path.exists().then_some(path)
+}
+
+fn fixtures() -> PathBuf {
+    std::env::var_os("TENDER_FIXTURES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bin").join(std::env::consts::ARCH),
+        PathBuf::from,
+    )
+}
+
+/// A tender with these words on its command line.
+pub fn tender<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(tender_path());
+    command.args(words).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// A tender that runs the unikernel `name` with `options` before it and `arguments` after it.
+pub fn unikernel(name: &str, options: &[&str], arguments: &[&str]) -> Command {
+    let mut command = tender(options);
+    command.arg("--").arg(fixture(name)).args(arguments);
+    command
+}
+
+/// A temporary directory, removed when it is dropped.
+pub fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory can be made")
+}
+
+/// A path as text; those of tests are.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("the paths of tests are UTF-8")
+}
+
+/// The last error of a system call, with what it was about.
+pub fn host_error(what: &str) -> String {
+    format!("{what}: {}", std::io::Error::last_os_error())
+}

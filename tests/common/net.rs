@@ -1,0 +1,275 @@
+//! Networks that exist for one test: a namespace of its own with taps in it. All by system calls, as the emulated
+//! machines have no `ip`.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+
+use super::host_error;
+
+const TUNSETIFF: u32 = 0x4004_54ca;
+const TUNSETPERSIST: u32 = 0x4004_54cb;
+const TUNSETOWNER: u32 = 0x4004_54cc;
+
+/// Who started the tests: the user's own number, whatever namespace we are in now.
+static USER: OnceLock<u32> = OnceLock::new();
+
+/// Whether a user other than root could become root in a namespace.
+static ROOT: OnceLock<Result<(), String>> = OnceLock::new();
+
+/// For users other than root: becomes root in a user namespace, where taps and namespaces may be made. Works only
+/// while there is one thread; its failure is the reason for which tests are ignored later.
+pub fn become_root() {
+    // SAFETY: these return numbers and cannot fail.
+    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+    USER.get_or_init(|| user);
+    ROOT.get_or_init(|| {
+        if user == 0 {
+            return Ok(());
+        }
+        // SAFETY: unshare takes flags only; this is the only thread.
+        if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+            return Err(host_error("neither the superuser nor a user namespace"));
+        }
+        let write = |file: &str, text: String| {
+            std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| format!("cannot set {file}: {error}"))
+        };
+        write("uid_map", format!("0 {user} 1"))?;
+        write("setgroups", "deny".into())?;
+        write("gid_map", format!("0 {group} 1"))
+    });
+}
+
+/// Whether the tests were started by the superuser.
+pub fn is_superuser() -> bool {
+    USER.get() == Some(&0)
+}
+
+/// Whether namespaces and taps can be had here.
+pub fn available() -> &'static Result<(), String> {
+    static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
+    AVAILABLE.get_or_init(|| {
+        ROOT.get().cloned().unwrap_or_else(|| Err("not prepared".into()))?;
+        // In a thread of its own: a namespace is entered for good.
+        std::thread::spawn(|| {
+            enter_namespace()?;
+            attach("probe", TAP).map(drop)
+        })
+        .join()
+        .unwrap_or_else(|_| Err("no network namespace".into()))
+    })
+}
+
+/// Runs `body` in a network namespace of its own, where only a loopback interface is.
+pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        enter_namespace().unwrap();
+        body();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn enter_namespace() -> Result<(), String> {
+    // SAFETY: unshare takes flags only. It moves this thread and the children it starts from now on.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(host_error("no network namespace"));
+    }
+    Ok(())
+}
+
+/// Frames with their Ethernet header and nothing before it.
+const TAP: i32 = libc::IFF_TAP | libc::IFF_NO_PI;
+
+/// Packets instead of frames.
+const TUN: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
+
+/// An interface request for `name`, with nothing else in it.
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: an interface request is plain numbers, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
+    assert!(name.len() < request.ifr_name.len(), "interface names have 15 characters at most");
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+/// Attaches to the interface `name`, which is made if it is not there; it ends with the descriptor.
+fn attach(name: &str, flags: i32) -> Result<File, String> {
+    let file = File::options().read(true).write(true).open("/dev/net/tun");
+    let file = file.map_err(|error| format!("no /dev/net/tun: {error}"))?;
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the kernel reads and writes the request, which is alive.
+    match unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) } {
+        0 => Ok(file),
+        _ => Err(host_error("no tap")),
+    }
+}
+
+/// A persistent interface of this namespace.
+pub struct Tap(&'static str);
+
+impl Tap {
+    /// Makes a tap that is up and has `address` with a prefix of 24 bits on the host's side.
+    pub fn up(name: &'static str, address: Ipv4Addr) -> Tap {
+        let tap = Tap::down(name);
+        tap.set_address(address);
+        tap.set_up(true);
+        tap
+    }
+
+    /// Makes a tap and no more.
+    pub fn down(name: &'static str) -> Tap {
+        Tap::persistent(name, TAP)
+    }
+
+    /// Makes a tun, which carries packets and is of no use to a unikernel.
+    pub fn tun(name: &'static str) -> Tap {
+        let tun = Tap::persistent(name, TUN);
+        tun.set_up(true);
+        tun
+    }
+
+    fn persistent(name: &'static str, flags: i32) -> Tap {
+        let file = attach(name, flags).unwrap();
+        tap_option(&file, TUNSETPERSIST, 1);
+        Tap(name)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.0
+    }
+
+    /// Makes it that user's.
+    pub fn set_owner(&self, user: u32) {
+        tap_option(&self.attach(), TUNSETOWNER, user.into());
+    }
+
+    /// Attaches to it, as a tender does.
+    pub fn attach(&self) -> File {
+        attach(self.0, TAP).unwrap()
+    }
+
+    /// Gives the host's side an address, with a prefix of 24 bits.
+    pub fn set_address(&self, address: Ipv4Addr) {
+        for (command, address) in
+            [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, Ipv4Addr::new(255, 255, 255, 0))]
+        {
+            let mut request = request(self.0);
+            // SAFETY: an IPv4 socket address is plain numbers, and no larger than the union's room for addresses.
+            unsafe {
+                let place = (&raw mut request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>();
+                (*place).sin_family = libc::AF_INET as libc::sa_family_t;
+                (*place).sin_addr.s_addr = u32::from_ne_bytes(address.octets());
+            }
+            control(command as u32, &mut request, "address");
+        }
+    }
+
+    /// Brings it up or down.
+    pub fn set_up(&self, up: bool) {
+        let mut request = request(self.0);
+        control(libc::SIOCGIFFLAGS as u32, &mut request, "flags");
+        // SAFETY: the kernel has just filled in the flags.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        let bit = libc::IFF_UP as libc::c_short;
+        request.ifr_ifru.ifru_flags = if up { flags | bit } else { flags & !bit };
+        control(libc::SIOCSIFFLAGS as u32, &mut request, "flags");
+    }
+
+    /// Changes the largest packet it carries.
+    pub fn set_mtu(&self, mtu: u16) {
+        let mut request = request(self.0);
+        request.ifr_ifru.ifru_mtu = mtu.into();
+        control(libc::SIOCSIFMTU as u32, &mut request, "mtu");
+    }
+
+    /// Removes it, even while somebody is attached: `ip link del`.
+    pub fn delete(self) {
+        let name = CString::new(self.0).unwrap();
+        // SAFETY: the name ends with a NUL.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        assert!(index != 0, "{}", host_error(self.0));
+        delete_link(index).unwrap_or_else(|error| panic!("{} cannot be deleted: {error}", self.0));
+    }
+}
+
+fn tap_option(file: &File, option: u32, value: libc::c_ulong) {
+    // SAFETY: this request takes a number.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), option as _, value) };
+    assert!(result == 0, "{}", host_error("tap option"));
+}
+
+fn socket(domain: i32, kind: i32, protocol: i32) -> OwnedFd {
+    // SAFETY: socket takes numbers.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    assert!(fd >= 0, "{}", host_error("socket"));
+    // SAFETY: it is new and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn control(command: u32, request: &mut libc::ifreq, what: &str) {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+    // SAFETY: the kernel reads and writes the request, which is alive.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), command as _, &raw mut *request) };
+    assert!(result == 0, "{}", host_error(what));
+}
+
+/// RTM_DELLINK: a netlink header of 16 bytes and an `ifinfomsg` of 16; an answer with an error number in it.
+fn delete_link(index: u32) -> io::Result<()> {
+    let socket = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u32;
+    let message = [32, u32::from(libc::RTM_DELLINK) | flags << 16, 1, 0, 0, index, 0, 0];
+    let mut answer = [0u32; 64];
+    // SAFETY: both buffers are alive and as long as is said.
+    unsafe {
+        if libc::send(socket.as_raw_fd(), message.as_ptr().cast(), size_of_val(&message), 0) < 0
+            || libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), size_of_val(&answer), 0) < 20
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    match answer[4] as i32 {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
+    }
+}
+
+/// Sends an ICMP echo request with `payload` to `address` and waits for the answer that carries it.
+pub fn ping(address: Ipv4Addr, payload: &[u8]) -> bool {
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
+    // A std socket, for its timeout and its methods; a raw one has the same calls.
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    let mut packet = vec![8, 0, 0, 0, 0x12, 0x34, 0, 1];
+    packet.extend_from_slice(payload);
+    let sum = checksum(&packet);
+    packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut answer = [0; 2048];
+    (0..20).any(|_| {
+        // A tap without a carrier yet refuses; the next attempt tells.
+        let _ = socket.send_to(&packet, (address, 0));
+        // The answer comes with its IPv4 header of 20 bytes.
+        let Ok(length) = socket.recv(&mut answer) else { return false };
+        length == 20 + packet.len()
+            && answer[20] == 0
+            && answer[28..length] == *payload
+            && checksum(&answer[20..length]) == 0
+    })
+}
+
+/// The Internet checksum; 0 over a packet that holds its own.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !(((folded & 0xffff) + (folded >> 16)) as u16)
+}

@@ -1,0 +1,81 @@
+//! Tests that are run, or reported as ignored with the reason when this machine cannot run them.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+
+use super::{host_error, net};
+
+/// Whether something that tests need is there; if not, why.
+type Need = Result<(), String>;
+
+const KVM_GET_API_VERSION: u32 = 0xae00;
+
+/// Runs the tests as the command line says. Call it first of all, before there is a second thread.
+pub fn main(tests: Vec<Trial>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    if !arguments.list {
+        net::become_root();
+    }
+    libtest_mimic::run(&arguments, tests).exit_code()
+}
+
+/// A test that needs nothing but the tender.
+pub fn test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, || Ok(()), body)
+}
+
+/// A test that runs a guest.
+pub fn kvm_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, || kvm().clone(), body)
+}
+
+/// A test that runs a guest and has a network namespace of its own, which ends with it.
+pub fn net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, || kvm().clone().and_then(|()| net::available().clone()), move || net::in_namespace(body))
+}
+
+/// A test that runs a guest and may find out that this machine cannot do what it needs: the error is the reason.
+pub fn kvm_test_if_possible(name: &str, body: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, move || match kvm().clone().and_then(|()| body()) {
+        Ok(()) => Ok(Completion::Completed),
+        Err(reason) => Ok(Completion::ignored_with(reason)),
+    })
+}
+
+/// A test that becomes another user, which only the superuser can.
+pub fn root_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, superuser, body)
+}
+
+fn trial(name: &str, need: fn() -> Need, body: impl FnOnce() + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, move || match need() {
+        Ok(()) => {
+            body();
+            Ok(Completion::Completed)
+        }
+        Err(reason) => Ok(Completion::ignored_with(reason)),
+    })
+}
+
+/// Whether guests can run here.
+fn kvm() -> &'static Need {
+    static KVM: OnceLock<Need> = OnceLock::new();
+    KVM.get_or_init(|| {
+        let file = File::options().read(true).write(true).open("/dev/kvm");
+        let file = file.map_err(|error| format!("no /dev/kvm: {error}"))?;
+        // SAFETY: the request takes no pointer, and the descriptor is open.
+        match unsafe { libc::ioctl(file.as_raw_fd(), KVM_GET_API_VERSION as _, 0) } {
+            12 => Ok(()),
+            -1 => Err(host_error("no usable /dev/kvm")),
+            version => Err(format!("no usable /dev/kvm: its interface has version {version}")),
+        }
+    })
+}
+
+fn superuser() -> Need {
+    if net::is_superuser() { Ok(()) } else { Err("not run by the superuser".into()) }
+}

@@ -1,0 +1,141 @@
+//! A guest that breaks a rule of the hypercall interface is ended, with one line that names the hypercall, the
+//! address and where the guest was. What keeps the rules, however unusual, is served.
+
+mod common;
+
+use std::process::ExitCode;
+
+use common::{Output, kvm_test, run, unikernel};
+
+/// A broken rule, and what its report names beside the program counter. Memory ends at 0x400000.
+type Case = (&'static str, &'static [&'static str]);
+
+const BROKEN: [Case; 17] = [
+    ("badptr", &["PUTS", "0x401000"]),
+    ("straddle", &["PUTS", "0x3ffff8"]),
+    ("bad-buffer", &["PUTS", "0x400000"]),
+    ("straddle-buffer", &["PUTS", "9 bytes at 0x3ffff8"]),
+    ("huge-len", &["PUTS", "9223372036854775807 bytes"]),
+    ("overflow", &["PUTS", "0xfffffffffffffff8"]),
+    ("bad-cookie", &["HALT", "0x3ffff8"]),
+    ("zero-buffer", &["POLL", "at 0x0:"]),
+    ("low-buffer", &["POLL", "0x1000"]),
+    ("boot-buffer", &["POLL", "0x10000"]),
+    ("text-buffer", &["WALLTIME", "may not write"]),
+    ("number0", &["hypercall 0,"]),
+    ("number9", &["hypercall 9,"]),
+    ("number10", &["hypercall 10,"]),
+    ("number31", &["hypercall 31,"]),
+    ("width8", &["1-byte", WINDOW]),
+    ("width16", &["2-byte", WINDOW]),
+];
+
+/// Where PUTS is.
+const WINDOW: &str = if cfg!(target_arch = "x86_64") { "0x502" } else { "0x100000010" };
+
+#[cfg(target_arch = "x86_64")]
+const OF_THIS_ARCHITECTURE: [Case; 5] = [
+    ("read", &["read", "0x502"]),
+    ("read-string", &["read", "0x502"]),
+    ("port", &["0x80"]),
+    ("wait", &["HLT"]),
+    ("number4096", &["0x1500"]),
+];
+
+#[cfg(target_arch = "aarch64")]
+const OF_THIS_ARCHITECTURE: [Case; 9] = [
+    ("width64", &["8-byte", WINDOW]),
+    ("read", &["read", WINDOW]),
+    ("unaligned", &["0x100000014"]),
+    ("writeback", &[WINDOW]),
+    ("stp", &[WINDOW]),
+    ("ldp", &[WINDOW]),
+    ("atomic", &[WINDOW]),
+    ("far-window", &["0x120000000"]),
+    ("number4096", &["0x100008000"]),
+];
+
+fn main() -> ExitCode {
+    let cases = BROKEN.into_iter().chain(OF_THIS_ARCHITECTURE);
+    let mut tests: Vec<_> =
+        cases.map(|case| kvm_test(&format!("broken::{}", case.0), move || ends_with_a_report(case))).collect();
+    tests.extend([
+        kvm_test("memory_can_be_used_to_its_last_byte", memory_can_be_used_to_its_last_byte),
+        kvm_test("devices_that_do_not_exist_are_no_crime", devices_that_do_not_exist_are_no_crime),
+        kvm_test("thousands_of_calls_are_served", thousands_of_calls_are_served),
+    ]);
+    tests.extend(unusual());
+    common::main(tests)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn unusual() -> Vec<libtest_mimic::Trial> {
+    vec![kvm_test("string_output_is_served_or_reported", string_output_is_served_or_reported)]
+}
+
+#[cfg(target_arch = "aarch64")]
+fn unusual() -> Vec<libtest_mimic::Trial> {
+    vec![
+        kvm_test("waiting_for_an_interrupt_can_be_ended", waiting_for_an_interrupt_can_be_ended),
+        kvm_test("the_window_cannot_be_executed", the_window_cannot_be_executed),
+        kvm_test("cache_maintenance_of_the_window_is_harmless", cache_maintenance_of_the_window_is_harmless),
+    ]
+}
+
+fn hypercalls(arguments: &[&str]) -> Output {
+    run(&mut unikernel("hypercalls", &["--mem=4"], arguments))
+}
+
+fn ends_with_a_report((kind, words): Case) {
+    let output = hypercalls(&[kind]);
+    output.fails(words).complains("hypercalls.hvt: ").complains("pc 0x");
+    assert_eq!(output.stdout, format!("hypercalls: {kind}\n"), "the guest got further than its broken rule");
+}
+
+fn memory_can_be_used_to_its_last_byte() {
+    hypercalls(&["end-of-ram"]).exits(0).is_quiet().says("the end\n");
+}
+
+fn devices_that_do_not_exist_are_no_crime() {
+    let output = hypercalls(&["no-device"]);
+    output.exits(0).is_quiet();
+    let refused = "(Err(Invalid), Err(Invalid), Err(Invalid), Err(Invalid))";
+    assert_eq!(output.stdout.matches(refused).count(), 6, "{output:?}");
+}
+
+fn thousands_of_calls_are_served() {
+    hypercalls(&["ok-storm", "3000"]).exits(0).is_quiet();
+    let output = hypercalls(&["puts-flood", "300"]);
+    let expected: String = (0..300).map(|i| format!("flood {i}\n")).collect();
+    assert_eq!(output.exits(0).is_quiet().stdout, format!("hypercalls: puts-flood\n{expected}"));
+}
+
+/// `rep outsd` of two values: some hosts make two hypercalls of it, others one exit with both values.
+#[cfg(target_arch = "x86_64")]
+fn string_output_is_served_or_reported() {
+    let output = hypercalls(&["string"]);
+    match output.code() {
+        3 => assert_eq!(output.stdout.matches("this should not be printed").count(), 2, "{output:?}"),
+        _ => _ = output.fails(&["0x502", "pc 0x"]),
+    }
+}
+
+/// No interrupt ever comes: the guest sleeps until the operator ends it.
+#[cfg(target_arch = "aarch64")]
+fn waiting_for_an_interrupt_can_be_ended() {
+    let mut guest = common::Guest::start(&mut unikernel("hypercalls", &["--mem=4"], &["wait"]));
+    guest.wait_for("hypercalls: wait");
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).is_quiet();
+}
+
+#[cfg(target_arch = "aarch64")]
+fn the_window_cannot_be_executed() {
+    hypercalls(&["execute"]).exits(255).is_quiet().says("trap: instruction abort (not permitted)");
+}
+
+/// KVM passes over it without telling anybody.
+#[cfg(target_arch = "aarch64")]
+fn cache_maintenance_of_the_window_is_harmless() {
+    hypercalls(&["cache"]).exits(3).is_quiet().says("hypercalls: cache came back");
+}
