@@ -206,10 +206,11 @@ impl Nic {
 
     #[cold]
     fn receive_failed(&mut self, error: &io::Error) {
-        self.gone |= Cause::of(error) == Cause::Gone;
+        let cause = Cause::of(error);
+        self.gone |= cause == Cause::Gone;
         self.stats.receive_errors += 1;
         if self.stats.receive_errors == 1 {
-            log::warn!("{}: cannot receive: {error}; the guest sees no frames meanwhile", self.name);
+            log::warn!("{}: cannot receive: {}; the guest gets no frames", self.name, cause.words(error));
         }
     }
 

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 
 use tun_tap::{Iface, Mode};
 
-use super::interface::Request;
+use super::interface::{self, Request};
 use super::{DEFAULT_MTU, Error, Identity};
 
 /// An open way for frames.
@@ -105,7 +105,9 @@ fn check_flags(tap: &Request) -> Result<(), &'static str> {
     if !tap.has_flag(libc::IFF_TAP) {
         return Err("is a tun, which carries no Ethernet frames; make a tap (IFF_TAP)");
     }
-    if !tap.has_flag(libc::IFF_NO_PI) {
+    // TUNGETIFF says IFF_NO_PI for any tap without a filter (IFF_NOFILTER is the same bit); sysfs tells the truth.
+    let packet_info = interface::tun_flags(&tap.name()).is_some_and(|flags| flags & libc::IFF_NO_PI == 0);
+    if packet_info || !tap.has_flag(libc::IFF_NO_PI) {
         return Err("puts four bytes before every frame; attach it to its tap with IFF_NO_PI");
     }
     if tap.has_flag(libc::IFF_VNET_HDR) {

@@ -1,8 +1,10 @@
 //! Why a network device cannot be attached, in words an operator can act on.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
+
+use super::interface;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,8 @@ pub enum Error {
     },
     /// The interface is another user's.
     #[error(
-        "user {user} may not attach to interface '{name}', which belongs to {owner}; 'ip tuntap add {name} mode tap user {user}' makes one that it may"
+        "user {user} may not attach to interface '{name}', which belongs to {owner}; 'ip tuntap add NAME mode tap user \
+         {user}' makes one for it"
     )]
     Denied {
         /// The interface.
@@ -53,9 +56,7 @@ pub enum Error {
     #[error("/dev/net/tun is missing; 'modprobe tun' loads its driver (a container must be given the device)")]
     TunMissing,
     /// The driver's device is not for this user.
-    #[error(
-        "user {user} may not open /dev/net/tun; 'chmod 0666 /dev/net/tun' lets every user (each tap still has its owner)"
-    )]
+    #[error("user {user} may not open /dev/net/tun; 'chmod 0666 /dev/net/tun' lets everybody (taps still have owners)")]
     TunDenied {
         /// This process's user.
         user: u32,
@@ -118,8 +119,13 @@ impl Error {
             Some(libc::EACCES) => Error::TunDenied { user: user() },
             Some(libc::EPERM) => denied(name),
             Some(libc::EBUSY) => Error::Busy { name: name.into() },
-            _ => not_tap(name).unwrap_or_else(|| Error::Attach { name: name.into(), source }),
+            Some(libc::EINVAL) => not_tap(name).unwrap_or_else(|| Error::not_tap(name, "not a tap of one queue")),
+            _ => Error::Attach { name: name.into(), source },
         }
+    }
+
+    fn not_tap(name: &str, kind: &'static str) -> Error {
+        Error::NotTap { name: name.into(), kind, user: user() }
     }
 }
 
@@ -129,26 +135,15 @@ fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// What the host says about an interface, where it does.
-fn attribute(name: &str, attribute: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/sys/class/net/{name}/{attribute}")).ok()?;
-    Some(text.trim_end().to_owned())
-}
-
-/// The error for an interface that is no tap, or not one of a single queue.
+/// The error for an interface that is no tap of one queue, where the host tells what it is.
 fn not_tap(name: &str) -> Option<Error> {
-    let flags = attribute(name, "tun_flags").and_then(|text| i32::from_str_radix(text.strip_prefix("0x")?, 16).ok());
-    let kind = match flags {
+    let kind = match interface::tun_flags(name) {
         Some(flags) if flags & libc::IFF_TUN != 0 => "a tun, which carries no Ethernet frames",
-        Some(flags) if flags & libc::IFF_MULTI_QUEUE != 0 => "a tap with several queues",
+        Some(flags) if flags & libc::IFF_MULTI_QUEUE != 0 => "a tap of several queues",
         Some(_) => return None,
-        // Without a word about the interface at all, the host's own error is the better one.
-        None => match attribute(name, "ifindex").and(fs::metadata(format!("/sys/class/net/{name}/macvtap")).ok()) {
-            Some(_) => "a macvtap",
-            None => attribute(name, "ifindex").map(|_| "not a tap")?,
-        },
+        None => interface::attribute(name, "ifindex").map(|_| "not a tap")?,
     };
-    Some(Error::NotTap { name: name.into(), kind, user: user() })
+    Some(Error::not_tap(name, kind))
 }
 
 /// The error for "not permitted", which both /dev/net/tun and an interface say.
@@ -157,7 +152,7 @@ fn denied(name: &str) -> Error {
         return Error::TunDenied { user: user() };
     }
     // The host shows −1 for none.
-    let known = |what| attribute(name, what).filter(|id| id != "-1");
+    let known = |what| interface::attribute(name, what).filter(|id| id != "-1");
     let owner = match (known("owner"), known("group")) {
         (Some(user), Some(group)) => format!("user {user} in group {group}"),
         (Some(user), None) => format!("user {user}"),

@@ -1,7 +1,9 @@
-//! What the kernel says about a network interface, by `ioctl(2)`; netdevice(7).
+//! What the kernel says about a network interface: by `ioctl(2)`, see netdevice(7), and in sysfs.
 
+use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixDatagram;
 
 /// Bytes of an interface's name with its final NUL.
 const NAME_SIZE: usize = libc::IFNAMSIZ;
@@ -53,4 +55,19 @@ impl Request {
     pub fn number(&self) -> i32 {
         i32::from_ne_bytes([self.value[0], self.value[1], self.value[2], self.value[3]])
     }
+}
+
+/// A file of sysfs about an interface. None where sysfs is not there, or shows another network namespace, which may
+/// have an interface of the same name.
+pub(super) fn attribute(name: &str, attribute: &str) -> Option<String> {
+    let read = |attribute| fs::read_to_string(format!("/sys/class/net/{name}/{attribute}")).ok();
+    let shown: i32 = read("ifindex")?.trim_end().parse().ok()?;
+    let socket = UnixDatagram::unbound().ok()?;
+    let index = Request::about(name).ask(socket.as_fd(), libc::SIOCGIFINDEX as libc::Ioctl).ok()?.number();
+    if shown == index { Some(read(attribute)?.trim_end().to_owned()) } else { None }
+}
+
+/// The flags (`IFF_TAP` and its like) of a tun or tap interface, where sysfs tells.
+pub(super) fn tun_flags(name: &str) -> Option<libc::c_int> {
+    libc::c_int::from_str_radix(attribute(name, "tun_flags")?.strip_prefix("0x")?, 16).ok()
 }
