@@ -14,8 +14,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub use vm_memory::GuestAddress;
 
+#[cfg(test)]
+mod tests;
+
 /// Size of a page in the guest's own tables, whatever the host's page size.
 pub const PAGE_SIZE: u64 = 4096;
+
+/// Size of a huge page of hosts with 4 KiB pages, and of the blocks in the guest's own tables.
+const HUGE_PAGE_SIZE: usize = 2 << 20;
 
 /// Why guest memory could not be had or used.
 #[derive(Debug, thiserror::Error)]
@@ -73,16 +79,24 @@ pub struct Mapping {
 /// The guest's RAM.
 #[derive(Debug)]
 pub struct GuestMemory {
+    /// Host memory: the guest's RAM, and before it what aligns it.
     region: MmapRegion,
+    /// Where in `region` the guest's RAM begins.
+    start: usize,
+    /// Bytes of RAM.
+    size: u64,
     /// What the guest may not write, sorted, neighbours merged: with ordinary images a single range.
     read_only: Vec<Range<u64>>,
 }
 
 impl GuestMemory {
     /// Reserves `size` bytes, all zero, all writable. Host memory is taken when it is first touched.
+    ///
+    /// The guest's huge pages are to be the host's too, for which both must be aligned alike.
     pub fn new(size: u64) -> Result<GuestMemory, Error> {
         let reserve_error = |source| Error::Reserve { size, source };
-        let length = usize::try_from(size).map_err(|_| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let length = usize::try_from(size).ok().and_then(|size| size.checked_add(HUGE_PAGE_SIZE));
+        let length = length.ok_or_else(|| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
         let region = MmapRegion::build(
             None,
             length,
@@ -93,17 +107,32 @@ impl GuestMemory {
             vm_memory::mmap::MmapRegionError::Mmap(source) => reserve_error(source),
             other => reserve_error(io::Error::other(other)),
         })?;
-        Ok(GuestMemory { region, read_only: Vec::new() })
+        let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE);
+        let memory = GuestMemory { region, start, size, read_only: Vec::new() };
+        memory.keep_small(0);
+        memory.keep_small((size as usize).saturating_sub(HUGE_PAGE_SIZE));
+        Ok(memory)
+    }
+
+    /// Keeps the host from using a huge page for the 2 MiB at `offset`: it would have to be zeroed whole at every
+    /// start, for the few pages that a small unikernel touches there. At the bottom lie tables and text, which the
+    /// guest maps by small pages anyway; at the top lies its stack. Where the kernel has no huge pages, this fails,
+    /// and may.
+    fn keep_small(&self, offset: usize) {
+        let address = self.host_address() as usize + offset;
+        let length = HUGE_PAGE_SIZE.min(self.size as usize);
+        // SAFETY: the range lies within our own fresh mapping, and the advice changes nothing in it.
+        unsafe { libc::madvise(address as *mut libc::c_void, length, libc::MADV_NOHUGEPAGE) };
     }
 
     /// Size in bytes.
     pub fn size(&self) -> u64 {
-        self.region.size() as u64
+        self.size
     }
 
-    /// Where the region lies in the tender, for the hypervisor to map.
+    /// Where the guest's RAM lies in the tender, for the hypervisor to map.
     pub fn host_address(&self) -> u64 {
-        self.region.as_ptr() as u64
+        self.region.as_ptr() as u64 + self.start as u64
     }
 
     /// Refuses, from now on, to write for the guest where `map` lets it not write itself. `map` is in ascending
@@ -119,11 +148,12 @@ impl GuestMemory {
     }
 
     fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, Error> {
-        let out_of_range = Error::OutOfRange { addr, len, size: self.size() };
-        let (Ok(offset), Ok(count)) = (usize::try_from(addr), usize::try_from(len)) else {
+        let out_of_range = Error::OutOfRange { addr, len, size: self.size };
+        if addr.checked_add(len).is_none_or(|end| end > self.size) {
             return Err(out_of_range);
-        };
-        self.region.get_slice(offset, count).map_err(|_| out_of_range)
+        }
+        // No larger than `size`, which is a part of what was mapped.
+        self.region.get_slice(self.start + addr as usize, len as usize).map_err(|_| out_of_range)
     }
 
     /// The `len` bytes at `addr`, for the host to read. A range that ends exactly at the end of memory is fine.
