@@ -154,7 +154,7 @@ impl Disk {
     /// # Errors
     /// [`Error::Sync`], with the host's reason: something written may be lost.
     pub fn sync(&self) -> Result<(), Error> {
-        self.file.sync_data().map_err(|source| Error::Sync { path: self.path.clone(), source })
+        self.file.sync_data().map_err(|error| Error::Sync { path: self.path.clone(), error })
     }
 
     /// Whether a request is within the disk. No alignment is asked for: guests see to that themselves.

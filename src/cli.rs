@@ -86,7 +86,7 @@ pub struct NetOption {
 /// What was said about one block device: `--block` (or `--disk`) and `--block-sector-size`. Section 9.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockOption {
-    /// The device's name in the manifest; none with the short forms, as for [`NetOption::name`].
+    /// The device's name in the manifest; none with the short forms, as for network devices.
     pub name: Option<String>,
     /// Image file or block device behind it.
     pub path: Option<PathBuf>,

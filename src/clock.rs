@@ -1,7 +1,7 @@
 //! Time: the wall clock that a guest asks for, and how long POLL may sleep on ARM64 lest the guest's own clock slip.
 //!
-//! Every existing ARM64 guest turns cycles into nanoseconds in 64 bits only. When it looks at its counter too rarely, the
-//! product overflows and its clock falls behind for good, so the tender wakes it in time. Section A5.
+//! Every existing ARM64 guest turns cycles into nanoseconds in 64 bits only. When it looks at its counter too rarely,
+//! the product overflows and its clock falls behind for good, so the tender wakes it in time. Section A5.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -67,7 +67,7 @@ pub struct Stats {
     pub dropped_invalid: u64,
     /// Sent by the guest, dropped: the host's queue is full.
     pub dropped_full: u64,
-    /// Sent by the guest, dropped: the interface is down.
+    /// Sent by the guest, dropped: the interface is down, or nobody is at its other end for now.
     pub dropped_down: u64,
     /// Sent by the guest, dropped: the interface, or the other end of the socket, is gone.
     pub dropped_gone: u64,
@@ -261,11 +261,11 @@ impl Cause {
         match error.raw_os_error() {
             Some(libc::EINVAL | libc::EMSGSIZE) => Cause::Invalid,
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Cause::Full,
-            // A tap that is down answers EIO.
-            Some(libc::EIO | libc::ENETDOWN) => Cause::Down,
+            // A tap that is down answers EIO; ECONNREFUSED is a socket that nobody listens to, for now.
+            Some(libc::EIO | libc::ENETDOWN | libc::ECONNREFUSED) => Cause::Down,
             // EBADFD is a tap that was deleted, the others are sockets whose other end has closed.
             Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::EPIPE) => Cause::Gone,
-            Some(libc::ECONNRESET | libc::ECONNREFUSED | libc::ENOTCONN) => Cause::Gone,
+            Some(libc::ECONNRESET | libc::ENOTCONN) => Cause::Gone,
             _ => Cause::Other,
         }
     }
@@ -274,7 +274,7 @@ impl Cause {
         match self {
             Cause::Invalid => "the host calls the frame malformed or too long".into(),
             Cause::Full => "the host's queue is full".into(),
-            Cause::Down => "the interface is down".into(),
+            Cause::Down => "the interface is down, or nobody is at its other end".into(),
             Cause::Gone => "the other end is gone".into(),
             Cause::Other => error.to_string(),
         }

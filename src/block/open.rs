@@ -122,28 +122,28 @@ pub enum Error {
         sector_size: u16,
     },
     /// Opening failed otherwise.
-    #[error("cannot open '{path}' for reading and writing")]
+    #[error("cannot open '{path}' for reading and writing: {error}")]
     Open {
         /// The file.
         path: PathBuf,
         /// The host's reason.
-        source: io::Error,
+        error: io::Error,
     },
     /// The host does not tell the size.
-    #[error("cannot find out the size of '{path}'")]
+    #[error("cannot find out the size of '{path}': {error}")]
     Size {
         /// The file.
         path: PathBuf,
         /// The host's reason.
-        source: io::Error,
+        error: io::Error,
     },
     /// Writing what was written to the disk failed.
-    #[error("cannot bring all of '{path}' to its disk; what the guest wrote last may be lost")]
+    #[error("cannot bring all of '{path}' to its disk: {error}; what the guest wrote last may be lost")]
     Sync {
         /// The file.
         path: PathBuf,
         /// The host's reason.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -178,9 +178,9 @@ fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
 }
 
 /// Why the host does not open `path`, from what it says.
-fn refusal(path: &Path, source: io::Error) -> Error {
+fn refusal(path: &Path, error: io::Error) -> Error {
     let path = path.to_owned();
-    match source.raw_os_error() {
+    match error.raw_os_error() {
         Some(libc::ENOENT) => Error::Missing { path },
         Some(libc::EACCES) => denied(path),
         Some(libc::EROFS) => Error::ReadOnly { path },
@@ -189,7 +189,7 @@ fn refusal(path: &Path, source: io::Error) -> Error {
             Error::InUseBySomebody { path } => Error::Mounted { path },
             in_use => in_use,
         },
-        _ => Error::Open { path, source },
+        _ => Error::Open { path, error },
     }
 }
 
@@ -251,7 +251,7 @@ pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16) -> Result
         return Err(Error::SectorSize { sector_size });
     }
     // A disk's own record says 0; its end tells.
-    let size = file.seek(SeekFrom::End(0)).map_err(|source| Error::Size { path: path.into(), source })?;
+    let size = file.seek(SeekFrom::End(0)).map_err(|error| Error::Size { path: path.into(), error })?;
     let path = path.to_owned();
     let cure = size.next_multiple_of(sector_size.into());
     let is_file = || file.metadata().is_ok_and(|metadata| metadata.is_file());

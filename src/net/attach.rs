@@ -24,7 +24,11 @@ pub(super) struct Link {
 
 /// Attaches to the tap called `name`, which must exist and be up.
 pub(super) fn open(name: &str) -> Result<Link, Error> {
-    let query_error = |source| Error::Query { name: name.into(), source };
+    if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
+        // The kernel would cut it, and find another.
+        return Err(Error::missing(name));
+    }
+    let query_error = |error| Error::Query { name: name.into(), error };
     let socket = UnixDatagram::unbound().map_err(query_error)?;
     match Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl) {
         Ok(flags) if flags.has_flag(libc::IFF_UP) => {}
@@ -36,7 +40,7 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
     let tap = Iface::without_packet_info(name, Mode::Tap).map_err(|error| Error::refused(name, error))?;
     // SAFETY: the descriptor is open and, from here on, nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
-    do_not_wait(fd.as_fd()).map_err(|source| Error::Attach { name: name.into(), source })?;
+    do_not_wait(fd.as_fd()).map_err(|error| Error::Attach { name: name.into(), error })?;
     Ok(tap_link(fd, name.into(), mtu))
 }
 
@@ -44,7 +48,7 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
 pub(super) fn adopt(fd: RawFd) -> Result<Link, Error> {
     let given = inherited(fd)?;
     let refuse = |rule| Error::Descriptor { fd, rule };
-    let set_up_error = |source| Error::SetUp { fd, source };
+    let set_up_error = |error| Error::SetUp { fd, error };
     let link = match Request::about("").ask(given, libc::TUNGETIFF) {
         Ok(tap) => {
             check_flags(&tap).map_err(refuse)?;
@@ -72,7 +76,7 @@ pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     // SAFETY: the array has room for as many bytes as are asked for.
     let count = unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) };
     if usize::try_from(count) != Ok(mac.len()) {
-        return Err(Error::Random { source: io::Error::last_os_error() });
+        return Err(Error::Random { error: io::Error::last_os_error() });
     }
     mac[0] = mac[0] & 0xfe | 2;
     Ok(mac)

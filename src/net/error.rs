@@ -62,20 +62,20 @@ pub enum Error {
         user: u32,
     },
     /// Attaching failed otherwise.
-    #[error("cannot attach to interface '{name}'")]
+    #[error("cannot attach to interface '{name}': {error}")]
     Attach {
         /// The interface.
         name: String,
         /// The host's reason.
-        source: io::Error,
+        error: io::Error,
     },
     /// The host does not tell about the interface.
-    #[error("cannot ask the host about interface '{name}'")]
+    #[error("cannot ask the host about interface '{name}': {error}")]
     Query {
         /// The interface.
         name: String,
         /// The host's reason.
-        source: io::Error,
+        error: io::Error,
     },
     /// The descriptor cannot be used.
     #[error("file descriptor {fd} {rule}")]
@@ -86,18 +86,18 @@ pub enum Error {
         rule: &'static str,
     },
     /// The descriptor cannot be set up.
-    #[error("cannot set up file descriptor {fd}")]
+    #[error("cannot set up file descriptor {fd}: {error}")]
     SetUp {
         /// Its number.
         fd: RawFd,
         /// The host's reason.
-        source: io::Error,
+        error: io::Error,
     },
     /// The host gives no random bytes.
-    #[error("cannot choose a random MAC address; --net-mac gives one")]
+    #[error("cannot choose a random MAC address: {error}; --net-mac gives one")]
     Random {
         /// The host's reason.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -113,14 +113,14 @@ impl Error {
     }
 
     /// The host refused to attach to the interface `name`, which exists.
-    pub(super) fn refused(name: &str, source: io::Error) -> Error {
-        match source.raw_os_error() {
+    pub(super) fn refused(name: &str, error: io::Error) -> Error {
+        match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::TunMissing,
             Some(libc::EACCES) => Error::TunDenied { user: user() },
             Some(libc::EPERM) => denied(name),
             Some(libc::EBUSY) => Error::Busy { name: name.into() },
             Some(libc::EINVAL) => not_tap(name).unwrap_or_else(|| Error::not_tap(name, "not a tap of one queue")),
-            _ => Error::Attach { name: name.into(), source },
+            _ => Error::Attach { name: name.into(), error },
         }
     }
 
