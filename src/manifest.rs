@@ -6,6 +6,9 @@ use guest_abi::manifest::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 /// A rule of the manifest that a file breaks.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
@@ -142,7 +145,8 @@ fn declared(index: usize, entry: &Entry) -> Result<Option<Device>, Error> {
     if entry.attached != 0 {
         return Err(Error::Attached(index));
     }
-    let name = String::from_utf8_lossy(&entry.name[..end]).into_owned();
+    // Escaped, as it goes into messages: nothing in a file writes to the operator's terminal.
+    let name = String::from_utf8_lossy(&entry.name[..end]).escape_debug().to_string();
     let kind = match entry.kind {
         RESERVED_FIRST.. => return Ok(None),
         BLOCK_BASIC => Kind::Block,
