@@ -65,8 +65,15 @@ pub(super) fn describe(start: &[u8]) -> &'static str {
     if let Some((_, name)) = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)) {
         return name;
     }
-    if start.iter().all(|&byte| byte == b'\n' || byte == b'\t' || (b' '..=b'~').contains(&byte)) {
-        return "a text file";
-    }
-    "of an unknown kind"
+    if is_text(start) { "a text file" } else { "of an unknown kind" }
+}
+
+/// Whether this is the start of a text, which may end in the middle of a character.
+fn is_text(start: &[u8]) -> bool {
+    let whole = match std::str::from_utf8(start) {
+        Err(error) if error.error_len().is_some() => return false,
+        Err(error) => error.valid_up_to(),
+        Ok(text) => text.len(),
+    };
+    start[..whole].iter().all(|byte| !byte.is_ascii_control() || b"\t\n\r".contains(byte))
 }

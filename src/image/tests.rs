@@ -1,1 +1,32 @@
+//! One test a rule. Every file here is made by [`elf::Elf`], which starts from a good one.
 
+use super::*;
+
+mod elf;
+mod header;
+mod notes;
+mod properties;
+mod segments;
+mod sources;
+
+use elf::{ABI, BSS, DATA, Elf, Program, RODATA, TDATA, TEXT};
+
+/// What is said of a good file with `change` made to it.
+fn parse(change: impl FnOnce(&mut Elf)) -> Result<Image, Error> {
+    let mut elf = Elf::hvt();
+    change(&mut elf);
+    Image::parse(elf.build().as_slice())
+}
+
+fn accepted(change: impl FnOnce(&mut Elf)) -> Image {
+    parse(change).expect("a good image")
+}
+
+fn refused(change: impl FnOnce(&mut Elf)) -> Error {
+    parse(change).expect_err("a broken image")
+}
+
+/// All that an image says, to be compared.
+fn summary(image: &Image) -> String {
+    format!("{image:?}")
+}

@@ -1,0 +1,127 @@
+//! What holds for every file, however broken.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+/// What the rest of the tender takes for granted of an image.
+fn check(image: &Image, file_size: u64) {
+    let mut end = IMAGE_BASE;
+    for segment in &image.segments {
+        assert!(segment.pages.start >= end && segment.pages.end > segment.pages.start, "{segment:x?}");
+        assert!(segment.pages.start % PAGE_SIZE == 0 && segment.pages.end % PAGE_SIZE == 0, "{segment:x?}");
+        assert!(segment.pages.start <= segment.memory.start && segment.memory.end <= segment.pages.end, "{segment:x?}");
+        assert!(segment.file.end - segment.file.start <= segment.memory.end - segment.memory.start, "{segment:x?}");
+        assert!(segment.file.is_empty() || segment.file.end <= file_size, "{segment:x?}");
+        end = segment.pages.end;
+    }
+    assert!(!image.segments.is_empty());
+    assert_eq!(image.end(), end);
+    assert!(end <= MAX_MEMORY);
+    assert!(image.least_memory() > end && image.least_memory() % MEMORY_GRANULE == 0);
+    assert!(image.manifest.devices().iter().all(|device| (1..64).contains(&device.handle)));
+    for size in [image.least_memory(), MAX_MEMORY] {
+        check_mappings(image, size.min(MAX_MEMORY));
+    }
+}
+
+/// Every page from the base to `size` has one access, and those of a segment have that segment's.
+fn check_mappings(image: &Image, size: u64) {
+    let mut next = IMAGE_BASE;
+    for mapping in image.mappings(size) {
+        assert_eq!(mapping.range.start, next, "a gap");
+        assert!(mapping.range.end > next && mapping.range.end % PAGE_SIZE == 0);
+        let owner = image.segments.iter().find(|segment| segment.pages.contains(&next));
+        assert_eq!(mapping.access, owner.map_or(Access::ReadWrite, |segment| segment.access));
+        let entered = mapping.range.contains(&image.entry);
+        assert!(!entered || mapping.access == Access::ReadExecute, "the entry is in {mapping:x?}");
+        next = mapping.range.end;
+    }
+    assert_eq!(next, size);
+}
+
+/// Where to change a file: two thirds of the places are in the headers or the notes, where it matters most.
+fn place(index: Index, file: &[u8]) -> usize {
+    match index.index(3) {
+        0 => index.index(64 + 11 * 56),
+        1 => 0x2000 + index.index(0x200),
+        _ => index.index(file.len()),
+    }
+}
+
+/// A value as a field may have it: near a limit more often than not.
+fn word() -> impl Strategy<Value = u64> {
+    let limits = [0, 1, 0xfff, 0x1000, 0x10_0000, 0x10_7000, 0x20_0000, 1 << 32, 1 << 63, u64::MAX];
+    let near =
+        (proptest::sample::select(limits.to_vec()), -3i64..4).prop_map(|(limit, by)| limit.wrapping_add_signed(by));
+    prop_oneof![near.clone(), near, any::<u64>(), 0u64..0x20_0000]
+}
+
+fn program() -> impl Strategy<Value = Program> {
+    let kind = prop_oneof![4 => Just(elf::PT_LOAD), 1 => Just(elf::PT_NOTE), 1 => any::<u32>()];
+    // Addresses and sizes that fit each other more often than chance would have it.
+    let address = prop_oneof![2 => (0x100u64..0x120).prop_map(|page| page * PAGE_SIZE), 1 => word()];
+    let size = prop_oneof![2 => 0u64..0x3000, 1 => word()];
+    let align = prop_oneof![3 => Just(0x1000u64), 1 => (0u32..64).prop_map(|shift| 1 << shift), 1 => word()];
+    (kind, 0u32..8, size.clone(), address, size.clone(), size, align).prop_map(
+        |(kind, flags, offset, vaddr, filesz, memsz, align)| {
+            let filesz = filesz.min(memsz.saturating_add(1));
+            Program { kind, flags, offset, vaddr, filesz, memsz, align, content: Vec::new() }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_bytes_make_an_error_or_an_image_that_keeps_the_rules(
+        changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..12),
+        size in any::<Index>(),
+        cut in proptest::bool::weighted(0.1),
+    ) {
+        let mut file = Elf::hvt().build();
+        for (index, byte) in changes {
+            let place = place(index, &file);
+            file[place] = byte;
+        }
+        if cut {
+            file.truncate(size.index(file.len()));
+        }
+        if let Ok(image) = Image::parse(file.as_slice()) {
+            check(&image, file.len() as u64);
+        }
+    }
+
+    #[test]
+    fn any_program_headers_make_an_error_or_an_image_that_keeps_the_rules(
+        mut programs in proptest::collection::vec(program(), 1..6),
+        sorted: bool,
+        entry in prop_oneof![3 => 0x10_0000u64..0x12_0000, 1 => word()],
+    ) {
+        if sorted {
+            programs.sort_by_key(|program| program.vaddr);
+        }
+        let mut elf = Elf { entry, ..Elf::hvt() };
+        elf.programs.splice(TEXT..=BSS, programs);
+        let file = elf.build();
+        if let Ok(image) = Image::parse(file.as_slice()) {
+            check(&image, file.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_file_of_nothing_but_noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400), elf: bool) {
+        let mut file = noise;
+        if elf && file.len() >= 6 {
+            file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        }
+        prop_assert!(Image::parse(file.as_slice()).is_err());
+    }
+}
+
+#[test]
+fn the_good_image_keeps_the_rules() {
+    check(&accepted(|_| {}), u64::MAX);
+}
