@@ -165,7 +165,7 @@ impl GuestMemory {
     pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, Error> {
         let slice = self.slice(addr.0, len)?;
         let end = addr.0 + len;
-        if self.read_only.iter().any(|range| addr.0 < range.end && range.start < end) {
+        if self.read_only.iter().any(|range| addr.0.max(range.start) < end.min(range.end)) {
             return Err(Error::ReadOnly { addr: addr.0, len });
         }
         Ok(GuestBuffer(slice))
