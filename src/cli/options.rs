@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
+use super::words::shown;
 use super::{Error, Verbosity};
 
 /// An option with a value.
@@ -166,8 +167,9 @@ fn refusal(error: &clap::Error) -> Error {
         Some(ContextValue::String(word)) => {
             word.split(['=', ' ']).next().unwrap_or_default().trim_end_matches("...").to_owned()
         }
-        _ => String::new(),
+        _ => "",
     };
+    let option = shown(option.as_bytes());
     match error.kind() {
         ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::Unknown { option },
         ErrorKind::TooManyValues => Error::UnexpectedValue { option },

@@ -218,6 +218,13 @@ fn usage_errors_are_one_line_that_names_the_word() {
 }
 
 #[test]
+fn no_word_makes_a_second_line() {
+    assert_eq!(error(&["--fo\no"]), "unknown option '--fo\\no'; 'tender --help' lists them");
+    assert!(error(&["--mem=6\n4\x1b[2J"]).starts_with("--mem=6\\n4\\u{1b}[2J: not an amount"));
+    assert!(error(&["--net:a\r=x"]).starts_with("'a\\r' in '--net:a\\r' cannot be"));
+}
+
+#[test]
 fn a_missing_unikernel_is_explained() {
     for words in [&[][..], &["--"], &["-v"], &["--mem", "64"], &[""]] {
         assert!(command(words).unwrap_err().to_string().starts_with("no unikernel given; usage: tender [OPTIONS]"));

@@ -1,11 +1,13 @@
 //! The values of options: from words to numbers, addresses and names.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::Memory;
 use super::error::{Error, Rule};
 use super::options::Given;
+use super::words::shown;
 use crate::net::NetSource;
 
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
@@ -15,7 +17,7 @@ const INTERFACE_MAX: usize = 15;
 const UNITS: [(&str, u32); 7] = [("", 20), ("k", 10), ("m", 20), ("g", 30), ("kib", 10), ("mib", 20), ("gib", 30)];
 
 fn refuse(given: &Given, rule: Rule) -> Error {
-    Error::Value { option: given.option.clone(), value: given.value.to_string_lossy().into_owned(), rule }
+    Error::Value { option: given.option.clone(), value: shown(given.value.as_bytes()), rule }
 }
 
 /// The value as text; what is no UTF-8 breaks `rule`.

@@ -80,7 +80,7 @@ fn next_value(
 ) -> Result<Vec<u8>, Error> {
     match words.next() {
         Some(word) if !is_option(&word) => Ok(word.into_vec()),
-        _ => Err(Error::NoValue { option: lossy(option), value }),
+        _ => Err(Error::NoValue { option: shown(option), value }),
     }
 }
 
@@ -88,9 +88,14 @@ fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
     if (1..=NAME_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_alphanumeric) {
         return Ok(());
     }
-    Err(Error::Name { option: lossy(option), name: lossy(name) })
+    Err(Error::Name { option: shown(option), name: shown(name) })
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+/// A word for a message of one line: nothing in it can start another, or speak to the terminal.
+pub(super) fn shown(bytes: &[u8]) -> String {
+    let mut shown = String::new();
+    for c in String::from_utf8_lossy(bytes).chars() {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
 }
