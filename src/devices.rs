@@ -164,7 +164,7 @@ impl Devices {
             if let Slot::Block(disk) = slot
                 && let Err(error) = disk.sync()
             {
-                log::warn!("{error}");
+                log::warn!("{}", error::with_cause(&error));
             }
         }
     }

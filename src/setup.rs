@@ -2,9 +2,10 @@
 //! touching the host comes first, the host's devices next, KVM last.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use guest_abi::boot::{BOOT_INFO_ADDRESS, BootInfo, CMDLINE_SIZE, IMAGE_BASE};
@@ -52,9 +53,21 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
 
 fn open(path: &Path) -> Result<File, Error> {
     let unreadable = |source| Error::Open { source };
-    let file = File::open(path).map_err(unreadable)?;
-    let kind = file.metadata().map_err(unreadable)?.file_type();
-    if kind.is_file() { Ok(file) } else { Err(Error::NotAFile(if kind.is_dir() { "directory" } else { "device" })) }
+    check_kind(std::fs::metadata(path).map_err(unreadable)?.file_type())?;
+    // Should it have become a pipe meanwhile, to open it must not wait for a writer.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
+    check_kind(file.metadata().map_err(unreadable)?.file_type())?;
+    Ok(file)
+}
+
+fn check_kind(kind: FileType) -> Result<(), Error> {
+    Err(Error::NotAFile(match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "directory",
+        kind if kind.is_fifo() => "pipe",
+        kind if kind.is_socket() => "socket",
+        _ => "device",
+    }))
 }
 
 fn check_machine(image: &Image) -> Result<(), Error> {

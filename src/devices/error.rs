@@ -19,10 +19,15 @@ pub enum Error {
     NotAttached(Device),
     #[error("device '{name}' shares its interface with another device; each needs its own")]
     Shared { name: String },
-    #[error("device '{name}': {error}")]
+    #[error("device '{name}': {}", with_cause(error))]
     Net { name: String, error: net::Error },
-    #[error("device '{name}': {error}")]
+    #[error("device '{name}': {}", with_cause(error))]
     Block { name: String, error: block::Error },
+}
+
+/// An error together with the host's reason for it, where it has one.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn cure(device: &Device) -> String {
