@@ -112,7 +112,7 @@ fn output_nobody_takes_costs_the_guest_nothing() {
     output.exits(3).complains("console");
     assert_eq!(output.stderr.lines().count(), 1, "one warning, however many lines: {output:?}");
 
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = common::pipe();
     drop(reader);
     Guest::spawn(unikernel("hello", &["--mem=2"], &["exit=4"]).stdout(writer)).end().exits(4);
 }

@@ -67,7 +67,9 @@ impl Output {
         self.exits(1);
         let one_line = self.stderr.ends_with('\n') && self.stderr.lines().count() == 1;
         assert!(one_line && self.stderr.starts_with("tender: "), "not one line of the tender's: {self:#?}");
-        words.iter().for_each(|word| _ = self.complains(word));
+        for word in words {
+            self.complains(word);
+        }
         self
     }
 

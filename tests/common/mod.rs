@@ -68,3 +68,13 @@ pub fn text(path: &Path) -> &str {
 pub fn host_error(what: &str) -> String {
     format!("{what}: {}", std::io::Error::last_os_error())
 }
+
+/// A pipe: where to read from and where to write to. Neither end is inherited.
+pub fn pipe() -> (std::fs::File, std::fs::File) {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
+    unsafe {
+        assert!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0, "{}", host_error("pipe"));
+        ends.map(|end| std::os::fd::FromRawFd::from_raw_fd(end)).into()
+    }
+}

@@ -1,0 +1,155 @@
+//! What bad input gets: one line on stderr that names what is wrong, status 1, and no guest that ran.
+
+mod common;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use common::{fixture, kvm_test, run, tender, test, text, unikernel};
+
+fn main() -> ExitCode {
+    let mut tests: Vec<_> = REFUSED
+        .into_iter()
+        .map(|(words, complaint)| test(&format!("refused::{}", words.join(" ")), move || is_refused(words, complaint)))
+        .collect();
+    tests.extend([
+        test("help_and_version_are_no_errors", help_and_version_are_no_errors),
+        test("words_that_are_no_text_are_refused", words_that_are_no_text_are_refused),
+        test("a_command_line_has_its_limit", a_command_line_has_its_limit),
+        test("every_declared_device_must_be_attached", every_declared_device_must_be_attached),
+        test("only_declared_devices_can_be_attached", only_declared_devices_can_be_attached),
+        test("short_forms_mean_the_only_device", short_forms_mean_the_only_device),
+        test("a_refusal_changes_nothing", a_refusal_changes_nothing),
+        kvm_test("rust_log_decides_what_is_said", rust_log_decides_what_is_said),
+    ]);
+    common::main(tests)
+}
+
+/// Words before a unikernel that are refused whatever it is, and what the complaint names.
+const REFUSED: [(&[&str], &[&str]); 45] = [
+    (&[], &["no unikernel", "--help"]),
+    (&["--"], &["no unikernel"]),
+    (&["--mem=64"], &["no unikernel"]),
+    (&[""], &["no unikernel"]),
+    (&["--frobnicate", "x.hvt"], &["--frobnicate", "--help"]),
+    (&["--memory=64", "x.hvt"], &["--memory"]),
+    (&["-x", "x.hvt"], &["-x"]),
+    (&["--mem:a=64", "x.hvt"], &["--mem:a"]),
+    (&["--disk:a=/x", "x.hvt"], &["--disk:a"]),
+    (&["--help=yes", "x.hvt"], &["--help"]),
+    (&["--mem", "--", "x.hvt"], &["--mem", "value"]),
+    (&["--net"], &["--net", "value"]),
+    (&["--mem=", "x.hvt"], &["--mem", "64M"]),
+    (&["--mem=lots", "x.hvt"], &["--mem=lots"]),
+    (&["--mem=64MB", "x.hvt"], &["--mem=64MB"]),
+    (&["--mem=-64", "x.hvt"], &["--mem=-64"]),
+    (&["--mem=6.4", "x.hvt"], &["--mem=6.4"]),
+    (&["--mem=0", "x.hvt"], &["--mem=0", "2 MiB"]),
+    (&["--mem=1", "x.hvt"], &["--mem=1", "2 MiB"]),
+    (&["--mem=2047K", "x.hvt"], &["--mem=2047K", "2 MiB"]),
+    (&["--mem=4097", "x.hvt"], &["--mem=4097", "4 GiB"]),
+    (&["--mem=5G", "x.hvt"], &["--mem=5G", "4 GiB"]),
+    (&["--mem=99999999999999999999G", "x.hvt"], &["4 GiB"]),
+    (&["--mem=64", "--mem=64", "x.hvt"], &["--mem", "twice"]),
+    (&["--net=a", "--net=b", "x.hvt"], &["--net", "twice"]),
+    (&["--net:a=x", "--net:a=y", "x.hvt"], &["--net:a", "twice"]),
+    (&["--net:a=t0", "--net:b=t0", "x.hvt"], &["--net:b=t0", "t0"]),
+    (&["--net:a=@7", "--net:b=@7", "x.hvt"], &["--net:b=@7"]),
+    (&["--block=/a", "--disk=/b", "x.hvt"], &["--block", "--disk"]),
+    (&["--block:a=/a", "--block:a=/b", "x.hvt"], &["--block:a", "twice"]),
+    (&["--net:=tap0", "x.hvt"], &["--net:"]),
+    (&["--net:a-b=tap0", "x.hvt"], &["a-b"]),
+    (&["--net=", "x.hvt"], &["--net="]),
+    (&["--net=a-name-far-too-long", "x.hvt"], &["a-name-far-too-long", "15"]),
+    (&["--net=@", "x.hvt"], &["--net=@"]),
+    (&["--net=@x", "x.hvt"], &["--net=@x"]),
+    (&["--net-mac=02:00:00:00:00", "x.hvt"], &["--net-mac=02:00:00:00:00"]),
+    (&["--net-mac=02-00-00-00-00-01", "x.hvt"], &["02-00-00-00-00-01"]),
+    (&["--net-mac=01:00:5e:00:00:01", "x.hvt"], &["multicast"]),
+    (&["--net-mac=00:00:00:00:00:00", "x.hvt"], &["00:00:00:00:00:00"]),
+    (&["--block=", "x.hvt"], &["--block="]),
+    (&["--block-sector-size:a=1000", "x.hvt"], &["--block-sector-size:a=1000", "512"]),
+    (&["--block-sector-size:a=256", "x.hvt"], &["256", "512"]),
+    (&["--block-sector-size:a=65536", "x.hvt"], &["65536"]),
+    (&["-v", "-q", "x.hvt"], &["-v", "-q"]),
+];
+
+fn is_refused(words: &[&str], complaint: &[&str]) {
+    run(&mut tender(words)).is_refused(complaint);
+}
+
+fn help_and_version_are_no_errors() {
+    for words in [["--help"], ["-h"]] {
+        let output = run(&mut tender(words));
+        output.exits(0).is_quiet();
+        for option in
+            ["--mem", "--net:NAME", "--net-mac", "--block:NAME", "--block-sector-size", "--version", "tender ["]
+        {
+            output.says(option);
+        }
+    }
+    for words in [["--version"], ["-V"]] {
+        run(&mut tender(words)).exits(0).is_quiet().says(&format!("tender {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    // They win over what else is there.
+    run(&mut tender(["--mem=64", "--version", "no-such.hvt"])).exits(0).is_quiet();
+}
+
+fn words_that_are_no_text_are_refused() {
+    for word in [&b"--mem=\xff"[..], b"--\xff", b"--net=\xff", b"--net:\xff=tap0"] {
+        run(tender([OsStr::from_bytes(word)]).arg("x.hvt")).is_refused(&[]);
+    }
+}
+
+fn a_command_line_has_its_limit() {
+    let word = "x".repeat(4096);
+    run(&mut unikernel("hello", &["--mem=2"], &[&word, &word, ""])).is_refused(&["8194", "8191"]);
+    run(&mut unikernel("hello", &["--mem=2"], &[&word, &word[1..]])).is_refused(&["8192", "8191"]);
+    run(&mut unikernel("hello", &["--mem=2"], &[&word.repeat(8)])).is_refused(&["32768", "8191"]);
+}
+
+fn every_declared_device_must_be_attached() {
+    let nothing: &[&str] = &[];
+    run(&mut unikernel("net", nothing, &[])).is_refused(&["net.hvt", "'service'", "NET_BASIC", "--net:service="]);
+    run(&mut unikernel("block", nothing, &[])).is_refused(&["'storage'", "BLOCK_BASIC", "--block:storage="]);
+    run(&mut unikernel("net", &["--net-mac=02:00:00:00:00:01"], &[])).is_refused(&["'service'"]);
+    run(&mut unikernel("block", &["--block-sector-size=512"], &[])).is_refused(&["'storage'"]);
+    run(&mut unikernel("net2", &["--net:service0=tap0"], &[])).is_refused(&["'service1'"]);
+}
+
+fn only_declared_devices_can_be_attached() {
+    run(&mut unikernel("hello", &["--net:eth0=tap0"], &[])).is_refused(&["'eth0'", "no devices"]);
+    run(&mut unikernel("hello", &["--block=/x"], &[])).is_refused(&["--block", "no devices"]);
+    run(&mut unikernel("hello", &["--net-mac=02:00:00:00:00:01"], &[])).is_refused(&["no devices"]);
+    run(&mut unikernel("net", &["--net:services=tap0"], &[])).is_refused(&["'services'", "service (NET_BASIC)"]);
+    // A network device is no block device of that name.
+    run(&mut unikernel("net", &["--net=tap0", "--block:service=/x"], &[])).is_refused(&["'service'", "BLOCK_BASIC"]);
+}
+
+fn short_forms_mean_the_only_device() {
+    let declared = "service0 (NET_BASIC), service1 (NET_BASIC)";
+    run(&mut unikernel("net2", &["--net=tap0"], &[])).is_refused(&["--net", declared]);
+    run(&mut unikernel("block2", &["--disk=/x"], &[])).is_refused(&["a (BLOCK_BASIC), b (BLOCK_BASIC)"]);
+    run(&mut unikernel("net", &["--net=tap0", "--net:service=tap1"], &[])).is_refused(&["service"]);
+    run(&mut unikernel("block", &["--block=/x", "--block:storage=/y"], &[])).is_refused(&["storage"]);
+}
+
+/// Devices are looked at before anything is done: no image is made or touched by a command line that is wrong.
+fn a_refusal_changes_nothing() {
+    let directory = common::directory();
+    let (there, missing) = (directory.path().join("there"), directory.path().join("missing"));
+    std::fs::write(&there, [7; 1000]).unwrap();
+    for path in [&there, &missing] {
+        run(&mut unikernel("block", &[&format!("--block={}", text(path))], &[])).is_refused(&[text(path)]);
+    }
+    assert!(!missing.exists(), "an image was made");
+    assert_eq!(std::fs::read(&there).unwrap(), [7; 1000]);
+    run(tender(["--mem=2"]).arg(fixture("no-such"))).is_refused(&["no-such.hvt"]);
+}
+
+fn rust_log_decides_what_is_said() {
+    let mut command = unikernel("hello", &["--mem=5"], &[]);
+    run(command.env("RUST_LOG", "error")).exits(0).is_quiet();
+    run(command.env("RUST_LOG", "trace")).exits(0).complains("4 MiB");
+}
