@@ -164,9 +164,7 @@ pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
 /// clap's error in our words.
 fn refusal(error: &clap::Error) -> Error {
     let option = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) => {
-            word.split(['=', ' ']).next().unwrap_or_default().trim_end_matches("...").to_owned()
-        }
+        Some(ContextValue::String(word)) => word.split(['=', ' ']).next().unwrap_or_default().trim_end_matches("..."),
         _ => "",
     };
     let option = shown(option.as_bytes());
