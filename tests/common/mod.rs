@@ -78,3 +78,19 @@ pub fn pipe() -> (std::fs::File, std::fs::File) {
         ends.map(|end| std::os::fd::FromRawFd::from_raw_fd(end)).into()
     }
 }
+
+/// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`.
+pub fn as_nobody(name: &str, directory: &Path, options: &[&str]) -> Command {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    let [program, image] = [tender_path(), fixture(name)].map(|from| {
+        let to = directory.join(from.file_name().expect("both are files"));
+        std::fs::copy(from, &to).expect("a file can be copied");
+        to
+    });
+    std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).expect("the directory is ours");
+    let mut command = Command::new(program);
+    command.args(options).arg("--").arg(image).env_remove("RUST_LOG").uid(65534).gid(65534);
+    command
+}

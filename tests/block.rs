@@ -1,0 +1,231 @@
+//! Block devices: what was written is there afterwards, on the host and for the next run, and only there; what cannot
+//! be a disk is refused; what the host cannot do is told to the guest.
+
+mod common;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use common::{Guest, Output, kvm_test, net_test, root_test, run, test, text, unikernel};
+
+fn main() -> ExitCode {
+    common::main(vec![
+        kvm_test("a_disk_does_all_that_it_should", a_disk_does_all_that_it_should),
+        kvm_test("every_sector_size_works", every_sector_size_works),
+        kvm_test("the_smallest_disk_is_one_sector", the_smallest_disk_is_one_sector),
+        kvm_test("what_was_written_is_there_for_the_next_run", what_was_written_is_there_for_the_next_run),
+        kvm_test("large_disks_are_used_to_their_end", large_disks_are_used_to_their_end),
+        kvm_test("two_disks_are_two", two_disks_are_two),
+        kvm_test("all_ways_to_name_a_disk_work", all_ways_to_name_a_disk_work),
+        kvm_test("an_image_in_use_names_its_user", an_image_in_use_names_its_user),
+        net_test("a_full_host_disk_is_told_to_the_guest", a_full_host_disk_is_told_to_the_guest),
+        test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
+        test("what_is_no_image_is_refused", what_is_no_image_is_refused),
+        test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
+        root_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
+    ])
+}
+
+/// An image of so many bytes, all zero.
+struct Image {
+    directory: tempfile::TempDir,
+}
+
+impl Image {
+    fn new(size: u64) -> Image {
+        let image = Image { directory: common::directory() };
+        File::create(image.path()).unwrap().set_len(size).unwrap();
+        image
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("disk, with=odd name.img")
+    }
+
+    fn option(&self, name: &str) -> String {
+        format!("{name}={}", text(&self.path()))
+    }
+}
+
+fn block(options: &[&str], arguments: &[&str]) -> Output {
+    let options: Vec<_> = options.iter().copied().chain(["--mem=4"]).collect();
+    run(&mut unikernel("block", &options, arguments))
+}
+
+fn a_disk_does_all_that_it_should() {
+    let image = Image::new(1 << 20);
+    let output = block(&[&image.option("--block:storage")], &[]);
+    output.exits(0).is_quiet().says("block: storage: handle 1, 1048576 bytes in sectors of 512\n");
+    output
+        .says("block: 8 sectors in one call\n")
+        .says("block: bad offsets and bad handles are refused\n")
+        .says("block: ok");
+    assert_eq!(fs::metadata(image.path()).unwrap().len(), 1 << 20);
+}
+
+fn every_sector_size_works() {
+    for shift in 9..16 {
+        let size = 1 << shift;
+        let image = Image::new(size * 16);
+        let output = block(&[&image.option("--block"), &format!("--block-sector-size:storage={size}")], &[]);
+        output.exits(0).is_quiet().says(&format!(" {} bytes in sectors of {size}\n", size * 16)).says("block: ok");
+    }
+}
+
+fn the_smallest_disk_is_one_sector() {
+    let image = Image::new(512);
+    block(&[&image.option("--block")], &[]).exits(0).is_quiet().says(" 512 bytes").says("block: ok");
+    assert_eq!(fs::metadata(image.path()).unwrap().len(), 512);
+}
+
+fn what_was_written_is_there_for_the_next_run() {
+    let image = Image::new(64 << 10);
+    let option = image.option("--block");
+    block(&[&option], &["verify"]).exits(255).says("sector 0 is not what was written");
+    block(&[&option], &["fill"]).exits(0).is_quiet();
+    let written = fs::read(image.path()).unwrap();
+    // Each run of 512 bytes: the chosen ones are full, all others untouched.
+    let full: Vec<_> = (0..128).filter(|i| written[i * 512..][..512] != [0; 512]).collect();
+    assert_eq!(full, [0, 1, 63, 126, 127]);
+    block(&[&option], &["verify"]).exits(0).is_quiet();
+    assert_eq!(fs::read(image.path()).unwrap(), written, "reading changes nothing");
+    // The verification can fail: one bit of the last sector.
+    let last = written.len() - 1;
+    File::options().write(true).open(image.path()).unwrap().write_all_at(&[written[last] ^ 1], last as u64).unwrap();
+    block(&[&option], &["verify"]).exits(255).says("sector 127 is not what was written");
+}
+
+/// Beyond 32 bits, in a file with holes.
+fn large_disks_are_used_to_their_end() {
+    let size = (5 << 30) + 512;
+    let image = Image::new(size);
+    let option = image.option("--block");
+    block(&[&option], &["fill"]).exits(0).is_quiet().says(&format!(" {size} bytes"));
+    block(&[&option], &["verify"]).exits(0).is_quiet();
+    let mut last = [0; 512];
+    File::open(image.path()).unwrap().read_exact_at(&mut last, size - 512).unwrap();
+    assert_ne!(last, [0; 512], "the last sector was written");
+    assert!(fs::metadata(image.path()).unwrap().blocks() < 4096, "the rest was not");
+}
+
+fn two_disks_are_two() {
+    let (a, b) = (Image::new(1 << 20), Image::new(2 << 20));
+    let options = [&*a.option("--block:a"), &*b.option("--block:b"), "--block-sector-size:b=4096", "--mem=4"];
+    let output = run(&mut unikernel("block2", &options, &[]));
+    output.exits(0).is_quiet().says("block: ok");
+    output.says("block: a: handle 1, 1048576 bytes in sectors of 512\n");
+    output.says("block: b: handle 2, 2097152 bytes in sectors of 4096\n");
+    let [a, b] = [a, b].map(|image| fs::read(image.path()).unwrap());
+    assert_ne!(a[..512], b[..512]);
+}
+
+fn all_ways_to_name_a_disk_work() {
+    let image = Image::new(64 << 10);
+    let path = image.path();
+    let ways = [&["--disk", text(&path)][..], &["--block", text(&path)], &["--block:storage", text(&path)]];
+    for way in ways {
+        block(way, &["fill"]).exits(0).is_quiet().says("block: ok");
+    }
+    block(&[&image.option("--disk"), "--block-sector-size=1024"], &["fill"]).exits(0).says("sectors of 1024");
+    let mut command = Command::new(common::tender_path());
+    let link = image.directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    command.current_dir(image.directory.path()).args(["--mem=4", "--disk=link", "--"]).arg(common::fixture("block"));
+    run(&mut command).exits(0).is_quiet().says("block: ok");
+}
+
+/// A guest that is stopped has its disk as much as one that runs.
+fn an_image_in_use_names_its_user() {
+    let image = Image::new(1 << 20);
+    let option = image.option("--block");
+    let mut first = Guest::start(&mut unikernel("block", &[&option, "--mem=4"], &[]));
+    first.wait_for("block: storage");
+    first.signal(libc::SIGSTOP);
+    let name = text(&image.path()).to_owned();
+    block(&[&option], &[]).is_refused(&[&name, "in use", &format!("process {}", first.pid())]);
+    first.signal(libc::SIGCONT);
+    first.end().exits(0).is_quiet().says("block: ok");
+    block(&[&option], &["fill"]).exits(0).is_quiet();
+}
+
+/// On a file system of two pages, whose image promises a megabyte.
+fn a_full_host_disk_is_told_to_the_guest() {
+    let directory = common::directory();
+    let mut command =
+        unikernel("block", &["--mem=4", &format!("--disk={}/small.img", text(directory.path()))], &["fill"]);
+    mount_small(&mut command, directory.path());
+    let output = run(&mut command);
+    output.exits(255).says("Err(Unspecified)").complains("small.img").complains("No space left");
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+}
+
+/// Has the command start with a tmpfs of 8 KiB at `place`, in a mount namespace of its own, and an image in it.
+fn mount_small(command: &mut Command, place: &Path) {
+    let image = CString::new(format!("{}/small.img", text(place))).unwrap();
+    let place = CString::new(text(place)).unwrap();
+    // SAFETY: all calls are system calls, which are safe between fork and exec, and all strings end with a NUL.
+    unsafe {
+        command.pre_exec(move || {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            let (none, tmpfs) = (c"none".as_ptr(), c"tmpfs".as_ptr());
+            let done = libc::unshare(libc::CLONE_NEWNS) == 0
+                && libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()) == 0
+                && libc::mount(none, place.as_ptr(), tmpfs, 0, c"size=8k".as_ptr().cast()) == 0;
+            let file = libc::open(image.as_ptr(), libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC, 0o600);
+            if done && file >= 0 && libc::ftruncate(file, 1 << 20) == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
+        });
+    }
+}
+
+fn sizes_that_cannot_be_are_refused() {
+    for (size, words) in [(1, "1 bytes"), (511, "511"), (513, "513"), (0, "empty")] {
+        let image = Image::new(size);
+        let name = image.path();
+        block(&[&image.option("--block")], &[]).is_refused(&["'storage'", text(&name), words]);
+        assert_eq!(fs::metadata(&name).unwrap().len(), size, "the image was changed");
+    }
+    let image = Image::new(4096 + 512);
+    let option = image.option("--block");
+    block(&[&option, "--block-sector-size=4096"], &[]).is_refused(&["4608", "4096"]);
+    block(&[&option, "--block-sector-size=1536"], &[]).is_refused(&["1536", "512"]);
+}
+
+fn what_is_no_image_is_refused() {
+    let directory = common::directory();
+    let missing = directory.path().join("missing");
+    for (path, words) in [
+        (text(&missing), "no file"),
+        (text(directory.path()), "directory"),
+        ("/dev/null", "character device"),
+        ("/dev/null/x", "Not a directory"),
+    ] {
+        block(&[&format!("--block={path}")], &[]).is_refused(&["block.hvt", "'storage'", path, words]);
+    }
+    assert!(!missing.exists());
+}
+
+fn one_image_cannot_be_two_disks() {
+    let image = Image::new(1 << 20);
+    let again = image.directory.path().join("again");
+    fs::hard_link(image.path(), &again).unwrap();
+    for second in [image.path(), again] {
+        let options = [&*image.option("--block:a"), &format!("--block:b={}", text(&second)), "--mem=4"];
+        run(&mut unikernel("block2", &options, &[])).is_refused(&["'b'", "two"]);
+    }
+}
+
+/// As nobody, with copies of the tender and its unikernel where that user may look.
+fn an_image_of_another_user_is_refused() {
+    let image = Image::new(1 << 20);
+    let mut command = common::as_nobody("block", image.directory.path(), &[&image.option("--disk")]);
+    run(&mut command).is_refused(&["user 65534", text(&image.path())]);
+}
