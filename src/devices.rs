@@ -136,23 +136,18 @@ impl Devices {
         if ready > 0 { self.collect() } else { 0 }
     }
 
-    /// The handles whose devices have a frame, after a `ppoll`.
+    /// The handles whose devices have a frame, after a `ppoll`. An error counts as one: the read that follows finds
+    /// out whether the interface is gone for good, and then the device takes itself out of the next sleep but one.
     fn collect(&mut self) -> u64 {
         let mut ready = 0;
         for (wait, handle) in self.waits[..self.nets].iter_mut().zip(self.handles) {
-            if wait.revents & libc::POLLIN != 0 {
+            if wait.revents != 0 {
                 ready |= 1 << handle;
             }
             if wait.revents & !libc::POLLIN != 0 {
-                // Gone for good, unless frames are left to be read: then the device itself finds out at the last one.
-                // To go on asking would make every sleep return at once.
-                wait.fd = match &self.slots[usize::from(handle)] {
-                    Slot::Net(nic) if wait.revents & libc::POLLIN != 0 => nic.poll_fd(),
-                    _ => -1,
-                };
-            }
-            if wait.fd == -1 {
-                log::warn!("device {handle} has lost its network interface; the unikernel goes on without it");
+                if let Slot::Net(nic) = &self.slots[usize::from(handle)] {
+                    wait.fd = nic.poll_fd();
+                }
             }
         }
         ready
@@ -161,9 +156,8 @@ impl Devices {
     /// Ends the run in order: what the disks were given is on their media afterwards.
     pub fn finish(&mut self) {
         for slot in &mut self.slots {
-            if let Slot::Block(disk) = slot
-                && let Err(error) = disk.sync()
-            {
+            let Slot::Block(disk) = slot else { continue };
+            if let Err(error) = disk.sync() {
                 log::warn!("{}", error::with_cause(&error));
             }
         }

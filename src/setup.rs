@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn the_command_line_is_joined_by_spaces() {
         assert_eq!(cmdline(&["--ipv4=10.0.0.2/24", "a b", ""]).unwrap(), b"--ipv4=10.0.0.2/24 a b \0");
-        assert_eq!(cmdline::<OsString>(&[]).unwrap(), b"\0");
+        assert_eq!(cmdline(&[] as &[OsString]).unwrap(), b"\0");
     }
 
     #[test]

@@ -64,7 +64,9 @@ fn a_structure_may_end_at_the_end_of_memory_but_not_after() {
 /// Every reply changes its OUT bytes and no others.
 #[test]
 fn replies_write_out_fields_only() {
-    let cases: [(Reply, &[(usize, u64, usize)]); 5] = [
+    /// Offset, value and size of a field.
+    type Field = (usize, u64, usize);
+    let cases: [(Reply, &[Field]); 5] = [
         (Reply::Walltime(0x1122), &[(0, 0x1122, 8)]),
         (Reply::Ready(0b1010), &[(8, 0b1010, 8), (16, 2, 4)]),
         (Reply::Block(Status::Unspecified), &[(32, 3, 4)]),

@@ -31,13 +31,11 @@ pub fn run(options: &mut Options) -> Result<()> {
     let machine = options.value("--machine")?.map_or(Ok(Machine::Host), |name| Machine::parse(&name))?;
     let peer = options.value("--peer")?.map(PathBuf::from);
     options.finish()?;
-    if let Some(peer) = &peer
-        && !peer.is_file()
-    {
-        return fail(format!(
-            "--peer {} is no file; it must be another tender's binary for {machine:?}",
-            peer.display()
-        ));
+    match &peer {
+        Some(peer) if !peer.is_file() => {
+            return fail(format!("--peer {} is no file; give another tender's binary", peer.display()));
+        }
+        _ => {}
     }
     match machine {
         Machine::Host => on_host(peer.as_deref()),
