@@ -1,1 +1,33 @@
+//! The plan, and devices on socket pairs and temporary files: nothing here needs KVM, a tap or root.
 
+use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
+
+use super::*;
+use crate::cli::{BlockOption, NetOption};
+use crate::manifest::tests::manifest as content;
+use crate::net::NetSource;
+
+mod attached;
+mod plan;
+mod poll;
+
+/// A manifest that declares these network and block devices, in this order.
+fn manifest(nets: &[&str], blocks: &[&str]) -> Manifest {
+    let nets = nets.iter().map(|name| Entry::declare(name, NET_BASIC));
+    let entries: Vec<Entry> = nets.chain(blocks.iter().map(|name| Entry::declare(name, BLOCK_BASIC))).collect();
+    Manifest::parse(&content(&entries)).expect("a good manifest")
+}
+
+/// `--net:NAME=SOURCE`, or `--net=SOURCE` without a name.
+fn net(name: impl Into<Option<&'static str>>, source: NetSource) -> NetOption {
+    NetOption { name: name.into().map(String::from), source: Some(source), mac: None }
+}
+
+/// `--block:NAME=PATH`, or `--block=PATH` without a name.
+fn block(name: impl Into<Option<&'static str>>, path: impl Into<std::path::PathBuf>) -> BlockOption {
+    BlockOption { name: name.into().map(String::from), path: Some(path.into()), sector_size: None }
+}
+
+fn tap(name: &str) -> NetSource {
+    NetSource::Interface(name.into())
+}

@@ -1,0 +1,171 @@
+//! Which option is for which device, and what is no plan at all.
+
+use std::path::Path;
+
+use super::*;
+use crate::manifest::{Device, Kind};
+
+fn refused(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
+    Plan::new(manifest, nets, blocks).expect_err("no plan")
+}
+
+fn mac(name: impl Into<Option<&'static str>>, last: u8) -> NetOption {
+    NetOption { name: name.into().map(String::from), source: None, mac: Some([2, 0, 0, 0, 0, last]) }
+}
+
+fn sector_size(name: impl Into<Option<&'static str>>, sector_size: u16) -> BlockOption {
+    BlockOption { name: name.into().map(String::from), path: None, sector_size: Some(sector_size) }
+}
+
+#[test]
+fn a_unikernel_without_devices_needs_none() {
+    let plan = Plan::new(&manifest(&[], &[]), &[], &[]).expect("a plan");
+    assert!(plan.nets.is_empty() && plan.blocks.is_empty());
+}
+
+#[test]
+fn options_find_their_devices_by_name() {
+    let manifest = manifest(&["lan", "wan"], &["boot", "data"]);
+    let nets = [net("wan", NetSource::Fd(7)), mac("lan", 9), net("lan", tap("tap0"))];
+    let blocks = [sector_size("data", 4096), block("data", "b.img"), block("boot", "a.img")];
+    let plan = Plan::new(&manifest, &nets, &blocks).expect("a plan");
+    let nets: Vec<_> = plan.nets.iter().map(|net| (net.handle, net.name.as_str(), &net.source, net.mac)).collect();
+    assert_eq!(nets, [(1, "lan", &tap("tap0"), Some([2, 0, 0, 0, 0, 9])), (2, "wan", &NetSource::Fd(7), None)]);
+    let blocks: Vec<_> = plan
+        .blocks
+        .iter()
+        .map(|block| (block.handle, block.name.as_str(), block.path.as_path(), block.sector_size))
+        .collect();
+    assert_eq!(blocks, [(3, "boot", Path::new("a.img"), None), (4, "data", Path::new("b.img"), Some(4096))]);
+}
+
+#[test]
+fn the_short_forms_mean_the_only_device_of_their_kind() {
+    let manifest = manifest(&["service"], &["data"]);
+    let plan = Plan::new(
+        &manifest,
+        &[NetOption { mac: Some([2; 6]), ..net(None, tap("tap0")) }],
+        &[BlockOption { sector_size: Some(512), ..block(None, "a.img") }],
+    )
+    .expect("a plan");
+    assert_eq!((plan.nets[0].handle, &plan.nets[0].source, plan.nets[0].mac), (1, &tap("tap0"), Some([2; 6])));
+    assert_eq!((plan.blocks[0].handle, plan.blocks[0].sector_size), (2, Some(512)));
+}
+
+#[test]
+fn short_and_long_forms_for_one_device_are_merged() {
+    let manifest = manifest(&["service"], &["data"]);
+    for (nets, blocks) in [
+        ([net(None, tap("tap0")), mac("service", 1)], [block("data", "a.img"), sector_size(None, 1024)]),
+        ([mac(None, 1), net("service", tap("tap0"))], [sector_size("data", 1024), block(None, "a.img")]),
+    ] {
+        let plan = Plan::new(&manifest, &nets, &blocks).expect("a plan");
+        assert_eq!((&plan.nets[0].source, plan.nets[0].mac), (&tap("tap0"), Some([2, 0, 0, 0, 0, 1])));
+        assert_eq!((plan.blocks[0].path.as_path(), plan.blocks[0].sector_size), (Path::new("a.img"), Some(1024)));
+    }
+}
+
+#[test]
+fn a_short_form_is_ambiguous_unless_there_is_one_device() {
+    let two = manifest(&["lan", "wan"], &["data"]);
+    let error = refused(&two, &[net(None, tap("tap0"))], &[]);
+    assert!(matches!(error, Error::Ambiguous { option: "net", .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "--net= names no device, and this unikernel does not have exactly one of its kind; it declares \
+         lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC)"
+    );
+    let none = manifest(&["lan"], &[]);
+    let error = refused(&none, &[net("lan", tap("tap0"))], &[block(None, "a.img")]);
+    assert!(matches!(error, Error::Ambiguous { option: "block", .. }), "{error:?}");
+    let nothing = refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[]).to_string();
+    assert!(nothing.ends_with("; it declares no devices"), "{nothing}");
+}
+
+#[test]
+fn an_option_for_a_device_that_is_not_declared_is_refused() {
+    let manifest = manifest(&["service"], &["data"]);
+    let error = refused(&manifest, &[net("servcie", tap("tap0"))], &[]);
+    assert_eq!(
+        error.to_string(),
+        "there is no NET_BASIC device 'servcie' in this unikernel; it declares service (NET_BASIC), data (BLOCK_BASIC)"
+    );
+    // The right name of the wrong kind, and options that attach nothing.
+    for (nets, blocks) in [
+        (vec![net("data", tap("tap0"))], vec![]),
+        (vec![], vec![block("service", "a.img")]),
+        (vec![mac("x", 1)], vec![]),
+        (vec![], vec![sector_size("x", 512)]),
+    ] {
+        let error = refused(&manifest, &nets, &blocks);
+        assert!(matches!(error, Error::Unknown { .. }), "{nets:?}, {blocks:?}: {error:?}");
+    }
+}
+
+#[test]
+fn names_of_different_kinds_are_different_devices() {
+    let manifest = manifest(&["main"], &["main"]);
+    let plan = Plan::new(&manifest, &[net("main", tap("tap0"))], &[block("main", "a.img")]).expect("a plan");
+    assert_eq!((plan.nets[0].handle, plan.blocks[0].handle), (1, 2));
+}
+
+#[test]
+fn a_device_is_given_once() {
+    let manifest = manifest(&["service"], &["data"]);
+    let (nets, blocks) = (net(None, tap("tap0")), block(None, "a.img"));
+    let twice = |nets: &[NetOption], blocks: &[BlockOption]| match refused(&manifest, nets, blocks) {
+        Error::Twice { kind, name } => (kind, name),
+        other => panic!("{other:?}"),
+    };
+    let service = (Kind::Net, "service".to_owned());
+    let data = (Kind::Block, "data".to_owned());
+    assert_eq!(twice(&[nets.clone(), net("service", tap("tap1"))], &[]), service);
+    assert_eq!(twice(&[nets.clone(), net("service", tap("tap0"))], &[]), service);
+    assert_eq!(twice(&[nets.clone(), mac(None, 1), mac("service", 1)], &[]), service);
+    assert_eq!(twice(&[], &[blocks.clone(), block("data", "b.img")]), data);
+    assert_eq!(twice(&[], &[blocks, sector_size("data", 512), sector_size(None, 512)]), data);
+    assert_eq!(
+        refused(&manifest, &[nets, net("service", tap("tap1"))], &[]).to_string(),
+        "device 'service' (NET_BASIC) is given twice"
+    );
+}
+
+#[test]
+fn every_declared_device_is_attached() {
+    let manifest = manifest(&["service"], &["data"]);
+    let without_net = refused(&manifest, &[], &[block("data", "a.img")]);
+    assert!(matches!(&without_net, Error::NotAttached(Device { handle: 1, .. })), "{without_net:?}");
+    assert_eq!(
+        without_net.to_string(),
+        "device 'service' (NET_BASIC) is declared but not attached; add --net:service=IFACE"
+    );
+    let without_block = refused(&manifest, &[net("service", tap("tap0"))], &[]);
+    assert!(matches!(&without_block, Error::NotAttached(Device { handle: 2, .. })), "{without_block:?}");
+    assert_eq!(
+        without_block.to_string(),
+        "device 'data' (BLOCK_BASIC) is declared but not attached; add --block:data=PATH"
+    );
+}
+
+#[test]
+fn an_address_or_a_sector_size_attaches_nothing() {
+    let error = refused(&manifest(&["service"], &[]), &[mac(None, 1)], &[]);
+    assert!(matches!(&error, Error::NotAttached(device) if device.name == "service"), "{error:?}");
+    let error = refused(&manifest(&[], &["data"]), &[], &[sector_size("data", 512)]);
+    assert!(matches!(&error, Error::NotAttached(device) if device.name == "data"), "{error:?}");
+}
+
+#[test]
+fn two_devices_do_not_share_a_source() {
+    let manifest = manifest(&["lan", "dmz", "wan"], &[]);
+    let plan = |sources: [NetSource; 3]| {
+        let [lan, dmz, wan] = sources;
+        Plan::new(&manifest, &[net("wan", wan), net("lan", lan), net("dmz", dmz)], &[])
+    };
+    for same in [tap("tap0"), NetSource::Fd(3)] {
+        let error = plan([same.clone(), tap("tap9"), same]).expect_err("a shared source");
+        assert!(matches!(&error, Error::Shared { name } if name == "wan"), "{error:?}");
+        assert_eq!(error.to_string(), "device 'wan' shares its interface with another device; each needs its own");
+    }
+    assert!(plan([tap("tap0"), NetSource::Fd(3), NetSource::Fd(4)]).is_ok());
+}

@@ -1,0 +1,138 @@
+//! POLL: who is reported, when it returns, and what it does about wires that are cut.
+
+use std::net::UdpSocket;
+use std::os::fd::IntoRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::attached::{FRAME, RECEIVED, SENT, memory, net_request, nets, wire};
+use super::*;
+
+const MILLISECOND: u64 = 1_000_000;
+/// Longer than any test may take.
+const FOREVER: u64 = u64::MAX;
+/// A sleep that is over before this has begun too early.
+const SLEEP: u64 = 20 * MILLISECOND;
+
+/// What POLL reports and whether it slept for `SLEEP`.
+fn sleep(devices: &mut Devices) -> (u64, bool) {
+    let start = Instant::now();
+    let ready = devices.poll(SLEEP);
+    (ready, start.elapsed() >= Duration::from_nanos(SLEEP))
+}
+
+fn read(devices: &mut Devices, handle: u64) -> Reply {
+    devices.net_read(&memory(), net_request(handle, RECEIVED, 100)).expect("memory")
+}
+
+#[test]
+fn without_devices_a_poll_is_a_sleep() {
+    let mut devices = nets(&[]);
+    assert_eq!(devices.poll(0), 0);
+    assert_eq!(sleep(&mut devices), (0, true));
+}
+
+#[test]
+fn without_frames_a_poll_is_a_sleep() {
+    let (near, _far) = wire(libc::SOCK_DGRAM);
+    let mut devices = nets(&[near]);
+    assert_eq!(devices.poll(0), 0);
+    assert_eq!(sleep(&mut devices), (0, true));
+}
+
+#[test]
+fn a_frame_is_reported_until_it_is_read() {
+    let (near, far) = wire(libc::SOCK_DGRAM);
+    let mut devices = nets(&[near]);
+    far.send(FRAME).expect("room");
+    far.send(FRAME).expect("room");
+    for _ in 0..2 {
+        assert_eq!((devices.poll(0), devices.poll(FOREVER)), (0b10, 0b10));
+        assert_eq!(read(&mut devices, 1), Reply::Frame(20));
+    }
+    assert_eq!(devices.poll(0), 0);
+}
+
+#[test]
+fn every_device_with_a_frame_is_reported() {
+    let wires = [(); 4].map(|()| wire(libc::SOCK_DGRAM));
+    let mut devices = nets(&[wires[0].0, wires[1].0, wires[2].0, wires[3].0]);
+    wires[1].1.send(FRAME).expect("room");
+    wires[3].1.send(FRAME).expect("room");
+    assert_eq!(devices.poll(FOREVER), 0b1_0100);
+    assert_eq!(read(&mut devices, 2), Reply::Frame(20));
+    assert_eq!(devices.poll(FOREVER), 0b1_0000);
+    wires[0].1.send(FRAME).expect("room");
+    assert_eq!(devices.poll(FOREVER), 0b1_0010);
+}
+
+#[test]
+fn a_frame_ends_the_sleep() {
+    let wires = [wire(libc::SOCK_DGRAM), wire(libc::SOCK_DGRAM)];
+    let mut devices = nets(&[wires[0].0, wires[1].0]);
+    let far = wires[1].1.try_clone().expect("a socket");
+    let sender = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        far.send(FRAME).expect("room");
+    });
+    let start = Instant::now();
+    assert_eq!(devices.poll(FOREVER), 0b100);
+    assert!(start.elapsed() >= Duration::from_millis(10));
+    sender.join().expect("no panic");
+}
+
+#[test]
+fn frames_of_a_wire_that_is_cut_are_delivered_and_its_end_is_reported_no_more() {
+    let wires = [wire(libc::SOCK_SEQPACKET), wire(libc::SOCK_DGRAM)];
+    let [(cut, far), (other, other_far)] = wires;
+    let mut devices = nets(&[cut, other]);
+    far.send(FRAME).expect("room");
+    drop(far);
+    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(read(&mut devices, 1), Reply::Frame(20));
+    // The end is to be read, too; until then the device is reported.
+    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
+    devices.poll(0);
+    assert_eq!(sleep(&mut devices), (0, true));
+    // Nobody else suffers.
+    other_far.send(FRAME).expect("room");
+    assert_eq!(devices.poll(FOREVER), 0b100);
+    assert_eq!(read(&mut devices, 2), Reply::Frame(20));
+    assert_eq!(sleep(&mut devices), (0, true));
+}
+
+#[test]
+fn a_wire_that_a_write_finds_cut_is_reported_no_more() {
+    let (near, far) = wire(libc::SOCK_SEQPACKET);
+    let mut devices = nets(&[near]);
+    drop(far);
+    let sent = devices.net_write(&memory(), net_request(1, SENT, 20)).expect("memory");
+    assert_eq!(sent, Reply::Net(Status::Ok));
+    devices.poll(0);
+    assert_eq!(sleep(&mut devices), (0, true));
+}
+
+#[test]
+fn an_error_that_passes_does_not_take_the_device_away() {
+    // The first frame goes to a port that is closed, which is told to its sender as an error to be read.
+    let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (port, answers) = (far.local_addr().expect("its name"), near.local_addr().expect("its name"));
+    near.connect(port).expect("a route");
+    drop(far);
+    let near = near.into_raw_fd();
+    // SAFETY: it changes a flag of a descriptor that is open and this test's own.
+    assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
+    let mut devices = nets(&[near]);
+    let sent = devices.net_write(&memory(), net_request(1, SENT, 20)).expect("memory");
+    assert_eq!(sent, Reply::Net(Status::Ok));
+    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
+    assert_eq!(sleep(&mut devices), (0, true));
+
+    let far = UdpSocket::bind(port).expect("the same port");
+    far.send_to(FRAME, answers).expect("room");
+    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(read(&mut devices, 1), Reply::Frame(20));
+}
