@@ -16,12 +16,14 @@ impl Assets {
     /// Those in `target/lab/`, downloaded where they are not there yet. Remove the directory to get newer ones.
     pub fn get(arch: Arch) -> Result<Self> {
         let dir = lab_dir()?.join(arch.name());
-        if !dir.join("vmlinuz").exists() {
+        if !is_whole(arch, &dir) {
+            // One made by an older version of this program may lack what this one wants.
+            let _ = std::fs::remove_dir_all(&dir);
             let fresh = lab_dir()?.join(format!("{}.{}", arch.name(), std::process::id()));
             let made = make(arch, &fresh);
             // Renamed when whole, so that a broken download leaves nothing that looks like a machine.
             let placed = made.and_then(|()| match std::fs::rename(&fresh, &dir) {
-                Err(_) if dir.join("vmlinuz").exists() => Ok(()),
+                Err(_) if is_whole(arch, &dir) => Ok(()),
                 other => other.context(format_args!("cannot place {}", dir.display())),
             });
             let _ = std::fs::remove_dir_all(&fresh);
@@ -36,6 +38,11 @@ impl Assets {
     }
 }
 
+fn is_whole(arch: Arch, dir: &Path) -> bool {
+    let (_, wanted) = kernel(arch);
+    wanted.iter().chain(&["vmlinuz", "busybox"]).all(|name| dir.join(name).exists())
+}
+
 /// Where downloads and images of the emulated machines are kept.
 pub fn lab_dir() -> Result<PathBuf> {
     let dir = cargo::target_dir().join("lab");
@@ -46,7 +53,7 @@ pub fn lab_dir() -> Result<PathBuf> {
 /// The kernel package, and the files wanted of it (by the end of their path).
 fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
     match arch {
-        Arch::Aarch64 => ("linux-image-arm64", &["tun.ko", "bcm2835_wdt.ko", "bcm2837-rpi-3-b.dtb"]),
+        Arch::Aarch64 => ("linux-image-arm64", &["tun.ko", "bcm2835-rng.ko", "bcm2835_wdt.ko", "bcm2837-rpi-3-b.dtb"]),
         // The cloud kernel is half the size and has all that is wanted here.
         Arch::X86_64 => ("linux-image-cloud-amd64", &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"]),
     }
@@ -71,7 +78,6 @@ fn make(arch: Arch, dir: &Path) -> Result<()> {
     for name in wanted {
         keep(&files, &format!("/{name}"), &dir.join(name))?;
     }
-    // Last, as it is what shows that all is there.
     let vmlinuz = files.iter().find(|f| f.to_string_lossy().contains("/boot/vmlinuz-"));
     let vmlinuz = vmlinuz.map_or_else(|| fail("the kernel package has no /boot/vmlinuz"), Ok)?;
     std::fs::rename(vmlinuz, dir.join("vmlinuz")).context("cannot keep the kernel")?;
