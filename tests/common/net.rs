@@ -75,10 +75,21 @@ pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Moves this thread, and the children it starts from now on, into a new network. /sys tells about the network of
+/// whoever mounted it, so it is mounted anew, as `ip netns exec` does, in a mount namespace of its own.
 fn enter_namespace() -> Result<(), String> {
-    // SAFETY: unshare takes flags only. It moves this thread and the children it starts from now on.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(host_error("no network namespace"));
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
+    // SAFETY: unshare takes flags, and mount strings that end with a NUL.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) != 0 {
+            return Err(host_error("no network namespace"));
+        }
+        if libc::mount(none, c"/".as_ptr(), none, private, nothing) != 0
+            || libc::mount(none, c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, nothing) != 0
+        {
+            return Err(host_error("no /sys for a network namespace"));
+        }
     }
     Ok(())
 }
@@ -156,6 +167,17 @@ impl Tap {
     /// Attaches to it, as a tender does.
     pub fn attach(&self) -> File {
         attach(self.0, TAP).unwrap()
+    }
+
+    /// Attaches to a tun.
+    pub fn attach_tun(&self) -> File {
+        attach(self.0, TUN).unwrap()
+    }
+
+    /// How many frames the host has received from the other side.
+    pub fn received(&self) -> u64 {
+        let count = std::fs::read_to_string(format!("/sys/class/net/{}/statistics/rx_packets", self.0)).unwrap();
+        count.trim_end().parse().unwrap()
     }
 
     /// Gives the host's side an address, with a prefix of 24 bits.

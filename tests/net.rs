@@ -1,0 +1,311 @@
+//! Network devices: frames go both ways on every interface, what the operator says reaches the guest, what cannot be
+//! attached is refused, and what happens to an interface meanwhile does not end the guest.
+
+mod common;
+
+use std::fs::File;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use common::net::{Tap, ping};
+use common::{Guest, Output, kvm_test, net_test, run, unikernel};
+
+fn main() -> ExitCode {
+    common::main(vec![
+        net_test("datagrams_come_back", datagrams_come_back),
+        net_test("pings_are_answered", pings_are_answered),
+        net_test("two_interfaces_are_two", two_interfaces_are_two),
+        net_test("odd_requests_are_answered_as_they_should", odd_requests_are_answered_as_they_should),
+        net_test("the_mtu_of_the_tap_is_the_guests", the_mtu_of_the_tap_is_the_guests),
+        net_test("the_hardware_address_is_as_asked_or_random", the_hardware_address_is_as_asked_or_random),
+        net_test("a_tap_can_be_handed_over_as_a_descriptor", a_tap_can_be_handed_over_as_a_descriptor),
+        kvm_test("a_socket_can_be_handed_over_as_a_descriptor", a_socket_can_be_handed_over_as_a_descriptor),
+        net_test("an_interface_that_goes_down_comes_back", an_interface_that_goes_down_comes_back),
+        net_test("a_deleted_interface_does_not_end_the_guest", a_deleted_interface_does_not_end_the_guest),
+        net_test("a_flood_is_sent_whole", a_flood_is_sent_whole),
+        net_test("an_interface_serves_one_guest_after_another", an_interface_serves_one_guest_after_another),
+        net_test("what_is_no_tap_is_refused", what_is_no_tap_is_refused),
+        net_test("a_tap_that_is_down_is_refused", a_tap_that_is_down_is_refused),
+        net_test("a_tap_in_use_is_refused", a_tap_in_use_is_refused),
+        net_test("one_tap_cannot_be_two_devices", one_tap_cannot_be_two_devices),
+        net_test("descriptors_that_are_no_taps_are_refused", descriptors_that_are_no_taps_are_refused),
+        net_test("a_tap_of_another_user_is_refused", a_tap_of_another_user_is_refused),
+    ])
+}
+
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// A descriptor's number that nothing else uses.
+const FD: i32 = 99;
+
+fn net(options: &[&str]) -> Command {
+    let options: Vec<_> = options.iter().copied().chain(["--mem=4"]).collect();
+    unikernel("net", &options, &["--ipv4=10.0.0.2/24"])
+}
+
+/// Starts the echo unikernel and waits until it listens.
+fn start(mut command: Command) -> Guest {
+    let guest = Guest::start(&mut command);
+    guest.wait_for("net: ready\n");
+    guest
+}
+
+/// Sends a datagram to the echo port until it comes back.
+fn echo(address: Ipv4Addr, payload: &[u8]) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut answer = [0; 10_000];
+    for _ in 0..30 {
+        // Refused by a tap that is down; it may be up the next time.
+        let _ = socket.send_to(payload, (address, 7));
+        if let Ok((length, from)) = socket.recv_from(&mut answer) {
+            assert_eq!((from.ip(), from.port()), (address.into(), 7));
+            if &answer[..length] == payload {
+                return;
+            }
+        }
+    }
+    panic!("{address} does not answer {} bytes", payload.len());
+}
+
+fn quit(guest: Guest) -> Output {
+    echo(GUEST, b"quit");
+    let output = guest.end();
+    output.exits(0).says("net: ok");
+    output
+}
+
+fn datagrams_come_back() {
+    let _tap = Tap::up("tap0", HOST);
+    let guest = start(net(&["--net:service=tap0"]));
+    for length in [1, 18, 19, 500, 1472] {
+        echo(GUEST, &vec![length as u8; length]);
+    }
+    let output = quit(guest);
+    output.is_quiet().says("mtu 1500\n").says("net: service: 10.0.0.2/24\n");
+}
+
+fn pings_are_answered() {
+    let _tap = Tap::up("tap0", HOST);
+    let guest = start(net(&["--net", "tap0"]));
+    for payload in [&b""[..], b"1", &[0xa5; 1472]] {
+        assert!(ping(GUEST, payload), "{} bytes", payload.len());
+    }
+    assert!(!ping(Ipv4Addr::new(10, 0, 0, 9), b"nobody"), "a ping can fail");
+    quit(guest).is_quiet();
+}
+
+fn two_interfaces_are_two() {
+    let _first = Tap::up("tap0", HOST);
+    let _second = Tap::up("tap1", Ipv4Addr::new(10, 0, 1, 1));
+    let options = ["--net:service0=tap0", "--net:service1=tap1", "--mem=4"];
+    let guest = start(unikernel("net2", &options, &["--ipv4-0=10.0.0.2/24", "--ipv4-1=10.0.1.2/24"]));
+    for i in 0..10 {
+        echo(GUEST, &[i; 100]);
+        echo(Ipv4Addr::new(10, 0, 1, 2), &[!i; 100]);
+    }
+    quit(guest).is_quiet().says("net: service0: handle 1,").says("net: service1: handle 2,");
+}
+
+fn odd_requests_are_answered_as_they_should() {
+    let _tap = Tap::up("tap0", HOST);
+    let output = run(&mut unikernel("net", &["--net=tap0", "--mem=4"], &["check"]));
+    output.exits(0).says("net: bad handles are refused\n").says("net: an empty device says so\n");
+    output.says("net: a frame of 1514 bytes is taken\n").says("net: ok");
+    // None of them ends the guest; the operator hears of the first, once.
+    assert_eq!(output.stdout.matches(" bytes: ").count(), 5, "{output:?}");
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+}
+
+fn the_mtu_of_the_tap_is_the_guests() {
+    let tap = Tap::up("tap0", HOST);
+    for mtu in [576, 9000] {
+        tap.set_mtu(mtu);
+        let guest = start(net(&["--net=tap0"]));
+        echo(GUEST, &vec![3; usize::from(mtu) - 28]);
+        quit(guest).is_quiet().says(&format!("mtu {mtu}\n"));
+    }
+}
+
+fn the_hardware_address_is_as_asked_or_random() {
+    let _tap = Tap::up("tap0", HOST);
+    let mac = |options: &[&str]| {
+        let output = quit(start(net(options)));
+        output.stdout.split("mac ").nth(1).expect("the guest says its address")[..17].to_owned()
+    };
+    assert_eq!(mac(&["--net=tap0", "--net-mac=02:a0:00:0C:ff:01"]), "02:a0:00:0c:ff:01");
+    assert_eq!(mac(&["--net:service=tap0", "--net-mac:service=06:00:00:00:00:09"]), "06:00:00:00:00:09");
+    let random = [mac(&["--net=tap0"]), mac(&["--net=tap0"])];
+    assert_ne!(random[0], random[1]);
+    for mac in random {
+        let first = u8::from_str_radix(&mac[..2], 16).unwrap();
+        assert_eq!(first & 3, 2, "{mac} should be local and of one interface");
+    }
+}
+
+/// Gives the command `file` as its descriptor [`FD`].
+fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'static) -> Command {
+    let fd = file.as_raw_fd();
+    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let _ = &file;
+            if libc::dup2(fd, FD) == FD { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+    command
+}
+
+fn a_tap_can_be_handed_over_as_a_descriptor() {
+    let tap = Tap::up("tap0", HOST);
+    tap.set_mtu(1400);
+    let guest = start(hand_over(net(&[&format!("--net=@{FD}")]), tap.attach()));
+    echo(GUEST, b"through a descriptor");
+    assert!(ping(GUEST, b"ping"));
+    quit(guest).is_quiet().says("mtu 1400\n");
+}
+
+/// Without any network of the host's: the test is the other end.
+fn a_socket_can_be_handed_over_as_a_descriptor() {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.set_read_timeout(Some(common::LIMIT)).unwrap();
+    let guest = start(hand_over(net(&[&format!("--net:service=@{FD}"), "--net-mac=02:00:00:00:00:02"]), theirs));
+    let mut frame = [0; 2000];
+    // Its announcement comes first.
+    assert_eq!(ours.recv(&mut frame).unwrap(), 60);
+    assert_eq!(frame[..14], *b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x02\x08\x06");
+    let question = *b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06\
+        \0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\x01\x0a\0\0\x01\0\0\0\0\0\0\x0a\0\0\x02";
+    ours.send(&question).unwrap();
+    assert_eq!(ours.recv(&mut frame).unwrap(), 42);
+    let answer = *b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\x06\
+        \0\x01\x08\0\x06\x04\0\x02\x02\0\0\0\0\x02\x0a\0\0\x02\x02\0\0\0\0\x01\x0a\0\0\x01";
+    assert_eq!(frame[..42], answer);
+    end_by_sigterm(guest).is_quiet();
+}
+
+fn end_by_sigterm(mut guest: Guest) -> Output {
+    guest.signal(libc::SIGTERM);
+    let output = guest.end();
+    output.dies_by(libc::SIGTERM);
+    output
+}
+
+fn an_interface_that_goes_down_comes_back() {
+    let tap = Tap::up("tap0", HOST);
+    let mut guest = start(net(&["--net=tap0"]));
+    echo(GUEST, b"before");
+    for _ in 0..3 {
+        tap.set_up(false);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(guest.is_running());
+        tap.set_up(true);
+        echo(GUEST, b"after");
+    }
+    quit(guest);
+}
+
+/// It goes on without a network, asleep, and can still be ended.
+fn a_deleted_interface_does_not_end_the_guest() {
+    let tap = Tap::up("tap0", HOST);
+    let mut guest = start(net(&["--net=tap0"]));
+    echo(GUEST, b"before");
+    tap.delete();
+    guest.wait_for_complaint("tap0: cannot receive");
+    let before = processor_time(guest.pid());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(guest.is_running());
+    let spent = processor_time(guest.pid()) - before;
+    assert!(spent < 75, "{spent} hundredths of a second of processor time, to wait for nothing");
+    let output = end_by_sigterm(guest);
+    assert!(output.stderr.lines().count() <= 2, "told again and again: {output:?}");
+}
+
+/// User and system time of a process in hundredths of a second: fields 14 and 15 of its `stat`.
+fn processor_time(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    [fields[11], fields[12]].iter().map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+fn a_flood_is_sent_whole() {
+    let tap = Tap::up("tap0", HOST);
+    for size in ["60", "1514"] {
+        let before = tap.received();
+        let output = run(&mut unikernel("net", &["--net=tap0", "--mem=4"], &["flood=500", &format!("size={size}")]));
+        output.exits(0).is_quiet().says(&format!("net: 500 frames of {size} bytes sent, 0 refused\n"));
+        assert_eq!(tap.received() - before, 500);
+    }
+}
+
+fn an_interface_serves_one_guest_after_another() {
+    let _tap = Tap::up("tap0", HOST);
+    for _ in 0..3 {
+        let guest = start(net(&["--net=tap0"]));
+        echo(GUEST, b"hello");
+        end_by_sigterm(guest).is_quiet();
+    }
+}
+
+fn what_is_no_tap_is_refused() {
+    let _tun = Tap::tun("tun0");
+    for (name, words) in [("tap7", "ip tuntap add tap7 mode tap"), ("lo", "not a tap"), ("tun0", "tun")] {
+        run(&mut net(&[&format!("--net={name}")])).is_refused(&["net.hvt", "'service'", &format!("'{name}'"), words]);
+    }
+    assert!(!std::fs::exists("/sys/class/net/tap7").unwrap(), "an interface was made");
+}
+
+fn a_tap_that_is_down_is_refused() {
+    let _tap = Tap::down("tap0");
+    run(&mut net(&["--net=tap0"])).is_refused(&["'tap0' is down", "ip link set tap0 up"]);
+}
+
+fn a_tap_in_use_is_refused() {
+    let _tap = Tap::up("tap0", HOST);
+    let guest = start(net(&["--net=tap0"]));
+    run(&mut net(&["--net=tap0"])).is_refused(&["'tap0'", "in use"]);
+    echo(GUEST, b"the first one is not disturbed");
+    quit(guest).is_quiet();
+}
+
+fn one_tap_cannot_be_two_devices() {
+    let tap = Tap::up("tap0", HOST);
+    let by_name = &["--net:service0=tap0", "--net:service1=tap0"];
+    run(&mut unikernel("net2", by_name, &[])).is_refused(&["service1", "tap0"]);
+    let both = ["--net:service0=tap0", &format!("--net:service1=@{FD}")];
+    run(&mut hand_over(unikernel("net2", &both, &[]), tap.attach())).is_refused(&["'service"]);
+}
+
+fn descriptors_that_are_no_taps_are_refused() {
+    let option = format!("--net=@{FD}");
+    run(&mut net(&[&option])).is_refused(&["'service'", "99", "not passed"]);
+    run(&mut net(&["--net=@1"])).is_refused(&["1", "standard"]);
+    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    run(&mut hand_over(net(&[&option]), null)).is_refused(&["99", "tap"]);
+    let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    run(&mut hand_over(net(&[&option]), theirs)).is_refused(&["99", "frames"]);
+    let tun = Tap::tun("tun0");
+    run(&mut hand_over(net(&[&option]), tun.attach_tun())).is_refused(&["99", "tun"]);
+}
+
+/// As nobody; who may not open /dev/net/tun does not get as far.
+fn a_tap_of_another_user_is_refused() {
+    if !common::net::is_superuser() {
+        return;
+    }
+    let tap = Tap::up("tap0", HOST);
+    tap.set_owner(4711);
+    let directory = common::directory();
+    let mut command = common::as_nobody("net", directory.path(), &["--net=tap0"]);
+    let output = run(&mut command);
+    if output.stderr.contains("/dev/net/tun") {
+        output.is_refused(&["user 65534", "chmod 0666 /dev/net/tun"]);
+    } else {
+        output.is_refused(&["user 65534", "'tap0'", "4711"]);
+    }
+}
