@@ -9,8 +9,8 @@ use super::attached::{FRAME, RECEIVED, SENT, memory, net_request, nets, wire};
 use super::*;
 
 const MILLISECOND: u64 = 1_000_000;
-/// Longer than any test may take.
-const FOREVER: u64 = u64::MAX;
+/// Ten seconds: longer than any of these tests takes, unless it fails.
+const LONG: u64 = 10_000 * MILLISECOND;
 /// A sleep that is over before this has begun too early.
 const SLEEP: u64 = 20 * MILLISECOND;
 
@@ -47,10 +47,20 @@ fn a_frame_is_reported_until_it_is_read() {
     far.send(FRAME).expect("room");
     far.send(FRAME).expect("room");
     for _ in 0..2 {
-        assert_eq!((devices.poll(0), devices.poll(FOREVER)), (0b10, 0b10));
+        assert_eq!((devices.poll(0), devices.poll(LONG)), (0b10, 0b10));
         assert_eq!(read(&mut devices, 1), Reply::Frame(20));
     }
     assert_eq!(devices.poll(0), 0);
+}
+
+#[test]
+fn any_timeout_can_be_asked_for() {
+    let (near, far) = wire(libc::SOCK_DGRAM);
+    let mut devices = nets(&[near]);
+    far.send(FRAME).expect("room");
+    for timeout in [0, 1, 999_999_999, 1_000_000_000, u64::MAX / 2, u64::MAX] {
+        assert_eq!(devices.poll(timeout), 0b10, "{timeout}");
+    }
 }
 
 #[test]
@@ -59,11 +69,11 @@ fn every_device_with_a_frame_is_reported() {
     let mut devices = nets(&[wires[0].0, wires[1].0, wires[2].0, wires[3].0]);
     wires[1].1.send(FRAME).expect("room");
     wires[3].1.send(FRAME).expect("room");
-    assert_eq!(devices.poll(FOREVER), 0b1_0100);
+    assert_eq!(devices.poll(LONG), 0b1_0100);
     assert_eq!(read(&mut devices, 2), Reply::Frame(20));
-    assert_eq!(devices.poll(FOREVER), 0b1_0000);
+    assert_eq!(devices.poll(LONG), 0b1_0000);
     wires[0].1.send(FRAME).expect("room");
-    assert_eq!(devices.poll(FOREVER), 0b1_0010);
+    assert_eq!(devices.poll(LONG), 0b1_0010);
 }
 
 #[test]
@@ -76,7 +86,7 @@ fn a_frame_ends_the_sleep() {
         far.send(FRAME).expect("room");
     });
     let start = Instant::now();
-    assert_eq!(devices.poll(FOREVER), 0b100);
+    assert_eq!(devices.poll(LONG), 0b100);
     assert!(start.elapsed() >= Duration::from_millis(10));
     sender.join().expect("no panic");
 }
@@ -88,16 +98,16 @@ fn frames_of_a_wire_that_is_cut_are_delivered_and_its_end_is_reported_no_more() 
     let mut devices = nets(&[cut, other]);
     far.send(FRAME).expect("room");
     drop(far);
-    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(devices.poll(LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Frame(20));
     // The end is to be read, too; until then the device is reported.
-    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(devices.poll(LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
     devices.poll(0);
     assert_eq!(sleep(&mut devices), (0, true));
     // Nobody else suffers.
     other_far.send(FRAME).expect("room");
-    assert_eq!(devices.poll(FOREVER), 0b100);
+    assert_eq!(devices.poll(LONG), 0b100);
     assert_eq!(read(&mut devices, 2), Reply::Frame(20));
     assert_eq!(sleep(&mut devices), (0, true));
 }
@@ -127,12 +137,12 @@ fn an_error_that_passes_does_not_take_the_device_away() {
     let mut devices = nets(&[near]);
     let sent = devices.net_write(&memory(), net_request(1, SENT, 20)).expect("memory");
     assert_eq!(sent, Reply::Net(Status::Ok));
-    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(devices.poll(LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
     assert_eq!(sleep(&mut devices), (0, true));
 
     let far = UdpSocket::bind(port).expect("the same port");
     far.send_to(FRAME, answers).expect("room");
-    assert_eq!(devices.poll(FOREVER), 0b10);
+    assert_eq!(devices.poll(LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Frame(20));
 }
