@@ -5,14 +5,12 @@ mod common;
 
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use common::net::{Tap, ping};
-use common::{Guest, Output, kvm_test, net_test, run, unikernel};
+use common::{FD, Guest, Output, hand_over, kvm_test, net_test, run, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -39,9 +37,6 @@ fn main() -> ExitCode {
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-
-/// A descriptor's number that nothing else uses.
-const FD: i32 = 99;
 
 fn net(options: &[&str]) -> Command {
     let options: Vec<_> = options.iter().copied().chain(["--mem=4"]).collect();
@@ -94,9 +89,9 @@ fn pings_are_answered() {
     let _tap = Tap::up("tap0", HOST);
     let guest = start(net(&["--net", "tap0"]));
     for payload in [&b""[..], b"1", &[0xa5; 1472]] {
-        assert!(ping(GUEST, payload), "{} bytes", payload.len());
+        assert!(ping(GUEST, payload, 20), "{} bytes", payload.len());
     }
-    assert!(!ping(Ipv4Addr::new(10, 0, 0, 9), b"nobody"), "a ping can fail");
+    assert!(!ping(Ipv4Addr::new(10, 0, 0, 9), b"nobody", 1), "a ping can fail");
     quit(guest).is_quiet();
 }
 
@@ -148,25 +143,12 @@ fn the_hardware_address_is_as_asked_or_random() {
     }
 }
 
-/// Gives the command `file` as its descriptor [`FD`].
-fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'static) -> Command {
-    let fd = file.as_raw_fd();
-    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
-    unsafe {
-        command.pre_exec(move || {
-            let _ = &file;
-            if libc::dup2(fd, FD) == FD { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        });
-    }
-    command
-}
-
 fn a_tap_can_be_handed_over_as_a_descriptor() {
     let tap = Tap::up("tap0", HOST);
     tap.set_mtu(1400);
     let guest = start(hand_over(net(&[&format!("--net=@{FD}")]), tap.attach()));
     echo(GUEST, b"through a descriptor");
-    assert!(ping(GUEST, b"ping"));
+    assert!(ping(GUEST, b"ping", 20));
     quit(guest).is_quiet().says("mtu 1400\n");
 }
 

@@ -7,9 +7,14 @@
 
 mod guest;
 pub mod net;
+pub mod trace;
 mod trial;
 
 use std::ffi::OsStr;
+use std::fs::{File, Permissions};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,26 +75,38 @@ pub fn host_error(what: &str) -> String {
 }
 
 /// A pipe: where to read from and where to write to. Neither end is inherited.
-pub fn pipe() -> (std::fs::File, std::fs::File) {
+pub fn pipe() -> (File, File) {
     let mut ends = [0; 2];
     // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
     unsafe {
         assert!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0, "{}", host_error("pipe"));
-        ends.map(|end| std::os::fd::FromRawFd::from_raw_fd(end)).into()
+        ends.map(|end| File::from_raw_fd(end)).into()
     }
+}
+
+/// The number of the descriptor that [`hand_over`] gives; nothing else uses it.
+pub const FD: i32 = 99;
+
+/// Gives the command `file` as its descriptor [`FD`].
+pub fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'static) -> Command {
+    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
+    unsafe {
+        command.pre_exec(move || match libc::dup2(file.as_raw_fd(), FD) {
+            FD => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    command
 }
 
 /// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`.
 pub fn as_nobody(name: &str, directory: &Path, options: &[&str]) -> Command {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
-
     let [program, image] = [tender_path(), fixture(name)].map(|from| {
         let to = directory.join(from.file_name().expect("both are files"));
         std::fs::copy(from, &to).expect("a file can be copied");
         to
     });
-    std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).expect("the directory is ours");
+    std::fs::set_permissions(directory, Permissions::from_mode(0o755)).expect("the directory is ours");
     let mut command = Command::new(program);
     command.args(options).arg("--").arg(image).env_remove("RUST_LOG").uid(65534).gid(65534);
     command

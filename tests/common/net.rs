@@ -265,8 +265,9 @@ fn delete_link(index: u32) -> io::Result<()> {
     }
 }
 
-/// Sends an ICMP echo request with `payload` to `address` and waits for the answer that carries it.
-pub fn ping(address: Ipv4Addr, payload: &[u8]) -> bool {
+/// Sends an ICMP echo request with `payload` to `address` and waits a second for the answer that carries it; up to
+/// `attempts` times.
+pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
     let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
     // A std socket, for its timeout and its methods; a raw one has the same calls.
     let socket = std::net::UdpSocket::from(socket);
@@ -276,7 +277,7 @@ pub fn ping(address: Ipv4Addr, payload: &[u8]) -> bool {
     let sum = checksum(&packet);
     packet[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut answer = [0; 2048];
-    (0..20).any(|_| {
+    (0..attempts).any(|_| {
         // A tap without a carrier yet refuses; the next attempt tells.
         let _ = socket.send_to(&packet, (address, 0));
         // The answer comes with its IPv4 header of 20 bytes.
@@ -289,7 +290,7 @@ pub fn ping(address: Ipv4Addr, payload: &[u8]) -> bool {
 }
 
 /// The Internet checksum; 0 over a packet that holds its own.
-fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
     let sum: u32 = words.sum();
     let folded = (sum & 0xffff) + (sum >> 16);

@@ -1,0 +1,133 @@
+//! Nothing on the way of a hypercall takes memory from the heap: a run of many makes as many allocations as one of
+//! few, to the digit.
+//!
+//! The runs are those of the library in this very program, started again with [`WORDS`] set: there the only thread is
+//! the tender's, and every allocation is its own.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{FD, Guest, fixture, hand_over, kvm_test, run, text};
+
+/// The environment variable with the tender's command line, one word a line.
+const WORDS: &str = "TENDER_ALLOC_WORDS";
+
+struct Counting;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: the system's allocator does the work, called as we are.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn main() -> ExitCode {
+    if let Ok(words) = std::env::var(WORDS) {
+        return run_here(&words);
+    }
+    common::main(vec![
+        kvm_test("allocations_are_counted", allocations_are_counted),
+        kvm_test("ten_thousand_calls_allocate_nothing", ten_thousand_calls_allocate_nothing),
+        kvm_test("output_allocates_nothing", output_allocates_nothing),
+        kvm_test("blocks_and_frames_allocate_nothing", blocks_and_frames_allocate_nothing),
+    ])
+}
+
+/// Runs the tender in this process and says how many allocations that took.
+fn run_here(words: &str) -> ExitCode {
+    let words = std::iter::once("tender").chain(words.lines()).map(Into::into);
+    let Ok(tender::cli::Command::Run(config)) = tender::cli::parse(words) else {
+        panic!("the command line is one for a run");
+    };
+    let before = COUNT.load(Ordering::Relaxed);
+    let outcome = tender::run(&config);
+    let count = COUNT.load(Ordering::Relaxed) - before;
+    eprintln!("{count}");
+    match outcome {
+        Ok(tender::Outcome::Halted(status)) => ExitCode::from(status),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// This program, as a tender with these words.
+fn tender_here(words: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(WORDS, words.join("\n"));
+    command
+}
+
+fn count(command: &mut Command) -> u64 {
+    let output = run(command);
+    output.exits(0);
+    output.stderr.trim_end().parse().unwrap_or_else(|_| panic!("no number: {output:?}"))
+}
+
+fn hypercalls(arguments: &[&str]) -> u64 {
+    let image = fixture("hypercalls");
+    count(&mut tender_here(&[&["--mem=4", text(&image)], arguments].concat()))
+}
+
+/// Lest the count be always the same.
+fn allocations_are_counted() {
+    let before = COUNT.load(Ordering::Relaxed);
+    drop(std::hint::black_box(Box::new(1)));
+    assert!(COUNT.load(Ordering::Relaxed) > before);
+    assert!(hypercalls(&["ok-storm", "10"]) > 5, "to start a guest takes some");
+}
+
+fn ten_thousand_calls_allocate_nothing() {
+    assert_eq!(hypercalls(&["ok-storm", "00010"]), hypercalls(&["ok-storm", "10010"]));
+}
+
+fn output_allocates_nothing() {
+    assert_eq!(hypercalls(&["puts-flood", "0010"]), hypercalls(&["puts-flood", "1010"]));
+}
+
+/// Six kinds of calls, on a disk and on a socket that somebody reads now and then: whether a frame is sent or
+/// dropped, it allocates nothing.
+fn blocks_and_frames_allocate_nothing() {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let [few, many] = ["n=0010", "n=0510"].map(|n| {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let image = fixture("bench-io");
+        let words = ["--mem=4", &format!("--net=@{FD}"), &format!("--disk={}", text(&path)), text(&image), n];
+        let mut guest = Guest::start(&mut hand_over(tender_here(&words), theirs));
+        let mut received = 0;
+        while guest.is_running() {
+            while ours.recv(&mut [0; 2000]).is_ok() {
+                received += 1;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!(received > 0, "no frame arrived");
+        let output = guest.end();
+        output.exits(0).says("bench net-read-empty");
+        output.stderr.trim_end().parse::<u64>().unwrap_or_else(|_| panic!("no number: {output:?}"))
+    });
+    assert_eq!(few, many);
+}

@@ -1,0 +1,144 @@
+//! A tender whose system calls are watched, by `ptrace`.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::{LIMIT, host_error};
+
+/// One system call, as it was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    pub number: i64,
+    pub arguments: [u64; 6],
+}
+
+const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
+
+const KVM_RUN: u64 = 0xae80;
+
+impl Call {
+    /// Whether it lets the guest run.
+    pub fn is_run(&self) -> bool {
+        self.number == libc::SYS_ioctl && self.arguments[1] == KVM_RUN
+    }
+}
+
+/// All calls of one run, from the first after exec.
+pub struct Trace {
+    calls: Vec<Call>,
+    /// The exit status.
+    pub status: i32,
+}
+
+impl Trace {
+    /// How many calls come before the guest runs for the first time.
+    pub fn start(&self) -> usize {
+        self.calls.iter().position(Call::is_run).expect("the guest ran")
+    }
+
+    /// How many of those the dynamic loader makes before the C library is set up; a static program has no loader.
+    pub fn loader(&self) -> usize {
+        self.calls.iter().position(|call| call.number == libc::SYS_set_tid_address).expect("a C library is set up")
+    }
+
+    /// The calls between each time that the guest runs and the next, which is what one hypercall costs. What comes
+    /// after the last, the end of the run, is left out.
+    pub fn hypercalls(&self) -> Vec<&[Call]> {
+        let mut pieces: Vec<_> = self.calls[self.start() + 1..].split(Call::is_run).collect();
+        pieces.pop();
+        pieces
+    }
+}
+
+/// Runs the command and notes its system calls. What it prints is lost.
+pub fn trace(command: &mut Command) -> Trace {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: ptrace is a system call, safe between fork and exec, and this one ignores its pointers.
+    unsafe {
+        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    #[allow(clippy::zombie_processes, reason = "it is waited for below, by its number")]
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let pid = child.id() as libc::pid_t;
+    let watchdog = Watchdog::new(pid);
+    let mut calls = Vec::new();
+    let status = follow(pid, &mut calls);
+    drop(watchdog);
+    assert!(libc::WIFEXITED(status), "it did not end by itself: {status:#x}, after {} system calls", calls.len());
+    Trace { calls, status: libc::WEXITSTATUS(status) }
+}
+
+/// Goes from call to call until the process ends; returns its wait status.
+fn follow(pid: libc::pid_t, calls: &mut Vec<Call>) -> libc::c_int {
+    const SYSCALL_STOP: libc::c_int = libc::SIGTRAP | 0x80;
+    // The stop at exec.
+    let mut status = wait(pid);
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+    // SAFETY: the process is stopped and ours to trace; the options are a number.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::c_long::from(options)) };
+    assert!(result == 0, "{}", host_error("ptrace"));
+    while libc::WIFSTOPPED(status) {
+        let signal = match libc::WSTOPSIG(status) {
+            SYSCALL_STOP => {
+                calls.extend(entered(pid));
+                0
+            }
+            libc::SIGTRAP => 0,
+            signal => signal,
+        };
+        // SAFETY: the process is stopped; the signal is a number.
+        let result = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, libc::c_long::from(signal)) };
+        assert!(result == 0, "{}", host_error("ptrace"));
+        status = wait(pid);
+    }
+    status
+}
+
+fn wait(pid: libc::pid_t) -> libc::c_int {
+    let mut status = 0;
+    // SAFETY: waitpid writes one number.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+    assert!(waited == pid, "{}", host_error("waitpid"));
+    status
+}
+
+/// The call that the process has just entered; none if it is about to return from one.
+fn entered(pid: libc::pid_t) -> Option<Call> {
+    // `struct ptrace_syscall_info`: kind and architecture, instruction and stack pointer, number, six arguments.
+    let mut info = [0u64; 11];
+    // SAFETY: the process is stopped; the kernel writes no more bytes than it is told.
+    let result = unsafe { libc::ptrace(PTRACE_GET_SYSCALL_INFO as _, pid, size_of_val(&info), info.as_mut_ptr()) };
+    assert!(result > 0, "{}", host_error("ptrace"));
+    let [kind, _, _, number, arguments @ ..] = info;
+    let arguments = arguments[..6].try_into().expect("six of seven words");
+    (kind & 0xff == 1).then_some(Call { number: number as i64, arguments })
+}
+
+/// Kills a process that takes too long, unless it is dropped before.
+struct Watchdog {
+    _stop: mpsc::Sender<()>,
+}
+
+impl Watchdog {
+    fn new(pid: libc::pid_t) -> Watchdog {
+        let (stop, stopped) = mpsc::channel::<()>();
+        // SAFETY: takes numbers. The descriptor means this process, whatever becomes of its number.
+        let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        assert!(process >= 0, "{}", host_error("pidfd"));
+        std::thread::spawn(move || {
+            if stopped.recv_timeout(LIMIT + Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // SAFETY: takes numbers and no pointer to anything.
+                unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, libc::SIGKILL, 0, 0) };
+            }
+            // SAFETY: it is ours and used no more.
+            unsafe { libc::close(process as i32) };
+        });
+        Watchdog { _stop: stop }
+    }
+}

@@ -1,0 +1,144 @@
+//! SIGTERM and SIGINT end a run in order, whatever the guest is doing, and the tender dies by that signal, as whoever
+//! stops it expects.
+
+mod common;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use common::{Guest, kvm_test, unikernel};
+
+fn main() -> ExitCode {
+    let mut tests = Vec::new();
+    for (name, signal) in [("SIGTERM", libc::SIGTERM), ("SIGINT", libc::SIGINT)] {
+        for kind in ["poll-forever", "spin"] {
+            tests.push(kvm_test(&format!("{name}_ends::{kind}"), move || ends(kind, signal)));
+        }
+        tests.push(kvm_test(&format!("{name}_ends::blocked_output"), move || ends_blocked_output(signal)));
+    }
+    tests.extend([
+        kvm_test("signals_at_any_moment_end_the_run", signals_at_any_moment_end_the_run),
+        kvm_test("a_second_signal_does_no_harm", a_second_signal_does_no_harm),
+        kvm_test("stopping_and_continuing_does_no_harm", stopping_and_continuing_does_no_harm),
+        kvm_test("a_stopped_run_can_be_ended", a_stopped_run_can_be_ended),
+        kvm_test("signals_that_are_ignored_do_no_harm", signals_that_are_ignored_do_no_harm),
+        kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
+    ]);
+    common::main(tests)
+}
+
+/// Starts a guest that never ends by itself.
+fn start(kind: &str) -> Guest {
+    let guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4"], &[kind]));
+    guest.wait_for(&format!("hypercalls: {kind}\n"));
+    guest
+}
+
+fn ends(kind: &str, signal: i32) {
+    let mut guest = start(kind);
+    // Beyond the line that it prints, into what it does.
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(guest.is_running());
+    guest.signal(signal);
+    guest.end().dies_by(signal).is_quiet();
+}
+
+/// The guest prints faster than anybody reads, and its write waits.
+fn ends_blocked_output(signal: i32) {
+    let (reader, writer) = common::pipe();
+    // SAFETY: this request takes a number.
+    let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    assert!(size >= 4096, "{}", common::host_error("a small pipe"));
+    let mut command = unikernel("hypercalls", &["--mem=4"], &["puts-flood", "1000000"]);
+    let mut guest = Guest::spawn(command.stdout(writer));
+    wait_until_full(&reader);
+    assert!(guest.is_running());
+    guest.signal(signal);
+    guest.end().dies_by(signal).is_quiet();
+}
+
+/// Until the pipe has something in it, and no more than before.
+fn wait_until_full(reader: &File) {
+    let deadline = Instant::now() + common::LIMIT;
+    let mut before = 0;
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: the request writes one number.
+        assert_eq!(unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD as _, &raw mut waiting) }, 0);
+        if waiting > 2048 && waiting == before {
+            return;
+        }
+        before = waiting;
+        assert!(Instant::now() < deadline, "the pipe does not fill up: {waiting} bytes");
+    }
+}
+
+/// From the first moment of the process on; only before it is ready does the signal's default end it, which looks
+/// the same.
+fn signals_at_any_moment_end_the_run() {
+    for delay in 0..20 {
+        let mut guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4"], &["poll-forever"]));
+        std::thread::sleep(Duration::from_micros(delay * delay * 50));
+        guest.signal(libc::SIGTERM);
+        guest.end().dies_by(libc::SIGTERM).is_quiet();
+    }
+}
+
+fn a_second_signal_does_no_harm() {
+    let mut guest = start("spin");
+    guest.signal(libc::SIGINT);
+    // It may be over already, which is as good.
+    if guest.is_running() {
+        guest.signal(libc::SIGINT);
+    }
+    guest.end().dies_by(libc::SIGINT).is_quiet();
+}
+
+fn stopping_and_continuing_does_no_harm() {
+    let mut guest = Guest::start(&mut unikernel("clock", &["--mem=2"], &["poll=1500000000"]));
+    guest.wait_for("clock: counter");
+    for _ in 0..5 {
+        guest.signal(libc::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(20));
+        guest.signal(libc::SIGCONT);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    guest.end().exits(0).is_quiet().says("clock: poll 1500000000 ns took");
+}
+
+fn a_stopped_run_can_be_ended() {
+    for kind in ["spin", "poll-forever"] {
+        let mut guest = start(kind);
+        guest.signal(libc::SIGSTOP);
+        guest.signal(libc::SIGTERM);
+        guest.signal(libc::SIGCONT);
+        guest.end().dies_by(libc::SIGTERM).is_quiet();
+    }
+}
+
+/// SIGWINCH, SIGCHLD and SIGURG are ignored by default and interrupt nothing.
+fn signals_that_are_ignored_do_no_harm() {
+    let mut guest = start("spin");
+    for signal in [libc::SIGWINCH, libc::SIGCHLD, libc::SIGURG, libc::SIGPIPE] {
+        guest.signal(signal);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(guest.is_running(), "signal {signal}");
+    }
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).is_quiet();
+}
+
+fn a_killed_run_leaves_its_disk_free() {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let option = format!("--disk={}", common::text(&path));
+    let mut guest = Guest::start(&mut unikernel("block", &["--mem=4", &option], &[]));
+    guest.wait_for("block: storage");
+    guest.signal(libc::SIGKILL);
+    guest.end().dies_by(libc::SIGKILL);
+    common::run(&mut unikernel("block", &["--mem=4", &option], &[])).exits(0).is_quiet().says("block: ok");
+}

@@ -1,0 +1,108 @@
+//! What a run costs in system calls: few to start, one for each I/O, none beside it and none where there is no I/O.
+
+mod common;
+
+use std::fs::File;
+use std::os::unix::net::UnixDatagram;
+use std::process::ExitCode;
+
+use common::net::checksum;
+use common::trace::{Call, Trace, trace};
+use common::{FD, hand_over, kvm_test, unikernel};
+
+fn main() -> ExitCode {
+    common::main(vec![
+        kvm_test("the_guest_starts_within_100_calls", the_guest_starts_within_100_calls),
+        kvm_test("what_is_no_io_costs_nothing", what_is_no_io_costs_nothing),
+        kvm_test("output_costs_one_write", output_costs_one_write),
+        kvm_test("sleep_costs_one_poll", sleep_costs_one_poll),
+        kvm_test("blocks_cost_one_call_each", blocks_cost_one_call_each),
+        kvm_test("frames_cost_one_call_each", frames_cost_one_call_each),
+    ])
+}
+
+const START_LIMIT: usize = 100;
+
+/// How often a call with this number was made within hypercalls, each of which may make one.
+#[track_caller]
+fn count(trace: &Trace, number: i64) -> usize {
+    let calls: Vec<&Call> = trace.hypercalls().into_iter().flatten().collect();
+    for pieces in trace.hypercalls() {
+        assert!(pieces.len() <= 1, "more than one call for a hypercall: {pieces:?}");
+    }
+    calls.into_iter().filter(|call| call.number == number).count()
+}
+
+/// How many calls there were within hypercalls.
+fn all(trace: &Trace) -> usize {
+    trace.hypercalls().into_iter().flatten().count()
+}
+
+/// The tender that is installed is static, so what a dynamic loader does for the one under test is left out.
+fn the_guest_starts_within_100_calls() {
+    let trace = trace(&mut unikernel("hello", &["--mem=2"], &[]));
+    assert_eq!(trace.status, 0);
+    let calls = trace.start() - trace.loader();
+    assert!(calls <= START_LIMIT, "{calls} system calls from exec to the first KVM_RUN");
+    assert!(calls > 10, "not even what KVM needs: {calls}");
+}
+
+/// Ten each of WALLTIME, PUTS of nothing and POLL without a timeout, after one line.
+fn what_is_no_io_costs_nothing() {
+    let trace = trace(&mut unikernel("hypercalls", &["--mem=4"], &["ok-storm", "30"]));
+    assert_eq!(trace.status, 0);
+    assert_eq!(trace.hypercalls().len(), 31);
+    assert_eq!((count(&trace, libc::SYS_write), all(&trace)), (1, 1), "{:?}", trace.hypercalls());
+}
+
+fn output_costs_one_write() {
+    let trace = trace(&mut unikernel("hypercalls", &["--mem=4"], &["puts-flood", "20"]));
+    assert_eq!((trace.status, count(&trace, libc::SYS_write), all(&trace)), (0, 21, 21));
+}
+
+fn sleep_costs_one_poll() {
+    let trace = trace(&mut unikernel("clock", &["--mem=2"], &["poll=1000000"]));
+    let lines = count(&trace, libc::SYS_write);
+    assert_eq!((trace.status, count(&trace, libc::SYS_ppoll), all(&trace)), (0, 1, lines + 1));
+}
+
+fn blocks_cost_one_call_each() {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let option = format!("--disk={}", common::text(&path));
+    for (mode, number) in [("fill", libc::SYS_pwrite64), ("verify", libc::SYS_pread64)] {
+        let trace = trace(&mut unikernel("block", &["--mem=4", &option], &[mode]));
+        let lines = count(&trace, libc::SYS_write);
+        assert_eq!((trace.status, count(&trace, number), all(&trace)), (0, 5, lines + 5), "{mode}");
+    }
+}
+
+/// Two datagrams for the echo port, the second of which ends the guest: each read and answered, after the guest's
+/// announcement; and one read that finds nothing at most.
+fn frames_cost_one_call_each() {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.send(&datagram(b"hello")).unwrap();
+    ours.send(&datagram(b"quit")).unwrap();
+    let options = [&format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02", "--mem=4"];
+    let trace = trace(&mut hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs));
+    assert_eq!(trace.status, 0);
+    let lines = trace.hypercalls().into_iter().flatten();
+    let lines = lines.filter(|call| call.number == libc::SYS_write && call.arguments[0] == 1).count();
+    assert_eq!(count(&trace, libc::SYS_write), lines + 3, "{:?}", trace.hypercalls());
+    assert_eq!((count(&trace, libc::SYS_read), count(&trace, libc::SYS_ppoll)), (2, 1), "{:?}", trace.hypercalls());
+    assert_eq!(all(&trace), lines + 3 + 2 + 1, "{:?}", trace.hypercalls());
+}
+
+/// A frame to 02:00:00:00:00:02 and 10.0.0.2, port 7, without a UDP checksum.
+fn datagram(payload: &[u8]) -> Vec<u8> {
+    let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0".to_vec();
+    let length = 28 + payload.len() as u8;
+    let mut header = [0x45, 0, 0, length, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame.extend_from_slice(&header);
+    frame.extend_from_slice(&[0x30, 0x39, 0, 7, 0, length - 20, 0, 0]);
+    frame.extend_from_slice(payload);
+    frame
+}
