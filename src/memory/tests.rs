@@ -78,7 +78,23 @@ fn memory_starts_as_zeroes_of_the_size_asked_for() {
     let memory = memory();
     assert_eq!(memory.size(), SIZE);
     assert!(contents(&memory, 0, SIZE as usize).iter().all(|&byte| byte == 0));
-    assert_eq!(memory.host_address() % SIZE, 0, "the guest's huge pages can be the host's");
+}
+
+#[test]
+fn the_hypervisor_maps_what_the_tender_writes() {
+    // Of sizes that the host does not align by itself.
+    for size in [SIZE, 0x3000, 0x1000, 0x20_3000] {
+        let memory = GuestMemory::new(size).expect("some memory");
+        let host = memory.host_address();
+        assert_eq!(host % SIZE, 0, "the guest's huge pages can be the host's");
+        memory.place(GuestAddress(0), b"first").expect("memory");
+        memory.place(GuestAddress(size - 4), b"last").expect("memory");
+        // SAFETY: both ranges lie in the mapping, which lives to the end of this block, and nobody writes to it.
+        let (first, last) = unsafe {
+            ((host as *const [u8; 5]).read_volatile(), ((host + size - 4) as *const [u8; 4]).read_volatile())
+        };
+        assert_eq!((&first, &last), (b"first", b"last"));
+    }
 }
 
 #[test]

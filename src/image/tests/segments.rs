@@ -152,6 +152,8 @@ fn the_alignment_of_one_segment_keeps_the_next_away() {
     let spread = |elf: &mut Elf| elf.programs[TEXT].align = 0x10000;
     let error = refused(spread);
     assert!(matches!(error, Error::Segment { index: RODATA, rule: DESCENDING, .. }), "{error:?}");
+    // Its own alignment takes a segment down onto the one before, too.
+    assert_eq!(rule(RODATA, |rodata| rodata.align = 0x2000), DESCENDING);
     let image = accepted(|elf| {
         spread(elf);
         (elf.programs[RODATA].vaddr, elf.programs[DATA].vaddr, elf.programs[BSS].vaddr) =
