@@ -102,7 +102,8 @@ fn init(machine: Emulated) -> String {
     INIT.replace("@MODULES@", &modules).replace("@NOW@", &now.to_string()).replace("@MARK@", MARK)
 }
 
-// The Pi has no clock that runs while it is off, so the time comes along. The rights of /dev/kvm and /dev/net/tun are
+// The Pi has no clock that runs while it is off, so the time comes along. One reader alone fills the kernel's random pool
+// in a second; several at once, on an emulated processor, would wait for each other for minutes. The rights of /dev/kvm and /dev/net/tun are
 // those that Debian's udev gives them.
 const INIT: &str = "\
 #!/bin/busybox sh
@@ -118,7 +119,8 @@ mount -t tmpfs run /run
 ln -s /proc/self/fd /dev/fd
 dmesg -n 1
 date -s @@NOW@ >/dev/null
-@MODULES@chown 0:104 /dev/kvm
+@MODULES@head -c 1 /dev/random >/dev/null
+chown 0:104 /dev/kvm
 chmod 660 /dev/kvm
 chmod 666 /dev/net/tun
 hostname lab

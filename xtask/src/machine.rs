@@ -95,8 +95,7 @@ impl Emulated {
     /// Kernel modules in the order of loading, with their arguments.
     pub fn modules(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // The watchdog is what switches a Pi off. Its random number generator is what fills the kernel's pool: the
-            // emulated caches and clocks are too regular for it, and who asks for randomness would wait for minutes.
+            // The watchdog is what switches a Pi off.
             Emulated::Pi3 => &[("bcm2835-rng", ""), ("tun", ""), ("bcm2835_wdt", "")],
             Emulated::Virt => &[("tun", "")],
             Emulated::Pc => &[("irqbypass", ""), ("kvm", ""), ("kvm-amd", "npt=1"), ("tun", "")],

@@ -145,7 +145,7 @@ fn job(words: &[String]) -> String {
         "export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures RUST_BACKTRACE=1\n\
          for test in /tests/*; do\n\
          echo '{mark}run' ${{test##*/}}\n\
-         timeout -s KILL {BINARY_LIMIT} $test {words}\n\
+         timeout -s KILL {BINARY_LIMIT} $test --color=never {words}\n\
          echo '{mark}exit' $?\n\
          done\n",
         mark = initramfs::MARK,
@@ -239,6 +239,6 @@ mod tests {
 
     #[test]
     fn words_for_the_tests_reach_them_unchanged() {
-        assert!(job(&["a b".into(), "it's".into()]).contains(r"$test 'a b' 'it'\''s'"));
+        assert!(job(&["a b".into(), "it's".into()]).contains(r"$test --color=never 'a b' 'it'\''s'"));
     }
 }
