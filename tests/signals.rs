@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use common::trace::signal_after_run;
 use common::{Guest, kvm_test, unikernel};
 
 fn main() -> ExitCode {
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     }
     tests.extend([
         kvm_test("signals_at_any_moment_end_the_run", signals_at_any_moment_end_the_run),
+        kvm_test("a_signal_just_before_a_sleep_is_not_lost", a_signal_just_before_a_sleep_is_not_lost),
         kvm_test("a_second_signal_does_no_harm", a_second_signal_does_no_harm),
         kvm_test("stopping_and_continuing_does_no_harm", stopping_and_continuing_does_no_harm),
         kvm_test("a_stopped_run_can_be_ended", a_stopped_run_can_be_ended),
@@ -84,6 +86,14 @@ fn signals_at_any_moment_end_the_run() {
         std::thread::sleep(Duration::from_micros(delay * delay * 50));
         guest.signal(libc::SIGTERM);
         guest.end().dies_by(libc::SIGTERM).is_quiet();
+    }
+}
+
+/// The first time that the guest stops running is for its first line, the second for its sleep without end.
+fn a_signal_just_before_a_sleep_is_not_lost() {
+    for count in [1, 2] {
+        let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
+        assert_eq!(signal_after_run(&mut command, count, libc::SIGTERM), Some(libc::SIGTERM), "stop {count}");
     }
 }
 

@@ -55,28 +55,44 @@ impl Trace {
 
 /// Runs the command and notes its system calls. What it prints is lost.
 pub fn trace(command: &mut Command) -> Trace {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: ptrace is a system call, safe between fork and exec, and this one ignores its pointers.
-    unsafe {
-        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        });
-    }
-    #[allow(clippy::zombie_processes, reason = "it is waited for below, by its number")]
-    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
-    let pid = child.id() as libc::pid_t;
-    let watchdog = Watchdog::new(pid);
     let mut calls = Vec::new();
-    let status = follow(pid, &mut calls);
-    drop(watchdog);
+    let status = follow(command, |_, stop| {
+        if let Stop::Enters(call) = stop {
+            calls.push(call);
+        }
+    });
     assert!(libc::WIFEXITED(status), "it did not end by itself: {status:#x}, after {} system calls", calls.len());
     Trace { calls, status: libc::WEXITSTATUS(status) }
 }
 
-/// Goes from call to call until the process ends; returns its wait status.
-fn follow(pid: libc::pid_t, calls: &mut Vec<Call>) -> libc::c_int {
+/// Runs the command and sends it `signal` at the very moment when the guest has stopped running for the `count`th
+/// time, before the tender looks why. Returns the signal that it died by, if it did.
+pub fn signal_after_run(command: &mut Command, count: usize, signal: libc::c_int) -> Option<libc::c_int> {
+    let (mut runs, mut running) = (0, false);
+    let status = follow(command, |pid, stop| match stop {
+        Stop::Enters(call) => running = call.is_run(),
+        Stop::Leaves => {
+            runs += usize::from(running);
+            if running && runs == count {
+                // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
+                assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", host_error("kill"));
+            }
+        }
+    });
+    libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
+}
+
+/// Where a traced process was stopped.
+enum Stop {
+    Enters(Call),
+    Leaves,
+}
+
+/// Starts the command and calls `at` at each system call until it ends; returns its wait status.
+fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop)) -> libc::c_int {
     const SYSCALL_STOP: libc::c_int = libc::SIGTRAP | 0x80;
+    let pid = start(command);
+    let _watchdog = Watchdog::new(pid);
     // The stop at exec.
     let mut status = wait(pid);
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
@@ -86,7 +102,7 @@ fn follow(pid: libc::pid_t, calls: &mut Vec<Call>) -> libc::c_int {
     while libc::WIFSTOPPED(status) {
         let signal = match libc::WSTOPSIG(status) {
             SYSCALL_STOP => {
-                calls.extend(entered(pid));
+                at(pid, why(pid));
                 0
             }
             libc::SIGTRAP => 0,
@@ -100,6 +116,20 @@ fn follow(pid: libc::pid_t, calls: &mut Vec<Call>) -> libc::c_int {
     status
 }
 
+fn start(command: &mut Command) -> libc::pid_t {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: ptrace is a system call, safe between fork and exec, and this one ignores its pointers.
+    unsafe {
+        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    #[allow(clippy::zombie_processes, reason = "it is waited for by its number")]
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    child.id() as libc::pid_t
+}
+
 fn wait(pid: libc::pid_t) -> libc::c_int {
     let mut status = 0;
     // SAFETY: waitpid writes one number.
@@ -108,8 +138,8 @@ fn wait(pid: libc::pid_t) -> libc::c_int {
     status
 }
 
-/// The call that the process has just entered; none if it is about to return from one.
-fn entered(pid: libc::pid_t) -> Option<Call> {
+/// Why the process is stopped at a system call.
+fn why(pid: libc::pid_t) -> Stop {
     // `struct ptrace_syscall_info`: kind and architecture, instruction and stack pointer, number, six arguments.
     let mut info = [0u64; 11];
     // SAFETY: the process is stopped; the kernel writes no more bytes than it is told.
@@ -117,7 +147,7 @@ fn entered(pid: libc::pid_t) -> Option<Call> {
     assert!(result > 0, "{}", host_error("ptrace"));
     let [kind, _, _, number, arguments @ ..] = info;
     let arguments = arguments[..6].try_into().expect("six of seven words");
-    (kind & 0xff == 1).then_some(Call { number: number as i64, arguments })
+    if kind & 0xff == 1 { Stop::Enters(Call { number: number as i64, arguments }) } else { Stop::Leaves }
 }
 
 /// Kills a process that takes too long, unless it is dropped before.
