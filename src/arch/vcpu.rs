@@ -41,6 +41,10 @@ pub enum Stop {
     Width { address: u64, width: usize },
     #[error("the guest accessed {address:#x} by an instruction that cannot be emulated (ldp/stp or write-back form)")]
     NoSyndrome { address: u64 },
+    #[error(
+        "the guest accessed an address, which this kernel does not tell, by an instruction that cannot be emulated"
+    )]
+    Undecoded,
     #[error("the guest read from I/O port {port:#x}; there are no input ports")]
     PortRead { port: u16 },
     #[error("the guest wrote {width} bytes to I/O port {port:#x}, which is no hypercall")]
