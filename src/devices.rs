@@ -8,7 +8,7 @@ use crate::block::Disk;
 use crate::hypercall::{BlockRequest, NetRequest, Reply};
 use crate::manifest::Manifest;
 use crate::memory::{self, GuestMemory};
-use crate::net::Nic;
+use crate::net::{MacAddress, Nic};
 
 mod error;
 mod plan;
@@ -54,6 +54,7 @@ impl Devices {
                 &net.name,
                 |slot| matches!(slot, Slot::Net(other) if other.identity() == nic.identity()),
             )?;
+            log::info!("device '{}': {}, {}, MTU {}", net.name, nic.interface_name(), MacAddress(nic.mac()), nic.mtu());
             manifest.attach_net(net.handle, nic.mac(), nic.mtu());
             devices.waits[devices.nets].fd = nic.poll_fd();
             devices.handles[devices.nets] = net.handle as u8;
@@ -63,7 +64,10 @@ impl Devices {
         for block in plan.blocks {
             let disk = Disk::open(&block.path, block.sector_size)
                 .map_err(|error| Error::Block { name: block.name.clone(), error })?;
-            manifest.attach_block(block.handle, disk.capacity(), disk.sector_size());
+            let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
+            let path = disk.path().display();
+            log::info!("device '{}': {path}, {capacity} bytes in sectors of {sector_size}", block.name);
+            manifest.attach_block(block.handle, capacity, sector_size);
             devices.slots[block.handle] = Slot::Block(disk);
         }
         Ok(devices)
@@ -153,12 +157,19 @@ impl Devices {
         ready
     }
 
-    /// Ends the run in order: what the disks were given is on their media afterwards.
+    /// Ends the run in order: what the disks were given is on their media afterwards, and what went through each
+    /// device is told.
     pub fn finish(&mut self) {
         for slot in &mut self.slots {
-            let Slot::Block(disk) = slot else { continue };
-            if let Err(error) = disk.sync() {
-                log::warn!("{}", error::with_cause(&error));
+            match slot {
+                Slot::Empty => {}
+                Slot::Net(nic) => log::info!("{}: {}", nic.interface_name(), nic.stats()),
+                Slot::Block(disk) => {
+                    if let Err(error) = disk.sync() {
+                        log::warn!("{}", error::with_cause(&error));
+                    }
+                    log::info!("{}: {}", disk.path().display(), disk.stats());
+                }
             }
         }
     }

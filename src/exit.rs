@@ -1,6 +1,8 @@
 //! The run loop: the guest runs until it wants something, gets it, and runs on. It ends with the guest's own HALT, a
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
+use std::fmt;
+
 use kvm_ioctls::VmFd;
 
 use crate::arch::{self, Exit, Stop, Vcpu};
@@ -35,6 +37,15 @@ pub enum Outcome {
     Signal(i32),
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Halted(status) => write!(f, "the guest halted with status {status}"),
+            Outcome::Signal(number) => write!(f, "signal {number} ended the run"),
+        }
+    }
+}
+
 /// Why a run was ended: a promise of the guest that it broke.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
@@ -67,6 +78,10 @@ impl Machine {
         // before parameters.
         let _guard = unsafe { signal::catch(flag) }.map_err(Error::Signals)?;
         let outcome = self.serve();
+        if let Ok(outcome) = outcome {
+            log::info!("{outcome}");
+        }
+        log::info!("console: {}", self.console.stats());
         self.devices.finish();
         outcome
     }

@@ -38,6 +38,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let mut vcpu = Vcpu::new(&kvm, &vm)?;
     let frequency = vcpu.counter_frequency()?;
 
+    log::info!("{} MiB of memory, image up to {:#x}, counter of {frequency} Hz", size >> 20, image.end());
     let mappings = mappings(&image, size);
     load(&memory, &file, &image.segments)?;
     arch::build_tables(&memory, &mappings)?;
