@@ -12,6 +12,7 @@ mod trial;
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
+use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -82,6 +83,20 @@ pub fn pipe() -> (File, File) {
         assert!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0, "{}", host_error("pipe"));
         ends.map(|end| File::from_raw_fd(end)).into()
     }
+}
+
+/// A pipe without room: who writes to it waits until somebody reads.
+pub fn full_pipe() -> (File, File) {
+    let (reader, mut writer) = pipe();
+    let fd = writer.as_raw_fd();
+    // SAFETY: these requests take numbers; the descriptor is open.
+    let set = |command, value: libc::c_int| unsafe { libc::fcntl(fd, command, value) };
+    assert!(set(libc::F_SETPIPE_SZ, 4096) >= 4096, "{}", host_error("a small pipe"));
+    // Whoever gets the descriptor shares this setting with us, so it is taken back.
+    assert!(set(libc::F_SETFL, libc::O_NONBLOCK) == 0, "{}", host_error("a pipe that does not wait"));
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    assert!(set(libc::F_SETFL, 0) == 0, "{}", host_error("a pipe that waits"));
+    (reader, writer)
 }
 
 /// The number of the descriptor that [`hand_over`] gives; nothing else uses it.
