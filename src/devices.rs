@@ -50,10 +50,9 @@ impl Devices {
         for net in plan.nets {
             let nic =
                 Nic::attach(&net.source, net.mac).map_err(|error| Error::Net { name: net.name.clone(), error })?;
-            devices.check_unshared(
-                &net.name,
-                |slot| matches!(slot, Slot::Net(other) if other.identity() == nic.identity()),
-            )?;
+            if devices.any(|slot| matches!(slot, Slot::Net(other) if other.identity() == nic.identity())) {
+                return Err(Error::Shared { name: net.name });
+            }
             log::info!("device '{}': {}, {}, MTU {}", net.name, nic.interface_name(), MacAddress(nic.mac()), nic.mtu());
             manifest.attach_net(net.handle, nic.mac(), nic.mtu());
             devices.waits[devices.nets].fd = nic.poll_fd();
@@ -64,6 +63,10 @@ impl Devices {
         for block in plan.blocks {
             let disk = Disk::open(&block.path, block.sector_size)
                 .map_err(|error| Error::Block { name: block.name.clone(), error })?;
+            // As a rule the lock has told; there are file systems without locks.
+            if devices.any(|slot| matches!(slot, Slot::Block(other) if other.identity() == disk.identity())) {
+                return Err(Error::twice(&block.name, &block.path));
+            }
             let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
             let path = disk.path().display();
             log::info!("device '{}': {path}, {capacity} bytes in sectors of {sector_size}", block.name);
@@ -73,8 +76,8 @@ impl Devices {
         Ok(devices)
     }
 
-    fn check_unshared(&self, name: &str, same: impl Fn(&Slot) -> bool) -> Result<(), Error> {
-        if self.slots.iter().any(same) { Err(Error::Shared { name: name.to_owned() }) } else { Ok(()) }
+    fn any(&self, is: impl Fn(&Slot) -> bool) -> bool {
+        self.slots.iter().any(is)
     }
 
     fn net(&mut self, handle: u64) -> Option<&mut Nic> {
