@@ -1,5 +1,5 @@
 //! From a [`Config`] to a guest that is ready to run. The one place where order matters: what can be checked without
-//! touching the host comes first, the host's devices next, KVM last.
+//! touching the host comes first, KVM next, the host's devices after it, and the guest's memory last.
 
 use std::ffi::OsStr;
 use std::fs::{File, FileType};
@@ -30,13 +30,14 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let size = memory_size(config.memory, &image)?;
     let cmdline = cmdline(&config.arguments)?;
     let plan = Plan::new(&image.manifest, &config.nets, &config.blocks)?;
-    let devices = Devices::attach(plan, &mut image.manifest)?;
 
+    // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
     let kvm = open_kvm()?;
     let vm = arch::create_vm(&kvm)?;
     let mut memory = GuestMemory::new(size)?;
     let mut vcpu = Vcpu::new(&kvm, &vm)?;
     let frequency = vcpu.counter_frequency()?;
+    let devices = Devices::attach(plan, &mut image.manifest)?;
 
     log::info!("{} MiB of memory, image up to {:#x}, counter of {frequency} Hz", size >> 20, image.end());
     let mappings = mappings(&image, size);
