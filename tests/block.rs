@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{Guest, Output, kvm_test, net_test, root_test, run, test, text, unikernel};
+use common::{Device, Guest, Output, kvm_test, net_test, root_test, run, text, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -26,9 +26,9 @@ fn main() -> ExitCode {
         kvm_test("an_image_in_use_names_its_user", an_image_in_use_names_its_user),
         kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
         net_test("a_full_host_disk_is_told_to_the_guest", a_full_host_disk_is_told_to_the_guest),
-        test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
-        test("what_is_no_image_is_refused", what_is_no_image_is_refused),
-        test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
+        kvm_test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
+        kvm_test("what_is_no_image_is_refused", what_is_no_image_is_refused),
+        kvm_test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
         root_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
     ])
 }
@@ -249,6 +249,7 @@ fn one_image_cannot_be_two_disks() {
 /// As nobody, with copies of the tender and its unikernel where that user may look.
 fn an_image_of_another_user_is_refused() {
     let image = Image::new(1 << 20);
-    let mut command = common::as_nobody("block", image.directory.path(), &[&image.option("--disk")]);
+    let devices = [Device::Made("kvm", 0o666)];
+    let mut command = common::as_nobody("block", image.directory.path(), &devices, &[&image.option("--disk")]);
     run(&mut command).is_refused(&["user 65534", text(&image.path())]);
 }

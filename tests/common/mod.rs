@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "no test program uses all of this")]
 
 mod guest;
+mod mounts;
 pub mod net;
 pub mod trace;
 mod trial;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use guest::{Guest, LIMIT, Output, run};
+pub use mounts::{Device, with_devices};
 pub use trial::{kvm_test, kvm_test_if_possible, main, net_test, root_net_test, root_test, test};
 
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.
@@ -114,15 +116,19 @@ pub fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'stati
     command
 }
 
-/// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`.
-pub fn as_nobody(name: &str, directory: &Path, options: &[&str]) -> Command {
+/// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`, and these
+/// devices in /dev.
+pub fn as_nobody(name: &str, directory: &Path, devices: &[Device], options: &[&str]) -> Command {
     let [program, image] = [tender_path(), fixture(name)].map(|from| {
         let to = directory.join(from.file_name().expect("both are files"));
         std::fs::copy(from, &to).expect("a file can be copied");
         to
     });
+    let place = directory.join("dev");
+    std::fs::create_dir(&place).expect("the directory is ours");
     std::fs::set_permissions(directory, Permissions::from_mode(0o755)).expect("the directory is ours");
     let mut command = Command::new(program);
-    command.args(options).arg("--").arg(image).env_remove("RUST_LOG").uid(65534).gid(65534);
+    command.args(options).arg("--").arg(image).env_remove("RUST_LOG");
+    mounts::as_nobody(mounts::with_devices(&mut command, &place, devices));
     command
 }
