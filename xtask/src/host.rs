@@ -1,6 +1,7 @@
 //! What this machine has: a usable /dev/kvm, and the unikernels in the repository.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
@@ -13,7 +14,11 @@ const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
 
 /// Whether unikernels can run here; the error says why not.
 pub fn kvm() -> Result<()> {
-    let file = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm cannot be opened")?;
+    let opened = File::options().read(true).write(true).open("/dev/kvm");
+    if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+        return fail("/dev/kvm is not for this user; have root run: usermod -aG kvm USER, and log in again");
+    }
+    let file = opened.context("/dev/kvm cannot be opened")?;
     // SAFETY: the request takes no pointer, and the descriptor is open for as long as `file` lives.
     let version = unsafe { libc::ioctl(file.as_raw_fd(), KVM_GET_API_VERSION, 0) };
     match version {

@@ -11,6 +11,7 @@ use crate::initramfs::{Archive, MARK};
 use crate::packages::{self, Package};
 use crate::process::{Followed, Next};
 use crate::progress;
+use crate::toolchain::StaticToolchain;
 
 /// Where something runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,9 +118,11 @@ impl Emulated {
         }
     }
 
-    /// Sees to the emulator and the machine's files.
+    /// Sees to the emulator, to what builds programs for it, and to the machine's files.
     pub fn prepare(self) -> Result<Assets> {
-        packages::ensure(self.title(), &[self.emulator()])?;
+        let mut wanted = vec![self.emulator()];
+        wanted.extend(StaticToolchain::packages(self.arch())?);
+        packages::ensure(self.title(), &wanted)?;
         Assets::get(self.arch())
     }
 

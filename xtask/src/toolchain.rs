@@ -25,26 +25,28 @@ pub struct StaticToolchain {
 
 impl StaticToolchain {
     pub fn choose(arch: Arch) -> Result<Self> {
-        let native = Arch::host()? == arch;
-        let c_prefix = if native { "" } else { cross_prefix(arch) };
-        let purpose = format!("building for {}", arch.name());
-        packages::ensure(&purpose, c_packages(arch, native))?;
-        let sysroot = sysroot(Path::new("rustc"))?;
-        for libc in ["gnu", "musl"] {
-            let triple = format!("{}-unknown-linux-{libc}", arch.name());
-            if has_target(&sysroot, &triple) {
-                return Ok(StaticToolchain { triple, rustc: None, c_prefix });
-            }
+        packages::ensure(&format!("building for {}", arch.name()), &Self::packages(arch)?)?;
+        let c_prefix = if Arch::host()? == arch { "" } else { cross_prefix(arch) };
+        if let Some(triple) = rustups_triple(arch)? {
+            return Ok(StaticToolchain { triple, rustc: None, c_prefix });
         }
-        packages::ensure(&purpose, debian_std(arch))?;
         let triple = format!("{}-unknown-linux-gnu", arch.name());
-        if !has_target(&self::sysroot(Path::new(DEBIAN_RUSTC))?, &triple) {
+        if !has_target(&sysroot(Path::new(DEBIAN_RUSTC))?, &triple) {
             return fail(format!(
                 "{DEBIAN_RUSTC} has no std for {triple}; its package is {}",
                 debian_std(arch)[1].name
             ));
         }
         Ok(StaticToolchain { triple, rustc: Some(DEBIAN_RUSTC.into()), c_prefix })
+    }
+
+    /// All that it needs, so that what is missing is named, or installed, at once.
+    pub fn packages(arch: Arch) -> Result<Vec<Package>> {
+        let mut wanted = c_packages(arch, Arch::host()? == arch).to_vec();
+        if rustups_triple(arch)?.is_none() {
+            wanted.extend(debian_std(arch));
+        }
+        Ok(wanted)
     }
 
     /// Adds compiler, target and flags to a cargo command.
@@ -89,11 +91,11 @@ impl GuestToolchain {
 
     pub fn choose() -> Result<Self> {
         const PURPOSE: &str = "building test unikernels";
-        packages::ensure(PURPOSE, GUEST_LINKERS)?;
         if has_sources(&sysroot(Path::new("rustc"))?) {
+            packages::ensure(PURPOSE, GUEST_LINKERS)?;
             return Ok(GuestToolchain { rustc: "rustc".into() });
         }
-        packages::ensure(PURPOSE, GUEST_RUST)?;
+        packages::ensure(PURPOSE, &[GUEST_LINKERS, GUEST_RUST].concat())?;
         if !has_sources(&sysroot(Path::new(DEBIAN_RUSTC))?) {
             return fail(format!(
                 "{DEBIAN_RUSTC} has no library sources of its own version; install rust-web-src of that version"
@@ -191,6 +193,13 @@ const GUEST_LINKERS: &[Package] = &[
 
 fn sysroot(rustc: &Path) -> Result<PathBuf> {
     Ok(process::output(Command::new(rustc).args(["--print", "sysroot"]))?.trim().into())
+}
+
+/// The first target of cargo's own compiler, mostly rustup's, that will do.
+fn rustups_triple(arch: Arch) -> Result<Option<String>> {
+    let sysroot = sysroot(Path::new("rustc"))?;
+    let triples = ["gnu", "musl"].map(|libc| format!("{}-unknown-linux-{libc}", arch.name()));
+    Ok(triples.into_iter().find(|triple| has_target(&sysroot, triple)))
 }
 
 fn has_target(sysroot: &Path, triple: &str) -> bool {
