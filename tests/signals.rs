@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         kvm_test("a_stopped_run_can_be_ended", a_stopped_run_can_be_ended),
         kvm_test("signals_that_are_ignored_do_no_harm", signals_that_are_ignored_do_no_harm),
         kvm_test("an_alarm_ends_the_run", an_alarm_ends_the_run),
+        kvm_test("a_run_that_is_ended_is_summed_up", a_run_that_is_ended_is_summed_up),
         kvm_test("inherited_signal_masks_do_no_harm", inherited_signal_masks_do_no_harm),
         kvm_test("a_file_that_has_reached_its_limit_does_no_harm", a_file_that_has_reached_its_limit_does_no_harm),
         net_test("the_first_process_of_a_container_ends_with_the_signals_status", the_first_process_of_a_container),
@@ -153,6 +154,24 @@ fn an_alarm_ends_the_run() {
         guest.signal(libc::SIGALRM);
         guest.end().dies_by(libc::SIGALRM).is_quiet();
     }
+}
+
+/// What went through each device is told with `-v`, however the run ended.
+fn a_run_that_is_ended_is_summed_up() {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let disk = format!("--disk={}", common::text(&path));
+    let output = common::run(&mut unikernel("block", &["-v", "--mem=4", &disk], &["fill"]));
+    output.exits(0).complains("device 'storage': ").complains("1048576 bytes in sectors of 512");
+    output.complains("disk.img: 0 reads (0 bytes), ").complains("tender: info: the guest halted with status 0\n");
+
+    let mut guest = Guest::start(&mut unikernel("hypercalls", &["-v", "--mem=4"], &["poll-forever"]));
+    guest.wait_for("poll-forever\n");
+    guest.signal(libc::SIGTERM);
+    let output = guest.end();
+    output.dies_by(libc::SIGTERM).complains("tender: info: signal 15 ended the run\n");
+    output.complains("tender: info: console: 25 bytes written, 0 dropped\n");
 }
 
 /// Has the command start with `call` made, which returns 0 when it is done.
