@@ -6,10 +6,11 @@ use kvm_ioctls::VmFd;
 use crate::arch::{self, Exit, Stop, Vcpu};
 use crate::clock;
 use crate::console::Console;
-use crate::devices::Devices;
+use crate::devices::{Devices, Fault};
+use crate::era::Era;
 use crate::error::Error;
-use crate::hypercall::{self, Hypercall, Reply};
-use crate::image::Era;
+use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
+use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::signal;
 
@@ -42,10 +43,18 @@ pub enum Broken {
     #[error("{0}")]
     Stop(Stop),
     /// It performed a hypercall that does not exist.
-    #[error("the guest performed hypercall {number}, which does not exist; 1 to 8 do")]
+    #[error("the guest performed hypercall {number}, which does not exist; 1 to {last} do")]
     Number {
         /// Its number.
         number: u32,
+        /// The largest there is.
+        last: u32,
+    },
+    /// It used a device that was not attached, which only a guest of an era without manifest can do.
+    #[error("the guest uses a {kind} device, and none is attached; add {}", cure(*kind))]
+    NoDevice {
+        /// What it uses.
+        kind: Kind,
     },
     /// It named memory that it does not have, or may not write.
     #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
@@ -59,6 +68,13 @@ pub enum Broken {
     },
 }
 
+fn cure(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Net => "--net=IFACE",
+        Kind::Block => "--disk=PATH",
+    }
+}
+
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(mut self) -> Result<Outcome, Error> {
@@ -66,16 +82,20 @@ impl Machine {
         // SAFETY: the flag is valid as long as the vCPU, which outlives the guard: both end with this function, locals
         // before parameters.
         let _guard = unsafe { signal::catch(flag) }.map_err(Error::Signals)?;
-        let outcome = self.serve();
+        let outcome = match self.era {
+            Era::Legacy => self.serve::<Legacy>(),
+            Era::Abi1 | Era::Abi2 => self.serve::<Current>(),
+        };
         self.devices.finish();
         outcome
     }
 
-    fn serve(&mut self) -> Result<Outcome, Error> {
+    /// The loop, made once for each interface: no hypercall asks for its era.
+    fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
             match self.vcpu.run()? {
                 Exit::Hypercall { number, argument } => {
-                    if let Some(outcome) = self.hypercall(number, GuestAddress(argument.into()))? {
+                    if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {
                         return Ok(outcome);
                     }
                 }
@@ -91,43 +111,55 @@ impl Machine {
 
     /// Serves one hypercall; says how the run ended if that was its last.
     #[inline]
-    fn hypercall(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
-        let call = match Hypercall::decode(self.era, number, &self.memory, argument) {
+    fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
+        let call = match I::decode(number, &self.memory, argument) {
             Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
             Ok(call) => call,
-            Err(error) => return Err(self.report_hypercall(number, argument, error)),
+            Err(hypercall::Error::Number(number)) => {
+                return Err(self.report(Broken::Number { number, last: I::LAST }));
+            }
+            Err(hypercall::Error::Memory(error)) => return Err(self.report_memory::<I>(number, argument, error)),
         };
-        match self.answer(call, argument) {
+        let answered = match self.answer(call) {
+            Ok(None) => return Ok(None),
+            Ok(Some(reply)) => I::reply(reply, &self.memory, argument),
+            Err(Fault::Memory(error)) => Err(error),
+            Err(Fault::NoDevice(kind)) => match I::no_device(kind) {
+                Some(reply) => I::reply(reply, &self.memory, argument),
+                None => return Err(self.report(Broken::NoDevice { kind })),
+            },
+        };
+        match answered {
             Ok(()) => Ok(None),
-            Err(error) => Err(self.report_hypercall(number, argument, error.into())),
+            Err(error) => Err(self.report_memory::<I>(number, argument, error)),
         }
     }
 
+    /// Does what the guest asks; PUTS alone has no reply.
     #[inline]
-    fn answer(&mut self, call: Hypercall, argument: GuestAddress) -> Result<(), memory::Error> {
+    fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
         let Machine { memory, devices, console, .. } = self;
-        let reply = match call {
+        Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => Reply::Ready(devices.poll(timeout.min(self.poll_limit))),
             Hypercall::NetWrite(request) => devices.net_write(memory, request)?,
             Hypercall::NetRead(request) => devices.net_read(memory, request)?,
             Hypercall::BlockWrite(request) => devices.block_write(memory, request)?,
             Hypercall::BlockRead(request) => devices.block_read(memory, request)?,
-            Hypercall::Puts(text) => return console.puts(memory, text.addr, text.len),
+            Hypercall::NetInfo => devices.net_info()?,
+            Hypercall::BlockInfo => devices.block_info()?,
+            Hypercall::Puts(text) => {
+                console.puts(memory, text.addr, text.len)?;
+                return Ok(None);
+            }
             // Ended the run before it came here.
-            Hypercall::Halt { .. } => return Ok(()),
-        };
-        reply.write(self.era, memory, argument)
+            Hypercall::Halt { .. } => return Ok(None),
+        }))
     }
 
     #[cold]
-    fn report_hypercall(&mut self, number: u32, argument: GuestAddress, error: hypercall::Error) -> Error {
-        self.report(match error {
-            hypercall::Error::Number(number) => Broken::Number { number },
-            hypercall::Error::Memory(error) => {
-                Broken::Memory { name: hypercall::name(self.era, number), argument: argument.0, error }
-            }
-        })
+    fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::Error) -> Error {
+        self.report(Broken::Memory { name: I::name(number), argument: argument.0, error })
     }
 
     #[cold]

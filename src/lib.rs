@@ -15,10 +15,12 @@
 
 pub mod arch;
 pub mod block;
+pub mod boot_info;
 pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod devices;
+pub mod era;
 pub mod error;
 pub mod exit;
 pub mod hypercall;

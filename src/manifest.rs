@@ -62,6 +62,12 @@ pub struct Device {
     pub name: String,
 }
 
+/// Handle under which the tender keeps the network interface of a guest without manifest.
+pub const LEGACY_NET: usize = 1;
+
+/// Handle under which the tender keeps the disk of a guest without manifest.
+pub const LEGACY_BLOCK: usize = 2;
+
 /// A checked manifest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -104,6 +110,15 @@ impl Manifest {
             devices.push(device);
         }
         Ok(Manifest { entries, devices })
+    }
+
+    /// What stands for the manifest of a guest that has none, and cannot say what it needs: one device of each
+    /// kind that the operator attaches. Their names are for messages only.
+    pub fn unnamed(net: bool, block: bool) -> Manifest {
+        let net = net.then(|| Device { handle: LEGACY_NET, kind: Kind::Net, name: "net".to_owned() });
+        let block = block.then(|| Device { handle: LEGACY_BLOCK, kind: Kind::Block, name: "disk".to_owned() });
+        let entries = vec![Entry::reserved(), Entry::declare("", NET_BASIC), Entry::declare("", BLOCK_BASIC)];
+        Manifest { entries, devices: net.into_iter().chain(block).collect() }
     }
 
     /// The declared devices, in the order of their handles.

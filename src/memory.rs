@@ -65,6 +65,20 @@ pub enum Access {
     ReadWrite,
     /// Read and execute, never write.
     ReadExecute,
+    /// Everything. Only for images of the era that has it.
+    All,
+}
+
+impl Access {
+    /// Whether the guest may write.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Access::ReadWrite | Access::All)
+    }
+
+    /// Whether the guest may execute.
+    pub fn is_executable(self) -> bool {
+        matches!(self, Access::ReadExecute | Access::All)
+    }
 }
 
 /// A range of guest memory with its access. Both ends are multiples of [`PAGE_SIZE`].
@@ -139,7 +153,7 @@ impl GuestMemory {
     /// order.
     pub fn protect(&mut self, map: &[Mapping]) {
         self.read_only.clear();
-        for mapping in map.iter().filter(|mapping| mapping.access != Access::ReadWrite) {
+        for mapping in map.iter().filter(|mapping| !mapping.access.is_writable()) {
             match self.read_only.last_mut() {
                 Some(last) if last.end == mapping.range.start => last.end = mapping.range.end,
                 _ => self.read_only.push(mapping.range.clone()),

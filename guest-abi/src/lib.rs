@@ -10,6 +10,7 @@
 
 pub mod boot;
 pub mod hypercall;
+pub mod legacy;
 pub mod manifest;
 pub mod note;
 

@@ -4,7 +4,8 @@ use goblin::elf::program_header::{PT_NOTE, ProgramHeader};
 use guest_abi::note::{ABI1_ALIGN, Abi, Header, MFT1_ALIGN, NAME, TYPE_ABI1, TYPE_MFT1, target};
 use zerocopy::FromBytes;
 
-use super::{Era, Error, Source, read_exact};
+use super::{Error, Source, read_exact};
+use crate::era::Era;
 
 /// Most bytes a note's description may have: a manifest of 64 entries with its padding.
 const MAX_DESCSZ: u32 = 6668;
@@ -21,10 +22,16 @@ pub struct Notes {
 }
 
 impl Notes {
+    /// Whether there is no note at all, as in unikernels built before there were any.
+    pub fn is_empty(&self) -> bool {
+        self.abi.is_none() && self.manifest.is_none()
+    }
+
     /// Which interface the unikernel speaks, if this tender speaks it.
     pub fn era(&self) -> Result<Era, Error> {
         let abi = self.abi.ok_or(Error::NoAbiNote)?;
         match (abi.target, abi.version) {
+            (target::HVT, 1) => Ok(Era::Abi1),
             (target::HVT, 2) => Ok(Era::Abi2),
             (target::HVT, version) => Err(Error::AbiVersion(version)),
             (target::SPT, _) => Err(Error::Target("spt".into())),
