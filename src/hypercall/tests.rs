@@ -1,4 +1,5 @@
 use super::*;
+use guest_abi::hypercall::{self as abi, COOKIE_SIZE, number};
 use zerocopy::IntoBytes;
 
 const SIZE: u64 = 0x20_0000;
@@ -11,7 +12,7 @@ fn memory_with(argument: &(impl IntoBytes + zerocopy::Immutable)) -> GuestMemory
 }
 
 fn decode(number: u32, memory: &GuestMemory) -> Hypercall {
-    Hypercall::decode(Era::Abi2, number, memory, ARGUMENT).unwrap()
+    Current::decode(number, memory, ARGUMENT).unwrap()
 }
 
 #[test]
@@ -38,14 +39,14 @@ fn halt_wants_a_readable_cookie() {
     let memory = memory_with(&abi::Halt { cookie: last, exit_status: 255, pad: 0 });
     assert_eq!(decode(number::HALT, &memory), Hypercall::Halt { status: 255 });
     let memory = memory_with(&abi::Halt { cookie: last + 1, exit_status: 255, pad: 0 });
-    assert!(matches!(Hypercall::decode(Era::Abi2, number::HALT, &memory, ARGUMENT), Err(Error::Memory(_))));
+    assert!(matches!(Current::decode(number::HALT, &memory, ARGUMENT), Err(Error::Memory(_))));
 }
 
 #[test]
 fn unknown_numbers_are_refused() {
     let memory = GuestMemory::new(SIZE).unwrap();
     for number in [0, 9, 31, u32::MAX] {
-        let decoded = Hypercall::decode(Era::Abi2, number, &memory, ARGUMENT);
+        let decoded = Current::decode(number, &memory, ARGUMENT);
         assert!(matches!(decoded, Err(Error::Number(n)) if n == number));
     }
 }
@@ -54,9 +55,9 @@ fn unknown_numbers_are_refused() {
 fn a_structure_may_end_at_the_end_of_memory_but_not_after() {
     let memory = GuestMemory::new(SIZE).unwrap();
     let size = size_of::<abi::Poll>() as u64;
-    assert!(Hypercall::decode(Era::Abi2, number::POLL, &memory, GuestAddress(SIZE - size)).is_ok());
+    assert!(Current::decode(number::POLL, &memory, GuestAddress(SIZE - size)).is_ok());
     for address in [SIZE - size + 1, SIZE, u32::MAX.into()] {
-        let decoded = Hypercall::decode(Era::Abi2, number::POLL, &memory, GuestAddress(address));
+        let decoded = Current::decode(number::POLL, &memory, GuestAddress(address));
         assert!(matches!(decoded, Err(Error::Memory(_))), "at {address:#x}");
     }
 }
@@ -75,7 +76,7 @@ fn replies_write_out_fields_only() {
     ];
     for (reply, fields) in cases {
         let memory = memory_with(&[0xaa_u8; 64]);
-        reply.write(Era::Abi2, &memory, ARGUMENT).unwrap();
+        Current::reply(reply, &memory, ARGUMENT).unwrap();
         let mut expected = [0xaa; 64];
         for (offset, value, size) in fields {
             expected[*offset..offset + size].copy_from_slice(&value.to_le_bytes()[..*size]);
@@ -88,6 +89,6 @@ fn replies_write_out_fields_only() {
 fn a_reply_into_memory_the_guest_cannot_write_is_refused() {
     let mut memory = GuestMemory::new(SIZE).unwrap();
     memory.protect(&[memory::Mapping { range: 0..0x10_1000, access: memory::Access::Read }]);
-    let reply = Reply::Walltime(1).write(Era::Abi2, &memory, ARGUMENT);
+    let reply = Current::reply(Reply::Walltime(1), &memory, ARGUMENT);
     assert!(matches!(reply, Err(memory::Error::ReadOnly { .. })));
 }

@@ -197,7 +197,7 @@ fn a_manifest_starts_24_bytes_into_its_note() {
     let mut padded = mft(&content);
     // The padding says nothing.
     padded[20..24].fill(0xff);
-    assert_eq!(accepted(with_note(MFT, padded)).manifest.to_bytes(), content);
+    assert_eq!(accepted(with_note(MFT, padded)).manifest.unwrap().to_bytes(), content);
     // Without padding the first field of the manifest would be taken for it.
     let error = refused(with_note(MFT, note(NAME, TYPE_MFT1, &content)));
     assert!(matches!(error, Error::Manifest(_)), "{error:?}");
@@ -210,7 +210,7 @@ fn a_manifest_note_has_room_for_64_entries_and_no_more() {
     let content = manifest(&entries);
     let largest = mft(&content);
     assert_eq!(largest.len(), 20 + 6668);
-    assert_eq!(accepted(with_note(MFT, largest)).manifest.devices().len(), 63);
+    assert_eq!(accepted(with_note(MFT, largest)).manifest.unwrap().devices().len(), 63);
     let larger = mft(&[content, vec![0]].concat());
     assert_eq!(rule(MFT, with_note(MFT, larger)), "its size is out of bounds");
     let mut absurd = mft(&manifest(&entries));

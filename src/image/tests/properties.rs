@@ -5,6 +5,8 @@ use proptest::sample::Index;
 
 use super::elf::{R, W, X};
 use super::*;
+use crate::memory::PAGE_SIZE;
+use guest_abi::boot::MAX_MEMORY;
 
 /// What the rest of the tender takes for granted of an image.
 fn check(image: &Image, file_size: u64) {
@@ -21,7 +23,7 @@ fn check(image: &Image, file_size: u64) {
     assert_eq!(image.end(), end);
     assert!(end <= MAX_MEMORY);
     assert!(image.least_memory() > end && image.least_memory() % MEMORY_GRANULE == 0);
-    assert!(image.manifest.devices().iter().all(|device| (1..64).contains(&device.handle)));
+    assert!(image.manifest.iter().flat_map(Manifest::devices).all(|device| (1..64).contains(&device.handle)));
     for size in [image.least_memory(), MAX_MEMORY] {
         check_mappings(image, size.min(MAX_MEMORY));
     }
