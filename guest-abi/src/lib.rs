@@ -13,6 +13,7 @@ pub mod hypercall;
 pub mod legacy;
 pub mod manifest;
 pub mod note;
+pub mod ring;
 
 #[cfg(feature = "guest")]
 pub mod guest;
