@@ -170,6 +170,11 @@ impl GuestMemory {
         self.region.get_slice(self.start + addr as usize, len as usize).map_err(|_| out_of_range)
     }
 
+    /// The `len` bytes at `addr`, for both sides to use at once.
+    pub(crate) fn volatile(&self, addr: GuestAddress, len: u64) -> Result<VolatileSlice<'_>, Error> {
+        self.slice(addr.0, len)
+    }
+
     /// The `len` bytes at `addr`, for the host to read. A range that ends exactly at the end of memory is fine.
     pub fn bytes(&self, addr: GuestAddress, len: u64) -> Result<GuestBytes<'_>, Error> {
         Ok(GuestBytes(self.slice(addr.0, len)?))

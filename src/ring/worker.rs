@@ -1,0 +1,141 @@
+//! Who serves the ring when: the thread that runs the guest at each kick, or, while requests keep coming, a thread
+//! of its own that watches the ring and spares the guest its kicks.
+//!
+//! The second thread costs a wake-up and a little watching after the last request. That pays when many requests come
+//! in that time; whether they do is learnt from how the last takeovers went.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Mutex;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::{Error, Ring, Shared, may_sleep};
+use crate::memory::GuestMemory;
+
+/// How long the second thread watches an empty ring before it asks for kicks again and sleeps.
+const WATCH: Duration = Duration::from_micros(30);
+
+/// Requests in a row, without the guest once having nothing to do, after which the second thread takes over: at
+/// first and at least, and at most.
+const LEAST_STREAK: u32 = 16;
+const MOST_STREAK: u32 = 4096;
+
+/// Requests for which a takeover has paid.
+const WORTHWHILE: u32 = 64;
+
+/// What the two threads share beside the ring.
+#[derive(Debug, Default)]
+pub struct Parallel {
+    /// The second thread is to take over.
+    awake: AtomicBool,
+    /// The run is over.
+    stop: AtomicBool,
+    /// Requests in a row that bring about the next takeover.
+    streak: AtomicU32,
+    /// How the guest broke the ring's rules, found by the second thread.
+    broken: Mutex<Option<Error>>,
+}
+
+impl Parallel {
+    /// Nothing is going on yet.
+    pub fn new() -> Parallel {
+        Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
+    }
+
+    /// Ends the second thread.
+    pub fn stop(&self, thread: &Thread) {
+        self.stop.store(true, Ordering::SeqCst);
+        thread.unpark();
+    }
+
+    /// What the second thread found broken, if it did.
+    pub fn broken(&self) -> Option<Error> {
+        self.broken.lock().ok()?.take()
+    }
+
+    /// The second thread: sleeps until it is to take over, until the run is over. `alarm` interrupts the guest, so
+    /// that its thread comes to look at [`Parallel::broken`].
+    pub fn serve(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory, alarm: impl Fn()) {
+        while !self.stop.load(Ordering::SeqCst) {
+            if !self.awake.swap(false, Ordering::SeqCst) {
+                thread::park();
+                continue;
+            }
+            match self.watch(ring, shared, memory) {
+                Ok(served) => self.learn(served),
+                Err(error) => {
+                    if let Ok(mut broken) = self.broken.lock() {
+                        *broken = Some(error);
+                    }
+                    return alarm();
+                }
+            }
+        }
+    }
+
+    /// Serves the ring until nothing has come for a while; says how many requests there were.
+    fn watch(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
+        let mut served = 0_u32;
+        let mut last = Instant::now();
+        shared.want_kicks(false);
+        loop {
+            let count = ring.consumer().drain(shared, memory)?;
+            served = served.saturating_add(count);
+            if count > 0 {
+                last = Instant::now();
+            } else if last.elapsed() > WATCH || self.stop.load(Ordering::Relaxed) {
+                let consumer = ring.consumer();
+                if may_sleep(shared, consumer.taken) {
+                    return Ok(served);
+                }
+                shared.want_kicks(false);
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Takes over sooner next time if it paid this time, and later if it did not.
+    fn learn(&self, served: u32) {
+        let streak = self.streak.load(Ordering::Relaxed);
+        let next = if served >= WORTHWHILE { streak / 2 } else { streak * 2 };
+        self.streak.store(next.clamp(LEAST_STREAK, MOST_STREAK), Ordering::Relaxed);
+    }
+}
+
+/// The ring as the thread that runs the guest serves it.
+pub struct Worker<'r, S> {
+    ring: &'r Ring,
+    shared: S,
+    /// The second thread, where there is a processor for it.
+    second: Option<(&'r Parallel, Thread)>,
+    /// Requests in a row.
+    streak: u32,
+}
+
+impl<'r, S: Shared> Worker<'r, S> {
+    /// Serves `ring`; kicks are wanted from the start.
+    pub fn new(ring: &'r Ring, shared: S, second: Option<(&'r Parallel, Thread)>) -> Worker<'r, S> {
+        shared.want_kicks(true);
+        Worker { ring, shared, second, streak: 0 }
+    }
+
+    /// A kick, or any moment at which requests must be done before something else.
+    pub fn drain(&mut self, memory: &GuestMemory) -> Result<(), Error> {
+        let count = self.ring.consumer().drain(&self.shared, memory)?;
+        self.streak = self.streak.saturating_add(count);
+        if let Some((parallel, thread)) = &self.second {
+            if self.streak >= parallel.streak.load(Ordering::Relaxed) {
+                self.streak = 0;
+                parallel.awake.store(true, Ordering::SeqCst);
+                thread.unpark();
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest has nothing to do: what comes next is a new row.
+    pub fn calm(&mut self) {
+        self.streak = 0;
+    }
+}
