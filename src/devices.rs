@@ -162,18 +162,18 @@ impl Devices {
         if ready > 0 { self.collect() } else { 0 }
     }
 
-    /// The handles whose devices have a frame, after a `ppoll`. An error counts as one: the read that follows finds
-    /// out whether the interface is gone for good, and then the device takes itself out of the next sleep but one.
+    /// The handles whose devices have a frame, after a `ppoll`. An error or an end counts as one: the read that
+    /// follows finds out whether the interface is gone for good, and then the device takes itself out of the next
+    /// sleep but one.
     fn collect(&mut self) -> u64 {
         let mut ready = 0;
         for (wait, handle) in self.waits[..self.nets].iter_mut().zip(self.handles) {
-            if wait.revents != 0 {
-                ready |= 1 << handle;
+            if wait.revents == 0 {
+                continue;
             }
-            if wait.revents & !libc::POLLIN != 0 {
-                if let Slot::Net(nic) = &self.slots[usize::from(handle)] {
-                    wait.fd = nic.poll_fd();
-                }
+            ready |= 1 << handle;
+            if let Slot::Net(nic) = &self.slots[usize::from(handle)] {
+                wait.fd = nic.poll_fd();
             }
         }
         ready

@@ -9,6 +9,16 @@ use crate::exit::Broken;
 use crate::image::Machine;
 use crate::{arch, devices, image, memory};
 
+/// A message for the operator, whatever names and paths are in it: nothing in them starts another line, or speaks to
+/// the terminal.
+pub fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
 /// Why a unikernel could not be run, or not to its end.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
@@ -65,5 +75,16 @@ impl Error {
             _ => "see dmesg for kvm",
         };
         Error::NoKvm { source: io::Error::from_raw_os_error(errno), cure }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_message_is_one_line_and_harmless_to_a_terminal() {
+        assert_eq!(one_line("a\nb\r\tc\x1b[31m\u{9b}\0"), "a\\nb\\r\\tc\\u{1b}[31m\\u{9b}\\u{0}");
+        assert_eq!(one_line("disk 'für mich'"), "disk 'für mich'");
     }
 }

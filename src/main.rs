@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use tender::cli::{self, Command, Config};
+use tender::error::one_line;
 use tender::{Outcome, signal};
 
 fn main() -> ExitCode {
@@ -21,7 +22,8 @@ fn run(config: &Config) -> ExitCode {
         Ok(Outcome::Halted(status)) => ExitCode::from(status),
         Ok(Outcome::Signal(number)) => {
             signal::die_by(number);
-            ExitCode::FAILURE
+            // The first process of a container does not die by its own signals; this is how a shell says that it did.
+            ExitCode::from(128 + number as u8)
         }
         Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
     }
@@ -29,13 +31,21 @@ fn run(config: &Config) -> ExitCode {
 
 /// RUST_LOG decides what is said; without it, `-v` and `-q` do.
 fn start_log(config: &Config) {
-    env_logger::Builder::new()
-        .filter_level(config.verbosity.level())
-        .parse_default_env()
-        .format(|target, record| {
-            writeln!(target, "tender: {}: {}", record.level().as_str().to_lowercase(), record.args())
-        })
-        .init();
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(config.verbosity.level()).format(|target, record| {
+        let level = record.level().as_str().to_lowercase();
+        writeln!(target, "tender: {level}: {}", one_line(&record.args().to_string()))
+    });
+    let filters = std::env::var("RUST_LOG").unwrap_or_default();
+    // Tried beforehand, as env_logger complains in a way of its own, and panics where it cannot.
+    let malformed = env_filter::Builder::new().try_parse(&filters).err();
+    if malformed.is_none() {
+        builder.parse_filters(&filters);
+    }
+    builder.init();
+    if let Some(error) = malformed {
+        log::warn!("RUST_LOG is ignored: {error}");
+    }
 }
 
 /// Help that cannot be printed helps nobody, but is no failure of the tender either.
@@ -46,6 +56,6 @@ fn print(text: &str) -> ExitCode {
 
 /// Every failure of the tender is one line and status 1, which orchestrators rely on.
 fn fail(message: std::fmt::Arguments<'_>) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "tender: {message}");
+    let _ = writeln!(std::io::stderr(), "tender: {}", one_line(&message.to_string()));
     ExitCode::FAILURE
 }

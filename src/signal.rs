@@ -3,6 +3,8 @@
 //!
 //! The handler sets the flag that keeps KVM from running the guest, and starts a timer that interrupts whatever
 //! blocks, again and again, until the run has ended: a signal that arrives just before a blocking call is not lost.
+//! The timer's signal is SIGALRM. One that comes without having been asked for (a timer that whoever started the
+//! tender had set outlives exec) ends the run as the others do.
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
@@ -12,12 +14,12 @@ use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// The signals that end a run.
-const SIGNALS: [c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+const SIGNALS: [c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGALRM];
 
 /// How often a blocking call is interrupted once the run should end, in microseconds.
 const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
 
-/// The signal that asked for the end, or 0.
+/// The first signal that asked for the end, or 0.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
 /// The byte of the running vCPU that keeps it from entering the guest, or null.
@@ -36,10 +38,23 @@ pub unsafe fn catch(interrupt_flag: *mut u8) -> errno::Result<Guard> {
     let guard = Guard(());
     // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
     for signal in SIGNALS {
-        register_signal_handler(signal, on_end)?;
+        register_signal_handler(signal, on_signal)?;
     }
-    register_signal_handler(libc::SIGALRM, on_reminder)?;
+    prepare();
     Ok(guard)
+}
+
+/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, and by default SIGXFSZ ends
+/// a process whose file has reached its limit, which is a failed write like any other.
+fn prepare() {
+    // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
+    unsafe {
+        let mut reminder = std::mem::zeroed();
+        libc::sigemptyset(&raw mut reminder);
+        libc::sigaddset(&raw mut reminder, libc::SIGALRM);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const reminder, ptr::null_mut());
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
 }
 
 /// The signal that asked for the end of the run, if one did.
@@ -66,14 +81,12 @@ impl Drop for Guard {
     }
 }
 
-extern "C" fn on_end(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
-    RECEIVED.store(signal, Ordering::SeqCst);
+extern "C" fn on_signal(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
+    let first = RECEIVED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
     keep_from_running();
-    remind(REMINDER_MICROSECONDS);
-}
-
-extern "C" fn on_reminder(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
-    keep_from_running();
+    if first {
+        remind(REMINDER_MICROSECONDS);
+    }
 }
 
 fn keep_from_running() {

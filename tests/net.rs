@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use common::net::{Tap, ping};
-use common::{FD, Guest, Output, hand_over, kvm_test, net_test, run, unikernel};
+use common::{FD, Guest, Output, hand_over, kvm_test, net_test, root_net_test, run, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         net_test("a_tap_in_use_is_refused", a_tap_in_use_is_refused),
         net_test("one_tap_cannot_be_two_devices", one_tap_cannot_be_two_devices),
         net_test("descriptors_that_are_no_taps_are_refused", descriptors_that_are_no_taps_are_refused),
-        net_test("a_tap_of_another_user_is_refused", a_tap_of_another_user_is_refused),
+        root_net_test("a_tap_of_another_user_is_refused", a_tap_of_another_user_is_refused),
     ])
 }
 
@@ -275,9 +275,6 @@ fn descriptors_that_are_no_taps_are_refused() {
 
 /// As nobody; who may not open /dev/net/tun does not get as far.
 fn a_tap_of_another_user_is_refused() {
-    if !common::net::is_superuser() {
-        return;
-    }
     let tap = Tap::up("tap0", HOST);
     tap.set_owner(4711);
     let directory = common::directory();

@@ -4,12 +4,14 @@
 mod common;
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use common::trace::signal_after_run;
-use common::{Guest, kvm_test, unikernel};
+use common::{Guest, kvm_test, net_test, unikernel};
 
 fn main() -> ExitCode {
     let mut tests = Vec::new();
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
         kvm_test("stopping_and_continuing_does_no_harm", stopping_and_continuing_does_no_harm),
         kvm_test("a_stopped_run_can_be_ended", a_stopped_run_can_be_ended),
         kvm_test("signals_that_are_ignored_do_no_harm", signals_that_are_ignored_do_no_harm),
+        kvm_test("an_alarm_ends_the_run", an_alarm_ends_the_run),
+        kvm_test("inherited_signal_masks_do_no_harm", inherited_signal_masks_do_no_harm),
+        kvm_test("a_file_that_has_reached_its_limit_does_no_harm", a_file_that_has_reached_its_limit_does_no_harm),
+        net_test("the_first_process_of_a_container_ends_with_the_signals_status", the_first_process_of_a_container),
         kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
     ]);
     common::main(tests)
@@ -139,6 +145,78 @@ fn signals_that_are_ignored_do_no_harm() {
     }
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
+}
+
+/// As `timeout` in Perl does it: the timer that was set outlives exec.
+fn an_alarm_ends_the_run() {
+    for kind in ["spin", "poll-forever"] {
+        let mut guest = start(kind);
+        guest.signal(libc::SIGALRM);
+        guest.end().dies_by(libc::SIGALRM).is_quiet();
+    }
+}
+
+/// Has the command start with `call` made, which returns 0 when it is done.
+fn after(command: &mut Command, call: impl Fn() -> libc::c_int + Send + Sync + 'static) -> &mut Command {
+    // SAFETY: what is called are system calls, which are safe between fork and exec.
+    unsafe {
+        command.pre_exec(move || match call() {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    }
+}
+
+/// With a blocked SIGALRM, a signal that comes just before a guest's sleep would be noticed after it only.
+fn inherited_signal_masks_do_no_harm() {
+    let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
+    after(&mut command, || {
+        // SAFETY: the set is initialised before it is used, and nothing else is written.
+        unsafe {
+            let mut alarm = std::mem::zeroed();
+            libc::sigemptyset(&raw mut alarm);
+            libc::sigaddset(&raw mut alarm, libc::SIGALRM);
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const alarm, std::ptr::null_mut())
+        }
+    });
+    let mut guest = Guest::start(&mut command);
+    guest.wait_for("poll-forever\n");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+    assert!(status.contains("SigBlk:\t0000000000000000\n"), "{status}");
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).is_quiet();
+}
+
+/// SIGXFSZ would end the tender; the failed write is told instead, and the guest goes on.
+fn a_file_that_has_reached_its_limit_does_no_harm() {
+    let directory = common::directory();
+    let path = directory.path().join("log");
+    let mut command = unikernel("hypercalls", &["--mem=4"], &["puts-flood", "100"]);
+    let limit = libc::rlimit { rlim_cur: 100, rlim_max: 100 };
+    // SAFETY: the call reads the limit.
+    after(&mut command, move || unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) });
+    let output = Guest::spawn(command.stdout(File::create(&path).unwrap())).end();
+    output.exits(0).complains("File too large").complains("output is dropped");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 100);
+}
+
+/// The kernel does not let the first process of a PID namespace die by its own signals.
+fn the_first_process_of_a_container() {
+    // SAFETY: it takes flags; this thread starts no other one, which would be refused from here on.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "{}", common::host_error("a PID namespace"));
+    let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
+    let mut tender = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(tender.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
+    let sent = unsafe { libc::kill(tender.id() as i32, libc::SIGTERM) };
+    let deadline = Instant::now() + common::LIMIT;
+    while tender.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = tender.kill();
+    let status = tender.wait().unwrap();
+    assert_eq!((line.as_str(), sent, status.code()), ("hypercalls: poll-forever\n", 0, Some(128 + libc::SIGTERM)));
 }
 
 fn a_killed_run_leaves_its_disk_free() {

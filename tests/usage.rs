@@ -3,8 +3,9 @@
 mod common;
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 use common::{fixture, kvm_test, run, tender, test, text, unikernel};
 
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         test("only_declared_devices_can_be_attached", only_declared_devices_can_be_attached),
         test("short_forms_mean_the_only_device", short_forms_mean_the_only_device),
         test("a_refusal_changes_nothing", a_refusal_changes_nothing),
+        test("a_complaint_is_one_line_whatever_is_in_a_path", a_complaint_is_one_line_whatever_is_in_a_path),
+        kvm_test("a_malformed_rust_log_is_told", a_malformed_rust_log_is_told),
         kvm_test("rust_log_decides_what_is_said", rust_log_decides_what_is_said),
     ]);
     common::main(tests)
@@ -146,6 +149,19 @@ fn a_refusal_changes_nothing() {
     assert!(!missing.exists(), "an image was made");
     assert_eq!(std::fs::read(&there).unwrap(), [7; 1000]);
     run(tender(["--mem=2"]).arg(fixture("no-such"))).is_refused(&["no-such.hvt"]);
+}
+
+fn a_complaint_is_one_line_whatever_is_in_a_path() {
+    run(&mut tender(["no\nsuch.hvt"])).is_refused(&["no\\nsuch.hvt"]);
+    run(&mut unikernel("block", &["--block=/no\nsuch\x1b[31m"], &[])).is_refused(&["/no\\nsuch\\u{1b}[31m"]);
+}
+
+fn a_malformed_rust_log_is_told() {
+    let mut command = unikernel("hello", &["--mem=2"], &[]);
+    run(command.env("RUST_LOG", "a=b=c")).exits(0).complains("tender: warn: RUST_LOG is ignored: ");
+    // Nor does it harm where nobody can be told.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(command.stdout(Stdio::null()).stderr(full).status().unwrap().code(), Some(0));
 }
 
 fn rust_log_decides_what_is_said() {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::Error;
 use super::options;
+use crate::error::one_line;
 
 /// Longest name of a device, in characters. Section 7.
 const NAME_MAX: usize = 67;
@@ -91,11 +92,7 @@ fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
     Err(Error::Name { option: shown(option), name: shown(name) })
 }
 
-/// A word for a message of one line: nothing in it can start another, or speak to the terminal.
+/// A word of the operator's, for a message of one line.
 pub(super) fn shown(bytes: &[u8]) -> String {
-    let mut shown = String::new();
-    for c in String::from_utf8_lossy(bytes).chars() {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
+    one_line(&String::from_utf8_lossy(bytes))
 }

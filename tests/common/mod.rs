@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use guest::{Guest, LIMIT, Output, run};
-pub use trial::{kvm_test, kvm_test_if_possible, main, net_test, root_test, test};
+pub use trial::{kvm_test, kvm_test_if_possible, main, net_test, root_net_test, root_test, test};
 
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.
 pub fn tender_path() -> PathBuf {

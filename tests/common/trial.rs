@@ -38,6 +38,11 @@ pub fn net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(name, || kvm().clone().and_then(|()| net::available().clone()), move || net::in_namespace(body))
 }
 
+/// As [`net_test`], for a test that becomes another user as well.
+pub fn root_net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, || superuser().and_then(|()| net::available().clone()), move || net::in_namespace(body))
+}
+
 /// A test that runs a guest and may find out that this machine cannot do what it needs: the error is the reason.
 pub fn kvm_test_if_possible(name: &str, body: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || match kvm().clone().and_then(|()| body()) {

@@ -16,7 +16,11 @@ pub fn kvm() -> Result<()> {
     let file = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm cannot be opened")?;
     // SAFETY: the request takes no pointer, and the descriptor is open for as long as `file` lives.
     let version = unsafe { libc::ioctl(file.as_raw_fd(), KVM_GET_API_VERSION, 0) };
-    if version == 12 { Ok(()) } else { fail(format!("/dev/kvm speaks version {version} of its interface, not 12")) }
+    match version {
+        12 => Ok(()),
+        -1 => fail("/dev/kvm is no KVM device"),
+        other => fail(format!("/dev/kvm speaks version {other} of its interface, not 12")),
+    }
 }
 
 /// Where the built unikernels of this architecture are.

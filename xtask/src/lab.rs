@@ -22,11 +22,10 @@ sh /lab/input
 
 /// Starts the shell on a terminal of its own, so that Ctrl-C reaches what runs in it; leaving it switches off.
 const JOB: &str = "\
-export PS1='\\u@\\h:\\w# ' TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures
-@SIZE@
+export PS1='\\h:\\w# ' TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures
 cd /fixtures
 echo 'tender and test unikernels: tender hello.hvt; \"exit\" switches off'
-setsid cttyhack sh
+setsid cttyhack sh -c '@SIZE@exec sh'
 ";
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -69,5 +68,5 @@ fn terminal_size() -> String {
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: TIOCGWINSZ writes one winsize, which `size` is; it fails where standard output is no terminal.
     let known = unsafe { libc::ioctl(1, libc::TIOCGWINSZ, &raw mut size) } == 0 && size.ws_col > 0;
-    if known { format!("stty rows {} cols {}", size.ws_row, size.ws_col) } else { String::new() }
+    if known { format!("stty rows {} cols {}; ", size.ws_row, size.ws_col) } else { String::new() }
 }
