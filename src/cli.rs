@@ -45,8 +45,22 @@ pub struct Config {
     pub nets: Vec<NetOption>,
     /// The block options, merged by device.
     pub blocks: Vec<BlockOption>,
+    /// Whether the guest is offered the shared network ring.
+    pub net_ring: NetRing,
     /// How much the tender says on stderr.
     pub verbosity: Verbosity,
+}
+
+/// Whether the guest is offered the shared network ring. Section 11.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetRing {
+    /// Where the guest can use it and the host has what it takes.
+    #[default]
+    Auto,
+    /// As before; where that cannot be, the operator is told.
+    On,
+    /// Never.
+    Off,
 }
 
 /// The guest's memory, in bytes. Section A4.
@@ -137,9 +151,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let memory = memory(&parsed)?;
     let nets = nets(&parsed)?;
     let blocks = blocks(&parsed)?;
+    let net_ring = net_ring(&parsed)?;
     let verbosity = parsed.verbosity()?;
     let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?.into();
-    Ok(Command::Run(Config { unikernel, arguments, memory, nets, blocks, verbosity }))
+    Ok(Command::Run(Config { unikernel, arguments, memory, nets, blocks, net_ring, verbosity }))
 }
 
 fn memory(parsed: &Parsed) -> Result<Memory, Error> {
@@ -148,6 +163,14 @@ fn memory(parsed: &Parsed) -> Result<Memory, Error> {
         set(&mut memory, &given, value::memory(&given)?)?;
     }
     Ok(memory.map_or(Memory::DEFAULT, Memory::of))
+}
+
+fn net_ring(parsed: &Parsed) -> Result<NetRing, Error> {
+    let mut net_ring = parsed.no_net_ring().then_some(NetRing::Off);
+    for given in parsed.all("net-ring") {
+        set(&mut net_ring, &given, value::net_ring(&given)?)?;
+    }
+    Ok(net_ring.unwrap_or_default())
 }
 
 fn nets(parsed: &Parsed) -> Result<Vec<NetOption>, Error> {

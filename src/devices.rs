@@ -1,6 +1,8 @@
 //! The devices of one unikernel: those its manifest declares, attached to what the command line names. The guest
 //! knows each by its handle, its index in the manifest.
 
+use std::io;
+
 use guest_abi::hypercall::Status;
 use guest_abi::manifest::MAX_ENTRIES;
 
@@ -10,6 +12,7 @@ use crate::hypercall::{BlockRequest, NetRequest, Reply};
 use crate::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
 use crate::memory::{self, GuestMemory};
 use crate::net::Nic;
+use crate::ring;
 
 mod error;
 mod plan;
@@ -35,6 +38,14 @@ pub enum Fault {
     NoDevice(Kind),
     /// The guest named memory that it does not have, or may not write.
     Memory(memory::Error),
+    /// What the guest put into the ring before breaks its rules.
+    Ring(ring::Error),
+}
+
+impl From<ring::Error> for Fault {
+    fn from(error: ring::Error) -> Fault {
+        Fault::Ring(error)
+    }
 }
 
 impl From<memory::Error> for Fault {
@@ -87,6 +98,23 @@ impl Devices {
 
     fn check_unshared(&self, name: &str, same: impl Fn(&Slot) -> bool) -> Result<(), Error> {
         if self.slots.iter().any(same) { Err(Error::Shared { name: name.to_owned() }) } else { Ok(()) }
+    }
+
+    /// Whether there is a network interface.
+    pub fn has_nets(&self) -> bool {
+        self.nets > 0
+    }
+
+    /// The network interfaces once more, each with its handle, for another thread.
+    ///
+    /// # Errors
+    /// The host has no descriptors to give.
+    pub fn twin_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
+        let twin = |(handle, slot): (usize, &Slot)| match slot {
+            Slot::Net(nic) => Some(nic.twin().map(|twin| (handle, twin))),
+            _ => None,
+        };
+        self.slots.iter().enumerate().filter_map(twin).collect()
     }
 
     fn net(&mut self, handle: u64) -> Result<&mut Nic, Fault> {

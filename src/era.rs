@@ -28,6 +28,8 @@ pub struct Rules {
     pub writable_code: bool,
     /// What becomes of a last part of a disk that is no whole sector.
     pub disk_tail: DiskTail,
+    /// Whether guests may know the shared network ring.
+    pub net_ring: bool,
     /// Memory that the guest's own runtime insists on beside the image, in bytes.
     pub least_heap: u64,
 }
@@ -67,6 +69,7 @@ const LEGACY: Rules = Rules {
     segment_pages: SegmentPages::Touched,
     writable_code: true,
     disk_tail: DiskTail::Ignored,
+    net_ring: false,
     least_heap: 0,
 };
 
@@ -76,10 +79,11 @@ const ABI1: Rules = Rules {
     segment_pages: SegmentPages::Aligned,
     writable_code: false,
     disk_tail: DiskTail::Kept,
+    net_ring: false,
     least_heap: 512 * 1024,
 };
 
-const ABI2: Rules = Rules { disk_tail: DiskTail::Refused, ..ABI1 };
+const ABI2: Rules = Rules { disk_tail: DiskTail::Refused, net_ring: true, ..ABI1 };
 
 impl Era {
     /// All of them, the oldest first.

@@ -51,6 +51,8 @@ pub enum Error {
     KvmVersion(i32),
     #[error("{0}")]
     Arch(arch::Error),
+    #[error("cannot share the network interfaces with the ring's thread: {0}")]
+    Descriptors(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(vmm_sys_util::errno::Error),
     #[error("{broken} ({registers})")]

@@ -1,6 +1,8 @@
 //! The run loop: the guest runs until it wants something, gets it, and runs on. It ends with the guest's own HALT, a
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
+use std::thread;
+
 use kvm_ioctls::VmFd;
 
 use crate::arch::{self, Exit, Stop, Vcpu};
@@ -12,19 +14,32 @@ use crate::error::Error;
 use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::signal;
 
-/// One guest with all that belongs to it. Fields are dropped in this order: nothing is left that could run the guest
-/// when its memory goes.
+/// One guest with all that belongs to it, ready to run.
 pub struct Machine {
     pub(crate) era: Era,
     pub(crate) vcpu: Vcpu,
-    pub(crate) _vm: VmFd,
+    pub(crate) vm: VmFd,
     pub(crate) memory: GuestMemory,
     pub(crate) devices: Devices,
     pub(crate) console: Console,
+    /// The shared network ring, if it is offered.
+    pub(crate) ring: Option<Ring>,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
+}
+
+/// The guest as the run loop has it.
+struct Running<'m> {
+    vcpu: Vcpu,
+    memory: &'m GuestMemory,
+    devices: Devices,
+    console: Console,
+    /// The ring, as this thread serves it.
+    worker: Option<Worker<'m, GuestRing<'m>>>,
+    poll_limit: u64,
 }
 
 /// How a run ended.
@@ -50,6 +65,9 @@ pub enum Broken {
         /// The largest there is.
         last: u32,
     },
+    /// It broke the rules of the shared ring.
+    #[error("{0}")]
+    Ring(ring::Error),
     /// It used a device that was not attached, which only a guest of an era without manifest can do.
     #[error("the guest uses a {kind} device, and none is attached; add {}", cure(*kind))]
     NoDevice {
@@ -77,17 +95,63 @@ fn cure(kind: Kind) -> &'static str {
 
 impl Machine {
     /// Runs the guest to its end.
-    pub fn run(mut self) -> Result<Outcome, Error> {
-        let flag = self.vcpu.interrupt_flag();
-        // SAFETY: the flag is valid as long as the vCPU, which outlives the guard: both end with this function, locals
-        // before parameters.
-        let _guard = unsafe { signal::catch(flag) }.map_err(Error::Signals)?;
-        let outcome = match self.era {
+    pub fn run(self) -> Result<Outcome, Error> {
+        let Machine { era, vcpu, vm: _vm, memory, devices, console, ring, poll_limit } = self;
+        let parallel = Parallel::new();
+        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, poll_limit };
+        // SAFETY: the flag is valid as long as the vCPU, which outlives the guard: locals end in reverse order.
+        let _guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let outcome = match &ring {
+            None => running.serve_era(era),
+            Some(ring) => running.serve_with_ring(era, ring, &parallel),
+        };
+        running.devices.finish();
+        outcome
+    }
+}
+
+impl<'m> Running<'m> {
+    /// Serves the guest with a second thread beside this one, where there is a processor for it; and, whatever ended
+    /// the run, sends the frames that are still in the ring.
+    fn serve_with_ring(&mut self, era: Era, ring: &'m Ring, parallel: &'m Parallel) -> Result<Outcome, Error> {
+        let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
+        let memory = self.memory;
+        let outcome = thread::scope(|scope| {
+            let second = ring::may_run_in_parallel().then(|| {
+                thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, move || {
+                    signal::leave_to_the_guests_thread();
+                    // Each thread looks at the ring by itself; that it is in memory was seen above.
+                    if let Ok(shared) = GuestRing::new(memory, GuestAddress(ring::ADDRESS)) {
+                        parallel.serve(ring, &shared, memory, signal::alarm);
+                    }
+                })
+            });
+            let second = match second {
+                Some(Ok(handle)) => Some((parallel, handle.thread().clone())),
+                Some(Err(error)) => {
+                    log::warn!("no second thread for the network ring: {error}; one thread does it all");
+                    None
+                }
+                None => None,
+            };
+            let thread = second.as_ref().map(|(_, thread)| thread.clone());
+            self.worker = Some(Worker::new(ring, shared, second));
+            let outcome = self.serve_era(era);
+            if let Some(thread) = thread {
+                parallel.stop(&thread);
+            }
+            outcome
+        });
+        // The guest runs no more. Whatever it broke has been reported; what it queued before is sent all the same.
+        let _ = ring.consumer().drain(&shared, memory);
+        outcome
+    }
+
+    fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
+        match era {
             Era::Legacy => self.serve::<Legacy>(),
             Era::Abi1 | Era::Abi2 => self.serve::<Current>(),
-        };
-        self.devices.finish();
-        outcome
+        }
     }
 
     /// The loop, made once for each interface: no hypercall asks for its era.
@@ -99,7 +163,11 @@ impl Machine {
                         return Ok(outcome);
                     }
                 }
+                Exit::Kick => self.kick()?,
                 Exit::Interrupted => {
+                    if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
+                        return Err(self.report(Broken::Ring(error)));
+                    }
                     if let Some(signal) = signal::received() {
                         return Ok(Outcome::Signal(signal));
                     }
@@ -124,6 +192,7 @@ impl Machine {
             Ok(None) => return Ok(None),
             Ok(Some(reply)) => I::reply(reply, &self.memory, argument),
             Err(Fault::Memory(error)) => Err(error),
+            Err(Fault::Ring(error)) => return Err(self.report(Broken::Ring(error))),
             Err(Fault::NoDevice(kind)) => match I::no_device(kind) {
                 Some(reply) => I::reply(reply, &self.memory, argument),
                 None => return Err(self.report(Broken::NoDevice { kind })),
@@ -135,14 +204,33 @@ impl Machine {
         }
     }
 
+    /// The guest has put something into the ring.
+    fn kick(&mut self) -> Result<(), Error> {
+        let Some(worker) = &mut self.worker else { return Err(self.report(Broken::Stop(Stop::Kick))) };
+        let drained = worker.drain(self.memory);
+        drained.map_err(|error| self.report(Broken::Ring(error)))
+    }
+
     /// Does what the guest asks; PUTS alone has no reply.
     #[inline]
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
-        let Machine { memory, devices, console, .. } = self;
+        let Running { memory, devices, console, worker, poll_limit, .. } = self;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
-            Hypercall::Poll { timeout } => Reply::Ready(devices.poll(timeout.min(self.poll_limit))),
-            Hypercall::NetWrite(request) => devices.net_write(memory, request)?,
+            Hypercall::Poll { timeout } => {
+                let ready = devices.poll(timeout.min(*poll_limit));
+                if let (Some(worker), 0) = (worker, ready) {
+                    worker.calm();
+                }
+                Reply::Ready(ready)
+            }
+            Hypercall::NetWrite(request) => {
+                if let Some(worker) = worker {
+                    // What the guest queued before must not be overtaken.
+                    worker.drain(memory)?;
+                }
+                devices.net_write(memory, request)?
+            }
             Hypercall::NetRead(request) => devices.net_read(memory, request)?,
             Hypercall::BlockWrite(request) => devices.block_write(memory, request)?,
             Hypercall::BlockRead(request) => devices.block_read(memory, request)?,

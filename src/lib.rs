@@ -9,6 +9,7 @@
 //!    the image into guest memory ([`memory`]) and puts the processor at its first instruction.
 //! 4. [`exit`] runs the guest: each hypercall is decoded by [`hypercall`], served by a device ([`console`], [`clock`],
 //!    [`net`], [`block`]), and answered.
+//!    Newer guests send and receive frames through a shared [`ring`] instead.
 //! 5. The guest halts, breaks a promise, or a [`signal`] ends it.
 //!
 //! `docs/architecture.md` tells the same at more length; `docs/hvt-abi.md` is the interface to the guest.
@@ -28,6 +29,7 @@ pub mod image;
 pub mod manifest;
 pub mod memory;
 pub mod net;
+pub mod ring;
 pub mod setup;
 pub mod signal;
 

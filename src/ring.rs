@@ -23,7 +23,7 @@ use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::net::Nic;
 
 pub use shared::{GuestRing, Shared};
-pub use worker::{Parallel, Worker};
+pub use worker::{Parallel, Worker, may_run_in_parallel};
 
 /// Where the ring lies: in the low memory that no guest uses for anything else, so that it costs none of what the
 /// operator gave.

@@ -12,14 +12,16 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Vcpu};
 use crate::boot_info::{self, Facts};
-use crate::cli::{Config, Memory};
+use crate::cli::{Config, Memory, NetRing};
 use crate::console::Console;
 use crate::devices::{Devices, Plan};
+use crate::era::Rules;
 use crate::error::Error;
 use crate::exit::Machine;
 use crate::image::{self, Image, Segment};
 use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
+use crate::ring::{self, Ring};
 
 /// Makes everything that one run needs.
 pub fn setup(config: &Config) -> Result<Machine, Error> {
@@ -38,14 +40,15 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let mut vcpu = Vcpu::new(&kvm, &vm)?;
     let counter_frequency = vcpu.counter_frequency()?;
 
-    let mappings = mappings(&image, size);
+    let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
+    let mappings = mappings(&image, size, ring.is_some());
     load(&memory, &file, &image.segments)?;
     arch::build_tables(&memory, &mappings)?;
     let facts = Facts {
         memory_size: size,
         image_end: image.end(),
         counter_frequency,
-        net_ring: 0,
+        net_ring: if ring.is_some() { ring::ADDRESS } else { 0 },
         manifest: &manifest.to_bytes(),
         cmdline: &cmdline,
     };
@@ -55,7 +58,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
     let poll_limit = arch::poll_limit(counter_frequency);
-    Ok(Machine { era: image.era, vcpu, memory, devices, console: Console::stdout(), poll_limit, _vm: vm })
+    Ok(Machine { era: image.era, vcpu, memory, devices, console: Console::stdout(), ring, poll_limit, vm })
 }
 
 /// What the unikernel declares; for one that cannot declare anything, what the operator attaches.
@@ -118,11 +121,30 @@ fn open_kvm() -> Result<Kvm, Error> {
     }
 }
 
+/// The shared network ring, where the guest may know it, has a use for it and the operator does not mind.
+fn net_ring(asked: NetRing, rules: &Rules, devices: &Devices) -> Result<Option<Ring>, Error> {
+    let possible = rules.net_ring && devices.has_nets();
+    match asked {
+        NetRing::Off => return Ok(None),
+        NetRing::Auto if !possible => return Ok(None),
+        NetRing::On if !possible => {
+            log::warn!("--net-ring=on: this unikernel has no network device, or is older than the ring; it gets none");
+            return Ok(None);
+        }
+        NetRing::Auto | NetRing::On => {}
+    }
+    Ok(Some(Ring::new(devices.twin_nets().map_err(Error::Descriptors)?)))
+}
+
 /// What the guest may do with each page of its memory. Sections A3 and B3.
-fn mappings(image: &Image, size: u64) -> Vec<Mapping> {
+fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
+    let boot_pages = image.era.rules().boot_pages;
+    let ring_pages = if ring { Access::ReadWrite } else { boot_pages };
     let mut mappings = vec![
         Mapping { range: 0..BOOT_INFO_ADDRESS, access: Access::None },
-        Mapping { range: BOOT_INFO_ADDRESS..IMAGE_BASE, access: image.era.rules().boot_pages },
+        Mapping { range: BOOT_INFO_ADDRESS..ring::ADDRESS, access: boot_pages },
+        Mapping { range: ring::ADDRESS..ring::END, access: ring_pages },
+        Mapping { range: ring::END..IMAGE_BASE, access: boot_pages },
     ];
     mappings.extend(image.mappings(size));
     mappings

@@ -74,6 +74,9 @@ pub enum Error {
 /// What the value of an option must be.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Rule {
+    /// `--net-ring`.
+    #[error("the network ring is auto, on or off")]
+    NetRing,
     /// `--mem` is no amount.
     #[error("not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M")]
     MemoryForm,

@@ -22,7 +22,7 @@ pub(super) struct Valued {
     help: &'static str,
 }
 
-const VALUED: [Valued; 6] = [
+const VALUED: [Valued; 7] = [
     Valued {
         name: "mem",
         named: None,
@@ -43,6 +43,13 @@ const VALUED: [Valued; 6] = [
         value: "MAC",
         heading: "Network",
         help: "Its hardware address [default: a random, local one]",
+    },
+    Valued {
+        name: "net-ring",
+        named: None,
+        value: "auto|on|off",
+        heading: "Network",
+        help: "Offer the shared ring to guests that know it; --no-net-ring is off [default: auto]",
     },
     Valued {
         name: "block",
@@ -120,6 +127,13 @@ fn command() -> clap::Command {
                 .overrides_with("quiet")
                 .help("Say nothing on stderr but errors"),
         )
+        .arg(
+            Arg::new("no-net-ring")
+                .long("no-net-ring")
+                .action(ArgAction::SetTrue)
+                .overrides_with("no-net-ring")
+                .hide(true),
+        )
         .arg(flag("help", 'h').action(ArgAction::Help).help("Print this text and end"))
         .arg(
             flag("version", 'V').action(ArgAction::SetTrue).overrides_with("version").help("Print the version and end"),
@@ -191,6 +205,11 @@ impl Parsed {
 
     fn values(&self, id: &str) -> impl Iterator<Item = &OsString> {
         self.0.get_many::<OsString>(id).into_iter().flatten()
+    }
+
+    /// Whether `--no-net-ring` is there, upstream's spelling of `--net-ring=off`.
+    pub fn no_net_ring(&self) -> bool {
+        self.0.get_flag("no-net-ring")
     }
 
     /// What `-v` and `-q` come to.

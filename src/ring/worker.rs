@@ -4,8 +4,8 @@
 //! The second thread costs a wake-up and a little watching after the last request. That pays when many requests come
 //! in that time; whether they do is learnt from how the last takeovers went.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,15 @@ const MOST_STREAK: u32 = 4096;
 
 /// Requests for which a takeover has paid.
 const WORTHWHILE: u32 = 64;
+
+/// Whether this process may use more than one processor at once.
+pub fn may_run_in_parallel() -> bool {
+    // SAFETY: the set is a plain value for the kernel to fill in; it is told its size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) == 0 && libc::CPU_COUNT(&set) > 1
+    }
+}
 
 /// What the two threads share beside the ring.
 #[derive(Debug, Default)]
@@ -132,6 +141,11 @@ impl<'r, S: Shared> Worker<'r, S> {
             }
         }
         Ok(())
+    }
+
+    /// What the second thread found broken, if it did.
+    pub fn broken(&self) -> Option<Error> {
+        self.second.as_ref().and_then(|(parallel, _)| parallel.broken())
     }
 
     /// The guest has nothing to do: what comes next is a new row.
