@@ -32,8 +32,7 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an ELF executable without Solo5 ABI note: an ordinary program, or a unikernel built before Solo5 0.6, \
-         which this tender does not run"
+        "is an ELF executable, but no unikernel: it has no Solo5 note, nor the marks of a time before notes"
     );
     assert!(matches!(refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)), Error::NoAbiNote));
 }
@@ -78,14 +77,23 @@ fn the_target_is_told_before_the_manifest_is_looked_at() {
 }
 
 #[test]
+fn versions_1_and_2_are_eras() {
+    for (version, era) in [(1, Era::Abi1), (2, Era::Abi2)] {
+        let image = accepted(with_note(ABI, abi(target::HVT, version)));
+        assert_eq!((image.era, image.era.abi_version(), image.evidence), (era, Some(version), None));
+        assert_eq!(image.manifest.expect("a manifest").devices().len(), 2);
+    }
+}
+
+#[test]
 fn other_versions_are_refused() {
-    for version in [0, 1, 3, u32::MAX] {
+    for version in [0, 3, u32::MAX] {
         let error = refused(with_note(ABI, abi(target::HVT, version)));
         assert!(matches!(error, Error::AbiVersion(found) if found == version), "{version}: {error:?}");
     }
     assert_eq!(
-        refused(with_note(ABI, abi(target::HVT, 1))).to_string(),
-        "is an hvt unikernel of ABI version 1; this tender runs version 2 (Solo5 0.8 and later)"
+        refused(with_note(ABI, abi(target::HVT, 3))).to_string(),
+        "is an hvt unikernel of ABI version 3; this tender runs versions 1 and 2, and those from before there were any"
     );
 }
 
