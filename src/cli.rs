@@ -4,8 +4,10 @@
 //! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`words`).
 
 mod error;
+mod inspect;
 mod options;
 mod value;
+mod version;
 mod words;
 
 #[cfg(test)]
@@ -17,7 +19,9 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 pub use self::error::{Error, Rule};
+pub use self::inspect::Inspection;
 use self::options::{Given, Outcome, Parsed};
+pub use self::version::{upstream_version, version};
 use self::words::Words;
 use crate::net::NetSource;
 
@@ -26,6 +30,8 @@ use crate::net::NetSource;
 pub enum Command {
     /// Run a unikernel.
     Run(Config),
+    /// Tell what a unikernel is, without running it.
+    Inspect(Inspection),
     /// Print this text on stdout and end with status 0.
     Help(String),
     /// Print the version on stdout and end with status 0.
@@ -142,7 +148,11 @@ impl Verbosity {
 /// # Errors
 /// An [`Error`] of one line for everything that cannot be meant as it stands; the first one found.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
-    let Words { options, unikernel, arguments } = words::split(args)?;
+    let mut words = args.into_iter().skip(1).peekable();
+    if words.next_if(|word| word == inspect::WORD).is_some() {
+        return inspect::parse(words);
+    }
+    let Words { options, unikernel, arguments } = words::split(words)?;
     let parsed = match options::parse(options)? {
         Outcome::Help(text) => return Ok(Command::Help(text)),
         Outcome::Version => return Ok(Command::Version),

@@ -70,7 +70,7 @@ const LEGACY: Rules = Rules {
     writable_code: true,
     disk_tail: DiskTail::Ignored,
     net_ring: false,
-    least_heap: 0,
+    least_heap: 512 * 1024,
 };
 
 const ABI1: Rules = Rules {

@@ -18,12 +18,17 @@ use crate::memory::{Access, Mapping};
 mod error;
 mod notes;
 mod recognise;
+mod search;
 mod segments;
+mod sketch;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
+pub use notes::target_name;
 pub use recognise::Evidence;
+pub use search::{OVERLAP, search};
+pub use sketch::Sketch;
 
 /// A file to be looked at, piece by piece.
 pub trait Source {
@@ -178,16 +183,24 @@ fn read_exact(
     target: &mut [u8],
     what: &'static str,
 ) -> Result<(), Error> {
+    if fill(source, offset, target)? < target.len() {
+        return Err(Error::Truncated { what, needed: offset.saturating_add(target.len() as u64) });
+    }
+    Ok(())
+}
+
+/// Reads bytes at `offset` until `target` is full or the file ends.
+fn fill(source: &(impl Source + ?Sized), offset: u64, target: &mut [u8]) -> Result<usize, Error> {
     let mut done = 0;
     while done < target.len() {
         match source.read_at(offset.saturating_add(done as u64), &mut target[done..]) {
-            Ok(0) => return Err(Error::Truncated { what, needed: offset.saturating_add(target.len() as u64) }),
+            Ok(0) => break,
             Ok(count) => done += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(done)
 }
 
 fn parse_header(source: &(impl Source + ?Sized), size: u64) -> Result<(Header, Machine), Error> {

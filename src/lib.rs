@@ -12,6 +12,8 @@
 //!    Newer guests send and receive frames through a shared [`ring`] instead.
 //! 5. The guest halts, breaks a promise, or a [`signal`] ends it.
 //!
+//! [`inspect`] tells what a file is without any of this but the first two.
+//!
 //! `docs/architecture.md` tells the same at more length; `docs/hvt-abi.md` is the interface to the guest.
 
 pub mod arch;
@@ -26,6 +28,7 @@ pub mod error;
 pub mod exit;
 pub mod hypercall;
 pub mod image;
+pub mod inspect;
 pub mod manifest;
 pub mod memory;
 pub mod net;

@@ -73,7 +73,8 @@ fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, Error> {
     Ok(Manifest::unnamed(!config.nets.is_empty(), !config.blocks.is_empty()))
 }
 
-fn open(path: &Path) -> Result<File, Error> {
+/// Opens a unikernel's file.
+pub(crate) fn open(path: &Path) -> Result<File, Error> {
     let unreadable = |source| Error::Open { source };
     check_kind(std::fs::metadata(path).map_err(unreadable)?.file_type())?;
     // Should it have become a pipe meanwhile, to open it must not wait for a writer.

@@ -49,7 +49,7 @@ const VALUED: [Valued; 7] = [
         named: None,
         value: "auto|on|off",
         heading: "Network",
-        help: "Offer the shared ring to guests that know it; --no-net-ring is off [default: auto]",
+        help: "Offer the shared ring to guests that know it [default: auto]",
     },
     Valued {
         name: "block",
@@ -71,13 +71,16 @@ const VALUED: [Valued; 7] = [
 /// The one option that the help text mentions in passing only.
 const HIDDEN: &str = "disk";
 
-const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...";
+const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json] [--] UNIKERNEL";
 
 const AFTER: &str = "\
 A value follows its option after '=' or as the next word. NAME is that of a
 device in the unikernel's manifest; where there is only one, leave it out:
 --net=IFACE, --net-mac=MAC, --block=PATH (or --disk=PATH).
 Options end at UNIKERNEL: every word after it is the guest's.
+'tender inspect' tells what a unikernel is and needs, without running it. Only
+as the very first word it means that: a unikernel called 'inspect' is run by
+'tender -- inspect' or 'tender ./inspect'.
 
 Examples:
   tender hello.hvt Hello, world
@@ -170,7 +173,7 @@ pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
     match command().try_get_matches_from(std::iter::once(name).chain(options)) {
         Ok(matches) if matches.get_flag("version") => Ok(Outcome::Version),
         Ok(matches) => Ok(Outcome::Options(Parsed(matches))),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Help(error.to_string())),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Help(format!("{}\n", error.to_string().trim_end()))),
         Err(error) => Err(refusal(&error)),
     }
 }

@@ -16,7 +16,8 @@ const MAX_ABI1_DESCSZ: u32 = 32;
 /// What the notes say.
 #[derive(Debug, Default)]
 pub struct Notes {
-    abi: Option<Abi>,
+    /// What its ABI note says.
+    pub abi: Option<Abi>,
     /// Content of the manifest note.
     pub manifest: Option<Vec<u8>>,
 }
@@ -34,14 +35,23 @@ impl Notes {
             (target::HVT, 1) => Ok(Era::Abi1),
             (target::HVT, 2) => Ok(Era::Abi2),
             (target::HVT, version) => Err(Error::AbiVersion(version)),
-            (target::SPT, _) => Err(Error::Target("spt".into())),
-            (target::VIRTIO, _) => Err(Error::Target("virtio".into())),
-            (target::MUEN, _) => Err(Error::Target("muen".into())),
-            (target::GENODE, _) => Err(Error::Target("genode".into())),
-            (target::XEN, _) => Err(Error::Target("xen".into())),
-            (other, _) => Err(Error::Target(format!("unknown ({other})"))),
+            (other, _) => Err(Error::Target(target_name(other))),
         }
     }
+}
+
+/// What a target is called, for messages too.
+pub fn target_name(number: u32) -> String {
+    let known = match number {
+        target::HVT => "hvt",
+        target::SPT => "spt",
+        target::VIRTIO => "virtio",
+        target::MUEN => "muen",
+        target::GENODE => "genode",
+        target::XEN => "xen",
+        other => return format!("unknown ({other})"),
+    };
+    known.to_owned()
 }
 
 /// Reads the first note of every note segment, as all tenders do.

@@ -3,7 +3,8 @@
 
 use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
 
-use super::{Error, Machine, Source};
+use super::search::search;
+use super::{Error, Machine, Source, fill};
 
 /// How a unikernel without notes gave itself away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +28,6 @@ const NOTED_WORDS: &[u8] = b"Solo5:   reserved @";
 const MULTIBOOT_MAGIC: [u8; 4] = 0x1bad_b002_u32.to_le_bytes();
 const MULTIBOOT_REACH: usize = 8192;
 
-/// Files are searched in pieces of this size, each beginning with the end of the one before.
-const PIECE: usize = 64 * 1024;
-const OVERLAP: usize = 64;
-
-/// Most bytes of a file that are searched; unikernels are smaller.
-const MOST: u64 = 256 << 20;
-
 /// What was found in a file.
 #[derive(Debug, Default)]
 struct Found {
@@ -50,7 +44,7 @@ pub fn without_notes(
     program_headers: &[ProgramHeader],
     machine: Machine,
 ) -> Result<Evidence, Error> {
-    let found = search(source, program_headers, machine)?;
+    let found = look(source, program_headers, machine)?;
     match found {
         Found { multiboot: true, .. } => Err(Error::Target("virtio".into())),
         Found { legacy_words: true, .. } => Ok(Evidence::Words),
@@ -61,45 +55,15 @@ pub fn without_notes(
     }
 }
 
-fn search(
-    source: &(impl Source + ?Sized),
-    program_headers: &[ProgramHeader],
-    machine: Machine,
-) -> Result<Found, Error> {
+fn look(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader], machine: Machine) -> Result<Found, Error> {
     let mut found = Found::default();
-    let mut piece = vec![0; PIECE];
-    let start = fill(source, 0, &mut piece[..MULTIBOOT_REACH])?;
-    found.multiboot = piece[..start].chunks_exact(4).any(|word| word == MULTIBOOT_MAGIC);
-    let mut budget = MOST;
-    for header in program_headers.iter().filter(|header| header.p_type == PT_LOAD) {
-        let mut offset = header.p_offset;
-        let end = header.p_offset.saturating_add(header.p_filesz.min(budget));
-        budget -= header.p_filesz.min(budget);
-        while offset < end {
-            let wanted = PIECE.min((end - offset) as usize);
-            let count = fill(source, offset, &mut piece[..wanted])?;
-            examine(&piece[..count], machine, &mut found);
-            if count <= OVERLAP || count < wanted {
-                break;
-            }
-            offset += if count < PIECE { count as u64 } else { (count - OVERLAP) as u64 };
-        }
-    }
+    let mut start = [0; MULTIBOOT_REACH];
+    let count = fill(source, 0, &mut start)?;
+    found.multiboot = start[..count].chunks_exact(4).any(|word| word == MULTIBOOT_MAGIC);
+    let loaded = program_headers.iter().filter(|header| header.p_type == PT_LOAD);
+    let ranges = loaded.map(|header| header.p_offset..header.p_offset.saturating_add(header.p_filesz));
+    search(source, ranges, |_, piece| examine(piece, machine, &mut found))?;
     Ok(found)
-}
-
-/// Reads until `target` is full or the file ends.
-fn fill(source: &(impl Source + ?Sized), offset: u64, target: &mut [u8]) -> Result<usize, Error> {
-    let mut done = 0;
-    while done < target.len() {
-        match source.read_at(offset.saturating_add(done as u64), &mut target[done..]) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(done)
 }
 
 fn examine(piece: &[u8], machine: Machine, found: &mut Found) {

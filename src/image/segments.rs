@@ -5,7 +5,7 @@ use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, ProgramHeader};
 use guest_abi::boot::{IMAGE_BASE, MAX_MEMORY};
 
 use super::{Error, Segment};
-use crate::era::{LoadAddress, Rules, SegmentPages};
+use crate::era::{Era, LoadAddress, Rules, SegmentPages};
 use crate::memory::{Access, PAGE_SIZE};
 
 /// The segments to load.
@@ -30,6 +30,20 @@ pub fn read(program_headers: &[ProgramHeader], file_size: u64, rules: &Rules) ->
         return Err(Error::NothingToLoad);
     }
     Ok(segments)
+}
+
+/// The segments as the file has them, whether or not they keep the rules.
+pub fn sketch(program_headers: &[ProgramHeader]) -> Vec<Segment> {
+    let loaded = program_headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0);
+    loaded
+        .map(|header| {
+            let memory = header.p_vaddr..header.p_vaddr.saturating_add(header.p_memsz);
+            let file = header.p_offset..header.p_offset.saturating_add(header.p_filesz);
+            // Whatever its flags say is shown, as if everything were allowed.
+            let access = access(header.p_flags, Era::Legacy.rules()).unwrap_or(Access::All);
+            Segment { pages: memory.clone(), memory, file, access }
+        })
+        .collect()
 }
 
 fn start(header: &ProgramHeader, rules: &Rules) -> u64 {
