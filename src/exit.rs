@@ -218,11 +218,10 @@ impl<'m> Running<'m> {
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
-                let ready = devices.poll(timeout.min(*poll_limit));
-                if let (Some(worker), 0) = (worker, ready) {
+                if let (Some(worker), 1..) = (worker, timeout) {
                     worker.calm();
                 }
-                Reply::Ready(ready)
+                Reply::Ready(devices.poll(timeout.min(*poll_limit)))
             }
             Hypercall::NetWrite(request) => {
                 if let Some(worker) = worker {

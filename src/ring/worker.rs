@@ -148,8 +148,9 @@ impl<'r, S: Shared> Worker<'r, S> {
         self.second.as_ref().and_then(|(parallel, _)| parallel.broken())
     }
 
-    /// The guest has nothing to do: what comes next is a new row.
+    /// The guest has nothing to do for the moment. A row of requests may go on after it, but not for long: a ping now
+    /// and then must not add up to a flood.
     pub fn calm(&mut self) {
-        self.streak = 0;
+        self.streak /= 2;
     }
 }
