@@ -22,7 +22,7 @@ mod search;
 mod segments;
 mod sketch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::Error;
 pub use notes::target_name;

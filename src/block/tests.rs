@@ -168,6 +168,39 @@ fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
 }
 
 #[test]
+fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
+    let (_directory, path) = image(1300);
+    let capacity = |sector_size, tail| Disk::open(&path, sector_size, tail).map(|disk| disk.capacity()).ok();
+    assert_eq!(capacity(None, DiskTail::Refused), None);
+    assert_eq!(capacity(None, DiskTail::Ignored), Some(1024));
+    assert_eq!(capacity(None, DiskTail::Kept), Some(1300));
+    assert_eq!(capacity(Some(1024), DiskTail::Ignored), Some(1024));
+    for tail in [DiskTail::Refused, DiskTail::Ignored, DiskTail::Kept] {
+        // Less than a sector is no disk in any era.
+        assert_eq!(capacity(Some(2048), tail), None, "{tail:?}");
+        fs::write(&path, [0; 1024]).unwrap();
+        assert_eq!(capacity(None, tail), Some(1024), "{tail:?}");
+        fs::write(&path, [0; 1300]).unwrap();
+    }
+}
+
+#[test]
+fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
+    let (_directory, path) = image(1300);
+    let memory = memory();
+    for (tail, last, beyond) in [(DiskTail::Kept, 1299, 1300), (DiskTail::Ignored, 1023, 1024)] {
+        let mut disk = Disk::open(&path, None, tail).unwrap();
+        assert_eq!(disk.read(&memory, last, GuestAddress(0x1000), 1).unwrap(), Status::Ok, "{tail:?}");
+        assert_eq!(contents(&memory, 0x1000, 1), pattern(last as usize, 1));
+        for (offset, len) in [(beyond, 1), (last, 2), (beyond, 0)] {
+            assert_eq!(disk.read(&memory, offset, GuestAddress(0x1000), len).unwrap(), Status::Invalid, "{tail:?}");
+            assert_eq!(disk.write(&memory, offset, GuestAddress(0x1000), len).unwrap(), Status::Invalid, "{tail:?}");
+        }
+    }
+    assert_eq!(fs::read(&path).unwrap(), pattern(0, 1300));
+}
+
+#[test]
 fn what_is_no_image_is_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
