@@ -36,11 +36,11 @@ pub fn may_run_in_parallel() -> bool {
 #[derive(Debug, Default)]
 pub struct Parallel {
     /// The second thread is to take over.
-    awake: AtomicBool,
+    pub(super) awake: AtomicBool,
     /// The run is over.
     stop: AtomicBool,
     /// Requests in a row that bring about the next takeover.
-    streak: AtomicU32,
+    pub(super) streak: AtomicU32,
     /// How the guest broke the ring's rules, found by the second thread.
     broken: Mutex<Option<Error>>,
 }
@@ -119,7 +119,7 @@ pub struct Worker<'r, S> {
     /// The second thread, where there is a processor for it.
     second: Option<(&'r Parallel, Thread)>,
     /// Requests in a row.
-    streak: u32,
+    pub(super) streak: u32,
 }
 
 impl<'r, S: Shared> Worker<'r, S> {
