@@ -38,7 +38,10 @@ pub enum Error {
     NoAbiNote,
     #[error("is a ukvm unikernel of Solo5 0.2, whose interface this tender does not speak; rebuild it for hvt")]
     Ukvm,
-    #[error("is a unikernel of a development snapshot between Solo5 0.4 and 0.6; rebuild it with a release")]
+    #[error(
+        "is a unikernel that has lost its notes, or of a development snapshot between Solo5 0.4 and 0.6; rebuild it with \
+         a release"
+    )]
     Snapshot,
     #[error("is a Solo5 unikernel for the {0} target; rebuild it for hvt")]
     Target(String),

@@ -15,8 +15,11 @@ pub enum Evidence {
     Code,
 }
 
-/// Words of the hvt and ukvm bindings of 0.3 and 0.4, whose clock is the cycle counter.
-const LEGACY_WORDS: &[u8] = b"tscclock_init(): tsc_freq=";
+/// Words of bindings whose clock is the cycle counter: hvt, and ukvm since 0.3.
+const CYCLE_WORDS: &[u8] = b"tscclock_init(): tsc_freq=";
+
+/// Words of the memory map as bindings up to 0.4 print it.
+const LEGACY_WORDS: &[u8] = b"Solo5:     unused @";
 
 /// Words of bindings whose clock is KVM's: ukvm 0.2, or virtio.
 const PVCLOCK_WORDS: &[u8] = b"Clock source: KVM paravirtualized clock";
@@ -31,6 +34,7 @@ const MULTIBOOT_REACH: usize = 8192;
 /// What was found in a file.
 #[derive(Debug, Default)]
 struct Found {
+    cycle_words: bool,
     legacy_words: bool,
     pvclock_words: bool,
     noted_words: bool,
@@ -47,9 +51,10 @@ pub fn without_notes(
     let found = look(source, program_headers, machine)?;
     match found {
         Found { multiboot: true, .. } => Err(Error::Target("virtio".into())),
-        Found { legacy_words: true, .. } => Ok(Evidence::Words),
-        Found { pvclock_words: true, .. } => Err(Error::Ukvm),
+        // Before everything that bindings with notes have in common with the older ones.
         Found { noted_words: true, .. } => Err(Error::Snapshot),
+        Found { cycle_words: true, legacy_words: true, .. } => Ok(Evidence::Words),
+        Found { pvclock_words: true, .. } => Err(Error::Ukvm),
         Found { halt: true, .. } => Ok(Evidence::Code),
         _ => Err(Error::NoAbiNote),
     }
@@ -67,6 +72,7 @@ fn look(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader], mach
 }
 
 fn examine(piece: &[u8], machine: Machine, found: &mut Found) {
+    found.cycle_words |= contains(piece, CYCLE_WORDS);
     found.legacy_words |= contains(piece, LEGACY_WORDS);
     found.pvclock_words |= contains(piece, PVCLOCK_WORDS);
     found.noted_words |= contains(piece, NOTED_WORDS);

@@ -28,8 +28,8 @@ pub const MFT: usize = 10;
 /// Where [`Elf::legacy`] has its constants in the file: out of reach of a multiboot loader.
 pub const CONSTANTS: u64 = 0x4000;
 
-/// What the clock of Solo5 0.3 and 0.4 says.
-pub const LEGACY_WORDS: &[u8] = b"Solo5: tscclock_init(): tsc_freq=%lu tsc_mult=%lu\n\0";
+/// What the bindings of Solo5 0.3 and 0.4 say of their memory and their clock.
+pub const LEGACY_WORDS: &[u8] = b"Solo5:     unused @ (0x0 - 0x%lx)\n\0tscclock_init(): tsc_freq=%lu\n\0";
 
 /// Bytes after the last segment, as the section headers of a real file.
 pub const TRAILER: usize = 200;
