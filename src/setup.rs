@@ -23,6 +23,9 @@ use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::ring::{self, Ring};
 
+#[cfg(test)]
+mod tests;
+
 /// Makes everything that one run needs.
 pub fn setup(config: &Config) -> Result<Machine, Error> {
     let file = open(&config.unikernel)?;

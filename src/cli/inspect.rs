@@ -65,3 +65,66 @@ fn refusal(word: &[u8]) -> Error {
         Error::Unknown { option }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str]) -> Result<Command, Error> {
+        super::super::parse(std::iter::once("tender").chain(words.iter().copied()).map(OsString::from))
+    }
+
+    fn inspection(words: &[&str]) -> Inspection {
+        match command(words) {
+            Ok(Command::Inspect(inspection)) => inspection,
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    fn error(words: &[&str]) -> String {
+        command(words).expect_err("a mistake").to_string()
+    }
+
+    #[test]
+    fn a_file_and_perhaps_json_in_any_order() {
+        let file = |json| Inspection { unikernel: "app.hvt".into(), json };
+        assert_eq!(inspection(&["inspect", "app.hvt"]), file(false));
+        assert_eq!(inspection(&["inspect", "--", "app.hvt"]), file(false));
+        for words in [["inspect", "--json", "app.hvt"], ["inspect", "app.hvt", "--json"]] {
+            assert_eq!(inspection(&words), file(true));
+        }
+        assert_eq!(inspection(&["inspect", "inspect"]).unikernel, PathBuf::from("inspect"));
+        assert_eq!(inspection(&["inspect", "--", "--json"]), Inspection { unikernel: "--json".into(), json: false });
+        assert_eq!(inspection(&["inspect", "-"]).unikernel, PathBuf::from("-"));
+    }
+
+    #[test]
+    fn a_unikernel_called_inspect_can_be_run() {
+        for words in [&["--", "inspect"][..], &["./inspect"], &["-v", "inspect"], &["--mem=64", "inspect", "--json"]] {
+            let Ok(Command::Run(config)) = command(words) else { panic!("{words:?}") };
+            assert!(config.unikernel.ends_with("inspect"), "{words:?}");
+        }
+        let Ok(Command::Run(config)) = command(&["app.hvt", "inspect"]) else { panic!() };
+        assert_eq!(config.arguments, ["inspect"]);
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for words in [&["inspect"][..], &["inspect", "--json"], &["inspect", "--"], &["inspect", ""]] {
+            assert!(error(words).contains("no unikernel given; usage: tender inspect"), "{words:?}");
+        }
+        assert_eq!(error(&["inspect", "--mem=64", "a"]), "unknown option '--mem'; 'tender --help' lists them");
+        assert_eq!(error(&["inspect", "-v", "a"]), "unknown option '-v'; 'tender --help' lists them");
+        assert_eq!(error(&["inspect", "a", "--json=1"]), "option '--json' takes no value");
+        assert!(error(&["inspect", "a", "b\n"]).starts_with("'b\\n' is one word too many"));
+    }
+
+    #[test]
+    fn help_fits_a_terminal() {
+        for words in [["inspect", "--help"], ["inspect", "-h"]] {
+            let Ok(Command::Help(text)) = command(&words) else { panic!() };
+            assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+            assert!(text.contains("--json") && text.ends_with('\n'));
+        }
+    }
+}

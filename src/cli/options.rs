@@ -173,7 +173,9 @@ pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
     match command().try_get_matches_from(std::iter::once(name).chain(options)) {
         Ok(matches) if matches.get_flag("version") => Ok(Outcome::Version),
         Ok(matches) => Ok(Outcome::Options(Parsed(matches))),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Help(format!("{}\n", error.to_string().trim_end()))),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            Ok(Outcome::Help(format!("{}\n", error.to_string().trim_end())))
+        }
         Err(error) => Err(refusal(&error)),
     }
 }

@@ -26,3 +26,20 @@ fn abi_line() -> String {
     let newest = Era::ALL.into_iter().filter_map(Era::abi_version).max().unwrap_or_default();
     format!("ABI version {newest}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_see_every_era() {
+        let expected = "\nABI version 2\n\
+                        ABI versions: none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n";
+        assert_eq!(version(), format!("tender {NUMBER}{expected}"));
+    }
+
+    #[test]
+    fn programs_see_the_two_lines_that_they_know() {
+        assert_eq!(upstream_version(), format!("tender, version v{NUMBER}\nABI version 2\n"));
+    }
+}
