@@ -34,7 +34,9 @@ pub enum Error {
     Entry(u64),
     #[error("has a malformed note in program header {index}: {rule}")]
     Note { index: usize, rule: &'static str },
-    #[error("is an ELF executable, but no unikernel: it has no Solo5 note, nor the marks of a time before notes")]
+    #[error(
+        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes"
+    )]
     NoAbiNote,
     #[error("is a ukvm unikernel of Solo5 0.2, whose interface this tender does not speak; rebuild it for hvt")]
     Ukvm,

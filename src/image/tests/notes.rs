@@ -32,7 +32,7 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an ELF executable, but no unikernel: it has no Solo5 note, nor the marks of a time before notes"
+        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes"
     );
     assert!(matches!(refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)), Error::NoAbiNote));
 }

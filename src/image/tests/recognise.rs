@@ -165,7 +165,7 @@ fn notes_of_others_do_not_keep_a_legacy_unikernel_from_being_one() {
 }
 
 #[test]
-fn an_ordinary_program_is_none() {
+fn an_ordinary_program_is_called_so() {
     for machine in [AARCH64, X86_64] {
         assert!(is_ordinary(machine, b"Usage: ls [OPTION]... [FILE]...\n\0"));
     }
