@@ -2,23 +2,27 @@
 //! of its own that watches the ring and spares the guest its kicks.
 //!
 //! The second thread costs a wake-up and a little watching after the last request. That pays when many requests come
-//! in that time; whether they do is learnt from how the last takeovers went.
+//! in that time; whether they do is learnt from how the last takeovers went. How long it watches depends on how
+//! quickly requests came before it took over: a slow processor's flood is a slow one.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::{Error, Ring, Shared, may_sleep};
 use crate::memory::GuestMemory;
 
-/// How long the second thread watches an empty ring before it asks for kicks again and sleeps.
-const WATCH: Duration = Duration::from_micros(30);
+/// How long the second thread watches an empty ring before it asks for kicks again and sleeps: so many times the
+/// time between two requests before it took over, but within bounds, in nanoseconds.
+const WATCHED_GAPS: u64 = 4;
+const LEAST_WATCH: u64 = 10_000;
+const MOST_WATCH: u64 = 2_000_000;
 
 /// Requests in a row, without the guest once having nothing to do, after which the second thread takes over: at
 /// first and at least, and at most.
 const LEAST_STREAK: u32 = 16;
-const MOST_STREAK: u32 = 4096;
+const MOST_STREAK: u32 = 128;
 
 /// Requests for which a takeover has paid.
 const WORTHWHILE: u32 = 64;
@@ -41,6 +45,8 @@ pub struct Parallel {
     stop: AtomicBool,
     /// Requests in a row that bring about the next takeover.
     pub(super) streak: AtomicU32,
+    /// How long to watch an empty ring, in nanoseconds.
+    watch: AtomicU64,
     /// How the guest broke the ring's rules, found by the second thread.
     broken: Mutex<Option<Error>>,
 }
@@ -84,20 +90,23 @@ impl Parallel {
 
     /// Serves the ring until nothing has come for a while; says how many requests there were.
     fn watch(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
+        let patience = Duration::from_nanos(self.watch.load(Ordering::Relaxed));
         let mut served = 0_u32;
+        let mut seen = shared.submitted().wrapping_sub(1);
         let mut last = Instant::now();
         shared.want_kicks(false);
         loop {
-            let count = ring.consumer().drain(shared, memory)?;
-            served = served.saturating_add(count);
-            if count > 0 {
+            let submitted = shared.submitted();
+            if submitted != seen {
+                served = served.saturating_add(ring.consumer().drain(shared, memory)?);
+                seen = submitted;
                 last = Instant::now();
-            } else if last.elapsed() > WATCH || self.stop.load(Ordering::Relaxed) {
-                let consumer = ring.consumer();
-                if may_sleep(shared, consumer.taken) {
+            } else if last.elapsed() > patience || self.stop.load(Ordering::Relaxed) {
+                if may_sleep(shared, ring.consumer().taken) {
                     return Ok(served);
                 }
                 shared.want_kicks(false);
+                seen = submitted.wrapping_sub(1);
             } else {
                 std::hint::spin_loop();
             }
@@ -120,27 +129,38 @@ pub struct Worker<'r, S> {
     second: Option<(&'r Parallel, Thread)>,
     /// Requests in a row.
     pub(super) streak: u32,
+    /// When the guest was first heard of since it last had nothing to do, and of how many requests since.
+    since: Option<Instant>,
+    counted: u32,
 }
 
 impl<'r, S: Shared> Worker<'r, S> {
     /// Serves `ring`; kicks are wanted from the start.
     pub fn new(ring: &'r Ring, shared: S, second: Option<(&'r Parallel, Thread)>) -> Worker<'r, S> {
         shared.want_kicks(true);
-        Worker { ring, shared, second, streak: 0 }
+        Worker { ring, shared, second, streak: 0, since: None, counted: 0 }
     }
 
     /// A kick, or any moment at which requests must be done before something else.
     pub fn drain(&mut self, memory: &GuestMemory) -> Result<(), Error> {
         let count = self.ring.consumer().drain(&self.shared, memory)?;
         self.streak = self.streak.saturating_add(count);
+        self.counted = self.counted.saturating_add(count);
+        let since = *self.since.get_or_insert_with(Instant::now);
         if let Some((parallel, thread)) = &self.second {
             if self.streak >= parallel.streak.load(Ordering::Relaxed) {
-                self.streak = 0;
+                let gap = since.elapsed().as_nanos() as u64 / u64::from(self.counted.max(1));
+                parallel.watch.store((gap * WATCHED_GAPS).clamp(LEAST_WATCH, MOST_WATCH), Ordering::Relaxed);
                 parallel.awake.store(true, Ordering::SeqCst);
                 thread.unpark();
+                self.start_over(0);
             }
         }
         Ok(())
+    }
+
+    fn start_over(&mut self, streak: u32) {
+        (self.streak, self.since, self.counted) = (streak, None, 0);
     }
 
     /// What the second thread found broken, if it did.
@@ -151,6 +171,6 @@ impl<'r, S: Shared> Worker<'r, S> {
     /// The guest has nothing to do for the moment. A row of requests may go on after it, but not for long: a ping now
     /// and then must not add up to a flood.
     pub fn calm(&mut self) {
-        self.streak /= 2;
+        self.start_over(self.streak / 2);
     }
 }
