@@ -8,6 +8,7 @@ mod open;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -53,6 +54,15 @@ pub struct Stats {
     pub write_errors: u64,
 }
 
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { reads, read_bytes, writes, written_bytes, invalid, .. } = self;
+        let failed = self.read_errors + self.full + self.write_errors;
+        write!(f, "{reads} reads ({read_bytes} bytes), {writes} writes ({written_bytes} bytes), ")?;
+        write!(f, "{invalid} refused, {failed} failed")
+    }
+}
+
 /// One block device.
 #[derive(Debug)]
 pub struct Disk {
@@ -86,6 +96,11 @@ impl Disk {
     /// Bytes in a sector.
     pub fn sector_size(&self) -> u16 {
         self.sector_size
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the disk is, to be compared with others.

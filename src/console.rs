@@ -2,6 +2,7 @@
 //!
 //! Nothing is held back and nothing is added. Output is best effort: when nobody can take it, the guest goes on.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -24,6 +25,12 @@ pub struct Stats {
     pub interrupted: u64,
     /// Dropped for any other reason.
     pub other: u64,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)
+    }
 }
 
 /// The console of one guest.

@@ -11,7 +11,7 @@ use crate::era::Rules;
 use crate::hypercall::{BlockRequest, NetRequest, Reply};
 use crate::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
 use crate::memory::{self, GuestMemory};
-use crate::net::Nic;
+use crate::net::{MacAddress, Nic};
 use crate::ring;
 
 mod error;
@@ -77,10 +77,10 @@ impl Devices {
         for net in plan.nets {
             let nic =
                 Nic::attach(&net.source, net.mac).map_err(|error| Error::Net { name: net.name.clone(), error })?;
-            devices.check_unshared(
-                &net.name,
-                |slot| matches!(slot, Slot::Net(other) if other.identity() == nic.identity()),
-            )?;
+            if devices.any(|slot| matches!(slot, Slot::Net(other) if other.identity() == nic.identity())) {
+                return Err(Error::Shared { name: net.name });
+            }
+            log::info!("device '{}': {}, {}, MTU {}", net.name, nic.interface_name(), MacAddress(nic.mac()), nic.mtu());
             manifest.attach_net(net.handle, nic.mac(), nic.mtu());
             devices.waits[devices.nets].fd = nic.poll_fd();
             devices.handles[devices.nets] = net.handle as u8;
@@ -90,14 +90,21 @@ impl Devices {
         for block in plan.blocks {
             let disk = Disk::open(&block.path, block.sector_size, rules.disk_tail)
                 .map_err(|error| Error::Block { name: block.name.clone(), error })?;
-            manifest.attach_block(block.handle, disk.capacity(), disk.sector_size());
+            // As a rule the lock has told; there are file systems without locks.
+            if devices.any(|slot| matches!(slot, Slot::Block(other) if other.identity() == disk.identity())) {
+                return Err(Error::twice(&block.name, &block.path));
+            }
+            let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
+            let path = disk.path().display();
+            log::info!("device '{}': {path}, {capacity} bytes in sectors of {sector_size}", block.name);
+            manifest.attach_block(block.handle, capacity, sector_size);
             devices.slots[block.handle] = Slot::Block(disk);
         }
         Ok(devices)
     }
 
-    fn check_unshared(&self, name: &str, same: impl Fn(&Slot) -> bool) -> Result<(), Error> {
-        if self.slots.iter().any(same) { Err(Error::Shared { name: name.to_owned() }) } else { Ok(()) }
+    fn any(&self, is: impl Fn(&Slot) -> bool) -> bool {
+        self.slots.iter().any(is)
     }
 
     /// Whether there is a network interface.
@@ -207,12 +214,19 @@ impl Devices {
         ready
     }
 
-    /// Ends the run in order: what the disks were given is on their media afterwards.
+    /// Ends the run in order: what the disks were given is on their media afterwards, and what went through each
+    /// device is told.
     pub fn finish(&mut self) {
         for slot in &mut self.slots {
-            let Slot::Block(disk) = slot else { continue };
-            if let Err(error) = disk.sync() {
-                log::warn!("{}", error::with_cause(&error));
+            match slot {
+                Slot::Empty => {}
+                Slot::Net(nic) => log::info!("{}: {}", nic.interface_name(), nic.stats()),
+                Slot::Block(disk) => {
+                    if let Err(error) = disk.sync() {
+                        log::warn!("{}", error::with_cause(&error));
+                    }
+                    log::info!("{}: {}", disk.path().display(), disk.stats());
+                }
             }
         }
     }

@@ -74,6 +74,7 @@ impl Error {
                  booted in EL2 (hyp mode)"
             }
             libc::EACCES | libc::EPERM => "add the user to group kvm, or run it in a unit with Group=kvm",
+            libc::EMFILE | libc::ENFILE => "raise the limit of open files (ulimit -n)",
             _ => "see dmesg for kvm",
         };
         Error::NoKvm { source: io::Error::from_raw_os_error(errno), cure }

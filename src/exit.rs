@@ -1,6 +1,7 @@
 //! The run loop: the guest runs until it wants something, gets it, and runs on. It ends with the guest's own HALT, a
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
+use std::fmt;
 use std::thread;
 
 use kvm_ioctls::VmFd;
@@ -49,6 +50,15 @@ pub enum Outcome {
     Halted(u8),
     /// This signal asked for the end.
     Signal(i32),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Halted(status) => write!(f, "the guest halted with status {status}"),
+            Outcome::Signal(number) => write!(f, "signal {number} ended the run"),
+        }
+    }
 }
 
 /// Why a run was ended: a promise of the guest that it broke.
@@ -105,6 +115,10 @@ impl Machine {
             None => running.serve_era(era),
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
         };
+        if let Ok(outcome) = outcome {
+            log::info!("{outcome}");
+        }
+        log::info!("console: {}", running.console.stats());
         running.devices.finish();
         outcome
     }
@@ -117,33 +131,20 @@ impl<'m> Running<'m> {
         let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
         let memory = self.memory;
         let outcome = thread::scope(|scope| {
-            let second = ring::may_run_in_parallel().then(|| {
-                thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, move || {
-                    signal::leave_to_the_guests_thread();
-                    // Each thread looks at the ring by itself; that it is in memory was seen above.
-                    if let Ok(shared) = GuestRing::new(memory, GuestAddress(ring::ADDRESS)) {
-                        parallel.serve(ring, &shared, memory, signal::alarm);
-                    }
-                })
-            });
-            let second = match second {
-                Some(Ok(handle)) => Some((parallel, handle.thread().clone())),
-                Some(Err(error)) => {
-                    log::warn!("no second thread for the network ring: {error}; one thread does it all");
-                    None
-                }
-                None => None,
-            };
-            let thread = second.as_ref().map(|(_, thread)| thread.clone());
-            self.worker = Some(Worker::new(ring, shared, second));
+            let second = parallel.start(scope, ring, memory);
+            self.worker = Some(Worker::new(ring, shared, second.clone().map(|thread| (parallel, thread))));
             let outcome = self.serve_era(era);
-            if let Some(thread) = thread {
+            if let Some(thread) = second {
                 parallel.stop(&thread);
             }
             outcome
         });
         // The guest runs no more. Whatever it broke has been reported; what it queued before is sent all the same.
-        let _ = ring.consumer().drain(&shared, memory);
+        let mut consumer = ring.consumer();
+        let _ = consumer.drain(&shared, memory);
+        for nic in consumer.nics() {
+            log::info!("{}, by its ring: {}", nic.interface_name(), nic.stats());
+        }
         outcome
     }
 
@@ -180,7 +181,7 @@ impl<'m> Running<'m> {
     /// Serves one hypercall; says how the run ended if that was its last.
     #[inline]
     fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
-        let call = match I::decode(number, &self.memory, argument) {
+        let call = match I::decode(number, self.memory, argument) {
             Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
             Ok(call) => call,
             Err(hypercall::Error::Number(number)) => {
@@ -190,11 +191,11 @@ impl<'m> Running<'m> {
         };
         let answered = match self.answer(call) {
             Ok(None) => return Ok(None),
-            Ok(Some(reply)) => I::reply(reply, &self.memory, argument),
+            Ok(Some(reply)) => I::reply(reply, self.memory, argument),
             Err(Fault::Memory(error)) => Err(error),
             Err(Fault::Ring(error)) => return Err(self.report(Broken::Ring(error))),
             Err(Fault::NoDevice(kind)) => match I::no_device(kind) {
-                Some(reply) => I::reply(reply, &self.memory, argument),
+                Some(reply) => I::reply(reply, self.memory, argument),
                 None => return Err(self.report(Broken::NoDevice { kind })),
             },
         };

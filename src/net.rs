@@ -45,6 +45,17 @@ impl fmt::Display for NetSource {
     }
 }
 
+/// A hardware address, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 /// What a network device is connected to. Two devices with equal identities would steal each other's frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -90,6 +101,14 @@ impl Stats {
             + self.dropped_gone
             + self.dropped_short
             + self.dropped_other
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stats { sent_frames, sent_bytes, received_frames, received_bytes, .. } = self;
+        write!(f, "sent {sent_frames} frames ({sent_bytes} bytes), dropped {}, ", self.dropped_frames())?;
+        write!(f, "received {received_frames} ({received_bytes} bytes)")
     }
 }
 

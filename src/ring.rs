@@ -3,7 +3,7 @@
 //! A guest submits requests and, when the ring says so, kicks. By default it says so, and the kick is served at once
 //! by the thread that runs the guest: a request then costs what a hypercall costs, and nothing runs when the guest is
 //! idle. When requests come one after the other, a second thread takes over and watches the ring, and the guest
-//! need not kick until it has calmed down ([`worker`]). So a ping is as quick as without a ring, and a flood quicker.
+//! need not kick until it has calmed down. So a ping is as quick as without a ring, and a flood quicker.
 //!
 //! The whole ring is in the guest's hands: indices are the tender's own copies, distances are bounded, each request is
 //! copied out once.
@@ -23,7 +23,7 @@ use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::net::Nic;
 
 pub use shared::{GuestRing, Shared};
-pub use worker::{Parallel, Worker, may_run_in_parallel};
+pub use worker::{Parallel, Worker};
 
 /// Where the ring lies: in the low memory that no guest uses for anything else, so that it costs none of what the
 /// operator gave.

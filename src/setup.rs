@@ -1,5 +1,5 @@
 //! From a [`Config`] to a guest that is ready to run. The one place where order matters: what can be checked without
-//! touching the host comes first, the host's devices next, KVM last.
+//! touching the host comes first, KVM next, the host's devices after it, and the guest's memory last.
 
 use std::fs::{File, FileType};
 use std::os::fd::AsFd;
@@ -35,14 +35,16 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let cmdline = boot_info::cmdline(&config.arguments)?;
     let mut manifest = manifest(&mut image, config)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
-    let devices = Devices::attach(plan, &mut manifest, image.era.rules())?;
 
+    // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
     let kvm = open_kvm()?;
     let vm = arch::create_vm(&kvm)?;
     let mut memory = GuestMemory::new(size)?;
     let mut vcpu = Vcpu::new(&kvm, &vm)?;
     let counter_frequency = vcpu.counter_frequency()?;
+    let devices = Devices::attach(plan, &mut manifest, image.era.rules())?;
 
+    log::info!("{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz", size >> 20, image.end());
     let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
     let mappings = mappings(&image, size, ring.is_some());
     load(&memory, &file, &image.segments)?;

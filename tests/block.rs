@@ -5,13 +5,14 @@ mod common;
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
-use common::{Guest, Output, kvm_test, net_test, root_test, run, test, text, unikernel};
+use common::{Device, Guest, Output, kvm_test, net_test, root_test, run, text, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -23,10 +24,11 @@ fn main() -> ExitCode {
         kvm_test("two_disks_are_two", two_disks_are_two),
         kvm_test("all_ways_to_name_a_disk_work", all_ways_to_name_a_disk_work),
         kvm_test("an_image_in_use_names_its_user", an_image_in_use_names_its_user),
+        kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
         net_test("a_full_host_disk_is_told_to_the_guest", a_full_host_disk_is_told_to_the_guest),
-        test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
-        test("what_is_no_image_is_refused", what_is_no_image_is_refused),
-        test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
+        kvm_test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
+        kvm_test("what_is_no_image_is_refused", what_is_no_image_is_refused),
+        kvm_test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
         root_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
     ])
 }
@@ -139,18 +141,39 @@ fn all_ways_to_name_a_disk_work() {
     run(&mut command).exits(0).is_quiet().says("block: ok");
 }
 
-/// A guest that is stopped has its disk as much as one that runs.
+/// Starts a guest that has the disk and cannot go on, as nobody takes its first line: until the pipe is read.
+fn start_and_hold(option: &str) -> (Guest, File) {
+    let (reader, writer) = common::full_pipe();
+    let mut guest = Guest::spawn(unikernel("block", &[option, "--mem=4"], &[]).stdout(writer));
+    let holder = format!(" {} ", guest.pid());
+    let deadline = Instant::now() + common::LIMIT;
+    while !fs::read_to_string("/proc/locks").unwrap().contains(&holder) {
+        assert!(guest.is_running() && Instant::now() < deadline, "the disk is not locked: {:?}", guest.words());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (guest, reader)
+}
+
 fn an_image_in_use_names_its_user() {
     let image = Image::new(1 << 20);
     let option = image.option("--block");
-    let mut first = Guest::start(&mut unikernel("block", &[&option, "--mem=4"], &[]));
-    first.wait_for("block: storage");
-    first.signal(libc::SIGSTOP);
+    let (first, mut reader) = start_and_hold(&option);
     let name = text(&image.path()).to_owned();
     block(&[&option], &[]).is_refused(&[&name, "in use", &format!("process {}", first.pid())]);
-    first.signal(libc::SIGCONT);
-    first.end().exits(0).is_quiet().says("block: ok");
+    let mut said = Vec::new();
+    reader.read_to_end(&mut said).unwrap();
+    first.end().exits(0).is_quiet();
+    assert!(said.ends_with(b"block: ok\n"), "the first one was disturbed: {}", String::from_utf8_lossy(&said));
     block(&[&option], &["fill"]).exits(0).is_quiet();
+}
+
+fn a_killed_run_leaves_its_disk_free() {
+    let image = Image::new(1 << 20);
+    let option = image.option("--block");
+    let (mut first, _reader) = start_and_hold(&option);
+    first.signal(libc::SIGKILL);
+    first.end().dies_by(libc::SIGKILL);
+    block(&[&option], &[]).exits(0).is_quiet().says("block: ok");
 }
 
 /// On a file system of two pages, whose image promises a megabyte.
@@ -226,6 +249,7 @@ fn one_image_cannot_be_two_disks() {
 /// As nobody, with copies of the tender and its unikernel where that user may look.
 fn an_image_of_another_user_is_refused() {
     let image = Image::new(1 << 20);
-    let mut command = common::as_nobody("block", image.directory.path(), &[&image.option("--disk")]);
+    let devices = [Device::Made("kvm", 0o666)];
+    let mut command = common::as_nobody("block", image.directory.path(), &devices, &[&image.option("--disk")]);
     run(&mut command).is_refused(&["user 65534", text(&image.path())]);
 }

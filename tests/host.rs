@@ -2,13 +2,11 @@
 
 mod common;
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use common::{Guest, net_test, root_test, run, unikernel};
+use common::{Device, Guest, Output, net_test, root_test, run, unikernel, with_devices};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -19,41 +17,32 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Has the command start with an empty /dev, in a mount namespace of its own.
-fn without_devices(command: &mut Command) -> &mut Command {
-    // SAFETY: all calls are system calls, which are safe between fork and exec, and all strings end with a NUL.
-    unsafe {
-        command.pre_exec(|| {
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
-            let done = libc::unshare(libc::CLONE_NEWNS) == 0
-                && libc::mount(none, c"/".as_ptr(), none, private, nothing) == 0
-                && libc::mount(none, c"/dev".as_ptr(), c"tmpfs".as_ptr(), 0, nothing) == 0;
-            if done { Ok(()) } else { Err(io::Error::last_os_error()) }
-        })
-    }
+/// Runs it with these devices only.
+fn run_with(mut command: Command, devices: &[Device]) -> Output {
+    let directory = common::directory();
+    run(with_devices(&mut command, directory.path(), devices))
 }
 
+/// That is told before anything is done with a tap or a disk.
 fn a_host_without_kvm_is_told() {
-    run(without_devices(&mut unikernel("hello", &[], &[]))).is_refused(&["/dev/kvm", "No such file", "no KVM"]);
+    let words = ["/dev/kvm", "No such file", "no KVM"];
+    run_with(unikernel("hello", &[], &[]), &[]).is_refused(&words);
+    run_with(unikernel("net", &["--net=tap0"], &[]), &[Device::Ours("net/tun")]).is_refused(&words);
 }
 
 fn a_host_without_tun_is_told() {
     let _tap = common::net::Tap::up("tap0", std::net::Ipv4Addr::new(10, 0, 0, 1));
-    run(without_devices(&mut unikernel("net", &["--net=tap0"], &[]))).is_refused(&["/dev/net/tun", "modprobe tun"]);
+    let output = run_with(unikernel("net", &["--net=tap0"], &[]), &[Device::Ours("kvm")]);
+    output.is_refused(&["/dev/net/tun", "modprobe tun"]);
 }
 
 fn a_user_who_may_not_use_kvm_is_told() {
-    let everybody = File::open("/dev/kvm").is_ok_and(|kvm| kvm.metadata().unwrap().permissions().mode() & 0o6 == 0o6);
-    let directory = common::directory();
-    let output = run(&mut common::as_nobody("hello", directory.path(), &["--mem=2"]));
-    if everybody {
-        output.exits(0);
-    } else if File::open("/dev/kvm").is_ok() {
-        output.is_refused(&["/dev/kvm", "Permission denied", "group kvm"]);
-    } else {
-        output.is_refused(&["/dev/kvm"]);
-    }
+    let run_with = |mode| {
+        let directory = common::directory();
+        run(&mut common::as_nobody("hello", directory.path(), &[Device::Made("kvm", mode)], &["--mem=2"]))
+    };
+    run_with(0o666).exits(0).is_quiet().says("memory: 2097152 bytes");
+    run_with(0o660).is_refused(&["/dev/kvm", "Permission denied", "group kvm"]);
 }
 
 /// With less address space than the guest is to get.

@@ -32,7 +32,6 @@ fn main() -> ExitCode {
         kvm_test("inherited_signal_masks_do_no_harm", inherited_signal_masks_do_no_harm),
         kvm_test("a_file_that_has_reached_its_limit_does_no_harm", a_file_that_has_reached_its_limit_does_no_harm),
         net_test("the_first_process_of_a_container_ends_with_the_signals_status", the_first_process_of_a_container),
-        kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
     ]);
     common::main(tests)
 }
@@ -217,16 +216,4 @@ fn the_first_process_of_a_container() {
     let _ = tender.kill();
     let status = tender.wait().unwrap();
     assert_eq!((line.as_str(), sent, status.code()), ("hypercalls: poll-forever\n", 0, Some(128 + libc::SIGTERM)));
-}
-
-fn a_killed_run_leaves_its_disk_free() {
-    let directory = common::directory();
-    let path = directory.path().join("disk.img");
-    File::create(&path).unwrap().set_len(1 << 20).unwrap();
-    let option = format!("--disk={}", common::text(&path));
-    let mut guest = Guest::start(&mut unikernel("block", &["--mem=4", &option], &[]));
-    guest.wait_for("block: storage");
-    guest.signal(libc::SIGKILL);
-    guest.end().dies_by(libc::SIGKILL);
-    common::run(&mut unikernel("block", &["--mem=4", &option], &[])).exits(0).is_quiet().says("block: ok");
 }

@@ -21,8 +21,8 @@ fn main() -> ExitCode {
         test("every_declared_device_must_be_attached", every_declared_device_must_be_attached),
         test("only_declared_devices_can_be_attached", only_declared_devices_can_be_attached),
         test("short_forms_mean_the_only_device", short_forms_mean_the_only_device),
-        test("a_refusal_changes_nothing", a_refusal_changes_nothing),
-        test("a_complaint_is_one_line_whatever_is_in_a_path", a_complaint_is_one_line_whatever_is_in_a_path),
+        kvm_test("a_refusal_changes_nothing", a_refusal_changes_nothing),
+        kvm_test("a_complaint_is_one_line_whatever_is_in_a_path", a_complaint_is_one_line_whatever_is_in_a_path),
         kvm_test("a_malformed_rust_log_is_told", a_malformed_rust_log_is_told),
         kvm_test("rust_log_decides_what_is_said", rust_log_decides_what_is_said),
     ]);

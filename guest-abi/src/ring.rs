@@ -90,7 +90,7 @@ crate::assert_layout!(Commit, 16, id: 0, ret: 4, len: 8, reserved: 12);
 
 const _: () = {
     assert!(ENTRIES.is_power_of_two());
-    assert!(ENTRIES_OFFSET.is_multiple_of(align_of::<Entry>()));
+    assert!(ENTRIES_OFFSET & (align_of::<Entry>() - 1) == 0);
     assert!(COMMITS_OFFSET == ENTRIES_OFFSET + ENTRIES as usize * size_of::<Entry>());
     assert!(SIZE == COMMITS_OFFSET + ENTRIES as usize * size_of::<Commit>());
 };

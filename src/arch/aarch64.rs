@@ -8,7 +8,7 @@ use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::paging::{Format, Tables, TablesFull};
-use super::vcpu::{Error, require};
+use super::vcpu::{Error, require, uninterrupted};
 use crate::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
@@ -35,8 +35,8 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
     let vm = match u32::try_from(kvm.check_extension_int(Cap::ArmVmIPASize)) {
         Ok(bits) if (1..LEAST_ADDRESS_BITS).contains(&bits) => return Err(Error::AddressSize { bits }),
         // Kernels before 4.20 offer no choice and have no such capability: type 0 is 40 bits.
-        Err(_) | Ok(0) => kvm.create_vm_with_type(0).map_err(failed)?,
-        Ok(bits) => kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS)).map_err(failed)?,
+        Err(_) | Ok(0) => uninterrupted(|| kvm.create_vm_with_type(0)).map_err(failed)?,
+        Ok(bits) => uninterrupted(|| kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS))).map_err(failed)?,
     };
     require(
         &vm,

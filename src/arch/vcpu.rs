@@ -45,6 +45,10 @@ pub enum Stop {
     Width { address: u64, width: usize },
     #[error("the guest accessed {address:#x} by an instruction that cannot be emulated (ldp/stp or write-back form)")]
     NoSyndrome { address: u64 },
+    #[error(
+        "the guest accessed an address, which this kernel does not tell, by an instruction that cannot be emulated"
+    )]
+    Undecoded,
     #[error("the guest read from I/O port {port:#x}; there are no input ports")]
     PortRead { port: u16 },
     #[error("the guest wrote {width} bytes to I/O port {port:#x}, which is no hypercall")]
@@ -94,10 +98,41 @@ impl Error {
     }
 }
 
+/// Repeats `call` while signals interrupt it, as they do KVM_CREATE_VM (a stop and a continuation are enough). One
+/// that is meant to end the process still does: none is caught yet.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>) -> Result<T, kvm_ioctls::Error> {
+    loop {
+        match call() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
+        }
+    }
+}
+
 /// Fails when the host's KVM lacks one of `capabilities`.
 pub fn require(vm: &kvm_ioctls::VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
     match capabilities.iter().find(|(capability, _)| !vm.check_extension(*capability)) {
         Some((_, name)) => Err(Error::Capability(name)),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_interruptions_are_tried_again() {
+        let mut results = [Err(libc::EINTR), Err(libc::EINTR), Ok(7), Ok(8)].into_iter();
+        let mut next = || results.next().expect("no more tries").map_err(kvm_ioctls::Error::new);
+        assert_eq!(uninterrupted(&mut next), Ok(7));
+        assert_eq!(uninterrupted(&mut next), Ok(8));
+        let mut tries = 0;
+        let failing = || {
+            tries += 1;
+            Err::<(), _>(kvm_ioctls::Error::new(libc::EMFILE))
+        };
+        assert_eq!(uninterrupted(failing).map_err(|error| error.errno()), Err(libc::EMFILE));
+        assert_eq!(tries, 1);
     }
 }

@@ -6,7 +6,7 @@ mod vcpu;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::paging::{Format, Tables, TablesFull};
-use super::vcpu::{Error, require};
+use super::vcpu::{Error, require, uninterrupted};
 use crate::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
@@ -26,7 +26,7 @@ const TABLES_END: u64 = 0x10000;
 
 /// Creates an empty virtual machine, without any interrupt controller.
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
-    let vm = kvm.create_vm().map_err(Error::kvm("create a virtual machine"))?;
+    let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("create a virtual machine"))?;
     require(
         &vm,
         &[

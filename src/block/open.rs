@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use super::Identity;
 use crate::era::DiskTail;
 
+/// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
+const BLKROGET: u32 = 0x125e;
+
 /// Why a block device cannot be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,6 +57,12 @@ pub enum Error {
     #[error("'{path}' is on a read-only file system, but a unikernel may write to its block devices")]
     ReadOnly {
         /// The file.
+        path: PathBuf,
+    },
+    /// Nobody can write the disk.
+    #[error("disk '{path}' is read-only, but a unikernel may write to its block devices; 'blockdev --setrw {path}'")]
+    ReadOnlyDisk {
+        /// The disk.
         path: PathBuf,
     },
     /// The host uses the disk.
@@ -160,11 +169,20 @@ pub(super) fn open(path: &Path) -> Result<(File, Identity), Error> {
     let metadata = file.metadata().map_err(|error| refusal(path, error))?;
     check_kind(path, metadata.file_type())?;
     let identity = if metadata.file_type().is_block_device() {
+        check_writable(&file, path)?;
         Identity { device: 0, inode: metadata.rdev() }
     } else {
         Identity { device: metadata.dev(), inode: metadata.ino() }
     };
     Ok((file, identity))
+}
+
+/// A disk that is read-only can be opened for writing, but not written.
+fn check_writable(disk: &File, path: &Path) -> Result<(), Error> {
+    let mut read_only: libc::c_int = 0;
+    // SAFETY: the request writes one number.
+    let told = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
+    if told && read_only != 0 { Err(Error::ReadOnlyDisk { path: path.into() }) } else { Ok(()) }
 }
 
 fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {

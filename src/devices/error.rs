@@ -1,5 +1,7 @@
 //! What can be wrong between the devices a unikernel declares and those the command line attaches.
 
+use std::path::Path;
+
 use crate::manifest::{Device, Kind};
 use crate::{block, net};
 
@@ -23,6 +25,13 @@ pub enum Error {
     Net { name: String, error: net::Error },
     #[error("device '{name}': {}", with_cause(error))]
     Block { name: String, error: block::Error },
+}
+
+impl Error {
+    /// The image at `path` is that of another device already.
+    pub(super) fn twice(name: &str, path: &Path) -> Error {
+        Error::Block { name: name.to_owned(), error: block::Error::GivenTwice { path: path.to_owned() } }
+    }
 }
 
 /// An error together with the host's reason for it, where it has one.

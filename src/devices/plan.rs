@@ -74,6 +74,11 @@ impl Plan {
                 return Err(Error::Shared { name: net.name.clone() });
             }
         }
+        for (i, block) in self.blocks.iter().enumerate() {
+            if self.blocks[..i].iter().any(|other| other.path == block.path) {
+                return Err(Error::twice(&block.name, &block.path));
+            }
+        }
         Ok(())
     }
 }

@@ -223,3 +223,18 @@ fn an_interface_of_another_kind_is_named() {
     let message = Nic::attach(&NetSource::Interface("lo".into()), None).unwrap_err().to_string();
     assert!(message.starts_with("interface 'lo' is not a tap; "), "{message}");
 }
+
+#[test]
+fn addresses_and_counters_are_told_as_people_write_them() {
+    assert_eq!(MacAddress([2, 0, 0xab, 0, 0, 1]).to_string(), "02:00:ab:00:00:01");
+    let stats = Stats {
+        sent_frames: 3,
+        sent_bytes: 180,
+        dropped_down: 1,
+        dropped_full: 1,
+        received_frames: 2,
+        received_bytes: 120,
+        ..Stats::default()
+    };
+    assert_eq!(stats.to_string(), "sent 3 frames (180 bytes), dropped 2, received 2 (120 bytes)");
+}

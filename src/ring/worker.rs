@@ -7,11 +7,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::thread::{self, Thread};
+use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
-use super::{Error, Ring, Shared, may_sleep};
-use crate::memory::GuestMemory;
+use super::{ADDRESS, Error, GuestRing, Ring, Shared, may_sleep};
+use crate::memory::{GuestAddress, GuestMemory};
+use crate::signal;
 
 /// How long the second thread watches an empty ring before it asks for kicks again and sleeps: so many times the
 /// time between two requests before it took over, but within bounds, in nanoseconds.
@@ -28,7 +29,7 @@ const MOST_STREAK: u32 = 128;
 const WORTHWHILE: u32 = 64;
 
 /// Whether this process may use more than one processor at once.
-pub fn may_run_in_parallel() -> bool {
+fn may_run_in_parallel() -> bool {
     // SAFETY: the set is a plain value for the kernel to fill in; it is told its size.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
@@ -55,6 +56,31 @@ impl Parallel {
     /// Nothing is going on yet.
     pub fn new() -> Parallel {
         Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
+    }
+
+    /// Starts the second thread, where there is a processor for it; without one, the first does it all.
+    pub fn start<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        ring: &'env Ring,
+        memory: &'env GuestMemory,
+    ) -> Option<Thread> {
+        if !may_run_in_parallel() {
+            return None;
+        }
+        let serve = move || {
+            signal::leave_to_the_guests_thread();
+            if let Ok(shared) = GuestRing::new(memory, GuestAddress(ADDRESS)) {
+                self.serve(ring, &shared, memory, signal::alarm);
+            }
+        };
+        match thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, serve) {
+            Ok(handle) => Some(handle.thread().clone()),
+            Err(error) => {
+                log::warn!("no second thread for the network ring: {error}; one thread does it all");
+                None
+            }
+        }
     }
 
     /// Ends the second thread.

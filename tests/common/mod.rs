@@ -6,12 +6,14 @@
 #![allow(dead_code, unused_imports, reason = "no test program uses all of this")]
 
 mod guest;
+mod mounts;
 pub mod net;
 pub mod trace;
 mod trial;
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
+use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use guest::{Guest, LIMIT, Output, run};
+pub use mounts::{Device, with_devices};
 pub use trial::{kvm_test, kvm_test_if_possible, main, net_test, root_net_test, root_test, test};
 
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.
@@ -84,6 +87,20 @@ pub fn pipe() -> (File, File) {
     }
 }
 
+/// A pipe without room: who writes to it waits until somebody reads.
+pub fn full_pipe() -> (File, File) {
+    let (reader, mut writer) = pipe();
+    let fd = writer.as_raw_fd();
+    // SAFETY: these requests take numbers; the descriptor is open.
+    let set = |command, value: libc::c_int| unsafe { libc::fcntl(fd, command, value) };
+    assert!(set(libc::F_SETPIPE_SZ, 4096) >= 4096, "{}", host_error("a small pipe"));
+    // Whoever gets the descriptor shares this setting with us, so it is taken back.
+    assert!(set(libc::F_SETFL, libc::O_NONBLOCK) == 0, "{}", host_error("a pipe that does not wait"));
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    assert!(set(libc::F_SETFL, 0) == 0, "{}", host_error("a pipe that waits"));
+    (reader, writer)
+}
+
 /// The number of the descriptor that [`hand_over`] gives; nothing else uses it.
 pub const FD: i32 = 99;
 
@@ -99,15 +116,19 @@ pub fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'stati
     command
 }
 
-/// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`.
-pub fn as_nobody(name: &str, directory: &Path, options: &[&str]) -> Command {
+/// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`, and these
+/// devices in /dev.
+pub fn as_nobody(name: &str, directory: &Path, devices: &[Device], options: &[&str]) -> Command {
     let [program, image] = [tender_path(), fixture(name)].map(|from| {
         let to = directory.join(from.file_name().expect("both are files"));
         std::fs::copy(from, &to).expect("a file can be copied");
         to
     });
+    let place = directory.join("dev");
+    std::fs::create_dir(&place).expect("the directory is ours");
     std::fs::set_permissions(directory, Permissions::from_mode(0o755)).expect("the directory is ours");
     let mut command = Command::new(program);
-    command.args(options).arg("--").arg(image).env_remove("RUST_LOG").uid(65534).gid(65534);
+    command.args(options).arg("--").arg(image).env_remove("RUST_LOG");
+    mounts::as_nobody(mounts::with_devices(&mut command, &place, devices));
     command
 }

@@ -40,7 +40,8 @@ pub fn net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
 
 /// As [`net_test`], for a test that becomes another user as well.
 pub fn root_net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
-    trial(name, || superuser().and_then(|()| net::available().clone()), move || net::in_namespace(body))
+    let need = || superuser().and_then(|()| kvm().clone()).and_then(|()| net::available().clone());
+    trial(name, need, move || net::in_namespace(body))
 }
 
 /// A test that runs a guest and may find out that this machine cannot do what it needs: the error is the reason.
@@ -51,9 +52,9 @@ pub fn kvm_test_if_possible(name: &str, body: impl FnOnce() -> Result<(), String
     })
 }
 
-/// A test that becomes another user, which only the superuser can.
+/// A test that runs a guest as another user, which only the superuser can.
 pub fn root_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
-    trial(name, superuser, body)
+    trial(name, || superuser().and_then(|()| kvm().clone()), body)
 }
 
 fn trial(name: &str, need: fn() -> Need, body: impl FnOnce() + Send + 'static) -> Trial {

@@ -16,6 +16,7 @@ mod host;
 mod initramfs;
 mod lab;
 mod machine;
+mod msrv;
 mod net;
 mod options;
 mod packages;
@@ -44,6 +45,8 @@ cargo xtask COMMAND
         build the test unikernels into fixtures/bin/; --check compares instead
   dist [--arch aarch64|x86_64]
         static, stripped binaries in target/dist/
+  msrv [--if-available]
+        check that everything builds with the oldest Rust promised; --if-available: no such compiler is no error
 
 machines: pi3 = Raspberry Pi 3B (no vGIC, nVHE), virt = ARM64 server (VHE, GICv3), pc = x86_64 with AMD's SVM; all by QEMU.
 ";
@@ -65,6 +68,7 @@ fn dispatch() -> Result<()> {
         "lab" => lab::run(&mut options),
         "fixtures" => fixtures::run(&mut options),
         "dist" => dist::run(&mut options),
+        "msrv" => msrv::run(&mut options),
         "bench" => bench::run(&mut options),
         bench::INSIDE => bench::inside(&mut options),
         // What `demo` starts in a network namespace, or inside an emulated machine; not for typing.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Context, Result, fail};
 use crate::{process, progress};
@@ -81,10 +81,11 @@ fn foreign_architectures(names: &[&str]) -> Vec<String> {
 }
 
 fn install(names: &[&str]) -> Result<()> {
+    let mut is_new = false;
     for arch in foreign_architectures(names) {
-        add_architecture(&arch)?;
+        is_new |= add_architecture(&arch)?;
     }
-    update();
+    update(is_new);
     let mut apt = apt_get();
     apt.args(["install", "--yes", "--no-install-recommends"]).args(names);
     progress::note(format_args!("installing {}", names.join(" ")));
@@ -102,15 +103,17 @@ fn add_architecture(arch: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Refreshes apt's lists, once a run. A list that cannot be had is no error by itself: the packages may be in another.
-fn update() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let done = progress::during("waiting for apt-get update", || process::output(apt_get().arg("update")));
-        if let Err(error) = done {
-            progress::note(format_args!("warning: {error}"));
-        }
-    });
+/// Refreshes apt's lists, once a run, and again where an architecture has come that they lack. A list that cannot be had
+/// is no error by itself: the packages may be in another.
+fn update(architecture_is_new: bool) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) && !architecture_is_new {
+        return;
+    }
+    let done = progress::during("waiting for apt-get update", || process::output(apt_get().arg("update")));
+    if let Err(error) = done {
+        progress::note(format_args!("warning: {error}"));
+    }
 }
 
 fn apt_get() -> Command {
@@ -123,10 +126,14 @@ fn apt_get() -> Command {
 
 /// Downloads the newest `name:arch` into `dir` without installing it. Works for any user whose apt knows the package.
 pub fn download(name: &str, arch: &str, dir: &Path) -> Result<()> {
-    let full = format!("{name}:{arch}");
+    download_version(name, arch, None, dir)
+}
+
+/// As [`download`], of a version that is not the newest.
+pub fn download_version(name: &str, arch: &str, version: Option<&str>, dir: &Path) -> Result<()> {
+    let full = format!("{name}:{arch}{}", version.map_or_else(String::new, |version| format!("={version}")));
     if is_root() {
-        add_architecture(arch)?;
-        update();
+        update(add_architecture(arch)?);
     } else if process::output(Command::new("apt-cache").args(["show", &full])).is_err() {
         return fail(format!(
             "apt does not know {full}; have root run: dpkg --add-architecture {arch} && apt-get update"
@@ -136,15 +143,24 @@ pub fn download(name: &str, arch: &str, dir: &Path) -> Result<()> {
     progress::note(&what);
     let mut apt = apt_get();
     apt.args(["download", &full]).current_dir(dir);
-    progress::during(&what, || process::output(&mut apt)).map(drop)
+    progress::during(&what, || process::output(&mut apt)).context(format_args!("cannot get {full}")).map(drop)
+}
+
+/// The versions of a package that apt knows, the newest first.
+pub fn versions(name: &str) -> Result<Vec<String>> {
+    if is_root() {
+        update(false);
+    }
+    // `name | version | where from`, one line each.
+    let table = process::output(Command::new("apt-cache").args(["madison", name]))?;
+    Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_string()).collect())
 }
 
 /// What a meta-package such as `linux-image-arm64` stands for at present.
 pub fn first_dependency(name: &str, arch: &str) -> Result<String> {
     let full = format!("{name}:{arch}");
     if is_root() {
-        add_architecture(arch)?;
-        update();
+        update(add_architecture(arch)?);
     }
     let text = process::output(Command::new("apt-cache").args(["depends", &full])).unwrap_or_default();
     let depends = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));

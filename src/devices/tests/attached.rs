@@ -147,9 +147,10 @@ fn one_socket_does_not_serve_two_devices() {
 #[test]
 fn one_image_does_not_serve_two_devices() {
     let (directory, path) = image();
-    let link = directory.path().join("link.img");
+    let (link, hard) = (directory.path().join("link.img"), directory.path().join("hard.img"));
     symlink(&path, &link).expect("a link");
-    for other in [&path, &link] {
+    std::fs::hard_link(&path, &hard).expect("a hard link");
+    for other in [&hard, &link] {
         let error = refused(manifest(&[], &["a", "b"]), &[], &[block("a", &path), block("b", other)]);
         assert!(matches!(&error, Error::Block { name, .. } if name == "b"), "{error:?}");
         assert!(error.to_string().contains("each needs an image of its own"), "{error}");

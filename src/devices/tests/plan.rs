@@ -169,3 +169,13 @@ fn two_devices_do_not_share_a_source() {
     }
     assert!(plan([tap("tap0"), NetSource::Fd(3), NetSource::Fd(4)]).is_ok());
 }
+
+#[test]
+fn two_devices_cannot_have_one_image() {
+    let manifest = manifest(&[], &["boot", "data"]);
+    let error = refused(&manifest, &[], &[block("data", "a.img"), block("boot", "a.img")]);
+    assert_eq!(
+        error.to_string(),
+        "device 'data': 'a.img' is given to two block devices; each needs an image of its own"
+    );
+}

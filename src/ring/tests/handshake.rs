@@ -80,8 +80,8 @@ fn can_be_lost(guest: &[Step], host: &[Step]) -> bool {
         if (0..2).all(|side| state[side].next == programs[side].len()) && !state[0].saw_other && !state[1].saw_other {
             return true;
         }
-        for side in 0..2 {
-            open.extend(successors(&state, side, programs[side]));
+        for (side, program) in programs.into_iter().enumerate() {
+            open.extend(successors(&state, side, program));
         }
     }
     false

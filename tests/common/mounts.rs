@@ -1,0 +1,94 @@
+//! A /dev of a command's own, with what the test wants to be there and nothing else.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::text;
+
+/// The user and group nobody.
+const NOBODY: u32 = 65534;
+
+/// A device, by its name below /dev.
+#[derive(Clone, Copy)]
+pub enum Device<'n> {
+    /// The machine's own, with its owner and permissions.
+    Ours(&'n str),
+    /// One with the same number and these permissions. Only the superuser can make it.
+    Made(&'n str, libc::mode_t),
+}
+
+/// How a device is made, in a form that needs no memory.
+struct Recipe {
+    original: CString,
+    copy: CString,
+    number: libc::dev_t,
+    mode: Option<libc::mode_t>,
+}
+
+impl Recipe {
+    fn new(device: Device, directory: &Path) -> Recipe {
+        let (name, mode) = match device {
+            Device::Ours(name) => (name, None),
+            Device::Made(name, mode) => (name, Some(mode)),
+        };
+        let path = format!("/dev/{name}");
+        let number = std::fs::metadata(&path).map_or(0, |device| device.rdev());
+        Recipe { original: string(path), copy: string(format!("{}/{name}", text(directory))), number, mode }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        let (from, to) = (self.original.as_ptr(), self.copy.as_ptr());
+        // SAFETY: all are system calls, and both strings end with a NUL.
+        unsafe {
+            if let Some(mode) = self.mode {
+                done(libc::mknod(to, libc::S_IFCHR | mode, self.number))?;
+                return done(libc::chmod(to, mode));
+            }
+            done(libc::mknod(to, libc::S_IFREG | 0o600, 0))?;
+            done(libc::mount(from, to, c"none".as_ptr(), libc::MS_BIND, std::ptr::null()))
+        }
+    }
+}
+
+fn string(text: String) -> CString {
+    CString::new(text).expect("the paths of tests have no NUL")
+}
+
+/// Has the command start with a /dev that has these devices and no others, put together in `directory`.
+pub fn with_devices<'c>(command: &'c mut Command, directory: &Path, devices: &[Device]) -> &'c mut Command {
+    let recipes: Vec<_> = devices.iter().map(|device| Recipe::new(*device, directory)).collect();
+    let (place, net) = (string(text(directory).to_owned()), string(format!("{}/net", text(directory))));
+    // SAFETY: nothing is called but system calls, which are safe between fork and exec, and all strings end with a
+    // NUL.
+    unsafe {
+        command.pre_exec(move || {
+            let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
+            done(libc::unshare(libc::CLONE_NEWNS))?;
+            done(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, nothing))?;
+            done(libc::mount(none, place.as_ptr(), c"tmpfs".as_ptr(), 0, c"mode=0755".as_ptr().cast()))?;
+            done(libc::mkdir(net.as_ptr(), 0o755))?;
+            recipes.iter().try_for_each(Recipe::make)?;
+            done(libc::mount(place.as_ptr(), c"/dev".as_ptr(), none, libc::MS_BIND | libc::MS_REC, nothing))
+        })
+    }
+}
+
+/// Has the command run as the user nobody. What was asked for before is done by us.
+pub fn as_nobody(command: &mut Command) -> &mut Command {
+    // SAFETY: as above.
+    unsafe {
+        command.pre_exec(|| {
+            done(libc::setgroups(0, std::ptr::null()))?;
+            done(libc::setgid(NOBODY))?;
+            done(libc::setuid(NOBODY))
+        })
+    }
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

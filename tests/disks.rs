@@ -1,0 +1,97 @@
+//! Block devices of the host serve as image files do. They are loop devices here, which are the host's own: where they
+//! cannot be had, the tests say so.
+
+mod common;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use common::{kvm_test_if_possible, run, text, unikernel};
+
+const LOOP_CTL_GET_FREE: u32 = 0x4c82;
+const LOOP_SET_FD: u32 = 0x4c00;
+const LOOP_CLR_FD: u32 = 0x4c01;
+
+const SIZE: u64 = 1 << 20;
+
+fn main() -> ExitCode {
+    common::main(vec![
+        kvm_test_if_possible("a_disk_does_all_that_it_should", a_disk_does_all_that_it_should),
+        kvm_test_if_possible("one_disk_cannot_be_two", one_disk_cannot_be_two),
+        kvm_test_if_possible("a_disk_that_is_read_only_is_refused", a_disk_that_is_read_only_is_refused),
+    ])
+}
+
+/// The tests do not take each other's free device.
+static FREE: Mutex<()> = Mutex::new(());
+
+/// A loop device. It ends with its test.
+struct Disk {
+    device: File,
+    path: PathBuf,
+    image: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new(writable: bool) -> Result<Disk, String> {
+        let directory = common::directory();
+        let image = directory.path().join("disk.img");
+        File::create(&image).unwrap().set_len(SIZE).unwrap();
+        let image_file = File::options().read(true).write(writable).open(&image).unwrap();
+        let open = |path: &Path| {
+            let file = File::options().read(true).write(true).open(path);
+            file.map_err(|error| format!("no loop devices: {}: {error}", path.display()))
+        };
+        let _free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let control = open(Path::new("/dev/loop-control"))?;
+        // SAFETY: the request takes nothing.
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = open(&path)?;
+        // SAFETY: the request takes the number of a descriptor.
+        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, image_file.as_raw_fd()) } != 0 {
+            return Err(common::host_error("no loop device for an image"));
+        }
+        Ok(Disk { device, path, image, _directory: directory })
+    }
+
+    fn option(&self, name: &str) -> String {
+        format!("{name}={}", text(&self.path))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // SAFETY: the request takes nothing.
+        unsafe { libc::ioctl(self.device.as_raw_fd(), LOOP_CLR_FD as _, 0) };
+    }
+}
+
+fn a_disk_does_all_that_it_should() -> Result<(), String> {
+    let disk = Disk::new(true)?;
+    let output = run(&mut unikernel("block", &["--mem=4", &disk.option("--disk")], &["fill"]));
+    output.exits(0).is_quiet().says(&format!("{SIZE} bytes in sectors of 512"));
+    assert!(std::fs::read(&disk.image).unwrap().iter().any(|&byte| byte != 0), "nothing was written");
+    Ok(())
+}
+
+fn one_disk_cannot_be_two() -> Result<(), String> {
+    let disk = Disk::new(true)?;
+    let link = disk.image.with_file_name("link");
+    std::os::unix::fs::symlink(&disk.path, &link).unwrap();
+    let options = [disk.option("--block:a"), format!("--block:b={}", text(&link))];
+    run(&mut unikernel("block2", &[&options[0], &options[1]], &[])).is_refused(&["'b'", "two block devices"]);
+    Ok(())
+}
+
+/// The host opens it for writing all the same, and then refuses every write.
+fn a_disk_that_is_read_only_is_refused() -> Result<(), String> {
+    let disk = Disk::new(false)?;
+    let output = run(&mut unikernel("block", &["--mem=4", &disk.option("--disk")], &[]));
+    output.is_refused(&[text(&disk.path), "read-only", "blockdev --setrw"]);
+    Ok(())
+}
