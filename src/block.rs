@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use guest_abi::hypercall::Status;
 
 pub use self::open::Error;
+use crate::era::DiskTail;
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes in a sector where the operator does not say otherwise. Section 8.
@@ -75,19 +76,19 @@ pub struct Disk {
 
 impl Disk {
     /// Opens and locks the image file or block device at `path`, in sectors of `sector_size` bytes or
-    /// [`DEFAULT_SECTOR_SIZE`]. Section 8.
+    /// [`DEFAULT_SECTOR_SIZE`]; what becomes of a `tail` that is no whole sector is for the era to say. Section 8.
     ///
     /// # Errors
     /// An [`Error`] that says what is wrong with it. Nothing has changed then.
-    pub fn open(path: &Path, sector_size: Option<u16>) -> Result<Disk, Error> {
+    pub fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
         let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
         let (file, identity) = open::open(path)?;
         open::lock(&file, path)?;
-        let capacity = open::capacity(&file, path, sector_size)?;
+        let capacity = open::capacity(&file, path, sector_size, tail)?;
         Ok(Disk { file, path: path.to_owned(), identity, capacity, sector_size, stats: Stats::default() })
     }
 
-    /// Size in bytes: at least one sector, and a multiple of it.
+    /// Size in bytes: at least one sector, and a multiple of it unless the era says otherwise.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }

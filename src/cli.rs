@@ -4,8 +4,10 @@
 //! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`words`).
 
 mod error;
+mod inspect;
 mod options;
 mod value;
+mod version;
 mod words;
 
 #[cfg(test)]
@@ -17,7 +19,9 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 pub use self::error::{Error, Rule};
+pub use self::inspect::Inspection;
 use self::options::{Given, Outcome, Parsed};
+pub use self::version::{upstream_version, version};
 use self::words::Words;
 use crate::net::NetSource;
 
@@ -26,6 +30,8 @@ use crate::net::NetSource;
 pub enum Command {
     /// Run a unikernel.
     Run(Config),
+    /// Tell what a unikernel is, without running it.
+    Inspect(Inspection),
     /// Print this text on stdout and end with status 0.
     Help(String),
     /// Print the version on stdout and end with status 0.
@@ -45,8 +51,22 @@ pub struct Config {
     pub nets: Vec<NetOption>,
     /// The block options, merged by device.
     pub blocks: Vec<BlockOption>,
+    /// Whether the guest is offered the shared network ring.
+    pub net_ring: NetRing,
     /// How much the tender says on stderr.
     pub verbosity: Verbosity,
+}
+
+/// Whether the guest is offered the shared network ring. Section 11.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetRing {
+    /// Where the guest can use it and the host has what it takes.
+    #[default]
+    Auto,
+    /// As before; where that cannot be, the operator is told.
+    On,
+    /// Never.
+    Off,
 }
 
 /// The guest's memory, in bytes. Section A4.
@@ -128,7 +148,11 @@ impl Verbosity {
 /// # Errors
 /// An [`Error`] of one line for everything that cannot be meant as it stands; the first one found.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
-    let Words { options, unikernel, arguments } = words::split(args)?;
+    let mut words = args.into_iter().skip(1).peekable();
+    if words.next_if(|word| word == inspect::WORD).is_some() {
+        return inspect::parse(words);
+    }
+    let Words { options, unikernel, arguments } = words::split(words)?;
     let parsed = match options::parse(options)? {
         Outcome::Help(text) => return Ok(Command::Help(text)),
         Outcome::Version => return Ok(Command::Version),
@@ -137,9 +161,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let memory = memory(&parsed)?;
     let nets = nets(&parsed)?;
     let blocks = blocks(&parsed)?;
+    let net_ring = net_ring(&parsed)?;
     let verbosity = parsed.verbosity()?;
     let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?.into();
-    Ok(Command::Run(Config { unikernel, arguments, memory, nets, blocks, verbosity }))
+    Ok(Command::Run(Config { unikernel, arguments, memory, nets, blocks, net_ring, verbosity }))
 }
 
 fn memory(parsed: &Parsed) -> Result<Memory, Error> {
@@ -148,6 +173,14 @@ fn memory(parsed: &Parsed) -> Result<Memory, Error> {
         set(&mut memory, &given, value::memory(&given)?)?;
     }
     Ok(memory.map_or(Memory::DEFAULT, Memory::of))
+}
+
+fn net_ring(parsed: &Parsed) -> Result<NetRing, Error> {
+    let mut net_ring = parsed.no_net_ring().then_some(NetRing::Off);
+    for given in parsed.all("net-ring") {
+        set(&mut net_ring, &given, value::net_ring(&given)?)?;
+    }
+    Ok(net_ring.unwrap_or_default())
 }
 
 fn nets(parsed: &Parsed) -> Result<Vec<NetOption>, Error> {

@@ -1,14 +1,18 @@
 //! The devices of one unikernel: those its manifest declares, attached to what the command line names. The guest
 //! knows each by its handle, its index in the manifest.
 
+use std::io;
+
 use guest_abi::hypercall::Status;
 use guest_abi::manifest::MAX_ENTRIES;
 
 use crate::block::Disk;
+use crate::era::Rules;
 use crate::hypercall::{BlockRequest, NetRequest, Reply};
-use crate::manifest::Manifest;
+use crate::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
+use crate::ring;
 
 mod error;
 mod plan;
@@ -27,6 +31,29 @@ enum Slot {
     Block(Disk),
 }
 
+/// Why a request could not even be tried.
+#[derive(Debug)]
+pub enum Fault {
+    /// There is no such device.
+    NoDevice(Kind),
+    /// The guest named memory that it does not have, or may not write.
+    Memory(memory::Error),
+    /// What the guest put into the ring before breaks its rules.
+    Ring(ring::Error),
+}
+
+impl From<ring::Error> for Fault {
+    fn from(error: ring::Error) -> Fault {
+        Fault::Ring(error)
+    }
+}
+
+impl From<memory::Error> for Fault {
+    fn from(error: memory::Error) -> Fault {
+        Fault::Memory(error)
+    }
+}
+
 /// All devices, by handle.
 #[derive(Debug)]
 pub struct Devices {
@@ -40,7 +67,7 @@ pub struct Devices {
 
 impl Devices {
     /// Attaches everything that `plan` says, and fills in the manifest with what the guest may know.
-    pub fn attach(plan: Plan, manifest: &mut Manifest) -> Result<Devices, Error> {
+    pub fn attach(plan: Plan, manifest: &mut Manifest, rules: &Rules) -> Result<Devices, Error> {
         let mut devices = Devices {
             slots: std::array::from_fn(|_| Slot::Empty),
             waits: [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_ENTRIES],
@@ -61,7 +88,7 @@ impl Devices {
             devices.slots[net.handle] = Slot::Net(nic);
         }
         for block in plan.blocks {
-            let disk = Disk::open(&block.path, block.sector_size)
+            let disk = Disk::open(&block.path, block.sector_size, rules.disk_tail)
                 .map_err(|error| Error::Block { name: block.name.clone(), error })?;
             // As a rule the lock has told; there are file systems without locks.
             if devices.any(|slot| matches!(slot, Slot::Block(other) if other.identity() == disk.identity())) {
@@ -80,49 +107,76 @@ impl Devices {
         self.slots.iter().any(is)
     }
 
-    fn net(&mut self, handle: u64) -> Option<&mut Nic> {
-        match self.slots.get_mut(usize::try_from(handle).ok()?) {
-            Some(Slot::Net(nic)) => Some(nic),
+    /// Whether there is a network interface.
+    pub fn has_nets(&self) -> bool {
+        self.nets > 0
+    }
+
+    /// The network interfaces once more, each with its handle, for another thread.
+    ///
+    /// # Errors
+    /// The host has no descriptors to give.
+    pub fn twin_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
+        let twin = |(handle, slot): (usize, &Slot)| match slot {
+            Slot::Net(nic) => Some(nic.twin().map(|twin| (handle, twin))),
             _ => None,
+        };
+        self.slots.iter().enumerate().filter_map(twin).collect()
+    }
+
+    fn net(&mut self, handle: u64) -> Result<&mut Nic, Fault> {
+        match usize::try_from(handle).ok().and_then(|handle| self.slots.get_mut(handle)) {
+            Some(Slot::Net(nic)) => Ok(nic),
+            _ => Err(Fault::NoDevice(Kind::Net)),
         }
     }
 
-    fn block(&mut self, handle: u64) -> Option<&mut Disk> {
-        match self.slots.get_mut(usize::try_from(handle).ok()?) {
-            Some(Slot::Block(disk)) => Some(disk),
-            _ => None,
+    fn block(&mut self, handle: u64) -> Result<&mut Disk, Fault> {
+        match usize::try_from(handle).ok().and_then(|handle| self.slots.get_mut(handle)) {
+            Some(Slot::Block(disk)) => Ok(disk),
+            _ => Err(Fault::NoDevice(Kind::Block)),
         }
     }
 
     /// NET_WRITE.
     #[inline]
-    pub fn net_write(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, memory::Error> {
-        let Some(nic) = self.net(request.handle) else { return Ok(Reply::Net(Status::Invalid)) };
-        nic.write(memory, request.buffer.addr, request.buffer.len).map(Reply::Net)
+    pub fn net_write(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
+        let nic = self.net(request.handle)?;
+        Ok(Reply::Net(nic.write(memory, request.buffer.addr, request.buffer.len)?))
     }
 
     /// NET_READ.
     #[inline]
-    pub fn net_read(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, memory::Error> {
-        let Some(nic) = self.net(request.handle) else { return Ok(Reply::Net(Status::Invalid)) };
-        match nic.read(memory, request.buffer.addr, request.buffer.len)? {
-            (Status::Ok, len) => Ok(Reply::Frame(len)),
-            (status, _) => Ok(Reply::Net(status)),
-        }
+    pub fn net_read(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
+        let nic = self.net(request.handle)?;
+        Ok(match nic.read(memory, request.buffer.addr, request.buffer.len)? {
+            (Status::Ok, len) => Reply::Frame(len),
+            (status, _) => Reply::Net(status),
+        })
+    }
+
+    /// NETINFO, of the one interface of a guest without manifest.
+    pub fn net_info(&mut self) -> Result<Reply, Fault> {
+        Ok(Reply::NetInfo { mac: self.net(LEGACY_NET as u64)?.mac() })
     }
 
     /// BLOCK_WRITE.
     #[inline]
-    pub fn block_write(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, memory::Error> {
-        let Some(disk) = self.block(request.handle) else { return Ok(Reply::Block(Status::Invalid)) };
-        disk.write(memory, request.offset, request.buffer.addr, request.buffer.len).map(Reply::Block)
+    pub fn block_write(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, Fault> {
+        let disk = self.block(request.handle)?;
+        Ok(Reply::Block(disk.write(memory, request.offset, request.buffer.addr, request.buffer.len)?))
     }
 
     /// BLOCK_READ.
     #[inline]
-    pub fn block_read(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, memory::Error> {
-        let Some(disk) = self.block(request.handle) else { return Ok(Reply::Block(Status::Invalid)) };
-        disk.read(memory, request.offset, request.buffer.addr, request.buffer.len).map(Reply::Block)
+    pub fn block_read(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, Fault> {
+        let disk = self.block(request.handle)?;
+        Ok(Reply::Block(disk.read(memory, request.offset, request.buffer.addr, request.buffer.len)?))
+    }
+
+    /// BLKINFO, of the one disk of a guest without manifest.
+    pub fn block_info(&mut self) -> Result<Reply, Fault> {
+        Ok(Reply::BlockInfo { capacity: self.block(LEGACY_BLOCK as u64)?.capacity() })
     }
 
     /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or a signal arrives.

@@ -3,6 +3,8 @@
 
 use std::io;
 
+use crate::boot_info::TooLong;
+use crate::era::Era;
 use crate::exit::Broken;
 use crate::image::Machine;
 use crate::{arch, devices, image, memory};
@@ -31,8 +33,12 @@ pub enum Error {
     Machine { image: Machine, host: Machine },
     #[error("does not fit into {given} MiB of memory; it needs at least --mem={needed}")]
     TooLittleMemory { given: u64, needed: u64 },
-    #[error("the guest's command line has {size} bytes; {most} is the most")]
-    CommandLine { size: usize, most: usize },
+    #[error("the guest's command line has {0} bytes; 8191 is the most")]
+    CommandLine(usize),
+    #[error(
+        "'{name}' names a device, and devices of this unikernel have no names ({era}); use --net=IFACE, --disk=PATH"
+    )]
+    UnnamedDevices { name: String, era: Era },
     #[error("{0}")]
     Devices(#[from] devices::Error),
     #[error("{0}")]
@@ -45,10 +51,18 @@ pub enum Error {
     KvmVersion(i32),
     #[error("{0}")]
     Arch(arch::Error),
+    #[error("cannot share the network interfaces with the ring's thread: {0}")]
+    Descriptors(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(vmm_sys_util::errno::Error),
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
+}
+
+impl From<TooLong> for Error {
+    fn from(TooLong(size): TooLong) -> Error {
+        Error::CommandLine(size)
+    }
 }
 
 impl Error {

@@ -2,30 +2,45 @@
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
 use std::fmt;
+use std::thread;
 
 use kvm_ioctls::VmFd;
 
 use crate::arch::{self, Exit, Stop, Vcpu};
 use crate::clock;
 use crate::console::Console;
-use crate::devices::Devices;
+use crate::devices::{Devices, Fault};
+use crate::era::Era;
 use crate::error::Error;
-use crate::hypercall::{self, Hypercall, Reply};
-use crate::image::Era;
+use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
+use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::signal;
 
-/// One guest with all that belongs to it. Fields are dropped in this order: nothing is left that could run the guest
-/// when its memory goes.
+/// One guest with all that belongs to it, ready to run.
 pub struct Machine {
     pub(crate) era: Era,
     pub(crate) vcpu: Vcpu,
-    pub(crate) _vm: VmFd,
+    pub(crate) vm: VmFd,
     pub(crate) memory: GuestMemory,
     pub(crate) devices: Devices,
     pub(crate) console: Console,
+    /// The shared network ring, if it is offered.
+    pub(crate) ring: Option<Ring>,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
+}
+
+/// The guest as the run loop has it.
+struct Running<'m> {
+    vcpu: Vcpu,
+    memory: &'m GuestMemory,
+    devices: Devices,
+    console: Console,
+    /// The ring, as this thread serves it.
+    worker: Option<Worker<'m, GuestRing<'m>>>,
+    poll_limit: u64,
 }
 
 /// How a run ended.
@@ -53,10 +68,21 @@ pub enum Broken {
     #[error("{0}")]
     Stop(Stop),
     /// It performed a hypercall that does not exist.
-    #[error("the guest performed hypercall {number}, which does not exist; 1 to 8 do")]
+    #[error("the guest performed hypercall {number}, which does not exist; 1 to {last} do")]
     Number {
         /// Its number.
         number: u32,
+        /// The largest there is.
+        last: u32,
+    },
+    /// It broke the rules of the shared ring.
+    #[error("{0}")]
+    Ring(ring::Error),
+    /// It used a device that was not attached, which only a guest of an era without manifest can do.
+    #[error("the guest uses a {kind} device, and none is attached; add {}", cure(*kind))]
+    NoDevice {
+        /// What it uses.
+        kind: Kind,
     },
     /// It named memory that it does not have, or may not write.
     #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
@@ -70,31 +96,79 @@ pub enum Broken {
     },
 }
 
+fn cure(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Net => "--net=IFACE",
+        Kind::Block => "--disk=PATH",
+    }
+}
+
 impl Machine {
     /// Runs the guest to its end.
-    pub fn run(mut self) -> Result<Outcome, Error> {
-        let flag = self.vcpu.interrupt_flag();
-        // SAFETY: the flag is valid as long as the vCPU, which outlives the guard: both end with this function, locals
-        // before parameters.
-        let _guard = unsafe { signal::catch(flag) }.map_err(Error::Signals)?;
-        let outcome = self.serve();
+    pub fn run(self) -> Result<Outcome, Error> {
+        let Machine { era, vcpu, vm: _vm, memory, devices, console, ring, poll_limit } = self;
+        let parallel = Parallel::new();
+        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, poll_limit };
+        // SAFETY: the flag is valid as long as the vCPU, which outlives the guard: locals end in reverse order.
+        let _guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let outcome = match &ring {
+            None => running.serve_era(era),
+            Some(ring) => running.serve_with_ring(era, ring, &parallel),
+        };
         if let Ok(outcome) = outcome {
             log::info!("{outcome}");
         }
-        log::info!("console: {}", self.console.stats());
-        self.devices.finish();
+        log::info!("console: {}", running.console.stats());
+        running.devices.finish();
+        outcome
+    }
+}
+
+impl<'m> Running<'m> {
+    /// Serves the guest with a second thread beside this one, where there is a processor for it; and, whatever ended
+    /// the run, sends the frames that are still in the ring.
+    fn serve_with_ring(&mut self, era: Era, ring: &'m Ring, parallel: &'m Parallel) -> Result<Outcome, Error> {
+        let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
+        let memory = self.memory;
+        let outcome = thread::scope(|scope| {
+            let second = parallel.start(scope, ring, memory);
+            self.worker = Some(Worker::new(ring, shared, second.clone().map(|thread| (parallel, thread))));
+            let outcome = self.serve_era(era);
+            if let Some(thread) = second {
+                parallel.stop(&thread);
+            }
+            outcome
+        });
+        // The guest runs no more. Whatever it broke has been reported; what it queued before is sent all the same.
+        let mut consumer = ring.consumer();
+        let _ = consumer.drain(&shared, memory);
+        for nic in consumer.nics() {
+            log::info!("{}, by its ring: {}", nic.interface_name(), nic.stats());
+        }
         outcome
     }
 
-    fn serve(&mut self) -> Result<Outcome, Error> {
+    fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
+        match era {
+            Era::Legacy => self.serve::<Legacy>(),
+            Era::Abi1 | Era::Abi2 => self.serve::<Current>(),
+        }
+    }
+
+    /// The loop, made once for each interface: no hypercall asks for its era.
+    fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
             match self.vcpu.run()? {
                 Exit::Hypercall { number, argument } => {
-                    if let Some(outcome) = self.hypercall(number, GuestAddress(argument.into()))? {
+                    if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {
                         return Ok(outcome);
                     }
                 }
+                Exit::Kick => self.kick()?,
                 Exit::Interrupted => {
+                    if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
+                        return Err(self.report(Broken::Ring(error)));
+                    }
                     if let Some(signal) = signal::received() {
                         return Ok(Outcome::Signal(signal));
                     }
@@ -106,43 +180,74 @@ impl Machine {
 
     /// Serves one hypercall; says how the run ended if that was its last.
     #[inline]
-    fn hypercall(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
-        let call = match Hypercall::decode(self.era, number, &self.memory, argument) {
+    fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
+        let call = match I::decode(number, self.memory, argument) {
             Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
             Ok(call) => call,
-            Err(error) => return Err(self.report_hypercall(number, argument, error)),
+            Err(hypercall::Error::Number(number)) => {
+                return Err(self.report(Broken::Number { number, last: I::LAST }));
+            }
+            Err(hypercall::Error::Memory(error)) => return Err(self.report_memory::<I>(number, argument, error)),
         };
-        match self.answer(call, argument) {
+        let answered = match self.answer(call) {
+            Ok(None) => return Ok(None),
+            Ok(Some(reply)) => I::reply(reply, self.memory, argument),
+            Err(Fault::Memory(error)) => Err(error),
+            Err(Fault::Ring(error)) => return Err(self.report(Broken::Ring(error))),
+            Err(Fault::NoDevice(kind)) => match I::no_device(kind) {
+                Some(reply) => I::reply(reply, self.memory, argument),
+                None => return Err(self.report(Broken::NoDevice { kind })),
+            },
+        };
+        match answered {
             Ok(()) => Ok(None),
-            Err(error) => Err(self.report_hypercall(number, argument, error.into())),
+            Err(error) => Err(self.report_memory::<I>(number, argument, error)),
         }
     }
 
+    /// The guest has put something into the ring.
+    fn kick(&mut self) -> Result<(), Error> {
+        let Some(worker) = &mut self.worker else { return Err(self.report(Broken::Stop(Stop::Kick))) };
+        let drained = worker.drain(self.memory);
+        drained.map_err(|error| self.report(Broken::Ring(error)))
+    }
+
+    /// Does what the guest asks; PUTS alone has no reply.
     #[inline]
-    fn answer(&mut self, call: Hypercall, argument: GuestAddress) -> Result<(), memory::Error> {
-        let Machine { memory, devices, console, .. } = self;
-        let reply = match call {
+    fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
+        let Running { memory, devices, console, worker, poll_limit, .. } = self;
+        Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
-            Hypercall::Poll { timeout } => Reply::Ready(devices.poll(timeout.min(self.poll_limit))),
-            Hypercall::NetWrite(request) => devices.net_write(memory, request)?,
+            Hypercall::Poll { timeout } => {
+                if let (Some(worker), 1..) = (worker, timeout) {
+                    worker.calm();
+                }
+                Reply::Ready(devices.poll(timeout.min(*poll_limit)))
+            }
+            Hypercall::NetWrite(request) => {
+                if let Some(worker) = worker {
+                    // What the guest queued before must not be overtaken.
+                    worker.drain(memory)?;
+                }
+                devices.net_write(memory, request)?
+            }
             Hypercall::NetRead(request) => devices.net_read(memory, request)?,
             Hypercall::BlockWrite(request) => devices.block_write(memory, request)?,
             Hypercall::BlockRead(request) => devices.block_read(memory, request)?,
-            Hypercall::Puts(text) => return console.puts(memory, text.addr, text.len),
+            Hypercall::NetInfo => devices.net_info()?,
+            Hypercall::BlockInfo => devices.block_info()?,
+            Hypercall::Puts(text) => {
+                console.puts(memory, text.addr, text.len)?;
+                return Ok(None);
+            }
             // Ended the run before it came here.
-            Hypercall::Halt { .. } => return Ok(()),
-        };
-        reply.write(self.era, memory, argument)
+            Hypercall::Halt { .. } => return Ok(None),
+        }))
     }
 
     #[cold]
-    fn report_hypercall(&mut self, number: u32, argument: GuestAddress, error: hypercall::Error) -> Error {
-        self.report(match error {
-            hypercall::Error::Number(number) => Broken::Number { number },
-            hypercall::Error::Memory(error) => {
-                Broken::Memory { name: hypercall::name(self.era, number), argument: argument.0, error }
-            }
-        })
+    fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::Error) -> Error {
+        self.report(Broken::Memory { name: I::name(number), argument: argument.0, error })
     }
 
     #[cold]

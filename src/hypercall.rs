@@ -1,15 +1,24 @@
-//! Hypercalls between the wire and the devices: an era, a number and the address of an argument structure become
-//! one [`Hypercall`]; the answer goes back into that structure. Sections 4 and 8 of `docs/hvt-abi.md`.
+//! Hypercalls between the wire and the devices: a number and the address of an argument structure become one
+//! [`Hypercall`]; the answer goes back into that structure. Sections 4 and 8 of `docs/hvt-abi.md`.
+//!
+//! Eras differ in numbers and structures, so each has an [`Interface`] of its own. The run loop is compiled for each:
+//! a hypercall never asks which era it is in.
 //!
 //! The structure is copied out of guest memory once and used from the copy. Of the guest's copy only the OUT fields
 //! are written, never more.
 
-use std::mem::offset_of;
+mod current;
+mod legacy;
+#[cfg(test)]
+mod tests;
 
-use guest_abi::hypercall::{self as abi, COOKIE_SIZE, Status, number};
+use guest_abi::hypercall::Status;
 
-use crate::image::Era;
+use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
+
+pub use current::Current;
+pub use legacy::Legacy;
 
 /// What a guest asks for. Addresses and lengths are as the guest gave them: the device that uses them checks them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +32,14 @@ pub enum Hypercall {
         /// 0 is no sleep at all.
         timeout: u64,
     },
+    /// What the disk is. Legacy only.
+    BlockInfo,
     /// Bytes for a disk.
     BlockWrite(BlockRequest),
     /// Bytes from a disk.
     BlockRead(BlockRequest),
+    /// The network interface's hardware address. Legacy only.
+    NetInfo,
     /// A frame for the network.
     NetWrite(NetRequest),
     /// A frame from the network.
@@ -74,8 +87,18 @@ pub enum Reply {
     Walltime(u64),
     /// To POLL: the devices with a frame waiting, one bit a handle.
     Ready(u64),
+    /// To BLKINFO: bytes on the disk.
+    BlockInfo {
+        /// Its size.
+        capacity: u64,
+    },
     /// To BLOCK_WRITE and BLOCK_READ.
     Block(Status),
+    /// To NETINFO.
+    NetInfo {
+        /// Hardware address.
+        mac: [u8; 6],
+    },
     /// To NET_WRITE, and to a NET_READ without a frame.
     Net(Status),
     /// To NET_READ: a frame of so many bytes.
@@ -97,100 +120,32 @@ impl From<memory::Error> for Error {
     }
 }
 
-/// Name of a hypercall number, for reports.
-pub fn name(_era: Era, number: u32) -> &'static str {
-    match number {
-        number::WALLTIME => "WALLTIME",
-        number::PUTS => "PUTS",
-        number::POLL => "POLL",
-        number::BLOCK_WRITE => "BLOCK_WRITE",
-        number::BLOCK_READ => "BLOCK_READ",
-        number::NET_WRITE => "NET_WRITE",
-        number::NET_READ => "NET_READ",
-        number::HALT => "HALT",
-        _ => "unknown",
-    }
-}
+/// The hypercalls of an era on the wire.
+pub trait Interface {
+    /// The largest hypercall number.
+    const LAST: u32;
 
-impl Hypercall {
+    /// Name of a hypercall number, for reports.
+    fn name(number: u32) -> &'static str;
+
     /// Decodes hypercall `number` whose argument structure lies at `argument`.
-    #[inline]
-    pub fn decode(era: Era, number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
-        match era {
-            Era::Abi2 => decode_abi2(number, memory, argument),
-        }
-    }
-}
+    ///
+    /// # Errors
+    /// The number does not exist, or its structure is not in memory.
+    fn decode(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error>;
 
-#[inline]
-fn decode_abi2(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
-    Ok(match number {
-        // All OUT: there is nothing to read, and the reply finds out whether the structure is in memory.
-        number::WALLTIME => Hypercall::Walltime,
-        number::PUTS => {
-            let abi::Puts { data, len } = memory.read(argument)?;
-            Hypercall::Puts(Buffer { addr: GuestAddress(data), len })
-        }
-        number::POLL => {
-            let poll: abi::Poll = memory.read(argument)?;
-            Hypercall::Poll { timeout: poll.timeout_nsecs }
-        }
-        number::BLOCK_WRITE => Hypercall::BlockWrite(block_request(memory, argument)?),
-        number::BLOCK_READ => Hypercall::BlockRead(block_request(memory, argument)?),
-        number::NET_WRITE => Hypercall::NetWrite(net_request(memory, argument)?),
-        number::NET_READ => Hypercall::NetRead(net_request(memory, argument)?),
-        number::HALT => {
-            let halt: abi::Halt = memory.read(argument)?;
-            if halt.cookie != 0 {
-                memory.bytes(GuestAddress(halt.cookie), COOKIE_SIZE)?;
-            }
-            Hypercall::Halt { status: halt.exit_status }
-        }
-        unknown => return Err(Error::Number(unknown)),
-    })
-}
-
-#[inline]
-fn block_request(memory: &GuestMemory, argument: GuestAddress) -> Result<BlockRequest, Error> {
-    let block: abi::Block = memory.read(argument)?;
-    let buffer = Buffer { addr: GuestAddress(block.data), len: block.len };
-    Ok(BlockRequest { handle: block.handle, offset: block.offset, buffer })
-}
-
-#[inline]
-fn net_request(memory: &GuestMemory, argument: GuestAddress) -> Result<NetRequest, Error> {
-    let net: abi::Net = memory.read(argument)?;
-    Ok(NetRequest { handle: net.handle, buffer: Buffer { addr: GuestAddress(net.data), len: net.len } })
-}
-
-impl Reply {
     /// Writes the answer into the OUT fields of the structure at `argument`, and nothing else.
-    #[inline]
-    pub fn write(self, era: Era, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::Error> {
-        match era {
-            Era::Abi2 => self.write_abi2(memory, argument),
-        }
-    }
+    ///
+    /// # Errors
+    /// The guest may not write there itself.
+    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::Error>;
 
-    #[inline]
-    fn write_abi2(self, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::Error> {
-        // The argument address is 32 bits wide, so adding an offset cannot overflow.
-        let field = |offset: usize| GuestAddress(argument.0 + offset as u64);
-        match self {
-            Reply::Walltime(nsecs) => memory.write(field(offset_of!(abi::Walltime, nsecs)), nsecs),
-            Reply::Ready(set) => {
-                memory.write(field(offset_of!(abi::Poll, ready_set)), set)?;
-                memory.write(field(offset_of!(abi::Poll, ret)), set.count_ones())
-            }
-            Reply::Block(status) => memory.write(field(offset_of!(abi::Block, ret)), status as u32),
-            Reply::Net(status) => memory.write(field(offset_of!(abi::Net, ret)), status as u32),
-            Reply::Frame(len) => {
-                memory.write(field(offset_of!(abi::Net, len)), len)?;
-                memory.write(field(offset_of!(abi::Net, ret)), Status::Ok as u32)
-            }
-        }
-    }
+    /// The answer to a request for a device that is not there; none if no guest of this era survives that.
+    fn no_device(kind: Kind) -> Option<Reply>;
 }
 
-#[cfg(test)]
-mod tests;
+/// The address of a field `offset` bytes into the structure at `argument`.
+fn field(argument: GuestAddress, offset: usize) -> GuestAddress {
+    // The argument's address is 32 bits wide, so this cannot overflow.
+    GuestAddress(argument.0 + offset as u64)
+}

@@ -9,17 +9,26 @@ use std::ops::Range;
 use goblin::container::{Container, Ctx};
 use goblin::elf::header::{self, Header};
 use goblin::elf::program_header::{self, ProgramHeader};
-use guest_abi::boot::{IMAGE_BASE, MAX_MEMORY, MEMORY_GRANULE};
+use guest_abi::boot::{IMAGE_BASE, MEMORY_GRANULE};
 
+use crate::era::Era;
 use crate::manifest::{self, Manifest};
-use crate::memory::{Access, Mapping, PAGE_SIZE};
+use crate::memory::{Access, Mapping};
 
 mod error;
 mod notes;
+mod recognise;
+mod search;
+mod segments;
+mod sketch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::Error;
+pub use notes::target_name;
+pub use recognise::Evidence;
+pub use search::{OVERLAP, search};
+pub use sketch::Sketch;
 
 /// A file to be looked at, piece by piece.
 pub trait Source {
@@ -74,13 +83,6 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// Which interface a unikernel speaks. Section 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Era {
-    /// ABI version 2: Solo5 0.8 and later.
-    Abi2,
-}
-
 /// A part of the file that becomes a part of guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -105,13 +107,11 @@ pub struct Image {
     pub entry: u64,
     /// Its segments, in ascending order, none overlapping.
     pub segments: Vec<Segment>,
-    /// Its devices.
-    pub manifest: Manifest,
+    /// How its interface was recognised; none where its notes say it.
+    pub evidence: Option<Evidence>,
+    /// Its devices; none where it cannot declare any.
+    pub manifest: Option<Manifest>,
 }
-
-/// Memory a unikernel needs beside its image, for its stack and the least of heaps; its runtime refuses to start
-/// with less. Section A4.
-const LEAST_HEAP: u64 = 512 * 1024;
 
 /// Most program headers a file may have; real ones have about ten.
 const MAX_PROGRAM_HEADERS: u16 = 64;
@@ -123,10 +123,15 @@ impl Image {
         let (header, machine) = parse_header(source, size)?;
         let program_headers = parse_program_headers(source, &header)?;
         let notes = notes::read(source, &program_headers)?;
-        let era = notes.era()?;
-        let manifest = Manifest::parse(&notes.manifest.ok_or(Error::NoManifest)?)?;
-        let segments = segments(&program_headers, size)?;
-        let image = Image { machine, era, entry: header.e_entry, segments, manifest };
+        let (era, evidence, manifest) = if notes.is_empty() {
+            let evidence = recognise::without_notes(source, &program_headers, machine)?;
+            (Era::Legacy, Some(evidence), None)
+        } else {
+            let era = notes.era()?;
+            (era, None, Some(Manifest::parse(&notes.manifest.ok_or(Error::NoManifest)?)?))
+        };
+        let segments = segments::read(&program_headers, size, era.rules())?;
+        let image = Image { machine, era, entry: header.e_entry, segments, evidence, manifest };
         image.check_entry()?;
         Ok(image)
     }
@@ -138,25 +143,32 @@ impl Image {
 
     /// Least guest memory this image can run with, in bytes, as `--mem` counts it.
     pub fn least_memory(&self) -> u64 {
-        (self.end() + LEAST_HEAP).next_multiple_of(MEMORY_GRANULE)
+        (self.end() + self.era.rules().least_heap).next_multiple_of(MEMORY_GRANULE)
     }
 
-    /// What the guest may do where in the memory from the image's base up to `memory_size`.
+    /// Whether a segment is writable and executable at once, as the oldest era allows.
+    pub fn has_writable_code(&self) -> bool {
+        self.segments.iter().any(|segment| segment.access == Access::All)
+    }
+
+    /// What the guest may do where in the memory from the image's base up to `memory_size`. An image that does not
+    /// keep code and data apart in its own segments is not expected to do so on its heap and stack.
     pub fn mappings(&self, memory_size: u64) -> Vec<Mapping> {
+        let between = if self.has_writable_code() { Access::All } else { Access::ReadWrite };
         let mut mappings = Vec::with_capacity(2 * self.segments.len() + 1);
         let mut next = IMAGE_BASE;
         for segment in &self.segments {
-            mappings.push(Mapping { range: next..segment.pages.start, access: Access::ReadWrite });
+            mappings.push(Mapping { range: next..segment.pages.start, access: between });
             mappings.push(Mapping { range: segment.pages.clone(), access: segment.access });
             next = segment.pages.end;
         }
-        mappings.push(Mapping { range: next..memory_size, access: Access::ReadWrite });
+        mappings.push(Mapping { range: next..memory_size, access: between });
         mappings.retain(|mapping| !mapping.range.is_empty());
         mappings
     }
 
     fn check_entry(&self) -> Result<(), Error> {
-        let executable = |segment: &&Segment| segment.access == Access::ReadExecute;
+        let executable = |segment: &&Segment| segment.access.is_executable();
         if self.segments.iter().filter(executable).any(|segment| segment.memory.contains(&self.entry)) {
             return Ok(());
         }
@@ -171,16 +183,24 @@ fn read_exact(
     target: &mut [u8],
     what: &'static str,
 ) -> Result<(), Error> {
+    if fill(source, offset, target)? < target.len() {
+        return Err(Error::Truncated { what, needed: offset.saturating_add(target.len() as u64) });
+    }
+    Ok(())
+}
+
+/// Reads bytes at `offset` until `target` is full or the file ends.
+fn fill(source: &(impl Source + ?Sized), offset: u64, target: &mut [u8]) -> Result<usize, Error> {
     let mut done = 0;
     while done < target.len() {
         match source.read_at(offset.saturating_add(done as u64), &mut target[done..]) {
-            Ok(0) => return Err(Error::Truncated { what, needed: offset.saturating_add(target.len() as u64) }),
+            Ok(0) => break,
             Ok(count) => done += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(done)
 }
 
 fn parse_header(source: &(impl Source + ?Sized), size: u64) -> Result<(Header, Machine), Error> {
@@ -235,78 +255,6 @@ fn parse_program_headers(source: &(impl Source + ?Sized), header: &Header) -> Re
     let context = Ctx::new(Container::Big, goblin::container::Endian::Little);
     ProgramHeader::parse(&bytes, 0, count, context)
         .map_err(|_| Error::Truncated { what: "program header table", needed: header.e_phoff })
-}
-
-/// The segments to load, checked one by one against section 6.2.
-fn segments(program_headers: &[ProgramHeader], file_size: u64) -> Result<Vec<Segment>, Error> {
-    let mut segments = Vec::with_capacity(program_headers.len());
-    let mut previous_end = IMAGE_BASE;
-    for (index, header) in program_headers.iter().enumerate() {
-        // Linkers leave empty segments behind, at address 0 (section 6.3): there is nothing in them to load.
-        if header.p_type != program_header::PT_LOAD || (header.p_memsz == 0 && header.p_filesz == 0) {
-            continue;
-        }
-        let segment = segment(header, previous_end, file_size).map_err(|rule| Error::Segment {
-            index,
-            start: header.p_vaddr,
-            size: header.p_memsz,
-            rule,
-        })?;
-        previous_end = segment.pages.end;
-        segments.push(segment);
-    }
-    if segments.is_empty() {
-        return Err(Error::NothingToLoad);
-    }
-    Ok(segments)
-}
-
-/// Checks one segment that must start at or after `previous_end`; an error is the rule that it breaks.
-fn segment(header: &ProgramHeader, previous_end: u64, file_size: u64) -> Result<Segment, &'static str> {
-    let align = header.p_align.max(1);
-    if !align.is_power_of_two() {
-        return Err("its alignment must be a power of two");
-    }
-    if header.p_memsz < header.p_filesz {
-        return Err("it has more bytes in the file than in memory");
-    }
-    let file_end = header.p_offset.checked_add(header.p_filesz).ok_or("its place in the file overflows")?;
-    if header.p_filesz > 0 && file_end > file_size {
-        return Err("it lies beyond the end of the file, which seems truncated");
-    }
-    let end = header.p_vaddr.checked_add(header.p_memsz).ok_or("its addresses overflow")?;
-    let first_page = header.p_vaddr & !(align - 1);
-    let last_page = end.checked_next_multiple_of(align).ok_or("its addresses overflow")?;
-    if first_page < IMAGE_BASE {
-        return Err("a unikernel starts at 0x100000 or above");
-    }
-    if first_page < previous_end {
-        return Err("segments must ascend and not share pages");
-    }
-    if last_page > MAX_MEMORY {
-        return Err("it ends above 4 GiB, the most memory a guest can have");
-    }
-    if first_page % PAGE_SIZE != 0 || last_page % PAGE_SIZE != 0 {
-        return Err("it must start and end on 4 KiB pages of its own");
-    }
-    Ok(Segment {
-        memory: header.p_vaddr..end,
-        file: header.p_offset..file_end,
-        pages: first_page..last_page,
-        access: access(header.p_flags)?,
-    })
-}
-
-/// Text may come without the read flag (section 6.3), yet holds constants: what can be executed can be read.
-fn access(flags: u32) -> Result<Access, &'static str> {
-    let has = |flag| flags & flag != 0;
-    match (has(program_header::PF_R), has(program_header::PF_W), has(program_header::PF_X)) {
-        (_, true, true) => Err("it is both writable and executable"),
-        (_, false, true) => Ok(Access::ReadExecute),
-        (_, true, false) => Ok(Access::ReadWrite),
-        (true, false, false) => Ok(Access::Read),
-        (false, false, false) => Ok(Access::None),
-    }
 }
 
 impl From<manifest::Error> for Error {

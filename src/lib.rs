@@ -9,23 +9,30 @@
 //!    the image into guest memory ([`memory`]) and puts the processor at its first instruction.
 //! 4. [`exit`] runs the guest: each hypercall is decoded by [`hypercall`], served by a device ([`console`], [`clock`],
 //!    [`net`], [`block`]), and answered.
+//!    Newer guests send and receive frames through a shared [`ring`] instead.
 //! 5. The guest halts, breaks a promise, or a [`signal`] ends it.
+//!
+//! [`inspect`] tells what a file is without any of this but the first two.
 //!
 //! `docs/architecture.md` tells the same at more length; `docs/hvt-abi.md` is the interface to the guest.
 
 pub mod arch;
 pub mod block;
+pub mod boot_info;
 pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod devices;
+pub mod era;
 pub mod error;
 pub mod exit;
 pub mod hypercall;
 pub mod image;
+pub mod inspect;
 pub mod manifest;
 pub mod memory;
 pub mod net;
+pub mod ring;
 pub mod setup;
 pub mod signal;
 

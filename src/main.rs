@@ -1,9 +1,9 @@
 //! The process around [`tender`]: arguments in, exit status out, the tender's own words on stderr.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use tender::cli::{self, Command, Config};
+use tender::cli::{self, Command, Config, Inspection};
 use tender::error::one_line;
 use tender::{Outcome, signal};
 
@@ -11,7 +11,8 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Help(text)) => print(&text),
-        Ok(Command::Version) => print(concat!("tender ", env!("CARGO_PKG_VERSION"), "\nABI version 2\n")),
+        Ok(Command::Inspect(inspection)) => inspect(&inspection),
+        Ok(Command::Version) => version(),
         Err(error) => fail(format_args!("{error}")),
     }
 }
@@ -46,6 +47,28 @@ fn start_log(config: &Config) {
     if let Some(error) = malformed {
         log::warn!("RUST_LOG is ignored: {error}");
     }
+}
+
+fn inspect(inspection: &Inspection) -> ExitCode {
+    let file = inspection.unikernel.display();
+    let report = match tender::inspect::inspect(&inspection.unikernel) {
+        Ok(report) => report,
+        Err(error) => return fail(format_args!("{file}: {error}")),
+    };
+    let text = if inspection.json { report.to_json() } else { report.to_text() };
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        return fail(format_args!("cannot write what is known of {file}: {error}"));
+    }
+    report.refusal.map_or(ExitCode::SUCCESS, |reason| fail(format_args!("{file}: {reason}")))
+}
+
+/// On stdout, as is usual; and for programs that know upstream's tenders, which use stderr, there as well. A person
+/// at a terminal gets it once.
+fn version() -> ExitCode {
+    if !std::io::stderr().is_terminal() {
+        let _ = std::io::stderr().write_all(cli::upstream_version().as_bytes());
+    }
+    print(&cli::version())
 }
 
 /// Help that cannot be printed helps nobody, but is no failure of the tender either.

@@ -2,7 +2,8 @@
 //! each device is attached, the bytes that the guest gets to see. Sections 6.4 and 7 of `docs/hvt-abi.md`.
 
 use guest_abi::manifest::{
-    BLOCK_BASIC, BlockProperties, Entry, Header, MAX_ENTRIES, NET_BASIC, NetProperties, RESERVED_FIRST, VERSION,
+    BLOCK_BASIC, BlockProperties, Entry, Header, MAX_ENTRIES, NAME_SIZE, NET_BASIC, NetProperties, RESERVED_FIRST,
+    VERSION,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -62,6 +63,28 @@ pub struct Device {
     pub name: String,
 }
 
+impl Device {
+    /// The option that attaches it, with a word in capitals for what to. A name that no option can hold is left out.
+    pub fn option(&self) -> String {
+        let (option, value) = match self.kind {
+            Kind::Net => ("net", "IFACE"),
+            Kind::Block => ("block", "PATH"),
+        };
+        if is_sayable(&self.name) { format!("--{option}:{}={value}", self.name) } else { format!("--{option}={value}") }
+    }
+}
+
+/// Whether a name can stand in an option: the rule of Solo5's own tools.
+pub fn is_sayable(name: &str) -> bool {
+    (1..NAME_SIZE).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Handle under which the tender keeps the network interface of a guest without manifest.
+pub const LEGACY_NET: usize = 1;
+
+/// Handle under which the tender keeps the disk of a guest without manifest.
+pub const LEGACY_BLOCK: usize = 2;
+
 /// A checked manifest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
@@ -104,6 +127,15 @@ impl Manifest {
             devices.push(device);
         }
         Ok(Manifest { entries, devices })
+    }
+
+    /// What stands for the manifest of a guest that has none, and cannot say what it needs: one device of each
+    /// kind that the operator attaches. Their names are for messages only: no option can say them.
+    pub fn unnamed(net: bool, block: bool) -> Manifest {
+        let net = net.then(|| Device { handle: LEGACY_NET, kind: Kind::Net, name: "unnamed net".to_owned() });
+        let block = block.then(|| Device { handle: LEGACY_BLOCK, kind: Kind::Block, name: "unnamed disk".to_owned() });
+        let entries = vec![Entry::reserved(), Entry::declare("", NET_BASIC), Entry::declare("", BLOCK_BASIC)];
+        Manifest { entries, devices: net.into_iter().chain(block).collect() }
     }
 
     /// The declared devices, in the order of their handles.

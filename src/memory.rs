@@ -65,6 +65,20 @@ pub enum Access {
     ReadWrite,
     /// Read and execute, never write.
     ReadExecute,
+    /// Everything. Only for images of the era that has it.
+    All,
+}
+
+impl Access {
+    /// Whether the guest may write.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Access::ReadWrite | Access::All)
+    }
+
+    /// Whether the guest may execute.
+    pub fn is_executable(self) -> bool {
+        matches!(self, Access::ReadExecute | Access::All)
+    }
 }
 
 /// A range of guest memory with its access. Both ends are multiples of [`PAGE_SIZE`].
@@ -139,7 +153,7 @@ impl GuestMemory {
     /// order.
     pub fn protect(&mut self, map: &[Mapping]) {
         self.read_only.clear();
-        for mapping in map.iter().filter(|mapping| mapping.access != Access::ReadWrite) {
+        for mapping in map.iter().filter(|mapping| !mapping.access.is_writable()) {
             match self.read_only.last_mut() {
                 Some(last) if last.end == mapping.range.start => last.end = mapping.range.end,
                 _ => self.read_only.push(mapping.range.clone()),
@@ -154,6 +168,11 @@ impl GuestMemory {
         }
         // No larger than `size`, which is a part of what was mapped.
         self.region.get_slice(self.start + addr as usize, len as usize).map_err(|_| out_of_range)
+    }
+
+    /// The `len` bytes at `addr`, for both sides to use at once.
+    pub(crate) fn volatile(&self, addr: GuestAddress, len: u64) -> Result<VolatileSlice<'_>, Error> {
+        self.slice(addr.0, len)
     }
 
     /// The `len` bytes at `addr`, for the host to read. A range that ends exactly at the end of memory is fine.

@@ -13,6 +13,8 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use guest_abi::hypercall::Status;
 
@@ -120,7 +122,8 @@ pub struct Nic {
     mtu: u16,
     /// A read of no bytes means that the other end has closed, not that a frame was empty.
     zero_is_end: bool,
-    gone: bool,
+    /// Found by any of those who share the interface.
+    gone: Arc<AtomicBool>,
     stats: Stats,
 }
 
@@ -140,7 +143,7 @@ impl Nic {
             NetSource::Fd(fd) => attach::adopt(*fd)?,
         };
         let attach::Link { fd, name, identity, mtu, zero_is_end } = link;
-        Ok(Nic { fd, name, identity, mac, mtu, zero_is_end, gone: false, stats: Stats::default() })
+        Ok(Nic { fd, name, identity, mac, mtu, zero_is_end, gone: Arc::default(), stats: Stats::default() })
     }
 
     /// Hardware address that the guest is told.
@@ -172,7 +175,28 @@ impl Nic {
     /// Becomes −1, which `poll(2)` ignores, when a read or a write has found the interface gone for good: else POLL
     /// would never sleep again.
     pub fn poll_fd(&self) -> RawFd {
-        if self.gone { -1 } else { self.fd.as_raw_fd() }
+        if self.gone.load(Ordering::Relaxed) { -1 } else { self.fd.as_raw_fd() }
+    }
+
+    /// The same interface once more, for another thread, with counters of its own.
+    ///
+    /// # Errors
+    /// The host has no descriptor to give.
+    pub fn twin(&self) -> io::Result<Nic> {
+        Ok(Nic {
+            fd: self.fd.try_clone()?,
+            name: self.name.clone(),
+            identity: self.identity.clone(),
+            gone: Arc::clone(&self.gone),
+            stats: Stats::default(),
+            ..*self
+        })
+    }
+
+    fn lost(&mut self, lost: bool) {
+        if lost {
+            self.gone.store(true, Ordering::Relaxed);
+        }
     }
 
     /// NET_WRITE: sends the frame of `len` bytes, header included, at `addr`. Always [`Status::Ok`]: a frame that the
@@ -206,7 +230,7 @@ impl Nic {
         match memory.buffer(addr, len)?.read_from(self.fd.as_fd()) {
             Ok(0) => {
                 // Zero bytes asked are zero bytes got, whatever the other end does.
-                self.gone |= self.zero_is_end && len > 0;
+                self.lost(self.zero_is_end && len > 0);
                 Ok((Status::Again, 0))
             }
             Ok(received) => {
@@ -226,7 +250,7 @@ impl Nic {
     #[cold]
     fn receive_failed(&mut self, error: &io::Error) {
         let cause = Cause::of(error);
-        self.gone |= cause == Cause::Gone;
+        self.lost(cause == Cause::Gone);
         self.stats.receive_errors += 1;
         if self.stats.receive_errors == 1 {
             log::warn!("{}: cannot receive: {}; the guest gets no frames", self.name, cause.words(error));
@@ -244,7 +268,7 @@ impl Nic {
     #[cold]
     fn drop_frame(&mut self, error: &io::Error) {
         let cause = Cause::of(error);
-        self.gone |= cause == Cause::Gone;
+        self.lost(cause == Cause::Gone);
         let counter = match cause {
             Cause::Invalid => &mut self.stats.dropped_invalid,
             Cause::Full => &mut self.stats.dropped_full,

@@ -57,6 +57,22 @@ fn prepare() {
     }
 }
 
+/// Leaves all signals to the thread that runs the guest: for any other thread.
+pub fn leave_to_the_guests_thread() {
+    // SAFETY: the set is a plain value that `sigfillset` initialises; the calls read it and write nothing else.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+    }
+}
+
+/// Ends the run from another thread, as a signal from outside would.
+pub fn alarm() {
+    // SAFETY: the call takes plain numbers; the signal's handler is our own.
+    unsafe { libc::kill(libc::getpid(), libc::SIGALRM) };
+}
+
 /// The signal that asked for the end of the run, if one did.
 pub fn received() -> Option<i32> {
     match RECEIVED.load(Ordering::SeqCst) {

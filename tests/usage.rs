@@ -86,17 +86,30 @@ fn help_and_version_are_no_errors() {
     for words in [["--help"], ["-h"]] {
         let output = run(&mut tender(words));
         output.exits(0).is_quiet();
-        for option in
-            ["--mem", "--net:NAME", "--net-mac", "--block:NAME", "--block-sector-size", "--version", "tender ["]
-        {
+        for option in [
+            "--mem",
+            "--net:NAME",
+            "--net-mac",
+            "--block:NAME",
+            "--block-sector-size",
+            "--version",
+            "tender [",
+            "inspect",
+        ] {
             output.says(option);
         }
     }
     for words in [["--version"], ["-V"]] {
-        run(&mut tender(words)).exits(0).is_quiet().says(&format!("tender {}\n", env!("CARGO_PKG_VERSION")));
+        let output = run(&mut tender(words));
+        output.exits(0).says(&format!("tender {}\nABI version 2\n", env!("CARGO_PKG_VERSION")));
+        output.says("none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n");
+        // Where upstream's tenders say theirs, in the two lines that programs know.
+        let upstream = format!("tender, version v{}\nABI version 2\n", env!("CARGO_PKG_VERSION"));
+        assert!(output.stderr == upstream, "{output:#?}");
     }
     // They win over what else is there.
-    run(&mut tender(["--mem=64", "--version", "no-such.hvt"])).exits(0).is_quiet();
+    run(&mut tender(["--mem=64", "--version", "no-such.hvt"])).exits(0);
+    run(&mut tender(["--mem=64", "--help", "no-such.hvt"])).exits(0).is_quiet();
 }
 
 fn words_that_are_no_text_are_refused() {

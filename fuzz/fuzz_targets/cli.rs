@@ -15,7 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!((Memory::STEP..=Memory::MAX).contains(&given) && given % Memory::STEP == 0);
             assert!(!config.unikernel.as_os_str().is_empty());
         }
-        Ok(Command::Help(_) | Command::Version) => {}
+        Ok(Command::Inspect(_) | Command::Help(_) | Command::Version) => {}
         Err(error) => {
             let message = error.to_string();
             assert!(!message.chars().any(char::is_control), "{message:?}");

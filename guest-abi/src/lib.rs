@@ -10,8 +10,10 @@
 
 pub mod boot;
 pub mod hypercall;
+pub mod legacy;
 pub mod manifest;
 pub mod note;
+pub mod ring;
 
 #[cfg(feature = "guest")]
 pub mod guest;

@@ -87,6 +87,7 @@ impl Descriptors {
             Access::Read => Self::READ_ONLY | Self::NO_EXECUTE,
             Access::ReadWrite => Self::NO_EXECUTE,
             Access::ReadExecute => Self::READ_ONLY,
+            Access::All => 0,
         };
         Self::COMMON | Self::NORMAL | rights
     }
@@ -132,6 +133,7 @@ mod tests {
         assert_eq!(Descriptors::page(0, Access::Read), 0x60_0000_0000_0793);
         assert_eq!(Descriptors::page(0, Access::ReadWrite), 0x60_0000_0000_0713);
         assert_eq!(Descriptors::page(0, Access::ReadExecute), 0x40_0000_0000_0793);
+        assert_eq!(Descriptors::page(0, Access::All), 0x40_0000_0000_0713);
         assert_eq!(Descriptors::block(0, Access::ReadWrite), 0x60_0000_0000_0711);
         assert_eq!(Descriptors::window(0x1_0000_0000), 0x60_0001_0000_0705);
     }

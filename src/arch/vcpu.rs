@@ -23,6 +23,8 @@ pub enum Exit {
         /// Guest-physical address; not checked.
         argument: u32,
     },
+    /// It has submitted requests to the shared network ring, and says so.
+    Kick,
     /// A signal arrived, or the run was asked to stop; the guest itself can go on.
     Interrupted,
     /// It did something after which it cannot go on.
@@ -33,6 +35,8 @@ pub enum Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Stop {
+    #[error("the guest kicks a network ring, and was offered none")]
+    Kick,
     #[error("the guest wrote {width} bytes to {address:#x}, where there is neither memory nor a hypercall")]
     Write { address: u64, width: usize },
     #[error("the guest read {width} bytes from {address:#x}, where there is no memory")]

@@ -58,6 +58,7 @@ impl Descriptors {
             Access::Read => Self::PRESENT | Self::NO_EXECUTE,
             Access::ReadWrite => Self::PRESENT | Self::WRITABLE | Self::NO_EXECUTE,
             Access::ReadExecute => Self::PRESENT,
+            Access::All => Self::PRESENT | Self::WRITABLE,
         }
     }
 }

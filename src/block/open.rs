@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Identity;
+use crate::era::DiskTail;
 
 /// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
 const BLKROGET: u32 = 0x125e;
@@ -263,8 +264,8 @@ pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
     pids.into_iter().find(|&pid| pid != 0)
 }
 
-/// The size of an image or disk in bytes: at least one sector, and nothing but sectors.
-pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16) -> Result<u64, Error> {
+/// The size of an image or disk in bytes: at least one sector, and, unless `tail` is kept, nothing but sectors.
+pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16, tail: DiskTail) -> Result<u64, Error> {
     if !sector_size.is_power_of_two() || !(512..=32768).contains(&sector_size) {
         return Err(Error::SectorSize { sector_size });
     }
@@ -276,6 +277,8 @@ pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16) -> Result
     match size {
         0 => Err(Error::Empty { path }),
         _ if size == cure => Ok(size),
+        _ if size > sector_size.into() && tail == DiskTail::Kept => Ok(size),
+        _ if size > sector_size.into() && tail == DiskTail::Ignored => Ok(size - size % u64::from(sector_size)),
         _ if is_file() => Err(Error::ImageSize { path, size, sector_size, cure }),
         _ => Err(Error::DiskSize { path, size, sector_size }),
     }

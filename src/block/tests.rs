@@ -33,23 +33,23 @@ fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
 }
 
 fn refused(path: &Path, sector_size: Option<u16>) -> String {
-    Disk::open(path, sector_size).unwrap_err().to_string()
+    Disk::open(path, sector_size, DiskTail::Refused).unwrap_err().to_string()
 }
 
 #[test]
 fn an_image_has_its_size_in_sectors() {
     let (_directory, path) = image(8192);
-    let disk = Disk::open(&path, None).unwrap();
+    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 512));
     drop(disk);
-    let disk = Disk::open(&path, Some(4096)).unwrap();
+    let disk = Disk::open(&path, Some(4096), DiskTail::Refused).unwrap();
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
 }
 
 #[test]
 fn reads_fill_guest_memory() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None).unwrap();
+    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     assert_eq!(disk.read(&memory, 512, GuestAddress(0x1001), 1024).unwrap(), Status::Ok);
     assert_eq!(contents(&memory, 0x1001, 1024), pattern(512, 1024));
@@ -61,7 +61,7 @@ fn reads_fill_guest_memory() {
 #[test]
 fn writes_reach_the_file() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None).unwrap();
+    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     memory.place(GuestAddress(0x2000), b"written by the guest").unwrap();
     assert_eq!(disk.write(&memory, 1024, GuestAddress(0x2000), 20).unwrap(), Status::Ok);
@@ -76,7 +76,7 @@ fn writes_reach_the_file() {
 #[test]
 fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None).unwrap();
+    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     let beyond = [
         (4096, 0),
@@ -102,7 +102,7 @@ fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
 #[test]
 fn the_last_byte_is_within_and_any_length_will_do() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, Some(512)).unwrap();
+    let mut disk = Disk::open(&path, Some(512), DiskTail::Refused).unwrap();
     let memory = memory();
     for (offset, len) in [(4095, 1), (0, 4096), (3, 1000), (4095, 0), (0, 0)] {
         assert_eq!(disk.read(&memory, offset, GuestAddress(MEMORY_SIZE - len), len).unwrap(), Status::Ok);
@@ -114,7 +114,7 @@ fn the_last_byte_is_within_and_any_length_will_do() {
 #[test]
 fn a_bad_buffer_ends_the_guest() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None).unwrap();
+    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     for addr in [MEMORY_SIZE - 511, MEMORY_SIZE, u64::MAX - 511, u64::MAX] {
         let addr = GuestAddress(addr);
@@ -127,7 +127,7 @@ fn a_bad_buffer_ends_the_guest() {
 #[test]
 fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None).unwrap();
+    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(1000).unwrap();
     let memory = memory();
     assert_eq!(disk.read(&memory, 512, GuestAddress(0), 512).unwrap(), Status::Unspecified);
@@ -138,7 +138,7 @@ fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
 #[test]
 fn an_error_of_the_hosts_disk_is_told() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None).unwrap();
+    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     // A descriptor that cannot be written to stands in for a disk that fails, /dev/full for one that is full.
     disk.file = File::open(&path).unwrap();
@@ -165,6 +165,39 @@ fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
     for sector_size in [0, 1, 256, 513, 65535] {
         assert!(refused(&path, Some(sector_size)).contains("is not a sector size"));
     }
+}
+
+#[test]
+fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
+    let (_directory, path) = image(1300);
+    let capacity = |sector_size, tail| Disk::open(&path, sector_size, tail).map(|disk| disk.capacity()).ok();
+    assert_eq!(capacity(None, DiskTail::Refused), None);
+    assert_eq!(capacity(None, DiskTail::Ignored), Some(1024));
+    assert_eq!(capacity(None, DiskTail::Kept), Some(1300));
+    assert_eq!(capacity(Some(1024), DiskTail::Ignored), Some(1024));
+    for tail in [DiskTail::Refused, DiskTail::Ignored, DiskTail::Kept] {
+        // Less than a sector is no disk in any era.
+        assert_eq!(capacity(Some(2048), tail), None, "{tail:?}");
+        fs::write(&path, [0; 1024]).unwrap();
+        assert_eq!(capacity(None, tail), Some(1024), "{tail:?}");
+        fs::write(&path, [0; 1300]).unwrap();
+    }
+}
+
+#[test]
+fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
+    let (_directory, path) = image(1300);
+    let memory = memory();
+    for (tail, last, beyond) in [(DiskTail::Kept, 1299, 1300), (DiskTail::Ignored, 1023, 1024)] {
+        let mut disk = Disk::open(&path, None, tail).unwrap();
+        assert_eq!(disk.read(&memory, last, GuestAddress(0x1000), 1).unwrap(), Status::Ok, "{tail:?}");
+        assert_eq!(contents(&memory, 0x1000, 1), pattern(last as usize, 1));
+        for (offset, len) in [(beyond, 1), (last, 2), (beyond, 0)] {
+            assert_eq!(disk.read(&memory, offset, GuestAddress(0x1000), len).unwrap(), Status::Invalid, "{tail:?}");
+            assert_eq!(disk.write(&memory, offset, GuestAddress(0x1000), len).unwrap(), Status::Invalid, "{tail:?}");
+        }
+    }
+    assert_eq!(fs::read(&path).unwrap(), pattern(0, 1300));
 }
 
 #[test]
@@ -219,13 +252,13 @@ fn check_denied_as_nobody() {
 #[test]
 fn an_image_serves_one_device() {
     let (directory, path) = image(512);
-    let disk = Disk::open(&path, None).unwrap();
+    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
     let link = directory.path().join("link");
     fs::hard_link(&path, &link).unwrap();
     assert!(refused(&link, None).contains("is given to two block devices"));
     let identity = disk.identity();
     drop(disk);
-    assert_eq!(Disk::open(&link, None).unwrap().identity(), identity);
+    assert_eq!(Disk::open(&link, None, DiskTail::Refused).unwrap().identity(), identity);
 }
 
 /// A process that locks `file` as soon as it can, and goes when it is dropped.
@@ -271,13 +304,13 @@ fn the_process_that_holds_an_image_is_named() {
     // Until the other process has it.
     let refusal = (0..500).find_map(|_| {
         std::thread::sleep(Duration::from_millis(5));
-        Disk::open(&path, None).err()
+        Disk::open(&path, None, DiskTail::Refused).err()
     });
     let message = refusal.unwrap().to_string();
     assert!(message.ends_with(&expected), "{message}");
     drop(file);
     drop(holder);
-    Disk::open(&path, None).unwrap();
+    Disk::open(&path, None, DiskTail::Refused).unwrap();
 }
 
 #[test]

@@ -40,6 +40,17 @@ pub enum Error {
     /// There is nothing to run.
     #[error("no unikernel given; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'")]
     NoUnikernel,
+    /// There is nothing to inspect.
+    #[error(
+        "no unikernel given; usage: tender inspect [--json] UNIKERNEL; to run one called 'inspect': tender -- inspect"
+    )]
+    NothingToInspect,
+    /// There is more than one thing to inspect.
+    #[error("'{word}' is one word too many; usage: tender inspect [--json] UNIKERNEL")]
+    OneUnikernel {
+        /// As written.
+        word: String,
+    },
     /// A name that no device can have.
     #[error("'{name}' in '{option}' cannot be a device's name: those are 1 to 67 letters and digits")]
     Name {
@@ -74,6 +85,9 @@ pub enum Error {
 /// What the value of an option must be.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Rule {
+    /// `--net-ring`.
+    #[error("the network ring is auto, on or off")]
+    NetRing,
     /// `--mem` is no amount.
     #[error("not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M")]
     MemoryForm,

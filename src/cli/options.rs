@@ -22,7 +22,7 @@ pub(super) struct Valued {
     help: &'static str,
 }
 
-const VALUED: [Valued; 6] = [
+const VALUED: [Valued; 7] = [
     Valued {
         name: "mem",
         named: None,
@@ -45,6 +45,13 @@ const VALUED: [Valued; 6] = [
         help: "Its hardware address [default: a random, local one]",
     },
     Valued {
+        name: "net-ring",
+        named: None,
+        value: "auto|on|off",
+        heading: "Network",
+        help: "Offer the shared ring to guests that know it [default: auto]",
+    },
+    Valued {
         name: "block",
         named: Some("block:NAME"),
         value: "PATH",
@@ -64,13 +71,16 @@ const VALUED: [Valued; 6] = [
 /// The one option that the help text mentions in passing only.
 const HIDDEN: &str = "disk";
 
-const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...";
+const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json] [--] UNIKERNEL";
 
 const AFTER: &str = "\
 A value follows its option after '=' or as the next word. NAME is that of a
 device in the unikernel's manifest; where there is only one, leave it out:
 --net=IFACE, --net-mac=MAC, --block=PATH (or --disk=PATH).
 Options end at UNIKERNEL: every word after it is the guest's.
+'tender inspect' tells what a unikernel is and needs, without running it. Only
+as the very first word it means that: a unikernel called 'inspect' is run by
+'tender -- inspect' or 'tender ./inspect'.
 
 Examples:
   tender hello.hvt Hello, world
@@ -120,6 +130,13 @@ fn command() -> clap::Command {
                 .overrides_with("quiet")
                 .help("Say nothing on stderr but errors"),
         )
+        .arg(
+            Arg::new("no-net-ring")
+                .long("no-net-ring")
+                .action(ArgAction::SetTrue)
+                .overrides_with("no-net-ring")
+                .hide(true),
+        )
         .arg(flag("help", 'h').action(ArgAction::Help).help("Print this text and end"))
         .arg(
             flag("version", 'V').action(ArgAction::SetTrue).overrides_with("version").help("Print the version and end"),
@@ -156,7 +173,9 @@ pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
     match command().try_get_matches_from(std::iter::once(name).chain(options)) {
         Ok(matches) if matches.get_flag("version") => Ok(Outcome::Version),
         Ok(matches) => Ok(Outcome::Options(Parsed(matches))),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => Ok(Outcome::Help(error.to_string())),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
+            Ok(Outcome::Help(format!("{}\n", error.to_string().trim_end())))
+        }
         Err(error) => Err(refusal(&error)),
     }
 }
@@ -191,6 +210,11 @@ impl Parsed {
 
     fn values(&self, id: &str) -> impl Iterator<Item = &OsString> {
         self.0.get_many::<OsString>(id).into_iter().flatten()
+    }
+
+    /// Whether `--no-net-ring` is there, upstream's spelling of `--net-ring=off`.
+    pub fn no_net_ring(&self) -> bool {
+        self.0.get_flag("no-net-ring")
     }
 
     /// What `-v` and `-q` come to.

@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::Memory;
 use super::error::{Error, Rule};
 use super::options::Given;
 use super::words::shown;
+use super::{Memory, NetRing};
 use crate::net::NetSource;
 
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
@@ -29,6 +29,16 @@ fn text(given: &Given, rule: Rule) -> Result<&str, Error> {
 fn number(digits: &str) -> Option<u64> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// `--net-ring`.
+pub(super) fn net_ring(given: &Given) -> Result<NetRing, Error> {
+    match text(given, Rule::NetRing)? {
+        "auto" => Ok(NetRing::Auto),
+        "on" => Ok(NetRing::On),
+        "off" => Ok(NetRing::Off),
+        _ => Err(refuse(given, Rule::NetRing)),
+    }
 }
 
 /// `--mem`, in bytes.

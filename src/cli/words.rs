@@ -7,9 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::Error;
 use super::options;
 use crate::error::one_line;
-
-/// Longest name of a device, in characters. Section 7.
-const NAME_MAX: usize = 67;
+use crate::manifest::is_sayable;
 
 /// A command line, divided.
 #[derive(Debug)]
@@ -22,9 +20,8 @@ pub(super) struct Words {
     pub arguments: Vec<OsString>,
 }
 
-/// Divides a command line. Section 9.
-pub(super) fn split(args: impl IntoIterator<Item = OsString>) -> Result<Words, Error> {
-    let mut words = args.into_iter().skip(1);
+/// Divides a command line, without the program's own name. Section 9.
+pub(super) fn split(mut words: impl Iterator<Item = OsString>) -> Result<Words, Error> {
     let mut options = Vec::new();
     let unikernel = loop {
         match words.next() {
@@ -37,7 +34,7 @@ pub(super) fn split(args: impl IntoIterator<Item = OsString>) -> Result<Words, E
 }
 
 /// Whether a word is an option; a lone `-` is a file of that name.
-fn is_option(word: &OsStr) -> bool {
+pub(super) fn is_option(word: &OsStr) -> bool {
     word.len() > 1 && word.as_bytes()[0] == b'-'
 }
 
@@ -86,7 +83,7 @@ fn next_value(
 }
 
 fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
-    if (1..=NAME_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_alphanumeric) {
+    if std::str::from_utf8(name).is_ok_and(is_sayable) {
         return Ok(());
     }
     Err(Error::Name { option: shown(option), name: shown(name) })

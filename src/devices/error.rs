@@ -17,7 +17,7 @@ pub enum Error {
     Ambiguous { option: &'static str, declared: Declared },
     #[error("device '{name}' ({kind}) is given twice")]
     Twice { kind: Kind, name: String },
-    #[error("device '{}' ({}) is declared but not attached; add {}", .0.name, .0.kind, cure(.0))]
+    #[error("device '{}' ({}) is declared but not attached; add {}", .0.name, .0.kind, .0.option())]
     NotAttached(Device),
     #[error("device '{name}' shares its interface with another device; each needs its own")]
     Shared { name: String },
@@ -37,13 +37,6 @@ impl Error {
 /// An error together with the host's reason for it, where it has one.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-}
-
-fn cure(device: &Device) -> String {
-    match device.kind {
-        Kind::Net => format!("--net:{}=IFACE", device.name),
-        Kind::Block => format!("--block:{}=PATH", device.name),
-    }
 }
 
 /// The devices of a manifest, for an error message.

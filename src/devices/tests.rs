@@ -8,6 +8,7 @@ use crate::manifest::tests::manifest as content;
 use crate::net::NetSource;
 
 mod attached;
+mod legacy;
 mod plan;
 mod poll;
 

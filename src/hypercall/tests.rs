@@ -1,5 +1,12 @@
-use super::*;
+//! Hypercalls as bytes in guest memory, one file an interface.
+
+use guest_abi::hypercall as abi;
 use zerocopy::IntoBytes;
+
+use super::*;
+
+mod current;
+mod legacy;
 
 const SIZE: u64 = 0x20_0000;
 const ARGUMENT: GuestAddress = GuestAddress(0x10_0000);
@@ -10,84 +17,41 @@ fn memory_with(argument: &(impl IntoBytes + zerocopy::Immutable)) -> GuestMemory
     memory
 }
 
-fn decode(number: u32, memory: &GuestMemory) -> Hypercall {
-    Hypercall::decode(Era::Abi2, number, memory, ARGUMENT).unwrap()
+fn decode<I: Interface>(number: u32, memory: &GuestMemory) -> Hypercall {
+    I::decode(number, memory, ARGUMENT).unwrap()
 }
 
-#[test]
-fn puts_carries_its_buffer() {
-    let memory = memory_with(&abi::Puts { data: 0x1234, len: 7 });
-    assert_eq!(decode(number::PUTS, &memory), Hypercall::Puts(Buffer { addr: GuestAddress(0x1234), len: 7 }));
-}
+/// Offset, value and size of a field.
+type Field = (usize, u64, usize);
 
-#[test]
-fn block_and_net_carry_their_arguments() {
-    let memory = memory_with(&abi::Block { handle: 3, offset: 512, data: 0x2000, len: 1024, ..Default::default() });
-    let request = BlockRequest { handle: 3, offset: 512, buffer: Buffer { addr: GuestAddress(0x2000), len: 1024 } };
-    assert_eq!(decode(number::BLOCK_READ, &memory), Hypercall::BlockRead(request));
-    assert_eq!(decode(number::BLOCK_WRITE, &memory), Hypercall::BlockWrite(request));
-    let memory = memory_with(&abi::Net { handle: 63, data: 0x3000, len: 60, ..Default::default() });
-    let request = NetRequest { handle: 63, buffer: Buffer { addr: GuestAddress(0x3000), len: 60 } };
-    assert_eq!(decode(number::NET_READ, &memory), Hypercall::NetRead(request));
-    assert_eq!(decode(number::NET_WRITE, &memory), Hypercall::NetWrite(request));
-}
-
-#[test]
-fn halt_wants_a_readable_cookie() {
-    let last = SIZE - COOKIE_SIZE;
-    let memory = memory_with(&abi::Halt { cookie: last, exit_status: 255, pad: 0 });
-    assert_eq!(decode(number::HALT, &memory), Hypercall::Halt { status: 255 });
-    let memory = memory_with(&abi::Halt { cookie: last + 1, exit_status: 255, pad: 0 });
-    assert!(matches!(Hypercall::decode(Era::Abi2, number::HALT, &memory, ARGUMENT), Err(Error::Memory(_))));
-}
-
-#[test]
-fn unknown_numbers_are_refused() {
-    let memory = GuestMemory::new(SIZE).unwrap();
-    for number in [0, 9, 31, u32::MAX] {
-        let decoded = Hypercall::decode(Era::Abi2, number, &memory, ARGUMENT);
-        assert!(matches!(decoded, Err(Error::Number(n)) if n == number));
+/// Checks that `reply` changes these bytes and no others.
+#[track_caller]
+fn check_reply<I: Interface>(reply: Reply, fields: &[Field]) {
+    let memory = memory_with(&[0xaa_u8; 64]);
+    I::reply(reply, &memory, ARGUMENT).unwrap();
+    let mut expected = [0xaa; 64];
+    for (offset, value, size) in fields {
+        expected[*offset..offset + size].copy_from_slice(&value.to_le_bytes()[..*size]);
     }
+    assert_eq!(memory.read::<[u8; 64]>(ARGUMENT).unwrap(), expected, "{reply:?}");
 }
 
-#[test]
-fn a_structure_may_end_at_the_end_of_memory_but_not_after() {
+/// Checks what `size` bytes of arguments of hypercall `number` need of memory.
+#[track_caller]
+fn check_end_of_memory<I: Interface>(number: u32, size: u64) {
     let memory = GuestMemory::new(SIZE).unwrap();
-    let size = size_of::<abi::Poll>() as u64;
-    assert!(Hypercall::decode(Era::Abi2, number::POLL, &memory, GuestAddress(SIZE - size)).is_ok());
+    assert!(I::decode(number, &memory, GuestAddress(SIZE - size)).is_ok());
     for address in [SIZE - size + 1, SIZE, u32::MAX.into()] {
-        let decoded = Hypercall::decode(Era::Abi2, number::POLL, &memory, GuestAddress(address));
+        let decoded = I::decode(number, &memory, GuestAddress(address));
         assert!(matches!(decoded, Err(Error::Memory(_))), "at {address:#x}");
     }
 }
 
-/// Every reply changes its OUT bytes and no others.
+/// In every interface alike.
 #[test]
-fn replies_write_out_fields_only() {
-    /// Offset, value and size of a field.
-    type Field = (usize, u64, usize);
-    let cases: [(Reply, &[Field]); 5] = [
-        (Reply::Walltime(0x1122), &[(0, 0x1122, 8)]),
-        (Reply::Ready(0b1010), &[(8, 0b1010, 8), (16, 2, 4)]),
-        (Reply::Block(Status::Unspecified), &[(32, 3, 4)]),
-        (Reply::Net(Status::Again), &[(24, 1, 4)]),
-        (Reply::Frame(60), &[(16, 60, 8), (24, 0, 4)]),
-    ];
-    for (reply, fields) in cases {
-        let memory = memory_with(&[0xaa_u8; 64]);
-        reply.write(Era::Abi2, &memory, ARGUMENT).unwrap();
-        let mut expected = [0xaa; 64];
-        for (offset, value, size) in fields {
-            expected[*offset..offset + size].copy_from_slice(&value.to_le_bytes()[..*size]);
-        }
-        assert_eq!(memory.read::<[u8; 64]>(ARGUMENT).unwrap(), expected, "{reply:?}");
-    }
-}
-
-#[test]
-fn a_reply_into_memory_the_guest_cannot_write_is_refused() {
-    let mut memory = GuestMemory::new(SIZE).unwrap();
-    memory.protect(&[memory::Mapping { range: 0..0x10_1000, access: memory::Access::Read }]);
-    let reply = Reply::Walltime(1).write(Era::Abi2, &memory, ARGUMENT);
-    assert!(matches!(reply, Err(memory::Error::ReadOnly { .. })));
+fn puts_carries_its_buffer() {
+    let memory = memory_with(&abi::Puts { data: 0x1234, len: 7 });
+    let expected = Hypercall::Puts(Buffer { addr: GuestAddress(0x1234), len: 7 });
+    assert_eq!(decode::<Current>(abi::number::PUTS, &memory), expected);
+    assert_eq!(decode::<Legacy>(guest_abi::legacy::number::PUTS, &memory), expected);
 }

@@ -35,13 +35,21 @@ pub enum Error {
     #[error("has a malformed note in program header {index}: {rule}")]
     Note { index: usize, rule: &'static str },
     #[error(
-        "is an ELF executable without Solo5 ABI note: an ordinary program, or a unikernel built before Solo5 0.6, \
-         which this tender does not run"
+        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes"
     )]
     NoAbiNote,
+    #[error("is a ukvm unikernel of Solo5 0.2, whose interface this tender does not speak; rebuild it for hvt")]
+    Ukvm,
+    #[error(
+        "is a unikernel that has lost its notes, or of a development snapshot between Solo5 0.4 and 0.6; rebuild it with \
+         a release"
+    )]
+    Snapshot,
     #[error("is a Solo5 unikernel for the {0} target; rebuild it for hvt")]
     Target(String),
-    #[error("is an hvt unikernel of ABI version {0}; this tender runs version 2 (Solo5 0.8 and later)")]
+    #[error(
+        "is an hvt unikernel of ABI version {0}; this tender runs versions 1 and 2, and those from before there were any"
+    )]
     AbiVersion(u32),
     #[error("is an hvt unikernel without a manifest note (MFT1), which must list its devices")]
     NoManifest,

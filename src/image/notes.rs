@@ -4,7 +4,8 @@ use goblin::elf::program_header::{PT_NOTE, ProgramHeader};
 use guest_abi::note::{ABI1_ALIGN, Abi, Header, MFT1_ALIGN, NAME, TYPE_ABI1, TYPE_MFT1, target};
 use zerocopy::FromBytes;
 
-use super::{Era, Error, Source, read_exact};
+use super::{Error, Source, read_exact};
+use crate::era::Era;
 
 /// Most bytes a note's description may have: a manifest of 64 entries with its padding.
 const MAX_DESCSZ: u32 = 6668;
@@ -15,26 +16,42 @@ const MAX_ABI1_DESCSZ: u32 = 32;
 /// What the notes say.
 #[derive(Debug, Default)]
 pub struct Notes {
-    abi: Option<Abi>,
+    /// What its ABI note says.
+    pub abi: Option<Abi>,
     /// Content of the manifest note.
     pub manifest: Option<Vec<u8>>,
 }
 
 impl Notes {
+    /// Whether there is no note at all, as in unikernels built before there were any.
+    pub fn is_empty(&self) -> bool {
+        self.abi.is_none() && self.manifest.is_none()
+    }
+
     /// Which interface the unikernel speaks, if this tender speaks it.
     pub fn era(&self) -> Result<Era, Error> {
         let abi = self.abi.ok_or(Error::NoAbiNote)?;
         match (abi.target, abi.version) {
+            (target::HVT, 1) => Ok(Era::Abi1),
             (target::HVT, 2) => Ok(Era::Abi2),
             (target::HVT, version) => Err(Error::AbiVersion(version)),
-            (target::SPT, _) => Err(Error::Target("spt".into())),
-            (target::VIRTIO, _) => Err(Error::Target("virtio".into())),
-            (target::MUEN, _) => Err(Error::Target("muen".into())),
-            (target::GENODE, _) => Err(Error::Target("genode".into())),
-            (target::XEN, _) => Err(Error::Target("xen".into())),
-            (other, _) => Err(Error::Target(format!("unknown ({other})"))),
+            (other, _) => Err(Error::Target(target_name(other))),
         }
     }
+}
+
+/// What a target is called, for messages too.
+pub fn target_name(number: u32) -> String {
+    let known = match number {
+        target::HVT => "hvt",
+        target::SPT => "spt",
+        target::VIRTIO => "virtio",
+        target::MUEN => "muen",
+        target::GENODE => "genode",
+        target::XEN => "xen",
+        other => return format!("unknown ({other})"),
+    };
+    known.to_owned()
 }
 
 /// Reads the first note of every note segment, as all tenders do.

@@ -2,11 +2,15 @@
 
 use super::*;
 
-mod elf;
+pub(crate) mod elf;
 mod header;
+mod legacy;
 mod notes;
 mod properties;
+mod recognise;
+mod search;
 mod segments;
+mod sketch;
 mod sources;
 
 use elf::{ABI, BSS, DATA, Elf, Program, RODATA, TDATA, TEXT};

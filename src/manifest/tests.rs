@@ -161,6 +161,41 @@ fn two_devices_of_a_type_have_two_names() {
 }
 
 #[test]
+fn what_cannot_be_declared_is_what_the_operator_attaches() {
+    let kinds = |net, block| {
+        let devices = Manifest::unnamed(net, block).devices().to_vec();
+        devices.iter().map(|device| (device.handle, device.kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(false, false), []);
+    assert_eq!(kinds(true, false), [(LEGACY_NET, Kind::Net)]);
+    assert_eq!(kinds(false, true), [(LEGACY_BLOCK, Kind::Block)]);
+    assert_eq!(kinds(true, true), [(LEGACY_NET, Kind::Net), (LEGACY_BLOCK, Kind::Block)]);
+    // Its handles are as good as those of a file.
+    let mut manifest = Manifest::unnamed(true, true);
+    manifest.attach_net(LEGACY_NET, [2; 6], 1500);
+    manifest.attach_block(LEGACY_BLOCK, 512, 512);
+    assert_eq!(manifest.to_bytes().len(), 8 + 3 * 104);
+}
+
+#[test]
+fn a_device_tells_the_option_that_attaches_it() {
+    let options = |manifest: &Manifest| manifest.devices().iter().map(Device::option).collect::<Vec<_>>();
+    let named = parse(&[net("service"), block("data"), net("with-dash"), block(""), net("a\n")]).unwrap();
+    assert_eq!(
+        options(&named),
+        [
+            "--net:service=IFACE",
+            "--block:data=PATH",
+            // No option can say these names; the short form means the only device.
+            "--net=IFACE",
+            "--block=PATH",
+            "--net=IFACE",
+        ]
+    );
+    assert_eq!(options(&Manifest::unnamed(true, true)), ["--net=IFACE", "--block=PATH"]);
+}
+
+#[test]
 fn an_attached_network_device_has_its_address_and_mtu() {
     let mut parsed = parse(&[block("data"), net("net0")]).unwrap();
     parsed.attach_net(2, [2, 3, 4, 5, 6, 7], 0x1234);

@@ -1,6 +1,7 @@
 //! One ARM64 virtual processor: how it is started, run and read. Hypercalls are 32-bit stores above 4 GiB.
 
 use guest_abi::hypercall::{MMIO_BASE, MMIO_STRIDE};
+use guest_abi::ring::KICK_MMIO;
 use kvm_bindings::{KVM_EXIT_ARM_NISV, KVM_EXIT_INTERNAL_ERROR, kvm_vcpu_init};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
@@ -121,6 +122,7 @@ fn store(address: u64, data: &[u8]) -> Exit {
             Ok(value) => Exit::Hypercall { number: (offset / MMIO_STRIDE) as u32, argument: u32::from_le_bytes(value) },
             Err(_) => Exit::Stop(Stop::Width { address, width }),
         },
+        _ if address == KICK_MMIO && width == size_of::<u32>() => Exit::Kick,
         _ => Exit::Stop(Stop::Write { address, width }),
     }
 }

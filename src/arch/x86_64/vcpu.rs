@@ -1,6 +1,7 @@
 //! One x86_64 virtual processor: how it is started, run and read. Hypercalls are 32-bit writes to I/O ports.
 
 use guest_abi::hypercall::PIO_BASE;
+use guest_abi::ring::KICK_PORT;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
@@ -103,6 +104,7 @@ fn port_write(port: u16, data: &[u8]) -> Exit {
     match <[u8; 4]>::try_from(data) {
         Ok(value) if number < PORTS => Exit::Hypercall { number: number.into(), argument: u32::from_le_bytes(value) },
         Err(_) if number < PORTS => Exit::Stop(Stop::Width { address: port.into(), width: data.len() }),
+        Ok(_) if port == KICK_PORT => Exit::Kick,
         _ => Exit::Stop(Stop::PortWrite { port, width: data.len() }),
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::*;
+use crate::era::Era;
 use crate::hypercall::Buffer;
 use crate::memory::{Access, GuestAddress, Mapping};
 
@@ -51,7 +52,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     };
     let options: Vec<NetOption> = names.iter().zip(descriptors).map(option).collect();
     let plan = Plan::new(&manifest, &options, &[]).expect("a plan");
-    Devices::attach(plan, &mut manifest).expect("sockets")
+    Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("sockets")
 }
 
 pub fn net_request(handle: u64, addr: u64, len: u64) -> NetRequest {
@@ -83,13 +84,13 @@ fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
     let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near)) };
     let disk = BlockOption { sector_size: Some(1024), ..block(None, path) };
     let plan = Plan::new(&manifest, &[option], &[disk]).expect("a plan");
-    let devices = Devices::attach(plan, &mut manifest).expect("devices");
+    let devices = Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("devices");
     (devices, far, manifest)
 }
 
 fn refused(mut manifest: Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
     let plan = Plan::new(&manifest, nets, blocks).expect("a plan");
-    Devices::attach(plan, &mut manifest).expect_err("no devices")
+    Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect_err("no devices")
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn an_address_that_nobody_gave_is_random_and_local() {
     let mut manifest = manifest(&["service"], &[]);
     let (near, _far) = wire(libc::SOCK_DGRAM);
     let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near))], &[]).expect("a plan");
-    Devices::attach(plan, &mut manifest).expect("a socket");
+    Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("a socket");
     let mac = &manifest.to_bytes()[8 + 104 + 72..][..6];
     assert_eq!(mac[0] & 3, 2, "{mac:x?}");
 }
@@ -208,24 +209,21 @@ fn blocks_go_to_and_come_from_their_place() {
 }
 
 #[test]
-fn handles_of_nothing_or_of_another_kind_are_invalid() {
+fn handles_of_nothing_or_of_another_kind_are_no_devices() {
     let (_directory, path) = image();
     let (mut devices, far, _manifest) = one_of_each(&path);
     far.send(FRAME).expect("room");
     let memory = memory();
+    let is_missing = |result, kind| matches!(result, Err(Fault::NoDevice(missing)) if missing == kind);
     for handle in [0, 2, 3, 63, 64, 1 << 32 | 1, u64::MAX] {
         let request = net_request(handle, RECEIVED, 20);
-        assert_eq!(devices.net_write(&memory, request).expect("no access"), Reply::Net(Status::Invalid), "{handle}");
-        assert_eq!(devices.net_read(&memory, request).expect("no access"), Reply::Net(Status::Invalid), "{handle}");
+        assert!(is_missing(devices.net_write(&memory, request), Kind::Net), "{handle}");
+        assert!(is_missing(devices.net_read(&memory, request), Kind::Net), "{handle}");
     }
     for handle in [0, 1, 3, 63, 64, 1 << 32 | 2, u64::MAX] {
         let request = block_request(handle, 0, RECEIVED, 512);
-        assert_eq!(
-            devices.block_write(&memory, request).expect("no access"),
-            Reply::Block(Status::Invalid),
-            "{handle}"
-        );
-        assert_eq!(devices.block_read(&memory, request).expect("no access"), Reply::Block(Status::Invalid), "{handle}");
+        assert!(is_missing(devices.block_write(&memory, request), Kind::Block), "{handle}");
+        assert!(is_missing(devices.block_read(&memory, request), Kind::Block), "{handle}");
     }
     // Nothing was sent, received or written on any of these ways.
     assert!(far.recv(&mut [0; 64]).is_err());
@@ -241,16 +239,25 @@ fn buffers_that_are_not_the_guests_end_it() {
     far.send(FRAME).expect("room");
     let memory = memory();
     for (addr, len) in [(0x1f_fff0, 20), (u64::MAX, 20), (SENT, u64::MAX)] {
-        assert!(matches!(devices.net_write(&memory, net_request(1, addr, len)), Err(memory::Error::OutOfRange { .. })));
-        assert!(matches!(devices.net_read(&memory, net_request(1, addr, len)), Err(memory::Error::OutOfRange { .. })));
+        assert!(matches!(
+            devices.net_write(&memory, net_request(1, addr, len)),
+            Err(Fault::Memory(memory::Error::OutOfRange { .. }))
+        ));
+        assert!(matches!(
+            devices.net_read(&memory, net_request(1, addr, len)),
+            Err(Fault::Memory(memory::Error::OutOfRange { .. }))
+        ));
     }
-    assert!(matches!(devices.net_read(&memory, net_request(1, TEXT, 20)), Err(memory::Error::ReadOnly { .. })));
+    assert!(matches!(
+        devices.net_read(&memory, net_request(1, TEXT, 20)),
+        Err(Fault::Memory(memory::Error::ReadOnly { .. }))
+    ));
     assert_eq!(devices.net_write(&memory, net_request(1, TEXT, 20)).expect("memory"), Reply::Net(Status::Ok));
     let outside = block_request(2, 0, 0x1f_fff0, 512);
-    assert!(matches!(devices.block_write(&memory, outside), Err(memory::Error::OutOfRange { .. })));
-    assert!(matches!(devices.block_read(&memory, outside), Err(memory::Error::OutOfRange { .. })));
+    assert!(matches!(devices.block_write(&memory, outside), Err(Fault::Memory(memory::Error::OutOfRange { .. }))));
+    assert!(matches!(devices.block_read(&memory, outside), Err(Fault::Memory(memory::Error::OutOfRange { .. }))));
     let text = block_request(2, 0, TEXT, 512);
-    assert!(matches!(devices.block_read(&memory, text), Err(memory::Error::ReadOnly { .. })));
+    assert!(matches!(devices.block_read(&memory, text), Err(Fault::Memory(memory::Error::ReadOnly { .. }))));
     // The frame that could not be delivered is still there.
     assert_eq!(devices.net_read(&memory, net_request(1, RECEIVED, 20)).expect("memory"), Reply::Frame(20));
 }

@@ -25,6 +25,12 @@ pub const BSS: usize = 5;
 pub const ABI: usize = 9;
 pub const MFT: usize = 10;
 
+/// Where [`Elf::legacy`] has its constants in the file: out of reach of a multiboot loader.
+pub const CONSTANTS: u64 = 0x4000;
+
+/// What the bindings of Solo5 0.3 and 0.4 say of their memory and their clock.
+pub const LEGACY_WORDS: &[u8] = b"Solo5:     unused @ (0x0 - 0x%lx)\n\0tscclock_init(): tsc_freq=%lu\n\0";
+
 /// Bytes after the last segment, as the section headers of a real file.
 pub const TRAILER: usize = 200;
 
@@ -35,6 +41,7 @@ pub struct Program {
     pub flags: u32,
     pub offset: u64,
     pub vaddr: u64,
+    pub paddr: u64,
     pub filesz: u64,
     pub memsz: u64,
     pub align: u64,
@@ -44,11 +51,17 @@ pub struct Program {
 impl Program {
     pub fn new(kind: u32, flags: u32, offset: u64, vaddr: u64, content: Vec<u8>) -> Program {
         let size = content.len() as u64;
-        Program { kind, flags, offset, vaddr, filesz: size, memsz: size, align: 0x1000, content }
+        // p_paddr says something else than p_vaddr: since there are notes, nobody may look at it.
+        Program { kind, flags, offset, vaddr, paddr: 0xdead_0000, filesz: size, memsz: size, align: 0x1000, content }
     }
 
     pub fn load(flags: u32, offset: u64, vaddr: u64, size: usize) -> Program {
         Program::new(PT_LOAD, flags, offset, vaddr, vec![flags as u8; size])
+    }
+
+    /// Loaded at `paddr`, as before there were notes.
+    pub fn legacy(flags: u32, offset: u64, paddr: u64, content: Vec<u8>) -> Program {
+        Program { paddr, ..Program::new(PT_LOAD, flags, offset, 0xdead_0000, content) }
     }
 
     pub fn note(offset: u64, content: Vec<u8>) -> Program {
@@ -59,8 +72,7 @@ impl Program {
         let mut bytes = Vec::with_capacity(56);
         bytes.extend(self.kind.to_le_bytes());
         bytes.extend(self.flags.to_le_bytes());
-        // p_paddr says something else than p_vaddr: nobody may look at it.
-        let words = [self.offset, self.vaddr, 0xdead_0000, self.filesz, self.memsz, self.align];
+        let words = [self.offset, self.vaddr, self.paddr, self.filesz, self.memsz, self.align];
         bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         bytes
     }
@@ -114,6 +126,23 @@ impl Elf {
                 Program::note(0x2040, abi(target::HVT, 2)),
                 Program::note(0x2080, mft(&manifest(&devices))),
             ],
+        }
+    }
+
+    /// A unikernel of Solo5 0.3 or 0.4 as linkers lay it out by themselves: text with constants, data with `.bss`, a
+    /// stack that may be executed, and no note. `constants` are at [`CONSTANTS`] in the file.
+    pub fn legacy(constants: &[u8]) -> Elf {
+        let mut text = vec![0; (CONSTANTS - 0x1000) as usize];
+        text.extend(constants);
+        let end = (0x10_0000 + text.len() as u64).next_multiple_of(0x1000);
+        let offset = (0x1000 + text.len() as u64).next_multiple_of(0x1000);
+        Elf {
+            programs: vec![
+                Program::legacy(R | X, 0x1000, 0x10_0000, text),
+                Program { memsz: 0x1200, ..Program::legacy(R | W, offset, end, vec![1; 0x80]) },
+                Program { align: 16, ..Program::new(PT_GNU_STACK, R | W | X, 0, 0, Vec::new()) },
+            ],
+            ..Elf::hvt()
         }
     }
 

@@ -25,7 +25,7 @@ fn a_good_file_is_taken_as_it_is() {
         ]
     );
     let devices: Vec<(usize, &str)> =
-        image.manifest.devices().iter().map(|device| (device.handle, device.name.as_str())).collect();
+        image.manifest.as_ref().unwrap().devices().iter().map(|device| (device.handle, device.name.as_str())).collect();
     assert_eq!(devices, [(1, "data"), (2, "service")]);
 }
 

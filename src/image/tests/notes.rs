@@ -32,8 +32,7 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an ELF executable without Solo5 ABI note: an ordinary program, or a unikernel built before Solo5 0.6, \
-         which this tender does not run"
+        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes"
     );
     assert!(matches!(refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)), Error::NoAbiNote));
 }
@@ -78,14 +77,23 @@ fn the_target_is_told_before_the_manifest_is_looked_at() {
 }
 
 #[test]
+fn versions_1_and_2_are_eras() {
+    for (version, era) in [(1, Era::Abi1), (2, Era::Abi2)] {
+        let image = accepted(with_note(ABI, abi(target::HVT, version)));
+        assert_eq!((image.era, image.era.abi_version(), image.evidence), (era, Some(version), None));
+        assert_eq!(image.manifest.expect("a manifest").devices().len(), 2);
+    }
+}
+
+#[test]
 fn other_versions_are_refused() {
-    for version in [0, 1, 3, u32::MAX] {
+    for version in [0, 3, u32::MAX] {
         let error = refused(with_note(ABI, abi(target::HVT, version)));
         assert!(matches!(error, Error::AbiVersion(found) if found == version), "{version}: {error:?}");
     }
     assert_eq!(
-        refused(with_note(ABI, abi(target::HVT, 1))).to_string(),
-        "is an hvt unikernel of ABI version 1; this tender runs version 2 (Solo5 0.8 and later)"
+        refused(with_note(ABI, abi(target::HVT, 3))).to_string(),
+        "is an hvt unikernel of ABI version 3; this tender runs versions 1 and 2, and those from before there were any"
     );
 }
 
@@ -197,7 +205,7 @@ fn a_manifest_starts_24_bytes_into_its_note() {
     let mut padded = mft(&content);
     // The padding says nothing.
     padded[20..24].fill(0xff);
-    assert_eq!(accepted(with_note(MFT, padded)).manifest.to_bytes(), content);
+    assert_eq!(accepted(with_note(MFT, padded)).manifest.unwrap().to_bytes(), content);
     // Without padding the first field of the manifest would be taken for it.
     let error = refused(with_note(MFT, note(NAME, TYPE_MFT1, &content)));
     assert!(matches!(error, Error::Manifest(_)), "{error:?}");
@@ -210,7 +218,7 @@ fn a_manifest_note_has_room_for_64_entries_and_no_more() {
     let content = manifest(&entries);
     let largest = mft(&content);
     assert_eq!(largest.len(), 20 + 6668);
-    assert_eq!(accepted(with_note(MFT, largest)).manifest.devices().len(), 63);
+    assert_eq!(accepted(with_note(MFT, largest)).manifest.unwrap().devices().len(), 63);
     let larger = mft(&[content, vec![0]].concat());
     assert_eq!(rule(MFT, with_note(MFT, larger)), "its size is out of bounds");
     let mut absurd = mft(&manifest(&entries));

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::elf::{R, W, X};
+use super::elf::{PT_LOAD, R, W, X};
 use super::*;
+use crate::memory::PAGE_SIZE;
+use guest_abi::boot::MAX_MEMORY;
 
 /// What the rest of the tender takes for granted of an image.
 fn check(image: &Image, file_size: u64) {
@@ -21,7 +23,7 @@ fn check(image: &Image, file_size: u64) {
     assert_eq!(image.end(), end);
     assert!(end <= MAX_MEMORY);
     assert!(image.least_memory() > end && image.least_memory() % MEMORY_GRANULE == 0);
-    assert!(image.manifest.devices().iter().all(|device| (1..64).contains(&device.handle)));
+    assert!(image.manifest.iter().flat_map(Manifest::devices).all(|device| (1..64).contains(&device.handle)));
     for size in [image.least_memory(), MAX_MEMORY] {
         check_mappings(image, size.min(MAX_MEMORY));
     }
@@ -34,9 +36,11 @@ fn check_mappings(image: &Image, size: u64) {
         assert_eq!(mapping.range.start, next, "a gap");
         assert!(mapping.range.end > next && mapping.range.end % PAGE_SIZE == 0);
         let owner = image.segments.iter().find(|segment| segment.pages.contains(&next));
-        assert_eq!(mapping.access, owner.map_or(Access::ReadWrite, |segment| segment.access));
+        let between = if image.has_writable_code() { Access::All } else { Access::ReadWrite };
+        assert_eq!(mapping.access, owner.map_or(between, |segment| segment.access));
+        assert!(image.era == Era::Legacy || mapping.access != Access::All, "code that can be written: {mapping:x?}");
         let entered = mapping.range.contains(&image.entry);
-        assert!(!entered || mapping.access == Access::ReadExecute, "the entry is in {mapping:x?}");
+        assert!(!entered || mapping.access.is_executable(), "the entry is in {mapping:x?}");
         next = mapping.range.end;
     }
     assert_eq!(next, size);
@@ -123,6 +127,26 @@ proptest! {
         elf.programs.splice(TEXT..=BSS, programs);
         let file = elf.build();
         if let Ok(image) = Image::parse(file.as_slice()) {
+            check(&image, file.len() as u64);
+        }
+    }
+
+    #[test]
+    fn any_program_headers_of_old_make_an_error_or_an_image_that_keeps_the_rules(
+        programs in programs(),
+        entry in proptest::option::weighted(0.3, 0x10_0000u64..0x11_0000),
+    ) {
+        let entry = entry.unwrap_or(programs[0].vaddr);
+        let mut elf = Elf { entry, ..Elf::legacy(elf::LEGACY_WORDS) };
+        // The words stay in the file, loaded from where no address is.
+        elf.programs[0].kind = elf::PT_TLS;
+        let words = Program { kind: PT_LOAD, paddr: 1 << 31, ..elf.programs[0].clone() };
+        elf.programs.truncate(1);
+        elf.programs.extend(programs.into_iter().map(|program| Program { paddr: program.vaddr, ..program }));
+        elf.programs.push(words);
+        let file = elf.build();
+        if let Ok(image) = Image::parse(file.as_slice()) {
+            prop_assert_eq!(image.era, Era::Legacy);
             check(&image, file.len() as u64);
         }
     }

@@ -1,0 +1,130 @@
+//! `tender inspect`: a command line of its own, so small that it needs no table.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::words::{is_option, shown};
+use super::{Command, Error};
+
+/// The first word that makes a command line one of these.
+pub(super) const WORD: &str = "inspect";
+
+/// What `tender inspect` is to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The unikernel's file, as given.
+    pub unikernel: PathBuf,
+    /// Whether a program will read it.
+    pub json: bool,
+}
+
+const HELP: &str = "\
+Tells what a unikernel is, what it needs and how to run it, without running it.
+
+Usage: tender inspect [--json] [--] UNIKERNEL
+
+Options:
+      --json  Print one JSON object, whose form docs/inspect.schema.json has
+  -h, --help  Print this text and end
+
+Files of any architecture are understood on any host, and no right but to read
+the file is needed.
+'inspect' must be the very first word; a unikernel of that name is run by
+'tender -- inspect' or 'tender ./inspect'.
+
+Exit status:
+  0 if tender runs such unikernels; 1 if not, with the reason on stderr.
+";
+
+/// Reads the words after `inspect`.
+pub(super) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, Error> {
+    let mut json = false;
+    let mut unikernel = None;
+    let mut options_end = false;
+    for word in words {
+        match word.as_bytes() {
+            b"--" if !options_end => options_end = true,
+            b"--json" if !options_end => json = true,
+            b"--help" | b"-h" if !options_end => return Ok(Command::Help(HELP.to_owned())),
+            _ if !options_end && is_option(&word) => return Err(refusal(word.as_bytes())),
+            _ if unikernel.is_some() => return Err(Error::OneUnikernel { word: shown(word.as_bytes()) }),
+            _ => unikernel = Some(word),
+        }
+    }
+    let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NothingToInspect)?.into();
+    Ok(Command::Inspect(Inspection { unikernel, json }))
+}
+
+fn refusal(word: &[u8]) -> Error {
+    let name = word.split(|&byte| byte == b'=').next().unwrap_or_default();
+    let option = shown(name);
+    if [&b"--json"[..], b"--help"].contains(&name) {
+        Error::UnexpectedValue { option }
+    } else {
+        Error::Unknown { option }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str]) -> Result<Command, Error> {
+        super::super::parse(std::iter::once("tender").chain(words.iter().copied()).map(OsString::from))
+    }
+
+    fn inspection(words: &[&str]) -> Inspection {
+        match command(words) {
+            Ok(Command::Inspect(inspection)) => inspection,
+            other => panic!("{words:?}: {other:?}"),
+        }
+    }
+
+    fn error(words: &[&str]) -> String {
+        command(words).expect_err("a mistake").to_string()
+    }
+
+    #[test]
+    fn a_file_and_perhaps_json_in_any_order() {
+        let file = |json| Inspection { unikernel: "app.hvt".into(), json };
+        assert_eq!(inspection(&["inspect", "app.hvt"]), file(false));
+        assert_eq!(inspection(&["inspect", "--", "app.hvt"]), file(false));
+        for words in [["inspect", "--json", "app.hvt"], ["inspect", "app.hvt", "--json"]] {
+            assert_eq!(inspection(&words), file(true));
+        }
+        assert_eq!(inspection(&["inspect", "inspect"]).unikernel, PathBuf::from("inspect"));
+        assert_eq!(inspection(&["inspect", "--", "--json"]), Inspection { unikernel: "--json".into(), json: false });
+        assert_eq!(inspection(&["inspect", "-"]).unikernel, PathBuf::from("-"));
+    }
+
+    #[test]
+    fn a_unikernel_called_inspect_can_be_run() {
+        for words in [&["--", "inspect"][..], &["./inspect"], &["-v", "inspect"], &["--mem=64", "inspect", "--json"]] {
+            let Ok(Command::Run(config)) = command(words) else { panic!("{words:?}") };
+            assert!(config.unikernel.ends_with("inspect"), "{words:?}");
+        }
+        let Ok(Command::Run(config)) = command(&["app.hvt", "inspect"]) else { panic!() };
+        assert_eq!(config.arguments, ["inspect"]);
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for words in [&["inspect"][..], &["inspect", "--json"], &["inspect", "--"], &["inspect", ""]] {
+            assert!(error(words).contains("no unikernel given; usage: tender inspect"), "{words:?}");
+        }
+        assert_eq!(error(&["inspect", "--mem=64", "a"]), "unknown option '--mem'; 'tender --help' lists them");
+        assert_eq!(error(&["inspect", "-v", "a"]), "unknown option '-v'; 'tender --help' lists them");
+        assert_eq!(error(&["inspect", "a", "--json=1"]), "option '--json' takes no value");
+        assert!(error(&["inspect", "a", "b\n"]).starts_with("'b\\n' is one word too many"));
+    }
+
+    #[test]
+    fn help_fits_a_terminal() {
+        for words in [["inspect", "--help"], ["inspect", "-h"]] {
+            let Ok(Command::Help(text)) = command(&words) else { panic!() };
+            assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+            assert!(text.contains("--json") && text.ends_with('\n'));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What a file without notes is.
+
+use super::elf::{CONSTANTS, LEGACY_WORDS, R};
+use super::*;
+
+const AARCH64: u16 = 183;
+const X86_64: u16 = 62;
+
+/// A file that has `constants` in its text.
+fn examine(machine: u16, constants: &[u8]) -> Result<Evidence, Error> {
+    let elf = Elf { machine, ..Elf::legacy(constants) };
+    let image = Image::parse(elf.build().as_slice())?;
+    assert_eq!((image.era, image.manifest.is_none()), (Era::Legacy, true));
+    Ok(image.evidence.expect("no note, so something else"))
+}
+
+fn is_ordinary(machine: u16, constants: &[u8]) -> bool {
+    matches!(examine(machine, constants), Err(Error::NoAbiNote))
+}
+
+fn instructions(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// `mov xN, #0x50; movk xM, #1, lsl #32; str w0, [xN]`
+fn aarch64_halt(n: u32, m: u32) -> Vec<u8> {
+    instructions(&[0xd280_0a00 | n, 0xf2c0_0020 | m, 0xb900_0000 | n << 5])
+}
+
+/// `mov $0x50a, %edx`, some instructions of one byte, `out %eax, (%dx)`
+fn x86_64_halt(between: usize) -> Vec<u8> {
+    [&[0xba, 0x0a, 0x05, 0, 0], vec![0x90; between].as_slice(), &[0xef], &[0x90; 16]].concat()
+}
+
+#[test]
+fn the_words_of_its_memory_and_clock_give_a_legacy_unikernel_away() {
+    for machine in [AARCH64, X86_64] {
+        assert_eq!(examine(machine, LEGACY_WORDS).expect("a unikernel"), Evidence::Words);
+        // One of the two is too little: others have them as well.
+        for words in LEGACY_WORDS.split_inclusive(|&byte| byte == 0) {
+            assert!(is_ordinary(machine, words));
+        }
+    }
+}
+
+#[test]
+fn words_count_where_they_are_loaded_only() {
+    let mut elf = Elf::legacy(&[]);
+    let mut file = elf.build();
+    file.extend(LEGACY_WORDS);
+    assert!(matches!(Image::parse(file.as_slice()), Err(Error::NoAbiNote)));
+    // In a part of the file that is loaded, whichever.
+    elf.programs[1].content[..LEGACY_WORDS.len()].copy_from_slice(LEGACY_WORDS);
+    assert_eq!(Image::parse(elf.build().as_slice()).expect("a unikernel").evidence, Some(Evidence::Words));
+    elf.programs[1].kind = elf::PT_INTERP;
+    assert!(matches!(Image::parse(elf.build().as_slice()), Err(Error::NoAbiNote)));
+}
+
+#[test]
+fn its_halt_instructions_give_a_legacy_unikernel_without_words_away() {
+    for register in 0..31 {
+        assert_eq!(examine(AARCH64, &aarch64_halt(register, register)).expect("a unikernel"), Evidence::Code);
+    }
+    for between in 0..12 {
+        assert_eq!(examine(X86_64, &x86_64_halt(between)).expect("a unikernel"), Evidence::Code);
+    }
+}
+
+#[test]
+fn other_instructions_give_nothing_away() {
+    // Of the other processor; two registers; not one after the other; not where an instruction starts.
+    assert!(is_ordinary(X86_64, &aarch64_halt(0, 0)));
+    assert!(is_ordinary(AARCH64, &x86_64_halt(0)));
+    assert!(is_ordinary(AARCH64, &aarch64_halt(0, 1)));
+    assert!(is_ordinary(AARCH64, &instructions(&[0xd280_0a00, 0xd503_201f, 0xf2c0_0020])));
+    assert!(is_ordinary(AARCH64, &[&[0, 0], aarch64_halt(0, 0).as_slice(), &[0, 0]].concat()));
+    // HALT of 0.6 and later, and the last call but one.
+    for number in [0x40, 0x48] {
+        assert!(is_ordinary(AARCH64, &instructions(&[0xd280_0000 | number << 5, 0xf2c0_0020])));
+    }
+    assert!(is_ordinary(X86_64, &x86_64_halt(12)));
+    assert!(is_ordinary(X86_64, &[0xba, 0x08, 0x05, 0, 0, 0xef]));
+    assert!(is_ordinary(X86_64, &[0xba, 0x0a, 0x05, 0, 1, 0xef]));
+}
+
+/// Whatever gives a file away is found wherever the pieces end that it is read in.
+#[test]
+fn nothing_is_missed_between_two_pieces() {
+    let halt = [(AARCH64, aarch64_halt(7, 7), 4), (X86_64, x86_64_halt(11), 1)];
+    let words = [AARCH64, X86_64].map(|machine| (machine, LEGACY_WORDS.to_vec(), 1));
+    for (machine, pattern, step) in halt.into_iter().chain(words) {
+        let boundary = 0x1000 + super::super::search::PIECE as u64 - CONSTANTS;
+        for before in (0..=pattern.len() + OVERLAP).step_by(step) {
+            let mut constants = vec![0; boundary as usize - before];
+            constants.extend(&pattern);
+            constants.extend([0; 100]);
+            assert!(examine(machine, &constants).is_ok(), "{before} bytes before the end of the first piece");
+        }
+    }
+}
+
+#[test]
+fn a_multiboot_header_makes_a_virtio_unikernel() {
+    let with_magic = |offset: u64| {
+        let mut elf = Elf::legacy(LEGACY_WORDS);
+        let start = (offset - 0x1000) as usize;
+        elf.programs[0].content[start..start + 4].copy_from_slice(&0x1bad_b002_u32.to_le_bytes());
+        Image::parse(elf.build().as_slice())
+    };
+    for offset in [0x1000, 0x1004, 0x1ffc] {
+        assert!(matches!(with_magic(offset), Err(Error::Target(target)) if target == "virtio"), "{offset:#x}");
+    }
+    // A boot loader looks at whole words of the first 8 KiB.
+    for offset in [0x1001, 0x1002, 0x1ffd, 0x2000] {
+        assert!(with_magic(offset).is_ok(), "{offset:#x}");
+    }
+}
+
+#[test]
+fn ukvm_of_0_2_is_refused_by_its_name() {
+    let words = b"Solo5: Clock source: KVM paravirtualized clock\n\0";
+    let error = examine(X86_64, words).expect_err("too old");
+    assert!(matches!(error, Error::Ukvm), "{error:?}");
+    assert!(error.to_string().starts_with("is a ukvm unikernel of Solo5 0.2"), "{error}");
+}
+
+#[test]
+fn a_development_snapshot_or_what_lost_its_notes_is_refused_by_its_name() {
+    let error = examine(X86_64, b"Solo5:   reserved @ (0x0 - 0x%lx)\n\0").expect_err("no release");
+    assert!(matches!(error, Error::Snapshot), "{error:?}");
+    // Whatever else it has of older ones: the clock's words are in every release, and the numbers of hypercalls were
+    // not all the same before 0.6.
+    for other in [LEGACY_WORDS, x86_64_halt(0).as_slice(), b"Clock source: KVM paravirtualized clock"] {
+        let both = [other, b"Solo5:   reserved @"].concat();
+        assert!(matches!(examine(X86_64, &both), Err(Error::Snapshot)));
+    }
+}
+
+#[test]
+fn words_of_its_own_outweigh_those_of_others() {
+    let both = [b"Clock source: KVM paravirtualized clock\0".as_slice(), LEGACY_WORDS].concat();
+    assert_eq!(examine(X86_64, &both).expect("a unikernel"), Evidence::Words);
+}
+
+#[test]
+fn a_note_outweighs_all_words() {
+    let image = accepted(|elf| {
+        let rodata = &mut elf.programs[RODATA].content;
+        rodata[0x400..0x400 + LEGACY_WORDS.len()].copy_from_slice(LEGACY_WORDS);
+    });
+    assert_eq!((image.era, image.evidence), (Era::Abi2, None));
+    // A manifest alone is a note too: half a unikernel of today, not a whole one of old.
+    let error = refused(|elf| {
+        elf.programs[RODATA].content[0x400..0x400 + LEGACY_WORDS.len()].copy_from_slice(LEGACY_WORDS);
+        elf.programs.remove(ABI);
+    });
+    assert!(matches!(error, Error::NoAbiNote), "{error:?}");
+}
+
+#[test]
+fn notes_of_others_do_not_keep_a_legacy_unikernel_from_being_one() {
+    let mut elf = Elf::legacy(LEGACY_WORDS);
+    elf.programs.push(Program::note(0x8000, elf::note(b"GNU\0\x14\0\0\0", 3, &[0xab; 20])));
+    assert_eq!(Image::parse(elf.build().as_slice()).expect("a unikernel").era, Era::Legacy);
+}
+
+#[test]
+fn an_ordinary_program_is_called_so() {
+    for machine in [AARCH64, X86_64] {
+        assert!(is_ordinary(machine, b"Usage: ls [OPTION]... [FILE]...\n\0"));
+    }
+    let mut elf = Elf::legacy(&[]);
+    elf.programs[0].flags = R;
+    // What it is is told before what is wrong with it.
+    assert!(matches!(Image::parse(elf.build().as_slice()), Err(Error::NoAbiNote)));
+}

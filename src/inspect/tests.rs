@@ -1,0 +1,213 @@
+//! What is told of good files, of others, and of any bytes at all.
+
+use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
+use guest_abi::note::target;
+use proptest::prelude::*;
+
+use super::json::Value;
+use super::*;
+use crate::image::tests::elf::{self, Elf, LEGACY_WORDS, Program};
+use crate::manifest::tests::manifest;
+
+fn report(elf: &Elf) -> Report {
+    Report::new(Path::new("app.hvt"), elf.build().as_slice())
+}
+
+fn parsed(report: &Report) -> serde_json::Value {
+    serde_json::from_str(&report.to_json()).expect("JSON")
+}
+
+/// A good unikernel with these bytes among its constants.
+fn with_constants(constants: &[u8]) -> Elf {
+    let mut elf = Elf::hvt();
+    elf.programs[elf::RODATA].content[0x400..0x400 + constants.len()].copy_from_slice(constants);
+    elf
+}
+
+#[test]
+fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
+    let report = report(&Elf::hvt());
+    assert_eq!((report.machine, report.refusal.as_deref()), (Some(Machine::Aarch64), None));
+    assert_eq!(report.era, Some((Era::Abi2, Recognition::Note)));
+    assert_eq!((report.entry, report.end, report.least_memory), (Some(0x100020), Some(0x107000), Some(2 << 20)));
+    let command = ["tender", "--mem=64M", "--block:data=PATH", "--net:service=IFACE", "--", "app.hvt"];
+    assert_eq!(report.command_line().expect("it runs"), command);
+    let text = report.to_text();
+    for line in [
+        "interface     ABI version 2 (Solo5 0.8 and later), as its note says\n",
+        "entry         0x100020\n",
+        "memory        2 MiB at least\n",
+        "   1  data     BLOCK_BASIC\n",
+        "   2  service  NET_BASIC\n",
+        "  0x00104000               9029          0  rw-\n",
+        "  tender --mem=64M --block:data=PATH --net:service=IFACE -- app.hvt\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in\n{text}");
+    }
+}
+
+#[test]
+fn json_says_the_same() {
+    let document = parsed(&report(&Elf::hvt()));
+    assert_eq!(document["abi"], serde_json::json!({"type": "solo5.abi", "target": "hvt", "version": 2}));
+    assert_eq!(
+        document["manifest"],
+        serde_json::json!({"type": "solo5.manifest", "version": 1, "devices": [
+            {"name": "data", "type": "BLOCK_BASIC"}, {"name": "service", "type": "NET_BASIC"}
+        ]})
+    );
+    assert_eq!(document["devices"][1]["option"], "--net:service=IFACE");
+    assert_eq!(document["segments"][0]["permissions"], "r-x");
+    assert_eq!(document["segments"][2]["memory_size"], 0x1200);
+    assert_eq!(document["refused"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_unikernel_of_old_says_how_it_is_known() {
+    let report = report(&Elf::legacy(LEGACY_WORDS));
+    assert_eq!(report.era, Some((Era::Legacy, Recognition::Evidence(Evidence::Words))));
+    assert_eq!(report.command_line().expect("it runs"), ["tender", "--mem=64M", "--", "app.hvt"]);
+    assert_eq!(report.further_options(), ["--net=IFACE", "--disk=PATH"]);
+    let document = parsed(&report);
+    assert_eq!(document["era"]["name"], "legacy");
+    assert_eq!(document["era"]["recognised_by"], "words");
+    for member in ["abi", "manifest", "devices"] {
+        assert!(document[member].is_null(), "{member}");
+    }
+    assert!(report.to_text().contains("devices       not declared"));
+}
+
+#[test]
+fn what_is_known_of_a_refused_file_is_told_too() {
+    let mut other = Elf::hvt();
+    other.programs[elf::ABI] = Program::note(0x6000, elf::abi(target::XEN, 2));
+    let report = report(&other);
+    assert_eq!(report.refusal.as_deref(), Some("is a Solo5 unikernel for the xen target; rebuild it for hvt"));
+    assert_eq!(report.command_line(), None);
+    let document = parsed(&report);
+    assert_eq!(document["abi"]["target"], "xen");
+    assert!(document["era"].is_null() && document["command_line"].is_null());
+    assert_eq!(document["devices"].as_array().expect("devices").len(), 2);
+    assert!(report.to_text().contains("interface     xen, ABI version 2\n"));
+}
+
+#[test]
+fn of_what_is_no_elf_file_there_is_nothing_to_tell() {
+    let report = Report::new(Path::new("x"), b"To whom it may concern".as_slice());
+    assert_eq!(report.to_text(), "");
+    assert!(report.refusal.expect("no unikernel").starts_with("is a text file"));
+}
+
+#[test]
+fn what_fits_into_no_guest_is_refused() {
+    let mut huge = Elf::hvt();
+    huge.programs[elf::BSS].memsz = (1 << 32) - 0x104000;
+    let report = report(&huge);
+    assert!(report.refusal.as_deref().expect("too large").contains("needs 4098 MiB of memory"));
+    assert_eq!(report.command_line(), None);
+}
+
+#[test]
+fn there_is_memory_for_a_heap_in_the_command() {
+    let cases = [(2, 64), (32, 64), (34, 96), (64, 96), (4094, 4096), (4096, 4096)];
+    for (least, suggested) in cases {
+        assert_eq!(suggested_memory(least << 20), suggested << 20, "{least} MiB");
+    }
+}
+
+#[test]
+fn words_are_quoted_for_a_shell() {
+    let line = |file: &str| {
+        let report = Report::new(Path::new(file), Elf::hvt().build().as_slice());
+        let text = report.to_text();
+        text.lines().last().expect("a command").split_once(" -- ").expect("a file").1.to_owned()
+    };
+    assert_eq!(line("/srv/app-1.0_x.hvt"), "/srv/app-1.0_x.hvt");
+    assert_eq!(line("my app.hvt"), "'my app.hvt'");
+    assert_eq!(line("it's;reboot"), r"'it'\''s;reboot'");
+    assert_eq!(line("a\n\x1b[2J"), r"$'a\n\u{1b}[2J'");
+}
+
+#[test]
+fn names_that_no_option_can_say_use_the_short_form() {
+    let mut elf = Elf::hvt();
+    let entries = [Entry::declare("my-net", NET_BASIC), Entry::declare("größe\n", BLOCK_BASIC)];
+    elf.programs[elf::MFT] = Program::note(0x6000, elf::mft(&manifest(&entries)));
+    let report = report(&elf);
+    let command = ["tender", "--mem=64M", "--net=IFACE", "--block=PATH", "--", "app.hvt"];
+    assert_eq!(report.command_line().expect("it runs"), command);
+    assert_eq!(parsed(&report)["devices"][1]["name"], r"größe\n");
+}
+
+#[test]
+fn the_version_of_the_bindings_is_near_their_words() {
+    let version = |constants: &[u8]| report(&with_constants(constants)).bindings;
+    let known = |text: &str| version(format!("\0{text}\0Solo5: Bindings version %s\n\0").as_bytes());
+    for text in ["v0.12.1", "v0.6.0", "v0.9.3-12-gabcdef0", "v0.6.5-dirty"] {
+        assert_eq!(known(text).as_deref(), Some(text));
+    }
+    for text in ["0.12.1", "v0.12", "v0.12.1.4", "v0.12.x", "v0.1234.1", "v1.2.3", "v0..1", "v0.12.1 ", "v0.12.1-\x1b"]
+    {
+        assert_eq!(known(text), None, "{text}");
+    }
+    // Behind the words; without them; not a string of its own; two that differ; the same one twice.
+    assert_eq!(version(b"Solo5: Bindings version %s\n\0v0.7.5\0").as_deref(), Some("v0.7.5"));
+    assert_eq!(version(b"\0v0.7.5\0"), None);
+    assert_eq!(version(b"libv0.7.5\0Solo5: Bindings version %s\n\0"), None);
+    assert_eq!(version(b"\0v0.7.5\0v0.16.0\0Solo5: Bindings version %s\n\0"), None);
+    assert_eq!(version(b"\0v0.7.5\0v0.7.5\0Solo5: Bindings version %s\n\0").as_deref(), Some("v0.7.5"));
+}
+
+#[test]
+fn a_version_far_from_the_words_is_somebody_elses() {
+    let version = |distance: usize| {
+        let words = b"Solo5: Bindings version %s\n\0";
+        let constants = [LEGACY_WORDS, words, &vec![0; distance], b"v0.16.0\0".as_slice()].concat();
+        report(&Elf::legacy(&constants)).bindings
+    };
+    assert_eq!(version(100).as_deref(), Some("v0.16.0"));
+    assert_eq!(version(5000), None);
+}
+
+#[test]
+fn json_is_laid_out_for_people_too() {
+    let leaf = Value::Object(vec![("a", 1.into()), ("b", Value::Null)]);
+    let list: Value = vec!["x", "y"].into();
+    let value = Value::Object(vec![("leaf", leaf), ("list", list), ("none", Vec::<u64>::new().into())]);
+    let nested = Value::Object(vec![("deep", vec![value].into())]);
+    assert_eq!(
+        nested.to_string(),
+        "{\n  \"deep\": [\n    {\n      \"leaf\": {\"a\": 1, \"b\": null},\n      \"list\": [\"x\", \"y\"],\n      \
+         \"none\": []\n    }\n  ]\n}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn every_text_survives_json(text: String) {
+        let written = Value::from(text.as_str()).to_string();
+        prop_assert!(!written.chars().any(char::is_control));
+        prop_assert_eq!(serde_json::from_str::<String>(&written).expect("JSON"), text);
+    }
+
+    #[test]
+    fn no_file_makes_it_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+        old: bool,
+    ) {
+        let mut file = if old { Elf::legacy(LEGACY_WORDS) } else { Elf::hvt() }.build();
+        for (index, byte) in changes {
+            // Three places of four are among the headers and notes.
+            let reach = if index.index(4) == 0 { file.len() } else { 64 + 11 * 56 };
+            file[index.index(reach)] = byte;
+        }
+        let report = Report::new(Path::new("app.hvt"), file.as_slice());
+        let document = parsed(&report);
+        prop_assert_eq!(document["refused"].is_null(), report.refusal.is_none());
+        prop_assert_eq!(report.command_line().is_some(), report.refusal.is_none());
+        let text = report.to_text();
+        prop_assert!(!text.replace('\n', "").chars().any(char::is_control));
+    }
+}

@@ -1,0 +1,107 @@
+//! The report for people: what is known, in lines that a terminal of 80 columns holds, and the command to type next.
+
+use std::fmt::Write;
+
+use super::document::permissions;
+use super::{Recognition, Report};
+use crate::arch;
+use crate::era::Era;
+use crate::image::{Evidence, target_name};
+use crate::manifest::Device;
+
+impl Report {
+    /// The report as lines; none where nothing is known of the file.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (label, value) in self.facts() {
+            // Writing to a string cannot fail; neither can it below.
+            let _ = writeln!(text, "{label:<14}{value}");
+        }
+        text.push_str(&self.devices());
+        text.push_str(&self.segments());
+        text.push_str(&self.command());
+        text
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let Some(machine) = self.machine else { return Vec::new() };
+        let foreign = if machine == arch::MACHINE { String::new() } else { format!(" (this host: {})", arch::MACHINE) };
+        let mut facts = vec![("architecture", format!("{machine}{foreign}"))];
+        match (self.era, self.abi) {
+            (Some((era, recognition)), _) => facts.push(("interface", format!("{era}, {}", known_by(recognition)))),
+            (None, Some(abi)) => {
+                facts.push(("interface", format!("{}, ABI version {}", target_name(abi.target), abi.version)));
+            }
+            (None, None) => {}
+        }
+        facts.extend(self.bindings.clone().map(|version| ("bindings", format!("Solo5 {version}"))));
+        facts.extend(self.entry.map(|entry| ("entry", format!("{entry:#x}"))));
+        facts.extend(self.end.map(|end| ("end", format!("{end:#x}"))));
+        facts.extend(self.least_memory.map(|least| ("memory", format!("{} MiB at least", least >> 20))));
+        facts
+    }
+
+    fn devices(&self) -> String {
+        let devices = match (&self.manifest, self.era) {
+            (Some(manifest), _) if manifest.devices().is_empty() => return "\ndevices       none\n".to_owned(),
+            (Some(manifest), _) => manifest.devices(),
+            (None, Some((Era::Legacy, _))) => {
+                return "\ndevices       not declared: this interface cannot; one network interface and one disk at most\n"
+                    .to_owned();
+            }
+            (None, _) => return String::new(),
+        };
+        let mut text = "\ndevices\n".to_owned();
+        let width = devices.iter().map(|device| device.name.chars().count()).max().unwrap_or_default();
+        for Device { handle, kind, name } in devices {
+            let padding = width - name.chars().count();
+            let _ = writeln!(text, "  {handle:>2}  {name}{:padding$}  {kind}", "");
+        }
+        text
+    }
+
+    fn segments(&self) -> String {
+        if self.segments.is_empty() {
+            return String::new();
+        }
+        let mut text = format!("\nsegments\n  {:<18} {:>10} {:>10}  access\n", "address", "in memory", "in file");
+        for segment in &self.segments {
+            let place = format!("{:#010x}", segment.memory.start);
+            let [memory, file] = [&segment.memory, &segment.file].map(|range| range.end - range.start);
+            let _ = writeln!(text, "  {place:<18} {memory:>10} {file:>10}  {}", permissions(segment.access));
+        }
+        text
+    }
+
+    fn command(&self) -> String {
+        let Some(words) = self.command_line() else { return String::new() };
+        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+        let mut text = format!("\nrun it with\n  {}\n", words.join(" "));
+        let further = self.further_options();
+        if !further.is_empty() {
+            let _ = writeln!(text, "and, before the --, those of these that it needs\n  {}", further.join(" "));
+        }
+        text
+    }
+}
+
+fn known_by(recognition: Recognition) -> &'static str {
+    match recognition {
+        Recognition::Note => "as its note says",
+        Recognition::Evidence(Evidence::Words) => "known by the words in it",
+        Recognition::Evidence(Evidence::Code) => "known by its instructions",
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    if word.chars().any(char::is_control) {
+        // No plain quotes hold these, and they are not for a terminal.
+        return format!("$'{}'", word.escape_default());
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}

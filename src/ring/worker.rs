@@ -1,0 +1,202 @@
+//! Who serves the ring when: the thread that runs the guest at each kick, or, while requests keep coming, a thread
+//! of its own that watches the ring and spares the guest its kicks.
+//!
+//! The second thread costs a wake-up and a little watching after the last request. That pays when many requests come
+//! in that time; whether they do is learnt from how the last takeovers went. How long it watches depends on how
+//! quickly requests came before it took over: a slow processor's flood is a slow one.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread::{self, Scope, Thread};
+use std::time::{Duration, Instant};
+
+use super::{ADDRESS, Error, GuestRing, Ring, Shared, may_sleep};
+use crate::memory::{GuestAddress, GuestMemory};
+use crate::signal;
+
+/// How long the second thread watches an empty ring before it asks for kicks again and sleeps: so many times the
+/// time between two requests before it took over, but within bounds, in nanoseconds.
+const WATCHED_GAPS: u64 = 4;
+const LEAST_WATCH: u64 = 10_000;
+const MOST_WATCH: u64 = 2_000_000;
+
+/// Requests in a row, without the guest once having nothing to do, after which the second thread takes over: at
+/// first and at least, and at most.
+const LEAST_STREAK: u32 = 16;
+const MOST_STREAK: u32 = 128;
+
+/// Requests for which a takeover has paid.
+const WORTHWHILE: u32 = 64;
+
+/// Whether this process may use more than one processor at once.
+fn may_run_in_parallel() -> bool {
+    // SAFETY: the set is a plain value for the kernel to fill in; it is told its size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) == 0 && libc::CPU_COUNT(&set) > 1
+    }
+}
+
+/// What the two threads share beside the ring.
+#[derive(Debug, Default)]
+pub struct Parallel {
+    /// The second thread is to take over.
+    pub(super) awake: AtomicBool,
+    /// The run is over.
+    stop: AtomicBool,
+    /// Requests in a row that bring about the next takeover.
+    pub(super) streak: AtomicU32,
+    /// How long to watch an empty ring, in nanoseconds.
+    watch: AtomicU64,
+    /// How the guest broke the ring's rules, found by the second thread.
+    broken: Mutex<Option<Error>>,
+}
+
+impl Parallel {
+    /// Nothing is going on yet.
+    pub fn new() -> Parallel {
+        Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
+    }
+
+    /// Starts the second thread, where there is a processor for it; without one, the first does it all.
+    pub fn start<'scope, 'env>(
+        &'env self,
+        scope: &'scope Scope<'scope, 'env>,
+        ring: &'env Ring,
+        memory: &'env GuestMemory,
+    ) -> Option<Thread> {
+        if !may_run_in_parallel() {
+            return None;
+        }
+        let serve = move || {
+            signal::leave_to_the_guests_thread();
+            if let Ok(shared) = GuestRing::new(memory, GuestAddress(ADDRESS)) {
+                self.serve(ring, &shared, memory, signal::alarm);
+            }
+        };
+        match thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, serve) {
+            Ok(handle) => Some(handle.thread().clone()),
+            Err(error) => {
+                log::warn!("no second thread for the network ring: {error}; one thread does it all");
+                None
+            }
+        }
+    }
+
+    /// Ends the second thread.
+    pub fn stop(&self, thread: &Thread) {
+        self.stop.store(true, Ordering::SeqCst);
+        thread.unpark();
+    }
+
+    /// What the second thread found broken, if it did.
+    pub fn broken(&self) -> Option<Error> {
+        self.broken.lock().ok()?.take()
+    }
+
+    /// The second thread: sleeps until it is to take over, until the run is over. `alarm` interrupts the guest, so
+    /// that its thread comes to look at [`Parallel::broken`].
+    pub fn serve(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory, alarm: impl Fn()) {
+        while !self.stop.load(Ordering::SeqCst) {
+            if !self.awake.swap(false, Ordering::SeqCst) {
+                thread::park();
+                continue;
+            }
+            match self.watch(ring, shared, memory) {
+                Ok(served) => self.learn(served),
+                Err(error) => {
+                    if let Ok(mut broken) = self.broken.lock() {
+                        *broken = Some(error);
+                    }
+                    return alarm();
+                }
+            }
+        }
+    }
+
+    /// Serves the ring until nothing has come for a while; says how many requests there were.
+    fn watch(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
+        let patience = Duration::from_nanos(self.watch.load(Ordering::Relaxed));
+        let mut served = 0_u32;
+        let mut seen = shared.submitted().wrapping_sub(1);
+        let mut last = Instant::now();
+        shared.want_kicks(false);
+        loop {
+            let submitted = shared.submitted();
+            if submitted != seen {
+                served = served.saturating_add(ring.consumer().drain(shared, memory)?);
+                seen = submitted;
+                last = Instant::now();
+            } else if last.elapsed() > patience || self.stop.load(Ordering::Relaxed) {
+                if may_sleep(shared, ring.consumer().taken) {
+                    return Ok(served);
+                }
+                shared.want_kicks(false);
+                seen = submitted.wrapping_sub(1);
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Takes over sooner next time if it paid this time, and later if it did not.
+    fn learn(&self, served: u32) {
+        let streak = self.streak.load(Ordering::Relaxed);
+        let next = if served >= WORTHWHILE { streak / 2 } else { streak * 2 };
+        self.streak.store(next.clamp(LEAST_STREAK, MOST_STREAK), Ordering::Relaxed);
+    }
+}
+
+/// The ring as the thread that runs the guest serves it.
+pub struct Worker<'r, S> {
+    ring: &'r Ring,
+    shared: S,
+    /// The second thread, where there is a processor for it.
+    second: Option<(&'r Parallel, Thread)>,
+    /// Requests in a row.
+    pub(super) streak: u32,
+    /// When the guest was first heard of since it last had nothing to do, and of how many requests since.
+    since: Option<Instant>,
+    counted: u32,
+}
+
+impl<'r, S: Shared> Worker<'r, S> {
+    /// Serves `ring`; kicks are wanted from the start.
+    pub fn new(ring: &'r Ring, shared: S, second: Option<(&'r Parallel, Thread)>) -> Worker<'r, S> {
+        shared.want_kicks(true);
+        Worker { ring, shared, second, streak: 0, since: None, counted: 0 }
+    }
+
+    /// A kick, or any moment at which requests must be done before something else.
+    pub fn drain(&mut self, memory: &GuestMemory) -> Result<(), Error> {
+        let count = self.ring.consumer().drain(&self.shared, memory)?;
+        self.streak = self.streak.saturating_add(count);
+        self.counted = self.counted.saturating_add(count);
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if let Some((parallel, thread)) = &self.second {
+            if self.streak >= parallel.streak.load(Ordering::Relaxed) {
+                let gap = since.elapsed().as_nanos() as u64 / u64::from(self.counted.max(1));
+                parallel.watch.store((gap * WATCHED_GAPS).clamp(LEAST_WATCH, MOST_WATCH), Ordering::Relaxed);
+                parallel.awake.store(true, Ordering::SeqCst);
+                thread.unpark();
+                self.start_over(0);
+            }
+        }
+        Ok(())
+    }
+
+    fn start_over(&mut self, streak: u32) {
+        (self.streak, self.since, self.counted) = (streak, None, 0);
+    }
+
+    /// What the second thread found broken, if it did.
+    pub fn broken(&self) -> Option<Error> {
+        self.second.as_ref().and_then(|(parallel, _)| parallel.broken())
+    }
+
+    /// The guest has nothing to do for the moment. A row of requests may go on after it, but not for long: a ping now
+    /// and then must not add up to a flood.
+    pub fn calm(&mut self) {
+        self.start_over(self.streak / 2);
+    }
+}

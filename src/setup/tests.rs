@@ -1,0 +1,60 @@
+//! What is found out before anything of the host is touched.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::*;
+use crate::cli::{self, Command};
+use crate::era::Era;
+use crate::image::tests::elf::{Elf, LEGACY_WORDS};
+
+/// What becomes of a unikernel of Solo5 0.3 or 0.4 with these options.
+fn refused(options: &[&str]) -> Error {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("app.ukvm");
+    let machine = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
+    std::fs::write(&path, Elf { machine, ..Elf::legacy(LEGACY_WORDS) }.build()).expect("room for it");
+    let words = ["tender"].iter().chain(options).map(OsString::from).chain([path.into()]);
+    let Ok(Command::Run(config)) = cli::parse(words) else { panic!("{options:?}") };
+    setup(&config).err().expect("no such devices")
+}
+
+#[test]
+fn options_with_names_are_not_for_unikernels_without() {
+    let named = [
+        ("--net:service=tap0", "service"),
+        ("--net-mac:service=02:00:00:00:00:01", "service"),
+        ("--block:data=/x", "data"),
+        ("--block-sector-size:data=512", "data"),
+    ];
+    for (option, device) in named {
+        let error = refused(&["--net=tap1", option]);
+        assert!(matches!(&error, Error::UnnamedDevices { name, era: Era::Legacy } if name == device), "{error}");
+    }
+    assert_eq!(
+        refused(&["--net:service=tap0"]).to_string(),
+        "'service' names a device, and devices of this unikernel have no names (no ABI version (Solo5 0.3 to 0.4)); \
+         use --net=IFACE, --disk=PATH"
+    );
+}
+
+#[test]
+fn short_options_are() {
+    let error = refused(&["--disk=/nonexistent/disk.img"]);
+    assert!(error.to_string().contains("there is no file '/nonexistent/disk.img'"), "{error}");
+}
+
+#[test]
+fn memory_below_the_least_is_refused() {
+    let image = Image::parse(Elf::legacy(LEGACY_WORDS).build().as_slice()).expect("a unikernel");
+    let of = |given| Memory { asked: given, given };
+    assert_eq!(memory_size(of(2 << 20), &image).expect("enough"), 2 << 20);
+    assert!(matches!(memory_size(of(0), &image), Err(Error::TooLittleMemory { given: 0, needed: 2 })));
+}
+
+#[test]
+fn what_is_no_file_is_named() {
+    for (path, kind) in [("/dev/null", "device"), ("/", "directory")] {
+        assert!(matches!(open(&PathBuf::from(path)), Err(Error::NotAFile(found)) if found == kind), "{path}");
+    }
+}
