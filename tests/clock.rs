@@ -5,13 +5,16 @@ mod common;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::{kvm_test, run, unikernel};
+use common::{Guest, Output, kvm_test, kvm_test_if_possible, run, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
         kvm_test("clocks_agree_with_each_other", clocks_agree_with_each_other),
         kvm_test("the_wall_clock_is_the_hosts", the_wall_clock_is_the_hosts),
         kvm_test("poll_is_never_too_short", poll_is_never_too_short),
+        kvm_test_if_possible("a_clock_that_is_looked_at_too_rarely_falls_behind", a_clock_falls_behind),
+        kvm_test_if_possible("sleeps_beyond_the_horizon_are_cut", sleeps_beyond_the_horizon_are_cut),
+        kvm_test_if_possible("clocks_are_right_after_a_sleep_beyond_their_horizon", clocks_are_right_after_a_long_sleep),
     ])
 }
 
@@ -42,4 +45,69 @@ fn poll_is_never_too_short() {
         // Host and guest count with different clocks: 1 % and 50 µs.
         assert!(took + timeout / 100 + 50_000 >= timeout, "{timeout} ns took {took} ns");
     }
+}
+
+/// Most of a horizon that one sleep may take: POLL ends after a quarter, and it takes some time to say so.
+const QUARTER_AND_A_BIT: (u64, u64) = (3, 10);
+
+/// Only ARM64's guests have a clock that overflows, so only there POLL ends early.
+fn only_on_arm64() -> Result<(), String> {
+    if cfg!(target_arch = "aarch64") { Ok(()) } else { Err("guests of this architecture have another clock".into()) }
+}
+
+/// Runs the unikernel with the clock of existing guests. Its sleep may take longer than a test usually may.
+fn sleeper(words: &[&str], takes: Duration) -> Output {
+    let guest = Guest::start(&mut unikernel("sleeper", &["--mem=2"], words));
+    guest.wait_for("clock: horizon ");
+    std::thread::sleep(takes);
+    guest.end()
+}
+
+/// What the next tests are about can happen: with a horizon of some seconds, for which the tender's limit is no limit,
+/// one sleep is enough, and the clock is behind by just the horizon.
+fn a_clock_falls_behind() -> Result<(), String> {
+    only_on_arm64()?;
+    let output = run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5"]));
+    output.exits(3).is_quiet().says(" ns behind\n").says("POLL called 1 times\n");
+    let (horizon, behind) = (number(&output.stdout, "clock: horizon "), behind(&output));
+    assert!(behind.abs_diff(horizon) < horizon / 100, "{behind} ns behind, and the horizon is {horizon} ns");
+    // A sleep that ends before the horizon is no harm, so it is the horizon that does it.
+    let within = format!("sleep={}", horizon / 2);
+    run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5", &within])).exits(0).is_quiet().says("clock: right\n");
+    Ok(())
+}
+
+fn behind(output: &Output) -> u64 {
+    let line = output.stdout.lines().find_map(|line| line.strip_prefix("clock: ")?.strip_suffix(" ns behind"));
+    line.expect("it says how much").parse().unwrap()
+}
+
+/// The first of the sleeps that make up one beyond the horizon.
+fn sleeps_beyond_the_horizon_are_cut() -> Result<(), String> {
+    only_on_arm64()?;
+    slowly()?;
+    let output = sleeper(&["sleep=1"], Duration::ZERO);
+    let horizon = number(&output.exits(0).stdout, "clock: horizon ");
+    let guest = Guest::start(&mut unikernel("clock", &["--mem=2"], &[&format!("poll={}", 2 * horizon)]));
+    let (share, parts) = QUARTER_AND_A_BIT;
+    std::thread::sleep(Duration::from_nanos(horizon * share / parts));
+    let took = number(&guest.end().exits(0).is_quiet().stdout, "ns took ");
+    assert!(took <= horizon * share / parts && took >= horizon / 5, "POLL took {took} ns of {horizon} ns");
+    Ok(())
+}
+
+/// One and a half horizons, which are minutes.
+fn clocks_are_right_after_a_long_sleep() -> Result<(), String> {
+    only_on_arm64()?;
+    slowly()?;
+    let horizon = number(&sleeper(&["sleep=1"], Duration::ZERO).exits(0).stdout, "clock: horizon ");
+    let output = sleeper(&[], Duration::from_nanos(horizon + horizon / 2));
+    output.exits(0).is_quiet().says("clock: right\n");
+    assert!(number(&output.stdout, "POLL called ") > 1, "{output:?}");
+    Ok(())
+}
+
+fn slowly() -> Result<(), String> {
+    let wanted = std::env::var_os("TENDER_SLOW_TESTS").is_some();
+    if wanted { Ok(()) } else { Err("takes minutes; TENDER_SLOW_TESTS=1 runs it".into()) }
 }

@@ -4,12 +4,12 @@
 mod common;
 
 use std::fs::File;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use common::net::{Tap, ping};
+use common::net::{Tap, echo, ping};
 use common::{Device, FD, Guest, Output, hand_over, kvm_test, net_test, root_net_test, run, unikernel};
 
 fn main() -> ExitCode {
@@ -48,24 +48,6 @@ fn start(mut command: Command) -> Guest {
     let guest = Guest::start(&mut command);
     guest.wait_for("net: ready\n");
     guest
-}
-
-/// Sends a datagram to the echo port until it comes back.
-fn echo(address: Ipv4Addr, payload: &[u8]) {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut answer = [0; 10_000];
-    for _ in 0..30 {
-        // Refused by a tap that is down; it may be up the next time.
-        let _ = socket.send_to(payload, (address, 7));
-        if let Ok((length, from)) = socket.recv_from(&mut answer) {
-            assert_eq!((from.ip(), from.port()), (address.into(), 7));
-            if &answer[..length] == payload {
-                return;
-            }
-        }
-    }
-    panic!("{address} does not answer {} bytes", payload.len());
 }
 
 fn quit(guest: Guest) -> Output {

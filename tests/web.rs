@@ -10,26 +10,34 @@ use std::time::{Duration, Instant};
 use common::net::Tap;
 use common::{Guest, LIMIT, net_test};
 
+/// The server as a unikernel of today, and of Solo5 0.4, as that of the talk.
+const SERVERS: [&str; 2] = ["web", "web-e1"];
+
 fn main() -> ExitCode {
-    common::main(vec![
-        net_test("the_page_is_served", the_page_is_served),
-        net_test("connections_are_served_at_the_same_time", connections_are_served_at_the_same_time),
-        net_test("requests_in_pieces_are_served", requests_in_pieces_are_served),
-        net_test("the_log_is_that_of_a_unikernel", the_log_is_that_of_a_unikernel),
-    ])
+    let tests: [(&str, fn(&str)); 4] = [
+        ("the_page_is_served", the_page_is_served),
+        ("connections_are_served_at_the_same_time", connections_are_served_at_the_same_time),
+        ("requests_in_pieces_are_served", requests_in_pieces_are_served),
+        ("the_log_is_that_of_a_unikernel", the_log_is_that_of_a_unikernel),
+    ];
+    let each = SERVERS.into_iter().flat_map(|server| tests.map(|(name, body)| (server, name, body)));
+    let mut tests: Vec<_> =
+        each.map(|(server, name, body)| net_test(&format!("{server}::{name}"), move || body(server))).collect();
+    tests.push(net_test("the_page_is_the_same", the_page_is_the_same));
+    common::main(tests)
 }
 
-/// The server on a tap, as the operator starts it.
+/// The server on a tap, as the operator starts it: the command line is the talk's.
 struct Server {
     guest: Guest,
     _tap: Tap,
 }
 
 impl Server {
-    fn start() -> Server {
+    fn start(server: &str) -> Server {
         let tap = Tap::up("tap100", Ipv4Addr::new(10, 0, 0, 1));
         let mut command = common::tender(["--net=tap100", "--mem=64M", "--"]);
-        let guest = Guest::start(command.arg(common::fixture("web")).arg("--ipv4=10.0.0.2/24"));
+        let guest = Guest::start(command.arg(common::fixture(server)).arg("--ipv4=10.0.0.2/24"));
         guest.wait_for("listening on 8080/TCP");
         Server { guest, _tap: tap }
     }
@@ -85,8 +93,8 @@ fn is_page((head, body): (String, String)) -> String {
     body
 }
 
-fn the_page_is_served() {
-    let server = Server::start();
+fn the_page_is_served(server: &str) {
+    let server = Server::start(server);
     let first = is_page(fetch("/"));
     for _ in 0..5 {
         assert_eq!(is_page(fetch("/")), first);
@@ -96,9 +104,19 @@ fn the_page_is_served() {
     server.stop();
 }
 
+fn the_page_is_the_same() {
+    let [today, legacy] = SERVERS.map(|server| {
+        let server = Server::start(server);
+        let page = is_page(fetch("/"));
+        server.stop();
+        page
+    });
+    assert_eq!(today, legacy);
+}
+
 /// Each asks only after all of them are connected.
-fn connections_are_served_at_the_same_time() {
-    let server = Server::start();
+fn connections_are_served_at_the_same_time(server: &str) {
+    let server = Server::start(server);
     let mut streams: Vec<_> = (0..8).map(|_| connect()).collect();
     for stream in streams.iter_mut().rev() {
         request(stream, "GET", "/");
@@ -109,8 +127,8 @@ fn connections_are_served_at_the_same_time() {
     server.stop();
 }
 
-fn requests_in_pieces_are_served() {
-    let server = Server::start();
+fn requests_in_pieces_are_served(server: &str) {
+    let server = Server::start(server);
     let mut stream = connect();
     stream.set_nodelay(true).unwrap();
     for piece in ["GE", "T / HT", "TP/1.1\r\nHost: x\r", "\n\r\n"] {
@@ -121,8 +139,8 @@ fn requests_in_pieces_are_served() {
     server.stop();
 }
 
-fn the_log_is_that_of_a_unikernel() {
-    let server = Server::start();
+fn the_log_is_that_of_a_unikernel(server: &str) {
+    let server = Server::start(server);
     fetch("/");
     fetch("/no-such-page");
     let log = server.stop();

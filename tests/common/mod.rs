@@ -10,6 +10,7 @@ mod mounts;
 pub mod net;
 pub mod trace;
 mod trial;
+pub mod wire;
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};

@@ -176,7 +176,16 @@ impl Tap {
 
     /// How many frames the host has received from the other side.
     pub fn received(&self) -> u64 {
-        let count = std::fs::read_to_string(format!("/sys/class/net/{}/statistics/rx_packets", self.0)).unwrap();
+        self.statistic("rx_packets")
+    }
+
+    /// How many of the host's frames the other side has taken.
+    pub fn sent(&self) -> u64 {
+        self.statistic("tx_packets")
+    }
+
+    fn statistic(&self, name: &str) -> u64 {
+        let count = std::fs::read_to_string(format!("/sys/class/net/{}/statistics/{name}", self.0)).unwrap();
         count.trim_end().parse().unwrap()
     }
 
@@ -216,11 +225,7 @@ impl Tap {
 
     /// Removes it, even while somebody is attached: `ip link del`.
     pub fn delete(self) {
-        let name = CString::new(self.0).unwrap();
-        // SAFETY: the name ends with a NUL.
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        assert!(index != 0, "{}", host_error(self.0));
-        delete_link(index).unwrap_or_else(|error| panic!("{} cannot be deleted: {error}", self.0));
+        delete_link(index(self.0)).unwrap_or_else(|error| panic!("{} cannot be deleted: {error}", self.0));
     }
 }
 
@@ -236,6 +241,30 @@ fn socket(domain: i32, kind: i32, protocol: i32) -> OwnedFd {
     assert!(fd >= 0, "{}", host_error("socket"));
     // SAFETY: it is new and nobody else's.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A socket for the frames of one type on the interface `name`.
+pub fn packet_socket(name: &str, ethertype: u16) -> OwnedFd {
+    // Without a type at first: it would receive from all interfaces until it is bound.
+    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
+    // SAFETY: a packet socket's address is plain numbers, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_protocol = ethertype.to_be();
+    address.sll_ifindex = index(name) as libc::c_int;
+    let size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel reads the address, which is as long as is said.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) };
+    assert!(result == 0, "{}", host_error(name));
+    socket
+}
+
+fn index(name: &str) -> u32 {
+    let string = CString::new(name).unwrap();
+    // SAFETY: the name ends with a NUL.
+    let index = unsafe { libc::if_nametoindex(string.as_ptr()) };
+    assert!(index != 0, "{}", host_error(name));
+    index
 }
 
 fn control(command: u32, request: &mut libc::ifreq, what: &str) {
@@ -287,6 +316,24 @@ pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
             && answer[28..length] == *payload
             && checksum(&answer[20..length]) == 0
     })
+}
+
+/// Sends a datagram to the echo port of `address` until it comes back.
+pub fn echo(address: Ipv4Addr, payload: &[u8]) {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    let mut answer = [0; 10_000];
+    for _ in 0..30 {
+        // Refused by a tap that is down; it may be up the next time.
+        let _ = socket.send_to(payload, (address, 7));
+        if let Ok((length, from)) = socket.recv_from(&mut answer) {
+            assert_eq!((from.ip(), from.port()), (address.into(), 7));
+            if &answer[..length] == payload {
+                return;
+            }
+        }
+    }
+    panic!("{address} does not answer {} bytes", payload.len());
 }
 
 /// The Internet checksum; 0 over a packet that holds its own.

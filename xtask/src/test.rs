@@ -84,7 +84,7 @@ fn emulated(machine: Emulated, words: &[String]) -> Result<Tally> {
     let start = Instant::now();
     let assets = machine.prepare()?;
     let built = build_tests(machine.arch())?;
-    let mut archive = initramfs::base(machine, &assets, &job(words))?;
+    let mut archive = initramfs::base(machine, &assets, &job(&passed_on(), words))?;
     let expected = pack_tests(&mut archive, &built)?;
     host::pack_fixtures(&mut archive, machine.arch())?;
     let mut console = machine.boot(&assets, archive)?;
@@ -138,11 +138,24 @@ fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {
     if count == 0 { fail("cargo built no test binary") } else { Ok(count) }
 }
 
-/// The shell script that runs them all.
-fn job(words: &[String]) -> String {
-    let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+/// Variables that tell tests how much to do; see `docs/testing.md`.
+const PASSED_ON: [&str; 2] = ["TENDER_RING_FRAMES", "TENDER_SLOW_TESTS"];
+
+/// Those that are set here, for the shell.
+fn passed_on() -> String {
+    let set = |name: &str| std::env::var(name).ok().map(|value| format!("export {name}={}\n", quoted(&value)));
+    PASSED_ON.into_iter().filter_map(set).collect()
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The shell script that runs them all, after the lines `before`.
+fn job(before: &str, words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     format!(
-        "export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures RUST_BACKTRACE=1\n\
+        "{before}export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures RUST_BACKTRACE=1\n\
          for test in /tests/*; do\n\
          echo '{mark}run' ${{test##*/}}\n\
          timeout -s KILL {BINARY_LIMIT} $test --color=never {words}\n\
@@ -239,6 +252,6 @@ mod tests {
 
     #[test]
     fn words_for_the_tests_reach_them_unchanged() {
-        assert!(job(&["a b".into(), "it's".into()]).contains(r"$test --color=never 'a b' 'it'\''s'"));
+        assert!(job("", &["a b".into(), "it's".into()]).contains(r"$test --color=never 'a b' 'it'\''s'"));
     }
 }

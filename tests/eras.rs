@@ -1,0 +1,344 @@
+//! A unikernel of any era runs as one of today: the same test, and the same output. What differs between eras is what
+//! their guests were promised.
+
+mod common;
+
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::net::{Tap, echo, ping};
+use common::{Guest, Output, fixture, kvm_test, net_test, run, tender, text, unikernel};
+use libtest_mimic::Trial;
+
+/// An era, and what its test unikernels are called after their program.
+#[derive(Clone, Copy)]
+struct Era {
+    name: &'static str,
+    suffix: &'static str,
+}
+
+const LEGACY: Era = Era { name: "legacy", suffix: "-e1" };
+const ABI1: Era = Era { name: "abi1", suffix: "-abi1" };
+const ABI2: Era = Era { name: "abi2", suffix: "" };
+const ERAS: [Era; 3] = [LEGACY, ABI1, ABI2];
+
+fn main() -> ExitCode {
+    let mut tests = Vec::new();
+    for era in ERAS {
+        let name = |test: &str| format!("{}::{test}", era.name);
+        tests.extend([
+            kvm_test(&name("boots"), move || boots(era)),
+            kvm_test(&name("memory_is_exactly_what_was_asked_for"), move || memory_is_exact(era)),
+            kvm_test(&name("the_longest_command_line_arrives_whole"), move || longest_command_line(era)),
+            kvm_test(&name("clocks_are_the_hosts"), move || clocks_are_the_hosts(era)),
+            kvm_test(&name("a_disk_does_all_that_it_should"), move || a_disk_does_all_that_it_should(era)),
+            net_test(&name("datagrams_and_pings_are_answered"), move || datagrams_and_pings_are_answered(era)),
+            net_test(&name("a_flood_is_sent_whole"), move || a_flood_is_sent_whole(era)),
+            kvm_test(&name("a_missing_device_is_explained"), move || a_missing_device_is_explained(era)),
+        ]);
+    }
+    tests.extend([
+        kvm_test("hello_says_the_same", || say_the_same("hello", &[], &["a  b", "--net=x"])),
+        kvm_test("clock_says_the_same", clock_says_the_same),
+        kvm_test("block_says_the_same", block_says_the_same),
+        net_test("net_says_the_same", net_says_the_same),
+        kvm_test("a_disk_goes_from_era_to_era", a_disk_goes_from_era_to_era),
+        kvm_test("legacy::the_last_part_of_a_disk_is_left_out", the_last_part_of_a_disk_is_left_out),
+        kvm_test("abi1::the_last_part_of_a_disk_is_kept", the_last_part_of_a_disk_is_kept),
+        kvm_test("abi2::a_disk_with_a_last_part_is_refused", a_disk_with_a_last_part_is_refused),
+    ]);
+    tests.extend(legacy_tests());
+    common::main(tests)
+}
+
+fn legacy_tests() -> [Trial; 4] {
+    [
+        kvm_test("legacy::names_of_devices_are_explained", names_are_explained),
+        kvm_test("legacy::devices_that_are_not_used_do_no_harm", unused_devices_do_no_harm),
+        kvm_test("low_memory_is_writable_as_it_was", low_memory_is_writable_as_it_was),
+        kvm_test("code_is_not_writable", code_is_not_writable),
+    ]
+}
+
+/// Runs `program` of this era with 4 MiB.
+fn program(era: Era, name: &str, options: &[&str], arguments: &[&str]) -> Output {
+    let options: Vec<_> = options.iter().copied().chain(["--mem=4"]).collect();
+    run(&mut unikernel(&format!("{name}{}", era.suffix), &options, arguments))
+}
+
+/// Checks that all eras say the same, and returns it.
+fn say_the_same(name: &str, options: &[&str], arguments: &[&str]) {
+    said_alike(|era| {
+        let output = program(era, name, options, arguments);
+        output.exits(0).is_quiet();
+        output.stdout
+    });
+}
+
+#[track_caller]
+fn said_alike(said: impl Fn(Era) -> String) {
+    let [legacy, abi1, abi2] = ERAS.map(said);
+    assert!(!abi2.is_empty());
+    assert_eq!(legacy, abi2);
+    assert_eq!(abi1, abi2);
+}
+
+fn boots(era: Era) {
+    let output = program(era, "hello", &[], &["Hello,", "world", "--mem=1"]);
+    output.exits(0).is_quiet();
+    assert_eq!(output.stdout, "hello: Hello, world --mem=1\nmemory: 4194304 bytes\n");
+    for status in [1, 7, 255] {
+        program(era, "hello", &[], &[&format!("exit={status}")]).exits(status).is_quiet();
+    }
+}
+
+fn memory_is_exact(era: Era) {
+    for (size, bytes) in [("2", 2 << 20), ("64M", 64 << 20), ("4G", 4u64 << 30)] {
+        let name = format!("hello{}", era.suffix);
+        let output = run(&mut unikernel(&name, &[&format!("--mem={size}")], &[]));
+        output.exits(0).is_quiet().says(&format!("memory: {bytes} bytes\n"));
+    }
+}
+
+fn longest_command_line(era: Era) {
+    let word = "0123456789abcde ".repeat(512);
+    program(era, "hello", &[], &[&word[..8191]]).exits(0).says(&format!("hello: {}\n", &word[..8191]));
+    program(era, "hello", &[], &[&word]).is_refused(&["8192 bytes", "8191"]);
+}
+
+fn clocks_are_the_hosts(era: Era) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let before = now();
+    let output = program(era, "clock", &[], &[]);
+    let after = now();
+    output.exits(0).is_quiet().says("clock: ok");
+    let line = output.stdout.lines().find_map(|line| line.strip_prefix("clock: walltime "));
+    let walltime = Duration::from_nanos(line.expect("it tells the time").parse().unwrap());
+    assert!(before <= walltime && walltime <= after, "{before:?} <= {walltime:?} <= {after:?}");
+}
+
+fn clock_says_the_same() {
+    said_alike(|era| {
+        let said = program(era, "clock", &[], &[]).exits(0).is_quiet().stdout.clone();
+        // Numbers aside; the frequency is the host's.
+        let words = said.split_whitespace().filter(|word| word.parse::<u64>().is_err());
+        words.collect::<Vec<_>>().join(" ")
+    });
+}
+
+/// A disk image of so many bytes, all zero, in a directory of its own.
+fn disk(size: u64) -> (tempfile::TempDir, PathBuf) {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    File::create(&path).unwrap().set_len(size).unwrap();
+    (directory, path)
+}
+
+fn attach(path: &Path) -> String {
+    format!("--disk={}", text(path))
+}
+
+fn a_disk_does_all_that_it_should(era: Era) {
+    let (_directory, path) = disk(64 << 10);
+    let output = program(era, "block", &[&attach(&path)], &[]);
+    output.exits(0).is_quiet().says(" 65536 bytes in sectors of 512\n").says("block: 8 sectors in one call\n");
+    output.says(" are refused\n").says("block: ok");
+    program(era, "block", &[&attach(&path)], &["fill"]).exits(0).is_quiet();
+    program(era, "block", &[&attach(&path)], &["verify"]).exits(0).is_quiet();
+    let mut bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 64 << 10);
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    program(era, "block", &[&attach(&path)], &["verify"]).exits(255).says("sector 127 is not what was written");
+}
+
+fn block_says_the_same() {
+    let (_directory, path) = disk(1 << 20);
+    say_the_same("block", &[&attach(&path)], &["fill"]);
+    say_the_same("block", &[&attach(&path)], &["verify"]);
+}
+
+/// What one era's unikernel wrote is there for all, and each leaves the same bytes behind.
+fn a_disk_goes_from_era_to_era() {
+    let mut images = Vec::new();
+    for writer in ERAS {
+        let (_directory, path) = disk(1 << 20);
+        program(writer, "block", &[&attach(&path)], &["fill"]).exits(0).is_quiet();
+        for reader in ERAS {
+            program(reader, "block", &[&attach(&path)], &["verify"]).exits(0).is_quiet();
+        }
+        images.push(fs::read(&path).unwrap());
+    }
+    assert!(images[0] == images[2] && images[1] == images[2], "the eras write different images");
+}
+
+const WHOLE: u64 = 64 << 10;
+
+fn the_last_part_of_a_disk_is_left_out() {
+    let (_directory, path) = disk(WHOLE + 511);
+    program(LEGACY, "block", &[&attach(&path)], &[]).exits(0).is_quiet().says(" 65536 bytes in sectors of 512\n");
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes[WHOLE as usize..], [0; 511], "the last part is untouched");
+}
+
+fn the_last_part_of_a_disk_is_kept() {
+    let (_directory, path) = disk(WHOLE + 511);
+    program(ABI1, "block", &[&attach(&path)], &[]).exits(0).is_quiet().says(" 66047 bytes in sectors of 512\n");
+    assert_eq!(fs::metadata(&path).unwrap().len(), WHOLE + 511);
+}
+
+fn a_disk_with_a_last_part_is_refused() {
+    let (_directory, path) = disk(WHOLE + 511);
+    program(ABI2, "block", &[&attach(&path)], &[]).is_refused(&["66047", "512", "truncate -s 66048"]);
+    assert_eq!(fs::metadata(&path).unwrap().len(), WHOLE + 511);
+}
+
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+fn tap() -> Tap {
+    Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
+}
+
+const NET: [&str; 3] = ["--net=tap0", "--net-mac=02:00:00:00:00:07", "--mem=4"];
+
+/// Runs the echo unikernel with a few datagrams and pings; returns what it says.
+fn talk_to(era: Era) -> String {
+    let guest = Guest::start(&mut unikernel(&format!("net{}", era.suffix), &NET, &["--ipv4=10.0.0.2/24"]));
+    guest.wait_for("net: ready\n");
+    for length in [1, 18, 500, 1472] {
+        echo(GUEST, &vec![length as u8; length]);
+    }
+    assert!(ping(GUEST, &[0xa5; 1472], 20), "a ping is answered");
+    echo(GUEST, b"quit");
+    let output = guest.end();
+    output.exits(0).is_quiet().says("mac 02:00:00:00:00:07, ").says("net: ok");
+    output.stdout
+}
+
+fn datagrams_and_pings_are_answered(era: Era) {
+    let _tap = tap();
+    talk_to(era);
+}
+
+fn net_says_the_same() {
+    let _tap = tap();
+    said_alike(talk_to);
+}
+
+fn a_flood_is_sent_whole(era: Era) {
+    let tap = tap();
+    for size in ["60", "1514"] {
+        let before = tap.received();
+        let output = program(era, "net", &NET[..2], &["flood=300", &format!("size={size}")]);
+        output.exits(0).is_quiet().says(&format!("net: 300 frames of {size} bytes sent, 0 refused\n"));
+        assert_eq!(tap.received() - before, 300);
+    }
+}
+
+/// With a manifest, before the guest runs; without one, when it uses what is not there.
+fn a_missing_device_is_explained(era: Era) {
+    let [disk, net] = [program(era, "block", &[], &[]), program(era, "net", &[], &["check"])];
+    if era.name == LEGACY.name {
+        disk.fails(&["none is attached", "add --disk=PATH", "pc 0x"]);
+        net.fails(&["none is attached", "add --net=IFACE", "pc 0x"]);
+    } else {
+        disk.is_refused(&["'storage'", "not attached", "add --block:storage=PATH"]);
+        net.is_refused(&["'service'", "not attached", "add --net:service=IFACE"]);
+    }
+}
+
+/// Nothing is touched on the host, so nothing need be there.
+fn names_are_explained() {
+    for option in ["--net:service=tap0", "--net-mac:service=02:00:00:00:00:07"] {
+        program(LEGACY, "net", &[option], &[]).is_refused(&["'service'", "no names", "--net=IFACE"]);
+    }
+    for option in ["--block:storage=x.img", "--block-sector-size:storage=512"] {
+        program(LEGACY, "block", &[option], &[]).is_refused(&["'storage'", "no names", "--disk=PATH"]);
+    }
+}
+
+/// An image without manifest cannot tell what it will use.
+fn unused_devices_do_no_harm() {
+    let (_directory, path) = disk(512);
+    program(LEGACY, "hello", &[&attach(&path)], &["x"]).exits(0).is_quiet().says("hello: x\n");
+}
+
+/// In the part of low memory that is neither tables nor boot information.
+const LOW: u32 = 0x3_0000;
+
+/// In the text of every unikernel.
+const TEXT: u32 = 0x10_0f00;
+
+const HALT_LEGACY: u32 = guest_abi::legacy::number::HALT;
+const HALT: u32 = guest_abi::hypercall::number::HALT;
+
+/// The unikernel `hello` of an era, changed to begin with `code`.
+fn hello_beginning_with(era: Era, code: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let mut bytes = fs::read(fixture(&format!("hello{}", era.suffix))).unwrap();
+    let number = |offset: usize| u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap());
+    // The entry point; the first program header, which is that of the text; its offset in the file and its address.
+    let (entry, header) = (number(24), number(32) as usize);
+    let place = (entry - number(header + 16) + number(header + 8)) as usize;
+    bytes[place..place + code.len()].copy_from_slice(code);
+    let directory = common::directory();
+    let path = directory.path().join("changed.hvt");
+    fs::write(&path, bytes).unwrap();
+    (directory, path)
+}
+
+/// Machine code that puts 42 at `place` + 8 and halts with the status that it reads from there.
+fn store_and_halt(place: u32, halt: u32) -> Vec<u8> {
+    if cfg!(target_arch = "x86_64") {
+        let [place, port] = [place, u32::from(guest_abi::hypercall::PIO_BASE) + halt].map(u32::to_le_bytes);
+        // mov eax, place; mov dword [rax + 8], 42; mov edx, port; out dx, eax
+        return [&[0xb8], &place[..], &[0xc7, 0x40, 8, 42, 0, 0, 0, 0xba], &port, &[0xef]].concat();
+    }
+    let code = [
+        0xd2a0_0000 | (place >> 16) << 5,    // movz x0, #place >> 16, lsl #16
+        0xf280_0000 | (place & 0xffff) << 5, // movk x0, #place & 0xffff
+        0x5280_0541,                         // mov w1, #42
+        0xb900_0801,                         // str w1, [x0, #8]
+        0xd2c0_0022,                         // movz x2, #1, lsl #32: where hypercalls are
+        0xb900_0040 | (2 * halt) << 10,      // str w0, [x2, #8 * halt]
+        0x1400_0000,                         // b .
+    ];
+    code.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// Whether a unikernel of this era may write at `place`. If not, it has no handlers yet: on x86_64 that is its end, on
+/// ARM64 it traps without end.
+fn may_write(era: Era, place: u32, halt: u32) -> bool {
+    let (_directory, path) = hello_beginning_with(era, &store_and_halt(place, halt));
+    let mut guest = Guest::start(tender(["--mem=4", "--"]).arg(&path));
+    if cfg!(target_arch = "aarch64") {
+        std::thread::sleep(Duration::from_secs(2));
+        if guest.is_running() {
+            guest.signal(libc::SIGTERM);
+        }
+    }
+    let output = guest.end();
+    match (output.status.code(), output.status.signal()) {
+        (Some(42), _) => return true,
+        (_, Some(signal)) => assert_eq!(signal, libc::SIGTERM, "{output:?}"),
+        _ => _ = output.fails(&["fault", "pc 0x"]),
+    }
+    false
+}
+
+fn low_memory_is_writable_as_it_was() {
+    assert!(may_write(LEGACY, LOW, HALT_LEGACY));
+    assert!(!may_write(ABI1, LOW, HALT));
+    assert!(!may_write(ABI2, LOW, HALT));
+}
+
+/// Where segments allow it, in every era. The same code can write where it may, or this would prove nothing.
+fn code_is_not_writable() {
+    for (era, halt) in [(LEGACY, HALT_LEGACY), (ABI1, HALT), (ABI2, HALT)] {
+        assert!(may_write(era, 0x3f_0000, halt), "{}: the heap", era.name);
+        assert!(!may_write(era, TEXT, halt), "{}: the text", era.name);
+    }
+}

@@ -1,0 +1,186 @@
+//! Guests that break the rules of the shared network ring: each ends in one clean line, or harms nobody but itself,
+//! and can be ended by a signal. And what was queued before the end is sent, however it comes.
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use common::net::Tap;
+use common::wire::Wire;
+use common::{Guest, Output, net_test, root_net_test, unikernel};
+use libtest_mimic::Trial;
+
+/// What becomes of a hostile guest.
+#[derive(Clone, Copy)]
+enum End {
+    /// The tender ends the run, and says this.
+    Reported(&'static str),
+    /// It goes on, ends with this status and says this.
+    Confined(i32, &'static str),
+    /// The one or the other, as it happens: with no status but this.
+    Either(i32),
+}
+use End::{Confined, Either, Reported};
+
+const OUTSIDE: End = Reported("do not lie within the 0x400000 bytes of guest memory");
+const READ_ONLY: End = Reported("touch memory that the guest may not write");
+
+/// A kind of attack with its words. Addresses of which a guest may not even know are still memory when it sends what
+/// is there; what it may not do is write.
+const KINDS: [(&str, &[&str], End); 34] = [
+    ("wild-tail", &[], Reported("claims 2147483648 requests at once; 1024 is the most")),
+    ("wild-tail", &["1025"], Reported("claims 1025 requests at once")),
+    ("wild-tail", &["4294967295"], Reported("claims 4294967295 requests at once")),
+    ("wild-tail", &["1024"], Confined(3, "all taken: true; 0 are not\n")),
+    ("wild-head", &[], Confined(3, "all taken: true\n")),
+    ("wild-head", &["4294967295"], Confined(3, "all taken: true\n")),
+    ("needs-kick-scribble", &["3000"], Either(3)),
+    ("wild-address", &["beyond"], OUTSIDE),
+    ("wild-address", &["beyond", "read"], OUTSIDE),
+    ("wild-address", &["straddle"], OUTSIDE),
+    ("wild-address", &["straddle", "read"], OUTSIDE),
+    ("wild-address", &["high"], OUTSIDE),
+    ("wild-address", &["high", "read"], OUTSIDE),
+    ("wild-address", &["window"], OUTSIDE),
+    ("wild-address", &["window", "read"], OUTSIDE),
+    ("wild-address", &["overflow"], OUTSIDE),
+    ("wild-address", &["overflow", "read"], OUTSIDE),
+    ("wild-address", &["null"], READ_ONLY),
+    ("wild-address", &["null", "read"], READ_ONLY),
+    ("wild-address", &["tables", "read"], READ_ONLY),
+    ("wild-address", &["boot", "read"], READ_ONLY),
+    ("wild-address", &["text"], READ_ONLY),
+    ("wild-address", &["text", "read"], READ_ONLY),
+    ("wild-address", &["ring", "read"], Either(3)),
+    ("wild-length", &[], OUTSIDE),
+    ("wild-length", &["4294967295", "read"], OUTSIDE),
+    ("wild-length", &["0"], Confined(3, "write: taken: true\n")),
+    ("wild-length", &["4194304", "read"], OUTSIDE),
+    ("changing", &["1000"], Either(3)),
+    ("changing", &["1000", "safe"], Confined(0, "1000 requests, ")),
+    ("wild-handle", &[], Confined(0, "handle 4294967295: Some(Commit { id: 5, ret: 2, len: 0")),
+    ("bad-op", &[], Confined(0, "skipped: true\n")),
+    // Who takes no replies finds the newest of them in the place of older ones.
+    ("flood-no-consume", &[], Either(3)),
+    ("kick-storm", &["10000"], Confined(0, "10000 kicks, ")),
+];
+
+/// Attacks without end.
+const ENDLESS: [&[&str]; 4] = [
+    &["kick-storm", "1000000000000"],
+    &["changing", "4000000000", "safe"],
+    &["spin-with-queue"],
+    &["flood-no-consume", "4000000000"],
+];
+
+fn main() -> ExitCode {
+    let mut tests: Vec<_> = KINDS.into_iter().map(kind).collect();
+    tests.extend(ENDLESS.into_iter().map(|words| {
+        net_test(&format!("ends_by_a_signal::{}", words[0]), move || ends_by_a_signal(words))
+    }));
+    tests.push(net_test("floods_end_by_a_signal", floods_end_by_a_signal));
+    let queues: [(&str, fn(u64)); 3] = [
+        ("frames_are_sent_before_the_end::halt", sent_before_halt),
+        ("frames_are_sent_before_the_end::fault", sent_before_a_report),
+        ("frames_are_sent_before_the_end::signal", sent_before_a_signal),
+    ];
+    tests.extend(queues.map(|(name, body)| root_net_test(name, move || [1, 500, 1023].into_iter().for_each(body))));
+    common::main(tests)
+}
+
+fn tap() -> Tap {
+    Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
+}
+
+fn start(words: &[&str]) -> Guest {
+    let guest = Guest::start(&mut unikernel("ring-hostile", &["--net=tap0", "--mem=4"], words));
+    guest.wait_for(&format!("ring-hostile: {}\n", words[0]));
+    guest
+}
+
+fn kind((kind, arguments, end): (&'static str, &'static [&'static str], End)) -> Trial {
+    let name = [&[kind], arguments].concat().join("_");
+    root_net_test(&format!("ends_cleanly::{name}"), move || {
+        let tap = tap();
+        let mut wire = Wire::new(&tap);
+        let guest = start(&[&[kind], arguments].concat());
+        if kind.starts_with("wild-") && guest_waits(arguments) {
+            // Something to be received where it must not be.
+            wire.send(0);
+        }
+        check(&guest.end(), end);
+    })
+}
+
+fn guest_waits(arguments: &[&str]) -> bool {
+    arguments.contains(&"read") || arguments.contains(&"null") || arguments.contains(&"text")
+}
+
+fn check(output: &Output, end: End) {
+    let reported = output.code() == 1;
+    match end {
+        Reported(words) => _ = output.fails(&[words, "pc 0x"]),
+        Confined(status, words) => _ = output.exits(status).says(words),
+        Either(_) if reported => _ = output.fails(&["ring", "pc 0x"]),
+        Either(status) => _ = output.exits(status).says(" came back\n"),
+    }
+    assert!(!output.stderr.contains("panicked"), "{output:?}");
+}
+
+/// However busy it keeps the tender.
+fn ends_by_a_signal(words: &[&str]) {
+    let _tap = tap();
+    let mut guest = start(words);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(guest.is_running(), "{}", guest.words());
+    let before = Instant::now();
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM);
+    assert!(before.elapsed() < common::LIMIT / 6, "{:?}", before.elapsed());
+}
+
+/// In both directions, with all that the second thread does.
+fn floods_end_by_a_signal() {
+    let tap = tap();
+    for words in [&["writes=1000000000000"][..], &["burst=1000000000"], &["reads=1000000"], &["mix=1000000"]] {
+        let mut guest = Guest::start(&mut unikernel("ring", &["--net=tap0", "--mem=4"], words));
+        guest.wait_for("ring: offered");
+        std::thread::sleep(Duration::from_millis(300));
+        guest.signal(libc::SIGTERM);
+        guest.end().dies_by(libc::SIGTERM).is_quiet();
+    }
+    assert!(tap.received() > 0);
+}
+
+fn sent_before_halt(count: u64) {
+    let tap = tap();
+    let mut wire = Wire::new(&tap);
+    start(&["halt-with-queue", &count.to_string()]).end().exits(0).is_quiet();
+    wire.receive(count);
+    wire.is_silent();
+    tap.delete();
+}
+
+fn sent_before_a_report(count: u64) {
+    let tap = tap();
+    let mut wire = Wire::new(&tap);
+    start(&["fault-with-queue", &count.to_string()]).end().fails(&["PUTS", "do not lie within"]);
+    wire.receive(count);
+    wire.is_silent();
+    tap.delete();
+}
+
+/// It has queued all of them long before the second is over.
+fn sent_before_a_signal(count: u64) {
+    let tap = tap();
+    let mut wire = Wire::new(&tap);
+    let mut guest = start(&["spin-with-queue", &count.to_string()]);
+    std::thread::sleep(Duration::from_secs(1));
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).is_quiet();
+    wire.receive(count);
+    wire.is_silent();
+    tap.delete();
+}
