@@ -14,7 +14,10 @@ fn main() -> ExitCode {
         kvm_test("poll_is_never_too_short", poll_is_never_too_short),
         kvm_test_if_possible("a_clock_that_is_looked_at_too_rarely_falls_behind", a_clock_falls_behind),
         kvm_test_if_possible("sleeps_beyond_the_horizon_are_cut", sleeps_beyond_the_horizon_are_cut),
-        kvm_test_if_possible("clocks_are_right_after_a_sleep_beyond_their_horizon", clocks_are_right_after_a_long_sleep),
+        kvm_test_if_possible(
+            "clocks_are_right_after_a_sleep_beyond_their_horizon",
+            clocks_are_right_after_a_long_sleep,
+        ),
     ])
 }
 

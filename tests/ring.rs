@@ -95,7 +95,8 @@ fn start(way: Way, taps: &[&Tap], words: &[&str]) -> Guest {
         [only] => vec![format!("--net={}", only.name())],
         _ => taps.iter().zip(0..).map(|(tap, i)| format!("--net:service{i}={}", tap.name())).collect(),
     };
-    let options: Vec<_> = nets.iter().map(String::as_str).chain(way.options.iter().copied()).chain(["--mem=16"]).collect();
+    let options: Vec<_> =
+        nets.iter().map(String::as_str).chain(way.options.iter().copied()).chain(["--mem=16"]).collect();
     let words: Vec<_> = words.iter().copied().chain(["wait=20"]).collect();
     let mut command = unikernel(if taps.len() == 1 { "ring" } else { "ring2" }, &options, &words);
     Guest::start(if way.alone { alone(&mut command) } else { &mut command })
@@ -116,7 +117,7 @@ fn writes_arrive_in_order(way: Way, count: u64) {
     let guest = start(way, &[&tap], &[&format!("writes={count}")]);
     wire.receive(count);
     ends_well(way, guest).says(&format!("ring: wrote {count}\n"));
-    wire.is_silent();
+    wire.stays_silent();
 }
 
 fn long_writes_arrive_in_order(way: Way, count: u64) {
@@ -125,7 +126,7 @@ fn long_writes_arrive_in_order(way: Way, count: u64) {
     let guest = start(way, &[&tap], &[&format!("writes={count}"), "size=1514"]);
     wire.receive(count);
     ends_well(way, guest);
-    wire.is_silent();
+    wire.stays_silent();
 }
 
 /// What the guest says when so many frames have come as they should.
@@ -140,7 +141,7 @@ fn reads_are_in_order(way: Way, count: u64) {
     guest.wait_for("ring: ready\n");
     wire.exchange(count, 0);
     ends_well(way, guest).says(&right(count));
-    wire.is_silent();
+    wire.stays_silent();
 }
 
 fn echoes_are_in_order(way: Way, count: u64) {
@@ -152,7 +153,7 @@ fn echoes_are_in_order(way: Way, count: u64) {
     guest.wait_for("ring: ready\n");
     wire.exchange(count, count);
     ends_well(way, guest).says(&right(count)).says(&format!("ring: wrote {count}\n"));
-    wire.is_silent();
+    wire.stays_silent();
 }
 
 fn a_mixture_is_in_order(way: Way, count: u64) {
@@ -163,7 +164,7 @@ fn a_mixture_is_in_order(way: Way, count: u64) {
     guest.wait_for("ring: ready\n");
     wire.exchange(count, count);
     ends_well(way, guest).says(&right(count)).says(&format!("ring: wrote {count}\n"));
-    wire.is_silent();
+    wire.stays_silent();
 }
 
 /// In turns through the ring and, too long for it, through a hypercall.
@@ -174,7 +175,7 @@ fn jumbo_frames_overtake_nothing(way: Way, count: u64) {
     let guest = start(way, &[&tap], &[&format!("jumbo={count}"), "size=2048"]);
     wire.receive(count);
     ends_well(way, guest);
-    wire.is_silent();
+    wire.stays_silent();
 }
 
 /// As many as may wait, 1023; a real guest aborts if it then reads and the host has taken none.
@@ -184,7 +185,7 @@ fn full_queues_are_emptied_before_a_read(way: Way, count: u64) {
     let guest = start(way, &[&tap], &[&format!("burst={rounds}")]);
     wire.receive(rounds * 1023);
     ends_well(way, guest);
-    wire.is_silent();
+    wire.stays_silent();
 }
 
 fn two_taps() -> [Tap; 2] {
@@ -193,21 +194,21 @@ fn two_taps() -> [Tap; 2] {
 
 fn two_interfaces_send_in_order(way: Way, count: u64) {
     let ([first, second], count) = (two_taps(), count / 4);
-    let mut wires = [&first, &second].map(|tap| Wire::new(tap));
+    let mut wires = [&first, &second].map(Wire::new);
     let guest = start(way, &[&first, &second], &[&format!("writes={count}")]);
     wires.iter_mut().for_each(|wire| wire.receive(count));
     ends_well(way, guest).says(&format!("ring: wrote {}\n", 2 * count));
-    wires.into_iter().for_each(Wire::is_silent);
+    wires.into_iter().for_each(Wire::stays_silent);
 }
 
 fn two_interfaces_echo_in_order(way: Way, count: u64) {
     let ([first, second], count) = (two_taps(), count / 10);
-    let mut wires = [&first, &second].map(|tap| Wire::new(tap));
+    let mut wires = [&first, &second].map(Wire::new);
     let guest = start(way, &[&first, &second], &[&format!("echo={count}")]);
     guest.wait_for("ring: ready\n");
     wires.iter_mut().for_each(|wire| wire.exchange(count, count));
     ends_well(way, guest).says(&right(2 * count));
-    wires.into_iter().for_each(Wire::is_silent);
+    wires.into_iter().for_each(Wire::stays_silent);
 }
 
 fn the_ring_is_offered_unless_it_is_not_wanted() {

@@ -27,9 +27,11 @@ use End::{Confined, Either, Reported};
 const OUTSIDE: End = Reported("do not lie within the 0x400000 bytes of guest memory");
 const READ_ONLY: End = Reported("touch memory that the guest may not write");
 
-/// A kind of attack with its words. Addresses of which a guest may not even know are still memory when it sends what
-/// is there; what it may not do is write.
-const KINDS: [(&str, &[&str], End); 34] = [
+/// A kind of attack, its words, and what becomes of it.
+type Attack = (&'static str, &'static [&'static str], End);
+
+/// All of them. What a guest may not even read it may still send; what it may not write stays as it is.
+const KINDS: [Attack; 34] = [
     ("wild-tail", &[], Reported("claims 2147483648 requests at once; 1024 is the most")),
     ("wild-tail", &["1025"], Reported("claims 1025 requests at once")),
     ("wild-tail", &["4294967295"], Reported("claims 4294967295 requests at once")),
@@ -75,13 +77,18 @@ const ENDLESS: [&[&str]; 4] = [
     &["flood-no-consume", "4000000000"],
 ];
 
+/// A name, and what to do with so many frames in the queue.
+type Queue = (&'static str, fn(u64));
+
 fn main() -> ExitCode {
     let mut tests: Vec<_> = KINDS.into_iter().map(kind).collect();
-    tests.extend(ENDLESS.into_iter().map(|words| {
-        net_test(&format!("ends_by_a_signal::{}", words[0]), move || ends_by_a_signal(words))
-    }));
+    tests.extend(
+        ENDLESS
+            .into_iter()
+            .map(|words| net_test(&format!("ends_by_a_signal::{}", words[0]), move || ends_by_a_signal(words))),
+    );
     tests.push(net_test("floods_end_by_a_signal", floods_end_by_a_signal));
-    let queues: [(&str, fn(u64)); 3] = [
+    let queues: [Queue; 3] = [
         ("frames_are_sent_before_the_end::halt", sent_before_halt),
         ("frames_are_sent_before_the_end::fault", sent_before_a_report),
         ("frames_are_sent_before_the_end::signal", sent_before_a_signal),
@@ -100,13 +107,14 @@ fn start(words: &[&str]) -> Guest {
     guest
 }
 
-fn kind((kind, arguments, end): (&'static str, &'static [&'static str], End)) -> Trial {
+fn kind((kind, arguments, end): Attack) -> Trial {
     let name = [&[kind], arguments].concat().join("_");
     root_net_test(&format!("ends_cleanly::{name}"), move || {
         let tap = tap();
         let mut wire = Wire::new(&tap);
         let guest = start(&[&[kind], arguments].concat());
         if kind.starts_with("wild-") && guest_waits(arguments) {
+            tap.wait_until_running();
             // Something to be received where it must not be.
             wire.send(0);
         }
@@ -159,7 +167,7 @@ fn sent_before_halt(count: u64) {
     let mut wire = Wire::new(&tap);
     start(&["halt-with-queue", &count.to_string()]).end().exits(0).is_quiet();
     wire.receive(count);
-    wire.is_silent();
+    wire.stays_silent();
     tap.delete();
 }
 
@@ -168,7 +176,7 @@ fn sent_before_a_report(count: u64) {
     let mut wire = Wire::new(&tap);
     start(&["fault-with-queue", &count.to_string()]).end().fails(&["PUTS", "do not lie within"]);
     wire.receive(count);
-    wire.is_silent();
+    wire.stays_silent();
     tap.delete();
 }
 
@@ -181,6 +189,6 @@ fn sent_before_a_signal(count: u64) {
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
     wire.receive(count);
-    wire.is_silent();
+    wire.stays_silent();
     tap.delete();
 }

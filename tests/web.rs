@@ -13,8 +13,11 @@ use common::{Guest, LIMIT, net_test};
 /// The server as a unikernel of today, and of Solo5 0.4, as that of the talk.
 const SERVERS: [&str; 2] = ["web", "web-e1"];
 
+/// A name, and what is tested of a server.
+type Test = (&'static str, fn(&str));
+
 fn main() -> ExitCode {
-    let tests: [(&str, fn(&str)); 4] = [
+    let tests: [Test; 4] = [
         ("the_page_is_served", the_page_is_served),
         ("connections_are_served_at_the_same_time", connections_are_served_at_the_same_time),
         ("requests_in_pieces_are_served", requests_in_pieces_are_served),

@@ -8,8 +8,9 @@ use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use super::host_error;
+use super::{LIMIT, host_error};
 
 const TUNSETIFF: u32 = 0x4004_54ca;
 const TUNSETPERSIST: u32 = 0x4004_54cb;
@@ -216,6 +217,18 @@ impl Tap {
         control(libc::SIOCSIFFLAGS as u32, &mut request, "flags");
     }
 
+    /// Waits until frames of the host go to whoever has just attached: the kernel notices that there is somebody some
+    /// time later, and drops them until then without a word.
+    pub fn wait_until_running(&self) {
+        let deadline = Instant::now() + LIMIT;
+        while std::fs::read_to_string(format!("/sys/class/net/{}/operstate", self.0)).unwrap() != "up\n" {
+            assert!(Instant::now() < deadline, "{} has nobody at its other end", self.0);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // Waits for the lock that the kernel holds while it makes the change, of which the state is a part only.
+        self.set_up(true);
+    }
+
     /// Changes the largest packet it carries.
     pub fn set_mtu(&self, mtu: u16) {
         let mut request = request(self.0);
@@ -300,7 +313,7 @@ pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
     let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
     // A std socket, for its timeout and its methods; a raw one has the same calls.
     let socket = std::net::UdpSocket::from(socket);
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut packet = vec![8, 0, 0, 0, 0x12, 0x34, 0, 1];
     packet.extend_from_slice(payload);
     let sum = checksum(&packet);
@@ -321,7 +334,7 @@ pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
 /// Sends a datagram to the echo port of `address` until it comes back.
 pub fn echo(address: Ipv4Addr, payload: &[u8]) {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut answer = [0; 10_000];
     for _ in 0..30 {
         // Refused by a tap that is down; it may be up the next time.

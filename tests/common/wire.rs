@@ -57,15 +57,15 @@ impl<'t> Wire<'t> {
     /// have been `back`, each in its turn.
     #[track_caller]
     pub fn exchange(&mut self, out: u64, back: u64) {
+        self.tap.wait_until_running();
         self.before = self.tap.sent();
         let (mut sent, mut moved) = (0, Instant::now());
         while sent < out || self.next < back {
             let before = (sent, self.next);
             let free = (self.tap.sent() - self.before + WINDOW).saturating_sub(sent);
-            for number in sent..out.min(sent + free) {
-                self.send(number);
-                sent = number + 1;
-            }
+            let end = out.min(sent + free);
+            (sent..end).for_each(|number| self.send(number));
+            sent = end;
             while self.take(libc::MSG_DONTWAIT).is_ok() {}
             if (sent, self.next) == before {
                 let stuck = moved.elapsed() > LIMIT;
@@ -91,7 +91,7 @@ impl<'t> Wire<'t> {
 
     /// Checks that nothing more has come, and that this host has lost nothing by itself.
     #[track_caller]
-    pub fn is_silent(mut self) {
+    pub fn stays_silent(mut self) {
         let next = self.next;
         assert!(self.take(libc::MSG_DONTWAIT).is_err(), "a frame came after the last, {next}");
         assert_eq!(self.lost(), 0, "{}", self.losses());
@@ -122,8 +122,7 @@ impl<'t> Wire<'t> {
         let mut size = size_of_val(&statistics) as libc::socklen_t;
         let (fd, value) = (self.socket.as_raw_fd(), statistics.as_mut_ptr().cast());
         // SAFETY: the kernel writes two numbers, for which there is room.
-        let result =
-            unsafe { libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &raw mut size) };
+        let result = unsafe { libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &raw mut size) };
         assert!(result == 0, "{}", host_error("statistics"));
         statistics[1]
     }
