@@ -3,15 +3,13 @@
 
 mod common;
 
-use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use common::net::{Tap, echo};
 use common::wire::Wire;
-use common::{Guest, Output, net_test, root_net_test, run, unikernel};
+use common::{Guest, Output, net_test, on_one_processor, root_net_test, run, unikernel};
 use libtest_mimic::Trial;
 
 fn main() -> ExitCode {
@@ -67,24 +65,6 @@ fn frames() -> u64 {
     std::env::var("TENDER_RING_FRAMES").map_or(default, |count| count.parse().expect("TENDER_RING_FRAMES is a number"))
 }
 
-/// Lets the command use one of our processors only.
-fn alone(command: &mut Command) -> &mut Command {
-    // SAFETY: the set is plain numbers, and these are system calls, which are safe between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            let size = size_of::<libc::cpu_set_t>();
-            let (mut ours, mut one): (libc::cpu_set_t, libc::cpu_set_t) = std::mem::zeroed();
-            let asked = libc::sched_getaffinity(0, size, &raw mut ours) == 0;
-            let first = (0..libc::CPU_SETSIZE as usize).find(|&cpu| libc::CPU_ISSET(cpu, &ours)).unwrap_or(0);
-            libc::CPU_SET(first, &mut one);
-            match asked && libc::sched_setaffinity(0, size, &raw const one) == 0 {
-                true => Ok(()),
-                false => Err(io::Error::last_os_error()),
-            }
-        })
-    }
-}
-
 fn tap(name: &'static str) -> Tap {
     Tap::up(name, Ipv4Addr::new(10, 0, 0, 1))
 }
@@ -99,7 +79,7 @@ fn start(way: Way, taps: &[&Tap], words: &[&str]) -> Guest {
         nets.iter().map(String::as_str).chain(way.options.iter().copied()).chain(["--mem=16"]).collect();
     let words: Vec<_> = words.iter().copied().chain(["wait=20"]).collect();
     let mut command = unikernel(if taps.len() == 1 { "ring" } else { "ring2" }, &options, &words);
-    Guest::start(if way.alone { alone(&mut command) } else { &mut command })
+    Guest::start(if way.alone { on_one_processor(&mut command) } else { &mut command })
 }
 
 /// Checks that the guest is content.

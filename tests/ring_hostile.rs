@@ -4,12 +4,12 @@
 mod common;
 
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::net::Tap;
 use common::wire::Wire;
-use common::{Guest, Output, net_test, root_net_test, unikernel};
+use common::{Guest, Output, net_test, on_one_processor, root_net_test, unikernel};
 use libtest_mimic::Trial;
 
 /// What becomes of a hostile guest.
@@ -97,12 +97,18 @@ fn main() -> ExitCode {
     common::main(tests)
 }
 
+const OPTIONS: [&str; 2] = ["--net=tap0", "--mem=4"];
+
 fn tap() -> Tap {
     Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
 }
 
 fn start(words: &[&str]) -> Guest {
-    let guest = Guest::start(&mut unikernel("ring-hostile", &["--net=tap0", "--mem=4"], words));
+    run_as(unikernel("ring-hostile", &OPTIONS, words), words)
+}
+
+fn run_as(mut command: Command, words: &[&str]) -> Guest {
+    let guest = Guest::start(&mut command);
     guest.wait_for(&format!("ring-hostile: {}\n", words[0]));
     guest
 }
@@ -110,16 +116,27 @@ fn start(words: &[&str]) -> Guest {
 fn kind((kind, arguments, end): Attack) -> Trial {
     let name = [&[kind], arguments].concat().join("_");
     root_net_test(&format!("ends_cleanly::{name}"), move || {
-        let tap = tap();
-        let mut wire = Wire::new(&tap);
-        let guest = start(&[&[kind], arguments].concat());
-        if kind.starts_with("wild-") && guest_waits(arguments) {
-            tap.wait_until_running();
-            // Something to be received where it must not be.
-            wire.send(0);
-        }
-        check(&guest.end(), end);
+        let words = [&[kind], arguments].concat();
+        let mut command = unikernel("ring-hostile", &OPTIONS, &words);
+        attack(command, &words, end);
+        // Without a second thread, it is the guest's own that finds out.
+        command = unikernel("ring-hostile", &OPTIONS, &words);
+        on_one_processor(&mut command);
+        attack(command, &words, end);
     })
+}
+
+fn attack(command: Command, words: &[&str], end: End) {
+    let tap = tap();
+    let mut wire = Wire::new(&tap);
+    let guest = run_as(command, words);
+    if words[0].starts_with("wild-") && guest_waits(words) {
+        tap.wait_until_running();
+        // Something to be received where it must not be.
+        wire.send(0);
+    }
+    check(&guest.end(), end);
+    tap.delete();
 }
 
 fn guest_waits(arguments: &[&str]) -> bool {

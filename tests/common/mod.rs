@@ -117,6 +117,24 @@ pub fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'stati
     command
 }
 
+/// Lets the command use one of our processors only.
+pub fn on_one_processor(command: &mut Command) -> &mut Command {
+    // SAFETY: the set is plain numbers, and these are system calls, which are safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let size = size_of::<libc::cpu_set_t>();
+            let (mut ours, mut one): (libc::cpu_set_t, libc::cpu_set_t) = std::mem::zeroed();
+            let asked = libc::sched_getaffinity(0, size, &raw mut ours) == 0;
+            let first = (0..libc::CPU_SETSIZE as usize).find(|&cpu| libc::CPU_ISSET(cpu, &ours)).unwrap_or(0);
+            libc::CPU_SET(first, &mut one);
+            match asked && libc::sched_setaffinity(0, size, &raw const one) == 0 {
+                true => Ok(()),
+                false => Err(std::io::Error::last_os_error()),
+            }
+        })
+    }
+}
+
 /// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`, and these
 /// devices in /dev.
 pub fn as_nobody(name: &str, directory: &Path, devices: &[Device], options: &[&str]) -> Command {
