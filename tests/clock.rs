@@ -68,18 +68,29 @@ fn sleeper(words: &[&str], takes: Duration) -> Output {
 fn a_clock_falls_behind() -> Result<(), String> {
     only_on_arm64()?;
     let output = run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5"]));
-    output.exits(3).is_quiet().says(" ns behind\n").says("POLL called 1 times\n");
+    output.exits(3).is_quiet().says("POLL called 1 times\n");
     let (horizon, behind) = (number(&output.stdout, "clock: horizon "), behind(&output));
-    assert!(behind.abs_diff(horizon) < horizon / 100, "{behind} ns behind, and the horizon is {horizon} ns");
+    assert!(behind.abs_diff(horizon) < horizon / 10, "{behind} ns behind, and the horizon is {horizon} ns");
     // A sleep that ends before the horizon is no harm, so it is the horizon that does it.
-    let within = format!("sleep={}", horizon / 2);
-    run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5", &within])).exits(0).is_quiet().says("clock: right\n");
+    is_right(&run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5", &format!("sleep={}", horizon / 2)])));
     Ok(())
 }
 
+/// How far the guest's clock is behind, in nanoseconds, where it says so.
 fn behind(output: &Output) -> u64 {
+    if output.stdout.ends_with("clock: right\n") {
+        return 0;
+    }
     let line = output.stdout.lines().find_map(|line| line.strip_prefix("clock: ")?.strip_suffix(" ns behind"));
-    line.expect("it says how much").parse().unwrap()
+    line.unwrap_or_else(|| panic!("it does not say how much: {output:?}")).parse().unwrap()
+}
+
+/// Checks that no overflow was missed, each of which is a whole horizon. The guest looks at its two clocks one after
+/// the other, and a busy emulated processor may stop in between for longer than it thinks possible.
+#[track_caller]
+fn is_right(output: &Output) {
+    let horizon = number(&output.is_quiet().stdout, "clock: horizon ");
+    assert!(behind(output) < horizon / 10, "{output:?}");
 }
 
 /// The first of the sleeps that make up one beyond the horizon.
@@ -102,7 +113,7 @@ fn clocks_are_right_after_a_long_sleep() -> Result<(), String> {
     slowly()?;
     let horizon = number(&sleeper(&["sleep=1"], Duration::ZERO).exits(0).stdout, "clock: horizon ");
     let output = sleeper(&[], Duration::from_nanos(horizon + horizon / 2));
-    output.exits(0).is_quiet().says("clock: right\n");
+    is_right(&output);
     assert!(number(&output.stdout, "POLL called ") > 1, "{output:?}");
     Ok(())
 }
