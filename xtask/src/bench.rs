@@ -4,6 +4,7 @@
 //! `virt` the emulator's clock counts instructions (`-icount`): there the figures are instructions, of guest, kernel
 //! and tender together, and they repeat to the digit or nearly so.
 
+mod flood;
 mod inside;
 mod sample;
 mod trace;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::sample::{Samples, Subject};
-use super::trace;
+use super::{flood, trace};
 use crate::error::{Context, Result, fail};
 use crate::options::Options;
 use crate::{net, process};
@@ -16,6 +16,9 @@ use crate::{net, process};
 /// Times that the tenders take turns, and hypercalls of each kind in one turn.
 const ROUNDS: usize = 7;
 const CALLS: u64 = 2000;
+
+/// Floods of each kind of each tender.
+const FLOODS: usize = 5;
 
 /// Starts of each tender.
 const STARTS: usize = 25;
@@ -25,6 +28,50 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 const TAP: &str = "tap100";
 const DISK_SIZE: u64 = 1 << 20;
+
+/// A unikernel that measures hypercalls.
+struct Workload {
+    unikernel: &'static str,
+    /// What it adds to the names of its figures.
+    suffix: &'static str,
+    /// One each of what it measures.
+    calls: &'static str,
+    net: bool,
+    block: bool,
+    /// Of an era that other tenders do not run.
+    old: bool,
+}
+
+const SIMPLE: Workload = Workload {
+    unikernel: "bench.hvt",
+    suffix: "",
+    calls: "walltime, poll0, puts0",
+    net: false,
+    block: false,
+    old: false,
+};
+
+const WORKLOADS: [Workload; 5] = [
+    SIMPLE,
+    Workload { unikernel: "bench-abi1.hvt", suffix: ", ABI 1", old: true, ..SIMPLE },
+    Workload { unikernel: "bench-e1.hvt", suffix: ", Solo5 0.4", old: true, ..SIMPLE },
+    Workload {
+        unikernel: "bench-io.hvt",
+        suffix: ", I/O",
+        calls: "poll0, block write and read, 2 net writes, net read",
+        net: true,
+        block: true,
+        old: false,
+    },
+    Workload {
+        unikernel: "bench-ring.hvt",
+        suffix: "",
+        calls: "2 ring writes, ring read",
+        net: true,
+        block: false,
+        old: false,
+    },
+];
 
 /// What is measured, and with what.
 struct Bench {
@@ -63,6 +110,11 @@ impl Bench {
                 self.hypercalls(&mut samples, *subject, tender)?;
             }
         }
+        for _ in 0..FLOODS {
+            for (subject, tender) in &self.subjects {
+                flood::run(&mut samples, *subject, tender, &self.fixture("ring.hvt"), TAP)?;
+            }
+        }
         for _ in 0..STARTS {
             for (subject, tender) in &self.subjects {
                 self.start(&mut samples, *subject, tender)?;
@@ -79,28 +131,29 @@ impl Bench {
         self.fixtures.join(name)
     }
 
-    /// `bench.hvt` or, with its devices, `bench-io.hvt`.
-    fn command(&self, tender: &Path, devices: bool, calls: u64) -> Command {
+    /// A unikernel that measures, with the devices that it needs.
+    fn command(&self, tender: &Path, workload: &Workload, calls: u64) -> Command {
         let mut command = Command::new(tender);
         // A bare number of MiB is what every tender understands.
         command.arg("--mem=8");
-        if devices {
-            command.arg(format!("--net:service={TAP}")).arg(format!("--block:storage={}", self.disk.display()));
+        if workload.net {
+            command.arg(format!("--net:service={TAP}"));
         }
-        command.arg("--").arg(self.fixture(if devices { "bench-io.hvt" } else { "bench.hvt" }));
-        command.arg(format!("n={calls}"));
+        if workload.block {
+            command.arg(format!("--block:storage={}", self.disk.display()));
+        }
+        command.arg("--").arg(self.fixture(workload.unikernel)).arg(format!("n={calls}"));
         command
     }
 
     fn hypercalls(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
-        for devices in [false, true] {
-            let text = process::output(&mut self.command(tender, devices, CALLS))?;
+        for workload in WORKLOADS.iter().filter(|workload| subject == Subject::Ours || !workload.old) {
+            let text = process::output(&mut self.command(tender, workload, CALLS))?;
             for line in text.lines() {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 let ["bench", name, _calls, _ticks, nanoseconds] = words[..] else { continue };
-                let name = if devices && name == "poll0" { "poll0, one interface" } else { name };
                 let value = nanoseconds.parse().context(format_args!("the unikernel printed '{line}'"))?;
-                samples.add(name, subject, value);
+                samples.add(&format!("{name}{}", workload.suffix), subject, value);
             }
         }
         Ok(())
@@ -135,10 +188,9 @@ impl Bench {
             "{whose}: system calls from exec to the guest's first instruction: {}",
             trace::count(&mut hello)?.start
         );
-        for devices in [false, true] {
-            let calls =
-                if devices { "poll0, block write and read, 2 net writes, net read" } else { "walltime, poll0, puts0" };
-            println!("{whose}: system calls beside KVM_RUN for one each of {calls}: {}", self.calls(tender, devices)?);
+        for workload in WORKLOADS.iter().filter(|workload| !workload.old) {
+            let (calls, counted) = (workload.calls, self.calls(tender, workload)?);
+            println!("{whose}: system calls beside KVM_RUN for one each of {calls}: {counted}");
         }
         println!("{whose}: memory without the guest's, resident: {} KiB", self.resident(tender)?);
         let size = std::fs::metadata(tender).context("cannot look at the tender's binary")?.len();
@@ -147,10 +199,10 @@ impl Bench {
     }
 
     /// System calls that one hypercall of each kind makes: the difference of two runs.
-    fn calls(&self, tender: &Path, devices: bool) -> Result<String> {
+    fn calls(&self, tender: &Path, workload: &Workload) -> Result<String> {
         const FEW: u64 = 100;
-        let few = trace::count(&mut self.command(tender, devices, FEW))?;
-        let many = trace::count(&mut self.command(tender, devices, 2 * FEW))?;
+        let few = trace::count(&mut self.command(tender, workload, FEW))?;
+        let many = trace::count(&mut self.command(tender, workload, 2 * FEW))?;
         let mut list = Vec::new();
         for (number, count) in &many.later {
             let more = count.saturating_sub(few.later.get(number).copied().unwrap_or(0));
