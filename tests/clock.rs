@@ -55,12 +55,11 @@ fn only_on_arm64() -> Result<(), String> {
     if cfg!(target_arch = "aarch64") { Ok(()) } else { Err("guests of this architecture have another clock".into()) }
 }
 
-/// Runs the unikernel with the clock of existing guests. Its sleep may take longer than a test usually may.
-fn sleeper(words: &[&str], takes: Duration) -> Output {
-    let guest = Guest::start(&mut unikernel("sleeper", &["--mem=2"], words));
-    guest.wait_for("clock: horizon ");
-    std::thread::sleep(takes);
-    guest.end()
+/// The longest time between two looks of a guest at its clock, in nanoseconds.
+fn horizon() -> u64 {
+    let output = run(&mut unikernel("sleeper", &["--mem=2"], &["sleep=1"]));
+    is_right(&output);
+    number(&output.stdout, "clock: horizon ")
 }
 
 /// What the next tests are about can happen: with a horizon of some seconds, for which the tender's limit is no limit,
@@ -97,8 +96,7 @@ fn is_right(output: &Output) {
 fn sleeps_beyond_the_horizon_are_cut() -> Result<(), String> {
     only_on_arm64()?;
     slowly()?;
-    let output = sleeper(&["sleep=1"], Duration::ZERO);
-    let horizon = number(&output.exits(0).stdout, "clock: horizon ");
+    let horizon = horizon();
     let guest = Guest::start(&mut unikernel("clock", &["--mem=2"], &[&format!("poll={}", 2 * horizon)]));
     let (share, parts) = QUARTER_AND_A_BIT;
     std::thread::sleep(Duration::from_nanos(horizon * share / parts));
@@ -111,8 +109,10 @@ fn sleeps_beyond_the_horizon_are_cut() -> Result<(), String> {
 fn clocks_are_right_after_a_long_sleep() -> Result<(), String> {
     only_on_arm64()?;
     slowly()?;
-    let horizon = number(&sleeper(&["sleep=1"], Duration::ZERO).exits(0).stdout, "clock: horizon ");
-    let output = sleeper(&[], Duration::from_nanos(horizon + horizon / 2));
+    let horizon = horizon();
+    let guest = Guest::start(&mut unikernel("sleeper", &["--mem=2"], &[]));
+    std::thread::sleep(Duration::from_nanos(horizon + horizon / 2));
+    let output = guest.end();
     is_right(&output);
     assert!(number(&output.stdout, "POLL called ") > 1, "{output:?}");
     Ok(())
