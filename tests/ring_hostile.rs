@@ -129,11 +129,11 @@ fn kind((kind, arguments, end): Attack) -> Trial {
 fn attack(command: Command, words: &[&str], end: End) {
     let tap = tap();
     let mut wire = Wire::new(&tap);
-    let guest = run_as(command, words);
-    if words[0].starts_with("wild-") && guest_waits(words) {
-        tap.wait_until_running();
-        // Something to be received where it must not be.
-        wire.send(0);
+    let mut guest = run_as(command, words);
+    // Something to be received where it must not be, once the tap is ready to carry it.
+    while words[0].starts_with("wild-") && guest_waits(words) && guest.is_running() {
+        let _ = wire.send(0);
+        std::thread::sleep(Duration::from_millis(20));
     }
     check(&guest.end(), end);
     tap.delete();
