@@ -106,11 +106,12 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm: _vm, memory, devices, console, ring, poll_limit } = self;
+        let Machine { era, vcpu, vm, memory, devices, console, ring, poll_limit } = self;
         let parallel = Parallel::new();
         let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, poll_limit };
-        // SAFETY: the flag is valid as long as the vCPU, which outlives the guard: locals end in reverse order.
-        let _guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
+        // is another, as the older of two locals.
+        let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
         let outcome = match &ring {
             None => running.serve_era(era),
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
@@ -120,6 +121,10 @@ impl Machine {
         }
         log::info!("console: {}", running.console.stats());
         running.devices.finish();
+        drop(guard);
+        drop(running);
+        // The machine goes before its memory: to take pages from a machine that still has them costs more.
+        drop(vm);
         outcome
     }
 }

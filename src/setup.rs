@@ -80,12 +80,20 @@ fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, Error> {
 
 /// Opens a unikernel's file.
 pub(crate) fn open(path: &Path) -> Result<File, Error> {
-    let unreadable = |source| Error::Open { source };
-    check_kind(std::fs::metadata(path).map_err(unreadable)?.file_type())?;
-    // Should it have become a pipe meanwhile, to open it must not wait for a writer.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unreadable)?;
-    check_kind(file.metadata().map_err(unreadable)?.file_type())?;
-    Ok(file)
+    // A pipe is opened without waiting for its writer, and then refused.
+    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Ok(file) => {
+            check_kind(file.metadata().map_err(|source| Error::Open { source })?.file_type())?;
+            Ok(file)
+        }
+        Err(source) => {
+            // What cannot be opened may still be told by its kind, such as a socket.
+            if let Ok(metadata) = std::fs::metadata(path) {
+                check_kind(metadata.file_type())?;
+            }
+            Err(Error::Open { source })
+        }
+    }
 }
 
 fn check_kind(kind: FileType) -> Result<(), Error> {

@@ -3,6 +3,8 @@
 //!
 //! This is where W^X is enforced: whatever the host's page size, each 4 KiB page has the access its segment asks for.
 
+use zerocopy::IntoBytes;
+
 use crate::memory::{Access, Mapping, PAGE_SIZE};
 
 /// Entries of a table.
@@ -88,9 +90,10 @@ impl Tables {
         Ok(&mut self.words[table * ENTRIES + index(address, SHIFTS[level])])
     }
 
-    /// The tables as they go into memory at their base address.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    /// The tables as they go into memory at their base address: host and guest are the same processor, with the same
+    /// order of bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.words.as_bytes()
     }
 }
 

@@ -80,7 +80,7 @@ impl Format for Descriptors {
 /// Puts the page tables and segment descriptors into guest memory.
 pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
     let tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
-    place(memory, TABLES_ADDRESS, &tables.to_bytes());
+    place(memory, TABLES_ADDRESS, tables.as_bytes());
     place(memory, GDT_ADDRESS, &boot::gdt());
     Ok(())
 }

@@ -165,7 +165,7 @@ proptest! {
     #[test]
     fn tables_refer_to_each_other_by_where_they_lie(mappings in mappings(), base in (0u64..1000).prop_map(|page| page * PAGE_SIZE)) {
         let tables = Tables::build::<Plain>(base, base + 0x100000, &mappings).expect("room");
-        let bytes = tables.to_bytes();
+        let bytes = tables.as_bytes();
         prop_assert_eq!(bytes.len(), tables.words.len() * 8);
         let tables_referred_to = tables.words.iter().filter(|word| **word & 3 == 1).map(|word| word & ADDRESS_BITS);
         let expected: Vec<u64> = (1..tables.words.len() / ENTRIES).map(|index| base + index as u64 * PAGE_SIZE).collect();
