@@ -225,7 +225,7 @@ impl<'m> Running<'m> {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
                 if let (Some(worker), 1..) = (worker, timeout) {
-                    worker.calm();
+                    worker.calm(memory)?;
                 }
                 Reply::Ready(devices.poll(timeout.min(*poll_limit)))
             }

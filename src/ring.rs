@@ -2,7 +2,7 @@
 //!
 //! A guest submits requests and, when the ring says so, kicks. By default it says so, and the kick is served at once
 //! by the thread that runs the guest: a request then costs what a hypercall costs, and nothing runs when the guest is
-//! idle. When requests come one after the other, a second thread takes over and watches the ring, and the guest
+//! idle. When frames are sent one after the other, a second thread takes over and looks after the ring, and the guest
 //! need not kick until it has calmed down. So a ping is as quick as without a ring, and a flood quicker.
 //!
 //! The whole ring is in the guest's hands: indices are the tender's own copies, distances are bounded, each request is
@@ -61,6 +61,15 @@ pub struct Consumer {
     nics: [Option<Nic>; MAX_ENTRIES],
 }
 
+/// What was done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests taken.
+    pub requests: u32,
+    /// Replies given: one to each request to receive.
+    pub replies: u32,
+}
+
 /// One guest's ring.
 #[derive(Debug)]
 pub struct Ring {
@@ -85,7 +94,8 @@ impl Ring {
 
 impl Consumer {
     /// Does every request that is there now, [`ENTRIES`] at most, and says how many.
-    pub fn drain(&mut self, ring: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
+    pub fn drain(&mut self, ring: &impl Shared, memory: &GuestMemory) -> Result<Drained, Error> {
+        let given = self.given;
         let distance = ring.submitted().wrapping_sub(self.taken);
         if distance > ENTRIES {
             return Err(Error::Distance { distance });
@@ -96,12 +106,7 @@ impl Consumer {
             self.taken = self.taken.wrapping_add(1);
             ring.publish_taken(self.taken);
         }
-        Ok(distance)
-    }
-
-    /// Whether nothing has been submitted since the last drain.
-    pub fn is_drained(&self, ring: &impl Shared) -> bool {
-        ring.submitted() == self.taken
+        Ok(Drained { requests: distance, replies: self.given.wrapping_sub(given) })
     }
 
     fn perform(&mut self, entry: &Entry, ring: &impl Shared, memory: &GuestMemory) -> Result<(), memory::Error> {

@@ -73,7 +73,7 @@ impl Guest {
     }
 
     fn drain(&self) -> Result<u32, Error> {
-        self.ring.consumer().drain(&self.shared(), &self.memory)
+        self.ring.consumer().drain(&self.shared(), &self.memory).map(|drained| drained.requests)
     }
 
     fn commit(&self, index: u32) -> Commit {

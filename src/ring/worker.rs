@@ -1,31 +1,35 @@
-//! Who serves the ring when: the thread that runs the guest at each kick, or, while requests keep coming, a thread
-//! of its own that watches the ring and spares the guest its kicks.
+//! Who serves the ring when: the thread that runs the guest at each kick, or, while frames are sent one after the
+//! other, a thread of its own that looks into the ring now and then and spares the guest its kicks.
 //!
-//! The second thread costs a wake-up and a little watching after the last request. That pays when many requests come
-//! in that time; whether they do is learnt from how the last takeovers went. How long it watches depends on how
-//! quickly requests came before it took over: a slow processor's flood is a slow one.
+//! Only what is sent is worth that: a guest that receives waits for the answer, and nobody answers sooner than the thread
+//! that it has just left. The second thread does not spin; it naps, and finds a few frames each time it wakes. Whether
+//! a takeover pays is learnt from how the last ones went.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
-use super::{ADDRESS, Error, GuestRing, Ring, Shared, may_sleep};
+use super::{ADDRESS, Drained, Error, GuestRing, Ring, Shared, may_sleep};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::signal;
 
-/// How long the second thread watches an empty ring before it asks for kicks again and sleeps: so many times the
-/// time between two requests before it took over, but within bounds, in nanoseconds.
-const WATCHED_GAPS: u64 = 4;
-const LEAST_WATCH: u64 = 10_000;
-const MOST_WATCH: u64 = 2_000_000;
+/// How long the second thread naps between two looks, in nanoseconds. A flood of a million frames a second does not fill
+/// a tenth of the ring in this time.
+const NAP: Duration = Duration::from_micros(50);
 
-/// Requests in a row, without the guest once having nothing to do, after which the second thread takes over: at
+/// How long the ring may be empty before the second thread asks for kicks again and sleeps: so many times the time
+/// between two frames before it took over, but within bounds, in nanoseconds.
+const PATIENT_GAPS: u64 = 4;
+const LEAST_PATIENCE: u64 = 100_000;
+const MOST_PATIENCE: u64 = 2_000_000;
+
+/// Frames sent in a row, nothing received and the guest never out of work, after which the second thread takes over: at
 /// first and at least, and at most.
 const LEAST_STREAK: u32 = 16;
 const MOST_STREAK: u32 = 128;
 
-/// Requests for which a takeover has paid.
+/// Frames for which a takeover has paid.
 const WORTHWHILE: u32 = 64;
 
 /// Whether this process may use more than one processor at once.
@@ -37,6 +41,12 @@ fn may_run_in_parallel() -> bool {
     }
 }
 
+/// Has the kernel wake this thread when it asked to be, instead of up to 50 µs later.
+fn nap_exactly() {
+    // SAFETY: the call takes plain numbers, and concerns this thread only.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+}
+
 /// What the two threads share beside the ring.
 #[derive(Debug, Default)]
 pub struct Parallel {
@@ -44,10 +54,10 @@ pub struct Parallel {
     pub(super) awake: AtomicBool,
     /// The run is over.
     stop: AtomicBool,
-    /// Requests in a row that bring about the next takeover.
+    /// Frames in a row that bring about the next takeover.
     pub(super) streak: AtomicU32,
-    /// How long to watch an empty ring, in nanoseconds.
-    watch: AtomicU64,
+    /// How long the ring may be empty, in nanoseconds.
+    patience: AtomicU64,
     /// How the guest broke the ring's rules, found by the second thread.
     broken: Mutex<Option<Error>>,
 }
@@ -70,6 +80,7 @@ impl Parallel {
         }
         let serve = move || {
             signal::leave_to_the_guests_thread();
+            nap_exactly();
             if let Ok(shared) = GuestRing::new(memory, GuestAddress(ADDRESS)) {
                 self.serve(ring, &shared, memory, signal::alarm);
             }
@@ -114,27 +125,26 @@ impl Parallel {
         }
     }
 
-    /// Serves the ring until nothing has come for a while; says how many requests there were.
+    /// Serves the ring until nothing has been sent for a while, or the guest receives; says how many requests there
+    /// were.
     fn watch(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
-        let patience = Duration::from_nanos(self.watch.load(Ordering::Relaxed));
+        let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
         let mut served = 0_u32;
-        let mut seen = shared.submitted().wrapping_sub(1);
         let mut last = Instant::now();
         shared.want_kicks(false);
         loop {
-            let submitted = shared.submitted();
-            if submitted != seen {
-                served = served.saturating_add(ring.consumer().drain(shared, memory)?);
-                seen = submitted;
+            let drained = ring.consumer().drain(shared, memory)?;
+            served = served.saturating_add(drained.requests);
+            if drained.requests > 0 {
                 last = Instant::now();
-            } else if last.elapsed() > patience || self.stop.load(Ordering::Relaxed) {
+            }
+            if drained.replies > 0 || last.elapsed() > patience || self.stop.load(Ordering::Relaxed) {
                 if may_sleep(shared, ring.consumer().taken) {
                     return Ok(served);
                 }
                 shared.want_kicks(false);
-                seen = submitted.wrapping_sub(1);
             } else {
-                std::hint::spin_loop();
+                thread::sleep(NAP);
             }
         }
     }
@@ -169,14 +179,19 @@ impl<'r, S: Shared> Worker<'r, S> {
 
     /// A kick, or any moment at which requests must be done before something else.
     pub fn drain(&mut self, memory: &GuestMemory) -> Result<(), Error> {
-        let count = self.ring.consumer().drain(&self.shared, memory)?;
-        self.streak = self.streak.saturating_add(count);
-        self.counted = self.counted.saturating_add(count);
+        let Drained { requests, replies } = self.ring.consumer().drain(&self.shared, memory)?;
+        if replies > 0 {
+            self.start_over(0);
+            return Ok(());
+        }
+        self.streak = self.streak.saturating_add(requests);
+        self.counted = self.counted.saturating_add(requests);
         let since = *self.since.get_or_insert_with(Instant::now);
         if let Some((parallel, thread)) = &self.second {
             if self.streak >= parallel.streak.load(Ordering::Relaxed) {
                 let gap = since.elapsed().as_nanos() as u64 / u64::from(self.counted.max(1));
-                parallel.watch.store((gap * WATCHED_GAPS).clamp(LEAST_WATCH, MOST_WATCH), Ordering::Relaxed);
+                let patience = gap.saturating_mul(PATIENT_GAPS).clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                parallel.patience.store(patience, Ordering::Relaxed);
                 parallel.awake.store(true, Ordering::SeqCst);
                 thread.unpark();
                 self.start_over(0);
@@ -194,9 +209,11 @@ impl<'r, S: Shared> Worker<'r, S> {
         self.second.as_ref().and_then(|(parallel, _)| parallel.broken())
     }
 
-    /// The guest has nothing to do for the moment. A row of requests may go on after it, but not for long: a ping now
-    /// and then must not add up to a flood.
-    pub fn calm(&mut self) {
+    /// The guest has nothing to do for the moment, so what it has sent goes out now. A row of frames may go on after
+    /// it, but not for long: a ping now and then must not add up to a flood.
+    pub fn calm(&mut self, memory: &GuestMemory) -> Result<(), Error> {
+        self.drain(memory)?;
         self.start_over(self.streak / 2);
+        Ok(())
     }
 }
