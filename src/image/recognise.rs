@@ -1,7 +1,7 @@
 //! What an ELF executable without Solo5 notes is: a unikernel of the time before notes, by the words and instructions
 //! that its bindings left in it, or something else that is refused by its name. Section 12 of `docs/hvt-abi.md`.
 
-use goblin::elf::program_header::{PT_LOAD, ProgramHeader};
+use goblin::elf::program_header::{PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS, ProgramHeader};
 
 use super::search::search;
 use super::{Error, Machine, Source, fill};
@@ -55,9 +55,16 @@ pub fn without_notes(
         Found { noted_words: true, .. } => Err(Error::Snapshot),
         Found { cycle_words: true, legacy_words: true, .. } => Ok(Evidence::Words),
         Found { pvclock_words: true, .. } => Err(Error::Ukvm),
-        Found { halt: true, .. } => Ok(Evidence::Code),
+        // Few bytes, that a large program may have by chance; it has other things too, then.
+        Found { halt: true, .. } if !program_headers.iter().any(is_of_later_times) => Ok(Evidence::Code),
         _ => Err(Error::NoAbiNote),
     }
+}
+
+/// What no unikernel has that is older than notes: neither notes nor an interpreter nor thread-local data. Programs for
+/// an operating system have at least one of them.
+fn is_of_later_times(header: &ProgramHeader) -> bool {
+    matches!(header.p_type, PT_NOTE | PT_INTERP | PT_TLS)
 }
 
 fn look(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader], machine: Machine) -> Result<Found, Error> {

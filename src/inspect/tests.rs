@@ -125,7 +125,8 @@ fn words_are_quoted_for_a_shell() {
     assert_eq!(line("/srv/app-1.0_x.hvt"), "/srv/app-1.0_x.hvt");
     assert_eq!(line("my app.hvt"), "'my app.hvt'");
     assert_eq!(line("it's;reboot"), r"'it'\''s;reboot'");
-    assert_eq!(line("a\n\x1b[2J"), r"$'a\n\u{1b}[2J'");
+    assert_eq!(line("a\n\x1b[2J\u{85}"), r"$'a\012\033[2J\302\205'");
+    assert_eq!(line("it's\t1\\2 \u{e9}"), "$'it\\'s\\0111\\\\2 \u{e9}'");
 }
 
 #[test]

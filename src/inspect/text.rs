@@ -101,7 +101,19 @@ fn quoted(word: &str) -> String {
     }
     if word.chars().any(char::is_control) {
         // No plain quotes hold these, and they are not for a terminal.
-        return format!("$'{}'", word.escape_default());
+        let mut text = "$'".to_owned();
+        for c in word.chars() {
+            match c {
+                '\'' | '\\' => text.extend(['\\', c]),
+                c if c.is_control() => {
+                    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                        let _ = write!(text, "\\{byte:03o}");
+                    }
+                }
+                c => text.push(c),
+            }
+        }
+        return text + "'";
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }

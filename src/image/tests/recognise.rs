@@ -83,6 +83,22 @@ fn other_instructions_give_nothing_away() {
     assert!(is_ordinary(X86_64, &[0xba, 0x0a, 0x05, 0, 1, 0xef]));
 }
 
+/// `mov $0x50a, %edx` also says that it is line 1290 where an assertion failed, and what follows may look like an OUT.
+#[test]
+fn a_program_for_an_operating_system_is_ordinary_whatever_its_instructions() {
+    for (machine, halt) in [(AARCH64, aarch64_halt(0, 0)), (X86_64, x86_64_halt(11))] {
+        let note = elf::note(b"GNU\0\0\0\0\0", 1, &[0; 16]);
+        let interpreter = b"/lib64/ld-linux-x86-64.so.2\0".to_vec();
+        for (kind, content) in [(elf::PT_NOTE, note), (elf::PT_INTERP, interpreter), (elf::PT_TLS, vec![0; 16])] {
+            let mut elf = Elf { machine, ..Elf::legacy(&halt) };
+            assert_eq!(Image::parse(elf.build().as_slice()).expect("a unikernel").evidence, Some(Evidence::Code));
+            let offset = elf.programs.iter().map(|program| program.offset + program.filesz).max().unwrap_or_default();
+            elf.programs.push(elf::Program::new(kind, R, offset, 0, content));
+            assert!(matches!(Image::parse(elf.build().as_slice()), Err(Error::NoAbiNote)), "{machine} {kind}");
+        }
+    }
+}
+
 /// Whatever gives a file away is found wherever the pieces end that it is read in.
 #[test]
 fn nothing_is_missed_between_two_pieces() {
