@@ -144,13 +144,18 @@ impl<'m> Running<'m> {
             }
             outcome
         });
-        // The guest runs no more. Whatever it broke has been reported; what it queued before is sent all the same.
+        // The guest runs no more. What it queued before the end, and before whatever it broke, is sent all the same.
         let mut consumer = ring.consumer();
-        let _ = consumer.drain(&shared, memory);
+        let drained = consumer.drain(&shared, memory);
+        // The second thread may have found it broken when the guest was already at its end.
+        let broken = parallel.broken().or(drained.err());
         for nic in consumer.nics() {
             log::info!("{}, by its ring: {}", nic.interface_name(), nic.stats());
         }
-        outcome
+        match (outcome, broken) {
+            (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Broken::Ring(error))),
+            (outcome, _) => outcome,
+        }
     }
 
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
