@@ -1,14 +1,29 @@
 //! The process around [`tender`]: arguments in, exit status out, the tender's own words on stderr.
 
+#![no_main]
+
+use std::ffi::{OsString, c_char, c_int};
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
 
 use tender::cli::{self, Command, Config, Inspection};
 use tender::error::one_line;
-use tender::{Outcome, signal};
+use tender::{Outcome, signal, start};
 
-fn main() -> ExitCode {
-    match cli::parse(std::env::args_os()) {
+/// An exit status.
+type Status = u8;
+
+/// What the C library calls; see [`start`] for why it is not Rust's.
+// SAFETY: no other function has this name.
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+    start::prepare();
+    // SAFETY: they are just what the C library gave.
+    let arguments = unsafe { start::arguments(count, words) };
+    std::process::exit(run_command(arguments).into())
+}
+
+fn run_command(arguments: Vec<OsString>) -> Status {
+    match cli::parse(arguments) {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
@@ -17,14 +32,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> ExitCode {
+fn run(config: &Config) -> Status {
     start_log(config);
     match tender::run(config) {
-        Ok(Outcome::Halted(status)) => ExitCode::from(status),
+        Ok(Outcome::Halted(status)) => status,
         Ok(Outcome::Signal(number)) => {
             signal::die_by(number);
             // The first process of a container does not die by its own signals; this is how a shell says that it did.
-            ExitCode::from(128 + number as u8)
+            128 + number as u8
         }
         Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
     }
@@ -49,7 +64,7 @@ fn start_log(config: &Config) {
     }
 }
 
-fn inspect(inspection: &Inspection) -> ExitCode {
+fn inspect(inspection: &Inspection) -> Status {
     let file = inspection.unikernel.display();
     let report = match tender::inspect::inspect(&inspection.unikernel) {
         Ok(report) => report,
@@ -59,12 +74,12 @@ fn inspect(inspection: &Inspection) -> ExitCode {
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
         return fail(format_args!("cannot write what is known of {file}: {error}"));
     }
-    report.refusal.map_or(ExitCode::SUCCESS, |reason| fail(format_args!("{file}: {reason}")))
+    report.refusal.map_or(0, |reason| fail(format_args!("{file}: {reason}")))
 }
 
 /// On stdout, as is usual; and for programs that know upstream's tenders, which use stderr, there as well. A person
 /// at a terminal gets it once.
-fn version() -> ExitCode {
+fn version() -> Status {
     if !std::io::stderr().is_terminal() {
         let _ = std::io::stderr().write_all(cli::upstream_version().as_bytes());
     }
@@ -72,13 +87,13 @@ fn version() -> ExitCode {
 }
 
 /// Help that cannot be printed helps nobody, but is no failure of the tender either.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> Status {
     let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    0
 }
 
 /// Every failure of the tender is one line and status 1, which orchestrators rely on.
-fn fail(message: std::fmt::Arguments<'_>) -> ExitCode {
+fn fail(message: std::fmt::Arguments<'_>) -> Status {
     let _ = writeln!(std::io::stderr(), "tender: {}", one_line(&message.to_string()));
-    ExitCode::FAILURE
+    1
 }
