@@ -130,8 +130,8 @@ impl Machine {
 }
 
 impl<'m> Running<'m> {
-    /// Serves the guest with a second thread beside this one, where there is a processor for it; and, whatever ended
-    /// the run, sends the frames that are still in the ring.
+    /// Serves the guest with a second thread beside this one; and, whatever ended the run, sends the frames that are
+    /// still in the ring.
     fn serve_with_ring(&mut self, era: Era, ring: &'m Ring, parallel: &'m Parallel) -> Result<Outcome, Error> {
         let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
         let memory = self.memory;

@@ -111,7 +111,7 @@ fn build_tests(arch: Arch) -> Result<Vec<Built>> {
     let toolchain = StaticToolchain::choose(arch)?;
     progress::note(format_args!("building the tests for {}", toolchain.describe()));
     let mut command = cargo::cargo("test");
-    command.args(["--no-run", "--workspace", "--exclude", "xtask", "--bins", "--lib", "--tests"]);
+    command.args(["--no-run", "--workspace", "--exclude", "xtask", "--lib", "--tests"]);
     small_profile(&mut command);
     toolchain.apply(&mut command);
     cargo::build(&mut command)
