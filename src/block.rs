@@ -181,6 +181,10 @@ impl Disk {
     #[cold]
     fn read_failed(&mut self, error: &io::Error) -> Status {
         self.stats.read_errors += 1;
+        if error.kind() == io::ErrorKind::Interrupted {
+            // The run ends; the guest will not learn of it.
+            return Status::Unspecified;
+        }
         if self.stats.read_errors == 1 {
             log::warn!("{}: cannot read: {error}; the guest is told", self.path.display());
         }
@@ -192,6 +196,9 @@ impl Disk {
         let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
         let counter = if full { &mut self.stats.full } else { &mut self.stats.write_errors };
         *counter += 1;
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Status::Unspecified;
+        }
         if *counter == 1 {
             log::warn!("{}: cannot write: {error}; the guest is told", self.path.display());
         }

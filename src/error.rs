@@ -55,6 +55,10 @@ pub enum Error {
     Descriptors(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(vmm_sys_util::errno::Error),
+    #[error("cannot start the timer of --timeout: {0}")]
+    Timer(io::Error),
+    #[error("was ended after {seconds} s, as --timeout says ({registers})")]
+    Timeout { seconds: u32, registers: String },
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

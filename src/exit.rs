@@ -2,6 +2,7 @@
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::thread;
 
 use kvm_ioctls::VmFd;
@@ -16,7 +17,7 @@ use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
-use crate::signal;
+use crate::signal::{self, Request};
 
 /// One guest with all that belongs to it, ready to run.
 pub struct Machine {
@@ -30,6 +31,8 @@ pub struct Machine {
     pub(crate) ring: Option<Ring>,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
+    /// Seconds after which the run is ended.
+    pub(crate) timeout: Option<NonZeroU32>,
 }
 
 /// The guest as the run loop has it.
@@ -41,6 +44,7 @@ struct Running<'m> {
     /// The ring, as this thread serves it.
     worker: Option<Worker<'m, GuestRing<'m>>>,
     poll_limit: u64,
+    timeout: Option<NonZeroU32>,
 }
 
 /// How a run ended.
@@ -106,12 +110,13 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, poll_limit } = self;
+        let Machine { era, vcpu, vm, memory, devices, console, ring, poll_limit, timeout } = self;
         let parallel = Parallel::new();
-        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, poll_limit };
+        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, poll_limit, timeout };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
         let outcome = match &ring {
             None => running.serve_era(era),
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
@@ -119,7 +124,7 @@ impl Machine {
         if let Ok(outcome) = outcome {
             log::info!("{outcome}");
         }
-        log::info!("console: {}", running.console.stats());
+        running.console.finish();
         running.devices.finish();
         drop(guard);
         drop(running);
@@ -179,8 +184,10 @@ impl<'m> Running<'m> {
                     if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
                         return Err(self.report(Broken::Ring(error)));
                     }
-                    if let Some(signal) = signal::received() {
-                        return Ok(Outcome::Signal(signal));
+                    match signal::received() {
+                        Some(Request::Signal(number)) => return Ok(Outcome::Signal(number)),
+                        Some(Request::Timeout) => return Err(self.report_timeout()),
+                        None => {}
                     }
                 }
                 Exit::Stop(stop) => return Err(self.report(Broken::Stop(stop))),
@@ -258,6 +265,13 @@ impl<'m> Running<'m> {
     #[cold]
     fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::Error) -> Error {
         self.report(Broken::Memory { name: I::name(number), argument: argument.0, error })
+    }
+
+    #[cold]
+    fn report_timeout(&mut self) -> Error {
+        self.vcpu.settle();
+        let registers = format!("{}, {}", self.vcpu.registers(), self.vcpu.fault_registers());
+        Error::Timeout { seconds: self.timeout.map_or(0, NonZeroU32::get), registers }
     }
 
     #[cold]

@@ -106,7 +106,17 @@ impl Vcpu {
 
     /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
-        let names = [("pc", boot::PC), ("lr", boot::X30), ("sp", boot::SP_EL1), ("pstate", boot::PSTATE)];
+        self.named(&[("pc", boot::PC), ("lr", boot::X30), ("sp", boot::SP_EL1), ("pstate", boot::PSTATE)])
+    }
+
+    /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
+    pub fn fault_registers(&self) -> String {
+        let exception = [("esr", boot::ESR_EL1), ("far", boot::FAR_EL1), ("elr", boot::ELR_EL1)];
+        let handling = [("spsr", boot::SPSR_EL1), ("vbar", boot::VBAR_EL1), ("sctlr", boot::SCTLR_EL1)];
+        self.named(&[exception, handling].concat())
+    }
+
+    fn named(&self, names: &[(&str, Register)]) -> String {
         let values = names.iter().map(|(name, register)| match self.get(*register) {
             Ok(value) => format!("{name} {value:#x}"),
             Err(_) => format!("{name} unknown"),

@@ -97,6 +97,16 @@ impl Vcpu {
             Err(error) => format!("registers cannot be read: {error}"),
         }
     }
+
+    /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
+    pub fn fault_registers(&self) -> String {
+        match self.fd.get_sregs() {
+            Ok(kvm_bindings::kvm_sregs { cr0, cr2, cr3, idt, .. }) => {
+                format!("cr2 {cr2:#x}, cr3 {cr3:#x}, cr0 {cr0:#x}, idt {:#x}", idt.base)
+            }
+            Err(error) => format!("system registers cannot be read: {error}"),
+        }
+    }
 }
 
 fn port_write(port: u16, data: &[u8]) -> Exit {
