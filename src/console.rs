@@ -6,7 +6,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::counts::Faults;
 use crate::memory::{self, GuestAddress, GuestBytes, GuestMemory};
+use crate::signal;
 
 /// What went through the console, and what did not. Counters only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +29,23 @@ pub struct Stats {
     pub other: u64,
 }
 
+impl Stats {
+    /// How often the host did not take what the guest wrote, by cause. A signal that ends the run is no fault of its.
+    pub fn faults(&self) -> Faults<4> {
+        Faults([
+            ("reader gone", self.closed),
+            ("reader too slow", self.slow),
+            ("disk full", self.full),
+            ("for other reasons", self.other),
+        ])
+    }
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)
+        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)?;
+        let faults = self.faults();
+        if faults.sum() > 0 { write!(f, ", failed {faults}") } else { Ok(()) }
     }
 }
 
@@ -88,6 +104,8 @@ impl Console {
                     self.stats.written_bytes += written as u64;
                     rest = rest.skip(written);
                 }
+                // Only the signals that end a run are a reason to write no more.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
                 Err(error) => {
                     self.drop_rest(rest, &error);
                     break;
@@ -104,7 +122,6 @@ impl Console {
             Some(libc::EPIPE) => &mut self.stats.closed,
             Some(libc::EAGAIN) => &mut self.stats.slow,
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &mut self.stats.full,
-            // Only signals that end the run are handled, so there is no use in trying again.
             Some(libc::EINTR) => {
                 self.stats.interrupted += 1;
                 return;

@@ -55,6 +55,8 @@ pub enum Error {
     Descriptors(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(vmm_sys_util::errno::Error),
+    #[error("{error} ({registers})")]
+    Host { error: arch::Error, registers: String },
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

@@ -9,12 +9,14 @@ use kvm_ioctls::VmFd;
 use crate::arch::{self, Exit, Stop, Vcpu};
 use crate::clock;
 use crate::console::Console;
+use crate::counts;
 use crate::devices::{Devices, Fault};
 use crate::era::Era;
 use crate::error::Error;
 use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::messages::GuestRuns;
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::signal;
 
@@ -112,15 +114,18 @@ impl Machine {
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
         };
+        drop(guest_runs);
         if let Ok(outcome) = outcome {
             log::info!("{outcome}");
         }
-        log::info!("console: {}", running.console.stats());
-        running.devices.finish();
+        let console = running.console.stats();
+        counts::sum_up("console", console, console.faults().sum());
+        running.devices.finish(ring.as_ref());
         drop(guard);
         drop(running);
         // The machine goes before its memory: to take pages from a machine that still has them costs more.
@@ -145,13 +150,9 @@ impl<'m> Running<'m> {
             outcome
         });
         // The guest runs no more. What it queued before the end, and before whatever it broke, is sent all the same.
-        let mut consumer = ring.consumer();
-        let drained = consumer.drain(&shared, memory);
+        let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found it broken when the guest was already at its end.
         let broken = parallel.broken().or(drained.err());
-        for nic in consumer.nics() {
-            log::info!("{}, by its ring: {}", nic.interface_name(), nic.stats());
-        }
         match (outcome, broken) {
             (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Broken::Ring(error))),
             (outcome, _) => outcome,
@@ -168,7 +169,7 @@ impl<'m> Running<'m> {
     /// The loop, made once for each interface: no hypercall asks for its era.
     fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
-            match self.vcpu.run()? {
+            match self.vcpu.run().map_err(|error| self.failed(error))? {
                 Exit::Hypercall { number, argument } => {
                     if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {
                         return Ok(outcome);
@@ -258,6 +259,12 @@ impl<'m> Running<'m> {
     #[cold]
     fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::Error) -> Error {
         self.report(Broken::Memory { name: I::name(number), argument: argument.0, error })
+    }
+
+    #[cold]
+    fn failed(&mut self, error: arch::Error) -> Error {
+        self.vcpu.settle();
+        Error::Host { error, registers: self.vcpu.registers() }
     }
 
     #[cold]
