@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use self::rate::Rate;
+use crate::counts::{self, Faults};
 use crate::memory::{self, GuestAddress, GuestBytes, GuestMemory};
 use crate::signal;
 
@@ -39,9 +40,23 @@ pub struct Stats {
     pub excess_bytes: u64,
 }
 
+impl Stats {
+    /// How often the host did not take what the guest wrote, by cause. A signal that ends the run is no fault of its.
+    pub fn faults(&self) -> Faults<4> {
+        Faults([
+            ("reader gone", self.closed),
+            ("reader too slow", self.slow),
+            ("disk full", self.full),
+            ("for other reasons", self.other),
+        ])
+    }
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)
+        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)?;
+        let faults = self.faults();
+        if faults.sum() > 0 { write!(f, ", failed {faults}") } else { Ok(()) }
     }
 }
 
@@ -118,6 +133,8 @@ impl Console {
                         break;
                     }
                 }
+                // Only the signals that end a run are a reason to write no more.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
                 Err(error) => {
                     self.drop_rest(rest, &error);
                     break;
@@ -129,11 +146,11 @@ impl Console {
 
     /// Says at the end of a run what the operator should know of it.
     pub fn finish(&self) {
-        let Stats { excess_bytes, .. } = self.stats;
-        if excess_bytes > 0 {
-            log::warn!("console: {excess_bytes} bytes of the guest's output were dropped by --console-rate");
+        let excess = self.stats.excess_bytes;
+        if excess > 0 {
+            log::warn!("console: {excess} bytes of the guest's output were dropped by --console-rate");
         }
-        log::info!("console: {}", self.stats);
+        counts::sum_up("console", self.stats, self.stats.faults().sum());
     }
 
     #[cold]
@@ -152,7 +169,6 @@ impl Console {
             Some(libc::EPIPE) => &mut self.stats.closed,
             Some(libc::EAGAIN) => &mut self.stats.slow,
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &mut self.stats.full,
-            // Only signals that end the run are handled, so there is no use in trying again.
             Some(libc::EINTR) => {
                 self.stats.interrupted += 1;
                 return;

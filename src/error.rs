@@ -59,6 +59,8 @@ pub enum Error {
     Timer(io::Error),
     #[error("was ended after {seconds} s, as --timeout says ({registers})")]
     Timeout { seconds: u32, registers: String },
+    #[error("{error} ({registers})")]
+    Host { error: arch::Error, registers: String },
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

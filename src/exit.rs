@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::messages::GuestRuns;
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::signal::{self, Request};
 
@@ -117,15 +118,17 @@ impl Machine {
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
         timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
+        let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
         };
+        drop(guest_runs);
         if let Ok(outcome) = outcome {
             log::info!("{outcome}");
         }
         running.console.finish();
-        running.devices.finish();
+        running.devices.finish(ring.as_ref());
         drop(guard);
         drop(running);
         // The machine goes before its memory: to take pages from a machine that still has them costs more.
@@ -150,13 +153,9 @@ impl<'m> Running<'m> {
             outcome
         });
         // The guest runs no more. What it queued before the end, and before whatever it broke, is sent all the same.
-        let mut consumer = ring.consumer();
-        let drained = consumer.drain(&shared, memory);
+        let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found it broken when the guest was already at its end.
         let broken = parallel.broken().or(drained.err());
-        for nic in consumer.nics() {
-            log::info!("{}, by its ring: {}", nic.interface_name(), nic.stats());
-        }
         match (outcome, broken) {
             (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Broken::Ring(error))),
             (outcome, _) => outcome,
@@ -173,7 +172,7 @@ impl<'m> Running<'m> {
     /// The loop, made once for each interface: no hypercall asks for its era.
     fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
-            match self.vcpu.run()? {
+            match self.vcpu.run().map_err(|error| self.failed(error))? {
                 Exit::Hypercall { number, argument } => {
                     if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {
                         return Ok(outcome);
@@ -272,6 +271,12 @@ impl<'m> Running<'m> {
         self.vcpu.settle();
         let registers = format!("{}, {}", self.vcpu.registers(), self.vcpu.fault_registers());
         Error::Timeout { seconds: self.timeout.map_or(0, NonZeroU32::get), registers }
+    }
+
+    #[cold]
+    fn failed(&mut self, error: arch::Error) -> Error {
+        self.vcpu.settle();
+        Error::Host { error, registers: self.vcpu.registers() }
     }
 
     #[cold]

@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write};
 
 use tender::cli::{self, Command, Config, Inspection};
 use tender::error::one_line;
+use tender::messages::Stderr;
 use tender::{Outcome, signal, start};
 
 /// An exit status.
@@ -58,7 +59,7 @@ fn start_log(config: &Config) {
     if malformed.is_none() {
         builder.parse_filters(&filters);
     }
-    builder.init();
+    builder.target(env_logger::Target::Pipe(Box::new(Stderr))).init();
     if let Some(error) = malformed {
         log::warn!("RUST_LOG is ignored: {error}");
     }
@@ -94,6 +95,6 @@ fn print(text: &str) -> Status {
 
 /// Every failure of the tender is one line and status 1, which orchestrators rely on.
 fn fail(message: std::fmt::Arguments<'_>) -> Status {
-    let _ = writeln!(std::io::stderr(), "tender: {}", one_line(&message.to_string()));
+    let _ = Stderr.write_all(format!("tender: {}\n", one_line(&message.to_string())).as_bytes());
     1
 }

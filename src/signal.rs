@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT end a run in order, at any moment: while the guest runs, while POLL sleeps, while a console
+//! SIGTERM, SIGINT and SIGHUP end a run in order, at any moment: while the guest runs, while POLL sleeps, while a console
 //! write waits for a slow reader. Without costing a system call anywhere else.
 //!
 //! The handler sets the flag that keeps KVM from running the guest, and starts a timer that interrupts whatever
@@ -18,7 +18,7 @@ use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// The signals that end a run.
-const SIGNALS: [c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGALRM];
+const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
 
 /// How often a blocking call is interrupted once the run should end, in microseconds.
 const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
@@ -53,15 +53,24 @@ pub unsafe fn catch(interrupt_flag: *mut u8) -> errno::Result<Guard> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
     let guard = Guard(());
     // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
-    for signal in SIGNALS {
+    // `nohup` asks for a run that outlives its terminal.
+    for signal in SIGNALS.into_iter().filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal)) {
         register_signal_handler(signal, on_signal)?;
     }
     prepare();
     Ok(guard)
 }
 
-/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, and by default SIGXFSZ ends
-/// a process whose file has reached its limit, which is a failed write like any other.
+/// Whether whoever started the tender had it ignore `signal`.
+fn is_ignored(signal: c_int) -> bool {
+    // SAFETY: the action is a plain value for the kernel to fill in; nothing else is written, and nothing is set.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing.
 fn prepare() {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
     unsafe {
@@ -69,7 +78,6 @@ fn prepare() {
         libc::sigemptyset(&raw mut reminder);
         libc::sigaddset(&raw mut reminder, libc::SIGALRM);
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const reminder, ptr::null_mut());
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

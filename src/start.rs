@@ -19,16 +19,20 @@ pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsStri
     (0..usize::try_from(count).unwrap_or(0)).map(word).collect()
 }
 
-/// Makes the process fit to run: a write to a closed pipe becomes an error like any other, and a standard stream that
-/// was closed is not taken by the next file that is opened.
+/// Makes the process fit to run: a write to a closed pipe, or to a file that has reached its limit, becomes an error
+/// like any other, and a standard stream that was closed is not taken by the next file that is opened.
 pub fn prepare() {
     // SAFETY: the calls take plain numbers, and a string that is a constant.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
         for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
             if libc::fcntl(stream, libc::F_GETFD) < 0 {
-                // The lowest number that is free is this one.
-                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+                // The lowest number that is free is this one. Where there is no such device, a root without rights
+                // takes its place: else a guest's output might go into the guest's disk.
+                if libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) < 0 {
+                    libc::open(c"/".as_ptr(), libc::O_PATH);
+                }
             }
         }
     }

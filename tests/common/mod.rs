@@ -7,6 +7,7 @@
 
 mod guest;
 pub mod hostile;
+pub mod inject;
 mod mounts;
 pub mod net;
 pub mod trace;

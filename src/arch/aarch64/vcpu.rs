@@ -142,6 +142,6 @@ fn interrupted(error: kvm_ioctls::Error) -> Result<Exit, Error> {
         libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
         // What kernels before 5.5 say to an access without syndrome; later ones make it an exit of its own.
         libc::ENOSYS => Ok(Exit::Stop(Stop::Undecoded)),
-        _ => Err(Error::kvm("run the guest")(error)),
+        _ => Err(Error::Run { source: error }),
     }
 }

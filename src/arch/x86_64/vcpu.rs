@@ -122,6 +122,6 @@ fn port_write(port: u16, data: &[u8]) -> Exit {
 fn interrupted(error: kvm_ioctls::Error) -> Result<Exit, Error> {
     match error.errno() {
         libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
-        _ => Err(Error::kvm("run the guest")(error)),
+        _ => Err(Error::Run { source: error }),
     }
 }
