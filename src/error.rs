@@ -7,7 +7,7 @@ use crate::boot_info::TooLong;
 use crate::era::Era;
 use crate::exit::Broken;
 use crate::image::Machine;
-use crate::{arch, devices, image, memory};
+use crate::{arch, devices, image, memory, sandbox};
 
 /// A message for the operator, whatever names and paths are in it: nothing in them starts another line, or speaks to
 /// the terminal.
@@ -55,6 +55,8 @@ pub enum Error {
     Descriptors(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(vmm_sys_util::errno::Error),
+    #[error("{0}")]
+    Sandbox(#[from] sandbox::Error),
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

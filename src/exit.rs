@@ -2,6 +2,7 @@
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
 use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 
 use kvm_ioctls::VmFd;
@@ -16,6 +17,8 @@ use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
+use crate::sandbox::rules::Parameters;
+use crate::sandbox::{Confined, Sandbox};
 use crate::signal;
 
 /// One guest with all that belongs to it, ready to run.
@@ -28,6 +31,7 @@ pub struct Machine {
     pub(crate) console: Console,
     /// The shared network ring, if it is offered.
     pub(crate) ring: Option<Ring>,
+    pub(crate) sandbox: Sandbox,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
 }
@@ -40,6 +44,7 @@ struct Running<'m> {
     console: Console,
     /// The ring, as this thread serves it.
     worker: Option<Worker<'m, GuestRing<'m>>>,
+    confined: &'m Confined,
     poll_limit: u64,
 }
 
@@ -106,12 +111,14 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, poll_limit } = self;
+        let Machine { era, mut vcpu, vm, memory, devices, console, ring, sandbox, poll_limit } = self;
         let parallel = Parallel::new();
-        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, poll_limit };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
-        let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let guard = unsafe { signal::catch(vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let confined = sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
+        let confined = &confined;
+        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit };
         let outcome = match &ring {
             None => running.serve_era(era),
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
@@ -129,6 +136,15 @@ impl Machine {
     }
 }
 
+/// What the sandbox has to know of a run.
+fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>) -> Parameters {
+    let (nets, disks) = devices.descriptors();
+    let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
+    let ring_nets = ring.map(fds).unwrap_or_default();
+    let (process, thread) = signal::process_and_thread();
+    Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, process, thread }
+}
+
 impl<'m> Running<'m> {
     /// Serves the guest with a second thread beside this one, where there is a processor for it; and, whatever ended
     /// the run, sends the frames that are still in the ring.
@@ -136,7 +152,7 @@ impl<'m> Running<'m> {
         let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
         let memory = self.memory;
         let outcome = thread::scope(|scope| {
-            let second = parallel.start(scope, ring, memory);
+            let second = parallel.start(scope, ring, memory, self.confined)?;
             self.worker = Some(Worker::new(ring, shared, second.clone().map(|thread| (parallel, thread))));
             let outcome = self.serve_era(era);
             if let Some(thread) = second {
@@ -159,6 +175,7 @@ impl<'m> Running<'m> {
     }
 
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
+        self.confined.confine_guests_thread()?;
         match era {
             Era::Legacy => self.serve::<Legacy>(),
             Era::Abi1 | Era::Abi2 => self.serve::<Current>(),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tender::cli::{self, Command, Config, Inspection};
 use tender::error::one_line;
-use tender::{Outcome, signal};
+use tender::{Outcome, descriptors, signal};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
 }
 
 fn run(config: &Config) -> ExitCode {
+    descriptors::close_inherited(config.inherited());
     start_log(config);
     match tender::run(config) {
         Ok(Outcome::Halted(status)) => ExitCode::from(status),
