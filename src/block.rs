@@ -11,7 +11,7 @@ mod tests;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use guest_abi::hypercall::Status;
@@ -87,6 +87,12 @@ pub struct Disk {
     capacity: u64,
     sector_size: u16,
     stats: Stats,
+}
+
+impl AsFd for Disk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl Disk {

@@ -15,6 +15,7 @@ mod words;
 mod tests;
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use log::LevelFilter;
@@ -57,8 +58,45 @@ pub struct Config {
     pub net_ring: NetRing,
     /// What the run may cost at most.
     pub limits: Limits,
+    /// What is asked of the sandbox.
+    pub sandbox: SandboxMode,
+    /// Who to become before the guest starts.
+    pub user: Option<UserOption>,
+    /// Directory that becomes the root directory before the guest starts.
+    pub chroot: Option<PathBuf>,
     /// How much the tender says on stderr.
     pub verbosity: Verbosity,
+}
+
+/// What is asked of the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// All of it, or no run.
+    Strict,
+    /// Everything that the kernel has.
+    #[default]
+    BestEffort,
+    /// Nothing.
+    Off,
+}
+
+/// Who to become: `NAME|UID[:GROUP|GID]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserOption {
+    /// The user's name or number; not checked.
+    pub user: String,
+    /// The group's name or number, if one is given; not checked.
+    pub group: Option<String>,
+}
+
+impl Config {
+    /// The descriptors that this process is to have been started with.
+    pub fn inherited(&self) -> impl Iterator<Item = RawFd> {
+        self.nets.iter().filter_map(|net| match net.source {
+            Some(NetSource::Fd(fd)) => Some(fd),
+            _ => None,
+        })
+    }
 }
 
 /// Whether the guest is offered the shared network ring. Section 11.
@@ -167,17 +205,37 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let blocks = blocks(&parsed)?;
     let net_ring = net_ring(&parsed)?;
     let limits = limits::limits(&parsed)?;
+    let sandbox = only(&parsed, "sandbox", value::sandbox)?.unwrap_or_default();
+    let user = only(&parsed, "user", value::user)?;
+    let chroot = only(&parsed, "chroot", value::path)?;
     let verbosity = parsed.verbosity()?;
     let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?.into();
-    Ok(Command::Run(Config { unikernel, arguments, memory, nets, blocks, net_ring, limits, verbosity }))
+    Ok(Command::Run(Config {
+        unikernel,
+        arguments,
+        memory,
+        nets,
+        blocks,
+        net_ring,
+        limits,
+        sandbox,
+        user,
+        chroot,
+        verbosity,
+    }))
 }
 
 fn memory(parsed: &Parsed) -> Result<Memory, Error> {
-    let mut memory = None;
-    for given in parsed.all("mem") {
-        set(&mut memory, &given, value::memory(&given)?)?;
+    Ok(only(parsed, "mem", value::memory)?.map_or(Memory::DEFAULT, Memory::of))
+}
+
+/// The value of an option that may be given once.
+fn only<T>(parsed: &Parsed, name: &str, value: fn(&Given) -> Result<T, Error>) -> Result<Option<T>, Error> {
+    let mut place = None;
+    for given in parsed.all(name) {
+        set(&mut place, &given, value(&given)?)?;
     }
-    Ok(memory.map_or(Memory::DEFAULT, Memory::of))
+    Ok(place)
 }
 
 fn net_ring(parsed: &Parsed) -> Result<NetRing, Error> {

@@ -2,6 +2,7 @@
 //! knows each by its handle, its index in the manifest.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use guest_abi::hypercall::Status;
 use guest_abi::manifest::MAX_ENTRIES;
@@ -111,6 +112,19 @@ impl Devices {
     /// Whether there is a network interface.
     pub fn has_nets(&self) -> bool {
         self.nets > 0
+    }
+
+    /// The descriptors of the network interfaces, and those of the disks.
+    pub fn descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
+        let (mut nets, mut disks) = (Vec::new(), Vec::new());
+        for slot in &self.slots {
+            match slot {
+                Slot::Empty => {}
+                Slot::Net(nic) => nets.push(nic.as_fd().as_raw_fd()),
+                Slot::Block(disk) => disks.push(disk.as_fd().as_raw_fd()),
+            }
+        }
+        (nets, disks)
     }
 
     /// The network interfaces once more, each with its handle, for another thread.

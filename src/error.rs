@@ -7,7 +7,7 @@ use crate::boot_info::TooLong;
 use crate::era::Era;
 use crate::exit::Broken;
 use crate::image::Machine;
-use crate::{arch, devices, image, memory};
+use crate::{arch, devices, image, memory, sandbox};
 
 /// A message for the operator, whatever names and paths are in it: nothing in them starts another line, or speaks to
 /// the terminal.
@@ -61,6 +61,8 @@ pub enum Error {
     Timeout { seconds: u32, registers: String },
     #[error("{error} ({registers})")]
     Host { error: arch::Error, registers: String },
+    #[error("{0}")]
+    Sandbox(#[from] sandbox::Error),
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 
 use kvm_ioctls::VmFd;
@@ -18,6 +19,8 @@ use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::messages::GuestRuns;
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
+use crate::sandbox::rules::Parameters;
+use crate::sandbox::{Confined, Sandbox};
 use crate::signal::{self, Request};
 
 /// One guest with all that belongs to it, ready to run.
@@ -30,6 +33,7 @@ pub struct Machine {
     pub(crate) console: Console,
     /// The shared network ring, if it is offered.
     pub(crate) ring: Option<Ring>,
+    pub(crate) sandbox: Sandbox,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
     /// Seconds after which the run is ended.
@@ -44,6 +48,7 @@ struct Running<'m> {
     console: Console,
     /// The ring, as this thread serves it.
     worker: Option<Worker<'m, GuestRing<'m>>>,
+    confined: &'m Confined,
     poll_limit: u64,
     timeout: Option<NonZeroU32>,
 }
@@ -111,13 +116,16 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, poll_limit, timeout } = self;
+        let Machine { era, mut vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout } = self;
         let parallel = Parallel::new();
-        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, poll_limit, timeout };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
-        let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let guard = unsafe { signal::catch(vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
         timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
+        let confined = sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
+        let confined = &confined;
+        let mut running =
+            Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit, timeout };
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),
@@ -137,6 +145,15 @@ impl Machine {
     }
 }
 
+/// What the sandbox has to know of a run.
+fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>) -> Parameters {
+    let (nets, disks) = devices.descriptors();
+    let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
+    let ring_nets = ring.map(fds).unwrap_or_default();
+    let (process, thread) = signal::process_and_thread();
+    Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, process, thread }
+}
+
 impl<'m> Running<'m> {
     /// Serves the guest with a second thread beside this one; and, whatever ended the run, sends the frames that are
     /// still in the ring.
@@ -144,7 +161,7 @@ impl<'m> Running<'m> {
         let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
         let memory = self.memory;
         let outcome = thread::scope(|scope| {
-            let second = parallel.start(scope, ring, memory);
+            let second = parallel.start(scope, ring, memory, self.confined)?;
             self.worker = Some(Worker::new(ring, shared, second.clone().map(|thread| (parallel, thread))));
             let outcome = self.serve_era(era);
             if let Some(thread) = second {
@@ -163,6 +180,7 @@ impl<'m> Running<'m> {
     }
 
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
+        self.confined.confine_guests_thread()?;
         match era {
             Era::Legacy => self.serve::<Legacy>(),
             Era::Abi1 | Era::Abi2 => self.serve::<Current>(),

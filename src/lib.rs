@@ -7,7 +7,7 @@
 //! 2. [`image`] examines the unikernel file; [`manifest`] lists the devices that it declares.
 //! 3. [`setup`] attaches the devices ([`devices`]: [`net`], [`block`]), creates the virtual machine ([`arch`]), loads
 //!    the image into guest memory ([`memory`]) and puts the processor at its first instruction.
-//! 4. [`exit`] runs the guest: each hypercall is decoded by [`hypercall`], served by a device ([`console`], [`clock`],
+//! 4. [`sandbox`] takes from the tender what it needs no longer, and [`exit`] runs the guest: each hypercall is decoded by [`hypercall`], served by a device ([`console`], [`clock`],
 //!    [`net`], [`block`]), and answered.
 //!    Newer guests send and receive frames through a shared [`ring`] instead.
 //! 5. The guest halts, breaks a promise, or a [`signal`] ends it.
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod clock;
 pub mod console;
 pub mod counts;
+pub mod descriptors;
 pub mod devices;
 pub mod era;
 pub mod error;
@@ -35,6 +36,7 @@ pub mod memory;
 pub mod messages;
 pub mod net;
 pub mod ring;
+pub mod sandbox;
 pub mod setup;
 pub mod signal;
 pub mod start;

@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Write};
 use tender::cli::{self, Command, Config, Inspection};
 use tender::error::one_line;
 use tender::messages::Stderr;
-use tender::{Outcome, signal, start};
+use tender::{Outcome, descriptors, signal, start};
 
 /// An exit status.
 type Status = u8;
@@ -34,6 +34,7 @@ fn run_command(arguments: Vec<OsString>) -> Status {
 }
 
 fn run(config: &Config) -> Status {
+    descriptors::close_inherited(config.inherited());
     start_log(config);
     match tender::run(config) {
         Ok(Outcome::Halted(status)) => status,

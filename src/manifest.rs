@@ -114,7 +114,7 @@ impl Manifest {
         Manifest::check(entries)
     }
 
-    fn check(entries: Vec<Entry>) -> Result<Manifest, Error> {
+    fn check(mut entries: Vec<Entry>) -> Result<Manifest, Error> {
         if entries[0].kind != RESERVED_FIRST || entries[0].name[0] != 0 {
             return Err(Error::First);
         }
@@ -125,6 +125,10 @@ impl Manifest {
                 return Err(Error::Duplicate { kind: device.kind, name: device.name });
             }
             devices.push(device);
+        }
+        for entry in &mut entries {
+            // The tender's own fields: whatever the file has there, the guest finds nothing.
+            (entry.host, entry.pad) = Default::default();
         }
         Ok(Manifest { entries, devices })
     }

@@ -137,6 +137,11 @@ impl Consumer {
         self.nics.get_mut(handle as usize)?.as_mut()
     }
 
+    /// Looks after the interfaces, for their descriptors.
+    pub fn nics(&self) -> impl Iterator<Item = &Nic> {
+        self.nics.iter().flatten()
+    }
+
     /// The interface with this handle, for figures.
     pub fn nic(&self, handle: usize) -> Option<&Nic> {
         self.nics.get(handle)?.as_ref()

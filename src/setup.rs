@@ -22,6 +22,7 @@ use crate::image::{self, Image, Segment};
 use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::ring::{self, Ring};
+use crate::sandbox::Sandbox;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let cmdline = boot_info::cmdline(&config.arguments)?;
     let mut manifest = manifest(&mut image, config)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
+    let sandbox = Sandbox::new(config)?;
 
     // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
     let kvm = open_kvm()?;
@@ -68,7 +70,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let poll_limit = arch::poll_limit(counter_frequency);
     let console = Console::stdout().limited(config.limits.console_rate);
     let timeout = config.limits.timeout;
-    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, poll_limit, timeout, vm })
+    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, poll_limit, timeout, vm })
 }
 
 /// What the unikernel declares; for one that cannot declare anything, what the operator attaches.

@@ -18,7 +18,7 @@ use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// The signals that end a run.
-const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
+pub(crate) const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
 
 /// How often a blocking call is interrupted once the run should end, in microseconds.
 const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
@@ -40,17 +40,24 @@ pub enum Request {
     /// The limit of time.
     Timeout,
 }
+/// This process and its thread that runs the guest, while signals are caught.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+static THREAD: AtomicI32 = AtomicI32::new(0);
 
 /// While it lives, signals end the run instead of the process.
 #[derive(Debug)]
 pub struct Guard(());
 
-/// Starts to catch signals for the vCPU whose interrupt flag is at `interrupt_flag`.
+/// Starts to catch signals, in the thread that runs the guest, for the vCPU whose interrupt flag is at `interrupt_flag`.
 ///
 /// # Safety
 /// `interrupt_flag` must stay valid until the returned guard is dropped.
 pub unsafe fn catch(interrupt_flag: *mut u8) -> errno::Result<Guard> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
+    // SAFETY: the calls take nothing and cannot fail.
+    let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+    PROCESS.store(process, Ordering::SeqCst);
+    THREAD.store(thread, Ordering::SeqCst);
     let guard = Guard(());
     // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
     // `nohup` asks for a run that outlives its terminal.
@@ -81,20 +88,32 @@ fn prepare() {
     }
 }
 
-/// Leaves all signals to the thread that runs the guest: for any other thread.
+/// Leaves all signals to the thread that runs the guest: for any other thread. Its own violations of the sandbox are no
+/// exception to be left.
 pub fn leave_to_the_guests_thread() {
     // SAFETY: the set is a plain value that `sigfillset` initialises; the calls read it and write nothing else.
     unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
+        libc::sigdelset(&raw mut all, libc::SIGSYS);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
     }
 }
 
 /// Ends the run from another thread, as a signal from outside would.
 pub fn alarm() {
-    // SAFETY: the call takes plain numbers; the signal's handler is our own.
-    unsafe { libc::kill(libc::getpid(), libc::SIGALRM) };
+    send(libc::SIGALRM);
+}
+
+/// Sends a signal to the thread that runs the guest: the one call of its kind that the sandbox allows.
+fn send(signal: c_int) {
+    // SAFETY: the call takes plain numbers, of a thread that is there as long as the process.
+    unsafe { libc::syscall(libc::SYS_tgkill, PROCESS.load(Ordering::SeqCst), THREAD.load(Ordering::SeqCst), signal) };
+}
+
+/// The process, and its thread that runs the guest, since [`catch`].
+pub fn process_and_thread() -> (i32, i32) {
+    (PROCESS.load(Ordering::SeqCst), THREAD.load(Ordering::SeqCst))
 }
 
 /// What asked for the end of the run, if anything did.
@@ -134,13 +153,12 @@ pub fn limit(seconds: NonZeroU32) -> io::Result<()> {
     if started { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Ends the process by `signal`, so that whoever started it sees a clean stop. Returns only if that cannot be done.
+/// Ends the process by `signal`, which ended the run, so that whoever started it sees a clean stop. Returns only if
+/// that cannot be done.
 pub fn die_by(signal: i32) {
-    // SAFETY: both calls take plain numbers; the default action of the signals we catch is to end the process.
-    unsafe {
-        libc::signal(signal, libc::SIG_DFL);
-        libc::raise(signal);
-    }
+    // SAFETY: the call takes plain numbers; the default action of the signals we catch is to end the process.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    send(signal);
 }
 
 impl Drop for Guard {

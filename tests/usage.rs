@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 /// Words before a unikernel that are refused whatever it is, and what the complaint names.
-const REFUSED: [(&[&str], &[&str]); 45] = [
+const REFUSED: [(&[&str], &[&str]); 50] = [
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
@@ -76,6 +76,11 @@ const REFUSED: [(&[&str], &[&str]); 45] = [
     (&["--block-sector-size:a=256", "x.hvt"], &["256", "512"]),
     (&["--block-sector-size:a=65536", "x.hvt"], &["65536"]),
     (&["-v", "-q", "x.hvt"], &["-v", "-q"]),
+    (&["--sandbox=none", "x.hvt"], &["--sandbox=none", "best-effort"]),
+    (&["--sandbox=off", "--sandbox=off", "x.hvt"], &["--sandbox", "twice"]),
+    (&["--user=:kvm", "x.hvt"], &["--user=:kvm", "nobody:kvm"]),
+    (&["--user=a", "--user=b", "x.hvt"], &["--user", "twice"]),
+    (&["--chroot=", "x.hvt"], &["--chroot=", "empty"]),
 ];
 
 fn is_refused(words: &[&str], complaint: &[&str]) {

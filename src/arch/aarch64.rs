@@ -12,10 +12,13 @@ use super::vcpu::{Error, require, uninterrupted};
 use crate::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
-pub use vcpu::Vcpu;
+pub use vcpu::{REPORT_REQUESTS, Vcpu};
 
 /// What this tender's guests run on.
 pub const MACHINE: Machine = Machine::Aarch64;
+
+/// System calls that only this architecture has: none.
+pub const OLD_CALLS: &[(libc::c_long, &str)] = &[];
 
 /// Where the page tables lie, root first. Section A3.
 const TABLES_ADDRESS: u64 = 0x1000;

@@ -10,10 +10,22 @@ use super::vcpu::{Error, require, uninterrupted};
 use crate::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
-pub use vcpu::Vcpu;
+pub use vcpu::{REPORT_REQUESTS, Vcpu};
 
 /// What this tender's guests run on.
 pub const MACHINE: Machine = Machine::X86_64;
+
+/// System calls that only this architecture has, older forms of others; their names are for messages.
+pub const OLD_CALLS: &[(libc::c_long, &str)] = &[
+    (libc::SYS_open, "open"),
+    (libc::SYS_creat, "creat"),
+    (libc::SYS_fork, "fork"),
+    (libc::SYS_vfork, "vfork"),
+    (libc::SYS_poll, "poll"),
+    (libc::SYS_stat, "stat"),
+    (libc::SYS_dup2, "dup2"),
+    (libc::SYS_arch_prctl, "arch_prctl"),
+];
 
 /// Where the boot-time segment descriptors lie. Section B3.
 const GDT_ADDRESS: u64 = 0x1000;

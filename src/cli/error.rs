@@ -88,6 +88,12 @@ pub enum Rule {
     /// `--net-ring`.
     #[error("the network ring is auto, on or off")]
     NetRing,
+    /// `--sandbox`.
+    #[error("the sandbox is strict, best-effort or off")]
+    Sandbox,
+    /// `--user`.
+    #[error("not a user; write NAME or UID, and, if need be, a colon and GROUP or GID, such as nobody:kvm")]
+    User,
     /// `--mem` is no amount.
     #[error("not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M")]
     MemoryForm,

@@ -22,7 +22,7 @@ pub(super) struct Valued {
     help: &'static str,
 }
 
-const VALUED: [Valued; 9] = [
+const VALUED: [Valued; 12] = [
     Valued {
         name: "mem",
         named: None,
@@ -79,6 +79,27 @@ const VALUED: [Valued; 9] = [
         value: "BYTES",
         heading: "Limits",
         help: "Bytes a second that the guest may print, with K or M; more are dropped",
+    },
+    Valued {
+        name: "sandbox",
+        named: None,
+        value: "strict|best-effort|off",
+        heading: "Isolation",
+        help: "Whether to run where a part of the sandbox is missing [default: best-effort]",
+    },
+    Valued {
+        name: "user",
+        named: None,
+        value: "USER[:GROUP]",
+        heading: "Isolation",
+        help: "Become this user, by name or number, before the guest starts (as root)",
+    },
+    Valued {
+        name: "chroot",
+        named: None,
+        value: "DIR",
+        heading: "Isolation",
+        help: "Make this the root directory before the guest starts (as root)",
     },
 ];
 

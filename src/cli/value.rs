@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::error::{Error, Rule};
 use super::options::Given;
 use super::words::shown;
-use super::{Memory, NetRing};
+use super::{Memory, NetRing, SandboxMode, UserOption};
 use crate::net::NetSource;
 
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
@@ -40,6 +40,30 @@ pub(super) fn net_ring(given: &Given) -> Result<NetRing, Error> {
         "off" => Ok(NetRing::Off),
         _ => Err(refuse(given, Rule::NetRing)),
     }
+}
+
+/// `--sandbox`.
+pub(super) fn sandbox(given: &Given) -> Result<SandboxMode, Error> {
+    match text(given, Rule::Sandbox)? {
+        "strict" => Ok(SandboxMode::Strict),
+        "best-effort" => Ok(SandboxMode::BestEffort),
+        "off" => Ok(SandboxMode::Off),
+        _ => Err(refuse(given, Rule::Sandbox)),
+    }
+}
+
+/// `--user`: a name or a number, and perhaps that of a group.
+pub(super) fn user(given: &Given) -> Result<UserOption, Error> {
+    let text = text(given, Rule::User)?;
+    let (user, group) = match text.split_once(':') {
+        None => (text, None),
+        Some((user, group)) => (user, Some(group.to_owned())),
+    };
+    let is_name = |name: &str| !name.is_empty() && !name.contains(':') && !name.contains(char::is_control);
+    if !is_name(user) || !group.as_deref().is_none_or(is_name) {
+        return Err(refuse(given, Rule::User));
+    }
+    Ok(UserOption { user: user.to_owned(), group })
 }
 
 /// `--mem`, in bytes.
@@ -110,7 +134,7 @@ pub(super) fn mac(given: &Given) -> Result<[u8; 6], Error> {
     }
 }
 
-/// `--block` and `--disk`: any path but none.
+/// `--block`, `--disk` and `--chroot`: any path but none.
 pub(super) fn path(given: &Given) -> Result<PathBuf, Error> {
     if given.value == OsStr::new("") { Err(refuse(given, Rule::Path)) } else { Ok(given.value.clone().into()) }
 }

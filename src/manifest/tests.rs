@@ -261,3 +261,20 @@ proptest! {
         }
     }
 }
+
+/// Whatever a file has there: the guest finds nothing in them, and nothing of the host's.
+#[test]
+fn the_tenders_own_fields_are_zero() {
+    let filled = |entry: Entry| Entry { host: [0xa5; 8], pad: [0xa5; 7], ..entry };
+    let mut manifest = parse(&[filled(net("service")), filled(block("data"))]).unwrap();
+    manifest.attach_net(1, [2, 0, 0, 0, 0, 1], 1500);
+    manifest.attach_block(2, 0x1122_3344, 512);
+    let bytes = manifest.to_bytes();
+    let mut expected = [filled(net("service")), filled(block("data"))].map(|entry| Entry { attached: 1, ..entry });
+    for entry in &mut expected {
+        (entry.host, entry.pad) = ([0; 8], [0; 7]);
+    }
+    expected[0].properties[..8].copy_from_slice(&[2, 0, 0, 0, 0, 1, 0xdc, 5]);
+    expected[1].properties[..10].copy_from_slice(&[0x44, 0x33, 0x22, 0x11, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(bytes, raw(VERSION, 3, &[&[Entry::reserved()], &expected[..]].concat()));
+}

@@ -6,13 +6,14 @@
 //! pays on a single processor too: a nap's end costs the guest about as much as a kick, and stands for all of them.
 //! Whether a takeover pays is learnt from how the last ones went.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
 use super::{ADDRESS, Drained, Error, GuestRing, Ring, Shared, may_sleep};
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::sandbox::{self, Confined};
 use crate::signal;
 
 /// How long the second thread naps between two looks, in nanoseconds. A flood of a million frames a second does not fill
@@ -39,6 +40,11 @@ fn nap_exactly() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
 }
 
+/// What a lock protects here is whole at every moment, whoever died with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What the two threads share beside the ring.
 #[derive(Debug, Default)]
 pub struct Parallel {
@@ -52,6 +58,8 @@ pub struct Parallel {
     patience: AtomicU64,
     /// How the guest broke the ring's rules, found by the second thread.
     broken: Mutex<Option<Error>>,
+    /// How it went to confine the second thread, once that is done.
+    confined: Mutex<Option<Result<(), sandbox::Error>>>,
 }
 
 impl Parallel {
@@ -60,26 +68,51 @@ impl Parallel {
         Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
     }
 
-    /// Starts the second thread; where the host does not let us, the first does it all.
+    /// Starts the second thread, which is in its sandbox when this returns; where the host does not let us start one,
+    /// the first does it all.
+    ///
+    /// # Errors
+    /// It cannot be confined as asked.
     pub fn start<'scope, 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
         ring: &'env Ring,
         memory: &'env GuestMemory,
-    ) -> Option<Thread> {
+        confined: &'env Confined,
+    ) -> Result<Option<Thread>, sandbox::Error> {
+        let first = thread::current();
         let serve = move || {
             signal::leave_to_the_guests_thread();
             nap_exactly();
+            let result = confined.confine_rings_thread();
+            let failed = result.is_err();
+            *lock(&self.confined) = Some(result);
+            first.unpark();
+            if failed {
+                return;
+            }
             if let Ok(shared) = GuestRing::new(memory, GuestAddress(ADDRESS)) {
                 self.serve(ring, &shared, memory, signal::alarm);
             }
         };
         match thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, serve) {
-            Ok(handle) => Some(handle.thread().clone()),
+            Ok(handle) => {
+                self.wait_until_confined()?;
+                Ok(Some(handle.thread().clone()))
+            }
             Err(error) => {
                 log::warn!("no second thread for the network ring: {error}; one thread does it all");
-                None
+                Ok(None)
             }
+        }
+    }
+
+    fn wait_until_confined(&self) -> Result<(), sandbox::Error> {
+        loop {
+            if let Some(result) = lock(&self.confined).take() {
+                return result;
+            }
+            thread::park();
         }
     }
 

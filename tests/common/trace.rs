@@ -87,6 +87,57 @@ fn silent(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
 
+/// Runs the command and calls `at` at each system call that any of its threads enters; returns its wait status.
+/// Where `at` says so, the call is interrupted by a stop and a continuation.
+pub fn trace_threads(command: &mut Command, mut at: impl FnMut(libc::pid_t, libc::pid_t, Call) -> bool) -> libc::c_int {
+    let pid = start(silent(command));
+    let _watchdog = Watchdog::new(pid);
+    let mut stopped = (wait(pid), pid);
+    trace_from(pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACECLONE);
+    loop {
+        let (status, thread) = stopped;
+        if libc::WIFSTOPPED(status) {
+            let mut signal = 0;
+            match libc::WSTOPSIG(status) {
+                SYSCALL_STOP => {
+                    if let Stop::Enters(call) = why(thread) {
+                        if at(pid, thread, call) {
+                            // SAFETY: takes numbers; the thread is stopped, so the numbers are its own.
+                            unsafe { libc::syscall(libc::SYS_tgkill, pid, thread, libc::SIGSTOP) };
+                        }
+                    }
+                }
+                // A new thread's first stop, or ours: neither is passed on.
+                libc::SIGTRAP | libc::SIGSTOP => {}
+                other => signal = other,
+            }
+            // SAFETY: the thread is stopped; the signal is a number. It fails only where the thread has been killed.
+            unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0, libc::c_long::from(signal)) };
+        } else if thread == pid {
+            return status;
+        }
+        stopped = wait_any();
+    }
+}
+
+/// Waits for any child or traced thread of this thread, and of no other thread of this program.
+fn wait_any() -> (libc::c_int, libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: waitpid writes one number.
+    let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+    assert!(thread > 0, "{}", host_error("waitpid"));
+    (status, thread)
+}
+
+const SYSCALL_STOP: libc::c_int = libc::SIGTRAP | 0x80;
+
+/// Traces a process, which is stopped, with these options.
+fn trace_from(pid: libc::pid_t, options: libc::c_int) {
+    // SAFETY: the process is stopped and ours to trace; the options are a number.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::c_long::from(options)) };
+    assert!(result == 0, "{}", host_error("ptrace"));
+}
+
 /// Where a traced process was stopped.
 pub(super) enum Stop {
     Enters(Call),
@@ -95,15 +146,11 @@ pub(super) enum Stop {
 
 /// Starts the command and calls `at` at each system call until it ends; returns its wait status.
 pub(super) fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop)) -> libc::c_int {
-    const SYSCALL_STOP: libc::c_int = libc::SIGTRAP | 0x80;
     let pid = start(command);
     let _watchdog = Watchdog::new(pid);
     // The stop at exec.
     let mut status = wait(pid);
-    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
-    // SAFETY: the process is stopped and ours to trace; the options are a number.
-    let result = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::c_long::from(options)) };
-    assert!(result == 0, "{}", host_error("ptrace"));
+    trace_from(pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
     while libc::WIFSTOPPED(status) {
         let signal = match libc::WSTOPSIG(status) {
             SYSCALL_STOP => {

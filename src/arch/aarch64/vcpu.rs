@@ -1,5 +1,7 @@
 //! One ARM64 virtual processor: how it is started, run and read. Hypercalls are 32-bit stores above 4 GiB.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use guest_abi::hypercall::{MMIO_BASE, MMIO_STRIDE};
 use guest_abi::ring::KICK_MMIO;
 use kvm_bindings::{KVM_EXIT_ARM_NISV, KVM_EXIT_INTERNAL_ERROR, kvm_vcpu_init};
@@ -11,10 +13,20 @@ use crate::arch::{Boot, Error, Exit, Stop};
 /// Bytes of the window that hypercalls may arrive in; which numbers exist is for the decoder to say.
 const WINDOW: u64 = 0x100;
 
+/// KVM_GET_ONE_REG, the one request beside KVM_RUN that a processor gets once its guest runs: for
+/// [`Vcpu::registers`].
+pub const REPORT_REQUESTS: &[u64] = &[0x4010_aeab];
+
 /// The guest's processor.
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
+}
+
+impl AsRawFd for Vcpu {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
 }
 
 impl Vcpu {

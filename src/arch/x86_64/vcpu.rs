@@ -1,5 +1,7 @@
 //! One x86_64 virtual processor: how it is started, run and read. Hypercalls are 32-bit writes to I/O ports.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -11,10 +13,19 @@ use crate::arch::{Boot, Error, Exit, Stop};
 /// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
 const PORTS: u16 = 0x100;
 
+/// KVM_GET_REGS, the one request beside KVM_RUN that a processor gets once its guest runs: for [`Vcpu::registers`].
+pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81];
+
 /// The guest's processor.
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
+}
+
+impl AsRawFd for Vcpu {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
 }
 
 impl Vcpu {

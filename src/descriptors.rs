@@ -1,0 +1,70 @@
+//! The descriptors that the tender was started with. What whoever started it forgot to close is none of the guest's
+//! business: a descriptor that is not there cannot be misused.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use libc::{c_long, c_uint};
+
+/// `close_range(2)`, in kernels from 5.9 on; the same number on every architecture.
+const CLOSE_RANGE: c_long = 436;
+
+/// Closes every descriptor from 3 on but those to be kept. To be called before the tender has opened any by itself.
+pub fn close_inherited(keep: impl IntoIterator<Item = RawFd>) {
+    let mut keep: Vec<c_uint> = keep.into_iter().filter_map(|fd| c_uint::try_from(fd).ok()).collect();
+    keep.sort_unstable();
+    for (first, last) in gaps(&keep) {
+        // SAFETY: the call takes plain numbers. Nothing in this process has a descriptor in that range yet.
+        if unsafe { libc::syscall(CLOSE_RANGE, first, last, 0) } != 0 {
+            return one_by_one(&keep);
+        }
+    }
+}
+
+/// The ranges between those to be kept, from 3 on. `keep` is sorted.
+fn gaps(keep: &[c_uint]) -> Vec<(c_uint, c_uint)> {
+    let mut first = libc::STDERR_FILENO as c_uint + 1;
+    let mut gaps = Vec::new();
+    for &fd in keep {
+        if fd > first {
+            gaps.push((first, fd - 1));
+        }
+        first = first.max(fd + 1);
+    }
+    gaps.push((first, c_uint::MAX));
+    gaps
+}
+
+/// For older kernels, and for containers that do not know the call.
+fn one_by_one(keep: &[c_uint]) {
+    let open = open_descriptors().unwrap_or_else(|_| (0..limit()).collect());
+    for fd in open.into_iter().filter(|fd| *fd > libc::STDERR_FILENO as c_uint && !keep.contains(fd)) {
+        // SAFETY: the call takes a number; nothing in this process uses that descriptor yet.
+        unsafe { libc::close(fd as RawFd) };
+    }
+}
+
+fn open_descriptors() -> io::Result<Vec<c_uint>> {
+    // Among them that of the directory itself, which is closed by the time.
+    let names = std::fs::read_dir("/proc/self/fd")?;
+    Ok(names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// No descriptor is as large, unless the limit was lowered when it was open.
+fn limit() -> c_uint {
+    // SAFETY: the call takes a number.
+    c_uint::try_from(unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }).unwrap_or(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_what_is_kept() {
+        assert_eq!(gaps(&[]), [(3, u32::MAX)]);
+        assert_eq!(gaps(&[0, 2]), [(3, u32::MAX)]);
+        assert_eq!(gaps(&[3, 4]), [(5, u32::MAX)]);
+        assert_eq!(gaps(&[5, 5, 9]), [(3, 4), (6, 8), (10, u32::MAX)]);
+    }
+}

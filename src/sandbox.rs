@@ -1,0 +1,184 @@
+//! What remains of the tender's own power when its guest starts: enough to serve it, and no more. A guest that breaks
+//! out of KVM, or finds a bug in a hypercall, is then in a process that can open nothing, start nothing, reach nothing.
+//!
+//! The layers, outermost first: another user and root directory where the operator asked for it; no new privileges and
+//! no capabilities; Landlock: no files, no TCP, no signals to others; and seccomp: a list of system calls by argument,
+//! one for each thread ([`rules`]). All of it is in force before the guest's first instruction. `docs/security.md`.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::cli::{Config, SandboxMode};
+
+mod filter;
+mod landlock;
+mod privileges;
+pub mod rules;
+#[cfg(test)]
+mod tests;
+mod user;
+mod violation;
+
+use rules::{GUEST, Parameters, RING};
+use user::Identity;
+
+/// Why a run cannot be confined as asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without")]
+    Missing { layer: Layer, source: io::Error },
+    #[error("the sandbox cannot be made: {0}")]
+    Filter(seccompiler::BackendError),
+    #[error("{option} needs {right}, which root has; start tender as root, or leave the option out")]
+    Privilege { option: &'static str, right: &'static str },
+    #[error("--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID")]
+    NoUser { user: String },
+    #[error("--user={user}: user {user} is not in /etc/passwd, so its group is not known; write {user}:GID")]
+    NoGroupOfUser { user: String },
+    #[error("--user: there is no group '{group}' in /etc/group; give a name from there, or a number")]
+    NoGroup { group: String },
+    #[error("--user: cannot read {file}: {source}; write UID:GID")]
+    Accounts { file: &'static str, source: io::Error },
+    #[error("--user: cannot become user {uid}, group {gid}: {source}")]
+    User { uid: u32, gid: u32, source: io::Error },
+    #[error("--chroot={}: {source}; give a directory, which may be empty", path.display())]
+    Root { path: PathBuf, source: io::Error },
+    #[error("the thread of the network ring ended before it could be confined")]
+    Thread,
+}
+
+/// A part of the sandbox that a kernel may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// `PR_SET_NO_NEW_PRIVS`.
+    Privileges,
+    /// Dropping capabilities.
+    Capabilities,
+    /// Landlock.
+    Landlock,
+    /// System call filters.
+    Seccomp,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layer::Privileges => "'no new privileges'",
+            Layer::Capabilities => "the dropping of capabilities",
+            Layer::Landlock => "Landlock (CONFIG_SECURITY_LANDLOCK, and 'landlock' among the modules of lsm=)",
+            Layer::Seccomp => "seccomp filters (CONFIG_SECCOMP_FILTER)",
+        })
+    }
+}
+
+/// A sandbox as the operator wants it, checked as far as it can be without entering it.
+#[derive(Debug)]
+pub struct Sandbox {
+    mode: SandboxMode,
+    identity: Option<Identity>,
+    root: Option<PathBuf>,
+}
+
+impl Sandbox {
+    /// What `config` asks for. Changes nothing.
+    ///
+    /// # Errors
+    /// It asks for a user or a directory that does not exist, or that this process has no right to become or enter.
+    pub fn new(config: &Config) -> Result<Sandbox, Error> {
+        if config.chroot.is_some() && !privileges::has(privileges::CHROOT) {
+            return Err(Error::Privilege { option: "--chroot", right: "the right to change its root directory" });
+        }
+        if config.user.is_some() && !(privileges::has(privileges::SETUID) && privileges::has(privileges::SETGID)) {
+            return Err(Error::Privilege { option: "--user", right: "the right to become another user" });
+        }
+        if let Some(path) = &config.chroot {
+            user::check_root(path)?;
+        }
+        let identity = config.user.as_ref().map(user::find).transpose()?;
+        Ok(Sandbox { mode: config.sandbox, identity, root: config.chroot.clone() })
+    }
+
+    /// Confines the process as a whole, which must have no second thread yet. What the threads may call is for each of
+    /// them to give up by itself, given `parameters`.
+    ///
+    /// # Errors
+    /// A user or directory that cannot be had; in strict mode, a layer that this kernel lacks.
+    pub fn enter(self, parameters: Parameters) -> Result<Confined, Error> {
+        if let Some(path) = &self.root {
+            user::enter_root(path)?;
+        }
+        if let Some(identity) = self.identity {
+            user::become_user(identity)?;
+        }
+        let mut confined = Confined { mode: self.mode, landlock: None, parameters };
+        if self.mode == SandboxMode::Off {
+            return Ok(confined);
+        }
+        confined.unless_missing(Layer::Privileges, privileges::no_new())?;
+        confined.unless_missing(Layer::Capabilities, privileges::drop_capabilities())?;
+        confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict())?;
+        violation::report();
+        Ok(confined)
+    }
+}
+
+/// A process that is in its sandbox, but for the filters of its threads.
+#[derive(Debug)]
+pub struct Confined {
+    mode: SandboxMode,
+    /// Version of Landlock in force.
+    landlock: Option<i32>,
+    parameters: Parameters,
+}
+
+impl Confined {
+    /// From here on this thread makes only the system calls that running the guest takes, or dies.
+    ///
+    /// # Errors
+    /// In strict mode, that this kernel has no filters.
+    pub fn confine_guests_thread(&self) -> Result<(), Error> {
+        if self.mode == SandboxMode::Off {
+            log::info!("sandbox: off");
+            return Ok(());
+        }
+        let program = filter::with_run_first(filter::compile(GUEST, &self.parameters)?, &self.parameters);
+        let filtered = self.unless_missing(Layer::Seccomp, filter::install(&program))?.is_some();
+        let seccomp = if filtered { "system calls filtered" } else { "system calls NOT filtered" };
+        match self.landlock {
+            Some(version) => log::info!("sandbox: no privileges, Landlock (version {version}), {seccomp}"),
+            None => log::info!("sandbox: no privileges, no Landlock in this kernel, {seccomp}"),
+        }
+        Ok(())
+    }
+
+    /// As [`Confined::confine_guests_thread`], for the thread that looks after the network ring.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn confine_rings_thread(&self) -> Result<(), Error> {
+        if self.mode != SandboxMode::Off {
+            let program = filter::compile(RING, &self.parameters)?;
+            self.unless_missing(Layer::Seccomp, filter::install(&program))?;
+        }
+        Ok(())
+    }
+
+    /// What a layer came to; one that is missing is an error in strict mode only.
+    fn unless_missing<T>(&self, layer: Layer, result: io::Result<T>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(source) if self.mode == SandboxMode::Strict => Err(Error::Missing { layer, source }),
+            // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
+            Err(error) if layer == Layer::Landlock => {
+                log::debug!("sandbox: this kernel lacks {layer}: {error}");
+                Ok(None)
+            }
+            Err(error) => {
+                log::warn!("sandbox: this kernel lacks {layer}: {error}; the guest runs without");
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Privileges: what they are, and away with them.
+
+use std::io;
+
+use libc::{c_int, c_ulong};
+
+/// Capabilities by number, of linux/capability.h.
+pub const SETGID: u32 = 6;
+/// See [`SETGID`].
+pub const SETUID: u32 = 7;
+/// See [`SETGID`].
+pub const CHROOT: u32 = 18;
+
+/// Form of [`Header`] and [`Set`] that kernels since 2.6.26 know.
+const VERSION: u32 = 0x2008_0522;
+
+/// Of linux/securebits.h: root is no exception at exec, nor at a change of user; no capability is kept or raised. Each
+/// is followed by the bit that makes it final.
+const NO_ROOT: c_ulong = 0b11;
+const NO_SETUID_FIXUP: c_ulong = 0b11 << 2;
+const KEEP_CAPS_LOCKED: c_ulong = 1 << 5;
+const NO_AMBIENT: c_ulong = 0b11 << 6;
+
+/// The kernel's `struct __user_cap_header_struct`.
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: c_int,
+}
+
+/// The kernel's `struct __user_cap_data_struct`: 32 capabilities.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Set {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Whether this process has a capability now.
+pub fn has(capability: u32) -> bool {
+    let header = Header { version: VERSION, pid: 0 };
+    let mut sets = [Set::default(); 2];
+    // SAFETY: the kernel reads the header and writes the two sets of its version.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
+    result == 0 && sets[capability as usize / 32].effective & 1 << (capability % 32) != 0
+}
+
+/// No program that this process might start has more rights than it, whatever its file says. For good.
+pub fn no_new() -> io::Result<()> {
+    // SAFETY: the call takes plain numbers.
+    checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())
+}
+
+/// Gives up every capability for good. The ambient set is a part of the others, so it goes with them; instead of taking
+/// forty capabilities out of the bounding set one by one, root is made a user like any other in one call.
+pub fn drop_capabilities() -> io::Result<()> {
+    let bits = NO_ROOT | NO_SETUID_FIXUP | KEEP_CAPS_LOCKED | NO_AMBIENT;
+    // SAFETY: the call takes plain numbers. Only the privileged may, and for others it changes nothing.
+    unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) };
+    let header = Header { version: VERSION, pid: 0 };
+    let none = [Set::default(); 2];
+    // SAFETY: the kernel reads the header and the two sets of its version.
+    checked(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })
+}
+
+fn checked(result: i64) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,131 @@
+//! The programs as the kernel would run them: what they allow, what they refuse, and what that costs.
+
+use seccompiler::BpfProgram;
+
+use super::filter::{compile, with_run_first};
+use super::rules::{GUEST, KVM_RUN, Need, Parameters, RING, Rule, name};
+
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const TRAP: u32 = libc::SECCOMP_RET_TRAP;
+
+fn parameters() -> Parameters {
+    Parameters { vcpu: 6, nets: vec![7, 8], ring_nets: vec![10, 11], disks: vec![9], process: 42, thread: 43 }
+}
+
+fn guest(parameters: &Parameters) -> BpfProgram {
+    with_run_first(compile(GUEST, parameters).unwrap(), parameters)
+}
+
+/// Runs a program over a call; returns what becomes of the call, and how many instructions that took.
+fn run(program: &BpfProgram, call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
+    let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+    run_on(arch, program, call, arguments)
+}
+
+fn run_on(arch: u32, program: &BpfProgram, call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
+    let mut data = [call as u32, arch, 0, 0].to_vec();
+    data.extend(arguments.iter().flat_map(|argument| [*argument as u32, (argument >> 32) as u32]));
+    let (mut accumulator, mut next, mut count) = (0, 0, 0);
+    loop {
+        let instruction = &program[next];
+        let (code, k) = (u32::from(instruction.code), instruction.k);
+        next += 1;
+        count += 1;
+        match code {
+            code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => accumulator = data[k as usize / 4],
+            code if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => accumulator &= k,
+            code if code == libc::BPF_JMP | libc::BPF_JA => next += k as usize,
+            code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => {
+                next += usize::from(if accumulator == k { instruction.jt } else { instruction.jf });
+            }
+            code if code == libc::BPF_RET | libc::BPF_K => return (k, count),
+            code => panic!("instruction {code:#x}"),
+        }
+    }
+}
+
+#[test]
+fn the_guest_runs_on_nine_instructions() {
+    for count in [0, 1, 63] {
+        let nets = (10..10 + count).collect();
+        let parameters = Parameters { nets, ..parameters() };
+        assert_eq!(run(&guest(&parameters), libc::SYS_ioctl, [6, KVM_RUN, 0, 0, 0, 0]), (ALLOW, 9));
+    }
+}
+
+/// Every device that a manifest can have, and their twins.
+#[test]
+fn programs_are_never_too_long() {
+    let many: Vec<i32> = (10..73).collect();
+    for (nets, disks) in [(many.clone(), Vec::new()), (Vec::new(), many.clone())] {
+        let parameters = Parameters { ring_nets: nets.clone(), nets, disks, ..parameters() };
+        assert!(guest(&parameters).len() <= 4096);
+        assert!(compile(RING, &parameters).unwrap().len() <= 4096);
+    }
+}
+
+#[test]
+fn arguments_decide() {
+    const KVM_SET_USER_MEMORY_REGION: u64 = 0x4020_ae46;
+    let program = guest(&parameters());
+    let allowed = |call, arguments| run(&program, call, arguments).0 == ALLOW;
+    let on = |fd| [fd, 0, 0, 0, 0, 0];
+    assert!(!allowed(libc::SYS_ioctl, [5, KVM_RUN, 0, 0, 0, 0]));
+    assert!(!allowed(libc::SYS_ioctl, [6, KVM_SET_USER_MEMORY_REGION, 0, 0, 0, 0]));
+    assert!([1, 2, 7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
+    assert!([0, 3, 6, 9, 12, u64::MAX].into_iter().all(|fd| !allowed(libc::SYS_write, on(fd))));
+    assert!([7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_read, on(fd))));
+    assert!([0, 1, 2, 6, 9].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
+    assert!(allowed(libc::SYS_pwrite64, on(9)) && !allowed(libc::SYS_pwrite64, on(7)));
+    assert!(allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]));
+    assert!(!allowed(libc::SYS_ppoll, [1 << 40, 3, 0, 0, 0, 0]) && !allowed(libc::SYS_ppoll, [0, 2, 0, 1 << 40, 0, 0]));
+    let memory = |protection, flags| allowed(libc::SYS_mmap, [0, 4096, protection as u64, flags as u64, 9, 0]);
+    assert!(memory(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS));
+    assert!(!memory(libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS));
+    assert!(!memory(libc::PROT_READ, libc::MAP_PRIVATE) && !memory(libc::PROT_READ, libc::MAP_SHARED));
+    assert!(!memory(libc::PROT_READ, libc::MAP_SHARED | libc::MAP_ANONYMOUS));
+    assert!(!allowed(libc::SYS_mprotect, [0, 4096, libc::PROT_EXEC as u64, 0, 0, 0]));
+    let kill = |process, thread, signal: i32| allowed(libc::SYS_tgkill, [process, thread, signal as u64, 0, 0, 0]);
+    assert!(kill(42, 43, libc::SIGTERM));
+    assert!(!kill(41, 43, libc::SIGTERM) && !kill(42, 44, libc::SIGTERM) && !kill(42, 43, libc::SIGKILL));
+    let action = |signal: i32| allowed(libc::SYS_rt_sigaction, on(signal as u64));
+    assert!(action(libc::SIGTERM) && !action(libc::SIGSYS));
+    let futex = |operation: i32| allowed(libc::SYS_futex, [0, operation as u64, 0, 0, 0, 0]);
+    assert!(futex(libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG));
+    assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
+}
+
+/// A list without a disk must not turn into one with any disk.
+#[test]
+fn no_device_means_no_call() {
+    let program = guest(&Parameters { nets: vec![], ring_nets: vec![], disks: vec![], ..parameters() });
+    for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_read] {
+        assert!((0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP), "{call}");
+    }
+}
+
+/// Whatever is in none of the lists, with whatever arguments: also calls that there are not yet, and those of x86's
+/// other ways to make one.
+#[test]
+fn everything_else_is_refused() {
+    let programs = [(GUEST, guest(&parameters())), (RING, compile(RING, &parameters()).unwrap())];
+    for (rules, program) in programs {
+        let others = (0..1000).chain([-1, 0x4000_0001]).filter(|call| !rules.iter().any(|rule| rule.call == *call));
+        for call in others {
+            assert_eq!(run(&program, call, [6, KVM_RUN, 0, 0, 0, 0]).0, TRAP, "{call}");
+        }
+        let i386 = run_on(0x4000_0003, &program, libc::SYS_ioctl, [6, KVM_RUN, 0, 0, 0, 0]).0;
+        assert_eq!(i386, libc::SECCOMP_RET_KILL_PROCESS);
+    }
+}
+
+#[test]
+fn every_rule_has_a_name_and_a_reason() {
+    for Rule { call, need, .. } in GUEST.iter().chain(RING) {
+        assert!(name(*call).is_some(), "{call}");
+        let (Need::Always(why) | Need::Seldom(why)) = need;
+        assert!(!why.is_empty());
+    }
+    assert_eq!(name(libc::SYS_ptrace), Some("ptrace"));
+    assert_eq!(name(9999), None);
+}

@@ -1,0 +1,151 @@
+//! Another user, another root directory: `--user` and `--chroot`.
+//!
+//! Names are looked up in /etc/passwd and /etc/group as they stand there. The C library's way would load plug-ins, which
+//! a static program cannot.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::Error;
+use crate::cli::UserOption;
+
+/// Who to become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// Its only group.
+    pub gid: u32,
+}
+
+/// The user that `option` means.
+pub fn find(option: &UserOption) -> Result<Identity, Error> {
+    identity(option, || read("/etc/passwd"), || read("/etc/group"))
+}
+
+fn read(file: &'static str) -> Result<String, Error> {
+    let bytes = fs::read(file).map_err(|source| Error::Accounts { file, source })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// As [`find`], in these files, which are read where a number does not do.
+fn identity(
+    option: &UserOption,
+    passwd: impl FnOnce() -> Result<String, Error>,
+    groups: impl FnOnce() -> Result<String, Error>,
+) -> Result<Identity, Error> {
+    let UserOption { user, group } = option;
+    let gid = match group {
+        None => None,
+        Some(group) => match number(group) {
+            Some(gid) => Some(gid),
+            None => Some(gid_of(group, &groups()?).ok_or_else(|| Error::NoGroup { group: group.clone() })?),
+        },
+    };
+    if let (Some(uid), Some(gid)) = (number(user), gid) {
+        return Ok(Identity { uid, gid });
+    }
+    match (entry(user, &passwd()?), gid) {
+        (Some(entry), gid) => Ok(Identity { uid: entry.uid, gid: gid.unwrap_or(entry.gid) }),
+        (None, _) if number(user).is_some() => Err(Error::NoGroupOfUser { user: user.clone() }),
+        (None, _) => Err(Error::NoUser { user: user.clone() }),
+    }
+}
+
+/// An id; the largest number stands for none.
+fn number(word: &str) -> Option<u32> {
+    let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+    word.parse().ok().filter(|&id| digits && id != u32::MAX)
+}
+
+/// The line `name:password:uid:gid:…` of a user by name or number.
+fn entry(user: &str, passwd: &str) -> Option<Identity> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, uid, gid) = (fields.next()?, fields.nth(1)?, fields.next()?);
+        let identity = Identity { uid: number(uid)?, gid: number(gid)? };
+        (name == user || number(user) == Some(identity.uid)).then_some(identity)
+    })
+}
+
+/// The line `name:password:gid:…` of a group.
+fn gid_of(group: &str, groups: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, gid) = (fields.next()?, fields.nth(1)?);
+        if name == group { number(gid) } else { None }
+    })
+}
+
+/// Becomes that user for good, with its one group and no other.
+pub fn become_user(Identity { uid, gid }: Identity) -> Result<(), Error> {
+    // SAFETY: the calls take plain numbers; of no groups, none is read.
+    let done = unsafe {
+        libc::setgroups(0, std::ptr::null()) == 0
+            && libc::setresgid(gid, gid, gid) == 0
+            && libc::setresuid(uid, uid, uid) == 0
+    };
+    if done { Ok(()) } else { Err(Error::User { uid, gid, source: io::Error::last_os_error() }) }
+}
+
+/// Whether `path` can be a root directory.
+pub fn check_root(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(root_error(path, io::Error::from_raw_os_error(libc::ENOTDIR))),
+        Err(source) => Err(root_error(path, source)),
+    }
+}
+
+/// Leaves nothing in reach but what is below `path`.
+pub fn enter_root(path: &Path) -> Result<(), Error> {
+    let entered = std::os::unix::fs::chroot(path).and_then(|()| std::env::set_current_dir("/"));
+    entered.map_err(|source| root_error(path, source))
+}
+
+fn root_error(path: &Path, source: io::Error) -> Error {
+    Error::Root { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nnobody:x:65534:65534:nobody:/:/bin/false\n\
+                          pirate:x:1000:1001:,,,:/home/pirate:/bin/bash\n:x:5:5::\nminus:x:4294967295:1::\n";
+    const GROUPS: &str = "root:x:0:\nkvm:x:104:pirate,other\nempty:x::\n";
+
+    fn of(user: &str, group: Option<&str>) -> Result<(u32, u32), String> {
+        let option = UserOption { user: user.into(), group: group.map(String::from) };
+        let found = identity(&option, || Ok(PASSWD.into()), || Ok(GROUPS.into()));
+        found.map(|Identity { uid, gid }| (uid, gid)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn users_and_groups_by_name_and_number() {
+        assert_eq!(of("pirate", None), Ok((1000, 1001)));
+        assert_eq!(of("1000", None), Ok((1000, 1001)));
+        assert_eq!(of("pirate", Some("kvm")), Ok((1000, 104)));
+        assert_eq!(of("pirate", Some("7")), Ok((1000, 7)));
+        assert_eq!(of("4242", Some("kvm")), Ok((4242, 104)));
+        assert_eq!(of("4242", Some("4343")), Ok((4242, 4343)));
+    }
+
+    #[test]
+    fn numbers_need_no_files() {
+        let option = UserOption { user: "12".into(), group: Some("34".into()) };
+        let found = identity(&option, || panic!("no need to"), || panic!("no need to"));
+        assert_eq!(found.unwrap(), Identity { uid: 12, gid: 34 });
+    }
+
+    #[test]
+    fn whoever_is_not_there_is_told() {
+        assert!(of("nobody2", None).unwrap_err().contains("no user 'nobody2'"));
+        assert!(of("broken", None).unwrap_err().contains("no user 'broken'"));
+        assert!(of("minus", None).unwrap_err().contains("no user 'minus'"));
+        assert!(of("4242", None).unwrap_err().contains("4242:GID"));
+        assert!(of("pirate", Some("kvn")).unwrap_err().contains("no group 'kvn'"));
+        assert!(of("pirate", Some("empty")).unwrap_err().contains("no group 'empty'"));
+    }
+}

@@ -1,0 +1,103 @@
+//! A call that the sandbox does not allow: one line that names it, and death by SIGSYS.
+//!
+//! The kernel sends SIGSYS instead of making the call. Whoever controls this process by then can use nothing of what
+//! follows: the action is the kernel's and taken back as the handler begins (SA_RESETHAND), no rule allows to set it
+//! again, and the handler itself ends with a call that no rule allows.
+
+use std::mem::MaybeUninit;
+
+use libc::{c_int, c_long, c_void, siginfo_t};
+
+use super::rules::name;
+
+/// What the kernel tells with a SIGSYS of its own: `siginfo_t` with its `_sigsys` member.
+#[repr(C)]
+struct Violation {
+    signal: c_int,
+    error: c_int,
+    code: c_int,
+    address: *mut c_void,
+    call: c_int,
+    arch: u32,
+}
+
+const _: () = assert!(size_of::<Violation>() <= size_of::<siginfo_t>());
+
+/// `SYS_SECCOMP`: what `code` is then.
+const SYS_SECCOMP: c_int = 1;
+
+/// A call without effect that no rule allows.
+const FORBIDDEN: c_long = libc::SYS_getppid;
+
+/// From now on, a call that a filter refuses is reported.
+pub fn report() {
+    // SAFETY: the action is a plain value; the handler is of the form that SA_SIGINFO asks for, and does only what a
+    // handler may: it writes, and dies.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_violation;
+        action.sa_sigaction = handler as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
+        libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut());
+    }
+}
+
+extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel gives a complete `siginfo_t`, of which this is one form.
+    let Violation { code, call, .. } = unsafe { info.cast::<Violation>().read() };
+    if code == SYS_SECCOMP {
+        let mut line = Line { bytes: [0; 160], length: 0 };
+        line.add(b"tender: system call ");
+        line.add_number(call.unsigned_abs());
+        line.add(b" (");
+        line.add(name(call.into()).unwrap_or("of no name here").as_bytes());
+        line.add(b") is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends\n");
+        // SAFETY: the bytes are there; what becomes of them does not matter.
+        unsafe { libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length) };
+    }
+    // SAFETY: the first call has no effect but to be refused, and the signal's action is the default one again. Only
+    // where somebody has sent SIGSYS before there was a filter, the second is reached.
+    unsafe {
+        libc::syscall(FORBIDDEN);
+        libc::_exit(128 + libc::SIGSYS);
+    }
+}
+
+/// Text without a heap.
+struct Line {
+    bytes: [u8; 160],
+    length: usize,
+}
+
+impl Line {
+    fn add(&mut self, text: &[u8]) {
+        let room = self.bytes.len() - self.length;
+        let text = &text[..text.len().min(room)];
+        self.bytes[self.length..][..text.len()].copy_from_slice(text);
+        self.length += text.len();
+    }
+
+    fn add_number(&mut self, number: u32) {
+        if number >= 10 {
+            self.add_number(number / 10);
+        }
+        self.add(&[b'0' + (number % 10) as u8]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_text_and_never_too_long() {
+        let mut line = Line { bytes: [0; 160], length: 0 };
+        for number in [0, 9, 10, 4_294_967_295] {
+            line.add_number(number);
+            line.add(b" ");
+        }
+        assert_eq!(&line.bytes[..line.length], b"0 9 10 4294967295 ");
+        line.add(&[b'x'; 200]);
+        assert_eq!(line.length, 160);
+    }
+}

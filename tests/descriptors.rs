@@ -1,0 +1,176 @@
+//! What a run has open, and what of the host its guest gets to see: nothing but what it needs.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use common::{FD, Guest, hand_over, kvm_test, run, text, unikernel};
+use guest_abi::boot::BOOT_INFO_ADDRESS;
+use guest_abi::manifest::{Entry, Header};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use zerocopy::FromBytes;
+
+fn main() -> ExitCode {
+    common::main(vec![
+        kvm_test("what_is_inherited_is_closed", what_is_inherited_is_closed),
+        kvm_test("what_is_inherited_is_closed_on_old_kernels", what_is_inherited_is_closed_on_old_kernels),
+        kvm_test("nothing_is_open_but_what_the_run_needs", nothing_is_open_but_what_the_run_needs),
+        kvm_test("closed_streams_are_not_taken", closed_streams_are_not_taken),
+        kvm_test("no_address_of_the_hosts_is_in_guest_memory", no_address_of_the_hosts_is_in_guest_memory),
+    ])
+}
+
+/// What a process has open, by descriptor.
+fn open(guest: &Guest) -> BTreeMap<i32, String> {
+    let entries = fs::read_dir(format!("/proc/{}/fd", guest.pid())).unwrap().map(|entry| entry.unwrap().path());
+    let open = entries.map(|path: PathBuf| {
+        let link = fs::read_link(&path).unwrap();
+        (path.file_name().unwrap().to_str().unwrap().parse().unwrap(), text(&link).to_owned())
+    });
+    open.collect()
+}
+
+/// A guest that has said something and sleeps.
+fn sleeping(change: impl FnOnce(Command) -> Command) -> Guest {
+    let command = unikernel("clock", &["--mem=2"], &["poll=100000000000"]);
+    let guest = Guest::start(&mut change(command));
+    guest.wait_for("Hz\n");
+    guest
+}
+
+fn has_only_its_machine(guest: &Guest) {
+    let open = open(guest);
+    assert!(open.keys().take(3).eq(&[0, 1, 2]), "{open:?}");
+    let rest: Vec<_> = open.values().skip(3).map(String::as_str).collect();
+    let [vm, vcpu] = rest[..] else { panic!("{open:?}") };
+    assert!(vm.contains("kvm-v") && vcpu.contains("kvm-v"), "{open:?}");
+}
+
+fn what_is_inherited_is_closed() {
+    has_only_its_machine(&sleeping(|command| hand_over(command, File::open("/dev/null").unwrap())));
+}
+
+/// Before 5.9 there is no close_range; containers, too, may not know it.
+fn what_is_inherited_is_closed_on_old_kernels() {
+    let rules = [(libc::SYS_close_range, vec![])].into();
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let errno = SeccompAction::Errno(libc::ENOSYS as u32);
+    let program = BpfProgram::try_from(SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).unwrap()).unwrap();
+    has_only_its_machine(&sleeping(|command| {
+        let mut command = hand_over(command, File::open("/dev/null").unwrap());
+        // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
+        unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) };
+        command
+    }));
+}
+
+/// A guest with an interface, which waits on it. The other end is to be kept.
+fn with_interface() -> (Guest, UnixDatagram) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    let options = ["--mem=4", &format!("--net=@{FD}")];
+    let guest = Guest::start(&mut hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs));
+    // Its announcement, after which it waits.
+    ours.recv(&mut [0; 2000]).unwrap();
+    (guest, ours)
+}
+
+fn nothing_is_open_but_what_the_run_needs() {
+    let (guest, _ours) = with_interface();
+    let mut rest: Vec<_> = open(&guest).into_iter().filter(|(fd, _)| *fd > 2).collect();
+    for (fd, link) in &rest {
+        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", guest.pid())).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("descriptors have flags");
+        let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
+        assert!(flags & libc::O_CLOEXEC != 0, "descriptor {fd} ({link}) survives exec: {info}");
+    }
+    // The interface once more for the ring.
+    for kind in ["kvm-vm", "kvm-vcpu", "socket:", "socket:"] {
+        let at = rest.iter().position(|(_, link)| link.contains(kind)).unwrap_or_else(|| panic!("no {kind}: {rest:?}"));
+        rest.remove(at);
+    }
+    assert!(rest.is_empty(), "open for nothing: {rest:?}");
+}
+
+/// A disk that became standard output would have the guest's words written over it.
+fn closed_streams_are_not_taken() {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let disk = format!("--disk={}", text(&path));
+    let mut closed = unikernel("block", &["--mem=4", &disk], &["fill"]);
+    // SAFETY: close is safe between fork and exec; the pipes that it closes are nobody else's there.
+    unsafe {
+        closed.pre_exec(|| {
+            for stream in [0, 1, 2] {
+                libc::close(stream);
+            }
+            Ok(())
+        });
+    }
+    run(&mut closed).exits(0);
+    run(&mut unikernel("block", &["--mem=4", &disk], &["verify"])).exits(0);
+}
+
+/// The address ranges of a process, with what is mapped there.
+fn mappings(guest: &Guest) -> Vec<(u64, u64, String)> {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", guest.pid())).unwrap();
+    let parse = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let address = |word| u64::from_str_radix(word, 16).ok();
+        Some((address(start)?, address(end)?, rest.to_owned()))
+    };
+    maps.lines().map(|line| parse(line).unwrap_or_else(|| panic!("{line}"))).collect()
+}
+
+/// All of a waiting guest's memory is read from outside: at no byte of it begins an address of the tender's, and in its
+/// manifest is nothing but what belongs there. Addresses below 4 GiB, which can be the guest's own, are left out; the
+/// tender's heap, stack and the guest's memory lie above.
+fn no_address_of_the_hosts_is_in_guest_memory() {
+    const SIZE: u64 = 4 << 20;
+    let (guest, _ours) = with_interface();
+    let mappings = mappings(&guest);
+    let high: Vec<_> = mappings.iter().filter(|(start, ..)| *start >= 1 << 32).collect();
+    assert!(high.len() >= 3, "{mappings:?}");
+    let memory = File::open(format!("/proc/{}/mem", guest.pid())).unwrap();
+    let ram = ram(&memory, &mappings, SIZE);
+    let leaked = ram.windows(8).enumerate().find_map(|(at, bytes)| {
+        let word = u64::from_le_bytes(bytes.try_into().unwrap());
+        if word < 1 << 32 {
+            return None;
+        }
+        high.iter().find(|(start, end, _)| (*start..*end).contains(&word)).map(|mapping| (at, word, mapping))
+    });
+    assert!(leaked.is_none(), "at {:#x} is {:#x}, an address in {:?}", leaked.unwrap().0, leaked.unwrap().1, leaked);
+    let manifest = &ram[BOOT_INFO_ADDRESS as usize + 56..];
+    let (header, entries) = Header::read_from_prefix(manifest).unwrap();
+    assert_eq!((header.version, header.entries), (1, 2));
+    for index in 0..2 {
+        let entry = Entry::read_from_prefix(&entries[index * size_of::<Entry>()..]).unwrap().0;
+        assert_eq!((entry.host, entry.pad, entry.attached), ([0; 8], [0; 7], index as u8));
+        let end = entry.name.iter().position(|byte| *byte == 0).unwrap();
+        assert!(entry.name[end..].iter().chain(&entry.properties[8..]).all(|byte| *byte == 0), "{entry:?}");
+    }
+}
+
+/// Guest memory, found by what is at its beginning of the boot pages: its size, and where its manifest is.
+fn ram(memory: &File, mappings: &[(u64, u64, String)], size: u64) -> Vec<u8> {
+    let mut candidates = mappings.iter().filter(|(start, end, _)| end - start >= size).map(|(start, end, _)| {
+        // Aligned as huge pages are.
+        let start = start.next_multiple_of(2 << 20);
+        let mut bytes = vec![0; (end - start).min(size) as usize];
+        memory.read_exact_at(&mut bytes, start).map(|()| bytes)
+    });
+    let is_ram = |bytes: &Vec<u8>| {
+        let at = BOOT_INFO_ADDRESS as usize;
+        bytes.len() as u64 == size && u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) == size
+    };
+    candidates.find_map(|bytes| bytes.ok().filter(is_ram)).unwrap_or_else(|| panic!("no guest memory: {mappings:?}"))
+}

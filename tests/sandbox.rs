@@ -1,0 +1,365 @@
+//! The sandbox from inside: a tender that has been taken over tries what an attacker would, and dies at it. And what
+//! the operator sees of it: its options, and what a kernel lacks.
+//!
+//! Nothing in the tender helps with that. The run is one of the library in this very program, started again with
+//! [`ATTEMPT`] set; its logger is ours, and is called by the thread that is to be taken over when the guest has ended.
+
+mod common;
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use common::{Guest, Output, as_nobody, fixture, kvm_test, root_test, run, test, text, unikernel};
+use libtest_mimic::Trial;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use tender::sandbox::rules::{self, KVM_RUN, Parameters};
+use tender::sandbox::{Confined, Sandbox};
+
+/// The environment variable that says which thread tries what.
+const ATTEMPT: &str = "TENDER_ATTEMPT";
+
+fn main() -> ExitCode {
+    if let Ok(words) = std::env::var(ATTEMPT) {
+        return attempt_here(&words);
+    }
+    let mut tests = vec![
+        kvm_test("who_keeps_to_the_rules_lives", || survives("guest", "nothing")),
+        test("a_thread_that_keeps_to_the_rules_lives", || survives("ring", "nothing")),
+        test("without_a_sandbox_everybody_lives", || survives("none", "getppid")),
+        kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
+        kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
+        kvm_test("a_missing_layer_is_done_without_unless_strict", a_missing_layer_is_done_without_unless_strict),
+        root_test("another_user_and_root", another_user_and_root),
+        root_test("who_has_no_right_to_is_told", who_has_no_right_to_is_told),
+        kvm_test("users_and_directories_that_are_not_there_are_told", users_and_directories_that_are_not_there),
+    ];
+    tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).map(|attempt| dies("guest", attempt)));
+    tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_RING).map(|attempt| dies("ring", attempt)));
+    tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
+        // Calls of x86_64 alone.
+        let there = tender::arch::OLD_CALLS.iter().any(|(_, old)| *old == name);
+        ["guest", "ring"].into_iter().filter(move |_| there).map(move |thread| trial(thread, name, name))
+    }));
+    common::main(tests)
+}
+
+/// What is tried: its name, the call, and its arguments.
+type Attempt = (&'static str, libc::c_long, [i64; 6]);
+
+/// An argument that is the descriptor of the processor.
+const VCPU: i64 = i64::MIN;
+/// An argument that is the process which started this one.
+const PARENT: i64 = i64::MIN + 1;
+/// An argument that is this process, and its thread.
+const SELF: i64 = i64::MIN + 4;
+/// An argument that is a page of this process.
+const PAGE: i64 = i64::MIN + 2;
+/// An argument that is a path.
+const PATH: i64 = i64::MIN + 3;
+
+const NEW: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
+const RW: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
+const EXEC: i64 = libc::PROT_EXEC as i64;
+
+/// What no thread may do.
+const FORBIDDEN: &[Attempt] = &[
+    ("openat", libc::SYS_openat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
+    ("openat2", libc::SYS_openat2, [libc::AT_FDCWD as i64, PATH, PAGE, 24, 0, 0]),
+    ("socket", libc::SYS_socket, [libc::AF_INET as i64, libc::SOCK_STREAM as i64, 0, 0, 0, 0]),
+    ("execve", libc::SYS_execve, [PATH, 0, 0, 0, 0, 0]),
+    ("execveat", libc::SYS_execveat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
+    ("ptrace", libc::SYS_ptrace, [libc::PTRACE_ATTACH as i64, PARENT, 0, 0, 0, 0]),
+    ("process_vm_readv", libc::SYS_process_vm_readv, [PARENT, PAGE, 0, PAGE, 0, 0]),
+    ("process_vm_writev", libc::SYS_process_vm_writev, [PARENT, PAGE, 0, PAGE, 0, 0]),
+    ("mmap of code", libc::SYS_mmap, [0, 4096, RW | EXEC, NEW, -1, 0]),
+    ("mmap of a file", libc::SYS_mmap, [0, 4096, RW, libc::MAP_PRIVATE as i64, 0, 0]),
+    ("mmap to share", libc::SYS_mmap, [0, 4096, RW, (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as i64, -1, 0]),
+    ("mprotect of code", libc::SYS_mprotect, [PAGE, 4096, libc::PROT_READ as i64 | EXEC, 0, 0, 0]),
+    ("mremap", libc::SYS_mremap, [PAGE, 4096, 8192, 0, 0, 0]),
+    ("ioctl of another number", libc::SYS_ioctl, [VCPU, 0x4090_ae82, PAGE, 0, 0, 0]),
+    ("ioctl of a terminal", libc::SYS_ioctl, [0, libc::TIOCSTI as i64, PAGE, 0, 0, 0]),
+    ("ioctl KVM_RUN of another descriptor", libc::SYS_ioctl, [0, KVM_RUN as i64, 0, 0, 0, 0]),
+    ("write to another descriptor", libc::SYS_write, [0, PAGE, 1, 0, 0, 0]),
+    ("read from another descriptor", libc::SYS_read, [0, PAGE, 1, 0, 0, 0]),
+    ("pwrite64 where there is no disk", libc::SYS_pwrite64, [1, PAGE, 1, 0, 0, 0]),
+    ("writev", libc::SYS_writev, [1, PAGE, 0, 0, 0, 0]),
+    ("sendmsg", libc::SYS_sendmsg, [0, PAGE, 0, 0, 0, 0]),
+    ("dup", libc::SYS_dup, [1, 0, 0, 0, 0, 0]),
+    ("fcntl", libc::SYS_fcntl, [1, libc::F_DUPFD as i64, 0, 0, 0, 0]),
+    ("clone", libc::SYS_clone, [libc::SIGCHLD as i64, 0, 0, 0, 0, 0]),
+    ("clone3", libc::SYS_clone3, [PAGE, 64, 0, 0, 0, 0]),
+    ("kill of another process", libc::SYS_kill, [PARENT, 0, 0, 0, 0, 0]),
+    ("tgkill of another process", libc::SYS_tgkill, [PARENT, PARENT, libc::SIGALRM as i64, 0, 0, 0]),
+    ("tkill", libc::SYS_tkill, [PARENT, 0, 0, 0, 0, 0]),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd, [0, 0, 0, 0, 0, 0]),
+    ("prctl", libc::SYS_prctl, [libc::PR_SET_DUMPABLE as i64, 1, 0, 0, 0, 0]),
+    ("seccomp", libc::SYS_seccomp, [libc::SECCOMP_SET_MODE_FILTER as i64, 0, PAGE, 0, 0, 0]),
+    ("bpf", libc::SYS_bpf, [0, PAGE, 16, 0, 0, 0]),
+    ("io_uring_setup", libc::SYS_io_uring_setup, [1, PAGE, 0, 0, 0, 0]),
+    ("userfaultfd", libc::SYS_userfaultfd, [0, 0, 0, 0, 0, 0]),
+    ("perf_event_open", libc::SYS_perf_event_open, [PAGE, 0, -1, -1, 0, 0]),
+    ("memfd_create", libc::SYS_memfd_create, [PATH, 0, 0, 0, 0, 0]),
+    ("setuid", libc::SYS_setuid, [0, 0, 0, 0, 0, 0]),
+    ("setns", libc::SYS_setns, [0, 0, 0, 0, 0, 0]),
+    ("unshare", libc::SYS_unshare, [libc::CLONE_NEWUSER as i64, 0, 0, 0, 0, 0]),
+    ("chroot", libc::SYS_chroot, [PATH, 0, 0, 0, 0, 0]),
+    ("mount", libc::SYS_mount, [PATH, PATH, 0, 0, 0, 0]),
+    ("unlinkat", libc::SYS_unlinkat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
+    ("personality", libc::SYS_personality, [0x040_0000, 0, 0, 0, 0, 0]),
+    ("rt_sigaction of SIGSYS", libc::SYS_rt_sigaction, [libc::SIGSYS as i64, PAGE, 0, 8, 0, 0]),
+    ("futex by inheritance", libc::SYS_futex, [PAGE, libc::FUTEX_LOCK_PI as i64, 0, 0, 0, 0]),
+    ("9999, which does not exist", 9999, [0; 6]),
+    ("getppid", libc::SYS_getppid, [0; 6]),
+];
+
+const FORBIDDEN_TO_THE_GUEST: &[Attempt] = &[
+    ("tgkill by another signal", libc::SYS_tgkill, [SELF, SELF, libc::SIGUSR1 as i64, 0, 0, 0]),
+    ("rt_sigprocmask", libc::SYS_rt_sigprocmask, [0, 0, 0, 8, 0, 0]),
+];
+
+const FORBIDDEN_TO_THE_RING: &[Attempt] = &[
+    ("ioctl KVM_RUN", libc::SYS_ioctl, [VCPU, KVM_RUN as i64, 0, 0, 0, 0]),
+    ("write to the console", libc::SYS_write, [1, PAGE, 1, 0, 0, 0]),
+    ("ppoll", libc::SYS_ppoll, [0, 0, PAGE, 0, 0, 0]),
+    ("setitimer", libc::SYS_setitimer, [libc::ITIMER_REAL as i64, PAGE, 0, 0, 0, 0]),
+    ("exit_group", libc::SYS_exit_group, [0; 6]),
+];
+
+fn find(name: &str) -> Option<Attempt> {
+    let all = FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).chain(FORBIDDEN_TO_THE_RING);
+    let old = tender::arch::OLD_CALLS.iter().find(|(_, old)| *old == name);
+    let old = old.map(|&(call, name)| (name, call, if name == "open" { [PATH, 0, 0, 0, 0, 0] } else { [0; 6] }));
+    all.copied().find(|(other, ..)| *other == name).or(old)
+}
+
+fn dies(thread: &'static str, &(name, call, _): &Attempt) -> Trial {
+    trial(thread, name, rules::name(call).unwrap_or("of no name here"))
+}
+
+/// A test that `attempt` is the end, and that the call's name is told.
+fn trial(thread: &'static str, attempt: &'static str, call: &'static str) -> Trial {
+    let name = format!("the_{thread}s_thread_may_not::{attempt}");
+    let body = move || {
+        let output = attempt_in(thread, attempt);
+        output.dies_by(libc::SIGSYS).complains(&format!(" ({call}) is not allowed by the sandbox"));
+        assert!(!output.stderr.contains("survived"), "{output:?}");
+    };
+    if thread == "guest" { kvm_test(&name, body) } else { test(&name, body) }
+}
+
+fn survives(thread: &str, attempt: &str) {
+    attempt_in(thread, attempt).exits(0).complains("survived");
+}
+
+/// This program, taken over.
+fn attempt_in(thread: &str, attempt: &str) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    run(command.env(ATTEMPT, format!("{thread} {attempt}")))
+}
+
+static TAKEN_OVER: OnceLock<String> = OnceLock::new();
+static VCPU_FD: AtomicI32 = AtomicI32::new(-1);
+static PARENT_ID: AtomicI32 = AtomicI32::new(0);
+static SELF_ID: AtomicI32 = AtomicI32::new(0);
+
+fn attempt_here(words: &str) -> ExitCode {
+    let (thread, attempt) = words.split_once(' ').expect("two words");
+    PARENT_ID.store(std::os::unix::process::parent_id() as i32, Ordering::Relaxed);
+    SELF_ID.store(std::process::id() as i32, Ordering::Relaxed);
+    match thread {
+        "guest" => {
+            TAKEN_OVER.set(attempt.to_owned()).expect("the first");
+            log::set_logger(&Intruder).expect("the first");
+            log::set_max_level(log::LevelFilter::Info);
+            let outcome = tender::run(&config());
+            ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
+        }
+        "ring" => {
+            confined().confine_rings_thread().expect("this kernel has filters");
+            try_it(attempt);
+            // Only the thread may end, and without the other there is no process.
+            // SAFETY: the call takes a number, and does not return.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+            ExitCode::FAILURE
+        }
+        _ => {
+            try_it(attempt);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn config() -> tender::cli::Config {
+    let words = ["tender", "--sandbox=best-effort", "--mem=2", text(&fixture("hello"))].map(Into::into);
+    match tender::cli::parse(words) {
+        Ok(tender::cli::Command::Run(config)) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// As for a run without devices; processor and thread are this program's.
+fn confined() -> Confined {
+    let process = SELF_ID.load(Ordering::Relaxed);
+    VCPU_FD.store(0, Ordering::Relaxed);
+    let parameters = Parameters { process, thread: process, ..Parameters::default() };
+    Sandbox::new(&config()).and_then(|sandbox| sandbox.enter(parameters)).expect("this kernel has a sandbox")
+}
+
+/// Takes the guest's thread over, in the midst of what it has to say.
+struct Intruder;
+
+impl log::Log for Intruder {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = record.args().to_string();
+        if text.contains("MiB of memory") {
+            VCPU_FD.store(vcpu(), Ordering::Relaxed);
+        } else if text.contains("the guest halted") {
+            try_it(TAKEN_OVER.get().expect("it has been said"));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The processor among the descriptors of this program.
+fn vcpu() -> i32 {
+    let mut entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let vcpu = entries.find(|path| {
+        std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("anon_inode:kvm-vcpu"))
+    });
+    vcpu.expect("there is a processor").file_name().unwrap().to_str().unwrap().parse().unwrap()
+}
+
+fn try_it(attempt: &str) {
+    static PAGE_ITSELF: [u64; 512] = [0; 512];
+    if let Some((_, call, arguments)) = find(attempt) {
+        let [a, b, c, d, e, f] = arguments.map(|argument| match argument {
+            VCPU => VCPU_FD.load(Ordering::Relaxed).into(),
+            PARENT => PARENT_ID.load(Ordering::Relaxed).into(),
+            SELF => SELF_ID.load(Ordering::Relaxed).into(),
+            PAGE => PAGE_ITSELF.as_ptr() as i64,
+            PATH => c"/etc/passwd".as_ptr() as i64,
+            value => value,
+        });
+        // SAFETY: it is an attack. Should it succeed, the test has failed, and the process ends.
+        unsafe { libc::syscall(call, a, b, c, d, e, f) };
+    }
+    let said = b"survived\n";
+    // SAFETY: the bytes are there.
+    unsafe { libc::write(2, said.as_ptr().cast(), said.len()) };
+}
+
+fn it_is_told_what_is_in_force() {
+    let filtered = "system calls filtered\n";
+    run(&mut unikernel("hello", &["-v", "--mem=2"], &[]))
+        .exits(0)
+        .complains("sandbox: no privileges")
+        .complains(filtered);
+    run(&mut unikernel("hello", &["-v", "--mem=2", "--sandbox=off"], &[])).exits(0).complains("sandbox: off\n");
+    run(&mut unikernel("hello", &["--mem=2"], &[])).exits(0).is_quiet();
+}
+
+/// A line of a process's status.
+fn status(pid: u32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+}
+
+/// A guest that has said something and sleeps.
+fn sleeping(options: &[&str]) -> Guest {
+    let guest = Guest::start(&mut unikernel("clock", &[&["--mem=2"], options].concat(), &["poll=100000000000"]));
+    guest.wait_for("Hz\n");
+    guest
+}
+
+fn a_running_guest_is_confined() {
+    let guest = sleeping(&[]);
+    for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status(guest.pid(), name), "0000000000000000", "{name}");
+    }
+    assert_eq!((status(guest.pid(), "NoNewPrivs"), status(guest.pid(), "Seccomp")), ("1".into(), "2".into()));
+    let free = sleeping(&["--sandbox=off"]);
+    assert_eq!(status(free.pid(), "Seccomp"), status(std::process::id(), "Seccomp"));
+}
+
+/// A kernel that answers to `call` with `errno`.
+fn lacks(command: &mut Command, call: libc::c_long, errno: i32) -> &mut Command {
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let rules = [(call, vec![])].into();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch).unwrap();
+    let program = BpfProgram::try_from(filter).unwrap();
+    // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
+    unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) }
+}
+
+fn a_missing_layer_is_done_without_unless_strict() {
+    const CREATE_RULESET: libc::c_long = 444;
+    let hello = |option, call, errno| run(lacks(&mut unikernel("hello", &["-v", "--mem=2", option], &[]), call, errno));
+    let strict = "--sandbox=strict";
+    for errno in [libc::ENOSYS, libc::EOPNOTSUPP] {
+        let output = hello("--sandbox=best-effort", CREATE_RULESET, errno);
+        output.exits(0).says("memory:").complains("no Landlock in this kernel, system calls filtered\n");
+        let output = hello(strict, CREATE_RULESET, errno);
+        output.exits(1).complains("--sandbox=strict: this kernel lacks Landlock").complains("--sandbox=best-effort");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+    for errno in [libc::ENOSYS, libc::EINVAL] {
+        let output = hello("--sandbox=best-effort", libc::SYS_seccomp, errno);
+        output.exits(0).says("memory:").complains("warn: sandbox: this kernel lacks seccomp").complains("NOT filtered");
+        hello("--sandbox=off", libc::SYS_seccomp, errno).exits(0).complains("sandbox: off");
+        let output = hello(strict, libc::SYS_seccomp, errno);
+        output.exits(1).complains("lacks");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+    // What every kernel has, but a container may deny.
+    hello(strict, libc::SYS_capset, libc::EPERM).exits(1).complains("lacks the dropping of capabilities");
+}
+
+/// A guest of another user in a directory without anything.
+fn another_user_and_root() {
+    let directory = common::directory();
+    let chroot = format!("--chroot={}", text(directory.path()));
+    for (user, ids) in [("65534:12345", ("65534", "12345")), ("0:0", ("0", "0"))] {
+        let guest = sleeping(&[&format!("--user={user}"), &chroot]);
+        let four = |id: &str| [id; 4].join("\t");
+        assert_eq!((status(guest.pid(), "Uid"), status(guest.pid(), "Gid")), (four(ids.0), four(ids.1)));
+        assert_eq!(status(guest.pid(), "Groups"), "");
+        assert_eq!(status(guest.pid(), "CapEff"), "0000000000000000");
+        let root = std::fs::read_link(format!("/proc/{}/root", guest.pid())).unwrap();
+        assert_eq!(root, std::fs::canonicalize(directory.path()).unwrap());
+    }
+}
+
+fn who_has_no_right_to_is_told() {
+    for (option, right) in
+        [("--user=nobody:kvm", "another user"), ("--user=0:0", "another user"), ("--chroot=/", "root")]
+    {
+        let directory = common::directory();
+        let devices = [common::Device::Made("kvm", 0o666)];
+        let output = run(&mut as_nobody("hello", directory.path(), &devices, &["--mem=2", option]));
+        output.is_refused(&[&option[..6], right, "as root"]);
+    }
+}
+
+fn users_and_directories_that_are_not_there() {
+    if status(std::process::id(), "CapEff").ends_with('0') {
+        // Refused for another reason, as the test above sees.
+        return;
+    }
+    let refused = |option: &str, words: &[&str]| run(&mut unikernel("hello", &[option], &[])).is_refused(words);
+    refused("--chroot=/nonexistent", &["--chroot=/nonexistent", "No such file"]);
+    refused("--chroot=/dev/null", &["Not a directory"]);
+    refused("--user=4242", &["4242", "GID"]);
+    if Path::new("/etc/passwd").exists() {
+        refused("--user=no-such-user", &["no user 'no-such-user'", "/etc/passwd"]);
+    }
+}

@@ -1,0 +1,245 @@
+//! That the sandbox is exactly tight: runs of all kinds are traced, and what their threads call once they are confined
+//! is held against the rules. Every call is one of a rule (else the kernel would have ended the run), and every rule
+//! is one of a call.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use common::net::Tap;
+use common::trace::{Call, trace_threads};
+use common::wire::Wire;
+use common::{FD, LIMIT, hand_over, net_test, text, unikernel};
+use tender::sandbox::rules::{GUEST, Need, Parameters, RING, Rule, When, name};
+
+fn main() -> ExitCode {
+    common::main(vec![net_test("every_rule_is_used", every_rule_is_used)])
+}
+
+/// What the threads of one run called once they were confined.
+#[derive(Default)]
+struct Calls {
+    parameters: Option<Parameters>,
+    guest: Vec<Call>,
+    ring: Vec<Call>,
+    /// Threads that are confined.
+    confined: BTreeSet<libc::pid_t>,
+}
+
+/// Runs the command, whose wait status has to be one of `statuses`. `watch` sees every call of a confined thread, with the
+/// process and whether it is the guest's thread. Naps of the ring's thread are cut in two.
+#[track_caller]
+fn calls(command: &mut Command, statuses: &[libc::c_int], mut watch: impl FnMut(libc::pid_t, bool, &Call)) -> Calls {
+    let mut calls = Calls::default();
+    let ended = trace_threads(command, |pid, thread, call| {
+        if call.number == libc::SYS_seccomp {
+            calls.confined.insert(thread);
+            calls.parameters.get_or_insert_with(|| parameters(pid));
+            return false;
+        }
+        if !calls.confined.contains(&thread) {
+            return false;
+        }
+        watch(pid, thread == pid, &call);
+        if thread == pid { &mut calls.guest } else { &mut calls.ring }.push(call);
+        thread != pid && call.number == libc::SYS_clock_nanosleep
+    });
+    assert!(statuses.contains(&ended), "{command:?} ended with {ended:#x}");
+    calls
+}
+
+/// Asks a traced process to end, the first time that `now`.
+fn end_when(mut now: impl FnMut(bool, &Call) -> bool) -> impl FnMut(libc::pid_t, bool, &Call) {
+    let mut asked = false;
+    move |pid, guest, call| {
+        if !asked && now(guest, call) {
+            asked = true;
+            // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+    }
+}
+
+/// The numbers of a run, read from its descriptors.
+fn parameters(pid: libc::pid_t) -> Parameters {
+    let mut parameters = Parameters { process: pid, thread: pid, ..Parameters::default() };
+    let mut frames = Vec::new();
+    let mut fds: Vec<i32> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    fds.sort_unstable();
+    for fd in fds.into_iter().filter(|fd| *fd > 2) {
+        let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
+        match text(&link) {
+            link if link.starts_with("anon_inode:kvm-vcpu") => parameters.vcpu = fd,
+            link if link.starts_with("anon_inode:kvm-vm") => {}
+            link if link.starts_with("socket:") || link == "/dev/net/tun" => frames.push(fd),
+            link if link.ends_with(".img") => parameters.disks.push(fd),
+            link => panic!("descriptor {fd} is {link}"),
+        }
+    }
+    // There is one interface at most. Its second descriptor, the ring's, has the number of something that was closed.
+    match frames[..] {
+        [] => {}
+        [one] => parameters.nets = vec![one],
+        [twin, first] => (parameters.nets, parameters.ring_nets) = (vec![first], vec![twin]),
+        _ => panic!("{frames:?}"),
+    }
+    parameters
+}
+
+/// Whether the rule allows the call.
+fn allows(rule: &Rule, parameters: &Parameters, call: &Call) -> bool {
+    let word = |argument: u8| call.arguments[usize::from(argument)];
+    let half = |argument: u8| word(argument) & 0xffff_ffff;
+    rule.call == call.number
+        && rule.when.iter().all(|when| match *when {
+            When::Is(argument, value) => half(argument) == value,
+            When::Null(argument) => word(argument) == 0,
+            When::Bits(argument, mask, bits) => word(argument) & mask == bits,
+            When::OneOf(argument, parameter) => parameters.values(parameter).contains(&half(argument)),
+        })
+}
+
+/// Which rules have been used so far, by their places in the lists.
+#[derive(Default)]
+struct Used {
+    guest: BTreeSet<usize>,
+    ring: BTreeSet<usize>,
+}
+
+impl Used {
+    fn note(&mut self, calls: &Calls) {
+        let parameters = calls.parameters.as_ref().expect("it was confined");
+        assert!(calls.guest.iter().any(Call::is_run), "no guest ran");
+        for (rules, used, calls) in [(GUEST, &mut self.guest, &calls.guest), (RING, &mut self.ring, &calls.ring)] {
+            for call in calls {
+                let mut by: Vec<_> = (0..rules.len()).filter(|i| allows(&rules[*i], parameters, call)).collect();
+                assert!(!by.is_empty(), "{:?} {call:x?} is in no rule", name(call.number));
+                used.append(&mut by.drain(..).collect());
+            }
+        }
+    }
+
+    /// The rules that should have been used and were not.
+    fn missing(&self) -> Vec<&'static Rule> {
+        let unused = |rules: &'static [Rule], used: &BTreeSet<usize>| {
+            let unused = (0..rules.len()).filter(|i| !used.contains(i)).map(|i| &rules[i]).collect::<Vec<_>>();
+            unused.into_iter().filter(|rule| matches!(rule.need, Need::Always(_)))
+        };
+        unused(GUEST, &self.guest).chain(unused(RING, &self.ring)).collect()
+    }
+}
+
+fn every_rule_is_used() {
+    let mut used = Used::default();
+    used.note(&calls(&mut unikernel("hypercalls", &["--mem=4"], &["badptr"]), &[exits(1)], |_, _, _| {}));
+    let sleeper = &mut unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
+    used.note(&calls(sleeper, &[libc::SIGTERM], end_when(|_, call| call.number == libc::SYS_ppoll)));
+    used.note(&disk_and_frames());
+    used.note(&web());
+    // Whether the ring's thread is awake for some request is for the moment to say.
+    let deadline = Instant::now() + LIMIT;
+    while !used.missing().is_empty() && Instant::now() < deadline {
+        used.note(&ring("writes=2000"));
+        used.note(&ring("mix=300"));
+        used.note(&broken_ring());
+    }
+    // On one processor the ring has no thread.
+    let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
+    let mut missing = used.missing();
+    missing.retain(|rule| !alone || GUEST.iter().any(|other| std::ptr::eq(*rule, other)));
+    assert!(missing.is_empty(), "no run used {missing:#?}");
+}
+
+/// The wait status of a process that exits with `status`.
+fn exits(status: i32) -> libc::c_int {
+    status << 8
+}
+
+/// One interface and one disk, both by hypercalls.
+fn disk_and_frames() -> Calls {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let (_ours, theirs) = UnixDatagram::pair().unwrap();
+    let options = ["--mem=4", "--net-ring=off", &format!("--net=@{FD}"), &format!("--disk={}", text(&path))];
+    calls(&mut hand_over(unikernel("bench-io", &options, &["n=20"]), theirs), &[exits(0)], |_, _, _| {})
+}
+
+fn tap() -> Tap {
+    Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
+}
+
+/// The web server, which is asked for its page until it is told to end.
+fn web() -> Calls {
+    let tap = tap();
+    let served = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let command = &mut unikernel("web", &["--net=tap0", "--mem=64"], &["--ipv4=10.0.0.2/24"]);
+            calls(command, &[libc::SIGTERM], end_when(|_, _| served.load(Ordering::SeqCst)))
+        });
+        let deadline = Instant::now() + LIMIT;
+        while !fetch().is_ok_and(|page| page.contains("200 OK")) {
+            assert!(Instant::now() < deadline && !server.is_finished(), "no page");
+        }
+        served.store(true, Ordering::SeqCst);
+        // Something more to do, so that there is one more call.
+        let _ = fetch();
+        tap.delete();
+        server.join().unwrap()
+    })
+}
+
+fn fetch() -> io::Result<String> {
+    let address = SocketAddr::from(([10, 0, 0, 2], 8080));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: 10.0.0.2\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// A ring that its guest breaks while the ring's thread is at it, as a rule.
+fn broken_ring() -> Calls {
+    let _tap = tap();
+    let command = &mut unikernel("ring-hostile", &["--net=tap0", "--mem=4"], &["changing"]);
+    calls(command, &[exits(1), exits(3)], |_, _, _| {})
+}
+
+/// Numbered frames by the ring, in one of the modes of the unikernel.
+fn ring(mode: &str) -> Calls {
+    let tap = tap();
+    let (kind, count) = mode.split_once('=').unwrap();
+    let count = count.parse().unwrap();
+    let mut wire = Wire::new(&tap);
+    let (receives, ready) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let traced = scope.spawn(move || {
+            let command = &mut unikernel("ring", &["--net=tap0", "--mem=16"], &[mode, "wait=20"]);
+            calls(command, &[exits(0)], |_, _, call| {
+                if call.number == libc::SYS_read {
+                    let _ = receives.send(());
+                }
+            })
+        });
+        if kind == "mix" {
+            ready.recv_timeout(LIMIT).expect("the guest wants frames");
+            wire.exchange(count, count);
+        } else {
+            wire.receive(count);
+        }
+        traced.join().unwrap()
+    })
+}
