@@ -1,25 +1,29 @@
 //! The tender's own words, on standard error. A reader that does not read must not hold up a guest: a line that nobody
 //! has room for is left out and counted, and the count is told with the next line that gets through.
 //!
-//! While the guest runs, no line waits at all. Before and after, there is a second for all lines together, so that a
-//! reader that is merely slow gets the reason of a refusal and the summary of a run.
+//! While the guest runs, no line waits at all. Before it there is a second for all lines together, and after it another,
+//! so that a reader that is merely slow gets the reason of a refusal and the summary of a run.
 
 use std::io::{self, Write};
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a pipe with any room at all takes at once. A longer line is cut.
 const LONGEST: usize = libc::PIPE_BUF;
 
-/// How long lines may wait for a reader, all together, while no guest does.
+/// How long lines may wait for a reader, all together, before a guest runs, and again after it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether a guest would be held up.
 static GUEST_RUNS: AtomicBool = AtomicBool::new(false);
 
 static STATE: Mutex<State> = Mutex::new(State { patience: PATIENCE, lost: 0 });
+
+/// Whoever holds it is the only one who speaks. A panic elsewhere leaves the numbers as they were.
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What is left of the patience, and how many lines were left out since the last one that was not.
 struct State {
@@ -41,6 +45,7 @@ impl GuestRuns {
 
 impl Drop for GuestRuns {
     fn drop(&mut self) {
+        state().patience = PATIENCE;
         GUEST_RUNS.store(false, Ordering::Relaxed);
     }
 }
@@ -51,9 +56,7 @@ pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // A panic elsewhere leaves the numbers as they were.
-        let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-        state.say(line, libc::STDERR_FILENO);
+        state().say(line, libc::STDERR_FILENO);
         Ok(line.len())
     }
 

@@ -36,10 +36,7 @@ fn acknowledged_writes_are_never_lost() {
         guest.signal(libc::SIGKILL);
         let output = guest.end();
         output.dies_by(libc::SIGKILL).is_quiet();
-        // A last line without its end acknowledges nothing.
-        let lines = output.stdout.rsplit_once('\n').map_or("", |(lines, _)| lines);
-        let acknowledged =
-            lines.lines().filter_map(|line| line.strip_prefix("wrote ")?.parse().ok()).max().unwrap_or(0);
+        let acknowledged = acknowledged(&output.stdout);
         unseen += verify(&image, acknowledged);
         writes += acknowledged;
         none += u64::from(acknowledged == 0);
@@ -51,9 +48,15 @@ fn acknowledged_writes_are_never_lost() {
     assert!(none < kills / 2 + 1 && writes > kills, "{writes} writes, {none} runs without any");
 }
 
+/// The last write that the guest has said to be done. A last line without its end says nothing.
+pub fn acknowledged(said: &str) -> u64 {
+    let lines = said.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    lines.lines().filter_map(|line| line.strip_prefix("wrote ")?.parse().ok()).max().unwrap_or(0)
+}
+
 /// Each sector holds the last number that was acknowledged for it, whole. Returns 1 if there is one write more, which
 /// nobody had heard of yet.
-fn verify(image: &Image, acknowledged: u64) -> u64 {
+pub fn verify(image: &Image, acknowledged: u64) -> u64 {
     let file = std::fs::File::open(image.path()).unwrap();
     let mut more = 0;
     for sector in 0..SECTORS {
