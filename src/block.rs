@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use guest_abi::hypercall::Status;
 
 pub use self::open::Error;
+use crate::counts::Faults;
 use crate::era::DiskTail;
 use crate::memory::{self, GuestAddress, GuestMemory};
 
@@ -46,7 +47,9 @@ pub struct Stats {
     pub written_bytes: u64,
     /// Requests refused because they are not within the device.
     pub invalid: u64,
-    /// Reads that the host failed to do.
+    /// Reads of what the image has no more, as somebody has made it shorter.
+    pub truncated: u64,
+    /// Reads that the host failed to do otherwise.
     pub read_errors: u64,
     /// Writes that the host failed to do for lack of space.
     pub full: u64,
@@ -54,12 +57,24 @@ pub struct Stats {
     pub write_errors: u64,
 }
 
+impl Stats {
+    /// How many requests the host failed to do, by cause.
+    pub fn failed(&self) -> Faults<4> {
+        Faults([
+            ("image made shorter", self.truncated),
+            ("read errors", self.read_errors),
+            ("disk full", self.full),
+            ("write errors", self.write_errors),
+        ])
+    }
+}
+
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stats { reads, read_bytes, writes, written_bytes, invalid, .. } = self;
-        let failed = self.read_errors + self.full + self.write_errors;
+        let failed = self.failed();
         write!(f, "{reads} reads ({read_bytes} bytes), {writes} writes ({written_bytes} bytes), ")?;
-        write!(f, "{invalid} refused, {failed} failed")
+        write!(f, "refused {invalid}, failed {failed}")
     }
 }
 
@@ -186,8 +201,17 @@ impl Disk {
 
     #[cold]
     fn read_failed(&mut self, error: &io::Error) -> Status {
-        self.stats.read_errors += 1;
-        if self.stats.read_errors == 1 {
+        if error.kind() == io::ErrorKind::Interrupted {
+            // The run ends; the guest will not learn of it.
+            return Status::Unspecified;
+        }
+        let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
+        let counter = if truncated { &mut self.stats.truncated } else { &mut self.stats.read_errors };
+        *counter += 1;
+        if *counter == 1 && truncated {
+            let path = self.path.display();
+            log::warn!("{path}: cannot read: the image is shorter than it was at the start; the guest is told");
+        } else if *counter == 1 {
             log::warn!("{}: cannot read: {error}; the guest is told", self.path.display());
         }
         Status::Unspecified
@@ -198,6 +222,9 @@ impl Disk {
         let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
         let counter = if full { &mut self.stats.full } else { &mut self.stats.write_errors };
         *counter += 1;
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Status::Unspecified;
+        }
         if *counter == 1 {
             log::warn!("{}: cannot write: {error}; the guest is told", self.path.display());
         }

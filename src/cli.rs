@@ -5,6 +5,7 @@
 
 mod error;
 mod inspect;
+mod limits;
 mod options;
 mod value;
 mod version;
@@ -21,6 +22,7 @@ use log::LevelFilter;
 
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
+pub use self::limits::Limits;
 use self::options::{Given, Outcome, Parsed};
 pub use self::version::{upstream_version, version};
 use self::words::Words;
@@ -54,6 +56,8 @@ pub struct Config {
     pub blocks: Vec<BlockOption>,
     /// Whether the guest is offered the shared network ring.
     pub net_ring: NetRing,
+    /// What the run may cost at most.
+    pub limits: Limits,
     /// What is asked of the sandbox.
     pub sandbox: SandboxMode,
     /// Who to become before the guest starts.
@@ -200,12 +204,25 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let nets = nets(&parsed)?;
     let blocks = blocks(&parsed)?;
     let net_ring = net_ring(&parsed)?;
+    let limits = limits::limits(&parsed)?;
     let sandbox = only(&parsed, "sandbox", value::sandbox)?.unwrap_or_default();
     let user = only(&parsed, "user", value::user)?;
     let chroot = only(&parsed, "chroot", value::path)?;
     let verbosity = parsed.verbosity()?;
     let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?.into();
-    Ok(Command::Run(Config { unikernel, arguments, memory, nets, blocks, net_ring, sandbox, user, chroot, verbosity }))
+    Ok(Command::Run(Config {
+        unikernel,
+        arguments,
+        memory,
+        nets,
+        blocks,
+        net_ring,
+        limits,
+        sandbox,
+        user,
+        chroot,
+        verbosity,
+    }))
 }
 
 fn memory(parsed: &Parsed) -> Result<Memory, Error> {

@@ -1,12 +1,23 @@
 //! The console: the guest's bytes, unchanged, on the tender's standard output.
 //!
-//! Nothing is held back and nothing is added. Output is best effort: when nobody can take it, the guest goes on.
+//! Nothing is held back and nothing is added. Output is best effort: when nobody can take it, the guest goes on. A
+//! guest that prints more than the operator allows is heard up to that.
+
+mod rate;
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
+use self::rate::Rate;
+use crate::counts::{self, Faults};
 use crate::memory::{self, GuestAddress, GuestBytes, GuestMemory};
+use crate::signal;
+
+/// Most bytes of one write: the host takes as many from a guest's memory into a file before it looks for signals.
+const PIECE: usize = 1 << 20;
 
 /// What went through the console, and what did not. Counters only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,11 +36,27 @@ pub struct Stats {
     pub interrupted: u64,
     /// Dropped for any other reason.
     pub other: u64,
+    /// Of the bytes dropped, those that were more than the operator allows.
+    pub excess_bytes: u64,
+}
+
+impl Stats {
+    /// How often the host did not take what the guest wrote, by cause. A signal that ends the run is no fault of its.
+    pub fn faults(&self) -> Faults<4> {
+        Faults([
+            ("reader gone", self.closed),
+            ("reader too slow", self.slow),
+            ("disk full", self.full),
+            ("for other reasons", self.other),
+        ])
+    }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)
+        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)?;
+        let faults = self.faults();
+        if faults.sum() > 0 { write!(f, ", failed {faults}") } else { Ok(()) }
     }
 }
 
@@ -37,6 +64,7 @@ impl fmt::Display for Stats {
 #[derive(Debug)]
 pub struct Console {
     out: Output,
+    rate: Option<Rate>,
     stats: Stats,
 }
 
@@ -59,12 +87,17 @@ impl AsFd for Output {
 impl Console {
     /// A console on standard output.
     pub fn stdout() -> Console {
-        Console { out: Output::Stdout(io::stdout()), stats: Stats::default() }
+        Console { out: Output::Stdout(io::stdout()), rate: None, stats: Stats::default() }
     }
 
     /// A console on any descriptor.
     pub fn new(out: impl Into<OwnedFd>) -> Console {
-        Console { out: Output::Other(out.into()), stats: Stats::default() }
+        Console { out: Output::Other(out.into()), rate: None, stats: Stats::default() }
+    }
+
+    /// The same console, through which so many bytes a second may pass; more are dropped and counted.
+    pub fn limited(self, rate: Option<NonZeroU64>) -> Console {
+        Console { rate: rate.map(|rate| Rate::new(rate, Instant::now())), ..self }
     }
 
     /// What went through so far.
@@ -78,8 +111,15 @@ impl Console {
     /// The bytes do not lie within guest memory.
     pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<(), memory::Error> {
         let mut rest = memory.bytes(addr, len)?;
+        if let Some(rate) = &mut self.rate {
+            let allowed = rate.take(len, Instant::now());
+            if allowed < len {
+                self.drop_excess(len - allowed);
+                rest = rest.first(allowed as usize);
+            }
+        }
         while !rest.is_empty() {
-            match rest.write_to(self.out.as_fd()) {
+            match rest.first(PIECE).write_to(self.out.as_fd()) {
                 Ok(0) => {
                     self.drop_rest(rest, &io::ErrorKind::WriteZero.into());
                     break;
@@ -87,7 +127,14 @@ impl Console {
                 Ok(written) => {
                     self.stats.written_bytes += written as u64;
                     rest = rest.skip(written);
+                    // A slow reader takes a little each time, so a write that is cut short by a signal does not fail.
+                    if !rest.is_empty() && signal::received().is_some() {
+                        self.drop_rest(rest, &io::Error::from_raw_os_error(libc::EINTR));
+                        break;
+                    }
                 }
+                // Only the signals that end a run are a reason to write no more.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
                 Err(error) => {
                     self.drop_rest(rest, &error);
                     break;
@@ -97,6 +144,24 @@ impl Console {
         Ok(())
     }
 
+    /// Says at the end of a run what the operator should know of it.
+    pub fn finish(&self) {
+        let excess = self.stats.excess_bytes;
+        if excess > 0 {
+            log::warn!("console: {excess} bytes of the guest's output were dropped by --console-rate");
+        }
+        counts::sum_up("console", self.stats, self.stats.faults().sum());
+    }
+
+    #[cold]
+    fn drop_excess(&mut self, bytes: u64) {
+        if self.stats.excess_bytes == 0 {
+            log::warn!("console: the guest prints more than --console-rate allows; what is more is dropped");
+        }
+        self.stats.excess_bytes += bytes;
+        self.stats.dropped_bytes += bytes;
+    }
+
     #[cold]
     fn drop_rest(&mut self, rest: GuestBytes<'_>, error: &io::Error) {
         self.stats.dropped_bytes += rest.len() as u64;
@@ -104,7 +169,6 @@ impl Console {
             Some(libc::EPIPE) => &mut self.stats.closed,
             Some(libc::EAGAIN) => &mut self.stats.slow,
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &mut self.stats.full,
-            // Only signals that end the run are handled, so there is no use in trying again.
             Some(libc::EINTR) => {
                 self.stats.interrupted += 1;
                 return;
@@ -191,6 +255,38 @@ mod tests {
         let mut console = Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
         puts(&mut console, 0x1000, 4).unwrap();
         assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
+    }
+
+    #[test]
+    fn what_is_more_than_allowed_is_dropped_and_counted() {
+        let (mut reader, writer) = pipe(0);
+        let mut console = Console::new(writer).limited(NonZeroU64::new(5));
+        for _ in 0..3 {
+            puts(&mut console, 0x1000, 4).unwrap();
+        }
+        let stats = console.stats();
+        // A second holds five bytes; a slow machine may have had more than one.
+        assert!((5..12).contains(&stats.written_bytes), "{stats:?}");
+        assert_eq!((stats.dropped_bytes, stats.excess_bytes), (12 - stats.written_bytes, 12 - stats.written_bytes));
+        drop(console);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen.len() as u64, stats.written_bytes);
+        assert_eq!(seen[..5], *b"HellH");
+    }
+
+    #[test]
+    fn what_is_more_than_a_piece_arrives_whole() {
+        let file = tempfile::tempfile().unwrap();
+        let len = 2 * PIECE as u64 + 5;
+        let memory = GuestMemory::new(4 << 20).unwrap();
+        memory.place(GuestAddress(len - TEXT.len() as u64), TEXT).unwrap();
+        let mut console = Console::new(file.try_clone().unwrap());
+        console.puts(&memory, GuestAddress(0), len).unwrap();
+        assert_eq!(console.stats(), Stats { written_bytes: len, ..Stats::default() });
+        let mut end = [0; TEXT.len()];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, len - TEXT.len() as u64).unwrap();
+        assert_eq!((file.metadata().unwrap().len(), end.as_slice()), (len, TEXT));
     }
 
     #[test]

@@ -8,12 +8,13 @@ use guest_abi::hypercall::Status;
 use guest_abi::manifest::MAX_ENTRIES;
 
 use crate::block::Disk;
+use crate::counts;
 use crate::era::Rules;
 use crate::hypercall::{BlockRequest, NetRequest, Reply};
 use crate::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
-use crate::ring;
+use crate::ring::{self, Ring};
 
 mod error;
 mod plan;
@@ -78,7 +79,7 @@ impl Devices {
         for net in plan.nets {
             let nic =
                 Nic::attach(&net.source, net.mac).map_err(|error| Error::Net { name: net.name.clone(), error })?;
-            if devices.any(|slot| matches!(slot, Slot::Net(other) if other.identity() == nic.identity())) {
+            if devices.any(|slot| matches!(slot, Slot::Net(other) if other.shares_with(&nic))) {
                 return Err(Error::Shared { name: net.name });
             }
             log::info!("device '{}': {}, {}, MTU {}", net.name, nic.interface_name(), MacAddress(nic.mac()), nic.mtu());
@@ -229,17 +230,23 @@ impl Devices {
     }
 
     /// Ends the run in order: what the disks were given is on their media afterwards, and what went through each
-    /// device is told.
-    pub fn finish(&mut self) {
-        for slot in &mut self.slots {
+    /// device, and through its twin in `ring`, is told.
+    pub fn finish(&mut self, ring: Option<&Ring>) {
+        let ring = ring.map(Ring::consumer);
+        for (handle, slot) in self.slots.iter().enumerate() {
             match slot {
                 Slot::Empty => {}
-                Slot::Net(nic) => log::info!("{}: {}", nic.interface_name(), nic.stats()),
+                Slot::Net(nic) => {
+                    let twin = ring.as_ref().and_then(|ring| ring.nic(handle)).map(Nic::stats);
+                    let stats = nic.stats() + twin.unwrap_or_default();
+                    counts::sum_up(nic.interface_name(), stats, stats.faults());
+                }
                 Slot::Block(disk) => {
                     if let Err(error) = disk.sync() {
                         log::warn!("{}", error::with_cause(&error));
                     }
-                    log::info!("{}: {}", disk.path().display(), disk.stats());
+                    let stats = disk.stats();
+                    counts::sum_up(disk.path().display(), stats, stats.failed().sum());
                 }
             }
         }

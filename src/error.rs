@@ -55,6 +55,12 @@ pub enum Error {
     Descriptors(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(vmm_sys_util::errno::Error),
+    #[error("cannot start the timer of --timeout: {0}")]
+    Timer(io::Error),
+    #[error("was ended after {seconds} s, as --timeout says ({registers})")]
+    Timeout { seconds: u32, registers: String },
+    #[error("{error} ({registers})")]
+    Host { error: arch::Error, registers: String },
     #[error("{0}")]
     Sandbox(#[from] sandbox::Error),
     #[error("{broken} ({registers})")]

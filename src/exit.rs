@@ -2,6 +2,7 @@
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 
@@ -16,10 +17,11 @@ use crate::error::Error;
 use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::messages::GuestRuns;
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
-use crate::signal;
+use crate::signal::{self, Request};
 
 /// One guest with all that belongs to it, ready to run.
 pub struct Machine {
@@ -34,6 +36,8 @@ pub struct Machine {
     pub(crate) sandbox: Sandbox,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
+    /// Seconds after which the run is ended.
+    pub(crate) timeout: Option<NonZeroU32>,
 }
 
 /// The guest as the run loop has it.
@@ -46,6 +50,7 @@ struct Running<'m> {
     worker: Option<Worker<'m, GuestRing<'m>>>,
     confined: &'m Confined,
     poll_limit: u64,
+    timeout: Option<NonZeroU32>,
 }
 
 /// How a run ended.
@@ -111,22 +116,26 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit } = self;
+        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout } = self;
         let parallel = Parallel::new();
         let confined = &sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
-        let mut running = Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit };
+        let mut running =
+            Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit, timeout };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
+        let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
         };
+        drop(guest_runs);
         if let Ok(outcome) = outcome {
             log::info!("{outcome}");
         }
-        log::info!("console: {}", running.console.stats());
-        running.devices.finish();
+        running.console.finish();
+        running.devices.finish(ring.as_ref());
         drop(guard);
         drop(running);
         // The machine goes before its memory: to take pages from a machine that still has them costs more.
@@ -145,8 +154,8 @@ fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>) -> Parameters
 }
 
 impl<'m> Running<'m> {
-    /// Serves the guest with a second thread beside this one, where there is a processor for it; and, whatever ended
-    /// the run, sends the frames that are still in the ring.
+    /// Serves the guest with a second thread beside this one; and, whatever ended the run, sends the frames that are
+    /// still in the ring.
     fn serve_with_ring(&mut self, era: Era, ring: &'m Ring, parallel: &'m Parallel) -> Result<Outcome, Error> {
         let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
         let memory = self.memory;
@@ -160,13 +169,9 @@ impl<'m> Running<'m> {
             outcome
         });
         // The guest runs no more. What it queued before the end, and before whatever it broke, is sent all the same.
-        let mut consumer = ring.consumer();
-        let drained = consumer.drain(&shared, memory);
+        let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found it broken when the guest was already at its end.
         let broken = parallel.broken().or(drained.err());
-        for nic in consumer.nics() {
-            log::info!("{}, by its ring: {}", nic.interface_name(), nic.stats());
-        }
         match (outcome, broken) {
             (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Broken::Ring(error))),
             (outcome, _) => outcome,
@@ -184,7 +189,7 @@ impl<'m> Running<'m> {
     /// The loop, made once for each interface: no hypercall asks for its era.
     fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
-            match self.vcpu.run()? {
+            match self.vcpu.run().map_err(|error| self.failed(error))? {
                 Exit::Hypercall { number, argument } => {
                     if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {
                         return Ok(outcome);
@@ -195,8 +200,10 @@ impl<'m> Running<'m> {
                     if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
                         return Err(self.report(Broken::Ring(error)));
                     }
-                    if let Some(signal) = signal::received() {
-                        return Ok(Outcome::Signal(signal));
+                    match signal::received() {
+                        Some(Request::Signal(number)) => return Ok(Outcome::Signal(number)),
+                        Some(Request::Timeout) => return Err(self.report_timeout()),
+                        None => {}
                     }
                 }
                 Exit::Stop(stop) => return Err(self.report(Broken::Stop(stop))),
@@ -274,6 +281,19 @@ impl<'m> Running<'m> {
     #[cold]
     fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::Error) -> Error {
         self.report(Broken::Memory { name: I::name(number), argument: argument.0, error })
+    }
+
+    #[cold]
+    fn report_timeout(&mut self) -> Error {
+        self.vcpu.settle();
+        let registers = format!("{}, {}", self.vcpu.registers(), self.vcpu.fault_registers());
+        Error::Timeout { seconds: self.timeout.map_or(0, NonZeroU32::get), registers }
+    }
+
+    #[cold]
+    fn failed(&mut self, error: arch::Error) -> Error {
+        self.vcpu.settle();
+        Error::Host { error, registers: self.vcpu.registers() }
     }
 
     #[cold]

@@ -3,7 +3,7 @@
 //!
 //! The story of one run, in order, and where to read it:
 //!
-//! 1. [`cli`] turns the words of the command line into a [`cli::Config`].
+//! 1. The process begins ([`start`]), and [`cli`] turns the words of the command line into a [`cli::Config`].
 //! 2. [`image`] examines the unikernel file; [`manifest`] lists the devices that it declares.
 //! 3. [`setup`] attaches the devices ([`devices`]: [`net`], [`block`]), creates the virtual machine ([`arch`]), loads
 //!    the image into guest memory ([`memory`]) and puts the processor at its first instruction.
@@ -22,6 +22,7 @@ pub mod boot_info;
 pub mod cli;
 pub mod clock;
 pub mod console;
+pub mod counts;
 pub mod descriptors;
 pub mod devices;
 pub mod era;
@@ -32,11 +33,13 @@ pub mod image;
 pub mod inspect;
 pub mod manifest;
 pub mod memory;
+pub mod messages;
 pub mod net;
 pub mod ring;
 pub mod sandbox;
 pub mod setup;
 pub mod signal;
+pub mod start;
 
 pub use error::Error;
 pub use exit::Outcome;

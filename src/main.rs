@@ -1,14 +1,30 @@
 //! The process around [`tender`]: arguments in, exit status out, the tender's own words on stderr.
 
+#![no_main]
+
+use std::ffi::{OsString, c_char, c_int};
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
 
 use tender::cli::{self, Command, Config, Inspection};
 use tender::error::one_line;
-use tender::{Outcome, descriptors, signal};
+use tender::messages::Stderr;
+use tender::{Outcome, descriptors, signal, start};
 
-fn main() -> ExitCode {
-    match cli::parse(std::env::args_os()) {
+/// An exit status.
+type Status = u8;
+
+/// What the C library calls; see [`start`] for why it is not Rust's.
+// SAFETY: no other function has this name.
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+    start::prepare();
+    // SAFETY: they are just what the C library gave.
+    let arguments = unsafe { start::arguments(count, words) };
+    std::process::exit(run_command(arguments).into())
+}
+
+fn run_command(arguments: Vec<OsString>) -> Status {
+    match cli::parse(arguments) {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
@@ -17,15 +33,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> ExitCode {
+fn run(config: &Config) -> Status {
     descriptors::close_inherited(config.inherited());
     start_log(config);
     match tender::run(config) {
-        Ok(Outcome::Halted(status)) => ExitCode::from(status),
+        Ok(Outcome::Halted(status)) => status,
         Ok(Outcome::Signal(number)) => {
             signal::die_by(number);
             // The first process of a container does not die by its own signals; this is how a shell says that it did.
-            ExitCode::from(128 + number as u8)
+            128 + number as u8
         }
         Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
     }
@@ -44,13 +60,13 @@ fn start_log(config: &Config) {
     if malformed.is_none() {
         builder.parse_filters(&filters);
     }
-    builder.init();
+    builder.target(env_logger::Target::Pipe(Box::new(Stderr))).init();
     if let Some(error) = malformed {
         log::warn!("RUST_LOG is ignored: {error}");
     }
 }
 
-fn inspect(inspection: &Inspection) -> ExitCode {
+fn inspect(inspection: &Inspection) -> Status {
     let file = inspection.unikernel.display();
     let report = match tender::inspect::inspect(&inspection.unikernel) {
         Ok(report) => report,
@@ -60,12 +76,12 @@ fn inspect(inspection: &Inspection) -> ExitCode {
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
         return fail(format_args!("cannot write what is known of {file}: {error}"));
     }
-    report.refusal.map_or(ExitCode::SUCCESS, |reason| fail(format_args!("{file}: {reason}")))
+    report.refusal.map_or(0, |reason| fail(format_args!("{file}: {reason}")))
 }
 
 /// On stdout, as is usual; and for programs that know upstream's tenders, which use stderr, there as well. A person
 /// at a terminal gets it once.
-fn version() -> ExitCode {
+fn version() -> Status {
     if !std::io::stderr().is_terminal() {
         let _ = std::io::stderr().write_all(cli::upstream_version().as_bytes());
     }
@@ -73,13 +89,13 @@ fn version() -> ExitCode {
 }
 
 /// Help that cannot be printed helps nobody, but is no failure of the tender either.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> Status {
     let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    0
 }
 
 /// Every failure of the tender is one line and status 1, which orchestrators rely on.
-fn fail(message: std::fmt::Arguments<'_>) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "tender: {}", one_line(&message.to_string()));
-    ExitCode::FAILURE
+fn fail(message: std::fmt::Arguments<'_>) -> Status {
+    let _ = Stderr.write_all(format!("tender: {}\n", one_line(&message.to_string())).as_bytes());
+    1
 }

@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::signal;
+
 pub use vm_memory::GuestAddress;
 
 #[cfg(test)]
@@ -33,6 +35,18 @@ pub enum Error {
         size: u64,
         /// The host's reason.
         source: io::Error,
+    },
+    /// The host does not keep so much memory in RAM for this user.
+    #[error("cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {cure}")]
+    Lock {
+        /// Bytes to be locked.
+        size: u64,
+        /// The host's reason.
+        source: io::Error,
+        /// What this process may lock.
+        limit: u64,
+        /// What to do.
+        cure: &'static str,
     },
     /// The range is not all RAM.
     #[error("{len} bytes at {addr:#x} do not lie within the {size:#x} bytes of guest memory")]
@@ -139,6 +153,28 @@ impl GuestMemory {
         unsafe { libc::madvise(address as *mut libc::c_void, length, libc::MADV_NOHUGEPAGE) };
     }
 
+    /// Takes all of the host's memory for it now, and keeps it in RAM: what the guest touches first is no slower than
+    /// the rest, and a host without memory to spare is found out at the start.
+    ///
+    /// # Errors
+    /// [`Error::Lock`], with what to do about it.
+    pub fn lock(&self) -> Result<(), Error> {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the range is our own mapping, and locking changes nothing in it.
+        if unsafe { libc::mlock(self.host_address() as *const libc::c_void, self.size as usize) } == 0 {
+            return Ok(());
+        }
+        let source = io::Error::last_os_error();
+        // SAFETY: the kernel writes the one structure.
+        unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+        let cure = if limit.rlim_cur < self.size {
+            "raise it (LimitMEMLOCK= of a unit, ulimit -l), or leave --lock-memory out"
+        } else {
+            "free memory, or give the guest less by --mem"
+        };
+        Err(Error::Lock { size: self.size, source, limit: limit.rlim_cur, cure })
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -238,15 +274,23 @@ fn count(result: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Repeats `transfer(done)` until `len` bytes are through; an end before that is `UnexpectedEof`.
-fn repeat(len: usize, mut transfer: impl FnMut(usize) -> io::Result<usize>) -> io::Result<()> {
+/// Most bytes that one system call moves between guest memory and a file, which no signal interrupts: what a guest may
+/// ask for at once is all of its memory.
+const PIECE: usize = 1 << 20;
+
+/// Repeats `transfer(done, piece)` until `len` bytes are through; an end before that is `UnexpectedEof`, and the end of
+/// the run `Interrupted`.
+fn repeat(len: usize, mut transfer: impl FnMut(usize, usize) -> io::Result<usize>) -> io::Result<()> {
     let mut done = 0;
     while done < len {
-        match transfer(done) {
+        match transfer(done, PIECE.min(len - done)) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => done += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
+        }
+        if done < len && signal::received().is_some() {
+            return Err(io::ErrorKind::Interrupted.into());
         }
     }
     Ok(())
@@ -269,6 +313,11 @@ impl GuestBytes<'_> {
         GuestBytes(self.0.offset(start).unwrap_or(self.0))
     }
 
+    /// The first `len` bytes; all of them when there are no more.
+    pub fn first(&self, len: usize) -> Self {
+        GuestBytes(self.0.subslice(0, len.min(self.len())).unwrap_or(self.0))
+    }
+
     /// Copies as many bytes out as `target` holds and there are; returns how many.
     pub fn copy_to(&self, target: &mut [u8]) -> usize {
         self.0.copy_to(target)
@@ -282,16 +331,14 @@ impl GuestBytes<'_> {
         count(unsafe { libc::write(fd.as_raw_fd(), pointer.as_ptr().cast(), self.0.len()) })
     }
 
-    /// Writes all of these bytes to `file` at `offset`; one `pwrite(2)` unless the host stops short.
+    /// Writes all of these bytes to `file` at `offset`; one `pwrite(2)` for each MiB unless the host stops short.
     #[inline]
     pub fn write_all_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
         let pointer = self.0.ptr_guard();
-        repeat(self.0.len(), |done| {
+        repeat(self.0.len(), |done, piece| {
             let position = (offset + done as u64) as libc::off_t;
-            // SAFETY: as in `write_to`; `done` is less than the slice's length.
-            count(unsafe {
-                libc::pwrite(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), self.0.len() - done, position)
-            })
+            // SAFETY: as in `write_to`; `done + piece` is at most the slice's length.
+            count(unsafe { libc::pwrite(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), piece, position) })
         })
     }
 }
@@ -316,16 +363,14 @@ impl GuestBuffer<'_> {
         count(unsafe { libc::read(fd.as_raw_fd(), pointer.as_ptr().cast(), self.0.len()) })
     }
 
-    /// Fills all of these bytes from `file` at `offset`; one `pread(2)` unless the host stops short.
+    /// Fills all of these bytes from `file` at `offset`; one `pread(2)` for each MiB unless the host stops short.
     #[inline]
     pub fn read_exact_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
         let pointer = self.0.ptr_guard_mut();
-        repeat(self.0.len(), |done| {
+        repeat(self.0.len(), |done, piece| {
             let position = (offset + done as u64) as libc::off_t;
-            // SAFETY: as in `read_from`; `done` is less than the slice's length.
-            count(unsafe {
-                libc::pread(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), self.0.len() - done, position)
-            })
+            // SAFETY: as in `read_from`; `done + piece` is at most the slice's length.
+            count(unsafe { libc::pread(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), piece, position) })
         })
     }
 }

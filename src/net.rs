@@ -12,6 +12,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::ops::Add;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use guest_abi::hypercall::Status;
 
 pub use self::error::Error;
+use crate::counts::{Faults, Told};
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
@@ -26,6 +28,9 @@ pub const HEADER_SIZE: u64 = 14;
 
 /// Largest payload of a frame, in bytes, where the host does not tell another.
 pub const DEFAULT_MTU: u16 = 1500;
+
+/// Bytes that the tag of a virtual network adds to a frame.
+const TAG_SIZE: u64 = 4;
 
 /// Where a network device's frames come from and go to, as the operator says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +61,11 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// What a network device is connected to. Two devices with equal identities would steal each other's frames.
+/// What a network device is connected to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// A tap interface, by name.
-    Interface(String),
+enum Identity {
+    /// A tap interface. Its name does not tell it from one in another network namespace.
+    Tap,
     /// A socket: its device and inode.
     Socket(u64, u64),
 }
@@ -76,7 +81,8 @@ pub struct Stats {
     pub received_frames: u64,
     /// Bytes of those frames, headers included.
     pub received_bytes: u64,
-    /// Sent by the guest, dropped: shorter than [`HEADER_SIZE`], or the host calls it malformed or too long.
+    /// Sent by the guest, dropped: shorter than [`HEADER_SIZE`], longer than the MTU allows, or the host calls it
+    /// malformed or too long.
     pub dropped_invalid: u64,
     /// Sent by the guest, dropped: the host's queue is full.
     pub dropped_full: u64,
@@ -93,22 +99,56 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// How many of the guest's frames were dropped, by cause.
+    pub fn dropped(&self) -> Faults<6> {
+        Faults([
+            ("malformed or too long", self.dropped_invalid),
+            ("queue full", self.dropped_full),
+            ("interface down", self.dropped_down),
+            ("interface gone", self.dropped_gone),
+            ("cut by the host", self.dropped_short),
+            ("for other reasons", self.dropped_other),
+        ])
+    }
+
     /// How many of the guest's frames were dropped, whatever the cause.
     pub fn dropped_frames(&self) -> u64 {
-        self.dropped_invalid
-            + self.dropped_full
-            + self.dropped_down
-            + self.dropped_gone
-            + self.dropped_short
-            + self.dropped_other
+        self.dropped().sum()
+    }
+
+    /// How often the host failed, in either direction.
+    pub fn faults(&self) -> u64 {
+        self.dropped_frames() + self.receive_errors
+    }
+}
+
+/// What went through an interface by either of two ways.
+impl Add for Stats {
+    type Output = Stats;
+
+    fn add(self, other: Stats) -> Stats {
+        Stats {
+            sent_frames: self.sent_frames + other.sent_frames,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            received_frames: self.received_frames + other.received_frames,
+            received_bytes: self.received_bytes + other.received_bytes,
+            dropped_invalid: self.dropped_invalid + other.dropped_invalid,
+            dropped_full: self.dropped_full + other.dropped_full,
+            dropped_down: self.dropped_down + other.dropped_down,
+            dropped_gone: self.dropped_gone + other.dropped_gone,
+            dropped_short: self.dropped_short + other.dropped_short,
+            dropped_other: self.dropped_other + other.dropped_other,
+            receive_errors: self.receive_errors + other.receive_errors,
+        }
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { sent_frames, sent_bytes, received_frames, received_bytes, .. } = self;
-        write!(f, "sent {sent_frames} frames ({sent_bytes} bytes), dropped {}, ", self.dropped_frames())?;
-        write!(f, "received {received_frames} ({received_bytes} bytes)")
+        let Stats { sent_frames, sent_bytes, received_frames, received_bytes, receive_errors, .. } = self;
+        write!(f, "sent {sent_frames} frames ({sent_bytes} bytes), dropped {}, ", self.dropped())?;
+        write!(f, "received {received_frames} ({received_bytes} bytes)")?;
+        if *receive_errors > 0 { write!(f, ", failed to receive {receive_errors} times") } else { Ok(()) }
     }
 }
 
@@ -122,9 +162,20 @@ pub struct Nic {
     mtu: u16,
     /// A read of no bytes means that the other end has closed, not that a frame was empty.
     zero_is_end: bool,
-    /// Found by any of those who share the interface.
-    gone: Arc<AtomicBool>,
+    /// Bytes of the longest frame that is sent for the guest.
+    longest: u64,
+    /// What those who share the interface know together.
+    common: Arc<Common>,
     stats: Stats,
+}
+
+/// What the twins of a device know together.
+#[derive(Debug, Default)]
+struct Common {
+    /// Found gone for good by any of them.
+    gone: AtomicBool,
+    /// Causes that the operator was told of by any of them.
+    told: Told,
 }
 
 impl Nic {
@@ -143,7 +194,10 @@ impl Nic {
             NetSource::Fd(fd) => attach::adopt(*fd)?,
         };
         let attach::Link { fd, name, identity, mtu, zero_is_end } = link;
-        Ok(Nic { fd, name, identity, mac, mtu, zero_is_end, gone: Arc::default(), stats: Stats::default() })
+        // Unikernels of 2018 know no other MTU than the usual one.
+        let longest = u64::from(mtu.max(DEFAULT_MTU)) + HEADER_SIZE + TAG_SIZE;
+        let (common, stats) = (Arc::default(), Stats::default());
+        Ok(Nic { fd, name, identity, mac, mtu, zero_is_end, longest, common, stats })
     }
 
     /// Hardware address that the guest is told.
@@ -161,9 +215,13 @@ impl Nic {
         &self.name
     }
 
-    /// What the device is connected to, to be compared with that of others.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    /// Whether this device and `other` would steal each other's frames. Not while a guest runs.
+    pub fn shares_with(&self, other: &Nic) -> bool {
+        match (&self.identity, &other.identity) {
+            // A tap of one queue is attached once at most, so it is shared only by descriptors that are the same.
+            (Identity::Tap, Identity::Tap) => attach::are_one(self.fd.as_fd(), other.fd.as_fd()),
+            (identity, other) => identity == other,
+        }
     }
 
     /// What went through so far.
@@ -175,7 +233,7 @@ impl Nic {
     /// Becomes −1, which `poll(2)` ignores, when a read or a write has found the interface gone for good: else POLL
     /// would never sleep again.
     pub fn poll_fd(&self) -> RawFd {
-        if self.gone.load(Ordering::Relaxed) { -1 } else { self.fd.as_raw_fd() }
+        if self.common.gone.load(Ordering::Relaxed) { -1 } else { self.fd.as_raw_fd() }
     }
 
     /// The same interface once more, for another thread, with counters of its own.
@@ -187,7 +245,7 @@ impl Nic {
             fd: self.fd.try_clone()?,
             name: self.name.clone(),
             identity: self.identity.clone(),
-            gone: Arc::clone(&self.gone),
+            common: Arc::clone(&self.common),
             stats: Stats::default(),
             ..*self
         })
@@ -195,22 +253,22 @@ impl Nic {
 
     fn lost(&mut self, lost: bool) {
         if lost {
-            self.gone.store(true, Ordering::Relaxed);
+            self.common.gone.store(true, Ordering::Relaxed);
         }
     }
 
     /// NET_WRITE: sends the frame of `len` bytes, header included, at `addr`. Always [`Status::Ok`]: a frame that the
-    /// host does not take is dropped and counted. Section 8.
+    /// host does not take, or that is longer than its MTU allows, is dropped and counted. Section 8.
     ///
     /// # Errors
     /// The frame does not lie within guest memory.
     pub fn write(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<Status, memory::Error> {
         let frame = memory.bytes(addr, len)?;
-        if len < HEADER_SIZE {
+        if len < HEADER_SIZE || len > self.longest {
             self.drop_frame(&io::Error::from_raw_os_error(libc::EINVAL));
             return Ok(Status::Ok);
         }
-        match frame.write_to(self.fd.as_fd()) {
+        match uninterrupted(|| frame.write_to(self.fd.as_fd())) {
             Ok(sent) if sent == frame.len() => {
                 self.stats.sent_frames += 1;
                 self.stats.sent_bytes += len;
@@ -239,7 +297,8 @@ impl Nic {
                 Ok((Status::Ok, received as u64))
             }
             Err(error) => {
-                if error.kind() != io::ErrorKind::WouldBlock {
+                // A frame that could not be had for a signal is still there.
+                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                     self.receive_failed(&error);
                 }
                 Ok((Status::Again, 0))
@@ -252,7 +311,7 @@ impl Nic {
         let cause = Cause::of(error);
         self.lost(cause == Cause::Gone);
         self.stats.receive_errors += 1;
-        if self.stats.receive_errors == 1 {
+        if self.common.told.first(RECEIVING | cause as u32) {
             log::warn!("{}: cannot receive: {}; the guest gets no frames", self.name, cause.words(error));
         }
     }
@@ -260,7 +319,7 @@ impl Nic {
     #[cold]
     fn drop_rest(&mut self) {
         self.stats.dropped_short += 1;
-        if self.stats.dropped_short == 1 {
+        if self.common.told.first(SHORT) {
             log::warn!("{}: the host took a part of a frame only; such frames are lost", self.name);
         }
     }
@@ -277,7 +336,7 @@ impl Nic {
             Cause::Other => &mut self.stats.dropped_other,
         };
         *counter += 1;
-        if *counter == 1 {
+        if self.common.told.first(cause as u32) {
             log::warn!("{}: cannot send: {}; such frames are dropped", self.name, cause.words(error));
         }
     }
@@ -289,7 +348,20 @@ impl AsFd for Nic {
     }
 }
 
-/// Kinds of faults that an operator tells apart.
+/// Tries once more what a signal has interrupted: such a call takes no time, so two signals within it are none that a
+/// guest is to be held up for.
+fn uninterrupted(mut transfer: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    match transfer() {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => transfer(),
+        result => result,
+    }
+}
+
+/// Beside the causes, what the operator is told of: frames cut, and, with a cause, that nothing is received.
+const SHORT: u32 = 7;
+const RECEIVING: u32 = 8;
+
+/// Kinds of faults that an operator tells apart. Fewer than [`SHORT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Invalid,
@@ -315,7 +387,7 @@ impl Cause {
 
     fn words(self, error: &io::Error) -> String {
         match self {
-            Cause::Invalid => "the host calls the frame malformed or too long".into(),
+            Cause::Invalid => "the frame is malformed or too long".into(),
             Cause::Full => "the host's queue is full".into(),
             Cause::Down => "the interface is down, or nobody is at its other end".into(),
             Cause::Gone => "the other end is gone".into(),

@@ -113,12 +113,12 @@ impl Consumer {
         match entry.operation {
             OP_WRITE => {
                 // A write gets no reply, so a handle of nothing is a frame sent nowhere.
-                if let Some(nic) = self.nic(entry.handle) {
+                if let Some(nic) = self.nic_mut(entry.handle) {
                     nic.write(memory, GuestAddress(entry.data), entry.len.into())?;
                 }
             }
             OP_READ => {
-                let (status, len) = match self.nic(entry.handle) {
+                let (status, len) = match self.nic_mut(entry.handle) {
                     Some(nic) => nic.read(memory, GuestAddress(entry.data), entry.len.into())?,
                     None => (Status::Invalid, 0),
                 };
@@ -133,13 +133,18 @@ impl Consumer {
         Ok(())
     }
 
-    fn nic(&mut self, handle: u32) -> Option<&mut Nic> {
+    fn nic_mut(&mut self, handle: u32) -> Option<&mut Nic> {
         self.nics.get_mut(handle as usize)?.as_mut()
     }
 
-    /// Looks after the interfaces, for figures.
+    /// Every interface.
     pub fn nics(&self) -> impl Iterator<Item = &Nic> {
         self.nics.iter().flatten()
+    }
+
+    /// The interface with this handle, for figures.
+    pub fn nic(&self, handle: usize) -> Option<&Nic> {
+        self.nics.get(handle)?.as_ref()
     }
 }
 

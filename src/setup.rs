@@ -42,6 +42,9 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let kvm = open_kvm()?;
     let vm = arch::create_vm(&kvm)?;
     let mut memory = GuestMemory::new(size)?;
+    if config.limits.lock_memory {
+        memory.lock()?;
+    }
     let mut vcpu = Vcpu::new(&kvm, &vm)?;
     let counter_frequency = vcpu.counter_frequency()?;
     let devices = Devices::attach(plan, &mut manifest, image.era.rules())?;
@@ -65,7 +68,9 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
     let poll_limit = arch::poll_limit(counter_frequency);
-    Ok(Machine { era: image.era, vcpu, memory, devices, console: Console::stdout(), ring, sandbox, poll_limit, vm })
+    let console = Console::stdout().limited(config.limits.console_rate);
+    let timeout = config.limits.timeout;
+    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, poll_limit, timeout, vm })
 }
 
 /// What the unikernel declares; for one that cannot declare anything, what the operator attaches.

@@ -1,11 +1,15 @@
-//! SIGTERM and SIGINT end a run in order, at any moment: while the guest runs, while POLL sleeps, while a console
+//! SIGTERM, SIGINT and SIGHUP end a run in order, at any moment: while the guest runs, while POLL sleeps, while a console
 //! write waits for a slow reader. Without costing a system call anywhere else.
 //!
 //! The handler sets the flag that keeps KVM from running the guest, and starts a timer that interrupts whatever
 //! blocks, again and again, until the run has ended: a signal that arrives just before a blocking call is not lost.
 //! The timer's signal is SIGALRM. One that comes without having been asked for (a timer that whoever started the
 //! tender had set outlives exec) ends the run as the others do.
+//!
+//! A limit of time ([`limit`]) is a timer of its own, whose SIGALRM the handler can tell from all others.
 
+use std::io;
+use std::num::NonZeroU32;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
 
@@ -14,12 +18,15 @@ use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
 /// The signals that end a run.
-pub(crate) const SIGNALS: [c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGALRM];
+pub(crate) const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
 
 /// How often a blocking call is interrupted once the run should end, in microseconds.
 const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
 
-/// The first signal that asked for the end, or 0.
+/// In place of a signal: the time is over.
+const TIMEOUT: c_int = -1;
+
+/// The first signal that asked for the end, or 0, or [`TIMEOUT`].
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
 /// The byte of the running vCPU that keeps it from entering the guest, or null.
@@ -28,6 +35,14 @@ static INTERRUPT_FLAG: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 /// This process and its thread that runs the guest, since [`claim_thread`].
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 static THREAD: AtomicI32 = AtomicI32::new(0);
+/// What asked for the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// This signal.
+    Signal(i32),
+    /// The limit of time.
+    Timeout,
+}
 
 /// While it lives, signals end the run instead of the process.
 #[derive(Debug)]
@@ -41,16 +56,25 @@ pub unsafe fn catch(interrupt_flag: *mut u8) -> errno::Result<Guard> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
     let guard = Guard(());
     // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
-    for signal in SIGNALS {
+    // `nohup` asks for a run that outlives its terminal.
+    for signal in SIGNALS.into_iter().filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal)) {
         register_signal_handler(signal, on_signal)?;
     }
     prepare();
     Ok(guard)
 }
 
-/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, a blocked SIGSYS could not name
-/// what the sandbox does not allow, and by default SIGXFSZ ends a process whose file has reached its limit, which is a
-/// failed write like any other.
+/// Whether whoever started the tender had it ignore `signal`.
+fn is_ignored(signal: c_int) -> bool {
+    // SAFETY: the action is a plain value for the kernel to fill in; nothing else is written, and nothing is set.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, and a
+/// blocked SIGSYS could not name what the sandbox does not allow.
 fn prepare() {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
     unsafe {
@@ -59,7 +83,6 @@ fn prepare() {
         libc::sigaddset(&raw mut ours, libc::SIGALRM);
         libc::sigaddset(&raw mut ours, libc::SIGSYS);
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 
@@ -96,12 +119,41 @@ pub fn claim_thread() -> (i32, i32) {
     (process, thread)
 }
 
-/// The signal that asked for the end of the run, if one did.
-pub fn received() -> Option<i32> {
+/// What asked for the end of the run, if anything did.
+pub fn received() -> Option<Request> {
     match RECEIVED.load(Ordering::SeqCst) {
         0 => None,
-        signal => Some(signal),
+        TIMEOUT => Some(Request::Timeout),
+        signal => Some(Request::Signal(signal)),
     }
+}
+
+/// Asks for the end of the run in so many seconds; after [`catch`]. The timer ends with the process.
+///
+/// # Errors
+/// The host has no timer to give.
+pub fn limit(seconds: NonZeroU32) -> io::Result<()> {
+    let duration = libc::timespec { tv_sec: seconds.get().into(), tv_nsec: 0 };
+    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let when = libc::itimerspec { it_interval: never, it_value: duration };
+    let mut timer: c_int = 0;
+    let flags: c_int = 0;
+    // SAFETY: the event is plain numbers, for which zero will do. The kernel reads it and `when`, and writes the
+    // timer's number and, the old value not being asked for, nothing else. libc has no wrappers for these.
+    let started = unsafe {
+        let mut event: libc::sigevent = std::mem::zeroed();
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = libc::SIGALRM;
+        libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw const event, &raw mut timer) == 0
+            && libc::syscall(
+                libc::SYS_timer_settime,
+                timer,
+                flags,
+                &raw const when,
+                ptr::null_mut::<libc::itimerspec>(),
+            ) == 0
+    };
+    if started { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Ends the process by `signal`, which ended the run, so that whoever started it sees a clean stop. Returns only if that cannot be done.
@@ -118,8 +170,11 @@ impl Drop for Guard {
     }
 }
 
-extern "C" fn on_signal(signal: c_int, _: *mut siginfo_t, _: *mut c_void) {
-    let first = RECEIVED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
+    // SAFETY: the kernel passes a valid structure to a handler that was registered with SA_SIGINFO, as ours are.
+    let from_timer = unsafe { (*info).si_code } == libc::SI_TIMER;
+    let request = if from_timer { TIMEOUT } else { signal };
+    let first = RECEIVED.compare_exchange(0, request, Ordering::SeqCst, Ordering::SeqCst).is_ok();
     keep_from_running();
     if first {
         remind(REMINDER_MICROSECONDS);

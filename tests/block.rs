@@ -184,7 +184,8 @@ fn a_full_host_disk_is_told_to_the_guest() {
     mount_small(&mut command, directory.path());
     let output = run(&mut command);
     output.exits(255).says("Err(Unspecified)").complains("small.img").complains("No space left");
-    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    output.complains("failed 1 (1 disk full)");
+    assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
 }
 
 /// Has the command start with a tmpfs of 8 KiB at `place`, in a mount namespace of its own, and an image in it.

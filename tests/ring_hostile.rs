@@ -119,7 +119,7 @@ fn kind((kind, arguments, end): Attack) -> Trial {
         let words = [&[kind], arguments].concat();
         let mut command = unikernel("ring-hostile", &OPTIONS, &words);
         attack(command, &words, end);
-        // Without a second thread, it is the guest's own that finds out.
+        // The threads take turns otherwise, and the other one may find out.
         command = unikernel("ring-hostile", &OPTIONS, &words);
         on_one_processor(&mut command);
         attack(command, &words, end);

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 
-use common::net::checksum;
+use common::net::datagram;
 use common::trace::{Call, Trace, trace};
 use common::{FD, hand_over, kvm_test, unikernel};
 
@@ -92,17 +92,4 @@ fn frames_cost_one_call_each() {
     assert_eq!(count(&trace, libc::SYS_write), lines + 3, "{:?}", trace.hypercalls());
     assert_eq!((count(&trace, libc::SYS_read), count(&trace, libc::SYS_ppoll)), (2, 1), "{:?}", trace.hypercalls());
     assert_eq!(all(&trace), lines + 3 + 2 + 1, "{:?}", trace.hypercalls());
-}
-
-/// A frame to 02:00:00:00:00:02 and 10.0.0.2, port 7, without a UDP checksum.
-fn datagram(payload: &[u8]) -> Vec<u8> {
-    let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0".to_vec();
-    let length = 28 + payload.len() as u8;
-    let mut header = [0x45, 0, 0, length, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
-    let sum = checksum(&header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    frame.extend_from_slice(&header);
-    frame.extend_from_slice(&[0x30, 0x39, 0, 7, 0, length - 20, 0, 0]);
-    frame.extend_from_slice(payload);
-    frame
 }

@@ -119,7 +119,7 @@ impl Format for Descriptors {
 pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
     let mut tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
     let window = guest_abi::hypercall::MMIO_BASE;
-    *tables.entry::<Descriptors>(window, 1)? = Descriptors::window(window);
+    tables.entries::<Descriptors>(window, 1)?[0] = Descriptors::window(window);
     let placed = memory.place(GuestAddress(TABLES_ADDRESS), tables.as_bytes());
     debug_assert!(placed.is_ok(), "the least guest memory, 2 MiB, holds everything below 0x10000");
     Ok(())

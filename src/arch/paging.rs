@@ -26,6 +26,9 @@ pub trait Format {
     fn block(address: u64, access: Access) -> u64;
 }
 
+/// One of the two that map.
+type Describe = fn(u64, Access) -> u64;
+
 /// The image has permissions so scattered that its tables do not fit in the memory set aside for them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the image's segments need more page tables than the {0} that fit below 0x10000; link it with fewer segments")]
@@ -64,21 +67,24 @@ impl Tables {
         if mapping.access == Access::None {
             return Ok(());
         }
-        let mut address = mapping.range.start;
-        while address < mapping.range.end {
-            if address % BLOCK_SIZE == 0 && mapping.range.end - address >= BLOCK_SIZE {
-                *self.entry::<F>(address, 2)? = F::block(address, mapping.access);
-                address += BLOCK_SIZE;
-            } else {
-                *self.entry::<F>(address, 3)? = F::page(address, mapping.access);
-                address += PAGE_SIZE;
+        let (mut address, end) = (mapping.range.start, mapping.range.end);
+        while address < end {
+            // A run of descriptors in one table at a time: a walk for each would be most of the work.
+            let whole_block = address % BLOCK_SIZE == 0 && end - address >= BLOCK_SIZE;
+            let (level, size, describe) =
+                if whole_block { (2, BLOCK_SIZE, F::block as Describe) } else { (3, PAGE_SIZE, F::page as Describe) };
+            let count = ((end - address) / size) as usize;
+            for entry in self.entries::<F>(address, level)?.iter_mut().take(count) {
+                *entry = describe(address, mapping.access);
+                address += size;
             }
         }
         Ok(())
     }
 
-    /// The descriptor for `address` in the table of `level` (0 is the root), whose parents are made as needed.
-    pub fn entry<F: Format>(&mut self, address: u64, level: usize) -> Result<&mut u64, TablesFull> {
+    /// The descriptors from that for `address` to the end of its table of `level` (0 is the root), whose parents are
+    /// made as needed.
+    pub fn entries<F: Format>(&mut self, address: u64, level: usize) -> Result<&mut [u64], TablesFull> {
         let mut table = 0;
         for shift in &SHIFTS[..level] {
             let slot = table * ENTRIES + index(address, *shift);
@@ -87,7 +93,7 @@ impl Tables {
             }
             table = ((self.words[slot] & ADDRESS_BITS) - self.base) as usize / PAGE_SIZE as usize;
         }
-        Ok(&mut self.words[table * ENTRIES + index(address, SHIFTS[level])])
+        Ok(&mut self.words[table * ENTRIES..][index(address, SHIFTS[level])..ENTRIES])
     }
 
     /// The tables as they go into memory at their base address: host and guest are the same processor, with the same

@@ -83,12 +83,24 @@ fn hint(suberror: u32) -> &'static str {
 pub enum Error {
     #[error("KVM cannot {what}: {source}")]
     Kvm { what: &'static str, source: kvm_ioctls::Error },
+    #[error("this host failed to run the guest: {source}{}", cause(source.errno()))]
+    Run { source: kvm_ioctls::Error },
     #[error("this host's KVM lacks {0}, which every tender needs; a kernel of 4.14 or later has it")]
     Capability(&'static str),
     #[error("this host's KVM allows guests {bits} bits of physical address; hvt needs 33")]
     AddressSize { bits: u32 },
     #[error("this host's cycle counter has no known, stable frequency; hvt guests tell the time by it")]
     CounterFrequency,
+}
+
+/// What lies behind the host's terse words, where that is known.
+fn cause(errno: i32) -> &'static str {
+    match errno {
+        libc::EFAULT => " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)",
+        libc::ENOMEM => " (the kernel has no memory left)",
+        libc::EHWPOISON => " (a part of the host's memory is defective)",
+        _ => "",
+    }
 }
 
 impl Error {

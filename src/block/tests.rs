@@ -132,7 +132,7 @@ fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
     let memory = memory();
     assert_eq!(disk.read(&memory, 512, GuestAddress(0), 512).unwrap(), Status::Unspecified);
     assert_eq!(disk.read(&memory, 2048, GuestAddress(0), 512).unwrap(), Status::Unspecified);
-    assert_eq!(disk.stats(), Stats { read_errors: 2, ..Stats::default() });
+    assert_eq!(disk.stats(), Stats { truncated: 2, ..Stats::default() });
 }
 
 #[test]

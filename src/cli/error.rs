@@ -121,6 +121,12 @@ pub enum Rule {
     /// A sector size that cannot be.
     #[error("not a sector size: those are 512, 1024, 2048, 4096, 8192, 16384 and 32768")]
     SectorSize,
+    /// `--timeout`.
+    #[error("not a time; write whole seconds, 1 to 4294967295, such as 60")]
+    Timeout,
+    /// `--console-rate`.
+    #[error("not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K")]
+    ConsoleRate,
     /// No path.
     #[error("the path is empty")]
     Path,

@@ -22,7 +22,7 @@ pub(super) struct Valued {
     help: &'static str,
 }
 
-const VALUED: [Valued; 10] = [
+const VALUED: [Valued; 12] = [
     Valued {
         name: "mem",
         named: None,
@@ -65,6 +65,20 @@ const VALUED: [Valued; 10] = [
         value: "BYTES",
         heading: "Block",
         help: "Its sector size, 512 to 32768 [default: 512]",
+    },
+    Valued {
+        name: "timeout",
+        named: None,
+        value: "SECONDS",
+        heading: "Limits",
+        help: "End the run after so long, with a report of where the guest was",
+    },
+    Valued {
+        name: "console-rate",
+        named: None,
+        value: "BYTES",
+        heading: "Limits",
+        help: "Bytes a second that the guest may print, with K or M; more are dropped",
     },
     Valued {
         name: "sandbox",
@@ -144,6 +158,14 @@ fn command() -> clap::Command {
         .after_help(AFTER)
         .disable_help_flag(true)
         .args(VALUED.iter().flat_map(Valued::args))
+        .arg(
+            Arg::new("lock-memory")
+                .long("lock-memory")
+                .action(ArgAction::SetTrue)
+                .overrides_with("lock-memory")
+                .help_heading("Limits")
+                .help("Take all of the guest's memory at the start, and keep it in RAM"),
+        )
         .arg(flag("verbose", 'v').action(ArgAction::Count).help("Say more on stderr; -vv and -vvv say still more"))
         .arg(
             flag("quiet", 'q')
@@ -236,6 +258,11 @@ impl Parsed {
     /// Whether `--no-net-ring` is there, upstream's spelling of `--net-ring=off`.
     pub fn no_net_ring(&self) -> bool {
         self.0.get_flag("no-net-ring")
+    }
+
+    /// Whether `--lock-memory` is there.
+    pub fn lock_memory(&self) -> bool {
+        self.0.get_flag("lock-memory")
     }
 
     /// What `-v` and `-q` come to.

@@ -1,6 +1,7 @@
 //! The values of options: from words to numbers, addresses and names.
 
 use std::ffi::OsStr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -79,6 +80,26 @@ pub(super) fn memory(given: &Given) -> Result<u64, Error> {
         bytes if bytes > Memory::MAX => Err(refuse(given, Rule::MemoryTooLarge)),
         bytes => Ok(bytes),
     }
+}
+
+/// `--timeout`, in seconds.
+pub(super) fn timeout(given: &Given) -> Result<NonZeroU32, Error> {
+    let seconds = number(text(given, Rule::Timeout)?).and_then(|seconds| u32::try_from(seconds).ok());
+    seconds.and_then(NonZeroU32::new).ok_or_else(|| refuse(given, Rule::Timeout))
+}
+
+/// `--console-rate`, in bytes a second.
+pub(super) fn console_rate(given: &Given) -> Result<NonZeroU64, Error> {
+    let text = text(given, Rule::ConsoleRate)?;
+    let digits = text.trim_end_matches(['K', 'k', 'M', 'm']);
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        _ => return Err(refuse(given, Rule::ConsoleRate)),
+    };
+    let rate = number(digits).map(|count| count.saturating_mul(1 << shift));
+    rate.and_then(NonZeroU64::new).ok_or_else(|| refuse(given, Rule::ConsoleRate))
 }
 
 /// `--net`: the name of an interface, or `@` and the number of a file descriptor.

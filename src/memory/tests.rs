@@ -286,6 +286,35 @@ fn bytes_go_to_their_place_in_a_file_and_back() {
 }
 
 #[test]
+fn what_is_more_than_a_piece_goes_whole() {
+    let size = 3 * PIECE as u64;
+    let memory = GuestMemory::new(size).expect("memory");
+    let pattern: Vec<u8> = (0..size as usize).map(|i| (i * 7 + i / PIECE) as u8).collect();
+    memory.place(GuestAddress(0), &pattern).expect("memory");
+    let len = size - 9;
+    let disk = tempfile::tempfile().expect("a file");
+    memory.bytes(GuestAddress(9), len).expect("memory").write_all_at(disk.as_fd(), 3).expect("room");
+    memory.buffer(GuestAddress(0), len).expect("memory").read_exact_at(disk.as_fd(), 3).expect("bytes");
+    assert!(contents(&memory, 0, len as usize) == pattern[9..]);
+}
+
+#[test]
+fn locked_memory_is_all_there() {
+    let memory = GuestMemory::new(SIZE).expect("memory");
+    match memory.lock() {
+        Ok(()) => assert_eq!(contents(&memory, SIZE - 4, 4), [0; 4]),
+        Err(error) => assert!(error.to_string().contains("RLIMIT_MEMLOCK is "), "{error}"),
+    }
+}
+
+#[test]
+fn the_first_bytes_are_no_more_than_there_are() {
+    let memory = memory();
+    let bytes = memory.bytes(GuestAddress(8), 8).expect("memory");
+    assert_eq!([0, 3, 8, 9, usize::MAX].map(|len| bytes.first(len).len()), [0, 3, 8, 8, 8]);
+}
+
+#[test]
 fn skipping_stops_at_the_end() {
     let memory = memory();
     memory.place(GuestAddress(0), b"abcdef").expect("memory");

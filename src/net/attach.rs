@@ -52,6 +52,7 @@ pub(super) fn adopt(fd: RawFd) -> Result<Link, Error> {
     let link = match Request::about("").ask(given, libc::TUNGETIFF) {
         Ok(tap) => {
             check_flags(&tap).map_err(refuse)?;
+            warn_if_down(&tap.name(), fd);
             tap_link(own(given), tap.name(), mtu_or_default(&tap.name()))
         }
         Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
@@ -139,7 +140,7 @@ fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
     // it. A kernel that does not know the request does not do that either.
     // SAFETY: it takes numbers; the descriptor is open.
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
-    Link { fd, identity: Identity::Interface(name.clone()), name, mtu, zero_is_end: false }
+    Link { fd, identity: Identity::Tap, name, mtu, zero_is_end: false }
 }
 
 fn socket_link(fd: OwnedFd, number: RawFd, zero_is_end: bool) -> io::Result<Link> {
@@ -155,9 +156,34 @@ fn mtu(socket: &UnixDatagram, name: &str) -> io::Result<u16> {
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
+/// Says so if the interface `name` is down: who has handed it over may yet bring it up. One in another network
+/// namespace cannot be asked.
+fn warn_if_down(name: &str, fd: RawFd) {
+    let ask = |socket: UnixDatagram| Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl);
+    if UnixDatagram::unbound().and_then(ask).is_ok_and(|flags| !flags.has_flag(libc::IFF_UP)) {
+        log::warn!("interface '{name}' (@{fd}) is down; until 'ip link set {name} up', all frames are dropped");
+    }
+}
+
 /// The MTU of the interface `name`; the usual one where it lies in a network namespace that cannot be asked.
 fn mtu_or_default(name: &str) -> u16 {
     UnixDatagram::unbound().and_then(|socket| mtu(&socket, name)).unwrap_or(DEFAULT_MTU)
+}
+
+/// Whether two descriptors that do not wait are one open file: then what is changed for one is changed for the other.
+/// (The kernel's own comparison, `kcmp(2)`, is not built into every kernel.)
+pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    // SAFETY: these requests take and give numbers; the descriptors are open.
+    let waits = || unsafe { libc::fcntl(other.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK == 0;
+    let set = |waits: bool| {
+        let flags = if waits { 0 } else { libc::O_NONBLOCK };
+        // SAFETY: as above.
+        unsafe { libc::fcntl(one.as_raw_fd(), libc::F_SETFL, flags) };
+    };
+    set(true);
+    let are_one = waits();
+    set(false);
+    are_one
 }
 
 /// Makes reads and writes fail with `WouldBlock` where they would wait.

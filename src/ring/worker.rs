@@ -2,8 +2,9 @@
 //! other, a thread of its own that looks into the ring now and then and spares the guest its kicks.
 //!
 //! Only what is sent is worth that: a guest that receives waits for the answer, and nobody answers sooner than the thread
-//! that it has just left. The second thread does not spin; it naps, and finds a few frames each time it wakes. Whether
-//! a takeover pays is learnt from how the last ones went.
+//! that it has just left. The second thread does not spin; it naps, and finds a few frames each time it wakes, which
+//! pays on a single processor too: a nap's end costs the guest about as much as a kick, and stands for all of them.
+//! Whether a takeover pays is learnt from how the last ones went.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,15 +33,6 @@ const MOST_STREAK: u32 = 128;
 
 /// Frames for which a takeover has paid.
 const WORTHWHILE: u32 = 64;
-
-/// Whether this process may use more than one processor at once.
-fn may_run_in_parallel() -> bool {
-    // SAFETY: the set is a plain value for the kernel to fill in; it is told its size.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) == 0 && libc::CPU_COUNT(&set) > 1
-    }
-}
 
 /// Has the kernel wake this thread when it asked to be, instead of up to 50 µs later.
 fn nap_exactly() {
@@ -76,8 +68,8 @@ impl Parallel {
         Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
     }
 
-    /// Starts the second thread, where there is a processor for it; without one, the first does it all. It is in its
-    /// sandbox when this returns.
+    /// Starts the second thread, which is in its sandbox when this returns; where the host does not let us, the first
+    /// does it all.
     ///
     /// # Errors
     /// It cannot be confined as asked.
@@ -88,9 +80,6 @@ impl Parallel {
         memory: &'env GuestMemory,
         confined: &'env Confined,
     ) -> Result<Option<Thread>, sandbox::Error> {
-        if !may_run_in_parallel() {
-            return Ok(None);
-        }
         let first = thread::current();
         let serve = move || {
             signal::leave_to_the_guests_thread();
@@ -194,7 +183,7 @@ impl Parallel {
 pub struct Worker<'r, S> {
     ring: &'r Ring,
     shared: S,
-    /// The second thread, where there is a processor for it.
+    /// The second thread, if the host let us have one.
     second: Option<(&'r Parallel, Thread)>,
     /// Requests in a row.
     pub(super) streak: u32,

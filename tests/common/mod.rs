@@ -6,6 +6,8 @@
 #![allow(dead_code, unused_imports, reason = "no test program uses all of this")]
 
 mod guest;
+pub mod hostile;
+pub mod inject;
 mod mounts;
 pub mod net;
 pub mod trace;

@@ -356,3 +356,16 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     let folded = (sum & 0xffff) + (sum >> 16);
     !(((folded & 0xffff) + (folded >> 16)) as u16)
 }
+
+/// A frame to 02:00:00:00:00:02 and 10.0.0.2, port 7, without a UDP checksum.
+pub fn datagram(payload: &[u8]) -> Vec<u8> {
+    let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0".to_vec();
+    let length = 28 + payload.len() as u8;
+    let mut header = [0x45, 0, 0, length, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    frame.extend_from_slice(&header);
+    frame.extend_from_slice(&[0x30, 0x39, 0, 7, 0, length - 20, 0, 0]);
+    frame.extend_from_slice(payload);
+    frame
+}

@@ -56,7 +56,7 @@ impl Trace {
 /// Runs the command and notes its system calls. What it prints is lost.
 pub fn trace(command: &mut Command) -> Trace {
     let mut calls = Vec::new();
-    let status = follow(command, |_, stop| {
+    let status = follow(silent(command), |_, stop| {
         if let Stop::Enters(call) = stop {
             calls.push(call);
         }
@@ -69,7 +69,7 @@ pub fn trace(command: &mut Command) -> Trace {
 /// time, before the tender looks why. Returns the signal that it died by, if it did.
 pub fn signal_after_run(command: &mut Command, count: usize, signal: libc::c_int) -> Option<libc::c_int> {
     let (mut runs, mut running) = (0, false);
-    let status = follow(command, |pid, stop| match stop {
+    let status = follow(silent(command), |pid, stop| match stop {
         Stop::Enters(call) => running = call.is_run(),
         Stop::Leaves => {
             runs += usize::from(running);
@@ -85,7 +85,7 @@ pub fn signal_after_run(command: &mut Command, count: usize, signal: libc::c_int
 /// Runs the command and calls `at` at each system call that any of its threads enters; returns its wait status.
 /// Where `at` says so, the call is interrupted by a stop and a continuation.
 pub fn trace_threads(command: &mut Command, mut at: impl FnMut(libc::pid_t, libc::pid_t, Call) -> bool) -> libc::c_int {
-    let pid = start(command);
+    let pid = start(silent(command));
     let _watchdog = Watchdog::new(pid);
     let mut stopped = (wait(pid), pid);
     trace_from(pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACECLONE);
@@ -133,14 +133,19 @@ fn trace_from(pid: libc::pid_t, options: libc::c_int) {
     assert!(result == 0, "{}", host_error("ptrace"));
 }
 
+/// Has the command say nothing.
+fn silent(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+}
+
 /// Where a traced process was stopped.
-enum Stop {
+pub(super) enum Stop {
     Enters(Call),
     Leaves,
 }
 
 /// Starts the command and calls `at` at each system call until it ends; returns its wait status.
-fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop)) -> libc::c_int {
+pub(super) fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop)) -> libc::c_int {
     let pid = start(command);
     let _watchdog = Watchdog::new(pid);
     // The stop at exec.
@@ -164,7 +169,6 @@ fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop)) -> libc:
 }
 
 fn start(command: &mut Command) -> libc::pid_t {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: ptrace is a system call, safe between fork and exec, and this one ignores its pointers.
     unsafe {
         command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {

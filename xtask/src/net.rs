@@ -1,9 +1,11 @@
 //! A network namespace of our own and a tap in it, without ip(8) and, where the kernel lets users do so, without root.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::time::{Duration, Instant};
 
 use crate::error::{Context, Result, fail};
 use crate::packages;
@@ -66,6 +68,67 @@ fn socket() -> io::Result<File> {
     }
     // SAFETY: the descriptor is new and no one else has it; File only closes it.
     Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Frames that have gone through a tap.
+pub struct Packets {
+    /// Sent by whoever is attached to it.
+    pub from_tender: u64,
+    /// Taken by whoever is attached to it.
+    pub to_tender: u64,
+}
+
+/// How many frames have gone through the tap `name` since it was made.
+pub fn packets(name: &str) -> Result<Packets> {
+    // Unlike sysfs, which shows the namespace that it was mounted in.
+    let table = fs::read_to_string("/proc/net/dev").context("cannot read /proc/net/dev")?;
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'));
+    let numbers: Vec<u64> = line.unwrap_or("").split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [_, from_tender, _, _, _, _, _, _, _, to_tender, ..] => Ok(Packets { from_tender, to_tender }),
+        _ => fail(format!("/proc/net/dev has no tap {name}")),
+    }
+}
+
+/// Waits until frames of the host go to whoever has just attached to a tap: the kernel notices that there is somebody up
+/// to a second later, and drops them until then without a word.
+pub fn wait_until_running(name: &str) -> Result<()> {
+    let socket = socket().context("cannot open a socket for interface requests")?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        let mut asked = request(name);
+        control(&socket, libc::SIOCGIFFLAGS as libc::Ioctl, &mut asked).context(format_args!("no interface {name}"))?;
+        // SAFETY: the kernel has just filled in the flags.
+        let flags = libc::c_int::from(unsafe { asked.ifr_ifru.ifru_flags });
+        if flags & libc::IFF_RUNNING != 0 {
+            // Waits for the lock that the kernel holds while it makes the change, of which the flag is a part only.
+            return bring_up(name, None);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    fail(format!("nobody is attached to {name}"))
+}
+
+/// Sends whole frames through the interface `name`, and receives none.
+pub fn packet_socket(name: &str) -> Result<File> {
+    let string = CString::new(name).context("an interface's name has no NUL")?;
+    // SAFETY: the call takes numbers only; a packet socket's address is plain numbers, for which zeros are a value.
+    let (fd, mut address): (_, libc::sockaddr_ll) =
+        unsafe { (libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0), std::mem::zeroed()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error()).context("cannot open a packet socket");
+    }
+    // SAFETY: the descriptor is new and no one else has it; File only closes it.
+    let socket = unsafe { File::from_raw_fd(fd) };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    // SAFETY: the name ends with a NUL.
+    address.sll_ifindex = unsafe { libc::if_nametoindex(string.as_ptr()) } as libc::c_int;
+    let size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the kernel reads the address, which is as long as is said.
+    if unsafe { libc::bind(fd, (&raw const address).cast(), size) } != 0 {
+        return Err(io::Error::last_os_error()).context(format_args!("cannot send through {name}"));
+    }
+    Ok(socket)
 }
 
 /// A request about the interface of this name; longer names than the kernel has are cut, and so not found.

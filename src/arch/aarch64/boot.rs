@@ -28,10 +28,15 @@ pub const X30: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!
 pub const PC: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pc));
 pub const PSTATE: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pstate));
 pub const SP_EL1: Register = Register::core(offset_of!(kvm_regs, sp_el1));
+pub const ELR_EL1: Register = Register::core(offset_of!(kvm_regs, elr_el1));
+pub const SPSR_EL1: Register = Register::core(offset_of!(kvm_regs, spsr));
 pub const SCTLR_EL1: Register = Register::system(3, 0, 1, 0, 0);
 pub const CPACR_EL1: Register = Register::system(3, 0, 1, 0, 2);
 pub const TTBR0_EL1: Register = Register::system(3, 0, 2, 0, 0);
 pub const TCR_EL1: Register = Register::system(3, 0, 2, 0, 2);
+pub const ESR_EL1: Register = Register::system(3, 0, 5, 2, 0);
+pub const FAR_EL1: Register = Register::system(3, 0, 6, 0, 0);
+pub const VBAR_EL1: Register = Register::system(3, 0, 12, 0, 0);
 pub const MAIR_EL1: Register = Register::system(3, 0, 10, 2, 0);
 
 /// D, A, I and F masked, EL1 with its own stack pointer.
@@ -75,6 +80,8 @@ mod tests {
         assert_eq!(PC.0, 0x6030_0000_0010_0040);
         assert_eq!(PSTATE.0, 0x6030_0000_0010_0042);
         assert_eq!(SP_EL1.0, 0x6030_0000_0010_0044);
+        assert_eq!(ELR_EL1.0, 0x6030_0000_0010_0046);
+        assert_eq!(SPSR_EL1.0, 0x6030_0000_0010_0048);
         assert_eq!(SCTLR_EL1.0, 0x6030_0000_0013_c080);
     }
 

@@ -14,7 +14,7 @@ use crate::arch::{Boot, Error, Exit, Stop};
 const WINDOW: u64 = 0x100;
 
 /// KVM_GET_ONE_REG, the one request beside KVM_RUN that a processor gets once its guest runs: for
-/// [`Vcpu::registers`].
+/// [`Vcpu::registers`] and [`Vcpu::fault_registers`].
 pub const REPORT_REQUESTS: &[u64] = &[0x4010_aeab];
 
 /// The guest's processor.
@@ -118,7 +118,17 @@ impl Vcpu {
 
     /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
-        let names = [("pc", boot::PC), ("lr", boot::X30), ("sp", boot::SP_EL1), ("pstate", boot::PSTATE)];
+        self.named(&[("pc", boot::PC), ("lr", boot::X30), ("sp", boot::SP_EL1), ("pstate", boot::PSTATE)])
+    }
+
+    /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
+    pub fn fault_registers(&self) -> String {
+        let exception = [("esr", boot::ESR_EL1), ("far", boot::FAR_EL1), ("elr", boot::ELR_EL1)];
+        let handling = [("spsr", boot::SPSR_EL1), ("vbar", boot::VBAR_EL1), ("sctlr", boot::SCTLR_EL1)];
+        self.named(&[exception, handling].concat())
+    }
+
+    fn named(&self, names: &[(&str, Register)]) -> String {
         let values = names.iter().map(|(name, register)| match self.get(*register) {
             Ok(value) => format!("{name} {value:#x}"),
             Err(_) => format!("{name} unknown"),
@@ -144,6 +154,6 @@ fn interrupted(error: kvm_ioctls::Error) -> Result<Exit, Error> {
         libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
         // What kernels before 5.5 say to an access without syndrome; later ones make it an exit of its own.
         libc::ENOSYS => Ok(Exit::Stop(Stop::Undecoded)),
-        _ => Err(Error::kvm("run the guest")(error)),
+        _ => Err(Error::Run { source: error }),
     }
 }

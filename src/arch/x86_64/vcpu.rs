@@ -13,8 +13,9 @@ use crate::arch::{Boot, Error, Exit, Stop};
 /// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
 const PORTS: u16 = 0x100;
 
-/// KVM_GET_REGS, the one request beside KVM_RUN that a processor gets once its guest runs: for [`Vcpu::registers`].
-pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81];
+/// KVM_GET_REGS and KVM_GET_SREGS, the requests beside KVM_RUN that a processor gets once its guest runs: for
+/// [`Vcpu::registers`] and [`Vcpu::fault_registers`].
+pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81, 0x8138_ae83];
 
 /// The guest's processor.
 #[derive(Debug)]
@@ -108,6 +109,16 @@ impl Vcpu {
             Err(error) => format!("registers cannot be read: {error}"),
         }
     }
+
+    /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
+    pub fn fault_registers(&self) -> String {
+        match self.fd.get_sregs() {
+            Ok(kvm_bindings::kvm_sregs { cr0, cr2, cr3, idt, .. }) => {
+                format!("cr2 {cr2:#x}, cr3 {cr3:#x}, cr0 {cr0:#x}, idt {:#x}", idt.base)
+            }
+            Err(error) => format!("system registers cannot be read: {error}"),
+        }
+    }
 }
 
 fn port_write(port: u16, data: &[u8]) -> Exit {
@@ -123,6 +134,6 @@ fn port_write(port: u16, data: &[u8]) -> Exit {
 fn interrupted(error: kvm_ioctls::Error) -> Result<Exit, Error> {
     match error.errno() {
         libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
-        _ => Err(Error::kvm("run the guest")(error)),
+        _ => Err(Error::Run { source: error }),
     }
 }

@@ -189,7 +189,7 @@ fn blocks_go_to_and_come_from_their_place() {
         devices.block_write(&memory, block_request(2, 1024, SENT, 20)).expect("memory"),
         Reply::Block(Status::Ok)
     );
-    devices.finish();
+    devices.finish(None);
     let file = fs::read(&path).expect("the image");
     assert_eq!((file.len(), &file[1023..1045]), (2048, b".to   from ty payload.".as_slice()));
     assert_eq!(

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::flood::Flood;
 use super::sample::{Samples, Subject};
-use super::{flood, trace};
+use super::trace;
 use crate::error::{Context, Result, fail};
 use crate::options::Options;
 use crate::{net, process};
@@ -18,7 +19,7 @@ const ROUNDS: usize = 7;
 const CALLS: u64 = 2000;
 
 /// Floods of each kind of each tender.
-const FLOODS: usize = 5;
+const FLOODS: usize = 3;
 
 /// Starts of each tender.
 const STARTS: usize = 25;
@@ -112,7 +113,8 @@ impl Bench {
         }
         for _ in 0..FLOODS {
             for (subject, tender) in &self.subjects {
-                flood::run(&mut samples, *subject, tender, &self.fixture("ring.hvt"), TAP)?;
+                let unikernel = &self.fixture("ring.hvt");
+                Flood { subject: *subject, tender, unikernel, tap: TAP }.run(&mut samples)?;
             }
         }
         for _ in 0..STARTS {

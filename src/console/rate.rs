@@ -1,0 +1,89 @@
+//! How many bytes a second may pass: a bucket that holds one second's worth, and fills as time goes by.
+
+use std::num::NonZeroU64;
+use std::time::Instant;
+
+const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
+
+/// A limit of bytes a second.
+#[derive(Debug)]
+pub(super) struct Rate {
+    rate: NonZeroU64,
+    /// What may pass now, in bytes times a billion, so that no part of a byte gets lost.
+    room: u128,
+    /// When that was true.
+    last: Instant,
+}
+
+impl Rate {
+    /// At most `rate` bytes a second, from `now` on, when a second's worth may pass at once.
+    pub fn new(rate: NonZeroU64, now: Instant) -> Rate {
+        Rate { rate, room: u128::from(rate.get()) * NANOSECONDS_PER_SECOND, last: now }
+    }
+
+    /// How many of `wanted` bytes may pass at `now`; those are then gone.
+    pub fn take(&mut self, wanted: u64, now: Instant) -> u64 {
+        let rate = u128::from(self.rate.get());
+        let most = rate * NANOSECONDS_PER_SECOND;
+        let elapsed = now.saturating_duration_since(self.last).as_nanos();
+        self.room = rate.saturating_mul(elapsed).saturating_add(self.room).min(most);
+        self.last = now;
+        // Both are 64 bits wide.
+        let passed = u128::from(wanted).min(self.room / NANOSECONDS_PER_SECOND);
+        self.room -= passed * NANOSECONDS_PER_SECOND;
+        passed as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate(bytes: u64, now: Instant) -> Rate {
+        Rate::new(NonZeroU64::new(bytes).unwrap(), now)
+    }
+
+    #[test]
+    fn a_second_holds_what_it_says() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut rate = rate(1000, start);
+        assert_eq!(rate.take(600, start), 600);
+        assert_eq!(rate.take(600, start), 400);
+        assert_eq!(rate.take(600, start), 0);
+        assert_eq!(rate.take(600, at(250)), 250);
+        // What was saved up is no more than a second's worth.
+        assert_eq!(rate.take(5000, at(60_000)), 1000);
+        // A clock that goes back gives nothing, and takes nothing.
+        assert_eq!(rate.take(1, at(59_000)), 0);
+    }
+
+    #[test]
+    fn parts_of_a_byte_add_up() {
+        let start = Instant::now();
+        let mut rate = rate(1, start);
+        assert_eq!(rate.take(1, start), 1);
+        let passed: u64 = (1..=3000).map(|i| rate.take(9, start + Duration::from_millis(i))).sum();
+        assert_eq!(passed, 3);
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_than_the_rate_passes(bytes in 1u64.., steps: Vec<(u64, u32)>) {
+            let start = Instant::now();
+            let (mut rate, mut now, mut passed) = (rate(bytes, start), start, 0u128);
+            for (wanted, nanoseconds) in steps {
+                now += Duration::from_nanos(nanoseconds.into());
+                let taken = rate.take(wanted, now);
+                prop_assert!(taken <= wanted);
+                passed += u128::from(taken);
+            }
+            let seconds = (now - start).as_nanos() + NANOSECONDS_PER_SECOND;
+            prop_assert!(passed <= u128::from(bytes) * seconds / NANOSECONDS_PER_SECOND);
+        }
+    }
+}

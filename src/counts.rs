@@ -1,0 +1,64 @@
+//! What did not go through a device, by kind: counted where it happens, told to the operator once a kind when it first
+//! does, and once more, with how often, when the run has ended.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Counts of what did not go through, each with the name of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults<const KINDS: usize>(pub [(&'static str, u64); KINDS]);
+
+impl<const KINDS: usize> Faults<KINDS> {
+    /// How many there were, whatever their kind.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// The sum, and in parentheses what it is made of: `5 (3 down, 2 full)`.
+impl<const KINDS: usize> fmt::Display for Faults<KINDS> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.sum())?;
+        let counted = self.0.iter().filter(|(_, count)| *count > 0);
+        for (i, (kind, count)) in counted.enumerate() {
+            write!(f, "{}{count} {kind}", if i == 0 { " (" } else { ", " })?;
+        }
+        if self.sum() > 0 { f.write_str(")") } else { Ok(()) }
+    }
+}
+
+/// Which kinds of faults an operator has been told of, by all threads that may meet them.
+#[derive(Debug, Default)]
+pub struct Told(AtomicU32);
+
+impl Told {
+    /// True the first time that it is called for `kind`, a number below 32.
+    pub fn first(&self, kind: u32) -> bool {
+        let bit = 1 << (kind % u32::BITS);
+        self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+}
+
+/// Says what went through a device: as a warning if something did not that should have.
+pub fn sum_up(name: impl fmt::Display, stats: impl fmt::Display, faults: u64) {
+    let level = if faults > 0 { log::Level::Warn } else { log::Level::Info };
+    log::log!(level, "{name}: {stats}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_happened_is_named() {
+        assert_eq!(Faults([("down", 3), ("gone", 0), ("full", 2)]).to_string(), "5 (3 down, 2 full)");
+        assert_eq!(Faults([("down", 1)]).to_string(), "1 (1 down)");
+        assert_eq!(Faults([("down", 0)]).to_string(), "0");
+    }
+
+    #[test]
+    fn a_kind_is_told_once() {
+        let told = Told::default();
+        assert_eq!([3, 3, 31, 0, 31, 0].map(|kind| told.first(kind)), [true, false, true, true, false, false]);
+    }
+}

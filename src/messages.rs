@@ -1,0 +1,182 @@
+//! The tender's own words, on standard error. A reader that does not read must not hold up a guest: a line that nobody
+//! has room for is left out and counted, and the count is told with the next line that gets through.
+//!
+//! While the guest runs, no line waits at all. Before and after, there is a second for all lines together, so that a
+//! reader that is merely slow gets the reason of a refusal and the summary of a run.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a pipe with any room at all takes at once. A longer line is cut.
+const LONGEST: usize = libc::PIPE_BUF;
+
+/// How long lines may wait for a reader, all together, while no guest does.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether a guest would be held up.
+static GUEST_RUNS: AtomicBool = AtomicBool::new(false);
+
+static STATE: Mutex<State> = Mutex::new(State { patience: PATIENCE, lost: 0 });
+
+/// What is left of the patience, and how many lines were left out since the last one that was not.
+struct State {
+    patience: Duration,
+    lost: u64,
+}
+
+/// While it lives, no message waits.
+#[derive(Debug)]
+pub struct GuestRuns(());
+
+impl GuestRuns {
+    /// A guest runs from now on.
+    pub fn start() -> GuestRuns {
+        GUEST_RUNS.store(true, Ordering::Relaxed);
+        GuestRuns(())
+    }
+}
+
+impl Drop for GuestRuns {
+    fn drop(&mut self) {
+        GUEST_RUNS.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Standard error, for whole lines. Writing to it never fails: what cannot be said is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A panic elsewhere leaves the numbers as they were.
+        let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+        state.say(line, libc::STDERR_FILENO);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl State {
+    fn say(&mut self, line: &[u8], fd: libc::c_int) {
+        if self.lost > 0 && self.has_room(fd) {
+            let told = format!("tender: warn: {} messages were left out, as nobody read them\n", self.lost);
+            if write(fd, told.as_bytes()) {
+                self.lost = 0;
+            }
+        }
+        let said = match line.get(..LONGEST) {
+            None => self.has_room(fd) && write(fd, line),
+            Some(beginning) => self.has_room(fd) && write(fd, &[&beginning[..LONGEST - 1], b"\n"].concat()),
+        };
+        self.lost += u64::from(!said);
+    }
+
+    /// Whether a line can be written without waiting; waits for that as long as there is patience.
+    fn has_room(&mut self, fd: libc::c_int) -> bool {
+        let patience = if GUEST_RUNS.load(Ordering::Relaxed) { Duration::ZERO } else { self.patience };
+        let asked = Instant::now();
+        let ready = wait_for_room(fd, patience);
+        self.patience = self.patience.saturating_sub(asked.elapsed().min(patience));
+        ready
+    }
+}
+
+/// One system call, or two with a signal between them. What is no pipe or socket always has room.
+fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
+    let mut wait = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    let timeout =
+        libc::timespec { tv_sec: patience.as_secs() as libc::time_t, tv_nsec: patience.subsec_nanos() as libc::c_long };
+    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    for timeout in [&timeout, &none] {
+        // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
+        match unsafe { libc::ppoll(&raw mut wait, 1, timeout, std::ptr::null()) } {
+            -1 => {}
+            ready => return ready == 1,
+        }
+    }
+    false
+}
+
+fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
+    // SAFETY: the bytes are ours, and as many as is said.
+    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(written) == Ok(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::{AsRawFd, FromRawFd};
+
+    use super::*;
+
+    fn pipe() -> (File, File) {
+        let mut fds = [0; 2];
+        // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
+        unsafe {
+            assert_eq!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC), 0);
+            fds.map(|fd| File::from_raw_fd(fd)).into()
+        }
+    }
+
+    /// Says so many lines of 1000 bytes, then reads what came.
+    fn heard(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
+        for _ in 0..lines {
+            state.say(&[&[b'x'; 999][..], b"\n"].concat(), writer.as_raw_fd());
+        }
+        let mut heard = vec![0; 1 << 20];
+        let length = reader.read(&mut heard).unwrap();
+        String::from_utf8(heard[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn lines_without_a_reader_are_counted_and_do_not_wait() {
+        let (mut reader, writer) = pipe();
+        // SAFETY: it shrinks the pipe's buffer to a few pages.
+        assert!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 16384) } >= 16384);
+        let mut state = State { patience: Duration::ZERO, lost: 0 };
+        assert!(heard(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
+        assert_eq!(state.lost, 0);
+        let some = heard(&mut state, &mut reader, &writer, 100).lines().count() as u64;
+        assert!(some > 0 && state.lost == 100 - some, "{some} came, {} did not", state.lost);
+        let told = format!("tender: warn: {} messages were left out, as nobody read them\nx", state.lost);
+        assert!(heard(&mut state, &mut reader, &writer, 1).starts_with(&told));
+        assert_eq!(state.lost, 0);
+    }
+
+    #[test]
+    fn patience_is_used_up_once() {
+        let (_reader, writer) = pipe();
+        let mut state = State { patience: Duration::from_millis(50), lost: 0 };
+        for _ in 0..500 {
+            state.say(&[b'x'; 4096], writer.as_raw_fd());
+        }
+        assert_eq!(state.patience, Duration::ZERO);
+        assert!(state.lost > 400, "{}", state.lost);
+    }
+
+    #[test]
+    fn long_lines_are_cut_to_what_a_pipe_takes_at_once() {
+        let (mut reader, writer) = pipe();
+        let mut state = State { patience: Duration::ZERO, lost: 0 };
+        state.say(&[b'x'; 10_000], writer.as_raw_fd());
+        let mut heard = [0; 20_000];
+        assert_eq!((reader.read(&mut heard).unwrap(), heard[LONGEST - 1], state.lost), (LONGEST, b'\n', 0));
+    }
+
+    #[test]
+    fn a_closed_reader_is_no_error() {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let mut state = State { patience: Duration::from_secs(60), lost: 0 };
+        state.say(b"nobody\n", writer.as_raw_fd());
+        assert_eq!(state.lost, 1);
+    }
+}

@@ -1,0 +1,39 @@
+//! How the process begins: with C's `main`, which does here what is worth its price of what Rust's own does first.
+//!
+//! A tender starts as often as its unikernels do, and a tenth of a start was Rust's: to be able to name a stack
+//! overflow, it has the kernel print the whole memory map and reads it back. Without that, one is a plain SIGSEGV.
+
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
+
+/// The words of the command line, the program's name first.
+///
+/// # Safety
+/// `count` and `words` must be what C's `main` was given.
+pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsString> {
+    let word = |index| {
+        // SAFETY: `main` is given `count` strings, which live as long as the process.
+        let word = unsafe { CStr::from_ptr(*words.add(index)) };
+        OsStr::from_bytes(word.to_bytes()).to_owned()
+    };
+    (0..usize::try_from(count).unwrap_or(0)).map(word).collect()
+}
+
+/// Makes the process fit to run: a write to a closed pipe, or to a file that has reached its limit, becomes an error
+/// like any other, and a standard stream that was closed is not taken by the next file that is opened.
+pub fn prepare() {
+    // SAFETY: the calls take plain numbers, and a string that is a constant.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+            if libc::fcntl(stream, libc::F_GETFD) < 0 {
+                // The lowest number that is free is this one. Where there is no such device, a root without rights
+                // takes its place: else a guest's output might go into the guest's disk.
+                if libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) < 0 {
+                    libc::open(c"/".as_ptr(), libc::O_PATH);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the unikernel `hostile` needs: a disk with something on it, and somebody at the other end of its network, who
+//! sends frames and takes what comes.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{FD, Output, hand_over, text, unikernel};
+
+/// The programs, one for each era.
+pub const ERAS: [&str; 3] = ["hostile", "hostile-abi1", "hostile-e1"];
+
+/// Bytes of the disk that have something on them, and bytes in all.
+const PATTERN: usize = 1 << 20;
+const DISK: u64 = 64 << 20;
+
+/// The surroundings of one guest.
+pub struct Surroundings {
+    directory: tempfile::TempDir,
+    over: Arc<AtomicBool>,
+    network: Option<JoinHandle<()>>,
+}
+
+impl Surroundings {
+    /// A command that runs `program` in surroundings of its own.
+    pub fn of(program: &str, options: &[&str], words: &[&str]) -> (Command, Surroundings) {
+        let directory = super::directory();
+        let path = directory.path().join("disk.img");
+        // What is on it looks like indices, addresses and lengths, small and large, right and wrong.
+        let pattern: Vec<u8> =
+            (0..PATTERN).map(|i| if i % 8 < 4 { ((i * i) >> 7) as u8 } else { (i >> 12) as u8 }).collect();
+        let disk = File::create(&path).and_then(|mut file| file.write_all(&pattern).and_then(|()| file.set_len(DISK)));
+        disk.expect("there is room for a disk");
+        let (ours, theirs) = UnixDatagram::pair().expect("a pair of sockets");
+        ours.set_nonblocking(true).expect("a socket need not wait");
+        let over = Arc::new(AtomicBool::new(false));
+        let network = std::thread::spawn({
+            let over = Arc::clone(&over);
+            move || serve(&ours, &over)
+        });
+        let (net, disk) = (format!("--net=@{FD}"), format!("--disk={}", text(&path)));
+        // What `options` say comes later, but may not come twice.
+        let memory = if options.iter().any(|option| option.starts_with("--mem")) { &[][..] } else { &["--mem=4"] };
+        let options = [&[net.as_str(), &disk], memory, options].concat();
+        let command = hand_over(unikernel(program, &options, words), theirs);
+        (command, Surroundings { directory, over, network: Some(network) })
+    }
+
+    /// A file of this name, for output.
+    pub fn file(&self, name: &str) -> File {
+        File::create(self.directory.path().join(name)).expect("the directory is ours")
+    }
+}
+
+impl Drop for Surroundings {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        if let Some(network) = self.network.take() {
+            let _ = network.join();
+        }
+    }
+}
+
+fn serve(socket: &UnixDatagram, over: &AtomicBool) {
+    let mut frame = [0; 65536];
+    while !over.load(Ordering::SeqCst) {
+        // Whether anybody takes it does not matter, nor what came.
+        let _ = socket.send(&[0xff; 60]);
+        while socket.recv(&mut frame).is_ok() && !over.load(Ordering::SeqCst) {}
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Most warnings of one run: each kind is told once.
+const WARNINGS: usize = 8;
+
+/// Checks that a run ended as promised: by the guest's own end, or by one line of the tender's with where the guest was
+/// and status 1. In either case not by a signal, and with no more warnings than there are kinds. Returns that line.
+#[track_caller]
+pub fn ends_cleanly(output: &Output) -> Option<String> {
+    let (warnings, lines): (Vec<_>, Vec<_>) =
+        output.stderr.lines().partition(|line| line.starts_with("tender: warn: "));
+    assert!(warnings.len() <= WARNINGS && !output.stderr.contains("panicked"), "{output:?}");
+    match (output.code(), lines.as_slice()) {
+        (1, [line]) if line.starts_with("tender: ") && line.contains("pc 0x") => Some((*line).to_owned()),
+        (code, []) if code != 1 => None,
+        _ => panic!("neither the guest's own end nor a report: {output:?}"),
+    }
+}

@@ -1,0 +1,115 @@
+//! A host that fails at the moment that a test chooses: single system calls of the tender's first thread are refused,
+//! or cut short, by `ptrace`.
+
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+use super::guest::Output;
+use super::trace::{Call, Stop, follow};
+use super::{directory, host_error};
+
+/// What becomes of a system call.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// It is not made, and its result is this error.
+    Fails(libc::c_int),
+    /// It is made for so many bytes at most. For reads and writes.
+    Short(u64),
+}
+
+/// General registers, as the kernel lays them out.
+const NT_PRSTATUS: libc::c_long = 1;
+
+#[cfg(target_arch = "x86_64")]
+mod places {
+    /// How many registers there are, and which hold a call's result, its third argument and its number.
+    pub const COUNT: usize = 27;
+    pub const RESULT: usize = 10;
+    pub const LENGTH: usize = 12;
+    pub const NUMBER: usize = 15;
+}
+
+#[cfg(target_arch = "aarch64")]
+mod places {
+    /// How many registers there are, and which hold a call's result and its third argument.
+    pub const COUNT: usize = 34;
+    pub const RESULT: usize = 0;
+    pub const LENGTH: usize = 2;
+}
+
+type Registers = [u64; places::COUNT];
+
+/// Runs the command to its end. Each system call of its first thread, from exec on, is what `fault` makes of it.
+pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Fault>) -> Output {
+    let directory = directory();
+    let [stdout, stderr] = ["stdout", "stderr"].map(|name| directory.path().join(name));
+    command.stdin(Stdio::null()).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+    let mut pending = None;
+    let status = follow(command, |pid, stop| match stop {
+        Stop::Enters(call) => {
+            pending = fault(&call).map(|fault| (fault, call));
+            match pending {
+                Some((Fault::Fails(_), _)) => skip(pid),
+                Some((Fault::Short(length), call)) => change(pid, places::LENGTH, length.min(call.arguments[2])),
+                None => {}
+            }
+        }
+        Stop::Leaves => match pending.take() {
+            Some((Fault::Fails(error), _)) => change(pid, places::RESULT, -i64::from(error) as u64),
+            Some((Fault::Short(_), call)) => change(pid, places::LENGTH, call.arguments[2]),
+            None => {}
+        },
+    });
+    let read = |path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+    Output { status: ExitStatus::from_raw(status), stdout: read(stdout), stderr: read(stderr) }
+}
+
+/// The first `count` calls that `is` are what `fault` says, and no others.
+pub fn first(count: usize, fault: Fault, is: impl Fn(&Call) -> bool) -> impl FnMut(&Call) -> Option<Fault> {
+    let mut left = count;
+    move |call| {
+        if left == 0 || !is(call) {
+            return None;
+        }
+        left -= 1;
+        Some(fault)
+    }
+}
+
+/// Leaves the start of the tender alone: `fault` sees the calls since the guest first ran.
+pub fn once_running(mut fault: impl FnMut(&Call) -> Option<Fault>) -> impl FnMut(&Call) -> Option<Fault> {
+    let mut running = false;
+    move |call| {
+        running |= call.is_run();
+        if running { fault(call) } else { None }
+    }
+}
+
+fn change(pid: libc::pid_t, register: usize, value: u64) {
+    let mut registers: Registers = [0; places::COUNT];
+    transfer(libc::PTRACE_GETREGSET as _, pid, NT_PRSTATUS, &mut registers);
+    registers[register] = value;
+    transfer(libc::PTRACE_SETREGSET as _, pid, NT_PRSTATUS, &mut registers);
+}
+
+/// Has the kernel make no call instead of the one that is about to be made.
+#[cfg(target_arch = "x86_64")]
+fn skip(pid: libc::pid_t) {
+    change(pid, places::NUMBER, u64::MAX);
+}
+
+/// Has the kernel make no call instead of the one that is about to be made: its number has a set of its own here.
+#[cfg(target_arch = "aarch64")]
+fn skip(pid: libc::pid_t) {
+    const NT_ARM_SYSTEM_CALL: libc::c_long = 0x404;
+    transfer(libc::PTRACE_SETREGSET as _, pid, NT_ARM_SYSTEM_CALL, &mut [-1i32]);
+}
+
+/// Gets or sets registers.
+fn transfer<T>(request: u32, pid: libc::pid_t, set: libc::c_long, values: &mut [T]) {
+    let mut piece = libc::iovec { iov_base: values.as_mut_ptr().cast(), iov_len: size_of_val(values) };
+    // SAFETY: the process is stopped; the kernel moves no more bytes than there is room for.
+    let result = unsafe { libc::ptrace(request as _, pid, set, &raw mut piece) };
+    assert!(result == 0, "{}", host_error("ptrace"));
+}

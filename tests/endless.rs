@@ -1,0 +1,170 @@
+//! Guests that never end by themselves: whatever they keep the tender busy with, SIGTERM ends them, soon; and however
+//! long they go on, the tender takes no more memory and no more descriptors.
+//!
+//! How soon is printed. 100 ms is what is promised on a machine that is not busy with something else; asserted is only
+//! what no machine is too slow for.
+
+mod common;
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use common::hostile::{ERAS, Surroundings};
+use common::{Guest, full_pipe, kvm_test, pipe};
+use libtest_mimic::Trial;
+
+/// How soon a signal must have ended a run, on any machine.
+const BOUND: Duration = Duration::from_secs(2);
+
+/// What was measured, by name.
+static MEASURED: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
+
+/// Where the guest's output goes.
+#[derive(Clone, Copy, Debug)]
+enum Sink {
+    Null,
+    /// A pipe that nobody reads.
+    Full,
+    /// A pipe whose other end is closed.
+    Closed,
+    /// A pipe that is read all the time, and never fast enough.
+    Slow,
+    /// A file on a disk.
+    File,
+}
+
+const WAYS: [&str; 13] = [
+    "spin",
+    "wait-event",
+    "exceptions",
+    "poll",
+    "poll-storm",
+    "time-storm",
+    "net",
+    "disk-write",
+    "disk-read",
+    "kick",
+    "touch",
+    "console",
+    "console-all",
+];
+
+fn main() -> ExitCode {
+    let mut tests: Vec<Trial> = Vec::new();
+    let mut add = |program: &'static str, way: &'static str, sink, options: &'static [&str]| {
+        let name = format!("ends_soon::{program}::{way}::{sink:?}{}", options.concat());
+        tests.push(kvm_test(&name.clone(), move || ends_soon(name, program, way, sink, options)));
+    };
+    for way in WAYS {
+        add("hostile", way, Sink::Null, &[]);
+    }
+    if cfg!(target_arch = "aarch64") {
+        // On x86_64 they end by themselves.
+        for way in ["wait", "no-vectors", "tables-outside", "tables-self"] {
+            add("hostile", way, Sink::Null, &[]);
+        }
+    }
+    for program in &ERAS[1..] {
+        for way in ["spin", "poll", "time-storm", "net", "disk-write", "console"] {
+            add(program, way, Sink::Null, &[]);
+        }
+    }
+    for sink in [Sink::Full, Sink::Closed, Sink::Slow, Sink::File] {
+        add("hostile", "console", sink, &[]);
+        add("hostile", "console-all", sink, &["--mem=64"]);
+    }
+    add("hostile", "console", Sink::Null, &["--console-rate=1K"]);
+    add("hostile", "disk-read", Sink::Null, &["--mem=256"]);
+    add("hostile", "touch", Sink::Null, &["--mem=256"]);
+    let code = common::main(tests);
+    report();
+    code
+}
+
+fn report() {
+    let mut measured = MEASURED.lock().unwrap();
+    measured.sort();
+    for (name, latency) in &*measured {
+        eprintln!("{:>7.1} ms from SIGTERM to the end: {name}", latency.as_secs_f64() * 1000.0);
+    }
+    if let Some((name, worst)) = measured.iter().max_by_key(|(_, latency)| *latency) {
+        eprintln!("{:>7.1} ms is the longest, of {} runs: {name}", worst.as_secs_f64() * 1000.0, measured.len());
+    }
+}
+
+/// What the tender holds, of which nothing may become more: its data, descriptors and threads. The guest's own memory
+/// is in the first from the start.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    data: String,
+    descriptors: usize,
+    threads: String,
+}
+
+fn held(guest: &Guest) -> Held {
+    let directory = format!("/proc/{}", guest.pid());
+    let status = std::fs::read_to_string(format!("{directory}/status")).unwrap();
+    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap_or(name).to_owned();
+    let descriptors = std::fs::read_dir(format!("{directory}/fd")).unwrap().count();
+    Held { data: line("VmData:"), descriptors, threads: line("Threads:") }
+}
+
+fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str]) {
+    let (mut command, surroundings) = Surroundings::of(program, &[&["-v"], options].concat(), &[way]);
+    let (mut reader, writer) = match sink {
+        Sink::Full => full_pipe(),
+        _ => pipe(),
+    };
+    let stdout = match sink {
+        Sink::Null => Stdio::null(),
+        Sink::Full | Sink::Closed | Sink::Slow => writer.into(),
+        Sink::File => surroundings.file("output").into(),
+    };
+    let mut guest = Guest::spawn(with_small_files(&mut command).stdout(stdout));
+    // Ours is held by the command.
+    drop(command);
+    match sink {
+        Sink::Closed => drop(reader),
+        Sink::Slow => _ = std::thread::spawn(move || read_slowly(&mut reader)),
+        // Held until the end.
+        _ => std::mem::forget(reader),
+    }
+    guest.wait_for_complaint("counter of");
+    std::thread::sleep(Duration::from_millis(400));
+    let before = held(&guest);
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(held(&guest), before);
+    let since = Instant::now();
+    guest.signal(libc::SIGTERM);
+    let output = guest.end();
+    let latency = since.elapsed();
+    output.dies_by(libc::SIGTERM).complains("signal 15 ended the run");
+    assert!(output.stderr.lines().filter(|line| line.contains(": warn: ")).count() <= 4, "{output:?}");
+    assert!(!output.stderr.contains("panicked"), "{output:?}");
+    assert!(latency < BOUND, "{latency:?}");
+    MEASURED.lock().unwrap().push((name, latency));
+}
+
+/// Lest a guest fill the disk. What is more than that is dropped.
+fn with_small_files(command: &mut Command) -> &mut Command {
+    let limit = libc::rlimit { rlim_cur: 128 << 20, rlim_max: 128 << 20 };
+    // SAFETY: it is a system call, which reads the limit.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    }
+}
+
+/// About 16 MiB a second: each time that a write is interrupted, some of it has gone.
+fn read_slowly(reader: &mut File) {
+    let mut piece = [0; 1 << 16];
+    while let Ok(1..) = reader.read(&mut piece) {
+        std::thread::sleep(Duration::from_millis(4));
+    }
+}

@@ -1,0 +1,180 @@
+//! What the kernel does to the process: signals, interruptions, stops, no memory, a clock that jumps.
+
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::Image;
+use crate::common::inject::{Fault, first, inject, once_running};
+use crate::common::trace::Call;
+use crate::common::{FD, Guest, hand_over, kvm_test, kvm_test_if_possible, net::datagram, unikernel};
+use crate::kill::Random;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test("process::a_hangup_ends_the_run_in_order", a_hangup_ends_the_run_in_order),
+        kvm_test("process::a_hangup_that_is_ignored_stays_so", a_hangup_that_is_ignored_stays_so),
+        kvm_test("process::interruptions_without_end_are_no_matter", interruptions_without_end_are_no_matter),
+        kvm_test("process::a_storm_of_stops_loses_nothing", a_storm_of_stops_loses_nothing),
+        kvm_test("process::a_guest_that_cannot_be_run_now_is_run_later", a_guest_that_cannot_be_run_now_is_run_later),
+        kvm_test("process::a_guest_that_cannot_be_run_at_all_is_told", a_guest_that_cannot_be_run_at_all_is_told),
+        kvm_test("process::memory_refused_is_told", memory_refused_is_told),
+        kvm_test("process::descriptors_refused_are_told", descriptors_refused_are_told),
+        kvm_test_if_possible("process::a_clock_that_jumps_is_no_matter", a_clock_that_jumps_is_no_matter),
+    ]
+}
+
+/// As a terminal that is closed sends it: the disk is synchronised, and what happened is summed up.
+fn a_hangup_ends_the_run_in_order() {
+    let image = Image::new();
+    let mut command = image.block(&["numbered=1000000000"]);
+    let mut guest = Guest::start(command.env("RUST_LOG", "info"));
+    guest.wait_for("wrote 3\n");
+    guest.signal(libc::SIGHUP);
+    let output = guest.end();
+    output.dies_by(libc::SIGHUP).complains("signal 1 ended the run").complains("disk.img: 0 reads (0 bytes), ");
+}
+
+/// As `nohup` starts it.
+fn a_hangup_that_is_ignored_stays_so() {
+    let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
+    // SAFETY: signal takes numbers, and is safe between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let mut guest = Guest::start(&mut command);
+    guest.wait_for("poll-forever\n");
+    guest.signal(libc::SIGHUP);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(guest.is_running(), "{}", guest.words());
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).is_quiet();
+}
+
+/// Of all that the guest has the tender do, two calls in three are interrupted, in no order: in step with the
+/// guest's own loop, it could be all its sleeps and nothing else.
+fn interruptions_without_end_are_no_matter() {
+    let storm = || {
+        let mut random = Random::with(0x2545_f491_4f6c_dd1d);
+        once_running(move |call: &Call| {
+            let calls = [libc::SYS_write, libc::SYS_read, libc::SYS_ppoll, libc::SYS_pread64, libc::SYS_pwrite64];
+            if !call.is_run() && !calls.contains(&call.number) {
+                return None;
+            }
+            (random.below(3) != 0).then_some(Fault::Fails(libc::EINTR))
+        })
+    };
+    let image = Image::new();
+    inject(&mut image.block(&[]), storm()).exits(0).is_quiet().says("block: ok");
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    ours.send(&datagram(b"storm")).unwrap();
+    ours.send(&datagram(b"quit")).unwrap();
+    let options = ["--mem=4", &format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02"];
+    let mut net = hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
+    inject(&mut net, storm()).exits(0).says("net: service: 2 frames in").says("net: ok");
+}
+
+fn a_storm_of_stops_loses_nothing() {
+    let image = Image::new();
+    let mut guest = Guest::start(&mut image.block(&["numbered=3000"]));
+    guest.wait_for("wrote 1\n");
+    let mut stops = 0;
+    for _ in 0..300 {
+        if !guest.is_running() {
+            break;
+        }
+        // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
+        unsafe { libc::kill(guest.pid() as i32, libc::SIGSTOP) };
+        std::thread::sleep(Duration::from_micros(300));
+        // SAFETY: as above.
+        unsafe { libc::kill(guest.pid() as i32, libc::SIGCONT) };
+        std::thread::sleep(Duration::from_micros(700));
+        stops += 1;
+    }
+    let output = guest.end();
+    output.exits(0).is_quiet();
+    let wanted: String = (1..=3000).map(|i| format!("wrote {i}\n")).collect();
+    assert!(output.stdout.contains(&wanted), "a line is missing after {stops} stops");
+    assert!(stops > 20, "only {stops} stops");
+}
+
+fn a_guest_that_cannot_be_run_now_is_run_later() {
+    for error in [libc::EAGAIN, libc::EINTR] {
+        let fault = first(100, Fault::Fails(error), Call::is_run);
+        let output = inject(&mut unikernel("hello", &["--mem=4"], &[]), fault);
+        output.exits(0).is_quiet().says("memory: ");
+    }
+}
+
+/// The guest has run before, so that there is something to tell.
+fn a_guest_that_cannot_be_run_at_all_is_told() {
+    for (error, words) in [
+        (libc::EFAULT, "Bad address (os error 14) (a page of the guest's memory cannot be had"),
+        (libc::ENOMEM, "(the kernel has no memory left)"),
+        (libc::EHWPOISON, "defective"),
+        (libc::EIO, "Input/output error"),
+    ] {
+        let mut runs = 0;
+        let output = inject(&mut unikernel("hello", &["--mem=4"], &[]), |call| {
+            runs += usize::from(call.is_run());
+            (call.is_run() && runs == 3).then_some(Fault::Fails(error))
+        });
+        output.fails(&["hello.hvt: this host failed to run the guest: ", words, "(pc 0x1"]);
+    }
+}
+
+/// Strict overcommit: what is not there is not promised.
+fn memory_refused_is_told() {
+    let is_memory = |call: &Call| call.number == libc::SYS_mmap && call.arguments[1] >= 64 << 20;
+    let output = inject(&mut unikernel("hello", &["--mem=64"], &[]), first(1, Fault::Fails(libc::ENOMEM), is_memory));
+    output.is_refused(&["cannot reserve 67108864 bytes of guest memory: ", "Cannot allocate memory"]);
+}
+
+/// KVM_CREATE_VM, and each of what it takes to have a processor.
+fn descriptors_refused_are_told() {
+    for (request, words) in [(0xae01, "create a virtual machine"), (0xae41, "create a virtual processor")] {
+        for error in [libc::EMFILE, libc::ENOMEM] {
+            let is_it = |call: &Call| call.number == libc::SYS_ioctl && call.arguments[1] == request;
+            let output = inject(&mut unikernel("hello", &["--mem=4"], &[]), first(1, Fault::Fails(error), is_it));
+            output.is_refused(&["hello.hvt: KVM cannot", words]);
+        }
+    }
+}
+
+/// Only where the machine is the tests' own, for which its owner sets `TENDER_MAY_SET_CLOCK`.
+fn a_clock_that_jumps_is_no_matter() -> Result<(), String> {
+    if std::env::var_os("TENDER_MAY_SET_CLOCK").is_none() {
+        return Err("the host's clock is not the tests' to set (TENDER_MAY_SET_CLOCK)".into());
+    }
+    for hours in [24, -24, -24, 24] {
+        let guest = Guest::start(&mut unikernel("clock", &["--mem=2"], &["poll=1000000000"]));
+        guest.wait_for("clock: counter");
+        std::thread::sleep(Duration::from_millis(200));
+        let now = jump(hours * 3600);
+        // What was begun takes the time that it should, and what comes after has the new time.
+        let output = guest.end();
+        output.exits(0).is_quiet();
+        let took: u64 = output.stdout.split(" took ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!((990_000_000..30_000_000_000).contains(&took), "{output:?}");
+        let output = crate::common::run(&mut unikernel("clock", &["--mem=2"], &[&format!("now={now}")]));
+        output.exits(0).is_quiet().says("clock: ok");
+    }
+    Ok(())
+}
+
+/// Moves the wall clock by so many seconds, and returns what it shows then.
+fn jump(seconds: i64) -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both calls use the one value, which is alive.
+    unsafe {
+        assert_eq!(libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time), 0);
+        time.tv_sec += seconds;
+        let set = libc::clock_settime(libc::CLOCK_REALTIME, &raw const time);
+        assert!(set == 0, "{}", crate::common::host_error("clock"));
+    }
+    time.tv_sec
+}

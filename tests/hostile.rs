@@ -1,0 +1,144 @@
+//! Guests that mean harm to their tender: whatever they ask for, and wherever it lies, the tender answers or ends the
+//! run with one line that says why. It never panics, and never dies by a signal.
+//!
+//! `TENDER_HOSTILE_CALLS` and `TENDER_HOSTILE_RUNS` say how many random calls are made in each era, and how many runs
+//! break a rule at random; `TENDER_HOSTILE_SEED` where their seeds begin.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use common::hostile::{ERAS, Surroundings, ends_cleanly};
+use common::{Output, kvm_test, run};
+use libtest_mimic::Trial;
+
+fn main() -> ExitCode {
+    let mut tests: Vec<Trial> = Vec::new();
+    for program in ERAS {
+        let name = |what: &str| format!("{what}::{program}");
+        tests.extend([
+            kvm_test(&name("random_calls_are_answered"), || random_calls_are_answered(program)),
+            kvm_test(&name("random_violations_end_cleanly"), || random_violations_end_cleanly(program)),
+            kvm_test(&name("what_lies_across_a_border_ends_cleanly"), || across_borders(program)),
+            kvm_test(&name("a_read_over_its_own_structure_is_harmless"), || over_its_own_structure(program)),
+            kvm_test(&name("tables_of_its_own_give_it_nothing"), || tables_of_its_own(program)),
+        ]);
+    }
+    for way in ["tables-outside", "tables-self", "mmu-off", "no-vectors"] {
+        tests.push(kvm_test(&format!("a_broken_processor_can_be_ended::{way}"), move || broken_processor(way)));
+    }
+    tests.push(kvm_test("reads_over_the_ring_end_cleanly", reads_over_the_ring_end_cleanly));
+    common::main(tests)
+}
+
+/// A number from the environment; else less on machines that emulate every instruction.
+fn many(name: &str, x86_64: u64, aarch64: u64) -> u64 {
+    let default = if cfg!(target_arch = "x86_64") { x86_64 } else { aarch64 };
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+fn seed() -> u64 {
+    many("TENDER_HOSTILE_SEED", 1, 1)
+}
+
+fn hostile(program: &str, options: &[&str], words: &[&str]) -> Output {
+    let (mut command, _surroundings) = Surroundings::of(program, options, words);
+    run(&mut command)
+}
+
+/// Each run has a seed of its own, and takes some seconds.
+fn random_calls_are_answered(program: &str) {
+    const CALLS_OF_A_RUN: u64 = 20_000;
+    let mut left = many("TENDER_HOSTILE_CALLS", 5_000, 1_000);
+    for seed in seed().. {
+        let calls = left.min(CALLS_OF_A_RUN);
+        let output = hostile(program, &[], &["random", &calls.to_string(), &seed.to_string()]);
+        output.exits(0).says(&format!("hostile: {calls} calls")).says("hostile: random is over\n");
+        assert!(ends_cleanly(&output).is_none());
+        left -= calls;
+        if left == 0 {
+            break;
+        }
+    }
+}
+
+/// Runs of calls and ring requests with everything at random. Most end with the first; a guest that has written over
+/// itself may do anything, such as nothing for ever.
+fn random_violations_end_cleanly(program: &str) {
+    let mut ends = BTreeMap::<&str, u64>::new();
+    let runs = many("TENDER_HOSTILE_RUNS", 100, 20);
+    for seed in seed()..seed() + runs {
+        let output = hostile(program, &["--timeout=5"], &["violate", "1000", &seed.to_string()]);
+        let report = ends_cleanly(&output);
+        *ends.entry(report.as_deref().map_or("the guest's own end", kind)).or_default() += 1;
+    }
+    let reported = runs - ends.get("the guest's own end").unwrap_or(&0);
+    assert!(reported > runs / 2, "hardly a rule was broken: {ends:?}");
+    eprintln!("{program}: {runs} runs with random violations: {ends:?}");
+}
+
+/// What a report is about.
+fn kind(report: &str) -> &'static str {
+    let kinds = [
+        ("do not lie within", "outside of memory"),
+        ("may not write", "not the guest's to write"),
+        ("which does not exist", "no such hypercall"),
+        ("requests at once", "ring index"),
+        ("--timeout", "did nothing for ever"),
+    ];
+    kinds.iter().find(|(words, _)| report.contains(words)).map_or("anything else", |(_, kind)| kind)
+}
+
+/// Every call with its structure, and with its buffer, across each border of memory, in a run of its own.
+fn across_borders(program: &str) {
+    let (mut refused, mut answered) = (0, 0);
+    for number in 0.. {
+        let output = hostile(program, &["--timeout=5"], &["straddle", &number.to_string()]);
+        if output.stdout.contains("there is no straddle") {
+            assert_eq!(output.code(), 64);
+            break;
+        }
+        let reported = ends_cleanly(&output).is_some();
+        let must = output.stdout.contains("must be refused");
+        assert!(reported || !must, "what must be refused was answered: {output:?}");
+        assert!(must || output.stdout.contains("may be answered"), "{output:?}");
+        *(if reported { &mut refused } else { &mut answered }) += 1;
+    }
+    assert!(refused > 40 && answered > 20, "{refused} refused, {answered} answered");
+    eprintln!("{program}: {refused} structures and buffers across borders were refused, {answered} answered");
+}
+
+fn over_its_own_structure(program: &str) {
+    let output = hostile(program, &[], &["race-structure", "1000", "3"]);
+    assert_eq!((ends_cleanly(&output), output.code()), (None, 0));
+    output.says("race-structure is over\n");
+}
+
+/// Where the ring's second thread looks at the same time.
+fn reads_over_the_ring_end_cleanly() {
+    let mut reports = 0;
+    for seed in seed()..seed() + many("TENDER_HOSTILE_RUNS", 100, 20) / 10 {
+        let output = hostile("hostile", &["--timeout=20"], &["race-ring", "100", &seed.to_string()]);
+        reports += u64::from(ends_cleanly(&output).is_some());
+    }
+    assert!(reports > 0, "nothing of it was noticed");
+}
+
+/// The whole of memory may be mapped, and written; what the tender would not write, it still does not.
+fn tables_of_its_own(program: &str) {
+    hostile(program, &[], &["tables-own", "100"]).exits(0).is_quiet().says("tables-own is over\n");
+    let output = hostile(program, &[], &["tables-refused"]);
+    output.fails(&["hypercall WALLTIME with its argument structure at 0x9000", "may not write", "pc 0x"]);
+    let output = hostile(program, &[], &["tables-beyond"]);
+    output.fails(&["the guest read 8 bytes from 0x401000, where there is no memory", "pc 0x"]);
+}
+
+/// x86_64 stops by itself as a rule; ARM64 goes on for ever.
+fn broken_processor(way: &str) {
+    for program in ERAS {
+        let output = hostile(program, &["--timeout=1"], &[way]);
+        assert!(ends_cleanly(&output).is_some(), "{output:?}");
+        assert!(!output.stdout.contains("is over"), "{output:?}");
+    }
+}

@@ -1,0 +1,146 @@
+//! What an operator may limit: how long a run lasts, how much a guest prints, and that its memory is taken at once.
+
+mod common;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use common::{Device, Guest, Output, full_pipe, kvm_test, root_test, run, unikernel};
+
+fn main() -> ExitCode {
+    let mut tests = Vec::new();
+    for kind in ["spin", "poll-forever"] {
+        tests.push(kvm_test(&format!("a_timeout_ends::{kind}"), move || times_out(&[kind])));
+    }
+    if cfg!(target_arch = "aarch64") {
+        // On x86_64 it is an error at once.
+        tests.push(kvm_test("a_timeout_ends::wait", || times_out(&["wait"])));
+    }
+    tests.extend([
+        kvm_test("a_timeout_ends::hypercalls", || times_out(&["ok-storm", "1000000000"])),
+        kvm_test("a_timeout_ends::blocked_output", blocked_output_times_out),
+        kvm_test("a_timeout_that_is_not_reached_does_nothing", a_timeout_that_is_not_reached_does_nothing),
+        kvm_test("a_signal_before_the_timeout_is_a_signal", a_signal_before_the_timeout_is_a_signal),
+        kvm_test("output_is_limited", output_is_limited),
+        kvm_test("output_within_the_limit_is_whole", output_within_the_limit_is_whole),
+        kvm_test("a_guest_has_no_more_memory_than_it_was_given", a_guest_has_no_more_memory_than_it_was_given),
+        kvm_test("locked_memory_is_taken_at_the_start", locked_memory_is_taken_at_the_start),
+        root_test("memory_that_may_not_be_locked_is_explained", memory_that_may_not_be_locked_is_explained),
+    ]);
+    common::main(tests)
+}
+
+/// The registers of a report, beside the program counter.
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: [&str; 7] = ["pc 0x", "sp 0x", "rflags 0x", "cr2 0x", "cr3 0x", "cr0 0x", "idt 0x"];
+#[cfg(target_arch = "aarch64")]
+const REGISTERS: [&str; 7] = ["pc 0x", "esr 0x", "far 0x", "elr 0x", "spsr 0x", "vbar 0x", "sctlr 0x"];
+
+fn hypercalls(options: &[&str], arguments: &[&str]) -> Command {
+    unikernel("hypercalls", &[&["--mem=4"], options].concat(), arguments)
+}
+
+fn is_over(output: &Output, since: Instant) {
+    output.fails(&["hypercalls.hvt: was ended after 1 s, as --timeout says ("]).fails(&REGISTERS);
+    assert!(since.elapsed() >= Duration::from_secs(1), "{:?}", since.elapsed());
+}
+
+fn times_out(arguments: &[&str]) {
+    let since = Instant::now();
+    is_over(&run(&mut hypercalls(&["--timeout=1"], arguments)), since);
+}
+
+fn blocked_output_times_out() {
+    let (_reader, writer) = full_pipe();
+    let since = Instant::now();
+    let output = Guest::spawn(hypercalls(&["--timeout=1"], &["puts-flood", "10"]).stdout(writer)).end();
+    is_over(&output, since);
+}
+
+fn a_timeout_that_is_not_reached_does_nothing() {
+    run(&mut hypercalls(&["--timeout=600"], &["ok-storm", "10"])).exits(0).is_quiet();
+}
+
+/// SIGALRM included, which the timer uses too.
+fn a_signal_before_the_timeout_is_a_signal() {
+    for signal in [libc::SIGTERM, libc::SIGALRM] {
+        let mut guest = Guest::start(&mut hypercalls(&["--timeout=600"], &["spin"]));
+        guest.wait_for("hypercalls: spin\n");
+        guest.signal(signal);
+        guest.end().dies_by(signal).is_quiet();
+    }
+}
+
+/// The number before `words` in what the tender said.
+fn number_before(output: &Output, words: &str) -> u64 {
+    let (before, _) = output.stderr.split_once(words).unwrap_or_else(|| panic!("no {words:?}: {output:?}"));
+    before.split(' ').next_back().unwrap().parse().unwrap_or_else(|_| panic!("no number: {output:?}"))
+}
+
+fn flood(lines: u64) -> String {
+    let lines: String = (0..lines).map(|i| format!("flood {i}\n")).collect();
+    format!("hypercalls: puts-flood\n{lines}")
+}
+
+/// What is dropped is warned of once, and counted to the byte.
+fn output_is_limited() {
+    let since = Instant::now();
+    let output = run(&mut hypercalls(&["--console-rate=1K"], &["puts-flood", "2000"]));
+    let seconds = since.elapsed().as_secs() + 2;
+    output.exits(0).complains("warn: console: the guest prints more than --console-rate allows; what is more");
+    assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
+    let dropped = number_before(&output, " bytes of the guest's output were dropped by --console-rate\n");
+    assert_eq!(output.stdout.len() as u64 + dropped, flood(2000).len() as u64);
+    assert!(output.stdout.len() as u64 <= 1024 * seconds, "{} bytes in {seconds} s", output.stdout.len());
+    assert_eq!(output.stdout[..1024], flood(2000)[..1024]);
+}
+
+fn output_within_the_limit_is_whole() {
+    let output = run(&mut hypercalls(&["--console-rate=1M"], &["puts-flood", "300"]));
+    assert_eq!(output.exits(0).is_quiet().stdout, flood(300));
+}
+
+/// A line of `/proc/PID/status`, in KiB.
+fn status(guest: &Guest, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    number.unwrap_or_else(|| panic!("no {name}: {text}"))
+}
+
+fn sleeper(options: &[&str]) -> Guest {
+    let guest = Guest::start(&mut unikernel("hypercalls", options, &["poll-forever"]));
+    guest.wait_for("poll-forever\n");
+    guest
+}
+
+/// The address space grows with `--mem` by just as much.
+fn a_guest_has_no_more_memory_than_it_was_given() {
+    let [small, large] = ["--mem=4", "--mem=68"].map(|mem| status(&sleeper(&[mem]), "VmSize"));
+    // Where its own pieces fall differs from run to run by some pages.
+    let grown = large - small;
+    assert!(grown.abs_diff(64 << 10) <= 256, "{grown} KiB more for 64 MiB more");
+}
+
+fn locked_memory_is_taken_at_the_start() {
+    assert_eq!(status(&sleeper(&["--mem=8"]), "VmLck"), 0);
+    let guest = sleeper(&["--mem=8", "--lock-memory"]);
+    assert_eq!(status(&guest, "VmLck"), 8 << 10);
+    assert!(status(&guest, "VmRSS") >= 8 << 10);
+}
+
+fn memory_that_may_not_be_locked_is_explained() {
+    let directory = common::directory();
+    let options = ["--mem=8", "--lock-memory"];
+    let mut command = common::as_nobody("hello", directory.path(), &[Device::Made("kvm", 0o666)], &options);
+    let limit = libc::rlimit { rlim_cur: 65536, rlim_max: 65536 };
+    // SAFETY: it is a system call, which reads the limit.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    run(&mut command).is_refused(&["cannot lock 8388608 bytes", "RLIMIT_MEMLOCK is 65536 bytes", "LimitMEMLOCK="]);
+}
