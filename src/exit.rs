@@ -116,16 +116,15 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, mut vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout } = self;
+        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout } = self;
         let parallel = Parallel::new();
-        // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
-        // is another, as the older of two locals.
-        let guard = unsafe { signal::catch(vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
-        timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
-        let confined = sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
-        let confined = &confined;
+        let confined = &sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
         let mut running =
             Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit, timeout };
+        // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
+        // is another, as the older of two locals.
+        let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),
@@ -150,7 +149,7 @@ fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>) -> Parameters
     let (nets, disks) = devices.descriptors();
     let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
     let ring_nets = ring.map(fds).unwrap_or_default();
-    let (process, thread) = signal::process_and_thread();
+    let (process, thread) = signal::claim_thread();
     Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, process, thread }
 }
 

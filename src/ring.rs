@@ -137,7 +137,7 @@ impl Consumer {
         self.nics.get_mut(handle as usize)?.as_mut()
     }
 
-    /// Looks after the interfaces, for their descriptors.
+    /// Every interface.
     pub fn nics(&self) -> impl Iterator<Item = &Nic> {
         self.nics.iter().flatten()
     }

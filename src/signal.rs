@@ -32,6 +32,10 @@ static RECEIVED: AtomicI32 = AtomicI32::new(0);
 /// The byte of the running vCPU that keeps it from entering the guest, or null.
 static INTERRUPT_FLAG: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
+/// This process and its thread that runs the guest, since [`claim_thread`].
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+static THREAD: AtomicI32 = AtomicI32::new(0);
+
 /// What asked for the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -40,24 +44,17 @@ pub enum Request {
     /// The limit of time.
     Timeout,
 }
-/// This process and its thread that runs the guest, while signals are caught.
-static PROCESS: AtomicI32 = AtomicI32::new(0);
-static THREAD: AtomicI32 = AtomicI32::new(0);
 
 /// While it lives, signals end the run instead of the process.
 #[derive(Debug)]
 pub struct Guard(());
 
-/// Starts to catch signals, in the thread that runs the guest, for the vCPU whose interrupt flag is at `interrupt_flag`.
+/// Starts to catch signals for the vCPU whose interrupt flag is at `interrupt_flag`.
 ///
 /// # Safety
 /// `interrupt_flag` must stay valid until the returned guard is dropped.
 pub unsafe fn catch(interrupt_flag: *mut u8) -> errno::Result<Guard> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
-    // SAFETY: the calls take nothing and cannot fail.
-    let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
-    PROCESS.store(process, Ordering::SeqCst);
-    THREAD.store(thread, Ordering::SeqCst);
     let guard = Guard(());
     // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
     // `nohup` asks for a run that outlives its terminal.
@@ -77,14 +74,16 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing.
+/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, and a
+/// blocked SIGSYS could not name what the sandbox does not allow.
 fn prepare() {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
     unsafe {
-        let mut reminder = std::mem::zeroed();
-        libc::sigemptyset(&raw mut reminder);
-        libc::sigaddset(&raw mut reminder, libc::SIGALRM);
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const reminder, ptr::null_mut());
+        let mut ours = std::mem::zeroed();
+        libc::sigemptyset(&raw mut ours);
+        libc::sigaddset(&raw mut ours, libc::SIGALRM);
+        libc::sigaddset(&raw mut ours, libc::SIGSYS);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
     }
 }
 
@@ -111,9 +110,14 @@ fn send(signal: c_int) {
     unsafe { libc::syscall(libc::SYS_tgkill, PROCESS.load(Ordering::SeqCst), THREAD.load(Ordering::SeqCst), signal) };
 }
 
-/// The process, and its thread that runs the guest, since [`catch`].
-pub fn process_and_thread() -> (i32, i32) {
-    (PROCESS.load(Ordering::SeqCst), THREAD.load(Ordering::SeqCst))
+/// Makes this thread the one that runs the guest, which [`alarm`] and [`die_by`] send their signals to; returns the
+/// process and the thread.
+pub fn claim_thread() -> (i32, i32) {
+    // SAFETY: the calls take nothing and cannot fail.
+    let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+    PROCESS.store(process, Ordering::SeqCst);
+    THREAD.store(thread, Ordering::SeqCst);
+    (process, thread)
 }
 
 /// What asked for the end of the run, if anything did.

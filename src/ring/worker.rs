@@ -68,8 +68,8 @@ impl Parallel {
         Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
     }
 
-    /// Starts the second thread, which is in its sandbox when this returns; where the host does not let us start one,
-    /// the first does it all.
+    /// Starts the second thread, which is in its sandbox when this returns; where the host does not let us, the first
+    /// does it all.
     ///
     /// # Errors
     /// It cannot be confined as asked.

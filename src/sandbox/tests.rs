@@ -78,6 +78,7 @@ fn arguments_decide() {
     assert!([0, 1, 2, 6, 9].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
     assert!(allowed(libc::SYS_pwrite64, on(9)) && !allowed(libc::SYS_pwrite64, on(7)));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]));
+    assert!(allowed(libc::SYS_ppoll, [1 << 40, 1, 0, 0, 0, 0]));
     assert!(!allowed(libc::SYS_ppoll, [1 << 40, 3, 0, 0, 0, 0]) && !allowed(libc::SYS_ppoll, [0, 2, 0, 1 << 40, 0, 0]));
     let memory = |protection, flags| allowed(libc::SYS_mmap, [0, 4096, protection as u64, flags as u64, 9, 0]);
     assert!(memory(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS));

@@ -82,11 +82,6 @@ pub fn signal_after_run(command: &mut Command, count: usize, signal: libc::c_int
     libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
 }
 
-/// Has the command say nothing.
-fn silent(command: &mut Command) -> &mut Command {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
-}
-
 /// Runs the command and calls `at` at each system call that any of its threads enters; returns its wait status.
 /// Where `at` says so, the call is interrupted by a stop and a continuation.
 pub fn trace_threads(command: &mut Command, mut at: impl FnMut(libc::pid_t, libc::pid_t, Call) -> bool) -> libc::c_int {
@@ -136,6 +131,11 @@ fn trace_from(pid: libc::pid_t, options: libc::c_int) {
     // SAFETY: the process is stopped and ours to trace; the options are a number.
     let result = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::c_long::from(options)) };
     assert!(result == 0, "{}", host_error("ptrace"));
+}
+
+/// Has the command say nothing.
+fn silent(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
 }
 
 /// Where a traced process was stopped.

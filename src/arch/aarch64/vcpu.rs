@@ -14,7 +14,7 @@ use crate::arch::{Boot, Error, Exit, Stop};
 const WINDOW: u64 = 0x100;
 
 /// KVM_GET_ONE_REG, the one request beside KVM_RUN that a processor gets once its guest runs: for
-/// [`Vcpu::registers`].
+/// [`Vcpu::registers`] and [`Vcpu::fault_registers`].
 pub const REPORT_REQUESTS: &[u64] = &[0x4010_aeab];
 
 /// The guest's processor.

@@ -13,8 +13,9 @@ use crate::arch::{Boot, Error, Exit, Stop};
 /// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
 const PORTS: u16 = 0x100;
 
-/// KVM_GET_REGS, the one request beside KVM_RUN that a processor gets once its guest runs: for [`Vcpu::registers`].
-pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81];
+/// KVM_GET_REGS and KVM_GET_SREGS, the requests beside KVM_RUN that a processor gets once its guest runs: for
+/// [`Vcpu::registers`] and [`Vcpu::fault_registers`].
+pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81, 0x8138_ae83];
 
 /// The guest's processor.
 #[derive(Debug)]
