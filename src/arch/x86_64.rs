@@ -1,6 +1,8 @@
 //! x86_64: section B of `docs/hvt-abi.md`, memory layout of Solo5 0.9 and later.
 
 mod boot;
+mod cpuid;
+mod msr;
 mod vcpu;
 
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -36,7 +38,7 @@ const TABLES_ADDRESS: u64 = 0x2000;
 /// First address after the room for page tables.
 const TABLES_END: u64 = 0x10000;
 
-/// Creates an empty virtual machine, without any interrupt controller.
+/// Creates an empty virtual machine, without any interrupt controller, and with few model-specific registers.
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
     let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("create a virtual machine"))?;
     require(
@@ -47,6 +49,7 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
             (Cap::GetTscKhz, "KVM_CAP_GET_TSC_KHZ"),
         ],
     )?;
+    msr::deny_others(&vm)?;
     Ok(vm)
 }
 

@@ -1,6 +1,9 @@
 //! The state an ARM64 guest starts in: EL1, MMU and caches on, interrupts masked. Section A2.
 
-use kvm_bindings::{KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_regs, user_pt_regs};
+use kvm_bindings::{
+    KVM_REG_ARM_CORE, KVM_REG_ARM_FW_FEAT_BMAP, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_regs,
+    kvm_vcpu_init, user_pt_regs,
+};
 use std::mem::offset_of;
 
 use super::TABLES_ADDRESS;
@@ -21,6 +24,11 @@ impl Register {
         let encoding = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2;
         Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | encoding)
     }
+
+    /// One of KVM's own: a bit for each service that it performs for a guest as the firmware would.
+    const fn services(number: u64) -> Register {
+        Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW_FEAT_BMAP as u64 | number)
+    }
 }
 
 pub const X0: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs));
@@ -39,6 +47,9 @@ pub const FAR_EL1: Register = Register::system(3, 0, 6, 0, 0);
 pub const VBAR_EL1: Register = Register::system(3, 0, 12, 0, 0);
 pub const MAIR_EL1: Register = Register::system(3, 0, 10, 2, 0);
 
+/// The services of KVM that a guest could call by HVC: random numbers, stolen time, and those KVM made up itself.
+pub const SERVICES: [Register; 3] = [Register::services(0), Register::services(1), Register::services(2)];
+
 /// D, A, I and F masked, EL1 with its own stack pointer.
 const PSTATE_EL1H_MASKED: u64 = 0x3c5;
 
@@ -53,6 +64,12 @@ const SCTLR: u64 = 0x1005;
 
 /// FPEN: floating point and SIMD are not trapped.
 pub const CPACR_FPEN: u64 = 3 << 20;
+
+/// The processor that the guest gets: the one KVM prefers on this host, with no feature that has to be asked for. So
+/// it has no PMU, SVE, pointer authentication, 32-bit mode, nested virtualisation, nor PSCI newer than version 0.1.
+pub fn target(preferred: kvm_vcpu_init) -> kvm_vcpu_init {
+    kvm_vcpu_init { features: Default::default(), ..preferred }
+}
 
 /// What is set before the guest's first instruction, in this order; CPACR_EL1 is changed beside it.
 pub fn registers(boot: &Boot) -> [(Register, u64); 8] {
@@ -83,6 +100,24 @@ mod tests {
         assert_eq!(ELR_EL1.0, 0x6030_0000_0010_0046);
         assert_eq!(SPSR_EL1.0, 0x6030_0000_0010_0048);
         assert_eq!(SCTLR_EL1.0, 0x6030_0000_0013_c080);
+    }
+
+    /// The number that Linux documents for KVM_REG_ARM_STD_BMAP, and the next two.
+    #[test]
+    fn services_have_the_numbers_that_kvm_documents() {
+        assert_eq!(SERVICES.map(|register| register.0), [0, 1, 2].map(|n| 0x6030_0000_0016_0000 + n));
+    }
+
+    #[test]
+    fn no_feature_is_asked_for() {
+        let preferred = kvm_vcpu_init { target: 5, features: [u32::MAX; 7] };
+        assert_eq!(target(preferred), kvm_vcpu_init { target: 5, features: [0; 7] });
+    }
+
+    /// EPD1: what TTBR1_EL1 has at the start, and after a guest has written it, is never walked.
+    #[test]
+    fn upper_half_has_no_tables() {
+        assert_eq!(TCR >> 23 & 1, 1);
     }
 
     #[test]

@@ -30,13 +30,26 @@ impl AsRawFd for Vcpu {
 }
 
 impl Vcpu {
-    /// Adds the one processor to `vm`, with the features that KVM prefers on this host and no others.
+    /// Adds the one processor to `vm`, the one that KVM prefers on this host, with no feature beside.
     pub fn new(_kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
         let fd = vm.create_vcpu(0).map_err(Error::kvm("create a virtual processor"))?;
         let mut target = kvm_vcpu_init::default();
         vm.get_preferred_target(&mut target).map_err(Error::kvm("tell its preferred processor"))?;
-        fd.vcpu_init(&target).map_err(Error::kvm("initialise the processor"))?;
-        Ok(Vcpu { fd })
+        fd.vcpu_init(&boot::target(target)).map_err(Error::kvm("initialise the processor"))?;
+        let vcpu = Vcpu { fd };
+        vcpu.refuse_services();
+        Ok(vcpu)
+    }
+
+    /// Takes away what KVM would do for a guest as its firmware, where the kernel can (5.19 and later). No hvt guest
+    /// asks for any.
+    fn refuse_services(&self) {
+        for register in boot::SERVICES {
+            if let Err(error) = self.set(register, 0) {
+                log::debug!("KVM cannot refuse its services ({:#x}): {error}", register.0);
+                return;
+            }
+        }
     }
 
     /// Puts the processor at the guest's first instruction.

@@ -47,6 +47,8 @@ pub fn system_registers(reset: kvm_sregs) -> kvm_sregs {
     sregs.gdt.limit = (size_of_val(&GDT) - 1) as u16;
     sregs.idt.base = 0;
     sregs.idt.limit = 0;
+    // There is no local APIC. This makes CPUID say so, whose bit KVM derives from here.
+    sregs.apic_base = 0;
     sregs
 }
 
@@ -63,11 +65,12 @@ mod tests {
 
     #[test]
     fn system_registers_follow_section_b2() {
-        let sregs = system_registers(kvm_sregs::default());
+        let sregs = system_registers(kvm_sregs { apic_base: 0xfee0_0900, ..Default::default() });
         assert_eq!((sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer), (0x8001_0021, 0x2000, 0x620, 0xd00));
         assert_eq!((sregs.cs.selector, sregs.cs.type_, sregs.cs.l, sregs.cs.db), (8, 9, 1, 0));
         assert_eq!((sregs.ss.selector, sregs.ss.type_, sregs.ss.l, sregs.ss.db), (16, 3, 0, 1));
         assert_eq!((sregs.gdt.base, sregs.gdt.limit, sregs.idt.limit), (0x1000, 0x17, 0));
         assert_eq!((sregs.tr.type_, sregs.tr.present, sregs.ldt.unusable), (11, 1, 1));
+        assert_eq!(sregs.apic_base, 0);
     }
 }

@@ -4,10 +4,10 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_bindings::{KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
-use super::boot;
+use super::{boot, cpuid};
 use crate::arch::{Boot, Error, Exit, Stop};
 
 /// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
@@ -33,9 +33,11 @@ impl Vcpu {
     /// Adds the one processor to `vm`.
     pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
         let fd = vm.create_vcpu(0).map_err(Error::kvm("create a virtual processor"))?;
-        let cpuid =
+        let mut supported =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("tell what its processors support"))?;
-        fd.set_cpuid2(&cpuid).map_err(Error::kvm("set what the processor supports"))?;
+        cpuid::limit(&mut supported);
+        fd.set_cpuid2(&supported).map_err(Error::kvm("set what the processor supports"))?;
+        refuse_hypercalls(&fd);
         Ok(Vcpu { fd })
     }
 
@@ -118,6 +120,16 @@ impl Vcpu {
             }
             Err(error) => format!("system registers cannot be read: {error}"),
         }
+    }
+}
+
+/// Has KVM go by what the guest was told of its hypervisor, which is nothing: KVM's own hypercalls (VMCALL, VMMCALL) are
+/// refused then, where the kernel can (5.10 and later). No hvt guest makes any.
+fn refuse_hypercalls(vcpu: &VcpuFd) {
+    let mut capability = kvm_enable_cap { cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID, ..Default::default() };
+    capability.args[0] = 1;
+    if let Err(error) = vcpu.enable_cap(&capability) {
+        log::debug!("KVM cannot refuse its own hypercalls: {error}");
     }
 }
 
