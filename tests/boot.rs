@@ -109,8 +109,8 @@ fn paths_may_hold_anything() {
 fn output_nobody_takes_costs_the_guest_nothing() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = Guest::spawn(unikernel("hello", &["--mem=2"], &["exit=3"]).stdout(full)).end();
-    output.exits(3).complains("console");
-    assert_eq!(output.stderr.lines().count(), 1, "one warning, however many lines: {output:?}");
+    output.exits(3).complains("console").complains("(4 disk full)");
+    assert_eq!(output.stderr.lines().count(), 2, "one warning and one sum, however many lines: {output:?}");
 
     let (reader, writer) = common::pipe();
     drop(reader);
