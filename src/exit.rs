@@ -118,13 +118,14 @@ impl Machine {
     pub fn run(self) -> Result<Outcome, Error> {
         let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout } = self;
         let parallel = Parallel::new();
+        // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
+        timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
         let confined = &sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
         let mut running =
             Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit, timeout };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
-        timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),

@@ -129,7 +129,7 @@ pub fn received() -> Option<Request> {
     }
 }
 
-/// Asks for the end of the run in so many seconds; after [`catch`]. The timer ends with the process.
+/// Asks for the end of the run in so many seconds; [`catch`] must follow at once. The timer ends with the process.
 ///
 /// # Errors
 /// The host has no timer to give.

@@ -49,7 +49,7 @@ fn hostile(program: &str, options: &[&str], words: &[&str]) -> Output {
 
 /// Each run has a seed of its own, and takes some seconds.
 fn random_calls_are_answered(program: &str) {
-    const CALLS_OF_A_RUN: u64 = 20_000;
+    const CALLS_OF_A_RUN: u64 = 5_000;
     let mut left = many("TENDER_HOSTILE_CALLS", 5_000, 1_000);
     for seed in seed().. {
         let calls = left.min(CALLS_OF_A_RUN);
