@@ -165,9 +165,16 @@ impl Tap {
         tap_option(&self.attach(), TUNSETOWNER, user.into());
     }
 
-    /// Attaches to it, as a tender does.
+    /// Attaches to it, as a tender does. A child that another test has just started may have our last descriptor of it,
+    /// until its exec.
     pub fn attach(&self) -> File {
-        attach(self.0, TAP).unwrap()
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match attach(self.0, TAP) {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+                result => return result.unwrap(),
+            }
+        }
     }
 
     /// Attaches to a tun.

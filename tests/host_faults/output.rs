@@ -1,10 +1,10 @@
 //! Nobody listens: standard streams that are closed, full or slow.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::Tap;
 use crate::common::trace::Call;
-use crate::common::{self, Device, FD, Guest, Output, hand_over, kvm_test, net_test, test, unikernel, with_devices};
+use crate::common::{self, Device, FD, Guest, hand_over, kvm_test, net_test, test, unikernel, with_devices};
 use crate::{Image, says_only};
 
 pub fn tests() -> Vec<Trial> {
@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("output::a_reader_that_does_not_wait_loses_what_it_is_told", a_descriptor_that_does_not_wait),
         kvm_test("output::a_slow_reader_gets_every_byte", a_slow_reader_gets_every_byte),
         kvm_test("output::short_and_interrupted_writes_are_completed", short_and_interrupted_writes_are_completed),
-        kvm_test("output::closed_streams_do_not_become_the_disk", closed_streams_do_not_become_the_disk),
+        kvm_test("output::closed_streams_lead_nowhere", closed_streams_lead_nowhere),
         net_test("output::closed_streams_without_dev_null", closed_streams_without_dev_null),
         net_test("output::messages_nobody_reads_do_not_hold_up_the_guest", messages_nobody_reads),
         net_test("output::what_nobody_read_is_counted", what_nobody_read_is_counted),
@@ -117,54 +117,70 @@ fn without_streams(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Waits for it and takes its status only: it has nobody to talk to.
-fn status(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().unwrap();
-    Output { status: output.status, stdout: String::new(), stderr: String::new() }
+/// Starts it without standard streams, and says what those numbers lead to once it has its processor.
+fn streams_of(mut command: Command) -> Vec<String> {
+    let mut tender = without_streams(&mut command).spawn().unwrap();
+    let place = format!("/proc/{}/fd", tender.id());
+    let target = |fd: &Path| fs::read_link(fd).map_or(String::new(), |target| common::text(&target).to_owned());
+    let is_vcpu = |entry: std::io::Result<fs::DirEntry>| target(&entry.unwrap().path()).contains("kvm-vcpu");
+    wait_until(&mut tender, |_| fs::read_dir(&place).unwrap().any(is_vcpu).then_some(()));
+    let streams = (0..3).map(|fd| target(&Path::new(&place).join(fd.to_string()))).collect();
+    tender.kill().unwrap();
+    tender.wait().unwrap();
+    streams
 }
 
-/// What the guest prints would land in its image, were that the first file to be opened.
-fn closed_streams_do_not_become_the_disk() {
+/// What the guest prints would go to whatever is opened first: its own image file, /dev/kvm, a disk.
+fn closed_streams_lead_nowhere() {
+    let streams = streams_of(unikernel("hypercalls", &["--mem=4"], &["poll-forever"]));
+    assert_eq!(streams, ["/dev/null"; 3]);
     let (open, closed) = (Image::new(), Image::new());
     common::run(&mut open.block(&["fill"])).exits(0);
-    status(without_streams(&mut closed.block(&["fill"]))).exits(0);
+    let mut tender = without_streams(&mut closed.block(&["fill"])).spawn().unwrap();
+    assert_eq!(end_of(&mut tender).code(), Some(0));
     assert!(fs::read(open.path()).unwrap() == fs::read(closed.path()).unwrap(), "the disk is not what it should be");
 }
 
-/// In a container there may be no such device.
+/// In a container there may be no such device; a directory that can be neither read nor written takes its place.
 fn closed_streams_without_dev_null() {
-    let (open, closed) = (Image::new(), Image::new());
-    common::run(&mut open.block(&["fill"])).exits(0);
     let directory = common::directory();
-    let mut command = closed.block(&["fill"]);
+    let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
     with_devices(&mut command, directory.path(), &[Device::Ours("kvm")]);
-    status(without_streams(&mut command)).exits(0);
-    assert!(fs::read(open.path()).unwrap() == fs::read(closed.path()).unwrap(), "the disk is not what it should be");
+    assert_eq!(streams_of(command), ["/"; 3]);
 }
 
-/// Starts it with a standard error that is full, and waits for its end: it must not wait for a reader.
-fn status_with_full_stderr(command: &mut Command, stdout: &Path, said: impl FnOnce(&str)) -> Option<i32> {
-    let (mut reader, writer) = common::full_pipe();
-    let mut child = command.stdin(Stdio::null()).stdout(File::create(stdout).unwrap()).stderr(writer).spawn().unwrap();
-    // Ours is with the command still.
-    command.stderr(Stdio::null());
+/// Waits for `done`; if that takes too long, kills the tender and fails.
+fn wait_until<T>(tender: &mut Child, mut done: impl FnMut(&mut Child) -> Option<T>) -> T {
     let deadline = Instant::now() + common::LIMIT;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
+    loop {
+        if let Some(done) = done(tender) {
+            return done;
         }
         if Instant::now() > deadline {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("it waits for a reader; the guest said {:?}", fs::read_to_string(stdout));
+            tender.kill().unwrap();
+            tender.wait().unwrap();
+            panic!("the tender waits for something");
         }
         std::thread::sleep(Duration::from_millis(5));
-    };
+    }
+}
+
+fn end_of(tender: &mut Child) -> ExitStatus {
+    wait_until(tender, |tender| tender.try_wait().unwrap())
+}
+
+/// Starts it with a standard error that is full. Nobody but the tender has the other end of what is returned.
+fn with_full_stderr(mut command: Command, stdout: &Path) -> (Child, File) {
+    let (reader, writer) = common::full_pipe();
+    command.stdin(Stdio::null()).stdout(File::create(stdout).unwrap()).stderr(writer);
+    (command.spawn().unwrap(), reader)
+}
+
+/// All that is in a pipe whose other end is closed, but for what filled it.
+fn rest(mut reader: File) -> String {
     let mut heard = String::new();
     reader.read_to_string(&mut heard).unwrap();
-    said(heard.trim_start_matches('.'));
-    status.code()
+    heard.trim_start_matches('.').to_owned()
 }
 
 fn messages_nobody_reads() {
@@ -172,45 +188,38 @@ fn messages_nobody_reads() {
     let directory = common::directory();
     let stdout = directory.path().join("stdout");
     let command = unikernel("net", &["--mem=4", &format!("--net=@{FD}")], &["flood=300"]);
-    let mut command = hand_over(command, tap.attach());
-    let status = status_with_full_stderr(&mut command, &stdout, |heard| assert_eq!(heard, ""));
+    let (mut tender, reader) = with_full_stderr(hand_over(command, tap.attach()), &stdout);
+    assert_eq!(end_of(&mut tender).code(), Some(0));
     let said = fs::read_to_string(&stdout).unwrap();
     assert!(said.contains("300 frames of 60 bytes sent"), "{said}");
-    assert_eq!(status, Some(0));
+    assert_eq!(rest(reader), "");
 }
 
 fn a_refusal_nobody_reads() {
     let directory = common::directory();
-    let stdout = directory.path().join("stdout");
-    let mut command = unikernel("hello", &["--mem=0"], &[]);
-    assert_eq!(status_with_full_stderr(&mut command, &stdout, |heard| assert_eq!(heard, "")), Some(1));
+    let command = unikernel("hello", &["--mem=0"], &[]);
+    let (mut tender, reader) = with_full_stderr(command, &directory.path().join("stdout"));
+    assert_eq!(end_of(&mut tender).code(), Some(1));
+    assert_eq!(rest(reader), "");
 }
 
 /// Two warnings while nobody reads; then somebody does, and hears of them in number, before the summary.
 fn what_nobody_read_is_counted() {
     let tap = Tap::down("tap0");
-    let (mut reader, writer) = common::full_pipe();
-    let option = format!("--net=@{FD}");
-    let command = unikernel("net", &["--mem=4", &option], &["--ipv4=10.0.0.2/24"]);
-    let mut child = hand_over(command, tap.attach());
-    let child = child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(writer);
-    let mut tender = child.spawn().unwrap();
-    child.stderr(Stdio::null());
-    let mut line = String::new();
-    let mut stdout = BufReader::new(tender.stdout.take().unwrap());
-    while line != "net: ready\n" {
-        line.clear();
-        assert!(stdout.read_line(&mut line).unwrap() > 0, "it has ended");
-    }
+    let directory = common::directory();
+    let stdout = directory.path().join("stdout");
+    let command = unikernel("net", &["--mem=4", &format!("--net=@{FD}")], &["--ipv4=10.0.0.2/24"]);
+    let (mut tender, mut reader) = with_full_stderr(hand_over(command, tap.attach()), &stdout);
+    wait_until(&mut tender, |_| fs::read_to_string(&stdout).unwrap().ends_with("net: ready\n").then_some(()));
     // Makes room, then ends the run.
     let mut heard = vec![0; 1 << 20];
     let length = reader.read(&mut heard).unwrap();
     assert!(heard[..length].iter().all(|&byte| byte == b'.'), "nothing else had room");
+    let listener = std::thread::spawn(move || rest(reader));
     // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
     assert_eq!(unsafe { libc::kill(tender.id() as i32, libc::SIGTERM) }, 0);
-    let mut heard = String::new();
-    reader.read_to_string(&mut heard).unwrap();
-    tender.wait().unwrap();
+    end_of(&mut tender);
+    let heard = listener.join().unwrap();
     let wanted = "tender: warn: 2 messages were left out, as nobody read them\ntender: warn: tap0: sent 0 frames";
     assert!(heard.starts_with(wanted), "{heard}");
 }
