@@ -23,18 +23,20 @@ const NT_PRSTATUS: libc::c_long = 1;
 
 #[cfg(target_arch = "x86_64")]
 mod places {
-    /// How many registers there are, and which hold a call's result, its third argument and its number.
+    /// How many registers there are, and which hold a call's result, its first and third argument and its number.
     pub const COUNT: usize = 27;
     pub const RESULT: usize = 10;
     pub const LENGTH: usize = 12;
+    pub const FIRST: usize = 14;
     pub const NUMBER: usize = 15;
 }
 
 #[cfg(target_arch = "aarch64")]
 mod places {
-    /// How many registers there are, and which hold a call's result and its third argument.
+    /// How many registers there are, and which hold a call's result, its first and its third argument.
     pub const COUNT: usize = 34;
     pub const RESULT: usize = 0;
+    pub const FIRST: usize = 0;
     pub const LENGTH: usize = 2;
 }
 
@@ -56,7 +58,10 @@ pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Faul
             }
         }
         Stop::Leaves => match pending.take() {
-            Some((Fault::Fails(error), _)) => change(pid, places::RESULT, -i64::from(error) as u64),
+            Some((Fault::Fails(error), call)) => {
+                change(pid, places::FIRST, call.arguments[0]);
+                change(pid, places::RESULT, -i64::from(error) as u64);
+            }
             Some((Fault::Short(_), call)) => change(pid, places::LENGTH, call.arguments[2]),
             None => {}
         },
@@ -93,17 +98,23 @@ fn change(pid: libc::pid_t, register: usize, value: u64) {
     transfer(libc::PTRACE_SETREGSET as _, pid, NT_PRSTATUS, &mut registers);
 }
 
-/// Has the kernel make no call instead of the one that is about to be made.
-#[cfg(target_arch = "x86_64")]
+/// Has the kernel close nothing instead of making the call that is about to be made. No call at all, −1, is one that the
+/// sandbox does not allow.
 fn skip(pid: libc::pid_t) {
-    change(pid, places::NUMBER, u64::MAX);
+    set_number(pid, libc::SYS_close);
+    change(pid, places::FIRST, u64::MAX);
 }
 
-/// Has the kernel make no call instead of the one that is about to be made: its number has a set of its own here.
+#[cfg(target_arch = "x86_64")]
+fn set_number(pid: libc::pid_t, number: libc::c_long) {
+    change(pid, places::NUMBER, number as u64);
+}
+
+/// The number has a set of its own here.
 #[cfg(target_arch = "aarch64")]
-fn skip(pid: libc::pid_t) {
+fn set_number(pid: libc::pid_t, number: libc::c_long) {
     const NT_ARM_SYSTEM_CALL: libc::c_long = 0x404;
-    transfer(libc::PTRACE_SETREGSET as _, pid, NT_ARM_SYSTEM_CALL, &mut [-1i32]);
+    transfer(libc::PTRACE_SETREGSET as _, pid, NT_ARM_SYSTEM_CALL, &mut [number as i32]);
 }
 
 /// Gets or sets registers.
