@@ -48,6 +48,9 @@ extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     if code == SYS_SECCOMP {
         let mut line = Line { bytes: [0; 160], length: 0 };
         line.add(b"tender: system call ");
+        if call < 0 {
+            line.add(b"-");
+        }
         line.add_number(call.unsigned_abs());
         line.add(b" (");
         line.add(name(call.into()).unwrap_or("of no name here").as_bytes());
