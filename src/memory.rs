@@ -147,10 +147,14 @@ impl GuestMemory {
     /// guest maps by small pages anyway; at the top lies its stack. Where the kernel has no huge pages, this fails,
     /// and may.
     fn keep_small(&self, offset: usize) {
-        let address = self.host_address() as usize + offset;
+        if cfg!(miri) {
+            // Miri has no such pages.
+            return;
+        }
+        let address = self.region.as_ptr().wrapping_add(self.start + offset);
         let length = HUGE_PAGE_SIZE.min(self.size as usize);
         // SAFETY: the range lies within our own fresh mapping, and the advice changes nothing in it.
-        unsafe { libc::madvise(address as *mut libc::c_void, length, libc::MADV_NOHUGEPAGE) };
+        unsafe { libc::madvise(address.cast(), length, libc::MADV_NOHUGEPAGE) };
     }
 
     /// Takes all of the host's memory for it now, and keeps it in RAM: what the guest touches first is no slower than

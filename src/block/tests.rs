@@ -46,6 +46,22 @@ fn an_image_has_its_size_in_sectors() {
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
 }
 
+/// The same sums in 128 bits, where nothing overflows, for every pair of numbers at and around a limit; in bytes, and in
+/// the sectors of old.
+#[test]
+fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
+    let (_directory, path) = image(1536);
+    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let limits = [0, 512, 1024, 1536, 1 << 32, u64::MAX / 512, 1 << 63, u64::MAX];
+    let numbers = || limits.into_iter().flat_map(|limit: u64| (-2..=2).map(move |by| limit.wrapping_add_signed(by)));
+    for (offset, len) in numbers().flat_map(|offset| numbers().map(move |len| (offset, len))) {
+        let within = |start: u128| start < 1536 && start + u128::from(len) <= 1536;
+        assert_eq!(disk.holds(offset, len), within(offset.into()), "{offset} {len}");
+        let from_sector = disk.holds(offset.saturating_mul(512), len);
+        assert_eq!(from_sector, within(u128::from(offset) * 512), "sector {offset} {len}");
+    }
+}
+
 #[test]
 fn reads_fill_guest_memory() {
     let (_directory, path) = image(4096);

@@ -387,3 +387,25 @@ fn a_user_may_have_a_group() {
         assert!(error(&[&format!("--user={word}")]).contains("NAME or UID"), "{word}");
     }
 }
+
+/// Every size of whole KiB that a guest can have; the given one in 128 bits would be no other.
+#[test]
+fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
+    for asked in (Memory::STEP..=Memory::MAX).step_by(1024) {
+        let Memory { asked: kept, given } = Memory::of(asked);
+        assert!(kept == asked && given % Memory::STEP == 0 && given <= asked && asked - given < Memory::STEP);
+    }
+}
+
+/// The same sums in 128 bits, where nothing overflows, for every unit and the numbers at and around every power of two.
+#[test]
+fn no_size_of_memory_overflows() {
+    let units = [("", 20), ("K", 10), ("MiB", 20), ("g", 30)];
+    let numbers = (0..=65).flat_map(|power| (0..3).map(move |by| (1_u128 << power) - 1 + by));
+    for (count, (unit, shift)) in numbers.flat_map(|count| units.map(|unit| (count, unit))) {
+        let given = Given { option: "--mem".into(), device: None, value: format!("{count}{unit}").into() };
+        let bytes = u64::try_from(count << shift).ok();
+        let expected = bytes.filter(|bytes| (Memory::STEP..=Memory::MAX).contains(bytes));
+        assert_eq!(value::memory(&given).ok(), expected, "{count}{unit}");
+    }
+}

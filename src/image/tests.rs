@@ -3,6 +3,7 @@
 use super::*;
 
 pub(crate) mod elf;
+mod exhaustive;
 mod header;
 mod legacy;
 mod notes;

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod exhaustive;
+
 const SIZE: u64 = 0x20_0000;
 
 fn memory() -> GuestMemory {
@@ -347,7 +349,7 @@ fn near() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 4000 }))]
 
     /// The same sums in 128 bits, where nothing overflows.
     #[test]

@@ -1,6 +1,7 @@
 //! The ring with a guest that the test plays, its interfaces on socket pairs.
 
 mod handshake;
+mod threads;
 
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixDatagram;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use guest_abi::hypercall::Status;
-use guest_abi::ring::{COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFSET, NEEDS_KICK};
+use guest_abi::ring::{COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFSET, NEEDS_KICK, SIZE};
 use zerocopy::IntoBytes;
 
 use super::*;

@@ -12,6 +12,7 @@ mod dist;
 mod elf;
 mod error;
 mod fixtures;
+mod fuzz;
 mod host;
 mod initramfs;
 mod lab;
@@ -41,6 +42,9 @@ cargo xtask COMMAND
         what a start and each hypercall cost, beside another tender where one is given; instructions on virt
   lab [--machine pi3|virt|pc]
         a shell inside an emulated machine, with tender and the test unikernels
+  fuzz [TARGET] [--seconds N] [--minimise] [-- FILE...]
+        try made-up inputs with each fuzz target, or one; --minimise replaces the seeds by the fewest inputs that reach
+        as much; files after -- are tried instead, as after a find
   fixtures [--check]
         build the test unikernels into fixtures/bin/; --check compares instead
   dist [--arch aarch64|x86_64]
@@ -67,6 +71,7 @@ fn dispatch() -> Result<()> {
         "test" => test::run(&mut options),
         "lab" => lab::run(&mut options),
         "fixtures" => fixtures::run(&mut options),
+        "fuzz" => fuzz::run(&mut options),
         "dist" => dist::run(&mut options),
         "msrv" => msrv::run(&mut options),
         "bench" => bench::run(&mut options),

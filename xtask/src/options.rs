@@ -47,6 +47,12 @@ impl Options {
         Ok(Some(self.words.remove(at)))
     }
 
+    /// Takes the first word that is no option. To be asked for after the values of options have been taken.
+    pub fn word(&mut self) -> Option<String> {
+        let at = self.words.iter().position(|word| !word.starts_with('-'))?;
+        Some(self.words.remove(at))
+    }
+
     /// Refuses what no one took.
     pub fn finish(&self) -> Result<()> {
         match self.words.first() {
@@ -78,6 +84,15 @@ mod tests {
         assert!(options.flag("--once"));
         assert!(!options.flag("--once"));
         assert_eq!(options.rest, ["--once", "filter", "--"]);
+        options.finish().unwrap();
+    }
+
+    #[test]
+    fn a_plain_word_is_taken_once() {
+        let mut options = parse("--once image");
+        assert_eq!(options.word().as_deref(), Some("image"));
+        assert_eq!(options.word(), None);
+        assert!(options.flag("--once"));
         options.finish().unwrap();
     }
 

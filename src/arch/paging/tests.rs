@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod boundaries;
+
 /// Descriptors that can be read back: the address, the kind in bits 0-1, the access in bits 2-3.
 struct Plain;
 

@@ -1,0 +1,4 @@
+//! See `src/hypercall.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tender_fuzz::hypercall::check(bytes));

@@ -1,0 +1,149 @@
+//! The loader, and `inspect`: whatever the bytes, an error or an image that the rest of the tender can rely on, and a
+//! report that says the same. The bytes are tried as a manifest of their own, too, which few of them would reach inside
+//! of a file.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use tender::arch;
+use tender::cli::{self, Command};
+use tender::era::Era;
+use tender::image::{Image, Source};
+use tender::inspect::Report;
+use tender::manifest::Manifest;
+use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
+
+/// Lowest address of an image, and the end of the largest memory.
+const BASE: u64 = 0x10_0000;
+const LIMIT: u64 = 1 << 32;
+
+/// Boot pages begin here; below are the page tables.
+const BOOT: u64 = 0x1_0000;
+
+/// Size of a file whose end is left out.
+const SPARSE_SIZE: usize = 0x2000;
+
+/// Tries `bytes` as a unikernel and as a manifest.
+pub fn check(bytes: &[u8]) {
+    let refusal = examine(bytes, bytes.len() as u64);
+    if refusal.is_some_and(|refusal| refusal.contains("truncated")) && bytes.len() < SPARSE_SIZE {
+        examine(&Sparse(bytes), SPARSE_SIZE as u64);
+    }
+    match Manifest::parse(bytes) {
+        Ok(manifest) => check_manifest(&manifest, bytes),
+        Err(error) => check_message(&error.to_string()),
+    }
+}
+
+/// A file that ends in zeros, so that small inputs can be whole unikernels.
+struct Sparse<'b>(&'b [u8]);
+
+impl Source for Sparse<'_> {
+    fn size(&self) -> io::Result<u64> {
+        Ok(SPARSE_SIZE as u64)
+    }
+
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(SPARSE_SIZE);
+        let count = target.len().min(SPARSE_SIZE - start);
+        let there = self.0.get(start..).unwrap_or_default();
+        let copied = count.min(there.len());
+        target[..copied].copy_from_slice(&there[..copied]);
+        target[copied..count].fill(0);
+        Ok(count)
+    }
+}
+
+/// Says why it is no unikernel, if it is none.
+fn examine(source: &(impl Source + ?Sized), size: u64) -> Option<String> {
+    let report = Report::new(Path::new("app.hvt"), source);
+    check_report(&report);
+    match Image::parse(source) {
+        Ok(image) => {
+            check_image(&image, size);
+            assert_eq!(report.refusal.is_none(), image.least_memory() <= LIMIT);
+            assert_eq!(report.command_line().is_some(), report.refusal.is_none());
+            None
+        }
+        Err(error) => {
+            let refusal = error.to_string();
+            check_message(&refusal);
+            assert!(report.refusal.as_ref() == Some(&refusal) && report.command_line().is_none());
+            Some(refusal)
+        }
+    }
+}
+
+fn check_image(image: &Image, file_size: u64) {
+    let mut end = BASE;
+    for segment in &image.segments {
+        assert!(segment.pages.start >= end && segment.pages.end <= LIMIT);
+        assert!(segment.pages.start <= segment.memory.start && segment.memory.end <= segment.pages.end);
+        assert!(segment.file.is_empty() || segment.file.end <= file_size);
+        assert!(segment.file.end - segment.file.start <= segment.memory.end - segment.memory.start);
+        end = segment.pages.end;
+    }
+    assert_eq!(image.end(), end);
+    let mut next = BASE;
+    for mapping in image.mappings(LIMIT) {
+        assert!(mapping.range.start == next && mapping.range.end > next && mapping.range.end % PAGE_SIZE == 0);
+        assert!(!mapping.range.contains(&image.entry) || mapping.access.is_executable());
+        assert!(image.era == Era::Legacy || mapping.access != Access::All);
+        next = mapping.range.end;
+    }
+    assert_eq!(next, LIMIT);
+    check_tables(image);
+}
+
+/// The tables fit where they belong, or the image is refused.
+fn check_tables(image: &Image) {
+    let size = image.least_memory().min(LIMIT);
+    let mut mappings = vec![
+        Mapping { range: 0..BOOT, access: Access::None },
+        Mapping { range: BOOT..BASE, access: image.era.rules().boot_pages },
+    ];
+    mappings.extend(image.mappings(size));
+    let mut memory = GuestMemory::new(BOOT + PAGE_SIZE).expect("68 KiB");
+    if let Err(error) = arch::build_tables(&memory, &mappings) {
+        check_message(&error.to_string());
+    }
+    let after = memory.read::<[u8; 0x1000]>(GuestAddress(BOOT)).expect("it is there");
+    assert!(after.iter().all(|&byte| byte == 0), "tables beyond their place");
+    memory.protect(&mappings);
+}
+
+fn check_manifest(manifest: &Manifest, bytes: &[u8]) {
+    assert_eq!(manifest.to_bytes(), bytes);
+    let mut attached = manifest.clone();
+    for device in manifest.devices() {
+        assert!((1..64).contains(&device.handle));
+        check_message(&device.option());
+        attached.attach_net(device.handle, [0xff; 6], u16::MAX);
+    }
+    assert_eq!(attached.to_bytes().len(), bytes.len());
+}
+
+/// What `inspect` prints is lines, whatever is in the file, and the command that it proposes is one.
+fn check_report(report: &Report) {
+    let text = report.to_text();
+    let json = report.to_json();
+    for lines in [&text, &json] {
+        assert!(!lines.chars().any(|c| c.is_control() && c != '\n'), "{lines:?}");
+    }
+    let Some(words) = report.command_line() else { return };
+    let devices = report.manifest.iter().flat_map(Manifest::devices).count();
+    let parsed = cli::parse(words.into_iter().map(OsString::from));
+    // With more devices, the operator's own choice is needed to tell them apart.
+    let Ok(Command::Run(config)) = parsed else {
+        assert!(devices > 1, "{parsed:?}");
+        return;
+    };
+    assert_eq!(config.unikernel, report.file);
+    assert!(config.memory.given >= report.least_memory.expect("it can be run"));
+}
+
+/// Nothing in a file writes to the operator's terminal.
+fn check_message(message: &str) {
+    assert!(!message.is_empty() && !message.chars().any(char::is_control), "{message:?}");
+}
