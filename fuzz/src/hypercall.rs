@@ -56,7 +56,7 @@ pub fn check(bytes: &[u8]) {
             break;
         }
     }
-    guest.devices.finish();
+    guest.devices.finish(None);
     drop(guest);
     assert_eq!(devices::next_descriptor(), before, "a descriptor has leaked");
 }
