@@ -143,7 +143,8 @@ impl Confined {
             log::info!("sandbox: off");
             return Ok(());
         }
-        let program = filter::with_run_first(filter::compile(GUEST, &self.parameters)?, &self.parameters);
+        let program = filter::compile(GUEST, &self.parameters)?;
+        let program = filter::with_quick_answers(program, GUEST, Some(self.parameters.vcpu));
         let filtered = self.unless_missing(Layer::Seccomp, filter::install(&program))?.is_some();
         let seccomp = if filtered { "system calls filtered" } else { "system calls NOT filtered" };
         match self.landlock {
@@ -159,7 +160,7 @@ impl Confined {
     /// The same.
     pub fn confine_rings_thread(&self) -> Result<(), Error> {
         if self.mode != SandboxMode::Off {
-            let program = filter::compile(RING, &self.parameters)?;
+            let program = filter::with_quick_answers(filter::compile(RING, &self.parameters)?, RING, None);
             self.unless_missing(Layer::Seccomp, filter::install(&program))?;
         }
         Ok(())
