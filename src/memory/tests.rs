@@ -79,7 +79,7 @@ fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
 fn memory_starts_as_zeroes_of_the_size_asked_for() {
     let memory = memory();
     assert_eq!(memory.size(), SIZE);
-    assert!(contents(&memory, 0, SIZE as usize).iter().all(|&byte| byte == 0));
+    assert!(contents(&memory, 0, SIZE as usize) == vec![0; SIZE as usize]);
 }
 
 #[test]

@@ -21,6 +21,9 @@ const TARGETS: [(&str, usize); 4] = [("image", 8192), ("cli", 4096), ("hypercall
 /// How long each target runs where nothing is said, in seconds.
 const SECONDS: u64 = 60;
 
+/// The longest input that is committed, in bytes.
+const LONGEST_SEED: u64 = 1024;
+
 /// How often it is said how far a target is.
 const PAUSE: Duration = Duration::from_secs(15);
 
@@ -197,7 +200,7 @@ impl Target {
         Ok((state, (!status.success()).then_some(words)))
     }
 
-    /// Replaces the seeds by the fewest inputs that reach all that seeds and corpus reach.
+    /// Replaces the seeds by the fewest inputs that reach all that seeds and corpus reach, but for the longest of them.
     fn minimise(&self) -> Result<()> {
         let fresh = directory().join("seeds").join(format!("{}.new", self.name));
         let _ = fs::remove_dir_all(&fresh);
@@ -212,8 +215,13 @@ impl Target {
         fs::rename(&fresh, self.seeds()).context("cannot place the new seeds")?;
         let (mut files, mut bytes) = (0, 0);
         for entry in fs::read_dir(self.seeds()).into_iter().flatten().flatten() {
+            let size = entry.metadata().map_or(0, |metadata| metadata.len());
+            if size > LONGEST_SEED {
+                fs::remove_file(entry.path()).context("cannot remove a long seed")?;
+                continue;
+            }
             files += 1;
-            bytes += entry.metadata().map_or(0, |metadata| metadata.len());
+            bytes += size;
         }
         println!("fuzz {}: {files} seeds of {bytes} bytes", self.name);
         Ok(())
