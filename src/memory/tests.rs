@@ -100,6 +100,7 @@ fn the_hypervisor_maps_what_the_tender_writes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri ends where its memory does")]
 fn memory_that_the_host_cannot_give_is_an_error() {
     for size in [1 << 62, u64::MAX] {
         let error = GuestMemory::new(size).expect_err("no such memory");
@@ -258,6 +259,7 @@ fn a_read_stays_within_its_buffer() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri has no such descriptors")]
 fn the_hosts_errors_come_through() {
     let memory = memory();
     let (reader, writer) = pipe();
