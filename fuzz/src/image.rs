@@ -4,8 +4,10 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::mem::offset_of;
 use std::path::Path;
 
+use guest_abi::manifest::{Entry, Header};
 use tender::arch;
 use tender::cli::{self, Command};
 use tender::era::Era;
@@ -114,7 +116,13 @@ fn check_tables(image: &Image) {
 }
 
 fn check_manifest(manifest: &Manifest, bytes: &[u8]) {
-    assert_eq!(manifest.to_bytes(), bytes);
+    let mut expected = bytes.to_vec();
+    for entry in expected[size_of::<Header>()..].chunks_exact_mut(size_of::<Entry>()) {
+        // The tender's own fields: whatever the file has there, the guest finds nothing.
+        entry[offset_of!(Entry, host)..][..8].fill(0);
+        entry[offset_of!(Entry, pad)..].fill(0);
+    }
+    assert_eq!(manifest.to_bytes(), expected);
     let mut attached = manifest.clone();
     for device in manifest.devices() {
         assert!((1..64).contains(&device.handle));
