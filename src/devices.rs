@@ -59,7 +59,8 @@ impl From<memory::Error> for Fault {
 /// All devices, by handle.
 #[derive(Debug)]
 pub struct Devices {
-    slots: [Slot; MAX_ENTRIES],
+    /// As many as the largest handle asks for: room for all would be most of a start's stack.
+    slots: Vec<Slot>,
     /// The network devices as POLL waits for them; `handles` has the handle of each. One more device than can be
     /// declared never happens, so the arrays are never outgrown.
     waits: [libc::pollfd; MAX_ENTRIES],
@@ -70,8 +71,9 @@ pub struct Devices {
 impl Devices {
     /// Attaches everything that `plan` says, and fills in the manifest with what the guest may know.
     pub fn attach(plan: Plan, manifest: &mut Manifest, rules: &Rules) -> Result<Devices, Error> {
+        let handles = plan.nets.iter().map(|net| net.handle).chain(plan.blocks.iter().map(|block| block.handle));
         let mut devices = Devices {
-            slots: std::array::from_fn(|_| Slot::Empty),
+            slots: (0..handles.max().map_or(0, |most| most + 1)).map(|_| Slot::Empty).collect(),
             waits: [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_ENTRIES],
             handles: [0; MAX_ENTRIES],
             nets: 0,

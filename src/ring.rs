@@ -16,7 +16,6 @@ mod worker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use guest_abi::hypercall::Status;
-use guest_abi::manifest::MAX_ENTRIES;
 use guest_abi::ring::{Commit, ENTRIES, Entry, OP_READ, OP_WRITE};
 
 use crate::memory::{self, GuestAddress, GuestMemory};
@@ -58,7 +57,7 @@ pub struct Consumer {
     taken: u32,
     given: u32,
     /// The interfaces by handle.
-    nics: [Option<Nic>; MAX_ENTRIES],
+    nics: Vec<Option<Nic>>,
 }
 
 /// What was done at once.
@@ -79,8 +78,11 @@ pub struct Ring {
 impl Ring {
     /// A ring for these interfaces, each with its handle.
     pub fn new(nics: impl IntoIterator<Item = (usize, Nic)>) -> Ring {
-        let mut by_handle = std::array::from_fn(|_| None);
+        let mut by_handle = Vec::new();
         for (handle, nic) in nics {
+            if by_handle.len() <= handle {
+                by_handle.resize_with(handle + 1, || None);
+            }
             by_handle[handle] = Some(nic);
         }
         Ring { consumer: Mutex::new(Consumer { taken: 0, given: 0, nics: by_handle }) }

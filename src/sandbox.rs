@@ -29,8 +29,6 @@ use user::Identity;
 pub enum Error {
     #[error("--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without")]
     Missing { layer: Layer, source: io::Error },
-    #[error("the sandbox cannot be made: {0}")]
-    Filter(seccompiler::BackendError),
     #[error("{option} needs {right}, which root has; start tender as root, or leave the option out")]
     Privilege { option: &'static str, right: &'static str },
     #[error("--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID")]
@@ -143,9 +141,8 @@ impl Confined {
             log::info!("sandbox: off");
             return Ok(());
         }
-        let program = filter::compile(GUEST, &self.parameters)?;
-        let program = filter::with_quick_answers(program, GUEST, Some(self.parameters.vcpu));
-        let filtered = self.unless_missing(Layer::Seccomp, filter::install(&program))?.is_some();
+        let mut program = filter::compile(GUEST, &self.parameters);
+        let filtered = self.unless_missing(Layer::Seccomp, filter::install(&mut program))?.is_some();
         let seccomp = if filtered { "system calls filtered" } else { "system calls NOT filtered" };
         match self.landlock {
             Some(version) => log::info!("sandbox: no privileges, Landlock (version {version}), {seccomp}"),
@@ -160,8 +157,8 @@ impl Confined {
     /// The same.
     pub fn confine_rings_thread(&self) -> Result<(), Error> {
         if self.mode != SandboxMode::Off {
-            let program = filter::with_quick_answers(filter::compile(RING, &self.parameters)?, RING, None);
-            self.unless_missing(Layer::Seccomp, filter::install(&program))?;
+            let mut program = filter::compile(RING, &self.parameters);
+            self.unless_missing(Layer::Seccomp, filter::install(&mut program))?;
         }
         Ok(())
     }

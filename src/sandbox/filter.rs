@@ -1,139 +1,156 @@
 //! From the lists of [`super::rules`] to programs for the kernel, and into the kernel.
+//!
+//! Each instruction of a program costs a start about as much as a system call: the kernel checks it, translates it twice
+//! and makes machine code of it. And it tries a program beforehand with every call that there is, up to where that one
+//! first asks for an argument. So programs are short, and ask for an argument first of all. The tests compile the same
+//! lists with the crate seccompiler and hold every answer against its.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::RawFd;
 
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, sock_filter,
-};
+use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
 
-use super::Error;
 use super::rules::{KVM_RUN, Parameters, Rule, When};
 
-/// The program of a list: what it allows is done, at anything else the kernel sends SIGSYS.
-pub fn compile(rules: &[Rule], parameters: &Parameters) -> Result<BpfProgram, Error> {
-    let mut calls: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for rule in rules {
-        let alternatives = calls.entry(rule.call).or_default();
-        for conditions in alternatives_of(rule.when, parameters).map_err(Error::Filter)? {
-            alternatives.push(SeccompRule::new(conditions).map_err(Error::Filter)?);
+/// What the kernel calls the processors whose calls these are, in `AUDIT_ARCH_…`.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// Where the number of the call, its architecture and the first argument lie in `struct seccomp_data`. Arguments are 8
+/// bytes each, the lower half first on both processors.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// The program of a list: what one of the rules allows is done, and at anything else the kernel sends SIGSYS. `KVM_RUN`
+/// on the guest's processor, the call that every hypercall makes, is looked for first.
+pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
+    let is_run = |rule: &&Rule| matches!(rule.when, [_, When::Is(1, KVM_RUN)]);
+    let mut program = match rules.iter().find(is_run) {
+        Some(_) => allow_run(parameters),
+        None => vec![load(ARGUMENTS)],
+    };
+    program.extend([
+        load(ARCH),
+        equals(ARCHITECTURE, 1, 0),
+        // Calls of another architecture mean other things, and no handler could tell which.
+        answer(libc::SECCOMP_RET_KILL_PROCESS),
+        load(NUMBER),
+    ]);
+    for (place, rule) in rules.iter().enumerate() {
+        if rules[..place].iter().all(|before| before.call != rule.call) {
+            let same = rules[place..].iter().filter(|other| other.call == rule.call);
+            program.extend(about_call(rule.call as u32, same, parameters));
         }
     }
-    // A call whose rules came to nothing, such as pread64 without a disk: to seccompiler, no rule means any arguments.
-    calls.retain(|call, alternatives| !alternatives.is_empty() || rules.iter().any(|rule| is_any(rule, *call)));
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(Error::Filter)?;
-    let filter = SeccompFilter::new(calls, SeccompAction::Trap, SeccompAction::Allow, arch);
-    filter.and_then(BpfProgram::try_from).map_err(Error::Filter)
-}
-
-fn is_any(rule: &Rule, call: i64) -> bool {
-    rule.call == call && rule.when.is_empty()
-}
-
-/// Every combination of values that fulfils `when`; none where a parameter has no value, or for an empty `when`.
-fn alternatives_of(when: &[When], parameters: &Parameters) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
-    use SeccompCmpArgLen::{Dword, Qword};
-    use SeccompCmpOp::{Eq, MaskedEq};
-    let mut alternatives = vec![Vec::new()];
-    for condition in when {
-        let choices = match *condition {
-            When::Is(argument, value) => vec![SeccompCondition::new(argument, Dword, Eq, value)?],
-            When::Null(argument) => vec![SeccompCondition::new(argument, Qword, Eq, 0)?],
-            When::Bits(argument, mask, bits) => vec![SeccompCondition::new(argument, Qword, MaskedEq(mask), bits)?],
-            When::OneOf(argument, parameter) => {
-                let equal = |value| SeccompCondition::new(argument, Dword, Eq, value);
-                parameters.values(parameter).into_iter().map(equal).collect::<Result<_, _>>()?
-            }
-        };
-        let with = |before: &Vec<_>, choice: &SeccompCondition| [&before[..], std::slice::from_ref(choice)].concat();
-        alternatives =
-            alternatives.iter().flat_map(|before| choices.iter().map(move |choice| with(before, choice))).collect();
-    }
-    alternatives.retain(|conditions| !conditions.is_empty());
-    Ok(alternatives)
-}
-
-/// Has the program of `rules` answer quickly what it can. seccompiler asks for one call after the other, in the order of
-/// their numbers, and that is too slow twice: for KVM_RUN, which every hypercall makes, and when the filter is installed,
-/// as the kernel then tries it with every call that there is (by far the most of a sandbox's cost). So KVM_RUN on `vcpu`,
-/// if there is one, is looked for first of all, and what is in no rule is found out by halving.
-pub fn with_quick_answers(mut program: BpfProgram, rules: &[Rule], vcpu: Option<RawFd>) -> BpfProgram {
-    // The first two instructions of any program: the architecture, and going on if it is this one.
-    let [load, check] = [program[0].clone(), program[1].clone()];
-    let rest = [vcpu.map(allow_run).unwrap_or_default(), refuse_others(rules)].concat();
-    // Another architecture is left to the program itself.
-    let check = sock_filter { jt: 0, jf: rest.len() as u8 + 1, ..check };
-    program.splice(0..0, [vec![load, check, word(CALL)], rest].concat());
+    program.push(answer(libc::SECCOMP_RET_TRAP));
     program
 }
 
-/// Allows KVM_RUN on `vcpu`; anything else goes on, with its number in the accumulator as before.
-fn allow_run(vcpu: RawFd) -> Vec<sock_filter> {
+/// Allows KVM_RUN on the guest's processor, and goes on with everything else.
+fn allow_run(parameters: &Parameters) -> Vec<sock_filter> {
     vec![
-        equals(libc::SYS_ioctl as u32, 6),
-        word(ARGUMENTS + 8),
-        equals(KVM_RUN as u32, 3),
-        word(ARGUMENTS),
-        equals(vcpu as u32, 1),
-        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-        word(CALL),
+        load(ARGUMENTS),
+        equals(parameters.vcpu as u32, 0, 7),
+        load(argument(1)),
+        equals(KVM_RUN as u32, 0, 5),
+        load(NUMBER),
+        equals(libc::SYS_ioctl as u32, 0, 3),
+        load(ARCH),
+        equals(ARCHITECTURE, 0, 1),
+        answer(libc::SECCOMP_RET_ALLOW),
     ]
 }
 
-/// Refuses the call whose number is in the accumulator if no rule is about it, and goes on otherwise.
-fn refuse_others(rules: &[Rule]) -> Vec<sock_filter> {
-    let calls: Vec<u32> = rules.iter().map(|rule| rule.call as u32).collect::<BTreeSet<_>>().into_iter().collect();
-    let mut search = Vec::new();
-    halve(&calls, &mut search);
-    let length = search.len();
-    for (place, leaf) in search.iter_mut().enumerate().filter(|(_, step)| step.code == equals(0, 0).code) {
-        // Past the refusal, which follows the search, or to it.
-        (leaf.jt, leaf.jf) = ((length - place) as u8, (length - place) as u8 - 1);
+/// Answers the call `number`, given all the rules about it; goes on with any other, its number in the accumulator.
+fn about_call<'r>(number: u32, rules: impl Iterator<Item = &'r Rule>, parameters: &Parameters) -> Vec<sock_filter> {
+    let mut answers: Vec<_> = rules.flat_map(|rule| allow(rule, parameters)).collect();
+    // Rules without conditions end with their answer; after others, nothing has allowed the call.
+    if answers.len() > 1 {
+        answers.push(answer(libc::SECCOMP_RET_TRAP));
     }
-    search.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_TRAP));
-    search
-}
-
-/// Appends a search for one of `calls`, which are in ascending order: the lower half lies first.
-fn halve(calls: &[u32], search: &mut Vec<sock_filter>) {
-    if let [only] = calls {
-        return search.push(equals(*only, 0));
+    if answers.is_empty() {
+        // Such as pread64 where there is no disk.
+        return answers;
     }
-    let (lower, upper) = calls.split_at(calls.len() / 2);
-    if let Some(least) = upper.first() {
-        // A half of n calls is n comparisons and n - 1 decisions between them.
-        let past_lower = 2 * lower.len() as u8 - 1;
-        let code = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-        search.push(sock_filter { jt: past_lower, ..statement(code, *least) });
-        halve(lower, search);
-        halve(upper, search);
+    [vec![equals(number, 0, answers.len() as u8)], answers].concat()
+}
+
+/// Allows a call that fulfils `rule`, and goes on otherwise. Nothing, if no call can.
+fn allow(rule: &Rule, parameters: &Parameters) -> Vec<sock_filter> {
+    let mut steps = vec![answer(libc::SECCOMP_RET_ALLOW)];
+    // From the last condition to the first, as each jumps past all that follows.
+    for condition in rule.when.iter().rev() {
+        let past = steps.len() as u8;
+        let checks = match *condition {
+            When::Is(index, value) => one_of(argument(index), &[value as u32], past),
+            When::Null(index) => halves(index, u64::MAX, 0, past),
+            When::Bits(index, mask, bits) => halves(index, mask, bits, past),
+            When::OneOf(index, parameter) => {
+                let values: Vec<u32> = parameters.values(parameter).into_iter().map(|value| value as u32).collect();
+                if values.is_empty() {
+                    return Vec::new();
+                }
+                one_of(argument(index), &values, past)
+            }
+        };
+        steps.splice(0..0, checks);
     }
+    steps
 }
 
-/// Where the number of the call, and the first argument, lie in `struct seccomp_data`; arguments are 8 bytes each, and
-/// both architectures have the lower half first.
-const CALL: u32 = 0;
-const ARGUMENTS: u32 = 16;
-
-fn word(offset: u32) -> sock_filter {
-    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+/// Goes on if the word at `offset` is one of `values`, which are not none; else leaves out the `past` steps that follow.
+fn one_of(offset: u32, values: &[u32], past: u8) -> Vec<sock_filter> {
+    let mut checks = vec![load(offset)];
+    for (place, value) in values.iter().enumerate() {
+        let left = (values.len() - place - 1) as u8;
+        checks.push(equals(*value, left, if left == 0 { past } else { 0 }));
+    }
+    checks
 }
 
-fn statement(code: u32, k: u32) -> sock_filter {
-    sock_filter { code: code as u16, jt: 0, jf: 0, k }
+/// Goes on if, of the 64 bits of an argument, those of `mask` are `bits`; else leaves out the `past` steps that follow.
+fn halves(index: u8, mask: u64, bits: u64, past: u8) -> Vec<sock_filter> {
+    let half = |offset, mask: u64, bits: u64, past| {
+        let and = step(BPF_ALU | BPF_AND | BPF_K, mask as u32, 0, 0);
+        let and = (mask as u32 != u32::MAX).then_some(and);
+        [Some(load(offset)), and, Some(equals(bits as u32, 0, past))].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let upper = half(argument(index) + 4, mask >> 32, bits >> 32, past);
+    let mut both = half(argument(index), mask, bits, past + upper.len() as u8);
+    both.extend(upper);
+    both
 }
 
-/// Goes on if the word is `value`, else leaves out `otherwise` instructions.
-fn equals(value: u32, otherwise: u8) -> sock_filter {
-    sock_filter { jf: otherwise, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value) }
+fn argument(index: u8) -> u32 {
+    ARGUMENTS + 8 * u32::from(index)
 }
 
-/// Binds this thread to `program` for good.
-pub fn install(program: &BpfProgram) -> io::Result<()> {
-    seccompiler::apply_filter(program).map_err(|error| match error {
-        seccompiler::Error::Prctl(source) | seccompiler::Error::Seccomp(source) => source,
-        other => io::Error::other(other),
-    })
+/// Loads the word at `offset` into the accumulator.
+fn load(offset: u32) -> sock_filter {
+    step(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0)
+}
+
+/// Leaves out `then` steps if the accumulator is `value`, else `otherwise`.
+fn equals(value: u32, then: u8, otherwise: u8) -> sock_filter {
+    step(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
+}
+
+fn answer(action: u32) -> sock_filter {
+    step(BPF_RET | BPF_K, action, 0, 0)
+}
+
+fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt, jf, k }
+}
+
+/// Binds this thread to `program` for good. It must have given up new privileges, or be privileged.
+pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    let flags: libc::c_ulong = 0;
+    // SAFETY: the kernel reads as many instructions as it is told there are.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
