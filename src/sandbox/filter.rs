@@ -40,7 +40,7 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     ]);
     for (place, rule) in rules.iter().enumerate() {
         if rules[..place].iter().all(|before| before.call != rule.call) {
-            let same = rules[place..].iter().filter(|other| other.call == rule.call);
+            let same = rules[place..].iter().filter(|other| other.call == rule.call && !is_run(other));
             program.extend(about_call(rule.call as u32, same, parameters));
         }
     }

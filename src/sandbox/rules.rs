@@ -61,8 +61,8 @@ pub enum Parameter {
     RingNets,
     /// Descriptors of disks.
     Disks,
-    /// How many network interfaces POLL waits for.
-    NetCount,
+    /// How many network interfaces POLL waits for; or one, standard error.
+    PollCounts,
     /// This process.
     Process,
     /// The thread that runs the guest.
@@ -99,7 +99,10 @@ impl Parameters {
             Parameter::Nets => fds(&self.nets),
             Parameter::RingNets => fds(&self.ring_nets),
             Parameter::Disks => fds(&self.disks),
-            Parameter::NetCount => vec![self.nets.len() as u64],
+            Parameter::PollCounts => match self.nets.len() as u64 {
+                1 => vec![1],
+                count => vec![count, 1],
+            },
             Parameter::Process => vec![self.process as u64],
             Parameter::Thread => vec![self.thread as u64],
             Parameter::Reports => arch::REPORT_REQUESTS.to_vec(),
@@ -116,22 +119,25 @@ impl Parameters {
 }
 
 use Need::{Always, Seldom};
-use Parameter::{Disks, Futex, NetCount, Nets, Process, Reports, RingNets, Signals, Thread, Vcpu};
+use Parameter::{Disks, Futex, Nets, PollCounts, Process, Reports, RingNets, Signals, Thread, Vcpu};
 use When::{Bits, Is, Null, OneOf};
 
 const fn rule(call: c_long, when: &'static [When], need: Need) -> Rule {
     Rule { call, when, need }
 }
 
-// Memory that a thread may take or give back: never for code.
+// Memory that a thread may take or give back: never for code, and none of a file.
 const BRK: Rule = rule(libc::SYS_brk, &[], Seldom("a heap that what set-up left free is not enough for"));
-const MMAP: Rule = rule(
+const MMAP: Rule =
+    rule(libc::SYS_mmap, &[Is(2, READ_WRITE), Is(3, MAP_KIND)], Seldom("the heap, as above, for large pieces"));
+// A heap of a second thread's own is set aside first and made usable as it grows.
+const MMAP_ASIDE: Rule = rule(
     libc::SYS_mmap,
     &[Bits(2, !READ_WRITE, 0), Bits(3, MAP_KIND | libc::MAP_SHARED as u64, MAP_KIND)],
-    Seldom("the heap, as above, or a second thread's"),
+    Seldom("glibc's heap of a second thread"),
 );
 const MPROTECT: Rule =
-    rule(libc::SYS_mprotect, &[Bits(2, !READ_WRITE, 0)], Seldom("glibc's heap of a second thread grows by it"));
+    rule(libc::SYS_mprotect, &[Is(2, READ_WRITE)], Seldom("glibc's heap of a second thread grows by it"));
 
 const CLOCK: Rule = rule(libc::SYS_clock_gettime, &[], Seldom("the time, where the vDSO does not tell it"));
 const FUTEX: Rule = rule(libc::SYS_futex, &[OneOf(1, Futex)], Always("one thread waits for the other"));
@@ -140,7 +146,7 @@ const FUTEX: Rule = rule(libc::SYS_futex, &[OneOf(1, Futex)], Always("one thread
 pub const GUEST: &[Rule] = &[
     rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), Is(1, KVM_RUN)], Always("the guest runs")),
     rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), OneOf(1, Reports)], Always("where the guest was when it broke a promise")),
-    rule(libc::SYS_ppoll, &[OneOf(1, NetCount), Null(3)], Always("POLL")),
+    rule(libc::SYS_ppoll, &[OneOf(1, PollCounts), Null(3)], Always("POLL, and whether anybody reads our words")),
     rule(libc::SYS_read, &[OneOf(0, Nets)], Always("NET_READ")),
     rule(libc::SYS_write, &[OneOf(0, Nets)], Always("NET_WRITE")),
     rule(libc::SYS_read, &[OneOf(0, RingNets)], Always("requests in the ring to receive")),
@@ -149,7 +155,6 @@ pub const GUEST: &[Rule] = &[
     rule(libc::SYS_pwrite64, &[OneOf(0, Disks)], Always("BLOCK_WRITE")),
     rule(libc::SYS_write, &[Is(0, 1)], Always("PUTS")),
     rule(libc::SYS_write, &[Is(0, 2)], Always("the tender's own words")),
-    rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Always("whether anybody reads them")),
     FUTEX,
     rule(libc::SYS_rt_sigreturn, &[], Always("the way back from a signal's handler")),
     rule(libc::SYS_setitimer, &[Is(0, libc::ITIMER_REAL as u64)], Always("interrupts whatever blocks at the end")),
@@ -173,7 +178,8 @@ pub const GUEST: &[Rule] = &[
     BRK,
     MMAP,
     MPROTECT,
-    rule(libc::SYS_sigaltstack, &[], Seldom("the end of Rust's own main, where that is used")),
+    #[cfg(debug_assertions)]
+    rule(libc::SYS_sigaltstack, &[], Seldom("the end of Rust's own main, which tests have")),
 ];
 
 /// For the thread that looks after the network ring.
@@ -197,7 +203,7 @@ pub const RING: &[Rule] = &[
     rule(libc::SYS_exit, &[], Always("the end of the thread")),
     rule(libc::SYS_munmap, &[], Seldom("the heap, as below, and what else a thread leaves behind")),
     BRK,
-    MMAP,
+    MMAP_ASIDE,
     MPROTECT,
     rule(libc::SYS_sigaltstack, &[], Seldom("the end of a thread under Rust's own main")),
 ];
