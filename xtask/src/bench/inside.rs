@@ -39,8 +39,9 @@ struct Workload {
     calls: &'static str,
     net: bool,
     block: bool,
-    /// Of an era that other tenders do not run.
-    old: bool,
+    /// Options that only ours knows, or an era that only ours runs.
+    ours: bool,
+    options: &'static [&'static str],
 }
 
 const SIMPLE: Workload = Workload {
@@ -49,20 +50,23 @@ const SIMPLE: Workload = Workload {
     calls: "walltime, poll0, puts0",
     net: false,
     block: false,
-    old: false,
+    ours: false,
+    options: &[],
 };
 
-const WORKLOADS: [Workload; 5] = [
+const WORKLOADS: [Workload; 6] = [
     SIMPLE,
-    Workload { unikernel: "bench-abi1.hvt", suffix: ", ABI 1", old: true, ..SIMPLE },
-    Workload { unikernel: "bench-e1.hvt", suffix: ", Solo5 0.4", old: true, ..SIMPLE },
+    Workload { suffix: NO_SANDBOX, ours: true, options: &["--sandbox=off"], ..SIMPLE },
+    Workload { unikernel: "bench-abi1.hvt", suffix: ", ABI 1", ours: true, ..SIMPLE },
+    Workload { unikernel: "bench-e1.hvt", suffix: ", Solo5 0.4", ours: true, ..SIMPLE },
     Workload {
         unikernel: "bench-io.hvt",
         suffix: ", I/O",
         calls: "poll0, block write and read, 2 net writes, net read",
         net: true,
         block: true,
-        old: false,
+        ours: false,
+        options: &[],
     },
     Workload {
         unikernel: "bench-ring.hvt",
@@ -70,9 +74,13 @@ const WORKLOADS: [Workload; 5] = [
         calls: "2 ring writes, ring read",
         net: true,
         block: false,
-        old: false,
+        ours: false,
+        options: &[],
     },
 ];
+
+/// What is added to the names of figures of a tender without its sandbox.
+const NO_SANDBOX: &str = ", no sandbox";
 
 /// What is measured, and with what.
 struct Bench {
@@ -119,7 +127,10 @@ impl Bench {
         }
         for _ in 0..STARTS {
             for (subject, tender) in &self.subjects {
-                self.start(&mut samples, *subject, tender)?;
+                self.start(&mut samples, *subject, tender, &[], "")?;
+                if *subject == Subject::Ours {
+                    self.start(&mut samples, *subject, tender, &["--sandbox=off"], NO_SANDBOX)?;
+                }
             }
         }
         print!("{}", samples.table());
@@ -137,7 +148,7 @@ impl Bench {
     fn command(&self, tender: &Path, workload: &Workload, calls: u64) -> Command {
         let mut command = Command::new(tender);
         // A bare number of MiB is what every tender understands.
-        command.arg("--mem=8");
+        command.arg("--mem=8").args(workload.options);
         if workload.net {
             command.arg(format!("--net:service={TAP}"));
         }
@@ -149,7 +160,7 @@ impl Bench {
     }
 
     fn hypercalls(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
-        for workload in WORKLOADS.iter().filter(|workload| subject == Subject::Ours || !workload.old) {
+        for workload in WORKLOADS.iter().filter(|workload| subject == Subject::Ours || !workload.ours) {
             let text = process::output(&mut self.command(tender, workload, CALLS))?;
             for line in text.lines() {
                 let words: Vec<&str> = line.split_whitespace().collect();
@@ -162,9 +173,16 @@ impl Bench {
     }
 
     /// From exec to the first output of `hello`, and to its end.
-    fn start(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
+    fn start(
+        &self,
+        samples: &mut Samples,
+        subject: Subject,
+        tender: &Path,
+        options: &[&str],
+        suffix: &str,
+    ) -> Result<()> {
         let mut command = Command::new(tender);
-        command.arg("--mem=64").arg("--").arg(self.fixture("hello.hvt")).stdout(Stdio::piped());
+        command.arg("--mem=64").args(options).arg("--").arg(self.fixture("hello.hvt")).stdout(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().context("cannot start the tender")?;
         let mut output = child.stdout.take().map_or_else(|| fail("its output is no pipe"), Ok)?;
@@ -176,8 +194,8 @@ impl Bench {
         if !status.success() {
             return fail(format!("hello ended with {status}"));
         }
-        samples.add("start to first output", subject, first.as_nanos() as u64);
-        samples.add("start to end of hello", subject, end.as_nanos() as u64);
+        samples.add(&format!("start to first output{suffix}"), subject, first.as_nanos() as u64);
+        samples.add(&format!("start to end of hello{suffix}"), subject, end.as_nanos() as u64);
         Ok(())
     }
 
@@ -190,7 +208,7 @@ impl Bench {
             "{whose}: system calls from exec to the guest's first instruction: {}",
             trace::count(&mut hello)?.start
         );
-        for workload in WORKLOADS.iter().filter(|workload| !workload.old) {
+        for workload in WORKLOADS.iter().filter(|workload| !workload.ours) {
             let (calls, counted) = (workload.calls, self.calls(tender, workload)?);
             println!("{whose}: system calls beside KVM_RUN for one each of {calls}: {counted}");
         }

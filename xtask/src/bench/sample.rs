@@ -27,7 +27,7 @@ impl Samples {
     /// One line a quantity: least, median and most of each subject, and the ratio of the medians.
     pub fn table(mut self) -> String {
         let mut table =
-            format!("{:<28}{:>33}{:>33}{:>10}\n", "", "tender min/median/max", "peer min/median/max", "ratio");
+            format!("{:<36}{:>33}{:>33}{:>10}\n", "", "tender min/median/max", "peer min/median/max", "ratio");
         for name in std::mem::take(&mut self.order) {
             let ours = self.summary(&name, Subject::Ours);
             let peer = self.summary(&name, Subject::Peer);
@@ -35,7 +35,7 @@ impl Samples {
                 (Some(ours), Some(peer)) if peer[1] > 0 => format!("{:.3}", ours[1] as f64 / peer[1] as f64),
                 _ => String::new(),
             };
-            table += &format!("{name:<28}{:>33}{:>33}{ratio:>10}\n", text(ours), text(peer));
+            table += &format!("{name:<36}{:>33}{:>33}{ratio:>10}\n", text(ours), text(peer));
         }
         table
     }
