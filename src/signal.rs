@@ -113,8 +113,9 @@ fn send(signal: c_int) {
 /// Makes this thread the one that runs the guest, which [`alarm`] and [`die_by`] send their signals to; returns the
 /// process and the thread.
 pub fn claim_thread() -> (i32, i32) {
-    // SAFETY: the calls take nothing and cannot fail.
-    let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+    // SAFETY: the calls take nothing and cannot fail. Not libc's gettid: Rust's standard library makes that a weak symbol,
+    // which static glibc leaves empty.
+    let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid) as i32) };
     PROCESS.store(process, Ordering::SeqCst);
     THREAD.store(thread, Ordering::SeqCst);
     (process, thread)
