@@ -110,12 +110,13 @@ impl Sandbox {
         if let Some(identity) = self.identity {
             user::become_user(identity)?;
         }
-        let mut confined = Confined { mode: self.mode, landlock: None, parameters };
+        let mut confined = Confined { mode: self.mode, unprivileged: false, landlock: None, parameters };
         if self.mode == SandboxMode::Off {
             return Ok(confined);
         }
-        confined.unless_missing(Layer::Privileges, privileges::no_new())?;
-        confined.unless_missing(Layer::Capabilities, privileges::drop_capabilities())?;
+        let no_new = confined.unless_missing(Layer::Privileges, privileges::no_new())?;
+        let none = confined.unless_missing(Layer::Capabilities, privileges::drop_capabilities())?;
+        confined.unprivileged = no_new.and(none).is_some();
         confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict())?;
         violation::report();
         Ok(confined)
@@ -126,6 +127,8 @@ impl Sandbox {
 #[derive(Debug)]
 pub struct Confined {
     mode: SandboxMode,
+    /// No capabilities are left, and there is no way to new ones.
+    unprivileged: bool,
     /// Version of Landlock in force.
     landlock: Option<i32>,
     parameters: Parameters,
@@ -143,10 +146,11 @@ impl Confined {
         }
         let mut program = filter::compile(GUEST, &self.parameters);
         let filtered = self.unless_missing(Layer::Seccomp, filter::install(&mut program))?.is_some();
+        let privileges = if self.unprivileged { "no privileges" } else { "privileges NOT dropped" };
         let seccomp = if filtered { "system calls filtered" } else { "system calls NOT filtered" };
         match self.landlock {
-            Some(version) => log::info!("sandbox: no privileges, Landlock (version {version}), {seccomp}"),
-            None => log::info!("sandbox: no privileges, no Landlock in this kernel, {seccomp}"),
+            Some(version) => log::info!("sandbox: {privileges}, Landlock (version {version}), {seccomp}"),
+            None => log::info!("sandbox: {privileges}, no Landlock, {seccomp}"),
         }
         Ok(())
     }
@@ -170,11 +174,11 @@ impl Confined {
             Err(source) if self.mode == SandboxMode::Strict => Err(Error::Missing { layer, source }),
             // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
             Err(error) if layer == Layer::Landlock => {
-                log::debug!("sandbox: this kernel lacks {layer}: {error}");
+                log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}");
                 Ok(None)
             }
             Err(error) => {
-                log::warn!("sandbox: this kernel lacks {layer}: {error}; the guest runs without");
+                log::warn!("sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without");
                 Ok(None)
             }
         }

@@ -4,7 +4,11 @@
 //! overflow, it has the kernel print the whole memory map and reads it back. Without that, one is a plain SIGSEGV.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+
+use crate::error::one_line;
+use crate::messages::Stderr;
 
 /// The words of the command line, the program's name first.
 ///
@@ -19,9 +23,21 @@ pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsStri
     (0..usize::try_from(count).unwrap_or(0)).map(word).collect()
 }
 
+/// A mistake of ours ends the process with one line and status 1, as every error does: what Rust would do and say needs
+/// system calls that the sandbox does not allow.
+fn end_at_mistakes() {
+    std::panic::set_hook(Box::new(|panic| {
+        let words = one_line(&panic.to_string());
+        let _ = writeln!(Stderr, "tender: a mistake in tender itself, please report it: {words}");
+        // SAFETY: it ends the process, whatever its threads are doing.
+        unsafe { libc::_exit(1) }
+    }));
+}
+
 /// Makes the process fit to run: a write to a closed pipe, or to a file that has reached its limit, becomes an error
 /// like any other, and a standard stream that was closed is not taken by the next file that is opened.
 pub fn prepare() {
+    end_at_mistakes();
     // SAFETY: the calls take plain numbers, and a string that is a constant.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);

@@ -1,7 +1,7 @@
 //! The system calls that are left once the guest runs: one list for each thread, each rule with its reason. What is
 //! known only at run time, such as descriptors, stands as a [`Parameter`].
 //!
-//! `tests/sandbox.rs` sees that every rule is used by some run, except those marked [`Need::Seldom`].
+//! `tests/sandbox_rules.rs` sees that every rule is used by some run, except those marked [`Need::Seldom`].
 
 use std::os::fd::RawFd;
 
@@ -38,7 +38,7 @@ pub enum Need {
 /// What an argument, counted from 0, must be.
 #[derive(Clone, Copy, Debug)]
 pub enum When {
-    /// This number, of 32 bits: the kernel ignores the others.
+    /// This number, of 32 bits: what the kernel looks at.
     Is(u8, u64),
     /// No pointer.
     Null(u8),

@@ -55,8 +55,7 @@ extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
         line.add(b" (");
         line.add(name(call.into()).unwrap_or("of no name here").as_bytes());
         line.add(b") is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends\n");
-        // SAFETY: the bytes are there; what becomes of them does not matter.
-        unsafe { libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length) };
+        line.say();
     }
     // SAFETY: the first call has no effect but to be refused, and the signal's action is the default one again. Only
     // where somebody has sent SIGSYS before there was a filter, the second is reached.
@@ -78,6 +77,19 @@ impl Line {
         let text = &text[..text.len().min(room)];
         self.bytes[self.length..][..text.len()].copy_from_slice(text);
         self.length += text.len();
+    }
+
+    /// Says it, unless somebody would have to read first: death does not wait for that.
+    fn say(&self) {
+        let mut wait = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+        let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes `revents` and reads the time and the bytes, which are there. Both are calls that
+        // every list allows.
+        unsafe {
+            if libc::ppoll(&raw mut wait, 1, &raw const none, std::ptr::null()) == 1 {
+                libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.length);
+            }
+        }
     }
 
     fn add_number(&mut self, number: u32) {

@@ -47,7 +47,6 @@ impl Vcpu {
         for register in boot::SERVICES {
             if let Err(error) = self.set(register, 0) {
                 log::debug!("KVM cannot refuse its services ({:#x}): {error}", register.0);
-                return;
             }
         }
     }
