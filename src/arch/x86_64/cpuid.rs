@@ -1,6 +1,6 @@
 //! What the guest's processor says of itself. The host's answer to what KVM can do is far more than a unikernel has a
 //! use for, and each feature more is code of the host that a hostile guest can reach: so what passes is listed here,
-//! bit by bit, and everything else — unknown leaves, unknown bits — reads as zero. Pure: entries in, entries out.
+//! bit by bit, and every other bit and leaf reads as zero. Pure: entries in, entries out.
 //!
 //! Passed on are instructions that compute, what they need (XSAVE, NX, long mode), the counter, and the sizes of
 //! caches and addresses. Left out, beside what is unknown:
