@@ -219,12 +219,13 @@ impl Disk {
 
     #[cold]
     fn write_failed(&mut self, error: &io::Error) -> Status {
+        if error.kind() == io::ErrorKind::Interrupted {
+            // As above.
+            return Status::Unspecified;
+        }
         let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
         let counter = if full { &mut self.stats.full } else { &mut self.stats.write_errors };
         *counter += 1;
-        if error.kind() == io::ErrorKind::Interrupted {
-            return Status::Unspecified;
-        }
         if *counter == 1 {
             log::warn!("{}: cannot write: {error}; the guest is told", self.path.display());
         }

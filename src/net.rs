@@ -288,7 +288,9 @@ impl Nic {
         match memory.buffer(addr, len)?.read_from(self.fd.as_fd()) {
             Ok(0) => {
                 // Zero bytes asked are zero bytes got, whatever the other end does.
-                self.lost(self.zero_is_end && len > 0);
+                if self.zero_is_end && len > 0 {
+                    self.receive_failed(&io::Error::from_raw_os_error(libc::ECONNRESET));
+                }
                 Ok((Status::Again, 0))
             }
             Ok(received) => {

@@ -1,6 +1,6 @@
 //! A tender with its guest, as a child that never outlives its test.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -156,7 +156,17 @@ impl Guest {
                 _ => Err(std::io::Error::last_os_error()),
             });
         }
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        let deadline = Instant::now() + LIMIT;
+        let mut child = loop {
+            match command.spawn() {
+                Ok(child) => break child,
+                // A copy of the tender that another test's child, just forked, still has open for writing.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(error) => panic!("{command:?} cannot be started: {error}"),
+            }
+        };
         let (stdout, stderr) = (Listener::new(child.stdout.take()), Listener::new(child.stderr.take()));
         Guest { child, stdout, stderr }
     }
