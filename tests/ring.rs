@@ -241,7 +241,8 @@ fn threads(pid: u32) -> Vec<(String, u64, u64)> {
     tasks.map(|task| of_task(task.unwrap().path())).filter(|(name, ..)| !name.starts_with("kvm-")).collect()
 }
 
-/// Checks that the process does next to nothing for five seconds: `wakeups` at most, in all its threads.
+/// Checks that the process does next to nothing for five seconds: `wakeups` at most, in all its threads, and not a tenth
+/// of a processor's 500 ticks, of which a busy machine takes some for a wake-up.
 #[track_caller]
 fn sleeps(pid: u32, wakeups: u64) {
     let sums = || threads(pid).into_iter().fold((0, 0), |(a, b), (_, switches, ticks)| (a + switches, b + ticks));
@@ -249,7 +250,7 @@ fn sleeps(pid: u32, wakeups: u64) {
     let (switches, ticks) = sums();
     std::thread::sleep(Duration::from_secs(5));
     let (switches, ticks) = (sums().0 - switches, sums().1 - ticks);
-    assert!(switches <= wakeups && ticks <= 2, "{switches} wake-ups, {ticks} ticks in 5 s: {:?}", threads(pid));
+    assert!(switches <= wakeups && ticks <= 50, "{switches} wake-ups, {ticks} ticks in 5 s: {:?}", threads(pid));
 }
 
 /// Lest the host's own announcements wake a guest up. There may be no such protocol, which is as good.
