@@ -19,4 +19,4 @@ mod x86_64;
 pub use x86_64::*;
 
 pub use paging::TablesFull;
-pub use vcpu::{Boot, Error, Exit, Stop};
+pub use vcpu::{Boot, Error, Exit, KVM_RUN, Stop};

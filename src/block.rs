@@ -145,7 +145,7 @@ impl Disk {
         offset: u64,
         addr: GuestAddress,
         len: u64,
-    ) -> Result<Status, memory::Error> {
+    ) -> Result<Status, memory::RangeError> {
         if !self.holds(offset, len) {
             self.stats.invalid += 1;
             return Ok(Status::Invalid);
@@ -171,7 +171,7 @@ impl Disk {
         offset: u64,
         addr: GuestAddress,
         len: u64,
-    ) -> Result<Status, memory::Error> {
+    ) -> Result<Status, memory::RangeError> {
         if !self.holds(offset, len) {
             self.stats.invalid += 1;
             return Ok(Status::Invalid);

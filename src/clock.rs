@@ -3,8 +3,6 @@
 //! Every existing ARM64 guest turns cycles into nanoseconds in 64 bits only. When it looks at its counter too rarely,
 //! the product overflows and its clock falls behind for good, so the tender wakes it in time. Section A5.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Largest shift that the guest's conversion uses. Section A5.
@@ -12,9 +10,21 @@ const SHIFT_MAX: u32 = 32;
 
 /// WALLTIME: nanoseconds since 1970-01-01 00:00 UTC by the host's clock; 0 before that, and at most `u64::MAX`.
 /// Section 8.
+#[inline]
 pub fn walltime() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec. It cannot fail with this clock; the vDSO answers it.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    nanoseconds(now.tv_sec, now.tv_nsec as u64)
+}
+
+#[inline]
+fn nanoseconds(seconds: i64, nanoseconds: u64) -> u64 {
+    let seconds = u64::try_from(seconds).map(|seconds| seconds.checked_mul(NANOSECONDS_PER_SECOND as u64));
+    match seconds {
+        Ok(whole) => whole.and_then(|whole| whole.checked_add(nanoseconds)).unwrap_or(u64::MAX),
+        Err(_) => 0,
+    }
 }
 
 /// The gap between two looks at its cycle counter, in nanoseconds, at which an ARM64 guest's monotonic clock
@@ -45,9 +55,20 @@ fn multiplier(frequency: u64) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn times_that_cannot_be_told_are_the_nearest_that_can() {
+        assert_eq!(nanoseconds(1, 2), 1_000_000_002);
+        assert_eq!(nanoseconds(-1, 999_999_999), 0);
+        assert_eq!(nanoseconds(18_446_744_073, 709_551_615), u64::MAX);
+        assert_eq!(nanoseconds(18_446_744_073, 709_551_616), u64::MAX);
+        assert_eq!(nanoseconds(i64::MAX, 0), u64::MAX);
+    }
 
     #[test]
     fn horizons_of_real_boards() {

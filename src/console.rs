@@ -109,7 +109,7 @@ impl Console {
     ///
     /// # Errors
     /// The bytes do not lie within guest memory.
-    pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<(), memory::Error> {
+    pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<(), memory::RangeError> {
         let mut rest = memory.bytes(addr, len)?;
         if let Some(rate) = &mut self.rate {
             let allowed = rate.take(len, Instant::now());
@@ -206,7 +206,7 @@ mod tests {
         fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
     }
 
-    fn puts(console: &mut Console, addr: u64, len: u64) -> Result<(), memory::Error> {
+    fn puts(console: &mut Console, addr: u64, len: u64) -> Result<(), memory::RangeError> {
         console.puts(&memory(), GuestAddress(addr), len)
     }
 
@@ -235,8 +235,8 @@ mod tests {
     fn the_end_of_memory_is_in_reach_and_what_follows_is_not() {
         let mut console = Console::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
         puts(&mut console, 0x3fff, 1).unwrap();
-        assert!(matches!(puts(&mut console, 0x3fff, 2), Err(memory::Error::OutOfRange { .. })));
-        assert!(matches!(puts(&mut console, u64::MAX, 2), Err(memory::Error::OutOfRange { .. })));
+        assert!(matches!(puts(&mut console, 0x3fff, 2), Err(memory::RangeError::OutOfRange { .. })));
+        assert!(matches!(puts(&mut console, u64::MAX, 2), Err(memory::RangeError::OutOfRange { .. })));
         assert_eq!(console.stats().written_bytes, 1);
     }
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::ptr;
 
 use guest_abi::hypercall::Status;
 use guest_abi::manifest::MAX_ENTRIES;
@@ -39,7 +40,7 @@ pub enum Fault {
     /// There is no such device.
     NoDevice(Kind),
     /// The guest named memory that it does not have, or may not write.
-    Memory(memory::Error),
+    Memory(memory::RangeError),
     /// What the guest put into the ring before breaks its rules.
     Ring(ring::Error),
 }
@@ -50,8 +51,8 @@ impl From<ring::Error> for Fault {
     }
 }
 
-impl From<memory::Error> for Fault {
-    fn from(error: memory::Error) -> Fault {
+impl From<memory::RangeError> for Fault {
+    fn from(error: memory::RangeError) -> Fault {
         Fault::Memory(error)
     }
 }
@@ -207,9 +208,10 @@ impl Devices {
             tv_sec: (timeout / 1_000_000_000) as libc::time_t,
             tv_nsec: (timeout % 1_000_000_000) as libc::c_long,
         };
+        let (waits, no_mask) = (self.waits.as_mut_ptr(), ptr::null::<libc::sigset_t>());
+        // Not by the C library's wrapper, which is a point of cancellation: see `memory::transfer`.
         // SAFETY: `waits` has at least `nets` elements; the kernel reads `sleep` and writes `revents` only.
-        let ready =
-            unsafe { libc::ppoll(self.waits.as_mut_ptr(), self.nets as libc::nfds_t, &sleep, std::ptr::null()) };
+        let ready = unsafe { libc::syscall(libc::SYS_ppoll, waits, self.nets, &raw const sleep, no_mask, 0usize) };
         // An interrupted sleep is a short one. Nothing else can go wrong with these arguments.
         if ready > 0 { self.collect() } else { 0 }
     }

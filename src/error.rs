@@ -45,6 +45,8 @@ pub enum Error {
     Tables(#[from] arch::TablesFull),
     #[error("{0}")]
     Memory(#[from] memory::Error),
+    #[error("{0}")]
+    Range(#[from] memory::RangeError),
     #[error("cannot open /dev/kvm: {source}; {cure}")]
     NoKvm { source: io::Error, cure: &'static str },
     #[error("/dev/kvm speaks version {0} of its interface; 12 is the only one known")]

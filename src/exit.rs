@@ -102,7 +102,7 @@ pub enum Broken {
         /// Address of its argument structure.
         argument: u64,
         /// What is wrong with the memory.
-        error: memory::Error,
+        error: memory::RangeError,
     },
 }
 
@@ -213,7 +213,7 @@ impl<'m> Running<'m> {
     }
 
     /// Serves one hypercall; says how the run ended if that was its last.
-    #[inline]
+    #[inline(always)]
     fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
         let call = match I::decode(number, self.memory, argument) {
             Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
@@ -247,7 +247,7 @@ impl<'m> Running<'m> {
     }
 
     /// Does what the guest asks; PUTS alone has no reply.
-    #[inline]
+    #[inline(always)]
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
         let Running { memory, devices, console, worker, poll_limit, .. } = self;
         Ok(Some(match call {
@@ -280,7 +280,7 @@ impl<'m> Running<'m> {
     }
 
     #[cold]
-    fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::Error) -> Error {
+    fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::RangeError) -> Error {
         self.report(Broken::Memory { name: I::name(number), argument: argument.0, error })
     }
 

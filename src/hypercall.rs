@@ -111,11 +111,11 @@ pub enum Error {
     /// No such number in this era.
     Number(u32),
     /// The argument structure, or what it points to, is not all in memory.
-    Memory(memory::Error),
+    Memory(memory::RangeError),
 }
 
-impl From<memory::Error> for Error {
-    fn from(error: memory::Error) -> Error {
+impl From<memory::RangeError> for Error {
+    fn from(error: memory::RangeError) -> Error {
         Error::Memory(error)
     }
 }
@@ -138,7 +138,7 @@ pub trait Interface {
     ///
     /// # Errors
     /// The guest may not write there itself.
-    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::Error>;
+    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError>;
 
     /// The answer to a request for a device that is not there; none if no guest of this era survives that.
     fn no_device(kind: Kind) -> Option<Reply>;

@@ -7,13 +7,15 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::signal;
+mod copy;
+mod transfer;
 
+pub use transfer::{GuestBuffer, GuestBytes};
 pub use vm_memory::GuestAddress;
 
 #[cfg(test)]
@@ -25,7 +27,7 @@ pub const PAGE_SIZE: u64 = 4096;
 /// Size of a huge page of hosts with 4 KiB pages, and of the blocks in the guest's own tables.
 const HUGE_PAGE_SIZE: usize = 2 << 20;
 
-/// Why guest memory could not be had or used.
+/// Why guest memory could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host has no memory to give.
@@ -48,6 +50,12 @@ pub enum Error {
         /// What to do.
         cure: &'static str,
     },
+}
+
+/// Why a range of guest memory cannot be used as somebody asks. Every hypercall carries one along, so it is plain
+/// numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
     /// The range is not all RAM.
     #[error("{len} bytes at {addr:#x} do not lie within the {size:#x} bytes of guest memory")]
     OutOfRange {
@@ -115,6 +123,8 @@ pub struct GuestMemory {
     size: u64,
     /// What the guest may not write, sorted, neighbours merged: with ordinary images a single range.
     read_only: Vec<Range<u64>>,
+    /// Where the last of those ends: from here on everything is writable, and nearly all that is asked for lies here.
+    writable_from: u64,
 }
 
 impl GuestMemory {
@@ -136,7 +146,7 @@ impl GuestMemory {
             other => reserve_error(io::Error::other(other)),
         })?;
         let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE);
-        let memory = GuestMemory { region, start, size, read_only: Vec::new() };
+        let memory = GuestMemory { region, start, size, read_only: Vec::new(), writable_from: 0 };
         memory.keep_small(0);
         memory.keep_small((size as usize).saturating_sub(HUGE_PAGE_SIZE));
         Ok(memory)
@@ -199,56 +209,81 @@ impl GuestMemory {
                 _ => self.read_only.push(mapping.range.clone()),
             }
         }
+        self.writable_from = self.read_only.last().map_or(0, |last| last.end);
     }
 
-    fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, Error> {
-        let out_of_range = Error::OutOfRange { addr, len, size: self.size };
-        if addr.checked_add(len).is_none_or(|end| end > self.size) {
-            return Err(out_of_range);
-        }
+    #[inline]
+    fn check(&self, addr: u64, len: u64) -> Result<(), RangeError> {
+        let fits = addr.checked_add(len).is_some_and(|end| end <= self.size);
+        if fits { Ok(()) } else { Err(RangeError::OutOfRange { addr, len, size: self.size }) }
+    }
+
+    #[inline]
+    fn check_writable(&self, addr: u64, len: u64) -> Result<(), RangeError> {
+        self.check(addr, len)?;
+        if addr >= self.writable_from { Ok(()) } else { self.check_read_only(addr, len) }
+    }
+
+    fn check_read_only(&self, addr: u64, len: u64) -> Result<(), RangeError> {
+        // It has been found to lie within memory.
+        let end = addr + len;
+        let touches = self.read_only.iter().any(|range| addr.max(range.start) < end.min(range.end));
+        if touches { Err(RangeError::ReadOnly { addr, len }) } else { Ok(()) }
+    }
+
+    /// The first byte of a range that was checked.
+    #[inline]
+    fn pointer(&self, addr: u64) -> *mut u8 {
+        self.region.as_ptr().wrapping_add(self.start + addr as usize)
+    }
+
+    #[inline]
+    fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
+        self.check(addr, len)?;
         // No larger than `size`, which is a part of what was mapped.
-        self.region.get_slice(self.start + addr as usize, len as usize).map_err(|_| out_of_range)
+        let slice = self.region.get_slice(self.start + addr as usize, len as usize);
+        slice.map_err(|_| RangeError::OutOfRange { addr, len, size: self.size })
     }
 
     /// The `len` bytes at `addr`, for both sides to use at once.
-    pub(crate) fn volatile(&self, addr: GuestAddress, len: u64) -> Result<VolatileSlice<'_>, Error> {
+    pub(crate) fn volatile(&self, addr: GuestAddress, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
         self.slice(addr.0, len)
     }
 
     /// The `len` bytes at `addr`, for the host to read. A range that ends exactly at the end of memory is fine.
-    pub fn bytes(&self, addr: GuestAddress, len: u64) -> Result<GuestBytes<'_>, Error> {
+    #[inline]
+    pub fn bytes(&self, addr: GuestAddress, len: u64) -> Result<GuestBytes<'_>, RangeError> {
         Ok(GuestBytes(self.slice(addr.0, len)?))
     }
 
     /// The `len` bytes at `addr`, for the host to write; all of them must be writable by the guest itself.
-    pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, Error> {
-        let slice = self.slice(addr.0, len)?;
-        let end = addr.0 + len;
-        if self.read_only.iter().any(|range| addr.0.max(range.start) < end.min(range.end)) {
-            return Err(Error::ReadOnly { addr: addr.0, len });
-        }
-        Ok(GuestBuffer(slice))
+    #[inline]
+    pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, RangeError> {
+        self.check_writable(addr.0, len)?;
+        Ok(GuestBuffer(self.slice(addr.0, len)?))
     }
 
     /// Copies a value out of guest memory: the only look the tender takes at it.
     #[inline]
-    pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, Error> {
-        let slice = self.slice(addr.0, size_of::<T>() as u64)?;
+    pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
+        self.check(addr.0, size_of::<T>() as u64)?;
         let mut value = T::new_zeroed();
-        slice.copy_to(value.as_mut_bytes());
+        // SAFETY: the range was just found to lie within a live mapping that no Rust reference points into.
+        unsafe { copy::out(self.pointer(addr.0), value.as_mut_bytes()) };
         Ok(value)
     }
 
     /// Copies a value into memory that the guest may write.
     #[inline]
-    pub fn write<T: IntoBytes + Immutable>(&self, addr: GuestAddress, value: T) -> Result<(), Error> {
-        let buffer = self.buffer(addr, size_of::<T>() as u64)?;
-        buffer.0.copy_from(value.as_bytes());
+    pub fn write<T: IntoBytes + Immutable>(&self, addr: GuestAddress, value: T) -> Result<(), RangeError> {
+        self.check_writable(addr.0, size_of::<T>() as u64)?;
+        // SAFETY: as in `read`.
+        unsafe { copy::into(self.pointer(addr.0), value.as_bytes()) };
         Ok(())
     }
 
     /// Copies the tender's own data (tables, boot info) anywhere into guest memory. For set-up only.
-    pub fn place(&self, addr: GuestAddress, data: &[u8]) -> Result<(), Error> {
+    pub fn place(&self, addr: GuestAddress, data: &[u8]) -> Result<(), RangeError> {
         self.slice(addr.0, data.len() as u64)?.copy_from(data);
         Ok(())
     }
@@ -260,121 +295,7 @@ impl GuestMemory {
         len: u64,
         file: BorrowedFd<'_>,
         offset: u64,
-    ) -> Result<io::Result<()>, Error> {
+    ) -> Result<io::Result<()>, RangeError> {
         Ok(GuestBuffer(self.slice(addr.0, len)?).read_exact_at(file, offset))
-    }
-}
-
-/// Bytes of guest memory that the host may read. They can change under it at any time.
-#[derive(Clone, Copy, Debug)]
-pub struct GuestBytes<'m>(VolatileSlice<'m>);
-
-/// Bytes of guest memory that the host may write.
-#[derive(Clone, Copy, Debug)]
-pub struct GuestBuffer<'m>(VolatileSlice<'m>);
-
-/// Turns the result of a system call into a count or its error.
-fn count(result: libc::ssize_t) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
-/// Most bytes that one system call moves between guest memory and a file, which no signal interrupts: what a guest may
-/// ask for at once is all of its memory.
-const PIECE: usize = 1 << 20;
-
-/// Repeats `transfer(done, piece)` until `len` bytes are through; an end before that is `UnexpectedEof`, and the end of
-/// the run `Interrupted`.
-fn repeat(len: usize, mut transfer: impl FnMut(usize, usize) -> io::Result<usize>) -> io::Result<()> {
-    let mut done = 0;
-    while done < len {
-        match transfer(done, PIECE.min(len - done)) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if done < len && signal::received().is_some() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-    }
-    Ok(())
-}
-
-impl GuestBytes<'_> {
-    /// How many bytes.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The bytes from `start` on; none when that is beyond the end.
-    pub fn skip(&self, start: usize) -> Self {
-        let start = start.min(self.len());
-        GuestBytes(self.0.offset(start).unwrap_or(self.0))
-    }
-
-    /// The first `len` bytes; all of them when there are no more.
-    pub fn first(&self, len: usize) -> Self {
-        GuestBytes(self.0.subslice(0, len.min(self.len())).unwrap_or(self.0))
-    }
-
-    /// Copies as many bytes out as `target` holds and there are; returns how many.
-    pub fn copy_to(&self, target: &mut [u8]) -> usize {
-        self.0.copy_to(target)
-    }
-
-    /// One `write(2)` of these bytes to `fd`.
-    #[inline]
-    pub fn write_to(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let pointer = self.0.ptr_guard();
-        // SAFETY: the slice lies within a live mapping, and the kernel copes with bytes that change while it reads.
-        count(unsafe { libc::write(fd.as_raw_fd(), pointer.as_ptr().cast(), self.0.len()) })
-    }
-
-    /// Writes all of these bytes to `file` at `offset`; one `pwrite(2)` for each MiB unless the host stops short.
-    #[inline]
-    pub fn write_all_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
-        let pointer = self.0.ptr_guard();
-        repeat(self.0.len(), |done, piece| {
-            let position = (offset + done as u64) as libc::off_t;
-            // SAFETY: as in `write_to`; `done + piece` is at most the slice's length.
-            count(unsafe { libc::pwrite(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), piece, position) })
-        })
-    }
-}
-
-impl GuestBuffer<'_> {
-    /// How many bytes.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// One `read(2)` from `fd` into these bytes.
-    #[inline]
-    pub fn read_from(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let pointer = self.0.ptr_guard_mut();
-        // SAFETY: the slice lies within a live mapping that no Rust reference points into; the kernel writes at most
-        // its length.
-        count(unsafe { libc::read(fd.as_raw_fd(), pointer.as_ptr().cast(), self.0.len()) })
-    }
-
-    /// Fills all of these bytes from `file` at `offset`; one `pread(2)` for each MiB unless the host stops short.
-    #[inline]
-    pub fn read_exact_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
-        let pointer = self.0.ptr_guard_mut();
-        repeat(self.0.len(), |done, piece| {
-            let position = (offset + done as u64) as libc::off_t;
-            // SAFETY: as in `read_from`; `done + piece` is at most the slice's length.
-            count(unsafe { libc::pread(file.as_raw_fd(), pointer.as_ptr().add(done).cast(), piece, position) })
-        })
     }
 }

@@ -262,7 +262,7 @@ impl Nic {
     ///
     /// # Errors
     /// The frame does not lie within guest memory.
-    pub fn write(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<Status, memory::Error> {
+    pub fn write(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<Status, memory::RangeError> {
         let frame = memory.bytes(addr, len)?;
         if len < HEADER_SIZE || len > self.longest {
             self.drop_frame(&io::Error::from_raw_os_error(libc::EINVAL));
@@ -284,7 +284,12 @@ impl Nic {
     ///
     /// # Errors
     /// The buffer does not lie within memory that the guest may write.
-    pub fn read(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<(Status, u64), memory::Error> {
+    pub fn read(
+        &mut self,
+        memory: &GuestMemory,
+        addr: GuestAddress,
+        len: u64,
+    ) -> Result<(Status, u64), memory::RangeError> {
         match memory.buffer(addr, len)?.read_from(self.fd.as_fd()) {
             Ok(0) => {
                 // Zero bytes asked are zero bytes got, whatever the other end does.

@@ -46,7 +46,7 @@ pub enum Error {
         /// The request's index, counted from the start.
         index: u32,
         /// What is wrong with its buffer.
-        error: memory::Error,
+        error: memory::RangeError,
     },
 }
 
@@ -111,7 +111,7 @@ impl Consumer {
         Ok(Drained { requests: distance, replies: self.given.wrapping_sub(given) })
     }
 
-    fn perform(&mut self, entry: &Entry, ring: &impl Shared, memory: &GuestMemory) -> Result<(), memory::Error> {
+    fn perform(&mut self, entry: &Entry, ring: &impl Shared, memory: &GuestMemory) -> Result<(), memory::RangeError> {
         match entry.operation {
             OP_WRITE => {
                 // A write gets no reply, so a handle of nothing is a frame sent nowhere.

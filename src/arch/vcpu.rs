@@ -1,6 +1,12 @@
 //! What the run loop sees of a processor, whatever it is: why the guest stopped running, and where it started.
 
+use std::io;
+use std::os::fd::RawFd;
+
 use kvm_ioctls::Cap;
+
+/// Lets the guest run. `_IO(KVMIO, 0x80)`.
+pub const KVM_RUN: u64 = 0xae80;
 
 /// Where a guest starts.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +89,8 @@ fn hint(suberror: u32) -> &'static str {
 pub enum Error {
     #[error("KVM cannot {what}: {source}")]
     Kvm { what: &'static str, source: kvm_ioctls::Error },
-    #[error("this host failed to run the guest: {source}{}", cause(source.errno()))]
-    Run { source: kvm_ioctls::Error },
+    #[error("this host failed to run the guest: {source}{}", cause(source.raw_os_error()))]
+    Run { source: io::Error },
     #[error("this host's KVM lacks {0}, which every tender needs; a kernel of 4.14 or later has it")]
     Capability(&'static str),
     #[error("this host's KVM allows guests {bits} bits of physical address; hvt needs 33")]
@@ -94,8 +100,8 @@ pub enum Error {
 }
 
 /// What lies behind the host's terse words, where that is known.
-fn cause(errno: i32) -> &'static str {
-    match errno {
+fn cause(errno: Option<i32>) -> &'static str {
+    match errno.unwrap_or_default() {
         libc::EFAULT => " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)",
         libc::ENOMEM => " (the kernel has no memory left)",
         libc::EHWPOISON => " (a part of the host's memory is defective)",
@@ -107,6 +113,20 @@ impl Error {
     /// Names the operation that failed, for `map_err`.
     pub fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
         move |source| Error::Kvm { what, source }
+    }
+}
+
+/// Enters the guest on the processor `vcpu`, until it wants something. The one thing that kvm-ioctls does for us
+/// elsewhere but not here: it also turns every exit into a value of its own, for which a hypercall has no time.
+///
+/// # Safety
+/// `vcpu` is a processor's descriptor, and all memory of its machine is there.
+#[inline]
+pub unsafe fn enter(vcpu: RawFd) -> io::Result<()> {
+    // SAFETY: the caller vouches for the processor; the request takes no argument.
+    match unsafe { libc::ioctl(vcpu, KVM_RUN as _, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -134,8 +134,8 @@ fn a_bad_buffer_ends_the_guest() {
     let memory = memory();
     for addr in [MEMORY_SIZE - 511, MEMORY_SIZE, u64::MAX - 511, u64::MAX] {
         let addr = GuestAddress(addr);
-        assert!(matches!(disk.read(&memory, 0, addr, 512), Err(memory::Error::OutOfRange { .. })));
-        assert!(matches!(disk.write(&memory, 0, addr, 512), Err(memory::Error::OutOfRange { .. })));
+        assert!(matches!(disk.read(&memory, 0, addr, 512), Err(memory::RangeError::OutOfRange { .. })));
+        assert!(matches!(disk.write(&memory, 0, addr, 512), Err(memory::RangeError::OutOfRange { .. })));
     }
     assert_eq!(disk.stats(), Stats::default());
 }

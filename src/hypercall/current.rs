@@ -49,7 +49,7 @@ impl Interface for Current {
     }
 
     #[inline]
-    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::Error> {
+    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError> {
         match reply {
             Reply::Walltime(nsecs) => memory.write(field(argument, offset_of!(abi::Walltime, nsecs)), nsecs),
             Reply::Ready(set) => {

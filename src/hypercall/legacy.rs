@@ -56,7 +56,7 @@ impl Interface for Legacy {
     }
 
     #[inline]
-    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::Error> {
+    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError> {
         let field = |offset| field(argument, offset);
         match reply {
             Reply::Walltime(nsecs) => memory.write(field(offset_of!(abi::Walltime, nsecs)), nsecs),

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, FromRawFd};
 
 use proptest::prelude::*;
 
+use super::transfer::PIECE;
 use super::*;
 
 mod exhaustive;
@@ -60,7 +61,7 @@ fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
             assert_eq!(bytes.len() as u64, len);
             true
         }
-        Err(Error::OutOfRange { addr: a, len: l, size: SIZE }) if (a, l) == (addr, len) => false,
+        Err(RangeError::OutOfRange { addr: a, len: l, size: SIZE }) if (a, l) == (addr, len) => false,
         Err(other) => panic!("{other:?}"),
     };
     let writable = match memory.buffer(GuestAddress(addr), len) {
@@ -68,8 +69,8 @@ fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
             assert_eq!(buffer.len() as u64, len);
             "writable"
         }
-        Err(Error::ReadOnly { addr: a, len: l }) if (a, l) == (addr, len) => "read-only",
-        Err(Error::OutOfRange { addr: a, len: l, size: SIZE }) if (a, l) == (addr, len) => "no memory",
+        Err(RangeError::ReadOnly { addr: a, len: l }) if (a, l) == (addr, len) => "read-only",
+        Err(RangeError::OutOfRange { addr: a, len: l, size: SIZE }) if (a, l) == (addr, len) => "no memory",
         Err(other) => panic!("{other:?}"),
     };
     (readable, writable)
@@ -138,7 +139,7 @@ fn ranges_that_overflow_are_not_memory() {
 #[test]
 fn an_error_names_the_range() {
     let memory = protected();
-    let message = |result: Result<GuestBuffer<'_>, Error>| result.expect_err("no buffer").to_string();
+    let message = |result: Result<GuestBuffer<'_>, RangeError>| result.expect_err("no buffer").to_string();
     assert_eq!(
         message(memory.buffer(GuestAddress(0x1ffff9), 8)),
         "8 bytes at 0x1ffff9 do not lie within the 0x200000 bytes of guest memory"
@@ -154,7 +155,10 @@ fn what_the_guest_may_not_write_is_not_written_for_it() {
     let memory = protected();
     for addr in [0, 0xff8, 0x1000, 0x1ffc, 0x2000, 0x2ff8, 0x7000, 0x7ff8] {
         assert_eq!(verdicts(&memory, addr, 8), (true, "read-only"), "{addr:#x}");
-        assert!(matches!(memory.write(GuestAddress(addr), 1u64), Err(Error::ReadOnly { len: 8, .. })), "{addr:#x}");
+        assert!(
+            matches!(memory.write(GuestAddress(addr), 1u64), Err(RangeError::ReadOnly { len: 8, .. })),
+            "{addr:#x}"
+        );
         assert_eq!(memory.read::<u64>(GuestAddress(addr)).expect("memory"), 0, "{addr:#x}");
     }
 }
@@ -202,8 +206,8 @@ fn the_tender_places_its_own_data_anywhere_in_memory() {
     memory.place(GuestAddress(0x1ffe), b"abcd").expect("memory");
     assert_eq!(contents(&memory, 0x1ffd, 6), b"\0abcd\0");
     memory.place(GuestAddress(SIZE - 1), b"z").expect("memory");
-    assert!(matches!(memory.place(GuestAddress(SIZE - 1), b"zz"), Err(Error::OutOfRange { len: 2, .. })));
-    assert!(matches!(memory.place(GuestAddress(u64::MAX), b"z"), Err(Error::OutOfRange { .. })));
+    assert!(matches!(memory.place(GuestAddress(SIZE - 1), b"zz"), Err(RangeError::OutOfRange { len: 2, .. })));
+    assert!(matches!(memory.place(GuestAddress(u64::MAX), b"z"), Err(RangeError::OutOfRange { .. })));
 }
 
 #[test]
@@ -229,7 +233,7 @@ fn a_segment_that_is_not_all_in_the_file_is_an_error() {
 fn a_segment_that_is_not_all_in_memory_is_an_error() {
     let source = file(b"0123456789");
     let loaded = memory().load(GuestAddress(SIZE - 4), 5, source.as_fd(), 0).map(drop);
-    assert!(matches!(loaded, Err(Error::OutOfRange { len: 5, .. })));
+    assert!(matches!(loaded, Err(RangeError::OutOfRange { len: 5, .. })));
 }
 
 #[test]

@@ -152,8 +152,8 @@ fn a_bad_buffer_ends_the_guest() {
     far.send(&FRAME).unwrap();
     for (addr, len) in [(MEMORY_SIZE - 59, 60), (MEMORY_SIZE, 60), (u64::MAX, 60), (0, u64::MAX), (1, u64::MAX)] {
         let addr = GuestAddress(addr);
-        assert!(matches!(nic.write(&memory, addr, len), Err(memory::Error::OutOfRange { .. })));
-        assert!(matches!(nic.read(&memory, addr, len), Err(memory::Error::OutOfRange { .. })));
+        assert!(matches!(nic.write(&memory, addr, len), Err(memory::RangeError::OutOfRange { .. })));
+        assert!(matches!(nic.read(&memory, addr, len), Err(memory::RangeError::OutOfRange { .. })));
     }
     assert_eq!(nic.stats(), Stats::default());
     // A request that ends exactly at the end of memory is fine, and the frame has waited.

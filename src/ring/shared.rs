@@ -37,7 +37,7 @@ impl<'m> GuestRing<'m> {
     ///
     /// # Errors
     /// It does not lie within guest memory.
-    pub fn new(memory: &'m GuestMemory, address: GuestAddress) -> Result<GuestRing<'m>, memory::Error> {
+    pub fn new(memory: &'m GuestMemory, address: GuestAddress) -> Result<GuestRing<'m>, memory::RangeError> {
         memory.volatile(address, SIZE as u64).map(GuestRing)
     }
 

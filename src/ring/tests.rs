@@ -224,7 +224,7 @@ fn the_second_thread_takes_over_and_calms_down() {
         let needs_kick = || memory.read::<u32>(GuestAddress(ADDRESS + NEEDS_KICK as u64)).unwrap();
         assert_eq!(needs_kick(), 1);
         worker.streak = 1_000_000;
-        worker.drain(memory).unwrap();
+        worker.drain_some(memory).unwrap();
         // It watches for a moment, and asks for kicks again: whether it was seen in between is a matter of luck.
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while parallel.streak.load(Ordering::Relaxed) == 16 && std::time::Instant::now() < deadline {

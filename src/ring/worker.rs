@@ -185,6 +185,8 @@ pub struct Worker<'r, S> {
     shared: S,
     /// The second thread, if the host let us have one.
     second: Option<(&'r Parallel, Thread)>,
+    /// All requests up to here are known to be done.
+    done: u32,
     /// Requests in a row.
     pub(super) streak: u32,
     /// When the guest was first heard of since it last had nothing to do, and of how many requests since.
@@ -196,12 +198,20 @@ impl<'r, S: Shared> Worker<'r, S> {
     /// Serves `ring`; kicks are wanted from the start.
     pub fn new(ring: &'r Ring, shared: S, second: Option<(&'r Parallel, Thread)>) -> Worker<'r, S> {
         shared.want_kicks(true);
-        Worker { ring, shared, second, streak: 0, since: None, counted: 0 }
+        Worker { ring, shared, second, done: 0, streak: 0, since: None, counted: 0 }
     }
 
-    /// A kick, or any moment at which requests must be done before something else.
+    /// A kick, or any moment at which requests must be done before something else. No lock where there are none.
+    #[inline]
     pub fn drain(&mut self, memory: &GuestMemory) -> Result<(), Error> {
-        let Drained { requests, replies } = self.ring.consumer().drain(&self.shared, memory)?;
+        if self.shared.submitted() == self.done { Ok(()) } else { self.drain_some(memory) }
+    }
+
+    pub(super) fn drain_some(&mut self, memory: &GuestMemory) -> Result<(), Error> {
+        let mut consumer = self.ring.consumer();
+        let Drained { requests, replies } = consumer.drain(&self.shared, memory)?;
+        self.done = consumer.taken;
+        drop(consumer);
         if replies > 0 {
             self.start_over(0);
             return Ok(());

@@ -8,9 +8,7 @@ use std::os::fd::RawFd;
 use libc::c_long;
 
 use crate::arch;
-
-/// Lets the guest run. `_IO(KVMIO, 0x80)`.
-pub const KVM_RUN: u64 = 0xae80;
+pub use crate::arch::KVM_RUN;
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;

@@ -1,13 +1,18 @@
 //! One ARM64 virtual processor: how it is started, run and read. Hypercalls are 32-bit stores above 4 GiB.
 
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use guest_abi::hypercall::{MMIO_BASE, MMIO_STRIDE};
 use guest_abi::ring::KICK_MMIO;
-use kvm_bindings::{KVM_EXIT_ARM_NISV, KVM_EXIT_INTERNAL_ERROR, kvm_vcpu_init};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_bindings::{
+    KVM_EXIT_ARM_NISV, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_MEMORY_FAULT,
+    KVM_EXIT_MMIO, KVM_EXIT_SYSTEM_EVENT, kvm_run, kvm_vcpu_init,
+};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::boot::{self, Register};
+use crate::arch::vcpu::enter;
 use crate::arch::{Boot, Error, Exit, Stop};
 
 /// Bytes of the window that hypercalls may arrive in; which numbers exist is for the decoder to say.
@@ -80,38 +85,25 @@ impl Vcpu {
     }
 
     /// Lets the guest run until it wants something.
-    #[inline]
+    #[inline(always)]
     pub fn run(&mut self) -> Result<Exit, Error> {
-        let exit = match self.fd.run() {
-            Ok(VcpuExit::MmioWrite(address, data)) => return Ok(store(address, data)),
-            Ok(exit) => exit,
-            Err(error) => return interrupted(error),
-        };
-        let stop = match exit {
-            VcpuExit::MmioRead(address, data) => Stop::Read { address, width: data.len() },
-            VcpuExit::FailEntry(reason, _) => Stop::Entry { reason },
-            VcpuExit::MemoryFault { gpa, .. } => Stop::MemoryFault { address: gpa },
-            VcpuExit::SystemEvent(kind, _) => Stop::SystemEvent { kind },
-            VcpuExit::Intr => return Ok(Exit::Interrupted),
-            _ => self.unusual(),
-        };
-        Ok(Exit::Stop(stop))
-    }
-
-    /// Exits that kvm-ioctls passes on without their details.
-    fn unusual(&mut self) -> Stop {
-        let run = self.fd.get_kvm_run();
-        match run.exit_reason {
-            KVM_EXIT_ARM_NISV => {
-                // SAFETY: the exit reason says that `arm_nisv` is the member of the union that was written.
-                Stop::NoSyndrome { address: unsafe { run.__bindgen_anon_1.arm_nisv.fault_ipa } }
-            }
-            KVM_EXIT_INTERNAL_ERROR => {
-                // SAFETY: the exit reason says that `internal` is the member of the union that was written.
-                Stop::Internal { suberror: unsafe { run.__bindgen_anon_1.internal.suberror } }
-            }
-            reason => Stop::Unknown { reason },
+        // SAFETY: it is our processor, and the machine has its memory for as long.
+        if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
+            return interrupted(error);
         }
+        let run = self.fd.get_kvm_run();
+        if run.exit_reason != KVM_EXIT_MMIO {
+            return Ok(other(run));
+        }
+        // SAFETY: the exit reason says that `mmio` is the member of the union that was written.
+        let mmio = unsafe { &run.__bindgen_anon_1.mmio };
+        let offset = mmio.phys_addr.wrapping_sub(MMIO_BASE);
+        let is_hypercall = offset < WINDOW && offset % MMIO_STRIDE == 0 && mmio.len == 4 && mmio.is_write != 0;
+        if !is_hypercall {
+            return Ok(access(mmio.phys_addr, mmio.len as usize, mmio.is_write != 0));
+        }
+        let [a, b, c, d, ..] = mmio.data;
+        Ok(Exit::Hypercall { number: (offset / MMIO_STRIDE) as u32, argument: u32::from_le_bytes([a, b, c, d]) })
     }
 
     /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only
@@ -119,7 +111,8 @@ impl Vcpu {
     pub fn settle(&mut self) {
         self.fd.set_kvm_immediate_exit(1);
         // The interruption is what was asked for; any other failure will show when the registers are read.
-        let _ = self.fd.run();
+        // SAFETY: as in `run`.
+        let _ = unsafe { enter(self.fd.as_raw_fd()) };
         self.fd.set_kvm_immediate_exit(0);
     }
 
@@ -149,23 +142,42 @@ impl Vcpu {
     }
 }
 
-fn store(address: u64, data: &[u8]) -> Exit {
-    let width = data.len();
-    match address.checked_sub(MMIO_BASE) {
-        Some(offset) if offset < WINDOW && offset % MMIO_STRIDE == 0 => match <[u8; 4]>::try_from(data) {
-            Ok(value) => Exit::Hypercall { number: (offset / MMIO_STRIDE) as u32, argument: u32::from_le_bytes(value) },
-            Err(_) => Exit::Stop(Stop::Width { address, width }),
-        },
-        _ if address == KICK_MMIO && width == size_of::<u32>() => Exit::Kick,
-        _ => Exit::Stop(Stop::Write { address, width }),
-    }
+/// An access to no memory that is no hypercall.
+#[cold]
+fn access(address: u64, width: usize, is_write: bool) -> Exit {
+    Exit::Stop(match address.checked_sub(MMIO_BASE) {
+        _ if !is_write => Stop::Read { address, width },
+        Some(offset) if offset < WINDOW && offset % MMIO_STRIDE == 0 => Stop::Width { address, width },
+        _ if address == KICK_MMIO && width == size_of::<u32>() => return Exit::Kick,
+        _ => Stop::Write { address, width },
+    })
 }
 
-fn interrupted(error: kvm_ioctls::Error) -> Result<Exit, Error> {
-    match error.errno() {
-        libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
+/// Why the guest stopped running, if not by an access to no memory.
+#[cold]
+fn other(run: &kvm_run) -> Exit {
+    let details = &run.__bindgen_anon_1;
+    // SAFETY: the exit reason says which member of the union was written.
+    let stop = unsafe {
+        match run.exit_reason {
+            KVM_EXIT_INTR => return Exit::Interrupted,
+            KVM_EXIT_ARM_NISV => Stop::NoSyndrome { address: details.arm_nisv.fault_ipa },
+            KVM_EXIT_FAIL_ENTRY => Stop::Entry { reason: details.fail_entry.hardware_entry_failure_reason },
+            KVM_EXIT_MEMORY_FAULT => Stop::MemoryFault { address: details.memory_fault.gpa },
+            KVM_EXIT_SYSTEM_EVENT => Stop::SystemEvent { kind: details.system_event.type_ },
+            KVM_EXIT_INTERNAL_ERROR => Stop::Internal { suberror: details.internal.suberror },
+            reason => Stop::Unknown { reason },
+        }
+    };
+    Exit::Stop(stop)
+}
+
+#[cold]
+fn interrupted(error: io::Error) -> Result<Exit, Error> {
+    match error.raw_os_error() {
+        Some(libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
         // What kernels before 5.5 say to an access without syndrome; later ones make it an exit of its own.
-        libc::ENOSYS => Ok(Exit::Stop(Stop::Undecoded)),
+        Some(libc::ENOSYS) => Ok(Exit::Stop(Stop::Undecoded)),
         _ => Err(Error::Run { source: error }),
     }
 }

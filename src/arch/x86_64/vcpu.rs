@@ -1,13 +1,19 @@
 //! One x86_64 virtual processor: how it is started, run and read. Hypercalls are 32-bit writes to I/O ports.
 
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
-use kvm_bindings::{KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap};
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_bindings::{
+    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR,
+    KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_MAX_CPUID_ENTRIES,
+    kvm_enable_cap, kvm_run, kvm_run__bindgen_ty_1__bindgen_ty_6,
+};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::{boot, cpuid};
+use crate::arch::vcpu::enter;
 use crate::arch::{Boot, Error, Exit, Stop};
 
 /// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
@@ -57,37 +63,27 @@ impl Vcpu {
     }
 
     /// Lets the guest run until it wants something.
-    #[inline]
+    #[inline(always)]
     pub fn run(&mut self) -> Result<Exit, Error> {
-        let exit = match self.fd.run() {
-            Ok(VcpuExit::IoOut(port, data)) => return Ok(port_write(port, data)),
-            Ok(exit) => exit,
-            Err(error) => return interrupted(error),
-        };
-        let stop = match exit {
-            VcpuExit::IoIn(port, _) => Stop::PortRead { port },
-            VcpuExit::MmioWrite(address, data) => Stop::Write { address, width: data.len() },
-            VcpuExit::MmioRead(address, data) => Stop::Read { address, width: data.len() },
-            VcpuExit::Hlt => Stop::Halted,
-            VcpuExit::Shutdown => Stop::TripleFault,
-            VcpuExit::FailEntry(reason, _) => Stop::Entry { reason },
-            VcpuExit::MemoryFault { gpa, .. } => Stop::MemoryFault { address: gpa },
-            VcpuExit::Intr => return Ok(Exit::Interrupted),
-            _ => self.unusual(),
-        };
-        Ok(Exit::Stop(stop))
-    }
-
-    /// Exits that kvm-ioctls passes on without their details.
-    fn unusual(&mut self) -> Stop {
-        let run = self.fd.get_kvm_run();
-        match run.exit_reason {
-            kvm_bindings::KVM_EXIT_INTERNAL_ERROR => {
-                // SAFETY: the exit reason says that `internal` is the member of the union that was written.
-                Stop::Internal { suberror: unsafe { run.__bindgen_anon_1.internal.suberror } }
-            }
-            reason => Stop::Unknown { reason },
+        // SAFETY: it is our processor, and the machine has its memory for as long.
+        if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
+            return interrupted(error);
         }
+        let run = self.fd.get_kvm_run();
+        if run.exit_reason != KVM_EXIT_IO {
+            return Ok(other(run));
+        }
+        // SAFETY: the exit reason says that `io` is the member of the union that was written.
+        let io = unsafe { run.__bindgen_anon_1.io };
+        let number = io.port.wrapping_sub(PIO_BASE);
+        let is_write = u32::from(io.direction) == KVM_EXIT_IO_OUT;
+        let is_word = io.size == 4 && io.count == 1;
+        if !(is_write && is_word && number < PORTS) {
+            return Ok(port_access(io.port, usize::from(io.size) * io.count as usize, is_write));
+        }
+        // SAFETY: KVM has put the four bytes there, within what is mapped of the processor.
+        let argument = unsafe { (&raw const *run).byte_add(io.data_offset as usize).cast::<u32>().read_unaligned() };
+        Ok(Exit::Hypercall { number: number.into(), argument })
     }
 
     /// Brings the registers up to date: KVM completes the last exit only when the guest is entered again, which this
@@ -95,7 +91,8 @@ impl Vcpu {
     pub fn settle(&mut self) {
         self.fd.set_kvm_immediate_exit(1);
         // The interruption is what was asked for; any other failure will show when the registers are read.
-        let _ = self.fd.run();
+        // SAFETY: as in `run`.
+        let _ = unsafe { enter(self.fd.as_raw_fd()) };
         self.fd.set_kvm_immediate_exit(0);
     }
 
@@ -133,19 +130,46 @@ fn refuse_hypercalls(vcpu: &VcpuFd) {
     }
 }
 
-fn port_write(port: u16, data: &[u8]) -> Exit {
-    let number = port.wrapping_sub(PIO_BASE);
-    match <[u8; 4]>::try_from(data) {
-        Ok(value) if number < PORTS => Exit::Hypercall { number: number.into(), argument: u32::from_le_bytes(value) },
-        Err(_) if number < PORTS => Exit::Stop(Stop::Width { address: port.into(), width: data.len() }),
-        Ok(_) if port == KICK_PORT => Exit::Kick,
-        _ => Exit::Stop(Stop::PortWrite { port, width: data.len() }),
-    }
+/// An access to an I/O port that is no hypercall.
+#[cold]
+fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
+    Exit::Stop(match port.wrapping_sub(PIO_BASE) {
+        _ if !is_write => Stop::PortRead { port },
+        number if number < PORTS => Stop::Width { address: port.into(), width },
+        _ if port == KICK_PORT && width == size_of::<u32>() => return Exit::Kick,
+        _ => Stop::PortWrite { port, width },
+    })
 }
 
-fn interrupted(error: kvm_ioctls::Error) -> Result<Exit, Error> {
-    match error.errno() {
-        libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),
+/// Why the guest stopped running, if not by an I/O port.
+#[cold]
+fn other(run: &kvm_run) -> Exit {
+    let details = &run.__bindgen_anon_1;
+    // SAFETY: the exit reason says which member of the union was written.
+    let stop = unsafe {
+        match run.exit_reason {
+            KVM_EXIT_INTR => return Exit::Interrupted,
+            KVM_EXIT_MMIO => access(&details.mmio),
+            KVM_EXIT_HLT => Stop::Halted,
+            KVM_EXIT_SHUTDOWN => Stop::TripleFault,
+            KVM_EXIT_FAIL_ENTRY => Stop::Entry { reason: details.fail_entry.hardware_entry_failure_reason },
+            KVM_EXIT_MEMORY_FAULT => Stop::MemoryFault { address: details.memory_fault.gpa },
+            KVM_EXIT_INTERNAL_ERROR => Stop::Internal { suberror: details.internal.suberror },
+            reason => Stop::Unknown { reason },
+        }
+    };
+    Exit::Stop(stop)
+}
+
+fn access(mmio: &kvm_run__bindgen_ty_1__bindgen_ty_6) -> Stop {
+    let (address, width) = (mmio.phys_addr, mmio.len as usize);
+    if mmio.is_write != 0 { Stop::Write { address, width } } else { Stop::Read { address, width } }
+}
+
+#[cold]
+fn interrupted(error: io::Error) -> Result<Exit, Error> {
+    match error.raw_os_error() {
+        Some(libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
         _ => Err(Error::Run { source: error }),
     }
 }

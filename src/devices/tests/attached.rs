@@ -241,23 +241,23 @@ fn buffers_that_are_not_the_guests_end_it() {
     for (addr, len) in [(0x1f_fff0, 20), (u64::MAX, 20), (SENT, u64::MAX)] {
         assert!(matches!(
             devices.net_write(&memory, net_request(1, addr, len)),
-            Err(Fault::Memory(memory::Error::OutOfRange { .. }))
+            Err(Fault::Memory(memory::RangeError::OutOfRange { .. }))
         ));
         assert!(matches!(
             devices.net_read(&memory, net_request(1, addr, len)),
-            Err(Fault::Memory(memory::Error::OutOfRange { .. }))
+            Err(Fault::Memory(memory::RangeError::OutOfRange { .. }))
         ));
     }
     assert!(matches!(
         devices.net_read(&memory, net_request(1, TEXT, 20)),
-        Err(Fault::Memory(memory::Error::ReadOnly { .. }))
+        Err(Fault::Memory(memory::RangeError::ReadOnly { .. }))
     ));
     assert_eq!(devices.net_write(&memory, net_request(1, TEXT, 20)).expect("memory"), Reply::Net(Status::Ok));
     let outside = block_request(2, 0, 0x1f_fff0, 512);
-    assert!(matches!(devices.block_write(&memory, outside), Err(Fault::Memory(memory::Error::OutOfRange { .. }))));
-    assert!(matches!(devices.block_read(&memory, outside), Err(Fault::Memory(memory::Error::OutOfRange { .. }))));
+    assert!(matches!(devices.block_write(&memory, outside), Err(Fault::Memory(memory::RangeError::OutOfRange { .. }))));
+    assert!(matches!(devices.block_read(&memory, outside), Err(Fault::Memory(memory::RangeError::OutOfRange { .. }))));
     let text = block_request(2, 0, TEXT, 512);
-    assert!(matches!(devices.block_read(&memory, text), Err(Fault::Memory(memory::Error::ReadOnly { .. }))));
+    assert!(matches!(devices.block_read(&memory, text), Err(Fault::Memory(memory::RangeError::ReadOnly { .. }))));
     // The frame that could not be delivered is still there.
     assert_eq!(devices.net_read(&memory, net_request(1, RECEIVED, 20)).expect("memory"), Reply::Frame(20));
 }

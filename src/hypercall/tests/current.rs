@@ -73,5 +73,5 @@ fn a_reply_into_memory_the_guest_cannot_write_is_refused() {
     let mut memory = GuestMemory::new(SIZE).unwrap();
     memory.protect(&[memory::Mapping { range: 0..0x10_1000, access: memory::Access::Read }]);
     let reply = Current::reply(Reply::Walltime(1), &memory, ARGUMENT);
-    assert!(matches!(reply, Err(memory::Error::ReadOnly { .. })));
+    assert!(matches!(reply, Err(memory::RangeError::ReadOnly { .. })));
 }

@@ -88,7 +88,7 @@ fn an_answer_at_the_end_of_memory_fits() {
     Legacy::reply(Reply::Ready(1), &memory, GuestAddress(SIZE - 16)).unwrap();
     Legacy::reply(Reply::BlockInfo { capacity: 512 }, &memory, GuestAddress(SIZE - 24)).unwrap();
     let beyond = Legacy::reply(Reply::NetInfo { mac: [1; 6] }, &memory, GuestAddress(SIZE - 5));
-    assert!(matches!(beyond, Err(memory::Error::OutOfRange { .. })));
+    assert!(matches!(beyond, Err(memory::RangeError::OutOfRange { .. })));
 }
 
 #[test]
