@@ -133,7 +133,8 @@ fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str
         // Held until the end.
         _ => std::mem::forget(reader),
     }
-    guest.wait_for_complaint("counter of");
+    // Told when all threads and descriptors are there.
+    guest.wait_for_complaint("sandbox: ");
     std::thread::sleep(Duration::from_millis(400));
     let before = held(&guest);
     std::thread::sleep(Duration::from_millis(400));
