@@ -48,7 +48,7 @@ cargo xtask COMMAND
   fixtures [--check]
         build the test unikernels into fixtures/bin/; --check compares instead
   dist [--arch aarch64|x86_64]
-        static, stripped binaries in target/dist/
+        static binaries, tarballs and Debian packages in target/dist/, the same to the bit from the same commit
   msrv [--if-available]
         check that everything builds with the oldest Rust promised; --if-available: no such compiler is no error
 
