@@ -50,6 +50,7 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
         }
     }
     documentation(&mut tree, sources)?;
+    tree.file("usr/share/lintian/overrides/tender", read("packaging/debian/lintian-overrides")?);
     for entry in packaging()?.into_iter().filter(|path| !path.ends_with("debian")) {
         examples_and_units(&mut tree, &entry)?;
     }
