@@ -137,7 +137,7 @@ fn gzip(content: &[u8]) -> Result<Vec<u8>> {
     process::filter(std::process::Command::new("gzip").args(["-9", "-n", "-c"]), content)
 }
 
-/// As `uname -m` and Debian call it, in the names of files.
+/// What the files are called: the binary and the tarball as `uname -m` says, the Debian package as Debian says.
 pub fn file_names(arch: Arch) -> [String; 3] {
     [
         format!("tender-{}", arch.name()),

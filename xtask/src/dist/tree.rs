@@ -37,13 +37,14 @@ impl Tree {
         self.insert(path.into(), DIRECTORY, None);
     }
 
-    /// A copy of a file, or of a directory with all that is in it; scripts stay programs. What is not there is left out.
+    /// A copy of a file, or of a directory with all that is in it; scripts stay programs.
     pub fn copy(&mut self, path: impl Into<PathBuf>, from: &Path) -> Result<()> {
         let path = path.into();
         if !from.is_dir() {
-            let Ok(metadata) = fs::metadata(from) else { return Ok(()) };
-            let content = fs::read(from).context(format_args!("cannot read {}", from.display()))?;
-            let mode = if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+            let cannot = || format!("cannot read {}", from.display());
+            let content = fs::read(from).context(cannot())?;
+            let mode =
+                if fs::metadata(from).context(cannot())?.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
             self.insert(path, mode, Some(content));
             return Ok(());
         }
