@@ -23,6 +23,7 @@ use log::LevelFilter;
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::limits::Limits;
+pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
 pub use self::version::{upstream_version, version};
 use self::words::Words;

@@ -150,7 +150,9 @@ impl Valued {
     }
 }
 
-fn command() -> clap::Command {
+/// The options as clap knows them: what manual pages and completions are made from. Those that name a device stand
+/// there as `--net:NAME`, and without the name as hidden ones; UNIKERNEL and what follows it clap never sees.
+pub fn command() -> clap::Command {
     let flag = |name: &'static str, short| Arg::new(name).long(name).short(short).help_heading("Output");
     clap::Command::new("tender")
         .about("Runs a Solo5 hvt unikernel as a KVM guest, with the devices that it declares.")

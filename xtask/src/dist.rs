@@ -1,6 +1,13 @@
-//! `cargo xtask dist`: what a person copies to a machine, one file an architecture.
+//! `cargo xtask dist`: what a person copies to a machine or installs there: for each architecture a static binary, a
+//! tarball and a Debian package. Built twice from one commit by one compiler, they are the same to the bit.
 
-use std::path::PathBuf;
+mod archive;
+mod contents;
+mod epoch;
+mod licences;
+mod tree;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::arch::Arch;
@@ -8,6 +15,7 @@ use crate::cargo;
 use crate::elf;
 use crate::error::{Context, Result, fail};
 use crate::options::Options;
+use crate::packages::{self, Package};
 use crate::process;
 use crate::progress;
 use crate::toolchain::StaticToolchain;
@@ -15,15 +23,63 @@ use crate::toolchain::StaticToolchain;
 /// What the binary may weigh: it is copied over slow links to small machines.
 const LIMIT: usize = 2 << 20;
 
+/// The workspace's, and so tender's.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const PACKERS: &[Package] =
+    &[Package::program("dpkg", "dpkg-deb"), Package::program("tar", "tar"), Package::program("gzip", "gzip")];
+
+/// What the packages of one architecture are made from.
+struct Sources {
+    arch: Arch,
+    binary: Vec<u8>,
+    /// Where the manual pages and completions were written.
+    manual: PathBuf,
+    /// Of what the binary contains beside tender.
+    licences: String,
+    /// The time of everything in them.
+    epoch: u64,
+}
+
 pub fn run(options: &mut Options) -> Result<()> {
     let only = options.value("--arch")?.map(|name| Arch::parse(&name)).transpose()?;
     options.finish()?;
     for arch in Arch::ALL.into_iter().filter(|arch| only.is_none_or(|only| only == *arch)) {
-        let path = binary(arch)?;
-        let size = std::fs::metadata(&path).context("cannot look at the binary")?.len();
-        println!("target/dist/{}: static, {} KiB", file_name(arch), size.div_ceil(1024));
+        for path in packages(arch)? {
+            let size = std::fs::metadata(&path).context(format_args!("cannot look at {}", path.display()))?.len();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            println!("target/dist/{name}: {} KiB", size.div_ceil(1024));
+        }
     }
     checksums()
+}
+
+/// Makes everything for one architecture: binary, tarball, Debian package.
+pub fn packages(arch: Arch) -> Result<[PathBuf; 3]> {
+    packages::ensure("making packages", PACKERS)?;
+    let binary_path = binary(arch)?;
+    let epoch = epoch::epoch()?;
+    let sources = Sources {
+        arch,
+        binary: std::fs::read(&binary_path).context(format_args!("cannot read {}", binary_path.display()))?,
+        manual: manual(epoch)?,
+        licences: licences::third_party(&StaticToolchain::choose(arch)?.triple)?,
+        epoch,
+    };
+    let paths = contents::file_names(arch).map(|name| dir().join(name));
+    archive::tarball(&sources, &paths[1])?;
+    archive::debian(&sources, &paths[2])?;
+    Ok(paths)
+}
+
+/// Has `manual/` write its pages and completions; gives their directory.
+fn manual(epoch: u64) -> Result<PathBuf> {
+    let dir = cargo::target_dir().join("manual");
+    let _ = std::fs::remove_dir_all(&dir);
+    let mut manual = cargo::cargo("run");
+    manual.args(["--quiet", "--locked", "--package", "manual", "--"]).arg(&dir).arg(epoch::date(epoch, "%F")?);
+    process::run(&mut manual).context("the manual cannot be written")?;
+    Ok(dir)
 }
 
 /// Builds the release binary of this architecture, checks it and puts it in its place.
@@ -46,24 +102,28 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
             bytes.len()
         ));
     }
-    let dir = cargo::target_dir().join("dist");
+    let [name, ..] = contents::file_names(arch);
+    place(&made.path, &name)
+}
+
+/// Copied aside and renamed, as a tender started from there may be running.
+fn place(made: &Path, name: &str) -> Result<PathBuf> {
+    let dir = dir();
     std::fs::create_dir_all(&dir).context(format_args!("cannot make {}", dir.display()))?;
-    let path = dir.join(file_name(arch));
-    // Copied aside and renamed, as a tender started from there may be running.
-    let aside = dir.join(format!(".{}.{}", file_name(arch), std::process::id()));
-    std::fs::copy(&made.path, &aside).context(format_args!("cannot write {}", aside.display()))?;
+    let path = dir.join(name);
+    let aside = dir.join(format!(".{name}.{}", std::process::id()));
+    std::fs::copy(made, &aside).context(format_args!("cannot write {}", aside.display()))?;
     std::fs::rename(&aside, &path).context(format_args!("cannot write {}", path.display()))?;
     Ok(path)
 }
 
-fn file_name(arch: Arch) -> String {
-    format!("tender-{}", arch.name())
+fn dir() -> PathBuf {
+    cargo::target_dir().join("dist")
 }
 
-/// `SHA256SUMS` beside the binaries, as `sha256sum --check` reads it.
+/// `SHA256SUMS` beside them all, as `sha256sum --check` reads it.
 fn checksums() -> Result<()> {
-    let dir = cargo::target_dir().join("dist");
-    let names = Arch::ALL.map(file_name).into_iter().filter(|name| dir.join(name).exists());
-    let sums = process::output(Command::new("sha256sum").args(names).current_dir(&dir))?;
-    std::fs::write(dir.join("SHA256SUMS"), sums).context("cannot write target/dist/SHA256SUMS")
+    let names = Arch::ALL.into_iter().flat_map(contents::file_names).filter(|name| dir().join(name).exists());
+    let sums = process::output(Command::new("sha256sum").args(names).current_dir(dir()))?;
+    std::fs::write(dir().join("SHA256SUMS"), sums).context("cannot write target/dist/SHA256SUMS")
 }

@@ -20,6 +20,7 @@ mod machine;
 mod msrv;
 mod net;
 mod options;
+mod package_test;
 mod packages;
 mod process;
 mod progress;
@@ -48,7 +49,10 @@ cargo xtask COMMAND
   fixtures [--check]
         build the test unikernels into fixtures/bin/; --check compares instead
   dist [--arch aarch64|x86_64]
-        static, stripped binaries in target/dist/
+        static binaries, tarballs and Debian packages in target/dist/, the same to the bit from the same commit
+  package-test [--if-root]
+        install the Debian package in a bare Debian 12, try it, remove it, and see that nothing is left; as root,
+        --if-root: not being root is no error
   msrv [--if-available]
         check that everything builds with the oldest Rust promised; --if-available: no such compiler is no error
 
@@ -73,6 +77,7 @@ fn dispatch() -> Result<()> {
         "fixtures" => fixtures::run(&mut options),
         "fuzz" => fuzz::run(&mut options),
         "dist" => dist::run(&mut options),
+        "package-test" => package_test::run(&mut options),
         "msrv" => msrv::run(&mut options),
         "bench" => bench::run(&mut options),
         bench::INSIDE => bench::inside(&mut options),

@@ -1,6 +1,6 @@
 //! Programs started by xtask: run to the end, or followed line by line within a time limit.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -27,6 +27,21 @@ pub fn output(command: &mut Command) -> Result<String> {
     let errors = String::from_utf8_lossy(&done.stderr);
     let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     fail(format!("{} ended with {}: {last}", name(command), done.status))
+}
+
+/// Runs to the end with `input` as its standard input, and gives its standard output, whatever bytes that has.
+pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
+    let name = name(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().context(format_args!("cannot start {name}"))?;
+    let stdin = child.stdin.take();
+    // Fed from a thread of its own, as it may answer before it has read everything.
+    let done = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
+        child.wait_with_output()
+    });
+    let done = done.context(format_args!("cannot read from {name}"))?;
+    if done.status.success() { Ok(done.stdout) } else { fail(format!("{name} ended with {}", done.status)) }
 }
 
 /// Where a program is, as a shell would find it.

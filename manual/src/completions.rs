@@ -1,0 +1,200 @@
+//! Completions for bash, zsh and fish, by clap_complete, and what it does not know: device names inside option names,
+//! and that options end at UNIKERNEL.
+
+use std::io::{Error, Result};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, ValueHint};
+use clap_complete::{Shell, generate};
+
+/// How bash divides a command line is not how tender does.
+const BASH: &str = include_str!("../shell/words.bash");
+
+/// The first word that is no option: a file, or `inspect`.
+const ZSH: &str = include_str!("../shell/words.zsh");
+
+/// What `argparse` leaves, without the options that it could not know.
+const FISH: &str = "set argv (string match --invert -- '-*' $argv)";
+
+/// Each script under its file's name.
+pub fn scripts() -> Result<[(&'static str, String); 3]> {
+    let command = command();
+    Ok([("tender.bash", bash(&command)?), ("tender.zsh", zsh(&command)?), ("tender.fish", fish(&command)?)])
+}
+
+/// Tender's options as a person completes them: `--net` and, as far as it can be known, `--net:`.
+fn command() -> Command {
+    let tender = tender::cli::command();
+    let named: Vec<&str> = tender.get_arguments().filter_map(device_option).collect();
+    let shown = |arg: &&Arg| !arg.is_hide_set() || named.contains(&arg.get_id().as_str());
+    let inspect = Command::new("inspect")
+        .about("Tell what a unikernel is and needs, without running it")
+        .disable_help_flag(true)
+        .arg(Arg::new("json").long("json").num_args(0).help("Print one JSON object"))
+        .arg(Arg::new("help").long("help").short('h').num_args(0).help("Print a text and end"))
+        .arg(unikernel());
+    Command::new("tender")
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .args(tender.get_arguments().filter(shown).map(completed))
+        .arg(unikernel())
+        .subcommand(inspect)
+}
+
+fn unikernel() -> Arg {
+    Arg::new("UNIKERNEL").value_hint(ValueHint::FilePath)
+}
+
+/// The option that `arg` is with the name of a device in it: `net` for `net:NAME`.
+fn device_option(arg: &Arg) -> Option<&str> {
+    arg.get_long()?.split_once(':').map(|(option, _)| option)
+}
+
+/// An option with what can be known of its value, from the name that its value has.
+fn completed(arg: &Arg) -> Arg {
+    let value = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+    let arg = arg.clone().hide(false).help_heading(None);
+    let arg = match device_option(&arg).map(|option| format!("{option}:")) {
+        Some(prefix) => arg.long(prefix),
+        None => arg,
+    };
+    let literal = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let hint = match value {
+        "" => return arg,
+        value if value.split('|').all(literal) => {
+            let words: Vec<String> = value.split('|').map(String::from).collect();
+            return arg.value_parser(PossibleValuesParser::new(words));
+        }
+        value if value.contains("PATH") || value.contains("FILE") => ValueHint::FilePath,
+        value if value.starts_with("DIR") => ValueHint::DirPath,
+        value if value.starts_with("USER") => ValueHint::Username,
+        _ => ValueHint::Other,
+    };
+    arg.value_hint(hint)
+}
+
+fn generated(shell: Shell, command: &Command) -> Result<String> {
+    let mut bytes = Vec::new();
+    generate(shell, &mut command.clone(), "tender", &mut bytes);
+    String::from_utf8(bytes).map_err(Error::other)
+}
+
+/// Our function is the one that bash calls; it calls the generated one with words that this understands.
+fn bash(command: &Command) -> Result<String> {
+    let valued: Vec<&str> = command
+        .get_arguments()
+        .filter(|arg| arg.get_value_names().is_some())
+        .filter_map(|arg| arg.get_long())
+        .filter(|name| !name.ends_with(':'))
+        .collect();
+    Ok(generated(Shell::Bash, command)? + &BASH.replace("@VALUED@", &valued.join(" ")))
+}
+
+/// A device's name stands in the same word as its option (`-` after it), and its value after the name's `=`.
+fn zsh(command: &Command) -> Result<String> {
+    let words = |arg: Arg| match arg.get_value_names().and_then(|names| names.first()).cloned() {
+        Some(value) if is_device(&arg) => arg.value_name(format!("NAME={value}")),
+        Some(value) => arg.value_name(value.replace(':', r"\:")),
+        None => arg,
+    };
+    // Without `inspect`: the generated functions take it for the second word after a unikernel.
+    let options = Command::new("tender").disable_help_flag(true).args(command.get_arguments().cloned()).mut_args(words);
+    let mut script = String::new();
+    for line in generated(Shell::Zsh, &options)?.lines() {
+        let line = match line.split_once(":=[") {
+            Some((option, rest)) => after_name(&format!(r"{option}\:-[{rest}")),
+            None if line.starts_with("'*--net=") => put(line, ":' \\", ":_net_interfaces' \\")?,
+            None => line.to_owned(),
+        };
+        script = script + &line + "\n";
+    }
+    let script = put(&script, "(-s -S -C)", "(-s -S -C -A '-*')")?;
+    let script = put(&script, "'::UNIKERNEL:_files'", "':UNIKERNEL:_tender_unikernel'")?;
+    put(&script, "\n_tender() {\n", &format!("\n{ZSH}\n_tender() {{\n    _tender_inspect && return\n"))
+}
+
+/// A line of zsh's that completes a value after `NAME=`.
+fn after_name(line: &str) -> String {
+    match line.rsplit_once(':') {
+        Some((spec, action)) if action.starts_with('_') => {
+            format!("{spec}:{{compset -P \"*=\" && {}}}' \\", action.trim_end_matches("' \\"))
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// `argparse` cannot know options with a device's name, which are therefore offered as plain words.
+fn fish(command: &Command) -> Result<String> {
+    let plain = Command::new("tender")
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .args(command.get_arguments().filter(|arg| !is_device(arg)).cloned())
+        .subcommands(command.get_subcommands().cloned());
+    let script = put(&generated(Shell::Fish, &plain)?, "argparse -s ", "argparse -s --ignore-unknown ")?;
+    let script = put(&script, "    if set -q argv[1]\n", &format!("    {FISH}\n    if set -q argv[1]\n"))?;
+    let mut script = put(&script, "-l net -d", "-l net -a '(__fish_print_interfaces)' -d")?;
+    for arg in command.get_arguments().filter(|arg| is_device(arg)) {
+        let (name, help) = (arg.get_long().unwrap_or_default(), arg.get_help().map(ToString::to_string));
+        let help = help.unwrap_or_default().replace('\'', r"\'");
+        script += &format!("complete -c tender -n __fish_tender_needs_command -a '--{name}' -d '{help}'\n");
+    }
+    Ok(script)
+}
+
+/// Whether this is the prefix of an option with a device's name.
+fn is_device(arg: &Arg) -> bool {
+    arg.get_long().is_some_and(|name| name.ends_with(':'))
+}
+
+/// Replaces what clap_complete is known to write; another version of it may not.
+fn put(text: &str, old: &str, new: &str) -> Result<String> {
+    if text.contains(old) { Ok(text.replace(old, new)) } else { Err(Error::other(format!("no '{old}' to replace"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command as Program;
+
+    use super::*;
+
+    /// What bash offers at the end of a line.
+    fn offered(line: &str) -> Vec<String> {
+        let script = format!(
+            "{}\nCOMP_LINE='{line}' COMP_POINT=${{#COMP_LINE}}\n\
+             compopt() {{ :; }}\nCOMP_WORDS=({line}) COMP_CWORD=2\n_tender_words tender\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            bash(&command()).unwrap()
+        );
+        let done = Program::new("bash").args(["--norc", "-c", &script]).output().unwrap();
+        assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap().split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn options_are_offered_with_and_without_a_device() {
+        assert_eq!(offered("tender --net"), ["--net", "--net:", "--net-mac", "--net-mac:", "--net-ring"]);
+        assert_eq!(offered("tender --mem 64 --mem=64 --blo")[..2], ["--block", "--block:"]);
+        assert_eq!(offered("tender --net:a=tap0 --sand"), ["--sandbox"]);
+        assert_eq!(offered("tender inspect --j"), ["--json"]);
+    }
+
+    #[test]
+    fn values_are_offered_where_they_are_known() {
+        assert_eq!(offered("tender --net-ring "), ["auto", "on", "off"]);
+        assert_eq!(offered("tender --net-ring=o"), ["on", "off"]);
+        assert_eq!(offered("tender --sandbox=s"), ["strict"]);
+        for line in ["tender --net l", "tender --net=l", "tender --net:service=l", "tender --net:service l"] {
+            assert_eq!(offered(line), ["lo"], "{line}");
+        }
+        assert_eq!(offered("tender --block:data=/etc/passw"), offered("tender --block /etc/passw"));
+        assert!(offered("tender --block:data=/etc/passw").contains(&"/etc/passwd".to_owned()));
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_left_alone() {
+        for line in
+            ["tender --net:", "tender --net:serv", "tender app.hvt --net", "tender -- --net", "tender inspect a"]
+        {
+            assert_eq!(offered(line), [""; 0], "{line}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The manual pages: text from `pages/`, with the title and the options put in.
+
+use std::io::{Error, Result};
+
+use clap::Command;
+use clap_mangen::Man;
+
+const TENDER: &str = include_str!("../pages/tender.1.in");
+const INSPECT: &str = include_str!("../pages/tender-inspect.1.in");
+
+/// Each page under its file's name. `date` is what stands at the foot of each.
+pub fn pages(date: &str) -> Result<[(&'static str, String); 2]> {
+    let command = tender::cli::command();
+    let tender = TENDER.replace("@TITLE@\n", &title("TENDER", date)?).replace("@OPTIONS@\n", &options(&command)?);
+    let inspect = INSPECT.replace("@TITLE@\n", &title("TENDER-INSPECT", date)?);
+    Ok([("tender.1", tender), ("tender-inspect.1", inspect)])
+}
+
+fn title(name: &str, date: &str) -> Result<String> {
+    let source = concat!("tender ", env!("CARGO_PKG_VERSION"));
+    let page = Man::new(Command::new("tender")).title(name).date(date).source(source).manual("User Commands");
+    text(|out| page.render_title(out))
+}
+
+/// The options under one heading a group, in the order of `tender --help`.
+fn options(command: &Command) -> Result<String> {
+    let rendered = text(|out| Man::new(command.clone()).render_options_section(out))?;
+    let mut lines = String::new();
+    // What each rendering begins with has been in the title.
+    for line in rendered.lines().skip_while(|line| !line.starts_with(".SH")) {
+        match line.strip_prefix(".SH ") {
+            // A group is a part of one section here, in small letters but the first.
+            Some(group) => {
+                let (first, rest) = group.trim_matches('"').split_at(1);
+                lines += &format!(".SS {first}{}", rest.to_lowercase());
+            }
+            // The slant says already that something stands for something else.
+            None => lines += &line.replace(r"\fI<", r"\fI").replace(r">\fR", r"\fR"),
+        }
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+/// What `render` writes.
+fn text(render: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<String> {
+    let mut bytes = Vec::new();
+    render(&mut bytes)?;
+    String::from_utf8(bytes).map_err(Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The long options that a text names, without dashes and without what follows a colon.
+    fn named(text: &str) -> BTreeSet<String> {
+        let plain = text.replace(r"\-", "-").replace(r"\fB", " ").replace(r"\fI", " ").replace(r"\fR", " ");
+        let words = plain.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        words.filter_map(|word| word.strip_prefix("--")).filter(|name| !name.is_empty()).map(String::from).collect()
+    }
+
+    fn base(name: &str) -> &str {
+        name.split(':').next().unwrap_or(name)
+    }
+
+    fn page(index: usize) -> String {
+        pages("2026-01-31").unwrap()[index].1.clone()
+    }
+
+    #[test]
+    fn every_option_is_told_of_and_no_other() {
+        let command = tender::cli::command();
+        let known: BTreeSet<_> =
+            command.get_arguments().filter_map(|arg| arg.get_long()).map(|name| base(name).to_owned()).collect();
+        // Those in the pages that are not tender's: of `inspect`, and of a unikernel.
+        let others = ["json", "ipv4"].map(String::from);
+        let told: BTreeSet<_> = named(&page(0)).into_iter().filter(|name| !others.contains(name)).collect();
+        assert_eq!(told, known);
+    }
+
+    #[test]
+    fn the_page_of_inspect_has_the_options_of_its_help() {
+        let words = ["tender", "inspect", "--help"].map(Into::into);
+        let Ok(tender::cli::Command::Help(help)) = tender::cli::parse(words) else { panic!("no help") };
+        assert_eq!(named(&page(1)), named(&help));
+    }
+
+    #[test]
+    fn nothing_is_left_to_be_put_in() {
+        for (name, text) in pages("2026-01-31").unwrap() {
+            assert!(!text.contains('@') || !text.contains("@\n"), "{name}");
+            assert!(text.contains("2026-01-31"), "{name}");
+        }
+    }
+
+    #[test]
+    fn groups_are_parts_of_one_section() {
+        let options = options(&tender::cli::command()).unwrap();
+        assert!(options.starts_with(".SS Memory\n"), "{options}");
+        assert!(options.contains(".SS Network\n") && !options.contains(".SH"), "{options}");
+        assert!(options.contains(r"\fB\-\-block:NAME\fR=\fIPATH\fR"), "{options}");
+    }
+}

@@ -1,0 +1,147 @@
+//! What is in the packages, and where: one list for the tarball, one for Debian.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::tree::Tree;
+use super::{Sources, VERSION, epoch};
+use crate::arch::Arch;
+use crate::cargo;
+use crate::error::{Context, Result};
+use crate::process;
+
+/// Beside the binary, under the names that they have in the repository.
+const TEXTS: [&str; 6] = ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-MIT", "LICENSE-APACHE", "docs"];
+
+/// One directory to unpack, whose name tells version and architecture.
+pub fn tarball(sources: &Sources) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let top = PathBuf::from(format!("tender-{VERSION}-{}", sources.arch.name()));
+    tree.program(top.join("tender"), &*sources.binary);
+    for name in TEXTS {
+        tree.copy(top.join(name), &cargo::root().join(name))?;
+    }
+    tree.file(top.join("THIRD-PARTY"), &*sources.licences);
+    for (name, text) in manual(sources)? {
+        let dir = if is_page(&name) { "man" } else { "completions" };
+        tree.file(top.join(dir).join(name), text);
+    }
+    for entry in packaging()?.into_iter().filter(|path| !path.ends_with("debian")) {
+        tree.copy(top.join("packaging").join(name(&entry)), &entry)?;
+    }
+    Ok(tree)
+}
+
+/// What Debian's policy says: a binary, its manual and completions, units, and documentation with examples.
+pub fn debian(sources: &Sources) -> Result<Tree> {
+    let mut tree = Tree::default();
+    tree.program("usr/bin/tender", &*sources.binary);
+    // For the operator's files.
+    tree.dir("etc/tender");
+    let completions = [
+        ("tender.bash", "usr/share/bash-completion/completions/tender"),
+        ("tender.zsh", "usr/share/zsh/vendor-completions/_tender"),
+        ("tender.fish", "usr/share/fish/vendor_completions.d/tender.fish"),
+    ];
+    for (name, text) in manual(sources)? {
+        match completions.iter().find(|(from, _)| *from == name) {
+            Some((_, place)) => tree.file(place, text),
+            None => tree.file(format!("usr/share/man/man1/{name}.gz"), gzip(&text)?),
+        }
+    }
+    documentation(&mut tree, sources)?;
+    tree.file("usr/share/lintian/overrides/tender", read("packaging/debian/lintian-overrides")?);
+    for entry in packaging()?.into_iter().filter(|path| !path.ends_with("debian")) {
+        examples_and_units(&mut tree, &entry)?;
+    }
+    Ok(tree)
+}
+
+fn documentation(tree: &mut Tree, sources: &Sources) -> Result<()> {
+    let doc = Path::new("usr/share/doc/tender");
+    for name in ["README.md", "SECURITY.md", "docs"] {
+        tree.copy(doc.join(name), &cargo::root().join(name))?;
+    }
+    let mit: Vec<String> = read("LICENSE-MIT")?
+        .lines()
+        .map(|line| if line.is_empty() { " .".into() } else { format!(" {line}") })
+        .collect();
+    tree.file(doc.join("copyright"), read("packaging/debian/copyright")?.replace("@MIT@", &mit.join("\n")));
+    tree.file(doc.join("THIRD-PARTY.gz"), gzip(sources.licences.as_bytes())?);
+    tree.file(doc.join("CHANGELOG.md.gz"), gzip(read("CHANGELOG.md")?.as_bytes())?);
+    // In the form that Debian's tools read; what changes is told by the other.
+    let date = epoch::date(sources.epoch, "%a, %d %b %Y %T +0000")?;
+    let changelog = format!(
+        "tender ({VERSION}) stable; urgency=medium\n\n  * See CHANGELOG.md.gz beside this file.\n\n -- {}  {date}\n",
+        maintainer()?
+    );
+    tree.file(doc.join("changelog.gz"), gzip(changelog.as_bytes())?);
+    Ok(())
+}
+
+/// Tender's own units go where systemd looks; all else below `packaging/` is there to be copied.
+fn examples_and_units(tree: &mut Tree, entry: &Path) -> Result<()> {
+    let examples = Path::new("usr/share/doc/tender/examples").join(name(entry));
+    if !entry.ends_with("systemd") {
+        return tree.copy(examples, entry);
+    }
+    for file in listed(entry)? {
+        let is_unit = name(&file).starts_with("tender") && file.is_file();
+        let place = if is_unit { Path::new("usr/lib/systemd/system") } else { &examples };
+        tree.copy(place.join(name(&file)), &file)?;
+    }
+    Ok(())
+}
+
+/// The manual pages and completions by name, as `manual/` writes them for the tender of these sources.
+fn manual(sources: &Sources) -> Result<Vec<(String, Vec<u8>)>> {
+    let files = listed(&sources.manual)?;
+    let read =
+        |path: PathBuf| Ok((name(&path), fs::read(&path).context(format_args!("cannot read {}", path.display()))?));
+    files.into_iter().map(read).collect()
+}
+
+fn is_page(name: &str) -> bool {
+    name.ends_with(".1")
+}
+
+fn packaging() -> Result<Vec<PathBuf>> {
+    listed(&cargo::root().join("packaging"))
+}
+
+/// What is in a directory, sorted.
+fn listed(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).context(format_args!("cannot list {}", dir.display()))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A file of the repository.
+pub fn read(name: &str) -> Result<String> {
+    fs::read_to_string(cargo::root().join(name)).context(format_args!("cannot read {name}"))
+}
+
+fn maintainer() -> Result<String> {
+    let control = read("packaging/debian/control")?;
+    let line = control.lines().find_map(|line| line.strip_prefix("Maintainer: "));
+    Ok(line.unwrap_or_default().to_string())
+}
+
+/// Packed without a name or a time.
+fn gzip(content: &[u8]) -> Result<Vec<u8>> {
+    process::filter(std::process::Command::new("gzip").args(["-9", "-n", "-c"]), content)
+}
+
+/// What the files are called: the binary and the tarball as `uname -m` says, the Debian package as Debian says.
+pub fn file_names(arch: Arch) -> [String; 3] {
+    [
+        format!("tender-{}", arch.name()),
+        format!("tender-{VERSION}-{}.tar.gz", arch.name()),
+        format!("tender_{VERSION}_{}.deb", arch.debian()),
+    ]
+}
