@@ -9,35 +9,52 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use self::rate::Rate;
-use crate::counts::{self, Faults};
+use crate::counts::{self, Counter, Faults};
 use crate::memory::{self, GuestAddress, GuestBytes, GuestMemory};
 use crate::signal;
 
 /// Most bytes of one write: the host takes as many from a guest's memory into a file before it looks for signals.
 const PIECE: usize = 1 << 20;
 
-/// What went through the console, and what did not. Counters only grow.
+/// What went through the console, and what did not: as read at some moment, or as it is being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Stats<N = u64> {
     /// Bytes written.
-    pub written_bytes: u64,
+    pub written_bytes: N,
     /// Bytes dropped.
-    pub dropped_bytes: u64,
+    pub dropped_bytes: N,
     /// Dropped: the reader has closed its end.
-    pub closed: u64,
+    pub closed: N,
     /// Dropped: the reader is too slow and the descriptor does not wait.
-    pub slow: u64,
+    pub slow: N,
     /// Dropped: the disk is full.
-    pub full: u64,
+    pub full: N,
     /// Dropped because a signal came, which ends the run.
-    pub interrupted: u64,
+    pub interrupted: N,
     /// Dropped for any other reason.
-    pub other: u64,
+    pub other: N,
     /// Of the bytes dropped, those that were more than the operator allows.
-    pub excess_bytes: u64,
+    pub excess_bytes: N,
+}
+
+impl Stats<Counter> {
+    /// The numbers so far.
+    pub fn read(&self) -> Stats {
+        Stats {
+            written_bytes: self.written_bytes.get(),
+            dropped_bytes: self.dropped_bytes.get(),
+            closed: self.closed.get(),
+            slow: self.slow.get(),
+            full: self.full.get(),
+            interrupted: self.interrupted.get(),
+            other: self.other.get(),
+            excess_bytes: self.excess_bytes.get(),
+        }
+    }
 }
 
 impl Stats {
@@ -65,7 +82,7 @@ impl fmt::Display for Stats {
 pub struct Console {
     out: Output,
     rate: Option<Rate>,
-    stats: Stats,
+    stats: Arc<Stats<Counter>>,
 }
 
 #[derive(Debug)]
@@ -87,12 +104,12 @@ impl AsFd for Output {
 impl Console {
     /// A console on standard output.
     pub fn stdout() -> Console {
-        Console { out: Output::Stdout(io::stdout()), rate: None, stats: Stats::default() }
+        Console { out: Output::Stdout(io::stdout()), rate: None, stats: Arc::default() }
     }
 
     /// A console on any descriptor.
     pub fn new(out: impl Into<OwnedFd>) -> Console {
-        Console { out: Output::Other(out.into()), rate: None, stats: Stats::default() }
+        Console { out: Output::Other(out.into()), rate: None, stats: Arc::default() }
     }
 
     /// The same console, through which so many bytes a second may pass; more are dropped and counted.
@@ -102,7 +119,12 @@ impl Console {
 
     /// What went through so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.stats.read()
+    }
+
+    /// What goes through, for another thread to read.
+    pub fn counters(&self) -> Arc<Stats<Counter>> {
+        Arc::clone(&self.stats)
     }
 
     /// PUTS: writes the `len` bytes at `addr`. What the host does not take is dropped and counted. Section 8.
@@ -125,7 +147,7 @@ impl Console {
                     break;
                 }
                 Ok(written) => {
-                    self.stats.written_bytes += written as u64;
+                    self.stats.written_bytes.add(written as u64);
                     rest = rest.skip(written);
                     // A slow reader takes a little each time, so a write that is cut short by a signal does not fail.
                     if !rest.is_empty() && signal::received().is_some() {
@@ -146,37 +168,38 @@ impl Console {
 
     /// Says at the end of a run what the operator should know of it.
     pub fn finish(&self) {
-        let excess = self.stats.excess_bytes;
+        let stats = self.stats();
+        let excess = stats.excess_bytes;
         if excess > 0 {
             log::warn!("console: {excess} bytes of the guest's output were dropped by --console-rate");
         }
-        counts::sum_up("console", self.stats, self.stats.faults().sum());
+        counts::sum_up("console", stats, stats.faults().sum());
     }
 
     #[cold]
     fn drop_excess(&mut self, bytes: u64) {
-        if self.stats.excess_bytes == 0 {
+        if self.stats.excess_bytes.get() == 0 {
             log::warn!("console: the guest prints more than --console-rate allows; what is more is dropped");
         }
-        self.stats.excess_bytes += bytes;
-        self.stats.dropped_bytes += bytes;
+        self.stats.excess_bytes.add(bytes);
+        self.stats.dropped_bytes.add(bytes);
     }
 
     #[cold]
     fn drop_rest(&mut self, rest: GuestBytes<'_>, error: &io::Error) {
-        self.stats.dropped_bytes += rest.len() as u64;
+        self.stats.dropped_bytes.add(rest.len() as u64);
         let counter = match error.raw_os_error() {
-            Some(libc::EPIPE) => &mut self.stats.closed,
-            Some(libc::EAGAIN) => &mut self.stats.slow,
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &mut self.stats.full,
+            Some(libc::EPIPE) => &self.stats.closed,
+            Some(libc::EAGAIN) => &self.stats.slow,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &self.stats.full,
             Some(libc::EINTR) => {
-                self.stats.interrupted += 1;
+                self.stats.interrupted.add(1);
                 return;
             }
-            _ => &mut self.stats.other,
+            _ => &self.stats.other,
         };
-        *counter += 1;
-        if *counter == 1 {
+        counter.add(1);
+        if counter.get() == 1 {
             log::warn!("console: cannot write to standard output: {error}; the guest's output is dropped");
         }
     }

@@ -31,6 +31,7 @@ pub mod exit;
 pub mod hypercall;
 pub mod image;
 pub mod inspect;
+mod json;
 pub mod manifest;
 pub mod memory;
 pub mod messages;
