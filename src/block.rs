@@ -85,6 +85,16 @@ impl Stats {
             ("write errors", self.write_errors),
         ])
     }
+
+    /// The same, with names for programs.
+    pub fn causes(&self) -> [(&'static str, u64); 4] {
+        [
+            ("truncated", self.truncated),
+            ("read_error", self.read_errors),
+            ("full", self.full),
+            ("write_error", self.write_errors),
+        ]
+    }
 }
 
 impl fmt::Display for Stats {

@@ -65,6 +65,18 @@ impl Stats {
         ])
     }
 
+    /// The same, with names for programs.
+    pub fn causes(&self) -> [(&'static str, u64); 6] {
+        [
+            ("invalid", self.dropped_invalid),
+            ("full", self.dropped_full),
+            ("down", self.dropped_down),
+            ("gone", self.dropped_gone),
+            ("short", self.dropped_short),
+            ("other", self.dropped_other),
+        ]
+    }
+
     /// How many of the guest's frames were dropped, whatever the cause.
     pub fn dropped_frames(&self) -> u64 {
         self.dropped().sum()
