@@ -13,11 +13,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use guest_abi::hypercall::Status;
 
 pub use self::open::Error;
-use crate::counts::Faults;
+use crate::counts::{Counter, Faults};
 use crate::era::DiskTail;
 use crate::memory::{self, GuestAddress, GuestMemory};
 
@@ -34,27 +35,44 @@ pub struct Identity {
     pub inode: u64,
 }
 
-/// What went through a block device, and what did not. Counters only grow.
+/// What went through a block device, and what did not: as read at some moment, or as it is being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct Stats<N = u64> {
     /// Successful reads.
-    pub reads: u64,
+    pub reads: N,
     /// Bytes of those.
-    pub read_bytes: u64,
+    pub read_bytes: N,
     /// Successful writes.
-    pub writes: u64,
+    pub writes: N,
     /// Bytes of those.
-    pub written_bytes: u64,
+    pub written_bytes: N,
     /// Requests refused because they are not within the device.
-    pub invalid: u64,
+    pub invalid: N,
     /// Reads of what the image has no more, as somebody has made it shorter.
-    pub truncated: u64,
+    pub truncated: N,
     /// Reads that the host failed to do otherwise.
-    pub read_errors: u64,
+    pub read_errors: N,
     /// Writes that the host failed to do for lack of space.
-    pub full: u64,
+    pub full: N,
     /// Writes that the host failed to do otherwise.
-    pub write_errors: u64,
+    pub write_errors: N,
+}
+
+impl Stats<Counter> {
+    /// The numbers so far.
+    pub fn read(&self) -> Stats {
+        Stats {
+            reads: self.reads.get(),
+            read_bytes: self.read_bytes.get(),
+            writes: self.writes.get(),
+            written_bytes: self.written_bytes.get(),
+            invalid: self.invalid.get(),
+            truncated: self.truncated.get(),
+            read_errors: self.read_errors.get(),
+            full: self.full.get(),
+            write_errors: self.write_errors.get(),
+        }
+    }
 }
 
 impl Stats {
@@ -66,6 +84,16 @@ impl Stats {
             ("disk full", self.full),
             ("write errors", self.write_errors),
         ])
+    }
+
+    /// The same, with names for programs.
+    pub fn causes(&self) -> [(&'static str, u64); 4] {
+        [
+            ("truncated", self.truncated),
+            ("read_error", self.read_errors),
+            ("full", self.full),
+            ("write_error", self.write_errors),
+        ]
     }
 }
 
@@ -86,7 +114,7 @@ pub struct Disk {
     identity: Identity,
     capacity: u64,
     sector_size: u16,
-    stats: Stats,
+    stats: Arc<Stats<Counter>>,
 }
 
 impl AsFd for Disk {
@@ -106,7 +134,7 @@ impl Disk {
         let (file, identity) = open::open(path)?;
         open::lock(&file, path)?;
         let capacity = open::capacity(&file, path, sector_size, tail)?;
-        Ok(Disk { file, path: path.to_owned(), identity, capacity, sector_size, stats: Stats::default() })
+        Ok(Disk { file, path: path.to_owned(), identity, capacity, sector_size, stats: Arc::default() })
     }
 
     /// Size in bytes: at least one sector, and a multiple of it unless the era says otherwise.
@@ -131,7 +159,12 @@ impl Disk {
 
     /// What went through so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.stats.read()
+    }
+
+    /// What goes through, for another thread to read.
+    pub fn counters(&self) -> Arc<Stats<Counter>> {
+        Arc::clone(&self.stats)
     }
 
     /// BLOCK_READ: fills the `len` bytes at `addr` from byte `offset` of the disk. [`Status::Invalid`] when that is not
@@ -147,13 +180,13 @@ impl Disk {
         len: u64,
     ) -> Result<Status, memory::RangeError> {
         if !self.holds(offset, len) {
-            self.stats.invalid += 1;
+            self.stats.invalid.add(1);
             return Ok(Status::Invalid);
         }
         match memory.buffer(addr, len)?.read_exact_at(self.file.as_fd(), offset) {
             Ok(()) => {
-                self.stats.reads += 1;
-                self.stats.read_bytes += len;
+                self.stats.reads.add(1);
+                self.stats.read_bytes.add(len);
                 Ok(Status::Ok)
             }
             Err(error) => Ok(self.read_failed(&error)),
@@ -173,13 +206,13 @@ impl Disk {
         len: u64,
     ) -> Result<Status, memory::RangeError> {
         if !self.holds(offset, len) {
-            self.stats.invalid += 1;
+            self.stats.invalid.add(1);
             return Ok(Status::Invalid);
         }
         match memory.bytes(addr, len)?.write_all_at(self.file.as_fd(), offset) {
             Ok(()) => {
-                self.stats.writes += 1;
-                self.stats.written_bytes += len;
+                self.stats.writes.add(1);
+                self.stats.written_bytes.add(len);
                 Ok(Status::Ok)
             }
             Err(error) => Ok(self.write_failed(&error)),
@@ -206,12 +239,12 @@ impl Disk {
             return Status::Unspecified;
         }
         let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
-        let counter = if truncated { &mut self.stats.truncated } else { &mut self.stats.read_errors };
-        *counter += 1;
-        if *counter == 1 && truncated {
+        let counter = if truncated { &self.stats.truncated } else { &self.stats.read_errors };
+        counter.add(1);
+        if counter.get() == 1 && truncated {
             let path = self.path.display();
             log::warn!("{path}: cannot read: the image is shorter than it was at the start; the guest is told");
-        } else if *counter == 1 {
+        } else if counter.get() == 1 {
             log::warn!("{}: cannot read: {error}; the guest is told", self.path.display());
         }
         Status::Unspecified
@@ -224,9 +257,9 @@ impl Disk {
             return Status::Unspecified;
         }
         let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
-        let counter = if full { &mut self.stats.full } else { &mut self.stats.write_errors };
-        *counter += 1;
-        if *counter == 1 {
+        let counter = if full { &self.stats.full } else { &self.stats.write_errors };
+        counter.add(1);
+        if counter.get() == 1 {
             log::warn!("{}: cannot write: {error}; the guest is told", self.path.display());
         }
         Status::Unspecified

@@ -7,6 +7,7 @@ mod error;
 mod inspect;
 mod limits;
 mod options;
+mod output;
 mod value;
 mod version;
 mod words;
@@ -25,12 +26,14 @@ pub use self::inspect::Inspection;
 pub use self::limits::Limits;
 pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
+pub use self::output::{MetricsAddress, Output, StatsTarget};
 pub use self::version::{upstream_version, version};
 use self::words::Words;
 use crate::net::NetSource;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Command {
     /// Run a unikernel.
     Run(Config),
@@ -67,6 +70,8 @@ pub struct Config {
     pub chroot: Option<PathBuf>,
     /// How much the tender says on stderr.
     pub verbosity: Verbosity,
+    /// What the run tells of itself, and how.
+    pub output: Output,
 }
 
 /// What is asked of the sandbox.
@@ -210,6 +215,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let user = only(&parsed, "user", value::user)?;
     let chroot = only(&parsed, "chroot", value::path)?;
     let verbosity = parsed.verbosity()?;
+    let output = output::output(&parsed)?;
     let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?.into();
     Ok(Command::Run(Config {
         unikernel,
@@ -223,6 +229,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         user,
         chroot,
         verbosity,
+        output,
     }))
 }
 

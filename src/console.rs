@@ -1,71 +1,35 @@
 //! The console: the guest's bytes, unchanged, on the tender's standard output.
 //!
-//! Nothing is held back and nothing is added. Output is best effort: when nobody can take it, the guest goes on. A
+//! Nothing is held back and nothing is added, unless the operator wants to know the time of each line. Output is best effort: when nobody can take it, the guest goes on. A
 //! guest that prints more than the operator allows is heard up to that.
 
 mod rate;
+mod stamps;
+mod stats;
 
-use std::fmt;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use self::rate::Rate;
-use crate::counts::{self, Faults};
-use crate::memory::{self, GuestAddress, GuestBytes, GuestMemory};
+use self::stamps::Stamps;
+pub use self::stats::Stats;
+use crate::counts::{self, Counter};
+use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::signal;
 
 /// Most bytes of one write: the host takes as many from a guest's memory into a file before it looks for signals.
 const PIECE: usize = 1 << 20;
-
-/// What went through the console, and what did not. Counters only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Bytes written.
-    pub written_bytes: u64,
-    /// Bytes dropped.
-    pub dropped_bytes: u64,
-    /// Dropped: the reader has closed its end.
-    pub closed: u64,
-    /// Dropped: the reader is too slow and the descriptor does not wait.
-    pub slow: u64,
-    /// Dropped: the disk is full.
-    pub full: u64,
-    /// Dropped because a signal came, which ends the run.
-    pub interrupted: u64,
-    /// Dropped for any other reason.
-    pub other: u64,
-    /// Of the bytes dropped, those that were more than the operator allows.
-    pub excess_bytes: u64,
-}
-
-impl Stats {
-    /// How often the host did not take what the guest wrote, by cause. A signal that ends the run is no fault of its.
-    pub fn faults(&self) -> Faults<4> {
-        Faults([
-            ("reader gone", self.closed),
-            ("reader too slow", self.slow),
-            ("disk full", self.full),
-            ("for other reasons", self.other),
-        ])
-    }
-}
-
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)?;
-        let faults = self.faults();
-        if faults.sum() > 0 { write!(f, ", failed {faults}") } else { Ok(()) }
-    }
-}
 
 /// The console of one guest.
 #[derive(Debug)]
 pub struct Console {
     out: Output,
     rate: Option<Rate>,
-    stats: Stats,
+    stamps: Option<Stamps>,
+    stats: Arc<Stats<Counter>>,
 }
 
 #[derive(Debug)]
@@ -87,12 +51,12 @@ impl AsFd for Output {
 impl Console {
     /// A console on standard output.
     pub fn stdout() -> Console {
-        Console { out: Output::Stdout(io::stdout()), rate: None, stats: Stats::default() }
+        Console { out: Output::Stdout(io::stdout()), rate: None, stamps: None, stats: Arc::default() }
     }
 
     /// A console on any descriptor.
     pub fn new(out: impl Into<OwnedFd>) -> Console {
-        Console { out: Output::Other(out.into()), rate: None, stats: Stats::default() }
+        Console { out: Output::Other(out.into()), rate: None, stamps: None, stats: Arc::default() }
     }
 
     /// The same console, through which so many bytes a second may pass; more are dropped and counted.
@@ -100,9 +64,19 @@ impl Console {
         Console { rate: rate.map(|rate| Rate::new(rate, Instant::now())), ..self }
     }
 
+    /// The same console, whose lines begin with the time if `stamped`.
+    pub fn stamped(self, stamped: bool) -> Console {
+        Console { stamps: stamped.then(Stamps::new), ..self }
+    }
+
     /// What went through so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.stats.read()
+    }
+
+    /// What goes through, for another thread to read.
+    pub fn counters(&self) -> Arc<Stats<Counter>> {
+        Arc::clone(&self.stats)
     }
 
     /// PUTS: writes the `len` bytes at `addr`. What the host does not take is dropped and counted. Section 8.
@@ -118,68 +92,90 @@ impl Console {
                 rest = rest.first(allowed as usize);
             }
         }
-        while !rest.is_empty() {
-            match rest.first(PIECE).write_to(self.out.as_fd()) {
-                Ok(0) => {
-                    self.drop_rest(rest, &io::ErrorKind::WriteZero.into());
-                    break;
-                }
-                Ok(written) => {
-                    self.stats.written_bytes += written as u64;
-                    rest = rest.skip(written);
-                    // A slow reader takes a little each time, so a write that is cut short by a signal does not fail.
-                    if !rest.is_empty() && signal::received().is_some() {
-                        self.drop_rest(rest, &io::Error::from_raw_os_error(libc::EINTR));
-                        break;
-                    }
-                }
-                // Only the signals that end a run are a reason to write no more.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
-                Err(error) => {
-                    self.drop_rest(rest, &error);
-                    break;
-                }
+        match &mut self.stamps {
+            None => {
+                let (done, failed) =
+                    transfer(&self.out, rest.len(), |fd, done| rest.skip(done).first(PIECE).write_to(fd));
+                self.note(rest.len(), done, failed);
+            }
+            Some(stamps) => {
+                let (done, failed) = stamps.write(&self.out, rest);
+                self.note(rest.len(), done, failed);
             }
         }
         Ok(())
     }
 
+    /// Of `len` bytes of the guest's, `done` were written, and the rest was not for this reason.
+    fn note(&self, len: usize, done: usize, failed: Option<io::Error>) {
+        self.stats.written_bytes.add(done as u64);
+        if let Some(error) = failed {
+            self.drop_rest(len - done, &error);
+        }
+    }
+
     /// Says at the end of a run what the operator should know of it.
     pub fn finish(&self) {
-        let excess = self.stats.excess_bytes;
+        let stats = self.stats();
+        let excess = stats.excess_bytes;
         if excess > 0 {
             log::warn!("console: {excess} bytes of the guest's output were dropped by --console-rate");
         }
-        counts::sum_up("console", self.stats, self.stats.faults().sum());
+        counts::sum_up("console", stats, stats.faults().sum());
     }
 
     #[cold]
     fn drop_excess(&mut self, bytes: u64) {
-        if self.stats.excess_bytes == 0 {
+        if self.stats.excess_bytes.get() == 0 {
             log::warn!("console: the guest prints more than --console-rate allows; what is more is dropped");
         }
-        self.stats.excess_bytes += bytes;
-        self.stats.dropped_bytes += bytes;
+        self.stats.excess_bytes.add(bytes);
+        self.stats.dropped_bytes.add(bytes);
     }
 
     #[cold]
-    fn drop_rest(&mut self, rest: GuestBytes<'_>, error: &io::Error) {
-        self.stats.dropped_bytes += rest.len() as u64;
+    fn drop_rest(&self, rest: usize, error: &io::Error) {
+        self.stats.dropped_bytes.add(rest as u64);
         let counter = match error.raw_os_error() {
-            Some(libc::EPIPE) => &mut self.stats.closed,
-            Some(libc::EAGAIN) => &mut self.stats.slow,
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &mut self.stats.full,
+            Some(libc::EPIPE) => &self.stats.closed,
+            Some(libc::EAGAIN) => &self.stats.slow,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &self.stats.full,
             Some(libc::EINTR) => {
-                self.stats.interrupted += 1;
+                self.stats.interrupted.add(1);
                 return;
             }
-            _ => &mut self.stats.other,
+            _ => &self.stats.other,
         };
-        *counter += 1;
-        if *counter == 1 {
+        counter.add(1);
+        if counter.get() == 1 {
             log::warn!("console: cannot write to standard output: {error}; the guest's output is dropped");
         }
     }
+}
+
+/// Repeats `write`, which is told how many bytes are through, until `len` are; says how many were, and what was in the way.
+fn transfer(
+    out: &Output,
+    len: usize,
+    mut write: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
+) -> (usize, Option<io::Error>) {
+    let mut done = 0;
+    while done < len {
+        match write(out.as_fd(), done) {
+            Ok(0) => return (done, Some(io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                done += written;
+                // A slow reader takes a little each time, so a write that is cut short by a signal does not fail.
+                if done < len && signal::received().is_some() {
+                    return (done, Some(io::Error::from_raw_os_error(libc::EINTR)));
+                }
+            }
+            // Only the signals that end a run are a reason to write no more.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
+            Err(error) => return (done, Some(error)),
+        }
+    }
+    (done, None)
 }
 
 #[cfg(test)]
@@ -287,6 +283,42 @@ mod tests {
         let mut end = [0; TEXT.len()];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, len - TEXT.len() as u64).unwrap();
         assert_eq!((file.metadata().unwrap().len(), end.as_slice()), (len, TEXT));
+    }
+
+    /// The lines without their stamps, each of which has to be there, and nowhere else.
+    fn unstamped(seen: &[u8]) -> String {
+        let lines = std::str::from_utf8(seen).unwrap().split_inclusive('\n');
+        let text = |line: &str| {
+            let (stamp, text) = line.split_at(stamps::LENGTH);
+            assert!(stamp.starts_with("20") && stamp.ends_with("Z "), "{line:?}");
+            text.to_owned()
+        };
+        lines.map(text).collect()
+    }
+
+    #[test]
+    fn lines_are_stamped_wherever_the_guest_cuts_them() {
+        let (mut reader, writer) = pipe(0);
+        let mut console = Console::new(writer).stamped(true);
+        let long = "x".repeat(3000);
+        let text = format!("one\n\ntwo {long}\nthree");
+        let memory = memory();
+        memory.place(GuestAddress(0), text.as_bytes()).unwrap();
+        for (start, end) in [(0, 2), (2, 4), (4, 7), (7, 7), (7, 3005), (3005, text.len() as u64)] {
+            console.puts(&memory, GuestAddress(start), end - start).unwrap();
+        }
+        assert_eq!(console.stats(), Stats { written_bytes: text.len() as u64, ..Stats::default() });
+        drop(console);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).unwrap();
+        assert_eq!(unstamped(&seen), text);
+    }
+
+    #[test]
+    fn stamps_are_not_the_guests_output() {
+        let mut console = Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap()).stamped(true);
+        puts(&mut console, 0x1000, 4).unwrap();
+        assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
     }
 
     #[test]

@@ -1,8 +1,26 @@
-//! What did not go through a device, by kind: counted where it happens, told to the operator once a kind when it first
-//! does, and once more, with how often, when the run has ended.
+//! What a run counts. What did not go through a device, by kind: counted where it happens, told to the operator once a
+//! kind when it first does, and once more, with how often, when the run has ended.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A number that only grows. One thread at a time adds to it, at the price of an ordinary addition; any may read it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `more`. For one thread at a time: of two at once, one might not count.
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Counts of what did not go through, each with the name of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

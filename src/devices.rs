@@ -16,6 +16,7 @@ use crate::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
 use crate::ring::{self, Ring};
+use crate::signal;
 
 mod error;
 mod plan;
@@ -62,6 +63,8 @@ impl From<memory::RangeError> for Fault {
 pub struct Devices {
     /// As many as the largest handle asks for: room for all would be most of a start's stack.
     slots: Vec<Slot>,
+    /// The name of each, in the manifest.
+    names: Vec<String>,
     /// The network devices as POLL waits for them; `handles` has the handle of each. One more device than can be
     /// declared never happens, so the arrays are never outgrown.
     waits: [libc::pollfd; MAX_ENTRIES],
@@ -75,10 +78,12 @@ impl Devices {
         let handles = plan.nets.iter().map(|net| net.handle).chain(plan.blocks.iter().map(|block| block.handle));
         let mut devices = Devices {
             slots: (0..handles.max().map_or(0, |most| most + 1)).map(|_| Slot::Empty).collect(),
+            names: Vec::new(),
             waits: [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_ENTRIES],
             handles: [0; MAX_ENTRIES],
             nets: 0,
         };
+        devices.names.resize(devices.slots.len(), String::new());
         for net in plan.nets {
             let nic =
                 Nic::attach(&net.source, net.mac).map_err(|error| Error::Net { name: net.name.clone(), error })?;
@@ -91,6 +96,7 @@ impl Devices {
             devices.handles[devices.nets] = net.handle as u8;
             devices.nets += 1;
             devices.slots[net.handle] = Slot::Net(nic);
+            devices.names[net.handle] = net.name;
         }
         for block in plan.blocks {
             let disk = Disk::open(&block.path, block.sector_size, rules.disk_tail)
@@ -104,6 +110,7 @@ impl Devices {
             log::info!("device '{}': {path}, {capacity} bytes in sectors of {sector_size}", block.name);
             manifest.attach_block(block.handle, capacity, sector_size);
             devices.slots[block.handle] = Slot::Block(disk);
+            devices.names[block.handle] = block.name;
         }
         Ok(devices)
     }
@@ -130,16 +137,33 @@ impl Devices {
         (nets, disks)
     }
 
+    /// The network interfaces, each with its handle and its name in the manifest.
+    pub fn nets(&self) -> impl Iterator<Item = (usize, &str, &Nic)> {
+        self.named().filter_map(|(handle, name, slot)| match slot {
+            Slot::Net(nic) => Some((handle, name, nic)),
+            _ => None,
+        })
+    }
+
+    /// The disks, each with its name in the manifest.
+    pub fn disks(&self) -> impl Iterator<Item = (&str, &Disk)> {
+        self.named().filter_map(|(_, name, slot)| match slot {
+            Slot::Block(disk) => Some((name, disk)),
+            _ => None,
+        })
+    }
+
+    fn named(&self) -> impl Iterator<Item = (usize, &str, &Slot)> {
+        let named = self.names.iter().zip(&self.slots).enumerate();
+        named.map(|(handle, (name, slot))| (handle, name.as_str(), slot))
+    }
+
     /// The network interfaces once more, each with its handle, for another thread.
     ///
     /// # Errors
     /// The host has no descriptors to give.
     pub fn twin_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
-        let twin = |(handle, slot): (usize, &Slot)| match slot {
-            Slot::Net(nic) => Some(nic.twin().map(|twin| (handle, twin))),
-            _ => None,
-        };
-        self.slots.iter().enumerate().filter_map(twin).collect()
+        self.nets().map(|(handle, _, nic)| nic.twin().map(|twin| (handle, twin))).collect()
     }
 
     fn net(&mut self, handle: u64) -> Result<&mut Nic, Fault> {
@@ -197,23 +221,44 @@ impl Devices {
         Ok(Reply::BlockInfo { capacity: self.block(LEGACY_BLOCK as u64)?.capacity() })
     }
 
-    /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or a signal arrives.
+    /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or the run is to end.
     /// One system call, and none when there is nothing to wait for. Returns a bit for each handle with a frame.
     #[inline]
     pub fn poll(&mut self, timeout: u64) -> u64 {
         if timeout == 0 && self.nets == 0 {
             return 0;
         }
-        let sleep = libc::timespec {
+        let mut sleep = libc::timespec {
             tv_sec: (timeout / 1_000_000_000) as libc::time_t,
             tv_nsec: (timeout % 1_000_000_000) as libc::c_long,
         };
+        match self.wait(&mut sleep) {
+            0 => 0,
+            1.. => self.collect(),
+            _ => self.wait_on(sleep),
+        }
+    }
+
+    /// Not by the C library's wrapper, which is a point of cancellation (see `memory::transfer`), and would keep for itself
+    /// what the kernel leaves in `sleep`: what is left of it.
+    #[inline]
+    fn wait(&mut self, sleep: &mut libc::timespec) -> libc::c_long {
         let (waits, no_mask) = (self.waits.as_mut_ptr(), ptr::null::<libc::sigset_t>());
-        // Not by the C library's wrapper, which is a point of cancellation: see `memory::transfer`.
-        // SAFETY: `waits` has at least `nets` elements; the kernel reads `sleep` and writes `revents` only.
-        let ready = unsafe { libc::syscall(libc::SYS_ppoll, waits, self.nets, &raw const sleep, no_mask, 0usize) };
-        // An interrupted sleep is a short one. Nothing else can go wrong with these arguments.
-        if ready > 0 { self.collect() } else { 0 }
+        // SAFETY: `waits` has at least `nets` elements; the kernel writes their `revents` and `sleep`, and no mask is given.
+        unsafe { libc::syscall(libc::SYS_ppoll, waits, self.nets, &raw mut *sleep, no_mask, 0_usize) }
+    }
+
+    /// After a signal, the only thing that can go wrong with these arguments: sleeps on, unless the run is to end.
+    #[cold]
+    fn wait_on(&mut self, mut sleep: libc::timespec) -> u64 {
+        while signal::received().is_none() {
+            match self.wait(&mut sleep) {
+                0 => return 0,
+                1.. => return self.collect(),
+                _ => {}
+            }
+        }
+        0
     }
 
     /// The handles whose devices have a frame, after a `ppoll`. An error or an end counts as one: the read that

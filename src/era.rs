@@ -98,6 +98,15 @@ impl Era {
         }
     }
 
+    /// Its name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Era::Legacy => "legacy",
+            Era::Abi1 => "abi1",
+            Era::Abi2 => "abi2",
+        }
+    }
+
     /// The ABI version of its note, if its files have one.
     pub fn abi_version(self) -> Option<u32> {
         match self {

@@ -1,22 +1,33 @@
 //! What ends a run before or beside the guest's own HALT, in the words that the operator gets to read. Each message
 //! follows the unikernel's name.
 
+use std::fmt::{self, Write};
 use std::io;
 
 use crate::boot_info::TooLong;
 use crate::era::Era;
 use crate::exit::Broken;
 use crate::image::Machine;
-use crate::{arch, devices, image, memory, sandbox};
+use crate::{arch, devices, image, memory, metrics, sandbox};
 
 /// A message for the operator, whatever names and paths are in it: nothing in them starts another line, or speaks to
 /// the terminal.
 pub fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
-    for c in message.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
+    // A string has room for everything.
+    let _ = OneLine(&mut line).write_str(message);
     line
+}
+
+/// Makes [`one_line`] of what is written to it.
+pub struct OneLine<'w, W>(pub &'w mut W);
+
+impl<W: Write> Write for OneLine<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| {
+            if c.is_control() { write!(self.0, "{}", c.escape_default()) } else { self.0.write_char(c) }
+        })
+    }
 }
 
 /// Why a unikernel could not be run, or not to its end.
@@ -65,6 +76,8 @@ pub enum Error {
     Host { error: arch::Error, registers: String },
     #[error("{0}")]
     Sandbox(#[from] sandbox::Error),
+    #[error("{0}")]
+    Metrics(#[from] metrics::Error),
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

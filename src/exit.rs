@@ -18,6 +18,7 @@ use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::messages::GuestRuns;
+use crate::metrics::{Observer, Phase, Registry, on_demand};
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
@@ -38,6 +39,8 @@ pub struct Machine {
     pub(crate) poll_limit: u64,
     /// Seconds after which the run is ended.
     pub(crate) timeout: Option<NonZeroU32>,
+    /// Whoever wants to know how the run goes.
+    pub(crate) observer: Observer,
 }
 
 /// The guest as the run loop has it.
@@ -49,9 +52,13 @@ struct Running<'m> {
     /// The ring, as this thread serves it.
     worker: Option<Worker<'m, GuestRing<'m>>>,
     confined: &'m Confined,
+    registry: &'m Registry,
     poll_limit: u64,
     timeout: Option<NonZeroU32>,
 }
+
+/// Why the guest left its processor.
+type RunResult = Result<Exit, arch::Error>;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,16 +123,20 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout } = self;
+        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout, observer } = self;
         let parallel = Parallel::new();
         // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
         timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
-        let confined = &sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
+        let parameters = observer.parameters(parameters(&vcpu, &devices, ring.as_ref()))?;
+        let confined = &sandbox.enter(parameters)?;
+        let registry = &observer.registry();
+        let observed = observer.start(confined)?;
         let mut running =
-            Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit, timeout };
+            Running { vcpu, memory: &memory, devices, console, worker: None, confined, registry, poll_limit, timeout };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let on_demand = on_demand::answer(registry);
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),
@@ -137,6 +148,8 @@ impl Machine {
         }
         running.console.finish();
         running.devices.finish(ring.as_ref());
+        drop(on_demand);
+        observed.finish(&outcome);
         drop(guard);
         drop(running);
         // The machine goes before its memory: to take pages from a machine that still has them costs more.
@@ -151,7 +164,7 @@ fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>) -> Parameters
     let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
     let ring_nets = ring.map(fds).unwrap_or_default();
     let (process, thread) = signal::claim_thread();
-    Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, process, thread }
+    Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, process, thread, ..Parameters::default() }
 }
 
 impl<'m> Running<'m> {
@@ -181,23 +194,29 @@ impl<'m> Running<'m> {
 
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
         self.confined.confine_guests_thread()?;
-        match era {
-            Era::Legacy => self.serve::<Legacy>(),
-            Era::Abi1 | Era::Abi2 => self.serve::<Current>(),
+        self.registry.phases.end(Phase::Sandbox);
+        match (era, &self.registry.times) {
+            (Era::Legacy, None) => self.serve::<Legacy>(|vcpu| vcpu.run()),
+            (Era::Legacy, Some(times)) => self.serve::<Legacy>(|vcpu| times.in_guest(|| vcpu.run())),
+            (Era::Abi1 | Era::Abi2, None) => self.serve::<Current>(|vcpu| vcpu.run()),
+            (Era::Abi1 | Era::Abi2, Some(times)) => self.serve::<Current>(|vcpu| times.in_guest(|| vcpu.run())),
         }
     }
 
-    /// The loop, made once for each interface: no hypercall asks for its era.
-    fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
+    /// The loop, made once for each interface and way to `run`: no hypercall asks for its era, or whether somebody wants
+    /// to know the time.
+    fn serve<I: Interface>(&mut self, run: impl Fn(&mut Vcpu) -> RunResult) -> Result<Outcome, Error> {
         loop {
-            match self.vcpu.run().map_err(|error| self.failed(error))? {
+            match run(&mut self.vcpu).map_err(|error| self.failed(error))? {
                 Exit::Hypercall { number, argument } => {
+                    self.registry.exits.hypercall(number);
                     if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {
                         return Ok(outcome);
                     }
                 }
                 Exit::Kick => self.kick()?,
                 Exit::Interrupted => {
+                    self.registry.exits.interruptions.add(1);
                     if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
                         return Err(self.report(Broken::Ring(error)));
                     }
@@ -241,6 +260,7 @@ impl<'m> Running<'m> {
 
     /// The guest has put something into the ring.
     fn kick(&mut self) -> Result<(), Error> {
+        self.registry.exits.kicks.add(1);
         let Some(worker) = &mut self.worker else { return Err(self.report(Broken::Stop(Stop::Kick))) };
         let drained = worker.drain(self.memory);
         drained.map_err(|error| self.report(Broken::Ring(error)))
@@ -249,13 +269,14 @@ impl<'m> Running<'m> {
     /// Does what the guest asks; PUTS alone has no reply.
     #[inline(always)]
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
-        let Running { memory, devices, console, worker, poll_limit, .. } = self;
+        let Running { memory, devices, console, worker, registry, poll_limit, .. } = self;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
                 if let (Some(worker), 1..) = (worker, timeout) {
                     worker.calm(memory)?;
                 }
+                let _asleep = registry.asleep(timeout);
                 Reply::Ready(devices.poll(timeout.min(*poll_limit)))
             }
             Hypercall::NetWrite(request) => {

@@ -17,7 +17,6 @@ use crate::setup;
 
 mod bindings;
 mod document;
-mod json;
 #[cfg(test)]
 mod tests;
 mod text;

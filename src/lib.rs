@@ -31,15 +31,18 @@ pub mod exit;
 pub mod hypercall;
 pub mod image;
 pub mod inspect;
+mod json;
 pub mod manifest;
 pub mod memory;
 pub mod messages;
+pub mod metrics;
 pub mod net;
 pub mod ring;
 pub mod sandbox;
 pub mod setup;
 pub mod signal;
 pub mod start;
+pub mod timestamp;
 
 pub use error::Error;
 pub use exit::Outcome;

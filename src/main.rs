@@ -6,8 +6,7 @@ use std::ffi::{OsString, c_char, c_int};
 use std::io::{IsTerminal, Write};
 
 use tender::cli::{self, Command, Config, Inspection};
-use tender::error::one_line;
-use tender::messages::Stderr;
+use tender::messages::{Line, Stderr};
 use tender::{Outcome, descriptors, signal, start};
 
 /// An exit status.
@@ -50,10 +49,9 @@ fn run(config: &Config) -> Status {
 /// RUST_LOG decides what is said; without it, `-v` and `-q` do.
 fn start_log(config: &Config) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(config.verbosity.level()).format(|target, record| {
-        let level = record.level().as_str().to_lowercase();
-        writeln!(target, "tender: {level}: {}", one_line(&record.args().to_string()))
-    });
+    config.output.log_format.begin();
+    builder.filter_level(config.verbosity.level());
+    builder.format(|target, record| target.write_all(Line::log(record.level(), *record.args()).bytes()));
     let filters = std::env::var("RUST_LOG").unwrap_or_default();
     // Tried beforehand, as env_logger complains in a way of its own, and panics where it cannot.
     let malformed = env_filter::Builder::new().try_parse(&filters).err();
@@ -96,6 +94,6 @@ fn print(text: &str) -> Status {
 
 /// Every failure of the tender is one line and status 1, which orchestrators rely on.
 fn fail(message: std::fmt::Arguments<'_>) -> Status {
-    let _ = Stderr.write_all(format!("tender: {}\n", one_line(&message.to_string())).as_bytes());
+    let _ = Stderr.write_all(Line::fatal(message).bytes());
     1
 }

@@ -4,10 +4,16 @@
 //! While the guest runs, no line waits at all. Before it there is a second for all lines together, and after it another,
 //! so that a reader that is merely slow gets the reason of a refusal and the summary of a run.
 
+mod line;
+
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use log::Level;
+
+pub use self::line::{Line, LogFormat};
 
 /// What a pipe with any room at all takes at once. A longer line is cut.
 const LONGEST: usize = libc::PIPE_BUF;
@@ -17,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Whether a guest would be held up.
 static GUEST_RUNS: AtomicBool = AtomicBool::new(false);
+
+/// Lines left out since the process began.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
 static STATE: Mutex<State> = Mutex::new(State { patience: PATIENCE, lost: 0 });
 
@@ -29,6 +38,32 @@ fn state() -> MutexGuard<'static, State> {
 struct State {
     patience: Duration,
     lost: u64,
+}
+
+/// How many lines nobody had room for, since the process began.
+pub fn left_out() -> u64 {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
+
+/// Says a line from a signal's handler, which may have come in the middle of another: without the lock, and without
+/// waiting.
+pub fn say_at_once(line: &Line) {
+    let said = wait_for_room(libc::STDERR_FILENO, Duration::ZERO) && write(libc::STDERR_FILENO, line.bytes());
+    LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
+}
+
+/// Writes what is longer than a message, in pieces, each of which waits for a reader as messages do.
+///
+/// # Errors
+/// Nobody reads, and patience is over.
+pub fn say_whole(bytes: &[u8]) -> io::Result<()> {
+    let mut state = state();
+    for piece in bytes.chunks(LONGEST) {
+        if !(state.has_room(libc::STDERR_FILENO) && write(libc::STDERR_FILENO, piece)) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+    }
+    Ok(())
 }
 
 /// While it lives, no message waits.
@@ -68,8 +103,8 @@ impl Write for Stderr {
 impl State {
     fn say(&mut self, line: &[u8], fd: libc::c_int) {
         if self.lost > 0 && self.has_room(fd) {
-            let told = format!("tender: warn: {} messages were left out, as nobody read them\n", self.lost);
-            if write(fd, told.as_bytes()) {
+            let told = format_args!("{} messages were left out, as nobody read them", self.lost);
+            if write(fd, Line::log(Level::Warn, told).bytes()) {
                 self.lost = 0;
             }
         }
@@ -78,6 +113,7 @@ impl State {
             Some(beginning) => self.has_room(fd) && write(fd, &[&beginning[..LONGEST - 1], b"\n"].concat()),
         };
         self.lost += u64::from(!said);
+        LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
     }
 
     /// Whether a line can be written without waiting; waits for that as long as there is patience.

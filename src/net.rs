@@ -6,13 +6,13 @@
 mod attach;
 mod error;
 mod interface;
+mod stats;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::io;
-use std::ops::Add;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use guest_abi::hypercall::Status;
 
 pub use self::error::Error;
-use crate::counts::{Faults, Told};
+pub use self::stats::Stats;
+use crate::counts::{Counter, Told};
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
@@ -70,88 +71,6 @@ enum Identity {
     Socket(u64, u64),
 }
 
-/// What went through a network device, and what did not. Counters only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Frames that the guest sent and the host took.
-    pub sent_frames: u64,
-    /// Bytes of those frames, headers included.
-    pub sent_bytes: u64,
-    /// Frames that the guest received.
-    pub received_frames: u64,
-    /// Bytes of those frames, headers included.
-    pub received_bytes: u64,
-    /// Sent by the guest, dropped: shorter than [`HEADER_SIZE`], longer than the MTU allows, or the host calls it
-    /// malformed or too long.
-    pub dropped_invalid: u64,
-    /// Sent by the guest, dropped: the host's queue is full.
-    pub dropped_full: u64,
-    /// Sent by the guest, dropped: the interface is down, or nobody is at its other end for now.
-    pub dropped_down: u64,
-    /// Sent by the guest, dropped: the interface, or the other end of the socket, is gone.
-    pub dropped_gone: u64,
-    /// Sent by the guest, dropped: the host took a part of it only.
-    pub dropped_short: u64,
-    /// Sent by the guest, dropped for any other reason.
-    pub dropped_other: u64,
-    /// Failed attempts to receive, other than that there was nothing.
-    pub receive_errors: u64,
-}
-
-impl Stats {
-    /// How many of the guest's frames were dropped, by cause.
-    pub fn dropped(&self) -> Faults<6> {
-        Faults([
-            ("malformed or too long", self.dropped_invalid),
-            ("queue full", self.dropped_full),
-            ("interface down", self.dropped_down),
-            ("interface gone", self.dropped_gone),
-            ("cut by the host", self.dropped_short),
-            ("for other reasons", self.dropped_other),
-        ])
-    }
-
-    /// How many of the guest's frames were dropped, whatever the cause.
-    pub fn dropped_frames(&self) -> u64 {
-        self.dropped().sum()
-    }
-
-    /// How often the host failed, in either direction.
-    pub fn faults(&self) -> u64 {
-        self.dropped_frames() + self.receive_errors
-    }
-}
-
-/// What went through an interface by either of two ways.
-impl Add for Stats {
-    type Output = Stats;
-
-    fn add(self, other: Stats) -> Stats {
-        Stats {
-            sent_frames: self.sent_frames + other.sent_frames,
-            sent_bytes: self.sent_bytes + other.sent_bytes,
-            received_frames: self.received_frames + other.received_frames,
-            received_bytes: self.received_bytes + other.received_bytes,
-            dropped_invalid: self.dropped_invalid + other.dropped_invalid,
-            dropped_full: self.dropped_full + other.dropped_full,
-            dropped_down: self.dropped_down + other.dropped_down,
-            dropped_gone: self.dropped_gone + other.dropped_gone,
-            dropped_short: self.dropped_short + other.dropped_short,
-            dropped_other: self.dropped_other + other.dropped_other,
-            receive_errors: self.receive_errors + other.receive_errors,
-        }
-    }
-}
-
-impl fmt::Display for Stats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { sent_frames, sent_bytes, received_frames, received_bytes, receive_errors, .. } = self;
-        write!(f, "sent {sent_frames} frames ({sent_bytes} bytes), dropped {}, ", self.dropped())?;
-        write!(f, "received {received_frames} ({received_bytes} bytes)")?;
-        if *receive_errors > 0 { write!(f, ", failed to receive {receive_errors} times") } else { Ok(()) }
-    }
-}
-
 /// One network device.
 #[derive(Debug)]
 pub struct Nic {
@@ -166,7 +85,7 @@ pub struct Nic {
     longest: u64,
     /// What those who share the interface know together.
     common: Arc<Common>,
-    stats: Stats,
+    stats: Arc<Stats<Counter>>,
 }
 
 /// What the twins of a device know together.
@@ -196,7 +115,7 @@ impl Nic {
         let attach::Link { fd, name, identity, mtu, zero_is_end } = link;
         // Unikernels of 2018 know no other MTU than the usual one.
         let longest = u64::from(mtu.max(DEFAULT_MTU)) + HEADER_SIZE + TAG_SIZE;
-        let (common, stats) = (Arc::default(), Stats::default());
+        let (common, stats) = (Arc::default(), Arc::default());
         Ok(Nic { fd, name, identity, mac, mtu, zero_is_end, longest, common, stats })
     }
 
@@ -226,7 +145,12 @@ impl Nic {
 
     /// What went through so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.stats.read()
+    }
+
+    /// What goes through, for another thread to read.
+    pub fn counters(&self) -> Arc<Stats<Counter>> {
+        Arc::clone(&self.stats)
     }
 
     /// What POLL waits on: whatever `poll(2)` reports for it, errors included, means that the guest should read.
@@ -246,7 +170,7 @@ impl Nic {
             name: self.name.clone(),
             identity: self.identity.clone(),
             common: Arc::clone(&self.common),
-            stats: Stats::default(),
+            stats: Arc::default(),
             ..*self
         })
     }
@@ -270,8 +194,8 @@ impl Nic {
         }
         match uninterrupted(|| frame.write_to(self.fd.as_fd())) {
             Ok(sent) if sent == frame.len() => {
-                self.stats.sent_frames += 1;
-                self.stats.sent_bytes += len;
+                self.stats.sent_frames.add(1);
+                self.stats.sent_bytes.add(len);
             }
             Ok(_) => self.drop_rest(),
             Err(error) => self.drop_frame(&error),
@@ -299,8 +223,8 @@ impl Nic {
                 Ok((Status::Again, 0))
             }
             Ok(received) => {
-                self.stats.received_frames += 1;
-                self.stats.received_bytes += received as u64;
+                self.stats.received_frames.add(1);
+                self.stats.received_bytes.add(received as u64);
                 Ok((Status::Ok, received as u64))
             }
             Err(error) => {
@@ -317,7 +241,7 @@ impl Nic {
     fn receive_failed(&mut self, error: &io::Error) {
         let cause = Cause::of(error);
         self.lost(cause == Cause::Gone);
-        self.stats.receive_errors += 1;
+        self.stats.receive_errors.add(1);
         if self.common.told.first(RECEIVING | cause as u32) {
             log::warn!("{}: cannot receive: {}; the guest gets no frames", self.name, cause.words(error));
         }
@@ -325,7 +249,7 @@ impl Nic {
 
     #[cold]
     fn drop_rest(&mut self) {
-        self.stats.dropped_short += 1;
+        self.stats.dropped_short.add(1);
         if self.common.told.first(SHORT) {
             log::warn!("{}: the host took a part of a frame only; such frames are lost", self.name);
         }
@@ -336,13 +260,13 @@ impl Nic {
         let cause = Cause::of(error);
         self.lost(cause == Cause::Gone);
         let counter = match cause {
-            Cause::Invalid => &mut self.stats.dropped_invalid,
-            Cause::Full => &mut self.stats.dropped_full,
-            Cause::Down => &mut self.stats.dropped_down,
-            Cause::Gone => &mut self.stats.dropped_gone,
-            Cause::Other => &mut self.stats.dropped_other,
+            Cause::Invalid => &self.stats.dropped_invalid,
+            Cause::Full => &self.stats.dropped_full,
+            Cause::Down => &self.stats.dropped_down,
+            Cause::Gone => &self.stats.dropped_gone,
+            Cause::Other => &self.stats.dropped_other,
         };
-        *counter += 1;
+        counter.add(1);
         if self.common.told.first(cause as u32) {
             log::warn!("{}: cannot send: {}; such frames are dropped", self.name, cause.words(error));
         }

@@ -20,7 +20,7 @@ mod tests;
 mod user;
 mod violation;
 
-use rules::{GUEST, Parameters, RING};
+use rules::{GUEST, METRICS, Parameters, RING, Rule};
 use user::Identity;
 
 /// Why a run cannot be confined as asked.
@@ -124,7 +124,7 @@ impl Sandbox {
 }
 
 /// A process that is in its sandbox, but for the filters of its threads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Confined {
     mode: SandboxMode,
     /// No capabilities are left, and there is no way to new ones.
@@ -160,8 +160,20 @@ impl Confined {
     /// # Errors
     /// The same.
     pub fn confine_rings_thread(&self) -> Result<(), Error> {
+        self.confine(RING)
+    }
+
+    /// The same for the thread that serves metrics.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn confine_metrics_thread(&self) -> Result<(), Error> {
+        self.confine(METRICS)
+    }
+
+    fn confine(&self, rules: &[Rule]) -> Result<(), Error> {
         if self.mode != SandboxMode::Off {
-            let mut program = filter::compile(RING, &self.parameters);
+            let mut program = filter::compile(rules, &self.parameters);
             self.unless_missing(Layer::Seccomp, filter::install(&mut program))?;
         }
         Ok(())

@@ -21,6 +21,7 @@ use crate::exit::Machine;
 use crate::image::{self, Image, Segment};
 use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
+use crate::metrics::{Observer, Outlets, Parts, Phase, Phases, Registry};
 use crate::ring::{self, Ring};
 use crate::sandbox::Sandbox;
 
@@ -29,6 +30,7 @@ mod tests;
 
 /// Makes everything that one run needs.
 pub fn setup(config: &Config) -> Result<Machine, Error> {
+    let phases = Phases::begin();
     let file = open(&config.unikernel)?;
     let mut image = Image::parse(&file)?;
     check_machine(&image)?;
@@ -37,6 +39,8 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let mut manifest = manifest(&mut image, config)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
     let sandbox = Sandbox::new(config)?;
+    let outlets = Outlets::open(config)?;
+    phases.end(Phase::Image);
 
     // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
     let kvm = open_kvm()?;
@@ -47,7 +51,9 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     }
     let mut vcpu = Vcpu::new(&kvm, &vm)?;
     let counter_frequency = vcpu.counter_frequency()?;
+    phases.end(Phase::Machine);
     let devices = Devices::attach(plan, &mut manifest, image.era.rules())?;
+    phases.end(Phase::Devices);
 
     log::info!("{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz", size >> 20, image.end());
     let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
@@ -68,9 +74,13 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
     let poll_limit = arch::poll_limit(counter_frequency);
-    let console = Console::stdout().limited(config.limits.console_rate);
+    let console = Console::stdout().limited(config.limits.console_rate).stamped(config.output.console_timestamps);
     let timeout = config.limits.timeout;
-    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, poll_limit, timeout, vm })
+    phases.end(Phase::Load);
+    let parts = Parts { memory: &memory, devices: &devices, console: &console, ring: ring.as_ref() };
+    let registry = Registry::new(config, image.era, phases, &parts, outlets.any());
+    let observer = Observer::new(registry, outlets);
+    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, poll_limit, timeout, vm, observer })
 }
 
 /// What the unikernel declares; for one that cannot declare anything, what the operator attaches.

@@ -74,8 +74,8 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, and a
-/// blocked SIGSYS could not name what the sandbox does not allow.
+/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, a blocked SIGSYS could not name
+/// what the sandbox does not allow, and a blocked SIGUSR1 would ask for nothing.
 fn prepare() {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
     unsafe {
@@ -83,6 +83,7 @@ fn prepare() {
         libc::sigemptyset(&raw mut ours);
         libc::sigaddset(&raw mut ours, libc::SIGALRM);
         libc::sigaddset(&raw mut ours, libc::SIGSYS);
+        libc::sigaddset(&raw mut ours, libc::SIGUSR1);
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
     }
 }

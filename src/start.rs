@@ -7,8 +7,7 @@ use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::error::one_line;
-use crate::messages::Stderr;
+use crate::messages::{Line, Stderr};
 
 /// The words of the command line, the program's name first.
 ///
@@ -27,8 +26,8 @@ pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsStri
 /// system calls that the sandbox does not allow.
 fn end_at_mistakes() {
     std::panic::set_hook(Box::new(|panic| {
-        let words = one_line(&panic.to_string());
-        let _ = writeln!(Stderr, "tender: a mistake in tender itself, please report it: {words}");
+        let line = Line::fatal(format_args!("a mistake in tender itself, please report it: {panic}"));
+        let _ = Stderr.write_all(line.bytes());
         // SAFETY: it ends the process, whatever its threads are doing.
         unsafe { libc::_exit(1) }
     }));
@@ -42,6 +41,8 @@ pub fn prepare() {
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        // Asks a guest's run for its figures, and must not end what is not yet one.
+        libc::signal(libc::SIGUSR1, libc::SIG_IGN);
         for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
             if libc::fcntl(stream, libc::F_GETFD) < 0 {
                 // The lowest number that is free is this one. Where there is no such device, a root without rights

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -18,7 +18,7 @@ use common::net::Tap;
 use common::trace::{Call, trace_threads};
 use common::wire::Wire;
 use common::{FD, LIMIT, hand_over, net_test, text, unikernel};
-use tender::sandbox::rules::{GUEST, Need, Parameters, RING, Rule, When, name};
+use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When, name};
 
 fn main() -> ExitCode {
     common::main(vec![net_test("every_rule_is_used", every_rule_is_used)])
@@ -30,6 +30,7 @@ struct Calls {
     parameters: Option<Parameters>,
     guest: Vec<Call>,
     ring: Vec<Call>,
+    metrics: Vec<Call>,
     /// Threads that are confined.
     confined: BTreeSet<libc::pid_t>,
 }
@@ -49,11 +50,22 @@ fn calls(command: &mut Command, statuses: &[libc::c_int], mut watch: impl FnMut(
             return false;
         }
         watch(pid, thread == pid, &call);
-        if thread == pid { &mut calls.guest } else { &mut calls.ring }.push(call);
+        let list = match called(pid, thread).as_str() {
+            _ if thread == pid => &mut calls.guest,
+            "ring" => &mut calls.ring,
+            "metrics" => &mut calls.metrics,
+            other => panic!("a thread called {other}"),
+        };
+        list.push(call);
         thread != pid && call.number == libc::SYS_clock_nanosleep
     });
     assert!(statuses.contains(&ended), "{command:?} ended with {ended:#x}");
     calls
+}
+
+/// The name of a thread.
+fn called(pid: libc::pid_t, thread: libc::pid_t) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).unwrap().trim_end().to_owned()
 }
 
 /// Asks a traced process to end, the first time that `now`.
@@ -71,22 +83,29 @@ fn end_when(mut now: impl FnMut(bool, &Call) -> bool) -> impl FnMut(libc::pid_t,
 /// The numbers of a run, read from its descriptors.
 fn parameters(pid: libc::pid_t) -> Parameters {
     let mut parameters = Parameters { process: pid, thread: pid, ..Parameters::default() };
-    let mut frames = Vec::new();
+    let (mut frames, mut sockets) = (Vec::new(), Vec::new());
     let mut fds: Vec<i32> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
         .collect();
     fds.sort_unstable();
-    for fd in fds.into_iter().filter(|fd| *fd > 2) {
+    for fd in fds.iter().copied().filter(|fd| *fd > 2) {
         let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
         match text(&link) {
             link if link.starts_with("anon_inode:kvm-vcpu") => parameters.vcpu = fd,
             link if link.starts_with("anon_inode:kvm-vm") => {}
-            link if link.starts_with("socket:") || link == "/dev/net/tun" => frames.push(fd),
+            "/dev/net/tun" => frames.push(fd),
+            link if link.starts_with("socket:") => sockets.push(fd),
+            link if link.starts_with("anon_inode:[eventfd") => parameters.metrics_end = vec![fd],
+            link if link.ends_with("/statm") => parameters.statm = vec![fd],
+            link if link.ends_with(".json") => parameters.stats = vec![fd],
             link if link.ends_with(".img") => parameters.disks.push(fd),
             link => panic!("descriptor {fd} is {link}"),
         }
     }
+    // Either there is a socket for metrics, or one that is an interface.
+    if parameters.metrics_end.is_empty() { &mut frames } else { &mut parameters.listener }.append(&mut sockets);
+    parameters.client = parameters.listener.iter().map(|_| first_free(&fds)).collect();
     // There is one interface at most. Its second descriptor, the ring's, has the number of something that was closed.
     match frames[..] {
         [] => {}
@@ -95,6 +114,11 @@ fn parameters(pid: libc::pid_t) -> Parameters {
         _ => panic!("{frames:?}"),
     }
     parameters
+}
+
+/// The descriptor that comes next.
+fn first_free(fds: &[i32]) -> i32 {
+    (3..).find(|fd| !fds.contains(fd)).expect("there is always one more")
 }
 
 /// Whether the rule allows the call.
@@ -115,13 +139,18 @@ fn allows(rule: &Rule, parameters: &Parameters, call: &Call) -> bool {
 struct Used {
     guest: BTreeSet<usize>,
     ring: BTreeSet<usize>,
+    metrics: BTreeSet<usize>,
 }
 
 impl Used {
     fn note(&mut self, calls: &Calls) {
         let parameters = calls.parameters.as_ref().expect("it was confined");
         assert!(calls.guest.iter().any(Call::is_run), "no guest ran");
-        for (rules, used, calls) in [(GUEST, &mut self.guest, &calls.guest), (RING, &mut self.ring, &calls.ring)] {
+        for (rules, used, calls) in [
+            (GUEST, &mut self.guest, &calls.guest),
+            (RING, &mut self.ring, &calls.ring),
+            (METRICS, &mut self.metrics, &calls.metrics),
+        ] {
             for call in calls {
                 let mut by: Vec<_> = (0..rules.len()).filter(|i| allows(&rules[*i], parameters, call)).collect();
                 assert!(!by.is_empty(), "{:?} {call:x?} is in no rule", name(call.number));
@@ -136,7 +165,7 @@ impl Used {
             let unused = (0..rules.len()).filter(|i| !used.contains(i)).map(|i| &rules[i]).collect::<Vec<_>>();
             unused.into_iter().filter(|rule| matches!(rule.need, Need::Always(_)))
         };
-        unused(GUEST, &self.guest).chain(unused(RING, &self.ring)).collect()
+        unused(GUEST, &self.guest).chain(unused(RING, &self.ring)).chain(unused(METRICS, &self.metrics)).collect()
     }
 }
 
@@ -147,6 +176,7 @@ fn every_rule_is_used() {
     used.note(&calls(sleeper, &[libc::SIGTERM], end_when(|_, call| call.number == libc::SYS_ppoll)));
     used.note(&disk_and_frames());
     used.note(&web());
+    used.note(&observed());
     // Whether the ring's thread is awake for some request is for the moment to say.
     let deadline = Instant::now() + LIMIT;
     while !used.missing().is_empty() && Instant::now() < deadline {
@@ -171,6 +201,37 @@ fn disk_and_frames() -> Calls {
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
     let options = ["--mem=4", "--net-ring=off", &format!("--net=@{FD}"), &format!("--disk={}", text(&path))];
     calls(&mut hand_over(unikernel("bench-io", &options, &["n=20"]), theirs), &[exits(0)], |_, _, _| {})
+}
+
+/// A guest of whom somebody wants to know something, while it runs and afterwards.
+fn observed() -> Calls {
+    let directory = common::directory();
+    let (socket, stats) = (directory.path().join("socket"), directory.path().join("stats.json"));
+    let options = ["--mem=4", &format!("--metrics=unix:{}", text(&socket)), &format!("--stats={}", text(&stats))];
+    let answered = AtomicBool::new(false);
+    let calls = std::thread::scope(|scope| {
+        let observed = scope.spawn(|| {
+            let command = &mut unikernel("hypercalls", &options, &["ok-storm", "1000000000"]);
+            calls(command, &[libc::SIGTERM], end_when(|_, _| answered.load(Ordering::SeqCst)))
+        });
+        let deadline = Instant::now() + LIMIT;
+        while !scrape(&socket).is_ok_and(|text| text.contains("tender_info")) {
+            assert!(Instant::now() < deadline && !observed.is_finished(), "no metrics");
+        }
+        answered.store(true, Ordering::SeqCst);
+        observed.join().unwrap()
+    });
+    assert!(std::fs::metadata(&stats).unwrap().len() > 0, "no statistics");
+    calls
+}
+
+fn scrape(socket: &std::path::Path) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn tap() -> Tap {

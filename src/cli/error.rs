@@ -127,6 +127,12 @@ pub enum Rule {
     /// `--console-rate`.
     #[error("not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K")]
     ConsoleRate,
+    /// `--log-format`.
+    #[error("the form of messages is text, json or journald")]
+    LogFormat,
+    /// `--metrics`.
+    #[error("not a socket; write unix:PATH, or unix:@NAME for one without a file")]
+    Metrics,
     /// No path.
     #[error("the path is empty")]
     Path,

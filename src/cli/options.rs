@@ -22,7 +22,7 @@ pub(super) struct Valued {
     help: &'static str,
 }
 
-const VALUED: [Valued; 12] = [
+const VALUED: [Valued; 15] = [
     Valued {
         name: "mem",
         named: None,
@@ -101,6 +101,27 @@ const VALUED: [Valued; 12] = [
         heading: "Isolation",
         help: "Make this the root directory before the guest starts (as root)",
     },
+    Valued {
+        name: "log-format",
+        named: None,
+        value: "text|json|journald",
+        heading: "Output",
+        help: "Form of what tender says on stderr [default: text]",
+    },
+    Valued {
+        name: "stats",
+        named: None,
+        value: "FILE|-",
+        heading: "Output",
+        help: "Write what the run came to, as JSON, when it ends; - is stderr",
+    },
+    Valued {
+        name: "metrics",
+        named: None,
+        value: "unix:PATH|unix:@NAME",
+        heading: "Output",
+        help: "Serve what the run has come to so far to Prometheus, on this socket",
+    },
 ];
 
 /// The one option that the help text mentions in passing only.
@@ -167,6 +188,14 @@ pub fn command() -> clap::Command {
                 .overrides_with("lock-memory")
                 .help_heading("Limits")
                 .help("Take all of the guest's memory at the start, and keep it in RAM"),
+        )
+        .arg(
+            Arg::new("console-timestamps")
+                .long("console-timestamps")
+                .action(ArgAction::SetTrue)
+                .overrides_with("console-timestamps")
+                .help_heading("Output")
+                .help("Begin each line of the guest's console with the time"),
         )
         .arg(flag("verbose", 'v').action(ArgAction::Count).help("Say more on stderr; -vv and -vvv say still more"))
         .arg(
@@ -265,6 +294,11 @@ impl Parsed {
     /// Whether `--lock-memory` is there.
     pub fn lock_memory(&self) -> bool {
         self.0.get_flag("lock-memory")
+    }
+
+    /// Whether the option called `name`, which takes no value, is there.
+    pub fn flag(&self, name: &str) -> bool {
+        self.0.get_flag(name)
     }
 
     /// What `-v` and `-q` come to.

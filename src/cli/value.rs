@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use super::error::{Error, Rule};
 use super::options::Given;
 use super::words::shown;
-use super::{Memory, NetRing, SandboxMode, UserOption};
+use super::{Memory, MetricsAddress, NetRing, SandboxMode, UserOption};
+use crate::messages::LogFormat;
 use crate::net::NetSource;
 
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
@@ -49,6 +50,25 @@ pub(super) fn sandbox(given: &Given) -> Result<SandboxMode, Error> {
         "best-effort" => Ok(SandboxMode::BestEffort),
         "off" => Ok(SandboxMode::Off),
         _ => Err(refuse(given, Rule::Sandbox)),
+    }
+}
+
+/// `--log-format`.
+pub(super) fn log_format(given: &Given) -> Result<LogFormat, Error> {
+    match text(given, Rule::LogFormat)? {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        "journald" => Ok(LogFormat::Journald),
+        _ => Err(refuse(given, Rule::LogFormat)),
+    }
+}
+
+/// `--metrics`: `unix:`, and a path or `@` and a name.
+pub(super) fn metrics(given: &Given) -> Result<MetricsAddress, Error> {
+    match given.value.as_bytes().strip_prefix(b"unix:") {
+        Some([b'@', name @ ..]) if !name.is_empty() => Ok(MetricsAddress::Abstract(name.to_vec())),
+        Some(path @ [first, ..]) if *first != b'@' => Ok(MetricsAddress::Path(OsStr::from_bytes(path).into())),
+        _ => Err(refuse(given, Rule::Metrics)),
     }
 }
 
@@ -134,7 +154,7 @@ pub(super) fn mac(given: &Given) -> Result<[u8; 6], Error> {
     }
 }
 
-/// `--block`, `--disk` and `--chroot`: any path but none.
+/// `--block`, `--disk`, `--chroot` and `--stats`: any path but none.
 pub(super) fn path(given: &Given) -> Result<PathBuf, Error> {
     if given.value == OsStr::new("") { Err(refuse(given, Rule::Path)) } else { Ok(given.value.clone().into()) }
 }

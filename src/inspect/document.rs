@@ -3,10 +3,10 @@
 
 use guest_abi::manifest::VERSION;
 
-use super::json::Value;
 use super::{Recognition, Report};
 use crate::era::Era;
 use crate::image::{Evidence, Segment, target_name};
+use crate::json::Value;
 use crate::manifest::{Device, Manifest};
 use crate::memory::Access;
 
@@ -47,17 +47,12 @@ impl Report {
 }
 
 fn era_value(era: Era, recognition: Recognition) -> Value {
-    let name = match era {
-        Era::Legacy => "legacy",
-        Era::Abi1 => "abi1",
-        Era::Abi2 => "abi2",
-    };
     let by = match recognition {
         Recognition::Note => "note",
         Recognition::Evidence(Evidence::Words) => "words",
         Recognition::Evidence(Evidence::Code) => "code",
     };
-    Value::Object(vec![("name", name.into()), ("releases", era.releases().into()), ("recognised_by", by.into())])
+    Value::Object(vec![("name", era.name().into()), ("releases", era.releases().into()), ("recognised_by", by.into())])
 }
 
 fn manifest_value(manifest: &Manifest) -> Value {

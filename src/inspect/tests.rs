@@ -4,9 +4,9 @@ use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::target;
 use proptest::prelude::*;
 
-use super::json::Value;
 use super::*;
 use crate::image::tests::elf::{self, Elf, LEGACY_WORDS, Program};
+use crate::json::Value;
 use crate::manifest::tests::manifest;
 
 fn report(elf: &Elf) -> Report {

@@ -9,6 +9,7 @@ use libc::c_long;
 
 use crate::arch;
 pub use crate::arch::KVM_RUN;
+use crate::metrics::PIECE;
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
@@ -59,6 +60,18 @@ pub enum Parameter {
     RingNets,
     /// Descriptors of disks.
     Disks,
+    /// The file that gets the statistics.
+    Stats,
+    /// Where the memory of this process can be read, if somebody wants to know.
+    Statm,
+    /// How much of the guest's memory is asked about at once, if somebody wants to know.
+    Pieces,
+    /// The socket where metrics are asked for.
+    Listener,
+    /// Whoever asks, one after the other.
+    Client,
+    /// The event that ends the thread which answers.
+    MetricsEnd,
     /// How many network interfaces POLL waits for; or one, standard error.
     PollCounts,
     /// This process.
@@ -82,6 +95,16 @@ pub struct Parameters {
     pub ring_nets: Vec<RawFd>,
     /// Descriptors of disks.
     pub disks: Vec<RawFd>,
+    /// The file that gets the statistics.
+    pub stats: Vec<RawFd>,
+    /// Where the memory of this process can be read.
+    pub statm: Vec<RawFd>,
+    /// The socket where metrics are asked for.
+    pub listener: Vec<RawFd>,
+    /// The descriptor that each client gets.
+    pub client: Vec<RawFd>,
+    /// The event that ends the thread which answers.
+    pub metrics_end: Vec<RawFd>,
     /// This process and the thread that runs the guest.
     pub process: i32,
     /// See `process`.
@@ -97,6 +120,12 @@ impl Parameters {
             Parameter::Nets => fds(&self.nets),
             Parameter::RingNets => fds(&self.ring_nets),
             Parameter::Disks => fds(&self.disks),
+            Parameter::Stats => fds(&self.stats),
+            Parameter::Statm => fds(&self.statm),
+            Parameter::Pieces => self.statm.iter().map(|_| PIECE as u64).collect(),
+            Parameter::Listener => fds(&self.listener),
+            Parameter::Client => fds(&self.client),
+            Parameter::MetricsEnd => fds(&self.metrics_end),
             Parameter::PollCounts => match self.nets.len() as u64 {
                 1 => vec![1],
                 count => vec![count, 1],
@@ -117,7 +146,10 @@ impl Parameters {
 }
 
 use Need::{Always, Seldom};
-use Parameter::{Disks, Futex, Nets, PollCounts, Process, Reports, RingNets, Signals, Thread, Vcpu};
+use Parameter::{
+    Client, Disks, Futex, Listener, MetricsEnd, Nets, Pieces, PollCounts, Process, Reports, RingNets, Signals, Statm,
+    Stats, Thread, Vcpu,
+};
 use When::{Bits, Is, Null, OneOf};
 
 const fn rule(call: c_long, when: &'static [When], need: Need) -> Rule {
@@ -140,6 +172,10 @@ const MPROTECT: Rule =
 const CLOCK: Rule = rule(libc::SYS_clock_gettime, &[], Seldom("the time, where the vDSO does not tell it"));
 const FUTEX: Rule = rule(libc::SYS_futex, &[OneOf(1, Futex)], Always("one thread waits for the other"));
 
+// What only `--stats` and `--metrics` ask for.
+const STATM: Rule = rule(libc::SYS_pread64, &[OneOf(0, Statm)], Always("how much memory the process has in RAM"));
+const MINCORE: Rule = rule(libc::SYS_mincore, &[OneOf(1, Pieces)], Always("how much of the guest's memory is in RAM"));
+
 /// For the thread that runs the guest.
 pub const GUEST: &[Rule] = &[
     rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), Is(1, KVM_RUN)], Always("the guest runs")),
@@ -153,6 +189,10 @@ pub const GUEST: &[Rule] = &[
     rule(libc::SYS_pwrite64, &[OneOf(0, Disks)], Always("BLOCK_WRITE")),
     rule(libc::SYS_write, &[Is(0, 1)], Always("PUTS")),
     rule(libc::SYS_write, &[Is(0, 2)], Always("the tender's own words")),
+    rule(libc::SYS_write, &[OneOf(0, Stats)], Always("what the run came to, at the end")),
+    rule(libc::SYS_write, &[OneOf(0, MetricsEnd)], Always("ends the thread that serves metrics")),
+    STATM,
+    MINCORE,
     FUTEX,
     rule(libc::SYS_rt_sigreturn, &[], Always("the way back from a signal's handler")),
     rule(libc::SYS_setitimer, &[Is(0, libc::ITIMER_REAL as u64)], Always("interrupts whatever blocks at the end")),
@@ -206,6 +246,35 @@ pub const RING: &[Rule] = &[
     rule(libc::SYS_sigaltstack, &[], Seldom("the end of a thread under Rust's own main")),
 ];
 
+/// For the thread that serves metrics.
+pub const METRICS: &[Rule] = &[
+    rule(libc::SYS_ppoll, &[Is(1, 2), Null(3)], Always("waits for a client, what it says, and the end")),
+    rule(libc::SYS_accept4, &[OneOf(0, Listener)], Always("a client comes")),
+    rule(libc::SYS_read, &[OneOf(0, Client)], Always("it asks")),
+    rule(libc::SYS_write, &[OneOf(0, Client)], Always("it is answered")),
+    rule(libc::SYS_close, &[OneOf(0, Client)], Always("it goes")),
+    #[cfg(debug_assertions)]
+    rule(
+        libc::SYS_fcntl,
+        &[OneOf(0, Client), Is(1, libc::F_GETFD as u64)],
+        Always("Rust's own check of what it closes, in debug builds"),
+    ),
+    STATM,
+    MINCORE,
+    rule(libc::SYS_write, &[Is(0, 2)], Seldom("a call that is not allowed is told")),
+    rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
+    CLOCK,
+    FUTEX,
+    rule(libc::SYS_rt_sigprocmask, &[], Always("the C library's end of a thread")),
+    rule(libc::SYS_madvise, &[Is(2, libc::MADV_DONTNEED as u64)], Always("gives back the stack at the end")),
+    rule(libc::SYS_exit, &[], Always("the end of the thread")),
+    rule(libc::SYS_munmap, &[], Seldom("the heap, as below, and what else a thread leaves behind")),
+    BRK,
+    MMAP_ASIDE,
+    MPROTECT,
+    rule(libc::SYS_sigaltstack, &[], Seldom("the end of a thread under Rust's own main")),
+];
+
 /// The name of a system call, for messages: those of the lists, and those that an attacker would try.
 pub fn name(call: c_long) -> Option<&'static str> {
     let known =
@@ -218,7 +287,7 @@ macro_rules! names {
     ($($name:literal = $number:ident),* $(,)?) => { [$((libc::$number, $name)),*] };
 }
 
-const NAMES: [(c_long, &str); 72] = names! {
+const NAMES: [(c_long, &str); 74] = names! {
     "read" = SYS_read, "write" = SYS_write, "close" = SYS_close, "mmap" = SYS_mmap, "mprotect" = SYS_mprotect,
     "munmap" = SYS_munmap, "mremap" = SYS_mremap, "brk" = SYS_brk, "madvise" = SYS_madvise, "ioctl" = SYS_ioctl,
     "pread64" = SYS_pread64, "pwrite64" = SYS_pwrite64, "readv" = SYS_readv, "writev" = SYS_writev,
@@ -237,5 +306,5 @@ const NAMES: [(c_long, &str); 72] = names! {
     "userfaultfd" = SYS_userfaultfd, "memfd_create" = SYS_memfd_create, "setuid" = SYS_setuid,
     "setns" = SYS_setns, "unshare" = SYS_unshare, "personality" = SYS_personality, "getrandom" = SYS_getrandom,
     "perf_event_open" = SYS_perf_event_open, "restart_syscall" = SYS_restart_syscall,
-    "nanosleep" = SYS_nanosleep, "exit" = SYS_exit, "exit_group" = SYS_exit_group, "rt_sigreturn" = SYS_rt_sigreturn,
+    "nanosleep" = SYS_nanosleep, "accept4" = SYS_accept4, "mincore" = SYS_mincore, "exit" = SYS_exit, "exit_group" = SYS_exit_group, "rt_sigreturn" = SYS_rt_sigreturn,
 };

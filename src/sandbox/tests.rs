@@ -3,7 +3,7 @@
 use libc::sock_filter;
 
 use super::filter::compile;
-use super::rules::{GUEST, KVM_RUN, Need, Parameters, RING, Rule, name};
+use super::rules::{GUEST, KVM_RUN, METRICS, Need, Parameters, RING, Rule, name};
 
 mod reference;
 
@@ -11,7 +11,24 @@ const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
 fn parameters() -> Parameters {
-    Parameters { vcpu: 6, nets: vec![7, 8], ring_nets: vec![10, 11], disks: vec![9], process: 42, thread: 43 }
+    Parameters {
+        vcpu: 6,
+        nets: vec![7, 8],
+        ring_nets: vec![10, 11],
+        disks: vec![9],
+        stats: vec![12],
+        statm: vec![13],
+        listener: vec![14],
+        client: vec![15],
+        metrics_end: vec![16],
+        process: 42,
+        thread: 43,
+    }
+}
+
+/// Those of a run without devices, of which nobody wants to know anything.
+fn bare() -> Parameters {
+    Parameters { vcpu: 6, process: 42, thread: 43, ..Parameters::default() }
 }
 
 fn guest(parameters: &Parameters) -> Vec<sock_filter> {
@@ -84,6 +101,8 @@ fn programs_are_never_too_long() {
 fn telling(parameters: &Parameters) -> Vec<u64> {
     let numbers = [0, 1, 2, 3, 4, 5, 9, 15, 34, 35, 137, 265, 1 << 31, 1 << 32, u64::MAX, KVM_RUN, 1 << 32 | KVM_RUN];
     let fds = [&parameters.nets[..], &parameters.ring_nets, &parameters.disks, &[parameters.vcpu, 42, 43]].concat();
+    let observing = [&parameters.stats, &parameters.statm, &parameters.listener, &parameters.client];
+    let fds = [fds, observing.into_iter().chain([&parameters.metrics_end]).flatten().copied().collect()].concat();
     let reports = crate::arch::REPORT_REQUESTS;
     let mut all: Vec<u64> = numbers.into_iter().chain(fds.into_iter().map(|fd| fd as u64)).collect();
     all.extend(reports);
@@ -94,8 +113,7 @@ fn telling(parameters: &Parameters) -> Vec<u64> {
 #[test]
 fn seccompiler_comes_to_the_same_answers() {
     let many = Parameters { nets: (10..73).collect(), ring_nets: (80..143).collect(), ..parameters() };
-    let none = Parameters { nets: vec![], ring_nets: vec![], disks: vec![], ..parameters() };
-    for (parameters, rules) in [parameters(), many, none].iter().flat_map(|p| [(p, GUEST), (p, RING)]) {
+    for (parameters, rules) in [parameters(), many, bare()].iter().flat_map(|p| [(p, GUEST), (p, RING), (p, METRICS)]) {
         let (ours, theirs) = (compile(rules, parameters), referee(rules, parameters));
         assert!(ours.len() < theirs.len(), "{} and {} steps", ours.len(), theirs.len());
         let same = |call, arguments| {
@@ -118,8 +136,7 @@ fn seccompiler_comes_to_the_same_answers() {
 /// Each step costs a start about a thousand instructions of the kernel's.
 #[test]
 fn programs_are_short() {
-    let hello = Parameters { nets: vec![], ring_nets: vec![], disks: vec![], ..parameters() };
-    assert!(guest(&hello).len() <= 140, "{}", guest(&hello).len());
+    assert!(guest(&bare()).len() <= 140, "{}", guest(&bare()).len());
 }
 
 #[test]
@@ -130,10 +147,11 @@ fn arguments_decide() {
     let on = |fd| [fd, 0, 0, 0, 0, 0];
     assert!(!allowed(libc::SYS_ioctl, [5, KVM_RUN, 0, 0, 0, 0]));
     assert!(!allowed(libc::SYS_ioctl, [6, KVM_SET_USER_MEMORY_REGION, 0, 0, 0, 0]));
-    assert!([1, 2, 7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
-    assert!([0, 3, 6, 9, 12, u64::MAX].into_iter().all(|fd| !allowed(libc::SYS_write, on(fd))));
+    assert!([1, 2, 7, 8, 10, 11, 12, 16].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
+    assert!([0, 3, 6, 9, 13, 14, 15, u64::MAX].into_iter().all(|fd| !allowed(libc::SYS_write, on(fd))));
     assert!([7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_read, on(fd))));
     assert!([0, 1, 2, 6, 9].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
+    assert!(allowed(libc::SYS_pread64, on(13)) && !allowed(libc::SYS_pwrite64, on(13)));
     assert!(allowed(libc::SYS_pwrite64, on(9)) && !allowed(libc::SYS_pwrite64, on(7)));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 1, 0, 0, 0, 0]));
@@ -154,11 +172,30 @@ fn arguments_decide() {
     assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
 }
 
+/// The thread that anybody may speak to has the least.
+#[test]
+fn clients_reach_nothing_but_their_answer() {
+    let program = compile(METRICS, &parameters());
+    let allowed = |call, first| run(&program, call, [first, 0, 0, 0, 0, 0]).0 == ALLOW;
+    for call in [libc::SYS_read, libc::SYS_write, libc::SYS_close] {
+        assert!(
+            allowed(call, 15) && [0, 1, 6, 7, 9, 10, 12, 13, 14, 16].into_iter().all(|fd| !allowed(call, fd)),
+            "{call}"
+        );
+    }
+    assert!(allowed(libc::SYS_write, 2) && !allowed(libc::SYS_read, 2));
+    assert!(allowed(libc::SYS_accept4, 14) && !allowed(libc::SYS_accept4, 7));
+    assert!(allowed(libc::SYS_pread64, 13) && !allowed(libc::SYS_pread64, 9));
+    for call in [libc::SYS_ioctl, libc::SYS_tgkill, libc::SYS_pwrite64, libc::SYS_recvmsg, libc::SYS_socket] {
+        assert!((0..20).all(|fd| !allowed(call, fd)), "{call}");
+    }
+}
+
 /// A list without a disk must not turn into one with any disk.
 #[test]
 fn no_device_means_no_call() {
-    let program = guest(&Parameters { nets: vec![], ring_nets: vec![], disks: vec![], ..parameters() });
-    for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_read] {
+    let program = guest(&bare());
+    for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_read, libc::SYS_mincore] {
         assert!((0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP), "{call}");
     }
 }
@@ -167,7 +204,7 @@ fn no_device_means_no_call() {
 /// other ways to make one.
 #[test]
 fn everything_else_is_refused() {
-    let programs = [(GUEST, guest(&parameters())), (RING, ring(&parameters()))];
+    let programs = [GUEST, RING, METRICS].map(|rules| (rules, compile(rules, &parameters())));
     for (rules, program) in programs {
         let others = (0..1000).chain([-1, 0x4000_0001]).filter(|call| !rules.iter().any(|rule| rule.call == *call));
         for call in others {

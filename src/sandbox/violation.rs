@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use libc::{c_int, c_long, c_void, siginfo_t};
 
 use super::rules::name;
+use crate::messages::{self, Line};
 
 /// What the kernel tells with a SIGSYS of its own: `siginfo_t` with its `_sigsys` member.
 #[repr(C)]
@@ -46,73 +47,15 @@ extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel gives a complete `siginfo_t`, of which this is one form.
     let Violation { code, call, .. } = unsafe { info.cast::<Violation>().read() };
     if code == SYS_SECCOMP {
-        let mut line = Line { bytes: [0; 160], length: 0 };
-        line.add(b"tender: system call ");
-        if call < 0 {
-            line.add(b"-");
-        }
-        line.add_number(call.unsigned_abs());
-        line.add(b" (");
-        line.add(name(call.into()).unwrap_or("of no name here").as_bytes());
-        line.add(b") is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends\n");
-        line.say();
+        let name = name(call.into()).unwrap_or("of no name here");
+        messages::say_at_once(&Line::fatal(format_args!(
+            "system call {call} ({name}) is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends"
+        )));
     }
     // SAFETY: the first call has no effect but to be refused, and the signal's action is the default one again. Only
     // where somebody has sent SIGSYS before there was a filter, the second is reached.
     unsafe {
         libc::syscall(FORBIDDEN);
         libc::_exit(128 + libc::SIGSYS);
-    }
-}
-
-/// Text without a heap.
-struct Line {
-    bytes: [u8; 160],
-    length: usize,
-}
-
-impl Line {
-    fn add(&mut self, text: &[u8]) {
-        let room = self.bytes.len() - self.length;
-        let text = &text[..text.len().min(room)];
-        self.bytes[self.length..][..text.len()].copy_from_slice(text);
-        self.length += text.len();
-    }
-
-    /// Says it, unless somebody would have to read first: death does not wait for that.
-    fn say(&self) {
-        let mut wait = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
-        let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the kernel writes `revents` and reads the time and the bytes, which are there. Both are calls that
-        // every list allows.
-        unsafe {
-            if libc::ppoll(&raw mut wait, 1, &raw const none, std::ptr::null()) == 1 {
-                libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.length);
-            }
-        }
-    }
-
-    fn add_number(&mut self, number: u32) {
-        if number >= 10 {
-            self.add_number(number / 10);
-        }
-        self.add(&[b'0' + (number % 10) as u8]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_text_and_never_too_long() {
-        let mut line = Line { bytes: [0; 160], length: 0 };
-        for number in [0, 9, 10, 4_294_967_295] {
-            line.add_number(number);
-            line.add(b" ");
-        }
-        assert_eq!(&line.bytes[..line.length], b"0 9 10 4294967295 ");
-        line.add(&[b'x'; 200]);
-        assert_eq!(line.length, 160);
     }
 }

@@ -1,0 +1,106 @@
+//! What a run tells of itself, and how: messages, stamped console lines, statistics, metrics.
+
+use std::path::PathBuf;
+
+use super::options::{Given, Parsed};
+use super::{Error, only, value};
+use crate::messages::LogFormat;
+
+/// What a run tells of itself; by default its messages, as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// `--log-format`: the form of the tender's own words on stderr.
+    pub log_format: LogFormat,
+    /// `--console-timestamps`: the time before each of the guest's lines.
+    pub console_timestamps: bool,
+    /// `--stats`: where to write what the run came to.
+    pub stats: Option<StatsTarget>,
+    /// `--metrics`: where to serve what the run has come to so far.
+    pub metrics: Option<MetricsAddress>,
+}
+
+/// Where the statistics of a run go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatsTarget {
+    /// A file.
+    File(PathBuf),
+    /// `-`: standard error, as standard output is the guest's.
+    Stderr,
+}
+
+/// A Unix socket to serve metrics at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricsAddress {
+    /// `unix:PATH`.
+    Path(PathBuf),
+    /// `unix:@NAME`: a name without a file, of this network namespace.
+    Abstract(Vec<u8>),
+}
+
+pub(super) fn output(parsed: &Parsed) -> Result<Output, Error> {
+    Ok(Output {
+        log_format: only(parsed, "log-format", value::log_format)?.unwrap_or_default(),
+        console_timestamps: parsed.flag("console-timestamps"),
+        stats: only(parsed, "stats", stats)?,
+        metrics: only(parsed, "metrics", value::metrics)?,
+    })
+}
+
+fn stats(given: &Given) -> Result<StatsTarget, Error> {
+    let path = value::path(given)?;
+    Ok(if path.as_os_str() == "-" { StatsTarget::Stderr } else { StatsTarget::File(path) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn output_of(words: &[&str]) -> Result<Output, String> {
+        let words = ["tender"].iter().chain(words).chain(&["app.hvt"]);
+        match parse(words.map(Into::into)) {
+            Ok(Command::Run(config)) => Ok(config.output),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn without_options_there_are_messages_only() {
+        assert_eq!(output_of(&[]), Ok(Output::default()));
+        assert_eq!(output_of(&["--log-format=text"]), Ok(Output::default()));
+    }
+
+    #[test]
+    fn each_option_is_understood() {
+        let options =
+            ["--log-format=journald", "--console-timestamps", "--stats", "/x/s.json", "--metrics=unix:/run/m"];
+        let output = output_of(&options).unwrap();
+        assert_eq!((output.log_format, output.console_timestamps), (LogFormat::Journald, true));
+        assert_eq!(output.stats, Some(StatsTarget::File("/x/s.json".into())));
+        assert_eq!(output.metrics, Some(MetricsAddress::Path("/run/m".into())));
+        let output = output_of(&["--stats=-", "--metrics=unix:@app", "--log-format=json"]).unwrap();
+        assert_eq!(output.stats, Some(StatsTarget::Stderr));
+        assert_eq!(output.metrics, Some(MetricsAddress::Abstract(b"app".to_vec())));
+        assert_eq!(output.log_format, LogFormat::Json);
+        assert_eq!(output_of(&["--stats=./-"]).unwrap().stats, Some(StatsTarget::File("./-".into())));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (option, words) in [
+            ("--log-format=syslog", "text, json or journald"),
+            ("--stats=", "the path is empty"),
+            ("--metrics=/run/m", "not a socket; write unix:PATH"),
+            ("--metrics=unix:", "not a socket; write unix:PATH"),
+            ("--metrics=unix:@", "not a socket; write unix:PATH"),
+            ("--metrics=tcp:0.0.0.0:9100", "not a socket; write unix:PATH"),
+        ] {
+            let error = output_of(&[option]).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(output_of(&["--stats=a", "--stats=b"]).unwrap_err().contains("given twice"));
+        assert!(output_of(&["--stats", "-"]).is_ok());
+        assert!(output_of(&["--console-timestamps=yes"]).unwrap_err().contains("takes no value"));
+    }
+}

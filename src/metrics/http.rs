@@ -1,0 +1,105 @@
+//! As much of HTTP/1.1 as a scrape needs: one request without a body, one answer, and the connection is closed. Pure.
+
+/// The longest request that is read, in bytes.
+pub const LONGEST: usize = 8192;
+
+/// What a client is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The metrics.
+    Metrics,
+    /// Their header only.
+    Head,
+    /// Status and reason.
+    Refusal(u16, &'static str),
+}
+
+/// What a request is answered that is no longer than this and not complete.
+pub const TOO_LATE: Answer = Answer::Refusal(408, "Request Timeout");
+/// What a request is answered that does not end.
+pub const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Large");
+
+/// Whether the whole request has come.
+pub fn is_complete(request: &[u8]) -> bool {
+    request.windows(4).any(|end| end == b"\r\n\r\n") || request.windows(2).any(|end| end == b"\n\n")
+}
+
+/// What the request, which is complete, is to be answered.
+pub fn answer(request: &[u8]) -> Answer {
+    const MALFORMED: Answer = Answer::Refusal(400, "Bad Request");
+    let line = request.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return MALFORMED;
+    };
+    if !version.starts_with(b"HTTP/1.") {
+        return MALFORMED;
+    }
+    let path = target.split(|byte| *byte == b'?').next();
+    match (method, path) {
+        (_, None) => MALFORMED,
+        (_, Some(path)) if path != b"/metrics" => Answer::Refusal(404, "Not Found"),
+        (b"GET", _) => Answer::Metrics,
+        (b"HEAD", _) => Answer::Head,
+        _ => Answer::Refusal(405, "Method Not Allowed"),
+    }
+}
+
+impl Answer {
+    /// Everything before the body, which has so many bytes.
+    pub fn head(self, length: usize) -> String {
+        let (status, reason, kind) = match self {
+            Answer::Metrics | Answer::Head => (200, "OK", "text/plain; version=0.0.4; charset=utf-8"),
+            Answer::Refusal(status, reason) => (status, reason, "text/plain; charset=utf-8"),
+        };
+        let allow = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+        format!(
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
+             Connection: close\r\n\r\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn requests_of_real_clients_are_answered() {
+        let curl = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.5\r\nAccept: */*\r\n\r\n";
+        assert!(is_complete(curl) && !is_complete(&curl[..curl.len() - 1]));
+        assert_eq!(answer(curl), Answer::Metrics);
+        assert_eq!(answer(b"GET /metrics?x=y HTTP/1.0\r\n\r\n"), Answer::Metrics);
+        assert_eq!(answer(b"HEAD /metrics HTTP/1.1\r\n\r\n"), Answer::Head);
+        assert!(is_complete(b"GET /metrics HTTP/1.0\n\n"));
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        let status = |request: &str| match answer(request.as_bytes()) {
+            Answer::Refusal(status, _) => status,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 404);
+        assert_eq!(status("GET /metrics/ HTTP/1.1\r\n\r\n"), 404);
+        assert_eq!(status("POST /metrics HTTP/1.1\r\n\r\n"), 405);
+        assert_eq!(status("get /metrics HTTP/1.1\r\n\r\n"), 405);
+        for request in
+            ["", "\r\n\r\n", "GET /metrics\r\n\r\n", "GET  /metrics HTTP/1.1\r\n\r\n", "GET /metrics HTTP/2\n\n"]
+        {
+            assert_eq!(status(request), 400, "{request:?}");
+        }
+        assert!(Answer::Refusal(405, "Method Not Allowed").head(0).contains("\r\nAllow: GET, HEAD\r\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_makes_it_panic(request: Vec<u8>) {
+            let _ = (is_complete(&request), answer(&request));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the process costs its host: processor time, and memory in RAM, of which the guest's is told apart.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use crate::memory::GuestMemory;
+
+/// How much of the guest's memory is asked about at once. All guests have a multiple of this.
+pub const PIECE: usize = 2 << 20;
+
+/// Pages of a piece on hosts with the smallest pages.
+const PAGES: usize = PIECE / 4096;
+
+/// Where the memory of this process can be read.
+#[derive(Debug)]
+pub struct Process {
+    /// `/proc/self/statm`, which nothing can open once there is a sandbox.
+    statm: File,
+    page_size: usize,
+    /// The guest's memory: where it lies, and bytes of it.
+    guest: (usize, usize),
+}
+
+impl Process {
+    /// This process, whose guest has `memory`. To be asked as long as that is there; afterwards the guest has none.
+    ///
+    /// # Errors
+    /// There is no /proc here.
+    pub fn open(memory: &GuestMemory) -> io::Result<Process> {
+        // SAFETY: the call takes a number.
+        let page_size = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let guest = (memory.host_address() as usize, memory.size() as usize);
+        Ok(Process { statm: File::open("/proc/self/statm")?, page_size, guest })
+    }
+
+    /// Its one descriptor.
+    pub fn descriptor(&self) -> RawFd {
+        self.statm.as_raw_fd()
+    }
+
+    /// Bytes of the process in RAM, the guest's memory included. One system call, and no heap.
+    pub fn resident(&self) -> Option<u64> {
+        let mut text = [0; 128];
+        // SAFETY: the kernel writes no more than there is room for.
+        let length = unsafe { libc::pread(self.descriptor(), text.as_mut_ptr().cast(), text.len(), 0 as libc::off_t) };
+        let text = std::str::from_utf8(text.get(..usize::try_from(length).ok()?)?).ok()?;
+        let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+        Some(pages * self.page_size as u64)
+    }
+
+    /// Bytes of the guest's memory in RAM. A system call for each [`PIECE`], and no heap.
+    pub fn guest_resident(&self) -> Option<u64> {
+        let (start, size) = self.guest;
+        let mut pages = 0;
+        for offset in (0..size).step_by(PIECE) {
+            let mut present = [0_u8; PAGES];
+            // SAFETY: the kernel writes a byte for each page, of which there are no more than PAGES.
+            let result = unsafe { libc::mincore((start + offset) as *mut _, PIECE, present.as_mut_ptr().cast()) };
+            if result != 0 {
+                return None;
+            }
+            pages += present.iter().filter(|page| **page & 1 == 1).count();
+        }
+        Some((pages * self.page_size) as u64)
+    }
+}
+
+/// Processor time that this process has had.
+pub fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes the one structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::GuestAddress;
+
+    use super::*;
+
+    #[test]
+    fn memory_that_is_touched_is_in_ram() {
+        let memory = GuestMemory::new(4 * PIECE as u64).unwrap();
+        let process = Process::open(&memory).unwrap();
+        assert_eq!(process.guest_resident(), Some(0));
+        let before = process.resident().unwrap();
+        // The first and the last piece have small pages.
+        memory.place(GuestAddress(0x5000), &[1]).unwrap();
+        memory.place(GuestAddress(4 * PIECE as u64 - 1), &[1]).unwrap();
+        assert_eq!(process.guest_resident(), Some(2 * process.page_size as u64));
+        memory.place(GuestAddress(0), &vec![1; PIECE]).unwrap();
+        assert_eq!(process.guest_resident(), Some((PIECE + process.page_size) as u64));
+        assert!(process.resident().unwrap() > 0 && before > 0);
+    }
+
+    #[test]
+    fn processor_time_passes() {
+        let before = processor_time();
+        while processor_time() == before {}
+        assert!(processor_time() > before);
+    }
+}

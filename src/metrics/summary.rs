@@ -1,0 +1,53 @@
+//! The figures in a few lines for people: at the end of a run, and at SIGUSR1. Nothing here takes memory from the heap,
+//! as a signal's handler must not.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::Registry;
+use crate::messages;
+
+/// Hands every line of the summary to `say`.
+pub fn summary(registry: &Registry, mut say: impl FnMut(fmt::Arguments<'_>)) {
+    say(format_args!("{}", Run(registry)));
+    say(format_args!("console: {}", registry.console.read()));
+    for net in &registry.nets {
+        say(format_args!("{}: {}", net.interface, net.stats()));
+    }
+    for block in &registry.blocks {
+        say(format_args!("{}: {}", block.path, block.counters.read()));
+    }
+}
+
+/// Hypercalls, time and memory, as far as they are known.
+pub struct Run<'r>(pub &'r Registry);
+
+impl Display for Run<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Run(registry) = self;
+        write!(f, "{} hypercalls", registry.hypercall_sum())?;
+        for (index, (name, count)) in registry.hypercalls().filter(|(_, count)| *count > 0).enumerate() {
+            write!(f, "{}{count} {name}", if index == 0 { " (" } else { ", " })?;
+        }
+        if registry.hypercalls().any(|(_, count)| count > 0) {
+            f.write_str(")")?;
+        }
+        write!(
+            f,
+            ", {} kicks; {} ms since the start",
+            registry.exits.kicks.get(),
+            registry.phases.began().elapsed().as_millis()
+        )?;
+        if let Some(spent) = registry.times.as_ref().map(super::Times::spent) {
+            let [guest, poll, tender] =
+                [spent.guest, spent.poll, spent.tender].map(|nanoseconds| nanoseconds / 1_000_000);
+            write!(f, ", {guest} in the guest, {poll} in POLL, {tender} in tender")?;
+        }
+        if let Some(resident) = registry.process.as_ref().and_then(super::Process::resident) {
+            write!(f, "; {} KiB in RAM", resident >> 10)?;
+        }
+        match messages::left_out() {
+            0 => Ok(()),
+            count => write!(f, "; {count} messages left out"),
+        }
+    }
+}
