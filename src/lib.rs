@@ -21,6 +21,7 @@ pub mod block;
 pub mod boot_info;
 pub mod cli;
 pub mod clock;
+pub mod config_file;
 pub mod console;
 pub mod counts;
 pub mod descriptors;

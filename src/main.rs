@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Write};
 use tender::cli::{self, Command, Config, Inspection};
 use tender::error::one_line;
 use tender::messages::Stderr;
-use tender::{Outcome, descriptors, signal, start};
+use tender::{Outcome, config_file, descriptors, signal, start};
 
 /// An exit status.
 type Status = u8;
@@ -24,8 +24,14 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 }
 
 fn run_command(arguments: Vec<OsString>) -> Status {
-    match cli::parse(arguments) {
+    follow(cli::parse(arguments).map_err(config_file::Error::from))
+}
+
+fn follow(command: Result<Command, config_file::Error>) -> Status {
+    match command {
         Ok(Command::Run(config)) => run(&config),
+        Ok(Command::Check(config)) => check(&config),
+        Ok(Command::Configured(configured)) => follow(config_file::complete(configured)),
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
         Ok(Command::Version) => version(),
@@ -45,6 +51,10 @@ fn run(config: &Config) -> Status {
         }
         Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
     }
+}
+
+fn check(_config: &Config) -> Status {
+    1
 }
 
 /// RUST_LOG decides what is said; without it, `-v` and `-q` do.
