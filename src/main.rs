@@ -53,8 +53,14 @@ fn run(config: &Config) -> Status {
     }
 }
 
-fn check(_config: &Config) -> Status {
-    1
+fn check(config: &Config) -> Status {
+    descriptors::close_inherited(config.inherited());
+    start_log(config);
+    let report = tender::check::check(config);
+    if let Err(error) = std::io::stdout().write_all(report.to_text().as_bytes()) {
+        return fail(format_args!("cannot write what was found: {error}"));
+    }
+    u8::from(!report.would_start())
 }
 
 /// RUST_LOG decides what is said; without it, `-v` and `-q` do.

@@ -72,6 +72,22 @@ impl Plan {
         (plan, mistakes)
     }
 
+    /// A plan for the options as they stand, where no manifest can be had to match them with.
+    pub fn of_options(nets: &[NetOption], blocks: &[BlockOption]) -> Plan {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let planned_net = |net: &NetOption| {
+            Some(PlannedNet { handle: 0, name: name(&net.name), source: net.source.clone()?, mac: net.mac })
+        };
+        let planned_block = |block: &BlockOption| {
+            let (path, sector_size) = (block.path.clone()?, block.sector_size);
+            Some(PlannedBlock { handle: 0, name: name(&block.name), path, sector_size })
+        };
+        let mut plan = Plan::default();
+        plan.nets.extend(nets.iter().filter_map(planned_net));
+        plan.blocks.extend(blocks.iter().filter_map(planned_block));
+        plan
+    }
+
     /// The same tap or image under one name twice is a mistake that can be told without looking at the host.
     fn remove_shared(&mut self, mistakes: &mut Vec<Error>) {
         let mut sources = Vec::new();

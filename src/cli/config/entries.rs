@@ -60,7 +60,8 @@ type Fallible<T = ()> = Result<T, (Place, Fault)>;
 impl Content {
     /// Reads the text of a file that lies in `directory`.
     pub fn read(bytes: &[u8], directory: &Path) -> Fallible<Content> {
-        let text = str::from_utf8(bytes).map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
         let table = Table::parse(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
             (Place::of(bytes, offset), Fault::Syntax(words::shown(error.message().as_bytes())))

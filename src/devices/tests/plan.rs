@@ -184,16 +184,17 @@ fn two_devices_cannot_have_one_image() {
 
 #[test]
 fn what_a_configuration_file_says_gives_way() {
+    use std::slice::from_ref;
     let manifest = manifest(&["service"], &["data"]);
     let file_net = NetOption { fallback: true, mac: Some([2; 6]), ..net("service", tap("tap9")) };
     let file_block = BlockOption { fallback: true, sector_size: Some(4096), ..block("data", "b.img") };
     for name in [None, Some("service")] {
-        let plan = Plan::new(&manifest, &[net(name, tap("tap0")), file_net.clone()], &[file_block.clone()]);
+        let plan = Plan::new(&manifest, &[net(name, tap("tap0")), file_net.clone()], from_ref(&file_block));
         let plan = plan.expect("a plan");
         assert_eq!((&plan.nets[0].source, plan.nets[0].mac), (&tap("tap0"), Some([2; 6])), "{name:?}");
     }
     for name in [None, Some("data")] {
-        let plan = Plan::new(&manifest, &[file_net.clone()], &[block(name, "a.img"), file_block.clone()]);
+        let plan = Plan::new(&manifest, from_ref(&file_net), &[block(name, "a.img"), file_block.clone()]);
         let plan = plan.expect("a plan");
         assert_eq!((plan.blocks[0].path.as_path(), plan.blocks[0].sector_size), (Path::new("a.img"), Some(4096)));
     }
