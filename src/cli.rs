@@ -3,6 +3,7 @@
 //! clap does the parsing, but two things it cannot: device names inside option names (`--net:NAME=…`), and leaving
 //! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`words`).
 
+mod config;
 mod error;
 mod inspect;
 mod limits;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
+pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::limits::Limits;
@@ -28,7 +30,6 @@ pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
 pub use self::output::{MetricsAddress, Output, StatsTarget};
 pub use self::version::{upstream_version, version};
-use self::words::Words;
 use crate::net::NetSource;
 
 /// What the command line asks for.
@@ -37,6 +38,10 @@ use crate::net::NetSource;
 pub enum Command {
     /// Run a unikernel.
     Run(Config),
+    /// Tell whether it would run, and what is missing for that.
+    Check(Config),
+    /// One of these, once the configuration file is read.
+    Configured(Configured),
     /// Tell what a unikernel is, without running it.
     Inspect(Inspection),
     /// Print this text on stdout and end with status 0.
@@ -149,6 +154,8 @@ pub struct NetOption {
     pub source: Option<NetSource>,
     /// Its hardware address; a random one if none is given.
     pub mac: Option<[u8; 6]>,
+    /// It comes from a configuration file: where another option says something else of the device, that counts.
+    pub fallback: bool,
 }
 
 /// What was said about one block device: `--block` (or `--disk`) and `--block-sector-size`. Section 9.
@@ -160,6 +167,8 @@ pub struct BlockOption {
     pub path: Option<PathBuf>,
     /// Bytes in a sector: a power of two, 512 to 32768.
     pub sector_size: Option<u16>,
+    /// It comes from a configuration file, as for network devices.
+    pub fallback: bool,
 }
 
 /// How much the tender says on stderr.
@@ -200,37 +209,48 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     if words.next_if(|word| word == inspect::WORD).is_some() {
         return inspect::parse(words);
     }
-    let Words { options, unikernel, arguments } = words::split(words)?;
-    let parsed = match options::parse(options)? {
+    let words = words::split(words)?;
+    let parsed = match options::parse(words.options.clone())? {
         Outcome::Help(text) => return Ok(Command::Help(text)),
         Outcome::Version => return Ok(Command::Version),
         Outcome::Options(parsed) => parsed,
     };
-    let memory = memory(&parsed)?;
-    let nets = nets(&parsed)?;
-    let blocks = blocks(&parsed)?;
-    let net_ring = net_ring(&parsed)?;
-    let limits = limits::limits(&parsed)?;
-    let sandbox = only(&parsed, "sandbox", value::sandbox)?.unwrap_or_default();
-    let user = only(&parsed, "user", value::user)?;
-    let chroot = only(&parsed, "chroot", value::path)?;
-    let verbosity = parsed.verbosity()?;
-    let output = output::output(&parsed)?;
-    let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?.into();
-    Ok(Command::Run(Config {
-        unikernel,
+    match only(&parsed, "config", value::path)? {
+        Some(file) => Ok(Command::Configured(Configured { file, words })),
+        None => {
+            let unikernel = words.unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?;
+            requested(&parsed, None, unikernel, words.arguments)
+        }
+    }
+}
+
+/// What the options come to. The devices of a configuration file are `fallback`, and give way.
+fn requested(
+    parsed: &Parsed,
+    fallback: Option<&Parsed>,
+    unikernel: OsString,
+    arguments: Vec<OsString>,
+) -> Result<Command, Error> {
+    let (mut nets, mut blocks) = (nets(parsed)?, blocks(parsed)?);
+    if let Some(file) = fallback {
+        nets.extend(self::nets(file)?.into_iter().map(|net| NetOption { fallback: true, ..net }));
+        blocks.extend(self::blocks(file)?.into_iter().map(|block| BlockOption { fallback: true, ..block }));
+    }
+    let config = Config {
+        unikernel: unikernel.into(),
         arguments,
-        memory,
+        memory: memory(parsed)?,
         nets,
         blocks,
-        net_ring,
-        limits,
-        sandbox,
-        user,
-        chroot,
-        verbosity,
-        output,
-    }))
+        net_ring: net_ring(parsed)?,
+        limits: limits::limits(parsed)?,
+        sandbox: only(parsed, "sandbox", value::sandbox)?.unwrap_or_default(),
+        user: only(parsed, "user", value::user)?,
+        chroot: only(parsed, "chroot", value::path)?,
+        verbosity: parsed.verbosity()?,
+        output: output::output(parsed)?,
+    };
+    Ok(if parsed.check() { Command::Check(config) } else { Command::Run(config) })
 }
 
 fn memory(parsed: &Parsed) -> Result<Memory, Error> {

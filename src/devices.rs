@@ -20,11 +20,13 @@ use crate::signal;
 
 mod error;
 mod plan;
+mod probe;
 #[cfg(test)]
 mod tests;
 
 pub use error::Error;
 pub use plan::Plan;
+pub use probe::Probe;
 
 /// What a handle stands for.
 #[derive(Debug, Default)]

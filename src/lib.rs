@@ -12,6 +12,8 @@
 //!    Newer guests send and receive frames through a shared [`ring`] instead.
 //! 5. The guest halts, breaks a promise, or a [`signal`] ends it.
 //!
+//! [`check`] goes through the first of these, and tells what is missing; what a file says beside the command line is
+//! read by [`config_file`].
 //! [`inspect`] tells what a file is without any of this but the first two.
 //!
 //! `docs/architecture.md` tells the same at more length; `docs/hvt-abi.md` is the interface to the guest.
@@ -19,8 +21,10 @@
 pub mod arch;
 pub mod block;
 pub mod boot_info;
+pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod config_file;
 pub mod console;
 pub mod counts;
 pub mod descriptors;

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 
 use tender::cli::{self, Command, Config, Inspection};
 use tender::messages::{Line, Stderr};
-use tender::{Outcome, descriptors, signal, start};
+use tender::{Outcome, config_file, descriptors, signal, start};
 
 /// An exit status.
 type Status = u8;
@@ -23,8 +23,14 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 }
 
 fn run_command(arguments: Vec<OsString>) -> Status {
-    match cli::parse(arguments) {
+    follow(cli::parse(arguments).map_err(config_file::Error::from))
+}
+
+fn follow(command: Result<Command, config_file::Error>) -> Status {
+    match command {
         Ok(Command::Run(config)) => run(&config),
+        Ok(Command::Check(config)) => check(&config),
+        Ok(Command::Configured(configured)) => follow(config_file::complete(configured)),
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
         Ok(Command::Version) => version(),
@@ -44,6 +50,16 @@ fn run(config: &Config) -> Status {
         }
         Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
     }
+}
+
+fn check(config: &Config) -> Status {
+    descriptors::close_inherited(config.inherited());
+    start_log(config);
+    let report = tender::check::check(config);
+    if let Err(error) = std::io::stdout().write_all(report.to_text().as_bytes()) {
+        return fail(format_args!("cannot write what was found: {error}"));
+    }
+    u8::from(!report.would_start())
 }
 
 /// RUST_LOG decides what is said; without it, `-v` and `-q` do.

@@ -6,6 +6,7 @@
 mod attach;
 mod error;
 mod interface;
+mod prospect;
 mod stats;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use guest_abi::hypercall::Status;
 
 pub use self::error::Error;
+pub use self::prospect::Prospect;
 pub use self::stats::Stats;
 use crate::counts::{Counter, Told};
 use crate::memory::{self, GuestAddress, GuestMemory};

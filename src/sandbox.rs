@@ -7,13 +7,13 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::cli::{Config, SandboxMode};
+use crate::cli::{Config, SandboxMode, UserOption};
 
 mod filter;
 mod landlock;
-mod privileges;
+pub(crate) mod privileges;
 pub mod rules;
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,7 @@ mod user;
 mod violation;
 
 use rules::{GUEST, METRICS, Parameters, RING, Rule};
-use user::Identity;
+pub(crate) use user::Identity;
 
 /// Why a run cannot be confined as asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,17 +85,25 @@ impl Sandbox {
     /// # Errors
     /// It asks for a user or a directory that does not exist, or that this process has no right to become or enter.
     pub fn new(config: &Config) -> Result<Sandbox, Error> {
-        if config.chroot.is_some() && !privileges::has(privileges::CHROOT) {
-            return Err(Error::Privilege { option: "--chroot", right: "the right to change its root directory" });
-        }
-        if config.user.is_some() && !(privileges::has(privileges::SETUID) && privileges::has(privileges::SETGID)) {
-            return Err(Error::Privilege { option: "--user", right: "the right to become another user" });
-        }
         if let Some(path) = &config.chroot {
-            user::check_root(path)?;
+            check_root(path)?;
         }
-        let identity = config.user.as_ref().map(user::find).transpose()?;
+        let identity = config.user.as_ref().map(identity).transpose()?;
         Ok(Sandbox { mode: config.sandbox, identity, root: config.chroot.clone() })
+    }
+
+    /// Enters the sandbox as for a run, with a filter for this thread that lets everything pass, to see what can be had
+    /// of it: a line about all layers, and whether none is missing. There is no way back.
+    ///
+    /// # Errors
+    /// As [`Sandbox::enter`] and [`Confined::confine_guests_thread`].
+    pub fn try_out(self) -> Result<(String, bool), Error> {
+        let confined = self.enter(Parameters::default())?;
+        if confined.mode == SandboxMode::Off {
+            return Ok(("off, as was asked".to_owned(), true));
+        }
+        let filtered = confined.unless_missing(Layer::Seccomp, filter::install(&mut filter::pass()))?.is_some();
+        Ok((confined.summary(filtered), confined.unprivileged && confined.landlock.is_some() && filtered))
     }
 
     /// Confines the process as a whole, which must have no second thread yet. What the threads may call is for each of
@@ -123,6 +131,28 @@ impl Sandbox {
     }
 }
 
+/// Who `--user` means, if this process may become that user.
+///
+/// # Errors
+/// It may not, or there is no such user.
+pub(crate) fn identity(option: &UserOption) -> Result<Identity, Error> {
+    if !(privileges::has(privileges::SETUID) && privileges::has(privileges::SETGID)) {
+        return Err(Error::Privilege { option: "--user", right: "the right to become another user" });
+    }
+    user::find(option)
+}
+
+/// Checks that this process may make `path` its root directory, as `--chroot` says.
+///
+/// # Errors
+/// It may not, or there is no such directory.
+pub(crate) fn check_root(path: &Path) -> Result<(), Error> {
+    if !privileges::has(privileges::CHROOT) {
+        return Err(Error::Privilege { option: "--chroot", right: "the right to change its root directory" });
+    }
+    user::check_root(path)
+}
+
 /// A process that is in its sandbox, but for the filters of its threads.
 #[derive(Clone, Debug)]
 pub struct Confined {
@@ -146,13 +176,18 @@ impl Confined {
         }
         let mut program = filter::compile(GUEST, &self.parameters);
         let filtered = self.unless_missing(Layer::Seccomp, filter::install(&mut program))?.is_some();
+        log::info!("sandbox: {}", self.summary(filtered));
+        Ok(())
+    }
+
+    /// What is in force.
+    fn summary(&self, filtered: bool) -> String {
         let privileges = if self.unprivileged { "no privileges" } else { "privileges NOT dropped" };
         let seccomp = if filtered { "system calls filtered" } else { "system calls NOT filtered" };
         match self.landlock {
-            Some(version) => log::info!("sandbox: {privileges}, Landlock (version {version}), {seccomp}"),
-            None => log::info!("sandbox: {privileges}, no Landlock, {seccomp}"),
+            Some(version) => format!("{privileges}, Landlock (version {version}), {seccomp}"),
+            None => format!("{privileges}, no Landlock, {seccomp}"),
         }
-        Ok(())
     }
 
     /// As [`Confined::confine_guests_thread`], for the thread that looks after the network ring.

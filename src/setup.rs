@@ -31,9 +31,7 @@ mod tests;
 /// Makes everything that one run needs.
 pub fn setup(config: &Config) -> Result<Machine, Error> {
     let phases = Phases::begin();
-    let file = open(&config.unikernel)?;
-    let mut image = Image::parse(&file)?;
-    check_machine(&image)?;
+    let (file, mut image) = examine(&config.unikernel)?;
     let size = memory_size(config.memory, &image)?;
     let cmdline = boot_info::cmdline(&config.arguments)?;
     let mut manifest = manifest(&mut image, config)?;
@@ -43,23 +41,15 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     phases.end(Phase::Image);
 
     // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
-    let kvm = open_kvm()?;
-    let vm = arch::create_vm(&kvm)?;
-    let mut memory = GuestMemory::new(size)?;
-    if config.limits.lock_memory {
-        memory.lock()?;
-    }
-    let mut vcpu = Vcpu::new(&kvm, &vm)?;
+    let (vm, mut vcpu) = create_vm()?;
     let counter_frequency = vcpu.counter_frequency()?;
+    let mut memory = reserve(size, config.limits.lock_memory)?;
     phases.end(Phase::Machine);
     let devices = Devices::attach(plan, &mut manifest, image.era.rules())?;
     phases.end(Phase::Devices);
 
     log::info!("{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz", size >> 20, image.end());
     let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
-    let mappings = mappings(&image, size, ring.is_some());
-    load(&memory, &file, &image.segments)?;
-    arch::build_tables(&memory, &mappings)?;
     let facts = Facts {
         memory_size: size,
         image_end: image.end(),
@@ -68,9 +58,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
         manifest: &manifest.to_bytes(),
         cmdline: &cmdline,
     };
-    memory.place(GuestAddress(BOOT_INFO_ADDRESS), &boot_info::to_bytes(image.era, &facts))?;
-    memory.protect(&mappings);
-
+    fill(&mut memory, &file, &image, &facts)?;
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
     let poll_limit = arch::poll_limit(counter_frequency);
@@ -83,8 +71,16 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, poll_limit, timeout, vm, observer })
 }
 
+/// Opens a unikernel's file and finds out what it is; one for another processor is refused.
+pub(crate) fn examine(path: &Path) -> Result<(File, Image), Error> {
+    let file = open(path)?;
+    let image = Image::parse(&file)?;
+    check_machine(&image)?;
+    Ok((file, image))
+}
+
 /// What the unikernel declares; for one that cannot declare anything, what the operator attaches.
-fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, Error> {
+pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, Error> {
     if let Some(manifest) = image.manifest.take() {
         return Ok(manifest);
     }
@@ -130,7 +126,8 @@ fn check_machine(image: &Image) -> Result<(), Error> {
     Err(Error::Machine { image: image.machine, host: arch::MACHINE })
 }
 
-fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
+/// The guest's memory in bytes, if the image fits into it.
+pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     if memory.given != memory.asked {
         log::warn!("guest memory is {} MiB: --mem is rounded down to a multiple of 2 MiB", memory.given >> 20);
     }
@@ -144,12 +141,29 @@ fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     Ok(memory.given)
 }
 
+/// A machine without memory, and its one processor.
+pub(crate) fn create_vm() -> Result<(VmFd, Vcpu), Error> {
+    let kvm = open_kvm()?;
+    let vm = arch::create_vm(&kvm)?;
+    let vcpu = Vcpu::new(&kvm, &vm)?;
+    Ok((vm, vcpu))
+}
+
 fn open_kvm() -> Result<Kvm, Error> {
     let kvm = Kvm::new().map_err(|source| Error::no_kvm(source.errno()))?;
     match kvm.get_api_version() {
         12 => Ok(kvm),
         version => Err(Error::KvmVersion(version)),
     }
+}
+
+/// Memory for the guest; with `lock`, all of it at once, and in RAM.
+pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, Error> {
+    let memory = GuestMemory::new(size)?;
+    if lock {
+        memory.lock()?;
+    }
+    Ok(memory)
 }
 
 /// The shared network ring, where the guest may know it, has a use for it and the operator does not mind.
@@ -181,6 +195,16 @@ fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
     mappings
 }
 
+/// Brings into memory what is there when the guest starts, and has it keep from writing what it may not.
+pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: &Facts) -> Result<(), Error> {
+    let mappings = mappings(image, memory.size(), facts.net_ring != 0);
+    load(memory, file, &image.segments)?;
+    arch::build_tables(memory, &mappings)?;
+    memory.place(GuestAddress(BOOT_INFO_ADDRESS), &boot_info::to_bytes(image.era, facts))?;
+    memory.protect(&mappings);
+    Ok(())
+}
+
 /// Brings the segments into memory. What the file does not fill is zero, as guest memory is fresh.
 fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), Error> {
     for segment in segments.iter().filter(|segment| !segment.file.is_empty()) {
@@ -192,7 +216,8 @@ fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), E
     Ok(())
 }
 
-fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), Error> {
+/// Gives the memory to the machine.
+pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), Error> {
     let region = kvm_userspace_memory_region {
         slot: 0,
         flags: 0,

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let tests = vec![
         trial("cli", "fuzz/seeds/cli", fuzz::cli::check),
+        trial("config", "fuzz/seeds/config", fuzz::config::check),
         trial("hypercall", "fuzz/seeds/hypercall", fuzz::hypercall::check),
         trial("image", "fuzz/seeds/image", fuzz::image::check),
         trial("image_fixtures_aarch64", "fixtures/bin/aarch64", fuzz::image::check),

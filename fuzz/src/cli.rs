@@ -10,8 +10,8 @@ pub fn check(bytes: &[u8]) {
     let words = bytes.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec()));
     let words: Vec<OsString> = std::iter::once(OsString::from("tender")).chain(words).collect();
     match cli::parse(words.clone()) {
-        Ok(Command::Run(config)) => check_config(&config, &words),
-        Ok(Command::Inspect(_) | Command::Help(_) | Command::Version) => {}
+        Ok(Command::Run(config) | Command::Check(config)) => check_config(&config, &words),
+        Ok(Command::Configured(_) | Command::Inspect(_) | Command::Help(_) | Command::Version) => {}
         Err(error) => {
             let message = error.to_string();
             assert!(!message.is_empty() && !message.chars().any(char::is_control), "{message:?}");
@@ -20,23 +20,32 @@ pub fn check(bytes: &[u8]) {
 }
 
 fn check_config(config: &Config, words: &[OsString]) {
-    let given = config.memory.given;
-    assert!((Memory::STEP..=Memory::MAX).contains(&given) && given % Memory::STEP == 0);
-    assert!(given <= config.memory.asked && config.memory.asked - given < Memory::STEP);
-    assert!(!config.unikernel.as_os_str().is_empty());
     // The words after the unikernel are the guest's, whatever they look like.
     assert!(words.ends_with(&config.arguments));
     assert_eq!(words[words.len() - config.arguments.len() - 1], config.unikernel);
     for (index, net) in config.nets.iter().enumerate() {
-        assert!(net.source.is_some() || net.mac.is_some());
-        assert!(net.mac.is_none_or(|mac| mac[0] & 1 == 0 && mac != [0; 6]));
         assert!(config.nets[..index].iter().all(|other| other.name != net.name));
         assert!(net.source.is_none() || config.nets[..index].iter().all(|other| other.source != net.source));
     }
     for (index, block) in config.blocks.iter().enumerate() {
+        assert!(config.blocks[..index].iter().all(|other| other.name != block.name));
+    }
+    check_values(config);
+}
+
+/// What is true of every configuration, wherever it comes from.
+pub(super) fn check_values(config: &Config) {
+    let given = config.memory.given;
+    assert!((Memory::STEP..=Memory::MAX).contains(&given) && given % Memory::STEP == 0);
+    assert!(given <= config.memory.asked && config.memory.asked - given < Memory::STEP);
+    assert!(!config.unikernel.as_os_str().is_empty());
+    for net in &config.nets {
+        assert!(net.source.is_some() || net.mac.is_some());
+        assert!(net.mac.is_none_or(|mac| mac[0] & 1 == 0 && mac != [0; 6]));
+    }
+    for block in &config.blocks {
         assert!(block.path.is_some() || block.sector_size.is_some());
         assert!(block.path.as_ref().is_none_or(|path| !path.as_os_str().is_empty()));
         assert!(block.sector_size.is_none_or(|size| size.is_power_of_two() && (512..=32768).contains(&size)));
-        assert!(config.blocks[..index].iter().all(|other| other.name != block.name));
     }
 }

@@ -3,6 +3,7 @@
 //! calls them with the inputs in `seeds/`, so that what was found once stays fixed.
 
 pub mod cli;
+pub mod config;
 mod devices;
 pub mod hypercall;
 pub mod image;

@@ -1,5 +1,8 @@
 //! What can be wrong with a command line, in words.
 
+use std::path::PathBuf;
+
+use super::config::{Fault, Place};
 use crate::net::NetSource;
 
 /// What is wrong with a command line. Every message is one line that names the option and what would be right.
@@ -40,6 +43,22 @@ pub enum Error {
     /// There is nothing to run.
     #[error("no unikernel given; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'")]
     NoUnikernel,
+    /// There is nothing to run, in the configuration file either.
+    #[error("{}: no unikernel given; add unikernel = \"NAME.hvt\" to it, or name one on the command line", file.display())]
+    NoUnikernelInFile {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Something is wrong in the configuration file.
+    #[error("{}:{place}: {fault}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Where in it.
+        place: Place,
+        /// What.
+        fault: Fault,
+    },
     /// There is nothing to inspect.
     #[error(
         "no unikernel given; usage: tender inspect [--json] UNIKERNEL; to run one called 'inspect': tender -- inspect"

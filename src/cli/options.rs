@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use super::words::shown;
@@ -12,7 +13,7 @@ use super::{Error, Verbosity};
 #[derive(Debug)]
 pub(super) struct Valued {
     /// Its name, without dashes.
-    name: &'static str,
+    pub name: &'static str,
     /// Its name where it also names a device, as the help text shows it; what stands after the colon varies.
     pub named: Option<&'static str>,
     /// What its value stands for.
@@ -22,7 +23,14 @@ pub(super) struct Valued {
     help: &'static str,
 }
 
-const VALUED: [Valued; 15] = [
+const VALUED: &[Valued] = &[
+    Valued {
+        name: "config",
+        named: None,
+        value: "FILE",
+        heading: "Configuration",
+        help: "Read options from a TOML file, under the same names; those given here win",
+    },
     Valued {
         name: "mem",
         named: None,
@@ -152,6 +160,31 @@ pub(super) fn with_value(word: &[u8]) -> Option<&'static Valued> {
     VALUED.iter().find(|valued| valued.name.as_bytes() == name)
 }
 
+/// What an option is when it is a key of a configuration file.
+#[derive(Debug)]
+pub(super) enum Key {
+    /// An option with a value.
+    Valued(&'static Valued),
+    /// An option that is there or not.
+    Flag,
+    /// An option that says more the more often it is there.
+    Count,
+}
+
+/// Every option that a configuration file may have, by its name without dashes: all of them, but those that are about
+/// the command line itself.
+pub(super) fn keys() -> Vec<(String, Key)> {
+    const NOT_IN_FILES: [&str; 4] = ["config", "check", "help", "version"];
+    let valued = VALUED.iter().map(|valued| (valued.name.to_owned(), Key::Valued(valued)));
+    let command = command();
+    let flags = command.get_arguments().filter_map(|arg| match arg.get_action() {
+        ArgAction::SetTrue => Some((arg.get_id().to_string(), Key::Flag)),
+        ArgAction::Count => Some((arg.get_id().to_string(), Key::Count)),
+        _ => None,
+    });
+    valued.chain(flags).filter(|(name, _)| !NOT_IN_FILES.contains(&name.as_str())).collect()
+}
+
 impl Valued {
     fn args(&'static self) -> impl Iterator<Item = Arg> {
         let plain = self.arg(self.name).hide(self.named.is_some() || self.name == HIDDEN);
@@ -196,6 +229,14 @@ pub fn command() -> clap::Command {
                 .overrides_with("console-timestamps")
                 .help_heading("Output")
                 .help("Begin each line of the guest's console with the time"),
+        )
+        .arg(
+            Arg::new("check")
+                .long("check")
+                .action(ArgAction::SetTrue)
+                .overrides_with("check")
+                .help_heading("Configuration")
+                .help("Tell whether it would start, and what is missing for that; start nothing"),
         )
         .arg(flag("verbose", 'v').action(ArgAction::Count).help("Say more on stderr; -vv and -vvv say still more"))
         .arg(
@@ -284,6 +325,19 @@ impl Parsed {
 
     fn values(&self, id: &str) -> impl Iterator<Item = &OsString> {
         self.0.get_many::<OsString>(id).into_iter().flatten()
+    }
+
+    /// Whether the option called `name` is there, for `device` if it is one that names devices.
+    pub fn gives(&self, name: &str, device: Option<&str>) -> bool {
+        match VALUED.iter().any(|valued| valued.name == name) {
+            true => self.all(name).iter().any(|given| given.device.as_deref() == device),
+            false => self.0.value_source(name) == Some(ValueSource::CommandLine),
+        }
+    }
+
+    /// Whether `--check` is there.
+    pub fn check(&self) -> bool {
+        self.0.get_flag("check")
     }
 
     /// Whether `--no-net-ring` is there, upstream's spelling of `--net-ring=off`.

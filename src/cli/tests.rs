@@ -27,11 +27,11 @@ fn error(words: &[&str]) -> String {
 }
 
 fn net(name: Option<&str>, source: Option<NetSource>, mac: Option<[u8; 6]>) -> NetOption {
-    NetOption { name: name.map(String::from), source, mac }
+    NetOption { name: name.map(String::from), source, mac, fallback: false }
 }
 
 fn block(name: Option<&str>, path: Option<&str>, sector_size: Option<u16>) -> BlockOption {
-    BlockOption { name: name.map(String::from), path: path.map(PathBuf::from), sector_size }
+    BlockOption { name: name.map(String::from), path: path.map(PathBuf::from), sector_size, fallback: false }
 }
 
 fn interface(name: &str) -> Option<NetSource> {
@@ -346,6 +346,7 @@ proptest! {
             name: device.map(String::from),
             path: Some(path.into()),
             sector_size: Some(sector_size),
+            fallback: false,
         };
         prop_assert_eq!(config.blocks, [expected]);
     }

@@ -10,7 +10,7 @@ use crate::error::one_line;
 use crate::manifest::is_sayable;
 
 /// A command line, divided.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Words {
     /// One word an option, `--name=value`; where a device is named, `--name:NAME=device=value`.
     pub options: Vec<OsString>,
@@ -82,7 +82,8 @@ fn next_value(
     }
 }
 
-fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
+/// Refuses what no device can be called.
+pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
     if std::str::from_utf8(name).is_ok_and(is_sayable) {
         return Ok(());
     }

@@ -34,53 +34,85 @@ pub(super) struct PlannedBlock {
 impl Plan {
     /// Matches the options with the manifest. Every option must belong to a device, and every device must be
     /// attached, once.
+    ///
+    /// # Errors
+    /// The first mistake that [`Plan::sketch`] finds.
     pub fn new(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Result<Plan, Error> {
+        let (plan, mistakes) = Plan::sketch(manifest, nets, blocks);
+        mistakes.into_iter().next().map_or(Ok(plan), Err)
+    }
+
+    /// As [`Plan::new`], with every mistake, and a plan of what is no mistake.
+    pub fn sketch(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> (Plan, Vec<Error>) {
         let devices = manifest.devices();
-        let nets = merge(devices, Kind::Net, "net", nets.iter().map(|net| (net.name.as_deref(), net)), merge_net)?;
-        let blocks = merge(
-            devices,
-            Kind::Block,
-            "block",
-            blocks.iter().map(|block| (block.name.as_deref(), block)),
-            merge_block,
-        )?;
+        let mut mistakes = Vec::new();
+        let nets = nets.iter().map(|net| (net.name.as_deref(), net));
+        let nets = merge(devices, Kind::Net, "net", nets, merge_net, &mut mistakes);
+        let blocks = blocks.iter().map(|block| (block.name.as_deref(), block));
+        let blocks = merge(devices, Kind::Block, "block", blocks, merge_block, &mut mistakes);
         let mut plan = Plan::default();
         for device in devices {
             let Device { handle, name, .. } = device.clone();
-            let missing = || Error::NotAttached(device.clone());
             match device.kind {
-                Kind::Net => {
-                    let option = nets.iter().find(|(owner, _)| *owner == handle).map(|(_, option)| option);
-                    let source = option.and_then(|option| option.source.clone()).ok_or_else(missing)?;
-                    let mac = option.and_then(|option| option.mac);
-                    plan.nets.push(PlannedNet { handle, name, source, mac });
-                }
-                Kind::Block => {
-                    let option = blocks.iter().find(|(owner, _)| *owner == handle).map(|(_, option)| option);
-                    let path = option.and_then(|option| option.path.clone()).ok_or_else(missing)?;
-                    let sector_size = option.and_then(|option| option.sector_size);
-                    plan.blocks.push(PlannedBlock { handle, name, path, sector_size });
-                }
+                Kind::Net => match option_of(&nets, handle) {
+                    Some(NetOption { source: Some(source), mac, .. }) => {
+                        plan.nets.push(PlannedNet { handle, name, source: source.clone(), mac: *mac });
+                    }
+                    _ => mistakes.push(Error::NotAttached(device.clone())),
+                },
+                Kind::Block => match option_of(&blocks, handle) {
+                    Some(BlockOption { path: Some(path), sector_size, .. }) => {
+                        plan.blocks.push(PlannedBlock { handle, name, path: path.clone(), sector_size: *sector_size });
+                    }
+                    _ => mistakes.push(Error::NotAttached(device.clone())),
+                },
             }
         }
-        plan.check_unshared()?;
-        Ok(plan)
+        plan.remove_shared(&mut mistakes);
+        (plan, mistakes)
+    }
+
+    /// A plan for the options as they stand, where no manifest can be had to match them with.
+    pub fn of_options(nets: &[NetOption], blocks: &[BlockOption]) -> Plan {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let planned_net = |net: &NetOption| {
+            Some(PlannedNet { handle: 0, name: name(&net.name), source: net.source.clone()?, mac: net.mac })
+        };
+        let planned_block = |block: &BlockOption| {
+            let (path, sector_size) = (block.path.clone()?, block.sector_size);
+            Some(PlannedBlock { handle: 0, name: name(&block.name), path, sector_size })
+        };
+        let mut plan = Plan::default();
+        plan.nets.extend(nets.iter().filter_map(planned_net));
+        plan.blocks.extend(blocks.iter().filter_map(planned_block));
+        plan
     }
 
     /// The same tap or image under one name twice is a mistake that can be told without looking at the host.
-    fn check_unshared(&self) -> Result<(), Error> {
-        for (i, net) in self.nets.iter().enumerate() {
-            if self.nets[..i].iter().any(|other| other.source == net.source) {
-                return Err(Error::Shared { name: net.name.clone() });
+    fn remove_shared(&mut self, mistakes: &mut Vec<Error>) {
+        let mut sources = Vec::new();
+        self.nets.retain(|net| {
+            let shared = sources.contains(&net.source);
+            if shared {
+                mistakes.push(Error::Shared { name: net.name.clone() });
             }
-        }
-        for (i, block) in self.blocks.iter().enumerate() {
-            if self.blocks[..i].iter().any(|other| other.path == block.path) {
-                return Err(Error::twice(&block.name, &block.path));
+            sources.push(net.source.clone());
+            !shared
+        });
+        let mut paths = Vec::new();
+        self.blocks.retain(|block| {
+            let shared = paths.contains(&block.path);
+            if shared {
+                mistakes.push(Error::twice(&block.name, &block.path));
             }
-        }
-        Ok(())
+            paths.push(block.path.clone());
+            !shared
+        });
     }
+}
+
+fn option_of<T>(options: &[(usize, T)], handle: usize) -> Option<&T> {
+    options.iter().find(|(owner, _)| *owner == handle).map(|(_, option)| option)
 }
 
 /// Finds the device of each option, and merges the options that mean the same device: the short form without a name
@@ -91,20 +123,27 @@ fn merge<'o, T: Clone + 'o>(
     option: &'static str,
     given: impl Iterator<Item = (Option<&'o str>, &'o T)>,
     join: impl Fn(&mut T, &T) -> bool,
-) -> Result<Vec<(usize, T)>, Error> {
+    mistakes: &mut Vec<Error>,
+) -> Vec<(usize, T)> {
     let mut merged: Vec<(usize, T)> = Vec::new();
     for (name, value) in given {
-        let device = find(devices, kind, option, name)?;
+        let device = match find(devices, kind, option, name) {
+            Ok(device) => device,
+            Err(mistake) => {
+                mistakes.push(mistake);
+                continue;
+            }
+        };
         match merged.iter_mut().find(|(handle, _)| *handle == device.handle) {
             None => merged.push((device.handle, value.clone())),
             Some((_, known)) => {
                 if !join(known, value) {
-                    return Err(Error::Twice { kind, name: device.name.clone() });
+                    mistakes.push(Error::Twice { kind, name: device.name.clone() });
                 }
             }
         }
     }
-    Ok(merged)
+    merged
 }
 
 fn find<'d>(devices: &'d [Device], kind: Kind, option: &'static str, name: Option<&str>) -> Result<&'d Device, Error> {
@@ -123,10 +162,11 @@ fn find<'d>(devices: &'d [Device], kind: Kind, option: &'static str, name: Optio
     }
 }
 
-/// Takes over `value` where `target` has none; false if both have one.
-fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>) -> bool {
+/// Takes over `value` where `target` has none; false if both have one, and neither gives way. What gives way comes after
+/// what it gives way to.
+fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>, gives_way: bool) -> bool {
     match (&target, value) {
-        (Some(_), Some(_)) => false,
+        (Some(_), Some(_)) => gives_way,
         (None, Some(value)) => {
             *target = Some(value.clone());
             true
@@ -136,9 +176,11 @@ fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>) -> bool {
 }
 
 fn merge_net(target: &mut NetOption, value: &NetOption) -> bool {
-    fill(&mut target.source, &value.source) && fill(&mut target.mac, &value.mac)
+    let gives_way = value.fallback && !target.fallback;
+    fill(&mut target.source, &value.source, gives_way) && fill(&mut target.mac, &value.mac, gives_way)
 }
 
 fn merge_block(target: &mut BlockOption, value: &BlockOption) -> bool {
-    fill(&mut target.path, &value.path) && fill(&mut target.sector_size, &value.sector_size)
+    let gives_way = value.fallback && !target.fallback;
+    fill(&mut target.path, &value.path, gives_way) && fill(&mut target.sector_size, &value.sector_size, gives_way)
 }

@@ -21,12 +21,12 @@ fn manifest(nets: &[&str], blocks: &[&str]) -> Manifest {
 
 /// `--net:NAME=SOURCE`, or `--net=SOURCE` without a name.
 fn net(name: impl Into<Option<&'static str>>, source: NetSource) -> NetOption {
-    NetOption { name: name.into().map(String::from), source: Some(source), mac: None }
+    NetOption { name: name.into().map(String::from), source: Some(source), ..NetOption::default() }
 }
 
 /// `--block:NAME=PATH`, or `--block=PATH` without a name.
 fn block(name: impl Into<Option<&'static str>>, path: impl Into<std::path::PathBuf>) -> BlockOption {
-    BlockOption { name: name.into().map(String::from), path: Some(path.into()), sector_size: None }
+    BlockOption { name: name.into().map(String::from), path: Some(path.into()), ..BlockOption::default() }
 }
 
 fn tap(name: &str) -> NetSource {

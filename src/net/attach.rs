@@ -22,8 +22,16 @@ pub(super) struct Link {
     pub zero_is_end: bool,
 }
 
-/// Attaches to the tap called `name`, which must exist and be up.
-pub(super) fn open(name: &str) -> Result<Link, Error> {
+/// What an inherited descriptor leads to.
+pub(super) enum Offered {
+    /// A tap of this name.
+    Tap(String),
+    /// A socket.
+    Socket { zero_is_end: bool },
+}
+
+/// Finds the interface called `name`, which must exist and be up: its MTU.
+pub(super) fn find(name: &str) -> Result<u16, Error> {
     if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
         // The kernel would cut it, and find another.
         return Err(Error::missing(name));
@@ -36,7 +44,12 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Err(Error::missing(name)),
         Err(error) => return Err(query_error(error)),
     }
-    let mtu = mtu(&socket, name).map_err(query_error)?;
+    mtu(&socket, name).map_err(query_error)
+}
+
+/// Attaches to the tap called `name`, which must exist and be up.
+pub(super) fn open(name: &str) -> Result<Link, Error> {
+    let mtu = find(name)?;
     let tap = Iface::without_packet_info(name, Mode::Tap).map_err(|error| Error::refused(name, error))?;
     // SAFETY: the descriptor is open and, from here on, nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
@@ -46,22 +59,15 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
 
 /// Takes over descriptor `fd`, which this process was started with.
 pub(super) fn adopt(fd: RawFd) -> Result<Link, Error> {
-    let given = inherited(fd)?;
-    let refuse = |rule| Error::Descriptor { fd, rule };
+    let (given, offered) = offered(fd)?;
     let set_up_error = |error| Error::SetUp { fd, error };
-    let link = match Request::about("").ask(given, libc::TUNGETIFF) {
-        Ok(tap) => {
-            check_flags(&tap).map_err(refuse)?;
-            warn_if_down(&tap.name(), fd);
-            tap_link(own(given), tap.name(), mtu_or_default(&tap.name()))
+    let link = match offered {
+        Offered::Tap(name) => {
+            warn_if_down(&name, fd);
+            let mtu = mtu_or_default(&name);
+            tap_link(own(given), name, mtu)
         }
-        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
-            return Err(refuse("is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)"));
-        }
-        Err(_) => {
-            let zero_is_end = socket_type(given).map_err(refuse)? == libc::SOCK_SEQPACKET;
-            socket_link(own(given), fd, zero_is_end).map_err(set_up_error)?
-        }
+        Offered::Socket { zero_is_end } => socket_link(own(given), fd, zero_is_end).map_err(set_up_error)?,
     };
     // SAFETY: it changes a flag of an open descriptor.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
@@ -69,6 +75,25 @@ pub(super) fn adopt(fd: RawFd) -> Result<Link, Error> {
     }
     do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
     Ok(link)
+}
+
+/// What descriptor `fd`, which this process was started with, is. Changes nothing.
+pub(super) fn offered(fd: RawFd) -> Result<(BorrowedFd<'static>, Offered), Error> {
+    let given = inherited(fd)?;
+    let refuse = |rule| Error::Descriptor { fd, rule };
+    match Request::about("").ask(given, libc::TUNGETIFF) {
+        Ok(tap) => {
+            check_flags(&tap).map_err(refuse)?;
+            Ok((given, Offered::Tap(tap.name())))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
+            Err(refuse("is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)"))
+        }
+        Err(_) => {
+            let zero_is_end = socket_type(given).map_err(refuse)? == libc::SOCK_SEQPACKET;
+            Ok((given, Offered::Socket { zero_is_end }))
+        }
+    }
 }
 
 /// A random unicast address, locally administered. Section 8.
@@ -156,33 +181,35 @@ fn mtu(socket: &UnixDatagram, name: &str) -> io::Result<u16> {
     Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
 }
 
-/// Says so if the interface `name` is down: who has handed it over may yet bring it up. One in another network
-/// namespace cannot be asked.
+/// Says so if the interface `name` is down: who has handed it over may yet bring it up.
 fn warn_if_down(name: &str, fd: RawFd) {
-    let ask = |socket: UnixDatagram| Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl);
-    if UnixDatagram::unbound().and_then(ask).is_ok_and(|flags| !flags.has_flag(libc::IFF_UP)) {
+    if is_down(name) {
         log::warn!("interface '{name}' (@{fd}) is down; until 'ip link set {name} up', all frames are dropped");
     }
 }
 
+/// Whether the interface `name` is down. One in another network namespace cannot be asked.
+pub(super) fn is_down(name: &str) -> bool {
+    let ask = |socket: UnixDatagram| Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl);
+    UnixDatagram::unbound().and_then(ask).is_ok_and(|flags| !flags.has_flag(libc::IFF_UP))
+}
+
 /// The MTU of the interface `name`; the usual one where it lies in a network namespace that cannot be asked.
-fn mtu_or_default(name: &str) -> u16 {
+pub(super) fn mtu_or_default(name: &str) -> u16 {
     UnixDatagram::unbound().and_then(|socket| mtu(&socket, name)).unwrap_or(DEFAULT_MTU)
 }
 
-/// Whether two descriptors that do not wait are one open file: then what is changed for one is changed for the other.
+/// Whether two descriptors are one open file: then what is changed for one is changed for the other. It is changed back.
 /// (The kernel's own comparison, `kcmp(2)`, is not built into every kernel.)
 pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     // SAFETY: these requests take and give numbers; the descriptors are open.
-    let waits = || unsafe { libc::fcntl(other.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK == 0;
-    let set = |waits: bool| {
-        let flags = if waits { 0 } else { libc::O_NONBLOCK };
-        // SAFETY: as above.
-        unsafe { libc::fcntl(one.as_raw_fd(), libc::F_SETFL, flags) };
-    };
-    set(true);
-    let are_one = waits();
-    set(false);
+    let flags = |fd: BorrowedFd<'_>| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: as above.
+    let set = |flags: libc::c_int| unsafe { libc::fcntl(one.as_raw_fd(), libc::F_SETFL, flags) };
+    let (ours, before) = (flags(one), flags(other));
+    set(ours ^ libc::O_NONBLOCK);
+    let are_one = (flags(other) ^ before) & libc::O_NONBLOCK != 0;
+    set(ours);
     are_one
 }
 

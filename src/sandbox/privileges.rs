@@ -9,6 +9,8 @@ pub const SETGID: u32 = 6;
 /// See [`SETGID`].
 pub const SETUID: u32 = 7;
 /// See [`SETGID`].
+pub const NET_ADMIN: u32 = 12;
+/// See [`SETGID`].
 pub const CHROOT: u32 = 18;
 
 /// Form of [`Header`] and [`Set`] that kernels since 2.6.26 know.

@@ -16,7 +16,8 @@ use crate::packages::{self, Package};
 use crate::{process, progress};
 
 /// The targets, each with the longest input that is worth trying, in bytes.
-const TARGETS: [(&str, usize); 4] = [("image", 8192), ("cli", 4096), ("hypercall", 1024), ("ring", 2048)];
+const TARGETS: [(&str, usize); 5] =
+    [("image", 8192), ("cli", 4096), ("config", 2048), ("hypercall", 1024), ("ring", 2048)];
 
 /// How long each target runs where nothing is said, in seconds.
 const SECONDS: u64 = 60;

@@ -48,7 +48,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     let option = |(name, &fd): (&String, &RawFd)| NetOption {
         name: Some(name.clone()),
         source: Some(NetSource::Fd(fd)),
-        mac: None,
+        ..NetOption::default()
     };
     let options: Vec<NetOption> = names.iter().zip(descriptors).map(option).collect();
     let plan = Plan::new(&manifest, &options, &[]).expect("a plan");

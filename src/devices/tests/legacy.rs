@@ -92,10 +92,10 @@ fn each_era_opens_disks_by_its_own_rule() {
 
 #[test]
 fn what_attaches_nothing_is_told_in_words_that_help() {
-    let mac = NetOption { name: None, source: None, mac: Some([2; 6]) };
+    let mac = NetOption { mac: Some([2; 6]), ..NetOption::default() };
     let error = attach(&[mac], &[]).expect_err("no interface").to_string();
     assert!(error.ends_with("add --net=IFACE"), "{error}");
-    let sector_size = BlockOption { name: None, path: None, sector_size: Some(512) };
+    let sector_size = BlockOption { sector_size: Some(512), ..BlockOption::default() };
     let error = attach(&[], &[sector_size]).expect_err("no disk").to_string();
     assert!(error.ends_with("add --block=PATH"), "{error}");
     let error = attach(&[], &[block(None, Path::new("/nonexistent/disk.img"))]).expect_err("no file").to_string();

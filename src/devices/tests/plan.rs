@@ -10,11 +10,13 @@ fn refused(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> E
 }
 
 fn mac(name: impl Into<Option<&'static str>>, last: u8) -> NetOption {
-    NetOption { name: name.into().map(String::from), source: None, mac: Some([2, 0, 0, 0, 0, last]) }
+    let mac = Some([2, 0, 0, 0, 0, last]);
+    NetOption { name: name.into().map(String::from), mac, ..NetOption::default() }
 }
 
 fn sector_size(name: impl Into<Option<&'static str>>, sector_size: u16) -> BlockOption {
-    BlockOption { name: name.into().map(String::from), path: None, sector_size: Some(sector_size) }
+    let sector_size = Some(sector_size);
+    BlockOption { name: name.into().map(String::from), sector_size, ..BlockOption::default() }
 }
 
 #[test]
@@ -178,4 +180,45 @@ fn two_devices_cannot_have_one_image() {
         error.to_string(),
         "device 'data': 'a.img' is given to two block devices; each needs an image of its own"
     );
+}
+
+#[test]
+fn what_a_configuration_file_says_gives_way() {
+    use std::slice::from_ref;
+    let manifest = manifest(&["service"], &["data"]);
+    let file_net = NetOption { fallback: true, mac: Some([2; 6]), ..net("service", tap("tap9")) };
+    let file_block = BlockOption { fallback: true, sector_size: Some(4096), ..block("data", "b.img") };
+    for name in [None, Some("service")] {
+        let plan = Plan::new(&manifest, &[net(name, tap("tap0")), file_net.clone()], from_ref(&file_block));
+        let plan = plan.expect("a plan");
+        assert_eq!((&plan.nets[0].source, plan.nets[0].mac), (&tap("tap0"), Some([2; 6])), "{name:?}");
+    }
+    for name in [None, Some("data")] {
+        let plan = Plan::new(&manifest, from_ref(&file_net), &[block(name, "a.img"), file_block.clone()]);
+        let plan = plan.expect("a plan");
+        assert_eq!((plan.blocks[0].path.as_path(), plan.blocks[0].sector_size), (Path::new("a.img"), Some(4096)));
+    }
+    // In one place it is still a mistake to say two things of one device.
+    let short = NetOption { name: None, ..file_net.clone() };
+    let error = Plan::new(&manifest, &[file_net, short], &[file_block]).expect_err("twice");
+    assert!(matches!(&error, Error::Twice { name, .. } if name == "service"), "{error:?}");
+}
+
+#[test]
+fn a_sketch_has_every_mistake() {
+    let manifest = manifest(&["lan", "wan", "dmz"], &["data"]);
+    let nets = [net("lna", tap("tap0")), net("lan", tap("tap1")), net("dmz", tap("tap1"))];
+    let (plan, mistakes) = Plan::sketch(&manifest, &nets, &[sector_size("data", 512)]);
+    assert_eq!(plan.nets.iter().map(|net| net.name.as_str()).collect::<Vec<_>>(), ["lan"]);
+    assert!(plan.blocks.is_empty());
+    let [
+        Error::Unknown { name, .. },
+        Error::NotAttached(wan),
+        Error::NotAttached(data),
+        Error::Shared { name: shared },
+    ] = &mistakes[..]
+    else {
+        panic!("{mistakes:?}")
+    };
+    assert_eq!([name, &wan.name, &data.name, shared], ["lna", "wan", "data", "dmz"]);
 }

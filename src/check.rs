@@ -1,0 +1,166 @@
+//! `--check`: everything that a start would look at, looked at, and nothing started. All that is wrong is told at once,
+//! each thing with what to do about it, for whoever sets a host up.
+//!
+//! Every step is one of [`setup`]'s own, so that a check cannot disagree with a start. Three things are not as in a
+//! start: steps go on where an earlier one failed, interfaces are looked at and not attached (`net/prospect.rs` says
+//! why), and the sandbox is entered by the check itself, as its last step, with nothing to guard.
+//!
+//! An option that can fail at the start adds its step to [`check`].
+
+use std::fs::{self, File};
+
+use crate::boot_info::{self, Facts};
+use crate::cli::{Config, SandboxMode};
+use crate::devices::Plan;
+use crate::era::Era;
+use crate::image::Image;
+use crate::manifest::Manifest;
+use crate::sandbox::{self, Sandbox};
+use crate::setup;
+
+mod report;
+
+pub use report::{Finding, Report, Verdict};
+
+/// A unikernel that this host can run.
+struct Guest {
+    file: File,
+    image: Image,
+    manifest: Option<Manifest>,
+}
+
+/// Checks all that `config` asks for. The process that does this is good for nothing else afterwards: it is in the
+/// sandbox.
+pub fn check(config: &Config) -> Report {
+    let mut report = Report::new(config.unikernel.display().to_string());
+    let mut guest = unikernel(&mut report, config);
+    kvm(&mut report);
+    memory(&mut report, config, guest.as_mut());
+    arguments(&mut report, config);
+    // Open until the end: an image that is given to two devices is locked by the first.
+    let mut disks = Vec::new();
+    devices(&mut report, config, guest.as_ref(), &mut disks);
+    identity(&mut report, config);
+    root(&mut report, config);
+    sandbox(&mut report, config);
+    report
+}
+
+fn unikernel(report: &mut Report, config: &Config) -> Option<Guest> {
+    let path = config.unikernel.display();
+    let examined = setup::examine(&config.unikernel);
+    let (file, mut image) =
+        examined.map_err(|error| report.missing("unikernel", format_args!("{path}: {error}"))).ok()?;
+    report.fine("unikernel", format_args!("{}, {}", image.machine, image.era));
+    let manifest = report.needs("devices", setup::manifest(&mut image, config));
+    Some(Guest { file, image, manifest })
+}
+
+fn kvm(report: &mut Report) {
+    let Some((_, vcpu)) = report.needs("KVM", setup::create_vm()) else { return };
+    let Some(frequency) = report.needs("KVM", vcpu.counter_frequency().map_err(Into::into)) else { return };
+    report.fine("KVM", format_args!("can make a virtual machine; counter of {} kHz", frequency / 1000));
+}
+
+/// Memory is had as for a start, filled, and given to a machine. Only then is it known to be there, and the file to be
+/// readable to its end.
+fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>) {
+    let size = match &guest {
+        Some(guest) => report.needs("memory", setup::memory_size(config.memory, &guest.image)),
+        None => Some(config.memory.given),
+    };
+    let Some(size) = size else { return };
+    let Some(mut memory) = report.needs("memory", setup::reserve(size, config.limits.lock_memory)) else { return };
+    if let Some(Guest { file, image, manifest: Some(manifest) }) = guest {
+        let cmdline = boot_info::cmdline(&config.arguments).unwrap_or_default();
+        let facts = Facts {
+            memory_size: size,
+            image_end: image.end(),
+            counter_frequency: 1,
+            net_ring: 0,
+            manifest: &manifest.to_bytes(),
+            cmdline: &cmdline,
+        };
+        if report.needs("memory", setup::fill(&mut memory, file, image, &facts)).is_none() {
+            return;
+        }
+    }
+    // What is wrong with KVM was told.
+    let mapped = setup::create_vm().ok().map(|(vm, _)| setup::map_memory(&vm, &memory));
+    if report.needs("memory", mapped.unwrap_or(Ok(()))).is_none() {
+        return;
+    }
+    let locked = if config.limits.lock_memory { ", all of it locked in RAM" } else { "" };
+    let given = format!("{} MiB{locked}", size >> 20);
+    match available_memory() {
+        Some(available) if available < size && !config.limits.lock_memory => report.doubtful(
+            "memory",
+            format!("{given}, but this host has {} MiB to spare; free some, or give less by --mem", available >> 20),
+        ),
+        _ => report.fine("memory", given),
+    }
+}
+
+/// What the host could give without swapping, in bytes, where it tells.
+fn available_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn arguments(report: &mut Report, config: &Config) {
+    if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments).map_err(Into::into)) {
+        report.fine("arguments", format!("{} bytes of 8191", cmdline.len() - 1));
+    }
+}
+
+fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, disks: &mut Vec<crate::block::Disk>) {
+    let (nets, blocks) = (&config.nets, &config.blocks);
+    let (plan, rules) = match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
+        Some((manifest, era)) => {
+            let (plan, mistakes) = Plan::sketch(manifest, nets, blocks);
+            if manifest.devices().is_empty() && mistakes.is_empty() {
+                report.fine("devices", "none declared, none attached");
+            }
+            mistakes.into_iter().for_each(|mistake| report.missing("devices", mistake));
+            (plan, era.rules())
+        }
+        // What the options name can be looked at all the same, by the rules that allow most.
+        None => (Plan::of_options(nets, blocks), Era::Legacy.rules()),
+    };
+    for probe in plan.probe(rules, disks) {
+        match probe.found {
+            Ok((found, None)) => report.fine(&probe.option, found),
+            Ok((found, Some(doubt))) => report.doubtful(&probe.option, format!("{found}; {doubt}")),
+            Err(error) => report.missing(&probe.option, error),
+        }
+    }
+}
+
+fn identity(report: &mut Report, config: &Config) {
+    let Some(option) = &config.user else { return };
+    if let Some(found) = report.needs("user", sandbox::identity(option).map_err(Into::into)) {
+        report.fine("user", format!("user {}, group {}", found.uid, found.gid));
+    }
+}
+
+fn root(report: &mut Report, config: &Config) {
+    let Some(path) = &config.chroot else { return };
+    if report.needs("chroot", sandbox::check_root(path).map_err(Into::into)).is_some() {
+        report.fine("chroot", path.display());
+    }
+}
+
+/// To be the last: there is no way out.
+fn sandbox(report: &mut Report, config: &Config) {
+    // What is wrong with these was told.
+    let user = config.user.clone().filter(|user| sandbox::identity(user).is_ok());
+    let chroot = config.chroot.clone().filter(|path| sandbox::check_root(path).is_ok());
+    let possible = Config { user, chroot, ..config.clone() };
+    let tried = Sandbox::new(&possible).and_then(Sandbox::try_out).map_err(Into::into);
+    match report.needs("sandbox", tried) {
+        Some((layers, true)) if config.sandbox != SandboxMode::Off => report.fine("sandbox", layers),
+        Some((layers, _)) => report.doubtful("sandbox", layers),
+        None => {}
+    }
+}

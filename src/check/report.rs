@@ -1,0 +1,174 @@
+//! What a check found, as a table for people: one thing a row, with what to do about it below what is missing.
+
+use std::fmt::Display;
+
+use crate::error::{Error, one_line};
+
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+
+/// How it stands about one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is as it has to be.
+    Fine,
+    /// The guest would start, but the operator may want to know.
+    Doubtful,
+    /// The guest would not start.
+    Missing,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Verdict::Fine => "ok",
+            Verdict::Doubtful => "note",
+            Verdict::Missing => "missing",
+        }
+    }
+}
+
+/// What was found about one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about: a part of the host, or an option.
+    pub subject: String,
+    /// How it stands.
+    pub verdict: Verdict,
+    /// What was found; after a semicolon, what to do about it.
+    pub words: String,
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    unikernel: String,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    pub(super) fn new(unikernel: String) -> Report {
+        Report { unikernel, findings: Vec::new() }
+    }
+
+    /// What was found, in order.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Whether the guest would start.
+    pub fn would_start(&self) -> bool {
+        self.missing_count() == 0
+    }
+
+    fn missing_count(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count()
+    }
+
+    fn add(&mut self, subject: &str, verdict: Verdict, words: impl Display) {
+        self.findings.push(Finding { subject: subject.to_owned(), verdict, words: words.to_string() });
+    }
+
+    pub(super) fn fine(&mut self, subject: &str, words: impl Display) {
+        self.add(subject, Verdict::Fine, words);
+    }
+
+    pub(super) fn doubtful(&mut self, subject: &str, words: impl Display) {
+        self.add(subject, Verdict::Doubtful, words);
+    }
+
+    pub(super) fn missing(&mut self, subject: &str, words: impl Display) {
+        self.add(subject, Verdict::Missing, words);
+    }
+
+    /// What a step gave; its error is noted.
+    pub(super) fn needs<T>(&mut self, subject: &str, step: Result<T, Error>) -> Option<T> {
+        step.map_err(|error| self.missing(subject, error)).ok()
+    }
+
+    /// The table, and a last line that sums it up.
+    pub fn to_text(&self) -> String {
+        let subjects = self.findings.iter().map(|finding| finding.subject.chars().count());
+        let subject_width = subjects.max().unwrap_or_default();
+        let indent = 9 + subject_width + 2;
+        let mut text = String::new();
+        for Finding { subject, verdict, words } in &self.findings {
+            let subject = one_line(subject);
+            let (found, cure) = match words.split_once("; ") {
+                Some((found, cure)) if *verdict != Verdict::Fine => (found, format!("-> {cure}")),
+                _ => (words.as_str(), String::new()),
+            };
+            let mut lines = wrapped(found, indent).chain(wrapped(&cure, indent));
+            let first = lines.next().unwrap_or_default();
+            text.push_str(&format!("{:<9}{subject:<subject_width$}  {first}\n", verdict.word()));
+            lines.for_each(|line| text.push_str(&format!("{:indent$}{line}\n", "")));
+        }
+        text.push_str(&format!("\n{}\n", self.conclusion()));
+        text
+    }
+
+    fn conclusion(&self) -> String {
+        let unikernel = one_line(&self.unikernel);
+        match self.missing_count() {
+            0 => format!("{unikernel} would start"),
+            1 => format!("{unikernel} would not start: one thing is missing"),
+            count => format!("{unikernel} would not start: {count} things are missing"),
+        }
+    }
+}
+
+/// The words of `text` in lines that fit beside `indent` columns, as far as words can be kept whole.
+fn wrapped(text: &str, indent: usize) -> impl Iterator<Item = String> {
+    let room = WIDTH.saturating_sub(indent).max(30);
+    let mut lines: Vec<String> = Vec::new();
+    for word in one_line(text).split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_at_a_glance() {
+        let mut report = Report::new("app.hvt".into());
+        report.fine("unikernel", "x86_64, ABI version 2");
+        assert!(report.would_start());
+        assert_eq!(report.to_text(), "ok       unikernel  x86_64, ABI version 2\n\napp.hvt would start\n");
+        report.doubtful("memory", "512 MiB, but this host has 3 MiB to spare; free some");
+        assert!(report.would_start());
+        report.missing("net:a", "interface 'tap0' is down; 'ip link set tap0 up' brings it up");
+        report.missing("net:bb\n", "there is no interface 'tap1'");
+        assert!(!report.would_start());
+        assert_eq!(
+            report.to_text(),
+            "ok       unikernel  x86_64, ABI version 2\n\
+             note     memory     512 MiB, but this host has 3 MiB to spare\n\
+             \u{20}                   -> free some\n\
+             missing  net:a      interface 'tap0' is down\n\
+             \u{20}                   -> 'ip link set tap0 up' brings it up\n\
+             missing  net:bb\\n   there is no interface 'tap1'\n\
+             \n\
+             app.hvt would not start: 2 things are missing\n"
+        );
+    }
+
+    #[test]
+    fn lines_fit_a_terminal_where_words_do() {
+        let mut report = Report::new("app.hvt".into());
+        report.missing("memory", format!("{}; {}", "word ".repeat(40), "x".repeat(100)));
+        let text = report.to_text();
+        let (long, short): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.len() > WIDTH);
+        assert_eq!(long.iter().map(|line| line.trim_start()).collect::<Vec<_>>(), ["x".repeat(100)]);
+        assert!(short.iter().any(|line| line.trim() == "->"), "{text}");
+        assert_eq!(short.iter().flat_map(|line| line.split_whitespace()).filter(|word| *word == "word").count(), 40);
+    }
+}

@@ -1,0 +1,82 @@
+//! What was meant by a word that does not exist.
+
+/// The one of `words` that `word` is most likely a misspelling of, if it is near enough to any: about one letter in
+/// three is added, left out, changed, or swapped with the next.
+pub fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let letters: Vec<char> = word.chars().collect();
+    let most = letters.len().div_ceil(3);
+    let near = words.into_iter().filter_map(|candidate| {
+        let candidate_letters: Vec<char> = candidate.chars().collect();
+        if candidate_letters.len().abs_diff(letters.len()) > most {
+            return None;
+        }
+        Some((distance(&letters, &candidate_letters), candidate)).filter(|(distance, _)| *distance <= most)
+    });
+    near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+}
+
+/// How many letters have to be added, left out, changed or swapped with the next to make `one` of `other`.
+fn distance(one: &[char], other: &[char]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, b) in other.iter().enumerate() {
+            let changed = above[j] + usize::from(a != b);
+            let mut least = changed.min(above[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: [&str; 6] = ["mem", "net", "net-mac", "net-ring", "block", "unikernel"];
+
+    #[test]
+    fn misspellings_are_understood() {
+        let expected = [
+            ("mme", "mem"),
+            ("memm", "mem"),
+            ("men", "mem"),
+            ("net_mac", "net-mac"),
+            ("netmac", "net-mac"),
+            ("unikernal", "unikernel"),
+            ("unkernel", "unikernel"),
+            ("blcok", "block"),
+        ];
+        for (word, meant) in expected {
+            assert_eq!(nearest(word, WORDS), Some(meant), "{word}");
+        }
+    }
+
+    #[test]
+    fn other_words_are_not() {
+        for word in ["", "x", "frobnicate", "memory-size", &"n".repeat(5000)] {
+            assert_eq!(nearest(word, WORDS), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn distances() {
+        let of =
+            |one: &str, other: &str| distance(&one.chars().collect::<Vec<_>>(), &other.chars().collect::<Vec<_>>());
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "abc", 0),
+            ("abc", "acb", 1),
+            ("ab", "ba", 1),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!((of(one, other), of(other, one)), (expected, expected), "{one} {other}");
+        }
+    }
+}

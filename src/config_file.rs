@@ -1,0 +1,91 @@
+//! The configuration file, read: the one place where what the command line names is looked at before the run.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{self, Command, Configured, Fault, NamedPath, nearest};
+
+/// Longest configuration file, in bytes. The longest that says anything has a tenth of it.
+pub const LONGEST: u64 = 64 << 10;
+
+/// Why there is no command that could be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something is wrong with the words of the command line, or with those of the file.
+    #[error("{0}")]
+    Words(#[from] cli::Error),
+    /// The file cannot be read.
+    #[error("cannot read configuration file '{}': {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// The host's reason.
+        source: io::Error,
+    },
+    /// The file is none.
+    #[error("configuration file '{}' is no regular file", file.display())]
+    NotAFile {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file is none that somebody wrote for this.
+    #[error("configuration file '{}' has more than {LONGEST} bytes, which is the most", file.display())]
+    TooLong {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// Completes a command line by the configuration file that it names.
+///
+/// # Errors
+/// The file cannot be read, or says what cannot be meant. For a run, the paths that it names have to be there; a check
+/// tells of them by itself, and of everything else besides.
+pub fn complete(configured: Configured) -> Result<Command, Error> {
+    let file = configured.file().to_owned();
+    let text = read(&configured)?;
+    let (command, paths) = configured.parse(&text)?;
+    if let Command::Run(_) = command {
+        check_paths(&file, &paths)?;
+    }
+    Ok(command)
+}
+
+fn read(configured: &Configured) -> Result<Vec<u8>, Error> {
+    let path = configured.file();
+    let read_error = |source| Error::Read { file: path.to_owned(), source };
+    // A pipe is opened without waiting for its writer, and then refused.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read_error)?;
+    if !file.metadata().map_err(read_error)?.is_file() {
+        return Err(Error::NotAFile { file: path.to_owned() });
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut text).map_err(read_error)?;
+    if text.len() as u64 > LONGEST {
+        return Err(Error::TooLong { file: path.to_owned() });
+    }
+    Ok(text)
+}
+
+/// Says of the first path that leads nowhere where it stands in `file`, and what is there instead.
+fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
+    let is_missing = |named: &&NamedPath| {
+        let error = fs::metadata(&named.path).err();
+        error.is_some_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    };
+    let Some(NamedPath { key, path, place }) = paths.iter().find(is_missing) else { return Ok(()) };
+    let hint = neighbour(path).map(|meant| format!("; did you mean '{}'?", meant.display())).unwrap_or_default();
+    let fault = Fault::Missing { key: key.clone(), path: path.display().to_string(), hint };
+    Err(cli::Error::File { file: file.to_owned(), place: *place, fault })
+}
+
+/// The path of the file that is called most like `path`, in the same directory.
+fn neighbour(path: &Path) -> Option<PathBuf> {
+    let directory = path.parent()?;
+    let listed = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let names = fs::read_dir(listed).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names: Vec<String> = names.collect();
+    Some(directory.join(nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?))
+}

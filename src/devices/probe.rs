@@ -1,0 +1,69 @@
+//! What would become of the devices of a plan, each by itself, for `--check`: interfaces are looked at and not attached,
+//! images are opened and locked as for a run, and let go when the check ends.
+
+use super::error::{Error, with_cause};
+use super::plan::{Plan, PlannedBlock, PlannedNet};
+use crate::block::Disk;
+use crate::era::Rules;
+use crate::net::{MacAddress, Prospect};
+
+/// What was found of one device.
+#[derive(Debug)]
+pub struct Probe {
+    /// The option that attaches it, without dashes and value: `net:NAME`.
+    pub option: String,
+    /// What it would be attached to, and what may yet go wrong; or what keeps it from being attached.
+    pub found: Result<(String, Option<String>), String>,
+}
+
+impl Plan {
+    /// Looks at every device. What this opens stays open for as long as `disks` does.
+    pub fn probe(self, rules: &Rules, disks: &mut Vec<Disk>) -> Vec<Probe> {
+        let mut prospects = Vec::new();
+        let nets = self.nets.into_iter().map(|net| {
+            let found = probe_net(&net, &mut prospects).map_err(|error| without_name(&error));
+            Probe { option: option("net", &net.name), found }
+        });
+        let blocks = self.blocks.into_iter().map(|block| {
+            let found = probe_block(&block, rules, disks).map_err(|error| without_name(&error));
+            Probe { option: option("block", &block.name), found: found.map(|found| (found, None)) }
+        });
+        nets.chain(blocks).collect()
+    }
+}
+
+fn option(option: &str, name: &str) -> String {
+    if name.is_empty() { option.to_owned() } else { format!("{option}:{name}") }
+}
+
+/// The message about a device that is named beside it.
+fn without_name(error: &Error) -> String {
+    match error {
+        Error::Net { error, .. } => with_cause(error),
+        Error::Block { error, .. } => with_cause(error),
+        other => other.to_string(),
+    }
+}
+
+fn probe_net(net: &PlannedNet, prospects: &mut Vec<Prospect>) -> Result<(String, Option<String>), Error> {
+    let prospect = Prospect::new(&net.source).map_err(|error| Error::Net { name: net.name.clone(), error })?;
+    if prospects.iter().any(|other| other.shares_with(&prospect)) {
+        return Err(Error::Shared { name: net.name.clone() });
+    }
+    let mac = net.mac.map_or("a random MAC address".to_owned(), |mac| MacAddress(mac).to_string());
+    let found = format!("{}, {mac}, MTU {}", prospect.interface_name(), prospect.mtu());
+    let doubt = prospect.doubt().map(str::to_owned);
+    prospects.push(prospect);
+    Ok((found, doubt))
+}
+
+fn probe_block(block: &PlannedBlock, rules: &Rules, disks: &mut Vec<Disk>) -> Result<String, Error> {
+    let disk = Disk::open(&block.path, block.sector_size, rules.disk_tail)
+        .map_err(|error| Error::Block { name: block.name.clone(), error })?;
+    if disks.iter().any(|other| other.identity() == disk.identity()) {
+        return Err(Error::twice(&block.name, &block.path));
+    }
+    let found = format!("{}, {} bytes in sectors of {}", disk.path().display(), disk.capacity(), disk.sector_size());
+    disks.push(disk);
+    Ok(found)
+}

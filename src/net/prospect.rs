@@ -1,0 +1,127 @@
+//! What would become of a network device, found out without attaching it. An attached tap has a carrier, and whoever
+//! watches it — a bridge, a network manager — acts when that comes and goes; so a check must not.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use super::attach::{self, Offered};
+use super::{DEFAULT_MTU, Error, Identity, NetSource, interface};
+use crate::sandbox::privileges;
+
+/// A network device as it would be attached.
+#[derive(Debug)]
+pub struct Prospect {
+    /// The descriptor, where one was handed over.
+    fd: Option<BorrowedFd<'static>>,
+    identity: Identity,
+    name: String,
+    mtu: u16,
+    doubt: Option<String>,
+}
+
+impl Prospect {
+    /// Looks at `source` as [`Nic::attach`](super::Nic::attach) would, and changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`Nic::attach`](super::Nic::attach).
+    pub fn new(source: &NetSource) -> Result<Prospect, Error> {
+        match source {
+            NetSource::Interface(name) => {
+                let mtu = attach::find(name)?;
+                let doubt = attachable(name)?;
+                Ok(Prospect { fd: None, identity: Identity::Tap, name: name.clone(), mtu, doubt })
+            }
+            NetSource::Fd(fd) => match attach::offered(*fd)? {
+                (given, Offered::Tap(name)) => {
+                    let doubt = attach::is_down(&name)
+                        .then(|| format!("it is down; until 'ip link set {name} up', all frames are dropped"));
+                    let mtu = attach::mtu_or_default(&name);
+                    Ok(Prospect { fd: Some(given), identity: Identity::Tap, name, mtu, doubt })
+                }
+                (given, Offered::Socket { .. }) => {
+                    let identity = socket_identity(given).map_err(|error| Error::SetUp { fd: *fd, error })?;
+                    let name = format!("@{fd}");
+                    Ok(Prospect { fd: Some(given), identity, name, mtu: DEFAULT_MTU, doubt: None })
+                }
+            },
+        }
+    }
+
+    /// Whether this device and `other` would steal each other's frames.
+    pub fn shares_with(&self, other: &Prospect) -> bool {
+        match (&self.identity, &other.identity) {
+            (Identity::Tap, Identity::Tap) => match (self.fd, other.fd) {
+                (Some(one), Some(other)) => attach::are_one(one, other),
+                // A tap that is handed over is in use, which was found out when it was looked for by its name.
+                _ => false,
+            },
+            (identity, other) => identity == other,
+        }
+    }
+
+    /// Name of the interface, for messages.
+    pub fn interface_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Largest payload of a frame, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// What may yet go wrong.
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
+    }
+}
+
+/// Whether the kernel would have this process attach to the interface `name`, by the rules of its `tun_set_iff`: a tap
+/// of one queue, owned by us or by nobody, that nobody is attached to. What cannot be known is told.
+fn attachable(name: &str) -> Result<Option<String>, Error> {
+    let refused = |errno| Error::refused(name, io::Error::from_raw_os_error(errno));
+    if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
+        return Err(Error::refused(name, error));
+    }
+    let Some(flags) = interface::tun_flags(name) else {
+        if interface::attribute(name, "ifindex").is_some() {
+            return Err(refused(libc::EINVAL));
+        }
+        return Ok(Some("whether it can be attached is not known: /sys is of another network namespace".to_owned()));
+    };
+    if flags & libc::IFF_TAP == 0 || flags & libc::IFF_MULTI_QUEUE != 0 {
+        return Err(refused(libc::EINVAL));
+    }
+    if !may_attach(name) {
+        return Err(refused(libc::EPERM));
+    }
+    // Whoever is attached keeps the carrier up.
+    if interface::attribute(name, "carrier").as_deref() == Some("1") {
+        return Err(refused(libc::EBUSY));
+    }
+    Ok(None)
+}
+
+/// Whether the owner and the group of the tap `name`, where it has them, are ours; or we may do anything to networks.
+fn may_attach(name: &str) -> bool {
+    // The host shows −1 for none.
+    let id = |what| interface::attribute(name, what).and_then(|id| id.parse::<u32>().ok());
+    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    let is_ours = id("owner").is_none_or(|owner| owner == unsafe { libc::geteuid() });
+    (is_ours && id("group").is_none_or(is_group_ours)) || privileges::has(privileges::NET_ADMIN)
+}
+
+fn is_group_ours(group: u32) -> bool {
+    let mut groups = vec![0; 65536];
+    // SAFETY: the list has room for as many groups as the kernel allows a process, and as it is told.
+    let count = unsafe { libc::getgroups(groups.len() as libc::c_int, groups.as_mut_ptr()) };
+    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    group == unsafe { libc::getegid() } || groups[..usize::try_from(count).unwrap_or(0)].contains(&group)
+}
+
+fn socket_identity(socket: BorrowedFd<'_>) -> io::Result<Identity> {
+    let copy: OwnedFd = socket.as_fd().try_clone_to_owned()?;
+    let metadata = File::from(copy).metadata()?;
+    Ok(Identity::Socket(metadata.dev(), metadata.ino()))
+}

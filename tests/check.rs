@@ -1,0 +1,315 @@
+//! `--check`: it says what a start would say, about everything at once, and neither starts nor changes anything.
+
+mod common;
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use common::net::Tap;
+use common::{Device, FD, Output, hand_over, kvm_test, net_test, root_net_test, root_test, run, text, with_devices};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+fn main() -> ExitCode {
+    common::main(vec![
+        kvm_test("what_would_start_is_told_and_not_started", what_would_start_is_told_and_not_started),
+        kvm_test("all_that_is_missing_is_told_at_once", all_that_is_missing_is_told_at_once),
+        kvm_test("without_a_unikernel_the_rest_is_looked_at", without_a_unikernel_the_rest_is_looked_at),
+        net_test("interfaces_are_as_a_start_finds_them", interfaces_are_as_a_start_finds_them),
+        net_test("an_interface_is_left_alone", an_interface_is_left_alone),
+        net_test("descriptors_are_as_a_start_finds_them", descriptors_are_as_a_start_finds_them),
+        root_net_test("owners_are_as_a_start_finds_them", owners_are_as_a_start_finds_them),
+        kvm_test("images_are_as_a_start_finds_them", images_are_as_a_start_finds_them),
+        kvm_test("an_image_is_left_alone", an_image_is_left_alone),
+        net_test("a_host_without_devices_is_told", a_host_without_devices_is_told),
+        kvm_test("memory_is_as_a_start_finds_it", memory_is_as_a_start_finds_it),
+        root_test("users_and_roots_are_as_a_start_finds_them", users_and_roots_are_as_a_start_finds_them),
+        kvm_test("layers_of_the_sandbox_are_as_a_start_finds_them", layers_of_the_sandbox_are_as_a_start_finds_them),
+    ])
+}
+
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+/// A tender that runs `name`, or checks it.
+fn unikernel(check: bool, name: &str, options: &[&str], arguments: &[&str]) -> Command {
+    let options: Vec<&str> = check.then_some("--check").into_iter().chain(options.iter().copied()).collect();
+    common::unikernel(name, &options, arguments)
+}
+
+fn check(name: &str, options: &[&str]) -> Output {
+    run(&mut unikernel(true, name, options, &[]))
+}
+
+/// The words of a table, and of a message, without what breaks or divides lines.
+fn plain(text: &str) -> String {
+    text.replace("-> ", "").replace(';', "").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Checks that a start and a check agree: that both go well, or that the check has the start's message.
+#[track_caller]
+fn agree(start: &Output, check: &Output) {
+    if start.code() == 0 {
+        check.exits(0).says(" would start\n");
+        return;
+    }
+    check.exits(1).says(" would not start: ");
+    let message = start.stderr.trim_end().rsplit_once(".hvt: ").map_or("", |(_, message)| message);
+    let message = message.strip_prefix("device 'service': ").or(message.strip_prefix("device 'storage': "));
+    let message = plain(message.unwrap_or(start.stderr.trim_end().rsplit_once(".hvt: ").expect("a message").1));
+    assert!(plain(&check.stdout).contains(&message), "the check should say {message:?}: {check:#?}");
+}
+
+/// Runs it both ways.
+#[track_caller]
+fn both(name: &str, options: &[&str], arguments: &[&str], change: impl Fn(Command) -> Command) {
+    let [start, check] = [false, true].map(|check| run(&mut change(unikernel(check, name, options, arguments))));
+    agree(&start, &check);
+}
+
+fn what_would_start_is_told_and_not_started() {
+    let output = check("hello", &["--mem=4"]);
+    output.exits(0).is_quiet();
+    for row in ["ok       unikernel  ", "ok       KVM        can make ", "ok       memory     4 MiB\n"] {
+        output.says(row);
+    }
+    output.says("ok       arguments  0 bytes of 8191\n").says("ok       devices    none declared, none attached\n");
+    output.says("sandbox    ").says("hello.hvt would start\n");
+    assert!(!output.stdout.contains("memory: "), "the guest ran: {output:?}");
+    assert!(output.stdout.lines().all(|line| line.chars().count() <= 80 || line.contains('/')), "{output:?}");
+    run(&mut unikernel(true, "hello", &["--mem=4"], &["ab", "c"])).exits(0).says("4 bytes of 8191");
+}
+
+fn all_that_is_missing_is_told_at_once() {
+    let directory = common::directory();
+    let missing = format!("--block:storage={}/a.img", text(directory.path()));
+    let output = check("block", &["--net:eth0=tap9", &missing, "--mem=2", "--sandbox=off"]);
+    output.exits(1).is_quiet();
+    output.says("missing  devices        there is no NET_BASIC device 'eth0' in this unikernel\n");
+    output.says("missing  block:storage  there is no file ").says("truncate -s ");
+    output.says("note     sandbox        off, as was asked\n").says("would not start: 2 things are missing\n");
+    let output = check("net2", &[]);
+    output.exits(1).says("-> add --net:service0=IFACE\n").says("-> add --net:service1=IFACE\n");
+    let long = "x".repeat(9000);
+    let output = run(&mut unikernel(true, "net", &[], &[&long]));
+    output
+        .exits(1)
+        .says("missing  arguments  the guest's command line has 9000 bytes\n")
+        .says("2 things are missing\n");
+}
+
+fn without_a_unikernel_the_rest_is_looked_at() {
+    let mut command = common::tender(["--check", "--net:service=tap9", "--disk=/dev/null", "no-such.hvt"]);
+    let output = run(&mut command);
+    output.exits(1).says("missing  unikernel    no-such.hvt: cannot be opened: No such file");
+    output
+        .says("missing  net:service  there is no interface 'tap9'\n")
+        .says("missing  block        '/dev/null' is a char");
+    output.says("ok       KVM ").says("\nno-such.hvt would not start: 3 things are missing\n");
+    if let Some(foreign) = common::foreign_fixture("hello") {
+        let output = run(&mut common::tender(["--check", "--", text(&foreign)]));
+        output.exits(1).says("-> build it for ").says("would not start: one thing is missing\n");
+    }
+}
+
+/// The echo unikernel is not needed for these, only one that ends by itself.
+const ENDS: &[&str] = &["check"];
+
+fn interfaces_are_as_a_start_finds_them() {
+    let both = |tap: &str| both("net", &[&format!("--net={tap}"), "--mem=4"], ENDS, |command| command);
+    both("tap0");
+    let tap = Tap::down("tap0");
+    both("tap0");
+    tap.set_up(true);
+    // A start that goes well has words about what its guest tried.
+    both("tap0");
+    let attached = tap.attach();
+    both("tap0");
+    drop(attached);
+    both("tap0");
+    let _tun = Tap::tun("tun0");
+    both("tun0");
+    both("lo");
+    both("fifteen-letters");
+}
+
+fn an_interface_is_left_alone() {
+    let tap = Tap::up("tap0", HOST);
+    let changes = || fs::read_to_string("/sys/class/net/tap0/carrier_changes").unwrap();
+    let before = changes();
+    let output = check("net", &["--net=tap0", "--net-mac=02:00:00:00:00:01"]);
+    output.exits(0).says("ok       net:service  tap0, 02:00:00:00:00:01, MTU 1500\n");
+    assert_eq!(changes(), before, "its carrier went up and down");
+    // Whoever attaches does change it, so that the above says something.
+    drop(tap.attach());
+    assert_ne!(changes(), before);
+}
+
+fn descriptors_are_as_a_start_finds_them() {
+    let option = format!("--net=@{FD}");
+    let both = |file: &dyn Fn() -> OwnedFd| {
+        both("net", &[&option, "--mem=4"], ENDS, |command| hand_over(command, file()));
+    };
+    let tap = Tap::up("tap0", HOST);
+    both(&|| tap.attach().into());
+    both(&|| File::options().read(true).write(true).open("/dev/null").unwrap().into());
+    both(&|| File::options().read(true).write(true).open("/dev/net/tun").unwrap().into());
+    let tun = Tap::tun("tun0");
+    both(&|| tun.attach_tun().into());
+    both(&|| std::os::unix::net::UnixStream::pair().unwrap().0.into());
+    let output = check("net", &[&option]);
+    output.exits(1).says("missing  net:service  file descriptor 99 was not passed to tender");
+    // What else has the descriptor waits as before.
+    let (ours, _theirs) = UnixDatagram::pair().unwrap();
+    let flags = |socket: &UnixDatagram| {
+        // SAFETY: the request takes no pointer; the descriptor is open.
+        unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) }
+    };
+    let before = flags(&ours);
+    let output = run(&mut hand_over(unikernel(true, "net", &[&option], &[]), ours.try_clone().unwrap()));
+    output.exits(0).says("ok       net:service  @99, ");
+    assert_eq!(flags(&ours), before);
+    tap.set_up(false);
+    let output = run(&mut hand_over(unikernel(true, "net", &[&option], &[]), tap.attach()));
+    output.exits(0).says("note     net:service  tap0, ").says("-> it is down");
+}
+
+fn owners_are_as_a_start_finds_them() {
+    let tap = Tap::up("tap0", HOST);
+    let both = |tun: Device, fine: bool| {
+        let run = |check: &[&str]| {
+            let directory = common::directory();
+            let devices = [Device::Made("kvm", 0o666), tun];
+            run(&mut common::as_nobody("net", directory.path(), &devices, &[check, &["--net=tap0"]].concat()))
+        };
+        let (start, check) = (run(&["--mem=4"]), run(&["--check"]));
+        if fine {
+            // Its guest, which was not told its address.
+            start.says("panic: say which address");
+            check.exits(0);
+        } else {
+            agree(&start, &check);
+        }
+    };
+    tap.set_owner(4711);
+    both(Device::Made("net/tun", 0o666), false);
+    both(Device::Made("net/tun", 0o600), false);
+    tap.set_owner(65534);
+    both(Device::Made("net/tun", 0o666), true);
+}
+
+fn image(path: &Path, size: u64) -> String {
+    File::create(path).unwrap().set_len(size).unwrap();
+    format!("--disk={}", text(path))
+}
+
+fn images_are_as_a_start_finds_them() {
+    let directory = common::directory();
+    let path = |name: &str| directory.path().join(name);
+    let both = |option: &str, more: &[&str]| {
+        both("block", &[&[option, "--mem=4"], more].concat(), &["fill"], |command| command);
+    };
+    both(&image(&path("good"), 1 << 20), &[]);
+    both(&image(&path("odd"), 1000), &[]);
+    both(&image(&path("large"), 1 << 20), &["--block-sector-size=32768"]);
+    both(&image(&path("empty"), 0), &[]);
+    both(&format!("--disk={}", text(&path("missing"))), &[]);
+    both("--disk=/dev/zero", &[]);
+    both(&format!("--disk={}", text(directory.path())), &[]);
+    // While another has it.
+    let good = format!("--disk={}", text(&path("good")));
+    let locked = File::open(path("good")).unwrap();
+    // SAFETY: the call takes numbers; the descriptor is open.
+    assert_eq!(unsafe { libc::flock(locked.as_raw_fd(), libc::LOCK_EX) }, 0);
+    both(&good, &[]);
+    drop(locked);
+    both(&good, &[]);
+    let same = path("link");
+    fs::hard_link(path("good"), &same).unwrap();
+    let options = [format!("--block:a={}", text(&path("good"))), format!("--block:b={}", text(&same))];
+    let output = check("block2", &[&options[0], &options[1]]);
+    output.exits(1).says("ok       block:a ").says("missing  block:b ").says("two block devices");
+}
+
+fn an_image_is_left_alone() {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    let option = image(&path, 1 << 20);
+    let state = || {
+        let metadata = fs::metadata(&path).unwrap();
+        (metadata.mtime(), metadata.mtime_nsec(), metadata.len(), fs::read(&path).unwrap())
+    };
+    let before = state();
+    let output = check("block", &[&option]);
+    assert!(output.code() == 0 && plain(&output.stdout).contains(", 1048576 bytes in sectors of 512"), "{output:?}");
+    assert!(state() == before);
+}
+
+fn a_host_without_devices_is_told() {
+    let _tap = Tap::up("tap0", HOST);
+    let run_with = |devices: &[Device]| {
+        let directory = common::directory();
+        run(with_devices(&mut unikernel(true, "net", &["--net=tap0"], &[]), directory.path(), devices))
+    };
+    let output = run_with(&[]);
+    output.exits(1).says("missing  KVM          cannot open /dev/kvm: ").says("-> the kernel has no KVM here");
+    output.says("missing  net:service  /dev/net/tun is missing\n").says(" -> 'modprobe tun' loads its driver");
+    run_with(&[Device::Ours("kvm"), Device::Ours("net/tun")]).exits(0);
+}
+
+fn memory_is_as_a_start_finds_it() {
+    both("hello", &["--mem=1G"], &[], |mut command| {
+        let limit = libc::rlimit { rlim_cur: 512 << 20, rlim_max: 512 << 20 };
+        // SAFETY: setrlimit reads the limit and is safe between fork and exec.
+        unsafe {
+            command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_AS, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            })
+        };
+        command
+    });
+    let output = check("hello", &["--mem=3"]);
+    output.exits(0).says("2 MiB\n").complains("--mem is rounded down");
+}
+
+fn users_and_roots_are_as_a_start_finds_them() {
+    let directory = common::directory();
+    let here = format!("--chroot={}", text(directory.path()));
+    let both = |options: &[&str]| both("hello", &[options, &["--mem=2"]].concat(), &[], |command| command);
+    both(&["--user=12:34", &here]);
+    both(&["--user=12:34", &here, "--sandbox=strict"]);
+    both(&["--user=no-such-user"]);
+    both(&["--user=12"]);
+    both(&["--user=12:no-such-group"]);
+    both(&["--chroot=/no/such/directory"]);
+    let output = check("hello", &["--user=12:34", &here]);
+    output.exits(0).says("ok       user       user 12, group 34\n").says("ok       chroot     ");
+    let output = check("hello", &["--user=no-such-user", "--chroot=/no/such/directory"]);
+    output.exits(1).says("would not start: 2 things are missing");
+}
+
+/// On a kernel that lacks one.
+fn layers_of_the_sandbox_are_as_a_start_finds_them() {
+    const CREATE_RULESET: libc::c_long = 444;
+    let lacks = |call: libc::c_long, mut command: Command| {
+        let errno = SeccompAction::Errno(libc::ENOSYS as u32);
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new([(call, vec![])].into(), SeccompAction::Allow, errno, arch).unwrap();
+        let program = BpfProgram::try_from(filter).unwrap();
+        // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
+        unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) };
+        command
+    };
+    for (call, words) in [(CREATE_RULESET, "no Landlock"), (libc::SYS_seccomp, "NOT filtered")] {
+        both("hello", &["--mem=2", "--sandbox=strict"], &[], |command| lacks(call, command));
+        let output = run(&mut lacks(call, unikernel(true, "hello", &["--mem=2"], &[])));
+        let table = plain(&output.stdout);
+        assert!(output.code() == 0 && table.contains("note sandbox") && table.contains(words), "{output:?}");
+    }
+}
