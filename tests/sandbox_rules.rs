@@ -106,11 +106,11 @@ fn parameters(pid: libc::pid_t) -> Parameters {
     // Either there is a socket for metrics, or one that is an interface.
     if parameters.metrics_end.is_empty() { &mut frames } else { &mut parameters.listener }.append(&mut sockets);
     parameters.client = parameters.listener.iter().map(|_| first_free(&fds)).collect();
-    // There is one interface at most. Its second descriptor, the ring's, has the number of something that was closed.
+    // There is one interface at most. Its second descriptor, the ring's, is made after it.
     match frames[..] {
         [] => {}
         [one] => parameters.nets = vec![one],
-        [twin, first] => (parameters.nets, parameters.ring_nets) = (vec![first], vec![twin]),
+        [first, twin] => (parameters.nets, parameters.ring_nets) = (vec![first], vec![twin]),
         _ => panic!("{frames:?}"),
     }
     parameters
