@@ -18,6 +18,7 @@ use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::messages::GuestRuns;
+use crate::notify::Notifier;
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
@@ -34,6 +35,7 @@ pub struct Machine {
     /// The shared network ring, if it is offered.
     pub(crate) ring: Option<Ring>,
     pub(crate) sandbox: Sandbox,
+    pub(crate) notifier: Notifier,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
     /// Seconds after which the run is ended.
@@ -49,6 +51,7 @@ struct Running<'m> {
     /// The ring, as this thread serves it.
     worker: Option<Worker<'m, GuestRing<'m>>>,
     confined: &'m Confined,
+    notifier: Notifier,
     poll_limit: u64,
     timeout: Option<NonZeroU32>,
 }
@@ -116,13 +119,13 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout } = self;
+        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, notifier, poll_limit, timeout } = self;
         let parallel = Parallel::new();
         // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
         timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
-        let confined = &sandbox.enter(parameters(&vcpu, &devices, ring.as_ref()))?;
+        let confined = &sandbox.enter(parameters(&vcpu, &devices, ring.as_ref(), &notifier))?;
         let mut running =
-            Running { vcpu, memory: &memory, devices, console, worker: None, confined, poll_limit, timeout };
+            Running { vcpu, memory: &memory, devices, console, worker: None, confined, notifier, poll_limit, timeout };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
@@ -132,8 +135,12 @@ impl Machine {
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
         };
         drop(guest_runs);
-        if let Ok(outcome) = outcome {
-            log::info!("{outcome}");
+        match &outcome {
+            Ok(outcome) => {
+                log::info!("{outcome}");
+                running.notifier.stopping(outcome);
+            }
+            Err(error) => running.notifier.stopping(error),
         }
         running.console.finish();
         running.devices.finish(ring.as_ref());
@@ -146,12 +153,12 @@ impl Machine {
 }
 
 /// What the sandbox has to know of a run.
-fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>) -> Parameters {
+fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>, notifier: &Notifier) -> Parameters {
     let (nets, disks) = devices.descriptors();
     let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
     let ring_nets = ring.map(fds).unwrap_or_default();
     let (process, thread) = signal::claim_thread();
-    Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, process, thread }
+    Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, notify: notifier.descriptor(), process, thread }
 }
 
 impl<'m> Running<'m> {
@@ -181,6 +188,7 @@ impl<'m> Running<'m> {
 
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
         self.confined.confine_guests_thread()?;
+        self.notifier.ready();
         match era {
             Era::Legacy => self.serve::<Legacy>(),
             Era::Abi1 | Era::Abi2 => self.serve::<Current>(),
@@ -215,6 +223,7 @@ impl<'m> Running<'m> {
     /// Serves one hypercall; says how the run ended if that was its last.
     #[inline(always)]
     fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
+        self.notifier.guest_is_alive();
         let call = match I::decode(number, self.memory, argument) {
             Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
             Ok(call) => call,
@@ -241,6 +250,7 @@ impl<'m> Running<'m> {
 
     /// The guest has put something into the ring.
     fn kick(&mut self) -> Result<(), Error> {
+        self.notifier.guest_is_alive();
         let Some(worker) = &mut self.worker else { return Err(self.report(Broken::Stop(Stop::Kick))) };
         let drained = worker.drain(self.memory);
         drained.map_err(|error| self.report(Broken::Ring(error)))

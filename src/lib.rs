@@ -35,6 +35,7 @@ pub mod manifest;
 pub mod memory;
 pub mod messages;
 pub mod net;
+pub mod notify;
 pub mod ring;
 pub mod sandbox;
 pub mod setup;

@@ -34,7 +34,8 @@ fn run_command(arguments: Vec<OsString>) -> Status {
 }
 
 fn run(config: &Config) -> Status {
-    descriptors::close_inherited(config.inherited());
+    // A name that no descriptor has is an error in a moment, with the device that it is for.
+    descriptors::close_inherited(config.inherited().filter_map(|handed| handed.number().ok()));
     start_log(config);
     match tender::run(config) {
         Ok(Outcome::Halted(status)) => status,

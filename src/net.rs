@@ -21,6 +21,7 @@ use guest_abi::hypercall::Status;
 
 pub use self::error::Error;
 use crate::counts::{Faults, Told};
+use crate::descriptors::Handed;
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
@@ -38,14 +39,14 @@ pub enum NetSource {
     /// A tap interface, by name.
     Interface(String),
     /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
-    Fd(RawFd),
+    Fd(Handed),
 }
 
 impl fmt::Display for NetSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NetSource::Interface(name) => f.write_str(name),
-            NetSource::Fd(fd) => write!(f, "@{fd}"),
+            NetSource::Fd(handed) => handed.fmt(f),
         }
     }
 }
@@ -191,7 +192,7 @@ impl Nic {
         };
         let link = match source {
             NetSource::Interface(name) => attach::open(name)?,
-            NetSource::Fd(fd) => attach::adopt(*fd)?,
+            NetSource::Fd(handed) => attach::adopt(handed)?,
         };
         let attach::Link { fd, name, identity, mtu, zero_is_end } = link;
         // Unikernels of 2018 know no other MTU than the usual one.

@@ -21,6 +21,7 @@ use crate::exit::Machine;
 use crate::image::{self, Image, Segment};
 use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
+use crate::notify::Notifier;
 use crate::ring::{self, Ring};
 use crate::sandbox::Sandbox;
 
@@ -67,10 +68,21 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
 
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
-    let poll_limit = arch::poll_limit(counter_frequency);
+    let notifier = Notifier::from_environment(|| status(&image, size, &manifest, &devices));
+    let poll_limit = arch::poll_limit(counter_frequency).min(notifier.poll_limit());
     let console = Console::stdout().limited(config.limits.console_rate);
     let timeout = config.limits.timeout;
-    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, poll_limit, timeout, vm })
+    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, notifier, poll_limit, timeout, vm })
+}
+
+/// What a service manager shows of a guest that runs.
+fn status(image: &Image, size: u64, manifest: &Manifest, devices: &Devices) -> String {
+    let mut status = format!("{}, {} MiB of memory", image.era, size >> 20);
+    for device in manifest.devices() {
+        let place = devices.on_host(device.handle).unwrap_or_default();
+        status.push_str(&format!(", {}: {place}", device.name));
+    }
+    status
 }
 
 /// What the unikernel declares; for one that cannot declare anything, what the operator attaches.

@@ -82,6 +82,7 @@ fn parameters(pid: libc::pid_t) -> Parameters {
         match text(&link) {
             link if link.starts_with("anon_inode:kvm-vcpu") => parameters.vcpu = fd,
             link if link.starts_with("anon_inode:kvm-vm") => {}
+            link if link.starts_with("socket:") && is_managed(pid) => parameters.notify = Some(fd),
             link if link.starts_with("socket:") || link == "/dev/net/tun" => frames.push(fd),
             link if link.ends_with(".img") => parameters.disks.push(fd),
             link => panic!("descriptor {fd} is {link}"),
@@ -95,6 +96,12 @@ fn parameters(pid: libc::pid_t) -> Parameters {
         _ => panic!("{frames:?}"),
     }
     parameters
+}
+
+/// Whether a service manager hears of the run. Its interfaces are taps then.
+fn is_managed(pid: libc::pid_t) -> bool {
+    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    variables.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"NOTIFY_SOCKET="))
 }
 
 /// Whether the rule allows the call.
@@ -143,8 +150,15 @@ impl Used {
 fn every_rule_is_used() {
     let mut used = Used::default();
     used.note(&calls(&mut unikernel("hypercalls", &["--mem=4"], &["badptr"]), &[exits(1)], |_, _, _| {}));
-    let sleeper = &mut unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
-    used.note(&calls(sleeper, &[libc::SIGTERM], end_when(|_, call| call.number == libc::SYS_ppoll)));
+    let directory = common::directory();
+    let manager = directory.path().join("notify");
+    let _manager = UnixDatagram::bind(&manager).unwrap();
+    let mut sleeper = unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
+    used.note(&calls(
+        sleeper.env("NOTIFY_SOCKET", &manager),
+        &[libc::SIGTERM],
+        end_when(|_, call| call.number == libc::SYS_ppoll),
+    ));
     used.note(&disk_and_frames());
     used.note(&web());
     // Whether the ring's thread is awake for some request is for the moment to say.

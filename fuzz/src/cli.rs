@@ -34,8 +34,8 @@ fn check_config(config: &Config, words: &[OsString]) {
         assert!(net.source.is_none() || config.nets[..index].iter().all(|other| other.source != net.source));
     }
     for (index, block) in config.blocks.iter().enumerate() {
-        assert!(block.path.is_some() || block.sector_size.is_some());
-        assert!(block.path.as_ref().is_none_or(|path| !path.as_os_str().is_empty()));
+        assert!(block.source.is_some() || block.sector_size.is_some());
+        assert!(block.source.as_ref().is_none_or(|source| !source.to_string().is_empty()));
         assert!(block.sector_size.is_none_or(|size| size.is_power_of_two() && (512..=32768).contains(&size)));
         assert!(config.blocks[..index].iter().all(|other| other.name != block.name));
     }

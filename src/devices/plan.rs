@@ -1,9 +1,8 @@
 //! Which option attaches which declared device: decided before anything on the host is touched, so that a mistake
 //! changes nothing there. Pure.
 
-use std::path::PathBuf;
-
 use super::error::{Declared, Error};
+use crate::block::BlockSource;
 use crate::cli::{BlockOption, NetOption};
 use crate::manifest::{Device, Kind, Manifest};
 use crate::net::NetSource;
@@ -27,7 +26,7 @@ pub(super) struct PlannedNet {
 pub(super) struct PlannedBlock {
     pub handle: usize,
     pub name: String,
-    pub path: PathBuf,
+    pub source: BlockSource,
     pub sector_size: Option<u16>,
 }
 
@@ -57,9 +56,9 @@ impl Plan {
                 }
                 Kind::Block => {
                     let option = blocks.iter().find(|(owner, _)| *owner == handle).map(|(_, option)| option);
-                    let path = option.and_then(|option| option.path.clone()).ok_or_else(missing)?;
+                    let source = option.and_then(|option| option.source.clone()).ok_or_else(missing)?;
                     let sector_size = option.and_then(|option| option.sector_size);
-                    plan.blocks.push(PlannedBlock { handle, name, path, sector_size });
+                    plan.blocks.push(PlannedBlock { handle, name, source, sector_size });
                 }
             }
         }
@@ -75,8 +74,8 @@ impl Plan {
             }
         }
         for (i, block) in self.blocks.iter().enumerate() {
-            if self.blocks[..i].iter().any(|other| other.path == block.path) {
-                return Err(Error::twice(&block.name, &block.path));
+            if self.blocks[..i].iter().any(|other| other.source == block.source) {
+                return Err(Error::twice(&block.name, block.source.to_string()));
             }
         }
         Ok(())
@@ -140,5 +139,5 @@ fn merge_net(target: &mut NetOption, value: &NetOption) -> bool {
 }
 
 fn merge_block(target: &mut BlockOption, value: &BlockOption) -> bool {
-    fill(&mut target.path, &value.path) && fill(&mut target.sector_size, &value.sector_size)
+    fill(&mut target.source, &value.source) && fill(&mut target.sector_size, &value.sector_size)
 }

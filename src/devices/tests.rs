@@ -26,7 +26,7 @@ fn net(name: impl Into<Option<&'static str>>, source: NetSource) -> NetOption {
 
 /// `--block:NAME=PATH`, or `--block=PATH` without a name.
 fn block(name: impl Into<Option<&'static str>>, path: impl Into<std::path::PathBuf>) -> BlockOption {
-    BlockOption { name: name.into().map(String::from), path: Some(path.into()), sector_size: None }
+    BlockOption { name: name.into().map(String::from), source: Some(BlockSource::Path(path.into())), sector_size: None }
 }
 
 fn tap(name: &str) -> NetSource {

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 
@@ -12,6 +12,7 @@ use tun_tap::{Iface, Mode};
 
 use super::interface::{self, Request};
 use super::{DEFAULT_MTU, Error, Identity};
+use crate::descriptors::Handed;
 
 /// An open way for frames.
 pub(super) struct Link {
@@ -44,29 +45,26 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
     Ok(tap_link(fd, name.into(), mtu))
 }
 
-/// Takes over descriptor `fd`, which this process was started with.
-pub(super) fn adopt(fd: RawFd) -> Result<Link, Error> {
-    let given = inherited(fd)?;
+/// Takes over a descriptor that this process was started with.
+pub(super) fn adopt(handed: &Handed) -> Result<Link, Error> {
+    let given = handed.take()?;
+    let fd = given.as_raw_fd();
     let refuse = |rule| Error::Descriptor { fd, rule };
     let set_up_error = |error| Error::SetUp { fd, error };
-    let link = match Request::about("").ask(given, libc::TUNGETIFF) {
+    let link = match Request::about("").ask(given.as_fd(), libc::TUNGETIFF) {
         Ok(tap) => {
             check_flags(&tap).map_err(refuse)?;
-            warn_if_down(&tap.name(), fd);
-            tap_link(own(given), tap.name(), mtu_or_default(&tap.name()))
+            warn_if_down(&tap.name(), handed);
+            tap_link(given, tap.name(), mtu_or_default(&tap.name()))
         }
         Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
             return Err(refuse("is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)"));
         }
         Err(_) => {
-            let zero_is_end = socket_type(given).map_err(refuse)? == libc::SOCK_SEQPACKET;
-            socket_link(own(given), fd, zero_is_end).map_err(set_up_error)?
+            let zero_is_end = socket_type(given.as_fd()).map_err(refuse)? == libc::SOCK_SEQPACKET;
+            socket_link(given, handed, zero_is_end).map_err(set_up_error)?
         }
     };
-    // SAFETY: it changes a flag of an open descriptor.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
-        return Err(set_up_error(io::Error::last_os_error()));
-    }
     do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
     Ok(link)
 }
@@ -81,28 +79,6 @@ pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     }
     mac[0] = mac[0] & 0xfe | 2;
     Ok(mac)
-}
-
-/// Descriptor `fd`, if this process was started with it and it is not a standard one.
-fn inherited(fd: RawFd) -> Result<BorrowedFd<'static>, Error> {
-    if (0..=libc::STDERR_FILENO).contains(&fd) {
-        return Err(Error::Descriptor { fd, rule: "is standard input, output or error; pass one from 3 on" });
-    }
-    // SAFETY: it takes numbers, and answers −1 when no such descriptor is open.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-    // What the tender opened by itself closes on exec, and is not the operator's to give.
-    if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
-        let rule = "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
-        return Err(Error::Descriptor { fd, rule });
-    }
-    // SAFETY: it is open, and nothing closes a descriptor from outside but the device it is given to.
-    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
-}
-
-/// Makes an inherited descriptor a device's own.
-fn own(fd: BorrowedFd<'static>) -> OwnedFd {
-    // SAFETY: `inherited` has it once only: from then on it closes on exec.
-    unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) }
 }
 
 /// Whether a tap gives frames as they are.
@@ -143,11 +119,11 @@ fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
     Link { fd, identity: Identity::Tap, name, mtu, zero_is_end: false }
 }
 
-fn socket_link(fd: OwnedFd, number: RawFd, zero_is_end: bool) -> io::Result<Link> {
+fn socket_link(fd: OwnedFd, handed: &Handed, zero_is_end: bool) -> io::Result<Link> {
     let file = File::from(fd);
     let metadata = file.metadata()?;
     let identity = Identity::Socket(metadata.dev(), metadata.ino());
-    Ok(Link { fd: file.into(), name: format!("@{number}"), identity, mtu: DEFAULT_MTU, zero_is_end })
+    Ok(Link { fd: file.into(), name: handed.to_string(), identity, mtu: DEFAULT_MTU, zero_is_end })
 }
 
 /// The MTU of the interface `name`, in bytes.
@@ -158,10 +134,10 @@ fn mtu(socket: &UnixDatagram, name: &str) -> io::Result<u16> {
 
 /// Says so if the interface `name` is down: who has handed it over may yet bring it up. One in another network
 /// namespace cannot be asked.
-fn warn_if_down(name: &str, fd: RawFd) {
+fn warn_if_down(name: &str, handed: &Handed) {
     let ask = |socket: UnixDatagram| Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl);
     if UnixDatagram::unbound().and_then(ask).is_ok_and(|flags| !flags.has_flag(libc::IFF_UP)) {
-        log::warn!("interface '{name}' (@{fd}) is down; until 'ip link set {name} up', all frames are dropped");
+        log::warn!("interface '{name}' ({handed}) is down; until 'ip link set {name} up', all frames are dropped");
     }
 }
 

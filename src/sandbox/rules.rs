@@ -59,6 +59,8 @@ pub enum Parameter {
     RingNets,
     /// Descriptors of disks.
     Disks,
+    /// The descriptor of the service manager's socket, if there is one.
+    Notify,
     /// How many network interfaces POLL waits for; or one, standard error.
     PollCounts,
     /// This process.
@@ -82,6 +84,8 @@ pub struct Parameters {
     pub ring_nets: Vec<RawFd>,
     /// Descriptors of disks.
     pub disks: Vec<RawFd>,
+    /// The descriptor of the service manager's socket, if there is one.
+    pub notify: Option<RawFd>,
     /// This process and the thread that runs the guest.
     pub process: i32,
     /// See `process`.
@@ -97,6 +101,7 @@ impl Parameters {
             Parameter::Nets => fds(&self.nets),
             Parameter::RingNets => fds(&self.ring_nets),
             Parameter::Disks => fds(&self.disks),
+            Parameter::Notify => fds(self.notify.as_slice()),
             Parameter::PollCounts => match self.nets.len() as u64 {
                 1 => vec![1],
                 count => vec![count, 1],
@@ -117,7 +122,7 @@ impl Parameters {
 }
 
 use Need::{Always, Seldom};
-use Parameter::{Disks, Futex, Nets, PollCounts, Process, Reports, RingNets, Signals, Thread, Vcpu};
+use Parameter::{Disks, Futex, Nets, Notify, PollCounts, Process, Reports, RingNets, Signals, Thread, Vcpu};
 use When::{Bits, Is, Null, OneOf};
 
 const fn rule(call: c_long, when: &'static [When], need: Need) -> Rule {
@@ -152,6 +157,11 @@ pub const GUEST: &[Rule] = &[
     rule(libc::SYS_pread64, &[OneOf(0, Disks)], Always("BLOCK_READ")),
     rule(libc::SYS_pwrite64, &[OneOf(0, Disks)], Always("BLOCK_WRITE")),
     rule(libc::SYS_write, &[Is(0, 1)], Always("PUTS")),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, Notify)],
+        Always("what a service manager is told; never by sendto, which takes an address"),
+    ),
     rule(libc::SYS_write, &[Is(0, 2)], Always("the tender's own words")),
     FUTEX,
     rule(libc::SYS_rt_sigreturn, &[], Always("the way back from a signal's handler")),

@@ -11,7 +11,15 @@ const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
 fn parameters() -> Parameters {
-    Parameters { vcpu: 6, nets: vec![7, 8], ring_nets: vec![10, 11], disks: vec![9], process: 42, thread: 43 }
+    Parameters {
+        vcpu: 6,
+        nets: vec![7, 8],
+        ring_nets: vec![10, 11],
+        disks: vec![9],
+        notify: Some(12),
+        process: 42,
+        thread: 43,
+    }
 }
 
 fn guest(parameters: &Parameters) -> Vec<sock_filter> {
@@ -94,7 +102,7 @@ fn telling(parameters: &Parameters) -> Vec<u64> {
 #[test]
 fn seccompiler_comes_to_the_same_answers() {
     let many = Parameters { nets: (10..73).collect(), ring_nets: (80..143).collect(), ..parameters() };
-    let none = Parameters { nets: vec![], ring_nets: vec![], disks: vec![], ..parameters() };
+    let none = Parameters { nets: vec![], ring_nets: vec![], disks: vec![], notify: None, ..parameters() };
     for (parameters, rules) in [parameters(), many, none].iter().flat_map(|p| [(p, GUEST), (p, RING)]) {
         let (ours, theirs) = (compile(rules, parameters), referee(rules, parameters));
         assert!(ours.len() < theirs.len(), "{} and {} steps", ours.len(), theirs.len());
@@ -118,7 +126,7 @@ fn seccompiler_comes_to_the_same_answers() {
 /// Each step costs a start about a thousand instructions of the kernel's.
 #[test]
 fn programs_are_short() {
-    let hello = Parameters { nets: vec![], ring_nets: vec![], disks: vec![], ..parameters() };
+    let hello = Parameters { nets: vec![], ring_nets: vec![], disks: vec![], notify: None, ..parameters() };
     assert!(guest(&hello).len() <= 140, "{}", guest(&hello).len());
 }
 
@@ -157,7 +165,7 @@ fn arguments_decide() {
 /// A list without a disk must not turn into one with any disk.
 #[test]
 fn no_device_means_no_call() {
-    let program = guest(&Parameters { nets: vec![], ring_nets: vec![], disks: vec![], ..parameters() });
+    let program = guest(&Parameters { nets: vec![], ring_nets: vec![], disks: vec![], notify: None, ..parameters() });
     for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_read] {
         assert!((0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP), "{call}");
     }

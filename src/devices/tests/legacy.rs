@@ -37,7 +37,7 @@ fn nothing_that_is_not_attached_is_there() {
 #[test]
 fn the_interface_tells_its_address_and_moves_frames() {
     let (near, far) = wire(libc::SOCK_DGRAM);
-    let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near)) };
+    let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near.into())) };
     let mut devices = attach(&[option], &[]).expect("a socket");
     assert_eq!(devices.net_info().expect("it is there"), Reply::NetInfo { mac: [2, 3, 4, 5, 6, 7] });
     assert!(matches!(devices.block_info(), Err(Fault::NoDevice(Kind::Block))));
@@ -95,7 +95,7 @@ fn what_attaches_nothing_is_told_in_words_that_help() {
     let mac = NetOption { name: None, source: None, mac: Some([2; 6]) };
     let error = attach(&[mac], &[]).expect_err("no interface").to_string();
     assert!(error.ends_with("add --net=IFACE"), "{error}");
-    let sector_size = BlockOption { name: None, path: None, sector_size: Some(512) };
+    let sector_size = BlockOption { name: None, source: None, sector_size: Some(512) };
     let error = attach(&[], &[sector_size]).expect_err("no disk").to_string();
     assert!(error.ends_with("add --block=PATH"), "{error}");
     let error = attach(&[], &[block(None, Path::new("/nonexistent/disk.img"))]).expect_err("no file").to_string();
