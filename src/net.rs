@@ -19,9 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use guest_abi::hypercall::Status;
 
+pub use self::attach::NetSource;
 pub use self::error::Error;
 use crate::counts::{Faults, Told};
-use crate::descriptors::Handed;
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
@@ -32,24 +32,6 @@ pub const DEFAULT_MTU: u16 = 1500;
 
 /// Bytes that the tag of a virtual network adds to a frame.
 const TAG_SIZE: u64 = 4;
-
-/// Where a network device's frames come from and go to, as the operator says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetSource {
-    /// A tap interface, by name.
-    Interface(String),
-    /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
-    Fd(Handed),
-}
-
-impl fmt::Display for NetSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetSource::Interface(name) => f.write_str(name),
-            NetSource::Fd(handed) => handed.fmt(f),
-        }
-    }
-}
 
 /// A hardware address, as people write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

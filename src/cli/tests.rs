@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod descriptors;
 mod isolation;
 
 fn command(words: &[&str]) -> Result<Command, Error> {
@@ -168,18 +169,6 @@ fn interfaces_and_descriptors() {
     for text in ["", "sixteen-letters-", "a/b", "a b", "a\tb", "eth0:1", ".", "..", "a\0b"] {
         assert!(error(&[&format!("--net={text}")]).contains("not the name of an interface"), "{text}");
     }
-    assert_eq!(source("@web"), Some(NetSource::Fd(Handed::Name("web".into()))));
-    for text in ["@", "@a:b", "@2147483648", "@99999999999999999999"] {
-        for option in ["net", "block", "disk"] {
-            assert!(error(&[&format!("--{option}={text}")]).contains("not a file descriptor"), "{text}");
-        }
-    }
-    let disk = |text: &str| config(&[&format!("--block={text}"), "app"]).blocks[0].source.clone();
-    assert_eq!(disk("@4"), Some(BlockSource::Fd(4.into())));
-    assert_eq!(disk("@data"), Some(BlockSource::Fd(Handed::Name("data".into()))));
-    assert_eq!(disk("./@data"), Some(BlockSource::Path("./@data".into())));
-    let both = config(&["--net=@7", "--block:a=@data", "--block:b=b.img", "app"]);
-    assert!(both.inherited().eq(&[Handed::Number(7), Handed::Name("data".into())]));
     let message = error(&["--net:a=tap0", "--net:b=tap0"]);
     assert_eq!(message, "--net:b=tap0: another network device has 'tap0' already; each needs an interface of its own");
 }

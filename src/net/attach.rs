@@ -2,6 +2,7 @@
 //!
 //! An interface is never made: the operator who misspells a name must not get a new tap that leads nowhere.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -13,6 +14,24 @@ use tun_tap::{Iface, Mode};
 use super::interface::{self, Request};
 use super::{DEFAULT_MTU, Error, Identity};
 use crate::descriptors::Handed;
+
+/// Where a network device's frames come from and go to, as the operator says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetSource {
+    /// A tap interface, by name.
+    Interface(String),
+    /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
+    Fd(Handed),
+}
+
+impl fmt::Display for NetSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetSource::Interface(name) => f.write_str(name),
+            NetSource::Fd(handed) => handed.fmt(f),
+        }
+    }
+}
 
 /// An open way for frames.
 pub(super) struct Link {

@@ -138,10 +138,11 @@ fn arguments_decide() {
     let on = |fd| [fd, 0, 0, 0, 0, 0];
     assert!(!allowed(libc::SYS_ioctl, [5, KVM_RUN, 0, 0, 0, 0]));
     assert!(!allowed(libc::SYS_ioctl, [6, KVM_SET_USER_MEMORY_REGION, 0, 0, 0, 0]));
-    assert!([1, 2, 7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
-    assert!([0, 3, 6, 9, 12, u64::MAX].into_iter().all(|fd| !allowed(libc::SYS_write, on(fd))));
+    assert!([1, 2, 7, 8, 10, 11, 12].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
+    assert!([0, 3, 6, 9, 13, u64::MAX].into_iter().all(|fd| !allowed(libc::SYS_write, on(fd))));
     assert!([7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_read, on(fd))));
-    assert!([0, 1, 2, 6, 9].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
+    assert!([0, 1, 2, 6, 9, 12].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
+    assert!(!allowed(libc::SYS_sendto, on(12)) && !allowed(libc::SYS_sendmsg, on(12)));
     assert!(allowed(libc::SYS_pwrite64, on(9)) && !allowed(libc::SYS_pwrite64, on(7)));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 1, 0, 0, 0, 0]));
@@ -169,6 +170,7 @@ fn no_device_means_no_call() {
     for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_read] {
         assert!((0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP), "{call}");
     }
+    assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));
 }
 
 /// Whatever is in none of the lists, with whatever arguments: also calls that there are not yet, and those of x86's
