@@ -3,6 +3,7 @@
 //! An image is locked while it is attached: two writers would ruin any file system on it. A fault of the host's disk is
 //! reported to the guest and the operator; it does not end the run.
 
+mod adopt;
 mod open;
 
 #[cfg(test)]
@@ -19,11 +20,30 @@ use guest_abi::hypercall::Status;
 
 pub use self::open::Error;
 use crate::counts::{Counter, Faults};
+use crate::descriptors::Handed;
 use crate::era::DiskTail;
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes in a sector where the operator does not say otherwise. Section 8.
 pub const DEFAULT_SECTOR_SIZE: u16 = 512;
+
+/// Where a block device's sectors are, as the operator says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlockSource {
+    /// An image file or a disk, by its path.
+    Path(PathBuf),
+    /// A file descriptor of one that this process was started with.
+    Fd(Handed),
+}
+
+impl fmt::Display for BlockSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BlockSource::Path(path) => path.display().fmt(f),
+            BlockSource::Fd(handed) => handed.fmt(f),
+        }
+    }
+}
 
 /// What a disk is: the device and inode of an image, or 0 and the number of a block device. Equal identities mean
 /// the same bytes.
@@ -124,17 +144,48 @@ impl AsFd for Disk {
 }
 
 impl Disk {
+    /// Opens what the operator says, by path or by descriptor: see [`Disk::open`] and [`Disk::adopt`].
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn attach(source: &BlockSource, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+        match source {
+            BlockSource::Path(path) => Disk::open(path, sector_size, tail),
+            BlockSource::Fd(handed) => Disk::adopt(handed, sector_size, tail),
+        }
+    }
+
     /// Opens and locks the image file or block device at `path`, in sectors of `sector_size` bytes or
     /// [`DEFAULT_SECTOR_SIZE`]; what becomes of a `tail` that is no whole sector is for the era to say. Section 8.
     ///
     /// # Errors
     /// An [`Error`] that says what is wrong with it. Nothing has changed then.
     pub fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
-        let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
         let (file, identity) = open::open(path)?;
-        open::lock(&file, path)?;
-        let capacity = open::capacity(&file, path, sector_size, tail)?;
-        Ok(Disk { file, path: path.to_owned(), identity, capacity, sector_size, stats: Arc::default() })
+        Disk::new(file, path.to_owned(), identity, sector_size, tail)
+    }
+
+    /// As [`Disk::open`], of a descriptor that this process was started with. Whether the host uses a disk otherwise
+    /// is for whoever opened it to see (`O_EXCL`).
+    ///
+    /// # Errors
+    /// The same; and that the descriptor cannot be had, or is not open for both reading and writing.
+    pub fn adopt(handed: &Handed, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+        let (file, path, identity) = adopt::adopt(handed)?;
+        Disk::new(file, path, identity, sector_size, tail)
+    }
+
+    fn new(
+        file: File,
+        path: PathBuf,
+        identity: Identity,
+        sector_size: Option<u16>,
+        tail: DiskTail,
+    ) -> Result<Disk, Error> {
+        let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
+        open::lock(&file, &path)?;
+        let capacity = open::capacity(&file, &path, sector_size, tail)?;
+        Ok(Disk { file, path, identity, capacity, sector_size, stats: Arc::default() })
     }
 
     /// Size in bytes: at least one sector, and a multiple of it unless the era says otherwise.

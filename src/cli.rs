@@ -17,7 +17,6 @@ mod words;
 mod tests;
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use log::LevelFilter;
@@ -30,6 +29,8 @@ pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
 pub use self::output::{MetricsAddress, Output, StatsTarget};
 pub use self::version::{upstream_version, version};
+use crate::block::BlockSource;
+use crate::descriptors::Handed;
 use crate::net::NetSource;
 
 /// What the command line asks for.
@@ -102,11 +103,15 @@ pub struct UserOption {
 
 impl Config {
     /// The descriptors that this process is to have been started with.
-    pub fn inherited(&self) -> impl Iterator<Item = RawFd> {
-        self.nets.iter().filter_map(|net| match net.source {
-            Some(NetSource::Fd(fd)) => Some(fd),
+    pub fn inherited(&self) -> impl Iterator<Item = &Handed> {
+        let nets = self.nets.iter().filter_map(|net| match &net.source {
+            Some(NetSource::Fd(handed)) => Some(handed),
             _ => None,
-        })
+        });
+        nets.chain(self.blocks.iter().filter_map(|block| match &block.source {
+            Some(BlockSource::Fd(handed)) => Some(handed),
+            _ => None,
+        }))
     }
 }
 
@@ -164,7 +169,7 @@ pub struct BlockOption {
     /// The device's name in the manifest; none with the short forms, as for network devices.
     pub name: Option<String>,
     /// Image file or block device behind it.
-    pub path: Option<PathBuf>,
+    pub source: Option<BlockSource>,
     /// Bytes in a sector: a power of two, 512 to 32768.
     pub sector_size: Option<u16>,
     /// It comes from a configuration file, as for network devices.
@@ -298,7 +303,7 @@ fn blocks(parsed: &Parsed) -> Result<Vec<BlockOption>, Error> {
         return Err(Error::BlockAndDisk);
     }
     for given in plain.iter().chain(&disks) {
-        set(&mut entry(&mut blocks, given).path, given, value::path(given)?)?;
+        set(&mut entry(&mut blocks, given).source, given, value::block_source(given)?)?;
     }
     for given in parsed.all("block-sector-size") {
         set(&mut entry(&mut blocks, &given).sector_size, &given, value::sector_size(&given)?)?;

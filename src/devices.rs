@@ -101,11 +101,11 @@ impl Devices {
             devices.names[net.handle] = net.name;
         }
         for block in plan.blocks {
-            let disk = Disk::open(&block.path, block.sector_size, rules.disk_tail)
-                .map_err(|error| Error::Block { name: block.name.clone(), error })?;
+            let disk = Disk::attach(&block.source, block.sector_size, rules.disk_tail);
+            let disk = disk.map_err(|error| Error::Block { name: block.name.clone(), error })?;
             // As a rule the lock has told; there are file systems without locks.
             if devices.any(|slot| matches!(slot, Slot::Block(other) if other.identity() == disk.identity())) {
-                return Err(Error::twice(&block.name, &block.path));
+                return Err(Error::twice(&block.name, disk.path()));
             }
             let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
             let path = disk.path().display();
@@ -119,6 +119,15 @@ impl Devices {
 
     fn any(&self, is: impl Fn(&Slot) -> bool) -> bool {
         self.slots.iter().any(is)
+    }
+
+    /// What the device with this handle is on the host, for messages.
+    pub fn on_host(&self, handle: usize) -> Option<String> {
+        match self.slots.get(handle)? {
+            Slot::Empty => None,
+            Slot::Net(nic) => Some(nic.interface_name().to_owned()),
+            Slot::Block(disk) => Some(disk.path().display().to_string()),
+        }
     }
 
     /// Whether there is a network interface.

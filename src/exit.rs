@@ -19,6 +19,7 @@ use crate::manifest::Kind;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::messages::GuestRuns;
 use crate::metrics::{Observer, Phase, Registry, on_demand};
+use crate::notify::Notifier;
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
@@ -35,6 +36,7 @@ pub struct Machine {
     /// The shared network ring, if it is offered.
     pub(crate) ring: Option<Ring>,
     pub(crate) sandbox: Sandbox,
+    pub(crate) notifier: Notifier,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
     /// Seconds after which the run is ended.
@@ -53,6 +55,7 @@ struct Running<'m> {
     worker: Option<Worker<'m, GuestRing<'m>>>,
     confined: &'m Confined,
     registry: &'m Registry,
+    notifier: Notifier,
     poll_limit: u64,
     timeout: Option<NonZeroU32>,
 }
@@ -123,16 +126,27 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, poll_limit, timeout, observer } = self;
+        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, notifier, observer, .. } = self;
+        let (poll_limit, timeout) = (self.poll_limit, self.timeout);
         let parallel = Parallel::new();
         // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
         timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
-        let parameters = observer.parameters(parameters(&vcpu, &devices, ring.as_ref()))?;
+        let parameters = observer.parameters(parameters(&vcpu, &devices, ring.as_ref(), &notifier))?;
         let confined = &sandbox.enter(parameters)?;
         let registry = &observer.registry();
         let observed = observer.start(confined)?;
-        let mut running =
-            Running { vcpu, memory: &memory, devices, console, worker: None, confined, registry, poll_limit, timeout };
+        let mut running = Running {
+            vcpu,
+            memory: &memory,
+            devices,
+            console,
+            worker: None,
+            confined,
+            registry,
+            notifier,
+            poll_limit,
+            timeout,
+        };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
@@ -143,8 +157,12 @@ impl Machine {
             Some(ring) => running.serve_with_ring(era, ring, &parallel),
         };
         drop(guest_runs);
-        if let Ok(outcome) = outcome {
-            log::info!("{outcome}");
+        match &outcome {
+            Ok(outcome) => {
+                log::info!("{outcome}");
+                running.notifier.stopping(outcome);
+            }
+            Err(error) => running.notifier.stopping(error),
         }
         running.console.finish();
         running.devices.finish(ring.as_ref());
@@ -159,12 +177,21 @@ impl Machine {
 }
 
 /// What the sandbox has to know of a run.
-fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>) -> Parameters {
+fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>, notifier: &Notifier) -> Parameters {
     let (nets, disks) = devices.descriptors();
     let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
     let ring_nets = ring.map(fds).unwrap_or_default();
     let (process, thread) = signal::claim_thread();
-    Parameters { vcpu: vcpu.as_raw_fd(), nets, ring_nets, disks, process, thread, ..Parameters::default() }
+    Parameters {
+        vcpu: vcpu.as_raw_fd(),
+        nets,
+        ring_nets,
+        disks,
+        notify: notifier.descriptor(),
+        process,
+        thread,
+        ..Parameters::default()
+    }
 }
 
 impl<'m> Running<'m> {
@@ -195,6 +222,7 @@ impl<'m> Running<'m> {
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
         self.confined.confine_guests_thread()?;
         self.registry.phases.end(Phase::Sandbox);
+        self.notifier.ready();
         match (era, &self.registry.times) {
             (Era::Legacy, None) => self.serve::<Legacy>(|vcpu| vcpu.run()),
             (Era::Legacy, Some(times)) => self.serve::<Legacy>(|vcpu| times.in_guest(|| vcpu.run())),
@@ -234,6 +262,7 @@ impl<'m> Running<'m> {
     /// Serves one hypercall; says how the run ended if that was its last.
     #[inline(always)]
     fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
+        self.notifier.guest_is_alive();
         let call = match I::decode(number, self.memory, argument) {
             Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
             Ok(call) => call,
@@ -261,6 +290,7 @@ impl<'m> Running<'m> {
     /// The guest has put something into the ring.
     fn kick(&mut self) -> Result<(), Error> {
         self.registry.exits.kicks.add(1);
+        self.notifier.guest_is_alive();
         let Some(worker) = &mut self.worker else { return Err(self.report(Broken::Stop(Stop::Kick))) };
         let drained = worker.drain(self.memory);
         drained.map_err(|error| self.report(Broken::Ring(error)))

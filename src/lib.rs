@@ -41,6 +41,7 @@ pub mod memory;
 pub mod messages;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod ring;
 pub mod sandbox;
 pub mod setup;

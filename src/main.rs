@@ -39,7 +39,8 @@ fn follow(command: Result<Command, config_file::Error>) -> Status {
 }
 
 fn run(config: &Config) -> Status {
-    descriptors::close_inherited(config.inherited());
+    // A name that no descriptor has is an error in a moment, with the device that it is for.
+    descriptors::close_inherited(config.inherited().filter_map(|handed| handed.number().ok()));
     start_log(config);
     match tender::run(config) {
         Ok(Outcome::Halted(status)) => status,
@@ -53,7 +54,7 @@ fn run(config: &Config) -> Status {
 }
 
 fn check(config: &Config) -> Status {
-    descriptors::close_inherited(config.inherited());
+    descriptors::close_inherited(config.inherited().filter_map(|handed| handed.number().ok()));
     start_log(config);
     let report = tender::check::check(config);
     if let Err(error) = std::io::stdout().write_all(report.to_text().as_bytes()) {

@@ -127,7 +127,7 @@ impl State {
 }
 
 /// One system call, or two with a signal between them. What is no pipe or socket always has room.
-fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
+pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
     let mut wait = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
     let timeout =
         libc::timespec { tv_sec: patience.as_secs() as libc::time_t, tv_nsec: patience.subsec_nanos() as libc::c_long };

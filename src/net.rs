@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use guest_abi::hypercall::Status;
 
+pub use self::attach::NetSource;
 pub use self::error::Error;
 pub use self::prospect::Prospect;
 pub use self::stats::Stats;
@@ -34,24 +35,6 @@ pub const DEFAULT_MTU: u16 = 1500;
 
 /// Bytes that the tag of a virtual network adds to a frame.
 const TAG_SIZE: u64 = 4;
-
-/// Where a network device's frames come from and go to, as the operator says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetSource {
-    /// A tap interface, by name.
-    Interface(String),
-    /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
-    Fd(RawFd),
-}
-
-impl fmt::Display for NetSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetSource::Interface(name) => f.write_str(name),
-            NetSource::Fd(fd) => write!(f, "@{fd}"),
-        }
-    }
-}
 
 /// A hardware address, as people write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +95,7 @@ impl Nic {
         };
         let link = match source {
             NetSource::Interface(name) => attach::open(name)?,
-            NetSource::Fd(fd) => attach::adopt(*fd)?,
+            NetSource::Fd(handed) => attach::adopt(handed)?,
         };
         let attach::Link { fd, name, identity, mtu, zero_is_end } = link;
         // Unikernels of 2018 know no other MTU than the usual one.

@@ -22,6 +22,7 @@ use crate::image::{self, Image, Segment};
 use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::metrics::{Observer, Outlets, Parts, Phase, Phases, Registry};
+use crate::notify::Notifier;
 use crate::ring::{self, Ring};
 use crate::sandbox::Sandbox;
 
@@ -61,14 +62,26 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     fill(&mut memory, &file, &image, &facts)?;
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
-    let poll_limit = arch::poll_limit(counter_frequency);
+    let notifier = Notifier::from_environment(|| status(&image, size, &manifest, &devices));
+    let poll_limit = arch::poll_limit(counter_frequency).min(notifier.poll_limit());
     let console = Console::stdout().limited(config.limits.console_rate).stamped(config.output.console_timestamps);
     let timeout = config.limits.timeout;
     phases.end(Phase::Load);
     let parts = Parts { memory: &memory, devices: &devices, console: &console, ring: ring.as_ref() };
     let registry = Registry::new(config, image.era, phases, &parts, outlets.any());
     let observer = Observer::new(registry, outlets);
-    Ok(Machine { era: image.era, vcpu, memory, devices, console, ring, sandbox, poll_limit, timeout, vm, observer })
+    let era = image.era;
+    Ok(Machine { era, vcpu, memory, devices, console, ring, sandbox, notifier, poll_limit, timeout, vm, observer })
+}
+
+/// What a service manager shows of a guest that runs.
+fn status(image: &Image, size: u64, manifest: &Manifest, devices: &Devices) -> String {
+    let mut status = format!("{}, {} MiB of memory", image.era, size >> 20);
+    for device in manifest.devices() {
+        let place = devices.on_host(device.handle).unwrap_or_default();
+        status.push_str(&format!(", {}: {place}", device.name));
+    }
+    status
 }
 
 /// Opens a unikernel's file and finds out what it is; one for another processor is refused.

@@ -95,6 +95,7 @@ fn parameters(pid: libc::pid_t) -> Parameters {
             link if link.starts_with("anon_inode:kvm-vcpu") => parameters.vcpu = fd,
             link if link.starts_with("anon_inode:kvm-vm") => {}
             "/dev/net/tun" => frames.push(fd),
+            link if link.starts_with("socket:") && is_managed(pid) => parameters.notify = Some(fd),
             link if link.starts_with("socket:") => sockets.push(fd),
             link if link.starts_with("anon_inode:[eventfd") => parameters.metrics_end = vec![fd],
             link if link.ends_with("/statm") => parameters.statm = vec![fd],
@@ -119,6 +120,12 @@ fn parameters(pid: libc::pid_t) -> Parameters {
 /// The descriptor that comes next.
 fn first_free(fds: &[i32]) -> i32 {
     (3..).find(|fd| !fds.contains(fd)).expect("there is always one more")
+}
+
+/// Whether a service manager hears of the run. Its interfaces are taps then.
+fn is_managed(pid: libc::pid_t) -> bool {
+    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    variables.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"NOTIFY_SOCKET="))
 }
 
 /// Whether the rule allows the call.
@@ -172,8 +179,15 @@ impl Used {
 fn every_rule_is_used() {
     let mut used = Used::default();
     used.note(&calls(&mut unikernel("hypercalls", &["--mem=4"], &["badptr"]), &[exits(1)], |_, _, _| {}));
-    let sleeper = &mut unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
-    used.note(&calls(sleeper, &[libc::SIGTERM], end_when(|_, call| call.number == libc::SYS_ppoll)));
+    let directory = common::directory();
+    let manager = directory.path().join("notify");
+    let _manager = UnixDatagram::bind(&manager).unwrap();
+    let mut sleeper = unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
+    used.note(&calls(
+        sleeper.env("NOTIFY_SOCKET", &manager),
+        &[libc::SIGTERM],
+        end_when(|_, call| call.number == libc::SYS_ppoll),
+    ));
     used.note(&disk_and_frames());
     used.note(&web());
     used.note(&observed());

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 /// Words before a unikernel that are refused whatever it is, and what the complaint names.
-const REFUSED: [(&[&str], &[&str]); 50] = [
+const REFUSED: [(&[&str], &[&str]); 51] = [
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
@@ -66,7 +66,8 @@ const REFUSED: [(&[&str], &[&str]); 50] = [
     (&["--net=", "x.hvt"], &["--net="]),
     (&["--net=a-name-far-too-long", "x.hvt"], &["a-name-far-too-long", "15"]),
     (&["--net=@", "x.hvt"], &["--net=@"]),
-    (&["--net=@x", "x.hvt"], &["--net=@x"]),
+    (&["--net=@a:b", "x.hvt"], &["--net=@a:b"]),
+    (&["--block=@", "x.hvt"], &["--block=@"]),
     (&["--net-mac=02:00:00:00:00", "x.hvt"], &["--net-mac=02:00:00:00:00"]),
     (&["--net-mac=02-00-00-00-00-01", "x.hvt"], &["02-00-00-00-00-01"]),
     (&["--net-mac=01:00:5e:00:00:01", "x.hvt"], &["multicast"]),

@@ -44,8 +44,8 @@ pub(super) fn check_values(config: &Config) {
         assert!(net.mac.is_none_or(|mac| mac[0] & 1 == 0 && mac != [0; 6]));
     }
     for block in &config.blocks {
-        assert!(block.path.is_some() || block.sector_size.is_some());
-        assert!(block.path.as_ref().is_none_or(|path| !path.as_os_str().is_empty()));
+        assert!(block.source.is_some() || block.sector_size.is_some());
+        assert!(block.source.as_ref().is_none_or(|source| !source.to_string().is_empty()));
         assert!(block.sector_size.is_none_or(|size| size.is_power_of_two() && (512..=32768).contains(&size)));
     }
 }

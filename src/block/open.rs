@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Identity;
+use crate::descriptors;
 use crate::era::DiskTail;
 
 /// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
@@ -131,6 +132,19 @@ pub enum Error {
         /// Bytes in a sector.
         sector_size: u16,
     },
+    /// The descriptor cannot be had.
+    #[error(transparent)]
+    Handed(#[from] descriptors::Error),
+    /// The descriptor is not open for what a disk needs.
+    #[error("'{path}', handed over as {handed}, {rule}")]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its descriptor, in words.
+        handed: String,
+        /// What is wrong with it and what would be right.
+        rule: &'static str,
+    },
     /// Opening failed otherwise.
     #[error("cannot open '{path}' for reading and writing: {error}")]
     Open {
@@ -168,13 +182,17 @@ pub(super) fn open(path: &Path) -> Result<(File, Identity), Error> {
     let file = file.map_err(|error| refusal(path, error))?;
     let metadata = file.metadata().map_err(|error| refusal(path, error))?;
     check_kind(path, metadata.file_type())?;
-    let identity = if metadata.file_type().is_block_device() {
-        check_writable(&file, path)?;
-        Identity { device: 0, inode: metadata.rdev() }
-    } else {
-        Identity { device: metadata.dev(), inode: metadata.ino() }
-    };
+    let identity = identify(&file, path, &metadata)?;
     Ok((file, identity))
+}
+
+/// What an open image or disk is; a disk must be one that can be written.
+pub(super) fn identify(file: &File, path: &Path, metadata: &Metadata) -> Result<Identity, Error> {
+    if metadata.file_type().is_block_device() {
+        check_writable(file, path)?;
+        return Ok(Identity { device: 0, inode: metadata.rdev() });
+    }
+    Ok(Identity { device: metadata.dev(), inode: metadata.ino() })
 }
 
 /// A disk that is read-only can be opened for writing, but not written.
@@ -185,7 +203,7 @@ fn check_writable(disk: &File, path: &Path) -> Result<(), Error> {
     if told && read_only != 0 { Err(Error::ReadOnlyDisk { path: path.into() }) } else { Ok(()) }
 }
 
-fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
+pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
     let kind = match kind {
         kind if kind.is_file() || kind.is_block_device() => return Ok(()),
         kind if kind.is_dir() => "a directory",

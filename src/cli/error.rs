@@ -125,8 +125,8 @@ pub enum Rule {
     /// The name of an interface breaks Linux's rules.
     #[error("not the name of an interface: those have 1 to 15 characters, without '/', ':' and white space")]
     Interface,
-    /// The number of a file descriptor is none.
-    #[error("not a file descriptor: after '@' comes its number, such as @3")]
+    /// Neither the number nor the name of a file descriptor.
+    #[error("not a file descriptor: after '@' comes its number, such as @3, or its name in LISTEN_FDNAMES")]
     Descriptor,
     /// A MAC address is malformed.
     #[error("not a MAC address; write six pairs of hexadecimal digits, such as 02:00:00:00:00:01")]

@@ -62,11 +62,11 @@ const VALUED: &[Valued] = &[
     Valued {
         name: "block",
         named: Some("block:NAME"),
-        value: "PATH",
+        value: "PATH|@FD",
         heading: "Block",
-        help: "Attach block device NAME to an image file or a disk",
+        help: "Attach block device NAME to an image, a disk or a descriptor",
     },
-    Valued { name: "disk", named: None, value: "PATH", heading: "Block", help: "The same as --block=PATH" },
+    Valued { name: "disk", named: None, value: "PATH|@FD", heading: "Block", help: "The same as --block=PATH" },
     Valued {
         name: "block-sector-size",
         named: Some("block-sector-size:NAME"),
@@ -141,6 +141,7 @@ const AFTER: &str = "\
 A value follows its option after '=' or as the next word. NAME is that of a
 device in the unikernel's manifest; where there is only one, leave it out:
 --net=IFACE, --net-mac=MAC, --block=PATH (or --disk=PATH).
+FD is an open descriptor's number, or its name in LISTEN_FDNAMES.
 Options end at UNIKERNEL: every word after it is the guest's.
 'tender inspect' tells what a unikernel is and needs, without running it. Only
 as the very first word it means that: a unikernel called 'inspect' is run by

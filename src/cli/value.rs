@@ -9,6 +9,8 @@ use super::error::{Error, Rule};
 use super::options::Given;
 use super::words::shown;
 use super::{Memory, MetricsAddress, NetRing, SandboxMode, UserOption};
+use crate::block::BlockSource;
+use crate::descriptors::Handed;
 use crate::messages::LogFormat;
 use crate::net::NetSource;
 
@@ -122,12 +124,11 @@ pub(super) fn console_rate(given: &Given) -> Result<NonZeroU64, Error> {
     rate.and_then(NonZeroU64::new).ok_or_else(|| refuse(given, Rule::ConsoleRate))
 }
 
-/// `--net`: the name of an interface, or `@` and the number of a file descriptor.
+/// `--net`: the name of an interface, or `@` and the number or name of a file descriptor.
 pub(super) fn net_source(given: &Given) -> Result<NetSource, Error> {
     let text = text(given, Rule::Interface)?;
-    if let Some(digits) = text.strip_prefix('@') {
-        let fd = number(digits).and_then(|fd| i32::try_from(fd).ok());
-        return fd.map(NetSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor));
+    if let Some(descriptor) = text.strip_prefix('@') {
+        return Handed::parse(descriptor).map(NetSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor));
     }
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     let valid = (1..=INTERFACE_MAX).contains(&text.len()) && !text.contains(forbidden) && text != "." && text != "..";
@@ -154,7 +155,16 @@ pub(super) fn mac(given: &Given) -> Result<[u8; 6], Error> {
     }
 }
 
-/// `--block`, `--disk`, `--chroot` and `--stats`: any path but none.
+/// `--block` and `--disk`: a path, or `@` and the number or name of a file descriptor.
+pub(super) fn block_source(given: &Given) -> Result<BlockSource, Error> {
+    if !given.value.as_bytes().starts_with(b"@") {
+        return path(given).map(BlockSource::Path);
+    }
+    let handed = given.value.to_str().and_then(|text| Handed::parse(&text[1..]));
+    handed.map(BlockSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor))
+}
+
+/// `--chroot` and `--stats`: any path but none.
 pub(super) fn path(given: &Given) -> Result<PathBuf, Error> {
     if given.value == OsStr::new("") { Err(refuse(given, Rule::Path)) } else { Ok(given.value.clone().into()) }
 }

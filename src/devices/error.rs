@@ -1,6 +1,6 @@
 //! What can be wrong between the devices a unikernel declares and those the command line attaches.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::manifest::{Device, Kind};
 use crate::{block, net};
@@ -29,8 +29,8 @@ pub enum Error {
 
 impl Error {
     /// The image at `path` is that of another device already.
-    pub(super) fn twice(name: &str, path: &Path) -> Error {
-        Error::Block { name: name.to_owned(), error: block::Error::GivenTwice { path: path.to_owned() } }
+    pub(super) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
+        Error::Block { name: name.to_owned(), error: block::Error::GivenTwice { path: path.into() } }
     }
 }
 

@@ -1,9 +1,8 @@
 //! Which option attaches which declared device: decided before anything on the host is touched, so that a mistake
 //! changes nothing there. Pure.
 
-use std::path::PathBuf;
-
 use super::error::{Declared, Error};
+use crate::block::BlockSource;
 use crate::cli::{BlockOption, NetOption};
 use crate::manifest::{Device, Kind, Manifest};
 use crate::net::NetSource;
@@ -27,7 +26,7 @@ pub(super) struct PlannedNet {
 pub(super) struct PlannedBlock {
     pub handle: usize,
     pub name: String,
-    pub path: PathBuf,
+    pub source: BlockSource,
     pub sector_size: Option<u16>,
 }
 
@@ -61,8 +60,13 @@ impl Plan {
                     _ => mistakes.push(Error::NotAttached(device.clone())),
                 },
                 Kind::Block => match option_of(&blocks, handle) {
-                    Some(BlockOption { path: Some(path), sector_size, .. }) => {
-                        plan.blocks.push(PlannedBlock { handle, name, path: path.clone(), sector_size: *sector_size });
+                    Some(BlockOption { source: Some(source), sector_size, .. }) => {
+                        plan.blocks.push(PlannedBlock {
+                            handle,
+                            name,
+                            source: source.clone(),
+                            sector_size: *sector_size,
+                        });
                     }
                     _ => mistakes.push(Error::NotAttached(device.clone())),
                 },
@@ -79,8 +83,8 @@ impl Plan {
             Some(PlannedNet { handle: 0, name: name(&net.name), source: net.source.clone()?, mac: net.mac })
         };
         let planned_block = |block: &BlockOption| {
-            let (path, sector_size) = (block.path.clone()?, block.sector_size);
-            Some(PlannedBlock { handle: 0, name: name(&block.name), path, sector_size })
+            let (source, sector_size) = (block.source.clone()?, block.sector_size);
+            Some(PlannedBlock { handle: 0, name: name(&block.name), source, sector_size })
         };
         let mut plan = Plan::default();
         plan.nets.extend(nets.iter().filter_map(planned_net));
@@ -99,13 +103,13 @@ impl Plan {
             sources.push(net.source.clone());
             !shared
         });
-        let mut paths = Vec::new();
+        let mut sources = Vec::new();
         self.blocks.retain(|block| {
-            let shared = paths.contains(&block.path);
+            let shared = sources.contains(&block.source);
             if shared {
-                mistakes.push(Error::twice(&block.name, &block.path));
+                mistakes.push(Error::twice(&block.name, block.source.to_string()));
             }
-            paths.push(block.path.clone());
+            sources.push(block.source.clone());
             !shared
         });
     }
@@ -182,5 +186,5 @@ fn merge_net(target: &mut NetOption, value: &NetOption) -> bool {
 
 fn merge_block(target: &mut BlockOption, value: &BlockOption) -> bool {
     let gives_way = value.fallback && !target.fallback;
-    fill(&mut target.path, &value.path, gives_way) && fill(&mut target.sector_size, &value.sector_size, gives_way)
+    fill(&mut target.source, &value.source, gives_way) && fill(&mut target.sector_size, &value.sector_size, gives_way)
 }

@@ -58,10 +58,10 @@ fn probe_net(net: &PlannedNet, prospects: &mut Vec<Prospect>) -> Result<(String,
 }
 
 fn probe_block(block: &PlannedBlock, rules: &Rules, disks: &mut Vec<Disk>) -> Result<String, Error> {
-    let disk = Disk::open(&block.path, block.sector_size, rules.disk_tail)
+    let disk = Disk::attach(&block.source, block.sector_size, rules.disk_tail)
         .map_err(|error| Error::Block { name: block.name.clone(), error })?;
     if disks.iter().any(|other| other.identity() == disk.identity()) {
-        return Err(Error::twice(&block.name, &block.path));
+        return Err(Error::twice(&block.name, disk.path()));
     }
     let found = format!("{}, {} bytes in sectors of {}", disk.path().display(), disk.capacity(), disk.sector_size());
     disks.push(disk);

@@ -1,5 +1,6 @@
 //! The plan, and devices on socket pairs and temporary files: nothing here needs KVM, a tap or root.
 
+use crate::block::BlockSource;
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 
 use super::*;
@@ -26,7 +27,8 @@ fn net(name: impl Into<Option<&'static str>>, source: NetSource) -> NetOption {
 
 /// `--block:NAME=PATH`, or `--block=PATH` without a name.
 fn block(name: impl Into<Option<&'static str>>, path: impl Into<std::path::PathBuf>) -> BlockOption {
-    BlockOption { name: name.into().map(String::from), path: Some(path.into()), ..BlockOption::default() }
+    let source = Some(BlockSource::Path(path.into()));
+    BlockOption { name: name.into().map(String::from), source, ..BlockOption::default() }
 }
 
 fn tap(name: &str) -> NetSource {

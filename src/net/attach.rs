@@ -2,9 +2,10 @@
 //!
 //! An interface is never made: the operator who misspells a name must not get a new tap that leads nowhere.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 
@@ -12,6 +13,25 @@ use tun_tap::{Iface, Mode};
 
 use super::interface::{self, Request};
 use super::{DEFAULT_MTU, Error, Identity};
+use crate::descriptors::Handed;
+
+/// Where a network device's frames come from and go to, as the operator says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetSource {
+    /// A tap interface, by name.
+    Interface(String),
+    /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
+    Fd(Handed),
+}
+
+impl fmt::Display for NetSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetSource::Interface(name) => f.write_str(name),
+            NetSource::Fd(handed) => handed.fmt(f),
+        }
+    }
+}
 
 /// An open way for frames.
 pub(super) struct Link {
@@ -57,31 +77,29 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
     Ok(tap_link(fd, name.into(), mtu))
 }
 
-/// Takes over descriptor `fd`, which this process was started with.
-pub(super) fn adopt(fd: RawFd) -> Result<Link, Error> {
-    let (given, offered) = offered(fd)?;
-    let set_up_error = |error| Error::SetUp { fd, error };
+/// Takes over a descriptor that this process was started with.
+pub(super) fn adopt(handed: &Handed) -> Result<Link, Error> {
+    let (fd, offered) = offered(handed)?;
+    let number = fd.as_raw_fd();
+    let set_up_error = |error| Error::SetUp { fd: number, error };
     let link = match offered {
         Offered::Tap(name) => {
-            warn_if_down(&name, fd);
+            warn_if_down(&name, handed);
             let mtu = mtu_or_default(&name);
-            tap_link(own(given), name, mtu)
+            tap_link(fd, name, mtu)
         }
-        Offered::Socket { zero_is_end } => socket_link(own(given), fd, zero_is_end).map_err(set_up_error)?,
+        Offered::Socket { zero_is_end } => socket_link(fd, handed, zero_is_end).map_err(set_up_error)?,
     };
-    // SAFETY: it changes a flag of an open descriptor.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
-        return Err(set_up_error(io::Error::last_os_error()));
-    }
     do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
     Ok(link)
 }
 
-/// What descriptor `fd`, which this process was started with, is. Changes nothing.
-pub(super) fn offered(fd: RawFd) -> Result<(BorrowedFd<'static>, Offered), Error> {
-    let given = inherited(fd)?;
+/// A descriptor that this process was started with, and what it leads to.
+pub(super) fn offered(handed: &Handed) -> Result<(OwnedFd, Offered), Error> {
+    let given = handed.take()?;
+    let fd = given.as_raw_fd();
     let refuse = |rule| Error::Descriptor { fd, rule };
-    match Request::about("").ask(given, libc::TUNGETIFF) {
+    match Request::about("").ask(given.as_fd(), libc::TUNGETIFF) {
         Ok(tap) => {
             check_flags(&tap).map_err(refuse)?;
             Ok((given, Offered::Tap(tap.name())))
@@ -90,7 +108,7 @@ pub(super) fn offered(fd: RawFd) -> Result<(BorrowedFd<'static>, Offered), Error
             Err(refuse("is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)"))
         }
         Err(_) => {
-            let zero_is_end = socket_type(given).map_err(refuse)? == libc::SOCK_SEQPACKET;
+            let zero_is_end = socket_type(given.as_fd()).map_err(refuse)? == libc::SOCK_SEQPACKET;
             Ok((given, Offered::Socket { zero_is_end }))
         }
     }
@@ -106,28 +124,6 @@ pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     }
     mac[0] = mac[0] & 0xfe | 2;
     Ok(mac)
-}
-
-/// Descriptor `fd`, if this process was started with it and it is not a standard one.
-fn inherited(fd: RawFd) -> Result<BorrowedFd<'static>, Error> {
-    if (0..=libc::STDERR_FILENO).contains(&fd) {
-        return Err(Error::Descriptor { fd, rule: "is standard input, output or error; pass one from 3 on" });
-    }
-    // SAFETY: it takes numbers, and answers −1 when no such descriptor is open.
-    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-    // What the tender opened by itself closes on exec, and is not the operator's to give.
-    if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
-        let rule = "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
-        return Err(Error::Descriptor { fd, rule });
-    }
-    // SAFETY: it is open, and nothing closes a descriptor from outside but the device it is given to.
-    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
-}
-
-/// Makes an inherited descriptor a device's own.
-fn own(fd: BorrowedFd<'static>) -> OwnedFd {
-    // SAFETY: `inherited` has it once only: from then on it closes on exec.
-    unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) }
 }
 
 /// Whether a tap gives frames as they are.
@@ -168,11 +164,11 @@ fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
     Link { fd, identity: Identity::Tap, name, mtu, zero_is_end: false }
 }
 
-fn socket_link(fd: OwnedFd, number: RawFd, zero_is_end: bool) -> io::Result<Link> {
+fn socket_link(fd: OwnedFd, handed: &Handed, zero_is_end: bool) -> io::Result<Link> {
     let file = File::from(fd);
     let metadata = file.metadata()?;
     let identity = Identity::Socket(metadata.dev(), metadata.ino());
-    Ok(Link { fd: file.into(), name: format!("@{number}"), identity, mtu: DEFAULT_MTU, zero_is_end })
+    Ok(Link { fd: file.into(), name: handed.to_string(), identity, mtu: DEFAULT_MTU, zero_is_end })
 }
 
 /// The MTU of the interface `name`, in bytes.
@@ -182,9 +178,9 @@ fn mtu(socket: &UnixDatagram, name: &str) -> io::Result<u16> {
 }
 
 /// Says so if the interface `name` is down: who has handed it over may yet bring it up.
-fn warn_if_down(name: &str, fd: RawFd) {
+fn warn_if_down(name: &str, handed: &Handed) {
     if is_down(name) {
-        log::warn!("interface '{name}' (@{fd}) is down; until 'ip link set {name} up', all frames are dropped");
+        log::warn!("interface '{name}' ({handed}) is down; until 'ip link set {name} up', all frames are dropped");
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use super::interface;
+use crate::descriptors;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,9 @@ pub enum Error {
         /// The host's reason.
         error: io::Error,
     },
+    /// The descriptor cannot be had.
+    #[error(transparent)]
+    Handed(#[from] descriptors::Error),
     /// The descriptor cannot be used.
     #[error("file descriptor {fd} {rule}")]
     Descriptor {

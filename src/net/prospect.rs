@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use super::attach::{self, Offered};
@@ -14,7 +14,7 @@ use crate::sandbox::privileges;
 #[derive(Debug)]
 pub struct Prospect {
     /// The descriptor, where one was handed over.
-    fd: Option<BorrowedFd<'static>>,
+    fd: Option<OwnedFd>,
     identity: Identity,
     name: String,
     mtu: u16,
@@ -22,7 +22,7 @@ pub struct Prospect {
 }
 
 impl Prospect {
-    /// Looks at `source` as [`Nic::attach`](super::Nic::attach) would, and changes nothing.
+    /// Looks at `source` as [`Nic::attach`](super::Nic::attach) would, and changes nothing but that a descriptor is taken.
     ///
     /// # Errors
     /// Those of [`Nic::attach`](super::Nic::attach).
@@ -33,7 +33,7 @@ impl Prospect {
                 let doubt = attachable(name)?;
                 Ok(Prospect { fd: None, identity: Identity::Tap, name: name.clone(), mtu, doubt })
             }
-            NetSource::Fd(fd) => match attach::offered(*fd)? {
+            NetSource::Fd(handed) => match attach::offered(handed)? {
                 (given, Offered::Tap(name)) => {
                     let doubt = attach::is_down(&name)
                         .then(|| format!("it is down; until 'ip link set {name} up', all frames are dropped"));
@@ -41,8 +41,9 @@ impl Prospect {
                     Ok(Prospect { fd: Some(given), identity: Identity::Tap, name, mtu, doubt })
                 }
                 (given, Offered::Socket { .. }) => {
-                    let identity = socket_identity(given).map_err(|error| Error::SetUp { fd: *fd, error })?;
-                    let name = format!("@{fd}");
+                    let fd = given.as_raw_fd();
+                    let identity = socket_identity(given.as_fd()).map_err(|error| Error::SetUp { fd, error })?;
+                    let name = handed.to_string();
                     Ok(Prospect { fd: Some(given), identity, name, mtu: DEFAULT_MTU, doubt: None })
                 }
             },
@@ -52,8 +53,8 @@ impl Prospect {
     /// Whether this device and `other` would steal each other's frames.
     pub fn shares_with(&self, other: &Prospect) -> bool {
         match (&self.identity, &other.identity) {
-            (Identity::Tap, Identity::Tap) => match (self.fd, other.fd) {
-                (Some(one), Some(other)) => attach::are_one(one, other),
+            (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
+                (Some(one), Some(other)) => attach::are_one(one.as_fd(), other.as_fd()),
                 // A tap that is handed over is in use, which was found out when it was looked for by its name.
                 _ => false,
             },

@@ -37,7 +37,7 @@ impl Guest {
         let near = near.into_raw_fd();
         // SAFETY: the descriptor is open, and the call takes numbers only.
         assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
-        let nic = Nic::attach(&NetSource::Fd(near), None).unwrap();
+        let nic = Nic::attach(&NetSource::Fd(near.into()), None).unwrap();
         let mut memory = GuestMemory::new(0x20_0000).unwrap();
         memory.protect(&[Mapping { range: TEXT..TEXT + 0x1000, access: Access::ReadExecute }]);
         let ring = Ring::new([(1, nic)]);

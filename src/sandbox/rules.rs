@@ -72,6 +72,8 @@ pub enum Parameter {
     Client,
     /// The event that ends the thread which answers.
     MetricsEnd,
+    /// The descriptor of the service manager's socket, if there is one.
+    Notify,
     /// How many network interfaces POLL waits for; or one, standard error.
     PollCounts,
     /// This process.
@@ -105,6 +107,8 @@ pub struct Parameters {
     pub client: Vec<RawFd>,
     /// The event that ends the thread which answers.
     pub metrics_end: Vec<RawFd>,
+    /// The descriptor of the service manager's socket, if there is one.
+    pub notify: Option<RawFd>,
     /// This process and the thread that runs the guest.
     pub process: i32,
     /// See `process`.
@@ -126,6 +130,7 @@ impl Parameters {
             Parameter::Listener => fds(&self.listener),
             Parameter::Client => fds(&self.client),
             Parameter::MetricsEnd => fds(&self.metrics_end),
+            Parameter::Notify => fds(self.notify.as_slice()),
             Parameter::PollCounts => match self.nets.len() as u64 {
                 1 => vec![1],
                 count => vec![count, 1],
@@ -147,8 +152,8 @@ impl Parameters {
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Client, Disks, Futex, Listener, MetricsEnd, Nets, Pieces, PollCounts, Process, Reports, RingNets, Signals, Statm,
-    Stats, Thread, Vcpu,
+    Client, Disks, Futex, Listener, MetricsEnd, Nets, Notify, Pieces, PollCounts, Process, Reports, RingNets, Signals,
+    Statm, Stats, Thread, Vcpu,
 };
 use When::{Bits, Is, Null, OneOf};
 
@@ -188,6 +193,11 @@ pub const GUEST: &[Rule] = &[
     rule(libc::SYS_pread64, &[OneOf(0, Disks)], Always("BLOCK_READ")),
     rule(libc::SYS_pwrite64, &[OneOf(0, Disks)], Always("BLOCK_WRITE")),
     rule(libc::SYS_write, &[Is(0, 1)], Always("PUTS")),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, Notify)],
+        Always("what a service manager is told; never by sendto, which takes an address"),
+    ),
     rule(libc::SYS_write, &[Is(0, 2)], Always("the tender's own words")),
     rule(libc::SYS_write, &[OneOf(0, Stats)], Always("what the run came to, at the end")),
     rule(libc::SYS_write, &[OneOf(0, MetricsEnd)], Always("ends the thread that serves metrics")),

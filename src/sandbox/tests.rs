@@ -21,6 +21,7 @@ fn parameters() -> Parameters {
         listener: vec![14],
         client: vec![15],
         metrics_end: vec![16],
+        notify: Some(17),
         process: 42,
         thread: 43,
     }
@@ -147,11 +148,12 @@ fn arguments_decide() {
     let on = |fd| [fd, 0, 0, 0, 0, 0];
     assert!(!allowed(libc::SYS_ioctl, [5, KVM_RUN, 0, 0, 0, 0]));
     assert!(!allowed(libc::SYS_ioctl, [6, KVM_SET_USER_MEMORY_REGION, 0, 0, 0, 0]));
-    assert!([1, 2, 7, 8, 10, 11, 12, 16].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
+    assert!([1, 2, 7, 8, 10, 11, 12, 16, 17].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
     assert!([0, 3, 6, 9, 13, 14, 15, u64::MAX].into_iter().all(|fd| !allowed(libc::SYS_write, on(fd))));
     assert!([7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_read, on(fd))));
-    assert!([0, 1, 2, 6, 9].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
+    assert!([0, 1, 2, 6, 9, 17].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
     assert!(allowed(libc::SYS_pread64, on(13)) && !allowed(libc::SYS_pwrite64, on(13)));
+    assert!(!allowed(libc::SYS_sendto, on(17)) && !allowed(libc::SYS_sendmsg, on(17)));
     assert!(allowed(libc::SYS_pwrite64, on(9)) && !allowed(libc::SYS_pwrite64, on(7)));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 1, 0, 0, 0, 0]));
@@ -198,6 +200,7 @@ fn no_device_means_no_call() {
     for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_read, libc::SYS_mincore] {
         assert!((0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP), "{call}");
     }
+    assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));
 }
 
 /// Whatever is in none of the lists, with whatever arguments: also calls that there are not yet, and those of x86's

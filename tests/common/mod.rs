@@ -25,7 +25,10 @@ use std::process::Command;
 
 pub use guest::{Guest, LIMIT, Output, run};
 pub use mounts::{Device, with_devices};
-pub use trial::{kvm_test, kvm_test_if_possible, main, net_test, root_net_test, root_test, test};
+pub use trial::{
+    kvm_test, kvm_test_if_possible, main, net_test, root_net_test, root_test, test, tool_kvm_test, tool_net_test,
+    tool_test,
+};
 
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.
 pub fn tender_path() -> PathBuf {
@@ -55,6 +58,8 @@ fn fixtures() -> PathBuf {
 pub fn tender<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(tender_path());
     command.args(words).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    // Whatever runs the tests, no service manager is to hear of them.
+    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
     command
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -57,7 +58,35 @@ pub fn root_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(name, || superuser().and_then(|()| kvm().clone()), body)
 }
 
-fn trial(name: &str, need: fn() -> Need, body: impl FnOnce() + Send + 'static) -> Trial {
+/// A test of files of this repository with these programs, which emulated machines have none of.
+pub fn tool_test(name: &str, programs: &'static [&'static str], body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, || tools(programs), body)
+}
+
+/// As [`tool_test`], for a test that runs a guest and has a network namespace of its own.
+pub fn tool_net_test(name: &str, programs: &'static [&'static str], body: impl FnOnce() + Send + 'static) -> Trial {
+    let need = || tools(programs).and_then(|()| kvm().clone()).and_then(|()| net::available().clone());
+    trial(name, need, move || net::in_namespace(body))
+}
+
+/// As [`tool_test`], for a test that runs a guest.
+pub fn tool_kvm_test(name: &str, programs: &'static [&'static str], body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, || tools(programs).and_then(|()| kvm().clone()), body)
+}
+
+fn tools(programs: &[&str]) -> Need {
+    if !Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").exists() {
+        return Err("the repository is not here".into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &str| std::env::split_paths(&path).any(|directory| directory.join(program).exists());
+    match programs.iter().find(|program| !is_there(program)) {
+        None => Ok(()),
+        Some(program) => Err(format!("no program '{program}' here")),
+    }
+}
+
+fn trial(name: &str, need: impl Fn() -> Need + Send + 'static, body: impl FnOnce() + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || match need() {
         Ok(()) => {
             body();

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, fail};
 use crate::initramfs::{self, Archive};
 use crate::machine::{Emulated, Machine, Said};
 use crate::options::Options;
+use crate::packages::Package;
 use crate::process::{Followed, Next};
 use crate::tally::Tally;
 use crate::toolchain::StaticToolchain;
@@ -50,11 +51,23 @@ fn pi3_where_possible(words: &[String]) -> Result<Tally> {
     }
 }
 
+/// What tests of `packaging/` ask for their opinion; where it is missing, those are ignored.
+fn judges_of_packaging() {
+    let wanted = [Package::program("systemd", "systemd-analyze"), Package::program("iproute2", "ip")];
+    if !packages::is_root() {
+        return;
+    }
+    if let Err(error) = packages::ensure("tests of units and networks", &wanted) {
+        progress::note(format_args!("some tests of packaging/ are skipped here: {error}"));
+    }
+}
+
 fn on_host(words: &[String]) -> Result<Tally> {
     progress::note("tests on this machine");
     if let Err(reason) = host::kvm() {
         progress::note(format_args!("tests that run a unikernel are skipped here: {reason}"));
     }
+    judges_of_packaging();
     let mut command = cargo::cargo("test");
     command.args(["--workspace", "--no-fail-fast", "--"]).args(words);
     let start = Instant::now();

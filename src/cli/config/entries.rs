@@ -233,7 +233,7 @@ impl Reader<'_> {
                 let path = self.directory.join(path);
                 let mut text = OsString::from(before);
                 text.push(&path);
-                let must_be = before.is_empty() && ["PATH", "DIR"].contains(&valued.value);
+                let must_be = before.is_empty() && (valued.value.starts_with("PATH") || valued.value == "DIR");
                 (text, must_be.then(|| NamedPath { key: key.to_owned(), path, place }))
             }
             _ => (OsString::from(text), None),

@@ -140,7 +140,11 @@ fn it_wins_by_device_and_property() {
         config(&["--net-mac:a=02:00:00:00:00:09", "--net:b=tap9", "app"], text).nets,
         [net("b", Some("tap9"), None, false), net("a", None, Some(9), false), net("a", Some("tap0"), None, true),]
     );
-    let block = |path: &str, fallback| BlockOption { path: Some(path.into()), fallback, ..BlockOption::default() };
+    let block = |path: &str, fallback| BlockOption {
+        source: Some(crate::block::BlockSource::Path(path.into())),
+        fallback,
+        ..BlockOption::default()
+    };
     for (option, key) in [("--disk=x", "block"), ("--block=x", "disk"), ("--disk=x", "disk"), ("--block=x", "block")] {
         assert_eq!(config(&[option, "app"], &format!("{key} = '/y'")).blocks, [block("x", false)], "{option} {key}");
     }

@@ -47,7 +47,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     let mut manifest = manifest(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let option = |(name, &fd): (&String, &RawFd)| NetOption {
         name: Some(name.clone()),
-        source: Some(NetSource::Fd(fd)),
+        source: Some(NetSource::Fd(fd.into())),
         ..NetOption::default()
     };
     let options: Vec<NetOption> = names.iter().zip(descriptors).map(option).collect();
@@ -81,7 +81,7 @@ fn image() -> (TempDir, PathBuf) {
 fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let mut manifest = manifest(&["service"], &["data"]);
-    let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near)) };
+    let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near.into())) };
     let disk = BlockOption { sector_size: Some(1024), ..block(None, path) };
     let plan = Plan::new(&manifest, &[option], &[disk]).expect("a plan");
     let devices = Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("devices");
@@ -111,7 +111,7 @@ fn the_guest_is_told_what_it_got() {
 fn an_address_that_nobody_gave_is_random_and_local() {
     let mut manifest = manifest(&["service"], &[]);
     let (near, _far) = wire(libc::SOCK_DGRAM);
-    let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near))], &[]).expect("a plan");
+    let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near.into()))], &[]).expect("a plan");
     Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("a socket");
     let mac = &manifest.to_bytes()[8 + 104 + 72..][..6];
     assert_eq!(mac[0] & 3, 2, "{mac:x?}");
@@ -139,7 +139,7 @@ fn one_socket_does_not_serve_two_devices() {
     let (near, _far) = wire(libc::SOCK_DGRAM);
     // SAFETY: it makes another descriptor of an open one.
     let copy = unsafe { libc::dup(near) };
-    let options = [net("lan", NetSource::Fd(near)), net("wan", NetSource::Fd(copy))];
+    let options = [net("lan", NetSource::Fd(near.into())), net("wan", NetSource::Fd(copy.into()))];
     let error = refused(manifest(&["lan", "wan"], &[]), &options, &[]);
     assert!(matches!(&error, Error::Shared { name } if name == "wan"), "{error:?}");
 }

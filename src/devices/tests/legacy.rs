@@ -37,7 +37,7 @@ fn nothing_that_is_not_attached_is_there() {
 #[test]
 fn the_interface_tells_its_address_and_moves_frames() {
     let (near, far) = wire(libc::SOCK_DGRAM);
-    let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near)) };
+    let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near.into())) };
     let mut devices = attach(&[option], &[]).expect("a socket");
     assert_eq!(devices.net_info().expect("it is there"), Reply::NetInfo { mac: [2, 3, 4, 5, 6, 7] });
     assert!(matches!(devices.block_info(), Err(Fault::NoDevice(Kind::Block))));

@@ -1,12 +1,14 @@
 //! Which option is for which device, and what is no plan at all.
 
-use std::path::Path;
-
 use super::*;
 use crate::manifest::{Device, Kind};
 
 fn refused(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
     Plan::new(manifest, nets, blocks).expect_err("no plan")
+}
+
+fn image(path: &str) -> BlockSource {
+    BlockSource::Path(path.into())
 }
 
 fn mac(name: impl Into<Option<&'static str>>, last: u8) -> NetOption {
@@ -28,17 +30,14 @@ fn a_unikernel_without_devices_needs_none() {
 #[test]
 fn options_find_their_devices_by_name() {
     let manifest = manifest(&["lan", "wan"], &["boot", "data"]);
-    let nets = [net("wan", NetSource::Fd(7)), mac("lan", 9), net("lan", tap("tap0"))];
+    let nets = [net("wan", NetSource::Fd(7.into())), mac("lan", 9), net("lan", tap("tap0"))];
     let blocks = [sector_size("data", 4096), block("data", "b.img"), block("boot", "a.img")];
     let plan = Plan::new(&manifest, &nets, &blocks).expect("a plan");
     let nets: Vec<_> = plan.nets.iter().map(|net| (net.handle, net.name.as_str(), &net.source, net.mac)).collect();
-    assert_eq!(nets, [(1, "lan", &tap("tap0"), Some([2, 0, 0, 0, 0, 9])), (2, "wan", &NetSource::Fd(7), None)]);
-    let blocks: Vec<_> = plan
-        .blocks
-        .iter()
-        .map(|block| (block.handle, block.name.as_str(), block.path.as_path(), block.sector_size))
-        .collect();
-    assert_eq!(blocks, [(3, "boot", Path::new("a.img"), None), (4, "data", Path::new("b.img"), Some(4096))]);
+    assert_eq!(nets, [(1, "lan", &tap("tap0"), Some([2, 0, 0, 0, 0, 9])), (2, "wan", &NetSource::Fd(7.into()), None)]);
+    let blocks: Vec<_> =
+        plan.blocks.iter().map(|block| (block.handle, block.name.as_str(), &block.source, block.sector_size)).collect();
+    assert_eq!(blocks, [(3, "boot", &image("a.img"), None), (4, "data", &image("b.img"), Some(4096))]);
 }
 
 #[test]
@@ -63,7 +62,7 @@ fn short_and_long_forms_for_one_device_are_merged() {
     ] {
         let plan = Plan::new(&manifest, &nets, &blocks).expect("a plan");
         assert_eq!((&plan.nets[0].source, plan.nets[0].mac), (&tap("tap0"), Some([2, 0, 0, 0, 0, 1])));
-        assert_eq!((plan.blocks[0].path.as_path(), plan.blocks[0].sector_size), (Path::new("a.img"), Some(1024)));
+        assert_eq!((&plan.blocks[0].source, plan.blocks[0].sector_size), (&image("a.img"), Some(1024)));
     }
 }
 
@@ -164,12 +163,12 @@ fn two_devices_do_not_share_a_source() {
         let [lan, dmz, wan] = sources;
         Plan::new(&manifest, &[net("wan", wan), net("lan", lan), net("dmz", dmz)], &[])
     };
-    for same in [tap("tap0"), NetSource::Fd(3)] {
+    for same in [tap("tap0"), NetSource::Fd(3.into())] {
         let error = plan([same.clone(), tap("tap9"), same]).expect_err("a shared source");
         assert!(matches!(&error, Error::Shared { name } if name == "wan"), "{error:?}");
         assert_eq!(error.to_string(), "device 'wan' shares its interface with another device; each needs its own");
     }
-    assert!(plan([tap("tap0"), NetSource::Fd(3), NetSource::Fd(4)]).is_ok());
+    assert!(plan([tap("tap0"), NetSource::Fd(3.into()), NetSource::Fd(4.into())]).is_ok());
 }
 
 #[test]
@@ -196,7 +195,7 @@ fn what_a_configuration_file_says_gives_way() {
     for name in [None, Some("data")] {
         let plan = Plan::new(&manifest, from_ref(&file_net), &[block(name, "a.img"), file_block.clone()]);
         let plan = plan.expect("a plan");
-        assert_eq!((plan.blocks[0].path.as_path(), plan.blocks[0].sector_size), (Path::new("a.img"), Some(4096)));
+        assert_eq!((&plan.blocks[0].source, plan.blocks[0].sector_size), (&image("a.img"), Some(4096)));
     }
     // In one place it is still a mistake to say two things of one device.
     let short = NetOption { name: None, ..file_net.clone() };

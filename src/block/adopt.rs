@@ -1,0 +1,104 @@
+//! From a descriptor that was handed over to an image or disk of one's own; and why not, in words.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use super::open::{check_kind, identify};
+use super::{Error, Identity};
+use crate::descriptors::Handed;
+
+/// Takes over a descriptor of an image file or a disk, which must be open for reading and writing.
+pub(super) fn adopt(handed: &Handed) -> Result<(File, PathBuf, Identity), Error> {
+    let file = File::from(handed.take()?);
+    let path = path(&file, handed);
+    let metadata = file.metadata().map_err(|error| Error::Open { path: path.clone(), error })?;
+    check_kind(&path, metadata.file_type())?;
+    if let Err(rule) = check_mode(&file) {
+        return Err(Error::Mode { path, handed: handed.to_string(), rule });
+    }
+    let identity = identify(&file, &path, &metadata)?;
+    Ok((file, path, identity))
+}
+
+/// Where the file is, for messages, as far as the host tells: its descriptor is as good a name, but cures none.
+fn path(file: &File, handed: &Handed) -> PathBuf {
+    let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    link.unwrap_or_else(|_| handed.to_string().into())
+}
+
+fn check_mode(file: &File) -> Result<(), &'static str> {
+    // SAFETY: it takes a number; the descriptor is open.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    match flags {
+        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => {
+            Err("is not open for reading and writing, which a unikernel may do to its block devices; open it O_RDWR")
+        }
+        // Linux would write everything at the end, wherever the guest wants it.
+        _ if flags & libc::O_APPEND != 0 => Err("is open for appending; open it without O_APPEND"),
+        // Guests do not keep its rules for where a buffer may lie.
+        _ if flags & libc::O_DIRECT != 0 => Err("is open past the page cache; open it without O_DIRECT"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::os::fd::IntoRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use super::*;
+    use crate::block::Disk;
+    use crate::era::DiskTail;
+
+    /// The file's descriptor, as one that was handed over.
+    fn handed(file: File) -> Handed {
+        let fd = file.into_raw_fd();
+        // SAFETY: it changes a flag of a descriptor that this test owns.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
+        fd.into()
+    }
+
+    fn refused(file: File) -> String {
+        Disk::adopt(&handed(file), None, DiskTail::Refused).unwrap_err().to_string()
+    }
+
+    fn open(path: &std::path::Path, flags: libc::c_int) -> File {
+        OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).unwrap()
+    }
+
+    #[test]
+    fn an_image_by_descriptor_is_as_one_by_path() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1024).unwrap();
+        let disk = Disk::adopt(&handed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
+        assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
+        // Where the host tells who has it: this very process.
+        let is_taken = |words: String| words.contains("is given to two block devices") || words.contains("is in use");
+        assert!(is_taken(Disk::open(image.path(), None, DiskTail::Refused).unwrap_err().to_string()));
+        assert!(is_taken(refused(open(image.path(), 0))));
+        drop(disk);
+        image.as_file().set_len(1000).unwrap();
+        assert!(refused(open(image.path(), 0)).contains("has 1000 bytes, not a multiple of its sectors of 512"));
+    }
+
+    #[test]
+    fn how_it_is_open_must_be_how_guests_use_it() {
+        let image = tempfile::NamedTempFile::new().unwrap();
+        image.as_file().set_len(1024).unwrap();
+        let modes = [
+            (File::open(image.path()).unwrap(), "is not open for reading and writing"),
+            (OpenOptions::new().write(true).open(image.path()).unwrap(), "is not open for reading and writing"),
+            (open(image.path(), libc::O_PATH), "is not open for reading and writing"),
+            (open(image.path(), libc::O_APPEND), "open it without O_APPEND"),
+            (File::open("/").unwrap(), "'/' is a directory"),
+            (File::open("/dev/null").unwrap(), "'/dev/null' is a character device"),
+        ];
+        for (file, words) in modes {
+            let message = refused(file);
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(Disk::adopt(&Handed::Number(1), None, DiskTail::Refused).unwrap_err().to_string().contains("standard"));
+    }
+}

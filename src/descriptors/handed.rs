@@ -1,0 +1,186 @@
+//! Descriptors that whoever started the tender handed over: by number, or by the name that systemd and its like give
+//! them in LISTEN_FDNAMES. They are how a tender gets a tap or a disk that it has no right to open.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::process;
+
+/// The first descriptor that LISTEN_FDS counts.
+const FIRST: RawFd = 3;
+
+/// Longest name that systemd gives a descriptor, in bytes.
+const NAME_MAX: usize = 255;
+
+/// A descriptor, as the operator says it after `@`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// By its number.
+    Number(RawFd),
+    /// By its name in LISTEN_FDNAMES, which is more than digits.
+    Name(String),
+}
+
+impl From<RawFd> for Handed {
+    fn from(fd: RawFd) -> Handed {
+        Handed::Number(fd)
+    }
+}
+
+impl fmt::Display for Handed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Handed::Number(fd) => write!(f, "@{fd}"),
+            Handed::Name(name) => write!(f, "@{name}"),
+        }
+    }
+}
+
+/// Why a descriptor cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("no descriptor is named '{name}'; {known}")]
+    NoName { name: String, known: String },
+    #[error("more than one descriptor is named '{name}' ({numbers}); give the number of one")]
+    Ambiguous { name: String, numbers: String },
+    #[error("file descriptor {fd} {rule}")]
+    Unusable { fd: RawFd, rule: &'static str },
+    #[error("cannot set up file descriptor {fd}: {error}")]
+    SetUp { fd: RawFd, error: io::Error },
+}
+
+impl Handed {
+    /// What `text`, which stands after `@`, means: digits alone are a number, anything else that systemd would have for
+    /// a name is one. `None` if it is neither.
+    pub fn parse(text: &str) -> Option<Handed> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text.parse().ok().map(Handed::Number);
+        }
+        let printable = |byte: u8| (byte.is_ascii_graphic() || byte == b' ') && byte != b':';
+        let is_name = (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(printable);
+        is_name.then(|| Handed::Name(text.to_owned()))
+    }
+
+    /// Its number.
+    ///
+    /// # Errors
+    /// It is a name that no descriptor has, or more than one.
+    pub fn number(&self) -> Result<RawFd, Error> {
+        match self {
+            Handed::Number(fd) => Ok(*fd),
+            Handed::Name(name) => find(name, names(|variable| env::var_os(variable), process::id())),
+        }
+    }
+
+    /// Makes it the caller's own; from then on it closes on exec.
+    ///
+    /// # Errors
+    /// It has no such number, is a standard stream, or was not handed over, or not to be had twice.
+    pub fn take(&self) -> Result<OwnedFd, Error> {
+        let fd = self.number()?;
+        if (0..=libc::STDERR_FILENO).contains(&fd) {
+            let rule = "is standard input, output or error; pass one from 3 on";
+            return Err(Error::Unusable { fd, rule });
+        }
+        // SAFETY: it takes numbers, and answers −1 when no such descriptor is open.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        // What the tender opened by itself closes on exec, and is not the operator's to give.
+        if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
+            let rule =
+                "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
+            return Err(Error::Unusable { fd, rule });
+        }
+        // SAFETY: it changes a flag of an open descriptor.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+            return Err(Error::SetUp { fd, error: io::Error::last_os_error() });
+        }
+        // SAFETY: it is open, and had here once only: from now on it closes on exec.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+/// The names of the descriptors from [`FIRST`] on, for process `pid`; or why there are none.
+fn names(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Vec<String>, String> {
+    let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
+    let (Some(owner), Some(count)) = (text("LISTEN_PID"), text("LISTEN_FDS")) else {
+        return Err("LISTEN_FDS and LISTEN_PID are not set, as systemd sets them for descriptors with names".into());
+    };
+    if owner.parse() != Ok(pid) {
+        return Err(format!("LISTEN_PID is {owner}, and this process is {pid}, so they are another's"));
+    }
+    let count: usize = count.parse().map_err(|_| format!("LISTEN_FDS is '{count}', which is no number"))?;
+    let names = text("LISTEN_FDNAMES").ok_or("LISTEN_FDNAMES is not set; give its number")?;
+    Ok(names.split(':').take(count).map(String::from).collect())
+}
+
+fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> {
+    let names = names.map_err(|known| Error::NoName { name: name.to_owned(), known })?;
+    let found: Vec<RawFd> = (FIRST..).zip(&names).filter(|(_, known)| *known == name).map(|(fd, _)| fd).collect();
+    match found[..] {
+        [fd] => Ok(fd),
+        [] => {
+            let known = format!("LISTEN_FDNAMES has: {}", names.join(", "));
+            Err(Error::NoName { name: name.to_owned(), known })
+        }
+        _ => {
+            let numbers: Vec<_> = found.iter().map(|fd| format!("@{fd}")).collect();
+            Err(Error::Ambiguous { name: name.to_owned(), numbers: numbers.join(", ") })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks `name` up in an environment of LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process 42.
+    fn look_up(name: &str, environment: [Option<&str>; 3]) -> Result<RawFd, String> {
+        let variable = |variable: &str| {
+            let place = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].iter().position(|known| *known == variable);
+            environment[place.expect("one of the three")].map(OsString::from)
+        };
+        find(name, names(variable, 42)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn digits_are_a_number_and_all_else_is_a_name() {
+        assert_eq!(Handed::parse("3"), Some(Handed::Number(3)));
+        assert_eq!(Handed::parse("0"), Some(Handed::Number(0)));
+        for name in ["web", "3a", "-1", "web.socket", "a b", "@"] {
+            assert_eq!(Handed::parse(name), Some(Handed::Name(name.into())));
+        }
+        for text in ["", "2147483648", "99999999999999999999", "a:b", "a\n", "ü", &"x".repeat(256)] {
+            assert_eq!(Handed::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_count_from_3() {
+        let environment = [Some("42"), Some("3"), Some("web:data:log")];
+        assert_eq!(look_up("web", environment), Ok(3));
+        assert_eq!(look_up("log", environment), Ok(5));
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let message = |environment| look_up("x", environment).unwrap_err();
+        let listed = message([Some("42"), Some("2"), Some("web:data:x")]);
+        assert_eq!(listed, "no descriptor is named 'x'; LISTEN_FDNAMES has: web, data");
+        let another = message([Some("41"), Some("2"), Some("web:x")]);
+        let end = "LISTEN_PID is 41, and this process is 42, so they are another's";
+        assert_eq!(another, format!("no descriptor is named 'x'; {end}"));
+        assert!(message([Some("42"), None, None]).contains("LISTEN_FDS and LISTEN_PID are not set"));
+        assert!(message([None, Some("1"), Some("x")]).contains("are not set"));
+        assert!(message([Some("42"), Some("many"), Some("x")]).contains("LISTEN_FDS is 'many', which is no number"));
+        assert!(message([Some("42"), Some("1"), None]).contains("LISTEN_FDNAMES is not set; give its number"));
+    }
+
+    #[test]
+    fn a_name_of_two_is_told_with_their_numbers() {
+        let error = look_up("x", [Some("42"), Some("3"), Some("x:y:x")]).unwrap_err();
+        assert_eq!(error, "more than one descriptor is named 'x' (@3, @5); give the number of one");
+    }
+}
