@@ -32,6 +32,7 @@ pub mod devices;
 pub mod era;
 pub mod error;
 pub mod exit;
+pub mod holder;
 pub mod hypercall;
 pub mod image;
 pub mod inspect;
