@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use guest::{Guest, LIMIT, Output, run};
-pub use mounts::{Device, with_devices};
+pub use mounts::{Device, Root, with_devices};
 pub use trial::{kvm_test, kvm_test_if_possible, main, net_test, root_net_test, root_test, test};
 
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.
