@@ -42,6 +42,7 @@ pub mod memory;
 pub mod messages;
 pub mod metrics;
 pub mod net;
+pub mod outer_filter;
 pub mod ring;
 pub mod sandbox;
 pub mod setup;

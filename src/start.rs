@@ -4,10 +4,11 @@
 //! overflow, it has the kernel print the whole memory map and reads it back. Without that, one is a plain SIGSEGV.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::messages::{Line, Stderr};
+use crate::outer_filter;
 
 /// The words of the command line, the program's name first.
 ///
@@ -36,6 +37,7 @@ fn end_at_mistakes() {
 /// Makes the process fit to run: a write to a closed pipe, or to a file that has reached its limit, becomes an error
 /// like any other, and a standard stream that was closed is not taken by the next file that is opened.
 pub fn prepare() {
+    outer_filter::bear();
     end_at_mistakes();
     // SAFETY: the calls take plain numbers, and a string that is a constant.
     unsafe {
@@ -44,7 +46,8 @@ pub fn prepare() {
         // Asks a guest's run for its figures, and must not end what is not yet one.
         libc::signal(libc::SIGUSR1, libc::SIG_IGN);
         for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-            if libc::fcntl(stream, libc::F_GETFD) < 0 {
+            let closed = libc::fcntl(stream, libc::F_GETFD) < 0;
+            if closed && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF) {
                 // The lowest number that is free is this one. Where there is no such device, a root without rights
                 // takes its place: else a guest's output might go into the guest's disk.
                 if libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) < 0 {

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use libc::c_long;
+
 use common::net::{Tap, echo};
 use common::{Guest, LIMIT, Root, fixture, kvm_test, net_test, on_one_processor, run, tender_path, test, text};
 
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
         net_test("urunc::runs_a_block_unikernel", runs_a_block_unikernel_in_a_container),
         net_test("urunc::passes_words_as_they_are", passes_words_as_they_are),
         net_test("urunc::runs_what_it_builds_since_2026", runs_what_it_builds_since_2026),
+        net_test("urunc::runs_behind_its_filter", runs_behind_its_filter),
+        net_test("urunc::a_signal_ends_a_sleep_behind_its_filter", a_signal_ends_a_sleep_behind_its_filter),
+        kvm_test("urunc::the_clock_is_right_behind_its_filter", the_clock_is_right_behind_its_filter),
+        test("urunc::what_somebody_sends_is_no_refusal", what_somebody_sends_is_no_refusal),
     ])
 }
 
@@ -157,7 +163,7 @@ impl Container {
         Container(root)
     }
 
-    /// What it replaces itself by in the end: the first word is the program and its name.
+    /// What it replaces itself by in the end: the first word is the program and its name. It lasts as long as `self`.
     fn exec<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> Command {
         self.0.make_read_only();
         let mut words = words.into_iter();
@@ -236,4 +242,118 @@ fn runs_what_it_builds_since_2026() {
     run(&mut hello.exec([TENDER, "--mem=256", "--", "/unikernel/app.hvt", "a  b --c"]))
         .exits(0)
         .says("hello: a  b --c\n");
+}
+
+/// What urunc allows the tender of a container that has a seccomp profile, whichever it is.
+const ALLOWED: [c_long; 40] = [
+    libc::SYS_rt_sigaction,
+    libc::SYS_ioctl,
+    libc::SYS_pread64,
+    libc::SYS_mmap,
+    libc::SYS_recvmsg,
+    libc::SYS_openat,
+    libc::SYS_sendto,
+    libc::SYS_mprotect,
+    libc::SYS_write,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_create1,
+    libc::SYS_read,
+    libc::SYS_close,
+    libc::SYS_fstat,
+    libc::SYS_munmap,
+    libc::SYS_brk,
+    libc::SYS_execve,
+    libc::SYS_timerfd_create,
+    libc::SYS_lseek,
+    libc::SYS_personality,
+    libc::SYS_socket,
+    libc::SYS_bind,
+    libc::SYS_getsockname,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_getpid,
+    libc::SYS_tgkill,
+    libc::SYS_nanosleep,
+    libc::SYS_futex,
+    libc::SYS_epoll_pwait,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_timerfd_settime,
+    libc::SYS_pwrite64,
+    libc::SYS_set_tid_address,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_prlimit64,
+    libc::SYS_getrandom,
+    libc::SYS_newfstatat,
+    libc::SYS_faccessat,
+];
+
+/// The calls that only this processor has.
+#[cfg(target_arch = "x86_64")]
+const OLD: &[c_long] = &[libc::SYS_open, libc::SYS_stat, libc::SYS_access, libc::SYS_arch_prctl];
+#[cfg(target_arch = "aarch64")]
+const OLD: &[c_long] = &[];
+
+fn filtered(mut command: Command) -> Command {
+    common::refuse::all_but(&mut command, &[&ALLOWED, OLD].concat());
+    command
+}
+
+const SAID: &str = "tender was started behind a filter of system calls";
+
+fn runs_behind_its_filter() {
+    let _tap = Tap::up("tap0_urunc", HOST);
+    let options = "--mem=256 --net:service=tap0_urunc --net-mac:service=02:42:ac:11:00:02 --";
+    let line = format!("{TENDER} {options} /unikernel/app.hvt --ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 ");
+    let container = Container::new("web");
+    let mut guest = Guest::start(&mut filtered(container.exec_text(&line)));
+    guest.wait_for("listening on 8080/TCP");
+    for _ in 0..3 {
+        assert!(page().starts_with("HTTP/1.1 200"));
+    }
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).complains(SAID);
+
+    // With the ring, which has no second thread here.
+    let line = format!("{TENDER} {options} /unikernel/app.hvt poll-echo --ipv4=10.0.0.2/24");
+    let container = Container::new("ring");
+    let guest = Guest::start(&mut filtered(container.exec_text(&line)));
+    guest.wait_for("ready\n");
+    (0..10).for_each(|i| echo(GUEST, &[i; 500]));
+    echo(GUEST, b"quit");
+    guest.end().exits(0);
+
+    let (container, directory) = (Container::new("block"), common::directory());
+    let disk = directory.path().join("disk");
+    File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    container.0.show(&disk, "disk.img");
+    let line = format!("{TENDER} --mem=256 --block:storage=/disk.img /unikernel/app.hvt   fill");
+    run(&mut filtered(container.exec_text(&line))).exits(0).complains("cannot be locked");
+    // What is wrong is told, and nothing else happens.
+    let line = format!("{TENDER} --mem=256 --net:service=tap7 -- /unikernel/app.hvt");
+    run(&mut filtered(Container::new("net").exec_text(&line))).is_refused(&["tap7"]);
+}
+
+/// No timer reminds of it here, and the guest sleeps for as long as nothing comes.
+fn a_signal_ends_a_sleep_behind_its_filter() {
+    let _tap = Tap::up("tap0_urunc", HOST);
+    let container = Container::new("net");
+    for _ in 0..10 {
+        let line = format!("{TENDER} --mem=256 --net:service=tap0_urunc /unikernel/app.hvt --ipv4=10.0.0.2/24");
+        let mut guest = Guest::start(&mut filtered(container.exec_text(&line)));
+        guest.wait_for("net: ready\n");
+        guest.signal(libc::SIGTERM);
+        guest.end().dies_by(libc::SIGTERM);
+    }
+}
+
+fn the_clock_is_right_behind_its_filter() {
+    run(&mut filtered(common::unikernel("clock", &["--mem=4"], &[]))).exits(0).says("clock: ok").complains(SAID);
+}
+
+/// SIGSYS by kill(2) ends a tender, as it does any program.
+fn what_somebody_sends_is_no_refusal() {
+    let mut guest = Guest::start(&mut common::unikernel("sleeper", &["--mem=4", "--sandbox=off"], &[]));
+    guest.signal(libc::SIGSYS);
+    guest.end().dies_by(libc::SIGSYS);
 }

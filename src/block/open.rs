@@ -231,7 +231,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     let error = io::Error::last_os_error();
     if error.kind() != io::ErrorKind::WouldBlock {
         let path = path.display();
-        log::warn!("{path}: this file system cannot lock it ({error}); see that nothing else uses it");
+        log::warn!("{path}: cannot be locked against others ({error}); see that nothing else uses it");
         return Ok(());
     }
     Err(in_use(path, file.metadata()))

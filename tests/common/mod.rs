@@ -10,6 +10,7 @@ pub mod hostile;
 pub mod inject;
 mod mounts;
 pub mod net;
+pub mod refuse;
 pub mod trace;
 mod trial;
 pub mod wire;

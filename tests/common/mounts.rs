@@ -7,8 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::text;
+use super::{LIMIT, text};
 
 /// The user and group nobody.
 const NOBODY: u32 = 65534;
@@ -85,7 +86,13 @@ impl Root {
 
     /// Has nobody write to it any more; what is shown in it stays as it is.
     pub fn make_read_only(&self) {
-        mount(Path::new("none"), self.0.path(), c"none", libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY);
+        let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+        let deadline = Instant::now() + LIMIT;
+        // A child that another test has just started may have our copies open for writing, until its exec.
+        while let Err(error) = try_mount(Path::new("none"), self.0.path(), c"none", flags) {
+            assert!(Instant::now() < deadline, "the root directory cannot be made read-only: {error}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Has the command start with this as its root directory.
@@ -105,10 +112,13 @@ impl Drop for Root {
 }
 
 fn mount(from: &Path, to: &Path, kind: &CStr, flags: libc::c_ulong) {
+    try_mount(from, to, kind, flags).unwrap_or_else(|error| panic!("{to:?} cannot be mounted: {error}"));
+}
+
+fn try_mount(from: &Path, to: &Path, kind: &CStr, flags: libc::c_ulong) -> io::Result<()> {
     let (from, to) = (string(text(from).into()), string(text(to).into()));
     // SAFETY: it is a system call, and the strings end with a NUL.
     done(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) })
-        .unwrap_or_else(|error| panic!("{to:?} cannot be mounted: {error}"));
 }
 
 fn string(text: String) -> CString {
