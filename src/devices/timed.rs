@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::signal;
 
-/// What is waited for. Never more than 63 interfaces, the timer, and none.
+/// What is waited for: 63 interfaces at most, and the timer.
 #[derive(Debug)]
 pub(super) struct Timed {
     set: OwnedFd,
@@ -80,6 +80,12 @@ impl Timed {
     }
 }
 
+impl Drop for Timed {
+    fn drop(&mut self) {
+        signal::remind_by(-1);
+    }
+}
+
 /// # Safety
 /// `fd` must be what a call gave: a new descriptor, or −1.
 unsafe fn owned(fd: RawFd) -> io::Result<OwnedFd> {
@@ -88,4 +94,34 @@ unsafe fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: as promised.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    fn ready(timed: &Timed, timeout: u64) -> Vec<usize> {
+        let mut ready = Vec::new();
+        timed.wait(timeout, |index| ready.push(index));
+        ready
+    }
+
+    #[test]
+    fn it_waits_for_frames_and_for_the_time() {
+        let pairs = [UnixDatagram::pair().unwrap(), UnixDatagram::pair().unwrap()];
+        let mut timed = Timed::new(pairs.iter().map(|(ours, _)| ours.as_raw_fd())).unwrap();
+        assert!(ready(&timed, 1_000_000).is_empty());
+        assert!(ready(&timed, 0).is_empty());
+        pairs[1].1.send(b"frame").unwrap();
+        assert_eq!(ready(&timed, u64::MAX / 2), [1]);
+        pairs[0].1.send(b"frame").unwrap();
+        let mut both = ready(&timed, 0);
+        both.sort_unstable();
+        assert_eq!(both, [0, 1]);
+        timed.forget(1);
+        timed.forget(1);
+        assert_eq!(ready(&timed, u64::MAX / 2), [0]);
+    }
 }
