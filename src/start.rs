@@ -23,6 +23,15 @@ pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsStri
     (0..usize::try_from(count).unwrap_or(0)).map(word).collect()
 }
 
+/// In place of a static glibc's own, which asks /proc where the program is, for libraries that it will never load, and so
+/// dies behind a filter that does not know the call ([`outer_filter`]), before anything of ours could prevent it. The
+/// answer means that it is not known.
+// SAFETY: nothing but glibc has a function of this name, and it takes this one where the linker meets it first.
+#[unsafe(no_mangle)]
+extern "C" fn _dl_get_origin() -> *const c_char {
+    std::ptr::without_provenance(usize::MAX)
+}
+
 /// A mistake of ours ends the process with one line and status 1, as every error does: what Rust would do and say needs
 /// system calls that the sandbox does not allow.
 fn end_at_mistakes() {
