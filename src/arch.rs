@@ -3,7 +3,7 @@
 //! other module asks which.
 //!
 //! Both provide: `MACHINE`, `create_vm`, `build_tables`, `Vcpu` (`new`, `boot`, `run`, `settle`, `interrupt_flag`,
-//! `registers`, `fault_registers`, `counter_frequency`, `AsRawFd`), `poll_limit`, `REPORT_REQUESTS` and `OLD_CALLS`.
+//! `registers`, `fault_registers`, `counter_frequency`, `AsRawFd`), `answer_system_call`, `poll_limit`, `REPORT_REQUESTS` and `OLD_CALLS`.
 
 mod paging;
 mod vcpu;

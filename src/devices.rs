@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 use guest_abi::hypercall::Status;
 use guest_abi::manifest::MAX_ENTRIES;
@@ -23,10 +24,15 @@ mod plan;
 mod probe;
 #[cfg(test)]
 mod tests;
+mod timed;
 
 pub use error::Error;
 pub use plan::Plan;
 pub use probe::Probe;
+use timed::Timed;
+
+/// A short sleep, for want of a better one.
+const NAP: Duration = Duration::from_millis(1);
 
 /// What a handle stands for.
 #[derive(Debug, Default)]
@@ -72,6 +78,8 @@ pub struct Devices {
     waits: [libc::pollfd; MAX_ENTRIES],
     handles: [u8; MAX_ENTRIES],
     nets: usize,
+    /// How POLL waits where `ppoll` is refused.
+    timed: Option<Timed>,
 }
 
 impl Devices {
@@ -84,6 +92,7 @@ impl Devices {
             waits: [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_ENTRIES],
             handles: [0; MAX_ENTRIES],
             nets: 0,
+            timed: None,
         };
         devices.names.resize(devices.slots.len(), String::new());
         for net in plan.nets {
@@ -246,6 +255,7 @@ impl Devices {
         match self.wait(&mut sleep) {
             0 => 0,
             1.. => self.collect(),
+            _ if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) => self.poll_timed(timeout),
             _ => self.wait_on(sleep),
         }
     }
@@ -259,7 +269,8 @@ impl Devices {
         unsafe { libc::syscall(libc::SYS_ppoll, waits, self.nets, &raw mut *sleep, no_mask, 0_usize) }
     }
 
-    /// After a signal, the only thing that can go wrong with these arguments: sleeps on, unless the run is to end.
+    /// After a signal, the only thing that can go wrong with these arguments where there is this call: sleeps on, unless
+    /// the run is to end.
     #[cold]
     fn wait_on(&mut self, mut sleep: libc::timespec) -> u64 {
         while signal::received().is_none() {
@@ -270,6 +281,36 @@ impl Devices {
             }
         }
         0
+    }
+
+    /// As [`Devices::poll`], behind a filter that does not know `ppoll`.
+    #[cold]
+    fn poll_timed(&mut self, timeout: u64) -> u64 {
+        let waits = &mut self.waits[..self.nets];
+        let timed = match &mut self.timed {
+            Some(timed) => timed,
+            none => match Timed::new(waits.iter().map(|wait| wait.fd)) {
+                Ok(timed) => none.insert(timed),
+                Err(error) => {
+                    log::warn!("POLL: no way to wait for {timeout} ns: {error}; the guest looks for itself, often");
+                    std::thread::sleep(NAP.min(Duration::from_nanos(timeout)));
+                    return 0;
+                }
+            },
+        };
+        waits.iter_mut().for_each(|wait| wait.revents = 0);
+        timed.wait(timeout, |index| waits[index].revents = libc::POLLIN);
+        let ready = self.collect();
+        self.forget_the_lost();
+        ready
+    }
+
+    /// Takes interfaces that are gone for good out of the sleeps to come.
+    fn forget_the_lost(&mut self) {
+        let Some(timed) = &mut self.timed else { return };
+        for (index, _) in self.waits[..self.nets].iter().enumerate().filter(|(_, wait)| wait.fd < 0) {
+            timed.forget(index);
+        }
     }
 
     /// The handles whose devices have a frame, after a `ppoll`. An error or an end counts as one: the read that

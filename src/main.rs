@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use std::ffi::{OsString, c_char, c_int};
+use std::ffi::{OsStr, OsString, c_char, c_int};
 use std::io::{IsTerminal, Write};
 
 use tender::cli::{self, Command, Config, Inspection};
@@ -23,17 +23,18 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 }
 
 fn run_command(arguments: Vec<OsString>) -> Status {
-    follow(cli::parse(arguments).map_err(config_file::Error::from))
+    let program = arguments.first().cloned().unwrap_or_default();
+    follow(cli::parse(arguments).map_err(config_file::Error::from), &program)
 }
 
-fn follow(command: Result<Command, config_file::Error>) -> Status {
+fn follow(command: Result<Command, config_file::Error>, program: &OsStr) -> Status {
     match command {
         Ok(Command::Run(config)) => run(&config),
         Ok(Command::Check(config)) => check(&config),
-        Ok(Command::Configured(configured)) => follow(config_file::complete(configured)),
+        Ok(Command::Configured(configured)) => follow(config_file::complete(configured), program),
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
-        Ok(Command::Version) => version(),
+        Ok(Command::Version) => version(program),
         Err(error) => fail(format_args!("{error}")),
     }
 }
@@ -96,9 +97,9 @@ fn inspect(inspection: &Inspection) -> Status {
 
 /// On stdout, as is usual; and for programs that know upstream's tenders, which use stderr, there as well. A person
 /// at a terminal gets it once.
-fn version() -> Status {
+fn version(program: &OsStr) -> Status {
     if !std::io::stderr().is_terminal() {
-        let _ = std::io::stderr().write_all(cli::upstream_version().as_bytes());
+        let _ = std::io::stderr().write_all(cli::upstream_version(program).as_bytes());
     }
     print(&cli::version())
 }

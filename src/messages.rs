@@ -135,11 +135,30 @@ pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
     for timeout in [&timeout, &none] {
         // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
         match unsafe { libc::ppoll(&raw mut wait, 1, timeout, std::ptr::null()) } {
+            -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) => {
+                return room_by_epoll(fd, patience);
+            }
             -1 => {}
             ready => return ready == 1,
         }
     }
     false
+}
+
+/// The same behind a filter of system calls that does not know `ppoll`.
+#[cold]
+fn room_by_epoll(fd: libc::c_int, patience: Duration) -> bool {
+    let mut event = libc::epoll_event { events: libc::EPOLLOUT as u32, u64: 0 };
+    // SAFETY: the calls take numbers and one event, which the last one writes; the descriptor is new and closed once.
+    unsafe {
+        let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
+        // It refuses what always has room, such as a file.
+        let always = libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) != 0;
+        let has_room = always
+            || libc::epoll_pwait(set, &raw mut event, 1, patience.as_millis() as libc::c_int, std::ptr::null()) == 1;
+        libc::close(set);
+        has_room
+    }
 }
 
 fn write(fd: libc::c_int, bytes: &[u8]) -> bool {

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Config, SandboxMode, UserOption};
+use crate::outer_filter;
 
 mod filter;
 mod landlock;
@@ -126,7 +127,10 @@ impl Sandbox {
         let none = confined.unless_missing(Layer::Capabilities, privileges::drop_capabilities())?;
         confined.unprivileged = no_new.and(none).is_some();
         confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict())?;
-        violation::report();
+        // Where no filter of ours can be, a refusal is no violation of it.
+        if !outer_filter::is_there() || filter::is_possible() {
+            violation::report();
+        }
         Ok(confined)
     }
 }
@@ -176,6 +180,10 @@ impl Confined {
         }
         let mut program = filter::compile(GUEST, &self.parameters);
         let filtered = self.unless_missing(Layer::Seccomp, filter::install(&mut program))?.is_some();
+        if !filtered && outer_filter::is_there() {
+            log::warn!("sandbox: tender was started behind a filter of system calls that allows it none of its own");
+            return Ok(());
+        }
         log::info!("sandbox: {}", self.summary(filtered));
         Ok(())
     }
@@ -219,6 +227,11 @@ impl Confined {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(source) if self.mode == SandboxMode::Strict => Err(Error::Missing { layer, source }),
+            // Told at the end, once.
+            Err(error) if outer_filter::is_there() => {
+                log::info!("sandbox: {layer}: {error}");
+                Ok(None)
+            }
             // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
             Err(error) if layer == Layer::Landlock => {
                 log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}");

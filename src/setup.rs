@@ -23,6 +23,7 @@ use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::metrics::{Observer, Outlets, Parts, Phase, Phases, Registry};
 use crate::notify::Notifier;
+use crate::outer_filter;
 use crate::ring::{self, Ring};
 use crate::sandbox::Sandbox;
 
@@ -182,11 +183,17 @@ pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, Error> {
 /// The shared network ring, where the guest may know it, has a use for it and the operator does not mind.
 fn net_ring(asked: NetRing, rules: &Rules, devices: &Devices) -> Result<Option<Ring>, Error> {
     let possible = rules.net_ring && devices.has_nets();
+    // Such a filter knows neither a second thread nor what that shares with the first.
+    let prevented = outer_filter::is_there();
     match asked {
         NetRing::Off => return Ok(None),
-        NetRing::Auto if !possible => return Ok(None),
+        NetRing::Auto if !possible || prevented => return Ok(None),
         NetRing::On if !possible => {
             log::warn!("--net-ring=on: this unikernel has no network device, or is older than the ring; it gets none");
+            return Ok(None);
+        }
+        NetRing::On if prevented => {
+            log::warn!("--net-ring=on: there is none behind a filter of system calls that tender was started behind");
             return Ok(None);
         }
         NetRing::Auto | NetRing::On => {}

@@ -159,7 +159,7 @@ fn an_image_in_use_names_its_user() {
     let option = image.option("--block");
     let (first, mut reader) = start_and_hold(&option);
     let name = text(&image.path()).to_owned();
-    block(&[&option], &[]).is_refused(&[&name, "in use", &format!("process {}", first.pid())]);
+    block(&[&option], &[]).is_refused(&[&name, "in use", &format!("process {} (tender)", first.pid())]);
     let mut said = Vec::new();
     reader.read_to_end(&mut said).unwrap();
     first.end().exits(0).is_quiet();

@@ -232,7 +232,7 @@ fn a_tap_that_is_down_is_refused() {
 fn a_tap_in_use_is_refused() {
     let _tap = Tap::up("tap0", HOST);
     let guest = start(net(&["--net=tap0"]));
-    run(&mut net(&["--net=tap0"])).is_refused(&["'tap0'", "in use"]);
+    run(&mut net(&["--net=tap0"])).is_refused(&["'tap0'", &format!("in use by process {} (tender)", guest.pid())]);
     echo(GUEST, b"the first one is not disturbed");
     quit(guest).is_quiet();
 }
@@ -242,7 +242,8 @@ fn one_tap_cannot_be_two_devices() {
     let by_name = &["--net:service0=tap0", "--net:service1=tap0"];
     run(&mut unikernel("net2", by_name, &[])).is_refused(&["service1", "tap0"]);
     let both = ["--net:service0=tap0", &format!("--net:service1=@{FD}")];
-    run(&mut hand_over(unikernel("net2", &both, &[]), tap.attach())).is_refused(&["'service"]);
+    run(&mut hand_over(unikernel("net2", &both, &[]), tap.attach()))
+        .is_refused(&["'service0'", "'tap0' is given twice"]);
 }
 
 fn descriptors_that_are_no_taps_are_refused() {

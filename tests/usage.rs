@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 /// Words before a unikernel that are refused whatever it is, and what the complaint names.
-const REFUSED: [(&[&str], &[&str]); 51] = [
+const REFUSED: [(&[&str], &[&str]); 55] = [
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
@@ -38,6 +38,10 @@ const REFUSED: [(&[&str], &[&str]); 51] = [
     (&["--frobnicate", "x.hvt"], &["--frobnicate", "--help"]),
     (&["--memory=64", "x.hvt"], &["--memory"]),
     (&["-x", "x.hvt"], &["-x"]),
+    (&["--gdb", "x.hvt"], &["'--gdb'", "later release"]),
+    (&["--gdb-port=1234", "x.hvt"], &["'--gdb-port'", "later release"]),
+    (&["--dumpcore=/var/crash", "x.hvt"], &["'--dumpcore'", "later release"]),
+    (&["--dumpcore", "x.hvt"], &["'--dumpcore'", "later release"]),
     (&["--mem:a=64", "x.hvt"], &["--mem:a"]),
     (&["--disk:a=/x", "x.hvt"], &["--disk:a"]),
     (&["--help=yes", "x.hvt"], &["--help"]),
@@ -107,10 +111,10 @@ fn help_and_version_are_no_errors() {
     }
     for words in [["--version"], ["-V"]] {
         let output = run(&mut tender(words));
-        output.exits(0).says(&format!("tender {}\nABI version 2\n", env!("CARGO_PKG_VERSION")));
+        output.exits(0).says(&format!("tender {}\nABI version 2\nABI version 1\n", env!("CARGO_PKG_VERSION")));
         output.says("none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n");
-        // Where upstream's tenders say theirs, in the two lines that programs know.
-        let upstream = format!("tender, version v{}\nABI version 2\n", env!("CARGO_PKG_VERSION"));
+        // Where upstream's tenders say theirs, in the lines that programs know.
+        let upstream = format!("tender, version v{}\nABI version 2\nABI version 1\n", env!("CARGO_PKG_VERSION"));
         assert!(output.stderr == upstream, "{output:#?}");
     }
     // They win over what else is there.

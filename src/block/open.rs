@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Identity;
 use crate::descriptors;
 use crate::era::DiskTail;
+use crate::holder::Holder;
 
 /// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
 const BLKROGET: u32 = 0x125e;
@@ -73,12 +74,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another process has locked the file.
-    #[error("'{path}' is in use by process {holder}; an image serves one unikernel at a time")]
+    #[error("'{path}' is in use by {holder}; an image serves one unikernel at a time")]
     InUse {
         /// The file.
         path: PathBuf,
         /// The process.
-        holder: u32,
+        holder: Holder,
     },
     /// Another process, which one is not to be found out, has locked the file.
     #[error("'{path}' is in use by another process; an image serves one unikernel at a time")]
@@ -248,7 +249,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     let error = io::Error::last_os_error();
     if error.kind() != io::ErrorKind::WouldBlock {
         let path = path.display();
-        log::warn!("{path}: this file system cannot lock it ({error}); see that nothing else uses it");
+        log::warn!("{path}: cannot be locked against others ({error}); see that nothing else uses it");
         return Ok(());
     }
     Err(in_use(path, file.metadata()))
@@ -257,18 +258,19 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
 fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
     let path = path.to_owned();
     match holder(metadata) {
-        Some(holder) if holder == std::process::id() => Error::GivenTwice { path },
+        Some(holder) if holder.is_us() => Error::GivenTwice { path },
         Some(holder) => Error::InUse { path, holder },
         None => Error::InUseBySomebody { path },
     }
 }
 
 /// The process that has locked a file, where the host tells.
-fn holder(metadata: io::Result<Metadata>) -> Option<u32> {
+fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
     let metadata = metadata.ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    holder_in(&locks, &format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device)))
+    let file = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
+    holder_in(&locks, &file).map(Holder::new)
 }
 
 /// Finds the holder of the lock on `file` in the lines of /proc/locks, such as

@@ -14,6 +14,12 @@ pub enum Error {
         /// As written, without its value.
         option: String,
     },
+    /// An option of upstream's debugging tenders, which has no counterpart here yet.
+    #[error("option '{option}' is for debugging, which comes with a later release; leave it out to run the unikernel")]
+    NotYet {
+        /// As written, without its value.
+        option: String,
+    },
     /// An option that may occur once occurs again.
     #[error("option '{option}' is given twice")]
     GivenTwice {

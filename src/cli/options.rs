@@ -132,6 +132,9 @@ const VALUED: &[Valued] = &[
     },
 ];
 
+/// Options of upstream's solo5-hvt-debug.
+const DEBUGGING: [&str; 3] = ["--gdb", "--gdb-port", "--dumpcore"];
+
 /// The one option that the help text mentions in passing only.
 const HIDDEN: &str = "disk";
 
@@ -304,6 +307,7 @@ fn refusal(error: &clap::Error) -> Error {
     };
     let option = shown(option.as_bytes());
     match error.kind() {
+        ErrorKind::UnknownArgument if DEBUGGING.contains(&&*option) => Error::NotYet { option },
         ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::Unknown { option },
         ErrorKind::TooManyValues => Error::UnexpectedValue { option },
         _ => Error::Other(error.to_string().lines().next().unwrap_or_default().replacen("error: ", "", 1)),

@@ -142,7 +142,7 @@ pub(super) fn mac(given: &Given) -> Result<[u8; 6], Error> {
     let mut pairs = text(given, Rule::MacForm)?.split(':');
     for byte in &mut mac {
         let pair = pairs.next().ok_or_else(malformed)?;
-        if pair.len() != 2 || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        if !(1..=2).contains(&pair.len()) || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(malformed());
         }
         *byte = u8::from_str_radix(pair, 16).map_err(|_| malformed())?;

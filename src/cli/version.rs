@@ -1,10 +1,14 @@
 //! What `--version` says, to people and to scripts.
 
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::words::shown;
 use crate::era::Era;
 
 const NUMBER: &str = env!("CARGO_PKG_VERSION");
 
-/// For stdout: the version; the newest ABI version as upstream's tenders say theirs; all of them.
+/// For stdout: the version; the ABI versions as upstream's tenders say theirs, newest first; and whose they are.
 pub fn version() -> String {
     let all: Vec<String> = Era::ALL
         .into_iter()
@@ -13,18 +17,25 @@ pub fn version() -> String {
             None => format!("none ({})", era.releases()),
         })
         .collect();
-    format!("tender {NUMBER}\n{}ABI versions: {}\n", abi_line(), all.join(", "))
+    format!("tender {NUMBER}\n{}ABI versions: {}\n", abi_lines(), all.join(", "))
 }
 
-/// For stderr, where programs that start upstream's tenders look for it: the same two lines as those print.
-pub fn upstream_version() -> String {
-    format!("tender, version v{NUMBER}\n{}", abi_line())
+/// For stderr, where programs that start upstream's tenders look for it: what those print, which is `NAME tender` with
+/// the name that they were called by.
+pub fn upstream_version(program: &OsStr) -> String {
+    let name = Path::new(program).file_name().unwrap_or_default();
+    let name = shown(name.as_encoded_bytes());
+    let name = if name.is_empty() || name == "tender" { "tender".into() } else { format!("{name} tender") };
+    format!("{name}, version v{NUMBER}\n{}", abi_lines())
 }
 
-/// The newest ABI version, in the form that scripts know.
-fn abi_line() -> String {
-    let newest = Era::ALL.into_iter().filter_map(Era::abi_version).max().unwrap_or_default();
-    format!("ABI version {newest}\n")
+/// Each ABI version on a line of its own, in the form that scripts know. Whoever wants to run a unikernel of some version
+/// looks for its line, and takes a tender without it for one that cannot.
+fn abi_lines() -> String {
+    let versions = Era::ALL.into_iter().rev().filter_map(Era::abi_version);
+    let mut lines: Vec<String> = versions.map(|version| format!("ABI version {version}\n")).collect();
+    lines.dedup();
+    lines.concat()
 }
 
 #[cfg(test)]
@@ -33,13 +44,22 @@ mod tests {
 
     #[test]
     fn people_see_every_era() {
-        let expected = "\nABI version 2\n\
+        let expected = "\nABI version 2\nABI version 1\n\
                         ABI versions: none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n";
         assert_eq!(version(), format!("tender {NUMBER}{expected}"));
     }
 
     #[test]
-    fn programs_see_the_two_lines_that_they_know() {
-        assert_eq!(upstream_version(), format!("tender, version v{NUMBER}\nABI version 2\n"));
+    fn programs_see_the_lines_that_they_know() {
+        for (program, name) in [
+            ("tender", "tender"),
+            ("", "tender"),
+            ("/usr/local/bin/solo5-hvt", "solo5-hvt tender"),
+            ("solo5-hvt.1", "solo5-hvt.1 tender"),
+            ("a\nb", "a\\nb tender"),
+        ] {
+            let expected = format!("{name}, version v{NUMBER}\nABI version 2\nABI version 1\n");
+            assert_eq!(upstream_version(OsStr::new(program)), expected);
+        }
     }
 }

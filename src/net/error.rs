@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 
 use super::interface;
 use crate::descriptors;
+use crate::holder::Holder;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +49,22 @@ pub enum Error {
         user: u32,
     },
     /// Another process is attached.
+    #[error("interface '{name}' is in use by {holder}; every unikernel needs a tap of its own")]
+    InUse {
+        /// The interface.
+        name: String,
+        /// The process.
+        holder: Holder,
+    },
+    /// Another process, which one is not to be found out, is attached.
     #[error("interface '{name}' is in use by another process; every unikernel needs a tap of its own")]
-    Busy {
+    InUseBySomebody {
+        /// The interface.
+        name: String,
+    },
+    /// This process is attached.
+    #[error("interface '{name}' is given twice, by name and as a descriptor; each network device needs its own")]
+    GivenTwice {
         /// The interface.
         name: String,
     },
@@ -122,7 +137,7 @@ impl Error {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::TunMissing,
             Some(libc::EACCES) => Error::TunDenied { user: user() },
             Some(libc::EPERM) => denied(name),
-            Some(libc::EBUSY) => Error::Busy { name: name.into() },
+            Some(libc::EBUSY) => in_use(name),
             Some(libc::EINVAL) => not_tap(name).unwrap_or_else(|| Error::not_tap(name, "not a tap of one queue")),
             _ => Error::Attach { name: name.into(), error },
         }
@@ -130,6 +145,16 @@ impl Error {
 
     fn not_tap(name: &str, kind: &'static str) -> Error {
         Error::NotTap { name: name.into(), kind, user: user() }
+    }
+}
+
+/// The error for an interface that somebody is attached to.
+fn in_use(name: &str) -> Error {
+    let name = name.to_owned();
+    match Holder::of_tap(&name) {
+        Some(holder) if holder.is_us() => Error::GivenTwice { name },
+        Some(holder) => Error::InUse { name, holder },
+        None => Error::InUseBySomebody { name },
     }
 }
 

@@ -150,6 +150,14 @@ pub fn pass() -> [sock_filter; 1] {
     [answer(libc::SECCOMP_RET_ALLOW)]
 }
 
+/// Whether this kernel, and any filter that is in force already, lets a thread have one.
+pub fn is_possible() -> bool {
+    let action = libc::SECCOMP_RET_TRAP;
+    let flags: libc::c_ulong = 0;
+    // SAFETY: the kernel reads one number.
+    unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, flags, &raw const action) == 0 }
+}
+
 /// Binds this thread to `program` for good. It must have given up new privileges, or be privileged.
 pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;

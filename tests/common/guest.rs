@@ -1,5 +1,6 @@
 //! A tender with its guest, as a child that never outlives its test.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -132,6 +133,28 @@ impl Listener {
     }
 }
 
+/// Starts a child that goes with the thread that started it, whatever becomes of us.
+fn launch(command: &mut Command) -> Child {
+    // SAFETY: prctl is safe between fork and exec, and this one takes plain numbers.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match command.spawn() {
+            Ok(child) => return child,
+            // A copy of the tender that another test's child, just forked, still has open for writing.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => panic!("{command:?} cannot be started: {error}"),
+        }
+    }
+}
+
 /// A running tender. Dropped, it is killed.
 pub struct Guest {
     child: Child,
@@ -147,28 +170,19 @@ impl Guest {
 
     /// Starts it with standard output as `command` has it.
     pub fn spawn(command: &mut Command) -> Guest {
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
-        // SAFETY: prctl is safe between fork and exec, and this one takes plain numbers. The child goes with the
-        // thread that started it, whatever becomes of us.
-        unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        let deadline = Instant::now() + LIMIT;
-        let mut child = loop {
-            match command.spawn() {
-                Ok(child) => break child,
-                // A copy of the tender that another test's child, just forked, still has open for writing.
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => panic!("{command:?} cannot be started: {error}"),
-            }
-        };
+        let mut child = launch(command.stdin(Stdio::null()).stderr(Stdio::piped()));
         let (stdout, stderr) = (Listener::new(child.stdout.take()), Listener::new(child.stderr.take()));
         Guest { child, stdout, stderr }
+    }
+
+    /// Starts it with one file for all three standard streams, which is read from `reader`: all that is said counts as
+    /// the guest's.
+    pub fn on_one_file(command: &mut Command, reader: File, file: &File) -> Guest {
+        let stream = || Stdio::from(file.try_clone().expect("a descriptor can be had twice"));
+        let child = launch(command.stdin(stream()).stdout(stream()).stderr(stream()));
+        // Else it would hold its copies, and reading never end.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Guest { child, stdout: Listener::new(Some(reader)), stderr: Listener::new(None::<std::io::Empty>) }
     }
 
     /// Its process id.

@@ -10,6 +10,7 @@ pub mod hostile;
 pub mod inject;
 mod mounts;
 pub mod net;
+pub mod refuse;
 pub mod trace;
 mod trial;
 pub mod wire;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use guest::{Guest, LIMIT, Output, run};
-pub use mounts::{Device, with_devices};
+pub use mounts::{Device, Root, with_devices};
 pub use trial::{
     kvm_test, kvm_test_if_possible, main, net_test, root_net_test, root_test, test, tool_kvm_test, tool_net_test,
     tool_test,

@@ -1,13 +1,15 @@
 //! A /dev of a command's own, with what the test wants to be there and nothing else.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::text;
+use super::{LIMIT, text};
 
 /// The user and group nobody.
 const NOBODY: u32 = 65534;
@@ -52,6 +54,71 @@ impl Recipe {
             done(libc::mount(from, to, c"none".as_ptr(), libc::MS_BIND, std::ptr::null()))
         }
     }
+}
+
+/// A root directory of its own for a command, in memory; it goes with the test. For a thread with mounts of its own, as
+/// every test in a network namespace has.
+pub struct Root(tempfile::TempDir);
+
+impl Root {
+    /// An empty one.
+    pub fn new() -> Root {
+        let root = Root(super::directory());
+        mount(Path::new("none"), root.0.path(), c"tmpfs", 0);
+        root
+    }
+
+    /// Where `name` is, seen from outside.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Shows the file or directory `from` of the host as `name`.
+    pub fn show(&self, from: &Path, name: &str) {
+        let place = self.path(name);
+        if from.is_dir() {
+            std::fs::create_dir_all(&place).unwrap();
+        } else {
+            File::create(&place).unwrap();
+        }
+        mount(from, &place, c"none", libc::MS_BIND | libc::MS_REC);
+    }
+
+    /// Has nobody write to it any more; what is shown in it stays as it is.
+    pub fn make_read_only(&self) {
+        let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+        let deadline = Instant::now() + LIMIT;
+        // A child that another test has just started may have our copies open for writing, until its exec.
+        while let Err(error) = try_mount(Path::new("none"), self.0.path(), c"none", flags) {
+            assert!(Instant::now() < deadline, "the root directory cannot be made read-only: {error}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Has the command start with this as its root directory.
+    pub fn enter<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let root = string(text(self.0.path()).into());
+        // SAFETY: both are system calls, which are safe between fork and exec, and the strings end with a NUL.
+        unsafe { command.pre_exec(move || done(libc::chroot(root.as_ptr())).and(done(libc::chdir(c"/".as_ptr())))) }
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let path = string(text(self.0.path()).into());
+        // SAFETY: it is a system call, and the string ends with a NUL. If it fails, the directory cannot be removed.
+        unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+fn mount(from: &Path, to: &Path, kind: &CStr, flags: libc::c_ulong) {
+    try_mount(from, to, kind, flags).unwrap_or_else(|error| panic!("{to:?} cannot be mounted: {error}"));
+}
+
+fn try_mount(from: &Path, to: &Path, kind: &CStr, flags: libc::c_ulong) -> io::Result<()> {
+    let (from, to) = (string(text(from).into()), string(text(to).into()));
+    // SAFETY: it is a system call, and the strings end with a NUL.
+    done(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) })
 }
 
 fn string(text: String) -> CString {

@@ -125,7 +125,7 @@ pub fn inside(options: &mut Options) -> Result<()> {
     net::make_tap("tap100", OUR_ADDRESS)?;
     on_interrupt_wait();
     let mut child = start(Path::new(&tender), Path::new(&fixtures))?;
-    let page = fetch(&mut child);
+    let page = fetch(&mut child, ITS_ADDRESS, PAGE_LIMIT);
     let shown = page.and_then(|page| show(&page));
     if shown.is_ok() && !once {
         stay(&mut child, listener)?;
@@ -153,7 +153,7 @@ fn start(tender: &Path, fixtures: &Path) -> Result<Child> {
 }
 
 /// Has the kernel end the child where we die without a word, so that nothing is left running.
-fn end_with_us(command: &mut Command) -> &mut Command {
+pub fn end_with_us(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
     unsafe {
         command.pre_exec(|| {
@@ -163,37 +163,34 @@ fn end_with_us(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Asks until there is an answer: a unikernel takes a moment to boot.
-fn fetch(child: &mut Child) -> Result<String> {
+/// Asks for the page of the unikernel at `address` until there is an answer: it takes a moment to boot.
+pub fn fetch(child: &mut Child, address: Ipv4Addr, limit: Duration) -> Result<String> {
     let start = Instant::now();
     let mut told = Duration::from_secs(2);
     loop {
-        let error = match get() {
+        let error = match get(address) {
             Ok(page) => return Ok(page),
             Err(error) => error,
         };
         if let Some(status) = child.try_wait().context("cannot look after tender")? {
             return fail(format!("tender ended with {status} before its page could be fetched"));
         }
-        if start.elapsed() > PAGE_LIMIT {
-            return fail(format!(
-                "no page from http://{ITS_ADDRESS}:{PORT}/ within {} s: {error}",
-                PAGE_LIMIT.as_secs()
-            ));
+        if start.elapsed() > limit {
+            return fail(format!("no page from http://{address}:{PORT}/ within {} s: {error}", limit.as_secs()));
         }
         if start.elapsed() > told {
-            progress::note(format_args!("waiting for http://{ITS_ADDRESS}:{PORT}/ ({} s)", told.as_secs()));
+            progress::note(format_args!("waiting for http://{address}:{PORT}/ ({} s)", told.as_secs()));
             told += Duration::from_secs(10);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-fn get() -> std::io::Result<String> {
-    let address = SocketAddr::from((ITS_ADDRESS, PORT));
-    let mut server = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+fn get(address: Ipv4Addr) -> std::io::Result<String> {
+    let socket_address = SocketAddr::from((address, PORT));
+    let mut server = TcpStream::connect_timeout(&socket_address, Duration::from_secs(5))?;
     server.set_read_timeout(Some(Duration::from_secs(20)))?;
-    write!(server, "GET / HTTP/1.1\r\nHost: {ITS_ADDRESS}:{PORT}\r\nConnection: close\r\n\r\n")?;
+    write!(server, "GET / HTTP/1.1\r\nHost: {address}:{PORT}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())

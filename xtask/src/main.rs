@@ -12,6 +12,7 @@ mod dist;
 mod elf;
 mod error;
 mod fixtures;
+mod fleet;
 mod fuzz;
 mod host;
 mod initramfs;
@@ -41,6 +42,8 @@ cargo xtask COMMAND
         every test, here and inside the emulated Raspberry Pi 3B; the last line is the total
   bench [--machine host|pi3|virt|pc] [--peer PATH]
         what a start and each hypercall cost, beside another tender where one is given; instructions on virt
+  fleet [--count N] [--seconds N] [--tender PATH]
+        what each of many idle unikernels costs, 100 if not said otherwise: memory, processor time, wake-ups
   lab [--machine pi3|virt|pc]
         a shell inside an emulated machine, with tender and the test unikernels
   fuzz [TARGET] [--seconds N] [--minimise] [-- FILE...]
@@ -73,6 +76,7 @@ fn dispatch() -> Result<()> {
     match command.as_str() {
         "demo" => demo::run(&mut options),
         "test" => test::run(&mut options),
+        "fleet" => fleet::run(&mut options),
         "lab" => lab::run(&mut options),
         "fixtures" => fixtures::run(&mut options),
         "fuzz" => fuzz::run(&mut options),

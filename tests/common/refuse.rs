@@ -1,0 +1,45 @@
+//! Commands behind a filter of system calls that sends SIGSYS at whatever it does not know.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_long, sock_filter};
+
+/// Where the number of the call and the lower half of its first argument lie in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARGUMENT: u32 = 16;
+
+/// Has the command start behind a filter that allows `calls`. And one more, PR_SET_PDEATHSIG, for our own sake: tests have
+/// it made between fork and exec, after this.
+pub fn all_but<'c>(command: &'c mut Command, calls: &[c_long]) -> &'c mut Command {
+    let load = |offset| step(BPF_LD | BPF_W | BPF_ABS, offset, 0);
+    let skip_unless = |value, steps| step(BPF_JMP | BPF_JEQ | BPF_K, value, steps);
+    let answer = |action| step(BPF_RET | BPF_K, action, 0);
+    let allow = |&call: &c_long| [skip_unless(call as u32, 1), answer(libc::SECCOMP_RET_ALLOW)];
+    let mut program = vec![load(NUMBER)];
+    program.extend(calls.iter().flat_map(allow));
+    program.extend([
+        skip_unless(libc::SYS_prctl as u32, 3),
+        load(ARGUMENT),
+        skip_unless(libc::PR_SET_PDEATHSIG as u32, 1),
+        answer(libc::SECCOMP_RET_ALLOW),
+        answer(libc::SECCOMP_RET_TRAP),
+    ]);
+    // SAFETY: both are system calls, which are safe between fork and exec; the program is alive as long as the closure.
+    unsafe {
+        command.pre_exec(move || {
+            let length = program.len() as libc::c_ushort;
+            let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+            let mode = libc::SECCOMP_MODE_FILTER as libc::c_ulong;
+            let is_bound = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) == 0;
+            if is_bound { Ok(()) } else { Err(io::Error::last_os_error()) }
+        })
+    }
+}
+
+/// One instruction; a comparison that fails goes on after so many steps.
+fn step(code: u32, k: u32, otherwise: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt: 0, jf: otherwise, k }
+}
