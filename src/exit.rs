@@ -60,9 +60,6 @@ struct Running<'m> {
     timeout: Option<NonZeroU32>,
 }
 
-/// Why the guest left its processor.
-type RunResult = Result<Exit, arch::Error>;
-
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -223,19 +220,25 @@ impl<'m> Running<'m> {
         self.confined.confine_guests_thread()?;
         self.registry.phases.end(Phase::Sandbox);
         self.notifier.ready();
-        match (era, &self.registry.times) {
-            (Era::Legacy, None) => self.serve::<Legacy>(|vcpu| vcpu.run()),
-            (Era::Legacy, Some(times)) => self.serve::<Legacy>(|vcpu| times.in_guest(|| vcpu.run())),
-            (Era::Abi1 | Era::Abi2, None) => self.serve::<Current>(|vcpu| vcpu.run()),
-            (Era::Abi1 | Era::Abi2, Some(times)) => self.serve::<Current>(|vcpu| times.in_guest(|| vcpu.run())),
+        match era {
+            Era::Legacy => self.serve::<Legacy>(),
+            Era::Abi1 | Era::Abi2 => self.serve::<Current>(),
         }
     }
 
-    /// The loop, made once for each interface and way to `run`: no hypercall asks for its era, or whether somebody wants
-    /// to know the time.
-    fn serve<I: Interface>(&mut self, run: impl Fn(&mut Vcpu) -> RunResult) -> Result<Outcome, Error> {
+    /// Lets the guest run until it wants something, with a look at the clock where somebody wants to know the time.
+    #[inline(always)]
+    fn run_guest(&mut self) -> Result<Exit, arch::Error> {
+        match &self.registry.times {
+            None => self.vcpu.run(),
+            Some(times) => times.in_guest(|| self.vcpu.run()),
+        }
+    }
+
+    /// The loop, made once for each interface: no hypercall asks for its era.
+    fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
-            match run(&mut self.vcpu).map_err(|error| self.failed(error))? {
+            match self.run_guest().map_err(|error| self.failed(error))? {
                 Exit::Hypercall { number, argument } => {
                     self.registry.exits.hypercall(number);
                     if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {

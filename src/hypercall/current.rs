@@ -29,7 +29,7 @@ impl Interface for Current {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
         Ok(match number {
             // All OUT: there is nothing to read, and the reply finds out whether the structure is in memory.
@@ -48,7 +48,7 @@ impl Interface for Current {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError> {
         match reply {
             Reply::Walltime(nsecs) => memory.write(field(argument, offset_of!(abi::Walltime, nsecs)), nsecs),

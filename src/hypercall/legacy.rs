@@ -34,7 +34,7 @@ impl Interface for Legacy {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
         Ok(match number {
             // All OUT, these three: there is nothing to read.
@@ -55,7 +55,7 @@ impl Interface for Legacy {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError> {
         let field = |offset| field(argument, offset);
         match reply {
