@@ -81,7 +81,11 @@ fn documentation(tree: &mut Tree, sources: &Sources) -> Result<()> {
 
 /// Tender's own units go where systemd looks; all else below `packaging/` is there to be copied.
 fn examples_and_units(tree: &mut Tree, entry: &Path) -> Result<()> {
-    let examples = Path::new("usr/share/doc/tender/examples").join(name(entry));
+    let examples = Path::new("usr/share/doc/tender/examples");
+    if entry.ends_with("examples") {
+        return tree.copy(examples, entry);
+    }
+    let examples = examples.join(name(entry));
     if !entry.ends_with("systemd") {
         return tree.copy(examples, entry);
     }
