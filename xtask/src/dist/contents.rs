@@ -79,20 +79,18 @@ fn documentation(tree: &mut Tree, sources: &Sources) -> Result<()> {
     Ok(())
 }
 
-/// Tender's own units go where systemd looks; all else below `packaging/` is there to be copied.
+/// Templates of units go where systemd looks, with the script that one of them runs; a unit for one unikernel, and all
+/// else below `packaging/`, is there to be copied.
 fn examples_and_units(tree: &mut Tree, entry: &Path) -> Result<()> {
     let examples = Path::new("usr/share/doc/tender/examples");
-    if entry.ends_with("examples") {
-        return tree.copy(examples, entry);
-    }
-    let examples = examples.join(name(entry));
-    if !entry.ends_with("systemd") {
-        return tree.copy(examples, entry);
-    }
+    let place = |file: &Path| match (name(entry).as_str(), name(file)) {
+        ("systemd", unit) if unit.contains("@.") => Path::new("usr/lib/systemd/system").join(unit),
+        ("network", script) if script == "tap" => Path::new("usr/lib/tender").join(script),
+        ("examples", file) => examples.join(file),
+        (dir, file) => examples.join(dir).join(file),
+    };
     for file in listed(entry)? {
-        let is_unit = name(&file).starts_with("tender") && file.is_file();
-        let place = if is_unit { Path::new("usr/lib/systemd/system") } else { &examples };
-        tree.copy(place.join(name(&file)), &file)?;
+        tree.copy(place(&file), &file)?;
     }
     Ok(())
 }
