@@ -15,6 +15,7 @@ use crate::devices::Plan;
 use crate::era::Era;
 use crate::image::Image;
 use crate::manifest::Manifest;
+use crate::metrics::{Listener, StatsFile};
 use crate::sandbox::{self, Sandbox};
 use crate::setup;
 
@@ -40,6 +41,7 @@ pub fn check(config: &Config) -> Report {
     // Open until the end: an image that is given to two devices is locked by the first.
     let mut disks = Vec::new();
     devices(&mut report, config, guest.as_ref(), &mut disks);
+    outlets(&mut report, config);
     identity(&mut report, config);
     root(&mut report, config);
     sandbox(&mut report, config);
@@ -133,6 +135,19 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, disks: &
             Ok((found, None)) => report.fine(&probe.option, found),
             Ok((found, Some(doubt))) => report.doubtful(&probe.option, format!("{found}; {doubt}")),
             Err(error) => report.missing(&probe.option, error),
+        }
+    }
+}
+
+fn outlets(report: &mut Report, config: &Config) {
+    if let Some(target) = &config.output.stats {
+        if report.needs("stats", StatsFile::probe(target).map_err(Into::into)).is_some() {
+            report.fine("stats", "can be written");
+        }
+    }
+    if let Some(address) = &config.output.metrics {
+        if report.needs("metrics", Listener::probe(address).map_err(Into::into)).is_some() {
+            report.fine("metrics", "can be served");
         }
     }
 }

@@ -11,6 +11,7 @@ mod http;
 mod observer;
 pub mod on_demand;
 mod phases;
+mod probe;
 mod process;
 mod server;
 mod socket;

@@ -7,7 +7,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         kvm_test("images_are_as_a_start_finds_them", images_are_as_a_start_finds_them),
         kvm_test("an_image_is_left_alone", an_image_is_left_alone),
         net_test("a_host_without_devices_is_told", a_host_without_devices_is_told),
+        kvm_test("outlets_are_as_a_start_finds_them", outlets_are_as_a_start_finds_them),
         kvm_test("memory_is_as_a_start_finds_it", memory_is_as_a_start_finds_it),
         root_test("users_and_roots_are_as_a_start_finds_them", users_and_roots_are_as_a_start_finds_them),
         kvm_test("layers_of_the_sandbox_are_as_a_start_finds_them", layers_of_the_sandbox_are_as_a_start_finds_them),
@@ -262,6 +263,35 @@ fn a_host_without_devices_is_told() {
     output.exits(1).says("missing  KVM          cannot open /dev/kvm: ").says("-> the kernel has no KVM here");
     output.says("missing  net:service  /dev/net/tun is missing\n").says(" -> 'modprobe tun' loads its driver");
     run_with(&[Device::Ours("kvm"), Device::Ours("net/tun")]).exits(0);
+}
+
+fn outlets_are_as_a_start_finds_them() {
+    let directory = common::directory();
+    let path = |name: &str| text(&directory.path().join(name)).to_owned();
+    let listed = || fs::read_dir(directory.path()).unwrap().count();
+    fs::write(path("file"), "kept").unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    drop(UnixListener::bind(path("dead")).unwrap());
+    let _lives = UnixListener::bind(path("alive")).unwrap();
+    let before = listed();
+    let targets = ["new", "file", "folder", "dead", "alive", "no/such/place", &"x".repeat(200)];
+    for target in targets {
+        for option in [format!("--stats={}", path(target)), format!("--metrics=unix:{}", path(target))] {
+            // The check first: what a start makes would be there already.
+            let options = ["--mem=2", &option];
+            let check = check("hello", &options);
+            assert_eq!((listed(), fs::read(path("file")).unwrap()), (before, b"kept".to_vec()), "{option}");
+            agree(&run(&mut unikernel(false, "hello", &options, &[])), &check);
+            // As it was, for the next.
+            let _ = fs::remove_file(path("new"));
+            let _ = fs::remove_file(path(&"x".repeat(200)));
+            fs::write(path("file"), "kept").unwrap();
+            if !Path::new(&path("dead")).exists() {
+                drop(UnixListener::bind(path("dead")).unwrap());
+            }
+        }
+    }
+    check("hello", &["--stats=-", "--metrics=unix:@a-name"]).exits(0).says("ok       metrics    can be served\n");
 }
 
 fn memory_is_as_a_start_finds_it() {

@@ -92,7 +92,7 @@ fn bind_privately(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Whether what is at `path` is a socket of this user that belongs to nobody any more.
-fn check_dead(path: &Path) -> Result<(), Error> {
+pub(super) fn check_dead(path: &Path) -> Result<(), Error> {
     let name = || path.to_string_lossy().into_owned();
     let metadata = fs::symlink_metadata(path).map_err(|source| Error::Bind { path: name(), source })?;
     let kind = match metadata.file_type() {
