@@ -3,7 +3,10 @@
 //! The unikernel is the web server, as fleets are made of such: it has answered once and now waits for somebody to ask
 //! again. All run in one network namespace, a tap and a network each.
 
+use std::io::{Read, Write};
 use std::net::Ipv4Addr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,6 +33,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     let count = number(options, "--count", 100)?.clamp(1, MOST);
     let seconds = number(options, "--seconds", 10)?.max(1);
     let tender = options.value("--tender")?.map(PathBuf::from);
+    let metrics = options.flag("--metrics");
     options.finish()?;
     host::kvm()?;
     let arch = Arch::host()?;
@@ -39,12 +43,17 @@ pub fn run(options: &mut Options) -> Result<()> {
     // Without, the host sends each new interface frames that nobody asked for.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     let began = Instant::now();
-    let mut fleet = (0..count).map(|index| Member::start(&tender, &image, index)).collect::<Result<Vec<_>>>()?;
+    let mut fleet =
+        (0..count).map(|index| Member::start(&tender, &image, index, metrics)).collect::<Result<Vec<_>>>()?;
     fleet.iter_mut().try_for_each(Member::answer)?;
     println!("{count} unikernels of {MEMORY} MiB, {UNIKERNEL}: all answer {:.1} s after the first start", secs(began));
     let measured = measure(&fleet, Duration::from_secs(seconds.into()))?;
     print_table(&measured, seconds);
     fleet.iter_mut().try_for_each(Member::answer)?;
+    if metrics {
+        let bytes = fleet.iter().map(Member::scrape).collect::<Result<Vec<_>>>()?;
+        println!("all told their metrics: {} bytes", bytes.iter().sum::<usize>());
+    }
     let began = Instant::now();
     end(fleet)?;
     println!("all answer again; all ended by SIGTERM in {:.1} s, none is left", secs(began));
@@ -64,27 +73,50 @@ fn secs(since: Instant) -> f64 {
 struct Member {
     tender: Child,
     address: Ipv4Addr,
+    /// Name of the abstract socket where its metrics are asked for, if they are served.
+    metrics: Option<String>,
 }
 
 impl Member {
     /// Starts it on a tap of its own. What all members should have on their command line besides belongs here.
-    fn start(tender: &Path, image: &Path, index: u16) -> Result<Member> {
+    fn start(tender: &Path, image: &Path, index: u16, metrics: bool) -> Result<Member> {
         let [high, low] = index.to_be_bytes();
         let tap = format!("tap{index}");
         net::make_tap(&tap, Ipv4Addr::new(10, high, low, 1))?;
         let address = Ipv4Addr::new(10, high, low, 2);
         let mut command = Command::new(tender);
-        command.args([format!("--mem={MEMORY}"), format!("--net:service={tap}"), "--".into()]);
+        // Abstract names belong to the network namespace, which is ours alone.
+        let metrics = metrics.then(|| format!("fleet-{index}"));
+        command.args([format!("--mem={MEMORY}"), format!("--net:service={tap}")]);
+        command.args(metrics.iter().map(|name| format!("--metrics=unix:@{name}"))).arg("--");
         command.arg(image).arg(format!("--ipv4={address}/24")).stdin(Stdio::null()).stdout(Stdio::null());
         let tender =
             demo::end_with_us(&mut command).spawn().context(format_args!("cannot start {}", tender.display()))?;
-        Ok(Member { tender, address })
+        Ok(Member { tender, address, metrics })
     }
 
     /// Fetches its page.
     fn answer(&mut self) -> Result<()> {
         let page = demo::fetch(&mut self.tender, self.address, PATIENCE)?;
         if page.starts_with("HTTP/1.1 200") { Ok(()) } else { fail(format!("{} has no page", self.address)) }
+    }
+
+    /// Asks for its metrics, which must tell of one page at least; returns how many bytes they have.
+    fn scrape(&self) -> Result<usize> {
+        let name = self.metrics.as_deref().unwrap_or_default();
+        let mut text = String::new();
+        let asked = SocketAddr::from_abstract_name(name)
+            .and_then(|address| UnixStream::connect_addr(&address))
+            .and_then(|mut socket| {
+                socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: fleet\r\n\r\n")?;
+                socket.read_to_string(&mut text)
+            });
+        asked.context(format_args!("cannot ask {name} for its metrics"))?;
+        let sent = text.lines().find_map(|line| line.strip_prefix("tender_net_sent_frames_total{")?.split_once("} "));
+        match sent {
+            Some((_, frames)) if text.starts_with("HTTP/1.1 200 ") && frames != "0" => Ok(text.len()),
+            _ => fail(format!("{name} answers with other than its metrics: {text}")),
+        }
     }
 
     fn proc(&self, file: &str) -> Result<String> {

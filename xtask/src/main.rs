@@ -42,7 +42,7 @@ cargo xtask COMMAND
         every test, here and inside the emulated Raspberry Pi 3B; the last line is the total
   bench [--machine host|pi3|virt|pc] [--peer PATH]
         what a start and each hypercall cost, beside another tender where one is given; instructions on virt
-  fleet [--count N] [--seconds N] [--tender PATH]
+  fleet [--count N] [--seconds N] [--tender PATH] [--metrics]
         what each of many idle unikernels costs, 100 if not said otherwise: memory, processor time, wake-ups
   lab [--machine pi3|virt|pc]
         a shell inside an emulated machine, with tender and the test unikernels
