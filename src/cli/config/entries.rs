@@ -99,6 +99,9 @@ impl Reader<'_> {
         match name {
             UNIKERNEL => {
                 let text = self.string(name, value, "a string: the path of an hvt unikernel")?;
+                if text.is_empty() {
+                    return Err((self.place(value.span()), Fault::NoUnikernel));
+                }
                 let (path, place) = (self.directory.join(text), self.place(value.span()));
                 self.content.unikernel = Some(NamedPath { key: name.to_owned(), path, place });
                 return Ok(());

@@ -19,7 +19,9 @@ impl Place {
         let before = &text[..offset.min(text.len())];
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
         let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-        Place { line, column: String::from_utf8_lossy(&before[start..]).chars().count() + 1 }
+        // Editors show no byte order mark, and count none.
+        let before = before[start..].strip_prefix("\u{feff}".as_bytes()).unwrap_or(&before[start..]);
+        Place { line, column: String::from_utf8_lossy(before).chars().count() + 1 }
     }
 }
 
@@ -47,7 +49,7 @@ pub enum Fault {
         hint: String,
     },
     /// An option that is about the command line itself.
-    #[error("'{key}' is for the command line only; 'tender --{key}'")]
+    #[error("'{key}' is for the command line only; write 'tender --{key}' there")]
     NotInFiles {
         /// The option's name.
         key: String,
@@ -68,6 +70,9 @@ pub enum Fault {
         /// With the tables that it is in.
         key: String,
     },
+    /// No unikernel at all.
+    #[error("the path of the unikernel is empty; give that of an hvt unikernel")]
+    NoUnikernel,
     /// What the option that the key stands for says of its value.
     #[error("{0}")]
     Option(Box<Error>),

@@ -188,6 +188,8 @@ fn where_a_path_is_in_a_value() {
 fn mistakes_are_told_with_their_place() {
     let expected = [
         ("mme = 64", "1:1: unknown key 'mme'; did you mean 'mem'?"),
+        ("\u{feff}mme = 64", "1:1: unknown key 'mme'; did you mean 'mem'?"),
+        ("unikernel = ''", "1:13: the path of the unikernel is empty; give that of an hvt unikernel"),
         ("\n  unikernl = 'a'", "2:3: unknown key 'unikernl'; did you mean 'unikernel'?"),
         ("arg = []", "1:1: unknown key 'arg'; did you mean 'args'?"),
         ("net_mac = ''", "1:1: unknown key 'net_mac'; did you mean 'net-mac'?"),
@@ -195,8 +197,8 @@ fn mistakes_are_told_with_their_place() {
             "frobnicate = 1",
             "1:1: unknown key 'frobnicate'; keys are named as options are, and those 'tender --help' lists",
         ),
-        ("config = 'x'", "1:1: 'config' is for the command line only; 'tender --config'"),
-        ("check = true", "1:1: 'check' is for the command line only; 'tender --check'"),
+        ("config = 'x'", "1:1: 'config' is for the command line only; write 'tender --config' there"),
+        ("check = true", "1:1: 'check' is for the command line only; write 'tender --check' there"),
         ("[net.a]\nmca = 'x'", "2:1: unknown key 'net.a.mca'; did you mean 'net.a.mac'?"),
         ("[net.a]\niface = 'x'", "2:1: unknown key 'net.a.iface'; a device there has tap, mac"),
         ("[block.a]\nsector_size = 5", "2:1: unknown key 'block.a.sector_size'; did you mean 'block.a.sector-size'?"),
