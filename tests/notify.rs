@@ -222,7 +222,9 @@ fn a_manager_that_is_gone_is_done_without() {
     assert!(manager.hears().starts_with("READY=1\n"));
     drop(manager);
     let output = guest.end();
-    output.exits(0).complains("the service manager does not take what it is told");
+    // Its own end is status 3 where the machine was too busy for its two clocks to agree.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{output:#?}");
+    output.complains("the service manager does not take what it is told");
     assert_eq!(output.stderr.matches("the service manager").count(), 1, "{output:#?}");
 }
 

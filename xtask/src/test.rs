@@ -119,12 +119,12 @@ fn emulated(machine: Emulated, words: &[String]) -> Result<Tally> {
     summary(machine.name(), follower.tally, start)
 }
 
-/// Every test binary of the workspace but xtask's own, and the tender they start, for this architecture.
+/// Every test binary of the workspace but those of what makes the packages, and the tender they start, for this architecture.
 fn build_tests(arch: Arch) -> Result<Vec<Built>> {
     let toolchain = StaticToolchain::choose(arch)?;
     progress::note(format_args!("building the tests for {}", toolchain.describe()));
     let mut command = cargo::cargo("test");
-    command.args(["--no-run", "--workspace", "--exclude", "xtask", "--lib", "--tests"]);
+    command.args(["--no-run", "--workspace", "--exclude", "xtask", "--exclude", "manual", "--lib", "--tests"]);
     small_profile(&mut command);
     toolchain.apply(&mut command);
     cargo::build(&mut command)
