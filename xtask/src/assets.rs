@@ -53,7 +53,20 @@ pub fn lab_dir() -> Result<PathBuf> {
 /// The kernel package, and the files wanted of it (by the end of their path).
 fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
     match arch {
-        Arch::Aarch64 => ("linux-image-arm64", &["tun.ko", "bcm2835-rng.ko", "bcm2835_wdt.ko", "bcm2837-rpi-3-b.dtb"]),
+        Arch::Aarch64 => (
+            "linux-image-arm64",
+            &[
+                "tun.ko",
+                "bcm2835-rng.ko",
+                "bcm2835_wdt.ko",
+                "bcm2837-rpi-3-b.dtb",
+                // What a Debian with a bridge loads by itself.
+                "bridge.ko",
+                "stp.ko",
+                "llc.ko",
+                "veth.ko",
+            ],
+        ),
         // The cloud kernel is half the size and has all that is wanted here.
         Arch::X86_64 => ("linux-image-cloud-amd64", &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"]),
     }

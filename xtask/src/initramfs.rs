@@ -72,10 +72,21 @@ impl Archive {
 
 /// The machine's userland; what is to be done in it is the shell script `job`, which /init runs.
 pub fn base(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
+    let mut archive = starting(machine, assets, INIT)?;
+    for dir in ["etc", "fixtures", "lab", "root", "run", "tests", "tmp"] {
+        archive.dir(dir);
+    }
+    archive.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+    archive.text("etc/group", "root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n");
+    archive.text("etc/hosts", "127.0.0.1 localhost\n");
+    archive.text("lab/job", job);
+    Ok(archive)
+}
+
+/// Busybox, the machine's kernel modules, and an /init that makes the kernel ready and goes on with the shell script `then`.
+pub fn starting(machine: Emulated, assets: &Assets, then: &str) -> Result<Archive> {
     let mut archive = Archive::default();
-    for dir in
-        ["bin", "dev", "etc", "fixtures", "lab", "lib", "lib/modules", "proc", "root", "run", "sys", "tests", "tmp"]
-    {
+    for dir in ["bin", "dev", "lib", "lib/modules", "proc", "sys"] {
         archive.dir(dir);
     }
     // The kernel gives /init its console by this node, before devtmpfs is there.
@@ -84,42 +95,44 @@ pub fn base(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
     for (module, _) in machine.modules() {
         archive.copy(&format!("lib/modules/{module}.ko"), &assets.file(&format!("{module}.ko")))?;
     }
-    archive.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
-    archive.text("etc/group", "root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n");
-    archive.text("etc/hosts", "127.0.0.1 localhost\n");
-    archive.text("lab/job", job);
-    archive.program("init", init(machine).as_bytes());
+    archive.program("init", init(machine, then).as_bytes());
     Ok(archive)
 }
 
-/// The first process: it makes the machine what a test expects of a Debian, runs the job, and switches off.
-fn init(machine: Emulated) -> String {
+/// The first process.
+fn init(machine: Emulated, then: &str) -> String {
     let mut modules = String::new();
     for (module, arguments) in machine.modules() {
         modules += &format!("insmod /lib/modules/{module}.ko {arguments}\n");
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    INIT.replace("@MODULES@", &modules).replace("@NOW@", &now.to_string()).replace("@MARK@", MARK)
+    let ready = READY.replace("@MODULES@", &modules).replace("@NOW@", &now.to_string());
+    ready + &then.replace("@MARK@", MARK)
 }
 
 // The Pi has no clock that runs while it is off, so the time comes along. One reader alone fills the kernel's random pool
-// in a second; several at once, on an emulated processor, would wait for each other for minutes. The rights of /dev/kvm and /dev/net/tun are
-// those that Debian's udev gives them.
-const INIT: &str = "\
+// in a second; several at once, on an emulated processor, would wait for each other for minutes.
+const READY: &str = "\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root USER=root TMPDIR=/tmp
+export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+dmesg -n 1
+date -s @@NOW@ >/dev/null
+@MODULES@head -c 1 /dev/random >/dev/null
+";
+
+// Makes the machine what a test expects of a Debian, runs the job, and switches off. The rights of /dev/kvm and
+// /dev/net/tun are those that Debian's udev gives them.
+const INIT: &str = "\
+export HOME=/root USER=root TMPDIR=/tmp
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs -o mode=1777 tmp /tmp
 mount -t tmpfs run /run
 ln -s /proc/self/fd /dev/fd
-dmesg -n 1
-date -s @@NOW@ >/dev/null
-@MODULES@head -c 1 /dev/random >/dev/null
 chown 0:104 /dev/kvm
 chmod 660 /dev/kvm
 chmod 666 /dev/net/tun

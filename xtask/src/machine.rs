@@ -199,8 +199,8 @@ impl Emulated {
     }
 }
 
-/// A boot takes 3 to 10 s; a machine that is not up after this will not come up.
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
+/// A boot takes 3 to 10 s, that of a whole Debian 30 to 70; a machine that is not up after this will not come up.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
 /// The console of a running machine. Dropping it switches the machine off.
 pub struct Console {

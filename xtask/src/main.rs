@@ -26,6 +26,7 @@ mod packages;
 mod process;
 mod progress;
 mod relay;
+mod replay;
 mod tally;
 mod test;
 mod toolchain;
@@ -46,6 +47,9 @@ cargo xtask COMMAND
         what each of many idle unikernels costs, 100 if not said otherwise: memory, processor time, wake-ups
   lab [--machine pi3|virt|pc]
         a shell inside an emulated machine, with tender and the test unikernels
+  replay [--machine pi3|virt] [--deb FILE]
+        a Debian with systemd on the emulated Raspberry Pi 3B: the package is installed, a unikernel runs as a service on
+        a bridge, is looked at, killed, stopped; every step is checked, the transcript is in target/replay/
   fuzz [TARGET] [--seconds N] [--minimise] [-- FILE...]
         try made-up inputs with each fuzz target, or one; --minimise replaces the seeds by the fewest inputs that reach
         as much; files after -- are tried instead, as after a find
@@ -77,6 +81,7 @@ fn dispatch() -> Result<()> {
         "demo" => demo::run(&mut options),
         "test" => test::run(&mut options),
         "fleet" => fleet::run(&mut options),
+        "replay" => replay::run(&mut options),
         "lab" => lab::run(&mut options),
         "fixtures" => fixtures::run(&mut options),
         "fuzz" => fuzz::run(&mut options),

@@ -1,0 +1,210 @@
+//! The steps of the replay, in order: a person installs the package, starts the unikernel of the 2019 talk as a service in
+//! three ways, looks at its page and its log, has it die, stops it, and removes everything.
+
+use super::step::Step;
+use crate::machine::Emulated;
+
+/// Where the unikernel of the talk is.
+const TALK: &str = "10.0.0.2";
+
+/// All steps on this machine.
+pub fn all(machine: Emulated) -> Vec<Step> {
+    let mut steps = vec![board(machine)];
+    for part in [installed, as_in_the_talk, as_packaged, as_instance, removed] {
+        steps.extend(part());
+    }
+    steps
+}
+
+fn board(machine: Emulated) -> Step {
+    let step = Step::new(
+        "The board, and what runs on it",
+        "cat /etc/debian_version\n\
+         uname -srm\n\
+         ps -o pid,comm --no-headers 1\n\
+         tr '\\0' '\\n' </proc/device-tree/compatible\n\
+         ls -l /dev/kvm /dev/net/tun\n\
+         systemctl --failed --no-legend",
+    )
+    .shows(&["aarch64", "1 systemd", "crw-rw---- 1 root kvm", "crw-rw-rw- 1 root root"])
+    .lacks(&["failed"]);
+    if machine == Emulated::Pi3 { step.shows(&["raspberrypi,3-model-b"]) } else { step }
+}
+
+fn installed() -> Vec<Step> {
+    vec![
+        Step::new(
+            "A user for the service, and the unikernel",
+            "useradd --create-home --groups kvm pirate\n\
+             install --owner=pirate --mode=644 presentation_server.hvt /home/pirate/\n\
+             id pirate",
+        )
+        .shows(&["(pirate)", "(kvm)"]),
+        Step::new(
+            "The package",
+            "./files >before\n\
+             dpkg --install *.deb\n\
+             dpkg --verify tender\n\
+             dpkg --status tender | head -n 2",
+        )
+        .shows(&["Setting up tender", "Status: install ok installed"]),
+        Step::new("It goes by two names", "tender --version\nreadlink --canonicalize /usr/bin/solo5-hvt")
+            .shows(&["tender ", "/usr/bin/tender"]),
+        Step::new(
+            "A tap in a bridge",
+            "cat /usr/share/doc/tender/examples/network/ifupdown/tap100\n\
+             cp /usr/share/doc/tender/examples/network/ifupdown/tap100 /etc/network/interfaces.d/\n\
+             ifup tap100 br100\n\
+             ip -brief address show dev br100\n\
+             ip -details link show dev tap100 | head -n 3",
+        )
+        .shows(&["10.0.0.1/24", "master br100", "tun type tap"]),
+        Step::new(
+            "A visitor on the bridge, in a network namespace of its own",
+            "ip netns add visitor\n\
+             ip link add visitor0 type veth peer name eth0 netns visitor\n\
+             ip link set visitor0 master br100 up\n\
+             ip -n visitor address add 10.0.0.3/24 dev eth0\n\
+             ip -n visitor link set eth0 up\n\
+             ip -n visitor -brief address show dev eth0",
+        )
+        .shows(&["10.0.0.3/24"]),
+    ]
+}
+
+/// The page as the visitor gets it. The first answer takes a moment: the unikernel may still be booting.
+fn page(title: &'static str, address: &str) -> Step {
+    let run = format!(
+        "ip netns exec visitor curl -sS --connect-timeout 5 --retry 20 --retry-delay 1 --retry-all-errors \
+         --dump-header - --output page http://{address}:8080/ &&\nhead -n 6 page"
+    );
+    Step::new(title, run).shows(&["HTTP/1.1 200", "<title>Unikernels on a Raspberry Pi 3B</title>"])
+}
+
+/// The unit as it was shown, and the tender by its old name.
+fn as_in_the_talk() -> Vec<Step> {
+    vec![
+        Step::new(
+            "The service of the talk",
+            "cat presentation.service\n\
+             cp presentation.service /etc/systemd/system/\n\
+             systemctl daemon-reload\n\
+             systemctl start presentation\n\
+             systemctl is-active presentation\n\
+             ps -o user,group,args --no-headers $(systemctl show -P MainPID presentation)",
+        )
+        .shows(&["\nactive\npirate   kvm      /usr/bin/solo5-hvt --net=tap100 --mem=64M -- /home/pirate/"]),
+        page("The page, fetched over the bridge", TALK),
+        Step::new("The log, in the journal", "journalctl --unit=presentation --no-pager").shows(&[
+            "Started presentation.service",
+            "solo5-hvt[",
+            "10.0.0.2/24, announced",
+            "listening on 8080/TCP",
+            "GET / 200 OK",
+        ]),
+        Step::new(
+            "Killed, and started again",
+            "before=$(systemctl show -P MainPID presentation)\n\
+             kill -9 $before\n\
+             until now=$(systemctl show -P MainPID presentation); [ $now != 0 ] && [ $now != $before ]; do sleep 0.5; done\n\
+             systemctl show -p ActiveState,NRestarts presentation\n\
+             journalctl --unit=presentation --no-pager --lines=20 | grep 'systemd\\['",
+        )
+        .shows(&["ActiveState=active", "NRestarts=1", "code=killed, status=9/KILL"]),
+        page("The page, once more", TALK),
+        Step::new("Stopped: dead, and not failed", "systemctl stop presentation\nsystemctl status --lines=0 presentation")
+            .status(3)
+            .shows(&["Active: inactive (dead)"])
+            .lacks(&["failed"]),
+        Step::new(
+            "A clean end, as systemd sees it",
+            "systemctl show -p Result presentation\n\
+             journalctl --unit=presentation --no-pager --lines=3\n\
+             systemctl is-failed presentation",
+        )
+        .status(1)
+        .shows(&["Result=success", "presentation.service: Deactivated successfully", "Stopped presentation.service", "\ninactive"]),
+        Step::new(
+            "No page any more",
+            "ip netns exec visitor curl -sS --max-time 5 http://10.0.0.2:8080/ || echo \"curl: status $?\"",
+        )
+        .shows(&["curl: status "])
+        .lacks(&["<title>"]),
+    ]
+}
+
+/// The unit that comes with the package: hardened, and told by the tender itself when the guest runs.
+fn as_packaged() -> Vec<Step> {
+    vec![
+        Step::new(
+            "The unit that comes with the package",
+            "cp /usr/share/doc/tender/examples/systemd/presentation.service /etc/systemd/system/\n\
+             systemctl daemon-reload\n\
+             systemctl start presentation\n\
+             systemctl status --lines=3 presentation",
+        )
+        .shows(&["Active: active (running)", "Status: \""]),
+        page("Its page", TALK),
+        Step::new("Stopped", "systemctl stop presentation\nsystemctl status --lines=0 presentation")
+            .status(3)
+            .shows(&["Active: inactive (dead)"])
+            .lacks(&["failed"]),
+    ]
+}
+
+/// The package's unit for any number of unikernels, each told by a file in /etc/tender, with a user of its own.
+fn as_instance() -> Vec<Step> {
+    vec![
+        Step::new(
+            "A second tap in the bridge, for whoever is in group kvm, by a unit of the package",
+            "systemctl start tap@tap101\n\
+             systemctl is-active tap@tap101\n\
+             ip -details link show dev tap101 | head -n 3",
+        )
+        .shows(&["active\n", "master br100", "group kvm"]),
+        Step::new(
+            "A unikernel of today, as an instance of tender@.service",
+            "install -D --mode=644 web.hvt /usr/local/lib/tender/web.hvt\n\
+             cp web.toml /etc/tender/\n\
+             cat /etc/tender/web.toml\n\
+             systemctl start tender@web\n\
+             systemctl status --lines=20 tender@web\n\
+             systemctl show -p Type,NotifyAccess,DynamicUser,User,ProtectSystem tender@web",
+        )
+        .shows(&["Active: active (running)", "Status: \"ABI version 2", "Type=notify", "User=tender-web"]),
+        page("Its page", "10.0.0.4"),
+        Step::new("Its log", "journalctl --unit=tender@web --no-pager").shows(&[
+            "tender-web[",
+            "listening on 8080/TCP",
+            "GET / 200 OK",
+        ]),
+        Step::new("Stopped", "systemctl stop tender@web\nsystemctl status --lines=0 tender@web")
+            .status(3)
+            .shows(&["Active: inactive (dead)"])
+            .lacks(&["failed"]),
+        Step::new(
+            "A mistake in the file is told with its place",
+            "sed s/mem/mme/ web.toml >/etc/tender/mistaken.toml\n\
+             systemctl start tender@mistaken\n\
+             journalctl --unit=tender@mistaken --no-pager --lines=20\n\
+             systemctl stop tender@mistaken",
+        )
+        .shows(&["/etc/tender/mistaken.toml:3:1: unknown key 'mme'; did you mean 'mem'?"]),
+    ]
+}
+
+fn removed() -> Vec<Step> {
+    vec![
+        Step::new(
+            "All removed, and nothing left behind",
+            "systemctl stop tap@tap101\n\
+         ifdown br100 tap100\n\
+         rm -r /usr/local/lib/tender\n\
+         rm /etc/systemd/system/presentation.service /etc/network/interfaces.d/tap100\n\
+         dpkg --purge tender\n\
+         ./files >after\n\
+         diff before after && echo the same files as before",
+        )
+        .shows(&["Purging configuration files for tender", "the same files as before"]),
+    ]
+}
