@@ -1,0 +1,187 @@
+//! What the documents for operators say is true: their commands run as they stand, and their table of messages is whole.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use common::{fixture, tender_path, tool_net_test, tool_test};
+
+/// Those that are there are checked; the table of messages must be.
+const DOCUMENTS: [&str; 3] = ["raspberry-pi.md", "operations.md", "troubleshooting.md"];
+
+/// A fenced block: the line of its fence, what the fence says, whether `needs` comes before it, and its lines.
+#[derive(Debug, PartialEq)]
+struct Block {
+    line: usize,
+    language: String,
+    needs: bool,
+    lines: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let mut tests = vec![
+        tool_test("blocks_are_found", &[], blocks_are_found),
+        tool_test("options_are_checked", &[], options_are_checked),
+        tool_test("every_message_is_listed", &[], every_message_is_listed),
+        tool_test("every_row_is_a_message", &[], every_row_is_a_message),
+    ];
+    for document in DOCUMENTS {
+        let Ok(text) = fs::read_to_string(repository().join("docs").join(document)) else { continue };
+        for block in blocks(&text) {
+            let place = format!("docs/{document}:{}", block.line);
+            let name = place.clone();
+            tests.push(match (block.needs, block.language.as_str()) {
+                (true, _) => tool_test(&name, &[], move || known_options(&place, &block)),
+                (false, "sh") => tool_net_test(&name, &["sh", "timeout"], move || runs(&place, &block)),
+                _ => tool_test(&name, &[], move || panic!("{place}: neither ```sh nor after <!-- needs: … -->")),
+            });
+        }
+    }
+    common::main(tests)
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let (mut open, mut before) = (None::<Block>, "");
+    for (number, line) in text.lines().enumerate() {
+        match (line.trim_start().strip_prefix("```"), open.take()) {
+            (Some(_), Some(block)) => blocks.push(block),
+            (Some(language), None) => {
+                let needs = before.trim().starts_with("<!-- needs: ") && before.trim().ends_with("-->");
+                open = Some(Block { line: number + 1, language: language.trim().into(), needs, lines: Vec::new() });
+            }
+            (None, Some(mut block)) => {
+                block.lines.push(line.to_owned());
+                open = Some(block);
+            }
+            (None, None) => {}
+        }
+        before = line;
+    }
+    assert!(open.is_none(), "{open:?} is not closed");
+    blocks
+}
+
+fn runs(place: &str, block: &Block) {
+    let directory = common::directory();
+    let mut shell = Command::new("timeout");
+    shell.args(["--kill-after=5", "30", "sh", "-eu", "-c", &block.lines.join("\n")]).current_dir(directory.path());
+    shell.env("TENDER", tender_path()).env("FIXTURES", fixture("hello").parent().unwrap());
+    shell.env_remove("NOTIFY_SOCKET").env_remove("RUST_LOG").stdin(std::process::Stdio::null());
+    let output = shell.output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{place}: {}: {said}{words}", output.status);
+}
+
+/// The options of tender's that a line gives, if it is one of its command lines.
+fn options(line: &str) -> Vec<&str> {
+    let mut line = line.trim_start();
+    for prefix in ["$ ", "ExecStart=", "sudo ", "/usr/bin/"] {
+        line = line.strip_prefix(prefix).unwrap_or(line);
+    }
+    if !line.starts_with("tender ") && !line.starts_with("solo5-hvt ") {
+        return Vec::new();
+    }
+    let words = line.split_whitespace().take_while(|word| *word != "--").filter(|word| word.starts_with("--"));
+    words.map(|word| word.split(['=', ':']).next().unwrap_or(word)).collect()
+}
+
+fn known_options(place: &str, block: &Block) {
+    let help = Command::new(tender_path()).arg("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let known: Vec<&str> = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
+    for option in block.lines.iter().flat_map(|line| options(line)) {
+        assert!(known.contains(&option), "{place}: {option} is no option of tender's");
+    }
+}
+
+fn blocks_are_found() {
+    let text = "```sh\na\n```\n\n<!-- needs: a Raspberry Pi -->\n```\ntender --mem=4 x\n```\n<!-- needs: x -->\n\n```sh\n```\n";
+    let found = blocks(text);
+    let told: Vec<_> = found.iter().map(|b| (b.line, b.language.as_str(), b.needs, b.lines.len())).collect();
+    assert_eq!(told, [(1, "sh", false, 1), (6, "", true, 1), (11, "sh", false, 0)]);
+}
+
+fn options_are_checked() {
+    assert_eq!(options("$ sudo tender --mem=4 --net:a=tap0 -- x --y"), ["--mem", "--net"]);
+    assert_eq!(options("ExecStart=/usr/bin/solo5-hvt --mem=4 x"), ["--mem"]);
+    assert!(options("ip --json link").is_empty());
+}
+
+/// The text of every file of Rust's below `directory`, with lines that `\` continues joined.
+fn sources(directory: PathBuf) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            text += &sources(entry);
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            let mut parts = fs::read_to_string(entry).unwrap();
+            while let Some((start, rest)) = parts.split_once("\\\n") {
+                parts = format!("{start}{}", rest.trim_start());
+            }
+            text += &parts;
+        }
+    }
+    text
+}
+
+/// A message as the table has it: `…` for what differs.
+fn folded(message: &str) -> String {
+    let mut folded = String::new();
+    for (index, part) in message.split('{').enumerate() {
+        let rest = if index == 0 { part } else { part.split_once('}').map_or(part, |(_, rest)| rest) };
+        folded += if index == 0 { "" } else { "…" };
+        folded += rest;
+    }
+    while folded.contains("……") {
+        folded = folded.replace("……", "…");
+    }
+    folded
+}
+
+fn messages() -> Vec<String> {
+    let text = sources(repository().join("src")).replace("\\\"", "\u{1}");
+    let literals = text.split("#[error(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    let messages = literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
+    // What only names the device of another message is no row.
+    messages.filter(|message| tells(message) && message != "device '…': …").collect()
+}
+
+/// Whether there are three letters in a row.
+fn tells(message: &str) -> bool {
+    message.split(|c: char| !c.is_alphabetic()).any(|word| word.chars().count() >= 3)
+}
+
+/// The first column of the tables.
+fn rows() -> Vec<String> {
+    let text = fs::read_to_string(repository().join("docs/troubleshooting.md")).expect("the table of messages is here");
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(cell, _)| cell));
+    cells.map(str::to_owned).collect()
+}
+
+fn is_row(message: &str, row: &str) -> bool {
+    row == message || row.strip_prefix("device '…': ") == Some(message)
+}
+
+fn every_message_is_listed() {
+    let (rows, messages) = (rows(), messages());
+    assert!(!messages.is_empty());
+    let missing: Vec<_> = messages.iter().filter(|message| !rows.iter().any(|row| is_row(message, row))).collect();
+    assert!(missing.is_empty(), "not in docs/troubleshooting.md: {missing:#?}");
+}
+
+fn every_row_is_a_message() {
+    let (messages, text) = (messages(), sources(repository().join("src")).replace("\\\"", "\""));
+    let rows = rows();
+    assert!(!rows.is_empty());
+    let others = rows.iter().filter(|row| !messages.iter().any(|message| is_row(message, row)));
+    let unknown: Vec<_> = others.filter(|row| !row.split('…').all(|part| text.contains(part))).collect();
+    assert!(unknown.is_empty(), "nothing of src/ says this: {unknown:#?}");
+}
