@@ -103,8 +103,9 @@ impl Write for Stderr {
 impl State {
     fn say(&mut self, line: &[u8], fd: libc::c_int) {
         if self.lost > 0 && self.has_room(fd) {
-            let told = format_args!("{} messages were left out, as nobody read them", self.lost);
-            if write(fd, Line::log(Level::Warn, told).bytes()) {
+            let told =
+                Line::log(Level::Warn, format_args!("{} messages were left out, as nobody read them", self.lost));
+            if write(fd, told.bytes()) {
                 self.lost = 0;
             }
         }

@@ -1,6 +1,6 @@
 //! What a run has come to so far, in figures: for its operator, who sees the same in four ways. As JSON when it has ended
 //! ([`StatsFile`]), in a few lines at SIGUSR1 ([`on_demand`]) and at the end with `-v`, and at any time by Prometheus
-//! ([`server`]).
+//! (`metrics/server.rs`).
 //!
 //! Everything is counted where it happens, by the thread that does it, and read from here without a lock: nobody who
 //! looks can hold up a guest.
