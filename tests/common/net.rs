@@ -118,11 +118,18 @@ fn attach(name: &str, flags: i32) -> Result<File, String> {
     let file = file.map_err(|error| format!("no /dev/net/tun: {error}"))?;
     let mut request = request(name);
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the kernel reads and writes the request, which is alive.
-    match unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) } {
-        0 => Ok(file),
-        _ => Err(host_error("no tap")),
+    // One that was just let go may still be held by the child of another test that has not begun its own program yet.
+    for _ in 0..100 {
+        // SAFETY: the kernel reads and writes the request, which is alive.
+        if unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) } == 0 {
+            return Ok(file);
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EBUSY) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
     }
+    Err(host_error("no tap"))
 }
 
 /// A persistent interface of this namespace.
