@@ -61,6 +61,9 @@ fn arguments() -> Vec<String> {
 
 fn make(dir: &Path, recipe: &str) -> Result<()> {
     packages::ensure("making a Debian", NEEDED)?;
+    if !packages::is_root() {
+        packages::ensure("making a Debian without root", &[Package::program("uidmap", "newuidmap")])?;
+    }
     if !can_run_arm64() {
         let emulator = [
             Package::program("qemu-user-static", "qemu-aarch64-static"),
@@ -73,7 +76,11 @@ fn make(dir: &Path, recipe: &str) -> Result<()> {
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap.args(arguments()).arg(dir.join("root.tar"));
     progress::note("making a small Debian for ARM64, once: its packages are configured under emulation");
-    progress::during("waiting for mmdebstrap", || process::output(&mut mmdebstrap)).context("no Debian")?;
+    progress::during("waiting for mmdebstrap", || process::output(&mut mmdebstrap)).context(if packages::is_root() {
+        "no Debian"
+    } else {
+        "no Debian (without root it takes user namespaces, and an entry for this user in /etc/subuid and in /etc/subgid)"
+    })?;
     std::fs::write(dir.join("recipe"), recipe).context("cannot write the recipe down")
 }
 
