@@ -23,14 +23,21 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
+/// Stands in a jump for how many steps it leaves out, until that is known.
+const OTHERWISE: u8 = u8::MAX;
+
+/// Room that the programs of most runs fit into.
+const ROOM: usize = 256;
+
 /// The program of a list: what one of the rules allows is done, and at anything else the kernel sends SIGSYS. `KVM_RUN`
 /// on the guest's processor, the call that every hypercall makes, is looked for first.
 pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let is_run = |rule: &&Rule| matches!(rule.when, [_, When::Is(1, KVM_RUN)]);
-    let mut program = match rules.iter().find(is_run) {
-        Some(_) => allow_run(parameters),
-        None => vec![load(ARGUMENTS)],
-    };
+    let mut program = Vec::with_capacity(ROOM);
+    match rules.iter().find(is_run) {
+        Some(_) => allow_run(&mut program, parameters),
+        None => program.push(load(ARGUMENTS)),
+    }
     program.extend([
         load(ARCH),
         equals(ARCHITECTURE, 1, 0),
@@ -41,7 +48,7 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     for (place, rule) in rules.iter().enumerate() {
         if rules[..place].iter().all(|before| before.call != rule.call) {
             let same = rules[place..].iter().filter(|other| other.call == rule.call && !is_run(other));
-            program.extend(about_call(rule.call as u32, same, parameters));
+            about_call(&mut program, rule.call as u32, same, parameters);
         }
     }
     program.push(answer(libc::SECCOMP_RET_TRAP));
@@ -49,78 +56,90 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
 }
 
 /// Allows KVM_RUN on the guest's processor, and goes on with everything else.
-fn allow_run(parameters: &Parameters) -> Vec<sock_filter> {
-    vec![
-        load(ARGUMENTS),
-        equals(parameters.vcpu as u32, 0, 7),
-        load(argument(1)),
-        equals(KVM_RUN as u32, 0, 5),
-        load(NUMBER),
-        equals(libc::SYS_ioctl as u32, 0, 3),
-        load(ARCH),
-        equals(ARCHITECTURE, 0, 1),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ]
+fn allow_run(program: &mut Vec<sock_filter>, parameters: &Parameters) {
+    let start = program.len();
+    let words = [
+        (ARGUMENTS, parameters.vcpu as u32),
+        (argument(1), KVM_RUN as u32),
+        (NUMBER, libc::SYS_ioctl as u32),
+        (ARCH, ARCHITECTURE),
+    ];
+    for (offset, value) in words {
+        program.extend([load(offset), equals(value, 0, OTHERWISE)]);
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    land(program, start);
 }
 
 /// Answers the call `number`, given all the rules about it; goes on with any other, its number in the accumulator.
-fn about_call<'r>(number: u32, rules: impl Iterator<Item = &'r Rule>, parameters: &Parameters) -> Vec<sock_filter> {
-    let mut answers: Vec<_> = rules.flat_map(|rule| allow(rule, parameters)).collect();
-    // Rules without conditions end with their answer; after others, nothing has allowed the call.
-    if answers.len() > 1 {
-        answers.push(answer(libc::SECCOMP_RET_TRAP));
-    }
-    if answers.is_empty() {
+fn about_call<'r>(
+    program: &mut Vec<sock_filter>,
+    number: u32,
+    rules: impl Iterator<Item = &'r Rule>,
+    parameters: &Parameters,
+) {
+    let start = program.len();
+    program.push(equals(number, 0, OTHERWISE));
+    rules.for_each(|rule| allow(program, rule, parameters));
+    match program.len() - start {
         // Such as pread64 where there is no disk.
-        return answers;
+        1 => program.truncate(start),
+        // A rule without conditions ends with its answer.
+        2 => {}
+        // After others, nothing has allowed the call.
+        _ => program.push(answer(libc::SECCOMP_RET_TRAP)),
     }
-    [vec![equals(number, 0, answers.len() as u8)], answers].concat()
+    land(program, start);
 }
 
 /// Allows a call that fulfils `rule`, and goes on otherwise. Nothing, if no call can.
-fn allow(rule: &Rule, parameters: &Parameters) -> Vec<sock_filter> {
-    let mut steps = vec![answer(libc::SECCOMP_RET_ALLOW)];
-    // From the last condition to the first, as each jumps past all that follows.
-    for condition in rule.when.iter().rev() {
-        let past = steps.len() as u8;
-        let checks = match *condition {
-            When::Is(index, value) => one_of(argument(index), &[value as u32], past),
-            When::Null(index) => halves(index, u64::MAX, 0, past),
-            When::Bits(index, mask, bits) => halves(index, mask, bits, past),
+fn allow(program: &mut Vec<sock_filter>, rule: &Rule, parameters: &Parameters) {
+    let start = program.len();
+    for condition in rule.when {
+        match *condition {
+            When::Is(index, value) => one_of(program, argument(index), &[value]),
+            When::Null(index) => halves(program, index, u64::MAX, 0),
+            When::Bits(index, mask, bits) => halves(program, index, mask, bits),
             When::OneOf(index, parameter) => {
-                let values: Vec<u32> = parameters.values(parameter).into_iter().map(|value| value as u32).collect();
+                let values = parameters.values(parameter);
                 if values.is_empty() {
-                    return Vec::new();
+                    return program.truncate(start);
                 }
-                one_of(argument(index), &values, past)
+                one_of(program, argument(index), &values);
             }
-        };
-        steps.splice(0..0, checks);
+        }
     }
-    steps
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    land(program, start);
 }
 
-/// Goes on if the word at `offset` is one of `values`, which are not none; else leaves out the `past` steps that follow.
-fn one_of(offset: u32, values: &[u32], past: u8) -> Vec<sock_filter> {
-    let mut checks = vec![load(offset)];
+/// Goes on if the word at `offset` is one of `values`, which are not none, of 32 bits.
+fn one_of(program: &mut Vec<sock_filter>, offset: u32, values: &[u64]) {
+    program.push(load(offset));
     for (place, value) in values.iter().enumerate() {
         let left = (values.len() - place - 1) as u8;
-        checks.push(equals(*value, left, if left == 0 { past } else { 0 }));
+        program.push(equals(*value as u32, left, if left == 0 { OTHERWISE } else { 0 }));
     }
-    checks
 }
 
-/// Goes on if, of the 64 bits of an argument, those of `mask` are `bits`; else leaves out the `past` steps that follow.
-fn halves(index: u8, mask: u64, bits: u64, past: u8) -> Vec<sock_filter> {
-    let half = |offset, mask: u64, bits: u64, past| {
-        let and = step(BPF_ALU | BPF_AND | BPF_K, mask as u32, 0, 0);
-        let and = (mask as u32 != u32::MAX).then_some(and);
-        [Some(load(offset)), and, Some(equals(bits as u32, 0, past))].into_iter().flatten().collect::<Vec<_>>()
-    };
-    let upper = half(argument(index) + 4, mask >> 32, bits >> 32, past);
-    let mut both = half(argument(index), mask, bits, past + upper.len() as u8);
-    both.extend(upper);
-    both
+/// Goes on if, of the 64 bits of an argument, those of `mask` are `bits`.
+fn halves(program: &mut Vec<sock_filter>, index: u8, mask: u64, bits: u64) {
+    for (offset, shift) in [(argument(index), 0), (argument(index) + 4, 32)] {
+        let (mask, bits) = ((mask >> shift) as u32, (bits >> shift) as u32);
+        program.push(load(offset));
+        if mask != u32::MAX {
+            program.push(step(BPF_ALU | BPF_AND | BPF_K, mask, 0, 0));
+        }
+        program.push(equals(bits, 0, OTHERWISE));
+    }
+}
+
+/// What goes on otherwise, in the steps from `start` on, does so behind the last of them.
+fn land(program: &mut [sock_filter], start: usize) {
+    let end = program.len();
+    for (place, step) in program.iter_mut().enumerate().skip(start).filter(|(_, step)| step.jf == OTHERWISE) {
+        step.jf = (end - place - 1) as u8;
+    }
 }
 
 fn argument(index: u8) -> u32 {
@@ -132,7 +151,7 @@ fn load(offset: u32) -> sock_filter {
     step(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0)
 }
 
-/// Leaves out `then` steps if the accumulator is `value`, else `otherwise`.
+/// Leaves out `then` steps if the accumulator is `value`, else `otherwise`, which may be [`OTHERWISE`].
 fn equals(value: u32, then: u8, otherwise: u8) -> sock_filter {
     step(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
 }
