@@ -2,7 +2,7 @@
 //! hypercall leaves the guest — lies in `aarch64` and `x86_64`; this module re-exports the one that is built, and no
 //! other module asks which.
 //!
-//! Both provide: `MACHINE`, `create_vm`, `build_tables`, `Vcpu` (`new`, `boot`, `run`, `settle`, `interrupt_flag`,
+//! Both provide: `MACHINE`, `create_vm`, `build_tables`, `Vcpu` (`new`, `boot`, `run`, `exit`, `settle`, `interrupt_flag`,
 //! `registers`, `fault_registers`, `counter_frequency`, `AsRawFd`), `answer_system_call`, `poll_limit`, `REPORT_REQUESTS` and `OLD_CALLS`.
 
 mod paging;
@@ -19,4 +19,4 @@ mod x86_64;
 pub use x86_64::*;
 
 pub use paging::TablesFull;
-pub use vcpu::{Boot, Error, Exit, KVM_RUN, Stop};
+pub use vcpu::{Boot, Call, Error, Exit, KVM_RUN, Stop};

@@ -8,7 +8,7 @@ use std::thread;
 
 use kvm_ioctls::VmFd;
 
-use crate::arch::{self, Exit, Stop, Vcpu};
+use crate::arch::{self, Call, Exit, Stop, Vcpu};
 use crate::clock;
 use crate::console::Console;
 use crate::devices::{Devices, Fault};
@@ -228,7 +228,7 @@ impl<'m> Running<'m> {
 
     /// Lets the guest run until it wants something, with a look at the clock where somebody wants to know the time.
     #[inline(always)]
-    fn run_guest(&mut self) -> Result<Exit, arch::Error> {
+    fn run_guest(&mut self) -> Option<Call> {
         match &self.registry.times {
             None => self.vcpu.run(),
             Some(times) => times.in_guest(|| self.vcpu.run()),
@@ -238,27 +238,36 @@ impl<'m> Running<'m> {
     /// The loop, made once for each interface: no hypercall asks for its era.
     fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
-            match self.run_guest().map_err(|error| self.failed(error))? {
-                Exit::Hypercall { number, argument } => {
+            let outcome = match self.run_guest() {
+                Some(Call { number, argument }) => {
                     self.registry.exits.hypercall(number);
-                    if let Some(outcome) = self.hypercall::<I>(number, GuestAddress(argument.into()))? {
-                        return Ok(outcome);
-                    }
+                    self.hypercall::<I>(number, GuestAddress(argument.into()))?
                 }
-                Exit::Kick => self.kick()?,
-                Exit::Interrupted => {
-                    self.registry.exits.interruptions.add(1);
-                    if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
-                        return Err(self.report(Broken::Ring(error)));
-                    }
-                    match signal::received() {
-                        Some(Request::Signal(number)) => return Ok(Outcome::Signal(number)),
-                        Some(Request::Timeout) => return Err(self.report_timeout()),
-                        None => {}
-                    }
-                }
-                Exit::Stop(stop) => return Err(self.report(Broken::Stop(stop))),
+                None => self.other_exit()?,
+            };
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
             }
+        }
+    }
+
+    /// Does what an exit without hypercall asks for; says how the run ended if that was its last.
+    #[cold]
+    fn other_exit(&mut self) -> Result<Option<Outcome>, Error> {
+        match self.vcpu.exit().map_err(|error| self.failed(error))? {
+            Exit::Kick => self.kick().map(|()| None),
+            Exit::Interrupted => {
+                self.registry.exits.interruptions.add(1);
+                if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
+                    return Err(self.report(Broken::Ring(error)));
+                }
+                match signal::received() {
+                    Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
+                    Some(Request::Timeout) => Err(self.report_timeout()),
+                    None => Ok(None),
+                }
+            }
+            Exit::Stop(stop) => Err(self.report(Broken::Stop(stop))),
         }
     }
 

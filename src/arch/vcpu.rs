@@ -19,16 +19,18 @@ pub struct Boot {
     pub boot_info: u64,
 }
 
-/// Why the guest left the processor.
+/// A hypercall as it left the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Not checked: may be a number that does not exist.
+    pub number: u32,
+    /// Guest-physical address of its argument structure; not checked.
+    pub argument: u32,
+}
+
+/// Why the guest left the processor, if not for a hypercall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It performed hypercall `number`, whose argument structure lies at `argument`.
-    Hypercall {
-        /// Not checked: may be a number that does not exist.
-        number: u32,
-        /// Guest-physical address; not checked.
-        argument: u32,
-    },
     /// It has submitted requests to the shared network ring, and says so.
     Kick,
     /// A signal arrived, or the run was asked to stop; the guest itself can go on.

@@ -13,7 +13,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::boot::{self, Register};
 use crate::arch::vcpu::enter;
-use crate::arch::{Boot, Error, Exit, Stop};
+use crate::arch::{Boot, Call, Error, Exit, Stop};
 
 /// Bytes of the window that hypercalls may arrive in; which numbers exist is for the decoder to say.
 const WINDOW: u64 = 0x100;
@@ -26,6 +26,8 @@ pub const REPORT_REQUESTS: &[u64] = &[0x4010_aeab];
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
+    /// What became of the last attempt to run the guest, where it came to nothing.
+    failed: Option<io::Error>,
 }
 
 impl AsRawFd for Vcpu {
@@ -41,7 +43,7 @@ impl Vcpu {
         let mut target = kvm_vcpu_init::default();
         vm.get_preferred_target(&mut target).map_err(Error::kvm("tell its preferred processor"))?;
         fd.vcpu_init(&boot::target(target)).map_err(Error::kvm("initialise the processor"))?;
-        let vcpu = Vcpu { fd };
+        let vcpu = Vcpu { fd, failed: None };
         vcpu.refuse_services();
         Ok(vcpu)
     }
@@ -84,11 +86,34 @@ impl Vcpu {
         if frequency == 0 { Err(Error::CounterFrequency) } else { Ok(frequency) }
     }
 
-    /// Lets the guest run until it wants something.
+    /// Lets the guest run until it wants something. That is nearly always a hypercall; what else it is,
+    /// [`Vcpu::exit`] tells.
     #[inline(always)]
-    pub fn run(&mut self) -> Result<Exit, Error> {
+    pub fn run(&mut self) -> Option<Call> {
         // SAFETY: it is our processor, and the machine has its memory for as long.
         if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
+            self.failed = Some(error);
+            return None;
+        }
+        let run = self.fd.get_kvm_run();
+        // SAFETY: whatever member of the union was written, any bytes are a value of this one.
+        let mmio = unsafe { &run.__bindgen_anon_1.mmio };
+        let offset = mmio.phys_addr.wrapping_sub(MMIO_BASE);
+        let is_hypercall = run.exit_reason == KVM_EXIT_MMIO
+            && (offset < WINDOW && offset % MMIO_STRIDE == 0)
+            && (mmio.len == size_of::<u32>() as u32 && mmio.is_write != 0);
+        let [a, b, c, d, ..] = mmio.data;
+        let call = Call { number: (offset / MMIO_STRIDE) as u32, argument: u32::from_le_bytes([a, b, c, d]) };
+        is_hypercall.then_some(call)
+    }
+
+    /// Why the guest stopped running where [`Vcpu::run`] knew of no hypercall.
+    ///
+    /// # Errors
+    /// This host failed to run it.
+    #[cold]
+    pub fn exit(&mut self) -> Result<Exit, Error> {
+        if let Some(error) = self.failed.take() {
             return interrupted(error);
         }
         let run = self.fd.get_kvm_run();
@@ -96,14 +121,8 @@ impl Vcpu {
             return Ok(other(run));
         }
         // SAFETY: the exit reason says that `mmio` is the member of the union that was written.
-        let mmio = unsafe { &run.__bindgen_anon_1.mmio };
-        let offset = mmio.phys_addr.wrapping_sub(MMIO_BASE);
-        let is_hypercall = offset < WINDOW && offset % MMIO_STRIDE == 0 && mmio.len == 4 && mmio.is_write != 0;
-        if !is_hypercall {
-            return Ok(access(mmio.phys_addr, mmio.len as usize, mmio.is_write != 0));
-        }
-        let [a, b, c, d, ..] = mmio.data;
-        Ok(Exit::Hypercall { number: (offset / MMIO_STRIDE) as u32, argument: u32::from_le_bytes([a, b, c, d]) })
+        let mmio = unsafe { run.__bindgen_anon_1.mmio };
+        Ok(access(mmio.phys_addr, mmio.len as usize, mmio.is_write != 0))
     }
 
     /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only
@@ -143,7 +162,6 @@ impl Vcpu {
 }
 
 /// An access to no memory that is no hypercall.
-#[cold]
 fn access(address: u64, width: usize, is_write: bool) -> Exit {
     Exit::Stop(match address.checked_sub(MMIO_BASE) {
         _ if !is_write => Stop::Read { address, width },
@@ -154,7 +172,6 @@ fn access(address: u64, width: usize, is_write: bool) -> Exit {
 }
 
 /// Why the guest stopped running, if not by an access to no memory.
-#[cold]
 fn other(run: &kvm_run) -> Exit {
     let details = &run.__bindgen_anon_1;
     // SAFETY: the exit reason says which member of the union was written.
@@ -172,7 +189,6 @@ fn other(run: &kvm_run) -> Exit {
     Exit::Stop(stop)
 }
 
-#[cold]
 fn interrupted(error: io::Error) -> Result<Exit, Error> {
     match error.raw_os_error() {
         Some(libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),

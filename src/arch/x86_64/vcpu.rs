@@ -14,7 +14,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::{boot, cpuid};
 use crate::arch::vcpu::enter;
-use crate::arch::{Boot, Error, Exit, Stop};
+use crate::arch::{Boot, Call, Error, Exit, Stop};
 
 /// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
 const PORTS: u16 = 0x100;
@@ -27,6 +27,8 @@ pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81, 0x8138_ae83];
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
+    /// What became of the last attempt to run the guest, where it came to nothing.
+    failed: Option<io::Error>,
 }
 
 impl AsRawFd for Vcpu {
@@ -44,7 +46,7 @@ impl Vcpu {
         cpuid::limit(&mut supported);
         fd.set_cpuid2(&supported).map_err(Error::kvm("set what the processor supports"))?;
         refuse_hypercalls(&fd);
-        Ok(Vcpu { fd })
+        Ok(Vcpu { fd, failed: None })
     }
 
     /// Puts the processor at the guest's first instruction.
@@ -62,11 +64,39 @@ impl Vcpu {
         }
     }
 
-    /// Lets the guest run until it wants something.
+    /// Lets the guest run until it wants something. That is nearly always a hypercall; what else it is,
+    /// [`Vcpu::exit`] tells.
     #[inline(always)]
-    pub fn run(&mut self) -> Result<Exit, Error> {
+    pub fn run(&mut self) -> Option<Call> {
         // SAFETY: it is our processor, and the machine has its memory for as long.
         if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
+            self.failed = Some(error);
+            return None;
+        }
+        let run = self.fd.get_kvm_run();
+        if run.exit_reason != KVM_EXIT_IO {
+            return None;
+        }
+        // SAFETY: the exit reason says that `io` is the member of the union that was written.
+        let io = unsafe { run.__bindgen_anon_1.io };
+        let number = io.port.wrapping_sub(PIO_BASE);
+        let is_write = u32::from(io.direction) == KVM_EXIT_IO_OUT;
+        let is_word = io.size == 4 && io.count == 1;
+        if !(is_write && is_word && number < PORTS) {
+            return None;
+        }
+        // SAFETY: KVM has put the four bytes there, within what is mapped of the processor.
+        let argument = unsafe { (&raw const *run).byte_add(io.data_offset as usize).cast::<u32>().read_unaligned() };
+        Some(Call { number: number.into(), argument })
+    }
+
+    /// Why the guest stopped running where [`Vcpu::run`] knew of no hypercall.
+    ///
+    /// # Errors
+    /// This host failed to run it.
+    #[cold]
+    pub fn exit(&mut self) -> Result<Exit, Error> {
+        if let Some(error) = self.failed.take() {
             return interrupted(error);
         }
         let run = self.fd.get_kvm_run();
@@ -75,15 +105,8 @@ impl Vcpu {
         }
         // SAFETY: the exit reason says that `io` is the member of the union that was written.
         let io = unsafe { run.__bindgen_anon_1.io };
-        let number = io.port.wrapping_sub(PIO_BASE);
-        let is_write = u32::from(io.direction) == KVM_EXIT_IO_OUT;
-        let is_word = io.size == 4 && io.count == 1;
-        if !(is_write && is_word && number < PORTS) {
-            return Ok(port_access(io.port, usize::from(io.size) * io.count as usize, is_write));
-        }
-        // SAFETY: KVM has put the four bytes there, within what is mapped of the processor.
-        let argument = unsafe { (&raw const *run).byte_add(io.data_offset as usize).cast::<u32>().read_unaligned() };
-        Ok(Exit::Hypercall { number: number.into(), argument })
+        let width = usize::from(io.size) * io.count as usize;
+        Ok(port_access(io.port, width, u32::from(io.direction) == KVM_EXIT_IO_OUT))
     }
 
     /// Brings the registers up to date: KVM completes the last exit only when the guest is entered again, which this
@@ -131,7 +154,6 @@ fn refuse_hypercalls(vcpu: &VcpuFd) {
 }
 
 /// An access to an I/O port that is no hypercall.
-#[cold]
 fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
     Exit::Stop(match port.wrapping_sub(PIO_BASE) {
         _ if !is_write => Stop::PortRead { port },
@@ -142,7 +164,6 @@ fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
 }
 
 /// Why the guest stopped running, if not by an I/O port.
-#[cold]
 fn other(run: &kvm_run) -> Exit {
     let details = &run.__bindgen_anon_1;
     // SAFETY: the exit reason says which member of the union was written.
@@ -166,7 +187,6 @@ fn access(mmio: &kvm_run__bindgen_ty_1__bindgen_ty_6) -> Stop {
     if mmio.is_write != 0 { Stop::Write { address, width } } else { Stop::Read { address, width } }
 }
 
-#[cold]
 fn interrupted(error: io::Error) -> Result<Exit, Error> {
     match error.raw_os_error() {
         Some(libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
