@@ -4,6 +4,8 @@
 //! Nothing in the tender helps with that. The run is one of the library in this very program, started again with
 //! [`ATTEMPT`] set; its logger is ours, and is called by the thread that is to be taken over when the guest has ended.
 
+#[path = "sandbox/attempts.rs"]
+mod attempts;
 mod common;
 
 use std::io;
@@ -13,10 +15,14 @@ use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use attempts::{
+    Attempt, CLIENT, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, LISTENER, PAGE,
+    PARENT, PATH, SELF, STATM, VCPU, find,
+};
 use common::{Guest, Output, as_nobody, fixture, kvm_test, root_test, run, test, text, unikernel};
 use libtest_mimic::Trial;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-use tender::sandbox::rules::{self, KVM_RUN, Parameters};
+use tender::sandbox::rules::{self, Parameters};
 use tender::sandbox::{Confined, Sandbox};
 
 /// The environment variable that says which thread tries what.
@@ -29,6 +35,7 @@ fn main() -> ExitCode {
     let mut tests = vec![
         kvm_test("who_keeps_to_the_rules_lives", || survives("guest", "nothing")),
         test("a_thread_that_keeps_to_the_rules_lives", || survives("ring", "nothing")),
+        test("a_thread_that_serves_by_the_rules_lives", || survives("metrics", "nothing")),
         test("without_a_sandbox_everybody_lives", || survives("none", "getppid")),
         kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
         kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
@@ -39,110 +46,43 @@ fn main() -> ExitCode {
     ];
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).map(|attempt| dies("guest", attempt)));
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_RING).map(|attempt| dies("ring", attempt)));
+    tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_METRICS).map(|attempt| dies("metrics", attempt)));
+    tests.extend(THREADS.map(ends_at_a_mistake));
     tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
         // Calls of x86_64 alone.
         let there = tender::arch::OLD_CALLS.iter().any(|(_, old)| *old == name);
-        ["guest", "ring"].into_iter().filter(move |_| there).map(move |thread| trial(thread, name, name))
+        THREADS.into_iter().filter(move |_| there).map(move |thread| trial(thread, name, name))
     }));
     common::main(tests)
 }
 
-/// What is tried: its name, the call, and its arguments.
-type Attempt = (&'static str, libc::c_long, [i64; 6]);
+/// What a thread does that is not taken over, but makes a mistake.
+const MISTAKE: &str = "a mistake on purpose";
 
-/// An argument that is the descriptor of the processor.
-const VCPU: i64 = i64::MIN;
-/// An argument that is the process which started this one.
-const PARENT: i64 = i64::MIN + 1;
-/// An argument that is this process, and its thread.
-const SELF: i64 = i64::MIN + 4;
-/// An argument that is a page of this process.
-const PAGE: i64 = i64::MIN + 2;
-/// An argument that is a path.
-const PATH: i64 = i64::MIN + 3;
-
-const NEW: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
-const RW: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
-const EXEC: i64 = libc::PROT_EXEC as i64;
-
-/// What no thread may do.
-const FORBIDDEN: &[Attempt] = &[
-    ("openat", libc::SYS_openat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
-    ("openat2", libc::SYS_openat2, [libc::AT_FDCWD as i64, PATH, PAGE, 24, 0, 0]),
-    ("socket", libc::SYS_socket, [libc::AF_INET as i64, libc::SOCK_STREAM as i64, 0, 0, 0, 0]),
-    ("execve", libc::SYS_execve, [PATH, 0, 0, 0, 0, 0]),
-    ("execveat", libc::SYS_execveat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
-    ("ptrace", libc::SYS_ptrace, [libc::PTRACE_ATTACH as i64, PARENT, 0, 0, 0, 0]),
-    ("process_vm_readv", libc::SYS_process_vm_readv, [PARENT, PAGE, 0, PAGE, 0, 0]),
-    ("process_vm_writev", libc::SYS_process_vm_writev, [PARENT, PAGE, 0, PAGE, 0, 0]),
-    ("mmap of code", libc::SYS_mmap, [0, 4096, RW | EXEC, NEW, -1, 0]),
-    ("mmap of a file", libc::SYS_mmap, [0, 4096, RW, libc::MAP_PRIVATE as i64, 0, 0]),
-    ("mmap to share", libc::SYS_mmap, [0, 4096, RW, (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as i64, -1, 0]),
-    ("mprotect of code", libc::SYS_mprotect, [PAGE, 4096, libc::PROT_READ as i64 | EXEC, 0, 0, 0]),
-    ("mremap", libc::SYS_mremap, [PAGE, 4096, 8192, 0, 0, 0]),
-    ("ioctl of another number", libc::SYS_ioctl, [VCPU, 0x4090_ae82, PAGE, 0, 0, 0]),
-    ("ioctl of a terminal", libc::SYS_ioctl, [0, libc::TIOCSTI as i64, PAGE, 0, 0, 0]),
-    ("ioctl KVM_RUN of another descriptor", libc::SYS_ioctl, [0, KVM_RUN as i64, 0, 0, 0, 0]),
-    ("write to another descriptor", libc::SYS_write, [0, PAGE, 1, 0, 0, 0]),
-    ("read from another descriptor", libc::SYS_read, [0, PAGE, 1, 0, 0, 0]),
-    ("pwrite64 where there is no disk", libc::SYS_pwrite64, [1, PAGE, 1, 0, 0, 0]),
-    ("writev", libc::SYS_writev, [1, PAGE, 0, 0, 0, 0]),
-    ("sendmsg", libc::SYS_sendmsg, [0, PAGE, 0, 0, 0, 0]),
-    ("dup", libc::SYS_dup, [1, 0, 0, 0, 0, 0]),
-    ("fcntl", libc::SYS_fcntl, [1, libc::F_DUPFD as i64, 0, 0, 0, 0]),
-    ("clone", libc::SYS_clone, [libc::SIGCHLD as i64, 0, 0, 0, 0, 0]),
-    ("clone3", libc::SYS_clone3, [PAGE, 64, 0, 0, 0, 0]),
-    ("kill of another process", libc::SYS_kill, [PARENT, 0, 0, 0, 0, 0]),
-    ("tgkill of another process", libc::SYS_tgkill, [PARENT, PARENT, libc::SIGALRM as i64, 0, 0, 0]),
-    ("tkill", libc::SYS_tkill, [PARENT, 0, 0, 0, 0, 0]),
-    ("pidfd_getfd", libc::SYS_pidfd_getfd, [0, 0, 0, 0, 0, 0]),
-    ("prctl", libc::SYS_prctl, [libc::PR_SET_DUMPABLE as i64, 1, 0, 0, 0, 0]),
-    ("seccomp", libc::SYS_seccomp, [libc::SECCOMP_SET_MODE_FILTER as i64, 0, PAGE, 0, 0, 0]),
-    ("bpf", libc::SYS_bpf, [0, PAGE, 16, 0, 0, 0]),
-    ("io_uring_setup", libc::SYS_io_uring_setup, [1, PAGE, 0, 0, 0, 0]),
-    ("userfaultfd", libc::SYS_userfaultfd, [0, 0, 0, 0, 0, 0]),
-    ("perf_event_open", libc::SYS_perf_event_open, [PAGE, 0, -1, -1, 0, 0]),
-    ("memfd_create", libc::SYS_memfd_create, [PATH, 0, 0, 0, 0, 0]),
-    ("setuid", libc::SYS_setuid, [0, 0, 0, 0, 0, 0]),
-    ("setns", libc::SYS_setns, [0, 0, 0, 0, 0, 0]),
-    ("unshare", libc::SYS_unshare, [libc::CLONE_NEWUSER as i64, 0, 0, 0, 0, 0]),
-    ("chroot", libc::SYS_chroot, [PATH, 0, 0, 0, 0, 0]),
-    ("mount", libc::SYS_mount, [PATH, PATH, 0, 0, 0, 0]),
-    ("unlinkat", libc::SYS_unlinkat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
-    ("personality", libc::SYS_personality, [0x040_0000, 0, 0, 0, 0, 0]),
-    ("rt_sigaction of SIGSYS", libc::SYS_rt_sigaction, [libc::SIGSYS as i64, PAGE, 0, 8, 0, 0]),
-    ("futex by inheritance", libc::SYS_futex, [PAGE, libc::FUTEX_LOCK_PI as i64, 0, 0, 0, 0]),
-    ("9999, which does not exist", 9999, [0; 6]),
-    ("getppid", libc::SYS_getppid, [0; 6]),
-];
-
-const FORBIDDEN_TO_THE_GUEST: &[Attempt] = &[
-    ("tgkill by another signal", libc::SYS_tgkill, [SELF, SELF, libc::SIGUSR1 as i64, 0, 0, 0]),
-    ("rt_sigprocmask", libc::SYS_rt_sigprocmask, [0, 0, 0, 8, 0, 0]),
-];
-
-const FORBIDDEN_TO_THE_RING: &[Attempt] = &[
-    ("ioctl KVM_RUN", libc::SYS_ioctl, [VCPU, KVM_RUN as i64, 0, 0, 0, 0]),
-    ("write to the console", libc::SYS_write, [1, PAGE, 1, 0, 0, 0]),
-    ("ppoll", libc::SYS_ppoll, [0, 0, PAGE, 0, 0, 0]),
-    ("setitimer", libc::SYS_setitimer, [libc::ITIMER_REAL as i64, PAGE, 0, 0, 0, 0]),
-    ("exit_group", libc::SYS_exit_group, [0; 6]),
-];
-
-fn find(name: &str) -> Option<Attempt> {
-    let all = FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).chain(FORBIDDEN_TO_THE_RING);
-    let old = tender::arch::OLD_CALLS.iter().find(|(_, old)| *old == name);
-    let old = old.map(|&(call, name)| (name, call, if name == "open" { [PATH, 0, 0, 0, 0, 0] } else { [0; 6] }));
-    all.copied().find(|(other, ..)| *other == name).or(old)
-}
+/// Those that a sandbox confines.
+const THREADS: [&str; 3] = ["guest", "ring", "metrics"];
 
 fn dies(thread: &'static str, &(name, call, _): &Attempt) -> Trial {
     trial(thread, name, rules::name(call).unwrap_or("of no name here"))
 }
 
+/// A test that a mistake of ours is told in one line and is the end, in a thread that may do little more than that.
+fn ends_at_a_mistake(thread: &'static str) -> Trial {
+    let name = format!("a_mistake_ends_the_run::{thread}");
+    let body = move || {
+        attempt_in(thread, MISTAKE).fails(&[
+            "a mistake in tender itself, please report it: ",
+            "tests/sandbox.rs",
+            MISTAKE,
+        ]);
+    };
+    if thread == "guest" { kvm_test(&name, body) } else { test(&name, body) }
+}
+
 /// A test that `attempt` is the end, and that the call's name is told.
 fn trial(thread: &'static str, attempt: &'static str, call: &'static str) -> Trial {
-    let name = format!("the_{thread}s_thread_may_not::{attempt}");
+    let whose = if thread == "metrics" { thread } else { &format!("{thread}s") };
+    let name = format!("the_{whose}_thread_may_not::{attempt}");
     let body = move || {
         let output = attempt_in(thread, attempt);
         output.dies_by(libc::SIGSYS).complains(&format!(" ({call}) is not allowed by the sandbox"));
@@ -170,6 +110,8 @@ fn attempt_here(words: &str) -> ExitCode {
     let (thread, attempt) = words.split_once(' ').expect("two words");
     PARENT_ID.store(std::os::unix::process::parent_id() as i32, Ordering::Relaxed);
     SELF_ID.store(std::process::id() as i32, Ordering::Relaxed);
+    // As main does.
+    tender::start::prepare();
     match thread {
         "guest" => {
             TAKEN_OVER.set(attempt.to_owned()).expect("the first");
@@ -178,8 +120,11 @@ fn attempt_here(words: &str) -> ExitCode {
             let outcome = tender::run(&config());
             ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
         }
-        "ring" => {
-            confined().confine_rings_thread().expect("this kernel has filters");
+        "ring" | "metrics" => {
+            let confined = confined();
+            let done =
+                if thread == "ring" { confined.confine_rings_thread() } else { confined.confine_metrics_thread() };
+            done.expect("this kernel has filters");
             try_it(attempt);
             // Only the thread may end, and without the other there is no process.
             // SAFETY: the call takes a number, and does not return.
@@ -201,11 +146,12 @@ fn config() -> tender::cli::Config {
     }
 }
 
-/// As for a run without devices; processor and thread are this program's.
+/// As for a run without devices, with `--metrics`; processor and thread are this program's.
 fn confined() -> Confined {
     let process = SELF_ID.load(Ordering::Relaxed);
     VCPU_FD.store(0, Ordering::Relaxed);
-    let parameters = Parameters { process, thread: process, ..Parameters::default() };
+    let (listener, client, statm) = (vec![LISTENER as i32], vec![CLIENT as i32], vec![STATM as i32]);
+    let parameters = Parameters { process, thread: process, listener, client, statm, ..Parameters::default() };
     Sandbox::new(&config()).and_then(|sandbox| sandbox.enter(parameters)).expect("this kernel has a sandbox")
 }
 
@@ -240,6 +186,7 @@ fn vcpu() -> i32 {
 
 fn try_it(attempt: &str) {
     static PAGE_ITSELF: [u64; 512] = [0; 512];
+    assert!(attempt != MISTAKE, "{attempt}");
     if let Some((_, call, arguments)) = find(attempt) {
         let [a, b, c, d, e, f] = arguments.map(|argument| match argument {
             VCPU => VCPU_FD.load(Ordering::Relaxed).into(),

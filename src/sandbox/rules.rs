@@ -174,6 +174,9 @@ const MMAP_ASIDE: Rule = rule(
 const MPROTECT: Rule =
     rule(libc::SYS_mprotect, &[Is(2, READ_WRITE)], Seldom("glibc's heap of a second thread grows by it"));
 
+// What the panic hook of `start.rs` ends with; the status is not for the thread to choose.
+const END_AT_MISTAKE: Rule = rule(libc::SYS_exit_group, &[Is(0, 1)], Seldom("a mistake of ours ends the run"));
+
 const CLOCK: Rule = rule(libc::SYS_clock_gettime, &[], Seldom("the time, where the vDSO does not tell it"));
 const FUTEX: Rule = rule(libc::SYS_futex, &[OneOf(1, Futex)], Always("one thread waits for the other"));
 
@@ -249,6 +252,7 @@ pub const RING: &[Rule] = &[
     rule(libc::SYS_rt_sigprocmask, &[], Always("the C library's end of a thread")),
     rule(libc::SYS_madvise, &[Is(2, libc::MADV_DONTNEED as u64)], Always("gives back the stack at the end")),
     rule(libc::SYS_exit, &[], Always("the end of the thread")),
+    END_AT_MISTAKE,
     rule(libc::SYS_munmap, &[], Seldom("the heap, as below, and what else a thread leaves behind")),
     BRK,
     MMAP_ASIDE,
@@ -278,6 +282,7 @@ pub const METRICS: &[Rule] = &[
     rule(libc::SYS_rt_sigprocmask, &[], Always("the C library's end of a thread")),
     rule(libc::SYS_madvise, &[Is(2, libc::MADV_DONTNEED as u64)], Always("gives back the stack at the end")),
     rule(libc::SYS_exit, &[], Always("the end of the thread")),
+    END_AT_MISTAKE,
     rule(libc::SYS_munmap, &[], Seldom("the heap, as below, and what else a thread leaves behind")),
     BRK,
     MMAP_ASIDE,
