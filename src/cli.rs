@@ -155,6 +155,8 @@ pub struct NetOption {
     /// The device's name in the manifest; none with the short forms `--net=` and `--net-mac=`, which mean the only
     /// network device there is. Both forms may occur for one device, as two entries.
     pub name: Option<String>,
+    /// The option that first said something of it, as it is written, without dashes: `net-mac`. For messages.
+    pub option: &'static str,
     /// Where its frames come from and go to.
     pub source: Option<NetSource>,
     /// Its hardware address; a random one if none is given.
@@ -168,6 +170,8 @@ pub struct NetOption {
 pub struct BlockOption {
     /// The device's name in the manifest; none with the short forms, as for network devices.
     pub name: Option<String>,
+    /// The option that first said something of it, as for network devices: `disk`.
+    pub option: &'static str,
     /// Image file or block device behind it.
     pub source: Option<BlockSource>,
     /// Bytes in a sector: a power of two, 512 to 32768.
@@ -313,13 +317,13 @@ fn blocks(parsed: &Parsed) -> Result<Vec<BlockOption>, Error> {
 
 /// An option that is about a device.
 trait Device {
-    fn new(name: Option<String>) -> Self;
+    fn new(name: Option<String>, option: &'static str) -> Self;
     fn name(&self) -> Option<&str>;
 }
 
 impl Device for NetOption {
-    fn new(name: Option<String>) -> NetOption {
-        NetOption { name, ..NetOption::default() }
+    fn new(name: Option<String>, option: &'static str) -> NetOption {
+        NetOption { name, option, ..NetOption::default() }
     }
 
     fn name(&self) -> Option<&str> {
@@ -328,8 +332,8 @@ impl Device for NetOption {
 }
 
 impl Device for BlockOption {
-    fn new(name: Option<String>) -> BlockOption {
-        BlockOption { name, ..BlockOption::default() }
+    fn new(name: Option<String>, option: &'static str) -> BlockOption {
+        BlockOption { name, option, ..BlockOption::default() }
     }
 
     fn name(&self) -> Option<&str> {
@@ -342,7 +346,7 @@ fn entry<'d, D: Device>(devices: &'d mut Vec<D>, given: &Given) -> &'d mut D {
     let known = devices.iter().position(|device| device.name() == given.device.as_deref());
     let index = known.unwrap_or(devices.len());
     if known.is_none() {
-        devices.push(D::new(given.device.clone()));
+        devices.push(D::new(given.device.clone(), given.name));
     }
     &mut devices[index]
 }

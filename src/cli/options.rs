@@ -281,6 +281,8 @@ pub(super) struct Parsed(ArgMatches);
 pub(super) struct Given {
     /// As the operator wrote it, without its value.
     pub option: String,
+    /// The same without dashes and device.
+    pub name: &'static str,
     /// The device it names.
     pub device: Option<String>,
     /// Its value.
@@ -323,10 +325,10 @@ impl Parsed {
         let Some(valued) = VALUED.iter().find(|valued| valued.name == name) else {
             return Vec::new();
         };
-        let plain = self.values(name).map(|value| given(name, None, value));
+        let plain = self.values(name).map(|value| given(valued.name, None, value));
         let named = valued.named.into_iter().flat_map(|id| self.values(id)).map(|word| {
             let (device, value) = split_device(word);
-            given(name, Some(device), value)
+            given(valued.name, Some(device), value)
         });
         plain.chain(named).collect()
     }
@@ -376,12 +378,12 @@ impl Parsed {
     }
 }
 
-fn given(name: &str, device: Option<String>, value: &OsStr) -> Given {
+fn given(name: &'static str, device: Option<String>, value: &OsStr) -> Given {
     let option = match &device {
         None => format!("--{name}"),
         Some(device) => format!("--{name}:{device}"),
     };
-    Given { option, device, value: value.to_owned() }
+    Given { option, name, device, value: value.to_owned() }
 }
 
 /// Divides `device=value`; the name of a device holds no `=`.

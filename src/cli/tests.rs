@@ -28,12 +28,14 @@ fn error(words: &[&str]) -> String {
 }
 
 fn net(name: Option<&str>, source: Option<NetSource>, mac: Option<[u8; 6]>) -> NetOption {
-    NetOption { name: name.map(String::from), source, mac, fallback: false }
+    let option = if source.is_some() { "net" } else { "net-mac" };
+    NetOption { name: name.map(String::from), option, source, mac, fallback: false }
 }
 
 fn block(name: Option<&str>, path: Option<&str>, sector_size: Option<u16>) -> BlockOption {
     let source = path.map(|path| BlockSource::Path(path.into()));
-    BlockOption { name: name.map(String::from), source, sector_size, fallback: false }
+    let option = if path.is_some() { "block" } else { "block-sector-size" };
+    BlockOption { name: name.map(String::from), option, source, sector_size, fallback: false }
 }
 
 fn interface(name: &str) -> Option<NetSource> {
@@ -95,8 +97,10 @@ fn options_of_a_device_are_merged_in_any_order() {
 
 #[test]
 fn disk_is_block() {
-    assert_eq!(config(&["--disk=a b,c=d", "app"]).blocks, [block(None, Some("a b,c=d"), None)]);
-    assert_eq!(config(&["--disk", "x", "app"]), config(&["--block=x", "app"]));
+    let disk = |path| BlockOption { option: "disk", ..block(None, Some(path), None) };
+    assert_eq!(config(&["--disk=a b,c=d", "app"]).blocks, [disk("a b,c=d")]);
+    assert_eq!(config(&["--disk", "x", "app"]).blocks, [disk("x")]);
+    assert_eq!(config(&["--block=x", "app"]).blocks, [block(None, Some("x"), None)]);
     assert!(error(&["--disk=a", "--block=b"]).contains("same device"));
     assert_eq!(error(&["--disk=a", "--disk=b"]), "option '--disk' is given twice");
     assert_eq!(error(&["--disk:x=a"]), "unknown option '--disk:x'; 'tender --help' lists them");
@@ -355,6 +359,7 @@ proptest! {
         prop_assert_eq!(config.nets, [net(device, Some(NetSource::Interface(interface)), Some(mac))]);
         let expected = BlockOption {
             name: device.map(String::from),
+            option: "block",
             source: Some(BlockSource::Path(path.into())),
             sector_size: Some(sector_size),
             fallback: false,
@@ -394,7 +399,7 @@ fn no_size_of_memory_overflows() {
     let units = [("", 20), ("K", 10), ("MiB", 20), ("g", 30)];
     let numbers = (0..=65).flat_map(|power| (0..3).map(move |by| (1_u128 << power) - 1 + by));
     for (count, (unit, shift)) in numbers.flat_map(|count| units.map(|unit| (count, unit))) {
-        let given = Given { option: "--mem".into(), device: None, value: format!("{count}{unit}").into() };
+        let given = Given { option: "--mem".into(), name: "mem", device: None, value: format!("{count}{unit}").into() };
         let bytes = u64::try_from(count << shift).ok();
         let expected = bytes.filter(|bytes| (Memory::STEP..=Memory::MAX).contains(bytes));
         assert_eq!(value::memory(&given).ok(), expected, "{count}{unit}");

@@ -45,10 +45,10 @@ impl Plan {
     pub fn sketch(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> (Plan, Vec<Error>) {
         let devices = manifest.devices();
         let mut mistakes = Vec::new();
-        let nets = nets.iter().map(|net| (net.name.as_deref(), net));
-        let nets = merge(devices, Kind::Net, "net", nets, merge_net, &mut mistakes);
-        let blocks = blocks.iter().map(|block| (block.name.as_deref(), block));
-        let blocks = merge(devices, Kind::Block, "block", blocks, merge_block, &mut mistakes);
+        let nets = nets.iter().map(|net| (net.name.as_deref(), net.option, net));
+        let nets = merge(devices, Kind::Net, nets, merge_net, &mut mistakes);
+        let blocks = blocks.iter().map(|block| (block.name.as_deref(), block.option, block));
+        let blocks = merge(devices, Kind::Block, blocks, merge_block, &mut mistakes);
         let mut plan = Plan::default();
         for device in devices {
             let Device { handle, name, .. } = device.clone();
@@ -124,13 +124,12 @@ fn option_of<T>(options: &[(usize, T)], handle: usize) -> Option<&T> {
 fn merge<'o, T: Clone + 'o>(
     devices: &[Device],
     kind: Kind,
-    option: &'static str,
-    given: impl Iterator<Item = (Option<&'o str>, &'o T)>,
+    given: impl Iterator<Item = (Option<&'o str>, &'static str, &'o T)>,
     join: impl Fn(&mut T, &T) -> bool,
     mistakes: &mut Vec<Error>,
 ) -> Vec<(usize, T)> {
     let mut merged: Vec<(usize, T)> = Vec::new();
-    for (name, value) in given {
+    for (name, option, value) in given {
         let device = match find(devices, kind, option, name) {
             Ok(device) => device,
             Err(mistake) => {

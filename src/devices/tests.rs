@@ -22,13 +22,13 @@ fn manifest(nets: &[&str], blocks: &[&str]) -> Manifest {
 
 /// `--net:NAME=SOURCE`, or `--net=SOURCE` without a name.
 fn net(name: impl Into<Option<&'static str>>, source: NetSource) -> NetOption {
-    NetOption { name: name.into().map(String::from), source: Some(source), ..NetOption::default() }
+    NetOption { name: name.into().map(String::from), option: "net", source: Some(source), ..NetOption::default() }
 }
 
 /// `--block:NAME=PATH`, or `--block=PATH` without a name.
 fn block(name: impl Into<Option<&'static str>>, path: impl Into<std::path::PathBuf>) -> BlockOption {
     let source = Some(BlockSource::Path(path.into()));
-    BlockOption { name: name.into().map(String::from), source, ..BlockOption::default() }
+    BlockOption { name: name.into().map(String::from), option: "block", source, ..BlockOption::default() }
 }
 
 fn tap(name: &str) -> NetSource {

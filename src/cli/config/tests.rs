@@ -132,6 +132,7 @@ fn it_wins_by_device_and_property() {
     let text = "[net.a]\ntap = 'tap0'\nmac = '02:00:00:00:00:01'\n[net.b]\ntap = 'tap1'";
     let net = |name: &str, tap: Option<&str>, last: Option<u8>, fallback| NetOption {
         name: Some(name.into()),
+        option: if tap.is_some() { "net" } else { "net-mac" },
         source: tap.map(|tap| NetSource::Interface(tap.into())),
         mac: last.map(|last| [2, 0, 0, 0, 0, last]),
         fallback,
@@ -140,13 +141,14 @@ fn it_wins_by_device_and_property() {
         config(&["--net-mac:a=02:00:00:00:00:09", "--net:b=tap9", "app"], text).nets,
         [net("b", Some("tap9"), None, false), net("a", None, Some(9), false), net("a", Some("tap0"), None, true),]
     );
-    let block = |path: &str, fallback| BlockOption {
+    let block = |option, path: &str| BlockOption {
+        option,
         source: Some(crate::block::BlockSource::Path(path.into())),
-        fallback,
         ..BlockOption::default()
     };
-    for (option, key) in [("--disk=x", "block"), ("--block=x", "disk"), ("--disk=x", "disk"), ("--block=x", "block")] {
-        assert_eq!(config(&[option, "app"], &format!("{key} = '/y'")).blocks, [block("x", false)], "{option} {key}");
+    for (option, key) in [("disk", "block"), ("block", "disk"), ("disk", "disk"), ("block", "block")] {
+        let blocks = config(&[&format!("--{option}=x"), "app"], &format!("{key} = '/y'")).blocks;
+        assert_eq!(blocks, [block(option, "x")], "{option} {key}");
     }
 }
 

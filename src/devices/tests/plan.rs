@@ -79,6 +79,9 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     let none = manifest(&["lan"], &[]);
     let error = refused(&none, &[net("lan", tap("tap0"))], &[block(None, "a.img")]);
     assert!(matches!(error, Error::Ambiguous { option: "block", .. }), "{error:?}");
+    let disk = BlockOption { option: "disk", ..block(None, "a.img") };
+    let error = refused(&none, &[net("lan", tap("tap0"))], &[disk]).to_string();
+    assert!(error.starts_with("--disk= names no device, "), "{error}");
     let nothing = refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[]).to_string();
     assert!(nothing.ends_with("; it declares no devices"), "{nothing}");
 }
