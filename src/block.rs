@@ -4,6 +4,7 @@
 //! reported to the guest and the operator; it does not end the run.
 
 mod adopt;
+mod lent;
 mod open;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use guest_abi::hypercall::Status;
 
+pub use self::lent::Lent;
 pub use self::open::Error;
 use crate::counts::{Counter, Faults};
 use crate::descriptors::Handed;

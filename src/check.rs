@@ -38,9 +38,7 @@ pub fn check(config: &Config) -> Report {
     kvm(&mut report);
     memory(&mut report, config, guest.as_mut());
     arguments(&mut report, config);
-    // Open until the end: an image that is given to two devices is locked by the first.
-    let mut disks = Vec::new();
-    devices(&mut report, config, guest.as_ref(), &mut disks);
+    devices(&mut report, config, guest.as_ref());
     outlets(&mut report, config);
     identity(&mut report, config);
     root(&mut report, config);
@@ -116,7 +114,7 @@ fn arguments(report: &mut Report, config: &Config) {
     }
 }
 
-fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, disks: &mut Vec<crate::block::Disk>) {
+fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>) {
     let (nets, blocks) = (&config.nets, &config.blocks);
     let (plan, rules) = match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
         Some((manifest, era)) => {
@@ -130,7 +128,7 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, disks: &
         // What the options name can be looked at all the same, by the rules that allow most.
         None => (Plan::of_options(nets, blocks), Era::Legacy.rules()),
     };
-    for probe in plan.probe(rules, disks) {
+    for probe in plan.probe(rules) {
         match probe.found {
             Ok((found, None)) => report.fine(&probe.option, found),
             Ok((found, Some(doubt))) => report.doubtful(&probe.option, format!("{found}; {doubt}")),

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         root_net_test("owners_are_as_a_start_finds_them", owners_are_as_a_start_finds_them),
         kvm_test("images_are_as_a_start_finds_them", images_are_as_a_start_finds_them),
         kvm_test("an_image_is_left_alone", an_image_is_left_alone),
+        kvm_test("a_lock_is_given_back", a_lock_is_given_back),
         net_test("a_host_without_devices_is_told", a_host_without_devices_is_told),
         kvm_test("outlets_are_as_a_start_finds_them", outlets_are_as_a_start_finds_them),
         kvm_test("memory_is_as_a_start_finds_it", memory_is_as_a_start_finds_it),
@@ -251,6 +252,35 @@ fn an_image_is_left_alone() {
     let output = check("block", &[&option]);
     assert!(output.code() == 0 && plain(&output.stdout).contains(", 1048576 bytes in sectors of 512"), "{output:?}");
     assert!(state() == before);
+}
+
+/// The open file of a disk that was handed over outlives the check, and has the lock that it had.
+fn a_lock_is_given_back() {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    // What cannot be attached is locked before that is found out.
+    for (size, status) in [(1 << 20, 0), (1000, 1)] {
+        image(&path, size);
+        let lent = File::options().read(true).write(true).open(&path).unwrap();
+        let other = File::open(&path).unwrap();
+        let lock = |file: &File, kind: libc::c_int| {
+            // SAFETY: the call takes numbers; the descriptor is open.
+            unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) == 0 }
+        };
+        let option = format!("--disk=@{FD}");
+        let check = || {
+            let command = unikernel(true, "block", &[&option], &[]);
+            run(&mut hand_over(command, lent.try_clone().unwrap())).exits(status);
+        };
+        check();
+        assert!(lock(&other, libc::LOCK_EX) && lock(&other, libc::LOCK_UN), "it is locked");
+        assert!(lock(&lent, libc::LOCK_SH));
+        check();
+        assert!(lock(&other, libc::LOCK_SH) && !lock(&other, libc::LOCK_EX), "it is not locked as it was");
+        assert!(lock(&other, libc::LOCK_UN) && lock(&lent, libc::LOCK_EX));
+        check();
+        assert!(!lock(&other, libc::LOCK_SH), "it is not locked any more");
+    }
 }
 
 fn a_host_without_devices_is_told() {

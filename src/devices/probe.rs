@@ -1,9 +1,9 @@
 //! What would become of the devices of a plan, each by itself, for `--check`: interfaces are looked at and not attached,
-//! images are opened and locked as for a run, and let go when the check ends.
+//! images are opened and locked as for a run, and then let go as if nothing had been.
 
 use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
-use crate::block::Disk;
+use crate::block::{Disk, Lent};
 use crate::era::Rules;
 use crate::net::{MacAddress, Prospect};
 
@@ -17,15 +17,17 @@ pub struct Probe {
 }
 
 impl Plan {
-    /// Looks at every device. What this opens stays open for as long as `disks` does.
-    pub fn probe(self, rules: &Rules, disks: &mut Vec<Disk>) -> Vec<Probe> {
-        let mut prospects = Vec::new();
+    /// Looks at every device.
+    pub fn probe(self, rules: &Rules) -> Vec<Probe> {
+        // All of them before any is locked. They go last, when what is opened here is closed.
+        let _lent: Vec<Lent> = self.blocks.iter().filter_map(|block| Lent::new(&block.source)).collect();
+        let (mut prospects, mut disks) = (Vec::new(), Vec::new());
         let nets = self.nets.into_iter().map(|net| {
             let found = probe_net(&net, &mut prospects).map_err(|error| without_name(&error));
             Probe { option: option("net", &net.name), found }
         });
         let blocks = self.blocks.into_iter().map(|block| {
-            let found = probe_block(&block, rules, disks).map_err(|error| without_name(&error));
+            let found = probe_block(&block, rules, &mut disks).map_err(|error| without_name(&error));
             Probe { option: option("block", &block.name), found: found.map(|found| (found, None)) }
         });
         nets.chain(blocks).collect()
