@@ -13,8 +13,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use common::net::Tap;
-use common::{Device, FD, Output, hand_over, kvm_test, net_test, root_net_test, root_test, run, text, with_devices};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use common::{
+    Device, FD, Output, hand_over, kvm_test, net_test, refuse, root_net_test, root_test, run, text, with_devices,
+};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -360,12 +361,7 @@ fn users_and_roots_are_as_a_start_finds_them() {
 fn layers_of_the_sandbox_are_as_a_start_finds_them() {
     const CREATE_RULESET: libc::c_long = 444;
     let lacks = |call: libc::c_long, mut command: Command| {
-        let errno = SeccompAction::Errno(libc::ENOSYS as u32);
-        let arch = std::env::consts::ARCH.try_into().unwrap();
-        let filter = SeccompFilter::new([(call, vec![])].into(), SeccompAction::Allow, errno, arch).unwrap();
-        let program = BpfProgram::try_from(filter).unwrap();
-        // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
-        unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) };
+        refuse::fails(&mut command, call, &[], libc::ENOSYS);
         command
     };
     for (call, words) in [(CREATE_RULESET, "no Landlock"), (libc::SYS_seccomp, "NOT filtered")] {

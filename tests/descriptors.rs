@@ -4,17 +4,15 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use common::{FD, Guest, hand_over, kvm_test, run, text, unikernel};
+use common::{FD, Guest, hand_over, kvm_test, refuse, run, text, unikernel};
 use guest_abi::boot::BOOT_INFO_ADDRESS;
 use guest_abi::manifest::{Entry, Header};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use zerocopy::FromBytes;
 
 fn main() -> ExitCode {
@@ -59,14 +57,9 @@ fn what_is_inherited_is_closed() {
 
 /// Before 5.9 there is no close_range; containers, too, may not know it.
 fn what_is_inherited_is_closed_on_old_kernels() {
-    let rules = [(libc::SYS_close_range, vec![])].into();
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let errno = SeccompAction::Errno(libc::ENOSYS as u32);
-    let program = BpfProgram::try_from(SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).unwrap()).unwrap();
     has_only_its_machine(&sleeping(|command| {
         let mut command = hand_over(command, File::open("/dev/null").unwrap());
-        // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
-        unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) };
+        refuse::fails(&mut command, libc::SYS_close_range, &[], libc::ENOSYS);
         command
     }));
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{Guest, LIMIT, kvm_test, kvm_test_if_possible, run, text, unikernel};
+use common::{Guest, LIMIT, kvm_test, kvm_test_if_possible, refuse, run, text, unikernel};
 use prometheus::Scrape;
 use serde_json::Value;
 
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         kvm_test("whoever_does_not_ask_for_metrics_is_told", whoever_does_not_ask_for_metrics_is_told),
         kvm_test("a_stuck_client_holds_up_nobody_for_long", a_stuck_client_holds_up_nobody_for_long),
         kvm_test("a_stuck_client_does_not_hold_up_the_end", a_stuck_client_does_not_hold_up_the_end),
+        kvm_test("a_host_that_cannot_wait_ends_the_service_alone", a_host_that_cannot_wait_ends_the_service_alone),
         kvm_test("a_socket_that_was_left_is_replaced", a_socket_that_was_left_is_replaced),
         kvm_test("without_a_sandbox_the_socket_goes", without_a_sandbox_the_socket_goes),
         kvm_test_if_possible("curl_gets_the_metrics", curl_gets_the_metrics),
@@ -235,6 +236,29 @@ fn curl_gets_the_metrics() -> Result<(), String> {
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
     Ok(())
+}
+
+/// It is told once, the thread is gone, and the guest runs on.
+fn a_host_that_cannot_wait_ends_the_service_alone() {
+    let directory = common::directory();
+    let socket = format!("--metrics=unix:{}", text(&directory.path().join("socket")));
+    let mut command = hypercalls(&[&socket], &["spin"]);
+    // Two descriptors: the only thread that waits for so many.
+    let mut guest = Guest::start(refuse::fails(&mut command, libc::SYS_ppoll, &[(1, 2)], libc::ENOMEM));
+    guest.wait_for_complaint("tender: warn: --metrics: cannot wait for clients: Cannot allocate memory (os error 12)");
+    let deadline = Instant::now() + LIMIT;
+    // The kernel's own threads for KVM are among them, on some.
+    let names = |pid: u32| {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok()).collect::<Vec<_>>()
+    };
+    while names(guest.pid()).contains(&"metrics\n".to_owned()) {
+        assert!(Instant::now() < deadline, "the thread has not ended");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    guest.signal(libc::SIGTERM);
+    let output = guest.end();
+    assert_eq!(output.dies_by(libc::SIGTERM).stderr.lines().count(), 1, "{output:?}");
 }
 
 /// Every name in the dashboard is one that is served, and every panel asks for something.

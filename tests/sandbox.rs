@@ -8,8 +8,6 @@
 mod attempts;
 mod common;
 
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
@@ -19,9 +17,8 @@ use attempts::{
     Attempt, CLIENT, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, LISTENER, PAGE,
     PARENT, PATH, SELF, STATM, VCPU, find,
 };
-use common::{Guest, Output, as_nobody, fixture, kvm_test, root_test, run, test, text, unikernel};
+use common::{Guest, Output, as_nobody, fixture, kvm_test, refuse, root_test, run, test, text, unikernel};
 use libtest_mimic::Trial;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use tender::sandbox::rules::{self, Parameters};
 use tender::sandbox::{Confined, Sandbox};
 
@@ -238,19 +235,11 @@ fn a_running_guest_is_confined() {
     assert_eq!(status(free.pid(), "Seccomp"), status(std::process::id(), "Seccomp"));
 }
 
-/// A kernel that answers to `call` with `errno`.
-fn lacks(command: &mut Command, call: libc::c_long, errno: i32) -> &mut Command {
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let rules = [(call, vec![])].into();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), arch).unwrap();
-    let program = BpfProgram::try_from(filter).unwrap();
-    // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
-    unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) }
-}
-
 fn a_missing_layer_is_done_without_unless_strict() {
     const CREATE_RULESET: libc::c_long = 444;
-    let hello = |option, call, errno| run(lacks(&mut unikernel("hello", &["-v", "--mem=2", option], &[]), call, errno));
+    let hello = |option, call, errno| {
+        run(refuse::fails(&mut unikernel("hello", &["-v", "--mem=2", option], &[]), call, &[], errno))
+    };
     let strict = "--sandbox=strict";
     for errno in [libc::ENOSYS, libc::EOPNOTSUPP] {
         let output = hello("--sandbox=best-effort", CREATE_RULESET, errno);

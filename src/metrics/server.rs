@@ -122,19 +122,25 @@ enum Wait {
 impl Socket {
     fn serve(&self, registry: &Registry, text: &mut String) {
         let (listener, _) = self.descriptors();
-        while self.wait(listener, libc::POLLIN, None) == Wait::Ready {
+        loop {
+            match self.wait(listener, libc::POLLIN, None) {
+                Ok(Wait::Ready) => {}
+                Ok(Wait::TooLate | Wait::End) => return,
+                Err(error) => {
+                    return log::warn!("--metrics: cannot wait for clients: {error}; there are no more answers");
+                }
+            }
             match accept(listener) {
                 Ok(mut client) => self.answer(&mut client, registry, text),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
-                Err(_) => {
-                    self.wait(-1, 0, Some(Instant::now() + PAUSE));
-                }
+                // That this cannot be waited for either is told by the next wait.
+                Err(_) => _ = self.wait(-1, 0, Some(Instant::now() + PAUSE)),
             }
         }
     }
 
     /// Waits until `fd` is ready, or `deadline`, or the end of the run.
-    fn wait(&self, fd: RawFd, events: libc::c_short, deadline: Option<Instant>) -> Wait {
+    fn wait(&self, fd: RawFd, events: libc::c_short, deadline: Option<Instant>) -> io::Result<Wait> {
         loop {
             let mut waits = [
                 libc::pollfd { fd, events, revents: 0 },
@@ -148,11 +154,14 @@ impl Socket {
             let timeout = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
             // SAFETY: the kernel reads the time, if there is one, and writes `revents` only.
             match unsafe { libc::ppoll(waits.as_mut_ptr(), 2, timeout, std::ptr::null()) } {
-                // Stopped and continued.
-                -1 => {}
-                0 => return Wait::TooLate,
-                _ if waits[1].revents != 0 => return Wait::End,
-                _ => return Wait::Ready,
+                -1 => match io::Error::last_os_error() {
+                    // Stopped and continued.
+                    error if error.kind() == ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+                0 => return Ok(Wait::TooLate),
+                _ if waits[1].revents != 0 => return Ok(Wait::End),
+                _ => return Ok(Wait::Ready),
             }
         }
     }
@@ -189,9 +198,9 @@ impl Socket {
                         return Some(http::TOO_LONG);
                     }
                     match self.wait(client.as_raw_fd(), libc::POLLIN, Some(deadline)) {
-                        Wait::Ready => {}
-                        Wait::TooLate => return Some(http::TOO_LATE),
-                        Wait::End => return None,
+                        Ok(Wait::Ready) => {}
+                        Ok(Wait::TooLate) => return Some(http::TOO_LATE),
+                        Ok(Wait::End) | Err(_) => return None,
                     }
                 }
                 Err(_) => return None,
@@ -212,7 +221,8 @@ impl Socket {
                 Ok(count) => rest = &rest[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    (self.wait(client.as_raw_fd(), libc::POLLOUT, Some(deadline)) == Wait::Ready).then_some(())?;
+                    let room = self.wait(client.as_raw_fd(), libc::POLLOUT, Some(deadline)).ok()?;
+                    (room == Wait::Ready).then_some(())?;
                 }
                 Err(_) => return None,
             }

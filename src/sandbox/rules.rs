@@ -275,7 +275,7 @@ pub const METRICS: &[Rule] = &[
     ),
     STATM,
     MINCORE,
-    rule(libc::SYS_write, &[Is(0, 2)], Seldom("a call that is not allowed is told")),
+    rule(libc::SYS_write, &[Is(0, 2)], Seldom("a call that is not allowed, or that the host fails to do, is told")),
     rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
     CLOCK,
     FUTEX,

@@ -1,10 +1,29 @@
-//! Commands behind a filter of system calls that sends SIGSYS at whatever it does not know.
+//! Commands behind a filter of system calls: one that sends SIGSYS at whatever it does not know, and one that has a call
+//! fail, as it does where the kernel lacks it.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_long, sock_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// Has the command start where `call` fails with `errno`, if its arguments are these: places, counted from 0, with numbers
+/// of 32 bits.
+pub fn fails<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)], errno: i32) -> &'c mut Command {
+    let is = |&(place, value): &(u8, u32)| {
+        SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into()).unwrap()
+    };
+    // No rule at all is one without conditions.
+    let rules = SeccompRule::new(arguments.iter().map(is).collect()).into_iter().collect();
+    let (errno, arch) = (SeccompAction::Errno(errno as u32), std::env::consts::ARCH.try_into().unwrap());
+    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, errno, arch).unwrap();
+    let program = BpfProgram::try_from(filter).unwrap();
+    // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
+    unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) }
+}
 
 /// Where the number of the call and the lower half of its first argument lie in `struct seccomp_data`.
 const NUMBER: u32 = 0;
