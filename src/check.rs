@@ -35,7 +35,7 @@ struct Guest {
 pub fn check(config: &Config) -> Report {
     let mut report = Report::new(config.unikernel.display().to_string());
     let mut guest = unikernel(&mut report, config);
-    kvm(&mut report);
+    kvm(&mut report, config);
     memory(&mut report, config, guest.as_mut());
     arguments(&mut report, config);
     devices(&mut report, config, guest.as_ref());
@@ -56,8 +56,8 @@ fn unikernel(report: &mut Report, config: &Config) -> Option<Guest> {
     Some(Guest { file, image, manifest })
 }
 
-fn kvm(report: &mut Report) {
-    let Some((_, vcpu)) = report.needs("KVM", setup::create_vm()) else { return };
+fn kvm(report: &mut Report, config: &Config) {
+    let Some((_, vcpu)) = report.needs("KVM", setup::create_vm(config.sandbox)) else { return };
     let Some(frequency) = report.needs("KVM", vcpu.counter_frequency().map_err(Into::into)) else { return };
     report.fine("KVM", format_args!("can make a virtual machine; counter of {} kHz", frequency / 1000));
 }
@@ -86,7 +86,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>) {
         }
     }
     // What is wrong with KVM was told.
-    let mapped = setup::create_vm().ok().map(|(vm, _)| setup::map_memory(&vm, &memory));
+    let mapped = setup::create_vm(config.sandbox).ok().map(|(vm, _)| setup::map_memory(&vm, &memory));
     if report.needs("memory", mapped.unwrap_or(Ok(()))).is_none() {
         return;
     }

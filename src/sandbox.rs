@@ -59,6 +59,8 @@ pub enum Layer {
     Landlock,
     /// System call filters.
     Seccomp,
+    /// What the guest may not reach of its processor; x86_64 alone.
+    Registers,
 }
 
 impl fmt::Display for Layer {
@@ -68,6 +70,7 @@ impl fmt::Display for Layer {
             Layer::Capabilities => "the dropping of capabilities",
             Layer::Landlock => "Landlock (CONFIG_SECURITY_LANDLOCK, and 'landlock' among the modules of lsm=)",
             Layer::Seccomp => "seccomp filters (CONFIG_SECCOMP_FILTER)",
+            Layer::Registers => "KVM's filter of model-specific registers (Linux 5.10)",
         })
     }
 }
@@ -226,21 +229,24 @@ impl Confined {
     fn unless_missing<T>(&self, layer: Layer, result: io::Result<T>) -> Result<Option<T>, Error> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(source) if self.mode == SandboxMode::Strict => Err(Error::Missing { layer, source }),
-            // Told at the end, once.
-            Err(error) if outer_filter::is_there() => {
-                log::info!("sandbox: {layer}: {error}");
-                Ok(None)
-            }
-            // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
-            Err(error) if layer == Layer::Landlock => {
-                log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}");
-                Ok(None)
-            }
-            Err(error) => {
-                log::warn!("sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without");
-                Ok(None)
-            }
+            Err(error) => do_without(layer, self.mode, error).map(|()| None),
         }
     }
+}
+
+/// What is done about a layer that is missing, as `error` says.
+///
+/// # Errors
+/// In strict mode, that it is missing.
+pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> Result<(), Error> {
+    match layer {
+        _ if mode == SandboxMode::Strict => return Err(Error::Missing { layer, source: error }),
+        Layer::Registers => log::info!("this kernel, before 5.10, cannot deny model-specific registers to the guest"),
+        // Told at the end, once.
+        _ if outer_filter::is_there() => log::info!("sandbox: {layer}: {error}"),
+        // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
+        Layer::Landlock => log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}"),
+        _ => log::warn!("sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without"),
+    }
+    Ok(())
 }

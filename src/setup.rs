@@ -12,7 +12,7 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Vcpu};
 use crate::boot_info::{self, Facts};
-use crate::cli::{Config, Memory, NetRing};
+use crate::cli::{Config, Memory, NetRing, SandboxMode};
 use crate::console::Console;
 use crate::devices::{Devices, Plan};
 use crate::era::Rules;
@@ -25,7 +25,7 @@ use crate::metrics::{Observer, Outlets, Parts, Phase, Phases, Registry};
 use crate::notify::Notifier;
 use crate::outer_filter;
 use crate::ring::{self, Ring};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{self, Layer, Sandbox};
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     phases.end(Phase::Image);
 
     // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
-    let (vm, mut vcpu) = create_vm()?;
+    let (vm, mut vcpu) = create_vm(config.sandbox)?;
     let counter_frequency = vcpu.counter_frequency()?;
     let mut memory = reserve(size, config.limits.lock_memory)?;
     phases.end(Phase::Machine);
@@ -155,10 +155,16 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     Ok(memory.given)
 }
 
-/// A machine without memory, and its one processor.
-pub(crate) fn create_vm() -> Result<(VmFd, Vcpu), Error> {
+/// A machine without memory, and its one processor; `mode` is for a kernel that cannot deny it registers.
+pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), Error> {
     let kvm = open_kvm()?;
     let vm = arch::create_vm(&kvm)?;
+    match arch::deny_registers(&vm) {
+        Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => {
+            sandbox::do_without(Layer::Registers, mode, error.into())?;
+        }
+        result => result.map_err(arch::Error::kvm("deny model-specific registers"))?,
+    }
     let vcpu = Vcpu::new(&kvm, &vm)?;
     Ok((vm, vcpu))
 }

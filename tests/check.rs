@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         kvm_test("outlets_are_as_a_start_finds_them", outlets_are_as_a_start_finds_them),
         kvm_test("memory_is_as_a_start_finds_it", memory_is_as_a_start_finds_it),
         root_test("users_and_roots_are_as_a_start_finds_them", users_and_roots_are_as_a_start_finds_them),
+        #[cfg(target_arch = "x86_64")]
+        kvm_test("a_filter_of_registers_is_as_a_start_finds_it", a_filter_of_registers_is_as_a_start_finds_it),
         kvm_test("layers_of_the_sandbox_are_as_a_start_finds_them", layers_of_the_sandbox_are_as_a_start_finds_them),
     ])
 }
@@ -355,6 +357,19 @@ fn users_and_roots_are_as_a_start_finds_them() {
     output.exits(0).says("ok       user       user 12, group 34\n").says("ok       chroot     ");
     let output = check("hello", &["--user=no-such-user", "--chroot=/no/such/directory"]);
     output.exits(1).says("would not start: 2 things are missing");
+}
+
+/// On a kernel before 5.10.
+#[cfg(target_arch = "x86_64")]
+fn a_filter_of_registers_is_as_a_start_finds_it() {
+    // `_IOW(KVMIO, 0xc6, struct kvm_msr_filter)`.
+    const KVM_X86_SET_MSR_FILTER: u32 = 0x4188_aec6;
+    for mode in ["strict", "best-effort"] {
+        both("hello", &["--mem=2", &format!("--sandbox={mode}")], &[], |mut command| {
+            refuse::fails(&mut command, libc::SYS_ioctl, &[(1, KVM_X86_SET_MSR_FILTER)], libc::ENOTTY);
+            command
+        });
+    }
 }
 
 /// On a kernel that lacks one.

@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
         kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
         kvm_test("a_missing_layer_is_done_without_unless_strict", a_missing_layer_is_done_without_unless_strict),
+        #[cfg(target_arch = "x86_64")]
+        kvm_test("a_missing_filter_of_registers_is_done_without_unless_strict", a_missing_filter_of_registers),
         root_test("another_user_and_root", another_user_and_root),
         root_test("who_has_no_right_to_is_told", who_has_no_right_to_is_told),
         kvm_test("users_and_directories_that_are_not_there_are_told", users_and_directories_that_are_not_there),
@@ -52,6 +54,10 @@ fn main() -> ExitCode {
     }));
     common::main(tests)
 }
+
+/// `_IOW(KVMIO, 0xc6, struct kvm_msr_filter)`.
+#[cfg(target_arch = "x86_64")]
+const KVM_X86_SET_MSR_FILTER: u32 = 0x4188_aec6;
 
 /// What a thread does that is not taken over, but makes a mistake.
 const MISTAKE: &str = "a mistake on purpose";
@@ -258,6 +264,20 @@ fn a_missing_layer_is_done_without_unless_strict() {
     }
     // What every kernel has, but a container may deny.
     hello(strict, libc::SYS_capset, libc::EPERM).exits(1).complains("lacks the dropping of capabilities");
+}
+
+/// A kernel before 5.10.
+#[cfg(target_arch = "x86_64")]
+fn a_missing_filter_of_registers() {
+    let hello = |option| {
+        let mut command = unikernel("hello", &["-v", "--mem=2", option], &[]);
+        run(refuse::fails(&mut command, libc::SYS_ioctl, &[(1, KVM_X86_SET_MSR_FILTER)], libc::ENOTTY))
+    };
+    for option in ["--sandbox=best-effort", "--sandbox=off"] {
+        hello(option).exits(0).says("memory:").complains("before 5.10, cannot deny model-specific registers");
+    }
+    hello("--sandbox=strict")
+        .is_refused(&["--sandbox=strict: this kernel lacks KVM's filter", "--sandbox=best-effort"]);
 }
 
 /// A guest of another user in a directory without anything.

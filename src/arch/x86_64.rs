@@ -12,6 +12,7 @@ use super::vcpu::{Error, require, uninterrupted};
 use crate::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
+pub use msr::deny_registers;
 pub use vcpu::{REPORT_REQUESTS, Vcpu};
 
 /// What this tender's guests run on.
@@ -38,7 +39,7 @@ const TABLES_ADDRESS: u64 = 0x2000;
 /// First address after the room for page tables.
 const TABLES_END: u64 = 0x10000;
 
-/// Creates an empty virtual machine, without any interrupt controller, and with few model-specific registers.
+/// Creates an empty virtual machine, without any interrupt controller.
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
     let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("create a virtual machine"))?;
     require(
@@ -49,7 +50,6 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
             (Cap::GetTscKhz, "KVM_CAP_GET_TSC_KHZ"),
         ],
     )?;
-    msr::deny_others(&vm)?;
     Ok(vm)
 }
 

@@ -2,9 +2,7 @@
 //! gets those that unikernels use and no others. An access to another one is a general protection exception in the
 //! guest, as it is for a register that the processor does not have; no exit, nothing for this process to decide.
 
-use kvm_ioctls::{MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
-
-use crate::arch::Error;
+use kvm_ioctls::{Error, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
 
 /// FS_BASE, the first of the registers that a guest may read and write. GS_BASE and KERNEL_GS_BASE follow it. They
 /// hold where the current thread's data lies, and are the guest's own: the processor keeps them apart, and KVM never
@@ -16,18 +14,15 @@ const ALLOWED: [u8; 1] = [0b111];
 
 /// Has KVM deny all registers but those. KVM does not ask the filter for the x2APIC's (0x800 to 0x8ff); they are
 /// denied anyway, as there is no APIC. What this process sets for the guest is not concerned.
-pub fn deny_others(vm: &VmFd) -> Result<(), Error> {
+///
+/// # Errors
+/// ENOTTY or EINVAL: this kernel, before 5.10, cannot.
+pub fn deny_registers(vm: &VmFd) -> Result<(), Error> {
     let range = MsrFilterRange {
         flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
         base: FIRST,
         msr_count: ALLOWED[0].count_ones(),
         bitmap: &ALLOWED,
     };
-    match vm.set_msr_filter(MsrFilterDefaultAction::DENY, &[range]) {
-        Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => {
-            log::info!("this kernel, before 5.10, cannot deny model-specific registers to the guest");
-            Ok(())
-        }
-        result => result.map_err(Error::kvm("deny model-specific registers")),
-    }
+    vm.set_msr_filter(MsrFilterDefaultAction::DENY, &[range])
 }
