@@ -46,4 +46,4 @@ _tender_words() {
     fi
 }
 
-complete -F _tender_words -o bashdefault -o default tender
+complete -F _tender_words -o bashdefault -o default tender solo5-hvt

@@ -16,10 +16,18 @@ const ZSH: &str = include_str!("../shell/words.zsh");
 /// What `argparse` leaves, without the options that it could not know.
 const FISH: &str = "set argv (string match --invert -- '-*' $argv)";
 
-/// Each script under its file's name.
-pub fn scripts() -> Result<[(&'static str, String); 3]> {
+/// fish looks for a file of the command's name; for upstream's this is all of it.
+const FISH_ALIAS: &str = "complete -c solo5-hvt -w tender\n";
+
+/// Each script under its file's name. Those of bash and zsh are for both names that a tender has.
+pub fn scripts() -> Result<[(&'static str, String); 4]> {
     let command = command();
-    Ok([("tender.bash", bash(&command)?), ("tender.zsh", zsh(&command)?), ("tender.fish", fish(&command)?)])
+    Ok([
+        ("tender.bash", bash(&command)?),
+        ("tender.zsh", zsh(&command)?),
+        ("tender.fish", fish(&command)?),
+        ("solo5-hvt.fish", FISH_ALIAS.to_owned()),
+    ])
 }
 
 /// Tender's options as a person completes them: `--net` and, as far as it can be known, `--net:`.
@@ -109,6 +117,8 @@ fn zsh(command: &Command) -> Result<String> {
         script = script + &line + "\n";
     }
     let script = put(&script, "(-s -S -C)", "(-s -S -C -A '-*')")?;
+    let script = put(&script, "#compdef tender\n", "#compdef tender solo5-hvt\n")?;
+    let script = put(&script, "    compdef _tender tender\n", "    compdef _tender tender solo5-hvt\n")?;
     let script = put(&script, "'::UNIKERNEL:_files'", "':UNIKERNEL:_tender_unikernel'")?;
     put(&script, "\n_tender() {\n", &format!("\n{ZSH}\n_tender() {{\n    _tender_inspect && return\n"))
 }
@@ -157,11 +167,13 @@ mod tests {
 
     use super::*;
 
-    /// What bash offers at the end of a line.
+    /// What bash offers at the end of a line, by the function that it has for the first word.
     fn offered(line: &str) -> Vec<String> {
+        let name = line.split(' ').next().unwrap();
+        let call = format!("[[ $(complete -p {name}) == *' -F _tender_words '* ]] && _tender_words {name}");
         let script = format!(
             "{}\nCOMP_LINE='{line}' COMP_POINT=${{#COMP_LINE}}\n\
-             compopt() {{ :; }}\nCOMP_WORDS=({line}) COMP_CWORD=2\n_tender_words tender\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+             compopt() {{ :; }}\nCOMP_WORDS=({line}) COMP_CWORD=2\n{call}\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
             bash(&command()).unwrap()
         );
         let done = Program::new("bash").args(["--norc", "-c", &script]).output().unwrap();
@@ -175,6 +187,7 @@ mod tests {
         assert_eq!(offered("tender --mem 64 --mem=64 --blo")[..2], ["--block", "--block:"]);
         assert_eq!(offered("tender --net:a=tap0 --sand"), ["--sandbox"]);
         assert_eq!(offered("tender inspect --j"), ["--json"]);
+        assert_eq!(offered("solo5-hvt --mem 64 --blo")[..2], ["--block", "--block:"]);
     }
 
     #[test]

@@ -38,15 +38,20 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
     tree.program("usr/bin/tender", &*sources.binary);
     // For the operator's files.
     tree.dir("etc/tender");
+    // bash and fish look for a file of the command's name.
     let completions = [
         ("tender.bash", "usr/share/bash-completion/completions/tender"),
+        ("tender.bash", "usr/share/bash-completion/completions/solo5-hvt"),
         ("tender.zsh", "usr/share/zsh/vendor-completions/_tender"),
         ("tender.fish", "usr/share/fish/vendor_completions.d/tender.fish"),
+        ("solo5-hvt.fish", "usr/share/fish/vendor_completions.d/solo5-hvt.fish"),
     ];
     for (name, text) in manual(sources)? {
-        match completions.iter().find(|(from, _)| *from == name) {
-            Some((_, place)) => tree.file(place, text),
-            None => tree.file(format!("usr/share/man/man1/{name}.gz"), gzip(&text)?),
+        if is_page(&name) {
+            tree.file(format!("usr/share/man/man1/{name}.gz"), gzip(&text)?);
+        }
+        for (_, place) in completions.iter().filter(|(from, _)| *from == name) {
+            tree.file(place, &*text);
         }
     }
     documentation(&mut tree, sources)?;
