@@ -220,9 +220,9 @@ fn sigusr1_tells_and_the_guest_goes_on() {
 
 /// However often it comes, a sleep of a second is one, and the guest sleeps once.
 fn sigusr1_does_not_shorten_a_sleep() {
+    let since = Instant::now();
     let mut guest = Guest::start(&mut unikernel("clock", &["--mem=2", "-v"], &["poll=1000000000"]));
     guest.wait_for("Hz\n");
-    let since = Instant::now();
     for _ in 0..20 {
         if guest.is_running() {
             guest.signal(libc::SIGUSR1);
@@ -231,7 +231,7 @@ fn sigusr1_does_not_shorten_a_sleep() {
     }
     let output = guest.end();
     output.exits(0).says("clock: poll 1000000000 ns took").complains("1 POLL");
-    assert!(since.elapsed() >= Duration::from_millis(900), "{:?}", since.elapsed());
+    assert!(since.elapsed() >= Duration::from_secs(1), "{:?}", since.elapsed());
     let (_, took) = output.stdout.split_once("ns took ").expect("it says");
     let took: u64 = took.split(' ').next().unwrap().trim().parse().unwrap_or_else(|_| panic!("{output:#?}"));
     assert!(took >= 1_000_000_000, "{took}");

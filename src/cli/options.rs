@@ -1,7 +1,6 @@
 //! The options: one table that the division into words, the parser and the help text share.
 
 use std::ffi::{OsStr, OsString};
-use std::mem::ManuallyDrop;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
@@ -292,9 +291,13 @@ pub(super) struct Given {
 /// Parses options in the form that [`super::words::split`] gives them.
 pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
     let name = OsString::from("tender");
-    // Never dropped: its hundreds of pieces would be given back one by one, and it is made once.
-    let mut command = ManuallyDrop::new(command());
-    match command.try_get_matches_from_mut(std::iter::once(name).chain(options)) {
+    let mut command = command();
+    let parsed = command.try_get_matches_from_mut(std::iter::once(name).chain(options));
+    // Made once for a process, its hundreds of pieces are not worth giving back; a fuzzer makes it without end.
+    if !cfg!(fuzzing) {
+        std::mem::forget(command);
+    }
+    match parsed {
         Ok(matches) if matches.get_flag("version") => Ok(Outcome::Version),
         Ok(matches) => Ok(Outcome::Options(Parsed(matches))),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{LIMIT, text};
+use super::{LIMIT, host_error, text};
 
 /// The user and group nobody.
 const NOBODY: u32 = 65534;
@@ -125,6 +125,23 @@ fn string(text: String) -> CString {
     CString::new(text).expect("the paths of tests have no NUL")
 }
 
+/// Whether mounts of its own can be had here: not where / is a directory of another root, as in a plain chroot.
+pub fn available() -> Result<(), String> {
+    // In a thread of its own: a namespace is entered for good.
+    let tried = std::thread::spawn(|| be_private().map_err(|_| host_error("no mounts of its own for a process")));
+    tried.join().unwrap_or_else(|_| Err("no mounts of its own for a process".into()))
+}
+
+/// Moves this thread, and the children it starts from now on, into a mount namespace of its own. Needs no memory.
+pub fn be_private() -> io::Result<()> {
+    let (none, flags) = (c"none".as_ptr(), libc::MS_REC | libc::MS_PRIVATE);
+    // SAFETY: both are system calls, and the strings end with a NUL.
+    unsafe {
+        done(libc::unshare(libc::CLONE_NEWNS))?;
+        done(libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()))
+    }
+}
+
 /// Has the command start with a /dev that has these devices and no others, put together in `directory`.
 pub fn with_devices<'c>(command: &'c mut Command, directory: &Path, devices: &[Device]) -> &'c mut Command {
     let recipes: Vec<_> = devices.iter().map(|device| Recipe::new(*device, directory)).collect();
@@ -134,8 +151,7 @@ pub fn with_devices<'c>(command: &'c mut Command, directory: &Path, devices: &[D
     unsafe {
         command.pre_exec(move || {
             let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
-            done(libc::unshare(libc::CLONE_NEWNS))?;
-            done(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, nothing))?;
+            be_private()?;
             done(libc::mount(none, place.as_ptr(), c"tmpfs".as_ptr(), 0, c"mode=0755".as_ptr().cast()))?;
             done(libc::mkdir(net.as_ptr(), 0o755))?;
             recipes.iter().try_for_each(Recipe::make)?;

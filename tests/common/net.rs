@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::{LIMIT, host_error};
+use super::{LIMIT, host_error, mounts};
 
 const TUNSETIFF: u32 = 0x4004_54ca;
 const TUNSETPERSIST: u32 = 0x4004_54cb;
@@ -79,18 +79,15 @@ pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
 /// Moves this thread, and the children it starts from now on, into a new network. /sys tells about the network of
 /// whoever mounted it, so it is mounted anew, as `ip netns exec` does, in a mount namespace of its own.
 fn enter_namespace() -> Result<(), String> {
-    let private = libc::MS_REC | libc::MS_PRIVATE;
     let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
-    // SAFETY: unshare takes flags, and mount strings that end with a NUL.
-    unsafe {
-        if libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) != 0 {
-            return Err(host_error("no network namespace"));
-        }
-        if libc::mount(none, c"/".as_ptr(), none, private, nothing) != 0
-            || libc::mount(none, c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, nothing) != 0
-        {
-            return Err(host_error("no /sys for a network namespace"));
-        }
+    // SAFETY: unshare takes flags.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(host_error("no network namespace"));
+    }
+    mounts::be_private().map_err(|_| host_error("no mounts of its own for a network namespace"))?;
+    // SAFETY: mount takes strings that end with a NUL.
+    if unsafe { libc::mount(none, c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, nothing) } != 0 {
+        return Err(host_error("no /sys for a network namespace"));
     }
     Ok(())
 }

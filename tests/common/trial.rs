@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
-use super::{host_error, net};
+use super::{host_error, mounts, net};
 
 /// Whether something that tests need is there; if not, why.
 type Need = Result<(), String>;
@@ -53,9 +53,9 @@ pub fn kvm_test_if_possible(name: &str, body: impl FnOnce() -> Result<(), String
     })
 }
 
-/// A test that runs a guest as another user, which only the superuser can.
+/// A test that runs a guest as another user with a /dev of its own, which only the superuser can.
 pub fn root_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
-    trial(name, || superuser().and_then(|()| kvm().clone()), body)
+    trial(name, || superuser().and_then(|()| mounts::available()).and_then(|()| kvm().clone()), body)
 }
 
 /// A test of files of this repository with these programs, which emulated machines have none of.
