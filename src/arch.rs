@@ -2,8 +2,9 @@
 //! hypercall leaves the guest — lies in `aarch64` and `x86_64`; this module re-exports the one that is built, and no
 //! other module asks which.
 //!
-//! Both provide: `MACHINE`, `create_vm`, `deny_registers`, `build_tables`, `Vcpu` (`new`, `boot`, `run`, `exit`, `settle`, `interrupt_flag`,
-//! `registers`, `fault_registers`, `counter_frequency`, `AsRawFd`), `answer_system_call`, `poll_limit`, `REPORT_REQUESTS` and `OLD_CALLS`.
+//! Both provide: `MACHINE`, `create_vm`, `deny_registers`, `build_tables`, `Vcpu` (`new`, `boot`, `run`, `exit`,
+//! `settle`, `interrupt_flag`, `registers`, `fault_registers`, `counter_frequency`, `AsRawFd`), `answer_system_call`,
+//! `poll_limit`, `REPORT_REQUESTS` and `OLD_CALLS`.
 
 mod paging;
 mod vcpu;

@@ -9,6 +9,8 @@
 
 use std::fs::{self, File};
 
+use kvm_ioctls::VmFd;
+
 use crate::boot_info::{self, Facts};
 use crate::cli::{Config, SandboxMode};
 use crate::devices::Plan;
@@ -35,8 +37,8 @@ struct Guest {
 pub fn check(config: &Config) -> Report {
     let mut report = Report::new(config.unikernel.display().to_string());
     let mut guest = unikernel(&mut report, config);
-    kvm(&mut report, config);
-    memory(&mut report, config, guest.as_mut());
+    let vm = kvm(&mut report, config);
+    memory(&mut report, config, guest.as_mut(), vm.as_ref());
     arguments(&mut report, config);
     devices(&mut report, config, guest.as_ref());
     outlets(&mut report, config);
@@ -56,15 +58,16 @@ fn unikernel(report: &mut Report, config: &Config) -> Option<Guest> {
     Some(Guest { file, image, manifest })
 }
 
-fn kvm(report: &mut Report, config: &Config) {
-    let Some((_, vcpu)) = report.needs("KVM", setup::create_vm(config.sandbox)) else { return };
-    let Some(frequency) = report.needs("KVM", vcpu.counter_frequency().map_err(Into::into)) else { return };
+fn kvm(report: &mut Report, config: &Config) -> Option<VmFd> {
+    let (vm, vcpu) = report.needs("KVM", setup::create_vm(config.sandbox))?;
+    let frequency = report.needs("KVM", vcpu.counter_frequency().map_err(Into::into))?;
     report.fine("KVM", format_args!("can make a virtual machine; counter of {} kHz", frequency / 1000));
+    Some(vm)
 }
 
 /// Memory is had as for a start, filled, and given to a machine. Only then is it known to be there, and the file to be
 /// readable to its end.
-fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>) {
+fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: Option<&VmFd>) {
     let size = match &guest {
         Some(guest) => report.needs("memory", setup::memory_size(config.memory, &guest.image)),
         None => Some(config.memory.given),
@@ -86,7 +89,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>) {
         }
     }
     // What is wrong with KVM was told.
-    let mapped = setup::create_vm(config.sandbox).ok().map(|(vm, _)| setup::map_memory(&vm, &memory));
+    let mapped = vm.map(|vm| setup::map_memory(vm, &memory));
     if report.needs("memory", mapped.unwrap_or(Ok(()))).is_none() {
         return;
     }

@@ -155,7 +155,7 @@ pub struct NetOption {
     /// The device's name in the manifest; none with the short forms `--net=` and `--net-mac=`, which mean the only
     /// network device there is. Both forms may occur for one device, as two entries.
     pub name: Option<String>,
-    /// The option that first said something of it, as it is written, without dashes: `net-mac`. For messages.
+    /// The option that attaches it, else the first that says something of it, as written, without dashes: `net-mac`.
     pub option: &'static str,
     /// Where its frames come from and go to.
     pub source: Option<NetSource>,
@@ -170,7 +170,7 @@ pub struct NetOption {
 pub struct BlockOption {
     /// The device's name in the manifest; none with the short forms, as for network devices.
     pub name: Option<String>,
-    /// The option that first said something of it, as for network devices: `disk`.
+    /// The option that attaches it, else the first that says something of it, as for network devices: `disk`.
     pub option: &'static str,
     /// Image file or block device behind it.
     pub source: Option<BlockSource>,

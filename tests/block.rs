@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{Device, Guest, Output, kvm_test, net_test, root_test, run, text, unikernel};
+use common::{Device, Guest, Output, kvm_test, net_test, root_mount_test, run, text, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         kvm_test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
         kvm_test("what_is_no_image_is_refused", what_is_no_image_is_refused),
         kvm_test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
-        root_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
+        root_mount_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
     ])
 }
 

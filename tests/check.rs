@@ -114,7 +114,7 @@ fn without_a_unikernel_the_rest_is_looked_at() {
     output.exits(1).says("missing  unikernel    no-such.hvt: cannot be opened: No such file");
     output
         .says("missing  net:service  there is no interface 'tap9'\n")
-        .says("missing  block        '/dev/null' is a char");
+        .says("missing  disk         '/dev/null' is a char");
     output.says("ok       KVM ").says("\nno-such.hvt would not start: 3 things are missing\n");
     if let Some(foreign) = common::foreign_fixture("hello") {
         let output = run(&mut common::tender(["--check", "--", text(&foreign)]));

@@ -6,13 +6,13 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use common::{Device, Guest, Output, net_test, root_test, run, unikernel, with_devices};
+use common::{Device, Guest, Output, net_test, root_mount_test, run, unikernel, with_devices};
 
 fn main() -> ExitCode {
     common::main(vec![
         net_test("a_host_without_kvm_is_told", a_host_without_kvm_is_told),
         net_test("a_host_without_tun_is_told", a_host_without_tun_is_told),
-        root_test("a_user_who_may_not_use_kvm_is_told", a_user_who_may_not_use_kvm_is_told),
+        root_mount_test("a_user_who_may_not_use_kvm_is_told", a_user_who_may_not_use_kvm_is_told),
         net_test("memory_the_host_does_not_have_is_told", memory_the_host_does_not_have_is_told),
     ])
 }

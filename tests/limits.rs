@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{Device, Guest, Output, full_pipe, kvm_test, root_test, run, unikernel};
+use common::{Device, Guest, Output, full_pipe, kvm_test, root_mount_test, run, unikernel};
 
 fn main() -> ExitCode {
     let mut tests = Vec::new();
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         kvm_test("output_within_the_limit_is_whole", output_within_the_limit_is_whole),
         kvm_test("a_guest_has_no_more_memory_than_it_was_given", a_guest_has_no_more_memory_than_it_was_given),
         kvm_test("locked_memory_is_taken_at_the_start", locked_memory_is_taken_at_the_start),
-        root_test("memory_that_may_not_be_locked_is_explained", memory_that_may_not_be_locked_is_explained),
+        root_mount_test("memory_that_may_not_be_locked_is_explained", memory_that_may_not_be_locked_is_explained),
     ]);
     common::main(tests)
 }

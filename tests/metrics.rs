@@ -5,7 +5,7 @@ mod common;
 mod prometheus;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -256,6 +256,8 @@ fn a_host_that_cannot_wait_ends_the_service_alone() {
         assert!(Instant::now() < deadline, "the thread has not ended");
         std::thread::sleep(Duration::from_millis(2));
     }
+    let asked = UnixStream::connect(directory.path().join("socket")).map_err(|error| error.kind());
+    assert_eq!(asked.map(drop), Err(ErrorKind::ConnectionRefused), "who asks waits for nobody");
     guest.signal(libc::SIGTERM);
     let output = guest.end();
     assert_eq!(output.dies_by(libc::SIGTERM).stderr.lines().count(), 1, "{output:?}");

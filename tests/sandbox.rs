@@ -17,7 +17,9 @@ use attempts::{
     Attempt, CLIENT, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, LISTENER, PAGE,
     PARENT, PATH, SELF, STATM, VCPU, find,
 };
-use common::{Guest, Output, as_nobody, fixture, kvm_test, refuse, root_test, run, test, text, unikernel};
+use common::{
+    Guest, Output, as_nobody, fixture, kvm_test, refuse, root_mount_test, root_test, run, test, text, unikernel,
+};
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{self, Parameters};
 use tender::sandbox::{Confined, Sandbox};
@@ -30,9 +32,9 @@ fn main() -> ExitCode {
         return attempt_here(&words);
     }
     let mut tests = vec![
-        kvm_test("who_keeps_to_the_rules_lives", || survives("guest", "nothing")),
-        test("a_thread_that_keeps_to_the_rules_lives", || survives("ring", "nothing")),
-        test("a_thread_that_serves_by_the_rules_lives", || survives("metrics", "nothing")),
+        kvm_test("the_guests_thread_lives", || survives("guest", "nothing")),
+        test("the_rings_thread_lives", || survives("ring", "nothing")),
+        test("the_metrics_thread_lives", || survives("metrics", "nothing")),
         test("without_a_sandbox_everybody_lives", || survives("none", "getppid")),
         kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
         kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
         #[cfg(target_arch = "x86_64")]
         kvm_test("a_missing_filter_of_registers_is_done_without_unless_strict", a_missing_filter_of_registers),
         root_test("another_user_and_root", another_user_and_root),
-        root_test("who_has_no_right_to_is_told", who_has_no_right_to_is_told),
+        root_mount_test("who_has_no_right_to_is_told", who_has_no_right_to_is_told),
         kvm_test("users_and_directories_that_are_not_there_are_told", users_and_directories_that_are_not_there),
     ];
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).map(|attempt| dies("guest", attempt)));

@@ -1,18 +1,20 @@
 //! A lock belongs to the open file that it was asked for by. That of an image by path ends with the tender; a descriptor
 //! that was handed over shares its open file with whoever has it still, and so the lock stays with them. For a run that
-//! is as it should be: they meant the disk for it. Who only looks puts everything back.
+//! is as it should be: they meant the disk for it. Who only looks puts everything back; where the same open file is given
+//! to a run at that very moment, that may take the run's lock away.
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::BlockSource;
 
-/// A disk's open file that is somebody else's too. Dropped, it has the lock again that it had.
+/// A disk's open file that is somebody else's too. Dropped, it has the lock again that it had; what was not to be found
+/// out stays locked.
 #[derive(Debug)]
 pub struct Lent {
     file: OwnedFd,
-    /// What to ask `flock` for.
-    lock: libc::c_int,
+    /// What to ask `flock` for, if it is known.
+    lock: Option<libc::c_int>,
 }
 
 impl Lent {
@@ -32,14 +34,16 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // SAFETY: it takes numbers; the descriptor is open.
-        unsafe { libc::flock(self.file.as_raw_fd(), self.lock | libc::LOCK_NB) };
+        if let Some(lock) = self.lock {
+            // SAFETY: it takes numbers; the descriptor is open.
+            unsafe { libc::flock(self.file.as_raw_fd(), lock | libc::LOCK_NB) };
+        }
     }
 }
 
-/// The lock that an open file has, where the host tells.
-fn lock(fd: RawFd) -> libc::c_int {
-    lock_in(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default())
+/// The lock that an open file has, where the host tells: /proc may be missing.
+fn lock(fd: RawFd) -> Option<libc::c_int> {
+    fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok().map(|text| lock_in(&text))
 }
 
 /// The same from the text of /proc/PID/fdinfo, with lines such as `lock: 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`.
@@ -66,7 +70,7 @@ mod tests {
         for kind in [libc::LOCK_UN, libc::LOCK_SH, libc::LOCK_EX] {
             // SAFETY: it takes numbers; the descriptor is open.
             assert_eq!(unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) }, 0);
-            assert_eq!(lock(file.as_raw_fd()), kind);
+            assert_eq!(lock(file.as_raw_fd()), Some(kind));
         }
     }
 
@@ -74,6 +78,11 @@ mod tests {
     fn other_locks_are_none_of_ours() {
         let posix = "pos:\t0\nlock:\t1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 0 EOF\n";
         assert_eq!(lock_in(posix), libc::LOCK_UN);
-        assert_eq!(lock_in(""), libc::LOCK_UN);
+        assert_eq!(lock_in("pos:\t0\n"), libc::LOCK_UN);
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_lock_to_put_back() {
+        assert_eq!(lock(-1), None);
     }
 }

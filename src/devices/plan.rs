@@ -25,6 +25,8 @@ pub(super) struct PlannedNet {
 #[derive(Debug)]
 pub(super) struct PlannedBlock {
     pub handle: usize,
+    /// The option that attaches it, with its name, without dashes: `--disk` has none.
+    pub option: &'static str,
     pub name: String,
     pub source: BlockSource,
     pub sector_size: Option<u16>,
@@ -63,6 +65,7 @@ impl Plan {
                     Some(BlockOption { source: Some(source), sector_size, .. }) => {
                         plan.blocks.push(PlannedBlock {
                             handle,
+                            option: "block",
                             name,
                             source: source.clone(),
                             sector_size: *sector_size,
@@ -84,7 +87,7 @@ impl Plan {
         };
         let planned_block = |block: &BlockOption| {
             let (source, sector_size) = (block.source.clone()?, block.sector_size);
-            Some(PlannedBlock { handle: 0, name: name(&block.name), source, sector_size })
+            Some(PlannedBlock { handle: 0, option: block.option, name: name(&block.name), source, sector_size })
         };
         let mut plan = Plan::default();
         plan.nets.extend(nets.iter().filter_map(planned_net));

@@ -28,7 +28,7 @@ impl Plan {
         });
         let blocks = self.blocks.into_iter().map(|block| {
             let found = probe_block(&block, rules, &mut disks).map_err(|error| without_name(&error));
-            Probe { option: option("block", &block.name), found: found.map(|found| (found, None)) }
+            Probe { option: option(block.option, &block.name), found: found.map(|found| (found, None)) }
         });
         nets.chain(blocks).collect()
     }

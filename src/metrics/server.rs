@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Socket {
     listener: Listener,
     /// An event that ends the thread.
-    end: OwnedFd,
+    end: Arc<OwnedFd>,
 }
 
 impl Socket {
@@ -41,7 +41,7 @@ impl Socket {
             return Err(Error::Thread(io::Error::last_os_error()));
         }
         // SAFETY: it is new and nobody else's.
-        Ok(Socket { listener, end: unsafe { OwnedFd::from_raw_fd(event) } })
+        Ok(Socket { listener, end: Arc::new(unsafe { OwnedFd::from_raw_fd(event) }) })
     }
 
     /// The socket that listens, and the event.
@@ -63,7 +63,7 @@ pub fn next_descriptor() -> io::Result<RawFd> {
 /// The thread, and how to end it.
 #[derive(Debug)]
 pub struct Server {
-    socket: Arc<Socket>,
+    end: Arc<OwnedFd>,
     thread: JoinHandle<()>,
 }
 
@@ -76,9 +76,8 @@ impl Server {
     /// # Errors
     /// There is no thread to be had, or it cannot be confined as asked.
     pub fn start(socket: Socket, registry: Arc<Registry>, confined: &Confined) -> Result<Server, RunError> {
-        let (socket, confinement) = (Arc::new(socket), Arc::<Confinement>::default());
-        let (first, confined) = (thread::current(), confined.clone());
-        let (theirs, told) = (Arc::clone(&socket), Arc::clone(&confinement));
+        let (end, confinement) = (Arc::clone(&socket.end), Arc::<Confinement>::default());
+        let (first, confined, told) = (thread::current(), confined.clone(), Arc::clone(&confinement));
         let serve = move || {
             signal::leave_to_the_guests_thread();
             // There is room for all numbers to grow, so that none is asked for in the sandbox.
@@ -88,14 +87,14 @@ impl Server {
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             first.unpark();
             if !failed {
-                theirs.serve(&registry, &mut text);
+                socket.serve(&registry, &mut text);
             }
         };
         let thread = thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(Error::Thread)?;
         loop {
             if let Some(result) = confinement.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 result?;
-                return Ok(Server { socket, thread });
+                return Ok(Server { end, thread });
             }
             thread::park();
         }
@@ -105,7 +104,7 @@ impl Server {
     pub fn stop(self) {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: the kernel reads the eight bytes.
-        unsafe { libc::write(self.socket.end.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        unsafe { libc::write(self.end.as_raw_fd(), one.as_ptr().cast(), one.len()) };
         // It does not panic; if it did, that was told.
         let _ = self.thread.join();
     }

@@ -138,6 +138,8 @@ fn halves(program: &mut Vec<sock_filter>, index: u8, mask: u64, bits: u64) {
 fn land(program: &mut [sock_filter], start: usize) {
     let end = program.len();
     for (place, step) in program.iter_mut().enumerate().skip(start).filter(|(_, step)| step.jf == OTHERWISE) {
+        // A step of another block's would be taken for one of ours, and longer ones do not fit.
+        debug_assert!(end - place - 1 < usize::from(OTHERWISE));
         step.jf = (end - place - 1) as u8;
     }
 }

@@ -267,12 +267,15 @@ pub const METRICS: &[Rule] = &[
     rule(libc::SYS_read, &[OneOf(0, Client)], Always("it asks")),
     rule(libc::SYS_write, &[OneOf(0, Client)], Always("it is answered")),
     rule(libc::SYS_close, &[OneOf(0, Client)], Always("it goes")),
+    rule(libc::SYS_close, &[OneOf(0, Listener)], Always("nobody is served any more, so nobody is to wait for it")),
     #[cfg(debug_assertions)]
     rule(
         libc::SYS_fcntl,
         &[OneOf(0, Client), Is(1, libc::F_GETFD as u64)],
         Always("Rust's own check of what it closes, in debug builds"),
     ),
+    #[cfg(debug_assertions)]
+    rule(libc::SYS_fcntl, &[OneOf(0, Listener), Is(1, libc::F_GETFD as u64)], Always("the same")),
     STATM,
     MINCORE,
     rule(libc::SYS_write, &[Is(0, 2)], Seldom("a call that is not allowed, or that the host fails to do, is told")),
@@ -321,5 +324,6 @@ const NAMES: [(c_long, &str); 74] = names! {
     "userfaultfd" = SYS_userfaultfd, "memfd_create" = SYS_memfd_create, "setuid" = SYS_setuid,
     "setns" = SYS_setns, "unshare" = SYS_unshare, "personality" = SYS_personality, "getrandom" = SYS_getrandom,
     "perf_event_open" = SYS_perf_event_open, "restart_syscall" = SYS_restart_syscall,
-    "nanosleep" = SYS_nanosleep, "accept4" = SYS_accept4, "mincore" = SYS_mincore, "exit" = SYS_exit, "exit_group" = SYS_exit_group, "rt_sigreturn" = SYS_rt_sigreturn,
+    "nanosleep" = SYS_nanosleep, "accept4" = SYS_accept4, "mincore" = SYS_mincore, "exit" = SYS_exit,
+    "exit_group" = SYS_exit_group, "rt_sigreturn" = SYS_rt_sigreturn,
 };

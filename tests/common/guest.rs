@@ -155,6 +155,12 @@ fn launch(command: &mut Command) -> Child {
     }
 }
 
+/// What there is room for in a report.
+fn last(text: &str) -> &str {
+    let start = (text.len().saturating_sub(2000)..text.len()).find(|start| text.is_char_boundary(*start));
+    &text[start.unwrap_or(0)..]
+}
+
 /// A running tender. Dropped, it is killed.
 pub struct Guest {
     child: Child,
@@ -233,11 +239,8 @@ impl Guest {
             }
             if Instant::now() > deadline {
                 let _ = self.child.kill();
-                panic!(
-                    "the tender does not end; the guest said {:?}, the tender {:?}",
-                    self.stdout.text(),
-                    self.words()
-                );
+                let (guest, tender) = (self.stdout.text(), self.words());
+                panic!("the tender does not end; the guest said {:?}, the tender {:?}", last(&guest), last(&tender));
             }
             std::thread::sleep(Duration::from_millis(2));
         };

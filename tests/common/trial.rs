@@ -53,8 +53,13 @@ pub fn kvm_test_if_possible(name: &str, body: impl FnOnce() -> Result<(), String
     })
 }
 
-/// A test that runs a guest as another user with a /dev of its own, which only the superuser can.
+/// A test that runs a guest as another user, which only the superuser can.
 pub fn root_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
+    trial(name, || superuser().and_then(|()| kvm().clone()), body)
+}
+
+/// As [`root_test`], for a test that gives the guest a /dev of its own.
+pub fn root_mount_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(name, || superuser().and_then(|()| mounts::available()).and_then(|()| kvm().clone()), body)
 }
 

@@ -1,6 +1,7 @@
 //! What the kernel does to the process: signals, interruptions, stops, no memory, a clock that jumps.
 
 use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -29,6 +30,8 @@ pub fn tests() -> Vec<Trial> {
 fn a_hangup_ends_the_run_in_order() {
     let image = Image::new();
     let mut command = image.block(&["numbered=1000000000"]);
+    // The tests may be run by nohup.
+    hang_up(&mut command, libc::SIG_DFL);
     let mut guest = Guest::start(command.env("RUST_LOG", "info"));
     guest.wait_for("wrote 3\n");
     guest.signal(libc::SIGHUP);
@@ -36,16 +39,21 @@ fn a_hangup_ends_the_run_in_order() {
     output.dies_by(libc::SIGHUP).complains("signal 1 ended the run").complains("disk.img: 0 reads (0 bytes), ");
 }
 
-/// As `nohup` starts it.
-fn a_hangup_that_is_ignored_stays_so() {
-    let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
+/// Has the command start with SIGHUP treated so.
+fn hang_up(command: &mut Command, how: libc::sighandler_t) {
     // SAFETY: signal takes numbers, and is safe between fork and exec.
     unsafe {
-        command.pre_exec(|| {
-            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+        command.pre_exec(move || {
+            libc::signal(libc::SIGHUP, how);
             Ok(())
         });
     }
+}
+
+/// As `nohup` starts it.
+fn a_hangup_that_is_ignored_stays_so() {
+    let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
+    hang_up(&mut command, libc::SIG_IGN);
     let mut guest = Guest::start(&mut command);
     guest.wait_for("poll-forever\n");
     guest.signal(libc::SIGHUP);

@@ -28,6 +28,22 @@ pub fn check_static(bytes: &[u8], arch: Arch) -> Result<()> {
     Ok(())
 }
 
+/// The size of the section `name`, if there is one.
+pub fn section_size(bytes: &[u8], name: &str) -> Result<Option<u64>> {
+    let (table, size, count, names) =
+        (number(bytes, 40, 8)?, number(bytes, 58, 2)?, number(bytes, 60, 2)?, number(bytes, 62, 2)?);
+    let names = number(bytes, table + names * size + 24, 8)?;
+    for index in 0..count {
+        let at = table + index * size;
+        let start = (names + number(bytes, at, 4)?) as usize;
+        let found = bytes.get(start..).and_then(|rest| rest.split(|byte| *byte == 0).next());
+        if found == Some(name.as_bytes()) {
+            return number(bytes, at + 32, 8).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 fn check_dynamic(bytes: &[u8], offset: u64, length: u64) -> Result<()> {
     for at in (offset..offset + length).step_by(16) {
         match number(bytes, at, 8)? {
@@ -73,6 +89,20 @@ mod tests {
         let mut needs_library = program(2);
         needs_library[120] = 1;
         assert!(check_static(&needs_library, Arch::X86_64).is_err());
+    }
+
+    #[test]
+    fn sections_are_found_by_name() {
+        let mut bytes = vec![0; 64 + 2 * 64 + 16];
+        (bytes[40], bytes[58], bytes[60], bytes[62]) = (64, 64, 2, 0);
+        // The names' own section, without a name, and another.
+        bytes[64 + 24] = 64 + 128;
+        bytes[128] = 1;
+        bytes[128 + 32] = 77;
+        bytes[192..199].copy_from_slice(b"\0.some\0");
+        assert_eq!(section_size(&bytes, ".some").unwrap(), Some(77));
+        assert_eq!(section_size(&bytes, ".som").unwrap(), None);
+        assert!(section_size(&bytes[..130], ".some").is_err());
     }
 
     #[test]

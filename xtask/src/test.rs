@@ -51,14 +51,18 @@ fn pi3_where_possible(words: &[String]) -> Result<Tally> {
     }
 }
 
-/// What tests of `packaging/` ask for their opinion; where it is missing, those are ignored.
-fn judges_of_packaging() {
-    let wanted = [Package::program("systemd", "systemd-analyze"), Package::program("iproute2", "ip")];
+/// What tests of `packaging/` and of documents ask for their opinion; where it is missing, those are ignored.
+fn judges() {
+    let wanted = [
+        Package::program("systemd", "systemd-analyze"),
+        Package::program("iproute2", "ip"),
+        Package::program("curl", "curl"),
+    ];
     if !packages::is_root() {
         return;
     }
-    if let Err(error) = packages::ensure("tests of units and networks", &wanted) {
-        progress::note(format_args!("some tests of packaging/ are skipped here: {error}"));
+    if let Err(error) = packages::ensure("tests of units, networks and documents", &wanted) {
+        progress::note(format_args!("some tests are skipped here: {error}"));
     }
 }
 
@@ -67,7 +71,7 @@ fn on_host(words: &[String]) -> Result<Tally> {
     if let Err(reason) = host::kvm() {
         progress::note(format_args!("tests that run a unikernel are skipped here: {reason}"));
     }
-    judges_of_packaging();
+    judges();
     let mut command = cargo::cargo("test");
     command.args(["--workspace", "--no-fail-fast", "--"]).args(words);
     let start = Instant::now();

@@ -64,6 +64,9 @@ impl StaticToolchain {
         }
         // The encoded form outranks RUSTFLAGS and every config file, so that nobody's settings undo the static linking.
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_string()];
+        // For the linkers of GNU and LLVM, which are those of our compilers; others have no INSERT.
+        let script = crate::cargo::root().join("xtask/seldom.ld");
+        flags.extend(["-Clink-arg=-T".to_string(), format!("-Clink-arg={}", script.display())]);
         flags.extend(remap_flags());
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     }

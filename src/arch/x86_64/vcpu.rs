@@ -64,7 +64,7 @@ impl Vcpu {
         }
     }
 
-    /// Lets the guest run until it wants something. That is nearly always a hypercall; what else it is,
+    /// Lets the guest run until it wants something. That is a hypercall more often than not; what else it is,
     /// [`Vcpu::exit`] tells.
     #[inline(always)]
     pub fn run(&mut self) -> Option<Call> {
