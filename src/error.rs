@@ -44,6 +44,8 @@ pub enum Error {
     Machine { image: Machine, host: Machine },
     #[error("does not fit into {given} MiB of memory; it needs at least --mem={needed}")]
     TooLittleMemory { given: u64, needed: u64 },
+    #[error("needs {needed} MiB of memory, and 4096 MiB are the most a guest can have")]
+    TooLarge { needed: u64 },
     #[error("the guest's command line has {0} bytes; 8191 is the most")]
     CommandLine(usize),
     #[error(
@@ -62,6 +64,8 @@ pub enum Error {
     NoKvm { source: io::Error, cure: &'static str },
     #[error("/dev/kvm speaks version {0} of its interface; 12 is the only one known")]
     KvmVersion(i32),
+    #[error("/dev/kvm is not KVM's device: it does not know the version of an interface")]
+    NotKvm,
     #[error("{0}")]
     Arch(arch::Error),
     #[error("cannot share the network interfaces with the ring's thread: {0}")]

@@ -31,7 +31,10 @@ const HUGE_PAGE_SIZE: usize = 2 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host has no memory to give.
-    #[error("cannot reserve {size} bytes of guest memory: {source}")]
+    #[error(
+        "cannot reserve {} MiB of guest memory: {source}; give the guest less (--mem), or this process more (ulimit -v)",
+        size >> 20
+    )]
     Reserve {
         /// Bytes asked for.
         size: u64,

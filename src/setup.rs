@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE};
+use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE, MAX_MEMORY};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
 
@@ -149,6 +149,9 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
         log::warn!("this unikernel has code that it can write: its heap and stack are executable too, as they were");
     }
     let needed = image.least_memory();
+    if needed > MAX_MEMORY {
+        return Err(Error::TooLarge { needed: needed >> 20 });
+    }
     if memory.given < needed {
         return Err(Error::TooLittleMemory { given: memory.given >> 20, needed: needed >> 20 });
     }
@@ -173,6 +176,7 @@ fn open_kvm() -> Result<Kvm, Error> {
     let kvm = Kvm::new().map_err(|source| Error::no_kvm(source.errno()))?;
     match kvm.get_api_version() {
         12 => Ok(kvm),
+        -1 => Err(Error::NotKvm),
         version => Err(Error::KvmVersion(version)),
     }
 }

@@ -80,16 +80,16 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-/// What is inherited and would be in the way: a blocked SIGALRM would remind of nothing, a blocked SIGSYS could not name
-/// what the sandbox does not allow, and a blocked SIGUSR1 would ask for nothing.
+/// What is inherited and would be in the way: a blocked SIGTERM would end nothing, a blocked SIGALRM remind of nothing, a
+/// blocked SIGSYS could not name what the sandbox does not allow, and a blocked SIGUSR1 would ask for nothing.
 fn prepare() {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
     unsafe {
         let mut ours = std::mem::zeroed();
         libc::sigemptyset(&raw mut ours);
-        libc::sigaddset(&raw mut ours, libc::SIGALRM);
-        libc::sigaddset(&raw mut ours, libc::SIGSYS);
-        libc::sigaddset(&raw mut ours, libc::SIGUSR1);
+        for signal in SIGNALS.into_iter().chain([libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1]) {
+            libc::sigaddset(&raw mut ours, signal);
+        }
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
     }
 }

@@ -185,16 +185,19 @@ fn after(command: &mut Command, call: impl Fn() -> libc::c_int + Send + Sync + '
     }
 }
 
-/// With a blocked SIGALRM, a signal that comes just before a guest's sleep would be noticed after it only.
+/// With a blocked SIGALRM, a signal that comes just before a guest's sleep would be noticed after it only; a blocked
+/// SIGTERM never.
 fn inherited_signal_masks_do_no_harm() {
     let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
     after(&mut command, || {
         // SAFETY: the set is initialised before it is used, and nothing else is written.
         unsafe {
-            let mut alarm = std::mem::zeroed();
-            libc::sigemptyset(&raw mut alarm);
-            libc::sigaddset(&raw mut alarm, libc::SIGALRM);
-            libc::sigprocmask(libc::SIG_BLOCK, &raw const alarm, std::ptr::null_mut())
+            let mut ours = std::mem::zeroed();
+            libc::sigemptyset(&raw mut ours);
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1] {
+                libc::sigaddset(&raw mut ours, signal);
+            }
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const ours, std::ptr::null_mut())
         }
     });
     let mut guest = Guest::start(&mut command);

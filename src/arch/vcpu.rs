@@ -89,7 +89,7 @@ fn hint(suberror: u32) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("KVM cannot {what}: {source}")]
+    #[error("KVM cannot {what}: {source}{}", cause(Some(source.errno())))]
     Kvm { what: &'static str, source: kvm_ioctls::Error },
     #[error("this host failed to run the guest: {source}{}", cause(source.raw_os_error()))]
     Run { source: io::Error },
@@ -104,6 +104,7 @@ pub enum Error {
 /// What lies behind the host's terse words, where that is known.
 fn cause(errno: Option<i32>) -> &'static str {
     match errno.unwrap_or_default() {
+        libc::EMFILE | libc::ENFILE => " (raise the limit of open files, ulimit -n)",
         libc::EFAULT => " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)",
         libc::ENOMEM => " (the kernel has no memory left)",
         libc::EHWPOISON => " (a part of the host's memory is defective)",

@@ -65,6 +65,8 @@ pub fn read(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader]) 
         if header.p_filesz < size_of::<Header>() as u64 {
             continue;
         }
+        let place = header.p_offset.checked_add(header.p_filesz);
+        place.ok_or(broken("its place in the file overflows"))?;
         let mut start = [0; size_of::<Header>()];
         read_exact(source, header.p_offset, &mut start, "note")?;
         // Infallible: the array has exactly the header's size, and every bit pattern is a header.

@@ -110,7 +110,8 @@ fn memory_that_the_host_cannot_give_is_an_error() {
     let message = GuestMemory::new(1 << 62).expect_err("no such memory").to_string();
     assert_eq!(
         message,
-        "cannot reserve 4611686018427387904 bytes of guest memory: Cannot allocate memory (os error 12)"
+        "cannot reserve 4398046511104 MiB of guest memory: Cannot allocate memory (os error 12); give the guest less \
+         (--mem), or this process more (ulimit -v)"
     );
 }
 

@@ -89,7 +89,7 @@ impl Observer {
     /// # Errors
     /// What was asked for cannot be had.
     pub fn start(self, confined: &Confined) -> Result<Observed, RunError> {
-        let Observer { registry, outlets: Outlets { stats, socket, removable } } = self;
+        let Observer { registry, outlets: Outlets { mut stats, socket, removable } } = self;
         let serve = |mut socket: Socket| {
             if !removable {
                 socket.leave_file();
@@ -97,7 +97,7 @@ impl Observer {
             Server::start(socket, Arc::clone(&registry), confined)
         };
         let server = socket.map(serve).transpose()?;
-        stats.as_ref().map_or(Ok(()), StatsFile::begin)?;
+        stats.as_mut().map_or(Ok(()), StatsFile::begin)?;
         Ok(Observed { registry, stats, server })
     }
 }

@@ -1,25 +1,44 @@
 //! `--stats`: where the figures of a run are written when it has ended.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 use super::{End, Error, Registry, document};
 use crate::cli::StatsTarget;
 use crate::messages;
 
+/// A file that was not there before. Dropped, it is not there again: a start that is refused changes nothing.
+#[derive(Debug)]
+pub struct Made(PathBuf);
+
+impl Made {
+    /// Lets it stay.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // If it is gone already, so much the better.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// Where to write to: opened before the sandbox lets nothing be opened.
 #[derive(Debug)]
 pub enum StatsFile {
     /// A file, with its name for messages.
-    File(File, String),
+    File(File, String, Option<Made>),
     /// Standard error.
     Stderr,
 }
 
 impl StatsFile {
-    /// Opens or makes the file, and leaves alone what is in it.
+    /// Opens the file and leaves alone what is in it, or makes it, until [`StatsFile::begin`] only for the time being.
     ///
     /// # Errors
     /// [`Error::Stats`].
@@ -27,9 +46,18 @@ impl StatsFile {
         let StatsTarget::File(path) = target else { return Ok(StatsFile::Stderr) };
         let name = path.to_string_lossy().into_owned();
         // A pipe without a reader is an error, not a reason to wait.
-        let opened = File::options().write(true).create(true).truncate(false).custom_flags(libc::O_NONBLOCK).open(path);
+        let mut options = File::options();
+        options.write(true).custom_flags(libc::O_NONBLOCK);
+        let opened = match options.clone().create_new(true).open(path) {
+            Ok(file) => Ok((file, Some(Made(path.clone())))),
+            // A symbolic link to nothing is there too.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                options.create(true).truncate(false).open(path).map(|file| (file, None))
+            }
+            Err(error) => Err(error),
+        };
         match opened {
-            Ok(file) => Ok(StatsFile::File(file, name)),
+            Ok((file, made)) => Ok(StatsFile::File(file, name, made)),
             Err(source) => Err(Error::Stats { path: name, source }),
         }
     }
@@ -38,8 +66,9 @@ impl StatsFile {
     ///
     /// # Errors
     /// [`Error::Stats`].
-    pub fn begin(&self) -> Result<(), Error> {
-        let StatsFile::File(file, name) = self else { return Ok(()) };
+    pub fn begin(&mut self) -> Result<(), Error> {
+        let StatsFile::File(file, name, made) = self else { return Ok(()) };
+        made.take().map(Made::keep);
         let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
         let emptied = if is_file { file.set_len(0) } else { Ok(()) };
         emptied.map_err(|source| Error::Stats { path: name.clone(), source })
@@ -48,7 +77,7 @@ impl StatsFile {
     /// Its descriptor, unless that is standard error's.
     pub fn descriptor(&self) -> Option<RawFd> {
         match self {
-            StatsFile::File(file, _) => Some(file.as_raw_fd()),
+            StatsFile::File(file, ..) => Some(file.as_raw_fd()),
             StatsFile::Stderr => None,
         }
     }
@@ -57,12 +86,12 @@ impl StatsFile {
     pub fn write(&self, registry: &Registry, end: &End) {
         let document = document(registry, end);
         let written = match self {
-            StatsFile::File(file, _) => (&*file).write_all(format!("{document}\n").as_bytes()),
+            StatsFile::File(file, ..) => (&*file).write_all(format!("{document}\n").as_bytes()),
             StatsFile::Stderr => messages::say_whole(format!("{}\n", document.to_line()).as_bytes()),
         };
         if let Err(error) = written {
             let name = match self {
-                StatsFile::File(_, name) => name,
+                StatsFile::File(_, name, _) => name,
                 StatsFile::Stderr => "-",
             };
             log::warn!("--stats={name}: cannot write: {error}; what the run came to is lost");

@@ -21,7 +21,7 @@ use crate::progress;
 use crate::toolchain::StaticToolchain;
 
 /// What the binary may weigh: it is copied over slow links to small machines.
-const LIMIT: usize = 2 << 20;
+const LIMIT: usize = 2_000_000;
 
 /// Bytes of code that `xtask/seldom.ld` puts behind all other, at least: it was 516 KB and 610 KB when this was written.
 const SELDOM: u64 = 400 << 10;
