@@ -179,6 +179,9 @@ fn a_start_that_fails_leaves_what_was_there() {
     run(&mut unikernel("net", &options, &[])).is_refused(&["tender-no-such"]);
     assert_eq!(fs::read(&stats).unwrap(), b"of the last run");
     assert!(!socket.exists());
+    fs::remove_file(&stats).unwrap();
+    run(&mut unikernel("net", &options, &[])).is_refused(&["tender-no-such"]);
+    assert!(!stats.exists());
 }
 
 fn a_full_disk_costs_the_statistics_only() {

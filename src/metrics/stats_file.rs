@@ -68,7 +68,9 @@ impl StatsFile {
     /// [`Error::Stats`].
     pub fn begin(&mut self) -> Result<(), Error> {
         let StatsFile::File(file, name, made) = self else { return Ok(()) };
-        made.take().map(Made::keep);
+        if let Some(made) = made.take() {
+            made.keep();
+        }
         let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
         let emptied = if is_file { file.set_len(0) } else { Ok(()) };
         emptied.map_err(|source| Error::Stats { path: name.clone(), source })
