@@ -54,7 +54,7 @@ pub fn run(options: &mut Options) -> Result<()> {
             println!("target/dist/{name}: {} KiB", size.div_ceil(1024));
         }
     }
-    checksums()
+    Ok(())
 }
 
 /// Makes everything for one architecture: binary, tarball, Debian package.
@@ -72,6 +72,7 @@ pub fn packages(arch: Arch) -> Result<[PathBuf; 3]> {
     let paths = contents::file_names(arch).map(|name| dir().join(name));
     archive::tarball(&sources, &paths[1])?;
     archive::debian(&sources, &paths[2])?;
+    checksums()?;
     Ok(paths)
 }
 
@@ -123,6 +124,8 @@ fn place(made: &Path, name: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(&dir).context(format_args!("cannot make {}", dir.display()))?;
     let path = dir.join(name);
     let aside = dir.join(format!(".{name}.{}", std::process::id()));
+    // The sums of what was there are wrong from now on; packages get new ones.
+    let _ = std::fs::remove_file(dir.join(SUMS));
     std::fs::copy(made, &aside).context(format_args!("cannot write {}", aside.display()))?;
     std::fs::rename(&aside, &path).context(format_args!("cannot write {}", path.display()))?;
     Ok(path)
@@ -132,9 +135,11 @@ fn dir() -> PathBuf {
     cargo::target_dir().join("dist")
 }
 
-/// `SHA256SUMS` beside them all, as `sha256sum --check` reads it.
+const SUMS: &str = "SHA256SUMS";
+
+/// [`SUMS`] beside them all, as `sha256sum --check` reads it.
 fn checksums() -> Result<()> {
     let names = Arch::ALL.into_iter().flat_map(contents::file_names).filter(|name| dir().join(name).exists());
     let sums = process::output(Command::new("sha256sum").args(names).current_dir(dir()))?;
-    std::fs::write(dir().join("SHA256SUMS"), sums).context("cannot write target/dist/SHA256SUMS")
+    std::fs::write(dir().join(SUMS), sums).context("cannot write target/dist/SHA256SUMS")
 }

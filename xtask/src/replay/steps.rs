@@ -186,10 +186,17 @@ fn as_instance() -> Vec<Step> {
             "A mistake in the file is told with its place",
             "sed s/mem/mme/ web.toml >/etc/tender/mistaken.toml\n\
              systemctl start tender@mistaken\n\
-             journalctl --unit=tender@mistaken --no-pager --lines=20\n\
-             systemctl stop tender@mistaken",
+             journalctl --unit=tender@mistaken --no-pager --lines=20",
         )
         .shows(&["/etc/tender/mistaken.toml:3:1: unknown key 'mme'; did you mean 'mem'?"]),
+        Step::new(
+            "And not tried for ever",
+            "for _ in $(seq 100); do systemctl is-failed --quiet tender@mistaken && break; sleep 1; done\n\
+             systemctl show -p ActiveState,NRestarts tender@mistaken\n\
+             journalctl --unit=tender@mistaken --no-pager --lines=6\n\
+             systemctl reset-failed tender@mistaken",
+        )
+        .shows(&["ActiveState=failed", "tender@mistaken.service: Start request repeated too quickly."]),
     ]
 }
 
