@@ -134,7 +134,7 @@ fn a_guest_that_cannot_be_run_at_all_is_told() {
 fn memory_refused_is_told() {
     let is_memory = |call: &Call| call.number == libc::SYS_mmap && call.arguments[1] >= 64 << 20;
     let output = inject(&mut unikernel("hello", &["--mem=64"], &[]), first(1, Fault::Fails(libc::ENOMEM), is_memory));
-    output.is_refused(&["cannot reserve 67108864 bytes of guest memory: ", "Cannot allocate memory"]);
+    output.is_refused(&["cannot reserve 64 MiB of guest memory: ", "Cannot allocate memory"]);
 }
 
 /// KVM_CREATE_VM, and each of what it takes to have a processor.
