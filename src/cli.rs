@@ -31,6 +31,7 @@ pub use self::output::{MetricsAddress, Output, StatsTarget};
 pub use self::version::{upstream_version, version};
 use crate::block::BlockSource;
 use crate::descriptors::Handed;
+use crate::messages::LogFormat;
 use crate::net::NetSource;
 
 /// What the command line asks for.
@@ -231,6 +232,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
             requested(&parsed, None, unikernel, words.arguments)
         }
     }
+}
+
+/// The form of messages that a command line asks for, be it in whatever else a mistake: for the message about that.
+pub fn log_format(args: &[OsString]) -> LogFormat {
+    let given = words::last_value(args.get(1..).unwrap_or_default(), "log-format");
+    given.and_then(|value| LogFormat::named(value.to_str()?)).unwrap_or_default()
 }
 
 /// What the options come to. The devices of a configuration file are `fallback`, and give way.

@@ -71,14 +71,23 @@ fn read(configured: &Configured) -> Result<Vec<u8>, Error> {
 
 /// Says of the first path that leads nowhere where it stands in `file`, and what is there instead.
 fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
-    let is_missing = |named: &&NamedPath| {
-        let error = fs::metadata(&named.path).err();
+    let is_missing = |path: &Path| {
+        let error = fs::metadata(path).err();
         error.is_some_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
     };
-    let Some(NamedPath { key, path, place }) = paths.iter().find(is_missing) else { return Ok(()) };
-    let hint = neighbour(path).map(|meant| format!("; did you mean '{}'?", meant.display())).unwrap_or_default();
-    let fault = Fault::Missing { key: key.clone(), path: path.display().to_string(), hint };
-    Err(cli::Error::File { file: file.to_owned(), place: *place, fault })
+    let needed = |named: &NamedPath| match named.path.parent() {
+        Some(directory) if named.is_made => directory.join("."),
+        _ => named.path.clone(),
+    };
+    let Some(named) = paths.iter().find(|named| is_missing(&needed(named))) else { return Ok(()) };
+    let (key, path) = (named.key.clone(), named.path.display().to_string());
+    let fault = if named.is_made {
+        Fault::NoDirectory { key, path }
+    } else {
+        let meant = neighbour(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
+        Fault::Missing { key, path, hint: meant.unwrap_or_default() }
+    };
+    Err(cli::Error::File { file: file.to_owned(), place: named.place, fault })
 }
 
 /// The path of the file that is called most like `path`, in the same directory.

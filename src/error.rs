@@ -34,7 +34,7 @@ impl<W: Write> Write for OneLine<'_, W> {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("cannot be opened: {source}")]
+    #[error("cannot be opened: {source}; give the path of an hvt unikernel that this user may read")]
     Open { source: io::Error },
     #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
     NotAFile(&'static str),
@@ -46,7 +46,7 @@ pub enum Error {
     TooLittleMemory { given: u64, needed: u64 },
     #[error("needs {needed} MiB of memory, and 4096 MiB are the most a guest can have")]
     TooLarge { needed: u64 },
-    #[error("the guest's command line has {0} bytes; 8191 is the most")]
+    #[error("the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones")]
     CommandLine(usize),
     #[error(
         "'{name}' names a device, and devices of this unikernel have no names ({era}); use --net=IFACE, --disk=PATH"
@@ -62,9 +62,9 @@ pub enum Error {
     Range(#[from] memory::RangeError),
     #[error("cannot open /dev/kvm: {source}; {cure}")]
     NoKvm { source: io::Error, cure: &'static str },
-    #[error("/dev/kvm speaks version {0} of its interface; 12 is the only one known")]
+    #[error("/dev/kvm speaks version {0} of its interface, and 12 is the only one known; a kernel's own KVM has that")]
     KvmVersion(i32),
-    #[error("/dev/kvm is not KVM's device: it does not know the version of an interface")]
+    #[error("/dev/kvm is not KVM's device; make it anew (mknod /dev/kvm c 10 232)")]
     NotKvm,
     #[error("{0}")]
     Arch(arch::Error),

@@ -24,6 +24,8 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 
 fn run_command(arguments: Vec<OsString>) -> Status {
     let program = arguments.first().cloned().unwrap_or_default();
+    // A mistake, too, is told in that form.
+    cli::log_format(&arguments).begin();
     follow(cli::parse(arguments).map_err(config_file::Error::from), &program)
 }
 

@@ -46,7 +46,7 @@ use crate::{block, console, net};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("--stats={path}: {source}; give a file that can be written")]
+    #[error("--stats={path}: {source}; give a file that can be written, or a pipe that somebody reads")]
     Stats { path: String, source: std::io::Error },
     #[error("--metrics=unix:{path}: {source}; give a path in a directory that can be written")]
     Bind { path: String, source: std::io::Error },

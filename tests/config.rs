@@ -90,6 +90,14 @@ fn paths_that_lead_nowhere_have_a_place() {
     let disk = "unikernel = 'app.hvt'\n[block]\nstorage = 'disk.img'";
     refused(disk, &["app.toml:3:11: 'block.storage' is '", "/disk.img', which is not there\n"]);
     refused("unikernel = 'app.hvt'\nchroot = '/no/such/place'", &["app.toml:2:10: 'chroot' is '/no/such/place'"]);
+    refused(
+        "unikernel = 'app.hvt'\nstats = '/no/such/place.json'",
+        &["app.toml:2:9: 'stats' is '/no/such/place.json', whose directory is not there"],
+    );
+    refused(
+        "unikernel = 'app.hvt'\nmetrics = 'unix:nowhere/m.sock'",
+        &["app.toml:2:11: 'metrics' is '", "/nowhere/m.sock', whose directory is not there"],
+    );
     // A check tells of all of them.
     let output = run(&mut configured(&directory("block", disk), &["--check"]));
     output.exits(1).says("missing  block:storage  there is no file '");

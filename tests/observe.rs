@@ -269,6 +269,11 @@ fn sigusr1_during_a_start_does_no_harm() {
 
 /// Every line, that of the error which ends it included.
 fn messages_come_as_json() {
+    for options in [&["--log-format=json", "--bad"][..], &["--bad", "--log-format", "json"]] {
+        let output = run(&mut hypercalls(options, &["badptr"]));
+        let line: Value = serde_json::from_str(&output.exits(1).stderr).expect("a mistake is told as JSON too");
+        assert!(line["message"].as_str().expect("words").contains("--bad"), "{line}");
+    }
     let output = run(&mut hypercalls(&["-v", "--log-format=json"], &["badptr"]));
     output.exits(1);
     let lines: Vec<Value> = output.stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

@@ -33,7 +33,8 @@ pub enum Error {
     },
     /// This user may not read and write the file.
     #[error(
-        "user {user} may not read and write '{path}', which belongs to user {owner} and group {group}, mode {mode:04o}"
+        "user {user} may not read and write '{path}', which belongs to user {owner} and group {group}, mode {mode:04o}; \
+         have its owner give it away (chown, chmod), or run tender as somebody who may"
     )]
     Denied {
         /// The file.

@@ -28,7 +28,7 @@ pub struct Configured {
     pub(super) words: Words,
 }
 
-/// A path that a configuration file names, and that has to be there.
+/// A path that a configuration file names, and that has to be there, or can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPath {
     /// The key, as the file has it.
@@ -37,6 +37,8 @@ pub struct NamedPath {
     pub path: PathBuf,
     /// Where the file says so.
     pub place: Place,
+    /// It is made where it is missing, so only its directory has to be there.
+    pub is_made: bool,
 }
 
 /// Options that answer the same question: one on the command line replaces the others in the file.

@@ -158,6 +158,9 @@ pub enum Rule {
     /// `--metrics`.
     #[error("not a socket; write unix:PATH, or unix:@NAME for one without a file")]
     Metrics,
+    /// `--metrics` is longer than the kernel's addresses of sockets.
+    #[error("the path or name of a socket has 107 bytes at most; give a shorter one")]
+    MetricsTooLong,
     /// No path.
     #[error("the path is empty")]
     Path,

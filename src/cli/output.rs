@@ -94,6 +94,8 @@ mod tests {
             ("--metrics=/run/m", "not a socket; write unix:PATH"),
             ("--metrics=unix:", "not a socket; write unix:PATH"),
             ("--metrics=unix:@", "not a socket; write unix:PATH"),
+            (&format!("--metrics=unix:{}", "x".repeat(108)), "has 107 bytes at most"),
+            (&format!("--metrics=unix:@{}", "x".repeat(108)), "has 107 bytes at most"),
             ("--metrics=tcp:0.0.0.0:9100", "not a socket; write unix:PATH"),
         ] {
             let error = output_of(&[option]).unwrap_err();

@@ -57,17 +57,13 @@ pub(super) fn sandbox(given: &Given) -> Result<SandboxMode, Error> {
 
 /// `--log-format`.
 pub(super) fn log_format(given: &Given) -> Result<LogFormat, Error> {
-    match text(given, Rule::LogFormat)? {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        "journald" => Ok(LogFormat::Journald),
-        _ => Err(refuse(given, Rule::LogFormat)),
-    }
+    LogFormat::named(text(given, Rule::LogFormat)?).ok_or_else(|| refuse(given, Rule::LogFormat))
 }
 
 /// `--metrics`: `unix:`, and a path or `@` and a name.
 pub(super) fn metrics(given: &Given) -> Result<MetricsAddress, Error> {
     match given.value.as_bytes().strip_prefix(b"unix:") {
+        Some(path) if path.strip_prefix(b"@").unwrap_or(path).len() > 107 => Err(refuse(given, Rule::MetricsTooLong)),
         Some([b'@', name @ ..]) if !name.is_empty() => Ok(MetricsAddress::Abstract(name.to_vec())),
         Some(path @ [first, ..]) if *first != b'@' => Ok(MetricsAddress::Path(OsStr::from_bytes(path).into())),
         _ => Err(refuse(given, Rule::Metrics)),

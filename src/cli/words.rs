@@ -33,6 +33,19 @@ pub(super) fn split(mut words: impl Iterator<Item = OsString>) -> Result<Words, 
     Ok(Words { options, unikernel, arguments: words.collect() })
 }
 
+/// The last value that a command line gives the option `name`, whatever else is wrong with it.
+pub(super) fn last_value(words: &[OsString], name: &str) -> Option<OsString> {
+    let (mut words, mut found) = (words.iter().cloned(), None);
+    while let Some(word) = words.next().filter(|word| is_option(word) && word != "--") {
+        let Ok(whole) = complete(word, &mut words) else { continue };
+        let (option, value) = divide(whole.as_bytes(), b'=');
+        if option.strip_prefix(b"--") == Some(name.as_bytes()) {
+            found = value.map(|value| OsStr::from_bytes(value).to_owned());
+        }
+    }
+    found
+}
+
 /// Whether a word is an option; a lone `-` is a file of that name.
 pub(super) fn is_option(word: &OsStr) -> bool {
     word.len() > 1 && word.as_bytes()[0] == b'-'

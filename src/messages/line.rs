@@ -31,6 +31,16 @@ impl LogFormat {
         FORMAT.store(self as u8, Ordering::Relaxed);
     }
 
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<LogFormat> {
+        match name {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            "journald" => Some(LogFormat::Journald),
+            _ => None,
+        }
+    }
+
     fn current() -> LogFormat {
         match FORMAT.load(Ordering::Relaxed) {
             1 => LogFormat::Json,

@@ -19,6 +19,19 @@ const ARGUMENTS: &str = "args";
 /// Its other keys are the options that begin like it: `mac`, for `--net-mac:NAME`.
 const ATTACHMENTS: [(&str, &str); 2] = [("net", "tap"), ("block", "path")];
 
+/// What others call what keys stand for, where it is not spelt alike.
+const OTHER_WORDS: [(&str, &str); 9] = [
+    ("blk", "block"),
+    ("nic", "net"),
+    ("tap", "net"),
+    ("kernel", "unikernel"),
+    ("image", "unikernel"),
+    ("cmdline", ARGUMENTS),
+    ("arguments", ARGUMENTS),
+    ("log", "log-format"),
+    ("prometheus", "metrics"),
+];
+
 /// What the values of options may be counted in; those may be numbers.
 const NUMBERS: [&str; 3] = ["SIZE", "SECONDS", "BYTES"];
 
@@ -41,7 +54,7 @@ pub(super) struct Entry {
     pub words: Vec<OsString>,
     /// Where its value is.
     pub place: Place,
-    /// Its value, if that is a path that has to be there.
+    /// Its value, if that is a path.
     pub path: Option<NamedPath>,
 }
 
@@ -103,7 +116,7 @@ impl Reader<'_> {
                     return Err((self.place(value.span()), Fault::NoUnikernel));
                 }
                 let (path, place) = (self.directory.join(text), self.place(value.span()));
-                self.content.unikernel = Some(NamedPath { key: name.to_owned(), path, place });
+                self.content.unikernel = Some(NamedPath { key: name.to_owned(), path, place, is_made: false });
                 return Ok(());
             }
             ARGUMENTS => return self.arguments(value),
@@ -128,7 +141,10 @@ impl Reader<'_> {
         }
         let mut keys = vec![UNIKERNEL, ARGUMENTS];
         keys.extend(self.keys.iter().map(|(name, _)| name.as_str()));
-        let hint = match nearest(name, keys) {
+        let begins = |key: &&str| name.starts_with(key);
+        let longer = || keys.iter().copied().filter(begins).max_by_key(|key| key.len());
+        let other = || OTHER_WORDS.iter().find(|(word, _)| *word == name).map(|(_, key)| *key);
+        let hint = match nearest(name, keys.iter().copied()).or_else(longer).or_else(other) {
             Some(meant) => format!("did you mean '{meant}'?"),
             None => "keys are named as options are, and those 'tender --help' lists".to_owned(),
         };
@@ -159,9 +175,9 @@ impl Reader<'_> {
             DeValue::Integer(number) => usize::from_str_radix(number.as_str(), number.radix()).ok(),
             _ => None,
         };
+        let count = count.filter(|count| *count <= 3);
         let count = count.ok_or_else(|| self.mismatch(name, value, "true, false, or how often: 0 to 3"))?;
-        // More than that say no more.
-        self.repeat(name, value, count.min(3));
+        self.repeat(name, value, count);
         Ok(())
     }
 
@@ -236,8 +252,9 @@ impl Reader<'_> {
                 let path = self.directory.join(path);
                 let mut text = OsString::from(before);
                 text.push(&path);
-                let must_be = before.is_empty() && (valued.value.starts_with("PATH") || valued.value == "DIR");
-                (text, must_be.then(|| NamedPath { key: key.to_owned(), path, place }))
+                // Figures and sockets are made.
+                let is_made = !(before.is_empty() && (valued.value.starts_with("PATH") || valued.value == "DIR"));
+                (text, Some(NamedPath { key: key.to_owned(), path, place, is_made }))
             }
             _ => (OsString::from(text), None),
         };

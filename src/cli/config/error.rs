@@ -76,6 +76,14 @@ pub enum Fault {
     /// What the option that the key stands for says of its value.
     #[error("{0}")]
     Option(Box<Error>),
+    /// A file that is to be made has no place to be in.
+    #[error("'{key}' is '{path}', whose directory is not there; make it first")]
+    NoDirectory {
+        /// As in `Missing`.
+        key: String,
+        /// The file's.
+        path: String,
+    },
     /// A path leads nowhere.
     #[error("'{key}' is '{path}', which is not there{hint}")]
     Missing {

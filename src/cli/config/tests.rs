@@ -159,7 +159,7 @@ fn paths_are_from_where_the_file_lies() {
     let Command::Run(config) = command else { panic!() };
     assert_eq!(config.unikernel, Path::new("dir/../a.hvt"));
     assert_eq!(config.chroot, Some("dir/root".into()));
-    let found: Vec<_> = paths.iter().map(|NamedPath { key, path, place }| (&**key, &**path, place.line)).collect();
+    let found: Vec<_> = paths.iter().map(|named| (&*named.key, &*named.path, named.place.line)).collect();
     let expected = [
         ("unikernel", Path::new("dir/../a.hvt"), 1),
         ("chroot", Path::new("dir/root"), 2),
@@ -195,6 +195,12 @@ fn mistakes_are_told_with_their_place() {
         ("\n  unikernl = 'a'", "2:3: unknown key 'unikernl'; did you mean 'unikernel'?"),
         ("arg = []", "1:1: unknown key 'arg'; did you mean 'args'?"),
         ("net_mac = ''", "1:1: unknown key 'net_mac'; did you mean 'net-mac'?"),
+        ("memory = 64", "1:1: unknown key 'memory'; did you mean 'mem'?"),
+        ("[networks]", "1:2: unknown key 'networks'; did you mean 'net'?"),
+        ("[block-storage]", "1:2: unknown key 'block-storage'; did you mean 'block'?"),
+        ("[blk.x]", "1:2: unknown key 'blk'; did you mean 'block'?"),
+        ("arguments = []", "1:1: unknown key 'arguments'; did you mean 'args'?"),
+        ("verbose = 4", "1:11: 'verbose' is a whole number; it has to be true, false, or how often: 0 to 3"),
         (
             "frobnicate = 1",
             "1:1: unknown key 'frobnicate'; keys are named as options are, and those 'tender --help' lists",
