@@ -164,9 +164,14 @@ fn folded(message: &str) -> String {
     folded
 }
 
+/// What the words of an error or a warning follow in the sources.
+const SAID: [&str; 4] = ["#[error(", "log::warn!(", "fail(format_args!(", "Level::Warn, format_args!("];
+
 fn messages() -> Vec<String> {
     let text = sources(repository().join("src")).replace("\\\"", "\u{1}");
-    let literals = text.split("#[error(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    assert!(!text.contains("log::error!("), "errors end the run, and are told by `fail`");
+    let said = SAID.iter().flat_map(|before| text.split(before).skip(1));
+    let literals = said.filter_map(|rest| rest.trim_start().strip_prefix('"'));
     let messages = literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
     // What only names the device of another message is no row.
     messages.filter(|message| tells(message) && message != "device '…': …").collect()
@@ -184,8 +189,10 @@ fn rows() -> Vec<String> {
     cells.map(str::to_owned).collect()
 }
 
+/// A row leaves out the file or the interface that a message begins with.
 fn is_row(message: &str, row: &str) -> bool {
-    row == message || row.strip_prefix("device '…': ") == Some(message)
+    let about = message.strip_prefix("…: ");
+    row == message || about == Some(row) || row.strip_prefix("device '…': ") == Some(message)
 }
 
 fn every_message_is_listed() {
