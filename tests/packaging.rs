@@ -5,7 +5,8 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
@@ -16,10 +17,11 @@ use common::{FD, Guest, hand_over, tender_path, text, tool_kvm_test, tool_net_te
 use tender::sandbox::rules::name;
 
 /// The units, with an instance where they are templates.
-const UNITS: [(&str, &str); 3] = [
+const UNITS: [(&str, &str); 4] = [
     ("tender@.service", "tender@web.service"),
     ("presentation.service", "presentation.service"),
     ("tap@.service", "tap@tap100.service"),
+    ("tender-metrics@.service", "tender-metrics@web.service"),
 ];
 
 /// Ten times the exposure that is allowed: 2.0 of 10.
@@ -32,6 +34,11 @@ fn main() -> ExitCode {
         tool_test("units_expose_little", ANALYZE, units_expose_little),
         tool_kvm_test("units_allow_what_runs_call", ANALYZE, units_allow_what_runs_call),
         tool_test("units_name_only_what_tender_knows", &[], units_name_only_what_tender_knows),
+        tool_net_test(
+            "metrics_are_passed_on_to_a_port",
+            &["systemd-analyze", "sh", "ip", "curl"],
+            metrics_are_passed_on_to_a_port,
+        ),
         tool_net_test("a_tap_by_ip", &["ip", "sh"], a_tap_by_ip),
         tool_net_test("a_tap_by_ip_leaves_what_is_not_its_own", &["ip", "sh"], a_tap_by_ip_leaves_what_is_not_its_own),
         tool_test("a_tap_by_ifupdown_is_valid", &["ifup"], a_tap_by_ifupdown_is_valid),
@@ -71,6 +78,9 @@ fn units_are_valid() {
         assert!(!here.contains("=/usr/"), "{file} starts a program that is unknown here");
         for name in [file, instance] {
             fs::write(directory.path().join(name), &here).unwrap();
+        }
+        for name in ["tender-metrics@.socket", "tender-metrics@web.socket"] {
+            fs::write(directory.path().join(name), unit("tender-metrics@.socket")).unwrap();
         }
         let mut verify = Command::new("systemd-analyze");
         verify.args(["verify", "--man=no", "--recursive-errors=no"]).arg(directory.path().join(instance));
@@ -172,6 +182,29 @@ fn units_name_only_what_tender_knows() {
             }
         }
     }
+}
+
+/// By the command of the unit, which is handed a port as systemd does it.
+fn metrics_are_passed_on_to_a_port() {
+    let directory = common::directory();
+    let socket = directory.path().join("metrics.sock");
+    let metrics = format!("--metrics=unix:{}", text(&socket));
+    let guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4", &metrics], &["poll-forever"]));
+    guest.wait_for("hypercalls: poll-forever\n");
+    succeeds(Command::new("ip").args(["link", "set", "lo", "up"]));
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = port.local_addr().unwrap();
+    let service = unit("tender-metrics@.service").replace("/run/tender/%i/metrics.sock", text(&socket));
+    let command = service.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let mut proxy = Command::new("sh");
+    proxy.args(["-c", &format!("exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec {command}")]);
+    let mut proxy = proxy.stdin(OwnedFd::from(port)).spawn().unwrap();
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail", "--max-time", "30", &format!("http://{address}/metrics")]);
+    let answer = output(&mut curl);
+    proxy.kill().unwrap();
+    proxy.wait().unwrap();
+    assert!(String::from_utf8_lossy(&answer.stdout).contains("\ntender_guest_memory_bytes 4194304\n"), "{answer:?}");
 }
 
 fn tap(words: &[&str]) -> Output {
