@@ -11,7 +11,7 @@ use common::{fixture, tender_path, tool_net_test, tool_test};
 /// Those that are there are checked; the table of messages must be.
 const DOCUMENTS: [&str; 3] = ["raspberry-pi.md", "operations.md", "troubleshooting.md"];
 
-/// A fenced block: the line of its fence, what the fence says, whether `needs` comes before it, and its lines.
+/// A fenced block: the line of its fence, what the fence says, whether what it needs is said before it, and its lines.
 #[derive(Debug, PartialEq)]
 struct Block {
     line: usize,
@@ -24,10 +24,11 @@ impl Block {
     /// What it takes to run it, beside the programs that every Debian has.
     fn programs(&self) -> &'static [&'static str] {
         let asks = |program: &str| self.lines.iter().any(|line| line.trim_start().starts_with(program));
-        match (asks("ip "), asks("curl ")) {
-            (_, true) => &["sh", "timeout", "ip", "curl"],
-            (true, false) => &["sh", "timeout", "ip"],
-            (false, false) => &["sh", "timeout"],
+        match (asks("ip "), asks("curl "), asks("nft ")) {
+            (_, _, true) => &["sh", "timeout", "ip", "sysctl", "nft"],
+            (_, true, _) => &["sh", "timeout", "ip", "curl"],
+            (true, ..) => &["sh", "timeout", "ip"],
+            _ => &["sh", "timeout"],
         }
     }
 }
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
             tests.push(match (block.needs, block.language.as_str()) {
                 (true, _) => tool_test(&name, &[], move || known_options(&place, &block)),
                 (false, "sh") => tool_net_test(&name, block.programs(), move || runs(&place, &block)),
-                _ => tool_test(&name, &[], move || panic!("{place}: neither ```sh nor after <!-- needs: … -->")),
+                _ => tool_test(&name, &[], move || panic!("{place}: neither ```sh nor after a line *Needs …:*")),
             });
         }
     }
@@ -65,7 +66,7 @@ fn blocks(text: &str) -> Vec<Block> {
         match (line.trim_start().strip_prefix("```"), open.take()) {
             (Some(_), Some(block)) => blocks.push(block),
             (Some(language), None) => {
-                let needs = before.trim().starts_with("<!-- needs: ") && before.trim().ends_with("-->");
+                let needs = before.trim().starts_with("*Needs ") && before.trim().ends_with(":*");
                 open = Some(Block { line: number + 1, language: language.trim().into(), needs, lines: Vec::new() });
             }
             (None, Some(mut block)) => {
@@ -121,7 +122,7 @@ fn known_options(place: &str, block: &Block) {
 }
 
 fn blocks_are_found() {
-    let text = "```sh\na\n```\n\n<!-- needs: a Raspberry Pi -->\n```\ntender --mem=4 x\n```\n<!-- needs: x -->\n\n```sh\n```\n";
+    let text = "```sh\na\n```\n\n*Needs a Raspberry Pi:*\n```\ntender --mem=4 x\n```\n*Needs x:*\n\n```sh\n```\n";
     let found = blocks(text);
     let told: Vec<_> = found.iter().map(|b| (b.line, b.language.as_str(), b.needs, b.lines.len())).collect();
     assert_eq!(told, [(1, "sh", false, 1), (6, "", true, 1), (11, "sh", false, 0)]);

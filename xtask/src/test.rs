@@ -57,6 +57,8 @@ fn judges() {
         Package::program("systemd", "systemd-analyze"),
         Package::program("iproute2", "ip"),
         Package::program("curl", "curl"),
+        Package::program("procps", "sysctl"),
+        Package::program("nftables", "nft"),
     ];
     if !packages::is_root() {
         return;
