@@ -1,5 +1,5 @@
-//! In the place of upstream's tender: the command lines that albatross and urunc build, to the word, with the streams,
-//! the surroundings and the ends that they expect. All that differs is what the link `solo5-hvt` leads to.
+//! In the place of upstream's tender: the command lines that albatross and urunc build, with the streams, the
+//! surroundings and the ends that they expect. What the link `solo5-hvt` leads to differs; neither of the two is run.
 
 mod common;
 
