@@ -16,6 +16,13 @@ const ZSH: &str = include_str!("../shell/words.zsh");
 /// What `argparse` leaves, without the options that it could not know.
 const FISH: &str = "set argv (string match --invert -- '-*' $argv)";
 
+/// For fish, an option that still needs its value is a failure; it is no reason to offer nothing for that value.
+const FISH_VALUE: [&str; 2] = ["2>/dev/null\n    or return\n", "2>/dev/null\n    or return 0\n"];
+
+/// Words with a device's name in them: what is known after its `=`, and that no file is the name. `@PLAIN@` are the
+/// options whose values are no files.
+const FISH_DEVICES: &str = include_str!("../shell/devices.fish");
+
 /// fish looks for a file of the command's name; for upstream's this is all of it.
 const FISH_ALIAS: &str = "complete -c solo5-hvt -w tender\n";
 
@@ -33,8 +40,7 @@ pub fn scripts() -> Result<[(&'static str, String); 4]> {
 /// Tender's options as a person completes them: `--net` and, as far as it can be known, `--net:`.
 fn command() -> Command {
     let tender = tender::cli::command();
-    let named: Vec<&str> = tender.get_arguments().filter_map(device_option).collect();
-    let shown = |arg: &&Arg| !arg.is_hide_set() || named.contains(&arg.get_id().as_str());
+    // Those that the help leaves out, too: whoever begins to write one knows it.
     let inspect = Command::new("inspect")
         .about("Tell what a unikernel is and needs, without running it")
         .disable_help_flag(true)
@@ -44,7 +50,7 @@ fn command() -> Command {
     Command::new("tender")
         .disable_help_flag(true)
         .disable_help_subcommand(true)
-        .args(tender.get_arguments().filter(shown).map(completed))
+        .args(tender.get_arguments().map(completed))
         .arg(unikernel())
         .subcommand(inspect)
 }
@@ -110,6 +116,9 @@ fn zsh(command: &Command) -> Result<String> {
     let mut script = String::new();
     for line in generated(Shell::Zsh, &options)?.lines() {
         let line = match line.split_once(":=[") {
+            Some((option @ "'*--net", rest)) => {
+                after_name(&format!(r"{option}\:-[{}", put(rest, ":' \\", ":_net_interfaces' \\")?))
+            }
             Some((option, rest)) => after_name(&format!(r"{option}\:-[{rest}")),
             None if line.starts_with("'*--net=") => put(line, ":' \\", ":_net_interfaces' \\")?,
             None => line.to_owned(),
@@ -141,6 +150,7 @@ fn fish(command: &Command) -> Result<String> {
         .args(command.get_arguments().filter(|arg| !is_device(arg)).cloned())
         .subcommands(command.get_subcommands().cloned());
     let script = put(&generated(Shell::Fish, &plain)?, "argparse -s ", "argparse -s --ignore-unknown ")?;
+    let script = put(&script, FISH_VALUE[0], FISH_VALUE[1])?;
     let script = put(&script, "    if set -q argv[1]\n", &format!("    {FISH}\n    if set -q argv[1]\n"))?;
     let mut script = put(&script, "-l net -d", "-l net -a '(__fish_print_interfaces)' -d")?;
     for arg in command.get_arguments().filter(|arg| is_device(arg)) {
@@ -148,6 +158,9 @@ fn fish(command: &Command) -> Result<String> {
         let help = help.unwrap_or_default().replace('\'', r"\'");
         script += &format!("complete -c tender -n __fish_tender_needs_command -a '--{name}' -d '{help}'\n");
     }
+    let plain = command.get_arguments().filter(|arg| is_device(arg) && arg.get_value_hint() != ValueHint::FilePath);
+    let plain: Vec<&str> = plain.filter_map(|arg| arg.get_long()).collect();
+    script += &FISH_DEVICES.replace("@PLAIN@", &plain.join("|"));
     Ok(script)
 }
 
@@ -183,6 +196,8 @@ mod tests {
 
     #[test]
     fn options_are_offered_with_and_without_a_device() {
+        assert_eq!(offered("tender --no-n"), ["--no-net-ring"]);
+        assert_eq!(offered("tender --dis"), ["--disk"]);
         assert_eq!(offered("tender --net"), ["--net", "--net:", "--net-mac", "--net-mac:", "--net-ring"]);
         assert_eq!(offered("tender --mem 64 --mem=64 --blo")[..2], ["--block", "--block:"]);
         assert_eq!(offered("tender --net:a=tap0 --sand"), ["--sandbox"]);
@@ -200,6 +215,20 @@ mod tests {
         }
         assert_eq!(offered("tender --block:data=/etc/passw"), offered("tender --block /etc/passw"));
         assert!(offered("tender --block:data=/etc/passw").contains(&"/etc/passwd".to_owned()));
+    }
+
+    /// zsh completes at a terminal only; these are its lines for what is easily left out.
+    #[test]
+    fn zsh_is_told_of_other_spellings_and_of_interfaces() {
+        let script = zsh(&command()).unwrap();
+        for (option, end) in [
+            ("--disk=", ":_files' \\"),
+            ("--no-net-ring", "' \\"),
+            (r"--net\:-", r#":{compset -P "*=" && _net_interfaces}' \"#),
+        ] {
+            let told = |line: &str| line.trim_start_matches(['\'', '*']).starts_with(option) && line.ends_with(end);
+            assert!(script.lines().any(told), "{option}: {script}");
+        }
     }
 
     #[test]

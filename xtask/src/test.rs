@@ -59,6 +59,7 @@ fn judges() {
         Package::program("curl", "curl"),
         Package::program("procps", "sysctl"),
         Package::program("nftables", "nft"),
+        Package::program("fish", "fish"),
     ];
     if !packages::is_root() {
         return;
