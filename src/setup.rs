@@ -60,6 +60,8 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
         manifest: &manifest.to_bytes(),
         cmdline: &cmdline,
     };
+    let offered = if ring.is_some() { "offered" } else { "not offered" };
+    log::debug!("first instruction at {:#x}, network ring {offered}", image.entry);
     fill(&mut memory, &file, &image, &facts)?;
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
@@ -229,6 +231,9 @@ fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
 pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: &Facts) -> Result<(), Error> {
     let mappings = mappings(image, memory.size(), facts.net_ring != 0);
     load(memory, file, &image.segments)?;
+    for Mapping { range, access } in &mappings {
+        log::trace!("page tables: {range:#x?}: {access:?}");
+    }
     arch::build_tables(memory, &mappings)?;
     memory.place(GuestAddress(BOOT_INFO_ADDRESS), &boot_info::to_bytes(image.era, facts))?;
     memory.protect(&mappings);
@@ -237,6 +242,9 @@ pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: 
 
 /// Brings the segments into memory. What the file does not fill is zero, as guest memory is fresh.
 fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), Error> {
+    for segment in segments {
+        log::debug!("segment {:#x?}: {:?}, from {:#x?} of the file", segment.memory, segment.access, segment.file);
+    }
     for segment in segments.iter().filter(|segment| !segment.file.is_empty()) {
         let length = segment.file.end - segment.file.start;
         memory

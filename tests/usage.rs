@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         kvm_test("a_complaint_is_one_line_whatever_is_in_a_path", a_complaint_is_one_line_whatever_is_in_a_path),
         kvm_test("a_malformed_rust_log_is_told", a_malformed_rust_log_is_told),
         kvm_test("rust_log_decides_what_is_said", rust_log_decides_what_is_said),
+        kvm_test("each_v_says_more", each_v_says_more),
     ]);
     common::main(tests)
 }
@@ -191,4 +192,16 @@ fn rust_log_decides_what_is_said() {
     let mut command = unikernel("hello", &["--mem=5"], &[]);
     run(command.env("RUST_LOG", "error")).exits(0).is_quiet();
     run(command.env("RUST_LOG", "trace")).exits(0).complains("4 MiB");
+    let output = run(command.env("RUST_LOG", "tender::setup=debug"));
+    output.exits(0).complains("segment 0x100000..0x");
+    assert!(!output.stderr.contains("sandbox: "), "{output:?}");
+}
+
+fn each_v_says_more() {
+    let said = |option: &str| run(&mut unikernel("hello", &[option, "--mem=2"], &[])).exits(0).stderr.clone();
+    let [v, vv, vvv] = ["-v", "-vv", "-vvv"].map(said);
+    let tells = |words: &str| [&v, &vv, &vvv].map(|said| said.contains(words));
+    assert_eq!(tells("2 MiB of memory"), [true, true, true], "{vvv}");
+    assert_eq!(tells("segment 0x100000..0x"), [false, true, true], "{vvv}");
+    assert_eq!(tells("page tables: 0x0..0x"), [false, false, true], "{vvv}");
 }

@@ -98,6 +98,7 @@ impl Parallel {
         match thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, serve) {
             Ok(handle) => {
                 self.wait_until_confined()?;
+                log::debug!("network ring: a second thread serves it, too");
                 Ok(Some(handle.thread().clone()))
             }
             Err(error) => {
