@@ -46,6 +46,8 @@ pub fn run(options: &mut Options) -> Result<()> {
     }
     transcript.save()?;
     // What went wrong has been said.
+    // The machine ends with it, which an exit would not see to.
+    drop(console);
     if wrong.is_none() { Ok(()) } else { std::process::exit(1) }
 }
 

@@ -178,6 +178,15 @@ fn as_instance() -> Vec<Step> {
             "listening on 8080/TCP",
             "GET / 200 OK",
         ]),
+        Step::new(
+            "Its figures, at a port for Prometheus",
+            "systemctl start tender-metrics@web.socket\n\
+             curl -sS --max-time 30 http://127.0.0.1:9111/metrics | grep '^tender_guest_memory_bytes'\n\
+             systemctl show -p User,ActiveState tender-metrics@web.service\n\
+             ls -l /run/tender/web\n\
+             systemctl stop tender-metrics@web.socket tender-metrics@web.service",
+        )
+        .shows(&["tender_guest_memory_bytes", "User=tender-web", "ActiveState=active", "srw------- 1 "]),
         Step::new("Stopped", "systemctl stop tender@web\nsystemctl status --lines=0 tender@web")
             .status(3)
             .shows(&["Active: inactive (dead)"])
