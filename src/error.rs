@@ -62,7 +62,7 @@ pub enum Error {
     Range(#[from] memory::RangeError),
     #[error("cannot open /dev/kvm: {source}; {cure}")]
     NoKvm { source: io::Error, cure: &'static str },
-    #[error("/dev/kvm speaks version {0} of its interface, and 12 is the only one known; a kernel's own KVM has that")]
+    #[error("/dev/kvm speaks version {0} of its interface, not 12; boot a Linux with a KVM of its own")]
     KvmVersion(i32),
     #[error("/dev/kvm is not KVM's device; make it anew (mknod /dev/kvm c 10 232)")]
     NotKvm,
