@@ -44,11 +44,19 @@ pub enum Error {
 /// The file cannot be read, or says what cannot be meant. For a run, the paths that it names have to be there; a check
 /// tells of them by itself, and of everything else besides.
 pub fn complete(configured: Configured) -> Result<Command, Error> {
-    let file = configured.file().to_owned();
     let text = read(&configured)?;
-    let (command, paths) = configured.parse(&text)?;
+    let command = command(&configured, &text);
+    if command.is_err() {
+        // A mistake, too, is told in the form that the file asks for.
+        configured.log_format(&text).begin();
+    }
+    Ok(command?)
+}
+
+fn command(configured: &Configured, text: &[u8]) -> Result<Command, cli::Error> {
+    let (command, paths) = configured.parse(text)?;
     if let Command::Run(_) = command {
-        check_paths(&file, &paths)?;
+        check_paths(configured.file(), &paths)?;
     }
     Ok(command)
 }

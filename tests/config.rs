@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         kvm_test("the_command_line_wins", the_command_line_wins),
         kvm_test("a_tap_and_its_address_come_together", a_tap_and_its_address_come_together),
         test("mistakes_have_a_place", mistakes_have_a_place),
+        test("a_mistake_has_the_form_that_the_file_asks_for", a_mistake_has_the_form_that_the_file_asks_for),
         test("paths_that_lead_nowhere_have_a_place", paths_that_lead_nowhere_have_a_place),
         test("what_is_no_configuration_file_is_refused", what_is_no_configuration_file_is_refused),
         test("the_example_is_right", the_example_is_right),
@@ -78,6 +79,24 @@ fn mistakes_have_a_place() {
             run(&mut configured(&directory, check)).is_refused(words);
         }
     }
+}
+
+/// Be it a mistake of the file, of the command line, or a path that leads nowhere.
+fn a_mistake_has_the_form_that_the_file_asks_for() {
+    for (config, words) in [
+        ("mme = 64", "app.toml:1:1: unknown key 'mme'"),
+        ("chroot = 'none'", "app.toml:1:10: 'chroot' is "),
+        ("mem = = 5", "app.toml:1:7: not TOML: "),
+    ] {
+        let directory = directory("hello", &format!("{config}\nlog-format = 'json'\nunikernel = 'app.hvt'\n"));
+        let output = run(&mut configured(&directory, &[]));
+        assert!(output.exits(1).complains(words).stderr.starts_with("{\"ts\""), "{output:?}");
+        let output = run(&mut configured(&directory, &["--log-format=journald"]));
+        assert!(output.exits(1).complains(words).stderr.starts_with("<3>tender: "), "{output:?}");
+    }
+    let directory = directory("hello", "log-format = 'journald'\n");
+    let output = run(&mut configured(&directory, &["--mem=1", "app.hvt"]));
+    assert!(output.exits(1).stderr.starts_with("<3>tender: --mem=1: "), "{output:?}");
 }
 
 fn paths_that_lead_nowhere_have_a_place() {

@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::net::datagram;
-use common::{FD, Guest, LIMIT, Output, full_pipe, hand_over, kvm_test, run, text, unikernel};
+use common::{FD, Guest, LIMIT, Output, full_pipe, hand_over, kvm_test, run, tender, text, unikernel};
 use serde_json::Value;
 
 fn main() -> ExitCode {
@@ -274,6 +274,9 @@ fn messages_come_as_json() {
         let line: Value = serde_json::from_str(&output.exits(1).stderr).expect("a mistake is told as JSON too");
         assert!(line["message"].as_str().expect("words").contains("--bad"), "{line}");
     }
+    let output = run(&mut tender(["--mem", "--log-format=json", "x.hvt"]));
+    let line: Value = serde_json::from_str(&output.exits(1).stderr).expect("a missing value does not hide the form");
+    assert_eq!(line["message"], "option '--mem' needs a value: --mem=SIZE");
     let output = run(&mut hypercalls(&["-v", "--log-format=json"], &["badptr"]));
     output.exits(1);
     let lines: Vec<Value> = output.stderr.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

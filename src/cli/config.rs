@@ -18,8 +18,9 @@ use self::entries::{Content, Entry};
 pub use self::error::{Fault, Place};
 pub use self::nearest::nearest;
 use super::options::{self, Outcome, Parsed};
-use super::words::Words;
+use super::words::{Words, last_value};
 use super::{Command, Error, requested};
+use crate::messages::LogFormat;
 
 /// A command line that is not all: the text of a file is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub struct NamedPath {
     pub is_made: bool,
 }
 
+/// The option, and key, that says how messages look.
+const FORM: &str = "log-format";
+
 /// Options that answer the same question: one on the command line replaces the others in the file.
 const ALIKE: [[&str; 2]; 3] = [["net-ring", "no-net-ring"], ["verbose", "quiet"], ["block", "disk"]];
 
@@ -50,17 +54,24 @@ impl Configured {
         &self.file
     }
 
+    /// The form of messages that the command line asks for, or else the file's `text`, be they in whatever else a
+    /// mistake: for the message about that.
+    pub fn log_format(&self, text: &[u8]) -> LogFormat {
+        let line = last_value(&self.words.options, FORM).and_then(|value| LogFormat::named(value.to_str()?));
+        line.or_else(|| LogFormat::named(&entries::top_string(text, FORM)?)).unwrap_or_default()
+    }
+
     /// What the command line asks for together with the file's `text`, and the paths of the file that count. Options
     /// on the command line win, one by one, and for devices one device's property by another.
     ///
     /// # Errors
     /// An [`Error::File`] with line and column for what is wrong with the file, whatever the command line has; and what
     /// [`parse`](super::parse) says.
-    pub fn parse(self, text: &[u8]) -> Result<(Command, Vec<NamedPath>), Error> {
+    pub fn parse(&self, text: &[u8]) -> Result<(Command, Vec<NamedPath>), Error> {
         let mut content = Content::read(text, self.file.parent().unwrap_or(Path::new("")))
             .and_then(|content| check(&content.entries).map(|()| content))
             .map_err(|(place, fault)| Error::File { file: self.file.clone(), place, fault })?;
-        let Words { options: given, unikernel, arguments } = self.words;
+        let Words { options: given, unikernel, arguments } = self.words.clone();
         let line = parsed(given.clone())?;
         content.entries.retain(|entry| !is_replaced(entry, &line));
         let mut paths: Vec<NamedPath> = content.entries.iter().filter_map(|entry| entry.path.clone()).collect();
@@ -73,7 +84,7 @@ impl Configured {
                 paths.insert(0, named.clone());
                 named.path.into()
             }
-            (None, None) => return Err(Error::NoUnikernelInFile { file: self.file }),
+            (None, None) => return Err(Error::NoUnikernelInFile { file: self.file.clone() }),
         };
         let arguments = if arguments.is_empty() { content.arguments } else { arguments };
         Ok((requested(&parsed_all, Some(&devices), unikernel, arguments)?, paths))

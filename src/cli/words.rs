@@ -37,7 +37,12 @@ pub(super) fn split(mut words: impl Iterator<Item = OsString>) -> Result<Words, 
 pub(super) fn last_value(words: &[OsString], name: &str) -> Option<OsString> {
     let (mut words, mut found) = (words.iter().cloned(), None);
     while let Some(word) = words.next().filter(|word| is_option(word) && word != "--") {
-        let Ok(whole) = complete(word, &mut words) else { continue };
+        let after = words.clone();
+        let Ok(whole) = complete(word, &mut words) else {
+            // It lacks its value: what it met instead is an option of its own.
+            words = after;
+            continue;
+        };
         let (option, value) = divide(whole.as_bytes(), b'=');
         if option.strip_prefix(b"--") == Some(name.as_bytes()) {
             found = value.map(|value| OsStr::from_bytes(value).to_owned());
@@ -106,4 +111,46 @@ pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
 /// A word of the operator's, for a message of one line.
 pub(super) fn shown(bytes: &[u8]) -> String {
     one_line(&String::from_utf8_lossy(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last(words: &[&str]) -> Option<String> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        last_value(&words, "log-format").map(|value| value.into_string().unwrap())
+    }
+
+    #[test]
+    fn the_last_value_counts_whatever_else_is_wrong() {
+        let json = Some("json".to_owned());
+        for words in [
+            &["--log-format=json", "app"][..],
+            &["--log-format", "json", "app", "--log-format=text"],
+            &["--log-format=text", "--log-format=json"],
+            &["--frobnicate", "-x", "--net:a-b=x", "--mem=lots", "--log-format=json", "app"],
+            &["--log-format=json", "--mem"],
+            &["--mem", "--log-format=json", "app"],
+            &["--net:a", "--mem", "--log-format", "json", "app"],
+            &["--log-format", "--log-format=json", "app"],
+        ] {
+            assert_eq!(last(words), json, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_option_gives_none() {
+        for words in [
+            &[][..],
+            &["app", "--log-format=json"],
+            &["--", "--log-format=json"],
+            &["--mem", "--", "--log-format=json"],
+            &["--log-format"],
+            &["--log-format:a=json"],
+            &["--disk", "app", "x", "--log-format=json"],
+        ] {
+            assert_eq!(last(words), None, "{words:?}");
+        }
+    }
 }

@@ -293,6 +293,12 @@ impl Reader<'_> {
     }
 }
 
+/// The string that the key `name` outside of all tables has, as far as the text can be read.
+pub(super) fn top_string(bytes: &[u8], name: &str) -> Option<String> {
+    let (table, _) = Table::parse_recoverable(std::str::from_utf8(bytes).ok()?);
+    Some(table.get_ref().get(name)?.get_ref().as_str()?.to_owned())
+}
+
 /// A number of a file as a command line has it.
 fn decimal(digits: &str, radix: u32) -> String {
     i128::from_str_radix(digits, radix).map_or_else(|_| digits.to_owned(), |number| number.to_string())

@@ -115,3 +115,26 @@ fn a_mistake_of_the_command_line_has_no_place() {
     let error = complete(&["--mem=1", "app"], "mem = 64").unwrap_err().to_string();
     assert!(error.starts_with("--mem=1: too little"), "{error}");
 }
+
+#[test]
+fn a_mistake_is_told_in_the_form_that_the_file_asks_for() {
+    let format = |words: &[&str], text: &str| {
+        let line = ["tender", "--config=a"].iter().chain(words).map(OsString::from);
+        let Ok(Command::Configured(configured)) = parse(line) else { panic!("{words:?}") };
+        configured.log_format(text.as_bytes())
+    };
+    for text in [
+        "log-format = 'json'",
+        "mme = 64\nlog-format = 'json'\nmem = 'lots'",
+        "log-format = 'json'\nmem = 64\nmem = ",
+        "mem = = 5\nlog-format = \"json\"\n[net",
+    ] {
+        assert_eq!(format(&["app"], text), LogFormat::Json, "{text}");
+        assert_eq!(format(&["--log-format=journald", "app"], text), LogFormat::Journald, "{text}");
+        assert_eq!(format(&["--log-format", "text", "app"], text), LogFormat::Text, "{text}");
+    }
+    for text in ["", "log-format = 'xml'", "log-format = 1", "[net]\nlog-format = 'json'", "["] {
+        assert_eq!(format(&["app"], text), LogFormat::Text, "{text}");
+        assert_eq!(format(&["--log-format=json"], text), LogFormat::Json, "{text}");
+    }
+}
