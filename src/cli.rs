@@ -29,6 +29,7 @@ pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
 pub use self::output::{MetricsAddress, Output, StatsTarget};
 pub use self::version::{upstream_version, version};
+use self::words::Words;
 use crate::block::BlockSource;
 use crate::descriptors::Handed;
 use crate::messages::LogFormat;
@@ -228,8 +229,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     match only(&parsed, "config", value::path)? {
         Some(file) => Ok(Command::Configured(Configured { file, words })),
         None => {
-            let unikernel = words.unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel)?;
-            requested(&parsed, None, unikernel, words.arguments)
+            let Words { unikernel, arguments, taken, .. } = words;
+            let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel { taken })?;
+            requested(&parsed, None, unikernel, arguments)
         }
     }
 }

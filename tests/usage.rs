@@ -31,11 +31,13 @@ fn main() -> ExitCode {
 }
 
 /// Words before a unikernel that are refused whatever it is, and what the complaint names.
-const REFUSED: [(&[&str], &[&str]); 55] = [
+const REFUSED: [(&[&str], &[&str]); 57] = [
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
     (&[""], &["no unikernel"]),
+    (&["--mem", "x.hvt"], &["no unikernel", "'--mem' took 'x.hvt'", "--mem=SIZE"]),
+    (&["--net:a", "x.hvt", "-v"], &["no unikernel", "'--net:a' took 'x.hvt'", "--net:a=IFACE|@FD"]),
     (&["--frobnicate", "x.hvt"], &["--frobnicate", "--help"]),
     (&["--memory=64", "x.hvt"], &["--memory"]),
     (&["-x", "x.hvt"], &["-x"]),

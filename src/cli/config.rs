@@ -71,7 +71,7 @@ impl Configured {
         let mut content = Content::read(text, self.file.parent().unwrap_or(Path::new("")))
             .and_then(|content| check(&content.entries).map(|()| content))
             .map_err(|(place, fault)| Error::File { file: self.file.clone(), place, fault })?;
-        let Words { options: given, unikernel, arguments } = self.words.clone();
+        let Words { options: given, unikernel, arguments, taken } = self.words.clone();
         let line = parsed(given.clone())?;
         content.entries.retain(|entry| !is_replaced(entry, &line));
         let mut paths: Vec<NamedPath> = content.entries.iter().filter_map(|entry| entry.path.clone()).collect();
@@ -84,7 +84,7 @@ impl Configured {
                 paths.insert(0, named.clone());
                 named.path.into()
             }
-            (None, None) => return Err(Error::NoUnikernelInFile { file: self.file.clone() }),
+            (None, None) => return Err(Error::NoUnikernelInFile { file: self.file.clone(), taken }),
         };
         let arguments = if arguments.is_empty() { content.arguments } else { arguments };
         Ok((requested(&parsed_all, Some(&devices), unikernel, arguments)?, paths))

@@ -47,13 +47,18 @@ pub enum Error {
     #[error("'-v' asks for more words and '-q' for fewer; give one of them")]
     VerboseAndQuiet,
     /// There is nothing to run.
-    #[error("no unikernel given; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'")]
-    NoUnikernel,
+    #[error("no unikernel given{taken}; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'")]
+    NoUnikernel {
+        /// After a colon, which option took the last word that might have been one; or nothing.
+        taken: String,
+    },
     /// There is nothing to run, in the configuration file either.
-    #[error("{}: no unikernel given; add unikernel = \"NAME.hvt\" to it, or name one on the command line", file.display())]
+    #[error("{}: no unikernel given{taken}; add unikernel = \"NAME.hvt\" to it, or name one on the command line", file.display())]
     NoUnikernelInFile {
         /// The file.
         file: PathBuf,
+        /// As in `NoUnikernel`.
+        taken: String,
     },
     /// Something is wrong in the configuration file.
     #[error("{}:{place}: {fault}", file.display())]

@@ -242,10 +242,23 @@ fn no_word_makes_a_second_line() {
 
 #[test]
 fn a_missing_unikernel_is_explained() {
-    for words in [&[][..], &["--"], &["-v"], &["--mem", "64"], &[""]] {
+    for words in [&[][..], &["--"], &["-v"], &["--mem=64"], &[""]] {
         assert!(command(words).unwrap_err().to_string().starts_with("no unikernel given; usage: tender [OPTIONS]"));
     }
-    assert_eq!(parse([]), Err(Error::NoUnikernel));
+    assert_eq!(parse([]), Err(Error::NoUnikernel { taken: String::new() }));
+}
+
+#[test]
+fn a_unikernel_that_became_a_value_is_told() {
+    for (words, told) in [
+        (&["--mem", "app"][..], "'--mem' took 'app' as its value (write --mem=SIZE)"),
+        (&["--net:a", "app"], "'--net:a' took 'app' as its value (write --net:a=IFACE|@FD)"),
+        (&["--block:d", "x", "--user", "a\nb"], "'--user' took 'a\\nb' as its value (write --user=USER[:GROUP])"),
+        (&["--stats", "app", "-v", "--net=tap0", "--"], "'--stats' took 'app' as its value (write --stats=FILE|-)"),
+    ] {
+        let message = command(words).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("no unikernel given: option {told}; usage: tender ")), "{message}");
+    }
 }
 
 #[test]

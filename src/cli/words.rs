@@ -18,19 +18,22 @@ pub(super) struct Words {
     pub unikernel: Option<OsString>,
     /// All that follow it, untouched.
     pub arguments: Vec<OsString>,
+    /// For the message that there is no unikernel: after a colon, which option took the last word that might have been
+    /// one for its value. Empty if none did, and where that is the configuration file, of which there is more to say.
+    pub taken: String,
 }
 
 /// Divides a command line, without the program's own name. Section 9.
 pub(super) fn split(mut words: impl Iterator<Item = OsString>) -> Result<Words, Error> {
-    let mut options = Vec::new();
+    let (mut options, mut taken) = (Vec::new(), String::new());
     let unikernel = loop {
         match words.next() {
             Some(word) if word == "--" => break words.next(),
-            Some(word) if is_option(&word) => options.push(complete(word, &mut words)?),
+            Some(word) if is_option(&word) => options.push(complete(word, &mut words, &mut taken)?),
             other => break other,
         }
     };
-    Ok(Words { options, unikernel, arguments: words.collect() })
+    Ok(Words { options, unikernel, arguments: words.collect(), taken })
 }
 
 /// The last value that a command line gives the option `name`, whatever else is wrong with it.
@@ -38,7 +41,7 @@ pub(super) fn last_value(words: &[OsString], name: &str) -> Option<OsString> {
     let (mut words, mut found) = (words.iter().cloned(), None);
     while let Some(word) = words.next().filter(|word| is_option(word) && word != "--") {
         let after = words.clone();
-        let Ok(whole) = complete(word, &mut words) else {
+        let Ok(whole) = complete(word, &mut words, &mut String::new()) else {
             // It lacks its value: what it met instead is an option of its own.
             words = after;
             continue;
@@ -64,8 +67,9 @@ fn divide(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Brings an option into the form that clap gets, together with the next word where that is its value.
-fn complete(word: OsString, words: &mut impl Iterator<Item = OsString>) -> Result<OsString, Error> {
+/// Brings an option into the form that clap gets, together with the next word where that is its value; that it was is
+/// noted in `taken`.
+fn complete(word: OsString, words: &mut impl Iterator<Item = OsString>, taken: &mut String) -> Result<OsString, Error> {
     let (option, value) = divide(word.as_bytes(), b'=');
     let (base, device) = divide(option, b':');
     let Some(known) = options::with_value(base) else {
@@ -83,7 +87,11 @@ fn complete(word: OsString, words: &mut impl Iterator<Item = OsString>) -> Resul
     };
     let value = match value {
         Some(value) => Cow::Borrowed(value),
-        None => Cow::Owned(next_value(option, known.value, words)?),
+        None => {
+            let next = next_value(option, known.value, words)?;
+            *taken = if known.name == "config" { String::new() } else { took(option, &next, known.value) };
+            Cow::Owned(next)
+        }
     };
     Ok(OsString::from_vec([&form, &b"="[..], &value].concat()))
 }
@@ -98,6 +106,12 @@ fn next_value(
         Some(word) if !is_option(&word) => Ok(word.into_vec()),
         _ => Err(Error::NoValue { option: shown(option), value }),
     }
+}
+
+/// What is said of the word that was the value of `option`, where it was to be the unikernel.
+fn took(option: &[u8], word: &[u8], value: &str) -> String {
+    let (option, word) = (shown(option), shown(word));
+    format!(": option '{option}' took '{word}' as its value (write {option}={value})")
 }
 
 /// Refuses what no device can be called.

@@ -193,6 +193,11 @@ fn a_unikernel_is_named_somewhere() {
         complete(&[], "mem = 64").unwrap_err().to_string(),
         "dir/app.toml: no unikernel given; add unikernel = \"NAME.hvt\" to it, or name one on the command line"
     );
+    assert_eq!(
+        complete(&["--mem", "app"], "").unwrap_err().to_string(),
+        "dir/app.toml: no unikernel given: option '--mem' took 'app' as its value (write --mem=SIZE); add \
+         unikernel = \"NAME.hvt\" to it, or name one on the command line"
+    );
     assert!(complete(&["--config=b.toml", "app"], "").unwrap_err().to_string().contains("given twice"));
 }
 
