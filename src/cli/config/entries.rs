@@ -20,7 +20,8 @@ const ARGUMENTS: &str = "args";
 const ATTACHMENTS: [(&str, &str); 2] = [("net", "tap"), ("block", "path")];
 
 /// What others call what keys stand for, where it is not spelt alike.
-const OTHER_WORDS: [(&str, &str); 9] = [
+const OTHER_WORDS: [(&str, &str); 13] = [
+    ("ram", "mem"),
     ("blk", "block"),
     ("nic", "net"),
     ("tap", "net"),
@@ -29,6 +30,9 @@ const OTHER_WORDS: [(&str, &str); 9] = [
     ("cmdline", ARGUMENTS),
     ("arguments", ARGUMENTS),
     ("log", "log-format"),
+    ("loglevel", "verbose"),
+    ("log-level", "verbose"),
+    ("log_level", "verbose"),
     ("prometheus", "metrics"),
 ];
 
@@ -236,14 +240,15 @@ impl Reader<'_> {
         let is_number = NUMBERS.contains(&valued.value);
         let text = match value.get_ref() {
             DeValue::Integer(number) if is_number => decimal(number.as_str(), number.radix()),
-            _ => {
-                let mut expected = format!("a string: {}", valued.value);
-                if is_number {
-                    expected = format!("a whole number or a string: {}", valued.value);
-                } else if valued.named.is_some() && device.is_none() {
-                    expected.push_str(", or a table of devices");
-                }
-                self.string(key, value, &expected)?.to_owned()
+            found => {
+                let is_table = matches!(found, DeValue::Table(_));
+                let (number, others) = match valued.named {
+                    _ if is_number => ("a whole number or ", ""),
+                    Some(_) if device.is_none() => ("", ", or a table of devices"),
+                    None if is_table && valued.name == "disk" => ("", "; a device with a name is [block.NAME]"),
+                    _ => ("", ""),
+                };
+                self.string(key, value, &format!("{number}a string: {}{others}", valued.value))?.to_owned()
             }
         };
         let place = self.place(value.span());

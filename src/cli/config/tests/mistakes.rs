@@ -22,6 +22,10 @@ fn unknown_keys_are_told_with_their_place() {
         ("[networks]", "1:2: unknown key 'networks'; did you mean 'net'?"),
         ("[block-storage]", "1:2: unknown key 'block-storage'; did you mean 'block'?"),
         ("[blk.x]", "1:2: unknown key 'blk'; did you mean 'block'?"),
+        ("ram = 64", "1:1: unknown key 'ram'; did you mean 'mem'?"),
+        ("loglevel = 'debug'", "1:1: unknown key 'loglevel'; did you mean 'verbose'?"),
+        ("log-level = 2", "1:1: unknown key 'log-level'; did you mean 'verbose'?"),
+        ("log_level = 2", "1:1: unknown key 'log_level'; did you mean 'verbose'?"),
         ("arguments = []", "1:1: unknown key 'arguments'; did you mean 'args'?"),
         (
             "frobnicate = 1",
@@ -43,6 +47,11 @@ fn values_of_the_wrong_type_are_told_with_their_place() {
         ("mem = 6.4", "1:7: 'mem' is a number with a point; it has to be a whole number or a string: SIZE"),
         ("net-ring = true", "1:12: 'net-ring' is true or false; it has to be a string: auto|on|off"),
         ("net = 5", "1:7: 'net' is a whole number; it has to be a string: IFACE|@FD, or a table of devices"),
+        (
+            "[disk.x]\npath = 'a'",
+            "1:2: 'disk' is a table; it has to be a string: PATH|@FD; a device with a name is [block.NAME]",
+        ),
+        ("disk = 5", "1:8: 'disk' is a whole number; it has to be a string: PATH|@FD"),
         ("net.a = ['x']", "1:9: 'net.a' is a list; it has to be a string: IFACE|@FD"),
         ("net-mac.a.b = 'x'", "1:9: 'net-mac.a' is a table; it has to be a string: MAC"),
         (
