@@ -21,7 +21,7 @@ use guest_abi::hypercall::Status;
 
 pub use self::lent::Lent;
 pub use self::open::Error;
-use crate::counts::{Counter, Faults};
+use crate::counts::{Amount, Counter, Faults};
 use crate::descriptors::Handed;
 use crate::era::DiskTail;
 use crate::memory::{self, GuestAddress, GuestMemory};
@@ -123,7 +123,9 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stats { reads, read_bytes, writes, written_bytes, invalid, .. } = self;
         let failed = self.failed();
-        write!(f, "{reads} reads ({read_bytes} bytes), {writes} writes ({written_bytes} bytes), ")?;
+        let [(reads, read), (writes, written)] = [("read", reads, read_bytes), ("write", writes, written_bytes)]
+            .map(|(what, requests, bytes)| (Amount(*requests, what), Amount(*bytes, "byte")));
+        write!(f, "{reads} ({read}), {writes} ({written}), ")?;
         write!(f, "refused {invalid}, failed {failed}")
     }
 }

@@ -13,6 +13,7 @@ use kvm_ioctls::VmFd;
 
 use crate::boot_info::{self, Facts};
 use crate::cli::{Config, SandboxMode};
+use crate::counts::Amount;
 use crate::devices::Plan;
 use crate::era::Era;
 use crate::image::Image;
@@ -113,7 +114,7 @@ fn available_memory() -> Option<u64> {
 
 fn arguments(report: &mut Report, config: &Config) {
     if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments).map_err(Into::into)) {
-        report.fine("arguments", format!("{} bytes of 8191", cmdline.len() - 1));
+        report.fine("arguments", format!("{} of 8191", Amount(cmdline.len() as u64 - 1, "byte")));
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 use self::rate::Rate;
 use self::stamps::Stamps;
 pub use self::stats::Stats;
-use crate::counts::{self, Counter};
+use crate::counts::{self, Amount, Counter};
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::signal;
 
@@ -119,7 +119,7 @@ impl Console {
         let stats = self.stats();
         let excess = stats.excess_bytes;
         if excess > 0 {
-            log::warn!("console: {excess} bytes of the guest's output were dropped by --console-rate");
+            log::warn!("console: {} of the guest's output dropped by --console-rate", Amount(excess, "byte"));
         }
         counts::sum_up("console", stats, stats.faults().sum());
     }

@@ -45,6 +45,17 @@ impl<const KINDS: usize> fmt::Display for Faults<KINDS> {
     }
 }
 
+/// So many of a thing, whose plural has an `s`: `1 byte`, `2 bytes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount(pub u64, pub &'static str);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Amount(number, thing) = self;
+        write!(f, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
+    }
+}
+
 /// Which kinds of faults an operator has been told of, by all threads that may meet them.
 #[derive(Debug, Default)]
 pub struct Told(AtomicU32);
@@ -72,6 +83,11 @@ mod tests {
         assert_eq!(Faults([("down", 3), ("gone", 0), ("full", 2)]).to_string(), "5 (3 down, 2 full)");
         assert_eq!(Faults([("down", 1)]).to_string(), "1 (1 down)");
         assert_eq!(Faults([("down", 0)]).to_string(), "0");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2, 11].map(|n| Amount(n, "byte").to_string()), ["0 bytes", "1 byte", "2 bytes", "11 bytes"]);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use guest_abi::manifest::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::counts::Amount;
+
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -14,13 +16,13 @@ pub(crate) mod tests;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("the manifest has {size} bytes; its header alone needs 8")]
+    #[error("the manifest has {}; its header alone needs 8", Amount(*size as u64, "byte"))]
     Short { size: usize },
     #[error("the manifest has version {0}; only version 1 exists")]
     Version(u32),
     #[error("the manifest says it has {0} entries; 1 to 64 are allowed")]
     Count(u32),
-    #[error("the manifest has {size} bytes; {entries} entries need exactly {needed}")]
+    #[error("the manifest has {size} bytes; with its number of entries, {entries}, it needs exactly {needed}")]
     Size { size: usize, entries: u32, needed: usize },
     #[error("manifest entry 0 must be the reserved one: type 0x40000000 and no name")]
     First,

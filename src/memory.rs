@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 mod copy;
 mod transfer;
 
+use crate::counts::Amount;
 pub use transfer::{GuestBuffer, GuestBytes};
 pub use vm_memory::GuestAddress;
 
@@ -60,7 +61,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     /// The range is not all RAM.
-    #[error("{len} bytes at {addr:#x} do not lie within the {size:#x} bytes of guest memory")]
+    #[error("{} at {addr:#x} must lie within the {size:#x} bytes of guest memory", Amount(*len, "byte"))]
     OutOfRange {
         /// First address.
         addr: u64,
@@ -70,7 +71,7 @@ pub enum RangeError {
         size: u64,
     },
     /// The range is RAM, but the guest has no right to write all of it.
-    #[error("{len} bytes at {addr:#x} touch memory that the guest may not write")]
+    #[error("{} at {addr:#x} must be memory that the guest may write", Amount(*len, "byte"))]
     ReadOnly {
         /// First address.
         addr: u64,

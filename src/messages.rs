@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 pub use self::line::{Line, LogFormat};
+use crate::counts::Amount;
 
 /// What a pipe with any room at all takes at once. A longer line is cut.
 const LONGEST: usize = libc::PIPE_BUF;
@@ -103,8 +104,8 @@ impl Write for Stderr {
 impl State {
     fn say(&mut self, line: &[u8], fd: libc::c_int) {
         if self.lost > 0 && self.has_room(fd) {
-            let told =
-                Line::log(Level::Warn, format_args!("{} messages were left out, as nobody read them", self.lost));
+            let lost = Amount(self.lost, "message");
+            let told = Line::log(Level::Warn, format_args!("{lost} left out, as nobody read standard error"));
             if write(fd, told.bytes()) {
                 self.lost = 0;
             }
@@ -205,7 +206,7 @@ mod tests {
         assert_eq!(state.lost, 0);
         let some = heard(&mut state, &mut reader, &writer, 100).lines().count() as u64;
         assert!(some > 0 && state.lost == 100 - some, "{some} came, {} did not", state.lost);
-        let told = format!("tender: warn: {} messages were left out, as nobody read them\nx", state.lost);
+        let told = format!("tender: warn: {} messages left out, as nobody read standard error\nx", state.lost);
         assert!(heard(&mut state, &mut reader, &writer, 1).starts_with(&told));
         assert_eq!(state.lost, 0);
     }

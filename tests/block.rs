@@ -211,7 +211,7 @@ fn mount_small(command: &mut Command, place: &Path) {
 }
 
 fn sizes_that_cannot_be_are_refused() {
-    for (size, words) in [(1, "1 bytes"), (511, "511"), (513, "513"), (0, "empty")] {
+    for (size, words) in [(1, "has 1 byte,"), (511, "511"), (513, "513"), (0, "empty")] {
         let image = Image::new(size);
         let name = image.path();
         block(&[&image.option("--block")], &[]).is_refused(&["'storage'", text(&name), words]);

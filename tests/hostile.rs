@@ -81,8 +81,8 @@ fn random_violations_end_cleanly(program: &str) {
 /// What a report is about.
 fn kind(report: &str) -> &'static str {
     let kinds = [
-        ("do not lie within", "outside of memory"),
-        ("may not write", "not the guest's to write"),
+        ("must lie within", "outside of memory"),
+        ("must be memory", "not the guest's to write"),
         ("which does not exist", "no such hypercall"),
         ("requests at once", "ring index"),
         ("--timeout", "did nothing for ever"),
@@ -130,7 +130,7 @@ fn tables_of_its_own(program: &str) {
     let report = |way: &str| ends_cleanly(&hostile(program, &[], &[way])).unwrap_or_default();
     let report_of_write = report("tables-refused");
     assert!(report_of_write.contains("hypercall WALLTIME with its argument structure at 0x9000"), "{report_of_write}");
-    assert!(report_of_write.contains("touch memory that the guest may not write"), "{report_of_write}");
+    assert!(report_of_write.contains("must be memory that the guest may write"), "{report_of_write}");
     let report_of_read = report("tables-beyond");
     assert!(
         report_of_read.contains("the guest read 8 bytes from 0x401000, where there is no memory"),

@@ -21,7 +21,7 @@ const BROKEN: [Case; 17] = [
     ("zero-buffer", &["POLL", "at 0x0:"]),
     ("low-buffer", &["POLL", "0x1000"]),
     ("boot-buffer", &["POLL", "0x10000"]),
-    ("text-buffer", &["WALLTIME", "may not write"]),
+    ("text-buffer", &["WALLTIME", "the guest may write"]),
     ("number0", &["hypercall 0,"]),
     ("number9", &["hypercall 9,"]),
     ("number10", &["hypercall 10,"]),

@@ -90,7 +90,7 @@ fn output_is_limited() {
     let seconds = since.elapsed().as_secs() + 2;
     output.exits(0).complains("warn: console: the guest prints more than --console-rate allows; what is more");
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
-    let dropped = number_before(&output, " bytes of the guest's output were dropped by --console-rate\n");
+    let dropped = number_before(&output, " bytes of the guest's output dropped by --console-rate\n");
     assert_eq!(output.stdout.len() as u64 + dropped, flood(2000).len() as u64);
     assert!(output.stdout.len() as u64 <= 1024 * seconds, "{} bytes in {seconds} s", output.stdout.len());
     assert_eq!(output.stdout[..1024], flood(2000)[..1024]);

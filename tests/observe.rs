@@ -207,7 +207,7 @@ fn ask_until(guest: &mut Guest, words: &str) {
 }
 
 fn sigusr1_tells_and_the_guest_goes_on() {
-    for (kind, words) in [("spin", "1 hypercalls (1 PUTS), 0 kicks"), ("poll-forever", "2 hypercalls (1 PUTS, 1 POLL)")]
+    for (kind, words) in [("spin", "1 hypercall (1 PUTS), 0 kicks"), ("poll-forever", "2 hypercalls (1 PUTS, 1 POLL)")]
     {
         // Also with -q: it was asked for.
         let mut guest = started(&["-q"], kind);
@@ -245,7 +245,7 @@ fn sigusr1_tells_while_output_waits() {
     let (mut reader, writer) = full_pipe();
     let mut guest = Guest::spawn(hypercalls(&["-v"], &["puts-flood", "10"]).stdout(writer));
     guest.wait_for_complaint("sandbox: ");
-    ask_until(&mut guest, "1 hypercalls (1 PUTS)");
+    ask_until(&mut guest, "1 hypercall (1 PUTS)");
     let all = std::thread::spawn(move || {
         let mut all = Vec::new();
         reader.read_to_end(&mut all).map(|_| all)

@@ -222,7 +222,7 @@ fn memory_is_exact_with_the_ring() {
     for (size, end) in [("2", "0x200000"), ("64", "0x4000000")] {
         let options = ["--net=tap0", &format!("--mem={size}")];
         let output = run(&mut unikernel("ring-hostile", &options, &["wild-address", "beyond"]));
-        output.fails(&["do not lie within"]).says(&format!("write of 1514 bytes at {end}\n"));
+        output.fails(&["must lie within"]).says(&format!("write of 1514 bytes at {end}\n"));
     }
 }
 

@@ -24,8 +24,8 @@ enum End {
 }
 use End::{Confined, Either, Reported};
 
-const OUTSIDE: End = Reported("do not lie within the 0x400000 bytes of guest memory");
-const READ_ONLY: End = Reported("touch memory that the guest may not write");
+const OUTSIDE: End = Reported("must lie within the 0x400000 bytes of guest memory");
+const READ_ONLY: End = Reported("must be memory that the guest may write");
 
 /// A kind of attack, its words, and what becomes of it.
 type Attack = (&'static str, &'static [&'static str], End);
@@ -191,7 +191,7 @@ fn sent_before_halt(count: u64) {
 fn sent_before_a_report(count: u64) {
     let tap = tap();
     let mut wire = Wire::new(&tap);
-    start(&["fault-with-queue", &count.to_string()]).end().fails(&["PUTS", "do not lie within"]);
+    start(&["fault-with-queue", &count.to_string()]).end().fails(&["PUTS", "must lie within"]);
     wire.receive(count);
     wire.stays_silent();
     tap.delete();

@@ -5,6 +5,8 @@ use std::os::fd::RawFd;
 
 use kvm_ioctls::Cap;
 
+use crate::counts::Amount;
+
 /// Lets the guest run. `_IO(KVMIO, 0x80)`.
 pub const KVM_RUN: u64 = 0xae80;
 
@@ -45,9 +47,9 @@ pub enum Exit {
 pub enum Stop {
     #[error("the guest kicks a network ring, and was offered none")]
     Kick,
-    #[error("the guest wrote {width} bytes to {address:#x}, where there is neither memory nor a hypercall")]
+    #[error("the guest wrote {} to {address:#x}, where there is neither memory nor a hypercall", bytes(*width))]
     Write { address: u64, width: usize },
-    #[error("the guest read {width} bytes from {address:#x}, where there is no memory")]
+    #[error("the guest read {} from {address:#x}, where there is no memory", bytes(*width))]
     Read { address: u64, width: usize },
     #[error("the guest performed a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide")]
     Width { address: u64, width: usize },
@@ -59,7 +61,7 @@ pub enum Stop {
     Undecoded,
     #[error("the guest read from I/O port {port:#x}; there are no input ports")]
     PortRead { port: u16 },
-    #[error("the guest wrote {width} bytes to I/O port {port:#x}, which is no hypercall")]
+    #[error("the guest wrote {} to I/O port {port:#x}, which is no hypercall", bytes(*width))]
     PortWrite { port: u16, width: usize },
     #[error("the guest stopped its processor (HLT), from which nothing can wake it")]
     Halted,
@@ -75,6 +77,11 @@ pub enum Stop {
     SystemEvent { kind: u32 },
     #[error("the guest stopped for a reason this tender does not know: KVM exit {reason}")]
     Unknown { reason: u32 },
+}
+
+/// The width of an access, in words.
+fn bytes(width: usize) -> Amount {
+    Amount(width as u64, "byte")
 }
 
 /// KVM_INTERNAL_ERROR_EMULATION is by far the most common, and rarely the guest's fault.

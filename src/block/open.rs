@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Identity;
+use crate::counts::Amount;
 use crate::descriptors;
 use crate::era::DiskTail;
 use crate::holder::Holder;
@@ -102,8 +103,8 @@ pub enum Error {
     },
     /// The file ends within a sector.
     #[error(
-        "'{path}' has {size} bytes, not a multiple of its sectors of {sector_size}; 'truncate -s {cure} {path}' fills \
-         the last one"
+        "'{path}' has {}, not a multiple of its sectors of {sector_size}; 'truncate -s {cure} {path}' fills the last one",
+        Amount(*size, "byte")
     )]
     ImageSize {
         /// The file.

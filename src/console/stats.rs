@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::counts::{Counter, Faults};
+use crate::counts::{Amount, Counter, Faults};
 
 /// What went through the console, and what did not: as read at some moment, or as it is being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes written, {} dropped", self.written_bytes, self.dropped_bytes)?;
+        write!(f, "{} written, {} dropped", Amount(self.written_bytes, "byte"), self.dropped_bytes)?;
         let faults = self.faults();
         if faults.sum() > 0 { write!(f, ", failed {faults}") } else { Ok(()) }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::counts::Amount;
 use crate::manifest;
 
 /// A rule that a file breaks. The file's name comes before it, said by whoever opened it.
@@ -26,7 +27,7 @@ pub enum Error {
     Type(&'static str),
     #[error("has {field} = {value} in its ELF header, which {rule}")]
     Field { field: &'static str, value: u64, rule: &'static str },
-    #[error("breaks a rule in segment {index} (program header, {size} bytes at {start:#x}): {rule}")]
+    #[error("breaks a rule in segment {index} (program header, {} at {start:#x}): {rule}", Amount(*size, "byte"))]
     Segment { index: usize, start: u64, size: u64, rule: &'static str },
     #[error("has no segment to load")]
     NothingToLoad,

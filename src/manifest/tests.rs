@@ -84,7 +84,10 @@ fn a_manifest_is_as_long_as_its_entries() {
     }
     let longer = [content.as_slice(), &[0]].concat();
     assert_eq!(refused(&longer), Error::Size { size: 217, entries: 2, needed: 216 });
-    assert_eq!(refused(&longer).to_string(), "the manifest has 217 bytes; 2 entries need exactly 216");
+    assert_eq!(
+        refused(&longer).to_string(),
+        "the manifest has 217 bytes; with its number of entries, 2, it needs exactly 216"
+    );
 }
 
 #[test]

@@ -143,11 +143,11 @@ fn an_error_names_the_range() {
     let message = |result: Result<GuestBuffer<'_>, RangeError>| result.expect_err("no buffer").to_string();
     assert_eq!(
         message(memory.buffer(GuestAddress(0x1ffff9), 8)),
-        "8 bytes at 0x1ffff9 do not lie within the 0x200000 bytes of guest memory"
+        "8 bytes at 0x1ffff9 must lie within the 0x200000 bytes of guest memory"
     );
     assert_eq!(
         message(memory.buffer(GuestAddress(0x2ff9), 8)),
-        "8 bytes at 0x2ff9 touch memory that the guest may not write"
+        "8 bytes at 0x2ff9 must be memory that the guest may write"
     );
 }
 

@@ -4,6 +4,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::Registry;
+use crate::counts::Amount;
 use crate::messages;
 
 /// Hands every line of the summary to `say`.
@@ -24,7 +25,7 @@ pub struct Run<'r>(pub &'r Registry);
 impl Display for Run<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Run(registry) = self;
-        write!(f, "{} hypercalls", registry.hypercall_sum())?;
+        write!(f, "{}", Amount(registry.hypercall_sum(), "hypercall"))?;
         for (index, (name, count)) in registry.hypercalls().filter(|(_, count)| *count > 0).enumerate() {
             write!(f, "{}{count} {name}", if index == 0 { " (" } else { ", " })?;
         }
@@ -33,8 +34,8 @@ impl Display for Run<'_> {
         }
         write!(
             f,
-            ", {} kicks; {} ms since the start",
-            registry.exits.kicks.get(),
+            ", {}; {} ms since the start",
+            Amount(registry.exits.kicks.get(), "kick"),
             registry.phases.began().elapsed().as_millis()
         )?;
         if let Some(spent) = registry.times.as_ref().map(super::Times::spent) {
@@ -47,7 +48,7 @@ impl Display for Run<'_> {
         }
         match messages::left_out() {
             0 => Ok(()),
-            count => write!(f, "; {count} messages left out"),
+            count => write!(f, "; {} left out", Amount(count, "message")),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Add;
 
-use crate::counts::{Counter, Faults};
+use crate::counts::{Amount, Counter, Faults};
 
 /// What went through a network device, and what did not: as read at some moment, or as it is being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,8 +112,12 @@ impl Add for Stats {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Stats { sent_frames, sent_bytes, received_frames, received_bytes, receive_errors, .. } = self;
-        write!(f, "sent {sent_frames} frames ({sent_bytes} bytes), dropped {}, ", self.dropped())?;
-        write!(f, "received {received_frames} ({received_bytes} bytes)")?;
-        if *receive_errors > 0 { write!(f, ", failed to receive {receive_errors} times") } else { Ok(()) }
+        let [sent, received] = [*sent_bytes, *received_bytes].map(|bytes| Amount(bytes, "byte"));
+        write!(f, "sent {} ({sent}), dropped {}, ", Amount(*sent_frames, "frame"), self.dropped())?;
+        write!(f, "received {received_frames} ({received})")?;
+        if *receive_errors == 0 {
+            return Ok(());
+        }
+        write!(f, ", failed to receive {}", Amount(*receive_errors, "time"))
     }
 }

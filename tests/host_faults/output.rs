@@ -221,7 +221,7 @@ fn what_nobody_read_is_counted() {
     end_of(&mut tender);
     let heard = listener.join().unwrap();
     let mut lines = heard.lines();
-    assert_eq!(lines.next(), Some("tender: warn: 2 messages were left out, as nobody read them"), "{heard}");
+    assert_eq!(lines.next(), Some("tender: warn: 2 messages left out, as nobody read standard error"), "{heard}");
     // There is room for one line at a time, and no more than a second of patience.
     assert!(lines.next().is_none_or(|line| line.starts_with("tender: warn: tap0: sent 0 frames")), "{heard}");
 }
