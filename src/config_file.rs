@@ -17,7 +17,10 @@ pub enum Error {
     #[error("{0}")]
     Words(#[from] cli::Error),
     /// The file cannot be read.
-    #[error("cannot read configuration file '{}': {source}", file.display())]
+    #[error(
+        "cannot read configuration file '{}': {source}; give the path of a TOML file that this user may read",
+        file.display()
+    )]
     Read {
         /// The file.
         file: PathBuf,
@@ -25,13 +28,16 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is none.
-    #[error("configuration file '{}' is no regular file", file.display())]
+    #[error("configuration file '{}' is no regular file; give the path of a TOML file", file.display())]
     NotAFile {
         /// The file.
         file: PathBuf,
     },
     /// The file is none that somebody wrote for this.
-    #[error("configuration file '{}' has more than {LONGEST} bytes, which is the most", file.display())]
+    #[error(
+        "configuration file '{}' has more than {LONGEST} bytes, which is the most; give the path of a TOML file",
+        file.display()
+    )]
     TooLong {
         /// The file.
         file: PathBuf,

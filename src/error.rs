@@ -44,7 +44,7 @@ pub enum Error {
     Machine { image: Machine, host: Machine },
     #[error("does not fit into {given} MiB of memory; it needs at least --mem={needed}")]
     TooLittleMemory { given: u64, needed: u64 },
-    #[error("needs {needed} MiB of memory, and 4096 MiB are the most a guest can have")]
+    #[error("needs {needed} MiB of memory, and 4096 MiB are the most a guest can have; build a smaller one")]
     TooLarge { needed: u64 },
     #[error("the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones")]
     CommandLine(usize),
@@ -68,11 +68,14 @@ pub enum Error {
     NotKvm,
     #[error("{0}")]
     Arch(arch::Error),
-    #[error("cannot share the network interfaces with the ring's thread: {0}")]
+    #[error(
+        "cannot share the network interfaces with the ring's thread: {0}; raise 'ulimit -n', or do without it \
+         (--net-ring=off)"
+    )]
     Descriptors(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(vmm_sys_util::errno::Error),
-    #[error("cannot start the timer of --timeout: {0}")]
+    #[error("cannot start the timer of --timeout: {0}; leave the option out")]
     Timer(io::Error),
     #[error("was ended after {seconds} s, as --timeout says ({registers})")]
     Timeout { seconds: u32, registers: String },

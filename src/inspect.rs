@@ -92,9 +92,7 @@ impl Report {
             entry: Some(image.entry),
             end: Some(end),
             least_memory: Some(least_memory),
-            refusal: (least_memory > MAX_MEMORY).then(|| {
-                format!("needs {} MiB of memory, and 4096 MiB are the most a guest can have", least_memory >> 20)
-            }),
+            refusal: (least_memory > MAX_MEMORY).then(|| Error::TooLarge { needed: least_memory >> 20 }.to_string()),
         }
     }
 

@@ -56,7 +56,10 @@ pub enum Error {
     InUse { path: String },
     #[error("--metrics=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path")]
     Foreign { path: String, uid: u32 },
-    #[error("--metrics: cannot start the thread that serves: {0}")]
+    #[error(
+        "--metrics: cannot start the thread that serves: {0}; raise TasksMax= of the unit, or 'ulimit -u' and 'ulimit \
+         -n'"
+    )]
     Thread(std::io::Error),
 }
 

@@ -40,11 +40,14 @@ pub enum Error {
     NoGroup { group: String },
     #[error("--user: cannot read {file}: {source}; write UID:GID")]
     Accounts { file: &'static str, source: io::Error },
-    #[error("--user: cannot become user {uid}, group {gid}: {source}")]
+    #[error(
+        "--user: cannot become user {uid}, group {gid}: {source}; a user namespace must map both (/proc/self/uid_map, \
+         gid_map)"
+    )]
     User { uid: u32, gid: u32, source: io::Error },
     #[error("--chroot={}: {source}; give a directory, which may be empty", path.display())]
     Root { path: PathBuf, source: io::Error },
-    #[error("the thread of the network ring ended before it could be confined")]
+    #[error("the thread of the network ring ended before it could be confined; --net-ring=off does without it")]
     Thread,
 }
 

@@ -311,11 +311,11 @@ fn names_are_for_one_process() {
     let (_directory, image) = disk();
     let command = || unikernel("block", &["--mem=4", "--disk=@x"], &["fill"]);
     let listed = run(&mut listen(command(), vec![null(), image], "web:data"));
-    listed.is_refused(&["no descriptor is named 'x'; LISTEN_FDNAMES has: web, data"]);
-    run(&mut command()).is_refused(&["device", "no descriptor is named 'x'; LISTEN_FDS and LISTEN_PID are not set"]);
+    listed.is_refused(&["no descriptor is named 'x' (LISTEN_FDNAMES has: web, data"]);
+    run(&mut command()).is_refused(&["device", "no descriptor is named 'x' (LISTEN_FDS and LISTEN_PID are not set"]);
     let mut another = command();
     another.env("LISTEN_PID", "1").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "x");
-    run(&mut another).is_refused(&["no descriptor is named 'x'; LISTEN_PID is 1, and this process is "]);
+    run(&mut another).is_refused(&["no descriptor is named 'x' (LISTEN_PID is 1, and this process is "]);
     run(&mut listen(command(), vec![null(), null()], "x:x")).is_refused(&["more than one", "(@3, @4)"]);
 }
 

@@ -58,7 +58,10 @@ pub enum Error {
         user: u32,
     },
     /// Nobody can write the file.
-    #[error("'{path}' is on a read-only file system, but a unikernel may write to its block devices")]
+    #[error(
+        "'{path}' is on a read-only file system, but a unikernel may write to its block devices; copy it elsewhere, or \
+         let it be written (ReadWritePaths= of a unit)"
+    )]
     ReadOnly {
         /// The file.
         path: PathBuf,
@@ -84,7 +87,10 @@ pub enum Error {
         holder: Holder,
     },
     /// Another process, which one is not to be found out, has locked the file.
-    #[error("'{path}' is in use by another process; an image serves one unikernel at a time")]
+    #[error(
+        "'{path}' is in use by another process; an image serves one unikernel at a time ('lslocks' as root shows \
+         which)"
+    )]
     InUseBySomebody {
         /// The file.
         path: PathBuf,
@@ -211,7 +217,7 @@ pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
         kind if kind.is_file() || kind.is_block_device() => return Ok(()),
         kind if kind.is_dir() => "a directory",
         kind if kind.is_char_device() => "a character device",
-        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_fifo() => "a pipe (keep what comes out of it in a file first)",
         _ => "a socket",
     };
     Err(Error::NotDisk { path: path.into(), kind })

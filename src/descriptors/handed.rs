@@ -42,7 +42,10 @@ impl fmt::Display for Handed {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("no descriptor is named '{name}'; {known}")]
+    #[error(
+        "no descriptor is named '{name}' ({known}); give its number, or set FileDescriptorName={name} in its socket \
+         unit"
+    )]
     NoName { name: String, known: String },
     #[error("more than one descriptor is named '{name}' ({numbers}); give the number of one")]
     Ambiguous { name: String, numbers: String },
@@ -112,7 +115,7 @@ fn names(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Vec<St
         return Err(format!("LISTEN_PID is {owner}, and this process is {pid}, so they are another's"));
     }
     let count: usize = count.parse().map_err(|_| format!("LISTEN_FDS is '{count}', which is no number"))?;
-    let names = text("LISTEN_FDNAMES").ok_or("LISTEN_FDNAMES is not set; give its number")?;
+    let names = text("LISTEN_FDNAMES").ok_or("LISTEN_FDNAMES is not set")?;
     Ok(names.split(':').take(count).map(String::from).collect())
 }
 
@@ -122,7 +125,10 @@ fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> 
     match found[..] {
         [fd] => Ok(fd),
         [] => {
-            let known = format!("LISTEN_FDNAMES has: {}", names.join(", "));
+            let known = match &names[..] {
+                [] => "LISTEN_FDS is 0".to_owned(),
+                names => format!("LISTEN_FDNAMES has: {}", names.join(", ")),
+            };
             Err(Error::NoName { name: name.to_owned(), known })
         }
         _ => {
@@ -168,14 +174,19 @@ mod tests {
     fn what_is_missing_is_told() {
         let message = |environment| look_up("x", environment).unwrap_err();
         let listed = message([Some("42"), Some("2"), Some("web:data:x")]);
-        assert_eq!(listed, "no descriptor is named 'x'; LISTEN_FDNAMES has: web, data");
+        assert_eq!(
+            listed,
+            "no descriptor is named 'x' (LISTEN_FDNAMES has: web, data); give its number, or set FileDescriptorName=x \
+             in its socket unit"
+        );
+        assert!(message([Some("42"), Some("0"), Some("")]).contains("'x' (LISTEN_FDS is 0); "));
         let another = message([Some("41"), Some("2"), Some("web:x")]);
         let end = "LISTEN_PID is 41, and this process is 42, so they are another's";
-        assert_eq!(another, format!("no descriptor is named 'x'; {end}"));
+        assert!(another.starts_with(&format!("no descriptor is named 'x' ({end}); ")), "{another}");
         assert!(message([Some("42"), None, None]).contains("LISTEN_FDS and LISTEN_PID are not set"));
         assert!(message([None, Some("1"), Some("x")]).contains("are not set"));
         assert!(message([Some("42"), Some("many"), Some("x")]).contains("LISTEN_FDS is 'many', which is no number"));
-        assert!(message([Some("42"), Some("1"), None]).contains("LISTEN_FDNAMES is not set; give its number"));
+        assert!(message([Some("42"), Some("1"), None]).contains("LISTEN_FDNAMES is not set"));
     }
 
     #[test]

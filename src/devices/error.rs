@@ -12,7 +12,9 @@ pub enum Error {
     #[error("there is no {kind} device '{name}' in this unikernel; it declares {declared}")]
     Unknown { kind: Kind, name: String, declared: Declared },
     #[error(
-        "--{option}= names no device, and this unikernel does not have exactly one of its kind; it declares {declared}"
+        "--{option}= names no device, and this unikernel does not have exactly one of its kind; it declares \
+         {declared}: write --{}:NAME=, or leave it out",
+        named(option)
     )]
     Ambiguous { option: &'static str, declared: Declared },
     #[error("device '{name}' ({kind}) is given twice")]
@@ -25,6 +27,11 @@ pub enum Error {
     Net { name: String, error: net::Error },
     #[error("device '{name}': {}", with_cause(error))]
     Block { name: String, error: block::Error },
+}
+
+/// The option that names the device of `option`: nearly always itself.
+fn named<'o>(option: &&'o str) -> &'o str {
+    if *option == "disk" { "block" } else { option }
 }
 
 impl Error {

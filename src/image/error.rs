@@ -9,34 +9,39 @@ use crate::manifest;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read: {0}; see dmesg for its disk")]
     Io(#[from] io::Error),
     #[error("is empty; an hvt unikernel (an ELF file, usually NAME.hvt) was expected")]
     Empty,
     #[error("is {0}, not an ELF file; an hvt unikernel (usually NAME.hvt) was expected")]
     NotElf(&'static str),
-    #[error("is truncated: its {what} needs {needed} bytes")]
+    #[error("is truncated: its {what} needs {needed} bytes; copy it again")]
     Truncated { what: &'static str, needed: u64 },
-    #[error("is not a 64-bit little-endian ELF file; unikernels are")]
+    #[error("is not a 64-bit little-endian ELF file; unikernels are: build it for hvt")]
     Class,
-    #[error("is for another processor ({name}, ELF machine {number}); unikernels are for aarch64 or x86_64")]
+    #[error("is for another processor ({name}, ELF machine {number}); build it for aarch64 or x86_64")]
     Machine { number: u16, name: &'static str },
     #[error(
-        "is an ELF file of type {0}: an ordinary program, library or object; a unikernel is a static executable (EXEC)"
+        "is an ELF file of type {0}: an ordinary program, library or object; give the .hvt file, a static executable \
+         (EXEC)"
     )]
     Type(&'static str),
-    #[error("has {field} = {value} in its ELF header, which {rule}")]
+    #[error("has {field} = {value} in its ELF header, which {rule}; copy or build it again")]
     Field { field: &'static str, value: u64, rule: &'static str },
-    #[error("breaks a rule in segment {index} (program header, {} at {start:#x}): {rule}", Amount(*size, "byte"))]
+    #[error(
+        "breaks a rule in segment {index} (program header, {} at {start:#x}): {rule}; copy or build it again",
+        Amount(*size, "byte")
+    )]
     Segment { index: usize, start: u64, size: u64, rule: &'static str },
-    #[error("has no segment to load")]
+    #[error("has no segment to load; copy or build it again")]
     NothingToLoad,
-    #[error("starts at {0:#x}, which lies in no executable segment of it")]
+    #[error("starts at {0:#x}, which lies in no executable segment of it; copy or build it again")]
     Entry(u64),
-    #[error("has a malformed note in program header {index}: {rule}")]
+    #[error("has a malformed note in program header {index}: {rule}; copy or build it again")]
     Note { index: usize, rule: &'static str },
     #[error(
-        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes"
+        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before \
+         notes; give the .hvt file"
     )]
     NoAbiNote,
     #[error("is a ukvm unikernel of Solo5 0.2, whose interface this tender does not speak; rebuild it for hvt")]
@@ -49,12 +54,13 @@ pub enum Error {
     #[error("is a Solo5 unikernel for the {0} target; rebuild it for hvt")]
     Target(String),
     #[error(
-        "is an hvt unikernel of ABI version {0}; this tender runs versions 1 and 2, and those from before there were any"
+        "is an hvt unikernel of ABI version {0}; this tender runs versions 1 and 2, and those from before there were \
+         any: try a newer tender"
     )]
     AbiVersion(u32),
-    #[error("is an hvt unikernel without a manifest note (MFT1), which must list its devices")]
+    #[error("is an hvt unikernel without a manifest note (MFT1), which must list its devices; build it again")]
     NoManifest,
-    #[error("is not valid: {0}")]
+    #[error("is not valid: {0}; mend its manifest, and build it again")]
     Manifest(manifest::Error),
 }
 

@@ -74,16 +74,16 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     assert_eq!(
         error.to_string(),
         "--net= names no device, and this unikernel does not have exactly one of its kind; it declares \
-         lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC)"
+         lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC): write --net:NAME=, or leave it out"
     );
     let none = manifest(&["lan"], &[]);
     let error = refused(&none, &[net("lan", tap("tap0"))], &[block(None, "a.img")]);
     assert!(matches!(error, Error::Ambiguous { option: "block", .. }), "{error:?}");
     let disk = BlockOption { option: "disk", ..block(None, "a.img") };
     let error = refused(&none, &[net("lan", tap("tap0"))], &[disk]).to_string();
-    assert!(error.starts_with("--disk= names no device, "), "{error}");
+    assert!(error.starts_with("--disk= names no device, ") && error.contains("write --block:NAME=, "), "{error}");
     let nothing = refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[]).to_string();
-    assert!(nothing.ends_with("; it declares no devices"), "{nothing}");
+    assert!(nothing.contains("; it declares no devices: "), "{nothing}");
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn an_elf_header_needs_64_bytes() {
         let error = Image::parse(&file[..size]).expect_err("half a header");
         assert!(matches!(error, Error::Truncated { what: "ELF header", needed: 64 }), "{size}: {error}");
     }
-    assert_eq!(message_of(&file[..10]), "is truncated: its ELF header needs 64 bytes");
+    assert_eq!(message_of(&file[..10]), "is truncated: its ELF header needs 64 bytes; copy it again");
 }
 
 #[test]
@@ -108,10 +108,7 @@ fn what_the_identification_says_beyond_that_does_not_matter() {
 fn other_processors_are_named() {
     let error = refused(|elf| elf.machine = 243);
     assert!(matches!(error, Error::Machine { number: 243, name: "RISCV" }), "{error:?}");
-    assert_eq!(
-        error.to_string(),
-        "is for another processor (RISCV, ELF machine 243); unikernels are for aarch64 or x86_64"
-    );
+    assert_eq!(error.to_string(), "is for another processor (RISCV, ELF machine 243); build it for aarch64 or x86_64");
     for machine in [0, 3, 40, 0xffff] {
         assert!(matches!(refused(|elf| elf.machine = machine), Error::Machine { number, .. } if number == machine));
     }
@@ -148,7 +145,10 @@ fn header_fields_have_the_one_value_that_they_can_have() {
     for value in [0, 65, 0xffff] {
         assert_eq!(field(phnum, value), ("e_phnum", value.into(), "must be 1 to 64"));
     }
-    assert_eq!(refused(|elf| elf.version = 2).to_string(), "has e_version = 2 in its ELF header, which must be 1");
+    assert_eq!(
+        refused(|elf| elf.version = 2).to_string(),
+        "has e_version = 2 in its ELF header, which must be 1; copy or build it again"
+    );
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn the_entry_must_lie_in_executable_bytes() {
     }
     assert_eq!(
         refused(|elf| elf.entry = 0x102000).to_string(),
-        "starts at 0x102000, which lies in no executable segment of it"
+        "starts at 0x102000, which lies in no executable segment of it; copy or build it again"
     );
 }
 

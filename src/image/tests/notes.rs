@@ -32,7 +32,8 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes"
+        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes; \
+         give the .hvt file"
     );
     assert!(matches!(refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)), Error::NoAbiNote));
 }
@@ -41,7 +42,10 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
 fn a_file_without_manifest_note_is_no_whole_unikernel() {
     let error = refused(|elf| drop(elf.programs.remove(MFT)));
     assert!(matches!(error, Error::NoManifest), "{error:?}");
-    assert_eq!(error.to_string(), "is an hvt unikernel without a manifest note (MFT1), which must list its devices");
+    assert_eq!(
+        error.to_string(),
+        "is an hvt unikernel without a manifest note (MFT1), which must list its devices; build it again"
+    );
 }
 
 #[test]
@@ -93,7 +97,8 @@ fn other_versions_are_refused() {
     }
     assert_eq!(
         refused(with_note(ABI, abi(target::HVT, 3))).to_string(),
-        "is an hvt unikernel of ABI version 3; this tender runs versions 1 and 2, and those from before there were any"
+        "is an hvt unikernel of ABI version 3; this tender runs versions 1 and 2, and those from before there were \
+         any: try a newer tender"
     );
 }
 
@@ -162,7 +167,7 @@ fn a_second_note_of_a_kind_is_refused() {
     assert_eq!(twice(MFT), "it is the second MFT1 note");
     assert_eq!(
         refused(|elf| elf.programs.push(elf.programs[ABI].clone())).to_string(),
-        "has a malformed note in program header 11: it is the second ABI1 note"
+        "has a malformed note in program header 11: it is the second ABI1 note; copy or build it again"
     );
 }
 
@@ -254,7 +259,10 @@ fn a_broken_manifest_is_told_with_its_rule() {
     content[0] = 9;
     let error = refused(with_note(MFT, mft(&content)));
     assert!(matches!(error, Error::Manifest(manifest::Error::Version(9))), "{error:?}");
-    assert_eq!(error.to_string(), "is not valid: the manifest has version 9; only version 1 exists");
+    assert_eq!(
+        error.to_string(),
+        "is not valid: the manifest has version 9; only version 1 exists; mend its manifest, and build it again"
+    );
 }
 
 #[test]

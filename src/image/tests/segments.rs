@@ -61,7 +61,8 @@ fn a_broken_rule_is_told_with_its_place() {
     let error = refused(|elf| elf.programs[DATA].flags = R | W | X);
     assert_eq!(
         error.to_string(),
-        "breaks a rule in segment 4 (program header, 4608 bytes at 0x102000): it is both writable and executable"
+        "breaks a rule in segment 4 (program header, 4608 bytes at 0x102000): it is both writable and executable; copy \
+         or build it again"
     );
 }
 
@@ -235,7 +236,7 @@ fn addresses_that_overflow_are_refused() {
 fn a_file_without_segments_has_nothing_to_load() {
     let error = refused(|elf| elf.programs.drain(TEXT..=BSS).for_each(drop));
     assert!(matches!(error, Error::NothingToLoad), "{error:?}");
-    assert_eq!(error.to_string(), "has no segment to load");
+    assert_eq!(error.to_string(), "has no segment to load; copy or build it again");
 }
 
 #[test]

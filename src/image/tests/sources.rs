@@ -46,7 +46,7 @@ fn what_cannot_be_read_is_told() {
     for broken_at in [0, 63, 64, 64 + 600, 0x2040, 0x2080, 0x2080 + 100] {
         let error = Image::parse(&Slow::new(broken_at)).expect_err("a bad disk");
         assert!(matches!(&error, Error::Io(error) if error.raw_os_error() == Some(libc::EIO)), "{broken_at:#x}");
-        assert_eq!(error.to_string(), "cannot be read: Input/output error (os error 5)");
+        assert_eq!(error.to_string(), "cannot be read: Input/output error (os error 5); see dmesg for its disk");
     }
 }
 
