@@ -242,7 +242,17 @@ fn no_word_makes_a_second_line() {
 
 #[test]
 fn a_missing_unikernel_is_explained() {
-    for words in [&[][..], &["--"], &["-v"], &["--mem=64"], &[""]] {
+    for words in [
+        &[][..],
+        &["--"],
+        &["-v"],
+        &["--mem=64"],
+        &[""],
+        &["--mem", "64"],
+        &["--log-format", "json"],
+        &["--net", "@3"],
+        &["--disk", "a.img", ""],
+    ] {
         assert!(command(words).unwrap_err().to_string().starts_with("no unikernel given; usage: tender [OPTIONS]"));
     }
     assert_eq!(parse([]), Err(Error::NoUnikernel { taken: String::new() }));

@@ -19,7 +19,8 @@ pub(super) struct Words {
     /// All that follow it, untouched.
     pub arguments: Vec<OsString>,
     /// For the message that there is no unikernel: after a colon, which option took the last word that might have been
-    /// one for its value. Empty if none did, and where that is the configuration file, of which there is more to say.
+    /// one for its value. Empty if none did, where that is the configuration file, of which there is more to say, and
+    /// where there is a word for the unikernel, be it empty.
     pub taken: String,
 }
 
@@ -33,6 +34,9 @@ pub(super) fn split(mut words: impl Iterator<Item = OsString>) -> Result<Words, 
             other => break other,
         }
     };
+    if unikernel.is_some() {
+        taken.clear();
+    }
     Ok(Words { options, unikernel, arguments: words.collect(), taken })
 }
 
@@ -89,7 +93,11 @@ fn complete(word: OsString, words: &mut impl Iterator<Item = OsString>, taken: &
         Some(value) => Cow::Borrowed(value),
         None => {
             let next = next_value(option, known.value, words)?;
-            *taken = if known.name == "config" { String::new() } else { took(option, &next, known.value) };
+            *taken = if known.name == "config" || is_plain(&next, known.value) {
+                String::new()
+            } else {
+                took(option, &next, known.value)
+            };
             Cow::Owned(next)
         }
     };
@@ -106,6 +114,12 @@ fn next_value(
         Some(word) if !is_option(&word) => Ok(word.into_vec()),
         _ => Err(Error::NoValue { option: shown(option), value }),
     }
+}
+
+/// Whether nobody would call a unikernel so: it is an amount, a number, a descriptor, or one of the words of `value`.
+fn is_plain(word: &[u8], value: &str) -> bool {
+    word.first().is_none_or(|first| first.is_ascii_digit() || *first == b'@')
+        || value.split('|').any(|choice| choice.as_bytes() == word)
 }
 
 /// What is said of the word that was the value of `option`, where it was to be the unikernel.
