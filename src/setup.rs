@@ -129,7 +129,7 @@ fn check_kind(kind: FileType) -> Result<(), Error> {
     Err(Error::NotAFile(match kind {
         kind if kind.is_file() => return Ok(()),
         kind if kind.is_dir() => "directory",
-        kind if kind.is_fifo() => "pipe (keep what comes out of it in a file first)",
+        kind if kind.is_fifo() => "pipe (save its content as a file first)",
         kind if kind.is_socket() => "socket",
         _ => "device",
     }))

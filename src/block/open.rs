@@ -217,7 +217,7 @@ pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
         kind if kind.is_file() || kind.is_block_device() => return Ok(()),
         kind if kind.is_dir() => "a directory",
         kind if kind.is_char_device() => "a character device",
-        kind if kind.is_fifo() => "a pipe (keep what comes out of it in a file first)",
+        kind if kind.is_fifo() => "a pipe (save its content as a file first)",
         _ => "a socket",
     };
     Err(Error::NotDisk { path: path.into(), kind })

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use self::entries::{Content, Entry};
 pub use self::error::{Fault, Place};
+pub(super) use self::nearest::meant;
 pub use self::nearest::nearest;
 use super::options::{self, Outcome, Parsed};
 use super::words::{Words, last_value};

@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use super::config::{Fault, Place};
+use super::config::{Fault, Place, meant};
+use super::options;
 use crate::net::NetSource;
 
 /// What is wrong with a command line. Every message is one line that names the option and what would be right.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// No such option.
-    #[error("unknown option '{option}'; 'tender --help' lists them")]
+    #[error("unknown option '{option}'; {}", list_or(meant.as_deref()))]
     Unknown {
         /// As written, without its value.
         option: String,
+        /// The option that is most likely meant, without dashes.
+        meant: Option<String>,
     },
     /// An option of upstream's debugging tenders, which has no counterpart here yet.
     #[error("option '{option}' is for debugging, which comes with a later release; leave it out to run the unikernel")]
@@ -110,6 +113,27 @@ pub enum Error {
     /// clap refused for a reason that should have been met before it.
     #[error("{0}")]
     Other(String),
+}
+
+impl Error {
+    /// There is no `option`, and perhaps there is one that it may be meant for.
+    pub(super) fn unknown(option: String) -> Error {
+        let command = options::command();
+        // Those with a device's name are there without it as well.
+        let names: Vec<&str> =
+            command.get_arguments().filter_map(clap::Arg::get_long).filter(|name| !name.contains(':')).collect();
+        let word = option.strip_prefix("--").and_then(|word| word.split(':').next());
+        let meant = word.and_then(|word| meant(word, &names)).map(str::to_owned);
+        Error::Unknown { option, meant }
+    }
+}
+
+/// What to do where there is no such option.
+fn list_or(meant: Option<&str>) -> String {
+    match meant {
+        Some(name) => format!("did you mean '--{name}'?"),
+        None => "'tender --help' lists them".to_owned(),
+    }
 }
 
 /// What the value of an option must be.

@@ -62,7 +62,7 @@ fn refusal(word: &[u8]) -> Error {
     if [&b"--json"[..], b"--help"].contains(&name) {
         Error::UnexpectedValue { option }
     } else {
-        Error::Unknown { option }
+        Error::Unknown { option, meant: None }
     }
 }
 

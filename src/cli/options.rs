@@ -316,7 +316,7 @@ fn refusal(error: &clap::Error) -> Error {
     let option = shown(option.as_bytes());
     match error.kind() {
         ErrorKind::UnknownArgument if DEBUGGING.contains(&&*option) => Error::NotYet { option },
-        ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::Unknown { option },
+        ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::unknown(option),
         ErrorKind::TooManyValues => Error::UnexpectedValue { option },
         _ => Error::Other(error.to_string().lines().next().unwrap_or_default().replacen("error: ", "", 1)),
     }

@@ -102,7 +102,7 @@ fn disk_is_block() {
     assert_eq!(config(&["--block=x", "app"]).blocks, [block(None, Some("x"), None)]);
     assert!(error(&["--disk=a", "--block=b"]).contains("same device"));
     assert_eq!(error(&["--disk=a", "--disk=b"]), "option '--disk' is given twice");
-    assert_eq!(error(&["--disk:x=a"]), "unknown option '--disk:x'; 'tender --help' lists them");
+    assert_eq!(error(&["--disk:x=a"]), "unknown option '--disk:x'; did you mean '--disk'?");
 }
 
 #[test]
@@ -212,8 +212,15 @@ fn usage_errors_are_one_line_that_names_the_word() {
         (&["--foo"][..], "unknown option '--foo'; 'tender --help' lists them"),
         (&["--foo=1"], "unknown option '--foo'; 'tender --help' lists them"),
         (&["--foo:a=1"], "unknown option '--foo:a'; 'tender --help' lists them"),
-        (&["--mem:a=64"], "unknown option '--mem:a'; 'tender --help' lists them"),
-        (&["--ne=x"], "unknown option '--ne'; 'tender --help' lists them"),
+        (&["--mem:a=64"], "unknown option '--mem:a'; did you mean '--mem'?"),
+        (&["--ne=x"], "unknown option '--ne'; did you mean '--net'?"),
+        (&["--memory=64"], "unknown option '--memory'; did you mean '--mem'?"),
+        (&["--log_format=json"], "unknown option '--log_format'; did you mean '--log-format'?"),
+        (&["--blk:a=x"], "unknown option '--blk:a'; did you mean '--block'?"),
+        (&["--chek"], "unknown option '--chek'; did you mean '--check'?"),
+        (&["--verbos"], "unknown option '--verbos'; did you mean '--verbose'?"),
+        (&["--ram=64"], "unknown option '--ram'; did you mean '--mem'?"),
+        (&["--kernel=app"], "unknown option '--kernel'; 'tender --help' lists them"),
         (&["-x"], "unknown option '-x'; 'tender --help' lists them"),
         (&["-vx"], "unknown option '-x'; 'tender --help' lists them"),
         (&["--mem=64", "--mem=64"], "option '--mem' is given twice"),

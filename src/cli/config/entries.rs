@@ -9,7 +9,8 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::super::options::{self, Key, Valued};
 use super::super::words;
-use super::{Fault, NamedPath, Place, nearest};
+use super::nearest::{meant, nearest};
+use super::{Fault, NamedPath, Place};
 
 /// The keys that are no options: what stands after them on a command line.
 const UNIKERNEL: &str = "unikernel";
@@ -18,23 +19,6 @@ const ARGUMENTS: &str = "args";
 /// What a device's own table calls the value of the option that attaches it: `[net.NAME]` has `tap`, for `--net:NAME`.
 /// Its other keys are the options that begin like it: `mac`, for `--net-mac:NAME`.
 const ATTACHMENTS: [(&str, &str); 2] = [("net", "tap"), ("block", "path")];
-
-/// What others call what keys stand for, where it is not spelt alike.
-const OTHER_WORDS: [(&str, &str); 13] = [
-    ("ram", "mem"),
-    ("blk", "block"),
-    ("nic", "net"),
-    ("tap", "net"),
-    ("kernel", "unikernel"),
-    ("image", "unikernel"),
-    ("cmdline", ARGUMENTS),
-    ("arguments", ARGUMENTS),
-    ("log", "log-format"),
-    ("loglevel", "verbose"),
-    ("log-level", "verbose"),
-    ("log_level", "verbose"),
-    ("prometheus", "metrics"),
-];
 
 /// What the values of options may be counted in; those may be numbers.
 const NUMBERS: [&str; 3] = ["SIZE", "SECONDS", "BYTES"];
@@ -145,10 +129,7 @@ impl Reader<'_> {
         }
         let mut keys = vec![UNIKERNEL, ARGUMENTS];
         keys.extend(self.keys.iter().map(|(name, _)| name.as_str()));
-        let begins = |key: &&str| name.starts_with(key);
-        let longer = || keys.iter().copied().filter(begins).max_by_key(|key| key.len());
-        let other = || OTHER_WORDS.iter().find(|(word, _)| *word == name).map(|(_, key)| *key);
-        let hint = match nearest(name, keys.iter().copied()).or_else(longer).or_else(other) {
+        let hint = match meant(name, &keys) {
             Some(meant) => format!("did you mean '{meant}'?"),
             None => "keys are named as options are, and those 'tender --help' lists".to_owned(),
         };

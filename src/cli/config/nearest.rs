@@ -15,6 +15,33 @@ pub fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Opti
     near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
+/// What others call options and keys, where it is not spelt alike.
+const OTHER_WORDS: [(&str, &str); 13] = [
+    ("ram", "mem"),
+    ("blk", "block"),
+    ("nic", "net"),
+    ("tap", "net"),
+    ("kernel", "unikernel"),
+    ("image", "unikernel"),
+    ("cmdline", "args"),
+    ("arguments", "args"),
+    ("log", "log-format"),
+    ("loglevel", "verbose"),
+    ("log-level", "verbose"),
+    ("log_level", "verbose"),
+    ("prometheus", "metrics"),
+];
+
+/// The one of `names`, those of options or keys, that is most likely meant by `word`: a misspelling, a longer word that
+/// begins with it, or what others call it.
+pub fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    let begins = |name: &&str| word.starts_with(name);
+    let longer = || names.iter().copied().filter(begins).max_by_key(|name| name.len());
+    let other = || OTHER_WORDS.iter().find(|(other, _)| *other == word).map(|(_, name)| *name);
+    let known = |name| names.iter().copied().find(|known| *known == name);
+    nearest(word, names.iter().copied()).or_else(longer).or_else(|| other().and_then(known))
+}
+
 /// How many letters have to be added, left out, changed or swapped with the next to make `one` of `other`.
 fn distance(one: &[char], other: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
