@@ -88,6 +88,7 @@ const WORKLOADS: [(&str, &[Workload]); 3] = [
 
 /// What is added to the names of figures of a tender without its sandbox.
 const NO_SANDBOX: &str = ", no sandbox";
+
 /// How ours is told to do without.
 const WITHOUT_SANDBOX: &[&str] = &["--sandbox=off"];
 
@@ -125,10 +126,6 @@ pub fn run(options: &mut Options) -> Result<()> {
 }
 
 impl Subject {
-    fn name(self) -> &'static str {
-        if self == Subject::Ours { "tender" } else { "peer" }
-    }
-
     /// The ways to start it, as in `STARTED`.
     fn started(self) -> &'static [(&'static [&'static str], &'static str)] {
         if self == Subject::Ours { &STARTED } else { &STARTED[..1] }
@@ -141,8 +138,8 @@ impl Bench {
         print!("{}", sample::header());
         for (what, workloads) in WORKLOADS {
             self.take_turns(what, ROUNDS, |samples, subject, tender| {
-                let known = workloads.iter().filter(|workload| subject == Subject::Ours || !workload.ours);
-                known.into_iter().try_for_each(|workload| self.hypercalls(samples, subject, tender, workload))
+                let mut known = workloads.iter().filter(|workload| subject == Subject::Ours || !workload.ours);
+                known.try_for_each(|workload| self.hypercalls(samples, subject, tender, workload))
             })?;
         }
         let unikernel = &self.fixture("ring.hvt");
@@ -257,7 +254,7 @@ impl Bench {
     /// What does not vary: system calls, memory, size.
     fn static_figures(&self, subject: Subject, tender: &Path) -> Result<()> {
         let whose = subject.name();
-        progress::note(format_args!("counting system calls, memory and bytes of the {whose}"));
+        progress::note(format_args!("counting system calls of the {whose}"));
         let calls = trace::count(&mut self.hello(tender, &[]))?.start;
         println!("{whose}: system calls from exec to the guest's first instruction: {calls}");
         let workloads = WORKLOADS.iter().flat_map(|(_, workloads)| *workloads);

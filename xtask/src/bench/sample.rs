@@ -9,6 +9,12 @@ pub enum Subject {
     Peer,
 }
 
+impl Subject {
+    pub fn name(self) -> &'static str {
+        if self == Subject::Ours { "tender" } else { "peer" }
+    }
+}
+
 /// The head of the table.
 pub fn header() -> String {
     row("", "tender min/median/max", "peer min/median/max", "ratio")
