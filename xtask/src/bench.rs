@@ -4,6 +4,7 @@
 //! `virt` the emulator's clock counts instructions (`-icount`): there the figures are instructions, of guest, kernel
 //! and tender together, and they repeat to the digit or nearly so.
 
+mod entry;
 mod flood;
 mod inside;
 mod sample;
@@ -78,6 +79,8 @@ fn emulated(machine: Emulated, peer: Option<&Path>) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         match console.next(deadline)? {
+            // A machine has one console for both; what is said to whoever waits is no part of the table.
+            Said::Line(line) if line.starts_with("xtask: ") => eprintln!("{line}"),
             Said::Line(line) => println!("{line}"),
             Said::Mark(mark) if mark == "done 0" => return Ok(()),
             Said::Mark(mark) => return fail(format!("the benchmark failed inside {} ({mark})", machine.title())),

@@ -3,20 +3,15 @@
 //! the guest ends has not done the work yet, so a flood lasts until its tender has ended, and what the tap saw counts.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::sample::{Samples, Subject};
 use crate::error::{Context, Result, fail};
-use crate::{net, process};
-
-/// Frames of one flood: enough that a start and an end are a small part.
-const FRAMES: u64 = 20_000;
-
-/// Lengths of the frames.
-const SIZES: [usize; 2] = [60, 1514];
+use crate::{net, progress};
 
 /// Frames sent that the tender has not taken yet: no more than a tap's queue (1000, older kernels 500) holds.
 const WINDOW: u64 = 300;
@@ -24,66 +19,101 @@ const WINDOW: u64 = 300;
 /// For local experiments, as the `ring` unikernel expects.
 const ETHERTYPE: u16 = 0x88b5;
 
-/// A tender that takes nothing for so long is stuck.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A tender that needs longer for one flood is given up.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// One tender, with what its floods go through.
-pub struct Flood<'a> {
-    pub subject: Subject,
+/// Which way the frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Out,
+    In,
+}
+
+/// Frames of one length, one way.
+pub struct Flood {
+    way: Way,
+    size: usize,
+    /// Enough that a start and an end are a small part.
+    frames: u64,
+}
+
+/// Every flood. A KVM that emulates each instruction of the guest takes 7 ms to receive a long frame.
+pub const FLOODS: [Flood; 4] = [
+    Flood { way: Way::Out, size: 60, frames: 20_000 },
+    Flood { way: Way::In, size: 60, frames: 20_000 },
+    Flood { way: Way::Out, size: 1514, frames: 20_000 },
+    Flood { way: Way::In, size: 1514, frames: 5_000 },
+];
+
+/// What a flood goes through.
+pub struct Setting<'a> {
     pub tender: &'a Path,
     pub unikernel: &'a Path,
     pub tap: &'a str,
 }
 
-impl Flood<'_> {
-    /// Runs every flood once.
-    pub fn run(&self, samples: &mut Samples) -> Result<()> {
-        for size in SIZES {
-            let (cpu, seen) = (cpu_time(), net::packets(self.tap)?);
-            let time = self.out(size)?;
-            let came = net::packets(self.tap)?.from_tender - seen.from_tender;
-            self.add(samples, "out", size, came, [time, cpu_time() - cpu]);
-            let cpu = cpu_time();
-            let time = self.into(size)?;
-            self.add(samples, "in", size, FRAMES, [time, cpu_time() - cpu]);
+impl Flood {
+    pub fn name(&self) -> String {
+        let way = if self.way == Way::Out { "out" } else { "in" };
+        format!("flood {way}, {} B", self.size)
+    }
+
+    /// Runs it once, where this tender was not given up before.
+    pub fn run(&self, samples: &mut Samples, subject: Subject, through: &Setting) -> Result<()> {
+        if samples.given_up(subject) {
+            return Ok(());
         }
+        let (cpu, seen, begin) = (cpu_time(), net::packets(through.tap)?, Instant::now());
+        let time = self.time(through, begin + LIMIT);
+        let cpu = cpu_time() - cpu;
+        if begin.elapsed() >= LIMIT {
+            let cause = time.err().map_or_else(String::new, |error| format!(": {error}"));
+            let (whose, limit) = (subject.name(), LIMIT.as_secs());
+            progress::note(format_args!("{}: the {whose} is given up after {limit} s{cause}", self.name()));
+            ["time", "CPU"].iter().for_each(|what| samples.give_up(&self.row(what), subject, LIMIT));
+            return Ok(());
+        }
+        let time = time?;
+        let frames = match self.way {
+            Way::Out => net::packets(through.tap)?.from_tender - seen.from_tender,
+            Way::In => self.frames,
+        };
+        if frames == 0 {
+            return fail(format!("{}: no frame came through", self.name()));
+        }
+        samples.add(&self.row("time"), subject, time.as_nanos() as u64 / frames);
+        samples.add(&self.row("CPU"), subject, cpu.as_nanos() as u64 / frames);
         Ok(())
     }
 
-    fn add(&self, samples: &mut Samples, way: &str, size: usize, frames: u64, times: [Duration; 2]) {
-        for (what, time) in ["time", "CPU"].into_iter().zip(times) {
-            let each = time.as_nanos() as u64 / frames.max(1);
-            samples.add(&format!("flood {way}, {size} B: {what}"), self.subject, each);
-        }
+    fn row(&self, what: &str) -> String {
+        format!("{}: {what}", self.name())
     }
 
-    fn command(&self, mode: &str, size: usize) -> Command {
-        let mut command = Command::new(self.tender);
-        command.arg("--mem=16").arg(format!("--net:service={}", self.tap)).arg("--").arg(self.unikernel);
-        command.arg(format!("{mode}={FRAMES}")).arg(format!("size={size}"));
-        command
-    }
-
-    /// The guest sends; says how long it took from its start to its end.
-    fn out(&self, size: usize) -> Result<Duration> {
+    /// How long it took: out, from the start of the tender to its end; in, from the first frame to its end.
+    fn time(&self, through: &Setting, deadline: Instant) -> Result<Duration> {
+        let mut command = Command::new(through.tender);
+        command.arg("--mem=16").arg(format!("--net:service={}", through.tap)).arg("--").arg(through.unikernel);
+        let mode = if self.way == Way::Out { "writes" } else { "reads" };
+        command.arg(format!("{mode}={}", self.frames)).arg(format!("size={}", self.size));
         let start = Instant::now();
-        process::output(&mut self.command("writes", size))?;
-        Ok(start.elapsed())
-    }
-
-    /// The guest receives; says how long it took from the first frame to its end.
-    fn into(&self, size: usize) -> Result<Duration> {
-        let mut command = self.command("reads", size);
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the tender")?;
-        let received = child
-            .stdout
-            .take()
-            .map_or_else(|| fail("its output is no pipe"), |output| self.feed(BufReader::new(output), size));
-        if received.is_err() {
+        let pipe = child.stdout.take().map_or_else(|| fail("its output is no pipe"), Ok)?;
+        let mut output = BufReader::new(Until { pipe, deadline });
+        let started = match self.way {
+            Way::Out => Ok(start),
+            Way::In => self.feed(&mut output, through.tap, deadline),
+        };
+        // What the unikernel says at its end must not wait for a reader.
+        let started = started.and_then(|start| {
+            io::copy(&mut output, &mut io::sink()).context("cannot read what the unikernel says")?;
+            Ok(start)
+        });
+        if started.is_err() {
             let _ = child.kill();
         }
         let status = child.wait().context("cannot wait for the tender")?;
-        let start = received?;
+        let start = started?;
         if !status.success() {
             return fail(format!("not every frame came through: the unikernel ended with {status}"));
         }
@@ -91,34 +121,53 @@ impl Flood<'_> {
     }
 
     /// Sends frames as fast as the tender takes them; says when it began.
-    fn feed(&self, mut output: impl BufRead, size: usize) -> Result<Instant> {
+    fn feed(&self, output: &mut impl BufRead, tap: &str, deadline: Instant) -> Result<Instant> {
         let mut line = String::new();
         while !line.ends_with("ring: ready\n") {
             if output.read_line(&mut line).context("cannot read what the unikernel says")? == 0 {
                 return fail("the unikernel ended before it was ready");
             }
         }
-        net::wait_until_running(self.tap)?;
-        let mut socket = net::packet_socket(self.tap)?;
-        let (before, start) = (net::packets(self.tap)?.to_tender, Instant::now());
-        let (mut sent, mut moved) = (0, start);
-        while sent < FRAMES {
-            let taken = net::packets(self.tap)?.to_tender - before;
-            let end = FRAMES.min(taken + WINDOW);
-            if end == sent && moved.elapsed() > PATIENCE {
-                return fail(format!("the tender has taken {taken} of {sent} frames, and takes no more"));
-            }
-            if end > sent {
-                moved = Instant::now();
-            } else {
+        net::wait_until_running(tap)?;
+        let mut socket = net::packet_socket(tap)?;
+        let (before, start) = (net::packets(tap)?.to_tender, Instant::now());
+        let mut sent = 0;
+        while sent < self.frames {
+            let taken = net::packets(tap)?.to_tender - before;
+            let end = self.frames.min(taken + WINDOW);
+            if end == sent {
                 std::thread::sleep(Duration::from_micros(100));
             }
-            (sent..end).try_for_each(|number| send(&mut socket, size, number))?;
+            if Instant::now() >= deadline {
+                return fail(format!("it has taken {taken} of {} frames", self.frames));
+            }
+            (sent..end).try_for_each(|number| send(&mut socket, self.size, number))?;
             sent = end;
         }
-        // What the unikernel says at its end must not wait for a reader.
-        std::io::copy(&mut output, &mut std::io::sink()).context("cannot read what the unikernel says")?;
         Ok(start)
+    }
+}
+
+/// What a tender prints, up to a time after which reading fails.
+struct Until {
+    pipe: ChildStdout,
+    deadline: Instant,
+}
+
+impl Read for Until {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let late = Err(io::Error::new(io::ErrorKind::TimedOut, "it has not ended"));
+        if left.is_zero() {
+            return late;
+        }
+        let mut poll = libc::pollfd { fd: self.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the kernel reads and writes the one entry that it is told of.
+        match unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as libc::c_int + 1) } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => late,
+            _ => self.pipe.read(buffer),
+        }
     }
 }
 

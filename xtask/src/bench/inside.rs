@@ -7,25 +7,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::flood::Flood;
-use super::sample::{Samples, Subject};
+use super::entry::Trace;
+use super::flood::{FLOODS, Setting};
+use super::sample::{self, Samples, Subject};
 use super::trace;
 use crate::error::{Context, Result, fail};
 use crate::options::Options;
-use crate::{net, process};
+use crate::{net, process, progress};
 
 /// Times that the tenders take turns, and hypercalls of each kind in one turn.
 const ROUNDS: usize = 7;
 const CALLS: u64 = 2000;
 
 /// Floods of each kind of each tender.
-const FLOODS: usize = 3;
+const FLOOD_ROUNDS: usize = 3;
 
-/// Starts of each tender.
+/// Starts of each tender; as many again are traced.
 const STARTS: usize = 25;
 
 /// A run that is longer than this is stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What is being measured is said again after so long.
+const QUIET: Duration = Duration::from_secs(10);
 
 const TAP: &str = "tap100";
 const DISK_SIZE: u64 = 1 << 20;
@@ -54,33 +58,44 @@ const SIMPLE: Workload = Workload {
     options: &[],
 };
 
-const WORKLOADS: [Workload; 6] = [
-    SIMPLE,
-    Workload { suffix: NO_SANDBOX, ours: true, options: &["--sandbox=off"], ..SIMPLE },
-    Workload { unikernel: "bench-abi1.hvt", suffix: ", ABI 1", ours: true, ..SIMPLE },
-    Workload { unikernel: "bench-e1.hvt", suffix: ", Solo5 0.4", ours: true, ..SIMPLE },
-    Workload {
-        unikernel: "bench-io.hvt",
-        suffix: ", I/O",
-        calls: "poll0, block write and read, 2 net writes, net read",
-        net: true,
-        block: true,
-        ours: false,
-        options: &[],
-    },
-    Workload {
-        unikernel: "bench-ring.hvt",
-        suffix: "",
-        calls: "2 ring writes, ring read",
-        net: true,
-        block: false,
-        ours: false,
-        options: &[],
-    },
+/// Every workload, in groups: of one group all are run in each round, as their figures are compared with each other.
+const WORKLOADS: [(&str, &[Workload]); 3] = [
+    (
+        "hypercalls",
+        &[
+            SIMPLE,
+            Workload { suffix: NO_SANDBOX, ours: true, options: WITHOUT_SANDBOX, ..SIMPLE },
+            Workload { unikernel: "bench-abi1.hvt", suffix: ", ABI 1", ours: true, ..SIMPLE },
+            Workload { unikernel: "bench-e1.hvt", suffix: ", Solo5 0.4", ours: true, ..SIMPLE },
+        ],
+    ),
+    (
+        "hypercalls of devices",
+        &[Workload {
+            unikernel: "bench-io.hvt",
+            suffix: ", I/O",
+            calls: "poll0, block write and read, 2 net writes, net read",
+            net: true,
+            block: true,
+            ..SIMPLE
+        }],
+    ),
+    (
+        "the shared ring",
+        &[Workload { unikernel: "bench-ring.hvt", calls: "2 ring writes, ring read", net: true, ..SIMPLE }],
+    ),
 ];
 
 /// What is added to the names of figures of a tender without its sandbox.
 const NO_SANDBOX: &str = ", no sandbox";
+
+/// How ours is told to do without.
+const WITHOUT_SANDBOX: &[&str] = &["--sandbox=off"];
+
+/// Options of a start, and what they add to the names of its figures. Only ours knows the second.
+const STARTED: [(&[&str], &str); 2] = [(&[], ""), (WITHOUT_SANDBOX, NO_SANDBOX)];
+
+const FIRST_INSTRUCTION: &str = "exec to first guest instruction";
 
 /// What is measured, and with what.
 struct Bench {
@@ -110,33 +125,60 @@ pub fn run(options: &mut Options) -> Result<()> {
     measured
 }
 
+impl Subject {
+    /// The ways to start it, as in `STARTED`.
+    fn started(self) -> &'static [(&'static [&'static str], &'static str)] {
+        if self == Subject::Ours { &STARTED } else { &STARTED[..1] }
+    }
+}
+
 impl Bench {
     fn measure(&self) -> Result<()> {
         println!("nanoseconds; {ROUNDS} rounds of {CALLS} hypercalls of each kind, {STARTS} starts");
-        let mut samples = Samples::default();
-        for _ in 0..ROUNDS {
-            for (subject, tender) in &self.subjects {
-                self.hypercalls(&mut samples, *subject, tender)?;
-            }
+        print!("{}", sample::header());
+        for (what, workloads) in WORKLOADS {
+            self.take_turns(what, ROUNDS, |samples, subject, tender| {
+                let mut known = workloads.iter().filter(|workload| subject == Subject::Ours || !workload.ours);
+                known.try_for_each(|workload| self.hypercalls(samples, subject, tender, workload))
+            })?;
         }
-        for _ in 0..FLOODS {
-            for (subject, tender) in &self.subjects {
-                let unikernel = &self.fixture("ring.hvt");
-                Flood { subject: *subject, tender, unikernel, tap: TAP }.run(&mut samples)?;
-            }
+        let unikernel = &self.fixture("ring.hvt");
+        for flood in FLOODS {
+            self.take_turns(&flood.name(), FLOOD_ROUNDS, |samples, subject, tender| {
+                flood.run(samples, subject, &Setting { tender, unikernel, tap: TAP })
+            })?;
         }
-        for _ in 0..STARTS {
-            for (subject, tender) in &self.subjects {
-                self.start(&mut samples, *subject, tender, &[], "")?;
-                if *subject == Subject::Ours {
-                    self.start(&mut samples, *subject, tender, &["--sandbox=off"], NO_SANDBOX)?;
-                }
-            }
+        self.take_turns("starts", STARTS, |samples, subject, tender| self.starts(samples, subject, tender))?;
+        // The rest is as good without it.
+        if let Err(reason) = self.first_instruction() {
+            println!("{FIRST_INSTRUCTION}: not measured: {reason}");
         }
-        print!("{}", samples.table());
         for (subject, tender) in &self.subjects {
             self.static_figures(*subject, tender)?;
         }
+        Ok(())
+    }
+
+    /// Has the tenders take turns, and prints the rows when they have. What is said meanwhile is said between two turns,
+    /// so it disturbs none.
+    fn take_turns(
+        &self,
+        what: &str,
+        rounds: usize,
+        mut turn: impl FnMut(&mut Samples, Subject, &Path) -> Result<()>,
+    ) -> Result<()> {
+        progress::note(format_args!("measuring {what}"));
+        let (mut samples, mut said) = (Samples::default(), Instant::now());
+        for round in 1..=rounds {
+            for (subject, tender) in &self.subjects {
+                if said.elapsed() >= QUIET {
+                    progress::note(format_args!("measuring {what}: round {round} of {rounds}, {}", subject.name()));
+                    said = Instant::now();
+                }
+                turn(&mut samples, *subject, tender)?;
+            }
+        }
+        print!("{}", samples.rows());
         Ok(())
     }
 
@@ -159,56 +201,64 @@ impl Bench {
         command
     }
 
-    fn hypercalls(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
-        for workload in WORKLOADS.iter().filter(|workload| subject == Subject::Ours || !workload.ours) {
-            let text = process::output(&mut self.command(tender, workload, CALLS))?;
-            for line in text.lines() {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                let ["bench", name, _calls, _ticks, nanoseconds] = words[..] else { continue };
-                let value = nanoseconds.parse().context(format_args!("the unikernel printed '{line}'"))?;
-                samples.add(&format!("{name}{}", workload.suffix), subject, value);
-            }
+    fn hypercalls(&self, samples: &mut Samples, subject: Subject, tender: &Path, workload: &Workload) -> Result<()> {
+        let text = process::output(&mut self.command(tender, workload, CALLS))?;
+        for line in text.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let ["bench", name, _calls, _ticks, nanoseconds] = words[..] else { continue };
+            let value = nanoseconds.parse().context(format_args!("the unikernel printed '{line}'"))?;
+            samples.add(&format!("{name}{}", workload.suffix), subject, value);
         }
         Ok(())
     }
 
-    /// From exec to the first output of `hello`, and to its end.
-    fn start(
-        &self,
-        samples: &mut Samples,
-        subject: Subject,
-        tender: &Path,
-        options: &[&str],
-        suffix: &str,
-    ) -> Result<()> {
+    fn hello(&self, tender: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(tender);
-        command.arg("--mem=64").args(options).arg("--").arg(self.fixture("hello.hvt")).stdout(Stdio::piped());
-        let start = Instant::now();
-        let mut child = command.spawn().context("cannot start the tender")?;
-        let mut output = child.stdout.take().map_or_else(|| fail("its output is no pipe"), Ok)?;
-        output.read_exact(&mut [0]).context("the tender ended without a word")?;
-        let first = start.elapsed();
-        output.read_to_end(&mut Vec::new()).context("cannot read the tender's output")?;
-        let status = child.wait().context("cannot wait for the tender")?;
-        let end = start.elapsed();
-        if !status.success() {
-            return fail(format!("hello ended with {status}"));
+        command.arg("--mem=64").args(options).arg("--").arg(self.fixture("hello.hvt"));
+        command
+    }
+
+    /// From the start of the tender, by fork and exec, to the first output of `hello`, and to its end.
+    fn starts(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
+        for (options, suffix) in subject.started() {
+            let mut command = self.hello(tender, options);
+            let start = Instant::now();
+            let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the tender")?;
+            let mut output = child.stdout.take().map_or_else(|| fail("its output is no pipe"), Ok)?;
+            output.read_exact(&mut [0]).context("the tender ended without a word")?;
+            let first = start.elapsed();
+            output.read_to_end(&mut Vec::new()).context("cannot read the tender's output")?;
+            let status = child.wait().context("cannot wait for the tender")?;
+            let end = start.elapsed();
+            if !status.success() {
+                return fail(format!("hello ended with {status}"));
+            }
+            samples.add(&format!("start to first output{suffix}"), subject, first.as_nanos() as u64);
+            samples.add(&format!("start to end of hello{suffix}"), subject, end.as_nanos() as u64);
         }
-        samples.add(&format!("start to first output{suffix}"), subject, first.as_nanos() as u64);
-        samples.add(&format!("start to end of hello{suffix}"), subject, end.as_nanos() as u64);
         Ok(())
+    }
+
+    /// In starts of their own, so that tracing cannot touch the other figures.
+    fn first_instruction(&self) -> Result<()> {
+        let trace = Trace::begin()?;
+        self.take_turns("traced starts", STARTS, |samples, subject, tender| {
+            for (options, suffix) in subject.started() {
+                let time = trace.exec_to_guest(self.hello(tender, options).stdout(Stdio::null()))?;
+                samples.add(&format!("{FIRST_INSTRUCTION}{suffix}"), subject, time.as_nanos() as u64);
+            }
+            Ok(())
+        })
     }
 
     /// What does not vary: system calls, memory, size.
     fn static_figures(&self, subject: Subject, tender: &Path) -> Result<()> {
-        let whose = if subject == Subject::Ours { "tender" } else { "peer" };
-        let mut hello = Command::new(tender);
-        hello.arg("--mem=64").arg("--").arg(self.fixture("hello.hvt"));
-        println!(
-            "{whose}: system calls from exec to the guest's first instruction: {}",
-            trace::count(&mut hello)?.start
-        );
-        for workload in WORKLOADS.iter().filter(|workload| !workload.ours) {
+        let whose = subject.name();
+        progress::note(format_args!("counting system calls of the {whose}"));
+        let calls = trace::count(&mut self.hello(tender, &[]))?.start;
+        println!("{whose}: system calls from exec to the guest's first instruction: {calls}");
+        let workloads = WORKLOADS.iter().flat_map(|(_, workloads)| *workloads);
+        for workload in workloads.filter(|workload| !workload.ours) {
             let (calls, counted) = (workload.calls, self.calls(tender, workload)?);
             println!("{whose}: system calls beside KVM_RUN for one each of {calls}: {counted}");
         }

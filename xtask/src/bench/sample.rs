@@ -1,59 +1,123 @@
-//! Samples of one quantity, and the table that they become.
+//! Samples of quantities, and the rows of the table that they become.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Whose figures: ours, or those of the tender that we are compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Ours,
     Peer,
 }
 
-/// All samples, in the order in which quantities were first seen.
+impl Subject {
+    pub fn name(self) -> &'static str {
+        if self == Subject::Ours { "tender" } else { "peer" }
+    }
+}
+
+/// The head of the table.
+pub fn header() -> String {
+    row("", "tender min/median/max", "peer min/median/max", "ratio")
+}
+
+fn row(name: &str, ours: &str, peer: &str, ratio: &str) -> String {
+    format!("{name:<44}{ours:>33}{peer:>33}{ratio:>10}").trim_end().to_string() + "\n"
+}
+
+/// The samples of a group of quantities, in the order in which they were first seen.
 #[derive(Default)]
-pub struct Samples {
-    order: Vec<String>,
-    values: BTreeMap<(String, Subject), Vec<u64>>,
+pub struct Samples(Vec<Quantity>);
+
+#[derive(Default)]
+struct Quantity {
+    name: String,
+    ours: Cell,
+    peer: Cell,
+}
+
+/// What one tender needed.
+#[derive(Default)]
+struct Cell {
+    values: Vec<u64>,
+    /// It did not come to an end in this time.
+    over: Option<Duration>,
 }
 
 impl Samples {
     pub fn add(&mut self, name: &str, subject: Subject, value: u64) {
-        if !self.order.iter().any(|known| known == name) {
-            self.order.push(name.to_string());
+        self.cell(name, subject).values.push(value);
+    }
+
+    /// Notes that this tender was given up after `limit`: it has no figure for this quantity.
+    pub fn give_up(&mut self, name: &str, subject: Subject, limit: Duration) {
+        self.cell(name, subject).over = Some(limit);
+    }
+
+    /// Whether this tender was given up, with whatever quantity.
+    pub fn given_up(&self, subject: Subject) -> bool {
+        self.0.iter().any(|quantity| quantity.of(subject).over.is_some())
+    }
+
+    fn cell(&mut self, name: &str, subject: Subject) -> &mut Cell {
+        let known = self.0.iter().position(|quantity| quantity.name == name).unwrap_or_else(|| {
+            self.0.push(Quantity { name: name.to_string(), ..Quantity::default() });
+            self.0.len() - 1
+        });
+        let quantity = &mut self.0[known];
+        match subject {
+            Subject::Ours => &mut quantity.ours,
+            Subject::Peer => &mut quantity.peer,
         }
-        self.values.entry((name.to_string(), subject)).or_default().push(value);
     }
 
     /// One line a quantity: least, median and most of each subject, and the ratio of the medians.
-    pub fn table(mut self) -> String {
-        let mut table =
-            format!("{:<36}{:>33}{:>33}{:>10}\n", "", "tender min/median/max", "peer min/median/max", "ratio");
-        for name in std::mem::take(&mut self.order) {
-            let ours = self.summary(&name, Subject::Ours);
-            let peer = self.summary(&name, Subject::Peer);
-            let ratio = match (&ours, &peer) {
-                (Some(ours), Some(peer)) if peer[1] > 0 => format!("{:.3}", ours[1] as f64 / peer[1] as f64),
-                _ => String::new(),
-            };
-            table += &format!("{name:<36}{:>33}{:>33}{ratio:>10}\n", text(ours), text(peer));
-        }
-        table
-    }
-
-    fn summary(&mut self, name: &str, subject: Subject) -> Option<[u64; 3]> {
-        let values = self.values.get_mut(&(name.to_string(), subject))?;
-        values.sort_unstable();
-        Some([*values.first()?, values[values.len() / 2], *values.last()?])
+    pub fn rows(&self) -> String {
+        self.0.iter().map(Quantity::row).collect()
     }
 }
 
-fn text(summary: Option<[u64; 3]>) -> String {
-    summary.map_or_else(String::new, |[least, median, most]| format!("{least} / {median} / {most}"))
+impl Quantity {
+    fn of(&self, subject: Subject) -> &Cell {
+        match subject {
+            Subject::Ours => &self.ours,
+            Subject::Peer => &self.peer,
+        }
+    }
+
+    fn row(&self) -> String {
+        let ratio = match (self.ours.summary(), self.peer.summary()) {
+            (Some(ours), Some(peer)) if peer[1] > 0 => format!("{:.3}", ours[1] as f64 / peer[1] as f64),
+            _ => String::new(),
+        };
+        row(&self.name, &self.ours.text(), &self.peer.text(), &ratio)
+    }
+}
+
+impl Cell {
+    /// Least, median and most; nothing where it was not measured to the end.
+    fn summary(&self) -> Option<[u64; 3]> {
+        let mut values = self.values.clone();
+        values.sort_unstable();
+        let summary = Some([*values.first()?, values[values.len() / 2], *values.last()?]);
+        summary.filter(|_| self.over.is_none())
+    }
+
+    fn text(&self) -> String {
+        match (self.over, self.summary()) {
+            (Some(limit), _) => format!("over {} s", limit.as_secs()),
+            (None, Some([least, median, most])) => format!("{least} / {median} / {most}"),
+            (None, None) => String::new(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn words(samples: &Samples) -> String {
+        samples.rows().split_whitespace().collect::<Vec<_>>().join(" ")
+    }
 
     #[test]
     fn a_line_has_the_medians_and_their_ratio() {
@@ -62,18 +126,23 @@ mod tests {
             samples.add("walltime", Subject::Ours, value);
             samples.add("walltime", Subject::Peer, 2 * value);
         }
-        let table = samples.table();
-        let line: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(line, ["walltime", "10", "/", "20", "/", "30", "20", "/", "40", "/", "60", "0.500"]);
+        assert_eq!(words(&samples), "walltime 10 / 20 / 30 20 / 40 / 60 0.500");
     }
 
     #[test]
     fn without_a_peer_there_is_no_ratio() {
         let mut samples = Samples::default();
         samples.add("walltime", Subject::Ours, 5);
-        assert_eq!(
-            samples.table().lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" "),
-            "walltime 5 / 5 / 5"
-        );
+        assert_eq!(words(&samples), "walltime 5 / 5 / 5");
+    }
+
+    #[test]
+    fn a_tender_that_was_given_up_has_no_figure() {
+        let mut samples = Samples::default();
+        samples.add("flood", Subject::Ours, 5);
+        samples.add("flood", Subject::Peer, 6);
+        samples.give_up("flood", Subject::Peer, Duration::from_secs(30));
+        assert!(samples.given_up(Subject::Peer) && !samples.given_up(Subject::Ours));
+        assert_eq!(words(&samples), "flood 5 / 5 / 5 over 30 s");
     }
 }
