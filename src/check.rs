@@ -14,6 +14,7 @@ use kvm_ioctls::VmFd;
 use crate::boot_info::{self, Facts};
 use crate::cli::{Config, SandboxMode};
 use crate::counts::Amount;
+use crate::debug::core;
 use crate::devices::Plan;
 use crate::era::Era;
 use crate::image::Image;
@@ -43,9 +44,11 @@ pub fn check(config: &Config) -> Report {
     arguments(&mut report, config);
     devices(&mut report, config, guest.as_ref());
     outlets(&mut report, config);
+    let cores = report.needs("dumpcore", core::Directory::open(config).map_err(Into::into)).flatten();
+    debugger(&mut report, config);
     identity(&mut report, config);
     root(&mut report, config);
-    sandbox(&mut report, config);
+    sandbox(&mut report, config, cores);
     report
 }
 
@@ -168,8 +171,15 @@ fn root(report: &mut Report, config: &Config) {
     }
 }
 
-/// To be the last: there is no way out.
-fn sandbox(report: &mut Report, config: &Config) {
+fn debugger(report: &mut Report, config: &Config) {
+    let listener = report.needs("gdb", setup::debugger(config));
+    if let Some(listener) = listener.flatten() {
+        report.fine("gdb", format_args!("can be waited for at {}", listener.address()));
+    }
+}
+
+/// To be the last: there is no way out. Whether core files can be made is for whoever this process is then to say.
+fn sandbox(report: &mut Report, config: &Config, cores: Option<core::Directory>) {
     // What is wrong with these was told.
     let user = config.user.clone().filter(|user| sandbox::identity(user).is_ok());
     let chroot = config.chroot.clone().filter(|path| sandbox::check_root(path).is_ok());
@@ -178,6 +188,12 @@ fn sandbox(report: &mut Report, config: &Config) {
     match report.needs("sandbox", tried) {
         Some((layers, true)) if config.sandbox != SandboxMode::Off => report.fine("sandbox", layers),
         Some((layers, _)) => report.doubtful("sandbox", layers),
-        None => {}
+        None => return,
+    }
+    // Another user is no answer.
+    if let Some(cores) = cores.filter(|_| possible.user == config.user) {
+        if report.needs("dumpcore", cores.check().map_err(Into::into)).is_some() {
+            report.fine("dumpcore", "core files can be made");
+        }
     }
 }

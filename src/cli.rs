@@ -4,6 +4,7 @@
 //! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`words`).
 
 mod config;
+mod debugging;
 mod error;
 mod inspect;
 mod limits;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
+pub use self::debugging::Debugging;
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::limits::Limits;
@@ -80,6 +82,8 @@ pub struct Config {
     pub verbosity: Verbosity,
     /// What the run tells of itself, and how.
     pub output: Output,
+    /// What is asked for to debug the guest.
+    pub debugging: Debugging,
 }
 
 /// What is asked of the sandbox.
@@ -267,6 +271,7 @@ fn requested(
         chroot: only(parsed, "chroot", value::path)?,
         verbosity: parsed.verbosity()?,
         output: output::output(parsed)?,
+        debugging: debugging::debugging(parsed)?,
     };
     Ok(if parsed.check() { Command::Check(config) } else { Command::Run(config) })
 }

@@ -5,10 +5,11 @@ use std::fmt::{self, Write};
 use std::io;
 
 use crate::boot_info::TooLong;
+use crate::debug::core;
 use crate::era::Era;
 use crate::exit::Broken;
 use crate::image::Machine;
-use crate::{arch, devices, image, memory, metrics, sandbox};
+use crate::{arch, debug, devices, image, memory, metrics, sandbox};
 
 /// A message for the operator, whatever names and paths are in it: nothing in them starts another line, or speaks to
 /// the terminal.
@@ -85,6 +86,12 @@ pub enum Error {
     Sandbox(#[from] sandbox::Error),
     #[error("{0}")]
     Metrics(#[from] metrics::Error),
+    #[error("{0}")]
+    Debugger(#[from] debug::Error),
+    #[error("was ended by its debugger")]
+    Killed,
+    #[error("{0}")]
+    Core(#[from] core::Error),
     #[error("{broken} ({registers})")]
     Guest { broken: Broken, registers: String },
 }

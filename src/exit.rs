@@ -8,9 +8,10 @@ use std::thread;
 
 use kvm_ioctls::VmFd;
 
-use crate::arch::{self, Call, Exit, Stop, Vcpu};
+use crate::arch::{self, Call, Exit, Stop, Trap, Vcpu};
 use crate::clock;
 use crate::console::Console;
+use crate::debug::{self, Guest, Session, core};
 use crate::devices::{Devices, Fault};
 use crate::era::Era;
 use crate::error::Error;
@@ -24,6 +25,11 @@ use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
 use crate::signal::{self, Request};
+
+mod debugging;
+
+/// How long a debugger waits for a guest that sleeps, in nanoseconds.
+const DEBUGGERS_PATIENCE: u64 = 100_000_000;
 
 /// One guest with all that belongs to it, ready to run.
 pub struct Machine {
@@ -41,16 +47,21 @@ pub struct Machine {
     pub(crate) poll_limit: u64,
     /// Seconds after which the run is ended.
     pub(crate) timeout: Option<NonZeroU32>,
+    /// Where a debugger is waited for, if one is.
+    pub(crate) debugger: Option<debug::Listener>,
+    /// Where a core file goes, if one is wanted.
+    pub(crate) cores: Option<core::Directory>,
     /// Whoever wants to know how the run goes.
     pub(crate) observer: Observer,
 }
 
 /// The guest as the run loop has it.
 struct Running<'m> {
-    vcpu: Vcpu,
-    memory: &'m GuestMemory,
+    guest: Guest<'m>,
     devices: Devices,
     console: Console,
+    /// The debugger, if there is one.
+    session: Option<Session<'m>>,
     /// The ring, as this thread serves it.
     worker: Option<Worker<'m, GuestRing<'m>>>,
     confined: &'m Confined,
@@ -58,6 +69,8 @@ struct Running<'m> {
     notifier: Notifier,
     poll_limit: u64,
     timeout: Option<NonZeroU32>,
+    /// What the guest gave with HALT, or 0.
+    cookie: GuestAddress,
 }
 
 /// How a run ended.
@@ -123,30 +136,37 @@ fn cure(kind: Kind) -> &'static str {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, notifier, observer, .. } = self;
-        let (poll_limit, timeout) = (self.poll_limit, self.timeout);
+        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, notifier, observer, cores, .. } = self;
+        let timeout = self.timeout;
+        let mut guest = Guest::new(vcpu, &memory);
+        let session = self.debugger.map(|listener| listener.accept(&vm, &mut guest)).transpose()?;
+        // What a debugger sends just before a sleep does not end that.
+        let poll_limit = if session.is_some() { self.poll_limit.min(DEBUGGERS_PATIENCE) } else { self.poll_limit };
         let parallel = Parallel::new();
         // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
         timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
-        let parameters = observer.parameters(parameters(&vcpu, &devices, ring.as_ref(), &notifier))?;
+        let parameters = parameters(&guest.vcpu, &devices, ring.as_ref(), &notifier, session.as_ref(), cores.as_ref());
+        let parameters = observer.parameters(parameters)?;
         let confined = &sandbox.enter(parameters)?;
+        cores.as_ref().map_or(Ok(()), core::Directory::check)?;
         let registry = &observer.registry();
         let observed = observer.start(confined)?;
         let mut running = Running {
-            vcpu,
-            memory: &memory,
+            guest,
             devices,
             console,
+            session,
             worker: None,
             confined,
             registry,
             notifier,
             poll_limit,
             timeout,
+            cookie: GuestAddress(0),
         };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
-        let guard = unsafe { signal::catch(running.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
         let on_demand = on_demand::answer(registry);
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
@@ -165,6 +185,9 @@ impl Machine {
         running.devices.finish(ring.as_ref());
         drop(on_demand);
         observed.finish(&outcome);
+        if let Some(cores) = cores {
+            cores.leave_core(&outcome, &mut running.guest.vcpu, &memory, running.cookie);
+        }
         drop(guard);
         drop(running);
         // The machine goes before its memory: to take pages from a machine that still has them costs more.
@@ -174,7 +197,14 @@ impl Machine {
 }
 
 /// What the sandbox has to know of a run.
-fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>, notifier: &Notifier) -> Parameters {
+fn parameters(
+    vcpu: &Vcpu,
+    devices: &Devices,
+    ring: Option<&Ring>,
+    notifier: &Notifier,
+    session: Option<&Session<'_>>,
+    cores: Option<&core::Directory>,
+) -> Parameters {
     let (nets, disks) = devices.descriptors();
     let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
     let ring_nets = ring.map(fds).unwrap_or_default();
@@ -185,6 +215,8 @@ fn parameters(vcpu: &Vcpu, devices: &Devices, ring: Option<&Ring>, notifier: &No
         ring_nets,
         disks,
         notify: notifier.descriptor(),
+        debugger: session.map(Session::descriptor).into_iter().collect(),
+        cores: cores.map(core::Directory::descriptors),
         process,
         thread,
         ..Parameters::default()
@@ -195,8 +227,8 @@ impl<'m> Running<'m> {
     /// Serves the guest with a second thread beside this one; and, whatever ended the run, sends the frames that are
     /// still in the ring.
     fn serve_with_ring(&mut self, era: Era, ring: &'m Ring, parallel: &'m Parallel) -> Result<Outcome, Error> {
-        let shared = GuestRing::new(self.memory, GuestAddress(ring::ADDRESS))?;
-        let memory = self.memory;
+        let shared = GuestRing::new(self.guest.memory, GuestAddress(ring::ADDRESS))?;
+        let memory = self.guest.memory;
         let outcome = thread::scope(|scope| {
             let second = parallel.start(scope, ring, memory, self.confined)?;
             self.worker = Some(Worker::new(ring, shared, second.clone().map(|thread| (parallel, thread))));
@@ -220,18 +252,20 @@ impl<'m> Running<'m> {
         self.confined.confine_guests_thread()?;
         self.registry.phases.end(Phase::Sandbox);
         self.notifier.ready();
-        match era {
-            Era::Legacy => self.serve::<Legacy>(),
-            Era::Abi1 | Era::Abi2 => self.serve::<Current>(),
-        }
+        let outcome = match (self.look_after_debugger()?, era) {
+            (Some(outcome), _) => Ok(outcome),
+            (None, Era::Legacy) => self.serve::<Legacy>(),
+            (None, Era::Abi1 | Era::Abi2) => self.serve::<Current>(),
+        };
+        self.show_end(outcome)
     }
 
     /// Lets the guest run until it wants something, with a look at the clock where somebody wants to know the time.
     #[inline(always)]
     fn run_guest(&mut self) -> Option<Call> {
         match &self.registry.times {
-            None => self.vcpu.run(),
-            Some(times) => times.in_guest(|| self.vcpu.run()),
+            None => self.guest.vcpu.run(),
+            Some(times) => times.in_guest(|| self.guest.vcpu.run()),
         }
     }
 
@@ -254,19 +288,22 @@ impl<'m> Running<'m> {
     /// Does what an exit without hypercall asks for; says how the run ended if that was its last.
     #[cold]
     fn other_exit(&mut self) -> Result<Option<Outcome>, Error> {
-        match self.vcpu.exit().map_err(|error| self.failed(error))? {
+        match self.guest.vcpu.exit().map_err(|error| self.failed(error))? {
             Exit::Kick => self.kick().map(|()| None),
             Exit::Interrupted => {
                 self.registry.exits.interruptions.add(1);
                 if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
                     return Err(self.report(Broken::Ring(error)));
                 }
+                signal::let_run();
                 match signal::received() {
                     Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
                     Some(Request::Timeout) => Err(self.report_timeout()),
-                    None => Ok(None),
+                    None => self.look_after_debugger(),
                 }
             }
+            Exit::Trap(trap) => self.trapped(trap),
+            Exit::Stop(Stop::Internal { .. }) if self.guest.stands_at_breakpoint() => self.trapped(Trap::Instruction),
             Exit::Stop(stop) => Err(self.report(Broken::Stop(stop))),
         }
     }
@@ -275,8 +312,11 @@ impl<'m> Running<'m> {
     #[inline(always)]
     fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
         self.notifier.guest_is_alive();
-        let call = match I::decode(number, self.memory, argument) {
-            Ok(Hypercall::Halt { status }) => return Ok(Some(Outcome::Halted(status as u8))),
+        let call = match I::decode(number, self.guest.memory, argument) {
+            Ok(Hypercall::Halt { status, cookie }) => {
+                self.cookie = cookie;
+                return Ok(Some(Outcome::Halted(status as u8)));
+            }
             Ok(call) => call,
             Err(hypercall::Error::Number(number)) => {
                 return Err(self.report(Broken::Number { number, last: I::LAST }));
@@ -285,11 +325,11 @@ impl<'m> Running<'m> {
         };
         let answered = match self.answer(call) {
             Ok(None) => return Ok(None),
-            Ok(Some(reply)) => I::reply(reply, self.memory, argument),
+            Ok(Some(reply)) => I::reply(reply, self.guest.memory, argument),
             Err(Fault::Memory(error)) => Err(error),
             Err(Fault::Ring(error)) => return Err(self.report(Broken::Ring(error))),
             Err(Fault::NoDevice(kind)) => match I::no_device(kind) {
-                Some(reply) => I::reply(reply, self.memory, argument),
+                Some(reply) => I::reply(reply, self.guest.memory, argument),
                 None => return Err(self.report(Broken::NoDevice { kind })),
             },
         };
@@ -304,14 +344,14 @@ impl<'m> Running<'m> {
         self.registry.exits.kicks.add(1);
         self.notifier.guest_is_alive();
         let Some(worker) = &mut self.worker else { return Err(self.report(Broken::Stop(Stop::Kick))) };
-        let drained = worker.drain(self.memory);
+        let drained = worker.drain(self.guest.memory);
         drained.map_err(|error| self.report(Broken::Ring(error)))
     }
 
     /// Does what the guest asks; PUTS alone has no reply.
     #[inline(always)]
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
-        let Running { memory, devices, console, worker, registry, poll_limit, .. } = self;
+        let Running { guest: Guest { memory, .. }, devices, console, worker, registry, poll_limit, .. } = self;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
@@ -349,21 +389,21 @@ impl<'m> Running<'m> {
 
     #[cold]
     fn report_timeout(&mut self) -> Error {
-        self.vcpu.settle();
-        let registers = format!("{}, {}", self.vcpu.registers(), self.vcpu.fault_registers());
+        self.guest.vcpu.settle();
+        let registers = format!("{}, {}", self.guest.vcpu.registers(), self.guest.vcpu.fault_registers());
         Error::Timeout { seconds: self.timeout.map_or(0, NonZeroU32::get), registers }
     }
 
     #[cold]
     fn failed(&mut self, error: arch::Error) -> Error {
-        self.vcpu.settle();
-        Error::Host { error, registers: self.vcpu.registers() }
+        self.guest.vcpu.settle();
+        Error::Host { error, registers: self.guest.vcpu.registers() }
     }
 
     #[cold]
     fn report(&mut self, broken: Broken) -> Error {
-        self.vcpu.settle();
-        Error::Guest { broken, registers: self.vcpu.registers() }
+        self.guest.vcpu.settle();
+        Error::Guest { broken, registers: self.guest.vcpu.registers() }
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Hypercall {
     Halt {
         /// As the guest gave it; its low 8 bits are the exit status.
         status: u32,
+        /// 0, or where the guest describes the trap that it ends by: [`guest_abi::hypercall::COOKIE_SIZE`] bytes.
+        cookie: GuestAddress,
     },
 }
 

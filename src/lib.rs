@@ -12,6 +12,8 @@
 //!    Newer guests send and receive frames through a shared [`ring`] instead.
 //! 5. The guest halts, breaks a promise, or a [`signal`] ends it.
 //!
+//! While it runs, gdb may be beside it; and when it has come to a bad end, a core file is left ([`debug`]).
+//!
 //! [`check`] goes through the first of these, and tells what is missing; what a file says beside the command line is
 //! read by [`config_file`].
 //! [`inspect`] tells what a file is without any of this but the first two.
@@ -27,6 +29,7 @@ pub mod clock;
 pub mod config_file;
 pub mod console;
 pub mod counts;
+pub mod debug;
 pub mod descriptors;
 pub mod devices;
 pub mod era;

@@ -71,6 +71,8 @@ fn start_log(config: &Config) {
     let mut builder = env_logger::Builder::new();
     config.output.log_format.begin();
     builder.filter_level(config.verbosity.level());
+    // Its notes are for those who write stubs: gdb tries what this one has not.
+    builder.filter_module("gdbstub", log::LevelFilter::Warn);
     builder.format(|target, record| target.write_all(Line::log(record.level(), *record.args()).bytes()));
     let filters = std::env::var("RUST_LOG").unwrap_or_default();
     // Tried beforehand, as env_logger complains in a way of its own, and panics where it cannot.

@@ -125,6 +125,7 @@ impl Sandbox {
         if let Some(identity) = self.identity {
             user::become_user(identity)?;
         }
+        let directory = parameters.cores.map(|(directory, _)| directory);
         let mut confined = Confined { mode: self.mode, unprivileged: false, landlock: None, parameters };
         if self.mode == SandboxMode::Off {
             return Ok(confined);
@@ -132,7 +133,7 @@ impl Sandbox {
         let no_new = confined.unless_missing(Layer::Privileges, privileges::no_new())?;
         let none = confined.unless_missing(Layer::Capabilities, privileges::drop_capabilities())?;
         confined.unprivileged = no_new.and(none).is_some();
-        confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict())?;
+        confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict(directory))?;
         // Where no filter of ours can be, a refusal is no violation of it.
         if !outer_filter::is_there() || filter::is_possible() {
             violation::report();

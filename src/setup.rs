@@ -14,6 +14,7 @@ use crate::arch::{self, Vcpu};
 use crate::boot_info::{self, Facts};
 use crate::cli::{Config, Memory, NetRing, SandboxMode};
 use crate::console::Console;
+use crate::debug::{Listener, core};
 use crate::devices::{Devices, Plan};
 use crate::era::Rules;
 use crate::error::Error;
@@ -40,6 +41,8 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
     let sandbox = Sandbox::new(config)?;
     let outlets = Outlets::open(config)?;
+    let debugger = debugger(config)?;
+    let cores = core::Directory::open(config)?;
     phases.end(Phase::Image);
 
     // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
@@ -74,7 +77,31 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let registry = Registry::new(config, image.era, phases, &parts, outlets.any());
     let observer = Observer::new(registry, outlets);
     let era = image.era;
-    Ok(Machine { era, vcpu, memory, devices, console, ring, sandbox, notifier, poll_limit, timeout, vm, observer })
+    Ok(Machine {
+        era,
+        vcpu,
+        memory,
+        devices,
+        console,
+        ring,
+        sandbox,
+        notifier,
+        poll_limit,
+        timeout,
+        debugger,
+        cores,
+        vm,
+        observer,
+    })
+}
+
+/// Where a debugger is waited for, if one is wanted.
+pub(crate) fn debugger(config: &Config) -> Result<Option<Listener>, Error> {
+    if config.debugging.gdb_port.is_some() && !config.debugging.gdb {
+        log::warn!("--gdb-port says where a debugger is waited for, and none is: add --gdb");
+    }
+    let listener = config.debugging.port().map(|port| Listener::bind(port, &config.unikernel));
+    Ok(listener.transpose()?)
 }
 
 /// What a service manager shows of a guest that runs.

@@ -29,7 +29,7 @@ const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
 /// In place of a signal: the time is over.
 const TIMEOUT: c_int = -1;
 
-/// The first signal that asked for the end, or 0, or [`TIMEOUT`].
+/// The first signal that asked for the end, or 0, or [`TIMEOUT`] as long as there is none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
 /// The byte of the running vCPU that keeps it from entering the guest, or null.
@@ -87,7 +87,7 @@ fn prepare() {
     unsafe {
         let mut ours = std::mem::zeroed();
         libc::sigemptyset(&raw mut ours);
-        for signal in SIGNALS.into_iter().chain([libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1]) {
+        for signal in SIGNALS.into_iter().chain([libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1, libc::SIGIO]) {
             libc::sigaddset(&raw mut ours, signal);
         }
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
@@ -147,6 +147,23 @@ pub fn claim_thread() -> (i32, i32) {
     (process, thread)
 }
 
+/// From now on, SIGIO interrupts the guest as other signals do, and the run goes on: a debugger has sent something.
+///
+/// # Errors
+/// The signal cannot be caught.
+pub fn heed_debugger() -> errno::Result<()> {
+    register_signal_handler(libc::SIGIO, on_debugger)
+}
+
+extern "C" fn on_debugger(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
+    keep_from_running();
+}
+
+/// Lets the guest run again. Whether the interruption was for its end is to be looked for after this, not before.
+pub fn let_run() {
+    set_interrupt_flag(0);
+}
+
 /// What asked for the end of the run, if anything did.
 pub fn received() -> Option<Request> {
     match RECEIVED.load(Ordering::SeqCst) {
@@ -204,6 +221,10 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     let from_timer = unsafe { (*info).si_code } == libc::SI_TIMER;
     let request = if from_timer { TIMEOUT } else { signal };
     let first = RECEIVED.compare_exchange(0, request, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    // What goes on after the time is over, as a core file may, ends by a signal all the same; by our reminders not.
+    if !first && signal != libc::SIGALRM {
+        let _ = RECEIVED.compare_exchange(TIMEOUT, signal, Ordering::SeqCst, Ordering::SeqCst);
+    }
     keep_from_running();
     if first {
         match (outer_filter::is_there(), POLL_TIMER.load(Ordering::SeqCst)) {
@@ -216,11 +237,15 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
 }
 
 fn keep_from_running() {
+    set_interrupt_flag(1);
+}
+
+fn set_interrupt_flag(value: u8) {
     let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
     if !flag.is_null() {
         // SAFETY: `catch` was promised that the flag is valid as long as it is not null; it is one atomic byte that
         // the kernel reads at every entry.
-        unsafe { AtomicU8::from_ptr(flag) }.store(1, Ordering::SeqCst);
+        unsafe { AtomicU8::from_ptr(flag) }.store(value, Ordering::SeqCst);
     }
 }
 

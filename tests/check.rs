@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         kvm_test("a_lock_is_given_back", a_lock_is_given_back),
         net_test("a_host_without_devices_is_told", a_host_without_devices_is_told),
         kvm_test("outlets_are_as_a_start_finds_them", outlets_are_as_a_start_finds_them),
+        root_test("core_files_are_as_a_start_finds_them", core_files_are_as_a_start_finds_them),
         kvm_test("memory_is_as_a_start_finds_it", memory_is_as_a_start_finds_it),
         root_test("users_and_roots_are_as_a_start_finds_them", users_and_roots_are_as_a_start_finds_them),
         #[cfg(target_arch = "x86_64")]
@@ -328,6 +329,31 @@ fn outlets_are_as_a_start_finds_them() {
         }
     }
     check("hello", &["--stats=-", "--metrics=unix:@a-name"]).exits(0).says("ok       metrics    can be served\n");
+}
+
+/// As whoever the run is in the end: the superuser, too, has no right then to what is another's.
+fn core_files_are_as_a_start_finds_them() {
+    let directory = common::directory();
+    let path = |name: &str| directory.path().join(name);
+    for (name, mode) in [("mine", 0o755), ("theirs", 0o755), ("shared", 0o777), ("closed", 0o666)] {
+        fs::create_dir(path(name)).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    std::os::unix::fs::chown(path("theirs"), Some(12), Some(34)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    for (user, there) in [(&[][..], ["mine", "shared"]), (&["--user=12:34"], ["theirs", "shared"])] {
+        for name in ["mine", "theirs", "shared", "closed", "none"] {
+            let dumpcore = format!("--dumpcore={}", text(&path(name)));
+            let options = [user, &["--mem=2", &dumpcore]].concat();
+            both("hello", &options, &[], |command| command);
+            let fine = check("hello", &options).stdout.contains("ok       dumpcore   core files can be made\n");
+            assert_eq!(fine, there.contains(&name), "{options:?}");
+        }
+    }
+    let dumpcore = format!("--dumpcore={}", text(&path("theirs")));
+    let output = check("hello", &["--mem=2", "--user=no-such-user", &dumpcore]);
+    output.exits(1).says("would not start: one thing is missing");
+    assert!(["mine", "theirs", "shared"].iter().all(|name| fs::read_dir(path(name)).unwrap().count() == 0));
 }
 
 fn memory_is_as_a_start_finds_it() {

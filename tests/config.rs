@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         kvm_test("a_unikernel_runs_as_its_file_says", a_unikernel_runs_as_its_file_says),
         kvm_test("the_command_line_wins", the_command_line_wins),
         kvm_test("a_tap_and_its_address_come_together", a_tap_and_its_address_come_together),
+        kvm_test("a_core_file_goes_where_the_file_says", a_core_file_goes_where_the_file_says),
         test("mistakes_have_a_place", mistakes_have_a_place),
         test("a_mistake_has_the_form_that_the_file_asks_for", a_mistake_has_the_form_that_the_file_asks_for),
         test("paths_that_lead_nowhere_have_a_place", paths_that_lead_nowhere_have_a_place),
@@ -63,6 +64,17 @@ fn a_tap_and_its_address_come_together() {
     let output = run(&mut hand_over(configured(&directory, &["--mem=4", "-v", mac]), theirs));
     output.exits(0).complains("device 'service': @99, 02:00:00:00:00:07, MTU 1500");
     run(&mut configured(&directory, &["--net=tap9", mac])).is_refused(&["'service'", "no interface 'tap9'"]);
+}
+
+/// From where the file lies, as all paths.
+fn a_core_file_goes_where_the_file_says() {
+    let directory = directory("abort", "unikernel = 'app.hvt'\nmem = 4\ndumpcore = 'cores'\n");
+    let cores = directory.path().join("cores");
+    run(&mut configured(&directory, &[]))
+        .is_refused(&["app.toml:3:12: 'dumpcore' is '", "/cores', which is not there"]);
+    fs::create_dir(&cores).unwrap();
+    run(&mut configured(&directory, &[])).exits(255);
+    assert_eq!(fs::read_dir(cores).unwrap().count(), 1);
 }
 
 fn mistakes_have_a_place() {

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use common::{fixture, tender_path, tool_net_test, tool_test};
 
 /// Those that are there are checked; the table of messages must be.
-const DOCUMENTS: [&str; 3] = ["raspberry-pi.md", "operations.md", "troubleshooting.md"];
+const DOCUMENTS: [&str; 4] = ["debugging.md", "raspberry-pi.md", "operations.md", "troubleshooting.md"];
 
 /// A fenced block: the line of its fence, what the fence says, whether what it needs is said before it, and its lines.
 #[derive(Debug, PartialEq)]

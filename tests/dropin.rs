@@ -329,6 +329,12 @@ fn runs_behind_its_filter() {
     container.0.show(&disk, "disk.img");
     let line = format!("{TENDER} --mem=256 --block:storage=/disk.img /unikernel/app.hvt   fill");
     run(&mut filtered(container.exec_text(&line))).exits(0).complains("cannot be locked");
+
+    let (container, cores) = (Container::new("abort"), common::directory());
+    container.0.show(cores.path(), "cores");
+    let line = format!("{TENDER} --mem=2 --dumpcore=/cores -- /unikernel/app.hvt");
+    run(&mut filtered(container.exec_text(&line))).exits(255).complains(" is written; look at it with: gdb ");
+    assert_eq!(std::fs::read_dir(cores.path()).unwrap().count(), 1);
     // What is wrong is told, and nothing else happens.
     let line = format!("{TENDER} --mem=256 --net:service=tap7 -- /unikernel/app.hvt");
     run(&mut filtered(Container::new("net").exec_text(&line))).is_refused(&["tap7"]);

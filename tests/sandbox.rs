@@ -8,17 +8,19 @@
 mod attempts;
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use attempts::{
-    Attempt, CLIENT, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, LISTENER, PAGE,
-    PARENT, PATH, SELF, STATM, VCPU, find,
+    Attempt, CLIENT, CORE, CORE_FILE, CORES, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST,
+    FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH, SELF, STATM, VCPU,
+    find,
 };
 use common::{
-    Guest, Output, as_nobody, fixture, kvm_test, refuse, root_mount_test, root_test, run, test, text, unikernel,
+    Guest, Output, as_nobody, fixture, kvm_test, kvm_test_if_possible, refuse, root_mount_test, root_test, run, test,
+    text, unikernel,
 };
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{self, Parameters};
@@ -26,6 +28,9 @@ use tender::sandbox::{Confined, Sandbox};
 
 /// The environment variable that says which thread tries what.
 const ATTEMPT: &str = "TENDER_ATTEMPT";
+
+/// And the one that says where its core files go, if it is to have any.
+const CORES_PATH: &str = "TENDER_CORES";
 
 fn main() -> ExitCode {
     if let Ok(words) = std::env::var(ATTEMPT) {
@@ -48,6 +53,11 @@ fn main() -> ExitCode {
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).map(|attempt| dies("guest", attempt)));
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_RING).map(|attempt| dies("ring", attempt)));
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_METRICS).map(|attempt| dies("metrics", attempt)));
+    tests.extend(FORBIDDEN_WITH_CORES.iter().map(|attempt| dies("dumper", attempt)));
+    // Without the option, none of it.
+    tests.extend(CORE.iter().map(|attempt| dies("guest", attempt)));
+    tests.extend(CORE.iter().map(|(name, ..)| kvm_test(name, || survives("dumper", name))));
+    tests.push(kvm_test_if_possible("cores_stay_in_their_directory", cores_stay_in_their_directory));
     tests.extend(THREADS.map(ends_at_a_mistake));
     tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
         // Calls of x86_64 alone.
@@ -93,7 +103,7 @@ fn trial(thread: &'static str, attempt: &'static str, call: &'static str) -> Tri
         output.dies_by(libc::SIGSYS).complains(&format!(" ({call}) is not allowed by the sandbox"));
         assert!(!output.stderr.contains("survived"), "{output:?}");
     };
-    if thread == "guest" { kvm_test(&name, body) } else { test(&name, body) }
+    if ["guest", "dumper"].contains(&thread) { kvm_test(&name, body) } else { test(&name, body) }
 }
 
 fn survives(thread: &str, attempt: &str) {
@@ -103,11 +113,36 @@ fn survives(thread: &str, attempt: &str) {
 /// This program, taken over.
 fn attempt_in(thread: &str, attempt: &str) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    run(command.env(ATTEMPT, format!("{thread} {attempt}")))
+    command.env(ATTEMPT, format!("{thread} {attempt}"));
+    let directory = common::directory();
+    if thread == "dumper" {
+        command.env(CORES_PATH, directory.path());
+    }
+    run(&mut command)
+}
+
+/// By a path that leads out of it, too.
+fn cores_stay_in_their_directory() -> Result<(), String> {
+    if !run(&mut unikernel("hello", &["-v", "--mem=2"], &[])).stderr.contains("Landlock (version") {
+        return Err("this kernel has no Landlock".into());
+    }
+    let directory = common::directory();
+    let cores = directory.path().join("cores");
+    std::fs::create_dir(&cores).unwrap();
+    for attempt in ["a file there", "a file elsewhere"] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(ATTEMPT, format!("dumper {attempt}")).env(CORES_PATH, &cores);
+        run(&mut command).exits(0).complains("survived");
+        let files = [cores.join("new"), directory.path().join("new")].map(|path| path.exists());
+        assert_eq!(files, [true, false], "{attempt}");
+    }
+    Ok(())
 }
 
 static TAKEN_OVER: OnceLock<String> = OnceLock::new();
 static VCPU_FD: AtomicI32 = AtomicI32::new(-1);
+static CORES_FD: AtomicI32 = AtomicI32::new(-1);
+static CORE_FILE_FD: AtomicI32 = AtomicI32::new(-1);
 static PARENT_ID: AtomicI32 = AtomicI32::new(0);
 static SELF_ID: AtomicI32 = AtomicI32::new(0);
 
@@ -118,11 +153,13 @@ fn attempt_here(words: &str) -> ExitCode {
     // As main does.
     tender::start::prepare();
     match thread {
-        "guest" => {
+        "guest" | "dumper" => {
             TAKEN_OVER.set(attempt.to_owned()).expect("the first");
             log::set_logger(&Intruder).expect("the first");
             log::set_max_level(log::LevelFilter::Info);
-            let outcome = tender::run(&config());
+            let mut config = config();
+            config.debugging.dumpcore = std::env::var_os(CORES_PATH).map(Into::into);
+            let outcome = tender::run(&config);
             ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
         }
         "ring" | "metrics" => {
@@ -171,7 +208,12 @@ impl log::Log for Intruder {
     fn log(&self, record: &log::Record<'_>) {
         let text = record.args().to_string();
         if text.contains("MiB of memory") {
-            VCPU_FD.store(vcpu(), Ordering::Relaxed);
+            VCPU_FD.store(open("anon_inode:kvm-vcpu")[0], Ordering::Relaxed);
+            if let Ok(directory) = std::env::var(CORES_PATH) {
+                let [first, second] = open(&directory)[..] else { panic!("not two descriptors are {directory}") };
+                CORES_FD.store(first, Ordering::Relaxed);
+                CORE_FILE_FD.store(second, Ordering::Relaxed);
+            }
         } else if text.contains("the guest halted") {
             try_it(TAKEN_OVER.get().expect("it has been said"));
         }
@@ -180,13 +222,14 @@ impl log::Log for Intruder {
     fn flush(&self) {}
 }
 
-/// The processor among the descriptors of this program.
-fn vcpu() -> i32 {
-    let mut entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-    let vcpu = entries.find(|path| {
-        std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with("anon_inode:kvm-vcpu"))
-    });
-    vcpu.expect("there is a processor").file_name().unwrap().to_str().unwrap().parse().unwrap()
+/// The descriptors of this program that are what begins so, in order.
+fn open(beginning: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let is_it = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|link| text(&link).starts_with(beginning));
+    let mut found: Vec<i32> =
+        entries.filter(is_it).map(|path| text(path.file_name().unwrap().as_ref()).parse().unwrap()).collect();
+    found.sort_unstable();
+    found
 }
 
 fn try_it(attempt: &str) {
@@ -196,9 +239,13 @@ fn try_it(attempt: &str) {
         let [a, b, c, d, e, f] = arguments.map(|argument| match argument {
             VCPU => VCPU_FD.load(Ordering::Relaxed).into(),
             PARENT => PARENT_ID.load(Ordering::Relaxed).into(),
+            CORES => CORES_FD.load(Ordering::Relaxed).into(),
+            CORE_FILE => CORE_FILE_FD.load(Ordering::Relaxed).into(),
             SELF => SELF_ID.load(Ordering::Relaxed).into(),
             PAGE => PAGE_ITSELF.as_ptr() as i64,
             PATH => c"/etc/passwd".as_ptr() as i64,
+            NEW => c"new".as_ptr() as i64,
+            NEW_ELSEWHERE => c"../new".as_ptr() as i64,
             value => value,
         });
         // SAFETY: it is an attack. Should it succeed, the test has failed, and the process ends.

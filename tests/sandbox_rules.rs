@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::net::Tap;
+use common::net::{Tap, loop_back};
+use common::rsp::Debugger;
 use common::trace::{Call, trace_threads};
 use common::wire::Wire;
 use common::{FD, LIMIT, hand_over, net_test, text, unikernel};
@@ -96,11 +97,16 @@ fn parameters(pid: libc::pid_t) -> Parameters {
             link if link.starts_with("anon_inode:kvm-vm") => {}
             "/dev/net/tun" => frames.push(fd),
             link if link.starts_with("socket:") && is_managed(pid) => parameters.notify = Some(fd),
+            link if link.starts_with("socket:") && is_debugged(pid) => parameters.debugger = vec![fd],
             link if link.starts_with("socket:") => sockets.push(fd),
             link if link.starts_with("anon_inode:[eventfd") => parameters.metrics_end = vec![fd],
             link if link.ends_with("/statm") => parameters.statm = vec![fd],
             link if link.ends_with(".json") => parameters.stats = vec![fd],
             link if link.ends_with(".img") => parameters.disks.push(fd),
+            // Opened one right after the other.
+            link if std::path::Path::new(link).is_dir() => {
+                parameters.cores = Some((parameters.cores.map_or(fd, |(first, _)| first), fd));
+            }
             link => panic!("descriptor {fd} is {link}"),
         }
     }
@@ -126,6 +132,12 @@ fn first_free(fds: &[i32]) -> i32 {
 fn is_managed(pid: libc::pid_t) -> bool {
     let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
     variables.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"NOTIFY_SOCKET="))
+}
+
+/// Whether a debugger is connected to the run.
+fn is_debugged(pid: libc::pid_t) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    words.split(|byte| *byte == 0).any(|word| word == b"--gdb")
 }
 
 /// Whether the rule allows the call.
@@ -178,8 +190,10 @@ impl Used {
 
 fn every_rule_is_used() {
     let mut used = Used::default();
-    used.note(&calls(&mut unikernel("hypercalls", &["--mem=4"], &["badptr"]), &[exits(1)], |_, _, _| {}));
     let directory = common::directory();
+    let dumpcore = format!("--dumpcore={}", text(directory.path()));
+    let command = &mut unikernel("hypercalls", &["--mem=4", &dumpcore], &["badptr"]);
+    used.note(&calls(command, &[exits(1)], |_, _, _| {}));
     let manager = directory.path().join("notify");
     let _manager = UnixDatagram::bind(&manager).unwrap();
     let mut sleeper = unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
@@ -188,6 +202,7 @@ fn every_rule_is_used() {
         &[libc::SIGTERM],
         end_when(|_, call| call.number == libc::SYS_ppoll),
     ));
+    used.note(&debugged());
     used.note(&disk_and_frames());
     used.note(&web());
     used.note(&observed());
@@ -218,6 +233,30 @@ fn disk_and_frames() -> Calls {
 }
 
 /// A guest of whom somebody wants to know something, while it runs and afterwards.
+/// A run beside a debugger that has a look at it.
+fn debugged() -> Calls {
+    // Of a network namespace that is this test's alone.
+    const PORT: u16 = 1234;
+    loop_back();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let options = ["--mem=4", "--gdb", &format!("--gdb-port={PORT}")];
+            calls(&mut unikernel("hello", &options, &[]), &[exits(0)], |_, _, _| {})
+        });
+        let deadline = Instant::now() + LIMIT;
+        let mut debugger = loop {
+            match TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)) {
+                Ok(stream) => break Debugger::over(stream),
+                Err(error) => assert!(Instant::now() < deadline && !run.is_finished(), "{error}"),
+            }
+        };
+        let registers = debugger.registers();
+        debugger.set_registers(&registers);
+        debugger.ends(0);
+        run.join().unwrap()
+    })
+}
+
 fn observed() -> Calls {
     let directory = common::directory();
     let (socket, stats) = (directory.path().join("socket"), directory.path().join("stats.json"));

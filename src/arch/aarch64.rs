@@ -2,6 +2,8 @@
 //! a virtual one, such as the Raspberry Pi 3, run guests as well as any other.
 
 mod boot;
+mod core;
+mod debug;
 mod vcpu;
 
 use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
@@ -12,6 +14,10 @@ use super::vcpu::{Error, require, uninterrupted};
 use crate::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
+pub use core::{CORE_REQUESTS, return_to_trap};
+pub use debug::{
+    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points, instructions_changed,
+};
 pub use vcpu::{REPORT_REQUESTS, Vcpu};
 
 /// What this tender's guests run on.

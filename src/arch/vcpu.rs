@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use kvm_ioctls::Cap;
 
+use super::debug::Trap;
 use crate::counts::Amount;
 
 /// Lets the guest run. `_IO(KVMIO, 0x80)`.
@@ -37,6 +38,8 @@ pub enum Exit {
     Kick,
     /// A signal arrived, or the run was asked to stop; the guest itself can go on.
     Interrupted,
+    /// The processor stopped it for a debugger.
+    Trap(Trap),
     /// It did something after which it cannot go on.
     Stop(Stop),
 }

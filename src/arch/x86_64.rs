@@ -1,7 +1,9 @@
 //! x86_64: section B of `docs/hvt-abi.md`, memory layout of Solo5 0.9 and later.
 
 mod boot;
+mod core;
 mod cpuid;
+mod debug;
 mod msr;
 mod vcpu;
 
@@ -12,6 +14,10 @@ use super::vcpu::{Error, require, uninterrupted};
 use crate::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
+pub use core::{CORE_REQUESTS, return_to_trap};
+pub use debug::{
+    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points, instructions_changed,
+};
 pub use msr::deny_registers;
 pub use vcpu::{REPORT_REQUESTS, Vcpu};
 

@@ -17,12 +17,6 @@ pub enum Error {
         /// The option that is most likely meant, without dashes.
         meant: Option<String>,
     },
-    /// An option of upstream's debugging tenders, which has no counterpart here yet.
-    #[error("option '{option}' is for debugging, which comes with a later release; leave it out to run the unikernel")]
-    NotYet {
-        /// As written, without its value.
-        option: String,
-    },
     /// An option that may occur once occurs again.
     #[error("option '{option}' is given twice")]
     GivenTwice {
@@ -181,6 +175,9 @@ pub enum Rule {
     /// `--console-rate`.
     #[error("not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K")]
     ConsoleRate,
+    /// `--gdb-port`.
+    #[error("not a TCP port; write a number, 1 to 65535, or 0 for any that is free")]
+    Port,
     /// `--log-format`.
     #[error("the form of messages is text, json or journald")]
     LogFormat,

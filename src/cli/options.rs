@@ -110,6 +110,20 @@ const VALUED: &[Valued] = &[
         help: "Make this the root directory before the guest starts (as root)",
     },
     Valued {
+        name: "gdb-port",
+        named: None,
+        value: "PORT",
+        heading: "Debugging",
+        help: "Where --gdb waits, on this host alone [default: 1234]",
+    },
+    Valued {
+        name: "dumpcore",
+        named: None,
+        value: "DIR",
+        heading: "Debugging",
+        help: "Write a core file there when the guest comes to a bad end",
+    },
+    Valued {
         name: "log-format",
         named: None,
         value: "text|json|journald",
@@ -131,9 +145,6 @@ const VALUED: &[Valued] = &[
         help: "Serve what the run has come to so far to Prometheus, on this socket",
     },
 ];
-
-/// Options of upstream's solo5-hvt-debug.
-const DEBUGGING: [&str; 3] = ["--gdb", "--gdb-port", "--dumpcore"];
 
 /// The one option that the help text mentions in passing only.
 const HIDDEN: &str = "disk";
@@ -227,6 +238,14 @@ pub fn command() -> clap::Command {
                 .help("Take all of the guest's memory at the start, and keep it in RAM"),
         )
         .arg(
+            Arg::new("gdb")
+                .long("gdb")
+                .action(ArgAction::SetTrue)
+                .overrides_with("gdb")
+                .help_heading("Debugging")
+                .help("Hold the guest at its first instruction until gdb connects"),
+        )
+        .arg(
             Arg::new("console-timestamps")
                 .long("console-timestamps")
                 .action(ArgAction::SetTrue)
@@ -315,7 +334,6 @@ fn refusal(error: &clap::Error) -> Error {
     };
     let option = shown(option.as_bytes());
     match error.kind() {
-        ErrorKind::UnknownArgument if DEBUGGING.contains(&&*option) => Error::NotYet { option },
         ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::unknown(option),
         ErrorKind::TooManyValues => Error::UnexpectedValue { option },
         _ => Error::Other(error.to_string().lines().next().unwrap_or_default().replacen("error: ", "", 1)),

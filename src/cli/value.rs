@@ -106,6 +106,12 @@ pub(super) fn timeout(given: &Given) -> Result<NonZeroU32, Error> {
     seconds.and_then(NonZeroU32::new).ok_or_else(|| refuse(given, Rule::Timeout))
 }
 
+/// `--gdb-port`.
+pub(super) fn port(given: &Given) -> Result<u16, Error> {
+    let port = number(text(given, Rule::Port)?).and_then(|port| u16::try_from(port).ok());
+    port.ok_or_else(|| refuse(given, Rule::Port))
+}
+
 /// `--console-rate`, in bytes a second.
 pub(super) fn console_rate(given: &Given) -> Result<NonZeroU64, Error> {
     let text = text(given, Rule::ConsoleRate)?;

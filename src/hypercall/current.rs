@@ -88,7 +88,7 @@ pub(super) fn halt(memory: &GuestMemory, argument: GuestAddress) -> Result<Hyper
     if halt.cookie != 0 {
         memory.bytes(GuestAddress(halt.cookie), COOKIE_SIZE)?;
     }
-    Ok(Hypercall::Halt { status: halt.exit_status })
+    Ok(Hypercall::Halt { status: halt.exit_status, cookie: GuestAddress(halt.cookie) })
 }
 
 #[inline]

@@ -2,12 +2,13 @@
 //! Three system calls; what each version adds is in linux/landlock.h.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::c_long;
 
 // The same numbers on every architecture, and not in libc for all targets.
 const CREATE_RULESET: c_long = 444;
+const ADD_RULE: c_long = 445;
 const RESTRICT_SELF: c_long = 446;
 
 /// Asks for the version instead of a ruleset.
@@ -21,6 +22,20 @@ struct Ruleset {
     tcp: u64,
     scopes: u64,
 }
+
+/// The kernel's `struct landlock_path_beneath_attr`: what is allowed below a directory. Version 1 knows all of it.
+#[repr(C, packed)]
+struct Below {
+    files: u64,
+    directory: RawFd,
+}
+
+/// The kind of that rule.
+const PATH_BENEATH: u32 = 1;
+
+/// Of the rights to files: to open one for writing, and to make one.
+const WRITE_FILE: u64 = 1 << 1;
+const MAKE_REG: u64 = 1 << 8;
 
 /// What can be forbidden by a kernel of this version, and how many bytes of it that kernel knows.
 fn everything(version: i32) -> (Ruleset, usize) {
@@ -44,9 +59,9 @@ fn everything(version: i32) -> (Ruleset, usize) {
     (Ruleset { files, tcp, scopes }, size)
 }
 
-/// Forbids this thread, and those that it will start, all of it for good. Descriptors that are open stay usable.
-/// Returns the version in force.
-pub fn restrict() -> io::Result<i32> {
+/// Forbids this thread, and those that it will start, all of it for good, but to make files below `directory` and to
+/// write to those. Descriptors that are open stay usable. Returns the version in force.
+pub fn restrict(directory: Option<RawFd>) -> io::Result<i32> {
     // SAFETY: with this flag, the kernel takes no ruleset.
     let version = checked(unsafe { libc::syscall(CREATE_RULESET, std::ptr::null::<Ruleset>(), 0_usize, VERSION) })?;
     let (ruleset, size) = everything(version);
@@ -54,8 +69,13 @@ pub fn restrict() -> io::Result<i32> {
     let fd = checked(unsafe { libc::syscall(CREATE_RULESET, &raw const ruleset, size, 0_u32) })?;
     // SAFETY: the descriptor is new and nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    if let Some(directory) = directory {
+        let rule = Below { files: WRITE_FILE | MAKE_REG, directory };
+        // SAFETY: the kernel reads the one structure; both descriptors are open.
+        checked(unsafe { libc::syscall(ADD_RULE, fd.as_raw_fd(), PATH_BENEATH, &raw const rule, 0_u32) })?;
+    }
     // SAFETY: the call takes plain numbers; the descriptor is open.
-    checked(unsafe { libc::syscall(RESTRICT_SELF, std::os::fd::AsRawFd::as_raw_fd(&fd), 0_u32) })?;
+    checked(unsafe { libc::syscall(RESTRICT_SELF, fd.as_raw_fd(), 0_u32) })?;
     Ok(version)
 }
 

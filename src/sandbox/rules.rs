@@ -9,6 +9,7 @@ use libc::c_long;
 
 use crate::arch;
 pub use crate::arch::KVM_RUN;
+use crate::debug::core;
 use crate::metrics::PIECE;
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
@@ -52,14 +53,22 @@ pub enum When {
 pub enum Parameter {
     /// The descriptor of the processor.
     Vcpu,
-    /// What a report asks of the processor.
+    /// What a report asks of the processor, and a core file if there may be one.
     Reports,
+    /// The descriptor of the debugger, if there is one.
+    Debugger,
+    /// What a debugger asks of the processor, if there is one.
+    DebugRequests,
     /// Descriptors of network interfaces.
     Nets,
     /// Those of the same interfaces, for the ring.
     RingNets,
     /// Descriptors of disks.
     Disks,
+    /// The directory that may get a core file.
+    CoreDirectory,
+    /// The descriptor that the core file will have.
+    CoreFile,
     /// The file that gets the statistics.
     Stats,
     /// Where the memory of this process can be read, if somebody wants to know.
@@ -91,12 +100,16 @@ pub enum Parameter {
 pub struct Parameters {
     /// The descriptor of the processor.
     pub vcpu: RawFd,
+    /// The descriptor of the debugger.
+    pub debugger: Vec<RawFd>,
     /// Descriptors of network interfaces.
     pub nets: Vec<RawFd>,
     /// Those of the same interfaces, for the ring.
     pub ring_nets: Vec<RawFd>,
     /// Descriptors of disks.
     pub disks: Vec<RawFd>,
+    /// The directory that may get a core file, and the descriptor that the file will have.
+    pub cores: Option<(RawFd, RawFd)>,
     /// The file that gets the statistics.
     pub stats: Vec<RawFd>,
     /// Where the memory of this process can be read.
@@ -121,9 +134,14 @@ impl Parameters {
         let fds = |fds: &[RawFd]| fds.iter().map(|&fd| fd as u64).collect();
         match parameter {
             Parameter::Vcpu => fds(&[self.vcpu]),
+            Parameter::Debugger => fds(&self.debugger),
+            Parameter::DebugRequests if self.debugger.is_empty() => Vec::new(),
+            Parameter::DebugRequests => arch::DEBUG_REQUESTS.to_vec(),
             Parameter::Nets => fds(&self.nets),
             Parameter::RingNets => fds(&self.ring_nets),
             Parameter::Disks => fds(&self.disks),
+            Parameter::CoreDirectory => fds(self.cores.map(|(directory, _)| directory).as_slice()),
+            Parameter::CoreFile => fds(self.cores.map(|(_, file)| file).as_slice()),
             Parameter::Stats => fds(&self.stats),
             Parameter::Statm => fds(&self.statm),
             Parameter::Pieces => self.statm.iter().map(|_| PIECE as u64).collect(),
@@ -137,7 +155,8 @@ impl Parameters {
             },
             Parameter::Process => vec![self.process as u64],
             Parameter::Thread => vec![self.thread as u64],
-            Parameter::Reports => arch::REPORT_REQUESTS.to_vec(),
+            Parameter::Reports if self.cores.is_none() => arch::REPORT_REQUESTS.to_vec(),
+            Parameter::Reports => [arch::REPORT_REQUESTS, arch::CORE_REQUESTS].concat(),
             Parameter::Signals => crate::signal::SIGNALS.map(|signal| signal as u64).to_vec(),
             Parameter::Futex => {
                 let operations = [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET];
@@ -152,8 +171,8 @@ impl Parameters {
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Client, Disks, Futex, Listener, MetricsEnd, Nets, Notify, Pieces, PollCounts, Process, Reports, RingNets, Signals,
-    Statm, Stats, Thread, Vcpu,
+    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Listener, MetricsEnd, Nets, Notify, Pieces,
+    PollCounts, Process, Reports, RingNets, Signals, Statm, Stats, Thread, Vcpu,
 };
 use When::{Bits, Is, Null, OneOf};
 
@@ -188,6 +207,9 @@ const MINCORE: Rule = rule(libc::SYS_mincore, &[OneOf(1, Pieces)], Always("how m
 pub const GUEST: &[Rule] = &[
     rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), Is(1, KVM_RUN)], Always("the guest runs")),
     rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), OneOf(1, Reports)], Always("where the guest was when it broke a promise")),
+    rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), OneOf(1, DebugRequests)], Always("what a debugger wants of the processor")),
+    rule(libc::SYS_read, &[OneOf(0, Debugger)], Always("what a debugger says")),
+    rule(libc::SYS_write, &[OneOf(0, Debugger)], Always("what a debugger is told")),
     rule(libc::SYS_ppoll, &[OneOf(1, PollCounts), Null(3)], Always("POLL, and whether anybody reads our words")),
     rule(libc::SYS_read, &[OneOf(0, Nets)], Always("NET_READ")),
     rule(libc::SYS_write, &[OneOf(0, Nets)], Always("NET_WRITE")),
@@ -203,6 +225,17 @@ pub const GUEST: &[Rule] = &[
     ),
     rule(libc::SYS_write, &[Is(0, 2)], Always("the tender's own words")),
     rule(libc::SYS_write, &[OneOf(0, Stats)], Always("what the run came to, at the end")),
+    rule(
+        libc::SYS_openat,
+        &[OneOf(0, CoreDirectory), Is(2, core::FLAGS as u64), Is(3, core::MODE as u64)],
+        Always("makes the core file, which is new or an error"),
+    ),
+    rule(
+        libc::SYS_dup3,
+        &[OneOf(1, CoreFile), Is(2, libc::O_CLOEXEC as u64)],
+        Always("gives the core file the number that the next rule knows"),
+    ),
+    rule(libc::SYS_pwrite64, &[OneOf(0, CoreFile)], Always("the core file")),
     rule(libc::SYS_write, &[OneOf(0, MetricsEnd)], Always("ends the thread that serves metrics")),
     STATM,
     MINCORE,

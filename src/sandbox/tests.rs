@@ -4,6 +4,7 @@ use libc::sock_filter;
 
 use super::filter::compile;
 use super::rules::{GUEST, KVM_RUN, METRICS, Need, Parameters, RING, Rule, name};
+use crate::debug::core;
 
 mod reference;
 
@@ -13,9 +14,11 @@ const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 fn parameters() -> Parameters {
     Parameters {
         vcpu: 6,
+        debugger: vec![31],
         nets: vec![7, 8],
         ring_nets: vec![10, 11],
         disks: vec![9],
+        cores: Some((18, 19)),
         stats: vec![12],
         statm: vec![13],
         listener: vec![14],
@@ -174,6 +177,36 @@ fn arguments_decide() {
     assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
 }
 
+/// One new file in the directory, for its owner alone, under the one number.
+#[test]
+fn core_files_are_new() {
+    let (program, theirs) = (guest(&parameters()), referee(GUEST, &parameters()));
+    let allowed = |call, arguments| {
+        let answer = run(&program, call, arguments).0;
+        assert_eq!(answer, run(&theirs, call, arguments).0, "{call}, {arguments:x?}");
+        answer == ALLOW
+    };
+    let (flags, mode) = (core::FLAGS as u64, core::MODE as u64);
+    let open = |directory, flags, mode| allowed(libc::SYS_openat, [directory, 1 << 40, flags, mode, 0, 0]);
+    assert!(open(18, flags, mode));
+    assert!([libc::AT_FDCWD as u64, 0, 9, 17, 19].into_iter().all(|other| !open(other, flags, mode)));
+    for bit in 0..32 {
+        assert!(!open(18, flags ^ 1 << bit, mode) && !open(18, flags, mode ^ 1 << bit), "{bit}");
+    }
+    let dup = |from, to, flags| allowed(libc::SYS_dup3, [from, to, flags, 0, 0, 0]);
+    assert!(dup(25, 19, libc::O_CLOEXEC as u64) && !dup(25, 19, 0));
+    assert!((0..30).filter(|to| *to != 19).all(|to| !dup(25, to, libc::O_CLOEXEC as u64)));
+    assert!(allowed(libc::SYS_pwrite64, [19, 0, 0, 0, 0, 0]) && !allowed(libc::SYS_pwrite64, [18, 0, 0, 0, 0, 0]));
+    for call in [libc::SYS_write, libc::SYS_read, libc::SYS_pread64, libc::SYS_fdatasync] {
+        assert!(!allowed(call, [18, 0, 0, 0, 0, 0]) && !allowed(call, [19, 0, 0, 0, 0, 0]), "{call}");
+    }
+    let without = guest(&Parameters { cores: None, debugger: Vec::new(), ..parameters() });
+    for request in crate::arch::CORE_REQUESTS {
+        let arguments = [6, *request, 0, 0, 0, 0];
+        assert!(allowed(libc::SYS_ioctl, arguments) && run(&without, libc::SYS_ioctl, arguments).0 == TRAP);
+    }
+}
+
 /// The thread that anybody may speak to has the least.
 #[test]
 fn clients_reach_nothing_but_their_answer() {
@@ -198,7 +231,15 @@ fn clients_reach_nothing_but_their_answer() {
 #[test]
 fn no_device_means_no_call() {
     let program = guest(&bare());
-    for call in [libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_fdatasync, libc::SYS_read, libc::SYS_mincore] {
+    for call in [
+        libc::SYS_pread64,
+        libc::SYS_pwrite64,
+        libc::SYS_fdatasync,
+        libc::SYS_read,
+        libc::SYS_mincore,
+        libc::SYS_openat,
+        libc::SYS_dup3,
+    ] {
         assert!((0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP), "{call}");
     }
     assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));

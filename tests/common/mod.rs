@@ -11,6 +11,7 @@ pub mod inject;
 mod mounts;
 pub mod net;
 pub mod refuse;
+pub mod rsp;
 pub mod trace;
 mod trial;
 pub mod wire;

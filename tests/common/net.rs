@@ -219,13 +219,7 @@ impl Tap {
 
     /// Brings it up or down.
     pub fn set_up(&self, up: bool) {
-        let mut request = request(self.0);
-        control(libc::SIOCGIFFLAGS as u32, &mut request, "flags");
-        // SAFETY: the kernel has just filled in the flags.
-        let flags = unsafe { request.ifr_ifru.ifru_flags };
-        let bit = libc::IFF_UP as libc::c_short;
-        request.ifr_ifru.ifru_flags = if up { flags | bit } else { flags & !bit };
-        control(libc::SIOCSIFFLAGS as u32, &mut request, "flags");
+        set_up(self.0, up);
     }
 
     /// Waits until frames of the host go to whoever has just attached: the kernel notices that there is somebody some
@@ -289,6 +283,22 @@ fn index(name: &str) -> u32 {
     let index = unsafe { libc::if_nametoindex(string.as_ptr()) };
     assert!(index != 0, "{}", host_error(name));
     index
+}
+
+/// Brings an interface up or down.
+fn set_up(name: &str, up: bool) {
+    let mut request = request(name);
+    control(libc::SIOCGIFFLAGS as u32, &mut request, "flags");
+    // SAFETY: the kernel has just filled in the flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    let bit = libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = if up { flags | bit } else { flags & !bit };
+    control(libc::SIOCSIFFLAGS as u32, &mut request, "flags");
+}
+
+/// Brings up the loopback interface, which is down in a new network.
+pub fn loop_back() {
+    set_up("lo", true);
 }
 
 fn control(command: u32, request: &mut libc::ifreq, what: &str) {

@@ -13,10 +13,16 @@ pub const PARENT: i64 = i64::MIN + 1;
 pub const SELF: i64 = i64::MIN + 4;
 /// An argument that is a page of this process.
 pub const PAGE: i64 = i64::MIN + 2;
+/// An argument that is the directory for core files, and one that is the descriptor which the file will have.
+pub const CORES: i64 = i64::MIN + 5;
+pub const CORE_FILE: i64 = i64::MIN + 6;
+/// An argument that is the path of a new file in that directory, and beside it.
+pub const NEW: i64 = i64::MIN + 7;
+pub const NEW_ELSEWHERE: i64 = i64::MIN + 8;
 /// An argument that is a path.
 pub const PATH: i64 = i64::MIN + 3;
 
-const NEW: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
+const FRESH: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 const RW: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
 const EXEC: i64 = libc::PROT_EXEC as i64;
 
@@ -30,7 +36,7 @@ pub const FORBIDDEN: &[Attempt] = &[
     ("ptrace", libc::SYS_ptrace, [libc::PTRACE_ATTACH as i64, PARENT, 0, 0, 0, 0]),
     ("process_vm_readv", libc::SYS_process_vm_readv, [PARENT, PAGE, 0, PAGE, 0, 0]),
     ("process_vm_writev", libc::SYS_process_vm_writev, [PARENT, PAGE, 0, PAGE, 0, 0]),
-    ("mmap of code", libc::SYS_mmap, [0, 4096, RW | EXEC, NEW, -1, 0]),
+    ("mmap of code", libc::SYS_mmap, [0, 4096, RW | EXEC, FRESH, -1, 0]),
     ("mmap of a file", libc::SYS_mmap, [0, 4096, RW, libc::MAP_PRIVATE as i64, 0, 0]),
     ("mmap to share", libc::SYS_mmap, [0, 4096, RW, (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as i64, -1, 0]),
     ("mprotect of code", libc::SYS_mprotect, [PAGE, 4096, libc::PROT_READ as i64 | EXEC, 0, 0, 0]),
@@ -84,6 +90,33 @@ pub const FORBIDDEN_TO_THE_RING: &[Attempt] = &[
     ("exit_group", libc::SYS_exit_group, [0; 6]),
 ];
 
+/// A core file, as it is made and written.
+pub const CORE: &[Attempt] = &[
+    ("a file there", libc::SYS_openat, [CORES, NEW, CORE_FLAGS, 0o600, 0, 0]),
+    ("a file elsewhere", libc::SYS_openat, [CORES, NEW_ELSEWHERE, CORE_FLAGS, 0o600, 0, 0]),
+    ("a file in place of another", libc::SYS_dup3, [0, CORE_FILE, libc::O_CLOEXEC as i64, 0, 0, 0]),
+    ("a file written", libc::SYS_pwrite64, [CORE_FILE, PAGE, 1, 0, 0, 0]),
+];
+
+const CORE_FLAGS: i64 = tender::debug::core::FLAGS as i64;
+const NOT_NEW: i64 = CORE_FLAGS & !libc::O_EXCL as i64;
+const TO_READ: i64 = CORE_FLAGS | libc::O_RDWR as i64;
+const HERE: i64 = libc::AT_FDCWD as i64;
+
+/// What the guest's thread may not do even with `--dumpcore`.
+pub const FORBIDDEN_WITH_CORES: &[Attempt] = &[
+    ("openat of what is there", libc::SYS_openat, [CORES, PATH, NOT_NEW, 0o600, 0, 0]),
+    ("openat to read", libc::SYS_openat, [CORES, PATH, TO_READ, 0o600, 0, 0]),
+    ("openat for everybody", libc::SYS_openat, [CORES, PATH, CORE_FLAGS, 0o666, 0, 0]),
+    ("openat from here", libc::SYS_openat, [HERE, PATH, CORE_FLAGS, 0o600, 0, 0]),
+    ("openat from another descriptor", libc::SYS_openat, [0, PATH, CORE_FLAGS, 0o600, 0, 0]),
+    ("dup3 to another descriptor", libc::SYS_dup3, [CORES, VCPU, libc::O_CLOEXEC as i64, 0, 0, 0]),
+    ("dup3 beyond exec", libc::SYS_dup3, [0, CORE_FILE, 0, 0, 0, 0]),
+    ("write to the core file", libc::SYS_write, [CORE_FILE, PAGE, 1, 0, 0, 0]),
+    ("pread64 from the core file", libc::SYS_pread64, [CORE_FILE, PAGE, 1, 0, 0, 0]),
+    ("unlinkat of the core file", libc::SYS_unlinkat, [CORES, PATH, 0, 0, 0, 0]),
+];
+
 /// Descriptors that the thread of `--metrics` may use, as numbers only: nothing is open there.
 pub const LISTENER: i64 = 200;
 pub const CLIENT: i64 = 201;
@@ -111,7 +144,7 @@ pub const FORBIDDEN_TO_METRICS: &[Attempt] = &[
 /// The attempt of this name.
 pub fn find(name: &str) -> Option<Attempt> {
     let all = FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).chain(FORBIDDEN_TO_THE_RING);
-    let all = all.chain(FORBIDDEN_TO_METRICS);
+    let all = all.chain(FORBIDDEN_TO_METRICS).chain(CORE).chain(FORBIDDEN_WITH_CORES);
     let old = tender::arch::OLD_CALLS.iter().find(|(_, old)| *old == name);
     let old = old.map(|&(call, name)| (name, call, if name == "open" { [PATH, 0, 0, 0, 0, 0] } else { [0; 6] }));
     all.copied().find(|(other, ..)| *other == name).or(old)

@@ -15,7 +15,7 @@ pub struct Register(pub u64);
 
 impl Register {
     /// One of the registers in KVM's `kvm_regs`, by its offset there in bytes.
-    const fn core(offset: usize) -> Register {
+    pub const fn core(offset: usize) -> Register {
         Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | (offset / 4) as u64)
     }
 

@@ -6,12 +6,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use guest_abi::hypercall::{MMIO_BASE, MMIO_STRIDE};
 use guest_abi::ring::KICK_MMIO;
 use kvm_bindings::{
-    KVM_EXIT_ARM_NISV, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_MEMORY_FAULT,
-    KVM_EXIT_MMIO, KVM_EXIT_SYSTEM_EVENT, kvm_run, kvm_vcpu_init,
+    KVM_EXIT_ARM_NISV, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR,
+    KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO, KVM_EXIT_SYSTEM_EVENT, kvm_run, kvm_vcpu_init,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::boot::{self, Register};
+use super::debug;
 use crate::arch::vcpu::enter;
 use crate::arch::{Boot, Call, Error, Exit, Stop};
 
@@ -19,13 +20,13 @@ use crate::arch::{Boot, Call, Error, Exit, Stop};
 const WINDOW: u64 = 0x100;
 
 /// KVM_GET_ONE_REG, the one request beside KVM_RUN that a processor gets once its guest runs: for
-/// [`Vcpu::registers`] and [`Vcpu::fault_registers`].
+/// reports and core files.
 pub const REPORT_REQUESTS: &[u64] = &[0x4010_aeab];
 
 /// The guest's processor.
 #[derive(Debug)]
 pub struct Vcpu {
-    fd: VcpuFd,
+    pub(super) fd: VcpuFd,
     /// What became of the last attempt to run the guest, where it came to nothing.
     failed: Option<io::Error>,
 }
@@ -65,13 +66,13 @@ impl Vcpu {
         boot::registers(boot).into_iter().try_for_each(|(register, value)| self.set(register, value))
     }
 
-    fn get(&self, register: Register) -> Result<u64, Error> {
+    pub(super) fn get(&self, register: Register) -> Result<u64, Error> {
         let mut value = [0; 8];
         self.fd.get_one_reg(register.0, &mut value).map_err(Error::kvm("read a register"))?;
         Ok(u64::from_le_bytes(value))
     }
 
-    fn set(&self, register: Register, value: u64) -> Result<(), Error> {
+    pub(super) fn set(&self, register: Register, value: u64) -> Result<(), Error> {
         self.fd.set_one_reg(register.0, &value.to_le_bytes()).map_err(Error::kvm("set a register"))?;
         Ok(())
     }
@@ -178,6 +179,7 @@ fn other(run: &kvm_run) -> Exit {
     let stop = unsafe {
         match run.exit_reason {
             KVM_EXIT_INTR => return Exit::Interrupted,
+            KVM_EXIT_DEBUG => return Exit::Trap(debug::trap(&details.debug.arch)),
             KVM_EXIT_ARM_NISV => Stop::NoSyndrome { address: details.arm_nisv.fault_ipa },
             KVM_EXIT_FAIL_ENTRY => Stop::Entry { reason: details.fail_entry.hardware_entry_failure_reason },
             KVM_EXIT_MEMORY_FAULT => Stop::MemoryFault { address: details.memory_fault.gpa },

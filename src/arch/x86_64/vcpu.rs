@@ -6,13 +6,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
 use kvm_bindings::{
-    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR,
-    KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_MAX_CPUID_ENTRIES,
-    kvm_enable_cap, kvm_run, kvm_run__bindgen_ty_1__bindgen_ty_6,
+    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
+    KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_run, kvm_run__bindgen_ty_1__bindgen_ty_6,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
-use super::{boot, cpuid};
+use super::{boot, cpuid, debug};
 use crate::arch::vcpu::enter;
 use crate::arch::{Boot, Call, Error, Exit, Stop};
 
@@ -26,7 +26,7 @@ pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81, 0x8138_ae83];
 /// The guest's processor.
 #[derive(Debug)]
 pub struct Vcpu {
-    fd: VcpuFd,
+    pub(super) fd: VcpuFd,
     /// What became of the last attempt to run the guest, where it came to nothing.
     failed: Option<io::Error>,
 }
@@ -170,6 +170,7 @@ fn other(run: &kvm_run) -> Exit {
     let stop = unsafe {
         match run.exit_reason {
             KVM_EXIT_INTR => return Exit::Interrupted,
+            KVM_EXIT_DEBUG => return Exit::Trap(debug::trap(&details.debug.arch)),
             KVM_EXIT_MMIO => access(&details.mmio),
             KVM_EXIT_HLT => Stop::Halted,
             KVM_EXIT_SHUTDOWN => Stop::TripleFault,

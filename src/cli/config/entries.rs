@@ -21,7 +21,7 @@ const ARGUMENTS: &str = "args";
 const ATTACHMENTS: [(&str, &str); 2] = [("net", "tap"), ("block", "path")];
 
 /// What the values of options may be counted in; those may be numbers.
-const NUMBERS: [&str; 3] = ["SIZE", "SECONDS", "BYTES"];
+const NUMBERS: [&str; 4] = ["SIZE", "SECONDS", "BYTES", "PORT"];
 
 /// What a file says, in its order.
 #[derive(Debug, Default)]

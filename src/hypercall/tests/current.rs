@@ -20,7 +20,7 @@ fn block_and_net_carry_their_arguments() {
 fn halt_wants_a_readable_cookie() {
     let last = SIZE - COOKIE_SIZE;
     let memory = memory_with(&abi::Halt { cookie: last, exit_status: 255, pad: 0 });
-    assert_eq!(decode::<Current>(number::HALT, &memory), Hypercall::Halt { status: 255 });
+    assert_eq!(decode::<Current>(number::HALT, &memory), Hypercall::Halt { status: 255, cookie: GuestAddress(last) });
     let memory = memory_with(&abi::Halt { cookie: last + 1, exit_status: 255, pad: 0 });
     assert!(matches!(Current::decode(number::HALT, &memory, ARGUMENT), Err(Error::Memory(_))));
 }

@@ -56,7 +56,7 @@ fn the_interface_is_the_only_one() {
 #[test]
 fn halt_is_the_last() {
     let memory = memory_with(&abi::Halt { cookie: 0, exit_status: 7, pad: 0 });
-    assert_eq!(decode::<Legacy>(number::HALT, &memory), Hypercall::Halt { status: 7 });
+    assert_eq!(decode::<Legacy>(number::HALT, &memory), Hypercall::Halt { status: 7, cookie: GuestAddress(0) });
     for number in [0, 11, 31, u32::MAX] {
         assert!(matches!(Legacy::decode(number, &memory, ARGUMENT), Err(Error::Number(n)) if n == number));
     }

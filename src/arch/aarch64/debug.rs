@@ -1,0 +1,259 @@
+//! An ARM64 processor under a debugger: what gdb knows of it, and how it is stopped.
+
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP, KVM_REG_ARM_CORE,
+    KVM_REG_ARM64, KVM_REG_SIZE_U32, KVM_REG_SIZE_U128, kvm_debug_exit_arch, kvm_guest_debug, kvm_regs,
+    user_fpsimd_state, user_pt_regs,
+};
+use kvm_ioctls::{Cap, VmFd};
+use std::mem::offset_of;
+
+use super::boot::{self, Register};
+use super::vcpu::Vcpu;
+use crate::arch::debug::{Debug, Hardware, Trap, Watch};
+use crate::arch::{Error, Fields};
+
+/// BRK #0.
+pub const BREAKPOINT: &[u8] = &0xd420_0000_u32.to_le_bytes();
+
+/// KVM_SET_GUEST_DEBUG and KVM_SET_ONE_REG: what a debugger asks of a processor beside what reports do.
+pub const DEBUG_REQUESTS: &[u64] = &[0x4208_ae9b, 0x4010_aeac];
+
+/// Classes of exceptions in ESR, as they come from the guest: its breakpoint, step and watchpoint.
+const EC_BREAKPOINT: u32 = 0x30;
+const EC_STEP: u32 = 0x32;
+const EC_WATCHPOINT: u32 = 0x34;
+
+/// PSTATE: EL1 by its own stack pointer; and with D, A, I and F masked, as an exception begins.
+const PSTATE_OWN_STACK: u64 = 1;
+const PSTATE_IN_EXCEPTION: u64 = 0x3c5;
+
+/// Where in a vector table an exception that EL1 takes from itself arrives: by the stack pointer of EL0, or its own.
+const VECTOR_SHARED_STACK: u64 = 0x000;
+const VECTOR_OWN_STACK: u64 = 0x200;
+
+/// ESR of BRK #0 taken by EL1.
+const ESR_BRK: u64 = 0x3c << 26 | 1 << 25;
+
+/// Breakpoint and watchpoint control: on, at EL1 and EL0.
+const CONTROL_ON: u64 = 0b11 << 1 | 1;
+
+/// Writes a register's line for each name.
+macro_rules! registers {
+    ($more:literal: $($name:literal)*) => {
+        concat!($("<reg name=\"", $name, "\" ", $more, "/>"),*)
+    };
+}
+
+/// The registers, in the order and with the widths of [`Vcpu::debug_registers`], in gdb's own terms.
+pub const DESCRIPTION: &str = concat!(
+    r#"<target version="1.0"><architecture>aarch64</architecture><feature name="org.gnu.gdb.aarch64.core">"#,
+    registers!("bitsize=\"64\"": "x0" "x1" "x2" "x3" "x4" "x5" "x6" "x7" "x8" "x9" "x10" "x11" "x12" "x13" "x14" "x15"
+        "x16" "x17" "x18" "x19" "x20" "x21" "x22" "x23" "x24" "x25" "x26" "x27" "x28" "x29" "x30"),
+    r#"<reg name="sp" bitsize="64" type="data_ptr"/><reg name="pc" bitsize="64" type="code_ptr"/>"#,
+    r#"<flags id="flags" size="4"><field name="SP" start="0" end="0"/><field name="EL" start="2" end="3"/>"#,
+    r#"<field name="F" start="6" end="6"/><field name="I" start="7" end="7"/><field name="A" start="8" end="8"/>"#,
+    r#"<field name="D" start="9" end="9"/><field name="V" start="28" end="28"/><field name="C" start="29" end="29"/>"#,
+    r#"<field name="Z" start="30" end="30"/><field name="N" start="31" end="31"/></flags>"#,
+    r#"<reg name="cpsr" bitsize="32" type="flags"/></feature><feature name="org.gnu.gdb.aarch64.fpu">"#,
+    r#"<vector id="v2d" type="ieee_double" count="2"/>"#,
+    registers!("bitsize=\"128\" type=\"v2d\"": "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" "v8" "v9" "v10" "v11" "v12" "v13"
+        "v14" "v15" "v16" "v17" "v18" "v19" "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31"),
+    registers!("bitsize=\"32\" type=\"int\"": "fpsr" "fpcr"),
+    r#"</feature><feature name="tender.system">"#,
+    registers!("bitsize=\"64\" type=\"int64\" group=\"system\"": "esr_el1" "far_el1" "elr_el1" "spsr_el1" "vbar_el1"
+        "sctlr_el1" "ttbr0_el1" "tcr_el1"),
+    "</feature></target>",
+);
+
+/// Where the program counter lies among them.
+pub const PROGRAM_COUNTER: usize = 32 * 8;
+
+/// The system registers of [`DESCRIPTION`].
+const SYSTEM: [Register; 8] = [
+    boot::ESR_EL1,
+    boot::FAR_EL1,
+    boot::ELR_EL1,
+    boot::SPSR_EL1,
+    boot::VBAR_EL1,
+    boot::SCTLR_EL1,
+    boot::TTBR0_EL1,
+    boot::TCR_EL1,
+];
+
+const SP_EL0: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, sp));
+
+/// X0 to X30.
+fn general(number: u64) -> Register {
+    Register(boot::X0.0 + 2 * number)
+}
+
+/// A register that is not 64 bits wide, by its offset in `kvm_regs` in bytes.
+const fn floating(width: u64, offset: usize) -> u64 {
+    let offset = offset_of!(kvm_regs, fp_regs) + offset;
+    KVM_REG_ARM64 | width | KVM_REG_ARM_CORE as u64 | (offset / 4) as u64
+}
+
+/// V0 to V31.
+fn vector(number: usize) -> u64 {
+    floating(KVM_REG_SIZE_U128, offset_of!(user_fpsimd_state, vregs) + 16 * number)
+}
+
+const FPSR: u64 = floating(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpsr));
+const FPCR: u64 = floating(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpcr));
+
+/// How many breakpoints, and how many watchpoints, the processor has at least: the smaller number of the two.
+pub fn hardware_points(vm: &VmFd) -> usize {
+    let [breakpoints, watchpoints] = [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
+    usize::try_from(breakpoints.min(watchpoints)).unwrap_or(0).min(16)
+}
+
+impl Vcpu {
+    /// All registers that [`DESCRIPTION`] has, one after the other.
+    pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
+        let mut fields = Fields::default();
+        for number in 0..31 {
+            fields.put(self.get(general(number))?);
+        }
+        let pstate = self.get(boot::PSTATE)?;
+        fields.put(self.get(stack_pointer(pstate))?);
+        fields.put(self.get(boot::PC)?);
+        fields.put(pstate as u32);
+        for number in 0..32 {
+            fields.put(u128::from_le_bytes(self.get_wide(vector(number))?));
+        }
+        fields.put(u32::from_le_bytes(self.get_wide(FPSR)?));
+        fields.put(u32::from_le_bytes(self.get_wide(FPCR)?));
+        for register in SYSTEM {
+            fields.put(self.get(register)?);
+        }
+        Ok(fields.bytes)
+    }
+
+    /// Sets the general and floating-point registers. The rest, which decide what the processor is, stay.
+    pub fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut fields = Fields::of(bytes);
+        for number in 0..31 {
+            self.set(general(number), fields.take())?;
+        }
+        let (sp, pc, pstate): (u64, u64, u32) = (fields.take(), fields.take(), fields.take());
+        self.set(boot::PSTATE, pstate.into())?;
+        self.set(stack_pointer(pstate.into()), sp)?;
+        self.set(boot::PC, pc)?;
+        for number in 0..32 {
+            self.set_wide(vector(number), &fields.take_bytes::<16>())?;
+        }
+        self.set_wide(FPSR, &fields.take_bytes::<4>())?;
+        self.set_wide(FPCR, &fields.take_bytes::<4>())
+    }
+
+    fn get_wide<const N: usize>(&self, register: u64) -> Result<[u8; N], Error> {
+        let mut bytes = [0; N];
+        self.fd.get_one_reg(register, &mut bytes).map_err(Error::kvm("read a register"))?;
+        Ok(bytes)
+    }
+
+    fn set_wide(&self, register: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.fd.set_one_reg(register, bytes).map_err(Error::kvm("set a register"))?;
+        Ok(())
+    }
+
+    /// The address of the next instruction.
+    pub fn program_counter(&self) -> Result<u64, Error> {
+        self.get(boot::PC)
+    }
+
+    /// Has the guest go on under a debugger; with none, as if there had never been one.
+    pub fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
+        let mut request = kvm_guest_debug::default();
+        if let Some(debug) = debug {
+            request.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+            request.control |= if debug.step { KVM_GUESTDBG_SINGLESTEP } else { 0 };
+            if !debug.hardware.is_empty() {
+                request.control |= KVM_GUESTDBG_USE_HW;
+                place(debug.hardware, &mut request);
+            }
+            if debug.own_breakpoint {
+                self.take_breakpoint()?;
+            }
+        }
+        self.fd.set_guest_debug(&request).map_err(Error::kvm("be debugged"))
+    }
+
+    /// Does what the processor does at a BRK: KVM has kept that for the debugger.
+    fn take_breakpoint(&mut self) -> Result<(), Error> {
+        let (pc, pstate) = (self.get(boot::PC)?, self.get(boot::PSTATE)?);
+        let own_stack = pstate & PSTATE_OWN_STACK != 0;
+        let vector = if own_stack { VECTOR_OWN_STACK } else { VECTOR_SHARED_STACK };
+        self.set(boot::ELR_EL1, pc)?;
+        self.set(boot::SPSR_EL1, pstate)?;
+        self.set(boot::ESR_EL1, ESR_BRK)?;
+        self.set(boot::PSTATE, PSTATE_IN_EXCEPTION)?;
+        self.set(boot::PC, self.get(boot::VBAR_EL1)?.wrapping_add(vector))
+    }
+}
+
+fn stack_pointer(pstate: u64) -> Register {
+    if pstate & PSTATE_OWN_STACK != 0 { boot::SP_EL1 } else { SP_EL0 }
+}
+
+/// Puts the points into the debug registers, of which there are enough.
+fn place(points: &[Hardware], request: &mut kvm_guest_debug) {
+    let (mut breakpoints, mut watchpoints) = (0, 0);
+    for point in points {
+        let kind = match point.kind {
+            Watch::Execute => {
+                request.arch.dbg_bvr[breakpoints] = point.address;
+                // All four bytes of the instruction.
+                request.arch.dbg_bcr[breakpoints] = CONTROL_ON | 0b1111 << 5;
+                breakpoints += 1;
+                continue;
+            }
+            Watch::Read => 0b01,
+            Watch::Write => 0b10,
+            Watch::Access => 0b11,
+        };
+        let bytes = ((1 << point.length) - 1) << (point.address % 8);
+        request.arch.dbg_wvr[watchpoints] = point.address & !7;
+        request.arch.dbg_wcr[watchpoints] = CONTROL_ON | kind << 3 | bytes << 5;
+        watchpoints += 1;
+    }
+}
+
+/// Whether the processor can watch these bytes: they lie in one doubleword.
+pub fn can_watch(address: u64, length: u64) -> bool {
+    (1..=8).contains(&length) && address % 8 + length <= 8
+}
+
+/// Why KVM has stopped the guest.
+pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
+    match exit.hsr >> 26 {
+        EC_BREAKPOINT => Trap::Breakpoint,
+        EC_STEP => Trap::Step,
+        EC_WATCHPOINT => Trap::Watched(exit.far),
+        _ => Trap::Instruction,
+    }
+}
+
+/// Memory that holds instructions was changed, at this address of ours: what the processor has of them beside its data is
+/// made anew. The guest's pages lie alike in our memory and in its own, so that an instruction cache which goes by
+/// addresses finds the same lines.
+pub fn instructions_changed(host_address: u64, length: u64) {
+    let cache_type: u64;
+    // SAFETY: CTR_EL0 is readable from user space on Linux and reading it changes nothing.
+    unsafe { std::arch::asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags)) };
+    let line = |shift: u32| 4_u64 << (cache_type >> shift & 0xf);
+    let lines = |size: u64| (host_address & !(size - 1)..host_address + length).step_by(size as usize);
+    for address in lines(line(16)) {
+        // SAFETY: it cleans a line of memory that the caller has just written.
+        unsafe { std::arch::asm!("dc cvau, {}", in(reg) address, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier.
+    unsafe { std::arch::asm!("dsb ish", options(nostack, preserves_flags)) };
+    for address in lines(line(0)) {
+        // SAFETY: it drops a line of the instruction cache, which loses nothing.
+        unsafe { std::arch::asm!("ic ivau, {}", in(reg) address, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: barriers.
+    unsafe { std::arch::asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
+}

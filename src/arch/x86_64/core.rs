@@ -1,0 +1,167 @@
+//! An x86_64 processor in a core file: its registers in the order and form in which Linux keeps those of a program.
+
+use kvm_bindings::{kvm_regs, kvm_sregs};
+use zerocopy::{Immutable, IntoBytes};
+
+use super::vcpu::Vcpu;
+use crate::arch::Error;
+use crate::memory::{GuestAddress, GuestMemory};
+
+/// `elf_gregset_t`, whose order is that of `struct user_regs_struct`.
+pub type GeneralRegisters = [u64; 27];
+
+/// KVM_GET_FPU: what a core file takes beside [`super::REPORT_REQUESTS`].
+pub const CORE_REQUESTS: &[u64] = &[0x81a0_ae8c];
+
+/// Where RIP lies among them; CS, RFLAGS, RSP and SS follow.
+const RIP: usize = 16;
+
+/// Stands for the number of a system call, outside of any.
+const NO_CALL: u64 = u64::MAX;
+
+/// `elf_fpregset_t`: what FXSAVE stores.
+#[derive(Default, IntoBytes, Immutable)]
+#[repr(C)]
+struct FxSave {
+    control: u16,
+    status: u16,
+    tags: u16,
+    last_opcode: u16,
+    last_instruction: u64,
+    last_operand: u64,
+    mxcsr: u32,
+    mxcsr_mask: u32,
+    stack: [[u8; 16]; 8],
+    xmm: [[u8; 16]; 16],
+    reserved: [u64; 12],
+}
+
+impl Vcpu {
+    /// The general registers, for a core file; call [`Vcpu::settle`] first.
+    pub fn general_registers(&self) -> Result<GeneralRegisters, Error> {
+        let registers = self.fd.get_regs().map_err(Error::kvm("read general registers"))?;
+        let segments = self.fd.get_sregs().map_err(Error::kvm("read system registers"))?;
+        Ok(general(&registers, &segments))
+    }
+
+    /// The floating-point registers, for a core file.
+    pub fn floating_registers(&self) -> Result<Vec<u8>, Error> {
+        let fpu = self.fd.get_fpu().map_err(Error::kvm("read floating-point registers"))?;
+        let registers = FxSave {
+            control: fpu.fcw,
+            status: fpu.fsw,
+            tags: fpu.ftwx.into(),
+            last_opcode: fpu.last_opcode,
+            last_instruction: fpu.last_ip,
+            last_operand: fpu.last_dp,
+            mxcsr: fpu.mxcsr,
+            stack: fpu.fpr,
+            xmm: fpu.xmm,
+            ..FxSave::default()
+        };
+        Ok(registers.as_bytes().to_vec())
+    }
+}
+
+fn general(r: &kvm_regs, s: &kvm_sregs) -> GeneralRegisters {
+    let [cs, ss, ds, es, fs, gs] = [s.cs, s.ss, s.ds, s.es, s.fs, s.gs].map(|segment| u64::from(segment.selector));
+    [
+        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi, r.rdi, NO_CALL,
+        r.rip, cs, r.rflags, r.rsp, ss, s.fs.base, s.gs.base, ds, es, fs, gs,
+    ]
+}
+
+/// Puts the registers back that the guest's handler of a trap has put aside at `cookie`: where it trapped, instead of
+/// where the handler ended the run. Section 8. The address is the guest's own, and may be any.
+pub fn return_to_trap(registers: &mut GeneralRegisters, memory: &GuestMemory, cookie: GuestAddress) {
+    if cookie == GuestAddress(0) {
+        return;
+    }
+    if let Ok([_cr2, _error, rip, cs, rflags, rsp, ss]) = memory.read::<[u64; 7]>(cookie) {
+        registers[RIP..RIP + 5].copy_from_slice(&[rip, cs, rflags, rsp, ss]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use kvm_bindings::kvm_segment;
+    use libc::{user_fpregs_struct, user_regs_struct};
+
+    use super::*;
+
+    /// Holds each register against the field of that name in Linux's structure.
+    macro_rules! each_is_in_its_field {
+        ($registers:ident: $($field:ident = $value:expr),* $(,)?) => {
+            $(assert_eq!($registers[offset_of!(user_regs_struct, $field) / 8], $value, stringify!($field));)*
+        };
+    }
+
+    #[test]
+    fn registers_are_where_linux_has_them() {
+        let r = kvm_regs {
+            rax: 1,
+            rbx: 2,
+            rcx: 3,
+            rdx: 4,
+            rsi: 5,
+            rdi: 6,
+            rsp: 7,
+            rbp: 8,
+            r8: 9,
+            r9: 10,
+            r10: 11,
+            r11: 12,
+            r12: 13,
+            r13: 14,
+            r14: 15,
+            r15: 16,
+            rip: 17,
+            rflags: 18,
+        };
+        let segment = |selector, base| kvm_segment { selector, base, ..kvm_segment::default() };
+        let s = kvm_sregs {
+            cs: segment(19, 0),
+            ss: segment(20, 0),
+            ds: segment(21, 0),
+            es: segment(22, 0),
+            fs: segment(23, 25),
+            gs: segment(24, 26),
+            ..kvm_sregs::default()
+        };
+        let registers = general(&r, &s);
+        each_is_in_its_field!(registers: rax = 1, rbx = 2, rcx = 3, rdx = 4, rsi = 5, rdi = 6, rsp = 7, rbp = 8, r8 = 9,
+            r9 = 10, r10 = 11, r11 = 12, r12 = 13, r13 = 14, r14 = 15, r15 = 16, rip = 17, eflags = 18, cs = 19,
+            ss = 20, ds = 21, es = 22, fs = 23, gs = 24, fs_base = 25, gs_base = 26, orig_rax = NO_CALL);
+        assert_eq!(size_of::<GeneralRegisters>(), size_of::<user_regs_struct>());
+    }
+
+    #[test]
+    fn floating_registers_are_where_linux_has_them() {
+        assert_eq!(size_of::<FxSave>(), size_of::<user_fpregs_struct>());
+        assert_eq!(offset_of!(FxSave, tags), offset_of!(user_fpregs_struct, ftw));
+        assert_eq!(offset_of!(FxSave, last_instruction), offset_of!(user_fpregs_struct, rip));
+        assert_eq!(offset_of!(FxSave, mxcsr), offset_of!(user_fpregs_struct, mxcsr));
+        assert_eq!(offset_of!(FxSave, stack), offset_of!(user_fpregs_struct, st_space));
+        assert_eq!(offset_of!(FxSave, xmm), offset_of!(user_fpregs_struct, xmm_space));
+    }
+
+    #[test]
+    fn a_trap_is_returned_to_if_there_was_one() {
+        let memory = GuestMemory::new(2 << 20).unwrap();
+        let frame: [u64; 7] = [1, 2, 3, 4, 5, 6, 7];
+        memory.place(GuestAddress(0x3001), zerocopy::IntoBytes::as_bytes(&frame)).unwrap();
+        let after = |cookie| {
+            let mut registers = [9; 27];
+            return_to_trap(&mut registers, &memory, GuestAddress(cookie));
+            registers
+        };
+        let mut expected = [9; 27];
+        for cookie in [0, (2 << 20) - 55, u64::MAX, 1 << 40] {
+            assert_eq!(after(cookie), expected, "{cookie:#x}");
+        }
+        expected[16..21].copy_from_slice(&[3, 4, 5, 6, 7]);
+        assert_eq!(after(0x3001), expected);
+    }
+}

@@ -1,0 +1,227 @@
+//! An x86_64 processor under a debugger: what gdb knows of it, and how it is stopped.
+
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP,
+    KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs,
+};
+use kvm_ioctls::VmFd;
+
+use super::Vcpu;
+use crate::arch::debug::{Debug, Hardware, Trap, Watch};
+use crate::arch::{Error, Fields};
+
+/// INT3.
+pub const BREAKPOINT: &[u8] = &[0xcc];
+
+/// KVM_SET_GUEST_DEBUG, and KVM_SET_REGS, KVM_GET_FPU and KVM_SET_FPU: what a debugger asks of a processor beside what
+/// reports do.
+pub const DEBUG_REQUESTS: &[u64] = &[0x4048_ae9b, 0x4090_ae82, 0x81a0_ae8c, 0x41a0_ae8d];
+
+/// DR6: which of the four debug registers was met, and that a single step was done.
+const DR6_SLOTS: u64 = 0b1111;
+const DR6_STEP: u64 = 1 << 14;
+
+/// A bit of DR7 that is always set.
+const DR7_RESERVED: u64 = 1 << 10;
+
+/// The vector of #BP.
+const BREAKPOINT_EXCEPTION: u32 = 3;
+
+/// Writes a register's line for each name.
+macro_rules! registers {
+    ($more:literal: $($name:literal)*) => {
+        concat!($("<reg name=\"", $name, "\" ", $more, "/>"),*)
+    };
+}
+
+/// The registers, in the order and with the widths of [`Vcpu::debug_registers`], in gdb's own terms.
+pub const DESCRIPTION: &str = concat!(
+    r#"<target version="1.0"><architecture>i386:x86-64</architecture><feature name="org.gnu.gdb.i386.core">"#,
+    r#"<flags id="flags" size="4"><field name="CF" start="0" end="0"/><field name="" start="1" end="1"/>"#,
+    r#"<field name="PF" start="2" end="2"/><field name="AF" start="4" end="4"/><field name="ZF" start="6" end="6"/>"#,
+    r#"<field name="SF" start="7" end="7"/><field name="TF" start="8" end="8"/><field name="IF" start="9" end="9"/>"#,
+    r#"<field name="DF" start="10" end="10"/><field name="OF" start="11" end="11"/></flags>"#,
+    registers!("bitsize=\"64\" type=\"int64\"": "rax" "rbx" "rcx" "rdx" "rsi" "rdi"),
+    registers!("bitsize=\"64\" type=\"data_ptr\"": "rbp" "rsp"),
+    registers!("bitsize=\"64\" type=\"int64\"": "r8" "r9" "r10" "r11" "r12" "r13" "r14" "r15"),
+    r#"<reg name="rip" bitsize="64" type="code_ptr"/><reg name="eflags" bitsize="32" type="flags"/>"#,
+    registers!("bitsize=\"32\" type=\"int32\"": "cs" "ss" "ds" "es" "fs" "gs"),
+    registers!("bitsize=\"80\" type=\"i387_ext\"": "st0" "st1" "st2" "st3" "st4" "st5" "st6" "st7"),
+    registers!("bitsize=\"32\" type=\"int\" group=\"float\"":
+        "fctrl" "fstat" "ftag" "fiseg" "fioff" "foseg" "fooff" "fop"),
+    r#"</feature><feature name="org.gnu.gdb.i386.sse"><vector id="v4f" type="ieee_single" count="4"/>"#,
+    registers!("bitsize=\"128\" type=\"v4f\"": "xmm0" "xmm1" "xmm2" "xmm3" "xmm4" "xmm5" "xmm6" "xmm7"
+        "xmm8" "xmm9" "xmm10" "xmm11" "xmm12" "xmm13" "xmm14" "xmm15"),
+    r#"<reg name="mxcsr" bitsize="32" type="int" group="vector"/></feature>"#,
+    r#"<feature name="org.gnu.gdb.i386.segments">"#,
+    registers!("bitsize=\"64\" type=\"int\"": "fs_base" "gs_base"),
+    r#"</feature><feature name="tender.system">"#,
+    registers!("bitsize=\"64\" type=\"int64\" group=\"system\"": "cr0" "cr2" "cr3" "cr4" "efer"),
+    "</feature></target>",
+);
+
+/// Where the program counter lies among them.
+pub const PROGRAM_COUNTER: usize = 16 * 8;
+
+/// How many breakpoints and watchpoints the processor has, together.
+pub fn hardware_points(_: &VmFd) -> usize {
+    4
+}
+
+impl Vcpu {
+    /// All registers that [`DESCRIPTION`] has, one after the other.
+    pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
+        let general = self.fd.get_regs().map_err(Error::kvm("read the registers"))?;
+        let system = self.fd.get_sregs().map_err(Error::kvm("read the system registers"))?;
+        let floating = self.fd.get_fpu().map_err(Error::kvm("read the floating-point registers"))?;
+        let mut fields = Fields::default();
+        for value in order(general) {
+            fields.put(value);
+        }
+        put_system(&mut fields, general.rflags, &system, &floating);
+        Ok(fields.bytes)
+    }
+
+    /// Sets the general and floating-point registers. The rest, which decide what the processor is, stay.
+    pub fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut fields = Fields::of(bytes);
+        let mut general = kvm_regs::default();
+        for register in in_order(&mut general) {
+            *register = fields.take();
+        }
+        general.rflags = u64::from(fields.take::<u32>());
+        for _segment in 0..6 {
+            fields.take::<u32>();
+        }
+        let before = self.fd.get_fpu().map_err(Error::kvm("read the floating-point registers"))?;
+        let floating = floating(&mut fields, before);
+        self.fd.set_regs(&general).map_err(Error::kvm("set the registers"))?;
+        self.fd.set_fpu(&floating).map_err(Error::kvm("set the floating-point registers"))
+    }
+
+    /// The address of the next instruction.
+    pub fn program_counter(&self) -> Result<u64, Error> {
+        Ok(self.fd.get_regs().map_err(Error::kvm("read the registers"))?.rip)
+    }
+
+    /// Has the guest go on under a debugger; with none, as if there had never been one.
+    pub fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
+        let mut request = kvm_guest_debug::default();
+        if let Some(debug) = debug {
+            request.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+            request.control |= if debug.step { KVM_GUESTDBG_SINGLESTEP } else { 0 };
+            request.control |= if debug.own_breakpoint { KVM_GUESTDBG_INJECT_BP } else { 0 };
+            if !debug.hardware.is_empty() {
+                request.control |= KVM_GUESTDBG_USE_HW_BP;
+                request.arch.debugreg = slots(debug.hardware);
+            }
+        }
+        self.fd.set_guest_debug(&request).map_err(Error::kvm("be debugged"))
+    }
+}
+
+/// The general registers, as gdb counts them.
+fn order(mut regs: kvm_regs) -> [u64; 17] {
+    in_order(&mut regs).map(|register| *register)
+}
+
+fn in_order(regs: &mut kvm_regs) -> [&mut u64; 17] {
+    let kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, .. } = regs;
+    [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip]
+}
+
+/// What follows the general registers.
+fn put_system(fields: &mut Fields, rflags: u64, system: &kvm_sregs, floating: &kvm_fpu) {
+    fields.put(rflags as u32);
+    for segment in [&system.cs, &system.ss, &system.ds, &system.es, &system.fs, &system.gs] {
+        fields.put(u32::from(segment.selector));
+    }
+    for register in &floating.fpr {
+        fields.bytes.extend_from_slice(&register[..10]);
+    }
+    fields.put(u32::from(floating.fcw));
+    fields.put(u32::from(floating.fsw));
+    fields.put(u32::from(full_tags(floating.ftwx)));
+    for value in [0, floating.last_ip as u32, 0, floating.last_dp as u32, u32::from(floating.last_opcode)] {
+        fields.put(value);
+    }
+    for register in &floating.xmm {
+        fields.bytes.extend_from_slice(register);
+    }
+    fields.put(floating.mxcsr);
+    for value in [system.fs.base, system.gs.base, system.cr0, system.cr2, system.cr3, system.cr4, system.efer] {
+        fields.put(value);
+    }
+}
+
+/// The floating-point registers of a debugger; what it does not know is as it was `before`.
+fn floating(fields: &mut Fields, before: kvm_fpu) -> kvm_fpu {
+    let mut floating = before;
+    for register in &mut floating.fpr {
+        register[..10].copy_from_slice(&fields.take_bytes::<10>());
+    }
+    floating.fcw = fields.take::<u32>() as u16;
+    floating.fsw = fields.take::<u32>() as u16;
+    floating.ftwx = short_tags(fields.take::<u32>() as u16);
+    for _place_of_the_last_instruction in 0..5 {
+        fields.take::<u32>();
+    }
+    for register in &mut floating.xmm {
+        *register = fields.take_bytes();
+    }
+    floating.mxcsr = fields.take();
+    floating
+}
+
+/// KVM has a bit for each register that holds something, gdb two: 0 if it does, 3 if it does not.
+fn full_tags(short: u8) -> u16 {
+    (0..8).filter(|slot| short >> slot & 1 == 0).map(|slot| 0b11 << (2 * slot)).sum()
+}
+
+fn short_tags(full: u16) -> u8 {
+    (0..8).filter(|slot| full >> (2 * slot) & 0b11 != 0b11).map(|slot| 1 << slot).sum()
+}
+
+/// The debug registers for these points, of which there are no more than four.
+fn slots(points: &[Hardware]) -> [u64; 8] {
+    let mut registers = [0; 8];
+    registers[7] = DR7_RESERVED;
+    for (slot, point) in points.iter().take(4).enumerate() {
+        // A processor that watches for reads alone does not exist.
+        let (kind, length) = match point.kind {
+            Watch::Execute => (0b00, 0b00),
+            Watch::Write => (0b01, length_code(point.length)),
+            Watch::Read | Watch::Access => (0b11, length_code(point.length)),
+        };
+        registers[slot] = point.address;
+        registers[7] |= 1 << (2 * slot) | kind << (16 + 4 * slot) | length << (18 + 4 * slot);
+    }
+    registers
+}
+
+fn length_code(length: u64) -> u64 {
+    match length {
+        1 => 0b00,
+        2 => 0b01,
+        8 => 0b10,
+        _ => 0b11,
+    }
+}
+
+/// Whether the processor can watch these bytes.
+pub fn can_watch(address: u64, length: u64) -> bool {
+    [1, 2, 4, 8].contains(&length) && address % length == 0
+}
+
+/// Why KVM has stopped the guest.
+pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
+    match exit.dr6 {
+        _ if exit.exception == BREAKPOINT_EXCEPTION => Trap::Instruction,
+        dr6 if dr6 & DR6_SLOTS != 0 => Trap::Slot((dr6 & DR6_SLOTS).trailing_zeros() as usize),
+        dr6 if dr6 & DR6_STEP != 0 => Trap::Step,
+        _ => Trap::Instruction,
+    }
+}
+
+/// Memory that holds instructions was changed: nothing to be done, the processor sees that.
+pub fn instructions_changed(_host_address: u64, _length: u64) {}

@@ -1,0 +1,83 @@
+//! What helps to find out what is wrong with a guest: a debugger beside it, and what is left of it afterwards.
+
+use std::path::PathBuf;
+
+use super::options::Parsed;
+use super::{Error, only, value};
+
+/// Where gdb is waited for if nothing else is said, as with upstream's tenders.
+const USUAL_PORT: u16 = 1234;
+
+/// What is asked for to debug a guest; by default nothing. Section 10.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Debugging {
+    /// `--gdb`: the guest waits at its first instruction until a debugger connects.
+    pub gdb: bool,
+    /// `--gdb-port`: the TCP port where it connects to, on this host alone; 0 is any that is free.
+    pub gdb_port: Option<u16>,
+    /// `--dumpcore`: the directory that gets a core file of a guest that came to a bad end.
+    pub dumpcore: Option<PathBuf>,
+}
+
+impl Debugging {
+    /// The port where a debugger is waited for, if it is.
+    pub fn port(&self) -> Option<u16> {
+        self.gdb.then(|| self.gdb_port.unwrap_or(USUAL_PORT))
+    }
+}
+
+pub(super) fn debugging(parsed: &Parsed) -> Result<Debugging, Error> {
+    Ok(Debugging {
+        gdb: parsed.flag("gdb"),
+        gdb_port: only(parsed, "gdb-port", value::port)?,
+        dumpcore: only(parsed, "dumpcore", value::path)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn debugging_of(words: &[&str]) -> Result<Debugging, String> {
+        let words = ["tender"].iter().chain(words).chain(&["app.hvt"]);
+        match parse(words.map(Into::into)) {
+            Ok(Command::Run(config)) => Ok(config.debugging),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_for_by_default() {
+        assert_eq!(debugging_of(&[]), Ok(Debugging::default()));
+        assert_eq!(Debugging::default().port(), None);
+    }
+
+    #[test]
+    fn each_option_is_understood() {
+        assert_eq!(debugging_of(&["--gdb"]).unwrap().port(), Some(1234));
+        assert_eq!(debugging_of(&["--gdb-port=65535", "--gdb"]).unwrap().port(), Some(65535));
+        assert_eq!(debugging_of(&["--gdb", "--gdb-port", "0"]).unwrap().port(), Some(0));
+        assert_eq!(debugging_of(&["--gdb-port=1"]).unwrap().port(), None);
+        assert_eq!(debugging_of(&["--dumpcore=/var/crash"]).unwrap().dumpcore, Some("/var/crash".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for (option, words) in [
+            ("--gdb-port=", "a TCP port"),
+            ("--gdb-port=65536", "a TCP port"),
+            ("--gdb-port=-1", "a TCP port"),
+            ("--gdb-port=+1", "a TCP port"),
+            ("--gdb-port=localhost:1234", "a TCP port"),
+            ("--gdb=1234", "takes no value"),
+            ("--dumpcore=", "the path is empty"),
+        ] {
+            let error = debugging_of(&[option]).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(debugging_of(&["--dumpcore=a", "--dumpcore=b"]).unwrap_err().contains("given twice"));
+        assert!(debugging_of(&["--gdb", "--gdb"]).is_ok());
+    }
+}

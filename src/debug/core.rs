@@ -1,0 +1,199 @@
+//! `--dumpcore`: the registers and the memory of a guest that came to a bad end, in a file for gdb. For whoever wants to
+//! know why it did, and was not there.
+//!
+//! The file is made when it is needed, from within the sandbox: a run that ends well leaves nothing behind, whatever ends
+//! it. What that takes is opened before, and no more is allowed than to make one new file where it lies.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use guest_abi::hypercall::STATUS_ABORT;
+use libc::{c_int, c_long};
+
+use crate::arch::{self, Vcpu};
+use crate::cli::Config;
+use crate::error::Error as RunError;
+use crate::exit::Outcome;
+use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
+use crate::signal::{self, Request};
+
+mod elf;
+
+/// How the file is opened, and its mode: the sandbox allows just these.
+pub const FLAGS: c_int = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+/// See [`FLAGS`].
+pub const MODE: libc::mode_t = 0o600;
+
+/// Why there could be no core file, found out before the guest runs.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("--dumpcore={}: {source}; give a directory", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error(
+        "--dumpcore={}: the guest's run, as user {user} without privileges, cannot make a file there: {source}; \
+         give a directory that this user may write to",
+        path.display()
+    )]
+    Denied { path: PathBuf, user: u32, source: io::Error },
+}
+
+/// Where core files go.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// The guest's file, to tell how to look at a core.
+    unikernel: PathBuf,
+    /// Gives no right to its files, but can be made files in.
+    fd: OwnedFd,
+    /// Keeps a number that the file will have: known to the sandbox before there is a file.
+    reserve: OwnedFd,
+    /// The number of this process, which cannot be asked for from within the sandbox.
+    process: i32,
+}
+
+impl Directory {
+    /// Opens what `config` asks for, if it does; changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Directory`].
+    pub fn open(config: &Config) -> Result<Option<Directory>, Error> {
+        let Some(path) = &config.debugging.dumpcore else { return Ok(None) };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let open = || File::options().read(true).custom_flags(flags).open(path).map(OwnedFd::from);
+        let both = open().and_then(|fd| Ok((fd, open()?)));
+        let (fd, reserve) = both.map_err(|source| Error::Directory { path: path.clone(), source })?;
+        let (path, unikernel) = (path.clone(), config.unikernel.clone());
+        Ok(Some(Directory { path, unikernel, fd, reserve, process: std::process::id() as i32 }))
+    }
+
+    /// Whether this process may make a file there: to be asked when it is who it will be.
+    ///
+    /// # Errors
+    /// [`Error::Denied`].
+    pub fn check(&self) -> Result<(), Error> {
+        let needed = libc::W_OK | libc::X_OK;
+        // SAFETY: the string ends with a NUL; the descriptor is open.
+        if unsafe { libc::faccessat(self.fd.as_raw_fd(), c".".as_ptr(), needed, 0) } == 0 {
+            return Ok(());
+        }
+        let source = io::Error::last_os_error();
+        // SAFETY: the call takes nothing and cannot fail.
+        Err(Error::Denied { path: self.path.clone(), user: unsafe { libc::getuid() }, source })
+    }
+
+    /// The descriptor of the directory, and the one that a file there will have.
+    pub fn descriptors(&self) -> (RawFd, RawFd) {
+        (self.fd.as_raw_fd(), self.reserve.as_raw_fd())
+    }
+
+    /// Makes the core file of a guest that runs no more, if `outcome` is one that asks for it, and says where it is.
+    /// `cookie` is what the guest gave with HALT, or 0. What goes wrong with it is told, and is no matter to the run.
+    pub fn leave_core(
+        self,
+        outcome: &Result<Outcome, RunError>,
+        vcpu: &mut Vcpu,
+        memory: &GuestMemory,
+        cookie: GuestAddress,
+    ) {
+        let Some(signal) = signal_of(outcome) else { return };
+        vcpu.settle();
+        let name = format!("core.tender.{}", self.process);
+        let (path, unikernel) = (self.path.join(&name), self.unikernel.clone());
+        let (path, unikernel) = (path.display(), unikernel.display());
+        let beginning = self.beginning(signal, vcpu, memory, cookie).map_err(io::Error::other);
+        match beginning.and_then(|beginning| write(&self.make(name)?, &beginning, memory)) {
+            Ok(()) => log::warn!("core file {path} is written; look at it with: gdb {unikernel} {path}"),
+            Err(error) => log::warn!("--dumpcore: {path}: {error}; {}", cure(&error)),
+        }
+    }
+
+    /// All of the file but the memory.
+    fn beginning(
+        &self,
+        signal: c_int,
+        vcpu: &Vcpu,
+        memory: &GuestMemory,
+        cookie: GuestAddress,
+    ) -> Result<Vec<u8>, arch::Error> {
+        let mut general = vcpu.general_registers()?;
+        arch::return_to_trap(&mut general, memory, cookie);
+        let floating = vcpu.floating_registers()?;
+        let state = elf::State { process: self.process, signal, general: &general, floating: &floating };
+        Ok(elf::beginning(&state, memory.size()))
+    }
+
+    /// A new file of this name, in place of the reserve.
+    fn make(self, name: String) -> io::Result<File> {
+        let name = CString::new(name)?;
+        // SAFETY: the string ends with a NUL. Not by the C library, some of which add to the flags.
+        let fd = unsafe { libc::syscall(libc::SYS_openat, self.fd.as_raw_fd(), name.as_ptr(), FLAGS, MODE) };
+        // SAFETY: the descriptor is new and nobody else's.
+        let file = unsafe { OwnedFd::from_raw_fd(checked(fd)?) };
+        // SAFETY: the call takes numbers, of descriptors that are ours.
+        match checked(unsafe { libc::dup3(file.as_raw_fd(), self.reserve.as_raw_fd(), libc::O_CLOEXEC) }.into()) {
+            Ok(_) => Ok(self.reserve.into()),
+            // A filter that was there before refuses it. Then there is none of ours, which alone wants the number.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(file.into()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn checked(result: c_long) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
+}
+
+/// What a program would have died by that came to such an end; none for a guest that ended well, or was ended.
+fn signal_of(outcome: &Result<Outcome, RunError>) -> Option<c_int> {
+    match outcome {
+        Ok(Outcome::Halted(STATUS_ABORT)) => Some(libc::SIGABRT),
+        Err(RunError::Timeout { .. }) => Some(libc::SIGALRM),
+        Err(RunError::Guest { .. } | RunError::Host { .. }) => Some(libc::SIGSEGV),
+        _ => None,
+    }
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AlreadyExists => "an older core file is not written over: move it away",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "what is there is not whole: remove it, and make room for as much as the guest has used"
+        }
+        ErrorKind::Interrupted => "what is there is not whole, as a signal ended it: remove it",
+        _ => "there is no core file, or none that is whole",
+    }
+}
+
+/// Writes the file: its beginning, and behind it the memory. Pages of zeros become holes, but for the last, which gives
+/// the file its length.
+///
+/// # Errors
+/// The file cannot be written; or [`ErrorKind::Interrupted`] once a signal wants the process to end.
+fn write(file: &File, beginning: &[u8], memory: &GuestMemory) -> io::Result<()> {
+    file.write_all_at(beginning, 0)?;
+    let mut page = [0; PAGE_SIZE as usize];
+    for address in (0..memory.size()).step_by(page.len()) {
+        if let Some(Request::Signal(_)) = signal::received() {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let bytes = memory.bytes(GuestAddress(address), PAGE_SIZE).map_err(io::Error::other)?;
+        bytes.copy_to(&mut page);
+        if !is_zero(&page) || address + PAGE_SIZE == memory.size() {
+            file.write_all_at(&page, beginning.len() as u64 + address)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the first byte is 0, and each other as the one before it.
+fn is_zero(page: &[u8; PAGE_SIZE as usize]) -> bool {
+    page[0] == 0 && page[1..] == page[..page.len() - 1]
+}
+
+#[cfg(test)]
+mod tests;

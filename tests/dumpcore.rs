@@ -1,0 +1,346 @@
+//! `--dumpcore`: what a guest leaves behind that came to a bad end, read by goblin and by gdb; and that no other leaves
+//! anything.
+
+mod common;
+#[path = "dumpcore/file.rs"]
+mod file;
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use common::trace::trace_threads;
+use common::{
+    Device, Guest, Output, as_nobody, directory, fixture, kvm_test, kvm_test_if_possible, net_test, root_mount_test,
+    root_test, run, text, tool_kvm_test, unikernel,
+};
+use file::{Core, files, u64_at};
+use goblin::elf::Elf;
+use goblin::elf::program_header::PT_LOAD;
+use tempfile::TempDir;
+
+fn main() -> ExitCode {
+    let mut tests = vec![
+        kvm_test("a_broken_promise_leaves_a_core", a_broken_promise_leaves_a_core),
+        kvm_test("an_abort_leaves_a_core", an_abort_leaves_a_core),
+        kvm_test("a_timeout_leaves_a_core", a_timeout_leaves_a_core),
+        kvm_test("a_sandbox_of_any_kind_leaves_a_core", a_sandbox_of_any_kind_leaves_a_core),
+        kvm_test("memory_is_whole", memory_is_whole),
+        kvm_test_if_possible("floating_registers_are_the_guests", floating_registers_are_the_guests),
+        kvm_test("who_ends_well_leaves_nothing", who_ends_well_leaves_nothing),
+        kvm_test("who_is_ended_leaves_nothing", who_is_ended_leaves_nothing),
+        kvm_test("a_signal_ends_the_writing", a_signal_ends_the_writing),
+        kvm_test("a_file_that_is_there_is_left_alone", a_file_that_is_there_is_left_alone),
+        kvm_test("what_is_no_directory_is_refused", what_is_no_directory_is_refused),
+        root_test("a_directory_of_another_user_is_refused", a_directory_of_another_user_is_refused),
+        root_mount_test("nobody_needs_no_more_than_the_directory", nobody_needs_no_more_than_the_directory),
+        root_test("another_root_does_not_move_the_directory", another_root_does_not_move_the_directory),
+        net_test("a_full_disk_is_told", a_full_disk_is_told),
+        tool_kvm_test("gdb_reads_it", &["gdb"], gdb_reads_it),
+    ];
+    tests.extend(TRAPS.map(|kind| {
+        let name = format!("a_trap_leaves_the_place_where_it_was::{kind}");
+        kvm_test(&name, move || a_trap_leaves_the_place_where_it_was(kind))
+    }));
+    common::main(tests)
+}
+
+/// A kind of fault that both processors stop.
+const TRAPS: [&str; 4] = ["null", "text", "undefined", "stack"];
+
+/// Runs the unikernel `name` to its end, with a directory for its core.
+fn dumped(name: &str, options: &[&str], arguments: &[&str]) -> (Output, TempDir) {
+    let directory = directory();
+    let option = format!("--dumpcore={}", text(directory.path()));
+    (run(&mut unikernel(name, &[options, &[&option]].concat(), arguments)), directory)
+}
+
+/// The number that follows `word` in what was said.
+#[track_caller]
+fn number_after(said: &str, word: &str) -> u64 {
+    let (_, rest) = said.rsplit_once(word).unwrap_or_else(|| panic!("no {word:?} in {said:?}"));
+    let digits = rest.trim_start_matches("0x");
+    let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+    u64::from_str_radix(&digits[..end], 16).unwrap()
+}
+
+fn a_broken_promise_leaves_a_core() {
+    let (output, directory) = dumped("hypercalls", &["--mem=4"], &["badptr"]);
+    output.exits(1).complains("hypercall PUTS");
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    assert_eq!(core.pc(), number_after(&output.stderr, "pc "));
+    assert_eq!(core.sp(), number_after(&output.stderr, "sp "));
+    let (process, signal) = core.process_and_signal();
+    assert!(text(&core.path).ends_with(&format!(".{process}")), "{process}");
+    assert_eq!(signal, libc::SIGSEGV as u64);
+}
+
+fn an_abort_leaves_a_core() {
+    let (output, directory) = dumped("abort", &["--mem=4"], &[]);
+    output.exits(255).says("this unikernel aborts");
+    assert!(output.stderr.lines().count() == 1, "{output:?}");
+    let core = Core::in_directory(directory.path(), &output, "abort");
+    assert_eq!(core.process_and_signal().1, libc::SIGABRT as u64);
+    assert!((0x10_0000..0x40_0000).contains(&core.pc()), "{:#x}", core.pc());
+}
+
+fn a_timeout_leaves_a_core() {
+    let (output, directory) = dumped("hypercalls", &["--mem=4", "--timeout=1"], &["spin"]);
+    output.exits(1).complains("--timeout");
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    assert_eq!(core.pc(), number_after(&output.stderr, "(pc "));
+    assert_eq!(core.process_and_signal().1, libc::SIGALRM as u64);
+}
+
+/// On x86_64 the guest gives the registers of its trap; on ARM64 no guest does, and the place is that of the end.
+fn a_trap_leaves_the_place_where_it_was(kind: &str) {
+    let (output, directory) = dumped("fault", &["--mem=4"], &[kind]);
+    output.exits(255).says("trap: ");
+    let core = Core::in_directory(directory.path(), &output, "fault");
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(core.pc(), number_after(&output.stdout, "rip "));
+        assert_eq!(core.sp(), number_after(&output.stdout, "rsp "));
+        assert_eq!(core.register(18), number_after(&output.stdout, "rflags "));
+        assert_eq!((core.register(17), core.register(15)), (8, u64::MAX));
+    } else {
+        assert_ne!(core.pc(), number_after(&output.stdout, "elr "));
+        assert!((0x10_0000..0x40_0000).contains(&core.pc()), "{:#x}", core.pc());
+    }
+}
+
+fn a_sandbox_of_any_kind_leaves_a_core() {
+    for mode in ["strict", "best-effort", "off"] {
+        let sandbox = format!("--sandbox={mode}");
+        let (output, directory) = dumped("hypercalls", &["--mem=2", &sandbox], &["badptr"]);
+        if mode == "strict" && output.stderr.contains("this kernel lacks") {
+            // Refused before the guest ran, as it is without the option.
+            assert!(files(directory.path()).is_empty());
+            continue;
+        }
+        Core::in_directory(directory.path(), output.exits(1), "hypercalls");
+    }
+}
+
+/// The command line is where the boot info says, and the text is that of the file. The last page is there.
+fn memory_is_whole() {
+    let words = ["badptr", "17 4711"];
+    let (output, directory) = dumped("hypercalls", &["--mem=6"], &words);
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    let memory = core.memory();
+    assert_eq!(memory.len(), 6 << 20);
+    assert_eq!(u64_at(memory, 0x1_0000), 6 << 20);
+    let cmdline = &memory[u64_at(memory, 0x1_0000 + 24) as usize..];
+    assert!(cmdline.starts_with(b"badptr 17 4711\0"), "{:?}", &cmdline[..20]);
+    let file = fs::read(fixture("hypercalls")).unwrap();
+    let elf = Elf::parse(&file).unwrap();
+    let read_only = elf.program_headers.iter().filter(|segment| segment.p_type == PT_LOAD && !segment.is_write());
+    let mut bytes = 0;
+    for segment in read_only {
+        let range = segment.p_vaddr as usize..(segment.p_vaddr + segment.p_filesz) as usize;
+        assert!(memory[range] == file[segment.file_range()], "{segment:?}");
+        bytes += segment.p_filesz;
+    }
+    assert!(bytes > 1000, "{bytes} bytes of text");
+}
+
+/// The time is over in the hypercall before which the guest has filled them all.
+fn floating_registers_are_the_guests() -> Result<(), String> {
+    let output = run(&mut unikernel("fpu", &["--mem=2"], &[]));
+    if output.stderr.contains("internal error, suberror 1") {
+        return Err("this machine's KVM knows no floating point".into());
+    }
+    let directory = directory();
+    let option = format!("--dumpcore={}", text(directory.path()));
+    trace_threads(&mut unikernel("fpu", &["--mem=2", "--timeout=600", &option], &[]), |pid, _, call| {
+        if call.number == libc::SYS_ppoll && call.arguments[1] == 0 {
+            end_time(pid);
+        }
+        false
+    });
+    let [path] = &files(directory.path())[..] else { panic!("{directory:?}") };
+    let core = Core { bytes: fs::read(path).unwrap(), path: path.clone() };
+    let note = core.note(2);
+    let (start, count) = if cfg!(target_arch = "x86_64") { (160, 16) } else { (0, 32) };
+    for number in 0..count {
+        let expected = [0x0101_0101_0101_0101 * (number as u64 + 1), !(0x0123_4567_89ab_cdef << number)];
+        let place = start + 16 * number;
+        assert_eq!([u64_at(note, place), u64_at(note, place + 8)], expected, "{number}");
+    }
+    Ok(())
+}
+
+/// Sends what the timer of `--timeout` would.
+fn end_time(pid: libc::pid_t) {
+    // SAFETY: the structure is numbers, for which zeros are values; the kernel reads it.
+    let sent = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        info.si_signo = libc::SIGALRM;
+        info.si_code = libc::SI_TIMER;
+        libc::syscall(libc::SYS_rt_sigqueueinfo, pid, libc::SIGALRM, &raw const info)
+    };
+    assert!(sent == 0, "{}", common::host_error("rt_sigqueueinfo"));
+}
+
+fn who_ends_well_leaves_nothing() {
+    for (arguments, status) in [(&["nothing"][..], 64), (&["ok-storm", "3"][..], 0)] {
+        let (output, directory) = dumped("hypercalls", &["--mem=4"], arguments);
+        output.exits(status).is_quiet();
+        assert_eq!(files(directory.path()), [] as [PathBuf; 0]);
+    }
+}
+
+fn who_is_ended_leaves_nothing() {
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let directory = directory();
+        let option = format!("--dumpcore={}", text(directory.path()));
+        let mut guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4", &option], &["spin"]));
+        guest.wait_for("hypercalls: spin");
+        guest.signal(signal);
+        guest.end().dies_by(signal).is_quiet();
+        assert_eq!(files(directory.path()), [] as [PathBuf; 0]);
+    }
+}
+
+/// At the first piece of the file, whatever ended the run, and the exit status stays that of the run.
+fn a_signal_ends_the_writing() {
+    for (options, name, status) in [(&["--mem=4"][..], "abort", 255), (&["--mem=4", "--timeout=1"], "hypercalls", 1)] {
+        let directory = directory();
+        let option = format!("--dumpcore={}", text(directory.path()));
+        let mut asked = false;
+        let ended = trace_threads(&mut unikernel(name, &[options, &[&option]].concat(), &["spin"]), |pid, _, call| {
+            if call.number == libc::SYS_pwrite64 && !asked {
+                asked = true;
+                // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+                unsafe { libc::kill(pid, libc::SIGTERM) };
+            }
+            false
+        });
+        assert!(asked && libc::WIFEXITED(ended) && libc::WEXITSTATUS(ended) == status, "{name}: {ended:#x}");
+        let [file] = &files(directory.path())[..] else { panic!("{directory:?}") };
+        assert_eq!(file.metadata().unwrap().len(), 4096, "{name}");
+    }
+}
+
+/// Makes, in the process that becomes the tender, something of the name that its core file would have.
+fn make_first(command: &mut Command, directory: &Path, make: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) {
+    let directory = text(directory).to_owned();
+    // SAFETY: no other thread of this program holds a lock that this needs: the memory allocator's and nothing else, which
+    // the C library has ready after a fork.
+    unsafe { command.pre_exec(move || make(&format!("{directory}/core.tender.{}", std::process::id()))) };
+}
+
+fn a_file_that_is_there_is_left_alone() {
+    for link in [false, true] {
+        let (directory, elsewhere) = (directory(), directory());
+        let target = elsewhere.path().join("target");
+        let option = format!("--dumpcore={}", text(directory.path()));
+        let mut command = unikernel("abort", &["--mem=4", &option], &[]);
+        let to = target.clone();
+        make_first(&mut command, directory.path(), move |name| {
+            if link { std::os::unix::fs::symlink(&to, name) } else { fs::write(name, "kept") }
+        });
+        let output = run(&mut command);
+        output.exits(255).complains("warn: --dumpcore: ").complains("File exists").complains("move it away");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+        let [file] = &files(directory.path())[..] else { panic!("{directory:?}") };
+        assert!(link || fs::read(file).unwrap() == b"kept");
+        assert!(!target.exists());
+    }
+}
+
+fn what_is_no_directory_is_refused() {
+    let refused = |path: &str, words: &[&str]| {
+        let option = format!("--dumpcore={path}");
+        run(&mut unikernel("hello", &["--mem=4", &option], &[])).is_refused(&[words, &["--dumpcore"]].concat());
+    };
+    refused("/no/such/directory", &["No such file", "give a directory"]);
+    refused(text(&fixture("hello")), &["Not a directory", "give a directory"]);
+}
+
+/// It is found out before the guest runs, whichever way the run comes to have no right to it.
+fn a_directory_of_another_user_is_refused() {
+    let directory = directory();
+    let option = format!("--dumpcore={}", text(directory.path()));
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    for check in [&[][..], &["--check"]] {
+        let options = [check, &["--mem=4", "--user=12:34", &option]].concat();
+        let output = run(&mut unikernel("abort", &options, &[]));
+        output.exits(1);
+        let said = if check.is_empty() { output.stderr.clone() } else { output.stdout.replace("\n", " ") };
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("user 12 without privileges, cannot make a file there: Permission denied"), "{said}");
+        assert!(!said.contains("aborts"), "{said}");
+    }
+    // The superuser's own rights go as well.
+    std::os::unix::fs::chown(directory.path(), Some(12), Some(34)).unwrap();
+    run(&mut unikernel("abort", &["--mem=4", &option], &[])).is_refused(&["user 0 without", "Permission denied"]);
+    let output = run(&mut unikernel("abort", &["--mem=4", "--user=12:34", &option], &[]));
+    output.exits(255);
+    let core = Core::in_directory(directory.path(), &output, "abort");
+    assert_eq!(core.path.metadata().unwrap().uid(), 12);
+    let check = run(&mut unikernel("abort", &["--check", "--mem=4", "--user=12:34", &option], &[]));
+    check.exits(0).says("ok       dumpcore   core files can be made\n");
+}
+
+fn nobody_needs_no_more_than_the_directory() {
+    let (cores, place) = (directory(), directory());
+    fs::set_permissions(cores.path(), Permissions::from_mode(0o777)).unwrap();
+    let option = format!("--dumpcore={}", text(cores.path()));
+    let devices = [Device::Made("kvm", 0o666)];
+    let output = run(&mut as_nobody("abort", place.path(), &devices, &["--mem=4", &option]));
+    output.exits(255).complains("look at it with: gdb ");
+    assert_eq!(files(cores.path()).len(), 1);
+    assert_eq!(files(cores.path())[0].metadata().unwrap().uid(), 65534);
+}
+
+fn another_root_does_not_move_the_directory() {
+    let (cores, root) = (directory(), directory());
+    let chroot = format!("--chroot={}", text(root.path()));
+    let option = format!("--dumpcore={}", text(cores.path()));
+    let output = run(&mut unikernel("abort", &["--mem=4", &chroot, &option], &[]));
+    Core::in_directory(cores.path(), output.exits(255), "abort");
+    assert!(files(root.path()).is_empty());
+}
+
+/// A file system of 32 KiB.
+fn a_full_disk_is_told() {
+    let directory = directory();
+    let place = std::ffi::CString::new(text(directory.path())).unwrap();
+    let (tmpfs, options) = (c"tmpfs".as_ptr(), c"size=32k".as_ptr());
+    // SAFETY: all strings end with a NUL. The mount is one of this test's own namespace.
+    let mounted = unsafe { libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, options.cast()) };
+    assert!(mounted == 0, "{}", common::host_error("tmpfs"));
+    let option = format!("--dumpcore={}", text(directory.path()));
+    let output = run(&mut unikernel("abort", &["--mem=4", &option], &[]));
+    output.exits(255).says("this unikernel aborts").complains("No space left on device").complains("make room");
+    output.complains(&format!("warn: --dumpcore: {}", text(&files(directory.path())[0])));
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    let output = run(&mut unikernel("hypercalls", &["--mem=4", &option], &["badptr"]));
+    output.exits(1).complains("No space left on device").complains("hypercall PUTS");
+    assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
+}
+
+/// As the line says that tells of it.
+fn gdb_reads_it() {
+    let (output, directory) = dumped("hypercalls", &["--mem=4"], &["badptr", "4711"]);
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    let (pc, sp) = (number_after(&output.stderr, "pc "), number_after(&output.stderr, "sp "));
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "-batch", "-ex", "print/x $pc", "-ex", "print/x $sp", "-ex", "x/s *(long *) (0x10000 + 24)"]);
+    gdb.args(["-ex", "info symbol $pc", "-ex", "x/gx $sp"]).arg(fixture("hypercalls")).arg(&core.path);
+    let said = gdb.stderr(File::create("/dev/null").unwrap()).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    for words in [
+        "Program terminated with signal SIGSEGV".to_owned(),
+        format!("$1 = {pc:#x}\n"),
+        format!("$2 = {sp:#x}\n"),
+        "\"badptr 4711\"".to_owned(),
+        "main".to_owned(),
+        format!("{sp:#x}:\t{:#018x}\n", u64_at(core.memory(), sp as usize)),
+    ] {
+        assert!(said.contains(&words), "no {words:?} in {said}");
+    }
+}
