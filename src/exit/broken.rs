@@ -1,0 +1,48 @@
+//! The promises that a guest can break, each in the words that end its run.
+
+use crate::arch::Stop;
+use crate::manifest::Kind;
+use crate::memory;
+use crate::ring;
+
+/// Why a run was ended: a promise of the guest that it broke.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// It stopped in a way that no unikernel should.
+    #[error("{0}")]
+    Stop(Stop),
+    /// It performed a hypercall that does not exist.
+    #[error("the guest performed hypercall {number}, which does not exist; 1 to {last} do")]
+    Number {
+        /// Its number.
+        number: u32,
+        /// The largest there is.
+        last: u32,
+    },
+    /// It broke the rules of the shared ring.
+    #[error("{0}")]
+    Ring(ring::Error),
+    /// It used a device that was not attached, which only a guest of an era without manifest can do.
+    #[error("the guest uses a {kind} device, and none is attached; add {}", cure(*kind))]
+    NoDevice {
+        /// What it uses.
+        kind: Kind,
+    },
+    /// It named memory that it does not have, or may not write.
+    #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
+    Memory {
+        /// Which hypercall.
+        name: &'static str,
+        /// Address of its argument structure.
+        argument: u64,
+        /// What is wrong with the memory.
+        error: memory::RangeError,
+    },
+}
+
+fn cure(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Net => "--net=IFACE",
+        Kind::Block => "--disk=PATH",
+    }
+}
