@@ -1,13 +1,15 @@
 //! `--check`: it says what a start would say, about everything at once, and neither starts nor changes anything.
 
 mod common;
+#[path = "check/outlets.rs"]
+mod outlets;
 
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -18,7 +20,7 @@ use common::{
 };
 
 fn main() -> ExitCode {
-    common::main(vec![
+    let mut tests = vec![
         kvm_test("what_would_start_is_told_and_not_started", what_would_start_is_told_and_not_started),
         kvm_test("all_that_is_missing_is_told_at_once", all_that_is_missing_is_told_at_once),
         kvm_test("without_a_unikernel_the_rest_is_looked_at", without_a_unikernel_the_rest_is_looked_at),
@@ -30,14 +32,14 @@ fn main() -> ExitCode {
         kvm_test("an_image_is_left_alone", an_image_is_left_alone),
         kvm_test("a_lock_is_given_back", a_lock_is_given_back),
         net_test("a_host_without_devices_is_told", a_host_without_devices_is_told),
-        kvm_test("outlets_are_as_a_start_finds_them", outlets_are_as_a_start_finds_them),
-        root_test("core_files_are_as_a_start_finds_them", core_files_are_as_a_start_finds_them),
         kvm_test("memory_is_as_a_start_finds_it", memory_is_as_a_start_finds_it),
         root_test("users_and_roots_are_as_a_start_finds_them", users_and_roots_are_as_a_start_finds_them),
         #[cfg(target_arch = "x86_64")]
         kvm_test("a_filter_of_registers_is_as_a_start_finds_it", a_filter_of_registers_is_as_a_start_finds_it),
         kvm_test("layers_of_the_sandbox_are_as_a_start_finds_them", layers_of_the_sandbox_are_as_a_start_finds_them),
-    ])
+    ];
+    tests.extend(outlets::tests());
+    common::main(tests)
 }
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -297,63 +299,6 @@ fn a_host_without_devices_is_told() {
     output.exits(1).says("missing  KVM          cannot open /dev/kvm: ").says("-> the kernel has no KVM here");
     output.says("missing  net:service  /dev/net/tun is missing\n").says(" -> 'modprobe tun' loads its driver");
     run_with(&[Device::Ours("kvm"), Device::Ours("net/tun")]).exits(0);
-}
-
-fn outlets_are_as_a_start_finds_them() {
-    let directory = common::directory();
-    let path = |name: &str| text(&directory.path().join(name)).to_owned();
-    let listed = || fs::read_dir(directory.path()).unwrap().count();
-    fs::write(path("file"), "kept").unwrap();
-    fs::create_dir(path("folder")).unwrap();
-    drop(UnixListener::bind(path("dead")).unwrap());
-    let _lives = UnixListener::bind(path("alive")).unwrap();
-    let before = listed();
-    let targets = ["new", "file", "folder", "dead", "alive", "no/such/place", &"x".repeat(200)];
-    for target in targets {
-        let metrics = format!("--metrics=unix:{}", path(target));
-        // A longer one is a mistake in the option itself.
-        let metrics = Some(metrics).filter(|_| path(target).len() <= 107);
-        for option in [format!("--stats={}", path(target))].into_iter().chain(metrics) {
-            // The check first: what a start makes would be there already.
-            let options = ["--mem=2", &option];
-            let check = check("hello", &options);
-            assert_eq!((listed(), fs::read(path("file")).unwrap()), (before, b"kept".to_vec()), "{option}");
-            agree(&run(&mut unikernel(false, "hello", &options, &[])), &check);
-            // As it was, for the next.
-            let _ = fs::remove_file(path("new"));
-            let _ = fs::remove_file(path(&"x".repeat(200)));
-            fs::write(path("file"), "kept").unwrap();
-            if !Path::new(&path("dead")).exists() {
-                drop(UnixListener::bind(path("dead")).unwrap());
-            }
-        }
-    }
-    check("hello", &["--stats=-", "--metrics=unix:@a-name"]).exits(0).says("ok       metrics    can be served\n");
-}
-
-/// As whoever the run is in the end: the superuser, too, has no right then to what is another's.
-fn core_files_are_as_a_start_finds_them() {
-    let directory = common::directory();
-    let path = |name: &str| directory.path().join(name);
-    for (name, mode) in [("mine", 0o755), ("theirs", 0o755), ("shared", 0o777), ("closed", 0o666)] {
-        fs::create_dir(path(name)).unwrap();
-        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
-    }
-    std::os::unix::fs::chown(path("theirs"), Some(12), Some(34)).unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
-    for (user, there) in [(&[][..], ["mine", "shared"]), (&["--user=12:34"], ["theirs", "shared"])] {
-        for name in ["mine", "theirs", "shared", "closed", "none"] {
-            let dumpcore = format!("--dumpcore={}", text(&path(name)));
-            let options = [user, &["--mem=2", &dumpcore]].concat();
-            both("hello", &options, &[], |command| command);
-            let fine = check("hello", &options).stdout.contains("ok       dumpcore   core files can be made\n");
-            assert_eq!(fine, there.contains(&name), "{options:?}");
-        }
-    }
-    let dumpcore = format!("--dumpcore={}", text(&path("theirs")));
-    let output = check("hello", &["--mem=2", "--user=no-such-user", &dumpcore]);
-    output.exits(1).says("would not start: one thing is missing");
-    assert!(["mine", "theirs", "shared"].iter().all(|name| fs::read_dir(path(name)).unwrap().count() == 0));
 }
 
 fn memory_is_as_a_start_finds_it() {

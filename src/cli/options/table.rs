@@ -1,0 +1,141 @@
+//! The options with a value, in the order and the words of the help text.
+
+/// An option with a value.
+#[derive(Debug)]
+pub(in crate::cli) struct Valued {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// Its name where it also names a device, as the help text shows it; what stands after the colon varies.
+    pub named: Option<&'static str>,
+    /// What its value stands for.
+    pub value: &'static str,
+    /// Heading in the help text.
+    pub heading: &'static str,
+    pub help: &'static str,
+}
+
+pub(super) const VALUED: &[Valued] = &[
+    Valued {
+        name: "config",
+        named: None,
+        value: "FILE",
+        heading: "Configuration",
+        help: "Read options from a TOML file, under the same names; those given here win",
+    },
+    Valued {
+        name: "mem",
+        named: None,
+        value: "SIZE",
+        heading: "Memory",
+        help: "Memory of the guest, 2M to 4G; a bare number counts MiB [default: 512M]",
+    },
+    Valued {
+        name: "net",
+        named: Some("net:NAME"),
+        value: "IFACE|@FD",
+        heading: "Network",
+        help: "Attach network device NAME to a tap, or to an open descriptor of one",
+    },
+    Valued {
+        name: "net-mac",
+        named: Some("net-mac:NAME"),
+        value: "MAC",
+        heading: "Network",
+        help: "Its hardware address [default: a random, local one]",
+    },
+    Valued {
+        name: "net-ring",
+        named: None,
+        value: "auto|on|off",
+        heading: "Network",
+        help: "Offer the shared ring to guests that know it [default: auto]",
+    },
+    Valued {
+        name: "block",
+        named: Some("block:NAME"),
+        value: "PATH|@FD",
+        heading: "Block",
+        help: "Attach block device NAME to an image, a disk or a descriptor",
+    },
+    Valued { name: "disk", named: None, value: "PATH|@FD", heading: "Block", help: "The same as --block=PATH" },
+    Valued {
+        name: "block-sector-size",
+        named: Some("block-sector-size:NAME"),
+        value: "BYTES",
+        heading: "Block",
+        help: "Its sector size, 512 to 32768 [default: 512]",
+    },
+    Valued {
+        name: "timeout",
+        named: None,
+        value: "SECONDS",
+        heading: "Limits",
+        help: "End the run after so long, with a report of where the guest was",
+    },
+    Valued {
+        name: "console-rate",
+        named: None,
+        value: "BYTES",
+        heading: "Limits",
+        help: "Bytes a second that the guest may print, with K or M; more are dropped",
+    },
+    Valued {
+        name: "sandbox",
+        named: None,
+        value: "strict|best-effort|off",
+        heading: "Isolation",
+        help: "Whether to run where a part of the sandbox is missing [default: best-effort]",
+    },
+    Valued {
+        name: "user",
+        named: None,
+        value: "USER[:GROUP]",
+        heading: "Isolation",
+        help: "Become this user, by name or number, before the guest starts (as root)",
+    },
+    Valued {
+        name: "chroot",
+        named: None,
+        value: "DIR",
+        heading: "Isolation",
+        help: "Make this the root directory before the guest starts (as root)",
+    },
+    Valued {
+        name: "gdb-port",
+        named: None,
+        value: "PORT",
+        heading: "Debugging",
+        help: "Where --gdb waits, on this host alone [default: 1234]",
+    },
+    Valued {
+        name: "dumpcore",
+        named: None,
+        value: "DIR",
+        heading: "Debugging",
+        help: "Write a core file there when the guest comes to a bad end",
+    },
+    Valued {
+        name: "log-format",
+        named: None,
+        value: "text|json|journald",
+        heading: "Output",
+        help: "Form of what tender says on stderr [default: text]",
+    },
+    Valued {
+        name: "stats",
+        named: None,
+        value: "FILE|-",
+        heading: "Output",
+        help: "Write what the run came to, as JSON, when it ends; - is stderr",
+    },
+    Valued {
+        name: "metrics",
+        named: None,
+        value: "unix:PATH|unix:@NAME",
+        heading: "Output",
+        help: "Serve what the run has come to so far to Prometheus, on this socket",
+    },
+];
+
+/// The one option that the help text mentions in passing only.
+pub(super) const HIDDEN: &str = "disk";

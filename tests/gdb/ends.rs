@@ -1,0 +1,165 @@
+//! What becomes of a run with a debugger: an interruption, the guest's end, that of the run, and that of the debugger.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+
+use crate::common::rsp::{Debugger, debug, start, symbol};
+use crate::common::{Guest, kvm_test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test("gdb::interrupts::a_spin", interrupts_a_spin),
+        kvm_test("gdb::interrupts::a_sleep", interrupts_a_sleep),
+        kvm_test("gdb::ends::an_abort_is_shown", an_abort_is_shown),
+        kvm_test("gdb::ends::a_broken_promise_is_shown", a_broken_promise_is_shown),
+        kvm_test("gdb::ends::a_signal_while_the_guest_runs", a_signal_while_the_guest_runs),
+        kvm_test("gdb::ends::a_signal_while_the_guest_stands", a_signal_while_the_guest_stands),
+        kvm_test("gdb::ends::a_signal_while_gdb_is_waited_for", a_signal_while_gdb_is_waited_for),
+        kvm_test("gdb::ends::time_is_up", time_is_up),
+        kvm_test("gdb::ends::the_debugger_ends_it", the_debugger_ends_it),
+        kvm_test("gdb::alone::after_detaching", after_detaching),
+        kvm_test("gdb::alone::after_hanging_up_while_it_stands", after_hanging_up_while_it_stands),
+        kvm_test("gdb::alone::after_hanging_up_while_it_runs", after_hanging_up_while_it_runs),
+        kvm_test("gdb::alone::after_nonsense", after_nonsense),
+    ]
+}
+
+/// A guest that this kind of `hypercalls` has brought to run, or sleep, for ever.
+#[track_caller]
+fn endless(kind: &str) -> (Guest, Debugger) {
+    let (guest, mut debugger) = debug("hypercalls", &[], &[kind]);
+    debugger.send("vCont;c");
+    guest.wait_for(&format!("hypercalls: {kind}\n"));
+    (guest, debugger)
+}
+
+fn interrupts_a_spin() {
+    let (mut guest, mut debugger) = endless("spin");
+    for _ in 0..3 {
+        debugger.interrupt();
+        assert!(debugger.place() >= 0x10_0000, "it stands in its own code");
+        debugger.send("vCont;c");
+    }
+    debugger.interrupt();
+    debugger.order("D");
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM);
+}
+
+/// It sleeps on whenever POLL comes back early.
+fn interrupts_a_sleep() {
+    let (mut guest, mut debugger) = debug("sleeper", &[], &["sleep=600000000000"]);
+    debugger.send("vCont;c");
+    for pause in [0, 20, 200] {
+        std::thread::sleep(Duration::from_millis(pause));
+        debugger.interrupt();
+        debugger.send("vCont;c");
+    }
+    debugger.interrupt();
+    debugger.order("D");
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM);
+}
+
+fn an_abort_is_shown() {
+    let (guest, mut debugger) = debug("abort", &[], &[]);
+    debugger.goes_on_until(libc::SIGABRT);
+    assert!(debugger.place() >= 0x10_0000);
+    debugger.ends(255);
+    guest.end().exits(255).says("panic: ");
+}
+
+fn a_broken_promise_is_shown() {
+    let (guest, mut debugger) = debug("hypercalls", &[], &["badptr"]);
+    debugger.goes_on_until(libc::SIGSEGV);
+    guest.wait_for_complaint("stands still");
+    assert!(debugger.place() >= 0x10_0000);
+    assert_eq!(debugger.go_on(), "X0b");
+    guest.end().exits(1).complains("hypercall PUTS with its argument structure at ");
+}
+
+fn a_signal_while_the_guest_runs() {
+    let (mut guest, mut debugger) = endless("spin");
+    guest.signal(libc::SIGINT);
+    assert_eq!(debugger.receive().as_deref(), Some("X02"));
+    guest.end().dies_by(libc::SIGINT);
+}
+
+fn a_signal_while_the_guest_stands() {
+    let (mut guest, mut debugger) = debug("hello", &[], &[]);
+    debugger.place();
+    guest.signal(libc::SIGTERM);
+    assert_eq!(debugger.receive(), None);
+    guest.end().dies_by(libc::SIGTERM);
+}
+
+fn a_signal_while_gdb_is_waited_for() {
+    let (mut guest, _) = start("hello", &[], &[]);
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM);
+}
+
+/// The limit counts while the guest stands, too.
+fn time_is_up() {
+    let (guest, mut debugger) = debug("hello", &["--timeout=1"], &[]);
+    debugger.place();
+    assert_eq!(debugger.receive(), None);
+    guest.end().exits(1).complains("as --timeout says");
+    let (guest, mut debugger) = debug("hypercalls", &["--timeout=1"], &["spin"]);
+    assert_eq!(debugger.go_on(), "X0e");
+    guest.end().exits(1).complains("as --timeout says");
+}
+
+fn the_debugger_ends_it() {
+    for packet in ["k", "vKill;1"] {
+        let (guest, mut debugger) = debug("hello", &[], &[]);
+        debugger.send(packet);
+        while debugger.receive().is_some() {}
+        let output = guest.end();
+        output.exits(1).complains("was ended by its debugger");
+        assert!(output.stdout.is_empty() && !output.stderr.contains("stands still"), "{output:#?}");
+    }
+}
+
+fn after_detaching() {
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    for (packet, name) in [("Z0", "debug_add"), ("Z1", "debug_store")] {
+        debugger.order(&format!("{packet},{:x},4", symbol("debug", name)));
+    }
+    debugger.order("D");
+    guest.end().exits(0).says("debug: 7\n");
+}
+
+fn after_hanging_up_while_it_stands() {
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    debugger.order(&format!("Z0,{:x},4", symbol("debug", "debug_add")));
+    drop(debugger);
+    guest.end().exits(0).says("debug: 7\n").complains("the debugger is lost");
+}
+
+fn after_hanging_up_while_it_runs() {
+    let (mut guest, debugger) = endless("spin");
+    drop(debugger);
+    guest.wait_for_complaint("the debugger is lost");
+    assert!(guest.is_running());
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM);
+}
+
+/// What is no packet, or none of gdb's, does nothing to the guest or the tender.
+fn after_nonsense() {
+    let nonsense = [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        b"$#00$#zz$".to_vec(),
+        [b"$m0,ffffffffffffffff#".to_vec(), vec![b'0'; 2]].concat(),
+        [b"$".to_vec(), vec![b'A'; 100_000]].concat(),
+        (0..=255).collect(),
+    ];
+    for bytes in nonsense {
+        let (guest, mut debugger) = debug("hello", &[], &[]);
+        debugger.send_raw(&bytes);
+        drop(debugger);
+        guest.end().exits(0).says("hello: ").complains("the debugger is lost");
+    }
+}

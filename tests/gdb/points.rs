@@ -1,0 +1,126 @@
+//! Where a debugger stops a guest: breakpoints and watchpoints, as many as there are and where they belong.
+
+use libtest_mimic::Trial;
+
+use crate::common::rsp::{debug, symbol};
+use crate::common::{kvm_test, kvm_test_if_possible, run, unikernel};
+use crate::{put_at, stop_at};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        kvm_test_if_possible("gdb::breakpoints::in_memory", || stops_at_a_breakpoint("Z0", "z0")),
+        kvm_test_if_possible("gdb::breakpoints::of_the_processor", || stops_at_a_breakpoint("Z1", "z1")),
+        kvm_test_if_possible("gdb::breakpoints::of_the_guest_itself", breakpoints_of_the_guest_itself),
+        kvm_test("gdb::breakpoints::code_of_the_debuggers_is_executed", code_of_the_debuggers_is_executed),
+        kvm_test_if_possible("gdb::watchpoints::writes", || stops_at_a_watchpoint(2, "debug_store")),
+        kvm_test_if_possible("gdb::watchpoints::reads", || stops_at_a_watchpoint(3, "debug_load")),
+        kvm_test_if_possible("gdb::watchpoints::accesses", || stops_at_a_watchpoint(4, "debug_store")),
+        kvm_test("gdb::watchpoints::no_more_than_there_are", no_more_than_there_are),
+    ]
+}
+
+fn stops_at_a_breakpoint(set: &str, clear: &str) -> Result<(), String> {
+    intercepts_breakpoints()?;
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    let place = symbol("debug", "debug_add");
+    debugger.order(&format!("{set},{place:x},4"));
+    let why = debugger.goes_on_until(libc::SIGTRAP);
+    assert!(why.contains("break:"), "{why}");
+    assert_eq!(debugger.place(), place);
+    assert_eq!(debugger.register(0), 1);
+    debugger.order(&format!("{clear},{place:x},4"));
+    debugger.is_refused(&format!("{clear},{place:x},4"));
+    debugger.ends(0);
+    guest.end().exits(0).says("debug: 7\n");
+    Ok(())
+}
+
+/// Whether guests have a real processor: a KVM that emulates each instruction knows no breakpoint instruction, and does
+/// not watch memory.
+fn executes_everything() -> Result<(), String> {
+    let output = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
+    if output.stderr.contains("cannot emulate") {
+        return Err(
+            "this host's KVM emulates instructions, and has no watchpoints and no breakpoint instruction".into()
+        );
+    }
+    intercepts_breakpoints()
+}
+
+/// Whether the host is told of a guest's breakpoints: the SVM that QEMU emulates does not intercept them.
+pub fn intercepts_breakpoints() -> Result<(), String> {
+    match std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU Virtual CPU")) {
+        true => Err("this processor is emulated by QEMU, whose SVM does not intercept breakpoints".into()),
+        false => Ok(()),
+    }
+}
+
+/// The debugger sees it, and then the guest gets its exception.
+fn breakpoints_of_the_guest_itself() -> Result<(), String> {
+    executes_everything()?;
+    let (guest, mut debugger) = debug("debug", &[], &["breakpoint"]);
+    let place = symbol("debug", "debug_breakpoint");
+    debugger.goes_on_until(libc::SIGTRAP);
+    assert_eq!(debugger.place(), place);
+    debugger.goes_on_until(libc::SIGABRT);
+    debugger.ends(255);
+    let alone = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
+    alone.exits(255).says("trap: ");
+    assert_eq!(guest.end().exits(255).stdout, alone.stdout, "as without a debugger");
+    Ok(())
+}
+
+/// Instructions that were executed already, and are others now: the processor executes those.
+fn code_of_the_debuggers_is_executed() {
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    let add = symbol("debug", "debug_add");
+    // Additions of 3 and of 2.
+    let [three, two] = if cfg!(target_arch = "x86_64") { ["83c003", "83c002"] } else { ["000c0091", "00080091"] };
+    for (code, sum) in [(two, 3), (three, 4), (two, 3)] {
+        debugger.order(&format!("M{add:x},{:x}:{code}", code.len() / 2));
+        put_at(&mut debugger, "debug_start");
+        debugger.step();
+        debugger.step();
+        assert_eq!(debugger.register(0), sum);
+    }
+    debugger.send("k");
+    guest.end().exits(1);
+}
+
+/// `kind` is the protocol's; `name` is the instruction that it should be at.
+fn stops_at_a_watchpoint(kind: u8, name: &str) -> Result<(), String> {
+    executes_everything()?;
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    stop_at(&mut debugger, "debug_start");
+    let cell = symbol("debug", "debug_cell");
+    debugger.order(&format!("Z{kind},{cell:x},8"));
+    let why = debugger.goes_on_until(libc::SIGTRAP);
+    assert!(why.contains("watch:"), "{why}");
+    // x86_64 processors watch for reads and writes together, and stop behind the instruction.
+    let (name, behind) = match (cfg!(target_arch = "x86_64"), name) {
+        (true, "debug_load") => ("debug_load", 0),
+        (true, name) => (name, 7),
+        (false, name) => (name, 0),
+    };
+    assert_eq!(debugger.place(), symbol("debug", name) + behind);
+    debugger.order(&format!("z{kind},{cell:x},8"));
+    debugger.ends(0);
+    guest.end().exits(0).says("debug: 7\n");
+    Ok(())
+}
+
+fn no_more_than_there_are() {
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    let cell = symbol("debug", "debug_cell");
+    debugger.is_refused(&format!("Z2,{:x},8", cell + 1));
+    debugger.is_refused(&format!("Z2,{cell:x},0"));
+    debugger.is_refused(&format!("Z2,{cell:x},10"));
+    let there = (0..17).take_while(|_| debugger.ask(&format!("Z2,{cell:x},8")) == "OK").count();
+    assert!((1..=16).contains(&there), "{there}");
+    for _ in 0..there {
+        debugger.order(&format!("z2,{cell:x},8"));
+    }
+    debugger.is_refused(&format!("z2,{cell:x},8"));
+    debugger.ends(0);
+    guest.end().exits(0).says("debug: 7\n");
+}
