@@ -4,6 +4,7 @@
 mod boot;
 mod core;
 mod debug;
+mod registers;
 mod vcpu;
 
 use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};

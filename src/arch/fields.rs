@@ -44,6 +44,11 @@ impl Fields {
         value.append_to(&mut self.bytes);
     }
 
+    /// Appends a register by its bytes.
+    pub fn put_bytes(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+    }
+
     /// The next register; behind the last there are zeros.
     pub fn take<F: Field>(&mut self) -> F {
         F::take_from(self)
@@ -57,5 +62,29 @@ impl Fields {
         bytes[..length].copy_from_slice(&rest[..length]);
         self.taken += N;
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_is_taken_in_order() {
+        let mut fields = Fields::default();
+        fields.put(0x0102_0304_u32);
+        fields.put_bytes(&[5, 6, 7]);
+        fields.put(8_u64);
+        assert_eq!(fields.bytes, [4, 3, 2, 1, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0]);
+        let mut fields = Fields::of(&fields.bytes);
+        assert_eq!(fields.take::<u32>(), 0x0102_0304);
+        assert_eq!(fields.take_bytes(), [5, 6, 7]);
+        assert_eq!(fields.take::<u64>(), 8);
+    }
+
+    #[test]
+    fn behind_the_last_there_are_zeros() {
+        let mut fields = Fields::of(&[1, 2, 3, 4, 5]);
+        assert_eq!((fields.take::<u32>(), fields.take::<u64>(), fields.take::<u32>()), (0x0403_0201, 5, 0));
     }
 }

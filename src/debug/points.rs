@@ -42,7 +42,7 @@ impl Points {
         let point = match trap {
             Trap::Slot(slot) => self.hardware.get(slot),
             Trap::Watched(address) => {
-                let holds = |point: &&Hardware| (point.address..point.address + point.length).contains(&address);
+                let holds = |point: &&Hardware| address.wrapping_sub(point.address) < point.length;
                 let watches = || self.hardware.iter().filter(|point| point.kind != Watch::Execute);
                 // Some processors tell the first byte of a wider access, before what is watched.
                 watches().find(holds).or_else(|| watches().next())
@@ -50,5 +50,35 @@ impl Points {
             Trap::Step | Trap::Instruction | Trap::Breakpoint => None,
         };
         point.copied().filter(|point| point.kind != Watch::Execute)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WATCHED: Hardware = Hardware { address: u64::MAX - 7, length: 8, kind: Watch::Write };
+    const EXECUTED: Hardware = Hardware { address: 0x10_0000, length: 4, kind: Watch::Execute };
+
+    #[test]
+    fn there_are_no_more_points_than_the_processor_has() {
+        let mut points = Points { capacity: 2, ..Points::default() };
+        assert!(points.watch(EXECUTED) && points.watch(EXECUTED) && !points.watch(EXECUTED));
+        assert!(points.unwatch(EXECUTED) && points.watch(WATCHED));
+        assert!(points.unwatch(EXECUTED) && !points.unwatch(EXECUTED));
+    }
+
+    #[test]
+    fn a_trap_has_its_watchpoint() {
+        let other = Hardware { address: 0x20_0000, ..WATCHED };
+        let mut points = Points { capacity: 3, ..Points::default() };
+        assert!(points.watch(EXECUTED) && points.watch(other) && points.watch(WATCHED));
+        assert_eq!(points.watched(Trap::Watched(u64::MAX)), Some(WATCHED));
+        assert_eq!(points.watched(Trap::Watched(0x20_0007)), Some(other));
+        assert_eq!(points.watched(Trap::Watched(0x20_0008)), Some(other), "a wider access");
+        assert_eq!(points.watched(Trap::Slot(2)), Some(WATCHED));
+        for trap in [Trap::Slot(0), Trap::Slot(3), Trap::Step, Trap::Instruction, Trap::Breakpoint] {
+            assert_eq!(points.watched(trap), None, "{trap:?}");
+        }
     }
 }

@@ -1,14 +1,13 @@
 //! An ARM64 processor under a debugger: what gdb knows of it, and how it is stopped.
 
 use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP, KVM_REG_ARM_CORE,
-    KVM_REG_ARM64, KVM_REG_SIZE_U32, KVM_REG_SIZE_U128, kvm_debug_exit_arch, kvm_guest_debug, kvm_regs,
-    user_fpsimd_state, user_pt_regs,
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch,
+    kvm_guest_debug,
 };
 use kvm_ioctls::{Cap, VmFd};
-use std::mem::offset_of;
 
 use super::boot::{self, Register};
+use super::registers::{FPCR, FPSR, PSTATE_OWN_STACK, general, stack_pointer, vector};
 use super::vcpu::Vcpu;
 use crate::arch::debug::{Debug, Hardware, Trap, Watch};
 use crate::arch::{Error, Fields};
@@ -24,8 +23,7 @@ const EC_BREAKPOINT: u32 = 0x30;
 const EC_STEP: u32 = 0x32;
 const EC_WATCHPOINT: u32 = 0x34;
 
-/// PSTATE: EL1 by its own stack pointer; and with D, A, I and F masked, as an exception begins.
-const PSTATE_OWN_STACK: u64 = 1;
+/// PSTATE: EL1 by its own stack pointer with D, A, I and F masked, as an exception begins.
 const PSTATE_IN_EXCEPTION: u64 = 0x3c5;
 
 /// Where in a vector table an exception that EL1 takes from itself arrives: by the stack pointer of EL0, or its own.
@@ -81,27 +79,6 @@ const SYSTEM: [Register; 8] = [
     boot::TCR_EL1,
 ];
 
-const SP_EL0: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, sp));
-
-/// X0 to X30.
-fn general(number: u64) -> Register {
-    Register(boot::X0.0 + 2 * number)
-}
-
-/// A register that is not 64 bits wide, by its offset in `kvm_regs` in bytes.
-const fn floating(width: u64, offset: usize) -> u64 {
-    let offset = offset_of!(kvm_regs, fp_regs) + offset;
-    KVM_REG_ARM64 | width | KVM_REG_ARM_CORE as u64 | (offset / 4) as u64
-}
-
-/// V0 to V31.
-fn vector(number: usize) -> u64 {
-    floating(KVM_REG_SIZE_U128, offset_of!(user_fpsimd_state, vregs) + 16 * number)
-}
-
-const FPSR: u64 = floating(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpsr));
-const FPCR: u64 = floating(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpcr));
-
 /// How many breakpoints, and how many watchpoints, the processor has at least: the smaller number of the two.
 pub fn hardware_points(vm: &VmFd) -> usize {
     let [breakpoints, watchpoints] = [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
@@ -120,10 +97,10 @@ impl Vcpu {
         fields.put(self.get(boot::PC)?);
         fields.put(pstate as u32);
         for number in 0..32 {
-            fields.put(u128::from_le_bytes(self.get_wide(vector(number))?));
+            fields.put_bytes(&self.get_floating(vector(number))?);
         }
-        fields.put(u32::from_le_bytes(self.get_wide(FPSR)?));
-        fields.put(u32::from_le_bytes(self.get_wide(FPCR)?));
+        fields.put_bytes(&self.get_floating(FPSR)?);
+        fields.put_bytes(&self.get_floating(FPCR)?);
         for register in SYSTEM {
             fields.put(self.get(register)?);
         }
@@ -141,21 +118,10 @@ impl Vcpu {
         self.set(stack_pointer(pstate.into()), sp)?;
         self.set(boot::PC, pc)?;
         for number in 0..32 {
-            self.set_wide(vector(number), &fields.take_bytes::<16>())?;
+            self.set_floating(vector(number), &fields.take_bytes())?;
         }
-        self.set_wide(FPSR, &fields.take_bytes::<4>())?;
-        self.set_wide(FPCR, &fields.take_bytes::<4>())
-    }
-
-    fn get_wide<const N: usize>(&self, register: u64) -> Result<[u8; N], Error> {
-        let mut bytes = [0; N];
-        self.fd.get_one_reg(register, &mut bytes).map_err(Error::kvm("read a register"))?;
-        Ok(bytes)
-    }
-
-    fn set_wide(&self, register: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.fd.set_one_reg(register, bytes).map_err(Error::kvm("set a register"))?;
-        Ok(())
+        self.set_floating(FPSR, &fields.take_bytes())?;
+        self.set_floating(FPCR, &fields.take_bytes())
     }
 
     /// The address of the next instruction.
@@ -191,10 +157,6 @@ impl Vcpu {
         self.set(boot::PSTATE, PSTATE_IN_EXCEPTION)?;
         self.set(boot::PC, self.get(boot::VBAR_EL1)?.wrapping_add(vector))
     }
-}
-
-fn stack_pointer(pstate: u64) -> Register {
-    if pstate & PSTATE_OWN_STACK != 0 { boot::SP_EL1 } else { SP_EL0 }
 }
 
 /// Puts the points into the debug registers, of which there are enough.
@@ -256,4 +218,50 @@ pub fn instructions_changed(host_address: u64, length: u64) {
     }
     // SAFETY: barriers.
     unsafe { std::arch::asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(points: &[Hardware]) -> kvm_guest_debug {
+        let mut request = kvm_guest_debug::default();
+        place(points, &mut request);
+        request
+    }
+
+    /// The Arm Architecture Reference Manual's fields: E, PAC, LSC, BAS.
+    #[test]
+    fn points_are_placed_each_kind_in_its_own_registers() {
+        let point = |address, length, kind| Hardware { address, length, kind };
+        let arch = placed(&[
+            point(0x10_0004, 4, Watch::Execute),
+            point(0x20_0008, 8, Watch::Write),
+            point(0x20_0014, 4, Watch::Read),
+            point(0x20_001f, 1, Watch::Access),
+            point(0x10_0008, 4, Watch::Execute),
+        ])
+        .arch;
+        assert_eq!((&arch.dbg_bvr[..3], &arch.dbg_bcr[..3]), (&[0x10_0004, 0x10_0008, 0][..], &[0x1e7, 0x1e7, 0][..]));
+        assert_eq!(arch.dbg_wvr[..4], [0x20_0008, 0x20_0010, 0x20_0018, 0]);
+        assert_eq!(arch.dbg_wcr[..4], [0x1ff7, 0x1e0f, 0x101f, 0]);
+    }
+
+    #[test]
+    fn what_lies_in_one_doubleword_can_be_watched() {
+        for (address, length, can) in
+            [(0, 8, true), (4, 4, true), (7, 1, true), (5, 4, false), (0, 0, false), (0, 9, false)]
+        {
+            assert_eq!(can_watch(address, length), can, "{length} at {address}");
+        }
+    }
+
+    #[test]
+    fn a_stop_has_the_class_of_its_exception() {
+        let exit = |class: u32| kvm_debug_exit_arch { hsr: class << 26, far: 0x1234, ..Default::default() };
+        assert_eq!(trap(&exit(EC_BREAKPOINT)), Trap::Breakpoint);
+        assert_eq!(trap(&exit(EC_STEP)), Trap::Step);
+        assert_eq!(trap(&exit(EC_WATCHPOINT)), Trap::Watched(0x1234));
+        assert_eq!(trap(&exit(0x3c)), Trap::Instruction);
+    }
 }

@@ -137,7 +137,7 @@ fn put_system(fields: &mut Fields, rflags: u64, system: &kvm_sregs, floating: &k
         fields.put(u32::from(segment.selector));
     }
     for register in &floating.fpr {
-        fields.bytes.extend_from_slice(&register[..10]);
+        fields.put_bytes(&register[..10]);
     }
     fields.put(u32::from(floating.fcw));
     fields.put(u32::from(floating.fsw));
@@ -146,7 +146,7 @@ fn put_system(fields: &mut Fields, rflags: u64, system: &kvm_sregs, floating: &k
         fields.put(value);
     }
     for register in &floating.xmm {
-        fields.bytes.extend_from_slice(register);
+        fields.put_bytes(register);
     }
     fields.put(floating.mxcsr);
     for value in [system.fs.base, system.gs.base, system.cr0, system.cr2, system.cr3, system.cr4, system.efer] {
@@ -225,3 +225,61 @@ pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
 
 /// Memory that holds instructions was changed: nothing to be done, the processor sees that.
 pub fn instructions_changed(_host_address: u64, _length: u64) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fields of DR7 in Intel's manual, volume 3, section 18.2.4.
+    #[test]
+    fn points_are_placed_in_the_debug_registers() {
+        let point = |address, length, kind| Hardware { address, length, kind };
+        let registers = slots(&[
+            point(0x10_0004, 1, Watch::Execute),
+            point(0x20_0008, 8, Watch::Write),
+            point(0x20_0014, 4, Watch::Read),
+            point(0x20_001e, 2, Watch::Access),
+        ]);
+        assert_eq!(registers[..4], [0x10_0004, 0x20_0008, 0x20_0014, 0x20_001e]);
+        assert_eq!(registers[4..], [0, 0, 0, 0x7f90_0455]);
+    }
+
+    #[test]
+    fn what_is_aligned_can_be_watched() {
+        for (address, length, can) in
+            [(0, 8, true), (4, 4, true), (7, 1, true), (2, 4, false), (0, 0, false), (0, 3, false)]
+        {
+            assert_eq!(can_watch(address, length), can, "{length} at {address}");
+        }
+    }
+
+    #[test]
+    fn a_stop_is_told_by_exception_and_dr6() {
+        let exit = |exception, dr6| kvm_debug_exit_arch { exception, dr6, ..Default::default() };
+        assert_eq!(trap(&exit(3, 0b1 | 1 << 14)), Trap::Instruction);
+        assert_eq!(trap(&exit(1, 0b1100 | 1 << 14)), Trap::Slot(2));
+        assert_eq!(trap(&exit(1, 1 << 14)), Trap::Step);
+        assert_eq!(trap(&exit(1, 0)), Trap::Instruction);
+    }
+
+    #[test]
+    fn tags_come_back_as_they_were() {
+        assert_eq!((full_tags(0), full_tags(0xff), full_tags(0b101)), (0xffff, 0, 0xffcc));
+        assert!((0..=u8::MAX).all(|short| short_tags(full_tags(short)) == short));
+    }
+
+    /// Each in its place: KVM's registers, in gdb's order and back.
+    #[test]
+    fn floating_registers_come_back_as_they_were() {
+        let mut before = kvm_fpu { fcw: 0x37f, fsw: 0x1234, ftwx: 0b1010, mxcsr: 0x1f80, ..Default::default() };
+        for (number, (low, wide)) in before.fpr.iter_mut().zip(&mut before.xmm).enumerate() {
+            low[..10].fill(number as u8 + 1);
+            wide.fill(number as u8 + 0x11);
+        }
+        let mut fields = Fields::default();
+        put_system(&mut fields, 0x202, &kvm_sregs::default(), &before);
+        let mut fields = Fields::of(&fields.bytes);
+        fields.take_bytes::<{ 7 * 4 }>();
+        assert_eq!(floating(&mut fields, kvm_fpu::default()), kvm_fpu { ..before });
+    }
+}
