@@ -8,15 +8,17 @@
 mod attempts;
 mod common;
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use attempts::{
-    Attempt, CLIENT, CORE, CORE_FILE, CORES, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST,
-    FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH, SELF, STATM, VCPU,
-    find,
+    Attempt, CLIENT, CORE, CORE_FILE, CORES, DEBUGGERS, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST,
+    FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB, LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH,
+    SELF, STATM, TRIED_WITH_GDB, VCPU, find,
 };
 use common::{
     Guest, Output, as_nobody, fixture, kvm_test, kvm_test_if_possible, refuse, root_mount_test, root_test, run, test,
@@ -54,7 +56,12 @@ fn main() -> ExitCode {
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_RING).map(|attempt| dies("ring", attempt)));
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_METRICS).map(|attempt| dies("metrics", attempt)));
     tests.extend(FORBIDDEN_WITH_CORES.iter().map(|attempt| dies("dumper", attempt)));
+    let with_gdb =
+        TRIED_WITH_GDB.iter().map(|name| find(name).expect("it is there")).chain(FORBIDDEN_WITH_GDB.to_vec());
+    tests.extend(with_gdb.map(|attempt| dies("debuggee", &attempt)));
+    tests.push(kvm_test("the_debuggees_thread_lives", || survives("debuggee", DEBUGGERS.0)));
     // Without the option, none of it.
+    tests.push(dies("guest", &DEBUGGERS));
     tests.extend(CORE.iter().map(|attempt| dies("guest", attempt)));
     tests.extend(CORE.iter().map(|(name, ..)| kvm_test(name, || survives("dumper", name))));
     tests.push(kvm_test_if_possible("cores_stay_in_their_directory", cores_stay_in_their_directory));
@@ -103,7 +110,7 @@ fn trial(thread: &'static str, attempt: &'static str, call: &'static str) -> Tri
         output.dies_by(libc::SIGSYS).complains(&format!(" ({call}) is not allowed by the sandbox"));
         assert!(!output.stderr.contains("survived"), "{output:?}");
     };
-    if ["guest", "dumper"].contains(&thread) { kvm_test(&name, body) } else { test(&name, body) }
+    if ["guest", "dumper", "debuggee"].contains(&thread) { kvm_test(&name, body) } else { test(&name, body) }
 }
 
 fn survives(thread: &str, attempt: &str) {
@@ -140,6 +147,7 @@ fn cores_stay_in_their_directory() -> Result<(), String> {
 }
 
 static TAKEN_OVER: OnceLock<String> = OnceLock::new();
+static DEBUGGER: OnceLock<TcpStream> = OnceLock::new();
 static VCPU_FD: AtomicI32 = AtomicI32::new(-1);
 static CORES_FD: AtomicI32 = AtomicI32::new(-1);
 static CORE_FILE_FD: AtomicI32 = AtomicI32::new(-1);
@@ -153,12 +161,14 @@ fn attempt_here(words: &str) -> ExitCode {
     // As main does.
     tender::start::prepare();
     match thread {
-        "guest" | "dumper" => {
+        "guest" | "dumper" | "debuggee" => {
             TAKEN_OVER.set(attempt.to_owned()).expect("the first");
             log::set_logger(&Intruder).expect("the first");
             log::set_max_level(log::LevelFilter::Info);
             let mut config = config();
             config.debugging.dumpcore = std::env::var_os(CORES_PATH).map(Into::into);
+            config.debugging.gdb = thread == "debuggee";
+            config.debugging.gdb_port = config.debugging.gdb.then_some(0);
             let outcome = tender::run(&config);
             ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
         }
@@ -214,12 +224,22 @@ impl log::Log for Intruder {
                 CORES_FD.store(first, Ordering::Relaxed);
                 CORE_FILE_FD.store(second, Ordering::Relaxed);
             }
+        } else if let Some((_, rest)) = text.split_once("target remote ") {
+            let address = rest.split_once('\'').expect("a command is told").0;
+            DEBUGGER.set(debugger_in_advance(address)).expect("the first");
         } else if text.contains("the guest halted") {
             try_it(TAKEN_OVER.get().expect("it has been said"));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// A debugger that has said already what it has to say when it is listened to: that the guest is to go on.
+fn debugger_in_advance(address: &str) -> TcpStream {
+    let mut debugger = TcpStream::connect(address).expect("the port is open");
+    debugger.write_all(b"$vCont;c#a8").expect("there is room for a packet");
+    debugger
 }
 
 /// The descriptors of this program that are what begins so, in order.

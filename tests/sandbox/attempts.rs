@@ -117,6 +117,37 @@ pub const FORBIDDEN_WITH_CORES: &[Attempt] = &[
     ("unlinkat of the core file", libc::SYS_unlinkat, [CORES, PATH, 0, 0, 0, 0]),
 ];
 
+/// Of what no thread may do, what is tried with `--gdb` too.
+pub const TRIED_WITH_GDB: &[&str] = &[
+    "openat",
+    "socket",
+    "execve",
+    "ptrace",
+    "mmap of code",
+    "mprotect of code",
+    "ioctl KVM_RUN of another descriptor",
+    "write to another descriptor",
+    "read from another descriptor",
+    "fcntl",
+];
+
+/// What the guest's thread may not do even with `--gdb`, though a debugger's requests are allowed.
+pub const FORBIDDEN_WITH_GDB: &[Attempt] = &[
+    ("ioctl of a debugger at another descriptor", libc::SYS_ioctl, [0, DEBUG_REQUEST, PAGE, 0, 0, 0]),
+    ("ioctl KVM_SET_USER_MEMORY_REGION", libc::SYS_ioctl, [VCPU, 0x4020_ae46, PAGE, 0, 0, 0]),
+    ("ioctl KVM_SET_SREGS", libc::SYS_ioctl, [VCPU, 0x4138_ae84, PAGE, 0, 0, 0]),
+    ("ioctl KVM_ARM_VCPU_INIT", libc::SYS_ioctl, [VCPU, 0x4020_aeae, PAGE, 0, 0, 0]),
+    ("accept4 of a second debugger", libc::SYS_accept4, [0; 6]),
+    ("connect", libc::SYS_connect, [0, PAGE, 16, 0, 0, 0]),
+    ("sendto, which takes an address", libc::SYS_sendto, [0, PAGE, 1, 0, PAGE, 16]),
+    ("recvmsg of a debugger", libc::SYS_recvmsg, [0, PAGE, 0, 0, 0, 0]),
+];
+
+/// What a debugger may want of the processor.
+pub const DEBUGGERS: Attempt = ("a debugger's request", libc::SYS_ioctl, [VCPU, DEBUG_REQUEST, PAGE, 0, 0, 0]);
+
+const DEBUG_REQUEST: i64 = tender::arch::DEBUG_REQUESTS[0] as i64;
+
 /// Descriptors that the thread of `--metrics` may use, as numbers only: nothing is open there.
 pub const LISTENER: i64 = 200;
 pub const CLIENT: i64 = 201;
@@ -144,7 +175,12 @@ pub const FORBIDDEN_TO_METRICS: &[Attempt] = &[
 /// The attempt of this name.
 pub fn find(name: &str) -> Option<Attempt> {
     let all = FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).chain(FORBIDDEN_TO_THE_RING);
-    let all = all.chain(FORBIDDEN_TO_METRICS).chain(CORE).chain(FORBIDDEN_WITH_CORES);
+    let all = all
+        .chain(FORBIDDEN_TO_METRICS)
+        .chain(CORE)
+        .chain(FORBIDDEN_WITH_CORES)
+        .chain(FORBIDDEN_WITH_GDB)
+        .chain([&DEBUGGERS]);
     let old = tender::arch::OLD_CALLS.iter().find(|(_, old)| *old == name);
     let old = old.map(|&(call, name)| (name, call, if name == "open" { [PATH, 0, 0, 0, 0, 0] } else { [0; 6] }));
     all.copied().find(|(other, ..)| *other == name).or(old)
