@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
         kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
         kvm_test("a_missing_layer_is_done_without_unless_strict", a_missing_layer_is_done_without_unless_strict),
+        kvm_test("a_kernel_that_knows_nothing_of_speculation_filters_all_the_same", a_kernel_before_speculation),
         #[cfg(target_arch = "x86_64")]
         kvm_test("a_missing_filter_of_registers_is_done_without_unless_strict", a_missing_filter_of_registers),
         root_test("another_user_and_root", another_user_and_root),
@@ -333,6 +334,14 @@ fn a_missing_layer_is_done_without_unless_strict() {
     }
     // What every kernel has, but a container may deny.
     hello(strict, libc::SYS_capset, libc::EPERM).exits(1).complains("lacks the dropping of capabilities");
+}
+
+/// A kernel before 4.17: it refuses flags of seccomp that it does not know.
+fn a_kernel_before_speculation() {
+    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+    let mut command = unikernel("hello", &["-v", "--mem=2"], &[]);
+    let output = run(refuse::fails(&mut command, libc::SYS_seccomp, &[(1, flags)], libc::EINVAL));
+    output.exits(0).says("memory:").complains("system calls filtered\n");
 }
 
 /// A kernel before 5.10.

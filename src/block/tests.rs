@@ -75,6 +75,15 @@ fn reads_fill_guest_memory() {
 }
 
 #[test]
+fn reads_leave_no_trace_on_the_host() {
+    let (_directory, path) = image(4096);
+    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    // SAFETY: it takes numbers.
+    let flags = unsafe { libc::fcntl(disk.as_fd().as_raw_fd(), libc::F_GETFL) };
+    assert_eq!(flags & (libc::O_NOATIME | libc::O_ACCMODE), libc::O_NOATIME | libc::O_RDWR);
+}
+
+#[test]
 fn writes_reach_the_file() {
     let (_directory, path) = image(4096);
     let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();

@@ -180,11 +180,22 @@ pub fn is_possible() -> bool {
 }
 
 /// Binds this thread to `program` for good. It must have given up new privileges, or be privileged.
+///
+/// Kernels before 5.16 make up for speculation in every thread that has a filter, unless it says that there is no need:
+/// they take it for one that runs code of others itself, as browsers do, and have it pay at each exit of its guest. A
+/// guest is code of others, but KVM separates that, in all threads alike.
 pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    let flags: libc::c_ulong = 0;
-    // SAFETY: the kernel reads as many instructions as it is told there are.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let install = |flags: libc::c_ulong| {
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the kernel reads as many instructions as it is told there are.
+        let result = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    match install(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW) {
+        // Before 4.17 there was nothing to say.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install(0),
+        result => result,
+    }
 }
