@@ -205,6 +205,10 @@ impl SwBreakpoint for Guest<'_> {
         if self.points.is_ours(address) {
             return Ok(true);
         }
+        // Where no instruction can be, one would hold a part of another breakpoint and put that back.
+        if address % BREAKPOINT.len() as u64 != 0 {
+            return Ok(false);
+        }
         if self.read_addrs(address, &mut before)? < before.len() || !self.put(address, BREAKPOINT) {
             return Ok(false);
         }

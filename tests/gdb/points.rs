@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::common::rsp::{debug, symbol};
+use crate::common::rsp::{Debugger, debug, symbol};
 use crate::common::{kvm_test, kvm_test_if_possible, run, unikernel};
 use crate::{put_at, stop_at};
 
@@ -12,6 +12,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test_if_possible("gdb::breakpoints::of_the_processor", || stops_at_a_breakpoint("Z1", "z1")),
         kvm_test_if_possible("gdb::breakpoints::of_the_guest_itself", breakpoints_of_the_guest_itself),
         kvm_test("gdb::breakpoints::code_of_the_debuggers_is_executed", code_of_the_debuggers_is_executed),
+        kvm_test("gdb::breakpoints::leave_nothing_behind", breakpoints_leave_nothing_behind),
         kvm_test_if_possible("gdb::watchpoints::writes", || stops_at_a_watchpoint(2, "debug_store")),
         kvm_test_if_possible("gdb::watchpoints::reads", || stops_at_a_watchpoint(3, "debug_load")),
         kvm_test_if_possible("gdb::watchpoints::accesses", || stops_at_a_watchpoint(4, "debug_store")),
@@ -85,6 +86,27 @@ fn code_of_the_debuggers_is_executed() {
     }
     debugger.send("k");
     guest.end().exits(1);
+}
+
+/// Where there are many, side by side, in whatever order they go, or without having gone at all.
+fn breakpoints_leave_nothing_behind() {
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    let start = symbol("debug", "debug_start");
+    let code = |debugger: &mut Debugger| debugger.ask(&format!("m{start:x},10"));
+    let before = code(&mut debugger);
+    let placed = |place: &u64| debugger.ask(&format!("Z0,{place:x},4")) == "OK";
+    let places: Vec<u64> = (start..start + 12).filter(placed).collect();
+    assert_eq!(places.len(), if cfg!(target_arch = "x86_64") { 12 } else { 3 }, "one for each instruction");
+    assert_ne!(code(&mut debugger), before);
+    for place in &places {
+        debugger.order(&format!("z0,{place:x},4"));
+    }
+    assert_eq!(code(&mut debugger), before);
+    for place in &places {
+        debugger.order(&format!("Z0,{place:x},4"));
+    }
+    debugger.order("D");
+    guest.end().exits(0).says("debug: 7\n");
 }
 
 /// `kind` is the protocol's; `name` is the instruction that it should be at.
