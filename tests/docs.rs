@@ -91,7 +91,7 @@ fn runs(place: &str, block: &Block) {
     let said = directory.path().join("said");
     let output = File::create(&said).unwrap();
     shell.stdout(output.try_clone().unwrap()).stderr(output);
-    let mut shell = shell.spawn().unwrap();
+    let mut shell = common::children::spawn(&mut shell).unwrap();
     let status = shell.wait().unwrap();
     // SAFETY: it takes numbers. No process has that number as its own while there is such a group.
     unsafe { libc::kill(-(shell.id() as libc::pid_t), libc::SIGKILL) };

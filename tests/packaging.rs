@@ -198,7 +198,7 @@ fn metrics_are_passed_on_to_a_port() {
     let command = service.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
     let mut proxy = Command::new("sh");
     proxy.args(["-c", &format!("exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec {command}")]);
-    let mut proxy = proxy.stdin(OwnedFd::from(port)).spawn().unwrap();
+    let mut proxy = common::children::spawn(proxy.stdin(OwnedFd::from(port))).unwrap();
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--fail", "--max-time", "30", &format!("http://{address}/metrics")]);
     let answer = output(&mut curl);

@@ -253,16 +253,8 @@ fn sleeps(pid: u32, wakeups: u64) {
     assert!(switches <= wakeups && ticks <= 50, "{switches} wake-ups, {ticks} ticks in 5 s: {:?}", threads(pid));
 }
 
-/// Lest the host's own announcements wake a guest up. There may be no such protocol, which is as good.
-fn no_ipv6() {
-    for scope in ["all", "default"] {
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
-    }
-}
-
 /// Fewer than one wake-up a second. On ARM64 POLL ends now and then for the guest's clock, but not so often.
 fn idle_guests_wake_nobody() {
-    no_ipv6();
     let tap = tap("tap0");
     let guest = start(WAYS[0], &[&tap], &["idle=8"]);
     guest.wait_for("ring: idle for 8 s\n");
@@ -274,7 +266,6 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// The echo unikernel itself wakes up once a second; nothing else does, once there have been many frames.
 fn the_second_thread_sleeps_after_a_flood() {
-    no_ipv6();
     let tap = tap("tap0");
     let mut guest = start(WAYS[0], &[&tap], &["poll-echo", "--ipv4=10.0.0.2/24"]);
     guest.wait_for("net: ready\n");

@@ -226,7 +226,7 @@ fn the_first_process_of_a_container() {
     // SAFETY: it takes flags; this thread starts no other one, which would be refused from here on.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "{}", common::host_error("a PID namespace"));
     let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
-    let mut tender = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut tender = common::children::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped())).unwrap();
     let mut line = String::new();
     BufReader::new(tender.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.

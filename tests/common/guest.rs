@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::children;
+
 /// How long anything may take: generous, for machines that emulate every instruction of their guests.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -144,7 +146,7 @@ fn launch(command: &mut Command) -> Child {
     }
     let deadline = Instant::now() + LIMIT;
     loop {
-        match command.spawn() {
+        match children::spawn(command) {
             Ok(child) => return child,
             // A copy of the tender that another test's child, just forked, still has open for writing.
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {

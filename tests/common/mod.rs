@@ -5,6 +5,7 @@
 //! *ignored, with the reason*. It uses what it needs of this module, hence:
 #![allow(dead_code, unused_imports, reason = "no test program uses all of this")]
 
+pub mod children;
 mod guest;
 pub mod hostile;
 pub mod inject;

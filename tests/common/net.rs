@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::{LIMIT, host_error, mounts};
+use super::{LIMIT, children, host_error, mounts};
 
 const TUNSETIFF: u32 = 0x4004_54ca;
 const TUNSETPERSIST: u32 = 0x4004_54cb;
@@ -89,6 +89,10 @@ fn enter_namespace() -> Result<(), String> {
     if unsafe { libc::mount(none, c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, nothing) } != 0 {
         return Err(host_error("no /sys for a network namespace"));
     }
+    // Lest the host's own announcements meet a guest. There may be no such protocol, which is as good.
+    for scope in ["all", "default"] {
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
+    }
     Ok(())
 }
 
@@ -115,7 +119,7 @@ fn attach(name: &str, flags: i32) -> Result<File, String> {
     let file = file.map_err(|error| format!("no /dev/net/tun: {error}"))?;
     let mut request = request(name);
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // One that was just let go may still be held by the child of another test that has not begun its own program yet.
+    // One that was just let go may still be held by the child of another test: see `children`.
     for _ in 0..100 {
         // SAFETY: the kernel reads and writes the request, which is alive.
         if unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) } == 0 {
@@ -154,6 +158,7 @@ impl Tap {
     }
 
     fn persistent(name: &'static str, flags: i32) -> Tap {
+        let _none = children::none_begins();
         let file = attach(name, flags).unwrap();
         tap_option(&file, TUNSETPERSIST, 1);
         Tap(name)
@@ -166,19 +171,19 @@ impl Tap {
 
     /// Makes it that user's.
     pub fn set_owner(&self, user: u32) {
+        let _none = children::none_begins();
         tap_option(&self.attach(), TUNSETOWNER, user.into());
     }
 
-    /// Attaches to it, as a tender does. A child that another test has just started may have our last descriptor of it,
-    /// until its exec.
+    /// Waits until nobody is attached any more.
+    pub fn wait_until_free(&self) {
+        let _none = children::none_begins();
+        self.attach();
+    }
+
+    /// Attaches to it, as a tender does.
     pub fn attach(&self) -> File {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            match attach(self.0, TAP) {
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-                result => return result.unwrap(),
-            }
-        }
+        attach(self.0, TAP).unwrap()
     }
 
     /// Attaches to a tun.

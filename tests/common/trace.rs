@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::{LIMIT, host_error};
+use super::{LIMIT, children, host_error};
 
 /// One system call, as it was made.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,7 @@ fn start(command: &mut Command) -> libc::pid_t {
         });
     }
     #[allow(clippy::zombie_processes, reason = "it is waited for by its number")]
-    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let child = children::spawn(command).unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
     child.id() as libc::pid_t
 }
 

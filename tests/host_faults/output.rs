@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
+use crate::common::children::spawn;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::Tap;
 use crate::common::trace::Call;
@@ -119,7 +120,7 @@ fn without_streams(command: &mut Command) -> &mut Command {
 
 /// Starts it without standard streams, and says what those numbers lead to once it has its processor.
 fn streams_of(mut command: Command) -> Vec<String> {
-    let mut tender = without_streams(&mut command).spawn().unwrap();
+    let mut tender = spawn(without_streams(&mut command)).unwrap();
     let place = format!("/proc/{}/fd", tender.id());
     let target = |fd: &Path| fs::read_link(fd).map_or(String::new(), |target| common::text(&target).to_owned());
     let is_vcpu = |entry: std::io::Result<fs::DirEntry>| target(&entry.unwrap().path()).contains("kvm-vcpu");
@@ -136,7 +137,7 @@ fn closed_streams_lead_nowhere() {
     assert_eq!(streams, ["/dev/null"; 3]);
     let (open, closed) = (Image::new(), Image::new());
     common::run(&mut open.block(&["fill"])).exits(0);
-    let mut tender = without_streams(&mut closed.block(&["fill"])).spawn().unwrap();
+    let mut tender = spawn(without_streams(&mut closed.block(&["fill"]))).unwrap();
     assert_eq!(end_of(&mut tender).code(), Some(0));
     assert!(fs::read(open.path()).unwrap() == fs::read(closed.path()).unwrap(), "the disk is not what it should be");
 }
@@ -173,7 +174,7 @@ fn end_of(tender: &mut Child) -> ExitStatus {
 fn with_full_stderr(mut command: Command, stdout: &Path) -> (Child, File) {
     let (reader, writer) = common::full_pipe();
     command.stdin(Stdio::null()).stdout(File::create(stdout).unwrap()).stderr(writer);
-    (command.spawn().unwrap(), reader)
+    (spawn(&mut command).unwrap(), reader)
 }
 
 /// All that is in a pipe whose other end is closed, but for what filled it.
