@@ -122,7 +122,7 @@ fn an_image_cut_short_is_told() {
     let image = Image::new();
     let (mut reader, writer) = common::full_pipe();
     let mut guest = Guest::spawn(image.block(&["retry"]).stdout(writer));
-    wait_for_lock(&mut guest);
+    wait_for_start(&mut guest);
     File::options().write(true).open(image.path()).unwrap().set_len(100).unwrap();
     let maps = fs::read_to_string(format!("/proc/{}/maps", guest.pid())).unwrap();
     assert!(!maps.contains(".img") && !maps.contains(".hvt"), "{maps}");
@@ -139,12 +139,13 @@ fn an_image_cut_short_is_told() {
     assert_eq!(fs::metadata(image.path()).unwrap().len(), Image::SIZE);
 }
 
-/// The guest cannot go on, as nobody takes its first line, and has its disk.
-fn wait_for_lock(guest: &mut Guest) {
-    let holder = format!(" {} ", guest.pid());
+/// The guest cannot go on, as nobody takes its first line, and the tender is done with its start.
+fn wait_for_start(guest: &mut Guest) {
+    let path = format!("/proc/{}/status", guest.pid());
     let deadline = Instant::now() + common::LIMIT;
-    while !fs::read_to_string("/proc/locks").unwrap().contains(&holder) {
-        assert!(guest.is_running() && Instant::now() < deadline, "the disk is not locked: {:?}", guest.words());
+    // No new privileges are a part of the sandbox, which comes last.
+    while !fs::read_to_string(&path).unwrap().contains("NoNewPrivs:\t1") {
+        assert!(guest.is_running() && Instant::now() < deadline, "it has not started: {:?}", guest.words());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

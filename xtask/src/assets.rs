@@ -1,5 +1,6 @@
 //! What an emulated machine is made of: Debian's own kernel, modules, device tree and busybox, unpacked, not installed.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,12 +16,15 @@ pub struct Assets {
 impl Assets {
     /// Those in `target/lab/`, downloaded where they are not there yet. Remove the directory to get newer ones.
     pub fn get(arch: Arch) -> Result<Self> {
-        let dir = lab_dir()?.join(arch.name());
+        let other = other_kernel(arch)?;
+        // Each kernel has a directory of its own, named after its package.
+        let name = other.as_deref().and_then(Path::file_stem).unwrap_or(OsStr::new(arch.name()));
+        let dir = lab_dir()?.join(name);
         if !is_whole(arch, &dir) {
             // One made by an older version of this program may lack what this one wants.
             let _ = std::fs::remove_dir_all(&dir);
             let fresh = lab_dir()?.join(format!("{}.{}", arch.name(), std::process::id()));
-            let made = make(arch, &fresh);
+            let made = make(arch, other.as_deref(), &fresh);
             // Renamed when whole, so that a broken download leaves nothing that looks like a machine.
             let placed = made.and_then(|()| match std::fs::rename(&fresh, &dir) {
                 Err(_) if is_whole(arch, &dir) => Ok(()),
@@ -50,6 +54,19 @@ pub fn lab_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// Names a kernel package, a file, that machines of its architecture are to boot in the place of this Debian's kernel.
+const OTHER_KERNEL: &str = "TENDER_LAB_KERNEL";
+
+/// What [`OTHER_KERNEL`] names, if it is for this architecture.
+fn other_kernel(arch: Arch) -> Result<Option<PathBuf>> {
+    let Some(path) = std::env::var_os(OTHER_KERNEL).map(PathBuf::from) else { return Ok(None) };
+    let wanted = format!("_{}.deb", arch.debian());
+    if !path.is_file() || !path.to_string_lossy().ends_with(&wanted) {
+        return fail(format!("{OTHER_KERNEL}={}: give a kernel package, a file NAME{wanted}", path.display()));
+    }
+    Ok(Some(path))
+}
+
 /// The kernel package, and the files wanted of it (by the end of their path).
 fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
     match arch {
@@ -72,15 +89,17 @@ fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
     }
 }
 
-fn make(arch: Arch, dir: &Path) -> Result<()> {
+fn make(arch: Arch, other: Option<&Path>, dir: &Path) -> Result<()> {
     let (meta, wanted) = kernel(arch);
     let downloads = dir.join("download");
     let unpacked = dir.join("unpacked");
     std::fs::create_dir_all(&unpacked).context(format_args!("cannot make {}", unpacked.display()))?;
     std::fs::create_dir_all(&downloads).context(format_args!("cannot make {}", downloads.display()))?;
-    for package in [packages::first_dependency(meta, arch.debian())?.as_str(), "busybox-static"] {
-        packages::download(package, arch.debian(), &downloads)?;
+    match other {
+        Some(deb) => std::fs::copy(deb, downloads.join("kernel.deb")).map(drop).context("cannot copy the kernel")?,
+        None => packages::download(&packages::first_dependency(meta, arch.debian())?, arch.debian(), &downloads)?,
     }
+    packages::download("busybox-static", arch.debian(), &downloads)?;
     for deb in files_below(&downloads) {
         let mut dpkg = Command::new("dpkg");
         dpkg.arg("-x").arg(&deb).arg(&unpacked);
@@ -98,10 +117,18 @@ fn make(arch: Arch, dir: &Path) -> Result<()> {
     std::fs::remove_dir_all(downloads).context("cannot remove the packages")
 }
 
+/// Keeps the file whose path ends so; or so and with `.xz`, as modules have it since Debian 13, unpacked.
 fn keep(files: &[PathBuf], ending: &str, to: &Path) -> Result<()> {
-    match files.iter().find(|file| file.to_string_lossy().ends_with(ending)) {
-        Some(file) => std::fs::rename(file, to).context(format_args!("cannot keep {}", to.display())),
-        None => fail(format!("the Debian packages have no {ending}; remove target/lab and try again")),
+    let packed = format!("{ending}.xz");
+    let find = |ending: &str| files.iter().find(|file| file.to_string_lossy().ends_with(ending));
+    match (find(ending), find(&packed)) {
+        (Some(file), _) => std::fs::rename(file, to).context(format_args!("cannot keep {}", to.display())),
+        (None, Some(file)) => {
+            process::output(Command::new("xz").arg("--decompress").arg(file))?;
+            let unpacked = file.with_extension("");
+            std::fs::rename(unpacked, to).context(format_args!("cannot keep {}", to.display()))
+        }
+        (None, None) => fail(format!("the Debian packages have no {ending}; remove target/lab and try again")),
     }
 }
 
