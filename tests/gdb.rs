@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 
 use common::rsp::{Debugger, PROGRAM_COUNTER, debug, entry, start, symbol};
-use common::{kvm_test, kvm_test_if_possible, run, text, tool_kvm_test, unikernel};
+use common::{kernel, kvm_test, kvm_test_if_possible, landlock, run, text, tool_kvm_test, unikernel};
 use points::intercepts_breakpoints;
 
 fn main() -> ExitCode {
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         kvm_test("gdb::port::is_of_this_host_alone_and_for_one", the_port_is_of_this_host_alone_and_for_one),
         kvm_test("gdb::port::is_taken", the_port_is_taken),
         kvm_test("gdb::port::without_gdb", a_port_without_gdb),
-        kvm_test("gdb::sandbox::strict", || ends_under(&["--sandbox=strict"])),
+        kvm_test_if_possible("gdb::sandbox::strict", || landlock().map(|()| ends_under(&["--sandbox=strict"]))),
         kvm_test("gdb::sandbox::off", || ends_under(&["--sandbox=off"])),
         kvm_test("gdb::sandbox::with_stats", || ends_under(&["--stats=-"])),
         tool_kvm_test("gdb::itself", &["gdb"], gdb_itself),
@@ -159,9 +159,12 @@ fn steps_go_over_hypercalls() {
     assert!(way.count() > 4, "some instructions lie before it");
     assert_eq!(debugger.memory(cell), 3);
     debugger.step();
-    // A KVM that emulates instructions executes the next one, too.
+    // A KVM that emulates instructions executes the next one, too; and so do old ones.
     let called = symbol("debug", "debug_called");
-    assert!([called, called + 3].contains(&debugger.place()));
+    let next = called + if cfg!(target_arch = "x86_64") { 3 } else { 4 };
+    let may_be_next = cfg!(target_arch = "x86_64") || kernel() < (5, 12);
+    let place = debugger.place();
+    assert!(place == called || may_be_next && place == next, "{place:#x}, not {called:#x}");
     assert!(debugger.memory(cell) > 1_000_000_000_000_000_000, "the time of day is there");
     debugger.send("k");
     guest.end().exits(1);

@@ -131,9 +131,7 @@ fn attempt_in(thread: &str, attempt: &str) -> Output {
 
 /// By a path that leads out of it, too.
 fn cores_stay_in_their_directory() -> Result<(), String> {
-    if !run(&mut unikernel("hello", &["-v", "--mem=2"], &[])).stderr.contains("Landlock (version") {
-        return Err("this kernel has no Landlock".into());
-    }
+    common::landlock()?;
     let directory = common::directory();
     let cores = directory.path().join("cores");
     std::fs::create_dir(&cores).unwrap();

@@ -29,8 +29,8 @@ use std::process::Command;
 pub use guest::{Guest, LIMIT, Output, run};
 pub use mounts::{Device, Root, with_devices};
 pub use trial::{
-    kvm_test, kvm_test_if_possible, main, net_test, root_mount_test, root_net_test, root_test, test, tool_kvm_test,
-    tool_net_test, tool_test,
+    kernel, kvm_test, kvm_test_if_possible, landlock, main, net_test, root_mount_test, root_net_test, root_test, test,
+    tool_kvm_test, tool_net_test, tool_test,
 };
 
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.

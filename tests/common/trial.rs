@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
-use super::{host_error, mounts, net};
+use super::{host_error, mounts, net, run, unikernel};
 
 /// Whether something that tests need is there; if not, why.
 type Need = Result<(), String>;
@@ -99,6 +99,19 @@ fn trial(name: &str, need: impl Fn() -> Need + Send + 'static, body: impl FnOnce
         }
         Err(reason) => Ok(Completion::ignored_with(reason)),
     })
+}
+
+/// The first two numbers of this kernel's release.
+pub fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Whether this kernel has all of the sandbox, of which Landlock is the newest part.
+pub fn landlock() -> Need {
+    let output = run(&mut unikernel("hello", &["-v", "--mem=2"], &[]));
+    if output.stderr.contains("Landlock (version") { Ok(()) } else { Err("this kernel has no Landlock".into()) }
 }
 
 /// Whether guests can run here.
