@@ -211,7 +211,7 @@ fn every_rule_is_used() {
     while !used.missing().is_empty() && Instant::now() < deadline {
         used.note(&ring("writes=2000"));
         used.note(&ring("mix=300"));
-        used.note(&ring("burst=20"));
+        used.note(&ring("burst=1"));
         used.note(&broken_ring());
     }
     let missing = used.missing();
