@@ -106,11 +106,9 @@ struct Held {
 }
 
 fn held(guest: &Guest) -> Held {
-    let directory = format!("/proc/{}", guest.pid());
-    let status = std::fs::read_to_string(format!("{directory}/status")).unwrap();
-    let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap_or(name).to_owned();
-    let descriptors = std::fs::read_dir(format!("{directory}/fd")).unwrap().count();
-    Held { data: line("VmData:"), descriptors, threads: line("Threads:") }
+    let line = |name| common::status(guest.pid(), name);
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", guest.pid())).unwrap().count();
+    Held { data: line("VmData"), descriptors, threads: line("Threads") }
 }
 
 fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str]) {

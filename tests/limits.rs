@@ -102,11 +102,8 @@ fn output_within_the_limit_is_whole() {
 }
 
 /// A line of `/proc/PID/status`, in KiB.
-fn status(guest: &Guest, name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-    number.unwrap_or_else(|| panic!("no {name}: {text}"))
+fn kib(guest: &Guest, name: &str) -> u64 {
+    common::status(guest.pid(), name).trim_end_matches(" kB").parse().unwrap()
 }
 
 fn sleeper(options: &[&str]) -> Guest {
@@ -117,17 +114,17 @@ fn sleeper(options: &[&str]) -> Guest {
 
 /// The address space grows with `--mem` by just as much.
 fn a_guest_has_no_more_memory_than_it_was_given() {
-    let [small, large] = ["--mem=4", "--mem=68"].map(|mem| status(&sleeper(&[mem]), "VmSize"));
+    let [small, large] = ["--mem=4", "--mem=68"].map(|mem| kib(&sleeper(&[mem]), "VmSize"));
     // Where its own pieces fall differs from run to run by some pages.
     let grown = large - small;
     assert!(grown.abs_diff(64 << 10) <= 256, "{grown} KiB more for 64 MiB more");
 }
 
 fn locked_memory_is_taken_at_the_start() {
-    assert_eq!(status(&sleeper(&["--mem=8"]), "VmLck"), 0);
+    assert_eq!(kib(&sleeper(&["--mem=8"]), "VmLck"), 0);
     let guest = sleeper(&["--mem=8", "--lock-memory"]);
-    assert_eq!(status(&guest, "VmLck"), 8 << 10);
-    assert!(status(&guest, "VmRSS") >= 8 << 10);
+    assert_eq!(kib(&guest, "VmLck"), 8 << 10);
+    assert!(kib(&guest, "VmRSS") >= 8 << 10);
 }
 
 fn memory_that_may_not_be_locked_is_explained() {

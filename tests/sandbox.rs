@@ -21,8 +21,8 @@ use attempts::{
     SELF, STATM, TRIED_WITH_GDB, VCPU, find,
 };
 use common::{
-    Guest, Output, as_nobody, fixture, kvm_test, kvm_test_if_possible, refuse, root_mount_test, root_test, run, test,
-    text, unikernel,
+    Guest, Output, as_nobody, fixture, kvm_test, kvm_test_if_possible, landlock, refuse, root_mount_test, root_test,
+    run, status, test, text, unikernel,
 };
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{self, Parameters};
@@ -131,7 +131,7 @@ fn attempt_in(thread: &str, attempt: &str) -> Output {
 
 /// By a path that leads out of it, too.
 fn cores_stay_in_their_directory() -> Result<(), String> {
-    common::landlock()?;
+    landlock()?;
     let directory = common::directory();
     let cores = directory.path().join("cores");
     std::fs::create_dir(&cores).unwrap();
@@ -283,13 +283,6 @@ fn it_is_told_what_is_in_force() {
         .complains(filtered);
     run(&mut unikernel("hello", &["-v", "--mem=2", "--sandbox=off"], &[])).exits(0).complains("sandbox: off\n");
     run(&mut unikernel("hello", &["--mem=2"], &[])).exits(0).is_quiet();
-}
-
-/// A line of a process's status.
-fn status(pid: u32, name: &str) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
 }
 
 /// A guest that has said something and sleeps.

@@ -233,7 +233,6 @@ fn disk_and_frames() -> Calls {
     calls(&mut hand_over(unikernel("bench-io", &options, &["n=20"]), theirs), &[exits(0)], |_, _, _| {})
 }
 
-/// A guest of whom somebody wants to know something, while it runs and afterwards.
 /// A run beside a debugger that has a look at it.
 fn debugged() -> Calls {
     // Of a network namespace that is this test's alone.
@@ -258,6 +257,7 @@ fn debugged() -> Calls {
     })
 }
 
+/// A guest of whom somebody wants to know something, while it runs and afterwards.
 fn observed() -> Calls {
     let directory = common::directory();
     let (socket, stats) = (directory.path().join("socket"), directory.path().join("stats.json"));

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use common::trace::signal_after_run;
-use common::{Guest, kvm_test, net_test, unikernel};
+use common::{Guest, kvm_test, net_test, status, unikernel};
 
 fn main() -> ExitCode {
     let mut tests = Vec::new();
@@ -202,8 +202,7 @@ fn inherited_signal_masks_do_no_harm() {
     });
     let mut guest = Guest::start(&mut command);
     guest.wait_for("poll-forever\n");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
-    assert!(status.contains("SigBlk:\t0000000000000000\n"), "{status}");
+    assert_eq!(status(guest.pid(), "SigBlk"), "0000000000000000");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }

@@ -33,6 +33,14 @@ pub use trial::{
     tool_kvm_test, tool_net_test, tool_test,
 };
 
+/// A line of a process's status, such as `Seccomp`.
+#[track_caller]
+pub fn status(pid: u32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+}
+
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.
 pub fn tender_path() -> PathBuf {
     std::env::var_os("TENDER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tender").into(), PathBuf::from)

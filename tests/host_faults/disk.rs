@@ -141,10 +141,9 @@ fn an_image_cut_short_is_told() {
 
 /// The guest cannot go on, as nobody takes its first line, and the tender is done with its start.
 fn wait_for_start(guest: &mut Guest) {
-    let path = format!("/proc/{}/status", guest.pid());
     let deadline = Instant::now() + common::LIMIT;
     // No new privileges are a part of the sandbox, which comes last.
-    while !fs::read_to_string(&path).unwrap().contains("NoNewPrivs:\t1") {
+    while common::status(guest.pid(), "NoNewPrivs") != "1" {
         assert!(guest.is_running() && Instant::now() < deadline, "it has not started: {:?}", guest.words());
         std::thread::sleep(Duration::from_millis(5));
     }

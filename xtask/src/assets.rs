@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::arch::Arch;
 use crate::error::{Context, Result, fail};
+use crate::packages::Package;
 use crate::{cargo, packages, process, progress};
 
 /// A directory with `vmlinuz`, `busybox`, `modules/*.ko` and the device trees.
@@ -119,17 +120,17 @@ fn make(arch: Arch, other: Option<&Path>, dir: &Path) -> Result<()> {
 
 /// Keeps the file whose path ends so; or so and with `.xz`, as modules have it since Debian 13, unpacked.
 fn keep(files: &[PathBuf], ending: &str, to: &Path) -> Result<()> {
-    let packed = format!("{ending}.xz");
     let find = |ending: &str| files.iter().find(|file| file.to_string_lossy().ends_with(ending));
-    match (find(ending), find(&packed)) {
-        (Some(file), _) => std::fs::rename(file, to).context(format_args!("cannot keep {}", to.display())),
-        (None, Some(file)) => {
-            process::output(Command::new("xz").arg("--decompress").arg(file))?;
-            let unpacked = file.with_extension("");
-            std::fs::rename(unpacked, to).context(format_args!("cannot keep {}", to.display()))
+    let file = match (find(ending), find(&format!("{ending}.xz"))) {
+        (Some(file), _) => file.clone(),
+        (None, Some(packed)) => {
+            packages::ensure("unpacking kernel modules", &[Package::program("xz-utils", "xz")])?;
+            process::output(Command::new("xz").arg("--decompress").arg(packed))?;
+            packed.with_extension("")
         }
-        (None, None) => fail(format!("the Debian packages have no {ending}; remove target/lab and try again")),
-    }
+        (None, None) => return fail(format!("the Debian packages have no {ending}; remove target/lab and try again")),
+    };
+    std::fs::rename(file, to).context(format_args!("cannot keep {}", to.display()))
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
