@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use common::{Guest, Output, fixture, foreign_fixture, kvm_test, run, tender, test};
+use goblin::elf::section_header::SHT_NOTE;
+use goblin::elf::{Elf, SectionHeader};
 use guest_abi::note::{NAME, TYPE_ABI1, target};
 use serde_json::Value;
 
@@ -16,6 +18,7 @@ fn main() -> ExitCode {
     common::main(vec![
         test("every_unikernel_is_told_as_the_schema_says", every_unikernel_is_told_as_the_schema_says),
         test("eras_are_those_that_unikernels_were_built_for", eras_are_those_that_unikernels_were_built_for),
+        test("notes_are_in_the_sections_that_tools_look_for", notes_are_in_the_sections_that_tools_look_for),
         test("devices_are_those_that_are_declared", devices_are_those_that_are_declared),
         test("a_unikernel_for_another_processor_is_told", a_unikernel_for_another_processor_is_told),
         test("people_get_a_text", people_get_a_text),
@@ -93,6 +96,21 @@ fn eras_are_those_that_unikernels_were_built_for() {
         assert_eq!(document["era"]["recognised_by"] == "note", version.is_some(), "{name}");
         assert_eq!(document["abi"]["version"].as_u64(), version, "{name}");
         assert_eq!(document["manifest"].is_null(), version.is_none(), "{name}");
+    }
+}
+
+/// Those of upstream's linker scripts, which `objcopy` and `readelf` are asked for.
+fn notes_are_in_the_sections_that_tools_look_for() {
+    for path in unikernels() {
+        let bytes = fs::read(&path).unwrap();
+        let elf = Elf::parse(&bytes).unwrap();
+        let name = |section: &SectionHeader| elf.shdr_strtab.get_at(section.sh_name).unwrap_or_default();
+        let notes = elf.section_headers.iter().filter(|section| section.sh_type == SHT_NOTE).map(name);
+        let mut notes: Vec<&str> = notes.collect();
+        notes.sort_unstable();
+        let legacy = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-e1"));
+        let expected: &[&str] = if legacy { &[] } else { &[".note.solo5.abi", ".note.solo5.manifest"] };
+        assert_eq!(notes, expected, "{}", path.display());
     }
 }
 
