@@ -26,4 +26,4 @@ pub use x86_64::*;
 pub use debug::{Debug, Hardware, Trap, Watch};
 use fields::Fields;
 pub use paging::TablesFull;
-pub use vcpu::{Boot, Call, Error, Exit, KVM_RUN, Stop};
+pub use vcpu::{Boot, Call, Error, Exit, KVM_RUN, Stop, uninterrupted};

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod lent;
+mod lock;
 mod open;
 
 #[cfg(test)]
@@ -187,7 +188,7 @@ impl Disk {
         tail: DiskTail,
     ) -> Result<Disk, Error> {
         let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
-        open::lock(&file, &path)?;
+        lock::lock(&file, &path)?;
         let capacity = open::capacity(&file, &path, sector_size, tail)?;
         Ok(Disk { file, path, identity, capacity, sector_size, stats: Arc::default() })
     }

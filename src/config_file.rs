@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Command, Configured, Fault, NamedPath, nearest};
+use crate::signal::uninterrupted;
 
 /// Longest configuration file, in bytes. The longest that says anything has a tenth of it.
 pub const LONGEST: u64 = 64 << 10;
@@ -72,7 +73,7 @@ fn read(configured: &Configured) -> Result<Vec<u8>, Error> {
     let read_error = |source| Error::Read { file: path.to_owned(), source };
     // A pipe is opened without waiting for its writer, and then refused.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read_error)?;
-    if !file.metadata().map_err(read_error)?.is_file() {
+    if !uninterrupted(|| file.metadata()).map_err(read_error)?.is_file() {
         return Err(Error::NotAFile { file: path.to_owned() });
     }
     let mut text = Vec::new();

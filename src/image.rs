@@ -14,6 +14,7 @@ use guest_abi::boot::{IMAGE_BASE, MEMORY_GRANULE};
 use crate::era::Era;
 use crate::manifest::{self, Manifest};
 use crate::memory::{Access, Mapping};
+use crate::signal::uninterrupted;
 
 mod error;
 mod notes;
@@ -40,7 +41,7 @@ pub trait Source {
 
 impl Source for std::fs::File {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(uninterrupted(|| self.metadata())?.len())
     }
 
     fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {

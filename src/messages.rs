@@ -156,16 +156,24 @@ fn room_by_epoll(fd: libc::c_int, patience: Duration) -> bool {
         let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
         // It refuses what always has room, such as a file.
         let always = libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) != 0;
-        let has_room = always
-            || libc::epoll_pwait(set, &raw mut event, 1, patience.as_millis() as libc::c_int, std::ptr::null()) == 1;
+        let wait = |patience: Duration| {
+            libc::epoll_pwait(set, &raw mut event, 1, patience.as_millis() as libc::c_int, std::ptr::null())
+        };
+        // As above: interrupted by a signal, it is asked once more.
+        let has_room = always || [patience, Duration::ZERO].into_iter().map(wait).find(|&ready| ready >= 0) == Some(1);
         libc::close(set);
         has_room
     }
 }
 
+/// One system call, or two with a signal between them.
 fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
     // SAFETY: the bytes are ours, and as many as is said.
-    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    let write = || unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    let written = match write() {
+        -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => write(),
+        written => written,
+    };
     usize::try_from(written) == Ok(bytes.len())
 }
 

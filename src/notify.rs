@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::one_line;
 use crate::messages;
+use crate::signal::uninterrupted;
 
 /// How long the words before and after a guest may wait for a service manager that is busy.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -131,10 +132,12 @@ impl Notifier {
     /// Sends one datagram; whether it got through. One system call, and two more where it has to wait.
     fn send(&mut self, words: &str, patience: Duration) -> bool {
         let Some(socket) = &mut self.socket else { return false };
-        let mut sent = socket.write(words.as_bytes());
+        let fd = socket.as_raw_fd();
+        let mut write = || uninterrupted(|| socket.write(words.as_bytes()));
+        let mut sent = write();
         let is_full = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
-        if sent.as_ref().is_err_and(is_full) && messages::wait_for_room(socket.as_raw_fd(), patience) {
-            sent = socket.write(words.as_bytes());
+        if sent.as_ref().is_err_and(is_full) && messages::wait_for_room(fd, patience) {
+            sent = write();
         }
         if let (Err(error), false) = (&sent, self.told) {
             self.told = true;

@@ -27,6 +27,7 @@ use crate::notify::Notifier;
 use crate::outer_filter;
 use crate::ring::{self, Ring};
 use crate::sandbox::{self, Layer, Sandbox};
+use crate::signal::uninterrupted;
 
 #[cfg(test)]
 mod tests;
@@ -139,7 +140,7 @@ pub(crate) fn open(path: &Path) -> Result<File, Error> {
     // A pipe is opened without waiting for its writer, and then refused.
     match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
         Ok(file) => {
-            check_kind(file.metadata().map_err(|source| Error::Open { source })?.file_type())?;
+            check_kind(uninterrupted(|| file.metadata()).map_err(|source| Error::Open { source })?.file_type())?;
             Ok(file)
         }
         Err(source) => {
@@ -202,7 +203,7 @@ pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), Error> {
 }
 
 fn open_kvm() -> Result<Kvm, Error> {
-    let kvm = Kvm::new().map_err(|source| Error::no_kvm(source.errno()))?;
+    let kvm = arch::uninterrupted(Kvm::new).map_err(|source| Error::no_kvm(source.errno()))?;
     match kvm.get_api_version() {
         12 => Ok(kvm),
         -1 => Err(Error::NotKvm),

@@ -55,6 +55,21 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Guard(());
 
+/// Repeats `call` while signals interrupt it, as they do calls about files of a network or in user space (FUSE): a stop
+/// and a continuation are enough. For a call that takes no time, or before [`catch`], where a signal that is meant to end
+/// the process still does.
+///
+/// # Errors
+/// Those of `call`, but for EINTR.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Starts to catch signals for the vCPU whose interrupt flag is at `interrupt_flag`.
 ///
 /// # Safety

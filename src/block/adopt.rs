@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use super::open::{check_kind, identify};
 use super::{Error, Identity};
 use crate::descriptors::Handed;
+use crate::signal::uninterrupted;
 
 /// Takes over a descriptor of an image file or a disk, which must be open for reading and writing.
 pub(super) fn adopt(handed: &Handed) -> Result<(File, PathBuf, Identity), Error> {
     let file = File::from(handed.take()?);
     let path = path(&file, handed);
-    let metadata = file.metadata().map_err(|error| Error::Open { path: path.clone(), error })?;
+    let metadata = uninterrupted(|| file.metadata()).map_err(|error| Error::Open { path: path.clone(), error })?;
     check_kind(&path, metadata.file_type())?;
     if let Err(rule) = check_mode(&file) {
         return Err(Error::Mode { path, handed: handed.to_string(), rule });

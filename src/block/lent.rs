@@ -7,6 +7,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::BlockSource;
+use super::lock::flock;
 
 /// A disk's open file that is somebody else's too. Dropped, it has the lock again that it had; what was not to be found
 /// out stays locked.
@@ -35,8 +36,7 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(lock) = self.lock {
-            // SAFETY: it takes numbers; the descriptor is open.
-            unsafe { libc::flock(self.file.as_raw_fd(), lock | libc::LOCK_NB) };
+            let _ = flock(self.file.as_raw_fd(), lock);
         }
     }
 }
@@ -68,8 +68,7 @@ mod tests {
     fn an_open_file_tells_its_lock() {
         let file = tempfile::tempfile().unwrap();
         for kind in [libc::LOCK_UN, libc::LOCK_SH, libc::LOCK_EX] {
-            // SAFETY: it takes numbers; the descriptor is open.
-            assert_eq!(unsafe { libc::flock(file.as_raw_fd(), kind | libc::LOCK_NB) }, 0);
+            flock(file.as_raw_fd(), kind).unwrap();
             assert_eq!(lock(file.as_raw_fd()), Some(kind));
         }
     }

@@ -7,10 +7,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Identity;
+use super::lock::in_use;
 use crate::counts::Amount;
 use crate::descriptors;
 use crate::era::DiskTail;
 use crate::holder::Holder;
+use crate::signal::uninterrupted;
 
 /// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
 const BLKROGET: u32 = 0x125e;
@@ -183,13 +185,13 @@ pub enum Error {
 /// Opens an image file or a disk for reading and writing.
 pub(super) fn open(path: &Path) -> Result<(File, Identity), Error> {
     // Looked at before it is opened: to open a pipe, a tape or a watchdog has effects of its own.
-    let kind = fs::metadata(path).map_err(|error| refusal(path, error))?.file_type();
+    let kind = uninterrupted(|| fs::metadata(path)).map_err(|error| refusal(path, error))?.file_type();
     check_kind(path, kind)?;
     // For a disk, O_EXCL means: not while it is mounted.
     let flags = if kind.is_block_device() { libc::O_EXCL } else { 0 };
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
     let file = file.map_err(|error| refusal(path, error))?;
-    let metadata = file.metadata().map_err(|error| refusal(path, error))?;
+    let metadata = uninterrupted(|| file.metadata()).map_err(|error| refusal(path, error))?;
     check_kind(path, metadata.file_type())?;
     let identity = identify(&file, path, &metadata)?;
     forget_when_read(&file);
@@ -256,57 +258,14 @@ fn denied(path: PathBuf) -> Error {
     }
 }
 
-/// Locks an image against every other program that locks it, until it is closed.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
-    // SAFETY: it takes two numbers; the descriptor is open.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.kind() != io::ErrorKind::WouldBlock {
-        let path = path.display();
-        log::warn!("{path}: cannot be locked against others ({error}); see that nothing else uses it");
-        return Ok(());
-    }
-    Err(in_use(path, file.metadata()))
-}
-
-fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
-    let path = path.to_owned();
-    match holder(metadata) {
-        Some(holder) if holder.is_us() => Error::GivenTwice { path },
-        Some(holder) => Error::InUse { path, holder },
-        None => Error::InUseBySomebody { path },
-    }
-}
-
-/// The process that has locked a file, where the host tells.
-fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
-    let metadata = metadata.ok()?;
-    let (device, inode) = (metadata.dev(), metadata.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let file = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
-    holder_in(&locks, &file).map(Holder::new)
-}
-
-/// Finds the holder of the lock on `file` in the lines of /proc/locks, such as
-/// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A process that this one cannot see is 0 there.
-pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
-    let fields = locks.lines().map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
-    let pids = fields.filter_map(|fields| match fields[..] {
-        ["FLOCK", _, _, pid, locked, ..] if locked == file => pid.parse().ok(),
-        _ => None,
-    });
-    pids.into_iter().find(|&pid| pid != 0)
-}
-
 /// The size of an image or disk in bytes: at least one sector, and, unless `tail` is kept, nothing but sectors.
 pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16, tail: DiskTail) -> Result<u64, Error> {
     if !sector_size.is_power_of_two() || !(512..=32768).contains(&sector_size) {
         return Err(Error::SectorSize { sector_size });
     }
     // A disk's own record says 0; its end tells.
-    let size = file.seek(SeekFrom::End(0)).map_err(|error| Error::Size { path: path.into(), error })?;
+    let size =
+        uninterrupted(|| file.seek(SeekFrom::End(0))).map_err(|error| Error::Size { path: path.into(), error })?;
     let path = path.to_owned();
     let cure = size.next_multiple_of(sector_size.into());
     let is_file = || file.metadata().is_ok_and(|metadata| metadata.is_file());

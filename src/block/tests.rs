@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::open::holder_in;
+use super::lock::holder_in;
 use super::*;
 
 const MEMORY_SIZE: u64 = 0x10000;

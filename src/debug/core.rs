@@ -78,12 +78,11 @@ impl Directory {
     pub fn check(&self) -> Result<(), Error> {
         let needed = libc::W_OK | libc::X_OK;
         // SAFETY: the string ends with a NUL; the descriptor is open.
-        if unsafe { libc::faccessat(self.fd.as_raw_fd(), c".".as_ptr(), needed, 0) } == 0 {
-            return Ok(());
-        }
-        let source = io::Error::last_os_error();
+        let access = || unsafe { libc::faccessat(self.fd.as_raw_fd(), c".".as_ptr(), needed, 0) };
+        let allowed = signal::uninterrupted(|| checked(access().into()));
         // SAFETY: the call takes nothing and cannot fail.
-        Err(Error::Denied { path: self.path.clone(), user: unsafe { libc::getuid() }, source })
+        let user = || unsafe { libc::getuid() };
+        allowed.map(drop).map_err(|source| Error::Denied { path: self.path.clone(), user: user(), source })
     }
 
     /// The descriptor of the directory, and the one that a file there will have.
@@ -131,9 +130,9 @@ impl Directory {
     fn make(self, name: String) -> io::Result<File> {
         let name = CString::new(name)?;
         // SAFETY: the string ends with a NUL. Not by the C library, some of which add to the flags.
-        let fd = unsafe { libc::syscall(libc::SYS_openat, self.fd.as_raw_fd(), name.as_ptr(), FLAGS, MODE) };
+        let open = || unsafe { libc::syscall(libc::SYS_openat, self.fd.as_raw_fd(), name.as_ptr(), FLAGS, MODE) };
         // SAFETY: the descriptor is new and nobody else's.
-        let file = unsafe { OwnedFd::from_raw_fd(checked(fd)?) };
+        let file = unsafe { OwnedFd::from_raw_fd(signal::uninterrupted(|| checked(open()))?) };
         // SAFETY: the call takes numbers, of descriptors that are ours.
         match checked(unsafe { libc::dup3(file.as_raw_fd(), self.reserve.as_raw_fd(), libc::O_CLOEXEC) }.into()) {
             Ok(_) => Ok(self.reserve.into()),

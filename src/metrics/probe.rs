@@ -11,6 +11,7 @@ use std::path::Path;
 use super::socket::{Listener, check_dead};
 use super::{Error, StatsFile};
 use crate::cli::{MetricsAddress, StatsTarget};
+use crate::signal::uninterrupted;
 
 impl StatsFile {
     /// Whether [`StatsFile::open`] would succeed. Makes no file; a pipe is not opened, as its reader would see it end.
@@ -60,8 +61,8 @@ fn may_make(path: &Path) -> io::Result<()> {
 fn may(path: &Path, rights: libc::c_int) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the path ends with a NUL, and the rest are numbers.
-    match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), rights, libc::AT_EACCESS) } {
+    uninterrupted(|| match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), rights, libc::AT_EACCESS) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    }
+    })
 }

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::memory::GuestMemory;
+use crate::signal::uninterrupted;
 
 /// How much of the guest's memory is asked about at once. All guests have a multiple of this.
 pub const PIECE: usize = 2 << 20;
@@ -43,9 +45,8 @@ impl Process {
     /// Bytes of the process in RAM, the guest's memory included. One system call, and no heap.
     pub fn resident(&self) -> Option<u64> {
         let mut text = [0; 128];
-        // SAFETY: the kernel writes no more than there is room for.
-        let length = unsafe { libc::pread(self.descriptor(), text.as_mut_ptr().cast(), text.len(), 0 as libc::off_t) };
-        let text = std::str::from_utf8(text.get(..usize::try_from(length).ok()?)?).ok()?;
+        let length = uninterrupted(|| self.statm.read_at(&mut text, 0)).ok()?;
+        let text = std::str::from_utf8(text.get(..length)?).ok()?;
         let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
         Some(pages * self.page_size as u64)
     }

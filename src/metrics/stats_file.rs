@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::{End, Error, Registry, document};
 use crate::cli::StatsTarget;
 use crate::messages;
+use crate::signal::uninterrupted;
 
 /// A file that was not there before. Dropped, it is not there again: a start that is refused changes nothing.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl StatsFile {
         if let Some(made) = made.take() {
             made.keep();
         }
-        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let is_file = uninterrupted(|| file.metadata()).is_ok_and(|metadata| metadata.is_file());
         let emptied = if is_file { file.set_len(0) } else { Ok(()) };
         emptied.map_err(|source| Error::Stats { path: name.clone(), source })
     }

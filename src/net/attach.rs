@@ -14,6 +14,7 @@ use tun_tap::{Iface, Mode};
 use super::interface::{self, Request};
 use super::{DEFAULT_MTU, Error, Identity};
 use crate::descriptors::Handed;
+use crate::signal::uninterrupted;
 
 /// Where a network device's frames come from and go to, as the operator says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,11 +118,12 @@ pub(super) fn offered(handed: &Handed) -> Result<(OwnedFd, Offered), Error> {
 /// A random unicast address, locally administered. Section 8.
 pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     let mut mac = [0u8; 6];
-    // SAFETY: the array has room for as many bytes as are asked for.
-    let count = unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) };
-    if usize::try_from(count) != Ok(mac.len()) {
-        return Err(Error::Random { error: io::Error::last_os_error() });
-    }
+    // SAFETY: the array has room for as many bytes as are asked for. So few come all together.
+    uninterrupted(|| match unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    })
+    .map_err(|error| Error::Random { error })?;
     mac[0] = mac[0] & 0xfe | 2;
     Ok(mac)
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::Error;
 use crate::cli::UserOption;
+use crate::signal::uninterrupted;
 
 /// Who to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ pub fn become_user(Identity { uid, gid }: Identity) -> Result<(), Error> {
 
 /// Whether `path` can be a root directory.
 pub fn check_root(path: &Path) -> Result<(), Error> {
-    match fs::metadata(path) {
+    match uninterrupted(|| fs::metadata(path)) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(root_error(path, io::Error::from_raw_os_error(libc::ENOTDIR))),
         Err(source) => Err(root_error(path, source)),
@@ -100,7 +101,7 @@ pub fn check_root(path: &Path) -> Result<(), Error> {
 
 /// Leaves nothing in reach but what is below `path`.
 pub fn enter_root(path: &Path) -> Result<(), Error> {
-    let entered = std::os::unix::fs::chroot(path).and_then(|()| std::env::set_current_dir("/"));
+    let entered = uninterrupted(|| std::os::unix::fs::chroot(path)).and_then(|()| std::env::set_current_dir("/"));
     entered.map_err(|source| root_error(path, source))
 }
 

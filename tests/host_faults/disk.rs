@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("disk::an_image_cut_short_is_told", an_image_cut_short_is_told),
         kvm_test("disk::a_unikernel_file_cut_short_is_no_matter", a_unikernel_file_cut_short_is_no_matter),
         net_test("disk::a_full_disk_that_gets_room_is_written_again", a_full_disk_that_gets_room_is_written_again),
+        kvm_test("disk::an_interrupted_lock_is_a_lock", an_interrupted_lock_is_a_lock),
     ]
 }
 
@@ -180,4 +182,18 @@ fn a_full_disk_that_gets_room_is_written_again() {
         &output,
         &[&["disk.img: cannot write: No space left"], &[&format!("failed {count} ({count} disk full)")]],
     );
+}
+
+/// The image is another's, and however often the question is interrupted, that is the answer.
+fn an_interrupted_lock_is_a_lock() {
+    let image = Image::new();
+    let taken = File::open(image.path()).unwrap();
+    // SAFETY: it takes numbers; the descriptor is open.
+    assert_eq!(unsafe { libc::flock(taken.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }, 0);
+    for interruptions in [1, 5] {
+        let fault = first(interruptions, Fault::Fails(libc::EINTR), |call| call.number == libc::SYS_flock);
+        let output = inject(&mut image.block(&[]), fault);
+        output.is_refused(&["disk.img' is in use by "]);
+    }
+    assert!(std::fs::read(image.path()).unwrap().iter().all(|&byte| byte == 0));
 }

@@ -8,8 +8,9 @@ use libtest_mimic::Trial;
 
 use crate::Image;
 use crate::common::inject::{Fault, first, inject, once_running};
+use crate::common::net::datagram;
 use crate::common::trace::Call;
-use crate::common::{FD, Guest, hand_over, kvm_test, kvm_test_if_possible, net::datagram, unikernel};
+use crate::common::{FD, Guest, directory, hand_over, kvm_test, kvm_test_if_possible, tender, text, unikernel};
 use crate::kill::{Random, acknowledged, verify};
 
 pub fn tests() -> Vec<Trial> {
@@ -17,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("process::a_hangup_ends_the_run_in_order", a_hangup_ends_the_run_in_order),
         kvm_test("process::a_hangup_that_is_ignored_stays_so", a_hangup_that_is_ignored_stays_so),
         kvm_test("process::interruptions_without_end_are_no_matter", interruptions_without_end_are_no_matter),
+        kvm_test("process::each_call_may_be_interrupted_once", each_call_may_be_interrupted_once),
         kvm_test("process::a_storm_of_stops_loses_nothing", a_storm_of_stops_loses_nothing),
         kvm_test("process::a_guest_that_cannot_be_run_now_is_run_later", a_guest_that_cannot_be_run_now_is_run_later),
         kvm_test("process::a_guest_that_cannot_be_run_at_all_is_told", a_guest_that_cannot_be_run_at_all_is_told),
@@ -85,6 +87,57 @@ fn interruptions_without_end_are_no_matter() {
     let mut net = hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
     inject(&mut net, storm()).exits(0).says("net: service: 2 frames in").says("net: ok");
 }
+
+/// Each call about a file or a stream, from the first after the C library's own to the last, fails once with EINTR, as it
+/// may after a stop and a continuation where the file is on a network or in user space.
+fn each_call_may_be_interrupted_once() {
+    let image = Image::new();
+    let directory = directory();
+    let [stats, config] = ["stats.json", "run.toml"].map(|name| directory.path().join(name));
+    std::fs::write(&stats, "x".repeat(10_000)).unwrap();
+    std::fs::write(&config, format!("stats = {:?}\ndumpcore = {:?}\n", text(&stats), text(directory.path()))).unwrap();
+    let mut tender = tender(["--config".as_ref(), config.as_os_str()]);
+    tender.args(image.block(&[]).get_args());
+    let output = inject(&mut tender, interrupt_each());
+    output.exits(0).is_quiet().says("block: ok");
+    let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&stats).unwrap()).unwrap();
+    assert!(document["memory"]["resident_bytes"].is_u64(), "{document:#}");
+}
+
+/// Interrupts each call but for those that repeat one that was interrupted.
+fn interrupt_each() -> impl FnMut(&Call) -> Option<Fault> {
+    let mut interrupted = None;
+    let mut library_is_set_up = false;
+    move |call: &Call| {
+        library_is_set_up |= call.number == libc::SYS_set_tid_address;
+        let this = (call.number, call.arguments);
+        if !library_is_set_up || !INTERRUPTIBLE.contains(&call.number) || interrupted == Some(this) {
+            interrupted = None;
+            return None;
+        }
+        interrupted = Some(this);
+        Some(Fault::Fails(libc::EINTR))
+    }
+}
+
+/// What waits for a server, a process or a device where a file is of that kind, and what waits for a reader.
+const INTERRUPTIBLE: [libc::c_long; 15] = [
+    libc::SYS_openat,
+    libc::SYS_statx,
+    libc::SYS_newfstatat,
+    libc::SYS_faccessat,
+    libc::SYS_lseek,
+    libc::SYS_flock,
+    libc::SYS_read,
+    libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_getrandom,
+    libc::SYS_ftruncate,
+    libc::SYS_fdatasync,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_pwrite64,
+];
 
 fn a_storm_of_stops_loses_nothing() {
     let image = Image::new();

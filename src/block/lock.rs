@@ -1,0 +1,63 @@
+//! Locks of images, and who else has one.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::Error;
+use crate::holder::Holder;
+use crate::signal::uninterrupted;
+
+/// Locks an image against every other program that locks it, until it is closed.
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
+    match flock(file.as_raw_fd(), libc::LOCK_EX) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(path, file.metadata())),
+        Err(error) => {
+            let path = path.display();
+            log::warn!("{path}: cannot be locked against others ({error}); see that nothing else uses it");
+            Ok(())
+        }
+    }
+}
+
+/// Locks or unlocks an open file, without waiting for others.
+pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
+    // SAFETY: it takes two numbers.
+    uninterrupted(|| match unsafe { libc::flock(fd, operation | libc::LOCK_NB) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    })
+}
+
+/// Why `path` cannot be had while another has it.
+pub(super) fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
+    let path = path.to_owned();
+    match holder(metadata) {
+        Some(holder) if holder.is_us() => Error::GivenTwice { path },
+        Some(holder) => Error::InUse { path, holder },
+        None => Error::InUseBySomebody { path },
+    }
+}
+
+/// The process that has locked a file, where the host tells.
+fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
+    let metadata = metadata.ok()?;
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let file = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
+    holder_in(&locks, &file).map(Holder::new)
+}
+
+/// Finds the holder of the lock on `file` in the lines of /proc/locks, such as
+/// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A process that this one cannot see is 0 there.
+pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
+    let fields = locks.lines().map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
+    let pids = fields.filter_map(|fields| match fields[..] {
+        ["FLOCK", _, _, pid, locked, ..] if locked == file => pid.parse().ok(),
+        _ => None,
+    });
+    pids.into_iter().find(|&pid| pid != 0)
+}
