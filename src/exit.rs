@@ -110,7 +110,6 @@ impl Machine {
         let confined = &sandbox.enter(parameters)?;
         cores.as_ref().map_or(Ok(()), core::Directory::check)?;
         let registry = &observer.registry();
-        let observed = observer.start(confined)?;
         let mut running = Running {
             guest,
             devices,
@@ -128,6 +127,8 @@ impl Machine {
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
         let on_demand = on_demand::answer(registry);
+        // Clients of --metrics may send a signal as soon as they see the run, so it is handled by now.
+        let observed = observer.start(confined)?;
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),

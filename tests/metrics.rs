@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use common::trace::trace_threads;
 use common::{Guest, LIMIT, kvm_test, kvm_test_if_possible, refuse, run, text, unikernel};
 use prometheus::Scrape;
 use serde_json::Value;
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
         kvm_test("metrics_are_served_by_name", metrics_are_served_by_name),
         kvm_test("whoever_does_not_ask_for_metrics_is_told", whoever_does_not_ask_for_metrics_is_told),
         kvm_test("a_stuck_client_holds_up_nobody_for_long", a_stuck_client_holds_up_nobody_for_long),
+        kvm_test("a_client_that_sends_slowly_is_cut_off", a_client_that_sends_slowly_is_cut_off),
+        kvm_test("a_client_that_never_stops_sending_is_cut_off", a_client_that_never_stops_sending_is_cut_off),
         kvm_test("a_stuck_client_does_not_hold_up_the_end", a_stuck_client_does_not_hold_up_the_end),
         kvm_test("a_host_that_cannot_wait_ends_the_service_alone", a_host_that_cannot_wait_ends_the_service_alone),
         kvm_test("a_socket_that_was_left_is_replaced", a_socket_that_was_left_is_replaced),
@@ -167,6 +170,55 @@ fn a_stuck_client_holds_up_nobody_for_long() {
     assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
+}
+
+/// A byte of a header every now and then: the connection is closed, others are answered, and the run can be ended.
+fn a_client_that_sends_slowly_is_cut_off() {
+    let directory = common::directory();
+    let socket = directory.path().join("socket");
+    let mut guest = served(directory.path(), &[], "spin");
+    let mut client = UnixStream::connect(&socket).unwrap();
+    client.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+    std::thread::scope(|scope| {
+        let sends = scope.spawn(move || {
+            let since = Instant::now();
+            while client.write_all(b"x").is_ok() {
+                assert!(since.elapsed() < LIMIT, "the client still has its connection");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        assert_eq!(scrape(&socket).value("tender_info", &[]), 1.0);
+        sends.join().expect("the connection is closed");
+    });
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).is_quiet();
+}
+
+/// Before each system call of the thread that serves metrics, its client sends more, so that each read finds something.
+fn a_client_that_never_stops_sending_is_cut_off() {
+    let directory = common::directory();
+    let socket = directory.path().join("socket");
+    let (mut client, mut cut_off) = (None, false);
+    let mut command = hypercalls(&[&format!("--metrics=unix:{}", text(&socket))], &["spin"]);
+    let ended = trace_threads(&mut command, |pid, thread, _| {
+        if thread == pid || cut_off {
+            return false;
+        }
+        let client = client.get_or_insert_with(|| {
+            let mut client = UnixStream::connect(&socket).unwrap();
+            client.set_nonblocking(true).unwrap();
+            client.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+            client
+        });
+        cut_off = client.write(&[b'x'; 1 << 16]).is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
+        if cut_off {
+            // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+        false
+    });
+    assert!(cut_off, "the client still had its connection when the run was ended: {ended:#x}");
+    assert!(libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGTERM, "{ended:#x}");
 }
 
 /// Neither one that says nothing nor those that wait behind it; they get no answer.

@@ -10,6 +10,7 @@ mod common;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
@@ -20,6 +21,7 @@ use attempts::{
     FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB, LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH,
     SELF, STATM, TRIED_WITH_GDB, VCPU, find,
 };
+use common::trace::trace_threads;
 use common::{
     Guest, Output, as_nobody, fixture, kvm_test, kvm_test_if_possible, landlock, refuse, root_mount_test, root_test,
     run, status, test, text, unikernel,
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         kvm_test("the_guests_thread_lives", || survives("guest", "nothing")),
         test("the_rings_thread_lives", || survives("ring", "nothing")),
         test("the_metrics_thread_lives", || survives("metrics", "nothing")),
+        test("a_violation_is_handled_once", a_violation_is_handled_once),
         test("without_a_sandbox_everybody_lives", || survives("none", "getppid")),
         kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
         kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
@@ -127,6 +130,25 @@ fn attempt_in(thread: &str, attempt: &str) -> Output {
         command.env(CORES_PATH, directory.path());
     }
     run(&mut command)
+}
+
+/// When the handler of SIGSYS writes its line, the signal's action is the default one again: an attacker who got that far
+/// cannot have the handler called a second time.
+fn a_violation_is_handled_once() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(ATTEMPT, "ring ptrace");
+    let caught = |pid| u64::from_str_radix(&status(pid as u32, "SigCgt"), 16).unwrap() >> (libc::SIGSYS - 1) & 1;
+    let mut seen = Vec::new();
+    let ended = trace_threads(&mut command, |pid, _, call| {
+        match call.number {
+            libc::SYS_ptrace => seen.push(("the violation", caught(pid))),
+            libc::SYS_write if call.arguments[0] == 2 && !seen.is_empty() => seen.push(("its line", caught(pid))),
+            _ => {}
+        }
+        false
+    });
+    assert!(libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGSYS, "{ended:#x}");
+    assert_eq!(seen, [("the violation", 1), ("its line", 0)]);
 }
 
 /// By a path that leads out of it, too.
@@ -349,18 +371,34 @@ fn a_missing_filter_of_registers() {
         .is_refused(&["--sandbox=strict: this kernel lacks KVM's filter", "--sandbox=best-effort"]);
 }
 
-/// A guest of another user in a directory without anything.
+/// A guest of another user in a directory without anything, though tender was started with groups and elsewhere.
 fn another_user_and_root() {
     let directory = common::directory();
     let chroot = format!("--chroot={}", text(directory.path()));
     for (user, ids) in [("65534:12345", ("65534", "12345")), ("0:0", ("0", "0"))] {
-        let guest = sleeping(&[&format!("--user={user}"), &chroot]);
+        let options = ["--mem=2", &format!("--user={user}"), &chroot];
+        let mut command = unikernel("clock", &options, &["poll=100000000000"]);
+        let guest = Guest::start(with_groups(&mut command, [27, 104, 12345]).current_dir("/proc"));
+        guest.wait_for("Hz\n");
         let four = |id: &str| [id; 4].join("\t");
         assert_eq!((status(guest.pid(), "Uid"), status(guest.pid(), "Gid")), (four(ids.0), four(ids.1)));
         assert_eq!(status(guest.pid(), "Groups"), "");
         assert_eq!(status(guest.pid(), "CapEff"), "0000000000000000");
-        let root = std::fs::read_link(format!("/proc/{}/root", guest.pid())).unwrap();
-        assert_eq!(root, std::fs::canonicalize(directory.path()).unwrap());
+        for link in ["root", "cwd"] {
+            let place = std::fs::read_link(format!("/proc/{}/{link}", guest.pid())).unwrap();
+            assert_eq!(place, std::fs::canonicalize(directory.path()).unwrap(), "{link}");
+        }
+    }
+}
+
+/// Has the command start with these supplementary groups.
+fn with_groups(command: &mut Command, groups: [libc::gid_t; 3]) -> &mut Command {
+    // SAFETY: it is a system call, which reads as many numbers as there are.
+    unsafe {
+        command.pre_exec(move || match libc::setgroups(groups.len(), groups.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
     }
 }
 

@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use common::trace::signal_after_run;
+use common::hostile::Surroundings;
+use common::trace::{signal_after_run, trace_threads};
 use common::{Guest, kvm_test, net_test, status, unikernel};
 
 fn main() -> ExitCode {
@@ -20,6 +21,12 @@ fn main() -> ExitCode {
             tests.push(kvm_test(&format!("{name}_ends::{kind}"), move || ends(kind, signal)));
         }
         tests.push(kvm_test(&format!("{name}_ends::blocked_output"), move || ends_blocked_output(signal)));
+    }
+    for (way, call) in
+        [("console-all", libc::SYS_write), ("disk-read", libc::SYS_pread64), ("disk-write", libc::SYS_pwrite64)]
+    {
+        let name = format!("a_signal_ends_a_transfer_after_one_more_piece::{way}");
+        tests.push(kvm_test(&name, move || ends_within_a_transfer(way, call)));
     }
     tests.extend([
         kvm_test("signals_at_any_moment_end_the_run", signals_at_any_moment_end_the_run),
@@ -101,6 +108,24 @@ fn a_signal_just_before_a_sleep_is_not_lost() {
         let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
         assert_eq!(signal_after_run(&mut command, count, libc::SIGTERM), Some(libc::SIGTERM), "stop {count}");
     }
+}
+
+/// A guest has 16 MiB moved by one hypercall, which the kernel does in pieces. SIGTERM comes as the first begins.
+fn ends_within_a_transfer(way: &str, call: libc::c_long) {
+    let (mut command, _surroundings) = Surroundings::of("hostile", &["--mem=16"], &[way]);
+    let mut pieces = 0;
+    let ended = trace_threads(&mut command, |pid, _, made| {
+        if made.number == call && made.arguments[2] == 1 << 20 {
+            pieces += 1;
+            if pieces == 1 {
+                // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
+                assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0, "{}", common::host_error("kill"));
+            }
+        }
+        false
+    });
+    assert!(libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGTERM, "{ended:#x}");
+    assert_eq!(pieces, 1, "pieces of 1 MiB that were begun");
 }
 
 fn a_second_signal_does_no_harm() {

@@ -3,8 +3,7 @@
 use libc::sock_filter;
 
 use super::filter::compile;
-use super::rules::{GUEST, KVM_RUN, METRICS, Need, Parameters, RING, Rule, name};
-use crate::debug::core;
+use super::rules::{GUEST, KVM_RUN, METRICS, Need, Parameters, RING, Rule, When, name};
 
 mod reference;
 
@@ -177,6 +176,54 @@ fn arguments_decide() {
     assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
 }
 
+/// Arguments that the rule allows; of the numbers known at run time, each in turn.
+fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
+    let mut all = vec![[0; 6]];
+    for when in rule.when {
+        let (argument, values) = match *when {
+            When::Is(argument, value) => (argument, vec![value]),
+            When::Null(argument) => (argument, vec![0]),
+            When::Bits(argument, _, bits) => (argument, vec![bits]),
+            When::OneOf(argument, parameter) => (argument, parameters.values(parameter)),
+        };
+        let set = |mut arguments: [u64; 6], value| {
+            arguments[usize::from(argument)] = value;
+            arguments
+        };
+        all = all.iter().flat_map(|arguments| values.iter().map(move |value| set(*arguments, *value))).collect();
+    }
+    all
+}
+
+/// Each request, such as those of a report, goes to its own descriptors and to no other.
+#[test]
+fn calls_reach_the_runs_own_descriptors_alone() {
+    const ON_DESCRIPTORS: [libc::c_long; 10] = [
+        libc::SYS_ioctl,
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_pread64,
+        libc::SYS_pwrite64,
+        libc::SYS_fdatasync,
+        libc::SYS_openat,
+        libc::SYS_accept4,
+        libc::SYS_sendto,
+        libc::SYS_recvmsg,
+    ];
+    for rules in [GUEST, RING, METRICS] {
+        let program = compile(rules, &parameters());
+        for rule in rules.iter().filter(|rule| ON_DESCRIPTORS.contains(&rule.call)) {
+            for [_, rest @ ..] in allowed_by(rule, &parameters()) {
+                for other in [3, 4, 5, 20, 42, u64::from(u32::MAX)] {
+                    let [b, c, d, e, f] = rest;
+                    let answer = run(&program, rule.call, [other, b, c, d, e, f]).0;
+                    assert_eq!(answer, TRAP, "{rule:?} on descriptor {other}, {rest:x?}");
+                }
+            }
+        }
+    }
+}
+
 /// One new file in the directory, for its owner alone, under the one number.
 #[test]
 fn core_files_are_new() {
@@ -186,7 +233,8 @@ fn core_files_are_new() {
         assert_eq!(answer, run(&theirs, call, arguments).0, "{call}, {arguments:x?}");
         answer == ALLOW
     };
-    let (flags, mode) = (core::FLAGS as u64, core::MODE as u64);
+    let flags = (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC) as u64;
+    let mode = 0o600;
     let open = |directory, flags, mode| allowed(libc::SYS_openat, [directory, 1 << 40, flags, mode, 0, 0]);
     assert!(open(18, flags, mode));
     assert!([libc::AT_FDCWD as u64, 0, 9, 17, 19].into_iter().all(|other| !open(other, flags, mode)));

@@ -26,6 +26,8 @@ const FRESH: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 const RW: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
 const EXEC: i64 = libc::PROT_EXEC as i64;
 
+const REPORT_REQUEST: i64 = tender::arch::REPORT_REQUESTS[0] as i64;
+
 /// What no thread may do.
 pub const FORBIDDEN: &[Attempt] = &[
     ("openat", libc::SYS_openat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
@@ -44,6 +46,7 @@ pub const FORBIDDEN: &[Attempt] = &[
     ("ioctl of another number", libc::SYS_ioctl, [VCPU, 0x4090_ae82, PAGE, 0, 0, 0]),
     ("ioctl of a terminal", libc::SYS_ioctl, [0, libc::TIOCSTI as i64, PAGE, 0, 0, 0]),
     ("ioctl KVM_RUN of another descriptor", libc::SYS_ioctl, [0, KVM_RUN as i64, 0, 0, 0, 0]),
+    ("ioctl of a report at another descriptor", libc::SYS_ioctl, [0, REPORT_REQUEST, PAGE, 0, 0, 0]),
     ("write to another descriptor", libc::SYS_write, [0, PAGE, 1, 0, 0, 0]),
     ("read from another descriptor", libc::SYS_read, [0, PAGE, 1, 0, 0, 0]),
     ("pwrite64 where there is no disk", libc::SYS_pwrite64, [1, PAGE, 1, 0, 0, 0]),
@@ -98,7 +101,7 @@ pub const CORE: &[Attempt] = &[
     ("a file written", libc::SYS_pwrite64, [CORE_FILE, PAGE, 1, 0, 0, 0]),
 ];
 
-const CORE_FLAGS: i64 = tender::debug::core::FLAGS as i64;
+const CORE_FLAGS: i64 = (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC) as i64;
 const NOT_NEW: i64 = CORE_FLAGS & !libc::O_EXCL as i64;
 const TO_READ: i64 = CORE_FLAGS | libc::O_RDWR as i64;
 const HERE: i64 = libc::AT_FDCWD as i64;

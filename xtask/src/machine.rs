@@ -67,6 +67,9 @@ const VIRT: &[&str] = &[
     "-net",
     "none",
 ];
+/// More for the kernel's command line, such as `kvm-arm.mode=protected`.
+const APPEND: &str = "TENDER_LAB_APPEND";
+
 const PC: &[&str] = &["-cpu", "qemu64,+svm,+npt", "-m", "1024", "-accel", "tcg", "-nic", "none"];
 
 impl Emulated {
@@ -138,7 +141,8 @@ impl Emulated {
         if self == Emulated::Pi3 {
             qemu.arg("-dtb").arg(assets.file("bcm2837-rpi-3-b.dtb"));
         }
-        let line = format!("console={console} rdinit=/init quiet loglevel=2 panic=-1 mitigations=off");
+        let more = std::env::var(APPEND).unwrap_or_default();
+        let line = format!("console={console} rdinit=/init quiet loglevel=2 panic=-1 mitigations=off {more}");
         qemu.args(["-append", &line, "-display", "none", "-no-reboot"]);
         qemu
     }
