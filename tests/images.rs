@@ -23,9 +23,13 @@ fn main() -> ExitCode {
         test("a_damaged_manifest_is_refused", a_damaged_manifest_is_refused),
         test("an_image_that_does_not_fit_says_what_it_needs", an_image_that_does_not_fit_says_what_it_needs),
         kvm_test("a_large_image_runs_with_what_it_needs", a_large_image_runs_with_what_it_needs),
+        kvm_test("notes_that_share_a_segment_are_read", notes_that_share_a_segment_are_read),
         kvm_test("permissions_of_segments_are_those_of_the_file", permissions_of_segments_are_those_of_the_file),
     ])
 }
+
+/// Type of a program header of notes.
+const PT_NOTE: u32 = 4;
 
 /// Runs a file with 16 MiB of memory.
 fn load(path: &Path) -> Output {
@@ -177,6 +181,36 @@ fn a_large_image_runs_with_what_it_needs() {
     run(tender(["--mem=22"]).arg(&path).arg("here")).exits(0).is_quiet().says("hello: here\n");
     fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
     run(tender(["--mem=22"]).arg(&path).arg("still")).exits(0).is_quiet().says("hello: still\n");
+}
+
+/// As linkers that merge notes lay them out: both in one segment, with a build id before them, and one of another owner in
+/// a segment of its own.
+fn notes_that_share_a_segment_are_read() {
+    let whole = copy("hello");
+    let notes = program_headers(&whole, PT_NOTE);
+    let content = |header: &usize| {
+        let start = number(&whole, header + 8) as usize;
+        whole[start..start + number(&whole, header + 32) as usize].to_vec()
+    };
+    let build_id = [&[4, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0][..], b"GNU\0", &[0x11; 20]].concat();
+    let [first, second] = [0, 1].map(|index| content(&notes[index]));
+    let gap = vec![0; 4];
+    for merged in [[&build_id[..], &first, &second].concat(), [&second[..], &gap, &first, &build_id].concat()] {
+        for alone in [&[][..], &build_id] {
+            let mut bytes = whole.clone();
+            for (&header, content) in notes.iter().zip([&merged[..], alone]) {
+                bytes.resize(bytes.len().next_multiple_of(8), 0);
+                let place =
+                    [bytes.len(), 0, 0, content.len(), content.len(), 4].map(|word| (word as u64).to_le_bytes());
+                put(&mut bytes, header + 8, &place.concat());
+                bytes.extend_from_slice(content);
+                if content.is_empty() {
+                    put(&mut bytes, header, &[0; 4]);
+                }
+            }
+            load_bytes(&bytes).exits(0).is_quiet().says("hello");
+        }
+    }
 }
 
 /// A segment that is both writable and executable is refused; one whose text may also be read is not.

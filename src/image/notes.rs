@@ -4,11 +4,17 @@ use goblin::elf::program_header::{PT_NOTE, ProgramHeader};
 use guest_abi::note::{ABI1_ALIGN, Abi, Header, MFT1_ALIGN, NAME, TYPE_ABI1, TYPE_MFT1, target};
 use zerocopy::FromBytes;
 
-use super::{Error, Source, read_exact};
+use super::{Error, Source, fill};
 use crate::era::Era;
 
 /// Most bytes a note's description may have: a manifest of 64 entries with its padding.
 const MAX_DESCSZ: u32 = 6668;
+
+/// Bytes before the name of any note: two sizes and the kind.
+const FOREIGN_HEADER: usize = 12;
+
+/// What names, descriptions and notes are padded to.
+const NOTE_ALIGN: usize = 4;
 
 /// Most bytes an ABI note's description may have.
 const MAX_ABI1_DESCSZ: u32 = 32;
@@ -54,76 +60,112 @@ pub fn target_name(number: u32) -> String {
     known.to_owned()
 }
 
-/// Reads the first note of every note segment, as all tenders do.
+/// Most bytes of a segment that are searched for notes. Real ones have a few hundred.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// Reads all notes of every note segment. One that two segments hold is one note.
 pub fn read(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader]) -> Result<Notes, Error> {
     let mut notes = Notes::default();
+    // Where the two were found.
+    let mut places = [None; 2];
     for (index, header) in program_headers.iter().enumerate().filter(|(_, header)| header.p_type == PT_NOTE) {
         let broken = |rule| Error::Note { index, rule };
-        if header.p_filesz < 12 {
-            return Err(broken("it is shorter than a note's header"));
-        }
-        if header.p_filesz < size_of::<Header>() as u64 {
-            continue;
-        }
-        let place = header.p_offset.checked_add(header.p_filesz);
-        place.ok_or(broken("its place in the file overflows"))?;
-        let mut start = [0; size_of::<Header>()];
-        read_exact(source, header.p_offset, &mut start, "note")?;
-        // Infallible: the array has exactly the header's size, and every bit pattern is a header.
-        let Ok(note) = Header::read_from_bytes(&start) else { continue };
-        if note.namesz as usize != NAME.len() || note.name[..NAME.len()] != NAME {
-            continue;
-        }
-        match note.kind {
-            TYPE_ABI1 if notes.abi.is_some() => return Err(broken("it is the second ABI1 note")),
-            TYPE_ABI1 => {
-                let content = content(source, header, note.descsz, ABI1_ALIGN, MAX_ABI1_DESCSZ).map_err(wrap(index))?;
-                let (abi, _) = Abi::read_from_prefix(&content).map_err(|_| broken("an ABI1 note has 16 bytes"))?;
-                notes.abi = Some(abi);
+        let segment = Segment::read(source, header, index)?;
+        for (start, note) in segment.solo5_notes() {
+            let content = |align, most| segment.content(start, note.descsz, align, most);
+            let place = header.p_offset.saturating_add(start as u64);
+            match note.kind {
+                TYPE_ABI1 if !is_new(&mut places[0], place).map_err(|()| broken("it is the second ABI1 note"))? => {}
+                TYPE_ABI1 => {
+                    let content = content(ABI1_ALIGN, MAX_ABI1_DESCSZ)?;
+                    let (abi, _) = Abi::read_from_prefix(content).map_err(|_| broken("an ABI1 note has 16 bytes"))?;
+                    notes.abi = Some(abi);
+                }
+                TYPE_MFT1 if !is_new(&mut places[1], place).map_err(|()| broken("it is the second MFT1 note"))? => {}
+                TYPE_MFT1 => notes.manifest = Some(content(MFT1_ALIGN, MAX_DESCSZ)?.to_vec()),
+                _ => {}
             }
-            TYPE_MFT1 if notes.manifest.is_some() => return Err(broken("it is the second MFT1 note")),
-            TYPE_MFT1 => {
-                let content = content(source, header, note.descsz, MFT1_ALIGN, MAX_DESCSZ).map_err(wrap(index))?;
-                notes.manifest = Some(content);
-            }
-            _ => {}
         }
     }
     Ok(notes)
 }
 
-/// Why a note's content could not be read: a rule of the format, or the file.
-enum Broken {
-    Rule(&'static str),
-    File(Error),
-}
-
-fn wrap(index: usize) -> impl Fn(Broken) -> Error {
-    move |broken| match broken {
-        Broken::Rule(rule) => Error::Note { index, rule },
-        Broken::File(error) => error,
+/// Whether a note is the first of its kind; `Err` if there was another.
+fn is_new(known: &mut Option<u64>, place: u64) -> Result<bool, ()> {
+    match known.replace(place) {
+        None => Ok(true),
+        Some(other) if other == place => Ok(false),
+        Some(_) => Err(()),
     }
 }
 
-/// The content of a note: what follows its header and the padding to `align`.
-fn content(
-    source: &(impl Source + ?Sized),
-    header: &ProgramHeader,
-    descsz: u32,
-    align: usize,
-    most: u32,
-) -> Result<Vec<u8>, Broken> {
-    if !(1..=most).contains(&descsz) {
-        return Err(Broken::Rule("its size is out of bounds"));
+fn is_solo5(note: &Header) -> bool {
+    note.namesz as usize == NAME.len() && note.name[..NAME.len()] == NAME
+}
+
+/// A note segment: its index, the bytes that it has by its header, and the first of them as they are in the file.
+struct Segment {
+    index: usize,
+    size: u64,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Segment {
+    fn read(source: &(impl Source + ?Sized), header: &ProgramHeader, index: usize) -> Result<Segment, Error> {
+        let (offset, size) = (header.p_offset, header.p_filesz);
+        let broken = |rule| Err(Error::Note { index, rule });
+        if size < FOREIGN_HEADER as u64 {
+            return broken("it is shorter than a note's header");
+        }
+        if offset.checked_add(size).is_none() {
+            return broken("its place in the file overflows");
+        }
+        let mut bytes = vec![0; size.min(MOST_BYTES) as usize];
+        let there = fill(source, offset, &mut bytes)?;
+        let needed = size_of::<Header>();
+        if there < needed.min(bytes.len()) {
+            return Err(Error::Truncated { what: "note", needed: offset + needed as u64 });
+        }
+        bytes.truncate(there);
+        Ok(Segment { index, size, offset, bytes })
     }
-    let start = size_of::<Header>().next_multiple_of(align);
-    let padding = start - size_of::<Header>();
-    let size = (descsz as usize).checked_sub(padding).ok_or(Broken::Rule("it has no content"))?;
-    if ((start + size) as u64) > header.p_filesz {
-        return Err(Broken::Rule("it is longer than its segment"));
+
+    /// The notes of Solo5 among all that are there, with where each starts.
+    ///
+    /// Notes follow each other at multiples of 4. What lies between two where a linker aligned the second to more, as it
+    /// does a manifest, is zeros, which would be a note without a name.
+    fn solo5_notes(&self) -> impl Iterator<Item = (usize, Header)> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let start = next;
+                let rest = self.bytes.get(start..)?;
+                let (sizes, _) = <[u32; 2]>::read_from_prefix(rest).ok()?;
+                let [name, description] = sizes.map(|size| (size as usize).next_multiple_of(NOTE_ALIGN));
+                next += if name == 0 { NOTE_ALIGN } else { FOREIGN_HEADER + name + description };
+                match Header::read_from_prefix(rest) {
+                    Ok((note, _)) if is_solo5(&note) => return Some((start, note)),
+                    _ => {}
+                }
+            }
+        })
     }
-    let mut bytes = vec![0; size];
-    let offset = header.p_offset.checked_add(start as u64).ok_or(Broken::Rule("its place in the file overflows"))?;
-    read_exact(source, offset, &mut bytes, "note").map_err(Broken::File)?;
-    Ok(bytes)
+
+    /// The content of the note at `start`: what follows its header and the padding to `align`.
+    fn content(&self, start: usize, descsz: u32, align: usize, most: u32) -> Result<&[u8], Error> {
+        let broken = |rule| Error::Note { index: self.index, rule };
+        if !(1..=most).contains(&descsz) {
+            return Err(broken("its size is out of bounds"));
+        }
+        let padding = size_of::<Header>().next_multiple_of(align) - size_of::<Header>();
+        let size = (descsz as usize).checked_sub(padding).ok_or(broken("it has no content"))?;
+        let first = start + size_of::<Header>() + padding;
+        let end = first + size;
+        if end as u64 > self.size {
+            return Err(broken("it is longer than its segment"));
+        }
+        let needed = self.offset + end as u64;
+        self.bytes.get(first..end).ok_or(Error::Truncated { what: "note", needed })
+    }
 }

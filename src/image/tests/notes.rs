@@ -148,25 +148,68 @@ fn the_order_of_the_notes_does_not_matter() {
 }
 
 #[test]
-fn only_the_first_note_of_a_segment_is_looked_at() {
+fn all_notes_of_a_segment_are_read() {
+    let expected = summary(&accepted(|_| {}));
+    let build_id = note(b"GNU\0\x14\0\0\0", 3, &[0xab; 16]);
+    let second = [note(b"OpenBSD\0", 1, &[0; 4]), build_id, abi(target::HVT, 2)].concat();
+    assert_eq!(summary(&accepted(with_note(ABI, second))), expected);
     let both = [abi(target::HVT, 2), abi(target::XEN, 9)].concat();
-    accepted(with_note(ABI, both));
-    let second = [note(b"OpenBSD\0", 1, &[0; 4]), abi(target::HVT, 2)].concat();
-    assert!(matches!(refused(with_note(ABI, second)), Error::NoAbiNote));
+    assert_eq!(rule(ABI, with_note(ABI, both)), "it is the second ABI1 note");
+}
+
+/// As linkers merge them: in either order, with and without zeros that align the manifest, in one segment or in two
+/// that hold the same bytes.
+#[test]
+fn both_notes_may_share_a_segment() {
+    let expected = summary(&accepted(|_| {}));
+    let manifest = mft(&Elf::hvt().programs[MFT].content[24..]);
+    let orders = [
+        [abi(target::HVT, 2), manifest.clone()].concat(),
+        [abi(target::HVT, 2), vec![0; 4], manifest.clone()].concat(),
+        [abi(target::HVT, 2), vec![0; 92], manifest.clone()].concat(),
+        [manifest, abi(target::HVT, 2), vec![0; 9]].concat(),
+    ];
+    for content in orders {
+        let merged = accepted(|elf| {
+            elf.programs[ABI] = Program::note(0x6000, content.clone());
+            elf.programs.remove(MFT);
+        });
+        assert_eq!(summary(&merged), expected);
+        let twice = accepted(|elf| {
+            elf.programs[ABI] = Program::note(0x6000, content.clone());
+            elf.programs[MFT] = Program::note(0x6000, content);
+        });
+        assert_eq!(summary(&twice), expected);
+    }
+}
+
+#[test]
+fn a_segment_of_many_notes_is_searched_so_far() {
+    let after = |count: usize| {
+        let many = note(b"GNU\0\x14\0\0\0", 3, &[0xab; 12]).repeat(count);
+        with_note(ABI, [many, abi(target::HVT, 2)].concat())
+    };
+    accepted(after(2045));
+    assert!(matches!(refused(after(2048)), Error::NoAbiNote));
+    // However little each takes.
+    for word in [[0; 4], [0xff; 4], [1, 0, 0, 0]] {
+        let note = word.repeat(1 << 20);
+        assert!(matches!(refused(with_note(ABI, note)), Error::NoAbiNote));
+    }
 }
 
 #[test]
 fn a_second_note_of_a_kind_is_refused() {
     let twice = |index: usize| {
         rule(11, |elf| {
-            let copy = elf.programs[index].clone();
-            elf.programs.push(copy);
+            let copy = elf.programs[index].content.clone();
+            elf.programs.push(Program::note(0x6000, copy));
         })
     };
     assert_eq!(twice(ABI), "it is the second ABI1 note");
     assert_eq!(twice(MFT), "it is the second MFT1 note");
     assert_eq!(
-        refused(|elf| elf.programs.push(elf.programs[ABI].clone())).to_string(),
+        refused(|elf| elf.programs.push(Program::note(0x6000, abi(target::HVT, 2)))).to_string(),
         "has a malformed note in program header 11: it is the second ABI1 note; copy or build it again"
     );
 }

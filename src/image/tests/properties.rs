@@ -152,6 +152,30 @@ proptest! {
     }
 
     #[test]
+    fn the_two_notes_are_found_wherever_they_are_among_others(
+        others in proptest::collection::vec((1usize..40, proptest::collection::vec(1u8.., 0..60), any::<u32>()), 0..12),
+        places in any::<[Index; 2]>(),
+        gaps in proptest::collection::vec(0usize..4, 14),
+    ) {
+        let other = |(name, description, kind): (usize, Vec<u8>, u32)| {
+            let sizes = [name as u32, description.len() as u32, kind].map(u32::to_le_bytes).concat();
+            let padded = |mut bytes: Vec<u8>| { bytes.resize(bytes.len().next_multiple_of(4), 0); bytes };
+            [sizes, padded(vec![b'x'; name]), padded(description)].concat()
+        };
+        let mut notes: Vec<Vec<u8>> = others.into_iter().map(other).collect();
+        let good = Elf::hvt();
+        for (place, index) in places.into_iter().zip([elf::ABI, elf::MFT]) {
+            notes.insert(place.index(notes.len() + 1), good.programs[index].content.clone());
+        }
+        let content = gaps.into_iter().zip(notes).flat_map(|(words, note)| [vec![0; 4 * words], note].concat()).collect();
+        let merged = accepted(|elf| {
+            elf.programs[elf::ABI] = Program::note(0x6000, content);
+            elf.programs.remove(elf::MFT);
+        });
+        prop_assert_eq!(summary(&merged), summary(&accepted(|_| {})));
+    }
+
+    #[test]
     fn a_file_of_nothing_but_noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400), elf: bool) {
         let mut file = noise;
         if elf && file.len() >= 6 {
