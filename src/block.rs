@@ -188,8 +188,9 @@ impl Disk {
         tail: DiskTail,
     ) -> Result<Disk, Error> {
         let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
-        lock::lock(&file, &path)?;
+        lock::lock(&file, &path, identity)?;
         let capacity = open::capacity(&file, &path, sector_size, tail)?;
+        open::warn_of_format(&file, &path);
         Ok(Disk { file, path, identity, capacity, sector_size, stats: Arc::default() })
     }
 

@@ -35,6 +35,7 @@ pub mod devices;
 pub mod era;
 pub mod error;
 pub mod exit;
+mod formats;
 pub mod holder;
 pub mod hypercall;
 pub mod image;

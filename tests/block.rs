@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{Device, Guest, Output, kvm_test, net_test, root_mount_test, run, text, unikernel};
+use common::{Device, Guest, Output, fixture, kvm_test, net_test, root_mount_test, run, text, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
         net_test("a_full_host_disk_is_told_to_the_guest", a_full_host_disk_is_told_to_the_guest),
         kvm_test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
+        kvm_test("what_is_no_raw_image_is_warned_of", what_is_no_raw_image_is_warned_of),
+        kvm_test("no_advice_would_change_what_is_no_image", no_advice_would_change_what_is_no_image),
         kvm_test("what_is_no_image_is_refused", what_is_no_image_is_refused),
         kvm_test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
         root_mount_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
@@ -223,6 +225,59 @@ fn sizes_that_cannot_be_are_refused() {
     block(&[&option, "--block-sector-size=1536"], &[]).is_refused(&["1536", "512"]);
 }
 
+/// Files that are evidently no raw image, by their first bytes.
+fn foreign() -> Vec<(Vec<u8>, &'static str)> {
+    let vdi = [&b"<<< Oracle VM VirtualBox Disk Image >>>\n"[..], &[0; 24], &[0x7f, 0x10, 0xda, 0xbe]].concat();
+    let mut foreign =
+        vec![(vdi, "a VirtualBox (vdi) disk image"), (fs::read(fixture("hello")).unwrap(), "an ELF file")];
+    for (start, name) in [
+        (&b"QFI\xfb\0\0\0\x03"[..], "a qcow2 disk image"),
+        (b"KDMV\x01\0\0\0", "a VMware (vmdk) disk image"),
+        (b"# Disk DescriptorFile\n", "a VMware (vmdk) disk image"),
+        (b"vhdxfile", "a vhdx disk image"),
+        (b"conectix", "a vhd disk image"),
+        (b"\x1f\x8b\x08\0", "gzip-compressed"),
+        (b"\xfd7zXZ\0", "xz-compressed"),
+        (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
+        (b"BZh91AY&SY", "bzip2-compressed"),
+        (b"\x04\x22\x4d\x18", "lz4-compressed"),
+        (b"PK\x03\x04", "a zip archive"),
+    ] {
+        foreign.push((start.to_vec(), name));
+    }
+    foreign
+}
+
+fn what_is_no_raw_image_is_warned_of() {
+    let image = Image::new(0);
+    for (mut bytes, name) in foreign() {
+        bytes.resize(1 << 20, 0);
+        fs::write(image.path(), bytes).unwrap();
+        let output = block(&[&image.option("--block")], &[]);
+        output.exits(0).complains(&format!("' is {name}")).complains("the guest gets it as it is");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    }
+    for start in [&b"\x1f\x8b"[..], b"\xeb\x3c\x90mkfs.fat", b"Hello\n", b"LUKS\xba\xbe", b"MZ\x90\0"] {
+        let mut bytes = start.to_vec();
+        bytes.resize(1 << 20, 0);
+        fs::write(image.path(), bytes).unwrap();
+        block(&[&image.option("--block")], &[]).exits(0).is_quiet();
+    }
+}
+
+fn no_advice_would_change_what_is_no_image() {
+    let image = Image::new(0);
+    let text = b"To whom it may concern,\n".repeat(30);
+    for (mut bytes, name) in foreign().into_iter().chain([(text, "a text file")]) {
+        let size = bytes.len().next_multiple_of(512) + 513;
+        bytes.resize(size, b' ');
+        fs::write(image.path(), &bytes).unwrap();
+        let output = block(&[&image.option("--block")], &[]);
+        output.fails(&["not a multiple of its sectors of 512; it is ", name]);
+        assert!(!output.stderr.contains("truncate"), "{output:?}");
+    }
+}
+
 fn what_is_no_image_is_refused() {
     let directory = common::directory();
     let missing = directory.path().join("missing");
@@ -231,6 +286,7 @@ fn what_is_no_image_is_refused() {
         (text(directory.path()), "directory"),
         ("/dev/null", "character device"),
         ("/dev/null/x", "Not a directory"),
+        ("/dev/none", "'lsblk'"),
     ] {
         block(&[&format!("--block={path}")], &[]).is_refused(&["block.hvt", "'storage'", path, words]);
     }

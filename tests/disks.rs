@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use common::{kvm_test_if_possible, run, text, unikernel};
+use common::{FD, hand_over, kvm_test_if_possible, run, text, unikernel};
 
 const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LOOP_SET_FD: u32 = 0x4c00;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     common::main(vec![
         kvm_test_if_possible("a_disk_does_all_that_it_should", a_disk_does_all_that_it_should),
         kvm_test_if_possible("one_disk_cannot_be_two", one_disk_cannot_be_two),
+        kvm_test_if_possible("an_image_of_a_loop_device_is_in_use", an_image_of_a_loop_device_is_in_use),
         kvm_test_if_possible("a_disk_that_is_read_only_is_refused", a_disk_that_is_read_only_is_refused),
     ])
 }
@@ -85,6 +86,27 @@ fn one_disk_cannot_be_two() -> Result<(), String> {
     std::os::unix::fs::symlink(&disk.path, &link).unwrap();
     let options = [disk.option("--block:a"), format!("--block:b={}", text(&link))];
     run(&mut unikernel("block2", &[&options[0], &options[1]], &[])).is_refused(&["'b'", "two block devices"]);
+    Ok(())
+}
+
+/// By its path, through a link and as a descriptor; once the loop device is gone, the image is free.
+fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
+    let disk = Disk::new(true)?;
+    let directory = common::directory();
+    let link = directory.path().join("link.img");
+    std::fs::hard_link(&disk.image, &link).unwrap();
+    let run_with = |path: &Path| run(&mut unikernel("block", &["--mem=4", &format!("--disk={}", text(path))], &[]));
+    for path in [&disk.image, &link] {
+        let device = text(&disk.path);
+        run_with(path).is_refused(&[&format!("is in use by {device}; "), &format!("'losetup -d {device}'")]);
+    }
+    let file = File::options().read(true).write(true).open(&disk.image).unwrap();
+    let mut command = hand_over(unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &[]), file);
+    run(&mut command).is_refused(&["is in use by ", text(&disk.path)]);
+    // The lock is the descriptor's, and stays as long as that.
+    drop(command);
+    drop(disk);
+    run_with(&link).exits(0).is_quiet();
     Ok(())
 }
 

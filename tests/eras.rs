@@ -189,7 +189,10 @@ fn the_last_part_of_a_disk_is_left_out() {
 
 fn the_last_part_of_a_disk_is_kept() {
     let (_directory, path) = disk(WHOLE + 511);
-    program(ABI1, "block", &[&attach(&path)], &[]).exits(0).is_quiet().says(" 66047 bytes in sectors of 512\n");
+    let output = program(ABI1, "block", &[&attach(&path)], &[]);
+    output.exits(0).says(" 66047 bytes in sectors of 512\n").complains("warn: ").complains("has 66047 bytes, not a");
+    output.complains("(0.7.4 and later refuse); 'truncate -s 66048 ");
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     assert_eq!(fs::metadata(&path).unwrap().len(), WHOLE + 511);
 }
 

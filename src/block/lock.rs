@@ -1,26 +1,49 @@
 //! Locks of images, and who else has one.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, Identity};
 use crate::holder::Holder;
 use crate::signal::uninterrupted;
 
 /// Locks an image against every other program that locks it, until it is closed.
-pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// Another has it: a program, or the host by a loop device, which locks nothing.
+pub(super) fn lock(file: &File, path: &Path, identity: Identity) -> Result<(), Error> {
     match flock(file.as_raw_fd(), libc::LOCK_EX) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(path, file.metadata())),
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(in_use(path, file.metadata())),
         Err(error) => {
             let path = path.display();
             log::warn!("{path}: cannot be locked against others ({error}); see that nothing else uses it");
-            Ok(())
         }
     }
+    match loop_device(identity) {
+        Some(device) => Err(Error::Loop { path: path.to_owned(), device }),
+        None => Ok(()),
+    }
+}
+
+/// The loop device that makes a disk of an image, where the host tells: it knows the image by its path, in whichever
+/// root directory that was.
+fn loop_device(image: Identity) -> Option<PathBuf> {
+    let devices = fs::read_dir("/sys/block").ok()?.flatten();
+    let mut loops = devices.map(|device| device.file_name()).filter(|name| name.as_bytes().starts_with(b"loop"));
+    let name = loops.find(|name| {
+        let file = Path::new("/sys/block").join(name).join("loop/backing_file");
+        // One that is not in use has no such file.
+        let path = fs::read(file).unwrap_or_default();
+        let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)));
+        fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (image.device, image.inode))
+    })?;
+    Some(Path::new("/dev").join(name))
 }
 
 /// Locks or unlocks an open file, without waiting for others.

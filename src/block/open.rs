@@ -3,7 +3,7 @@
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Identity;
@@ -11,6 +11,7 @@ use super::lock::in_use;
 use crate::counts::Amount;
 use crate::descriptors;
 use crate::era::DiskTail;
+use crate::formats::{Format, LOOKED_AT};
 use crate::holder::Holder;
 use crate::signal::uninterrupted;
 
@@ -24,6 +25,12 @@ pub enum Error {
     #[error("there is no file '{path}'; 'truncate -s 64M {path}' makes an empty image")]
     Missing {
         /// The file.
+        path: PathBuf,
+    },
+    /// There is no such disk.
+    #[error("there is no disk '{path}'; 'lsblk' lists those of this host")]
+    MissingDisk {
+        /// The disk.
         path: PathBuf,
     },
     /// The path leads to something else.
@@ -97,6 +104,16 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file is a disk of the host's.
+    #[error(
+        "'{path}' is in use by {device}; an image serves one unikernel at a time: unmount it and 'losetup -d {device}'"
+    )]
+    Loop {
+        /// The file.
+        path: PathBuf,
+        /// The loop device.
+        device: PathBuf,
+    },
     /// This process has locked the file.
     #[error("'{path}' is given to two block devices; each needs an image of its own")]
     GivenTwice {
@@ -111,7 +128,7 @@ pub enum Error {
     },
     /// The file ends within a sector.
     #[error(
-        "'{path}' has {}, not a multiple of its sectors of {sector_size}; 'truncate -s {cure} {path}' fills the last one",
+        "'{path}' has {}, not a multiple of its sectors of {sector_size}; {hint}",
         Amount(*size, "byte")
     )]
     ImageSize {
@@ -121,8 +138,8 @@ pub enum Error {
         size: u64,
         /// Bytes in a sector.
         sector_size: u16,
-        /// The next size that would do, in bytes.
-        cure: u64,
+        /// How to get one that is.
+        hint: String,
     },
     /// The disk ends within a sector.
     #[error(
@@ -237,6 +254,7 @@ pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
 fn refusal(path: &Path, error: io::Error) -> Error {
     let path = path.to_owned();
     match error.raw_os_error() {
+        Some(libc::ENOENT) if path.starts_with("/dev") && !path.starts_with("/dev/shm") => Error::MissingDisk { path },
         Some(libc::ENOENT) => Error::Missing { path },
         Some(libc::EACCES) => denied(path),
         Some(libc::EROFS) => Error::ReadOnly { path },
@@ -272,9 +290,47 @@ pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16, tail: Dis
     match size {
         0 => Err(Error::Empty { path }),
         _ if size == cure => Ok(size),
-        _ if size > sector_size.into() && tail == DiskTail::Kept => Ok(size),
+        _ if size > sector_size.into() && tail == DiskTail::Kept => {
+            warn_of_tail(&path, size, sector_size, fill_hint(file, &path, cure));
+            Ok(size)
+        }
         _ if size > sector_size.into() && tail == DiskTail::Ignored => Ok(size - size % u64::from(sector_size)),
-        _ if is_file() => Err(Error::ImageSize { path, size, sector_size, cure }),
+        _ if is_file() => {
+            let hint = fill_hint(file, &path, cure);
+            Err(Error::ImageSize { path, size, sector_size, hint })
+        }
         _ => Err(Error::DiskSize { path, size, sector_size }),
+    }
+}
+
+/// How to get an image of `size` bytes, a multiple of its sectors: a file that is evidently no image is left as it is.
+fn fill_hint(file: &File, path: &Path, size: u64) -> String {
+    match format(file) {
+        Some(format) => format!("it is {}: {}", format.name, format.hint()),
+        None => format!("'truncate -s {size} {}' fills the last one", path.display()),
+    }
+}
+
+fn warn_of_tail(path: &Path, size: u64, sector_size: u16, hint: String) {
+    log::warn!(
+        "'{}' has {}, not a multiple of its sectors of {sector_size}; the guest gets them all, as with Solo5 up to 0.7.3 \
+         (0.7.4 and later refuse); {hint}",
+        path.display(),
+        Amount(size, "byte")
+    );
+}
+
+/// What a file is by its first bytes, if that is known.
+fn format(file: &File) -> Option<Format> {
+    let mut start = [0; LOOKED_AT];
+    let length = uninterrupted(|| file.read_at(&mut start, 0)).ok()?;
+    Format::of(&start[..length])
+}
+
+/// Warns of what is evidently no raw image: the guest would take its headers for sectors, and write over them.
+pub(super) fn warn_of_format(file: &File, path: &Path) {
+    if let Some(format) = format(file).filter(|format| format.is_no_disk()) {
+        let path = path.display();
+        log::warn!("'{path}' is {}, and the guest gets it as it is; {}", format.name, format.hint());
     }
 }

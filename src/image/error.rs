@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::counts::Amount;
+use crate::formats::Format;
 use crate::manifest;
 
 /// A rule that a file breaks. The file's name comes before it, said by whoever opened it.
@@ -66,29 +67,5 @@ pub enum Error {
 
 /// What a file that is not ELF most likely is.
 pub(super) fn describe(start: &[u8]) -> &'static str {
-    const KNOWN: [(&[u8], &str); 9] = [
-        (b"#!", "a script"),
-        (b"\x1f\x8b", "gzip-compressed (gunzip it first)"),
-        (b"\xfd7zXZ", "xz-compressed (unxz it first)"),
-        (b"\x28\xb5\x2f\xfd", "zstd-compressed (unzstd it first)"),
-        (b"PK\x03\x04", "a zip archive"),
-        (b"MZ", "a PE program"),
-        (b"QFI\xfb", "a qcow2 disk image"),
-        (b"!<arch>", "an ar archive"),
-        (b"BZh", "bzip2-compressed (bunzip2 it first)"),
-    ];
-    if let Some((_, name)) = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)) {
-        return name;
-    }
-    if is_text(start) { "a text file" } else { "of an unknown kind" }
-}
-
-/// Whether this is the start of a text, which may end in the middle of a character.
-fn is_text(start: &[u8]) -> bool {
-    let whole = match std::str::from_utf8(start) {
-        Err(error) if error.error_len().is_some() => return false,
-        Err(error) => error.valid_up_to(),
-        Ok(text) => text.len(),
-    };
-    start[..whole].iter().all(|byte| !byte.is_ascii_control() || b"\t\n\r".contains(byte))
+    Format::of(start).map_or("of an unknown kind", |format| format.name)
 }

@@ -43,15 +43,16 @@ fn an_empty_file_is_called_so() {
 
 #[test]
 fn a_file_that_is_not_elf_is_named_for_what_it_is() {
-    let table: [(&[u8], &str); 13] = [
+    let table: [(&[u8], &str); 14] = [
         (b"#!/bin/sh\nexit 0\n", "a script"),
         (b"\x1f\x8b\x08\0\0\0\0\0", "gzip-compressed (gunzip it first)"),
         (b"\xfd7zXZ\0\0", "xz-compressed (unxz it first)"),
         (b"\x28\xb5\x2f\xfd\x04", "zstd-compressed (unzstd it first)"),
-        (b"BZh91AY", "bzip2-compressed (bunzip2 it first)"),
-        (b"PK\x03\x04\x14\0", "a zip archive"),
+        (b"BZh91AY&SY", "bzip2-compressed (bunzip2 it first)"),
+        (b"PK\x03\x04\x14\0", "a zip archive (unzip it first)"),
         (b"MZ\x90\0", "a PE program"),
         (b"QFI\xfb\0\0\0\x03", "a qcow2 disk image"),
+        (b"vhdxfile\0", "a vhdx disk image"),
         (b"!<arch>\ndebian", "an ar archive"),
         (b"To whom it may concern,\n\tgreetings\n", "a text file"),
         (b"x", "a text file"),
