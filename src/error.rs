@@ -9,7 +9,7 @@ use crate::debug::core;
 use crate::era::Era;
 use crate::exit::Broken;
 use crate::image::Machine;
-use crate::{arch, debug, devices, image, memory, metrics, sandbox};
+use crate::{arch, debug, device_file, devices, image, memory, metrics, sandbox};
 
 /// A message for the operator, whatever names and paths are in it: nothing in them starts another line, or speaks to
 /// the terminal.
@@ -61,8 +61,8 @@ pub enum Error {
     Memory(#[from] memory::Error),
     #[error("{0}")]
     Range(#[from] memory::RangeError),
-    #[error("cannot open /dev/kvm: {source}; {cure}")]
-    NoKvm { source: io::Error, cure: &'static str },
+    #[error("cannot open /dev/kvm: {source}; {hint}")]
+    NoKvm { source: io::Error, hint: String },
     #[error("/dev/kvm speaks version {0} of its interface, not 12; boot a Linux with a KVM of its own")]
     KvmVersion(i32),
     #[error("/dev/kvm is not KVM's device; make it anew (mknod /dev/kvm c 10 232)")]
@@ -105,16 +105,15 @@ impl From<TooLong> for Error {
 impl Error {
     /// Why /dev/kvm did not open, with what to do about it.
     pub fn no_kvm(errno: i32) -> Error {
-        let cure = match errno {
-            libc::ENOENT => {
+        let hint = match errno {
+            libc::ENOENT | libc::ENODEV | libc::ENXIO if !device_file::KVM.has_driver() => {
                 "the kernel has no KVM here: it needs virtualisation enabled in the firmware, and on ARM64 to be \
                  booted in EL2 (hyp mode)"
+                    .to_owned()
             }
-            libc::EACCES | libc::EPERM => "add the user to group kvm, or run it in a unit with Group=kvm",
-            libc::EMFILE | libc::ENFILE => "raise the limit of open files (ulimit -n)",
-            _ => "see dmesg for kvm",
+            _ => device_file::KVM.hint(errno),
         };
-        Error::NoKvm { source: io::Error::from_raw_os_error(errno), cure }
+        Error::NoKvm { source: io::Error::from_raw_os_error(errno), hint }
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A process that has a tap or an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,26 +27,25 @@ impl Holder {
         self.pid == std::process::id()
     }
 
-    /// The process of this network that is attached to the tap `name`: this one if it is among them, as whoever handed
-    /// a descriptor over may have it still. None where there is no /proc, or where the process is somebody else's: only
-    /// root may look into those.
-    pub(crate) fn of_tap(name: &str) -> Option<Holder> {
+    /// The process that is attached to the tap `name` of this network namespace: this one if it is among them, as the
+    /// process that passed a descriptor on can still have it. None where there is no /proc, or where the process is
+    /// another user's: only root may look into those.
+    ///
+    /// A tap of another network namespace can have the same name: `is_same` decides about an open tap. Where this
+    /// process may not have another's descriptor, a process of the same namespace is taken to hold the tap.
+    pub(crate) fn of_tap(name: &str, is_same: impl Fn(BorrowedFd<'_>) -> bool) -> Option<Holder> {
         let here = fs::read_link("/proc/self/ns/net").ok()?;
-        let holds = |process: &Path| {
-            // An interface of the same name in another network is another one.
-            fs::read_link(process.join("ns/net")).is_ok_and(|network| network == here)
-                && fs::read_dir(process.join("fdinfo")).is_ok_and(|descriptors| {
-                    let mut texts = descriptors.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-                    texts.any(|text| tap_in(&text) == Some(name))
-                })
+        let us = std::process::id();
+        let holds = |pid: u32| {
+            open_taps(pid, name).into_iter().any(|fd| match descriptor_of(pid, fd) {
+                Ok(tap) => is_same(tap.as_fd()),
+                Err(_) => fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|network| network == here),
+            })
         };
-        if holds(Path::new("/proc/self")) {
-            return Some(Holder::new(std::process::id()));
-        }
-        let number = |entry: &fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
         let processes = fs::read_dir("/proc").ok()?.flatten();
-        let mut numbered = processes.filter_map(|entry| Some((number(&entry)?, entry.path())));
-        numbered.find(|(_, process)| holds(process)).map(|(pid, _)| Holder::new(pid))
+        let mut others =
+            processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != us);
+        if holds(us) { Some(Holder::new(us)) } else { others.find(|pid| holds(*pid)).map(Holder::new) }
     }
 }
 
@@ -56,6 +56,28 @@ impl fmt::Display for Holder {
             None => write!(f, "process {}", self.pid),
         }
     }
+}
+
+/// The descriptors of process `pid` that lead to a tap `name`, in whichever network namespace.
+fn open_taps(pid: u32, name: &str) -> Vec<RawFd> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
+    let leads_there =
+        |entry: &fs::DirEntry| fs::read_to_string(entry.path()).is_ok_and(|text| tap_in(&text) == Some(name));
+    let there = descriptors.flatten().filter(leads_there);
+    there.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A copy of descriptor `fd` of process `pid`: needs Linux 5.6, and the right to trace that process.
+fn descriptor_of(pid: u32, fd: RawFd) -> io::Result<OwnedFd> {
+    let new = |result: libc::c_long| match RawFd::try_from(result) {
+        // SAFETY: the kernel has just made it; it has no other owner.
+        Ok(fd @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: both calls take numbers.
+    let process = new(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: as above.
+    new(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })
 }
 
 /// The interface that an open /dev/net/tun leads to, from what /proc/PID/fdinfo says of the descriptor.

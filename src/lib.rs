@@ -31,6 +31,7 @@ pub mod console;
 pub mod counts;
 pub mod debug;
 pub mod descriptors;
+mod device_file;
 pub mod devices;
 pub mod era;
 pub mod error;

@@ -5,6 +5,7 @@
 //! and a file descriptor in the kernel ([`GuestBytes`], [`GuestBuffer`]). Bytes that the guest itself may not write
 //! — its text, its page tables, the boot pages — the tender does not write on its behalf either.
 
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -33,7 +34,7 @@ const HUGE_PAGE_SIZE: usize = 2 << 20;
 pub enum Error {
     /// The host has no memory to give.
     #[error(
-        "cannot reserve {} MiB of guest memory: {source}; give the guest less (--mem), or this process more (ulimit -v)",
+        "cannot reserve {} MiB of guest memory: {source}; give the guest less (--mem), or this process more ({limit})",
         size >> 20
     )]
     Reserve {
@@ -41,6 +42,8 @@ pub enum Error {
         size: u64,
         /// The host's reason.
         source: io::Error,
+        /// The limit that is in the way.
+        limit: &'static str,
     },
     /// The host does not keep so much memory in RAM for this user.
     #[error("cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {cure}")]
@@ -116,6 +119,33 @@ pub struct Mapping {
     pub access: Access,
 }
 
+/// The limit that keeps this process from reserving `size` bytes in addition to what it has.
+fn limit_below(size: u64) -> &'static str {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let used = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    };
+    let is_over = |limit: u64, name| limit < size.saturating_add(used(name).unwrap_or(0));
+    let [address_space, data, _] = limits();
+    let strict = || fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim_end() == "2");
+    match is_over(address_space, "VmSize:") {
+        false if is_over(data, "VmData:") => "ulimit -d",
+        false if strict() => "vm.overcommit_memory of the host",
+        _ => "ulimit -v",
+    }
+}
+
+/// Limits of this process in bytes: of its address space, of what is private and writable in it, and of locked memory.
+fn limits() -> [u64; 3] {
+    [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
+        let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the kernel writes the one structure.
+        unsafe { libc::getrlimit(resource, &raw mut limit) };
+        limit.rlim_cur
+    })
+}
+
 /// The guest's RAM.
 #[derive(Debug)]
 pub struct GuestMemory {
@@ -136,7 +166,7 @@ impl GuestMemory {
     ///
     /// The guest's huge pages are to be the host's too, for which both must be aligned alike.
     pub fn new(size: u64) -> Result<GuestMemory, Error> {
-        let reserve_error = |source| Error::Reserve { size, source };
+        let reserve_error = |source| Error::Reserve { size, source, limit: limit_below(size) };
         let length = usize::try_from(size).ok().and_then(|size| size.checked_add(HUGE_PAGE_SIZE));
         let length = length.ok_or_else(|| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
         let region = MmapRegion::build(
@@ -177,20 +207,18 @@ impl GuestMemory {
     /// # Errors
     /// [`Error::Lock`], with what to do about it.
     pub fn lock(&self) -> Result<(), Error> {
-        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the range is our own mapping, and locking changes nothing in it.
         if unsafe { libc::mlock(self.host_address() as *const libc::c_void, self.size as usize) } == 0 {
             return Ok(());
         }
         let source = io::Error::last_os_error();
-        // SAFETY: the kernel writes the one structure.
-        unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
-        let cure = if limit.rlim_cur < self.size {
+        let [.., limit] = limits();
+        let cure = if limit < self.size {
             "raise it (LimitMEMLOCK= of a unit, ulimit -l), or leave --lock-memory out"
         } else {
             "free memory, or give the guest less by --mem"
         };
-        Err(Error::Lock { size: self.size, source, limit: limit.rlim_cur, cure })
+        Err(Error::Lock { size: self.size, source, limit, cure })
     }
 
     /// Size in bytes.

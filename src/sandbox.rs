@@ -40,13 +40,10 @@ pub enum Error {
     NoGroup { group: String },
     #[error("--user: cannot read {file}: {source}; write UID:GID")]
     Accounts { file: &'static str, source: io::Error },
-    #[error(
-        "--user: cannot become user {uid}, group {gid}: {source}; a user namespace must map both (/proc/self/uid_map, \
-         gid_map)"
-    )]
-    User { uid: u32, gid: u32, source: io::Error },
-    #[error("--chroot={}: {source}; give a directory, which may be empty", path.display())]
-    Root { path: PathBuf, source: io::Error },
+    #[error("--user: cannot become user {uid}, group {gid}: {source}; {hint}")]
+    User { uid: u32, gid: u32, source: io::Error, hint: &'static str },
+    #[error("--chroot={}: {source}; {hint}", path.display())]
+    Root { path: PathBuf, source: io::Error, hint: &'static str },
     #[error("the thread of the network ring ended before it could be confined; --net-ring=off does without it")]
     Thread,
 }
@@ -142,15 +139,18 @@ impl Sandbox {
     }
 }
 
-/// Who `--user` means, if this process may become that user.
+/// Who `--user` means, if this process may become that user, or is that user already.
 ///
 /// # Errors
 /// It may not, or there is no such user.
 pub(crate) fn identity(option: &UserOption) -> Result<Identity, Error> {
-    if !(privileges::has(privileges::SETUID) && privileges::has(privileges::SETGID)) {
+    let found = user::find(option);
+    let is_ours = found.as_ref().is_ok_and(|identity| identity.is_ours());
+    let may_change = privileges::has(privileges::SETUID) && privileges::has(privileges::SETGID);
+    if !is_ours && !may_change {
         return Err(Error::Privilege { option: "--user", right: "the right to become another user" });
     }
-    user::find(option)
+    found
 }
 
 /// Checks that this process may make `path` its root directory, as `--chroot` says.

@@ -298,7 +298,10 @@ fn a_host_without_devices_is_told() {
         run(with_devices(&mut unikernel(true, "net", &["--net=tap0"], &[]), directory.path(), devices))
     };
     let output = run_with(&[]);
-    output.exits(1).says("missing  KVM          cannot open /dev/kvm: ").says("-> the kernel has no KVM here");
+    output
+        .exits(1)
+        .says("missing  KVM          cannot open /dev/kvm: ")
+        .says("-> the kernel has it, but it was not passed to ");
     output.says("missing  net:service  /dev/net/tun is missing\n").says(" -> 'modprobe tun' loads its driver");
     run_with(&[Device::Ours("kvm"), Device::Ours("net/tun")]).exits(0);
 }

@@ -267,5 +267,5 @@ fn a_tap_of_another_user_is_refused() {
         run(&mut common::as_nobody("net", directory.path(), &devices, &["--net=tap0"])).is_refused(words);
     };
     refusal(Device::Made("net/tun", 0o666), &["user 65534", "'tap0'", "4711"]);
-    refusal(Device::Made("net/tun", 0o600), &["user 65534", "chmod 0666 /dev/net/tun"]);
+    refusal(Device::Made("net/tun", 0o600), &["user 65534", "owner 0, group 0, mode 0600", "chmod 0666 /dev/net/tun"]);
 }

@@ -7,11 +7,12 @@
 #[path = "sandbox/attempts.rs"]
 mod attempts;
 mod common;
+#[path = "sandbox/users.rs"]
+mod users;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -23,8 +24,7 @@ use attempts::{
 };
 use common::trace::trace_threads;
 use common::{
-    Guest, Output, as_nobody, fixture, kvm_test, kvm_test_if_possible, landlock, refuse, root_mount_test, root_test,
-    run, status, test, text, unikernel,
+    Guest, Output, fixture, kvm_test, kvm_test_if_possible, landlock, refuse, run, status, test, text, unikernel,
 };
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{self, Parameters};
@@ -52,9 +52,6 @@ fn main() -> ExitCode {
         kvm_test("a_kernel_that_knows_nothing_of_speculation_filters_all_the_same", a_kernel_before_speculation),
         #[cfg(target_arch = "x86_64")]
         kvm_test("a_missing_filter_of_registers_is_done_without_unless_strict", a_missing_filter_of_registers),
-        root_test("another_user_and_root", another_user_and_root),
-        root_mount_test("who_has_no_right_to_is_told", who_has_no_right_to_is_told),
-        kvm_test("users_and_directories_that_are_not_there_are_told", users_and_directories_that_are_not_there),
     ];
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).map(|attempt| dies("guest", attempt)));
     tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_RING).map(|attempt| dies("ring", attempt)));
@@ -75,6 +72,7 @@ fn main() -> ExitCode {
         let there = tender::arch::OLD_CALLS.iter().any(|(_, old)| *old == name);
         THREADS.into_iter().filter(move |_| there).map(move |thread| trial(thread, name, name))
     }));
+    tests.extend(users::tests());
     common::main(tests)
 }
 
@@ -369,60 +367,4 @@ fn a_missing_filter_of_registers() {
     }
     hello("--sandbox=strict")
         .is_refused(&["--sandbox=strict: this kernel lacks KVM's filter", "--sandbox=best-effort"]);
-}
-
-/// A guest of another user in a directory without anything, though tender was started with groups and elsewhere.
-fn another_user_and_root() {
-    let directory = common::directory();
-    let chroot = format!("--chroot={}", text(directory.path()));
-    for (user, ids) in [("65534:12345", ("65534", "12345")), ("0:0", ("0", "0"))] {
-        let options = ["--mem=2", &format!("--user={user}"), &chroot];
-        let mut command = unikernel("clock", &options, &["poll=100000000000"]);
-        let guest = Guest::start(with_groups(&mut command, [27, 104, 12345]).current_dir("/proc"));
-        guest.wait_for("Hz\n");
-        let four = |id: &str| [id; 4].join("\t");
-        assert_eq!((status(guest.pid(), "Uid"), status(guest.pid(), "Gid")), (four(ids.0), four(ids.1)));
-        assert_eq!(status(guest.pid(), "Groups"), "");
-        assert_eq!(status(guest.pid(), "CapEff"), "0000000000000000");
-        for link in ["root", "cwd"] {
-            let place = std::fs::read_link(format!("/proc/{}/{link}", guest.pid())).unwrap();
-            assert_eq!(place, std::fs::canonicalize(directory.path()).unwrap(), "{link}");
-        }
-    }
-}
-
-/// Has the command start with these supplementary groups.
-fn with_groups(command: &mut Command, groups: [libc::gid_t; 3]) -> &mut Command {
-    // SAFETY: it is a system call, which reads as many numbers as there are.
-    unsafe {
-        command.pre_exec(move || match libc::setgroups(groups.len(), groups.as_ptr()) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        })
-    }
-}
-
-fn who_has_no_right_to_is_told() {
-    for (option, right) in
-        [("--user=nobody:kvm", "another user"), ("--user=0:0", "another user"), ("--chroot=/", "root")]
-    {
-        let directory = common::directory();
-        let devices = [common::Device::Made("kvm", 0o666)];
-        let output = run(&mut as_nobody("hello", directory.path(), &devices, &["--mem=2", option]));
-        output.is_refused(&[&option[..6], right, "as root"]);
-    }
-}
-
-fn users_and_directories_that_are_not_there() {
-    if status(std::process::id(), "CapEff").ends_with('0') {
-        // Refused for another reason, as the test above sees.
-        return;
-    }
-    let refused = |option: &str, words: &[&str]| run(&mut unikernel("hello", &[option], &[])).is_refused(words);
-    refused("--chroot=/nonexistent", &["--chroot=/nonexistent", "No such file"]);
-    refused("--chroot=/dev/null", &["Not a directory"]);
-    if Path::new("/etc/passwd").exists() {
-        refused("--user=4242", &["4242", "GID"]);
-        refused("--user=no-such-user", &["no user 'no-such-user'", "/etc/passwd"]);
-    }
 }

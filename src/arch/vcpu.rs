@@ -117,6 +117,8 @@ fn cause(errno: Option<i32>) -> &'static str {
         libc::EMFILE | libc::ENFILE => " (raise the limit of open files, ulimit -n)",
         libc::EFAULT => " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)",
         libc::ENOMEM => " (the kernel has no memory left)",
+        libc::EBUSY => " (another hypervisor, such as VirtualBox or VMware, has the processor; end its machines)",
+        libc::EACCES | libc::EPERM => " (a security module or a system call filter forbids it)",
         libc::EHWPOISON => " (a part of the host's memory is defective)",
         _ => "",
     }
@@ -143,7 +145,7 @@ pub unsafe fn enter(vcpu: RawFd) -> io::Result<()> {
     }
 }
 
-/// Repeats `call` while signals interrupt it, as they do KVM_CREATE_VM (a stop and a continuation are enough). One
+/// Repeats `call` while signals interrupt it, as they do KVM_CREATE_VM (a stop and a continuation are enough). A signal
 /// that is meant to end the process still does: none is caught yet.
 pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>) -> Result<T, kvm_ioctls::Error> {
     loop {

@@ -5,7 +5,7 @@ use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
 use crate::block::{Disk, Lent};
 use crate::era::Rules;
-use crate::net::{MacAddress, Prospect};
+use crate::net::{self, MacAddress, NetSource, Prospect};
 
 /// What was found of one device.
 #[derive(Debug)]
@@ -47,12 +47,16 @@ fn without_name(error: &Error) -> String {
     }
 }
 
-fn probe_net(net: &PlannedNet, prospects: &mut Vec<Prospect>) -> Result<(String, Option<String>), Error> {
-    let prospect = Prospect::new(&net.source).map_err(|error| Error::Net { name: net.name.clone(), error })?;
+fn probe_net(planned: &PlannedNet, prospects: &mut Vec<Prospect>) -> Result<(String, Option<String>), Error> {
+    let prospect = Prospect::new(&planned.source).map_err(|error| Error::Net { name: planned.name.clone(), error })?;
     if prospects.iter().any(|other| other.shares_with(&prospect)) {
-        return Err(Error::Shared { name: net.name.clone() });
+        let name = planned.name.clone();
+        return Err(match &planned.source {
+            NetSource::Interface(given) => Error::Net { name, error: net::Error::GivenTwice { name: given.clone() } },
+            NetSource::Fd(_) => Error::Shared { name },
+        });
     }
-    let mac = net.mac.map_or("a random MAC address".to_owned(), |mac| MacAddress(mac).to_string());
+    let mac = planned.mac.map_or("a random MAC address".to_owned(), |mac| MacAddress(mac).to_string());
     let found = format!("{}, {mac}, MTU {}", prospect.interface_name(), prospect.mtu());
     let doubt = prospect.doubt().map(str::to_owned);
     prospects.push(prospect);

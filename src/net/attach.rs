@@ -7,14 +7,21 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixDatagram;
 
 use tun_tap::{Iface, Mode};
 
-use super::interface::{self, Request};
+use super::interface::{self, Interface, Request};
 use super::{DEFAULT_MTU, Error, Identity};
 use crate::descriptors::Handed;
 use crate::signal::uninterrupted;
+
+/// Flag of a tap that stays when no process has it open; of Linux's `if_tun.h`.
+const IFF_PERSIST: libc::c_int = 0x0800;
+
+/// What the operator reads where no interface of this network namespace is known to be the tap's.
+pub(super) const UNKNOWN_MTU: &str = "its MTU is unknown (it is in another network namespace, or \
+    RestrictAddressFamilies= forbids to ask); the guest gets 1500";
+const _: () = assert!(DEFAULT_MTU == 1500);
 
 /// Where a network device's frames come from and go to, as the operator says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,39 +50,92 @@ pub(super) struct Link {
     pub zero_is_end: bool,
 }
 
+/// An inherited tap.
+pub(super) struct Tap {
+    /// Its name in its own network namespace.
+    pub name: String,
+    /// Its interface, if that is one of this network namespace.
+    pub here: Option<Interface>,
+    /// Whether it is up.
+    pub is_up: bool,
+}
+
+impl Tap {
+    fn new(fd: BorrowedFd<'_>, name: String) -> Tap {
+        let here = Interface::of_tap(fd, &name);
+        // A macvtap is always writable, up or not.
+        let is_up = interface::is_up(fd) && here.as_ref().is_none_or(|here| here.is_up);
+        Tap { name, here, is_up }
+    }
+
+    /// What messages and statistics call it. The name alone means an interface of this network namespace.
+    pub fn label(&self, handed: &Handed) -> String {
+        if self.here.is_some() { self.name.clone() } else { format!("{} ({handed})", self.name) }
+    }
+
+    /// Largest payload of a frame, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.here.as_ref().map_or(DEFAULT_MTU, |here| here.mtu)
+    }
+}
+
 /// What an inherited descriptor leads to.
 pub(super) enum Offered {
-    /// A tap of this name.
-    Tap(String),
+    /// A tap.
+    Tap(Tap),
     /// A socket.
     Socket { zero_is_end: bool },
 }
 
-/// Finds the interface called `name`, which must exist and be up: its MTU.
-pub(super) fn find(name: &str) -> Result<u16, Error> {
+/// Finds the interface called `name`, which must exist and be up. None where this process may not ask about interfaces.
+pub(super) fn find(name: &str) -> Result<Option<Interface>, Error> {
     if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
         // The kernel would cut it, and find another.
         return Err(Error::missing(name));
     }
-    let query_error = |error| Error::Query { name: name.into(), error };
-    let socket = UnixDatagram::unbound().map_err(query_error)?;
-    match Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl) {
-        Ok(flags) if flags.has_flag(libc::IFF_UP) => {}
-        Ok(_) => return Err(Error::down(name)),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Err(Error::missing(name)),
-        Err(error) => return Err(query_error(error)),
+    match Interface::find(name) {
+        Ok(found) if found.is_up => Ok(Some(found)),
+        Ok(_) => Err(Error::down(name)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(Error::missing(name)),
+        Err(error) => {
+            log::debug!("no socket answers about interface '{name}': {error}");
+            if interface::is_listed(name).unwrap_or(true) { Ok(None) } else { Err(Error::missing(name)) }
+        }
     }
-    mtu(&socket, name).map_err(query_error)
 }
 
 /// Attaches to the tap called `name`, which must exist and be up.
 pub(super) fn open(name: &str) -> Result<Link, Error> {
-    let mtu = find(name)?;
-    let tap = Iface::without_packet_info(name, Mode::Tap).map_err(|error| Error::refused(name, error))?;
-    // SAFETY: the descriptor is open and, from here on, nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
+    let found = find(name)?;
+    let (fd, own_name) = attach(name)?;
+    // Where nothing can be asked, the open tap itself says whether it is up.
+    if found.is_none() && !interface::is_up(fd.as_fd()) {
+        return Err(Error::down(name));
+    }
     do_not_wait(fd.as_fd()).map_err(|error| Error::Attach { name: name.into(), error })?;
-    Ok(tap_link(fd, name.into(), mtu))
+    let mtu = match found.or_else(|| Interface::of_tap(fd.as_fd(), &own_name)) {
+        Some(interface) => interface.mtu,
+        None => {
+            log::warn!("{own_name}: {UNKNOWN_MTU}");
+            DEFAULT_MTU
+        }
+    };
+    Ok(tap_link(fd, own_name, mtu))
+}
+
+/// An open tap called `name`, with the interface's own name: `name` can be an alternative one.
+fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
+    let tap = uninterrupted(|| Iface::without_packet_info(name, Mode::Tap));
+    let tap = tap.map_err(|error| Error::refused(name, error))?;
+    let own_name = tap.name().to_owned();
+    // SAFETY: the descriptor is open, and has no other owner from here on.
+    let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
+    let flags = Request::about("").ask(fd.as_fd(), libc::TUNGETIFF);
+    // For those who may make interfaces, the kernel has made a missing one. It ends with its descriptor.
+    match flags.map_err(|error| Error::Attach { name: name.into(), error })?.has_flag(IFF_PERSIST) {
+        true => Ok((fd, own_name)),
+        false => Err(Error::missing(name)),
+    }
 }
 
 /// Takes over a descriptor that this process was started with.
@@ -84,10 +144,17 @@ pub(super) fn adopt(handed: &Handed) -> Result<Link, Error> {
     let number = fd.as_raw_fd();
     let set_up_error = |error| Error::SetUp { fd: number, error };
     let link = match offered {
-        Offered::Tap(name) => {
-            warn_if_down(&name, handed);
-            let mtu = mtu_or_default(&name);
-            tap_link(fd, name, mtu)
+        Offered::Tap(tap) => {
+            let (name, label) = (&tap.name, tap.label(handed));
+            if !tap.is_up {
+                log::warn!(
+                    "interface '{name}' ({handed}) is down; until 'ip link set {name} up', all frames are dropped"
+                );
+            }
+            if tap.here.is_none() {
+                log::warn!("{label}: {UNKNOWN_MTU}");
+            }
+            tap_link(fd, label, tap.mtu())
         }
         Offered::Socket { zero_is_end } => socket_link(fd, handed, zero_is_end).map_err(set_up_error)?,
     };
@@ -102,8 +169,9 @@ pub(super) fn offered(handed: &Handed) -> Result<(OwnedFd, Offered), Error> {
     let refuse = |rule| Error::Descriptor { fd, rule };
     match Request::about("").ask(given.as_fd(), libc::TUNGETIFF) {
         Ok(tap) => {
-            check_flags(&tap).map_err(refuse)?;
-            Ok((given, Offered::Tap(tap.name())))
+            check_flags(given.as_fd(), &tap).map_err(refuse)?;
+            let tap = Tap::new(given.as_fd(), tap.name());
+            Ok((given, Offered::Tap(tap)))
         }
         Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
             Err(refuse("is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)"))
@@ -128,20 +196,27 @@ pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     Ok(mac)
 }
 
-/// Whether a tap gives frames as they are.
-fn check_flags(tap: &Request) -> Result<(), &'static str> {
-    if !tap.has_flag(libc::IFF_TAP) {
+/// Whether the open tap `fd`, whose TUNGETIFF gave `answer`, carries frames as they are.
+fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), &'static str> {
+    if !answer.has_flag(libc::IFF_TAP) {
         return Err("is a tun, which carries no Ethernet frames; make a tap (IFF_TAP)");
     }
-    // TUNGETIFF says IFF_NO_PI for any tap without a filter (IFF_NOFILTER is the same bit); sysfs tells the truth.
-    let packet_info = interface::tun_flags(&tap.name()).is_some_and(|flags| flags & libc::IFF_NO_PI == 0);
-    if packet_info || !tap.has_flag(libc::IFF_NO_PI) {
-        return Err("puts four bytes before every frame; attach it to its tap with IFF_NO_PI");
-    }
-    if tap.has_flag(libc::IFF_VNET_HDR) {
+    if answer.has_flag(libc::IFF_VNET_HDR) {
         return Err("puts a virtio header before every frame; attach it to its tap without IFF_VNET_HDR");
     }
+    // A tap without a filter answers IFF_NOFILTER, which is the same bit.
+    if !answer.has_flag(libc::IFF_NO_PI) || has_packet_info(fd) {
+        return Err("puts four bytes before every frame; attach it to its tap with IFF_NO_PI");
+    }
     Ok(())
+}
+
+/// Whether the open tap expects four bytes before every frame. Writes 13 bytes from where no memory is, one less than a
+/// frame has at least: the kernel tries to read the four bytes first, but rejects so short a frame without reading it.
+fn has_packet_info(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: the kernel checks the address, and reads nothing from there.
+    let result = interface::repeated(|| unsafe { libc::write(fd.as_raw_fd(), std::ptr::null(), 13) } as libc::c_int);
+    result.is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
 }
 
 /// Type of a socket that keeps frames apart.
@@ -173,30 +248,6 @@ fn socket_link(fd: OwnedFd, handed: &Handed, zero_is_end: bool) -> io::Result<Li
     Ok(Link { fd: file.into(), name: handed.to_string(), identity, mtu: DEFAULT_MTU, zero_is_end })
 }
 
-/// The MTU of the interface `name`, in bytes.
-fn mtu(socket: &UnixDatagram, name: &str) -> io::Result<u16> {
-    let mtu = Request::about(name).ask(socket.as_fd(), libc::SIOCGIFMTU as libc::Ioctl)?.number();
-    Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
-}
-
-/// Says so if the interface `name` is down: who has handed it over may yet bring it up.
-fn warn_if_down(name: &str, handed: &Handed) {
-    if is_down(name) {
-        log::warn!("interface '{name}' ({handed}) is down; until 'ip link set {name} up', all frames are dropped");
-    }
-}
-
-/// Whether the interface `name` is down. One in another network namespace cannot be asked.
-pub(super) fn is_down(name: &str) -> bool {
-    let ask = |socket: UnixDatagram| Request::about(name).ask(socket.as_fd(), libc::SIOCGIFFLAGS as libc::Ioctl);
-    UnixDatagram::unbound().and_then(ask).is_ok_and(|flags| !flags.has_flag(libc::IFF_UP))
-}
-
-/// The MTU of the interface `name`; the usual one where it lies in a network namespace that cannot be asked.
-pub(super) fn mtu_or_default(name: &str) -> u16 {
-    UnixDatagram::unbound().and_then(|socket| mtu(&socket, name)).unwrap_or(DEFAULT_MTU)
-}
-
 /// Whether two descriptors are one open file: then what is changed for one is changed for the other. It is changed back.
 /// (The kernel's own comparison, `kcmp(2)`, is not built into every kernel.)
 pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
@@ -215,8 +266,5 @@ pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
 fn do_not_wait(fd: BorrowedFd<'_>) -> io::Result<()> {
     let yes: libc::c_int = 1;
     // SAFETY: the request reads one number.
-    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    interface::repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) }).map(drop)
 }

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 
-use super::interface;
+use super::interface::{self, Interface};
 use crate::descriptors;
+use crate::device_file::{TUN, user};
 use crate::holder::Holder;
 
 /// Why a network device cannot be attached.
@@ -63,31 +64,25 @@ pub enum Error {
         name: String,
     },
     /// This process is attached.
-    #[error("interface '{name}' is given twice, by name and as a descriptor; each network device needs its own")]
+    #[error("interface '{name}' is given twice, by another name or as a descriptor; each network device needs its own")]
     GivenTwice {
         /// The interface.
         name: String,
     },
     /// Linux lacks the driver or the container its device.
-    #[error("/dev/net/tun is missing; 'modprobe tun' loads its driver (a container must be given the device)")]
+    #[error("/dev/net/tun is missing; 'modprobe tun' loads its driver (a container needs --device /dev/net/tun)")]
     TunMissing,
-    /// The driver's device is not for this user.
-    #[error("user {user} may not open /dev/net/tun; 'chmod 0666 /dev/net/tun' lets everybody (taps still have owners)")]
-    TunDenied {
-        /// This process's user.
-        user: u32,
+    /// The driver's device does not open.
+    #[error("cannot open /dev/net/tun: {error}; {hint}")]
+    Tun {
+        /// The host's reason.
+        error: io::Error,
+        /// What to do about it.
+        hint: String,
     },
     /// Attaching failed otherwise.
     #[error("cannot attach to interface '{name}': {error}")]
     Attach {
-        /// The interface.
-        name: String,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// The host does not tell about the interface.
-    #[error("cannot ask the host about interface '{name}': {error}")]
-    Query {
         /// The interface.
         name: String,
         /// The host's reason.
@@ -131,15 +126,25 @@ impl Error {
         not_tap(name).unwrap_or_else(|| Error::Down { name: name.into() })
     }
 
-    /// The host refused to attach to the interface `name`, which exists.
+    /// The host refused to attach to the interface `name`, which exists, or to open the device for that.
     pub(super) fn refused(name: &str, error: io::Error) -> Error {
+        // Both fail with the same errors.
+        if let Err(error) = File::options().read(true).write(true).open(TUN.path) {
+            return Error::tun(error);
+        }
         match error.raw_os_error() {
-            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Error::TunMissing,
-            Some(libc::EACCES) => Error::TunDenied { user: user() },
             Some(libc::EPERM) => denied(name),
             Some(libc::EBUSY) => in_use(name),
             Some(libc::EINVAL) => not_tap(name).unwrap_or_else(|| Error::not_tap(name, "not a tap of one queue")),
             _ => Error::Attach { name: name.into(), error },
+        }
+    }
+
+    /// The driver's device did not open.
+    pub(super) fn tun(error: io::Error) -> Error {
+        match error.raw_os_error().unwrap_or_default() {
+            libc::ENOENT => Error::TunMissing,
+            errno => Error::Tun { error, hint: TUN.hint(errno) },
         }
     }
 
@@ -150,18 +155,13 @@ impl Error {
 
 /// The error for an interface that somebody is attached to.
 fn in_use(name: &str) -> Error {
+    let own_name = Interface::find(name).map_or_else(|_| name.to_owned(), |found| found.name);
     let name = name.to_owned();
-    match Holder::of_tap(&name) {
+    match Holder::of_tap(&own_name, |tap| Interface::of_tap(tap, &own_name).is_some()) {
         Some(holder) if holder.is_us() => Error::GivenTwice { name },
         Some(holder) => Error::InUse { name, holder },
         None => Error::InUseBySomebody { name },
     }
-}
-
-/// This process's user.
-fn user() -> u32 {
-    // SAFETY: it takes nothing, changes nothing and cannot fail.
-    unsafe { libc::geteuid() }
 }
 
 /// The error for an interface that is no tap of one queue, where the host tells what it is.
@@ -175,11 +175,8 @@ fn not_tap(name: &str) -> Option<Error> {
     Some(Error::not_tap(name, kind))
 }
 
-/// The error for "not permitted", which both /dev/net/tun and an interface say.
+/// The error for an interface that is another user's.
 fn denied(name: &str) -> Error {
-    if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
-        return Error::TunDenied { user: user() };
-    }
     // The host shows −1 for none.
     let known = |what| interface::attribute(name, what).filter(|id| id != "-1");
     let owner = match (known("owner"), known("group")) {

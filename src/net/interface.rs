@@ -1,9 +1,14 @@
 //! What the kernel says about a network interface: by `ioctl(2)`, see netdevice(7), and in sysfs.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use crate::signal::uninterrupted;
+
+/// Opens the network namespace of a tap's interface. `_IO('T', 227)` of Linux's `if_tun.h`; libc lacks it.
+const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
 
 /// Bytes of an interface's name with its final NUL.
 const NAME_SIZE: usize = libc::IFNAMSIZ;
@@ -34,10 +39,8 @@ impl Request {
     /// Asks `question`, one of the requests that take a `struct ifreq`, of `fd`.
     pub fn ask(mut self, fd: BorrowedFd<'_>, question: libc::Ioctl) -> io::Result<Request> {
         // SAFETY: the questions asked here read and write a `struct ifreq`, which `self` has the size of.
-        match unsafe { libc::ioctl(fd.as_raw_fd(), question, &raw mut self) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(self),
-        }
+        repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), question, &raw mut self) })?;
+        Ok(self)
     }
 
     /// The answer, if it is a name.
@@ -51,20 +54,149 @@ impl Request {
         libc::c_int::from(i16::from_ne_bytes([self.value[0], self.value[1]])) & flag != 0
     }
 
+    /// The answer, if it is a hardware address.
+    fn mac(&self) -> [u8; 6] {
+        // After the address's family.
+        [2, 3, 4, 5, 6, 7].map(|place| self.value[place])
+    }
+
     /// The answer, if it is a number.
     pub fn number(&self) -> i32 {
         i32::from_ne_bytes([self.value[0], self.value[1], self.value[2], self.value[3]])
     }
 }
 
+/// Makes a system call until no signal interrupts it.
+pub(super) fn repeated(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_int> {
+    uninterrupted(|| match call() {
+        -1 => Err(io::Error::last_os_error()),
+        result => Ok(result),
+    })
+}
+
+/// An interface of this network namespace.
+#[derive(Debug)]
+pub(super) struct Interface {
+    /// Its name. The interface may have been looked up by an alternative name.
+    pub name: String,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Largest payload of a frame, in bytes.
+    pub mtu: u16,
+    mac: [u8; 6],
+}
+
+impl Interface {
+    /// Looks up the interface `name` by a socket.
+    ///
+    /// # Errors
+    /// `ENODEV`: there is none. Every other error: the host does not answer.
+    pub fn find(name: &str) -> io::Result<Interface> {
+        let socket = socket()?;
+        let ask = |request: Request, question| request.ask(socket.as_fd(), question as libc::Ioctl);
+        let about = |question| ask(Request::about(name), question);
+        Ok(Interface {
+            name: ask(about(libc::SIOCGIFINDEX)?, libc::SIOCGIFNAME)?.name(),
+            is_up: about(libc::SIOCGIFFLAGS)?.has_flag(libc::IFF_UP),
+            mtu: u16::try_from(about(libc::SIOCGIFMTU)?.number()).unwrap_or(u16::MAX),
+            mac: about(libc::SIOCGIFHWADDR)?.mac(),
+        })
+    }
+
+    /// The interface that sysfs shows as `name`, which may be one of another network namespace.
+    fn shown(name: &str) -> Option<Interface> {
+        let read = |attribute| Some(fs::read_to_string(sysfs(name, attribute)).ok()?.trim_end().to_owned());
+        let flags = libc::c_int::from_str_radix(read("flags")?.strip_prefix("0x")?, 16).ok()?;
+        let bytes =
+            read("address")?.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<Vec<_>>>();
+        Some(Interface {
+            name: name.to_owned(),
+            is_up: flags & libc::IFF_UP != 0,
+            mtu: read("mtu")?.parse::<u32>().ok()?.try_into().unwrap_or(u16::MAX),
+            mac: bytes?.try_into().ok()?,
+        })
+    }
+
+    /// The interface `name` of this network namespace, if it is the one that the open `tap` leads to: a tap of another
+    /// network namespace may have the same name.
+    pub fn of_tap(tap: BorrowedFd<'_>, name: &str) -> Option<Interface> {
+        let here = match Interface::find(name) {
+            Ok(here) => here,
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return None,
+            Err(_) => Interface::shown(name)?,
+        };
+        let is_same = match (network_of(tap), fs::metadata("/proc/self/ns/net")) {
+            (Ok(tap), Ok(ours)) => tap == (ours.dev(), ours.ino()),
+            (Err(error), _) if error.raw_os_error() == Some(libc::EPERM) => here.has_mac_of(tap) && here.is_like(tap),
+            // A macvtap or an old kernel, which knows no such request: only the MAC address is left.
+            _ => here.has_mac_of(tap),
+        };
+        is_same.then_some(here)
+    }
+
+    fn has_mac_of(&self, tap: BorrowedFd<'_>) -> bool {
+        Request::about("").ask(tap, libc::SIOCGIFHWADDR as libc::Ioctl).is_ok_and(|answer| answer.mac() == self.mac)
+    }
+
+    /// Whether this interface has what every interface of an open `tap` has. Containers made from one template can have
+    /// taps of one name and one MAC address.
+    fn is_like(&self, tap: BorrowedFd<'_>) -> bool {
+        let is_tun = attribute(&self.name, "ifindex").is_none() || tun_flags(&self.name).is_some();
+        is_tun && self.is_up == is_up(tap) && attribute(&self.name, "carrier").as_deref() != Some("0")
+    }
+}
+
+/// Whether the interface of an open tap is up. Needs neither a name nor a right: a tap that is down is not writable.
+pub(super) fn is_up(tap: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: tap.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the kernel reads and writes the one structure, and does not wait.
+    let result = repeated(|| unsafe { libc::poll(&raw mut poll, 1, 0) });
+    result.is_err() || poll.revents & libc::POLLOUT != 0
+}
+
+/// Device and inode of the network namespace that the interface of an open tap is in. Needs CAP_NET_ADMIN there.
+fn network_of(tap: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    // SAFETY: the request takes no argument, and returns a new descriptor.
+    let fd = repeated(|| unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETDEVNETNS) })?;
+    // SAFETY: it is new and has no other owner.
+    let network = File::from(unsafe { OwnedFd::from_raw_fd(fd) }).metadata()?;
+    Ok((network.dev(), network.ino()))
+}
+
+/// A socket to ask about interfaces: of the first family that this process may use. A unit can forbid some of them, or
+/// all (RestrictAddressFamilies=).
+fn socket() -> io::Result<OwnedFd> {
+    let open = |family| {
+        // SAFETY: the call takes numbers.
+        let fd = repeated(|| unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+        // SAFETY: it is new and has no other owner.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    let others = [libc::AF_UNIX, libc::AF_INET6, libc::AF_NETLINK];
+    others.into_iter().fold(open(libc::AF_INET), |opened, family| opened.or_else(|_| open(family)))
+}
+
+/// Whether this network namespace has an interface `name`, as /proc lists them: without a socket.
+pub(super) fn is_listed(name: &str) -> io::Result<bool> {
+    let list = fs::read_to_string("/proc/self/net/dev")?;
+    Ok(list.lines().any(|line| line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))
+}
+
+fn sysfs(name: &str, attribute: &str) -> String {
+    format!("/sys/class/net/{name}/{attribute}")
+}
+
 /// A file of sysfs about an interface. None where sysfs is not there, or shows another network namespace, which may
 /// have an interface of the same name.
 pub(super) fn attribute(name: &str, attribute: &str) -> Option<String> {
-    let read = |attribute| fs::read_to_string(format!("/sys/class/net/{name}/{attribute}")).ok();
+    let socket = socket().ok()?;
+    let ask = |request: Request, question| request.ask(socket.as_fd(), question as libc::Ioctl).ok();
+    let index = ask(Request::about(name), libc::SIOCGIFINDEX)?;
+    // sysfs does not know alternative names.
+    let name = ask(index, libc::SIOCGIFNAME)?.name();
+    let read = |attribute| fs::read_to_string(sysfs(&name, attribute)).ok();
     let shown: i32 = read("ifindex")?.trim_end().parse().ok()?;
-    let socket = UnixDatagram::unbound().ok()?;
-    let index = Request::about(name).ask(socket.as_fd(), libc::SIOCGIFINDEX as libc::Ioctl).ok()?.number();
-    if shown == index { Some(read(attribute)?.trim_end().to_owned()) } else { None }
+    if shown == index.number() { Some(read(attribute)?.trim_end().to_owned()) } else { None }
 }
 
 /// The flags (`IFF_TAP` and its like) of a tun or tap interface, where sysfs tells.

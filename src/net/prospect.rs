@@ -6,8 +6,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use super::attach::{self, Offered};
+use super::attach::{self, Offered, UNKNOWN_MTU};
 use super::{DEFAULT_MTU, Error, Identity, NetSource, interface};
+use crate::device_file;
 use crate::sandbox::privileges;
 
 /// A network device as it would be attached.
@@ -29,15 +30,17 @@ impl Prospect {
     pub fn new(source: &NetSource) -> Result<Prospect, Error> {
         match source {
             NetSource::Interface(name) => {
-                let mtu = attach::find(name)?;
+                let found = attach::find(name)?;
                 let doubt = attachable(name)?;
-                Ok(Prospect { fd: None, identity: Identity::Tap, name: name.clone(), mtu, doubt })
+                let (name, mtu) = found.map_or((name.clone(), DEFAULT_MTU), |found| (found.name, found.mtu));
+                Ok(Prospect { fd: None, identity: Identity::Tap, name, mtu, doubt })
             }
             NetSource::Fd(handed) => match attach::offered(handed)? {
-                (given, Offered::Tap(name)) => {
-                    let doubt = attach::is_down(&name)
-                        .then(|| format!("it is down; until 'ip link set {name} up', all frames are dropped"));
-                    let mtu = attach::mtu_or_default(&name);
+                (given, Offered::Tap(tap)) => {
+                    let (name, mtu) = (tap.label(handed), tap.mtu());
+                    let down = || format!("it is down; until 'ip link set {} up', all frames are dropped", tap.name);
+                    let doubts = [(!tap.is_up).then(down), tap.here.is_none().then(|| UNKNOWN_MTU.to_owned())];
+                    let doubt = doubts.into_iter().flatten().reduce(|one, other| format!("{one}, and {other}"));
                     Ok(Prospect { fd: Some(given), identity: Identity::Tap, name, mtu, doubt })
                 }
                 (given, Offered::Socket { .. }) => {
@@ -55,7 +58,8 @@ impl Prospect {
         match (&self.identity, &other.identity) {
             (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
                 (Some(one), Some(other)) => attach::are_one(one.as_fd(), other.as_fd()),
-                // A tap that is handed over is in use, which was found out when it was looked for by its name.
+                (None, None) => self.name == other.name,
+                // An inherited tap is in use, which was found out when it was looked up by its name.
                 _ => false,
             },
             (identity, other) => identity == other,
@@ -82,14 +86,15 @@ impl Prospect {
 /// of one queue, owned by us or by nobody, that nobody is attached to. What cannot be known is told.
 fn attachable(name: &str) -> Result<Option<String>, Error> {
     let refused = |errno| Error::refused(name, io::Error::from_raw_os_error(errno));
-    if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
-        return Err(Error::refused(name, error));
+    if let Err(error) = File::options().read(true).write(true).open(device_file::TUN.path) {
+        return Err(Error::tun(error));
     }
     let Some(flags) = interface::tun_flags(name) else {
         if interface::attribute(name, "ifindex").is_some() {
             return Err(refused(libc::EINVAL));
         }
-        return Ok(Some("whether it can be attached is not known: /sys is of another network namespace".to_owned()));
+        let why = "/sys is of another network namespace, or RestrictAddressFamilies= forbids to ask";
+        return Ok(Some(format!("whether it can be attached is not known: {why}")));
     };
     if flags & libc::IFF_TAP == 0 || flags & libc::IFF_MULTI_QUEUE != 0 {
         return Err(refused(libc::EINVAL));
@@ -108,17 +113,13 @@ fn attachable(name: &str) -> Result<Option<String>, Error> {
 fn may_attach(name: &str) -> bool {
     // The host shows −1 for none.
     let id = |what| interface::attribute(name, what).and_then(|id| id.parse::<u32>().ok());
-    // SAFETY: it takes nothing, changes nothing and cannot fail.
-    let is_ours = id("owner").is_none_or(|owner| owner == unsafe { libc::geteuid() });
+    let is_ours = id("owner").is_none_or(|owner| owner == device_file::user());
     (is_ours && id("group").is_none_or(is_group_ours)) || privileges::has(privileges::NET_ADMIN)
 }
 
 fn is_group_ours(group: u32) -> bool {
-    let mut groups = vec![0; 65536];
-    // SAFETY: the list has room for as many groups as the kernel allows a process, and as it is told.
-    let count = unsafe { libc::getgroups(groups.len() as libc::c_int, groups.as_mut_ptr()) };
     // SAFETY: it takes nothing, changes nothing and cannot fail.
-    group == unsafe { libc::getegid() } || groups[..usize::try_from(count).unwrap_or(0)].contains(&group)
+    group == unsafe { libc::getegid() } || privileges::groups().contains(&group)
 }
 
 fn socket_identity(socket: BorrowedFd<'_>) -> io::Result<Identity> {

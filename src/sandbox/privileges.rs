@@ -32,7 +32,7 @@ struct Header {
 
 /// The kernel's `struct __user_cap_data_struct`: 32 capabilities.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Set {
     effective: u32,
     permitted: u32,
@@ -41,11 +41,16 @@ struct Set {
 
 /// Whether this process has a capability now.
 pub fn has(capability: u32) -> bool {
+    sets().is_some_and(|sets| sets[capability as usize / 32].effective & 1 << (capability % 32) != 0)
+}
+
+/// The capabilities of this process. None where the kernel or a filter refuses to say.
+fn sets() -> Option<[Set; 2]> {
     let header = Header { version: VERSION, pid: 0 };
     let mut sets = [Set::default(); 2];
     // SAFETY: the kernel reads the header and writes the two sets of its version.
     let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
-    result == 0 && sets[capability as usize / 32].effective & 1 << (capability % 32) != 0
+    (result == 0).then_some(sets)
 }
 
 /// No program that this process might start has more rights than it, whatever its file says. For good.
@@ -54,16 +59,31 @@ pub fn no_new() -> io::Result<()> {
     checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())
 }
 
-/// Gives up every capability for good. The ambient set is a part of the others, so it goes with them; instead of taking
-/// forty capabilities out of the bounding set one by one, root is made a user like any other in one call.
+/// Gives up every capability permanently. The ambient set is a part of the others, so it goes with them; instead of
+/// taking forty capabilities out of the bounding set one by one, root is made a user like any other in one call.
+///
+/// A process without capabilities makes neither call, which change nothing for it: a unit can forbid them
+/// (`SystemCallFilter=~@privileged`).
 pub fn drop_capabilities() -> io::Result<()> {
+    let none = [Set::default(); 2];
+    if sets() == Some(none) {
+        return Ok(());
+    }
     let bits = NO_ROOT | NO_SETUID_FIXUP | KEEP_CAPS_LOCKED | NO_AMBIENT;
-    // SAFETY: the call takes plain numbers. Only the privileged may, and for others it changes nothing.
+    // SAFETY: the call takes plain numbers. It needs CAP_SETPCAP; without that it fails and changes nothing.
     unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) };
     let header = Header { version: VERSION, pid: 0 };
-    let none = [Set::default(); 2];
     // SAFETY: the kernel reads the header and the two sets of its version.
     checked(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })
+}
+
+/// The supplementary groups of this process.
+pub fn groups() -> Vec<u32> {
+    let mut groups = vec![0; 65536];
+    // SAFETY: the list has room for as many groups as the kernel allows a process, and as it is told.
+    let count = unsafe { libc::getgroups(groups.len() as c_int, groups.as_mut_ptr()) };
+    groups.truncate(usize::try_from(count).unwrap_or(0));
+    groups
 }
 
 fn checked(result: i64) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::Error;
+use super::{Error, privileges};
 use crate::cli::UserOption;
 use crate::signal::uninterrupted;
 
@@ -79,15 +79,51 @@ fn gid_of(group: &str, groups: &str) -> Option<u32> {
     })
 }
 
-/// Becomes that user for good, with its one group and no other.
-pub fn become_user(Identity { uid, gid }: Identity) -> Result<(), Error> {
-    // SAFETY: the calls take plain numbers; of no groups, none is read.
-    let done = unsafe {
-        libc::setgroups(0, std::ptr::null()) == 0
-            && libc::setresgid(gid, gid, gid) == 0
-            && libc::setresuid(uid, uid, uid) == 0
+impl Identity {
+    /// Whether this process is that user in every respect: by its real, effective and saved ids.
+    pub fn is_ours(self) -> bool {
+        let (mut uids, mut gids) = ([0; 3], [0; 3]);
+        let ([uid, euid, suid], [gid, egid, sgid]) = (&mut uids, &mut gids);
+        // SAFETY: each pointer is to one number that the kernel writes.
+        unsafe {
+            libc::getresuid(uid, euid, suid);
+            libc::getresgid(gid, egid, sgid);
+        }
+        (uids, gids) == ([self.uid; 3], [self.gid; 3])
+    }
+}
+
+/// Becomes that user permanently, with its one group and no other. A process that is that user already makes none of
+/// the calls that it does not need: a user namespace can forbid them (/proc/self/setgroups), and so can a unit
+/// (`SystemCallFilter=~@privileged`).
+pub fn become_user(identity: Identity) -> Result<(), Error> {
+    let Identity { uid, gid } = identity;
+    let failed = |source: io::Error| {
+        let hint = match source.raw_os_error() {
+            Some(libc::EPERM) => "a user namespace must allow setgroups (/proc/self/setgroups), a unit @setuid",
+            _ => "a user namespace must map both (/proc/self/uid_map, gid_map)",
+        };
+        Error::User { uid, gid, source, hint }
     };
-    if done { Ok(()) } else { Err(Error::User { uid, gid, source: io::Error::last_os_error() }) }
+    let groups = privileges::groups();
+    // SAFETY: of no groups, none is read.
+    if !groups.is_empty() && unsafe { libc::setgroups(0, std::ptr::null()) } != 0 {
+        let error = io::Error::last_os_error();
+        if !identity.is_ours() {
+            return Err(failed(error));
+        }
+        if groups.iter().any(|group| *group != gid) {
+            log::warn!("--user: cannot give up the other groups of this process: {error}; the run keeps them");
+        }
+    }
+    if identity.is_ours() {
+        return Ok(());
+    }
+    let done = |result| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    // SAFETY: both calls take plain numbers.
+    done(unsafe { libc::setresgid(gid, gid, gid) })
+        .and_then(|()| done(unsafe { libc::setresuid(uid, uid, uid) }))
+        .map_err(failed)
 }
 
 /// Whether `path` can be a root directory.
@@ -106,7 +142,12 @@ pub fn enter_root(path: &Path) -> Result<(), Error> {
 }
 
 fn root_error(path: &Path, source: io::Error) -> Error {
-    Error::Root { path: path.to_owned(), source }
+    let hint = match source.raw_os_error() {
+        Some(libc::EPERM) => "a system call filter forbids it: use RootDirectory= of the unit",
+        Some(libc::EACCES) => "give a directory that this user may enter",
+        _ => "give a directory, which may be empty",
+    };
+    Error::Root { path: path.to_owned(), source, hint }
 }
 
 #[cfg(test)]

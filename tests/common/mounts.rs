@@ -21,6 +21,8 @@ pub enum Device<'n> {
     Ours(&'n str),
     /// One with the same number and these permissions. Only the superuser can make it.
     Made(&'n str, libc::mode_t),
+    /// The same, of this group.
+    OfGroup(&'n str, libc::mode_t, libc::gid_t),
 }
 
 /// How a device is made, in a form that needs no memory.
@@ -28,26 +30,28 @@ struct Recipe {
     original: CString,
     copy: CString,
     number: libc::dev_t,
-    mode: Option<libc::mode_t>,
+    made: Option<(libc::mode_t, libc::gid_t)>,
 }
 
 impl Recipe {
     fn new(device: Device, directory: &Path) -> Recipe {
-        let (name, mode) = match device {
+        let (name, made) = match device {
             Device::Ours(name) => (name, None),
-            Device::Made(name, mode) => (name, Some(mode)),
+            Device::Made(name, mode) => (name, Some((mode, 0))),
+            Device::OfGroup(name, mode, group) => (name, Some((mode, group))),
         };
         let path = format!("/dev/{name}");
         let number = std::fs::metadata(&path).map_or(0, |device| device.rdev());
-        Recipe { original: string(path), copy: string(format!("{}/{name}", text(directory))), number, mode }
+        Recipe { original: string(path), copy: string(format!("{}/{name}", text(directory))), number, made }
     }
 
     fn make(&self) -> io::Result<()> {
         let (from, to) = (self.original.as_ptr(), self.copy.as_ptr());
         // SAFETY: all are system calls, and both strings end with a NUL.
         unsafe {
-            if let Some(mode) = self.mode {
+            if let Some((mode, group)) = self.made {
                 done(libc::mknod(to, libc::S_IFCHR | mode, self.number))?;
+                done(libc::chown(to, 0, group))?;
                 return done(libc::chmod(to, mode));
             }
             done(libc::mknod(to, libc::S_IFREG | 0o600, 0))?;

@@ -7,7 +7,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{LIMIT, children, host_error, mounts};
@@ -73,6 +74,36 @@ pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// What was made in a network namespace of its own, which ends when this is dropped.
+pub struct Elsewhere<T> {
+    /// What was made there.
+    pub made: Option<T>,
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Elsewhere<T> {
+    /// Runs `make` in a new network namespace, where only a loopback interface is.
+    pub fn new(make: impl FnOnce() -> T + Send + 'static) -> Elsewhere<T> {
+        let ((made, receive), (end, ended)) = (mpsc::channel(), mpsc::channel());
+        let body = move || {
+            made.send(make()).unwrap();
+            let _ = ended.recv();
+        };
+        let thread = std::thread::spawn(move || in_namespace(body));
+        Elsewhere { made: receive.recv().ok(), end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl<T> Drop for Elsewhere<T> {
+    fn drop(&mut self) {
+        self.end.take();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) && !std::thread::panicking() {
+            panic!("the thread of another network namespace has failed");
+        }
     }
 }
 
@@ -150,6 +181,11 @@ impl Tap {
         Tap::persistent(name, TAP)
     }
 
+    /// Makes a tap with four bytes before every frame, and no more.
+    pub fn with_packet_info(name: &'static str) -> Tap {
+        Tap::persistent(name, libc::IFF_TAP)
+    }
+
     /// Makes a tun, which carries packets and is of no use to a unikernel.
     pub fn tun(name: &'static str) -> Tap {
         let tun = Tap::persistent(name, TUN);
@@ -184,6 +220,11 @@ impl Tap {
     /// Attaches to it, as a tender does.
     pub fn attach(&self) -> File {
         attach(self.0, TAP).unwrap()
+    }
+
+    /// Attaches to a tap with packet information.
+    pub fn attach_with_packet_info(&self) -> File {
+        attach(self.0, libc::IFF_TAP).unwrap()
     }
 
     /// Attaches to a tun.
@@ -239,6 +280,40 @@ impl Tap {
         self.set_up(true);
     }
 
+    /// Gives the host's side this hardware address.
+    pub fn set_mac(&self, mac: [u8; 6]) {
+        let mut request = request(self.0);
+        // SAFETY: a hardware address is plain numbers, of which the union has room for more.
+        unsafe {
+            request.ifr_ifru.ifru_hwaddr.sa_family = libc::ARPHRD_ETHER;
+            for (to, from) in request.ifr_ifru.ifru_hwaddr.sa_data.iter_mut().zip(mac) {
+                *to = from as libc::c_char;
+            }
+        }
+        control(libc::SIOCSIFHWADDR as u32, &mut request, "hardware address");
+    }
+
+    /// Calls it something else; it must be down.
+    pub fn rename(self, name: &'static str) -> Tap {
+        let mut request = request(self.0);
+        // SAFETY: a name is plain numbers.
+        for (to, from) in unsafe { &mut request.ifr_ifru.ifru_newname }.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        control(libc::SIOCSIFNAME as u32, &mut request, "name");
+        Tap(name)
+    }
+
+    /// Gives it the alternative name `alt0`, which needs Linux 5.5: `ip link property add`.
+    pub fn add_alternative_name(&self) -> io::Result<()> {
+        const RTM_NEWLINKPROP: u16 = 108;
+        const IFLA_PROP_LIST: u32 = 52 | 1 << 15;
+        const IFLA_ALT_IFNAME: u32 = 53;
+        // A list of 16 bytes with one string of 9, its NUL and its header included.
+        let list = [16 | IFLA_PROP_LIST << 16, 9 | IFLA_ALT_IFNAME << 16, u32::from_ne_bytes(*b"alt0"), 0];
+        change_link(RTM_NEWLINKPROP, libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_APPEND, index(self.0), &list)
+    }
+
     /// Changes the largest packet it carries.
     pub fn set_mtu(&self, mtu: u16) {
         let mut request = request(self.0);
@@ -248,7 +323,8 @@ impl Tap {
 
     /// Removes it, even while somebody is attached: `ip link del`.
     pub fn delete(self) {
-        delete_link(index(self.0)).unwrap_or_else(|error| panic!("{} cannot be deleted: {error}", self.0));
+        change_link(libc::RTM_DELLINK, 0, index(self.0), &[])
+            .unwrap_or_else(|error| panic!("{} cannot be deleted: {error}", self.0));
     }
 }
 
@@ -313,15 +389,17 @@ fn control(command: u32, request: &mut libc::ifreq, what: &str) {
     assert!(result == 0, "{}", host_error(what));
 }
 
-/// RTM_DELLINK: a netlink header of 16 bytes and an `ifinfomsg` of 16; an answer with an error number in it.
-fn delete_link(index: u32) -> io::Result<()> {
+/// A request about one interface: a netlink header of 16 bytes, an `ifinfomsg` of 16, and `attributes`; an answer with an
+/// error number in it.
+fn change_link(request: u16, flags: libc::c_int, index: u32, attributes: &[u32]) -> io::Result<()> {
     let socket = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u32;
-    let message = [32, u32::from(libc::RTM_DELLINK) | flags << 16, 1, 0, 0, index, 0, 0];
+    let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u32;
+    let length = 32 + size_of_val(attributes) as u32;
+    let message = [&[length, u32::from(request) | flags << 16, 1, 0, 0, index, 0, 0], attributes].concat();
     let mut answer = [0u32; 64];
     // SAFETY: both buffers are alive and as long as is said.
     unsafe {
-        if libc::send(socket.as_raw_fd(), message.as_ptr().cast(), size_of_val(&message), 0) < 0
+        if libc::send(socket.as_raw_fd(), message.as_ptr().cast(), length as usize, 0) < 0
             || libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), size_of_val(&answer), 0) < 20
         {
             return Err(io::Error::last_os_error());

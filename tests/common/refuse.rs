@@ -13,13 +13,27 @@ use seccompiler::{
 /// Has the command start where `call` fails with `errno`, if its arguments are these: places, counted from 0, with numbers
 /// of 32 bits.
 pub fn fails<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)], errno: i32) -> &'c mut Command {
+    refuses(command, call, arguments, SeccompAction::Errno(errno as u32))
+}
+
+/// As [`fails`], but the call ends the process.
+pub fn kills<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)]) -> &'c mut Command {
+    refuses(command, call, arguments, SeccompAction::KillProcess)
+}
+
+fn refuses<'c>(
+    command: &'c mut Command,
+    call: c_long,
+    arguments: &[(u8, u32)],
+    action: SeccompAction,
+) -> &'c mut Command {
     let is = |&(place, value): &(u8, u32)| {
         SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into()).unwrap()
     };
     // No rule at all is one without conditions.
     let rules = SeccompRule::new(arguments.iter().map(is).collect()).into_iter().collect();
-    let (errno, arch) = (SeccompAction::Errno(errno as u32), std::env::consts::ARCH.try_into().unwrap());
-    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, errno, arch).unwrap();
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, action, arch).unwrap();
     let program = BpfProgram::try_from(filter).unwrap();
     // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
     unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::common::inject::{Fault, first, inject, once_running};
-use crate::common::net::{Tap, echo, in_namespace};
+use crate::common::net::{Elsewhere, Tap, echo};
 use crate::common::trace::Call;
 use crate::common::{FD, Guest, hand_over, kvm_test, net_test, run, unikernel};
 use crate::says_only;
@@ -147,16 +147,8 @@ fn also(mut command: Command, file: File) -> Command {
 
 fn taps_of_one_name_from_two_namespaces_are_two() {
     let here = Tap::up("tap0", HOST);
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let (done, end) = std::sync::mpsc::channel::<()>();
-    let there = std::thread::spawn(move || {
-        in_namespace(move || {
-            sender.send(Tap::up("tap0", HOST).attach()).unwrap();
-            // The namespace ends with this thread.
-            let _ = end.recv();
-        });
-    });
-    let other = receiver.recv().unwrap();
+    let mut there = Elsewhere::new(|| Tap::up("tap0", HOST).attach());
+    let other = there.made.take().unwrap();
     let options = [format!("--net:service0=@{FD}"), format!("--net:service1=@{SECOND}")];
     let start = |second: File, first: File| {
         let command = unikernel(
@@ -173,8 +165,6 @@ fn taps_of_one_name_from_two_namespaces_are_two() {
     // The very same tap twice is a mistake still.
     let tap = here.attach();
     start(tap.try_clone().unwrap(), tap).end().is_refused(&["'service1'", "shares its interface"]);
-    drop(done);
-    there.join().unwrap();
 }
 
 fn failures_to_send_are_counted_by_kind() {

@@ -1,0 +1,119 @@
+//! Users and root directories: `--user`, `--chroot`, and what a process without privileges does not need.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use libtest_mimic::Trial;
+
+use crate::common::{
+    self, Guest, as_nobody, kvm_test, refuse, root_mount_test, root_test, run, status, text, unikernel,
+};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        root_test("another_user_and_root", another_user_and_root),
+        root_mount_test("who_has_no_right_to_is_told", who_has_no_right_to_is_told),
+        kvm_test("users_and_directories_that_are_not_there_are_told", users_and_directories_that_are_not_there),
+        root_mount_test("a_user_without_capabilities_drops_none", a_user_without_capabilities_drops_none),
+        kvm_test("the_user_that_one_is_already_needs_no_right", the_user_that_one_is_already_needs_no_right),
+    ]
+}
+
+/// A guest of another user in a directory without anything, though tender was started with groups and elsewhere.
+fn another_user_and_root() {
+    let directory = common::directory();
+    let chroot = format!("--chroot={}", text(directory.path()));
+    for (user, ids) in [("65534:12345", ("65534", "12345")), ("0:0", ("0", "0"))] {
+        let options = ["--mem=2", &format!("--user={user}"), &chroot];
+        let mut command = unikernel("clock", &options, &["poll=100000000000"]);
+        let guest = Guest::start(with_groups(&mut command, &[27, 104, 12345]).current_dir("/proc"));
+        guest.wait_for("Hz\n");
+        let four = |id: &str| [id; 4].join("\t");
+        assert_eq!((status(guest.pid(), "Uid"), status(guest.pid(), "Gid")), (four(ids.0), four(ids.1)));
+        assert_eq!(status(guest.pid(), "Groups"), "");
+        assert_eq!(status(guest.pid(), "CapEff"), "0000000000000000");
+        for link in ["root", "cwd"] {
+            let place = std::fs::read_link(format!("/proc/{}/{link}", guest.pid())).unwrap();
+            assert_eq!(place, std::fs::canonicalize(directory.path()).unwrap(), "{link}");
+        }
+    }
+}
+
+/// Has the command start with these supplementary groups.
+fn with_groups<'c>(command: &'c mut Command, groups: &[libc::gid_t]) -> &'c mut Command {
+    let groups = groups.to_vec();
+    // SAFETY: it is a system call, which reads as many numbers as there are.
+    unsafe {
+        command.pre_exec(move || match libc::setgroups(groups.len(), groups.as_ptr()) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    }
+}
+
+fn who_has_no_right_to_is_told() {
+    for (option, right) in
+        [("--user=nobody:kvm", "another user"), ("--user=0:0", "another user"), ("--chroot=/", "root")]
+    {
+        let directory = common::directory();
+        let devices = [common::Device::Made("kvm", 0o666)];
+        let output = run(&mut as_nobody("hello", directory.path(), &devices, &["--mem=2", option]));
+        output.is_refused(&[&option[..6], right, "as root"]);
+    }
+}
+
+fn users_and_directories_that_are_not_there() {
+    if status(std::process::id(), "CapEff").ends_with('0') {
+        // Refused for another reason, as the test above sees.
+        return;
+    }
+    let refused = |option: &str, words: &[&str]| run(&mut unikernel("hello", &[option], &[])).is_refused(words);
+    refused("--chroot=/nonexistent", &["--chroot=/nonexistent", "No such file"]);
+    refused("--chroot=/dev/null", &["Not a directory"]);
+    if Path::new("/etc/passwd").exists() {
+        refused("--user=4242", &["4242", "GID"]);
+        refused("--user=no-such-user", &["no user 'no-such-user'", "/etc/passwd"]);
+    }
+}
+
+/// As in a unit with `SystemCallFilter=~@privileged`, with and without an error number.
+fn a_user_without_capabilities_drops_none() {
+    let hello = |refuse: &dyn Fn(&mut Command)| {
+        let directory = common::directory();
+        let options = ["-v", "--mem=2", "--sandbox=strict"];
+        let mut command = as_nobody("hello", directory.path(), &[common::Device::Made("kvm", 0o666)], &options);
+        refuse(&mut command);
+        run(&mut command).exits(0).says("memory:").complains("sandbox: no privileges, ");
+    };
+    let calls = [(libc::SYS_capset, vec![]), (libc::SYS_prctl, vec![(0, libc::PR_SET_SECUREBITS as u32)])];
+    for (call, arguments) in &calls {
+        hello(&|command| _ = refuse::fails(command, *call, arguments, libc::EPERM));
+        hello(&|command| _ = refuse::kills(command, *call, arguments));
+    }
+}
+
+/// But for supplementary groups, which a user namespace can forbid to give up.
+fn the_user_that_one_is_already_needs_no_right() {
+    // As in a namespace of `unshare --map-root-user`.
+    let hello = |options: &[&str], groups: &[libc::gid_t]| {
+        let mut command = unikernel("hello", &[&["--mem=2"], options].concat(), &[]);
+        if common::net::is_superuser() {
+            with_groups(&mut command, groups);
+        }
+        for call in [libc::SYS_setgroups, libc::SYS_setresuid, libc::SYS_setresgid] {
+            refuse::fails(&mut command, call, &[], libc::EPERM);
+        }
+        run(&mut command)
+    };
+    hello(&["--user=0:0"], &[]).exits(0).says("memory:");
+    hello(&["--user=0:0", "--check"], &[]).exits(0).says("user 0, group 0\n");
+    if common::net::is_superuser() {
+        hello(&["--user=0:0"], &[]).is_quiet();
+        hello(&["--user=0:0"], &[0]).is_quiet();
+        hello(&["--user=0:0"], &[0, 4711]).exits(0).complains("--user: cannot give up the other groups of ");
+        let refused = hello(&["--user=12:34"], &[]);
+        refused.is_refused(&["cannot become user 12, group 34", "Operation not permitted", "@setuid"]);
+        hello(&["--user=0:34"], &[4711]).is_refused(&["cannot become user 0, group 34", "/proc/self/setgroups"]);
+    }
+}
