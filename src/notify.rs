@@ -1,7 +1,9 @@
 //! What a service manager gets to know of a run: that the guest runs and what it is, that it is still alive, that it
 //! ends. By sd_notify(3): datagrams to the socket that NOTIFY_SOCKET names, which systemd listens at, and others do.
 //!
-//! The socket is connected before the sandbox closes the way to new ones; from then on it is only written to. No run
+//! The socket is connected before the sandbox closes the way to new ones; from then on it is only written to. Without a
+//! watchdog there is nothing to write once the guest runs, and the socket is shut down: what a service manager accepts
+//! from it (`MAINPID=`, `WATCHDOG=trigger`) is not for an attacker. No run
 //! depends on any of it: what goes wrong is said with `-v`, once, and nothing waits for a service manager while a guest
 //! runs.
 
@@ -92,11 +94,17 @@ impl Notifier {
         self.watchdog.as_ref().map_or(u64::MAX, quarter)
     }
 
-    /// The guest runs from now on.
+    /// Reports that the guest runs from now on; without a watchdog, nothing can be reported after this.
     pub fn ready(&mut self) {
         let words = format!("READY=1\nSTATUS={}", status(&self.status));
         self.send(&words, PATIENCE);
-        self.watchdog = self.watchdog.take().map(|watchdog| Watchdog::new(watchdog.interval));
+        match (&mut self.watchdog, &self.socket) {
+            (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
+            // Not closed: nothing else gets its number, which the sandbox has a rule for.
+            // SAFETY: the call takes plain numbers.
+            (None, Some(socket)) => _ = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) },
+            (None, None) => {}
+        }
     }
 
     /// The guest has just made a hypercall. Where a watchdog is asked for, it is told once in half of its interval; to
@@ -120,10 +128,9 @@ impl Notifier {
         }
     }
 
-    /// The guest runs no more, for the reason that `outcome` tells.
+    /// Reports the end of the run and its reason to a service manager that watches.
     pub fn stopping(&mut self, outcome: &dyn std::fmt::Display) {
-        if self.socket.is_some() {
-            self.watchdog = None;
+        if self.watchdog.take().is_some() {
             let words = format!("STOPPING=1\nSTATUS={}", status(&outcome.to_string()));
             self.send(&words, PATIENCE);
         }

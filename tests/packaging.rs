@@ -151,7 +151,7 @@ fn units_allow_what_runs_call() {
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
     let options = ["--mem=4", &format!("--net=@{FD}"), &format!("--disk={}", text(&image)), "-v"];
     let mut command = hand_over(unikernel("bench-io", &options, &["n=20"]), theirs);
-    command.env("NOTIFY_SOCKET", &manager).env("WATCHDOG_USEC", "1000");
+    command.env("NOTIFY_SOCKET", &manager);
     let mut called = BTreeSet::new();
     let ended = trace_threads(&mut command, |_, _, call| {
         called.insert(call.number);

@@ -26,8 +26,20 @@ fn heard(manager: &UnixDatagram) -> Option<String> {
 }
 
 #[test]
-fn a_run_is_told_of_in_order() {
+fn without_a_watchdog_nothing_can_be_sent_once_the_guest_runs() {
     let (manager, _directory, mut notifier) = managed(&[]);
+    notifier.ready();
+    assert_eq!(heard(&manager).as_deref(), Some("READY=1\nSTATUS=tea\\nfor two"));
+    notifier.guest_is_alive();
+    notifier.stopping(&"over");
+    let socket = notifier.socket.as_mut().unwrap();
+    assert_eq!(socket.write(b"MAINPID=1").unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    assert_eq!(heard(&manager), None);
+}
+
+#[test]
+fn a_watched_run_is_reported_in_order() {
+    let (manager, _directory, mut notifier) = managed(&[("WATCHDOG_USEC", "3600000000")]);
     notifier.ready();
     notifier.guest_is_alive();
     notifier.stopping(&"over\tnow");

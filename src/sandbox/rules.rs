@@ -210,7 +210,7 @@ pub const GUEST: &[Rule] = &[
     rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), OneOf(1, DebugRequests)], Always("what a debugger wants of the processor")),
     rule(libc::SYS_read, &[OneOf(0, Debugger)], Always("what a debugger says")),
     rule(libc::SYS_write, &[OneOf(0, Debugger)], Always("what a debugger is told")),
-    rule(libc::SYS_ppoll, &[OneOf(1, PollCounts), Null(3)], Always("POLL, and whether anybody reads our words")),
+    rule(libc::SYS_ppoll, &[OneOf(1, PollCounts), Null(3)], Always("POLL, and room for output")),
     rule(libc::SYS_read, &[OneOf(0, Nets)], Always("NET_READ")),
     rule(libc::SYS_write, &[OneOf(0, Nets)], Always("NET_WRITE")),
     rule(libc::SYS_read, &[OneOf(0, RingNets)], Always("requests in the ring to receive")),
@@ -222,6 +222,11 @@ pub const GUEST: &[Rule] = &[
         libc::SYS_write,
         &[OneOf(0, Notify)],
         Always("what a service manager is told; never by sendto, which takes an address"),
+    ),
+    rule(
+        libc::SYS_shutdown,
+        &[OneOf(0, Notify), Is(1, libc::SHUT_WR as u64)],
+        Always("without a watchdog, a service manager's socket takes nothing once the guest runs"),
     ),
     rule(libc::SYS_write, &[Is(0, 2)], Always("the tender's own words")),
     rule(libc::SYS_write, &[OneOf(0, Stats)], Always("what the run came to, at the end")),
@@ -338,7 +343,7 @@ macro_rules! names {
     ($($name:literal = $number:ident),* $(,)?) => { [$((libc::$number, $name)),*] };
 }
 
-const NAMES: [(c_long, &str); 74] = names! {
+const NAMES: [(c_long, &str); 75] = names! {
     "read" = SYS_read, "write" = SYS_write, "close" = SYS_close, "mmap" = SYS_mmap, "mprotect" = SYS_mprotect,
     "munmap" = SYS_munmap, "mremap" = SYS_mremap, "brk" = SYS_brk, "madvise" = SYS_madvise, "ioctl" = SYS_ioctl,
     "pread64" = SYS_pread64, "pwrite64" = SYS_pwrite64, "readv" = SYS_readv, "writev" = SYS_writev,
@@ -357,6 +362,6 @@ const NAMES: [(c_long, &str); 74] = names! {
     "userfaultfd" = SYS_userfaultfd, "memfd_create" = SYS_memfd_create, "setuid" = SYS_setuid,
     "setns" = SYS_setns, "unshare" = SYS_unshare, "personality" = SYS_personality, "getrandom" = SYS_getrandom,
     "perf_event_open" = SYS_perf_event_open, "restart_syscall" = SYS_restart_syscall,
-    "nanosleep" = SYS_nanosleep, "accept4" = SYS_accept4, "mincore" = SYS_mincore, "exit" = SYS_exit,
+    "nanosleep" = SYS_nanosleep, "shutdown" = SYS_shutdown, "accept4" = SYS_accept4, "mincore" = SYS_mincore, "exit" = SYS_exit,
     "exit_group" = SYS_exit_group, "rt_sigreturn" = SYS_rt_sigreturn,
 };
