@@ -1,34 +1,45 @@
 //! The console: the guest's bytes, unchanged, on the tender's standard output.
 //!
-//! Nothing is held back and nothing is added, unless the operator wants to know the time of each line. Output is best effort: when nobody can take it, the guest goes on. A
-//! guest that prints more than the operator allows is heard up to that.
+//! Nothing is held back. Nothing is added but the time, if the operator asks for it, and what keeps the guest from setting
+//! priorities in the journal. The guest waits for a slow reader. If output is impossible, it is dropped and counted, and
+//! so is output above the operator's limit.
 
+mod lines;
 mod rate;
-mod stamps;
 mod stats;
 
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use self::lines::Lines;
 use self::rate::Rate;
-use self::stamps::Stamps;
 pub use self::stats::Stats;
 use crate::counts::{self, Amount, Counter};
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::messages;
+use crate::messages::journal::Stream;
 use crate::signal;
 
 /// Most bytes of one write: the host takes as many from a guest's memory into a file before it looks for signals.
 const PIECE: usize = 1 << 20;
+
+/// How long the console waits for a slow reader before it looks again for the end of the run, which a signal reports
+/// sooner.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long it waits for a descriptor that has room and still takes nothing, such as a terminal with room for one byte.
+const NAP: Duration = Duration::from_millis(10);
 
 /// The console of one guest.
 #[derive(Debug)]
 pub struct Console {
     out: Output,
     rate: Option<Rate>,
-    stamps: Option<Stamps>,
+    /// What lines begin with, if anything is added.
+    lines: Option<Lines>,
     stats: Arc<Stats<Counter>>,
 }
 
@@ -51,12 +62,16 @@ impl AsFd for Output {
 impl Console {
     /// A console on standard output.
     pub fn stdout() -> Console {
-        Console { out: Output::Stdout(io::stdout()), rate: None, stamps: None, stats: Arc::default() }
+        let console = Console { out: Output::Stdout(io::stdout()), rate: None, lines: None, stats: Arc::default() };
+        match Stream::of_stdout() {
+            Some(journal) => console.journal(journal),
+            None => console,
+        }
     }
 
     /// A console on any descriptor.
     pub fn new(out: impl Into<OwnedFd>) -> Console {
-        Console { out: Output::Other(out.into()), rate: None, stamps: None, stats: Arc::default() }
+        Console { out: Output::Other(out.into()), rate: None, lines: None, stats: Arc::default() }
     }
 
     /// The same console, through which so many bytes a second may pass; more are dropped and counted.
@@ -65,8 +80,17 @@ impl Console {
     }
 
     /// The same console, whose lines begin with the time if `stamped`.
-    pub fn stamped(self, stamped: bool) -> Console {
-        Console { stamps: stamped.then(Stamps::new), ..self }
+    pub fn stamped(mut self, stamped: bool) -> Console {
+        if stamped {
+            self.lines.get_or_insert_default().stamp();
+        }
+        self
+    }
+
+    /// The same console, which is a stream to the journal.
+    fn journal(mut self, journal: &'static Stream) -> Console {
+        self.lines.get_or_insert_default().protect(journal);
+        self
     }
 
     /// What went through so far.
@@ -84,34 +108,28 @@ impl Console {
     /// # Errors
     /// The bytes do not lie within guest memory.
     pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<(), memory::RangeError> {
-        let mut rest = memory.bytes(addr, len)?;
-        if let Some(rate) = &mut self.rate {
-            let allowed = rate.take(len, Instant::now());
-            if allowed < len {
-                self.drop_excess(len - allowed);
-                rest = rest.first(allowed as usize);
-            }
-        }
-        match &mut self.stamps {
+        let bytes = memory.bytes(addr, len)?;
+        let allowed = self.rate.as_mut().map_or(u64::MAX, |rate| rate.room(Instant::now()));
+        let passed = match &mut self.lines {
             None => {
-                let (done, failed) =
-                    transfer(&self.out, rest.len(), |fd, done| rest.skip(done).first(PIECE).write_to(fd));
-                self.note(rest.len(), done, failed);
+                let bytes = bytes.first(usize::try_from(allowed).unwrap_or(usize::MAX));
+                let (text, failed) =
+                    transfer(&self.out, bytes.len(), |fd, done| bytes.skip(done).first(PIECE).write_to(fd));
+                Passed { text, output: bytes.len() as u64, failed }
             }
-            Some(stamps) => {
-                let (done, failed) = stamps.write(&self.out, rest);
-                self.note(rest.len(), done, failed);
-            }
+            Some(lines) => lines.write(&self.out, bytes, allowed),
+        };
+        if let Some(rate) = &mut self.rate {
+            rate.spend(passed.output);
+        }
+        self.stats.written_bytes.add(passed.text as u64);
+        let rest = bytes.len() - passed.text;
+        match passed.failed {
+            Some(error) => self.drop_rest(rest, &error),
+            None if rest > 0 => self.drop_excess(rest as u64),
+            None => {}
         }
         Ok(())
-    }
-
-    /// Of `len` bytes of the guest's, `done` were written, and the rest was not for this reason.
-    fn note(&self, len: usize, done: usize, failed: Option<io::Error>) {
-        self.stats.written_bytes.add(done as u64);
-        if let Some(error) = failed {
-            self.drop_rest(len - done, &error);
-        }
     }
 
     /// Says at the end of a run what the operator should know of it.
@@ -136,14 +154,13 @@ impl Console {
     #[cold]
     fn drop_rest(&self, rest: usize, error: &io::Error) {
         self.stats.dropped_bytes.add(rest as u64);
+        if error.kind() == io::ErrorKind::Interrupted {
+            return self.stats.interrupted.add(1);
+        }
         let counter = match error.raw_os_error() {
             Some(libc::EPIPE) => &self.stats.closed,
             Some(libc::EAGAIN) => &self.stats.slow,
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &self.stats.full,
-            Some(libc::EINTR) => {
-                self.stats.interrupted.add(1);
-                return;
-            }
             _ => &self.stats.other,
         };
         counter.add(1);
@@ -153,26 +170,66 @@ impl Console {
     }
 }
 
-/// Repeats `write`, which is told how many bytes are through, until `len` are; says how many were, and what was in the way.
+/// What became of some of the guest's bytes.
+#[derive(Debug, Default)]
+struct Passed {
+    /// Bytes of the guest's that were written.
+    text: usize,
+    /// Bytes of output that `--console-rate` counts: with what was added, and even if the host did not take them all.
+    output: u64,
+    /// Why no more were written, if the limit is not the reason.
+    failed: Option<io::Error>,
+}
+
+/// Writes all of `text` to standard output, as the console does.
+///
+/// # Errors
+/// The host's reason why there is no more to be written.
+pub fn print(text: &[u8]) -> io::Result<()> {
+    transfer_from(&Output::Stdout(io::stdout()), text).1.map_or(Ok(()), Err)
+}
+
+/// [`transfer`] of the tender's own memory.
+fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
+    transfer(out, text.len(), |fd, done| {
+        // SAFETY: the kernel reads as many bytes as there are.
+        let result = unsafe { libc::write(fd.as_raw_fd(), text[done..].as_ptr().cast(), text.len() - done) };
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    })
+}
+
+/// Repeats `write(fd, done)` until `len` bytes are written; returns how many were, and the reason if that is not all. Waits
+/// for a reader: the descriptor itself may not, as others can set O_NONBLOCK on what they share with it.
 fn transfer(
     out: &Output,
     len: usize,
     mut write: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
 ) -> (usize, Option<io::Error>) {
-    let mut done = 0;
+    let (mut done, mut waited) = (0, false);
     while done < len {
-        match write(out.as_fd(), done) {
-            Ok(0) => return (done, Some(io::ErrorKind::WriteZero.into())),
+        let failed = match write(out.as_fd(), done) {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
             Ok(written) => {
                 done += written;
+                waited = false;
                 // A slow reader takes a little each time, so a write that is cut short by a signal does not fail.
-                if done < len && signal::received().is_some() {
-                    return (done, Some(io::Error::from_raw_os_error(libc::EINTR)));
+                io::ErrorKind::Interrupted.into()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let (events, patience) = if waited { (0, NAP) } else { (libc::POLLOUT, PATIENCE) };
+                waited = !waited;
+                match messages::wait_for(out.as_fd().as_raw_fd(), events, patience) {
+                    // A nap that ends early has not waited.
+                    Ok(ready) if !ready || events != 0 => io::ErrorKind::Interrupted.into(),
+                    Err(source) if source.kind() == io::ErrorKind::Interrupted => source,
+                    _ => error,
                 }
             }
-            // Only the signals that end a run are a reason to write no more.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
-            Err(error) => return (done, Some(error)),
+            Err(error) => error,
+        };
+        // Only the signals that end a run are a reason to write no more.
+        if failed.kind() != io::ErrorKind::Interrupted || done < len && signal::received().is_some() {
+            return (done, Some(failed));
         }
     }
     (done, None)
@@ -182,7 +239,7 @@ fn transfer(
 mod tests {
     use std::fs::{File, OpenOptions};
     use std::io::Read;
-    use std::os::fd::{AsRawFd, FromRawFd};
+    use std::os::fd::FromRawFd;
 
     use super::*;
 
@@ -194,10 +251,10 @@ mod tests {
         memory
     }
 
-    fn pipe(flags: libc::c_int) -> (File, File) {
+    fn pipe() -> (File, File) {
         let mut fds = [0; 2];
         // SAFETY: the array has room for the two descriptors.
-        assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), flags) }, 0);
+        assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
         // SAFETY: both are new and nobody else's.
         fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
     }
@@ -208,7 +265,7 @@ mod tests {
 
     #[test]
     fn bytes_arrive_unchanged() {
-        let (mut reader, writer) = pipe(0);
+        let (mut reader, writer) = pipe();
         let mut console = Console::new(writer);
         puts(&mut console, 0x1000, TEXT.len() as u64).unwrap();
         puts(&mut console, 0x1001, 2).unwrap();
@@ -238,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_closed_reader_costs_the_guest_nothing() {
-        let (reader, writer) = pipe(0);
+        let (reader, writer) = pipe();
         drop(reader);
         let mut console = Console::new(writer);
         puts(&mut console, 0x1000, 4).unwrap();
@@ -255,7 +312,7 @@ mod tests {
 
     #[test]
     fn what_is_more_than_allowed_is_dropped_and_counted() {
-        let (mut reader, writer) = pipe(0);
+        let (mut reader, writer) = pipe();
         let mut console = Console::new(writer).limited(NonZeroU64::new(5));
         for _ in 0..3 {
             puts(&mut console, 0x1000, 4).unwrap();
@@ -289,7 +346,7 @@ mod tests {
     fn unstamped(seen: &[u8]) -> String {
         let lines = std::str::from_utf8(seen).unwrap().split_inclusive('\n');
         let text = |line: &str| {
-            let (stamp, text) = line.split_at(stamps::LENGTH);
+            let (stamp, text) = line.split_at(lines::STAMP);
             assert!(stamp.starts_with("20") && stamp.ends_with("Z "), "{line:?}");
             text.to_owned()
         };
@@ -298,7 +355,7 @@ mod tests {
 
     #[test]
     fn lines_are_stamped_wherever_the_guest_cuts_them() {
-        let (mut reader, writer) = pipe(0);
+        let (mut reader, writer) = pipe();
         let mut console = Console::new(writer).stamped(true);
         let long = "x".repeat(3000);
         let text = format!("one\n\ntwo {long}\nthree");
@@ -321,17 +378,21 @@ mod tests {
         assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
     }
 
+    /// Others may set O_NONBLOCK on what they share with the tender.
     #[test]
-    fn a_slow_reader_gets_what_it_has_room_for() {
-        let (mut reader, writer) = pipe(libc::O_NONBLOCK);
-        // SAFETY: it shrinks the pipe's buffer to one page.
-        let room = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) } as u64;
+    fn a_slow_reader_gets_every_byte_of_a_descriptor_that_does_not_wait() {
+        let (mut reader, writer) = pipe();
+        // SAFETY: the request takes a number.
+        assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
         let mut console = Console::new(writer);
-        let len = room + 8192;
-        let memory = GuestMemory::new(len).unwrap();
-        console.puts(&memory, GuestAddress(0), len).unwrap();
-        assert_eq!(console.stats(), Stats { written_bytes: room, dropped_bytes: 8192, slow: 1, ..Stats::default() });
+        let len = 1 << 20;
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            reader.read_to_end(&mut Vec::new()).unwrap() as u64
+        });
+        console.puts(&GuestMemory::new(len).unwrap(), GuestAddress(0), len).unwrap();
+        assert_eq!(console.stats(), Stats { written_bytes: len, ..Stats::default() });
         drop(console);
-        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap() as u64, room);
+        assert_eq!(reader.join().unwrap(), len);
     }
 }

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString, c_char, c_int};
 use std::io::{IsTerminal, Write};
 
 use tender::cli::{self, Command, Config, Inspection};
+use tender::console;
 use tender::messages::{Line, Stderr};
 use tender::{Outcome, config_file, descriptors, signal, start};
 
@@ -60,7 +61,7 @@ fn check(config: &Config) -> Status {
     descriptors::close_inherited(config.inherited().filter_map(|handed| handed.number().ok()));
     start_log(config);
     let report = tender::check::check(config);
-    if let Err(error) = std::io::stdout().write_all(report.to_text().as_bytes()) {
+    if let Err(error) = console::print(report.to_text().as_bytes()) {
         return fail(format_args!("cannot write what was found: {error}"));
     }
     u8::from(!report.would_start())
@@ -93,7 +94,7 @@ fn inspect(inspection: &Inspection) -> Status {
         Err(error) => return fail(format_args!("{file}: {error}")),
     };
     let text = if inspection.json { report.to_json() } else { report.to_text() };
-    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+    if let Err(error) = console::print(text.as_bytes()) {
         return fail(format_args!("cannot write what is known of {file}: {error}"));
     }
     report.refusal.map_or(0, |reason| fail(format_args!("{file}: {reason}")))
@@ -110,7 +111,7 @@ fn version(program: &OsStr) -> Status {
 
 /// Help that cannot be printed helps nobody, but is no failure of the tender either.
 fn print(text: &str) -> Status {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = console::print(text.as_bytes());
     0
 }
 

@@ -4,6 +4,7 @@
 //! While the guest runs, no line waits at all. Before it there is a second for all lines together, and after it another,
 //! so that a reader that is merely slow gets the reason of a refusal and the summary of a run.
 
+pub mod journal;
 mod line;
 
 use std::io::{self, Write};
@@ -130,44 +131,67 @@ impl State {
 
 /// One system call, or two with a signal between them. What is no pipe or socket always has room.
 pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
-    let mut wait = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    let attempt = |patience| wait_for(fd, libc::POLLOUT, patience);
+    // Where no call waits, a message may.
+    attempt(patience)
+        .or_else(|_| attempt(Duration::ZERO))
+        .unwrap_or_else(|error| error.kind() == io::ErrorKind::Unsupported)
+}
+
+/// Waits for one of `events` or an error on `fd`; returns whether there is one.
+///
+/// # Errors
+/// A signal came, or the host does not let this process wait.
+pub(crate) fn wait_for(fd: libc::c_int, events: libc::c_short, patience: Duration) -> io::Result<bool> {
+    let mut wait = libc::pollfd { fd, events, revents: 0 };
     let timeout =
         libc::timespec { tv_sec: patience.as_secs() as libc::time_t, tv_nsec: patience.subsec_nanos() as libc::c_long };
-    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    for timeout in [&timeout, &none] {
-        // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
-        match unsafe { libc::ppoll(&raw mut wait, 1, timeout, std::ptr::null()) } {
-            -1 if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) => {
-                return room_by_epoll(fd, patience);
-            }
-            -1 => {}
-            ready => return ready == 1,
-        }
+    // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
+    match unsafe { libc::ppoll(&raw mut wait, 1, &raw const timeout, std::ptr::null()) } {
+        -1 => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Unsupported => wait_by_epoll(fd, events, patience),
+            error => Err(error),
+        },
+        ready => Ok(ready == 1),
     }
-    false
 }
 
 /// The same behind a filter of system calls that does not know `ppoll`.
 #[cold]
-fn room_by_epoll(fd: libc::c_int, patience: Duration) -> bool {
-    let mut event = libc::epoll_event { events: libc::EPOLLOUT as u32, u64: 0 };
+fn wait_by_epoll(fd: libc::c_int, events: libc::c_short, patience: Duration) -> io::Result<bool> {
+    // The events have the numbers that they have for poll.
+    let mut event = libc::epoll_event { events: events as u32, u64: 0 };
     // SAFETY: the calls take numbers and one event, which the last one writes; the descriptor is new and closed once.
     unsafe {
         let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-        // It refuses what always has room, such as a file.
-        let always = libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) != 0;
-        let wait = |patience: Duration| {
-            libc::epoll_pwait(set, &raw mut event, 1, patience.as_millis() as libc::c_int, std::ptr::null())
+        let ready = match libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) {
+            0 => libc::epoll_pwait(set, &raw mut event, 1, patience.as_millis() as libc::c_int, std::ptr::null()),
+            failed => failed,
         };
-        // As above: interrupted by a signal, it is asked once more.
-        let has_room = always || [patience, Duration::ZERO].into_iter().map(wait).find(|&ready| ready >= 0) == Some(1);
+        let result = match io::Error::last_os_error() {
+            _ if ready >= 0 => Ok(ready == 1),
+            // It refuses what always has room, such as a file.
+            error if error.raw_os_error() == Some(libc::EPERM) => Ok(true),
+            error if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        };
         libc::close(set);
-        has_room
+        result
     }
 }
 
-/// One system call, or two with a signal between them.
+/// Writes a message, or a piece of one. Where it goes the same way as the console, it does not end a line of the guest's.
 fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
+    let Some(stream) = journal::shared(fd) else { return write_bytes(fd, bytes) };
+    let Some(turn) = stream.turn() else { return false };
+    if turn.column() > 0 && write_bytes(fd, b"\n") {
+        turn.set_column(0);
+    }
+    turn.column() == 0 && write_bytes(fd, bytes)
+}
+
+/// One system call, or two with a signal between them.
+fn write_bytes(fd: libc::c_int, bytes: &[u8]) -> bool {
     // SAFETY: the bytes are ours, and as many as is said.
     let write = || unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
     let written = match write() {

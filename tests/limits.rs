@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{Device, Guest, Output, full_pipe, kvm_test, root_mount_test, run, unikernel};
+use common::trace::trace_threads;
+use common::{Device, Guest, Output, full_pipe, kvm_test, root_mount_test, run, text, unikernel};
 
 fn main() -> ExitCode {
     let mut tests = Vec::new();
@@ -23,6 +24,8 @@ fn main() -> ExitCode {
         kvm_test("a_timeout_that_is_not_reached_does_nothing", a_timeout_that_is_not_reached_does_nothing),
         kvm_test("a_signal_before_the_timeout_is_a_signal", a_signal_before_the_timeout_is_a_signal),
         kvm_test("output_is_limited", output_is_limited),
+        kvm_test("output_of_many_lines_ends_with_the_run", output_of_many_lines_ends_with_the_run),
+        kvm_test("stamps_count_as_output", stamps_count_as_output),
         kvm_test("output_within_the_limit_is_whole", output_within_the_limit_is_whole),
         kvm_test("a_guest_has_no_more_memory_than_it_was_given", a_guest_has_no_more_memory_than_it_was_given),
         kvm_test("locked_memory_is_taken_at_the_start", locked_memory_is_taken_at_the_start),
@@ -94,6 +97,47 @@ fn output_is_limited() {
     assert_eq!(output.stdout.len() as u64 + dropped, flood(2000).len() as u64);
     assert!(output.stdout.len() as u64 <= 1024 * seconds, "{} bytes in {seconds} s", output.stdout.len());
     assert_eq!(output.stdout[..1024], flood(2000)[..1024]);
+}
+
+/// One PUTS of so many lines; a signal comes at the third write of it.
+fn output_of_many_lines_ends_with_the_run() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGALRM] {
+        let newlines = "\n".repeat(4000);
+        let mut writes = 0;
+        let mut command = unikernel("hello", &["--mem=4", "--console-timestamps"], &[&newlines]);
+        let status = trace_threads(&mut command, |pid, _, call| {
+            writes += usize::from(call.number == libc::SYS_write && call.arguments[0] == 1);
+            if writes == 4 {
+                // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+                assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+                writes = 1000;
+            }
+            false
+        });
+        assert_eq!(status, signal, "{} writes", writes - 1000);
+        assert!(writes <= 1001, "{} more writes after signal {signal}", writes - 1000);
+    }
+}
+
+/// What reaches the log is limited, and the statistics are of the guest's own bytes.
+fn stamps_count_as_output() {
+    let directory = common::directory();
+    let stats = directory.path().join("stats.json");
+    let options = ["--mem=4", "--console-timestamps", "--console-rate=1K", &format!("--stats={}", text(&stats))];
+    let newlines = "\n".repeat(4000);
+    let since = Instant::now();
+    let output = run(&mut unikernel("hello", &options, &[&newlines]));
+    let seconds = since.elapsed().as_secs() as usize + 1;
+    output.exits(0).complains("--console-rate allows");
+    assert!(output.stdout.len() <= 1024 * seconds, "{} bytes in {seconds} s", output.stdout.len());
+    let stamp = "2026-11-25T16:17:26.123456Z ".len();
+    let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(stats).unwrap()).unwrap();
+    let bytes = |name: &str| stats["console"][name].as_u64().unwrap() as usize;
+    let lines = output.stdout.lines().count();
+    assert!(lines > 30 && output.stdout.len().abs_diff(bytes("written_bytes") + lines * stamp) < stamp, "{stats}");
+    let memory = format!("memory: {} bytes\n", 4 << 20);
+    assert_eq!(bytes("written_bytes") + bytes("dropped_bytes"), "hello: \n".len() + newlines.len() + memory.len());
+    assert_eq!(bytes("dropped_bytes"), bytes("excess_bytes"));
 }
 
 fn output_within_the_limit_is_whole() {

@@ -21,17 +21,20 @@ impl Rate {
         Rate { rate, room: u128::from(rate.get()) * NANOSECONDS_PER_SECOND, last: now }
     }
 
-    /// How many of `wanted` bytes may pass at `now`; those are then gone.
-    pub fn take(&mut self, wanted: u64, now: Instant) -> u64 {
+    /// How many bytes may pass at `now`.
+    pub fn room(&mut self, now: Instant) -> u64 {
         let rate = u128::from(self.rate.get());
         let most = rate * NANOSECONDS_PER_SECOND;
         let elapsed = now.saturating_duration_since(self.last).as_nanos();
         self.room = rate.saturating_mul(elapsed).saturating_add(self.room).min(most);
         self.last = now;
-        // Both are 64 bits wide.
-        let passed = u128::from(wanted).min(self.room / NANOSECONDS_PER_SECOND);
-        self.room -= passed * NANOSECONDS_PER_SECOND;
-        passed as u64
+        // At most the rate, which is 64 bits wide.
+        (self.room / NANOSECONDS_PER_SECOND) as u64
+    }
+
+    /// So many bytes have passed.
+    pub fn spend(&mut self, bytes: u64) {
+        self.room = self.room.saturating_sub(u128::from(bytes) * NANOSECONDS_PER_SECOND);
     }
 }
 
@@ -43,6 +46,12 @@ mod tests {
 
     use super::*;
 
+    fn take(rate: &mut Rate, wanted: u64, now: Instant) -> u64 {
+        let taken = rate.room(now).min(wanted);
+        rate.spend(taken);
+        taken
+    }
+
     fn rate(bytes: u64, now: Instant) -> Rate {
         Rate::new(NonZeroU64::new(bytes).unwrap(), now)
     }
@@ -52,22 +61,22 @@ mod tests {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut rate = rate(1000, start);
-        assert_eq!(rate.take(600, start), 600);
-        assert_eq!(rate.take(600, start), 400);
-        assert_eq!(rate.take(600, start), 0);
-        assert_eq!(rate.take(600, at(250)), 250);
+        assert_eq!(take(&mut rate, 600, start), 600);
+        assert_eq!(take(&mut rate, 600, start), 400);
+        assert_eq!(take(&mut rate, 600, start), 0);
+        assert_eq!(take(&mut rate, 600, at(250)), 250);
         // What was saved up is no more than a second's worth.
-        assert_eq!(rate.take(5000, at(60_000)), 1000);
+        assert_eq!(take(&mut rate, 5000, at(60_000)), 1000);
         // A clock that goes back gives nothing, and takes nothing.
-        assert_eq!(rate.take(1, at(59_000)), 0);
+        assert_eq!(take(&mut rate, 1, at(59_000)), 0);
     }
 
     #[test]
     fn parts_of_a_byte_add_up() {
         let start = Instant::now();
         let mut rate = rate(1, start);
-        assert_eq!(rate.take(1, start), 1);
-        let passed: u64 = (1..=3000).map(|i| rate.take(9, start + Duration::from_millis(i))).sum();
+        assert_eq!(take(&mut rate, 1, start), 1);
+        let passed: u64 = (1..=3000).map(|i| take(&mut rate, 9, start + Duration::from_millis(i))).sum();
         assert_eq!(passed, 3);
     }
 
@@ -78,7 +87,7 @@ mod tests {
             let (mut rate, mut now, mut passed) = (rate(bytes, start), start, 0u128);
             for (wanted, nanoseconds) in steps {
                 now += Duration::from_nanos(nanoseconds.into());
-                let taken = rate.take(wanted, now);
+                let taken = take(&mut rate, wanted, now);
                 prop_assert!(taken <= wanted);
                 passed += u128::from(taken);
             }

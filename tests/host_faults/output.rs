@@ -20,8 +20,13 @@ pub fn tests() -> Vec<Trial> {
     vec![
         kvm_test("output::a_reader_that_has_gone_costs_the_guest_nothing", a_reader_that_has_gone),
         kvm_test("output::a_full_disk_for_the_output_costs_the_guest_nothing", a_full_disk_for_the_output),
-        kvm_test("output::a_reader_that_does_not_wait_loses_what_it_is_told", a_descriptor_that_does_not_wait),
-        kvm_test("output::a_slow_reader_gets_every_byte", a_slow_reader_gets_every_byte),
+        kvm_test("output::a_slow_reader_gets_every_byte", || a_slow_reader_gets_every_byte(0)),
+        kvm_test("output::a_slow_reader_gets_every_byte::non_blocking", || {
+            a_slow_reader_gets_every_byte(libc::O_NONBLOCK);
+        }),
+        kvm_test("output::a_signal_ends_the_wait_for_a_reader", a_signal_ends_the_wait_for_a_reader),
+        kvm_test("output::output_is_dropped_where_no_wait_is_possible", no_wait_is_possible),
+        test("output::help_waits_for_a_slow_reader", help_waits_for_a_slow_reader),
         kvm_test("output::short_and_interrupted_writes_are_completed", short_and_interrupted_writes_are_completed),
         kvm_test("output::closed_streams_lead_nowhere", closed_streams_lead_nowhere),
         net_test("output::closed_streams_without_dev_null", closed_streams_without_dev_null),
@@ -57,19 +62,63 @@ fn a_full_disk_for_the_output() {
     says_only(&output, &[&["No space left"], &["console: 0 bytes written, ", "11 disk full"]]);
 }
 
-fn a_descriptor_that_does_not_wait() {
+/// A full pipe whose writing end has these flags.
+fn full_pipe(flags: libc::c_int) -> (File, File) {
     use std::os::fd::AsRawFd;
-    let (_reader, writer) = common::full_pipe();
+    let (reader, writer) = common::full_pipe();
     // SAFETY: the request takes a number.
-    assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
-    let output = Guest::spawn(flood("10").stdout(writer)).end();
-    output.exits(0);
-    says_only(&output, &[&["Resource temporarily unavailable"], &["console: 0 bytes written", "11 reader too slow"]]);
+    assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, flags) }, 0);
+    (reader, writer)
 }
 
-/// The guest waits for it; nothing is dropped.
-fn a_slow_reader_gets_every_byte() {
-    let (mut reader, writer) = common::full_pipe();
+fn a_signal_ends_the_wait_for_a_reader() {
+    for flags in [0, libc::O_NONBLOCK] {
+        for options in [&["--mem=4"][..], &["--mem=4", "--console-timestamps"]] {
+            let (_reader, writer) = full_pipe(flags);
+            let mut command = unikernel("hypercalls", options, &["puts-flood", "10"]);
+            let mut guest = Guest::spawn(command.stdout(writer));
+            std::thread::sleep(Duration::from_millis(500));
+            guest.signal(libc::SIGTERM);
+            guest.end().dies_by(libc::SIGTERM);
+        }
+    }
+}
+
+/// As behind a filter of system calls that refuses all that waits.
+fn no_wait_is_possible() {
+    for refusal in [libc::EPERM, libc::ENOSYS] {
+        let fault = once_running(move |call: &Call| match call.number {
+            libc::SYS_write if call.arguments[0] == 1 => Some(Fault::Fails(libc::EAGAIN)),
+            libc::SYS_ppoll | libc::SYS_epoll_create1 | libc::SYS_epoll_ctl | libc::SYS_epoll_pwait => {
+                Some(Fault::Fails(refusal))
+            }
+            _ => None,
+        });
+        let mut command = unikernel("hypercalls", &["--mem=4", "--sandbox=off"], &["puts-flood", "10"]);
+        let output = inject(&mut command, fault);
+        assert_eq!((output.code(), output.stdout.as_str()), (0, ""));
+        // What is refused with EPERM does not say whether a message would wait.
+        assert!(refusal == libc::EPERM || output.stderr.contains("11 reader too slow"), "{output:#?}");
+    }
+}
+
+/// What is no guest's does not get lost either.
+fn help_waits_for_a_slow_reader() {
+    let (mut reader, writer) = full_pipe(libc::O_NONBLOCK);
+    let mut command = common::tender(["--help"]);
+    let guest = Guest::spawn(command.stdout(writer));
+    drop(command);
+    std::thread::sleep(Duration::from_millis(100));
+    let mut heard = String::new();
+    reader.read_to_string(&mut heard).unwrap();
+    guest.end().exits(0).is_quiet();
+    let help = common::run(&mut common::tender(["--help"])).stdout;
+    assert!(heard.trim_start_matches('.') == help, "something is missing");
+}
+
+/// The guest waits for it; nothing is dropped. Others may set O_NONBLOCK on what they share with the tender.
+fn a_slow_reader_gets_every_byte(flags: libc::c_int) {
+    let (mut reader, writer) = full_pipe(flags);
     let mut piece = [0; 997];
     let mut guest = Guest::spawn(flood("2000").stdout(writer));
     let mut heard = Vec::new();
