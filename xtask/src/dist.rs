@@ -92,7 +92,7 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
     progress::note(format_args!("building tender for {}", toolchain.describe()));
     let mut build = cargo::cargo("build");
     build.args(["--release", "--package", "tender", "--bin", "tender"]);
-    toolchain.apply(&mut build);
+    toolchain.apply_for_release(&mut build);
     let built = cargo::build(&mut build)?;
     let Some(made) = built.iter().find(|b| b.name == "tender") else {
         return fail("cargo named no binary 'tender' among what it built");

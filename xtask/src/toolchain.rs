@@ -49,8 +49,19 @@ impl StaticToolchain {
         Ok(wanted)
     }
 
+    /// Adds compiler, target and flags to a cargo command that builds what is installed.
+    pub fn apply_for_release(&self, cargo: &mut Command) {
+        // Elsewhere the C start-up files refer to these tables, and tests unwind.
+        let scripts = if self.triple.starts_with(Arch::X86_64.name()) { &["xtask/unwind.ld"][..] } else { &[] };
+        self.apply_with(cargo, scripts);
+    }
+
     /// Adds compiler, target and flags to a cargo command.
     pub fn apply(&self, cargo: &mut Command) {
+        self.apply_with(cargo, &[]);
+    }
+
+    fn apply_with(&self, cargo: &mut Command, scripts: &[&str]) {
         cargo.args(["--target", &self.triple]);
         if let Some(rustc) = &self.rustc {
             cargo.env("RUSTC", rustc);
@@ -65,8 +76,10 @@ impl StaticToolchain {
         // The encoded form outranks RUSTFLAGS and every config file, so that nobody's settings undo the static linking.
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_string()];
         // For the linkers of GNU and LLVM, which are those of our compilers; others have no INSERT.
-        let script = crate::cargo::root().join("xtask/seldom.ld");
-        flags.extend(["-Clink-arg=-T".to_string(), format!("-Clink-arg={}", script.display())]);
+        for script in [&["xtask/seldom.ld"], scripts].concat() {
+            let script = crate::cargo::root().join(script);
+            flags.extend(["-Clink-arg=-T".to_string(), format!("-Clink-arg={}", script.display())]);
+        }
         if self.triple.starts_with(Arch::X86_64.name()) {
             // A program that can lie anywhere has thousands of addresses to add to: in 700 bytes instead of 63,000.
             flags.push("-Clink-arg=-Wl,-z,pack-relative-relocs".to_string());
