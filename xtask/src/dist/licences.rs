@@ -10,8 +10,8 @@ use crate::{cargo, process};
 const HEAD: &str = "\
 tender is linked statically. Beside its own code it contains the crates listed here, Rust's standard library (MIT or
 Apache-2.0) and the C library of the target: the GNU C Library (LGPL-2.1 or later, https://www.gnu.org/software/libc/),
-or musl (MIT) where it was built for a musl target. tender's own sources, from which it can be linked anew with
-another version of any of them, are at https://github.com/tender-vmm/tender.
+or musl (MIT) where it was built for a musl target. It can be linked again with another version of any of them, from
+tender's own sources: the repository that it was built in.
 ";
 
 /// The crates with their licences, and each text of a licence once, under the names of those that bring it.
