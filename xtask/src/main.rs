@@ -64,7 +64,7 @@ cargo xtask COMMAND
         check that everything builds with the oldest Rust promised; --if-available: no such compiler is no error
 
 machines: pi3 = Raspberry Pi 3B (no vGIC, nVHE), virt = ARM64 server (VHE, GICv3), pc = x86_64 with AMD's SVM; all by QEMU.
-TENDER_LAB_KERNEL=FILE.deb has them boot another Debian kernel than this system's.
+TENDER_LAB_KERNEL=FILE.deb has them boot another Debian kernel than this system's; TENDER_LAB_APPEND adds to its command line.
 ";
 
 fn main() {
