@@ -30,7 +30,7 @@ pub use self::limits::Limits;
 pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
 pub use self::output::{MetricsAddress, Output, StatsTarget};
-pub use self::version::{upstream_version, version};
+pub use self::version::{is_solo5_hvt, name, upstream_version, version};
 use self::words::Words;
 use crate::block::BlockSource;
 use crate::descriptors::Handed;

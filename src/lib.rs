@@ -16,7 +16,7 @@
 //!
 //! [`check`] goes through the first of these, and tells what is missing; what a file says beside the command line is
 //! read by [`config_file`].
-//! [`inspect`] tells what a file is without any of this but the first two.
+//! [`inspect`] tells what a file is without any of this but the first two; so does [`elftool`], as Solo5's tool of that name.
 //!
 //! `docs/architecture.md` tells the same at more length; `docs/hvt-abi.md` is the interface to the guest.
 
@@ -33,6 +33,7 @@ pub mod debug;
 pub mod descriptors;
 mod device_file;
 pub mod devices;
+pub mod elftool;
 pub mod era;
 pub mod error;
 pub mod exit;

@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Write};
 use tender::cli::{self, Command, Config, Inspection};
 use tender::console;
 use tender::messages::{Line, Stderr};
-use tender::{Outcome, config_file, descriptors, signal, start};
+use tender::{Outcome, config_file, descriptors, elftool, signal, start};
 
 /// An exit status.
 type Status = u8;
@@ -25,6 +25,9 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 
 fn run_command(arguments: Vec<OsString>) -> Status {
     let program = arguments.first().cloned().unwrap_or_default();
+    if cli::name(&program) == elftool::NAME {
+        return elftool(&arguments[1..]);
+    }
     // A mistake, too, is told in that form.
     cli::log_format(&arguments).begin();
     follow(cli::parse(arguments).map_err(config_file::Error::from), &program)
@@ -32,7 +35,10 @@ fn run_command(arguments: Vec<OsString>) -> Status {
 
 fn follow(command: Result<Command, config_file::Error>, program: &OsStr) -> Status {
     match command {
-        Ok(Command::Run(config)) => run(&config),
+        Ok(Command::Run(mut config)) => {
+            config.debugging.as_solo5_hvt = cli::is_solo5_hvt(program);
+            run(&config)
+        }
         Ok(Command::Check(config)) => check(&config),
         Ok(Command::Configured(configured)) => follow(config_file::complete(configured), program),
         Ok(Command::Help(text)) => print(&text),
@@ -106,7 +112,19 @@ fn version(program: &OsStr) -> Status {
     if !std::io::stderr().is_terminal() {
         let _ = std::io::stderr().write_all(cli::upstream_version(program).as_bytes());
     }
-    print(&cli::version())
+    print(&cli::version(program))
+}
+
+/// Called as `solo5-elftool`: an answer on stdout, or an output file.
+fn elftool(arguments: &[OsString]) -> Status {
+    let answer = match elftool::run(arguments) {
+        Ok(answer) => answer,
+        Err(error) => return fail(format_args!("{error}")),
+    };
+    match std::io::stdout().write_all(answer.as_bytes()) {
+        Ok(()) => 0,
+        Err(error) => fail(format_args!("cannot write what was found: {error}")),
+    }
 }
 
 /// Help that cannot be printed helps nobody, but is no failure of the tender either.

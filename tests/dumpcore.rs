@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 use common::trace::trace_threads;
 use common::{
     Device, Guest, Output, as_nobody, directory, fixture, kvm_test, kvm_test_if_possible, net_test, root_mount_test,
-    root_test, run, text, tool_kvm_test, unikernel,
+    root_test, run, tender_path, text, tool_kvm_test, unikernel,
 };
 use file::{Core, files, u64_at};
 use goblin::elf::Elf;
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let mut tests = vec![
         kvm_test("a_broken_promise_leaves_a_core", a_broken_promise_leaves_a_core),
         kvm_test("an_abort_leaves_a_core", an_abort_leaves_a_core),
+        kvm_test("called_as_solo5_hvt_cores_are_its_own", called_as_solo5_hvt_cores_are_its_own),
         kvm_test("a_timeout_leaves_a_core", a_timeout_leaves_a_core),
         kvm_test("a_sandbox_of_any_kind_leaves_a_core", a_sandbox_of_any_kind_leaves_a_core),
         kvm_test("memory_is_whole", memory_is_whole),
@@ -46,6 +47,21 @@ fn main() -> ExitCode {
         kvm_test(&name, move || a_trap_leaves_the_place_where_it_was(kind))
     }));
     common::main(tests)
+}
+
+/// Scripts look for them by that name.
+fn called_as_solo5_hvt_cores_are_its_own() {
+    for (name, program) in [("solo5-hvt", "solo5-hvt"), ("solo5-hvt.2", "solo5-hvt"), ("tender.new", "tender")] {
+        let [programs, cores] = [directory(), directory()];
+        let link = programs.path().join(name);
+        std::os::unix::fs::symlink(tender_path(), &link).unwrap();
+        let mut command = Command::new(link);
+        command.args(["--mem=4", &format!("--dumpcore={}", text(cores.path()))]).arg(fixture("abort"));
+        run(command.env_remove("RUST_LOG")).exits(255);
+        let [core] = &files(cores.path())[..] else { panic!("{:?}", files(cores.path())) };
+        let start = format!("{}/core.{program}.", text(cores.path()));
+        assert!(text(core).strip_prefix(&start).is_some_and(|pid| pid.parse::<u32>().is_ok()), "{core:?}");
+    }
 }
 
 /// A kind of fault that both processors stop.

@@ -17,6 +17,8 @@ pub struct Debugging {
     pub gdb_port: Option<u16>,
     /// `--dumpcore`: the directory that gets a core file of a guest that came to a bad end.
     pub dumpcore: Option<PathBuf>,
+    /// Whether core files are called as those of solo5-hvt: by its name, tender has its place. Not an option.
+    pub as_solo5_hvt: bool,
 }
 
 impl Debugging {
@@ -31,6 +33,7 @@ pub(super) fn debugging(parsed: &Parsed) -> Result<Debugging, Error> {
         gdb: parsed.flag("gdb"),
         gdb_port: only(parsed, "gdb-port", value::port)?,
         dumpcore: only(parsed, "dumpcore", value::path)?,
+        as_solo5_hvt: false,
     })
 }
 

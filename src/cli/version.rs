@@ -8,8 +8,11 @@ use crate::era::Era;
 
 const NUMBER: &str = env!("CARGO_PKG_VERSION");
 
+/// The releases of Solo5 whose tender this one takes the place of.
+const SOLO5: &str = "0.3 to 0.13";
+
 /// For stdout: the version; the ABI versions as upstream's tenders say theirs, newest first; and whose they are.
-pub fn version() -> String {
+pub fn version(program: &OsStr) -> String {
     let all: Vec<String> = Era::ALL
         .into_iter()
         .map(|era| match era.abi_version() {
@@ -17,16 +20,30 @@ pub fn version() -> String {
             None => format!("none ({})", era.releases()),
         })
         .collect();
-    format!("tender {NUMBER}\n{}ABI versions: {}\n", abi_lines(), all.join(", "))
+    format!("tender {NUMBER}\n{}ABI versions: {}\n{}", abi_lines(), all.join(", "), solo5_line(program))
+}
+
+/// Called as Solo5's tender: which releases' it stands for.
+fn solo5_line(program: &OsStr) -> String {
+    if is_solo5_hvt(program) { format!("in the place of solo5-hvt {SOLO5}\n") } else { String::new() }
 }
 
 /// For stderr, where programs that start upstream's tenders look for it: what those print, which is `NAME tender` with
 /// the name that they were called by.
 pub fn upstream_version(program: &OsStr) -> String {
-    let name = Path::new(program).file_name().unwrap_or_default();
-    let name = shown(name.as_encoded_bytes());
+    let name = shown(name(program).as_encoded_bytes());
     let name = if name.is_empty() || name == "tender" { "tender".into() } else { format!("{name} tender") };
-    format!("{name}, version v{NUMBER}\n{}", abi_lines())
+    format!("{name}, version v{NUMBER}\n{}{}", abi_lines(), solo5_line(program))
+}
+
+/// What the program is called by, without the directory.
+pub fn name(program: &OsStr) -> &OsStr {
+    Path::new(program).file_name().unwrap_or_default()
+}
+
+/// Whether it is called by a name of Solo5's tender: `solo5-hvt`, `solo5-hvt.1`, `solo5-hvt-debug`.
+pub fn is_solo5_hvt(program: &OsStr) -> bool {
+    name(program).as_encoded_bytes().starts_with(b"solo5-hvt")
 }
 
 /// Each ABI version on a line of its own, in the form that scripts know. Whoever wants to run a unikernel of some version
@@ -46,7 +63,9 @@ mod tests {
     fn people_see_every_era() {
         let expected = "\nABI version 2\nABI version 1\n\
                         ABI versions: none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n";
-        assert_eq!(version(), format!("tender {NUMBER}{expected}"));
+        assert_eq!(version(OsStr::new("tender")), format!("tender {NUMBER}{expected}"));
+        let expected = format!("tender {NUMBER}{expected}in the place of solo5-hvt 0.3 to 0.13\n");
+        assert_eq!(version(OsStr::new("/usr/bin/solo5-hvt")), expected);
     }
 
     #[test]
@@ -58,7 +77,8 @@ mod tests {
             ("solo5-hvt.1", "solo5-hvt.1 tender"),
             ("a\nb", "a\\nb tender"),
         ] {
-            let expected = format!("{name}, version v{NUMBER}\nABI version 2\nABI version 1\n");
+            let solo5 = if name.starts_with("solo5") { "in the place of solo5-hvt 0.3 to 0.13\n" } else { "" };
+            let expected = format!("{name}, version v{NUMBER}\nABI version 2\nABI version 1\n{solo5}");
             assert_eq!(upstream_version(OsStr::new(program)), expected);
         }
     }

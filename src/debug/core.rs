@@ -54,6 +54,8 @@ pub struct Directory {
     reserve: OwnedFd,
     /// The number of this process, which cannot be asked for from within the sandbox.
     process: i32,
+    /// Whether files are called as those of solo5-hvt.
+    as_solo5_hvt: bool,
 }
 
 impl Directory {
@@ -68,7 +70,8 @@ impl Directory {
         let both = open().and_then(|fd| Ok((fd, open()?)));
         let (fd, reserve) = both.map_err(|source| Error::Directory { path: path.clone(), source })?;
         let (path, unikernel) = (path.clone(), config.unikernel.clone());
-        Ok(Some(Directory { path, unikernel, fd, reserve, process: std::process::id() as i32 }))
+        let (process, as_solo5_hvt) = (std::process::id() as i32, config.debugging.as_solo5_hvt);
+        Ok(Some(Directory { path, unikernel, fd, reserve, process, as_solo5_hvt }))
     }
 
     /// Whether this process may make a file there: to be asked when it is who it will be.
@@ -101,7 +104,8 @@ impl Directory {
     ) {
         let Some(signal) = signal_of(outcome) else { return };
         vcpu.settle();
-        let name = format!("core.tender.{}", self.process);
+        let program = if self.as_solo5_hvt { "solo5-hvt" } else { "tender" };
+        let name = format!("core.{program}.{}", self.process);
         let (path, unikernel) = (self.path.join(&name), self.unikernel.clone());
         let (path, unikernel) = (path.display(), unikernel.display());
         let beginning = self.beginning(signal, vcpu, memory, cookie).map_err(io::Error::other);

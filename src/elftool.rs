@@ -1,0 +1,121 @@
+//! `solo5-elftool`: tender, called by that name, does what Solo5's tool of that name does for build systems and for what
+//! starts unikernels. Its commands, what they print and when they fail are those of 0.12; messages are ours.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use guest_abi::manifest::VERSION;
+
+use crate::image::{Image, Sketch, target_name};
+use crate::manifest::{Device, Manifest};
+use crate::setup;
+
+mod source;
+
+/// The name.
+pub const NAME: &str = "solo5-elftool";
+
+/// Longest source of a manifest, in bytes. The longest that says anything has a tenth of it.
+const LONGEST: u64 = 64 << 10;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error(
+        "{NAME} has the commands: query-abi FILE, query-manifest FILE, gen-manifest SOURCE.json OUTPUT.c ('-' is a standard \
+         stream)"
+    )]
+    Usage,
+    #[error("{}: {reason}", file.display())]
+    Unikernel { file: PathBuf, reason: String },
+    #[error("cannot read '{}': {source}", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("{}: line {line}: {rule}", file.display())]
+    Source { file: PathBuf, line: usize, rule: String },
+    #[error("cannot write '{}': {source}", file.display())]
+    Write { file: PathBuf, source: io::Error },
+}
+
+/// Follows a command; returns what belongs on standard output.
+///
+/// # Errors
+/// [`Error`]: there is no such command, or it came to nothing.
+pub fn run(arguments: &[OsString]) -> Result<String, Error> {
+    let words: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    let Some((command, files)) = words.split_first() else { return Err(Error::Usage) };
+    match (command.to_str(), files) {
+        (Some("query-abi"), [file]) => query(Path::new(file), abi),
+        (Some("query-manifest"), [file]) => query(Path::new(file), |sketch| sketch.manifest.as_ref().map(manifest)),
+        (Some("gen-manifest"), [source, output]) => generate(Path::new(source), Path::new(output)),
+        _ => Err(Error::Usage),
+    }
+}
+
+/// What `answer` makes of a file, whichever its processor and its target; where that is nothing, why.
+fn query(path: &Path, answer: impl Fn(&Sketch) -> Option<String>) -> Result<String, Error> {
+    let refuse = |reason| Error::Unikernel { file: path.to_owned(), reason };
+    let file = setup::open(path).map_err(|error| refuse(error.to_string()))?;
+    answer(&Sketch::of(&file)).ok_or_else(|| match Image::parse(&file) {
+        Err(error) => refuse(error.to_string()),
+        Ok(_) => refuse("has no Solo5 notes: it is older than those".to_owned()),
+    })
+}
+
+fn abi(sketch: &Sketch) -> Option<String> {
+    let abi = sketch.abi?;
+    // Where tender says which of the unknown it is, this tool does not.
+    let target = target_name(abi.target);
+    let target = target.split(' ').next().unwrap_or_default();
+    Some(format!("{{\n  \"type\": \"solo5.abi\",\n  \"target\": \"{target}\",\n  \"version\": {}\n}}\n", abi.version))
+}
+
+fn manifest(manifest: &Manifest) -> String {
+    let mut text = format!("{{\n  \"type\": \"solo5.manifest\",\n  \"version\": {VERSION},\n  \"devices\": [\n");
+    for (index, Device { name, kind, .. }) in manifest.devices().iter().enumerate() {
+        let comma = if index + 1 < manifest.devices().len() { "," } else { "" };
+        let _ = writeln!(text, "    {{ \"name\": \"{name}\", \"type\": \"{kind}\" }}{comma}");
+    }
+    text + "  ]\n}\n"
+}
+
+/// Makes the C source of a manifest from its JSON source.
+fn generate(source: &Path, output: &Path) -> Result<String, Error> {
+    let file = source.to_owned();
+    let text = read(source).map_err(|source| Error::Read { file: file.clone(), source })?;
+    let devices = source::devices(&text).map_err(|source::Error { line, rule }| Error::Source { file, line, rule })?;
+    let text = c_source(&devices);
+    if output == Path::new("-") {
+        return Ok(text);
+    }
+    match std::fs::write(output, text) {
+        Ok(()) => Ok(String::new()),
+        Err(source) => Err(Error::Write { file: output.to_owned(), source }),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let source: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    let mut text = Vec::new();
+    source.take(LONGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LONGEST { Err(io::Error::other("it is longer than 64 KiB")) } else { Ok(text) }
+}
+
+/// A translation unit for Solo5's `mft_abi.h`, whose macros make a note of it.
+fn c_source(devices: &[source::Device]) -> String {
+    let entries = devices.len() + 1;
+    let mut text = format!(
+        "/* The manifest of a Solo5 unikernel, made by tender {}. Change its source instead. */\n#define MFT_ENTRIES \
+         {entries}\n#include \"mft_abi.h\"\n\nMFT1_NOTE_DECLARE_BEGIN {{\n\t.version = MFT_VERSION,\n\t.entries = \
+         MFT_ENTRIES,\n\t.e = {{\n\t\t{{ .name = \"\", .type = MFT_RESERVED_FIRST }},\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for source::Device { name, kind } in devices {
+        let _ = writeln!(text, "\t\t{{ .name = \"{name}\", .type = MFT_DEV_{kind} }},");
+    }
+    text + "\t},\n} MFT1_NOTE_DECLARE_END\n"
+}
