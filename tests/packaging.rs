@@ -130,7 +130,6 @@ const START: &[(libc::c_long, &str)] = &[
     (libc::SYS_close_range, "close_range"),
     (libc::SYS_faccessat, "faccessat"),
     (libc::SYS_flock, "flock"),
-    (libc::SYS_getdents64, "getdents64"),
     (libc::SYS_getsockopt, "getsockopt"),
     (libc::SYS_landlock_create_ruleset, "landlock_create_ruleset"),
     (libc::SYS_landlock_restrict_self, "landlock_restrict_self"),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -32,14 +32,16 @@ pub(super) fn lock(file: &File, path: &Path, identity: Identity) -> Result<(), E
 }
 
 /// The loop device that makes a disk of an image, where the host tells: it knows the image by its path, in whichever
-/// root directory that was.
+/// root directory that was. Those that have no image are not in the list of disks, and so cost nothing.
 fn loop_device(image: Identity) -> Option<PathBuf> {
-    let devices = fs::read_dir("/sys/block").ok()?.flatten();
-    let mut loops = devices.map(|device| device.file_name()).filter(|name| name.as_bytes().starts_with(b"loop"));
-    let name = loops.find(|name| {
-        let file = Path::new("/sys/block").join(name).join("loop/backing_file");
-        // One that is not in use has no such file.
-        let path = fs::read(file).unwrap_or_default();
+    let mut disks = String::with_capacity(4096);
+    File::open("/proc/partitions").and_then(|mut file| file.read_to_string(&mut disks)).ok()?;
+    let mut names = disks.lines().filter_map(|line| line.split_ascii_whitespace().nth(3));
+    let name = names.find(|name| {
+        let path = match name.strip_prefix("loop") {
+            Some(_) => fs::read(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default(),
+            None => return false,
+        };
         let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)));
         fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (image.device, image.inode))
     })?;
