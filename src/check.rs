@@ -14,14 +14,15 @@ use kvm_ioctls::VmFd;
 use crate::boot_info::{self, Facts};
 use crate::cli::{Config, SandboxMode};
 use crate::counts::Amount;
-use crate::debug::core;
+use crate::debug::{self, core};
 use crate::devices::Plan;
 use crate::era::Era;
 use crate::image::Image;
 use crate::manifest::Manifest;
-use crate::metrics::{Listener, StatsFile};
+use crate::metrics::{self, StatsFile};
 use crate::sandbox::{self, Sandbox};
 use crate::setup;
+use crate::unix_socket::Listener;
 
 mod report;
 
@@ -151,7 +152,10 @@ fn outlets(report: &mut Report, config: &Config) {
         }
     }
     if let Some(address) = &config.output.metrics {
-        if report.needs("metrics", Listener::probe(address).map_err(Into::into)).is_some() {
+        if report
+            .needs("metrics", Listener::probe("--metrics", address).map_err(|error| metrics::Error::from(error).into()))
+            .is_some()
+        {
             report.fine("metrics", "can be served");
         }
     }
@@ -172,9 +176,9 @@ fn root(report: &mut Report, config: &Config) {
 }
 
 fn debugger(report: &mut Report, config: &Config) {
-    let listener = report.needs("gdb", setup::debugger(config));
-    if let Some(listener) = listener.flatten() {
-        report.fine("gdb", format_args!("can be waited for at {}", listener.address()));
+    let Some(address) = setup::gdb_address(config) else { return };
+    if let Some(place) = report.needs("gdb", debug::Listener::probe(&address).map_err(Into::into)) {
+        report.fine("gdb", format_args!("can be waited for at {place}"));
     }
 }
 

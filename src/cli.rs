@@ -23,13 +23,13 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
-pub use self::debugging::Debugging;
+pub use self::debugging::{Debugging, GdbAddress};
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::limits::Limits;
 pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
-pub use self::output::{MetricsAddress, Output, StatsTarget};
+pub use self::output::{Output, SocketAddress, StatsTarget};
 pub use self::version::{is_solo5_hvt, name, upstream_version, version};
 use self::words::Words;
 use crate::block::BlockSource;

@@ -7,6 +7,7 @@ mod guest;
 mod listener;
 mod points;
 mod session;
+mod wire;
 
 pub use guest::Guest;
 pub use listener::{Error, Listener};

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
+use std::time::Duration;
 
 use kvm_ioctls::VmFd;
 
@@ -99,7 +100,8 @@ impl Machine {
         let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, notifier, observer, cores, .. } = self;
         let timeout = self.timeout;
         let mut guest = Guest::new(vcpu, &memory);
-        let session = self.debugger.map(|listener| listener.accept(&vm, &mut guest)).transpose()?;
+        let patience = timeout.map(|seconds| Duration::from_secs(seconds.get().into()));
+        let session = self.debugger.map(|listener| listener.accept(&vm, &mut guest, patience)).transpose()?;
         // What a debugger sends just before a sleep does not end that.
         let poll_limit = if session.is_some() { self.poll_limit.min(DEBUGGERS_PATIENCE) } else { self.poll_limit };
         let parallel = Parallel::new();

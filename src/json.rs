@@ -58,8 +58,8 @@ impl Value {
     }
 
     /// The value on one line.
-    pub fn to_line(&self) -> String {
-        OneLine(self).to_string()
+    pub fn one_line(&self) -> impl Display {
+        OneLine(self)
     }
 
     /// Writes the value; one that holds others is spread over lines, unless those hold none, or there is no depth.
@@ -167,7 +167,7 @@ mod tests {
     fn a_line_says_the_same() {
         let inner = Value::Object(vec![("b\n", vec![1_u64, 2].into()), ("c", Value::Null)]);
         let value = Value::Object(vec![("a", Value::List(vec![inner])), ("d", "\u{1b}\u{9b}\"\\é".into())]);
-        let line = value.to_line();
+        let line = value.one_line().to_string();
         assert_eq!(line, r#"{"a": [{"b\u000a": [1, 2], "c": null}], "d": "\u001b\u009b\"\\é"}"#);
         let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
         assert_eq!(read(&line), read(&value.to_string()));

@@ -56,6 +56,7 @@ pub mod setup;
 pub mod signal;
 pub mod start;
 pub mod timestamp;
+pub mod unix_socket;
 
 pub use error::Error;
 pub use exit::Outcome;

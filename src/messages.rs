@@ -7,7 +7,8 @@
 pub mod journal;
 mod line;
 
-use std::io::{self, Write};
+use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -54,18 +55,29 @@ pub fn say_at_once(line: &Line) {
     LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
 }
 
-/// Writes what is longer than a message, in pieces, each of which waits for a reader as messages do.
+/// Writes text of any length and a newline, in pieces, each of which waits for a reader as messages do.
 ///
 /// # Errors
-/// Nobody reads, and patience is over.
-pub fn say_whole(bytes: &[u8]) -> io::Result<()> {
-    let mut state = state();
-    for piece in bytes.chunks(LONGEST) {
-        if !(state.has_room(libc::STDERR_FILENO) && write(libc::STDERR_FILENO, piece)) {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
+/// There is no reader, and the patience is used up.
+pub fn write_long(text: impl Display) -> io::Result<()> {
+    let mut pieces = BufWriter::with_capacity(LONGEST, Pieces(state()));
+    writeln!(pieces, "{text}")?;
+    pieces.flush()
+}
+
+/// Standard error, for one writer until it is dropped.
+struct Pieces(MutexGuard<'static, State>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = &bytes[..bytes.len().min(LONGEST)];
+        let written = self.0.has_room(libc::STDERR_FILENO) && write(libc::STDERR_FILENO, piece);
+        if written { Ok(piece.len()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// While it lives, no message waits.

@@ -14,7 +14,6 @@ mod phases;
 mod probe;
 mod process;
 mod server;
-mod socket;
 mod stats_file;
 mod summary;
 mod times;
@@ -27,7 +26,6 @@ pub use observer::{Observed, Observer, Outlets};
 pub use phases::{Phase, Phases};
 pub use process::{PIECE, Process};
 pub use server::Server;
-pub use socket::Listener;
 pub use stats_file::StatsFile;
 pub use summary::summary;
 pub use times::{Asleep, Spent, Times};
@@ -40,7 +38,7 @@ use crate::era::Era;
 use crate::hypercall::{Current, Interface, Legacy};
 use crate::memory::GuestMemory;
 use crate::ring::Ring;
-use crate::{block, console, net};
+use crate::{block, console, net, unix_socket};
 
 /// Why what was asked for cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +46,8 @@ use crate::{block, console, net};
 pub enum Error {
     #[error("--stats={path}: {source}; give a file that can be written, or a pipe that somebody reads")]
     Stats { path: String, source: std::io::Error },
-    #[error("--metrics=unix:{path}: {source}; give a path in a directory that can be written")]
-    Bind { path: String, source: std::io::Error },
-    #[error("--metrics=unix:{path}: this is a {kind}; give a path that is free")]
-    Taken { path: String, kind: &'static str },
-    #[error("--metrics=unix:{path}: somebody listens there; give each run a socket of its own")]
-    InUse { path: String },
-    #[error("--metrics=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path")]
-    Foreign { path: String, uid: u32 },
+    #[error("{0}")]
+    Socket(#[from] unix_socket::Error),
     #[error(
         "--metrics: cannot start the thread that serves: {0}; raise TasksMax= of the unit, or 'ulimit -u' and 'ulimit \
          -n'"

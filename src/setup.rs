@@ -12,7 +12,7 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Vcpu};
 use crate::boot_info::{self, Facts};
-use crate::cli::{Config, Memory, NetRing, SandboxMode};
+use crate::cli::{Config, GdbAddress, Memory, NetRing, SandboxMode};
 use crate::console::Console;
 use crate::debug::{Listener, core};
 use crate::devices::{Devices, Plan};
@@ -42,7 +42,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
     let sandbox = Sandbox::new(config)?;
     let outlets = Outlets::open(config)?;
-    let debugger = debugger(config)?;
+    let debugger = gdb_address(config).map(|address| Listener::bind(&address, &config.unikernel)).transpose()?;
     let cores = core::Directory::open(config)?;
     phases.end(Phase::Image);
 
@@ -96,13 +96,12 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     })
 }
 
-/// Where a debugger is waited for, if one is wanted.
-pub(crate) fn debugger(config: &Config) -> Result<Option<Listener>, Error> {
+/// Where a debugger is to be waited for, if one is wanted.
+pub(crate) fn gdb_address(config: &Config) -> Option<GdbAddress> {
     if config.debugging.gdb_port.is_some() && !config.debugging.gdb {
         log::warn!("--gdb-port says where a debugger is waited for, and none is: add --gdb");
     }
-    let listener = config.debugging.port().map(|port| Listener::bind(port, &config.unikernel));
-    Ok(listener.transpose()?)
+    config.debugging.address()
 }
 
 /// What a service manager shows of a guest that runs.

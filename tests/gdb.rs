@@ -6,11 +6,13 @@ mod common;
 mod ends;
 #[path = "gdb/points.rs"]
 mod points;
+#[path = "gdb/wait.rs"]
+mod wait;
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 
-use common::rsp::{Debugger, PROGRAM_COUNTER, debug, entry, start, symbol};
+use common::rsp::{Debugger, PROGRAM_COUNTER, debug, entry, hexadecimal, start, symbol};
 use common::{kernel, kvm_test, kvm_test_if_possible, landlock, run, text, tool_kvm_test, unikernel};
 use points::intercepts_breakpoints;
 
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         kvm_test("gdb::memory::ends_where_the_guests_does", memory_ends_where_the_guests_does),
         kvm_test("gdb::steps::go_instruction_by_instruction", steps_go_instruction_by_instruction),
         kvm_test("gdb::steps::go_over_hypercalls", steps_go_over_hypercalls),
+        kvm_test("gdb::memory::is_read_whole", memory_is_read_whole),
         kvm_test("gdb::port::is_of_this_host_alone_and_for_one", the_port_is_of_this_host_alone_and_for_one),
         kvm_test("gdb::port::is_taken", the_port_is_taken),
         kvm_test("gdb::port::without_gdb", a_port_without_gdb),
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     ];
     tests.extend(points::tests());
     tests.extend(ends::tests());
+    tests.extend(wait::tests());
     common::main(tests)
 }
 
@@ -114,6 +118,37 @@ fn memory_ends_where_the_guests_does() {
     debugger.is_refused(&format!("Z0,{:x},4", end - 1 + u64::from(cfg!(target_arch = "x86_64"))));
     debugger.ends(0);
     guest.end().exits(0).says("debug: 7\n");
+}
+
+/// One reply with all of the guest's memory, of which some does not repeat itself: the longest that there is. It goes
+/// out in pieces: the sandbox lets no large block of heap grow.
+fn memory_is_read_whole() {
+    const START: u64 = 0x20_0000;
+    let (guest, mut debugger) = debug("hello", &[], &[]);
+    let mut state = 1_u64;
+    let pieces = (0..0x60_u64).map(|place| {
+        let random = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        });
+        let bytes: Vec<u8> = random.take(0x400).collect();
+        (START + 0x400 * place, hexadecimal(&bytes))
+    });
+    let pieces: Vec<_> = pieces.collect();
+    for (address, digits) in &pieces {
+        debugger.order(&format!("M{address:x},400:{digits}"));
+    }
+    let whole = debugger.ask("m0,400000");
+    assert_eq!(whole.len(), 2 << 22);
+    for (address, digits) in &pieces {
+        let place = 2 * *address as usize;
+        assert!(whole[place..place + digits.len()] == **digits, "at {address:#x}");
+    }
+    assert!(
+        debugger.ask(&format!("m{START:x},18000")) == pieces.iter().map(|(_, digits)| &**digits).collect::<String>()
+    );
+    debugger.ends(0);
+    guest.end().exits(0);
 }
 
 /// Stops the guest where it has this name.

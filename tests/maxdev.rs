@@ -3,15 +3,19 @@
 mod common;
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
-use common::net::Tap;
-use common::{net_test, run, test, unikernel};
+use common::net::{Tap, loop_back};
+use common::{net_test, rsp, run, test, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
         net_test("all_63_devices_work", all_63_devices_work),
+        net_test("the_largest_statistics_are_written", the_largest_statistics_are_written),
         test("the_one_that_is_missing_is_named", the_one_that_is_missing_is_named),
     ])
 }
@@ -19,8 +23,8 @@ fn main() -> ExitCode {
 const NETWORKS: usize = 32;
 const DISKS: usize = 31;
 
-fn all_63_devices_work() {
-    let directory = common::directory();
+/// Options that attach everything, with disks in the directory.
+fn attached(directory: &Path) -> Vec<String> {
     let mut options = vec!["--mem=4".to_owned()];
     for i in 0..NETWORKS {
         let name: &'static str = format!("tap{i}").leak();
@@ -28,12 +32,72 @@ fn all_63_devices_work() {
         options.push(format!("--net:net{i}={name}"));
     }
     for i in 0..DISKS {
-        let path = directory.path().join(format!("{i}.img"));
+        let path = directory.join(format!("{i}.img"));
         File::create(&path).unwrap().set_len(4096 * (i as u64 + 1)).unwrap();
         options.push(format!("--block:block{i}={}", common::text(&path)));
     }
-    let options: Vec<_> = options.iter().map(String::as_str).collect();
-    run(&mut unikernel("maxdev", &options, &[])).exits(0).is_quiet().says("maxdev: 32 networks, 31 disks\n");
+    options
+}
+
+fn command(options: &[String]) -> Command {
+    unikernel("maxdev", &options.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+}
+
+fn all_63_devices_work() {
+    let directory = common::directory();
+    let options = attached(directory.path());
+    run(&mut command(&options)).exits(0).is_quiet().says("maxdev: 32 networks, 31 disks\n");
+}
+
+/// Paths as long as Linux allows, of a character that takes six in JSON: in a file and on standard error, and, while the
+/// guest runs, as metrics. The sandbox lets no large block of heap grow.
+fn the_largest_statistics_are_written() {
+    let directory = common::directory();
+    let deep = deep(directory.path());
+    let stats = directory.path().join("stats.json");
+    let mut options = attached(&deep);
+    for target in [common::text(&stats), "-"] {
+        let option = format!("--stats={target}");
+        options.push(option);
+        let output = run(&mut command(&options));
+        output.exits(0).says("maxdev: 32 networks, 31 disks\n");
+        let text = if target == "-" { output.stderr.clone() } else { std::fs::read_to_string(&stats).unwrap() };
+        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let blocks = document["blocks"].as_array().expect("blocks");
+        assert_eq!((blocks.len(), document["nets"].as_array().map(Vec::len)), (DISKS, Some(NETWORKS)));
+        let path = blocks[DISKS - 1]["path"].as_str().expect("a path");
+        assert_eq!(Path::new(path), deep.join(format!("{}.img", DISKS - 1)));
+        assert!(text.len() > DISKS * 6 * 3500, "{}", text.len());
+        options.pop();
+    }
+    let socket = directory.path().join("socket");
+    options.push(format!("--metrics=unix:{}", common::text(&socket)));
+    let options: Vec<_> = options.iter().skip(1).map(String::as_str).collect();
+    loop_back();
+    let (guest, mut debugger) = rsp::debug("maxdev", &options, &[]);
+    debugger.place();
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text.matches("\ntender_block_reads_total{").count(), DISKS);
+    assert!(text.ends_with("\n") && text.len() > DISKS * 8 * 3500, "{}", text.len());
+    debugger.ends(0);
+    guest.end().exits(0);
+}
+
+/// A directory whose path is nearly as long as Linux allows. It is the only name that tests have for it: what is below a
+/// path that is longer cannot be removed by one.
+fn deep(directory: &Path) -> PathBuf {
+    let mut deep = directory.to_owned();
+    loop {
+        let left = 4095 - "/30.img".len() - deep.as_os_str().len();
+        if left < 2 {
+            return deep;
+        }
+        deep.push("\u{1}".repeat((left - 1).min(255)));
+        std::fs::create_dir(&deep).unwrap();
+    }
 }
 
 fn the_one_that_is_missing_is_named() {

@@ -119,7 +119,8 @@ fn metrics_are_served_by_name() {
     let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let scrape = Scrape::parse(body(&request(stream, "GET /metrics HTTP/1.0\r\n\r\n")));
     assert!(scrape.value("tender_time_seconds_total", &[("in", "guest")]) > 0.0);
-    run(&mut hypercalls(&[&format!("--metrics=unix:@{name}")], &["spin"])).is_refused(&["somebody listens there"]);
+    run(&mut hypercalls(&[&format!("--metrics=unix:@{name}")], &["spin"]))
+        .is_refused(&["another process listens there"]);
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
@@ -246,7 +247,7 @@ fn a_socket_that_was_left_is_replaced() {
     for _ in 0..2 {
         let mut guest = served(directory.path(), &[], "spin");
         let metrics = format!("--metrics=unix:{}", text(&socket));
-        run(&mut hypercalls(&[&metrics], &["spin"])).is_refused(&[text(&socket), "somebody listens there"]);
+        run(&mut hypercalls(&[&metrics], &["spin"])).is_refused(&[text(&socket), "another process listens there"]);
         assert_eq!(scrape(&socket).value("tender_info", &[]), 1.0);
         guest.signal(libc::SIGKILL);
         guest.end().dies_by(libc::SIGKILL);
@@ -259,7 +260,7 @@ fn a_socket_that_was_left_is_replaced() {
     assert_eq!(fs::read(&socket).unwrap(), b"mine");
     fs::remove_file(&socket).unwrap();
     let _theirs = UnixListener::bind(&socket).unwrap();
-    run(&mut hypercalls(&[&metrics], &["spin"])).is_refused(&["somebody listens there"]);
+    run(&mut hypercalls(&[&metrics], &["spin"])).is_refused(&["another process listens there"]);
 }
 
 fn without_a_sandbox_the_socket_goes() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::options::Parsed;
-use super::{Error, only, value};
+use super::{Error, SocketAddress, only, value};
 
 /// Where gdb is waited for if nothing else is said, as with upstream's tenders.
 const USUAL_PORT: u16 = 1234;
@@ -13,25 +13,34 @@ const USUAL_PORT: u16 = 1234;
 pub struct Debugging {
     /// `--gdb`: the guest waits at its first instruction until a debugger connects.
     pub gdb: bool,
-    /// `--gdb-port`: the TCP port where it connects to, on this host alone; 0 is any that is free.
-    pub gdb_port: Option<u16>,
+    /// `--gdb-port`: where it connects to.
+    pub gdb_port: Option<GdbAddress>,
     /// `--dumpcore`: the directory that gets a core file of a guest that came to a bad end.
     pub dumpcore: Option<PathBuf>,
     /// Whether core files are called as those of solo5-hvt: by its name, tender has its place. Not an option.
     pub as_solo5_hvt: bool,
 }
 
+/// Where a debugger connects to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GdbAddress {
+    /// A TCP port of this host alone; 0 is any that is free.
+    Port(u16),
+    /// A socket of this user alone, if it has a path.
+    Unix(SocketAddress),
+}
+
 impl Debugging {
-    /// The port where a debugger is waited for, if it is.
-    pub fn port(&self) -> Option<u16> {
-        self.gdb.then(|| self.gdb_port.unwrap_or(USUAL_PORT))
+    /// Where a debugger is waited for, if it is.
+    pub fn address(&self) -> Option<GdbAddress> {
+        self.gdb.then(|| self.gdb_port.clone().unwrap_or(GdbAddress::Port(USUAL_PORT)))
     }
 }
 
 pub(super) fn debugging(parsed: &Parsed) -> Result<Debugging, Error> {
     Ok(Debugging {
         gdb: parsed.flag("gdb"),
-        gdb_port: only(parsed, "gdb-port", value::port)?,
+        gdb_port: only(parsed, "gdb-port", value::gdb_address)?,
         dumpcore: only(parsed, "dumpcore", value::path)?,
         as_solo5_hvt: false,
     })
@@ -54,15 +63,21 @@ mod tests {
     #[test]
     fn nothing_is_asked_for_by_default() {
         assert_eq!(debugging_of(&[]), Ok(Debugging::default()));
-        assert_eq!(Debugging::default().port(), None);
+        assert_eq!(Debugging::default().address(), None);
     }
 
     #[test]
     fn each_option_is_understood() {
-        assert_eq!(debugging_of(&["--gdb"]).unwrap().port(), Some(1234));
-        assert_eq!(debugging_of(&["--gdb-port=65535", "--gdb"]).unwrap().port(), Some(65535));
-        assert_eq!(debugging_of(&["--gdb", "--gdb-port", "0"]).unwrap().port(), Some(0));
-        assert_eq!(debugging_of(&["--gdb-port=1"]).unwrap().port(), None);
+        let port = |port| Some(GdbAddress::Port(port));
+        assert_eq!(debugging_of(&["--gdb"]).unwrap().address(), port(1234));
+        assert_eq!(debugging_of(&["--gdb-port=65535", "--gdb"]).unwrap().address(), port(65535));
+        assert_eq!(debugging_of(&["--gdb", "--gdb-port", "0"]).unwrap().address(), port(0));
+        assert_eq!(debugging_of(&["--gdb-port=1"]).unwrap().address(), None);
+        let socket = |socket| Some(GdbAddress::Unix(socket));
+        let path = SocketAddress::Path("run/gdb".into());
+        assert_eq!(debugging_of(&["--gdb", "--gdb-port=unix:run/gdb"]).unwrap().address(), socket(path));
+        let name = SocketAddress::Abstract(b"app".to_vec());
+        assert_eq!(debugging_of(&["--gdb", "--gdb-port=unix:@app"]).unwrap().address(), socket(name));
         assert_eq!(debugging_of(&["--dumpcore=/var/crash"]).unwrap().dumpcore, Some("/var/crash".into()));
     }
 
@@ -74,6 +89,10 @@ mod tests {
             ("--gdb-port=-1", "a TCP port"),
             ("--gdb-port=+1", "a TCP port"),
             ("--gdb-port=localhost:1234", "a TCP port"),
+            ("--gdb-port=unix:", "a TCP port"),
+            ("--gdb-port=unix:@", "a TCP port"),
+            ("--gdb-port=/run/gdb", "a TCP port"),
+            (&format!("--gdb-port=unix:{}", "x".repeat(108)), "has 107 bytes at most"),
             ("--gdb=1234", "takes no value"),
             ("--dumpcore=", "the path is empty"),
         ] {

@@ -176,7 +176,7 @@ pub enum Rule {
     #[error("not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K")]
     ConsoleRate,
     /// `--gdb-port`.
-    #[error("not a TCP port; write a number, 1 to 65535, or 0 for any that is free")]
+    #[error("not a TCP port; write a number, 1 to 65535, 0 for any that is free, or unix:PATH")]
     Port,
     /// `--log-format`.
     #[error("the form of messages is text, json or journald")]
@@ -184,9 +184,9 @@ pub enum Rule {
     /// `--metrics`.
     #[error("not a socket; write unix:PATH, or unix:@NAME for one without a file")]
     Metrics,
-    /// `--metrics` is longer than the kernel's addresses of sockets.
+    /// A socket's path or name is longer than the kernel's addresses of sockets.
     #[error("the path or name of a socket has 107 bytes at most; give a shorter one")]
-    MetricsTooLong,
+    SocketTooLong,
     /// No path.
     #[error("the path is empty")]
     Path,

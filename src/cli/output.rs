@@ -1,5 +1,6 @@
 //! What a run tells of itself, and how: messages, stamped console lines, statistics, metrics.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::options::{Given, Parsed};
@@ -16,7 +17,7 @@ pub struct Output {
     /// `--stats`: where to write what the run came to.
     pub stats: Option<StatsTarget>,
     /// `--metrics`: where to serve what the run has come to so far.
-    pub metrics: Option<MetricsAddress>,
+    pub metrics: Option<SocketAddress>,
 }
 
 /// Where the statistics of a run go.
@@ -28,13 +29,22 @@ pub enum StatsTarget {
     Stderr,
 }
 
-/// A Unix socket to serve metrics at.
+/// A Unix socket to listen at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetricsAddress {
+pub enum SocketAddress {
     /// `unix:PATH`.
     Path(PathBuf),
     /// `unix:@NAME`: a name without a file, of this network namespace.
     Abstract(Vec<u8>),
+}
+
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketAddress::Path(path) => path.display().fmt(f),
+            SocketAddress::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
+        }
+    }
 }
 
 pub(super) fn output(parsed: &Parsed) -> Result<Output, Error> {
@@ -78,10 +88,10 @@ mod tests {
         let output = output_of(&options).unwrap();
         assert_eq!((output.log_format, output.console_timestamps), (LogFormat::Journald, true));
         assert_eq!(output.stats, Some(StatsTarget::File("/x/s.json".into())));
-        assert_eq!(output.metrics, Some(MetricsAddress::Path("/run/m".into())));
+        assert_eq!(output.metrics, Some(SocketAddress::Path("/run/m".into())));
         let output = output_of(&["--stats=-", "--metrics=unix:@app", "--log-format=json"]).unwrap();
         assert_eq!(output.stats, Some(StatsTarget::Stderr));
-        assert_eq!(output.metrics, Some(MetricsAddress::Abstract(b"app".to_vec())));
+        assert_eq!(output.metrics, Some(SocketAddress::Abstract(b"app".to_vec())));
         assert_eq!(output.log_format, LogFormat::Json);
         assert_eq!(output_of(&["--stats=./-"]).unwrap().stats, Some(StatsTarget::File("./-".into())));
     }

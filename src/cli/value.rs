@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::error::{Error, Rule};
 use super::options::Given;
 use super::words::shown;
-use super::{Memory, MetricsAddress, NetRing, SandboxMode, UserOption};
+use super::{GdbAddress, Memory, NetRing, SandboxMode, SocketAddress, UserOption};
 use crate::block::BlockSource;
 use crate::descriptors::Handed;
 use crate::messages::LogFormat;
@@ -61,12 +61,17 @@ pub(super) fn log_format(given: &Given) -> Result<LogFormat, Error> {
 }
 
 /// `--metrics`: `unix:`, and a path or `@` and a name.
-pub(super) fn metrics(given: &Given) -> Result<MetricsAddress, Error> {
+pub(super) fn metrics(given: &Given) -> Result<SocketAddress, Error> {
+    socket(given, Rule::Metrics)
+}
+
+/// A Unix socket; what is none breaks `rule`.
+fn socket(given: &Given, rule: Rule) -> Result<SocketAddress, Error> {
     match given.value.as_bytes().strip_prefix(b"unix:") {
-        Some(path) if path.strip_prefix(b"@").unwrap_or(path).len() > 107 => Err(refuse(given, Rule::MetricsTooLong)),
-        Some([b'@', name @ ..]) if !name.is_empty() => Ok(MetricsAddress::Abstract(name.to_vec())),
-        Some(path @ [first, ..]) if *first != b'@' => Ok(MetricsAddress::Path(OsStr::from_bytes(path).into())),
-        _ => Err(refuse(given, Rule::Metrics)),
+        Some(path) if path.strip_prefix(b"@").unwrap_or(path).len() > 107 => Err(refuse(given, Rule::SocketTooLong)),
+        Some([b'@', name @ ..]) if !name.is_empty() => Ok(SocketAddress::Abstract(name.to_vec())),
+        Some(path @ [first, ..]) if *first != b'@' => Ok(SocketAddress::Path(OsStr::from_bytes(path).into())),
+        _ => Err(refuse(given, rule)),
     }
 }
 
@@ -106,10 +111,10 @@ pub(super) fn timeout(given: &Given) -> Result<NonZeroU32, Error> {
     seconds.and_then(NonZeroU32::new).ok_or_else(|| refuse(given, Rule::Timeout))
 }
 
-/// `--gdb-port`.
-pub(super) fn port(given: &Given) -> Result<u16, Error> {
-    let port = number(text(given, Rule::Port)?).and_then(|port| u16::try_from(port).ok());
-    port.ok_or_else(|| refuse(given, Rule::Port))
+/// `--gdb-port`: a number, or a socket as [`metrics`] has it.
+pub(super) fn gdb_address(given: &Given) -> Result<GdbAddress, Error> {
+    let port = given.value.to_str().and_then(number).and_then(|port| u16::try_from(port).ok());
+    port.map_or_else(|| socket(given, Rule::Port).map(GdbAddress::Unix), |port| Ok(GdbAddress::Port(port)))
 }
 
 /// `--console-rate`, in bytes a second.

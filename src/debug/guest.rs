@@ -209,11 +209,10 @@ impl SwBreakpoint for Guest<'_> {
         if address % BREAKPOINT.len() as u64 != 0 {
             return Ok(false);
         }
-        if self.read_addrs(address, &mut before)? < before.len() || !self.put(address, BREAKPOINT) {
+        if self.read_addrs(address, &mut before)? < before.len() || !self.points.add(address, before) {
             return Ok(false);
         }
-        self.points.instructions.push((address, before));
-        Ok(true)
+        Ok(self.put(address, BREAKPOINT))
     }
 
     fn remove_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {

@@ -1,14 +1,27 @@
-//! Where gdb connects to: a TCP port of this host alone, once, before the guest's first instruction.
+//! Where gdb connects to, once, before the guest's first instruction: a TCP port of this host alone, or a Unix socket.
+//!
+//! A client that connects is a debugger only once it has sent a packet of gdb's. Until one does, the guest waits: a probe
+//! of the port, or a client that says nothing, neither takes gdb's place nor keeps gdb from it.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kvm_ioctls::VmFd;
 
+use super::points::Points;
+use super::wire::{Opening, Wire};
 use super::{Guest, Session};
-use crate::{arch, signal};
+use crate::cli::{GdbAddress, SocketAddress};
+use crate::{arch, signal, unix_socket};
+
+/// How long a client may take to send its first packet.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Clients that are waited for at a time. One more takes the place of the first.
+const CLIENTS: usize = 8;
 
 /// Why no debugger can be waited for.
 #[derive(Debug, thiserror::Error)]
@@ -21,59 +34,172 @@ pub enum Error {
         /// The host's reason.
         source: io::Error,
     },
+    /// The socket cannot be had.
+    #[error("{0}")]
+    Socket(#[from] unix_socket::Error),
     /// The connection cannot be used.
     #[error("--gdb: cannot talk to the debugger: {0}")]
     Connection(io::Error),
+    /// None came.
+    #[error("--gdb: no debugger connected within {0} s (--timeout)")]
+    Timeout(u64),
 }
 
-/// A port where a debugger is waited for.
+/// A place where a debugger is waited for.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
+    socket: Socket,
+    /// What follows gdb's `target remote`.
+    target: String,
     unikernel: PathBuf,
 }
 
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(unix_socket::Listener),
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// A client that has yet to send a packet.
+struct Client {
+    wire: Wire,
+    deadline: Instant,
+}
+
 impl Listener {
-    /// Opens the port; 0 is any that is free. Whoever reaches it has the guest, so it is never one of the network's.
+    /// Opens the port or socket. A client that reaches it has the guest, so a port is never one of the network's.
     ///
     /// # Errors
-    /// [`Error::Listen`].
-    pub fn bind(port: u16, unikernel: &Path) -> Result<Listener, Error> {
-        let opened = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        let (address, socket) = opened
-            .and_then(|socket| Ok((socket.local_addr()?, socket)))
-            .map_err(|source| Error::Listen { port, source })?;
-        Ok(Listener { socket, address, unikernel: unikernel.to_owned() })
-    }
-
-    /// Where it is.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Tells how to connect, and waits until somebody does, for a session about `guest`, the one of `vm`. From then on,
-    /// what a debugger sends interrupts the guest's thread, which is to be the one that calls.
-    ///
-    /// # Errors
-    /// [`Error::Connection`].
-    pub fn accept<'m>(self, vm: &VmFd, guest: &mut Guest<'m>) -> Result<Session<'m>, Error> {
-        let (address, file) = (self.address, self.unikernel.display());
-        log::warn!("waiting for gdb; connect by: gdb -ex 'target remote {address}' {file}");
-        let accept = || loop {
-            match self.socket.accept() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                accepted => return accepted,
+    /// [`Error::Listen`], [`Error::Socket`].
+    pub fn bind(address: &GdbAddress, unikernel: &Path) -> Result<Listener, Error> {
+        let (socket, target) = match address {
+            GdbAddress::Port(port) => listen(*port).map_err(|source| Error::Listen { port: *port, source })?,
+            GdbAddress::Unix(address) => {
+                let target = match address {
+                    SocketAddress::Path(path) => path.display().to_string(),
+                    SocketAddress::Abstract(name) => {
+                        log::warn!(
+                            "--gdb-port=unix:{address}: any user in this network namespace can connect; give a path"
+                        );
+                        format!("| socat - ABSTRACT-CONNECT:{}", String::from_utf8_lossy(name))
+                    }
+                };
+                (Socket::Unix(unix_socket::Listener::bind("--gdb-port", address)?), target)
             }
         };
-        let (stream, _) = accept().map_err(Error::Connection)?;
-        stream.set_nodelay(true).map_err(Error::Connection)?;
-        signal::heed_debugger().map_err(|error| Error::Connection(error.into()))?;
-        call_when_readable(stream.as_raw_fd()).map_err(Error::Connection)?;
-        guest.points.capacity = arch::hardware_points(vm);
-        // As a file it is read and written by just these calls, which take no address.
-        Ok(Session::new(OwnedFd::from(stream).into(), guest))
+        Ok(Listener { socket, target, unikernel: unikernel.to_owned() })
     }
+
+    /// Whether [`Listener::bind`] would succeed, and at which place. Makes no file.
+    ///
+    /// # Errors
+    /// Those of [`Listener::bind`].
+    pub fn probe(address: &GdbAddress) -> Result<String, Error> {
+        match address {
+            GdbAddress::Port(_) => Ok(Listener::bind(address, Path::new(""))?.target),
+            GdbAddress::Unix(address) => {
+                unix_socket::Listener::probe("--gdb-port", address)?;
+                Ok(format!("unix:{address}"))
+            }
+        }
+    }
+
+    /// Logs how to connect, and waits for a debugger, for a session about `guest`, the one of `vm`. From then on, what
+    /// the debugger sends interrupts the guest's thread, which is to be the one that calls.
+    ///
+    /// # Errors
+    /// [`Error::Connection`]; [`Error::Timeout`] if there is a `limit` and no debugger within it.
+    pub fn accept<'m>(self, vm: &VmFd, guest: &mut Guest<'m>, limit: Option<Duration>) -> Result<Session<'m>, Error> {
+        log::warn!("waiting for gdb; connect by: gdb -ex 'target remote {}' {}", self.target, self.unikernel.display());
+        let wire = self.debugger(limit)?;
+        signal::heed_debugger().map_err(|error| Error::Connection(error.into()))?;
+        call_when_readable(wire.descriptor()).map_err(Error::Connection)?;
+        guest.points = Points::with_capacity(arch::hardware_points(vm));
+        Ok(Session::new(wire, guest))
+    }
+
+    /// The first client that sends a packet.
+    fn debugger(&self, limit: Option<Duration>) -> Result<Wire, Error> {
+        let end = limit.map(|limit| Instant::now() + limit);
+        let mut clients: Vec<Client> = Vec::new();
+        loop {
+            let now = Instant::now();
+            if let (Some(limit), true) = (limit, end.is_some_and(|end| end <= now)) {
+                return Err(Error::Timeout(limit.as_secs()));
+            }
+            clients.retain(|client| client.deadline > now || no_debugger());
+            let next = clients.iter().map(|client| client.deadline).chain(end).min();
+            let listener = self.socket.as_fd().as_raw_fd();
+            let mut polls: Vec<_> = clients.iter().map(|client| poll_in(client.wire.descriptor())).collect();
+            polls.push(poll_in(listener));
+            unix_socket::poll(&mut polls, next.map(|next| next - now)).map_err(Error::Connection)?;
+            for place in (0..clients.len()).rev().filter(|place| polls[*place].revents != 0) {
+                match clients[place].wire.more() {
+                    Opening::Packet => return Ok(clients.swap_remove(place).wire),
+                    Opening::Unfinished => {}
+                    Opening::Foreign => {
+                        clients.remove(place);
+                        no_debugger();
+                    }
+                }
+            }
+            if polls.last().is_some_and(|poll| poll.revents != 0) {
+                self.accept_client(&mut clients).map_err(Error::Connection)?;
+            }
+        }
+    }
+
+    fn accept_client(&self, clients: &mut Vec<Client>) -> io::Result<()> {
+        let stream = match unix_socket::accept(self.socket.as_fd(), 0) {
+            Ok(stream) => stream,
+            // It has gone again.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let stream = match self.socket {
+            Socket::Unix(_) => stream,
+            Socket::Tcp(_) => {
+                let stream = TcpStream::from(stream);
+                // Where this fails, it costs time only.
+                let _ = stream.set_nodelay(true);
+                stream.into()
+            }
+        };
+        clients.push(Client { wire: Wire::new(stream), deadline: Instant::now() + PATIENCE });
+        if clients.len() > CLIENTS {
+            clients.remove(0);
+            no_debugger();
+        }
+        Ok(())
+    }
+}
+
+fn no_debugger() -> bool {
+    log::info!("--gdb: a client sent no packet of gdb's; waiting for another");
+    false
+}
+
+fn poll_in(fd: RawFd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+/// Listens at a TCP port of this host alone.
+fn listen(port: u16) -> io::Result<(Socket, String)> {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+    // A client that is gone before it is accepted must not be waited for.
+    socket.set_nonblocking(true)?;
+    let target = socket.local_addr()?.to_string();
+    Ok((Socket::Tcp(socket), target))
 }
 
 /// Has the kernel send SIGIO to this thread when there is something to read.

@@ -2,6 +2,9 @@
 
 use crate::arch::{BREAKPOINT, Hardware, Trap, Watch};
 
+/// Most breakpoint instructions at a time. Room for them is reserved before the sandbox lets no large block of heap grow.
+pub const MOST_BREAKPOINTS: usize = 4096;
+
 /// The breakpoints and watchpoints of a debugger.
 #[derive(Debug, Default)]
 pub struct Points {
@@ -14,6 +17,21 @@ pub struct Points {
 }
 
 impl Points {
+    /// Room for all that a debugger may set, on a processor that watches for `capacity` things.
+    pub fn with_capacity(capacity: usize) -> Points {
+        let instructions = Vec::with_capacity(MOST_BREAKPOINTS);
+        Points { instructions, hardware: Vec::with_capacity(capacity), capacity }
+    }
+
+    /// Notes a breakpoint instruction and the bytes it replaces; false if there are too many.
+    pub fn add(&mut self, address: u64, before: [u8; BREAKPOINT.len()]) -> bool {
+        let fits = self.instructions.len() < MOST_BREAKPOINTS;
+        if fits {
+            self.instructions.push((address, before));
+        }
+        fits
+    }
+
     /// Whether a breakpoint instruction of ours is there.
     pub fn is_ours(&self, address: u64) -> bool {
         self.instructions.iter().any(|(known, _)| *known == address)

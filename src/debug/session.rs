@@ -3,19 +3,17 @@
 //! While the guest runs, nothing of this does. What gdb sends then arrives as a signal (SIGIO), which interrupts the
 //! guest as any other does.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::RawFd;
 
 use gdbstub::common::Signal;
-use gdbstub::conn::Connection;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, SingleThreadStopReason};
 use gdbstub::target::ext::breakpoints::WatchKind;
 
 use super::guest::Guest;
+use super::wire::Wire;
 use crate::arch::{Trap, Watch};
-use crate::signal;
 
 type Machine<'m> = GdbStubStateMachine<'static, Guest<'m>, Wire>;
 
@@ -55,10 +53,9 @@ type Lost = Box<dyn std::error::Error>;
 
 impl<'m> Session<'m> {
     /// Begins with a guest that has not run yet.
-    pub fn new(stream: File, guest: &mut Guest<'m>) -> Session<'m> {
-        let descriptor = stream.as_raw_fd();
-        let stub = GdbStub::new(Wire { stream, output: Vec::new() });
-        let machine = stub.run_state_machine(guest);
+    pub(super) fn new(wire: Wire, guest: &mut Guest<'m>) -> Session<'m> {
+        let descriptor = wire.descriptor();
+        let machine = GdbStub::new(wire).run_state_machine(guest);
         let machine = machine.map_err(|error| log::warn!("cannot talk to the debugger: {error}")).ok();
         Session { machine, descriptor }
     }
@@ -178,62 +175,5 @@ fn reason(trap: Trap, guest: &mut Guest<'_>) -> SingleThreadStopReason<u64> {
         Trap::Instruction if guest.at_breakpoint() => SingleThreadStopReason::Signal(Signal::SIGTRAP),
         Trap::Instruction => SingleThreadStopReason::SwBreak(()),
         Trap::Breakpoint | Trap::Slot(_) | Trap::Watched(_) => SingleThreadStopReason::HwBreak(()),
-    }
-}
-
-/// The connection: what is to be said is collected and sent at once.
-#[derive(Debug)]
-struct Wire {
-    stream: File,
-    output: Vec<u8>,
-}
-
-impl Wire {
-    /// The next byte; none if the debugger has hung up.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::Interrupted`] if the run is to end.
-    fn read_byte(&mut self) -> io::Result<Option<u8>> {
-        let mut byte = [0];
-        loop {
-            match self.stream.read(&mut byte) {
-                // Its own bytes interrupt, too.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
-                result => return Ok((result? > 0).then_some(byte[0])),
-            }
-        }
-    }
-
-    fn has_input(&self) -> io::Result<bool> {
-        let mut wait = libc::pollfd { fd: self.stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the kernel writes `revents` and reads the rest; no mask is given.
-        match unsafe { libc::ppoll(&raw mut wait, 1, &raw const now, std::ptr::null()) } {
-            -1 => Err(io::Error::last_os_error()),
-            ready => Ok(ready > 0),
-        }
-    }
-}
-
-impl Connection for Wire {
-    type Error = io::Error;
-
-    fn write(&mut self, byte: u8) -> io::Result<()> {
-        self.output.push(byte);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut rest = &self.output[..];
-        while !rest.is_empty() {
-            match self.stream.write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(done) => rest = &rest[done..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted && signal::received().is_none() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.output.clear();
-        Ok(())
     }
 }

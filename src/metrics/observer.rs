@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::server::{Socket, next_descriptor};
-use super::{End, Error, Listener, Registry, Server, StatsFile, summary};
+use super::{End, Error, Registry, Server, StatsFile, summary};
 use crate::cli::{Config, SandboxMode};
 use crate::error::Error as RunError;
 use crate::exit::Outcome;
 use crate::sandbox::Confined;
 use crate::sandbox::rules::Parameters;
+use crate::unix_socket::Listener;
 
 /// Where figures go, opened.
 #[derive(Debug)]
@@ -26,7 +27,8 @@ impl Outlets {
     /// Something cannot be opened.
     pub fn open(config: &Config) -> Result<Outlets, Error> {
         let stats = config.output.stats.as_ref().map(StatsFile::open).transpose()?;
-        let listener = config.output.metrics.as_ref().map(Listener::bind).transpose()?;
+        let listener =
+            config.output.metrics.as_ref().map(|address| Listener::bind("--metrics", address)).transpose()?;
         let socket = listener.map(Socket::new).transpose()?;
         let removable = config.sandbox == SandboxMode::Off && config.chroot.is_none();
         Ok(Outlets { stats, socket, removable })

@@ -10,10 +10,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::http::{self, Answer};
-use super::{Error, Exposition, Listener, Registry};
+use super::{Error, Exposition, Registry};
 use crate::error::Error as RunError;
 use crate::sandbox::{self, Confined};
 use crate::signal;
+use crate::unix_socket::Listener;
 
 /// How long one client may take, from being accepted to having read its answer.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,13 +1,14 @@
 //! `--stats`: where the figures of a run are written when it has ended.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::{End, Error, Registry, document};
 use crate::cli::StatsTarget;
+use crate::json::Value;
 use crate::messages;
 use crate::signal::uninterrupted;
 
@@ -89,8 +90,8 @@ impl StatsFile {
     pub fn write(&self, registry: &Registry, end: &End) {
         let document = document(registry, end);
         let written = match self {
-            StatsFile::File(file, ..) => (&*file).write_all(format!("{document}\n").as_bytes()),
-            StatsFile::Stderr => messages::say_whole(format!("{}\n", document.to_line()).as_bytes()),
+            StatsFile::File(file, ..) => write_out(file, &document),
+            StatsFile::Stderr => messages::write_long(document.one_line()),
         };
         if let Err(error) = written {
             let name = match self {
@@ -100,4 +101,11 @@ impl StatsFile {
             log::warn!("--stats={name}: cannot write: {error}; what the run came to is lost");
         }
     }
+}
+
+/// Writes the document in pieces: as one text, the largest would take more heap than the sandbox lets grow.
+fn write_out(file: &File, document: &Value) -> io::Result<()> {
+    let mut pieces = BufWriter::new(file);
+    writeln!(pieces, "{document}")?;
+    pieces.flush()
 }

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 
 use goblin::elf::Elf;
 
@@ -58,11 +59,15 @@ impl Debugger {
         Debugger::over(TcpStream::connect(("127.0.0.1", port)).expect("the tender listens"))
     }
 
-    /// Over a connection.
+    /// Over a connection, by TCP or a Unix socket.
     #[track_caller]
-    pub fn over(stream: TcpStream) -> Debugger {
+    pub fn over(stream: impl Into<OwnedFd>) -> Debugger {
+        // What it is used for is the same for all sockets of streams.
+        let stream = TcpStream::from(stream.into());
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
+        // A Unix socket has no such delay.
+        let _ = stream.set_nodelay(true);
         Debugger { stream }
     }
 

@@ -13,6 +13,7 @@ pub fn tests() -> Vec<Trial> {
         kvm_test_if_possible("gdb::breakpoints::of_the_guest_itself", breakpoints_of_the_guest_itself),
         kvm_test("gdb::breakpoints::code_of_the_debuggers_is_executed", code_of_the_debuggers_is_executed),
         kvm_test("gdb::breakpoints::leave_nothing_behind", breakpoints_leave_nothing_behind),
+        kvm_test("gdb::breakpoints::have_a_limit", breakpoints_have_a_limit),
         kvm_test_if_possible("gdb::watchpoints::writes", || stops_at_a_watchpoint(2, "debug_store")),
         kvm_test_if_possible("gdb::watchpoints::reads", || stops_at_a_watchpoint(3, "debug_load")),
         kvm_test_if_possible("gdb::watchpoints::accesses", || stops_at_a_watchpoint(4, "debug_store")),
@@ -34,6 +35,24 @@ fn stops_at_a_breakpoint(set: &str, clear: &str) -> Result<(), String> {
     debugger.ends(0);
     guest.end().exits(0).says("debug: 7\n");
     Ok(())
+}
+
+/// A debugger that sets ever more of them takes no heap beyond what was reserved, and leaves a guest that runs.
+fn breakpoints_have_a_limit() {
+    let (guest, mut debugger) = debug("debug", &[], &[]);
+    // Unused memory.
+    let place = |number: u64| 0x20_0000 + 4 * number;
+    for number in 0..4096 {
+        debugger.order(&format!("Z0,{:x},4", place(number)));
+    }
+    for number in 4096..8200 {
+        debugger.is_refused(&format!("Z0,{:x},4", place(number)));
+    }
+    debugger.order(&format!("z0,{:x},4", place(7)));
+    debugger.order(&format!("Z0,{:x},4", place(5000)));
+    debugger.is_refused(&format!("Z0,{:x},4", place(5001)));
+    debugger.ends(0);
+    guest.end().exits(0).says("debug: 7\n");
 }
 
 /// Whether guests have a real processor: a KVM that emulates each instruction knows no breakpoint instruction, and does

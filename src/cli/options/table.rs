@@ -103,9 +103,9 @@ pub(super) const VALUED: &[Valued] = &[
     Valued {
         name: "gdb-port",
         named: None,
-        value: "PORT",
+        value: "PORT|unix:PATH",
         heading: "Debugging",
-        help: "Where --gdb waits, on this host alone [default: 1234]",
+        help: "Where --gdb waits: a port of this host, or a socket [default: 1234]",
     },
     Valued {
         name: "dumpcore",

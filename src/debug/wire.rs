@@ -1,0 +1,222 @@
+//! A connection to a debugger, or to a client that has yet to show that it is one. Its buffers never grow.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use gdbstub::conn::Connection;
+
+use crate::signal;
+
+/// Bytes of each buffer. A longer reply goes out in pieces of this size.
+const SIZE: usize = 4096;
+
+/// What the first bytes of a connection show about the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// It speaks gdb's protocol: here is a whole packet with the right sum.
+    Packet,
+    /// It may do so yet.
+    Unfinished,
+    /// It does not.
+    Foreign,
+}
+
+/// Judges the first bytes of a connection. gdb may send acknowledgements and an interrupt before its first packet.
+pub fn opening(bytes: &[u8]) -> Opening {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'+' | b'-' | 0x03)).unwrap_or(bytes.len());
+    let packet = match &bytes[start..] {
+        [] => return Opening::Unfinished,
+        [b'$', packet @ ..] => packet,
+        _ => return Opening::Foreign,
+    };
+    let Some(end) = packet.iter().position(|byte| *byte == b'#') else { return Opening::Unfinished };
+    let Some(sum) = packet.get(end + 1..end + 3) else { return Opening::Unfinished };
+    let expected = packet[..end].iter().copied().fold(0, u8::wrapping_add);
+    let digits = std::str::from_utf8(sum).ok().filter(|sum| !sum.starts_with('+'));
+    match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+        Some(sum) if sum == expected => Opening::Packet,
+        _ => Opening::Foreign,
+    }
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct Wire {
+    stream: File,
+    input: Box<[u8; SIZE]>,
+    /// What of `input` has come and is not yet read.
+    unread: std::ops::Range<usize>,
+    output: Vec<u8>,
+}
+
+impl Wire {
+    /// Over a socket of streams, which as a file is read and written by just these calls; none takes an address.
+    pub fn new(stream: OwnedFd) -> Wire {
+        Wire { stream: stream.into(), input: Box::new([0; SIZE]), unread: 0..0, output: Vec::with_capacity(SIZE) }
+    }
+
+    /// The descriptor, for polls and the sandbox.
+    pub fn descriptor(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Reads more of the first bytes, of which there are some, and judges all of them.
+    pub fn more(&mut self) -> Opening {
+        match self.stream.read(&mut self.input[self.unread.end..]) {
+            Ok(0) => return Opening::Foreign,
+            Ok(count) => self.unread.end += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Opening::Foreign,
+        }
+        match opening(&self.input[self.unread.clone()]) {
+            Opening::Unfinished if self.unread.end == SIZE => Opening::Foreign,
+            opening => opening,
+        }
+    }
+
+    /// The next byte; none if the debugger has hung up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Interrupted`] if the run is to end.
+    pub fn read_byte(&mut self) -> io::Result<Option<u8>> {
+        while self.unread.is_empty() {
+            match self.stream.read(&mut self.input[..]) {
+                Ok(0) => return Ok(None),
+                Ok(count) => self.unread = 0..count,
+                // Its own bytes interrupt, too.
+                Err(error) if error.kind() == ErrorKind::Interrupted && signal::received().is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.unread.next().map(|place| self.input[place]))
+    }
+
+    /// Whether [`Wire::read_byte`] would return immediately.
+    pub fn has_input(&self) -> io::Result<bool> {
+        if !self.unread.is_empty() {
+            return Ok(true);
+        }
+        let mut wait = libc::pollfd { fd: self.stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel writes `revents` and reads the rest; no mask is given.
+        match unsafe { libc::ppoll(&raw mut wait, 1, &raw const now, std::ptr::null()) } {
+            -1 => Err(io::Error::last_os_error()),
+            ready => Ok(ready > 0),
+        }
+    }
+}
+
+impl Connection for Wire {
+    type Error = io::Error;
+
+    fn write(&mut self, byte: u8) -> io::Result<()> {
+        if self.output.len() == SIZE {
+            // A reply may be as long as the guest's memory, and its reader quick.
+            if signal::received().is_some() {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            self.flush()?;
+        }
+        self.output.push(byte);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut rest = &self.output[..];
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(done) => rest = &rest[done..],
+                Err(error) if error.kind() == ErrorKind::Interrupted && signal::received().is_none() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// gdbstub's trait has a method of that name, too.
+    fn send(client: &mut UnixStream, bytes: &[u8]) {
+        Write::write_all(client, bytes).unwrap();
+    }
+
+    #[test]
+    fn only_a_whole_packet_with_the_right_sum_is_a_debuggers() {
+        for bytes in ["$?#3f", "+$?#3f", "+-+$?#3F", "\x03$?#3f+$g#67", "$#00", "$m0,8#xx$", "$?#3"] {
+            let expected = match bytes {
+                "$m0,8#xx$" => Opening::Foreign,
+                "$?#3" => Opening::Unfinished,
+                _ => Opening::Packet,
+            };
+            assert_eq!(opening(bytes.as_bytes()), expected, "{bytes:?}");
+        }
+        for bytes in ["", "+", "+++\x03", "$", "+$qSupported:", "$?#"] {
+            assert_eq!(opening(bytes.as_bytes()), Opening::Unfinished, "{bytes:?}");
+        }
+        for bytes in ["GET / HTTP/1.0\r\n\r\n", "\0", "+?", "$?#40", "$?#+f", "$?#3\u{e9}", "\x16\x03\x01"] {
+            assert_eq!(opening(bytes.as_bytes()), Opening::Foreign, "{bytes:?}");
+        }
+    }
+
+    /// The first bytes of a client in these pieces, after which it hangs up.
+    fn judged(pieces: &[&[u8]]) -> Vec<Opening> {
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let mut wire = Wire::new(ours.into());
+        let mut judge = |piece: &&[u8]| {
+            send(&mut client, piece);
+            wire.more()
+        };
+        let mut judged: Vec<_> = pieces.iter().map(&mut judge).collect();
+        drop(client);
+        judged.push(wire.more());
+        judged
+    }
+
+    #[test]
+    fn a_client_may_take_its_time_and_ends_by_hanging_up() {
+        use Opening::{Foreign, Packet, Unfinished};
+        assert_eq!(judged(&[]), [Foreign]);
+        assert_eq!(judged(&[b"+$", b"?", b"#3"]), [Unfinished, Unfinished, Unfinished, Foreign]);
+        assert_eq!(judged(&[b"+$", b"?#", b"3f"])[..3], [Unfinished, Unfinished, Packet]);
+        assert_eq!(judged(&[&[b'+'; SIZE - 1], b"+"])[..2], [Unfinished, Foreign]);
+        assert_eq!(judged(&[b"$", &[b'A'; SIZE - 1]])[..2], [Unfinished, Foreign]);
+    }
+
+    #[test]
+    fn a_long_reply_takes_no_more_room_than_a_short_one() {
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let mut wire = Wire::new(ours.into());
+        let reply: Vec<u8> = (0..10 * SIZE + 1).map(|place| place as u8).collect();
+        reply.iter().for_each(|byte| wire.write(*byte).unwrap());
+        wire.flush().unwrap();
+        assert_eq!(wire.output.capacity(), SIZE);
+        drop(wire);
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).unwrap();
+        assert!(read == reply);
+    }
+
+    #[test]
+    fn what_came_before_the_session_is_read_first() {
+        let (mut client, ours) = UnixStream::pair().unwrap();
+        let mut wire = Wire::new(ours.into());
+        send(&mut client, b"+$?#3f");
+        assert_eq!(wire.more(), Opening::Packet);
+        send(&mut client, b"\x03");
+        drop(client);
+        let mut read = Vec::new();
+        while wire.has_input().unwrap() {
+            let Some(byte) = wire.read_byte().unwrap() else { break };
+            read.push(byte);
+        }
+        assert_eq!(read, b"+$?#3f\x03");
+    }
+}

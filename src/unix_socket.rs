@@ -1,0 +1,264 @@
+//! Unix sockets that listen, for `--metrics` and `--gdb-port`: one a run and purpose, of the user who started the run.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::SocketAddress;
+use crate::signal::uninterrupted;
+
+/// Why there is no socket at an address, with the option that gives it.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("{option}=unix:{path}: {source}; give a path in a directory that can be written")]
+    Bind { option: &'static str, path: String, source: io::Error },
+    #[error("{option}=unix:{path}: this is a {kind}; give a path that is free")]
+    Taken { option: &'static str, path: String, kind: &'static str },
+    #[error("{option}=unix:{path}: another process listens there; give each run a socket of its own")]
+    InUse { option: &'static str, path: String },
+    #[error("{option}=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path")]
+    Foreign { option: &'static str, path: String, uid: u32 },
+}
+
+/// Read and write for the owner: to connect takes the right to write.
+const UMASK: libc::mode_t = 0o177;
+
+/// A socket that listens. Dropped, its file is removed, unless that was left.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    file: Option<PathBuf>,
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.file {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Listener {
+    /// Listens at `address`. A socket that a run left behind is replaced; whatever else is there stays. Not to be called
+    /// while there is a second thread.
+    ///
+    /// # Errors
+    /// Something is there, or nothing can be.
+    pub fn bind(option: &'static str, address: &SocketAddress) -> Result<Listener, Error> {
+        let (socket, file) = match address {
+            SocketAddress::Path(path) => (bind_path(option, path)?, Some(path.clone())),
+            SocketAddress::Abstract(name) => (bind_name(option, name, address)?, None),
+        };
+        let listener = Listener { socket, file };
+        // A client that is gone before it is accepted must not be waited for.
+        let ready = listener.socket.set_nonblocking(true);
+        ready.map_err(|source| Error::Bind { option, path: address.to_string(), source })?;
+        Ok(listener)
+    }
+
+    /// Whether [`Listener::bind`] would succeed. Makes no file, and removes none; a name without a file is taken for a
+    /// moment.
+    ///
+    /// # Errors
+    /// Those of [`Listener::bind`].
+    pub fn probe(option: &'static str, address: &SocketAddress) -> Result<(), Error> {
+        let SocketAddress::Path(path) = address else { return Listener::bind(option, address).map(drop) };
+        if fs::symlink_metadata(path).is_ok() {
+            check_dead(option, path)?;
+        }
+        let possible = SocketAddr::from_pathname(path).and_then(|_| may_make(path));
+        possible.map_err(|source| Error::Bind { option, path: address.to_string(), source })
+    }
+
+    /// Leaves the file where it is: nobody can remove it from within a sandbox.
+    pub fn leave_file(&mut self) {
+        self.file = None;
+    }
+}
+
+/// Accepts a connection to the socket that listens at `listener`; `flags` as accept4 has them.
+///
+/// # Errors
+/// The host's; [`io::ErrorKind::WouldBlock`] if there is none.
+pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let flags = flags | libc::SOCK_CLOEXEC;
+    // SAFETY: the call takes numbers; no address is asked for.
+    let client = unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    // SAFETY: it is new and has no other owner.
+    if client < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(client) }) }
+}
+
+/// Waits until one of `fds` is ready, for as long as `patience`, if that ends. A signal ends the wait as well.
+///
+/// # Errors
+/// The host's.
+pub fn poll(fds: &mut [libc::pollfd], patience: Option<Duration>) -> io::Result<()> {
+    let timeout = patience.map(|patience| libc::timespec {
+        tv_sec: patience.as_secs() as libc::time_t,
+        tv_nsec: patience.subsec_nanos() as libc::c_long,
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the kernel reads the time, if there is one, and writes `revents` only.
+    match unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout, std::ptr::null()) } {
+        -1 => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            error => Err(error),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn bind_name(option: &'static str, name: &[u8], address: &SocketAddress) -> Result<UnixListener, Error> {
+    let bound = SocketAddr::from_abstract_name(name).and_then(|address| UnixListener::bind_addr(&address));
+    bound.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::InUse { option, path: address.to_string() },
+        _ => Error::Bind { option, path: address.to_string(), source },
+    })
+}
+
+fn bind_path(option: &'static str, path: &Path) -> Result<UnixListener, Error> {
+    let failed = |source| Error::Bind { option, path: path.to_string_lossy().into_owned(), source };
+    match bind_privately(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            check_dead(option, path)?;
+            fs::remove_file(path).map_err(failed)?;
+            bind_privately(path).map_err(failed)
+        }
+        bound => bound.map_err(failed),
+    }
+}
+
+fn bind_privately(path: &Path) -> io::Result<UnixListener> {
+    // SAFETY: the call takes a number; no other thread makes a file meanwhile.
+    let before = unsafe { libc::umask(UMASK) };
+    let bound = UnixListener::bind(path);
+    // SAFETY: as above.
+    unsafe { libc::umask(before) };
+    bound
+}
+
+/// Whether what is at `path` is a socket of this user that belongs to nobody any more.
+fn check_dead(option: &'static str, path: &Path) -> Result<(), Error> {
+    let name = || path.to_string_lossy().into_owned();
+    let metadata = fs::symlink_metadata(path).map_err(|source| Error::Bind { option, path: name(), source })?;
+    let kind = match metadata.file_type() {
+        kind if kind.is_socket() => None,
+        kind if kind.is_dir() => Some("directory"),
+        kind if kind.is_symlink() => Some("symbolic link"),
+        kind if kind.is_file() => Some("file"),
+        _ => Some("pipe or device"),
+    };
+    if let Some(kind) = kind {
+        return Err(Error::Taken { option, path: name(), kind });
+    }
+    // SAFETY: the call takes nothing and cannot fail.
+    if metadata.uid() != unsafe { libc::geteuid() } {
+        return Err(Error::Foreign { option, path: name(), uid: metadata.uid() });
+    }
+    // A datagram cannot be sent to a socket of streams, so nobody is disturbed, and nothing waits for a server that is
+    // busy: the kernel says that the type is wrong, or that there is nobody.
+    match UnixDatagram::unbound().and_then(|socket| socket.connect(path)) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => Err(Error::InUse { option, path: name() }),
+        Err(source) => Err(Error::Bind { option, path: name(), source }),
+        Ok(()) => Err(Error::InUse { option, path: name() }),
+    }
+}
+
+/// Whether this process may make, and remove, a file at `path`.
+pub fn may_make(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) if directory.as_os_str().is_empty() => may(Path::new("."), libc::W_OK | libc::X_OK),
+        Some(directory) => may(directory, libc::W_OK | libc::X_OK),
+        None => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+    }
+}
+
+/// Whether this process, as the user that it acts for, has these rights to what is at `path`.
+pub fn may(path: &Path, rights: libc::c_int) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path ends with a NUL, and the rest are numbers.
+    uninterrupted(|| match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), rights, libc::AT_EACCESS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn bind(path: &Path) -> Result<Listener, String> {
+        Listener::bind("--metrics", &SocketAddress::Path(path.to_owned())).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_socket_is_its_users_and_goes_with_its_listener() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m");
+        let listener = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_was_left_behind_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m");
+        let mut first = bind(&path).unwrap();
+        assert!(bind(&path).unwrap_err().contains("another process listens there"));
+        first.leave_file();
+        drop(first);
+        assert!(path.exists());
+        let _second = bind(&path).unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+        let datagrams = directory.path().join("d");
+        let _socket = UnixDatagram::bind(&datagrams).unwrap();
+        assert!(bind(&datagrams).unwrap_err().contains("another process listens there"));
+    }
+
+    #[test]
+    fn what_is_no_socket_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "mine").unwrap();
+        assert!(bind(&file).unwrap_err().contains("this is a file"));
+        assert_eq!(fs::read(&file).unwrap(), b"mine");
+        assert!(bind(directory.path()).unwrap_err().contains("this is a directory"));
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(bind(&link).unwrap_err().contains("this is a symbolic link"));
+        assert!(bind(Path::new("/nonexistent/m")).unwrap_err().contains("No such file"));
+        assert!(bind(&directory.path().join("m".repeat(200))).is_err());
+    }
+
+    #[test]
+    fn a_name_without_a_file_is_free_again_at_the_end() {
+        let name = format!("tender-test-{}", std::process::id()).into_bytes();
+        let address = SocketAddress::Abstract(name);
+        let first = Listener::bind("--metrics", &address).unwrap();
+        let again = Listener::bind("--metrics", &address).unwrap_err().to_string();
+        assert!(again.contains("another process listens there"), "{again}");
+        drop(first);
+        assert!(Listener::bind("--metrics", &address).is_ok());
+    }
+}
