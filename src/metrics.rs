@@ -5,6 +5,7 @@
 //! Everything is counted where it happens, by the thread that does it, and read from here without a lock: nobody who
 //! looks can hold up a guest.
 
+mod client;
 mod document;
 mod exposition;
 mod http;
@@ -25,7 +26,7 @@ pub use exposition::Exposition;
 pub use observer::{Observed, Observer, Outlets};
 pub use phases::{Phase, Phases};
 pub use process::{PIECE, Process};
-pub use server::Server;
+pub use server::{POLLED, Server};
 pub use stats_file::StatsFile;
 pub use summary::summary;
 pub use times::{Asleep, Spent, Times};

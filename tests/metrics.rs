@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         kvm_test("a_stuck_client_holds_up_nobody_for_long", a_stuck_client_holds_up_nobody_for_long),
         kvm_test("a_client_that_sends_slowly_is_cut_off", a_client_that_sends_slowly_is_cut_off),
         kvm_test("a_client_that_never_stops_sending_is_cut_off", a_client_that_never_stops_sending_is_cut_off),
+        kvm_test("idle_clients_do_not_delay_an_answer", idle_clients_do_not_delay_an_answer),
         kvm_test("a_stuck_client_does_not_hold_up_the_end", a_stuck_client_does_not_hold_up_the_end),
         kvm_test("a_host_that_cannot_wait_ends_the_service_alone", a_host_that_cannot_wait_ends_the_service_alone),
         kvm_test("a_socket_that_was_left_is_replaced", a_socket_that_was_left_is_replaced),
@@ -163,14 +164,36 @@ fn a_stuck_client_holds_up_nobody_for_long() {
     let before = scrape(&socket);
     let mut stuck = UnixStream::connect(&socket).unwrap();
     stuck.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
-    let after = scrape(&socket);
     let calls = |scrape: &Scrape| scrape.value("tender_exits_total", &[("kind", "hypercall")]);
-    assert!(calls(&after) > calls(&before));
+    let deadline = Instant::now() + LIMIT;
+    while calls(&scrape(&socket)) <= calls(&before) {
+        assert!(Instant::now() < deadline, "the guest does not go on");
+    }
     let mut response = String::new();
     stuck.read_to_string(&mut response).unwrap();
     assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
+}
+
+/// However many say nothing, or half of what they want: Prometheus gives up after ten seconds.
+fn idle_clients_do_not_delay_an_answer() {
+    let directory = common::directory();
+    let socket = directory.path().join("socket");
+    let mut guest = served(directory.path(), &[], "poll-forever");
+    for count in [1, 8, 50] {
+        let mut idle: Vec<_> = (0..count).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+        for stream in idle.iter_mut().step_by(2) {
+            // One that many others have come after is given up.
+            let _ = stream.write_all(b"\r\nGET /metrics HTTP/1.1\r\n");
+        }
+        let asked = Instant::now();
+        let response = request(UnixStream::connect(&socket).unwrap(), "GET http://x/metrics HTTP/1.1\r\n\r\n");
+        assert_eq!(Scrape::parse(body(&response)).value("tender_info", &[]), 1.0);
+        assert!(asked.elapsed() < Duration::from_secs(10), "behind {count}: {:?}", asked.elapsed());
+    }
+    guest.signal(libc::SIGTERM);
+    guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
 /// A byte of a header every now and then: the connection is closed, others are answered, and the run can be ended.
@@ -296,8 +319,8 @@ fn a_host_that_cannot_wait_ends_the_service_alone() {
     let directory = common::directory();
     let socket = format!("--metrics=unix:{}", text(&directory.path().join("socket")));
     let mut command = hypercalls(&[&socket], &["spin"]);
-    // Two descriptors: the only thread that waits for so many.
-    let mut guest = Guest::start(refuse::fails(&mut command, libc::SYS_ppoll, &[(1, 2)], libc::ENOMEM));
+    // Ten descriptors: the only thread that waits for so many.
+    let mut guest = Guest::start(refuse::fails(&mut command, libc::SYS_ppoll, &[(1, 10)], libc::ENOMEM));
     guest.wait_for_complaint("tender: warn: --metrics: cannot wait for clients: Cannot allocate memory (os error 12)");
     let deadline = Instant::now() + LIMIT;
     // The kernel's own threads for KVM are among them, on some.

@@ -187,7 +187,7 @@ fn attempt_here(words: &str) -> ExitCode {
             let mut config = config();
             config.debugging.dumpcore = std::env::var_os(CORES_PATH).map(Into::into);
             config.debugging.gdb = thread == "debuggee";
-            config.debugging.gdb_port = config.debugging.gdb.then_some(0);
+            config.debugging.gdb_port = config.debugging.gdb.then_some(tender::cli::GdbAddress::Port(0));
             let outcome = tender::run(&config);
             ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
         }

@@ -19,15 +19,33 @@ pub const TOO_LATE: Answer = Answer::Refusal(408, "Request Timeout");
 /// What a request is answered that does not end.
 pub const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Large");
 
+/// The request without the empty lines that may come before it (RFC 9112, section 2.2).
+fn begun(request: &[u8]) -> &[u8] {
+    let start = request.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    &request[start.unwrap_or(request.len())..]
+}
+
 /// Whether the whole request has come.
 pub fn is_complete(request: &[u8]) -> bool {
-    request.windows(4).any(|end| end == b"\r\n\r\n") || request.windows(2).any(|end| end == b"\n\n")
+    let request = begun(request);
+    request.windows(3).any(|end| end == b"\n\r\n") || request.windows(2).any(|end| end == b"\n\n")
+}
+
+/// The path that a target names, which may be a URL as proxies are asked for it (RFC 9112, section 3.2.2).
+fn path(target: &[u8]) -> &[u8] {
+    let target = match target.split_at_checked(b"http://".len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => {
+            rest.iter().position(|byte| matches!(byte, b'/' | b'?')).map_or(&b"/"[..], |start| &rest[start..])
+        }
+        _ => target,
+    };
+    target.split(|byte| *byte == b'?').next().unwrap_or_default()
 }
 
 /// What the request, which is complete, is to be answered.
 pub fn answer(request: &[u8]) -> Answer {
     const MALFORMED: Answer = Answer::Refusal(400, "Bad Request");
-    let line = request.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = begun(request).split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
@@ -37,12 +55,10 @@ pub fn answer(request: &[u8]) -> Answer {
     if !version.starts_with(b"HTTP/1.") {
         return MALFORMED;
     }
-    let path = target.split(|byte| *byte == b'?').next();
-    match (method, path) {
-        (_, None) => MALFORMED,
-        (_, Some(path)) if path != b"/metrics" => Answer::Refusal(404, "Not Found"),
-        (b"GET", _) => Answer::Metrics,
-        (b"HEAD", _) => Answer::Head,
+    match method {
+        _ if path(target) != b"/metrics" => Answer::Refusal(404, "Not Found"),
+        b"GET" => Answer::Metrics,
+        b"HEAD" => Answer::Head,
         _ => Answer::Refusal(405, "Method Not Allowed"),
     }
 }
@@ -76,6 +92,22 @@ mod tests {
         assert_eq!(answer(b"GET /metrics?x=y HTTP/1.0\r\n\r\n"), Answer::Metrics);
         assert_eq!(answer(b"HEAD /metrics HTTP/1.1\r\n\r\n"), Answer::Head);
         assert!(is_complete(b"GET /metrics HTTP/1.0\n\n"));
+    }
+
+    #[test]
+    fn urls_and_empty_lines_before_a_request_are_accepted() {
+        for target in ["http://localhost/metrics", "HTTP://127.0.0.1:9111/metrics?x=http://localhost/"] {
+            assert_eq!(answer(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes()), Answer::Metrics, "{target}");
+        }
+        for target in ["http://localhost", "http://localhost?/metrics", "https://localhost/metrics", "http:/metrics"] {
+            let answer = answer(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes());
+            assert_eq!(answer, Answer::Refusal(404, "Not Found"), "{target}");
+        }
+        for empty in ["\r\n", "\n", "\r\n\r\n", "\n\n\r\n"] {
+            let request = format!("{empty}GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert!(!is_complete(empty.as_bytes()) && is_complete(request.as_bytes()), "{empty:?}");
+            assert_eq!(answer(request.as_bytes()), Answer::Metrics, "{empty:?}");
+        }
     }
 
     #[test]

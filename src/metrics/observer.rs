@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::server::{Socket, next_descriptor};
+use super::server::{Socket, next_descriptors};
 use super::{End, Error, Registry, Server, StatsFile, summary};
 use crate::cli::{Config, SandboxMode};
 use crate::error::Error as RunError;
@@ -81,7 +81,7 @@ impl Observer {
         if let Some(socket) = socket {
             let (listener, end) = socket.descriptors();
             (parameters.listener, parameters.metrics_end) = (vec![listener], vec![end]);
-            parameters.client = vec![next_descriptor().map_err(Error::Thread)?];
+            parameters.client = next_descriptors().map_err(Error::Thread)?;
         }
         Ok(parameters)
     }

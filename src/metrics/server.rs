@@ -1,23 +1,28 @@
-//! `--metrics`: a thread that answers one scrape after the other. A client that is slow, or says nothing, keeps others
-//! waiting for [`PATIENCE`] at most, and a guest not at all. The thread may do nothing else: see `sandbox/rules.rs`.
+//! `--metrics`: a thread that answers scrapes, of several clients at a time. A client that is slow, or says nothing, keeps
+//! neither others nor a guest waiting. The thread may do nothing else: see `sandbox/rules.rs`.
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write as _};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::http::{self, Answer};
+use super::client::Place;
 use super::{Error, Exposition, Registry};
 use crate::error::Error as RunError;
 use crate::sandbox::{self, Confined};
 use crate::signal;
-use crate::unix_socket::Listener;
+use crate::unix_socket::{self, Listener};
 
 /// How long one client may take, from being accepted to having read its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Clients at a time. One more takes the place of the one that has waited for longest.
+const CLIENTS: usize = 8;
+
+/// Descriptors that the thread waits for: the end, the listener, the clients.
+pub const POLLED: usize = 2 + CLIENTS;
 
 /// How long nobody is accepted after that has failed, as it does where descriptors have run out.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -56,9 +61,10 @@ impl Socket {
     }
 }
 
-/// The number that the next descriptor will have: while a guest runs, those of clients are all that come and go.
-pub fn next_descriptor() -> io::Result<RawFd> {
-    Ok(File::open("/")?.as_raw_fd())
+/// The numbers that the next descriptors will have: while a guest runs, those of clients are all that come and go.
+pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
+    let files: Vec<_> = (0..CLIENTS).map(|_| File::open("/")).collect::<io::Result<_>>()?;
+    Ok(files.iter().map(File::as_raw_fd).collect())
 }
 
 /// The thread, and how to end it.
@@ -79,16 +85,18 @@ impl Server {
     pub fn start(socket: Socket, registry: Arc<Registry>, confined: &Confined) -> Result<Server, RunError> {
         let (end, confinement) = (Arc::clone(&socket.end), Arc::<Confinement>::default());
         let (first, confined, told) = (thread::current(), confined.clone(), Arc::clone(&confinement));
+        // There is room for all numbers to grow, so that none is asked for in the sandbox. It is of this thread's heap: as
+        // another's shrinks, glibc opens a file.
+        let room = 2 * Exposition(&registry).to_string().len() + 4096;
+        let mut places: Vec<_> = (0..CLIENTS).map(|_| Place::new(room)).collect();
         let serve = move || {
             signal::leave_to_the_guests_thread();
-            // There is room for all numbers to grow, so that none is asked for in the sandbox.
-            let mut text = String::with_capacity(2 * Exposition(&registry).to_string().len() + 4096);
             let result = confined.confine_metrics_thread();
             let failed = result.is_err();
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             first.unpark();
             if !failed {
-                socket.serve(&registry, &mut text);
+                socket.serve(&registry, &mut places);
             }
         };
         let thread = thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(Error::Thread)?;
@@ -111,134 +119,49 @@ impl Server {
     }
 }
 
-/// What a wait came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    Ready,
-    TooLate,
-    End,
-}
-
 impl Socket {
-    fn serve(&self, registry: &Registry, text: &mut String) {
-        let (listener, _) = self.descriptors();
+    fn serve(&self, registry: &Registry, places: &mut [Place]) {
+        let (listener, end) = self.descriptors();
+        let mut pause = None;
         loop {
-            match self.wait(listener, libc::POLLIN, None) {
-                Ok(Wait::Ready) => {}
-                Ok(Wait::TooLate | Wait::End) => return,
-                Err(error) => {
-                    return log::warn!("--metrics: cannot wait for clients: {error}; there are no more answers");
-                }
+            let now = Instant::now();
+            for place in places.iter_mut().filter(|place| place.deadline().is_some_and(|deadline| deadline <= now)) {
+                place.expire(registry);
             }
-            match accept(listener) {
-                Ok(mut client) => self.answer(&mut client, registry, text),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
-                // That this cannot be waited for either is told by the next wait.
-                Err(_) => _ = self.wait(-1, 0, Some(Instant::now() + PAUSE)),
+            pause = pause.filter(|pause| *pause > now);
+            let listener = if pause.is_some() { -1 } else { listener };
+            let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; POLLED];
+            (polls[0].fd, polls[1].fd) = (end, listener);
+            for (poll, place) in polls[2..].iter_mut().zip(&*places) {
+                *poll = place.poll();
             }
-        }
-    }
-
-    /// Waits until `fd` is ready, or `deadline`, or the end of the run.
-    fn wait(&self, fd: RawFd, events: libc::c_short, deadline: Option<Instant>) -> io::Result<Wait> {
-        loop {
-            let mut waits = [
-                libc::pollfd { fd, events, revents: 0 },
-                libc::pollfd { fd: self.end.as_raw_fd(), events: libc::POLLIN, revents: 0 },
-            ];
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let left = left.map(|left| libc::timespec {
-                tv_sec: left.as_secs() as libc::time_t,
-                tv_nsec: left.subsec_nanos() as libc::c_long,
-            });
-            let timeout = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-            // SAFETY: the kernel reads the time, if there is one, and writes `revents` only.
-            match unsafe { libc::ppoll(waits.as_mut_ptr(), 2, timeout, std::ptr::null()) } {
-                -1 => match io::Error::last_os_error() {
-                    // Stopped and continued.
-                    error if error.kind() == ErrorKind::Interrupted => {}
-                    error => return Err(error),
-                },
-                0 => return Ok(Wait::TooLate),
-                _ if waits[1].revents != 0 => return Ok(Wait::End),
-                _ => return Ok(Wait::Ready),
+            let next = places.iter().filter_map(Place::deadline).chain(pause).min();
+            if let Err(error) = unix_socket::poll(&mut polls, next.map(|next| next - now)) {
+                return log::warn!("--metrics: cannot wait for clients: {error}; there are no more answers");
+            }
+            if polls[0].revents != 0 {
+                return;
+            }
+            for (_, place) in polls[2..].iter().zip(&mut *places).filter(|(poll, _)| poll.revents != 0) {
+                place.go_on(registry);
+            }
+            // Where descriptors have run out, this fails until one is closed.
+            if polls[1].revents != 0 && self.accept(registry, places).is_err() {
+                pause = Some(now + PAUSE);
             }
         }
     }
 
-    fn answer(&self, client: &mut File, registry: &Registry, text: &mut String) {
-        let deadline = Instant::now() + PATIENCE;
-        let Some(answer) = self.request(client, deadline) else { return };
-        text.clear();
-        // Writing to a string does not fail.
-        let _ = match answer {
-            Answer::Metrics | Answer::Head => write!(text, "{}", Exposition(registry)),
-            Answer::Refusal(_, reason) => writeln!(text, "{reason}; GET /metrics is all there is"),
-        };
-        let head = answer.head(text.len());
-        let body = if answer == Answer::Head { "" } else { text };
-        let _ = self.send(client, head.as_bytes(), deadline).is_some()
-            && self.send(client, body.as_bytes(), deadline).is_some();
-    }
-
-    /// Reads a request, and says what to answer; nothing if nobody is there any more. What is too long is read on as long
-    /// as it comes: a client that is still sending would not see the answer.
-    fn request(&self, client: &mut File, deadline: Instant) -> Option<Answer> {
-        let (mut request, mut length) = ([0; http::LONGEST], 0);
-        loop {
-            let too_long = length == request.len();
-            let room = if too_long { &mut request[..] } else { &mut request[length..] };
-            match client.read(room) {
-                Ok(0) => return None,
-                Ok(_) if too_long => {}
-                Ok(count) => length += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if too_long {
-                        return Some(http::TOO_LONG);
-                    }
-                    match self.wait(client.as_raw_fd(), libc::POLLIN, Some(deadline)) {
-                        Ok(Wait::Ready) => {}
-                        Ok(Wait::TooLate) => return Some(http::TOO_LATE),
-                        Ok(Wait::End) | Err(_) => return None,
-                    }
-                }
-                Err(_) => return None,
-            }
-            if Instant::now() > deadline {
-                return Some(http::TOO_LATE);
-            }
-            if length < request.len() && http::is_complete(&request[..length]) {
-                return Some(http::answer(&request[..length]));
-            }
+    /// Accepts a client, in place of the one that has waited for longest if there is no other place.
+    fn accept(&self, registry: &Registry, places: &mut [Place]) -> io::Result<()> {
+        // None comes before any deadline.
+        let Some(place) = places.iter_mut().min_by_key(|place| place.deadline()) else { return Ok(()) };
+        place.expire(registry);
+        match unix_socket::accept(self.listener.as_fd(), libc::SOCK_NONBLOCK) {
+            Ok(stream) => place.take(stream.into(), Instant::now() + PATIENCE),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
-
-    /// Sends all of it; nothing if that cannot be done in time.
-    fn send(&self, client: &mut File, mut rest: &[u8], deadline: Instant) -> Option<()> {
-        while !rest.is_empty() {
-            match client.write(rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let room = self.wait(client.as_raw_fd(), libc::POLLOUT, Some(deadline)).ok()?;
-                    (room == Wait::Ready).then_some(())?;
-                }
-                Err(_) => return None,
-            }
-        }
-        Some(())
-    }
-}
-
-/// Accepts a client, whose reads and writes do not wait.
-fn accept(listener: RawFd) -> io::Result<File> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: the call takes numbers; nobody's address is asked for.
-    let client = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
-    if client < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it is new and nobody else's.
-    Ok(unsafe { File::from_raw_fd(client) })
 }

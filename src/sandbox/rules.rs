@@ -10,7 +10,7 @@ use libc::c_long;
 use crate::arch;
 pub use crate::arch::KVM_RUN;
 use crate::debug::core;
-use crate::metrics::PIECE;
+use crate::metrics::{PIECE, POLLED};
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
@@ -77,7 +77,7 @@ pub enum Parameter {
     Pieces,
     /// The socket where metrics are asked for.
     Listener,
-    /// Whoever asks, one after the other.
+    /// The clients that ask.
     Client,
     /// The event that ends the thread which answers.
     MetricsEnd,
@@ -116,7 +116,7 @@ pub struct Parameters {
     pub statm: Vec<RawFd>,
     /// The socket where metrics are asked for.
     pub listener: Vec<RawFd>,
-    /// The descriptor that each client gets.
+    /// The descriptors that clients get.
     pub client: Vec<RawFd>,
     /// The event that ends the thread which answers.
     pub metrics_end: Vec<RawFd>,
@@ -300,7 +300,7 @@ pub const RING: &[Rule] = &[
 
 /// For the thread that serves metrics.
 pub const METRICS: &[Rule] = &[
-    rule(libc::SYS_ppoll, &[Is(1, 2), Null(3)], Always("waits for a client, what it says, and the end")),
+    rule(libc::SYS_ppoll, &[Is(1, POLLED as u64), Null(3)], Always("waits for clients, what they ask, and the end")),
     rule(libc::SYS_accept4, &[OneOf(0, Listener)], Always("a client comes")),
     rule(libc::SYS_read, &[OneOf(0, Client)], Always("it asks")),
     rule(libc::SYS_write, &[OneOf(0, Client)], Always("it is answered")),

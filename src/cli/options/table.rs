@@ -105,7 +105,7 @@ pub(super) const VALUED: &[Valued] = &[
         named: None,
         value: "PORT|unix:PATH",
         heading: "Debugging",
-        help: "Where --gdb waits: a port of this host, or a socket [default: 1234]",
+        help: "Where --gdb waits, on this host alone [default: 1234]",
     },
     Valued {
         name: "dumpcore",
