@@ -105,9 +105,12 @@ impl Console {
 
     /// PUTS: writes the `len` bytes at `addr`. What the host does not take is dropped and counted. Section 8.
     ///
+    /// Returns how many bytes at the end are left because a debugger has sent something: for another call, or to be
+    /// dropped by [`Console::drop_unwritten`].
+    ///
     /// # Errors
     /// The bytes do not lie within guest memory.
-    pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<(), memory::RangeError> {
+    pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<u64, memory::RangeError> {
         let bytes = memory.bytes(addr, len)?;
         let allowed = self.rate.as_mut().map_or(u64::MAX, |rate| rate.room(Instant::now()));
         let passed = match &mut self.lines {
@@ -119,17 +122,25 @@ impl Console {
             }
             Some(lines) => lines.write(&self.out, bytes, allowed),
         };
+        let interrupted = passed.failed.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::Interrupted);
+        let postponed = interrupted && signal::received().is_none();
         if let Some(rate) = &mut self.rate {
-            rate.spend(passed.output);
+            rate.spend(if postponed { passed.text as u64 } else { passed.output });
         }
         self.stats.written_bytes.add(passed.text as u64);
         let rest = bytes.len() - passed.text;
         match passed.failed {
+            Some(_) if postponed => return Ok(rest as u64),
             Some(error) => self.drop_rest(rest, &error),
             None if rest > 0 => self.drop_excess(rest as u64),
             None => {}
         }
-        Ok(())
+        Ok(0)
+    }
+
+    /// Counts bytes that [`Console::puts`] left and that no other call will write.
+    pub fn drop_unwritten(&self, bytes: u64) {
+        self.drop_rest(bytes as usize, &io::ErrorKind::Interrupted.into());
     }
 
     /// Says at the end of a run what the operator should know of it.
@@ -227,8 +238,8 @@ fn transfer(
             }
             Err(error) => error,
         };
-        // Only the signals that end a run are a reason to write no more.
-        if failed.kind() != io::ErrorKind::Interrupted || done < len && signal::received().is_some() {
+        // Only the signals that end a run, and a debugger, are a reason to write no more.
+        if failed.kind() != io::ErrorKind::Interrupted || done < len && signal::interrupts() {
             return (done, Some(failed));
         }
     }
@@ -259,7 +270,7 @@ mod tests {
         fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
     }
 
-    fn puts(console: &mut Console, addr: u64, len: u64) -> Result<(), memory::RangeError> {
+    fn puts(console: &mut Console, addr: u64, len: u64) -> Result<u64, memory::RangeError> {
         console.puts(&memory(), GuestAddress(addr), len)
     }
 

@@ -72,6 +72,8 @@ struct Running<'m> {
     notifier: Notifier,
     poll_limit: u64,
     timeout: Option<NonZeroU32>,
+    /// Output that waits for a reader while a debugger looks at the guest.
+    unwritten: Option<(GuestAddress, u64)>,
     /// What the guest gave with HALT, or 0.
     cookie: GuestAddress,
 }
@@ -123,6 +125,7 @@ impl Machine {
             notifier,
             poll_limit,
             timeout,
+            unwritten: None,
             cookie: GuestAddress(0),
         };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
@@ -143,6 +146,9 @@ impl Machine {
                 running.notifier.stopping(outcome);
             }
             Err(error) => running.notifier.stopping(error),
+        }
+        if let Some((_, left)) = running.unwritten {
+            running.console.drop_unwritten(left);
         }
         running.console.finish();
         running.devices.finish(ring.as_ref());
@@ -262,7 +268,13 @@ impl<'m> Running<'m> {
                 match signal::received() {
                     Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
                     Some(Request::Timeout) => Err(self.report_timeout()),
-                    None => self.look_after_debugger(),
+                    None => {
+                        let ended = self.look_after_debugger()?;
+                        if ended.is_none() {
+                            self.write_on()?;
+                        }
+                        Ok(ended)
+                    }
                 }
             }
             Exit::Trap(trap) => self.trapped(trap),
@@ -302,6 +314,15 @@ impl<'m> Running<'m> {
         }
     }
 
+    /// Writes the output that a debugger interrupted, before the guest goes on.
+    fn write_on(&mut self) -> Result<(), Error> {
+        if let Some((addr, len)) = self.unwritten.take() {
+            let left = self.console.puts(self.guest.memory, addr, len)?;
+            self.unwritten = (left > 0).then(|| (GuestAddress(addr.0 + len - left), left));
+        }
+        Ok(())
+    }
+
     /// The guest has put something into the ring.
     fn kick(&mut self) -> Result<(), Error> {
         self.registry.exits.kicks.add(1);
@@ -337,7 +358,10 @@ impl<'m> Running<'m> {
             Hypercall::NetInfo => devices.net_info()?,
             Hypercall::BlockInfo => devices.block_info()?,
             Hypercall::Puts(text) => {
-                console.puts(memory, text.addr, text.len)?;
+                let left = console.puts(memory, text.addr, text.len)?;
+                if left > 0 {
+                    self.unwritten = Some((GuestAddress(text.addr.0 + text.len - left), left));
+                }
                 return Ok(None);
             }
             // Ended the run before it came here.

@@ -179,6 +179,13 @@ pub fn let_run() {
     set_interrupt_flag(0);
 }
 
+/// Whether a call that waits is to be given up: a signal asks for the end, or a debugger has sent something.
+pub fn interrupts() -> bool {
+    let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
+    // SAFETY: as in `set_interrupt_flag`.
+    received().is_some() || !flag.is_null() && unsafe { AtomicU8::from_ptr(flag) }.load(Ordering::SeqCst) != 0
+}
+
 /// What asked for the end of the run, if anything did.
 pub fn received() -> Option<Request> {
     match RECEIVED.load(Ordering::SeqCst) {

@@ -59,7 +59,7 @@ impl Lines {
             if passed.failed.is_some() || piece.text == 0 {
                 break;
             }
-            if passed.text < bytes.len() && signal::received().is_some() {
+            if passed.text < bytes.len() && signal::interrupts() {
                 passed.failed = Some(io::ErrorKind::Interrupted.into());
                 break;
             }
@@ -99,7 +99,7 @@ fn turn(journal: &'static Stream) -> io::Result<Turn<'static>> {
     loop {
         match journal.turn() {
             Some(turn) => return Ok(turn),
-            None if signal::received().is_some() => return Err(io::ErrorKind::Interrupted.into()),
+            None if signal::interrupts() => return Err(io::ErrorKind::Interrupted.into()),
             None => {}
         }
     }

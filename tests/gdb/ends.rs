@@ -1,16 +1,23 @@
 //! What becomes of a run with a debugger: an interruption, the guest's end, that of the run, and that of the debugger.
 
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 
 use crate::common::rsp::{Debugger, debug, start, symbol};
-use crate::common::{Guest, kvm_test};
+use crate::common::{self, Guest, kvm_test, text, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         kvm_test("gdb::interrupts::a_spin", interrupts_a_spin),
         kvm_test("gdb::interrupts::a_sleep", interrupts_a_sleep),
+        kvm_test("gdb::interrupts::output_that_waits", || interrupts_output_that_waits(&[])),
+        kvm_test("gdb::interrupts::stamped_output_that_waits", || {
+            interrupts_output_that_waits(&["--console-timestamps"]);
+        }),
         kvm_test("gdb::ends::an_abort_is_shown", an_abort_is_shown),
         kvm_test("gdb::ends::a_broken_promise_is_shown", a_broken_promise_is_shown),
         kvm_test("gdb::ends::a_signal_while_the_guest_runs", a_signal_while_the_guest_runs),
@@ -60,6 +67,44 @@ fn interrupts_a_sleep() {
     debugger.order("D");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
+}
+
+/// It waits for a reader. What is not yet written is written when there is one, and nothing twice.
+fn interrupts_output_that_waits(options: &[&str]) {
+    let directory = common::directory();
+    let socket = directory.path().join("gdb");
+    let port = format!("--gdb-port=unix:{}", text(&socket));
+    let (mut reader, writer) = common::pipe();
+    // SAFETY: it shrinks the pipe's buffer to one page.
+    let room = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    let options = [&["--mem=4", "--gdb", &port], options].concat();
+    let mut command = unikernel("hypercalls", &options, &["puts-flood", "9000"]);
+    let guest = Guest::spawn(command.stdout(writer));
+    drop(command);
+    guest.wait_for_complaint("hypercalls.hvt\n");
+    let mut debugger = Debugger::over(UnixStream::connect(&socket).unwrap());
+    debugger.send("vCont;c");
+    let mut full = 0;
+    while full < room - 64 {
+        std::thread::sleep(Duration::from_millis(20));
+        // SAFETY: the kernel writes the number.
+        assert_eq!(unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut full) }, 0);
+    }
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(50));
+        debugger.interrupt();
+        assert!(debugger.place() >= 0x10_0000, "it stands in its own code");
+        debugger.send("vCont;c");
+    }
+    let read = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).map(|_| text)
+    });
+    assert_eq!(debugger.receive().as_deref(), Some("W00"));
+    guest.end().exits(0);
+    let text = read.join().unwrap().unwrap();
+    let lines: Vec<_> = text.lines().filter_map(|line| Some(&line[line.find("flood ")?..])).collect();
+    assert!(lines == (0..9000).map(|number| format!("flood {number}")).collect::<Vec<_>>(), "{} lines", lines.len());
 }
 
 fn an_abort_is_shown() {
