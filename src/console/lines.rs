@@ -134,6 +134,10 @@ impl Frame<'_> {
             let line = self.line(rest, longest - column);
             let line = &line[..line.len().min(framed.len().saturating_sub(start))];
             let Some(&last) = line.last() else { break };
+            // Without the byte that it was judged by, it may yet become a priority.
+            if starts && opening.is_empty() && line.len() < rest.len() && !self.opening(line).is_empty() {
+                break;
+            }
             for piece in [line_break, opening, line] {
                 framed[filled.output..][..piece.len()].copy_from_slice(piece);
                 filled.output += piece.len();
