@@ -3,13 +3,16 @@
 
 mod common;
 
+use std::fs::File;
+use std::io::Write;
 use std::net::Ipv4Addr;
+use std::os::fd::FromRawFd;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::net::Tap;
 use common::wire::Wire;
-use common::{Guest, Output, net_test, on_one_processor, root_net_test, unikernel};
+use common::{FD, Guest, Output, hand_over, kvm_test, net_test, on_one_processor, root_net_test, unikernel};
 use libtest_mimic::Trial;
 
 /// What becomes of a hostile guest.
@@ -88,6 +91,9 @@ fn main() -> ExitCode {
             .map(|words| net_test(&format!("ends_by_a_signal::{}", words[0]), move || ends_by_a_signal(words))),
     );
     tests.push(net_test("floods_end_by_a_signal", floods_end_by_a_signal));
+    tests.extend(FED_ENDS.map(|(name, options, words, end)| {
+        kvm_test(&format!("requests_that_a_peer_makes_end::{name}"), move || fed_by_a_peer(options, words, end))
+    }));
     let queues: [Queue; 3] = [
         ("frames_are_sent_before_the_end::halt", sent_before_halt),
         ("frames_are_sent_before_the_end::fault", sent_before_a_report),
@@ -98,6 +104,22 @@ fn main() -> ExitCode {
 }
 
 const OPTIONS: [&str; 2] = ["--net=tap0", "--mem=4"];
+
+/// How a guest ends whose ring is fed by what a peer sends: a name, options, the guest's own argument, and what is done.
+type FedEnd = (&'static str, &'static [&'static str], &'static [&'static str], fn(Guest));
+
+const FED_ENDS: [FedEnd; 4] = [
+    ("sigterm", &[], &[], |guest| ended_by(guest, libc::SIGTERM)),
+    ("sigint", &[], &[], |guest| ended_by(guest, libc::SIGINT)),
+    ("timeout", &["--timeout=3"], &[], |guest| _ = guest.end().exits(1).complains("was ended after 3 s")),
+    ("halt", &[], &["halt"], |guest| _ = guest.end().exits(0)),
+];
+
+fn ended_by(mut guest: Guest, signal: i32) {
+    std::thread::sleep(Duration::from_millis(300));
+    guest.signal(signal);
+    guest.end().dies_by(signal);
+}
 
 fn tap() -> Tap {
     Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
@@ -164,6 +186,30 @@ fn ends_by_a_signal(words: &[&str]) {
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
     assert!(before.elapsed() < common::LIMIT / 6, "{:?}", before.elapsed());
+}
+
+/// The guest's requests come to no end for as long as the peer sends the index of the next ones.
+fn fed_by_a_peer(options: &[&str], words: &[&str], end: fn(Guest)) {
+    let mut fds = [0; 2];
+    // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
+    let [mut ours, theirs] = unsafe {
+        let made = libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr());
+        assert!(made == 0, "{}", common::host_error("socketpair"));
+        fds.map(|fd| File::from_raw_fd(fd))
+    };
+    // Until the tender has ended.
+    std::thread::spawn(move || {
+        let mut index = 2049_u32;
+        while ours.write_all(&[&index.to_ne_bytes()[..], &[0; 56]].concat()).is_ok() {
+            index = index.wrapping_add(1024);
+        }
+    });
+    let net = format!("--net=@{FD}");
+    let options = [&["--mem=4", &net], options].concat();
+    let words = [&["read-into-index"], words].concat();
+    let guest = run_as(hand_over(unikernel("ring-hostile", &options, &words), theirs), &words);
+    guest.wait_for("the host is at work\n");
+    end(guest);
 }
 
 /// In both directions, with all that the second thread does.

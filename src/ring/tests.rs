@@ -5,8 +5,8 @@ mod threads;
 
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use guest_abi::hypercall::Status;
 use guest_abi::ring::{COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFSET, NEEDS_KICK, SIZE};
@@ -226,8 +226,8 @@ fn the_second_thread_takes_over_and_calms_down() {
         worker.streak = 1_000_000;
         worker.drain_some(memory).unwrap();
         // It watches for a moment, and asks for kicks again: whether it was seen in between is a matter of luck.
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while parallel.streak.load(Ordering::Relaxed) == 16 && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while parallel.streak.load(Ordering::Relaxed) == 16 && Instant::now() < deadline {
             std::thread::yield_now();
         }
         assert_eq!(parallel.streak.load(Ordering::Relaxed), 32, "a takeover for nothing makes the next one later");
@@ -248,4 +248,40 @@ fn the_second_thread_reports_what_is_broken() {
     parallel.serve(&guest.ring, &guest.shared(), &guest.memory, || alarmed.store(true, Ordering::SeqCst));
     assert!(alarmed.load(Ordering::SeqCst));
     assert!(matches!(parallel.broken(), Some(Error::Distance { distance: 5000 })));
+}
+
+/// A ring whose index another moves, until `deadline`: with each look at it there is one more request to receive.
+struct Fed {
+    submitted: AtomicU32,
+    deadline: Instant,
+}
+
+impl Shared for Fed {
+    fn submitted(&self) -> u32 {
+        self.submitted.fetch_add((Instant::now() < self.deadline).into(), Ordering::Relaxed) + 1
+    }
+    fn entry(&self, id: u32) -> Entry {
+        Entry { operation: OP_READ, handle: 9, data: BUFFER, len: 64, id, reserved: 0 }
+    }
+    fn publish_taken(&self, _: u32) {}
+    fn write_commit(&self, _: u32, _: Commit) {}
+    fn publish_given(&self, _: u32) {}
+    fn want_kicks(&self, _: bool) {}
+    fn barrier(&self) {}
+}
+
+#[test]
+fn the_second_thread_ends_while_requests_go_on() {
+    let guest = Guest::new();
+    let parallel = Parallel::new();
+    parallel.awake.store(true, Ordering::SeqCst);
+    let fed = Fed { submitted: AtomicU32::new(0), deadline: Instant::now() + Duration::from_secs(60) };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| parallel.serve(&guest.ring, &fed, &guest.memory, || panic!("nothing is broken")));
+        while fed.submitted.load(Ordering::Relaxed) < 100 {
+            std::thread::yield_now();
+        }
+        parallel.stop(thread.thread());
+    });
+    assert!(Instant::now() < fed.deadline, "the second thread went on");
 }

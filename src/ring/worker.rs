@@ -148,28 +148,37 @@ impl Parallel {
         }
     }
 
-    /// Serves the ring until nothing has been sent for a while, or the guest receives; says how many requests there
-    /// were.
+    /// Serves the ring until nothing has been sent for a while, the guest receives, or the run is to end; returns how many
+    /// requests there were.
+    ///
+    /// The end comes first: with a buffer over the ring, what the guest receives moves its index, so there are new
+    /// requests for as long as a peer sends. What is left then is for the last drain, after the guest has stopped.
     fn watch(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
         let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
         let mut served = 0_u32;
         let mut last = Instant::now();
         shared.want_kicks(false);
-        loop {
+        while !self.is_over() {
             let drained = ring.consumer().drain(shared, memory)?;
             served = served.saturating_add(drained.requests);
             if drained.requests > 0 {
                 last = Instant::now();
             }
-            if drained.replies > 0 || last.elapsed() > patience || self.stop.load(Ordering::Relaxed) {
+            if drained.replies > 0 || last.elapsed() > patience {
                 if may_sleep(shared, ring.consumer().taken) {
-                    return Ok(served);
+                    break;
                 }
                 shared.want_kicks(false);
             } else {
                 thread::sleep(NAP);
             }
         }
+        Ok(served)
+    }
+
+    /// Whether the run has ended, or a signal asks for its end: the guest's thread may be waiting for the ring then.
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::SeqCst) || signal::received().is_some()
     }
 
     /// Takes over sooner next time if it paid this time, and later if it did not.
