@@ -3,11 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::ptr;
-use std::time::Duration;
 
 use guest_abi::hypercall::Status;
-use guest_abi::manifest::MAX_ENTRIES;
 
 use crate::block::Disk;
 use crate::counts;
@@ -17,22 +14,18 @@ use crate::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
 use crate::ring::{self, Ring};
-use crate::signal;
 
 mod error;
 mod plan;
 mod probe;
 #[cfg(test)]
 mod tests;
-mod timed;
+mod waits;
 
 pub use error::Error;
 pub use plan::Plan;
 pub use probe::Probe;
-use timed::Timed;
-
-/// A short sleep, for want of a better one.
-const NAP: Duration = Duration::from_millis(1);
+use waits::Waits;
 
 /// What a handle stands for.
 #[derive(Debug, Default)]
@@ -52,6 +45,8 @@ pub enum Fault {
     Memory(memory::RangeError),
     /// What the guest put into the ring before breaks its rules.
     Ring(ring::Error),
+    /// The host refuses to wait.
+    Wait(io::Error),
 }
 
 impl From<ring::Error> for Fault {
@@ -73,13 +68,9 @@ pub struct Devices {
     slots: Vec<Slot>,
     /// The name of each, in the manifest.
     names: Vec<String>,
-    /// The network devices as POLL waits for them; `handles` has the handle of each. One more device than can be
-    /// declared never happens, so the arrays are never outgrown.
-    waits: [libc::pollfd; MAX_ENTRIES],
-    handles: [u8; MAX_ENTRIES],
+    /// The network devices as POLL waits for them, by handle.
+    waits: Waits,
     nets: usize,
-    /// How POLL waits where `ppoll` is refused.
-    timed: Option<Timed>,
 }
 
 impl Devices {
@@ -89,10 +80,8 @@ impl Devices {
         let mut devices = Devices {
             slots: (0..handles.max().map_or(0, |most| most + 1)).map(|_| Slot::Empty).collect(),
             names: Vec::new(),
-            waits: [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_ENTRIES],
-            handles: [0; MAX_ENTRIES],
+            waits: Waits::new().map_err(|error| Error::Wait { error })?,
             nets: 0,
-            timed: None,
         };
         devices.names.resize(devices.slots.len(), String::new());
         for net in plan.nets {
@@ -103,8 +92,7 @@ impl Devices {
             }
             log::info!("device '{}': {}, {}, MTU {}", net.name, nic.interface_name(), MacAddress(nic.mac()), nic.mtu());
             manifest.attach_net(net.handle, nic.mac(), nic.mtu());
-            devices.waits[devices.nets].fd = nic.poll_fd();
-            devices.handles[devices.nets] = net.handle as u8;
+            devices.waits.add(net.handle, nic.as_fd()).map_err(|error| Error::Wait { error })?;
             devices.nets += 1;
             devices.slots[net.handle] = Slot::Net(nic);
             devices.names[net.handle] = net.name;
@@ -142,6 +130,11 @@ impl Devices {
     /// Whether there is a network interface.
     pub fn has_nets(&self) -> bool {
         self.nets > 0
+    }
+
+    /// The descriptors by which POLL waits: a set, and a timer where that is needed.
+    pub fn waits(&self) -> (RawFd, Option<RawFd>) {
+        self.waits.descriptors()
     }
 
     /// The descriptors of the network interfaces, and those of the disks.
@@ -243,91 +236,27 @@ impl Devices {
 
     /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or the run is to end.
     /// One system call, and none when there is nothing to wait for. Returns a bit for each handle with a frame.
+    ///
+    /// An error or an end counts as a frame: the read that follows finds out whether the interface is gone permanently,
+    /// and is waited for no more after the next report.
+    ///
+    /// # Errors
+    /// [`Fault::Wait`].
     #[inline]
-    pub fn poll(&mut self, timeout: u64) -> u64 {
+    pub fn poll(&mut self, timeout: u64) -> Result<u64, Fault> {
         if timeout == 0 && self.nets == 0 {
-            return 0;
+            return Ok(0);
         }
-        let mut sleep = libc::timespec {
-            tv_sec: (timeout / 1_000_000_000) as libc::time_t,
-            tv_nsec: (timeout % 1_000_000_000) as libc::c_long,
-        };
-        match self.wait(&mut sleep) {
-            0 => 0,
-            1.. => self.collect(),
-            _ if io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) => self.poll_timed(timeout),
-            _ => self.wait_on(sleep),
-        }
-    }
-
-    /// Not by the C library's wrapper, which is a point of cancellation (see `memory::transfer`), and would keep for itself
-    /// what the kernel leaves in `sleep`: what is left of it.
-    #[inline]
-    fn wait(&mut self, sleep: &mut libc::timespec) -> libc::c_long {
-        let (waits, no_mask) = (self.waits.as_mut_ptr(), ptr::null::<libc::sigset_t>());
-        // SAFETY: `waits` has at least `nets` elements; the kernel writes their `revents` and `sleep`, and no mask is given.
-        unsafe { libc::syscall(libc::SYS_ppoll, waits, self.nets, &raw mut *sleep, no_mask, 0_usize) }
-    }
-
-    /// After a signal, the only thing that can go wrong with these arguments where there is this call: sleeps on, unless
-    /// the run is to end.
-    #[cold]
-    fn wait_on(&mut self, mut sleep: libc::timespec) -> u64 {
-        while signal::received().is_none() {
-            match self.wait(&mut sleep) {
-                0 => return 0,
-                1.. => return self.collect(),
+        let found = self.waits.wait(timeout).map_err(Fault::Wait)?;
+        let mut ready = 0;
+        for handle in self.waits.ready(found) {
+            ready |= 1 << handle;
+            match self.slots.get(handle) {
+                Some(Slot::Net(nic)) if nic.is_gone() => self.waits.forget(nic.as_fd()),
                 _ => {}
             }
         }
-        0
-    }
-
-    /// As [`Devices::poll`], behind a filter that does not know `ppoll`.
-    #[cold]
-    fn poll_timed(&mut self, timeout: u64) -> u64 {
-        let waits = &mut self.waits[..self.nets];
-        let timed = match &mut self.timed {
-            Some(timed) => timed,
-            none => match Timed::new(waits.iter().map(|wait| wait.fd)) {
-                Ok(timed) => none.insert(timed),
-                Err(error) => {
-                    log::warn!("POLL: no way to wait for {timeout} ns: {error}; the guest looks for itself, often");
-                    std::thread::sleep(NAP.min(Duration::from_nanos(timeout)));
-                    return 0;
-                }
-            },
-        };
-        waits.iter_mut().for_each(|wait| wait.revents = 0);
-        timed.wait(timeout, |index| waits[index].revents = libc::POLLIN);
-        let ready = self.collect();
-        self.forget_the_lost();
-        ready
-    }
-
-    /// Takes interfaces that are gone for good out of the sleeps to come.
-    fn forget_the_lost(&mut self) {
-        let Some(timed) = &mut self.timed else { return };
-        for (index, _) in self.waits[..self.nets].iter().enumerate().filter(|(_, wait)| wait.fd < 0) {
-            timed.forget(index);
-        }
-    }
-
-    /// The handles whose devices have a frame, after a `ppoll`. An error or an end counts as one: the read that
-    /// follows finds out whether the interface is gone for good, and then the device takes itself out of the next
-    /// sleep but one.
-    fn collect(&mut self) -> u64 {
-        let mut ready = 0;
-        for (wait, handle) in self.waits[..self.nets].iter_mut().zip(self.handles) {
-            if wait.revents == 0 {
-                continue;
-            }
-            ready |= 1 << handle;
-            if let Slot::Net(nic) = &self.slots[usize::from(handle)] {
-                wait.fd = nic.poll_fd();
-            }
-        }
-        ready
+        Ok(ready)
     }
 
     /// Ends the run in order: what the disks were given is on their media afterwards, and what went through each

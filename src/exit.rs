@@ -13,21 +13,22 @@ use crate::arch::{self, Call, Exit, Stop, Trap, Vcpu};
 use crate::clock;
 use crate::console::Console;
 use crate::debug::{self, Guest, Session, core};
-use crate::devices::{Devices, Fault};
+use crate::devices::{self, Devices, Fault};
 use crate::era::Era;
 use crate::error::Error;
 use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::messages::GuestRuns;
+use crate::messages::{self, GuestRuns};
 use crate::metrics::{Observer, Phase, Registry, on_demand};
 use crate::notify::Notifier;
 use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
-use crate::signal::{self, Request};
+use crate::signal;
 
 mod broken;
 mod debugging;
+mod interruption;
 
 pub use broken::Broken;
 
@@ -178,8 +179,12 @@ fn parameters(
     let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
     let ring_nets = ring.map(fds).unwrap_or_default();
     let (process, thread) = signal::claim_thread();
+    let (waits, timer) = devices.waits();
     Parameters {
         vcpu: vcpu.as_raw_fd(),
+        waits: vec![waits],
+        timer,
+        room: messages::room_without_ppoll(),
         nets,
         ring_nets,
         disks,
@@ -259,24 +264,8 @@ impl<'m> Running<'m> {
     fn other_exit(&mut self) -> Result<Option<Outcome>, Error> {
         match self.guest.vcpu.exit().map_err(|error| self.failed(error))? {
             Exit::Kick => self.kick().map(|()| None),
-            Exit::Interrupted => {
-                self.registry.exits.interruptions.add(1);
-                if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
-                    return Err(self.report(Broken::Ring(error)));
-                }
-                signal::let_run();
-                match signal::received() {
-                    Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
-                    Some(Request::Timeout) => Err(self.report_timeout()),
-                    None => {
-                        let ended = self.look_after_debugger()?;
-                        if ended.is_none() {
-                            self.write_on()?;
-                        }
-                        Ok(ended)
-                    }
-                }
-            }
+            Exit::Interrupted => self.interrupted(),
+            Exit::Refused => self.wait_until_runnable().and_then(|()| self.interrupted()),
             Exit::Trap(trap) => self.trapped(trap),
             Exit::Stop(Stop::Internal { .. }) if self.guest.stands_at_breakpoint() => self.trapped(Trap::Instruction),
             Exit::Stop(stop) => Err(self.report(Broken::Stop(stop))),
@@ -303,6 +292,7 @@ impl<'m> Running<'m> {
             Ok(Some(reply)) => I::reply(reply, self.guest.memory, argument),
             Err(Fault::Memory(error)) => Err(error),
             Err(Fault::Ring(error)) => return Err(self.report(Broken::Ring(error))),
+            Err(Fault::Wait(error)) => return Err(devices::Error::Wait { error }.into()),
             Err(Fault::NoDevice(kind)) => match I::no_device(kind) {
                 Some(reply) => I::reply(reply, self.guest.memory, argument),
                 None => return Err(self.report(Broken::NoDevice { kind })),
@@ -343,7 +333,7 @@ impl<'m> Running<'m> {
                     worker.calm(memory)?;
                 }
                 let _asleep = registry.asleep(timeout);
-                Reply::Ready(devices.poll(timeout.min(*poll_limit)))
+                Reply::Ready(devices.poll(timeout.min(*poll_limit))?)
             }
             Hypercall::NetWrite(request) => {
                 if let Some(worker) = worker {

@@ -4,11 +4,13 @@
 //! While the guest runs, no line waits at all. Before it there is a second for all lines together, and after it another,
 //! so that a reader that is merely slow gets the reason of a refusal and the summary of a run.
 
+mod epoll;
 pub mod journal;
 mod line;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -141,6 +143,13 @@ impl State {
     }
 }
 
+/// Prepares for the sandbox, which allows only what is there already: returns the epoll sets that take the place of
+/// `ppoll`, if that is refused.
+pub(crate) fn room_without_ppoll() -> Vec<RawFd> {
+    wait_for_room(libc::STDERR_FILENO, Duration::ZERO);
+    epoll::seal()
+}
+
 /// One system call, or two with a signal between them. What is no pipe or socket always has room.
 pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
     let attempt = |patience| wait_for(fd, libc::POLLOUT, patience);
@@ -158,41 +167,19 @@ pub(crate) fn wait_for(fd: libc::c_int, events: libc::c_short, patience: Duratio
     let mut wait = libc::pollfd { fd, events, revents: 0 };
     let timeout =
         libc::timespec { tv_sec: patience.as_secs() as libc::time_t, tv_nsec: patience.subsec_nanos() as libc::c_long };
-    // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
-    match unsafe { libc::ppoll(&raw mut wait, 1, &raw const timeout, std::ptr::null()) } {
-        -1 => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Unsupported => wait_by_epoll(fd, events, patience),
-            error => Err(error),
-        },
-        ready => Ok(ready == 1),
+    if !epoll::is_needed() {
+        // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
+        match unsafe { libc::ppoll(&raw mut wait, 1, &raw const timeout, std::ptr::null()) } {
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+                _ => epoll::need(),
+            },
+            ready => return Ok(ready == 1),
+        }
     }
+    epoll::wait_for(fd, events, patience)
 }
 
-/// The same behind a filter of system calls that does not know `ppoll`.
-#[cold]
-fn wait_by_epoll(fd: libc::c_int, events: libc::c_short, patience: Duration) -> io::Result<bool> {
-    // The events have the numbers that they have for poll.
-    let mut event = libc::epoll_event { events: events as u32, u64: 0 };
-    // SAFETY: the calls take numbers and one event, which the last one writes; the descriptor is new and closed once.
-    unsafe {
-        let set = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-        let ready = match libc::epoll_ctl(set, libc::EPOLL_CTL_ADD, fd, &raw mut event) {
-            0 => libc::epoll_pwait(set, &raw mut event, 1, patience.as_millis() as libc::c_int, std::ptr::null()),
-            failed => failed,
-        };
-        let result = match io::Error::last_os_error() {
-            _ if ready >= 0 => Ok(ready == 1),
-            // It refuses what always has room, such as a file.
-            error if error.raw_os_error() == Some(libc::EPERM) => Ok(true),
-            error if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        };
-        libc::close(set);
-        result
-    }
-}
-
-/// Writes a message, or a piece of one. Where it goes the same way as the console, it does not end a line of the guest's.
 fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
     let Some(stream) = journal::shared(fd) else { return write_bytes(fd, bytes) };
     let Some(turn) = stream.turn() else { return false };

@@ -14,7 +14,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -138,11 +138,10 @@ impl Nic {
         Arc::clone(&self.stats)
     }
 
-    /// What POLL waits on: whatever `poll(2)` reports for it, errors included, means that the guest should read.
-    /// Becomes −1, which `poll(2)` ignores, when a read or a write has found the interface gone for good: else POLL
-    /// would never sleep again.
-    pub fn poll_fd(&self) -> RawFd {
-        if self.common.gone.load(Ordering::Relaxed) { -1 } else { self.fd.as_raw_fd() }
+    /// Whether a read or a write has found the interface gone permanently. POLL must wait for it no more then: it would
+    /// never sleep again.
+    pub fn is_gone(&self) -> bool {
+        self.common.gone.load(Ordering::Relaxed)
     }
 
     /// The same interface once more, for another thread, with counters of its own.

@@ -128,14 +128,20 @@ pub(crate) fn remind_by(fd: RawFd) {
 }
 
 /// Has the timer `fd` go off in so many nanoseconds, and then again and again, if that is not 0.
-pub(crate) fn set_timer(fd: RawFd, first: u64, again: u64) {
+///
+/// # Errors
+/// The host refuses.
+pub(crate) fn set_timer(fd: RawFd, first: u64, again: u64) -> io::Result<()> {
     let time = |nanoseconds| libc::timespec {
         tv_sec: (nanoseconds / 1_000_000_000) as libc::time_t,
         tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
     };
     let when = libc::itimerspec { it_interval: time(again), it_value: time(first) };
     // SAFETY: the kernel reads `when` and, the old value not being asked for, writes nothing.
-    unsafe { libc::timerfd_settime(fd, 0, &raw const when, ptr::null_mut()) };
+    match unsafe { libc::timerfd_settime(fd, 0, &raw const when, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Ends the run from another thread, as a signal from outside would.
@@ -253,7 +259,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
             (false, _) => remind(REMINDER_MICROSECONDS),
             // A handler must not make a call that may be refused: it would not be told so, but die.
             (true, -1) => {}
-            (true, timer) => set_timer(timer, 1, 1000 * REMINDER_MICROSECONDS as u64),
+            (true, timer) => _ = set_timer(timer, 1, 1000 * REMINDER_MICROSECONDS as u64),
         }
     }
 }

@@ -2,16 +2,22 @@
 
 mod common;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::{Guest, Output, kvm_test, kvm_test_if_possible, run, unikernel};
+use common::{Guest, Output, kvm_test, kvm_test_if_possible, refuse, run, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
         kvm_test("clocks_agree_with_each_other", clocks_agree_with_each_other),
         kvm_test("the_wall_clock_is_the_hosts", the_wall_clock_is_the_hosts),
         kvm_test("poll_is_never_too_short", poll_is_never_too_short),
+        kvm_test("a_stop_makes_no_sleep_longer", || a_stop_makes_no_sleep_longer(|_| {})),
+        kvm_test("a_stop_makes_no_sleep_longer::by_timer", || {
+            a_stop_makes_no_sleep_longer(|command| {
+                refuse::fails(command, libc::SYS_epoll_pwait2, &[], libc::ENOSYS);
+            });
+        }),
         kvm_test_if_possible("overflow::happens_to_who_looks_too_rarely", a_clock_falls_behind),
         kvm_test_if_possible("overflow::sleeps_are_cut_before_it", sleeps_beyond_the_horizon_are_cut),
         kvm_test_if_possible("overflow::clocks_are_right_after_a_long_sleep", clocks_are_right_after_a_long_sleep),
@@ -45,6 +51,24 @@ fn poll_is_never_too_short() {
         // Host and guest count with different clocks: 1 % and 50 µs.
         assert!(took + timeout / 100 + 50_000 >= timeout, "{timeout} ns took {took} ns");
     }
+}
+
+/// Stopped for longer than the sleep, and asked for statistics in it, the guest sleeps until its deadline or, past that,
+/// until it is continued.
+fn a_stop_makes_no_sleep_longer(prepare: fn(&mut Command)) {
+    const SLEEP: u64 = 4_000_000_000;
+    let mut command = unikernel("clock", &["--mem=2"], &[&format!("poll={SLEEP}")]);
+    prepare(&mut command);
+    let mut guest = Guest::start(&mut command);
+    guest.wait_for("clock: counter");
+    std::thread::sleep(Duration::from_millis(200));
+    guest.signal(libc::SIGUSR1);
+    guest.signal(libc::SIGSTOP);
+    std::thread::sleep(Duration::from_nanos(SLEEP + 1_000_000_000));
+    guest.signal(libc::SIGCONT);
+    guest.signal(libc::SIGUSR1);
+    let took = number(&guest.end().exits(0).stdout, "ns took ");
+    assert!((SLEEP * 99 / 100..2 * SLEEP - 500_000_000).contains(&took), "{SLEEP} ns took {took} ns");
 }
 
 /// Most of a horizon that one sleep may take: POLL ends after a quarter, and it takes some time to say so.

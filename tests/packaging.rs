@@ -128,6 +128,7 @@ const START: &[(libc::c_long, &str)] = &[
     (libc::SYS_capget, "capget"),
     (libc::SYS_capset, "capset"),
     (libc::SYS_close_range, "close_range"),
+    (libc::SYS_epoll_create1, "epoll_create1"),
     (libc::SYS_faccessat, "faccessat"),
     (libc::SYS_flock, "flock"),
     (libc::SYS_getsockopt, "getsockopt"),

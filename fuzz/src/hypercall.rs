@@ -154,6 +154,7 @@ impl Guest {
             Ok(None) => !matches!(call, Hypercall::Halt { .. }),
             Err(Fault::Memory(_)) => false,
             Err(Fault::Ring(error)) => panic!("there is no ring: {error}"),
+            Err(Fault::Wait(error)) => panic!("this host cannot wait: {error}"),
             Err(Fault::NoDevice(kind)) => {
                 I::no_device(kind).is_some_and(|reply| I::reply(reply, &self.memory, argument).is_ok())
             }
@@ -201,7 +202,7 @@ impl Guest {
         let Guest { memory, devices, console, .. } = self;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(tender::clock::walltime()),
-            Hypercall::Poll { timeout } => Reply::Ready(devices.poll(timeout.min(1))),
+            Hypercall::Poll { timeout } => Reply::Ready(devices.poll(timeout.min(1))?),
             Hypercall::NetWrite(request) => devices.net_write(memory, request)?,
             Hypercall::NetRead(request) => {
                 let reply = devices.net_read(memory, request)?;

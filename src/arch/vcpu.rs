@@ -38,6 +38,8 @@ pub enum Exit {
     Kick,
     /// A signal arrived, or the run was asked to stop; the guest itself can go on.
     Interrupted,
+    /// KVM_RUN failed with EAGAIN: KVM lacks something that the host may have later.
+    Refused,
     /// The processor stopped it for a debugger.
     Trap(Trap),
     /// It did something after which it cannot go on.
@@ -119,6 +121,9 @@ fn cause(errno: Option<i32>) -> &'static str {
         libc::ENOMEM => " (the kernel has no memory left)",
         libc::EBUSY => " (another hypervisor, such as VirtualBox or VMware, has the processor; end its machines)",
         libc::EACCES | libc::EPERM => " (a security module or a system call filter forbids it)",
+        libc::EAGAIN => {
+            " (no task left for KVM's own thread: raise TasksMax= of the unit, the pids limit or ulimit -u)"
+        }
         libc::EHWPOISON => " (a part of the host's memory is defective)",
         _ => "",
     }
@@ -153,6 +158,15 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>) 
             Err(error) if error.errno() == libc::EINTR => {}
             result => return result,
         }
+    }
+}
+
+/// What an error of KVM_RUN stands for; none if it is one.
+pub fn interruption(error: &io::Error) -> Option<Exit> {
+    match error.raw_os_error() {
+        Some(libc::EINTR) => Some(Exit::Interrupted),
+        Some(libc::EAGAIN) => Some(Exit::Refused),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can be wrong between the devices a unikernel declares and those the command line attaches.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::manifest::{Device, Kind};
@@ -27,6 +28,15 @@ pub enum Error {
     Net { name: String, error: net::Error },
     #[error("device '{name}': {}", with_cause(error))]
     Block { name: String, error: block::Error },
+    #[error("POLL cannot wait: {error}; {}", hint(error))]
+    Wait { error: io::Error },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (ulimit -n)",
+        _ => "a filter of system calls around tender must allow epoll_pwait2, or epoll_pwait and timerfd_settime",
+    }
 }
 
 /// The option that names the device of `option`: nearly always itself.

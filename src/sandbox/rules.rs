@@ -83,8 +83,14 @@ pub enum Parameter {
     MetricsEnd,
     /// The descriptor of the service manager's socket, if there is one.
     Notify,
-    /// How many network interfaces POLL waits for; or one, standard error.
-    PollCounts,
+    /// The epoll set by which POLL waits.
+    Waits,
+    /// That set, if a timer ends its waits; and the next.
+    OldWaits,
+    /// That timer.
+    Timer,
+    /// The epoll sets of standard output and standard error, if `ppoll` is refused.
+    Room,
     /// This process.
     Process,
     /// The thread that runs the guest.
@@ -100,6 +106,12 @@ pub enum Parameter {
 pub struct Parameters {
     /// The descriptor of the processor.
     pub vcpu: RawFd,
+    /// The epoll set by which POLL waits, and the timer that ends its waits, where there is one.
+    pub waits: Vec<RawFd>,
+    /// See `waits`.
+    pub timer: Option<RawFd>,
+    /// The epoll sets of standard output and standard error, if `ppoll` is refused.
+    pub room: Vec<RawFd>,
     /// The descriptor of the debugger.
     pub debugger: Vec<RawFd>,
     /// Descriptors of network interfaces.
@@ -149,10 +161,13 @@ impl Parameters {
             Parameter::Client => fds(&self.client),
             Parameter::MetricsEnd => fds(&self.metrics_end),
             Parameter::Notify => fds(self.notify.as_slice()),
-            Parameter::PollCounts => match self.nets.len() as u64 {
-                1 => vec![1],
-                count => vec![count, 1],
-            },
+            Parameter::Waits => fds(&self.waits),
+            Parameter::OldWaits => {
+                let waits = self.timer.iter().flat_map(|_| &self.waits);
+                waits.chain(&self.room).map(|&fd| fd as u64).collect()
+            }
+            Parameter::Timer => fds(self.timer.as_slice()),
+            Parameter::Room => fds(&self.room),
             Parameter::Process => vec![self.process as u64],
             Parameter::Thread => vec![self.thread as u64],
             Parameter::Reports if self.cores.is_none() => arch::REPORT_REQUESTS.to_vec(),
@@ -171,8 +186,8 @@ impl Parameters {
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Listener, MetricsEnd, Nets, Notify, Pieces,
-    PollCounts, Process, Reports, RingNets, Signals, Statm, Stats, Thread, Vcpu,
+    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Listener, MetricsEnd, Nets, Notify,
+    OldWaits, Pieces, Process, Reports, RingNets, Room, Signals, Statm, Stats, Thread, Timer, Vcpu, Waits,
 };
 use When::{Bits, Is, Null, OneOf};
 
@@ -196,6 +211,8 @@ const MPROTECT: Rule =
 // What the panic hook of `start.rs` ends with; the status is not for the thread to choose.
 const END_AT_MISTAKE: Rule = rule(libc::SYS_exit_group, &[Is(0, 1)], Seldom("a mistake of ours ends the run"));
 
+const ROOM: Rule =
+    rule(libc::SYS_epoll_pwait, &[OneOf(0, Room), Null(4)], Seldom("the same, where `ppoll` is refused"));
 const CLOCK: Rule = rule(libc::SYS_clock_gettime, &[], Seldom("the time, where the vDSO does not tell it"));
 const FUTEX: Rule = rule(libc::SYS_futex, &[OneOf(1, Futex)], Always("one thread waits for the other"));
 
@@ -210,7 +227,15 @@ pub const GUEST: &[Rule] = &[
     rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), OneOf(1, DebugRequests)], Always("what a debugger wants of the processor")),
     rule(libc::SYS_read, &[OneOf(0, Debugger)], Always("what a debugger says")),
     rule(libc::SYS_write, &[OneOf(0, Debugger)], Always("what a debugger is told")),
-    rule(libc::SYS_ppoll, &[OneOf(1, PollCounts), Null(3)], Always("POLL, and room for output")),
+    rule(libc::SYS_epoll_pwait2, &[OneOf(0, Waits), Null(4)], Always("POLL")),
+    rule(libc::SYS_epoll_pwait, &[OneOf(0, OldWaits), Null(4)], Seldom("the same, and the next, where one is refused")),
+    rule(libc::SYS_timerfd_settime, &[OneOf(0, Timer)], Seldom("POLL by a timer")),
+    rule(
+        libc::SYS_epoll_ctl,
+        &[OneOf(0, Waits), Is(1, libc::EPOLL_CTL_DEL as u64)],
+        Seldom("an interface that is gone permanently"),
+    ),
+    rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Always("room for output, and what a debugger has sent")),
     rule(libc::SYS_read, &[OneOf(0, Nets)], Always("NET_READ")),
     rule(libc::SYS_write, &[OneOf(0, Nets)], Always("NET_WRITE")),
     rule(libc::SYS_read, &[OneOf(0, RingNets)], Always("requests in the ring to receive")),
@@ -279,6 +304,7 @@ pub const RING: &[Rule] = &[
     rule(libc::SYS_read, &[OneOf(0, RingNets)], Always("requests to receive")),
     rule(libc::SYS_write, &[Is(0, 2)], Seldom("a fault of the host that this thread is the first to meet")),
     rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
+    ROOM,
     FUTEX,
     rule(libc::SYS_restart_syscall, &[], Always("a nap that a stop and a continuation cut in two")),
     CLOCK,
@@ -318,6 +344,7 @@ pub const METRICS: &[Rule] = &[
     MINCORE,
     rule(libc::SYS_write, &[Is(0, 2)], Seldom("a call that is not allowed, or that the host fails to do, is told")),
     rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
+    ROOM,
     CLOCK,
     FUTEX,
     rule(libc::SYS_rt_sigprocmask, &[], Always("the C library's end of a thread")),
@@ -343,11 +370,12 @@ macro_rules! names {
     ($($name:literal = $number:ident),* $(,)?) => { [$((libc::$number, $name)),*] };
 }
 
-const NAMES: [(c_long, &str); 75] = names! {
+const NAMES: [(c_long, &str); 79] = names! {
     "read" = SYS_read, "write" = SYS_write, "close" = SYS_close, "mmap" = SYS_mmap, "mprotect" = SYS_mprotect,
     "munmap" = SYS_munmap, "mremap" = SYS_mremap, "brk" = SYS_brk, "madvise" = SYS_madvise, "ioctl" = SYS_ioctl,
     "pread64" = SYS_pread64, "pwrite64" = SYS_pwrite64, "readv" = SYS_readv, "writev" = SYS_writev,
-    "ppoll" = SYS_ppoll, "futex" = SYS_futex, "fdatasync" = SYS_fdatasync, "fsync" = SYS_fsync,
+    "ppoll" = SYS_ppoll, "epoll_pwait" = SYS_epoll_pwait, "epoll_pwait2" = SYS_epoll_pwait2,
+    "epoll_ctl" = SYS_epoll_ctl, "timerfd_settime" = SYS_timerfd_settime, "futex" = SYS_futex, "fdatasync" = SYS_fdatasync, "fsync" = SYS_fsync,
     "rt_sigaction" = SYS_rt_sigaction, "rt_sigprocmask" = SYS_rt_sigprocmask, "sigaltstack" = SYS_sigaltstack,
     "setitimer" = SYS_setitimer, "clock_gettime" = SYS_clock_gettime, "clock_nanosleep" = SYS_clock_nanosleep,
     "tgkill" = SYS_tgkill, "tkill" = SYS_tkill, "kill" = SYS_kill, "getpid" = SYS_getpid, "gettid" = SYS_gettid,

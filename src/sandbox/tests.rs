@@ -13,6 +13,9 @@ const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 fn parameters() -> Parameters {
     Parameters {
         vcpu: 6,
+        waits: vec![20],
+        timer: Some(21),
+        room: vec![22],
         debugger: vec![31],
         nets: vec![7, 8],
         ring_nets: vec![10, 11],
@@ -31,7 +34,7 @@ fn parameters() -> Parameters {
 
 /// Those of a run without devices, of which nobody wants to know anything.
 fn bare() -> Parameters {
-    Parameters { vcpu: 6, process: 42, thread: 43, ..Parameters::default() }
+    Parameters { vcpu: 6, waits: vec![20], process: 42, thread: 43, ..Parameters::default() }
 }
 
 fn guest(parameters: &Parameters) -> Vec<sock_filter> {
@@ -157,9 +160,16 @@ fn arguments_decide() {
     assert!(allowed(libc::SYS_pread64, on(13)) && !allowed(libc::SYS_pwrite64, on(13)));
     assert!(!allowed(libc::SYS_sendto, on(17)) && !allowed(libc::SYS_sendmsg, on(17)));
     assert!(allowed(libc::SYS_pwrite64, on(9)) && !allowed(libc::SYS_pwrite64, on(7)));
-    assert!(allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]));
+    let waits = |call, set, mask| allowed(call, [set, 1 << 40, 64, 1 << 40, mask, 8]);
+    assert!(waits(libc::SYS_epoll_pwait2, 20, 0));
+    assert!(!waits(libc::SYS_epoll_pwait2, 21, 0) && !waits(libc::SYS_epoll_pwait2, 20, 1 << 40));
+    assert!(waits(libc::SYS_epoll_pwait, 20, 0) && waits(libc::SYS_epoll_pwait, 22, 0));
+    assert!(!waits(libc::SYS_epoll_pwait, 7, 0) && !waits(libc::SYS_epoll_pwait, 20, 1 << 40));
+    let change = |what: i32| allowed(libc::SYS_epoll_ctl, [20, what as u64, 7, 1 << 40, 0, 0]);
+    assert!(change(libc::EPOLL_CTL_DEL) && !change(libc::EPOLL_CTL_ADD) && !change(libc::EPOLL_CTL_MOD));
+    assert!(allowed(libc::SYS_timerfd_settime, on(21)) && !allowed(libc::SYS_timerfd_settime, on(20)));
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 1, 0, 0, 0, 0]));
-    assert!(!allowed(libc::SYS_ppoll, [1 << 40, 3, 0, 0, 0, 0]) && !allowed(libc::SYS_ppoll, [0, 2, 0, 1 << 40, 0, 0]));
+    assert!(!allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]) && !allowed(libc::SYS_ppoll, [0, 1, 0, 1 << 40, 0, 0]));
     let memory = |protection, flags| allowed(libc::SYS_mmap, [0, 4096, protection as u64, flags as u64, 9, 0]);
     assert!(memory(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS));
     assert!(!memory(libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS));

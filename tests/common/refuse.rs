@@ -21,11 +21,12 @@ pub fn kills<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)]
     refuses(command, call, arguments, SeccompAction::KillProcess)
 }
 
-fn refuses<'c>(
+/// Has the command start where `call` is answered so.
+pub fn refuses<'c>(
     command: &'c mut Command,
     call: c_long,
     arguments: &[(u8, u32)],
-    action: SeccompAction,
+    answer: SeccompAction,
 ) -> &'c mut Command {
     let is = |&(place, value): &(u8, u32)| {
         SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into()).unwrap()
@@ -33,7 +34,7 @@ fn refuses<'c>(
     // No rule at all is one without conditions.
     let rules = SeccompRule::new(arguments.iter().map(is).collect()).into_iter().collect();
     let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, action, arch).unwrap();
+    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch).unwrap();
     let program = BpfProgram::try_from(filter).unwrap();
     // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
     unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) }

@@ -24,6 +24,11 @@ impl Call {
     pub fn is_run(&self) -> bool {
         self.number == libc::SYS_ioctl && self.arguments[1] == KVM_RUN
     }
+
+    /// Whether it is a POLL of the guest's. The tender tries one before its guest runs, with room for no time.
+    pub fn is_poll(&self) -> bool {
+        [libc::SYS_epoll_pwait2, libc::SYS_epoll_pwait].contains(&self.number)
+    }
 }
 
 /// All calls of one run, from the first after exec.

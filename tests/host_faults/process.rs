@@ -1,16 +1,21 @@
 //! What the kernel does to the process: signals, interruptions, stops, no memory, a clock that jumps.
 
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use seccompiler::SeccompAction;
 
 use crate::Image;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
-use crate::common::{FD, Guest, directory, hand_over, kvm_test, kvm_test_if_possible, tender, text, unikernel};
+use crate::common::{
+    Device, FD, Guest, as_nobody, directory, hand_over, kernel, kvm_test, kvm_test_if_possible, refuse,
+    root_mount_test, run, tender, text, unikernel,
+};
 use crate::kill::{Random, acknowledged, verify};
 
 pub fn tests() -> Vec<Trial> {
@@ -22,6 +27,10 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("process::a_storm_of_stops_loses_nothing", a_storm_of_stops_loses_nothing),
         kvm_test("process::a_guest_that_cannot_be_run_now_is_run_later", a_guest_that_cannot_be_run_now_is_run_later),
         kvm_test("process::a_guest_that_cannot_be_run_at_all_is_told", a_guest_that_cannot_be_run_at_all_is_told),
+        kvm_test("process::a_guest_without_a_task_for_kvm_ends", a_guest_without_a_task_for_kvm_ends),
+        root_mount_test("process::a_user_without_a_task_for_kvm_gets_the_cause", a_user_without_a_task_for_kvm),
+        kvm_test("process::calls_refused_from_the_start_are_done_without", calls_refused_from_the_start),
+        kvm_test("process::calls_refused_later_end_nothing_silently", calls_refused_later),
         kvm_test("process::memory_refused_is_told", memory_refused_is_told),
         kvm_test("process::descriptors_refused_are_told", descriptors_refused_are_told),
         kvm_test_if_possible("process::a_clock_that_jumps_is_no_matter", a_clock_that_jumps_is_no_matter),
@@ -71,7 +80,8 @@ fn interruptions_without_end_are_no_matter() {
     let storm = || {
         let mut random = Random::with(0x2545_f491_4f6c_dd1d);
         once_running(move |call: &Call| {
-            let calls = [libc::SYS_write, libc::SYS_read, libc::SYS_ppoll, libc::SYS_pread64, libc::SYS_pwrite64];
+            let calls =
+                [libc::SYS_write, libc::SYS_read, libc::SYS_epoll_pwait2, libc::SYS_pread64, libc::SYS_pwrite64];
             if !call.is_run() && !calls.contains(&call.number) {
                 return None;
             }
@@ -80,7 +90,7 @@ fn interruptions_without_end_are_no_matter() {
     };
     let image = Image::new();
     inject(&mut image.block(&[]), storm()).exits(0).is_quiet().says("block: ok");
-    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.send(&datagram(b"storm")).unwrap();
     ours.send(&datagram(b"quit")).unwrap();
     let options = ["--mem=4", &format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02"];
@@ -181,6 +191,92 @@ fn a_guest_that_cannot_be_run_at_all_is_told() {
         });
         output.fails(&["hello.hvt: this host failed to run the guest: ", words, "(pc 0x1"]);
     }
+}
+
+/// As where the limit of tasks is reached: KVM makes a thread of its own as the guest first runs.
+const NO_TASK: [&str; 4] = ["this host failed to run the guest: ", "TasksMax=", "ulimit -u", "(pc 0x"];
+
+fn a_guest_without_a_task_for_kvm_ends() {
+    let refused = |call: &Call| call.is_run().then_some(Fault::Fails(libc::EAGAIN));
+    inject(&mut unikernel("hello", &["--mem=4"], &[]), refused).fails(&NO_TASK);
+}
+
+/// Before Linux 6.13, and on ARM64, KVM needs no such thread, and the guest runs.
+fn a_user_without_a_task_for_kvm() {
+    let directory = directory();
+    let mut command = as_nobody("hello", directory.path(), &[Device::Made("kvm", 0o666)], &["--mem=4"]);
+    let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    // SAFETY: it is a system call, which reads the limit.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    let output = run(&mut command);
+    _ = if output.code() == 0 { output.says("memory: ") } else { output.fails(&NO_TASK) };
+}
+
+/// What a filter around the tender may refuse alone, by an error or by SIGSYS: there is another way, or one line.
+fn calls_refused_from_the_start() {
+    let without = |call, answer: &SeccompAction, arguments: &[&str]| {
+        let mut command = unikernel("clock", &["--mem=2", "-v"], arguments);
+        run(refuse::refuses(&mut command, call, &[], answer.clone()))
+    };
+    let errors = [libc::EPERM, libc::EACCES, libc::ENOSYS].map(|error| SeccompAction::Errno(error as u32));
+    for answer in errors.iter().chain([&SeccompAction::Trap]) {
+        let new: &[_] = if kernel() >= (5, 11) { &[libc::SYS_epoll_pwait, libc::SYS_timerfd_settime] } else { &[] };
+        for &call in [libc::SYS_ppoll, libc::SYS_epoll_pwait2].iter().chain(new) {
+            let output = without(call, answer, &["poll=100000000"]);
+            output.exits(0).says("ns took ").complains("sandbox: ").complains("the guest halted with status 0");
+        }
+        let output = without(libc::SYS_epoll_create1, answer, &[]);
+        output.exits(1).complains("POLL cannot wait: ").complains("must allow epoll_pwait2");
+    }
+}
+
+/// Everything that a run does once its guest runs, with errors that the kernel never gives: no run hangs, and none fails
+/// without a line.
+fn calls_refused_later() {
+    let calls = [
+        ("KVM_RUN", libc::SYS_ioctl),
+        ("read", libc::SYS_read),
+        ("write", libc::SYS_write),
+        ("ppoll", libc::SYS_ppoll),
+        ("epoll_pwait2", libc::SYS_epoll_pwait2),
+        ("epoll_pwait", libc::SYS_epoll_pwait),
+        ("timerfd_settime", libc::SYS_timerfd_settime),
+        ("pread64", libc::SYS_pread64),
+        ("pwrite64", libc::SYS_pwrite64),
+        ("fdatasync", libc::SYS_fdatasync),
+        ("setitimer", libc::SYS_setitimer),
+        ("close", libc::SYS_close),
+        ("munmap", libc::SYS_munmap),
+        ("brk", libc::SYS_brk),
+        ("mmap", libc::SYS_mmap),
+    ];
+    for (name, number) in calls {
+        let is_of_disks = name.starts_with('p') && name != "ppoll" || name == "fdatasync";
+        for error in [libc::EPERM, libc::ENOSYS] {
+            let refused = once_running(|call| (call.number == number).then_some(Fault::Fails(error)));
+            let image = Image::new();
+            let mut block = image.block(&[]);
+            let (mut echo, _peer) = echo();
+            let output = inject(if is_of_disks { &mut block } else { &mut echo }, refused);
+            println!("{name}, error {error}: {}, {:?}", output.status, output.stderr.lines().next_back());
+            // What cannot be written cannot be reported.
+            let silent = output.stderr.is_empty() && number != libc::SYS_write;
+            assert!(output.code() == 0 || !silent, "{name}, error {error}: {output:?}");
+        }
+    }
+}
+
+/// The unikernel `net` with `-v`, which a frame is waiting for that ends it, and its peer.
+fn echo() -> (Command, UnixDatagram) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.send(&datagram(b"quit")).unwrap();
+    let options = ["--mem=4", "-v", "--timeout=5", &format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02"];
+    (hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs), ours)
 }
 
 /// Strict overcommit: what is not there is not promised.

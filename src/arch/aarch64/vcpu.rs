@@ -13,7 +13,7 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::boot::{self, Register};
 use super::debug;
-use crate::arch::vcpu::enter;
+use crate::arch::vcpu::{enter, interruption};
 use crate::arch::{Boot, Call, Error, Exit, Stop};
 
 /// Bytes of the window that hypercalls may arrive in; which numbers exist is for the decoder to say.
@@ -127,13 +127,15 @@ impl Vcpu {
     }
 
     /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only
-    /// when the guest is entered again (section 15), which this does without running it.
-    pub fn settle(&mut self) {
+    /// when the guest is entered again (section 15), which this does without running it. Returns false where KVM refuses
+    /// even that for now.
+    pub fn settle(&mut self) -> bool {
         self.fd.set_kvm_immediate_exit(1);
         // The interruption is what was asked for; any other failure will show when the registers are read.
         // SAFETY: as in `run`.
-        let _ = unsafe { enter(self.fd.as_raw_fd()) };
+        let entered = unsafe { enter(self.fd.as_raw_fd()) };
         self.fd.set_kvm_immediate_exit(0);
+        !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
     }
 
     /// The byte that, once set to 1, keeps the guest from running: for signal handlers. Valid as long as `self` is.
@@ -193,9 +195,8 @@ fn other(run: &kvm_run) -> Exit {
 
 fn interrupted(error: io::Error) -> Result<Exit, Error> {
     match error.raw_os_error() {
-        Some(libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
         // What kernels before 5.5 say to an access without syndrome; later ones make it an exit of its own.
         Some(libc::ENOSYS) => Ok(Exit::Stop(Stop::Undecoded)),
-        _ => Err(Error::Run { source: error }),
+        _ => interruption(&error).ok_or(Error::Run { source: error }),
     }
 }

@@ -13,7 +13,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::{boot, cpuid, debug};
-use crate::arch::vcpu::enter;
+use crate::arch::vcpu::{enter, interruption};
 use crate::arch::{Boot, Call, Error, Exit, Stop};
 
 /// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
@@ -97,7 +97,7 @@ impl Vcpu {
     #[cold]
     pub fn exit(&mut self) -> Result<Exit, Error> {
         if let Some(error) = self.failed.take() {
-            return interrupted(error);
+            return interruption(&error).ok_or(Error::Run { source: error });
         }
         let run = self.fd.get_kvm_run();
         if run.exit_reason != KVM_EXIT_IO {
@@ -110,13 +110,14 @@ impl Vcpu {
     }
 
     /// Brings the registers up to date: KVM completes the last exit only when the guest is entered again, which this
-    /// does without running it.
-    pub fn settle(&mut self) {
+    /// does without running it. Returns false where KVM refuses even that for now.
+    pub fn settle(&mut self) -> bool {
         self.fd.set_kvm_immediate_exit(1);
         // The interruption is what was asked for; any other failure will show when the registers are read.
         // SAFETY: as in `run`.
-        let _ = unsafe { enter(self.fd.as_raw_fd()) };
+        let entered = unsafe { enter(self.fd.as_raw_fd()) };
         self.fd.set_kvm_immediate_exit(0);
+        !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
     }
 
     /// The byte that, once set to 1, keeps the guest from running: for signal handlers. Valid as long as `self` is.
@@ -186,11 +187,4 @@ fn other(run: &kvm_run) -> Exit {
 fn access(mmio: &kvm_run__bindgen_ty_1__bindgen_ty_6) -> Stop {
     let (address, width) = (mmio.phys_addr, mmio.len as usize);
     if mmio.is_write != 0 { Stop::Write { address, width } } else { Stop::Read { address, width } }
-}
-
-fn interrupted(error: io::Error) -> Result<Exit, Error> {
-    match error.raw_os_error() {
-        Some(libc::EINTR | libc::EAGAIN) => Ok(Exit::Interrupted),
-        _ => Err(Error::Run { source: error }),
-    }
 }

@@ -31,7 +31,7 @@ fn nothing_that_is_not_attached_is_there() {
     let mut devices = attach(&[], &[]).expect("no devices");
     assert!(matches!(devices.net_info(), Err(Fault::NoDevice(Kind::Net))));
     assert!(matches!(devices.block_info(), Err(Fault::NoDevice(Kind::Block))));
-    assert_eq!(devices.poll(0), 0);
+    assert!(matches!(devices.poll(0), Ok(0)));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn the_interface_tells_its_address_and_moves_frames() {
     let mut frame = [0; 64];
     assert_eq!(far.recv(&mut frame).expect("a frame"), 20);
     far.send(FRAME).expect("room");
-    assert_ne!(devices.poll(0), 0);
+    assert!(matches!(devices.poll(0), Ok(1..)));
     let Hypercall::NetRead(request) = call(number::NETREAD, RECEIVED, 100) else { panic!() };
     assert_eq!(devices.net_read(&memory, request).expect("memory"), Reply::Frame(20));
 }

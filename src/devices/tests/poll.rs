@@ -5,7 +5,7 @@ use std::os::fd::IntoRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::attached::{FRAME, RECEIVED, SENT, memory, net_request, nets, wire};
+use super::attached::{FRAME, RECEIVED, SENT, memory, net_request, nets, poll, wire};
 use super::*;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -17,7 +17,7 @@ const SLEEP: u64 = 20 * MILLISECOND;
 /// What POLL reports and whether it slept for `SLEEP`.
 fn sleep(devices: &mut Devices) -> (u64, bool) {
     let start = Instant::now();
-    let ready = devices.poll(SLEEP);
+    let ready = poll(devices, SLEEP);
     (ready, start.elapsed() >= Duration::from_nanos(SLEEP))
 }
 
@@ -28,7 +28,7 @@ fn read(devices: &mut Devices, handle: u64) -> Reply {
 #[test]
 fn without_devices_a_poll_is_a_sleep() {
     let mut devices = nets(&[]);
-    assert_eq!(devices.poll(0), 0);
+    assert_eq!(poll(&mut devices, 0), 0);
     assert_eq!(sleep(&mut devices), (0, true));
 }
 
@@ -36,7 +36,7 @@ fn without_devices_a_poll_is_a_sleep() {
 fn without_frames_a_poll_is_a_sleep() {
     let (near, _far) = wire(libc::SOCK_DGRAM);
     let mut devices = nets(&[near]);
-    assert_eq!(devices.poll(0), 0);
+    assert_eq!(poll(&mut devices, 0), 0);
     assert_eq!(sleep(&mut devices), (0, true));
 }
 
@@ -47,10 +47,10 @@ fn a_frame_is_reported_until_it_is_read() {
     far.send(FRAME).expect("room");
     far.send(FRAME).expect("room");
     for _ in 0..2 {
-        assert_eq!((devices.poll(0), devices.poll(LONG)), (0b10, 0b10));
+        assert_eq!((poll(&mut devices, 0), poll(&mut devices, LONG)), (0b10, 0b10));
         assert_eq!(read(&mut devices, 1), Reply::Frame(20));
     }
-    assert_eq!(devices.poll(0), 0);
+    assert_eq!(poll(&mut devices, 0), 0);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn any_timeout_can_be_asked_for() {
     let mut devices = nets(&[near]);
     far.send(FRAME).expect("room");
     for timeout in [0, 1, 999_999_999, 1_000_000_000, u64::MAX / 2, u64::MAX] {
-        assert_eq!(devices.poll(timeout), 0b10, "{timeout}");
+        assert_eq!(poll(&mut devices, timeout), 0b10, "{timeout}");
     }
 }
 
@@ -69,11 +69,11 @@ fn every_device_with_a_frame_is_reported() {
     let mut devices = nets(&[wires[0].0, wires[1].0, wires[2].0, wires[3].0]);
     wires[1].1.send(FRAME).expect("room");
     wires[3].1.send(FRAME).expect("room");
-    assert_eq!(devices.poll(LONG), 0b1_0100);
+    assert_eq!(poll(&mut devices, LONG), 0b1_0100);
     assert_eq!(read(&mut devices, 2), Reply::Frame(20));
-    assert_eq!(devices.poll(LONG), 0b1_0000);
+    assert_eq!(poll(&mut devices, LONG), 0b1_0000);
     wires[0].1.send(FRAME).expect("room");
-    assert_eq!(devices.poll(LONG), 0b1_0010);
+    assert_eq!(poll(&mut devices, LONG), 0b1_0010);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_frame_ends_the_sleep() {
         thread::sleep(Duration::from_millis(20));
         far.send(FRAME).expect("room");
     });
-    assert_eq!(devices.poll(LONG), 0b100);
+    assert_eq!(poll(&mut devices, LONG), 0b100);
     assert!(start.elapsed() >= Duration::from_millis(20));
     sender.join().expect("no panic");
 }
@@ -98,16 +98,16 @@ fn frames_of_a_wire_that_is_cut_are_delivered_and_its_end_is_reported_no_more() 
     let mut devices = nets(&[cut, other]);
     far.send(FRAME).expect("room");
     drop(far);
-    assert_eq!(devices.poll(LONG), 0b10);
+    assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Frame(20));
     // The end is to be read, too; until then the device is reported.
-    assert_eq!(devices.poll(LONG), 0b10);
+    assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
-    devices.poll(0);
+    poll(&mut devices, 0);
     assert_eq!(sleep(&mut devices), (0, true));
     // Nobody else suffers.
     other_far.send(FRAME).expect("room");
-    assert_eq!(devices.poll(LONG), 0b100);
+    assert_eq!(poll(&mut devices, LONG), 0b100);
     assert_eq!(read(&mut devices, 2), Reply::Frame(20));
     assert_eq!(sleep(&mut devices), (0, true));
 }
@@ -118,9 +118,9 @@ fn a_wire_whose_far_end_sends_no_more_is_reported_no_more() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     far.shutdown(Shutdown::Write).expect("a connected socket");
-    assert_eq!(devices.poll(LONG), 0b10);
+    assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
-    devices.poll(0);
+    poll(&mut devices, 0);
     assert_eq!(sleep(&mut devices), (0, true));
 }
 
@@ -131,7 +131,7 @@ fn a_wire_that_a_write_finds_cut_is_reported_no_more() {
     drop(far);
     let sent = devices.net_write(&memory(), net_request(1, SENT, 20)).expect("memory");
     assert_eq!(sent, Reply::Net(Status::Ok));
-    devices.poll(0);
+    poll(&mut devices, 0);
     assert_eq!(sleep(&mut devices), (0, true));
 }
 
@@ -150,7 +150,7 @@ fn an_error_that_passes_does_not_take_the_device_away() {
     for _ in 0..3 {
         let sent = devices.net_write(&memory(), net_request(1, SENT, 20)).expect("memory");
         assert_eq!(sent, Reply::Net(Status::Ok));
-        assert_eq!(devices.poll(LONG), 0b10);
+        assert_eq!(poll(&mut devices, LONG), 0b10);
         assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
         assert_eq!(sleep(&mut devices), (0, true));
     }

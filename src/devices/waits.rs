@@ -1,0 +1,216 @@
+//! How POLL waits: by an epoll set of all interfaces, until a deadline.
+//!
+//! `epoll_pwait2(2)` (Linux 5.11) takes the timeout itself, so a sleep is one system call. After a stop or a freeze it
+//! fails with EINTR, and the rest is computed from the clock; the kernel restarts `ppoll(2)` by itself instead, with the
+//! time that was left before. Where `epoll_pwait2` is missing or refused, a timer in the set ends the sleep, which takes
+//! two calls.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use guest_abi::manifest::MAX_ENTRIES;
+
+use crate::signal;
+
+/// In place of an interface's handle.
+const TIMER: u64 = u64::MAX;
+
+/// What is waited for.
+#[derive(Debug)]
+pub(super) struct Waits {
+    set: OwnedFd,
+    /// Ends a sleep, where `epoll_pwait2` cannot.
+    timer: Option<OwnedFd>,
+    /// What the last wait found: room for all interfaces, one fewer than a manifest has entries, and the timer.
+    events: [libc::epoll_event; MAX_ENTRIES],
+}
+
+impl Waits {
+    /// A set without interfaces.
+    ///
+    /// # Errors
+    /// The host refuses both ways of waiting.
+    pub fn new() -> io::Result<Waits> {
+        // SAFETY: the call takes a number.
+        let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        let events = [libc::epoll_event { events: 0, u64: 0 }; MAX_ENTRIES];
+        let mut waits = Waits { set: owned(set)?, timer: None, events };
+        if waits.pwait2(Duration::ZERO).is_err() {
+            waits.add_timer()?;
+        }
+        Ok(waits)
+    }
+
+    fn add_timer(&mut self) -> io::Result<()> {
+        // SAFETY: the call takes numbers.
+        let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
+        let timer = owned(timer)?;
+        self.change(libc::EPOLL_CTL_ADD, timer.as_raw_fd(), TIMER)?;
+        signal::set_timer(timer.as_raw_fd(), 1, 0)?;
+        self.pwait(0)?;
+        signal::remind_by(timer.as_raw_fd());
+        self.timer = Some(timer);
+        Ok(())
+    }
+
+    /// Waits for frames of this interface, too.
+    pub fn add(&self, handle: usize, net: BorrowedFd<'_>) -> io::Result<()> {
+        self.change(libc::EPOLL_CTL_ADD, net.as_raw_fd(), handle as u64)
+    }
+
+    /// No longer waits for an interface, which is gone permanently.
+    pub fn forget(&self, net: BorrowedFd<'_>) {
+        // It fails only for one that is not in the set, which is what is wanted.
+        let _ = self.change(libc::EPOLL_CTL_DEL, net.as_raw_fd(), 0);
+    }
+
+    /// The descriptors of the set and of the timer, if there is one.
+    pub fn descriptors(&self) -> (RawFd, Option<RawFd>) {
+        (self.set.as_raw_fd(), self.timer.as_ref().map(AsRawFd::as_raw_fd))
+    }
+
+    /// Waits until an interface has a frame, `timeout` nanoseconds are over or the run is to end; returns how many
+    /// [`Waits::ready`] has.
+    ///
+    /// # Errors
+    /// The host refuses to wait.
+    #[inline]
+    pub fn wait(&mut self, timeout: u64) -> io::Result<usize> {
+        if self.timer.is_some() {
+            return self.wait_by_timer(timeout);
+        }
+        if timeout == 0 {
+            return self.pwait2(Duration::ZERO);
+        }
+        let (timeout, start) = (Duration::from_nanos(timeout), Instant::now());
+        match self.pwait2(timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.wait_on(timeout, start),
+            result => result,
+        }
+    }
+
+    /// After a signal, a stop or a freeze: the rest of a sleep of `timeout` since `start`, unless the run is to end.
+    #[cold]
+    fn wait_on(&mut self, timeout: Duration, start: Instant) -> io::Result<usize> {
+        while signal::received().is_none() {
+            match self.pwait2(timeout.saturating_sub(start.elapsed())) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+        Ok(0)
+    }
+
+    #[cold]
+    fn wait_by_timer(&mut self, timeout: u64) -> io::Result<usize> {
+        let Some(timer) = self.timer.as_ref().filter(|_| timeout > 0) else { return self.pwait(0) };
+        signal::set_timer(timer.as_raw_fd(), timeout, 0)?;
+        // A signal sets the timer off as well, so one that comes just before the wait ends that.
+        while signal::received().is_none() {
+            match self.pwait(-1) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+        Ok(0)
+    }
+
+    /// The handles of the interfaces among the `count` that the last wait found. An error or an end counts as a frame.
+    #[inline]
+    pub fn ready(&self, count: usize) -> impl Iterator<Item = usize> {
+        let handles = self.events[..count].iter().map(|event| event.u64);
+        handles.filter(|&handle| handle != TIMER).map(|handle| handle as usize)
+    }
+
+    /// Not by the C library's wrapper, which is a point of cancellation (see `memory::transfer`).
+    #[inline]
+    fn pwait2(&mut self, timeout: Duration) -> io::Result<usize> {
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos() as libc::c_long,
+        };
+        let (events, room) = (self.events.as_mut_ptr(), self.events.len());
+        let no_mask = std::ptr::null::<libc::sigset_t>();
+        // SAFETY: the kernel writes as many events as there is room for, and reads the time; no mask is given.
+        count(unsafe {
+            libc::syscall(libc::SYS_epoll_pwait2, self.set.as_raw_fd(), events, room, &raw const timeout, no_mask, 0)
+        })
+    }
+
+    fn pwait(&mut self, milliseconds: libc::c_int) -> io::Result<usize> {
+        let (events, room) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
+        // SAFETY: the kernel writes as many events as there is room for; no mask is given.
+        let found = unsafe { libc::epoll_pwait(self.set.as_raw_fd(), events, room, milliseconds, std::ptr::null()) };
+        count(found.into())
+    }
+
+    fn change(&self, what: libc::c_int, fd: RawFd, data: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: data };
+        // SAFETY: the kernel reads the event.
+        count(unsafe { libc::epoll_ctl(self.set.as_raw_fd(), what, fd, &raw mut event) }.into()).map(drop)
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        signal::remind_by(-1);
+    }
+}
+
+/// The result of a system call as a count or its error.
+#[inline]
+fn count(result: libc::c_long) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Takes what a call returned: a new descriptor, or −1.
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    count(fd.into())?;
+    // SAFETY: the descriptor is new and this function's callers pass it to nothing else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    fn by_timer() -> Waits {
+        let mut waits = Waits::new().unwrap();
+        if waits.timer.is_none() {
+            waits.add_timer().unwrap();
+        }
+        waits
+    }
+
+    fn ready(waits: &mut Waits, timeout: u64) -> Vec<usize> {
+        let count = waits.wait(timeout).unwrap();
+        let mut ready: Vec<usize> = waits.ready(count).collect();
+        ready.sort_unstable();
+        ready
+    }
+
+    #[test]
+    fn both_ways_wait_for_frames_and_for_the_time() {
+        for mut waits in [Waits::new().unwrap(), by_timer()] {
+            let pairs = [UnixDatagram::pair().unwrap(), UnixDatagram::pair().unwrap()];
+            for (handle, (ours, _)) in pairs.iter().enumerate() {
+                waits.add(handle, ours.as_fd()).unwrap();
+            }
+            let start = Instant::now();
+            assert!(ready(&mut waits, 20_000_000).is_empty());
+            assert!(start.elapsed() >= Duration::from_millis(20));
+            assert!(ready(&mut waits, 0).is_empty());
+            pairs[1].1.send(b"frame").unwrap();
+            assert_eq!(ready(&mut waits, u64::MAX), [1]);
+            pairs[0].1.send(b"frame").unwrap();
+            assert_eq!(ready(&mut waits, 0), [0, 1]);
+            waits.forget(pairs[1].0.as_fd());
+            waits.forget(pairs[1].0.as_fd());
+            assert_eq!(ready(&mut waits, u64::MAX), [0]);
+        }
+    }
+}

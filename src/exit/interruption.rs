@@ -1,0 +1,52 @@
+//! The guest stopped for a signal, or KVM could not run it now.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use super::{Broken, Outcome, Running};
+use crate::arch;
+use crate::error::Error;
+use crate::ring::Worker;
+use crate::signal::{self, Request};
+
+/// How often, and how soon again, KVM is asked to run a guest for which it finds no task.
+const REFUSALS: u32 = 200;
+const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
+
+impl Running<'_> {
+    /// A signal arrived, or something else wants this thread to look around.
+    pub(super) fn interrupted(&mut self) -> Result<Option<Outcome>, Error> {
+        self.registry.exits.interruptions.add(1);
+        if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
+            return Err(self.report(Broken::Ring(error)));
+        }
+        signal::let_run();
+        match signal::received() {
+            Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
+            Some(Request::Timeout) => Err(self.report_timeout()),
+            None => {
+                let ended = self.look_after_debugger()?;
+                if ended.is_none() {
+                    self.write_on()?;
+                }
+                Ok(ended)
+            }
+        }
+    }
+
+    /// Waits for KVM, which has no task for a thread of its own: another process may end.
+    ///
+    /// # Errors
+    /// There is none in about a second.
+    pub(super) fn wait_until_runnable(&mut self) -> Result<(), Error> {
+        for _ in 0..REFUSALS {
+            thread::park_timeout(REFUSAL_PAUSE);
+            if signal::received().is_some() || self.guest.vcpu.settle() {
+                return Ok(());
+            }
+        }
+        let source = io::Error::from_raw_os_error(libc::EAGAIN);
+        Err(self.failed(arch::Error::Run { source }))
+    }
+}
