@@ -181,6 +181,8 @@ impl GuestMemory {
         })?;
         let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE);
         let memory = GuestMemory { region, start, size, read_only: Vec::new(), writable_from: 0 };
+        // A core file of the tender itself is no place for what the guest keeps; `--dumpcore` reads the memory by itself.
+        memory.advise(0, size as usize, libc::MADV_DONTDUMP);
         memory.keep_small(0);
         memory.keep_small((size as usize).saturating_sub(HUGE_PAGE_SIZE));
         Ok(memory)
@@ -191,14 +193,17 @@ impl GuestMemory {
     /// guest maps by small pages anyway; at the top lies its stack. Where the kernel has no huge pages, this fails,
     /// and may.
     fn keep_small(&self, offset: usize) {
+        self.advise(offset, HUGE_PAGE_SIZE.min(self.size as usize), libc::MADV_NOHUGEPAGE);
+    }
+
+    fn advise(&self, offset: usize, length: usize, advice: libc::c_int) {
         if cfg!(miri) {
-            // Miri has no such pages.
+            // Miri knows no advice.
             return;
         }
         let address = self.region.as_ptr().wrapping_add(self.start + offset);
-        let length = HUGE_PAGE_SIZE.min(self.size as usize);
         // SAFETY: the range lies within our own fresh mapping, and the advice changes nothing in it.
-        unsafe { libc::madvise(address.cast(), length, libc::MADV_NOHUGEPAGE) };
+        unsafe { libc::madvise(address.cast(), length, advice) };
     }
 
     /// Takes all of the host's memory for it now, and keeps it in RAM: what the guest touches first is no slower than

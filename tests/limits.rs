@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         kvm_test("stamps_count_as_output", stamps_count_as_output),
         kvm_test("output_within_the_limit_is_whole", output_within_the_limit_is_whole),
         kvm_test("a_guest_has_no_more_memory_than_it_was_given", a_guest_has_no_more_memory_than_it_was_given),
+        kvm_test("core_files_of_the_process_leave_guest_memory_out", core_files_leave_guest_memory_out),
         kvm_test("locked_memory_is_taken_at_the_start", locked_memory_is_taken_at_the_start),
         root_mount_test("memory_that_may_not_be_locked_is_explained", memory_that_may_not_be_locked_is_explained),
     ]);
@@ -162,6 +163,24 @@ fn a_guest_has_no_more_memory_than_it_was_given() {
     // Where its own pieces fall differs from run to run by some pages.
     let grown = large - small;
     assert!(grown.abs_diff(64 << 10) <= 256, "{grown} KiB more for 64 MiB more");
+}
+
+/// `dd` among the flags of each of its mappings: MADV_DONTDUMP.
+fn core_files_leave_guest_memory_out() {
+    const SIZE: u64 = 64 << 20;
+    let guest = sleeper(&["--mem=64"]);
+    let mappings = std::fs::read_to_string(format!("/proc/{}/smaps", guest.pid())).unwrap();
+    let mut left_out = 0;
+    let mut size = 0;
+    for line in mappings.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("Size:") => size = words.next().unwrap().parse::<u64>().unwrap() << 10,
+            Some("VmFlags:") if words.any(|flag| flag == "dd") => left_out += size,
+            _ => {}
+        }
+    }
+    assert!(left_out >= SIZE, "{left_out} bytes are left out: {mappings}");
 }
 
 fn locked_memory_is_taken_at_the_start() {
