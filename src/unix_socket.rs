@@ -22,7 +22,7 @@ pub enum Error {
     Bind { option: &'static str, path: String, source: io::Error },
     #[error("{option}=unix:{path}: this is a {kind}; give a path that is free")]
     Taken { option: &'static str, path: String, kind: &'static str },
-    #[error("{option}=unix:{path}: another process listens there; give each run a socket of its own")]
+    #[error("{option}=unix:{path}: another process listens there; give each run its own socket")]
     InUse { option: &'static str, path: String },
     #[error("{option}=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path")]
     Foreign { option: &'static str, path: String, uid: u32 },
