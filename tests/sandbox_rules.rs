@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::net::{Tap, loop_back};
 use common::rsp::Debugger;
-use common::trace::{Call, trace_threads};
+use common::trace::{Call, lengthen_sleep, trace_threads};
 use common::wire::Wire;
 use common::{FD, LIMIT, hand_over, kernel, net_test, text, unikernel};
 use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When, name};
@@ -58,7 +58,11 @@ fn calls(command: &mut Command, statuses: &[libc::c_int], mut watch: impl FnMut(
             other => panic!("a thread called {other}"),
         };
         list.push(call);
-        thread != pid && call.number == libc::SYS_clock_nanosleep
+        let cut = thread != pid && call.number == libc::SYS_clock_nanosleep;
+        if cut {
+            lengthen_sleep(thread, &call);
+        }
+        cut
     });
     assert!(statuses.contains(&ended), "{command:?} ended with {ended:#x}");
     calls

@@ -120,6 +120,14 @@ pub fn trace_threads(command: &mut Command, mut at: impl FnMut(libc::pid_t, libc
     }
 }
 
+/// Makes the sleep that a stopped thread is about to begin one of 5 ms, so that a signal finds it asleep on a slow machine too.
+pub fn lengthen_sleep(thread: libc::pid_t, call: &Call) {
+    let nanoseconds = call.arguments[2] + 8;
+    // SAFETY: the thread is stopped and ours to trace; the kernel checks the address, which is its own.
+    let result = unsafe { libc::ptrace(libc::PTRACE_POKEDATA, thread, nanoseconds, 5_000_000_u64) };
+    assert!(result == 0, "{}", host_error("ptrace"));
+}
+
 /// Waits for any child or traced thread of this thread, and of no other thread of this program.
 fn wait_any() -> (libc::c_int, libc::pid_t) {
     let mut status = 0;
