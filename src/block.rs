@@ -25,6 +25,7 @@ pub use self::open::Error;
 use crate::counts::{Amount, Counter, Faults};
 use crate::descriptors::Handed;
 use crate::era::DiskTail;
+use crate::files::{Files, Look, Need};
 use crate::memory::{self, GuestAddress, GuestMemory};
 
 /// Bytes in a sector where the operator does not say otherwise. Section 8.
@@ -46,16 +47,6 @@ impl fmt::Display for BlockSource {
             BlockSource::Fd(handed) => handed.fmt(f),
         }
     }
-}
-
-/// What a disk is: the device and inode of an image, or 0 and the number of a block device. Equal identities mean
-/// the same bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Device that holds the image; 0 for a block device.
-    pub device: u64,
-    /// Inode of the image; the block device's own number.
-    pub inode: u64,
 }
 
 /// What went through a block device, and what did not: as read at some moment, or as it is being counted.
@@ -136,7 +127,6 @@ impl fmt::Display for Stats {
 pub struct Disk {
     file: File,
     path: PathBuf,
-    identity: Identity,
     capacity: u64,
     sector_size: u16,
     stats: Arc<Stats<Counter>>,
@@ -153,21 +143,25 @@ impl Disk {
     ///
     /// # Errors
     /// Those of the two.
-    pub fn attach(source: &BlockSource, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+    pub fn attach(
+        source: &BlockSource,
+        files: &mut Files,
+        sector_size: Option<u16>,
+        tail: DiskTail,
+    ) -> Result<Disk, Error> {
         match source {
-            BlockSource::Path(path) => Disk::open(path, sector_size, tail),
+            BlockSource::Path(path) => Disk::open(path, files.take(path, Need::ReadWrite), sector_size, tail),
             BlockSource::Fd(handed) => Disk::adopt(handed, sector_size, tail),
         }
     }
 
-    /// Opens and locks the image file or block device at `path`, in sectors of `sector_size` bytes or
+    /// Opens and locks the image file or block device that `path` led to, in sectors of `sector_size` bytes or
     /// [`DEFAULT_SECTOR_SIZE`]; what becomes of a `tail` that is no whole sector is for the era to say. Section 8.
     ///
     /// # Errors
     /// An [`Error`] that says what is wrong with it. Nothing has changed then.
-    pub fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
-        let (file, identity) = open::open(path)?;
-        Disk::new(file, path.to_owned(), identity, sector_size, tail)
+    pub fn open(path: &Path, look: io::Result<Look>, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+        Disk::new(open::open(path, look)?, path.to_owned(), sector_size, tail)
     }
 
     /// As [`Disk::open`], of a descriptor that this process was started with. Whether the host uses a disk otherwise
@@ -176,22 +170,16 @@ impl Disk {
     /// # Errors
     /// The same; and that the descriptor cannot be had, or is not open for both reading and writing.
     pub fn adopt(handed: &Handed, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
-        let (file, path, identity) = adopt::adopt(handed)?;
-        Disk::new(file, path, identity, sector_size, tail)
+        let (file, path) = adopt::adopt(handed)?;
+        Disk::new(file, path, sector_size, tail)
     }
 
-    fn new(
-        file: File,
-        path: PathBuf,
-        identity: Identity,
-        sector_size: Option<u16>,
-        tail: DiskTail,
-    ) -> Result<Disk, Error> {
+    fn new(file: File, path: PathBuf, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
         let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
-        lock::lock(&file, &path, identity)?;
+        lock::lock(&file, &path)?;
         let capacity = open::capacity(&file, &path, sector_size, tail)?;
         open::warn_of_format(&file, &path);
-        Ok(Disk { file, path, identity, capacity, sector_size, stats: Arc::default() })
+        Ok(Disk { file, path, capacity, sector_size, stats: Arc::default() })
     }
 
     /// Size in bytes: at least one sector, and a multiple of it unless the era says otherwise.
@@ -207,11 +195,6 @@ impl Disk {
     /// Where it is, for messages.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// What the disk is, to be compared with others.
-    pub fn identity(&self) -> Identity {
-        self.identity
     }
 
     /// What went through so far.

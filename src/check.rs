@@ -12,15 +12,16 @@ use std::fs::{self, File};
 use kvm_ioctls::VmFd;
 
 use crate::boot_info::{self, Facts};
-use crate::cli::{Config, SandboxMode};
+use crate::cli::{Config, SandboxMode, UserOption};
 use crate::counts::Amount;
 use crate::debug::{self, core};
 use crate::devices::Plan;
 use crate::era::Era;
+use crate::files::{Files, Need};
 use crate::image::Image;
 use crate::manifest::Manifest;
 use crate::metrics::{self, StatsFile};
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Root, Sandbox};
 use crate::setup;
 use crate::unix_socket::Listener;
 
@@ -37,25 +38,25 @@ struct Guest {
 
 /// Checks all that `config` asks for. The process that does this is good for nothing else afterwards: it is in the
 /// sandbox.
-pub fn check(config: &Config) -> Report {
+pub fn check(config: &Config, files: &mut Files) -> Report {
     let mut report = Report::new(config.unikernel.display().to_string());
-    let mut guest = unikernel(&mut report, config);
+    let mut guest = unikernel(&mut report, config, files);
     let vm = kvm(&mut report, config);
     memory(&mut report, config, guest.as_mut(), vm.as_ref());
     arguments(&mut report, config);
-    devices(&mut report, config, guest.as_ref());
-    outlets(&mut report, config);
-    let cores = report.needs("dumpcore", core::Directory::open(config).map_err(Into::into)).flatten();
-    debugger(&mut report, config);
-    identity(&mut report, config);
-    root(&mut report, config);
-    sandbox(&mut report, config, cores);
+    devices(&mut report, config, guest.as_ref(), files);
+    outlets(&mut report, config, files);
+    let cores = report.needs("dumpcore", core::Directory::open(config, files).map_err(Into::into)).flatten();
+    debugger(&mut report, config, files);
+    let user = identity(&mut report, config, files);
+    let root = root(&mut report, config, files);
+    sandbox(&mut report, config, user, root, cores);
     report
 }
 
-fn unikernel(report: &mut Report, config: &Config) -> Option<Guest> {
+fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<Guest> {
     let path = config.unikernel.display();
-    let examined = setup::examine(&config.unikernel);
+    let examined = setup::examine(files.take(&config.unikernel, Need::Read));
     let (file, mut image) =
         examined.map_err(|error| report.missing("unikernel", format_args!("{path}: {error}"))).ok()?;
     report.fine("unikernel", format_args!("{}, {}", image.machine, image.era));
@@ -122,7 +123,7 @@ fn arguments(report: &mut Report, config: &Config) {
     }
 }
 
-fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>) {
+fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &mut Files) {
     let (nets, blocks) = (&config.nets, &config.blocks);
     let (plan, rules) = match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
         Some((manifest, era)) => {
@@ -136,7 +137,13 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>) {
         // What the options name can be looked at all the same, by the rules that allow most.
         None => (Plan::of_options(nets, blocks), Era::Legacy.rules()),
     };
-    for probe in plan.probe(rules) {
+    let mut twice = Vec::new();
+    for (disk, shared) in files.shared(&plan, config.output.stats.as_ref()) {
+        report.missing(&disk.map_or("files".to_owned(), |index| plan.disk_option(index)), shared.without_device());
+        twice.extend(disk);
+    }
+    // A disk that is used twice is neither locked nor opened.
+    for probe in plan.without_disks(&twice).probe(files, rules) {
         match probe.found {
             Ok((found, None)) => report.fine(&probe.option, found),
             Ok((found, Some(doubt))) => report.doubtful(&probe.option, format!("{found}; {doubt}")),
@@ -145,50 +152,53 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>) {
     }
 }
 
-fn outlets(report: &mut Report, config: &Config) {
+fn outlets(report: &mut Report, config: &Config, files: &mut Files) {
     if let Some(target) = &config.output.stats {
-        if report.needs("stats", StatsFile::probe(target).map_err(Into::into)).is_some() {
+        if report.needs("stats", StatsFile::probe(target, files).map_err(Into::into)).is_some() {
             report.fine("stats", "can be written");
         }
     }
     if let Some(address) = &config.output.metrics {
-        if report
-            .needs("metrics", Listener::probe("--metrics", address).map_err(|error| metrics::Error::from(error).into()))
-            .is_some()
-        {
+        let probed = Listener::probe("--metrics", address, files).map_err(metrics::Error::from);
+        if report.needs("metrics", probed.map_err(Into::into)).is_some() {
             report.fine("metrics", "can be served");
         }
     }
 }
 
-fn identity(report: &mut Report, config: &Config) {
-    let Some(option) = &config.user else { return };
-    if let Some(found) = report.needs("user", sandbox::identity(option).map_err(Into::into)) {
-        report.fine("user", format!("user {}, group {}", found.uid, found.gid));
-    }
+fn identity(report: &mut Report, config: &Config, files: &mut Files) -> Option<UserOption> {
+    let option = config.user.clone()?;
+    let found = files.check_user().and_then(|()| sandbox::identity(&option));
+    let found = report.needs("user", found.map_err(Into::into))?;
+    report.fine("user", format!("user {}, group {}", found.uid, found.gid));
+    Some(option)
 }
 
-fn root(report: &mut Report, config: &Config) {
-    let Some(path) = &config.chroot else { return };
-    if report.needs("chroot", sandbox::check_root(path).map_err(Into::into)).is_some() {
-        report.fine("chroot", path.display());
-    }
+fn root(report: &mut Report, config: &Config, files: &mut Files) -> Option<Root> {
+    let path = config.chroot.as_ref()?;
+    let root = report.needs("chroot", sandbox::root(path, files).map_err(Into::into))?;
+    report.fine("chroot", path.display());
+    Some(root)
 }
 
-fn debugger(report: &mut Report, config: &Config) {
+fn debugger(report: &mut Report, config: &Config, files: &mut Files) {
     let Some(address) = setup::gdb_address(config) else { return };
-    if let Some(place) = report.needs("gdb", debug::Listener::probe(&address).map_err(Into::into)) {
+    if let Some(place) = report.needs("gdb", debug::Listener::probe(&address, files).map_err(Into::into)) {
         report.fine("gdb", format_args!("can be waited for at {place}"));
     }
 }
 
 /// To be the last: there is no way out. Whether core files can be made is for whoever this process is then to say.
-fn sandbox(report: &mut Report, config: &Config, cores: Option<core::Directory>) {
+fn sandbox(
+    report: &mut Report,
+    config: &Config,
+    user: Option<UserOption>,
+    root: Option<Root>,
+    cores: Option<core::Directory>,
+) {
     // What is wrong with these was told.
-    let user = config.user.clone().filter(|user| sandbox::identity(user).is_ok());
-    let chroot = config.chroot.clone().filter(|path| sandbox::check_root(path).is_ok());
-    let possible = Config { user, chroot, ..config.clone() };
-    let tried = Sandbox::new(&possible).and_then(Sandbox::try_out).map_err(Into::into);
+    let possible = Config { user, chroot: None, ..config.clone() };
+    let tried = Sandbox::new(&possible).and_then(|sandbox| sandbox.in_root(root).try_out()).map_err(Into::into);
     match report.needs("sandbox", tried) {
         Some((layers, true)) if config.sandbox != SandboxMode::Off => report.fine("sandbox", layers),
         Some((layers, _)) => report.doubtful("sandbox", layers),

@@ -2,11 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{self, Command, Configured, Fault, NamedPath, nearest};
-use crate::signal::uninterrupted;
+use crate::cli::{self, Command, Config, Configured, Fault, NamedPath, UserOption, nearest};
+use crate::files::{Files, Identity, Look, Need, Use};
 
 /// Longest configuration file, in bytes. The longest that says anything has a tenth of it.
 pub const LONGEST: u64 = 64 << 10;
@@ -45,19 +44,25 @@ pub enum Error {
     },
 }
 
-/// Completes a command line by the configuration file that it names.
+/// Completes a command line by the configuration file that it names. Returns the command, and what the file is.
 ///
 /// # Errors
 /// The file cannot be read, or says what cannot be meant. For a run, the paths that it names have to be there; a check
 /// tells of them by itself, and of everything else besides.
-pub fn complete(configured: Configured) -> Result<Command, Error> {
-    let text = read(&configured)?;
+pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error> {
+    let (text, identity) = read(&configured, configured.user().as_ref())?;
     let command = command(&configured, &text);
+    if let Ok(Command::Run(Config { user: user @ Some(_), .. }) | Command::Check(Config { user: user @ Some(_), .. })) =
+        &command
+    {
+        // The file itself may say whose run it is.
+        look(&configured, user.as_ref())?;
+    }
     if command.is_err() {
         // A mistake, too, is told in the form that the file asks for.
         configured.log_format(&text).begin();
     }
-    Ok(command?)
+    Ok((command?, identity.map(|identity| Use::config_file(configured.file(), identity))))
 }
 
 fn command(configured: &Configured, text: &[u8]) -> Result<Command, cli::Error> {
@@ -68,20 +73,25 @@ fn command(configured: &Configured, text: &[u8]) -> Result<Command, cli::Error> 
     Ok(command)
 }
 
-fn read(configured: &Configured) -> Result<Vec<u8>, Error> {
+fn look(configured: &Configured, user: Option<&UserOption>) -> Result<Look, Error> {
+    let path = configured.file();
+    Files::for_user(user).take(path, Need::Read).map_err(|source| Error::Read { file: path.to_owned(), source })
+}
+
+fn read(configured: &Configured, user: Option<&UserOption>) -> Result<(Vec<u8>, Option<Identity>), Error> {
     let path = configured.file();
     let read_error = |source| Error::Read { file: path.to_owned(), source };
-    // A pipe is opened without waiting for its writer, and then refused.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read_error)?;
-    if !uninterrupted(|| file.metadata()).map_err(read_error)?.is_file() {
+    let look = look(configured, user)?;
+    if !look.metadata().is_file() {
         return Err(Error::NotAFile { file: path.to_owned() });
     }
+    let file = look.open(File::options().read(true)).map_err(read_error)?;
     let mut text = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut text).map_err(read_error)?;
     if text.len() as u64 > LONGEST {
         return Err(Error::TooLong { file: path.to_owned() });
     }
-    Ok(text)
+    Ok((text, look.identity()))
 }
 
 /// Says of the first path that leads nowhere where it stands in `file`, and what is there instead.

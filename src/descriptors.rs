@@ -13,12 +13,12 @@ pub use handed::{Error, Handed};
 /// `close_range(2)`, in kernels from 5.9 on; the same number on every architecture.
 const CLOSE_RANGE: c_long = 436;
 
-/// Closes every descriptor from 3 on but those to be kept. To be called before the tender has opened any by itself.
+/// Closes every descriptor from 3 on but those to be kept: what the caller passed, and what the tender has opened.
 pub fn close_inherited(keep: impl IntoIterator<Item = RawFd>) {
     let mut keep: Vec<c_uint> = keep.into_iter().filter_map(|fd| c_uint::try_from(fd).ok()).collect();
     keep.sort_unstable();
     for (first, last) in gaps(&keep) {
-        // SAFETY: the call takes plain numbers. Nothing in this process has a descriptor in that range yet.
+        // SAFETY: the call takes plain numbers. No value of this process owns a descriptor in that range.
         if unsafe { libc::syscall(CLOSE_RANGE, first, last, 0) } != 0 {
             return one_by_one(&keep);
         }
@@ -46,7 +46,7 @@ const MOST: c_uint = 65_536;
 fn one_by_one(keep: &[c_uint]) {
     let open = open_descriptors().unwrap_or_else(|_| (0..limit().min(MOST)).collect());
     for fd in open.into_iter().filter(|fd| *fd > libc::STDERR_FILENO as c_uint && !keep.contains(fd)) {
-        // SAFETY: the call takes a number; nothing in this process uses that descriptor yet.
+        // SAFETY: the call takes a number; no value of this process owns that descriptor.
         unsafe { libc::close(fd as RawFd) };
     }
 }

@@ -9,6 +9,7 @@ use guest_abi::hypercall::Status;
 use crate::block::Disk;
 use crate::counts;
 use crate::era::Rules;
+use crate::files::Files;
 use crate::hypercall::{BlockRequest, NetRequest, Reply};
 use crate::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
 use crate::memory::{self, GuestMemory};
@@ -25,6 +26,7 @@ mod waits;
 pub use error::Error;
 pub use plan::Plan;
 pub use probe::Probe;
+pub(crate) use probe::without_name;
 use waits::Waits;
 
 /// What a handle stands for.
@@ -75,7 +77,7 @@ pub struct Devices {
 
 impl Devices {
     /// Attaches everything that `plan` says, and fills in the manifest with what the guest may know.
-    pub fn attach(plan: Plan, manifest: &mut Manifest, rules: &Rules) -> Result<Devices, Error> {
+    pub fn attach(plan: Plan, files: &mut Files, manifest: &mut Manifest, rules: &Rules) -> Result<Devices, Error> {
         let handles = plan.nets.iter().map(|net| net.handle).chain(plan.blocks.iter().map(|block| block.handle));
         let mut devices = Devices {
             slots: (0..handles.max().map_or(0, |most| most + 1)).map(|_| Slot::Empty).collect(),
@@ -98,12 +100,8 @@ impl Devices {
             devices.names[net.handle] = net.name;
         }
         for block in plan.blocks {
-            let disk = Disk::attach(&block.source, block.sector_size, rules.disk_tail);
+            let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail);
             let disk = disk.map_err(|error| Error::Block { name: block.name.clone(), error })?;
-            // As a rule the lock has told; there are file systems without locks.
-            if devices.any(|slot| matches!(slot, Slot::Block(other) if other.identity() == disk.identity())) {
-                return Err(Error::twice(&block.name, disk.path()));
-            }
             let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
             let path = disk.path().display();
             log::info!("device '{}': {path}, {capacity} bytes in sectors of {sector_size}", block.name);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use guest_abi::manifest::VERSION;
 
+use crate::files::{Files, Need};
 use crate::image::{Image, Sketch, target_name};
 use crate::manifest::{Device, Manifest};
 use crate::setup;
@@ -58,7 +59,7 @@ pub fn run(arguments: &[OsString]) -> Result<String, Error> {
 /// What `answer` makes of a file, whichever its processor and its target; where that is nothing, why.
 fn query(path: &Path, answer: impl Fn(&Sketch) -> Option<String>) -> Result<String, Error> {
     let refuse = |reason| Error::Unikernel { file: path.to_owned(), reason };
-    let file = setup::open(path).map_err(|error| refuse(error.to_string()))?;
+    let file = setup::open(Files::default().take(path, Need::Read)).map_err(|error| refuse(error.to_string()))?;
     answer(&Sketch::of(&file)).ok_or_else(|| match Image::parse(&file) {
         Err(error) => refuse(error.to_string()),
         Ok(_) => refuse("has no Solo5 notes: it is older than those".to_owned()),
@@ -90,6 +91,11 @@ fn generate(source: &Path, output: &Path) -> Result<String, Error> {
     let text = c_source(&devices);
     if output == Path::new("-") {
         return Ok(text);
+    }
+    let identity = |path| Files::default().take(path, Need::Read).ok()?.identity();
+    if identity(source).is_some_and(|source| identity(output) == Some(source)) {
+        let source = io::Error::other("it is the manifest's source as well");
+        return Err(Error::Write { file: output.to_owned(), source });
     }
     match std::fs::write(output, text) {
         Ok(()) => Ok(String::new()),

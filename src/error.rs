@@ -9,7 +9,7 @@ use crate::debug::core;
 use crate::era::Era;
 use crate::exit::Broken;
 use crate::image::Machine;
-use crate::{arch, debug, device_file, devices, image, memory, metrics, sandbox};
+use crate::{arch, debug, device_file, devices, files, image, memory, metrics, sandbox};
 
 /// A message for the operator, whatever names and paths are in it: nothing in them starts another line, or speaks to
 /// the terminal.
@@ -39,6 +39,8 @@ pub enum Error {
     Open { source: io::Error },
     #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
     NotAFile(&'static str),
+    #[error("{0}")]
+    Shared(#[from] files::Shared),
     #[error("{0}")]
     Image(#[from] image::Error),
     #[error("is a unikernel for {image}, and this host is {host}; build it for {host}")]

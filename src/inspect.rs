@@ -11,6 +11,7 @@ use guest_abi::note::{Abi, target};
 
 use crate::era::Era;
 use crate::error::Error;
+use crate::files::{Files, Need};
 use crate::image::{Evidence, Image, Machine, Segment, Sketch, Source};
 use crate::manifest::Manifest;
 use crate::setup;
@@ -62,7 +63,7 @@ pub struct Report {
 /// # Errors
 /// The file cannot be opened. Whatever is wrong with its content is in the report.
 pub fn inspect(path: &Path) -> Result<Report, Error> {
-    let file = setup::open(path)?;
+    let file = setup::open(Files::default().take(path, Need::Read))?;
     Ok(Report::new(path, &file))
 }
 

@@ -4,7 +4,7 @@
 //! The story of one run, in order, and where to read it:
 //!
 //! 1. The process begins ([`start`]), and [`cli`] turns the words of the command line into a [`cli::Config`].
-//! 2. [`image`] examines the unikernel file; [`manifest`] lists the devices that it declares.
+//! 2. [`files`] finds the files that are named there, before the first is opened. [`image`] examines the unikernel file; [`manifest`] lists the devices that it declares.
 //! 3. [`setup`] attaches the devices ([`devices`]: [`net`], [`block`]), creates the virtual machine ([`arch`]), loads
 //!    the image into guest memory ([`memory`]) and puts the processor at its first instruction.
 //! 4. [`sandbox`] takes from the tender what it needs no longer, and [`exit`] runs the guest: each hypercall is decoded by [`hypercall`], served by a device ([`console`], [`clock`],
@@ -37,6 +37,7 @@ pub mod elftool;
 pub mod era;
 pub mod error;
 pub mod exit;
+pub mod files;
 mod formats;
 pub mod holder;
 pub mod hypercall;
@@ -66,5 +67,13 @@ pub use exit::Outcome;
 /// # Errors
 /// Everything that keeps it from starting, and everything that ends it other than its own halt or a signal.
 pub fn run(config: &cli::Config) -> Result<Outcome, Error> {
-    setup::setup(config)?.run()
+    run_with(config, &mut files::Files::find(config, None))
+}
+
+/// As [`run`], with the files that were found while the caller's descriptors were open.
+///
+/// # Errors
+/// The same.
+pub fn run_with(config: &cli::Config, files: &mut files::Files) -> Result<Outcome, Error> {
+    setup::setup(config, files)?.run()
 }

@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write};
 
 use tender::cli::{self, Command, Config, Inspection};
 use tender::console;
+use tender::files::{Files, Use};
 use tender::messages::{Line, Stderr};
 use tender::{Outcome, config_file, descriptors, elftool, signal, start};
 
@@ -30,17 +31,20 @@ fn run_command(arguments: Vec<OsString>) -> Status {
     }
     // A mistake, too, is told in that form.
     cli::log_format(&arguments).begin();
-    follow(cli::parse(arguments).map_err(config_file::Error::from), &program)
+    follow(cli::parse(arguments).map_err(config_file::Error::from), None, &program)
 }
 
-fn follow(command: Result<Command, config_file::Error>, program: &OsStr) -> Status {
+fn follow(command: Result<Command, config_file::Error>, config_file: Option<Use>, program: &OsStr) -> Status {
     match command {
         Ok(Command::Run(mut config)) => {
             config.debugging.as_solo5_hvt = cli::is_solo5_hvt(program);
-            run(&config)
+            run(&config, config_file)
         }
-        Ok(Command::Check(config)) => check(&config),
-        Ok(Command::Configured(configured)) => follow(config_file::complete(configured), program),
+        Ok(Command::Check(config)) => check(&config, config_file),
+        Ok(Command::Configured(configured)) => match config_file::complete(configured) {
+            Ok((command, config_file)) => follow(Ok(command), config_file, program),
+            Err(error) => follow(Err(error), None, program),
+        },
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
         Ok(Command::Version) => version(program),
@@ -48,11 +52,20 @@ fn follow(command: Result<Command, config_file::Error>, program: &OsStr) -> Stat
     }
 }
 
-fn run(config: &Config) -> Status {
+/// Finds the files that `config` names, while descriptors have the numbers that the caller gave them, and closes those
+/// that it does not name.
+fn find_files(config: &Config, config_file: Option<Use>) -> Files {
+    let files = Files::find(config, config_file);
     // A name that no descriptor has is an error in a moment, with the device that it is for.
-    descriptors::close_inherited(config.inherited().filter_map(|handed| handed.number().ok()));
+    let inherited = config.inherited().filter_map(|handed| handed.number().ok());
+    descriptors::close_inherited(inherited.chain(files.descriptors()));
+    files
+}
+
+fn run(config: &Config, config_file: Option<Use>) -> Status {
+    let mut files = find_files(config, config_file);
     start_log(config);
-    match tender::run(config) {
+    match tender::run_with(config, &mut files) {
         Ok(Outcome::Halted(status)) => status,
         Ok(Outcome::Signal(number)) => {
             signal::die_by(number);
@@ -63,10 +76,10 @@ fn run(config: &Config) -> Status {
     }
 }
 
-fn check(config: &Config) -> Status {
-    descriptors::close_inherited(config.inherited().filter_map(|handed| handed.number().ok()));
+fn check(config: &Config, config_file: Option<Use>) -> Status {
+    let mut files = find_files(config, config_file);
     start_log(config);
-    let report = tender::check::check(config);
+    let report = tender::check::check(config, &mut files);
     if let Err(error) = console::print(report.to_text().as_bytes()) {
         return fail(format_args!("cannot write what was found: {error}"));
     }

@@ -10,8 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Config, SandboxMode, UserOption};
+use crate::files::Files;
 use crate::outer_filter;
 
+mod acting;
 mod filter;
 mod landlock;
 pub(crate) mod privileges;
@@ -21,8 +23,9 @@ mod tests;
 mod user;
 mod violation;
 
+pub(crate) use acting::{acting, check as check_acting, groups_of};
 use rules::{GUEST, METRICS, Parameters, RING, Rule};
-pub(crate) use user::Identity;
+pub(crate) use user::{Identity, Root};
 
 /// Why a run cannot be confined as asked.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +83,7 @@ impl fmt::Display for Layer {
 pub struct Sandbox {
     mode: SandboxMode,
     identity: Option<Identity>,
-    root: Option<PathBuf>,
+    root: Option<Root>,
 }
 
 impl Sandbox {
@@ -89,11 +92,22 @@ impl Sandbox {
     /// # Errors
     /// It asks for a user or a directory that does not exist, or that this process has no right to become or enter.
     pub fn new(config: &Config) -> Result<Sandbox, Error> {
-        if let Some(path) = &config.chroot {
-            check_root(path)?;
-        }
+        Sandbox::with_files(config, &mut Files::default())
+    }
+
+    /// As [`Sandbox::new`], with the directory that was found.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn with_files(config: &Config, files: &mut Files) -> Result<Sandbox, Error> {
+        let root = config.chroot.as_deref().map(|path| root(path, files)).transpose()?;
         let identity = config.user.as_ref().map(identity).transpose()?;
-        Ok(Sandbox { mode: config.sandbox, identity, root: config.chroot.clone() })
+        Ok(Sandbox { mode: config.sandbox, identity, root })
+    }
+
+    /// The same with this root directory.
+    pub(crate) fn in_root(self, root: Option<Root>) -> Sandbox {
+        Sandbox { root, ..self }
     }
 
     /// Enters the sandbox as for a run, with a filter for this thread that lets everything pass, to see what can be had
@@ -116,8 +130,8 @@ impl Sandbox {
     /// # Errors
     /// A user or directory that cannot be had; in strict mode, a layer that this kernel lacks.
     pub fn enter(self, parameters: Parameters) -> Result<Confined, Error> {
-        if let Some(path) = &self.root {
-            user::enter_root(path)?;
+        if let Some(root) = self.root {
+            root.enter()?;
         }
         if let Some(identity) = self.identity {
             user::become_user(identity)?;
@@ -153,15 +167,15 @@ pub(crate) fn identity(option: &UserOption) -> Result<Identity, Error> {
     found
 }
 
-/// Checks that this process may make `path` its root directory, as `--chroot` says.
+/// The directory `path`, if this process may make it its root directory, as `--chroot` says.
 ///
 /// # Errors
 /// It may not, or there is no such directory.
-pub(crate) fn check_root(path: &Path) -> Result<(), Error> {
+pub(crate) fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
     if !privileges::has(privileges::CHROOT) {
         return Err(Error::Privilege { option: "--chroot", right: "the right to change its root directory" });
     }
-    user::check_root(path)
+    user::root(path, files)
 }
 
 /// A process that is in its sandbox, but for the filters of its threads.

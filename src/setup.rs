@@ -2,9 +2,9 @@
 //! touching the host comes first, KVM next, the host's devices after it, and the guest's memory last.
 
 use std::fs::{File, FileType};
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
 
 use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE, MAX_MEMORY};
 use kvm_bindings::kvm_userspace_memory_region;
@@ -19,6 +19,7 @@ use crate::devices::{Devices, Plan};
 use crate::era::Rules;
 use crate::error::Error;
 use crate::exit::Machine;
+use crate::files::{Files, Look, Need};
 use crate::image::{self, Image, Segment};
 use crate::manifest::Manifest;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
@@ -27,23 +28,26 @@ use crate::notify::Notifier;
 use crate::outer_filter;
 use crate::ring::{self, Ring};
 use crate::sandbox::{self, Layer, Sandbox};
-use crate::signal::uninterrupted;
 
 #[cfg(test)]
 mod tests;
 
 /// Makes everything that one run needs.
-pub fn setup(config: &Config) -> Result<Machine, Error> {
+pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, Error> {
     let phases = Phases::begin();
-    let (file, mut image) = examine(&config.unikernel)?;
+    files.check_user()?;
+    let (file, mut image) = examine(files.take(&config.unikernel, Need::Read))?;
     let size = memory_size(config.memory, &image)?;
     let cmdline = boot_info::cmdline(&config.arguments)?;
     let mut manifest = manifest(&mut image, config)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
-    let sandbox = Sandbox::new(config)?;
-    let outlets = Outlets::open(config)?;
-    let debugger = gdb_address(config).map(|address| Listener::bind(&address, &config.unikernel)).transpose()?;
-    let cores = core::Directory::open(config)?;
+    if let Some((_, shared)) = files.shared(&plan, config.output.stats.as_ref()).into_iter().next() {
+        return Err(shared.into());
+    }
+    let sandbox = Sandbox::with_files(config, files)?;
+    let outlets = Outlets::open(config, files)?;
+    let debugger = gdb_address(config).map(|address| Listener::bind(&address, &config.unikernel, files)).transpose()?;
+    let cores = core::Directory::open(config, files)?;
     phases.end(Phase::Image);
 
     // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
@@ -51,7 +55,7 @@ pub fn setup(config: &Config) -> Result<Machine, Error> {
     let counter_frequency = vcpu.counter_frequency()?;
     let mut memory = reserve(size, config.limits.lock_memory)?;
     phases.end(Phase::Machine);
-    let devices = Devices::attach(plan, &mut manifest, image.era.rules())?;
+    let devices = Devices::attach(plan, files, &mut manifest, image.era.rules())?;
     phases.end(Phase::Devices);
 
     log::info!("{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz", size >> 20, image.end());
@@ -115,8 +119,8 @@ fn status(image: &Image, size: u64, manifest: &Manifest, devices: &Devices) -> S
 }
 
 /// Opens a unikernel's file and finds out what it is; one for another processor is refused.
-pub(crate) fn examine(path: &Path) -> Result<(File, Image), Error> {
-    let file = open(path)?;
+pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), Error> {
+    let file = open(look)?;
     let image = Image::parse(&file)?;
     check_machine(&image)?;
     Ok((file, image))
@@ -135,21 +139,10 @@ pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, E
 }
 
 /// Opens a unikernel's file.
-pub(crate) fn open(path: &Path) -> Result<File, Error> {
-    // A pipe is opened without waiting for its writer, and then refused.
-    match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-        Ok(file) => {
-            check_kind(uninterrupted(|| file.metadata()).map_err(|source| Error::Open { source })?.file_type())?;
-            Ok(file)
-        }
-        Err(source) => {
-            // What cannot be opened may still be told by its kind, such as a socket.
-            if let Ok(metadata) = std::fs::metadata(path) {
-                check_kind(metadata.file_type())?;
-            }
-            Err(Error::Open { source })
-        }
-    }
+pub(crate) fn open(look: io::Result<Look>) -> Result<File, Error> {
+    let look = look.map_err(|source| Error::Open { source })?;
+    check_kind(look.metadata().file_type())?;
+    look.open(File::options().read(true)).map_err(|source| Error::Open { source })
 }
 
 fn check_kind(kind: FileType) -> Result<(), Error> {

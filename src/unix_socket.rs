@@ -1,18 +1,16 @@
 //! Unix sockets that listen, for `--metrics` and `--gdb-port`: one a run and purpose, of the user who started the run.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::SocketAddress;
-use crate::signal::uninterrupted;
+use crate::files::{Files, Place};
 
 /// Why there is no socket at an address, with the option that gives it.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +33,7 @@ const UMASK: libc::mode_t = 0o177;
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
-    file: Option<PathBuf>,
+    file: Option<Place>,
 }
 
 impl AsFd for Listener {
@@ -46,8 +44,8 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.file {
-            let _ = fs::remove_file(path);
+        if let Some(place) = &self.file {
+            place.remove();
         }
     }
 }
@@ -58,9 +56,12 @@ impl Listener {
     ///
     /// # Errors
     /// Something is there, or nothing can be.
-    pub fn bind(option: &'static str, address: &SocketAddress) -> Result<Listener, Error> {
+    pub fn bind(option: &'static str, address: &SocketAddress, files: &mut Files) -> Result<Listener, Error> {
         let (socket, file) = match address {
-            SocketAddress::Path(path) => (bind_path(option, path)?, Some(path.clone())),
+            SocketAddress::Path(path) => {
+                let place = place(option, path, files)?;
+                (bind_path(option, path, &place)?, Some(place))
+            }
             SocketAddress::Abstract(name) => (bind_name(option, name, address)?, None),
         };
         let listener = Listener { socket, file };
@@ -75,18 +76,22 @@ impl Listener {
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
-    pub fn probe(option: &'static str, address: &SocketAddress) -> Result<(), Error> {
-        let SocketAddress::Path(path) = address else { return Listener::bind(option, address).map(drop) };
-        if fs::symlink_metadata(path).is_ok() {
-            check_dead(option, path)?;
+    pub fn probe(option: &'static str, address: &SocketAddress, files: &mut Files) -> Result<(), Error> {
+        let SocketAddress::Path(path) = address else { return Listener::bind(option, address, files).map(drop) };
+        let failed = |source| Error::Bind { option, path: address.to_string(), source };
+        SocketAddr::from_pathname(path).map_err(failed)?;
+        let place = place(option, path, files)?;
+        let at = path_of(&place, path).map_err(failed)?;
+        if fs::symlink_metadata(&at).is_ok() {
+            check_dead(option, path, &at)?;
         }
-        let possible = SocketAddr::from_pathname(path).and_then(|_| may_make(path));
-        possible.map_err(|source| Error::Bind { option, path: address.to_string(), source })
+        place.check().map_err(failed)
     }
 
-    /// Leaves the file where it is: nobody can remove it from within a sandbox.
+    /// Leaves the file where it is, as it cannot be removed from within a sandbox. The directory's descriptor stays
+    /// open, as the sandbox knows the number of the next one.
     pub fn leave_file(&mut self) {
-        self.file = None;
+        std::mem::forget(self.file.take());
     }
 }
 
@@ -130,13 +135,31 @@ fn bind_name(option: &'static str, name: &[u8], address: &SocketAddress) -> Resu
     })
 }
 
-fn bind_path(option: &'static str, path: &Path) -> Result<UnixListener, Error> {
+/// Where the socket `path` is to be.
+fn place(option: &'static str, path: &Path, files: &mut Files) -> Result<Place, Error> {
+    let place = files.place(path);
+    place.map_err(|source| Error::Bind { option, path: path.to_string_lossy().into_owned(), source })
+}
+
+/// A path of `place` for the calls about sockets, which take 107 bytes: that by the descriptor of its directory if there
+/// is one that fits, else the operator's. In a run as another user, who could change that one, there is no other.
+fn path_of(place: &Place, path: &Path) -> io::Result<PathBuf> {
+    match place.path().map(|short| SocketAddr::from_pathname(&short).map(|_| short)) {
+        Some(Ok(short)) => Ok(short),
+        Some(Err(error)) if place.is_of_user() => Err(error),
+        None if place.is_of_user() => Err(io::Error::other("--user needs /proc here")),
+        _ => Ok(path.to_owned()),
+    }
+}
+
+fn bind_path(option: &'static str, path: &Path, place: &Place) -> Result<UnixListener, Error> {
     let failed = |source| Error::Bind { option, path: path.to_string_lossy().into_owned(), source };
-    match bind_privately(path) {
+    let at = path_of(place, path).map_err(failed)?;
+    match bind_privately(&at) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            check_dead(option, path)?;
-            fs::remove_file(path).map_err(failed)?;
-            bind_privately(path).map_err(failed)
+            check_dead(option, path, &at)?;
+            place.remove();
+            bind_privately(&at).map_err(failed)
         }
         bound => bound.map_err(failed),
     }
@@ -151,10 +174,10 @@ fn bind_privately(path: &Path) -> io::Result<UnixListener> {
     bound
 }
 
-/// Whether what is at `path` is a socket of this user that belongs to nobody any more.
-fn check_dead(option: &'static str, path: &Path) -> Result<(), Error> {
+/// Checks that the file at `at`, which the operator calls `path`, is a socket of this user that no process serves.
+fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error> {
     let name = || path.to_string_lossy().into_owned();
-    let metadata = fs::symlink_metadata(path).map_err(|source| Error::Bind { option, path: name(), source })?;
+    let metadata = fs::symlink_metadata(at).map_err(|source| Error::Bind { option, path: name(), source })?;
     let kind = match metadata.file_type() {
         kind if kind.is_socket() => None,
         kind if kind.is_dir() => Some("directory"),
@@ -171,31 +194,12 @@ fn check_dead(option: &'static str, path: &Path) -> Result<(), Error> {
     }
     // A datagram cannot be sent to a socket of streams, so nobody is disturbed, and nothing waits for a server that is
     // busy: the kernel says that the type is wrong, or that there is nobody.
-    match UnixDatagram::unbound().and_then(|socket| socket.connect(path)) {
+    match UnixDatagram::unbound().and_then(|socket| socket.connect(at)) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => Err(Error::InUse { option, path: name() }),
         Err(source) => Err(Error::Bind { option, path: name(), source }),
         Ok(()) => Err(Error::InUse { option, path: name() }),
     }
-}
-
-/// Whether this process may make, and remove, a file at `path`.
-pub fn may_make(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(directory) if directory.as_os_str().is_empty() => may(Path::new("."), libc::W_OK | libc::X_OK),
-        Some(directory) => may(directory, libc::W_OK | libc::X_OK),
-        None => Err(io::Error::from_raw_os_error(libc::EISDIR)),
-    }
-}
-
-/// Whether this process, as the user that it acts for, has these rights to what is at `path`.
-pub fn may(path: &Path, rights: libc::c_int) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: the path ends with a NUL, and the rest are numbers.
-    uninterrupted(|| match unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), rights, libc::AT_EACCESS) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    })
 }
 
 #[cfg(test)]
@@ -206,7 +210,8 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path) -> Result<Listener, String> {
-        Listener::bind("--metrics", &SocketAddress::Path(path.to_owned())).map_err(|error| error.to_string())
+        Listener::bind("--metrics", &SocketAddress::Path(path.to_owned()), &mut Files::default())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -255,10 +260,11 @@ mod tests {
     fn a_name_without_a_file_is_free_again_at_the_end() {
         let name = format!("tender-test-{}", std::process::id()).into_bytes();
         let address = SocketAddress::Abstract(name);
-        let first = Listener::bind("--metrics", &address).unwrap();
-        let again = Listener::bind("--metrics", &address).unwrap_err().to_string();
+        let bind = || Listener::bind("--metrics", &address, &mut Files::default());
+        let first = bind().unwrap();
+        let again = bind().unwrap_err().to_string();
         assert!(again.contains("another process listens there"), "{again}");
         drop(first);
-        assert!(Listener::bind("--metrics", &address).is_ok());
+        assert!(bind().is_ok());
     }
 }

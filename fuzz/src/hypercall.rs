@@ -20,6 +20,7 @@ use tender::cli::{BlockOption, NetOption};
 use tender::console::Console;
 use tender::devices::{Devices, Fault, Plan};
 use tender::era::Era;
+use tender::files::Files;
 use tender::hypercall::{Current, Error, Hypercall, Interface, Legacy, Reply};
 use tender::manifest::Manifest;
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
@@ -92,7 +93,8 @@ impl Guest {
             .map(|(index, option)| BlockOption { name: named("disk", index), ..option })
             .collect();
         let plan = Plan::new(&manifest, &nets, &blocks).expect("one option for each device");
-        let devices = Devices::attach(plan, &mut manifest, era.rules()).expect("sockets and files");
+        let devices =
+            Devices::attach(plan, &mut Files::default(), &mut manifest, era.rules()).expect("sockets and files");
         let out = if choice & 0x80 == 0 { "/dev/null" } else { "/dev/full" };
         let console = Console::new(OpenOptions::new().write(true).open(out).expect("there on every Linux"));
         let mut memory = GuestMemory::new(SIZE).expect("32 KiB");

@@ -4,22 +4,23 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-use super::open::{check_kind, identify};
-use super::{Error, Identity};
+use super::Error;
+use super::open::{check_kind, check_writable};
 use crate::descriptors::Handed;
 use crate::signal::uninterrupted;
 
 /// Takes over a descriptor of an image file or a disk, which must be open for reading and writing.
-pub(super) fn adopt(handed: &Handed) -> Result<(File, PathBuf, Identity), Error> {
+pub(super) fn adopt(handed: &Handed) -> Result<(File, PathBuf), Error> {
     let file = File::from(handed.take()?);
     let path = path(&file, handed);
     let metadata = uninterrupted(|| file.metadata()).map_err(|error| Error::Open { path: path.clone(), error })?;
-    check_kind(&path, metadata.file_type())?;
+    let kind = metadata.file_type();
+    check_kind(&path, kind)?;
     if let Err(rule) = check_mode(&file) {
         return Err(Error::Mode { path, handed: handed.to_string(), rule });
     }
-    let identity = identify(&file, &path, &metadata)?;
-    Ok((file, path, identity))
+    check_writable(&file, kind, &path)?;
+    Ok((file, path))
 }
 
 /// Where the file is, for messages, as far as the host tells: its descriptor is as good a name, but cures none.
@@ -52,6 +53,7 @@ mod tests {
     use super::*;
     use crate::block::Disk;
     use crate::era::DiskTail;
+    use crate::files::{Files, Need};
 
     /// The file's descriptor, as one that was handed over.
     fn handed(file: File) -> Handed {
@@ -63,6 +65,10 @@ mod tests {
 
     fn refused(file: File) -> String {
         Disk::adopt(&handed(file), None, DiskTail::Refused).unwrap_err().to_string()
+    }
+
+    fn attach(path: &std::path::Path) -> Result<Disk, Error> {
+        Disk::open(path, Files::default().take(path, Need::ReadWrite), None, DiskTail::Refused)
     }
 
     fn open(path: &std::path::Path, flags: libc::c_int) -> File {
@@ -77,7 +83,7 @@ mod tests {
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
         // Where the host tells who has it: this very process.
         let is_taken = |words: String| words.contains("is given to two block devices") || words.contains("is in use");
-        assert!(is_taken(Disk::open(image.path(), None, DiskTail::Refused).unwrap_err().to_string()));
+        assert!(is_taken(attach(image.path()).unwrap_err().to_string()));
         assert!(is_taken(refused(open(image.path(), 0))));
         drop(disk);
         image.as_file().set_len(1000).unwrap();

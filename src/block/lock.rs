@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Identity};
+use super::Error;
+use crate::files::Identity;
 use crate::holder::Holder;
 use crate::signal::uninterrupted;
 
@@ -16,7 +17,7 @@ use crate::signal::uninterrupted;
 ///
 /// # Errors
 /// Another has it: a program, or the host by a loop device, which locks nothing.
-pub(super) fn lock(file: &File, path: &Path, identity: Identity) -> Result<(), Error> {
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     match flock(file.as_raw_fd(), libc::LOCK_EX) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(in_use(path, file.metadata())),
@@ -25,7 +26,7 @@ pub(super) fn lock(file: &File, path: &Path, identity: Identity) -> Result<(), E
             log::warn!("{path}: cannot be locked against others ({error}); see that nothing else uses it");
         }
     }
-    match loop_device(identity) {
+    match Identity::of_descriptor(file.as_raw_fd()).and_then(loop_device) {
         Some(device) => Err(Error::Loop { path: path.to_owned(), device }),
         None => Ok(()),
     }

@@ -1,16 +1,16 @@
 //! From a path to an image or disk of one's own; and why not, in words.
 
-use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Identity;
 use super::lock::in_use;
 use crate::counts::Amount;
 use crate::descriptors;
 use crate::era::DiskTail;
+use crate::files::{self, Controlled, Look};
 use crate::formats::{Format, LOOKED_AT};
 use crate::holder::Holder;
 use crate::signal::uninterrupted;
@@ -163,6 +163,32 @@ pub enum Error {
     /// The descriptor cannot be had.
     #[error(transparent)]
     Handed(#[from] descriptors::Error),
+    /// The path is that of a descriptor that is not open.
+    #[error(
+        "'{path}': file descriptor {fd} was not passed to tender; what starts tender must open it, without O_CLOEXEC"
+    )]
+    NoDescriptor {
+        /// The path.
+        path: PathBuf,
+        /// The descriptor.
+        fd: RawFd,
+    },
+    /// The path is that of a descriptor, whose file can only be used by the descriptor itself.
+    #[error("'{path}': this user may not open the file of descriptor {fd} again; give the descriptor itself, @{fd}")]
+    ByDescriptor {
+        /// The path.
+        path: PathBuf,
+        /// The descriptor.
+        fd: RawFd,
+    },
+    /// The user of the run may not use the file, but can change the path.
+    #[error("--user: '{path}': {error}; give a path that this user cannot change, or a descriptor (@FD)")]
+    Controlled {
+        /// The path.
+        path: PathBuf,
+        /// The component that the user controls.
+        error: io::Error,
+    },
     /// The descriptor is not open for what a disk needs.
     #[error("'{path}', handed over as {handed}, {rule}")]
     Mode {
@@ -199,20 +225,18 @@ pub enum Error {
     },
 }
 
-/// Opens an image file or a disk for reading and writing.
-pub(super) fn open(path: &Path) -> Result<(File, Identity), Error> {
-    // Looked at before it is opened: to open a pipe, a tape or a watchdog has effects of its own.
-    let kind = uninterrupted(|| fs::metadata(path)).map_err(|error| refusal(path, error))?.file_type();
+/// Opens the image file or disk that `path` led to, for reading and writing.
+pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
+    let look = look.map_err(|error| refusal(path, None, error))?;
+    let kind = look.metadata().file_type();
     check_kind(path, kind)?;
     // For a disk, O_EXCL means: not while it is mounted.
     let flags = if kind.is_block_device() { libc::O_EXCL } else { 0 };
-    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
-    let file = file.map_err(|error| refusal(path, error))?;
-    let metadata = uninterrupted(|| file.metadata()).map_err(|error| refusal(path, error))?;
-    check_kind(path, metadata.file_type())?;
-    let identity = identify(&file, path, &metadata)?;
+    let file = look.open(OpenOptions::new().read(true).write(true).custom_flags(flags));
+    let file = file.map_err(|error| refusal(path, Some(look.metadata()), error))?;
+    check_writable(&file, kind, path)?;
     forget_when_read(&file);
-    Ok((file, identity))
+    Ok(file)
 }
 
 /// Spares the host to note, and to write to its own disk, when a guest read last: a file's owner may decide that, and
@@ -222,17 +246,11 @@ fn forget_when_read(file: &File) {
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NOATIME) };
 }
 
-/// What an open image or disk is; a disk must be one that can be written.
-pub(super) fn identify(file: &File, path: &Path, metadata: &Metadata) -> Result<Identity, Error> {
-    if metadata.file_type().is_block_device() {
-        check_writable(file, path)?;
-        return Ok(Identity { device: 0, inode: metadata.rdev() });
-    }
-    Ok(Identity { device: metadata.dev(), inode: metadata.ino() })
-}
-
 /// A disk that is read-only can be opened for writing, but not written.
-fn check_writable(disk: &File, path: &Path) -> Result<(), Error> {
+pub(super) fn check_writable(disk: &File, kind: FileType, path: &Path) -> Result<(), Error> {
+    if !kind.is_block_device() {
+        return Ok(());
+    }
     let mut read_only: libc::c_int = 0;
     // SAFETY: the request writes one number.
     let told = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
@@ -250,16 +268,22 @@ pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
     Err(Error::NotDisk { path: path.into(), kind })
 }
 
-/// Why the host does not open `path`, from what it says.
-fn refusal(path: &Path, error: io::Error) -> Error {
+/// Why the host does not open what `path` led to, from what it says.
+fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
+    let descriptor = files::descriptor_in(path);
     let path = path.to_owned();
-    match error.raw_os_error() {
-        Some(libc::ENOENT) if path.starts_with("/dev") && !path.starts_with("/dev/shm") => Error::MissingDisk { path },
-        Some(libc::ENOENT) => Error::Missing { path },
-        Some(libc::EACCES) => denied(path),
-        Some(libc::EROFS) => Error::ReadOnly { path },
+    match (error.raw_os_error(), descriptor, found) {
+        _ if Controlled::is(&error) => Error::Controlled { path, error },
+        (Some(libc::ENOENT), Some(fd), _) => Error::NoDescriptor { path, fd },
+        (Some(libc::EACCES | libc::EPERM), Some(fd), Some(_)) => Error::ByDescriptor { path, fd },
+        (Some(libc::ENOENT), ..) if path.starts_with("/dev") && !path.starts_with("/dev/shm") => {
+            Error::MissingDisk { path }
+        }
+        (Some(libc::ENOENT), ..) => Error::Missing { path },
+        (Some(libc::EACCES), ..) => denied(path, found),
+        (Some(libc::EROFS), ..) => Error::ReadOnly { path },
         // A disk that another unikernel has is opened by it exclusively, and locked as well.
-        Some(libc::EBUSY) => match in_use(&path, fs::metadata(&path)) {
+        (Some(libc::EBUSY), _, Some(found)) => match in_use(&path, Ok(found.clone())) {
             Error::InUseBySomebody { path } => Error::Mounted { path },
             in_use => in_use,
         },
@@ -267,12 +291,12 @@ fn refusal(path: &Path, error: io::Error) -> Error {
     }
 }
 
-fn denied(path: PathBuf) -> Error {
+fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
     // SAFETY: it takes nothing, changes nothing and cannot fail.
     let user = unsafe { libc::geteuid() };
-    match fs::metadata(&path) {
-        Ok(file) => Error::Denied { path, user, owner: file.uid(), group: file.gid(), mode: file.mode() & 0o7777 },
-        Err(_) => Error::Hidden { path, user },
+    match found {
+        Some(file) => Error::Denied { path, user, owner: file.uid(), group: file.gid(), mode: file.mode() & 0o7777 },
+        None => Error::Hidden { path, user },
     }
 }
 

@@ -33,16 +33,21 @@ fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
 }
 
 fn refused(path: &Path, sector_size: Option<u16>) -> String {
-    Disk::open(path, sector_size, DiskTail::Refused).unwrap_err().to_string()
+    open(path, sector_size, DiskTail::Refused).unwrap_err().to_string()
+}
+
+/// As a run opens it.
+fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+    Disk::open(path, Files::default().take(path, Need::ReadWrite), sector_size, tail)
 }
 
 #[test]
 fn an_image_has_its_size_in_sectors() {
     let (_directory, path) = image(8192);
-    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let disk = open(&path, None, DiskTail::Refused).unwrap();
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 512));
     drop(disk);
-    let disk = Disk::open(&path, Some(4096), DiskTail::Refused).unwrap();
+    let disk = open(&path, Some(4096), DiskTail::Refused).unwrap();
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
 }
 
@@ -51,7 +56,7 @@ fn an_image_has_its_size_in_sectors() {
 #[test]
 fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
     let (_directory, path) = image(1536);
-    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let disk = open(&path, None, DiskTail::Refused).unwrap();
     let limits = [0, 512, 1024, 1536, 1 << 32, u64::MAX / 512, 1 << 63, u64::MAX];
     let numbers = || limits.into_iter().flat_map(|limit: u64| (-2..=2).map(move |by| limit.wrapping_add_signed(by)));
     for (offset, len) in numbers().flat_map(|offset| numbers().map(move |len| (offset, len))) {
@@ -65,7 +70,7 @@ fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
 #[test]
 fn reads_fill_guest_memory() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     assert_eq!(disk.read(&memory, 512, GuestAddress(0x1001), 1024).unwrap(), Status::Ok);
     assert_eq!(contents(&memory, 0x1001, 1024), pattern(512, 1024));
@@ -77,7 +82,7 @@ fn reads_fill_guest_memory() {
 #[test]
 fn reads_leave_no_trace_on_the_host() {
     let (_directory, path) = image(4096);
-    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let disk = open(&path, None, DiskTail::Refused).unwrap();
     // SAFETY: it takes numbers.
     let flags = unsafe { libc::fcntl(disk.as_fd().as_raw_fd(), libc::F_GETFL) };
     assert_eq!(flags & (libc::O_NOATIME | libc::O_ACCMODE), libc::O_NOATIME | libc::O_RDWR);
@@ -86,7 +91,7 @@ fn reads_leave_no_trace_on_the_host() {
 #[test]
 fn writes_reach_the_file() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     memory.place(GuestAddress(0x2000), b"written by the guest").unwrap();
     assert_eq!(disk.write(&memory, 1024, GuestAddress(0x2000), 20).unwrap(), Status::Ok);
@@ -101,7 +106,7 @@ fn writes_reach_the_file() {
 #[test]
 fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     let beyond = [
         (4096, 0),
@@ -127,7 +132,7 @@ fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
 #[test]
 fn the_last_byte_is_within_and_any_length_will_do() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, Some(512), DiskTail::Refused).unwrap();
+    let mut disk = open(&path, Some(512), DiskTail::Refused).unwrap();
     let memory = memory();
     for (offset, len) in [(4095, 1), (0, 4096), (3, 1000), (4095, 0), (0, 0)] {
         assert_eq!(disk.read(&memory, offset, GuestAddress(MEMORY_SIZE - len), len).unwrap(), Status::Ok);
@@ -139,7 +144,7 @@ fn the_last_byte_is_within_and_any_length_will_do() {
 #[test]
 fn a_bad_buffer_ends_the_guest() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     for addr in [MEMORY_SIZE - 511, MEMORY_SIZE, u64::MAX - 511, u64::MAX] {
         let addr = GuestAddress(addr);
@@ -152,7 +157,7 @@ fn a_bad_buffer_ends_the_guest() {
 #[test]
 fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(1000).unwrap();
     let memory = memory();
     assert_eq!(disk.read(&memory, 512, GuestAddress(0), 512).unwrap(), Status::Unspecified);
@@ -163,7 +168,7 @@ fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
 #[test]
 fn an_error_of_the_hosts_disk_is_told() {
     let (_directory, path) = image(4096);
-    let mut disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
     // A descriptor that cannot be written to stands in for a disk that fails, /dev/full for one that is full.
     disk.file = File::open(&path).unwrap();
@@ -195,7 +200,7 @@ fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
 #[test]
 fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
     let (_directory, path) = image(1300);
-    let capacity = |sector_size, tail| Disk::open(&path, sector_size, tail).map(|disk| disk.capacity()).ok();
+    let capacity = |sector_size, tail| open(&path, sector_size, tail).map(|disk| disk.capacity()).ok();
     assert_eq!(capacity(None, DiskTail::Refused), None);
     assert_eq!(capacity(None, DiskTail::Ignored), Some(1024));
     assert_eq!(capacity(None, DiskTail::Kept), Some(1300));
@@ -214,7 +219,7 @@ fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
     let (_directory, path) = image(1300);
     let memory = memory();
     for (tail, last, beyond) in [(DiskTail::Kept, 1299, 1300), (DiskTail::Ignored, 1023, 1024)] {
-        let mut disk = Disk::open(&path, None, tail).unwrap();
+        let mut disk = open(&path, None, tail).unwrap();
         assert_eq!(disk.read(&memory, last, GuestAddress(0x1000), 1).unwrap(), Status::Ok, "{tail:?}");
         assert_eq!(contents(&memory, 0x1000, 1), pattern(last as usize, 1));
         for (offset, len) in [(beyond, 1), (last, 2), (beyond, 0)] {
@@ -277,13 +282,12 @@ fn check_denied_as_nobody() {
 #[test]
 fn an_image_serves_one_device() {
     let (directory, path) = image(512);
-    let disk = Disk::open(&path, None, DiskTail::Refused).unwrap();
+    let disk = open(&path, None, DiskTail::Refused).unwrap();
     let link = directory.path().join("link");
     fs::hard_link(&path, &link).unwrap();
     assert!(refused(&link, None).contains("is given to two block devices"));
-    let identity = disk.identity();
     drop(disk);
-    assert_eq!(Disk::open(&link, None, DiskTail::Refused).unwrap().identity(), identity);
+    open(&link, None, DiskTail::Refused).unwrap();
 }
 
 /// A process that locks `file` as soon as it can, and goes when it is dropped.
@@ -330,13 +334,13 @@ fn the_process_that_holds_an_image_is_named() {
     // Until the other process has it.
     let refusal = (0..500).find_map(|_| {
         std::thread::sleep(Duration::from_millis(5));
-        Disk::open(&path, None, DiskTail::Refused).err()
+        open(&path, None, DiskTail::Refused).err()
     });
     let message = refusal.unwrap().to_string();
     assert!(expected.iter().all(|words| message.contains(words)), "{message}");
     drop(file);
     drop(holder);
-    Disk::open(&path, None, DiskTail::Refused).unwrap();
+    open(&path, None, DiskTail::Refused).unwrap();
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) use self::nearest::meant;
 pub use self::nearest::nearest;
 use super::options::{self, Outcome, Parsed};
 use super::words::{Words, last_value};
-use super::{Command, Error, requested};
+use super::{Command, Error, UserOption, requested, value};
 use crate::messages::LogFormat;
 
 /// A command line that is not all: the text of a file is wanted.
@@ -53,6 +53,11 @@ impl Configured {
     /// The file whose text is wanted, as given.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// The user that the command line names, be it in whatever else wrong.
+    pub fn user(&self) -> Option<UserOption> {
+        value::user_of(last_value(&self.words.options, "user")?.to_str()?)
     }
 
     /// The form of messages that the command line asks for, or else the file's `text`, be they in whatever else a

@@ -35,6 +35,14 @@ impl Debugging {
     pub fn address(&self) -> Option<GdbAddress> {
         self.gdb.then(|| self.gdb_port.clone().unwrap_or(GdbAddress::Port(USUAL_PORT)))
     }
+
+    /// The socket where a debugger is waited for, if it is one.
+    pub fn socket(&self) -> Option<&SocketAddress> {
+        match &self.gdb_port {
+            Some(GdbAddress::Unix(address)) if self.gdb => Some(address),
+            _ => None,
+        }
+    }
 }
 
 pub(super) fn debugging(parsed: &Parsed) -> Result<Debugging, Error> {

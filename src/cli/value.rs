@@ -77,16 +77,17 @@ fn socket(given: &Given, rule: Rule) -> Result<SocketAddress, Error> {
 
 /// `--user`: a name or a number, and perhaps that of a group.
 pub(super) fn user(given: &Given) -> Result<UserOption, Error> {
-    let text = text(given, Rule::User)?;
+    user_of(text(given, Rule::User)?).ok_or_else(|| refuse(given, Rule::User))
+}
+
+pub(super) fn user_of(text: &str) -> Option<UserOption> {
     let (user, group) = match text.split_once(':') {
         None => (text, None),
         Some((user, group)) => (user, Some(group.to_owned())),
     };
     let is_name = |name: &str| !name.is_empty() && !name.contains(':') && !name.contains(char::is_control);
-    if !is_name(user) || !group.as_deref().is_none_or(is_name) {
-        return Err(refuse(given, Rule::User));
-    }
-    Ok(UserOption { user: user.to_owned(), group })
+    let is_user = is_name(user) && group.as_deref().is_none_or(is_name);
+    is_user.then(|| UserOption { user: user.to_owned(), group })
 }
 
 /// `--mem`, in bytes.

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use guest_abi::hypercall::STATUS_ABORT;
@@ -18,6 +18,7 @@ use crate::arch::{self, Vcpu};
 use crate::cli::Config;
 use crate::error::Error as RunError;
 use crate::exit::Outcome;
+use crate::files::{Files, Need};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
 use crate::signal::{self, Request};
 
@@ -63,11 +64,9 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Directory`].
-    pub fn open(config: &Config) -> Result<Option<Directory>, Error> {
+    pub fn open(config: &Config, files: &mut Files) -> Result<Option<Directory>, Error> {
         let Some(path) = &config.debugging.dumpcore else { return Ok(None) };
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let open = || File::options().read(true).custom_flags(flags).open(path).map(OwnedFd::from);
-        let both = open().and_then(|fd| Ok((fd, open()?)));
+        let both = files.take(path, Need::Enter).and_then(|look| Ok((look.once_more()?, look.into())));
         let (fd, reserve) = both.map_err(|source| Error::Directory { path: path.clone(), source })?;
         let (path, unikernel) = (path.clone(), config.unikernel.clone());
         let (process, as_solo5_hvt) = (std::process::id() as i32, config.debugging.as_solo5_hvt);

@@ -15,6 +15,7 @@ use super::points::Points;
 use super::wire::{Opening, Wire};
 use super::{Guest, Session};
 use crate::cli::{GdbAddress, SocketAddress};
+use crate::files::Files;
 use crate::{arch, signal, unix_socket};
 
 /// How long a client may take to send its first packet.
@@ -80,7 +81,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Listen`], [`Error::Socket`].
-    pub fn bind(address: &GdbAddress, unikernel: &Path) -> Result<Listener, Error> {
+    pub fn bind(address: &GdbAddress, unikernel: &Path, files: &mut Files) -> Result<Listener, Error> {
         let (socket, target) = match address {
             GdbAddress::Port(port) => listen(*port).map_err(|source| Error::Listen { port: *port, source })?,
             GdbAddress::Unix(address) => {
@@ -93,7 +94,7 @@ impl Listener {
                         format!("| socat - ABSTRACT-CONNECT:{}", String::from_utf8_lossy(name))
                     }
                 };
-                (Socket::Unix(unix_socket::Listener::bind("--gdb-port", address)?), target)
+                (Socket::Unix(unix_socket::Listener::bind("--gdb-port", address, files)?), target)
             }
         };
         Ok(Listener { socket, target, unikernel: unikernel.to_owned() })
@@ -103,11 +104,11 @@ impl Listener {
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
-    pub fn probe(address: &GdbAddress) -> Result<String, Error> {
+    pub fn probe(address: &GdbAddress, files: &mut Files) -> Result<String, Error> {
         match address {
-            GdbAddress::Port(_) => Ok(Listener::bind(address, Path::new(""))?.target),
+            GdbAddress::Port(_) => Ok(Listener::bind(address, Path::new(""), files)?.target),
             GdbAddress::Unix(address) => {
-                unix_socket::Listener::probe("--gdb-port", address)?;
+                unix_socket::Listener::probe("--gdb-port", address, files)?;
                 Ok(format!("unix:{address}"))
             }
         }

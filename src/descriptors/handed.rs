@@ -78,6 +78,15 @@ impl Handed {
         }
     }
 
+    /// Its number, if the caller passed a descriptor of that number and it is not taken yet.
+    pub fn inherited(&self) -> Option<RawFd> {
+        let fd = self.number().ok()?;
+        // SAFETY: it takes numbers, and answers −1 when no such descriptor is open.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        // What the tender opened by itself closes on exec.
+        (flags != -1 && flags & libc::FD_CLOEXEC == 0).then_some(fd)
+    }
+
     /// Makes it the caller's own; from then on it closes on exec.
     ///
     /// # Errors
@@ -88,10 +97,7 @@ impl Handed {
             let rule = "is standard input, output or error; pass one from 3 on";
             return Err(Error::Unusable { fd, rule });
         }
-        // SAFETY: it takes numbers, and answers −1 when no such descriptor is open.
-        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-        // What the tender opened by itself closes on exec, and is not the operator's to give.
-        if flags == -1 || flags & libc::FD_CLOEXEC != 0 {
+        if self.inherited().is_none() {
             let rule =
                 "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
             return Err(Error::Unusable { fd, rule });

@@ -2,6 +2,7 @@
 //! changes nothing there. Pure.
 
 use super::error::{Declared, Error};
+use super::probe;
 use crate::block::BlockSource;
 use crate::cli::{BlockOption, NetOption};
 use crate::manifest::{Device, Kind, Manifest};
@@ -93,6 +94,23 @@ impl Plan {
         plan.nets.extend(nets.iter().filter_map(planned_net));
         plan.blocks.extend(blocks.iter().filter_map(planned_block));
         plan
+    }
+
+    /// The block devices: names and what they are to be attached to.
+    pub(crate) fn disks(&self) -> impl Iterator<Item = (&str, &BlockSource)> {
+        self.blocks.iter().map(|block| (block.name.as_str(), &block.source))
+    }
+
+    /// The option that attaches a block device, as a report calls it.
+    pub(crate) fn disk_option(&self, index: usize) -> String {
+        probe::option(self.blocks[index].option, &self.blocks[index].name)
+    }
+
+    /// Leaves these block devices out.
+    pub(crate) fn without_disks(mut self, indices: &[usize]) -> Plan {
+        let mut index = 0..;
+        self.blocks.retain(|_| !index.next().is_some_and(|index| indices.contains(&index)));
+        self
     }
 
     /// The same tap or image under one name twice is a mistake that can be told without looking at the host.

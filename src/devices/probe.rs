@@ -5,6 +5,7 @@ use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
 use crate::block::{Disk, Lent};
 use crate::era::Rules;
+use crate::files::Files;
 use crate::net::{self, MacAddress, NetSource, Prospect};
 
 /// What was found of one device.
@@ -18,7 +19,7 @@ pub struct Probe {
 
 impl Plan {
     /// Looks at every device.
-    pub fn probe(self, rules: &Rules) -> Vec<Probe> {
+    pub fn probe(self, files: &mut Files, rules: &Rules) -> Vec<Probe> {
         // All of them before any is locked. They go last, when what is opened here is closed.
         let _lent: Vec<Lent> = self.blocks.iter().filter_map(|block| Lent::new(&block.source)).collect();
         let (mut prospects, mut disks) = (Vec::new(), Vec::new());
@@ -27,19 +28,19 @@ impl Plan {
             Probe { option: option("net", &net.name), found }
         });
         let blocks = self.blocks.into_iter().map(|block| {
-            let found = probe_block(&block, rules, &mut disks).map_err(|error| without_name(&error));
+            let found = probe_block(&block, files, rules, &mut disks).map_err(|error| without_name(&error));
             Probe { option: option(block.option, &block.name), found: found.map(|found| (found, None)) }
         });
         nets.chain(blocks).collect()
     }
 }
 
-fn option(option: &str, name: &str) -> String {
+pub(super) fn option(option: &str, name: &str) -> String {
     if name.is_empty() { option.to_owned() } else { format!("{option}:{name}") }
 }
 
 /// The message about a device that is named beside it.
-fn without_name(error: &Error) -> String {
+pub(crate) fn without_name(error: &Error) -> String {
     match error {
         Error::Net { error, .. } => with_cause(error),
         Error::Block { error, .. } => with_cause(error),
@@ -63,12 +64,9 @@ fn probe_net(planned: &PlannedNet, prospects: &mut Vec<Prospect>) -> Result<(Str
     Ok((found, doubt))
 }
 
-fn probe_block(block: &PlannedBlock, rules: &Rules, disks: &mut Vec<Disk>) -> Result<String, Error> {
-    let disk = Disk::attach(&block.source, block.sector_size, rules.disk_tail)
+fn probe_block(block: &PlannedBlock, files: &mut Files, rules: &Rules, disks: &mut Vec<Disk>) -> Result<String, Error> {
+    let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail)
         .map_err(|error| Error::Block { name: block.name.clone(), error })?;
-    if disks.iter().any(|other| other.identity() == disk.identity()) {
-        return Err(Error::twice(&block.name, disk.path()));
-    }
     let found = format!("{}, {} bytes in sectors of {}", disk.path().display(), disk.capacity(), disk.sector_size());
     disks.push(disk);
     Ok(found)

@@ -7,6 +7,7 @@ use super::{End, Error, Registry, Server, StatsFile, summary};
 use crate::cli::{Config, SandboxMode};
 use crate::error::Error as RunError;
 use crate::exit::Outcome;
+use crate::files::Files;
 use crate::sandbox::Confined;
 use crate::sandbox::rules::Parameters;
 use crate::unix_socket::Listener;
@@ -25,10 +26,10 @@ impl Outlets {
     ///
     /// # Errors
     /// Something cannot be opened.
-    pub fn open(config: &Config) -> Result<Outlets, Error> {
-        let stats = config.output.stats.as_ref().map(StatsFile::open).transpose()?;
-        let listener =
-            config.output.metrics.as_ref().map(|address| Listener::bind("--metrics", address)).transpose()?;
+    pub fn open(config: &Config, files: &mut Files) -> Result<Outlets, Error> {
+        let stats = config.output.stats.as_ref().map(|target| StatsFile::open(target, files)).transpose()?;
+        let listener = config.output.metrics.as_ref().map(|address| Listener::bind("--metrics", address, files));
+        let listener = listener.transpose()?;
         let socket = listener.map(Socket::new).transpose()?;
         let removable = config.sandbox == SandboxMode::Off && config.chroot.is_none();
         Ok(Outlets { stats, socket, removable })

@@ -1,23 +1,23 @@
 //! `--stats`: where the figures of a run are written when it has ended.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::fs::{File, Metadata};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use super::{End, Error, Registry, document};
 use crate::cli::StatsTarget;
+use crate::files::{Files, Place, Target};
 use crate::json::Value;
 use crate::messages;
 use crate::signal::uninterrupted;
 
 /// A file that was not there before. Dropped, it is not there again: a start that is refused changes nothing.
 #[derive(Debug)]
-pub struct Made(PathBuf);
+pub struct Made(Place);
 
 impl Made {
-    /// Lets it stay.
+    /// Lets it stay. The directory's descriptor stays open, as the sandbox knows the number of the next one.
     fn keep(self) {
         std::mem::forget(self);
     }
@@ -25,8 +25,7 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        // If it is gone already, so much the better.
-        let _ = fs::remove_file(&self.0);
+        self.0.remove();
     }
 }
 
@@ -44,20 +43,17 @@ impl StatsFile {
     ///
     /// # Errors
     /// [`Error::Stats`].
-    pub fn open(target: &StatsTarget) -> Result<StatsFile, Error> {
+    pub fn open(target: &StatsTarget, files: &mut Files) -> Result<StatsFile, Error> {
         let StatsTarget::File(path) = target else { return Ok(StatsFile::Stderr) };
         let name = path.to_string_lossy().into_owned();
-        // A pipe without a reader is an error, not a reason to wait.
-        let mut options = File::options();
-        options.write(true).custom_flags(libc::O_NONBLOCK);
-        let opened = match options.clone().create_new(true).open(path) {
-            Ok(file) => Ok((file, Some(Made(path.clone())))),
-            // A symbolic link to nothing is there too.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                options.create(true).truncate(false).open(path).map(|file| (file, None))
+        let opened = files.target(path).and_then(|target| match target {
+            Target::There(look) => {
+                check_kind(look.metadata())?;
+                // A pipe without a reader is an error, not a reason to wait.
+                Ok((look.open(File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY))?, None))
             }
-            Err(error) => Err(error),
-        };
+            Target::New(place) => Ok((place.create_new()?, Some(Made(place)))),
+        });
         match opened {
             Ok((file, made)) => Ok(StatsFile::File(file, name, made)),
             Err(source) => Err(Error::Stats { path: name, source }),
@@ -108,4 +104,22 @@ fn write_out(file: &File, document: &Value) -> io::Result<()> {
     let mut pieces = BufWriter::new(file);
     writeln!(pieces, "{document}")?;
     pieces.flush()
+}
+
+/// Whether a file of this kind may be opened for statistics: a regular file, a pipe, a terminal, /dev/null. To open
+/// another device can have effects.
+///
+/// # Errors
+/// It may not.
+pub(super) fn check_kind(metadata: &Metadata) -> io::Result<()> {
+    /// Major numbers of /dev/null and its like, of consoles, and of pseudoterminals.
+    const HARMLESS: [u32; 11] = [1, 4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
+    let kind = metadata.file_type();
+    match kind {
+        _ if kind.is_file() || kind.is_fifo() => Ok(()),
+        _ if kind.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        _ if kind.is_socket() => Err(io::Error::from_raw_os_error(libc::ENXIO)),
+        _ if kind.is_char_device() && HARMLESS.contains(&libc::major(metadata.rdev())) => Ok(()),
+        _ => Err(io::Error::other("this is a device")),
+    }
 }

@@ -32,25 +32,48 @@ struct Header {
 
 /// The kernel's `struct __user_cap_data_struct`: 32 capabilities.
 #[repr(C)]
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Set {
     effective: u32,
     permitted: u32,
     inheritable: u32,
 }
 
-/// Whether this process has a capability now.
-pub fn has(capability: u32) -> bool {
-    sets().is_some_and(|sets| sets[capability as usize / 32].effective & 1 << (capability % 32) != 0)
+/// The capabilities of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities([Set; 2]);
+
+impl Capabilities {
+    /// Those of this thread.
+    pub fn get() -> io::Result<Capabilities> {
+        let header = Header { version: VERSION, pid: 0 };
+        let mut sets = [Set::default(); 2];
+        // SAFETY: the kernel reads the header and writes the two sets of its version.
+        checked(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
+        Ok(Capabilities(sets))
+    }
+
+    /// The same, of which none is in effect.
+    pub fn at_rest(self) -> Capabilities {
+        Capabilities(self.0.map(|set| Set { effective: 0, ..set }))
+    }
+
+    /// Makes them those of this thread, unless they are.
+    pub fn set(&self) -> io::Result<()> {
+        if Capabilities::get().is_ok_and(|now| now == *self) {
+            return Ok(());
+        }
+        let header = Header { version: VERSION, pid: 0 };
+        // SAFETY: the kernel reads the header and the two sets of its version.
+        checked(unsafe { libc::syscall(libc::SYS_capset, &raw const header, self.0.as_ptr()) })
+    }
 }
 
-/// The capabilities of this process. None where the kernel or a filter refuses to say.
-fn sets() -> Option<[Set; 2]> {
-    let header = Header { version: VERSION, pid: 0 };
-    let mut sets = [Set::default(); 2];
-    // SAFETY: the kernel reads the header and writes the two sets of its version.
-    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
-    (result == 0).then_some(sets)
+/// Whether this process has a capability now.
+pub fn has(capability: u32) -> bool {
+    let is_effective =
+        |Capabilities(sets): Capabilities| sets[capability as usize / 32].effective & 1 << (capability % 32) != 0;
+    Capabilities::get().is_ok_and(is_effective)
 }
 
 /// No program that this process might start has more rights than it, whatever its file says. For good.
@@ -65,16 +88,14 @@ pub fn no_new() -> io::Result<()> {
 /// A process without capabilities makes neither call, which change nothing for it: a unit can forbid them
 /// (`SystemCallFilter=~@privileged`).
 pub fn drop_capabilities() -> io::Result<()> {
-    let none = [Set::default(); 2];
-    if sets() == Some(none) {
+    let none = Capabilities([Set::default(); 2]);
+    if Capabilities::get().is_ok_and(|now| now == none) {
         return Ok(());
     }
     let bits = NO_ROOT | NO_SETUID_FIXUP | KEEP_CAPS_LOCKED | NO_AMBIENT;
     // SAFETY: the call takes plain numbers. It needs CAP_SETPCAP; without that it fails and changes nothing.
     unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) };
-    let header = Header { version: VERSION, pid: 0 };
-    // SAFETY: the kernel reads the header and the two sets of its version.
-    checked(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })
+    none.set()
 }
 
 /// The supplementary groups of this process.

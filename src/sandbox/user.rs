@@ -5,10 +5,14 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
+
+use libc::c_int;
 
 use super::{Error, privileges};
 use crate::cli::UserOption;
+use crate::files::{Files, Look, Need};
 use crate::signal::uninterrupted;
 
 /// Who to become.
@@ -25,7 +29,7 @@ pub fn find(option: &UserOption) -> Result<Identity, Error> {
     identity(option, || read("/etc/passwd"), || read("/etc/group"))
 }
 
-fn read(file: &'static str) -> Result<String, Error> {
+pub(super) fn read(file: &'static str) -> Result<String, Error> {
     let bytes = fs::read(file).map_err(|source| Error::Accounts { file, source })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -55,7 +59,7 @@ fn identity(
 }
 
 /// An id; the largest number stands for none.
-fn number(word: &str) -> Option<u32> {
+pub(super) fn number(word: &str) -> Option<u32> {
     let digits = word.bytes().all(|byte| byte.is_ascii_digit());
     word.parse().ok().filter(|&id| digits && id != u32::MAX)
 }
@@ -93,18 +97,20 @@ impl Identity {
     }
 }
 
+pub(super) fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) -> Error {
+    let hint = match source.raw_os_error() {
+        Some(libc::EPERM) => "a user namespace must allow setgroups (/proc/self/setgroups), a unit @setuid",
+        _ => "a user namespace must map both (/proc/self/uid_map, gid_map)",
+    };
+    Error::User { uid, gid, source, hint }
+}
+
 /// Becomes that user permanently, with its one group and no other. A process that is that user already makes none of
 /// the calls that it does not need: a user namespace can forbid them (/proc/self/setgroups), and so can a unit
 /// (`SystemCallFilter=~@privileged`).
 pub fn become_user(identity: Identity) -> Result<(), Error> {
     let Identity { uid, gid } = identity;
-    let failed = |source: io::Error| {
-        let hint = match source.raw_os_error() {
-            Some(libc::EPERM) => "a user namespace must allow setgroups (/proc/self/setgroups), a unit @setuid",
-            _ => "a user namespace must map both (/proc/self/uid_map, gid_map)",
-        };
-        Error::User { uid, gid, source, hint }
-    };
+    let failed = |source| cannot_become(identity, source);
     let groups = privileges::groups();
     // SAFETY: of no groups, none is read.
     if !groups.is_empty() && unsafe { libc::setgroups(0, std::ptr::null()) } != 0 {
@@ -119,26 +125,14 @@ pub fn become_user(identity: Identity) -> Result<(), Error> {
     if identity.is_ours() {
         return Ok(());
     }
-    let done = |result| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     // SAFETY: both calls take plain numbers.
     done(unsafe { libc::setresgid(gid, gid, gid) })
         .and_then(|()| done(unsafe { libc::setresuid(uid, uid, uid) }))
         .map_err(failed)
 }
 
-/// Whether `path` can be a root directory.
-pub fn check_root(path: &Path) -> Result<(), Error> {
-    match uninterrupted(|| fs::metadata(path)) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(root_error(path, io::Error::from_raw_os_error(libc::ENOTDIR))),
-        Err(source) => Err(root_error(path, source)),
-    }
-}
-
-/// Leaves nothing in reach but what is below `path`.
-pub fn enter_root(path: &Path) -> Result<(), Error> {
-    let entered = uninterrupted(|| std::os::unix::fs::chroot(path)).and_then(|()| std::env::set_current_dir("/"));
-    entered.map_err(|source| root_error(path, source))
+fn done(result: c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn root_error(path: &Path, source: io::Error) -> Error {
@@ -148,6 +142,30 @@ fn root_error(path: &Path, source: io::Error) -> Error {
         _ => "give a directory, which may be empty",
     };
     Error::Root { path: path.to_owned(), source, hint }
+}
+
+/// A directory that is to be the root directory.
+#[derive(Debug)]
+pub struct Root(Look);
+
+/// The directory `path` as it was found.
+pub fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
+    files.take(path, Need::Enter).map(Root).map_err(|source| root_error(path, source))
+}
+
+impl Root {
+    /// Leaves only files below the directory in reach.
+    pub fn enter(self) -> Result<(), Error> {
+        let entered = uninterrupted(|| {
+            // SAFETY: the descriptor is open.
+            done(unsafe { libc::fchdir(self.0.as_raw_fd()) })?;
+            // SAFETY: the string is a constant.
+            done(unsafe { libc::chroot(c".".as_ptr()) })?;
+            // SAFETY: the string is a constant.
+            done(unsafe { libc::chdir(c"/".as_ptr()) })
+        });
+        entered.map_err(|source| root_error(self.0.path(), source))
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What is found out before anything of the host is touched.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::*;
 use crate::cli::{self, Command};
@@ -16,7 +16,7 @@ fn refused(options: &[&str]) -> Error {
     std::fs::write(&path, Elf { machine, ..Elf::legacy(LEGACY_WORDS) }.build()).expect("room for it");
     let words = ["tender"].iter().chain(options).map(OsString::from).chain([path.into()]);
     let Ok(Command::Run(config)) = cli::parse(words) else { panic!("{options:?}") };
-    setup(&config).err().expect("no such devices")
+    setup(&config, &mut Files::default()).err().expect("no such devices")
 }
 
 #[test]
@@ -55,6 +55,9 @@ fn memory_below_the_least_is_refused() {
 #[test]
 fn what_is_no_file_is_named() {
     for (path, kind) in [("/dev/null", "device"), ("/", "directory")] {
-        assert!(matches!(open(&PathBuf::from(path)), Err(Error::NotAFile(found)) if found == kind), "{path}");
+        assert!(
+            matches!(open(Files::default().take(Path::new(path), Need::Read)), Err(Error::NotAFile(found)) if found == kind),
+            "{path}"
+        );
     }
 }

@@ -53,7 +53,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     };
     let options: Vec<NetOption> = names.iter().zip(descriptors).map(option).collect();
     let plan = Plan::new(&manifest, &options, &[]).expect("a plan");
-    Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("sockets")
+    Devices::attach(plan, &mut Files::default(), &mut manifest, Era::Abi2.rules()).expect("sockets")
 }
 
 /// POLL, where there is a way to wait.
@@ -90,13 +90,13 @@ fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
     let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near.into())) };
     let disk = BlockOption { sector_size: Some(1024), ..block(None, path) };
     let plan = Plan::new(&manifest, &[option], &[disk]).expect("a plan");
-    let devices = Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("devices");
+    let devices = Devices::attach(plan, &mut Files::default(), &mut manifest, Era::Abi2.rules()).expect("devices");
     (devices, far, manifest)
 }
 
 fn refused(mut manifest: Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
     let plan = Plan::new(&manifest, nets, blocks).expect("a plan");
-    Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect_err("no devices")
+    Devices::attach(plan, &mut Files::default(), &mut manifest, Era::Abi2.rules()).expect_err("no devices")
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn an_address_that_nobody_gave_is_random_and_local() {
     let mut manifest = manifest(&["service"], &[]);
     let (near, _far) = wire(libc::SOCK_DGRAM);
     let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near.into()))], &[]).expect("a plan");
-    Devices::attach(plan, &mut manifest, Era::Abi2.rules()).expect("a socket");
+    Devices::attach(plan, &mut Files::default(), &mut manifest, Era::Abi2.rules()).expect("a socket");
     let mac = &manifest.to_bytes()[8 + 104 + 72..][..6];
     assert_eq!(mac[0] & 3, 2, "{mac:x?}");
 }

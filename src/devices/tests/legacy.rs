@@ -16,7 +16,7 @@ const ARGUMENT: GuestAddress = GuestAddress(0x4000);
 fn attach(nets: &[NetOption], blocks: &[BlockOption]) -> Result<Devices, Error> {
     let mut manifest = Manifest::unnamed(!nets.is_empty(), !blocks.is_empty());
     let plan = Plan::new(&manifest, nets, blocks)?;
-    Devices::attach(plan, &mut manifest, Era::Legacy.rules())
+    Devices::attach(plan, &mut Files::default(), &mut manifest, Era::Legacy.rules())
 }
 
 fn disk(size: usize) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -84,7 +84,8 @@ fn each_era_opens_disks_by_its_own_rule() {
     let open = |era: Era| {
         let mut manifest = manifest(&[], &["data"]);
         let plan = Plan::new(&manifest, &[], &[block(None, &path)]).expect("a plan");
-        Devices::attach(plan, &mut manifest, era.rules()).map(|_| manifest.to_bytes()[8 + 104 + 72..][..2].to_vec())
+        Devices::attach(plan, &mut Files::default(), &mut manifest, era.rules())
+            .map(|_| manifest.to_bytes()[8 + 104 + 72..][..2].to_vec())
     };
     assert_eq!(open(Era::Abi1).expect("any size"), 1300u16.to_le_bytes());
     assert!(open(Era::Abi2).expect_err("an odd size").to_string().contains("not a multiple of its sectors"));

@@ -1,0 +1,223 @@
+//! Paths of a run as another user (`--user`), followed with the rights of root.
+//!
+//! That user may be able to change the path, so root must not reach a file by it that the user could not use. The kernel
+//! is asked as that user: about the file, and if it refuses, about each directory and link on the way.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::look::open_at;
+use super::{Look, Need};
+use crate::sandbox::{self, Identity, acting, check_acting, groups_of};
+
+/// How many links a path may lead through, as in the kernel.
+const MOST_LINKS: usize = 40;
+
+/// `PROC_SUPER_MAGIC` of linux/magic.h.
+const PROC: u64 = 0x9fa0;
+
+/// Why a path is not followed.
+#[derive(Debug, thiserror::Error)]
+#[error("user {user} may not use it, but controls '{}', which leads there", component.display())]
+pub struct Controlled {
+    user: u32,
+    component: PathBuf,
+}
+
+impl Controlled {
+    /// Whether that is what `error` says.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|error| error.is::<Controlled>())
+    }
+}
+
+/// The user of a run that root starts.
+#[derive(Clone, Debug)]
+pub struct User {
+    identity: Identity,
+    /// All groups, as the user's other processes may have them.
+    groups: Vec<libc::gid_t>,
+}
+
+impl User {
+    /// None for the user that this process is anyway.
+    ///
+    /// # Errors
+    /// This process cannot become that user.
+    pub fn other(identity: Identity) -> Result<Option<User>, sandbox::Error> {
+        // SAFETY: the call takes nothing and cannot fail.
+        if identity.uid == unsafe { libc::geteuid() } {
+            return Ok(None);
+        }
+        let groups = groups_of(identity);
+        check_acting(identity, &groups)?;
+        Ok(Some(User { identity, groups }))
+    }
+
+    /// Whether the kernel grants this user these rights. `path` is relative to the directory `at`.
+    fn may(&self, at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<bool> {
+        // SAFETY: the path ends with a NUL, and the rest are numbers. The kernel goes by the real user here.
+        acting(self.identity, &self.groups, || unsafe { libc::faccessat(at, path.as_ptr(), rights, 0) } == 0)
+    }
+
+    fn controls(&self, component: &Path) -> io::Error {
+        let component = if component.as_os_str().is_empty() { Path::new(".") } else { component };
+        io::Error::other(Controlled { user: self.identity.uid, component: component.to_owned() })
+    }
+
+    fn owns(&self, metadata: &Metadata) -> bool {
+        metadata.uid() == self.identity.uid
+    }
+}
+
+/// Follows `path` for a file that is needed so; for a run as `user`, only where that user gains nothing by it.
+///
+/// # Errors
+/// Those of `open(2)`, and [`Controlled`].
+pub fn look(path: &Path, need: Need, user: Option<&User>) -> io::Result<Look> {
+    let Some(user) = user else { return Look::new(path, need.flags()) };
+    match look_as(path, need, user) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let found = Walk::start(user, path.is_absolute())?.follow(path)?;
+            if need.flags() == libc::O_DIRECTORY && !found.metadata()?.is_dir() {
+                return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+            }
+            Look::found(found, path)
+        }
+        look => look,
+    }
+}
+
+/// What `user` finds, if it may be used so.
+fn look_as(path: &Path, need: Need, user: &User) -> io::Result<Look> {
+    let look = acting(user.identity, &user.groups, || Look::new(path, need.flags()))??;
+    let place = CString::new(look.proc_path().into_os_string().into_vec())?;
+    let may = user.may(libc::AT_FDCWD, &place, need.rights())?;
+    if may { Ok(look.of_user(user.identity)) } else { Err(io::Error::from_raw_os_error(libc::EACCES)) }
+}
+
+/// A path that is followed component by component.
+struct Walk<'u> {
+    user: &'u User,
+    /// The directory that was reached, and the path to it.
+    at: File,
+    shown: PathBuf,
+    /// The user may make files there, but not replace those of others.
+    is_sticky: bool,
+    /// What remains of the path, last component first.
+    rest: Vec<OsString>,
+    links: usize,
+}
+
+impl<'u> Walk<'u> {
+    /// At the root directory, or at the working directory, whose path is empty.
+    fn start(user: &'u User, is_root: bool) -> io::Result<Walk<'u>> {
+        let (directory, shown) = if is_root { ("/", "/") } else { (".", "") };
+        let at = pin(libc::AT_FDCWD, OsStr::new(directory), 0)?;
+        let (nowhere, rest) = (PathBuf::new(), Vec::new());
+        let mut walk = Walk { user, at: at.try_clone()?, shown: nowhere, is_sticky: false, rest, links: 0 };
+        walk.enter(at, PathBuf::from(shown))?;
+        Ok(walk)
+    }
+
+    /// Follows all of the path. Returns the file or directory at its end.
+    fn follow(mut self, path: &Path) -> io::Result<File> {
+        self.turn_to(path)?;
+        while let Some(name) = self.rest.pop() {
+            let (entry, shown) = (pin(self.at.as_raw_fd(), &name, libc::O_NOFOLLOW)?, self.shown.join(&name));
+            let metadata = entry.metadata()?;
+            if self.is_sticky && !metadata.is_dir() {
+                return Err(self.user.controls(&self.shown));
+            }
+            if self.user.owns(&metadata) {
+                return Err(self.user.controls(&shown));
+            }
+            let entry = if metadata.is_symlink() { self.follow_link(&entry, &name)? } else { Some(entry) };
+            match entry {
+                Some(entry) if entry.metadata()?.is_dir() => self.enter(entry, shown)?,
+                Some(entry) if self.rest.is_empty() => return self.end(entry, &name, &shown),
+                Some(_) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+                None => {}
+            }
+        }
+        Ok(self.at)
+    }
+
+    /// Puts `path` before what remains of the path.
+    fn turn_to(&mut self, path: &Path) -> io::Result<()> {
+        if path.is_absolute() {
+            let Walk { at, shown, is_sticky, .. } = Walk::start(self.user, true)?;
+            (self.at, self.shown, self.is_sticky) = (at, shown, is_sticky);
+        }
+        let names = path.components().rev();
+        let names = names.filter(|name| matches!(name, Component::Normal(_) | Component::ParentDir));
+        self.rest.extend(names.map(|name| name.as_os_str().to_owned()));
+        Ok(())
+    }
+
+    /// The file that a link of the kernel's own leads to, such as /proc/self/fd/3. Another link becomes a part of the
+    /// path.
+    fn follow_link(&mut self, link: &File, name: &OsStr) -> io::Result<Option<File>> {
+        self.links += 1;
+        if self.links > MOST_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        if is_of_proc(link)? {
+            return pin(self.at.as_raw_fd(), name, 0).map(Some);
+        }
+        self.turn_to(&read_link(link)?)?;
+        Ok(None)
+    }
+
+    /// Goes on from a directory, which the user must not control.
+    fn enter(&mut self, directory: File, shown: PathBuf) -> io::Result<()> {
+        let metadata = directory.metadata()?;
+        // In /proc the kernel grants rights that are of no use: it makes all files there by itself.
+        let may_write =
+            !is_of_proc(&directory)? && self.user.may(directory.as_raw_fd(), c".", libc::W_OK | libc::X_OK)?;
+        self.is_sticky = may_write && metadata.mode() & libc::S_ISVTX != 0;
+        if self.user.owns(&metadata) || may_write && !self.is_sticky {
+            return Err(self.user.controls(&shown));
+        }
+        (self.at, self.shown) = (directory, shown);
+        Ok(())
+    }
+
+    /// Ends at a file, which the user must not control.
+    fn end(self, file: File, name: &OsStr, shown: &Path) -> io::Result<File> {
+        let name = CString::new(name.as_bytes())?;
+        let controls = self.user.owns(&file.metadata()?) || self.user.may(self.at.as_raw_fd(), &name, libc::W_OK)?;
+        if controls { Err(self.user.controls(shown)) } else { Ok(file) }
+    }
+}
+
+fn pin(at: RawFd, name: &OsStr, flags: libc::c_int) -> io::Result<File> {
+    open_at(at, &CString::new(name.as_bytes())?, libc::O_PATH | flags)
+}
+
+fn is_of_proc(file: &File) -> io::Result<bool> {
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the descriptor is open; the kernel fills the structure if it returns 0.
+    unsafe {
+        match libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) {
+            0 => Ok(stat.assume_init().f_type as u64 == PROC),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// The content of an open link.
+fn read_link(link: &File) -> io::Result<PathBuf> {
+    let mut target = vec![0_u8; libc::PATH_MAX as usize];
+    // SAFETY: the string ends with a NUL; the kernel writes as many bytes as there is room for at most.
+    let length = unsafe { libc::readlinkat(link.as_raw_fd(), c"".as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    target.truncate(length);
+    Ok(OsString::from_vec(target).into())
+}

@@ -1,0 +1,129 @@
+//! One file for two purposes, of which one writes: refused before anything is changed, locked or emptied.
+
+use std::fmt;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use super::{Files, Identity};
+use crate::block::BlockSource;
+use crate::cli::StatsTarget;
+use crate::devices::{self, Plan};
+
+/// What a file is used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Purpose {
+    Unikernel,
+    ConfigFile,
+    Stream(&'static str),
+    Disk(usize, String),
+    Stats,
+}
+
+impl Purpose {
+    fn writes(&self) -> bool {
+        !matches!(self, Purpose::Unikernel | Purpose::ConfigFile)
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Purpose::Unikernel => f.write_str("the unikernel"),
+            Purpose::ConfigFile => f.write_str("the configuration file"),
+            Purpose::Stream(name) => f.write_str(name),
+            Purpose::Disk(_, name) => write!(f, "device '{name}'"),
+            Purpose::Stats => f.write_str("--stats"),
+        }
+    }
+}
+
+/// One use of a file.
+#[derive(Clone, Debug)]
+pub struct Use {
+    purpose: Purpose,
+    /// The path or descriptor, as the operator wrote it.
+    name: String,
+    identity: Identity,
+}
+
+impl Use {
+    pub(super) fn unikernel(path: &Path, identity: Option<Identity>) -> Option<Use> {
+        identity.map(|identity| Use { purpose: Purpose::Unikernel, name: path.display().to_string(), identity })
+    }
+
+    /// The configuration file, which was read already.
+    pub fn config_file(path: &Path, identity: Identity) -> Use {
+        Use { purpose: Purpose::ConfigFile, name: path.display().to_string(), identity }
+    }
+
+    fn shares_with(&self, other: &Use) -> bool {
+        let streams = matches!((&self.purpose, &other.purpose), (Purpose::Stream(_), Purpose::Stream(_)));
+        self.identity == other.identity && (self.purpose.writes() || other.purpose.writes()) && !streams
+    }
+
+    pub(super) fn standard_streams() -> impl Iterator<Item = Use> {
+        let streams: [(RawFd, &str); 2] =
+            [(libc::STDOUT_FILENO, "standard output"), (libc::STDERR_FILENO, "standard error")];
+        streams.into_iter().filter_map(|(fd, name)| {
+            let identity = Identity::of_descriptor(fd)?;
+            Some(Use { purpose: Purpose::Stream(name), name: String::new(), identity })
+        })
+    }
+}
+
+/// Why files cannot be used as asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Shared {
+    #[error(transparent)]
+    Disks(devices::Error),
+    #[error("{stream}: its file is {other} as well; redirect it to another file")]
+    Stream { stream: String, other: String },
+    #[error("--stats: '{name}' is the file of {stream} as well; '--stats=-' writes to standard error")]
+    StatsOnStream { name: String, stream: String },
+    #[error("{user}: '{name}' is {other} as well; give each a file of its own")]
+    Other { user: String, name: String, other: String },
+}
+
+impl Shared {
+    /// The message where the disk is named next to it.
+    pub fn without_device(&self) -> String {
+        if let Shared::Disks(error) = self { devices::without_name(error) } else { self.to_string() }
+    }
+
+    fn new(first: &Use, second: &Use) -> Shared {
+        let (user, name, other) = (second.purpose.to_string(), second.name.clone(), first.purpose.to_string());
+        match (&first.purpose, &second.purpose) {
+            (Purpose::Disk(..), Purpose::Disk(_, device)) => Shared::Disks(devices::Error::twice(device, name)),
+            (_, Purpose::Stream(_)) => Shared::Stream { stream: user, other },
+            (Purpose::Stream(_), Purpose::Stats) => Shared::StatsOnStream { name, stream: other },
+            _ => Shared::Other { user, name, other },
+        }
+    }
+}
+
+impl Files {
+    /// Finds every file that is used twice and written; only standard output and error may share one. To be called
+    /// before anything is locked, emptied or made. Each error comes with the index of the disk that it is about, if any.
+    pub fn shared(&self, plan: &Plan, stats: Option<&StatsTarget>) -> Vec<(Option<usize>, Shared)> {
+        let mut uses = self.uses.clone();
+        for (index, (name, source)) in plan.disks().enumerate() {
+            let identity = match source {
+                BlockSource::Path(path) => self.identity(path),
+                BlockSource::Fd(handed) => handed.inherited().and_then(Identity::of_descriptor),
+            };
+            let (purpose, name) = (Purpose::Disk(index, name.to_owned()), source.to_string());
+            uses.extend(identity.map(|identity| Use { purpose, name, identity }));
+        }
+        if let Some(StatsTarget::File(path)) = stats {
+            let (purpose, name) = (Purpose::Stats, path.display().to_string());
+            uses.extend(self.identity(path).map(|identity| Use { purpose, name, identity }));
+        }
+        let shared = uses.iter().enumerate().filter_map(|(index, second)| {
+            let first = uses[..index].iter().find(|first| first.shares_with(second))?;
+            let disk = if let Purpose::Disk(index, _) = second.purpose { Some(index) } else { None };
+            Some((disk, Shared::new(first, second)))
+        });
+        shared.collect()
+    }
+}
