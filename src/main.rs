@@ -134,7 +134,7 @@ fn elftool(arguments: &[OsString]) -> Status {
         Ok(answer) => answer,
         Err(error) => return fail(format_args!("{error}")),
     };
-    match std::io::stdout().write_all(answer.as_bytes()) {
+    match console::print(answer.as_bytes()) {
         Ok(()) => 0,
         Err(error) => fail(format_args!("cannot write what was found: {error}")),
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::cli::SocketAddress;
 use crate::files::{Files, Place};
+use crate::signal;
 
 /// Why there is no socket at an address, with the option that gives it.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,8 @@ pub enum Error {
     InUse { option: &'static str, path: String },
     #[error("{option}=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path")]
     Foreign { option: &'static str, path: String, uid: u32 },
+    #[error("{option}: cannot wait for clients: {source}; a filter of system calls around tender must allow ppoll")]
+    Wait { option: &'static str, source: io::Error },
 }
 
 /// Read and write for the owner: to connect takes the right to write.
@@ -57,6 +60,7 @@ impl Listener {
     /// # Errors
     /// Something is there, or nothing can be.
     pub fn bind(option: &'static str, address: &SocketAddress, files: &mut Files) -> Result<Listener, Error> {
+        may_wait(option)?;
         let (socket, file) = match address {
             SocketAddress::Path(path) => {
                 let place = place(option, path, files)?;
@@ -78,6 +82,7 @@ impl Listener {
     /// Those of [`Listener::bind`].
     pub fn probe(option: &'static str, address: &SocketAddress, files: &mut Files) -> Result<(), Error> {
         let SocketAddress::Path(path) = address else { return Listener::bind(option, address, files).map(drop) };
+        may_wait(option)?;
         let failed = |source| Error::Bind { option, path: address.to_string(), source };
         SocketAddr::from_pathname(path).map_err(failed)?;
         let place = place(option, path, files)?;
@@ -125,6 +130,15 @@ pub fn poll(fds: &mut [libc::pollfd], patience: Option<Duration>) -> io::Result<
         },
         _ => Ok(()),
     }
+}
+
+/// Whether this process may wait for clients: a filter of system calls can forbid that, or end the process for it once
+/// the sandbox is there.
+///
+/// # Errors
+/// [`Error::Wait`].
+pub fn may_wait(option: &'static str) -> Result<(), Error> {
+    poll(&mut [], Some(Duration::ZERO)).map_err(|source| Error::Wait { option, source })
 }
 
 fn bind_name(option: &'static str, name: &[u8], address: &SocketAddress) -> Result<UnixListener, Error> {
@@ -177,7 +191,8 @@ fn bind_privately(path: &Path) -> io::Result<UnixListener> {
 /// Checks that the file at `at`, which the operator calls `path`, is a socket of this user that no process serves.
 fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error> {
     let name = || path.to_string_lossy().into_owned();
-    let metadata = fs::symlink_metadata(at).map_err(|source| Error::Bind { option, path: name(), source })?;
+    let metadata = signal::uninterrupted(|| fs::symlink_metadata(at));
+    let metadata = metadata.map_err(|source| Error::Bind { option, path: name(), source })?;
     let kind = match metadata.file_type() {
         kind if kind.is_socket() => None,
         kind if kind.is_dir() => Some("directory"),

@@ -83,7 +83,10 @@ impl Listener {
     /// [`Error::Listen`], [`Error::Socket`].
     pub fn bind(address: &GdbAddress, unikernel: &Path, files: &mut Files) -> Result<Listener, Error> {
         let (socket, target) = match address {
-            GdbAddress::Port(port) => listen(*port).map_err(|source| Error::Listen { port: *port, source })?,
+            GdbAddress::Port(port) => {
+                unix_socket::may_wait("--gdb")?;
+                listen(*port).map_err(|source| Error::Listen { port: *port, source })?
+            }
             GdbAddress::Unix(address) => {
                 let target = match address {
                     SocketAddress::Path(path) => path.display().to_string(),

@@ -36,7 +36,7 @@ impl Waits {
         let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         let events = [libc::epoll_event { events: 0, u64: 0 }; MAX_ENTRIES];
         let mut waits = Waits { set: owned(set)?, timer: None, events };
-        if waits.pwait2(Duration::ZERO).is_err() {
+        if signal::uninterrupted(|| waits.pwait2(Duration::ZERO)).is_err() {
             waits.add_timer()?;
         }
         Ok(waits)
@@ -81,7 +81,7 @@ impl Waits {
             return self.wait_by_timer(timeout);
         }
         if timeout == 0 {
-            return self.pwait2(Duration::ZERO);
+            return signal::uninterrupted(|| self.pwait2(Duration::ZERO));
         }
         let (timeout, start) = (Duration::from_nanos(timeout), Instant::now());
         match self.pwait2(timeout) {
@@ -104,7 +104,9 @@ impl Waits {
 
     #[cold]
     fn wait_by_timer(&mut self, timeout: u64) -> io::Result<usize> {
-        let Some(timer) = self.timer.as_ref().filter(|_| timeout > 0) else { return self.pwait(0) };
+        let Some(timer) = self.timer.as_ref().filter(|_| timeout > 0) else {
+            return signal::uninterrupted(|| self.pwait(0));
+        };
         signal::set_timer(timer.as_raw_fd(), timeout, 0)?;
         // A signal sets the timer off as well, so one that comes just before the wait ends that.
         while signal::received().is_none() {

@@ -232,6 +232,11 @@ fn calls_refused_from_the_start() {
         }
         let output = without(libc::SYS_epoll_create1, answer, &[]);
         output.exits(1).complains("POLL cannot wait: ").complains("must allow epoll_pwait2");
+        for (option, value) in [("--metrics", "=unix:@tender-without-ppoll"), ("--gdb", "")] {
+            let mut command = unikernel("hello", &["--mem=2", &format!("{option}{value}")], &[]);
+            let output = run(refuse::refuses(&mut command, libc::SYS_ppoll, &[], answer.clone()));
+            output.fails(&[option, ": cannot wait for clients: ", "must allow ppoll"]);
+        }
     }
 }
 
