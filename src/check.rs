@@ -184,7 +184,7 @@ fn root(report: &mut Report, config: &Config, files: &mut Files) -> Option<Root>
 fn debugger(report: &mut Report, config: &Config, files: &mut Files) {
     let Some(address) = setup::gdb_address(config) else { return };
     if let Some(place) = report.needs("gdb", debug::Listener::probe(&address, files).map_err(Into::into)) {
-        report.fine("gdb", format_args!("can be waited for at {place}"));
+        report.fine("gdb", format_args!("can connect at {place}"));
     }
 }
 

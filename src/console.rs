@@ -1,8 +1,8 @@
 //! The console: the guest's bytes, unchanged, on the tender's standard output.
 //!
-//! Nothing is held back. Nothing is added but the time, if the operator asks for it, and what keeps the guest from setting
-//! priorities in the journal. The guest waits for a slow reader. If output is impossible, it is dropped and counted, and
-//! so is output above the operator's limit.
+//! The console buffers nothing. It adds the time, if the operator asks for it, and a prefix that keeps the guest from
+//! setting priorities in the journal. The guest waits for a slow reader. Output that is impossible, or above the
+//! operator's limit, is dropped and counted.
 
 mod lines;
 mod rate;
@@ -26,11 +26,12 @@ use crate::signal;
 /// Most bytes of one write: the host takes as many from a guest's memory into a file before it looks for signals.
 const PIECE: usize = 1 << 20;
 
-/// How long the console waits for a slow reader before it looks again for the end of the run, which a signal reports
-/// sooner.
+/// How long the console waits for a slow reader before it checks again whether the run is to end. A signal ends the
+/// wait sooner.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long it waits for a descriptor that has room and still takes nothing, such as a terminal with room for one byte.
+/// How long the console waits for a descriptor that reports room but takes nothing, such as a terminal with room for
+/// one byte.
 const NAP: Duration = Duration::from_millis(10);
 
 /// The console of one guest.
@@ -38,7 +39,7 @@ const NAP: Duration = Duration::from_millis(10);
 pub struct Console {
     out: Output,
     rate: Option<Rate>,
-    /// What lines begin with, if anything is added.
+    /// Prefixes of lines, if any are added.
     lines: Option<Lines>,
     stats: Arc<Stats<Counter>>,
 }
@@ -105,8 +106,8 @@ impl Console {
 
     /// PUTS: writes the `len` bytes at `addr`. What the host does not take is dropped and counted. Section 8.
     ///
-    /// Returns how many bytes at the end are left because a debugger has sent something: for another call, or to be
-    /// dropped by [`Console::drop_unwritten`].
+    /// Returns the number of bytes at the end that were not written because a debugger sent data. Pass them to another
+    /// call, or to [`Console::drop_unwritten`].
     ///
     /// # Errors
     /// The bytes do not lie within guest memory.
@@ -181,26 +182,26 @@ impl Console {
     }
 }
 
-/// What became of some of the guest's bytes.
+/// Result of writing some of the guest's bytes.
 #[derive(Debug, Default)]
 struct Passed {
     /// Bytes of the guest's that were written.
     text: usize,
-    /// Bytes of output that `--console-rate` counts: with what was added, and even if the host did not take them all.
+    /// Bytes of output that `--console-rate` counts: prefixes included, and even if the host did not take them all.
     output: u64,
-    /// Why no more were written, if the limit is not the reason.
+    /// The error that ended the output, unless the limit did.
     failed: Option<io::Error>,
 }
 
 /// Writes all of `text` to standard output, as the console does.
 ///
 /// # Errors
-/// The host's reason why there is no more to be written.
+/// The host's error.
 pub fn print(text: &[u8]) -> io::Result<()> {
     transfer_from(&Output::Stdout(io::stdout()), text).1.map_or(Ok(()), Err)
 }
 
-/// [`transfer`] of the tender's own memory.
+/// Calls [`transfer`] for the tender's own memory.
 fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
     transfer(out, text.len(), |fd, done| {
         // SAFETY: the kernel reads as many bytes as there are.
@@ -209,8 +210,8 @@ fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
     })
 }
 
-/// Repeats `write(fd, done)` until `len` bytes are written; returns how many were, and the reason if that is not all. Waits
-/// for a reader: the descriptor itself may not, as others can set O_NONBLOCK on what they share with it.
+/// Repeats `write(fd, done)` until `len` bytes are written; returns how many were, and the reason if that is not all.
+/// Waits for a reader: the descriptor itself may not, as others can set O_NONBLOCK on what they share with it.
 fn transfer(
     out: &Output,
     len: usize,
@@ -230,7 +231,7 @@ fn transfer(
                 let (events, patience) = if waited { (0, NAP) } else { (libc::POLLOUT, PATIENCE) };
                 waited = !waited;
                 match messages::wait_for(out.as_fd().as_raw_fd(), events, patience) {
-                    // A nap that ends early has not waited.
+                    // A nap ends early only on an error of the descriptor, so the write has failed.
                     Ok(ready) if !ready || events != 0 => io::ErrorKind::Interrupted.into(),
                     Err(source) if source.kind() == io::ErrorKind::Interrupted => source,
                     _ => error,

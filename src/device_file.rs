@@ -1,5 +1,5 @@
-//! The host's devices that every run needs: what to do when one of them does not open. The error of `open(2)` says
-//! who refused: `EPERM` the device list of a container or unit, `EACCES` the file's permissions.
+//! The host's devices that every run needs: hints for when one of them does not open. The error of `open(2)` shows the
+//! cause: `EPERM` the device list of a container or unit, `EACCES` the file's permissions.
 
 use std::ffi::CString;
 use std::fs::{self, Metadata};
@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt;
 /// A character device of the kernel's misc class, major number 10.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceFile {
-    /// Where it is.
+    /// Path of the device file.
     pub path: &'static str,
     minor: u32,
-    /// The module that serves it.
+    /// The kernel module of the driver.
     module: &'static str,
 }
 
@@ -22,7 +22,7 @@ pub const KVM: DeviceFile = DeviceFile { path: "/dev/kvm", minor: 232, module: "
 pub const TUN: DeviceFile = DeviceFile { path: "/dev/net/tun", minor: 200, module: "tun" };
 
 impl DeviceFile {
-    /// What to do about `errno`, with which the device did not open.
+    /// Hint for `errno`, the error of opening the device.
     pub fn hint(&self, errno: i32) -> String {
         let DeviceFile { path, minor, module } = self;
         match errno {
@@ -36,7 +36,7 @@ impl DeviceFile {
                  lxc.cgroup2.devices.allow = c 10:{minor} rwm"
             ),
             libc::EACCES => fs::metadata(path).map_or_else(
-                |_| format!("user {} may not enter a directory on the way to it", user()),
+                |_| format!("user {} may not enter a directory of its path", user()),
                 |file| self.permissions(&file),
             ),
             libc::EMFILE | libc::ENFILE => "raise the limit of open files (ulimit -n)".to_owned(),
@@ -44,7 +44,7 @@ impl DeviceFile {
         }
     }
 
-    /// Whether the kernel lists the device, whatever is in /dev.
+    /// Whether the kernel lists the device, independent of /dev.
     pub fn has_driver(&self) -> bool {
         let listed = fs::read_to_string("/proc/misc").is_ok_and(|list| {
             list.lines().any(|line| line.split_ascii_whitespace().eq([&*self.minor.to_string(), self.module]))
@@ -52,7 +52,7 @@ impl DeviceFile {
         listed || fs::exists(format!("/sys/class/misc/{}", self.module)).unwrap_or(false)
     }
 
-    /// What to do about the permissions of `file`, which is this device.
+    /// Hint for the permissions of `file`, which is this device.
     fn permissions(&self, file: &Metadata) -> String {
         if self.may_open() {
             return "its permissions allow it: /dev is mounted nodev, or a security module (AppArmor, SELinux) denies it"
@@ -66,7 +66,7 @@ impl DeviceFile {
                 format!("{facts}: add it to group {group} and log in again, or Group={group} in a unit")
             }
             (true, None) => format!("{facts}: give it that group (--group-add {0}, Group={0})", file.gid()),
-            (false, _) => format!("{facts}: 'setfacl -m u:{user}:rw {path}' lets it, 'chmod 0666 {path}' everybody"),
+            (false, _) => format!("{facts}: 'setfacl -m u:{user}:rw {path}' allows it, 'chmod 0666 {path}' all users"),
         }
     }
 
@@ -78,8 +78,8 @@ impl DeviceFile {
     }
 }
 
-/// Whether the group `gid` may read and write by `mode`, and a user should get it: not root's, nor 65534, which stands
-/// for every group that a user namespace does not know.
+/// Whether `mode` lets the group `gid` read and write, and a user should join it: neither root's group, nor 65534,
+/// which stands for every group that a user namespace does not map.
 fn is_for_group(gid: u32, mode: u32) -> bool {
     gid != 0 && gid != 65534 && mode & 0o060 == 0o060
 }
@@ -115,10 +115,10 @@ mod tests {
     }
 
     #[test]
-    fn a_device_list_is_told_from_permissions() {
+    fn a_device_list_is_distinguished_from_permissions() {
         let denied = KVM.hint(libc::EPERM);
-        for words in ["--device /dev/kvm", "DeviceAllow=/dev/kvm rw", "c 10:232 rwm"] {
-            assert!(denied.contains(words), "{denied}");
+        for hint in ["--device /dev/kvm", "DeviceAllow=/dev/kvm rw", "c 10:232 rwm"] {
+            assert!(denied.contains(hint), "{denied}");
         }
         assert!(!denied.contains("group kvm"), "{denied}");
         assert!(TUN.hint(libc::EPERM).contains("DeviceAllow=/dev/net/tun rw"));

@@ -70,7 +70,7 @@ pub struct Devices {
     slots: Vec<Slot>,
     /// The name of each, in the manifest.
     names: Vec<String>,
-    /// The network devices as POLL waits for them, by handle.
+    /// The network devices that POLL waits for, by handle.
     waits: Waits,
     nets: usize,
 }
@@ -130,7 +130,7 @@ impl Devices {
         self.nets > 0
     }
 
-    /// The descriptors by which POLL waits: a set, and a timer where that is needed.
+    /// The descriptors by which POLL waits: a set, and a timer if needed.
     pub fn waits(&self) -> (RawFd, Option<RawFd>) {
         self.waits.descriptors()
     }
@@ -235,8 +235,8 @@ impl Devices {
     /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or the run is to end.
     /// One system call, and none when there is nothing to wait for. Returns a bit for each handle with a frame.
     ///
-    /// An error or an end counts as a frame: the read that follows finds out whether the interface is gone permanently,
-    /// and is waited for no more after the next report.
+    /// An error or an end counts as a frame: the next read finds whether the interface is gone permanently. After the
+    /// next report, POLL no longer waits for it.
     ///
     /// # Errors
     /// [`Fault::Wait`].

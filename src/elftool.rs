@@ -1,5 +1,5 @@
-//! `solo5-elftool`: tender, called by that name, does what Solo5's tool of that name does for build systems and for what
-//! starts unikernels. Its commands, what they print and when they fail are those of 0.12; messages are ours.
+//! `solo5-elftool`: under that name, `tender` replaces Solo5's tool for build systems and for programs that start
+//! unikernels. Commands, output and exit statuses are those of 0.12; messages are ours.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -16,13 +16,13 @@ use crate::setup;
 
 mod source;
 
-/// The name.
+/// Name of the program.
 pub const NAME: &str = "solo5-elftool";
 
-/// Longest source of a manifest, in bytes. The longest that says anything has a tenth of it.
+/// Longest source of a manifest, in bytes: ten times the longest useful one.
 const LONGEST: u64 = 64 << 10;
 
-/// Why there is no answer.
+/// Error of a command.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -41,13 +41,13 @@ pub enum Error {
     Write { file: PathBuf, source: io::Error },
 }
 
-/// Follows a command; returns what belongs on standard output.
+/// Runs a command; returns the text for standard output.
 ///
 /// # Errors
-/// [`Error`]: there is no such command, or it came to nothing.
+/// [`Error`]: there is no such command, or it failed.
 pub fn run(arguments: &[OsString]) -> Result<String, Error> {
-    let words: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-    let Some((command, files)) = words.split_first() else { return Err(Error::Usage) };
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    let Some((command, files)) = arguments.split_first() else { return Err(Error::Usage) };
     match (command.to_str(), files) {
         (Some("query-abi"), [file]) => query(Path::new(file), abi),
         (Some("query-manifest"), [file]) => query(Path::new(file), |sketch| sketch.manifest.as_ref().map(manifest)),
@@ -56,19 +56,22 @@ pub fn run(arguments: &[OsString]) -> Result<String, Error> {
     }
 }
 
-/// What `answer` makes of a file, whichever its processor and its target; where that is nothing, why.
+/// Applies `answer` to a file of any processor and target.
+///
+/// # Errors
+/// The reason why there is no answer.
 fn query(path: &Path, answer: impl Fn(&Sketch) -> Option<String>) -> Result<String, Error> {
     let refuse = |reason| Error::Unikernel { file: path.to_owned(), reason };
     let file = setup::open(Files::default().take(path, Need::Read)).map_err(|error| refuse(error.to_string()))?;
     answer(&Sketch::of(&file)).ok_or_else(|| match Image::parse(&file) {
         Err(error) => refuse(error.to_string()),
-        Ok(_) => refuse("has no Solo5 notes: it is older than those".to_owned()),
+        Ok(_) => refuse("has no Solo5 notes: it predates them".to_owned()),
     })
 }
 
 fn abi(sketch: &Sketch) -> Option<String> {
     let abi = sketch.abi?;
-    // Where tender says which of the unknown it is, this tool does not.
+    // `target_name` adds the number of an unknown target; this tool prints none.
     let target = target_name(abi.target);
     let target = target.split(' ').next().unwrap_or_default();
     Some(format!("{{\n  \"type\": \"solo5.abi\",\n  \"target\": \"{target}\",\n  \"version\": {}\n}}\n", abi.version))
@@ -111,7 +114,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     if text.len() as u64 > LONGEST { Err(io::Error::other("it is longer than 64 KiB")) } else { Ok(text) }
 }
 
-/// A translation unit for Solo5's `mft_abi.h`, whose macros make a note of it.
+/// Writes a C source for Solo5's `mft_abi.h`, whose macros make the note.
 fn c_source(devices: &[source::Device]) -> String {
     let entries = devices.len() + 1;
     let mut text = format!(

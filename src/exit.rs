@@ -133,7 +133,7 @@ impl Machine {
         // is another, as the older of two locals.
         let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
         let on_demand = on_demand::answer(registry);
-        // Clients of --metrics may send a signal as soon as they see the run, so it is handled by now.
+        // Clients of --metrics may send a signal as soon as they see the run, so the handlers are installed first.
         let observed = observer.start(confined)?;
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {

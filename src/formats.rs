@@ -1,9 +1,9 @@
-//! What a file evidently is, by its first bytes: for a file that is given where a unikernel or a raw disk image belongs.
+//! Known file formats, by their first bytes: for hints about a file that is no unikernel or no raw disk image.
 
-/// A form that a file has.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {
-    /// What such a file is, for messages.
+    /// Description for messages.
     pub name: &'static str,
     kind: Kind,
 }
@@ -12,15 +12,15 @@ pub struct Format {
 enum Kind {
     /// A disk image that is not raw.
     Disk,
-    /// Compressed; the name has the program that undoes it.
+    /// Compressed; the name includes the program that decompresses it.
     Packed,
-    /// May be the beginning of a disk's content as well.
+    /// Possible start of a raw disk as well.
     Other,
-    /// Is none of a disk's.
+    /// Impossible start of a raw disk.
     Foreign,
 }
 
-/// How many bytes of a file [`Format::of`] looks at.
+/// Bytes of a file that [`Format::of`] examines.
 pub const LOOKED_AT: usize = 128;
 
 const KNOWN: [(usize, &[u8], &str, Kind); 24] = [
@@ -51,7 +51,7 @@ const KNOWN: [(usize, &[u8], &str, Kind); 24] = [
 ];
 
 impl Format {
-    /// The form of a file that begins so, if it is one of those that are known.
+    /// Recognises a format by the first bytes of a file.
     pub fn of(start: &[u8]) -> Option<Format> {
         let begins = |&&(at, magic, ..): &&(usize, &[u8], &str, Kind)| {
             start.get(at..).is_some_and(|rest| rest.starts_with(magic))
@@ -62,22 +62,22 @@ impl Format {
         is_text(start).then_some(Format { name: "a text file", kind: Kind::Other })
     }
 
-    /// Whether no raw disk image begins so.
+    /// Whether no raw disk image begins like this.
     pub fn is_no_disk(self) -> bool {
         self.kind != Kind::Other
     }
 
-    /// What to do where a raw disk image was meant.
+    /// Hint for a file given as a raw disk image.
     pub fn hint(self) -> &'static str {
         match self.kind {
             Kind::Disk => "'qemu-img convert -O raw' makes a raw image of it",
-            Kind::Packed => "give what is in it",
+            Kind::Packed => "give its decompressed content",
             Kind::Other | Kind::Foreign => "give a raw disk image",
         }
     }
 }
 
-/// Whether this is the start of a text, which may end in the middle of a character.
+/// Whether this is the start of a text; the last character may be cut.
 fn is_text(start: &[u8]) -> bool {
     let whole = match std::str::from_utf8(start) {
         Err(error) if error.error_len().is_some() => return false,

@@ -27,12 +27,12 @@ impl Holder {
         self.pid == std::process::id()
     }
 
-    /// The process that is attached to the tap `name` of this network namespace: this one if it is among them, as the
-    /// process that passed a descriptor on can still have it. None where there is no /proc, or where the process is
-    /// another user's: only root may look into those.
+    /// Finds the process that is attached to the tap `name` of this network namespace. Returns this process if it is
+    /// one of several, because the process that passed a descriptor on can still have it. Returns none without /proc,
+    /// or if the process is another user's: only root may inspect those.
     ///
-    /// A tap of another network namespace can have the same name: `is_same` decides about an open tap. Where this
-    /// process may not have another's descriptor, a process of the same namespace is taken to hold the tap.
+    /// A tap of another network namespace can have the same name: `is_same` decides about an open tap. If this process
+    /// may not copy the other's descriptor, a process of the same namespace counts as the owner.
     pub(crate) fn of_tap(name: &str, is_same: impl Fn(BorrowedFd<'_>) -> bool) -> Option<Holder> {
         let here = fs::read_link("/proc/self/ns/net").ok()?;
         let us = std::process::id();
@@ -58,7 +58,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The descriptors of process `pid` that lead to a tap `name`, in whichever network namespace.
+/// Lists the descriptors of process `pid` that lead to a tap `name`, in any network namespace.
 fn open_taps(pid: u32, name: &str) -> Vec<RawFd> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
     let leads_there =
@@ -67,7 +67,7 @@ fn open_taps(pid: u32, name: &str) -> Vec<RawFd> {
     there.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// A copy of descriptor `fd` of process `pid`: needs Linux 5.6, and the right to trace that process.
+/// Copies descriptor `fd` of process `pid`: needs Linux 5.6, and the right to trace that process.
 fn descriptor_of(pid: u32, fd: RawFd) -> io::Result<OwnedFd> {
     let new = |result: libc::c_long| match RawFd::try_from(result) {
         // SAFETY: the kernel has just made it; it has no other owner.

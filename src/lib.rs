@@ -15,8 +15,8 @@
 //! While it runs, gdb may be beside it; and when it has come to a bad end, a core file is left ([`debug`]).
 //!
 //! [`check`] goes through the first of these, and tells what is missing; what a file says beside the command line is
-//! read by [`config_file`].
-//! [`inspect`] tells what a file is without any of this but the first two; so does [`elftool`], as Solo5's tool of that name.
+//! read by [`config_file`]. [`inspect`] reports what a file is, with the first two steps only. So does [`elftool`],
+//! under the name of Solo5's tool.
 //!
 //! `docs/architecture.md` tells the same at more length; `docs/hvt-abi.md` is the interface to the guest.
 

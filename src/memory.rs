@@ -42,7 +42,7 @@ pub enum Error {
         size: u64,
         /// The host's reason.
         source: io::Error,
-        /// The limit that is in the way.
+        /// The limit that prevents it.
         limit: &'static str,
     },
     /// The host does not keep so much memory in RAM for this user.
@@ -119,7 +119,7 @@ pub struct Mapping {
     pub access: Access,
 }
 
-/// The limit that keeps this process from reserving `size` bytes in addition to what it has.
+/// Names the limit that prevents this process from reserving `size` more bytes.
 fn limit_below(size: u64) -> &'static str {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let used = |name| {
@@ -136,7 +136,7 @@ fn limit_below(size: u64) -> &'static str {
     }
 }
 
-/// Limits of this process in bytes: of its address space, of what is private and writable in it, and of locked memory.
+/// Limits of this process in bytes: of its address space, of private writable memory, and of locked memory.
 fn limits() -> [u64; 3] {
     [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
         let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
@@ -181,7 +181,7 @@ impl GuestMemory {
         })?;
         let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE);
         let memory = GuestMemory { region, start, size, read_only: Vec::new(), writable_from: 0 };
-        // A core file of the tender itself is no place for what the guest keeps; `--dumpcore` reads the memory by itself.
+        // A core file of the tender itself must not reveal guest memory; `--dumpcore` reads the memory itself.
         memory.advise(0, size as usize, libc::MADV_DONTDUMP);
         memory.keep_small(0);
         memory.keep_small((size as usize).saturating_sub(HUGE_PAGE_SIZE));

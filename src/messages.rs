@@ -1,8 +1,8 @@
 //! The tender's own words, on standard error. A reader that does not read must not hold up a guest: a line that nobody
 //! has room for is left out and counted, and the count is told with the next line that gets through.
 //!
-//! While the guest runs, no line waits at all. Before it there is a second for all lines together, and after it another,
-//! so that a reader that is merely slow gets the reason of a refusal and the summary of a run.
+//! While the guest runs, no line waits at all. Before it there is a second for all lines together, and after it
+//! another, so that a reader that is merely slow gets the reason of a refusal and the summary of a run.
 
 mod epoll;
 pub mod journal;
@@ -57,7 +57,7 @@ pub fn say_at_once(line: &Line) {
     LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
 }
 
-/// Writes text of any length and a newline, in pieces, each of which waits for a reader as messages do.
+/// Writes text of any length and a newline, in pieces. Each waits for a reader as messages do.
 ///
 /// # Errors
 /// There is no reader, and the patience is used up.
@@ -143,8 +143,8 @@ impl State {
     }
 }
 
-/// Prepares for the sandbox, which allows only what is there already: returns the epoll sets that take the place of
-/// `ppoll`, if that is refused.
+/// Prepares for the sandbox, which allows no new descriptors: returns the epoll sets that replace `ppoll`, if that is
+/// refused.
 pub(crate) fn room_without_ppoll() -> Vec<RawFd> {
     wait_for_room(libc::STDERR_FILENO, Duration::ZERO);
     epoll::seal()
@@ -153,7 +153,7 @@ pub(crate) fn room_without_ppoll() -> Vec<RawFd> {
 /// One system call, or two with a signal between them. What is no pipe or socket always has room.
 pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
     let attempt = |patience| wait_for(fd, libc::POLLOUT, patience);
-    // Where no call waits, a message may.
+    // If no call can wait, the write itself may.
     attempt(patience)
         .or_else(|_| attempt(Duration::ZERO))
         .unwrap_or_else(|error| error.kind() == io::ErrorKind::Unsupported)

@@ -138,8 +138,8 @@ impl Nic {
         Arc::clone(&self.stats)
     }
 
-    /// Whether a read or a write has found the interface gone permanently. POLL must wait for it no more then: it would
-    /// never sleep again.
+    /// Whether a read or a write has found the interface gone permanently. POLL must no longer wait for it then: it
+    /// would never sleep again.
     pub fn is_gone(&self) -> bool {
         self.common.gone.load(Ordering::Relaxed)
     }

@@ -1,11 +1,10 @@
 //! What a service manager gets to know of a run: that the guest runs and what it is, that it is still alive, that it
 //! ends. By sd_notify(3): datagrams to the socket that NOTIFY_SOCKET names, which systemd listens at, and others do.
 //!
-//! The socket is connected before the sandbox closes the way to new ones; from then on it is only written to. Without a
-//! watchdog there is nothing to write once the guest runs, and the socket is shut down: what a service manager accepts
-//! from it (`MAINPID=`, `WATCHDOG=trigger`) is not for an attacker. No run
-//! depends on any of it: what goes wrong is said with `-v`, once, and nothing waits for a service manager while a guest
-//! runs.
+//! The socket is connected before the sandbox forbids new ones; from then on it is only written to. Without a watchdog
+//! there is nothing to write once the guest runs, so the socket is shut down: an attacker must not send what a service
+//! manager accepts from it (`MAINPID=`, `WATCHDOG=trigger`). No run depends on these messages: an error is logged with
+//! `-v`, once, and a running guest never waits for a service manager.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -55,8 +54,8 @@ impl Watchdog {
 }
 
 impl Notifier {
-    /// Connects to the service manager that the environment names, if it names one. `status` is what it is to show while
-    /// the guest runs.
+    /// Connects to the service manager that the environment names, if it names one. `status` is what it is to show
+    /// while the guest runs.
     pub fn from_environment(status: impl FnOnce() -> String) -> Notifier {
         Notifier::new(|variable| env::var_os(variable), process::id(), status)
     }
@@ -100,7 +99,7 @@ impl Notifier {
         self.send(&words, PATIENCE);
         match (&mut self.watchdog, &self.socket) {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
-            // Not closed: nothing else gets its number, which the sandbox has a rule for.
+            // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
             // SAFETY: the call takes plain numbers.
             (None, Some(socket)) => _ = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) },
             (None, None) => {}

@@ -153,7 +153,7 @@ impl Sandbox {
     }
 }
 
-/// Who `--user` means, if this process may become that user, or is that user already.
+/// The user of `--user`, if this process may become that user or is it already.
 ///
 /// # Errors
 /// It may not, or there is no such user.

@@ -100,7 +100,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, Error> {
     })
 }
 
-/// Where a debugger is to be waited for, if one is wanted.
+/// The address for a debugger, with `--gdb`.
 pub(crate) fn gdb_address(config: &Config) -> Option<GdbAddress> {
     if config.debugging.gdb_port.is_some() && !config.debugging.gdb {
         log::warn!("--gdb-port says where a debugger is waited for, and none is: add --gdb");

@@ -1,5 +1,5 @@
-//! SIGTERM, SIGINT and SIGHUP end a run in order, at any moment: while the guest runs, while POLL sleeps, while a console
-//! write waits for a slow reader. Without costing a system call anywhere else.
+//! SIGTERM, SIGINT and SIGHUP end a run in order, at any moment: while the guest runs, while POLL sleeps, while a
+//! console write waits for a slow reader. Without costing a system call anywhere else.
 //!
 //! The handler sets the flag that keeps KVM from running the guest, and starts a timer that interrupts whatever
 //! blocks, again and again, until the run has ended: a signal that arrives just before a blocking call is not lost.
@@ -55,9 +55,8 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Guard(());
 
-/// Repeats `call` while signals interrupt it, as they do calls about files of a network or in user space (FUSE): a stop
-/// and a continuation are enough. For a call that takes no time, or before [`catch`], where a signal that is meant to end
-/// the process still does.
+/// Repeats `call` while signals interrupt it. A stop and a continuation interrupt calls about files of a network or in
+/// user space (FUSE). For short calls, or before [`catch`], while a signal still ends the process by default.
 ///
 /// # Errors
 /// Those of `call`, but for EINTR.
@@ -95,8 +94,8 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-/// What is inherited and would be in the way: a blocked SIGTERM would end nothing, a blocked SIGALRM remind of nothing, a
-/// blocked SIGSYS could not name what the sandbox does not allow, and a blocked SIGUSR1 would ask for nothing.
+/// What is inherited and would be in the way: a blocked SIGTERM would end nothing, a blocked SIGALRM remind of nothing,
+/// a blocked SIGSYS could not name what the sandbox does not allow, and a blocked SIGUSR1 would ask for nothing.
 fn prepare() {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
     unsafe {
@@ -121,8 +120,8 @@ pub fn leave_to_the_guests_thread() {
     }
 }
 
-/// Has a signal set off the timer `fd` (of `timerfd_create`) as well, for a wait of which that is a part: behind a filter that
-/// allows no timer of signals, nothing else would end a wait that begins as a signal arrives.
+/// Has a signal set off the timer `fd` (of `timerfd_create`) as well, for a wait of which that is a part: behind a
+/// filter that allows no timer of signals, nothing else would end a wait that begins as a signal arrives.
 pub(crate) fn remind_by(fd: RawFd) {
     POLL_TIMER.store(fd, Ordering::SeqCst);
 }
@@ -158,8 +157,8 @@ fn send(signal: c_int) {
 /// Makes this thread the one that runs the guest, which [`alarm`] and [`die_by`] send their signals to; returns the
 /// process and the thread.
 pub fn claim_thread() -> (i32, i32) {
-    // SAFETY: the calls take nothing and cannot fail. Not libc's gettid: Rust's standard library makes that a weak symbol,
-    // which static glibc leaves empty.
+    // SAFETY: the calls take nothing and cannot fail. Not libc's gettid: Rust's standard library makes that a weak
+    // symbol, which static glibc leaves empty.
     let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid) as i32) };
     // Behind a filter that refuses to tell, this is taken to be the first thread, which has the number of its process.
     let thread = if thread < 0 { process } else { thread };
@@ -185,7 +184,7 @@ pub fn let_run() {
     set_interrupt_flag(0);
 }
 
-/// Whether a call that waits is to be given up: a signal asks for the end, or a debugger has sent something.
+/// Whether a wait must end: a signal asks for the end of the run, or a debugger has sent data.
 pub fn interrupts() -> bool {
     let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
     // SAFETY: as in `set_interrupt_flag`.

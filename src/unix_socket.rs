@@ -1,4 +1,4 @@
-//! Unix sockets that listen, for `--metrics` and `--gdb-port`: one a run and purpose, of the user who started the run.
+//! Listening Unix sockets for `--metrics` and `--gdb-port`, owned by the user who started the run.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use crate::cli::SocketAddress;
 use crate::files::{Files, Place};
 use crate::signal;
 
-/// Why there is no socket at an address, with the option that gives it.
+/// Error of listening at an address, with the option that gives it.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -29,10 +29,10 @@ pub enum Error {
     Wait { option: &'static str, source: io::Error },
 }
 
-/// Read and write for the owner: to connect takes the right to write.
+/// Read and write for the owner alone: a client needs the right to write.
 const UMASK: libc::mode_t = 0o177;
 
-/// A socket that listens. Dropped, its file is removed, unless that was left.
+/// A listening socket. Drop removes its file, unless [`Listener::leave_file`] was called.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
@@ -54,11 +54,11 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Listens at `address`. A socket that a run left behind is replaced; whatever else is there stays. Not to be called
-    /// while there is a second thread.
+    /// Listens at `address`. Replaces a socket that an earlier run left, and no other file. Must not be called while
+    /// there is a second thread: it changes the umask.
     ///
     /// # Errors
-    /// Something is there, or nothing can be.
+    /// Another file is there, or the host refuses.
     pub fn bind(option: &'static str, address: &SocketAddress, files: &mut Files) -> Result<Listener, Error> {
         may_wait(option)?;
         let (socket, file) = match address {
@@ -69,14 +69,13 @@ impl Listener {
             SocketAddress::Abstract(name) => (bind_name(option, name, address)?, None),
         };
         let listener = Listener { socket, file };
-        // A client that is gone before it is accepted must not be waited for.
+        // A client may disconnect before it is accepted; then accepting must not wait.
         let ready = listener.socket.set_nonblocking(true);
         ready.map_err(|source| Error::Bind { option, path: address.to_string(), source })?;
         Ok(listener)
     }
 
-    /// Whether [`Listener::bind`] would succeed. Makes no file, and removes none; a name without a file is taken for a
-    /// moment.
+    /// Checks whether [`Listener::bind`] would succeed. Makes and removes no file; binds an abstract name briefly.
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
@@ -100,10 +99,10 @@ impl Listener {
     }
 }
 
-/// Accepts a connection to the socket that listens at `listener`; `flags` as accept4 has them.
+/// Accepts a connection at `listener`, with `flags` of accept4.
 ///
 /// # Errors
-/// The host's; [`io::ErrorKind::WouldBlock`] if there is none.
+/// The host's error; [`io::ErrorKind::WouldBlock`] if no client waits.
 pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
     let flags = flags | libc::SOCK_CLOEXEC;
     // SAFETY: the call takes numbers; no address is asked for.
@@ -112,10 +111,10 @@ pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedF
     if client < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(client) }) }
 }
 
-/// Waits until one of `fds` is ready, for as long as `patience`, if that ends. A signal ends the wait as well.
+/// Waits until one of `fds` is ready, at most for `patience` if given. A signal ends the wait as well.
 ///
 /// # Errors
-/// The host's.
+/// The host's error.
 pub fn poll(fds: &mut [libc::pollfd], patience: Option<Duration>) -> io::Result<()> {
     let timeout = patience.map(|patience| libc::timespec {
         tv_sec: patience.as_secs() as libc::time_t,
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_stays() {
+    fn a_file_that_is_no_socket_stays() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "mine").unwrap();

@@ -27,8 +27,8 @@ fn main() -> ExitCode {
         kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
         net_test("a_full_host_disk_is_told_to_the_guest", a_full_host_disk_is_told_to_the_guest),
         kvm_test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
-        kvm_test("what_is_no_raw_image_is_warned_of", what_is_no_raw_image_is_warned_of),
-        kvm_test("no_advice_would_change_what_is_no_image", no_advice_would_change_what_is_no_image),
+        kvm_test("a_file_that_is_no_raw_image_causes_a_warning", a_file_that_is_no_raw_image_causes_a_warning),
+        kvm_test("no_hint_changes_a_file_that_is_no_image", no_hint_changes_a_file_that_is_no_image),
         kvm_test("what_is_no_image_is_refused", what_is_no_image_is_refused),
         kvm_test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
         root_mount_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
@@ -225,7 +225,7 @@ fn sizes_that_cannot_be_are_refused() {
     block(&[&option, "--block-sector-size=1536"], &[]).is_refused(&["1536", "512"]);
 }
 
-/// Files that are evidently no raw image, by their first bytes.
+/// Files that are clearly no raw image, by their first bytes.
 fn foreign() -> Vec<(Vec<u8>, &'static str)> {
     let vdi = [&b"<<< Oracle VM VirtualBox Disk Image >>>\n"[..], &[0; 24], &[0x7f, 0x10, 0xda, 0xbe]].concat();
     let mut foreign =
@@ -248,13 +248,13 @@ fn foreign() -> Vec<(Vec<u8>, &'static str)> {
     foreign
 }
 
-fn what_is_no_raw_image_is_warned_of() {
+fn a_file_that_is_no_raw_image_causes_a_warning() {
     let image = Image::new(0);
     for (mut bytes, name) in foreign() {
         bytes.resize(1 << 20, 0);
         fs::write(image.path(), bytes).unwrap();
         let output = block(&[&image.option("--block")], &[]);
-        output.exits(0).complains(&format!("' is {name}")).complains("the guest gets it as it is");
+        output.exits(0).complains(&format!("' is {name}")).complains("the guest gets its raw bytes");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
     for start in [&b"\x1f\x8b"[..], b"\xeb\x3c\x90mkfs.fat", b"Hello\n", b"LUKS\xba\xbe", b"MZ\x90\0"] {
@@ -265,7 +265,7 @@ fn what_is_no_raw_image_is_warned_of() {
     }
 }
 
-fn no_advice_would_change_what_is_no_image() {
+fn no_hint_changes_a_file_that_is_no_image() {
     let image = Image::new(0);
     let text = b"To whom it may concern,\n".repeat(30);
     for (mut bytes, name) in foreign().into_iter().chain([(text, "a text file")]) {

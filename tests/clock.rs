@@ -12,9 +12,9 @@ fn main() -> ExitCode {
         kvm_test("clocks_agree_with_each_other", clocks_agree_with_each_other),
         kvm_test("the_wall_clock_is_the_hosts", the_wall_clock_is_the_hosts),
         kvm_test("poll_is_never_too_short", poll_is_never_too_short),
-        kvm_test("a_stop_makes_no_sleep_longer", || a_stop_makes_no_sleep_longer(|_| {})),
-        kvm_test("a_stop_makes_no_sleep_longer::by_timer", || {
-            a_stop_makes_no_sleep_longer(|command| {
+        kvm_test("a_stop_lengthens_no_sleep", || a_stop_lengthens_no_sleep(|_| {})),
+        kvm_test("a_stop_lengthens_no_sleep::by_timer", || {
+            a_stop_lengthens_no_sleep(|command| {
                 refuse::fails(command, libc::SYS_epoll_pwait2, &[], libc::ENOSYS);
             });
         }),
@@ -53,9 +53,9 @@ fn poll_is_never_too_short() {
     }
 }
 
-/// Stopped for longer than the sleep, and asked for statistics in it, the guest sleeps until its deadline or, past that,
-/// until it is continued.
-fn a_stop_makes_no_sleep_longer(prepare: fn(&mut Command)) {
+/// A signal asks for statistics during the sleep, and a stop lasts longer than the sleep. The guest wakes at its
+/// deadline or, if that has passed, when it is continued.
+fn a_stop_lengthens_no_sleep(prepare: fn(&mut Command)) {
     const SLEEP: u64 = 4_000_000_000;
     let mut command = unikernel("clock", &["--mem=2"], &[&format!("poll={SLEEP}")]);
     prepare(&mut command);

@@ -103,7 +103,7 @@ fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
     let file = File::options().read(true).write(true).open(&disk.image).unwrap();
     let mut command = hand_over(unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &[]), file);
     run(&mut command).is_refused(&["is in use by ", text(&disk.path)]);
-    // The lock is the descriptor's, and stays as long as that.
+    // The lock belongs to the descriptor and lasts as long.
     drop(command);
     drop(disk);
     run_with(&link).exits(0).is_quiet();

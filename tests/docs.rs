@@ -1,4 +1,5 @@
-//! What the documents for operators say is true: their commands run as they stand, and their table of messages is whole.
+//! What the documents for operators say is true: their commands run as they stand, and their table of messages is
+//! whole.
 
 mod common;
 
@@ -214,7 +215,7 @@ fn every_row_is_a_message() {
     assert!(unknown.is_empty(), "nothing of src/ says this: {unknown:#?}");
 }
 
-/// What files may name: what exists, and names that nobody can register.
+/// Addresses that files may name: known sites, and names that cannot be registered.
 const KNOWN: [&str; 9] = [
     "github.com/Solo5/solo5",
     "github.com/rust-lang/crates.io-index",
@@ -262,14 +263,14 @@ fn addresses_are_found() {
     assert!(!is_known("anexample.org") && !is_known("github.com/somebody/solo5"));
 }
 
-/// No document, message or package sends its reader to a name that somebody else could register.
+/// No document, message or package names an address that a stranger could register.
 fn every_address_is_known_to_exist() {
     let mut unknown = Vec::new();
     let mut directories = vec![repository().to_owned()];
     while let Some(directory) = directories.pop() {
         for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             let name = path.file_name().unwrap().to_str().unwrap();
-            // What is built, what a fuzzer made up, and this file.
+            // Build output, fuzzer input, and this file.
             if ["target", ".git", "bin", "corpus", "seeds", "docs.rs"].contains(&name) {
                 continue;
             } else if path.is_dir() && !path.is_symlink() {

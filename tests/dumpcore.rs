@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let mut tests = vec![
         kvm_test("a_broken_promise_leaves_a_core", a_broken_promise_leaves_a_core),
         kvm_test("an_abort_leaves_a_core", an_abort_leaves_a_core),
-        kvm_test("called_as_solo5_hvt_cores_are_its_own", called_as_solo5_hvt_cores_are_its_own),
+        kvm_test("core_files_are_named_after_the_program", core_files_are_named_after_the_program),
         kvm_test("a_timeout_leaves_a_core", a_timeout_leaves_a_core),
         kvm_test("a_sandbox_of_any_kind_leaves_a_core", a_sandbox_of_any_kind_leaves_a_core),
         kvm_test("memory_is_whole", memory_is_whole),
@@ -49,8 +49,8 @@ fn main() -> ExitCode {
     common::main(tests)
 }
 
-/// Scripts look for them by that name.
-fn called_as_solo5_hvt_cores_are_its_own() {
+/// Scripts search for these names.
+fn core_files_are_named_after_the_program() {
     for (name, program) in [("solo5-hvt", "solo5-hvt"), ("solo5-hvt.2", "solo5-hvt"), ("tender.new", "tender")] {
         let [programs, cores] = [directory(), directory()];
         let link = programs.path().join(name);
@@ -245,8 +245,8 @@ fn a_signal_ends_the_writing() {
 /// Makes, in the process that becomes the tender, something of the name that its core file would have.
 fn make_first(command: &mut Command, directory: &Path, make: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) {
     let directory = text(directory).to_owned();
-    // SAFETY: no other thread of this program holds a lock that this needs: the memory allocator's and nothing else, which
-    // the C library has ready after a fork.
+    // SAFETY: no other thread of this program holds a lock that this needs: the memory allocator's and nothing else,
+    // which the C library has ready after a fork.
     unsafe { command.pre_exec(move || make(&format!("{directory}/core.tender.{}", std::process::id()))) };
 }
 

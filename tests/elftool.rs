@@ -1,4 +1,4 @@
-//! `solo5-elftool`: what tender does when it is called so, as Solo5's tool of that name does it.
+//! `solo5-elftool`: under that name, `tender` works like Solo5's tool.
 
 mod common;
 
@@ -15,8 +15,8 @@ use tempfile::TempDir;
 fn main() -> ExitCode {
     common::main(vec![
         test("answers_are_those_of_solo5", answers_are_those_of_solo5),
-        test("every_unikernel_is_answered_for", every_unikernel_is_answered_for),
-        test("what_has_no_answer_is_an_error", what_has_no_answer_is_an_error),
+        test("every_unikernel_has_an_answer", every_unikernel_has_an_answer),
+        test("a_file_without_an_answer_is_an_error", a_file_without_an_answer_is_an_error),
         test("a_source_becomes_c", a_source_becomes_c),
         test("a_source_with_an_error_changes_nothing", a_source_with_an_error_changes_nothing),
         test("a_source_comes_from_standard_input", a_source_comes_from_standard_input),
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// A link of that name to the tender.
+/// A link named `solo5-elftool` to `tender`.
 struct Tool(TempDir);
 
 impl Tool {
@@ -48,7 +48,7 @@ impl Tool {
         run(&mut self.command(words))
     }
 
-    /// Has `source` made into C; the name of the output with it.
+    /// Runs `gen-manifest` on `source`; returns the result and the path of the output.
     fn generate(&self, source: &str) -> (Output, PathBuf) {
         let [source_path, output] = ["manifest.json", "manifest.c"].map(|name| self.path(name));
         fs::write(&source_path, source).unwrap();
@@ -59,7 +59,7 @@ impl Tool {
 const SOURCE: &str = "{\n  \"type\": \"solo5.manifest\",\n  \"version\": 1,\n  \"devices\": [\n    { \"name\": \"service0\", \
                       \"type\": \"NET_BASIC\" },\n    { \"name\": \"service1\", \"type\": \"NET_BASIC\" }\n  ]\n}\n";
 
-/// To the byte; `net2` has the devices of [`SOURCE`].
+/// Byte by byte; `net2` has the devices of [`SOURCE`].
 fn answers_are_those_of_solo5() {
     let tool = Tool::new();
     let [net, none, old] = ["net2", "hello", "hello-abi1"].map(fixture);
@@ -80,8 +80,8 @@ fn answers_are_those_of_solo5() {
     }
 }
 
-/// As `inspect` does, of either processor; those of before there were notes have none to show.
-fn every_unikernel_is_answered_for() {
+/// The answers agree with `inspect`, for either processor. Unikernels older than notes have none.
+fn every_unikernel_has_an_answer() {
     let tool = Tool::new();
     for folder in [Some(fixture("hello")), foreign_fixture("hello")].into_iter().flatten() {
         for entry in fs::read_dir(folder.parent().unwrap()).unwrap() {
@@ -101,7 +101,7 @@ fn every_unikernel_is_answered_for() {
     }
 }
 
-fn what_has_no_answer_is_an_error() {
+fn a_file_without_an_answer_is_an_error() {
     let tool = Tool::new();
     let hello = fixture("hello");
     for words in [&[][..], &["--help"], &["query-abi"], &["query-abi", "a", "b"], &["gen-manifest", "a"], &["run"]] {
@@ -144,7 +144,7 @@ fn a_source_with_an_error_changes_nothing() {
         (SOURCE.replace("\"version\": 1", "\"version\": 2"), "line 8: the version must be 1"),
         (SOURCE.replace("service1", "service-1"), "line 6: the name of a device"),
         (SOURCE.replace("NET_BASIC", "X }, { \\\" \\\""), "the type of a device"),
-        (SOURCE.replace("\"devices\"", "\"device\""), "line 4: unknown key 'device'; known are"),
+        (SOURCE.replace("\"devices\"", "\"device\""), "line 4: unknown key 'device'; known keys: "),
         (format!("{SOURCE}{}", " ".repeat(1 << 16)), "longer than 64 KiB"),
         ("[".repeat(60_000), "expected an object"),
     ] {
@@ -163,7 +163,7 @@ fn a_source_comes_from_standard_input() {
     assert!(output.status.success() && output.stdout.starts_with(b"/* The manifest"), "{output:?}");
 }
 
-/// What Solo5's header of that name has of it: a note, with room for as many entries as there are.
+/// The note of Solo5's header `mft_abi.h`, with as many entries as the source has devices.
 const HEADER: &str = r#"
 #define MFT_VERSION 1
 enum { MFT_DEV_BLOCK_BASIC = 1, MFT_DEV_NET_BASIC, MFT_RESERVED_FIRST = 1 << 30 };
@@ -175,7 +175,7 @@ struct note { unsigned namesz, descsz, kind; char owner[8]; struct manifest mani
 #define MFT1_NOTE_DECLARE_END };
 "#;
 
-/// As `net2` has it, whose devices are the same.
+/// The note equals that of `net2`, which has the same devices.
 fn the_c_source_makes_the_note() {
     let tool = Tool::new();
     let (output, source) = tool.generate(SOURCE);

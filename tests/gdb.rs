@@ -120,8 +120,8 @@ fn memory_ends_where_the_guests_does() {
     guest.end().exits(0).says("debug: 7\n");
 }
 
-/// One reply with all of the guest's memory, of which some does not repeat itself: the longest that there is. It goes
-/// out in pieces: the sandbox lets no large block of heap grow.
+/// The longest reply has all of the guest's memory, some of it incompressible. It is sent in pieces, because the
+/// sandbox forbids to grow a large heap block.
 fn memory_is_read_whole() {
     const START: u64 = 0x20_0000;
     let (guest, mut debugger) = debug("hello", &[], &[]);
@@ -194,8 +194,8 @@ fn steps_go_over_hypercalls() {
     assert!(way.count() > 4, "some instructions lie before it");
     assert_eq!(debugger.memory(cell), 3);
     debugger.step();
-    // A KVM that emulates instructions executes the next one, too; so does ARM64's of 5.10, if not 6.1's, and there that
-    // is the return.
+    // A KVM that emulates instructions executes the next one, too; so does ARM64's of 5.10, if not 6.1's, and there
+    // that is the return.
     let called = symbol("debug", "debug_called");
     let (may_be_next, next) = match cfg!(target_arch = "x86_64") {
         true => (true, called + 3),

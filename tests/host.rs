@@ -13,12 +13,12 @@ use common::{Device, Guest, Output, kvm_test, net_test, refuse, root_mount_test,
 fn main() -> ExitCode {
     common::main(vec![
         net_test("a_device_that_was_not_passed_is_named", a_device_that_was_not_passed_is_named),
-        kvm_test("a_device_list_is_told_from_permissions", a_device_list_is_told_from_permissions),
+        kvm_test("a_device_list_is_distinguished_from_permissions", a_device_list_is_distinguished_from_permissions),
         kvm_test("a_machine_that_is_refused_has_its_cause", a_machine_that_is_refused_has_its_cause),
         net_test("a_host_without_tun_is_told", a_host_without_tun_is_told),
         net_test(
-            "a_tun_device_that_does_not_open_is_told_by_its_error",
-            a_tun_device_that_does_not_open_is_told_by_its_error,
+            "a_tun_device_that_does_not_open_is_reported_by_its_error",
+            a_tun_device_that_does_not_open_is_reported_by_its_error,
         ),
         net_test("an_interrupted_request_about_a_tap_is_made_again", an_interrupted_request_about_a_tap_is_made_again),
         root_mount_test("a_user_who_may_not_use_kvm_is_told", a_user_who_may_not_use_kvm_is_told),
@@ -32,7 +32,7 @@ fn run_with(mut command: Command, devices: &[Device]) -> Output {
     run(with_devices(&mut command, directory.path(), devices))
 }
 
-/// That is told before anything is done with a tap or a disk. The kernel here has KVM.
+/// The message comes before `tender` touches a tap or a disk. The kernel here has KVM.
 fn a_device_that_was_not_passed_is_named() {
     let words = ["/dev/kvm", "No such file", "was not passed to this container or unit: --device /dev/kvm,"];
     run_with(unikernel("hello", &[], &[]), &[]).is_refused(&words);
@@ -67,12 +67,12 @@ fn a_user_who_may_not_use_kvm_is_told() {
     }
 }
 
-/// Opens for reading and writing, of which a run without a disk has few.
+/// Whether a call opens a file for reading and writing; a run without a disk has few of these.
 fn is_open(call: &Call) -> bool {
     call.number == libc::SYS_openat && call.arguments[2] as libc::c_int & libc::O_ACCMODE == libc::O_RDWR
 }
 
-fn a_device_list_is_told_from_permissions() {
+fn a_device_list_is_distinguished_from_permissions() {
     let hello = |errno| inject(&mut unikernel("hello", &["--mem=2"], &[]), first(1, Fault::Fails(errno), is_open));
     let output = hello(libc::EPERM);
     output.is_refused(&[
@@ -89,7 +89,7 @@ fn a_device_list_is_told_from_permissions() {
     hello(libc::EINTR).exits(0).is_quiet();
 }
 
-fn a_tun_device_that_does_not_open_is_told_by_its_error() {
+fn a_tun_device_that_does_not_open_is_reported_by_its_error() {
     let _tap = common::net::Tap::up("tap0", std::net::Ipv4Addr::new(10, 0, 0, 1));
     let net = |check: &[&str], errno| {
         // The first is KVM's.
@@ -113,7 +113,7 @@ fn a_tun_device_that_does_not_open_is_told_by_its_error() {
     }
 }
 
-/// `TUNSETIFF` and what asks about interfaces.
+/// `TUNSETIFF` and the queries about interfaces.
 fn an_interrupted_request_about_a_tap_is_made_again() {
     let _tap = common::net::Tap::up("tap0", std::net::Ipv4Addr::new(10, 0, 0, 1));
     let interrupts = |request: u32| {
@@ -130,7 +130,7 @@ fn an_interrupted_request_about_a_tap_is_made_again() {
 fn a_machine_that_is_refused_has_its_cause() {
     const KVM_CREATE_VM: u32 = 0xae01;
     for (errno, words) in [
-        (libc::EBUSY, "another hypervisor, such as VirtualBox or VMware, has the processor"),
+        (libc::EBUSY, "another hypervisor, such as VirtualBox or VMware, uses the processor"),
         (libc::ENOMEM, "no memory left"),
         (libc::EACCES, "a security module or a system call filter forbids it"),
         (libc::EPERM, "a security module or a system call filter forbids it"),
@@ -149,7 +149,7 @@ fn memory_the_host_does_not_have_is_told() {
     for (resource, limit, option) in [
         (libc::RLIMIT_AS, 512 << 20, "ulimit -v"),
         (libc::RLIMIT_DATA, 512 << 20, "ulimit -d"),
-        // More than the guest's memory, but not with what tender has.
+        // More than the guest's memory, but less than that and tender's own.
         (libc::RLIMIT_DATA, 1 << 30, "ulimit -d"),
     ] {
         let mut command = unikernel("hello", &["--mem=1G"], &[]);

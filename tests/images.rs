@@ -183,8 +183,8 @@ fn a_large_image_runs_with_what_it_needs() {
     run(tender(["--mem=22"]).arg(&path).arg("still")).exits(0).is_quiet().says("hello: still\n");
 }
 
-/// As linkers that merge notes lay them out: both in one segment, with a build id before them, and one of another owner in
-/// a segment of its own.
+/// As linkers that merge notes lay them out: both in one segment, with a build id before them, and one of another owner
+/// in a segment of its own.
 fn notes_that_share_a_segment_are_read() {
     let whole = copy("hello");
     let notes = program_headers(&whole, PT_NOTE);

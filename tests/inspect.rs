@@ -99,7 +99,7 @@ fn eras_are_those_that_unikernels_were_built_for() {
     }
 }
 
-/// Those of upstream's linker scripts, which `objcopy` and `readelf` are asked for.
+/// The sections of upstream's linker scripts, by which `objcopy` and `readelf` find the notes.
 fn notes_are_in_the_sections_that_tools_look_for() {
     for path in unikernels() {
         let bytes = fs::read(&path).unwrap();

@@ -1,4 +1,4 @@
-//! The console in the journal: a listener takes journald's place, and reads priorities as it does.
+//! The console in the journal: a listener replaces journald, and parses priorities as journald does.
 
 mod common;
 
@@ -14,20 +14,20 @@ fn main() -> ExitCode {
     common::main(vec![
         kvm_test("the_guest_sets_no_priority", the_guest_sets_no_priority),
         kvm_test("messages_keep_their_priorities_among_unfinished_lines", messages_among_unfinished_lines),
-        kvm_test("the_variable_names_the_stream_too", the_variable_names_the_stream_too),
+        kvm_test("the_variable_also_names_the_stream", the_variable_also_names_the_stream),
         kvm_test("output_elsewhere_is_unchanged", output_elsewhere_is_unchanged),
     ])
 }
 
-/// Guests' lines, all of which the journal would take for something else.
+/// Guest lines that journald would parse for a priority or change.
 const HOSTILE: &str = "x\n<0>all users log out NOW\n<7>hidden\n\n<html>\n<\n<3";
 
-/// What `hello` makes of it.
+/// Output of `hello` for these arguments.
 fn hello(arguments: &str) -> String {
     format!("hello: {arguments}\nmemory: {} bytes\n", 4 << 20)
 }
 
-/// What comes through the tender's standard streams, which are one, until it ends. `connect` makes the two ends.
+/// Runs the command with one socket as both standard streams, made by `connect`; returns all of its output.
 fn stream_of(mut command: Command, connect: impl FnOnce(&mut Command) -> (UnixStream, UnixStream)) -> String {
     let (ours, theirs) = connect(&mut command);
     let [ours, theirs] = [ours, theirs].map(|end| File::from(OwnedFd::from(end)));
@@ -36,7 +36,7 @@ fn stream_of(mut command: Command, connect: impl FnOnce(&mut Command) -> (UnixSt
     guest.end().stdout
 }
 
-/// By a socket of the name that journald's has.
+/// Connects through a socket that has the name of journald's.
 fn journald(_: &mut Command) -> (UnixStream, UnixStream) {
     named("journal")
 }
@@ -51,7 +51,7 @@ fn named(folder: &str) -> (UnixStream, UnixStream) {
     (listener.accept().unwrap().0, theirs)
 }
 
-/// Priorities and messages, as journald reads them: 6 where a line has no priority.
+/// Priorities and messages, as journald parses them: 6 for a line without a priority.
 fn entries(stream: &str) -> Vec<(u8, String)> {
     let entries = stream.split(['\0', '\n']).map(|line| match line.as_bytes() {
         [b'<', digit @ b'0'..=b'7', b'>', ..] => (digit - b'0', line[3..].to_owned()),
@@ -60,7 +60,7 @@ fn entries(stream: &str) -> Vec<(u8, String)> {
     entries.filter(|(_, line)| !line.is_empty()).collect()
 }
 
-/// A guest's output, of which nothing is a priority.
+/// Entries of a guest's output without any priority in it.
 fn lines(output: &str) -> Vec<(u8, String)> {
     output.lines().filter(|line| !line.is_empty()).map(|line| (6, line.to_owned())).collect()
 }
@@ -73,7 +73,7 @@ fn the_guest_sets_no_priority() {
     }
     let command = unikernel("hello", &["--mem=4", "--console-timestamps"], &[HOSTILE]);
     let stamped = entries(&stream_of(command, |_| named("journal.web")));
-    // An empty line has its time.
+    // An empty line has a timestamp.
     assert_eq!(stamped.len(), hello(HOSTILE).lines().count());
     let is_stamped = |(priority, line): &(u8, String)| *priority == 6 && line.starts_with("20") && line.contains("Z ");
     assert!(stamped.iter().all(is_stamped), "{stamped:?}");
@@ -95,8 +95,8 @@ fn messages_among_unfinished_lines() {
     assert!(entries.iter().all(|(_, line)| line.matches("tender: ").count() <= 1), "{entries:?}");
 }
 
-/// A stream that has no name, as where something stands between tender and journald.
-fn the_variable_names_the_stream_too() {
+/// An unnamed stream, as with a program between tender and journald.
+fn the_variable_also_names_the_stream() {
     let connect = |command: &mut Command| {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let status = File::from(OwnedFd::from(theirs.try_clone().unwrap())).metadata().unwrap();

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         kvm_test("stamps_count_as_output", stamps_count_as_output),
         kvm_test("output_within_the_limit_is_whole", output_within_the_limit_is_whole),
         kvm_test("a_guest_has_no_more_memory_than_it_was_given", a_guest_has_no_more_memory_than_it_was_given),
-        kvm_test("core_files_of_the_process_leave_guest_memory_out", core_files_leave_guest_memory_out),
+        kvm_test("core_files_of_the_process_omit_guest_memory", core_files_omit_guest_memory),
         kvm_test("locked_memory_is_taken_at_the_start", locked_memory_is_taken_at_the_start),
         root_mount_test("memory_that_may_not_be_locked_is_explained", memory_that_may_not_be_locked_is_explained),
     ]);
@@ -120,7 +120,7 @@ fn output_of_many_lines_ends_with_the_run() {
     }
 }
 
-/// What reaches the log is limited, and the statistics are of the guest's own bytes.
+/// The rate limits the log, and the statistics count the guest's bytes alone.
 fn stamps_count_as_output() {
     let directory = common::directory();
     let stats = directory.path().join("stats.json");
@@ -165,8 +165,8 @@ fn a_guest_has_no_more_memory_than_it_was_given() {
     assert!(grown.abs_diff(64 << 10) <= 256, "{grown} KiB more for 64 MiB more");
 }
 
-/// `dd` among the flags of each of its mappings: MADV_DONTDUMP.
-fn core_files_leave_guest_memory_out() {
+/// Each mapping of guest memory has the flag `dd`: MADV_DONTDUMP.
+fn core_files_omit_guest_memory() {
     const SIZE: u64 = 64 << 20;
     let guest = sleeper(&["--mem=64"]);
     let mappings = std::fs::read_to_string(format!("/proc/{}/smaps", guest.pid())).unwrap();

@@ -49,8 +49,8 @@ fn all_63_devices_work() {
     run(&mut command(&options)).exits(0).is_quiet().says("maxdev: 32 networks, 31 disks\n");
 }
 
-/// Paths as long as Linux allows, of a character that takes six in JSON: in a file and on standard error, and, while the
-/// guest runs, as metrics. The sandbox lets no large block of heap grow.
+/// Paths have the greatest length that Linux allows, of a character that takes six in JSON. Statistics go to a file, to
+/// standard error and, while the guest runs, to metrics. The sandbox forbids to grow a large heap block.
 fn the_largest_statistics_are_written() {
     let directory = common::directory();
     let deep = deep(directory.path());
@@ -81,7 +81,7 @@ fn the_largest_statistics_are_written() {
         stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
         stream
     };
-    // More than a socket has room for: those that do not read it do not keep it from one that does.
+    // More than a socket has room for: clients that do not read must not delay the one that does.
     let _slow: Vec<_> = (0..7).map(|_| ask()).collect();
     let mut stream = ask();
     let mut text = String::new();
@@ -92,8 +92,7 @@ fn the_largest_statistics_are_written() {
     guest.end().exits(0);
 }
 
-/// A directory whose path is nearly as long as Linux allows. It is the only name that tests have for it: what is below a
-/// path that is longer cannot be removed by one.
+/// Makes a directory whose path is nearly as long as Linux allows. A longer path could not be removed by its name.
 fn deep(directory: &Path) -> PathBuf {
     let mut deep = directory.to_owned();
     loop {

@@ -176,7 +176,7 @@ fn a_stuck_client_holds_up_nobody_for_long() {
     guest.end().dies_by(libc::SIGTERM);
 }
 
-/// However many say nothing, or half of what they want: Prometheus gives up after ten seconds.
+/// For any number of clients that send nothing or half a request. Prometheus gives up after ten seconds.
 fn idle_clients_do_not_delay_an_answer() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
@@ -184,7 +184,7 @@ fn idle_clients_do_not_delay_an_answer() {
     for count in [1, 8, 50] {
         let mut idle: Vec<_> = (0..count).map(|_| UnixStream::connect(&socket).unwrap()).collect();
         for stream in idle.iter_mut().step_by(2) {
-            // One that many others have come after is given up.
+            // `tender` drops a client when many others have connected after it.
             let _ = stream.write_all(b"\r\nGET /metrics HTTP/1.1\r\n");
         }
         let asked = Instant::now();
@@ -196,7 +196,7 @@ fn idle_clients_do_not_delay_an_answer() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// A byte of a header every now and then: the connection is closed, others are answered, and the run can be ended.
+/// The client sends single bytes of a header. `tender` closes its connection, answers others, and ends on a signal.
 fn a_client_that_sends_slowly_is_cut_off() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
@@ -218,7 +218,7 @@ fn a_client_that_sends_slowly_is_cut_off() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// Before each system call of the thread that serves metrics, its client sends more, so that each read finds something.
+/// The client sends more before each system call of the metrics thread, so that each read returns data.
 fn a_client_that_never_stops_sending_is_cut_off() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
@@ -319,7 +319,7 @@ fn a_host_that_cannot_wait_ends_the_service_alone() {
     let directory = common::directory();
     let socket = format!("--metrics=unix:{}", text(&directory.path().join("socket")));
     let mut command = hypercalls(&[&socket], &["spin"]);
-    // Ten descriptors: the only thread that waits for so many.
+    // Only the metrics thread waits for ten descriptors.
     let mut guest = Guest::start(refuse::fails(&mut command, libc::SYS_ppoll, &[(1, 10)], libc::ENOMEM));
     guest.wait_for_complaint("tender: warn: --metrics: cannot wait for clients: Cannot allocate memory (os error 12)");
     let deadline = Instant::now() + LIMIT;

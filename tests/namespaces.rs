@@ -1,4 +1,4 @@
-//! Taps of other network namespaces, taps of two names, and units that forbid to ask about taps.
+//! Taps of other network namespaces, taps with two names, and units that forbid queries about taps.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-/// `_IO('T', 227)`: opens the network namespace of a tap, for those who have rights there.
+/// `_IO('T', 227)`: opens the network namespace of a tap, for a process with rights there.
 const TUNGETDEVNETNS: u32 = 0x54e3;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -36,7 +36,7 @@ fn net(options: &[&str]) -> Command {
     unikernel("net", &[&["--mem=4"], options].concat(), &["check"])
 }
 
-/// The unikernel with an inherited tap, run, or checked; with or without the right to ask for the tap's namespace.
+/// Runs or checks the unikernel with an inherited tap, with or without the right to query the tap's namespace.
 fn with_tap(tap: &File, check: bool, may_ask: bool) -> Output {
     let net_option = format!("--net=@{FD}");
     let options: &[&str] = if check { &["--check", &net_option] } else { &[&net_option] };
@@ -47,7 +47,7 @@ fn with_tap(tap: &File, check: bool, may_ask: bool) -> Output {
     run(&mut command)
 }
 
-/// A tap of MTU 1400 that is up, in a network namespace of its own.
+/// A tap of MTU 1400 that is up, in a separate network namespace.
 fn tap_elsewhere() -> Elsewhere<File> {
     Elsewhere::new(|| {
         let tap = Tap::up("tap0", HOST);
@@ -122,7 +122,7 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
     let tap = Tap::down("tap0");
     tap.set_mtu(1400);
     let file = tap.attach();
-    // The name that counts is the one that it has now.
+    // The current name counts.
     let tap = tap.rename("tap7");
     let _namesake = Tap::up("tap0", Ipv4Addr::new(10, 0, 7, 1));
     for up in [false, true] {
@@ -137,7 +137,7 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
     }
 }
 
-/// This process has the tap, and a tender that is looked at before has one of the same name.
+/// This process has the tap. A tender that the search finds first has another tap of the same name.
 fn the_owner_of_a_tap_is_not_that_of_its_namesake() {
     let mut there = tap_elsewhere();
     let other = there.made.take().unwrap();
@@ -156,7 +156,7 @@ fn the_owner_of_a_tap_is_not_that_of_its_namesake() {
     output.exits(1).complains(&format!("'service1': interface 'tap0' is {us}"));
 }
 
-/// Has every socket of these families, or every socket at all, fail as in a unit or container.
+/// Makes every socket of these families, or every socket, fail as in a unit or container.
 fn without<'c>(command: &'c mut Command, families: Option<&[libc::c_int]>, errno: libc::c_int) -> &'c mut Command {
     match families {
         None => refuse::fails(command, libc::SYS_socket, &[], errno),
@@ -200,7 +200,7 @@ fn a_tap_is_attached_without_any_socket() {
     tap.set_up(false);
     run_with(&["--net=tap0"]).is_refused(&["'tap0' is down"]);
     tap.set_up(true);
-    // The host's own shows other interfaces.
+    // The host's /sys shows other interfaces.
     // SAFETY: it is a system call, of this thread's own mounts, with a string that ends with a NUL.
     assert_eq!(unsafe { libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH) }, 0, "{}", common::host_error("umount"));
     run_with(&["--net=tap0"])

@@ -59,7 +59,7 @@ impl Manager {
         command.env("NOTIFY_SOCKET", &self.address)
     }
 
-    /// The same with a watchdog that waits for an hour.
+    /// As `manages`, with a watchdog of one hour.
     fn watches<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         self.manages(command).env("WATCHDOG_USEC", "3600000000")
     }
@@ -81,7 +81,7 @@ impl Manager {
 
 const READY: &str = "READY=1\nSTATUS=ABI version 2 (Solo5 0.8 and later), 4 MiB of memory";
 
-/// Without a watchdog the tender cannot send more: a guest that has broken out of its machine could.
+/// Without a watchdog, `tender` can send nothing more, and neither can a guest that escapes from its machine.
 fn without_a_watchdog_nothing_follows_ready() {
     for ends in [&["exit=0"][..], &["exit=3"]] {
         let manager = Manager::new();
@@ -217,7 +217,8 @@ fn without_a_manager_nothing_is_different() {
     let plain = calls(&[]);
     assert_eq!(calls(&[("WATCHDOG_USEC", "1")]), plain);
     assert_eq!(calls(&[("NOTIFY_SOCKET", "")]), plain);
-    // With a manager: three to connect, one to say that the guest runs, one to shut the socket down; and none at a hypercall.
+    // With a manager: three to connect, one to say that the guest runs, one to shut the socket down; and none at a
+    // hypercall.
     let manager = Manager::new();
     let managed = calls(&[("NOTIFY_SOCKET", &manager.address)]);
     assert_eq!((managed.0, managed.2), (plain.0, plain.2));
@@ -238,7 +239,8 @@ fn a_manager_that_is_gone_is_done_without() {
         start(&["--mem=4"]).exits(0).is_quiet();
         start(&["--mem=4", "-v"]).exits(0).complains(&format!("NOTIFY_SOCKET={address}: "));
     }
-    // One that goes while the guest runs, which waits for its reader until then, and is to be told of at each hypercall.
+    // One that goes while the guest runs, which waits for its reader until then, and is to be told of at each
+    // hypercall.
     let manager = Manager::new();
     let (mut reader, writer) = common::full_pipe();
     let mut command = unikernel("hypercalls", &["--mem=4", "-v"], &["puts-flood", "20"]);

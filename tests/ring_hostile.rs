@@ -92,7 +92,7 @@ fn main() -> ExitCode {
     );
     tests.push(net_test("floods_end_by_a_signal", floods_end_by_a_signal));
     tests.extend(FED_ENDS.map(|(name, options, words, end)| {
-        kvm_test(&format!("requests_that_a_peer_makes_end::{name}"), move || fed_by_a_peer(options, words, end))
+        kvm_test(&format!("requests_of_a_peer_end_with_the_run::{name}"), move || fed_by_a_peer(options, words, end))
     }));
     let queues: [Queue; 3] = [
         ("frames_are_sent_before_the_end::halt", sent_before_halt),
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
 
 const OPTIONS: [&str; 2] = ["--net=tap0", "--mem=4"];
 
-/// How a guest ends whose ring is fed by what a peer sends: a name, options, the guest's own argument, and what is done.
+/// Ways to end a guest whose ring a peer feeds: a name, options, the guest's argument, and a function that ends it.
 type FedEnd = (&'static str, &'static [&'static str], &'static [&'static str], fn(Guest));
 
 const FED_ENDS: [FedEnd; 4] = [
@@ -188,7 +188,7 @@ fn ends_by_a_signal(words: &[&str]) {
     assert!(before.elapsed() < common::LIMIT / 6, "{:?}", before.elapsed());
 }
 
-/// The guest's requests come to no end for as long as the peer sends the index of the next ones.
+/// The guest's requests do not end while the peer sends the index of the next ones.
 fn fed_by_a_peer(options: &[&str], words: &[&str], end: fn(Guest)) {
     let mut fds = [0; 2];
     // SAFETY: the array has room for the two descriptors, which are new and nobody else's.

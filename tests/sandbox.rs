@@ -130,8 +130,8 @@ fn attempt_in(thread: &str, attempt: &str) -> Output {
     run(&mut command)
 }
 
-/// When the handler of SIGSYS writes its line, the signal's action is the default one again: an attacker who got that far
-/// cannot have the handler called a second time.
+/// When the handler of SIGSYS writes its line, the signal's action is already the default: an attacker cannot call the
+/// handler a second time.
 fn a_violation_is_handled_once() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env(ATTEMPT, "ring ptrace");

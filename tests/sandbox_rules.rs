@@ -36,8 +36,8 @@ struct Calls {
     confined: BTreeSet<libc::pid_t>,
 }
 
-/// Runs the command, whose wait status has to be one of `statuses`. `watch` sees every call of a confined thread, with the
-/// process and whether it is the guest's thread. Naps of the ring's thread are cut in two.
+/// Runs the command, whose wait status has to be one of `statuses`. `watch` sees every call of a confined thread, with
+/// the process and whether it is the guest's thread. Naps of the ring's thread are cut in two.
 #[track_caller]
 fn calls(command: &mut Command, statuses: &[libc::c_int], mut watch: impl FnMut(libc::pid_t, bool, &Call)) -> Calls {
     let mut calls = Calls::default();
@@ -188,7 +188,7 @@ impl Used {
     fn missing(&self) -> Vec<&'static Rule> {
         let unused = |rules: &'static [Rule], used: &BTreeSet<usize>| {
             let unused = (0..rules.len()).filter(|i| !used.contains(i)).map(|i| &rules[i]).collect::<Vec<_>>();
-            // What this kernel does not have, the tender tries once, before it is confined.
+            // `tender` tries a call that this kernel lacks once, before it is confined.
             let is_here = |rule: &&Rule| rule.call != libc::SYS_epoll_pwait2 || kernel() >= (5, 11);
             unused.into_iter().filter(is_here).filter(|rule| matches!(rule.need, Need::Always(_)))
         };

@@ -110,7 +110,7 @@ fn a_signal_just_before_a_sleep_is_not_lost() {
     }
 }
 
-/// A guest has 16 MiB moved by one hypercall, which the kernel does in pieces. SIGTERM comes as the first begins.
+/// A guest moves 16 MiB by one hypercall, in pieces. SIGTERM arrives when the first piece begins.
 fn ends_within_a_transfer(way: &str, call: libc::c_long) {
     let (mut command, _surroundings) = Surroundings::of("hostile", &["--mem=16"], &[way]);
     let mut pieces = 0;

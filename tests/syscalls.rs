@@ -60,7 +60,7 @@ fn output_costs_one_write() {
     assert_eq!((trace.status, count(&trace, libc::SYS_write), all(&trace)), (0, 21, 21));
 }
 
-/// Whether this kernel's `epoll` takes nanoseconds: a sleep takes a timer else.
+/// Whether this kernel's `epoll` takes nanoseconds; otherwise a sleep needs a timer.
 fn polls_in_one_call() -> Result<(), String> {
     if kernel() >= (5, 11) { Ok(()) } else { Err("this kernel has no epoll_pwait2".into()) }
 }

@@ -38,7 +38,7 @@ pub enum Exit {
     Kick,
     /// A signal arrived, or the run was asked to stop; the guest itself can go on.
     Interrupted,
-    /// KVM_RUN failed with EAGAIN: KVM lacks something that the host may have later.
+    /// KVM_RUN failed with EAGAIN: KVM lacks a resource that may be available later.
     Refused,
     /// The processor stopped it for a debugger.
     Trap(Trap),
@@ -119,7 +119,7 @@ fn cause(errno: Option<i32>) -> &'static str {
         libc::EMFILE | libc::ENFILE => " (raise the limit of open files, ulimit -n)",
         libc::EFAULT => " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)",
         libc::ENOMEM => " (the kernel has no memory left)",
-        libc::EBUSY => " (another hypervisor, such as VirtualBox or VMware, has the processor; end its machines)",
+        libc::EBUSY => " (another hypervisor, such as VirtualBox or VMware, uses the processor; stop its machines)",
         libc::EACCES | libc::EPERM => " (a security module or a system call filter forbids it)",
         libc::EAGAIN => {
             " (no task left for KVM's own thread: raise TasksMax= of the unit, the pids limit or ulimit -u)"
@@ -150,7 +150,7 @@ pub unsafe fn enter(vcpu: RawFd) -> io::Result<()> {
     }
 }
 
-/// Repeats `call` while signals interrupt it, as they do KVM_CREATE_VM (a stop and a continuation are enough). A signal
+/// Repeats `call` while signals interrupt it, as a stop and a continuation interrupt KVM_CREATE_VM. A signal
 /// that is meant to end the process still does: none is caught yet.
 pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>) -> Result<T, kvm_ioctls::Error> {
     loop {
@@ -161,7 +161,7 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>) 
     }
 }
 
-/// What an error of KVM_RUN stands for; none if it is one.
+/// Converts an error of KVM_RUN that only interrupts the guest into an exit; none for any other error.
 pub fn interruption(error: &io::Error) -> Option<Exit> {
     match error.raw_os_error() {
         Some(libc::EINTR) => Some(Exit::Interrupted),

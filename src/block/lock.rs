@@ -1,4 +1,4 @@
-//! Locks of images, and who else has one.
+//! Locks of images, and their owners.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -16,7 +16,7 @@ use crate::signal::uninterrupted;
 /// Locks an image against every other program that locks it, until it is closed.
 ///
 /// # Errors
-/// Another has it: a program, or the host by a loop device, which locks nothing.
+/// The image is in use: by a program that locked it, or by a loop device, which locks nothing.
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     match flock(file.as_raw_fd(), libc::LOCK_EX) {
         Ok(()) => {}
@@ -32,8 +32,8 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The loop device that makes a disk of an image, where the host tells: it knows the image by its path, in whichever
-/// root directory that was. Those that have no image are not in the list of disks, and so cost nothing.
+/// Finds the loop device that uses an image, if the host shows it. sysfs names the image by a path, which may belong to
+/// another root directory. Unused loop devices are not in the list of disks, and so cost nothing.
 fn loop_device(image: Identity) -> Option<PathBuf> {
     let mut disks = String::with_capacity(4096);
     File::open("/proc/partitions").and_then(|mut file| file.read_to_string(&mut disks)).ok()?;
@@ -58,7 +58,7 @@ pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
     })
 }
 
-/// Why `path` cannot be had while another has it.
+/// Returns the error for an image `path` that is in use.
 pub(super) fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
     let path = path.to_owned();
     match holder(metadata) {
@@ -68,7 +68,7 @@ pub(super) fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
     }
 }
 
-/// The process that has locked a file, where the host tells.
+/// Finds the process that has locked a file, if the host shows it.
 fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
     let metadata = metadata.ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
@@ -78,7 +78,7 @@ fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
 }
 
 /// Finds the holder of the lock on `file` in the lines of /proc/locks, such as
-/// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A process that this one cannot see is 0 there.
+/// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A hidden process is 0 there.
 pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
     let fields = locks.lines().map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
     let pids = fields.filter_map(|fields| match fields[..] {

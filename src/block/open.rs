@@ -104,7 +104,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The file is a disk of the host's.
+    /// The file is the disk of a loop device.
     #[error(
         "'{path}' is in use by {device}; an image serves one unikernel at a time: unmount it and 'losetup -d {device}'"
     )]
@@ -138,7 +138,7 @@ pub enum Error {
         size: u64,
         /// Bytes in a sector.
         sector_size: u16,
-        /// How to get one that is.
+        /// How to fix the size.
         hint: String,
     },
     /// The disk ends within a sector.
@@ -327,7 +327,8 @@ pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16, tail: Dis
     }
 }
 
-/// How to get an image of `size` bytes, a multiple of its sectors: a file that is evidently no image is left as it is.
+/// Hint to get an image of `size` bytes, a multiple of its sectors. Never suggests to change a file that is no raw
+/// image.
 fn fill_hint(file: &File, path: &Path, size: u64) -> String {
     match format(file) {
         Some(format) => format!("it is {}: {}", format.name, format.hint()),
@@ -344,17 +345,17 @@ fn warn_of_tail(path: &Path, size: u64, sector_size: u16, hint: String) {
     );
 }
 
-/// What a file is by its first bytes, if that is known.
+/// Format of a file by its first bytes, if known.
 fn format(file: &File) -> Option<Format> {
     let mut start = [0; LOOKED_AT];
     let length = uninterrupted(|| file.read_at(&mut start, 0)).ok()?;
     Format::of(&start[..length])
 }
 
-/// Warns of what is evidently no raw image: the guest would take its headers for sectors, and write over them.
+/// Warns of a file that is clearly no raw image: the guest would read its headers as sectors, and overwrite them.
 pub(super) fn warn_of_format(file: &File, path: &Path) {
     if let Some(format) = format(file).filter(|format| format.is_no_disk()) {
         let path = path.display();
-        log::warn!("'{path}' is {}, and the guest gets it as it is; {}", format.name, format.hint());
+        log::warn!("'{path}' is {}, and the guest gets its raw bytes; {}", format.name, format.hint());
     }
 }

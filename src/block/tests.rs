@@ -10,7 +10,7 @@ use super::*;
 
 const MEMORY_SIZE: u64 = 0x10000;
 
-/// A directory with an image of `size` bytes, each of which tells its place.
+/// A directory with an image of `size` bytes, each of which encodes its offset.
 fn image(size: usize) -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("an image,a=b");
@@ -51,8 +51,8 @@ fn an_image_has_its_size_in_sectors() {
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
 }
 
-/// The same sums in 128 bits, where nothing overflows, for every pair of numbers at and around a limit; in bytes, and in
-/// the sectors of old.
+/// The same sums in 128 bits, where nothing overflows, for every pair of numbers at and around a limit; in bytes, and
+/// in the sectors of old.
 #[test]
 fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
     let (_directory, path) = image(1536);

@@ -17,7 +17,7 @@ pub struct Debugging {
     pub gdb_port: Option<GdbAddress>,
     /// `--dumpcore`: the directory that gets a core file of a guest that came to a bad end.
     pub dumpcore: Option<PathBuf>,
-    /// Whether core files are called as those of solo5-hvt: by its name, tender has its place. Not an option.
+    /// Whether core files are named as solo5-hvt names them: if `tender` runs under that name. Not an option.
     pub as_solo5_hvt: bool,
 }
 
@@ -31,7 +31,7 @@ pub enum GdbAddress {
 }
 
 impl Debugging {
-    /// Where a debugger is waited for, if it is.
+    /// The address for a debugger, with `--gdb`.
     pub fn address(&self) -> Option<GdbAddress> {
         self.gdb.then(|| self.gdb_port.clone().unwrap_or(GdbAddress::Port(USUAL_PORT)))
     }

@@ -1,5 +1,5 @@
-//! Output that has something before its lines: with `--console-timestamps` the time; to the journal `<6>`, where the
-//! guest's own bytes would be taken for a priority. Without a heap: output is put together piece by piece.
+//! Output with prefixes before its lines: the time with `--console-timestamps`, and `<6>` in the journal, before a line
+//! that journald would parse for a priority. Uses no heap: output is assembled piece by piece.
 
 use std::io::{self, Write};
 
@@ -12,25 +12,25 @@ use crate::timestamp::Timestamp;
 /// Bytes of a stamp, with the space after it.
 pub(super) const STAMP: usize = Timestamp::LENGTH + 1;
 
-/// Most bytes of one write, and of the guest's in it. A pipe takes as many as a whole.
+/// Most bytes of one write, and of guest bytes in it. A pipe takes so many atomically.
 const PIECE: usize = libc::PIPE_BUF;
 
-/// journald itself breaks a longer line, and looks for a priority after that: LineMax= of journald.conf is 48 KiB, if it
-/// is not set.
+/// Longest line in bytes. journald breaks a longer line and parses a priority after the break: LineMax= of
+/// journald.conf is 48 KiB by default.
 const JOURNAL_LINE: usize = (48 << 10) - 1;
 
-/// What the journal takes off again. Info is what systemd itself gives to lines without a priority.
+/// Prefix that journald removes again. Info is systemd's default priority of lines without one.
 const PRIORITY: &[u8] = b"<6>";
 
-/// In place of a column: what was written last was cut off, so the next line needs a line break before it.
+/// In place of a column: the last write was cut off, so the next line needs a line break before it.
 const CUT_OFF: usize = usize::MAX;
 
-/// Where in its lines a console is, and what they begin with.
+/// Position of a console in its lines, and their prefixes.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     stamped: bool,
     journal: Option<&'static Stream>,
-    /// Bytes since the last line break. A stream to the journal has its own, as messages go there too.
+    /// Bytes since the last line break. A stream to the journal has its own count, because messages go there too.
     column: usize,
 }
 
@@ -67,7 +67,7 @@ impl Lines {
         passed
     }
 
-    /// One write, of as many bytes of `text` as `framed` has room for.
+    /// Makes one write, of as many bytes of `text` as `framed` has room for.
     fn write_piece(&mut self, out: &Output, text: &[u8], framed: &mut [u8]) -> Passed {
         let turn = match self.journal.map(turn).transpose() {
             Ok(turn) => turn,
@@ -76,7 +76,7 @@ impl Lines {
         let column = turn.as_ref().map_or(self.column, Turn::column);
         let mut stamp = [0; STAMP];
         if self.stamped {
-            // There is room for it, as for eight thousand years to come.
+            // The stamp has room until the year 9999.
             let _ = write!(&mut stamp[..], "{} ", Timestamp::now());
         }
         let frame = Frame { stamp: self.stamped.then_some(&stamp), journal: self.journal.is_some() };
@@ -94,7 +94,7 @@ impl Lines {
     }
 }
 
-/// Waits for the other threads' messages.
+/// Waits until no other thread writes to the journal.
 fn turn(journal: &'static Stream) -> io::Result<Turn<'static>> {
     loop {
         match journal.turn() {
@@ -105,13 +105,13 @@ fn turn(journal: &'static Stream) -> io::Result<Turn<'static>> {
     }
 }
 
-/// What lines begin with, and where they end.
+/// Prefixes and ends of lines.
 struct Frame<'s> {
     stamp: Option<&'s [u8; STAMP]>,
     journal: bool,
 }
 
-/// Output that was put together: bytes of the guest's in it, bytes in all, and the column after them.
+/// Assembled output: guest bytes in it, bytes in all, and the column after them.
 #[derive(Clone, Copy)]
 struct Filled {
     text: usize,
@@ -120,7 +120,8 @@ struct Filled {
 }
 
 impl Frame<'_> {
-    /// Puts `text` into `framed`, where the last line has `column` bytes already, as far as there is room.
+    /// Copies `text` with its prefixes into `framed`, as far as there is room. The current line already has `column`
+    /// bytes.
     fn fill(&self, column: usize, text: &[u8], framed: &mut [u8]) -> Filled {
         let longest = if self.journal { JOURNAL_LINE } else { CUT_OFF };
         let mut filled = Filled { text: 0, output: 0, column };
@@ -134,7 +135,7 @@ impl Frame<'_> {
             let line = self.line(rest, longest - column);
             let line = &line[..line.len().min(framed.len().saturating_sub(start))];
             let Some(&last) = line.last() else { break };
-            // Without the byte that it was judged by, it may yet become a priority.
+            // Cut before the byte that decides, this could still become a priority.
             if starts && opening.is_empty() && line.len() < rest.len() && !self.opening(line).is_empty() {
                 break;
             }
@@ -148,17 +149,17 @@ impl Frame<'_> {
         filled
     }
 
-    /// What goes before a line of the output that begins with `text`.
+    /// Prefix of a line of the output that begins with `text`.
     fn opening(&self, text: &[u8]) -> &[u8] {
         match (self.stamp, text) {
             (Some(stamp), _) => stamp,
-            // What follows may be a digit, or come with the next PUTS.
+            // The next PUTS may begin with a digit.
             (None, [b'<'] | [b'<', b'0'..=b'9', ..]) if self.journal => PRIORITY,
             (None, _) => b"",
         }
     }
 
-    /// The first line of `text` or a part of it, of at most `longest` bytes and what ends it.
+    /// The first line of `text` with its end, or a part of it: at most `longest` bytes without the end.
     fn line<'t>(&self, text: &'t [u8], longest: usize) -> &'t [u8] {
         match text.iter().position(|&byte| self.ends(byte)) {
             Some(end) if end <= longest => &text[..=end],
@@ -166,7 +167,7 @@ impl Frame<'_> {
         }
     }
 
-    /// Whether a line is over with this byte.
+    /// Whether this byte ends a line.
     fn ends(&self, byte: u8) -> bool {
         byte == b'\n' || self.journal && byte == 0
     }
@@ -188,7 +189,7 @@ mod tests {
     /// A priority and a message.
     type Entry = (u8, Vec<u8>);
 
-    /// What journald 252 makes of a stream (journald-stream.c), where lines are of priority 6 by default.
+    /// Parses a stream as journald 252 does (journald-stream.c), with priority 6 by default.
     fn entries(mut stream: &[u8]) -> Vec<Entry> {
         let mut entries = Vec::new();
         while !stream.is_empty() {
@@ -209,13 +210,13 @@ mod tests {
         entries
     }
 
-    /// The same of a guest's text, where nothing in it is a priority.
+    /// Entries of a guest's text without any priority in it.
     fn messages(text: &[u8]) -> Vec<Entry> {
         let lines = text.split(|byte| matches!(byte, 0 | b'\n')).filter(|line| !line.is_empty());
         lines.map(|line| (6, line.to_vec())).collect()
     }
 
-    /// What a guest prints in these pieces, with a message after each piece for which that is wanted.
+    /// Prints these pieces, with a message after each piece that is marked; returns the output.
     fn printed(pieces: &[(Vec<u8>, bool)], stamped: bool) -> (Vec<u8>, Stats) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let stream: &Stream = Box::leak(Box::new(Stream::new()));
@@ -242,7 +243,7 @@ mod tests {
         std::io::Seek::seek(&mut fs::File::from(file), std::io::SeekFrom::End(0)).unwrap();
     }
 
-    /// Text with what matters here.
+    /// Text of the bytes that matter here.
     fn text(most: usize) -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(prop::sample::select(b"<<0137>\n\0 x".to_vec()), 0..most)
     }

@@ -1,8 +1,8 @@
-//! `--dumpcore`: the registers and the memory of a guest that came to a bad end, in a file for gdb. For whoever wants to
-//! know why it did, and was not there.
+//! `--dumpcore`: the registers and the memory of a guest that came to a bad end, in a file for gdb. For whoever wants
+//! to know why it did, and was not there.
 //!
-//! The file is made when it is needed, from within the sandbox: a run that ends well leaves nothing behind, whatever ends
-//! it. What that takes is opened before, and no more is allowed than to make one new file where it lies.
+//! The file is made when it is needed, from within the sandbox: a run that ends well leaves nothing behind, whatever
+//! ends it. What that takes is opened before, and no more is allowed than to make one new file where it lies.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -55,7 +55,7 @@ pub struct Directory {
     reserve: OwnedFd,
     /// The number of this process, which cannot be asked for from within the sandbox.
     process: i32,
-    /// Whether files are called as those of solo5-hvt.
+    /// Whether files are named as solo5-hvt names them.
     as_solo5_hvt: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Where gdb connects to, once, before the guest's first instruction: a TCP port of this host alone, or a Unix socket.
 //!
-//! A client that connects is a debugger only once it has sent a packet of gdb's. Until one does, the guest waits: a probe
-//! of the port, or a client that says nothing, neither takes gdb's place nor keeps gdb from it.
+//! A client becomes the debugger when it has sent a packet of gdb's protocol. Until then the guest waits: a port probe,
+//! or a silent client, neither takes gdb's place nor delays gdb.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -21,7 +21,7 @@ use crate::{arch, signal, unix_socket};
 /// How long a client may take to send its first packet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Clients that are waited for at a time. One more takes the place of the first.
+/// Clients at a time. One more replaces the first.
 const CLIENTS: usize = 8;
 
 /// Why no debugger can be waited for.
@@ -35,22 +35,22 @@ pub enum Error {
         /// The host's reason.
         source: io::Error,
     },
-    /// The socket cannot be had.
+    /// The socket is unavailable.
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
     /// The connection cannot be used.
     #[error("--gdb: cannot talk to the debugger: {0}")]
     Connection(io::Error),
-    /// None came.
+    /// No debugger connected.
     #[error("--gdb: no debugger connected within {0} s (--timeout)")]
     Timeout(u64),
 }
 
-/// A place where a debugger is waited for.
+/// A socket that listens for a debugger.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    /// What follows gdb's `target remote`.
+    /// Argument of gdb's `target remote`.
     target: String,
     unikernel: PathBuf,
 }
@@ -77,7 +77,7 @@ struct Client {
 }
 
 impl Listener {
-    /// Opens the port or socket. A client that reaches it has the guest, so a port is never one of the network's.
+    /// Opens the port or socket. A client that reaches it controls the guest, so a port is open to this host alone.
     ///
     /// # Errors
     /// [`Error::Listen`], [`Error::Socket`].
@@ -103,7 +103,7 @@ impl Listener {
         Ok(Listener { socket, target, unikernel: unikernel.to_owned() })
     }
 
-    /// Whether [`Listener::bind`] would succeed, and at which place. Makes no file.
+    /// Returns the address if [`Listener::bind`] would succeed. Makes no file.
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
@@ -117,8 +117,8 @@ impl Listener {
         }
     }
 
-    /// Logs how to connect, and waits for a debugger, for a session about `guest`, the one of `vm`. From then on, what
-    /// the debugger sends interrupts the guest's thread, which is to be the one that calls.
+    /// Logs how to connect, waits for a debugger, and returns a session about `guest`, which `vm` runs. From then on,
+    /// data from the debugger interrupts the calling thread, which must be the guest's.
     ///
     /// # Errors
     /// [`Error::Connection`]; [`Error::Timeout`] if there is a `limit` and no debugger within it.
@@ -131,7 +131,7 @@ impl Listener {
         Ok(Session::new(wire, guest))
     }
 
-    /// The first client that sends a packet.
+    /// Waits for the first client that sends a packet.
     fn debugger(&self, limit: Option<Duration>) -> Result<Wire, Error> {
         let end = limit.map(|limit| Instant::now() + limit);
         let mut clients: Vec<Client> = Vec::new();
@@ -165,7 +165,7 @@ impl Listener {
     fn accept_client(&self, clients: &mut Vec<Client>) -> io::Result<()> {
         let stream = match unix_socket::accept(self.socket.as_fd(), 0) {
             Ok(stream) => stream,
-            // It has gone again.
+            // The client has disconnected.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
@@ -174,7 +174,7 @@ impl Listener {
             Socket::Unix(_) => stream,
             Socket::Tcp(_) => {
                 let stream = TcpStream::from(stream);
-                // Where this fails, it costs time only.
+                // A failure costs only time.
                 let _ = stream.set_nodelay(true);
                 stream.into()
             }
@@ -189,7 +189,7 @@ impl Listener {
 }
 
 fn no_debugger() -> bool {
-    log::info!("--gdb: a client sent no packet of gdb's; waiting for another");
+    log::info!("--gdb: a client sent no gdb packet; waiting for another");
     false
 }
 
@@ -200,7 +200,7 @@ fn poll_in(fd: RawFd) -> libc::pollfd {
 /// Listens at a TCP port of this host alone.
 fn listen(port: u16) -> io::Result<(Socket, String)> {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-    // A client that is gone before it is accepted must not be waited for.
+    // A client may disconnect before it is accepted; then accepting must not wait.
     socket.set_nonblocking(true)?;
     let target = socket.local_addr()?.to_string();
     Ok((Socket::Tcp(socket), target))

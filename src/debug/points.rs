@@ -2,7 +2,8 @@
 
 use crate::arch::{BREAKPOINT, Hardware, Trap, Watch};
 
-/// Most breakpoint instructions at a time. Room for them is reserved before the sandbox lets no large block of heap grow.
+/// Most breakpoint instructions at a time. Room for them is reserved early: the sandbox forbids to grow a large heap
+/// block.
 pub const MOST_BREAKPOINTS: usize = 4096;
 
 /// The breakpoints and watchpoints of a debugger.
@@ -17,7 +18,7 @@ pub struct Points {
 }
 
 impl Points {
-    /// Room for all that a debugger may set, on a processor that watches for `capacity` things.
+    /// Reserves room for all points that a debugger may set, on a processor with `capacity` hardware points.
     pub fn with_capacity(capacity: usize) -> Points {
         let instructions = Vec::with_capacity(MOST_BREAKPOINTS);
         Points { instructions, hardware: Vec::with_capacity(capacity), capacity }

@@ -1,4 +1,4 @@
-//! A connection to a debugger, or to a client that has yet to show that it is one. Its buffers never grow.
+//! A connection to a debugger, or to a client that has sent no packet yet. Its buffers never grow.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -11,14 +11,14 @@ use crate::signal;
 /// Bytes of each buffer. A longer reply goes out in pieces of this size.
 const SIZE: usize = 4096;
 
-/// What the first bytes of a connection show about the client.
+/// Kind of client, by the first bytes of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// It speaks gdb's protocol: here is a whole packet with the right sum.
+    /// A debugger: a whole packet of gdb's protocol with the right checksum.
     Packet,
-    /// It may do so yet.
+    /// Possibly a debugger: the packet is not complete.
     Unfinished,
-    /// It does not.
+    /// Not a debugger.
     Foreign,
 }
 
@@ -45,13 +45,13 @@ pub fn opening(bytes: &[u8]) -> Opening {
 pub struct Wire {
     stream: File,
     input: Box<[u8; SIZE]>,
-    /// What of `input` has come and is not yet read.
+    /// Received bytes of `input` that are not yet read.
     unread: std::ops::Range<usize>,
     output: Vec<u8>,
 }
 
 impl Wire {
-    /// Over a socket of streams, which as a file is read and written by just these calls; none takes an address.
+    /// Wraps a stream socket as a file, so that only `read` and `write` are used, which take no address.
     pub fn new(stream: OwnedFd) -> Wire {
         Wire { stream: stream.into(), input: Box::new([0; SIZE]), unread: 0..0, output: Vec::with_capacity(SIZE) }
     }
@@ -61,7 +61,7 @@ impl Wire {
         self.stream.as_raw_fd()
     }
 
-    /// Reads more of the first bytes, of which there are some, and judges all of them.
+    /// Reads more of the first bytes when there are some, and judges all of them.
     pub fn more(&mut self) -> Opening {
         match self.stream.read(&mut self.input[self.unread.end..]) {
             Ok(0) => return Opening::Foreign,
@@ -75,7 +75,7 @@ impl Wire {
         }
     }
 
-    /// The next byte; none if the debugger has hung up.
+    /// Reads the next byte; none if the debugger has disconnected.
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`] if the run is to end.
@@ -84,7 +84,7 @@ impl Wire {
             match self.stream.read(&mut self.input[..]) {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.unread = 0..count,
-                // Its own bytes interrupt, too.
+                // The debugger's data interrupts as well.
                 Err(error) if error.kind() == ErrorKind::Interrupted && signal::received().is_none() => {}
                 Err(error) => return Err(error),
             }
@@ -112,7 +112,7 @@ impl Connection for Wire {
 
     fn write(&mut self, byte: u8) -> io::Result<()> {
         if self.output.len() == SIZE {
-            // A reply may be as long as the guest's memory, and its reader quick.
+            // A reply may be as long as the guest's memory, so each write checks for the end of the run.
             if signal::received().is_some() {
                 return Err(ErrorKind::Interrupted.into());
             }
@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    /// gdbstub's trait has a method of that name, too.
+    /// Names the trait, because gdbstub's has a method `write_all` as well.
     fn send(client: &mut UnixStream, bytes: &[u8]) {
         Write::write_all(client, bytes).unwrap();
     }
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    /// The first bytes of a client in these pieces, after which it hangs up.
+    /// Judges the first bytes of a client that sends these pieces and disconnects.
     fn judged(pieces: &[&[u8]]) -> Vec<Opening> {
         let (mut client, ours) = UnixStream::pair().unwrap();
         let mut wire = Wire::new(ours.into());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_the_session_is_read_first() {
+    fn bytes_before_the_session_are_read_first() {
         let (mut client, ours) = UnixStream::pair().unwrap();
         let mut wire = Wire::new(ours.into());
         send(&mut client, b"+$?#3f");

@@ -1,9 +1,8 @@
-//! How POLL waits: by an epoll set of all interfaces, until a deadline.
+//! POLL waits on an epoll set of all interfaces, until a deadline.
 //!
 //! `epoll_pwait2(2)` (Linux 5.11) takes the timeout itself, so a sleep is one system call. After a stop or a freeze it
-//! fails with EINTR, and the rest is computed from the clock; the kernel restarts `ppoll(2)` by itself instead, with the
-//! time that was left before. Where `epoll_pwait2` is missing or refused, a timer in the set ends the sleep, which takes
-//! two calls.
+//! fails with EINTR, and the rest is computed from the clock. The kernel would restart `ppoll(2)` with the time that
+//! was left before. If `epoll_pwait2` is missing or refused, a timer in the set ends the sleep, which takes two calls.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,13 +15,13 @@ use crate::signal;
 /// In place of an interface's handle.
 const TIMER: u64 = u64::MAX;
 
-/// What is waited for.
+/// The interfaces that POLL waits for.
 #[derive(Debug)]
 pub(super) struct Waits {
     set: OwnedFd,
     /// Ends a sleep, where `epoll_pwait2` cannot.
     timer: Option<OwnedFd>,
-    /// What the last wait found: room for all interfaces, one fewer than a manifest has entries, and the timer.
+    /// Results of the last wait: room for all interfaces, one fewer than a manifest has entries, and the timer.
     events: [libc::epoll_event; MAX_ENTRIES],
 }
 
@@ -54,14 +53,14 @@ impl Waits {
         Ok(())
     }
 
-    /// Waits for frames of this interface, too.
+    /// Adds an interface to the set.
     pub fn add(&self, handle: usize, net: BorrowedFd<'_>) -> io::Result<()> {
         self.change(libc::EPOLL_CTL_ADD, net.as_raw_fd(), handle as u64)
     }
 
-    /// No longer waits for an interface, which is gone permanently.
+    /// Removes an interface that is gone permanently.
     pub fn forget(&self, net: BorrowedFd<'_>) {
-        // It fails only for one that is not in the set, which is what is wanted.
+        // It fails only for an interface that is not in the set.
         let _ = self.change(libc::EPOLL_CTL_DEL, net.as_raw_fd(), 0);
     }
 
@@ -70,8 +69,8 @@ impl Waits {
         (self.set.as_raw_fd(), self.timer.as_ref().map(AsRawFd::as_raw_fd))
     }
 
-    /// Waits until an interface has a frame, `timeout` nanoseconds are over or the run is to end; returns how many
-    /// [`Waits::ready`] has.
+    /// Waits until an interface has a frame, `timeout` nanoseconds are over or the run is to end; returns the count for
+    /// [`Waits::ready`].
     ///
     /// # Errors
     /// The host refuses to wait.
@@ -90,7 +89,7 @@ impl Waits {
         }
     }
 
-    /// After a signal, a stop or a freeze: the rest of a sleep of `timeout` since `start`, unless the run is to end.
+    /// Continues a sleep of `timeout` since `start` after a signal, a stop or a freeze, unless the run is to end.
     #[cold]
     fn wait_on(&mut self, timeout: Duration, start: Instant) -> io::Result<usize> {
         while signal::received().is_none() {
@@ -108,7 +107,7 @@ impl Waits {
             return signal::uninterrupted(|| self.pwait(0));
         };
         signal::set_timer(timer.as_raw_fd(), timeout, 0)?;
-        // A signal sets the timer off as well, so one that comes just before the wait ends that.
+        // A signal also fires the timer, so a signal just before the wait ends the wait.
         while signal::received().is_none() {
             match self.pwait(-1) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -118,14 +117,14 @@ impl Waits {
         Ok(0)
     }
 
-    /// The handles of the interfaces among the `count` that the last wait found. An error or an end counts as a frame.
+    /// The handles of the interfaces among the `count` results of the last wait. An error or an end counts as a frame.
     #[inline]
     pub fn ready(&self, count: usize) -> impl Iterator<Item = usize> {
         let handles = self.events[..count].iter().map(|event| event.u64);
         handles.filter(|&handle| handle != TIMER).map(|handle| handle as usize)
     }
 
-    /// Not by the C library's wrapper, which is a point of cancellation (see `memory::transfer`).
+    /// Avoids the C library's wrapper, which is a cancellation point (see `memory::transfer`).
     #[inline]
     fn pwait2(&mut self, timeout: Duration) -> io::Result<usize> {
         let timeout = libc::timespec {
@@ -160,13 +159,13 @@ impl Drop for Waits {
     }
 }
 
-/// The result of a system call as a count or its error.
+/// Converts the result of a system call to a count or its error.
 #[inline]
 fn count(result: libc::c_long) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Takes what a call returned: a new descriptor, or −1.
+/// Takes the result of a call: a new descriptor, or −1.
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     count(fd.into())?;
     // SAFETY: the descriptor is new and this function's callers pass it to nothing else.

@@ -1,5 +1,5 @@
-//! The source of a manifest: JSON of one form, read as that form, so that nothing in a file decides how deep a value is
-//! nested. Pure. Where Solo5's tool is more lenient than JSON, with commas and with what comes after the object, this is too.
+//! The source of a manifest. The parser reads JSON of this one form only, so a file cannot decide how deep a value is
+//! nested. Pure. It is as lenient as Solo5's tool about commas and about text after the object.
 
 use guest_abi::manifest::MAX_ENTRIES;
 
@@ -17,16 +17,16 @@ pub struct Device {
 /// A rule that a source breaks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Error {
-    /// Where, counted from 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// What was expected.
+    /// The rule, or the expected element.
     pub rule: String,
 }
 
-/// The devices that a source declares, in its order.
+/// Parses the devices that a source declares, in its order.
 ///
 /// # Errors
-/// The first rule that it breaks.
+/// The first rule that the source breaks.
 pub fn devices(text: &[u8]) -> Result<Vec<Device>, Error> {
     let mut reader = Reader { text, at: 0 };
     let (mut kind, mut version, mut devices) = (None, None, None);
@@ -36,14 +36,15 @@ pub fn devices(text: &[u8]) -> Result<Vec<Device>, Error> {
             "version" => version = Some(reader.number()?),
             "devices" => devices = Some(reader.devices()?),
             key => {
-                return reader.fail(format!("unknown key '{}'; known are type, version, devices", key.escape_debug()));
+                return reader
+                    .fail(format!("unknown key '{}'; known keys: type, version, devices", key.escape_debug()));
             }
         }
         Ok(())
     })?;
     match (kind.as_deref(), version.as_deref(), devices) {
         (Some("solo5.manifest"), Some("1"), Some(devices)) if devices.len() < MAX_ENTRIES => Ok(devices),
-        (Some("solo5.manifest"), Some("1"), Some(_)) => reader.fail("63 devices are the most"),
+        (Some("solo5.manifest"), Some("1"), Some(_)) => reader.fail("at most 63 devices are possible"),
         (Some("solo5.manifest"), Some("1"), None) => {
             reader.fail("no devices are declared; an empty list is \"devices\": []")
         }
@@ -81,7 +82,7 @@ impl Reader<'_> {
         byte
     }
 
-    /// Reads from `open` to `close` what `item` reads, as often as it is there.
+    /// Reads items from `open` to `close` by `item`.
     fn series(
         &mut self,
         open: u8,
@@ -109,7 +110,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The name of a member, with its colon.
+    /// Reads the name of a member and its colon.
     fn key(&mut self) -> Result<String, Error> {
         let key = self.string()?;
         if self.peek() != Some(b':') {
@@ -119,7 +120,7 @@ impl Reader<'_> {
         Ok(key)
     }
 
-    /// A string, in which what is no UTF-8 or no character becomes U+FFFD.
+    /// Reads a string; invalid UTF-8 and invalid characters become U+FFFD.
     fn string(&mut self) -> Result<String, Error> {
         if self.peek() != Some(b'"') {
             return self.expected("a string");
@@ -139,7 +140,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What a `\` in a string stands for with what follows it.
+    /// Reads an escape sequence after its `\`.
     fn escaped(&mut self) -> Result<char, Error> {
         match self.next() {
             Some(byte @ (b'"' | b'\\' | b'/')) => Ok(byte.into()),
@@ -159,7 +160,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A number as it is written.
+    /// Reads a number as text.
     fn number(&mut self) -> Result<String, Error> {
         self.peek();
         let rest = self.text.get(self.at..).unwrap_or_default();
@@ -188,7 +189,7 @@ impl Reader<'_> {
                 "type" => kind = Some(reader.string()?),
                 key => {
                     return reader
-                        .fail(format!("unknown key '{}' of a device; known are name, type", key.escape_debug()));
+                        .fail(format!("unknown key '{}' of a device; known keys: name, type", key.escape_debug()));
                 }
             }
             Ok(())
@@ -249,11 +250,11 @@ mod tests {
             ("{\"version\": \"1\"}", 1, "expected a number"),
             ("{\"devices\": {}}", 1, "expected a list"),
             ("{\"devices\": [\n[]]}", 2, "expected an object"),
-            ("{\"a\\n\": 1}", 1, "unknown key 'a\\n'; known are type, version, devices"),
+            ("{\"a\\n\": 1}", 1, "unknown key 'a\\n'; known keys: type, version, devices"),
             ("{\"type\": \"x\ny\"}", 2, "expected the end of a string"),
             ("{\"type\": \"\\x\"}", 1, "expected one of \"\\/bfnrtu after \\"),
             ("{\"type\": \"\\u12g4\"}", 1, "expected four hexadecimal digits"),
-            (&source("{\"name\": \"a\", \"kind\": 1}"), 1, "unknown key 'kind' of a device; known are name, type"),
+            (&source("{\"name\": \"a\", \"kind\": 1}"), 1, "unknown key 'kind' of a device; known keys: name, type"),
             (&source("{\"name\": \"\", \"type\": \"NET_BASIC\"}"), 1, name),
             (&source("{\"name\": \"a-b\", \"type\": \"NET_BASIC\"}"), 1, name),
             (&source("{\"type\": \"NET_BASIC\"}"), 1, name),
@@ -273,12 +274,12 @@ mod tests {
     fn there_is_room_for_63_devices() {
         let text = |count: usize| source(&"{\"name\": \"a\", \"type\": \"NET_BASIC\"},".repeat(count));
         assert_eq!(devices(text(63).as_bytes()).map(|devices| devices.len()), Ok(63));
-        assert_eq!(devices(text(64).as_bytes()).unwrap_err().rule, "63 devices are the most");
+        assert_eq!(devices(text(64).as_bytes()).unwrap_err().rule, "at most 63 devices are possible");
     }
 
     proptest! {
         #[test]
-        fn no_text_does_any_harm(text in proptest::collection::vec(any::<u8>(), 0..200), good: bool, at: proptest::sample::Index) {
+        fn any_text_is_parsed_or_refused(text in proptest::collection::vec(any::<u8>(), 0..200), good: bool, at: proptest::sample::Index) {
             let mut bytes = source("{\"name\": \"a\", \"type\": \"NET_BASIC\"}").into_bytes();
             if good { bytes.splice(at.index(bytes.len()).., text) } else { bytes.splice(.., text) };
             if let Ok(devices) = devices(&bytes) {

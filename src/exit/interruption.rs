@@ -1,4 +1,4 @@
-//! The guest stopped for a signal, or KVM could not run it now.
+//! Exits without a request of the guest: a signal arrived, or KVM cannot run the guest now.
 
 use std::io;
 use std::thread;
@@ -10,12 +10,12 @@ use crate::error::Error;
 use crate::ring::Worker;
 use crate::signal::{self, Request};
 
-/// How often, and how soon again, KVM is asked to run a guest for which it finds no task.
+/// Number of attempts, and the pause between them, to run a guest for which KVM finds no task.
 const REFUSALS: u32 = 200;
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
 impl Running<'_> {
-    /// A signal arrived, or something else wants this thread to look around.
+    /// Handles a signal, an error of the ring's thread, or data from a debugger.
     pub(super) fn interrupted(&mut self) -> Result<Option<Outcome>, Error> {
         self.registry.exits.interruptions.add(1);
         if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
@@ -35,10 +35,10 @@ impl Running<'_> {
         }
     }
 
-    /// Waits for KVM, which has no task for a thread of its own: another process may end.
+    /// Waits until KVM finds a task for its own thread, as another process may end.
     ///
     /// # Errors
-    /// There is none in about a second.
+    /// KVM finds none in about a second.
     pub(super) fn wait_until_runnable(&mut self) -> Result<(), Error> {
         for _ in 0..REFUSALS {
             thread::park_timeout(REFUSAL_PAUSE);

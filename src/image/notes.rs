@@ -13,7 +13,7 @@ const MAX_DESCSZ: u32 = 6668;
 /// Bytes before the name of any note: two sizes and the kind.
 const FOREIGN_HEADER: usize = 12;
 
-/// What names, descriptions and notes are padded to.
+/// Alignment of names, descriptions and notes, in bytes.
 const NOTE_ALIGN: usize = 4;
 
 /// Most bytes an ABI note's description may have.
@@ -63,7 +63,7 @@ pub fn target_name(number: u32) -> String {
 /// Most bytes of a segment that are searched for notes. Real ones have a few hundred.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// Reads all notes of every note segment. One that two segments hold is one note.
+/// Reads all notes of every note segment. A note that two segments contain counts once.
 pub fn read(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader]) -> Result<Notes, Error> {
     let mut notes = Notes::default();
     // Where the two were found.
@@ -103,7 +103,7 @@ fn is_solo5(note: &Header) -> bool {
     note.namesz as usize == NAME.len() && note.name[..NAME.len()] == NAME
 }
 
-/// A note segment: its index, the bytes that it has by its header, and the first of them as they are in the file.
+/// A note segment: its index, its size by its header, and its first bytes in the file.
 struct Segment {
     index: usize,
     size: u64,
@@ -131,10 +131,10 @@ impl Segment {
         Ok(Segment { index, size, offset, bytes })
     }
 
-    /// The notes of Solo5 among all that are there, with where each starts.
+    /// Lists the Solo5 notes of the segment, each with its start.
     ///
-    /// Notes follow each other at multiples of 4. What lies between two where a linker aligned the second to more, as it
-    /// does a manifest, is zeros, which would be a note without a name.
+    /// Notes follow each other at multiples of 4. A linker that aligns a note to more, as it does a manifest, puts
+    /// zeros before it, which would be a note without a name.
     fn solo5_notes(&self) -> impl Iterator<Item = (usize, Header)> {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -152,7 +152,7 @@ impl Segment {
         })
     }
 
-    /// The content of the note at `start`: what follows its header and the padding to `align`.
+    /// The content of the note at `start`, after its header and the padding to `align`.
     fn content(&self, start: usize, descsz: u32, align: usize, most: u32) -> Result<&[u8], Error> {
         let broken = |rule| Error::Note { index: self.index, rule };
         if !(1..=most).contains(&descsz) {

@@ -1,7 +1,7 @@
-//! Room for output where a filter of system calls refuses `ppoll`.
+//! Waits for room for output, if a seccomp filter refuses `ppoll`.
 //!
-//! Before the tender's own filter, each wait makes an epoll set. That filter allows none, so it is preceded by [`seal`],
-//! which makes one each for standard output and standard error.
+//! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so [`seal`] makes one set each
+//! for standard output and standard error first.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -12,13 +12,13 @@ use std::time::Duration;
 /// Whether `ppoll` has been refused.
 static NEEDED: AtomicBool = AtomicBool::new(false);
 
-/// Whether no set can be made any more.
+/// Whether [`seal`] was called: no set can be made any more.
 static SEALED: AtomicBool = AtomicBool::new(false);
 
 /// The sets of standard output and standard error, or one of the next two.
 static SETS: [AtomicI32; 2] = [const { AtomicI32::new(NONE) }; 2];
 const NONE: RawFd = -1;
-/// There is room at all times.
+/// In place of a set: the descriptor always has room.
 const ALWAYS: RawFd = -2;
 
 pub(super) fn is_needed() -> bool {
@@ -77,7 +77,7 @@ fn set_of(fd: RawFd, events: libc::c_short) -> io::Result<Option<OwnedFd>> {
     // SAFETY: the kernel reads the event.
     match unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) } {
         0 => Ok(Some(set)),
-        // It refuses what always has room, such as a file.
+        // epoll refuses a descriptor that always has room, such as a file.
         _ if io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) => Ok(None),
         _ => Err(io::ErrorKind::Unsupported.into()),
     }

@@ -1,5 +1,5 @@
-//! The journal's stream. journald takes `<N>` at the start of a line for the priority of that line, so the console must
-//! know where a line of the stream starts. Standard error is usually the same stream: console and messages take turns.
+//! The journal's stream. journald parses `<N>` at the start of a line as its priority, so the console must know where a
+//! line of the stream starts. Standard error is usually the same stream: console and messages take turns.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
@@ -15,13 +15,13 @@ static STREAM: Stream = Stream::new();
 /// Whether standard error is that stream too.
 static SHARED: AtomicBool = AtomicBool::new(false);
 
-/// Attempts to get a turn: some hundred microseconds. A turn of another thread is a write that does not wait.
+/// Attempts to get a turn, some hundred microseconds. Another thread's turn is one non-blocking write.
 const ATTEMPTS: u32 = 10_000;
 
 /// A stream that journald reads.
 #[derive(Debug)]
 pub struct Stream {
-    /// A thread writes.
+    /// Whether a thread writes.
     busy: AtomicBool,
     /// Bytes since the last line break.
     column: AtomicUsize,
@@ -43,8 +43,8 @@ impl Stream {
         is_journal.then_some(&STREAM)
     }
 
-    /// Keeps other writers away until it is dropped; none while another thread, or this one below a signal's handler,
-    /// writes.
+    /// Excludes other writers until the turn is dropped. Returns none while another thread writes, or this thread, if a
+    /// signal's handler interrupted its write.
     pub(crate) fn turn(&self) -> Option<Turn<'_>> {
         let take = || self.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
         let mut attempts = 0..ATTEMPTS;
@@ -87,7 +87,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The stream that `fd` shares with the console, if it does.
+/// The stream that `fd` shares with the console, if any.
 pub(super) fn shared(fd: RawFd) -> Option<&'static Stream> {
     (fd == libc::STDERR_FILENO && SHARED.load(Ordering::Relaxed)).then_some(&STREAM)
 }
@@ -102,12 +102,13 @@ fn socket(fd: RawFd) -> Option<(u64, u64)> {
     (result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some((status.st_dev, status.st_ino))
 }
 
-/// Whether JOURNAL_STREAM names this socket. systemd sets it, with standard error's where the two differ.
+/// Whether JOURNAL_STREAM names this socket. systemd sets it, to standard error's socket if the two differ.
 fn is_named(variable: &OsStr, (device, inode): (u64, u64)) -> bool {
     variable.as_bytes() == format!("{device}:{inode}").as_bytes()
 }
 
-/// Whether a socket's address is that of a journald: `/run/systemd/journal/stdout`, or `journal.NAME` for LogNamespace=.
+/// Whether a socket's address is that of a journald: `/run/systemd/journal/stdout`, or `journal.NAME` for
+/// LogNamespace=.
 fn is_journald(address: &Path) -> bool {
     let mut names = address.iter().rev().map(OsStrExt::as_bytes);
     names.next() == Some(b"stdout")

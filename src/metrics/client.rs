@@ -1,4 +1,4 @@
-//! One client of `--metrics`, from its first byte to the last of its answer. Nothing here waits, and no buffer grows.
+//! One client of `--metrics`, from its first byte to the end of its response. No call waits, and no buffer grows.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::http::{self, Answer};
 use super::{Exposition, Registry};
 
-/// Reads in a row, after which other clients have their turn.
+/// Consecutive reads of one client before the others' turn.
 const READS: usize = 16;
 
 /// A place for a client.
@@ -18,11 +18,11 @@ pub struct Place {
     /// The client and its deadline, if there is one.
     client: Option<(File, Instant)>,
     request: Box<[u8; http::LONGEST]>,
-    /// Bytes of the request that have come; all of `request` if it is too long.
+    /// Received bytes of the request; all of `request` if it is too long.
     length: usize,
     /// Empty until the request is complete.
     answer: String,
-    /// Bytes of the answer that the client has.
+    /// Sent bytes of the answer.
     sent: usize,
 }
 
@@ -33,30 +33,30 @@ impl Place {
         Place { client: None, request, length: 0, answer, sent: 0 }
     }
 
-    /// The time by which the client must have its answer; none without a client.
+    /// Deadline of the client's answer; none without a client.
     pub fn deadline(&self) -> Option<Instant> {
         self.client.as_ref().map(|(_, deadline)| *deadline)
     }
 
-    /// What is to be waited for.
+    /// The event that this client waits for.
     pub fn poll(&self) -> libc::pollfd {
         let fd = self.client.as_ref().map_or(-1, |(stream, _)| stream.as_raw_fd());
         let events = if self.answer.is_empty() { libc::POLLIN } else { libc::POLLOUT };
         libc::pollfd { fd, events, revents: 0 }
     }
 
-    /// Takes a client whose reads and writes do not wait.
+    /// Takes a client with a non-blocking socket.
     pub fn take(&mut self, stream: File, deadline: Instant) {
         self.close();
         self.client = Some((stream, deadline));
     }
 
-    /// The client is ready: reads its request, or writes its answer, as far as that does not wait.
+    /// Serves a client that is ready: reads its request, or writes its answer, as far as possible without waiting.
     pub fn go_on(&mut self, registry: &Registry) {
         if self.answer.is_empty() { self.read(registry) } else { self.write() }
     }
 
-    /// Answers a client that has not asked in time, and ends the connection.
+    /// Answers a client whose request is not complete in time, and ends the connection.
     pub fn expire(&mut self, registry: &Registry) {
         if self.answer.is_empty() {
             let too_long = self.length == self.request.len();
@@ -70,7 +70,7 @@ impl Place {
         self.answer.clear();
     }
 
-    /// Reads a request. One that is too long is read on until it pauses: a client that is still sending would not see
+    /// Reads a request. If it is too long, reads on until the client pauses: a client that still sends would not see
     /// the answer.
     fn read(&mut self, registry: &Registry) {
         for _ in 0..READS {

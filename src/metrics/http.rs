@@ -19,7 +19,7 @@ pub const TOO_LATE: Answer = Answer::Refusal(408, "Request Timeout");
 /// What a request is answered that does not end.
 pub const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Large");
 
-/// The request without the empty lines that may come before it (RFC 9112, section 2.2).
+/// The request without leading empty lines (RFC 9112, section 2.2).
 fn begun(request: &[u8]) -> &[u8] {
     let start = request.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
     &request[start.unwrap_or(request.len())..]
@@ -31,7 +31,7 @@ pub fn is_complete(request: &[u8]) -> bool {
     request.windows(3).any(|end| end == b"\n\r\n") || request.windows(2).any(|end| end == b"\n\n")
 }
 
-/// The path that a target names, which may be a URL as proxies are asked for it (RFC 9112, section 3.2.2).
+/// The path of a target, which may be an absolute URL, as for proxies (RFC 9112, section 3.2.2).
 fn path(target: &[u8]) -> &[u8] {
     let target = match target.split_at_checked(b"http://".len()) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => {

@@ -1,4 +1,4 @@
-//! What would become of `--stats`, found out without making a file, for `--check`.
+//! Checks for `--check` whether `--stats` would work, without making a file.
 
 use std::fs::File;
 

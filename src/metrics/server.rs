@@ -1,5 +1,5 @@
-//! `--metrics`: a thread that answers scrapes, of several clients at a time. A client that is slow, or says nothing, keeps
-//! neither others nor a guest waiting. The thread may do nothing else: see `sandbox/rules.rs`.
+//! `--metrics`: a thread that answers scrapes of several clients at a time. A slow or silent client delays neither
+//! other clients nor the guest. The thread may do nothing else: see `sandbox/rules.rs`.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -18,7 +18,7 @@ use crate::unix_socket::{self, Listener};
 /// How long one client may take, from being accepted to having read its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Clients at a time. One more takes the place of the one that has waited for longest.
+/// Clients at a time. One more replaces the one that has waited longest.
 const CLIENTS: usize = 8;
 
 /// Descriptors that the thread waits for: the end, the listener, the clients.
@@ -61,7 +61,7 @@ impl Socket {
     }
 }
 
-/// The numbers that the next descriptors will have: while a guest runs, those of clients are all that come and go.
+/// Returns the numbers of the next descriptors: while a guest runs, only clients' descriptors are opened and closed.
 pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
     let files: Vec<_> = (0..CLIENTS).map(|_| File::open("/")).collect::<io::Result<_>>()?;
     Ok(files.iter().map(File::as_raw_fd).collect())
@@ -85,8 +85,8 @@ impl Server {
     pub fn start(socket: Socket, registry: Arc<Registry>, confined: &Confined) -> Result<Server, RunError> {
         let (end, confinement) = (Arc::clone(&socket.end), Arc::<Confinement>::default());
         let (first, confined, told) = (thread::current(), confined.clone(), Arc::clone(&confinement));
-        // There is room for all numbers to grow, so that none is asked for in the sandbox. It is of this thread's heap: as
-        // another's shrinks, glibc opens a file.
+        // The room suffices for the longest numbers, so the thread allocates none in the sandbox. It is on this
+        // thread's heap: when another thread's heap shrinks, glibc opens a file.
         let room = 2 * Exposition(&registry).to_string().len() + 4096;
         let mut places: Vec<_> = (0..CLIENTS).map(|_| Place::new(room)).collect();
         let serve = move || {
@@ -137,7 +137,7 @@ impl Socket {
             }
             let next = places.iter().filter_map(Place::deadline).chain(pause).min();
             if let Err(error) = unix_socket::poll(&mut polls, next.map(|next| next - now)) {
-                return log::warn!("--metrics: cannot wait for clients: {error}; there are no more answers");
+                return log::warn!("--metrics: cannot wait for clients: {error}; no further request is answered");
             }
             if polls[0].revents != 0 {
                 return;
@@ -145,16 +145,16 @@ impl Socket {
             for (_, place) in polls[2..].iter().zip(&mut *places).filter(|(poll, _)| poll.revents != 0) {
                 place.go_on(registry);
             }
-            // Where descriptors have run out, this fails until one is closed.
+            // Without free descriptors, this fails until one is closed.
             if polls[1].revents != 0 && self.accept(registry, places).is_err() {
                 pause = Some(now + PAUSE);
             }
         }
     }
 
-    /// Accepts a client, in place of the one that has waited for longest if there is no other place.
+    /// Accepts a client; without a free place, it replaces the client that has waited longest.
     fn accept(&self, registry: &Registry, places: &mut [Place]) -> io::Result<()> {
-        // None comes before any deadline.
+        // A free place has no deadline, and none sorts first.
         let Some(place) = places.iter_mut().min_by_key(|place| place.deadline()) else { return Ok(()) };
         place.expire(registry);
         match unix_socket::accept(self.listener.as_fd(), libc::SOCK_NONBLOCK) {

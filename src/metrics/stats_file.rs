@@ -99,7 +99,7 @@ impl StatsFile {
     }
 }
 
-/// Writes the document in pieces: as one text, the largest would take more heap than the sandbox lets grow.
+/// Writes the document in pieces: as one text, the largest would need more heap than the sandbox allows.
 fn write_out(file: &File, document: &Value) -> io::Result<()> {
     let mut pieces = BufWriter::new(file);
     writeln!(pieces, "{document}")?;

@@ -15,12 +15,12 @@ use super::{DEFAULT_MTU, Error, Identity};
 use crate::descriptors::Handed;
 use crate::signal::uninterrupted;
 
-/// Flag of a tap that stays when no process has it open; of Linux's `if_tun.h`.
+/// Flag of a tap that remains when no process has it open; of Linux's `if_tun.h`.
 const IFF_PERSIST: libc::c_int = 0x0800;
 
-/// What the operator reads where no interface of this network namespace is known to be the tap's.
+/// Warning if no interface of this network namespace is known to be the tap's.
 pub(super) const UNKNOWN_MTU: &str = "its MTU is unknown (it is in another network namespace, or \
-    RestrictAddressFamilies= forbids to ask); the guest gets 1500";
+    RestrictAddressFamilies= forbids the query); the guest gets 1500";
 const _: () = assert!(DEFAULT_MTU == 1500);
 
 /// Where a network device's frames come from and go to, as the operator says it.
@@ -68,7 +68,7 @@ impl Tap {
         Tap { name, here, is_up }
     }
 
-    /// What messages and statistics call it. The name alone means an interface of this network namespace.
+    /// Name for messages and statistics. The bare name means an interface of this network namespace.
     pub fn label(&self, handed: &Handed) -> String {
         if self.here.is_some() { self.name.clone() } else { format!("{} ({handed})", self.name) }
     }
@@ -87,7 +87,7 @@ pub(super) enum Offered {
     Socket { zero_is_end: bool },
 }
 
-/// Finds the interface called `name`, which must exist and be up. None where this process may not ask about interfaces.
+/// Finds the interface called `name`, which must exist and be up. None if this process may not query interfaces.
 pub(super) fn find(name: &str) -> Result<Option<Interface>, Error> {
     if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
         // The kernel would cut it, and find another.
@@ -108,7 +108,7 @@ pub(super) fn find(name: &str) -> Result<Option<Interface>, Error> {
 pub(super) fn open(name: &str) -> Result<Link, Error> {
     let found = find(name)?;
     let (fd, own_name) = attach(name)?;
-    // Where nothing can be asked, the open tap itself says whether it is up.
+    // Without queries, the open tap itself shows whether it is up.
     if found.is_none() && !interface::is_up(fd.as_fd()) {
         return Err(Error::down(name));
     }
@@ -123,7 +123,7 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
     Ok(tap_link(fd, own_name, mtu))
 }
 
-/// An open tap called `name`, with the interface's own name: `name` can be an alternative one.
+/// Opens the tap `name`; returns also the interface's own name, because `name` can be an alternative one.
 fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
     let tap = uninterrupted(|| Iface::without_packet_info(name, Mode::Tap));
     let tap = tap.map_err(|error| Error::refused(name, error))?;
@@ -131,7 +131,7 @@ fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
     // SAFETY: the descriptor is open, and has no other owner from here on.
     let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
     let flags = Request::about("").ask(fd.as_fd(), libc::TUNGETIFF);
-    // For those who may make interfaces, the kernel has made a missing one. It ends with its descriptor.
+    // If this process may make interfaces, the kernel has made a missing one. It ends with its descriptor.
     match flags.map_err(|error| Error::Attach { name: name.into(), error })?.has_flag(IFF_PERSIST) {
         true => Ok((fd, own_name)),
         false => Err(Error::missing(name)),
@@ -196,7 +196,7 @@ pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     Ok(mac)
 }
 
-/// Whether the open tap `fd`, whose TUNGETIFF gave `answer`, carries frames as they are.
+/// Checks that the open tap `fd`, whose TUNGETIFF gave `answer`, carries plain frames.
 fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), &'static str> {
     if !answer.has_flag(libc::IFF_TAP) {
         return Err("is a tun, which carries no Ethernet frames; make a tap (IFF_TAP)");
@@ -211,8 +211,8 @@ fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), &'static str>
     Ok(())
 }
 
-/// Whether the open tap expects four bytes before every frame. Writes 13 bytes from where no memory is, one less than a
-/// frame has at least: the kernel tries to read the four bytes first, but rejects so short a frame without reading it.
+/// Whether the open tap expects four bytes before every frame. Writes 13 bytes from an unmapped address, one less than
+/// the shortest frame: the kernel reads the four bytes first, but rejects so short a frame without reading it.
 fn has_packet_info(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: the kernel checks the address, and reads nothing from there.
     let result = interface::repeated(|| unsafe { libc::write(fd.as_raw_fd(), std::ptr::null(), 13) } as libc::c_int);
@@ -248,8 +248,8 @@ fn socket_link(fd: OwnedFd, handed: &Handed, zero_is_end: bool) -> io::Result<Li
     Ok(Link { fd: file.into(), name: handed.to_string(), identity, mtu: DEFAULT_MTU, zero_is_end })
 }
 
-/// Whether two descriptors are one open file: then what is changed for one is changed for the other. It is changed back.
-/// (The kernel's own comparison, `kcmp(2)`, is not built into every kernel.)
+/// Whether two descriptors are one open file: then what is changed for one is changed for the other. It is changed
+/// back. (The kernel's own comparison, `kcmp(2)`, is not built into every kernel.)
 pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     // SAFETY: these requests take and give numbers; the descriptors are open.
     let flags = |fd: BorrowedFd<'_>| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };

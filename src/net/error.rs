@@ -77,7 +77,7 @@ pub enum Error {
     Tun {
         /// The host's reason.
         error: io::Error,
-        /// What to do about it.
+        /// How to fix it.
         hint: String,
     },
     /// Attaching failed otherwise.

@@ -54,7 +54,7 @@ impl Request {
         libc::c_int::from(i16::from_ne_bytes([self.value[0], self.value[1]])) & flag != 0
     }
 
-    /// The answer, if it is a hardware address.
+    /// The answer as a hardware address.
     fn mac(&self) -> [u8; 6] {
         // After the address's family.
         [2, 3, 4, 5, 6, 7].map(|place| self.value[place])
@@ -66,7 +66,7 @@ impl Request {
     }
 }
 
-/// Makes a system call until no signal interrupts it.
+/// Repeats a system call while signals interrupt it.
 pub(super) fn repeated(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_int> {
     uninterrupted(|| match call() {
         -1 => Err(io::Error::last_os_error()),
@@ -87,10 +87,10 @@ pub(super) struct Interface {
 }
 
 impl Interface {
-    /// Looks up the interface `name` by a socket.
+    /// Looks up the interface `name` through a socket.
     ///
     /// # Errors
-    /// `ENODEV`: there is none. Every other error: the host does not answer.
+    /// `ENODEV`: there is no such interface. Any other error: the query failed.
     pub fn find(name: &str) -> io::Result<Interface> {
         let socket = socket()?;
         let ask = |request: Request, question| request.ask(socket.as_fd(), question as libc::Ioctl);
@@ -103,7 +103,7 @@ impl Interface {
         })
     }
 
-    /// The interface that sysfs shows as `name`, which may be one of another network namespace.
+    /// Reads the interface `name` from sysfs, which may show another network namespace.
     fn shown(name: &str) -> Option<Interface> {
         let read = |attribute| Some(fs::read_to_string(sysfs(name, attribute)).ok()?.trim_end().to_owned());
         let flags = libc::c_int::from_str_radix(read("flags")?.strip_prefix("0x")?, 16).ok()?;
@@ -117,7 +117,7 @@ impl Interface {
         })
     }
 
-    /// The interface `name` of this network namespace, if it is the one that the open `tap` leads to: a tap of another
+    /// Returns the interface `name` of this network namespace, if the open `tap` belongs to it: a tap of another
     /// network namespace may have the same name.
     pub fn of_tap(tap: BorrowedFd<'_>, name: &str) -> Option<Interface> {
         let here = match Interface::find(name) {
@@ -128,7 +128,7 @@ impl Interface {
         let is_same = match (network_of(tap), fs::metadata("/proc/self/ns/net")) {
             (Ok(tap), Ok(ours)) => tap == (ours.dev(), ours.ino()),
             (Err(error), _) if error.raw_os_error() == Some(libc::EPERM) => here.has_mac_of(tap) && here.is_like(tap),
-            // A macvtap or an old kernel, which knows no such request: only the MAC address is left.
+            // A macvtap or an old kernel lacks that request: only the MAC address can be compared.
             _ => here.has_mac_of(tap),
         };
         is_same.then_some(here)
@@ -138,15 +138,15 @@ impl Interface {
         Request::about("").ask(tap, libc::SIOCGIFHWADDR as libc::Ioctl).is_ok_and(|answer| answer.mac() == self.mac)
     }
 
-    /// Whether this interface has what every interface of an open `tap` has. Containers made from one template can have
-    /// taps of one name and one MAC address.
+    /// Whether this interface can belong to the open `tap`. Containers from one template can have taps with the same
+    /// name and MAC address.
     fn is_like(&self, tap: BorrowedFd<'_>) -> bool {
         let is_tun = attribute(&self.name, "ifindex").is_none() || tun_flags(&self.name).is_some();
         is_tun && self.is_up == is_up(tap) && attribute(&self.name, "carrier").as_deref() != Some("0")
     }
 }
 
-/// Whether the interface of an open tap is up. Needs neither a name nor a right: a tap that is down is not writable.
+/// Whether the interface of an open tap is up: a tap that is down is not writable. Needs neither its name nor a right.
 pub(super) fn is_up(tap: BorrowedFd<'_>) -> bool {
     let mut poll = libc::pollfd { fd: tap.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: the kernel reads and writes the one structure, and does not wait.
@@ -163,8 +163,8 @@ fn network_of(tap: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     Ok((network.dev(), network.ino()))
 }
 
-/// A socket to ask about interfaces: of the first family that this process may use. A unit can forbid some of them, or
-/// all (RestrictAddressFamilies=).
+/// Opens a socket for queries about interfaces, of the first permitted family. A unit can forbid some families, or all
+/// (RestrictAddressFamilies=).
 fn socket() -> io::Result<OwnedFd> {
     let open = |family| {
         // SAFETY: the call takes numbers.
@@ -176,7 +176,7 @@ fn socket() -> io::Result<OwnedFd> {
     others.into_iter().fold(open(libc::AF_INET), |opened, family| opened.or_else(|_| open(family)))
 }
 
-/// Whether this network namespace has an interface `name`, as /proc lists them: without a socket.
+/// Whether /proc lists an interface `name` in this network namespace. Needs no socket.
 pub(super) fn is_listed(name: &str) -> io::Result<bool> {
     let list = fs::read_to_string("/proc/self/net/dev")?;
     Ok(list.lines().any(|line| line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))

@@ -23,7 +23,8 @@ pub struct Prospect {
 }
 
 impl Prospect {
-    /// Looks at `source` as [`Nic::attach`](super::Nic::attach) would, and changes nothing but that a descriptor is taken.
+    /// Looks at `source` as [`Nic::attach`](super::Nic::attach) would, and changes nothing but that a descriptor is
+    /// taken.
     ///
     /// # Errors
     /// Those of [`Nic::attach`](super::Nic::attach).
@@ -59,7 +60,7 @@ impl Prospect {
             (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
                 (Some(one), Some(other)) => attach::are_one(one.as_fd(), other.as_fd()),
                 (None, None) => self.name == other.name,
-                // An inherited tap is in use, which was found out when it was looked up by its name.
+                // An inherited tap is in use; the lookup by its name has shown that.
                 _ => false,
             },
             (identity, other) => identity == other,
@@ -93,7 +94,7 @@ fn attachable(name: &str) -> Result<Option<String>, Error> {
         if interface::attribute(name, "ifindex").is_some() {
             return Err(refused(libc::EINVAL));
         }
-        let why = "/sys is of another network namespace, or RestrictAddressFamilies= forbids to ask";
+        let why = "/sys is of another network namespace, or RestrictAddressFamilies= forbids the query";
         return Ok(Some(format!("whether it can be attached is not known: {why}")));
     };
     if flags & libc::IFF_TAP == 0 || flags & libc::IFF_MULTI_QUEUE != 0 {

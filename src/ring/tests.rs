@@ -250,7 +250,7 @@ fn the_second_thread_reports_what_is_broken() {
     assert!(matches!(parallel.broken(), Some(Error::Distance { distance: 5000 })));
 }
 
-/// A ring whose index another moves, until `deadline`: with each look at it there is one more request to receive.
+/// A ring whose index a peer moves until `deadline`: each read of the index adds one request to receive.
 struct Fed {
     submitted: AtomicU32,
     deadline: Instant,

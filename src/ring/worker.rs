@@ -1,10 +1,10 @@
 //! Who serves the ring when: the thread that runs the guest at each kick, or, while frames are sent one after the
 //! other, a thread of its own that looks into the ring now and then and spares the guest its kicks.
 //!
-//! Only what is sent is worth that: a guest that receives waits for the answer, and nobody answers sooner than the thread
-//! that it has just left. The second thread does not spin; it naps, and finds a few frames each time it wakes, which
-//! pays on a single processor too: a nap's end costs the guest about as much as a kick, and stands for all of them.
-//! Whether a takeover pays is learnt from how the last ones went.
+//! Only what is sent is worth that: a guest that receives waits for the answer, and nobody answers sooner than the
+//! thread that it has just left. The second thread does not spin; it naps, and finds a few frames each time it wakes,
+//! which pays on a single processor too: a nap's end costs the guest about as much as a kick, and stands for all of
+//! them. Whether a takeover pays is learnt from how the last ones went.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ use crate::memory::{GuestAddress, GuestMemory};
 use crate::sandbox::{self, Confined};
 use crate::signal;
 
-/// How long the second thread naps between two looks, in nanoseconds. A flood of a million frames a second does not fill
-/// a tenth of the ring in this time.
+/// How long the second thread naps between two looks, in nanoseconds. A flood of a million frames a second does not
+/// fill a tenth of the ring in this time.
 const NAP: Duration = Duration::from_micros(50);
 
 /// How long the ring may be empty before the second thread asks for kicks again and sleeps: so many times the time
@@ -148,11 +148,11 @@ impl Parallel {
         }
     }
 
-    /// Serves the ring until nothing has been sent for a while, the guest receives, or the run is to end; returns how many
-    /// requests there were.
+    /// Serves the ring until nothing has been sent for a while, the guest receives, or the run is to end; returns the
+    /// number of requests.
     ///
-    /// The end comes first: with a buffer over the ring, what the guest receives moves its index, so there are new
-    /// requests for as long as a peer sends. What is left then is for the last drain, after the guest has stopped.
+    /// The end of the run is checked first: if a receive buffer overlaps the ring, received bytes move the ring's
+    /// index, so a peer can add requests without end. The last drain, after the guest has stopped, serves the rest.
     fn watch(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
         let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
         let mut served = 0_u32;
@@ -176,7 +176,7 @@ impl Parallel {
         Ok(served)
     }
 
-    /// Whether the run has ended, or a signal asks for its end: the guest's thread may be waiting for the ring then.
+    /// Whether the run has ended, or a signal asks for its end, in which case the guest's thread may wait for the ring.
     fn is_over(&self) -> bool {
         self.stop.load(Ordering::SeqCst) || signal::received().is_some()
     }

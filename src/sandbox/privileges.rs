@@ -85,7 +85,7 @@ pub fn no_new() -> io::Result<()> {
 /// Gives up every capability permanently. The ambient set is a part of the others, so it goes with them; instead of
 /// taking forty capabilities out of the bounding set one by one, root is made a user like any other in one call.
 ///
-/// A process without capabilities makes neither call, which change nothing for it: a unit can forbid them
+/// A process without capabilities makes neither call. They would change nothing, and a unit can forbid them
 /// (`SystemCallFilter=~@privileged`).
 pub fn drop_capabilities() -> io::Result<()> {
     let none = Capabilities([Set::default(); 2]);
@@ -101,7 +101,7 @@ pub fn drop_capabilities() -> io::Result<()> {
 /// The supplementary groups of this process.
 pub fn groups() -> Vec<u32> {
     let mut groups = vec![0; 65536];
-    // SAFETY: the list has room for as many groups as the kernel allows a process, and as it is told.
+    // SAFETY: the list has room for the given number of groups, the most that the kernel allows a process.
     let count = unsafe { libc::getgroups(groups.len() as c_int, groups.as_mut_ptr()) };
     groups.truncate(usize::try_from(count).unwrap_or(0));
     groups

@@ -77,7 +77,7 @@ pub enum Parameter {
     Pieces,
     /// The socket where metrics are asked for.
     Listener,
-    /// The clients that ask.
+    /// The clients' descriptors.
     Client,
     /// The event that ends the thread which answers.
     MetricsEnd,
@@ -128,7 +128,7 @@ pub struct Parameters {
     pub statm: Vec<RawFd>,
     /// The socket where metrics are asked for.
     pub listener: Vec<RawFd>,
-    /// The descriptors that clients get.
+    /// The clients' descriptors.
     pub client: Vec<RawFd>,
     /// The event that ends the thread which answers.
     pub metrics_end: Vec<RawFd>,
@@ -326,12 +326,12 @@ pub const RING: &[Rule] = &[
 
 /// For the thread that serves metrics.
 pub const METRICS: &[Rule] = &[
-    rule(libc::SYS_ppoll, &[Is(1, POLLED as u64), Null(3)], Always("waits for clients, what they ask, and the end")),
-    rule(libc::SYS_accept4, &[OneOf(0, Listener)], Always("a client comes")),
-    rule(libc::SYS_read, &[OneOf(0, Client)], Always("it asks")),
-    rule(libc::SYS_write, &[OneOf(0, Client)], Always("it is answered")),
-    rule(libc::SYS_close, &[OneOf(0, Client)], Always("it goes")),
-    rule(libc::SYS_close, &[OneOf(0, Listener)], Always("nobody is served any more, so nobody is to wait for it")),
+    rule(libc::SYS_ppoll, &[Is(1, POLLED as u64), Null(3)], Always("waits for clients, their requests, and the end")),
+    rule(libc::SYS_accept4, &[OneOf(0, Listener)], Always("accepts a client")),
+    rule(libc::SYS_read, &[OneOf(0, Client)], Always("reads its request")),
+    rule(libc::SYS_write, &[OneOf(0, Client)], Always("writes its answer")),
+    rule(libc::SYS_close, &[OneOf(0, Client)], Always("closes its connection")),
+    rule(libc::SYS_close, &[OneOf(0, Listener)], Always("no client is served any more, so none may wait")),
     #[cfg(debug_assertions)]
     rule(
         libc::SYS_fcntl,

@@ -1,7 +1,7 @@
 //! Another user, another root directory: `--user` and `--chroot`.
 //!
-//! Names are looked up in /etc/passwd and /etc/group as they stand there. The C library's way would load plug-ins, which
-//! a static program cannot.
+//! Names are looked up in /etc/passwd and /etc/group as they stand there. The C library's way would load plug-ins,
+//! which a static program cannot.
 
 use std::fs;
 use std::io;
@@ -84,7 +84,7 @@ fn gid_of(group: &str, groups: &str) -> Option<u32> {
 }
 
 impl Identity {
-    /// Whether this process is that user in every respect: by its real, effective and saved ids.
+    /// Whether this process's real, effective and saved ids are all of that user.
     pub fn is_ours(self) -> bool {
         let (mut uids, mut gids) = ([0; 3], [0; 3]);
         let ([uid, euid, suid], [gid, egid, sgid]) = (&mut uids, &mut gids);
@@ -105,9 +105,8 @@ pub(super) fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) 
     Error::User { uid, gid, source, hint }
 }
 
-/// Becomes that user permanently, with its one group and no other. A process that is that user already makes none of
-/// the calls that it does not need: a user namespace can forbid them (/proc/self/setgroups), and so can a unit
-/// (`SystemCallFilter=~@privileged`).
+/// Becomes that user permanently, with its one group and no other. Makes only the calls that change something: a user
+/// namespace can forbid them (/proc/self/setgroups), and so can a unit (`SystemCallFilter=~@privileged`).
 pub fn become_user(identity: Identity) -> Result<(), Error> {
     let Identity { uid, gid } = identity;
     let failed = |source| cannot_become(identity, source);

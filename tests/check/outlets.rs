@@ -85,12 +85,12 @@ fn a_debuggers_port_is_as_a_start_finds_it() {
     drop(other);
     check("hello", &["--mem=2", "--gdb", &option])
         .exits(0)
-        .says(&format!("ok       gdb        can be waited for at 127.0.0.1:{port}\n"));
+        .says(&format!("ok       gdb        can connect at 127.0.0.1:{port}\n"));
     TcpListener::bind(("127.0.0.1", port)).unwrap();
     let directory = common::directory();
     let socket = directory.path().join("gdb");
     let option = format!("--gdb-port=unix:{}", text(&socket));
-    let fine = format!("ok       gdb        can be waited for at unix:{}\n", text(&socket));
+    let fine = format!("ok       gdb        can connect at unix:{}\n", text(&socket));
     check("hello", &["--mem=2", "--gdb", &option]).exits(0).says(&fine);
     assert!(!socket.exists(), "a check makes no file");
     fs::write(&socket, "mine").unwrap();

@@ -21,7 +21,7 @@ pub enum Device<'n> {
     Ours(&'n str),
     /// One with the same number and these permissions. Only the superuser can make it.
     Made(&'n str, libc::mode_t),
-    /// The same, of this group.
+    /// As `Made`, with this group.
     OfGroup(&'n str, libc::mode_t, libc::gid_t),
 }
 

@@ -77,9 +77,9 @@ pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// What was made in a network namespace of its own, which ends when this is dropped.
+/// A value made in a separate network namespace, which ends on drop.
 pub struct Elsewhere<T> {
-    /// What was made there.
+    /// The value.
     pub made: Option<T>,
     end: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -181,7 +181,7 @@ impl Tap {
         Tap::persistent(name, TAP)
     }
 
-    /// Makes a tap with four bytes before every frame, and no more.
+    /// Makes a tap with packet information, four bytes before every frame. Does not bring it up.
     pub fn with_packet_info(name: &'static str) -> Tap {
         Tap::persistent(name, libc::IFF_TAP)
     }
@@ -293,7 +293,7 @@ impl Tap {
         control(libc::SIOCSIFHWADDR as u32, &mut request, "hardware address");
     }
 
-    /// Calls it something else; it must be down.
+    /// Renames the tap, which must be down.
     pub fn rename(self, name: &'static str) -> Tap {
         let mut request = request(self.0);
         // SAFETY: a name is plain numbers.
@@ -389,8 +389,8 @@ fn control(command: u32, request: &mut libc::ifreq, what: &str) {
     assert!(result == 0, "{}", host_error(what));
 }
 
-/// A request about one interface: a netlink header of 16 bytes, an `ifinfomsg` of 16, and `attributes`; an answer with an
-/// error number in it.
+/// Sends a request about one interface: a netlink header of 16 bytes, an `ifinfomsg` of 16, and `attributes`. Returns
+/// the error number of the answer.
 fn change_link(request: u16, flags: libc::c_int, index: u32, attributes: &[u32]) -> io::Result<()> {
     let socket = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
     let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u32;

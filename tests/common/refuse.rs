@@ -1,5 +1,5 @@
-//! Commands behind a filter of system calls: one that sends SIGSYS at whatever it does not know, and one that has a call
-//! fail, as it does where the kernel lacks it.
+//! Commands behind a filter of system calls: one that sends SIGSYS at whatever it does not know, and one that has a
+//! call fail, as it does where the kernel lacks it.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -10,8 +10,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-/// Has the command start where `call` fails with `errno`, if its arguments are these: places, counted from 0, with numbers
-/// of 32 bits.
+/// Has the command start where `call` fails with `errno`, if its arguments are these: places, counted from 0, with
+/// numbers of 32 bits.
 pub fn fails<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)], errno: i32) -> &'c mut Command {
     refuses(command, call, arguments, SeccompAction::Errno(errno as u32))
 }
@@ -21,7 +21,7 @@ pub fn kills<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)]
     refuses(command, call, arguments, SeccompAction::KillProcess)
 }
 
-/// Has the command start where `call` is answered so.
+/// Starts the command behind a filter that answers `call` like this.
 pub fn refuses<'c>(
     command: &'c mut Command,
     call: c_long,
@@ -44,8 +44,8 @@ pub fn refuses<'c>(
 const NUMBER: u32 = 0;
 const ARGUMENT: u32 = 16;
 
-/// Has the command start behind a filter that allows `calls`. And one more, PR_SET_PDEATHSIG, for our own sake: tests have
-/// it made between fork and exec, after this.
+/// Has the command start behind a filter that allows `calls`. And one more, PR_SET_PDEATHSIG, for our own sake: tests
+/// have it made between fork and exec, after this.
 pub fn all_but<'c>(command: &'c mut Command, calls: &[c_long]) -> &'c mut Command {
     let load = |offset| step(BPF_LD | BPF_W | BPF_ABS, offset, 0);
     let skip_unless = |value, steps| step(BPF_JMP | BPF_JEQ | BPF_K, value, steps);

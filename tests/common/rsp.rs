@@ -1,5 +1,5 @@
-//! What gdb says to a stub, byte by byte: its remote serial protocol, as much of it as tests need, so that they run where
-//! there is no gdb, and can do what gdb does not.
+//! What gdb says to a stub, byte by byte: its remote serial protocol, as much of it as tests need, so that they run
+//! where there is no gdb, and can do what gdb does not.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -59,10 +59,10 @@ impl Debugger {
         Debugger::over(TcpStream::connect(("127.0.0.1", port)).expect("the tender listens"))
     }
 
-    /// Over a connection, by TCP or a Unix socket.
+    /// A debugger on a connection, by TCP or a Unix socket.
     #[track_caller]
     pub fn over(stream: impl Into<OwnedFd>) -> Debugger {
-        // What it is used for is the same for all sockets of streams.
+        // All calls on it work on any stream socket.
         let stream = TcpStream::from(stream.into());
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();

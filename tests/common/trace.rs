@@ -25,7 +25,7 @@ impl Call {
         self.number == libc::SYS_ioctl && self.arguments[1] == KVM_RUN
     }
 
-    /// Whether it is a POLL of the guest's. The tender tries one before its guest runs, with room for no time.
+    /// Whether it is a POLL of the guest. `tender` also tries one without a timeout before its guest runs.
     pub fn is_poll(&self) -> bool {
         [libc::SYS_epoll_pwait2, libc::SYS_epoll_pwait].contains(&self.number)
     }

@@ -69,7 +69,7 @@ fn interrupts_a_sleep() {
     guest.end().dies_by(libc::SIGTERM);
 }
 
-/// It waits for a reader. What is not yet written is written when there is one, and nothing twice.
+/// The output waits for a reader. After the interrupt, `tender` writes the rest, and nothing twice.
 fn interrupts_output_that_waits(options: &[&str]) {
     let directory = common::directory();
     let socket = directory.path().join("gdb");

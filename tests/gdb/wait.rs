@@ -1,4 +1,4 @@
-//! Where a debugger is waited for, and which client is one.
+//! Sockets for a debugger, and which client becomes the debugger.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -34,7 +34,7 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// Whether the tender has hung up, in whatever way.
+/// Whether the tender has disconnected, in any way.
 fn has_hung_up(stream: &mut (impl Read + ?Sized)) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(count) => count == 0,
@@ -42,7 +42,7 @@ fn has_hung_up(stream: &mut (impl Read + ?Sized)) -> bool {
     }
 }
 
-/// Has the kernel end a connection by RST.
+/// Ends a connection by RST.
 fn reset(stream: TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = size_of::<libc::linger>() as libc::socklen_t;
@@ -64,7 +64,7 @@ fn a_probe_does_not_take_gdbs_place() {
         let long = format!("${}", "A".repeat(100_000));
         for foreign in ["GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01", "?", "$?#40", "$?#zz", &long] {
             let mut stream = connect(port);
-            // It may hang up before it has all of a long one.
+            // `tender` may disconnect before it has read all of a long one.
             let _ = stream.write_all(foreign.as_bytes());
             assert!(has_hung_up(&mut stream), "{foreign:?}");
         }
@@ -75,7 +75,7 @@ fn a_probe_does_not_take_gdbs_place() {
     guest.end().exits(0);
 }
 
-/// However many there are, and while they stay.
+/// For any number of silent clients, while they stay connected.
 fn silent_clients_do_not_keep_gdb_out() {
     let (guest, port) = start("hello", &[], &[]);
     let mut silent: Vec<_> = (0..40).map(|_| connect(port)).collect();
@@ -111,14 +111,14 @@ fn a_first_packet_may_come_in_pieces() {
     guest.end().exits(0);
 }
 
-/// A client that says nothing does not make it longer.
+/// A silent client does not lengthen the wait.
 fn ends_with_the_time_limit() {
     let (guest, port) = start("hello", &["--timeout=2"], &[]);
     let _silent = connect(port);
     guest.end().exits(1).complains("no debugger connected within 2 s (--timeout)");
 }
 
-/// A guest that waits for a debugger at this socket.
+/// Starts a guest that waits for a debugger at this socket.
 fn waiting(socket: &Path) -> Guest {
     let option = format!("--gdb-port=unix:{}", text(socket));
     let guest = Guest::start(&mut unikernel("debug", &["--mem=4", "--gdb", &option], &[]));
@@ -163,13 +163,13 @@ fn a_dead_socket_is_replaced_and_nothing_else() {
         assert!(fs::symlink_metadata(path(name)).is_ok());
     }
     assert_eq!(fs::read(path("file")).unwrap(), b"mine");
-    // A start that fails later leaves none.
+    // A start that fails later leaves no socket.
     let option = format!("--gdb-port=unix:{}", text(&path("new")));
     run(&mut unikernel("debug", &["--gdb", &option, "--dumpcore=/nowhere/at/all"], &[])).exits(1);
     assert!(!path("new").exists());
 }
 
-/// It is any user's in this network namespace, and a warning says that.
+/// Any user in this network namespace can connect, and a warning reports that.
 fn a_socket_without_a_file() {
     use std::os::linux::net::SocketAddrExt;
     let name = format!("tender-gdb-{}", std::process::id());

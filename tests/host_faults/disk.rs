@@ -184,7 +184,7 @@ fn a_full_disk_that_gets_room_is_written_again() {
     );
 }
 
-/// The image is another's, and however often the question is interrupted, that is the answer.
+/// Another process has locked the image. `tender` reports that even if signals interrupt the call many times.
 fn an_interrupted_lock_is_a_lock() {
     let image = Image::new();
     let taken = File::open(image.path()).unwrap();

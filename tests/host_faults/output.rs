@@ -84,7 +84,7 @@ fn a_signal_ends_the_wait_for_a_reader() {
     }
 }
 
-/// As behind a filter of system calls that refuses all that waits.
+/// As behind a seccomp filter that refuses every call that waits.
 fn no_wait_is_possible() {
     for refusal in [libc::EPERM, libc::ENOSYS] {
         let fault = once_running(move |call: &Call| match call.number {
@@ -97,12 +97,12 @@ fn no_wait_is_possible() {
         let mut command = unikernel("hypercalls", &["--mem=4", "--sandbox=off"], &["puts-flood", "10"]);
         let output = inject(&mut command, fault);
         assert_eq!((output.code(), output.stdout.as_str()), (0, ""));
-        // What is refused with EPERM does not say whether a message would wait.
+        // After EPERM it is unknown whether a message would wait.
         assert!(refusal == libc::EPERM || output.stderr.contains("11 reader too slow"), "{output:#?}");
     }
 }
 
-/// What is no guest's does not get lost either.
+/// `tender`'s own output is not lost either.
 fn help_waits_for_a_slow_reader() {
     let (mut reader, writer) = full_pipe(libc::O_NONBLOCK);
     let mut command = common::tender(["--help"]);
@@ -116,7 +116,7 @@ fn help_waits_for_a_slow_reader() {
     assert!(heard.trim_start_matches('.') == help, "something is missing");
 }
 
-/// The guest waits for it; nothing is dropped. Others may set O_NONBLOCK on what they share with the tender.
+/// The guest waits for the reader; nothing is dropped. Other processes may set O_NONBLOCK on a shared file.
 fn a_slow_reader_gets_every_byte(flags: libc::c_int) {
     let (mut reader, writer) = full_pipe(flags);
     let mut piece = [0; 997];

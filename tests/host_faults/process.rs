@@ -98,8 +98,8 @@ fn interruptions_without_end_are_no_matter() {
     inject(&mut net, storm()).exits(0).says("net: service: 2 frames in").says("net: ok");
 }
 
-/// Each call about a file or a stream, from the first after the C library's own to the last, fails once with EINTR, as it
-/// may after a stop and a continuation where the file is on a network or in user space.
+/// Each call about a file or a stream, from the first after the C library's own to the last, fails once with EINTR. A
+/// stop and a continuation can cause that for a file on a network or in user space.
 fn each_call_may_be_interrupted_once() {
     let image = Image::new();
     let directory = directory();
@@ -114,7 +114,7 @@ fn each_call_may_be_interrupted_once() {
     assert!(document["memory"]["resident_bytes"].is_u64(), "{document:#}");
 }
 
-/// Interrupts each call but for those that repeat one that was interrupted.
+/// Interrupts each call once, but not its repetition.
 fn interrupt_each() -> impl FnMut(&Call) -> Option<Fault> {
     let mut interrupted = None;
     let mut library_is_set_up = false;
@@ -130,7 +130,7 @@ fn interrupt_each() -> impl FnMut(&Call) -> Option<Fault> {
     }
 }
 
-/// What waits for a server, a process or a device where a file is of that kind, and what waits for a reader.
+/// Calls that can wait for a server, a process or a device behind a file, and calls that wait for a reader.
 const INTERRUPTIBLE: [libc::c_long; 15] = [
     libc::SYS_openat,
     libc::SYS_statx,
@@ -193,7 +193,7 @@ fn a_guest_that_cannot_be_run_at_all_is_told() {
     }
 }
 
-/// As where the limit of tasks is reached: KVM makes a thread of its own as the guest first runs.
+/// Message at the limit of tasks: KVM creates a thread when the guest first runs.
 const NO_TASK: [&str; 4] = ["this host failed to run the guest: ", "TasksMax=", "ulimit -u", "(pc 0x"];
 
 fn a_guest_without_a_task_for_kvm_ends() {
@@ -217,7 +217,7 @@ fn a_user_without_a_task_for_kvm() {
     _ = if output.code() == 0 { output.says("memory: ") } else { output.fails(&NO_TASK) };
 }
 
-/// What a filter around the tender may refuse alone, by an error or by SIGSYS: there is another way, or one line.
+/// A filter around `tender` refuses one call, by an error or by SIGSYS: `tender` uses another call, or prints one line.
 fn calls_refused_from_the_start() {
     let without = |call, answer: &SeccompAction, arguments: &[&str]| {
         let mut command = unikernel("clock", &["--mem=2", "-v"], arguments);
@@ -240,8 +240,8 @@ fn calls_refused_from_the_start() {
     }
 }
 
-/// Everything that a run does once its guest runs, with errors that the kernel never gives: no run hangs, and none fails
-/// without a line.
+/// Every call of a running guest fails with errors that the kernel never returns: no run hangs, and none fails without
+/// a line.
 fn calls_refused_later() {
     let calls = [
         ("KVM_RUN", libc::SYS_ioctl),
@@ -269,14 +269,14 @@ fn calls_refused_later() {
             let (mut echo, _peer) = echo();
             let output = inject(if is_of_disks { &mut block } else { &mut echo }, refused);
             println!("{name}, error {error}: {}, {:?}", output.status, output.stderr.lines().next_back());
-            // What cannot be written cannot be reported.
+            // An error of writing itself cannot be reported.
             let silent = output.stderr.is_empty() && number != libc::SYS_write;
             assert!(output.code() == 0 || !silent, "{name}, error {error}: {output:?}");
         }
     }
 }
 
-/// The unikernel `net` with `-v`, which a frame is waiting for that ends it, and its peer.
+/// The unikernel `net` with `-v`, and its peer, which has already sent the frame that ends it.
 fn echo() -> (Command, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.send(&datagram(b"quit")).unwrap();

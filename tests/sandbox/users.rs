@@ -1,4 +1,4 @@
-//! Users and root directories: `--user`, `--chroot`, and what a process without privileges does not need.
+//! Users and root directories: `--user`, `--chroot`, and calls that an unprivileged process avoids.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::common::{
 pub fn tests() -> Vec<Trial> {
     vec![
         root_test("another_user_and_root", another_user_and_root),
-        root_mount_test("who_has_no_right_to_is_told", who_has_no_right_to_is_told),
-        kvm_test("users_and_directories_that_are_not_there_are_told", users_and_directories_that_are_not_there),
-        root_mount_test("a_user_without_capabilities_drops_none", a_user_without_capabilities_drops_none),
-        kvm_test("the_user_that_one_is_already_needs_no_right", the_user_that_one_is_already_needs_no_right),
+        root_mount_test("a_missing_right_is_reported", a_missing_right_is_reported),
+        kvm_test("missing_users_and_directories_are_reported", missing_users_and_directories_are_reported),
+        root_mount_test("a_process_without_capabilities_drops_none", a_process_without_capabilities_drops_none),
+        kvm_test("the_current_user_needs_no_right", the_current_user_needs_no_right),
     ]
 }
 
-/// A guest of another user in a directory without anything, though tender was started with groups and elsewhere.
+/// A guest of another user in an empty root directory; tender was started with groups and in another directory.
 fn another_user_and_root() {
     let directory = common::directory();
     let chroot = format!("--chroot={}", text(directory.path()));
@@ -40,7 +40,7 @@ fn another_user_and_root() {
     }
 }
 
-/// Has the command start with these supplementary groups.
+/// Starts the command with these supplementary groups.
 fn with_groups<'c>(command: &'c mut Command, groups: &[libc::gid_t]) -> &'c mut Command {
     let groups = groups.to_vec();
     // SAFETY: it is a system call, which reads as many numbers as there are.
@@ -52,7 +52,7 @@ fn with_groups<'c>(command: &'c mut Command, groups: &[libc::gid_t]) -> &'c mut 
     }
 }
 
-fn who_has_no_right_to_is_told() {
+fn a_missing_right_is_reported() {
     for (option, right) in
         [("--user=nobody:kvm", "another user"), ("--user=0:0", "another user"), ("--chroot=/", "root")]
     {
@@ -63,7 +63,7 @@ fn who_has_no_right_to_is_told() {
     }
 }
 
-fn users_and_directories_that_are_not_there() {
+fn missing_users_and_directories_are_reported() {
     if status(std::process::id(), "CapEff").ends_with('0') {
         // Refused for another reason, as the test above sees.
         return;
@@ -78,7 +78,7 @@ fn users_and_directories_that_are_not_there() {
 }
 
 /// As in a unit with `SystemCallFilter=~@privileged`, with and without an error number.
-fn a_user_without_capabilities_drops_none() {
+fn a_process_without_capabilities_drops_none() {
     let hello = |refuse: &dyn Fn(&mut Command)| {
         let directory = common::directory();
         let options = ["-v", "--mem=2", "--sandbox=strict"];
@@ -93,8 +93,8 @@ fn a_user_without_capabilities_drops_none() {
     }
 }
 
-/// But for supplementary groups, which a user namespace can forbid to give up.
-fn the_user_that_one_is_already_needs_no_right() {
+/// Except to drop supplementary groups, which a user namespace can forbid.
+fn the_current_user_needs_no_right() {
     // As in a namespace of `unshare --map-root-user`.
     let hello = |options: &[&str], groups: &[libc::gid_t]| {
         let mut command = unikernel("hello", &[&["--mem=2"], options].concat(), &[]);

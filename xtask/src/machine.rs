@@ -67,7 +67,7 @@ const VIRT: &[&str] = &[
     "-net",
     "none",
 ];
-/// More for the kernel's command line, such as `kvm-arm.mode=protected`.
+/// Additions to the kernel's command line, such as `kvm-arm.mode=protected`.
 const APPEND: &str = "TENDER_LAB_APPEND";
 
 const PC: &[&str] = &["-cpu", "qemu64,+svm,+npt", "-m", "1024", "-accel", "tcg", "-nic", "none"];
@@ -220,7 +220,8 @@ pub enum Said {
 }
 
 impl Console {
-    /// The next thing said. That the machine ends, or says nothing more by the deadline, is an error: it has to say `done`.
+    /// The next thing said. That the machine ends, or says nothing more by the deadline, is an error: it has to say
+    /// `done`.
     pub fn next(&mut self, deadline: Instant) -> Result<Said> {
         let title = self.machine.title();
         match self.qemu.next(deadline) {

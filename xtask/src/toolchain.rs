@@ -49,7 +49,7 @@ impl StaticToolchain {
         Ok(wanted)
     }
 
-    /// Adds compiler, target and flags to a cargo command that builds what is installed.
+    /// Adds compiler, target and flags to a cargo command that builds a release.
     pub fn apply_for_release(&self, cargo: &mut Command) {
         // Elsewhere the C start-up files refer to these tables, and tests unwind.
         let scripts = if self.triple.starts_with(Arch::X86_64.name()) { &["xtask/unwind.ld"][..] } else { &[] };

@@ -126,9 +126,9 @@ impl Vcpu {
         Ok(access(mmio.phys_addr, mmio.len as usize, mmio.is_write != 0))
     }
 
-    /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only
-    /// when the guest is entered again (section 15), which this does without running it. Returns false where KVM refuses
-    /// even that for now.
+    /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only when
+    /// the guest is entered again (section 15), which this does without running it. Returns false if KVM refuses even
+    /// that for now.
     pub fn settle(&mut self) -> bool {
         self.fd.set_kvm_immediate_exit(1);
         // The interruption is what was asked for; any other failure will show when the registers are read.

@@ -110,7 +110,7 @@ impl Vcpu {
     }
 
     /// Brings the registers up to date: KVM completes the last exit only when the guest is entered again, which this
-    /// does without running it. Returns false where KVM refuses even that for now.
+    /// does without running it. Returns false if KVM refuses even that for now.
     pub fn settle(&mut self) -> bool {
         self.fd.set_kvm_immediate_exit(1);
         // The interruption is what was asked for; any other failure will show when the registers are read.
@@ -144,8 +144,8 @@ impl Vcpu {
     }
 }
 
-/// Has KVM go by what the guest was told of its hypervisor, which is nothing: KVM's own hypercalls (VMCALL, VMMCALL) are
-/// refused then, where the kernel can (5.10 and later). No hvt guest makes any.
+/// Has KVM go by what the guest was told of its hypervisor, which is nothing: KVM's own hypercalls (VMCALL, VMMCALL)
+/// are refused then, where the kernel can (5.10 and later). No hvt guest makes any.
 fn refuse_hypercalls(vcpu: &VcpuFd) {
     let mut capability = kvm_enable_cap { cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID, ..Default::default() };
     capability.args[0] = 1;

@@ -56,7 +56,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     Devices::attach(plan, &mut Files::default(), &mut manifest, Era::Abi2.rules()).expect("sockets")
 }
 
-/// POLL, where there is a way to wait.
+/// POLL, which must be able to wait.
 pub fn poll(devices: &mut Devices, timeout: u64) -> u64 {
     devices.poll(timeout).expect("a way to wait")
 }

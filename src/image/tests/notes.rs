@@ -184,7 +184,7 @@ fn both_notes_may_share_a_segment() {
 }
 
 #[test]
-fn a_segment_of_many_notes_is_searched_so_far() {
+fn a_segment_of_many_notes_is_searched_to_a_limit() {
     let after = |count: usize| {
         let many = note(b"GNU\0\x14\0\0\0", 3, &[0xab; 12]).repeat(count);
         with_note(ABI, [many, abi(target::HVT, 2)].concat())
