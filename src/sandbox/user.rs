@@ -1,7 +1,7 @@
 //! Another user, another root directory: `--user` and `--chroot`.
 //!
-//! Names are looked up in /etc/passwd and /etc/group as they stand there. The C library's way would load plug-ins,
-//! which a static program cannot.
+//! Names are looked up in /etc/passwd and /etc/group directly. The C library would load plug-ins, which a static program
+//! cannot.
 
 use std::fs;
 use std::io;
