@@ -94,7 +94,7 @@ fn kind(report: &str) -> &'static str {
 fn across_borders(program: &str) {
     let (mut refused, mut answered) = (0, 0);
     for number in 0.. {
-        let output = hostile(program, &["--timeout=5"], &["straddle", &number.to_string()]);
+        let output = hostile(program, &["--timeout=30"], &["straddle", &number.to_string()]);
         if output.stdout.contains("there is no straddle") {
             assert_eq!(output.code(), 64);
             break;
