@@ -279,9 +279,9 @@ fn standard_streams_are_no_second_purpose() {
     fs::write(place.path("log"), "first\n").unwrap();
     for (options, stdout, words) in [
         (&["--stats=log"], true, "is the file of standard output as well; '--stats=-'"),
-        (&["--stats=/dev/stdout"], true, "is the file of standard output as well; '--stats=-'"),
+        (&["--stats=/proc/self/fd/1"], true, "is the file of standard output as well; '--stats=-'"),
         (&["--stats=log"], false, ""),
-        (&["--stats=/dev/stderr"], false, ""),
+        (&["--stats=/proc/self/fd/2"], false, ""),
     ] {
         let log = Some("log");
         let (status, stderr) =
