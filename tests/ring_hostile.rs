@@ -111,7 +111,7 @@ type FedEnd = (&'static str, &'static [&'static str], &'static [&'static str], f
 const FED_ENDS: [FedEnd; 4] = [
     ("sigterm", &[], &[], |guest| ended_by(guest, libc::SIGTERM)),
     ("sigint", &[], &[], |guest| ended_by(guest, libc::SIGINT)),
-    ("timeout", &["--timeout=3"], &[], |guest| _ = guest.end().exits(1).complains("was ended after 3 s")),
+    ("timeout", &["--timeout=20"], &[], |guest| _ = guest.end().exits(1).complains("was ended after 20 s")),
     ("halt", &[], &["halt"], |guest| _ = guest.end().exits(0)),
 ];
 
