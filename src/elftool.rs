@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use guest_abi::manifest::VERSION;
@@ -107,11 +108,20 @@ fn generate(source: &Path, output: &Path) -> Result<String, Error> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let source: Box<dyn Read> =
-        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    let source: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(open(path)?) };
     let mut text = Vec::new();
     source.take(LONGEST + 1).read_to_end(&mut text)?;
     if text.len() as u64 > LONGEST { Err(io::Error::other("it is longer than 64 KiB")) } else { Ok(text) }
+}
+
+/// Opens a file or a pipe. A device is not opened: that alone may have an effect.
+fn open(path: &Path) -> io::Result<File> {
+    let look = Files::default().take(path, Need::Read)?;
+    let kind = look.metadata().file_type();
+    if kind.is_char_device() || kind.is_block_device() {
+        return Err(io::Error::other("it is a device"));
+    }
+    look.open(File::options().read(true))
 }
 
 /// Writes a C source for Solo5's `mft_abi.h`, whose macros make the note.

@@ -116,6 +116,7 @@ fn a_file_without_an_answer_is_an_error() {
         tool.run(&[command, text(&part)]).is_refused(&["part.hvt: is truncated"]);
     }
     tool.run(&["gen-manifest", "/nonexistent", "-"]).is_refused(&["cannot read '/nonexistent': "]);
+    tool.run(&["gen-manifest", "/dev/null", "-"]).is_refused(&["cannot read '/dev/null': it is a device"]);
 }
 
 fn a_source_becomes_c() {
