@@ -198,11 +198,20 @@ impl Guest {
         self.child.id()
     }
 
+    /// Waits until the guest says `text`, or ends; returns whether it says it.
+    pub fn says(&self, text: &str) -> bool {
+        self.stdout.wait_for(text, LIMIT)
+    }
+
     /// Waits until the guest has said `text`.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        let said = self.stdout.wait_for(text, LIMIT);
-        assert!(said, "the guest did not say {text:?} but {:?}, and the tender {:?}", self.stdout.text(), self.words());
+        assert!(
+            self.says(text),
+            "the guest did not say {text:?} but {:?}, and the tender {:?}",
+            self.stdout.text(),
+            self.words()
+        );
     }
 
     /// Waits until the tender has said `text`.
