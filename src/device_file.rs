@@ -5,6 +5,8 @@ use std::ffi::CString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 
+use crate::holder::read_list;
+
 /// A character device of the kernel's misc class, major number 10.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceFile {
@@ -46,7 +48,7 @@ impl DeviceFile {
 
     /// Whether the kernel lists the device, independent of /dev.
     pub fn has_driver(&self) -> bool {
-        let listed = fs::read_to_string("/proc/misc").is_ok_and(|list| {
+        let listed = read_list("/proc/misc").is_ok_and(|list| {
             list.lines().any(|line| line.split_ascii_whitespace().eq([&*self.minor.to_string(), self.module]))
         });
         listed || fs::exists(format!("/sys/class/misc/{}", self.module)).unwrap_or(false)

@@ -2,8 +2,8 @@
 //! the process; the host knows it.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A process that has a tap or an image.
@@ -56,6 +56,13 @@ impl fmt::Display for Holder {
             None => write!(f, "process {}", self.pid),
         }
     }
+}
+
+/// Reads one of the kernel's lists in large pieces: between two reads, an entry that goes can hide another.
+pub(crate) fn read_list(path: &str) -> io::Result<String> {
+    let mut list = String::with_capacity(4096);
+    File::open(path)?.read_to_string(&mut list)?;
+    Ok(list)
 }
 
 /// Lists the descriptors of process `pid` that lead to a tap `name`, in any network namespace.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::files::Identity;
-use crate::holder::Holder;
+use crate::holder::{Holder, read_list};
 use crate::signal::uninterrupted;
 
 /// Locks an image against every other program that locks it, until it is closed.
@@ -35,8 +35,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
 /// Finds the loop device that uses an image, if the host shows it. sysfs names the image by a path, which may belong to
 /// another root directory. Unused loop devices are not in the list of disks, and so cost nothing.
 fn loop_device(image: Identity) -> Option<PathBuf> {
-    let mut disks = String::with_capacity(4096);
-    File::open("/proc/partitions").and_then(|mut file| file.read_to_string(&mut disks)).ok()?;
+    let disks = read_list("/proc/partitions").ok()?;
     let mut names = disks.lines().filter_map(|line| line.split_ascii_whitespace().nth(3));
     let name = names.find(|name| {
         let path = match name.strip_prefix("loop") {
@@ -72,7 +71,7 @@ pub(super) fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
 fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
     let metadata = metadata.ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let locks = read_list("/proc/locks").ok()?;
     let file = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
     holder_in(&locks, &file).map(Holder::new)
 }

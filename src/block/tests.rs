@@ -285,7 +285,8 @@ fn an_image_serves_one_device() {
     let disk = open(&path, None, DiskTail::Refused).unwrap();
     let link = directory.path().join("link");
     fs::hard_link(&path, &link).unwrap();
-    assert!(refused(&link, None).contains("is given to two block devices"));
+    let error = refused(&link, None);
+    assert!(error.contains("is given to two block devices"), "{error}");
     drop(disk);
     open(&link, None, DiskTail::Refused).unwrap();
 }

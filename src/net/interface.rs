@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+use crate::holder::read_list;
 use crate::signal::uninterrupted;
 
 /// Opens the network namespace of a tap's interface. `_IO('T', 227)` of Linux's `if_tun.h`; libc lacks it.
@@ -178,7 +179,7 @@ fn socket() -> io::Result<OwnedFd> {
 
 /// Whether /proc lists an interface `name` in this network namespace. Needs no socket.
 pub(super) fn is_listed(name: &str) -> io::Result<bool> {
-    let list = fs::read_to_string("/proc/self/net/dev")?;
+    let list = read_list("/proc/self/net/dev")?;
     Ok(list.lines().any(|line| line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))
 }
 
