@@ -22,11 +22,11 @@ use guest_abi::hypercall::Status;
 
 pub use self::lent::Lent;
 pub use self::open::Error;
-use crate::counts::{Amount, Counter, Faults};
-use crate::descriptors::Handed;
-use crate::era::DiskTail;
-use crate::files::{Files, Look, Need};
+use crate::guest::era::DiskTail;
+use crate::host::descriptors::Handed;
+use crate::host::files::{Files, Look, Need};
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::report::counters::{Amount, Counter, Faults};
 
 /// Bytes in a sector where the operator does not say otherwise. Section 8.
 pub const DEFAULT_SECTOR_SIZE: u16 = 512;

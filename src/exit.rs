@@ -10,21 +10,21 @@ use std::time::Duration;
 use kvm_ioctls::VmFd;
 
 use crate::arch::{self, Call, Exit, Stop, Trap, Vcpu};
-use crate::clock;
-use crate::console::Console;
 use crate::debug::{self, Guest, Session, core};
+use crate::devices::clock;
+use crate::devices::console::Console;
+use crate::devices::ring::{self, GuestRing, Parallel, Ring, Worker};
 use crate::devices::{self, Devices, Fault};
-use crate::era::Era;
-use crate::error::Error;
-use crate::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
+use crate::guest::era::Era;
+use crate::guest::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
+use crate::host::service_manager::Notifier;
+use crate::host::signal;
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::messages::{self, GuestRuns};
 use crate::metrics::{Observer, Phase, Registry, on_demand};
-use crate::notify::Notifier;
-use crate::ring::{self, GuestRing, Parallel, Ring, Worker};
+use crate::outcome::Error;
+use crate::report::log_lines::{self, GuestRuns};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
-use crate::signal;
 
 mod broken;
 mod debugging;
@@ -184,7 +184,7 @@ fn parameters(
         vcpu: vcpu.as_raw_fd(),
         waits: vec![waits],
         timer,
-        room: messages::room_without_ppoll(),
+        room: log_lines::room_without_ppoll(),
         nets,
         ring_nets,
         disks,

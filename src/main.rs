@@ -5,11 +5,16 @@
 use std::ffi::{OsStr, OsString, c_char, c_int};
 use std::io::{IsTerminal, Write};
 
+use tender::Outcome;
+use tender::cli::config_file;
 use tender::cli::{self, Command, Config, Inspection};
-use tender::console;
-use tender::files::{Files, Use};
-use tender::messages::{Line, Stderr};
-use tender::{Outcome, config_file, descriptors, elftool, signal, start};
+use tender::devices::console;
+use tender::host::descriptors;
+use tender::host::files::{Files, Use};
+use tender::host::signal;
+use tender::host::start;
+use tender::inspect::elftool;
+use tender::report::log_lines::{Line, Stderr};
 
 /// An exit status.
 type Status = u8;

@@ -24,8 +24,8 @@ pub use self::attach::NetSource;
 pub use self::error::Error;
 pub use self::prospect::Prospect;
 pub use self::stats::Stats;
-use crate::counts::{Counter, Told};
 use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::report::counters::{Counter, Told};
 
 /// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
 pub const HEADER_SIZE: u64 = 14;

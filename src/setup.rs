@@ -11,22 +11,22 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Vcpu};
-use crate::boot_info::{self, Facts};
 use crate::cli::{Config, GdbAddress, Memory, NetRing, SandboxMode};
-use crate::console::Console;
 use crate::debug::{Listener, core};
+use crate::devices::console::Console;
+use crate::devices::ring::{self, Ring};
 use crate::devices::{Devices, Plan};
-use crate::era::Rules;
-use crate::error::Error;
 use crate::exit::Machine;
-use crate::files::{Files, Look, Need};
-use crate::image::{self, Image, Segment};
-use crate::manifest::Manifest;
+use crate::guest::boot_info::{self, Facts};
+use crate::guest::era::Rules;
+use crate::guest::image::{self, Image, Segment};
+use crate::guest::manifest::Manifest;
+use crate::host::files::{Files, Look, Need};
+use crate::host::inherited_filter;
+use crate::host::service_manager::Notifier;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::metrics::{Observer, Outlets, Parts, Phase, Phases, Registry};
-use crate::notify::Notifier;
-use crate::outer_filter;
-use crate::ring::{self, Ring};
+use crate::outcome::Error;
 use crate::sandbox::{self, Layer, Sandbox};
 
 #[cfg(test)]
@@ -216,7 +216,7 @@ pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, Error> {
 fn net_ring(asked: NetRing, rules: &Rules, devices: &Devices) -> Result<Option<Ring>, Error> {
     let possible = rules.net_ring && devices.has_nets();
     // Such a filter knows neither a second thread nor what that shares with the first.
-    let prevented = outer_filter::is_there();
+    let prevented = inherited_filter::is_there();
     match asked {
         NetRing::Off => return Ok(None),
         NetRing::Auto if !possible || prevented => return Ok(None),

@@ -178,7 +178,7 @@ fn attempt_here(words: &str) -> ExitCode {
     PARENT_ID.store(std::os::unix::process::parent_id() as i32, Ordering::Relaxed);
     SELF_ID.store(std::process::id() as i32, Ordering::Relaxed);
     // As main does.
-    tender::start::prepare();
+    tender::host::start::prepare();
     match thread {
         "guest" | "dumper" | "debuggee" => {
             TAKEN_OVER.set(attempt.to_owned()).expect("the first");

@@ -17,12 +17,12 @@ use guest_abi::hypercall::number as new;
 use guest_abi::legacy::number as old;
 use guest_abi::manifest::{BLOCK_BASIC, Entry, Header, NET_BASIC, VERSION};
 use tender::cli::{BlockOption, NetOption};
-use tender::console::Console;
+use tender::devices::console::Console;
 use tender::devices::{Devices, Fault, Plan};
-use tender::era::Era;
-use tender::files::Files;
-use tender::hypercall::{Current, Error, Hypercall, Interface, Legacy, Reply};
-use tender::manifest::Manifest;
+use tender::guest::era::Era;
+use tender::guest::hypercall::{Current, Error, Hypercall, Interface, Legacy, Reply};
+use tender::guest::manifest::Manifest;
+use tender::host::files::Files;
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
 use zerocopy::IntoBytes;
 
@@ -203,7 +203,7 @@ impl Guest {
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
         let Guest { memory, devices, console, .. } = self;
         Ok(Some(match call {
-            Hypercall::Walltime => Reply::Walltime(tender::clock::walltime()),
+            Hypercall::Walltime => Reply::Walltime(tender::devices::clock::walltime()),
             Hypercall::Poll { timeout } => Reply::Ready(devices.poll(timeout.min(1))?),
             Hypercall::NetWrite(request) => devices.net_write(memory, request)?,
             Hypercall::NetRead(request) => {

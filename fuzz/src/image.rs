@@ -10,10 +10,10 @@ use std::path::Path;
 use guest_abi::manifest::{Entry, Header};
 use tender::arch;
 use tender::cli::{self, Command};
-use tender::era::Era;
-use tender::image::{Image, Source};
+use tender::guest::era::Era;
+use tender::guest::image::{Image, Source};
+use tender::guest::manifest::Manifest;
 use tender::inspect::Report;
-use tender::manifest::Manifest;
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
 
 /// Lowest address of an image, and the end of the largest memory.

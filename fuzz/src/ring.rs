@@ -15,10 +15,10 @@ use std::os::unix::net::UnixDatagram;
 use guest_abi::ring::{
     COM_TAIL, COMMITS_OFFSET, Commit, ENT_HEAD, ENT_TAIL, ENTRIES, ENTRIES_OFFSET, Entry, NEEDS_KICK, OP_READ, SIZE,
 };
-use tender::descriptors::Handed;
+use tender::devices::ring::{ADDRESS, END, GuestRing, Ring, Shared, Worker, may_sleep};
+use tender::host::descriptors::Handed;
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
 use tender::net::{NetSource, Nic};
-use tender::ring::{ADDRESS, END, GuestRing, Ring, Shared, Worker, may_sleep};
 use zerocopy::IntoBytes;
 
 use super::devices;

@@ -12,7 +12,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::paging::{Format, Tables, TablesFull};
 use super::vcpu::{Error, require, uninterrupted};
-use crate::image::Machine;
+use crate::guest::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
 pub use core::{CORE_REQUESTS, return_to_trap};
@@ -80,7 +80,7 @@ fn report_strange_accesses(vm: &VmFd) {
 /// Longest sleep of one POLL in nanoseconds, given the frequency of the guest's counter: a quarter of the time after
 /// which guests' own clock arithmetic overflows (section A5).
 pub fn poll_limit(counter_frequency: u64) -> u64 {
-    crate::clock::poll_limit(counter_frequency)
+    crate::devices::clock::poll_limit(counter_frequency)
 }
 
 /// Page table descriptors. Every one is for EL1 only (UXN), inner shareable and has its access flag set.

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use kvm_ioctls::Cap;
 
 use super::debug::Trap;
-use crate::counts::Amount;
+use crate::report::counters::Amount;
 
 /// Lets the guest run. `_IO(KVMIO, 0x80)`.
 pub const KVM_RUN: u64 = 0xae80;

@@ -11,7 +11,7 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::paging::{Format, Tables, TablesFull};
 use super::vcpu::{Error, require, uninterrupted};
-use crate::image::Machine;
+use crate::guest::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
 pub use core::{CORE_REQUESTS, return_to_trap};

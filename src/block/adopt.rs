@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::Error;
 use super::open::{check_kind, check_writable};
-use crate::descriptors::Handed;
-use crate::signal::uninterrupted;
+use crate::host::descriptors::Handed;
+use crate::host::signal::uninterrupted;
 
 /// Takes over a descriptor of an image file or a disk, which must be open for reading and writing.
 pub(super) fn adopt(handed: &Handed) -> Result<(File, PathBuf), Error> {
@@ -52,8 +52,8 @@ mod tests {
 
     use super::*;
     use crate::block::Disk;
-    use crate::era::DiskTail;
-    use crate::files::{Files, Need};
+    use crate::guest::era::DiskTail;
+    use crate::host::files::{Files, Need};
 
     /// The file's descriptor, as one that was handed over.
     fn handed(file: File) -> Handed {

@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use crate::files::Identity;
-use crate::holder::{Holder, read_list};
-use crate::signal::uninterrupted;
+use crate::host::files::Identity;
+use crate::host::owner::{Holder, read_list};
+use crate::host::signal::uninterrupted;
 
 /// Locks an image against every other program that locks it, until it is closed.
 ///

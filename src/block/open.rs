@@ -7,13 +7,13 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::lock::in_use;
-use crate::counts::Amount;
-use crate::descriptors;
-use crate::era::DiskTail;
-use crate::files::{self, Controlled, Look};
-use crate::formats::{Format, LOOKED_AT};
-use crate::holder::Holder;
-use crate::signal::uninterrupted;
+use crate::guest::era::DiskTail;
+use crate::guest::formats::{Format, LOOKED_AT};
+use crate::host::descriptors;
+use crate::host::files::{self, Controlled, Look};
+use crate::host::owner::Holder;
+use crate::host::signal::uninterrupted;
+use crate::report::counters::Amount;
 
 /// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
 const BLKROGET: u32 = 0x125e;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::error::{Error, one_line};
+use crate::outcome::{Error, one_line};
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;

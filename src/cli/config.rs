@@ -21,7 +21,7 @@ pub use self::nearest::nearest;
 use super::options::{self, Outcome, Parsed};
 use super::words::{Words, last_value};
 use super::{Command, Error, UserOption, requested, value};
-use crate::messages::LogFormat;
+use crate::report::log_lines::LogFormat;
 
 /// A command line that is not all: the text of a file is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::options::{Given, Parsed};
 use super::{Error, only, value};
-use crate::messages::LogFormat;
+use crate::report::log_lines::LogFormat;
 
 /// What a run tells of itself; by default its messages, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use super::options::Given;
 use super::words::shown;
 use super::{GdbAddress, Memory, NetRing, SandboxMode, SocketAddress, UserOption};
 use crate::block::BlockSource;
-use crate::descriptors::Handed;
-use crate::messages::LogFormat;
+use crate::host::descriptors::Handed;
 use crate::net::NetSource;
+use crate::report::log_lines::LogFormat;
 
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
 const INTERFACE_MAX: usize = 15;

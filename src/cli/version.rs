@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::words::shown;
-use crate::era::Era;
+use crate::guest::era::Era;
 
 const NUMBER: &str = env!("CARGO_PKG_VERSION");
 

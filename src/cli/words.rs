@@ -6,8 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::Error;
 use super::options;
-use crate::error::one_line;
-use crate::manifest::is_sayable;
+use crate::guest::manifest::is_sayable;
+use crate::outcome::one_line;
 
 /// A command line, divided.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,11 @@ use libc::{c_int, c_long};
 
 use crate::arch::{self, Vcpu};
 use crate::cli::Config;
-use crate::error::Error as RunError;
 use crate::exit::Outcome;
-use crate::files::{Files, Need};
+use crate::host::files::{Files, Need};
+use crate::host::signal::{self, Request};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
-use crate::signal::{self, Request};
+use crate::outcome::Error as RunError;
 
 mod elf;
 

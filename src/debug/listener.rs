@@ -14,9 +14,11 @@ use kvm_ioctls::VmFd;
 use super::points::Points;
 use super::wire::{Opening, Wire};
 use super::{Guest, Session};
+use crate::arch;
 use crate::cli::{GdbAddress, SocketAddress};
-use crate::files::Files;
-use crate::{arch, signal, unix_socket};
+use crate::host::files::Files;
+use crate::host::signal;
+use crate::host::unix_socket;
 
 /// How long a client may take to send its first packet.
 const PATIENCE: Duration = Duration::from_secs(5);

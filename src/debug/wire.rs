@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use gdbstub::conn::Connection;
 
-use crate::signal;
+use crate::host::signal;
 
 /// Bytes of each buffer. A longer reply goes out in pieces of this size.
 const SIZE: usize = 4096;

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::manifest::{Device, Kind};
-use crate::{block, net};
+use crate::block;
+use crate::guest::manifest::{Device, Kind};
+use crate::net;
 
 /// Why the devices cannot be attached as asked.
 #[derive(Debug, thiserror::Error)]

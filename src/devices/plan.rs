@@ -5,7 +5,7 @@ use super::error::{Declared, Error};
 use super::probe;
 use crate::block::BlockSource;
 use crate::cli::{BlockOption, NetOption};
-use crate::manifest::{Device, Kind, Manifest};
+use crate::guest::manifest::{Device, Kind, Manifest};
 use crate::net::NetSource;
 
 /// Every declared device with what it is to be attached to.

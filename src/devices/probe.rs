@@ -4,8 +4,8 @@
 use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
 use crate::block::{Disk, Lent};
-use crate::era::Rules;
-use crate::files::Files;
+use crate::guest::era::Rules;
+use crate::host::files::Files;
 use crate::net::{self, MacAddress, NetSource, Prospect};
 
 /// What was found of one device.

@@ -5,7 +5,7 @@ use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 
 use super::*;
 use crate::cli::{BlockOption, NetOption};
-use crate::manifest::tests::manifest as content;
+use crate::guest::manifest::tests::manifest as content;
 use crate::net::NetSource;
 
 mod attached;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use guest_abi::manifest::MAX_ENTRIES;
 
-use crate::signal;
+use crate::host::signal;
 
 /// In place of an interface's handle.
 const TIMER: u64 = u64::MAX;

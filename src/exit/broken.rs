@@ -1,9 +1,9 @@
 //! The promises that a guest can break, each in the words that end its run.
 
 use crate::arch::Stop;
-use crate::manifest::Kind;
+use crate::devices::ring;
+use crate::guest::manifest::Kind;
 use crate::memory;
-use crate::ring;
 
 /// Why a run was ended: a promise of the guest that it broke.
 #[derive(Debug, thiserror::Error)]

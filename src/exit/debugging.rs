@@ -3,8 +3,8 @@
 use super::{Outcome, Running};
 use crate::arch::Trap;
 use crate::debug::{Next, Stopped};
-use crate::error::Error;
-use crate::signal::{self, Request};
+use crate::host::signal::{self, Request};
+use crate::outcome::Error;
 
 /// With this status a guest says that it aborted. Section 8.
 const ABORTED: u8 = 255;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::{Broken, Outcome, Running};
 use crate::arch;
-use crate::error::Error;
-use crate::ring::Worker;
-use crate::signal::{self, Request};
+use crate::devices::ring::Worker;
+use crate::host::signal::{self, Request};
+use crate::outcome::Error;
 
 /// Number of attempts, and the pause between them, to run a guest for which KVM finds no task.
 const REFUSALS: u32 = 200;

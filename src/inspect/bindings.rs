@@ -1,7 +1,7 @@
 //! The version of the Solo5 bindings in a unikernel, from the words that they print when it starts. They say it
 //! since 0.6 (section 12 of `docs/hvt-abi.md`), and no field of the file does.
 
-use crate::image::{OVERLAP, Segment, Source, search};
+use crate::guest::image::{OVERLAP, Segment, Source, search};
 
 /// What they print before the version.
 const WORDS: &[u8] = b"Solo5: Bindings version ";

@@ -4,11 +4,11 @@
 use guest_abi::manifest::VERSION;
 
 use super::{Recognition, Report};
-use crate::era::Era;
-use crate::image::{Evidence, Segment, target_name};
-use crate::json::Value;
-use crate::manifest::{Device, Manifest};
+use crate::guest::era::Era;
+use crate::guest::image::{Evidence, Segment, target_name};
+use crate::guest::manifest::{Device, Manifest};
 use crate::memory::Access;
+use crate::report::json::Value;
 
 /// Version of the form.
 const FORMAT: u64 = 1;

@@ -5,9 +5,9 @@ use guest_abi::note::target;
 use proptest::prelude::*;
 
 use super::*;
-use crate::image::tests::elf::{self, Elf, LEGACY_WORDS, Program};
-use crate::json::Value;
-use crate::manifest::tests::manifest;
+use crate::guest::image::tests::elf::{self, Elf, LEGACY_WORDS, Program};
+use crate::guest::manifest::tests::manifest;
+use crate::report::json::Value;
 
 fn report(elf: &Elf) -> Report {
     Report::new(Path::new("app.hvt"), elf.build().as_slice())

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::document::permissions;
 use super::{Recognition, Report};
 use crate::arch;
-use crate::era::Era;
-use crate::image::{Evidence, target_name};
-use crate::manifest::Device;
+use crate::guest::era::Era;
+use crate::guest::image::{Evidence, target_name};
+use crate::guest::manifest::Device;
 
 impl Report {
     /// The report as lines; none where nothing is known of the file.

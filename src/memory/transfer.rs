@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{SYS_pread64, SYS_pwrite64, SYS_read, SYS_write, c_long, syscall};
 use vm_memory::VolatileSlice;
 
-use crate::signal;
+use crate::host::signal;
 
 /// Bytes of guest memory that the host may read. They can change under it at any time.
 #[derive(Clone, Copy, Debug)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::process::processor_time;
 use super::{Block, Net, Process, Registry, Times};
-use crate::console;
-use crate::error::Error;
+use crate::devices::console;
 use crate::exit::Outcome;
-use crate::json::Value;
-use crate::messages;
+use crate::outcome::Error;
+use crate::report::json::Value;
+use crate::report::log_lines;
 
 /// Version of the form.
 const FORMAT: u64 = 1;
@@ -57,7 +57,7 @@ pub fn document(registry: &Registry, end: &End) -> Value {
         ("console", console(&registry.console.read())),
         ("nets", registry.nets.iter().map(net).collect::<Vec<_>>().into()),
         ("blocks", registry.blocks.iter().map(block).collect::<Vec<_>>().into()),
-        ("messages_left_out", messages::left_out().into()),
+        ("messages_left_out", log_lines::left_out().into()),
     ])
 }
 

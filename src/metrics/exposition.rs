@@ -4,8 +4,10 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::process::processor_time;
 use super::{Process, Registry, Times};
-use crate::messages;
-use crate::{block, console, net};
+use crate::block;
+use crate::devices::console;
+use crate::net;
+use crate::report::log_lines;
 
 /// The figures so far, for Prometheus.
 pub struct Exposition<'r>(pub &'r Registry);
@@ -138,7 +140,8 @@ fn about(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         family.sample(&[("phase", phase.name())], Seconds(took.as_nanos() as u64))?;
     }
     let name = "tender_messages_left_out_total";
-    Family::begin(f, "counter", name, "Messages on standard error that nobody read.")?.sample(&[], messages::left_out())
+    Family::begin(f, "counter", name, "Messages on standard error that nobody read.")?
+        .sample(&[], log_lines::left_out())
 }
 
 fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {

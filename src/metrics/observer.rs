@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::server::{Socket, next_descriptors};
 use super::{End, Error, Registry, Server, StatsFile, summary};
 use crate::cli::{Config, SandboxMode};
-use crate::error::Error as RunError;
 use crate::exit::Outcome;
-use crate::files::Files;
+use crate::host::files::Files;
+use crate::host::unix_socket::Listener;
+use crate::outcome::Error as RunError;
 use crate::sandbox::Confined;
 use crate::sandbox::rules::Parameters;
-use crate::unix_socket::Listener;
 
 /// Where figures go, opened.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::counts::Counter;
-use crate::timestamp::Timestamp;
+use crate::report::counters::Counter;
+use crate::report::timestamp::Timestamp;
 
 /// A part of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fs::File;
 use super::stats_file::check_kind;
 use super::{Error, StatsFile};
 use crate::cli::StatsTarget;
-use crate::files::{Files, Target};
+use crate::host::files::{Files, Target};
 
 impl StatsFile {
     /// Whether [`StatsFile::open`] would succeed. Makes no file; a pipe is not opened, as its reader would see it end.

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use crate::host::signal::uninterrupted;
 use crate::memory::GuestMemory;
-use crate::signal::uninterrupted;
 
 /// How much of the guest's memory is asked about at once. All guests have a multiple of this.
 pub const PIECE: usize = 2 << 20;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::client::Place;
 use super::{Error, Exposition, Registry};
-use crate::error::Error as RunError;
+use crate::host::signal;
+use crate::host::unix_socket::{self, Listener};
+use crate::outcome::Error as RunError;
 use crate::sandbox::{self, Confined};
-use crate::signal;
-use crate::unix_socket::{self, Listener};
 
 /// How long one client may take, from being accepted to having read its answer.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -7,10 +7,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use super::{End, Error, Registry, document};
 use crate::cli::StatsTarget;
-use crate::files::{Files, Place, Target};
-use crate::json::Value;
-use crate::messages;
-use crate::signal::uninterrupted;
+use crate::host::files::{Files, Place, Target};
+use crate::host::signal::uninterrupted;
+use crate::report::json::Value;
+use crate::report::log_lines;
 
 /// A file that was not there before. Dropped, it is not there again: a start that is refused changes nothing.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl StatsFile {
         let document = document(registry, end);
         let written = match self {
             StatsFile::File(file, ..) => write_out(file, &document),
-            StatsFile::Stderr => messages::write_long(document.one_line()),
+            StatsFile::Stderr => log_lines::write_long(document.one_line()),
         };
         if let Err(error) = written {
             let name = match self {

@@ -4,8 +4,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::Registry;
-use crate::counts::Amount;
-use crate::messages;
+use crate::report::counters::Amount;
+use crate::report::log_lines;
 
 /// Hands every line of the summary to `say`.
 pub fn summary(registry: &Registry, mut say: impl FnMut(fmt::Arguments<'_>)) {
@@ -46,7 +46,7 @@ impl Display for Run<'_> {
         if let Some(resident) = registry.process.as_ref().and_then(super::Process::resident) {
             write!(f, "; {} KiB in RAM", resident >> 10)?;
         }
-        match messages::left_out() {
+        match log_lines::left_out() {
             0 => Ok(()),
             count => write!(f, "; {} left out", Amount(count, "message")),
         }

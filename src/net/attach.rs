@@ -12,8 +12,8 @@ use tun_tap::{Iface, Mode};
 
 use super::interface::{self, Interface, Request};
 use super::{DEFAULT_MTU, Error, Identity};
-use crate::descriptors::Handed;
-use crate::signal::uninterrupted;
+use crate::host::descriptors::Handed;
+use crate::host::signal::uninterrupted;
 
 /// Flag of a tap that remains when no process has it open; of Linux's `if_tun.h`.
 const IFF_PERSIST: libc::c_int = 0x0800;

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::RawFd;
 
 use super::interface::{self, Interface};
-use crate::descriptors;
-use crate::device_file::{TUN, user};
-use crate::holder::Holder;
+use crate::host::descriptors;
+use crate::host::device_file::{TUN, user};
+use crate::host::owner::Holder;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]

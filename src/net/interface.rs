@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use crate::holder::read_list;
-use crate::signal::uninterrupted;
+use crate::host::owner::read_list;
+use crate::host::signal::uninterrupted;
 
 /// Opens the network namespace of a tap's interface. `_IO('T', 227)` of Linux's `if_tun.h`; libc lacks it.
 const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;

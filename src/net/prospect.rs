@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::attach::{self, Offered, UNKNOWN_MTU};
 use super::{DEFAULT_MTU, Error, Identity, NetSource, interface};
-use crate::device_file;
+use crate::host::device_file;
 use crate::sandbox::privileges;
 
 /// A network device as it would be attached.

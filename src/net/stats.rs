@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Add;
 
-use crate::counts::{Amount, Counter, Faults};
+use crate::report::counters::{Amount, Counter, Faults};
 
 /// What went through a network device, and what did not: as read at some moment, or as it is being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -172,7 +172,7 @@ impl Parameters {
             Parameter::Thread => vec![self.thread as u64],
             Parameter::Reports if self.cores.is_none() => arch::REPORT_REQUESTS.to_vec(),
             Parameter::Reports => [arch::REPORT_REQUESTS, arch::CORE_REQUESTS].concat(),
-            Parameter::Signals => crate::signal::SIGNALS.map(|signal| signal as u64).to_vec(),
+            Parameter::Signals => crate::host::signal::SIGNALS.map(|signal| signal as u64).to_vec(),
             Parameter::Futex => {
                 let operations = [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET];
                 let flags = [0, libc::FUTEX_PRIVATE_FLAG, libc::FUTEX_CLOCK_REALTIME];

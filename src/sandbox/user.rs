@@ -12,8 +12,8 @@ use libc::c_int;
 
 use super::{Error, privileges};
 use crate::cli::UserOption;
-use crate::files::{Files, Look, Need};
-use crate::signal::uninterrupted;
+use crate::host::files::{Files, Look, Need};
+use crate::host::signal::uninterrupted;
 
 /// Who to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::{self, Command};
-use crate::era::Era;
-use crate::image::tests::elf::{Elf, LEGACY_WORDS};
+use crate::guest::era::Era;
+use crate::guest::image::tests::elf::{Elf, LEGACY_WORDS};
 
 /// What becomes of a unikernel of Solo5 0.3 or 0.4 with these options.
 fn refused(options: &[&str]) -> Error {

@@ -253,7 +253,7 @@ mod tests {
         let line = "#188622\tREDUCE cov: 3196 ft: 8573 corp: 736/59Kb lim: 1142 exec/s: 1867 rss: 435Mb L: 5/58 MS: 1";
         let state = State { executions: 188_622, edges: 3196, features: 8573, inputs: 736 };
         assert_eq!(State::parse(line), Some(state));
-        for other in ["INFO: Seed: 1", "#2 pulse", "", "thread panicked at src/image.rs:1:1"] {
+        for other in ["INFO: Seed: 1", "#2 pulse", "", "thread panicked at src/guest/image.rs:1:1"] {
             assert_eq!(State::parse(other), None, "{other}");
         }
     }

@@ -7,7 +7,7 @@ use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::arch::MACHINE;
-use crate::image::Machine;
+use crate::guest::image::Machine;
 use crate::memory::PAGE_SIZE;
 
 /// The note with floating-point registers, which Linux calls `NT_PRFPREG`.

@@ -10,8 +10,8 @@ use guest_abi::manifest::MAX_ENTRIES;
 use tempfile::TempDir;
 
 use super::*;
-use crate::era::Era;
-use crate::hypercall::Buffer;
+use crate::guest::era::Era;
+use crate::guest::hypercall::Buffer;
 use crate::memory::{Access, GuestAddress, Mapping};
 
 /// A frame, long enough to be one.

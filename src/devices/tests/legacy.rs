@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::attached::{FRAME, RECEIVED, SENT, memory, wire};
 use super::*;
-use crate::era::Era;
-use crate::hypercall::{Hypercall, Interface, Legacy};
+use crate::guest::era::Era;
+use crate::guest::hypercall::{Hypercall, Interface, Legacy};
 use crate::memory::GuestAddress;
 use guest_abi::legacy::{Blk, Net, number};
 use zerocopy::IntoBytes;

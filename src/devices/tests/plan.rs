@@ -1,7 +1,7 @@
 //! Which option is for which device, and what is no plan at all.
 
 use super::*;
-use crate::manifest::{Device, Kind};
+use crate::guest::manifest::{Device, Kind};
 
 fn refused(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
     Plan::new(manifest, nets, blocks).expect_err("no plan")

@@ -1,0 +1,410 @@
+//! The console: the guest's bytes, unchanged, on the tender's standard output.
+//!
+//! The console buffers nothing. It adds the time, if the operator asks for it, and a prefix that keeps the guest from
+//! setting priorities in the journal. The guest waits for a slow reader. Output that is impossible, or above the
+//! operator's limit, is dropped and counted.
+
+mod lines;
+mod rate;
+mod stats;
+
+use std::io;
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::lines::Lines;
+use self::rate::Rate;
+pub use self::stats::Stats;
+use crate::host::signal;
+use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::report::counters::{self, Amount, Counter};
+use crate::report::log_lines;
+use crate::report::log_lines::journal::Stream;
+
+/// Most bytes of one write: the host takes as many from a guest's memory into a file before it looks for signals.
+const PIECE: usize = 1 << 20;
+
+/// How long the console waits for a slow reader before it checks again whether the run is to end. A signal ends the
+/// wait sooner.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the console waits for a descriptor that reports room but takes nothing, such as a terminal with room for
+/// one byte.
+const NAP: Duration = Duration::from_millis(10);
+
+/// The console of one guest.
+#[derive(Debug)]
+pub struct Console {
+    out: Output,
+    rate: Option<Rate>,
+    /// Prefixes of lines, if any are added.
+    lines: Option<Lines>,
+    stats: Arc<Stats<Counter>>,
+}
+
+#[derive(Debug)]
+enum Output {
+    Stdout(io::Stdout),
+    Other(OwnedFd),
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            // Only its descriptor is used: no lock, no buffer.
+            Output::Stdout(stdout) => stdout.as_fd(),
+            Output::Other(fd) => fd.as_fd(),
+        }
+    }
+}
+
+impl Console {
+    /// A console on standard output.
+    pub fn stdout() -> Console {
+        let console = Console { out: Output::Stdout(io::stdout()), rate: None, lines: None, stats: Arc::default() };
+        match Stream::of_stdout() {
+            Some(journal) => console.journal(journal),
+            None => console,
+        }
+    }
+
+    /// A console on any descriptor.
+    pub fn new(out: impl Into<OwnedFd>) -> Console {
+        Console { out: Output::Other(out.into()), rate: None, lines: None, stats: Arc::default() }
+    }
+
+    /// The same console, through which so many bytes a second may pass; more are dropped and counted.
+    pub fn limited(self, rate: Option<NonZeroU64>) -> Console {
+        Console { rate: rate.map(|rate| Rate::new(rate, Instant::now())), ..self }
+    }
+
+    /// The same console, whose lines begin with the time if `stamped`.
+    pub fn stamped(mut self, stamped: bool) -> Console {
+        if stamped {
+            self.lines.get_or_insert_default().stamp();
+        }
+        self
+    }
+
+    /// The same console, which is a stream to the journal.
+    fn journal(mut self, journal: &'static Stream) -> Console {
+        self.lines.get_or_insert_default().protect(journal);
+        self
+    }
+
+    /// What went through so far.
+    pub fn stats(&self) -> Stats {
+        self.stats.read()
+    }
+
+    /// What goes through, for another thread to read.
+    pub fn counters(&self) -> Arc<Stats<Counter>> {
+        Arc::clone(&self.stats)
+    }
+
+    /// PUTS: writes the `len` bytes at `addr`. What the host does not take is dropped and counted. Section 8.
+    ///
+    /// Returns the number of bytes at the end that were not written because a debugger sent data. Pass them to another
+    /// call, or to [`Console::drop_unwritten`].
+    ///
+    /// # Errors
+    /// The bytes do not lie within guest memory.
+    pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<u64, memory::RangeError> {
+        let bytes = memory.bytes(addr, len)?;
+        let allowed = self.rate.as_mut().map_or(u64::MAX, |rate| rate.room(Instant::now()));
+        let passed = match &mut self.lines {
+            None => {
+                let bytes = bytes.first(usize::try_from(allowed).unwrap_or(usize::MAX));
+                let (text, failed) =
+                    transfer(&self.out, bytes.len(), |fd, done| bytes.skip(done).first(PIECE).write_to(fd));
+                Passed { text, output: bytes.len() as u64, failed }
+            }
+            Some(lines) => lines.write(&self.out, bytes, allowed),
+        };
+        let interrupted = passed.failed.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::Interrupted);
+        let postponed = interrupted && signal::received().is_none();
+        if let Some(rate) = &mut self.rate {
+            rate.spend(if postponed { passed.text as u64 } else { passed.output });
+        }
+        self.stats.written_bytes.add(passed.text as u64);
+        let rest = bytes.len() - passed.text;
+        match passed.failed {
+            Some(_) if postponed => return Ok(rest as u64),
+            Some(error) => self.drop_rest(rest, &error),
+            None if rest > 0 => self.drop_excess(rest as u64),
+            None => {}
+        }
+        Ok(0)
+    }
+
+    /// Counts bytes that [`Console::puts`] left and that no other call will write.
+    pub fn drop_unwritten(&self, bytes: u64) {
+        self.drop_rest(bytes as usize, &io::ErrorKind::Interrupted.into());
+    }
+
+    /// Says at the end of a run what the operator should know of it.
+    pub fn finish(&self) {
+        let stats = self.stats();
+        let excess = stats.excess_bytes;
+        if excess > 0 {
+            log::warn!("console: {} of the guest's output dropped by --console-rate", Amount(excess, "byte"));
+        }
+        counters::sum_up("console", stats, stats.faults().sum());
+    }
+
+    #[cold]
+    fn drop_excess(&mut self, bytes: u64) {
+        if self.stats.excess_bytes.get() == 0 {
+            log::warn!("console: the guest prints more than --console-rate allows; what is more is dropped");
+        }
+        self.stats.excess_bytes.add(bytes);
+        self.stats.dropped_bytes.add(bytes);
+    }
+
+    #[cold]
+    fn drop_rest(&self, rest: usize, error: &io::Error) {
+        self.stats.dropped_bytes.add(rest as u64);
+        if error.kind() == io::ErrorKind::Interrupted {
+            return self.stats.interrupted.add(1);
+        }
+        let counter = match error.raw_os_error() {
+            Some(libc::EPIPE) => &self.stats.closed,
+            Some(libc::EAGAIN) => &self.stats.slow,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &self.stats.full,
+            _ => &self.stats.other,
+        };
+        counter.add(1);
+        if counter.get() == 1 {
+            log::warn!("console: cannot write to standard output: {error}; the guest's output is dropped");
+        }
+    }
+}
+
+/// Result of writing some of the guest's bytes.
+#[derive(Debug, Default)]
+struct Passed {
+    /// Bytes of the guest's that were written.
+    text: usize,
+    /// Bytes of output that `--console-rate` counts: prefixes included, and even if the host did not take them all.
+    output: u64,
+    /// The error that ended the output, unless the limit did.
+    failed: Option<io::Error>,
+}
+
+/// Writes all of `text` to standard output, as the console does.
+///
+/// # Errors
+/// The host's error.
+pub fn print(text: &[u8]) -> io::Result<()> {
+    transfer_from(&Output::Stdout(io::stdout()), text).1.map_or(Ok(()), Err)
+}
+
+/// Calls [`transfer`] for the tender's own memory.
+fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
+    transfer(out, text.len(), |fd, done| {
+        // SAFETY: the kernel reads as many bytes as there are.
+        let result = unsafe { libc::write(fd.as_raw_fd(), text[done..].as_ptr().cast(), text.len() - done) };
+        usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    })
+}
+
+/// Repeats `write(fd, done)` until `len` bytes are written; returns how many were, and the reason if that is not all.
+/// Waits for a reader: the descriptor itself may not, as others can set O_NONBLOCK on what they share with it.
+fn transfer(
+    out: &Output,
+    len: usize,
+    mut write: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
+) -> (usize, Option<io::Error>) {
+    let (mut done, mut waited) = (0, false);
+    while done < len {
+        let failed = match write(out.as_fd(), done) {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
+            Ok(written) => {
+                done += written;
+                waited = false;
+                // A slow reader takes a little each time, so a write that is cut short by a signal does not fail.
+                io::ErrorKind::Interrupted.into()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let (events, patience) = if waited { (0, NAP) } else { (libc::POLLOUT, PATIENCE) };
+                waited = !waited;
+                match log_lines::wait_for(out.as_fd().as_raw_fd(), events, patience) {
+                    // A nap ends early only on an error of the descriptor, so the write has failed.
+                    Ok(ready) if !ready || events != 0 => io::ErrorKind::Interrupted.into(),
+                    Err(source) if source.kind() == io::ErrorKind::Interrupted => source,
+                    _ => error,
+                }
+            }
+            Err(error) => error,
+        };
+        // Only the signals that end a run, and a debugger, are a reason to write no more.
+        if failed.kind() != io::ErrorKind::Interrupted || done < len && signal::interrupts() {
+            return (done, Some(failed));
+        }
+    }
+    (done, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::io::Read;
+    use std::os::fd::FromRawFd;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"Hello\0\xff\n";
+
+    fn memory() -> GuestMemory {
+        let memory = GuestMemory::new(0x4000).unwrap();
+        memory.place(GuestAddress(0x1000), TEXT).unwrap();
+        memory
+    }
+
+    fn pipe() -> (File, File) {
+        let mut fds = [0; 2];
+        // SAFETY: the array has room for the two descriptors.
+        assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+        // SAFETY: both are new and nobody else's.
+        fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
+    }
+
+    fn puts(console: &mut Console, addr: u64, len: u64) -> Result<u64, memory::RangeError> {
+        console.puts(&memory(), GuestAddress(addr), len)
+    }
+
+    #[test]
+    fn bytes_arrive_unchanged() {
+        let (mut reader, writer) = pipe();
+        let mut console = Console::new(writer);
+        puts(&mut console, 0x1000, TEXT.len() as u64).unwrap();
+        puts(&mut console, 0x1001, 2).unwrap();
+        assert_eq!(console.stats(), Stats { written_bytes: TEXT.len() as u64 + 2, ..Stats::default() });
+        drop(console);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen, [TEXT, b"el"].concat());
+    }
+
+    #[test]
+    fn nothing_is_written_for_nothing() {
+        // A descriptor that cannot be written to would count a failure.
+        let mut console = Console::new(File::open("/dev/null").unwrap());
+        puts(&mut console, 0x1000, 0).unwrap();
+        assert_eq!(console.stats(), Stats::default());
+    }
+
+    #[test]
+    fn the_end_of_memory_is_in_reach_and_what_follows_is_not() {
+        let mut console = Console::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
+        puts(&mut console, 0x3fff, 1).unwrap();
+        assert!(matches!(puts(&mut console, 0x3fff, 2), Err(memory::RangeError::OutOfRange { .. })));
+        assert!(matches!(puts(&mut console, u64::MAX, 2), Err(memory::RangeError::OutOfRange { .. })));
+        assert_eq!(console.stats().written_bytes, 1);
+    }
+
+    #[test]
+    fn a_closed_reader_costs_the_guest_nothing() {
+        let (reader, writer) = pipe();
+        drop(reader);
+        let mut console = Console::new(writer);
+        puts(&mut console, 0x1000, 4).unwrap();
+        puts(&mut console, 0x1000, 4).unwrap();
+        assert_eq!(console.stats(), Stats { dropped_bytes: 8, closed: 2, ..Stats::default() });
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_guest_nothing() {
+        let mut console = Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        puts(&mut console, 0x1000, 4).unwrap();
+        assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
+    }
+
+    #[test]
+    fn what_is_more_than_allowed_is_dropped_and_counted() {
+        let (mut reader, writer) = pipe();
+        let mut console = Console::new(writer).limited(NonZeroU64::new(5));
+        for _ in 0..3 {
+            puts(&mut console, 0x1000, 4).unwrap();
+        }
+        let stats = console.stats();
+        // A second holds five bytes; a slow machine may have had more than one.
+        assert!((5..12).contains(&stats.written_bytes), "{stats:?}");
+        assert_eq!((stats.dropped_bytes, stats.excess_bytes), (12 - stats.written_bytes, 12 - stats.written_bytes));
+        drop(console);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen.len() as u64, stats.written_bytes);
+        assert_eq!(seen[..5], *b"HellH");
+    }
+
+    #[test]
+    fn what_is_more_than_a_piece_arrives_whole() {
+        let file = tempfile::tempfile().unwrap();
+        let len = 2 * PIECE as u64 + 5;
+        let memory = GuestMemory::new(4 << 20).unwrap();
+        memory.place(GuestAddress(len - TEXT.len() as u64), TEXT).unwrap();
+        let mut console = Console::new(file.try_clone().unwrap());
+        console.puts(&memory, GuestAddress(0), len).unwrap();
+        assert_eq!(console.stats(), Stats { written_bytes: len, ..Stats::default() });
+        let mut end = [0; TEXT.len()];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, len - TEXT.len() as u64).unwrap();
+        assert_eq!((file.metadata().unwrap().len(), end.as_slice()), (len, TEXT));
+    }
+
+    /// The lines without their stamps, each of which has to be there, and nowhere else.
+    fn unstamped(seen: &[u8]) -> String {
+        let lines = std::str::from_utf8(seen).unwrap().split_inclusive('\n');
+        let text = |line: &str| {
+            let (stamp, text) = line.split_at(lines::STAMP);
+            assert!(stamp.starts_with("20") && stamp.ends_with("Z "), "{line:?}");
+            text.to_owned()
+        };
+        lines.map(text).collect()
+    }
+
+    #[test]
+    fn lines_are_stamped_wherever_the_guest_cuts_them() {
+        let (mut reader, writer) = pipe();
+        let mut console = Console::new(writer).stamped(true);
+        let long = "x".repeat(3000);
+        let text = format!("one\n\ntwo {long}\nthree");
+        let memory = memory();
+        memory.place(GuestAddress(0), text.as_bytes()).unwrap();
+        for (start, end) in [(0, 2), (2, 4), (4, 7), (7, 7), (7, 3005), (3005, text.len() as u64)] {
+            console.puts(&memory, GuestAddress(start), end - start).unwrap();
+        }
+        assert_eq!(console.stats(), Stats { written_bytes: text.len() as u64, ..Stats::default() });
+        drop(console);
+        let mut seen = Vec::new();
+        reader.read_to_end(&mut seen).unwrap();
+        assert_eq!(unstamped(&seen), text);
+    }
+
+    #[test]
+    fn stamps_are_not_the_guests_output() {
+        let mut console = Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap()).stamped(true);
+        puts(&mut console, 0x1000, 4).unwrap();
+        assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
+    }
+
+    /// Others may set O_NONBLOCK on what they share with the tender.
+    #[test]
+    fn a_slow_reader_gets_every_byte_of_a_descriptor_that_does_not_wait() {
+        let (mut reader, writer) = pipe();
+        // SAFETY: the request takes a number.
+        assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+        let mut console = Console::new(writer);
+        let len = 1 << 20;
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            reader.read_to_end(&mut Vec::new()).unwrap() as u64
+        });
+        console.puts(&GuestMemory::new(len).unwrap(), GuestAddress(0), len).unwrap();
+        assert_eq!(console.stats(), Stats { written_bytes: len, ..Stats::default() });
+        drop(console);
+        assert_eq!(reader.join().unwrap(), len);
+    }
+}

@@ -1,0 +1,285 @@
+//! The devices of one unikernel: those its manifest declares, attached to what the command line names. The guest
+//! knows each by its handle, its index in the manifest.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use guest_abi::hypercall::Status;
+
+use self::ring::Ring;
+use crate::block::Disk;
+use crate::guest::era::Rules;
+use crate::guest::hypercall::{BlockRequest, NetRequest, Reply};
+use crate::guest::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
+use crate::host::files::Files;
+use crate::memory::{self, GuestMemory};
+use crate::net::{MacAddress, Nic};
+use crate::report::counters;
+
+pub mod clock;
+pub mod console;
+mod error;
+mod plan;
+mod probe;
+pub mod ring;
+#[cfg(test)]
+mod tests;
+mod waits;
+
+pub use error::Error;
+pub use plan::Plan;
+pub use probe::Probe;
+pub(crate) use probe::without_name;
+use waits::Waits;
+
+/// What a handle stands for.
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Net(Nic),
+    Block(Disk),
+}
+
+/// Why a request could not even be tried.
+#[derive(Debug)]
+pub enum Fault {
+    /// There is no such device.
+    NoDevice(Kind),
+    /// The guest named memory that it does not have, or may not write.
+    Memory(memory::RangeError),
+    /// What the guest put into the ring before breaks its rules.
+    Ring(ring::Error),
+    /// The host refuses to wait.
+    Wait(io::Error),
+}
+
+impl From<ring::Error> for Fault {
+    fn from(error: ring::Error) -> Fault {
+        Fault::Ring(error)
+    }
+}
+
+impl From<memory::RangeError> for Fault {
+    fn from(error: memory::RangeError) -> Fault {
+        Fault::Memory(error)
+    }
+}
+
+/// All devices, by handle.
+#[derive(Debug)]
+pub struct Devices {
+    /// As many as the largest handle asks for: room for all would be most of a start's stack.
+    slots: Vec<Slot>,
+    /// The name of each, in the manifest.
+    names: Vec<String>,
+    /// The network devices that POLL waits for, by handle.
+    waits: Waits,
+    nets: usize,
+}
+
+impl Devices {
+    /// Attaches everything that `plan` says, and fills in the manifest with what the guest may know.
+    pub fn attach(plan: Plan, files: &mut Files, manifest: &mut Manifest, rules: &Rules) -> Result<Devices, Error> {
+        let handles = plan.nets.iter().map(|net| net.handle).chain(plan.blocks.iter().map(|block| block.handle));
+        let mut devices = Devices {
+            slots: (0..handles.max().map_or(0, |most| most + 1)).map(|_| Slot::Empty).collect(),
+            names: Vec::new(),
+            waits: Waits::new().map_err(|error| Error::Wait { error })?,
+            nets: 0,
+        };
+        devices.names.resize(devices.slots.len(), String::new());
+        for net in plan.nets {
+            let nic =
+                Nic::attach(&net.source, net.mac).map_err(|error| Error::Net { name: net.name.clone(), error })?;
+            if devices.any(|slot| matches!(slot, Slot::Net(other) if other.shares_with(&nic))) {
+                return Err(Error::Shared { name: net.name });
+            }
+            log::info!("device '{}': {}, {}, MTU {}", net.name, nic.interface_name(), MacAddress(nic.mac()), nic.mtu());
+            manifest.attach_net(net.handle, nic.mac(), nic.mtu());
+            devices.waits.add(net.handle, nic.as_fd()).map_err(|error| Error::Wait { error })?;
+            devices.nets += 1;
+            devices.slots[net.handle] = Slot::Net(nic);
+            devices.names[net.handle] = net.name;
+        }
+        for block in plan.blocks {
+            let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail);
+            let disk = disk.map_err(|error| Error::Block { name: block.name.clone(), error })?;
+            let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
+            let path = disk.path().display();
+            log::info!("device '{}': {path}, {capacity} bytes in sectors of {sector_size}", block.name);
+            manifest.attach_block(block.handle, capacity, sector_size);
+            devices.slots[block.handle] = Slot::Block(disk);
+            devices.names[block.handle] = block.name;
+        }
+        Ok(devices)
+    }
+
+    fn any(&self, is: impl Fn(&Slot) -> bool) -> bool {
+        self.slots.iter().any(is)
+    }
+
+    /// What the device with this handle is on the host, for messages.
+    pub fn on_host(&self, handle: usize) -> Option<String> {
+        match self.slots.get(handle)? {
+            Slot::Empty => None,
+            Slot::Net(nic) => Some(nic.interface_name().to_owned()),
+            Slot::Block(disk) => Some(disk.path().display().to_string()),
+        }
+    }
+
+    /// Whether there is a network interface.
+    pub fn has_nets(&self) -> bool {
+        self.nets > 0
+    }
+
+    /// The descriptors by which POLL waits: a set, and a timer if needed.
+    pub fn waits(&self) -> (RawFd, Option<RawFd>) {
+        self.waits.descriptors()
+    }
+
+    /// The descriptors of the network interfaces, and those of the disks.
+    pub fn descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
+        let (mut nets, mut disks) = (Vec::new(), Vec::new());
+        for slot in &self.slots {
+            match slot {
+                Slot::Empty => {}
+                Slot::Net(nic) => nets.push(nic.as_fd().as_raw_fd()),
+                Slot::Block(disk) => disks.push(disk.as_fd().as_raw_fd()),
+            }
+        }
+        (nets, disks)
+    }
+
+    /// The network interfaces, each with its handle and its name in the manifest.
+    pub fn nets(&self) -> impl Iterator<Item = (usize, &str, &Nic)> {
+        self.named().filter_map(|(handle, name, slot)| match slot {
+            Slot::Net(nic) => Some((handle, name, nic)),
+            _ => None,
+        })
+    }
+
+    /// The disks, each with its name in the manifest.
+    pub fn disks(&self) -> impl Iterator<Item = (&str, &Disk)> {
+        self.named().filter_map(|(_, name, slot)| match slot {
+            Slot::Block(disk) => Some((name, disk)),
+            _ => None,
+        })
+    }
+
+    fn named(&self) -> impl Iterator<Item = (usize, &str, &Slot)> {
+        let named = self.names.iter().zip(&self.slots).enumerate();
+        named.map(|(handle, (name, slot))| (handle, name.as_str(), slot))
+    }
+
+    /// The network interfaces once more, each with its handle, for another thread.
+    ///
+    /// # Errors
+    /// The host has no descriptors to give.
+    pub fn twin_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
+        self.nets().map(|(handle, _, nic)| nic.twin().map(|twin| (handle, twin))).collect()
+    }
+
+    fn net(&mut self, handle: u64) -> Result<&mut Nic, Fault> {
+        match usize::try_from(handle).ok().and_then(|handle| self.slots.get_mut(handle)) {
+            Some(Slot::Net(nic)) => Ok(nic),
+            _ => Err(Fault::NoDevice(Kind::Net)),
+        }
+    }
+
+    fn block(&mut self, handle: u64) -> Result<&mut Disk, Fault> {
+        match usize::try_from(handle).ok().and_then(|handle| self.slots.get_mut(handle)) {
+            Some(Slot::Block(disk)) => Ok(disk),
+            _ => Err(Fault::NoDevice(Kind::Block)),
+        }
+    }
+
+    /// NET_WRITE.
+    #[inline]
+    pub fn net_write(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
+        let nic = self.net(request.handle)?;
+        Ok(Reply::Net(nic.write(memory, request.buffer.addr, request.buffer.len)?))
+    }
+
+    /// NET_READ.
+    #[inline]
+    pub fn net_read(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
+        let nic = self.net(request.handle)?;
+        Ok(match nic.read(memory, request.buffer.addr, request.buffer.len)? {
+            (Status::Ok, len) => Reply::Frame(len),
+            (status, _) => Reply::Net(status),
+        })
+    }
+
+    /// NETINFO, of the one interface of a guest without manifest.
+    pub fn net_info(&mut self) -> Result<Reply, Fault> {
+        Ok(Reply::NetInfo { mac: self.net(LEGACY_NET as u64)?.mac() })
+    }
+
+    /// BLOCK_WRITE.
+    #[inline]
+    pub fn block_write(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, Fault> {
+        let disk = self.block(request.handle)?;
+        Ok(Reply::Block(disk.write(memory, request.offset, request.buffer.addr, request.buffer.len)?))
+    }
+
+    /// BLOCK_READ.
+    #[inline]
+    pub fn block_read(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, Fault> {
+        let disk = self.block(request.handle)?;
+        Ok(Reply::Block(disk.read(memory, request.offset, request.buffer.addr, request.buffer.len)?))
+    }
+
+    /// BLKINFO, of the one disk of a guest without manifest.
+    pub fn block_info(&mut self) -> Result<Reply, Fault> {
+        Ok(Reply::BlockInfo { capacity: self.block(LEGACY_BLOCK as u64)?.capacity() })
+    }
+
+    /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or the run is to end.
+    /// One system call, and none when there is nothing to wait for. Returns a bit for each handle with a frame.
+    ///
+    /// An error or an end counts as a frame: the next read finds whether the interface is gone permanently. After the
+    /// next report, POLL no longer waits for it.
+    ///
+    /// # Errors
+    /// [`Fault::Wait`].
+    #[inline]
+    pub fn poll(&mut self, timeout: u64) -> Result<u64, Fault> {
+        if timeout == 0 && self.nets == 0 {
+            return Ok(0);
+        }
+        let found = self.waits.wait(timeout).map_err(Fault::Wait)?;
+        let mut ready = 0;
+        for handle in self.waits.ready(found) {
+            ready |= 1 << handle;
+            match self.slots.get(handle) {
+                Some(Slot::Net(nic)) if nic.is_gone() => self.waits.forget(nic.as_fd()),
+                _ => {}
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Ends the run in order: what the disks were given is on their media afterwards, and what went through each
+    /// device, and through its twin in `ring`, is told.
+    pub fn finish(&mut self, ring: Option<&Ring>) {
+        let ring = ring.map(Ring::consumer);
+        for (handle, slot) in self.slots.iter().enumerate() {
+            match slot {
+                Slot::Empty => {}
+                Slot::Net(nic) => {
+                    let twin = ring.as_ref().and_then(|ring| ring.nic(handle)).map(Nic::stats);
+                    let stats = nic.stats() + twin.unwrap_or_default();
+                    counters::sum_up(nic.interface_name(), stats, stats.faults());
+                }
+                Slot::Block(disk) => {
+                    if let Err(error) = disk.sync() {
+                        log::warn!("{}", error::with_cause(&error));
+                    }
+                    let stats = disk.stats();
+                    counters::sum_up(disk.path().display(), stats, stats.failed().sum());
+                }
+            }
+        }
+    }
+}

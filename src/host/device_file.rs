@@ -1,0 +1,129 @@
+//! The host's devices that every run needs: hints for when one of them does not open. The error of `open(2)` shows the
+//! cause: `EPERM` the device list of a container or unit, `EACCES` the file's permissions.
+
+use std::ffi::CString;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+
+use crate::host::owner::read_list;
+
+/// A character device of the kernel's misc class, major number 10.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceFile {
+    /// Path of the device file.
+    pub path: &'static str,
+    minor: u32,
+    /// The kernel module of the driver.
+    module: &'static str,
+}
+
+/// KVM.
+pub const KVM: DeviceFile = DeviceFile { path: "/dev/kvm", minor: 232, module: "kvm" };
+
+/// The driver of taps.
+pub const TUN: DeviceFile = DeviceFile { path: "/dev/net/tun", minor: 200, module: "tun" };
+
+impl DeviceFile {
+    /// Hint for `errno`, the error of opening the device.
+    pub fn hint(&self, errno: i32) -> String {
+        let DeviceFile { path, minor, module } = self;
+        match errno {
+            libc::ENOENT => format!(
+                "the kernel has it, but it was not passed to this container or unit: --device {path}, \
+                 PrivateDevices=no, lxc.mount.entry"
+            ),
+            libc::ENODEV | libc::ENXIO => format!("'modprobe {module}' loads its driver"),
+            libc::EPERM => format!(
+                "the device list of this container or unit denies it: --device {path}, DeviceAllow={path} rw, or \
+                 lxc.cgroup2.devices.allow = c 10:{minor} rwm"
+            ),
+            libc::EACCES => fs::metadata(path).map_or_else(
+                |_| format!("user {} may not enter a directory of its path", user()),
+                |file| self.permissions(&file),
+            ),
+            libc::EMFILE | libc::ENFILE => "raise the limit of open files (ulimit -n)".to_owned(),
+            _ => format!("see dmesg for {module}"),
+        }
+    }
+
+    /// Whether the kernel lists the device, independent of /dev.
+    pub fn has_driver(&self) -> bool {
+        let listed = read_list("/proc/misc").is_ok_and(|list| {
+            list.lines().any(|line| line.split_ascii_whitespace().eq([&*self.minor.to_string(), self.module]))
+        });
+        listed || fs::exists(format!("/sys/class/misc/{}", self.module)).unwrap_or(false)
+    }
+
+    /// Hint for the permissions of `file`, which is this device.
+    fn permissions(&self, file: &Metadata) -> String {
+        if self.may_open() {
+            return "its permissions allow it: /dev is mounted nodev, or a security module (AppArmor, SELinux) denies it"
+                .to_owned();
+        }
+        let (path, user, mode) = (self.path, user(), file.mode() & 0o7777);
+        let facts = format!("user {user} is denied by owner {}, group {}, mode {mode:04o}", file.uid(), file.gid());
+        let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+        match (is_for_group(file.gid(), mode), group_name(file.gid(), &groups)) {
+            (true, Some(group)) => {
+                format!("{facts}: add it to group {group} and log in again, or Group={group} in a unit")
+            }
+            (true, None) => format!("{facts}: give it that group (--group-add {0}, Group={0})", file.gid()),
+            (false, _) => format!("{facts}: 'setfacl -m u:{user}:rw {path}' allows it, 'chmod 0666 {path}' all users"),
+        }
+    }
+
+    /// Whether the permissions alone would let this process read and write.
+    fn may_open(&self) -> bool {
+        let Ok(path) = CString::new(self.path) else { return false };
+        // SAFETY: the path is a string that ends with a NUL.
+        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::R_OK | libc::W_OK, libc::AT_EACCESS) == 0 }
+    }
+}
+
+/// Whether `mode` lets the group `gid` read and write, and a user should join it: neither root's group, nor 65534,
+/// which stands for every group that a user namespace does not map.
+fn is_for_group(gid: u32, mode: u32) -> bool {
+    gid != 0 && gid != 65534 && mode & 0o060 == 0o060
+}
+
+/// The name of the group `gid` in `groups`, the text of /etc/group.
+fn group_name(gid: u32, groups: &str) -> Option<&str> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        (id.parse() == Ok(gid)).then_some(name)
+    })
+}
+
+/// This process's user.
+pub fn user() -> u32 {
+    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_named_if_it_exists_and_its_members_may() {
+        let groups = "root:x:0:\nkvm:x:104:pirate\nbroken\n";
+        assert_eq!(group_name(104, groups), Some("kvm"));
+        assert_eq!(group_name(10, groups), None);
+        assert!(is_for_group(104, 0o660));
+        for (gid, mode) in [(104, 0o600), (104, 0o640), (0, 0o660), (65534, 0o660)] {
+            assert!(!is_for_group(gid, mode), "{gid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_device_list_is_distinguished_from_permissions() {
+        let denied = KVM.hint(libc::EPERM);
+        for hint in ["--device /dev/kvm", "DeviceAllow=/dev/kvm rw", "c 10:232 rwm"] {
+            assert!(denied.contains(hint), "{denied}");
+        }
+        assert!(!denied.contains("group kvm"), "{denied}");
+        assert!(TUN.hint(libc::EPERM).contains("DeviceAllow=/dev/net/tun rw"));
+        assert!(TUN.hint(libc::EMFILE).contains("ulimit -n"));
+    }
+}

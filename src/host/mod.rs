@@ -1,0 +1,11 @@
+//! What the process needs from Linux: descriptors, files, signals, the service manager, the C start-up.
+
+pub mod descriptors;
+pub mod device_file;
+pub mod files;
+pub mod inherited_filter;
+pub mod owner;
+pub mod service_manager;
+pub mod signal;
+pub mod start;
+pub mod unix_socket;

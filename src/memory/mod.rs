@@ -1,0 +1,338 @@
+//! Guest memory: one region of host memory that is the guest's RAM from guest-physical address 0 up.
+//!
+//! Everything in it is under the guest's control and may change at any moment. So nothing here hands out a Rust
+//! reference into it: values are copied out once ([`GuestMemory::read`]), and bulk data moves between guest memory
+//! and a file descriptor in the kernel ([`GuestBytes`], [`GuestBuffer`]). Bytes that the guest itself may not write
+//! — its text, its page tables, the boot pages — the tender does not write on its behalf either.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+mod copy;
+mod transfer;
+
+use crate::report::counters::Amount;
+pub use transfer::{GuestBuffer, GuestBytes};
+pub use vm_memory::GuestAddress;
+
+#[cfg(test)]
+mod tests;
+
+/// Size of a page in the guest's own tables, whatever the host's page size.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Size of a huge page of hosts with 4 KiB pages, and of the blocks in the guest's own tables.
+const HUGE_PAGE_SIZE: usize = 2 << 20;
+
+/// Why guest memory could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host has no memory to give.
+    #[error(
+        "cannot reserve {} MiB of guest memory: {source}; give the guest less (--mem), or this process more ({limit})",
+        size >> 20
+    )]
+    Reserve {
+        /// Bytes asked for.
+        size: u64,
+        /// The host's reason.
+        source: io::Error,
+        /// The limit that prevents it.
+        limit: &'static str,
+    },
+    /// The host does not keep so much memory in RAM for this user.
+    #[error("cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {cure}")]
+    Lock {
+        /// Bytes to be locked.
+        size: u64,
+        /// The host's reason.
+        source: io::Error,
+        /// What this process may lock.
+        limit: u64,
+        /// What to do.
+        cure: &'static str,
+    },
+}
+
+/// Why a range of guest memory cannot be used as somebody asks. Every hypercall carries one along, so it is plain
+/// numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// The range is not all RAM.
+    #[error("{} at {addr:#x} must lie within the {size:#x} bytes of guest memory", Amount(*len, "byte"))]
+    OutOfRange {
+        /// First address.
+        addr: u64,
+        /// Bytes.
+        len: u64,
+        /// Size of guest memory.
+        size: u64,
+    },
+    /// The range is RAM, but the guest has no right to write all of it.
+    #[error("{} at {addr:#x} must be memory that the guest may write", Amount(*len, "byte"))]
+    ReadOnly {
+        /// First address.
+        addr: u64,
+        /// Bytes.
+        len: u64,
+    },
+}
+
+/// What the guest may do with a range of its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: not mapped.
+    None,
+    /// Read.
+    Read,
+    /// Read and write, never execute.
+    ReadWrite,
+    /// Read and execute, never write.
+    ReadExecute,
+    /// Everything. Only for images of the era that has it.
+    All,
+}
+
+impl Access {
+    /// Whether the guest may write.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Access::ReadWrite | Access::All)
+    }
+
+    /// Whether the guest may execute.
+    pub fn is_executable(self) -> bool {
+        matches!(self, Access::ReadExecute | Access::All)
+    }
+}
+
+/// A range of guest memory with its access. Both ends are multiples of [`PAGE_SIZE`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Guest-physical addresses.
+    pub range: Range<u64>,
+    /// What the guest may do there.
+    pub access: Access,
+}
+
+/// Names the limit that prevents this process from reserving `size` more bytes.
+fn limit_below(size: u64) -> &'static str {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let used = |name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    };
+    let is_over = |limit: u64, name| limit < size.saturating_add(used(name).unwrap_or(0));
+    let [address_space, data, _] = limits();
+    let strict = || fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim_end() == "2");
+    match is_over(address_space, "VmSize:") {
+        false if is_over(data, "VmData:") => "ulimit -d",
+        false if strict() => "vm.overcommit_memory of the host",
+        _ => "ulimit -v",
+    }
+}
+
+/// Limits of this process in bytes: of its address space, of private writable memory, and of locked memory.
+fn limits() -> [u64; 3] {
+    [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
+        let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the kernel writes the one structure.
+        unsafe { libc::getrlimit(resource, &raw mut limit) };
+        limit.rlim_cur
+    })
+}
+
+/// The guest's RAM.
+#[derive(Debug)]
+pub struct GuestMemory {
+    /// Host memory: the guest's RAM, and before it what aligns it.
+    region: MmapRegion,
+    /// Where in `region` the guest's RAM begins.
+    start: usize,
+    /// Bytes of RAM.
+    size: u64,
+    /// What the guest may not write, sorted, neighbours merged: with ordinary images a single range.
+    read_only: Vec<Range<u64>>,
+    /// Where the last of those ends: from here on everything is writable, and nearly all that is asked for lies here.
+    writable_from: u64,
+}
+
+impl GuestMemory {
+    /// Reserves `size` bytes, all zero, all writable. Host memory is taken when it is first touched.
+    ///
+    /// The guest's huge pages are to be the host's too, for which both must be aligned alike.
+    pub fn new(size: u64) -> Result<GuestMemory, Error> {
+        let reserve_error = |source| Error::Reserve { size, source, limit: limit_below(size) };
+        let length = usize::try_from(size).ok().and_then(|size| size.checked_add(HUGE_PAGE_SIZE));
+        let length = length.ok_or_else(|| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let region = MmapRegion::build(
+            None,
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        )
+        .map_err(|error| match error {
+            vm_memory::mmap::MmapRegionError::Mmap(source) => reserve_error(source),
+            other => reserve_error(io::Error::other(other)),
+        })?;
+        let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE);
+        let memory = GuestMemory { region, start, size, read_only: Vec::new(), writable_from: 0 };
+        // A core file of the tender itself must not reveal guest memory; `--dumpcore` reads the memory itself.
+        memory.advise(0, size as usize, libc::MADV_DONTDUMP);
+        memory.keep_small(0);
+        memory.keep_small((size as usize).saturating_sub(HUGE_PAGE_SIZE));
+        Ok(memory)
+    }
+
+    /// Keeps the host from using a huge page for the 2 MiB at `offset`: it would have to be zeroed whole at every
+    /// start, for the few pages that a small unikernel touches there. At the bottom lie tables and text, which the
+    /// guest maps by small pages anyway; at the top lies its stack. Where the kernel has no huge pages, this fails,
+    /// and may.
+    fn keep_small(&self, offset: usize) {
+        self.advise(offset, HUGE_PAGE_SIZE.min(self.size as usize), libc::MADV_NOHUGEPAGE);
+    }
+
+    fn advise(&self, offset: usize, length: usize, advice: libc::c_int) {
+        if cfg!(miri) {
+            // Miri knows no advice.
+            return;
+        }
+        let address = self.region.as_ptr().wrapping_add(self.start + offset);
+        // SAFETY: the range lies within our own fresh mapping, and the advice changes nothing in it.
+        unsafe { libc::madvise(address.cast(), length, advice) };
+    }
+
+    /// Takes all of the host's memory for it now, and keeps it in RAM: what the guest touches first is no slower than
+    /// the rest, and a host without memory to spare is found out at the start.
+    ///
+    /// # Errors
+    /// [`Error::Lock`], with what to do about it.
+    pub fn lock(&self) -> Result<(), Error> {
+        // SAFETY: the range is our own mapping, and locking changes nothing in it.
+        if unsafe { libc::mlock(self.host_address() as *const libc::c_void, self.size as usize) } == 0 {
+            return Ok(());
+        }
+        let source = io::Error::last_os_error();
+        let [.., limit] = limits();
+        let cure = if limit < self.size {
+            "raise it (LimitMEMLOCK= of a unit, ulimit -l), or leave --lock-memory out"
+        } else {
+            "free memory, or give the guest less by --mem"
+        };
+        Err(Error::Lock { size: self.size, source, limit, cure })
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Where the guest's RAM lies in the tender, for the hypervisor to map.
+    pub fn host_address(&self) -> u64 {
+        self.region.as_ptr() as u64 + self.start as u64
+    }
+
+    /// Refuses, from now on, to write for the guest where `map` lets it not write itself. `map` is in ascending
+    /// order.
+    pub fn protect(&mut self, map: &[Mapping]) {
+        self.read_only.clear();
+        for mapping in map.iter().filter(|mapping| !mapping.access.is_writable()) {
+            match self.read_only.last_mut() {
+                Some(last) if last.end == mapping.range.start => last.end = mapping.range.end,
+                _ => self.read_only.push(mapping.range.clone()),
+            }
+        }
+        self.writable_from = self.read_only.last().map_or(0, |last| last.end);
+    }
+
+    #[inline]
+    fn check(&self, addr: u64, len: u64) -> Result<(), RangeError> {
+        let fits = addr.checked_add(len).is_some_and(|end| end <= self.size);
+        if fits { Ok(()) } else { Err(RangeError::OutOfRange { addr, len, size: self.size }) }
+    }
+
+    #[inline]
+    fn check_writable(&self, addr: u64, len: u64) -> Result<(), RangeError> {
+        self.check(addr, len)?;
+        if addr >= self.writable_from { Ok(()) } else { self.check_read_only(addr, len) }
+    }
+
+    fn check_read_only(&self, addr: u64, len: u64) -> Result<(), RangeError> {
+        // It has been found to lie within memory.
+        let end = addr + len;
+        let touches = self.read_only.iter().any(|range| addr.max(range.start) < end.min(range.end));
+        if touches { Err(RangeError::ReadOnly { addr, len }) } else { Ok(()) }
+    }
+
+    /// The first byte of a range that was checked.
+    #[inline]
+    fn pointer(&self, addr: u64) -> *mut u8 {
+        self.region.as_ptr().wrapping_add(self.start + addr as usize)
+    }
+
+    #[inline]
+    fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
+        self.check(addr, len)?;
+        // No larger than `size`, which is a part of what was mapped.
+        let slice = self.region.get_slice(self.start + addr as usize, len as usize);
+        slice.map_err(|_| RangeError::OutOfRange { addr, len, size: self.size })
+    }
+
+    /// The `len` bytes at `addr`, for both sides to use at once.
+    pub(crate) fn volatile(&self, addr: GuestAddress, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
+        self.slice(addr.0, len)
+    }
+
+    /// The `len` bytes at `addr`, for the host to read. A range that ends exactly at the end of memory is fine.
+    #[inline]
+    pub fn bytes(&self, addr: GuestAddress, len: u64) -> Result<GuestBytes<'_>, RangeError> {
+        Ok(GuestBytes(self.slice(addr.0, len)?))
+    }
+
+    /// The `len` bytes at `addr`, for the host to write; all of them must be writable by the guest itself.
+    #[inline]
+    pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, RangeError> {
+        self.check_writable(addr.0, len)?;
+        Ok(GuestBuffer(self.slice(addr.0, len)?))
+    }
+
+    /// Copies a value out of guest memory: the only look the tender takes at it.
+    #[inline]
+    pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
+        self.check(addr.0, size_of::<T>() as u64)?;
+        let mut value = T::new_zeroed();
+        // SAFETY: the range was just found to lie within a live mapping that no Rust reference points into.
+        unsafe { copy::out(self.pointer(addr.0), value.as_mut_bytes()) };
+        Ok(value)
+    }
+
+    /// Copies a value into memory that the guest may write.
+    #[inline]
+    pub fn write<T: IntoBytes + Immutable>(&self, addr: GuestAddress, value: T) -> Result<(), RangeError> {
+        self.check_writable(addr.0, size_of::<T>() as u64)?;
+        // SAFETY: as in `read`.
+        unsafe { copy::into(self.pointer(addr.0), value.as_bytes()) };
+        Ok(())
+    }
+
+    /// Copies the tender's own data (tables, boot info) anywhere into guest memory. For set-up only.
+    pub fn place(&self, addr: GuestAddress, data: &[u8]) -> Result<(), RangeError> {
+        self.slice(addr.0, data.len() as u64)?.copy_from(data);
+        Ok(())
+    }
+
+    /// Fills `len` bytes at `addr` from `file` at `offset`, whatever the guest's access. For set-up only.
+    pub fn load(
+        &self,
+        addr: GuestAddress,
+        len: u64,
+        file: BorrowedFd<'_>,
+        offset: u64,
+    ) -> Result<io::Result<()>, RangeError> {
+        Ok(GuestBuffer(self.slice(addr.0, len)?).read_exact_at(file, offset))
+    }
+}

@@ -1,0 +1,182 @@
+//! One message, in the form that the operator wants. In a buffer of its own: whoever has no heap, such as a signal's
+//! handler, can say something too.
+
+use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use log::Level;
+
+use super::LONGEST;
+use crate::outcome::OneLine;
+use crate::report::json::Escaped;
+use crate::report::timestamp::Timestamp;
+
+/// The form of the tender's own words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `tender: warn: …`.
+    #[default]
+    Text,
+    /// One object a line: `ts`, `level`, `message`.
+    Json,
+    /// As text, after `<N>`, a priority of syslog's, which the journal takes off.
+    Journald,
+}
+
+static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Text as u8);
+
+impl LogFormat {
+    /// Has all messages from now on in this form.
+    pub fn begin(self) {
+        FORMAT.store(self as u8, Ordering::Relaxed);
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<LogFormat> {
+        match name {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            "journald" => Some(LogFormat::Journald),
+            _ => None,
+        }
+    }
+
+    fn current() -> LogFormat {
+        match FORMAT.load(Ordering::Relaxed) {
+            1 => LogFormat::Json,
+            2 => LogFormat::Journald,
+            _ => LogFormat::Text,
+        }
+    }
+}
+
+/// A message, with its newline. What has no room is left out at its end.
+pub struct Line {
+    bytes: [u8; LONGEST],
+    length: usize,
+    /// What may be used of `bytes`.
+    room: usize,
+}
+
+impl Line {
+    /// A message of this level.
+    pub fn log(level: Level, message: fmt::Arguments<'_>) -> Line {
+        Line::new(LogFormat::current(), level, label(level), message)
+    }
+
+    /// What ends the tender: an error without saying that it is one.
+    pub fn fatal(message: fmt::Arguments<'_>) -> Line {
+        Line::new(LogFormat::current(), Level::Error, "", message)
+    }
+
+    fn new(format: LogFormat, level: Level, label: &str, message: fmt::Arguments<'_>) -> Line {
+        let end = if format == LogFormat::Json { "\"}\n" } else { "\n" };
+        let mut line = Line { bytes: [0; LONGEST], length: 0, room: LONGEST - end.len() };
+        // What has no room is left out.
+        let _ = match format {
+            LogFormat::Text => line.text(label, message),
+            LogFormat::Json => line.json(level, message),
+            LogFormat::Journald => write!(line, "<{}>", priority(level)).and_then(|()| line.text(label, message)),
+        };
+        line.room = LONGEST;
+        let _ = line.write_str(end);
+        line
+    }
+
+    fn text(&mut self, label: &str, message: fmt::Arguments<'_>) -> fmt::Result {
+        self.write_str("tender: ")?;
+        if !label.is_empty() {
+            write!(self, "{label}: ")?;
+        }
+        OneLine(self).write_fmt(message)
+    }
+
+    fn json(&mut self, level: Level, message: fmt::Arguments<'_>) -> fmt::Result {
+        let level = self::label(level);
+        write!(self, "{{\"ts\": \"{}\", \"level\": \"{level}\", \"message\": \"", Timestamp::now())?;
+        Escaped(self).write_fmt(message)
+    }
+
+    /// As it is to be written.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Each piece whole or not at all, and none after one that had no room.
+impl Write for Line {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let place = self.bytes[..self.room].get_mut(self.length..).and_then(|free| free.get_mut(..piece.len()));
+        place.ok_or(fmt::Error)?.copy_from_slice(piece.as_bytes());
+        self.length += piece.len();
+        Ok(())
+    }
+}
+
+fn label(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// Syslog's number for a level.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: LogFormat, level: Level, label: &str, message: &str) -> String {
+        let line = Line::new(format, level, label, format_args!("{message}"));
+        String::from_utf8(line.bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn text_and_priorities() {
+        assert_eq!(line(LogFormat::Text, Level::Warn, "warn", "a\nb"), "tender: warn: a\\nb\n");
+        assert_eq!(line(LogFormat::Text, Level::Error, "", "gone"), "tender: gone\n");
+        for (level, priority) in
+            [(Level::Error, 3), (Level::Warn, 4), (Level::Info, 6), (Level::Debug, 7), (Level::Trace, 7)]
+        {
+            let expected = format!("<{priority}>tender: x: said\n");
+            assert_eq!(line(LogFormat::Journald, level, "x", "said"), expected);
+        }
+    }
+
+    #[test]
+    fn json_has_time_level_and_message() {
+        let line = line(LogFormat::Json, Level::Info, "", "disk \"ä\"\n\u{1b}[31m\\");
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&object["level"], &object["message"]), (&"info".into(), &"disk \"ä\"\n\u{1b}[31m\\".into()));
+        assert_eq!(object["ts"].as_str().unwrap().len(), Timestamp::LENGTH);
+        assert_eq!(line.find('\n'), Some(line.len() - 1));
+    }
+
+    /// Wherever the end falls: within a character, or within what stands for it.
+    #[test]
+    fn what_is_too_long_is_cut_and_still_whole() {
+        for filler in 0..16 {
+            let message = format!("{}{}", "x".repeat(filler), "ä\u{1b}\"".repeat(LONGEST));
+            for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journald] {
+                let line = line(format, Level::Warn, "warn", &message);
+                assert!(line.len() <= LONGEST && line.len() > LONGEST - 16, "{}", line.len());
+                assert_eq!(line.find('\n'), Some(line.len() - 1));
+                if format == LogFormat::Json {
+                    let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+                    assert!(message.starts_with(object["message"].as_str().unwrap()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What every room reports with: log lines, JSON, timestamps, counters.
+
+pub mod counters;
+pub mod json;
+pub mod log_lines;
+pub mod timestamp;

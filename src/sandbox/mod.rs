@@ -1,0 +1,270 @@
+//! What remains of the tender's own power when its guest starts: enough to serve it, and no more. A guest that breaks
+//! out of KVM, or finds a bug in a hypercall, is then in a process that can open nothing, start nothing, reach nothing.
+//!
+//! The layers, outermost first: another user and root directory where the operator asked for it; no new privileges and
+//! no capabilities; Landlock: no files, no TCP, no signals to others; and seccomp: a list of system calls by argument,
+//! one for each thread ([`rules`]). All of it is in force before the guest's first instruction. `docs/security.md`.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Config, SandboxMode, UserOption};
+use crate::host::files::Files;
+use crate::host::inherited_filter;
+
+mod acting;
+mod filter;
+mod landlock;
+pub(crate) mod privileges;
+pub mod rules;
+#[cfg(test)]
+mod tests;
+mod user;
+mod violation;
+
+pub(crate) use acting::{acting, check as check_acting, groups_of};
+use rules::{GUEST, METRICS, Parameters, RING, Rule};
+pub(crate) use user::{Identity, Root};
+
+/// Why a run cannot be confined as asked.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without")]
+    Missing { layer: Layer, source: io::Error },
+    #[error("{option} needs {right}, which root has; start tender as root, or leave the option out")]
+    Privilege { option: &'static str, right: &'static str },
+    #[error("--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID")]
+    NoUser { user: String },
+    #[error("--user={user}: user {user} is not in /etc/passwd, so its group is not known; write {user}:GID")]
+    NoGroupOfUser { user: String },
+    #[error("--user: there is no group '{group}' in /etc/group; give a name from there, or a number")]
+    NoGroup { group: String },
+    #[error("--user: cannot read {file}: {source}; write UID:GID")]
+    Accounts { file: &'static str, source: io::Error },
+    #[error("--user: cannot become user {uid}, group {gid}: {source}; {hint}")]
+    User { uid: u32, gid: u32, source: io::Error, hint: &'static str },
+    #[error("--chroot={}: {source}; {hint}", path.display())]
+    Root { path: PathBuf, source: io::Error, hint: &'static str },
+    #[error("the thread of the network ring ended before it could be confined; --net-ring=off does without it")]
+    Thread,
+}
+
+/// A part of the sandbox that a kernel may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// `PR_SET_NO_NEW_PRIVS`.
+    Privileges,
+    /// Dropping capabilities.
+    Capabilities,
+    /// Landlock.
+    Landlock,
+    /// System call filters.
+    Seccomp,
+    /// What the guest may not reach of its processor; x86_64 alone.
+    Registers,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layer::Privileges => "'no new privileges'",
+            Layer::Capabilities => "the dropping of capabilities",
+            Layer::Landlock => "Landlock (CONFIG_SECURITY_LANDLOCK, and 'landlock' among the modules of lsm=)",
+            Layer::Seccomp => "seccomp filters (CONFIG_SECCOMP_FILTER)",
+            Layer::Registers => "KVM's filter of model-specific registers (Linux 5.10)",
+        })
+    }
+}
+
+/// A sandbox as the operator wants it, checked as far as it can be without entering it.
+#[derive(Debug)]
+pub struct Sandbox {
+    mode: SandboxMode,
+    identity: Option<Identity>,
+    root: Option<Root>,
+}
+
+impl Sandbox {
+    /// What `config` asks for. Changes nothing.
+    ///
+    /// # Errors
+    /// It asks for a user or a directory that does not exist, or that this process has no right to become or enter.
+    pub fn new(config: &Config) -> Result<Sandbox, Error> {
+        Sandbox::with_files(config, &mut Files::default())
+    }
+
+    /// As [`Sandbox::new`], with the directory that was found.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn with_files(config: &Config, files: &mut Files) -> Result<Sandbox, Error> {
+        let root = config.chroot.as_deref().map(|path| root(path, files)).transpose()?;
+        let identity = config.user.as_ref().map(identity).transpose()?;
+        Ok(Sandbox { mode: config.sandbox, identity, root })
+    }
+
+    /// The same with this root directory.
+    pub(crate) fn in_root(self, root: Option<Root>) -> Sandbox {
+        Sandbox { root, ..self }
+    }
+
+    /// Enters the sandbox as for a run, with a filter for this thread that lets everything pass, to see what can be had
+    /// of it: a line about all layers, and whether none is missing. There is no way back.
+    ///
+    /// # Errors
+    /// As [`Sandbox::enter`] and [`Confined::confine_guests_thread`].
+    pub fn try_out(self) -> Result<(String, bool), Error> {
+        let confined = self.enter(Parameters::default())?;
+        if confined.mode == SandboxMode::Off {
+            return Ok(("off, as was asked".to_owned(), true));
+        }
+        let filtered = confined.unless_missing(Layer::Seccomp, filter::install(&mut filter::pass()))?.is_some();
+        Ok((confined.summary(filtered), confined.unprivileged && confined.landlock.is_some() && filtered))
+    }
+
+    /// Confines the process as a whole, which must have no second thread yet. What the threads may call is for each of
+    /// them to give up by itself, given `parameters`.
+    ///
+    /// # Errors
+    /// A user or directory that cannot be had; in strict mode, a layer that this kernel lacks.
+    pub fn enter(self, parameters: Parameters) -> Result<Confined, Error> {
+        if let Some(root) = self.root {
+            root.enter()?;
+        }
+        if let Some(identity) = self.identity {
+            user::become_user(identity)?;
+        }
+        let directory = parameters.cores.map(|(directory, _)| directory);
+        let mut confined = Confined { mode: self.mode, unprivileged: false, landlock: None, parameters };
+        if self.mode == SandboxMode::Off {
+            return Ok(confined);
+        }
+        let no_new = confined.unless_missing(Layer::Privileges, privileges::no_new())?;
+        let none = confined.unless_missing(Layer::Capabilities, privileges::drop_capabilities())?;
+        confined.unprivileged = no_new.and(none).is_some();
+        confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict(directory))?;
+        // Where no filter of ours can be, a refusal is no violation of it.
+        if !inherited_filter::is_there() || filter::is_possible() {
+            violation::report();
+        }
+        Ok(confined)
+    }
+}
+
+/// The user of `--user`, if this process may become that user or is it already.
+///
+/// # Errors
+/// It may not, or there is no such user.
+pub(crate) fn identity(option: &UserOption) -> Result<Identity, Error> {
+    let found = user::find(option);
+    let is_ours = found.as_ref().is_ok_and(|identity| identity.is_ours());
+    let may_change = privileges::has(privileges::SETUID) && privileges::has(privileges::SETGID);
+    if !is_ours && !may_change {
+        return Err(Error::Privilege { option: "--user", right: "the right to become another user" });
+    }
+    found
+}
+
+/// The directory `path`, if this process may make it its root directory, as `--chroot` says.
+///
+/// # Errors
+/// It may not, or there is no such directory.
+pub(crate) fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
+    if !privileges::has(privileges::CHROOT) {
+        return Err(Error::Privilege { option: "--chroot", right: "the right to change its root directory" });
+    }
+    user::root(path, files)
+}
+
+/// A process that is in its sandbox, but for the filters of its threads.
+#[derive(Clone, Debug)]
+pub struct Confined {
+    mode: SandboxMode,
+    /// No capabilities are left, and there is no way to new ones.
+    unprivileged: bool,
+    /// Version of Landlock in force.
+    landlock: Option<i32>,
+    parameters: Parameters,
+}
+
+impl Confined {
+    /// From here on this thread makes only the system calls that running the guest takes, or dies.
+    ///
+    /// # Errors
+    /// In strict mode, that this kernel has no filters.
+    pub fn confine_guests_thread(&self) -> Result<(), Error> {
+        if self.mode == SandboxMode::Off {
+            log::info!("sandbox: off");
+            return Ok(());
+        }
+        let mut program = filter::compile(GUEST, &self.parameters);
+        let filtered = self.unless_missing(Layer::Seccomp, filter::install(&mut program))?.is_some();
+        if !filtered && inherited_filter::is_there() {
+            log::warn!("sandbox: tender was started behind a filter of system calls that allows it none of its own");
+            return Ok(());
+        }
+        log::info!("sandbox: {}", self.summary(filtered));
+        Ok(())
+    }
+
+    /// What is in force.
+    fn summary(&self, filtered: bool) -> String {
+        let privileges = if self.unprivileged { "no privileges" } else { "privileges NOT dropped" };
+        let seccomp = if filtered { "system calls filtered" } else { "system calls NOT filtered" };
+        match self.landlock {
+            Some(version) => format!("{privileges}, Landlock (version {version}), {seccomp}"),
+            None => format!("{privileges}, no Landlock, {seccomp}"),
+        }
+    }
+
+    /// As [`Confined::confine_guests_thread`], for the thread that looks after the network ring.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn confine_rings_thread(&self) -> Result<(), Error> {
+        self.confine(RING)
+    }
+
+    /// The same for the thread that serves metrics.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn confine_metrics_thread(&self) -> Result<(), Error> {
+        self.confine(METRICS)
+    }
+
+    fn confine(&self, rules: &[Rule]) -> Result<(), Error> {
+        if self.mode != SandboxMode::Off {
+            let mut program = filter::compile(rules, &self.parameters);
+            self.unless_missing(Layer::Seccomp, filter::install(&mut program))?;
+        }
+        Ok(())
+    }
+
+    /// What a layer came to; one that is missing is an error in strict mode only.
+    fn unless_missing<T>(&self, layer: Layer, result: io::Result<T>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => do_without(layer, self.mode, error).map(|()| None),
+        }
+    }
+}
+
+/// What is done about a layer that is missing, as `error` says.
+///
+/// # Errors
+/// In strict mode, that it is missing.
+pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> Result<(), Error> {
+    match layer {
+        _ if mode == SandboxMode::Strict => return Err(Error::Missing { layer, source: error }),
+        Layer::Registers => log::info!("this kernel, before 5.10, cannot deny model-specific registers to the guest"),
+        // Told at the end, once.
+        _ if inherited_filter::is_there() => log::info!("sandbox: {layer}: {error}"),
+        // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
+        Layer::Landlock => log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}"),
+        _ => log::warn!("sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without"),
+    }
+    Ok(())
+}
