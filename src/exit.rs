@@ -1,7 +1,6 @@
 //! The run loop: the guest runs until it wants something, gets it, and runs on. It ends with the guest's own HALT, a
 //! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
@@ -21,16 +20,16 @@ use crate::host::service_manager::Notifier;
 use crate::host::signal;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::metrics::{Observer, Phase, Registry, on_demand};
-use crate::outcome::Error;
+use crate::outcome::{Error, Outcome};
 use crate::report::log_lines::{self, GuestRuns};
 use crate::sandbox::rules::Parameters;
 use crate::sandbox::{Confined, Sandbox};
 
-mod broken;
 mod debugging;
 mod interruption;
+mod violation;
 
-pub use broken::Broken;
+pub use violation::Violation;
 
 /// How long a debugger waits for a guest that sleeps, in nanoseconds.
 const DEBUGGERS_PATIENCE: u64 = 100_000_000;
@@ -79,24 +78,6 @@ struct Running<'m> {
     cookie: GuestAddress,
 }
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The guest halted with this exit status.
-    Halted(u8),
-    /// This signal asked for the end.
-    Signal(i32),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Halted(status) => write!(f, "the guest halted with status {status}"),
-            Outcome::Signal(number) => write!(f, "signal {number} ended the run"),
-        }
-    }
-}
-
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
@@ -109,7 +90,7 @@ impl Machine {
         let poll_limit = if session.is_some() { self.poll_limit.min(DEBUGGERS_PATIENCE) } else { self.poll_limit };
         let parallel = Parallel::new();
         // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
-        timeout.map(signal::limit).transpose().map_err(Error::Timer)?;
+        timeout.map(signal::limit).transpose()?;
         let parameters = parameters(&guest.vcpu, &devices, ring.as_ref(), &notifier, session.as_ref(), cores.as_ref());
         let parameters = observer.parameters(parameters)?;
         let confined = &sandbox.enter(parameters)?;
@@ -131,7 +112,7 @@ impl Machine {
         };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
-        let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }.map_err(Error::Signals)?;
+        let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }?;
         let on_demand = on_demand::answer(registry);
         // Clients of --metrics may send a signal as soon as they see the run, so the handlers are installed first.
         let observed = observer.start(confined)?;
@@ -217,7 +198,7 @@ impl<'m> Running<'m> {
         // The second thread may have found it broken when the guest was already at its end.
         let broken = parallel.broken().or(drained.err());
         match (outcome, broken) {
-            (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Broken::Ring(error))),
+            (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Violation::Ring(error))),
             (outcome, _) => outcome,
         }
     }
@@ -268,7 +249,7 @@ impl<'m> Running<'m> {
             Exit::Refused => self.wait_until_runnable().and_then(|()| self.interrupted()),
             Exit::Trap(trap) => self.trapped(trap),
             Exit::Stop(Stop::Internal { .. }) if self.guest.stands_at_breakpoint() => self.trapped(Trap::Instruction),
-            Exit::Stop(stop) => Err(self.report(Broken::Stop(stop))),
+            Exit::Stop(stop) => Err(self.report(Violation::Stop(stop))),
         }
     }
 
@@ -283,7 +264,7 @@ impl<'m> Running<'m> {
             }
             Ok(call) => call,
             Err(hypercall::Error::Number(number)) => {
-                return Err(self.report(Broken::Number { number, last: I::LAST }));
+                return Err(self.report(Violation::Number { number, last: I::LAST }));
             }
             Err(hypercall::Error::Memory(error)) => return Err(self.report_memory::<I>(number, argument, error)),
         };
@@ -291,11 +272,11 @@ impl<'m> Running<'m> {
             Ok(None) => return Ok(None),
             Ok(Some(reply)) => I::reply(reply, self.guest.memory, argument),
             Err(Fault::Memory(error)) => Err(error),
-            Err(Fault::Ring(error)) => return Err(self.report(Broken::Ring(error))),
+            Err(Fault::Ring(error)) => return Err(self.report(Violation::Ring(error))),
             Err(Fault::Wait(error)) => return Err(devices::Error::Wait { error }.into()),
             Err(Fault::NoDevice(kind)) => match I::no_device(kind) {
                 Some(reply) => I::reply(reply, self.guest.memory, argument),
-                None => return Err(self.report(Broken::NoDevice { kind })),
+                None => return Err(self.report(Violation::NoDevice { kind })),
             },
         };
         match answered {
@@ -317,9 +298,9 @@ impl<'m> Running<'m> {
     fn kick(&mut self) -> Result<(), Error> {
         self.registry.exits.kicks.add(1);
         self.notifier.guest_is_alive();
-        let Some(worker) = &mut self.worker else { return Err(self.report(Broken::Stop(Stop::Kick))) };
+        let Some(worker) = &mut self.worker else { return Err(self.report(Violation::Stop(Stop::Kick))) };
         let drained = worker.drain(self.guest.memory);
-        drained.map_err(|error| self.report(Broken::Ring(error)))
+        drained.map_err(|error| self.report(Violation::Ring(error)))
     }
 
     /// Does what the guest asks; PUTS alone has no reply.
@@ -361,7 +342,7 @@ impl<'m> Running<'m> {
 
     #[cold]
     fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::RangeError) -> Error {
-        self.report(Broken::Memory { name: I::name(number), argument: argument.0, error })
+        self.report(Violation::Memory { name: I::name(number), argument: argument.0, error })
     }
 
     #[cold]
@@ -374,18 +355,12 @@ impl<'m> Running<'m> {
     #[cold]
     fn failed(&mut self, error: arch::Error) -> Error {
         self.guest.vcpu.settle();
-        Error::Host { error, registers: self.guest.vcpu.registers() }
+        Error::Host { cause: error.into(), registers: self.guest.vcpu.registers() }
     }
 
     #[cold]
-    fn report(&mut self, broken: Broken) -> Error {
+    fn report(&mut self, violation: Violation) -> Error {
         self.guest.vcpu.settle();
-        Error::Guest { broken, registers: self.guest.vcpu.registers() }
-    }
-}
-
-impl From<arch::Error> for Error {
-    fn from(error: arch::Error) -> Error {
-        Error::Arch(error)
+        Error::Violation { cause: violation.into(), registers: self.guest.vcpu.registers() }
     }
 }

@@ -38,8 +38,7 @@ pub mod report;
 pub mod sandbox;
 pub mod setup;
 
-pub use exit::Outcome;
-pub use outcome::Error;
+pub use outcome::{Error, Outcome};
 
 /// Runs the unikernel that `config` names, to its end.
 ///

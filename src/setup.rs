@@ -26,14 +26,17 @@ use crate::host::inherited_filter;
 use crate::host::service_manager::Notifier;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::metrics::{Observer, Outlets, Parts, Phase, Phases, Registry};
-use crate::outcome::Error;
+use crate::outcome;
 use crate::sandbox::{self, Layer, Sandbox};
 
+mod error;
 #[cfg(test)]
 mod tests;
 
+pub use error::Error;
+
 /// Makes everything that one run needs.
-pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, Error> {
+pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
     let phases = Phases::begin();
     files.check_user()?;
     let (file, mut image) = examine(files.take(&config.unikernel, Need::Read))?;
@@ -119,7 +122,7 @@ fn status(image: &Image, size: u64, manifest: &Manifest, devices: &Devices) -> S
 }
 
 /// Opens a unikernel's file and finds out what it is; one for another processor is refused.
-pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), Error> {
+pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), outcome::Error> {
     let file = open(look)?;
     let image = Image::parse(&file)?;
     check_machine(&image)?;
@@ -127,13 +130,13 @@ pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), Error> {
 }
 
 /// What the unikernel declares; for one that cannot declare anything, what the operator attaches.
-pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, Error> {
+pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, outcome::Error> {
     if let Some(manifest) = image.manifest.take() {
         return Ok(manifest);
     }
     let names = config.nets.iter().map(|net| &net.name).chain(config.blocks.iter().map(|block| &block.name));
     if let Some(name) = names.flatten().next() {
-        return Err(Error::UnnamedDevices { name: name.clone(), era: image.era });
+        return Err(Error::UnnamedDevices { name: name.clone(), era: image.era }.into());
     }
     Ok(Manifest::unnamed(!config.nets.is_empty(), !config.blocks.is_empty()))
 }
@@ -181,7 +184,7 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
 }
 
 /// A machine without memory, and its one processor; `mode` is for a kernel that cannot deny it registers.
-pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), Error> {
+pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), outcome::Error> {
     let kvm = open_kvm()?;
     let vm = arch::create_vm(&kvm)?;
     match arch::deny_registers(&vm) {
@@ -204,7 +207,7 @@ fn open_kvm() -> Result<Kvm, Error> {
 }
 
 /// Memory for the guest; with `lock`, all of it at once, and in RAM.
-pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, Error> {
+pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, outcome::Error> {
     let memory = GuestMemory::new(size)?;
     if lock {
         memory.lock()?;
@@ -213,7 +216,7 @@ pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, Error> {
 }
 
 /// The shared network ring, where the guest may know it, has a use for it and the operator does not mind.
-fn net_ring(asked: NetRing, rules: &Rules, devices: &Devices) -> Result<Option<Ring>, Error> {
+fn net_ring(asked: NetRing, rules: &Rules, devices: &Devices) -> Result<Option<Ring>, outcome::Error> {
     let possible = rules.net_ring && devices.has_nets();
     // Such a filter knows neither a second thread nor what that shares with the first.
     let prevented = inherited_filter::is_there();
@@ -248,7 +251,7 @@ fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
 }
 
 /// Brings into memory what is there when the guest starts, and has it keep from writing what it may not.
-pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: &Facts) -> Result<(), Error> {
+pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: &Facts) -> Result<(), outcome::Error> {
     let mappings = mappings(image, memory.size(), facts.net_ring != 0);
     load(memory, file, &image.segments)?;
     for Mapping { range, access } in &mappings {
@@ -261,7 +264,7 @@ pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: 
 }
 
 /// Brings the segments into memory. What the file does not fill is zero, as guest memory is fresh.
-fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), Error> {
+fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), outcome::Error> {
     for segment in segments {
         log::debug!("segment {:#x?}: {:?}, from {:#x?} of the file", segment.memory, segment.access, segment.file);
     }
@@ -275,7 +278,7 @@ fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), E
 }
 
 /// Gives the memory to the machine.
-pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), Error> {
+pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), outcome::Error> {
     let region = kvm_userspace_memory_region {
         slot: 0,
         flags: 0,

@@ -140,15 +140,6 @@ pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), Ta
     Ok(())
 }
 
-/// Has the system call that the kernel refused, and stopped a thread for, return `result` to it.
-///
-/// # Safety
-/// `context` must be what the kernel gave a handler of SIGSYS.
-pub unsafe fn answer_system_call(context: *mut libc::c_void, result: i64) {
-    // SAFETY: as promised.
-    unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.regs[0] = result as u64 };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 //! Both provide: `MACHINE`, `create_vm`, `deny_registers`, `build_tables`, `Vcpu` (`new`, `boot`, `run`, `exit`,
 //! `settle`, `interrupt_flag`, `registers`, `fault_registers`, `general_registers`, `floating_registers`,
 //! `counter_frequency`, `debug_registers`, `set_debug_registers`, `program_counter`, `debug`, `AsRawFd`),
-//! `answer_system_call`, `return_to_trap`, `poll_limit`, `hardware_points`, `can_watch`, `instructions_changed`,
+//! `return_to_trap`, `poll_limit`, `hardware_points`, `can_watch`, `instructions_changed`,
 //! `BREAKPOINT`, `DESCRIPTION`, `PROGRAM_COUNTER`, `REPORT_REQUESTS`, `CORE_REQUESTS`, `DEBUG_REQUESTS` and `OLD_CALLS`.
 
 mod debug;

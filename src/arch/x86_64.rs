@@ -111,15 +111,6 @@ fn place(memory: &GuestMemory, address: u64, bytes: &[u8]) {
     debug_assert!(placed.is_ok(), "the least guest memory, 2 MiB, holds everything below 0x10000");
 }
 
-/// Has the system call that the kernel refused, and stopped a thread for, return `result` to it.
-///
-/// # Safety
-/// `context` must be what the kernel gave a handler of SIGSYS.
-pub unsafe fn answer_system_call(context: *mut libc::c_void, result: i64) {
-    // SAFETY: as promised.
-    unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RAX as usize] = result };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

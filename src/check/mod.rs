@@ -46,7 +46,7 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
     arguments(&mut report, config);
     devices(&mut report, config, guest.as_ref(), files);
     outlets(&mut report, config, files);
-    let cores = report.needs("dumpcore", core::Directory::open(config, files).map_err(Into::into)).flatten();
+    let cores = report.needs("dumpcore", core::Directory::open(config, files)).flatten();
     debugger(&mut report, config, files);
     let user = identity(&mut report, config, files);
     let root = root(&mut report, config, files);
@@ -66,7 +66,7 @@ fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<
 
 fn kvm(report: &mut Report, config: &Config) -> Option<VmFd> {
     let (vm, vcpu) = report.needs("KVM", setup::create_vm(config.sandbox))?;
-    let frequency = report.needs("KVM", vcpu.counter_frequency().map_err(Into::into))?;
+    let frequency = report.needs("KVM", vcpu.counter_frequency())?;
     report.fine("KVM", format_args!("can make a virtual machine; counter of {} kHz", frequency / 1000));
     Some(vm)
 }
@@ -118,7 +118,7 @@ fn available_memory() -> Option<u64> {
 }
 
 fn arguments(report: &mut Report, config: &Config) {
-    if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments).map_err(Into::into)) {
+    if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments)) {
         report.fine("arguments", format!("{} of 8191", Amount(cmdline.len() as u64 - 1, "byte")));
     }
 }
@@ -154,13 +154,13 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
 
 fn outlets(report: &mut Report, config: &Config, files: &mut Files) {
     if let Some(target) = &config.output.stats {
-        if report.needs("stats", StatsFile::probe(target, files).map_err(Into::into)).is_some() {
+        if report.needs("stats", StatsFile::probe(target, files)).is_some() {
             report.fine("stats", "can be written");
         }
     }
     if let Some(address) = &config.output.metrics {
         let probed = Listener::probe("--metrics", address, files).map_err(metrics::Error::from);
-        if report.needs("metrics", probed.map_err(Into::into)).is_some() {
+        if report.needs("metrics", probed).is_some() {
             report.fine("metrics", "can be served");
         }
     }
@@ -169,21 +169,21 @@ fn outlets(report: &mut Report, config: &Config, files: &mut Files) {
 fn identity(report: &mut Report, config: &Config, files: &mut Files) -> Option<UserOption> {
     let option = config.user.clone()?;
     let found = files.check_user().and_then(|()| sandbox::identity(&option));
-    let found = report.needs("user", found.map_err(Into::into))?;
+    let found = report.needs("user", found)?;
     report.fine("user", format!("user {}, group {}", found.uid, found.gid));
     Some(option)
 }
 
 fn root(report: &mut Report, config: &Config, files: &mut Files) -> Option<Root> {
     let path = config.chroot.as_ref()?;
-    let root = report.needs("chroot", sandbox::root(path, files).map_err(Into::into))?;
+    let root = report.needs("chroot", sandbox::root(path, files))?;
     report.fine("chroot", path.display());
     Some(root)
 }
 
 fn debugger(report: &mut Report, config: &Config, files: &mut Files) {
     let Some(address) = setup::gdb_address(config) else { return };
-    if let Some(place) = report.needs("gdb", debug::Listener::probe(&address, files).map_err(Into::into)) {
+    if let Some(place) = report.needs("gdb", debug::Listener::probe(&address, files)) {
         report.fine("gdb", format_args!("can connect at {place}"));
     }
 }
@@ -198,7 +198,7 @@ fn sandbox(
 ) {
     // What is wrong with these was told.
     let possible = Config { user, chroot: None, ..config.clone() };
-    let tried = Sandbox::new(&possible).and_then(|sandbox| sandbox.in_root(root).try_out()).map_err(Into::into);
+    let tried = Sandbox::new(&possible).and_then(|sandbox| sandbox.in_root(root).try_out());
     match report.needs("sandbox", tried) {
         Some((layers, true)) if config.sandbox != SandboxMode::Off => report.fine("sandbox", layers),
         Some((layers, _)) => report.doubtful("sandbox", layers),
@@ -206,7 +206,7 @@ fn sandbox(
     }
     // Another user is no answer.
     if let Some(cores) = cores.filter(|_| possible.user == config.user) {
-        if report.needs("dumpcore", cores.check().map_err(Into::into)).is_some() {
+        if report.needs("dumpcore", cores.check()).is_some() {
             report.fine("dumpcore", "core files can be made");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::outcome::{Error, one_line};
+use crate::report::text::one_line;
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;
@@ -82,7 +82,7 @@ impl Report {
     }
 
     /// What a step gave; its error is noted.
-    pub(super) fn needs<T>(&mut self, subject: &str, step: Result<T, Error>) -> Option<T> {
+    pub(super) fn needs<T>(&mut self, subject: &str, step: Result<T, impl Display>) -> Option<T> {
         step.map_err(|error| self.missing(subject, error)).ok()
     }
 

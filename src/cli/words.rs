@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::Error;
 use super::options;
 use crate::guest::manifest::is_sayable;
-use crate::outcome::one_line;
+use crate::report::text::one_line;
 
 /// A command line, divided.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,10 @@ use libc::{c_int, c_long};
 
 use crate::arch::{self, Vcpu};
 use crate::cli::Config;
-use crate::exit::Outcome;
 use crate::host::files::{Files, Need};
 use crate::host::signal::{self, Request};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
-use crate::outcome::Error as RunError;
+use crate::outcome::{Error as RunError, Outcome};
 
 mod elf;
 
@@ -155,7 +154,7 @@ fn signal_of(outcome: &Result<Outcome, RunError>) -> Option<c_int> {
     match outcome {
         Ok(Outcome::Halted(STATUS_ABORT)) => Some(libc::SIGABRT),
         Err(RunError::Timeout { .. }) => Some(libc::SIGALRM),
-        Err(RunError::Guest { .. } | RunError::Host { .. }) => Some(libc::SIGSEGV),
+        Err(RunError::Violation { .. } | RunError::Host { .. }) => Some(libc::SIGSEGV),
         _ => None,
     }
 }

@@ -1,10 +1,10 @@
 //! The run loop beside a debugger: when that is asked, and what becomes of the run by what it answers.
 
-use super::{Outcome, Running};
+use super::Running;
 use crate::arch::Trap;
 use crate::debug::{Next, Stopped};
 use crate::host::signal::{self, Request};
-use crate::outcome::Error;
+use crate::outcome::{Error, Outcome};
 
 /// With this status a guest says that it aborted. Section 8.
 const ABORTED: u8 = 255;

@@ -4,11 +4,11 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use super::{Broken, Outcome, Running};
+use super::{Running, Violation};
 use crate::arch;
 use crate::devices::ring::Worker;
 use crate::host::signal::{self, Request};
-use crate::outcome::Error;
+use crate::outcome::{Error, Outcome};
 
 /// Number of attempts, and the pause between them, to run a guest for which KVM finds no task.
 const REFUSALS: u32 = 200;
@@ -19,7 +19,7 @@ impl Running<'_> {
     pub(super) fn interrupted(&mut self) -> Result<Option<Outcome>, Error> {
         self.registry.exits.interruptions.add(1);
         if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
-            return Err(self.report(Broken::Ring(error)));
+            return Err(self.report(Violation::Ring(error)));
         }
         signal::let_run();
         match signal::received() {

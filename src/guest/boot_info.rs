@@ -28,7 +28,8 @@ pub struct Facts<'a> {
 }
 
 /// A command line that is too long: its bytes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones")]
 pub struct TooLong(pub usize);
 
 /// The guest's words, joined by single spaces and ended by a NUL.

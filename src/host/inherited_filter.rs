@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
-use crate::arch;
-
 /// `SYS_SECCOMP`: the code of a SIGSYS from a filter.
 const SYS_SECCOMP: c_int = 1;
 
@@ -41,11 +39,24 @@ extern "C" fn on_refusal(signal: c_int, info: *mut siginfo_t, context: *mut c_vo
     unsafe {
         if (*info).si_code == SYS_SECCOMP {
             REFUSED.store(true, Ordering::Relaxed);
-            arch::answer_system_call(context, -i64::from(libc::ENOSYS));
+            answer(context.cast(), -libc::ENOSYS);
         } else {
             // Somebody has sent it, and means what it says.
             libc::signal(signal, libc::SIG_DFL);
             libc::raise(signal);
         }
     }
+}
+
+/// Makes `result` the result of the system call that the signal interrupted.
+///
+/// # Safety
+/// `context` must be what the kernel passed to the handler.
+unsafe fn answer(context: *mut libc::ucontext_t, result: c_int) {
+    // SAFETY: the caller promises that it is the interrupted thread's context, which only this handler uses.
+    let registers = unsafe { &mut (*context).uc_mcontext };
+    #[cfg(target_arch = "aarch64")]
+    (registers.regs[0] = result as u64);
+    #[cfg(target_arch = "x86_64")]
+    (registers.gregs[libc::REG_RAX as usize] = result.into());
 }

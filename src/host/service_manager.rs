@@ -18,8 +18,8 @@ use std::process;
 use std::time::{Duration, Instant};
 
 use crate::host::signal::uninterrupted;
-use crate::outcome::one_line;
 use crate::report::log_lines;
+use crate::report::text::one_line;
 
 /// How long the words before and after a guest may wait for a service manager that is busy.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -51,6 +51,16 @@ pub enum Request {
     Timeout,
 }
 
+/// Why signals cannot be caught as a run needs them.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error("cannot catch signals: {0}")]
+    Handlers(errno::Error),
+    #[error("cannot start the timer of --timeout: {0}; leave the option out")]
+    Timer(io::Error),
+}
+
 /// While it lives, signals end the run instead of the process.
 #[derive(Debug)]
 pub struct Guard(());
@@ -73,13 +83,13 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T
 ///
 /// # Safety
 /// `interrupt_flag` must stay valid until the returned guard is dropped.
-pub unsafe fn catch(interrupt_flag: *mut u8) -> errno::Result<Guard> {
+pub unsafe fn catch(interrupt_flag: *mut u8) -> Result<Guard, Error> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
     let guard = Guard(());
     // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
     // `nohup` asks for a run that outlives its terminal.
     for signal in SIGNALS.into_iter().filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal)) {
-        register_signal_handler(signal, on_signal)?;
+        register_signal_handler(signal, on_signal).map_err(Error::Handlers)?;
     }
     prepare();
     Ok(guard)
@@ -204,7 +214,7 @@ pub fn received() -> Option<Request> {
 ///
 /// # Errors
 /// The host has no timer to give.
-pub fn limit(seconds: NonZeroU32) -> io::Result<()> {
+pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
     let duration = libc::timespec { tv_sec: seconds.get().into(), tv_nsec: 0 };
     let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let when = libc::itimerspec { it_interval: never, it_value: duration };
@@ -225,7 +235,7 @@ pub fn limit(seconds: NonZeroU32) -> io::Result<()> {
                 ptr::null_mut::<libc::itimerspec>(),
             ) == 0
     };
-    if started { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if started { Ok(()) } else { Err(Error::Timer(io::Error::last_os_error())) }
 }
 
 /// Ends the process by `signal`, which ended the run, so that whoever started it sees a clean stop. Returns only if

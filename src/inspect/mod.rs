@@ -13,7 +13,6 @@ use crate::guest::era::Era;
 use crate::guest::image::{Evidence, Image, Machine, Segment, Sketch, Source};
 use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Need};
-use crate::outcome::Error;
 use crate::setup;
 
 mod bindings;
@@ -63,7 +62,7 @@ pub struct Report {
 ///
 /// # Errors
 /// The file cannot be opened. Whatever is wrong with its content is in the report.
-pub fn inspect(path: &Path) -> Result<Report, Error> {
+pub fn inspect(path: &Path) -> Result<Report, setup::Error> {
     let file = setup::open(Files::default().take(path, Need::Read))?;
     Ok(Report::new(path, &file))
 }
@@ -94,7 +93,8 @@ impl Report {
             entry: Some(image.entry),
             end: Some(end),
             least_memory: Some(least_memory),
-            refusal: (least_memory > MAX_MEMORY).then(|| Error::TooLarge { needed: least_memory >> 20 }.to_string()),
+            refusal: (least_memory > MAX_MEMORY)
+                .then(|| setup::Error::TooLarge { needed: least_memory >> 20 }.to_string()),
         }
     }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use super::process::processor_time;
 use super::{Block, Net, Process, Registry, Times};
 use crate::devices::console;
-use crate::exit::Outcome;
-use crate::outcome::Error;
+use crate::outcome::{Error, Outcome};
 use crate::report::json::Value;
 use crate::report::log_lines;
 
@@ -29,7 +28,7 @@ impl From<&Result<Outcome, Error>> for End {
             Ok(Outcome::Halted(status)) => ("halt", Some(*status), None),
             Ok(Outcome::Signal(number)) => ("signal", None, Some(*number)),
             Err(Error::Timeout { .. }) => ("timeout", Some(1), None),
-            Err(Error::Guest { .. }) => ("guest", Some(1), None),
+            Err(Error::Violation { .. }) => ("guest", Some(1), None),
             Err(_) => ("host", Some(1), None),
         };
         let message = result.as_ref().map_or_else(Error::to_string, Outcome::to_string);

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::server::{Socket, next_descriptors};
 use super::{End, Error, Registry, Server, StatsFile, summary};
 use crate::cli::{Config, SandboxMode};
-use crate::exit::Outcome;
 use crate::host::files::Files;
 use crate::host::unix_socket::Listener;
-use crate::outcome::Error as RunError;
+use crate::outcome::{Error as RunError, Outcome};
 use crate::sandbox::Confined;
 use crate::sandbox::rules::Parameters;
 

@@ -3,4 +3,5 @@
 pub mod counters;
 pub mod json;
 pub mod log_lines;
+pub mod text;
 pub mod timestamp;

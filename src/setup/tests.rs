@@ -5,18 +5,17 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::{self, Command};
-use crate::guest::era::Era;
 use crate::guest::image::tests::elf::{Elf, LEGACY_WORDS};
 
 /// What becomes of a unikernel of Solo5 0.3 or 0.4 with these options.
-fn refused(options: &[&str]) -> Error {
+fn refused(options: &[&str]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("app.ukvm");
     let machine = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
     std::fs::write(&path, Elf { machine, ..Elf::legacy(LEGACY_WORDS) }.build()).expect("room for it");
     let words = ["tender"].iter().chain(options).map(OsString::from).chain([path.into()]);
     let Ok(Command::Run(config)) = cli::parse(words) else { panic!("{options:?}") };
-    setup(&config, &mut Files::default()).err().expect("no such devices")
+    setup(&config, &mut Files::default()).err().expect("no such devices").to_string()
 }
 
 #[test]
@@ -29,10 +28,11 @@ fn options_with_names_are_not_for_unikernels_without() {
     ];
     for (option, device) in named {
         let error = refused(&["--net=tap1", option]);
-        assert!(matches!(&error, Error::UnnamedDevices { name, era: Era::Legacy } if name == device), "{error}");
+        let rule = format!("'{device}' names a device, and devices of this unikernel have no names");
+        assert!(error.starts_with(&rule), "{error}");
     }
     assert_eq!(
-        refused(&["--net:service=tap0"]).to_string(),
+        refused(&["--net:service=tap0"]),
         "'service' names a device, and devices of this unikernel have no names (no ABI version (Solo5 0.3 to 0.4)); \
          use --net=IFACE, --disk=PATH"
     );
@@ -41,7 +41,7 @@ fn options_with_names_are_not_for_unikernels_without() {
 #[test]
 fn short_options_are() {
     let error = refused(&["--disk=/nonexistent/disk.img"]);
-    assert!(error.to_string().contains("there is no file '/nonexistent/disk.img'"), "{error}");
+    assert!(error.contains("there is no file '/nonexistent/disk.img'"), "{error}");
 }
 
 #[test]

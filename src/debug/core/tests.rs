@@ -8,7 +8,6 @@ use goblin::elf::header::ET_CORE;
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
 use super::*;
-use crate::exit::Broken;
 
 const SIZE: u64 = 2 << 20;
 
@@ -86,8 +85,8 @@ fn only_a_page_of_zeros_is_one() {
 #[test]
 fn only_bad_ends_leave_a_core() {
     let registers = String::new;
-    let broken = RunError::Guest { broken: Broken::Stop(arch::Stop::Halted), registers: registers() };
-    let failed = RunError::Host { error: arch::Error::CounterFrequency, registers: registers() };
+    let broken = RunError::Violation { cause: "x".into(), registers: registers() };
+    let failed = RunError::Host { cause: "x".into(), registers: registers() };
     let timeout = RunError::Timeout { seconds: 1, registers: registers() };
     assert_eq!(signal_of(&Ok(Outcome::Halted(255))), Some(libc::SIGABRT));
     assert_eq!(signal_of(&Err(broken)), Some(libc::SIGSEGV));
@@ -97,5 +96,5 @@ fn only_bad_ends_leave_a_core() {
         assert_eq!(signal_of(&Ok(Outcome::Halted(status))), None);
     }
     assert_eq!(signal_of(&Ok(Outcome::Signal(libc::SIGTERM))), None);
-    assert_eq!(signal_of(&Err(RunError::NotKvm)), None);
+    assert_eq!(signal_of(&Err(RunError::Start("x".into()))), None);
 }

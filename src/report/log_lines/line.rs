@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use log::Level;
 
 use super::LONGEST;
-use crate::outcome::OneLine;
 use crate::report::json::Escaped;
+use crate::report::text::OneLine;
 use crate::report::timestamp::Timestamp;
 
 /// The form of the tender's own words.

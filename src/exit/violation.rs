@@ -1,13 +1,13 @@
-//! The promises that a guest can break, each in the words that end its run.
+//! How a guest can violate its contract.
 
 use crate::arch::Stop;
 use crate::devices::ring;
 use crate::guest::manifest::Kind;
 use crate::memory;
 
-/// Why a run was ended: a promise of the guest that it broke.
+/// A contract violation by the guest, which ends its run.
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
+pub enum Violation {
     /// It stopped in a way that no unikernel should.
     #[error("{0}")]
     Stop(Stop),

@@ -1,0 +1,33 @@
+//! Text for the operator: one line a message, and harmless to a terminal.
+
+use std::fmt::{self, Write};
+
+/// Escapes control characters, so that no name or path in a message starts another line or reaches the terminal.
+pub fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    // A string has room for everything.
+    let _ = OneLine(&mut line).write_str(message);
+    line
+}
+
+/// A writer that does the same with everything written to it.
+pub struct OneLine<'w, W>(pub &'w mut W);
+
+impl<W: Write> Write for OneLine<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| {
+            if c.is_control() { write!(self.0, "{}", c.escape_default()) } else { self.0.write_char(c) }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_message_is_one_line_and_harmless_to_a_terminal() {
+        assert_eq!(one_line("a\nb\r\tc\x1b[31m\u{9b}\0"), "a\\nb\\r\\tc\\u{1b}[31m\\u{9b}\\u{0}");
+        assert_eq!(one_line("disk 'für mich'"), "disk 'für mich'");
+    }
+}
