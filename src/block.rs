@@ -22,32 +22,14 @@ use guest_abi::hypercall::Status;
 
 pub use self::lent::Lent;
 pub use self::open::Error;
+use crate::config::{BlockSource, InheritedFd};
 use crate::guest::era::DiskTail;
-use crate::host::descriptors::Handed;
 use crate::host::files::{Files, Look, Need};
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::report::counters::{Amount, Counter, Faults};
 
 /// Bytes in a sector where the operator does not say otherwise. Section 8.
 pub const DEFAULT_SECTOR_SIZE: u16 = 512;
-
-/// Where a block device's sectors are, as the operator says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BlockSource {
-    /// An image file or a disk, by its path.
-    Path(PathBuf),
-    /// A file descriptor of one that this process was started with.
-    Fd(Handed),
-}
-
-impl fmt::Display for BlockSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BlockSource::Path(path) => path.display().fmt(f),
-            BlockSource::Fd(handed) => handed.fmt(f),
-        }
-    }
-}
 
 /// What went through a block device, and what did not: as read at some moment, or as it is being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,7 +151,7 @@ impl Disk {
     ///
     /// # Errors
     /// The same; and that the descriptor cannot be had, or is not open for both reading and writing.
-    pub fn adopt(handed: &Handed, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+    pub fn adopt(handed: &InheritedFd, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
         let (file, path) = adopt::adopt(handed)?;
         Disk::new(file, path, sector_size, tail)
     }

@@ -3,7 +3,7 @@
 //!
 //! The story of one run, in order, and where to read it:
 //!
-//! 1. The process begins ([`host::start`]), and [`cli`] turns the words of the command line into a [`cli::Config`].
+//! 1. The process begins ([`host::start`]), and [`cli`] turns the words of the command line into a [`config::Config`].
 //! 2. [`host::files`] finds the files that are named there, before the first is opened. [`guest::image`] examines the unikernel file; [`guest::manifest`] lists the devices that it declares.
 //! 3. [`setup`] attaches the devices ([`devices`]: [`net`], [`block`]), creates the virtual machine ([`arch`]), loads
 //!    the image into guest memory ([`memory`]) and puts the processor at its first instruction.
@@ -24,6 +24,7 @@ pub mod arch;
 pub mod block;
 pub mod check;
 pub mod cli;
+pub mod config;
 pub mod debug;
 pub mod devices;
 pub mod exit;
@@ -44,7 +45,7 @@ pub use outcome::{Error, Outcome};
 ///
 /// # Errors
 /// Everything that keeps it from starting, and everything that ends it other than its own halt or a signal.
-pub fn run(config: &cli::Config) -> Result<Outcome, Error> {
+pub fn run(config: &config::Config) -> Result<Outcome, Error> {
     run_with(config, &mut host::files::Files::find(config, None))
 }
 
@@ -52,6 +53,6 @@ pub fn run(config: &cli::Config) -> Result<Outcome, Error> {
 ///
 /// # Errors
 /// The same.
-pub fn run_with(config: &cli::Config, files: &mut host::files::Files) -> Result<Outcome, Error> {
+pub fn run_with(config: &config::Config, files: &mut host::files::Files) -> Result<Outcome, Error> {
     setup::setup(config, files)?.run()
 }

@@ -7,7 +7,8 @@ use std::io::{IsTerminal, Write};
 
 use tender::Outcome;
 use tender::cli::config_file;
-use tender::cli::{self, Command, Config, Inspection};
+use tender::cli::{self, Command, Inspection};
+use tender::config::Config;
 use tender::devices::console;
 use tender::host::descriptors;
 use tender::host::files::{Files, Use};

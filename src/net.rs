@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use guest_abi::hypercall::Status;
 
-pub use self::attach::NetSource;
 pub use self::error::Error;
 pub use self::prospect::Prospect;
 pub use self::stats::Stats;
+use crate::config::NetSource;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::report::counters::{Counter, Told};
 

@@ -11,7 +11,7 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Vcpu};
-use crate::cli::{Config, GdbAddress, Memory, NetRing, SandboxMode};
+use crate::config::{Config, GdbAddress, Memory, NetRing, SandboxMode};
 use crate::debug::{Listener, core};
 use crate::devices::console::Console;
 use crate::devices::ring::{self, Ring};

@@ -187,7 +187,7 @@ fn attempt_here(words: &str) -> ExitCode {
             let mut config = config();
             config.debugging.dumpcore = std::env::var_os(CORES_PATH).map(Into::into);
             config.debugging.gdb = thread == "debuggee";
-            config.debugging.gdb_port = config.debugging.gdb.then_some(tender::cli::GdbAddress::Port(0));
+            config.debugging.gdb_port = config.debugging.gdb.then_some(tender::config::GdbAddress::Port(0));
             let outcome = tender::run(&config);
             ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
         }
@@ -209,7 +209,7 @@ fn attempt_here(words: &str) -> ExitCode {
     }
 }
 
-fn config() -> tender::cli::Config {
+fn config() -> tender::config::Config {
     let words = ["tender", "--sandbox=best-effort", "--mem=2", text(&fixture("hello"))].map(Into::into);
     match tender::cli::parse(words) {
         Ok(tender::cli::Command::Run(config)) => config,

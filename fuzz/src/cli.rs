@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use tender::cli::{self, Command, Config, Memory};
+use tender::cli::{self, Command};
+use tender::config::{Config, Memory};
 
 /// Tries `bytes` as a command line.
 pub fn check(bytes: &[u8]) {

@@ -7,9 +7,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 
-use tender::block::BlockSource;
-use tender::cli::{BlockOption, NetOption};
-use tender::net::NetSource;
+use tender::config::BlockSource;
+use tender::config::NetSource;
+use tender::config::{BlockOption, NetOption};
 
 /// A device that frames go through, and its other end.
 pub fn wire(kind: libc::c_int) -> (NetOption, UnixDatagram) {

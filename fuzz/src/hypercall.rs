@@ -16,7 +16,7 @@ use std::os::unix::net::UnixDatagram;
 use guest_abi::hypercall::number as new;
 use guest_abi::legacy::number as old;
 use guest_abi::manifest::{BLOCK_BASIC, Entry, Header, NET_BASIC, VERSION};
-use tender::cli::{BlockOption, NetOption};
+use tender::config::{BlockOption, NetOption};
 use tender::devices::console::Console;
 use tender::devices::{Devices, Fault, Plan};
 use tender::guest::era::Era;

@@ -15,10 +15,11 @@ use std::os::unix::net::UnixDatagram;
 use guest_abi::ring::{
     COM_TAIL, COMMITS_OFFSET, Commit, ENT_HEAD, ENT_TAIL, ENTRIES, ENTRIES_OFFSET, Entry, NEEDS_KICK, OP_READ, SIZE,
 };
+use tender::config::InheritedFd;
+use tender::config::NetSource;
 use tender::devices::ring::{ADDRESS, END, GuestRing, Ring, Shared, Worker, may_sleep};
-use tender::host::descriptors::Handed;
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
-use tender::net::{NetSource, Nic};
+use tender::net::Nic;
 use zerocopy::IntoBytes;
 
 use super::devices;
@@ -57,7 +58,7 @@ pub fn check(bytes: &[u8]) {
 /// An interface with its handle, and its other end.
 fn interface(handle: usize) -> ((usize, Nic), UnixDatagram) {
     let (option, far) = devices::wire(libc::SOCK_DGRAM);
-    let source = option.source.unwrap_or(NetSource::Fd(Handed::Number(-1)));
+    let source = option.source.unwrap_or(NetSource::Fd(InheritedFd::Number(-1)));
     ((handle, Nic::attach(&source, Some([2; 6])).expect("a socket")), far)
 }
 

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use super::Error;
 use super::open::{check_kind, check_writable};
-use crate::host::descriptors::Handed;
+use crate::config::InheritedFd;
 use crate::host::signal::uninterrupted;
 
 /// Takes over a descriptor of an image file or a disk, which must be open for reading and writing.
-pub(super) fn adopt(handed: &Handed) -> Result<(File, PathBuf), Error> {
+pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
     let file = File::from(handed.take()?);
     let path = path(&file, handed);
     let metadata = uninterrupted(|| file.metadata()).map_err(|error| Error::Open { path: path.clone(), error })?;
@@ -24,7 +24,7 @@ pub(super) fn adopt(handed: &Handed) -> Result<(File, PathBuf), Error> {
 }
 
 /// Where the file is, for messages, as far as the host tells: its descriptor is as good a name, but cures none.
-fn path(file: &File, handed: &Handed) -> PathBuf {
+fn path(file: &File, handed: &InheritedFd) -> PathBuf {
     let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
     link.unwrap_or_else(|_| handed.to_string().into())
 }
@@ -56,7 +56,7 @@ mod tests {
     use crate::host::files::{Files, Need};
 
     /// The file's descriptor, as one that was handed over.
-    fn handed(file: File) -> Handed {
+    fn handed(file: File) -> InheritedFd {
         let fd = file.into_raw_fd();
         // SAFETY: it changes a flag of a descriptor that this test owns.
         assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
@@ -106,6 +106,8 @@ mod tests {
             let message = refused(file);
             assert!(message.contains(words), "{message}");
         }
-        assert!(Disk::adopt(&Handed::Number(1), None, DiskTail::Refused).unwrap_err().to_string().contains("standard"));
+        assert!(
+            Disk::adopt(&InheritedFd::Number(1), None, DiskTail::Refused).unwrap_err().to_string().contains("standard")
+        );
     }
 }

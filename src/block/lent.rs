@@ -6,8 +6,8 @@
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use super::BlockSource;
 use super::lock::flock;
+use crate::config::BlockSource;
 
 /// A disk's open file that is somebody else's too. Dropped, it has the lock again that it had; what was not to be found
 /// out stays locked.

@@ -162,7 +162,7 @@ pub enum Error {
     },
     /// The descriptor cannot be had.
     #[error(transparent)]
-    Handed(#[from] descriptors::Error),
+    InheritedFd(#[from] descriptors::Error),
     /// The path is that of a descriptor that is not open.
     #[error(
         "'{path}': file descriptor {fd} was not passed to tender; what starts tender must open it, without O_CLOEXEC"

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 
 use kvm_ioctls::VmFd;
 
-use crate::cli::{Config, SandboxMode, UserOption};
+use crate::config::{Config, SandboxMode, UserOption};
 use crate::debug::{self, core};
 use crate::devices::Plan;
 use crate::guest::boot_info::{self, Facts};

@@ -20,7 +20,8 @@ pub(super) use self::nearest::meant;
 pub use self::nearest::nearest;
 use super::options::{self, Outcome, Parsed};
 use super::words::{Words, last_value};
-use super::{Command, Error, UserOption, requested, value};
+use super::{Command, Error, requested, value};
+use crate::config::UserOption;
 use crate::report::log_lines::LogFormat;
 
 /// A command line that is not all: the text of a file is wanted.

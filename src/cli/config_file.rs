@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::cli::{self, Command, Config, Configured, Fault, NamedPath, UserOption, nearest};
+use crate::cli::{self, Command, Configured, Fault, NamedPath, nearest};
+use crate::config::{Config, UserOption};
 use crate::host::files::{Files, Identity, Look, Need, Use};
 
 /// Longest configuration file, in bytes. The longest that says anything has a tenth of it.

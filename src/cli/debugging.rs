@@ -1,49 +1,9 @@
 //! What helps to find out what is wrong with a guest: a debugger beside it, and what is left of it afterwards.
 
-use std::path::PathBuf;
+use crate::config::Debugging;
 
 use super::options::Parsed;
-use super::{Error, SocketAddress, only, value};
-
-/// Where gdb is waited for if nothing else is said, as with upstream's tenders.
-const USUAL_PORT: u16 = 1234;
-
-/// What is asked for to debug a guest; by default nothing. Section 10.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Debugging {
-    /// `--gdb`: the guest waits at its first instruction until a debugger connects.
-    pub gdb: bool,
-    /// `--gdb-port`: where it connects to.
-    pub gdb_port: Option<GdbAddress>,
-    /// `--dumpcore`: the directory that gets a core file of a guest that came to a bad end.
-    pub dumpcore: Option<PathBuf>,
-    /// Whether core files are named as solo5-hvt names them: if `tender` runs under that name. Not an option.
-    pub as_solo5_hvt: bool,
-}
-
-/// Where a debugger connects to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GdbAddress {
-    /// A TCP port of this host alone; 0 is any that is free.
-    Port(u16),
-    /// A socket of this user alone, if it has a path.
-    Unix(SocketAddress),
-}
-
-impl Debugging {
-    /// The address for a debugger, with `--gdb`.
-    pub fn address(&self) -> Option<GdbAddress> {
-        self.gdb.then(|| self.gdb_port.clone().unwrap_or(GdbAddress::Port(USUAL_PORT)))
-    }
-
-    /// The socket where a debugger is waited for, if it is one.
-    pub fn socket(&self) -> Option<&SocketAddress> {
-        match &self.gdb_port {
-            Some(GdbAddress::Unix(address)) if self.gdb => Some(address),
-            _ => None,
-        }
-    }
-}
+use super::{Error, only, value};
 
 pub(super) fn debugging(parsed: &Parsed) -> Result<Debugging, Error> {
     Ok(Debugging {
@@ -58,6 +18,7 @@ pub(super) fn debugging(parsed: &Parsed) -> Result<Debugging, Error> {
 mod tests {
     use super::*;
     use crate::cli::{Command, parse};
+    use crate::config::{GdbAddress, SocketAddress};
 
     fn debugging_of(words: &[&str]) -> Result<Debugging, String> {
         let words = ["tender"].iter().chain(words).chain(&["app.hvt"]);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::config::{Fault, Place, meant};
 use super::options;
-use crate::net::NetSource;
+use crate::config::NetSource;
 
 /// What is wrong with a command line. Every message is one line that names the option and what would be right.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -1,20 +1,9 @@
 //! What a run may cost its host at most: time, output, and memory that is taken beforehand.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use crate::config::Limits;
 
 use super::options::{Given, Parsed};
 use super::{Error, set, value};
-
-/// The limits of one run; by default there are none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// `--timeout`: seconds after which the run is ended.
-    pub timeout: Option<NonZeroU32>,
-    /// `--console-rate`: bytes a second that the console lets through.
-    pub console_rate: Option<NonZeroU64>,
-    /// `--lock-memory`: all of the guest's memory is taken at the start, and kept in RAM.
-    pub lock_memory: bool,
-}
 
 pub(super) fn limits(parsed: &Parsed) -> Result<Limits, Error> {
     Ok(Limits {
@@ -35,6 +24,8 @@ fn once<T>(parsed: &Parsed, name: &str, read: fn(&Given) -> Result<T, Error>) ->
 
 #[cfg(test)]
 mod tests {
+    use std::num::{NonZeroU32, NonZeroU64};
+
     use super::*;
     use crate::cli::{Command, parse};
 

@@ -19,23 +19,15 @@ mod words;
 mod tests;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-
-use log::LevelFilter;
 
 pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
-pub use self::debugging::{Debugging, GdbAddress};
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
-pub use self::limits::Limits;
 pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
-pub use self::output::{Output, SocketAddress, StatsTarget};
 pub use self::version::{is_solo5_hvt, name, upstream_version, version};
 use self::words::Words;
-use crate::block::BlockSource;
-use crate::host::descriptors::Handed;
-use crate::net::NetSource;
+use crate::config::{BlockOption, Config, Memory, NetOption, NetRing};
 use crate::report::log_lines::LogFormat;
 
 /// What the command line asks for.
@@ -54,166 +46,6 @@ pub enum Command {
     Help(String),
     /// Print the version on stdout and end with status 0.
     Version,
-}
-
-/// Everything the operator said about one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The unikernel's file, as given.
-    pub unikernel: PathBuf,
-    /// The words after it, for the guest, as given.
-    pub arguments: Vec<OsString>,
-    /// The guest's memory.
-    pub memory: Memory,
-    /// The network options, merged by device.
-    pub nets: Vec<NetOption>,
-    /// The block options, merged by device.
-    pub blocks: Vec<BlockOption>,
-    /// Whether the guest is offered the shared network ring.
-    pub net_ring: NetRing,
-    /// What the run may cost at most.
-    pub limits: Limits,
-    /// What is asked of the sandbox.
-    pub sandbox: SandboxMode,
-    /// Who to become before the guest starts.
-    pub user: Option<UserOption>,
-    /// Directory that becomes the root directory before the guest starts.
-    pub chroot: Option<PathBuf>,
-    /// How much the tender says on stderr.
-    pub verbosity: Verbosity,
-    /// What the run tells of itself, and how.
-    pub output: Output,
-    /// What is asked for to debug the guest.
-    pub debugging: Debugging,
-}
-
-/// What is asked of the sandbox.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SandboxMode {
-    /// All of it, or no run.
-    Strict,
-    /// Everything that the kernel has.
-    #[default]
-    BestEffort,
-    /// Nothing.
-    Off,
-}
-
-/// Who to become: `NAME|UID[:GROUP|GID]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserOption {
-    /// The user's name or number; not checked.
-    pub user: String,
-    /// The group's name or number, if one is given; not checked.
-    pub group: Option<String>,
-}
-
-impl Config {
-    /// The descriptors that this process is to have been started with.
-    pub fn inherited(&self) -> impl Iterator<Item = &Handed> {
-        let nets = self.nets.iter().filter_map(|net| match &net.source {
-            Some(NetSource::Fd(handed)) => Some(handed),
-            _ => None,
-        });
-        nets.chain(self.blocks.iter().filter_map(|block| match &block.source {
-            Some(BlockSource::Fd(handed)) => Some(handed),
-            _ => None,
-        }))
-    }
-}
-
-/// Whether the guest is offered the shared network ring. Section 11.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NetRing {
-    /// Where the guest can use it and the host has what it takes.
-    #[default]
-    Auto,
-    /// As before; where that cannot be, the operator is told.
-    On,
-    /// Never.
-    Off,
-}
-
-/// The guest's memory, in bytes. Section A4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// What was asked for.
-    pub asked: u64,
-    /// What the guest gets: `asked`, rounded down to [`Memory::STEP`]. The caller tells the operator if they differ.
-    pub given: u64,
-}
-
-impl Memory {
-    /// Guest memory comes in multiples of this, 2 MiB; it is also the least there is.
-    pub const STEP: u64 = 2 << 20;
-    /// The most a guest can have, 4 GiB: what its page tables map and a hypercall can address.
-    pub const MAX: u64 = 4 << 30;
-    /// What a guest gets when nothing is said, 512 MiB.
-    pub const DEFAULT: Memory = Memory::of(512 << 20);
-
-    const fn of(asked: u64) -> Memory {
-        Memory { asked, given: asked - asked % Memory::STEP }
-    }
-}
-
-/// What was said about one network device: `--net` and `--net-mac`. Section 9.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NetOption {
-    /// The device's name in the manifest; none with the short forms `--net=` and `--net-mac=`, which mean the only
-    /// network device there is. Both forms may occur for one device, as two entries.
-    pub name: Option<String>,
-    /// The option that attaches it, else the first that says something of it, as written, without dashes: `net-mac`.
-    pub option: &'static str,
-    /// Where its frames come from and go to.
-    pub source: Option<NetSource>,
-    /// Its hardware address; a random one if none is given.
-    pub mac: Option<[u8; 6]>,
-    /// It comes from a configuration file: where another option says something else of the device, that counts.
-    pub fallback: bool,
-}
-
-/// What was said about one block device: `--block` (or `--disk`) and `--block-sector-size`. Section 9.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BlockOption {
-    /// The device's name in the manifest; none with the short forms, as for network devices.
-    pub name: Option<String>,
-    /// The option that attaches it, else the first that says something of it, as for network devices: `disk`.
-    pub option: &'static str,
-    /// Image file or block device behind it.
-    pub source: Option<BlockSource>,
-    /// Bytes in a sector: a power of two, 512 to 32768.
-    pub sector_size: Option<u16>,
-    /// It comes from a configuration file, as for network devices.
-    pub fallback: bool,
-}
-
-/// How much the tender says on stderr.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verbosity {
-    /// `-q`: errors only.
-    Quiet,
-    /// Neither: warnings too.
-    #[default]
-    Normal,
-    /// `-v`: what is being done, too.
-    Verbose,
-    /// `-vv`: details for developers, too.
-    Debug,
-    /// `-vvv`: everything.
-    Trace,
-}
-
-impl Verbosity {
-    /// The level of the `log` crate that this stands for.
-    pub fn level(self) -> LevelFilter {
-        match self {
-            Verbosity::Quiet => LevelFilter::Error,
-            Verbosity::Normal => LevelFilter::Warn,
-            Verbosity::Verbose => LevelFilter::Info,
-            Verbosity::Debug => LevelFilter::Debug,
-            Verbosity::Trace => LevelFilter::Trace,
-        }
-    }
 }
 
 /// Reads a command line; `args` starts with the program's own name, which is ignored. Section 9.

@@ -6,8 +6,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
+use super::Error;
 use super::words::shown;
-use super::{Error, Verbosity};
+use crate::config::Verbosity;
 
 mod table;
 

@@ -1,51 +1,9 @@
 //! What a run tells of itself, and how: messages, stamped console lines, statistics, metrics.
 
-use std::fmt;
-use std::path::PathBuf;
+use crate::config::{Output, StatsTarget};
 
 use super::options::{Given, Parsed};
 use super::{Error, only, value};
-use crate::report::log_lines::LogFormat;
-
-/// What a run tells of itself; by default its messages, as text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
-    /// `--log-format`: the form of the tender's own words on stderr.
-    pub log_format: LogFormat,
-    /// `--console-timestamps`: the time before each of the guest's lines.
-    pub console_timestamps: bool,
-    /// `--stats`: where to write what the run came to.
-    pub stats: Option<StatsTarget>,
-    /// `--metrics`: where to serve what the run has come to so far.
-    pub metrics: Option<SocketAddress>,
-}
-
-/// Where the statistics of a run go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StatsTarget {
-    /// A file.
-    File(PathBuf),
-    /// `-`: standard error, as standard output is the guest's.
-    Stderr,
-}
-
-/// A Unix socket to listen at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SocketAddress {
-    /// `unix:PATH`.
-    Path(PathBuf),
-    /// `unix:@NAME`: a name without a file, of this network namespace.
-    Abstract(Vec<u8>),
-}
-
-impl fmt::Display for SocketAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SocketAddress::Path(path) => path.display().fmt(f),
-            SocketAddress::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
-        }
-    }
-}
 
 pub(super) fn output(parsed: &Parsed) -> Result<Output, Error> {
     Ok(Output {
@@ -65,6 +23,8 @@ fn stats(given: &Given) -> Result<StatsTarget, Error> {
 mod tests {
     use super::*;
     use crate::cli::{Command, parse};
+    use crate::config::SocketAddress;
+    use crate::report::log_lines::LogFormat;
 
     fn output_of(words: &[&str]) -> Result<Output, String> {
         let words = ["tender"].iter().chain(words).chain(&["app.hvt"]);

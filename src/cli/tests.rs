@@ -1,7 +1,12 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use std::path::PathBuf;
+
+use log::LevelFilter;
+
 use super::*;
+use crate::config::{BlockOption, BlockSource, Config, Memory, NetOption, NetSource, Verbosity};
 
 mod descriptors;
 mod isolation;

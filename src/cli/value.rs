@@ -8,10 +8,9 @@ use std::path::PathBuf;
 use super::error::{Error, Rule};
 use super::options::Given;
 use super::words::shown;
-use super::{GdbAddress, Memory, NetRing, SandboxMode, SocketAddress, UserOption};
-use crate::block::BlockSource;
-use crate::host::descriptors::Handed;
-use crate::net::NetSource;
+use crate::config::{
+    BlockSource, GdbAddress, InheritedFd, Memory, NetRing, NetSource, SandboxMode, SocketAddress, UserOption,
+};
 use crate::report::log_lines::LogFormat;
 
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
@@ -136,7 +135,7 @@ pub(super) fn console_rate(given: &Given) -> Result<NonZeroU64, Error> {
 pub(super) fn net_source(given: &Given) -> Result<NetSource, Error> {
     let text = text(given, Rule::Interface)?;
     if let Some(descriptor) = text.strip_prefix('@') {
-        return Handed::parse(descriptor).map(NetSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor));
+        return InheritedFd::parse(descriptor).map(NetSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor));
     }
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     let valid = (1..=INTERFACE_MAX).contains(&text.len()) && !text.contains(forbidden) && text != "." && text != "..";
@@ -168,7 +167,7 @@ pub(super) fn block_source(given: &Given) -> Result<BlockSource, Error> {
     if !given.value.as_bytes().starts_with(b"@") {
         return path(given).map(BlockSource::Path);
     }
-    let handed = given.value.to_str().and_then(|text| Handed::parse(&text[1..]));
+    let handed = given.value.to_str().and_then(|text| InheritedFd::parse(&text[1..]));
     handed.map(BlockSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor))
 }
 

@@ -15,7 +15,7 @@ use guest_abi::hypercall::STATUS_ABORT;
 use libc::{c_int, c_long};
 
 use crate::arch::{self, Vcpu};
-use crate::cli::Config;
+use crate::config::Config;
 use crate::host::files::{Files, Need};
 use crate::host::signal::{self, Request};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};

@@ -15,7 +15,7 @@ use super::points::Points;
 use super::wire::{Opening, Wire};
 use super::{Guest, Session};
 use crate::arch;
-use crate::cli::{GdbAddress, SocketAddress};
+use crate::config::{GdbAddress, SocketAddress};
 use crate::host::files::Files;
 use crate::host::signal;
 use crate::host::unix_socket;

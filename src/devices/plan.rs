@@ -3,10 +3,10 @@
 
 use super::error::{Declared, Error};
 use super::probe;
-use crate::block::BlockSource;
-use crate::cli::{BlockOption, NetOption};
+use crate::config::BlockSource;
+use crate::config::NetSource;
+use crate::config::{BlockOption, NetOption};
 use crate::guest::manifest::{Device, Kind, Manifest};
-use crate::net::NetSource;
 
 /// Every declared device with what it is to be attached to.
 #[derive(Debug, Default)]

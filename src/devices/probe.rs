@@ -4,9 +4,10 @@
 use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
 use crate::block::{Disk, Lent};
+use crate::config::NetSource;
 use crate::guest::era::Rules;
 use crate::host::files::Files;
-use crate::net::{self, MacAddress, NetSource, Prospect};
+use crate::net::{self, MacAddress, Prospect};
 
 /// What was found of one device.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! The plan, and devices on socket pairs and temporary files: nothing here needs KVM, a tap or root.
 
-use crate::block::BlockSource;
+use crate::config::BlockSource;
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 
 use super::*;
-use crate::cli::{BlockOption, NetOption};
+use crate::config::NetSource;
+use crate::config::{BlockOption, NetOption};
 use crate::guest::manifest::tests::manifest as content;
-use crate::net::NetSource;
 
 mod attached;
 mod legacy;

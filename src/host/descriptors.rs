@@ -6,9 +6,9 @@ use std::os::fd::RawFd;
 
 use libc::{c_long, c_uint};
 
-mod handed;
+mod inherited;
 
-pub use handed::{Error, Handed};
+pub use inherited::Error;
 
 /// `close_range(2)`, in kernels from 5.9 on; the same number on every architecture.
 const CLOSE_RANGE: c_long = 436;

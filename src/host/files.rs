@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use crate::block::BlockSource;
-use crate::cli::{Config, SocketAddress, StatsTarget, UserOption};
+use crate::config::BlockSource;
+use crate::config::{Config, SocketAddress, StatsTarget, UserOption};
 use crate::sandbox;
 
 mod guard;

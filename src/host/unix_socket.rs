@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::SocketAddress;
+use crate::config::SocketAddress;
 use crate::host::files::{Files, Place};
 use crate::host::signal;
 

@@ -32,7 +32,7 @@ pub use summary::summary;
 pub use times::{Asleep, Spent, Times};
 
 use crate::block;
-use crate::cli::Config;
+use crate::config::Config;
 use crate::devices::Devices;
 use crate::devices::console;
 use crate::devices::console::Console;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::server::{Socket, next_descriptors};
 use super::{End, Error, Registry, Server, StatsFile, summary};
-use crate::cli::{Config, SandboxMode};
+use crate::config::{Config, SandboxMode};
 use crate::host::files::Files;
 use crate::host::unix_socket::Listener;
 use crate::outcome::{Error as RunError, Outcome};

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::stats_file::check_kind;
 use super::{Error, StatsFile};
-use crate::cli::StatsTarget;
+use crate::config::StatsTarget;
 use crate::host::files::{Files, Target};
 
 impl StatsFile {

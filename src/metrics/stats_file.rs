@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use super::{End, Error, Registry, document};
-use crate::cli::StatsTarget;
+use crate::config::StatsTarget;
 use crate::host::files::{Files, Place, Target};
 use crate::host::signal::uninterrupted;
 use crate::report::json::Value;

@@ -2,7 +2,6 @@
 //!
 //! An interface is never made: the operator who misspells a name must not get a new tap that leads nowhere.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -12,7 +11,7 @@ use tun_tap::{Iface, Mode};
 
 use super::interface::{self, Interface, Request};
 use super::{DEFAULT_MTU, Error, Identity};
-use crate::host::descriptors::Handed;
+use crate::config::InheritedFd;
 use crate::host::signal::uninterrupted;
 
 /// Flag of a tap that remains when no process has it open; of Linux's `if_tun.h`.
@@ -22,24 +21,6 @@ const IFF_PERSIST: libc::c_int = 0x0800;
 pub(super) const UNKNOWN_MTU: &str = "its MTU is unknown (it is in another network namespace, or \
     RestrictAddressFamilies= forbids the query); the guest gets 1500";
 const _: () = assert!(DEFAULT_MTU == 1500);
-
-/// Where a network device's frames come from and go to, as the operator says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetSource {
-    /// A tap interface, by name.
-    Interface(String),
-    /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
-    Fd(Handed),
-}
-
-impl fmt::Display for NetSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetSource::Interface(name) => f.write_str(name),
-            NetSource::Fd(handed) => handed.fmt(f),
-        }
-    }
-}
 
 /// An open way for frames.
 pub(super) struct Link {
@@ -69,7 +50,7 @@ impl Tap {
     }
 
     /// Name for messages and statistics. The bare name means an interface of this network namespace.
-    pub fn label(&self, handed: &Handed) -> String {
+    pub fn label(&self, handed: &InheritedFd) -> String {
         if self.here.is_some() { self.name.clone() } else { format!("{} ({handed})", self.name) }
     }
 
@@ -139,7 +120,7 @@ fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
 }
 
 /// Takes over a descriptor that this process was started with.
-pub(super) fn adopt(handed: &Handed) -> Result<Link, Error> {
+pub(super) fn adopt(handed: &InheritedFd) -> Result<Link, Error> {
     let (fd, offered) = offered(handed)?;
     let number = fd.as_raw_fd();
     let set_up_error = |error| Error::SetUp { fd: number, error };
@@ -163,7 +144,7 @@ pub(super) fn adopt(handed: &Handed) -> Result<Link, Error> {
 }
 
 /// A descriptor that this process was started with, and what it leads to.
-pub(super) fn offered(handed: &Handed) -> Result<(OwnedFd, Offered), Error> {
+pub(super) fn offered(handed: &InheritedFd) -> Result<(OwnedFd, Offered), Error> {
     let given = handed.take()?;
     let fd = given.as_raw_fd();
     let refuse = |rule| Error::Descriptor { fd, rule };
@@ -241,7 +222,7 @@ fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
     Link { fd, identity: Identity::Tap, name, mtu, zero_is_end: false }
 }
 
-fn socket_link(fd: OwnedFd, handed: &Handed, zero_is_end: bool) -> io::Result<Link> {
+fn socket_link(fd: OwnedFd, handed: &InheritedFd, zero_is_end: bool) -> io::Result<Link> {
     let file = File::from(fd);
     let metadata = file.metadata()?;
     let identity = Identity::Socket(metadata.dev(), metadata.ino());

@@ -90,7 +90,7 @@ pub enum Error {
     },
     /// The descriptor cannot be had.
     #[error(transparent)]
-    Handed(#[from] descriptors::Error),
+    InheritedFd(#[from] descriptors::Error),
     /// The descriptor cannot be used.
     #[error("file descriptor {fd} {rule}")]
     Descriptor {

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use super::attach::{self, Offered, UNKNOWN_MTU};
-use super::{DEFAULT_MTU, Error, Identity, NetSource, interface};
+use super::{DEFAULT_MTU, Error, Identity, interface};
+use crate::config::NetSource;
 use crate::host::device_file;
 use crate::sandbox::privileges;
 

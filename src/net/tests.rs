@@ -3,6 +3,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
 use super::*;
+use crate::config::NetSource;
 
 const MEMORY_SIZE: u64 = 0x10000;
 const FRAME: [u8; 60] = {

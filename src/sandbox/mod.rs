@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{Config, SandboxMode, UserOption};
+use crate::config::{Config, SandboxMode, UserOption};
 use crate::host::files::Files;
 use crate::host::inherited_filter;
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use libc::c_int;
 
 use super::{Error, privileges};
-use crate::cli::UserOption;
+use crate::config::UserOption;
 use crate::host::files::{Files, Look, Need};
 use crate::host::signal::uninterrupted;
 

@@ -1,6 +1,6 @@
-use super::super::{BlockOption, Config, NetOption, NetRing, SandboxMode, Verbosity, parse};
+use super::super::parse;
 use super::*;
-use crate::net::NetSource;
+use crate::config::{BlockOption, Config, NetOption, NetRing, NetSource, SandboxMode, Verbosity};
 
 mod mistakes;
 mod properties;
@@ -144,7 +144,7 @@ fn it_wins_by_device_and_property() {
     );
     let block = |option, path: &str| BlockOption {
         option,
-        source: Some(crate::block::BlockSource::Path(path.into())),
+        source: Some(crate::config::BlockSource::Path(path.into())),
         ..BlockOption::default()
     };
     for (option, key) in [("disk", "block"), ("block", "disk"), ("disk", "disk"), ("block", "block")] {

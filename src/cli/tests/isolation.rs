@@ -1,6 +1,9 @@
 //! `--sandbox`, `--user` and `--chroot`.
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::config::{SandboxMode, UserOption};
 
 #[test]
 fn isolation_is_best_effort_unless_something_else_is_said() {

@@ -4,7 +4,10 @@ use std::os::unix::ffi::OsStringExt;
 
 use proptest::prelude::*;
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::config::{BlockOption, BlockSource, Memory, NetSource};
 
 /// A word that is no option.
 fn plain_word() -> impl Strategy<Value = OsString> {

@@ -13,8 +13,8 @@ use guest_abi::ring::{COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFS
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::config::NetSource;
 use crate::memory::{Access, Mapping};
-use crate::net::NetSource;
 
 const FRAME: u64 = 0x10_0000;
 const BUFFER: u64 = 0x11_0000;

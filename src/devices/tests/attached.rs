@@ -10,6 +10,7 @@ use guest_abi::manifest::MAX_ENTRIES;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::{BlockOption, NetOption, NetSource};
 use crate::guest::era::Era;
 use crate::guest::hypercall::Buffer;
 use crate::memory::{Access, GuestAddress, Mapping};

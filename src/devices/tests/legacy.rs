@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::attached::{FRAME, RECEIVED, SENT, memory, wire};
 use super::*;
+use crate::config::{BlockOption, NetOption, NetSource};
 use crate::guest::era::Era;
 use crate::guest::hypercall::{Hypercall, Interface, Legacy};
 use crate::memory::GuestAddress;

@@ -1,6 +1,7 @@
 //! Which option is for which device, and what is no plan at all.
 
 use super::*;
+use crate::config::{BlockOption, BlockSource, NetOption, NetSource};
 use crate::guest::manifest::{Device, Kind};
 
 fn refused(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {

@@ -5,8 +5,8 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use super::{Files, Identity};
-use crate::block::BlockSource;
-use crate::cli::StatsTarget;
+use crate::config::BlockSource;
+use crate::config::StatsTarget;
 use crate::devices::{self, Plan};
 
 /// What a file is used for.

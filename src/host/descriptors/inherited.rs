@@ -3,40 +3,14 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::process;
 
+use crate::config::InheritedFd;
+
 /// The first descriptor that LISTEN_FDS counts.
 const FIRST: RawFd = 3;
-
-/// Longest name that systemd gives a descriptor, in bytes.
-const NAME_MAX: usize = 255;
-
-/// A descriptor, as the operator says it after `@`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Handed {
-    /// By its number.
-    Number(RawFd),
-    /// By its name in LISTEN_FDNAMES, which is more than digits.
-    Name(String),
-}
-
-impl From<RawFd> for Handed {
-    fn from(fd: RawFd) -> Handed {
-        Handed::Number(fd)
-    }
-}
-
-impl fmt::Display for Handed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Handed::Number(fd) => write!(f, "@{fd}"),
-            Handed::Name(name) => write!(f, "@{name}"),
-        }
-    }
-}
 
 /// Why a descriptor cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -55,26 +29,15 @@ pub enum Error {
     SetUp { fd: RawFd, error: io::Error },
 }
 
-impl Handed {
-    /// What `text`, which stands after `@`, means: digits alone are a number, anything else that systemd would have for
-    /// a name is one. `None` if it is neither.
-    pub fn parse(text: &str) -> Option<Handed> {
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return text.parse().ok().map(Handed::Number);
-        }
-        let printable = |byte: u8| (byte.is_ascii_graphic() || byte == b' ') && byte != b':';
-        let is_name = (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(printable);
-        is_name.then(|| Handed::Name(text.to_owned()))
-    }
-
+impl InheritedFd {
     /// Its number.
     ///
     /// # Errors
     /// It is a name that no descriptor has, or more than one.
     pub fn number(&self) -> Result<RawFd, Error> {
         match self {
-            Handed::Number(fd) => Ok(*fd),
-            Handed::Name(name) => find(name, names(|variable| env::var_os(variable), process::id())),
+            InheritedFd::Number(fd) => Ok(*fd),
+            InheritedFd::Name(name) => find(name, names(|variable| env::var_os(variable), process::id())),
         }
     }
 
@@ -155,18 +118,6 @@ mod tests {
             environment[place.expect("one of the three")].map(OsString::from)
         };
         find(name, names(variable, 42)).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn digits_are_a_number_and_all_else_is_a_name() {
-        assert_eq!(Handed::parse("3"), Some(Handed::Number(3)));
-        assert_eq!(Handed::parse("0"), Some(Handed::Number(0)));
-        for name in ["web", "3a", "-1", "web.socket", "a b", "@"] {
-            assert_eq!(Handed::parse(name), Some(Handed::Name(name.into())));
-        }
-        for text in ["", "2147483648", "99999999999999999999", "a:b", "a\n", "ü", &"x".repeat(256)] {
-            assert_eq!(Handed::parse(text), None, "{text}");
-        }
     }
 
     #[test]
