@@ -183,9 +183,9 @@ impl<'m> Running<'m> {
     /// still in the ring.
     fn serve_with_ring(&mut self, era: Era, ring: &'m Ring, parallel: &'m Parallel) -> Result<Outcome, Error> {
         let shared = GuestRing::new(self.guest.memory, GuestAddress(ring::ADDRESS))?;
-        let memory = self.guest.memory;
+        let (memory, confined) = (self.guest.memory, self.confined);
         let outcome = thread::scope(|scope| {
-            let second = parallel.start(scope, ring, memory, self.confined)?;
+            let second = parallel.start(scope, ring, memory, || confined.confine_rings_thread())?;
             self.worker = Some(Worker::new(ring, shared, second.clone().map(|thread| (parallel, thread))));
             let outcome = self.serve_era(era);
             if let Some(thread) = second {

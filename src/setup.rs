@@ -44,7 +44,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let cmdline = boot_info::cmdline(&config.arguments)?;
     let mut manifest = manifest(&mut image, config)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
-    if let Some((_, shared)) = files.shared(&plan, config.output.stats.as_ref()).into_iter().next() {
+    if let Some((_, shared)) = files.shared(plan.disks(), config.output.stats.as_ref()).into_iter().next() {
         return Err(shared.into());
     }
     let sandbox = Sandbox::with_files(config, files)?;

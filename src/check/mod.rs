@@ -20,6 +20,7 @@ use crate::guest::image::Image;
 use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Need};
 use crate::host::unix_socket::Listener;
+use crate::host::user;
 use crate::metrics::{self, StatsFile};
 use crate::report::counters::Amount;
 use crate::sandbox::{self, Root, Sandbox};
@@ -138,7 +139,7 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
         None => (Plan::of_options(nets, blocks), Era::Legacy.rules()),
     };
     let mut twice = Vec::new();
-    for (disk, shared) in files.shared(&plan, config.output.stats.as_ref()) {
+    for (disk, shared) in files.shared(plan.disks(), config.output.stats.as_ref()) {
         report.missing(&disk.map_or("files".to_owned(), |index| plan.disk_option(index)), shared.without_device());
         twice.extend(disk);
     }
@@ -168,7 +169,7 @@ fn outlets(report: &mut Report, config: &Config, files: &mut Files) {
 
 fn identity(report: &mut Report, config: &Config, files: &mut Files) -> Option<UserOption> {
     let option = config.user.clone()?;
-    let found = files.check_user().and_then(|()| sandbox::identity(&option));
+    let found = files.check_user().and_then(|()| user::permitted(&option));
     let found = report.needs("user", found)?;
     report.fine("user", format!("user {}, group {}", found.uid, found.gid));
     Some(option)

@@ -20,13 +20,9 @@ use crate::host::files::{Files, Need};
 use crate::host::signal::{self, Request};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
 use crate::outcome::{Error as RunError, Outcome};
+use crate::sandbox::rules::{CORE_FLAGS, CORE_MODE};
 
 mod elf;
-
-/// How the file is opened, and its mode: the sandbox allows just these.
-pub const FLAGS: c_int = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-/// See [`FLAGS`].
-pub const MODE: libc::mode_t = 0o600;
 
 /// Why there could be no core file, found out before the guest runs.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +128,8 @@ impl Directory {
     fn make(self, name: String) -> io::Result<File> {
         let name = CString::new(name)?;
         // SAFETY: the string ends with a NUL. Not by the C library, some of which add to the flags.
-        let open = || unsafe { libc::syscall(libc::SYS_openat, self.fd.as_raw_fd(), name.as_ptr(), FLAGS, MODE) };
+        let open =
+            || unsafe { libc::syscall(libc::SYS_openat, self.fd.as_raw_fd(), name.as_ptr(), CORE_FLAGS, CORE_MODE) };
         // SAFETY: the descriptor is new and nobody else's.
         let file = unsafe { OwnedFd::from_raw_fd(signal::uninterrupted(|| checked(open()))?) };
         // SAFETY: the call takes numbers, of descriptors that are ours.

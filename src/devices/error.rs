@@ -47,7 +47,7 @@ fn named<'o>(option: &&'o str) -> &'o str {
 
 impl Error {
     /// The image at `path` is that of another device already.
-    pub(crate) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
+    pub(super) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
         Error::Block { name: name.to_owned(), error: block::Error::GivenTwice { path: path.into() } }
     }
 }

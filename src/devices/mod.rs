@@ -29,7 +29,6 @@ mod waits;
 pub use error::Error;
 pub use plan::Plan;
 pub use probe::Probe;
-pub(crate) use probe::without_name;
 use waits::Waits;
 
 /// What a handle stands for.

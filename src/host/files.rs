@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::BlockSource;
 use crate::config::{Config, SocketAddress, StatsTarget, UserOption};
-use crate::sandbox;
+use crate::host::user;
 
 mod guard;
 mod look;
@@ -97,7 +97,7 @@ pub struct Files {
     /// The user of `--user`, whose links are not to be followed with the rights of root.
     user: Option<User>,
     /// Why there is no such user.
-    no_user: Option<sandbox::Error>,
+    no_user: Option<user::Error>,
     found: Vec<(PathBuf, Need, io::Result<Look>)>,
     /// What is read or written whatever the unikernel declares.
     uses: Vec<Use>,
@@ -115,7 +115,7 @@ pub enum Target {
 impl Files {
     /// For a run as this user.
     pub fn for_user(option: Option<&UserOption>) -> Files {
-        let user = option.map_or(Ok(None), |option| User::other(sandbox::identity(option)?));
+        let user = option.map_or(Ok(None), |option| User::other(user::permitted(option)?));
         let (user, no_user) = user.map_or_else(|error| (None, Some(error)), |user| (user, None));
         Files { user, no_user, ..Files::default() }
     }
@@ -124,7 +124,7 @@ impl Files {
     ///
     /// # Errors
     /// That there is no such user, or that this process cannot become that user.
-    pub fn check_user(&mut self) -> Result<(), sandbox::Error> {
+    pub fn check_user(&mut self) -> Result<(), user::Error> {
         self.no_user.take().map_or(Ok(()), Err)
     }
 

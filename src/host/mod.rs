@@ -1,5 +1,6 @@
 //! What the process needs from Linux: descriptors, files, signals, the service manager, the C start-up.
 
+pub mod capabilities;
 pub mod descriptors;
 pub mod device_file;
 pub mod files;
@@ -8,4 +9,6 @@ pub mod owner;
 pub mod service_manager;
 pub mod signal;
 pub mod start;
+pub mod threads;
 pub mod unix_socket;
+pub mod user;

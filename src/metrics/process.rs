@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use crate::host::signal::uninterrupted;
 use crate::memory::GuestMemory;
-
-/// How much of the guest's memory is asked about at once. All guests have a multiple of this.
-pub const PIECE: usize = 2 << 20;
+use crate::sandbox::rules::MINCORE_PIECE;
 
 /// Pages of a piece on hosts with the smallest pages.
-const PAGES: usize = PIECE / 4096;
+const PAGES: usize = MINCORE_PIECE / 4096;
 
 /// Where the memory of this process can be read.
 #[derive(Debug)]
@@ -51,14 +49,15 @@ impl Process {
         Some(pages * self.page_size as u64)
     }
 
-    /// Bytes of the guest's memory in RAM. A system call for each [`PIECE`], and no heap.
+    /// Bytes of the guest's memory in RAM. A system call for each [`MINCORE_PIECE`], and no heap.
     pub fn guest_resident(&self) -> Option<u64> {
         let (start, size) = self.guest;
         let mut pages = 0;
-        for offset in (0..size).step_by(PIECE) {
+        for offset in (0..size).step_by(MINCORE_PIECE) {
             let mut present = [0_u8; PAGES];
             // SAFETY: the kernel writes a byte for each page, of which there are no more than PAGES.
-            let result = unsafe { libc::mincore((start + offset) as *mut _, PIECE, present.as_mut_ptr().cast()) };
+            let result =
+                unsafe { libc::mincore((start + offset) as *mut _, MINCORE_PIECE, present.as_mut_ptr().cast()) };
             if result != 0 {
                 return None;
             }
@@ -84,16 +83,16 @@ mod tests {
 
     #[test]
     fn memory_that_is_touched_is_in_ram() {
-        let memory = GuestMemory::new(4 * PIECE as u64).unwrap();
+        let memory = GuestMemory::new(4 * MINCORE_PIECE as u64).unwrap();
         let process = Process::open(&memory).unwrap();
         assert_eq!(process.guest_resident(), Some(0));
         let before = process.resident().unwrap();
         // The first and the last piece have small pages.
         memory.place(GuestAddress(0x5000), &[1]).unwrap();
-        memory.place(GuestAddress(4 * PIECE as u64 - 1), &[1]).unwrap();
+        memory.place(GuestAddress(4 * MINCORE_PIECE as u64 - 1), &[1]).unwrap();
         assert_eq!(process.guest_resident(), Some(2 * process.page_size as u64));
-        memory.place(GuestAddress(0), &vec![1; PIECE]).unwrap();
-        assert_eq!(process.guest_resident(), Some((PIECE + process.page_size) as u64));
+        memory.place(GuestAddress(0), &vec![1; MINCORE_PIECE]).unwrap();
+        assert_eq!(process.guest_resident(), Some((MINCORE_PIECE + process.page_size) as u64));
         assert!(process.resident().unwrap() > 0 && before > 0);
     }
 

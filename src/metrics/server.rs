@@ -4,25 +4,21 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::client::Place;
 use super::{Error, Exposition, Registry};
 use crate::host::signal;
+use crate::host::threads::report;
 use crate::host::unix_socket::{self, Listener};
 use crate::outcome::Error as RunError;
-use crate::sandbox::{self, Confined};
+use crate::sandbox::Confined;
+use crate::sandbox::rules::{CLIENTS, POLLED};
 
 /// How long one client may take, from being accepted to having read its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Clients at a time. One more replaces the one that has waited longest.
-const CLIENTS: usize = 8;
-
-/// Descriptors that the thread waits for: the end, the listener, the clients.
-pub const POLLED: usize = 2 + CLIENTS;
 
 /// How long nobody is accepted after that has failed, as it does where descriptors have run out.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -74,17 +70,15 @@ pub struct Server {
     thread: JoinHandle<()>,
 }
 
-/// How it went to confine the thread, once that is done.
-type Confinement = Mutex<Option<Result<(), sandbox::Error>>>;
-
 impl Server {
     /// Starts the thread, which is in its sandbox when this returns.
     ///
     /// # Errors
     /// There is no thread to be had, or it cannot be confined as asked.
     pub fn start(socket: Socket, registry: Arc<Registry>, confined: &Confined) -> Result<Server, RunError> {
-        let (end, confinement) = (Arc::clone(&socket.end), Arc::<Confinement>::default());
-        let (first, confined, told) = (thread::current(), confined.clone(), Arc::clone(&confinement));
+        let end = Arc::clone(&socket.end);
+        let (reporter, confinement) = report();
+        let confined = confined.clone();
         // The room suffices for the longest numbers, so the thread allocates none in the sandbox. It is on this
         // thread's heap: when another thread's heap shrinks, glibc opens a file.
         let room = 2 * Exposition(&registry).to_string().len() + 4096;
@@ -92,21 +86,15 @@ impl Server {
         let serve = move || {
             signal::leave_to_the_guests_thread();
             let result = confined.confine_metrics_thread();
-            let failed = result.is_err();
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-            first.unpark();
-            if !failed {
+            let is_confined = result.is_ok();
+            reporter.send(result);
+            if is_confined {
                 socket.serve(&registry, &mut places);
             }
         };
         let thread = thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(Error::Thread)?;
-        loop {
-            if let Some(result) = confinement.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                result?;
-                return Ok(Server { end, thread });
-            }
-            thread::park();
-        }
+        confinement.wait()?;
+        Ok(Server { end, thread })
     }
 
     /// Ends the thread at once, whatever it does, before any descriptor is closed: its clients have the next one.

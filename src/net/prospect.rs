@@ -9,8 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use super::attach::{self, Offered, UNKNOWN_MTU};
 use super::{DEFAULT_MTU, Error, Identity, interface};
 use crate::config::NetSource;
+use crate::host::capabilities;
 use crate::host::device_file;
-use crate::sandbox::privileges;
 
 /// A network device as it would be attached.
 #[derive(Debug)]
@@ -116,12 +116,12 @@ fn may_attach(name: &str) -> bool {
     // The host shows −1 for none.
     let id = |what| interface::attribute(name, what).and_then(|id| id.parse::<u32>().ok());
     let is_ours = id("owner").is_none_or(|owner| owner == device_file::user());
-    (is_ours && id("group").is_none_or(is_group_ours)) || privileges::has(privileges::NET_ADMIN)
+    (is_ours && id("group").is_none_or(is_group_ours)) || capabilities::has(capabilities::NET_ADMIN)
 }
 
 fn is_group_ours(group: u32) -> bool {
     // SAFETY: it takes nothing, changes nothing and cannot fail.
-    group == unsafe { libc::getegid() } || privileges::groups().contains(&group)
+    group == unsafe { libc::getegid() } || capabilities::groups().contains(&group)
 }
 
 fn socket_identity(socket: BorrowedFd<'_>) -> io::Result<Identity> {

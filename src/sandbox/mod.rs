@@ -7,25 +7,23 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::config::{Config, SandboxMode, UserOption};
+use crate::config::{Config, SandboxMode};
 use crate::host::files::Files;
-use crate::host::inherited_filter;
+use crate::host::user::{self, Identity};
+use crate::host::{capabilities, inherited_filter};
 
-mod acting;
 mod filter;
 mod landlock;
-pub(crate) mod privileges;
+mod root;
 pub mod rules;
 #[cfg(test)]
 mod tests;
-mod user;
 mod violation;
 
-pub(crate) use acting::{acting, check as check_acting, groups_of};
+pub(crate) use root::{Root, root};
 use rules::{GUEST, METRICS, Parameters, RING, Rule};
-pub(crate) use user::{Identity, Root};
 
 /// Why a run cannot be confined as asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,18 +31,12 @@ pub(crate) use user::{Identity, Root};
 pub enum Error {
     #[error("--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without")]
     Missing { layer: Layer, source: io::Error },
-    #[error("{option} needs {right}, which root has; start tender as root, or leave the option out")]
-    Privilege { option: &'static str, right: &'static str },
-    #[error("--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID")]
-    NoUser { user: String },
-    #[error("--user={user}: user {user} is not in /etc/passwd, so its group is not known; write {user}:GID")]
-    NoGroupOfUser { user: String },
-    #[error("--user: there is no group '{group}' in /etc/group; give a name from there, or a number")]
-    NoGroup { group: String },
-    #[error("--user: cannot read {file}: {source}; write UID:GID")]
-    Accounts { file: &'static str, source: io::Error },
-    #[error("--user: cannot become user {uid}, group {gid}: {source}; {hint}")]
-    User { uid: u32, gid: u32, source: io::Error, hint: &'static str },
+    #[error(
+        "--chroot needs the right to change its root directory, which root has; start tender as root, or leave the option out"
+    )]
+    Privilege,
+    #[error("{0}")]
+    User(#[from] user::Error),
     #[error("--chroot={}: {source}; {hint}", path.display())]
     Root { path: PathBuf, source: io::Error, hint: &'static str },
     #[error("the thread of the network ring ended before it could be confined; --net-ring=off does without it")]
@@ -101,7 +93,7 @@ impl Sandbox {
     /// The same.
     pub(crate) fn with_files(config: &Config, files: &mut Files) -> Result<Sandbox, Error> {
         let root = config.chroot.as_deref().map(|path| root(path, files)).transpose()?;
-        let identity = config.user.as_ref().map(identity).transpose()?;
+        let identity = config.user.as_ref().map(user::permitted).transpose()?;
         Ok(Sandbox { mode: config.sandbox, identity, root })
     }
 
@@ -141,8 +133,8 @@ impl Sandbox {
         if self.mode == SandboxMode::Off {
             return Ok(confined);
         }
-        let no_new = confined.unless_missing(Layer::Privileges, privileges::no_new())?;
-        let none = confined.unless_missing(Layer::Capabilities, privileges::drop_capabilities())?;
+        let no_new = confined.unless_missing(Layer::Privileges, capabilities::no_new())?;
+        let none = confined.unless_missing(Layer::Capabilities, capabilities::drop_all())?;
         confined.unprivileged = no_new.and(none).is_some();
         confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict(directory))?;
         // Where no filter of ours can be, a refusal is no violation of it.
@@ -151,31 +143,6 @@ impl Sandbox {
         }
         Ok(confined)
     }
-}
-
-/// The user of `--user`, if this process may become that user or is it already.
-///
-/// # Errors
-/// It may not, or there is no such user.
-pub(crate) fn identity(option: &UserOption) -> Result<Identity, Error> {
-    let found = user::find(option);
-    let is_ours = found.as_ref().is_ok_and(|identity| identity.is_ours());
-    let may_change = privileges::has(privileges::SETUID) && privileges::has(privileges::SETGID);
-    if !is_ours && !may_change {
-        return Err(Error::Privilege { option: "--user", right: "the right to become another user" });
-    }
-    found
-}
-
-/// The directory `path`, if this process may make it its root directory, as `--chroot` says.
-///
-/// # Errors
-/// It may not, or there is no such directory.
-pub(crate) fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
-    if !privileges::has(privileges::CHROOT) {
-        return Err(Error::Privilege { option: "--chroot", right: "the right to change its root directory" });
-    }
-    user::root(path, files)
 }
 
 /// A process that is in its sandbox, but for the filters of its threads.

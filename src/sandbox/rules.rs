@@ -9,11 +9,23 @@ use libc::c_long;
 
 use crate::arch;
 pub use crate::arch::KVM_RUN;
-use crate::debug::core;
-use crate::metrics::{PIECE, POLLED};
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
+
+/// How core files are opened: each is new, and of this user alone.
+pub(crate) const CORE_FLAGS: libc::c_int =
+    libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+/// See [`CORE_FLAGS`].
+pub(crate) const CORE_MODE: libc::mode_t = 0o600;
+
+/// Clients of `--metrics` at a time.
+pub(crate) const CLIENTS: usize = 8;
+/// Descriptors that the thread of `--metrics` polls: its clients, its socket, and the event that ends it.
+pub(crate) const POLLED: usize = 2 + CLIENTS;
+
+/// Bytes of guest memory that one mincore is about.
+pub(crate) const MINCORE_PIECE: usize = 2 << 20;
 
 /// One call that is allowed, if all of `when` holds.
 #[derive(Debug)]
@@ -156,7 +168,7 @@ impl Parameters {
             Parameter::CoreFile => fds(self.cores.map(|(_, file)| file).as_slice()),
             Parameter::Stats => fds(&self.stats),
             Parameter::Statm => fds(&self.statm),
-            Parameter::Pieces => self.statm.iter().map(|_| PIECE as u64).collect(),
+            Parameter::Pieces => self.statm.iter().map(|_| MINCORE_PIECE as u64).collect(),
             Parameter::Listener => fds(&self.listener),
             Parameter::Client => fds(&self.client),
             Parameter::MetricsEnd => fds(&self.metrics_end),
@@ -257,7 +269,7 @@ pub const GUEST: &[Rule] = &[
     rule(libc::SYS_write, &[OneOf(0, Stats)], Always("what the run came to, at the end")),
     rule(
         libc::SYS_openat,
-        &[OneOf(0, CoreDirectory), Is(2, core::FLAGS as u64), Is(3, core::MODE as u64)],
+        &[OneOf(0, CoreDirectory), Is(2, CORE_FLAGS as u64), Is(3, CORE_MODE as u64)],
         Always("makes the core file, which is new or an error"),
     ),
     rule(

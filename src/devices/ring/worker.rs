@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::{ADDRESS, Drained, Error, GuestRing, Ring, Shared, may_sleep};
 use crate::host::signal;
+use crate::host::threads::report;
 use crate::memory::{GuestAddress, GuestMemory};
-use crate::sandbox::{self, Confined};
 
 /// How long the second thread naps between two looks, in nanoseconds. A flood of a million frames a second does not
 /// fill a tenth of the ring in this time.
@@ -40,11 +40,6 @@ fn nap_exactly() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
 }
 
-/// What a lock protects here is whole at every moment, whoever died with it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What the two threads share beside the ring.
 #[derive(Debug, Default)]
 pub struct Parallel {
@@ -58,8 +53,6 @@ pub struct Parallel {
     patience: AtomicU64,
     /// How the guest broke the ring's rules, found by the second thread.
     broken: Mutex<Option<Error>>,
-    /// How it went to confine the second thread, once that is done.
-    confined: Mutex<Option<Result<(), sandbox::Error>>>,
 }
 
 impl Parallel {
@@ -68,36 +61,32 @@ impl Parallel {
         Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
     }
 
-    /// Starts the second thread, which is in its sandbox when this returns; where the host does not let us, the first
-    /// does it all.
+    /// Starts the second thread, confined by `confine` when this returns; if the host has no thread, returns none, and
+    /// the first thread serves the ring alone.
     ///
     /// # Errors
-    /// It cannot be confined as asked.
-    pub fn start<'scope, 'env>(
+    /// Those of `confine`.
+    pub fn start<'scope, 'env, E: Send + 'env>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
         ring: &'env Ring,
         memory: &'env GuestMemory,
-        confined: &'env Confined,
-    ) -> Result<Option<Thread>, sandbox::Error> {
-        let first = thread::current();
+        confine: impl FnOnce() -> Result<(), E> + Send + 'env,
+    ) -> Result<Option<Thread>, E> {
+        let (reporter, confinement) = report();
         let serve = move || {
             signal::leave_to_the_guests_thread();
             nap_exactly();
-            let result = confined.confine_rings_thread();
-            let failed = result.is_err();
-            *lock(&self.confined) = Some(result);
-            first.unpark();
-            if failed {
-                return;
-            }
-            if let Ok(shared) = GuestRing::new(memory, GuestAddress(ADDRESS)) {
+            let result = confine();
+            let is_confined = result.is_ok();
+            reporter.send(result);
+            if let (true, Ok(shared)) = (is_confined, GuestRing::new(memory, GuestAddress(ADDRESS))) {
                 self.serve(ring, &shared, memory, signal::alarm);
             }
         };
         match thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, serve) {
             Ok(handle) => {
-                self.wait_until_confined()?;
+                confinement.wait()?;
                 log::debug!("network ring: a second thread serves it, too");
                 Ok(Some(handle.thread().clone()))
             }
@@ -105,15 +94,6 @@ impl Parallel {
                 log::warn!("no second thread for the network ring: {error}; one thread does it all");
                 Ok(None)
             }
-        }
-    }
-
-    fn wait_until_confined(&self) -> Result<(), sandbox::Error> {
-        loop {
-            if let Some(result) = lock(&self.confined).take() {
-                return result;
-            }
-            thread::park();
         }
     }
 

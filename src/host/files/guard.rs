@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::look::open_at;
 use super::{Look, Need};
-use crate::sandbox::{self, Identity, acting, check_acting, groups_of};
+use crate::host::user::{self, Identity, acting, check_acting, groups_of};
 
 /// How many links a path may lead through, as in the kernel.
 const MOST_LINKS: usize = 40;
@@ -50,7 +50,7 @@ impl User {
     ///
     /// # Errors
     /// This process cannot become that user.
-    pub fn other(identity: Identity) -> Result<Option<User>, sandbox::Error> {
+    pub fn other(identity: Identity) -> Result<Option<User>, user::Error> {
         // SAFETY: the call takes nothing and cannot fail.
         if identity.uid == unsafe { libc::geteuid() } {
             return Ok(None);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::Identity as FileIdentity;
 use crate::host::signal::uninterrupted;
-use crate::sandbox::Identity;
+use crate::host::user::Identity;
 
 /// A file or directory that a path led to. It stays the same one, whatever becomes of the path.
 #[derive(Debug)]

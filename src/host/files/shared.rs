@@ -7,7 +7,6 @@ use std::path::Path;
 use super::{Files, Identity};
 use crate::config::BlockSource;
 use crate::config::StatsTarget;
-use crate::devices::{self, Plan};
 
 /// What a file is used for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +74,8 @@ impl Use {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Shared {
-    #[error(transparent)]
-    Disks(devices::Error),
+    #[error("device '{device}': '{path}' is given to two block devices; each needs an image of its own")]
+    Disks { device: String, path: String },
     #[error("{stream}: its file is {other} as well; redirect it to another file")]
     Stream { stream: String, other: String },
     #[error("--stats: '{name}' is the file of {stream} as well; '--stats=-' writes to standard error")]
@@ -88,13 +87,17 @@ pub enum Shared {
 impl Shared {
     /// The message where the disk is named next to it.
     pub fn without_device(&self) -> String {
-        if let Shared::Disks(error) = self { devices::without_name(error) } else { self.to_string() }
+        let message = self.to_string();
+        match self {
+            Shared::Disks { device, .. } => message.replacen(&format!("device '{device}': "), "", 1),
+            _ => message,
+        }
     }
 
     fn new(first: &Use, second: &Use) -> Shared {
         let (user, name, other) = (second.purpose.to_string(), second.name.clone(), first.purpose.to_string());
         match (&first.purpose, &second.purpose) {
-            (Purpose::Disk(..), Purpose::Disk(_, device)) => Shared::Disks(devices::Error::twice(device, name)),
+            (Purpose::Disk(..), Purpose::Disk(_, device)) => Shared::Disks { device: device.clone(), path: name },
             (_, Purpose::Stream(_)) => Shared::Stream { stream: user, other },
             (Purpose::Stream(_), Purpose::Stats) => Shared::StatsOnStream { name, stream: other },
             _ => Shared::Other { user, name, other },
@@ -105,9 +108,13 @@ impl Shared {
 impl Files {
     /// Finds every file that is used twice and written; only standard output and error may share one. To be called
     /// before anything is locked, emptied or made. Each error comes with the index of the disk that it is about, if any.
-    pub fn shared(&self, plan: &Plan, stats: Option<&StatsTarget>) -> Vec<(Option<usize>, Shared)> {
+    pub fn shared<'d>(
+        &self,
+        disks: impl Iterator<Item = (&'d str, &'d BlockSource)>,
+        stats: Option<&StatsTarget>,
+    ) -> Vec<(Option<usize>, Shared)> {
         let mut uses = self.uses.clone();
-        for (index, (name, source)) in plan.disks().enumerate() {
+        for (index, (name, source)) in disks.enumerate() {
             let identity = match source {
                 BlockSource::Path(path) => self.identity(path),
                 BlockSource::Fd(handed) => handed.inherited().and_then(Identity::of_descriptor),

@@ -1,19 +1,39 @@
-//! Another user, another root directory: `--user` and `--chroot`.
+//! Another user: `--user`.
 //!
 //! Names are looked up in /etc/passwd and /etc/group directly. The C library would load plug-ins, which a static program
 //! cannot.
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::path::Path;
 
 use libc::c_int;
 
-use super::{Error, privileges};
+use super::capabilities;
 use crate::config::UserOption;
-use crate::host::files::{Files, Look, Need};
-use crate::host::signal::uninterrupted;
+
+mod acting;
+
+pub use acting::{acting, check as check_acting, groups_of};
+
+/// Why this process cannot become another user.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Error {
+    #[error(
+        "--user needs the right to become another user, which root has; start tender as root, or leave the option out"
+    )]
+    Privilege,
+    #[error("--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID")]
+    NoUser { user: String },
+    #[error("--user={user}: user {user} is not in /etc/passwd, so its group is not known; write {user}:GID")]
+    NoGroupOfUser { user: String },
+    #[error("--user: there is no group '{group}' in /etc/group; give a name from there, or a number")]
+    NoGroup { group: String },
+    #[error("--user: cannot read {file}: {source}; write UID:GID")]
+    Accounts { file: &'static str, source: io::Error },
+    #[error("--user: cannot become user {uid}, group {gid}: {source}; {hint}")]
+    Become { uid: u32, gid: u32, source: io::Error, hint: &'static str },
+}
 
 /// Who to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +44,22 @@ pub struct Identity {
     pub gid: u32,
 }
 
-/// The user that `option` means.
-pub fn find(option: &UserOption) -> Result<Identity, Error> {
+/// The user of `--user`, if this process may become that user or is it already.
+///
+/// # Errors
+/// It may not, or there is no such user.
+pub fn permitted(option: &UserOption) -> Result<Identity, Error> {
+    let found = find(option);
+    let is_ours = found.as_ref().is_ok_and(|identity| identity.is_ours());
+    let may_change = capabilities::has(capabilities::SETUID) && capabilities::has(capabilities::SETGID);
+    if !is_ours && !may_change { Err(Error::Privilege) } else { found }
+}
+
+fn find(option: &UserOption) -> Result<Identity, Error> {
     identity(option, || read("/etc/passwd"), || read("/etc/group"))
 }
 
-pub(super) fn read(file: &'static str) -> Result<String, Error> {
+fn read(file: &'static str) -> Result<String, Error> {
     let bytes = fs::read(file).map_err(|source| Error::Accounts { file, source })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -59,7 +89,7 @@ fn identity(
 }
 
 /// An id; the largest number stands for none.
-pub(super) fn number(word: &str) -> Option<u32> {
+fn number(word: &str) -> Option<u32> {
     let digits = word.bytes().all(|byte| byte.is_ascii_digit());
     word.parse().ok().filter(|&id| digits && id != u32::MAX)
 }
@@ -97,12 +127,12 @@ impl Identity {
     }
 }
 
-pub(super) fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) -> Error {
+fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) -> Error {
     let hint = match source.raw_os_error() {
         Some(libc::EPERM) => "a user namespace must allow setgroups (/proc/self/setgroups), a unit @setuid",
         _ => "a user namespace must map both (/proc/self/uid_map, gid_map)",
     };
-    Error::User { uid, gid, source, hint }
+    Error::Become { uid, gid, source, hint }
 }
 
 /// Becomes that user permanently, with its one group and no other. Makes only the calls that change something: a user
@@ -110,7 +140,7 @@ pub(super) fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) 
 pub fn become_user(identity: Identity) -> Result<(), Error> {
     let Identity { uid, gid } = identity;
     let failed = |source| cannot_become(identity, source);
-    let groups = privileges::groups();
+    let groups = capabilities::groups();
     // SAFETY: of no groups, none is read.
     if !groups.is_empty() && unsafe { libc::setgroups(0, std::ptr::null()) } != 0 {
         let error = io::Error::last_os_error();
@@ -132,39 +162,6 @@ pub fn become_user(identity: Identity) -> Result<(), Error> {
 
 fn done(result: c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn root_error(path: &Path, source: io::Error) -> Error {
-    let hint = match source.raw_os_error() {
-        Some(libc::EPERM) => "a system call filter forbids it: use RootDirectory= of the unit",
-        Some(libc::EACCES) => "give a directory that this user may enter",
-        _ => "give a directory, which may be empty",
-    };
-    Error::Root { path: path.to_owned(), source, hint }
-}
-
-/// A directory that is to be the root directory.
-#[derive(Debug)]
-pub struct Root(Look);
-
-/// The directory `path` as it was found.
-pub fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
-    files.take(path, Need::Enter).map(Root).map_err(|source| root_error(path, source))
-}
-
-impl Root {
-    /// Leaves only files below the directory in reach.
-    pub fn enter(self) -> Result<(), Error> {
-        let entered = uninterrupted(|| {
-            // SAFETY: the descriptor is open.
-            done(unsafe { libc::fchdir(self.0.as_raw_fd()) })?;
-            // SAFETY: the string is a constant.
-            done(unsafe { libc::chroot(c".".as_ptr()) })?;
-            // SAFETY: the string is a constant.
-            done(unsafe { libc::chdir(c"/".as_ptr()) })
-        });
-        entered.map_err(|source| root_error(self.0.path(), source))
-    }
 }
 
 #[cfg(test)]

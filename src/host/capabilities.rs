@@ -1,4 +1,4 @@
-//! Privileges: what they are, and away with them.
+//! Capabilities of this process, and how it gives them up.
 
 use std::io;
 
@@ -87,7 +87,7 @@ pub fn no_new() -> io::Result<()> {
 ///
 /// A process without capabilities makes neither call. They would change nothing, and a unit can forbid them
 /// (`SystemCallFilter=~@privileged`).
-pub fn drop_capabilities() -> io::Result<()> {
+pub fn drop_all() -> io::Result<()> {
     let none = Capabilities([Set::default(); 2]);
     if Capabilities::get().is_ok_and(|now| now == none) {
         return Ok(());

@@ -4,9 +4,8 @@ use std::io;
 
 use libc::{c_long, gid_t, uid_t};
 
-use super::Error;
-use super::privileges::{self, Capabilities};
-use super::user::{self, Identity};
+use super::{Error, Identity, cannot_become, number, read};
+use crate::host::capabilities::{self, Capabilities};
 
 /// Does `action` as another user with these groups and without capabilities. Changes this thread only.
 ///
@@ -45,7 +44,7 @@ impl Itself {
             libc::getresuid(&raw mut user[0], &raw mut user[1], &raw mut user[2]);
             libc::getresgid(&raw mut group[0], &raw mut group[1], &raw mut group[2]);
         }
-        Ok(Itself { user, group, groups: privileges::groups(), capabilities: Capabilities::get()? })
+        Ok(Itself { user, group, groups: capabilities::groups(), capabilities: Capabilities::get()? })
     }
 
     fn restore(&self) -> io::Result<()> {
@@ -69,14 +68,14 @@ fn checked(result: c_long) -> io::Result<()> {
 /// Whether [`acting`] as this user is possible.
 ///
 /// # Errors
-/// [`Error::User`].
+/// [`Error::Become`].
 pub fn check(identity: Identity, groups: &[gid_t]) -> Result<(), Error> {
-    acting(identity, groups, || ()).map_err(|source| user::cannot_become(identity, source))
+    acting(identity, groups, || ()).map_err(|source| cannot_become(identity, source))
 }
 
 /// The groups that processes of this user may have: beside its own, those that the host's files name.
 pub fn groups_of(identity: Identity) -> Vec<gid_t> {
-    let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|file| user::read(file).unwrap_or_default());
+    let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|file| read(file).unwrap_or_default());
     groups_in(identity, &passwd, &groups)
 }
 
@@ -85,16 +84,16 @@ fn groups_in(Identity { uid, gid }: Identity, passwd: &str, groups: &str) -> Vec
     let mut names = Vec::new();
     for line in passwd.lines() {
         if let [name, _, id, group, ..] = line.split(':').collect::<Vec<_>>()[..] {
-            if user::number(id) == Some(uid) {
+            if number(id) == Some(uid) {
                 names.push(name);
-                found.extend(user::number(group));
+                found.extend(number(group));
             }
         }
     }
     for line in groups.lines() {
         if let [_, _, id, members] = line.split(':').collect::<Vec<_>>()[..] {
             if members.split(',').any(|member| names.contains(&member)) {
-                found.extend(user::number(id));
+                found.extend(number(id));
             }
         }
     }

@@ -1,0 +1,39 @@
+//! Threads that report to the thread that started them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
+
+/// Makes both ends of a report to this thread.
+pub fn report<T>() -> (Reporter<T>, Report<T>) {
+    let value = Arc::new(Mutex::new(None));
+    (Reporter { value: Arc::clone(&value), reader: thread::current() }, Report(value))
+}
+
+/// The end of the thread that reports.
+pub struct Reporter<T> {
+    value: Arc<Mutex<Option<T>>>,
+    reader: Thread,
+}
+
+impl<T> Reporter<T> {
+    /// Reports `value`. Makes no system call but the one that wakes the reader.
+    pub fn send(&self, value: T) {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        self.reader.unpark();
+    }
+}
+
+/// The end of the thread that waits.
+pub struct Report<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Report<T> {
+    /// Waits for the report.
+    pub fn wait(&self) -> T {
+        loop {
+            if let Some(value) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                return value;
+            }
+            thread::park();
+        }
+    }
+}
