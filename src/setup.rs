@@ -30,6 +30,7 @@ use crate::outcome;
 use crate::sandbox::{self, Layer, Sandbox};
 
 mod error;
+mod source;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,6 @@ use guest_abi::boot::{IMAGE_BASE, MEMORY_GRANULE};
 
 use crate::guest::era::Era;
 use crate::guest::manifest::{self, Manifest};
-use crate::host::signal::uninterrupted;
 use crate::memory::{Access, Mapping};
 
 mod error;
@@ -37,20 +36,6 @@ pub trait Source {
     fn size(&self) -> io::Result<u64>;
     /// Reads some bytes at `offset`; none at or after the end.
     fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize>;
-}
-
-impl Source for std::fs::File {
-    fn size(&self) -> io::Result<u64> {
-        Ok(uninterrupted(|| self.metadata())?.len())
-    }
-
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {
-        // The kernel calls offsets beyond its own numbers invalid; to us they are just beyond the end.
-        if offset > i64::MAX as u64 - target.len() as u64 {
-            return Ok(0);
-        }
-        std::os::unix::fs::FileExt::read_at(self, target, offset)
-    }
 }
 
 impl Source for [u8] {

@@ -7,7 +7,7 @@
 //! them. Whether a takeover pays is learnt from how the last ones went.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
