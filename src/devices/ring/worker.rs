@@ -6,8 +6,8 @@
 //! which pays on a single processor too: a nap's end costs the guest about as much as a kick, and stands for all of
 //! them. Whether a takeover pays is learnt from how the last ones went.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
 
