@@ -95,10 +95,20 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { reads, read_bytes, writes, written_bytes, invalid, .. } = self;
+        let Stats {
+            reads,
+            read_bytes,
+            writes,
+            written_bytes,
+            invalid,
+            ..
+        } = self;
         let failed = self.failed();
-        let [(reads, read), (writes, written)] = [("read", reads, read_bytes), ("write", writes, written_bytes)]
-            .map(|(what, requests, bytes)| (Amount(*requests, what), Amount(*bytes, "byte")));
+        let [(reads, read), (writes, written)] = [
+            ("read", reads, read_bytes),
+            ("write", writes, written_bytes),
+        ]
+        .map(|(what, requests, bytes)| (Amount(*requests, what), Amount(*bytes, "byte")));
         write!(f, "{reads} ({read}), {writes} ({written}), ")?;
         write!(f, "refused {invalid}, failed {failed}")
     }
@@ -132,7 +142,9 @@ impl Disk {
         tail: DiskTail,
     ) -> Result<Disk, Error> {
         match source {
-            BlockSource::Path(path) => Disk::open(path, files.take(path, Need::ReadWrite), sector_size, tail),
+            BlockSource::Path(path) => {
+                Disk::open(path, files.take(path, Need::ReadWrite), sector_size, tail)
+            }
             BlockSource::Fd(handed) => Disk::adopt(handed, sector_size, tail),
         }
     }
@@ -142,7 +154,12 @@ impl Disk {
     ///
     /// # Errors
     /// An [`Error`] that says what is wrong with it. Nothing has changed then.
-    pub fn open(path: &Path, look: io::Result<Look>, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+    pub fn open(
+        path: &Path,
+        look: io::Result<Look>,
+        sector_size: Option<u16>,
+        tail: DiskTail,
+    ) -> Result<Disk, Error> {
         Disk::new(open::open(path, look)?, path.to_owned(), sector_size, tail)
     }
 
@@ -151,17 +168,32 @@ impl Disk {
     ///
     /// # Errors
     /// The same; and that the descriptor cannot be had, or is not open for both reading and writing.
-    pub fn adopt(handed: &InheritedFd, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+    pub fn adopt(
+        handed: &InheritedFd,
+        sector_size: Option<u16>,
+        tail: DiskTail,
+    ) -> Result<Disk, Error> {
         let (file, path) = adopt::adopt(handed)?;
         Disk::new(file, path, sector_size, tail)
     }
 
-    fn new(file: File, path: PathBuf, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
+    fn new(
+        file: File,
+        path: PathBuf,
+        sector_size: Option<u16>,
+        tail: DiskTail,
+    ) -> Result<Disk, Error> {
         let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
         lock::lock(&file, &path)?;
         let capacity = open::capacity(&file, &path, sector_size, tail)?;
         open::warn_of_format(&file, &path);
-        Ok(Disk { file, path, capacity, sector_size, stats: Arc::default() })
+        Ok(Disk {
+            file,
+            path,
+            capacity,
+            sector_size,
+            stats: Arc::default(),
+        })
     }
 
     /// Size in bytes: at least one sector, and a multiple of it unless the era says otherwise.
@@ -205,7 +237,10 @@ impl Disk {
             self.stats.invalid.add(1);
             return Ok(Status::Invalid);
         }
-        match memory.buffer(addr, len)?.read_exact_at(self.file.as_fd(), offset) {
+        match memory
+            .buffer(addr, len)?
+            .read_exact_at(self.file.as_fd(), offset)
+        {
             Ok(()) => {
                 self.stats.reads.add(1);
                 self.stats.read_bytes.add(len);
@@ -231,7 +266,10 @@ impl Disk {
             self.stats.invalid.add(1);
             return Ok(Status::Invalid);
         }
-        match memory.bytes(addr, len)?.write_all_at(self.file.as_fd(), offset) {
+        match memory
+            .bytes(addr, len)?
+            .write_all_at(self.file.as_fd(), offset)
+        {
             Ok(()) => {
                 self.stats.writes.add(1);
                 self.stats.written_bytes.add(len);
@@ -246,7 +284,10 @@ impl Disk {
     /// # Errors
     /// [`Error::Sync`], with the host's reason: something written may be lost.
     pub fn sync(&self) -> Result<(), Error> {
-        self.file.sync_data().map_err(|error| Error::Sync { path: self.path.clone(), error })
+        self.file.sync_data().map_err(|error| Error::Sync {
+            path: self.path.clone(),
+            error,
+        })
     }
 
     /// Whether a request is within the disk. No alignment is asked for: guests see to that themselves.
@@ -261,13 +302,22 @@ impl Disk {
             return Status::Unspecified;
         }
         let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
-        let counter = if truncated { &self.stats.truncated } else { &self.stats.read_errors };
+        let counter = if truncated {
+            &self.stats.truncated
+        } else {
+            &self.stats.read_errors
+        };
         counter.add(1);
         if counter.get() == 1 && truncated {
             let path = self.path.display();
-            log::warn!("{path}: cannot read: the image is shorter than it was at the start; the guest is told");
+            log::warn!(
+                "{path}: cannot read: the image is shorter than it was at the start; the guest is told"
+            );
         } else if counter.get() == 1 {
-            log::warn!("{}: cannot read: {error}; the guest is told", self.path.display());
+            log::warn!(
+                "{}: cannot read: {error}; the guest is told",
+                self.path.display()
+            );
         }
         Status::Unspecified
     }
@@ -279,10 +329,17 @@ impl Disk {
             return Status::Unspecified;
         }
         let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
-        let counter = if full { &self.stats.full } else { &self.stats.write_errors };
+        let counter = if full {
+            &self.stats.full
+        } else {
+            &self.stats.write_errors
+        };
         counter.add(1);
         if counter.get() == 1 {
-            log::warn!("{}: cannot write: {error}; the guest is told", self.path.display());
+            log::warn!(
+                "{}: cannot write: {error}; the guest is told",
+                self.path.display()
+            );
         }
         Status::Unspecified
     }

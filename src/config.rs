@@ -107,7 +107,10 @@ impl Memory {
 
     /// Rounds down what was asked for.
     pub(crate) const fn of(asked: u64) -> Memory {
-        Memory { asked, given: asked - asked % Memory::STEP }
+        Memory {
+            asked,
+            given: asked - asked % Memory::STEP,
+        }
     }
 }
 
@@ -250,7 +253,11 @@ pub enum GdbAddress {
 impl Debugging {
     /// The address for a debugger, with `--gdb`.
     pub fn address(&self) -> Option<GdbAddress> {
-        self.gdb.then(|| self.gdb_port.clone().unwrap_or(GdbAddress::Port(USUAL_PORT)))
+        self.gdb.then(|| {
+            self.gdb_port
+                .clone()
+                .unwrap_or(GdbAddress::Port(USUAL_PORT))
+        })
     }
 
     /// The socket where a debugger is waited for, if it is one.
@@ -347,9 +354,20 @@ mod tests {
         assert_eq!(InheritedFd::parse("3"), Some(InheritedFd::Number(3)));
         assert_eq!(InheritedFd::parse("0"), Some(InheritedFd::Number(0)));
         for name in ["web", "3a", "-1", "web.socket", "a b", "@"] {
-            assert_eq!(InheritedFd::parse(name), Some(InheritedFd::Name(name.into())));
+            assert_eq!(
+                InheritedFd::parse(name),
+                Some(InheritedFd::Name(name.into()))
+            );
         }
-        for text in ["", "2147483648", "99999999999999999999", "a:b", "a\n", "ü", &"x".repeat(256)] {
+        for text in [
+            "",
+            "2147483648",
+            "99999999999999999999",
+            "a:b",
+            "a\n",
+            "ü",
+            &"x".repeat(256),
+        ] {
             assert_eq!(InheritedFd::parse(text), None, "{text}");
         }
     }

@@ -81,17 +81,44 @@ struct Running<'m> {
 impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
-        let Machine { era, vcpu, vm, memory, devices, console, ring, sandbox, notifier, observer, cores, .. } = self;
+        let Machine {
+            era,
+            vcpu,
+            vm,
+            memory,
+            devices,
+            console,
+            ring,
+            sandbox,
+            notifier,
+            observer,
+            cores,
+            ..
+        } = self;
         let timeout = self.timeout;
         let mut guest = Guest::new(vcpu, &memory);
         let patience = timeout.map(|seconds| Duration::from_secs(seconds.get().into()));
-        let session = self.debugger.map(|listener| listener.accept(&vm, &mut guest, patience)).transpose()?;
+        let session = self
+            .debugger
+            .map(|listener| listener.accept(&vm, &mut guest, patience))
+            .transpose()?;
         // What a debugger sends just before a sleep does not end that.
-        let poll_limit = if session.is_some() { self.poll_limit.min(DEBUGGERS_PATIENCE) } else { self.poll_limit };
+        let poll_limit = if session.is_some() {
+            self.poll_limit.min(DEBUGGERS_PATIENCE)
+        } else {
+            self.poll_limit
+        };
         let parallel = Parallel::new();
         // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
         timeout.map(signal::limit).transpose()?;
-        let parameters = parameters(&guest.vcpu, &devices, ring.as_ref(), &notifier, session.as_ref(), cores.as_ref());
+        let parameters = parameters(
+            &guest.vcpu,
+            &devices,
+            ring.as_ref(),
+            &notifier,
+            session.as_ref(),
+            cores.as_ref(),
+        );
         let parameters = observer.parameters(parameters)?;
         let confined = &sandbox.enter(parameters)?;
         cores.as_ref().map_or(Ok(()), core::Directory::check)?;
@@ -157,7 +184,12 @@ fn parameters(
     cores: Option<&core::Directory>,
 ) -> Parameters {
     let (nets, disks) = devices.descriptors();
-    let fds = |ring: &Ring| ring.consumer().nics().map(|nic| nic.as_fd().as_raw_fd()).collect();
+    let fds = |ring: &Ring| {
+        ring.consumer()
+            .nics()
+            .map(|nic| nic.as_fd().as_raw_fd())
+            .collect()
+    };
     let ring_nets = ring.map(fds).unwrap_or_default();
     let (process, thread) = signal::claim_thread();
     let (waits, timer) = devices.waits();
@@ -181,12 +213,21 @@ fn parameters(
 impl<'m> Running<'m> {
     /// Serves the guest with a second thread beside this one; and, whatever ended the run, sends the frames that are
     /// still in the ring.
-    fn serve_with_ring(&mut self, era: Era, ring: &'m Ring, parallel: &'m Parallel) -> Result<Outcome, Error> {
+    fn serve_with_ring(
+        &mut self,
+        era: Era,
+        ring: &'m Ring,
+        parallel: &'m Parallel,
+    ) -> Result<Outcome, Error> {
         let shared = GuestRing::new(self.guest.memory, GuestAddress(ring::ADDRESS))?;
         let (memory, confined) = (self.guest.memory, self.confined);
         let outcome = thread::scope(|scope| {
             let second = parallel.start(scope, ring, memory, || confined.confine_rings_thread())?;
-            self.worker = Some(Worker::new(ring, shared, second.clone().map(|thread| (parallel, thread))));
+            self.worker = Some(Worker::new(
+                ring,
+                shared,
+                second.clone().map(|thread| (parallel, thread)),
+            ));
             let outcome = self.serve_era(era);
             if let Some(thread) = second {
                 parallel.stop(&thread);
@@ -248,14 +289,20 @@ impl<'m> Running<'m> {
             Exit::Interrupted => self.interrupted(),
             Exit::Refused => self.wait_until_runnable().and_then(|()| self.interrupted()),
             Exit::Trap(trap) => self.trapped(trap),
-            Exit::Stop(Stop::Internal { .. }) if self.guest.stands_at_breakpoint() => self.trapped(Trap::Instruction),
+            Exit::Stop(Stop::Internal { .. }) if self.guest.stands_at_breakpoint() => {
+                self.trapped(Trap::Instruction)
+            }
             Exit::Stop(stop) => Err(self.report(Violation::Stop(stop))),
         }
     }
 
     /// Serves one hypercall; says how the run ended if that was its last.
     #[inline(always)]
-    fn hypercall<I: Interface>(&mut self, number: u32, argument: GuestAddress) -> Result<Option<Outcome>, Error> {
+    fn hypercall<I: Interface>(
+        &mut self,
+        number: u32,
+        argument: GuestAddress,
+    ) -> Result<Option<Outcome>, Error> {
         self.notifier.guest_is_alive();
         let call = match I::decode(number, self.guest.memory, argument) {
             Ok(Hypercall::Halt { status, cookie }) => {
@@ -264,9 +311,14 @@ impl<'m> Running<'m> {
             }
             Ok(call) => call,
             Err(hypercall::Error::Number(number)) => {
-                return Err(self.report(Violation::Number { number, last: I::LAST }));
+                return Err(self.report(Violation::Number {
+                    number,
+                    last: I::LAST,
+                }));
             }
-            Err(hypercall::Error::Memory(error)) => return Err(self.report_memory::<I>(number, argument, error)),
+            Err(hypercall::Error::Memory(error)) => {
+                return Err(self.report_memory::<I>(number, argument, error));
+            }
         };
         let answered = match self.answer(call) {
             Ok(None) => return Ok(None),
@@ -298,7 +350,9 @@ impl<'m> Running<'m> {
     fn kick(&mut self) -> Result<(), Error> {
         self.registry.exits.kicks.add(1);
         self.notifier.guest_is_alive();
-        let Some(worker) = &mut self.worker else { return Err(self.report(Violation::Stop(Stop::Kick))) };
+        let Some(worker) = &mut self.worker else {
+            return Err(self.report(Violation::Stop(Stop::Kick)));
+        };
         let drained = worker.drain(self.guest.memory);
         drained.map_err(|error| self.report(Violation::Ring(error)))
     }
@@ -306,7 +360,15 @@ impl<'m> Running<'m> {
     /// Does what the guest asks; PUTS alone has no reply.
     #[inline(always)]
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
-        let Running { guest: Guest { memory, .. }, devices, console, worker, registry, poll_limit, .. } = self;
+        let Running {
+            guest: Guest { memory, .. },
+            devices,
+            console,
+            worker,
+            registry,
+            poll_limit,
+            ..
+        } = self;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
@@ -341,26 +403,48 @@ impl<'m> Running<'m> {
     }
 
     #[cold]
-    fn report_memory<I: Interface>(&mut self, number: u32, argument: GuestAddress, error: memory::RangeError) -> Error {
-        self.report(Violation::Memory { name: I::name(number), argument: argument.0, error })
+    fn report_memory<I: Interface>(
+        &mut self,
+        number: u32,
+        argument: GuestAddress,
+        error: memory::RangeError,
+    ) -> Error {
+        self.report(Violation::Memory {
+            name: I::name(number),
+            argument: argument.0,
+            error,
+        })
     }
 
     #[cold]
     fn report_timeout(&mut self) -> Error {
         self.guest.vcpu.settle();
-        let registers = format!("{}, {}", self.guest.vcpu.registers(), self.guest.vcpu.fault_registers());
-        Error::Timeout { seconds: self.timeout.map_or(0, NonZeroU32::get), registers }
+        let registers = format!(
+            "{}, {}",
+            self.guest.vcpu.registers(),
+            self.guest.vcpu.fault_registers()
+        );
+        Error::Timeout {
+            seconds: self.timeout.map_or(0, NonZeroU32::get),
+            registers,
+        }
     }
 
     #[cold]
     fn failed(&mut self, error: arch::Error) -> Error {
         self.guest.vcpu.settle();
-        Error::Host { cause: error.into(), registers: self.guest.vcpu.registers() }
+        Error::Host {
+            cause: error.into(),
+            registers: self.guest.vcpu.registers(),
+        }
     }
 
     #[cold]
     fn report(&mut self, violation: Violation) -> Error {
         self.guest.vcpu.settle();
-        Error::Violation { cause: violation.into(), registers: self.guest.vcpu.registers() }
+        Error::Violation {
+            cause: violation.into(),
+            registers: self.guest.vcpu.registers(),
+        }
     }
 }

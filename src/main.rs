@@ -37,10 +37,18 @@ fn run_command(arguments: Vec<OsString>) -> Status {
     }
     // A mistake, too, is told in that form.
     cli::log_format(&arguments).begin();
-    follow(cli::parse(arguments).map_err(config_file::Error::from), None, &program)
+    follow(
+        cli::parse(arguments).map_err(config_file::Error::from),
+        None,
+        &program,
+    )
 }
 
-fn follow(command: Result<Command, config_file::Error>, config_file: Option<Use>, program: &OsStr) -> Status {
+fn follow(
+    command: Result<Command, config_file::Error>,
+    config_file: Option<Use>,
+    program: &OsStr,
+) -> Status {
     match command {
         Ok(Command::Run(mut config)) => {
             config.debugging.as_solo5_hvt = cli::is_solo5_hvt(program);
@@ -99,14 +107,18 @@ fn start_log(config: &Config) {
     builder.filter_level(config.verbosity.level());
     // Its notes are for those who write stubs: gdb tries what this one has not.
     builder.filter_module("gdbstub", log::LevelFilter::Warn);
-    builder.format(|target, record| target.write_all(Line::log(record.level(), *record.args()).bytes()));
+    builder.format(|target, record| {
+        target.write_all(Line::log(record.level(), *record.args()).bytes())
+    });
     let filters = std::env::var("RUST_LOG").unwrap_or_default();
     // Tried beforehand, as env_logger complains in a way of its own, and panics where it cannot.
     let malformed = env_filter::Builder::new().try_parse(&filters).err();
     if malformed.is_none() {
         builder.parse_filters(&filters);
     }
-    builder.target(env_logger::Target::Pipe(Box::new(Stderr))).init();
+    builder
+        .target(env_logger::Target::Pipe(Box::new(Stderr)))
+        .init();
     if let Some(error) = malformed {
         log::warn!("RUST_LOG is ignored: {error}");
     }
@@ -118,11 +130,19 @@ fn inspect(inspection: &Inspection) -> Status {
         Ok(report) => report,
         Err(error) => return fail(format_args!("{file}: {error}")),
     };
-    let text = if inspection.json { report.to_json() } else { report.to_text() };
+    let text = if inspection.json {
+        report.to_json()
+    } else {
+        report.to_text()
+    };
     if let Err(error) = console::print(text.as_bytes()) {
-        return fail(format_args!("cannot write what is known of {file}: {error}"));
+        return fail(format_args!(
+            "cannot write what is known of {file}: {error}"
+        ));
     }
-    report.refusal.map_or(0, |reason| fail(format_args!("{file}: {reason}")))
+    report
+        .refusal
+        .map_or(0, |reason| fail(format_args!("{file}: {reason}")))
 }
 
 /// On stdout, as is usual; and for programs that know upstream's tenders, which use stderr, there as well. A person

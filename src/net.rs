@@ -97,11 +97,27 @@ impl Nic {
             NetSource::Interface(name) => attach::open(name)?,
             NetSource::Fd(handed) => attach::adopt(handed)?,
         };
-        let attach::Link { fd, name, identity, mtu, zero_is_end } = link;
+        let attach::Link {
+            fd,
+            name,
+            identity,
+            mtu,
+            zero_is_end,
+        } = link;
         // Unikernels of 2018 know no other MTU than the usual one.
         let longest = u64::from(mtu.max(DEFAULT_MTU)) + HEADER_SIZE + TAG_SIZE;
         let (common, stats) = (Arc::default(), Arc::default());
-        Ok(Nic { fd, name, identity, mac, mtu, zero_is_end, longest, common, stats })
+        Ok(Nic {
+            fd,
+            name,
+            identity,
+            mac,
+            mtu,
+            zero_is_end,
+            longest,
+            common,
+            stats,
+        })
     }
 
     /// Hardware address that the guest is told.
@@ -170,7 +186,12 @@ impl Nic {
     ///
     /// # Errors
     /// The frame does not lie within guest memory.
-    pub fn write(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<Status, memory::RangeError> {
+    pub fn write(
+        &mut self,
+        memory: &GuestMemory,
+        addr: GuestAddress,
+        len: u64,
+    ) -> Result<Status, memory::RangeError> {
         let frame = memory.bytes(addr, len)?;
         if len < HEADER_SIZE || len > self.longest {
             self.drop_frame(&io::Error::from_raw_os_error(libc::EINVAL));
@@ -213,7 +234,10 @@ impl Nic {
             }
             Err(error) => {
                 // A frame that could not be had for a signal is still there.
-                if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) {
                     self.receive_failed(&error);
                 }
                 Ok((Status::Again, 0))
@@ -227,7 +251,11 @@ impl Nic {
         self.lost(cause == Cause::Gone);
         self.stats.receive_errors.add(1);
         if self.common.told.first(RECEIVING | cause as u32) {
-            log::warn!("{}: cannot receive: {}; the guest gets no frames", self.name, cause.words(error));
+            log::warn!(
+                "{}: cannot receive: {}; the guest gets no frames",
+                self.name,
+                cause.words(error)
+            );
         }
     }
 
@@ -235,7 +263,10 @@ impl Nic {
     fn drop_rest(&mut self) {
         self.stats.dropped_short.add(1);
         if self.common.told.first(SHORT) {
-            log::warn!("{}: the host took a part of a frame only; such frames are lost", self.name);
+            log::warn!(
+                "{}: the host took a part of a frame only; such frames are lost",
+                self.name
+            );
         }
     }
 
@@ -252,7 +283,11 @@ impl Nic {
         };
         counter.add(1);
         if self.common.told.first(cause as u32) {
-            log::warn!("{}: cannot send: {}; such frames are dropped", self.name, cause.words(error));
+            log::warn!(
+                "{}: cannot send: {}; such frames are dropped",
+                self.name,
+                cause.words(error)
+            );
         }
     }
 }

@@ -47,7 +47,10 @@ impl fmt::Display for Error {
                 write!(f, "{cause} ({registers})")
             }
             Error::Timeout { seconds, registers } => {
-                write!(f, "was ended after {seconds} s, as --timeout says ({registers})")
+                write!(
+                    f,
+                    "was ended after {seconds} s, as --timeout says ({registers})"
+                )
             }
             Error::Killed => f.write_str("was ended by its debugger"),
         }

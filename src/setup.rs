@@ -45,12 +45,18 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let cmdline = boot_info::cmdline(&config.arguments)?;
     let mut manifest = manifest(&mut image, config)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
-    if let Some((_, shared)) = files.shared(plan.disks(), config.output.stats.as_ref()).into_iter().next() {
+    if let Some((_, shared)) = files
+        .shared(plan.disks(), config.output.stats.as_ref())
+        .into_iter()
+        .next()
+    {
         return Err(shared.into());
     }
     let sandbox = Sandbox::with_files(config, files)?;
     let outlets = Outlets::open(config, files)?;
-    let debugger = gdb_address(config).map(|address| Listener::bind(&address, &config.unikernel, files)).transpose()?;
+    let debugger = gdb_address(config)
+        .map(|address| Listener::bind(&address, &config.unikernel, files))
+        .transpose()?;
     let cores = core::Directory::open(config, files)?;
     phases.end(Phase::Image);
 
@@ -62,7 +68,11 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let devices = Devices::attach(plan, files, &mut manifest, image.era.rules())?;
     phases.end(Phase::Devices);
 
-    log::info!("{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz", size >> 20, image.end());
+    log::info!(
+        "{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz",
+        size >> 20,
+        image.end()
+    );
     let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
     let facts = Facts {
         memory_size: size,
@@ -72,17 +82,35 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         manifest: &manifest.to_bytes(),
         cmdline: &cmdline,
     };
-    let offered = if ring.is_some() { "offered" } else { "not offered" };
-    log::debug!("first instruction at {:#x}, network ring {offered}", image.entry);
+    let offered = if ring.is_some() {
+        "offered"
+    } else {
+        "not offered"
+    };
+    log::debug!(
+        "first instruction at {:#x}, network ring {offered}",
+        image.entry
+    );
     fill(&mut memory, &file, &image, &facts)?;
     map_memory(&vm, &memory)?;
-    vcpu.boot(&arch::Boot { entry: image.entry, stack_top: size, boot_info: BOOT_INFO_ADDRESS })?;
+    vcpu.boot(&arch::Boot {
+        entry: image.entry,
+        stack_top: size,
+        boot_info: BOOT_INFO_ADDRESS,
+    })?;
     let notifier = Notifier::from_environment(|| status(&image, size, &manifest, &devices));
     let poll_limit = arch::poll_limit(counter_frequency).min(notifier.poll_limit());
-    let console = Console::stdout().limited(config.limits.console_rate).stamped(config.output.console_timestamps);
+    let console = Console::stdout()
+        .limited(config.limits.console_rate)
+        .stamped(config.output.console_timestamps);
     let timeout = config.limits.timeout;
     phases.end(Phase::Load);
-    let parts = Parts { memory: &memory, devices: &devices, console: &console, ring: ring.as_ref() };
+    let parts = Parts {
+        memory: &memory,
+        devices: &devices,
+        console: &console,
+        ring: ring.as_ref(),
+    };
     let registry = Registry::new(config, image.era, phases, &parts, outlets.any());
     let observer = Observer::new(registry, outlets);
     let era = image.era;
@@ -135,18 +163,30 @@ pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, o
     if let Some(manifest) = image.manifest.take() {
         return Ok(manifest);
     }
-    let names = config.nets.iter().map(|net| &net.name).chain(config.blocks.iter().map(|block| &block.name));
+    let names = config
+        .nets
+        .iter()
+        .map(|net| &net.name)
+        .chain(config.blocks.iter().map(|block| &block.name));
     if let Some(name) = names.flatten().next() {
-        return Err(Error::UnnamedDevices { name: name.clone(), era: image.era }.into());
+        return Err(Error::UnnamedDevices {
+            name: name.clone(),
+            era: image.era,
+        }
+        .into());
     }
-    Ok(Manifest::unnamed(!config.nets.is_empty(), !config.blocks.is_empty()))
+    Ok(Manifest::unnamed(
+        !config.nets.is_empty(),
+        !config.blocks.is_empty(),
+    ))
 }
 
 /// Opens a unikernel's file.
 pub(crate) fn open(look: io::Result<Look>) -> Result<File, Error> {
     let look = look.map_err(|source| Error::Open { source })?;
     check_kind(look.metadata().file_type())?;
-    look.open(File::options().read(true)).map_err(|source| Error::Open { source })
+    look.open(File::options().read(true))
+        .map_err(|source| Error::Open { source })
 }
 
 fn check_kind(kind: FileType) -> Result<(), Error> {
@@ -163,23 +203,36 @@ fn check_machine(image: &Image) -> Result<(), Error> {
     if image.machine == arch::MACHINE {
         return Ok(());
     }
-    Err(Error::Machine { image: image.machine, host: arch::MACHINE })
+    Err(Error::Machine {
+        image: image.machine,
+        host: arch::MACHINE,
+    })
 }
 
 /// The guest's memory in bytes, if the image fits into it.
 pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     if memory.given != memory.asked {
-        log::warn!("guest memory is {} MiB: --mem is rounded down to a multiple of 2 MiB", memory.given >> 20);
+        log::warn!(
+            "guest memory is {} MiB: --mem is rounded down to a multiple of 2 MiB",
+            memory.given >> 20
+        );
     }
     if image.has_writable_code() {
-        log::warn!("this unikernel has code that it can write: its heap and stack are executable too, as they were");
+        log::warn!(
+            "this unikernel has code that it can write: its heap and stack are executable too, as they were"
+        );
     }
     let needed = image.least_memory();
     if needed > MAX_MEMORY {
-        return Err(Error::TooLarge { needed: needed >> 20 });
+        return Err(Error::TooLarge {
+            needed: needed >> 20,
+        });
     }
     if memory.given < needed {
-        return Err(Error::TooLittleMemory { given: memory.given >> 20, needed: needed >> 20 });
+        return Err(Error::TooLittleMemory {
+            given: memory.given >> 20,
+            needed: needed >> 20,
+        });
     }
     Ok(memory.given)
 }
@@ -217,7 +270,11 @@ pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, outcome::Err
 }
 
 /// The shared network ring, where the guest may know it, has a use for it and the operator does not mind.
-fn net_ring(asked: NetRing, rules: &Rules, devices: &Devices) -> Result<Option<Ring>, outcome::Error> {
+fn net_ring(
+    asked: NetRing,
+    rules: &Rules,
+    devices: &Devices,
+) -> Result<Option<Ring>, outcome::Error> {
     let possible = rules.net_ring && devices.has_nets();
     // Such a filter knows neither a second thread nor what that shares with the first.
     let prevented = inherited_filter::is_there();
@@ -225,16 +282,22 @@ fn net_ring(asked: NetRing, rules: &Rules, devices: &Devices) -> Result<Option<R
         NetRing::Off => return Ok(None),
         NetRing::Auto if !possible || prevented => return Ok(None),
         NetRing::On if !possible => {
-            log::warn!("--net-ring=on: this unikernel has no network device, or is older than the ring; it gets none");
+            log::warn!(
+                "--net-ring=on: this unikernel has no network device, or is older than the ring; it gets none"
+            );
             return Ok(None);
         }
         NetRing::On if prevented => {
-            log::warn!("--net-ring=on: there is none behind a filter of system calls that tender was started behind");
+            log::warn!(
+                "--net-ring=on: there is none behind a filter of system calls that tender was started behind"
+            );
             return Ok(None);
         }
         NetRing::Auto | NetRing::On => {}
     }
-    Ok(Some(Ring::new(devices.twin_nets().map_err(Error::Descriptors)?)))
+    Ok(Some(Ring::new(
+        devices.twin_nets().map_err(Error::Descriptors)?,
+    )))
 }
 
 /// What the guest may do with each page of its memory. Sections A3 and B3.
@@ -242,24 +305,44 @@ fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
     let boot_pages = image.era.rules().boot_pages;
     let ring_pages = if ring { Access::ReadWrite } else { boot_pages };
     let mut mappings = vec![
-        Mapping { range: 0..BOOT_INFO_ADDRESS, access: Access::None },
-        Mapping { range: BOOT_INFO_ADDRESS..ring::ADDRESS, access: boot_pages },
-        Mapping { range: ring::ADDRESS..ring::END, access: ring_pages },
-        Mapping { range: ring::END..IMAGE_BASE, access: boot_pages },
+        Mapping {
+            range: 0..BOOT_INFO_ADDRESS,
+            access: Access::None,
+        },
+        Mapping {
+            range: BOOT_INFO_ADDRESS..ring::ADDRESS,
+            access: boot_pages,
+        },
+        Mapping {
+            range: ring::ADDRESS..ring::END,
+            access: ring_pages,
+        },
+        Mapping {
+            range: ring::END..IMAGE_BASE,
+            access: boot_pages,
+        },
     ];
     mappings.extend(image.mappings(size));
     mappings
 }
 
 /// Brings into memory what is there when the guest starts, and has it keep from writing what it may not.
-pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: &Facts) -> Result<(), outcome::Error> {
+pub(crate) fn fill(
+    memory: &mut GuestMemory,
+    file: &File,
+    image: &Image,
+    facts: &Facts,
+) -> Result<(), outcome::Error> {
     let mappings = mappings(image, memory.size(), facts.net_ring != 0);
     load(memory, file, &image.segments)?;
     for Mapping { range, access } in &mappings {
         log::trace!("page tables: {range:#x?}: {access:?}");
     }
     arch::build_tables(memory, &mappings)?;
-    memory.place(GuestAddress(BOOT_INFO_ADDRESS), &boot_info::to_bytes(image.era, facts))?;
+    memory.place(
+        GuestAddress(BOOT_INFO_ADDRESS),
+        &boot_info::to_bytes(image.era, facts),
+    )?;
     memory.protect(&mappings);
     Ok(())
 }
@@ -267,12 +350,22 @@ pub(crate) fn fill(memory: &mut GuestMemory, file: &File, image: &Image, facts: 
 /// Brings the segments into memory. What the file does not fill is zero, as guest memory is fresh.
 fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), outcome::Error> {
     for segment in segments {
-        log::debug!("segment {:#x?}: {:?}, from {:#x?} of the file", segment.memory, segment.access, segment.file);
+        log::debug!(
+            "segment {:#x?}: {:?}, from {:#x?} of the file",
+            segment.memory,
+            segment.access,
+            segment.file
+        );
     }
     for segment in segments.iter().filter(|segment| !segment.file.is_empty()) {
         let length = segment.file.end - segment.file.start;
         memory
-            .load(GuestAddress(segment.memory.start), length, file.as_fd(), segment.file.start)?
+            .load(
+                GuestAddress(segment.memory.start),
+                length,
+                file.as_fd(),
+                segment.file.start,
+            )?
             .map_err(image::Error::Io)?;
     }
     Ok(())
@@ -289,6 +382,7 @@ pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), outcome:
     };
     // SAFETY: the region is a live private mapping of exactly this size, no Rust reference points into it, and the
     // machine drops its VM together with its memory.
-    unsafe { vm.set_user_memory_region(region) }.map_err(arch::Error::kvm("map the guest's memory"))?;
+    unsafe { vm.set_user_memory_region(region) }
+        .map_err(arch::Error::kvm("map the guest's memory"))?;
     Ok(())
 }

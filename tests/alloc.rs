@@ -49,15 +49,23 @@ fn main() -> ExitCode {
     }
     common::main(vec![
         kvm_test("allocations_are_counted", allocations_are_counted),
-        kvm_test("ten_thousand_calls_allocate_nothing", ten_thousand_calls_allocate_nothing),
+        kvm_test(
+            "ten_thousand_calls_allocate_nothing",
+            ten_thousand_calls_allocate_nothing,
+        ),
         kvm_test("output_allocates_nothing", output_allocates_nothing),
-        kvm_test("blocks_and_frames_allocate_nothing", blocks_and_frames_allocate_nothing),
+        kvm_test(
+            "blocks_and_frames_allocate_nothing",
+            blocks_and_frames_allocate_nothing,
+        ),
     ])
 }
 
 /// Runs the tender in this process and says how many allocations that took.
 fn run_here(words: &str) -> ExitCode {
-    let words = std::iter::once("tender").chain(words.lines()).map(Into::into);
+    let words = std::iter::once("tender")
+        .chain(words.lines())
+        .map(Into::into);
     let Ok(tender::cli::Command::Run(config)) = tender::cli::parse(words) else {
         panic!("the command line is one for a run");
     };
@@ -81,12 +89,18 @@ fn tender_here(words: &[&str]) -> Command {
 fn count(command: &mut Command) -> u64 {
     let output = run(command);
     output.exits(0);
-    output.stderr.trim_end().parse().unwrap_or_else(|_| panic!("no number: {output:?}"))
+    output
+        .stderr
+        .trim_end()
+        .parse()
+        .unwrap_or_else(|_| panic!("no number: {output:?}"))
 }
 
 fn hypercalls(arguments: &[&str]) -> u64 {
     let image = fixture("hypercalls");
-    count(&mut tender_here(&[&["--mem=4", text(&image)], arguments].concat()))
+    count(&mut tender_here(
+        &[&["--mem=4", text(&image)], arguments].concat(),
+    ))
 }
 
 /// Lest the count be always the same.
@@ -94,15 +108,24 @@ fn allocations_are_counted() {
     let before = COUNT.load(Ordering::Relaxed);
     drop(std::hint::black_box(Box::new(1)));
     assert!(COUNT.load(Ordering::Relaxed) > before);
-    assert!(hypercalls(&["ok-storm", "10"]) > 5, "to start a guest takes some");
+    assert!(
+        hypercalls(&["ok-storm", "10"]) > 5,
+        "to start a guest takes some"
+    );
 }
 
 fn ten_thousand_calls_allocate_nothing() {
-    assert_eq!(hypercalls(&["ok-storm", "00010"]), hypercalls(&["ok-storm", "10010"]));
+    assert_eq!(
+        hypercalls(&["ok-storm", "00010"]),
+        hypercalls(&["ok-storm", "10010"])
+    );
 }
 
 fn output_allocates_nothing() {
-    assert_eq!(hypercalls(&["puts-flood", "0010"]), hypercalls(&["puts-flood", "1010"]));
+    assert_eq!(
+        hypercalls(&["puts-flood", "0010"]),
+        hypercalls(&["puts-flood", "1010"])
+    );
 }
 
 /// Six kinds of calls, on a disk and on a socket that somebody reads now and then: whether a frame is sent or
@@ -110,12 +133,21 @@ fn output_allocates_nothing() {
 fn blocks_and_frames_allocate_nothing() {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
-    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
     let [few, many] = ["n=0010", "n=0510"].map(|n| {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let image = fixture("bench-io");
-        let words = ["--mem=4", &format!("--net=@{FD}"), &format!("--disk={}", text(&path)), text(&image), n];
+        let words = [
+            "--mem=4",
+            &format!("--net=@{FD}"),
+            &format!("--disk={}", text(&path)),
+            text(&image),
+            n,
+        ];
         let mut guest = Guest::start(&mut hand_over(tender_here(&words), theirs));
         let mut received = 0;
         let mut running = true;
@@ -129,7 +161,11 @@ fn blocks_and_frames_allocate_nothing() {
         assert!(received > 0, "no frame arrived");
         let output = guest.end();
         output.exits(0).says("bench net-read-empty");
-        output.stderr.trim_end().parse::<u64>().unwrap_or_else(|_| panic!("no number: {output:?}"))
+        output
+            .stderr
+            .trim_end()
+            .parse::<u64>()
+            .unwrap_or_else(|_| panic!("no number: {output:?}"))
     });
     assert_eq!(few, many);
 }

@@ -12,26 +12,64 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{Device, Guest, Output, fixture, kvm_test, net_test, root_mount_test, run, text, unikernel};
+use common::{
+    Device, Guest, Output, fixture, kvm_test, net_test, root_mount_test, run, text, unikernel,
+};
 
 fn main() -> ExitCode {
     common::main(vec![
-        kvm_test("a_disk_does_all_that_it_should", a_disk_does_all_that_it_should),
+        kvm_test(
+            "a_disk_does_all_that_it_should",
+            a_disk_does_all_that_it_should,
+        ),
         kvm_test("every_sector_size_works", every_sector_size_works),
-        kvm_test("the_smallest_disk_is_one_sector", the_smallest_disk_is_one_sector),
-        kvm_test("what_was_written_is_there_for_the_next_run", what_was_written_is_there_for_the_next_run),
-        kvm_test("large_disks_are_used_to_their_end", large_disks_are_used_to_their_end),
+        kvm_test(
+            "the_smallest_disk_is_one_sector",
+            the_smallest_disk_is_one_sector,
+        ),
+        kvm_test(
+            "what_was_written_is_there_for_the_next_run",
+            what_was_written_is_there_for_the_next_run,
+        ),
+        kvm_test(
+            "large_disks_are_used_to_their_end",
+            large_disks_are_used_to_their_end,
+        ),
         kvm_test("two_disks_are_two", two_disks_are_two),
         kvm_test("all_ways_to_name_a_disk_work", all_ways_to_name_a_disk_work),
-        kvm_test("an_image_in_use_names_its_user", an_image_in_use_names_its_user),
-        kvm_test("a_killed_run_leaves_its_disk_free", a_killed_run_leaves_its_disk_free),
-        net_test("a_full_host_disk_is_told_to_the_guest", a_full_host_disk_is_told_to_the_guest),
-        kvm_test("sizes_that_cannot_be_are_refused", sizes_that_cannot_be_are_refused),
-        kvm_test("a_file_that_is_no_raw_image_causes_a_warning", a_file_that_is_no_raw_image_causes_a_warning),
-        kvm_test("no_hint_changes_a_file_that_is_no_image", no_hint_changes_a_file_that_is_no_image),
+        kvm_test(
+            "an_image_in_use_names_its_user",
+            an_image_in_use_names_its_user,
+        ),
+        kvm_test(
+            "a_killed_run_leaves_its_disk_free",
+            a_killed_run_leaves_its_disk_free,
+        ),
+        net_test(
+            "a_full_host_disk_is_told_to_the_guest",
+            a_full_host_disk_is_told_to_the_guest,
+        ),
+        kvm_test(
+            "sizes_that_cannot_be_are_refused",
+            sizes_that_cannot_be_are_refused,
+        ),
+        kvm_test(
+            "a_file_that_is_no_raw_image_causes_a_warning",
+            a_file_that_is_no_raw_image_causes_a_warning,
+        ),
+        kvm_test(
+            "no_hint_changes_a_file_that_is_no_image",
+            no_hint_changes_a_file_that_is_no_image,
+        ),
         kvm_test("what_is_no_image_is_refused", what_is_no_image_is_refused),
-        kvm_test("one_image_cannot_be_two_disks", one_image_cannot_be_two_disks),
-        root_mount_test("an_image_of_another_user_is_refused", an_image_of_another_user_is_refused),
+        kvm_test(
+            "one_image_cannot_be_two_disks",
+            one_image_cannot_be_two_disks,
+        ),
+        root_mount_test(
+            "an_image_of_another_user_is_refused",
+            an_image_of_another_user_is_refused,
+        ),
     ])
 }
 
@@ -42,7 +80,9 @@ struct Image {
 
 impl Image {
     fn new(size: u64) -> Image {
-        let image = Image { directory: common::directory() };
+        let image = Image {
+            directory: common::directory(),
+        };
         File::create(image.path()).unwrap().set_len(size).unwrap();
         image
     }
@@ -64,7 +104,10 @@ fn block(options: &[&str], arguments: &[&str]) -> Output {
 fn a_disk_does_all_that_it_should() {
     let image = Image::new(1 << 20);
     let output = block(&[&image.option("--block:storage")], &[]);
-    output.exits(0).is_quiet().says("block: storage: handle 1, 1048576 bytes in sectors of 512\n");
+    output
+        .exits(0)
+        .is_quiet()
+        .says("block: storage: handle 1, 1048576 bytes in sectors of 512\n");
     output
         .says("block: 8 sectors in one call\n")
         .says("block: bad offsets and bad handles are refused\n")
@@ -76,32 +119,61 @@ fn every_sector_size_works() {
     for shift in 9..16 {
         let size = 1 << shift;
         let image = Image::new(size * 16);
-        let output = block(&[&image.option("--block"), &format!("--block-sector-size:storage={size}")], &[]);
-        output.exits(0).is_quiet().says(&format!(" {} bytes in sectors of {size}\n", size * 16)).says("block: ok");
+        let output = block(
+            &[
+                &image.option("--block"),
+                &format!("--block-sector-size:storage={size}"),
+            ],
+            &[],
+        );
+        output
+            .exits(0)
+            .is_quiet()
+            .says(&format!(" {} bytes in sectors of {size}\n", size * 16))
+            .says("block: ok");
     }
 }
 
 fn the_smallest_disk_is_one_sector() {
     let image = Image::new(512);
-    block(&[&image.option("--block")], &[]).exits(0).is_quiet().says(" 512 bytes").says("block: ok");
+    block(&[&image.option("--block")], &[])
+        .exits(0)
+        .is_quiet()
+        .says(" 512 bytes")
+        .says("block: ok");
     assert_eq!(fs::metadata(image.path()).unwrap().len(), 512);
 }
 
 fn what_was_written_is_there_for_the_next_run() {
     let image = Image::new(64 << 10);
     let option = image.option("--block");
-    block(&[&option], &["verify"]).exits(255).says("sector 0 is not what was written");
+    block(&[&option], &["verify"])
+        .exits(255)
+        .says("sector 0 is not what was written");
     block(&[&option], &["fill"]).exits(0).is_quiet();
     let written = fs::read(image.path()).unwrap();
     // Each run of 512 bytes: the chosen ones are full, all others untouched.
-    let full: Vec<_> = (0..128).filter(|i| written[i * 512..][..512] != [0; 512]).collect();
+    let full: Vec<_> = (0..128)
+        .filter(|i| written[i * 512..][..512] != [0; 512])
+        .collect();
     assert_eq!(full, [0, 1, 63, 126, 127]);
     block(&[&option], &["verify"]).exits(0).is_quiet();
-    assert_eq!(fs::read(image.path()).unwrap(), written, "reading changes nothing");
+    assert_eq!(
+        fs::read(image.path()).unwrap(),
+        written,
+        "reading changes nothing"
+    );
     // The verification can fail: one bit of the last sector.
     let last = written.len() - 1;
-    File::options().write(true).open(image.path()).unwrap().write_all_at(&[written[last] ^ 1], last as u64).unwrap();
-    block(&[&option], &["verify"]).exits(255).says("sector 127 is not what was written");
+    File::options()
+        .write(true)
+        .open(image.path())
+        .unwrap()
+        .write_all_at(&[written[last] ^ 1], last as u64)
+        .unwrap();
+    block(&[&option], &["verify"])
+        .exits(255)
+        .says("sector 127 is not what was written");
 }
 
 /// Beyond 32 bits, in a file with holes.
@@ -109,17 +181,31 @@ fn large_disks_are_used_to_their_end() {
     let size = (5 << 30) + 512;
     let image = Image::new(size);
     let option = image.option("--block");
-    block(&[&option], &["fill"]).exits(0).is_quiet().says(&format!(" {size} bytes"));
+    block(&[&option], &["fill"])
+        .exits(0)
+        .is_quiet()
+        .says(&format!(" {size} bytes"));
     block(&[&option], &["verify"]).exits(0).is_quiet();
     let mut last = [0; 512];
-    File::open(image.path()).unwrap().read_exact_at(&mut last, size - 512).unwrap();
+    File::open(image.path())
+        .unwrap()
+        .read_exact_at(&mut last, size - 512)
+        .unwrap();
     assert_ne!(last, [0; 512], "the last sector was written");
-    assert!(fs::metadata(image.path()).unwrap().blocks() < 4096, "the rest was not");
+    assert!(
+        fs::metadata(image.path()).unwrap().blocks() < 4096,
+        "the rest was not"
+    );
 }
 
 fn two_disks_are_two() {
     let (a, b) = (Image::new(1 << 20), Image::new(2 << 20));
-    let options = [&*a.option("--block:a"), &*b.option("--block:b"), "--block-sector-size:b=4096", "--mem=4"];
+    let options = [
+        &*a.option("--block:a"),
+        &*b.option("--block:b"),
+        "--block-sector-size:b=4096",
+        "--mem=4",
+    ];
     let output = run(&mut unikernel("block2", &options, &[]));
     output.exits(0).is_quiet().says("block: ok");
     output.says("block: a: handle 1, 1048576 bytes in sectors of 512\n");
@@ -131,15 +217,27 @@ fn two_disks_are_two() {
 fn all_ways_to_name_a_disk_work() {
     let image = Image::new(64 << 10);
     let path = image.path();
-    let ways = [&["--disk", text(&path)][..], &["--block", text(&path)], &["--block:storage", text(&path)]];
+    let ways = [
+        &["--disk", text(&path)][..],
+        &["--block", text(&path)],
+        &["--block:storage", text(&path)],
+    ];
     for way in ways {
         block(way, &["fill"]).exits(0).is_quiet().says("block: ok");
     }
-    block(&[&image.option("--disk"), "--block-sector-size=1024"], &["fill"]).exits(0).says("sectors of 1024");
+    block(
+        &[&image.option("--disk"), "--block-sector-size=1024"],
+        &["fill"],
+    )
+    .exits(0)
+    .says("sectors of 1024");
     let mut command = Command::new(common::tender_path());
     let link = image.directory.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    command.current_dir(image.directory.path()).args(["--mem=4", "--disk=link", "--"]).arg(common::fixture("block"));
+    command
+        .current_dir(image.directory.path())
+        .args(["--mem=4", "--disk=link", "--"])
+        .arg(common::fixture("block"));
     run(&mut command).exits(0).is_quiet().says("block: ok");
 }
 
@@ -150,7 +248,11 @@ fn start_and_hold(option: &str) -> (Guest, File) {
     let holder = format!(" {} ", guest.pid());
     let deadline = Instant::now() + common::LIMIT;
     while !fs::read_to_string("/proc/locks").unwrap().contains(&holder) {
-        assert!(guest.is_running() && Instant::now() < deadline, "the disk is not locked: {:?}", guest.words());
+        assert!(
+            guest.is_running() && Instant::now() < deadline,
+            "the disk is not locked: {:?}",
+            guest.words()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     (guest, reader)
@@ -161,11 +263,19 @@ fn an_image_in_use_names_its_user() {
     let option = image.option("--block");
     let (first, mut reader) = start_and_hold(&option);
     let name = text(&image.path()).to_owned();
-    block(&[&option], &[]).is_refused(&[&name, "in use", &format!("process {} (tender)", first.pid())]);
+    block(&[&option], &[]).is_refused(&[
+        &name,
+        "in use",
+        &format!("process {} (tender)", first.pid()),
+    ]);
     let mut said = Vec::new();
     reader.read_to_end(&mut said).unwrap();
     first.end().exits(0).is_quiet();
-    assert!(said.ends_with(b"block: ok\n"), "the first one was disturbed: {}", String::from_utf8_lossy(&said));
+    assert!(
+        said.ends_with(b"block: ok\n"),
+        "the first one was disturbed: {}",
+        String::from_utf8_lossy(&said)
+    );
     block(&[&option], &["fill"]).exits(0).is_quiet();
 }
 
@@ -181,11 +291,21 @@ fn a_killed_run_leaves_its_disk_free() {
 /// On a file system of two pages, whose image promises a megabyte.
 fn a_full_host_disk_is_told_to_the_guest() {
     let directory = common::directory();
-    let mut command =
-        unikernel("block", &["--mem=4", &format!("--disk={}/small.img", text(directory.path()))], &["fill"]);
+    let mut command = unikernel(
+        "block",
+        &[
+            "--mem=4",
+            &format!("--disk={}/small.img", text(directory.path())),
+        ],
+        &["fill"],
+    );
     mount_small(&mut command, directory.path());
     let output = run(&mut command);
-    output.exits(255).says("Err(Unspecified)").complains("small.img").complains("No space left");
+    output
+        .exits(255)
+        .says("Err(Unspecified)")
+        .complains("small.img")
+        .complains("No space left");
     output.complains("failed 1 (1 disk full)");
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
 }
@@ -202,7 +322,11 @@ fn mount_small(command: &mut Command, place: &Path) {
             let done = libc::unshare(libc::CLONE_NEWNS) == 0
                 && libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()) == 0
                 && libc::mount(none, place.as_ptr(), tmpfs, 0, c"size=8k".as_ptr().cast()) == 0;
-            let file = libc::open(image.as_ptr(), libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC, 0o600);
+            let file = libc::open(
+                image.as_ptr(),
+                libc::O_CREAT | libc::O_RDWR | libc::O_CLOEXEC,
+                0o600,
+            );
             if done && file >= 0 && libc::ftruncate(file, 1 << 20) == 0 {
                 Ok(())
             } else {
@@ -217,7 +341,11 @@ fn sizes_that_cannot_be_are_refused() {
         let image = Image::new(size);
         let name = image.path();
         block(&[&image.option("--block")], &[]).is_refused(&["'storage'", text(&name), words]);
-        assert_eq!(fs::metadata(&name).unwrap().len(), size, "the image was changed");
+        assert_eq!(
+            fs::metadata(&name).unwrap().len(),
+            size,
+            "the image was changed"
+        );
     }
     let image = Image::new(4096 + 512);
     let option = image.option("--block");
@@ -227,9 +355,16 @@ fn sizes_that_cannot_be_are_refused() {
 
 /// Files that are clearly no raw image, by their first bytes.
 fn foreign() -> Vec<(Vec<u8>, &'static str)> {
-    let vdi = [&b"<<< Oracle VM VirtualBox Disk Image >>>\n"[..], &[0; 24], &[0x7f, 0x10, 0xda, 0xbe]].concat();
-    let mut foreign =
-        vec![(vdi, "a VirtualBox (vdi) disk image"), (fs::read(fixture("hello")).unwrap(), "an ELF file")];
+    let vdi = [
+        &b"<<< Oracle VM VirtualBox Disk Image >>>\n"[..],
+        &[0; 24],
+        &[0x7f, 0x10, 0xda, 0xbe],
+    ]
+    .concat();
+    let mut foreign = vec![
+        (vdi, "a VirtualBox (vdi) disk image"),
+        (fs::read(fixture("hello")).unwrap(), "an ELF file"),
+    ];
     for (start, name) in [
         (&b"QFI\xfb\0\0\0\x03"[..], "a qcow2 disk image"),
         (b"KDMV\x01\0\0\0", "a VMware (vmdk) disk image"),
@@ -254,10 +389,19 @@ fn a_file_that_is_no_raw_image_causes_a_warning() {
         bytes.resize(1 << 20, 0);
         fs::write(image.path(), bytes).unwrap();
         let output = block(&[&image.option("--block")], &[]);
-        output.exits(0).complains(&format!("' is {name}")).complains("the guest gets its raw bytes");
+        output
+            .exits(0)
+            .complains(&format!("' is {name}"))
+            .complains("the guest gets its raw bytes");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
-    for start in [&b"\x1f\x8b"[..], b"\xeb\x3c\x90mkfs.fat", b"Hello\n", b"LUKS\xba\xbe", b"MZ\x90\0"] {
+    for start in [
+        &b"\x1f\x8b"[..],
+        b"\xeb\x3c\x90mkfs.fat",
+        b"Hello\n",
+        b"LUKS\xba\xbe",
+        b"MZ\x90\0",
+    ] {
         let mut bytes = start.to_vec();
         bytes.resize(1 << 20, 0);
         fs::write(image.path(), bytes).unwrap();
@@ -288,7 +432,12 @@ fn what_is_no_image_is_refused() {
         ("/dev/null/x", "Not a directory"),
         ("/dev/none", "'lsblk'"),
     ] {
-        block(&[&format!("--block={path}")], &[]).is_refused(&["block.hvt", "'storage'", path, words]);
+        block(&[&format!("--block={path}")], &[]).is_refused(&[
+            "block.hvt",
+            "'storage'",
+            path,
+            words,
+        ]);
     }
     assert!(!missing.exists());
 }
@@ -298,7 +447,11 @@ fn one_image_cannot_be_two_disks() {
     let again = image.directory.path().join("again");
     fs::hard_link(image.path(), &again).unwrap();
     for second in [image.path(), again] {
-        let options = [&*image.option("--block:a"), &format!("--block:b={}", text(&second)), "--mem=4"];
+        let options = [
+            &*image.option("--block:a"),
+            &format!("--block:b={}", text(&second)),
+            "--mem=4",
+        ];
         run(&mut unikernel("block2", &options, &[])).is_refused(&["'b'", "two"]);
     }
 }
@@ -307,6 +460,11 @@ fn one_image_cannot_be_two_disks() {
 fn an_image_of_another_user_is_refused() {
     let image = Image::new(1 << 20);
     let devices = [Device::Made("kvm", 0o666)];
-    let mut command = common::as_nobody("block", image.directory.path(), &devices, &[&image.option("--disk")]);
+    let mut command = common::as_nobody(
+        "block",
+        image.directory.path(),
+        &devices,
+        &[&image.option("--disk")],
+    );
     run(&mut command).is_refused(&["user 65534", text(&image.path())]);
 }

@@ -14,18 +14,48 @@ use common::{Guest, kvm_test, kvm_test_if_possible, run, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
-        kvm_test("hello_prints_its_command_line", hello_prints_its_command_line),
-        kvm_test("every_word_after_the_unikernel_is_the_guests", every_word_after_the_unikernel_is_the_guests),
+        kvm_test(
+            "hello_prints_its_command_line",
+            hello_prints_its_command_line,
+        ),
+        kvm_test(
+            "every_word_after_the_unikernel_is_the_guests",
+            every_word_after_the_unikernel_is_the_guests,
+        ),
         kvm_test("words_need_not_be_utf8", words_need_not_be_utf8),
-        kvm_test("the_longest_command_line_arrives_whole", the_longest_command_line_arrives_whole),
-        kvm_test("the_guests_exit_status_is_the_tenders", the_guests_exit_status_is_the_tenders),
-        kvm_test("a_guest_that_aborts_ends_with_255", a_guest_that_aborts_ends_with_255),
-        kvm_test("memory_is_exactly_what_was_asked_for", memory_is_exactly_what_was_asked_for),
-        kvm_test("memory_is_rounded_down_with_a_notice", memory_is_rounded_down_with_a_notice),
+        kvm_test(
+            "the_longest_command_line_arrives_whole",
+            the_longest_command_line_arrives_whole,
+        ),
+        kvm_test(
+            "the_guests_exit_status_is_the_tenders",
+            the_guests_exit_status_is_the_tenders,
+        ),
+        kvm_test(
+            "a_guest_that_aborts_ends_with_255",
+            a_guest_that_aborts_ends_with_255,
+        ),
+        kvm_test(
+            "memory_is_exactly_what_was_asked_for",
+            memory_is_exactly_what_was_asked_for,
+        ),
+        kvm_test(
+            "memory_is_rounded_down_with_a_notice",
+            memory_is_rounded_down_with_a_notice,
+        ),
         kvm_test("paths_may_hold_anything", paths_may_hold_anything),
-        kvm_test("output_nobody_takes_costs_the_guest_nothing", output_nobody_takes_costs_the_guest_nothing),
-        kvm_test("standard_streams_may_be_closed", standard_streams_may_be_closed),
-        kvm_test("verbosity_never_touches_the_guests_output", verbosity_never_touches_the_guests_output),
+        kvm_test(
+            "output_nobody_takes_costs_the_guest_nothing",
+            output_nobody_takes_costs_the_guest_nothing,
+        ),
+        kvm_test(
+            "standard_streams_may_be_closed",
+            standard_streams_may_be_closed,
+        ),
+        kvm_test(
+            "verbosity_never_touches_the_guests_output",
+            verbosity_never_touches_the_guests_output,
+        ),
         kvm_test_if_possible("floating_point_works", floating_point_works),
     ])
 }
@@ -33,24 +63,49 @@ fn main() -> ExitCode {
 fn hello_prints_its_command_line() {
     let output = run(&mut unikernel("hello", &[], &["Hello,", "world"]));
     output.exits(0).is_quiet();
-    assert_eq!(output.stdout, "hello: Hello, world\nmemory: 536870912 bytes\n");
-    assert!(run(&mut unikernel("hello", &[], &[])).stdout.starts_with("hello: \n"));
+    assert_eq!(
+        output.stdout,
+        "hello: Hello, world\nmemory: 536870912 bytes\n"
+    );
+    assert!(
+        run(&mut unikernel("hello", &[], &[]))
+            .stdout
+            .starts_with("hello: \n")
+    );
 }
 
 fn every_word_after_the_unikernel_is_the_guests() {
-    let words = ["--mem=1", "--help", "--", "-v", "--net:service=tap0", "a  b", "", "--ipv4=10.0.0.2/24"];
+    let words = [
+        "--mem=1",
+        "--help",
+        "--",
+        "-v",
+        "--net:service=tap0",
+        "a  b",
+        "",
+        "--ipv4=10.0.0.2/24",
+    ];
     let expected = "hello: --mem=1 --help -- -v --net:service=tap0 a  b  --ipv4=10.0.0.2/24\n";
-    run(&mut unikernel("hello", &["--mem=2"], &words)).exits(0).is_quiet().says(expected);
+    run(&mut unikernel("hello", &["--mem=2"], &words))
+        .exits(0)
+        .is_quiet()
+        .says(expected);
     // The same without a `--` before the unikernel, and with a value as a word of its own.
     let mut command = common::tender(["--mem", "4"]);
     let output = run(command.arg(common::fixture("hello")).args(words));
-    output.exits(0).is_quiet().says(expected).says("memory: 4194304 bytes");
+    output
+        .exits(0)
+        .is_quiet()
+        .says(expected)
+        .says("memory: 4194304 bytes");
 }
 
 fn words_need_not_be_utf8() {
     let mut command = unikernel("hello", &["--mem=2"], &[]);
     let mut output = tempfile::tempfile().unwrap();
-    command.arg(OsString::from_vec(b"\xff\xc3\x01\t".into())).stdout(output.try_clone().unwrap());
+    command
+        .arg(OsString::from_vec(b"\xff\xc3\x01\t".into()))
+        .stdout(output.try_clone().unwrap());
     Guest::spawn(&mut command).end().exits(0);
     let mut bytes = Vec::new();
     // The tender has moved the position that it shares with us.
@@ -62,17 +117,27 @@ fn words_need_not_be_utf8() {
 fn the_longest_command_line_arrives_whole() {
     let word = "0123456789abcde ".repeat(512);
     let longest = &word[..8191];
-    run(&mut unikernel("hello", &["--mem=2"], &[longest])).exits(0).says(&format!("hello: {longest}\n"));
+    run(&mut unikernel("hello", &["--mem=2"], &[longest]))
+        .exits(0)
+        .says(&format!("hello: {longest}\n"));
 }
 
 fn the_guests_exit_status_is_the_tenders() {
     for status in [0, 1, 7, 254, 255] {
-        run(&mut unikernel("hello", &["--mem=2"], &[&format!("exit={status}")])).exits(status).is_quiet();
+        run(&mut unikernel(
+            "hello",
+            &["--mem=2"],
+            &[&format!("exit={status}")],
+        ))
+        .exits(status)
+        .is_quiet();
     }
 }
 
 fn a_guest_that_aborts_ends_with_255() {
-    run(&mut unikernel("abort", &["--mem=2"], &[])).exits(255).says("panic: this unikernel aborts");
+    run(&mut unikernel("abort", &["--mem=2"], &[]))
+        .exits(255)
+        .says("panic: this unikernel aborts");
 }
 
 fn memory_is_exactly_what_was_asked_for() {
@@ -86,19 +151,33 @@ fn memory_is_exactly_what_was_asked_for() {
     ];
     for (size, bytes) in sizes {
         let output = run(&mut unikernel("hello", &[&format!("--mem={size}")], &[]));
-        output.exits(0).is_quiet().says(&format!("memory: {bytes} bytes\n"));
+        output
+            .exits(0)
+            .is_quiet()
+            .says(&format!("memory: {bytes} bytes\n"));
     }
 }
 
 fn memory_is_rounded_down_with_a_notice() {
     let output = run(&mut unikernel("hello", &["--mem=5"], &[]));
-    output.exits(0).says("memory: 4194304 bytes\n").complains("4 MiB").complains("--mem");
-    run(&mut unikernel("hello", &["-q", "--mem=5"], &[])).exits(0).says("memory: 4194304 bytes\n").is_quiet();
+    output
+        .exits(0)
+        .says("memory: 4194304 bytes\n")
+        .complains("4 MiB")
+        .complains("--mem");
+    run(&mut unikernel("hello", &["-q", "--mem=5"], &[]))
+        .exits(0)
+        .says("memory: 4194304 bytes\n")
+        .is_quiet();
 }
 
 fn paths_may_hold_anything() {
     let directory = common::directory();
-    for name in [OsStr::new("a b,c=d.hvt"), OsStr::new("-"), OsStr::from_bytes(b"\xff\xfe.hvt")] {
+    for name in [
+        OsStr::new("a b,c=d.hvt"),
+        OsStr::new("-"),
+        OsStr::from_bytes(b"\xff\xfe.hvt"),
+    ] {
         std::fs::copy(common::fixture("hello"), directory.path().join(name)).unwrap();
         let mut command = common::tender(["--mem=2"]);
         let output = run(command.current_dir(directory.path()).arg(name).arg("here"));
@@ -109,12 +188,21 @@ fn paths_may_hold_anything() {
 fn output_nobody_takes_costs_the_guest_nothing() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = Guest::spawn(unikernel("hello", &["--mem=2"], &["exit=3"]).stdout(full)).end();
-    output.exits(3).complains("console").complains("(4 disk full)");
-    assert_eq!(output.stderr.lines().count(), 2, "one warning and one sum, however many lines: {output:?}");
+    output
+        .exits(3)
+        .complains("console")
+        .complains("(4 disk full)");
+    assert_eq!(
+        output.stderr.lines().count(),
+        2,
+        "one warning and one sum, however many lines: {output:?}"
+    );
 
     let (reader, writer) = common::pipe();
     drop(reader);
-    Guest::spawn(unikernel("hello", &["--mem=2"], &["exit=4"]).stdout(writer)).end().exits(4);
+    Guest::spawn(unikernel("hello", &["--mem=2"], &["exit=4"]).stdout(writer))
+        .end()
+        .exits(4);
 }
 
 fn standard_streams_may_be_closed() {
@@ -133,7 +221,10 @@ fn verbosity_never_touches_the_guests_output() {
     for option in ["-q", "-v", "-vv", "-vvv"] {
         let output = run(&mut unikernel("hello", &[option, "--mem=2"], &["x"]));
         output.exits(0);
-        assert_eq!(output.stdout, "hello: x\nmemory: 2097152 bytes\n", "{option}");
+        assert_eq!(
+            output.stdout, "hello: x\nmemory: 2097152 bytes\n",
+            "{option}"
+        );
     }
 }
 

@@ -16,27 +16,64 @@ use std::process::{Command, ExitCode};
 
 use common::net::Tap;
 use common::{
-    Device, FD, Output, hand_over, kvm_test, net_test, refuse, root_net_test, root_test, run, text, with_devices,
+    Device, FD, Output, hand_over, kvm_test, net_test, refuse, root_net_test, root_test, run, text,
+    with_devices,
 };
 
 fn main() -> ExitCode {
     let mut tests = vec![
-        kvm_test("what_would_start_is_told_and_not_started", what_would_start_is_told_and_not_started),
-        kvm_test("all_that_is_missing_is_told_at_once", all_that_is_missing_is_told_at_once),
-        kvm_test("without_a_unikernel_the_rest_is_looked_at", without_a_unikernel_the_rest_is_looked_at),
-        net_test("interfaces_are_as_a_start_finds_them", interfaces_are_as_a_start_finds_them),
+        kvm_test(
+            "what_would_start_is_told_and_not_started",
+            what_would_start_is_told_and_not_started,
+        ),
+        kvm_test(
+            "all_that_is_missing_is_told_at_once",
+            all_that_is_missing_is_told_at_once,
+        ),
+        kvm_test(
+            "without_a_unikernel_the_rest_is_looked_at",
+            without_a_unikernel_the_rest_is_looked_at,
+        ),
+        net_test(
+            "interfaces_are_as_a_start_finds_them",
+            interfaces_are_as_a_start_finds_them,
+        ),
         net_test("an_interface_is_left_alone", an_interface_is_left_alone),
-        net_test("descriptors_are_as_a_start_finds_them", descriptors_are_as_a_start_finds_them),
-        root_net_test("owners_are_as_a_start_finds_them", owners_are_as_a_start_finds_them),
-        kvm_test("images_are_as_a_start_finds_them", images_are_as_a_start_finds_them),
+        net_test(
+            "descriptors_are_as_a_start_finds_them",
+            descriptors_are_as_a_start_finds_them,
+        ),
+        root_net_test(
+            "owners_are_as_a_start_finds_them",
+            owners_are_as_a_start_finds_them,
+        ),
+        kvm_test(
+            "images_are_as_a_start_finds_them",
+            images_are_as_a_start_finds_them,
+        ),
         kvm_test("an_image_is_left_alone", an_image_is_left_alone),
         kvm_test("a_lock_is_given_back", a_lock_is_given_back),
-        net_test("a_host_without_devices_is_told", a_host_without_devices_is_told),
-        kvm_test("memory_is_as_a_start_finds_it", memory_is_as_a_start_finds_it),
-        root_test("users_and_roots_are_as_a_start_finds_them", users_and_roots_are_as_a_start_finds_them),
+        net_test(
+            "a_host_without_devices_is_told",
+            a_host_without_devices_is_told,
+        ),
+        kvm_test(
+            "memory_is_as_a_start_finds_it",
+            memory_is_as_a_start_finds_it,
+        ),
+        root_test(
+            "users_and_roots_are_as_a_start_finds_them",
+            users_and_roots_are_as_a_start_finds_them,
+        ),
         #[cfg(target_arch = "x86_64")]
-        kvm_test("a_filter_of_registers_is_as_a_start_finds_it", a_filter_of_registers_is_as_a_start_finds_it),
-        kvm_test("layers_of_the_sandbox_are_as_a_start_finds_them", layers_of_the_sandbox_are_as_a_start_finds_them),
+        kvm_test(
+            "a_filter_of_registers_is_as_a_start_finds_it",
+            a_filter_of_registers_is_as_a_start_finds_it,
+        ),
+        kvm_test(
+            "layers_of_the_sandbox_are_as_a_start_finds_them",
+            layers_of_the_sandbox_are_as_a_start_finds_them,
+        ),
     ];
     tests.extend(outlets::tests());
     common::main(tests)
@@ -46,7 +83,11 @@ const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
 /// A tender that runs `name`, or checks it.
 fn unikernel(check: bool, name: &str, options: &[&str], arguments: &[&str]) -> Command {
-    let options: Vec<&str> = check.then_some("--check").into_iter().chain(options.iter().copied()).collect();
+    let options: Vec<&str> = check
+        .then_some("--check")
+        .into_iter()
+        .chain(options.iter().copied())
+        .collect();
     common::unikernel(name, &options, arguments)
 }
 
@@ -56,54 +97,108 @@ fn check(name: &str, options: &[&str]) -> Output {
 
 /// The words of a table, and of a message, without what breaks or divides lines.
 fn plain(text: &str) -> String {
-    text.replace("-> ", "").replace(';', "").split_whitespace().collect::<Vec<_>>().join(" ")
+    text.replace("-> ", "")
+        .replace(';', "")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Checks that a start and a check agree: that both go well, or that the check has the start's message.
 #[track_caller]
 fn agree(start: &Output, check: &Output) {
-    assert_eq!(start.code() == 0, check.code() == 0, "one starts, the other does not: {start:#?} {check:#?}");
+    assert_eq!(
+        start.code() == 0,
+        check.code() == 0,
+        "one starts, the other does not: {start:#?} {check:#?}"
+    );
     if start.code() == 0 {
         check.says(" would start\n");
         return;
     }
     check.exits(1).says(" would not start: ");
-    let message = start.stderr.trim_end().rsplit_once(".hvt: ").map_or("", |(_, message)| message);
-    let message = message.strip_prefix("device 'service': ").or(message.strip_prefix("device 'storage': "));
-    let message = plain(message.unwrap_or(start.stderr.trim_end().rsplit_once(".hvt: ").expect("a message").1));
-    assert!(plain(&check.stdout).contains(&message), "the check should say {message:?}: {check:#?}");
+    let message = start
+        .stderr
+        .trim_end()
+        .rsplit_once(".hvt: ")
+        .map_or("", |(_, message)| message);
+    let message = message
+        .strip_prefix("device 'service': ")
+        .or(message.strip_prefix("device 'storage': "));
+    let message = plain(
+        message.unwrap_or(
+            start
+                .stderr
+                .trim_end()
+                .rsplit_once(".hvt: ")
+                .expect("a message")
+                .1,
+        ),
+    );
+    assert!(
+        plain(&check.stdout).contains(&message),
+        "the check should say {message:?}: {check:#?}"
+    );
 }
 
 /// Runs it both ways.
 #[track_caller]
 fn both(name: &str, options: &[&str], arguments: &[&str], change: impl Fn(Command) -> Command) {
-    let [start, check] = [false, true].map(|check| run(&mut change(unikernel(check, name, options, arguments))));
+    let [start, check] =
+        [false, true].map(|check| run(&mut change(unikernel(check, name, options, arguments))));
     agree(&start, &check);
 }
 
 fn what_would_start_is_told_and_not_started() {
     let output = check("hello", &["--mem=4"]);
     output.exits(0).is_quiet();
-    for row in ["ok       unikernel  ", "ok       KVM        can make ", "ok       memory     4 MiB\n"] {
+    for row in [
+        "ok       unikernel  ",
+        "ok       KVM        can make ",
+        "ok       memory     4 MiB\n",
+    ] {
         output.says(row);
     }
-    output.says("ok       arguments  0 bytes of 8191\n").says("ok       devices    none declared, none attached\n");
+    output
+        .says("ok       arguments  0 bytes of 8191\n")
+        .says("ok       devices    none declared, none attached\n");
     output.says("sandbox    ").says("hello.hvt would start\n");
-    assert!(!output.stdout.contains("memory: "), "the guest ran: {output:?}");
-    assert!(output.stdout.lines().all(|line| line.chars().count() <= 80 || line.contains('/')), "{output:?}");
-    run(&mut unikernel(true, "hello", &["--mem=4"], &["ab", "c"])).exits(0).says("4 bytes of 8191");
+    assert!(
+        !output.stdout.contains("memory: "),
+        "the guest ran: {output:?}"
+    );
+    assert!(
+        output
+            .stdout
+            .lines()
+            .all(|line| line.chars().count() <= 80 || line.contains('/')),
+        "{output:?}"
+    );
+    run(&mut unikernel(true, "hello", &["--mem=4"], &["ab", "c"]))
+        .exits(0)
+        .says("4 bytes of 8191");
 }
 
 fn all_that_is_missing_is_told_at_once() {
     let directory = common::directory();
     let missing = format!("--block:storage={}/a.img", text(directory.path()));
-    let output = check("block", &["--net:eth0=tap9", &missing, "--mem=2", "--sandbox=off"]);
+    let output = check(
+        "block",
+        &["--net:eth0=tap9", &missing, "--mem=2", "--sandbox=off"],
+    );
     output.exits(1).is_quiet();
     output.says("missing  devices        there is no NET_BASIC device 'eth0' in this unikernel\n");
-    output.says("missing  block:storage  there is no file ").says("truncate -s ");
-    output.says("note     sandbox        off, as was asked\n").says("would not start: 2 things are missing\n");
+    output
+        .says("missing  block:storage  there is no file ")
+        .says("truncate -s ");
+    output
+        .says("note     sandbox        off, as was asked\n")
+        .says("would not start: 2 things are missing\n");
     let output = check("net2", &[]);
-    output.exits(1).says("-> add --net:service0=IFACE\n").says("-> add --net:service1=IFACE\n");
+    output
+        .exits(1)
+        .says("-> add --net:service0=IFACE\n")
+        .says("-> add --net:service1=IFACE\n");
     let long = "x".repeat(9000);
     let output = run(&mut unikernel(true, "net", &[], &[&long]));
     output
@@ -113,16 +208,28 @@ fn all_that_is_missing_is_told_at_once() {
 }
 
 fn without_a_unikernel_the_rest_is_looked_at() {
-    let mut command = common::tender(["--check", "--net:service=tap9", "--disk=/dev/null", "no-such.hvt"]);
+    let mut command = common::tender([
+        "--check",
+        "--net:service=tap9",
+        "--disk=/dev/null",
+        "no-such.hvt",
+    ]);
     let output = run(&mut command);
-    output.exits(1).says("missing  unikernel    no-such.hvt: cannot be opened: No such file");
+    output
+        .exits(1)
+        .says("missing  unikernel    no-such.hvt: cannot be opened: No such file");
     output
         .says("missing  net:service  there is no interface 'tap9'\n")
         .says("missing  disk         '/dev/null' is a char");
-    output.says("ok       KVM ").says("\nno-such.hvt would not start: 3 things are missing\n");
+    output
+        .says("ok       KVM ")
+        .says("\nno-such.hvt would not start: 3 things are missing\n");
     if let Some(foreign) = common::foreign_fixture("hello") {
         let output = run(&mut common::tender(["--check", "--", text(&foreign)]));
-        output.exits(1).says("-> build it for ").says("would not start: one thing is missing\n");
+        output
+            .exits(1)
+            .says("-> build it for ")
+            .says("would not start: one thing is missing\n");
     }
 }
 
@@ -130,7 +237,14 @@ fn without_a_unikernel_the_rest_is_looked_at() {
 const ENDS: &[&str] = &["check"];
 
 fn interfaces_are_as_a_start_finds_them() {
-    let both = |tap: &str| both("net", &[&format!("--net={tap}"), "--mem=4"], ENDS, |command| command);
+    let both = |tap: &str| {
+        both(
+            "net",
+            &[&format!("--net={tap}"), "--mem=4"],
+            ENDS,
+            |command| command,
+        )
+    };
     both("tap0");
     let tap = Tap::down("tap0");
     both("tap0");
@@ -153,7 +267,9 @@ fn an_interface_is_left_alone() {
     let changes = || fs::read_to_string("/sys/class/net/tap0/carrier_changes").unwrap();
     let before = changes();
     let output = check("net", &["--net=tap0", "--net-mac=02:00:00:00:00:01"]);
-    output.exits(0).says("ok       net:service  tap0, 02:00:00:00:00:01, MTU 1500\n");
+    output
+        .exits(0)
+        .says("ok       net:service  tap0, 02:00:00:00:00:01, MTU 1500\n");
     assert_eq!(changes(), before, "its carrier went up and down");
     // Whoever attaches does change it, so that the above says something.
     drop(tap.attach());
@@ -163,17 +279,35 @@ fn an_interface_is_left_alone() {
 fn descriptors_are_as_a_start_finds_them() {
     let option = format!("--net=@{FD}");
     let both = |file: &dyn Fn() -> OwnedFd| {
-        both("net", &[&option, "--mem=4"], ENDS, |command| hand_over(command, file()));
+        both("net", &[&option, "--mem=4"], ENDS, |command| {
+            hand_over(command, file())
+        });
     };
     let tap = Tap::up("tap0", HOST);
     both(&|| tap.attach().into());
-    both(&|| File::options().read(true).write(true).open("/dev/null").unwrap().into());
-    both(&|| File::options().read(true).write(true).open("/dev/net/tun").unwrap().into());
+    both(&|| {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .unwrap()
+            .into()
+    });
+    both(&|| {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")
+            .unwrap()
+            .into()
+    });
     let tun = Tap::tun("tun0");
     both(&|| tun.attach_tun().into());
     both(&|| std::os::unix::net::UnixStream::pair().unwrap().0.into());
     let output = check("net", &[&option]);
-    output.exits(1).says("missing  net:service  file descriptor 99 was not passed to tender");
+    output
+        .exits(1)
+        .says("missing  net:service  file descriptor 99 was not passed to tender");
     // What else has the descriptor waits as before.
     let (ours, _theirs) = UnixDatagram::pair().unwrap();
     let flags = |socket: &UnixDatagram| {
@@ -181,12 +315,21 @@ fn descriptors_are_as_a_start_finds_them() {
         unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) }
     };
     let before = flags(&ours);
-    let output = run(&mut hand_over(unikernel(true, "net", &[&option], &[]), ours.try_clone().unwrap()));
+    let output = run(&mut hand_over(
+        unikernel(true, "net", &[&option], &[]),
+        ours.try_clone().unwrap(),
+    ));
     output.exits(0).says("ok       net:service  @99, ");
     assert_eq!(flags(&ours), before);
     tap.set_up(false);
-    let output = run(&mut hand_over(unikernel(true, "net", &[&option], &[]), tap.attach()));
-    output.exits(0).says("note     net:service  tap0, ").says("-> it is down");
+    let output = run(&mut hand_over(
+        unikernel(true, "net", &[&option], &[]),
+        tap.attach(),
+    ));
+    output
+        .exits(0)
+        .says("note     net:service  tap0, ")
+        .says("-> it is down");
 }
 
 fn owners_are_as_a_start_finds_them() {
@@ -195,7 +338,12 @@ fn owners_are_as_a_start_finds_them() {
         let run = |check: &[&str]| {
             let directory = common::directory();
             let devices = [Device::Made("kvm", 0o666), tun];
-            run(&mut common::as_nobody("net", directory.path(), &devices, &[check, &["--net=tap0"]].concat()))
+            run(&mut common::as_nobody(
+                "net",
+                directory.path(),
+                &devices,
+                &[check, &["--net=tap0"]].concat(),
+            ))
         };
         let (start, check) = (run(&["--mem=4"]), run(&["--check"]));
         if fine {
@@ -222,11 +370,19 @@ fn images_are_as_a_start_finds_them() {
     let directory = common::directory();
     let path = |name: &str| directory.path().join(name);
     let both = |option: &str, more: &[&str]| {
-        both("block", &[&[option, "--mem=4"], more].concat(), &["fill"], |command| command);
+        both(
+            "block",
+            &[&[option, "--mem=4"], more].concat(),
+            &["fill"],
+            |command| command,
+        );
     };
     both(&image(&path("good"), 1 << 20), &[]);
     both(&image(&path("odd"), 1000), &[]);
-    both(&image(&path("large"), 1 << 20), &["--block-sector-size=32768"]);
+    both(
+        &image(&path("large"), 1 << 20),
+        &["--block-sector-size=32768"],
+    );
     both(&image(&path("empty"), 0), &[]);
     both(&format!("--disk={}", text(&path("missing"))), &[]);
     both("--disk=/dev/zero", &[]);
@@ -243,9 +399,16 @@ fn images_are_as_a_start_finds_them() {
     both(&good, &[]);
     let same = path("link");
     fs::hard_link(path("good"), &same).unwrap();
-    let options = [format!("--block:a={}", text(&path("good"))), format!("--block:b={}", text(&same))];
+    let options = [
+        format!("--block:a={}", text(&path("good"))),
+        format!("--block:b={}", text(&same)),
+    ];
     let output = check("block2", &[&options[0], &options[1]]);
-    output.exits(1).says("ok       block:a ").says("missing  block:b ").says("two block devices");
+    output
+        .exits(1)
+        .says("ok       block:a ")
+        .says("missing  block:b ")
+        .says("two block devices");
 }
 
 fn an_image_is_left_alone() {
@@ -254,11 +417,19 @@ fn an_image_is_left_alone() {
     let option = image(&path, 1 << 20);
     let state = || {
         let metadata = fs::metadata(&path).unwrap();
-        (metadata.mtime(), metadata.mtime_nsec(), metadata.len(), fs::read(&path).unwrap())
+        (
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.len(),
+            fs::read(&path).unwrap(),
+        )
     };
     let before = state();
     let output = check("block", &[&option]);
-    assert!(output.code() == 0 && plain(&output.stdout).contains(", 1048576 bytes in sectors of 512"), "{output:?}");
+    assert!(
+        output.code() == 0 && plain(&output.stdout).contains(", 1048576 bytes in sectors of 512"),
+        "{output:?}"
+    );
     assert!(state() == before);
 }
 
@@ -281,10 +452,16 @@ fn a_lock_is_given_back() {
             run(&mut hand_over(command, lent.try_clone().unwrap())).exits(status);
         };
         check();
-        assert!(lock(&other, libc::LOCK_EX) && lock(&other, libc::LOCK_UN), "it is locked");
+        assert!(
+            lock(&other, libc::LOCK_EX) && lock(&other, libc::LOCK_UN),
+            "it is locked"
+        );
         assert!(lock(&lent, libc::LOCK_SH));
         check();
-        assert!(lock(&other, libc::LOCK_SH) && !lock(&other, libc::LOCK_EX), "it is not locked as it was");
+        assert!(
+            lock(&other, libc::LOCK_SH) && !lock(&other, libc::LOCK_EX),
+            "it is not locked as it was"
+        );
         assert!(lock(&other, libc::LOCK_UN) && lock(&lent, libc::LOCK_EX));
         check();
         assert!(!lock(&other, libc::LOCK_SH), "it is not locked any more");
@@ -295,37 +472,55 @@ fn a_host_without_devices_is_told() {
     let _tap = Tap::up("tap0", HOST);
     let run_with = |devices: &[Device]| {
         let directory = common::directory();
-        run(with_devices(&mut unikernel(true, "net", &["--net=tap0"], &[]), directory.path(), devices))
+        run(with_devices(
+            &mut unikernel(true, "net", &["--net=tap0"], &[]),
+            directory.path(),
+            devices,
+        ))
     };
     let output = run_with(&[]);
     output
         .exits(1)
         .says("missing  KVM          cannot open /dev/kvm: ")
         .says("-> the kernel has it, but it was not passed to ");
-    output.says("missing  net:service  /dev/net/tun is missing\n").says(" -> 'modprobe tun' loads its driver");
+    output
+        .says("missing  net:service  /dev/net/tun is missing\n")
+        .says(" -> 'modprobe tun' loads its driver");
     run_with(&[Device::Ours("kvm"), Device::Ours("net/tun")]).exits(0);
 }
 
 fn memory_is_as_a_start_finds_it() {
     both("hello", &["--mem=1G"], &[], |mut command| {
-        let limit = libc::rlimit { rlim_cur: 512 << 20, rlim_max: 512 << 20 };
+        let limit = libc::rlimit {
+            rlim_cur: 512 << 20,
+            rlim_max: 512 << 20,
+        };
         // SAFETY: setrlimit reads the limit and is safe between fork and exec.
         unsafe {
-            command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_AS, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            })
+            command.pre_exec(
+                move || match libc::setrlimit(libc::RLIMIT_AS, &raw const limit) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                },
+            )
         };
         command
     });
     let output = check("hello", &["--mem=3"]);
-    output.exits(0).says("2 MiB\n").complains("--mem is rounded down");
+    output
+        .exits(0)
+        .says("2 MiB\n")
+        .complains("--mem is rounded down");
 }
 
 fn users_and_roots_are_as_a_start_finds_them() {
     let directory = common::directory();
     let here = format!("--chroot={}", text(directory.path()));
-    let both = |options: &[&str]| both("hello", &[options, &["--mem=2"]].concat(), &[], |command| command);
+    let both = |options: &[&str]| {
+        both("hello", &[options, &["--mem=2"]].concat(), &[], |command| {
+            command
+        })
+    };
     both(&["--user=12:34", &here]);
     both(&["--user=12:34", &here, "--sandbox=strict"]);
     both(&["--user=no-such-user"]);
@@ -333,9 +528,17 @@ fn users_and_roots_are_as_a_start_finds_them() {
     both(&["--user=12:no-such-group"]);
     both(&["--chroot=/no/such/directory"]);
     let output = check("hello", &["--user=12:34", &here]);
-    output.exits(0).says("ok       user       user 12, group 34\n").says("ok       chroot     ");
-    let output = check("hello", &["--user=no-such-user", "--chroot=/no/such/directory"]);
-    output.exits(1).says("would not start: 2 things are missing");
+    output
+        .exits(0)
+        .says("ok       user       user 12, group 34\n")
+        .says("ok       chroot     ");
+    let output = check(
+        "hello",
+        &["--user=no-such-user", "--chroot=/no/such/directory"],
+    );
+    output
+        .exits(1)
+        .says("would not start: 2 things are missing");
 }
 
 /// On a kernel before 5.10.
@@ -344,10 +547,20 @@ fn a_filter_of_registers_is_as_a_start_finds_it() {
     // `_IOW(KVMIO, 0xc6, struct kvm_msr_filter)`.
     const KVM_X86_SET_MSR_FILTER: u32 = 0x4188_aec6;
     for mode in ["strict", "best-effort"] {
-        both("hello", &["--mem=2", &format!("--sandbox={mode}")], &[], |mut command| {
-            refuse::fails(&mut command, libc::SYS_ioctl, &[(1, KVM_X86_SET_MSR_FILTER)], libc::ENOTTY);
-            command
-        });
+        both(
+            "hello",
+            &["--mem=2", &format!("--sandbox={mode}")],
+            &[],
+            |mut command| {
+                refuse::fails(
+                    &mut command,
+                    libc::SYS_ioctl,
+                    &[(1, KVM_X86_SET_MSR_FILTER)],
+                    libc::ENOTTY,
+                );
+                command
+            },
+        );
     }
 }
 
@@ -358,10 +571,21 @@ fn layers_of_the_sandbox_are_as_a_start_finds_them() {
         refuse::fails(&mut command, call, &[], libc::ENOSYS);
         command
     };
-    for (call, words) in [(CREATE_RULESET, "no Landlock"), (libc::SYS_seccomp, "NOT filtered")] {
-        both("hello", &["--mem=2", "--sandbox=strict"], &[], |command| lacks(call, command));
-        let output = run(&mut lacks(call, unikernel(true, "hello", &["--mem=2"], &[])));
+    for (call, words) in [
+        (CREATE_RULESET, "no Landlock"),
+        (libc::SYS_seccomp, "NOT filtered"),
+    ] {
+        both("hello", &["--mem=2", "--sandbox=strict"], &[], |command| {
+            lacks(call, command)
+        });
+        let output = run(&mut lacks(
+            call,
+            unikernel(true, "hello", &["--mem=2"], &[]),
+        ));
         let table = plain(&output.stdout);
-        assert!(output.code() == 0 && table.contains("note sandbox") && table.contains(words), "{output:?}");
+        assert!(
+            output.code() == 0 && table.contains("note sandbox") && table.contains(words),
+            "{output:?}"
+        );
     }
 }

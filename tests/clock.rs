@@ -12,27 +12,49 @@ fn main() -> ExitCode {
         kvm_test("clocks_agree_with_each_other", clocks_agree_with_each_other),
         kvm_test("the_wall_clock_is_the_hosts", the_wall_clock_is_the_hosts),
         kvm_test("poll_is_never_too_short", poll_is_never_too_short),
-        kvm_test("a_stop_lengthens_no_sleep", || a_stop_lengthens_no_sleep(|_| {})),
+        kvm_test("a_stop_lengthens_no_sleep", || {
+            a_stop_lengthens_no_sleep(|_| {})
+        }),
         kvm_test("a_stop_lengthens_no_sleep::by_timer", || {
             a_stop_lengthens_no_sleep(|command| {
                 refuse::fails(command, libc::SYS_epoll_pwait2, &[], libc::ENOSYS);
             });
         }),
-        kvm_test_if_possible("overflow::happens_to_who_looks_too_rarely", a_clock_falls_behind),
-        kvm_test_if_possible("overflow::sleeps_are_cut_before_it", sleeps_beyond_the_horizon_are_cut),
-        kvm_test_if_possible("overflow::clocks_are_right_after_a_long_sleep", clocks_are_right_after_a_long_sleep),
+        kvm_test_if_possible(
+            "overflow::happens_to_who_looks_too_rarely",
+            a_clock_falls_behind,
+        ),
+        kvm_test_if_possible(
+            "overflow::sleeps_are_cut_before_it",
+            sleeps_beyond_the_horizon_are_cut,
+        ),
+        kvm_test_if_possible(
+            "overflow::clocks_are_right_after_a_long_sleep",
+            clocks_are_right_after_a_long_sleep,
+        ),
     ])
 }
 
 /// The number after `before` in what the guest said.
 fn number(text: &str, before: &str) -> u64 {
-    let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("{before:?} is missing in {text:?}"));
-    let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-    digits.parse().unwrap_or_else(|_| panic!("no number after {before:?} in {text:?}"))
+    let rest = text
+        .split(before)
+        .nth(1)
+        .unwrap_or_else(|| panic!("{before:?} is missing in {text:?}"));
+    let digits = rest
+        .split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap_or_default();
+    digits
+        .parse()
+        .unwrap_or_else(|_| panic!("no number after {before:?} in {text:?}"))
 }
 
 fn clocks_agree_with_each_other() {
-    run(&mut unikernel("clock", &["--mem=2"], &[])).exits(0).is_quiet().says("clock: ok");
+    run(&mut unikernel("clock", &["--mem=2"], &[]))
+        .exits(0)
+        .is_quiet()
+        .says("clock: ok");
 }
 
 fn the_wall_clock_is_the_hosts() {
@@ -41,15 +63,25 @@ fn the_wall_clock_is_the_hosts() {
     let output = run(&mut unikernel("clock", &["--mem=2"], &[]));
     let after = now();
     let walltime = Duration::from_nanos(number(&output.stdout, "clock: walltime "));
-    assert!(before <= walltime && walltime <= after, "{before:?} <= {walltime:?} <= {after:?}");
+    assert!(
+        before <= walltime && walltime <= after,
+        "{before:?} <= {walltime:?} <= {after:?}"
+    );
 }
 
 fn poll_is_never_too_short() {
     for timeout in [1, 1_000_000, 100_000_000, 1_200_000_000] {
-        let output = run(&mut unikernel("clock", &["--mem=2"], &[&format!("poll={timeout}")]));
+        let output = run(&mut unikernel(
+            "clock",
+            &["--mem=2"],
+            &[&format!("poll={timeout}")],
+        ));
         let took = number(&output.exits(0).is_quiet().stdout, "ns took ");
         // Host and guest count with different clocks: 1 % and 50 µs.
-        assert!(took + timeout / 100 + 50_000 >= timeout, "{timeout} ns took {took} ns");
+        assert!(
+            took + timeout / 100 + 50_000 >= timeout,
+            "{timeout} ns took {took} ns"
+        );
     }
 }
 
@@ -68,7 +100,10 @@ fn a_stop_lengthens_no_sleep(prepare: fn(&mut Command)) {
     guest.signal(libc::SIGCONT);
     guest.signal(libc::SIGUSR1);
     let took = number(&guest.end().exits(0).stdout, "ns took ");
-    assert!((SLEEP * 99 / 100..2 * SLEEP - 500_000_000).contains(&took), "{SLEEP} ns took {took} ns");
+    assert!(
+        (SLEEP * 99 / 100..2 * SLEEP - 500_000_000).contains(&took),
+        "{SLEEP} ns took {took} ns"
+    );
 }
 
 /// Most of a horizon that one sleep may take: POLL ends after a quarter, and it takes some time to say so.
@@ -76,7 +111,11 @@ const QUARTER_AND_A_BIT: (u64, u64) = (3, 10);
 
 /// Only ARM64's guests have a clock that overflows, so only there POLL ends early.
 fn only_on_arm64() -> Result<(), String> {
-    if cfg!(target_arch = "aarch64") { Ok(()) } else { Err("guests of this architecture have another clock".into()) }
+    if cfg!(target_arch = "aarch64") {
+        Ok(())
+    } else {
+        Err("guests of this architecture have another clock".into())
+    }
 }
 
 /// The longest time between two looks of a guest at its clock, in nanoseconds.
@@ -93,9 +132,16 @@ fn a_clock_falls_behind() -> Result<(), String> {
     let output = run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5"]));
     output.exits(3).is_quiet().says("POLL called 1 times\n");
     let (horizon, behind) = (number(&output.stdout, "clock: horizon "), behind(&output));
-    assert!(behind.abs_diff(horizon) < horizon / 10, "{behind} ns behind, and the horizon is {horizon} ns");
+    assert!(
+        behind.abs_diff(horizon) < horizon / 10,
+        "{behind} ns behind, and the horizon is {horizon} ns"
+    );
     // A sleep that ends before the horizon is no harm, so it is the horizon that does it.
-    is_right(&run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5", &format!("sleep={}", horizon / 2)])));
+    is_right(&run(&mut unikernel(
+        "sleeper",
+        &["--mem=2"],
+        &["bits=5", &format!("sleep={}", horizon / 2)],
+    )));
     Ok(())
 }
 
@@ -104,8 +150,13 @@ fn behind(output: &Output) -> u64 {
     if output.stdout.ends_with("clock: right\n") {
         return 0;
     }
-    let line = output.stdout.lines().find_map(|line| line.strip_prefix("clock: ")?.strip_suffix(" ns behind"));
-    line.unwrap_or_else(|| panic!("it does not say how much: {output:?}")).parse().unwrap()
+    let line = output
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("clock: ")?.strip_suffix(" ns behind"));
+    line.unwrap_or_else(|| panic!("it does not say how much: {output:?}"))
+        .parse()
+        .unwrap()
 }
 
 /// Checks that no overflow was missed, each of which is a whole horizon. The guest looks at its two clocks one after
@@ -121,11 +172,18 @@ fn sleeps_beyond_the_horizon_are_cut() -> Result<(), String> {
     only_on_arm64()?;
     slowly()?;
     let horizon = horizon();
-    let guest = Guest::start(&mut unikernel("clock", &["--mem=2"], &[&format!("poll={}", 2 * horizon)]));
+    let guest = Guest::start(&mut unikernel(
+        "clock",
+        &["--mem=2"],
+        &[&format!("poll={}", 2 * horizon)],
+    ));
     let (share, parts) = QUARTER_AND_A_BIT;
     std::thread::sleep(Duration::from_nanos(horizon * share / parts));
     let took = number(&guest.end().exits(0).is_quiet().stdout, "ns took ");
-    assert!(took <= horizon * share / parts && took >= horizon / 5, "POLL took {took} ns of {horizon} ns");
+    assert!(
+        took <= horizon * share / parts && took >= horizon / 5,
+        "POLL took {took} ns of {horizon} ns"
+    );
     Ok(())
 }
 
@@ -144,5 +202,9 @@ fn clocks_are_right_after_a_long_sleep() -> Result<(), String> {
 
 fn slowly() -> Result<(), String> {
     let wanted = std::env::var_os("TENDER_SLOW_TESTS").is_some();
-    if wanted { Ok(()) } else { Err("takes minutes; TENDER_SLOW_TESTS=1 runs it".into()) }
+    if wanted {
+        Ok(())
+    } else {
+        Err("takes minutes; TENDER_SLOW_TESTS=1 runs it".into())
+    }
 }

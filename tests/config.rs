@@ -11,14 +11,32 @@ use tender::cli;
 
 fn main() -> ExitCode {
     common::main(vec![
-        kvm_test("a_unikernel_runs_as_its_file_says", a_unikernel_runs_as_its_file_says),
+        kvm_test(
+            "a_unikernel_runs_as_its_file_says",
+            a_unikernel_runs_as_its_file_says,
+        ),
         kvm_test("the_command_line_wins", the_command_line_wins),
-        kvm_test("a_tap_and_its_address_come_together", a_tap_and_its_address_come_together),
-        kvm_test("a_core_file_goes_where_the_file_says", a_core_file_goes_where_the_file_says),
+        kvm_test(
+            "a_tap_and_its_address_come_together",
+            a_tap_and_its_address_come_together,
+        ),
+        kvm_test(
+            "a_core_file_goes_where_the_file_says",
+            a_core_file_goes_where_the_file_says,
+        ),
         test("mistakes_have_a_place", mistakes_have_a_place),
-        test("a_mistake_has_the_form_that_the_file_asks_for", a_mistake_has_the_form_that_the_file_asks_for),
-        test("paths_that_lead_nowhere_have_a_place", paths_that_lead_nowhere_have_a_place),
-        test("what_is_no_configuration_file_is_refused", what_is_no_configuration_file_is_refused),
+        test(
+            "a_mistake_has_the_form_that_the_file_asks_for",
+            a_mistake_has_the_form_that_the_file_asks_for,
+        ),
+        test(
+            "paths_that_lead_nowhere_have_a_place",
+            paths_that_lead_nowhere_have_a_place,
+        ),
+        test(
+            "what_is_no_configuration_file_is_refused",
+            what_is_no_configuration_file_is_refused,
+        ),
         test("the_example_is_right", the_example_is_right),
         test("the_documented_file_is_right", the_documented_file_is_right),
     ])
@@ -40,38 +58,76 @@ fn configured(directory: &tempfile::TempDir, words: &[&str]) -> Command {
 }
 
 fn a_unikernel_runs_as_its_file_says() {
-    let directory = directory("hello", "unikernel = 'app.hvt'\nargs = ['a', 'b c']\nmem = 4\n");
+    let directory = directory(
+        "hello",
+        "unikernel = 'app.hvt'\nargs = ['a', 'b c']\nmem = 4\n",
+    );
     let output = run(&mut configured(&directory, &[]));
-    output.exits(0).is_quiet().says("memory: 4194304 bytes").says("a b c");
-    run(configured(&directory, &["--check"]).env("LANG", "C")).exits(0).says("ok       arguments  5 bytes of 8191\n");
+    output
+        .exits(0)
+        .is_quiet()
+        .says("memory: 4194304 bytes")
+        .says("a b c");
+    run(configured(&directory, &["--check"]).env("LANG", "C"))
+        .exits(0)
+        .says("ok       arguments  5 bytes of 8191\n");
     // From where the file lies, by a name without a directory.
-    run(tender(["--config=app.toml"]).current_dir(directory.path())).exits(0).says("a b c");
+    run(tender(["--config=app.toml"]).current_dir(directory.path()))
+        .exits(0)
+        .says("a b c");
 }
 
 fn the_command_line_wins() {
-    let directory = directory("hello", "unikernel = 'app.hvt'\nargs = ['from', 'file']\nmem = 4\n");
-    let output = run(&mut configured(&directory, &["--mem=6", text(&fixture("hello")), "from", "line"]));
-    output.exits(0).says("memory: 6291456 bytes").says("from line");
-    run(&mut configured(&directory, &["--", text(&fixture("hello"))])).exits(0).says("from file");
+    let directory = directory(
+        "hello",
+        "unikernel = 'app.hvt'\nargs = ['from', 'file']\nmem = 4\n",
+    );
+    let output = run(&mut configured(
+        &directory,
+        &["--mem=6", text(&fixture("hello")), "from", "line"],
+    ));
+    output
+        .exits(0)
+        .says("memory: 6291456 bytes")
+        .says("from line");
+    run(&mut configured(
+        &directory,
+        &["--", text(&fixture("hello"))],
+    ))
+    .exits(0)
+    .says("from file");
 }
 
 /// The tap from the file, its address from the command line; or another tap, by the short form.
 fn a_tap_and_its_address_come_together() {
-    let directory =
-        directory("net", &format!("unikernel = 'app.hvt'\nargs = ['check']\n[net.service]\ntap = '@{FD}'\n"));
+    let directory = directory(
+        "net",
+        &format!("unikernel = 'app.hvt'\nargs = ['check']\n[net.service]\ntap = '@{FD}'\n"),
+    );
     let mac = "--net-mac:service=02:00:00:00:00:07";
     let (_ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    let output = run(&mut hand_over(configured(&directory, &["--mem=4", "-v", mac]), theirs));
-    output.exits(0).complains("device 'service': @99, 02:00:00:00:00:07, MTU 1500");
-    run(&mut configured(&directory, &["--net=tap9", mac])).is_refused(&["'service'", "no interface 'tap9'"]);
+    let output = run(&mut hand_over(
+        configured(&directory, &["--mem=4", "-v", mac]),
+        theirs,
+    ));
+    output
+        .exits(0)
+        .complains("device 'service': @99, 02:00:00:00:00:07, MTU 1500");
+    run(&mut configured(&directory, &["--net=tap9", mac]))
+        .is_refused(&["'service'", "no interface 'tap9'"]);
 }
 
 /// From where the file lies, as all paths.
 fn a_core_file_goes_where_the_file_says() {
-    let directory = directory("abort", "unikernel = 'app.hvt'\nmem = 4\ndumpcore = 'cores'\n");
+    let directory = directory(
+        "abort",
+        "unikernel = 'app.hvt'\nmem = 4\ndumpcore = 'cores'\n",
+    );
     let cores = directory.path().join("cores");
-    run(&mut configured(&directory, &[]))
-        .is_refused(&["app.toml:3:12: 'dumpcore' is '", "/cores', which is not there"]);
+    run(&mut configured(&directory, &[])).is_refused(&[
+        "app.toml:3:12: 'dumpcore' is '",
+        "/cores', which is not there",
+    ]);
     fs::create_dir(&cores).unwrap();
     run(&mut configured(&directory, &[])).exits(255);
     assert_eq!(fs::read_dir(cores).unwrap().count(), 1);
@@ -79,12 +135,27 @@ fn a_core_file_goes_where_the_file_says() {
 
 fn mistakes_have_a_place() {
     for (config, words) in [
-        ("\nmme = 64", &["app.toml:2:1: unknown key 'mme'; did you mean 'mem'?"][..]),
-        ("mem = [64]", &["app.toml:1:7: 'mem' is a list", "whole number or a string"]),
-        ("mem = '64MB'", &["app.toml:1:7: --mem=64MB: not an amount of memory; write whole MiB"]),
-        ("[net.service]\nmac = '01:00:00:00:00:00'", &["app.toml:2:7: --net-mac:service=", "multicast"]),
+        (
+            "\nmme = 64",
+            &["app.toml:2:1: unknown key 'mme'; did you mean 'mem'?"][..],
+        ),
+        (
+            "mem = [64]",
+            &["app.toml:1:7: 'mem' is a list", "whole number or a string"],
+        ),
+        (
+            "mem = '64MB'",
+            &["app.toml:1:7: --mem=64MB: not an amount of memory; write whole MiB"],
+        ),
+        (
+            "[net.service]\nmac = '01:00:00:00:00:00'",
+            &["app.toml:2:7: --net-mac:service=", "multicast"],
+        ),
         ("mem = 64\nmem = 64", &["app.toml:2:1: not TOML: "]),
-        ("", &["app.toml: no unikernel given", "unikernel = \"NAME.hvt\""]),
+        (
+            "",
+            &["app.toml: no unikernel given", "unikernel = \"NAME.hvt\""],
+        ),
     ] {
         let directory = directory("hello", config);
         for check in [&[][..], &["--check"]] {
@@ -100,44 +171,91 @@ fn a_mistake_has_the_form_that_the_file_asks_for() {
         ("chroot = 'none'", "app.toml:1:10: 'chroot' is "),
         ("mem = = 5", "app.toml:1:7: not TOML: "),
     ] {
-        let directory = directory("hello", &format!("{config}\nlog-format = 'json'\nunikernel = 'app.hvt'\n"));
+        let directory = directory(
+            "hello",
+            &format!("{config}\nlog-format = 'json'\nunikernel = 'app.hvt'\n"),
+        );
         let output = run(&mut configured(&directory, &[]));
-        assert!(output.exits(1).complains(words).stderr.starts_with("{\"ts\""), "{output:?}");
+        assert!(
+            output
+                .exits(1)
+                .complains(words)
+                .stderr
+                .starts_with("{\"ts\""),
+            "{output:?}"
+        );
         let output = run(&mut configured(&directory, &["--log-format=journald"]));
-        assert!(output.exits(1).complains(words).stderr.starts_with("<3>tender: "), "{output:?}");
+        assert!(
+            output
+                .exits(1)
+                .complains(words)
+                .stderr
+                .starts_with("<3>tender: "),
+            "{output:?}"
+        );
     }
     let directory = directory("hello", "log-format = 'journald'\n");
     let output = run(&mut configured(&directory, &["--mem=1", "app.hvt"]));
-    assert!(output.exits(1).stderr.starts_with("<3>tender: --mem=1: "), "{output:?}");
+    assert!(
+        output.exits(1).stderr.starts_with("<3>tender: --mem=1: "),
+        "{output:?}"
+    );
 }
 
 fn paths_that_lead_nowhere_have_a_place() {
-    let refused =
-        |config: &str, words: &[&str]| run(&mut configured(&directory("block", config), &[])).is_refused(words);
+    let refused = |config: &str, words: &[&str]| {
+        run(&mut configured(&directory("block", config), &[])).is_refused(words)
+    };
     refused(
         "\nunikernel = 'ap.hvt'",
-        &["app.toml:2:13: 'unikernel' is '", "/ap.hvt', which is not there", "/app.hvt'?"],
+        &[
+            "app.toml:2:13: 'unikernel' is '",
+            "/ap.hvt', which is not there",
+            "/app.hvt'?",
+        ],
     );
     let disk = "unikernel = 'app.hvt'\n[block]\nstorage = 'disk.img'";
-    refused(disk, &["app.toml:3:11: 'block.storage' is '", "/disk.img', which is not there\n"]);
-    refused("unikernel = 'app.hvt'\nchroot = '/no/such/place'", &["app.toml:2:10: 'chroot' is '/no/such/place'"]);
+    refused(
+        disk,
+        &[
+            "app.toml:3:11: 'block.storage' is '",
+            "/disk.img', which is not there\n",
+        ],
+    );
+    refused(
+        "unikernel = 'app.hvt'\nchroot = '/no/such/place'",
+        &["app.toml:2:10: 'chroot' is '/no/such/place'"],
+    );
     refused(
         "unikernel = 'app.hvt'\nstats = '/no/such/place.json'",
         &["app.toml:2:9: 'stats' is '/no/such/place.json', whose directory is not there"],
     );
     refused(
         "unikernel = 'app.hvt'\nmetrics = 'unix:nowhere/m.sock'",
-        &["app.toml:2:11: 'metrics' is '", "/nowhere/m.sock', whose directory is not there"],
+        &[
+            "app.toml:2:11: 'metrics' is '",
+            "/nowhere/m.sock', whose directory is not there",
+        ],
     );
     // A check tells of all of them.
     let output = run(&mut configured(&directory("block", disk), &["--check"]));
-    output.exits(1).says("missing  block:storage  there is no file '");
+    output
+        .exits(1)
+        .says("missing  block:storage  there is no file '");
 }
 
 fn what_is_no_configuration_file_is_refused() {
     let directory = common::directory();
-    let refused = |path: &Path, words: &[&str]| run(&mut tender(["--config", text(path), "x.hvt"])).is_refused(words);
-    refused(&directory.path().join("missing"), &["cannot read configuration file '", "/missing': No such file"]);
+    let refused = |path: &Path, words: &[&str]| {
+        run(&mut tender(["--config", text(path), "x.hvt"])).is_refused(words)
+    };
+    refused(
+        &directory.path().join("missing"),
+        &[
+            "cannot read configuration file '",
+            "/missing': No such file",
+        ],
+    );
     refused(directory.path(), &["is no regular file"]);
     refused(Path::new("/dev/zero"), &["'/dev/zero' is no regular file"]);
     let large = directory.path().join("large");
@@ -151,7 +269,10 @@ fn what_is_no_configuration_file_is_refused() {
 
 /// What a file comes to, beside these words.
 fn parsed(file: &str, text: &str, words: &[&str]) -> cli::Command {
-    let line = ["tender", "--config", file].into_iter().chain(words.iter().copied()).map(Into::into);
+    let line = ["tender", "--config", file]
+        .into_iter()
+        .chain(words.iter().copied())
+        .map(Into::into);
     match cli::parse(line) {
         Ok(cli::Command::Configured(configured)) => configured.parse(text.as_bytes()).unwrap().0,
         other => panic!("{other:?}"),
@@ -160,18 +281,32 @@ fn parsed(file: &str, text: &str, words: &[&str]) -> cli::Command {
 
 fn the_example_is_right() {
     let example = include_str!("../packaging/examples/presentation.toml");
-    let words = ["--net=tap100", "--mem=64M", "--check", "/etc/tender/presentation_server.hvt", "--ipv4=10.0.0.2/24"];
-    let Ok(cli::Command::Check(mut expected)) = cli::parse(["tender"].iter().chain(&words).map(Into::into)) else {
+    let words = [
+        "--net=tap100",
+        "--mem=64M",
+        "--check",
+        "/etc/tender/presentation_server.hvt",
+        "--ipv4=10.0.0.2/24",
+    ];
+    let Ok(cli::Command::Check(mut expected)) =
+        cli::parse(["tender"].iter().chain(&words).map(Into::into))
+    else {
         panic!()
     };
     expected.nets[0].name = Some("service".into());
     expected.nets[0].fallback = true;
-    assert_eq!(parsed("/etc/tender/presentation.toml", example, &["--check"]), cli::Command::Check(expected));
+    assert_eq!(
+        parsed("/etc/tender/presentation.toml", example, &["--check"]),
+        cli::Command::Check(expected)
+    );
     // As a check of the tender's own reads it, where nothing of it is there.
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples/presentation.toml");
     if path.exists() {
         let output = run(&mut tender(["--check", "--config", text(&path)]));
-        output.exits(1).says("missing  unikernel    ").says("presentation_server.hvt would not start: ");
+        output
+            .exits(1)
+            .says("missing  unikernel    ")
+            .says("presentation_server.hvt would not start: ");
     }
 }
 
@@ -179,11 +314,28 @@ fn the_documented_file_is_right() {
     let page = include_str!("../docs/configuration.md");
     let (_, rest) = page.split_once("```toml\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("its end");
-    let cli::Command::Run(config) = parsed("/srv/router.toml", example, &["--net-mac:lan=02:00:00:00:00:99"]) else {
+    let cli::Command::Run(config) = parsed(
+        "/srv/router.toml",
+        example,
+        &["--net-mac:lan=02:00:00:00:00:99"],
+    ) else {
         panic!()
     };
     assert_eq!(config.unikernel, Path::new("/srv/router.hvt"));
-    assert_eq!((config.nets.len(), config.blocks.len(), config.memory.given), (3, 1, 96 << 20));
-    assert!(config.nets.iter().any(|net| net.mac == Some([2, 0, 0, 0, 0, 0x99])));
-    assert!(config.nets.iter().all(|net| net.mac != Some([2, 0, 0, 0, 0, 1])));
+    assert_eq!(
+        (config.nets.len(), config.blocks.len(), config.memory.given),
+        (3, 1, 96 << 20)
+    );
+    assert!(
+        config
+            .nets
+            .iter()
+            .any(|net| net.mac == Some([2, 0, 0, 0, 0, 0x99]))
+    );
+    assert!(
+        config
+            .nets
+            .iter()
+            .all(|net| net.mac != Some([2, 0, 0, 0, 0, 1]))
+    );
 }

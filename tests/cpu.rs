@@ -29,14 +29,23 @@ fn cpuid() -> &'static str {
 /// What it says of the feature `name`.
 #[track_caller]
 fn feature(name: &str) -> &'static str {
-    let mut values =
-        cpuid().lines().filter_map(|line| line.strip_prefix("cpuid: ")?.strip_prefix(name)?.strip_prefix(' '));
-    values.next().unwrap_or_else(|| panic!("the guest says nothing of {name}: {}", cpuid()))
+    let mut values = cpuid().lines().filter_map(|line| {
+        line.strip_prefix("cpuid: ")?
+            .strip_prefix(name)?
+            .strip_prefix(' ')
+    });
+    values
+        .next()
+        .unwrap_or_else(|| panic!("the guest says nothing of {name}: {}", cpuid()))
 }
 
 /// A guest that touches something.
 fn msr(words: &str) -> Output {
-    run(&mut unikernel("msr", &["--mem=2"], &words.split(' ').collect::<Vec<_>>()))
+    run(&mut unikernel(
+        "msr",
+        &["--mem=2"],
+        &words.split(' ').collect::<Vec<_>>(),
+    ))
 }
 
 /// Checks that the guest did not get its way: its own vector learns of it as `trap`, and nobody else does.

@@ -18,19 +18,33 @@ use zerocopy::FromBytes;
 fn main() -> ExitCode {
     common::main(vec![
         kvm_test("what_is_inherited_is_closed", what_is_inherited_is_closed),
-        kvm_test("what_is_inherited_is_closed_on_old_kernels", what_is_inherited_is_closed_on_old_kernels),
-        kvm_test("nothing_is_open_but_what_the_run_needs", nothing_is_open_but_what_the_run_needs),
+        kvm_test(
+            "what_is_inherited_is_closed_on_old_kernels",
+            what_is_inherited_is_closed_on_old_kernels,
+        ),
+        kvm_test(
+            "nothing_is_open_but_what_the_run_needs",
+            nothing_is_open_but_what_the_run_needs,
+        ),
         kvm_test("closed_streams_are_not_taken", closed_streams_are_not_taken),
-        kvm_test("no_address_of_the_hosts_is_in_guest_memory", no_address_of_the_hosts_is_in_guest_memory),
+        kvm_test(
+            "no_address_of_the_hosts_is_in_guest_memory",
+            no_address_of_the_hosts_is_in_guest_memory,
+        ),
     ])
 }
 
 /// What a process has open, by descriptor.
 fn open(guest: &Guest) -> BTreeMap<i32, String> {
-    let entries = fs::read_dir(format!("/proc/{}/fd", guest.pid())).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(format!("/proc/{}/fd", guest.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let open = entries.map(|path: PathBuf| {
         let link = fs::read_link(&path).unwrap();
-        (path.file_name().unwrap().to_str().unwrap().parse().unwrap(), text(&link).to_owned())
+        (
+            path.file_name().unwrap().to_str().unwrap().parse().unwrap(),
+            text(&link).to_owned(),
+        )
     });
     open.collect()
 }
@@ -51,13 +65,22 @@ fn is_for_poll(link: &str) -> bool {
 fn has_only_its_machine(guest: &Guest) {
     let open = open(guest);
     assert!(open.keys().take(3).eq(&[0, 1, 2]), "{open:?}");
-    let rest: Vec<_> = open.values().skip(3).filter(|link| !is_for_poll(link)).map(String::as_str).collect();
-    let [vm, vcpu] = rest[..] else { panic!("{open:?}") };
+    let rest: Vec<_> = open
+        .values()
+        .skip(3)
+        .filter(|link| !is_for_poll(link))
+        .map(String::as_str)
+        .collect();
+    let [vm, vcpu] = rest[..] else {
+        panic!("{open:?}")
+    };
     assert!(vm.contains("kvm-v") && vcpu.contains("kvm-v"), "{open:?}");
 }
 
 fn what_is_inherited_is_closed() {
-    has_only_its_machine(&sleeping(|command| hand_over(command, File::open("/dev/null").unwrap())));
+    has_only_its_machine(&sleeping(|command| {
+        hand_over(command, File::open("/dev/null").unwrap())
+    }));
 }
 
 /// Before 5.9 there is no close_range; containers, too, may not know it.
@@ -73,7 +96,10 @@ fn what_is_inherited_is_closed_on_old_kernels() {
 fn with_interface() -> (Guest, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let options = ["--mem=4", &format!("--net=@{FD}")];
-    let guest = Guest::start(&mut hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs));
+    let guest = Guest::start(&mut hand_over(
+        unikernel("net", &options, &["--ipv4=10.0.0.2/24"]),
+        theirs,
+    ));
     // Its announcement, after which it waits.
     ours.recv(&mut [0; 2000]).unwrap();
     (guest, ours)
@@ -86,13 +112,22 @@ fn nothing_is_open_but_what_the_run_needs() {
     assert!((1..=2).contains(&polls), "{rest:?}");
     for (fd, link) in &rest {
         let info = fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", guest.pid())).unwrap();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("descriptors have flags");
+        let flags = info
+            .lines()
+            .find_map(|line| line.strip_prefix("flags:"))
+            .expect("descriptors have flags");
         let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
-        assert!(flags & libc::O_CLOEXEC != 0, "descriptor {fd} ({link}) survives exec: {info}");
+        assert!(
+            flags & libc::O_CLOEXEC != 0,
+            "descriptor {fd} ({link}) survives exec: {info}"
+        );
     }
     // The interface once more for the ring.
     for kind in ["kvm-vm", "kvm-vcpu", "socket:", "socket:"] {
-        let at = rest.iter().position(|(_, link)| link.contains(kind)).unwrap_or_else(|| panic!("no {kind}: {rest:?}"));
+        let at = rest
+            .iter()
+            .position(|(_, link)| link.contains(kind))
+            .unwrap_or_else(|| panic!("no {kind}: {rest:?}"));
         rest.remove(at);
     }
     rest.retain(|(_, link)| !is_for_poll(link));
@@ -128,7 +163,9 @@ fn mappings(guest: &Guest) -> Vec<(u64, u64, String)> {
         let address = |word| u64::from_str_radix(word, 16).ok();
         Some((address(start)?, address(end)?, rest.to_owned()))
     };
-    maps.lines().map(|line| parse(line).unwrap_or_else(|| panic!("{line}"))).collect()
+    maps.lines()
+        .map(|line| parse(line).unwrap_or_else(|| panic!("{line}")))
+        .collect()
 }
 
 /// All of a waiting guest's memory is read from outside: at no byte of it begins an address of the tender's, and in its
@@ -138,7 +175,10 @@ fn no_address_of_the_hosts_is_in_guest_memory() {
     const SIZE: u64 = 4 << 20;
     let (guest, _ours) = with_interface();
     let mappings = mappings(&guest);
-    let high: Vec<_> = mappings.iter().filter(|(start, ..)| *start >= 1 << 32).collect();
+    let high: Vec<_> = mappings
+        .iter()
+        .filter(|(start, ..)| *start >= 1 << 32)
+        .collect();
     assert!(high.len() >= 3, "{mappings:?}");
     let memory = File::open(format!("/proc/{}/mem", guest.pid())).unwrap();
     let ram = ram(&memory, &mappings, SIZE);
@@ -147,31 +187,56 @@ fn no_address_of_the_hosts_is_in_guest_memory() {
         if word < 1 << 32 {
             return None;
         }
-        high.iter().find(|(start, end, _)| (*start..*end).contains(&word)).map(|mapping| (at, word, mapping))
+        high.iter()
+            .find(|(start, end, _)| (*start..*end).contains(&word))
+            .map(|mapping| (at, word, mapping))
     });
-    assert!(leaked.is_none(), "at {:#x} is {:#x}, an address in {:?}", leaked.unwrap().0, leaked.unwrap().1, leaked);
+    assert!(
+        leaked.is_none(),
+        "at {:#x} is {:#x}, an address in {:?}",
+        leaked.unwrap().0,
+        leaked.unwrap().1,
+        leaked
+    );
     let manifest = &ram[BOOT_INFO_ADDRESS as usize + 56..];
     let (header, entries) = Header::read_from_prefix(manifest).unwrap();
     assert_eq!((header.version, header.entries), (1, 2));
     for index in 0..2 {
-        let entry = Entry::read_from_prefix(&entries[index * size_of::<Entry>()..]).unwrap().0;
-        assert_eq!((entry.host, entry.pad, entry.attached), ([0; 8], [0; 7], index as u8));
+        let entry = Entry::read_from_prefix(&entries[index * size_of::<Entry>()..])
+            .unwrap()
+            .0;
+        assert_eq!(
+            (entry.host, entry.pad, entry.attached),
+            ([0; 8], [0; 7], index as u8)
+        );
         let end = entry.name.iter().position(|byte| *byte == 0).unwrap();
-        assert!(entry.name[end..].iter().chain(&entry.properties[8..]).all(|byte| *byte == 0), "{entry:?}");
+        assert!(
+            entry.name[end..]
+                .iter()
+                .chain(&entry.properties[8..])
+                .all(|byte| *byte == 0),
+            "{entry:?}"
+        );
     }
 }
 
 /// Guest memory, found by what is at its beginning of the boot pages: its size, and where its manifest is.
 fn ram(memory: &File, mappings: &[(u64, u64, String)], size: u64) -> Vec<u8> {
-    let mut candidates = mappings.iter().filter(|(start, end, _)| end - start >= size).map(|(start, end, _)| {
-        // Aligned as huge pages are.
-        let start = start.next_multiple_of(2 << 20);
-        let mut bytes = vec![0; (end - start).min(size) as usize];
-        memory.read_exact_at(&mut bytes, start).map(|()| bytes)
-    });
+    let mut candidates = mappings
+        .iter()
+        .filter(|(start, end, _)| end - start >= size)
+        .map(|(start, end, _)| {
+            // Aligned as huge pages are.
+            let start = start.next_multiple_of(2 << 20);
+            let mut bytes = vec![0; (end - start).min(size) as usize];
+            memory.read_exact_at(&mut bytes, start).map(|()| bytes)
+        });
     let is_ram = |bytes: &Vec<u8>| {
         let at = BOOT_INFO_ADDRESS as usize;
-        bytes.len() as u64 == size && u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) == size
+        bytes.len() as u64 == size
+            && u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) == size
     };
-    candidates.find_map(|bytes| bytes.ok().filter(is_ram)).unwrap_or_else(|| panic!("no guest memory: {mappings:?}"))
+    candidates
+        .find_map(|bytes| bytes.ok().filter(is_ram))
+        .unwrap_or_else(|| panic!("no guest memory: {mappings:?}"))
 }

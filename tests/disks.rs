@@ -19,10 +19,19 @@ const SIZE: u64 = 1 << 20;
 
 fn main() -> ExitCode {
     common::main(vec![
-        kvm_test_if_possible("a_disk_does_all_that_it_should", a_disk_does_all_that_it_should),
+        kvm_test_if_possible(
+            "a_disk_does_all_that_it_should",
+            a_disk_does_all_that_it_should,
+        ),
         kvm_test_if_possible("one_disk_cannot_be_two", one_disk_cannot_be_two),
-        kvm_test_if_possible("an_image_of_a_loop_device_is_in_use", an_image_of_a_loop_device_is_in_use),
-        kvm_test_if_possible("a_disk_that_is_read_only_is_refused", a_disk_that_is_read_only_is_refused),
+        kvm_test_if_possible(
+            "an_image_of_a_loop_device_is_in_use",
+            an_image_of_a_loop_device_is_in_use,
+        ),
+        kvm_test_if_possible(
+            "a_disk_that_is_read_only_is_refused",
+            a_disk_that_is_read_only_is_refused,
+        ),
     ])
 }
 
@@ -42,7 +51,11 @@ impl Disk {
         let directory = common::directory();
         let image = directory.path().join("disk.img");
         File::create(&image).unwrap().set_len(SIZE).unwrap();
-        let image_file = File::options().read(true).write(writable).open(&image).unwrap();
+        let image_file = File::options()
+            .read(true)
+            .write(writable)
+            .open(&image)
+            .unwrap();
         let open = |path: &Path| {
             let file = File::options().read(true).write(true).open(path);
             file.map_err(|error| format!("no loop devices: {}: {error}", path.display()))
@@ -54,10 +67,16 @@ impl Disk {
         let path = PathBuf::from(format!("/dev/loop{number}"));
         let device = open(&path)?;
         // SAFETY: the request takes the number of a descriptor.
-        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, image_file.as_raw_fd()) } != 0 {
+        if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, image_file.as_raw_fd()) } != 0
+        {
             return Err(common::host_error("no loop device for an image"));
         }
-        Ok(Disk { device, path, image, _directory: directory })
+        Ok(Disk {
+            device,
+            path,
+            image,
+            _directory: directory,
+        })
     }
 
     fn option(&self, name: &str) -> String {
@@ -74,9 +93,22 @@ impl Drop for Disk {
 
 fn a_disk_does_all_that_it_should() -> Result<(), String> {
     let disk = Disk::new(true)?;
-    let output = run(&mut unikernel("block", &["--mem=4", &disk.option("--disk")], &["fill"]));
-    output.exits(0).is_quiet().says(&format!("{SIZE} bytes in sectors of 512"));
-    assert!(std::fs::read(&disk.image).unwrap().iter().any(|&byte| byte != 0), "nothing was written");
+    let output = run(&mut unikernel(
+        "block",
+        &["--mem=4", &disk.option("--disk")],
+        &["fill"],
+    ));
+    output
+        .exits(0)
+        .is_quiet()
+        .says(&format!("{SIZE} bytes in sectors of 512"));
+    assert!(
+        std::fs::read(&disk.image)
+            .unwrap()
+            .iter()
+            .any(|&byte| byte != 0),
+        "nothing was written"
+    );
     Ok(())
 }
 
@@ -84,8 +116,12 @@ fn one_disk_cannot_be_two() -> Result<(), String> {
     let disk = Disk::new(true)?;
     let link = disk.image.with_file_name("link");
     std::os::unix::fs::symlink(&disk.path, &link).unwrap();
-    let options = [disk.option("--block:a"), format!("--block:b={}", text(&link))];
-    run(&mut unikernel("block2", &[&options[0], &options[1]], &[])).is_refused(&["'b'", "two block devices"]);
+    let options = [
+        disk.option("--block:a"),
+        format!("--block:b={}", text(&link)),
+    ];
+    run(&mut unikernel("block2", &[&options[0], &options[1]], &[]))
+        .is_refused(&["'b'", "two block devices"]);
     Ok(())
 }
 
@@ -95,13 +131,29 @@ fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
     let directory = common::directory();
     let link = directory.path().join("link.img");
     std::fs::hard_link(&disk.image, &link).unwrap();
-    let run_with = |path: &Path| run(&mut unikernel("block", &["--mem=4", &format!("--disk={}", text(path))], &[]));
+    let run_with = |path: &Path| {
+        run(&mut unikernel(
+            "block",
+            &["--mem=4", &format!("--disk={}", text(path))],
+            &[],
+        ))
+    };
     for path in [&disk.image, &link] {
         let device = text(&disk.path);
-        run_with(path).is_refused(&[&format!("is in use by {device}; "), &format!("'losetup -d {device}'")]);
+        run_with(path).is_refused(&[
+            &format!("is in use by {device}; "),
+            &format!("'losetup -d {device}'"),
+        ]);
     }
-    let file = File::options().read(true).write(true).open(&disk.image).unwrap();
-    let mut command = hand_over(unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &[]), file);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&disk.image)
+        .unwrap();
+    let mut command = hand_over(
+        unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &[]),
+        file,
+    );
     run(&mut command).is_refused(&["is in use by ", text(&disk.path)]);
     // The lock belongs to the descriptor and lasts as long.
     drop(command);
@@ -113,7 +165,11 @@ fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
 /// The host opens it for writing all the same, and then refuses every write.
 fn a_disk_that_is_read_only_is_refused() -> Result<(), String> {
     let disk = Disk::new(false)?;
-    let output = run(&mut unikernel("block", &["--mem=4", &disk.option("--disk")], &[]));
+    let output = run(&mut unikernel(
+        "block",
+        &["--mem=4", &disk.option("--disk")],
+        &[],
+    ));
     output.is_refused(&[text(&disk.path), "read-only", "blockdev --setrw"]);
     Ok(())
 }

@@ -10,7 +10,12 @@ use std::process::{Command, ExitCode, Stdio};
 use common::{fixture, tender_path, tool_net_test, tool_test};
 
 /// Those that are there are checked; the table of messages must be.
-const DOCUMENTS: [&str; 4] = ["debugging.md", "raspberry-pi.md", "operations.md", "troubleshooting.md"];
+const DOCUMENTS: [&str; 4] = [
+    "debugging.md",
+    "raspberry-pi.md",
+    "operations.md",
+    "troubleshooting.md",
+];
 
 /// A fenced block: the line of its fence, what the fence says, whether what it needs is said before it, and its lines.
 #[derive(Debug, PartialEq)]
@@ -24,7 +29,11 @@ struct Block {
 impl Block {
     /// What it takes to run it, beside the programs that every Debian has.
     fn programs(&self) -> &'static [&'static str] {
-        let asks = |program: &str| self.lines.iter().any(|line| line.trim_start().starts_with(program));
+        let asks = |program: &str| {
+            self.lines
+                .iter()
+                .any(|line| line.trim_start().starts_with(program))
+        };
         match (asks("ip "), asks("curl "), asks("nft ")) {
             (_, _, true) => &["sh", "timeout", "ip", "sysctl", "nft"],
             (_, true, _) => &["sh", "timeout", "ip", "curl"],
@@ -39,19 +48,29 @@ fn main() -> ExitCode {
         tool_test("blocks_are_found", &[], blocks_are_found),
         tool_test("options_are_checked", &[], options_are_checked),
         tool_test("addresses_are_found", &[], addresses_are_found),
-        tool_test("every_address_is_known_to_exist", &[], every_address_is_known_to_exist),
+        tool_test(
+            "every_address_is_known_to_exist",
+            &[],
+            every_address_is_known_to_exist,
+        ),
         tool_test("every_message_is_listed", &[], every_message_is_listed),
         tool_test("every_row_is_a_message", &[], every_row_is_a_message),
     ];
     for document in DOCUMENTS {
-        let Ok(text) = fs::read_to_string(repository().join("docs").join(document)) else { continue };
+        let Ok(text) = fs::read_to_string(repository().join("docs").join(document)) else {
+            continue;
+        };
         for block in blocks(&text) {
             let place = format!("docs/{document}:{}", block.line);
             let name = place.clone();
             tests.push(match (block.needs, block.language.as_str()) {
                 (true, _) => tool_test(&name, &[], move || known_options(&place, &block)),
-                (false, "sh") => tool_net_test(&name, block.programs(), move || runs(&place, &block)),
-                _ => tool_test(&name, &[], move || panic!("{place}: neither ```sh nor after a line *Needs …:*")),
+                (false, "sh") => {
+                    tool_net_test(&name, block.programs(), move || runs(&place, &block))
+                }
+                _ => tool_test(&name, &[], move || {
+                    panic!("{place}: neither ```sh nor after a line *Needs …:*")
+                }),
             });
         }
     }
@@ -70,7 +89,12 @@ fn blocks(text: &str) -> Vec<Block> {
             (Some(_), Some(block)) => blocks.push(block),
             (Some(language), None) => {
                 let needs = before.trim().starts_with("*Needs ") && before.trim().ends_with(":*");
-                open = Some(Block { line: number + 1, language: language.trim().into(), needs, lines: Vec::new() });
+                open = Some(Block {
+                    line: number + 1,
+                    language: language.trim().into(),
+                    needs,
+                    lines: Vec::new(),
+                });
             }
             (None, Some(mut block)) => {
                 block.lines.push(line.to_owned());
@@ -87,9 +111,23 @@ fn blocks(text: &str) -> Vec<Block> {
 fn runs(place: &str, block: &Block) {
     let directory = common::directory();
     let mut shell = Command::new("timeout");
-    shell.args(["--kill-after=5", "30", "sh", "-eu", "-c", &block.lines.join("\n")]).current_dir(directory.path());
-    shell.env("TENDER", tender_path()).env("FIXTURES", fixture("hello").parent().unwrap());
-    shell.env_remove("NOTIFY_SOCKET").env_remove("RUST_LOG").stdin(Stdio::null());
+    shell
+        .args([
+            "--kill-after=5",
+            "30",
+            "sh",
+            "-eu",
+            "-c",
+            &block.lines.join("\n"),
+        ])
+        .current_dir(directory.path());
+    shell
+        .env("TENDER", tender_path())
+        .env("FIXTURES", fixture("hello").parent().unwrap());
+    shell
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
     // A file has an end, whatever a command that failed has left running; that goes with the group of `timeout`.
     let said = directory.path().join("said");
     let output = File::create(&said).unwrap();
@@ -99,7 +137,11 @@ fn runs(place: &str, block: &Block) {
     // SAFETY: it takes numbers. No process has that number as its own while there is such a group.
     unsafe { libc::kill(-(shell.id() as libc::pid_t), libc::SIGKILL) };
     let said = fs::read(said).unwrap();
-    assert!(status.success(), "{place}: {status}: {}", String::from_utf8_lossy(&said));
+    assert!(
+        status.success(),
+        "{place}: {status}: {}",
+        String::from_utf8_lossy(&said)
+    );
 }
 
 /// The options of tender's that a line gives, if it is one of its command lines.
@@ -111,28 +153,51 @@ fn options(line: &str) -> Vec<&str> {
     if !line.starts_with("tender ") && !line.starts_with("solo5-hvt ") {
         return Vec::new();
     }
-    let words = line.split_whitespace().take_while(|word| *word != "--").filter(|word| word.starts_with("--"));
-    words.map(|word| word.split(['=', ':']).next().unwrap_or(word)).collect()
+    let words = line
+        .split_whitespace()
+        .take_while(|word| *word != "--")
+        .filter(|word| word.starts_with("--"));
+    words
+        .map(|word| word.split(['=', ':']).next().unwrap_or(word))
+        .collect()
 }
 
 fn known_options(place: &str, block: &Block) {
-    let help = Command::new(tender_path()).arg("--help").output().unwrap().stdout;
+    let help = Command::new(tender_path())
+        .arg("--help")
+        .output()
+        .unwrap()
+        .stdout;
     let help = String::from_utf8(help).unwrap();
-    let known: Vec<&str> = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
+    let known: Vec<&str> = help
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        .collect();
     for option in block.lines.iter().flat_map(|line| options(line)) {
-        assert!(known.contains(&option), "{place}: {option} is no option of tender's");
+        assert!(
+            known.contains(&option),
+            "{place}: {option} is no option of tender's"
+        );
     }
 }
 
 fn blocks_are_found() {
     let text = "```sh\na\n```\n\n*Needs a Raspberry Pi:*\n```\ntender --mem=4 x\n```\n*Needs x:*\n\n```sh\n```\n";
     let found = blocks(text);
-    let told: Vec<_> = found.iter().map(|b| (b.line, b.language.as_str(), b.needs, b.lines.len())).collect();
-    assert_eq!(told, [(1, "sh", false, 1), (6, "", true, 1), (11, "sh", false, 0)]);
+    let told: Vec<_> = found
+        .iter()
+        .map(|b| (b.line, b.language.as_str(), b.needs, b.lines.len()))
+        .collect();
+    assert_eq!(
+        told,
+        [(1, "sh", false, 1), (6, "", true, 1), (11, "sh", false, 0)]
+    );
 }
 
 fn options_are_checked() {
-    assert_eq!(options("$ sudo tender --mem=4 --net:a=tap0 -- x --y"), ["--mem", "--net"]);
+    assert_eq!(
+        options("$ sudo tender --mem=4 --net:a=tap0 -- x --y"),
+        ["--mem", "--net"]
+    );
     assert_eq!(options("ExecStart=/usr/bin/solo5-hvt --mem=4 x"), ["--mem"]);
     assert!(options("ip --json link").is_empty());
 }
@@ -140,7 +205,10 @@ fn options_are_checked() {
 /// The text of every file of Rust's below `directory`, with lines that `\` continues joined.
 fn sources(directory: PathBuf) -> String {
     let mut text = String::new();
-    for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+    for entry in fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+    {
         if entry.is_dir() {
             text += &sources(entry);
         } else if entry.extension().is_some_and(|extension| extension == "rs") {
@@ -158,7 +226,11 @@ fn sources(directory: PathBuf) -> String {
 fn folded(message: &str) -> String {
     let mut folded = String::new();
     for (index, part) in message.split('{').enumerate() {
-        let rest = if index == 0 { part } else { part.split_once('}').map_or(part, |(_, rest)| rest) };
+        let rest = if index == 0 {
+            part
+        } else {
+            part.split_once('}').map_or(part, |(_, rest)| rest)
+        };
         folded += if index == 0 { "" } else { "…" };
         folded += rest;
     }
@@ -169,27 +241,45 @@ fn folded(message: &str) -> String {
 }
 
 /// What the words of an error or a warning follow in the sources.
-const SAID: [&str; 4] = ["#[error(", "log::warn!(", "fail(format_args!(", "Level::Warn, format_args!("];
+const SAID: [&str; 4] = [
+    "#[error(",
+    "log::warn!(",
+    "fail(format_args!(",
+    "Level::Warn, format_args!(",
+];
 
 fn messages() -> Vec<String> {
     let text = sources(repository().join("src")).replace("\\\"", "\u{1}");
-    assert!(!text.contains("log::error!("), "errors end the run, and are told by `fail`");
+    assert!(
+        !text.contains("log::error!("),
+        "errors end the run, and are told by `fail`"
+    );
     let said = SAID.iter().flat_map(|before| text.split(before).skip(1));
     let literals = said.filter_map(|rest| rest.trim_start().strip_prefix('"'));
-    let messages = literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
+    let messages =
+        literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
     // What only names the device of another message is no row.
-    messages.filter(|message| tells(message) && message != "device '…': …").collect()
+    messages
+        .filter(|message| tells(message) && message != "device '…': …")
+        .collect()
 }
 
 /// Whether there are three letters in a row.
 fn tells(message: &str) -> bool {
-    message.split(|c: char| !c.is_alphabetic()).any(|word| word.chars().count() >= 3)
+    message
+        .split(|c: char| !c.is_alphabetic())
+        .any(|word| word.chars().count() >= 3)
 }
 
 /// The first column of the tables.
 fn rows() -> Vec<String> {
-    let text = fs::read_to_string(repository().join("docs/troubleshooting.md")).expect("the table of messages is here");
-    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(cell, _)| cell));
+    let text = fs::read_to_string(repository().join("docs/troubleshooting.md"))
+        .expect("the table of messages is here");
+    let cells = text.lines().filter_map(|line| {
+        line.strip_prefix("| `")?
+            .split_once("` |")
+            .map(|(cell, _)| cell)
+    });
     cells.map(str::to_owned).collect()
 }
 
@@ -202,17 +292,33 @@ fn is_row(message: &str, row: &str) -> bool {
 fn every_message_is_listed() {
     let (rows, messages) = (rows(), messages());
     assert!(!messages.is_empty());
-    let missing: Vec<_> = messages.iter().filter(|message| !rows.iter().any(|row| is_row(message, row))).collect();
-    assert!(missing.is_empty(), "not in docs/troubleshooting.md: {missing:#?}");
+    let missing: Vec<_> = messages
+        .iter()
+        .filter(|message| !rows.iter().any(|row| is_row(message, row)))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "not in docs/troubleshooting.md: {missing:#?}"
+    );
 }
 
 fn every_row_is_a_message() {
-    let (messages, text) = (messages(), sources(repository().join("src")).replace("\\\"", "\""));
+    let (messages, text) = (
+        messages(),
+        sources(repository().join("src")).replace("\\\"", "\""),
+    );
     let rows = rows();
     assert!(!rows.is_empty());
-    let others = rows.iter().filter(|row| !messages.iter().any(|message| is_row(message, row)));
-    let unknown: Vec<_> = others.filter(|row| !row.split('…').all(|part| text.contains(part))).collect();
-    assert!(unknown.is_empty(), "nothing of src/ says this: {unknown:#?}");
+    let others = rows
+        .iter()
+        .filter(|row| !messages.iter().any(|message| is_row(message, row)));
+    let unknown: Vec<_> = others
+        .filter(|row| !row.split('…').all(|part| text.contains(part)))
+        .collect();
+    assert!(
+        unknown.is_empty(),
+        "nothing of src/ says this: {unknown:#?}"
+    );
 }
 
 /// Addresses that files may name: known sites, and names that cannot be registered.
@@ -232,11 +338,22 @@ const KNOWN: [&str; 9] = [
 fn addresses(text: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~:/@{}[]%".contains(c);
     let up_to_the_end = |rest: &str| rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-    let urls = text.match_indices("://").map(|(at, scheme)| at + scheme.len());
+    let urls = text
+        .match_indices("://")
+        .map(|(at, scheme)| at + scheme.len());
     let sites = ["github.com/", "gitlab.com/", "codeberg.org/", "git@"];
-    let repositories = sites.into_iter().flat_map(|site| text.match_indices(site)).map(|(at, _)| at);
-    let found = urls.chain(repositories).map(|at| &text[at..][..up_to_the_end(&text[at..])]);
-    let brackets = text.split('<').skip(1).filter_map(|rest| rest.split_once('>')).map(|(inside, _)| inside);
+    let repositories = sites
+        .into_iter()
+        .flat_map(|site| text.match_indices(site))
+        .map(|(at, _)| at);
+    let found = urls
+        .chain(repositories)
+        .map(|at| &text[at..][..up_to_the_end(&text[at..])]);
+    let brackets = text
+        .split('<')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('>'))
+        .map(|(inside, _)| inside);
     let mails = brackets
         .filter(|inside| inside.contains('.') && !inside.contains([' ', '/']))
         .filter_map(|inside| inside.split_once('@'));
@@ -245,19 +362,50 @@ fn addresses(text: &str) -> Vec<&str> {
 
 /// Whether it is one of [`KNOWN`], this host, a number, made up at run time or reserved for examples.
 fn is_known(address: &str) -> bool {
-    let host = address.split(['/', ':']).next().unwrap_or(address).trim_end_matches('.');
-    let reserved = ["example", "example.com", "example.net", "example.org", "localhost"];
-    let is_reserved = reserved.iter().any(|name| host == *name || host.ends_with(&format!(".{name}")));
+    let host = address
+        .split(['/', ':'])
+        .next()
+        .unwrap_or(address)
+        .trim_end_matches('.');
+    let reserved = [
+        "example",
+        "example.com",
+        "example.net",
+        "example.org",
+        "localhost",
+    ];
+    let is_reserved = reserved
+        .iter()
+        .any(|name| host == *name || host.ends_with(&format!(".{name}")));
     let is_number = host.starts_with(|c: char| c.is_ascii_digit() || c == '{' || c == '[');
-    host.is_empty() || is_reserved || is_number || KNOWN.iter().any(|known| address.starts_with(known))
+    host.is_empty()
+        || is_reserved
+        || is_number
+        || KNOWN.iter().any(|known| address.starts_with(known))
 }
 
 fn addresses_are_found() {
     let text = "at https://a.net/b, (ssh://git@c.org:22/d) github.com/e/f; <g@h.io> unit@x.service <i> </dev/null> //";
     let found = addresses(text);
-    assert_eq!(found, ["a.net/b", "git@c.org:22/d", "github.com/e/f", "git@c.org:22/d", "h.io"]);
+    assert_eq!(
+        found,
+        [
+            "a.net/b",
+            "git@c.org:22/d",
+            "github.com/e/f",
+            "git@c.org:22/d",
+            "h.io"
+        ]
+    );
     assert!(found.into_iter().all(|address| !is_known(address)));
-    for known in ["127.0.0.1:9111/metrics", "a.example/b", "www.example.org", "localhost", "{address}/", "toml.io"] {
+    for known in [
+        "127.0.0.1:9111/metrics",
+        "a.example/b",
+        "www.example.org",
+        "localhost",
+        "{address}/",
+        "toml.io",
+    ] {
         assert!(is_known(known), "{known}");
     }
     assert!(!is_known("anexample.org") && !is_known("github.com/somebody/solo5"));
@@ -268,7 +416,10 @@ fn every_address_is_known_to_exist() {
     let mut unknown = Vec::new();
     let mut directories = vec![repository().to_owned()];
     while let Some(directory) = directories.pop() {
-        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        for path in fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
             let name = path.file_name().unwrap().to_str().unwrap();
             // Build output, fuzzer input, and this file.
             if ["target", ".git", "bin", "corpus", "seeds", "docs.rs"].contains(&name) {
@@ -276,7 +427,10 @@ fn every_address_is_known_to_exist() {
             } else if path.is_dir() && !path.is_symlink() {
                 directories.push(path);
             } else if let Ok(text) = fs::read_to_string(&path) {
-                let others = addresses(&text).into_iter().filter(|address| !is_known(address)).map(str::to_owned);
+                let others = addresses(&text)
+                    .into_iter()
+                    .filter(|address| !is_known(address))
+                    .map(str::to_owned);
                 unknown.extend(others.map(|address| (path.clone(), address)));
             }
         }

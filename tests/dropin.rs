@@ -16,22 +16,48 @@ use std::time::Instant;
 use libc::c_long;
 
 use common::net::{Tap, echo};
-use common::{Guest, LIMIT, Root, fixture, kvm_test, net_test, on_one_processor, run, tender_path, test, text};
+use common::{
+    Guest, LIMIT, Root, fixture, kvm_test, net_test, on_one_processor, run, tender_path, test, text,
+};
 
 fn main() -> ExitCode {
     common::main(vec![
-        test("albatross::finds_a_tender_for_each_abi_version", finds_a_tender_for_each_abi_version),
-        net_test("albatross::runs_a_network_unikernel", runs_a_network_unikernel),
+        test(
+            "albatross::finds_a_tender_for_each_abi_version",
+            finds_a_tender_for_each_abi_version,
+        ),
+        net_test(
+            "albatross::runs_a_network_unikernel",
+            runs_a_network_unikernel,
+        ),
         kvm_test("albatross::runs_a_block_unikernel", runs_a_block_unikernel),
-        kvm_test("albatross::sees_why_a_unikernel_ended", sees_why_a_unikernel_ended),
+        kvm_test(
+            "albatross::sees_why_a_unikernel_ended",
+            sees_why_a_unikernel_ended,
+        ),
         net_test("urunc::runs_a_web_server", runs_a_web_server),
-        net_test("urunc::runs_a_block_unikernel", runs_a_block_unikernel_in_a_container),
+        net_test(
+            "urunc::runs_a_block_unikernel",
+            runs_a_block_unikernel_in_a_container,
+        ),
         net_test("urunc::passes_words_as_they_are", passes_words_as_they_are),
-        net_test("urunc::runs_what_it_builds_since_2026", runs_what_it_builds_since_2026),
+        net_test(
+            "urunc::runs_what_it_builds_since_2026",
+            runs_what_it_builds_since_2026,
+        ),
         net_test("urunc::runs_behind_its_filter", runs_behind_its_filter),
-        net_test("urunc::a_signal_ends_a_sleep_behind_its_filter", a_signal_ends_a_sleep_behind_its_filter),
-        kvm_test("urunc::the_clock_is_right_behind_its_filter", the_clock_is_right_behind_its_filter),
-        test("urunc::what_somebody_sends_is_no_refusal", what_somebody_sends_is_no_refusal),
+        net_test(
+            "urunc::a_signal_ends_a_sleep_behind_its_filter",
+            a_signal_ends_a_sleep_behind_its_filter,
+        ),
+        kvm_test(
+            "urunc::the_clock_is_right_behind_its_filter",
+            the_clock_is_right_behind_its_filter,
+        ),
+        test(
+            "urunc::what_somebody_sends_is_no_refusal",
+            what_somebody_sends_is_no_refusal,
+        ),
     ])
 }
 
@@ -61,12 +87,26 @@ impl Albatross {
         let file = self.path(&format!("{name}.img"));
         std::fs::copy(fixture(image), &file).unwrap();
         let mut command = Command::new(self.path("solo5-hvt"));
-        command.arg("--mem=32").args(options).arg("--").arg(file).args(arguments).env_remove("RUST_LOG");
+        command
+            .arg("--mem=32")
+            .args(options)
+            .arg("--")
+            .arg(file)
+            .args(arguments)
+            .env_remove("RUST_LOG");
         let fifo = self.path(&format!("fifo/{name}"));
         let path = CString::new(fifo.as_os_str().as_bytes()).unwrap();
         // SAFETY: the call takes a string that ends with a NUL.
-        assert!(unsafe { libc::mkfifo(path.as_ptr(), 0o640) } == 0, "{}", common::host_error("mkfifo"));
-        let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+        assert!(
+            unsafe { libc::mkfifo(path.as_ptr(), 0o640) } == 0,
+            "{}",
+            common::host_error("mkfifo")
+        );
+        let reader = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&fifo)
+            .unwrap();
         let writer = File::options().append(true).open(&fifo).unwrap();
         Guest::on_one_file(on_one_processor(&mut command), waiting(reader), &writer)
     }
@@ -76,7 +116,11 @@ impl Albatross {
 fn waiting(file: File) -> File {
     use std::os::fd::AsRawFd;
     // SAFETY: the request takes a number; the descriptor is open.
-    assert!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } == 0, "{}", common::host_error("fcntl"));
+    assert!(
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } == 0,
+        "{}",
+        common::host_error("fcntl")
+    );
     file
 }
 
@@ -89,8 +133,12 @@ fn finds_a_tender_for_each_abi_version() {
         let output = run(Command::new(albatross.path(name)).arg("--version"));
         output.exits(0);
         for version in ["1", "2"] {
-            let fits = |line: &str| line.split(' ').collect::<Vec<_>>() == ["ABI", "version", version];
-            assert!(output.stderr.lines().any(fits) && output.stdout.lines().any(fits), "{output:#?}");
+            let fits =
+                |line: &str| line.split(' ').collect::<Vec<_>>() == ["ABI", "version", version];
+            assert!(
+                output.stderr.lines().any(fits) && output.stdout.lines().any(fits),
+                "{output:#?}"
+            );
         }
         output.complains(&format!("{name} tender, version v"));
     }
@@ -100,9 +148,17 @@ fn runs_a_network_unikernel() {
     let albatross = Albatross::new();
     let _tap = Tap::up("vmmtap0", HOST);
     for image in ["net", "net-abi1"] {
-        let options = ["--net:service=vmmtap0", "--net-mac:service=00:80:41:0a:1b:2c"];
+        let options = [
+            "--net:service=vmmtap0",
+            "--net-mac:service=00:80:41:0a:1b:2c",
+        ];
         let name = format!("org:{image}");
-        let mut guest = albatross.start(&name, image, &options, &["--name=net", "--ipv4=10.0.0.2/24"]);
+        let mut guest = albatross.start(
+            &name,
+            image,
+            &options,
+            &["--name=net", "--ipv4=10.0.0.2/24"],
+        );
         guest.wait_for("mac 00:80:41:0a:1b:2c");
         guest.wait_for("net: ready\n");
         echo(GUEST, b"hello");
@@ -120,7 +176,10 @@ fn runs_a_block_unikernel() {
     let albatross = Albatross::new();
     let disk = albatross.path("block/org:data");
     File::create(&disk).unwrap().set_len(1 << 20).unwrap();
-    let options = [&format!("--block:storage={}", text(&disk)), "--block-sector-size:storage=4096"];
+    let options = [
+        &format!("--block:storage={}", text(&disk)),
+        "--block-sector-size:storage=4096",
+    ];
     for (name, action) in [("org:first", "fill"), ("org:second", "verify")] {
         let output = albatross.start(name, "block", &options, &[action]).end();
         output.exits(0).says("in sectors of 4096");
@@ -132,12 +191,24 @@ fn sees_why_a_unikernel_ended() {
     let albatross = Albatross::new();
     for status in [0, 2, 64, 255] {
         let word = format!("exit={status}");
-        let output = albatross.start(&format!("exit{status}"), "hello", &[], &["--name=hello", &word]).end();
+        let output = albatross
+            .start(
+                &format!("exit{status}"),
+                "hello",
+                &[],
+                &["--name=hello", &word],
+            )
+            .end();
         output.exits(status).says(&format!("--name=hello {word}\n"));
     }
     albatross.start("abort", "abort", &[], &[]).end().exits(255);
     // The tender's own words go where the guest's go.
-    albatross.start("refused", "net", &[], &[]).end().exits(1).says("tender: ").says("'service'");
+    albatross
+        .start("refused", "net", &[], &[])
+        .end()
+        .exits(1)
+        .says("tender: ")
+        .says("'service'");
 }
 
 /// What urunc makes of a container's root directory: the tender with what it needs to be loaded, the unikernel, and the
@@ -168,7 +239,12 @@ impl Container {
         self.0.make_read_only();
         let mut words = words.into_iter();
         let mut command = Command::new(words.next().unwrap());
-        self.0.enter(command.args(words).env_remove("RUST_LOG").env("HOSTNAME", "pod"));
+        self.0.enter(
+            command
+                .args(words)
+                .env_remove("RUST_LOG")
+                .env("HOSTNAME", "pod"),
+        );
         command
     }
 
@@ -188,7 +264,9 @@ fn page() -> String {
         }
     };
     stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: 10.0.0.2\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: 10.0.0.2\r\n\r\n")
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
@@ -206,10 +284,9 @@ fn runs_a_web_server() {
     let _tap = Tap::up("tap0_urunc", HOST);
     let container = Container::new("web");
     let options = "--mem=256 --net:service=tap0_urunc";
-    serves(
-        container
-            .exec_text(&format!("{TENDER} {options} /unikernel/app.hvt --ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 ")),
-    );
+    serves(container.exec_text(&format!(
+        "{TENDER} {options} /unikernel/app.hvt --ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 "
+    )));
 }
 
 fn runs_a_block_unikernel_in_a_container() {
@@ -226,16 +303,30 @@ fn passes_words_as_they_are() {
     let container = Container::new("hello");
     let start = format!("{TENDER} --mem=256 /unikernel/app.hvt");
     // Without a network, its two words are empty.
-    run(&mut container.exec_text(&format!("{start}   --hello=world"))).exits(0).says("hello:   --hello=world\n");
+    run(&mut container.exec_text(&format!("{start}   --hello=world")))
+        .exits(0)
+        .says("hello:   --hello=world\n");
     let json = r#"{"cmdline":"redis-server /data/redis.conf","net":{"if":"ukvmif0","addr":"10.0.0.2","mask":"1"}}"#;
-    run(&mut container.exec_text(&format!("{start} {json}"))).exits(0).says(&format!("hello: {json}\n"));
+    run(&mut container.exec_text(&format!("{start} {json}")))
+        .exits(0)
+        .says(&format!("hello: {json}\n"));
 }
 
 /// A list of words with `--` before the unikernel, and all that is the guest's as one of them.
 fn runs_what_it_builds_since_2026() {
     let _tap = Tap::up("tap0_urunc", HOST);
-    let net = ["--net:service=tap0_urunc", "--net-mac:service=02:42:ac:11:00:02"];
-    let start = [TENDER, "--mem=256", net[0], net[1], "--", "/unikernel/app.hvt"];
+    let net = [
+        "--net:service=tap0_urunc",
+        "--net-mac:service=02:42:ac:11:00:02",
+    ];
+    let start = [
+        TENDER,
+        "--mem=256",
+        net[0],
+        net[1],
+        "--",
+        "/unikernel/app.hvt",
+    ];
     let guests = "--ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 ";
     serves(Container::new("web").exec(start.into_iter().chain([guests])));
     let hello = Container::new("hello");
@@ -290,7 +381,12 @@ const ALLOWED: [c_long; 40] = [
 
 /// The calls that only this processor has.
 #[cfg(target_arch = "x86_64")]
-const OLD: &[c_long] = &[libc::SYS_open, libc::SYS_stat, libc::SYS_access, libc::SYS_arch_prctl];
+const OLD: &[c_long] = &[
+    libc::SYS_open,
+    libc::SYS_stat,
+    libc::SYS_access,
+    libc::SYS_arch_prctl,
+];
 #[cfg(target_arch = "aarch64")]
 const OLD: &[c_long] = &[];
 
@@ -304,7 +400,9 @@ const SAID: &str = "tender was started behind a filter of system calls";
 fn runs_behind_its_filter() {
     let _tap = Tap::up("tap0_urunc", HOST);
     let options = "--mem=256 --net:service=tap0_urunc --net-mac:service=02:42:ac:11:00:02 --";
-    let line = format!("{TENDER} {options} /unikernel/app.hvt --ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 ");
+    let line = format!(
+        "{TENDER} {options} /unikernel/app.hvt --ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 "
+    );
     let container = Container::new("web");
     let mut guest = Guest::start(&mut filtered(container.exec_text(&line)));
     guest.wait_for("listening on 8080/TCP");
@@ -328,12 +426,16 @@ fn runs_behind_its_filter() {
     File::create(&disk).unwrap().set_len(1 << 20).unwrap();
     container.0.show(&disk, "disk.img");
     let line = format!("{TENDER} --mem=256 --block:storage=/disk.img /unikernel/app.hvt   fill");
-    run(&mut filtered(container.exec_text(&line))).exits(0).complains("cannot be locked");
+    run(&mut filtered(container.exec_text(&line)))
+        .exits(0)
+        .complains("cannot be locked");
 
     let (container, cores) = (Container::new("abort"), common::directory());
     container.0.show(cores.path(), "cores");
     let line = format!("{TENDER} --mem=2 --dumpcore=/cores -- /unikernel/app.hvt");
-    run(&mut filtered(container.exec_text(&line))).exits(255).complains(" is written; look at it with: gdb ");
+    run(&mut filtered(container.exec_text(&line)))
+        .exits(255)
+        .complains(" is written; look at it with: gdb ");
     assert_eq!(std::fs::read_dir(cores.path()).unwrap().count(), 1);
     // What is wrong is told, and nothing else happens.
     let line = format!("{TENDER} --mem=256 --net:service=tap7 -- /unikernel/app.hvt");
@@ -345,7 +447,9 @@ fn a_signal_ends_a_sleep_behind_its_filter() {
     let _tap = Tap::up("tap0_urunc", HOST);
     let container = Container::new("net");
     for _ in 0..10 {
-        let line = format!("{TENDER} --mem=256 --net:service=tap0_urunc /unikernel/app.hvt --ipv4=10.0.0.2/24");
+        let line = format!(
+            "{TENDER} --mem=256 --net:service=tap0_urunc /unikernel/app.hvt --ipv4=10.0.0.2/24"
+        );
         let mut guest = Guest::start(&mut filtered(container.exec_text(&line)));
         guest.wait_for("net: ready\n");
         guest.signal(libc::SIGTERM);
@@ -354,12 +458,19 @@ fn a_signal_ends_a_sleep_behind_its_filter() {
 }
 
 fn the_clock_is_right_behind_its_filter() {
-    run(&mut filtered(common::unikernel("clock", &["--mem=4"], &[]))).exits(0).says("clock: ok").complains(SAID);
+    run(&mut filtered(common::unikernel("clock", &["--mem=4"], &[])))
+        .exits(0)
+        .says("clock: ok")
+        .complains(SAID);
 }
 
 /// SIGSYS by kill(2) ends a tender, as it does any program.
 fn what_somebody_sends_is_no_refusal() {
-    let mut guest = Guest::start(&mut common::unikernel("sleeper", &["--mem=4", "--sandbox=off"], &[]));
+    let mut guest = Guest::start(&mut common::unikernel(
+        "sleeper",
+        &["--mem=4", "--sandbox=off"],
+        &[],
+    ));
     guest.signal(libc::SIGSYS);
     guest.end().dies_by(libc::SIGSYS);
 }

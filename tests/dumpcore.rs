@@ -14,8 +14,8 @@ use std::process::{Command, ExitCode};
 
 use common::trace::trace_threads;
 use common::{
-    Device, Guest, Output, as_nobody, directory, fixture, kvm_test, kvm_test_if_possible, net_test, root_mount_test,
-    root_test, run, tender_path, text, tool_kvm_test, unikernel,
+    Device, Guest, Output, as_nobody, directory, fixture, kvm_test, kvm_test_if_possible, net_test,
+    root_mount_test, root_test, run, tender_path, text, tool_kvm_test, unikernel,
 };
 use file::{Core, files, u64_at};
 use goblin::elf::Elf;
@@ -24,21 +24,48 @@ use tempfile::TempDir;
 
 fn main() -> ExitCode {
     let mut tests = vec![
-        kvm_test("a_broken_promise_leaves_a_core", a_broken_promise_leaves_a_core),
+        kvm_test(
+            "a_broken_promise_leaves_a_core",
+            a_broken_promise_leaves_a_core,
+        ),
         kvm_test("an_abort_leaves_a_core", an_abort_leaves_a_core),
-        kvm_test("core_files_are_named_after_the_program", core_files_are_named_after_the_program),
+        kvm_test(
+            "core_files_are_named_after_the_program",
+            core_files_are_named_after_the_program,
+        ),
         kvm_test("a_timeout_leaves_a_core", a_timeout_leaves_a_core),
-        kvm_test("a_sandbox_of_any_kind_leaves_a_core", a_sandbox_of_any_kind_leaves_a_core),
+        kvm_test(
+            "a_sandbox_of_any_kind_leaves_a_core",
+            a_sandbox_of_any_kind_leaves_a_core,
+        ),
         kvm_test("memory_is_whole", memory_is_whole),
-        kvm_test_if_possible("floating_registers_are_the_guests", floating_registers_are_the_guests),
+        kvm_test_if_possible(
+            "floating_registers_are_the_guests",
+            floating_registers_are_the_guests,
+        ),
         kvm_test("who_ends_well_leaves_nothing", who_ends_well_leaves_nothing),
         kvm_test("who_is_ended_leaves_nothing", who_is_ended_leaves_nothing),
         kvm_test("a_signal_ends_the_writing", a_signal_ends_the_writing),
-        kvm_test("a_file_that_is_there_is_left_alone", a_file_that_is_there_is_left_alone),
-        kvm_test("what_is_no_directory_is_refused", what_is_no_directory_is_refused),
-        root_test("a_directory_of_another_user_is_refused", a_directory_of_another_user_is_refused),
-        root_mount_test("nobody_needs_no_more_than_the_directory", nobody_needs_no_more_than_the_directory),
-        root_test("another_root_does_not_move_the_directory", another_root_does_not_move_the_directory),
+        kvm_test(
+            "a_file_that_is_there_is_left_alone",
+            a_file_that_is_there_is_left_alone,
+        ),
+        kvm_test(
+            "what_is_no_directory_is_refused",
+            what_is_no_directory_is_refused,
+        ),
+        root_test(
+            "a_directory_of_another_user_is_refused",
+            a_directory_of_another_user_is_refused,
+        ),
+        root_mount_test(
+            "nobody_needs_no_more_than_the_directory",
+            nobody_needs_no_more_than_the_directory,
+        ),
+        root_test(
+            "another_root_does_not_move_the_directory",
+            another_root_does_not_move_the_directory,
+        ),
         net_test("a_full_disk_is_told", a_full_disk_is_told),
         tool_kvm_test("gdb_reads_it", &["gdb"], gdb_reads_it),
     ];
@@ -51,16 +78,29 @@ fn main() -> ExitCode {
 
 /// Scripts search for these names.
 fn core_files_are_named_after_the_program() {
-    for (name, program) in [("solo5-hvt", "solo5-hvt"), ("solo5-hvt.2", "solo5-hvt"), ("tender.new", "tender")] {
+    for (name, program) in [
+        ("solo5-hvt", "solo5-hvt"),
+        ("solo5-hvt.2", "solo5-hvt"),
+        ("tender.new", "tender"),
+    ] {
         let [programs, cores] = [directory(), directory()];
         let link = programs.path().join(name);
         std::os::unix::fs::symlink(tender_path(), &link).unwrap();
         let mut command = Command::new(link);
-        command.args(["--mem=4", &format!("--dumpcore={}", text(cores.path()))]).arg(fixture("abort"));
+        command
+            .args(["--mem=4", &format!("--dumpcore={}", text(cores.path()))])
+            .arg(fixture("abort"));
         run(command.env_remove("RUST_LOG")).exits(255);
-        let [core] = &files(cores.path())[..] else { panic!("{:?}", files(cores.path())) };
+        let [core] = &files(cores.path())[..] else {
+            panic!("{:?}", files(cores.path()))
+        };
         let start = format!("{}/core.{program}.", text(cores.path()));
-        assert!(text(core).strip_prefix(&start).is_some_and(|pid| pid.parse::<u32>().is_ok()), "{core:?}");
+        assert!(
+            text(core)
+                .strip_prefix(&start)
+                .is_some_and(|pid| pid.parse::<u32>().is_ok()),
+            "{core:?}"
+        );
     }
 }
 
@@ -71,15 +111,26 @@ const TRAPS: [&str; 4] = ["null", "text", "undefined", "stack"];
 fn dumped(name: &str, options: &[&str], arguments: &[&str]) -> (Output, TempDir) {
     let directory = directory();
     let option = format!("--dumpcore={}", text(directory.path()));
-    (run(&mut unikernel(name, &[options, &[&option]].concat(), arguments)), directory)
+    (
+        run(&mut unikernel(
+            name,
+            &[options, &[&option]].concat(),
+            arguments,
+        )),
+        directory,
+    )
 }
 
 /// The number that follows `word` in what was said.
 #[track_caller]
 fn number_after(said: &str, word: &str) -> u64 {
-    let (_, rest) = said.rsplit_once(word).unwrap_or_else(|| panic!("no {word:?} in {said:?}"));
+    let (_, rest) = said
+        .rsplit_once(word)
+        .unwrap_or_else(|| panic!("no {word:?} in {said:?}"));
     let digits = rest.trim_start_matches("0x");
-    let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+    let end = digits
+        .find(|c: char| !c.is_ascii_hexdigit())
+        .unwrap_or(digits.len());
     u64::from_str_radix(&digits[..end], 16).unwrap()
 }
 
@@ -90,7 +141,10 @@ fn a_broken_promise_leaves_a_core() {
     assert_eq!(core.pc(), number_after(&output.stderr, "pc "));
     assert_eq!(core.sp(), number_after(&output.stderr, "sp "));
     let (process, signal) = core.process_and_signal();
-    assert!(text(&core.path).ends_with(&format!(".{process}")), "{process}");
+    assert!(
+        text(&core.path).ends_with(&format!(".{process}")),
+        "{process}"
+    );
     assert_eq!(signal, libc::SIGSEGV as u64);
 }
 
@@ -100,7 +154,11 @@ fn an_abort_leaves_a_core() {
     assert!(output.stderr.lines().count() == 1, "{output:?}");
     let core = Core::in_directory(directory.path(), &output, "abort");
     assert_eq!(core.process_and_signal().1, libc::SIGABRT as u64);
-    assert!((0x10_0000..0x40_0000).contains(&core.pc()), "{:#x}", core.pc());
+    assert!(
+        (0x10_0000..0x40_0000).contains(&core.pc()),
+        "{:#x}",
+        core.pc()
+    );
 }
 
 fn a_timeout_leaves_a_core() {
@@ -123,7 +181,11 @@ fn a_trap_leaves_the_place_where_it_was(kind: &str) {
         assert_eq!((core.register(17), core.register(15)), (8, u64::MAX));
     } else {
         assert_ne!(core.pc(), number_after(&output.stdout, "elr "));
-        assert!((0x10_0000..0x40_0000).contains(&core.pc()), "{:#x}", core.pc());
+        assert!(
+            (0x10_0000..0x40_0000).contains(&core.pc()),
+            "{:#x}",
+            core.pc()
+        );
     }
 }
 
@@ -149,10 +211,17 @@ fn memory_is_whole() {
     assert_eq!(memory.len(), 6 << 20);
     assert_eq!(u64_at(memory, 0x1_0000), 6 << 20);
     let cmdline = &memory[u64_at(memory, 0x1_0000 + 24) as usize..];
-    assert!(cmdline.starts_with(b"badptr 17 4711\0"), "{:?}", &cmdline[..20]);
+    assert!(
+        cmdline.starts_with(b"badptr 17 4711\0"),
+        "{:?}",
+        &cmdline[..20]
+    );
     let file = fs::read(fixture("hypercalls")).unwrap();
     let elf = Elf::parse(&file).unwrap();
-    let read_only = elf.program_headers.iter().filter(|segment| segment.p_type == PT_LOAD && !segment.is_write());
+    let read_only = elf
+        .program_headers
+        .iter()
+        .filter(|segment| segment.p_type == PT_LOAD && !segment.is_write());
     let mut bytes = 0;
     for segment in read_only {
         let range = segment.p_vaddr as usize..(segment.p_vaddr + segment.p_filesz) as usize;
@@ -171,21 +240,40 @@ fn floating_registers_are_the_guests() -> Result<(), String> {
     let directory = directory();
     let option = format!("--dumpcore={}", text(directory.path()));
     let mut runs = false;
-    trace_threads(&mut unikernel("fpu", &["--mem=2", "--timeout=600", &option], &[]), |pid, _, call| {
-        runs |= call.is_run();
-        if runs && call.is_poll() {
-            end_time(pid);
-        }
-        false
-    });
-    let [path] = &files(directory.path())[..] else { panic!("{directory:?}") };
-    let core = Core { bytes: fs::read(path).unwrap(), path: path.clone() };
+    trace_threads(
+        &mut unikernel("fpu", &["--mem=2", "--timeout=600", &option], &[]),
+        |pid, _, call| {
+            runs |= call.is_run();
+            if runs && call.is_poll() {
+                end_time(pid);
+            }
+            false
+        },
+    );
+    let [path] = &files(directory.path())[..] else {
+        panic!("{directory:?}")
+    };
+    let core = Core {
+        bytes: fs::read(path).unwrap(),
+        path: path.clone(),
+    };
     let note = core.note(2);
-    let (start, count) = if cfg!(target_arch = "x86_64") { (160, 16) } else { (0, 32) };
+    let (start, count) = if cfg!(target_arch = "x86_64") {
+        (160, 16)
+    } else {
+        (0, 32)
+    };
     for number in 0..count {
-        let expected = [0x0101_0101_0101_0101 * (number as u64 + 1), !(0x0123_4567_89ab_cdef << number)];
+        let expected = [
+            0x0101_0101_0101_0101 * (number as u64 + 1),
+            !(0x0123_4567_89ab_cdef << number),
+        ];
         let place = start + 16 * number;
-        assert_eq!([u64_at(note, place), u64_at(note, place + 8)], expected, "{number}");
+        assert_eq!(
+            [u64_at(note, place), u64_at(note, place + 8)],
+            expected,
+            "{number}"
+        );
     }
     Ok(())
 }
@@ -197,7 +285,12 @@ fn end_time(pid: libc::pid_t) {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         info.si_signo = libc::SIGALRM;
         info.si_code = libc::SI_TIMER;
-        libc::syscall(libc::SYS_rt_sigqueueinfo, pid, libc::SIGALRM, &raw const info)
+        libc::syscall(
+            libc::SYS_rt_sigqueueinfo,
+            pid,
+            libc::SIGALRM,
+            &raw const info,
+        )
     };
     assert!(sent == 0, "{}", common::host_error("rt_sigqueueinfo"));
 }
@@ -214,7 +307,11 @@ fn who_is_ended_leaves_nothing() {
     for signal in [libc::SIGTERM, libc::SIGKILL] {
         let directory = directory();
         let option = format!("--dumpcore={}", text(directory.path()));
-        let mut guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4", &option], &["spin"]));
+        let mut guest = Guest::start(&mut unikernel(
+            "hypercalls",
+            &["--mem=4", &option],
+            &["spin"],
+        ));
         guest.wait_for("hypercalls: spin");
         guest.signal(signal);
         guest.end().dies_by(signal).is_quiet();
@@ -224,30 +321,47 @@ fn who_is_ended_leaves_nothing() {
 
 /// At the first piece of the file, whatever ended the run, and the exit status stays that of the run.
 fn a_signal_ends_the_writing() {
-    for (options, name, status) in [(&["--mem=4"][..], "abort", 255), (&["--mem=4", "--timeout=1"], "hypercalls", 1)] {
+    for (options, name, status) in [
+        (&["--mem=4"][..], "abort", 255),
+        (&["--mem=4", "--timeout=1"], "hypercalls", 1),
+    ] {
         let directory = directory();
         let option = format!("--dumpcore={}", text(directory.path()));
         let mut asked = false;
-        let ended = trace_threads(&mut unikernel(name, &[options, &[&option]].concat(), &["spin"]), |pid, _, call| {
-            if call.number == libc::SYS_pwrite64 && !asked {
-                asked = true;
-                // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
-                unsafe { libc::kill(pid, libc::SIGTERM) };
-            }
-            false
-        });
-        assert!(asked && libc::WIFEXITED(ended) && libc::WEXITSTATUS(ended) == status, "{name}: {ended:#x}");
-        let [file] = &files(directory.path())[..] else { panic!("{directory:?}") };
+        let ended = trace_threads(
+            &mut unikernel(name, &[options, &[&option]].concat(), &["spin"]),
+            |pid, _, call| {
+                if call.number == libc::SYS_pwrite64 && !asked {
+                    asked = true;
+                    // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+                    unsafe { libc::kill(pid, libc::SIGTERM) };
+                }
+                false
+            },
+        );
+        assert!(
+            asked && libc::WIFEXITED(ended) && libc::WEXITSTATUS(ended) == status,
+            "{name}: {ended:#x}"
+        );
+        let [file] = &files(directory.path())[..] else {
+            panic!("{directory:?}")
+        };
         assert_eq!(file.metadata().unwrap().len(), 4096, "{name}");
     }
 }
 
 /// Makes, in the process that becomes the tender, something of the name that its core file would have.
-fn make_first(command: &mut Command, directory: &Path, make: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) {
+fn make_first(
+    command: &mut Command,
+    directory: &Path,
+    make: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static,
+) {
     let directory = text(directory).to_owned();
     // SAFETY: no other thread of this program holds a lock that this needs: the memory allocator's and nothing else,
     // which the C library has ready after a fork.
-    unsafe { command.pre_exec(move || make(&format!("{directory}/core.tender.{}", std::process::id()))) };
+    unsafe {
+        command.pre_exec(move || make(&format!("{directory}/core.tender.{}", std::process::id())))
+    };
 }
 
 fn a_file_that_is_there_is_left_alone() {
@@ -258,12 +372,22 @@ fn a_file_that_is_there_is_left_alone() {
         let mut command = unikernel("abort", &["--mem=4", &option], &[]);
         let to = target.clone();
         make_first(&mut command, directory.path(), move |name| {
-            if link { std::os::unix::fs::symlink(&to, name) } else { fs::write(name, "kept") }
+            if link {
+                std::os::unix::fs::symlink(&to, name)
+            } else {
+                fs::write(name, "kept")
+            }
         });
         let output = run(&mut command);
-        output.exits(255).complains("warn: --dumpcore: ").complains("File exists").complains("move it away");
+        output
+            .exits(255)
+            .complains("warn: --dumpcore: ")
+            .complains("File exists")
+            .complains("move it away");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
-        let [file] = &files(directory.path())[..] else { panic!("{directory:?}") };
+        let [file] = &files(directory.path())[..] else {
+            panic!("{directory:?}")
+        };
         assert!(link || fs::read(file).unwrap() == b"kept");
         assert!(!target.exists());
     }
@@ -272,10 +396,14 @@ fn a_file_that_is_there_is_left_alone() {
 fn what_is_no_directory_is_refused() {
     let refused = |path: &str, words: &[&str]| {
         let option = format!("--dumpcore={path}");
-        run(&mut unikernel("hello", &["--mem=4", &option], &[])).is_refused(&[words, &["--dumpcore"]].concat());
+        run(&mut unikernel("hello", &["--mem=4", &option], &[]))
+            .is_refused(&[words, &["--dumpcore"]].concat());
     };
     refused("/no/such/directory", &["No such file", "give a directory"]);
-    refused(text(&fixture("hello")), &["Not a directory", "give a directory"]);
+    refused(
+        text(&fixture("hello")),
+        &["Not a directory", "give a directory"],
+    );
 }
 
 /// It is found out before the guest runs, whichever way the run comes to have no right to it.
@@ -287,20 +415,40 @@ fn a_directory_of_another_user_is_refused() {
         let options = [check, &["--mem=4", "--user=12:34", &option]].concat();
         let output = run(&mut unikernel("abort", &options, &[]));
         output.exits(1);
-        let said = if check.is_empty() { output.stderr.clone() } else { output.stdout.replace("\n", " ") };
+        let said = if check.is_empty() {
+            output.stderr.clone()
+        } else {
+            output.stdout.replace("\n", " ")
+        };
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains("user 12 without privileges, cannot make a file there: Permission denied"), "{said}");
+        assert!(
+            said.contains(
+                "user 12 without privileges, cannot make a file there: Permission denied"
+            ),
+            "{said}"
+        );
         assert!(!said.contains("aborts"), "{said}");
     }
     // The superuser's own rights go as well.
     std::os::unix::fs::chown(directory.path(), Some(12), Some(34)).unwrap();
-    run(&mut unikernel("abort", &["--mem=4", &option], &[])).is_refused(&["user 0 without", "Permission denied"]);
-    let output = run(&mut unikernel("abort", &["--mem=4", "--user=12:34", &option], &[]));
+    run(&mut unikernel("abort", &["--mem=4", &option], &[]))
+        .is_refused(&["user 0 without", "Permission denied"]);
+    let output = run(&mut unikernel(
+        "abort",
+        &["--mem=4", "--user=12:34", &option],
+        &[],
+    ));
     output.exits(255);
     let core = Core::in_directory(directory.path(), &output, "abort");
     assert_eq!(core.path.metadata().unwrap().uid(), 12);
-    let check = run(&mut unikernel("abort", &["--check", "--mem=4", "--user=12:34", &option], &[]));
-    check.exits(0).says("ok       dumpcore   core files can be made\n");
+    let check = run(&mut unikernel(
+        "abort",
+        &["--check", "--mem=4", "--user=12:34", &option],
+        &[],
+    ));
+    check
+        .exits(0)
+        .says("ok       dumpcore   core files can be made\n");
 }
 
 fn nobody_needs_no_more_than_the_directory() {
@@ -308,7 +456,12 @@ fn nobody_needs_no_more_than_the_directory() {
     fs::set_permissions(cores.path(), Permissions::from_mode(0o777)).unwrap();
     let option = format!("--dumpcore={}", text(cores.path()));
     let devices = [Device::Made("kvm", 0o666)];
-    let output = run(&mut as_nobody("abort", place.path(), &devices, &["--mem=4", &option]));
+    let output = run(&mut as_nobody(
+        "abort",
+        place.path(),
+        &devices,
+        &["--mem=4", &option],
+    ));
     output.exits(255).complains("look at it with: gdb ");
     assert_eq!(files(cores.path()).len(), 1);
     assert_eq!(files(cores.path())[0].metadata().unwrap().uid(), 65534);
@@ -333,11 +486,25 @@ fn a_full_disk_is_told() {
     assert!(mounted == 0, "{}", common::host_error("tmpfs"));
     let option = format!("--dumpcore={}", text(directory.path()));
     let output = run(&mut unikernel("abort", &["--mem=4", &option], &[]));
-    output.exits(255).says("this unikernel aborts").complains("No space left on device").complains("make room");
-    output.complains(&format!("warn: --dumpcore: {}", text(&files(directory.path())[0])));
+    output
+        .exits(255)
+        .says("this unikernel aborts")
+        .complains("No space left on device")
+        .complains("make room");
+    output.complains(&format!(
+        "warn: --dumpcore: {}",
+        text(&files(directory.path())[0])
+    ));
     assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
-    let output = run(&mut unikernel("hypercalls", &["--mem=4", &option], &["badptr"]));
-    output.exits(1).complains("No space left on device").complains("hypercall PUTS");
+    let output = run(&mut unikernel(
+        "hypercalls",
+        &["--mem=4", &option],
+        &["badptr"],
+    ));
+    output
+        .exits(1)
+        .complains("No space left on device")
+        .complains("hypercall PUTS");
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
 }
 
@@ -345,11 +512,28 @@ fn a_full_disk_is_told() {
 fn gdb_reads_it() {
     let (output, directory) = dumped("hypercalls", &["--mem=4"], &["badptr", "4711"]);
     let core = Core::in_directory(directory.path(), &output, "hypercalls");
-    let (pc, sp) = (number_after(&output.stderr, "pc "), number_after(&output.stderr, "sp "));
+    let (pc, sp) = (
+        number_after(&output.stderr, "pc "),
+        number_after(&output.stderr, "sp "),
+    );
     let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-ex", "print/x $pc", "-ex", "print/x $sp", "-ex", "x/s *(long *) (0x10000 + 24)"]);
-    gdb.args(["-ex", "info symbol $pc", "-ex", "x/gx $sp"]).arg(fixture("hypercalls")).arg(&core.path);
-    let said = gdb.stderr(File::create("/dev/null").unwrap()).output().unwrap();
+    gdb.args([
+        "-nx",
+        "-batch",
+        "-ex",
+        "print/x $pc",
+        "-ex",
+        "print/x $sp",
+        "-ex",
+        "x/s *(long *) (0x10000 + 24)",
+    ]);
+    gdb.args(["-ex", "info symbol $pc", "-ex", "x/gx $sp"])
+        .arg(fixture("hypercalls"))
+        .arg(&core.path);
+    let said = gdb
+        .stderr(File::create("/dev/null").unwrap())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     for words in [
         "Program terminated with signal SIGSEGV".to_owned(),

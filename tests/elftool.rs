@@ -7,7 +7,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use common::{Output, directory, fixture, foreign_fixture, run, tender, tender_path, test, text, tool_test};
+use common::{
+    Output, directory, fixture, foreign_fixture, run, tender, tender_path, test, text, tool_test,
+};
 use goblin::elf::Elf;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,12 +17,28 @@ use tempfile::TempDir;
 fn main() -> ExitCode {
     common::main(vec![
         test("answers_are_those_of_solo5", answers_are_those_of_solo5),
-        test("every_unikernel_has_an_answer", every_unikernel_has_an_answer),
-        test("a_file_without_an_answer_is_an_error", a_file_without_an_answer_is_an_error),
+        test(
+            "every_unikernel_has_an_answer",
+            every_unikernel_has_an_answer,
+        ),
+        test(
+            "a_file_without_an_answer_is_an_error",
+            a_file_without_an_answer_is_an_error,
+        ),
         test("a_source_becomes_c", a_source_becomes_c),
-        test("a_source_with_an_error_changes_nothing", a_source_with_an_error_changes_nothing),
-        test("a_source_comes_from_standard_input", a_source_comes_from_standard_input),
-        tool_test("the_c_source_makes_the_note", &["cc"], the_c_source_makes_the_note),
+        test(
+            "a_source_with_an_error_changes_nothing",
+            a_source_with_an_error_changes_nothing,
+        ),
+        test(
+            "a_source_comes_from_standard_input",
+            a_source_comes_from_standard_input,
+        ),
+        tool_test(
+            "the_c_source_makes_the_note",
+            &["cc"],
+            the_c_source_makes_the_note,
+        ),
     ])
 }
 
@@ -52,7 +70,10 @@ impl Tool {
     fn generate(&self, source: &str) -> (Output, PathBuf) {
         let [source_path, output] = ["manifest.json", "manifest.c"].map(|name| self.path(name));
         fs::write(&source_path, source).unwrap();
-        (self.run(&["gen-manifest", text(&source_path), text(&output)]), output)
+        (
+            self.run(&["gen-manifest", text(&source_path), text(&output)]),
+            output,
+        )
     }
 }
 
@@ -63,13 +84,17 @@ const SOURCE: &str = "{\n  \"type\": \"solo5.manifest\",\n  \"version\": 1,\n  \
 fn answers_are_those_of_solo5() {
     let tool = Tool::new();
     let [net, none, old] = ["net2", "hello", "hello-abi1"].map(fixture);
-    let abi =
-        |version| format!("{{\n  \"type\": \"solo5.abi\",\n  \"target\": \"hvt\",\n  \"version\": {version}\n}}\n");
+    let abi = |version| {
+        format!(
+            "{{\n  \"type\": \"solo5.abi\",\n  \"target\": \"hvt\",\n  \"version\": {version}\n}}\n"
+        )
+    };
     for (words, expected) in [
         (["query-manifest", text(&net)], SOURCE.to_owned()),
         (
             ["query-manifest", text(&none)],
-            "{\n  \"type\": \"solo5.manifest\",\n  \"version\": 1,\n  \"devices\": [\n  ]\n}\n".to_owned(),
+            "{\n  \"type\": \"solo5.manifest\",\n  \"version\": 1,\n  \"devices\": [\n  ]\n}\n"
+                .to_owned(),
         ),
         (["query-abi", text(&net)], abi(2)),
         (["query-abi", text(&old)], abi(1)),
@@ -83,7 +108,10 @@ fn answers_are_those_of_solo5() {
 /// The answers agree with `inspect`, for either processor. Unikernels older than notes have none.
 fn every_unikernel_has_an_answer() {
     let tool = Tool::new();
-    for folder in [Some(fixture("hello")), foreign_fixture("hello")].into_iter().flatten() {
+    for folder in [Some(fixture("hello")), foreign_fixture("hello")]
+        .into_iter()
+        .flatten()
+    {
         for entry in fs::read_dir(folder.parent().unwrap()).unwrap() {
             let path = entry.unwrap().path();
             let inspected = run(tender(["inspect", "--json"]).arg(&path)).stdout;
@@ -94,7 +122,10 @@ fn every_unikernel_has_an_answer() {
                     output.is_refused(&[text(&path), "has no Solo5 notes"]);
                 } else {
                     output.exits(0).is_quiet();
-                    assert_eq!(serde_json::from_str::<Value>(&output.stdout).unwrap(), inspected[member]);
+                    assert_eq!(
+                        serde_json::from_str::<Value>(&output.stdout).unwrap(),
+                        inspected[member]
+                    );
                 }
             }
         }
@@ -104,19 +135,33 @@ fn every_unikernel_has_an_answer() {
 fn a_file_without_an_answer_is_an_error() {
     let tool = Tool::new();
     let hello = fixture("hello");
-    for words in [&[][..], &["--help"], &["query-abi"], &["query-abi", "a", "b"], &["gen-manifest", "a"], &["run"]] {
-        tool.run(words).is_refused(&["solo5-elftool has the commands: query-abi FILE, "]);
+    for words in [
+        &[][..],
+        &["--help"],
+        &["query-abi"],
+        &["query-abi", "a", "b"],
+        &["gen-manifest", "a"],
+        &["run"],
+    ] {
+        tool.run(words)
+            .is_refused(&["solo5-elftool has the commands: query-abi FILE, "]);
     }
     for command in ["query-abi", "query-manifest"] {
-        tool.run(&[command, "/nonexistent"]).is_refused(&["/nonexistent: ", "No such file"]);
-        tool.run(&[command, "/dev/null"]).is_refused(&["/dev/null: ", "a device"]);
-        tool.run(&[command, text(&std::env::current_exe().unwrap())]).is_refused(&["ordinary program"]);
+        tool.run(&[command, "/nonexistent"])
+            .is_refused(&["/nonexistent: ", "No such file"]);
+        tool.run(&[command, "/dev/null"])
+            .is_refused(&["/dev/null: ", "a device"]);
+        tool.run(&[command, text(&std::env::current_exe().unwrap())])
+            .is_refused(&["ordinary program"]);
         let part = tool.path("part.hvt");
         fs::write(&part, &fs::read(&hello).unwrap()[..200]).unwrap();
-        tool.run(&[command, text(&part)]).is_refused(&["part.hvt: is truncated"]);
+        tool.run(&[command, text(&part)])
+            .is_refused(&["part.hvt: is truncated"]);
     }
-    tool.run(&["gen-manifest", "/nonexistent", "-"]).is_refused(&["cannot read '/nonexistent': "]);
-    tool.run(&["gen-manifest", "/dev/null", "-"]).is_refused(&["cannot read '/dev/null': it is a device"]);
+    tool.run(&["gen-manifest", "/nonexistent", "-"])
+        .is_refused(&["cannot read '/nonexistent': "]);
+    tool.run(&["gen-manifest", "/dev/null", "-"])
+        .is_refused(&["cannot read '/dev/null': it is a device"]);
 }
 
 fn a_source_becomes_c() {
@@ -134,7 +179,11 @@ fn a_source_becomes_c() {
     let output = tool.run(&["gen-manifest", text(&tool.path("manifest.json")), "-"]);
     output.exits(0).is_quiet();
     assert_eq!(output.stdout, made);
-    let output = tool.run(&["gen-manifest", text(&tool.path("manifest.json")), "/nonexistent/m.c"]);
+    let output = tool.run(&[
+        "gen-manifest",
+        text(&tool.path("manifest.json")),
+        "/nonexistent/m.c",
+    ]);
     output.is_refused(&["cannot write '/nonexistent/m.c': "]);
 }
 
@@ -142,11 +191,26 @@ fn a_source_with_an_error_changes_nothing() {
     let tool = Tool::new();
     fs::write(tool.path("manifest.c"), "before").unwrap();
     for (source, words) in [
-        (SOURCE.replace("\"version\": 1", "\"version\": 2"), "line 8: the version must be 1"),
-        (SOURCE.replace("service1", "service-1"), "line 6: the name of a device"),
-        (SOURCE.replace("NET_BASIC", "X }, { \\\" \\\""), "the type of a device"),
-        (SOURCE.replace("\"devices\"", "\"device\""), "line 4: unknown key 'device'; known keys: "),
-        (format!("{SOURCE}{}", " ".repeat(1 << 16)), "longer than 64 KiB"),
+        (
+            SOURCE.replace("\"version\": 1", "\"version\": 2"),
+            "line 8: the version must be 1",
+        ),
+        (
+            SOURCE.replace("service1", "service-1"),
+            "line 6: the name of a device",
+        ),
+        (
+            SOURCE.replace("NET_BASIC", "X }, { \\\" \\\""),
+            "the type of a device",
+        ),
+        (
+            SOURCE.replace("\"devices\"", "\"device\""),
+            "line 4: unknown key 'device'; known keys: ",
+        ),
+        (
+            format!("{SOURCE}{}", " ".repeat(1 << 16)),
+            "longer than 64 KiB",
+        ),
         ("[".repeat(60_000), "expected an object"),
     ] {
         let (output, path) = tool.generate(&source);
@@ -160,8 +224,15 @@ fn a_source_comes_from_standard_input() {
     let source = tool.path("source");
     fs::write(&source, SOURCE).unwrap();
     let mut command = tool.command(&["gen-manifest", "-", "-"]);
-    let output = command.stdin(fs::File::open(source).unwrap()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success() && output.stdout.starts_with(b"/* The manifest"), "{output:?}");
+    let output = command
+        .stdin(fs::File::open(source).unwrap())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && output.stdout.starts_with(b"/* The manifest"),
+        "{output:?}"
+    );
 }
 
 /// The note of Solo5's header `mft_abi.h`, with as many entries as the source has devices.
@@ -184,15 +255,26 @@ fn the_c_source_makes_the_note() {
     fs::write(tool.path("mft_abi.h"), HEADER).unwrap();
     let object = tool.path("manifest.o");
     let mut compiler = Command::new("cc");
-    compiler.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "-o"]).arg(&object).arg(source);
+    compiler
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "-o"])
+        .arg(&object)
+        .arg(source);
     assert!(compiler.status().unwrap().success());
-    assert!(note(&object) == note(&fixture("net2")), "{:?}", note(&object));
+    assert!(
+        note(&object) == note(&fixture("net2")),
+        "{:?}",
+        note(&object)
+    );
 }
 
 fn note(path: &Path) -> Vec<u8> {
     let bytes = fs::read(path).unwrap();
     let elf = Elf::parse(&bytes).unwrap();
     let is_it = |offset| elf.shdr_strtab.get_at(offset) == Some(".note.solo5.manifest");
-    let section = elf.section_headers.iter().find(|section| is_it(section.sh_name)).expect("there is such a section");
+    let section = elf
+        .section_headers
+        .iter()
+        .find(|section| is_it(section.sh_name))
+        .expect("there is such a section");
     bytes[section.file_range().unwrap()].to_vec()
 }

@@ -57,7 +57,9 @@ fn main() -> ExitCode {
     let mut tests: Vec<Trial> = Vec::new();
     let mut add = |program: &'static str, way: &'static str, sink, options: &'static [&str]| {
         let name = format!("ends_soon::{program}::{way}::{sink:?}{}", options.concat());
-        tests.push(kvm_test(&name.clone(), move || ends_soon(name, program, way, sink, options)));
+        tests.push(kvm_test(&name.clone(), move || {
+            ends_soon(name, program, way, sink, options)
+        }));
     };
     for way in WAYS {
         add("hostile", way, Sink::Null, &[]);
@@ -89,10 +91,17 @@ fn report() {
     let mut measured = MEASURED.lock().unwrap();
     measured.sort();
     for (name, latency) in &*measured {
-        eprintln!("{:>7.1} ms from SIGTERM to the end: {name}", latency.as_secs_f64() * 1000.0);
+        eprintln!(
+            "{:>7.1} ms from SIGTERM to the end: {name}",
+            latency.as_secs_f64() * 1000.0
+        );
     }
     if let Some((name, worst)) = measured.iter().max_by_key(|(_, latency)| *latency) {
-        eprintln!("{:>7.1} ms is the longest, of {} runs: {name}", worst.as_secs_f64() * 1000.0, measured.len());
+        eprintln!(
+            "{:>7.1} ms is the longest, of {} runs: {name}",
+            worst.as_secs_f64() * 1000.0,
+            measured.len()
+        );
     }
 }
 
@@ -107,12 +116,19 @@ struct Held {
 
 fn held(guest: &Guest) -> Held {
     let line = |name| common::status(guest.pid(), name);
-    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", guest.pid())).unwrap().count();
-    Held { data: line("VmData"), descriptors, threads: line("Threads") }
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", guest.pid()))
+        .unwrap()
+        .count();
+    Held {
+        data: line("VmData"),
+        descriptors,
+        threads: line("Threads"),
+    }
 }
 
 fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str]) {
-    let (mut command, surroundings) = Surroundings::of(program, &[&["-v"], options].concat(), &[way]);
+    let (mut command, surroundings) =
+        Surroundings::of(program, &[&["-v"], options].concat(), &[way]);
     let (mut reader, writer) = match sink {
         Sink::Full => full_pipe(),
         _ => pipe(),
@@ -141,8 +157,18 @@ fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str
     guest.signal(libc::SIGTERM);
     let output = guest.end();
     let latency = since.elapsed();
-    output.dies_by(libc::SIGTERM).complains("signal 15 ended the run");
-    assert!(output.stderr.lines().filter(|line| line.contains(": warn: ")).count() <= 4, "{output:?}");
+    output
+        .dies_by(libc::SIGTERM)
+        .complains("signal 15 ended the run");
+    assert!(
+        output
+            .stderr
+            .lines()
+            .filter(|line| line.contains(": warn: "))
+            .count()
+            <= 4,
+        "{output:?}"
+    );
     assert!(!output.stderr.contains("panicked"), "{output:?}");
     assert!(latency < BOUND, "{latency:?}");
     MEASURED.lock().unwrap().push((name, latency));
@@ -150,13 +176,18 @@ fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str
 
 /// Lest a guest fill the disk. What is more than that is dropped.
 fn with_small_files(command: &mut Command) -> &mut Command {
-    let limit = libc::rlimit { rlim_cur: 128 << 20, rlim_max: 128 << 20 };
+    let limit = libc::rlimit {
+        rlim_cur: 128 << 20,
+        rlim_max: 128 << 20,
+    };
     // SAFETY: it is a system call, which reads the limit.
     unsafe {
-        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        })
+        command.pre_exec(
+            move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        )
     }
 }
 

@@ -22,9 +22,18 @@ struct Era {
     suffix: &'static str,
 }
 
-const LEGACY: Era = Era { name: "legacy", suffix: "-e1" };
-const ABI1: Era = Era { name: "abi1", suffix: "-abi1" };
-const ABI2: Era = Era { name: "abi2", suffix: "" };
+const LEGACY: Era = Era {
+    name: "legacy",
+    suffix: "-e1",
+};
+const ABI1: Era = Era {
+    name: "abi1",
+    suffix: "-abi1",
+};
+const ABI2: Era = Era {
+    name: "abi2",
+    suffix: "",
+};
 const ERAS: [Era; 3] = [LEGACY, ABI1, ABI2];
 
 fn main() -> ExitCode {
@@ -33,24 +42,49 @@ fn main() -> ExitCode {
         let name = |test: &str| format!("{}::{test}", era.name);
         tests.extend([
             kvm_test(&name("boots"), move || boots(era)),
-            kvm_test(&name("memory_is_exactly_what_was_asked_for"), move || memory_is_exact(era)),
-            kvm_test(&name("the_longest_command_line_arrives_whole"), move || longest_command_line(era)),
-            kvm_test(&name("clocks_are_the_hosts"), move || clocks_are_the_hosts(era)),
-            kvm_test(&name("a_disk_does_all_that_it_should"), move || a_disk_does_all_that_it_should(era)),
-            net_test(&name("datagrams_and_pings_are_answered"), move || datagrams_and_pings_are_answered(era)),
-            net_test(&name("a_flood_is_sent_whole"), move || a_flood_is_sent_whole(era)),
-            kvm_test(&name("a_missing_device_is_explained"), move || a_missing_device_is_explained(era)),
+            kvm_test(&name("memory_is_exactly_what_was_asked_for"), move || {
+                memory_is_exact(era)
+            }),
+            kvm_test(&name("the_longest_command_line_arrives_whole"), move || {
+                longest_command_line(era)
+            }),
+            kvm_test(&name("clocks_are_the_hosts"), move || {
+                clocks_are_the_hosts(era)
+            }),
+            kvm_test(&name("a_disk_does_all_that_it_should"), move || {
+                a_disk_does_all_that_it_should(era)
+            }),
+            net_test(&name("datagrams_and_pings_are_answered"), move || {
+                datagrams_and_pings_are_answered(era)
+            }),
+            net_test(&name("a_flood_is_sent_whole"), move || {
+                a_flood_is_sent_whole(era)
+            }),
+            kvm_test(&name("a_missing_device_is_explained"), move || {
+                a_missing_device_is_explained(era)
+            }),
         ]);
     }
     tests.extend([
-        kvm_test("hello_says_the_same", || say_the_same("hello", &[], &["a  b", "--net=x"])),
+        kvm_test("hello_says_the_same", || {
+            say_the_same("hello", &[], &["a  b", "--net=x"])
+        }),
         kvm_test("clock_says_the_same", clock_says_the_same),
         kvm_test("block_says_the_same", block_says_the_same),
         net_test("net_says_the_same", net_says_the_same),
         kvm_test("a_disk_goes_from_era_to_era", a_disk_goes_from_era_to_era),
-        kvm_test("legacy::the_last_part_of_a_disk_is_left_out", the_last_part_of_a_disk_is_left_out),
-        kvm_test("abi1::the_last_part_of_a_disk_is_kept", the_last_part_of_a_disk_is_kept),
-        kvm_test("abi2::a_disk_with_a_last_part_is_refused", a_disk_with_a_last_part_is_refused),
+        kvm_test(
+            "legacy::the_last_part_of_a_disk_is_left_out",
+            the_last_part_of_a_disk_is_left_out,
+        ),
+        kvm_test(
+            "abi1::the_last_part_of_a_disk_is_kept",
+            the_last_part_of_a_disk_is_kept,
+        ),
+        kvm_test(
+            "abi2::a_disk_with_a_last_part_is_refused",
+            a_disk_with_a_last_part_is_refused,
+        ),
     ]);
     tests.extend(legacy_tests());
     common::main(tests)
@@ -58,18 +92,34 @@ fn main() -> ExitCode {
 
 fn legacy_tests() -> [Trial; 5] {
     [
-        kvm_test("legacy::names_of_devices_are_explained", names_are_explained),
-        kvm_test("legacy::devices_that_are_not_used_do_no_harm", unused_devices_do_no_harm),
-        kvm_test("low_memory_is_writable_as_it_was", access::low_memory_is_writable_as_it_was),
+        kvm_test(
+            "legacy::names_of_devices_are_explained",
+            names_are_explained,
+        ),
+        kvm_test(
+            "legacy::devices_that_are_not_used_do_no_harm",
+            unused_devices_do_no_harm,
+        ),
+        kvm_test(
+            "low_memory_is_writable_as_it_was",
+            access::low_memory_is_writable_as_it_was,
+        ),
         kvm_test("code_is_not_writable", access::code_is_not_writable),
-        kvm_test("heap_and_stack_are_not_executable", access::heap_and_stack_are_not_executable),
+        kvm_test(
+            "heap_and_stack_are_not_executable",
+            access::heap_and_stack_are_not_executable,
+        ),
     ]
 }
 
 /// Runs `program` of this era with 4 MiB.
 fn program(era: Era, name: &str, options: &[&str], arguments: &[&str]) -> Output {
     let options: Vec<_> = options.iter().copied().chain(["--mem=4"]).collect();
-    run(&mut unikernel(&format!("{name}{}", era.suffix), &options, arguments))
+    run(&mut unikernel(
+        &format!("{name}{}", era.suffix),
+        &options,
+        arguments,
+    ))
 }
 
 /// Checks that all eras say the same, and returns it.
@@ -92,9 +142,14 @@ fn said_alike(said: impl Fn(Era) -> String) {
 fn boots(era: Era) {
     let output = program(era, "hello", &[], &["Hello,", "world", "--mem=1"]);
     output.exits(0).is_quiet();
-    assert_eq!(output.stdout, "hello: Hello, world --mem=1\nmemory: 4194304 bytes\n");
+    assert_eq!(
+        output.stdout,
+        "hello: Hello, world --mem=1\nmemory: 4194304 bytes\n"
+    );
     for status in [1, 7, 255] {
-        program(era, "hello", &[], &[&format!("exit={status}")]).exits(status).is_quiet();
+        program(era, "hello", &[], &[&format!("exit={status}")])
+            .exits(status)
+            .is_quiet();
     }
 }
 
@@ -102,13 +157,18 @@ fn memory_is_exact(era: Era) {
     for (size, bytes) in [("2", 2 << 20), ("64M", 64 << 20), ("4G", 4u64 << 30)] {
         let name = format!("hello{}", era.suffix);
         let output = run(&mut unikernel(&name, &[&format!("--mem={size}")], &[]));
-        output.exits(0).is_quiet().says(&format!("memory: {bytes} bytes\n"));
+        output
+            .exits(0)
+            .is_quiet()
+            .says(&format!("memory: {bytes} bytes\n"));
     }
 }
 
 fn longest_command_line(era: Era) {
     let word = "0123456789abcde ".repeat(512);
-    program(era, "hello", &[], &[&word[..8191]]).exits(0).says(&format!("hello: {}\n", &word[..8191]));
+    program(era, "hello", &[], &[&word[..8191]])
+        .exits(0)
+        .says(&format!("hello: {}\n", &word[..8191]));
     program(era, "hello", &[], &[&word]).is_refused(&["8192 bytes", "8191"]);
 }
 
@@ -118,16 +178,28 @@ fn clocks_are_the_hosts(era: Era) {
     let output = program(era, "clock", &[], &[]);
     let after = now();
     output.exits(0).is_quiet().says("clock: ok");
-    let line = output.stdout.lines().find_map(|line| line.strip_prefix("clock: walltime "));
+    let line = output
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("clock: walltime "));
     let walltime = Duration::from_nanos(line.expect("it tells the time").parse().unwrap());
-    assert!(before <= walltime && walltime <= after, "{before:?} <= {walltime:?} <= {after:?}");
+    assert!(
+        before <= walltime && walltime <= after,
+        "{before:?} <= {walltime:?} <= {after:?}"
+    );
 }
 
 fn clock_says_the_same() {
     said_alike(|era| {
-        let said = program(era, "clock", &[], &[]).exits(0).is_quiet().stdout.clone();
+        let said = program(era, "clock", &[], &[])
+            .exits(0)
+            .is_quiet()
+            .stdout
+            .clone();
         // Numbers aside; the frequency is the host's.
-        let words = said.split_whitespace().filter(|word| word.parse::<u64>().is_err());
+        let words = said
+            .split_whitespace()
+            .filter(|word| word.parse::<u64>().is_err());
         words.collect::<Vec<_>>().join(" ")
     });
 }
@@ -147,15 +219,25 @@ fn attach(path: &Path) -> String {
 fn a_disk_does_all_that_it_should(era: Era) {
     let (_directory, path) = disk(64 << 10);
     let output = program(era, "block", &[&attach(&path)], &[]);
-    output.exits(0).is_quiet().says(" 65536 bytes in sectors of 512\n").says("block: 8 sectors in one call\n");
+    output
+        .exits(0)
+        .is_quiet()
+        .says(" 65536 bytes in sectors of 512\n")
+        .says("block: 8 sectors in one call\n");
     output.says(" are refused\n").says("block: ok");
-    program(era, "block", &[&attach(&path)], &["fill"]).exits(0).is_quiet();
-    program(era, "block", &[&attach(&path)], &["verify"]).exits(0).is_quiet();
+    program(era, "block", &[&attach(&path)], &["fill"])
+        .exits(0)
+        .is_quiet();
+    program(era, "block", &[&attach(&path)], &["verify"])
+        .exits(0)
+        .is_quiet();
     let mut bytes = fs::read(&path).unwrap();
     assert_eq!(bytes.len(), 64 << 10);
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();
-    program(era, "block", &[&attach(&path)], &["verify"]).exits(255).says("sector 127 is not what was written");
+    program(era, "block", &[&attach(&path)], &["verify"])
+        .exits(255)
+        .says("sector 127 is not what was written");
 }
 
 fn block_says_the_same() {
@@ -169,28 +251,46 @@ fn a_disk_goes_from_era_to_era() {
     let mut images = Vec::new();
     for writer in ERAS {
         let (_directory, path) = disk(1 << 20);
-        program(writer, "block", &[&attach(&path)], &["fill"]).exits(0).is_quiet();
+        program(writer, "block", &[&attach(&path)], &["fill"])
+            .exits(0)
+            .is_quiet();
         for reader in ERAS {
-            program(reader, "block", &[&attach(&path)], &["verify"]).exits(0).is_quiet();
+            program(reader, "block", &[&attach(&path)], &["verify"])
+                .exits(0)
+                .is_quiet();
         }
         images.push(fs::read(&path).unwrap());
     }
-    assert!(images[0] == images[2] && images[1] == images[2], "the eras write different images");
+    assert!(
+        images[0] == images[2] && images[1] == images[2],
+        "the eras write different images"
+    );
 }
 
 const WHOLE: u64 = 64 << 10;
 
 fn the_last_part_of_a_disk_is_left_out() {
     let (_directory, path) = disk(WHOLE + 511);
-    program(LEGACY, "block", &[&attach(&path)], &[]).exits(0).is_quiet().says(" 65536 bytes in sectors of 512\n");
+    program(LEGACY, "block", &[&attach(&path)], &[])
+        .exits(0)
+        .is_quiet()
+        .says(" 65536 bytes in sectors of 512\n");
     let bytes = fs::read(&path).unwrap();
-    assert_eq!(bytes[WHOLE as usize..], [0; 511], "the last part is untouched");
+    assert_eq!(
+        bytes[WHOLE as usize..],
+        [0; 511],
+        "the last part is untouched"
+    );
 }
 
 fn the_last_part_of_a_disk_is_kept() {
     let (_directory, path) = disk(WHOLE + 511);
     let output = program(ABI1, "block", &[&attach(&path)], &[]);
-    output.exits(0).says(" 66047 bytes in sectors of 512\n").complains("warn: ").complains("has 66047 bytes, not a");
+    output
+        .exits(0)
+        .says(" 66047 bytes in sectors of 512\n")
+        .complains("warn: ")
+        .complains("has 66047 bytes, not a");
     output.complains("(0.7.4 and later refuse); 'truncate -s 66048 ");
     assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     assert_eq!(fs::metadata(&path).unwrap().len(), WHOLE + 511);
@@ -198,7 +298,11 @@ fn the_last_part_of_a_disk_is_kept() {
 
 fn a_disk_with_a_last_part_is_refused() {
     let (_directory, path) = disk(WHOLE + 511);
-    program(ABI2, "block", &[&attach(&path)], &[]).is_refused(&["66047", "512", "truncate -s 66048"]);
+    program(ABI2, "block", &[&attach(&path)], &[]).is_refused(&[
+        "66047",
+        "512",
+        "truncate -s 66048",
+    ]);
     assert_eq!(fs::metadata(&path).unwrap().len(), WHOLE + 511);
 }
 
@@ -213,7 +317,11 @@ const NET: [&str; 3] = ["--net=tap0", "--net-mac=02:00:00:00:00:07", "--mem=4"];
 /// Runs the echo unikernel with a few datagrams and pings; returns what it says, but for how many frames it counts: the
 /// host sends some of its own accord, and may ask twice.
 fn talk_to(era: Era) -> String {
-    let guest = Guest::start(&mut unikernel(&format!("net{}", era.suffix), &NET, &["--ipv4=10.0.0.2/24"]));
+    let guest = Guest::start(&mut unikernel(
+        &format!("net{}", era.suffix),
+        &NET,
+        &["--ipv4=10.0.0.2/24"],
+    ));
     guest.wait_for("net: ready\n");
     for length in [1, 18, 500, 1472] {
         echo(GUEST, &vec![length as u8; length]);
@@ -221,11 +329,24 @@ fn talk_to(era: Era) -> String {
     assert!(ping(GUEST, &[0xa5; 1472], 20), "a ping is answered");
     echo(GUEST, b"quit");
     let output = guest.end();
-    output.exits(0).is_quiet().says("mac 02:00:00:00:00:07, ").says("net: ok");
+    output
+        .exits(0)
+        .is_quiet()
+        .says("mac 02:00:00:00:00:07, ")
+        .says("net: ok");
     let counts = |line: &&str| line.contains(" frames in, ");
     // An address, five datagrams and a ping.
-    let enough = |line: &str| line.split(' ').nth_back(1).and_then(|count| count.parse().ok()) >= Some(7);
-    assert_eq!(output.stdout.lines().filter(counts).map(enough).min(), Some(true), "{output:?}");
+    let enough = |line: &str| {
+        line.split(' ')
+            .nth_back(1)
+            .and_then(|count| count.parse().ok())
+            >= Some(7)
+    };
+    assert_eq!(
+        output.stdout.lines().filter(counts).map(enough).min(),
+        Some(true),
+        "{output:?}"
+    );
     output.stdout.lines().filter(|line| !counts(line)).collect()
 }
 
@@ -243,15 +364,25 @@ fn a_flood_is_sent_whole(era: Era) {
     let tap = tap();
     for size in ["60", "1514"] {
         let before = tap.received();
-        let output = program(era, "net", &NET[..2], &["flood=300", &format!("size={size}")]);
-        output.exits(0).is_quiet().says(&format!("net: 300 frames of {size} bytes sent, 0 refused\n"));
+        let output = program(
+            era,
+            "net",
+            &NET[..2],
+            &["flood=300", &format!("size={size}")],
+        );
+        output.exits(0).is_quiet().says(&format!(
+            "net: 300 frames of {size} bytes sent, 0 refused\n"
+        ));
         assert_eq!(tap.received() - before, 300);
     }
 }
 
 /// With a manifest, before the guest runs; without one, when it uses what is not there.
 fn a_missing_device_is_explained(era: Era) {
-    let [disk, net] = [program(era, "block", &[], &[]), program(era, "net", &[], &["check"])];
+    let [disk, net] = [
+        program(era, "block", &[], &[]),
+        program(era, "net", &[], &["check"]),
+    ];
     if era.name == LEGACY.name {
         disk.fails(&["none is attached", "add --disk=PATH", "pc 0x"]);
         net.fails(&["none is attached", "add --net=IFACE", "pc 0x"]);
@@ -264,15 +395,26 @@ fn a_missing_device_is_explained(era: Era) {
 /// Nothing is touched on the host, so nothing need be there.
 fn names_are_explained() {
     for option in ["--net:service=tap0", "--net-mac:service=02:00:00:00:00:07"] {
-        program(LEGACY, "net", &[option], &[]).is_refused(&["'service'", "no names", "--net=IFACE"]);
+        program(LEGACY, "net", &[option], &[]).is_refused(&[
+            "'service'",
+            "no names",
+            "--net=IFACE",
+        ]);
     }
     for option in ["--block:storage=x.img", "--block-sector-size:storage=512"] {
-        program(LEGACY, "block", &[option], &[]).is_refused(&["'storage'", "no names", "--disk=PATH"]);
+        program(LEGACY, "block", &[option], &[]).is_refused(&[
+            "'storage'",
+            "no names",
+            "--disk=PATH",
+        ]);
     }
 }
 
 /// An image without manifest cannot tell what it will use.
 fn unused_devices_do_no_harm() {
     let (_directory, path) = disk(512);
-    program(LEGACY, "hello", &[&attach(&path)], &["x"]).exits(0).is_quiet().says("hello: x\n");
+    program(LEGACY, "hello", &[&attach(&path)], &["x"])
+        .exits(0)
+        .is_quiet()
+        .says("hello: x\n");
 }

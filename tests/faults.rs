@@ -10,10 +10,22 @@ use common::{Guest, kvm_test, run, unikernel};
 /// where that is known.
 type Case = (&'static str, [&'static str; 2], &'static str);
 
-const READ: [&str; 2] = ["page fault on read (not mapped)", "data abort on read (not mapped)"];
-const WRITE: [&str; 2] = ["page fault on write (not permitted)", "data abort on write (not permitted)"];
-const WILD: [&str; 2] = ["page fault on execution (not mapped)", "instruction abort (not mapped)"];
-const EXECUTE: [&str; 2] = ["page fault on execution (not permitted)", "instruction abort (not permitted)"];
+const READ: [&str; 2] = [
+    "page fault on read (not mapped)",
+    "data abort on read (not mapped)",
+];
+const WRITE: [&str; 2] = [
+    "page fault on write (not permitted)",
+    "data abort on write (not permitted)",
+];
+const WILD: [&str; 2] = [
+    "page fault on execution (not mapped)",
+    "instruction abort (not mapped)",
+];
+const EXECUTE: [&str; 2] = [
+    "page fault on execution (not permitted)",
+    "instruction abort (not permitted)",
+];
 const UNDEFINED: [&str; 2] = ["invalid opcode", "unknown reason"];
 
 const CASES: [Case; 17] = [
@@ -37,16 +49,30 @@ const CASES: [Case; 17] = [
 ];
 
 fn main() -> ExitCode {
-    let mut tests: Vec<_> =
-        CASES.into_iter().map(|case| kvm_test(&format!("stopped::{}", case.0), move || is_stopped(case))).collect();
-    tests.push(kvm_test("a_guest_without_handlers_is_ended", a_guest_without_handlers_is_ended));
+    let mut tests: Vec<_> = CASES
+        .into_iter()
+        .map(|case| kvm_test(&format!("stopped::{}", case.0), move || is_stopped(case)))
+        .collect();
+    tests.push(kvm_test(
+        "a_guest_without_handlers_is_ended",
+        a_guest_without_handlers_is_ended,
+    ));
     common::main(tests)
 }
 
 fn is_stopped((kind, [x86_64, aarch64], address): Case) {
-    let name = if cfg!(target_arch = "x86_64") { x86_64 } else { aarch64 };
+    let name = if cfg!(target_arch = "x86_64") {
+        x86_64
+    } else {
+        aarch64
+    };
     let output = run(&mut unikernel("fault", &["--mem=4"], &[kind]));
-    output.exits(255).is_quiet().says(&format!("fault: {kind}\n")).says(&format!("trap: {name}")).says(address);
+    output
+        .exits(255)
+        .is_quiet()
+        .says(&format!("fault: {kind}\n"))
+        .says(&format!("trap: {name}"))
+        .says(address);
     assert!(!output.stdout.contains("NOT STOPPED"), "{output:?}");
 }
 
@@ -55,7 +81,9 @@ fn is_stopped((kind, [x86_64, aarch64], address): Case) {
 fn a_guest_without_handlers_is_ended() {
     let mut command = unikernel("fault", &["--mem=4"], &["no-vector"]);
     if cfg!(target_arch = "x86_64") {
-        run(&mut command).fails(&["fault", "pc 0x"]).says("fault: no-vector");
+        run(&mut command)
+            .fails(&["fault", "pc 0x"])
+            .says("fault: no-vector");
     } else {
         let mut guest = Guest::start(&mut command);
         guest.wait_for("fault: no-vector");

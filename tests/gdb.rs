@@ -13,23 +13,45 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 
 use common::rsp::{Debugger, PROGRAM_COUNTER, debug, entry, hexadecimal, start, symbol};
-use common::{kernel, kvm_test, kvm_test_if_possible, landlock, run, text, tool_kvm_test, unikernel};
+use common::{
+    kernel, kvm_test, kvm_test_if_possible, landlock, run, text, tool_kvm_test, unikernel,
+};
 use points::intercepts_breakpoints;
 
 fn main() -> ExitCode {
     let mut tests = vec![
-        kvm_test("gdb::it_waits_at_the_first_instruction", it_waits_at_the_first_instruction),
-        kvm_test("gdb::registers::are_read_and_written", registers_are_read_and_written),
+        kvm_test(
+            "gdb::it_waits_at_the_first_instruction",
+            it_waits_at_the_first_instruction,
+        ),
+        kvm_test(
+            "gdb::registers::are_read_and_written",
+            registers_are_read_and_written,
+        ),
         kvm_test("gdb::registers::have_names", registers_have_names),
-        kvm_test_if_possible("gdb::memory::is_read_and_written", memory_is_read_and_written),
-        kvm_test("gdb::memory::ends_where_the_guests_does", memory_ends_where_the_guests_does),
-        kvm_test("gdb::steps::go_instruction_by_instruction", steps_go_instruction_by_instruction),
+        kvm_test_if_possible(
+            "gdb::memory::is_read_and_written",
+            memory_is_read_and_written,
+        ),
+        kvm_test(
+            "gdb::memory::ends_where_the_guests_does",
+            memory_ends_where_the_guests_does,
+        ),
+        kvm_test(
+            "gdb::steps::go_instruction_by_instruction",
+            steps_go_instruction_by_instruction,
+        ),
         kvm_test("gdb::steps::go_over_hypercalls", steps_go_over_hypercalls),
         kvm_test("gdb::memory::is_read_whole", memory_is_read_whole),
-        kvm_test("gdb::port::is_of_this_host_alone_and_for_one", the_port_is_of_this_host_alone_and_for_one),
+        kvm_test(
+            "gdb::port::is_of_this_host_alone_and_for_one",
+            the_port_is_of_this_host_alone_and_for_one,
+        ),
         kvm_test("gdb::port::is_taken", the_port_is_taken),
         kvm_test("gdb::port::without_gdb", a_port_without_gdb),
-        kvm_test_if_possible("gdb::sandbox::strict", || landlock().map(|()| ends_under(&["--sandbox=strict"]))),
+        kvm_test_if_possible("gdb::sandbox::strict", || {
+            landlock().map(|()| ends_under(&["--sandbox=strict"]))
+        }),
         kvm_test("gdb::sandbox::off", || ends_under(&["--sandbox=off"])),
         kvm_test("gdb::sandbox::with_stats", || ends_under(&["--stats=-"])),
         tool_kvm_test("gdb::itself", &["gdb"], gdb_itself),
@@ -56,7 +78,11 @@ fn registers_are_read_and_written() {
     let before = debugger.registers();
     let mut changed = before.clone();
     // The first vector register, the first general ones, and, behind all else, a system register.
-    let vector = if cfg!(target_arch = "x86_64") { 276 } else { 268 };
+    let vector = if cfg!(target_arch = "x86_64") {
+        276
+    } else {
+        268
+    };
     let last = before.len() - 8;
     for place in (0..4 * 8).chain(vector..vector + 16).chain(last..last + 8) {
         changed[place] ^= 0x5a;
@@ -75,14 +101,24 @@ fn registers_have_names() {
     let (guest, mut debugger) = debug("hello", &[], &[]);
     let mut description = String::new();
     loop {
-        let piece = debugger.ask(&format!("qXfer:features:read:target.xml:{:x},100", description.len()));
+        let piece = debugger.ask(&format!(
+            "qXfer:features:read:target.xml:{:x},100",
+            description.len()
+        ));
         description.push_str(&piece[1..]);
         if piece.starts_with('l') {
             break;
         }
         assert!(piece.starts_with('m'), "{piece:?}");
     }
-    let size = |line: &str| line.split("bitsize=\"").nth(1)?.split('"').next()?.parse::<usize>().ok();
+    let size = |line: &str| {
+        line.split("bitsize=\"")
+            .nth(1)?
+            .split('"')
+            .next()?
+            .parse::<usize>()
+            .ok()
+    };
     let bits: usize = description.split("<reg ").skip(1).filter_map(size).sum();
     assert_eq!(debugger.registers().len() * 8, bits, "{description}");
     debugger.ends(0);
@@ -107,15 +143,26 @@ fn memory_is_read_and_written() -> Result<(), String> {
 fn memory_ends_where_the_guests_does() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let end = 4 << 20;
-    assert_eq!(debugger.ask(&format!("m{:x},8", end - 4)).len(), 8, "as much as there is");
+    assert_eq!(
+        debugger.ask(&format!("m{:x},8", end - 4)).len(),
+        8,
+        "as much as there is"
+    );
     for address in [end, end + 0x1000, 0x1_0000_0000, u64::MAX - 3, u64::MAX] {
         debugger.is_refused(&format!("m{address:x},8"));
         debugger.is_refused(&format!("M{address:x},8:0101010101010101"));
     }
     let before = debugger.ask(&format!("m{:x},4", end - 4));
     debugger.is_refused(&format!("M{:x},8:0101010101010101", end - 4));
-    assert_eq!(debugger.ask(&format!("m{:x},4", end - 4)), before, "half of a write is none");
-    debugger.is_refused(&format!("Z0,{:x},4", end - 1 + u64::from(cfg!(target_arch = "x86_64"))));
+    assert_eq!(
+        debugger.ask(&format!("m{:x},4", end - 4)),
+        before,
+        "half of a write is none"
+    );
+    debugger.is_refused(&format!(
+        "Z0,{:x},4",
+        end - 1 + u64::from(cfg!(target_arch = "x86_64"))
+    ));
     debugger.ends(0);
     guest.end().exits(0).says("debug: 7\n");
 }
@@ -128,7 +175,9 @@ fn memory_is_read_whole() {
     let mut state = 1_u64;
     let pieces = (0..0x60_u64).map(|place| {
         let random = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 56) as u8
         });
         let bytes: Vec<u8> = random.take(0x400).collect();
@@ -142,10 +191,17 @@ fn memory_is_read_whole() {
     assert_eq!(whole.len(), 2 << 22);
     for (address, digits) in &pieces {
         let place = 2 * *address as usize;
-        assert!(whole[place..place + digits.len()] == **digits, "at {address:#x}");
+        assert!(
+            whole[place..place + digits.len()] == **digits,
+            "at {address:#x}"
+        );
     }
     assert!(
-        debugger.ask(&format!("m{START:x},18000")) == pieces.iter().map(|(_, digits)| &**digits).collect::<String>()
+        debugger.ask(&format!("m{START:x},18000"))
+            == pieces
+                .iter()
+                .map(|(_, digits)| &**digits)
+                .collect::<String>()
     );
     debugger.ends(0);
     guest.end().exits(0);
@@ -165,7 +221,8 @@ fn stop_at(debugger: &mut Debugger, name: &str) {
 #[track_caller]
 fn put_at(debugger: &mut Debugger, name: &str) {
     let mut registers = debugger.registers();
-    registers[PROGRAM_COUNTER..PROGRAM_COUNTER + 8].copy_from_slice(&symbol("debug", name).to_le_bytes());
+    registers[PROGRAM_COUNTER..PROGRAM_COUNTER + 8]
+        .copy_from_slice(&symbol("debug", name).to_le_bytes());
     debugger.set_registers(&registers);
 }
 
@@ -202,8 +259,14 @@ fn steps_go_over_hypercalls() {
         false => (kernel() < (6, 1), debugger.register(30)),
     };
     let place = debugger.place();
-    assert!(place == called || may_be_next && place == next, "{place:#x}, not {called:#x}");
-    assert!(debugger.memory(cell) > 1_000_000_000_000_000_000, "the time of day is there");
+    assert!(
+        place == called || may_be_next && place == next,
+        "{place:#x}, not {called:#x}"
+    );
+    assert!(
+        debugger.memory(cell) > 1_000_000_000_000_000_000,
+        "the time of day is there"
+    );
     debugger.send("k");
     guest.end().exits(1);
 }
@@ -214,7 +277,10 @@ fn the_port_is_of_this_host_alone_and_for_one() {
     assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).is_err());
     let mut debugger = Debugger::connect(port);
     debugger.place();
-    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(), "one is enough");
+    assert!(
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(),
+        "one is enough"
+    );
     debugger.ends(0);
     guest.end().exits(0);
 }
@@ -223,7 +289,12 @@ fn the_port_is_taken() {
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = other.local_addr().unwrap().port();
     let words = [&format!("127.0.0.1:{port}"), "--gdb-port"];
-    run(&mut unikernel("hello", &["--gdb", &format!("--gdb-port={port}")], &[])).is_refused(&words);
+    run(&mut unikernel(
+        "hello",
+        &["--gdb", &format!("--gdb-port={port}")],
+        &[],
+    ))
+    .is_refused(&words);
 }
 
 fn a_port_without_gdb() {
@@ -247,11 +318,26 @@ fn ends_under(options: &[&str]) {
 fn gdb_itself() {
     let (guest, port) = start("debug", &[], &[]);
     let mut gdb = std::process::Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-ex", &format!("target remote 127.0.0.1:{port}")]);
-    for command in ["break debug_add", "continue", "stepi", "print $pc == (long) &debug_store", "continue"] {
+    gdb.args([
+        "-nx",
+        "-batch",
+        "-ex",
+        &format!("target remote 127.0.0.1:{port}"),
+    ]);
+    for command in [
+        "break debug_add",
+        "continue",
+        "stepi",
+        "print $pc == (long) &debug_store",
+        "continue",
+    ] {
         gdb.args(["-ex", command]);
     }
-    let output = gdb.arg(text(&common::fixture("debug"))).stdin(std::process::Stdio::null()).output().unwrap();
+    let output = gdb
+        .arg(text(&common::fixture("debug")))
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("Breakpoint 1, "), "{output:?}");
     assert!(said.contains("exited normally"), "{output:?}");

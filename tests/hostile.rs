@@ -18,24 +18,47 @@ fn main() -> ExitCode {
     for program in ERAS {
         let name = |what: &str| format!("{what}::{program}");
         tests.extend([
-            kvm_test(&name("random_calls_are_answered"), || random_calls_are_answered(program)),
-            kvm_test(&name("random_violations_end_cleanly"), || random_violations_end_cleanly(program)),
-            kvm_test(&name("what_lies_across_a_border_ends_cleanly"), || across_borders(program)),
-            kvm_test(&name("a_read_over_its_own_structure_is_harmless"), || over_its_own_structure(program)),
-            kvm_test(&name("tables_of_its_own_give_it_nothing"), || tables_of_its_own(program)),
+            kvm_test(&name("random_calls_are_answered"), || {
+                random_calls_are_answered(program)
+            }),
+            kvm_test(&name("random_violations_end_cleanly"), || {
+                random_violations_end_cleanly(program)
+            }),
+            kvm_test(&name("what_lies_across_a_border_ends_cleanly"), || {
+                across_borders(program)
+            }),
+            kvm_test(&name("a_read_over_its_own_structure_is_harmless"), || {
+                over_its_own_structure(program)
+            }),
+            kvm_test(&name("tables_of_its_own_give_it_nothing"), || {
+                tables_of_its_own(program)
+            }),
         ]);
     }
     for way in ["tables-outside", "tables-self", "mmu-off", "no-vectors"] {
-        tests.push(kvm_test(&format!("a_broken_processor_can_be_ended::{way}"), move || broken_processor(way)));
+        tests.push(kvm_test(
+            &format!("a_broken_processor_can_be_ended::{way}"),
+            move || broken_processor(way),
+        ));
     }
-    tests.push(kvm_test("reads_over_the_ring_end_cleanly", reads_over_the_ring_end_cleanly));
+    tests.push(kvm_test(
+        "reads_over_the_ring_end_cleanly",
+        reads_over_the_ring_end_cleanly,
+    ));
     common::main(tests)
 }
 
 /// A number from the environment; else less on machines that emulate every instruction.
 fn many(name: &str, x86_64: u64, aarch64: u64) -> u64 {
-    let default = if cfg!(target_arch = "x86_64") { x86_64 } else { aarch64 };
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    let default = if cfg!(target_arch = "x86_64") {
+        x86_64
+    } else {
+        aarch64
+    };
+    std::env::var(name).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
 }
 
 fn seed() -> u64 {
@@ -43,7 +66,8 @@ fn seed() -> u64 {
 }
 
 fn hostile(program: &str, options: &[&str], words: &[&str]) -> Output {
-    let (mut command, _surroundings) = Surroundings::of(program, &[&["-v"], options].concat(), words);
+    let (mut command, _surroundings) =
+        Surroundings::of(program, &[&["-v"], options].concat(), words);
     run(&mut command)
 }
 
@@ -53,8 +77,15 @@ fn random_calls_are_answered(program: &str) {
     let mut left = many("TENDER_HOSTILE_CALLS", 5_000, 1_000);
     for seed in seed().. {
         let calls = left.min(CALLS_OF_A_RUN);
-        let output = hostile(program, &[], &["random", &calls.to_string(), &seed.to_string()]);
-        output.exits(0).says(&format!("hostile: {calls} calls")).says("hostile: random is over\n");
+        let output = hostile(
+            program,
+            &[],
+            &["random", &calls.to_string(), &seed.to_string()],
+        );
+        output
+            .exits(0)
+            .says(&format!("hostile: {calls} calls"))
+            .says("hostile: random is over\n");
         assert!(ends_cleanly(&output).is_none());
         left -= calls;
         if left == 0 {
@@ -69,9 +100,15 @@ fn random_violations_end_cleanly(program: &str) {
     let mut ends = BTreeMap::<&str, u64>::new();
     let runs = many("TENDER_HOSTILE_RUNS", 100, 20);
     for seed in seed()..seed() + runs {
-        let output = hostile(program, &["--timeout=5"], &["violate", "1000", &seed.to_string()]);
+        let output = hostile(
+            program,
+            &["--timeout=5"],
+            &["violate", "1000", &seed.to_string()],
+        );
         let report = ends_cleanly(&output);
-        *ends.entry(report.as_deref().map_or("the guest's own end", kind)).or_default() += 1;
+        *ends
+            .entry(report.as_deref().map_or("the guest's own end", kind))
+            .or_default() += 1;
     }
     let reported = runs - ends.get("the guest's own end").unwrap_or(&0);
     assert!(reported > runs / 2, "hardly a rule was broken: {ends:?}");
@@ -87,26 +124,48 @@ fn kind(report: &str) -> &'static str {
         ("requests at once", "ring index"),
         ("--timeout", "did nothing for ever"),
     ];
-    kinds.iter().find(|(words, _)| report.contains(words)).map_or("anything else", |(_, kind)| kind)
+    kinds
+        .iter()
+        .find(|(words, _)| report.contains(words))
+        .map_or("anything else", |(_, kind)| kind)
 }
 
 /// Every call with its structure, and with its buffer, across each border of memory, in a run of its own.
 fn across_borders(program: &str) {
     let (mut refused, mut answered) = (0, 0);
     for number in 0.. {
-        let output = hostile(program, &["--timeout=30"], &["straddle", &number.to_string()]);
+        let output = hostile(
+            program,
+            &["--timeout=30"],
+            &["straddle", &number.to_string()],
+        );
         if output.stdout.contains("there is no straddle") {
             assert_eq!(output.code(), 64);
             break;
         }
         let reported = ends_cleanly(&output).is_some();
         let must = output.stdout.contains("must be refused");
-        assert!(reported || !must, "what must be refused was answered: {output:?}");
-        assert!(must || output.stdout.contains("may be answered"), "{output:?}");
-        *(if reported { &mut refused } else { &mut answered }) += 1;
+        assert!(
+            reported || !must,
+            "what must be refused was answered: {output:?}"
+        );
+        assert!(
+            must || output.stdout.contains("may be answered"),
+            "{output:?}"
+        );
+        *(if reported {
+            &mut refused
+        } else {
+            &mut answered
+        }) += 1;
     }
-    assert!(refused > 40 && answered > 20, "{refused} refused, {answered} answered");
-    eprintln!("{program}: {refused} structures and buffers across borders were refused, {answered} answered");
+    assert!(
+        refused > 40 && answered > 20,
+        "{refused} refused, {answered} answered"
+    );
+    eprintln!(
+        "{program}: {refused} structures and buffers across borders were refused, {answered} answered"
+    );
 }
 
 fn over_its_own_structure(program: &str) {
@@ -118,19 +177,34 @@ fn over_its_own_structure(program: &str) {
 /// Where the ring's second thread looks at the same time.
 fn reads_over_the_ring_end_cleanly() {
     for seed in seed()..seed() + many("TENDER_HOSTILE_RUNS", 100, 20) / 10 {
-        let output = hostile("hostile", &["--timeout=20"], &["race-ring", "100", &seed.to_string()]);
+        let output = hostile(
+            "hostile",
+            &["--timeout=20"],
+            &["race-ring", "100", &seed.to_string()],
+        );
         let report = ends_cleanly(&output);
-        assert!(report.is_some_and(|report| report.contains("ring")), "{output:?}");
+        assert!(
+            report.is_some_and(|report| report.contains("ring")),
+            "{output:?}"
+        );
     }
 }
 
 /// The whole of memory may be mapped, and written; what the tender would not write, it still does not.
 fn tables_of_its_own(program: &str) {
-    hostile(program, &[], &["tables-own", "100"]).exits(0).says("tables-own is over\n");
+    hostile(program, &[], &["tables-own", "100"])
+        .exits(0)
+        .says("tables-own is over\n");
     let report = |way: &str| ends_cleanly(&hostile(program, &[], &[way])).unwrap_or_default();
     let report_of_write = report("tables-refused");
-    assert!(report_of_write.contains("hypercall WALLTIME with its argument structure at 0x9000"), "{report_of_write}");
-    assert!(report_of_write.contains("must be memory that the guest may write"), "{report_of_write}");
+    assert!(
+        report_of_write.contains("hypercall WALLTIME with its argument structure at 0x9000"),
+        "{report_of_write}"
+    );
+    assert!(
+        report_of_write.contains("must be memory that the guest may write"),
+        "{report_of_write}"
+    );
     let report_of_read = report("tables-beyond");
     assert!(
         report_of_read.contains("the guest read 8 bytes from 0x401000, where there is no memory"),

@@ -31,7 +31,11 @@ const BROKEN: [Case; 17] = [
 ];
 
 /// Where PUTS is.
-const WINDOW: &str = if cfg!(target_arch = "x86_64") { "0x502" } else { "0x100000010" };
+const WINDOW: &str = if cfg!(target_arch = "x86_64") {
+    "0x502"
+} else {
+    "0x100000010"
+};
 
 #[cfg(target_arch = "x86_64")]
 const OF_THIS_ARCHITECTURE: [Case; 5] = [
@@ -56,12 +60,26 @@ const OF_THIS_ARCHITECTURE: [Case; 8] = [
 
 fn main() -> ExitCode {
     let cases = BROKEN.into_iter().chain(OF_THIS_ARCHITECTURE);
-    let mut tests: Vec<_> =
-        cases.map(|case| kvm_test(&format!("broken::{}", case.0), move || ends_with_a_report(case))).collect();
+    let mut tests: Vec<_> = cases
+        .map(|case| {
+            kvm_test(&format!("broken::{}", case.0), move || {
+                ends_with_a_report(case)
+            })
+        })
+        .collect();
     tests.extend([
-        kvm_test("memory_can_be_used_to_its_last_byte", memory_can_be_used_to_its_last_byte),
-        kvm_test("devices_that_do_not_exist_are_no_crime", devices_that_do_not_exist_are_no_crime),
-        kvm_test("thousands_of_calls_are_served", thousands_of_calls_are_served),
+        kvm_test(
+            "memory_can_be_used_to_its_last_byte",
+            memory_can_be_used_to_its_last_byte,
+        ),
+        kvm_test(
+            "devices_that_do_not_exist_are_no_crime",
+            devices_that_do_not_exist_are_no_crime,
+        ),
+        kvm_test(
+            "thousands_of_calls_are_served",
+            thousands_of_calls_are_served,
+        ),
     ]);
     tests.extend(unusual());
     common::main(tests)
@@ -69,16 +87,31 @@ fn main() -> ExitCode {
 
 #[cfg(target_arch = "x86_64")]
 fn unusual() -> Vec<libtest_mimic::Trial> {
-    vec![kvm_test("string_output_is_served_or_reported", string_output_is_served_or_reported)]
+    vec![kvm_test(
+        "string_output_is_served_or_reported",
+        string_output_is_served_or_reported,
+    )]
 }
 
 #[cfg(target_arch = "aarch64")]
 fn unusual() -> Vec<libtest_mimic::Trial> {
     vec![
-        kvm_test("waiting_for_an_interrupt_can_be_ended", waiting_for_an_interrupt_can_be_ended),
-        kvm_test("a_store_with_release_is_served_or_reported", a_store_with_release_is_served_or_reported),
-        kvm_test("the_window_cannot_be_executed", the_window_cannot_be_executed),
-        kvm_test("cache_maintenance_of_the_window_is_harmless", cache_maintenance_of_the_window_is_harmless),
+        kvm_test(
+            "waiting_for_an_interrupt_can_be_ended",
+            waiting_for_an_interrupt_can_be_ended,
+        ),
+        kvm_test(
+            "a_store_with_release_is_served_or_reported",
+            a_store_with_release_is_served_or_reported,
+        ),
+        kvm_test(
+            "the_window_cannot_be_executed",
+            the_window_cannot_be_executed,
+        ),
+        kvm_test(
+            "cache_maintenance_of_the_window_is_harmless",
+            cache_maintenance_of_the_window_is_harmless,
+        ),
     ]
 }
 
@@ -88,12 +121,22 @@ fn hypercalls(arguments: &[&str]) -> Output {
 
 fn ends_with_a_report((kind, words): Case) {
     let output = hypercalls(&[kind]);
-    output.fails(words).complains("hypercalls.hvt: ").complains("pc 0x");
-    assert_eq!(output.stdout, format!("hypercalls: {kind}\n"), "the guest got further than its broken rule");
+    output
+        .fails(words)
+        .complains("hypercalls.hvt: ")
+        .complains("pc 0x");
+    assert_eq!(
+        output.stdout,
+        format!("hypercalls: {kind}\n"),
+        "the guest got further than its broken rule"
+    );
 }
 
 fn memory_can_be_used_to_its_last_byte() {
-    hypercalls(&["end-of-ram"]).exits(0).is_quiet().says("the end\n");
+    hypercalls(&["end-of-ram"])
+        .exits(0)
+        .is_quiet()
+        .says("the end\n");
 }
 
 fn devices_that_do_not_exist_are_no_crime() {
@@ -107,7 +150,10 @@ fn thousands_of_calls_are_served() {
     hypercalls(&["ok-storm", "3000"]).exits(0).is_quiet();
     let output = hypercalls(&["puts-flood", "300"]);
     let expected: String = (0..300).map(|i| format!("flood {i}\n")).collect();
-    assert_eq!(output.exits(0).is_quiet().stdout, format!("hypercalls: puts-flood\n{expected}"));
+    assert_eq!(
+        output.exits(0).is_quiet().stdout,
+        format!("hypercalls: puts-flood\n{expected}")
+    );
 }
 
 /// `rep outsd` of two values: some hosts make two hypercalls of it, others one exit with both values.
@@ -115,7 +161,11 @@ fn thousands_of_calls_are_served() {
 fn string_output_is_served_or_reported() {
     let output = hypercalls(&["string"]);
     match output.code() {
-        3 => assert_eq!(output.stdout.matches("this should not be printed").count(), 2, "{output:?}"),
+        3 => assert_eq!(
+            output.stdout.matches("this should not be printed").count(),
+            2,
+            "{output:?}"
+        ),
         _ => _ = output.fails(&["0x502", "pc 0x"]),
     }
 }
@@ -125,7 +175,11 @@ fn string_output_is_served_or_reported() {
 fn a_store_with_release_is_served_or_reported() {
     let output = hypercalls(&["atomic"]);
     match output.code() {
-        3 => assert_eq!(output.stdout.matches("this should not be printed").count(), 1, "{output:?}"),
+        3 => assert_eq!(
+            output.stdout.matches("this should not be printed").count(),
+            1,
+            "{output:?}"
+        ),
         _ => _ = output.fails(&[WINDOW, "pc 0x"]),
     }
 }
@@ -141,11 +195,17 @@ fn waiting_for_an_interrupt_can_be_ended() {
 
 #[cfg(target_arch = "aarch64")]
 fn the_window_cannot_be_executed() {
-    hypercalls(&["execute"]).exits(255).is_quiet().says("trap: instruction abort (not permitted)");
+    hypercalls(&["execute"])
+        .exits(255)
+        .is_quiet()
+        .says("trap: instruction abort (not permitted)");
 }
 
 /// KVM passes over it without telling anybody.
 #[cfg(target_arch = "aarch64")]
 fn cache_maintenance_of_the_window_is_harmless() {
-    hypercalls(&["cache"]).exits(3).is_quiet().says("hypercalls: cache came back");
+    hypercalls(&["cache"])
+        .exits(3)
+        .is_quiet()
+        .says("hypercalls: cache came back");
 }

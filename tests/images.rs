@@ -14,17 +14,50 @@ use guest_abi::note::{NAME, TYPE_ABI1, target};
 fn main() -> ExitCode {
     common::main(vec![
         test("what_is_no_file_is_refused", what_is_no_file_is_refused),
-        test("what_is_no_elf_file_is_refused", what_is_no_elf_file_is_refused),
-        test("an_ordinary_program_is_refused", an_ordinary_program_is_refused),
-        test("a_truncated_unikernel_is_refused", a_truncated_unikernel_is_refused),
-        test("unikernels_for_other_targets_are_refused", unikernels_for_other_targets_are_refused),
-        test("unikernels_of_other_versions_are_refused", unikernels_of_other_versions_are_refused),
-        test("a_unikernel_for_another_processor_is_refused", a_unikernel_for_another_processor_is_refused),
-        test("a_damaged_manifest_is_refused", a_damaged_manifest_is_refused),
-        test("an_image_that_does_not_fit_says_what_it_needs", an_image_that_does_not_fit_says_what_it_needs),
-        kvm_test("a_large_image_runs_with_what_it_needs", a_large_image_runs_with_what_it_needs),
-        kvm_test("notes_that_share_a_segment_are_read", notes_that_share_a_segment_are_read),
-        kvm_test("permissions_of_segments_are_those_of_the_file", permissions_of_segments_are_those_of_the_file),
+        test(
+            "what_is_no_elf_file_is_refused",
+            what_is_no_elf_file_is_refused,
+        ),
+        test(
+            "an_ordinary_program_is_refused",
+            an_ordinary_program_is_refused,
+        ),
+        test(
+            "a_truncated_unikernel_is_refused",
+            a_truncated_unikernel_is_refused,
+        ),
+        test(
+            "unikernels_for_other_targets_are_refused",
+            unikernels_for_other_targets_are_refused,
+        ),
+        test(
+            "unikernels_of_other_versions_are_refused",
+            unikernels_of_other_versions_are_refused,
+        ),
+        test(
+            "a_unikernel_for_another_processor_is_refused",
+            a_unikernel_for_another_processor_is_refused,
+        ),
+        test(
+            "a_damaged_manifest_is_refused",
+            a_damaged_manifest_is_refused,
+        ),
+        test(
+            "an_image_that_does_not_fit_says_what_it_needs",
+            an_image_that_does_not_fit_says_what_it_needs,
+        ),
+        kvm_test(
+            "a_large_image_runs_with_what_it_needs",
+            a_large_image_runs_with_what_it_needs,
+        ),
+        kvm_test(
+            "notes_that_share_a_segment_are_read",
+            notes_that_share_a_segment_are_read,
+        ),
+        kvm_test(
+            "permissions_of_segments_are_those_of_the_file",
+            permissions_of_segments_are_those_of_the_file,
+        ),
     ])
 }
 
@@ -62,13 +95,19 @@ fn program_headers(bytes: &[u8], kind: u32) -> Vec<usize> {
     let start = number(bytes, 32) as usize;
     let count = usize::from(u16::from_le_bytes([bytes[56], bytes[57]]));
     let headers = (0..count).map(|i| start + i * 56);
-    headers.filter(|&offset| bytes[offset..offset + 4] == kind.to_le_bytes()).collect()
+    headers
+        .filter(|&offset| bytes[offset..offset + 4] == kind.to_le_bytes())
+        .collect()
 }
 
 /// Offset of the content of the ABI note: what follows the note's type and name.
 fn abi_note(bytes: &[u8]) -> usize {
     let start = [&TYPE_ABI1.to_le_bytes()[..], &NAME].concat();
-    bytes.windows(start.len()).position(|window| window == start).expect("every unikernel has an ABI note") + 12
+    bytes
+        .windows(start.len())
+        .position(|window| window == start)
+        .expect("every unikernel has an ABI note")
+        + 12
 }
 
 fn what_is_no_file_is_refused() {
@@ -138,7 +177,11 @@ fn unikernels_of_other_versions_are_refused() {
 
 fn a_unikernel_for_another_processor_is_refused() {
     let mut bytes = copy("hello");
-    let (other, name) = if cfg!(target_arch = "x86_64") { (183u16, "aarch64") } else { (62, "x86_64") };
+    let (other, name) = if cfg!(target_arch = "x86_64") {
+        (183u16, "aarch64")
+    } else {
+        (62, "x86_64")
+    };
     put(&mut bytes, 18, &other.to_le_bytes());
     load_bytes(&bytes).is_refused(&[name, std::env::consts::ARCH]);
     put(&mut bytes, 18, &243u16.to_le_bytes());
@@ -151,10 +194,16 @@ fn a_unikernel_for_another_processor_is_refused() {
 
 fn a_damaged_manifest_is_refused() {
     let whole = copy("net");
-    let name = whole.windows(8).position(|window| window == b"service\0").expect("its device is called that");
+    let name = whole
+        .windows(8)
+        .position(|window| window == b"service\0")
+        .expect("its device is called that");
     // The type of the entry comes after its name of 68 bytes; the first entry is before it, the header before that.
-    for (offset, value, word) in [(name + 68, 9, "9"), (name - 8 - 104, 9, "version"), (name - 4 - 104, 0, "0 entries")]
-    {
+    for (offset, value, word) in [
+        (name + 68, 9, "9"),
+        (name - 8 - 104, 9, "version"),
+        (name - 4 - 104, 0, "0 entries"),
+    ] {
         let mut bytes = whole.clone();
         put(&mut bytes, offset, &[value]);
         load_bytes(&bytes).is_refused(&["manifest", word]);
@@ -178,9 +227,15 @@ fn a_large_image_runs_with_what_it_needs() {
     let directory = common::directory();
     let path = directory.path().join("large.hvt");
     fs::write(&path, large()).unwrap();
-    run(tender(["--mem=22"]).arg(&path).arg("here")).exits(0).is_quiet().says("hello: here\n");
+    run(tender(["--mem=22"]).arg(&path).arg("here"))
+        .exits(0)
+        .is_quiet()
+        .says("hello: here\n");
     fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
-    run(tender(["--mem=22"]).arg(&path).arg("still")).exits(0).is_quiet().says("hello: still\n");
+    run(tender(["--mem=22"]).arg(&path).arg("still"))
+        .exits(0)
+        .is_quiet()
+        .says("hello: still\n");
 }
 
 /// As linkers that merge notes lay them out: both in one segment, with a build id before them, and one of another owner
@@ -192,16 +247,24 @@ fn notes_that_share_a_segment_are_read() {
         let start = number(&whole, header + 8) as usize;
         whole[start..start + number(&whole, header + 32) as usize].to_vec()
     };
-    let build_id = [&[4, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0][..], b"GNU\0", &[0x11; 20]].concat();
+    let build_id = [
+        &[4, 0, 0, 0, 20, 0, 0, 0, 3, 0, 0, 0][..],
+        b"GNU\0",
+        &[0x11; 20],
+    ]
+    .concat();
     let [first, second] = [0, 1].map(|index| content(&notes[index]));
     let gap = vec![0; 4];
-    for merged in [[&build_id[..], &first, &second].concat(), [&second[..], &gap, &first, &build_id].concat()] {
+    for merged in [
+        [&build_id[..], &first, &second].concat(),
+        [&second[..], &gap, &first, &build_id].concat(),
+    ] {
         for alone in [&[][..], &build_id] {
             let mut bytes = whole.clone();
             for (&header, content) in notes.iter().zip([&merged[..], alone]) {
                 bytes.resize(bytes.len().next_multiple_of(8), 0);
-                let place =
-                    [bytes.len(), 0, 0, content.len(), content.len(), 4].map(|word| (word as u64).to_le_bytes());
+                let place = [bytes.len(), 0, 0, content.len(), content.len(), 4]
+                    .map(|word| (word as u64).to_le_bytes());
                 put(&mut bytes, header + 8, &place.concat());
                 bytes.extend_from_slice(content);
                 if content.is_empty() {
@@ -216,7 +279,10 @@ fn notes_that_share_a_segment_are_read() {
 /// A segment that is both writable and executable is refused; one whose text may also be read is not.
 fn permissions_of_segments_are_those_of_the_file() {
     let mut bytes = copy("hello");
-    let text = program_headers(&bytes, 1).into_iter().find(|&header| bytes[header + 4] & 1 == 1).unwrap();
+    let text = program_headers(&bytes, 1)
+        .into_iter()
+        .find(|&header| bytes[header + 4] & 1 == 1)
+        .unwrap();
     bytes[text + 4] = 0b111;
     load_bytes(&bytes).is_refused(&["writable and executable"]);
     bytes[text + 4] = 0b101;

@@ -16,17 +16,47 @@ use serde_json::Value;
 
 fn main() -> ExitCode {
     common::main(vec![
-        test("every_unikernel_is_told_as_the_schema_says", every_unikernel_is_told_as_the_schema_says),
-        test("eras_are_those_that_unikernels_were_built_for", eras_are_those_that_unikernels_were_built_for),
-        test("notes_are_in_the_sections_that_tools_look_for", notes_are_in_the_sections_that_tools_look_for),
-        test("devices_are_those_that_are_declared", devices_are_those_that_are_declared),
-        test("a_unikernel_for_another_processor_is_told", a_unikernel_for_another_processor_is_told),
+        test(
+            "every_unikernel_is_told_as_the_schema_says",
+            every_unikernel_is_told_as_the_schema_says,
+        ),
+        test(
+            "eras_are_those_that_unikernels_were_built_for",
+            eras_are_those_that_unikernels_were_built_for,
+        ),
+        test(
+            "notes_are_in_the_sections_that_tools_look_for",
+            notes_are_in_the_sections_that_tools_look_for,
+        ),
+        test(
+            "devices_are_those_that_are_declared",
+            devices_are_those_that_are_declared,
+        ),
+        test(
+            "a_unikernel_for_another_processor_is_told",
+            a_unikernel_for_another_processor_is_told,
+        ),
         test("people_get_a_text", people_get_a_text),
-        test("a_unikernel_of_another_target_is_told_and_refused", a_unikernel_of_another_target_is_told_and_refused),
-        test("what_is_no_unikernel_is_refused", what_is_no_unikernel_is_refused),
-        test("what_cannot_be_read_is_told_in_one_line", what_cannot_be_read_is_told_in_one_line),
-        test("an_answer_that_cannot_be_written_is_an_error", an_answer_that_cannot_be_written_is_an_error),
-        test("a_unikernel_called_inspect_can_be_run", a_unikernel_called_inspect_can_be_run),
+        test(
+            "a_unikernel_of_another_target_is_told_and_refused",
+            a_unikernel_of_another_target_is_told_and_refused,
+        ),
+        test(
+            "what_is_no_unikernel_is_refused",
+            what_is_no_unikernel_is_refused,
+        ),
+        test(
+            "what_cannot_be_read_is_told_in_one_line",
+            what_cannot_be_read_is_told_in_one_line,
+        ),
+        test(
+            "an_answer_that_cannot_be_written_is_an_error",
+            an_answer_that_cannot_be_written_is_an_error,
+        ),
+        test(
+            "a_unikernel_called_inspect_can_be_run",
+            a_unikernel_called_inspect_can_be_run,
+        ),
         kvm_test("the_command_line_runs_it", the_command_line_runs_it),
     ])
 }
@@ -40,8 +70,10 @@ fn inspect(words: &[&str], path: &Path) -> Command {
 /// What is said of a file as JSON, which keeps to the schema whatever it says.
 #[track_caller]
 fn document(output: &Output) -> Value {
-    let schema = serde_json::from_str(include_str!("../docs/inspect.schema.json")).expect("the schema is JSON");
-    let document = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:#?}"));
+    let schema = serde_json::from_str(include_str!("../docs/inspect.schema.json"))
+        .expect("the schema is JSON");
+    let document =
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:#?}"));
     schema::check(&schema, &document);
     document
 }
@@ -51,19 +83,26 @@ fn accepted(path: &Path) -> Value {
     let output = run(&mut inspect(&["--json"], path));
     output.exits(0).is_quiet();
     let document = document(&output);
-    assert!(document["refused"].is_null() && document["command_line"].is_array(), "{document:#}");
+    assert!(
+        document["refused"].is_null() && document["command_line"].is_array(),
+        "{document:#}"
+    );
     document
 }
 
 /// Every test unikernel there is, of both architectures where they are here.
 fn unikernels() -> Vec<PathBuf> {
-    let folders = [Some(fixture("hello")), foreign_fixture("hello")].into_iter().flatten();
+    let folders = [Some(fixture("hello")), foreign_fixture("hello")]
+        .into_iter()
+        .flatten();
     let mut found = Vec::new();
     for folder in folders {
         let folder = folder.parent().expect("it lies in a folder").to_owned();
         let entries = fs::read_dir(&folder).expect("the folder of the test unikernels");
         let paths = entries.map(|entry| entry.expect("it can be read").path());
-        found.extend(paths.filter(|path| path.extension().is_some_and(|extension| extension == "hvt")));
+        found.extend(
+            paths.filter(|path| path.extension().is_some_and(|extension| extension == "hvt")),
+        );
     }
     assert!(found.len() > 10, "{found:?}");
     found
@@ -73,12 +112,22 @@ fn every_unikernel_is_told_as_the_schema_says() {
     for path in unikernels() {
         let document = accepted(&path);
         assert_eq!(document["file"], common::text(&path));
-        let entry = document["entry"].as_u64().expect("every unikernel begins somewhere");
-        let text = document["segments"].as_array().expect("segments").iter().find(|segment| {
-            let start = segment["address"].as_u64().expect("a number");
-            (start..start + segment["memory_size"].as_u64().expect("a number")).contains(&entry)
-        });
-        assert_eq!(text.expect("the entry is in a segment")["permissions"], "r-x", "{document:#}");
+        let entry = document["entry"]
+            .as_u64()
+            .expect("every unikernel begins somewhere");
+        let text = document["segments"]
+            .as_array()
+            .expect("segments")
+            .iter()
+            .find(|segment| {
+                let start = segment["address"].as_u64().expect("a number");
+                (start..start + segment["memory_size"].as_u64().expect("a number")).contains(&entry)
+            });
+        assert_eq!(
+            text.expect("the entry is in a segment")["permissions"],
+            "r-x",
+            "{document:#}"
+        );
     }
 }
 
@@ -86,14 +135,22 @@ fn every_unikernel_is_told_as_the_schema_says() {
 fn eras_are_those_that_unikernels_were_built_for() {
     for path in unikernels() {
         let document = accepted(&path);
-        let name = path.file_stem().expect("a name").to_str().expect("of letters");
+        let name = path
+            .file_stem()
+            .expect("a name")
+            .to_str()
+            .expect("of letters");
         let (era, version) = match name.rsplit_once('-') {
             Some((_, "e1")) => ("legacy", None),
             Some((_, "abi1")) => ("abi1", Some(1)),
             _ => ("abi2", Some(2)),
         };
         assert_eq!(document["era"]["name"], era, "{name}");
-        assert_eq!(document["era"]["recognised_by"] == "note", version.is_some(), "{name}");
+        assert_eq!(
+            document["era"]["recognised_by"] == "note",
+            version.is_some(),
+            "{name}"
+        );
         assert_eq!(document["abi"]["version"].as_u64(), version, "{name}");
         assert_eq!(document["manifest"].is_null(), version.is_none(), "{name}");
     }
@@ -104,12 +161,23 @@ fn notes_are_in_the_sections_that_tools_look_for() {
     for path in unikernels() {
         let bytes = fs::read(&path).unwrap();
         let elf = Elf::parse(&bytes).unwrap();
-        let name = |section: &SectionHeader| elf.shdr_strtab.get_at(section.sh_name).unwrap_or_default();
-        let notes = elf.section_headers.iter().filter(|section| section.sh_type == SHT_NOTE).map(name);
+        let name =
+            |section: &SectionHeader| elf.shdr_strtab.get_at(section.sh_name).unwrap_or_default();
+        let notes = elf
+            .section_headers
+            .iter()
+            .filter(|section| section.sh_type == SHT_NOTE)
+            .map(name);
         let mut notes: Vec<&str> = notes.collect();
         notes.sort_unstable();
-        let legacy = path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("-e1"));
-        let expected: &[&str] = if legacy { &[] } else { &[".note.solo5.abi", ".note.solo5.manifest"] };
+        let legacy = path
+            .file_stem()
+            .is_some_and(|stem| stem.to_string_lossy().ends_with("-e1"));
+        let expected: &[&str] = if legacy {
+            &[]
+        } else {
+            &[".note.solo5.abi", ".note.solo5.manifest"]
+        };
         assert_eq!(notes, expected, "{}", path.display());
     }
 }
@@ -118,25 +186,49 @@ fn devices_are_those_that_are_declared() {
     let devices = |name: &str| {
         let document = accepted(&fixture(name));
         let devices = document["devices"].as_array().expect("devices").clone();
-        let text = |device: &Value, member: &str| device[member].as_str().expect("a string").to_owned();
-        let both = document["manifest"]["devices"].as_array().expect("devices").iter().zip(&devices);
-        assert!(both.clone().all(|(one, other)| one["name"] == other["name"] && one["type"] == other["type"]));
-        both.map(|(_, device)| (text(device, "type"), text(device, "option"))).collect::<Vec<_>>()
+        let text =
+            |device: &Value, member: &str| device[member].as_str().expect("a string").to_owned();
+        let both = document["manifest"]["devices"]
+            .as_array()
+            .expect("devices")
+            .iter()
+            .zip(&devices);
+        assert!(
+            both.clone()
+                .all(|(one, other)| one["name"] == other["name"] && one["type"] == other["type"])
+        );
+        both.map(|(_, device)| (text(device, "type"), text(device, "option")))
+            .collect::<Vec<_>>()
     };
     let net = |option: &str| ("NET_BASIC".to_owned(), option.to_owned());
     let block = |option: &str| ("BLOCK_BASIC".to_owned(), option.to_owned());
     assert_eq!(devices("hello"), []);
-    assert_eq!(devices("net2"), [net("--net:service0=IFACE"), net("--net:service1=IFACE")]);
-    assert_eq!(devices("block2"), [block("--block:a=PATH"), block("--block:b=PATH")]);
+    assert_eq!(
+        devices("net2"),
+        [net("--net:service0=IFACE"), net("--net:service1=IFACE")]
+    );
+    assert_eq!(
+        devices("block2"),
+        [block("--block:a=PATH"), block("--block:b=PATH")]
+    );
     assert_eq!(devices("maxdev").len(), 63);
 }
 
 fn a_unikernel_for_another_processor_is_told() {
-    let Some(path) = foreign_fixture("hello") else { return };
-    let other = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" };
+    let Some(path) = foreign_fixture("hello") else {
+        return;
+    };
+    let other = if cfg!(target_arch = "x86_64") {
+        "aarch64"
+    } else {
+        "x86_64"
+    };
     assert_eq!(accepted(&path)["architecture"], other);
     let here = format!("{other} (this host: {})", std::env::consts::ARCH);
-    run(&mut inspect(&[], &path)).exits(0).is_quiet().says(&here);
+    run(&mut inspect(&[], &path))
+        .exits(0)
+        .is_quiet()
+        .says(&here);
 }
 
 fn people_get_a_text() {
@@ -158,7 +250,11 @@ fn people_get_a_text() {
 fn of_target(number: u32) -> Vec<u8> {
     let mut bytes = fs::read(fixture("hello")).unwrap();
     let start = [&TYPE_ABI1.to_le_bytes()[..], &NAME].concat();
-    let note = bytes.windows(start.len()).position(|window| window == start).expect("it has an ABI note") + 12;
+    let note = bytes
+        .windows(start.len())
+        .position(|window| window == start)
+        .expect("it has an ABI note")
+        + 12;
     bytes[note..note + 4].copy_from_slice(&number.to_le_bytes());
     bytes
 }
@@ -172,8 +268,16 @@ fn a_unikernel_of_another_target_is_told_and_refused() {
     let document = document(&output);
     assert_eq!(document["abi"]["target"], "spt");
     assert_eq!(document["architecture"], std::env::consts::ARCH);
-    assert!(document["refused"].as_str().expect("a reason").contains("spt") && document["era"].is_null());
-    run(&mut inspect(&[], &path)).fails(&["spt target"]).says("interface     spt, ABI version 2\n");
+    assert!(
+        document["refused"]
+            .as_str()
+            .expect("a reason")
+            .contains("spt")
+            && document["era"].is_null()
+    );
+    run(&mut inspect(&[], &path))
+        .fails(&["spt target"])
+        .says("interface     spt, ABI version 2\n");
 }
 
 fn what_is_no_unikernel_is_refused() {
@@ -211,7 +315,8 @@ fn a_unikernel_called_inspect_can_be_run() {
     for words in [&["--", "inspect"][..], &["./inspect"], &["-v", "inspect"]] {
         run(tender(words).current_dir(&directory)).is_refused(&["inspect: ", "No such file"]);
     }
-    run(tender(["inspect", "inspect"]).current_dir(&directory)).is_refused(&["inspect: ", "No such file"]);
+    run(tender(["inspect", "inspect"]).current_dir(&directory))
+        .is_refused(&["inspect: ", "No such file"]);
 }
 
 fn the_command_line_runs_it() {
@@ -219,5 +324,8 @@ fn the_command_line_runs_it() {
     let words = document["command_line"].as_array().expect("words").iter();
     let words: Vec<&str> = words.map(|word| word.as_str().expect("a word")).collect();
     assert_eq!(words[0], "tender");
-    run(tender(&words[1..]).arg("there")).exits(0).is_quiet().says("hello: there\n");
+    run(tender(&words[1..]).arg("there"))
+        .exits(0)
+        .is_quiet()
+        .says("hello: there\n");
 }

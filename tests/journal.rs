@@ -13,9 +13,18 @@ use common::{Guest, kvm_test, unikernel};
 fn main() -> ExitCode {
     common::main(vec![
         kvm_test("the_guest_sets_no_priority", the_guest_sets_no_priority),
-        kvm_test("messages_keep_their_priorities_among_unfinished_lines", messages_among_unfinished_lines),
-        kvm_test("the_variable_also_names_the_stream", the_variable_also_names_the_stream),
-        kvm_test("output_elsewhere_is_unchanged", output_elsewhere_is_unchanged),
+        kvm_test(
+            "messages_keep_their_priorities_among_unfinished_lines",
+            messages_among_unfinished_lines,
+        ),
+        kvm_test(
+            "the_variable_also_names_the_stream",
+            the_variable_also_names_the_stream,
+        ),
+        kvm_test(
+            "output_elsewhere_is_unchanged",
+            output_elsewhere_is_unchanged,
+        ),
     ])
 }
 
@@ -28,7 +37,10 @@ fn hello(arguments: &str) -> String {
 }
 
 /// Runs the command with one socket as both standard streams, made by `connect`; returns all of its output.
-fn stream_of(mut command: Command, connect: impl FnOnce(&mut Command) -> (UnixStream, UnixStream)) -> String {
+fn stream_of(
+    mut command: Command,
+    connect: impl FnOnce(&mut Command) -> (UnixStream, UnixStream),
+) -> String {
     let (ours, theirs) = connect(&mut command);
     let [ours, theirs] = [ours, theirs].map(|end| File::from(OwnedFd::from(end)));
     let guest = Guest::on_one_file(&mut command, ours, &theirs);
@@ -53,54 +65,94 @@ fn named(folder: &str) -> (UnixStream, UnixStream) {
 
 /// Priorities and messages, as journald parses them: 6 for a line without a priority.
 fn entries(stream: &str) -> Vec<(u8, String)> {
-    let entries = stream.split(['\0', '\n']).map(|line| match line.as_bytes() {
-        [b'<', digit @ b'0'..=b'7', b'>', ..] => (digit - b'0', line[3..].to_owned()),
-        _ => (6, line.to_owned()),
-    });
+    let entries = stream
+        .split(['\0', '\n'])
+        .map(|line| match line.as_bytes() {
+            [b'<', digit @ b'0'..=b'7', b'>', ..] => (digit - b'0', line[3..].to_owned()),
+            _ => (6, line.to_owned()),
+        });
     entries.filter(|(_, line)| !line.is_empty()).collect()
 }
 
 /// Entries of a guest's output without any priority in it.
 fn lines(output: &str) -> Vec<(u8, String)> {
-    output.lines().filter(|line| !line.is_empty()).map(|line| (6, line.to_owned())).collect()
+    output
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| (6, line.to_owned()))
+        .collect()
 }
 
 fn the_guest_sets_no_priority() {
     for format in ["text", "json", "journald"] {
         let format = format!("--log-format={format}");
         let command = unikernel("hello", &["--mem=4", &format], &[HOSTILE]);
-        assert_eq!(entries(&stream_of(command, journald)), lines(&hello(HOSTILE)), "{format}");
+        assert_eq!(
+            entries(&stream_of(command, journald)),
+            lines(&hello(HOSTILE)),
+            "{format}"
+        );
     }
     let command = unikernel("hello", &["--mem=4", "--console-timestamps"], &[HOSTILE]);
     let stamped = entries(&stream_of(command, |_| named("journal.web")));
     // An empty line has a timestamp.
     assert_eq!(stamped.len(), hello(HOSTILE).lines().count());
-    let is_stamped = |(priority, line): &(u8, String)| *priority == 6 && line.starts_with("20") && line.contains("Z ");
+    let is_stamped = |(priority, line): &(u8, String)| {
+        *priority == 6 && line.starts_with("20") && line.contains("Z ")
+    };
     assert!(stamped.iter().all(is_stamped), "{stamped:?}");
 }
 
 /// The limit cuts the guest's text within a line, and a warning follows.
 fn messages_among_unfinished_lines() {
-    let options = ["--mem=4", "--console-rate=100", "--log-format=journald", "-v"];
+    let options = [
+        "--mem=4",
+        "--console-rate=100",
+        "--log-format=journald",
+        "-v",
+    ];
     let text = format!("{}<0>", "a".repeat(90));
     let entries = entries(&stream_of(unikernel("hello", &options, &[&text]), journald));
     let has = |priority, beginning: &str| {
-        assert!(entries.iter().any(|(p, line)| *p == priority && line.starts_with(beginning)), "{entries:?}");
+        assert!(
+            entries
+                .iter()
+                .any(|(p, line)| *p == priority && line.starts_with(beginning)),
+            "{entries:?}"
+        );
     };
     has(6, &hello(&text)[..100]);
-    has(4, "tender: warn: console: the guest prints more than --console-rate allows");
+    has(
+        4,
+        "tender: warn: console: the guest prints more than --console-rate allows",
+    );
     has(6, "tender: info: the guest halted with status 0");
-    assert!(entries.iter().all(|(priority, _)| matches!(priority, 4 | 6)), "{entries:?}");
+    assert!(
+        entries
+            .iter()
+            .all(|(priority, _)| matches!(priority, 4 | 6)),
+        "{entries:?}"
+    );
     // Every message is an entry.
-    assert!(entries.iter().all(|(_, line)| line.matches("tender: ").count() <= 1), "{entries:?}");
+    assert!(
+        entries
+            .iter()
+            .all(|(_, line)| line.matches("tender: ").count() <= 1),
+        "{entries:?}"
+    );
 }
 
 /// An unnamed stream, as with a program between tender and journald.
 fn the_variable_also_names_the_stream() {
     let connect = |command: &mut Command| {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let status = File::from(OwnedFd::from(theirs.try_clone().unwrap())).metadata().unwrap();
-        command.env("JOURNAL_STREAM", format!("{}:{}", status.dev(), status.ino()));
+        let status = File::from(OwnedFd::from(theirs.try_clone().unwrap()))
+            .metadata()
+            .unwrap();
+        command.env(
+            "JOURNAL_STREAM",
+            format!("{}:{}", status.dev(), status.ino()),
+        );
         (ours, theirs)
     };
     let stream = stream_of(unikernel("hello", &["--mem=4"], &[HOSTILE]), connect);
@@ -114,8 +166,11 @@ fn output_elsewhere_is_unchanged() {
     };
     let stream = stream_of(unikernel("hello", &["--mem=4"], &[HOSTILE]), pair);
     assert_eq!(stream, hello(HOSTILE));
-    let stream = stream_of(unikernel("hello", &["--mem=4"], &[HOSTILE]), |_| named("journals"));
+    let stream = stream_of(unikernel("hello", &["--mem=4"], &[HOSTILE]), |_| {
+        named("journals")
+    });
     assert_eq!(stream, hello(HOSTILE));
-    let output = common::run(unikernel("hello", &["--mem=4"], &[HOSTILE]).env("JOURNAL_STREAM", "1:1"));
+    let output =
+        common::run(unikernel("hello", &["--mem=4"], &[HOSTILE]).env("JOURNAL_STREAM", "1:1"));
     assert_eq!(output.exits(0).is_quiet().stdout, hello(HOSTILE));
 }

@@ -32,14 +32,27 @@ fn repository() -> &'static Path {
 /// The rows of the table, from top to bottom.
 fn floors() -> Vec<Vec<String>> {
     let text = fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
-    let rows = text.lines().skip_while(|line| !line.starts_with("| rooms |")).skip(2);
-    let rooms =
-        |row: &str| row.split('|').nth(1).unwrap().split(',').map(|room| room.trim().replace('`', "")).collect();
-    rows.take_while(|line| line.starts_with('|')).map(rooms).collect()
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| rooms |"))
+        .skip(2);
+    let rooms = |row: &str| {
+        row.split('|')
+            .nth(1)
+            .unwrap()
+            .split(',')
+            .map(|room| room.trim().replace('`', ""))
+            .collect()
+    };
+    rows.take_while(|line| line.starts_with('|'))
+        .map(rooms)
+        .collect()
 }
 
 fn floor_of(floors: &[Vec<String>], room: &str) -> Option<usize> {
-    floors.iter().position(|floor| floor.iter().any(|name| name == room))
+    floors
+        .iter()
+        .position(|floor| floor.iter().any(|name| name == room))
 }
 
 /// The source files, without their tests.
@@ -55,15 +68,25 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn room_of(path: &Path) -> String {
-    let first = path.strip_prefix(repository().join("src")).unwrap().iter().next().unwrap().to_str().unwrap();
+    let first = path
+        .strip_prefix(repository().join("src"))
+        .unwrap()
+        .iter()
+        .next()
+        .unwrap()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
 /// The rooms that `text` names: what follows `crate::`, comments and tests left out.
 fn named(text: &str) -> Vec<String> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    let code: String =
-        code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    let code: String = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let after = |rest: &str| rest.split(|c| !is_name(c)).next().unwrap().to_owned();
     code.split("crate::").skip(1).map(after).collect()
@@ -76,9 +99,19 @@ fn arrows() -> Arrows {
     for path in files {
         let room = room_of(&path);
         for other in named(&fs::read_to_string(&path).unwrap()) {
-            assert!(!other.is_empty(), "{}: one `use crate::ROOM` for each room, please", path.display());
+            assert!(
+                !other.is_empty(),
+                "{}: one `use crate::ROOM` for each room, please",
+                path.display()
+            );
             if other != room {
-                arrows.insert((room.clone(), other), path.strip_prefix(repository()).unwrap().display().to_string());
+                arrows.insert(
+                    (room.clone(), other),
+                    path.strip_prefix(repository())
+                        .unwrap()
+                        .display()
+                        .to_string(),
+                );
             }
         }
     }
@@ -89,10 +122,15 @@ fn arrows() -> Arrows {
 fn against(floors: &[Vec<String>], arrows: &Arrows) -> Vec<String> {
     let is_wrong = |room: &str, other: &str| {
         // A macro, or a name at the crate's top.
-        let Some(below) = floor_of(floors, other) else { return false };
-        floor_of(floors, room).is_some_and(|above| above > below) || room == "guest" && !GUEST_USES.contains(&other)
+        let Some(below) = floor_of(floors, other) else {
+            return false;
+        };
+        floor_of(floors, room).is_some_and(|above| above > below)
+            || room == "guest" && !GUEST_USES.contains(&other)
     };
-    let wrong = arrows.iter().filter(|((room, other), _)| is_wrong(room, other));
+    let wrong = arrows
+        .iter()
+        .filter(|((room, other), _)| is_wrong(room, other));
     let line = |((room, other), place): (&(String, String), &String)| {
         format!(
             "{place}: `{room}` may not use `{other}`: move what both need into a room below, pass it as an argument, or \
@@ -104,10 +142,21 @@ fn against(floors: &[Vec<String>], arrows: &Arrows) -> Vec<String> {
 
 /// The rooms of a circle, if there is one.
 fn circle(arrows: &Arrows) -> BTreeSet<String> {
-    let mut rooms: BTreeSet<String> = arrows.keys().flat_map(|(room, other)| [room.clone(), other.clone()]).collect();
+    let mut rooms: BTreeSet<String> = arrows
+        .keys()
+        .flat_map(|(room, other)| [room.clone(), other.clone()])
+        .collect();
     loop {
-        let leads_on = |room: &String| arrows.keys().any(|(from, to)| from == room && rooms.contains(to));
-        let rest: BTreeSet<String> = rooms.iter().filter(|room| leads_on(room)).cloned().collect();
+        let leads_on = |room: &String| {
+            arrows
+                .keys()
+                .any(|(from, to)| from == room && rooms.contains(to))
+        };
+        let rest: BTreeSet<String> = rooms
+            .iter()
+            .filter(|room| leads_on(room))
+            .cloned()
+            .collect();
         if rest == rooms {
             return rest;
         }
@@ -119,12 +168,19 @@ fn the_table_has_every_room() {
     let floors = floors();
     for entry in fs::read_dir(repository().join("src")).unwrap() {
         let room = room_of(&entry.unwrap().path());
-        assert!(floor_of(&floors, &room).is_some(), "`{room}` is not in the table of docs/architecture.md");
+        assert!(
+            floor_of(&floors, &room).is_some(),
+            "`{room}` is not in the table of docs/architecture.md"
+        );
     }
     for room in floors.iter().flatten() {
         let src = repository().join("src");
-        let there = src.join(format!("{room}.rs")).exists() || src.join(room).join("mod.rs").exists();
-        assert!(there, "the table of docs/architecture.md has `{room}`, and src/ has not");
+        let there =
+            src.join(format!("{room}.rs")).exists() || src.join(room).join("mod.rs").exists();
+        assert!(
+            there,
+            "the table of docs/architecture.md has `{room}`, and src/ has not"
+        );
     }
 }
 
@@ -143,15 +199,32 @@ fn arrow(from: &str, to: &str) -> ((String, String), String) {
 }
 
 fn an_arrow_upwards_is_found() {
-    let arrows = Arrows::from([arrow("host", "exit"), arrow("exit", "host"), arrow("guest", "host")]);
+    let arrows = Arrows::from([
+        arrow("host", "exit"),
+        arrow("exit", "host"),
+        arrow("guest", "host"),
+    ]);
     let wrong = against(&floors(), &arrows);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
-    assert!(wrong[0].starts_with("src/x.rs: `guest` may not use `host`"), "{wrong:?}");
-    assert_eq!(named("use crate::exit::X;\n// crate::cli\nfn f() { crate::net::g() }\n"), ["exit", "net"]);
+    assert!(
+        wrong[0].starts_with("src/x.rs: `guest` may not use `host`"),
+        "{wrong:?}"
+    );
+    assert_eq!(
+        named("use crate::exit::X;\n// crate::cli\nfn f() { crate::net::g() }\n"),
+        ["exit", "net"]
+    );
 }
 
 fn a_circle_is_found() {
-    assert_eq!(circle(&Arrows::from([arrow("a", "b"), arrow("b", "c")])), BTreeSet::new());
-    let found = circle(&Arrows::from([arrow("a", "b"), arrow("b", "c"), arrow("c", "b")]));
+    assert_eq!(
+        circle(&Arrows::from([arrow("a", "b"), arrow("b", "c")])),
+        BTreeSet::new()
+    );
+    let found = circle(&Arrows::from([
+        arrow("a", "b"),
+        arrow("b", "c"),
+        arrow("c", "b"),
+    ]));
     assert!(found.contains("b") && found.contains("c"), "{found:?}");
 }

@@ -12,42 +12,86 @@ use common::{Device, Guest, Output, full_pipe, kvm_test, root_mount_test, run, t
 fn main() -> ExitCode {
     let mut tests = Vec::new();
     for kind in ["spin", "poll-forever"] {
-        tests.push(kvm_test(&format!("a_timeout_ends::{kind}"), move || times_out(&[kind])));
+        tests.push(kvm_test(&format!("a_timeout_ends::{kind}"), move || {
+            times_out(&[kind])
+        }));
     }
     if cfg!(target_arch = "aarch64") {
         // On x86_64 it is an error at once.
         tests.push(kvm_test("a_timeout_ends::wait", || times_out(&["wait"])));
     }
     tests.extend([
-        kvm_test("a_timeout_ends::hypercalls", || times_out(&["ok-storm", "1000000000"])),
+        kvm_test("a_timeout_ends::hypercalls", || {
+            times_out(&["ok-storm", "1000000000"])
+        }),
         kvm_test("a_timeout_ends::blocked_output", blocked_output_times_out),
-        kvm_test("a_timeout_that_is_not_reached_does_nothing", a_timeout_that_is_not_reached_does_nothing),
-        kvm_test("a_signal_before_the_timeout_is_a_signal", a_signal_before_the_timeout_is_a_signal),
+        kvm_test(
+            "a_timeout_that_is_not_reached_does_nothing",
+            a_timeout_that_is_not_reached_does_nothing,
+        ),
+        kvm_test(
+            "a_signal_before_the_timeout_is_a_signal",
+            a_signal_before_the_timeout_is_a_signal,
+        ),
         kvm_test("output_is_limited", output_is_limited),
-        kvm_test("output_of_many_lines_ends_with_the_run", output_of_many_lines_ends_with_the_run),
+        kvm_test(
+            "output_of_many_lines_ends_with_the_run",
+            output_of_many_lines_ends_with_the_run,
+        ),
         kvm_test("stamps_count_as_output", stamps_count_as_output),
-        kvm_test("output_within_the_limit_is_whole", output_within_the_limit_is_whole),
-        kvm_test("a_guest_has_no_more_memory_than_it_was_given", a_guest_has_no_more_memory_than_it_was_given),
-        kvm_test("core_files_of_the_process_omit_guest_memory", core_files_omit_guest_memory),
-        kvm_test("locked_memory_is_taken_at_the_start", locked_memory_is_taken_at_the_start),
-        root_mount_test("memory_that_may_not_be_locked_is_explained", memory_that_may_not_be_locked_is_explained),
+        kvm_test(
+            "output_within_the_limit_is_whole",
+            output_within_the_limit_is_whole,
+        ),
+        kvm_test(
+            "a_guest_has_no_more_memory_than_it_was_given",
+            a_guest_has_no_more_memory_than_it_was_given,
+        ),
+        kvm_test(
+            "core_files_of_the_process_omit_guest_memory",
+            core_files_omit_guest_memory,
+        ),
+        kvm_test(
+            "locked_memory_is_taken_at_the_start",
+            locked_memory_is_taken_at_the_start,
+        ),
+        root_mount_test(
+            "memory_that_may_not_be_locked_is_explained",
+            memory_that_may_not_be_locked_is_explained,
+        ),
     ]);
     common::main(tests)
 }
 
 /// The registers of a report, beside the program counter.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 7] = ["pc 0x", "sp 0x", "rflags 0x", "cr2 0x", "cr3 0x", "cr0 0x", "idt 0x"];
+const REGISTERS: [&str; 7] = [
+    "pc 0x",
+    "sp 0x",
+    "rflags 0x",
+    "cr2 0x",
+    "cr3 0x",
+    "cr0 0x",
+    "idt 0x",
+];
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [&str; 7] = ["pc 0x", "esr 0x", "far 0x", "elr 0x", "spsr 0x", "vbar 0x", "sctlr 0x"];
+const REGISTERS: [&str; 7] = [
+    "pc 0x", "esr 0x", "far 0x", "elr 0x", "spsr 0x", "vbar 0x", "sctlr 0x",
+];
 
 fn hypercalls(options: &[&str], arguments: &[&str]) -> Command {
     unikernel("hypercalls", &[&["--mem=4"], options].concat(), arguments)
 }
 
 fn is_over(output: &Output, since: Instant) {
-    output.fails(&["hypercalls.hvt: was ended after 1 s, as --timeout says ("]).fails(&REGISTERS);
-    assert!(since.elapsed() >= Duration::from_secs(1), "{:?}", since.elapsed());
+    output
+        .fails(&["hypercalls.hvt: was ended after 1 s, as --timeout says ("])
+        .fails(&REGISTERS);
+    assert!(
+        since.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        since.elapsed()
+    );
 }
 
 fn times_out(arguments: &[&str]) {
@@ -58,12 +102,15 @@ fn times_out(arguments: &[&str]) {
 fn blocked_output_times_out() {
     let (_reader, writer) = full_pipe();
     let since = Instant::now();
-    let output = Guest::spawn(hypercalls(&["--timeout=1"], &["puts-flood", "10"]).stdout(writer)).end();
+    let output =
+        Guest::spawn(hypercalls(&["--timeout=1"], &["puts-flood", "10"]).stdout(writer)).end();
     is_over(&output, since);
 }
 
 fn a_timeout_that_is_not_reached_does_nothing() {
-    run(&mut hypercalls(&["--timeout=600"], &["ok-storm", "10"])).exits(0).is_quiet();
+    run(&mut hypercalls(&["--timeout=600"], &["ok-storm", "10"]))
+        .exits(0)
+        .is_quiet();
 }
 
 /// SIGALRM included, which the timer uses too.
@@ -78,8 +125,16 @@ fn a_signal_before_the_timeout_is_a_signal() {
 
 /// The number before `words` in what the tender said.
 fn number_before(output: &Output, words: &str) -> u64 {
-    let (before, _) = output.stderr.split_once(words).unwrap_or_else(|| panic!("no {words:?}: {output:?}"));
-    before.split(' ').next_back().unwrap().parse().unwrap_or_else(|_| panic!("no number: {output:?}"))
+    let (before, _) = output
+        .stderr
+        .split_once(words)
+        .unwrap_or_else(|| panic!("no {words:?}: {output:?}"));
+    before
+        .split(' ')
+        .next_back()
+        .unwrap()
+        .parse()
+        .unwrap_or_else(|_| panic!("no number: {output:?}"))
 }
 
 fn flood(lines: u64) -> String {
@@ -90,13 +145,28 @@ fn flood(lines: u64) -> String {
 /// What is dropped is warned of once, and counted to the byte.
 fn output_is_limited() {
     let since = Instant::now();
-    let output = run(&mut hypercalls(&["--console-rate=1K"], &["puts-flood", "2000"]));
+    let output = run(&mut hypercalls(
+        &["--console-rate=1K"],
+        &["puts-flood", "2000"],
+    ));
     let seconds = since.elapsed().as_secs() + 2;
-    output.exits(0).complains("warn: console: the guest prints more than --console-rate allows; what is more");
+    output
+        .exits(0)
+        .complains("warn: console: the guest prints more than --console-rate allows; what is more");
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
-    let dropped = number_before(&output, " bytes of the guest's output dropped by --console-rate\n");
-    assert_eq!(output.stdout.len() as u64 + dropped, flood(2000).len() as u64);
-    assert!(output.stdout.len() as u64 <= 1024 * seconds, "{} bytes in {seconds} s", output.stdout.len());
+    let dropped = number_before(
+        &output,
+        " bytes of the guest's output dropped by --console-rate\n",
+    );
+    assert_eq!(
+        output.stdout.len() as u64 + dropped,
+        flood(2000).len() as u64
+    );
+    assert!(
+        output.stdout.len() as u64 <= 1024 * seconds,
+        "{} bytes in {seconds} s",
+        output.stdout.len()
+    );
     assert_eq!(output.stdout[..1024], flood(2000)[..1024]);
 }
 
@@ -116,7 +186,11 @@ fn output_of_many_lines_ends_with_the_run() {
             false
         });
         assert_eq!(status, signal, "{} writes", writes - 1000);
-        assert!(writes <= 1001, "{} more writes after signal {signal}", writes - 1000);
+        assert!(
+            writes <= 1001,
+            "{} more writes after signal {signal}",
+            writes - 1000
+        );
     }
 }
 
@@ -124,31 +198,57 @@ fn output_of_many_lines_ends_with_the_run() {
 fn stamps_count_as_output() {
     let directory = common::directory();
     let stats = directory.path().join("stats.json");
-    let options = ["--mem=4", "--console-timestamps", "--console-rate=1K", &format!("--stats={}", text(&stats))];
+    let options = [
+        "--mem=4",
+        "--console-timestamps",
+        "--console-rate=1K",
+        &format!("--stats={}", text(&stats)),
+    ];
     let newlines = "\n".repeat(4000);
     let since = Instant::now();
     let output = run(&mut unikernel("hello", &options, &[&newlines]));
     let seconds = since.elapsed().as_secs() as usize + 1;
     output.exits(0).complains("--console-rate allows");
-    assert!(output.stdout.len() <= 1024 * seconds, "{} bytes in {seconds} s", output.stdout.len());
+    assert!(
+        output.stdout.len() <= 1024 * seconds,
+        "{} bytes in {seconds} s",
+        output.stdout.len()
+    );
     let stamp = "2026-11-25T16:17:26.123456Z ".len();
     let stats: serde_json::Value = serde_json::from_slice(&std::fs::read(stats).unwrap()).unwrap();
     let bytes = |name: &str| stats["console"][name].as_u64().unwrap() as usize;
     let lines = output.stdout.lines().count();
-    assert!(lines > 30 && output.stdout.len().abs_diff(bytes("written_bytes") + lines * stamp) < stamp, "{stats}");
+    assert!(
+        lines > 30
+            && output
+                .stdout
+                .len()
+                .abs_diff(bytes("written_bytes") + lines * stamp)
+                < stamp,
+        "{stats}"
+    );
     let memory = format!("memory: {} bytes\n", 4 << 20);
-    assert_eq!(bytes("written_bytes") + bytes("dropped_bytes"), "hello: \n".len() + newlines.len() + memory.len());
+    assert_eq!(
+        bytes("written_bytes") + bytes("dropped_bytes"),
+        "hello: \n".len() + newlines.len() + memory.len()
+    );
     assert_eq!(bytes("dropped_bytes"), bytes("excess_bytes"));
 }
 
 fn output_within_the_limit_is_whole() {
-    let output = run(&mut hypercalls(&["--console-rate=1M"], &["puts-flood", "300"]));
+    let output = run(&mut hypercalls(
+        &["--console-rate=1M"],
+        &["puts-flood", "300"],
+    ));
     assert_eq!(output.exits(0).is_quiet().stdout, flood(300));
 }
 
 /// A line of `/proc/PID/status`, in KiB.
 fn kib(guest: &Guest, name: &str) -> u64 {
-    common::status(guest.pid(), name).trim_end_matches(" kB").parse().unwrap()
+    common::status(guest.pid(), name)
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
 }
 
 fn sleeper(options: &[&str]) -> Guest {
@@ -162,7 +262,10 @@ fn a_guest_has_no_more_memory_than_it_was_given() {
     let [small, large] = ["--mem=4", "--mem=68"].map(|mem| kib(&sleeper(&[mem]), "VmSize"));
     // Where its own pieces fall differs from run to run by some pages.
     let grown = large - small;
-    assert!(grown.abs_diff(64 << 10) <= 256, "{grown} KiB more for 64 MiB more");
+    assert!(
+        grown.abs_diff(64 << 10) <= 256,
+        "{grown} KiB more for 64 MiB more"
+    );
 }
 
 /// Each mapping of guest memory has the flag `dd`: MADV_DONTDUMP.
@@ -180,7 +283,10 @@ fn core_files_omit_guest_memory() {
             _ => {}
         }
     }
-    assert!(left_out >= SIZE, "{left_out} bytes are left out: {mappings}");
+    assert!(
+        left_out >= SIZE,
+        "{left_out} bytes are left out: {mappings}"
+    );
 }
 
 fn locked_memory_is_taken_at_the_start() {
@@ -193,14 +299,28 @@ fn locked_memory_is_taken_at_the_start() {
 fn memory_that_may_not_be_locked_is_explained() {
     let directory = common::directory();
     let options = ["--mem=8", "--lock-memory"];
-    let mut command = common::as_nobody("hello", directory.path(), &[Device::Made("kvm", 0o666)], &options);
-    let limit = libc::rlimit { rlim_cur: 65536, rlim_max: 65536 };
+    let mut command = common::as_nobody(
+        "hello",
+        directory.path(),
+        &[Device::Made("kvm", 0o666)],
+        &options,
+    );
+    let limit = libc::rlimit {
+        rlim_cur: 65536,
+        rlim_max: 65536,
+    };
     // SAFETY: it is a system call, which reads the limit.
     unsafe {
-        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        })
+        command.pre_exec(
+            move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        )
     };
-    run(&mut command).is_refused(&["cannot lock 8388608 bytes", "RLIMIT_MEMLOCK is 65536 bytes", "LimitMEMLOCK="]);
+    run(&mut command).is_refused(&[
+        "cannot lock 8388608 bytes",
+        "RLIMIT_MEMLOCK is 65536 bytes",
+        "LimitMEMLOCK=",
+    ]);
 }

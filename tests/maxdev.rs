@@ -15,8 +15,14 @@ use common::{net_test, rsp, run, test, unikernel};
 fn main() -> ExitCode {
     common::main(vec![
         net_test("all_63_devices_work", all_63_devices_work),
-        net_test("the_largest_statistics_are_written", the_largest_statistics_are_written),
-        test("the_one_that_is_missing_is_named", the_one_that_is_missing_is_named),
+        net_test(
+            "the_largest_statistics_are_written",
+            the_largest_statistics_are_written,
+        ),
+        test(
+            "the_one_that_is_missing_is_named",
+            the_one_that_is_missing_is_named,
+        ),
     ])
 }
 
@@ -33,20 +39,30 @@ fn attached(directory: &Path) -> Vec<String> {
     }
     for i in 0..DISKS {
         let path = directory.join(format!("{i}.img"));
-        File::create(&path).unwrap().set_len(4096 * (i as u64 + 1)).unwrap();
+        File::create(&path)
+            .unwrap()
+            .set_len(4096 * (i as u64 + 1))
+            .unwrap();
         options.push(format!("--block:block{i}={}", common::text(&path)));
     }
     options
 }
 
 fn command(options: &[String]) -> Command {
-    unikernel("maxdev", &options.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+    unikernel(
+        "maxdev",
+        &options.iter().map(String::as_str).collect::<Vec<_>>(),
+        &[],
+    )
 }
 
 fn all_63_devices_work() {
     let directory = common::directory();
     let options = attached(directory.path());
-    run(&mut command(&options)).exits(0).is_quiet().says("maxdev: 32 networks, 31 disks\n");
+    run(&mut command(&options))
+        .exits(0)
+        .is_quiet()
+        .says("maxdev: 32 networks, 31 disks\n");
 }
 
 /// Paths have the greatest length that Linux allows, of a character that takes six in JSON. Statistics go to a file, to
@@ -61,10 +77,17 @@ fn the_largest_statistics_are_written() {
         options.push(option);
         let output = run(&mut command(&options));
         output.exits(0).says("maxdev: 32 networks, 31 disks\n");
-        let text = if target == "-" { output.stderr.clone() } else { std::fs::read_to_string(&stats).unwrap() };
+        let text = if target == "-" {
+            output.stderr.clone()
+        } else {
+            std::fs::read_to_string(&stats).unwrap()
+        };
         let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let blocks = document["blocks"].as_array().expect("blocks");
-        assert_eq!((blocks.len(), document["nets"].as_array().map(Vec::len)), (DISKS, Some(NETWORKS)));
+        assert_eq!(
+            (blocks.len(), document["nets"].as_array().map(Vec::len)),
+            (DISKS, Some(NETWORKS))
+        );
         let path = blocks[DISKS - 1]["path"].as_str().expect("a path");
         assert_eq!(Path::new(path), deep.join(format!("{}.img", DISKS - 1)));
         assert!(text.len() > DISKS * 6 * 3500, "{}", text.len());
@@ -87,7 +110,11 @@ fn the_largest_statistics_are_written() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert_eq!(text.matches("\ntender_block_reads_total{").count(), DISKS);
-    assert!(text.ends_with("\n") && text.len() > DISKS * 8 * 3500, "{}", text.len());
+    assert!(
+        text.ends_with("\n") && text.len() > DISKS * 8 * 3500,
+        "{}",
+        text.len()
+    );
     debugger.ends(0);
     guest.end().exits(0);
 }
@@ -107,8 +134,11 @@ fn deep(directory: &Path) -> PathBuf {
 
 fn the_one_that_is_missing_is_named() {
     let networks = (0..NETWORKS).map(|i| format!("--net:net{i}=t{i}"));
-    let disks = (0..DISKS).filter(|i| *i != 17).map(|i| format!("--block:block{i}=/nowhere/{i}"));
+    let disks = (0..DISKS)
+        .filter(|i| *i != 17)
+        .map(|i| format!("--block:block{i}=/nowhere/{i}"));
     let options: Vec<_> = networks.chain(disks).collect();
     let options: Vec<_> = options.iter().map(String::as_str).collect();
-    run(&mut unikernel("maxdev", &options, &[])).is_refused(&["'block17' (BLOCK_BASIC)", "--block:block17="]);
+    run(&mut unikernel("maxdev", &options, &[]))
+        .is_refused(&["'block17' (BLOCK_BASIC)", "--block:block17="]);
 }

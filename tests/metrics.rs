@@ -21,19 +21,52 @@ use serde_json::Value;
 
 fn main() -> ExitCode {
     common::main(vec![
-        kvm_test("metrics_are_served_while_the_guest_runs", metrics_are_served_while_the_guest_runs),
+        kvm_test(
+            "metrics_are_served_while_the_guest_runs",
+            metrics_are_served_while_the_guest_runs,
+        ),
         kvm_test("metrics_are_served_by_name", metrics_are_served_by_name),
-        kvm_test("whoever_does_not_ask_for_metrics_is_told", whoever_does_not_ask_for_metrics_is_told),
-        kvm_test("a_stuck_client_holds_up_nobody_for_long", a_stuck_client_holds_up_nobody_for_long),
-        kvm_test("a_client_that_sends_slowly_is_cut_off", a_client_that_sends_slowly_is_cut_off),
-        kvm_test("a_client_that_never_stops_sending_is_cut_off", a_client_that_never_stops_sending_is_cut_off),
-        kvm_test("idle_clients_do_not_delay_an_answer", idle_clients_do_not_delay_an_answer),
-        kvm_test("a_stuck_client_does_not_hold_up_the_end", a_stuck_client_does_not_hold_up_the_end),
-        kvm_test("a_host_that_cannot_wait_ends_the_service_alone", a_host_that_cannot_wait_ends_the_service_alone),
-        kvm_test("a_socket_that_was_left_is_replaced", a_socket_that_was_left_is_replaced),
-        kvm_test("without_a_sandbox_the_socket_goes", without_a_sandbox_the_socket_goes),
+        kvm_test(
+            "whoever_does_not_ask_for_metrics_is_told",
+            whoever_does_not_ask_for_metrics_is_told,
+        ),
+        kvm_test(
+            "a_stuck_client_holds_up_nobody_for_long",
+            a_stuck_client_holds_up_nobody_for_long,
+        ),
+        kvm_test(
+            "a_client_that_sends_slowly_is_cut_off",
+            a_client_that_sends_slowly_is_cut_off,
+        ),
+        kvm_test(
+            "a_client_that_never_stops_sending_is_cut_off",
+            a_client_that_never_stops_sending_is_cut_off,
+        ),
+        kvm_test(
+            "idle_clients_do_not_delay_an_answer",
+            idle_clients_do_not_delay_an_answer,
+        ),
+        kvm_test(
+            "a_stuck_client_does_not_hold_up_the_end",
+            a_stuck_client_does_not_hold_up_the_end,
+        ),
+        kvm_test(
+            "a_host_that_cannot_wait_ends_the_service_alone",
+            a_host_that_cannot_wait_ends_the_service_alone,
+        ),
+        kvm_test(
+            "a_socket_that_was_left_is_replaced",
+            a_socket_that_was_left_is_replaced,
+        ),
+        kvm_test(
+            "without_a_sandbox_the_socket_goes",
+            without_a_sandbox_the_socket_goes,
+        ),
         kvm_test_if_possible("curl_gets_the_metrics", curl_gets_the_metrics),
-        kvm_test("the_dashboard_asks_for_what_there_is", the_dashboard_asks_for_what_there_is),
+        kvm_test(
+            "the_dashboard_asks_for_what_there_is",
+            the_dashboard_asks_for_what_there_is,
+        ),
     ])
 }
 
@@ -50,7 +83,10 @@ fn started(options: &[&str], kind: &str) -> Guest {
 /// Asks for `/metrics` at the path.
 #[track_caller]
 fn scrape(path: &Path) -> Scrape {
-    let response = request(UnixStream::connect(path).unwrap(), "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let response = request(
+        UnixStream::connect(path).unwrap(),
+        "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    );
     Scrape::parse(body(&response))
 }
 
@@ -78,10 +114,18 @@ fn request(mut stream: UnixStream, request: &str) -> String {
 /// The body of a good answer, as long as its header says.
 #[track_caller]
 fn body(response: &str) -> &str {
-    let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{response:?}"));
+    let (head, body) = response
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("{response:?}"));
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(head.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{head}");
-    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+    assert!(
+        head.contains("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+        "{head}"
+    );
+    assert!(
+        head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
+        "{head}"
+    );
     body
 }
 
@@ -95,19 +139,37 @@ fn metrics_are_served_while_the_guest_runs() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
     let mut guest = served(directory.path(), &[], "poll-forever");
-    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let first = scrape_asleep(&socket);
-    assert_eq!(first.value("tender_hypercalls_total", &[("call", "PUTS")]), 1.0);
-    assert_eq!(first.value("tender_guest_memory_bytes", &[]), f64::from(4 << 20));
+    assert_eq!(
+        first.value("tender_hypercalls_total", &[("call", "PUTS")]),
+        1.0
+    );
+    assert_eq!(
+        first.value("tender_guest_memory_bytes", &[]),
+        f64::from(4 << 20)
+    );
     assert_eq!(first.value("tender_console_written_bytes_total", &[]), 25.0);
     let resident = first.value("tender_guest_resident_bytes", &[]);
-    assert!(resident > 0.0 && resident < first.value("tender_resident_bytes", &[]), "{resident}");
+    assert!(
+        resident > 0.0 && resident < first.value("tender_resident_bytes", &[]),
+        "{resident}"
+    );
     let info = first.labels("tender_info");
-    assert_eq!((info["era"].as_str(), info["architecture"].as_str()), ("abi2", std::env::consts::ARCH));
+    assert_eq!(
+        (info["era"].as_str(), info["architecture"].as_str()),
+        ("abi2", std::env::consts::ARCH)
+    );
     std::thread::sleep(Duration::from_millis(100));
     let second = scrape(&socket);
     let asleep = |scrape: &Scrape| scrape.value("tender_time_seconds_total", &[("in", "poll")]);
-    assert!(asleep(&second) >= asleep(&first) + 0.1, "a sleep is counted while it lasts");
+    assert!(
+        asleep(&second) >= asleep(&first) + 0.1,
+        "a sleep is counted while it lasts"
+    );
     second.is_no_less_than(&first);
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
@@ -120,8 +182,11 @@ fn metrics_are_served_by_name() {
     let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let scrape = Scrape::parse(body(&request(stream, "GET /metrics HTTP/1.0\r\n\r\n")));
     assert!(scrape.value("tender_time_seconds_total", &[("in", "guest")]) > 0.0);
-    run(&mut hypercalls(&[&format!("--metrics=unix:@{name}")], &["spin"]))
-        .is_refused(&["another process listens there"]);
+    run(&mut hypercalls(
+        &[&format!("--metrics=unix:@{name}")],
+        &["spin"],
+    ))
+    .is_refused(&["another process listens there"]);
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
@@ -138,10 +203,19 @@ fn whoever_does_not_ask_for_metrics_is_told() {
         (&long, "431 Request Header Fields Too Large"),
     ] {
         let response = request(UnixStream::connect(&socket).unwrap(), question);
-        assert!(response.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{response}");
+        assert!(
+            response.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{response}"
+        );
     }
-    let head = request(UnixStream::connect(&socket).unwrap(), "HEAD /metrics HTTP/1.1\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+    let head = request(
+        UnixStream::connect(&socket).unwrap(),
+        "HEAD /metrics HTTP/1.1\r\n\r\n",
+    );
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
     // Those who say nothing, and those who do not listen.
     for _ in 0..50 {
         drop(UnixStream::connect(&socket).unwrap());
@@ -171,7 +245,10 @@ fn a_stuck_client_holds_up_nobody_for_long() {
     }
     let mut response = String::new();
     stuck.read_to_string(&mut response).unwrap();
-    assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
+    assert!(
+        response.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+        "{response}"
+    );
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
 }
@@ -182,15 +259,27 @@ fn idle_clients_do_not_delay_an_answer() {
     let socket = directory.path().join("socket");
     let mut guest = served(directory.path(), &[], "poll-forever");
     for count in [1, 8, 50] {
-        let mut idle: Vec<_> = (0..count).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+        let mut idle: Vec<_> = (0..count)
+            .map(|_| UnixStream::connect(&socket).unwrap())
+            .collect();
         for stream in idle.iter_mut().step_by(2) {
             // `tender` drops a client when many others have connected after it.
             let _ = stream.write_all(b"\r\nGET /metrics HTTP/1.1\r\n");
         }
         let asked = Instant::now();
-        let response = request(UnixStream::connect(&socket).unwrap(), "GET /metrics HTTP/1.1\r\n\r\n");
-        assert_eq!(Scrape::parse(body(&response)).value("tender_info", &[]), 1.0);
-        assert!(asked.elapsed() < Duration::from_secs(10), "behind {count}: {:?}", asked.elapsed());
+        let response = request(
+            UnixStream::connect(&socket).unwrap(),
+            "GET /metrics HTTP/1.1\r\n\r\n",
+        );
+        assert_eq!(
+            Scrape::parse(body(&response)).value("tender_info", &[]),
+            1.0
+        );
+        assert!(
+            asked.elapsed() < Duration::from_secs(10),
+            "behind {count}: {:?}",
+            asked.elapsed()
+        );
     }
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
@@ -207,7 +296,10 @@ fn a_client_that_sends_slowly_is_cut_off() {
         let sends = scope.spawn(move || {
             let since = Instant::now();
             while client.write_all(b"x").is_ok() {
-                assert!(since.elapsed() < LIMIT, "the client still has its connection");
+                assert!(
+                    since.elapsed() < LIMIT,
+                    "the client still has its connection"
+                );
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
@@ -234,15 +326,23 @@ fn a_client_that_never_stops_sending_is_cut_off() {
             client.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
             client
         });
-        cut_off = client.write(&[b'x'; 1 << 16]).is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
+        cut_off = client
+            .write(&[b'x'; 1 << 16])
+            .is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
         if cut_off {
             // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
             unsafe { libc::kill(pid, libc::SIGTERM) };
         }
         false
     });
-    assert!(cut_off, "the client still had its connection when the run was ended: {ended:#x}");
-    assert!(libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGTERM, "{ended:#x}");
+    assert!(
+        cut_off,
+        "the client still had its connection when the run was ended: {ended:#x}"
+    );
+    assert!(
+        libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGTERM,
+        "{ended:#x}"
+    );
 }
 
 /// Neither one that says nothing nor those that wait behind it; they get no answer.
@@ -270,7 +370,8 @@ fn a_socket_that_was_left_is_replaced() {
     for _ in 0..2 {
         let mut guest = served(directory.path(), &[], "spin");
         let metrics = format!("--metrics=unix:{}", text(&socket));
-        run(&mut hypercalls(&[&metrics], &["spin"])).is_refused(&[text(&socket), "another process listens there"]);
+        run(&mut hypercalls(&[&metrics], &["spin"]))
+            .is_refused(&[text(&socket), "another process listens there"]);
         assert_eq!(scrape(&socket).value("tender_info", &[]), 1.0);
         guest.signal(libc::SIGKILL);
         guest.end().dies_by(libc::SIGKILL);
@@ -299,16 +400,27 @@ fn without_a_sandbox_the_socket_goes() {
 fn curl_gets_the_metrics() -> Result<(), String> {
     let curl = |socket: &Path| {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--fail", "--max-time", "30", "--unix-socket"]);
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--max-time",
+            "30",
+            "--unix-socket",
+        ]);
         curl.arg(socket).arg("http://localhost/metrics").output()
     };
     let directory = common::directory();
     let mut guest = served(directory.path(), &[], "poll-forever");
     scrape_asleep(&directory.path().join("socket"));
-    let output = curl(&directory.path().join("socket")).map_err(|error| format!("no curl: {error}"))?;
+    let output =
+        curl(&directory.path().join("socket")).map_err(|error| format!("no curl: {error}"))?;
     assert!(output.status.success(), "{output:?}");
     let scrape = Scrape::parse(&String::from_utf8(output.stdout).unwrap());
-    assert_eq!(scrape.value("tender_hypercalls_total", &[("call", "POLL")]), 1.0);
+    assert_eq!(
+        scrape.value("tender_hypercalls_total", &[("call", "POLL")]),
+        1.0
+    );
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
     Ok(())
@@ -320,39 +432,66 @@ fn a_host_that_cannot_wait_ends_the_service_alone() {
     let socket = format!("--metrics=unix:{}", text(&directory.path().join("socket")));
     let mut command = hypercalls(&[&socket], &["spin"]);
     // Only the metrics thread waits for ten descriptors.
-    let mut guest = Guest::start(refuse::fails(&mut command, libc::SYS_ppoll, &[(1, 10)], libc::ENOMEM));
-    guest.wait_for_complaint("tender: warn: --metrics: cannot wait for clients: Cannot allocate memory (os error 12)");
+    let mut guest = Guest::start(refuse::fails(
+        &mut command,
+        libc::SYS_ppoll,
+        &[(1, 10)],
+        libc::ENOMEM,
+    ));
+    guest.wait_for_complaint(
+        "tender: warn: --metrics: cannot wait for clients: Cannot allocate memory (os error 12)",
+    );
     let deadline = Instant::now() + LIMIT;
     // The kernel's own threads for KVM are among them, on some.
     let names = |pid: u32| {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-        threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok()).collect::<Vec<_>>()
+        threads
+            .filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok())
+            .collect::<Vec<_>>()
     };
     while names(guest.pid()).contains(&"metrics\n".to_owned()) {
         assert!(Instant::now() < deadline, "the thread has not ended");
         std::thread::sleep(Duration::from_millis(2));
     }
     let asked = UnixStream::connect(directory.path().join("socket")).map_err(|error| error.kind());
-    assert_eq!(asked.map(drop), Err(ErrorKind::ConnectionRefused), "who asks waits for nobody");
+    assert_eq!(
+        asked.map(drop),
+        Err(ErrorKind::ConnectionRefused),
+        "who asks waits for nobody"
+    );
     guest.signal(libc::SIGTERM);
     let output = guest.end();
-    assert_eq!(output.dies_by(libc::SIGTERM).stderr.lines().count(), 1, "{output:?}");
+    assert_eq!(
+        output.dies_by(libc::SIGTERM).stderr.lines().count(),
+        1,
+        "{output:?}"
+    );
 }
 
 /// Every name in the dashboard is one that is served, and every panel asks for something.
 fn the_dashboard_asks_for_what_there_is() {
-    let dashboard: Value = serde_json::from_str(include_str!("../packaging/grafana/tender.json")).expect("JSON");
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../packaging/grafana/tender.json")).expect("JSON");
     let directory = common::directory();
     let mut guest = served(directory.path(), &[], "poll-forever");
     let scrape = scrape(&directory.path().join("socket"));
     let names: Vec<_> = scrape.names().collect();
     let mut queries = Vec::new();
     for panel in dashboard["panels"].as_array().expect("panels") {
-        let targets = panel["targets"].as_array().unwrap_or_else(|| panic!("{panel:#}"));
+        let targets = panel["targets"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{panel:#}"));
         assert!(!targets.is_empty(), "{panel:#}");
-        queries.extend(targets.iter().map(|target| target["expr"].as_str().expect("a query")));
+        queries.extend(
+            targets
+                .iter()
+                .map(|target| target["expr"].as_str().expect("a query")),
+        );
     }
-    let variables = dashboard["templating"]["list"].as_array().expect("variables").iter();
+    let variables = dashboard["templating"]["list"]
+        .as_array()
+        .expect("variables")
+        .iter();
     queries.extend(variables.filter_map(|variable| variable["definition"].as_str()));
     let mut asked = 0;
     for query in queries {

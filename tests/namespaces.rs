@@ -11,14 +11,38 @@ use common::{FD, Guest, Output, hand_over, kernel, net_test, refuse, run, uniker
 
 fn main() -> ExitCode {
     common::main(vec![
-        net_test("a_tap_is_not_judged_by_an_interface_of_its_name", a_tap_is_not_judged_by_an_interface_of_its_name),
-        net_test("a_tap_elsewhere_that_is_down_is_reported", a_tap_elsewhere_that_is_down_is_reported),
-        net_test("packet_information_is_found_by_the_tap", packet_information_is_found_by_the_tap),
-        net_test("a_tap_of_this_namespace_has_its_own_mtu", a_tap_of_this_namespace_has_its_own_mtu),
-        net_test("the_owner_of_a_tap_is_not_that_of_its_namesake", the_owner_of_a_tap_is_not_that_of_its_namesake),
-        net_test("a_tap_is_found_by_any_family_of_sockets", a_tap_is_found_by_any_family_of_sockets),
-        net_test("a_tap_is_attached_without_any_socket", a_tap_is_attached_without_any_socket),
-        net_test("one_tap_by_two_names_is_refused", one_tap_by_two_names_is_refused),
+        net_test(
+            "a_tap_is_not_judged_by_an_interface_of_its_name",
+            a_tap_is_not_judged_by_an_interface_of_its_name,
+        ),
+        net_test(
+            "a_tap_elsewhere_that_is_down_is_reported",
+            a_tap_elsewhere_that_is_down_is_reported,
+        ),
+        net_test(
+            "packet_information_is_found_by_the_tap",
+            packet_information_is_found_by_the_tap,
+        ),
+        net_test(
+            "a_tap_of_this_namespace_has_its_own_mtu",
+            a_tap_of_this_namespace_has_its_own_mtu,
+        ),
+        net_test(
+            "the_owner_of_a_tap_is_not_that_of_its_namesake",
+            the_owner_of_a_tap_is_not_that_of_its_namesake,
+        ),
+        net_test(
+            "a_tap_is_found_by_any_family_of_sockets",
+            a_tap_is_found_by_any_family_of_sockets,
+        ),
+        net_test(
+            "a_tap_is_attached_without_any_socket",
+            a_tap_is_attached_without_any_socket,
+        ),
+        net_test(
+            "one_tap_by_two_names_is_refused",
+            one_tap_by_two_names_is_refused,
+        ),
     ])
 }
 
@@ -39,10 +63,19 @@ fn net(options: &[&str]) -> Command {
 /// Runs or checks the unikernel with an inherited tap, with or without the right to query the tap's namespace.
 fn with_tap(tap: &File, check: bool, may_ask: bool) -> Output {
     let net_option = format!("--net=@{FD}");
-    let options: &[&str] = if check { &["--check", &net_option] } else { &[&net_option] };
+    let options: &[&str] = if check {
+        &["--check", &net_option]
+    } else {
+        &[&net_option]
+    };
     let mut command = hand_over(net(options), tap.try_clone().unwrap());
     if !may_ask {
-        refuse::fails(&mut command, libc::SYS_ioctl, &[(1, TUNGETDEVNETNS)], libc::EPERM);
+        refuse::fails(
+            &mut command,
+            libc::SYS_ioctl,
+            &[(1, TUNGETDEVNETNS)],
+            libc::EPERM,
+        );
     }
     run(&mut command)
 }
@@ -71,7 +104,11 @@ fn a_tap_is_not_judged_by_an_interface_of_its_name() {
             output.complains("tap0 (@99): cannot send: the frame is malformed");
             assert!(!output.stderr.contains("is down"), "{what}: {output:?}");
             let output = with_tap(tap, true, may_ask);
-            output.exits(0).says("note     net:service  tap0 (@99), ").says("MTU 1500\n").says("-> its MTU is unknown");
+            output
+                .exits(0)
+                .says("note     net:service  tap0 (@99), ")
+                .says("MTU 1500\n")
+                .says("-> its MTU is unknown");
             assert!(!output.stdout.contains("is down"), "{what}: {output:?}");
         }
     };
@@ -96,9 +133,15 @@ fn a_tap_elsewhere_that_is_down_is_reported() {
     let tap = there.made.as_ref().unwrap();
     let _here = Tap::up("tap0", HOST);
     let output = with_tap(tap, false, true);
-    output.exits(0).complains("interface 'tap0' (@99) is down; until").complains(UNKNOWN);
+    output
+        .exits(0)
+        .complains("interface 'tap0' (@99) is down; until")
+        .complains(UNKNOWN);
     let output = with_tap(tap, true, true);
-    output.exits(0).says("-> it is down; until").says("and its MTU is");
+    output
+        .exits(0)
+        .says("-> it is down; until")
+        .says("and its MTU is");
 }
 
 fn packet_information_is_found_by_the_tap() {
@@ -129,10 +172,20 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
         tap.set_up(up);
         for may_ask in [true, false] {
             let output = with_tap(&file, false, may_ask);
-            output.exits(0).says("a frame of 1414 bytes is taken\n").complains("tap7: cannot send: the ");
-            assert_eq!(output.stderr.contains("'tap7' (@99) is down"), !up, "{output:?}");
+            output
+                .exits(0)
+                .says("a frame of 1414 bytes is taken\n")
+                .complains("tap7: cannot send: the ");
+            assert_eq!(
+                output.stderr.contains("'tap7' (@99) is down"),
+                !up,
+                "{output:?}"
+            );
             assert!(!output.stderr.contains("unknown"), "{output:?}");
-            with_tap(&file, true, may_ask).exits(0).says("net:service  tap7, ").says("MTU 1400");
+            with_tap(&file, true, may_ask)
+                .exits(0)
+                .says("net:service  tap7, ")
+                .says("MTU 1400");
         }
     }
 }
@@ -151,25 +204,40 @@ fn the_owner_of_a_tap_is_not_that_of_its_namesake() {
     run(&mut net(&["--net=tap0"])).is_refused(&["'tap0'", &us]);
     run(&mut net(&["--check", "--net=tap0"])).exits(1).says(&us);
     // Its own descriptor of the same name is another tap as well.
-    let both = ["--mem=4", &format!("--net:service0=@{FD}"), "--net:service1=tap0"];
+    let both = [
+        "--mem=4",
+        &format!("--net:service0=@{FD}"),
+        "--net:service1=tap0",
+    ];
     let output = run(&mut hand_over(unikernel("net2", &both, &[]), other));
-    output.exits(1).complains(&format!("'service1': interface 'tap0' is {us}"));
+    output
+        .exits(1)
+        .complains(&format!("'service1': interface 'tap0' is {us}"));
 }
 
 /// Makes every socket of these families, or every socket, fail as in a unit or container.
-fn without<'c>(command: &'c mut Command, families: Option<&[libc::c_int]>, errno: libc::c_int) -> &'c mut Command {
+fn without<'c>(
+    command: &'c mut Command,
+    families: Option<&[libc::c_int]>,
+    errno: libc::c_int,
+) -> &'c mut Command {
     match families {
         None => refuse::fails(command, libc::SYS_socket, &[], errno),
-        Some(families) => families
-            .iter()
-            .fold(command, |command, family| refuse::fails(command, libc::SYS_socket, &[(0, *family as u32)], errno)),
+        Some(families) => families.iter().fold(command, |command, family| {
+            refuse::fails(command, libc::SYS_socket, &[(0, *family as u32)], errno)
+        }),
     }
 }
 
 fn a_tap_is_found_by_any_family_of_sockets() {
     let tap = Tap::up("tap0", HOST);
     tap.set_mtu(1400);
-    const ALL: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    const ALL: [libc::c_int; 4] = [
+        libc::AF_UNIX,
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+    ];
     for (families, errno) in [
         (&ALL[..1], libc::EAFNOSUPPORT),
         (&ALL[1..], libc::EAFNOSUPPORT),
@@ -178,12 +246,27 @@ fn a_tap_is_found_by_any_family_of_sockets() {
     ] {
         let output = run(without(&mut net(&["--net=tap0"]), Some(families), errno));
         output.exits(0).says("a frame of 1414 bytes is taken\n");
-        assert!(!output.stderr.contains("unknown"), "{families:?}: {output:?}");
-        let output = run(without(&mut net(&["--check", "--net=tap0"]), Some(families), errno));
-        output.exits(0).says("ok       net:service  tap0, ").says("MTU 1400");
+        assert!(
+            !output.stderr.contains("unknown"),
+            "{families:?}: {output:?}"
+        );
+        let output = run(without(
+            &mut net(&["--check", "--net=tap0"]),
+            Some(families),
+            errno,
+        ));
+        output
+            .exits(0)
+            .says("ok       net:service  tap0, ")
+            .says("MTU 1400");
     }
     tap.set_up(false);
-    run(without(&mut net(&["--net=tap0"]), Some(&ALL[..1]), libc::EAFNOSUPPORT)).is_refused(&["'tap0' is down"]);
+    run(without(
+        &mut net(&["--net=tap0"]),
+        Some(&ALL[..1]),
+        libc::EAFNOSUPPORT,
+    ))
+    .is_refused(&["'tap0' is down"]);
 }
 
 fn a_tap_is_attached_without_any_socket() {
@@ -191,18 +274,32 @@ fn a_tap_is_attached_without_any_socket() {
     tap.set_mtu(1400);
     let run_with = |options: &[&str]| run(without(&mut net(options), None, libc::EAFNOSUPPORT));
     let output = run_with(&["--net=tap0"]);
-    output.exits(0).says("a frame of 1414 bytes is taken\n").complains("tap0: cannot send: the frame is malformed");
+    output
+        .exits(0)
+        .says("a frame of 1414 bytes is taken\n")
+        .complains("tap0: cannot send: the frame is malformed");
     assert!(!output.stderr.contains("unknown"), "{output:?}");
     let output = run_with(&["--check", "--net=tap0"]);
-    output.exits(0).says("note     net:service  tap0, ").says("whether it can be attached is not known");
+    output
+        .exits(0)
+        .says("note     net:service  tap0, ")
+        .says("whether it can be attached is not known");
     run_with(&["--net=tap1"]).is_refused(&["there is no interface 'tap1'"]);
-    assert!(!std::fs::exists("/sys/class/net/tap1").unwrap(), "an interface was made");
+    assert!(
+        !std::fs::exists("/sys/class/net/tap1").unwrap(),
+        "an interface was made"
+    );
     tap.set_up(false);
     run_with(&["--net=tap0"]).is_refused(&["'tap0' is down"]);
     tap.set_up(true);
     // The host's /sys shows other interfaces.
     // SAFETY: it is a system call, of this thread's own mounts, with a string that ends with a NUL.
-    assert_eq!(unsafe { libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH) }, 0, "{}", common::host_error("umount"));
+    assert_eq!(
+        unsafe { libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH) },
+        0,
+        "{}",
+        common::host_error("umount")
+    );
     run_with(&["--net=tap0"])
         .exits(0)
         .says("a frame of 1514 bytes is taken\n")
@@ -217,15 +314,31 @@ fn one_tap_by_two_names_is_refused() {
     tap.set_mtu(1400);
     tap.add_alternative_name().unwrap();
     let output = run(&mut net(&["--net=alt0"]));
-    output.exits(0).says("a frame of 1414 bytes is taken\n").complains("tap0: cannot send: the frame is malformed");
-    run(&mut net(&["--check", "--net=alt0"])).exits(0).says("ok       net:service  tap0, ").says("MTU 1400");
+    output
+        .exits(0)
+        .says("a frame of 1414 bytes is taken\n")
+        .complains("tap0: cannot send: the frame is malformed");
+    run(&mut net(&["--check", "--net=alt0"]))
+        .exits(0)
+        .says("ok       net:service  tap0, ")
+        .says("MTU 1400");
     for names in [["tap0", "alt0"], ["alt0", "tap0"]] {
-        let options = [format!("--net:service0={}", names[0]), format!("--net:service1={}", names[1])];
-        let run_with =
-            |more: &[&str]| run(&mut unikernel("net2", &[&["--mem=4", &options[0], &options[1]], more].concat(), &[]));
+        let options = [
+            format!("--net:service0={}", names[0]),
+            format!("--net:service1={}", names[1]),
+        ];
+        let run_with = |more: &[&str]| {
+            run(&mut unikernel(
+                "net2",
+                &[&["--mem=4", &options[0], &options[1]], more].concat(),
+                &[],
+            ))
+        };
         let twice = format!("interface '{}' is given twice", names[1]);
         run_with(&[]).is_refused(&["'service1'", &twice]);
-        run_with(&["--check"]).exits(1).says(&format!("missing  net:service1  {twice}, by"));
+        run_with(&["--check"])
+            .exits(1)
+            .says(&format!("missing  net:service1  {twice}, by"));
     }
     let _attached = tap.attach();
     let us = format!("in use by process {}", std::process::id());

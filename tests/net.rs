@@ -10,28 +10,66 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use common::net::{Tap, echo, ping};
-use common::{Device, FD, Guest, Output, hand_over, kvm_test, net_test, root_net_test, run, unikernel};
+use common::{
+    Device, FD, Guest, Output, hand_over, kvm_test, net_test, root_net_test, run, unikernel,
+};
 
 fn main() -> ExitCode {
     common::main(vec![
         net_test("datagrams_come_back", datagrams_come_back),
         net_test("pings_are_answered", pings_are_answered),
         net_test("two_interfaces_are_two", two_interfaces_are_two),
-        net_test("odd_requests_are_answered_as_they_should", odd_requests_are_answered_as_they_should),
-        net_test("the_mtu_of_the_tap_is_the_guests", the_mtu_of_the_tap_is_the_guests),
-        net_test("the_hardware_address_is_as_asked_or_random", the_hardware_address_is_as_asked_or_random),
-        net_test("a_tap_can_be_handed_over_as_a_descriptor", a_tap_can_be_handed_over_as_a_descriptor),
-        kvm_test("a_socket_can_be_handed_over_as_a_descriptor", a_socket_can_be_handed_over_as_a_descriptor),
-        net_test("an_interface_that_goes_down_comes_back", an_interface_that_goes_down_comes_back),
-        net_test("a_deleted_interface_does_not_end_the_guest", a_deleted_interface_does_not_end_the_guest),
+        net_test(
+            "odd_requests_are_answered_as_they_should",
+            odd_requests_are_answered_as_they_should,
+        ),
+        net_test(
+            "the_mtu_of_the_tap_is_the_guests",
+            the_mtu_of_the_tap_is_the_guests,
+        ),
+        net_test(
+            "the_hardware_address_is_as_asked_or_random",
+            the_hardware_address_is_as_asked_or_random,
+        ),
+        net_test(
+            "a_tap_can_be_handed_over_as_a_descriptor",
+            a_tap_can_be_handed_over_as_a_descriptor,
+        ),
+        kvm_test(
+            "a_socket_can_be_handed_over_as_a_descriptor",
+            a_socket_can_be_handed_over_as_a_descriptor,
+        ),
+        net_test(
+            "an_interface_that_goes_down_comes_back",
+            an_interface_that_goes_down_comes_back,
+        ),
+        net_test(
+            "a_deleted_interface_does_not_end_the_guest",
+            a_deleted_interface_does_not_end_the_guest,
+        ),
         net_test("a_flood_is_sent_whole", a_flood_is_sent_whole),
-        net_test("an_interface_serves_one_guest_after_another", an_interface_serves_one_guest_after_another),
+        net_test(
+            "an_interface_serves_one_guest_after_another",
+            an_interface_serves_one_guest_after_another,
+        ),
         net_test("what_is_no_tap_is_refused", what_is_no_tap_is_refused),
-        net_test("a_tap_that_is_down_is_refused", a_tap_that_is_down_is_refused),
+        net_test(
+            "a_tap_that_is_down_is_refused",
+            a_tap_that_is_down_is_refused,
+        ),
         net_test("a_tap_in_use_is_refused", a_tap_in_use_is_refused),
-        net_test("one_tap_cannot_be_two_devices", one_tap_cannot_be_two_devices),
-        net_test("descriptors_that_are_no_taps_are_refused", descriptors_that_are_no_taps_are_refused),
-        root_net_test("a_tap_of_another_user_is_refused", a_tap_of_another_user_is_refused),
+        net_test(
+            "one_tap_cannot_be_two_devices",
+            one_tap_cannot_be_two_devices,
+        ),
+        net_test(
+            "descriptors_that_are_no_taps_are_refused",
+            descriptors_that_are_no_taps_are_refused,
+        ),
+        root_net_test(
+            "a_tap_of_another_user_is_refused",
+            a_tap_of_another_user_is_refused,
+        ),
     ])
 }
 
@@ -64,7 +102,10 @@ fn datagrams_come_back() {
         echo(GUEST, &vec![length as u8; length]);
     }
     let output = quit(guest);
-    output.is_quiet().says("mtu 1500\n").says("net: service: 10.0.0.2/24\n");
+    output
+        .is_quiet()
+        .says("mtu 1500\n")
+        .says("net: service: 10.0.0.2/24\n");
 }
 
 fn pings_are_answered() {
@@ -73,7 +114,10 @@ fn pings_are_answered() {
     for payload in [&b""[..], b"1", &[0xa5; 1472]] {
         assert!(ping(GUEST, payload, 20), "{} bytes", payload.len());
     }
-    assert!(!ping(Ipv4Addr::new(10, 0, 0, 9), b"nobody", 1), "a ping can fail");
+    assert!(
+        !ping(Ipv4Addr::new(10, 0, 0, 9), b"nobody", 1),
+        "a ping can fail"
+    );
     quit(guest).is_quiet();
 }
 
@@ -81,22 +125,40 @@ fn two_interfaces_are_two() {
     let _first = Tap::up("tap0", HOST);
     let _second = Tap::up("tap1", Ipv4Addr::new(10, 0, 1, 1));
     let options = ["--net:service0=tap0", "--net:service1=tap1", "--mem=4"];
-    let guest = start(unikernel("net2", &options, &["--ipv4-0=10.0.0.2/24", "--ipv4-1=10.0.1.2/24"]));
+    let guest = start(unikernel(
+        "net2",
+        &options,
+        &["--ipv4-0=10.0.0.2/24", "--ipv4-1=10.0.1.2/24"],
+    ));
     for i in 0..10 {
         echo(GUEST, &[i; 100]);
         echo(Ipv4Addr::new(10, 0, 1, 2), &[!i; 100]);
     }
-    quit(guest).is_quiet().says("net: service0: handle 1,").says("net: service1: handle 2,");
+    quit(guest)
+        .is_quiet()
+        .says("net: service0: handle 1,")
+        .says("net: service1: handle 2,");
 }
 
 fn odd_requests_are_answered_as_they_should() {
     let _tap = Tap::up("tap0", HOST);
-    let output = run(&mut unikernel("net", &["--net=tap0", "--mem=4"], &["check"]));
-    output.exits(0).says("net: bad handles are refused\n").says("net: an empty device says so\n");
-    output.says("net: a frame of 1514 bytes is taken\n").says("net: ok");
+    let output = run(&mut unikernel(
+        "net",
+        &["--net=tap0", "--mem=4"],
+        &["check"],
+    ));
+    output
+        .exits(0)
+        .says("net: bad handles are refused\n")
+        .says("net: an empty device says so\n");
+    output
+        .says("net: a frame of 1514 bytes is taken\n")
+        .says("net: ok");
     // None of them ends the guest; the operator hears of the first, and at the end of how many there were.
     assert_eq!(output.stdout.matches(" bytes: ").count(), 5, "{output:?}");
-    output.complains("tap0: cannot send: the frame is malformed").complains("dropped 4 (4 malformed or too long)");
+    output
+        .complains("tap0: cannot send: the frame is malformed")
+        .complains("dropped 4 (4 malformed or too long)");
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
 }
 
@@ -114,10 +176,21 @@ fn the_hardware_address_is_as_asked_or_random() {
     let _tap = Tap::up("tap0", HOST);
     let mac = |options: &[&str]| {
         let output = quit(start(net(options)));
-        output.stdout.split("mac ").nth(1).expect("the guest says its address")[..17].to_owned()
+        output
+            .stdout
+            .split("mac ")
+            .nth(1)
+            .expect("the guest says its address")[..17]
+            .to_owned()
     };
-    assert_eq!(mac(&["--net=tap0", "--net-mac=02:a0:00:0C:ff:01"]), "02:a0:00:0c:ff:01");
-    assert_eq!(mac(&["--net:service=tap0", "--net-mac:service=06:00:00:00:00:09"]), "06:00:00:00:00:09");
+    assert_eq!(
+        mac(&["--net=tap0", "--net-mac=02:a0:00:0C:ff:01"]),
+        "02:a0:00:0c:ff:01"
+    );
+    assert_eq!(
+        mac(&["--net:service=tap0", "--net-mac:service=06:00:00:00:00:09"]),
+        "06:00:00:00:00:09"
+    );
     let random = [mac(&["--net=tap0"]), mac(&["--net=tap0"])];
     assert_ne!(random[0], random[1]);
     for mac in random {
@@ -139,11 +212,20 @@ fn a_tap_can_be_handed_over_as_a_descriptor() {
 fn a_socket_can_be_handed_over_as_a_descriptor() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_read_timeout(Some(common::LIMIT)).unwrap();
-    let guest = start(hand_over(net(&[&format!("--net:service=@{FD}"), "--net-mac=02:00:00:00:00:02"]), theirs));
+    let guest = start(hand_over(
+        net(&[
+            &format!("--net:service=@{FD}"),
+            "--net-mac=02:00:00:00:00:02",
+        ]),
+        theirs,
+    ));
     let mut frame = [0; 2000];
     // Its announcement comes first.
     assert_eq!(ours.recv(&mut frame).unwrap(), 60);
-    assert_eq!(frame[..14], *b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x02\x08\x06");
+    assert_eq!(
+        frame[..14],
+        *b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x02\x08\x06"
+    );
     let question = *b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06\
         \0\x01\x08\0\x06\x04\0\x01\x02\0\0\0\0\x01\x0a\0\0\x01\0\0\0\0\0\0\x0a\0\0\x02";
     ours.send(&question).unwrap();
@@ -184,10 +266,16 @@ fn a_deleted_interface_does_not_end_the_guest() {
     guest.wait_for_complaint("tap0: cannot receive");
     let awake = (0..40).filter(|_| is_awake(guest.pid())).count();
     assert!(guest.is_running());
-    assert!(awake < 10, "it waits for nothing, but is awake {awake} of 40 times");
+    assert!(
+        awake < 10,
+        "it waits for nothing, but is awake {awake} of 40 times"
+    );
     let output = end_by_sigterm(guest);
     output.complains("failed to receive ");
-    assert!(output.stderr.lines().count() <= 3, "told again and again: {output:?}");
+    assert!(
+        output.stderr.lines().count() <= 3,
+        "told again and again: {output:?}"
+    );
 }
 
 /// Whether a process, looked at after a while, does something: its state, after its name in parentheses.
@@ -201,8 +289,14 @@ fn a_flood_is_sent_whole() {
     let tap = Tap::up("tap0", HOST);
     for size in ["60", "1514"] {
         let before = tap.received();
-        let output = run(&mut unikernel("net", &["--net=tap0", "--mem=4"], &["flood=500", &format!("size={size}")]));
-        output.exits(0).is_quiet().says(&format!("net: 500 frames of {size} bytes sent, 0 refused\n"));
+        let output = run(&mut unikernel(
+            "net",
+            &["--net=tap0", "--mem=4"],
+            &["flood=500", &format!("size={size}")],
+        ));
+        output.exits(0).is_quiet().says(&format!(
+            "net: 500 frames of {size} bytes sent, 0 refused\n"
+        ));
         assert_eq!(tap.received() - before, 500);
     }
 }
@@ -218,10 +312,22 @@ fn an_interface_serves_one_guest_after_another() {
 
 fn what_is_no_tap_is_refused() {
     let _tun = Tap::tun("tun0");
-    for (name, words) in [("tap7", "ip tuntap add tap7 mode tap"), ("lo", "not a tap"), ("tun0", "tun")] {
-        run(&mut net(&[&format!("--net={name}")])).is_refused(&["net.hvt", "'service'", &format!("'{name}'"), words]);
+    for (name, words) in [
+        ("tap7", "ip tuntap add tap7 mode tap"),
+        ("lo", "not a tap"),
+        ("tun0", "tun"),
+    ] {
+        run(&mut net(&[&format!("--net={name}")])).is_refused(&[
+            "net.hvt",
+            "'service'",
+            &format!("'{name}'"),
+            words,
+        ]);
     }
-    assert!(!std::fs::exists("/sys/class/net/tap7").unwrap(), "an interface was made");
+    assert!(
+        !std::fs::exists("/sys/class/net/tap7").unwrap(),
+        "an interface was made"
+    );
 }
 
 fn a_tap_that_is_down_is_refused() {
@@ -232,7 +338,10 @@ fn a_tap_that_is_down_is_refused() {
 fn a_tap_in_use_is_refused() {
     let _tap = Tap::up("tap0", HOST);
     let guest = start(net(&["--net=tap0"]));
-    run(&mut net(&["--net=tap0"])).is_refused(&["'tap0'", &format!("in use by process {} (tender)", guest.pid())]);
+    run(&mut net(&["--net=tap0"])).is_refused(&[
+        "'tap0'",
+        &format!("in use by process {} (tender)", guest.pid()),
+    ]);
     echo(GUEST, b"the first one is not disturbed");
     quit(guest).is_quiet();
 }
@@ -250,7 +359,11 @@ fn descriptors_that_are_no_taps_are_refused() {
     let option = format!("--net=@{FD}");
     run(&mut net(&[&option])).is_refused(&["'service'", "99", "not passed"]);
     run(&mut net(&["--net=@1"])).is_refused(&["1", "standard"]);
-    let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .unwrap();
     run(&mut hand_over(net(&[&option]), null)).is_refused(&["99", "tap"]);
     let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     run(&mut hand_over(net(&[&option]), theirs)).is_refused(&["99", "frames"]);
@@ -264,8 +377,24 @@ fn a_tap_of_another_user_is_refused() {
     let refusal = |tun, words: &[&str]| {
         let directory = common::directory();
         let devices = [Device::Made("kvm", 0o666), tun];
-        run(&mut common::as_nobody("net", directory.path(), &devices, &["--net=tap0"])).is_refused(words);
+        run(&mut common::as_nobody(
+            "net",
+            directory.path(),
+            &devices,
+            &["--net=tap0"],
+        ))
+        .is_refused(words);
     };
-    refusal(Device::Made("net/tun", 0o666), &["user 65534", "'tap0'", "4711"]);
-    refusal(Device::Made("net/tun", 0o600), &["user 65534", "owner 0, group 0, mode 0600", "chmod 0666 /dev/net/tun"]);
+    refusal(
+        Device::Made("net/tun", 0o666),
+        &["user 65534", "'tap0'", "4711"],
+    );
+    refusal(
+        Device::Made("net/tun", 0o600),
+        &[
+            "user 65534",
+            "owner 0, group 0, mode 0600",
+            "chmod 0666 /dev/net/tun",
+        ],
+    );
 }

@@ -18,7 +18,10 @@ use common::{FD, Guest, LIMIT, hand_over, kvm_test, run, text, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
-        kvm_test("without_a_watchdog_nothing_follows_ready", without_a_watchdog_nothing_follows_ready),
+        kvm_test(
+            "without_a_watchdog_nothing_follows_ready",
+            without_a_watchdog_nothing_follows_ready,
+        ),
         kvm_test("a_run_is_told_of_in_order", a_run_is_told_of_in_order),
         kvm_test("an_abstract_socket_will_do", an_abstract_socket_will_do),
         kvm_test("the_sandbox_is_no_obstacle", the_sandbox_is_no_obstacle),
@@ -27,12 +30,24 @@ fn main() -> ExitCode {
         kvm_test("a_long_sleep_is_no_death", a_long_sleep_is_no_death),
         kvm_test("a_guest_that_spins_is_silent", a_guest_that_spins_is_silent),
         kvm_test("another_process_is_watched", another_process_is_watched),
-        kvm_test("without_a_manager_nothing_is_different", without_a_manager_nothing_is_different),
-        kvm_test("a_manager_that_is_gone_is_done_without", a_manager_that_is_gone_is_done_without),
-        kvm_test("devices_are_handed_over_by_name", devices_are_handed_over_by_name),
+        kvm_test(
+            "without_a_manager_nothing_is_different",
+            without_a_manager_nothing_is_different,
+        ),
+        kvm_test(
+            "a_manager_that_is_gone_is_done_without",
+            a_manager_that_is_gone_is_done_without,
+        ),
+        kvm_test(
+            "devices_are_handed_over_by_name",
+            devices_are_handed_over_by_name,
+        ),
         kvm_test("names_are_for_one_process", names_are_for_one_process),
         kvm_test("what_is_not_named_is_closed", what_is_not_named_is_closed),
-        kvm_test("a_disk_that_cannot_be_written_is_refused", a_disk_that_cannot_be_written_is_refused),
+        kvm_test(
+            "a_disk_that_cannot_be_written_is_refused",
+            a_disk_that_cannot_be_written_is_refused,
+        ),
     ])
 }
 
@@ -47,12 +62,20 @@ impl Manager {
     fn new() -> Manager {
         let directory = common::directory();
         let path = directory.path().join("notify");
-        Manager::of(UnixDatagram::bind(&path).unwrap(), text(&path).to_owned(), directory)
+        Manager::of(
+            UnixDatagram::bind(&path).unwrap(),
+            text(&path).to_owned(),
+            directory,
+        )
     }
 
     fn of(socket: UnixDatagram, address: String, directory: tempfile::TempDir) -> Manager {
         socket.set_read_timeout(Some(LIMIT)).unwrap();
-        Manager { socket, address, _directory: directory }
+        Manager {
+            socket,
+            address,
+            _directory: directory,
+        }
     }
 
     fn manages<'c>(&self, command: &'c mut Command) -> &'c mut Command {
@@ -67,14 +90,20 @@ impl Manager {
     #[track_caller]
     fn hears(&self) -> String {
         let mut datagram = [0; 8192];
-        let length = self.socket.recv(&mut datagram).expect("the tender tells something");
+        let length = self
+            .socket
+            .recv(&mut datagram)
+            .expect("the tender tells something");
         String::from_utf8(datagram[..length].to_vec()).expect("it is text")
     }
 
     #[track_caller]
     fn hears_no_more(&self) {
         self.socket.set_nonblocking(true).unwrap();
-        let error = self.socket.recv(&mut [0; 8192]).expect_err("nothing more is told");
+        let error = self
+            .socket
+            .recv(&mut [0; 8192])
+            .expect_err("nothing more is told");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }
@@ -100,9 +129,14 @@ fn without_a_watchdog_nothing_follows_ready() {
 
 fn a_run_is_told_of_in_order() {
     let manager = Manager::new();
-    run(manager.watches(&mut unikernel("hello", &["--mem=4"], &[]))).exits(0).is_quiet();
+    run(manager.watches(&mut unikernel("hello", &["--mem=4"], &[])))
+        .exits(0)
+        .is_quiet();
     assert_eq!(manager.hears(), READY);
-    assert_eq!(manager.hears(), "STOPPING=1\nSTATUS=the guest halted with status 0");
+    assert_eq!(
+        manager.hears(),
+        "STOPPING=1\nSTATUS=the guest halted with status 0"
+    );
     manager.hears_no_more();
 
     let directory = common::directory();
@@ -112,14 +146,19 @@ fn a_run_is_told_of_in_order() {
     run(manager.manages(&mut unikernel("block", &["--mem=4", &disk], &["fill"]))).exits(0);
     manager.socket.set_nonblocking(false).unwrap();
     let ready = manager.hears();
-    assert!(ready.starts_with(READY) && ready.ends_with(&format!(": {}", text(&path))), "{ready}");
+    assert!(
+        ready.starts_with(READY) && ready.ends_with(&format!(": {}", text(&path))),
+        "{ready}"
+    );
 }
 
 fn an_abstract_socket_will_do() {
     let name = format!("tender-notify-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let manager = Manager::of(socket, format!("@{name}"), common::directory());
-    run(manager.watches(&mut unikernel("hello", &["--mem=4"], &[]))).exits(0).is_quiet();
+    run(manager.watches(&mut unikernel("hello", &["--mem=4"], &[])))
+        .exits(0)
+        .is_quiet();
     assert_eq!(manager.hears(), READY);
     assert!(manager.hears().starts_with("STOPPING=1\n"));
 }
@@ -129,11 +168,21 @@ fn the_sandbox_is_no_obstacle() {
     for mode in ["best-effort", "off"] {
         let manager = Manager::new();
         let sandbox = format!("--sandbox={mode}");
-        let output = run(manager.watches(&mut unikernel("hello", &["--mem=4", &sandbox, "-v"], &[])));
+        let output =
+            run(manager.watches(&mut unikernel("hello", &["--mem=4", &sandbox, "-v"], &[])));
         output.exits(0);
         // Told of when it is in force, not before.
-        assert!(output.stderr.contains("tender: info: sandbox: "), "{output:#?}");
-        assert_eq!((manager.hears().as_str(), manager.hears().starts_with("STOPPING=1")), (READY, true));
+        assert!(
+            output.stderr.contains("tender: info: sandbox: "),
+            "{output:#?}"
+        );
+        assert_eq!(
+            (
+                manager.hears().as_str(),
+                manager.hears().starts_with("STOPPING=1")
+            ),
+            (READY, true)
+        );
     }
 }
 
@@ -146,16 +195,23 @@ fn a_stop_is_told_of() {
     let mut guest = Guest::start(manager.watches(&mut sleeper(600_000_000_000)));
     assert!(manager.hears().starts_with("READY=1\n"));
     guest.signal(libc::SIGTERM);
-    assert_eq!(manager.hears(), "STOPPING=1\nSTATUS=signal 15 ended the run");
+    assert_eq!(
+        manager.hears(),
+        "STOPPING=1\nSTATUS=signal 15 ended the run"
+    );
     guest.end().dies_by(libc::SIGTERM);
 }
 
 fn what_was_wrong_is_told_of() {
     let manager = Manager::new();
-    run(manager.watches(&mut unikernel("hypercalls", &["--mem=4"], &["badptr"]))).fails(&["hypercall"]);
+    run(manager.watches(&mut unikernel("hypercalls", &["--mem=4"], &["badptr"])))
+        .fails(&["hypercall"]);
     assert!(manager.hears().starts_with("READY=1\n"));
     let stopping = manager.hears();
-    assert!(stopping.starts_with("STOPPING=1\nSTATUS=hypercall ") && stopping.lines().count() == 2, "{stopping}");
+    assert!(
+        stopping.starts_with("STOPPING=1\nSTATUS=hypercall ") && stopping.lines().count() == 2,
+        "{stopping}"
+    );
 }
 
 /// The guest wants to sleep far longer than the watchdog waits; it wakes up in time, and goes back to sleep.
@@ -170,7 +226,11 @@ fn a_long_sleep_is_no_death() {
         assert_eq!(manager.hears(), "WATCHDOG=1");
     }
     // Half the interval before each, at least, however busy this machine is.
-    assert!(begun.elapsed() >= Duration::from_millis(5 * 200), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(5 * 200),
+        "{:?}",
+        begun.elapsed()
+    );
     guest.signal(libc::SIGTERM);
     // More words may be on their way.
     while manager.hears() == "WATCHDOG=1" {}
@@ -186,8 +246,9 @@ fn a_guest_that_spins_is_silent() {
     assert!(manager.hears().starts_with("READY=1\n"));
     std::thread::sleep(Duration::from_millis(1500));
     guest.signal(libc::SIGTERM);
-    let words: Vec<_> =
-        std::iter::from_fn(|| Some(manager.hears())).take_while(|words| !words.starts_with("STOPPING=1")).collect();
+    let words: Vec<_> = std::iter::from_fn(|| Some(manager.hears()))
+        .take_while(|words| !words.starts_with("STOPPING=1"))
+        .collect();
     // What it did before it began to spin is all that may have been told of.
     assert!(words.len() <= 1, "{words:?}");
     guest.end().dies_by(libc::SIGTERM);
@@ -196,9 +257,15 @@ fn a_guest_that_spins_is_silent() {
 fn another_process_is_watched() {
     let manager = Manager::new();
     let mut command = sleeper(300_000_000);
-    command.env("WATCHDOG_USEC", "1000").env("WATCHDOG_PID", "1");
+    command
+        .env("WATCHDOG_USEC", "1000")
+        .env("WATCHDOG_PID", "1");
     let output = run(manager.manages(&mut command));
-    let (_, took) = output.exits(0).stdout.split_once("poll 300000000 ns took ").expect("the guest tells");
+    let (_, took) = output
+        .exits(0)
+        .stdout
+        .split_once("poll 300000000 ns took ")
+        .expect("the guest tells");
     let took: u64 = took.split(' ').next().unwrap().parse().unwrap();
     // Watched by a millisecond, it would have been woken at once.
     assert!(took >= 290_000_000, "{took} ns");
@@ -212,7 +279,11 @@ fn without_a_manager_nothing_is_different() {
         let mut command = unikernel("hypercalls", &["--mem=4"], &["ok-storm", "30"]);
         command.envs(variables.iter().copied());
         let trace = trace(&mut command);
-        (trace.status, trace.start(), trace.hypercalls().into_iter().flatten().count())
+        (
+            trace.status,
+            trace.start(),
+            trace.hypercalls().into_iter().flatten().count(),
+        )
     };
     let plain = calls(&[]);
     assert_eq!(calls(&[("WATCHDOG_USEC", "1")]), plain);
@@ -222,7 +293,10 @@ fn without_a_manager_nothing_is_different() {
     let manager = Manager::new();
     let managed = calls(&[("NOTIFY_SOCKET", &manager.address)]);
     assert_eq!((managed.0, managed.2), (plain.0, plain.2));
-    assert!((3..=5).contains(&(managed.1 - plain.1)), "{managed:?} and {plain:?}");
+    assert!(
+        (3..=5).contains(&(managed.1 - plain.1)),
+        "{managed:?} and {plain:?}"
+    );
 }
 
 fn a_manager_that_is_gone_is_done_without() {
@@ -231,13 +305,23 @@ fn a_manager_that_is_gone_is_done_without() {
     let closed = common::directory();
     let closed = closed.path().join("notify");
     drop(UnixDatagram::bind(&closed).unwrap());
-    for address in [gone.address.as_str(), text(&closed), "@nobody-listens-here", "vsock:2:1", "x"] {
+    for address in [
+        gone.address.as_str(),
+        text(&closed),
+        "@nobody-listens-here",
+        "vsock:2:1",
+        "x",
+    ] {
         let start = |options: &[&str]| {
             let mut command = unikernel("hello", options, &[]);
-            run(command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "1"))
+            run(command
+                .env("NOTIFY_SOCKET", address)
+                .env("WATCHDOG_USEC", "1"))
         };
         start(&["--mem=4"]).exits(0).is_quiet();
-        start(&["--mem=4", "-v"]).exits(0).complains(&format!("NOTIFY_SOCKET={address}: "));
+        start(&["--mem=4", "-v"])
+            .exits(0)
+            .complains(&format!("NOTIFY_SOCKET={address}: "));
     }
     // One that goes while the guest runs, which waits for its reader until then, and is to be told of at each
     // hypercall.
@@ -252,8 +336,14 @@ fn a_manager_that_is_gone_is_done_without() {
     reader.read_to_end(&mut said).unwrap();
     assert!(said.ends_with(b"flood 19\n"));
     let output = guest.end();
-    output.exits(0).complains("the service manager does not take what it is told");
-    assert_eq!(output.stderr.matches("the service manager").count(), 1, "{output:#?}");
+    output
+        .exits(0)
+        .complains("the service manager does not take what it is told");
+    assert_eq!(
+        output.stderr.matches("the service manager").count(),
+        1,
+        "{output:#?}"
+    );
 }
 
 /// Has the command start with descriptors from 3 on and LISTEN_… as systemd sets them. The process that they are for is
@@ -281,12 +371,21 @@ fn listen(mut command: Command, files: Vec<File>, names: &str) -> Command {
                 *digit = b'0' + (pid % 10) as u8;
                 pid /= 10;
             }
-            let environment = [owner.as_ptr(), count.as_ptr(), names.as_ptr(), std::ptr::null()];
+            let environment = [
+                owner.as_ptr(),
+                count.as_ptr(),
+                names.as_ptr(),
+                std::ptr::null(),
+            ];
             let mut arguments = [std::ptr::null(); 16];
             for (place, word) in arguments.iter_mut().zip(&words) {
                 *place = word.as_ptr();
             }
-            libc::execve(words[0].as_ptr(), arguments.as_ptr(), environment.as_ptr().cast());
+            libc::execve(
+                words[0].as_ptr(),
+                arguments.as_ptr(),
+                environment.as_ptr().cast(),
+            );
             Err(io::Error::last_os_error())
         });
     }
@@ -306,7 +405,12 @@ fn high(file: File) -> File {
 fn disk() -> (tempfile::TempDir, File) {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
-    let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .unwrap();
     file.set_len(1 << 20).unwrap();
     (directory, high(file))
 }
@@ -320,10 +424,23 @@ fn devices_are_handed_over_by_name() {
     let (_directory, image) = disk();
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
     let frames = high(std::os::fd::OwnedFd::from(theirs).into());
-    let options = ["--mem=4", "--net-ring=off", "--net=@web", "--disk=@data", "-v"];
+    let options = [
+        "--mem=4",
+        "--net-ring=off",
+        "--net=@web",
+        "--disk=@data",
+        "-v",
+    ];
     let command = unikernel("bench-io", &options, &["n=20"]);
-    let output = run(&mut listen(command, vec![null(), image, frames], "other:data:web"));
-    output.exits(0).complains("@web: sent ").complains("disk.img: 36 reads");
+    let output = run(&mut listen(
+        command,
+        vec![null(), image, frames],
+        "other:data:web",
+    ));
+    output
+        .exits(0)
+        .complains("@web: sent ")
+        .complains("disk.img: 36 reads");
     // By number they need no environment.
     let (directory, image) = disk();
     let command = unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &["fill"]);
@@ -337,11 +454,19 @@ fn names_are_for_one_process() {
     let command = || unikernel("block", &["--mem=4", "--disk=@x"], &["fill"]);
     let listed = run(&mut listen(command(), vec![null(), image], "web:data"));
     listed.is_refused(&["no descriptor is named 'x' (LISTEN_FDNAMES has: web, data"]);
-    run(&mut command()).is_refused(&["device", "no descriptor is named 'x' (LISTEN_FDS and LISTEN_PID are not set"]);
+    run(&mut command()).is_refused(&[
+        "device",
+        "no descriptor is named 'x' (LISTEN_FDS and LISTEN_PID are not set",
+    ]);
     let mut another = command();
-    another.env("LISTEN_PID", "1").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "x");
-    run(&mut another).is_refused(&["no descriptor is named 'x' (LISTEN_PID is 1, and this process is "]);
-    run(&mut listen(command(), vec![null(), null()], "x:x")).is_refused(&["more than one", "(@3, @4)"]);
+    another
+        .env("LISTEN_PID", "1")
+        .env("LISTEN_FDS", "1")
+        .env("LISTEN_FDNAMES", "x");
+    run(&mut another)
+        .is_refused(&["no descriptor is named 'x' (LISTEN_PID is 1, and this process is "]);
+    run(&mut listen(command(), vec![null(), null()], "x:x"))
+        .is_refused(&["more than one", "(@3, @4)"]);
 }
 
 fn what_is_not_named_is_closed() {
@@ -359,9 +484,18 @@ fn a_disk_that_cannot_be_written_is_refused() {
     let (directory, image) = disk();
     drop(image);
     let path = directory.path().join("disk.img");
-    let refused =
-        |file: File| run(&mut listen(unikernel("block", &["--mem=4", "--disk=@data"], &[]), vec![high(file)], "data"));
-    refused(File::open(&path).unwrap()).is_refused(&["disk.img", "handed over as @data", "open it O_RDWR"]);
+    let refused = |file: File| {
+        run(&mut listen(
+            unikernel("block", &["--mem=4", "--disk=@data"], &[]),
+            vec![high(file)],
+            "data",
+        ))
+    };
+    refused(File::open(&path).unwrap()).is_refused(&[
+        "disk.img",
+        "handed over as @data",
+        "open it O_RDWR",
+    ]);
     let append = File::options().read(true).append(true).open(&path).unwrap();
     refused(append).is_refused(&["handed over as @data", "without O_APPEND"]);
     refused(null()).is_refused(&["'/dev/null' is a character device"]);

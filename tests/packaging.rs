@@ -13,7 +13,9 @@ use std::process::{Command, ExitCode, Output};
 
 use common::net::{Tap, ping};
 use common::trace::trace_threads;
-use common::{FD, Guest, hand_over, tender_path, text, tool_kvm_test, tool_net_test, tool_test, unikernel};
+use common::{
+    FD, Guest, hand_over, tender_path, text, tool_kvm_test, tool_net_test, tool_test, unikernel,
+};
 use tender::sandbox::rules::name;
 
 /// The units, with an instance where they are templates.
@@ -32,17 +34,37 @@ fn main() -> ExitCode {
     common::main(vec![
         tool_test("units_are_valid", ANALYZE, units_are_valid),
         tool_test("units_expose_little", ANALYZE, units_expose_little),
-        tool_kvm_test("units_allow_what_runs_call", ANALYZE, units_allow_what_runs_call),
-        tool_test("units_name_only_what_tender_knows", &[], units_name_only_what_tender_knows),
+        tool_kvm_test(
+            "units_allow_what_runs_call",
+            ANALYZE,
+            units_allow_what_runs_call,
+        ),
+        tool_test(
+            "units_name_only_what_tender_knows",
+            &[],
+            units_name_only_what_tender_knows,
+        ),
         tool_net_test(
             "metrics_are_passed_on_to_a_port",
             &["systemd-analyze", "sh", "ip", "curl"],
             metrics_are_passed_on_to_a_port,
         ),
         tool_net_test("a_tap_by_ip", &["ip", "sh"], a_tap_by_ip),
-        tool_net_test("a_tap_by_ip_leaves_what_is_not_its_own", &["ip", "sh"], a_tap_by_ip_leaves_what_is_not_its_own),
-        tool_test("a_tap_by_ifupdown_is_valid", &["ifup"], a_tap_by_ifupdown_is_valid),
-        tool_test("the_three_networks_are_the_same", &[], the_three_networks_are_the_same),
+        tool_net_test(
+            "a_tap_by_ip_leaves_what_is_not_its_own",
+            &["ip", "sh"],
+            a_tap_by_ip_leaves_what_is_not_its_own,
+        ),
+        tool_test(
+            "a_tap_by_ifupdown_is_valid",
+            &["ifup"],
+            a_tap_by_ifupdown_is_valid,
+        ),
+        tool_test(
+            "the_three_networks_are_the_same",
+            &[],
+            the_three_networks_are_the_same,
+        ),
     ])
 }
 
@@ -55,13 +77,19 @@ fn unit(name: &str) -> String {
 }
 
 fn output(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"))
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"))
 }
 
 #[track_caller]
 fn succeeds(command: &mut Command) -> String {
     let output = output(command);
-    let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let words = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "{command:?}: {words}");
     words
 }
@@ -75,7 +103,10 @@ fn units_are_valid() {
             .replace("/usr/bin/tender ", &format!("{} ", text(&tender_path())))
             .replace("/usr/bin/solo5-hvt ", &format!("{} ", text(&tender_path())))
             .replace("/usr/lib/tender/tap ", &format!("{} ", text(&tap)));
-        assert!(!here.contains("=/usr/"), "{file} starts a program that is unknown here");
+        assert!(
+            !here.contains("=/usr/"),
+            "{file} starts a program that is unknown here"
+        );
         for name in [file, instance] {
             fs::write(directory.path().join(name), &here).unwrap();
         }
@@ -83,10 +114,15 @@ fn units_are_valid() {
             fs::write(directory.path().join(name), unit("tender-metrics@.socket")).unwrap();
         }
         let mut verify = Command::new("systemd-analyze");
-        verify.args(["verify", "--man=no", "--recursive-errors=no"]).arg(directory.path().join(instance));
+        verify
+            .args(["verify", "--man=no", "--recursive-errors=no"])
+            .arg(directory.path().join(instance));
         let words = succeeds(&mut verify);
         // A key that is unknown is a warning only.
-        assert!(!words.contains(instance) && !words.contains("Unknown"), "{words}");
+        assert!(
+            !words.contains(instance) && !words.contains("Unknown"),
+            "{words}"
+        );
     }
 }
 
@@ -95,25 +131,51 @@ fn units_expose_little() {
         let mut security = Command::new("systemd-analyze");
         security.args(["security", "--offline=true", "--no-pager", THRESHOLD]);
         let words = succeeds(security.arg(packaging().join("systemd").join(file)));
-        eprintln!("{}", words.lines().find(|line| line.contains("Overall")).expect("systemd says how much"));
+        eprintln!(
+            "{}",
+            words
+                .lines()
+                .find(|line| line.contains("Overall"))
+                .expect("systemd says how much")
+        );
     }
 }
 
 /// The calls of a set of systemd's, those of the sets in it included.
 fn set(name: &str) -> BTreeSet<String> {
     let listed = succeeds(Command::new("systemd-analyze").args(["syscall-filter", name]));
-    let names =
-        listed.lines().filter(|line| line.starts_with(' ')).map(str::trim).filter(|line| !line.starts_with('#'));
-    names.flat_map(|name| if name.starts_with('@') { set(name) } else { [name.to_owned()].into() }).collect()
+    let names = listed
+        .lines()
+        .filter(|line| line.starts_with(' '))
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'));
+    names
+        .flat_map(|name| {
+            if name.starts_with('@') {
+                set(name)
+            } else {
+                [name.to_owned()].into()
+            }
+        })
+        .collect()
 }
 
 /// The calls that a unit allows: each line of its filter adds or takes away, in order.
 fn allowed(unit: &str) -> BTreeSet<String> {
     let mut allowed = set("@default");
-    for line in unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
-        let (takes, words) = line.strip_prefix('~').map_or((false, line), |words| (true, words));
+    for line in unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("SystemCallFilter="))
+    {
+        let (takes, words) = line
+            .strip_prefix('~')
+            .map_or((false, line), |words| (true, words));
         for word in words.split_whitespace() {
-            let named = if word.starts_with('@') { set(word) } else { [word.to_owned()].into() };
+            let named = if word.starts_with('@') {
+                set(word)
+            } else {
+                [word.to_owned()].into()
+            };
             match takes {
                 true => allowed = &allowed - &named,
                 false => allowed.extend(named),
@@ -151,7 +213,12 @@ fn units_allow_what_runs_call() {
     let image = directory.path().join("disk.img");
     fs::File::create(&image).unwrap().set_len(1 << 20).unwrap();
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
-    let options = ["--mem=4", &format!("--net=@{FD}"), &format!("--disk={}", text(&image)), "-v"];
+    let options = [
+        "--mem=4",
+        &format!("--net=@{FD}"),
+        &format!("--disk={}", text(&image)),
+        "-v",
+    ];
     let mut command = hand_over(unikernel("bench-io", &options, &["n=20"]), theirs);
     command.env("NOTIFY_SOCKET", &manager);
     let mut called = BTreeSet::new();
@@ -162,11 +229,20 @@ fn units_allow_what_runs_call() {
     assert_eq!(ended, 0);
     for (file, _) in &UNITS[..2] {
         let allowed = allowed(&unit(file));
-        assert!(!allowed.contains("mount") && !allowed.contains("setuid") && allowed.contains("ioctl"), "{allowed:?}");
+        assert!(
+            !allowed.contains("mount") && !allowed.contains("setuid") && allowed.contains("ioctl"),
+            "{allowed:?}"
+        );
         for &number in &called {
-            let of_start = || START.iter().find(|(call, _)| *call == number).map(|(_, name)| *name);
-            let call =
-                name(number).or_else(of_start).unwrap_or_else(|| panic!("system call {number} has no name here"));
+            let of_start = || {
+                START
+                    .iter()
+                    .find(|(call, _)| *call == number)
+                    .map(|(_, name)| *name)
+            };
+            let call = name(number)
+                .or_else(of_start)
+                .unwrap_or_else(|| panic!("system call {number} has no name here"));
             assert!(allowed.contains(call), "{file} does not allow {call}");
         }
     }
@@ -176,11 +252,20 @@ fn units_allow_what_runs_call() {
 fn units_name_only_what_tender_knows() {
     let help = String::from_utf8(output(Command::new(tender_path()).arg("--help")).stdout).unwrap();
     for (file, _) in UNITS {
-        for line in unit(file).lines().filter(|line| line.starts_with("Exec") && line.contains("/bin/")) {
-            let words = line.split_whitespace().skip(1).take_while(|word| *word != "--");
+        for line in unit(file)
+            .lines()
+            .filter(|line| line.starts_with("Exec") && line.contains("/bin/"))
+        {
+            let words = line
+                .split_whitespace()
+                .skip(1)
+                .take_while(|word| *word != "--");
             for option in words.filter(|word| word.starts_with("--")) {
                 let option = option.split('=').next().unwrap();
-                assert!(help.contains(option), "{file}: {option} is no option of tender's");
+                assert!(
+                    help.contains(option),
+                    "{file}: {option} is no option of tender's"
+                );
             }
         }
     }
@@ -191,22 +276,43 @@ fn metrics_are_passed_on_to_a_port() {
     let directory = common::directory();
     let socket = directory.path().join("metrics.sock");
     let metrics = format!("--metrics=unix:{}", text(&socket));
-    let guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4", &metrics], &["poll-forever"]));
+    let guest = Guest::start(&mut unikernel(
+        "hypercalls",
+        &["--mem=4", &metrics],
+        &["poll-forever"],
+    ));
     guest.wait_for("hypercalls: poll-forever\n");
     succeeds(Command::new("ip").args(["link", "set", "lo", "up"]));
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = port.local_addr().unwrap();
-    let service = unit("tender-metrics@.service").replace("/run/tender/%i/metrics.sock", text(&socket));
-    let command = service.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let service =
+        unit("tender-metrics@.service").replace("/run/tender/%i/metrics.sock", text(&socket));
+    let command = service
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="))
+        .unwrap();
     let mut proxy = Command::new("sh");
-    proxy.args(["-c", &format!("exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec {command}")]);
+    proxy.args([
+        "-c",
+        &format!("exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec {command}"),
+    ]);
     let mut proxy = common::children::spawn(proxy.stdin(OwnedFd::from(port))).unwrap();
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", "--fail", "--max-time", "30", &format!("http://{address}/metrics")]);
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--max-time",
+        "30",
+        &format!("http://{address}/metrics"),
+    ]);
     let answer = output(&mut curl);
     proxy.kill().unwrap();
     proxy.wait().unwrap();
-    assert!(String::from_utf8_lossy(&answer.stdout).contains("\ntender_guest_memory_bytes 4194304\n"), "{answer:?}");
+    assert!(
+        String::from_utf8_lossy(&answer.stdout).contains("\ntender_guest_memory_bytes 4194304\n"),
+        "{answer:?}"
+    );
 }
 
 fn tap(words: &[&str]) -> Output {
@@ -222,17 +328,32 @@ fn a_tap_by_ip() {
     let made = tap(&["up", "tap100", "br100", "user:0", "10.0.0.1/24"]);
     assert!(made.status.success(), "{made:?}");
     let links = links();
-    for words in ["master br100", "stp_state 0", "bridge forward_delay 0", "user root"] {
+    for words in [
+        "master br100",
+        "stp_state 0",
+        "bridge forward_delay 0",
+        "user root",
+    ] {
         assert!(links.contains(words), "no {words:?}: {links}");
     }
     let twice = tap(&["up", "tap100", "br100", "user:0"]);
-    assert!(!twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("already"), "{twice:?}");
-    let guest = Guest::start(&mut unikernel("net", &["--net=tap100", "--mem=4"], &["--ipv4=10.0.0.2/24"]));
+    assert!(
+        !twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("already"),
+        "{twice:?}"
+    );
+    let guest = Guest::start(&mut unikernel(
+        "net",
+        &["--net=tap100", "--mem=4"],
+        &["--ipv4=10.0.0.2/24"],
+    ));
     assert!(ping(Ipv4Addr::new(10, 0, 0, 2), b"over the bridge", 30));
     drop(guest);
     assert!(tap(&["down", "tap100", "br100"]).status.success());
     let left = self::links();
-    assert!(!left.contains("tap100") && !left.contains("br100"), "{left}");
+    assert!(
+        !left.contains("tap100") && !left.contains("br100"),
+        "{left}"
+    );
     // Once more is no error: what is gone is gone.
     assert!(tap(&["down", "tap100", "br100"]).status.success());
 }
@@ -240,14 +361,31 @@ fn a_tap_by_ip() {
 fn a_tap_by_ip_leaves_what_is_not_its_own() {
     succeeds(Command::new("ip").args(["link", "add", "br0", "type", "bridge"]));
     let other = Tap::down("tap0");
-    for wrong in [&["up", "tap1", "br0"][..], &["up", "tap1", "br0", "root"], &["down", "tap1"], &["sideways"], &[]] {
+    for wrong in [
+        &["up", "tap1", "br0"][..],
+        &["up", "tap1", "br0", "root"],
+        &["down", "tap1"],
+        &["sideways"],
+        &[],
+    ] {
         let refused = tap(wrong);
         assert_eq!(refused.status.code(), Some(1), "{wrong:?}");
-        assert!(String::from_utf8_lossy(&refused.stderr).starts_with("tap: "), "{refused:?}");
+        assert!(
+            String::from_utf8_lossy(&refused.stderr).starts_with("tap: "),
+            "{refused:?}"
+        );
     }
     // A user that is unknown to it is found out half way, and nothing is left.
-    assert!(!tap(&["up", "tap1", "br1", "user:nobody-of-this-name"]).status.success());
-    assert!(!links().contains("br1") && !links().contains("tap1"), "{}", links());
+    assert!(
+        !tap(&["up", "tap1", "br1", "user:nobody-of-this-name"])
+            .status
+            .success()
+    );
+    assert!(
+        !links().contains("br1") && !links().contains("tap1"),
+        "{}",
+        links()
+    );
     assert!(tap(&["up", "tap1", "br0", "group:0"]).status.success());
     assert!(tap(&["up", "tap2", "br0", "group:0"]).status.success());
     assert!(tap(&["down", "tap1", "br0"]).status.success());
@@ -261,9 +399,17 @@ fn a_tap_by_ip_leaves_what_is_not_its_own() {
 fn a_tap_by_ifupdown_is_valid() {
     let directory = common::directory();
     let mut ifup = Command::new("ifup");
-    ifup.args(["--no-act", "--verbose", "--force", "--interfaces"]).arg(packaging().join("network/ifupdown/tap100"));
-    let words = succeeds(ifup.arg("--state-dir").arg(directory.path()).args(["tap100", "br100"]));
-    for line in ["ip tuntap add dev $IFACE mode tap user pirate", "ip addr add 10.0.0.1/"] {
+    ifup.args(["--no-act", "--verbose", "--force", "--interfaces"])
+        .arg(packaging().join("network/ifupdown/tap100"));
+    let words = succeeds(
+        ifup.arg("--state-dir")
+            .arg(directory.path())
+            .args(["tap100", "br100"]),
+    );
+    for line in [
+        "ip tuntap add dev $IFACE mode tap user pirate",
+        "ip addr add 10.0.0.1/",
+    ] {
         assert!(words.contains(line), "{words}");
     }
 }
@@ -272,11 +418,24 @@ fn a_tap_by_ifupdown_is_valid() {
 fn settings(path: &Path) -> BTreeMap<String, String> {
     let mut section = String::new();
     let mut settings = BTreeMap::new();
-    for line in fs::read_to_string(path).unwrap().lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        match (line.strip_prefix('[').and_then(|line| line.strip_suffix(']')), line.split_once('=')) {
+    for line in fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        match (
+            line.strip_prefix('[')
+                .and_then(|line| line.strip_suffix(']')),
+            line.split_once('='),
+        ) {
             (Some(name), _) => section = name.to_owned(),
-            (None, Some((key, value))) => drop(settings.insert(format!("{section}.{key}"), value.to_owned())),
-            (None, None) => panic!("{}: {line:?} is neither a section nor a setting", path.display()),
+            (None, Some((key, value))) => {
+                drop(settings.insert(format!("{section}.{key}"), value.to_owned()))
+            }
+            (None, None) => panic!(
+                "{}: {line:?} is neither a section nor a setting",
+                path.display()
+            ),
         }
     }
     settings
@@ -285,15 +444,45 @@ fn settings(path: &Path) -> BTreeMap<String, String> {
 /// systemd-networkd and ifupdown must be there to bring theirs up; that they mean the same is seen here.
 fn the_three_networks_are_the_same() {
     let networkd = |name: &str| settings(&packaging().join("network/networkd").join(name));
-    let [bridge, host, tap, port] =
-        ["50-br100.netdev", "50-br100.network", "50-tap100.netdev", "50-tap100.network"].map(networkd);
-    assert_eq!([&bridge["NetDev.Name"], &bridge["NetDev.Kind"], &bridge["Bridge.STP"]], ["br100", "bridge", "no"]);
-    assert_eq!([&tap["NetDev.Name"], &tap["NetDev.Kind"], &tap["Tap.User"]], ["tap100", "tap", "pirate"]);
-    assert_eq!([&host["Match.Name"], &host["Network.Address"]], ["br100", "10.0.0.1/24"]);
-    assert_eq!([&port["Match.Name"], &port["Network.Bridge"]], ["tap100", "br100"]);
+    let [bridge, host, tap, port] = [
+        "50-br100.netdev",
+        "50-br100.network",
+        "50-tap100.netdev",
+        "50-tap100.network",
+    ]
+    .map(networkd);
+    assert_eq!(
+        [
+            &bridge["NetDev.Name"],
+            &bridge["NetDev.Kind"],
+            &bridge["Bridge.STP"]
+        ],
+        ["br100", "bridge", "no"]
+    );
+    assert_eq!(
+        [&tap["NetDev.Name"], &tap["NetDev.Kind"], &tap["Tap.User"]],
+        ["tap100", "tap", "pirate"]
+    );
+    assert_eq!(
+        [&host["Match.Name"], &host["Network.Address"]],
+        ["br100", "10.0.0.1/24"]
+    );
+    assert_eq!(
+        [&port["Match.Name"], &port["Network.Bridge"]],
+        ["tap100", "br100"]
+    );
     let ifupdown = fs::read_to_string(packaging().join("network/ifupdown/tap100")).unwrap();
-    for line in ["user pirate", "address 10.0.0.1/24", "bridge_ports tap100", "bridge_stp off", "bridge_fd 0"] {
+    for line in [
+        "user pirate",
+        "address 10.0.0.1/24",
+        "bridge_ports tap100",
+        "bridge_stp off",
+        "bridge_fd 0",
+    ] {
         assert!(ifupdown.contains(line), "no {line:?}");
     }
-    assert!(unit("tap@.service").contains("BRIDGE=br100") && unit("presentation.service").contains("User=pirate"));
+    assert!(
+        unit("tap@.service").contains("BRIDGE=br100")
+            && unit("presentation.service").contains("User=pirate")
+    );
 }

@@ -17,17 +17,50 @@ use common::{Output, fixture, kvm_test, pipe, run, tender, text, unikernel};
 
 fn main() -> ExitCode {
     let tests = vec![
-        kvm_test("a_path_of_a_descriptor_is_the_callers_disk", a_path_of_a_descriptor_is_the_callers_disk),
-        kvm_test("a_path_of_a_descriptor_takes_statistics", a_path_of_a_descriptor_takes_statistics),
-        kvm_test("a_path_of_a_descriptor_is_the_callers_directory", a_path_of_a_descriptor_is_the_callers_directory),
-        kvm_test("a_pipe_as_unikernel_is_refused", a_pipe_as_unikernel_is_refused),
-        kvm_test("a_number_that_was_not_passed_leads_nowhere", a_number_that_was_not_passed_leads_nowhere),
-        kvm_test("a_file_is_not_written_for_two_purposes", a_file_is_not_written_for_two_purposes),
-        kvm_test("standard_streams_are_no_second_purpose", standard_streams_are_no_second_purpose),
-        kvm_test("files_that_are_only_read_can_be_shared", files_that_are_only_read_can_be_shared),
-        kvm_test("a_file_of_another_kind_is_not_opened", a_file_of_another_kind_is_not_opened),
-        kvm_test("statistics_do_not_open_a_device", statistics_do_not_open_a_device),
-        kvm_test("a_new_file_is_not_made_through_a_link", a_new_file_is_not_made_through_a_link),
+        kvm_test(
+            "a_path_of_a_descriptor_is_the_callers_disk",
+            a_path_of_a_descriptor_is_the_callers_disk,
+        ),
+        kvm_test(
+            "a_path_of_a_descriptor_takes_statistics",
+            a_path_of_a_descriptor_takes_statistics,
+        ),
+        kvm_test(
+            "a_path_of_a_descriptor_is_the_callers_directory",
+            a_path_of_a_descriptor_is_the_callers_directory,
+        ),
+        kvm_test(
+            "a_pipe_as_unikernel_is_refused",
+            a_pipe_as_unikernel_is_refused,
+        ),
+        kvm_test(
+            "a_number_that_was_not_passed_leads_nowhere",
+            a_number_that_was_not_passed_leads_nowhere,
+        ),
+        kvm_test(
+            "a_file_is_not_written_for_two_purposes",
+            a_file_is_not_written_for_two_purposes,
+        ),
+        kvm_test(
+            "standard_streams_are_no_second_purpose",
+            standard_streams_are_no_second_purpose,
+        ),
+        kvm_test(
+            "files_that_are_only_read_can_be_shared",
+            files_that_are_only_read_can_be_shared,
+        ),
+        kvm_test(
+            "a_file_of_another_kind_is_not_opened",
+            a_file_of_another_kind_is_not_opened,
+        ),
+        kvm_test(
+            "statistics_do_not_open_a_device",
+            statistics_do_not_open_a_device,
+        ),
+        kvm_test(
+            "a_new_file_is_not_made_through_a_link",
+            a_new_file_is_not_made_through_a_link,
+        ),
     ];
     common::main(tests.into_iter().chain(user::tests()).collect())
 }
@@ -44,13 +77,21 @@ impl Place {
         let path = |name: &str| directory.path().join(name);
         fs::copy(fixture("block"), path("app.hvt")).unwrap();
         fs::write(path("disk.img"), vec![0; 1 << 16]).unwrap();
-        fs::write(path("app.toml"), format!("mem = 4{}\n", " ".repeat(1 << 12))).unwrap();
-        let before = ["app.hvt", "disk.img", "app.toml"].map(|name| (path(name), fs::read(path(name)).unwrap()));
+        fs::write(
+            path("app.toml"),
+            format!("mem = 4{}\n", " ".repeat(1 << 12)),
+        )
+        .unwrap();
+        let before = ["app.hvt", "disk.img", "app.toml"]
+            .map(|name| (path(name), fs::read(path(name)).unwrap()));
         for name in ["app.hvt", "disk.img", "app.toml"] {
             symlink(name, path(&format!("link-{name}"))).unwrap();
             fs::hard_link(path(name), path(&format!("hard-{name}"))).unwrap();
         }
-        Place { before: before.to_vec(), directory }
+        Place {
+            before: before.to_vec(),
+            directory,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -59,7 +100,12 @@ impl Place {
 
     /// The tender in this directory, with its unikernel, which is to fill its disk.
     fn tender(&self, options: &[&str]) -> Command {
-        let mut command = tender(options.iter().copied().chain(["--mem=4", "--", "app.hvt", "fill"]));
+        let mut command = tender(
+            options
+                .iter()
+                .copied()
+                .chain(["--mem=4", "--", "app.hvt", "fill"]),
+        );
         command.current_dir(self.directory.path());
         command
     }
@@ -70,7 +116,12 @@ impl Place {
         for (path, content) in &self.before {
             let is_same = fs::read(path).unwrap() == *content;
             let may_change = changed.iter().any(|name| path.ends_with(name));
-            assert!(is_same != may_change, "{} changed: {}", path.display(), !is_same);
+            assert!(
+                is_same != may_change,
+                "{} changed: {}",
+                path.display(),
+                !is_same
+            );
         }
     }
 }
@@ -106,11 +157,21 @@ fn a_path_of_a_descriptor_is_the_callers_disk() {
         for path in [&*path, &own, &thread, "further"] {
             fs::write(place.path("disk.img"), vec![0; 1 << 16]).unwrap();
             let command = place.tender(&[&format!("--disk={path}")]);
-            run(&mut with(command, number, read_write(&place.path("disk.img")))).exits(0);
+            run(&mut with(
+                command,
+                number,
+                read_write(&place.path("disk.img")),
+            ))
+            .exits(0);
             place.is_unchanged_but(&["disk.img"]);
             // One that is open for reading is the same file.
             let command = place.tender(&["--check", &format!("--disk={path}")]);
-            run(&mut with(command, number, File::open(place.path("disk.img")).unwrap())).exits(0);
+            run(&mut with(
+                command,
+                number,
+                File::open(place.path("disk.img")).unwrap(),
+            ))
+            .exits(0);
         }
     }
 }
@@ -119,7 +180,10 @@ fn a_path_of_a_descriptor_takes_statistics() {
     for number in [3, 4, 5, 63] {
         let place = Place::new();
         let (mut reader, writer) = pipe();
-        let options = ["--disk=disk.img".to_owned(), format!("--stats=/dev/fd/{number}")];
+        let options = [
+            "--disk=disk.img".to_owned(),
+            format!("--stats=/dev/fd/{number}"),
+        ];
         let mut command = with(place.tender(&[&options[0], &options[1]]), number, writer);
         let output = run(&mut command);
         output.exits(0).is_quiet();
@@ -127,14 +191,20 @@ fn a_path_of_a_descriptor_takes_statistics() {
         drop(command);
         let mut document = String::new();
         reader.read_to_string(&mut document).unwrap();
-        assert!(document.contains("\"type\": \"tender.stats\""), "{document}");
+        assert!(
+            document.contains("\"type\": \"tender.stats\""),
+            "{document}"
+        );
         place.is_unchanged_but(&["disk.img"]);
         // A file, which keeps nothing of what was in it.
         fs::write(place.path("stats"), "x".repeat(1 << 16)).unwrap();
         let command = place.tender(&[&options[0], &options[1]]);
         run(&mut with(command, number, read_write(&place.path("stats")))).exits(0);
         let document = fs::read_to_string(place.path("stats")).unwrap();
-        assert!(document.starts_with('{') && document.ends_with("}\n"), "{document}");
+        assert!(
+            document.starts_with('{') && document.ends_with("}\n"),
+            "{document}"
+        );
     }
 }
 
@@ -145,26 +215,51 @@ fn a_path_of_a_descriptor_is_the_callers_directory() {
         fs::create_dir(place.path("folder")).unwrap();
         let folder = || File::open(place.path("folder")).unwrap();
         let path = format!("/dev/fd/{number}");
-        let options = ["--mem=4".to_owned(), format!("--dumpcore={path}"), format!("--metrics=unix:{path}/socket")];
+        let options = [
+            "--mem=4".to_owned(),
+            format!("--dumpcore={path}"),
+            format!("--metrics=unix:{path}/socket"),
+        ];
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        run(&mut with(unikernel("abort", &options, &[]), number, folder())).exits(255);
-        let made = fs::read_dir(place.path("folder")).unwrap().map(|entry| entry.unwrap());
-        let (sockets, files): (Vec<_>, Vec<_>) = made.partition(|entry| entry.file_type().unwrap().is_socket());
+        run(&mut with(
+            unikernel("abort", &options, &[]),
+            number,
+            folder(),
+        ))
+        .exits(255);
+        let made = fs::read_dir(place.path("folder"))
+            .unwrap()
+            .map(|entry| entry.unwrap());
+        let (sockets, files): (Vec<_>, Vec<_>) =
+            made.partition(|entry| entry.file_type().unwrap().is_socket());
         assert_eq!((sockets.len(), files.len()), (1, 1));
         let disk = format!("--disk={path}/../disk.img");
         run(&mut with(place.tender(&[&disk]), number, folder())).exits(0);
         place.is_unchanged_but(&["disk.img"]);
         if common::net::is_superuser() {
-            let options =
-                ["--mem=2", &format!("--chroot={path}"), &format!("--dumpcore={}", text(place.directory.path()))];
-            run(&mut with(unikernel("hello", &options, &[]), number, folder())).exits(0);
+            let options = [
+                "--mem=2",
+                &format!("--chroot={path}"),
+                &format!("--dumpcore={}", text(place.directory.path())),
+            ];
+            run(&mut with(
+                unikernel("hello", &options, &[]),
+                number,
+                folder(),
+            ))
+            .exits(0);
         }
     }
 }
 
 /// As of `<(zcat app.hvt.gz)`, which nothing can be read from twice.
 fn a_pipe_as_unikernel_is_refused() {
-    for words in [&["--"][..], &["--check", "--"], &["inspect"], &["--config=/dev/fd/3", "--"]] {
+    for words in [
+        &["--"][..],
+        &["--check", "--"],
+        &["inspect"],
+        &["--config=/dev/fd/3", "--"],
+    ] {
         let (reader, _writer) = pipe();
         let mut command = tender(words.iter().copied().chain(["/dev/fd/3"]));
         let output = run(&mut with(
@@ -178,7 +273,8 @@ fn a_pipe_as_unikernel_is_refused() {
         let said = format!("{}{}", output.stdout, output.stderr);
         output.exits(1);
         assert!(
-            said.contains("is a pipe (save its content as a file first)") || said.contains("no regular file"),
+            said.contains("is a pipe (save its content as a file first)")
+                || said.contains("no regular file"),
             "{said}"
         );
     }
@@ -219,20 +315,36 @@ fn a_file_is_not_written_for_two_purposes() {
     let place = Place::new();
     for kind in ["", "link-", "hard-", "./", "../"] {
         let name = |name: &str| match kind {
-            "../" => format!("../{}/{name}", text(Path::new(place.directory.path().file_name().unwrap()))),
+            "../" => format!(
+                "../{}/{name}",
+                text(Path::new(place.directory.path().file_name().unwrap()))
+            ),
             kind => format!("{kind}{name}"),
         };
         let (app, disk, toml) = (name("app.hvt"), name("disk.img"), name("app.toml"));
         for (options, words) in [
-            (&[format!("--disk={app}")][..], ["device 'storage'", "is the unikernel as well"]),
-            (&["--disk=disk.img".into(), format!("--stats={app}")], ["--stats", "is the unikernel as well"]),
-            (&["--disk=disk.img".into(), format!("--stats={disk}")], ["--stats", "is device 'storage' as well"]),
+            (
+                &[format!("--disk={app}")][..],
+                ["device 'storage'", "is the unikernel as well"],
+            ),
+            (
+                &["--disk=disk.img".into(), format!("--stats={app}")],
+                ["--stats", "is the unikernel as well"],
+            ),
+            (
+                &["--disk=disk.img".into(), format!("--stats={disk}")],
+                ["--stats", "is device 'storage' as well"],
+            ),
             (
                 &["--config=app.toml".into(), format!("--disk={toml}")],
                 ["device 'storage'", "is the configuration file as well"],
             ),
             (
-                &["--config=app.toml".into(), "--disk=disk.img".into(), format!("--stats={toml}")],
+                &[
+                    "--config=app.toml".into(),
+                    "--disk=disk.img".into(),
+                    format!("--stats={toml}"),
+                ],
                 ["--stats", "is the configuration file as well"],
             ),
         ] {
@@ -243,58 +355,128 @@ fn a_file_is_not_written_for_two_purposes() {
             place.is_unchanged_but(&[]);
         }
     }
-    let handed = |path: &str| with(place.tender(&["--disk=@20"]), 20, read_write(&place.path(path)));
-    is_refused(&place, handed("app.hvt"), &["device 'storage': '@20' is the unikernel as well"]);
+    let handed = |path: &str| {
+        with(
+            place.tender(&["--disk=@20"]),
+            20,
+            read_write(&place.path(path)),
+        )
+    };
+    is_refused(
+        &place,
+        handed("app.hvt"),
+        &["device 'storage': '@20' is the unikernel as well"],
+    );
     let command = place.tender(&["--disk=@20", "--stats=disk.img"]);
     let command = with(command, 20, read_write(&place.path("disk.img")));
-    is_refused(&place, command, &["--stats: 'disk.img' is device 'storage' as well"]);
+    is_refused(
+        &place,
+        command,
+        &["--stats: 'disk.img' is device 'storage' as well"],
+    );
     let app = fixture("block2");
-    let mut two = tender(["--block:a=hard-disk.img", "--block:b=disk.img", "--", text(&app)]);
-    run(two.current_dir(place.directory.path())).is_refused(&["'b'", "'disk.img' is given to two block devices"]);
+    let mut two = tender([
+        "--block:a=hard-disk.img",
+        "--block:b=disk.img",
+        "--",
+        text(&app),
+    ]);
+    run(two.current_dir(place.directory.path()))
+        .is_refused(&["'b'", "'disk.img' is given to two block devices"]);
     place.is_unchanged_but(&[]);
 }
 
 fn standard_streams_are_no_second_purpose() {
     let place = Place::new();
-    let append = |name: &str| OpenOptions::new().append(true).open(place.path(name)).unwrap();
+    let append = |name: &str| {
+        OpenOptions::new()
+            .append(true)
+            .open(place.path(name))
+            .unwrap()
+    };
     let said = |options: &[&str], stdout: Option<&str>, stderr: Option<&str>| {
         let mut command = place.tender(options);
         let stream = |name: Option<&str>, file: &str| match name {
             Some(name) => append(name),
             None => File::create(place.path(file)).unwrap(),
         };
-        command.stdout(stream(stdout, "out")).stderr(stream(stderr, "err")).stdin(Stdio::null());
-        let status = common::children::spawn(&mut command).unwrap().wait().unwrap();
-        (status.code(), fs::read_to_string(place.path("err")).unwrap_or_default())
+        command
+            .stdout(stream(stdout, "out"))
+            .stderr(stream(stderr, "err"))
+            .stdin(Stdio::null());
+        let status = common::children::spawn(&mut command)
+            .unwrap()
+            .wait()
+            .unwrap();
+        (
+            status.code(),
+            fs::read_to_string(place.path("err")).unwrap_or_default(),
+        )
     };
     for (options, stdout, words) in [
-        (&["--disk=disk.img"][..], "app.hvt", "standard output: its file is the unikernel as well; "),
-        (&["--disk=disk.img"], "disk.img", "'disk.img' is standard output as well; "),
-        (&["--disk=disk.img", "--config=app.toml"], "app.toml", "standard output: its file is the configuration file"),
+        (
+            &["--disk=disk.img"][..],
+            "app.hvt",
+            "standard output: its file is the unikernel as well; ",
+        ),
+        (
+            &["--disk=disk.img"],
+            "disk.img",
+            "'disk.img' is standard output as well; ",
+        ),
+        (
+            &["--disk=disk.img", "--config=app.toml"],
+            "app.toml",
+            "standard output: its file is the configuration file",
+        ),
     ] {
         let (status, stderr) = said(options, Some(stdout), None);
-        assert!(status == Some(1) && stderr.contains(words), "{status:?} {stderr}");
+        assert!(
+            status == Some(1) && stderr.contains(words),
+            "{status:?} {stderr}"
+        );
         place.is_unchanged_but(&[]);
     }
     fs::write(place.path("log"), "first\n").unwrap();
     for (options, stdout, words) in [
-        (&["--stats=log"], true, "is the file of standard output as well; '--stats=-'"),
-        (&["--stats=/proc/self/fd/1"], true, "is the file of standard output as well; '--stats=-'"),
+        (
+            &["--stats=log"],
+            true,
+            "is the file of standard output as well; '--stats=-'",
+        ),
+        (
+            &["--stats=/proc/self/fd/1"],
+            true,
+            "is the file of standard output as well; '--stats=-'",
+        ),
         (&["--stats=log"], false, ""),
         (&["--stats=/proc/self/fd/2"], false, ""),
     ] {
         let log = Some("log");
-        let (status, stderr) =
-            said(&[&["--disk=disk.img"][..], options].concat(), log.filter(|_| stdout), log.filter(|_| !stdout));
-        assert!(status == Some(1) && stderr.contains(words), "{options:?}: {status:?} {stderr}");
-        assert!(fs::read_to_string(place.path("log")).unwrap().starts_with("first\n"));
+        let (status, stderr) = said(
+            &[&["--disk=disk.img"][..], options].concat(),
+            log.filter(|_| stdout),
+            log.filter(|_| !stdout),
+        );
+        assert!(
+            status == Some(1) && stderr.contains(words),
+            "{options:?}: {status:?} {stderr}"
+        );
+        assert!(
+            fs::read_to_string(place.path("log"))
+                .unwrap()
+                .starts_with("first\n")
+        );
         place.is_unchanged_but(&[]);
     }
     // Both streams may have one file, as of >log 2>&1.
     let (status, _) = said(&["--disk=disk.img", "-v"], Some("log"), Some("log"));
     assert_eq!(status, Some(0));
     let log = fs::read_to_string(place.path("log")).unwrap();
-    assert!(log.contains("info: ") && log.contains("sectors of"), "{log}");
+    assert!(
+        log.contains("info: ") && log.contains("sectors of"),
+        "{log}"
+    );
 }
 
 /// Two runs of one unikernel at a time.
@@ -313,7 +495,8 @@ impl Watch {
         let path = std::ffi::CString::new(text(path)).unwrap();
         // SAFETY: the calls take numbers and a string that ends with a NUL; the descriptor is new.
         unsafe {
-            let watch = OwnedFd::from_raw_fd(libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK));
+            let watch =
+                OwnedFd::from_raw_fd(libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK));
             assert!(libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_OPEN) > 0);
             Watch(watch)
         }
@@ -337,7 +520,10 @@ fn special_files(directory: &Path, device: libc::dev_t) -> Vec<PathBuf> {
     let device = make("device", libc::S_IFCHR, device);
     // Elsewhere devices cannot be opened, such as in a user namespace.
     let device = device.filter(|path| File::open(path).is_ok());
-    make("pipe", libc::S_IFIFO, 0).into_iter().chain(device).collect()
+    make("pipe", libc::S_IFIFO, 0)
+        .into_iter()
+        .chain(device)
+        .collect()
 }
 
 fn a_file_of_another_kind_is_not_opened() {
@@ -376,12 +562,17 @@ fn statistics_do_not_open_a_device() {
             let stats = format!("--stats={}", text(&path));
             let output = run(&mut place.tender(&[check, &["--disk=disk.img", &stats]].concat()));
             let said = format!("{}{}", output.stdout, output.stderr);
-            assert!(output.code() == 1 && said.contains("this is a device"), "{said}");
+            assert!(
+                output.code() == 1 && said.contains("this is a device"),
+                "{said}"
+            );
             assert!(!watch.was_opened());
         }
     }
     place.is_unchanged_but(&[]);
-    run(&mut place.tender(&["--disk=disk.img", "--stats=/dev/null"])).exits(0).is_quiet();
+    run(&mut place.tender(&["--disk=disk.img", "--stats=/dev/null"]))
+        .exits(0)
+        .is_quiet();
 }
 
 /// Statistics into a link that leads to nothing would make a file wherever the link says.
@@ -390,7 +581,8 @@ fn a_new_file_is_not_made_through_a_link() {
     fs::create_dir(place.path("elsewhere")).unwrap();
     symlink("elsewhere/new", place.path("dangling")).unwrap();
     for check in [&[][..], &["--check"]] {
-        let output: Output = run(&mut place.tender(&[check, &["--disk=disk.img", "--stats=dangling"]].concat()));
+        let output: Output =
+            run(&mut place.tender(&[check, &["--disk=disk.img", "--stats=dangling"]].concat()));
         output.exits(1);
         assert_eq!(fs::read_dir(place.path("elsewhere")).unwrap().count(), 0);
     }
@@ -398,6 +590,17 @@ fn a_new_file_is_not_made_through_a_link() {
     // A link to a file is that file.
     fs::write(place.path("elsewhere/new"), "old").unwrap();
     run(&mut place.tender(&["--disk=disk.img", "--stats=dangling"])).exits(0);
-    assert!(fs::read_to_string(place.path("elsewhere/new")).unwrap().starts_with('{'));
-    assert_eq!(fs::metadata(place.path("elsewhere/new")).unwrap().permissions().mode() & 0o777, 0o644);
+    assert!(
+        fs::read_to_string(place.path("elsewhere/new"))
+            .unwrap()
+            .starts_with('{')
+    );
+    assert_eq!(
+        fs::metadata(place.path("elsewhere/new"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o644
+    );
 }

@@ -14,12 +14,27 @@ use libtest_mimic::Trial;
 
 fn main() -> ExitCode {
     let mut tests = vec![
-        net_test("the_ring_is_offered_unless_it_is_not_wanted", the_ring_is_offered_unless_it_is_not_wanted),
-        net_test("who_cannot_use_it_is_not_offered_it", who_cannot_use_it_is_not_offered_it),
-        net_test("memory_is_exact_with_the_ring", memory_is_exact_with_the_ring),
-        net_test("only_a_ring_has_a_second_thread", only_a_ring_has_a_second_thread),
+        net_test(
+            "the_ring_is_offered_unless_it_is_not_wanted",
+            the_ring_is_offered_unless_it_is_not_wanted,
+        ),
+        net_test(
+            "who_cannot_use_it_is_not_offered_it",
+            who_cannot_use_it_is_not_offered_it,
+        ),
+        net_test(
+            "memory_is_exact_with_the_ring",
+            memory_is_exact_with_the_ring,
+        ),
+        net_test(
+            "only_a_ring_has_a_second_thread",
+            only_a_ring_has_a_second_thread,
+        ),
         net_test("idle_guests_wake_nobody", idle_guests_wake_nobody),
-        net_test("the_second_thread_sleeps_after_a_flood", the_second_thread_sleeps_after_a_flood),
+        net_test(
+            "the_second_thread_sleeps_after_a_flood",
+            the_second_thread_sleeps_after_a_flood,
+        ),
     ];
     tests.extend(WAYS.into_iter().flat_map(traffic));
     common::main(tests)
@@ -36,9 +51,21 @@ struct Way {
 
 /// The same must hold in every way.
 const WAYS: [Way; 3] = [
-    Way { name: "ring", options: &[], alone: false },
-    Way { name: "ring_on_one_processor", options: &[], alone: true },
-    Way { name: "hypercalls", options: &["--net-ring=off"], alone: false },
+    Way {
+        name: "ring",
+        options: &[],
+        alone: false,
+    },
+    Way {
+        name: "ring_on_one_processor",
+        options: &[],
+        alone: true,
+    },
+    Way {
+        name: "hypercalls",
+        options: &["--net-ring=off"],
+        alone: false,
+    },
 ];
 
 /// What is to be done with so many frames.
@@ -51,18 +78,35 @@ fn traffic(way: Way) -> Vec<Trial> {
         ("reads_are_in_order", reads_are_in_order),
         ("echoes_are_in_order", echoes_are_in_order),
         ("a_mixture_is_in_order", a_mixture_is_in_order),
-        ("jumbo_frames_overtake_nothing", jumbo_frames_overtake_nothing),
-        ("full_queues_are_emptied_before_a_read", full_queues_are_emptied_before_a_read),
+        (
+            "jumbo_frames_overtake_nothing",
+            jumbo_frames_overtake_nothing,
+        ),
+        (
+            "full_queues_are_emptied_before_a_read",
+            full_queues_are_emptied_before_a_read,
+        ),
         ("two_interfaces_send_in_order", two_interfaces_send_in_order),
         ("two_interfaces_echo_in_order", two_interfaces_echo_in_order),
     ];
-    all.map(|(name, body)| root_net_test(&format!("{}::{name}", way.name), move || body(way, frames()))).into()
+    all.map(|(name, body)| {
+        root_net_test(&format!("{}::{name}", way.name), move || {
+            body(way, frames())
+        })
+    })
+    .into()
 }
 
 /// How many frames; emulated machines take their time.
 fn frames() -> u64 {
-    let default = if cfg!(target_arch = "x86_64") { 20_000 } else { 2_000 };
-    std::env::var("TENDER_RING_FRAMES").map_or(default, |count| count.parse().expect("TENDER_RING_FRAMES is a number"))
+    let default = if cfg!(target_arch = "x86_64") {
+        20_000
+    } else {
+        2_000
+    };
+    std::env::var("TENDER_RING_FRAMES").map_or(default, |count| {
+        count.parse().expect("TENDER_RING_FRAMES is a number")
+    })
 }
 
 fn tap(name: &'static str) -> Tap {
@@ -73,20 +117,40 @@ fn tap(name: &'static str) -> Tap {
 fn start(way: Way, taps: &[&Tap], words: &[&str]) -> Guest {
     let nets: Vec<_> = match taps {
         [only] => vec![format!("--net={}", only.name())],
-        _ => taps.iter().zip(0..).map(|(tap, i)| format!("--net:service{i}={}", tap.name())).collect(),
+        _ => taps
+            .iter()
+            .zip(0..)
+            .map(|(tap, i)| format!("--net:service{i}={}", tap.name()))
+            .collect(),
     };
-    let options: Vec<_> =
-        nets.iter().map(String::as_str).chain(way.options.iter().copied()).chain(["--mem=16"]).collect();
+    let options: Vec<_> = nets
+        .iter()
+        .map(String::as_str)
+        .chain(way.options.iter().copied())
+        .chain(["--mem=16"])
+        .collect();
     let words: Vec<_> = words.iter().copied().chain(["wait=20"]).collect();
-    let mut command = unikernel(if taps.len() == 1 { "ring" } else { "ring2" }, &options, &words);
-    Guest::start(if way.alone { on_one_processor(&mut command) } else { &mut command })
+    let mut command = unikernel(
+        if taps.len() == 1 { "ring" } else { "ring2" },
+        &options,
+        &words,
+    );
+    Guest::start(if way.alone {
+        on_one_processor(&mut command)
+    } else {
+        &mut command
+    })
 }
 
 /// Checks that the guest is content.
 #[track_caller]
 fn ends_well(way: Way, guest: Guest) -> Output {
     let output = guest.end();
-    let offered = if way.options.is_empty() { "ring: offered at 0x20000\n" } else { "ring: not offered, hypercalls\n" };
+    let offered = if way.options.is_empty() {
+        "ring: offered at 0x20000\n"
+    } else {
+        "ring: not offered, hypercalls\n"
+    };
     output.exits(0).is_quiet().says(offered);
     output
 }
@@ -132,7 +196,9 @@ fn echoes_are_in_order(way: Way, count: u64) {
     let guest = start(way, &[&tap], &[&format!("echo={count}")]);
     guest.wait_for("ring: ready\n");
     wire.exchange(count, count);
-    ends_well(way, guest).says(&right(count)).says(&format!("ring: wrote {count}\n"));
+    ends_well(way, guest)
+        .says(&right(count))
+        .says(&format!("ring: wrote {count}\n"));
     wire.stays_silent();
 }
 
@@ -143,7 +209,9 @@ fn a_mixture_is_in_order(way: Way, count: u64) {
     let guest = start(way, &[&tap], &[&format!("mix={count}"), "size=333"]);
     guest.wait_for("ring: ready\n");
     wire.exchange(count, count);
-    ends_well(way, guest).says(&right(count)).says(&format!("ring: wrote {count}\n"));
+    ends_well(way, guest)
+        .says(&right(count))
+        .says(&format!("ring: wrote {count}\n"));
     wire.stays_silent();
 }
 
@@ -186,7 +254,9 @@ fn two_interfaces_echo_in_order(way: Way, count: u64) {
     let mut wires = [&first, &second].map(Wire::new);
     let guest = start(way, &[&first, &second], &[&format!("echo={count}")]);
     guest.wait_for("ring: ready\n");
-    wires.iter_mut().for_each(|wire| wire.exchange(count, count));
+    wires
+        .iter_mut()
+        .for_each(|wire| wire.exchange(count, count));
     ends_well(way, guest).says(&right(2 * count));
     wires.into_iter().for_each(Wire::stays_silent);
 }
@@ -195,12 +265,24 @@ fn the_ring_is_offered_unless_it_is_not_wanted() {
     let _tap = tap("tap0");
     let says = |options: &[&str], words: &str| {
         let options = [&["--net=tap0", "--mem=4"], options].concat();
-        run(&mut unikernel("ring", &options, &["writes=10"])).exits(0).is_quiet().says(words);
+        run(&mut unikernel("ring", &options, &["writes=10"]))
+            .exits(0)
+            .is_quiet()
+            .says(words);
     };
-    for options in [&[][..], &["--net-ring=auto"], &["--net-ring=on"], &["--net-ring", "on"]] {
+    for options in [
+        &[][..],
+        &["--net-ring=auto"],
+        &["--net-ring=on"],
+        &["--net-ring", "on"],
+    ] {
         says(options, "ring: offered at 0x20000\n");
     }
-    for options in [&["--net-ring=off"][..], &["--no-net-ring"], &["--net-ring", "off"]] {
+    for options in [
+        &["--net-ring=off"][..],
+        &["--no-net-ring"],
+        &["--net-ring", "off"],
+    ] {
         says(options, "ring: not offered, hypercalls\n");
     }
 }
@@ -211,7 +293,10 @@ fn who_cannot_use_it_is_not_offered_it() {
         let options = ["--net-ring=on", "--mem=4", "--net=tap0"];
         let options = if device { &options[..] } else { &options[..2] };
         let output = run(&mut unikernel(name, options, &["flood=3"]));
-        output.exits(0).complains("--net-ring=on").complains("it gets none");
+        output
+            .exits(0)
+            .complains("--net-ring=on")
+            .complains("it gets none");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
 }
@@ -221,36 +306,69 @@ fn memory_is_exact_with_the_ring() {
     let _tap = tap("tap0");
     for (size, end) in [("2", "0x200000"), ("64", "0x4000000")] {
         let options = ["--net=tap0", &format!("--mem={size}")];
-        let output = run(&mut unikernel("ring-hostile", &options, &["wild-address", "beyond"]));
-        output.fails(&["must lie within"]).says(&format!("write of 1514 bytes at {end}\n"));
+        let output = run(&mut unikernel(
+            "ring-hostile",
+            &options,
+            &["wild-address", "beyond"],
+        ));
+        output
+            .fails(&["must lie within"])
+            .says(&format!("write of 1514 bytes at {end}\n"));
     }
 }
 
 /// The threads of a process, but for those of the kernel's KVM: name, switches of its own will, and processor time in ticks.
 fn threads(pid: u32) -> Vec<(String, u64, u64)> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let read = |task: &std::path::Path, file: &str| std::fs::read_to_string(task.join(file)).unwrap();
+    let read =
+        |task: &std::path::Path, file: &str| std::fs::read_to_string(task.join(file)).unwrap();
     let of_task = |task: std::path::PathBuf| {
         let (status, stat) = (read(&task, "status"), read(&task, "stat"));
-        let switches = status.split("\nvoluntary_ctxt_switches:").nth(1).unwrap().split_whitespace().next().unwrap();
+        let switches = status
+            .split("\nvoluntary_ctxt_switches:")
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap();
         // After the name in parentheses; user and system time are the 14th and 15th field of all.
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        let ticks = [11, 12].map(|i| fields[i].parse::<u64>().unwrap()).iter().sum();
-        (read(&task, "comm").trim_end().to_owned(), switches.parse().unwrap(), ticks)
+        let ticks = [11, 12]
+            .map(|i| fields[i].parse::<u64>().unwrap())
+            .iter()
+            .sum();
+        (
+            read(&task, "comm").trim_end().to_owned(),
+            switches.parse().unwrap(),
+            ticks,
+        )
     };
-    tasks.map(|task| of_task(task.unwrap().path())).filter(|(name, ..)| !name.starts_with("kvm-")).collect()
+    tasks
+        .map(|task| of_task(task.unwrap().path()))
+        .filter(|(name, ..)| !name.starts_with("kvm-"))
+        .collect()
 }
 
 /// Checks that the process does next to nothing for five seconds: `wakeups` at most, in all its threads, and not a tenth
 /// of a processor's 500 ticks, of which a busy machine takes some for a wake-up.
 #[track_caller]
 fn sleeps(pid: u32, wakeups: u64) {
-    let sums = || threads(pid).into_iter().fold((0, 0), |(a, b), (_, switches, ticks)| (a + switches, b + ticks));
+    let sums = || {
+        threads(pid)
+            .into_iter()
+            .fold((0, 0), |(a, b), (_, switches, ticks)| {
+                (a + switches, b + ticks)
+            })
+    };
     std::thread::sleep(Duration::from_secs(1));
     let (switches, ticks) = sums();
     std::thread::sleep(Duration::from_secs(5));
     let (switches, ticks) = (sums().0 - switches, sums().1 - ticks);
-    assert!(switches <= wakeups && ticks <= 50, "{switches} wake-ups, {ticks} ticks in 5 s: {:?}", threads(pid));
+    assert!(
+        switches <= wakeups && ticks <= 50,
+        "{switches} wake-ups, {ticks} ticks in 5 s: {:?}",
+        threads(pid)
+    );
 }
 
 /// Fewer than one wake-up a second. On ARM64 POLL ends now and then for the guest's clock, but not so often.
@@ -285,10 +403,23 @@ fn only_a_ring_has_a_second_thread() {
     for way in WAYS {
         let guest = start(way, &[&tap], &["idle=1"]);
         guest.wait_for("ring: idle for 1 s\n");
-        let names: Vec<_> = threads(guest.pid()).into_iter().map(|(name, ..)| name).collect();
+        let names: Vec<_> = threads(guest.pid())
+            .into_iter()
+            .map(|(name, ..)| name)
+            .collect();
         let second = way.options.is_empty();
-        assert_eq!(names.contains(&"ring".to_owned()), second, "{}: {names:?}", way.name);
-        assert_eq!(names.len(), 1 + usize::from(second), "{}: {names:?}", way.name);
+        assert_eq!(
+            names.contains(&"ring".to_owned()),
+            second,
+            "{}: {names:?}",
+            way.name
+        );
+        assert_eq!(
+            names.len(),
+            1 + usize::from(second),
+            "{}: {names:?}",
+            way.name
+        );
         ends_well(way, guest);
     }
 }

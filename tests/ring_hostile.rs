@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use common::net::Tap;
 use common::wire::Wire;
-use common::{FD, Guest, Output, hand_over, kvm_test, net_test, on_one_processor, root_net_test, unikernel};
+use common::{
+    FD, Guest, Output, hand_over, kvm_test, net_test, on_one_processor, root_net_test, unikernel,
+};
 use libtest_mimic::Trial;
 
 /// What becomes of a hostile guest.
@@ -35,12 +37,32 @@ type Attack = (&'static str, &'static [&'static str], End);
 
 /// All of them. What a guest may not even read it may still send; what it may not write stays as it is.
 const KINDS: [Attack; 34] = [
-    ("wild-tail", &[], Reported("claims 2147483648 requests at once; 1024 is the most")),
-    ("wild-tail", &["1025"], Reported("claims 1025 requests at once")),
-    ("wild-tail", &["4294967295"], Reported("claims 4294967295 requests at once")),
-    ("wild-tail", &["1024"], Confined(3, "all taken: true; 0 are not\n")),
+    (
+        "wild-tail",
+        &[],
+        Reported("claims 2147483648 requests at once; 1024 is the most"),
+    ),
+    (
+        "wild-tail",
+        &["1025"],
+        Reported("claims 1025 requests at once"),
+    ),
+    (
+        "wild-tail",
+        &["4294967295"],
+        Reported("claims 4294967295 requests at once"),
+    ),
+    (
+        "wild-tail",
+        &["1024"],
+        Confined(3, "all taken: true; 0 are not\n"),
+    ),
     ("wild-head", &[], Confined(3, "all taken: true\n")),
-    ("wild-head", &["4294967295"], Confined(3, "all taken: true\n")),
+    (
+        "wild-head",
+        &["4294967295"],
+        Confined(3, "all taken: true\n"),
+    ),
     ("needs-kick-scribble", &["3000"], Either(3)),
     ("wild-address", &["beyond"], OUTSIDE),
     ("wild-address", &["beyond", "read"], OUTSIDE),
@@ -64,8 +86,16 @@ const KINDS: [Attack; 34] = [
     ("wild-length", &["0"], Confined(3, "write: taken: true\n")),
     ("wild-length", &["4194304", "read"], OUTSIDE),
     ("changing", &["1000"], Either(3)),
-    ("changing", &["1000", "safe"], Confined(0, "1000 requests, ")),
-    ("wild-handle", &[], Confined(0, "handle 4294967295: Some(Commit { id: 5, ret: 2, len: 0")),
+    (
+        "changing",
+        &["1000", "safe"],
+        Confined(0, "1000 requests, "),
+    ),
+    (
+        "wild-handle",
+        &[],
+        Confined(0, "handle 4294967295: Some(Commit { id: 5, ret: 2, len: 0"),
+    ),
     ("bad-op", &[], Confined(0, "skipped: true\n")),
     // Who takes no replies finds the newest of them in the place of older ones.
     ("flood-no-consume", &[], Either(3)),
@@ -85,33 +115,51 @@ type Queue = (&'static str, fn(u64));
 
 fn main() -> ExitCode {
     let mut tests: Vec<_> = KINDS.into_iter().map(kind).collect();
-    tests.extend(
-        ENDLESS
-            .into_iter()
-            .map(|words| net_test(&format!("ends_by_a_signal::{}", words[0]), move || ends_by_a_signal(words))),
-    );
+    tests.extend(ENDLESS.into_iter().map(|words| {
+        net_test(&format!("ends_by_a_signal::{}", words[0]), move || {
+            ends_by_a_signal(words)
+        })
+    }));
     tests.push(net_test("floods_end_by_a_signal", floods_end_by_a_signal));
     tests.extend(FED_ENDS.map(|(name, options, words, end)| {
-        kvm_test(&format!("requests_of_a_peer_end_with_the_run::{name}"), move || fed_by_a_peer(options, words, end))
+        kvm_test(
+            &format!("requests_of_a_peer_end_with_the_run::{name}"),
+            move || fed_by_a_peer(options, words, end),
+        )
     }));
     let queues: [Queue; 3] = [
         ("frames_are_sent_before_the_end::halt", sent_before_halt),
-        ("frames_are_sent_before_the_end::fault", sent_before_a_report),
-        ("frames_are_sent_before_the_end::signal", sent_before_a_signal),
+        (
+            "frames_are_sent_before_the_end::fault",
+            sent_before_a_report,
+        ),
+        (
+            "frames_are_sent_before_the_end::signal",
+            sent_before_a_signal,
+        ),
     ];
-    tests.extend(queues.map(|(name, body)| root_net_test(name, move || [1, 500, 1023].into_iter().for_each(body))));
+    tests.extend(queues.map(|(name, body)| {
+        root_net_test(name, move || [1, 500, 1023].into_iter().for_each(body))
+    }));
     common::main(tests)
 }
 
 const OPTIONS: [&str; 2] = ["--net=tap0", "--mem=4"];
 
 /// Ways to end a guest whose ring a peer feeds: a name, options, the guest's argument, and a function that ends it.
-type FedEnd = (&'static str, &'static [&'static str], &'static [&'static str], fn(Guest));
+type FedEnd = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    fn(Guest),
+);
 
 const FED_ENDS: [FedEnd; 4] = [
     ("sigterm", &[], &[], |guest| ended_by(guest, libc::SIGTERM)),
     ("sigint", &[], &[], |guest| ended_by(guest, libc::SIGINT)),
-    ("timeout", &["--timeout=20"], &[], |guest| _ = guest.end().exits(1).complains("was ended after 20 s")),
+    ("timeout", &["--timeout=20"], &[], |guest| {
+        _ = guest.end().exits(1).complains("was ended after 20 s")
+    }),
     ("halt", &[], &["halt"], |guest| _ = guest.end().exits(0)),
 ];
 
@@ -185,13 +233,19 @@ fn ends_by_a_signal(words: &[&str]) {
     let before = Instant::now();
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
-    assert!(before.elapsed() < common::LIMIT / 6, "{:?}", before.elapsed());
+    assert!(
+        before.elapsed() < common::LIMIT / 6,
+        "{:?}",
+        before.elapsed()
+    );
 }
 
 /// The guest's requests do not end while the peer sends the index of the next ones. The guest starts again where the
 /// second thread slept too early or the peer was too slow.
 fn fed_by_a_peer(options: &[&str], words: &[&str], end: fn(Guest)) {
-    let fed = (0..20).map(|_| feed(options, words)).find(|guest| guest.says("the host is at work\n"));
+    let fed = (0..20)
+        .map(|_| feed(options, words))
+        .find(|guest| guest.says("the host is at work\n"));
     end(fed.expect("the second thread does not serve the ring"));
 }
 
@@ -199,27 +253,43 @@ fn feed(options: &[&str], words: &[&str]) -> Guest {
     let mut fds = [0; 2];
     // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
     let [mut ours, theirs] = unsafe {
-        let made = libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr());
+        let made = libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+            0,
+            fds.as_mut_ptr(),
+        );
         assert!(made == 0, "{}", common::host_error("socketpair"));
         fds.map(|fd| File::from_raw_fd(fd))
     };
     // Until the tender has ended.
     std::thread::spawn(move || {
         let mut index = 2049_u32;
-        while ours.write_all(&[&index.to_ne_bytes()[..], &[0; 56]].concat()).is_ok() {
+        while ours
+            .write_all(&[&index.to_ne_bytes()[..], &[0; 56]].concat())
+            .is_ok()
+        {
             index = index.wrapping_add(1024);
         }
     });
     let net = format!("--net=@{FD}");
     let options = [&["--mem=4", &net], options].concat();
     let words = [&["read-into-index"], words].concat();
-    run_as(hand_over(unikernel("ring-hostile", &options, &words), theirs), &words)
+    run_as(
+        hand_over(unikernel("ring-hostile", &options, &words), theirs),
+        &words,
+    )
 }
 
 /// In both directions, with all that the second thread does.
 fn floods_end_by_a_signal() {
     let tap = tap();
-    for words in [&["writes=1000000000000"][..], &["burst=1000000000"], &["reads=1000000"], &["mix=1000000"]] {
+    for words in [
+        &["writes=1000000000000"][..],
+        &["burst=1000000000"],
+        &["reads=1000000"],
+        &["mix=1000000"],
+    ] {
         let mut guest = Guest::start(&mut unikernel("ring", &["--net=tap0", "--mem=4"], words));
         guest.wait_for("ring: offered");
         std::thread::sleep(Duration::from_millis(300));
@@ -232,7 +302,10 @@ fn floods_end_by_a_signal() {
 fn sent_before_halt(count: u64) {
     let tap = tap();
     let mut wire = Wire::new(&tap);
-    start(&["halt-with-queue", &count.to_string()]).end().exits(0).is_quiet();
+    start(&["halt-with-queue", &count.to_string()])
+        .end()
+        .exits(0)
+        .is_quiet();
     wire.receive(count);
     wire.stays_silent();
     tap.delete();
@@ -241,7 +314,9 @@ fn sent_before_halt(count: u64) {
 fn sent_before_a_report(count: u64) {
     let tap = tap();
     let mut wire = Wire::new(&tap);
-    start(&["fault-with-queue", &count.to_string()]).end().fails(&["PUTS", "must lie within"]);
+    start(&["fault-with-queue", &count.to_string()])
+        .end()
+        .fails(&["PUTS", "must lie within"]);
     wire.receive(count);
     wire.stays_silent();
     tap.delete();

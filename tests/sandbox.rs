@@ -18,13 +18,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use attempts::{
-    Attempt, CLIENT, CORE, CORE_FILE, CORES, DEBUGGERS, FORBIDDEN, FORBIDDEN_TO_METRICS, FORBIDDEN_TO_THE_GUEST,
-    FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB, LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH,
-    SELF, STATM, TRIED_WITH_GDB, VCPU, find,
+    Attempt, CLIENT, CORE, CORE_FILE, CORES, DEBUGGERS, FORBIDDEN, FORBIDDEN_TO_METRICS,
+    FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB,
+    LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH, SELF, STATM, TRIED_WITH_GDB, VCPU, find,
 };
 use common::trace::trace_threads;
 use common::{
-    Guest, Output, fixture, kvm_test, kvm_test_if_possible, landlock, refuse, run, status, test, text, unikernel,
+    Guest, Output, fixture, kvm_test, kvm_test_if_possible, landlock, refuse, run, status, test,
+    text, unikernel,
 };
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{self, Parameters};
@@ -43,34 +44,79 @@ fn main() -> ExitCode {
     let mut tests = vec![
         kvm_test("the_guests_thread_lives", || survives("guest", "nothing")),
         test("the_rings_thread_lives", || survives("ring", "nothing")),
-        test("the_metrics_thread_lives", || survives("metrics", "nothing")),
+        test("the_metrics_thread_lives", || {
+            survives("metrics", "nothing")
+        }),
         test("a_violation_is_handled_once", a_violation_is_handled_once),
-        test("without_a_sandbox_everybody_lives", || survives("none", "getppid")),
+        test("without_a_sandbox_everybody_lives", || {
+            survives("none", "getppid")
+        }),
         kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
         kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
-        kvm_test("a_missing_layer_is_done_without_unless_strict", a_missing_layer_is_done_without_unless_strict),
-        kvm_test("a_kernel_that_knows_nothing_of_speculation_filters_all_the_same", a_kernel_before_speculation),
+        kvm_test(
+            "a_missing_layer_is_done_without_unless_strict",
+            a_missing_layer_is_done_without_unless_strict,
+        ),
+        kvm_test(
+            "a_kernel_that_knows_nothing_of_speculation_filters_all_the_same",
+            a_kernel_before_speculation,
+        ),
         #[cfg(target_arch = "x86_64")]
-        kvm_test("a_missing_filter_of_registers_is_done_without_unless_strict", a_missing_filter_of_registers),
+        kvm_test(
+            "a_missing_filter_of_registers_is_done_without_unless_strict",
+            a_missing_filter_of_registers,
+        ),
     ];
-    tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).map(|attempt| dies("guest", attempt)));
-    tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_RING).map(|attempt| dies("ring", attempt)));
-    tests.extend(FORBIDDEN.iter().chain(FORBIDDEN_TO_METRICS).map(|attempt| dies("metrics", attempt)));
-    tests.extend(FORBIDDEN_WITH_CORES.iter().map(|attempt| dies("dumper", attempt)));
-    let with_gdb =
-        TRIED_WITH_GDB.iter().map(|name| find(name).expect("it is there")).chain(FORBIDDEN_WITH_GDB.to_vec());
+    tests.extend(
+        FORBIDDEN
+            .iter()
+            .chain(FORBIDDEN_TO_THE_GUEST)
+            .map(|attempt| dies("guest", attempt)),
+    );
+    tests.extend(
+        FORBIDDEN
+            .iter()
+            .chain(FORBIDDEN_TO_THE_RING)
+            .map(|attempt| dies("ring", attempt)),
+    );
+    tests.extend(
+        FORBIDDEN
+            .iter()
+            .chain(FORBIDDEN_TO_METRICS)
+            .map(|attempt| dies("metrics", attempt)),
+    );
+    tests.extend(
+        FORBIDDEN_WITH_CORES
+            .iter()
+            .map(|attempt| dies("dumper", attempt)),
+    );
+    let with_gdb = TRIED_WITH_GDB
+        .iter()
+        .map(|name| find(name).expect("it is there"))
+        .chain(FORBIDDEN_WITH_GDB.to_vec());
     tests.extend(with_gdb.map(|attempt| dies("debuggee", &attempt)));
-    tests.push(kvm_test("the_debuggees_thread_lives", || survives("debuggee", DEBUGGERS.0)));
+    tests.push(kvm_test("the_debuggees_thread_lives", || {
+        survives("debuggee", DEBUGGERS.0)
+    }));
     // Without the option, none of it.
     tests.push(dies("guest", &DEBUGGERS));
     tests.extend(CORE.iter().map(|attempt| dies("guest", attempt)));
-    tests.extend(CORE.iter().map(|(name, ..)| kvm_test(name, || survives("dumper", name))));
-    tests.push(kvm_test_if_possible("cores_stay_in_their_directory", cores_stay_in_their_directory));
+    tests.extend(
+        CORE.iter()
+            .map(|(name, ..)| kvm_test(name, || survives("dumper", name))),
+    );
+    tests.push(kvm_test_if_possible(
+        "cores_stay_in_their_directory",
+        cores_stay_in_their_directory,
+    ));
     tests.extend(THREADS.map(ends_at_a_mistake));
     tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
         // Calls of x86_64 alone.
         let there = tender::arch::OLD_CALLS.iter().any(|(_, old)| *old == name);
-        THREADS.into_iter().filter(move |_| there).map(move |thread| trial(thread, name, name))
+        THREADS
+            .into_iter()
+            .filter(move |_| there)
+            .map(move |thread| trial(thread, name, name))
     }));
     tests.extend(users::tests());
     common::main(tests)
@@ -100,19 +146,33 @@ fn ends_at_a_mistake(thread: &'static str) -> Trial {
             MISTAKE,
         ]);
     };
-    if thread == "guest" { kvm_test(&name, body) } else { test(&name, body) }
+    if thread == "guest" {
+        kvm_test(&name, body)
+    } else {
+        test(&name, body)
+    }
 }
 
 /// A test that `attempt` is the end, and that the call's name is told.
 fn trial(thread: &'static str, attempt: &'static str, call: &'static str) -> Trial {
-    let whose = if thread == "metrics" { thread } else { &format!("{thread}s") };
+    let whose = if thread == "metrics" {
+        thread
+    } else {
+        &format!("{thread}s")
+    };
     let name = format!("the_{whose}_thread_may_not::{attempt}");
     let body = move || {
         let output = attempt_in(thread, attempt);
-        output.dies_by(libc::SIGSYS).complains(&format!(" ({call}) is not allowed by the sandbox"));
+        output
+            .dies_by(libc::SIGSYS)
+            .complains(&format!(" ({call}) is not allowed by the sandbox"));
         assert!(!output.stderr.contains("survived"), "{output:?}");
     };
-    if ["guest", "dumper", "debuggee"].contains(&thread) { kvm_test(&name, body) } else { test(&name, body) }
+    if ["guest", "dumper", "debuggee"].contains(&thread) {
+        kvm_test(&name, body)
+    } else {
+        test(&name, body)
+    }
 }
 
 fn survives(thread: &str, attempt: &str) {
@@ -135,17 +195,24 @@ fn attempt_in(thread: &str, attempt: &str) -> Output {
 fn a_violation_is_handled_once() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env(ATTEMPT, "ring ptrace");
-    let caught = |pid| u64::from_str_radix(&status(pid as u32, "SigCgt"), 16).unwrap() >> (libc::SIGSYS - 1) & 1;
+    let caught = |pid| {
+        u64::from_str_radix(&status(pid as u32, "SigCgt"), 16).unwrap() >> (libc::SIGSYS - 1) & 1
+    };
     let mut seen = Vec::new();
     let ended = trace_threads(&mut command, |pid, _, call| {
         match call.number {
             libc::SYS_ptrace => seen.push(("the violation", caught(pid))),
-            libc::SYS_write if call.arguments[0] == 2 && !seen.is_empty() => seen.push(("its line", caught(pid))),
+            libc::SYS_write if call.arguments[0] == 2 && !seen.is_empty() => {
+                seen.push(("its line", caught(pid)))
+            }
             _ => {}
         }
         false
     });
-    assert!(libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGSYS, "{ended:#x}");
+    assert!(
+        libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGSYS,
+        "{ended:#x}"
+    );
     assert_eq!(seen, [("the violation", 1), ("its line", 0)]);
 }
 
@@ -157,7 +224,9 @@ fn cores_stay_in_their_directory() -> Result<(), String> {
     std::fs::create_dir(&cores).unwrap();
     for attempt in ["a file there", "a file elsewhere"] {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.env(ATTEMPT, format!("dumper {attempt}")).env(CORES_PATH, &cores);
+        command
+            .env(ATTEMPT, format!("dumper {attempt}"))
+            .env(CORES_PATH, &cores);
         run(&mut command).exits(0).complains("survived");
         let files = [cores.join("new"), directory.path().join("new")].map(|path| path.exists());
         assert_eq!(files, [true, false], "{attempt}");
@@ -175,7 +244,10 @@ static SELF_ID: AtomicI32 = AtomicI32::new(0);
 
 fn attempt_here(words: &str) -> ExitCode {
     let (thread, attempt) = words.split_once(' ').expect("two words");
-    PARENT_ID.store(std::os::unix::process::parent_id() as i32, Ordering::Relaxed);
+    PARENT_ID.store(
+        std::os::unix::process::parent_id() as i32,
+        Ordering::Relaxed,
+    );
     SELF_ID.store(std::process::id() as i32, Ordering::Relaxed);
     // As main does.
     tender::host::start::prepare();
@@ -187,14 +259,20 @@ fn attempt_here(words: &str) -> ExitCode {
             let mut config = config();
             config.debugging.dumpcore = std::env::var_os(CORES_PATH).map(Into::into);
             config.debugging.gdb = thread == "debuggee";
-            config.debugging.gdb_port = config.debugging.gdb.then_some(tender::config::GdbAddress::Port(0));
+            config.debugging.gdb_port = config
+                .debugging
+                .gdb
+                .then_some(tender::config::GdbAddress::Port(0));
             let outcome = tender::run(&config);
             ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
         }
         "ring" | "metrics" => {
             let confined = confined();
-            let done =
-                if thread == "ring" { confined.confine_rings_thread() } else { confined.confine_metrics_thread() };
+            let done = if thread == "ring" {
+                confined.confine_rings_thread()
+            } else {
+                confined.confine_metrics_thread()
+            };
             done.expect("this kernel has filters");
             try_it(attempt);
             // Only the thread may end, and without the other there is no process.
@@ -210,7 +288,13 @@ fn attempt_here(words: &str) -> ExitCode {
 }
 
 fn config() -> tender::config::Config {
-    let words = ["tender", "--sandbox=best-effort", "--mem=2", text(&fixture("hello"))].map(Into::into);
+    let words = [
+        "tender",
+        "--sandbox=best-effort",
+        "--mem=2",
+        text(&fixture("hello")),
+    ]
+    .map(Into::into);
     match tender::cli::parse(words) {
         Ok(tender::cli::Command::Run(config)) => config,
         other => panic!("{other:?}"),
@@ -221,9 +305,22 @@ fn config() -> tender::config::Config {
 fn confined() -> Confined {
     let process = SELF_ID.load(Ordering::Relaxed);
     VCPU_FD.store(0, Ordering::Relaxed);
-    let (listener, client, statm) = (vec![LISTENER as i32], vec![CLIENT as i32], vec![STATM as i32]);
-    let parameters = Parameters { process, thread: process, listener, client, statm, ..Parameters::default() };
-    Sandbox::new(&config()).and_then(|sandbox| sandbox.enter(parameters)).expect("this kernel has a sandbox")
+    let (listener, client, statm) = (
+        vec![LISTENER as i32],
+        vec![CLIENT as i32],
+        vec![STATM as i32],
+    );
+    let parameters = Parameters {
+        process,
+        thread: process,
+        listener,
+        client,
+        statm,
+        ..Parameters::default()
+    };
+    Sandbox::new(&config())
+        .and_then(|sandbox| sandbox.enter(parameters))
+        .expect("this kernel has a sandbox")
 }
 
 /// Takes the guest's thread over, in the midst of what it has to say.
@@ -239,13 +336,17 @@ impl log::Log for Intruder {
         if text.contains("MiB of memory") {
             VCPU_FD.store(open("anon_inode:kvm-vcpu")[0], Ordering::Relaxed);
             if let Ok(directory) = std::env::var(CORES_PATH) {
-                let [first, second] = open(&directory)[..] else { panic!("not two descriptors are {directory}") };
+                let [first, second] = open(&directory)[..] else {
+                    panic!("not two descriptors are {directory}")
+                };
                 CORES_FD.store(first, Ordering::Relaxed);
                 CORE_FILE_FD.store(second, Ordering::Relaxed);
             }
         } else if let Some((_, rest)) = text.split_once("target remote ") {
             let address = rest.split_once('\'').expect("a command is told").0;
-            DEBUGGER.set(debugger_in_advance(address)).expect("the first");
+            DEBUGGER
+                .set(debugger_in_advance(address))
+                .expect("the first");
         } else if text.contains("the guest halted") {
             try_it(TAKEN_OVER.get().expect("it has been said"));
         }
@@ -257,16 +358,24 @@ impl log::Log for Intruder {
 /// A debugger that has said already what it has to say when it is listened to: that the guest is to go on.
 fn debugger_in_advance(address: &str) -> TcpStream {
     let mut debugger = TcpStream::connect(address).expect("the port is open");
-    debugger.write_all(b"$vCont;c#a8").expect("there is room for a packet");
+    debugger
+        .write_all(b"$vCont;c#a8")
+        .expect("there is room for a packet");
     debugger
 }
 
 /// The descriptors of this program that are what begins so, in order.
 fn open(beginning: &str) -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
-    let is_it = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|link| text(&link).starts_with(beginning));
-    let mut found: Vec<i32> =
-        entries.filter(is_it).map(|path| text(path.file_name().unwrap().as_ref()).parse().unwrap()).collect();
+    let entries = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let is_it = |path: &PathBuf| {
+        std::fs::read_link(path).is_ok_and(|link| text(&link).starts_with(beginning))
+    };
+    let mut found: Vec<i32> = entries
+        .filter(is_it)
+        .map(|path| text(path.file_name().unwrap().as_ref()).parse().unwrap())
+        .collect();
     found.sort_unstable();
     found
 }
@@ -301,13 +410,25 @@ fn it_is_told_what_is_in_force() {
         .exits(0)
         .complains("sandbox: no privileges")
         .complains(filtered);
-    run(&mut unikernel("hello", &["-v", "--mem=2", "--sandbox=off"], &[])).exits(0).complains("sandbox: off\n");
-    run(&mut unikernel("hello", &["--mem=2"], &[])).exits(0).is_quiet();
+    run(&mut unikernel(
+        "hello",
+        &["-v", "--mem=2", "--sandbox=off"],
+        &[],
+    ))
+    .exits(0)
+    .complains("sandbox: off\n");
+    run(&mut unikernel("hello", &["--mem=2"], &[]))
+        .exits(0)
+        .is_quiet();
 }
 
 /// A guest that has said something and sleeps.
 fn sleeping(options: &[&str]) -> Guest {
-    let guest = Guest::start(&mut unikernel("clock", &[&["--mem=2"], options].concat(), &["poll=100000000000"]));
+    let guest = Guest::start(&mut unikernel(
+        "clock",
+        &[&["--mem=2"], options].concat(),
+        &["poll=100000000000"],
+    ));
     guest.wait_for("Hz\n");
     guest
 }
@@ -317,42 +438,78 @@ fn a_running_guest_is_confined() {
     for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(status(guest.pid(), name), "0000000000000000", "{name}");
     }
-    assert_eq!((status(guest.pid(), "NoNewPrivs"), status(guest.pid(), "Seccomp")), ("1".into(), "2".into()));
+    assert_eq!(
+        (
+            status(guest.pid(), "NoNewPrivs"),
+            status(guest.pid(), "Seccomp")
+        ),
+        ("1".into(), "2".into())
+    );
     let free = sleeping(&["--sandbox=off"]);
-    assert_eq!(status(free.pid(), "Seccomp"), status(std::process::id(), "Seccomp"));
+    assert_eq!(
+        status(free.pid(), "Seccomp"),
+        status(std::process::id(), "Seccomp")
+    );
 }
 
 fn a_missing_layer_is_done_without_unless_strict() {
     const CREATE_RULESET: libc::c_long = 444;
     let hello = |option, call, errno| {
-        run(refuse::fails(&mut unikernel("hello", &["-v", "--mem=2", option], &[]), call, &[], errno))
+        run(refuse::fails(
+            &mut unikernel("hello", &["-v", "--mem=2", option], &[]),
+            call,
+            &[],
+            errno,
+        ))
     };
     let strict = "--sandbox=strict";
     for errno in [libc::ENOSYS, libc::EOPNOTSUPP] {
         let output = hello("--sandbox=best-effort", CREATE_RULESET, errno);
-        output.exits(0).says("memory:").complains("no Landlock, system calls filtered\n");
+        output
+            .exits(0)
+            .says("memory:")
+            .complains("no Landlock, system calls filtered\n");
         let output = hello(strict, CREATE_RULESET, errno);
-        output.exits(1).complains("--sandbox=strict: this kernel lacks Landlock").complains("--sandbox=best-effort");
+        output
+            .exits(1)
+            .complains("--sandbox=strict: this kernel lacks Landlock")
+            .complains("--sandbox=best-effort");
         assert!(output.stdout.is_empty(), "{output:?}");
     }
     for errno in [libc::ENOSYS, libc::EINVAL] {
         let output = hello("--sandbox=best-effort", libc::SYS_seccomp, errno);
-        output.exits(0).says("memory:").complains("warn: sandbox: this kernel lacks seccomp").complains("NOT filtered");
-        hello("--sandbox=off", libc::SYS_seccomp, errno).exits(0).complains("sandbox: off");
+        output
+            .exits(0)
+            .says("memory:")
+            .complains("warn: sandbox: this kernel lacks seccomp")
+            .complains("NOT filtered");
+        hello("--sandbox=off", libc::SYS_seccomp, errno)
+            .exits(0)
+            .complains("sandbox: off");
         let output = hello(strict, libc::SYS_seccomp, errno);
         output.exits(1).complains("lacks");
         assert!(output.stdout.is_empty(), "{output:?}");
     }
     // What every kernel has, but a container may deny.
-    hello(strict, libc::SYS_capset, libc::EPERM).exits(1).complains("lacks the dropping of capabilities");
+    hello(strict, libc::SYS_capset, libc::EPERM)
+        .exits(1)
+        .complains("lacks the dropping of capabilities");
 }
 
 /// A kernel before 4.17: it refuses flags of seccomp that it does not know.
 fn a_kernel_before_speculation() {
     let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
     let mut command = unikernel("hello", &["-v", "--mem=2"], &[]);
-    let output = run(refuse::fails(&mut command, libc::SYS_seccomp, &[(1, flags)], libc::EINVAL));
-    output.exits(0).says("memory:").complains("system calls filtered\n");
+    let output = run(refuse::fails(
+        &mut command,
+        libc::SYS_seccomp,
+        &[(1, flags)],
+        libc::EINVAL,
+    ));
+    output
+        .exits(0)
+        .says("memory:")
+        .complains("system calls filtered\n");
 }
 
 /// A kernel before 5.10.
@@ -360,11 +517,21 @@ fn a_kernel_before_speculation() {
 fn a_missing_filter_of_registers() {
     let hello = |option| {
         let mut command = unikernel("hello", &["-v", "--mem=2", option], &[]);
-        run(refuse::fails(&mut command, libc::SYS_ioctl, &[(1, KVM_X86_SET_MSR_FILTER)], libc::ENOTTY))
+        run(refuse::fails(
+            &mut command,
+            libc::SYS_ioctl,
+            &[(1, KVM_X86_SET_MSR_FILTER)],
+            libc::ENOTTY,
+        ))
     };
     for option in ["--sandbox=best-effort", "--sandbox=off"] {
-        hello(option).exits(0).says("memory:").complains("before 5.10, cannot deny model-specific registers");
+        hello(option)
+            .exits(0)
+            .says("memory:")
+            .complains("before 5.10, cannot deny model-specific registers");
     }
-    hello("--sandbox=strict")
-        .is_refused(&["--sandbox=strict: this kernel lacks KVM's filter", "--sandbox=best-effort"]);
+    hello("--sandbox=strict").is_refused(&[
+        "--sandbox=strict: this kernel lacks KVM's filter",
+        "--sandbox=best-effort",
+    ]);
 }

@@ -39,7 +39,11 @@ struct Calls {
 /// Runs the command, whose wait status has to be one of `statuses`. `watch` sees every call of a confined thread, with
 /// the process and whether it is the guest's thread. Naps of the ring's thread are cut in two.
 #[track_caller]
-fn calls(command: &mut Command, statuses: &[libc::c_int], mut watch: impl FnMut(libc::pid_t, bool, &Call)) -> Calls {
+fn calls(
+    command: &mut Command,
+    statuses: &[libc::c_int],
+    mut watch: impl FnMut(libc::pid_t, bool, &Call),
+) -> Calls {
     let mut calls = Calls::default();
     let ended = trace_threads(command, |pid, thread, call| {
         if call.number == libc::SYS_seccomp {
@@ -64,13 +68,19 @@ fn calls(command: &mut Command, statuses: &[libc::c_int], mut watch: impl FnMut(
         }
         cut
     });
-    assert!(statuses.contains(&ended), "{command:?} ended with {ended:#x}");
+    assert!(
+        statuses.contains(&ended),
+        "{command:?} ended with {ended:#x}"
+    );
     calls
 }
 
 /// The name of a thread.
 fn called(pid: libc::pid_t, thread: libc::pid_t) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).unwrap().trim_end().to_owned()
+    std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm"))
+        .unwrap()
+        .trim_end()
+        .to_owned()
 }
 
 /// Asks a traced process to end, the first time that `now`.
@@ -87,11 +97,23 @@ fn end_when(mut now: impl FnMut(bool, &Call) -> bool) -> impl FnMut(libc::pid_t,
 
 /// The numbers of a run, read from its descriptors.
 fn parameters(pid: libc::pid_t) -> Parameters {
-    let mut parameters = Parameters { process: pid, thread: pid, ..Parameters::default() };
+    let mut parameters = Parameters {
+        process: pid,
+        thread: pid,
+        ..Parameters::default()
+    };
     let (mut frames, mut sockets) = (Vec::new(), Vec::new());
     let mut fds: Vec<i32> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()
-        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
         .collect();
     fds.sort_unstable();
     for fd in fds.iter().copied().filter(|fd| *fd > 2) {
@@ -101,7 +123,9 @@ fn parameters(pid: libc::pid_t) -> Parameters {
             link if link.starts_with("anon_inode:kvm-vm") => {}
             "/dev/net/tun" => frames.push(fd),
             link if link.starts_with("socket:") && is_managed(pid) => parameters.notify = Some(fd),
-            link if link.starts_with("socket:") && is_debugged(pid) => parameters.debugger = vec![fd],
+            link if link.starts_with("socket:") && is_debugged(pid) => {
+                parameters.debugger = vec![fd]
+            }
             link if link.starts_with("socket:") => sockets.push(fd),
             "anon_inode:[eventpoll]" => parameters.waits = vec![fd],
             "anon_inode:[timerfd]" => parameters.timer = Some(fd),
@@ -117,8 +141,17 @@ fn parameters(pid: libc::pid_t) -> Parameters {
         }
     }
     // Either there is a socket for metrics, or one that is an interface.
-    if parameters.metrics_end.is_empty() { &mut frames } else { &mut parameters.listener }.append(&mut sockets);
-    parameters.client = parameters.listener.iter().map(|_| first_free(&fds)).collect();
+    if parameters.metrics_end.is_empty() {
+        &mut frames
+    } else {
+        &mut parameters.listener
+    }
+    .append(&mut sockets);
+    parameters.client = parameters
+        .listener
+        .iter()
+        .map(|_| first_free(&fds))
+        .collect();
     // There is one interface at most. Its second descriptor, the ring's, is made after it.
     match frames[..] {
         [] => {}
@@ -131,13 +164,17 @@ fn parameters(pid: libc::pid_t) -> Parameters {
 
 /// The descriptor that comes next.
 fn first_free(fds: &[i32]) -> i32 {
-    (3..).find(|fd| !fds.contains(fd)).expect("there is always one more")
+    (3..)
+        .find(|fd| !fds.contains(fd))
+        .expect("there is always one more")
 }
 
 /// Whether a service manager hears of the run. Its interfaces are taps then.
 fn is_managed(pid: libc::pid_t) -> bool {
     let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
-    variables.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"NOTIFY_SOCKET="))
+    variables
+        .split(|byte| *byte == 0)
+        .any(|variable| variable.starts_with(b"NOTIFY_SOCKET="))
 }
 
 /// Whether a debugger is connected to the run.
@@ -155,7 +192,9 @@ fn allows(rule: &Rule, parameters: &Parameters, call: &Call) -> bool {
             When::Is(argument, value) => half(argument) == value,
             When::Null(argument) => word(argument) == 0,
             When::Bits(argument, mask, bits) => word(argument) & mask == bits,
-            When::OneOf(argument, parameter) => parameters.values(parameter).contains(&half(argument)),
+            When::OneOf(argument, parameter) => {
+                parameters.values(parameter).contains(&half(argument))
+            }
         })
 }
 
@@ -177,8 +216,14 @@ impl Used {
             (METRICS, &mut self.metrics, &calls.metrics),
         ] {
             for call in calls {
-                let mut by: Vec<_> = (0..rules.len()).filter(|i| allows(&rules[*i], parameters, call)).collect();
-                assert!(!by.is_empty(), "{:?} {call:x?} is in no rule", name(call.number));
+                let mut by: Vec<_> = (0..rules.len())
+                    .filter(|i| allows(&rules[*i], parameters, call))
+                    .collect();
+                assert!(
+                    !by.is_empty(),
+                    "{:?} {call:x?} is in no rule",
+                    name(call.number)
+                );
                 used.append(&mut by.drain(..).collect());
             }
         }
@@ -187,12 +232,21 @@ impl Used {
     /// The rules that should have been used and were not.
     fn missing(&self) -> Vec<&'static Rule> {
         let unused = |rules: &'static [Rule], used: &BTreeSet<usize>| {
-            let unused = (0..rules.len()).filter(|i| !used.contains(i)).map(|i| &rules[i]).collect::<Vec<_>>();
+            let unused = (0..rules.len())
+                .filter(|i| !used.contains(i))
+                .map(|i| &rules[i])
+                .collect::<Vec<_>>();
             // `tender` tries a call that this kernel lacks once, before it is confined.
             let is_here = |rule: &&Rule| rule.call != libc::SYS_epoll_pwait2 || kernel() >= (5, 11);
-            unused.into_iter().filter(is_here).filter(|rule| matches!(rule.need, Need::Always(_)))
+            unused
+                .into_iter()
+                .filter(is_here)
+                .filter(|rule| matches!(rule.need, Need::Always(_)))
         };
-        unused(GUEST, &self.guest).chain(unused(RING, &self.ring)).chain(unused(METRICS, &self.metrics)).collect()
+        unused(GUEST, &self.guest)
+            .chain(unused(RING, &self.ring))
+            .chain(unused(METRICS, &self.metrics))
+            .collect()
     }
 }
 
@@ -205,7 +259,11 @@ fn every_rule_is_used() {
     let manager = directory.path().join("notify");
     let _manager = UnixDatagram::bind(&manager).unwrap();
     let mut sleeper = unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
-    used.note(&calls(sleeper.env("NOTIFY_SOCKET", &manager), &[libc::SIGTERM], end_when(|_, call| call.is_poll())));
+    used.note(&calls(
+        sleeper.env("NOTIFY_SOCKET", &manager),
+        &[libc::SIGTERM],
+        end_when(|_, call| call.is_poll()),
+    ));
     used.note(&debugged());
     used.note(&disk_and_frames());
     used.note(&web());
@@ -233,8 +291,17 @@ fn disk_and_frames() -> Calls {
     let path = directory.path().join("disk.img");
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
-    let options = ["--mem=4", "--net-ring=off", &format!("--net=@{FD}"), &format!("--disk={}", text(&path))];
-    calls(&mut hand_over(unikernel("bench-io", &options, &["n=20"]), theirs), &[exits(0)], |_, _, _| {})
+    let options = [
+        "--mem=4",
+        "--net-ring=off",
+        &format!("--net=@{FD}"),
+        &format!("--disk={}", text(&path)),
+    ];
+    calls(
+        &mut hand_over(unikernel("bench-io", &options, &["n=20"]), theirs),
+        &[exits(0)],
+        |_, _, _| {},
+    )
 }
 
 /// A run beside a debugger that has a look at it.
@@ -245,7 +312,11 @@ fn debugged() -> Calls {
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             let options = ["--mem=4", "--gdb", &format!("--gdb-port={PORT}")];
-            calls(&mut unikernel("hello", &options, &[]), &[exits(0)], |_, _, _| {})
+            calls(
+                &mut unikernel("hello", &options, &[]),
+                &[exits(0)],
+                |_, _, _| {},
+            )
         });
         let deadline = Instant::now() + LIMIT;
         let mut debugger = loop {
@@ -264,22 +335,39 @@ fn debugged() -> Calls {
 /// A guest of whom somebody wants to know something, while it runs and afterwards.
 fn observed() -> Calls {
     let directory = common::directory();
-    let (socket, stats) = (directory.path().join("socket"), directory.path().join("stats.json"));
-    let options = ["--mem=4", &format!("--metrics=unix:{}", text(&socket)), &format!("--stats={}", text(&stats))];
+    let (socket, stats) = (
+        directory.path().join("socket"),
+        directory.path().join("stats.json"),
+    );
+    let options = [
+        "--mem=4",
+        &format!("--metrics=unix:{}", text(&socket)),
+        &format!("--stats={}", text(&stats)),
+    ];
     let answered = AtomicBool::new(false);
     let calls = std::thread::scope(|scope| {
         let observed = scope.spawn(|| {
             let command = &mut unikernel("hypercalls", &options, &["ok-storm", "1000000000"]);
-            calls(command, &[libc::SIGTERM], end_when(|_, _| answered.load(Ordering::SeqCst)))
+            calls(
+                command,
+                &[libc::SIGTERM],
+                end_when(|_, _| answered.load(Ordering::SeqCst)),
+            )
         });
         let deadline = Instant::now() + LIMIT;
         while !scrape(&socket).is_ok_and(|text| text.contains("tender_info")) {
-            assert!(Instant::now() < deadline && !observed.is_finished(), "no metrics");
+            assert!(
+                Instant::now() < deadline && !observed.is_finished(),
+                "no metrics"
+            );
         }
         answered.store(true, Ordering::SeqCst);
         observed.join().unwrap()
     });
-    assert!(std::fs::metadata(&stats).unwrap().len() > 0, "no statistics");
+    assert!(
+        std::fs::metadata(&stats).unwrap().len() > 0,
+        "no statistics"
+    );
     calls
 }
 
@@ -302,12 +390,20 @@ fn web() -> Calls {
     let served = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let server = scope.spawn(|| {
-            let command = &mut unikernel("web", &["--net=tap0", "--mem=64"], &["--ipv4=10.0.0.2/24"]);
-            calls(command, &[libc::SIGTERM], end_when(|_, _| served.load(Ordering::SeqCst)))
+            let command =
+                &mut unikernel("web", &["--net=tap0", "--mem=64"], &["--ipv4=10.0.0.2/24"]);
+            calls(
+                command,
+                &[libc::SIGTERM],
+                end_when(|_, _| served.load(Ordering::SeqCst)),
+            )
         });
         let deadline = Instant::now() + LIMIT;
         while !fetch().is_ok_and(|page| page.contains("200 OK")) {
-            assert!(Instant::now() < deadline && !server.is_finished(), "no page");
+            assert!(
+                Instant::now() < deadline && !server.is_finished(),
+                "no page"
+            );
         }
         served.store(true, Ordering::SeqCst);
         // Something more to do, so that there is one more call.

@@ -18,28 +18,59 @@ fn main() -> ExitCode {
     let mut tests = Vec::new();
     for (name, signal) in [("SIGTERM", libc::SIGTERM), ("SIGINT", libc::SIGINT)] {
         for kind in ["poll-forever", "spin"] {
-            tests.push(kvm_test(&format!("{name}_ends::{kind}"), move || ends(kind, signal)));
+            tests.push(kvm_test(&format!("{name}_ends::{kind}"), move || {
+                ends(kind, signal)
+            }));
         }
-        tests.push(kvm_test(&format!("{name}_ends::blocked_output"), move || ends_blocked_output(signal)));
+        tests.push(kvm_test(
+            &format!("{name}_ends::blocked_output"),
+            move || ends_blocked_output(signal),
+        ));
     }
-    for (way, call) in
-        [("console-all", libc::SYS_write), ("disk-read", libc::SYS_pread64), ("disk-write", libc::SYS_pwrite64)]
-    {
+    for (way, call) in [
+        ("console-all", libc::SYS_write),
+        ("disk-read", libc::SYS_pread64),
+        ("disk-write", libc::SYS_pwrite64),
+    ] {
         let name = format!("a_signal_ends_a_transfer_after_one_more_piece::{way}");
         tests.push(kvm_test(&name, move || ends_within_a_transfer(way, call)));
     }
     tests.extend([
-        kvm_test("signals_at_any_moment_end_the_run", signals_at_any_moment_end_the_run),
-        kvm_test("a_signal_just_before_a_sleep_is_not_lost", a_signal_just_before_a_sleep_is_not_lost),
+        kvm_test(
+            "signals_at_any_moment_end_the_run",
+            signals_at_any_moment_end_the_run,
+        ),
+        kvm_test(
+            "a_signal_just_before_a_sleep_is_not_lost",
+            a_signal_just_before_a_sleep_is_not_lost,
+        ),
         kvm_test("a_second_signal_does_no_harm", a_second_signal_does_no_harm),
-        kvm_test("stopping_and_continuing_does_no_harm", stopping_and_continuing_does_no_harm),
+        kvm_test(
+            "stopping_and_continuing_does_no_harm",
+            stopping_and_continuing_does_no_harm,
+        ),
         kvm_test("a_stopped_run_can_be_ended", a_stopped_run_can_be_ended),
-        kvm_test("signals_that_are_ignored_do_no_harm", signals_that_are_ignored_do_no_harm),
+        kvm_test(
+            "signals_that_are_ignored_do_no_harm",
+            signals_that_are_ignored_do_no_harm,
+        ),
         kvm_test("an_alarm_ends_the_run", an_alarm_ends_the_run),
-        kvm_test("a_run_that_is_ended_is_summed_up", a_run_that_is_ended_is_summed_up),
-        kvm_test("inherited_signal_masks_do_no_harm", inherited_signal_masks_do_no_harm),
-        kvm_test("a_file_that_has_reached_its_limit_does_no_harm", a_file_that_has_reached_its_limit_does_no_harm),
-        net_test("the_first_process_of_a_container_ends_with_the_signals_status", the_first_process_of_a_container),
+        kvm_test(
+            "a_run_that_is_ended_is_summed_up",
+            a_run_that_is_ended_is_summed_up,
+        ),
+        kvm_test(
+            "inherited_signal_masks_do_no_harm",
+            inherited_signal_masks_do_no_harm,
+        ),
+        kvm_test(
+            "a_file_that_has_reached_its_limit_does_no_harm",
+            a_file_that_has_reached_its_limit_does_no_harm,
+        ),
+        net_test(
+            "the_first_process_of_a_container_ends_with_the_signals_status",
+            the_first_process_of_a_container,
+        ),
     ]);
     common::main(tests)
 }
@@ -82,12 +113,18 @@ fn wait_until_full(reader: &File) {
         std::thread::sleep(Duration::from_millis(200));
         let mut waiting: libc::c_int = 0;
         // SAFETY: the request writes one number.
-        assert_eq!(unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD as _, &raw mut waiting) }, 0);
+        assert_eq!(
+            unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD as _, &raw mut waiting) },
+            0
+        );
         if waiting > 2048 && waiting == before {
             return;
         }
         before = waiting;
-        assert!(Instant::now() < deadline, "the pipe does not fill up: {waiting} bytes");
+        assert!(
+            Instant::now() < deadline,
+            "the pipe does not fill up: {waiting} bytes"
+        );
     }
 }
 
@@ -95,7 +132,11 @@ fn wait_until_full(reader: &File) {
 /// the same.
 fn signals_at_any_moment_end_the_run() {
     for delay in 0..20 {
-        let mut guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4"], &["poll-forever"]));
+        let mut guest = Guest::start(&mut unikernel(
+            "hypercalls",
+            &["--mem=4"],
+            &["poll-forever"],
+        ));
         std::thread::sleep(Duration::from_micros(delay * delay * 50));
         guest.signal(libc::SIGTERM);
         guest.end().dies_by(libc::SIGTERM).is_quiet();
@@ -106,7 +147,11 @@ fn signals_at_any_moment_end_the_run() {
 fn a_signal_just_before_a_sleep_is_not_lost() {
     for count in [1, 2] {
         let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
-        assert_eq!(signal_after_run(&mut command, count, libc::SIGTERM), Some(libc::SIGTERM), "stop {count}");
+        assert_eq!(
+            signal_after_run(&mut command, count, libc::SIGTERM),
+            Some(libc::SIGTERM),
+            "stop {count}"
+        );
     }
 }
 
@@ -119,12 +164,20 @@ fn ends_within_a_transfer(way: &str, call: libc::c_long) {
             pieces += 1;
             if pieces == 1 {
                 // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
-                assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0, "{}", common::host_error("kill"));
+                assert_eq!(
+                    unsafe { libc::kill(pid, libc::SIGTERM) },
+                    0,
+                    "{}",
+                    common::host_error("kill")
+                );
             }
         }
         false
     });
-    assert!(libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGTERM, "{ended:#x}");
+    assert!(
+        libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGTERM,
+        "{ended:#x}"
+    );
     assert_eq!(pieces, 1, "pieces of 1 MiB that were begun");
 }
 
@@ -147,7 +200,11 @@ fn stopping_and_continuing_does_no_harm() {
         guest.signal(libc::SIGCONT);
         std::thread::sleep(Duration::from_millis(20));
     }
-    guest.end().exits(0).is_quiet().says("clock: poll 1500000000 ns took");
+    guest
+        .end()
+        .exits(0)
+        .is_quiet()
+        .says("clock: poll 1500000000 ns took");
 }
 
 fn a_stopped_run_can_be_ended() {
@@ -187,20 +244,38 @@ fn a_run_that_is_ended_is_summed_up() {
     let path = directory.path().join("disk.img");
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     let disk = format!("--disk={}", common::text(&path));
-    let output = common::run(&mut unikernel("block", &["-v", "--mem=4", &disk], &["fill"]));
-    output.exits(0).complains("device 'storage': ").complains("1048576 bytes in sectors of 512");
-    output.complains("disk.img: 0 reads (0 bytes), ").complains("tender: info: the guest halted with status 0\n");
+    let output = common::run(&mut unikernel(
+        "block",
+        &["-v", "--mem=4", &disk],
+        &["fill"],
+    ));
+    output
+        .exits(0)
+        .complains("device 'storage': ")
+        .complains("1048576 bytes in sectors of 512");
+    output
+        .complains("disk.img: 0 reads (0 bytes), ")
+        .complains("tender: info: the guest halted with status 0\n");
 
-    let mut guest = Guest::start(&mut unikernel("hypercalls", &["-v", "--mem=4"], &["poll-forever"]));
+    let mut guest = Guest::start(&mut unikernel(
+        "hypercalls",
+        &["-v", "--mem=4"],
+        &["poll-forever"],
+    ));
     guest.wait_for("poll-forever\n");
     guest.signal(libc::SIGTERM);
     let output = guest.end();
-    output.dies_by(libc::SIGTERM).complains("tender: info: signal 15 ended the run\n");
+    output
+        .dies_by(libc::SIGTERM)
+        .complains("tender: info: signal 15 ended the run\n");
     output.complains("tender: info: console: 25 bytes written, 0 dropped\n");
 }
 
 /// Has the command start with `call` made, which returns 0 when it is done.
-fn after(command: &mut Command, call: impl Fn() -> libc::c_int + Send + Sync + 'static) -> &mut Command {
+fn after(
+    command: &mut Command,
+    call: impl Fn() -> libc::c_int + Send + Sync + 'static,
+) -> &mut Command {
     // SAFETY: what is called are system calls, which are safe between fork and exec.
     unsafe {
         command.pre_exec(move || match call() {
@@ -219,7 +294,14 @@ fn inherited_signal_masks_do_no_harm() {
         unsafe {
             let mut ours = std::mem::zeroed();
             libc::sigemptyset(&raw mut ours);
-            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1] {
+            for signal in [
+                libc::SIGTERM,
+                libc::SIGINT,
+                libc::SIGHUP,
+                libc::SIGALRM,
+                libc::SIGSYS,
+                libc::SIGUSR1,
+            ] {
                 libc::sigaddset(&raw mut ours, signal);
             }
             libc::sigprocmask(libc::SIG_BLOCK, &raw const ours, std::ptr::null_mut())
@@ -237,22 +319,38 @@ fn a_file_that_has_reached_its_limit_does_no_harm() {
     let directory = common::directory();
     let path = directory.path().join("log");
     let mut command = unikernel("hypercalls", &["--mem=4"], &["puts-flood", "100"]);
-    let limit = libc::rlimit { rlim_cur: 100, rlim_max: 100 };
+    let limit = libc::rlimit {
+        rlim_cur: 100,
+        rlim_max: 100,
+    };
     // SAFETY: the call reads the limit.
-    after(&mut command, move || unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) });
+    after(&mut command, move || unsafe {
+        libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit)
+    });
     let output = Guest::spawn(command.stdout(File::create(&path).unwrap())).end();
-    output.exits(0).complains("File too large").complains("output is dropped");
+    output
+        .exits(0)
+        .complains("File too large")
+        .complains("output is dropped");
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 100);
 }
 
 /// The kernel does not let the first process of a PID namespace die by its own signals.
 fn the_first_process_of_a_container() {
     // SAFETY: it takes flags; this thread starts no other one, which would be refused from here on.
-    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "{}", common::host_error("a PID namespace"));
+    assert_eq!(
+        unsafe { libc::unshare(libc::CLONE_NEWPID) },
+        0,
+        "{}",
+        common::host_error("a PID namespace")
+    );
     let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
-    let mut tender = common::children::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped())).unwrap();
+    let mut tender =
+        common::children::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped())).unwrap();
     let mut line = String::new();
-    BufReader::new(tender.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(tender.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
     let sent = unsafe { libc::kill(tender.id() as i32, libc::SIGTERM) };
     let deadline = Instant::now() + common::LIMIT;
@@ -261,5 +359,8 @@ fn the_first_process_of_a_container() {
     }
     let _ = tender.kill();
     let status = tender.wait().unwrap();
-    assert_eq!((line.as_str(), sent, status.code()), ("hypercalls: poll-forever\n", 0, Some(128 + libc::SIGTERM)));
+    assert_eq!(
+        (line.as_str(), sent, status.code()),
+        ("hypercalls: poll-forever\n", 0, Some(128 + libc::SIGTERM))
+    );
 }

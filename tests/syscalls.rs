@@ -12,7 +12,10 @@ use common::{FD, hand_over, kernel, kvm_test, kvm_test_if_possible, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
-        kvm_test("the_guest_starts_within_100_calls", the_guest_starts_within_100_calls),
+        kvm_test(
+            "the_guest_starts_within_100_calls",
+            the_guest_starts_within_100_calls,
+        ),
         kvm_test("what_is_no_io_costs_nothing", what_is_no_io_costs_nothing),
         kvm_test("output_costs_one_write", output_costs_one_write),
         kvm_test_if_possible("sleep_costs_one_poll", sleep_costs_one_poll),
@@ -28,9 +31,15 @@ const START_LIMIT: usize = 100;
 fn count(trace: &Trace, number: i64) -> usize {
     let calls: Vec<&Call> = trace.hypercalls().into_iter().flatten().collect();
     for pieces in trace.hypercalls() {
-        assert!(pieces.len() <= 1, "more than one call for a hypercall: {pieces:?}");
+        assert!(
+            pieces.len() <= 1,
+            "more than one call for a hypercall: {pieces:?}"
+        );
     }
-    calls.into_iter().filter(|call| call.number == number).count()
+    calls
+        .into_iter()
+        .filter(|call| call.number == number)
+        .count()
 }
 
 /// How many calls there were within hypercalls.
@@ -43,33 +52,63 @@ fn the_guest_starts_within_100_calls() {
     let trace = trace(&mut unikernel("hello", &["--mem=2"], &[]));
     assert_eq!(trace.status, 0);
     let calls = trace.start() - trace.loader();
-    assert!(calls <= START_LIMIT, "{calls} system calls from exec to the first KVM_RUN");
+    assert!(
+        calls <= START_LIMIT,
+        "{calls} system calls from exec to the first KVM_RUN"
+    );
     assert!(calls > 10, "not even what KVM needs: {calls}");
 }
 
 /// Ten each of WALLTIME, PUTS of nothing and POLL without a timeout, after one line.
 fn what_is_no_io_costs_nothing() {
-    let trace = trace(&mut unikernel("hypercalls", &["--mem=4"], &["ok-storm", "30"]));
+    let trace = trace(&mut unikernel(
+        "hypercalls",
+        &["--mem=4"],
+        &["ok-storm", "30"],
+    ));
     assert_eq!(trace.status, 0);
     assert_eq!(trace.hypercalls().len(), 31);
-    assert_eq!((count(&trace, libc::SYS_write), all(&trace)), (1, 1), "{:?}", trace.hypercalls());
+    assert_eq!(
+        (count(&trace, libc::SYS_write), all(&trace)),
+        (1, 1),
+        "{:?}",
+        trace.hypercalls()
+    );
 }
 
 fn output_costs_one_write() {
-    let trace = trace(&mut unikernel("hypercalls", &["--mem=4"], &["puts-flood", "20"]));
-    assert_eq!((trace.status, count(&trace, libc::SYS_write), all(&trace)), (0, 21, 21));
+    let trace = trace(&mut unikernel(
+        "hypercalls",
+        &["--mem=4"],
+        &["puts-flood", "20"],
+    ));
+    assert_eq!(
+        (trace.status, count(&trace, libc::SYS_write), all(&trace)),
+        (0, 21, 21)
+    );
 }
 
 /// Whether this kernel's `epoll` takes nanoseconds; otherwise a sleep needs a timer.
 fn polls_in_one_call() -> Result<(), String> {
-    if kernel() >= (5, 11) { Ok(()) } else { Err("this kernel has no epoll_pwait2".into()) }
+    if kernel() >= (5, 11) {
+        Ok(())
+    } else {
+        Err("this kernel has no epoll_pwait2".into())
+    }
 }
 
 fn sleep_costs_one_poll() -> Result<(), String> {
     polls_in_one_call()?;
     let trace = trace(&mut unikernel("clock", &["--mem=2"], &["poll=1000000"]));
     let lines = count(&trace, libc::SYS_write);
-    assert_eq!((trace.status, count(&trace, libc::SYS_epoll_pwait2), all(&trace)), (0, 1, lines + 1));
+    assert_eq!(
+        (
+            trace.status,
+            count(&trace, libc::SYS_epoll_pwait2),
+            all(&trace)
+        ),
+        (0, 1, lines + 1)
+    );
     Ok(())
 }
 
@@ -81,7 +120,11 @@ fn blocks_cost_one_call_each() {
     for (mode, number) in [("fill", libc::SYS_pwrite64), ("verify", libc::SYS_pread64)] {
         let trace = trace(&mut unikernel("block", &["--mem=4", &option], &[mode]));
         let lines = count(&trace, libc::SYS_write);
-        assert_eq!((trace.status, count(&trace, number), all(&trace)), (0, 5, lines + 5), "{mode}");
+        assert_eq!(
+            (trace.status, count(&trace, number), all(&trace)),
+            (0, 5, lines + 5),
+            "{mode}"
+        );
     }
 }
 
@@ -92,14 +135,33 @@ fn frames_cost_one_call_each() -> Result<(), String> {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.send(&datagram(b"hello")).unwrap();
     ours.send(&datagram(b"quit")).unwrap();
-    let options = [&format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02", "--mem=4"];
-    let trace = trace(&mut hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs));
+    let options = [
+        &format!("--net=@{FD}"),
+        "--net-mac=02:00:00:00:00:02",
+        "--mem=4",
+    ];
+    let trace = trace(&mut hand_over(
+        unikernel("net", &options, &["--ipv4=10.0.0.2/24"]),
+        theirs,
+    ));
     assert_eq!(trace.status, 0);
     let lines = trace.hypercalls().into_iter().flatten();
-    let lines = lines.filter(|call| call.number == libc::SYS_write && call.arguments[0] == 1).count();
-    assert_eq!(count(&trace, libc::SYS_write), lines + 3, "{:?}", trace.hypercalls());
+    let lines = lines
+        .filter(|call| call.number == libc::SYS_write && call.arguments[0] == 1)
+        .count();
+    assert_eq!(
+        count(&trace, libc::SYS_write),
+        lines + 3,
+        "{:?}",
+        trace.hypercalls()
+    );
     let polls = count(&trace, libc::SYS_epoll_pwait2);
-    assert_eq!((count(&trace, libc::SYS_read), polls), (2, 1), "{:?}", trace.hypercalls());
+    assert_eq!(
+        (count(&trace, libc::SYS_read), polls),
+        (2, 1),
+        "{:?}",
+        trace.hypercalls()
+    );
     assert_eq!(all(&trace), lines + 3 + 2 + 1, "{:?}", trace.hypercalls());
     Ok(())
 }

@@ -12,19 +12,44 @@ use common::{fixture, kvm_test, run, tender, test, text, unikernel};
 fn main() -> ExitCode {
     let mut tests: Vec<_> = REFUSED
         .into_iter()
-        .map(|(words, complaint)| test(&format!("refused::{}", words.join(" ")), move || is_refused(words, complaint)))
+        .map(|(words, complaint)| {
+            test(&format!("refused::{}", words.join(" ")), move || {
+                is_refused(words, complaint)
+            })
+        })
         .collect();
     tests.extend([
-        test("help_and_version_are_no_errors", help_and_version_are_no_errors),
-        test("words_that_are_no_text_are_refused", words_that_are_no_text_are_refused),
+        test(
+            "help_and_version_are_no_errors",
+            help_and_version_are_no_errors,
+        ),
+        test(
+            "words_that_are_no_text_are_refused",
+            words_that_are_no_text_are_refused,
+        ),
         test("a_command_line_has_its_limit", a_command_line_has_its_limit),
-        test("every_declared_device_must_be_attached", every_declared_device_must_be_attached),
-        test("only_declared_devices_can_be_attached", only_declared_devices_can_be_attached),
-        test("short_forms_mean_the_only_device", short_forms_mean_the_only_device),
+        test(
+            "every_declared_device_must_be_attached",
+            every_declared_device_must_be_attached,
+        ),
+        test(
+            "only_declared_devices_can_be_attached",
+            only_declared_devices_can_be_attached,
+        ),
+        test(
+            "short_forms_mean_the_only_device",
+            short_forms_mean_the_only_device,
+        ),
         kvm_test("a_refusal_changes_nothing", a_refusal_changes_nothing),
-        kvm_test("a_complaint_is_one_line_whatever_is_in_a_path", a_complaint_is_one_line_whatever_is_in_a_path),
+        kvm_test(
+            "a_complaint_is_one_line_whatever_is_in_a_path",
+            a_complaint_is_one_line_whatever_is_in_a_path,
+        ),
         kvm_test("a_malformed_rust_log_is_told", a_malformed_rust_log_is_told),
-        kvm_test("rust_log_decides_what_is_said", rust_log_decides_what_is_said),
+        kvm_test(
+            "rust_log_decides_what_is_said",
+            rust_log_decides_what_is_said,
+        ),
         kvm_test("each_v_says_more", each_v_says_more),
     ]);
     common::main(tests)
@@ -36,8 +61,18 @@ const REFUSED: [(&[&str], &[&str]); 55] = [
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
     (&[""], &["no unikernel"]),
-    (&["--mem", "x.hvt"], &["no unikernel", "'--mem' took 'x.hvt'", "--mem=SIZE"]),
-    (&["--net:a", "x.hvt", "-v"], &["no unikernel", "'--net:a' took 'x.hvt'", "--net:a=IFACE|@FD"]),
+    (
+        &["--mem", "x.hvt"],
+        &["no unikernel", "'--mem' took 'x.hvt'", "--mem=SIZE"],
+    ),
+    (
+        &["--net:a", "x.hvt", "-v"],
+        &[
+            "no unikernel",
+            "'--net:a' took 'x.hvt'",
+            "--net:a=IFACE|@FD",
+        ],
+    ),
     (&["--frobnicate", "x.hvt"], &["--frobnicate", "--help"]),
     (&["--memory=64", "x.hvt"], &["--memory"]),
     (&["-x", "x.hvt"], &["-x"]),
@@ -62,28 +97,58 @@ const REFUSED: [(&[&str], &[&str]); 55] = [
     (&["--mem=64", "--mem=64", "x.hvt"], &["--mem", "twice"]),
     (&["--net=a", "--net=b", "x.hvt"], &["--net", "twice"]),
     (&["--net:a=x", "--net:a=y", "x.hvt"], &["--net:a", "twice"]),
-    (&["--net:a=t0", "--net:b=t0", "x.hvt"], &["--net:b=t0", "t0"]),
+    (
+        &["--net:a=t0", "--net:b=t0", "x.hvt"],
+        &["--net:b=t0", "t0"],
+    ),
     (&["--net:a=@7", "--net:b=@7", "x.hvt"], &["--net:b=@7"]),
-    (&["--block=/a", "--disk=/b", "x.hvt"], &["--block", "--disk"]),
-    (&["--block:a=/a", "--block:a=/b", "x.hvt"], &["--block:a", "twice"]),
+    (
+        &["--block=/a", "--disk=/b", "x.hvt"],
+        &["--block", "--disk"],
+    ),
+    (
+        &["--block:a=/a", "--block:a=/b", "x.hvt"],
+        &["--block:a", "twice"],
+    ),
     (&["--net:=tap0", "x.hvt"], &["--net:"]),
     (&["--net:a-b=tap0", "x.hvt"], &["a-b"]),
     (&["--net=", "x.hvt"], &["--net="]),
-    (&["--net=a-name-far-too-long", "x.hvt"], &["a-name-far-too-long", "15"]),
+    (
+        &["--net=a-name-far-too-long", "x.hvt"],
+        &["a-name-far-too-long", "15"],
+    ),
     (&["--net=@", "x.hvt"], &["--net=@"]),
     (&["--net=@a:b", "x.hvt"], &["--net=@a:b"]),
     (&["--block=@", "x.hvt"], &["--block=@"]),
-    (&["--net-mac=02:00:00:00:00", "x.hvt"], &["--net-mac=02:00:00:00:00"]),
-    (&["--net-mac=02-00-00-00-00-01", "x.hvt"], &["02-00-00-00-00-01"]),
+    (
+        &["--net-mac=02:00:00:00:00", "x.hvt"],
+        &["--net-mac=02:00:00:00:00"],
+    ),
+    (
+        &["--net-mac=02-00-00-00-00-01", "x.hvt"],
+        &["02-00-00-00-00-01"],
+    ),
     (&["--net-mac=01:00:5e:00:00:01", "x.hvt"], &["multicast"]),
-    (&["--net-mac=00:00:00:00:00:00", "x.hvt"], &["00:00:00:00:00:00"]),
+    (
+        &["--net-mac=00:00:00:00:00:00", "x.hvt"],
+        &["00:00:00:00:00:00"],
+    ),
     (&["--block=", "x.hvt"], &["--block="]),
-    (&["--block-sector-size:a=1000", "x.hvt"], &["--block-sector-size:a=1000", "512"]),
+    (
+        &["--block-sector-size:a=1000", "x.hvt"],
+        &["--block-sector-size:a=1000", "512"],
+    ),
     (&["--block-sector-size:a=256", "x.hvt"], &["256", "512"]),
     (&["--block-sector-size:a=65536", "x.hvt"], &["65536"]),
     (&["-v", "-q", "x.hvt"], &["-v", "-q"]),
-    (&["--sandbox=none", "x.hvt"], &["--sandbox=none", "best-effort"]),
-    (&["--sandbox=off", "--sandbox=off", "x.hvt"], &["--sandbox", "twice"]),
+    (
+        &["--sandbox=none", "x.hvt"],
+        &["--sandbox=none", "best-effort"],
+    ),
+    (
+        &["--sandbox=off", "--sandbox=off", "x.hvt"],
+        &["--sandbox", "twice"],
+    ),
     (&["--user=:kvm", "x.hvt"], &["--user=:kvm", "nobody:kvm"]),
     (&["--user=a", "--user=b", "x.hvt"], &["--user", "twice"]),
     (&["--chroot=", "x.hvt"], &["--chroot=", "empty"]),
@@ -112,19 +177,32 @@ fn help_and_version_are_no_errors() {
     }
     for words in [["--version"], ["-V"]] {
         let output = run(&mut tender(words));
-        output.exits(0).says(&format!("tender {}\nABI version 2\nABI version 1\n", env!("CARGO_PKG_VERSION")));
+        output.exits(0).says(&format!(
+            "tender {}\nABI version 2\nABI version 1\n",
+            env!("CARGO_PKG_VERSION")
+        ));
         output.says("none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n");
         // Where upstream's tenders say theirs, in the lines that programs know.
-        let upstream = format!("tender, version v{}\nABI version 2\nABI version 1\n", env!("CARGO_PKG_VERSION"));
+        let upstream = format!(
+            "tender, version v{}\nABI version 2\nABI version 1\n",
+            env!("CARGO_PKG_VERSION")
+        );
         assert!(output.stderr == upstream, "{output:#?}");
     }
     // They win over what else is there.
     run(&mut tender(["--mem=64", "--version", "no-such.hvt"])).exits(0);
-    run(&mut tender(["--mem=64", "--help", "no-such.hvt"])).exits(0).is_quiet();
+    run(&mut tender(["--mem=64", "--help", "no-such.hvt"]))
+        .exits(0)
+        .is_quiet();
 }
 
 fn words_that_are_no_text_are_refused() {
-    for word in [&b"--mem=\xff"[..], b"--\xff", b"--net=\xff", b"--net:\xff=tap0"] {
+    for word in [
+        &b"--mem=\xff"[..],
+        b"--\xff",
+        b"--net=\xff",
+        b"--net:\xff=tap0",
+    ] {
         run(tender([OsStr::from_bytes(word)]).arg("x.hvt")).is_refused(&[]);
     }
 }
@@ -138,8 +216,17 @@ fn a_command_line_has_its_limit() {
 
 fn every_declared_device_must_be_attached() {
     let nothing: &[&str] = &[];
-    run(&mut unikernel("net", nothing, &[])).is_refused(&["net.hvt", "'service'", "NET_BASIC", "--net:service="]);
-    run(&mut unikernel("block", nothing, &[])).is_refused(&["'storage'", "BLOCK_BASIC", "--block:storage="]);
+    run(&mut unikernel("net", nothing, &[])).is_refused(&[
+        "net.hvt",
+        "'service'",
+        "NET_BASIC",
+        "--net:service=",
+    ]);
+    run(&mut unikernel("block", nothing, &[])).is_refused(&[
+        "'storage'",
+        "BLOCK_BASIC",
+        "--block:storage=",
+    ]);
     run(&mut unikernel("net", &["--net-mac=02:00:00:00:00:01"], &[])).is_refused(&["'service'"]);
     run(&mut unikernel("block", &["--block-sector-size=512"], &[])).is_refused(&["'storage'"]);
     run(&mut unikernel("net2", &["--net:service0=tap0"], &[])).is_refused(&["'service1'"]);
@@ -148,27 +235,57 @@ fn every_declared_device_must_be_attached() {
 fn only_declared_devices_can_be_attached() {
     run(&mut unikernel("hello", &["--net:eth0=tap0"], &[])).is_refused(&["'eth0'", "no devices"]);
     run(&mut unikernel("hello", &["--block=/x"], &[])).is_refused(&["--block", "no devices"]);
-    run(&mut unikernel("hello", &["--net-mac=02:00:00:00:00:01"], &[])).is_refused(&["no devices"]);
-    run(&mut unikernel("net", &["--net:services=tap0"], &[])).is_refused(&["'services'", "service (NET_BASIC)"]);
+    run(&mut unikernel(
+        "hello",
+        &["--net-mac=02:00:00:00:00:01"],
+        &[],
+    ))
+    .is_refused(&["no devices"]);
+    run(&mut unikernel("net", &["--net:services=tap0"], &[]))
+        .is_refused(&["'services'", "service (NET_BASIC)"]);
     // A network device is no block device of that name.
-    run(&mut unikernel("net", &["--net=tap0", "--block:service=/x"], &[])).is_refused(&["'service'", "BLOCK_BASIC"]);
+    run(&mut unikernel(
+        "net",
+        &["--net=tap0", "--block:service=/x"],
+        &[],
+    ))
+    .is_refused(&["'service'", "BLOCK_BASIC"]);
 }
 
 fn short_forms_mean_the_only_device() {
     let declared = "service0 (NET_BASIC), service1 (NET_BASIC)";
     run(&mut unikernel("net2", &["--net=tap0"], &[])).is_refused(&["--net", declared]);
-    run(&mut unikernel("block2", &["--disk=/x"], &[])).is_refused(&["a (BLOCK_BASIC), b (BLOCK_BASIC)"]);
-    run(&mut unikernel("net", &["--net=tap0", "--net:service=tap1"], &[])).is_refused(&["service"]);
-    run(&mut unikernel("block", &["--block=/x", "--block:storage=/y"], &[])).is_refused(&["storage"]);
+    run(&mut unikernel("block2", &["--disk=/x"], &[]))
+        .is_refused(&["a (BLOCK_BASIC), b (BLOCK_BASIC)"]);
+    run(&mut unikernel(
+        "net",
+        &["--net=tap0", "--net:service=tap1"],
+        &[],
+    ))
+    .is_refused(&["service"]);
+    run(&mut unikernel(
+        "block",
+        &["--block=/x", "--block:storage=/y"],
+        &[],
+    ))
+    .is_refused(&["storage"]);
 }
 
 /// Devices are looked at before anything is done: no image is made or touched by a command line that is wrong.
 fn a_refusal_changes_nothing() {
     let directory = common::directory();
-    let (there, missing) = (directory.path().join("there"), directory.path().join("missing"));
+    let (there, missing) = (
+        directory.path().join("there"),
+        directory.path().join("missing"),
+    );
     std::fs::write(&there, [7; 1000]).unwrap();
     for path in [&there, &missing] {
-        run(&mut unikernel("block", &[&format!("--block={}", text(path))], &[])).is_refused(&[text(path)]);
+        run(&mut unikernel(
+            "block",
+            &[&format!("--block={}", text(path))],
+            &[],
+        ))
+        .is_refused(&[text(path)]);
     }
     assert!(!missing.exists(), "an image was made");
     assert_eq!(std::fs::read(&there).unwrap(), [7; 1000]);
@@ -177,28 +294,46 @@ fn a_refusal_changes_nothing() {
 
 fn a_complaint_is_one_line_whatever_is_in_a_path() {
     run(&mut tender(["no\nsuch.hvt"])).is_refused(&["no\\nsuch.hvt"]);
-    run(&mut unikernel("block", &["--block=/no\nsuch\x1b[31m"], &[])).is_refused(&["/no\\nsuch\\u{1b}[31m"]);
+    run(&mut unikernel("block", &["--block=/no\nsuch\x1b[31m"], &[]))
+        .is_refused(&["/no\\nsuch\\u{1b}[31m"]);
 }
 
 fn a_malformed_rust_log_is_told() {
     let mut command = unikernel("hello", &["--mem=2"], &[]);
-    run(command.env("RUST_LOG", "a=b=c")).exits(0).complains("tender: warn: RUST_LOG is ignored: ");
+    run(command.env("RUST_LOG", "a=b=c"))
+        .exits(0)
+        .complains("tender: warn: RUST_LOG is ignored: ");
     // Nor does it harm where nobody can be told.
     let full = File::options().write(true).open("/dev/full").unwrap();
-    assert_eq!(command.stdout(Stdio::null()).stderr(full).status().unwrap().code(), Some(0));
+    assert_eq!(
+        command
+            .stdout(Stdio::null())
+            .stderr(full)
+            .status()
+            .unwrap()
+            .code(),
+        Some(0)
+    );
 }
 
 fn rust_log_decides_what_is_said() {
     let mut command = unikernel("hello", &["--mem=5"], &[]);
     run(command.env("RUST_LOG", "error")).exits(0).is_quiet();
-    run(command.env("RUST_LOG", "trace")).exits(0).complains("4 MiB");
+    run(command.env("RUST_LOG", "trace"))
+        .exits(0)
+        .complains("4 MiB");
     let output = run(command.env("RUST_LOG", "tender::setup=debug"));
     output.exits(0).complains("segment 0x100000..0x");
     assert!(!output.stderr.contains("sandbox: "), "{output:?}");
 }
 
 fn each_v_says_more() {
-    let said = |option: &str| run(&mut unikernel("hello", &[option, "--mem=2"], &[])).exits(0).stderr.clone();
+    let said = |option: &str| {
+        run(&mut unikernel("hello", &[option, "--mem=2"], &[]))
+            .exits(0)
+            .stderr
+            .clone()
+    };
     let [v, vv, vvv] = ["-v", "-vv", "-vvv"].map(said);
     let tells = |words: &str| [&v, &vv, &vvv].map(|said| said.contains(words));
     assert_eq!(tells("2 MiB of memory"), [true, true, true], "{vvv}");

@@ -19,13 +19,25 @@ type Test = (&'static str, fn(&str));
 fn main() -> ExitCode {
     let tests: [Test; 4] = [
         ("the_page_is_served", the_page_is_served),
-        ("connections_are_served_at_the_same_time", connections_are_served_at_the_same_time),
-        ("requests_in_pieces_are_served", requests_in_pieces_are_served),
-        ("the_log_is_that_of_a_unikernel", the_log_is_that_of_a_unikernel),
+        (
+            "connections_are_served_at_the_same_time",
+            connections_are_served_at_the_same_time,
+        ),
+        (
+            "requests_in_pieces_are_served",
+            requests_in_pieces_are_served,
+        ),
+        (
+            "the_log_is_that_of_a_unikernel",
+            the_log_is_that_of_a_unikernel,
+        ),
     ];
-    let each = SERVERS.into_iter().flat_map(|server| tests.map(|(name, body)| (server, name, body)));
-    let mut tests: Vec<_> =
-        each.map(|(server, name, body)| net_test(&format!("{server}::{name}"), move || body(server))).collect();
+    let each = SERVERS
+        .into_iter()
+        .flat_map(|server| tests.map(|(name, body)| (server, name, body)));
+    let mut tests: Vec<_> = each
+        .map(|(server, name, body)| net_test(&format!("{server}::{name}"), move || body(server)))
+        .collect();
     tests.push(net_test("the_page_is_the_same", the_page_is_the_same));
     common::main(tests)
 }
@@ -40,7 +52,11 @@ impl Server {
     fn start(server: &str) -> Server {
         let tap = Tap::up("tap100", Ipv4Addr::new(10, 0, 0, 1));
         let mut command = common::tender(["--net=tap100", "--mem=64M", "--"]);
-        let guest = Guest::start(command.arg(common::fixture(server)).arg("--ipv4=10.0.0.2/24"));
+        let guest = Guest::start(
+            command
+                .arg(common::fixture(server))
+                .arg("--ipv4=10.0.0.2/24"),
+        );
         guest.wait_for("listening on 8080/TCP");
         Server { guest, _tap: tap }
     }
@@ -77,7 +93,9 @@ fn request(stream: &mut TcpStream, method: &str, path: &str) {
 fn answer(mut stream: TcpStream) -> (String, String) {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head and a body");
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .expect("an answer has a head and a body");
     (head.to_owned(), body.to_owned())
 }
 
@@ -90,9 +108,16 @@ fn fetch(path: &str) -> (String, String) {
 /// Checks that it is the page, and whole.
 fn is_page((head, body): (String, String)) -> String {
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    let length = head
+        .split("Content-Length: ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next())
+        .unwrap();
     assert_eq!(length.parse::<usize>().unwrap(), body.len());
-    assert!(body.contains("<html") && body.trim_end().ends_with("</html>"), "{body}");
+    assert!(
+        body.contains("<html") && body.trim_end().ends_with("</html>"),
+        "{body}"
+    );
     body
 }
 
@@ -156,5 +181,8 @@ fn the_log_is_that_of_a_unikernel(server: &str) {
     ] {
         assert!(log.contains(line), "{line:?} is missing in {log}");
     }
-    assert!(log.lines().all(|line| line.contains(" -00:00: INF [")), "every line has its time: {log}");
+    assert!(
+        log.lines().all(|line| line.contains(" -00:00: INF [")),
+        "every line has its time: {log}"
+    );
 }

@@ -8,14 +8,21 @@ use tender::config::{Config, Memory};
 
 /// Tries `bytes` as a command line.
 pub fn check(bytes: &[u8]) {
-    let words = bytes.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec()));
-    let words: Vec<OsString> = std::iter::once(OsString::from("tender")).chain(words).collect();
+    let words = bytes
+        .split(|&byte| byte == 0)
+        .map(|word| OsString::from_vec(word.to_vec()));
+    let words: Vec<OsString> = std::iter::once(OsString::from("tender"))
+        .chain(words)
+        .collect();
     match cli::parse(words.clone()) {
         Ok(Command::Run(config) | Command::Check(config)) => check_config(&config, &words),
         Ok(Command::Configured(_) | Command::Inspect(_) | Command::Help(_) | Command::Version) => {}
         Err(error) => {
             let message = error.to_string();
-            assert!(!message.is_empty() && !message.chars().any(char::is_control), "{message:?}");
+            assert!(
+                !message.is_empty() && !message.chars().any(char::is_control),
+                "{message:?}"
+            );
         }
     }
 }
@@ -23,13 +30,29 @@ pub fn check(bytes: &[u8]) {
 fn check_config(config: &Config, words: &[OsString]) {
     // The words after the unikernel are the guest's, whatever they look like.
     assert!(words.ends_with(&config.arguments));
-    assert_eq!(words[words.len() - config.arguments.len() - 1], config.unikernel);
+    assert_eq!(
+        words[words.len() - config.arguments.len() - 1],
+        config.unikernel
+    );
     for (index, net) in config.nets.iter().enumerate() {
-        assert!(config.nets[..index].iter().all(|other| other.name != net.name));
-        assert!(net.source.is_none() || config.nets[..index].iter().all(|other| other.source != net.source));
+        assert!(
+            config.nets[..index]
+                .iter()
+                .all(|other| other.name != net.name)
+        );
+        assert!(
+            net.source.is_none()
+                || config.nets[..index]
+                    .iter()
+                    .all(|other| other.source != net.source)
+        );
     }
     for (index, block) in config.blocks.iter().enumerate() {
-        assert!(config.blocks[..index].iter().all(|other| other.name != block.name));
+        assert!(
+            config.blocks[..index]
+                .iter()
+                .all(|other| other.name != block.name)
+        );
     }
     check_values(config);
 }
@@ -46,7 +69,16 @@ pub(super) fn check_values(config: &Config) {
     }
     for block in &config.blocks {
         assert!(block.source.is_some() || block.sector_size.is_some());
-        assert!(block.source.as_ref().is_none_or(|source| !source.to_string().is_empty()));
-        assert!(block.sector_size.is_none_or(|size| size.is_power_of_two() && (512..=32768).contains(&size)));
+        assert!(
+            block
+                .source
+                .as_ref()
+                .is_none_or(|source| !source.to_string().is_empty())
+        );
+        assert!(
+            block
+                .sector_size
+                .is_none_or(|size| size.is_power_of_two() && (512..=32768).contains(&size))
+        );
     }
 }

@@ -9,20 +9,29 @@ use super::cli::check_values;
 
 /// Tries `text` as the content of a configuration file.
 pub fn check(text: &[u8]) {
-    for words in
-        [&["tender", "--config=f", "app"][..], &["tender", "--config=d/f", "--net:a=t", "--net-mac=02:00:00:00:00:01"]]
-    {
+    for words in [
+        &["tender", "--config=f", "app"][..],
+        &[
+            "tender",
+            "--config=d/f",
+            "--net:a=t",
+            "--net-mac=02:00:00:00:00:01",
+        ],
+    ] {
         match configured(words).parse(text) {
             Ok((Command::Run(config), paths)) => {
                 check_values(&config);
-                assert!(
-                    paths.iter().all(|named| named.place.line > 0 && named.place.column > 0 && !named.key.is_empty())
-                );
+                assert!(paths.iter().all(|named| named.place.line > 0
+                    && named.place.column > 0
+                    && !named.key.is_empty()));
             }
             Ok((command, _)) => panic!("{command:?}"),
             Err(error) => {
                 let message = error.to_string();
-                assert!(!message.is_empty() && !message.chars().any(char::is_control), "{message:?}");
+                assert!(
+                    !message.is_empty() && !message.chars().any(char::is_control),
+                    "{message:?}"
+                );
             }
         }
     }

@@ -15,10 +15,26 @@ use tender::config::{BlockOption, NetOption};
 pub fn wire(kind: libc::c_int) -> (NetOption, UnixDatagram) {
     let mut fds = [-1; 2];
     // SAFETY: the array has room for the two descriptors.
-    assert_eq!(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_NONBLOCK, 0, fds.as_mut_ptr()) }, 0);
+    assert_eq!(
+        unsafe {
+            libc::socketpair(
+                libc::AF_UNIX,
+                kind | libc::SOCK_NONBLOCK,
+                0,
+                fds.as_mut_ptr(),
+            )
+        },
+        0
+    );
     // SAFETY: it is new and nobody else's.
     let far = unsafe { UnixDatagram::from_raw_fd(fds[1]) };
-    (NetOption { source: Some(NetSource::Fd(fds[0].into())), ..NetOption::default() }, far)
+    (
+        NetOption {
+            source: Some(NetSource::Fd(fds[0].into())),
+            ..NetOption::default()
+        },
+        far,
+    )
 }
 
 /// A disk of `size` bytes that count up, and the file behind it.
@@ -31,7 +47,13 @@ pub fn disk(size: u64) -> (BlockOption, File) {
     let content: Vec<u8> = (0..size).map(|at| at as u8).collect();
     file.write_all_at(&content, 0).expect("memory");
     let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
-    (BlockOption { source: Some(BlockSource::Path(path)), ..BlockOption::default() }, file)
+    (
+        BlockOption {
+            source: Some(BlockSource::Path(path)),
+            ..BlockOption::default()
+        },
+        file,
+    )
 }
 
 /// The descriptor that would be opened next: the same before and after something that leaks none.

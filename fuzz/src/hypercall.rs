@@ -59,7 +59,11 @@ pub fn check(bytes: &[u8]) {
     }
     guest.devices.finish(None);
     drop(guest);
-    assert_eq!(devices::next_descriptor(), before, "a descriptor has leaked");
+    assert_eq!(
+        devices::next_descriptor(),
+        before,
+        "a descriptor has leaked"
+    );
 }
 
 /// A guest, and the other ends of its devices.
@@ -79,29 +83,57 @@ impl Guest {
         let most = if era == Era::Legacy { 1 } else { 3 };
         let choice = input.u8();
         let kinds = [libc::SOCK_DGRAM, libc::SOCK_SEQPACKET];
-        let nets = (0..(choice & 3).min(most)).map(|_| devices::wire(kinds[usize::from(choice >> 4 & 1)]));
+        let nets =
+            (0..(choice & 3).min(most)).map(|_| devices::wire(kinds[usize::from(choice >> 4 & 1)]));
         let (net_options, wires): (Vec<_>, Vec<_>) = nets.unzip();
-        let capacities: Vec<u64> =
-            (0..(choice >> 2 & 3).min(most)).map(|_| 512 * (1 + u64::from(input.u8() & 15))).collect();
-        let (block_options, disks): (Vec<_>, Vec<_>) = capacities.iter().map(|&size| devices::disk(size)).unzip();
+        let capacities: Vec<u64> = (0..(choice >> 2 & 3).min(most))
+            .map(|_| 512 * (1 + u64::from(input.u8() & 15)))
+            .collect();
+        let (block_options, disks): (Vec<_>, Vec<_>) =
+            capacities.iter().map(|&size| devices::disk(size)).unzip();
         let mut manifest = manifest(era, &net_options, &block_options);
-        let named = |prefix: &str, index: usize| (era != Era::Legacy).then(|| format!("{prefix}{index}"));
+        let named =
+            |prefix: &str, index: usize| (era != Era::Legacy).then(|| format!("{prefix}{index}"));
         let nets: Vec<NetOption> = (net_options.into_iter().enumerate())
-            .map(|(index, option)| NetOption { name: named("net", index), ..option })
+            .map(|(index, option)| NetOption {
+                name: named("net", index),
+                ..option
+            })
             .collect();
         let blocks: Vec<BlockOption> = (block_options.into_iter().enumerate())
-            .map(|(index, option)| BlockOption { name: named("disk", index), ..option })
+            .map(|(index, option)| BlockOption {
+                name: named("disk", index),
+                ..option
+            })
             .collect();
         let plan = Plan::new(&manifest, &nets, &blocks).expect("one option for each device");
-        let devices =
-            Devices::attach(plan, &mut Files::default(), &mut manifest, era.rules()).expect("sockets and files");
-        let out = if choice & 0x80 == 0 { "/dev/null" } else { "/dev/full" };
-        let console = Console::new(OpenOptions::new().write(true).open(out).expect("there on every Linux"));
+        let devices = Devices::attach(plan, &mut Files::default(), &mut manifest, era.rules())
+            .expect("sockets and files");
+        let out = if choice & 0x80 == 0 {
+            "/dev/null"
+        } else {
+            "/dev/full"
+        };
+        let console = Console::new(
+            OpenOptions::new()
+                .write(true)
+                .open(out)
+                .expect("there on every Linux"),
+        );
         let mut memory = GuestMemory::new(SIZE).expect("32 KiB");
         let mappings = mappings(input.u16());
         memory.protect(&mappings);
         let wires = wires.into_iter().map(Some).collect();
-        Guest { era, memory, mappings, devices, console, wires, disks, capacities }
+        Guest {
+            era,
+            memory,
+            mappings,
+            devices,
+            console,
+            wires,
+            disks,
+            capacities,
+        }
     }
 
     /// One step, by its first byte: mostly a hypercall, else something that happens outside. Says whether the guest
@@ -147,7 +179,9 @@ impl Guest {
         let before = Before::of(self);
         let decoded = I::decode(number, &self.memory, argument);
         let Ok(call) = decoded else {
-            assert!(!matches!(decoded, Err(Error::Number(1..)) if number >= 1 && number <= I::LAST));
+            assert!(
+                !matches!(decoded, Err(Error::Number(1..)) if number >= 1 && number <= I::LAST)
+            );
             before.check(self, &[], None);
             return false;
         };
@@ -157,11 +191,11 @@ impl Guest {
             Err(Fault::Memory(_)) => false,
             Err(Fault::Ring(error)) => panic!("there is no ring: {error}"),
             Err(Fault::Wait(error)) => panic!("this host cannot wait: {error}"),
-            Err(Fault::NoDevice(kind)) => {
-                I::no_device(kind).is_some_and(|reply| I::reply(reply, &self.memory, argument).is_ok())
-            }
+            Err(Fault::NoDevice(kind)) => I::no_device(kind)
+                .is_some_and(|reply| I::reply(reply, &self.memory, argument).is_ok()),
         };
-        let out = out_fields(self.era, number).map(|field| argument.0 + field.start..argument.0 + field.end);
+        let out = out_fields(self.era, number)
+            .map(|field| argument.0 + field.start..argument.0 + field.end);
         let filled = match call {
             Hypercall::BlockRead(request) => Some(request.buffer),
             Hypercall::NetRead(request) => Some(request.buffer),
@@ -195,13 +229,20 @@ impl Guest {
         }
         let room = SIZE.saturating_sub(argument.0).min(STRUCTURE as u64) as usize;
         if room > 0 {
-            self.memory.place(argument, &words.as_bytes()[..room]).expect("it is within memory");
+            self.memory
+                .place(argument, &words.as_bytes()[..room])
+                .expect("it is within memory");
         }
     }
 
     /// What the run loop does for each hypercall, but that nothing is slept.
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
-        let Guest { memory, devices, console, .. } = self;
+        let Guest {
+            memory,
+            devices,
+            console,
+            ..
+        } = self;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(tender::devices::clock::walltime()),
             Hypercall::Poll { timeout } => Reply::Ready(devices.poll(timeout.min(1))?),
@@ -250,9 +291,16 @@ fn manifest(era: Era, nets: &[NetOption], blocks: &[BlockOption]) -> Manifest {
         return Manifest::unnamed(!nets.is_empty(), !blocks.is_empty());
     }
     let nets = (0..nets.len()).map(|index| Entry::declare(&format!("net{index}"), NET_BASIC));
-    let blocks = (0..blocks.len()).map(|index| Entry::declare(&format!("disk{index}"), BLOCK_BASIC));
-    let entries: Vec<Entry> = std::iter::once(Entry::reserved()).chain(nets).chain(blocks).collect();
-    let header = Header { version: VERSION, entries: entries.len() as u32 };
+    let blocks =
+        (0..blocks.len()).map(|index| Entry::declare(&format!("disk{index}"), BLOCK_BASIC));
+    let entries: Vec<Entry> = std::iter::once(Entry::reserved())
+        .chain(nets)
+        .chain(blocks)
+        .collect();
+    let header = Header {
+        version: VERSION,
+        entries: entries.len() as u32,
+    };
     Manifest::parse(&[header.as_bytes(), entries.as_bytes()].concat()).expect("a good manifest")
 }
 
@@ -263,7 +311,10 @@ fn mappings(bits: u16) -> Vec<Mapping> {
         2 => Access::ReadExecute,
         _ => Access::None,
     };
-    let page = |page: u64| Mapping { range: page * PAGE_SIZE..(page + 1) * PAGE_SIZE, access: access(page) };
+    let page = |page: u64| Mapping {
+        range: page * PAGE_SIZE..(page + 1) * PAGE_SIZE,
+        access: access(page),
+    };
     (0..PAGES).map(page).collect()
 }
 
@@ -276,7 +327,10 @@ struct Before {
 
 fn contents(memory: &GuestMemory) -> Vec<u8> {
     let mut bytes = vec![0; SIZE as usize];
-    memory.bytes(GuestAddress(0), SIZE).expect("all of it").copy_to(&mut bytes);
+    memory
+        .bytes(GuestAddress(0), SIZE)
+        .expect("all of it")
+        .copy_to(&mut bytes);
     bytes
 }
 
@@ -302,9 +356,15 @@ impl Before {
         if after != self.memory {
             let changed = (0..SIZE).filter(|&at| after[at as usize] != self.memory[at as usize]);
             for at in changed {
-                assert!(allowed.iter().any(|range| range.contains(&at)), "{at:#x} has changed: {call:x?} {allowed:x?}");
+                assert!(
+                    allowed.iter().any(|range| range.contains(&at)),
+                    "{at:#x} has changed: {call:x?} {allowed:x?}"
+                );
                 let page = &guest.mappings[(at / PAGE_SIZE) as usize];
-                assert!(page.access.is_writable(), "{at:#x}, which the guest may not write, has changed: {call:x?}");
+                assert!(
+                    page.access.is_writable(),
+                    "{at:#x}, which the guest may not write, has changed: {call:x?}"
+                );
             }
         }
         for (index, (disk, before)) in guest.disks.iter().zip(&self.disks).enumerate() {
@@ -312,10 +372,15 @@ impl Before {
         }
         let stats = guest.console.stats();
         let said = match call {
-            Some(Hypercall::Puts(text)) if guest.memory.bytes(text.addr, text.len).is_ok() => text.len,
+            Some(Hypercall::Puts(text)) if guest.memory.bytes(text.addr, text.len).is_ok() => {
+                text.len
+            }
             _ => 0,
         };
-        assert_eq!(stats.written_bytes + stats.dropped_bytes - self.console, said);
+        assert_eq!(
+            stats.written_bytes + stats.dropped_bytes - self.console,
+            said
+        );
     }
 }
 
@@ -324,13 +389,21 @@ fn check_disk(after: &[u8], before: &[u8], capacity: u64, call: Option<Hypercall
     if after == before {
         return;
     }
-    let Some(Hypercall::BlockWrite(request)) = call else { panic!("a disk has changed: {call:x?}") };
-    assert!(after.len() as u64 <= capacity.max(before.len() as u64), "a disk has grown");
+    let Some(Hypercall::BlockWrite(request)) = call else {
+        panic!("a disk has changed: {call:x?}")
+    };
+    assert!(
+        after.len() as u64 <= capacity.max(before.len() as u64),
+        "a disk has grown"
+    );
     let written = request.offset..request.offset + request.buffer.len;
     assert!(written.end <= capacity);
     for (at, &byte) in after.iter().enumerate() {
         // Where the file had been cut, what lies between is zero.
         let was = before.get(at).copied().unwrap_or(0);
-        assert!(byte == was || written.contains(&(at as u64)), "byte {at} of a disk has changed: {call:x?}");
+        assert!(
+            byte == was || written.contains(&(at as u64)),
+            "byte {at} of a disk has changed: {call:x?}"
+        );
     }
 }

@@ -47,7 +47,9 @@ impl Source for Sparse<'_> {
     }
 
     fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(SPARSE_SIZE);
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(SPARSE_SIZE);
         let count = target.len().min(SPARSE_SIZE - start);
         let there = self.0.get(start..).unwrap_or_default();
         let copied = count.min(there.len());
@@ -81,7 +83,9 @@ fn check_image(image: &Image, file_size: u64) {
     let mut end = BASE;
     for segment in &image.segments {
         assert!(segment.pages.start >= end && segment.pages.end <= LIMIT);
-        assert!(segment.pages.start <= segment.memory.start && segment.memory.end <= segment.pages.end);
+        assert!(
+            segment.pages.start <= segment.memory.start && segment.memory.end <= segment.pages.end
+        );
         assert!(segment.file.is_empty() || segment.file.end <= file_size);
         assert!(segment.file.end - segment.file.start <= segment.memory.end - segment.memory.start);
         end = segment.pages.end;
@@ -89,7 +93,11 @@ fn check_image(image: &Image, file_size: u64) {
     assert_eq!(image.end(), end);
     let mut next = BASE;
     for mapping in image.mappings(LIMIT) {
-        assert!(mapping.range.start == next && mapping.range.end > next && mapping.range.end % PAGE_SIZE == 0);
+        assert!(
+            mapping.range.start == next
+                && mapping.range.end > next
+                && mapping.range.end % PAGE_SIZE == 0
+        );
         assert!(!mapping.range.contains(&image.entry) || mapping.access.is_executable());
         assert!(image.era == Era::Legacy || mapping.access != Access::All);
         next = mapping.range.end;
@@ -102,16 +110,27 @@ fn check_image(image: &Image, file_size: u64) {
 fn check_tables(image: &Image) {
     let size = image.least_memory().min(LIMIT);
     let mut mappings = vec![
-        Mapping { range: 0..BOOT, access: Access::None },
-        Mapping { range: BOOT..BASE, access: image.era.rules().boot_pages },
+        Mapping {
+            range: 0..BOOT,
+            access: Access::None,
+        },
+        Mapping {
+            range: BOOT..BASE,
+            access: image.era.rules().boot_pages,
+        },
     ];
     mappings.extend(image.mappings(size));
     let mut memory = GuestMemory::new(BOOT + PAGE_SIZE).expect("68 KiB");
     if let Err(error) = arch::build_tables(&memory, &mappings) {
         check_message(&error.to_string());
     }
-    let after = memory.read::<[u8; 0x1000]>(GuestAddress(BOOT)).expect("it is there");
-    assert!(after.iter().all(|&byte| byte == 0), "tables beyond their place");
+    let after = memory
+        .read::<[u8; 0x1000]>(GuestAddress(BOOT))
+        .expect("it is there");
+    assert!(
+        after.iter().all(|&byte| byte == 0),
+        "tables beyond their place"
+    );
     memory.protect(&mappings);
 }
 
@@ -137,9 +156,14 @@ fn check_report(report: &Report) {
     let text = report.to_text();
     let json = report.to_json();
     for lines in [&text, &json] {
-        assert!(!lines.chars().any(|c| c.is_control() && c != '\n'), "{lines:?}");
+        assert!(
+            !lines.chars().any(|c| c.is_control() && c != '\n'),
+            "{lines:?}"
+        );
     }
-    let Some(words) = report.command_line() else { return };
+    let Some(words) = report.command_line() else {
+        return;
+    };
     let devices = report.manifest.iter().flat_map(Manifest::devices).count();
     let parsed = cli::parse(words.into_iter().map(OsString::from));
     // With more devices, the operator's own choice is needed to tell them apart.
@@ -153,5 +177,8 @@ fn check_report(report: &Report) {
 
 /// Nothing in a file writes to the operator's terminal.
 fn check_message(message: &str) {
-    assert!(!message.is_empty() && !message.chars().any(char::is_control), "{message:?}");
+    assert!(
+        !message.is_empty() && !message.chars().any(char::is_control),
+        "{message:?}"
+    );
 }

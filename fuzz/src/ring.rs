@@ -13,7 +13,8 @@ use std::cell::RefCell;
 use std::os::unix::net::UnixDatagram;
 
 use guest_abi::ring::{
-    COM_TAIL, COMMITS_OFFSET, Commit, ENT_HEAD, ENT_TAIL, ENTRIES, ENTRIES_OFFSET, Entry, NEEDS_KICK, OP_READ, SIZE,
+    COM_TAIL, COMMITS_OFFSET, Commit, ENT_HEAD, ENT_TAIL, ENTRIES, ENTRIES_OFFSET, Entry,
+    NEEDS_KICK, OP_READ, SIZE,
 };
 use tender::config::InheritedFd;
 use tender::config::NetSource;
@@ -41,9 +42,20 @@ pub fn check(bytes: &[u8]) {
     memory.protect(&mappings);
     let ring = Ring::new(nics);
     let shared = GuestRing::new(&memory, GuestAddress(ADDRESS)).expect("it is within memory");
-    let state =
-        RefCell::new(State { input, model: vec![0; MEMORY as usize], taken: 0, given: 0, replies: 0, pending: None });
-    let hostile = Hostile { shared, memory: &memory, mappings: &mappings, state: &state };
+    let state = RefCell::new(State {
+        input,
+        model: vec![0; MEMORY as usize],
+        taken: 0,
+        given: 0,
+        replies: 0,
+        pending: None,
+    });
+    let hostile = Hostile {
+        shared,
+        memory: &memory,
+        mappings: &mappings,
+        state: &state,
+    };
     let mut worker = Worker::new(&ring, hostile, None);
     for _ in 0..STEPS {
         if state.borrow().input.is_empty() || !step(&ring, &mut worker, hostile, &wires) {
@@ -52,26 +64,63 @@ pub fn check(bytes: &[u8]) {
     }
     hostile.check();
     drop((ring, wires));
-    assert_eq!(devices::next_descriptor(), before, "a descriptor has leaked");
+    assert_eq!(
+        devices::next_descriptor(),
+        before,
+        "a descriptor has leaked"
+    );
 }
 
 /// An interface with its handle, and its other end.
 fn interface(handle: usize) -> ((usize, Nic), UnixDatagram) {
     let (option, far) = devices::wire(libc::SOCK_DGRAM);
-    let source = option.source.unwrap_or(NetSource::Fd(InheritedFd::Number(-1)));
-    ((handle, Nic::attach(&source, Some([2; 6])).expect("a socket")), far)
+    let source = option
+        .source
+        .unwrap_or(NetSource::Fd(InheritedFd::Number(-1)));
+    (
+        (
+            handle,
+            Nic::attach(&source, Some([2; 6])).expect("a socket"),
+        ),
+        far,
+    )
 }
 
 /// All writable but for the tables, and two pages whose access is given.
 fn mappings(bits: u8) -> Vec<Mapping> {
-    let access = |bits: u8| [Access::ReadWrite, Access::ReadExecute, Access::Read, Access::None][usize::from(bits & 3)];
+    let access = |bits: u8| {
+        [
+            Access::ReadWrite,
+            Access::ReadExecute,
+            Access::Read,
+            Access::None,
+        ][usize::from(bits & 3)]
+    };
     vec![
-        Mapping { range: 0..0x1_0000, access: Access::None },
-        Mapping { range: 0x1_0000..ADDRESS, access: Access::Read },
-        Mapping { range: ADDRESS..END + PAGE_SIZE, access: Access::ReadWrite },
-        Mapping { range: END + PAGE_SIZE..END + 2 * PAGE_SIZE, access: access(bits) },
-        Mapping { range: END + 2 * PAGE_SIZE..END + 3 * PAGE_SIZE, access: Access::ReadWrite },
-        Mapping { range: END + 3 * PAGE_SIZE..MEMORY, access: access(bits >> 2) },
+        Mapping {
+            range: 0..0x1_0000,
+            access: Access::None,
+        },
+        Mapping {
+            range: 0x1_0000..ADDRESS,
+            access: Access::Read,
+        },
+        Mapping {
+            range: ADDRESS..END + PAGE_SIZE,
+            access: Access::ReadWrite,
+        },
+        Mapping {
+            range: END + PAGE_SIZE..END + 2 * PAGE_SIZE,
+            access: access(bits),
+        },
+        Mapping {
+            range: END + 2 * PAGE_SIZE..END + 3 * PAGE_SIZE,
+            access: Access::ReadWrite,
+        },
+        Mapping {
+            range: END + 3 * PAGE_SIZE..MEMORY,
+            access: access(bits >> 2),
+        },
     ]
 }
 
@@ -147,7 +196,10 @@ struct State<'i> {
 
 fn contents(memory: &GuestMemory) -> Vec<u8> {
     let mut bytes = vec![0; MEMORY as usize];
-    memory.bytes(GuestAddress(0), MEMORY).expect("all of it").copy_to(&mut bytes);
+    memory
+        .bytes(GuestAddress(0), MEMORY)
+        .expect("all of it")
+        .copy_to(&mut bytes);
     bytes
 }
 
@@ -161,24 +213,32 @@ impl Hostile<'_, '_> {
     /// The guest writes.
     fn put(&self, offset: usize, data: &[u8]) {
         let address = ADDRESS as usize + offset;
-        self.memory.place(GuestAddress(address as u64), data).expect("it is within memory");
+        self.memory
+            .place(GuestAddress(address as u64), data)
+            .expect("it is within memory");
         self.state.borrow_mut().model[address..address + data.len()].copy_from_slice(data);
     }
 
     /// What the tender has just written, or may write from now on, is taken over from memory.
     fn allow(&self, address: u64, len: u64) {
         let mut bytes = vec![0; len as usize];
-        self.memory.bytes(GuestAddress(address), len).expect("it is within memory").copy_to(&mut bytes);
+        self.memory
+            .bytes(GuestAddress(address), len)
+            .expect("it is within memory")
+            .copy_to(&mut bytes);
         self.state.borrow_mut().model[address as usize..][..bytes.len()].copy_from_slice(&bytes);
     }
 
     /// The tender is done with a request: if it was one to receive, into memory that the guest may write, then its
     /// buffer may have changed.
     fn settle(&self) {
-        let Some(entry) = self.state.borrow_mut().pending.take() else { return };
+        let Some(entry) = self.state.borrow_mut().pending.take() else {
+            return;
+        };
         let end = entry.data.saturating_add(entry.len.into());
         let refused = |mapping: &Mapping| {
-            !mapping.access.is_writable() && entry.data.max(mapping.range.start) < end.min(mapping.range.end)
+            !mapping.access.is_writable()
+                && entry.data.max(mapping.range.start) < end.min(mapping.range.end)
         };
         if entry.operation == OP_READ && end <= MEMORY && !self.mappings.iter().any(refused) {
             self.allow(entry.data, entry.len.into());
@@ -206,7 +266,10 @@ impl Hostile<'_, '_> {
         };
         let taken = self.counts().0;
         match what & 7 {
-            0 => self.put(ENT_TAIL, &taken.wrapping_add(value % (2 * ENTRIES)).to_le_bytes()),
+            0 => self.put(
+                ENT_TAIL,
+                &taken.wrapping_add(value % (2 * ENTRIES)).to_le_bytes(),
+            ),
             1 => self.put(ENT_TAIL, &value.to_le_bytes()),
             2 => self.put(ENT_HEAD, &value.to_le_bytes()),
             3 => self.put(COM_TAIL, &value.to_le_bytes()),
@@ -218,7 +281,10 @@ impl Hostile<'_, '_> {
 
     /// The guest writes a request into the slot after the last that it has submitted, and mostly submits it.
     fn submit(&self) {
-        let tail = self.memory.read::<u32>(GuestAddress(ADDRESS + ENT_TAIL as u64)).expect("the ring");
+        let tail = self
+            .memory
+            .read::<u32>(GuestAddress(ADDRESS + ENT_TAIL as u64))
+            .expect("the ring");
         let (entry, submits) = {
             let mut state = self.state.borrow_mut();
             let input = &mut state.input;
@@ -229,10 +295,24 @@ impl Hostile<'_, '_> {
                 6 => MEMORY - u64::from(input.u8()),
                 _ => input.u64(),
             };
-            let len = if form & 0x80 == 0 { u32::from(input.u16()) & 0x7ff } else { input.u32() };
+            let len = if form & 0x80 == 0 {
+                u32::from(input.u16()) & 0x7ff
+            } else {
+                input.u32()
+            };
             let operation = u32::from(form >> 3 & 3);
             let handle = u32::from(input.u8()) & 3;
-            (Entry { operation, handle, data, len, id: tail, reserved: 0 }, form & 0x60 != 0x60)
+            (
+                Entry {
+                    operation,
+                    handle,
+                    data,
+                    len,
+                    id: tail,
+                    reserved: 0,
+                },
+                form & 0x60 != 0x60,
+            )
         };
         let slot = (tail % ENTRIES) as usize;
         self.put(ENTRIES_OFFSET + slot * size_of::<Entry>(), entry.as_bytes());
@@ -249,7 +329,11 @@ impl Shared for Hostile<'_, '_> {
     }
 
     fn entry(&self, index: u32) -> Entry {
-        assert_eq!(index, self.state.borrow().taken, "requests are taken in order");
+        assert_eq!(
+            index,
+            self.state.borrow().taken,
+            "requests are taken in order"
+        );
         self.settle();
         self.interfere();
         let entry = self.shared.entry(index);
@@ -272,12 +356,19 @@ impl Shared for Hostile<'_, '_> {
     }
 
     fn write_commit(&self, index: u32, commit: Commit) {
-        assert_eq!(index, self.state.borrow().given, "replies are given in order");
+        assert_eq!(
+            index,
+            self.state.borrow().given,
+            "replies are given in order"
+        );
         self.settle();
         self.interfere();
         self.shared.write_commit(index, commit);
         let slot = u64::from(index % ENTRIES);
-        self.allow(ADDRESS + COMMITS_OFFSET as u64 + slot * size_of::<Commit>() as u64, size_of::<Commit>() as u64);
+        self.allow(
+            ADDRESS + COMMITS_OFFSET as u64 + slot * size_of::<Commit>() as u64,
+            size_of::<Commit>() as u64,
+        );
     }
 
     fn publish_given(&self, given: u32) {

@@ -22,7 +22,9 @@ pub const MEMORY_GRANULE: u64 = 0x20_0000;
 /// A guest built before the shared ring reads the first 40 bytes only; a later one reads all 56 unconditionally,
 /// so the long form with zeroes is the one that is safe for all.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct BootInfo {
     /// Bytes of memory the guest may use, counted from address 0.
     pub mem_size: u64,

@@ -17,7 +17,10 @@ pub const PIO_BASE: u16 = 0x500;
 
 /// Hypercall numbers; 0 is reserved. Section A1.
 pub mod number {
-    #![allow(missing_docs, reason = "each names the structure of the same name below")]
+    #![allow(
+        missing_docs,
+        reason = "each names the structure of the same name below"
+    )]
     pub const WALLTIME: u32 = 1;
     pub const PUTS: u32 = 2;
     pub const POLL: u32 = 3;

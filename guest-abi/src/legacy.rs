@@ -29,7 +29,9 @@ pub const SECTOR_SIZE: u64 = 512;
 
 /// The boot info block. A guest of 0.2 reads the first 24 bytes only. Section 5.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct BootInfo {
     /// Bytes of memory the guest may use, counted from address 0.
     pub mem_size: u64,

@@ -22,7 +22,9 @@ pub const RESERVED_FIRST: u32 = 0x4000_0000;
 
 /// What precedes the entries.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct Header {
     /// [`VERSION`].
     pub version: u32,
@@ -52,7 +54,9 @@ crate::assert_layout!(Entry, 104, name: 0, kind: 68, properties: 72, host: 88, a
 
 /// [`Entry::properties`] of a block device.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct BlockProperties {
     /// Size of the device in bytes.
     pub capacity: u64,
@@ -65,7 +69,9 @@ crate::assert_layout!(BlockProperties, 16, capacity: 0, block_size: 8);
 
 /// [`Entry::properties`] of a network device.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct NetProperties {
     /// Hardware address.
     pub mac: [u8; 6],
@@ -89,7 +95,14 @@ impl Entry {
             padded[i] = name.as_bytes()[i];
             i += 1;
         }
-        Entry { name: padded, kind, properties: [0; 16], host: [0; 8], attached: 0, pad: [0; 7] }
+        Entry {
+            name: padded,
+            kind,
+            properties: [0; 16],
+            host: [0; 8],
+            attached: 0,
+            pad: [0; 7],
+        }
     }
 
     /// Entry 0 of every manifest.

@@ -51,7 +51,12 @@ crate::assert_layout!(Header, 20, namesz: 0, descsz: 4, kind: 8, name: 12);
 
 impl Header {
     const fn new(kind: u32, descsz: usize) -> Header {
-        Header { namesz: NAME.len() as u32, descsz: descsz as u32, kind, name: *b"Solo5\0\0\0" }
+        Header {
+            namesz: NAME.len() as u32,
+            descsz: descsz as u32,
+            kind,
+            name: *b"Solo5\0\0\0",
+        }
     }
 }
 
@@ -84,7 +89,11 @@ impl Abi1 {
     pub const fn hvt(version: u32) -> Abi1 {
         Abi1 {
             header: Header::new(TYPE_ABI1, size_of::<Abi>()),
-            abi: Abi { target: target::HVT, version, reserved: [0; 2] },
+            abi: Abi {
+                target: target::HVT,
+                version,
+                reserved: [0; 2],
+            },
         }
     }
 }
@@ -114,7 +123,10 @@ impl<const N: usize> Mft1<N> {
         Mft1 {
             header: Header::new(TYPE_MFT1, descsz),
             pad: 0,
-            manifest: manifest::Header { version: manifest::VERSION, entries: N as u32 },
+            manifest: manifest::Header {
+                version: manifest::VERSION,
+                entries: N as u32,
+            },
             entries,
         }
     }

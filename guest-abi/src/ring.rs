@@ -56,7 +56,9 @@ pub const FEATURE: u32 = 1;
 
 /// A request.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct Entry {
     /// [`OP_WRITE`] or [`OP_READ`]; others are skipped.
     pub operation: u32,
@@ -75,7 +77,9 @@ crate::assert_layout!(Entry, 32, operation: 0, handle: 4, data: 8, len: 16, id: 
 
 /// A reply.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 pub struct Commit {
     /// [`Entry::id`] of the request.
     pub id: u32,

@@ -17,7 +17,10 @@ const ZSH: &str = include_str!("../shell/words.zsh");
 const FISH: &str = "set argv (string match --invert -- '-*' $argv)";
 
 /// For fish, an option that still needs its value is a failure; it is no reason to offer nothing for that value.
-const FISH_VALUE: [&str; 2] = ["2>/dev/null\n    or return\n", "2>/dev/null\n    or return 0\n"];
+const FISH_VALUE: [&str; 2] = [
+    "2>/dev/null\n    or return\n",
+    "2>/dev/null\n    or return 0\n",
+];
 
 /// Words with a device's name in them: what is known after its `=`, and that no file is the name. `@PLAIN@` are the
 /// options whose values are no files.
@@ -44,8 +47,19 @@ fn command() -> Command {
     let inspect = Command::new("inspect")
         .about("Tell what a unikernel is and needs, without running it")
         .disable_help_flag(true)
-        .arg(Arg::new("json").long("json").num_args(0).help("Print one JSON object"))
-        .arg(Arg::new("help").long("help").short('h').num_args(0).help("Print a text and end"))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .num_args(0)
+                .help("Print one JSON object"),
+        )
+        .arg(
+            Arg::new("help")
+                .long("help")
+                .short('h')
+                .num_args(0)
+                .help("Print a text and end"),
+        )
         .arg(unikernel());
     Command::new("tender")
         .disable_help_flag(true)
@@ -66,13 +80,19 @@ fn device_option(arg: &Arg) -> Option<&str> {
 
 /// An option with what can be known of its value, from the name that its value has.
 fn completed(arg: &Arg) -> Arg {
-    let value = arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+    let value = arg
+        .get_value_names()
+        .and_then(|names| names.first())
+        .map_or("", |name| name.as_str());
     let arg = arg.clone().hide(false).help_heading(None);
     let arg = match device_option(&arg).map(|option| format!("{option}:")) {
         Some(prefix) => arg.long(prefix),
         None => arg,
     };
-    let literal = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let literal = |word: &str| {
+        word.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
     let hint = match value {
         "" => return arg,
         value if value.split('|').all(literal) => {
@@ -106,19 +126,27 @@ fn bash(command: &Command) -> Result<String> {
 
 /// A device's name stands in the same word as its option (`-` after it), and its value after the name's `=`.
 fn zsh(command: &Command) -> Result<String> {
-    let words = |arg: Arg| match arg.get_value_names().and_then(|names| names.first()).cloned() {
+    let words = |arg: Arg| match arg
+        .get_value_names()
+        .and_then(|names| names.first())
+        .cloned()
+    {
         Some(value) if is_device(&arg) => arg.value_name(format!("NAME={value}")),
         Some(value) => arg.value_name(value.replace(':', r"\:")),
         None => arg,
     };
     // Without `inspect`: the generated functions take it for the second word after a unikernel.
-    let options = Command::new("tender").disable_help_flag(true).args(command.get_arguments().cloned()).mut_args(words);
+    let options = Command::new("tender")
+        .disable_help_flag(true)
+        .args(command.get_arguments().cloned())
+        .mut_args(words);
     let mut script = String::new();
     for line in generated(Shell::Zsh, &options)?.lines() {
         let line = match line.split_once(":=[") {
-            Some((option @ "'*--net", rest)) => {
-                after_name(&format!(r"{option}\:-[{}", put(rest, ":' \\", ":_net_interfaces' \\")?))
-            }
+            Some((option @ "'*--net", rest)) => after_name(&format!(
+                r"{option}\:-[{}",
+                put(rest, ":' \\", ":_net_interfaces' \\")?
+            )),
             Some((option, rest)) => after_name(&format!(r"{option}\:-[{rest}")),
             None if line.starts_with("'*--net=") => put(line, ":' \\", ":_net_interfaces' \\")?,
             None => line.to_owned(),
@@ -127,16 +155,31 @@ fn zsh(command: &Command) -> Result<String> {
     }
     let script = put(&script, "(-s -S -C)", "(-s -S -C -A '-*')")?;
     let script = put(&script, "#compdef tender\n", "#compdef tender solo5-hvt\n")?;
-    let script = put(&script, "    compdef _tender tender\n", "    compdef _tender tender solo5-hvt\n")?;
-    let script = put(&script, "'::UNIKERNEL:_files'", "':UNIKERNEL:_tender_unikernel'")?;
-    put(&script, "\n_tender() {\n", &format!("\n{ZSH}\n_tender() {{\n    _tender_inspect && return\n"))
+    let script = put(
+        &script,
+        "    compdef _tender tender\n",
+        "    compdef _tender tender solo5-hvt\n",
+    )?;
+    let script = put(
+        &script,
+        "'::UNIKERNEL:_files'",
+        "':UNIKERNEL:_tender_unikernel'",
+    )?;
+    put(
+        &script,
+        "\n_tender() {\n",
+        &format!("\n{ZSH}\n_tender() {{\n    _tender_inspect && return\n"),
+    )
 }
 
 /// A line of zsh's that completes a value after `NAME=`.
 fn after_name(line: &str) -> String {
     match line.rsplit_once(':') {
         Some((spec, action)) if action.starts_with('_') => {
-            format!("{spec}:{{compset -P \"*=\" && {}}}' \\", action.trim_end_matches("' \\"))
+            format!(
+                "{spec}:{{compset -P \"*=\" && {}}}' \\",
+                action.trim_end_matches("' \\")
+            )
         }
         _ => line.to_owned(),
     }
@@ -147,18 +190,42 @@ fn fish(command: &Command) -> Result<String> {
     let plain = Command::new("tender")
         .disable_help_flag(true)
         .disable_help_subcommand(true)
-        .args(command.get_arguments().filter(|arg| !is_device(arg)).cloned())
+        .args(
+            command
+                .get_arguments()
+                .filter(|arg| !is_device(arg))
+                .cloned(),
+        )
         .subcommands(command.get_subcommands().cloned());
-    let script = put(&generated(Shell::Fish, &plain)?, "argparse -s ", "argparse -s --ignore-unknown ")?;
+    let script = put(
+        &generated(Shell::Fish, &plain)?,
+        "argparse -s ",
+        "argparse -s --ignore-unknown ",
+    )?;
     let script = put(&script, FISH_VALUE[0], FISH_VALUE[1])?;
-    let script = put(&script, "    if set -q argv[1]\n", &format!("    {FISH}\n    if set -q argv[1]\n"))?;
-    let mut script = put(&script, "-l net -d", "-l net -a '(__fish_print_interfaces)' -d")?;
+    let script = put(
+        &script,
+        "    if set -q argv[1]\n",
+        &format!("    {FISH}\n    if set -q argv[1]\n"),
+    )?;
+    let mut script = put(
+        &script,
+        "-l net -d",
+        "-l net -a '(__fish_print_interfaces)' -d",
+    )?;
     for arg in command.get_arguments().filter(|arg| is_device(arg)) {
-        let (name, help) = (arg.get_long().unwrap_or_default(), arg.get_help().map(ToString::to_string));
+        let (name, help) = (
+            arg.get_long().unwrap_or_default(),
+            arg.get_help().map(ToString::to_string),
+        );
         let help = help.unwrap_or_default().replace('\'', r"\'");
-        script += &format!("complete -c tender -n __fish_tender_needs_command -a '--{name}' -d '{help}'\n");
+        script += &format!(
+            "complete -c tender -n __fish_tender_needs_command -a '--{name}' -d '{help}'\n"
+        );
     }
-    let plain = command.get_arguments().filter(|arg| is_device(arg) && arg.get_value_hint() != ValueHint::FilePath);
+    let plain = command
+        .get_arguments()
+        .filter(|arg| is_device(arg) && arg.get_value_hint() != ValueHint::FilePath);
     let plain: Vec<&str> = plain.filter_map(|arg| arg.get_long()).collect();
     script += &FISH_DEVICES.replace("@PLAIN@", &plain.join("|"));
     Ok(script)
@@ -171,7 +238,11 @@ fn is_device(arg: &Arg) -> bool {
 
 /// Replaces what clap_complete is known to write; another version of it may not.
 fn put(text: &str, old: &str, new: &str) -> Result<String> {
-    if text.contains(old) { Ok(text.replace(old, new)) } else { Err(Error::other(format!("no '{old}' to replace"))) }
+    if text.contains(old) {
+        Ok(text.replace(old, new))
+    } else {
+        Err(Error::other(format!("no '{old}' to replace")))
+    }
 }
 
 #[cfg(test)]
@@ -183,26 +254,48 @@ mod tests {
     /// What bash offers at the end of a line, by the function that it has for the first word.
     fn offered(line: &str) -> Vec<String> {
         let name = line.split(' ').next().unwrap();
-        let call = format!("[[ $(complete -p {name}) == *' -F _tender_words '* ]] && _tender_words {name}");
+        let call = format!(
+            "[[ $(complete -p {name}) == *' -F _tender_words '* ]] && _tender_words {name}"
+        );
         let script = format!(
             "{}\nCOMP_LINE='{line}' COMP_POINT=${{#COMP_LINE}}\n\
              compopt() {{ :; }}\nCOMP_WORDS=({line}) COMP_CWORD=2\n{call}\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
             bash(&command()).unwrap()
         );
-        let done = Program::new("bash").args(["--norc", "-c", &script]).output().unwrap();
-        assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap().split_whitespace().map(String::from).collect()
+        let done = Program::new("bash")
+            .args(["--norc", "-c", &script])
+            .output()
+            .unwrap();
+        assert!(
+            done.stderr.is_empty(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        String::from_utf8(done.stdout)
+            .unwrap()
+            .split_whitespace()
+            .map(String::from)
+            .collect()
     }
 
     #[test]
     fn options_are_offered_with_and_without_a_device() {
         assert_eq!(offered("tender --no-n"), ["--no-net-ring"]);
         assert_eq!(offered("tender --dis"), ["--disk"]);
-        assert_eq!(offered("tender --net"), ["--net", "--net:", "--net-mac", "--net-mac:", "--net-ring"]);
-        assert_eq!(offered("tender --mem 64 --mem=64 --blo")[..2], ["--block", "--block:"]);
+        assert_eq!(
+            offered("tender --net"),
+            ["--net", "--net:", "--net-mac", "--net-mac:", "--net-ring"]
+        );
+        assert_eq!(
+            offered("tender --mem 64 --mem=64 --blo")[..2],
+            ["--block", "--block:"]
+        );
         assert_eq!(offered("tender --net:a=tap0 --sand"), ["--sandbox"]);
         assert_eq!(offered("tender inspect --j"), ["--json"]);
-        assert_eq!(offered("solo5-hvt --mem 64 --blo")[..2], ["--block", "--block:"]);
+        assert_eq!(
+            offered("solo5-hvt --mem 64 --blo")[..2],
+            ["--block", "--block:"]
+        );
     }
 
     #[test]
@@ -210,10 +303,18 @@ mod tests {
         assert_eq!(offered("tender --net-ring "), ["auto", "on", "off"]);
         assert_eq!(offered("tender --net-ring=o"), ["on", "off"]);
         assert_eq!(offered("tender --sandbox=s"), ["strict"]);
-        for line in ["tender --net l", "tender --net=l", "tender --net:service=l", "tender --net:service l"] {
+        for line in [
+            "tender --net l",
+            "tender --net=l",
+            "tender --net:service=l",
+            "tender --net:service l",
+        ] {
             assert_eq!(offered(line), ["lo"], "{line}");
         }
-        assert_eq!(offered("tender --block:data=/etc/passw"), offered("tender --block /etc/passw"));
+        assert_eq!(
+            offered("tender --block:data=/etc/passw"),
+            offered("tender --block /etc/passw")
+        );
         assert!(offered("tender --block:data=/etc/passw").contains(&"/etc/passwd".to_owned()));
     }
 
@@ -226,16 +327,22 @@ mod tests {
             ("--no-net-ring", "' \\"),
             (r"--net\:-", r#":{compset -P "*=" && _net_interfaces}' \"#),
         ] {
-            let told = |line: &str| line.trim_start_matches(['\'', '*']).starts_with(option) && line.ends_with(end);
+            let told = |line: &str| {
+                line.trim_start_matches(['\'', '*']).starts_with(option) && line.ends_with(end)
+            };
             assert!(script.lines().any(told), "{option}: {script}");
         }
     }
 
     #[test]
     fn what_cannot_be_known_is_left_alone() {
-        for line in
-            ["tender --net:", "tender --net:serv", "tender app.hvt --net", "tender -- --net", "tender inspect a"]
-        {
+        for line in [
+            "tender --net:",
+            "tender --net:serv",
+            "tender app.hvt --net",
+            "tender -- --net",
+            "tender inspect a",
+        ] {
             assert_eq!(offered(line), [""; 0], "{line}");
         }
     }

@@ -16,7 +16,10 @@ fn main() -> Result<()> {
     };
     let directory = Path::new(directory);
     std::fs::create_dir_all(directory)?;
-    for (name, text) in page::pages(date)?.into_iter().chain(completions::scripts()?) {
+    for (name, text) in page::pages(date)?
+        .into_iter()
+        .chain(completions::scripts()?)
+    {
         std::fs::write(directory.join(name), text)?;
     }
     Ok(())

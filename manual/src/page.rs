@@ -11,14 +11,20 @@ const INSPECT: &str = include_str!("../pages/tender-inspect.1.in");
 /// Each page under its file's name. `date` is what stands at the foot of each.
 pub fn pages(date: &str) -> Result<[(&'static str, String); 2]> {
     let command = tender::cli::command();
-    let tender = TENDER.replace("@TITLE@\n", &title("TENDER", date)?).replace("@OPTIONS@\n", &options(&command)?);
+    let tender = TENDER
+        .replace("@TITLE@\n", &title("TENDER", date)?)
+        .replace("@OPTIONS@\n", &options(&command)?);
     let inspect = INSPECT.replace("@TITLE@\n", &title("TENDER-INSPECT", date)?);
     Ok([("tender.1", tender), ("tender-inspect.1", inspect)])
 }
 
 fn title(name: &str, date: &str) -> Result<String> {
     let source = concat!("tender ", env!("CARGO_PKG_VERSION"));
-    let page = Man::new(Command::new("tender")).title(name).date(date).source(source).manual("User Commands");
+    let page = Man::new(Command::new("tender"))
+        .title(name)
+        .date(date)
+        .source(source)
+        .manual("User Commands");
     text(|out| page.render_title(out))
 }
 
@@ -57,9 +63,17 @@ mod tests {
 
     /// The long options that a text names, without dashes and without what follows a colon.
     fn named(text: &str) -> BTreeSet<String> {
-        let plain = text.replace(r"\-", "-").replace(r"\fB", " ").replace(r"\fI", " ").replace(r"\fR", " ");
+        let plain = text
+            .replace(r"\-", "-")
+            .replace(r"\fB", " ")
+            .replace(r"\fI", " ")
+            .replace(r"\fR", " ");
         let words = plain.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        words.filter_map(|word| word.strip_prefix("--")).filter(|name| !name.is_empty()).map(String::from).collect()
+        words
+            .filter_map(|word| word.strip_prefix("--"))
+            .filter(|name| !name.is_empty())
+            .map(String::from)
+            .collect()
     }
 
     fn base(name: &str) -> &str {
@@ -73,18 +87,26 @@ mod tests {
     #[test]
     fn every_option_is_told_of_and_no_other() {
         let command = tender::cli::command();
-        let known: BTreeSet<_> =
-            command.get_arguments().filter_map(|arg| arg.get_long()).map(|name| base(name).to_owned()).collect();
+        let known: BTreeSet<_> = command
+            .get_arguments()
+            .filter_map(|arg| arg.get_long())
+            .map(|name| base(name).to_owned())
+            .collect();
         // Those in the page that are not tender's: of `inspect`, of a unikernel, of systemctl.
         let others = ["json", "ipv4", "now"].map(String::from);
-        let told: BTreeSet<_> = named(&page(0)).into_iter().filter(|name| !others.contains(name)).collect();
+        let told: BTreeSet<_> = named(&page(0))
+            .into_iter()
+            .filter(|name| !others.contains(name))
+            .collect();
         assert_eq!(told, known);
     }
 
     #[test]
     fn the_page_of_inspect_has_the_options_of_its_help() {
         let words = ["tender", "inspect", "--help"].map(Into::into);
-        let Ok(tender::cli::Command::Help(help)) = tender::cli::parse(words) else { panic!("no help") };
+        let Ok(tender::cli::Command::Help(help)) = tender::cli::parse(words) else {
+            panic!("no help")
+        };
         assert_eq!(named(&page(1)), named(&help));
     }
 
@@ -99,8 +121,17 @@ mod tests {
     #[test]
     fn groups_are_parts_of_one_section() {
         let options = options(&tender::cli::command()).unwrap();
-        assert!(options.starts_with(".SS ") && !options.contains(".SH"), "{options}");
-        assert!(options.contains(".SS Memory\n") && options.contains(".SS Network\n"), "{options}");
-        assert!(options.contains(r"\fB\-\-block:NAME\fR=\fIPATH"), "{options}");
+        assert!(
+            options.starts_with(".SS ") && !options.contains(".SH"),
+            "{options}"
+        );
+        assert!(
+            options.contains(".SS Memory\n") && options.contains(".SS Network\n"),
+            "{options}"
+        );
+        assert!(
+            options.contains(r"\fB\-\-block:NAME\fR=\fIPATH"),
+            "{options}"
+        );
     }
 }

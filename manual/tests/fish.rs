@@ -10,7 +10,10 @@ use tempfile::TempDir;
 
 fn main() -> ExitCode {
     let tests = vec![
-        test("values_are_offered_in_both_spellings", values_are_offered_in_both_spellings),
+        test(
+            "values_are_offered_in_both_spellings",
+            values_are_offered_in_both_spellings,
+        ),
         test("device_names_are_no_files", device_names_are_no_files),
         test("options_end_at_the_unikernel", options_end_at_the_unikernel),
     ];
@@ -30,26 +33,43 @@ fn test(name: &str, body: fn()) -> Trial {
 /// The scripts, in a directory with one file beside them that is no option's.
 fn scripts() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let made = Command::new(env!("CARGO_BIN_EXE_manual")).arg(directory.path()).arg("2026-01-31").status().unwrap();
+    let made = Command::new(env!("CARGO_BIN_EXE_manual"))
+        .arg(directory.path())
+        .arg("2026-01-31")
+        .status()
+        .unwrap();
     assert!(made.success());
     fs::write(directory.path().join("file"), "").unwrap();
     directory
 }
 
 fn offered(directory: &Path, line: &str) -> Vec<String> {
-    let script = format!("source tender.fish; source solo5-hvt.fish; complete --do-complete '{line}'");
+    let script =
+        format!("source tender.fish; source solo5-hvt.fish; complete --do-complete '{line}'");
     let mut fish = Command::new("fish");
-    fish.args(["--no-config", "-c", &script]).current_dir(directory).env("HOME", directory);
+    fish.args(["--no-config", "-c", &script])
+        .current_dir(directory)
+        .env("HOME", directory);
     let done = fish.output().unwrap();
-    assert!(done.stderr.is_empty(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.stderr.is_empty(),
+        "{line}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     let words = String::from_utf8(done.stdout).unwrap();
-    words.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+    words
+        .lines()
+        .map(|line| line.split('\t').next().unwrap().to_owned())
+        .collect()
 }
 
 fn values_are_offered_in_both_spellings() {
     let directory = scripts();
     let offered = |line| offered(directory.path(), line);
-    assert_eq!(offered("tender --sandbox "), ["best-effort", "off", "strict"]);
+    assert_eq!(
+        offered("tender --sandbox "),
+        ["best-effort", "off", "strict"]
+    );
     assert_eq!(offered("tender --sandbox=s"), ["--sandbox=strict"]);
     assert_eq!(offered("solo5-hvt --log-format j"), ["journald", "json"]);
     assert_eq!(offered("tender --net l"), ["lo"]);

@@ -17,7 +17,8 @@ use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
 pub use core::{CORE_REQUESTS, return_to_trap};
 pub use debug::{
-    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points, instructions_changed,
+    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points,
+    instructions_changed,
 };
 pub use vcpu::{REPORT_REQUESTS, Vcpu};
 
@@ -43,10 +44,13 @@ const USUAL_ADDRESS_BITS: u32 = 40;
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
     let failed = Error::kvm("create a virtual machine");
     let vm = match u32::try_from(kvm.check_extension_int(Cap::ArmVmIPASize)) {
-        Ok(bits) if (1..LEAST_ADDRESS_BITS).contains(&bits) => return Err(Error::AddressSize { bits }),
+        Ok(bits) if (1..LEAST_ADDRESS_BITS).contains(&bits) => {
+            return Err(Error::AddressSize { bits });
+        }
         // Kernels before 4.20 offer no choice and have no such capability: type 0 is 40 bits.
         Err(_) | Ok(0) => uninterrupted(|| kvm.create_vm_with_type(0)).map_err(failed)?,
-        Ok(bits) => uninterrupted(|| kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS))).map_err(failed)?,
+        Ok(bits) => uninterrupted(|| kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS)))
+            .map_err(failed)?,
     };
     require(
         &vm,
@@ -71,7 +75,10 @@ pub fn deny_registers(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
 /// Where the kernel can (5.5 and later), an access that it cannot decode arrives with its address (section 15)
 /// instead of as a bare error. Not having it costs only the address in a report.
 fn report_strange_accesses(vm: &VmFd) {
-    let capability = kvm_enable_cap { cap: KVM_CAP_ARM_NISV_TO_USER, ..Default::default() };
+    let capability = kvm_enable_cap {
+        cap: KVM_CAP_ARM_NISV_TO_USER,
+        ..Default::default()
+    };
     if let Err(error) = vm.enable_cap(&capability) {
         log::debug!("KVM cannot report accesses without syndrome: {error}");
     }
@@ -136,7 +143,10 @@ pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), Ta
     let window = guest_abi::hypercall::MMIO_BASE;
     tables.entries::<Descriptors>(window, 1)?[0] = Descriptors::window(window);
     let placed = memory.place(GuestAddress(TABLES_ADDRESS), tables.as_bytes());
-    debug_assert!(placed.is_ok(), "the least guest memory, 2 MiB, holds everything below 0x10000");
+    debug_assert!(
+        placed.is_ok(),
+        "the least guest memory, 2 MiB, holds everything below 0x10000"
+    );
     Ok(())
 }
 
@@ -150,9 +160,15 @@ mod tests {
         assert_eq!(Descriptors::table(0x2000), 0x2003);
         assert_eq!(Descriptors::page(0, Access::Read), 0x60_0000_0000_0793);
         assert_eq!(Descriptors::page(0, Access::ReadWrite), 0x60_0000_0000_0713);
-        assert_eq!(Descriptors::page(0, Access::ReadExecute), 0x40_0000_0000_0793);
+        assert_eq!(
+            Descriptors::page(0, Access::ReadExecute),
+            0x40_0000_0000_0793
+        );
         assert_eq!(Descriptors::page(0, Access::All), 0x40_0000_0000_0713);
-        assert_eq!(Descriptors::block(0, Access::ReadWrite), 0x60_0000_0000_0711);
+        assert_eq!(
+            Descriptors::block(0, Access::ReadWrite),
+            0x60_0000_0000_0711
+        );
         assert_eq!(Descriptors::window(0x1_0000_0000), 0x60_0001_0000_0705);
     }
 }

@@ -36,7 +36,10 @@ field!(u32 u64 u128);
 impl Fields {
     /// Registers to be taken from `bytes`.
     pub fn of(bytes: &[u8]) -> Fields {
-        Fields { bytes: bytes.to_vec(), taken: 0 }
+        Fields {
+            bytes: bytes.to_vec(),
+            taken: 0,
+        }
     }
 
     /// Appends a register.
@@ -85,6 +88,13 @@ mod tests {
     #[test]
     fn behind_the_last_there_are_zeros() {
         let mut fields = Fields::of(&[1, 2, 3, 4, 5]);
-        assert_eq!((fields.take::<u32>(), fields.take::<u64>(), fields.take::<u32>()), (0x0403_0201, 5, 0));
+        assert_eq!(
+            (
+                fields.take::<u32>(),
+                fields.take::<u64>(),
+                fields.take::<u32>()
+            ),
+            (0x0403_0201, 5, 0)
+        );
     }
 }

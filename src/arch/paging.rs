@@ -31,7 +31,9 @@ type Describe = fn(u64, Access) -> u64;
 
 /// The image has permissions so scattered that its tables do not fit in the memory set aside for them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the image's segments need more page tables than the {0} that fit below 0x10000; link it with fewer segments")]
+#[error(
+    "the image's segments need more page tables than the {0} that fit below 0x10000; link it with fewer segments"
+)]
 pub struct TablesFull(usize);
 
 /// Page tables under construction: pages that will lie one after the other from `base`, the root first.
@@ -43,9 +45,17 @@ pub struct Tables {
 
 impl Tables {
     /// Builds tables for `mappings`, to be placed at `base` and to end before `limit`.
-    pub fn build<F: Format>(base: u64, limit: u64, mappings: &[Mapping]) -> Result<Tables, TablesFull> {
+    pub fn build<F: Format>(
+        base: u64,
+        limit: u64,
+        mappings: &[Mapping],
+    ) -> Result<Tables, TablesFull> {
         let most = ((limit - base) / PAGE_SIZE) as usize;
-        let mut tables = Tables { base, most, words: Vec::with_capacity(most * ENTRIES) };
+        let mut tables = Tables {
+            base,
+            most,
+            words: Vec::with_capacity(most * ENTRIES),
+        };
         tables.allocate()?;
         for mapping in coalesce(mappings) {
             tables.map::<F>(&mapping)?;
@@ -71,8 +81,11 @@ impl Tables {
         while address < end {
             // A run of descriptors in one table at a time: a walk for each would be most of the work.
             let whole_block = address % BLOCK_SIZE == 0 && end - address >= BLOCK_SIZE;
-            let (level, size, describe) =
-                if whole_block { (2, BLOCK_SIZE, F::block as Describe) } else { (3, PAGE_SIZE, F::page as Describe) };
+            let (level, size, describe) = if whole_block {
+                (2, BLOCK_SIZE, F::block as Describe)
+            } else {
+                (3, PAGE_SIZE, F::page as Describe)
+            };
             let count = ((end - address) / size) as usize;
             for entry in self.entries::<F>(address, level)?.iter_mut().take(count) {
                 *entry = describe(address, mapping.access);
@@ -84,7 +97,11 @@ impl Tables {
 
     /// The descriptors from that for `address` to the end of its table of `level` (0 is the root), whose parents are
     /// made as needed.
-    pub fn entries<F: Format>(&mut self, address: u64, level: usize) -> Result<&mut [u64], TablesFull> {
+    pub fn entries<F: Format>(
+        &mut self,
+        address: u64,
+        level: usize,
+    ) -> Result<&mut [u64], TablesFull> {
         let mut table = 0;
         for shift in &SHIFTS[..level] {
             let slot = table * ENTRIES + index(address, *shift);
@@ -115,7 +132,9 @@ fn coalesce(mappings: &[Mapping]) -> Vec<Mapping> {
     let mut joined: Vec<Mapping> = Vec::with_capacity(mappings.len());
     for mapping in mappings {
         match joined.last_mut() {
-            Some(last) if last.access == mapping.access && last.range.end == mapping.range.start => {
+            Some(last)
+                if last.access == mapping.access && last.range.end == mapping.range.start =>
+            {
                 last.range.end = mapping.range.end;
             }
             _ => joined.push(mapping.clone()),

@@ -56,9 +56,13 @@ pub enum Stop {
     Write { address: u64, width: usize },
     #[error("the guest read {} from {address:#x}, where there is no memory", bytes(*width))]
     Read { address: u64, width: usize },
-    #[error("the guest performed a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide")]
+    #[error(
+        "the guest performed a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide"
+    )]
     Width { address: u64, width: usize },
-    #[error("the guest accessed {address:#x} by an instruction that cannot be emulated (ldp/stp or write-back form)")]
+    #[error(
+        "the guest accessed {address:#x} by an instruction that cannot be emulated (ldp/stp or write-back form)"
+    )]
     NoSyndrome { address: u64 },
     #[error(
         "the guest accessed an address, which this kernel does not tell, by an instruction that cannot be emulated"
@@ -102,14 +106,21 @@ fn hint(suberror: u32) -> &'static str {
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
     #[error("KVM cannot {what}: {source}{}", cause(Some(source.errno())))]
-    Kvm { what: &'static str, source: kvm_ioctls::Error },
+    Kvm {
+        what: &'static str,
+        source: kvm_ioctls::Error,
+    },
     #[error("this host failed to run the guest: {source}{}", cause(source.raw_os_error()))]
     Run { source: io::Error },
-    #[error("this host's KVM lacks {0}, which every tender needs; a kernel of 4.14 or later has it")]
+    #[error(
+        "this host's KVM lacks {0}, which every tender needs; a kernel of 4.14 or later has it"
+    )]
     Capability(&'static str),
     #[error("this host's KVM allows guests {bits} bits of physical address; hvt needs 33")]
     AddressSize { bits: u32 },
-    #[error("this host's cycle counter has no known, stable frequency; hvt guests tell the time by it")]
+    #[error(
+        "this host's cycle counter has no known, stable frequency; hvt guests tell the time by it"
+    )]
     CounterFrequency,
 }
 
@@ -117,9 +128,13 @@ pub enum Error {
 fn cause(errno: Option<i32>) -> &'static str {
     match errno.unwrap_or_default() {
         libc::EMFILE | libc::ENFILE => " (raise the limit of open files, ulimit -n)",
-        libc::EFAULT => " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)",
+        libc::EFAULT => {
+            " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)"
+        }
         libc::ENOMEM => " (the kernel has no memory left)",
-        libc::EBUSY => " (another hypervisor, such as VirtualBox or VMware, uses the processor; stop its machines)",
+        libc::EBUSY => {
+            " (another hypervisor, such as VirtualBox or VMware, uses the processor; stop its machines)"
+        }
         libc::EACCES | libc::EPERM => " (a security module or a system call filter forbids it)",
         libc::EAGAIN => {
             " (no task left for KVM's own thread: raise TasksMax= of the unit, the pids limit or ulimit -u)"
@@ -152,7 +167,9 @@ pub unsafe fn enter(vcpu: RawFd) -> io::Result<()> {
 
 /// Repeats `call` while signals interrupt it, as a stop and a continuation interrupt KVM_CREATE_VM. A signal
 /// that is meant to end the process still does: none is caught yet.
-pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>) -> Result<T, kvm_ioctls::Error> {
+pub fn uninterrupted<T>(
+    mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
+) -> Result<T, kvm_ioctls::Error> {
     loop {
         match call() {
             Err(error) if error.errno() == libc::EINTR => {}
@@ -172,7 +189,10 @@ pub fn interruption(error: &io::Error) -> Option<Exit> {
 
 /// Fails when the host's KVM lacks one of `capabilities`.
 pub fn require(vm: &kvm_ioctls::VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
-    match capabilities.iter().find(|(capability, _)| !vm.check_extension(*capability)) {
+    match capabilities
+        .iter()
+        .find(|(capability, _)| !vm.check_extension(*capability))
+    {
         Some((_, name)) => Err(Error::Capability(name)),
         None => Ok(()),
     }
@@ -185,7 +205,12 @@ mod tests {
     #[test]
     fn only_interruptions_are_tried_again() {
         let mut results = [Err(libc::EINTR), Err(libc::EINTR), Ok(7), Ok(8)].into_iter();
-        let mut next = || results.next().expect("no more tries").map_err(kvm_ioctls::Error::new);
+        let mut next = || {
+            results
+                .next()
+                .expect("no more tries")
+                .map_err(kvm_ioctls::Error::new)
+        };
         assert_eq!(uninterrupted(&mut next), Ok(7));
         assert_eq!(uninterrupted(&mut next), Ok(8));
         let mut tries = 0;
@@ -193,7 +218,10 @@ mod tests {
             tries += 1;
             Err::<(), _>(kvm_ioctls::Error::new(libc::EMFILE))
         };
-        assert_eq!(uninterrupted(failing).map_err(|error| error.errno()), Err(libc::EMFILE));
+        assert_eq!(
+            uninterrupted(failing).map_err(|error| error.errno()),
+            Err(libc::EMFILE)
+        );
         assert_eq!(tries, 1);
     }
 }

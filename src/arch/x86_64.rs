@@ -16,7 +16,8 @@ use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 
 pub use core::{CORE_REQUESTS, return_to_trap};
 pub use debug::{
-    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points, instructions_changed,
+    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points,
+    instructions_changed,
 };
 pub use msr::deny_registers;
 pub use vcpu::{REPORT_REQUESTS, Vcpu};
@@ -108,7 +109,10 @@ pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), Ta
 
 fn place(memory: &GuestMemory, address: u64, bytes: &[u8]) {
     let placed = memory.place(GuestAddress(address), bytes);
-    debug_assert!(placed.is_ok(), "the least guest memory, 2 MiB, holds everything below 0x10000");
+    debug_assert!(
+        placed.is_ok(),
+        "the least guest memory, 2 MiB, holds everything below 0x10000"
+    );
 }
 
 #[cfg(test)]
@@ -123,7 +127,13 @@ mod tests {
         assert_eq!(Descriptors::page(0x10000, Access::Read), 0x10001 | NX);
         assert_eq!(Descriptors::page(0x10000, Access::ReadWrite), 0x10003 | NX);
         assert_eq!(Descriptors::page(0x10000, Access::ReadExecute), 0x10001);
-        assert_eq!(Descriptors::block(0x20_0000, Access::ReadWrite), 0x20_0083 | NX);
-        assert_eq!(Descriptors::block(0x20_0000, Access::ReadExecute), 0x20_0081);
+        assert_eq!(
+            Descriptors::block(0x20_0000, Access::ReadWrite),
+            0x20_0083 | NX
+        );
+        assert_eq!(
+            Descriptors::block(0x20_0000, Access::ReadExecute),
+            0x20_0081
+        );
     }
 }

@@ -13,11 +13,18 @@ use crate::host::signal::uninterrupted;
 pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
     let file = File::from(handed.take()?);
     let path = path(&file, handed);
-    let metadata = uninterrupted(|| file.metadata()).map_err(|error| Error::Open { path: path.clone(), error })?;
+    let metadata = uninterrupted(|| file.metadata()).map_err(|error| Error::Open {
+        path: path.clone(),
+        error,
+    })?;
     let kind = metadata.file_type();
     check_kind(&path, kind)?;
     if let Err(rule) = check_mode(&file) {
-        return Err(Error::Mode { path, handed: handed.to_string(), rule });
+        return Err(Error::Mode {
+            path,
+            handed: handed.to_string(),
+            rule,
+        });
     }
     check_writable(&file, kind, &path)?;
     Ok((file, path))
@@ -33,13 +40,15 @@ fn check_mode(file: &File) -> Result<(), &'static str> {
     // SAFETY: it takes a number; the descriptor is open.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     match flags {
-        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => {
-            Err("is not open for reading and writing, which a unikernel may do to its block devices; open it O_RDWR")
-        }
+        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => Err(
+            "is not open for reading and writing, which a unikernel may do to its block devices; open it O_RDWR",
+        ),
         // Linux would write everything at the end, wherever the guest wants it.
         _ if flags & libc::O_APPEND != 0 => Err("is open for appending; open it without O_APPEND"),
         // Guests do not keep its rules for where a buffer may lie.
-        _ if flags & libc::O_DIRECT != 0 => Err("is open past the page cache; open it without O_DIRECT"),
+        _ if flags & libc::O_DIRECT != 0 => {
+            Err("is open past the page cache; open it without O_DIRECT")
+        }
         _ => Ok(()),
     }
 }
@@ -64,15 +73,27 @@ mod tests {
     }
 
     fn refused(file: File) -> String {
-        Disk::adopt(&handed(file), None, DiskTail::Refused).unwrap_err().to_string()
+        Disk::adopt(&handed(file), None, DiskTail::Refused)
+            .unwrap_err()
+            .to_string()
     }
 
     fn attach(path: &std::path::Path) -> Result<Disk, Error> {
-        Disk::open(path, Files::default().take(path, Need::ReadWrite), None, DiskTail::Refused)
+        Disk::open(
+            path,
+            Files::default().take(path, Need::ReadWrite),
+            None,
+            DiskTail::Refused,
+        )
     }
 
     fn open(path: &std::path::Path, flags: libc::c_int) -> File {
-        OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).unwrap()
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(flags)
+            .open(path)
+            .unwrap()
     }
 
     #[test]
@@ -82,12 +103,17 @@ mod tests {
         let disk = Disk::adopt(&handed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
         // Where the host tells who has it: this very process.
-        let is_taken = |words: String| words.contains("is given to two block devices") || words.contains("is in use");
+        let is_taken = |words: String| {
+            words.contains("is given to two block devices") || words.contains("is in use")
+        };
         assert!(is_taken(attach(image.path()).unwrap_err().to_string()));
         assert!(is_taken(refused(open(image.path(), 0))));
         drop(disk);
         image.as_file().set_len(1000).unwrap();
-        assert!(refused(open(image.path(), 0)).contains("has 1000 bytes, not a multiple of its sectors of 512"));
+        assert!(
+            refused(open(image.path(), 0))
+                .contains("has 1000 bytes, not a multiple of its sectors of 512")
+        );
     }
 
     #[test]
@@ -95,19 +121,37 @@ mod tests {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
         let modes = [
-            (File::open(image.path()).unwrap(), "is not open for reading and writing"),
-            (OpenOptions::new().write(true).open(image.path()).unwrap(), "is not open for reading and writing"),
-            (open(image.path(), libc::O_PATH), "is not open for reading and writing"),
-            (open(image.path(), libc::O_APPEND), "open it without O_APPEND"),
+            (
+                File::open(image.path()).unwrap(),
+                "is not open for reading and writing",
+            ),
+            (
+                OpenOptions::new().write(true).open(image.path()).unwrap(),
+                "is not open for reading and writing",
+            ),
+            (
+                open(image.path(), libc::O_PATH),
+                "is not open for reading and writing",
+            ),
+            (
+                open(image.path(), libc::O_APPEND),
+                "open it without O_APPEND",
+            ),
             (File::open("/").unwrap(), "'/' is a directory"),
-            (File::open("/dev/null").unwrap(), "'/dev/null' is a character device"),
+            (
+                File::open("/dev/null").unwrap(),
+                "'/dev/null' is a character device",
+            ),
         ];
         for (file, words) in modes {
             let message = refused(file);
             assert!(message.contains(words), "{message}");
         }
         assert!(
-            Disk::adopt(&InheritedFd::Number(1), None, DiskTail::Refused).unwrap_err().to_string().contains("standard")
+            Disk::adopt(&InheritedFd::Number(1), None, DiskTail::Refused)
+                .unwrap_err()
+                .to_string()
+                .contains("standard")
         );
     }
 }

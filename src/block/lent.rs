@@ -21,7 +21,9 @@ pub struct Lent {
 impl Lent {
     /// As `source` is now, to be asked before it is attached. Nothing where it is a path, or no descriptor that is open.
     pub fn new(source: &BlockSource) -> Option<Lent> {
-        let BlockSource::Fd(handed) = source else { return None };
+        let BlockSource::Fd(handed) = source else {
+            return None;
+        };
         let fd = handed.number().ok()?;
         // SAFETY: it takes numbers.
         let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
@@ -29,7 +31,10 @@ impl Lent {
             return None;
         }
         // SAFETY: it is new and nobody else's.
-        Some(Lent { file: unsafe { OwnedFd::from_raw_fd(copy) }, lock: lock(copy) })
+        Some(Lent {
+            file: unsafe { OwnedFd::from_raw_fd(copy) },
+            lock: lock(copy),
+        })
     }
 }
 
@@ -43,16 +48,21 @@ impl Drop for Lent {
 
 /// The lock that an open file has, where the host tells: /proc may be missing.
 fn lock(fd: RawFd) -> Option<libc::c_int> {
-    fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok().map(|text| lock_in(&text))
+    fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))
+        .ok()
+        .map(|text| lock_in(&text))
 }
 
 /// The same from the text of /proc/PID/fdinfo, with lines such as `lock: 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`.
 fn lock_in(text: &str) -> libc::c_int {
     let lines = text.lines().filter_map(|line| line.strip_prefix("lock:"));
-    let mut kinds = lines.filter_map(|line| match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
-        [_, "FLOCK", _, kind, ..] => Some(kind),
-        _ => None,
-    });
+    let mut kinds =
+        lines.filter_map(
+            |line| match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+                [_, "FLOCK", _, kind, ..] => Some(kind),
+                _ => None,
+            },
+        );
     match kinds.next() {
         None => libc::LOCK_UN,
         Some("READ") => libc::LOCK_SH,

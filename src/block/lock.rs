@@ -20,14 +20,21 @@ use crate::host::signal::uninterrupted;
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     match flock(file.as_raw_fd(), libc::LOCK_EX) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(in_use(path, file.metadata())),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(in_use(path, file.metadata()));
+        }
         Err(error) => {
             let path = path.display();
-            log::warn!("{path}: cannot be locked against others ({error}); see that nothing else uses it");
+            log::warn!(
+                "{path}: cannot be locked against others ({error}); see that nothing else uses it"
+            );
         }
     }
     match Identity::of_descriptor(file.as_raw_fd()).and_then(loop_device) {
-        Some(device) => Err(Error::Loop { path: path.to_owned(), device }),
+        Some(device) => Err(Error::Loop {
+            path: path.to_owned(),
+            device,
+        }),
         None => Ok(()),
     }
 }
@@ -36,14 +43,17 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
 /// another root directory. Unused loop devices are not in the list of disks, and so cost nothing.
 fn loop_device(image: Identity) -> Option<PathBuf> {
     let disks = read_list("/proc/partitions").ok()?;
-    let mut names = disks.lines().filter_map(|line| line.split_ascii_whitespace().nth(3));
+    let mut names = disks
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(3));
     let name = names.find(|name| {
         let path = match name.strip_prefix("loop") {
             Some(_) => fs::read(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default(),
             None => return false,
         };
         let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)));
-        fs::metadata(path).is_ok_and(|other| (other.dev(), other.ino()) == (image.device, image.inode))
+        fs::metadata(path)
+            .is_ok_and(|other| (other.dev(), other.ino()) == (image.device, image.inode))
     })?;
     Some(Path::new("/dev").join(name))
 }
@@ -51,10 +61,12 @@ fn loop_device(image: Identity) -> Option<PathBuf> {
 /// Locks or unlocks an open file, without waiting for others.
 pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
     // SAFETY: it takes two numbers.
-    uninterrupted(|| match unsafe { libc::flock(fd, operation | libc::LOCK_NB) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    })
+    uninterrupted(
+        || match unsafe { libc::flock(fd, operation | libc::LOCK_NB) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        },
+    )
 }
 
 /// Returns the error for an image `path` that is in use.
@@ -72,14 +84,20 @@ fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
     let metadata = metadata.ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let locks = read_list("/proc/locks").ok()?;
-    let file = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
+    let file = format!(
+        "{:02x}:{:02x}:{inode}",
+        libc::major(device),
+        libc::minor(device)
+    );
     holder_in(&locks, &file).map(Holder::new)
 }
 
 /// Finds the holder of the lock on `file` in the lines of /proc/locks, such as
 /// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A hidden process is 0 there.
 pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
-    let fields = locks.lines().map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
+    let fields = locks
+        .lines()
+        .map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());
     let pids = fields.filter_map(|fields| match fields[..] {
         ["FLOCK", _, _, pid, locked, ..] if locked == file => pid.parse().ok(),
         _ => None,

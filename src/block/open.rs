@@ -59,7 +59,9 @@ pub enum Error {
         mode: u32,
     },
     /// This user may not even look at the file.
-    #[error("user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which")]
+    #[error(
+        "user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which"
+    )]
     Hidden {
         /// The file.
         path: PathBuf,
@@ -76,13 +78,17 @@ pub enum Error {
         path: PathBuf,
     },
     /// Nobody can write the disk.
-    #[error("disk '{path}' is read-only, but a unikernel may write to its block devices; 'blockdev --setrw {path}'")]
+    #[error(
+        "disk '{path}' is read-only, but a unikernel may write to its block devices; 'blockdev --setrw {path}'"
+    )]
     ReadOnlyDisk {
         /// The disk.
         path: PathBuf,
     },
     /// The host uses the disk.
-    #[error("disk '{path}' is mounted or otherwise in use by the host; 'lsblk {path}' shows by what")]
+    #[error(
+        "disk '{path}' is mounted or otherwise in use by the host; 'lsblk {path}' shows by what"
+    )]
     Mounted {
         /// The disk.
         path: PathBuf,
@@ -174,7 +180,9 @@ pub enum Error {
         fd: RawFd,
     },
     /// The path is that of a descriptor, whose file can only be used by the descriptor itself.
-    #[error("'{path}': this user may not open the file of descriptor {fd} again; give the descriptor itself, @{fd}")]
+    #[error(
+        "'{path}': this user may not open the file of descriptor {fd} again; give the descriptor itself, @{fd}"
+    )]
     ByDescriptor {
         /// The path.
         path: PathBuf,
@@ -182,7 +190,9 @@ pub enum Error {
         fd: RawFd,
     },
     /// The user of the run may not use the file, but can change the path.
-    #[error("--user: '{path}': {error}; give a path that this user cannot change, or a descriptor (@FD)")]
+    #[error(
+        "--user: '{path}': {error}; give a path that this user cannot change, or a descriptor (@FD)"
+    )]
     Controlled {
         /// The path.
         path: PathBuf,
@@ -216,7 +226,9 @@ pub enum Error {
         error: io::Error,
     },
     /// Writing what was written to the disk failed.
-    #[error("cannot bring all of '{path}' to its disk: {error}; what the guest wrote last may be lost")]
+    #[error(
+        "cannot bring all of '{path}' to its disk: {error}; what the guest wrote last may be lost"
+    )]
     Sync {
         /// The file.
         path: PathBuf,
@@ -231,8 +243,17 @@ pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
     let kind = look.metadata().file_type();
     check_kind(path, kind)?;
     // For a disk, O_EXCL means: not while it is mounted.
-    let flags = if kind.is_block_device() { libc::O_EXCL } else { 0 };
-    let file = look.open(OpenOptions::new().read(true).write(true).custom_flags(flags));
+    let flags = if kind.is_block_device() {
+        libc::O_EXCL
+    } else {
+        0
+    };
+    let file = look.open(
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(flags),
+    );
     let file = file.map_err(|error| refusal(path, Some(look.metadata()), error))?;
     check_writable(&file, kind, path)?;
     forget_when_read(&file);
@@ -254,7 +275,11 @@ pub(super) fn check_writable(disk: &File, kind: FileType, path: &Path) -> Result
     let mut read_only: libc::c_int = 0;
     // SAFETY: the request writes one number.
     let told = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
-    if told && read_only != 0 { Err(Error::ReadOnlyDisk { path: path.into() }) } else { Ok(()) }
+    if told && read_only != 0 {
+        Err(Error::ReadOnlyDisk { path: path.into() })
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
@@ -265,7 +290,10 @@ pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
         kind if kind.is_fifo() => "a pipe (save its content as a file first)",
         _ => "a socket",
     };
-    Err(Error::NotDisk { path: path.into(), kind })
+    Err(Error::NotDisk {
+        path: path.into(),
+        kind,
+    })
 }
 
 /// Why the host does not open what `path` led to, from what it says.
@@ -295,19 +323,32 @@ fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
     // SAFETY: it takes nothing, changes nothing and cannot fail.
     let user = unsafe { libc::geteuid() };
     match found {
-        Some(file) => Error::Denied { path, user, owner: file.uid(), group: file.gid(), mode: file.mode() & 0o7777 },
+        Some(file) => Error::Denied {
+            path,
+            user,
+            owner: file.uid(),
+            group: file.gid(),
+            mode: file.mode() & 0o7777,
+        },
         None => Error::Hidden { path, user },
     }
 }
 
 /// The size of an image or disk in bytes: at least one sector, and, unless `tail` is kept, nothing but sectors.
-pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16, tail: DiskTail) -> Result<u64, Error> {
+pub(super) fn capacity(
+    mut file: &File,
+    path: &Path,
+    sector_size: u16,
+    tail: DiskTail,
+) -> Result<u64, Error> {
     if !sector_size.is_power_of_two() || !(512..=32768).contains(&sector_size) {
         return Err(Error::SectorSize { sector_size });
     }
     // A disk's own record says 0; its end tells.
-    let size =
-        uninterrupted(|| file.seek(SeekFrom::End(0))).map_err(|error| Error::Size { path: path.into(), error })?;
+    let size = uninterrupted(|| file.seek(SeekFrom::End(0))).map_err(|error| Error::Size {
+        path: path.into(),
+        error,
+    })?;
     let path = path.to_owned();
     let cure = size.next_multiple_of(sector_size.into());
     let is_file = || file.metadata().is_ok_and(|metadata| metadata.is_file());
@@ -318,12 +359,23 @@ pub(super) fn capacity(mut file: &File, path: &Path, sector_size: u16, tail: Dis
             warn_of_tail(&path, size, sector_size, fill_hint(file, &path, cure));
             Ok(size)
         }
-        _ if size > sector_size.into() && tail == DiskTail::Ignored => Ok(size - size % u64::from(sector_size)),
+        _ if size > sector_size.into() && tail == DiskTail::Ignored => {
+            Ok(size - size % u64::from(sector_size))
+        }
         _ if is_file() => {
             let hint = fill_hint(file, &path, cure);
-            Err(Error::ImageSize { path, size, sector_size, hint })
+            Err(Error::ImageSize {
+                path,
+                size,
+                sector_size,
+                hint,
+            })
         }
-        _ => Err(Error::DiskSize { path, size, sector_size }),
+        _ => Err(Error::DiskSize {
+            path,
+            size,
+            sector_size,
+        }),
     }
 }
 
@@ -356,6 +408,10 @@ fn format(file: &File) -> Option<Format> {
 pub(super) fn warn_of_format(file: &File, path: &Path) {
     if let Some(format) = format(file).filter(|format| format.is_no_disk()) {
         let path = path.display();
-        log::warn!("'{path}' is {}, and the guest gets its raw bytes; {}", format.name, format.hint());
+        log::warn!(
+            "'{path}' is {}, and the guest gets its raw bytes; {}",
+            format.name,
+            format.hint()
+        );
     }
 }

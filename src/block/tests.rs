@@ -28,17 +28,30 @@ fn memory() -> GuestMemory {
 
 fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
     let mut copy = vec![0; len as usize];
-    assert_eq!(memory.bytes(GuestAddress(addr), len).unwrap().copy_to(&mut copy), copy.len());
+    assert_eq!(
+        memory
+            .bytes(GuestAddress(addr), len)
+            .unwrap()
+            .copy_to(&mut copy),
+        copy.len()
+    );
     copy
 }
 
 fn refused(path: &Path, sector_size: Option<u16>) -> String {
-    open(path, sector_size, DiskTail::Refused).unwrap_err().to_string()
+    open(path, sector_size, DiskTail::Refused)
+        .unwrap_err()
+        .to_string()
 }
 
 /// As a run opens it.
 fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
-    Disk::open(path, Files::default().take(path, Need::ReadWrite), sector_size, tail)
+    Disk::open(
+        path,
+        Files::default().take(path, Need::ReadWrite),
+        sector_size,
+        tail,
+    )
 }
 
 #[test]
@@ -57,13 +70,34 @@ fn an_image_has_its_size_in_sectors() {
 fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
     let (_directory, path) = image(1536);
     let disk = open(&path, None, DiskTail::Refused).unwrap();
-    let limits = [0, 512, 1024, 1536, 1 << 32, u64::MAX / 512, 1 << 63, u64::MAX];
-    let numbers = || limits.into_iter().flat_map(|limit: u64| (-2..=2).map(move |by| limit.wrapping_add_signed(by)));
+    let limits = [
+        0,
+        512,
+        1024,
+        1536,
+        1 << 32,
+        u64::MAX / 512,
+        1 << 63,
+        u64::MAX,
+    ];
+    let numbers = || {
+        limits
+            .into_iter()
+            .flat_map(|limit: u64| (-2..=2).map(move |by| limit.wrapping_add_signed(by)))
+    };
     for (offset, len) in numbers().flat_map(|offset| numbers().map(move |len| (offset, len))) {
         let within = |start: u128| start < 1536 && start + u128::from(len) <= 1536;
-        assert_eq!(disk.holds(offset, len), within(offset.into()), "{offset} {len}");
+        assert_eq!(
+            disk.holds(offset, len),
+            within(offset.into()),
+            "{offset} {len}"
+        );
         let from_sector = disk.holds(offset.saturating_mul(512), len);
-        assert_eq!(from_sector, within(u128::from(offset) * 512), "sector {offset} {len}");
+        assert_eq!(
+            from_sector,
+            within(u128::from(offset) * 512),
+            "sector {offset} {len}"
+        );
     }
 }
 
@@ -72,11 +106,21 @@ fn reads_fill_guest_memory() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
-    assert_eq!(disk.read(&memory, 512, GuestAddress(0x1001), 1024).unwrap(), Status::Ok);
+    assert_eq!(
+        disk.read(&memory, 512, GuestAddress(0x1001), 1024).unwrap(),
+        Status::Ok
+    );
     assert_eq!(contents(&memory, 0x1001, 1024), pattern(512, 1024));
     assert_eq!(contents(&memory, 0x1000, 1), [0]);
     assert_eq!(contents(&memory, 0x1401, 1), [0]);
-    assert_eq!(disk.stats(), Stats { reads: 1, read_bytes: 1024, ..Stats::default() });
+    assert_eq!(
+        disk.stats(),
+        Stats {
+            reads: 1,
+            read_bytes: 1024,
+            ..Stats::default()
+        }
+    );
 }
 
 #[test]
@@ -85,7 +129,10 @@ fn reads_leave_no_trace_on_the_host() {
     let disk = open(&path, None, DiskTail::Refused).unwrap();
     // SAFETY: it takes numbers.
     let flags = unsafe { libc::fcntl(disk.as_fd().as_raw_fd(), libc::F_GETFL) };
-    assert_eq!(flags & (libc::O_NOATIME | libc::O_ACCMODE), libc::O_NOATIME | libc::O_RDWR);
+    assert_eq!(
+        flags & (libc::O_NOATIME | libc::O_ACCMODE),
+        libc::O_NOATIME | libc::O_RDWR
+    );
 }
 
 #[test]
@@ -93,14 +140,26 @@ fn writes_reach_the_file() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
-    memory.place(GuestAddress(0x2000), b"written by the guest").unwrap();
-    assert_eq!(disk.write(&memory, 1024, GuestAddress(0x2000), 20).unwrap(), Status::Ok);
+    memory
+        .place(GuestAddress(0x2000), b"written by the guest")
+        .unwrap();
+    assert_eq!(
+        disk.write(&memory, 1024, GuestAddress(0x2000), 20).unwrap(),
+        Status::Ok
+    );
     disk.sync().unwrap();
     let file = fs::read(&path).unwrap();
     assert_eq!(&file[1024..1044], b"written by the guest");
     assert_eq!(file[..1024], pattern(0, 1024));
     assert_eq!(file[1044..], pattern(1044, 4096 - 1044));
-    assert_eq!(disk.stats(), Stats { writes: 1, written_bytes: 20, ..Stats::default() });
+    assert_eq!(
+        disk.stats(),
+        Stats {
+            writes: 1,
+            written_bytes: 20,
+            ..Stats::default()
+        }
+    );
 }
 
 #[test]
@@ -121,11 +180,24 @@ fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
     ];
     for (offset, len) in beyond {
         for addr in [0, MEMORY_SIZE, u64::MAX] {
-            assert_eq!(disk.read(&memory, offset, GuestAddress(addr), len).unwrap(), Status::Invalid);
-            assert_eq!(disk.write(&memory, offset, GuestAddress(addr), len).unwrap(), Status::Invalid);
+            assert_eq!(
+                disk.read(&memory, offset, GuestAddress(addr), len).unwrap(),
+                Status::Invalid
+            );
+            assert_eq!(
+                disk.write(&memory, offset, GuestAddress(addr), len)
+                    .unwrap(),
+                Status::Invalid
+            );
         }
     }
-    assert_eq!(disk.stats(), Stats { invalid: beyond.len() as u64 * 6, ..Stats::default() });
+    assert_eq!(
+        disk.stats(),
+        Stats {
+            invalid: beyond.len() as u64 * 6,
+            ..Stats::default()
+        }
+    );
     assert_eq!(fs::read(&path).unwrap(), pattern(0, 4096));
 }
 
@@ -135,8 +207,16 @@ fn the_last_byte_is_within_and_any_length_will_do() {
     let mut disk = open(&path, Some(512), DiskTail::Refused).unwrap();
     let memory = memory();
     for (offset, len) in [(4095, 1), (0, 4096), (3, 1000), (4095, 0), (0, 0)] {
-        assert_eq!(disk.read(&memory, offset, GuestAddress(MEMORY_SIZE - len), len).unwrap(), Status::Ok);
-        assert_eq!(disk.write(&memory, offset, GuestAddress(MEMORY_SIZE - len), len).unwrap(), Status::Ok);
+        assert_eq!(
+            disk.read(&memory, offset, GuestAddress(MEMORY_SIZE - len), len)
+                .unwrap(),
+            Status::Ok
+        );
+        assert_eq!(
+            disk.write(&memory, offset, GuestAddress(MEMORY_SIZE - len), len)
+                .unwrap(),
+            Status::Ok
+        );
     }
     assert_eq!(fs::read(&path).unwrap(), pattern(0, 4096));
 }
@@ -148,8 +228,14 @@ fn a_bad_buffer_ends_the_guest() {
     let memory = memory();
     for addr in [MEMORY_SIZE - 511, MEMORY_SIZE, u64::MAX - 511, u64::MAX] {
         let addr = GuestAddress(addr);
-        assert!(matches!(disk.read(&memory, 0, addr, 512), Err(memory::RangeError::OutOfRange { .. })));
-        assert!(matches!(disk.write(&memory, 0, addr, 512), Err(memory::RangeError::OutOfRange { .. })));
+        assert!(matches!(
+            disk.read(&memory, 0, addr, 512),
+            Err(memory::RangeError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            disk.write(&memory, 0, addr, 512),
+            Err(memory::RangeError::OutOfRange { .. })
+        ));
     }
     assert_eq!(disk.stats(), Stats::default());
 }
@@ -158,11 +244,28 @@ fn a_bad_buffer_ends_the_guest() {
 fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
-    OpenOptions::new().write(true).open(&path).unwrap().set_len(1000).unwrap();
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(1000)
+        .unwrap();
     let memory = memory();
-    assert_eq!(disk.read(&memory, 512, GuestAddress(0), 512).unwrap(), Status::Unspecified);
-    assert_eq!(disk.read(&memory, 2048, GuestAddress(0), 512).unwrap(), Status::Unspecified);
-    assert_eq!(disk.stats(), Stats { truncated: 2, ..Stats::default() });
+    assert_eq!(
+        disk.read(&memory, 512, GuestAddress(0), 512).unwrap(),
+        Status::Unspecified
+    );
+    assert_eq!(
+        disk.read(&memory, 2048, GuestAddress(0), 512).unwrap(),
+        Status::Unspecified
+    );
+    assert_eq!(
+        disk.stats(),
+        Stats {
+            truncated: 2,
+            ..Stats::default()
+        }
+    );
 }
 
 #[test]
@@ -172,10 +275,23 @@ fn an_error_of_the_hosts_disk_is_told() {
     let memory = memory();
     // A descriptor that cannot be written to stands in for a disk that fails, /dev/full for one that is full.
     disk.file = File::open(&path).unwrap();
-    assert_eq!(disk.write(&memory, 0, GuestAddress(0), 512).unwrap(), Status::Unspecified);
+    assert_eq!(
+        disk.write(&memory, 0, GuestAddress(0), 512).unwrap(),
+        Status::Unspecified
+    );
     disk.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    assert_eq!(disk.write(&memory, 0, GuestAddress(0), 512).unwrap(), Status::Unspecified);
-    assert_eq!(disk.stats(), Stats { full: 1, write_errors: 1, ..Stats::default() });
+    assert_eq!(
+        disk.write(&memory, 0, GuestAddress(0), 512).unwrap(),
+        Status::Unspecified
+    );
+    assert_eq!(
+        disk.stats(),
+        Stats {
+            full: 1,
+            write_errors: 1,
+            ..Stats::default()
+        }
+    );
 }
 
 #[test]
@@ -200,7 +316,11 @@ fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
 #[test]
 fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
     let (_directory, path) = image(1300);
-    let capacity = |sector_size, tail| open(&path, sector_size, tail).map(|disk| disk.capacity()).ok();
+    let capacity = |sector_size, tail| {
+        open(&path, sector_size, tail)
+            .map(|disk| disk.capacity())
+            .ok()
+    };
     assert_eq!(capacity(None, DiskTail::Refused), None);
     assert_eq!(capacity(None, DiskTail::Ignored), Some(1024));
     assert_eq!(capacity(None, DiskTail::Kept), Some(1300));
@@ -218,13 +338,30 @@ fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
 fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
     let (_directory, path) = image(1300);
     let memory = memory();
-    for (tail, last, beyond) in [(DiskTail::Kept, 1299, 1300), (DiskTail::Ignored, 1023, 1024)] {
+    for (tail, last, beyond) in [
+        (DiskTail::Kept, 1299, 1300),
+        (DiskTail::Ignored, 1023, 1024),
+    ] {
         let mut disk = open(&path, None, tail).unwrap();
-        assert_eq!(disk.read(&memory, last, GuestAddress(0x1000), 1).unwrap(), Status::Ok, "{tail:?}");
+        assert_eq!(
+            disk.read(&memory, last, GuestAddress(0x1000), 1).unwrap(),
+            Status::Ok,
+            "{tail:?}"
+        );
         assert_eq!(contents(&memory, 0x1000, 1), pattern(last as usize, 1));
         for (offset, len) in [(beyond, 1), (last, 2), (beyond, 0)] {
-            assert_eq!(disk.read(&memory, offset, GuestAddress(0x1000), len).unwrap(), Status::Invalid, "{tail:?}");
-            assert_eq!(disk.write(&memory, offset, GuestAddress(0x1000), len).unwrap(), Status::Invalid, "{tail:?}");
+            assert_eq!(
+                disk.read(&memory, offset, GuestAddress(0x1000), len)
+                    .unwrap(),
+                Status::Invalid,
+                "{tail:?}"
+            );
+            assert_eq!(
+                disk.write(&memory, offset, GuestAddress(0x1000), len)
+                    .unwrap(),
+                Status::Invalid,
+                "{tail:?}"
+            );
         }
     }
     assert_eq!(fs::read(&path).unwrap(), pattern(0, 1300));
@@ -235,7 +372,10 @@ fn what_is_no_image_is_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     assert!(refused(&path.join("none"), None).contains("there is no file '"));
-    assert!(refused(path, None).contains("is a directory; a block device needs an image file or a disk"));
+    assert!(
+        refused(path, None)
+            .contains("is a directory; a block device needs an image file or a disk")
+    );
     assert!(refused(Path::new("/dev/null"), None).contains("is a character device"));
     assert!(refused(Path::new("/dev/null/x"), None).contains("cannot open '/dev/null/x'"));
     let _socket = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();
@@ -254,7 +394,10 @@ fn an_image_of_another_user_is_named_with_its_owner() {
     let (_directory, path) = image(512);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     let message = refused(&path, None);
-    assert!(message.contains(&format!("user {user} may not read and write")), "{message}");
+    assert!(
+        message.contains(&format!("user {user} may not read and write")),
+        "{message}"
+    );
     assert!(message.contains("mode 0444"), "{message}");
 }
 
@@ -268,12 +411,24 @@ fn check_denied_as_nobody() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     std::thread::spawn(move || {
         // SAFETY: the bare system call changes this thread's user only; the thread ends with this test.
-        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) }, 0);
+        assert_eq!(
+            unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) },
+            0
+        );
         let message = refused(&path, None);
-        assert!(message.contains("user 65534 may not read and write '"), "{message}");
-        assert!(message.contains("belongs to user 0 and group 0, mode 0640; have"), "{message}");
+        assert!(
+            message.contains("user 65534 may not read and write '"),
+            "{message}"
+        );
+        assert!(
+            message.contains("belongs to user 0 and group 0, mode 0640; have"),
+            "{message}"
+        );
         let message = refused(&hidden.join("x"), None);
-        assert!(message.contains("may not enter a directory on the way"), "{message}");
+        assert!(
+            message.contains("may not enter a directory on the way"),
+            "{message}"
+        );
     })
     .join()
     .unwrap();
@@ -330,15 +485,20 @@ fn the_process_that_holds_an_image_is_named() {
     let (_directory, path) = image(512);
     let file = File::open(&path).unwrap();
     let holder = Holder::of(&file);
-    let expected =
-        [format!("is in use by process {} (", holder.0), "); an image serves one unikernel at a time".into()];
+    let expected = [
+        format!("is in use by process {} (", holder.0),
+        "); an image serves one unikernel at a time".into(),
+    ];
     // Until the other process has it.
     let refusal = (0..500).find_map(|_| {
         std::thread::sleep(Duration::from_millis(5));
         open(&path, None, DiskTail::Refused).err()
     });
     let message = refusal.unwrap().to_string();
-    assert!(expected.iter().all(|words| message.contains(words)), "{message}");
+    assert!(
+        expected.iter().all(|words| message.contains(words)),
+        "{message}"
+    );
     drop(file);
     drop(holder);
     open(&path, None, DiskTail::Refused).unwrap();

@@ -47,7 +47,9 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
     arguments(&mut report, config);
     devices(&mut report, config, guest.as_ref(), files);
     outlets(&mut report, config, files);
-    let cores = report.needs("dumpcore", core::Directory::open(config, files)).flatten();
+    let cores = report
+        .needs("dumpcore", core::Directory::open(config, files))
+        .flatten();
     debugger(&mut report, config, files);
     let user = identity(&mut report, config, files);
     let root = root(&mut report, config, files);
@@ -58,17 +60,31 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
 fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<Guest> {
     let path = config.unikernel.display();
     let examined = setup::examine(files.take(&config.unikernel, Need::Read));
-    let (file, mut image) =
-        examined.map_err(|error| report.missing("unikernel", format_args!("{path}: {error}"))).ok()?;
-    report.fine("unikernel", format_args!("{}, {}", image.machine, image.era));
+    let (file, mut image) = examined
+        .map_err(|error| report.missing("unikernel", format_args!("{path}: {error}")))
+        .ok()?;
+    report.fine(
+        "unikernel",
+        format_args!("{}, {}", image.machine, image.era),
+    );
     let manifest = report.needs("devices", setup::manifest(&mut image, config));
-    Some(Guest { file, image, manifest })
+    Some(Guest {
+        file,
+        image,
+        manifest,
+    })
 }
 
 fn kvm(report: &mut Report, config: &Config) -> Option<VmFd> {
     let (vm, vcpu) = report.needs("KVM", setup::create_vm(config.sandbox))?;
     let frequency = report.needs("KVM", vcpu.counter_frequency())?;
-    report.fine("KVM", format_args!("can make a virtual machine; counter of {} kHz", frequency / 1000));
+    report.fine(
+        "KVM",
+        format_args!(
+            "can make a virtual machine; counter of {} kHz",
+            frequency / 1000
+        ),
+    );
     Some(vm)
 }
 
@@ -80,8 +96,16 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
         None => Some(config.memory.given),
     };
     let Some(size) = size else { return };
-    let Some(mut memory) = report.needs("memory", setup::reserve(size, config.limits.lock_memory)) else { return };
-    if let Some(Guest { file, image, manifest: Some(manifest) }) = guest {
+    let Some(mut memory) = report.needs("memory", setup::reserve(size, config.limits.lock_memory))
+    else {
+        return;
+    };
+    if let Some(Guest {
+        file,
+        image,
+        manifest: Some(manifest),
+    }) = guest
+    {
         let cmdline = boot_info::cmdline(&config.arguments).unwrap_or_default();
         let facts = Facts {
             memory_size: size,
@@ -91,7 +115,10 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
             manifest: &manifest.to_bytes(),
             cmdline: &cmdline,
         };
-        if report.needs("memory", setup::fill(&mut memory, file, image, &facts)).is_none() {
+        if report
+            .needs("memory", setup::fill(&mut memory, file, image, &facts))
+            .is_none()
+        {
             return;
         }
     }
@@ -100,12 +127,19 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
     if report.needs("memory", mapped.unwrap_or(Ok(()))).is_none() {
         return;
     }
-    let locked = if config.limits.lock_memory { ", all of it locked in RAM" } else { "" };
+    let locked = if config.limits.lock_memory {
+        ", all of it locked in RAM"
+    } else {
+        ""
+    };
     let given = format!("{} MiB{locked}", size >> 20);
     match available_memory() {
         Some(available) if available < size && !config.limits.lock_memory => report.doubtful(
             "memory",
-            format!("{given}, but this host has {} MiB to spare; free some, or give less by --mem", available >> 20),
+            format!(
+                "{given}, but this host has {} MiB to spare; free some, or give less by --mem",
+                available >> 20
+            ),
         ),
         _ => report.fine("memory", given),
     }
@@ -114,33 +148,48 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
 /// What the host could give without swapping, in bytes, where it tells.
 fn available_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 fn arguments(report: &mut Report, config: &Config) {
     if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments)) {
-        report.fine("arguments", format!("{} of 8191", Amount(cmdline.len() as u64 - 1, "byte")));
+        report.fine(
+            "arguments",
+            format!("{} of 8191", Amount(cmdline.len() as u64 - 1, "byte")),
+        );
     }
 }
 
 fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &mut Files) {
     let (nets, blocks) = (&config.nets, &config.blocks);
-    let (plan, rules) = match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
-        Some((manifest, era)) => {
-            let (plan, mistakes) = Plan::sketch(manifest, nets, blocks);
-            if manifest.devices().is_empty() && mistakes.is_empty() {
-                report.fine("devices", "none declared, none attached");
+    let (plan, rules) =
+        match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
+            Some((manifest, era)) => {
+                let (plan, mistakes) = Plan::sketch(manifest, nets, blocks);
+                if manifest.devices().is_empty() && mistakes.is_empty() {
+                    report.fine("devices", "none declared, none attached");
+                }
+                mistakes
+                    .into_iter()
+                    .for_each(|mistake| report.missing("devices", mistake));
+                (plan, era.rules())
             }
-            mistakes.into_iter().for_each(|mistake| report.missing("devices", mistake));
-            (plan, era.rules())
-        }
-        // What the options name can be looked at all the same, by the rules that allow most.
-        None => (Plan::of_options(nets, blocks), Era::Legacy.rules()),
-    };
+            // What the options name can be looked at all the same, by the rules that allow most.
+            None => (Plan::of_options(nets, blocks), Era::Legacy.rules()),
+        };
     let mut twice = Vec::new();
     for (disk, shared) in files.shared(plan.disks(), config.output.stats.as_ref()) {
-        report.missing(&disk.map_or("files".to_owned(), |index| plan.disk_option(index)), shared.without_device());
+        report.missing(
+            &disk.map_or("files".to_owned(), |index| plan.disk_option(index)),
+            shared.without_device(),
+        );
         twice.extend(disk);
     }
     // A disk that is used twice is neither locked nor opened.
@@ -155,7 +204,10 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
 
 fn outlets(report: &mut Report, config: &Config, files: &mut Files) {
     if let Some(target) = &config.output.stats {
-        if report.needs("stats", StatsFile::probe(target, files)).is_some() {
+        if report
+            .needs("stats", StatsFile::probe(target, files))
+            .is_some()
+        {
             report.fine("stats", "can be written");
         }
     }
@@ -183,7 +235,9 @@ fn root(report: &mut Report, config: &Config, files: &mut Files) -> Option<Root>
 }
 
 fn debugger(report: &mut Report, config: &Config, files: &mut Files) {
-    let Some(address) = setup::gdb_address(config) else { return };
+    let Some(address) = setup::gdb_address(config) else {
+        return;
+    };
     if let Some(place) = report.needs("gdb", debug::Listener::probe(&address, files)) {
         report.fine("gdb", format_args!("can connect at {place}"));
     }
@@ -198,10 +252,16 @@ fn sandbox(
     cores: Option<core::Directory>,
 ) {
     // What is wrong with these was told.
-    let possible = Config { user, chroot: None, ..config.clone() };
+    let possible = Config {
+        user,
+        chroot: None,
+        ..config.clone()
+    };
     let tried = Sandbox::new(&possible).and_then(|sandbox| sandbox.in_root(root).try_out());
     match report.needs("sandbox", tried) {
-        Some((layers, true)) if config.sandbox != SandboxMode::Off => report.fine("sandbox", layers),
+        Some((layers, true)) if config.sandbox != SandboxMode::Off => {
+            report.fine("sandbox", layers)
+        }
         Some((layers, _)) => report.doubtful("sandbox", layers),
         None => return,
     }

@@ -48,7 +48,10 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(unikernel: String) -> Report {
-        Report { unikernel, findings: Vec::new() }
+        Report {
+            unikernel,
+            findings: Vec::new(),
+        }
     }
 
     /// What was found, in order.
@@ -62,11 +65,18 @@ impl Report {
     }
 
     fn missing_count(&self) -> usize {
-        self.findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count()
+        self.findings
+            .iter()
+            .filter(|finding| finding.verdict == Verdict::Missing)
+            .count()
     }
 
     fn add(&mut self, subject: &str, verdict: Verdict, words: impl Display) {
-        self.findings.push(Finding { subject: subject.to_owned(), verdict, words: words.to_string() });
+        self.findings.push(Finding {
+            subject: subject.to_owned(),
+            verdict,
+            words: words.to_string(),
+        });
     }
 
     pub(super) fn fine(&mut self, subject: &str, words: impl Display) {
@@ -88,11 +98,19 @@ impl Report {
 
     /// The table, and a last line that sums it up.
     pub fn to_text(&self) -> String {
-        let subjects = self.findings.iter().map(|finding| finding.subject.chars().count());
+        let subjects = self
+            .findings
+            .iter()
+            .map(|finding| finding.subject.chars().count());
         let subject_width = subjects.max().unwrap_or_default();
         let indent = 9 + subject_width + 2;
         let mut text = String::new();
-        for Finding { subject, verdict, words } in &self.findings {
+        for Finding {
+            subject,
+            verdict,
+            words,
+        } in &self.findings
+        {
             let subject = one_line(subject);
             let (found, cure) = match words.split_once("; ") {
                 Some((found, cure)) if *verdict != Verdict::Fine => (found, format!("-> {cure}")),
@@ -100,7 +118,10 @@ impl Report {
             };
             let mut lines = wrapped(found, indent).chain(wrapped(&cure, indent));
             let first = lines.next().unwrap_or_default();
-            text.push_str(&format!("{:<9}{subject:<subject_width$}  {first}\n", verdict.word()));
+            text.push_str(&format!(
+                "{:<9}{subject:<subject_width$}  {first}\n",
+                verdict.word()
+            ));
             lines.for_each(|line| text.push_str(&format!("{:indent$}{line}\n", "")));
         }
         text.push_str(&format!("\n{}\n", self.conclusion()));
@@ -142,10 +163,19 @@ mod tests {
         let mut report = Report::new("app.hvt".into());
         report.fine("unikernel", "x86_64, ABI version 2");
         assert!(report.would_start());
-        assert_eq!(report.to_text(), "ok       unikernel  x86_64, ABI version 2\n\napp.hvt would start\n");
-        report.doubtful("memory", "512 MiB, but this host has 3 MiB to spare; free some");
+        assert_eq!(
+            report.to_text(),
+            "ok       unikernel  x86_64, ABI version 2\n\napp.hvt would start\n"
+        );
+        report.doubtful(
+            "memory",
+            "512 MiB, but this host has 3 MiB to spare; free some",
+        );
         assert!(report.would_start());
-        report.missing("net:a", "interface 'tap0' is down; 'ip link set tap0 up' brings it up");
+        report.missing(
+            "net:a",
+            "interface 'tap0' is down; 'ip link set tap0 up' brings it up",
+        );
         report.missing("net:bb\n", "there is no interface 'tap1'");
         assert!(!report.would_start());
         assert_eq!(
@@ -164,11 +194,27 @@ mod tests {
     #[test]
     fn lines_fit_a_terminal_where_words_do() {
         let mut report = Report::new("app.hvt".into());
-        report.missing("memory", format!("{}; {}", "word ".repeat(40), "x".repeat(100)));
+        report.missing(
+            "memory",
+            format!("{}; {}", "word ".repeat(40), "x".repeat(100)),
+        );
         let text = report.to_text();
-        let (long, short): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.len() > WIDTH);
-        assert_eq!(long.iter().map(|line| line.trim_start()).collect::<Vec<_>>(), ["x".repeat(100)]);
+        let (long, short): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.len() > WIDTH);
+        assert_eq!(
+            long.iter()
+                .map(|line| line.trim_start())
+                .collect::<Vec<_>>(),
+            ["x".repeat(100)]
+        );
         assert!(short.iter().any(|line| line.trim() == "->"), "{text}");
-        assert_eq!(short.iter().flat_map(|line| line.split_whitespace()).filter(|word| *word == "word").count(), 40);
+        assert_eq!(
+            short
+                .iter()
+                .flat_map(|line| line.split_whitespace())
+                .filter(|word| *word == "word")
+                .count(),
+            40
+        );
     }
 }

@@ -48,7 +48,11 @@ pub struct NamedPath {
 const FORM: &str = "log-format";
 
 /// Options that answer the same question: one on the command line replaces the others in the file.
-const ALIKE: [[&str; 2]; 3] = [["net-ring", "no-net-ring"], ["verbose", "quiet"], ["block", "disk"]];
+const ALIKE: [[&str; 2]; 3] = [
+    ["net-ring", "no-net-ring"],
+    ["verbose", "quiet"],
+    ["block", "disk"],
+];
 
 impl Configured {
     /// The file whose text is wanted, as given.
@@ -64,8 +68,10 @@ impl Configured {
     /// The form of messages that the command line asks for, or else the file's `text`, be they in whatever else a
     /// mistake: for the message about that.
     pub fn log_format(&self, text: &[u8]) -> LogFormat {
-        let line = last_value(&self.words.options, FORM).and_then(|value| LogFormat::named(value.to_str()?));
-        line.or_else(|| LogFormat::named(&entries::top_string(text, FORM)?)).unwrap_or_default()
+        let line = last_value(&self.words.options, FORM)
+            .and_then(|value| LogFormat::named(value.to_str()?));
+        line.or_else(|| LogFormat::named(&entries::top_string(text, FORM)?))
+            .unwrap_or_default()
     }
 
     /// What the command line asks for together with the file's `text`, and the paths of the file that count. Options
@@ -77,13 +83,33 @@ impl Configured {
     pub fn parse(&self, text: &[u8]) -> Result<(Command, Vec<NamedPath>), Error> {
         let mut content = Content::read(text, self.file.parent().unwrap_or(Path::new("")))
             .and_then(|content| check(&content.entries).map(|()| content))
-            .map_err(|(place, fault)| Error::File { file: self.file.clone(), place, fault })?;
-        let Words { options: given, unikernel, arguments, taken } = self.words.clone();
+            .map_err(|(place, fault)| Error::File {
+                file: self.file.clone(),
+                place,
+                fault,
+            })?;
+        let Words {
+            options: given,
+            unikernel,
+            arguments,
+            taken,
+        } = self.words.clone();
         let line = parsed(given.clone())?;
         content.entries.retain(|entry| !is_replaced(entry, &line));
-        let mut paths: Vec<NamedPath> = content.entries.iter().filter_map(|entry| entry.path.clone()).collect();
-        let (devices, others): (Vec<Entry>, Vec<Entry>) = content.entries.into_iter().partition(Entry::is_device);
-        let parsed_all = parsed(others.into_iter().flat_map(|entry| entry.words).chain(given).collect())?;
+        let mut paths: Vec<NamedPath> = content
+            .entries
+            .iter()
+            .filter_map(|entry| entry.path.clone())
+            .collect();
+        let (devices, others): (Vec<Entry>, Vec<Entry>) =
+            content.entries.into_iter().partition(Entry::is_device);
+        let parsed_all = parsed(
+            others
+                .into_iter()
+                .flat_map(|entry| entry.words)
+                .chain(given)
+                .collect(),
+        )?;
         let devices = parsed(devices.into_iter().flat_map(|entry| entry.words).collect())?;
         let unikernel = match (unikernel.filter(|path| !path.is_empty()), content.unikernel) {
             (Some(unikernel), _) => unikernel,
@@ -91,10 +117,22 @@ impl Configured {
                 paths.insert(0, named.clone());
                 named.path.into()
             }
-            (None, None) => return Err(Error::NoUnikernelInFile { file: self.file.clone(), taken }),
+            (None, None) => {
+                return Err(Error::NoUnikernelInFile {
+                    file: self.file.clone(),
+                    taken,
+                });
+            }
         };
-        let arguments = if arguments.is_empty() { content.arguments } else { arguments };
-        Ok((requested(&parsed_all, Some(&devices), unikernel, arguments)?, paths))
+        let arguments = if arguments.is_empty() {
+            content.arguments
+        } else {
+            arguments
+        };
+        Ok((
+            requested(&parsed_all, Some(&devices), unikernel, arguments)?,
+            paths,
+        ))
     }
 }
 
@@ -102,14 +140,19 @@ impl Configured {
 fn parsed(options: Vec<OsString>) -> Result<Parsed, Error> {
     match options::parse(options)? {
         Outcome::Options(parsed) => Ok(parsed),
-        Outcome::Help(_) | Outcome::Version => Err(Error::Other("no configuration file is needed".to_owned())),
+        Outcome::Help(_) | Outcome::Version => {
+            Err(Error::Other("no configuration file is needed".to_owned()))
+        }
     }
 }
 
 /// Whether the command line says what `entry` says, for the same device.
 fn is_replaced(entry: &Entry, line: &Parsed) -> bool {
     let device = entry.device.as_deref();
-    let mut alike = ALIKE.iter().filter(|names| names.contains(&entry.name.as_str())).flatten();
+    let mut alike = ALIKE
+        .iter()
+        .filter(|names| names.contains(&entry.name.as_str()))
+        .flatten();
     line.gives(&entry.name, device) || alike.any(|name| line.gives(name, device))
 }
 
@@ -117,10 +160,17 @@ fn is_replaced(entry: &Entry, line: &Parsed) -> bool {
 /// the shortest beginning that is refused ends with the culprit.
 fn check(entries: &[Entry]) -> Result<(), (Place, Fault)> {
     let refusal = |entries: &[Entry]| {
-        let words = entries.iter().flat_map(|entry| entry.words.iter().cloned()).collect();
-        parsed(words).and_then(|parsed| requested(&parsed, None, OsString::from("-"), Vec::new())).err()
+        let words = entries
+            .iter()
+            .flat_map(|entry| entry.words.iter().cloned())
+            .collect();
+        parsed(words)
+            .and_then(|parsed| requested(&parsed, None, OsString::from("-"), Vec::new()))
+            .err()
     };
-    let Some(mut error) = refusal(entries) else { return Ok(()) };
+    let Some(mut error) = refusal(entries) else {
+        return Ok(());
+    };
     let (mut accepted, mut refused) = (0, entries.len());
     while refused - accepted > 1 {
         let middle = accepted + (refused - accepted) / 2;

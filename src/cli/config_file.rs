@@ -53,8 +53,16 @@ pub enum Error {
 pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error> {
     let (text, identity) = read(&configured, configured.user().as_ref())?;
     let command = command(&configured, &text);
-    if let Ok(Command::Run(Config { user: user @ Some(_), .. }) | Command::Check(Config { user: user @ Some(_), .. })) =
-        &command
+    if let Ok(
+        Command::Run(Config {
+            user: user @ Some(_),
+            ..
+        })
+        | Command::Check(Config {
+            user: user @ Some(_),
+            ..
+        }),
+    ) = &command
     {
         // The file itself may say whose run it is.
         look(&configured, user.as_ref())?;
@@ -63,7 +71,10 @@ pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error>
         // A mistake, too, is told in the form that the file asks for.
         configured.log_format(&text).begin();
     }
-    Ok((command?, identity.map(|identity| Use::config_file(configured.file(), identity))))
+    Ok((
+        command?,
+        identity.map(|identity| Use::config_file(configured.file(), identity)),
+    ))
 }
 
 fn command(configured: &Configured, text: &[u8]) -> Result<Command, cli::Error> {
@@ -76,21 +87,38 @@ fn command(configured: &Configured, text: &[u8]) -> Result<Command, cli::Error> 
 
 fn look(configured: &Configured, user: Option<&UserOption>) -> Result<Look, Error> {
     let path = configured.file();
-    Files::for_user(user).take(path, Need::Read).map_err(|source| Error::Read { file: path.to_owned(), source })
+    Files::for_user(user)
+        .take(path, Need::Read)
+        .map_err(|source| Error::Read {
+            file: path.to_owned(),
+            source,
+        })
 }
 
-fn read(configured: &Configured, user: Option<&UserOption>) -> Result<(Vec<u8>, Option<Identity>), Error> {
+fn read(
+    configured: &Configured,
+    user: Option<&UserOption>,
+) -> Result<(Vec<u8>, Option<Identity>), Error> {
     let path = configured.file();
-    let read_error = |source| Error::Read { file: path.to_owned(), source };
+    let read_error = |source| Error::Read {
+        file: path.to_owned(),
+        source,
+    };
     let look = look(configured, user)?;
     if !look.metadata().is_file() {
-        return Err(Error::NotAFile { file: path.to_owned() });
+        return Err(Error::NotAFile {
+            file: path.to_owned(),
+        });
     }
     let file = look.open(File::options().read(true)).map_err(read_error)?;
     let mut text = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut text).map_err(read_error)?;
+    file.take(LONGEST + 1)
+        .read_to_end(&mut text)
+        .map_err(read_error)?;
     if text.len() as u64 > LONGEST {
-        return Err(Error::TooLong { file: path.to_owned() });
+        return Err(Error::TooLong {
+            file: path.to_owned(),
+        });
     }
     Ok((text, look.identity()))
 }
@@ -99,28 +127,53 @@ fn read(configured: &Configured, user: Option<&UserOption>) -> Result<(Vec<u8>, 
 fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
     let is_missing = |path: &Path| {
         let error = fs::metadata(path).err();
-        error.is_some_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+        error.is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            )
+        })
     };
     let needed = |named: &NamedPath| match named.path.parent() {
         Some(directory) if named.is_made => directory.join("."),
         _ => named.path.clone(),
     };
-    let Some(named) = paths.iter().find(|named| is_missing(&needed(named))) else { return Ok(()) };
+    let Some(named) = paths.iter().find(|named| is_missing(&needed(named))) else {
+        return Ok(());
+    };
     let (key, path) = (named.key.clone(), named.path.display().to_string());
     let fault = if named.is_made {
         Fault::NoDirectory { key, path }
     } else {
-        let meant = neighbour(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
-        Fault::Missing { key, path, hint: meant.unwrap_or_default() }
+        let meant =
+            neighbour(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
+        Fault::Missing {
+            key,
+            path,
+            hint: meant.unwrap_or_default(),
+        }
     };
-    Err(cli::Error::File { file: file.to_owned(), place: named.place, fault })
+    Err(cli::Error::File {
+        file: file.to_owned(),
+        place: named.place,
+        fault,
+    })
 }
 
 /// The path of the file that is called most like `path`, in the same directory.
 fn neighbour(path: &Path) -> Option<PathBuf> {
     let directory = path.parent()?;
-    let listed = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let names = fs::read_dir(listed).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let listed = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    let names = fs::read_dir(listed)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let names: Vec<String> = names.collect();
-    Some(directory.join(nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?))
+    Some(directory.join(nearest(
+        path.file_name()?.to_str()?,
+        names.iter().map(String::as_str),
+    )?))
 }

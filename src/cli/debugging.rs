@@ -39,15 +39,38 @@ mod tests {
     fn each_option_is_understood() {
         let port = |port| Some(GdbAddress::Port(port));
         assert_eq!(debugging_of(&["--gdb"]).unwrap().address(), port(1234));
-        assert_eq!(debugging_of(&["--gdb-port=65535", "--gdb"]).unwrap().address(), port(65535));
-        assert_eq!(debugging_of(&["--gdb", "--gdb-port", "0"]).unwrap().address(), port(0));
+        assert_eq!(
+            debugging_of(&["--gdb-port=65535", "--gdb"])
+                .unwrap()
+                .address(),
+            port(65535)
+        );
+        assert_eq!(
+            debugging_of(&["--gdb", "--gdb-port", "0"])
+                .unwrap()
+                .address(),
+            port(0)
+        );
         assert_eq!(debugging_of(&["--gdb-port=1"]).unwrap().address(), None);
         let socket = |socket| Some(GdbAddress::Unix(socket));
         let path = SocketAddress::Path("run/gdb".into());
-        assert_eq!(debugging_of(&["--gdb", "--gdb-port=unix:run/gdb"]).unwrap().address(), socket(path));
+        assert_eq!(
+            debugging_of(&["--gdb", "--gdb-port=unix:run/gdb"])
+                .unwrap()
+                .address(),
+            socket(path)
+        );
         let name = SocketAddress::Abstract(b"app".to_vec());
-        assert_eq!(debugging_of(&["--gdb", "--gdb-port=unix:@app"]).unwrap().address(), socket(name));
-        assert_eq!(debugging_of(&["--dumpcore=/var/crash"]).unwrap().dumpcore, Some("/var/crash".into()));
+        assert_eq!(
+            debugging_of(&["--gdb", "--gdb-port=unix:@app"])
+                .unwrap()
+                .address(),
+            socket(name)
+        );
+        assert_eq!(
+            debugging_of(&["--dumpcore=/var/crash"]).unwrap().dumpcore,
+            Some("/var/crash".into())
+        );
     }
 
     #[test]
@@ -61,14 +84,21 @@ mod tests {
             ("--gdb-port=unix:", "a TCP port"),
             ("--gdb-port=unix:@", "a TCP port"),
             ("--gdb-port=/run/gdb", "a TCP port"),
-            (&format!("--gdb-port=unix:{}", "x".repeat(108)), "has 107 bytes at most"),
+            (
+                &format!("--gdb-port=unix:{}", "x".repeat(108)),
+                "has 107 bytes at most",
+            ),
             ("--gdb=1234", "takes no value"),
             ("--dumpcore=", "the path is empty"),
         ] {
             let error = debugging_of(&[option]).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
-        assert!(debugging_of(&["--dumpcore=a", "--dumpcore=b"]).unwrap_err().contains("given twice"));
+        assert!(
+            debugging_of(&["--dumpcore=a", "--dumpcore=b"])
+                .unwrap_err()
+                .contains("given twice")
+        );
         assert!(debugging_of(&["--gdb", "--gdb"]).is_ok());
     }
 }

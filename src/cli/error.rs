@@ -24,7 +24,9 @@ pub enum Error {
         option: String,
     },
     /// `--disk` is another name of `--block`.
-    #[error("'--block' and '--disk' are given, but they mean the same device; name the devices: --block:NAME=PATH")]
+    #[error(
+        "'--block' and '--disk' are given, but they mean the same device; name the devices: --block:NAME=PATH"
+    )]
     BlockAndDisk,
     /// An option that needs a value has none.
     #[error("option '{option}' needs a value: {option}={value}")]
@@ -44,7 +46,9 @@ pub enum Error {
     #[error("'-v' asks for more words and '-q' for fewer; give one of them")]
     VerboseAndQuiet,
     /// There is nothing to run.
-    #[error("no unikernel given{taken}; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'")]
+    #[error(
+        "no unikernel given{taken}; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'"
+    )]
     NoUnikernel {
         /// After a colon, which option took the last word that might have been one; or nothing.
         taken: String,
@@ -79,7 +83,9 @@ pub enum Error {
         word: String,
     },
     /// A name that no device can have.
-    #[error("'{name}' in '{option}' cannot be a device's name: those are 1 to 67 letters and digits")]
+    #[error(
+        "'{name}' in '{option}' cannot be a device's name: those are 1 to 67 letters and digits"
+    )]
     Name {
         /// As written, without its value.
         option: String,
@@ -97,7 +103,9 @@ pub enum Error {
         rule: Rule,
     },
     /// Two network devices on one interface.
-    #[error("{option}={tap}: another network device has '{tap}' already; each needs an interface of its own")]
+    #[error(
+        "{option}={tap}: another network device has '{tap}' already; each needs an interface of its own"
+    )]
     SameTap {
         /// The later of the two options.
         option: String,
@@ -114,9 +122,14 @@ impl Error {
     pub(super) fn unknown(option: String) -> Error {
         let command = options::command();
         // Those with a device's name are there without it as well.
-        let names: Vec<&str> =
-            command.get_arguments().filter_map(clap::Arg::get_long).filter(|name| !name.contains(':')).collect();
-        let word = option.strip_prefix("--").and_then(|word| word.split(':').next());
+        let names: Vec<&str> = command
+            .get_arguments()
+            .filter_map(clap::Arg::get_long)
+            .filter(|name| !name.contains(':'))
+            .collect();
+        let word = option
+            .strip_prefix("--")
+            .and_then(|word| word.split(':').next());
         let meant = word.and_then(|word| meant(word, &names)).map(str::to_owned);
         Error::Unknown { option, meant }
     }
@@ -140,10 +153,14 @@ pub enum Rule {
     #[error("the sandbox is strict, best-effort or off")]
     Sandbox,
     /// `--user`.
-    #[error("not a user; write NAME or UID, and, if need be, a colon and GROUP or GID, such as nobody:kvm")]
+    #[error(
+        "not a user; write NAME or UID, and, if need be, a colon and GROUP or GID, such as nobody:kvm"
+    )]
     User,
     /// `--mem` is no amount.
-    #[error("not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M")]
+    #[error(
+        "not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M"
+    )]
     MemoryForm,
     /// `--mem` is too little.
     #[error("too little memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
@@ -152,16 +169,22 @@ pub enum Rule {
     #[error("too much memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
     MemoryTooLarge,
     /// The name of an interface breaks Linux's rules.
-    #[error("not the name of an interface: those have 1 to 15 characters, without '/', ':' and white space")]
+    #[error(
+        "not the name of an interface: those have 1 to 15 characters, without '/', ':' and white space"
+    )]
     Interface,
     /// Neither the number nor the name of a file descriptor.
-    #[error("not a file descriptor: after '@' comes its number, such as @3, or its name in LISTEN_FDNAMES")]
+    #[error(
+        "not a file descriptor: after '@' comes its number, such as @3, or its name in LISTEN_FDNAMES"
+    )]
     Descriptor,
     /// A MAC address is malformed.
     #[error("not a MAC address; write six pairs of hexadecimal digits, such as 02:00:00:00:00:01")]
     MacForm,
     /// A MAC address of many interfaces.
-    #[error("a multicast address cannot be that of an interface; make the first pair even, such as 02")]
+    #[error(
+        "a multicast address cannot be that of an interface; make the first pair even, such as 02"
+    )]
     MacMulticast,
     /// A MAC address of none.
     #[error("the zero address means 'unset' to a guest; leave the option out for a random address")]
@@ -173,7 +196,9 @@ pub enum Rule {
     #[error("not a time; write whole seconds, 1 to 4294967295, such as 60")]
     Timeout,
     /// `--console-rate`.
-    #[error("not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K")]
+    #[error(
+        "not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K"
+    )]
     ConsoleRate,
     /// `--gdb-port`.
     #[error("not a TCP port; write a number, 1 to 65535, 0 for any that is free, or unix:PATH")]

@@ -48,11 +48,18 @@ pub(super) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, Er
             b"--json" if !options_end => json = true,
             b"--help" | b"-h" if !options_end => return Ok(Command::Help(HELP.to_owned())),
             _ if !options_end && is_option(&word) => return Err(refusal(word.as_bytes())),
-            _ if unikernel.is_some() => return Err(Error::OneUnikernel { word: shown(word.as_bytes()) }),
+            _ if unikernel.is_some() => {
+                return Err(Error::OneUnikernel {
+                    word: shown(word.as_bytes()),
+                });
+            }
             _ => unikernel = Some(word),
         }
     }
-    let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NothingToInspect)?.into();
+    let unikernel = unikernel
+        .filter(|path| !path.is_empty())
+        .ok_or(Error::NothingToInspect)?
+        .into();
     Ok(Command::Inspect(Inspection { unikernel, json }))
 }
 
@@ -62,7 +69,10 @@ fn refusal(word: &[u8]) -> Error {
     if [&b"--json"[..], b"--help"].contains(&name) {
         Error::UnexpectedValue { option }
     } else {
-        Error::Unknown { option, meant: None }
+        Error::Unknown {
+            option,
+            meant: None,
+        }
     }
 }
 
@@ -71,7 +81,11 @@ mod tests {
     use super::*;
 
     fn command(words: &[&str]) -> Result<Command, Error> {
-        super::super::parse(std::iter::once("tender").chain(words.iter().copied()).map(OsString::from))
+        super::super::parse(
+            std::iter::once("tender")
+                .chain(words.iter().copied())
+                .map(OsString::from),
+        )
     }
 
     fn inspection(words: &[&str]) -> Inspection {
@@ -87,42 +101,85 @@ mod tests {
 
     #[test]
     fn a_file_and_perhaps_json_in_any_order() {
-        let file = |json| Inspection { unikernel: "app.hvt".into(), json };
+        let file = |json| Inspection {
+            unikernel: "app.hvt".into(),
+            json,
+        };
         assert_eq!(inspection(&["inspect", "app.hvt"]), file(false));
         assert_eq!(inspection(&["inspect", "--", "app.hvt"]), file(false));
-        for words in [["inspect", "--json", "app.hvt"], ["inspect", "app.hvt", "--json"]] {
+        for words in [
+            ["inspect", "--json", "app.hvt"],
+            ["inspect", "app.hvt", "--json"],
+        ] {
             assert_eq!(inspection(&words), file(true));
         }
-        assert_eq!(inspection(&["inspect", "inspect"]).unikernel, PathBuf::from("inspect"));
-        assert_eq!(inspection(&["inspect", "--", "--json"]), Inspection { unikernel: "--json".into(), json: false });
+        assert_eq!(
+            inspection(&["inspect", "inspect"]).unikernel,
+            PathBuf::from("inspect")
+        );
+        assert_eq!(
+            inspection(&["inspect", "--", "--json"]),
+            Inspection {
+                unikernel: "--json".into(),
+                json: false
+            }
+        );
         assert_eq!(inspection(&["inspect", "-"]).unikernel, PathBuf::from("-"));
     }
 
     #[test]
     fn a_unikernel_called_inspect_can_be_run() {
-        for words in [&["--", "inspect"][..], &["./inspect"], &["-v", "inspect"], &["--mem=64", "inspect", "--json"]] {
-            let Ok(Command::Run(config)) = command(words) else { panic!("{words:?}") };
+        for words in [
+            &["--", "inspect"][..],
+            &["./inspect"],
+            &["-v", "inspect"],
+            &["--mem=64", "inspect", "--json"],
+        ] {
+            let Ok(Command::Run(config)) = command(words) else {
+                panic!("{words:?}")
+            };
             assert!(config.unikernel.ends_with("inspect"), "{words:?}");
         }
-        let Ok(Command::Run(config)) = command(&["app.hvt", "inspect"]) else { panic!() };
+        let Ok(Command::Run(config)) = command(&["app.hvt", "inspect"]) else {
+            panic!()
+        };
         assert_eq!(config.arguments, ["inspect"]);
     }
 
     #[test]
     fn mistakes_are_told() {
-        for words in [&["inspect"][..], &["inspect", "--json"], &["inspect", "--"], &["inspect", ""]] {
-            assert!(error(words).contains("no unikernel given; usage: tender inspect"), "{words:?}");
+        for words in [
+            &["inspect"][..],
+            &["inspect", "--json"],
+            &["inspect", "--"],
+            &["inspect", ""],
+        ] {
+            assert!(
+                error(words).contains("no unikernel given; usage: tender inspect"),
+                "{words:?}"
+            );
         }
-        assert_eq!(error(&["inspect", "--mem=64", "a"]), "unknown option '--mem'; 'tender --help' lists them");
-        assert_eq!(error(&["inspect", "-v", "a"]), "unknown option '-v'; 'tender --help' lists them");
-        assert_eq!(error(&["inspect", "a", "--json=1"]), "option '--json' takes no value");
+        assert_eq!(
+            error(&["inspect", "--mem=64", "a"]),
+            "unknown option '--mem'; 'tender --help' lists them"
+        );
+        assert_eq!(
+            error(&["inspect", "-v", "a"]),
+            "unknown option '-v'; 'tender --help' lists them"
+        );
+        assert_eq!(
+            error(&["inspect", "a", "--json=1"]),
+            "option '--json' takes no value"
+        );
         assert!(error(&["inspect", "a", "b\n"]).starts_with("'b\\n' is one word too many"));
     }
 
     #[test]
     fn help_fits_a_terminal() {
         for words in [["inspect", "--help"], ["inspect", "-h"]] {
-            let Ok(Command::Help(text)) = command(&words) else { panic!() };
+            let Ok(Command::Help(text)) = command(&words) else {
+                panic!()
+            };
             assert!(text.lines().all(|line| line.len() <= 80), "{text}");
             assert!(text.contains("--json") && text.ends_with('\n'));
         }

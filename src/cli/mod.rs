@@ -66,8 +66,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     match only(&parsed, "config", value::path)? {
         Some(file) => Ok(Command::Configured(Configured { file, words })),
         None => {
-            let Words { unikernel, arguments, taken, .. } = words;
-            let unikernel = unikernel.filter(|path| !path.is_empty()).ok_or(Error::NoUnikernel { taken })?;
+            let Words {
+                unikernel,
+                arguments,
+                taken,
+                ..
+            } = words;
+            let unikernel = unikernel
+                .filter(|path| !path.is_empty())
+                .ok_or(Error::NoUnikernel { taken })?;
             requested(&parsed, None, unikernel, arguments)
         }
     }
@@ -76,7 +83,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
 /// The form of messages that a command line asks for, be it in whatever else a mistake: for the message about that.
 pub fn log_format(args: &[OsString]) -> LogFormat {
     let given = words::last_value(args.get(1..).unwrap_or_default(), "log-format");
-    given.and_then(|value| LogFormat::named(value.to_str()?)).unwrap_or_default()
+    given
+        .and_then(|value| LogFormat::named(value.to_str()?))
+        .unwrap_or_default()
 }
 
 /// What the options come to. The devices of a configuration file are `fallback`, and give way.
@@ -88,8 +97,14 @@ fn requested(
 ) -> Result<Command, Error> {
     let (mut nets, mut blocks) = (nets(parsed)?, blocks(parsed)?);
     if let Some(file) = fallback {
-        nets.extend(self::nets(file)?.into_iter().map(|net| NetOption { fallback: true, ..net }));
-        blocks.extend(self::blocks(file)?.into_iter().map(|block| BlockOption { fallback: true, ..block }));
+        nets.extend(self::nets(file)?.into_iter().map(|net| NetOption {
+            fallback: true,
+            ..net
+        }));
+        blocks.extend(self::blocks(file)?.into_iter().map(|block| BlockOption {
+            fallback: true,
+            ..block
+        }));
     }
     let config = Config {
         unikernel: unikernel.into(),
@@ -106,7 +121,11 @@ fn requested(
         output: output::output(parsed)?,
         debugging: debugging::debugging(parsed)?,
     };
-    Ok(if parsed.check() { Command::Check(config) } else { Command::Run(config) })
+    Ok(if parsed.check() {
+        Command::Check(config)
+    } else {
+        Command::Run(config)
+    })
 }
 
 fn memory(parsed: &Parsed) -> Result<Memory, Error> {
@@ -114,7 +133,11 @@ fn memory(parsed: &Parsed) -> Result<Memory, Error> {
 }
 
 /// The value of an option that may be given once.
-fn only<T>(parsed: &Parsed, name: &str, value: fn(&Given) -> Result<T, Error>) -> Result<Option<T>, Error> {
+fn only<T>(
+    parsed: &Parsed,
+    name: &str,
+    value: fn(&Given) -> Result<T, Error>,
+) -> Result<Option<T>, Error> {
     let mut place = None;
     for given in parsed.all(name) {
         set(&mut place, &given, value(&given)?)?;
@@ -134,14 +157,23 @@ fn nets(parsed: &Parsed) -> Result<Vec<NetOption>, Error> {
     let mut nets: Vec<NetOption> = Vec::new();
     for given in parsed.all("net") {
         let source = value::net_source(&given)?;
-        let taken = nets.iter().any(|net| net.source.as_ref() == Some(&source) && net.name != given.device);
+        let taken = nets
+            .iter()
+            .any(|net| net.source.as_ref() == Some(&source) && net.name != given.device);
         if taken {
-            return Err(Error::SameTap { option: given.option, tap: source });
+            return Err(Error::SameTap {
+                option: given.option,
+                tap: source,
+            });
         }
         set(&mut entry(&mut nets, &given).source, &given, source)?;
     }
     for given in parsed.all("net-mac") {
-        set(&mut entry(&mut nets, &given).mac, &given, value::mac(&given)?)?;
+        set(
+            &mut entry(&mut nets, &given).mac,
+            &given,
+            value::mac(&given)?,
+        )?;
     }
     Ok(nets)
 }
@@ -154,10 +186,18 @@ fn blocks(parsed: &Parsed) -> Result<Vec<BlockOption>, Error> {
         return Err(Error::BlockAndDisk);
     }
     for given in plain.iter().chain(&disks) {
-        set(&mut entry(&mut blocks, given).source, given, value::block_source(given)?)?;
+        set(
+            &mut entry(&mut blocks, given).source,
+            given,
+            value::block_source(given)?,
+        )?;
     }
     for given in parsed.all("block-sector-size") {
-        set(&mut entry(&mut blocks, &given).sector_size, &given, value::sector_size(&given)?)?;
+        set(
+            &mut entry(&mut blocks, &given).sector_size,
+            &given,
+            value::sector_size(&given)?,
+        )?;
     }
     Ok(blocks)
 }
@@ -170,7 +210,11 @@ trait Device {
 
 impl Device for NetOption {
     fn new(name: Option<String>, option: &'static str) -> NetOption {
-        NetOption { name, option, ..NetOption::default() }
+        NetOption {
+            name,
+            option,
+            ..NetOption::default()
+        }
     }
 
     fn name(&self) -> Option<&str> {
@@ -180,7 +224,11 @@ impl Device for NetOption {
 
 impl Device for BlockOption {
     fn new(name: Option<String>, option: &'static str) -> BlockOption {
-        BlockOption { name, option, ..BlockOption::default() }
+        BlockOption {
+            name,
+            option,
+            ..BlockOption::default()
+        }
     }
 
     fn name(&self) -> Option<&str> {
@@ -190,7 +238,9 @@ impl Device for BlockOption {
 
 /// What has been said so far about the device that `given` is about.
 fn entry<'d, D: Device>(devices: &'d mut Vec<D>, given: &Given) -> &'d mut D {
-    let known = devices.iter().position(|device| device.name() == given.device.as_deref());
+    let known = devices
+        .iter()
+        .position(|device| device.name() == given.device.as_deref());
     let index = known.unwrap_or(devices.len());
     if known.is_none() {
         devices.push(D::new(given.device.clone(), given.name));
@@ -201,7 +251,9 @@ fn entry<'d, D: Device>(devices: &'d mut Vec<D>, given: &Given) -> &'d mut D {
 /// Notes the value of an option, which must be the first.
 fn set<T>(place: &mut Option<T>, given: &Given, value: T) -> Result<(), Error> {
     if place.is_some() {
-        return Err(Error::GivenTwice { option: given.option.clone() });
+        return Err(Error::GivenTwice {
+            option: given.option.clone(),
+        });
     }
     *place = Some(value);
     Ok(())

@@ -15,7 +15,8 @@ mod table;
 pub(super) use table::Valued;
 use table::{HIDDEN, VALUED};
 
-const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json] [--] UNIKERNEL";
+const USAGE: &str =
+    "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json] [--] UNIKERNEL";
 
 const AFTER: &str = "\
 A value follows its option after '=' or as the next word. NAME is that of a
@@ -56,19 +57,28 @@ pub(super) enum Key {
 /// the command line itself.
 pub(super) fn keys() -> Vec<(String, Key)> {
     const NOT_IN_FILES: [&str; 4] = ["config", "check", "help", "version"];
-    let valued = VALUED.iter().map(|valued| (valued.name.to_owned(), Key::Valued(valued)));
+    let valued = VALUED
+        .iter()
+        .map(|valued| (valued.name.to_owned(), Key::Valued(valued)));
     let command = command();
-    let flags = command.get_arguments().filter_map(|arg| match arg.get_action() {
-        ArgAction::SetTrue => Some((arg.get_id().to_string(), Key::Flag)),
-        ArgAction::Count => Some((arg.get_id().to_string(), Key::Count)),
-        _ => None,
-    });
-    valued.chain(flags).filter(|(name, _)| !NOT_IN_FILES.contains(&name.as_str())).collect()
+    let flags = command
+        .get_arguments()
+        .filter_map(|arg| match arg.get_action() {
+            ArgAction::SetTrue => Some((arg.get_id().to_string(), Key::Flag)),
+            ArgAction::Count => Some((arg.get_id().to_string(), Key::Count)),
+            _ => None,
+        });
+    valued
+        .chain(flags)
+        .filter(|(name, _)| !NOT_IN_FILES.contains(&name.as_str()))
+        .collect()
 }
 
 impl Valued {
     fn args(&'static self) -> impl Iterator<Item = Arg> {
-        let plain = self.arg(self.name).hide(self.named.is_some() || self.name == HIDDEN);
+        let plain = self
+            .arg(self.name)
+            .hide(self.named.is_some() || self.name == HIDDEN);
         let named = self.named.map(|name| self.arg(name));
         [Some(plain), named].into_iter().flatten()
     }
@@ -88,7 +98,12 @@ impl Valued {
 /// The options as clap knows them: what manual pages and completions are made from. Those that name a device stand
 /// there as `--net:NAME`, and without the name as hidden ones; UNIKERNEL and what follows it clap never sees.
 pub fn command() -> clap::Command {
-    let flag = |name: &'static str, short| Arg::new(name).long(name).short(short).help_heading("Output");
+    let flag = |name: &'static str, short| {
+        Arg::new(name)
+            .long(name)
+            .short(short)
+            .help_heading("Output")
+    };
     clap::Command::new("tender")
         .about("Runs a Solo5 hvt unikernel as a KVM guest, with the devices that it declares.")
         .override_usage(USAGE)
@@ -127,7 +142,11 @@ pub fn command() -> clap::Command {
                 .help_heading("Configuration")
                 .help("Tell whether it would start, and what is missing for that; start nothing"),
         )
-        .arg(flag("verbose", 'v').action(ArgAction::Count).help("Say more on stderr; -vv and -vvv say still more"))
+        .arg(
+            flag("verbose", 'v')
+                .action(ArgAction::Count)
+                .help("Say more on stderr; -vv and -vvv say still more"),
+        )
         .arg(
             flag("quiet", 'q')
                 .action(ArgAction::SetTrue)
@@ -141,9 +160,16 @@ pub fn command() -> clap::Command {
                 .overrides_with("no-net-ring")
                 .hide(true),
         )
-        .arg(flag("help", 'h').action(ArgAction::Help).help("Print this text and end"))
         .arg(
-            flag("version", 'V').action(ArgAction::SetTrue).overrides_with("version").help("Print the version and end"),
+            flag("help", 'h')
+                .action(ArgAction::Help)
+                .help("Print this text and end"),
+        )
+        .arg(
+            flag("version", 'V')
+                .action(ArgAction::SetTrue)
+                .overrides_with("version")
+                .help("Print the version and end"),
         )
 }
 
@@ -195,14 +221,25 @@ pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
 /// clap's error in our words.
 fn refusal(error: &clap::Error) -> Error {
     let option = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) => word.split(['=', ' ']).next().unwrap_or_default().trim_end_matches("..."),
+        Some(ContextValue::String(word)) => word
+            .split(['=', ' '])
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches("..."),
         _ => "",
     };
     let option = shown(option.as_bytes());
     match error.kind() {
         ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::unknown(option),
         ErrorKind::TooManyValues => Error::UnexpectedValue { option },
-        _ => Error::Other(error.to_string().lines().next().unwrap_or_default().replacen("error: ", "", 1)),
+        _ => Error::Other(
+            error
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .replacen("error: ", "", 1),
+        ),
     }
 }
 
@@ -212,11 +249,17 @@ impl Parsed {
         let Some(valued) = VALUED.iter().find(|valued| valued.name == name) else {
             return Vec::new();
         };
-        let plain = self.values(name).map(|value| given(valued.name, None, value));
-        let named = valued.named.into_iter().flat_map(|id| self.values(id)).map(|word| {
-            let (device, value) = split_device(word);
-            given(valued.name, Some(device), value)
-        });
+        let plain = self
+            .values(name)
+            .map(|value| given(valued.name, None, value));
+        let named = valued
+            .named
+            .into_iter()
+            .flat_map(|id| self.values(id))
+            .map(|word| {
+                let (device, value) = split_device(word);
+                given(valued.name, Some(device), value)
+            });
         plain.chain(named).collect()
     }
 
@@ -227,7 +270,10 @@ impl Parsed {
     /// Whether the option called `name` is there, for `device` if it is one that names devices.
     pub fn gives(&self, name: &str, device: Option<&str>) -> bool {
         match VALUED.iter().any(|valued| valued.name == name) {
-            true => self.all(name).iter().any(|given| given.device.as_deref() == device),
+            true => self
+                .all(name)
+                .iter()
+                .any(|given| given.device.as_deref() == device),
             false => self.0.value_source(name) == Some(ValueSource::CommandLine),
         }
     }
@@ -270,14 +316,25 @@ fn given(name: &'static str, device: Option<String>, value: &OsStr) -> Given {
         None => format!("--{name}"),
         Some(device) => format!("--{name}:{device}"),
     };
-    Given { option, name, device, value: value.to_owned() }
+    Given {
+        option,
+        name,
+        device,
+        value: value.to_owned(),
+    }
 }
 
 /// Divides `device=value`; the name of a device holds no `=`.
 fn split_device(word: &OsStr) -> (String, &OsStr) {
     use std::os::unix::ffi::OsStrExt;
     let bytes = word.as_bytes();
-    let at = bytes.iter().position(|&byte| byte == b'=').unwrap_or(bytes.len());
+    let at = bytes
+        .iter()
+        .position(|&byte| byte == b'=')
+        .unwrap_or(bytes.len());
     let value = bytes.get(at + 1..).unwrap_or_default();
-    (String::from_utf8_lossy(&bytes[..at]).into_owned(), OsStr::from_bytes(value))
+    (
+        String::from_utf8_lossy(&bytes[..at]).into_owned(),
+        OsStr::from_bytes(value),
+    )
 }

@@ -16,7 +16,11 @@ pub(super) fn output(parsed: &Parsed) -> Result<Output, Error> {
 
 fn stats(given: &Given) -> Result<StatsTarget, Error> {
     let path = value::path(given)?;
-    Ok(if path.as_os_str() == "-" { StatsTarget::Stderr } else { StatsTarget::File(path) })
+    Ok(if path.as_os_str() == "-" {
+        StatsTarget::Stderr
+    } else {
+        StatsTarget::File(path)
+    })
 }
 
 #[cfg(test)]
@@ -43,17 +47,31 @@ mod tests {
 
     #[test]
     fn each_option_is_understood() {
-        let options =
-            ["--log-format=journald", "--console-timestamps", "--stats", "/x/s.json", "--metrics=unix:/run/m"];
+        let options = [
+            "--log-format=journald",
+            "--console-timestamps",
+            "--stats",
+            "/x/s.json",
+            "--metrics=unix:/run/m",
+        ];
         let output = output_of(&options).unwrap();
-        assert_eq!((output.log_format, output.console_timestamps), (LogFormat::Journald, true));
+        assert_eq!(
+            (output.log_format, output.console_timestamps),
+            (LogFormat::Journald, true)
+        );
         assert_eq!(output.stats, Some(StatsTarget::File("/x/s.json".into())));
         assert_eq!(output.metrics, Some(SocketAddress::Path("/run/m".into())));
         let output = output_of(&["--stats=-", "--metrics=unix:@app", "--log-format=json"]).unwrap();
         assert_eq!(output.stats, Some(StatsTarget::Stderr));
-        assert_eq!(output.metrics, Some(SocketAddress::Abstract(b"app".to_vec())));
+        assert_eq!(
+            output.metrics,
+            Some(SocketAddress::Abstract(b"app".to_vec()))
+        );
         assert_eq!(output.log_format, LogFormat::Json);
-        assert_eq!(output_of(&["--stats=./-"]).unwrap().stats, Some(StatsTarget::File("./-".into())));
+        assert_eq!(
+            output_of(&["--stats=./-"]).unwrap().stats,
+            Some(StatsTarget::File("./-".into()))
+        );
     }
 
     #[test]
@@ -64,15 +82,32 @@ mod tests {
             ("--metrics=/run/m", "not a socket; write unix:PATH"),
             ("--metrics=unix:", "not a socket; write unix:PATH"),
             ("--metrics=unix:@", "not a socket; write unix:PATH"),
-            (&format!("--metrics=unix:{}", "x".repeat(108)), "has 107 bytes at most"),
-            (&format!("--metrics=unix:@{}", "x".repeat(108)), "has 107 bytes at most"),
-            ("--metrics=tcp:0.0.0.0:9100", "not a socket; write unix:PATH"),
+            (
+                &format!("--metrics=unix:{}", "x".repeat(108)),
+                "has 107 bytes at most",
+            ),
+            (
+                &format!("--metrics=unix:@{}", "x".repeat(108)),
+                "has 107 bytes at most",
+            ),
+            (
+                "--metrics=tcp:0.0.0.0:9100",
+                "not a socket; write unix:PATH",
+            ),
         ] {
             let error = output_of(&[option]).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
-        assert!(output_of(&["--stats=a", "--stats=b"]).unwrap_err().contains("given twice"));
+        assert!(
+            output_of(&["--stats=a", "--stats=b"])
+                .unwrap_err()
+                .contains("given twice")
+        );
         assert!(output_of(&["--stats", "-"]).is_ok());
-        assert!(output_of(&["--console-timestamps=yes"]).unwrap_err().contains("takes no value"));
+        assert!(
+            output_of(&["--console-timestamps=yes"])
+                .unwrap_err()
+                .contains("takes no value")
+        );
     }
 }

@@ -13,7 +13,11 @@ mod isolation;
 mod properties;
 
 fn command(words: &[&str]) -> Result<Command, Error> {
-    parse(std::iter::once("tender").chain(words.iter().copied()).map(OsString::from))
+    parse(
+        std::iter::once("tender")
+            .chain(words.iter().copied())
+            .map(OsString::from),
+    )
 }
 
 fn config(words: &[&str]) -> Config {
@@ -33,13 +37,29 @@ fn error(words: &[&str]) -> String {
 
 fn net(name: Option<&str>, source: Option<NetSource>, mac: Option<[u8; 6]>) -> NetOption {
     let option = if source.is_some() { "net" } else { "net-mac" };
-    NetOption { name: name.map(String::from), option, source, mac, fallback: false }
+    NetOption {
+        name: name.map(String::from),
+        option,
+        source,
+        mac,
+        fallback: false,
+    }
 }
 
 fn block(name: Option<&str>, path: Option<&str>, sector_size: Option<u16>) -> BlockOption {
     let source = path.map(|path| BlockSource::Path(path.into()));
-    let option = if path.is_some() { "block" } else { "block-sector-size" };
-    BlockOption { name: name.map(String::from), option, source, sector_size, fallback: false }
+    let option = if path.is_some() {
+        "block"
+    } else {
+        "block-sector-size"
+    };
+    BlockOption {
+        name: name.map(String::from),
+        option,
+        source,
+        sector_size,
+        fallback: false,
+    }
 }
 
 fn interface(name: &str) -> Option<NetSource> {
@@ -48,10 +68,22 @@ fn interface(name: &str) -> Option<NetSource> {
 
 #[test]
 fn the_line_of_the_talk() {
-    let config = config(&["--net=tap100", "--mem=64M", "--", "presentation_server.hvt", "--ipv4=10.0.0.2/24"]);
+    let config = config(&[
+        "--net=tap100",
+        "--mem=64M",
+        "--",
+        "presentation_server.hvt",
+        "--ipv4=10.0.0.2/24",
+    ]);
     assert_eq!(config.unikernel, PathBuf::from("presentation_server.hvt"));
     assert_eq!(config.arguments, ["--ipv4=10.0.0.2/24"]);
-    assert_eq!(config.memory, Memory { asked: 64 << 20, given: 64 << 20 });
+    assert_eq!(
+        config.memory,
+        Memory {
+            asked: 64 << 20,
+            given: 64 << 20
+        }
+    );
     assert_eq!(config.nets, [net(None, interface("tap100"), None)]);
     assert_eq!(config.blocks, []);
     assert_eq!(config.verbosity, Verbosity::Normal);
@@ -59,8 +91,24 @@ fn the_line_of_the_talk() {
 
 #[test]
 fn values_follow_an_equals_sign_or_are_the_next_word() {
-    let joined = ["--mem=64", "--net:a=tap0", "--net-mac:a=02:00:00:00:00:01", "--block:d=x", "app"];
-    let apart = ["--mem", "64", "--net:a", "tap0", "--net-mac:a", "02:00:00:00:00:01", "--block:d", "x", "app"];
+    let joined = [
+        "--mem=64",
+        "--net:a=tap0",
+        "--net-mac:a=02:00:00:00:00:01",
+        "--block:d=x",
+        "app",
+    ];
+    let apart = [
+        "--mem",
+        "64",
+        "--net:a",
+        "tap0",
+        "--net-mac:a",
+        "02:00:00:00:00:01",
+        "--block:d",
+        "x",
+        "app",
+    ];
     assert_eq!(config(&joined), config(&apart));
 }
 
@@ -70,7 +118,10 @@ fn every_word_after_the_unikernel_is_the_guests() {
     for start in [&["-v", "app"][..], &["-v", "--", "app"]] {
         assert_eq!(config(&[start, &words].concat()).arguments, words);
     }
-    assert_eq!(config(&["--", "--mem=64", "x"]).unikernel, PathBuf::from("--mem=64"));
+    assert_eq!(
+        config(&["--", "--mem=64", "x"]).unikernel,
+        PathBuf::from("--mem=64")
+    );
     assert_eq!(config(&["-", "x"]).unikernel, PathBuf::from("-"));
     assert_eq!(config(&["--", "--", "x"]).unikernel, PathBuf::from("--"));
 }
@@ -90,37 +141,70 @@ fn options_of_a_device_are_merged_in_any_order() {
         config.nets,
         [
             net(Some("lan"), interface("tap0"), None),
-            net(Some("wan"), Some(NetSource::Fd(7.into())), Some([2, 0, 0, 0, 0, 2])),
+            net(
+                Some("wan"),
+                Some(NetSource::Fd(7.into())),
+                Some([2, 0, 0, 0, 0, 2])
+            ),
         ]
     );
     assert_eq!(
         config.blocks,
-        [block(Some("data"), Some("disk.img"), Some(4096)), block(Some("lan"), Some("other.img"), None)]
+        [
+            block(Some("data"), Some("disk.img"), Some(4096)),
+            block(Some("lan"), Some("other.img"), None)
+        ]
     );
 }
 
 #[test]
 fn disk_is_block() {
-    let disk = |path| BlockOption { option: "disk", ..block(None, Some(path), None) };
+    let disk = |path| BlockOption {
+        option: "disk",
+        ..block(None, Some(path), None)
+    };
     assert_eq!(config(&["--disk=a b,c=d", "app"]).blocks, [disk("a b,c=d")]);
     assert_eq!(config(&["--disk", "x", "app"]).blocks, [disk("x")]);
-    assert_eq!(config(&["--block=x", "app"]).blocks, [block(None, Some("x"), None)]);
+    assert_eq!(
+        config(&["--block=x", "app"]).blocks,
+        [block(None, Some("x"), None)]
+    );
     assert!(error(&["--disk=a", "--block=b"]).contains("same device"));
-    assert_eq!(error(&["--disk=a", "--disk=b"]), "option '--disk' is given twice");
-    assert_eq!(error(&["--disk:x=a"]), "unknown option '--disk:x'; did you mean '--disk'?");
+    assert_eq!(
+        error(&["--disk=a", "--disk=b"]),
+        "option '--disk' is given twice"
+    );
+    assert_eq!(
+        error(&["--disk:x=a"]),
+        "unknown option '--disk:x'; did you mean '--disk'?"
+    );
 }
 
 #[test]
 fn a_device_may_be_called_name() {
-    assert_eq!(config(&["--net:NAME=tap0", "app"]).nets, [net(Some("NAME"), interface("tap0"), None)]);
+    assert_eq!(
+        config(&["--net:NAME=tap0", "app"]).nets,
+        [net(Some("NAME"), interface("tap0"), None)]
+    );
 }
 
 #[test]
 fn paths_are_bytes() {
     let path = OsStr::from_bytes(b"a\xff b,=c");
-    let words = [OsStr::new("tender"), OsStr::new("--block:d"), path, path, path];
-    let Ok(Command::Run(config)) = parse(words.map(OsStr::to_owned)) else { panic!() };
-    assert_eq!(config.blocks[0].source, Some(BlockSource::Path(path.into())));
+    let words = [
+        OsStr::new("tender"),
+        OsStr::new("--block:d"),
+        path,
+        path,
+        path,
+    ];
+    let Ok(Command::Run(config)) = parse(words.map(OsStr::to_owned)) else {
+        panic!()
+    };
+    assert_eq!(
+        config.blocks[0].source,
+        Some(BlockSource::Path(path.into()))
+    );
     assert_eq!(config.unikernel, path);
     assert_eq!(config.arguments, [path]);
 }
@@ -128,35 +212,92 @@ fn paths_are_bytes() {
 #[test]
 fn memory_sizes() {
     let size = |text: &str| config(&[&format!("--mem={text}"), "app"]).memory;
-    for (text, mib) in [("64", 64), ("64M", 64), ("64MiB", 64), ("64mib", 64), ("1g", 1024), ("4GiB", 4096)] {
-        assert_eq!(size(text), Memory { asked: mib << 20, given: mib << 20 }, "{text}");
+    for (text, mib) in [
+        ("64", 64),
+        ("64M", 64),
+        ("64MiB", 64),
+        ("64mib", 64),
+        ("1g", 1024),
+        ("4GiB", 4096),
+    ] {
+        assert_eq!(
+            size(text),
+            Memory {
+                asked: mib << 20,
+                given: mib << 20
+            },
+            "{text}"
+        );
     }
-    for (text, mib) in [("2048K", 2), ("002", 2), ("4096", 4096), ("4194304KiB", 4096)] {
+    for (text, mib) in [
+        ("2048K", 2),
+        ("002", 2),
+        ("4096", 4096),
+        ("4194304KiB", 4096),
+    ] {
         assert_eq!(size(text).given, mib << 20, "{text}");
     }
-    assert_eq!(size("3"), Memory { asked: 3 << 20, given: 2 << 20 });
-    assert_eq!(size("2049K"), Memory { asked: 2049 << 10, given: 2 << 20 });
-    assert_eq!(config(&["app"]).memory, Memory { asked: 512 << 20, given: 512 << 20 });
+    assert_eq!(
+        size("3"),
+        Memory {
+            asked: 3 << 20,
+            given: 2 << 20
+        }
+    );
+    assert_eq!(
+        size("2049K"),
+        Memory {
+            asked: 2049 << 10,
+            given: 2 << 20
+        }
+    );
+    assert_eq!(
+        config(&["app"]).memory,
+        Memory {
+            asked: 512 << 20,
+            given: 512 << 20
+        }
+    );
 }
 
 #[test]
 fn memory_that_cannot_be() {
-    for text in ["", "M", "64foo", "64MB", "0x40", "+64", "-1", "1.5G", "64 M", "６４", "64M "] {
+    for text in [
+        "", "M", "64foo", "64MB", "0x40", "+64", "-1", "1.5G", "64 M", "６４", "64M ",
+    ] {
         let message = error(&[&format!("--mem={text}")]);
-        assert!(message.starts_with(&format!("--mem={text}: not an amount of memory; write")), "{message}");
+        assert!(
+            message.starts_with(&format!("--mem={text}: not an amount of memory; write")),
+            "{message}"
+        );
     }
     for text in ["0", "1", "2047K", "0G"] {
-        assert!(error(&[&format!("--mem={text}")]).contains("too little memory; a guest has 2 MiB to 4 GiB"));
+        assert!(
+            error(&[&format!("--mem={text}")])
+                .contains("too little memory; a guest has 2 MiB to 4 GiB")
+        );
     }
-    for text in ["4097", "5G", "4194305K", "99999999999999999999999999999G", "18446744073709551615"] {
-        assert!(error(&[&format!("--mem={text}")]).contains("too much memory; a guest has 2 MiB to 4 GiB"));
+    for text in [
+        "4097",
+        "5G",
+        "4194305K",
+        "99999999999999999999999999999G",
+        "18446744073709551615",
+    ] {
+        assert!(
+            error(&[&format!("--mem={text}")])
+                .contains("too much memory; a guest has 2 MiB to 4 GiB")
+        );
     }
 }
 
 #[test]
 fn mac_addresses() {
     let mac = |text: &str| config(&[&format!("--net-mac={text}"), "app"]).nets[0].mac;
-    assert_eq!(mac("02:aB:Cd:00:10:ff"), Some([2, 0xab, 0xcd, 0, 0x10, 0xff]));
+    assert_eq!(
+        mac("02:aB:Cd:00:10:ff"),
+        Some([2, 0xab, 0xcd, 0, 0x10, 0xff])
+    );
     // As upstream takes them.
     assert_eq!(mac("2:0:a:00:10:f"), Some([2, 0, 10, 0, 0x10, 15]));
     for text in [
@@ -169,7 +310,10 @@ fn mac_addresses() {
         "02-00-00-00-00-01",
         "+2:00:00:00:00:01",
     ] {
-        assert!(error(&[&format!("--net-mac={text}")]).contains("not a MAC address; write six pairs"), "{text}");
+        assert!(
+            error(&[&format!("--net-mac={text}")]).contains("not a MAC address; write six pairs"),
+            "{text}"
+        );
     }
     assert!(error(&["--net-mac=01:00:5e:00:00:01"]).contains("multicast"));
     assert!(error(&["--net-mac:a=ff:ff:ff:ff:ff:ff"]).contains("multicast"));
@@ -178,16 +322,36 @@ fn mac_addresses() {
 
 #[test]
 fn interfaces_and_descriptors() {
-    let source = |text: &str| config(&[&format!("--net={text}"), "app"]).nets[0].source.clone();
+    let source = |text: &str| {
+        config(&[&format!("--net={text}"), "app"]).nets[0]
+            .source
+            .clone()
+    };
     assert_eq!(source("tap100"), interface("tap100"));
     assert_eq!(source("fifteen-letters"), interface("fifteen-letters"));
     assert_eq!(source("@0"), Some(NetSource::Fd(0.into())));
     assert_eq!(source("@2147483647"), Some(NetSource::Fd(i32::MAX.into())));
-    for text in ["", "sixteen-letters-", "a/b", "a b", "a\tb", "eth0:1", ".", "..", "a\0b"] {
-        assert!(error(&[&format!("--net={text}")]).contains("not the name of an interface"), "{text}");
+    for text in [
+        "",
+        "sixteen-letters-",
+        "a/b",
+        "a b",
+        "a\tb",
+        "eth0:1",
+        ".",
+        "..",
+        "a\0b",
+    ] {
+        assert!(
+            error(&[&format!("--net={text}")]).contains("not the name of an interface"),
+            "{text}"
+        );
     }
     let message = error(&["--net:a=tap0", "--net:b=tap0"]);
-    assert_eq!(message, "--net:b=tap0: another network device has 'tap0' already; each needs an interface of its own");
+    assert_eq!(
+        message,
+        "--net:b=tap0: another network device has 'tap0' already; each needs an interface of its own"
+    );
 }
 
 #[test]
@@ -196,15 +360,31 @@ fn sector_sizes() {
         let given = config(&[&format!("--block-sector-size:d={size}"), "app"]).blocks;
         assert_eq!(given, [block(Some("d"), None, Some(size))]);
     }
-    for text in ["", "0", "1", "256", "513", "4k", "65536", "-512", "99999999999999999999"] {
-        assert!(error(&[&format!("--block-sector-size:d={text}")]).contains("not a sector size"), "{text}");
+    for text in [
+        "",
+        "0",
+        "1",
+        "256",
+        "513",
+        "4k",
+        "65536",
+        "-512",
+        "99999999999999999999",
+    ] {
+        assert!(
+            error(&[&format!("--block-sector-size:d={text}")]).contains("not a sector size"),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn names_of_devices() {
     let longest = "a".repeat(67);
-    assert_eq!(config(&[&format!("--net:{longest}=tap0"), "app"]).nets[0].name, Some(longest));
+    assert_eq!(
+        config(&[&format!("--net:{longest}=tap0"), "app"]).nets[0].name,
+        Some(longest)
+    );
     for name in ["", "a-b", "a:b", "a b", "ä", &"a".repeat(68)] {
         let message = error(&[&format!("--net:{name}=tap0")]);
         assert!(message.contains("cannot be a device's name"), "{message}");
@@ -214,40 +394,94 @@ fn names_of_devices() {
 #[test]
 fn usage_errors_are_one_line_that_names_the_word() {
     let expected = [
-        (&["--foo"][..], "unknown option '--foo'; 'tender --help' lists them"),
-        (&["--foo=1"], "unknown option '--foo'; 'tender --help' lists them"),
-        (&["--foo:a=1"], "unknown option '--foo:a'; 'tender --help' lists them"),
-        (&["--mem:a=64"], "unknown option '--mem:a'; did you mean '--mem'?"),
+        (
+            &["--foo"][..],
+            "unknown option '--foo'; 'tender --help' lists them",
+        ),
+        (
+            &["--foo=1"],
+            "unknown option '--foo'; 'tender --help' lists them",
+        ),
+        (
+            &["--foo:a=1"],
+            "unknown option '--foo:a'; 'tender --help' lists them",
+        ),
+        (
+            &["--mem:a=64"],
+            "unknown option '--mem:a'; did you mean '--mem'?",
+        ),
         (&["--ne=x"], "unknown option '--ne'; did you mean '--net'?"),
-        (&["--memory=64"], "unknown option '--memory'; did you mean '--mem'?"),
-        (&["--log_format=json"], "unknown option '--log_format'; did you mean '--log-format'?"),
-        (&["--blk:a=x"], "unknown option '--blk:a'; did you mean '--block'?"),
-        (&["--chek"], "unknown option '--chek'; did you mean '--check'?"),
-        (&["--verbos"], "unknown option '--verbos'; did you mean '--verbose'?"),
-        (&["--ram=64"], "unknown option '--ram'; did you mean '--mem'?"),
-        (&["--kernel=app"], "unknown option '--kernel'; 'tender --help' lists them"),
+        (
+            &["--memory=64"],
+            "unknown option '--memory'; did you mean '--mem'?",
+        ),
+        (
+            &["--log_format=json"],
+            "unknown option '--log_format'; did you mean '--log-format'?",
+        ),
+        (
+            &["--blk:a=x"],
+            "unknown option '--blk:a'; did you mean '--block'?",
+        ),
+        (
+            &["--chek"],
+            "unknown option '--chek'; did you mean '--check'?",
+        ),
+        (
+            &["--verbos"],
+            "unknown option '--verbos'; did you mean '--verbose'?",
+        ),
+        (
+            &["--ram=64"],
+            "unknown option '--ram'; did you mean '--mem'?",
+        ),
+        (
+            &["--kernel=app"],
+            "unknown option '--kernel'; 'tender --help' lists them",
+        ),
         (&["-x"], "unknown option '-x'; 'tender --help' lists them"),
         (&["-vx"], "unknown option '-x'; 'tender --help' lists them"),
         (&["--mem=64", "--mem=64"], "option '--mem' is given twice"),
         (&["--net=a", "--net=b"], "option '--net' is given twice"),
-        (&["--net:x=a", "--net:x=a"], "option '--net:x' is given twice"),
-        (&["--net:x=a", "--net:x", "b"], "option '--net:x' is given twice"),
-        (&["--block-sector-size:x=512", "--block-sector-size:x=512"], "option '--block-sector-size:x' is given twice"),
+        (
+            &["--net:x=a", "--net:x=a"],
+            "option '--net:x' is given twice",
+        ),
+        (
+            &["--net:x=a", "--net:x", "b"],
+            "option '--net:x' is given twice",
+        ),
+        (
+            &["--block-sector-size:x=512", "--block-sector-size:x=512"],
+            "option '--block-sector-size:x' is given twice",
+        ),
         (&["--verbose=1"], "option '--verbose' takes no value"),
         (&["--help=1"], "option '--help' takes no value"),
-        (&["-v", "-q"], "'-v' asks for more words and '-q' for fewer; give one of them"),
-        (&["--net", "--mem=64"], "option '--net' needs a value: --net=IFACE|@FD"),
+        (
+            &["-v", "-q"],
+            "'-v' asks for more words and '-q' for fewer; give one of them",
+        ),
+        (
+            &["--net", "--mem=64"],
+            "option '--net' needs a value: --net=IFACE|@FD",
+        ),
         (&["--block:x="], "--block:x=: the path is empty"),
     ];
     for (words, message) in expected {
         assert_eq!(error(words), message, "{words:?}");
     }
-    assert_eq!(command(&["--mem"]).unwrap_err().to_string(), "option '--mem' needs a value: --mem=SIZE");
+    assert_eq!(
+        command(&["--mem"]).unwrap_err().to_string(),
+        "option '--mem' needs a value: --mem=SIZE"
+    );
 }
 
 #[test]
 fn no_word_makes_a_second_line() {
-    assert_eq!(error(&["--fo\no"]), "unknown option '--fo\\no'; 'tender --help' lists them");
+    assert_eq!(
+        error(&["--fo\no"]),
+        "unknown option '--fo\\no'; 'tender --help' lists them"
+    );
     assert!(error(&["--mem=6\n4\x1b[2J"]).starts_with("--mem=6\\n4\\u{1b}[2J: not an amount"));
     assert!(error(&["--net:a\r=x"]).starts_with("'a\\r' in '--net:a\\r' cannot be"));
 }
@@ -265,21 +499,48 @@ fn a_missing_unikernel_is_explained() {
         &["--net", "@3"],
         &["--disk", "a.img", ""],
     ] {
-        assert!(command(words).unwrap_err().to_string().starts_with("no unikernel given; usage: tender [OPTIONS]"));
+        assert!(
+            command(words)
+                .unwrap_err()
+                .to_string()
+                .starts_with("no unikernel given; usage: tender [OPTIONS]")
+        );
     }
-    assert_eq!(parse([]), Err(Error::NoUnikernel { taken: String::new() }));
+    assert_eq!(
+        parse([]),
+        Err(Error::NoUnikernel {
+            taken: String::new()
+        })
+    );
 }
 
 #[test]
 fn a_unikernel_that_became_a_value_is_told() {
     for (words, told) in [
-        (&["--mem", "app"][..], "'--mem' took 'app' as its value (write --mem=SIZE)"),
-        (&["--net:a", "app"], "'--net:a' took 'app' as its value (write --net:a=IFACE|@FD)"),
-        (&["--block:d", "x", "--user", "a\nb"], "'--user' took 'a\\nb' as its value (write --user=USER[:GROUP])"),
-        (&["--stats", "app", "-v", "--net=tap0", "--"], "'--stats' took 'app' as its value (write --stats=FILE|-)"),
+        (
+            &["--mem", "app"][..],
+            "'--mem' took 'app' as its value (write --mem=SIZE)",
+        ),
+        (
+            &["--net:a", "app"],
+            "'--net:a' took 'app' as its value (write --net:a=IFACE|@FD)",
+        ),
+        (
+            &["--block:d", "x", "--user", "a\nb"],
+            "'--user' took 'a\\nb' as its value (write --user=USER[:GROUP])",
+        ),
+        (
+            &["--stats", "app", "-v", "--net=tap0", "--"],
+            "'--stats' took 'app' as its value (write --stats=FILE|-)",
+        ),
     ] {
         let message = command(words).unwrap_err().to_string();
-        assert!(message.starts_with(&format!("no unikernel given: option {told}; usage: tender ")), "{message}");
+        assert!(
+            message.starts_with(&format!(
+                "no unikernel given: option {told}; usage: tender "
+            )),
+            "{message}"
+        );
     }
 }
 
@@ -308,12 +569,31 @@ fn version_and_help_need_no_unikernel() {
 
 #[test]
 fn help_names_every_option_and_fits_a_terminal() {
-    let Ok(Command::Help(text)) = command(&["--mem=64", "--help"]) else { panic!() };
-    for option in ["--mem=", "--net:NAME=", "--net-mac:NAME=", "--block:NAME=", "--block-sector-size:NAME=", "--disk="]
-    {
+    let Ok(Command::Help(text)) = command(&["--mem=64", "--help"]) else {
+        panic!()
+    };
+    for option in [
+        "--mem=",
+        "--net:NAME=",
+        "--net-mac:NAME=",
+        "--block:NAME=",
+        "--block-sector-size:NAME=",
+        "--disk=",
+    ] {
         assert!(text.contains(option), "{option}");
     }
-    for word in ["-v,", "-q,", "-h,", "-V,", "Memory:", "Network:", "Block:", "Output:", "Examples:", "Exit status:"] {
+    for word in [
+        "-v,",
+        "-q,",
+        "-h,",
+        "-V,",
+        "Memory:",
+        "Network:",
+        "Block:",
+        "Output:",
+        "Examples:",
+        "Exit status:",
+    ] {
         assert!(text.contains(word), "{word}");
     }
     assert!(text.lines().all(|line| line.len() <= 100), "{text}");

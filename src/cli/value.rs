@@ -9,7 +9,8 @@ use super::error::{Error, Rule};
 use super::options::Given;
 use super::words::shown;
 use crate::config::{
-    BlockSource, GdbAddress, InheritedFd, Memory, NetRing, NetSource, SandboxMode, SocketAddress, UserOption,
+    BlockSource, GdbAddress, InheritedFd, Memory, NetRing, NetSource, SandboxMode, SocketAddress,
+    UserOption,
 };
 use crate::report::log_lines::LogFormat;
 
@@ -17,10 +18,22 @@ use crate::report::log_lines::LogFormat;
 const INTERFACE_MAX: usize = 15;
 
 /// What memory may be counted in, in lower case, and the power of two that each is.
-const UNITS: [(&str, u32); 7] = [("", 20), ("k", 10), ("m", 20), ("g", 30), ("kib", 10), ("mib", 20), ("gib", 30)];
+const UNITS: [(&str, u32); 7] = [
+    ("", 20),
+    ("k", 10),
+    ("m", 20),
+    ("g", 30),
+    ("kib", 10),
+    ("mib", 20),
+    ("gib", 30),
+];
 
 fn refuse(given: &Given, rule: Rule) -> Error {
-    Error::Value { option: given.option.clone(), value: shown(given.value.as_bytes()), rule }
+    Error::Value {
+        option: given.option.clone(),
+        value: shown(given.value.as_bytes()),
+        rule,
+    }
 }
 
 /// The value as text; what is no UTF-8 breaks `rule`.
@@ -67,9 +80,13 @@ pub(super) fn metrics(given: &Given) -> Result<SocketAddress, Error> {
 /// A Unix socket; what is none breaks `rule`.
 fn socket(given: &Given, rule: Rule) -> Result<SocketAddress, Error> {
     match given.value.as_bytes().strip_prefix(b"unix:") {
-        Some(path) if path.strip_prefix(b"@").unwrap_or(path).len() > 107 => Err(refuse(given, Rule::SocketTooLong)),
+        Some(path) if path.strip_prefix(b"@").unwrap_or(path).len() > 107 => {
+            Err(refuse(given, Rule::SocketTooLong))
+        }
         Some([b'@', name @ ..]) if !name.is_empty() => Ok(SocketAddress::Abstract(name.to_vec())),
-        Some(path @ [first, ..]) if *first != b'@' => Ok(SocketAddress::Path(OsStr::from_bytes(path).into())),
+        Some(path @ [first, ..]) if *first != b'@' => {
+            Ok(SocketAddress::Path(OsStr::from_bytes(path).into()))
+        }
         _ => Err(refuse(given, rule)),
     }
 }
@@ -84,9 +101,13 @@ pub(super) fn user_of(text: &str) -> Option<UserOption> {
         None => (text, None),
         Some((user, group)) => (user, Some(group.to_owned())),
     };
-    let is_name = |name: &str| !name.is_empty() && !name.contains(':') && !name.contains(char::is_control);
+    let is_name =
+        |name: &str| !name.is_empty() && !name.contains(':') && !name.contains(char::is_control);
     let is_user = is_name(user) && group.as_deref().is_none_or(is_name);
-    is_user.then(|| UserOption { user: user.to_owned(), group })
+    is_user.then(|| UserOption {
+        user: user.to_owned(),
+        group,
+    })
 }
 
 /// `--mem`, in bytes.
@@ -94,7 +115,10 @@ pub(super) fn memory(given: &Given) -> Result<u64, Error> {
     let text = text(given, Rule::MemoryForm)?;
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, unit) = text.split_at(digits);
-    let shift = UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name)).map(|&(_, shift)| shift);
+    let shift = UNITS
+        .iter()
+        .find(|(name, _)| unit.eq_ignore_ascii_case(name))
+        .map(|&(_, shift)| shift);
     let (Some(count), Some(shift)) = (number(digits), shift) else {
         return Err(refuse(given, Rule::MemoryForm));
     };
@@ -107,14 +131,24 @@ pub(super) fn memory(given: &Given) -> Result<u64, Error> {
 
 /// `--timeout`, in seconds.
 pub(super) fn timeout(given: &Given) -> Result<NonZeroU32, Error> {
-    let seconds = number(text(given, Rule::Timeout)?).and_then(|seconds| u32::try_from(seconds).ok());
-    seconds.and_then(NonZeroU32::new).ok_or_else(|| refuse(given, Rule::Timeout))
+    let seconds =
+        number(text(given, Rule::Timeout)?).and_then(|seconds| u32::try_from(seconds).ok());
+    seconds
+        .and_then(NonZeroU32::new)
+        .ok_or_else(|| refuse(given, Rule::Timeout))
 }
 
 /// `--gdb-port`: a number, or a socket as [`metrics`] has it.
 pub(super) fn gdb_address(given: &Given) -> Result<GdbAddress, Error> {
-    let port = given.value.to_str().and_then(number).and_then(|port| u16::try_from(port).ok());
-    port.map_or_else(|| socket(given, Rule::Port).map(GdbAddress::Unix), |port| Ok(GdbAddress::Port(port)))
+    let port = given
+        .value
+        .to_str()
+        .and_then(number)
+        .and_then(|port| u16::try_from(port).ok());
+    port.map_or_else(
+        || socket(given, Rule::Port).map(GdbAddress::Unix),
+        |port| Ok(GdbAddress::Port(port)),
+    )
 }
 
 /// `--console-rate`, in bytes a second.
@@ -128,18 +162,28 @@ pub(super) fn console_rate(given: &Given) -> Result<NonZeroU64, Error> {
         _ => return Err(refuse(given, Rule::ConsoleRate)),
     };
     let rate = number(digits).map(|count| count.saturating_mul(1 << shift));
-    rate.and_then(NonZeroU64::new).ok_or_else(|| refuse(given, Rule::ConsoleRate))
+    rate.and_then(NonZeroU64::new)
+        .ok_or_else(|| refuse(given, Rule::ConsoleRate))
 }
 
 /// `--net`: the name of an interface, or `@` and the number or name of a file descriptor.
 pub(super) fn net_source(given: &Given) -> Result<NetSource, Error> {
     let text = text(given, Rule::Interface)?;
     if let Some(descriptor) = text.strip_prefix('@') {
-        return InheritedFd::parse(descriptor).map(NetSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor));
+        return InheritedFd::parse(descriptor)
+            .map(NetSource::Fd)
+            .ok_or_else(|| refuse(given, Rule::Descriptor));
     }
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    let valid = (1..=INTERFACE_MAX).contains(&text.len()) && !text.contains(forbidden) && text != "." && text != "..";
-    if valid { Ok(NetSource::Interface(text.to_owned())) } else { Err(refuse(given, Rule::Interface)) }
+    let valid = (1..=INTERFACE_MAX).contains(&text.len())
+        && !text.contains(forbidden)
+        && text != "."
+        && text != "..";
+    if valid {
+        Ok(NetSource::Interface(text.to_owned()))
+    } else {
+        Err(refuse(given, Rule::Interface))
+    }
 }
 
 /// `--net-mac`: six pairs of hexadecimal digits between colons.
@@ -167,13 +211,22 @@ pub(super) fn block_source(given: &Given) -> Result<BlockSource, Error> {
     if !given.value.as_bytes().starts_with(b"@") {
         return path(given).map(BlockSource::Path);
     }
-    let handed = given.value.to_str().and_then(|text| InheritedFd::parse(&text[1..]));
-    handed.map(BlockSource::Fd).ok_or_else(|| refuse(given, Rule::Descriptor))
+    let handed = given
+        .value
+        .to_str()
+        .and_then(|text| InheritedFd::parse(&text[1..]));
+    handed
+        .map(BlockSource::Fd)
+        .ok_or_else(|| refuse(given, Rule::Descriptor))
 }
 
 /// `--chroot` and `--stats`: any path but none.
 pub(super) fn path(given: &Given) -> Result<PathBuf, Error> {
-    if given.value == OsStr::new("") { Err(refuse(given, Rule::Path)) } else { Ok(given.value.clone().into()) }
+    if given.value == OsStr::new("") {
+        Err(refuse(given, Rule::Path))
+    } else {
+        Ok(given.value.clone().into())
+    }
 }
 
 /// `--block-sector-size`, in bytes.

@@ -37,7 +37,12 @@ pub(super) fn split(mut words: impl Iterator<Item = OsString>) -> Result<Words, 
     if unikernel.is_some() {
         taken.clear();
     }
-    Ok(Words { options, unikernel, arguments: words.collect(), taken })
+    Ok(Words {
+        options,
+        unikernel,
+        arguments: words.collect(),
+        taken,
+    })
 }
 
 /// The last value that a command line gives the option `name`, whatever else is wrong with it.
@@ -73,7 +78,11 @@ fn divide(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
 
 /// Brings an option into the form that clap gets, together with the next word where that is its value; that it was is
 /// noted in `taken`.
-fn complete(word: OsString, words: &mut impl Iterator<Item = OsString>, taken: &mut String) -> Result<OsString, Error> {
+fn complete(
+    word: OsString,
+    words: &mut impl Iterator<Item = OsString>,
+    taken: &mut String,
+) -> Result<OsString, Error> {
     let (option, value) = divide(word.as_bytes(), b'=');
     let (base, device) = divide(option, b':');
     let Some(known) = options::with_value(base) else {
@@ -112,13 +121,17 @@ fn next_value(
 ) -> Result<Vec<u8>, Error> {
     match words.next() {
         Some(word) if !is_option(&word) => Ok(word.into_vec()),
-        _ => Err(Error::NoValue { option: shown(option), value }),
+        _ => Err(Error::NoValue {
+            option: shown(option),
+            value,
+        }),
     }
 }
 
 /// Whether nobody would call a unikernel so: it is an amount, a number, a descriptor, or one of the words of `value`.
 fn is_plain(word: &[u8], value: &str) -> bool {
-    word.first().is_none_or(|first| first.is_ascii_digit() || *first == b'@')
+    word.first()
+        .is_none_or(|first| first.is_ascii_digit() || *first == b'@')
         || value.split('|').any(|choice| choice.as_bytes() == word)
 }
 
@@ -133,7 +146,10 @@ pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
     if std::str::from_utf8(name).is_ok_and(is_sayable) {
         return Ok(());
     }
-    Err(Error::Name { option: shown(option), name: shown(name) })
+    Err(Error::Name {
+        option: shown(option),
+        name: shown(name),
+    })
 }
 
 /// A word of the operator's, for a message of one line.
@@ -157,7 +173,14 @@ mod tests {
             &["--log-format=json", "app"][..],
             &["--log-format", "json", "app", "--log-format=text"],
             &["--log-format=text", "--log-format=json"],
-            &["--frobnicate", "-x", "--net:a-b=x", "--mem=lots", "--log-format=json", "app"],
+            &[
+                "--frobnicate",
+                "-x",
+                "--net:a-b=x",
+                "--mem=lots",
+                "--log-format=json",
+                "app",
+            ],
             &["--log-format=json", "--mem"],
             &["--mem", "--log-format=json", "app"],
             &["--net:a", "--mem", "--log-format", "json", "app"],

@@ -35,7 +35,11 @@ pub enum Error {
          give a directory that this user may write to",
         path.display()
     )]
-    Denied { path: PathBuf, user: u32, source: io::Error },
+    Denied {
+        path: PathBuf,
+        user: u32,
+        source: io::Error,
+    },
 }
 
 /// Where core files go.
@@ -60,12 +64,26 @@ impl Directory {
     /// # Errors
     /// [`Error::Directory`].
     pub fn open(config: &Config, files: &mut Files) -> Result<Option<Directory>, Error> {
-        let Some(path) = &config.debugging.dumpcore else { return Ok(None) };
-        let both = files.take(path, Need::Enter).and_then(|look| Ok((look.once_more()?, look.into())));
-        let (fd, reserve) = both.map_err(|source| Error::Directory { path: path.clone(), source })?;
+        let Some(path) = &config.debugging.dumpcore else {
+            return Ok(None);
+        };
+        let both = files
+            .take(path, Need::Enter)
+            .and_then(|look| Ok((look.once_more()?, look.into())));
+        let (fd, reserve) = both.map_err(|source| Error::Directory {
+            path: path.clone(),
+            source,
+        })?;
         let (path, unikernel) = (path.clone(), config.unikernel.clone());
         let (process, as_solo5_hvt) = (std::process::id() as i32, config.debugging.as_solo5_hvt);
-        Ok(Some(Directory { path, unikernel, fd, reserve, process, as_solo5_hvt }))
+        Ok(Some(Directory {
+            path,
+            unikernel,
+            fd,
+            reserve,
+            process,
+            as_solo5_hvt,
+        }))
     }
 
     /// Whether this process may make a file there: to be asked when it is who it will be.
@@ -79,7 +97,11 @@ impl Directory {
         let allowed = signal::uninterrupted(|| checked(access().into()));
         // SAFETY: the call takes nothing and cannot fail.
         let user = || unsafe { libc::getuid() };
-        allowed.map(drop).map_err(|source| Error::Denied { path: self.path.clone(), user: user(), source })
+        allowed.map(drop).map_err(|source| Error::Denied {
+            path: self.path.clone(),
+            user: user(),
+            source,
+        })
     }
 
     /// The descriptor of the directory, and the one that a file there will have.
@@ -96,15 +118,25 @@ impl Directory {
         memory: &GuestMemory,
         cookie: GuestAddress,
     ) {
-        let Some(signal) = signal_of(outcome) else { return };
+        let Some(signal) = signal_of(outcome) else {
+            return;
+        };
         vcpu.settle();
-        let program = if self.as_solo5_hvt { "solo5-hvt" } else { "tender" };
+        let program = if self.as_solo5_hvt {
+            "solo5-hvt"
+        } else {
+            "tender"
+        };
         let name = format!("core.{program}.{}", self.process);
         let (path, unikernel) = (self.path.join(&name), self.unikernel.clone());
         let (path, unikernel) = (path.display(), unikernel.display());
-        let beginning = self.beginning(signal, vcpu, memory, cookie).map_err(io::Error::other);
+        let beginning = self
+            .beginning(signal, vcpu, memory, cookie)
+            .map_err(io::Error::other);
         match beginning.and_then(|beginning| write(&self.make(name)?, &beginning, memory)) {
-            Ok(()) => log::warn!("core file {path} is written; look at it with: gdb {unikernel} {path}"),
+            Ok(()) => {
+                log::warn!("core file {path} is written; look at it with: gdb {unikernel} {path}")
+            }
             Err(error) => log::warn!("--dumpcore: {path}: {error}; {}", cure(&error)),
         }
     }
@@ -120,7 +152,12 @@ impl Directory {
         let mut general = vcpu.general_registers()?;
         arch::return_to_trap(&mut general, memory, cookie);
         let floating = vcpu.floating_registers()?;
-        let state = elf::State { process: self.process, signal, general: &general, floating: &floating };
+        let state = elf::State {
+            process: self.process,
+            signal,
+            general: &general,
+            floating: &floating,
+        };
         Ok(elf::beginning(&state, memory.size()))
     }
 
@@ -128,12 +165,22 @@ impl Directory {
     fn make(self, name: String) -> io::Result<File> {
         let name = CString::new(name)?;
         // SAFETY: the string ends with a NUL. Not by the C library, some of which add to the flags.
-        let open =
-            || unsafe { libc::syscall(libc::SYS_openat, self.fd.as_raw_fd(), name.as_ptr(), CORE_FLAGS, CORE_MODE) };
+        let open = || unsafe {
+            libc::syscall(
+                libc::SYS_openat,
+                self.fd.as_raw_fd(),
+                name.as_ptr(),
+                CORE_FLAGS,
+                CORE_MODE,
+            )
+        };
         // SAFETY: the descriptor is new and nobody else's.
         let file = unsafe { OwnedFd::from_raw_fd(signal::uninterrupted(|| checked(open()))?) };
         // SAFETY: the call takes numbers, of descriptors that are ours.
-        match checked(unsafe { libc::dup3(file.as_raw_fd(), self.reserve.as_raw_fd(), libc::O_CLOEXEC) }.into()) {
+        match checked(
+            unsafe { libc::dup3(file.as_raw_fd(), self.reserve.as_raw_fd(), libc::O_CLOEXEC) }
+                .into(),
+        ) {
             Ok(_) => Ok(self.reserve.into()),
             // A filter that was there before refuses it. Then there is none of ours, which alone wants the number.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(file.into()),
@@ -143,7 +190,11 @@ impl Directory {
 }
 
 fn checked(result: c_long) -> io::Result<c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as c_int)
+    }
 }
 
 /// What a program would have died by that came to such an end; none for a guest that ended well, or was ended.
@@ -179,7 +230,9 @@ fn write(file: &File, beginning: &[u8], memory: &GuestMemory) -> io::Result<()> 
         if let Some(Request::Signal(_)) = signal::received() {
             return Err(ErrorKind::Interrupted.into());
         }
-        let bytes = memory.bytes(GuestAddress(address), PAGE_SIZE).map_err(io::Error::other)?;
+        let bytes = memory
+            .bytes(GuestAddress(address), PAGE_SIZE)
+            .map_err(io::Error::other)?;
         bytes.copy_to(&mut page);
         if !is_zero(&page) || address + PAGE_SIZE == memory.size() {
             file.write_all_at(&page, beginning.len() as u64 + address)?;

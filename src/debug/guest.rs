@@ -6,11 +6,12 @@ use gdbstub::arch::Arch;
 use gdbstub::common::Signal;
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::singlethread::{
-    SingleThreadBase, SingleThreadResume, SingleThreadResumeOps, SingleThreadSingleStep, SingleThreadSingleStepOps,
+    SingleThreadBase, SingleThreadResume, SingleThreadResumeOps, SingleThreadSingleStep,
+    SingleThreadSingleStepOps,
 };
 use gdbstub::target::ext::breakpoints::{
-    Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
-    SwBreakpointOps, WatchKind,
+    Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps,
+    SwBreakpoint, SwBreakpointOps, WatchKind,
 };
 use gdbstub::target::{Target, TargetError, TargetResult};
 
@@ -36,7 +37,13 @@ pub struct Guest<'m> {
 impl<'m> Guest<'m> {
     /// A guest without a debugger.
     pub fn new(vcpu: Vcpu, memory: &'m GuestMemory) -> Guest<'m> {
-        Guest { vcpu, memory, points: Points::default(), step: false, own_breakpoint: None }
+        Guest {
+            vcpu,
+            memory,
+            points: Points::default(),
+            step: false,
+            own_breakpoint: None,
+        }
     }
 
     /// Notes that it stopped at a breakpoint instruction, and tells whether that is its own.
@@ -48,7 +55,9 @@ impl<'m> Guest<'m> {
 
     /// Whether it is at a breakpoint instruction of ours: a KVM that emulates instructions fails there.
     pub fn stands_at_breakpoint(&self) -> bool {
-        self.vcpu.program_counter().is_ok_and(|place| self.points.is_ours(place))
+        self.vcpu
+            .program_counter()
+            .is_ok_and(|place| self.points.is_ours(place))
     }
 
     /// Has it go on as its debugger said last.
@@ -56,7 +65,11 @@ impl<'m> Guest<'m> {
         let left_at = self.own_breakpoint.take();
         // A debugger may have sent it elsewhere.
         let own_breakpoint = left_at.is_some() && self.vcpu.program_counter().ok() == left_at;
-        let debug = Debug { step: self.step, hardware: &self.points.hardware, own_breakpoint };
+        let debug = Debug {
+            step: self.step,
+            hardware: &self.points.hardware,
+            own_breakpoint,
+        };
         self.vcpu.debug(Some(debug))
     }
 
@@ -103,7 +116,10 @@ impl gdbstub::arch::Registers for Registers {
     type ProgramCounter = u64;
 
     fn pc(&self) -> u64 {
-        let bytes = self.0.get(arch::PROGRAM_COUNTER..).and_then(|rest| rest.first_chunk());
+        let bytes = self
+            .0
+            .get(arch::PROGRAM_COUNTER..)
+            .and_then(|rest| rest.first_chunk());
         bytes.copied().map_or(0, u64::from_le_bytes)
     }
 
@@ -150,8 +166,15 @@ impl SingleThreadBase for Guest<'_> {
 
     fn read_addrs(&mut self, address: u64, data: &mut [u8]) -> TargetResult<usize, Self> {
         // As much of it as there is.
-        let there = self.memory.size().saturating_sub(address).min(data.len() as u64);
-        let bytes = self.memory.volatile(GuestAddress(address), there).map_err(|_| TargetError::NonFatal)?;
+        let there = self
+            .memory
+            .size()
+            .saturating_sub(address)
+            .min(data.len() as u64);
+        let bytes = self
+            .memory
+            .volatile(GuestAddress(address), there)
+            .map_err(|_| TargetError::NonFatal)?;
         if there == 0 {
             return Err(TargetError::NonFatal);
         }
@@ -159,7 +182,11 @@ impl SingleThreadBase for Guest<'_> {
     }
 
     fn write_addrs(&mut self, address: u64, data: &[u8]) -> TargetResult<(), Self> {
-        if self.put(address, data) { Ok(()) } else { Err(TargetError::NonFatal) }
+        if self.put(address, data) {
+            Ok(())
+        } else {
+            Err(TargetError::NonFatal)
+        }
     }
 
     fn support_resume(&mut self) -> Option<SingleThreadResumeOps<'_, Self>> {
@@ -209,14 +236,21 @@ impl SwBreakpoint for Guest<'_> {
         if address % BREAKPOINT.len() as u64 != 0 {
             return Ok(false);
         }
-        if self.read_addrs(address, &mut before)? < before.len() || !self.points.add(address, before) {
+        if self.read_addrs(address, &mut before)? < before.len()
+            || !self.points.add(address, before)
+        {
             return Ok(false);
         }
         Ok(self.put(address, BREAKPOINT))
     }
 
     fn remove_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
-        let Some(place) = self.points.instructions.iter().position(|(known, _)| *known == address) else {
+        let Some(place) = self
+            .points
+            .instructions
+            .iter()
+            .position(|(known, _)| *known == address)
+        else {
             return Ok(false);
         };
         let (address, before) = self.points.instructions.swap_remove(place);
@@ -235,18 +269,40 @@ impl HwBreakpoint for Guest<'_> {
 }
 
 impl HwWatchpoint for Guest<'_> {
-    fn add_hw_watchpoint(&mut self, address: u64, length: u64, kind: WatchKind) -> TargetResult<bool, Self> {
-        let point = Hardware { address, length, kind: watch(kind) };
+    fn add_hw_watchpoint(
+        &mut self,
+        address: u64,
+        length: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        let point = Hardware {
+            address,
+            length,
+            kind: watch(kind),
+        };
         Ok(arch::can_watch(address, length) && self.points.watch(point))
     }
 
-    fn remove_hw_watchpoint(&mut self, address: u64, length: u64, kind: WatchKind) -> TargetResult<bool, Self> {
-        Ok(self.points.unwatch(Hardware { address, length, kind: watch(kind) }))
+    fn remove_hw_watchpoint(
+        &mut self,
+        address: u64,
+        length: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
+        Ok(self.points.unwatch(Hardware {
+            address,
+            length,
+            kind: watch(kind),
+        }))
     }
 }
 
 fn execution(address: u64) -> Hardware {
-    Hardware { address, length: BREAKPOINT.len() as u64, kind: Watch::Execute }
+    Hardware {
+        address,
+        length: BREAKPOINT.len() as u64,
+        kind: Watch::Execute,
+    }
 }
 
 fn watch(kind: WatchKind) -> Watch {

@@ -30,7 +30,9 @@ const CLIENTS: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The port cannot be had.
-    #[error("--gdb: cannot listen at 127.0.0.1:{port}: {source}; give another port by --gdb-port, or 0 for any")]
+    #[error(
+        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; give another port by --gdb-port, or 0 for any"
+    )]
     Listen {
         /// The port.
         port: u16,
@@ -83,11 +85,18 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Listen`], [`Error::Socket`].
-    pub fn bind(address: &GdbAddress, unikernel: &Path, files: &mut Files) -> Result<Listener, Error> {
+    pub fn bind(
+        address: &GdbAddress,
+        unikernel: &Path,
+        files: &mut Files,
+    ) -> Result<Listener, Error> {
         let (socket, target) = match address {
             GdbAddress::Port(port) => {
                 unix_socket::may_wait("--gdb")?;
-                listen(*port).map_err(|source| Error::Listen { port: *port, source })?
+                listen(*port).map_err(|source| Error::Listen {
+                    port: *port,
+                    source,
+                })?
             }
             GdbAddress::Unix(address) => {
                 let target = match address {
@@ -96,13 +105,23 @@ impl Listener {
                         log::warn!(
                             "--gdb-port=unix:{address}: any user in this network namespace can connect; give a path"
                         );
-                        format!("| socat - ABSTRACT-CONNECT:{}", String::from_utf8_lossy(name))
+                        format!(
+                            "| socat - ABSTRACT-CONNECT:{}",
+                            String::from_utf8_lossy(name)
+                        )
                     }
                 };
-                (Socket::Unix(unix_socket::Listener::bind("--gdb-port", address, files)?), target)
+                (
+                    Socket::Unix(unix_socket::Listener::bind("--gdb-port", address, files)?),
+                    target,
+                )
             }
         };
-        Ok(Listener { socket, target, unikernel: unikernel.to_owned() })
+        Ok(Listener {
+            socket,
+            target,
+            unikernel: unikernel.to_owned(),
+        })
     }
 
     /// Returns the address if [`Listener::bind`] would succeed. Makes no file.
@@ -124,8 +143,17 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Connection`]; [`Error::Timeout`] if there is a `limit` and no debugger within it.
-    pub fn accept<'m>(self, vm: &VmFd, guest: &mut Guest<'m>, limit: Option<Duration>) -> Result<Session<'m>, Error> {
-        log::warn!("waiting for gdb; connect by: gdb -ex 'target remote {}' {}", self.target, self.unikernel.display());
+    pub fn accept<'m>(
+        self,
+        vm: &VmFd,
+        guest: &mut Guest<'m>,
+        limit: Option<Duration>,
+    ) -> Result<Session<'m>, Error> {
+        log::warn!(
+            "waiting for gdb; connect by: gdb -ex 'target remote {}' {}",
+            self.target,
+            self.unikernel.display()
+        );
         let wire = self.debugger(limit)?;
         signal::heed_debugger().map_err(|error| Error::Connection(error.into()))?;
         call_when_readable(wire.descriptor()).map_err(Error::Connection)?;
@@ -143,12 +171,23 @@ impl Listener {
                 return Err(Error::Timeout(limit.as_secs()));
             }
             clients.retain(|client| client.deadline > now || no_debugger());
-            let next = clients.iter().map(|client| client.deadline).chain(end).min();
+            let next = clients
+                .iter()
+                .map(|client| client.deadline)
+                .chain(end)
+                .min();
             let listener = self.socket.as_fd().as_raw_fd();
-            let mut polls: Vec<_> = clients.iter().map(|client| poll_in(client.wire.descriptor())).collect();
+            let mut polls: Vec<_> = clients
+                .iter()
+                .map(|client| poll_in(client.wire.descriptor()))
+                .collect();
             polls.push(poll_in(listener));
-            unix_socket::poll(&mut polls, next.map(|next| next - now)).map_err(Error::Connection)?;
-            for place in (0..clients.len()).rev().filter(|place| polls[*place].revents != 0) {
+            unix_socket::poll(&mut polls, next.map(|next| next - now))
+                .map_err(Error::Connection)?;
+            for place in (0..clients.len())
+                .rev()
+                .filter(|place| polls[*place].revents != 0)
+            {
                 match clients[place].wire.more() {
                     Opening::Packet => return Ok(clients.swap_remove(place).wire),
                     Opening::Unfinished => {}
@@ -159,7 +198,8 @@ impl Listener {
                 }
             }
             if polls.last().is_some_and(|poll| poll.revents != 0) {
-                self.accept_client(&mut clients).map_err(Error::Connection)?;
+                self.accept_client(&mut clients)
+                    .map_err(Error::Connection)?;
             }
         }
     }
@@ -168,7 +208,14 @@ impl Listener {
         let stream = match unix_socket::accept(self.socket.as_fd(), 0) {
             Ok(stream) => stream,
             // The client has disconnected.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => return Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted
+                ) =>
+            {
+                return Ok(());
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -181,7 +228,10 @@ impl Listener {
                 stream.into()
             }
         };
-        clients.push(Client { wire: Wire::new(stream), deadline: Instant::now() + PATIENCE });
+        clients.push(Client {
+            wire: Wire::new(stream),
+            deadline: Instant::now() + PATIENCE,
+        });
         if clients.len() > CLIENTS {
             clients.remove(0);
             no_debugger();
@@ -196,7 +246,11 @@ fn no_debugger() -> bool {
 }
 
 fn poll_in(fd: RawFd) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+    libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }
 }
 
 /// Listens at a TCP port of this host alone.
@@ -212,11 +266,22 @@ fn listen(port: u16) -> io::Result<(Socket, String)> {
 fn call_when_readable(fd: RawFd) -> io::Result<()> {
     // SAFETY: the calls take plain numbers. Not libc's gettid: see `signal::claim_thread`.
     let done = unsafe {
-        let owner = Owner { kind: F_OWNER_TID, id: libc::syscall(libc::SYS_gettid) as i32 };
+        let owner = Owner {
+            kind: F_OWNER_TID,
+            id: libc::syscall(libc::SYS_gettid) as i32,
+        };
         libc::fcntl(fd, F_SETOWN_EX, &raw const owner) == 0
-            && libc::fcntl(fd, libc::F_SETFL, libc::fcntl(fd, libc::F_GETFL) | libc::O_ASYNC) == 0
+            && libc::fcntl(
+                fd,
+                libc::F_SETFL,
+                libc::fcntl(fd, libc::F_GETFL) | libc::O_ASYNC,
+            ) == 0
     };
-    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The kernel's `struct f_owner_ex`, of linux/fcntl.h, which libc does not have for all targets.

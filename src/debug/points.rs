@@ -21,7 +21,11 @@ impl Points {
     /// Reserves room for all points that a debugger may set, on a processor with `capacity` hardware points.
     pub fn with_capacity(capacity: usize) -> Points {
         let instructions = Vec::with_capacity(MOST_BREAKPOINTS);
-        Points { instructions, hardware: Vec::with_capacity(capacity), capacity }
+        Points {
+            instructions,
+            hardware: Vec::with_capacity(capacity),
+            capacity,
+        }
     }
 
     /// Notes a breakpoint instruction and the bytes it replaces; false if there are too many.
@@ -62,7 +66,11 @@ impl Points {
             Trap::Slot(slot) => self.hardware.get(slot),
             Trap::Watched(address) => {
                 let holds = |point: &&Hardware| address.wrapping_sub(point.address) < point.length;
-                let watches = || self.hardware.iter().filter(|point| point.kind != Watch::Execute);
+                let watches = || {
+                    self.hardware
+                        .iter()
+                        .filter(|point| point.kind != Watch::Execute)
+                };
                 // Some processors tell the first byte of a wider access, before what is watched.
                 watches().find(holds).or_else(|| watches().next())
             }
@@ -76,12 +84,23 @@ impl Points {
 mod tests {
     use super::*;
 
-    const WATCHED: Hardware = Hardware { address: u64::MAX - 7, length: 8, kind: Watch::Write };
-    const EXECUTED: Hardware = Hardware { address: 0x10_0000, length: 4, kind: Watch::Execute };
+    const WATCHED: Hardware = Hardware {
+        address: u64::MAX - 7,
+        length: 8,
+        kind: Watch::Write,
+    };
+    const EXECUTED: Hardware = Hardware {
+        address: 0x10_0000,
+        length: 4,
+        kind: Watch::Execute,
+    };
 
     #[test]
     fn there_are_no_more_points_than_the_processor_has() {
-        let mut points = Points { capacity: 2, ..Points::default() };
+        let mut points = Points {
+            capacity: 2,
+            ..Points::default()
+        };
         assert!(points.watch(EXECUTED) && points.watch(EXECUTED) && !points.watch(EXECUTED));
         assert!(points.unwatch(EXECUTED) && points.watch(WATCHED));
         assert!(points.unwatch(EXECUTED) && !points.unwatch(EXECUTED));
@@ -89,14 +108,30 @@ mod tests {
 
     #[test]
     fn a_trap_has_its_watchpoint() {
-        let other = Hardware { address: 0x20_0000, ..WATCHED };
-        let mut points = Points { capacity: 3, ..Points::default() };
+        let other = Hardware {
+            address: 0x20_0000,
+            ..WATCHED
+        };
+        let mut points = Points {
+            capacity: 3,
+            ..Points::default()
+        };
         assert!(points.watch(EXECUTED) && points.watch(other) && points.watch(WATCHED));
         assert_eq!(points.watched(Trap::Watched(u64::MAX)), Some(WATCHED));
         assert_eq!(points.watched(Trap::Watched(0x20_0007)), Some(other));
-        assert_eq!(points.watched(Trap::Watched(0x20_0008)), Some(other), "a wider access");
+        assert_eq!(
+            points.watched(Trap::Watched(0x20_0008)),
+            Some(other),
+            "a wider access"
+        );
         assert_eq!(points.watched(Trap::Slot(2)), Some(WATCHED));
-        for trap in [Trap::Slot(0), Trap::Slot(3), Trap::Step, Trap::Instruction, Trap::Breakpoint] {
+        for trap in [
+            Trap::Slot(0),
+            Trap::Slot(3),
+            Trap::Step,
+            Trap::Instruction,
+            Trap::Breakpoint,
+        ] {
             assert_eq!(points.watched(trap), None, "{trap:?}");
         }
     }

@@ -56,8 +56,13 @@ impl<'m> Session<'m> {
     pub(super) fn new(wire: Wire, guest: &mut Guest<'m>) -> Session<'m> {
         let descriptor = wire.descriptor();
         let machine = GdbStub::new(wire).run_state_machine(guest);
-        let machine = machine.map_err(|error| log::warn!("cannot talk to the debugger: {error}")).ok();
-        Session { machine, descriptor }
+        let machine = machine
+            .map_err(|error| log::warn!("cannot talk to the debugger: {error}"))
+            .ok();
+        Session {
+            machine,
+            descriptor,
+        }
     }
 
     /// The debugger's descriptor, for the sandbox.
@@ -82,7 +87,9 @@ impl<'m> Session<'m> {
 
     fn report(&mut self, guest: &mut Guest<'m>, reason: SingleThreadStopReason<u64>) -> Next {
         self.with_machine(guest, |machine, guest| match machine {
-            GdbStubStateMachine::Running(running) => converse(running.report_stop(guest, reason)?, guest),
+            GdbStubStateMachine::Running(running) => {
+                converse(running.report_stop(guest, reason)?, guest)
+            }
             other => converse(other, guest),
         })
     }
@@ -105,7 +112,9 @@ impl<'m> Session<'m> {
         guest: &mut Guest<'m>,
         act: impl FnOnce(Machine<'m>, &mut Guest<'m>) -> Result<(Machine<'m>, Next), Lost>,
     ) -> Next {
-        let Some(machine) = self.machine.take() else { return Next::Alone };
+        let Some(machine) = self.machine.take() else {
+            return Next::Alone;
+        };
         match act(machine, guest) {
             Ok((_, Next::Alone)) => {
                 log::info!("the debugger leaves the guest alone");
@@ -125,7 +134,10 @@ impl<'m> Session<'m> {
 
 /// Does what the debugger wants until the guest is to go on, and nothing more is to be read: of what arrives while it is
 /// waited for, no signal tells.
-fn converse<'m>(mut machine: Machine<'m>, guest: &mut Guest<'m>) -> Result<(Machine<'m>, Next), Lost> {
+fn converse<'m>(
+    mut machine: Machine<'m>,
+    guest: &mut Guest<'m>,
+) -> Result<(Machine<'m>, Next), Lost> {
     let mut runs = false;
     loop {
         machine = match machine {
@@ -135,7 +147,9 @@ fn converse<'m>(mut machine: Machine<'m>, guest: &mut Guest<'m>) -> Result<(Mach
                     idle.incoming_data(guest, byte)?
                 }
                 Ok(None) => return Err("it has hung up".into()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok((idle.into(), Next::Signal)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    return Ok((idle.into(), Next::Signal));
+                }
                 Err(error) => return Err(error.into()),
             },
             GdbStubStateMachine::Running(mut running) => {
@@ -143,7 +157,9 @@ fn converse<'m>(mut machine: Machine<'m>, guest: &mut Guest<'m>) -> Result<(Mach
                 if !running.borrow_conn().has_input()? {
                     return Ok((running.into(), Next::GoOn));
                 }
-                let Some(byte) = running.borrow_conn().read_byte()? else { return Err("it has hung up".into()) };
+                let Some(byte) = running.borrow_conn().read_byte()? else {
+                    return Err("it has hung up".into());
+                };
                 running.incoming_data(guest, byte)?
             }
             GdbStubStateMachine::CtrlCInterrupt(interrupt) => {
@@ -152,7 +168,11 @@ fn converse<'m>(mut machine: Machine<'m>, guest: &mut Guest<'m>) -> Result<(Mach
                 interrupt.interrupt_handled(guest, reason)?
             }
             GdbStubStateMachine::Disconnected(gone) => {
-                let next = if gone.get_reason() == DisconnectReason::Kill { Next::Kill } else { Next::Alone };
+                let next = if gone.get_reason() == DisconnectReason::Kill {
+                    Next::Kill
+                } else {
+                    Next::Alone
+                };
                 return Ok((gone.into(), next));
             }
         };
@@ -167,12 +187,22 @@ fn reason(trap: Trap, guest: &mut Guest<'_>) -> SingleThreadStopReason<u64> {
             Watch::Access => WatchKind::ReadWrite,
             Watch::Write | Watch::Execute => WatchKind::Write,
         };
-        let addr = if let Trap::Watched(address) = trap { address } else { point.address };
-        return SingleThreadStopReason::Watch { tid: (), kind, addr };
+        let addr = if let Trap::Watched(address) = trap {
+            address
+        } else {
+            point.address
+        };
+        return SingleThreadStopReason::Watch {
+            tid: (),
+            kind,
+            addr,
+        };
     }
     match trap {
         Trap::Step => SingleThreadStopReason::DoneStep,
-        Trap::Instruction if guest.at_breakpoint() => SingleThreadStopReason::Signal(Signal::SIGTRAP),
+        Trap::Instruction if guest.at_breakpoint() => {
+            SingleThreadStopReason::Signal(Signal::SIGTRAP)
+        }
         Trap::Instruction => SingleThreadStopReason::SwBreak(()),
         Trap::Breakpoint | Trap::Slot(_) | Trap::Watched(_) => SingleThreadStopReason::HwBreak(()),
     }

@@ -24,16 +24,25 @@ pub enum Opening {
 
 /// Judges the first bytes of a connection. gdb may send acknowledgements and an interrupt before its first packet.
 pub fn opening(bytes: &[u8]) -> Opening {
-    let start = bytes.iter().position(|byte| !matches!(byte, b'+' | b'-' | 0x03)).unwrap_or(bytes.len());
+    let start = bytes
+        .iter()
+        .position(|byte| !matches!(byte, b'+' | b'-' | 0x03))
+        .unwrap_or(bytes.len());
     let packet = match &bytes[start..] {
         [] => return Opening::Unfinished,
         [b'$', packet @ ..] => packet,
         _ => return Opening::Foreign,
     };
-    let Some(end) = packet.iter().position(|byte| *byte == b'#') else { return Opening::Unfinished };
-    let Some(sum) = packet.get(end + 1..end + 3) else { return Opening::Unfinished };
+    let Some(end) = packet.iter().position(|byte| *byte == b'#') else {
+        return Opening::Unfinished;
+    };
+    let Some(sum) = packet.get(end + 1..end + 3) else {
+        return Opening::Unfinished;
+    };
     let expected = packet[..end].iter().copied().fold(0, u8::wrapping_add);
-    let digits = std::str::from_utf8(sum).ok().filter(|sum| !sum.starts_with('+'));
+    let digits = std::str::from_utf8(sum)
+        .ok()
+        .filter(|sum| !sum.starts_with('+'));
     match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
         Some(sum) if sum == expected => Opening::Packet,
         _ => Opening::Foreign,
@@ -53,7 +62,12 @@ pub struct Wire {
 impl Wire {
     /// Wraps a stream socket as a file, so that only `read` and `write` are used, which take no address.
     pub fn new(stream: OwnedFd) -> Wire {
-        Wire { stream: stream.into(), input: Box::new([0; SIZE]), unread: 0..0, output: Vec::with_capacity(SIZE) }
+        Wire {
+            stream: stream.into(),
+            input: Box::new([0; SIZE]),
+            unread: 0..0,
+            output: Vec::with_capacity(SIZE),
+        }
     }
 
     /// The descriptor, for polls and the sandbox.
@@ -85,7 +99,8 @@ impl Wire {
                 Ok(0) => return Ok(None),
                 Ok(count) => self.unread = 0..count,
                 // The debugger's data interrupts as well.
-                Err(error) if error.kind() == ErrorKind::Interrupted && signal::received().is_none() => {}
+                Err(error)
+                    if error.kind() == ErrorKind::Interrupted && signal::received().is_none() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -97,8 +112,15 @@ impl Wire {
         if !self.unread.is_empty() {
             return Ok(true);
         }
-        let mut wait = libc::pollfd { fd: self.stream.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut wait = libc::pollfd {
+            fd: self.stream.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: the kernel writes `revents` and reads the rest; no mask is given.
         match unsafe { libc::ppoll(&raw mut wait, 1, &raw const now, std::ptr::null()) } {
             -1 => Err(io::Error::last_os_error()),
@@ -128,7 +150,8 @@ impl Connection for Wire {
             match self.stream.write(rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(done) => rest = &rest[done..],
-                Err(error) if error.kind() == ErrorKind::Interrupted && signal::received().is_none() => {}
+                Err(error)
+                    if error.kind() == ErrorKind::Interrupted && signal::received().is_none() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -150,7 +173,15 @@ mod tests {
 
     #[test]
     fn only_a_whole_packet_with_the_right_sum_is_a_debuggers() {
-        for bytes in ["$?#3f", "+$?#3f", "+-+$?#3F", "\x03$?#3f+$g#67", "$#00", "$m0,8#xx$", "$?#3"] {
+        for bytes in [
+            "$?#3f",
+            "+$?#3f",
+            "+-+$?#3F",
+            "\x03$?#3f+$g#67",
+            "$#00",
+            "$m0,8#xx$",
+            "$?#3",
+        ] {
             let expected = match bytes {
                 "$m0,8#xx$" => Opening::Foreign,
                 "$?#3" => Opening::Unfinished,
@@ -161,7 +192,15 @@ mod tests {
         for bytes in ["", "+", "+++\x03", "$", "+$qSupported:", "$?#"] {
             assert_eq!(opening(bytes.as_bytes()), Opening::Unfinished, "{bytes:?}");
         }
-        for bytes in ["GET / HTTP/1.0\r\n\r\n", "\0", "+?", "$?#40", "$?#+f", "$?#3\u{e9}", "\x16\x03\x01"] {
+        for bytes in [
+            "GET / HTTP/1.0\r\n\r\n",
+            "\0",
+            "+?",
+            "$?#40",
+            "$?#+f",
+            "$?#3\u{e9}",
+            "\x16\x03\x01",
+        ] {
             assert_eq!(opening(bytes.as_bytes()), Opening::Foreign, "{bytes:?}");
         }
     }
@@ -184,10 +223,22 @@ mod tests {
     fn a_client_may_take_its_time_and_ends_by_hanging_up() {
         use Opening::{Foreign, Packet, Unfinished};
         assert_eq!(judged(&[]), [Foreign]);
-        assert_eq!(judged(&[b"+$", b"?", b"#3"]), [Unfinished, Unfinished, Unfinished, Foreign]);
-        assert_eq!(judged(&[b"+$", b"?#", b"3f"])[..3], [Unfinished, Unfinished, Packet]);
-        assert_eq!(judged(&[&[b'+'; SIZE - 1], b"+"])[..2], [Unfinished, Foreign]);
-        assert_eq!(judged(&[b"$", &[b'A'; SIZE - 1]])[..2], [Unfinished, Foreign]);
+        assert_eq!(
+            judged(&[b"+$", b"?", b"#3"]),
+            [Unfinished, Unfinished, Unfinished, Foreign]
+        );
+        assert_eq!(
+            judged(&[b"+$", b"?#", b"3f"])[..3],
+            [Unfinished, Unfinished, Packet]
+        );
+        assert_eq!(
+            judged(&[&[b'+'; SIZE - 1], b"+"])[..2],
+            [Unfinished, Foreign]
+        );
+        assert_eq!(
+            judged(&[b"$", &[b'A'; SIZE - 1]])[..2],
+            [Unfinished, Foreign]
+        );
     }
 
     #[test]
@@ -214,7 +265,9 @@ mod tests {
         drop(client);
         let mut read = Vec::new();
         while wire.has_input().unwrap() {
-            let Some(byte) = wire.read_byte().unwrap() else { break };
+            let Some(byte) = wire.read_byte().unwrap() else {
+                break;
+            };
             read.push(byte);
         }
         assert_eq!(read, b"+$?#3f\x03");

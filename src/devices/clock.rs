@@ -12,7 +12,10 @@ const SHIFT_MAX: u32 = 32;
 /// Section 8.
 #[inline]
 pub fn walltime() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the call writes one timespec. It cannot fail with this clock; the vDSO answers it.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
     nanoseconds(now.tv_sec, now.tv_nsec as u64)
@@ -20,9 +23,12 @@ pub fn walltime() -> u64 {
 
 #[inline]
 fn nanoseconds(seconds: i64, nanoseconds: u64) -> u64 {
-    let seconds = u64::try_from(seconds).map(|seconds| seconds.checked_mul(NANOSECONDS_PER_SECOND as u64));
+    let seconds =
+        u64::try_from(seconds).map(|seconds| seconds.checked_mul(NANOSECONDS_PER_SECOND as u64));
     match seconds {
-        Ok(whole) => whole.and_then(|whole| whole.checked_add(nanoseconds)).unwrap_or(u64::MAX),
+        Ok(whole) => whole
+            .and_then(|whole| whole.checked_add(nanoseconds))
+            .unwrap_or(u64::MAX),
         Err(_) => 0,
     }
 }
@@ -36,7 +42,8 @@ pub fn overflow_horizon(frequency: u64) -> u64 {
         0 => u64::MAX,
         multiplier => {
             let cycles = (1u128 << 64) / multiplier;
-            u64::try_from(cycles * NANOSECONDS_PER_SECOND / u128::from(frequency)).unwrap_or(u64::MAX)
+            u64::try_from(cycles * NANOSECONDS_PER_SECOND / u128::from(frequency))
+                .unwrap_or(u64::MAX)
         }
     }
 }
@@ -50,7 +57,11 @@ pub fn poll_limit(frequency: u64) -> u64 {
 /// What guests multiply cycles by: nanoseconds a cycle, shifted left as far as fits 32 bits; 0 if there is none.
 fn multiplier(frequency: u64) -> u128 {
     let shifted = |shift: u32| (NANOSECONDS_PER_SECOND << shift).checked_div(u128::from(frequency));
-    (0..=SHIFT_MAX).rev().filter_map(shifted).find(|&multiplier| multiplier < 1 << 32).unwrap_or(0)
+    (0..=SHIFT_MAX)
+        .rev()
+        .filter_map(shifted)
+        .find(|&multiplier| multiplier < 1 << 32)
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -85,7 +96,11 @@ mod tests {
             (1_000_000_000, 8_589),
         ];
         for (frequency, milliseconds) in table {
-            assert_eq!(overflow_horizon(frequency) / 1_000_000, milliseconds, "{frequency} Hz");
+            assert_eq!(
+                overflow_horizon(frequency) / 1_000_000,
+                milliseconds,
+                "{frequency} Hz"
+            );
         }
         assert_eq!(poll_limit(19_200_000) / 1_000_000_000, 68);
     }
@@ -99,9 +114,15 @@ mod tests {
 
     #[test]
     fn walltime_is_the_hosts() {
-        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let before = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_nanos();
         let now = u128::from(walltime());
-        let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let after = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_nanos();
         assert!((before..=after).contains(&now));
     }
 

@@ -63,7 +63,12 @@ impl AsFd for Output {
 impl Console {
     /// A console on standard output.
     pub fn stdout() -> Console {
-        let console = Console { out: Output::Stdout(io::stdout()), rate: None, lines: None, stats: Arc::default() };
+        let console = Console {
+            out: Output::Stdout(io::stdout()),
+            rate: None,
+            lines: None,
+            stats: Arc::default(),
+        };
         match Stream::of_stdout() {
             Some(journal) => console.journal(journal),
             None => console,
@@ -72,12 +77,20 @@ impl Console {
 
     /// A console on any descriptor.
     pub fn new(out: impl Into<OwnedFd>) -> Console {
-        Console { out: Output::Other(out.into()), rate: None, lines: None, stats: Arc::default() }
+        Console {
+            out: Output::Other(out.into()),
+            rate: None,
+            lines: None,
+            stats: Arc::default(),
+        }
     }
 
     /// The same console, through which so many bytes a second may pass; more are dropped and counted.
     pub fn limited(self, rate: Option<NonZeroU64>) -> Console {
-        Console { rate: rate.map(|rate| Rate::new(rate, Instant::now())), ..self }
+        Console {
+            rate: rate.map(|rate| Rate::new(rate, Instant::now())),
+            ..self
+        }
     }
 
     /// The same console, whose lines begin with the time if `stamped`.
@@ -111,22 +124,42 @@ impl Console {
     ///
     /// # Errors
     /// The bytes do not lie within guest memory.
-    pub fn puts(&mut self, memory: &GuestMemory, addr: GuestAddress, len: u64) -> Result<u64, memory::RangeError> {
+    pub fn puts(
+        &mut self,
+        memory: &GuestMemory,
+        addr: GuestAddress,
+        len: u64,
+    ) -> Result<u64, memory::RangeError> {
         let bytes = memory.bytes(addr, len)?;
-        let allowed = self.rate.as_mut().map_or(u64::MAX, |rate| rate.room(Instant::now()));
+        let allowed = self
+            .rate
+            .as_mut()
+            .map_or(u64::MAX, |rate| rate.room(Instant::now()));
         let passed = match &mut self.lines {
             None => {
                 let bytes = bytes.first(usize::try_from(allowed).unwrap_or(usize::MAX));
-                let (text, failed) =
-                    transfer(&self.out, bytes.len(), |fd, done| bytes.skip(done).first(PIECE).write_to(fd));
-                Passed { text, output: bytes.len() as u64, failed }
+                let (text, failed) = transfer(&self.out, bytes.len(), |fd, done| {
+                    bytes.skip(done).first(PIECE).write_to(fd)
+                });
+                Passed {
+                    text,
+                    output: bytes.len() as u64,
+                    failed,
+                }
             }
             Some(lines) => lines.write(&self.out, bytes, allowed),
         };
-        let interrupted = passed.failed.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::Interrupted);
+        let interrupted = passed
+            .failed
+            .as_ref()
+            .is_some_and(|error| error.kind() == io::ErrorKind::Interrupted);
         let postponed = interrupted && signal::received().is_none();
         if let Some(rate) = &mut self.rate {
-            rate.spend(if postponed { passed.text as u64 } else { passed.output });
+            rate.spend(if postponed {
+                passed.text as u64
+            } else {
+                passed.output
+            });
         }
         self.stats.written_bytes.add(passed.text as u64);
         let rest = bytes.len() - passed.text;
@@ -149,7 +182,10 @@ impl Console {
         let stats = self.stats();
         let excess = stats.excess_bytes;
         if excess > 0 {
-            log::warn!("console: {} of the guest's output dropped by --console-rate", Amount(excess, "byte"));
+            log::warn!(
+                "console: {} of the guest's output dropped by --console-rate",
+                Amount(excess, "byte")
+            );
         }
         counters::sum_up("console", stats, stats.faults().sum());
     }
@@ -157,7 +193,9 @@ impl Console {
     #[cold]
     fn drop_excess(&mut self, bytes: u64) {
         if self.stats.excess_bytes.get() == 0 {
-            log::warn!("console: the guest prints more than --console-rate allows; what is more is dropped");
+            log::warn!(
+                "console: the guest prints more than --console-rate allows; what is more is dropped"
+            );
         }
         self.stats.excess_bytes.add(bytes);
         self.stats.dropped_bytes.add(bytes);
@@ -177,7 +215,9 @@ impl Console {
         };
         counter.add(1);
         if counter.get() == 1 {
-            log::warn!("console: cannot write to standard output: {error}; the guest's output is dropped");
+            log::warn!(
+                "console: cannot write to standard output: {error}; the guest's output is dropped"
+            );
         }
     }
 }
@@ -198,14 +238,22 @@ struct Passed {
 /// # Errors
 /// The host's error.
 pub fn print(text: &[u8]) -> io::Result<()> {
-    transfer_from(&Output::Stdout(io::stdout()), text).1.map_or(Ok(()), Err)
+    transfer_from(&Output::Stdout(io::stdout()), text)
+        .1
+        .map_or(Ok(()), Err)
 }
 
 /// Calls [`transfer`] for the tender's own memory.
 fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
     transfer(out, text.len(), |fd, done| {
         // SAFETY: the kernel reads as many bytes as there are.
-        let result = unsafe { libc::write(fd.as_raw_fd(), text[done..].as_ptr().cast(), text.len() - done) };
+        let result = unsafe {
+            libc::write(
+                fd.as_raw_fd(),
+                text[done..].as_ptr().cast(),
+                text.len() - done,
+            )
+        };
         usize::try_from(result).map_err(|_| io::Error::last_os_error())
     })
 }
@@ -228,7 +276,11 @@ fn transfer(
                 io::ErrorKind::Interrupted.into()
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let (events, patience) = if waited { (0, NAP) } else { (libc::POLLOUT, PATIENCE) };
+                let (events, patience) = if waited {
+                    (0, NAP)
+                } else {
+                    (libc::POLLOUT, PATIENCE)
+                };
                 waited = !waited;
                 match log_lines::wait_for(out.as_fd().as_raw_fd(), events, patience) {
                     // A nap ends early only on an error of the descriptor, so the write has failed.
@@ -281,7 +333,13 @@ mod tests {
         let mut console = Console::new(writer);
         puts(&mut console, 0x1000, TEXT.len() as u64).unwrap();
         puts(&mut console, 0x1001, 2).unwrap();
-        assert_eq!(console.stats(), Stats { written_bytes: TEXT.len() as u64 + 2, ..Stats::default() });
+        assert_eq!(
+            console.stats(),
+            Stats {
+                written_bytes: TEXT.len() as u64 + 2,
+                ..Stats::default()
+            }
+        );
         drop(console);
         let mut seen = Vec::new();
         reader.read_to_end(&mut seen).unwrap();
@@ -300,8 +358,14 @@ mod tests {
     fn the_end_of_memory_is_in_reach_and_what_follows_is_not() {
         let mut console = Console::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
         puts(&mut console, 0x3fff, 1).unwrap();
-        assert!(matches!(puts(&mut console, 0x3fff, 2), Err(memory::RangeError::OutOfRange { .. })));
-        assert!(matches!(puts(&mut console, u64::MAX, 2), Err(memory::RangeError::OutOfRange { .. })));
+        assert!(matches!(
+            puts(&mut console, 0x3fff, 2),
+            Err(memory::RangeError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            puts(&mut console, u64::MAX, 2),
+            Err(memory::RangeError::OutOfRange { .. })
+        ));
         assert_eq!(console.stats().written_bytes, 1);
     }
 
@@ -312,14 +376,28 @@ mod tests {
         let mut console = Console::new(writer);
         puts(&mut console, 0x1000, 4).unwrap();
         puts(&mut console, 0x1000, 4).unwrap();
-        assert_eq!(console.stats(), Stats { dropped_bytes: 8, closed: 2, ..Stats::default() });
+        assert_eq!(
+            console.stats(),
+            Stats {
+                dropped_bytes: 8,
+                closed: 2,
+                ..Stats::default()
+            }
+        );
     }
 
     #[test]
     fn a_full_disk_costs_the_guest_nothing() {
         let mut console = Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
         puts(&mut console, 0x1000, 4).unwrap();
-        assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
+        assert_eq!(
+            console.stats(),
+            Stats {
+                dropped_bytes: 4,
+                full: 1,
+                ..Stats::default()
+            }
+        );
     }
 
     #[test]
@@ -332,7 +410,10 @@ mod tests {
         let stats = console.stats();
         // A second holds five bytes; a slow machine may have had more than one.
         assert!((5..12).contains(&stats.written_bytes), "{stats:?}");
-        assert_eq!((stats.dropped_bytes, stats.excess_bytes), (12 - stats.written_bytes, 12 - stats.written_bytes));
+        assert_eq!(
+            (stats.dropped_bytes, stats.excess_bytes),
+            (12 - stats.written_bytes, 12 - stats.written_bytes)
+        );
         drop(console);
         let mut seen = Vec::new();
         reader.read_to_end(&mut seen).unwrap();
@@ -345,13 +426,25 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let len = 2 * PIECE as u64 + 5;
         let memory = GuestMemory::new(4 << 20).unwrap();
-        memory.place(GuestAddress(len - TEXT.len() as u64), TEXT).unwrap();
+        memory
+            .place(GuestAddress(len - TEXT.len() as u64), TEXT)
+            .unwrap();
         let mut console = Console::new(file.try_clone().unwrap());
         console.puts(&memory, GuestAddress(0), len).unwrap();
-        assert_eq!(console.stats(), Stats { written_bytes: len, ..Stats::default() });
+        assert_eq!(
+            console.stats(),
+            Stats {
+                written_bytes: len,
+                ..Stats::default()
+            }
+        );
         let mut end = [0; TEXT.len()];
-        std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, len - TEXT.len() as u64).unwrap();
-        assert_eq!((file.metadata().unwrap().len(), end.as_slice()), (len, TEXT));
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut end, len - TEXT.len() as u64)
+            .unwrap();
+        assert_eq!(
+            (file.metadata().unwrap().len(), end.as_slice()),
+            (len, TEXT)
+        );
     }
 
     /// The lines without their stamps, each of which has to be there, and nowhere else.
@@ -373,10 +466,25 @@ mod tests {
         let text = format!("one\n\ntwo {long}\nthree");
         let memory = memory();
         memory.place(GuestAddress(0), text.as_bytes()).unwrap();
-        for (start, end) in [(0, 2), (2, 4), (4, 7), (7, 7), (7, 3005), (3005, text.len() as u64)] {
-            console.puts(&memory, GuestAddress(start), end - start).unwrap();
+        for (start, end) in [
+            (0, 2),
+            (2, 4),
+            (4, 7),
+            (7, 7),
+            (7, 3005),
+            (3005, text.len() as u64),
+        ] {
+            console
+                .puts(&memory, GuestAddress(start), end - start)
+                .unwrap();
         }
-        assert_eq!(console.stats(), Stats { written_bytes: text.len() as u64, ..Stats::default() });
+        assert_eq!(
+            console.stats(),
+            Stats {
+                written_bytes: text.len() as u64,
+                ..Stats::default()
+            }
+        );
         drop(console);
         let mut seen = Vec::new();
         reader.read_to_end(&mut seen).unwrap();
@@ -385,9 +493,17 @@ mod tests {
 
     #[test]
     fn stamps_are_not_the_guests_output() {
-        let mut console = Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap()).stamped(true);
+        let mut console =
+            Console::new(OpenOptions::new().write(true).open("/dev/full").unwrap()).stamped(true);
         puts(&mut console, 0x1000, 4).unwrap();
-        assert_eq!(console.stats(), Stats { dropped_bytes: 4, full: 1, ..Stats::default() });
+        assert_eq!(
+            console.stats(),
+            Stats {
+                dropped_bytes: 4,
+                full: 1,
+                ..Stats::default()
+            }
+        );
     }
 
     /// Others may set O_NONBLOCK on what they share with the tender.
@@ -395,15 +511,26 @@ mod tests {
     fn a_slow_reader_gets_every_byte_of_a_descriptor_that_does_not_wait() {
         let (mut reader, writer) = pipe();
         // SAFETY: the request takes a number.
-        assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }, 0);
+        assert_eq!(
+            unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) },
+            0
+        );
         let mut console = Console::new(writer);
         let len = 1 << 20;
         let reader = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             reader.read_to_end(&mut Vec::new()).unwrap() as u64
         });
-        console.puts(&GuestMemory::new(len).unwrap(), GuestAddress(0), len).unwrap();
-        assert_eq!(console.stats(), Stats { written_bytes: len, ..Stats::default() });
+        console
+            .puts(&GuestMemory::new(len).unwrap(), GuestAddress(0), len)
+            .unwrap();
+        assert_eq!(
+            console.stats(),
+            Stats {
+                written_bytes: len,
+                ..Stats::default()
+            }
+        );
         drop(console);
         assert_eq!(reader.join().unwrap(), len);
     }

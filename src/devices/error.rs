@@ -12,13 +12,20 @@ use crate::net;
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
     #[error("there is no {kind} device '{name}' in this unikernel; it declares {declared}")]
-    Unknown { kind: Kind, name: String, declared: Declared },
+    Unknown {
+        kind: Kind,
+        name: String,
+        declared: Declared,
+    },
     #[error(
         "--{option}= names no device, and this unikernel does not have exactly one of its kind; it declares \
          {declared}: write --{}:NAME=, or leave it out",
         named(option)
     )]
-    Ambiguous { option: &'static str, declared: Declared },
+    Ambiguous {
+        option: &'static str,
+        declared: Declared,
+    },
     #[error("device '{name}' ({kind}) is given twice")]
     Twice { kind: Kind, name: String },
     #[error("device '{}' ({}) is declared but not attached; add {}", .0.name, .0.kind, .0.option())]
@@ -36,7 +43,9 @@ pub enum Error {
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (ulimit -n)",
-        _ => "a filter of system calls around tender must allow epoll_pwait2, or epoll_pwait and timerfd_settime",
+        _ => {
+            "a filter of system calls around tender must allow epoll_pwait2, or epoll_pwait and timerfd_settime"
+        }
     }
 }
 
@@ -48,13 +57,18 @@ fn named<'o>(option: &&'o str) -> &'o str {
 impl Error {
     /// The image at `path` is that of another device already.
     pub(super) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
-        Error::Block { name: name.to_owned(), error: block::Error::GivenTwice { path: path.into() } }
+        Error::Block {
+            name: name.to_owned(),
+            error: block::Error::GivenTwice { path: path.into() },
+        }
     }
 }
 
 /// An error together with the host's reason for it, where it has one.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+    error
+        .source()
+        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// The devices of a manifest, for an error message.
@@ -67,7 +81,10 @@ impl Declared {
         if devices.is_empty() {
             return Declared("no devices".to_owned());
         }
-        let names: Vec<String> = devices.iter().map(|device| format!("{} ({})", device.name, device.kind)).collect();
+        let names: Vec<String> = devices
+            .iter()
+            .map(|device| format!("{} ({})", device.name, device.kind))
+            .collect();
         Declared(names.join(", "))
     }
 }

@@ -79,34 +79,62 @@ pub struct Devices {
 
 impl Devices {
     /// Attaches everything that `plan` says, and fills in the manifest with what the guest may know.
-    pub fn attach(plan: Plan, files: &mut Files, manifest: &mut Manifest, rules: &Rules) -> Result<Devices, Error> {
-        let handles = plan.nets.iter().map(|net| net.handle).chain(plan.blocks.iter().map(|block| block.handle));
+    pub fn attach(
+        plan: Plan,
+        files: &mut Files,
+        manifest: &mut Manifest,
+        rules: &Rules,
+    ) -> Result<Devices, Error> {
+        let handles = plan
+            .nets
+            .iter()
+            .map(|net| net.handle)
+            .chain(plan.blocks.iter().map(|block| block.handle));
         let mut devices = Devices {
-            slots: (0..handles.max().map_or(0, |most| most + 1)).map(|_| Slot::Empty).collect(),
+            slots: (0..handles.max().map_or(0, |most| most + 1))
+                .map(|_| Slot::Empty)
+                .collect(),
             names: Vec::new(),
             waits: Waits::new().map_err(|error| Error::Wait { error })?,
             nets: 0,
         };
         devices.names.resize(devices.slots.len(), String::new());
         for net in plan.nets {
-            let nic =
-                Nic::attach(&net.source, net.mac).map_err(|error| Error::Net { name: net.name.clone(), error })?;
+            let nic = Nic::attach(&net.source, net.mac).map_err(|error| Error::Net {
+                name: net.name.clone(),
+                error,
+            })?;
             if devices.any(|slot| matches!(slot, Slot::Net(other) if other.shares_with(&nic))) {
                 return Err(Error::Shared { name: net.name });
             }
-            log::info!("device '{}': {}, {}, MTU {}", net.name, nic.interface_name(), MacAddress(nic.mac()), nic.mtu());
+            log::info!(
+                "device '{}': {}, {}, MTU {}",
+                net.name,
+                nic.interface_name(),
+                MacAddress(nic.mac()),
+                nic.mtu()
+            );
             manifest.attach_net(net.handle, nic.mac(), nic.mtu());
-            devices.waits.add(net.handle, nic.as_fd()).map_err(|error| Error::Wait { error })?;
+            devices
+                .waits
+                .add(net.handle, nic.as_fd())
+                .map_err(|error| Error::Wait { error })?;
             devices.nets += 1;
             devices.slots[net.handle] = Slot::Net(nic);
             devices.names[net.handle] = net.name;
         }
         for block in plan.blocks {
             let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail);
-            let disk = disk.map_err(|error| Error::Block { name: block.name.clone(), error })?;
+            let disk = disk.map_err(|error| Error::Block {
+                name: block.name.clone(),
+                error,
+            })?;
             let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
             let path = disk.path().display();
-            log::info!("device '{}': {path}, {capacity} bytes in sectors of {sector_size}", block.name);
+            log::info!(
+                "device '{}': {path}, {capacity} bytes in sectors of {sector_size}",
+                block.name
+            );
             manifest.attach_block(block.handle, capacity, sector_size);
             devices.slots[block.handle] = Slot::Block(disk);
             devices.names[block.handle] = block.name;
@@ -176,18 +204,26 @@ impl Devices {
     /// # Errors
     /// The host has no descriptors to give.
     pub fn twin_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
-        self.nets().map(|(handle, _, nic)| nic.twin().map(|twin| (handle, twin))).collect()
+        self.nets()
+            .map(|(handle, _, nic)| nic.twin().map(|twin| (handle, twin)))
+            .collect()
     }
 
     fn net(&mut self, handle: u64) -> Result<&mut Nic, Fault> {
-        match usize::try_from(handle).ok().and_then(|handle| self.slots.get_mut(handle)) {
+        match usize::try_from(handle)
+            .ok()
+            .and_then(|handle| self.slots.get_mut(handle))
+        {
             Some(Slot::Net(nic)) => Ok(nic),
             _ => Err(Fault::NoDevice(Kind::Net)),
         }
     }
 
     fn block(&mut self, handle: u64) -> Result<&mut Disk, Fault> {
-        match usize::try_from(handle).ok().and_then(|handle| self.slots.get_mut(handle)) {
+        match usize::try_from(handle)
+            .ok()
+            .and_then(|handle| self.slots.get_mut(handle))
+        {
             Some(Slot::Block(disk)) => Ok(disk),
             _ => Err(Fault::NoDevice(Kind::Block)),
         }
@@ -197,41 +233,69 @@ impl Devices {
     #[inline]
     pub fn net_write(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
         let nic = self.net(request.handle)?;
-        Ok(Reply::Net(nic.write(memory, request.buffer.addr, request.buffer.len)?))
+        Ok(Reply::Net(nic.write(
+            memory,
+            request.buffer.addr,
+            request.buffer.len,
+        )?))
     }
 
     /// NET_READ.
     #[inline]
     pub fn net_read(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
         let nic = self.net(request.handle)?;
-        Ok(match nic.read(memory, request.buffer.addr, request.buffer.len)? {
-            (Status::Ok, len) => Reply::Frame(len),
-            (status, _) => Reply::Net(status),
-        })
+        Ok(
+            match nic.read(memory, request.buffer.addr, request.buffer.len)? {
+                (Status::Ok, len) => Reply::Frame(len),
+                (status, _) => Reply::Net(status),
+            },
+        )
     }
 
     /// NETINFO, of the one interface of a guest without manifest.
     pub fn net_info(&mut self) -> Result<Reply, Fault> {
-        Ok(Reply::NetInfo { mac: self.net(LEGACY_NET as u64)?.mac() })
+        Ok(Reply::NetInfo {
+            mac: self.net(LEGACY_NET as u64)?.mac(),
+        })
     }
 
     /// BLOCK_WRITE.
     #[inline]
-    pub fn block_write(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, Fault> {
+    pub fn block_write(
+        &mut self,
+        memory: &GuestMemory,
+        request: BlockRequest,
+    ) -> Result<Reply, Fault> {
         let disk = self.block(request.handle)?;
-        Ok(Reply::Block(disk.write(memory, request.offset, request.buffer.addr, request.buffer.len)?))
+        Ok(Reply::Block(disk.write(
+            memory,
+            request.offset,
+            request.buffer.addr,
+            request.buffer.len,
+        )?))
     }
 
     /// BLOCK_READ.
     #[inline]
-    pub fn block_read(&mut self, memory: &GuestMemory, request: BlockRequest) -> Result<Reply, Fault> {
+    pub fn block_read(
+        &mut self,
+        memory: &GuestMemory,
+        request: BlockRequest,
+    ) -> Result<Reply, Fault> {
         let disk = self.block(request.handle)?;
-        Ok(Reply::Block(disk.read(memory, request.offset, request.buffer.addr, request.buffer.len)?))
+        Ok(Reply::Block(disk.read(
+            memory,
+            request.offset,
+            request.buffer.addr,
+            request.buffer.len,
+        )?))
     }
 
     /// BLKINFO, of the one disk of a guest without manifest.
     pub fn block_info(&mut self) -> Result<Reply, Fault> {
-        Ok(Reply::BlockInfo { capacity: self.block(LEGACY_BLOCK as u64)?.capacity() })
+        Ok(Reply::BlockInfo {
+            capacity: self.block(LEGACY_BLOCK as u64)?.capacity(),
+        })
     }
 
     /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or the run is to end.
@@ -267,7 +331,10 @@ impl Devices {
             match slot {
                 Slot::Empty => {}
                 Slot::Net(nic) => {
-                    let twin = ring.as_ref().and_then(|ring| ring.nic(handle)).map(Nic::stats);
+                    let twin = ring
+                        .as_ref()
+                        .and_then(|ring| ring.nic(handle))
+                        .map(Nic::stats);
                     let stats = nic.stats() + twin.unwrap_or_default();
                     counters::sum_up(nic.interface_name(), stats, stats.faults());
                 }

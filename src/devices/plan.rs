@@ -39,31 +39,56 @@ impl Plan {
     ///
     /// # Errors
     /// The first mistake that [`Plan::sketch`] finds.
-    pub fn new(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Result<Plan, Error> {
+    pub fn new(
+        manifest: &Manifest,
+        nets: &[NetOption],
+        blocks: &[BlockOption],
+    ) -> Result<Plan, Error> {
         let (plan, mistakes) = Plan::sketch(manifest, nets, blocks);
         mistakes.into_iter().next().map_or(Ok(plan), Err)
     }
 
     /// As [`Plan::new`], with every mistake, and a plan of what is no mistake.
-    pub fn sketch(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> (Plan, Vec<Error>) {
+    pub fn sketch(
+        manifest: &Manifest,
+        nets: &[NetOption],
+        blocks: &[BlockOption],
+    ) -> (Plan, Vec<Error>) {
         let devices = manifest.devices();
         let mut mistakes = Vec::new();
-        let nets = nets.iter().map(|net| (net.name.as_deref(), net.option, net));
+        let nets = nets
+            .iter()
+            .map(|net| (net.name.as_deref(), net.option, net));
         let nets = merge(devices, Kind::Net, nets, merge_net, &mut mistakes);
-        let blocks = blocks.iter().map(|block| (block.name.as_deref(), block.option, block));
+        let blocks = blocks
+            .iter()
+            .map(|block| (block.name.as_deref(), block.option, block));
         let blocks = merge(devices, Kind::Block, blocks, merge_block, &mut mistakes);
         let mut plan = Plan::default();
         for device in devices {
             let Device { handle, name, .. } = device.clone();
             match device.kind {
                 Kind::Net => match option_of(&nets, handle) {
-                    Some(NetOption { source: Some(source), mac, .. }) => {
-                        plan.nets.push(PlannedNet { handle, name, source: source.clone(), mac: *mac });
+                    Some(NetOption {
+                        source: Some(source),
+                        mac,
+                        ..
+                    }) => {
+                        plan.nets.push(PlannedNet {
+                            handle,
+                            name,
+                            source: source.clone(),
+                            mac: *mac,
+                        });
                     }
                     _ => mistakes.push(Error::NotAttached(device.clone())),
                 },
                 Kind::Block => match option_of(&blocks, handle) {
-                    Some(BlockOption { source: Some(source), sector_size, .. }) => {
+                    Some(BlockOption {
+                        source: Some(source),
+                        sector_size,
+                        ..
+                    }) => {
                         plan.blocks.push(PlannedBlock {
                             handle,
                             option: "block",
@@ -84,11 +109,22 @@ impl Plan {
     pub fn of_options(nets: &[NetOption], blocks: &[BlockOption]) -> Plan {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         let planned_net = |net: &NetOption| {
-            Some(PlannedNet { handle: 0, name: name(&net.name), source: net.source.clone()?, mac: net.mac })
+            Some(PlannedNet {
+                handle: 0,
+                name: name(&net.name),
+                source: net.source.clone()?,
+                mac: net.mac,
+            })
         };
         let planned_block = |block: &BlockOption| {
             let (source, sector_size) = (block.source.clone()?, block.sector_size);
-            Some(PlannedBlock { handle: 0, option: block.option, name: name(&block.name), source, sector_size })
+            Some(PlannedBlock {
+                handle: 0,
+                option: block.option,
+                name: name(&block.name),
+                source,
+                sector_size,
+            })
         };
         let mut plan = Plan::default();
         plan.nets.extend(nets.iter().filter_map(planned_net));
@@ -98,7 +134,9 @@ impl Plan {
 
     /// The block devices: names and what they are to be attached to.
     pub(crate) fn disks(&self) -> impl Iterator<Item = (&str, &BlockSource)> {
-        self.blocks.iter().map(|block| (block.name.as_str(), &block.source))
+        self.blocks
+            .iter()
+            .map(|block| (block.name.as_str(), &block.source))
     }
 
     /// The option that attaches a block device, as a report calls it.
@@ -109,7 +147,8 @@ impl Plan {
     /// Leaves these block devices out.
     pub(crate) fn without_disks(mut self, indices: &[usize]) -> Plan {
         let mut index = 0..;
-        self.blocks.retain(|_| !index.next().is_some_and(|index| indices.contains(&index)));
+        self.blocks
+            .retain(|_| !index.next().is_some_and(|index| indices.contains(&index)));
         self
     }
 
@@ -119,7 +158,9 @@ impl Plan {
         self.nets.retain(|net| {
             let shared = sources.contains(&net.source);
             if shared {
-                mistakes.push(Error::Shared { name: net.name.clone() });
+                mistakes.push(Error::Shared {
+                    name: net.name.clone(),
+                });
             }
             sources.push(net.source.clone());
             !shared
@@ -137,7 +178,10 @@ impl Plan {
 }
 
 fn option_of<T>(options: &[(usize, T)], handle: usize) -> Option<&T> {
-    options.iter().find(|(owner, _)| *owner == handle).map(|(_, option)| option)
+    options
+        .iter()
+        .find(|(owner, _)| *owner == handle)
+        .map(|(_, option)| option)
 }
 
 /// Finds the device of each option, and merges the options that mean the same device: the short form without a name
@@ -158,11 +202,17 @@ fn merge<'o, T: Clone + 'o>(
                 continue;
             }
         };
-        match merged.iter_mut().find(|(handle, _)| *handle == device.handle) {
+        match merged
+            .iter_mut()
+            .find(|(handle, _)| *handle == device.handle)
+        {
             None => merged.push((device.handle, value.clone())),
             Some((_, known)) => {
                 if !join(known, value) {
-                    mistakes.push(Error::Twice { kind, name: device.name.clone() });
+                    mistakes.push(Error::Twice {
+                        kind,
+                        name: device.name.clone(),
+                    });
                 }
             }
         }
@@ -170,18 +220,28 @@ fn merge<'o, T: Clone + 'o>(
     merged
 }
 
-fn find<'d>(devices: &'d [Device], kind: Kind, option: &'static str, name: Option<&str>) -> Result<&'d Device, Error> {
+fn find<'d>(
+    devices: &'d [Device],
+    kind: Kind,
+    option: &'static str,
+    name: Option<&str>,
+) -> Result<&'d Device, Error> {
     let mut of_kind = devices.iter().filter(|device| device.kind == kind);
     let declared = || Declared::new(devices);
     match name {
-        Some(name) => of_kind.find(|device| device.name == name).ok_or_else(|| Error::Unknown {
-            kind,
-            name: name.to_owned(),
-            declared: declared(),
-        }),
+        Some(name) => of_kind
+            .find(|device| device.name == name)
+            .ok_or_else(|| Error::Unknown {
+                kind,
+                name: name.to_owned(),
+                declared: declared(),
+            }),
         None => match (of_kind.next(), of_kind.next()) {
             (Some(only), None) => Ok(only),
-            _ => Err(Error::Ambiguous { option, declared: declared() }),
+            _ => Err(Error::Ambiguous {
+                option,
+                declared: declared(),
+            }),
         },
     }
 }
@@ -201,10 +261,12 @@ fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>, gives_way: bool) ->
 
 fn merge_net(target: &mut NetOption, value: &NetOption) -> bool {
     let gives_way = value.fallback && !target.fallback;
-    fill(&mut target.source, &value.source, gives_way) && fill(&mut target.mac, &value.mac, gives_way)
+    fill(&mut target.source, &value.source, gives_way)
+        && fill(&mut target.mac, &value.mac, gives_way)
 }
 
 fn merge_block(target: &mut BlockOption, value: &BlockOption) -> bool {
     let gives_way = value.fallback && !target.fallback;
-    fill(&mut target.source, &value.source, gives_way) && fill(&mut target.sector_size, &value.sector_size, gives_way)
+    fill(&mut target.source, &value.source, gives_way)
+        && fill(&mut target.sector_size, &value.sector_size, gives_way)
 }

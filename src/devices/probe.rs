@@ -22,22 +22,37 @@ impl Plan {
     /// Looks at every device.
     pub fn probe(self, files: &mut Files, rules: &Rules) -> Vec<Probe> {
         // All of them before any is locked. They go last, when what is opened here is closed.
-        let _lent: Vec<Lent> = self.blocks.iter().filter_map(|block| Lent::new(&block.source)).collect();
+        let _lent: Vec<Lent> = self
+            .blocks
+            .iter()
+            .filter_map(|block| Lent::new(&block.source))
+            .collect();
         let (mut prospects, mut disks) = (Vec::new(), Vec::new());
         let nets = self.nets.into_iter().map(|net| {
             let found = probe_net(&net, &mut prospects).map_err(|error| without_name(&error));
-            Probe { option: option("net", &net.name), found }
+            Probe {
+                option: option("net", &net.name),
+                found,
+            }
         });
         let blocks = self.blocks.into_iter().map(|block| {
-            let found = probe_block(&block, files, rules, &mut disks).map_err(|error| without_name(&error));
-            Probe { option: option(block.option, &block.name), found: found.map(|found| (found, None)) }
+            let found =
+                probe_block(&block, files, rules, &mut disks).map_err(|error| without_name(&error));
+            Probe {
+                option: option(block.option, &block.name),
+                found: found.map(|found| (found, None)),
+            }
         });
         nets.chain(blocks).collect()
     }
 }
 
 pub(super) fn option(option: &str, name: &str) -> String {
-    if name.is_empty() { option.to_owned() } else { format!("{option}:{name}") }
+    if name.is_empty() {
+        option.to_owned()
+    } else {
+        format!("{option}:{name}")
+    }
 }
 
 /// The message about a device that is named beside it.
@@ -49,26 +64,59 @@ pub(crate) fn without_name(error: &Error) -> String {
     }
 }
 
-fn probe_net(planned: &PlannedNet, prospects: &mut Vec<Prospect>) -> Result<(String, Option<String>), Error> {
-    let prospect = Prospect::new(&planned.source).map_err(|error| Error::Net { name: planned.name.clone(), error })?;
+fn probe_net(
+    planned: &PlannedNet,
+    prospects: &mut Vec<Prospect>,
+) -> Result<(String, Option<String>), Error> {
+    let prospect = Prospect::new(&planned.source).map_err(|error| Error::Net {
+        name: planned.name.clone(),
+        error,
+    })?;
     if prospects.iter().any(|other| other.shares_with(&prospect)) {
         let name = planned.name.clone();
         return Err(match &planned.source {
-            NetSource::Interface(given) => Error::Net { name, error: net::Error::GivenTwice { name: given.clone() } },
+            NetSource::Interface(given) => Error::Net {
+                name,
+                error: net::Error::GivenTwice {
+                    name: given.clone(),
+                },
+            },
             NetSource::Fd(_) => Error::Shared { name },
         });
     }
-    let mac = planned.mac.map_or("a random MAC address".to_owned(), |mac| MacAddress(mac).to_string());
-    let found = format!("{}, {mac}, MTU {}", prospect.interface_name(), prospect.mtu());
+    let mac = planned
+        .mac
+        .map_or("a random MAC address".to_owned(), |mac| {
+            MacAddress(mac).to_string()
+        });
+    let found = format!(
+        "{}, {mac}, MTU {}",
+        prospect.interface_name(),
+        prospect.mtu()
+    );
     let doubt = prospect.doubt().map(str::to_owned);
     prospects.push(prospect);
     Ok((found, doubt))
 }
 
-fn probe_block(block: &PlannedBlock, files: &mut Files, rules: &Rules, disks: &mut Vec<Disk>) -> Result<String, Error> {
-    let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail)
-        .map_err(|error| Error::Block { name: block.name.clone(), error })?;
-    let found = format!("{}, {} bytes in sectors of {}", disk.path().display(), disk.capacity(), disk.sector_size());
+fn probe_block(
+    block: &PlannedBlock,
+    files: &mut Files,
+    rules: &Rules,
+    disks: &mut Vec<Disk>,
+) -> Result<String, Error> {
+    let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail).map_err(
+        |error| Error::Block {
+            name: block.name.clone(),
+            error,
+        },
+    )?;
+    let found = format!(
+        "{}, {} bytes in sectors of {}",
+        disk.path().display(),
+        disk.capacity(),
+        disk.sector_size()
+    );
     disks.push(disk);
     Ok(found)
 }

@@ -35,7 +35,10 @@ pub const END: u64 = 0x2d000;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Its index is further ahead than there are slots.
-    #[error("the guest's ring index claims {distance} requests at once; {} is the most", ENTRIES)]
+    #[error(
+        "the guest's ring index claims {distance} requests at once; {} is the most",
+        ENTRIES
+    )]
     Distance {
         /// Requests claimed.
         distance: u32,
@@ -85,7 +88,13 @@ impl Ring {
             }
             by_handle[handle] = Some(nic);
         }
-        Ring { consumer: Mutex::new(Consumer { taken: 0, given: 0, nics: by_handle }) }
+        Ring {
+            consumer: Mutex::new(Consumer {
+                taken: 0,
+                given: 0,
+                nics: by_handle,
+            }),
+        }
     }
 
     /// The right to take requests. A thread that died with it left whole requests behind, done or not.
@@ -104,14 +113,26 @@ impl Consumer {
         }
         for _ in 0..distance {
             let entry = ring.entry(self.taken);
-            self.perform(&entry, ring, memory).map_err(|error| Error::Memory { index: self.taken, error })?;
+            self.perform(&entry, ring, memory)
+                .map_err(|error| Error::Memory {
+                    index: self.taken,
+                    error,
+                })?;
             self.taken = self.taken.wrapping_add(1);
             ring.publish_taken(self.taken);
         }
-        Ok(Drained { requests: distance, replies: self.given.wrapping_sub(given) })
+        Ok(Drained {
+            requests: distance,
+            replies: self.given.wrapping_sub(given),
+        })
     }
 
-    fn perform(&mut self, entry: &Entry, ring: &impl Shared, memory: &GuestMemory) -> Result<(), memory::RangeError> {
+    fn perform(
+        &mut self,
+        entry: &Entry,
+        ring: &impl Shared,
+        memory: &GuestMemory,
+    ) -> Result<(), memory::RangeError> {
         match entry.operation {
             OP_WRITE => {
                 // A write gets no reply, so a handle of nothing is a frame sent nowhere.
@@ -125,7 +146,12 @@ impl Consumer {
                     None => (Status::Invalid, 0),
                 };
                 // No longer than the buffer, whose length is 32 bits wide.
-                let commit = Commit { id: entry.id, ret: status as u32, len: len as u32, reserved: 0 };
+                let commit = Commit {
+                    id: entry.id,
+                    ret: status as u32,
+                    len: len as u32,
+                    reserved: 0,
+                };
                 ring.write_commit(self.given, commit);
                 self.given = self.given.wrapping_add(1);
                 ring.publish_given(self.given);

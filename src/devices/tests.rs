@@ -16,19 +16,34 @@ mod poll;
 /// A manifest that declares these network and block devices, in this order.
 fn manifest(nets: &[&str], blocks: &[&str]) -> Manifest {
     let nets = nets.iter().map(|name| Entry::declare(name, NET_BASIC));
-    let entries: Vec<Entry> = nets.chain(blocks.iter().map(|name| Entry::declare(name, BLOCK_BASIC))).collect();
+    let entries: Vec<Entry> = nets
+        .chain(blocks.iter().map(|name| Entry::declare(name, BLOCK_BASIC)))
+        .collect();
     Manifest::parse(&content(&entries)).expect("a good manifest")
 }
 
 /// `--net:NAME=SOURCE`, or `--net=SOURCE` without a name.
 fn net(name: impl Into<Option<&'static str>>, source: NetSource) -> NetOption {
-    NetOption { name: name.into().map(String::from), option: "net", source: Some(source), ..NetOption::default() }
+    NetOption {
+        name: name.into().map(String::from),
+        option: "net",
+        source: Some(source),
+        ..NetOption::default()
+    }
 }
 
 /// `--block:NAME=PATH`, or `--block=PATH` without a name.
-fn block(name: impl Into<Option<&'static str>>, path: impl Into<std::path::PathBuf>) -> BlockOption {
+fn block(
+    name: impl Into<Option<&'static str>>,
+    path: impl Into<std::path::PathBuf>,
+) -> BlockOption {
     let source = Some(BlockSource::Path(path.into()));
-    BlockOption { name: name.into().map(String::from), option: "block", source, ..BlockOption::default() }
+    BlockOption {
+        name: name.into().map(String::from),
+        option: "block",
+        source,
+        ..BlockOption::default()
+    }
 }
 
 fn tap(name: &str) -> NetSource {

@@ -34,7 +34,11 @@ impl Waits {
         // SAFETY: the call takes a number.
         let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         let events = [libc::epoll_event { events: 0, u64: 0 }; MAX_ENTRIES];
-        let mut waits = Waits { set: owned(set)?, timer: None, events };
+        let mut waits = Waits {
+            set: owned(set)?,
+            timer: None,
+            events,
+        };
         if signal::uninterrupted(|| waits.pwait2(Duration::ZERO)).is_err() {
             waits.add_timer()?;
         }
@@ -43,7 +47,12 @@ impl Waits {
 
     fn add_timer(&mut self) -> io::Result<()> {
         // SAFETY: the call takes numbers.
-        let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
+        let timer = unsafe {
+            libc::timerfd_create(
+                libc::CLOCK_MONOTONIC,
+                libc::TFD_NONBLOCK | libc::TFD_CLOEXEC,
+            )
+        };
         let timer = owned(timer)?;
         self.change(libc::EPOLL_CTL_ADD, timer.as_raw_fd(), TIMER)?;
         signal::set_timer(timer.as_raw_fd(), 1, 0)?;
@@ -66,7 +75,10 @@ impl Waits {
 
     /// The descriptors of the set and of the timer, if there is one.
     pub fn descriptors(&self) -> (RawFd, Option<RawFd>) {
-        (self.set.as_raw_fd(), self.timer.as_ref().map(AsRawFd::as_raw_fd))
+        (
+            self.set.as_raw_fd(),
+            self.timer.as_ref().map(AsRawFd::as_raw_fd),
+        )
     }
 
     /// Waits until an interface has a frame, `timeout` nanoseconds are over or the run is to end; returns the count for
@@ -84,7 +96,9 @@ impl Waits {
         }
         let (timeout, start) = (Duration::from_nanos(timeout), Instant::now());
         match self.pwait2(timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.wait_on(timeout, start),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.wait_on(timeout, start)
+            }
             result => result,
         }
     }
@@ -121,7 +135,9 @@ impl Waits {
     #[inline]
     pub fn ready(&self, count: usize) -> impl Iterator<Item = usize> {
         let handles = self.events[..count].iter().map(|event| event.u64);
-        handles.filter(|&handle| handle != TIMER).map(|handle| handle as usize)
+        handles
+            .filter(|&handle| handle != TIMER)
+            .map(|handle| handle as usize)
     }
 
     /// Avoids the C library's wrapper, which is a cancellation point (see `memory::transfer`).
@@ -135,21 +151,41 @@ impl Waits {
         let no_mask = std::ptr::null::<libc::sigset_t>();
         // SAFETY: the kernel writes as many events as there is room for, and reads the time; no mask is given.
         count(unsafe {
-            libc::syscall(libc::SYS_epoll_pwait2, self.set.as_raw_fd(), events, room, &raw const timeout, no_mask, 0)
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.set.as_raw_fd(),
+                events,
+                room,
+                &raw const timeout,
+                no_mask,
+                0,
+            )
         })
     }
 
     fn pwait(&mut self, milliseconds: libc::c_int) -> io::Result<usize> {
         let (events, room) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
         // SAFETY: the kernel writes as many events as there is room for; no mask is given.
-        let found = unsafe { libc::epoll_pwait(self.set.as_raw_fd(), events, room, milliseconds, std::ptr::null()) };
+        let found = unsafe {
+            libc::epoll_pwait(
+                self.set.as_raw_fd(),
+                events,
+                room,
+                milliseconds,
+                std::ptr::null(),
+            )
+        };
         count(found.into())
     }
 
     fn change(&self, what: libc::c_int, fd: RawFd, data: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: data };
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: data,
+        };
         // SAFETY: the kernel reads the event.
-        count(unsafe { libc::epoll_ctl(self.set.as_raw_fd(), what, fd, &raw mut event) }.into()).map(drop)
+        count(unsafe { libc::epoll_ctl(self.set.as_raw_fd(), what, fd, &raw mut event) }.into())
+            .map(drop)
     }
 }
 

@@ -13,7 +13,9 @@ impl Running<'_> {
     /// The guest has not run yet, or was interrupted and not for its end: its debugger may want something. Says how the
     /// run ended if it did.
     pub(super) fn look_after_debugger(&mut self) -> Result<Option<Outcome>, Error> {
-        let Some(session) = &mut self.session else { return Ok(None) };
+        let Some(session) = &mut self.session else {
+            return Ok(None);
+        };
         let next = session.converse(&mut self.guest);
         self.after_debugger(next)
     }
@@ -22,7 +24,9 @@ impl Running<'_> {
     #[cold]
     pub(super) fn trapped(&mut self, trap: Trap) -> Result<Option<Outcome>, Error> {
         // A trap without a debugger is one of a debugger that has just gone.
-        let Some(session) = &mut self.session else { return Ok(None) };
+        let Some(session) = &mut self.session else {
+            return Ok(None);
+        };
         let next = session.stopped(&mut self.guest, Stopped::Trap(trap));
         self.after_debugger(next)
     }
@@ -49,7 +53,9 @@ impl Running<'_> {
 
     /// The run is over, and the guest is still there: a debugger may look at one that came to a bad end.
     pub(super) fn show_end(&mut self, outcome: Result<Outcome, Error>) -> Result<Outcome, Error> {
-        let Some(mut session) = self.session.take() else { return outcome };
+        let Some(mut session) = self.session.take() else {
+            return outcome;
+        };
         let (why, status) = match &outcome {
             Ok(Outcome::Halted(ABORTED)) => (Some(Stopped::Aborted), Ok(ABORTED)),
             Ok(Outcome::Halted(status)) => (None, Ok(*status)),

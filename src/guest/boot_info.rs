@@ -29,15 +29,24 @@ pub struct Facts<'a> {
 
 /// A command line that is too long: its bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones")]
+#[error(
+    "the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones"
+)]
 pub struct TooLong(pub usize);
 
 /// The guest's words, joined by single spaces and ended by a NUL.
 pub fn cmdline(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, TooLong> {
-    let words: Vec<&[u8]> = arguments.iter().map(|word| word.as_ref().as_bytes()).collect();
+    let words: Vec<&[u8]> = arguments
+        .iter()
+        .map(|word| word.as_ref().as_bytes())
+        .collect();
     let mut cmdline = words.join(&b' ');
     cmdline.push(0);
-    if cmdline.len() > CMDLINE_SIZE { Err(TooLong(cmdline.len() - 1)) } else { Ok(cmdline) }
+    if cmdline.len() > CMDLINE_SIZE {
+        Err(TooLong(cmdline.len() - 1))
+    } else {
+        Ok(cmdline)
+    }
 }
 
 /// The boot pages' content for a guest of `era`.
@@ -90,7 +99,10 @@ mod tests {
 
     #[test]
     fn the_command_line_is_joined_by_spaces() {
-        assert_eq!(cmdline(&["--ipv4=10.0.0.2/24", "a b", ""]).unwrap(), b"--ipv4=10.0.0.2/24 a b \0");
+        assert_eq!(
+            cmdline(&["--ipv4=10.0.0.2/24", "a b", ""]).unwrap(),
+            b"--ipv4=10.0.0.2/24 a b \0"
+        );
         assert_eq!(cmdline(&[] as &[OsString]).unwrap(), b"\0");
     }
 
@@ -105,16 +117,28 @@ mod tests {
         for era in [Era::Abi1, Era::Abi2] {
             let bytes = to_bytes(era, &FACTS);
             let (info, rest) = BootInfo::read_from_prefix(&bytes).unwrap();
-            assert_eq!((info.mem_size, info.kernel_end, info.cpu_cycle_freq), (0x20_0000, 0x11_0000, 19_200_000));
+            assert_eq!(
+                (info.mem_size, info.kernel_end, info.cpu_cycle_freq),
+                (0x20_0000, 0x11_0000, 19_200_000)
+            );
             assert_eq!((info.mft, info.cmdline), (0x10038, 0x1003b));
-            assert_eq!((info.host_features, info.guest_features, info.net_ring), (0, 0, 0));
+            assert_eq!(
+                (info.host_features, info.guest_features, info.net_ring),
+                (0, 0, 0)
+            );
             assert_eq!(rest, b"\x01\x02\x03hi\0");
         }
     }
 
     #[test]
     fn the_ring_is_offered_by_its_address() {
-        let bytes = to_bytes(Era::Abi2, &Facts { net_ring: 0x20000, ..FACTS });
+        let bytes = to_bytes(
+            Era::Abi2,
+            &Facts {
+                net_ring: 0x20000,
+                ..FACTS
+            },
+        );
         let (info, _) = BootInfo::read_from_prefix(&bytes).unwrap();
         assert_eq!((info.host_features, info.net_ring), (1, 0x20000));
     }
@@ -123,7 +147,10 @@ mod tests {
     fn a_legacy_guest_gets_32_bytes_and_its_command_line() {
         let bytes = to_bytes(Era::Legacy, &FACTS);
         let (info, rest) = legacy::BootInfo::read_from_prefix(&bytes).unwrap();
-        assert_eq!((info.mem_size, info.kernel_end, info.tsc_freq), (0x20_0000, 0x11_0000, 19_200_000));
+        assert_eq!(
+            (info.mem_size, info.kernel_end, info.tsc_freq),
+            (0x20_0000, 0x11_0000, 19_200_000)
+        );
         assert_eq!(info.cmdline, 0x10020);
         assert_eq!(rest, b"hi\0");
     }

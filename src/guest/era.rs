@@ -83,7 +83,11 @@ const ABI1: Rules = Rules {
     least_heap: 512 * 1024,
 };
 
-const ABI2: Rules = Rules { disk_tail: DiskTail::Refused, net_ring: true, ..ABI1 };
+const ABI2: Rules = Rules {
+    disk_tail: DiskTail::Refused,
+    net_ring: true,
+    ..ABI1
+};
 
 impl Era {
     /// All of them, the oldest first.

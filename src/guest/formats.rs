@@ -25,27 +25,97 @@ pub const LOOKED_AT: usize = 128;
 
 const KNOWN: [(usize, &[u8], &str, Kind); 24] = [
     (0, b"#!", "a script", Kind::Foreign),
-    (0, b"\x1f\x8b\x08", "gzip-compressed (gunzip it first)", Kind::Packed),
-    (0, b"\xfd7zXZ\0", "xz-compressed (unxz it first)", Kind::Packed),
-    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed (unzstd it first)", Kind::Packed),
-    (4, b"1AY&SY", "bzip2-compressed (bunzip2 it first)", Kind::Packed),
-    (0, b"\x04\x22\x4d\x18", "lz4-compressed (unlz4 it first)", Kind::Packed),
-    (0, b"LZIP", "lzip-compressed (lunzip it first)", Kind::Packed),
-    (0, b"\x89LZO\0", "lzop-compressed (lzop -d it first)", Kind::Packed),
-    (0, b"\x1f\x9d", "compressed (uncompress it first)", Kind::Packed),
-    (0, b"\x5d\0\0\x80\0", "lzma-compressed (unlzma it first)", Kind::Packed),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive (7z x it first)", Kind::Packed),
-    (0, b"PK\x03\x04", "a zip archive (unzip it first)", Kind::Packed),
+    (
+        0,
+        b"\x1f\x8b\x08",
+        "gzip-compressed (gunzip it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"\xfd7zXZ\0",
+        "xz-compressed (unxz it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"\x28\xb5\x2f\xfd",
+        "zstd-compressed (unzstd it first)",
+        Kind::Packed,
+    ),
+    (
+        4,
+        b"1AY&SY",
+        "bzip2-compressed (bunzip2 it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"\x04\x22\x4d\x18",
+        "lz4-compressed (unlz4 it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"LZIP",
+        "lzip-compressed (lunzip it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"\x89LZO\0",
+        "lzop-compressed (lzop -d it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"\x1f\x9d",
+        "compressed (uncompress it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"\x5d\0\0\x80\0",
+        "lzma-compressed (unlzma it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"7z\xbc\xaf\x27\x1c",
+        "a 7z archive (7z x it first)",
+        Kind::Packed,
+    ),
+    (
+        0,
+        b"PK\x03\x04",
+        "a zip archive (unzip it first)",
+        Kind::Packed,
+    ),
     (0, b"QFI\xfb", "a qcow2 disk image", Kind::Disk),
     (0, b"QED\0", "a QED disk image", Kind::Disk),
     (0, b"KDMV", "a VMware (vmdk) disk image", Kind::Disk),
     (0, b"COWD", "a VMware (vmdk) disk image", Kind::Disk),
-    (0, b"# Disk DescriptorFile", "a VMware (vmdk) disk image", Kind::Disk),
+    (
+        0,
+        b"# Disk DescriptorFile",
+        "a VMware (vmdk) disk image",
+        Kind::Disk,
+    ),
     (0, b"vhdxfile", "a vhdx disk image", Kind::Disk),
     (0, b"conectix", "a vhd disk image", Kind::Disk),
     (0, b"WithoutFreeSpace", "a Parallels disk image", Kind::Disk),
-    (64, b"\x7f\x10\xda\xbe", "a VirtualBox (vdi) disk image", Kind::Disk),
-    (0, b"\x7fELF", "an ELF file, as unikernels are", Kind::Foreign),
+    (
+        64,
+        b"\x7f\x10\xda\xbe",
+        "a VirtualBox (vdi) disk image",
+        Kind::Disk,
+    ),
+    (
+        0,
+        b"\x7fELF",
+        "an ELF file, as unikernels are",
+        Kind::Foreign,
+    ),
     (0, b"!<arch>", "an ar archive", Kind::Foreign),
     (0, b"MZ", "a PE program", Kind::Other),
 ];
@@ -59,7 +129,10 @@ impl Format {
         if let Some(&(_, _, name, kind)) = KNOWN.iter().find(begins) {
             return Some(Format { name, kind });
         }
-        is_text(start).then_some(Format { name: "a text file", kind: Kind::Other })
+        is_text(start).then_some(Format {
+            name: "a text file",
+            kind: Kind::Other,
+        })
     }
 
     /// Whether no raw disk image begins like this.
@@ -84,5 +157,7 @@ fn is_text(start: &[u8]) -> bool {
         Err(error) => error.valid_up_to(),
         Ok(text) => text.len(),
     };
-    start[..whole].iter().all(|byte| !byte.is_ascii_control() || b"\t\n\r".contains(byte))
+    start[..whole]
+        .iter()
+        .all(|byte| !byte.is_ascii_control() || b"\t\n\r".contains(byte))
 }

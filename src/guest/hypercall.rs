@@ -134,13 +134,21 @@ pub trait Interface {
     ///
     /// # Errors
     /// The number does not exist, or its structure is not in memory.
-    fn decode(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error>;
+    fn decode(
+        number: u32,
+        memory: &GuestMemory,
+        argument: GuestAddress,
+    ) -> Result<Hypercall, Error>;
 
     /// Writes the answer into the OUT fields of the structure at `argument`, and nothing else.
     ///
     /// # Errors
     /// The guest may not write there itself.
-    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError>;
+    fn reply(
+        reply: Reply,
+        memory: &GuestMemory,
+        argument: GuestAddress,
+    ) -> Result<(), memory::RangeError>;
 
     /// The answer to a request for a device that is not there; none if no guest of this era survives that.
     fn no_device(kind: Kind) -> Option<Reply>;

@@ -44,7 +44,9 @@ impl Source for [u8] {
     }
 
     fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.len());
         let count = target.len().min(self.len() - start);
         target[..count].copy_from_slice(&self[start..start + count]);
         Ok(count)
@@ -114,17 +116,30 @@ impl Image {
             (Era::Legacy, Some(evidence), None)
         } else {
             let era = notes.era()?;
-            (era, None, Some(Manifest::parse(&notes.manifest.ok_or(Error::NoManifest)?)?))
+            (
+                era,
+                None,
+                Some(Manifest::parse(&notes.manifest.ok_or(Error::NoManifest)?)?),
+            )
         };
         let segments = segments::read(&program_headers, size, era.rules())?;
-        let image = Image { machine, era, entry: header.e_entry, segments, evidence, manifest };
+        let image = Image {
+            machine,
+            era,
+            entry: header.e_entry,
+            segments,
+            evidence,
+            manifest,
+        };
         image.check_entry()?;
         Ok(image)
     }
 
     /// First address after the image, page aligned.
     pub fn end(&self) -> u64 {
-        self.segments.last().map_or(IMAGE_BASE, |segment| segment.pages.end)
+        self.segments
+            .last()
+            .map_or(IMAGE_BASE, |segment| segment.pages.end)
     }
 
     /// Least guest memory this image can run with, in bytes, as `--mem` counts it.
@@ -134,28 +149,48 @@ impl Image {
 
     /// Whether a segment is writable and executable at once, as the oldest era allows.
     pub fn has_writable_code(&self) -> bool {
-        self.segments.iter().any(|segment| segment.access == Access::All)
+        self.segments
+            .iter()
+            .any(|segment| segment.access == Access::All)
     }
 
     /// What the guest may do where in the memory from the image's base up to `memory_size`. An image that does not
     /// keep code and data apart in its own segments is not expected to do so on its heap and stack.
     pub fn mappings(&self, memory_size: u64) -> Vec<Mapping> {
-        let between = if self.has_writable_code() { Access::All } else { Access::ReadWrite };
+        let between = if self.has_writable_code() {
+            Access::All
+        } else {
+            Access::ReadWrite
+        };
         let mut mappings = Vec::with_capacity(2 * self.segments.len() + 1);
         let mut next = IMAGE_BASE;
         for segment in &self.segments {
-            mappings.push(Mapping { range: next..segment.pages.start, access: between });
-            mappings.push(Mapping { range: segment.pages.clone(), access: segment.access });
+            mappings.push(Mapping {
+                range: next..segment.pages.start,
+                access: between,
+            });
+            mappings.push(Mapping {
+                range: segment.pages.clone(),
+                access: segment.access,
+            });
             next = segment.pages.end;
         }
-        mappings.push(Mapping { range: next..memory_size, access: between });
+        mappings.push(Mapping {
+            range: next..memory_size,
+            access: between,
+        });
         mappings.retain(|mapping| !mapping.range.is_empty());
         mappings
     }
 
     fn check_entry(&self) -> Result<(), Error> {
         let executable = |segment: &&Segment| segment.access.is_executable();
-        if self.segments.iter().filter(executable).any(|segment| segment.memory.contains(&self.entry)) {
+        if self
+            .segments
+            .iter()
+            .filter(executable)
+            .any(|segment| segment.memory.contains(&self.entry))
+        {
             return Ok(());
         }
         Err(Error::Entry(self.entry))
@@ -170,7 +205,10 @@ fn read_exact(
     what: &'static str,
 ) -> Result<(), Error> {
     if fill(source, offset, target)? < target.len() {
-        return Err(Error::Truncated { what, needed: offset.saturating_add(target.len() as u64) });
+        return Err(Error::Truncated {
+            what,
+            needed: offset.saturating_add(target.len() as u64),
+        });
     }
     Ok(())
 }
@@ -200,9 +238,14 @@ fn parse_header(source: &(impl Source + ?Sized), size: u64) -> Result<(Header, M
         return Err(Error::NotElf(error::describe(&bytes[..magic_size])));
     }
     if magic_size < bytes.len() {
-        return Err(Error::Truncated { what: "ELF header", needed: bytes.len() as u64 });
+        return Err(Error::Truncated {
+            what: "ELF header",
+            needed: bytes.len() as u64,
+        });
     }
-    if bytes[header::EI_CLASS] != header::ELFCLASS64 || bytes[header::EI_DATA] != header::ELFDATA2LSB {
+    if bytes[header::EI_CLASS] != header::ELFCLASS64
+        || bytes[header::EI_DATA] != header::ELFDATA2LSB
+    {
         return Err(Error::Class);
     }
     let header = goblin::elf::Elf::parse_header(&bytes).map_err(|_| Error::Class)?;
@@ -214,33 +257,59 @@ fn check_header(header: &Header) -> Result<Machine, Error> {
     let machine = match header.e_machine {
         header::EM_AARCH64 => Machine::Aarch64,
         header::EM_X86_64 => Machine::X86_64,
-        other => return Err(Error::Machine { number: other, name: header::machine_to_str(other) }),
+        other => {
+            return Err(Error::Machine {
+                number: other,
+                name: header::machine_to_str(other),
+            });
+        }
     };
     if header.e_type != header::ET_EXEC {
         return Err(Error::Type(header::et_to_str(header.e_type)));
     }
     if header.e_version != 1 {
-        return Err(Error::Field { field: "e_version", value: header.e_version.into(), rule: "must be 1" });
+        return Err(Error::Field {
+            field: "e_version",
+            value: header.e_version.into(),
+            rule: "must be 1",
+        });
     }
     if usize::from(header.e_ehsize) != header::header64::SIZEOF_EHDR {
-        return Err(Error::Field { field: "e_ehsize", value: header.e_ehsize.into(), rule: "must be 64" });
+        return Err(Error::Field {
+            field: "e_ehsize",
+            value: header.e_ehsize.into(),
+            rule: "must be 64",
+        });
     }
     if usize::from(header.e_phentsize) != program_header::program_header64::SIZEOF_PHDR {
-        return Err(Error::Field { field: "e_phentsize", value: header.e_phentsize.into(), rule: "must be 56" });
+        return Err(Error::Field {
+            field: "e_phentsize",
+            value: header.e_phentsize.into(),
+            rule: "must be 56",
+        });
     }
     if !(1..=MAX_PROGRAM_HEADERS).contains(&header.e_phnum) {
-        return Err(Error::Field { field: "e_phnum", value: header.e_phnum.into(), rule: "must be 1 to 64" });
+        return Err(Error::Field {
+            field: "e_phnum",
+            value: header.e_phnum.into(),
+            rule: "must be 1 to 64",
+        });
     }
     Ok(machine)
 }
 
-fn parse_program_headers(source: &(impl Source + ?Sized), header: &Header) -> Result<Vec<ProgramHeader>, Error> {
+fn parse_program_headers(
+    source: &(impl Source + ?Sized),
+    header: &Header,
+) -> Result<Vec<ProgramHeader>, Error> {
     let count = usize::from(header.e_phnum);
     let mut bytes = vec![0; count * program_header::program_header64::SIZEOF_PHDR];
     read_exact(source, header.e_phoff, &mut bytes, "program header table")?;
     let context = Ctx::new(Container::Big, goblin::container::Endian::Little);
-    ProgramHeader::parse(&bytes, 0, count, context)
-        .map_err(|_| Error::Truncated { what: "program header table", needed: header.e_phoff })
+    ProgramHeader::parse(&bytes, 0, count, context).map_err(|_| Error::Truncated {
+        what: "program header table",
+        needed: header.e_phoff,
+    })
 }
 
 impl From<manifest::Error> for Error {

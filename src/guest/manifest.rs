@@ -2,8 +2,8 @@
 //! each device is attached, the bytes that the guest gets to see. Sections 6.4 and 7 of `docs/hvt-abi.md`.
 
 use guest_abi::manifest::{
-    BLOCK_BASIC, BlockProperties, Entry, Header, MAX_ENTRIES, NAME_SIZE, NET_BASIC, NetProperties, RESERVED_FIRST,
-    VERSION,
+    BLOCK_BASIC, BlockProperties, Entry, Header, MAX_ENTRIES, NAME_SIZE, NET_BASIC, NetProperties,
+    RESERVED_FIRST, VERSION,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -22,16 +22,28 @@ pub enum Error {
     Version(u32),
     #[error("the manifest says it has {0} entries; 1 to 64 are allowed")]
     Count(u32),
-    #[error("the manifest has {size} bytes; with its number of entries, {entries}, it needs exactly {needed}")]
-    Size { size: usize, entries: u32, needed: usize },
+    #[error(
+        "the manifest has {size} bytes; with its number of entries, {entries}, it needs exactly {needed}"
+    )]
+    Size {
+        size: usize,
+        entries: u32,
+        needed: usize,
+    },
     #[error("manifest entry 0 must be the reserved one: type 0x40000000 and no name")]
     First,
     #[error("the name of manifest entry {0} does not end within its 68 bytes")]
     Name(usize),
     #[error("manifest entry {0} is marked as attached, which only a tender may do")]
     Attached(usize),
-    #[error("manifest entry {index} ('{name}') has unknown device type {kind}; known are 1 (block) and 2 (network)")]
-    Kind { index: usize, name: String, kind: u32 },
+    #[error(
+        "manifest entry {index} ('{name}') has unknown device type {kind}; known are 1 (block) and 2 (network)"
+    )]
+    Kind {
+        index: usize,
+        name: String,
+        kind: u32,
+    },
     #[error("the manifest declares two {kind} devices named '{name}'")]
     Duplicate { kind: Kind, name: String },
 }
@@ -72,7 +84,11 @@ impl Device {
             Kind::Net => ("net", "IFACE"),
             Kind::Block => ("block", "PATH"),
         };
-        if is_sayable(&self.name) { format!("--{option}:{}={value}", self.name) } else { format!("--{option}={value}") }
+        if is_sayable(&self.name) {
+            format!("--{option}:{}={value}", self.name)
+        } else {
+            format!("--{option}={value}")
+        }
     }
 }
 
@@ -97,7 +113,9 @@ pub struct Manifest {
 impl Manifest {
     /// Checks and takes over the content of an MFT1 note.
     pub fn parse(content: &[u8]) -> Result<Manifest, Error> {
-        let (header, rest) = Header::read_from_prefix(content).map_err(|_| Error::Short { size: content.len() })?;
+        let (header, rest) = Header::read_from_prefix(content).map_err(|_| Error::Short {
+            size: content.len(),
+        })?;
         if header.version != VERSION {
             return Err(Error::Version(header.version));
         }
@@ -112,7 +130,10 @@ impl Manifest {
                 needed: needed + size_of::<Header>(),
             });
         }
-        let entries: Vec<Entry> = rest.chunks_exact(size_of::<Entry>()).flat_map(Entry::read_from_bytes).collect();
+        let entries: Vec<Entry> = rest
+            .chunks_exact(size_of::<Entry>())
+            .flat_map(Entry::read_from_bytes)
+            .collect();
         Manifest::check(entries)
     }
 
@@ -122,9 +143,17 @@ impl Manifest {
         }
         let mut devices: Vec<Device> = Vec::with_capacity(entries.len());
         for (handle, entry) in entries.iter().enumerate() {
-            let Some(device) = declared(handle, entry)? else { continue };
-            if devices.iter().any(|other| other.kind == device.kind && other.name == device.name) {
-                return Err(Error::Duplicate { kind: device.kind, name: device.name });
+            let Some(device) = declared(handle, entry)? else {
+                continue;
+            };
+            if devices
+                .iter()
+                .any(|other| other.kind == device.kind && other.name == device.name)
+            {
+                return Err(Error::Duplicate {
+                    kind: device.kind,
+                    name: device.name,
+                });
             }
             devices.push(device);
         }
@@ -138,10 +167,25 @@ impl Manifest {
     /// What stands for the manifest of a guest that has none, and cannot say what it needs: one device of each
     /// kind that the operator attaches. Their names are for messages only: no option can say them.
     pub fn unnamed(net: bool, block: bool) -> Manifest {
-        let net = net.then(|| Device { handle: LEGACY_NET, kind: Kind::Net, name: "unnamed net".to_owned() });
-        let block = block.then(|| Device { handle: LEGACY_BLOCK, kind: Kind::Block, name: "unnamed disk".to_owned() });
-        let entries = vec![Entry::reserved(), Entry::declare("", NET_BASIC), Entry::declare("", BLOCK_BASIC)];
-        Manifest { entries, devices: net.into_iter().chain(block).collect() }
+        let net = net.then(|| Device {
+            handle: LEGACY_NET,
+            kind: Kind::Net,
+            name: "unnamed net".to_owned(),
+        });
+        let block = block.then(|| Device {
+            handle: LEGACY_BLOCK,
+            kind: Kind::Block,
+            name: "unnamed disk".to_owned(),
+        });
+        let entries = vec![
+            Entry::reserved(),
+            Entry::declare("", NET_BASIC),
+            Entry::declare("", BLOCK_BASIC),
+        ];
+        Manifest {
+            entries,
+            devices: net.into_iter().chain(block).collect(),
+        }
     }
 
     /// The declared devices, in the order of their handles.
@@ -151,12 +195,26 @@ impl Manifest {
 
     /// Marks a block device as attached and fills in what the guest may know of it.
     pub fn attach_block(&mut self, handle: usize, capacity: u64, block_size: u16) {
-        self.attach(handle, BlockProperties { capacity, block_size, ..Default::default() });
+        self.attach(
+            handle,
+            BlockProperties {
+                capacity,
+                block_size,
+                ..Default::default()
+            },
+        );
     }
 
     /// Marks a network device as attached and fills in what the guest may know of it.
     pub fn attach_net(&mut self, handle: usize, mac: [u8; 6], mtu: u16) {
-        self.attach(handle, NetProperties { mac, mtu, ..Default::default() });
+        self.attach(
+            handle,
+            NetProperties {
+                mac,
+                mtu,
+                ..Default::default()
+            },
+        );
     }
 
     fn attach(&mut self, handle: usize, properties: impl IntoBytes + zerocopy::Immutable) {
@@ -167,7 +225,10 @@ impl Manifest {
 
     /// The manifest as the guest gets it. Nothing of the host's own is in it.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let header = Header { version: VERSION, entries: self.entries.len() as u32 };
+        let header = Header {
+            version: VERSION,
+            entries: self.entries.len() as u32,
+        };
         let mut bytes = header.as_bytes().to_vec();
         bytes.extend_from_slice(self.entries.as_bytes());
         bytes
@@ -176,7 +237,11 @@ impl Manifest {
 
 /// Checks one entry; `None` when it is no device.
 fn declared(index: usize, entry: &Entry) -> Result<Option<Device>, Error> {
-    let end = entry.name.iter().position(|&byte| byte == 0).ok_or(Error::Name(index))?;
+    let end = entry
+        .name
+        .iter()
+        .position(|&byte| byte == 0)
+        .ok_or(Error::Name(index))?;
     if entry.name[entry.name.len() - 1] != 0 {
         return Err(Error::Name(index));
     }
@@ -184,12 +249,18 @@ fn declared(index: usize, entry: &Entry) -> Result<Option<Device>, Error> {
         return Err(Error::Attached(index));
     }
     // Escaped, as it goes into messages: nothing in a file writes to the operator's terminal.
-    let name = String::from_utf8_lossy(&entry.name[..end]).escape_debug().to_string();
+    let name = String::from_utf8_lossy(&entry.name[..end])
+        .escape_debug()
+        .to_string();
     let kind = match entry.kind {
         RESERVED_FIRST.. => return Ok(None),
         BLOCK_BASIC => Kind::Block,
         NET_BASIC => Kind::Net,
         kind => return Err(Error::Kind { index, name, kind }),
     };
-    Ok(Some(Device { handle: index, kind, name }))
+    Ok(Some(Device {
+        handle: index,
+        kind,
+        name,
+    }))
 }

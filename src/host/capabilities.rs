@@ -46,7 +46,10 @@ pub struct Capabilities([Set; 2]);
 impl Capabilities {
     /// Those of this thread.
     pub fn get() -> io::Result<Capabilities> {
-        let header = Header { version: VERSION, pid: 0 };
+        let header = Header {
+            version: VERSION,
+            pid: 0,
+        };
         let mut sets = [Set::default(); 2];
         // SAFETY: the kernel reads the header and writes the two sets of its version.
         checked(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
@@ -55,7 +58,10 @@ impl Capabilities {
 
     /// The same, of which none is in effect.
     pub fn at_rest(self) -> Capabilities {
-        Capabilities(self.0.map(|set| Set { effective: 0, ..set }))
+        Capabilities(self.0.map(|set| Set {
+            effective: 0,
+            ..set
+        }))
     }
 
     /// Makes them those of this thread, unless they are.
@@ -63,7 +69,10 @@ impl Capabilities {
         if Capabilities::get().is_ok_and(|now| now == *self) {
             return Ok(());
         }
-        let header = Header { version: VERSION, pid: 0 };
+        let header = Header {
+            version: VERSION,
+            pid: 0,
+        };
         // SAFETY: the kernel reads the header and the two sets of its version.
         checked(unsafe { libc::syscall(libc::SYS_capset, &raw const header, self.0.as_ptr()) })
     }
@@ -71,8 +80,9 @@ impl Capabilities {
 
 /// Whether this process has a capability now.
 pub fn has(capability: u32) -> bool {
-    let is_effective =
-        |Capabilities(sets): Capabilities| sets[capability as usize / 32].effective & 1 << (capability % 32) != 0;
+    let is_effective = |Capabilities(sets): Capabilities| {
+        sets[capability as usize / 32].effective & 1 << (capability % 32) != 0
+    };
     Capabilities::get().is_ok_and(is_effective)
 }
 
@@ -108,5 +118,9 @@ pub fn groups() -> Vec<u32> {
 }
 
 fn checked(result: i64) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

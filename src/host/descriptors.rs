@@ -15,7 +15,10 @@ const CLOSE_RANGE: c_long = 436;
 
 /// Closes every descriptor from 3 on but those to be kept: what the caller passed, and what the tender has opened.
 pub fn close_inherited(keep: impl IntoIterator<Item = RawFd>) {
-    let mut keep: Vec<c_uint> = keep.into_iter().filter_map(|fd| c_uint::try_from(fd).ok()).collect();
+    let mut keep: Vec<c_uint> = keep
+        .into_iter()
+        .filter_map(|fd| c_uint::try_from(fd).ok())
+        .collect();
     keep.sort_unstable();
     for (first, last) in gaps(&keep) {
         // SAFETY: the call takes plain numbers. No value of this process owns a descriptor in that range.
@@ -45,7 +48,10 @@ const MOST: c_uint = 65_536;
 /// For older kernels, and for containers that do not know the call.
 fn one_by_one(keep: &[c_uint]) {
     let open = open_descriptors().unwrap_or_else(|_| (0..limit().min(MOST)).collect());
-    for fd in open.into_iter().filter(|fd| *fd > libc::STDERR_FILENO as c_uint && !keep.contains(fd)) {
+    for fd in open
+        .into_iter()
+        .filter(|fd| *fd > libc::STDERR_FILENO as c_uint && !keep.contains(fd))
+    {
         // SAFETY: the call takes a number; no value of this process owns that descriptor.
         unsafe { libc::close(fd as RawFd) };
     }
@@ -54,7 +60,9 @@ fn one_by_one(keep: &[c_uint]) {
 fn open_descriptors() -> io::Result<Vec<c_uint>> {
     // Among them that of the directory itself, which is closed by the time.
     let names = std::fs::read_dir("/proc/self/fd")?;
-    Ok(names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+    Ok(names
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
 }
 
 /// No descriptor is as large, unless the limit was lowered when it was open.

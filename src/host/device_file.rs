@@ -18,15 +18,27 @@ pub struct DeviceFile {
 }
 
 /// KVM.
-pub const KVM: DeviceFile = DeviceFile { path: "/dev/kvm", minor: 232, module: "kvm" };
+pub const KVM: DeviceFile = DeviceFile {
+    path: "/dev/kvm",
+    minor: 232,
+    module: "kvm",
+};
 
 /// The driver of taps.
-pub const TUN: DeviceFile = DeviceFile { path: "/dev/net/tun", minor: 200, module: "tun" };
+pub const TUN: DeviceFile = DeviceFile {
+    path: "/dev/net/tun",
+    minor: 200,
+    module: "tun",
+};
 
 impl DeviceFile {
     /// Hint for `errno`, the error of opening the device.
     pub fn hint(&self, errno: i32) -> String {
-        let DeviceFile { path, minor, module } = self;
+        let DeviceFile {
+            path,
+            minor,
+            module,
+        } = self;
         match errno {
             libc::ENOENT => format!(
                 "the kernel has it, but it was not passed to this container or unit: --device {path}, \
@@ -49,7 +61,10 @@ impl DeviceFile {
     /// Whether the kernel lists the device, independent of /dev.
     pub fn has_driver(&self) -> bool {
         let listed = read_list("/proc/misc").is_ok_and(|list| {
-            list.lines().any(|line| line.split_ascii_whitespace().eq([&*self.minor.to_string(), self.module]))
+            list.lines().any(|line| {
+                line.split_ascii_whitespace()
+                    .eq([&*self.minor.to_string(), self.module])
+            })
         });
         listed || fs::exists(format!("/sys/class/misc/{}", self.module)).unwrap_or(false)
     }
@@ -61,22 +76,45 @@ impl DeviceFile {
                 .to_owned();
         }
         let (path, user, mode) = (self.path, user(), file.mode() & 0o7777);
-        let facts = format!("user {user} is denied by owner {}, group {}, mode {mode:04o}", file.uid(), file.gid());
+        let facts = format!(
+            "user {user} is denied by owner {}, group {}, mode {mode:04o}",
+            file.uid(),
+            file.gid()
+        );
         let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-        match (is_for_group(file.gid(), mode), group_name(file.gid(), &groups)) {
+        match (
+            is_for_group(file.gid(), mode),
+            group_name(file.gid(), &groups),
+        ) {
             (true, Some(group)) => {
-                format!("{facts}: add it to group {group} and log in again, or Group={group} in a unit")
+                format!(
+                    "{facts}: add it to group {group} and log in again, or Group={group} in a unit"
+                )
             }
-            (true, None) => format!("{facts}: give it that group (--group-add {0}, Group={0})", file.gid()),
-            (false, _) => format!("{facts}: 'setfacl -m u:{user}:rw {path}' allows it, 'chmod 0666 {path}' all users"),
+            (true, None) => format!(
+                "{facts}: give it that group (--group-add {0}, Group={0})",
+                file.gid()
+            ),
+            (false, _) => format!(
+                "{facts}: 'setfacl -m u:{user}:rw {path}' allows it, 'chmod 0666 {path}' all users"
+            ),
         }
     }
 
     /// Whether the permissions alone would let this process read and write.
     fn may_open(&self) -> bool {
-        let Ok(path) = CString::new(self.path) else { return false };
+        let Ok(path) = CString::new(self.path) else {
+            return false;
+        };
         // SAFETY: the path is a string that ends with a NUL.
-        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::R_OK | libc::W_OK, libc::AT_EACCESS) == 0 }
+        unsafe {
+            libc::faccessat(
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                libc::R_OK | libc::W_OK,
+                libc::AT_EACCESS,
+            ) == 0
+        }
     }
 }
 
@@ -119,11 +157,18 @@ mod tests {
     #[test]
     fn a_device_list_is_distinguished_from_permissions() {
         let denied = KVM.hint(libc::EPERM);
-        for hint in ["--device /dev/kvm", "DeviceAllow=/dev/kvm rw", "c 10:232 rwm"] {
+        for hint in [
+            "--device /dev/kvm",
+            "DeviceAllow=/dev/kvm rw",
+            "c 10:232 rwm",
+        ] {
             assert!(denied.contains(hint), "{denied}");
         }
         assert!(!denied.contains("group kvm"), "{denied}");
-        assert!(TUN.hint(libc::EPERM).contains("DeviceAllow=/dev/net/tun rw"));
+        assert!(
+            TUN.hint(libc::EPERM)
+                .contains("DeviceAllow=/dev/net/tun rw")
+        );
         assert!(TUN.hint(libc::EMFILE).contains("ulimit -n"));
     }
 }

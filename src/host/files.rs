@@ -39,7 +39,10 @@ impl Identity {
     fn new(mode: u32, device: u64, inode: u64, number: u64) -> Option<Identity> {
         match mode & libc::S_IFMT {
             libc::S_IFREG => Some(Identity { device, inode }),
-            libc::S_IFBLK => Some(Identity { device: 0, inode: number }),
+            libc::S_IFBLK => Some(Identity {
+                device: 0,
+                inode: number,
+            }),
             _ => None,
         }
     }
@@ -76,7 +79,11 @@ pub enum Need {
 impl Need {
     /// The flags that `open(2)` takes.
     fn flags(self) -> libc::c_int {
-        if matches!(self, Need::Enter | Need::Make) { libc::O_DIRECTORY } else { 0 }
+        if matches!(self, Need::Enter | Need::Make) {
+            libc::O_DIRECTORY
+        } else {
+            0
+        }
     }
 
     /// The rights that `access(2)` asks about.
@@ -117,7 +124,11 @@ impl Files {
     pub fn for_user(option: Option<&UserOption>) -> Files {
         let user = option.map_or(Ok(None), |option| User::other(user::permitted(option)?));
         let (user, no_user) = user.map_or_else(|error| (None, Some(error)), |user| (user, None));
-        Files { user, no_user, ..Files::default() }
+        Files {
+            user,
+            no_user,
+            ..Files::default()
+        }
     }
 
     /// Why there can be no run as the user that is asked for, if there can be none. To be asked before any file is taken.
@@ -133,7 +144,10 @@ impl Files {
     pub fn find(config: &Config, config_file: Option<Use>) -> Files {
         let mut files = Files::for_user(config.user.as_ref());
         files.look(&config.unikernel, Need::Read);
-        files.uses.extend(Use::unikernel(&config.unikernel, files.identity(&config.unikernel)));
+        files.uses.extend(Use::unikernel(
+            &config.unikernel,
+            files.identity(&config.unikernel),
+        ));
         files.uses.extend(config_file);
         files.uses.extend(Use::standard_streams());
         for block in &config.blocks {
@@ -145,7 +159,10 @@ impl Files {
             files.look(path, Need::Write);
             files.look_at_parent(path);
         }
-        for address in [config.output.metrics.as_ref(), config.debugging.socket()].into_iter().flatten() {
+        for address in [config.output.metrics.as_ref(), config.debugging.socket()]
+            .into_iter()
+            .flatten()
+        {
             if let SocketAddress::Path(path) = address {
                 files.look_at_parent(path);
             }
@@ -159,7 +176,9 @@ impl Files {
     fn look(&mut self, path: &Path, need: Need) {
         let look = match descriptor_in(path) {
             // Its number was free, so it is not the caller's.
-            Some(fd) if self.descriptors().any(|ours| ours == fd) => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+            Some(fd) if self.descriptors().any(|ours| ours == fd) => {
+                Err(io::Error::from_raw_os_error(libc::ENOENT))
+            }
             _ => guard::look(path, need, self.user.as_ref()),
         };
         self.found.push((path.to_owned(), need, look));
@@ -173,7 +192,10 @@ impl Files {
 
     /// What is open for them.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.found.iter().filter_map(|(_, _, look)| look.as_ref().ok()).map(Look::as_raw_fd)
+        self.found
+            .iter()
+            .filter_map(|(_, _, look)| look.as_ref().ok())
+            .map(Look::as_raw_fd)
     }
 
     fn identity(&self, path: &Path) -> Option<Identity> {
@@ -186,7 +208,11 @@ impl Files {
     /// # Errors
     /// Those of `open(2)`; and that the user of the run controls the path, but may not use the file.
     pub fn take(&mut self, path: &Path, need: Need) -> io::Result<Look> {
-        match self.found.iter().position(|(known, use_, _)| known == path && *use_ == need) {
+        match self
+            .found
+            .iter()
+            .position(|(known, use_, _)| known == path && *use_ == need)
+        {
             Some(index) => self.found.swap_remove(index).2,
             None => guard::look(path, need, self.user.as_ref()),
         }
@@ -207,7 +233,9 @@ impl Files {
     /// Neither the file nor its directory can be found.
     pub fn target(&mut self, path: &Path) -> io::Result<Target> {
         match self.take(path, Need::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && descriptor_in(path).is_none() => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && descriptor_in(path).is_none() =>
+            {
                 let place = self.place(path)?;
                 place.check_free().map(|()| Target::New(place))
             }
@@ -219,7 +247,9 @@ impl Files {
 /// The descriptor whose path `path` is, if it is written as one.
 pub fn descriptor_in(path: &Path) -> Option<RawFd> {
     let path = path.to_str()?;
-    let mut numbers = DESCRIPTORS.iter().filter_map(|directory| path.strip_prefix(directory));
+    let mut numbers = DESCRIPTORS
+        .iter()
+        .filter_map(|directory| path.strip_prefix(directory));
     numbers.next()?.parse().ok()
 }
 

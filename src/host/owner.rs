@@ -19,7 +19,10 @@ impl Holder {
     /// Process `pid`, with what it runs.
     pub fn new(pid: u32) -> Holder {
         let program = fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-        Holder { pid, program: program.map(|name| name.trim_end_matches('\n').to_owned()) }
+        Holder {
+            pid,
+            program: program.map(|name| name.trim_end_matches('\n').to_owned()),
+        }
     }
 
     /// Whether it is this process.
@@ -37,15 +40,23 @@ impl Holder {
         let here = fs::read_link("/proc/self/ns/net").ok()?;
         let us = std::process::id();
         let holds = |pid: u32| {
-            open_taps(pid, name).into_iter().any(|fd| match descriptor_of(pid, fd) {
-                Ok(tap) => is_same(tap.as_fd()),
-                Err(_) => fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|network| network == here),
-            })
+            open_taps(pid, name)
+                .into_iter()
+                .any(|fd| match descriptor_of(pid, fd) {
+                    Ok(tap) => is_same(tap.as_fd()),
+                    Err(_) => fs::read_link(format!("/proc/{pid}/ns/net"))
+                        .is_ok_and(|network| network == here),
+                })
         };
         let processes = fs::read_dir("/proc").ok()?.flatten();
-        let mut others =
-            processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != us);
-        if holds(us) { Some(Holder::new(us)) } else { others.find(|pid| holds(*pid)).map(Holder::new) }
+        let mut others = processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| *pid != us);
+        if holds(us) {
+            Some(Holder::new(us))
+        } else {
+            others.find(|pid| holds(*pid)).map(Holder::new)
+        }
     }
 }
 
@@ -67,11 +78,16 @@ pub(crate) fn read_list(path: &str) -> io::Result<String> {
 
 /// Lists the descriptors of process `pid` that lead to a tap `name`, in any network namespace.
 fn open_taps(pid: u32, name: &str) -> Vec<RawFd> {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return Vec::new() };
-    let leads_there =
-        |entry: &fs::DirEntry| fs::read_to_string(entry.path()).is_ok_and(|text| tap_in(&text) == Some(name));
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return Vec::new();
+    };
+    let leads_there = |entry: &fs::DirEntry| {
+        fs::read_to_string(entry.path()).is_ok_and(|text| tap_in(&text) == Some(name))
+    };
     let there = descriptors.flatten().filter(leads_there);
-    there.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    there
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// Copies descriptor `fd` of process `pid`: needs Linux 5.6, and the right to trace that process.
@@ -98,7 +114,10 @@ mod tests {
 
     #[test]
     fn a_descriptor_tells_its_interface() {
-        assert_eq!(tap_in("pos:\t0\nflags:\t0104002\nmnt_id:\t28\nino:\t1\niff:\ttap100\n"), Some("tap100"));
+        assert_eq!(
+            tap_in("pos:\t0\nflags:\t0104002\nmnt_id:\t28\nino:\t1\niff:\ttap100\n"),
+            Some("tap100")
+        );
         assert_eq!(tap_in("pos:\t0\nflags:\t0100000\nmnt_id:\t28\n"), None);
         assert_eq!(tap_in(""), None);
     }
@@ -107,7 +126,12 @@ mod tests {
     fn a_process_is_named_with_its_program() {
         let holder = Holder::new(std::process::id());
         assert!(holder.is_us());
-        assert!(holder.to_string().starts_with(&format!("process {} (", std::process::id())), "{holder}");
+        assert!(
+            holder
+                .to_string()
+                .starts_with(&format!("process {} (", std::process::id())),
+            "{holder}"
+        );
         assert_eq!(Holder::new(u32::MAX).to_string(), "process 4294967295");
     }
 }

@@ -49,7 +49,10 @@ struct Watchdog {
 
 impl Watchdog {
     fn new(interval: Duration) -> Watchdog {
-        Watchdog { interval, due: Instant::now() + interval / 2 }
+        Watchdog {
+            interval,
+            due: Instant::now() + interval / 2,
+        }
     }
 }
 
@@ -60,7 +63,11 @@ impl Notifier {
         Notifier::new(|variable| env::var_os(variable), process::id(), status)
     }
 
-    fn new(variable: impl Fn(&str) -> Option<OsString>, pid: u32, status: impl FnOnce() -> String) -> Notifier {
+    fn new(
+        variable: impl Fn(&str) -> Option<OsString>,
+        pid: u32,
+        status: impl FnOnce() -> String,
+    ) -> Notifier {
         let Some(address) = variable("NOTIFY_SOCKET").filter(|address| !address.is_empty()) else {
             return Notifier::default();
         };
@@ -89,7 +96,9 @@ impl Notifier {
     /// The longest that POLL may sleep, in nanoseconds: a guest that has nothing to do must come by in time to be seen.
     /// A quarter of the watchdog's interval, after half of which a word is due.
     pub fn poll_limit(&self) -> u64 {
-        let quarter = |watchdog: &Watchdog| u64::try_from((watchdog.interval / 4).as_nanos()).unwrap_or(u64::MAX);
+        let quarter = |watchdog: &Watchdog| {
+            u64::try_from((watchdog.interval / 4).as_nanos()).unwrap_or(u64::MAX)
+        };
         self.watchdog.as_ref().map_or(u64::MAX, quarter)
     }
 
@@ -101,7 +110,9 @@ impl Notifier {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
             // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
             // SAFETY: the call takes plain numbers.
-            (None, Some(socket)) => _ = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) },
+            (None, Some(socket)) => {
+                _ = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) }
+            }
             (None, None) => {}
         }
     }
@@ -123,7 +134,12 @@ impl Notifier {
         let sent = self.send("WATCHDOG=1", Duration::ZERO);
         if let Some(watchdog) = &mut self.watchdog {
             // What did not get through is tried again before it is too late.
-            watchdog.due = now + if sent { watchdog.interval / 2 } else { watchdog.interval / 16 };
+            watchdog.due = now
+                + if sent {
+                    watchdog.interval / 2
+                } else {
+                    watchdog.interval / 16
+                };
         }
     }
 
@@ -137,7 +153,9 @@ impl Notifier {
 
     /// Sends one datagram; whether it got through. One system call, and two more where it has to wait.
     fn send(&mut self, words: &str, patience: Duration) -> bool {
-        let Some(socket) = &mut self.socket else { return false };
+        let Some(socket) = &mut self.socket else {
+            return false;
+        };
         let fd = socket.as_raw_fd();
         let mut write = || uninterrupted(|| socket.write(words.as_bytes()));
         let mut sent = write();
@@ -157,7 +175,10 @@ impl Notifier {
 fn status(text: &str) -> String {
     let mut line = one_line(text);
     if line.len() > STATUS_MAX {
-        let end = (0..=STATUS_MAX).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
+        let end = (0..=STATUS_MAX)
+            .rev()
+            .find(|&end| line.is_char_boundary(end))
+            .unwrap_or(0);
         line.truncate(end);
         line.push('…');
     }
@@ -169,7 +190,11 @@ fn connect(address: &OsStr) -> io::Result<File> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         [b'/', ..] => SocketAddr::from_pathname(address)?,
-        _ => return Err(io::Error::other("neither a path from / on nor @ and an abstract name")),
+        _ => {
+            return Err(io::Error::other(
+                "neither a path from / on nor @ and an abstract name",
+            ));
+        }
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
@@ -180,7 +205,9 @@ fn connect(address: &OsStr) -> io::Result<File> {
 
 /// How often the service manager wants to hear of process `pid`, if at all.
 fn interval(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Option<Duration> {
-    let number = |name: &str| variable(name).map(|text| text.to_str().and_then(|text| text.parse::<u64>().ok()));
+    let number = |name: &str| {
+        variable(name).map(|text| text.to_str().and_then(|text| text.parse::<u64>().ok()))
+    };
     let microseconds = match number("WATCHDOG_USEC")? {
         Some(microseconds @ 1..) => microseconds,
         _ => {

@@ -88,7 +88,10 @@ pub unsafe fn catch(interrupt_flag: *mut u8) -> Result<Guard, Error> {
     let guard = Guard(());
     // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
     // `nohup` asks for a run that outlives its terminal.
-    for signal in SIGNALS.into_iter().filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal)) {
+    for signal in SIGNALS
+        .into_iter()
+        .filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal))
+    {
         register_signal_handler(signal, on_signal).map_err(Error::Handlers)?;
     }
     prepare();
@@ -100,7 +103,8 @@ fn is_ignored(signal: c_int) -> bool {
     // SAFETY: the action is a plain value for the kernel to fill in; nothing else is written, and nothing is set.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+        libc::sigaction(signal, ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     }
 }
 
@@ -111,7 +115,11 @@ fn prepare() {
     unsafe {
         let mut ours = std::mem::zeroed();
         libc::sigemptyset(&raw mut ours);
-        for signal in SIGNALS.into_iter().chain([libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1, libc::SIGIO]) {
+        for signal in
+            SIGNALS
+                .into_iter()
+                .chain([libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1, libc::SIGIO])
+        {
             libc::sigaddset(&raw mut ours, signal);
         }
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
@@ -145,7 +153,10 @@ pub(crate) fn set_timer(fd: RawFd, first: u64, again: u64) -> io::Result<()> {
         tv_sec: (nanoseconds / 1_000_000_000) as libc::time_t,
         tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
     };
-    let when = libc::itimerspec { it_interval: time(again), it_value: time(first) };
+    let when = libc::itimerspec {
+        it_interval: time(again),
+        it_value: time(first),
+    };
     // SAFETY: the kernel reads `when` and, the old value not being asked for, writes nothing.
     match unsafe { libc::timerfd_settime(fd, 0, &raw const when, ptr::null_mut()) } {
         0 => Ok(()),
@@ -161,7 +172,14 @@ pub fn alarm() {
 /// Sends a signal to the thread that runs the guest: the one call of its kind that the sandbox allows.
 fn send(signal: c_int) {
     // SAFETY: the call takes plain numbers, of a thread that is there as long as the process.
-    unsafe { libc::syscall(libc::SYS_tgkill, PROCESS.load(Ordering::SeqCst), THREAD.load(Ordering::SeqCst), signal) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_tgkill,
+            PROCESS.load(Ordering::SeqCst),
+            THREAD.load(Ordering::SeqCst),
+            signal,
+        )
+    };
 }
 
 /// Makes this thread the one that runs the guest, which [`alarm`] and [`die_by`] send their signals to; returns the
@@ -198,7 +216,8 @@ pub fn let_run() {
 pub fn interrupts() -> bool {
     let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
     // SAFETY: as in `set_interrupt_flag`.
-    received().is_some() || !flag.is_null() && unsafe { AtomicU8::from_ptr(flag) }.load(Ordering::SeqCst) != 0
+    received().is_some()
+        || !flag.is_null() && unsafe { AtomicU8::from_ptr(flag) }.load(Ordering::SeqCst) != 0
 }
 
 /// What asked for the end of the run, if anything did.
@@ -215,9 +234,18 @@ pub fn received() -> Option<Request> {
 /// # Errors
 /// The host has no timer to give.
 pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
-    let duration = libc::timespec { tv_sec: seconds.get().into(), tv_nsec: 0 };
-    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let when = libc::itimerspec { it_interval: never, it_value: duration };
+    let duration = libc::timespec {
+        tv_sec: seconds.get().into(),
+        tv_nsec: 0,
+    };
+    let never = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let when = libc::itimerspec {
+        it_interval: never,
+        it_value: duration,
+    };
     let mut timer: c_int = 0;
     let flags: c_int = 0;
     // SAFETY: the event is plain numbers, for which zero will do. The kernel reads it and `when`, and writes the
@@ -226,7 +254,12 @@ pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
         let mut event: libc::sigevent = std::mem::zeroed();
         event.sigev_notify = libc::SIGEV_SIGNAL;
         event.sigev_signo = libc::SIGALRM;
-        libc::syscall(libc::SYS_timer_create, libc::CLOCK_MONOTONIC, &raw const event, &raw mut timer) == 0
+        libc::syscall(
+            libc::SYS_timer_create,
+            libc::CLOCK_MONOTONIC,
+            &raw const event,
+            &raw mut timer,
+        ) == 0
             && libc::syscall(
                 libc::SYS_timer_settime,
                 timer,
@@ -235,7 +268,11 @@ pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
                 ptr::null_mut::<libc::itimerspec>(),
             ) == 0
     };
-    if started { Ok(()) } else { Err(Error::Timer(io::Error::last_os_error())) }
+    if started {
+        Ok(())
+    } else {
+        Err(Error::Timer(io::Error::last_os_error()))
+    }
 }
 
 /// Ends the process by `signal`, which ended the run, so that whoever started it sees a clean stop. Returns only if
@@ -257,14 +294,19 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel passes a valid structure to a handler that was registered with SA_SIGINFO, as ours are.
     let from_timer = unsafe { (*info).si_code } == libc::SI_TIMER;
     let request = if from_timer { TIMEOUT } else { signal };
-    let first = RECEIVED.compare_exchange(0, request, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    let first = RECEIVED
+        .compare_exchange(0, request, Ordering::SeqCst, Ordering::SeqCst)
+        .is_ok();
     // What goes on after the time is over, as a core file may, ends by a signal all the same; by our reminders not.
     if !first && signal != libc::SIGALRM {
         let _ = RECEIVED.compare_exchange(TIMEOUT, signal, Ordering::SeqCst, Ordering::SeqCst);
     }
     keep_from_running();
     if first {
-        match (inherited_filter::is_there(), POLL_TIMER.load(Ordering::SeqCst)) {
+        match (
+            inherited_filter::is_there(),
+            POLL_TIMER.load(Ordering::SeqCst),
+        ) {
             (false, _) => remind(REMINDER_MICROSECONDS),
             // A handler must not make a call that may be refused: it would not be told so, but die.
             (true, -1) => {}
@@ -288,11 +330,22 @@ fn set_interrupt_flag(value: u8) {
 
 /// Starts, or with 0 stops, the timer. A bare system call, so that a handler may do it.
 fn remind(microseconds: libc::suseconds_t) {
-    let interval = libc::timeval { tv_sec: 0, tv_usec: microseconds };
-    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    let interval = libc::timeval {
+        tv_sec: 0,
+        tv_usec: microseconds,
+    };
+    let timer = libc::itimerval {
+        it_interval: interval,
+        it_value: interval,
+    };
     // SAFETY: the kernel reads `timer` and, the old value not being asked for, writes nothing. libc has no wrapper
     // for setitimer on every target.
     unsafe {
-        libc::syscall(libc::SYS_setitimer, libc::ITIMER_REAL, &timer, ptr::null_mut::<libc::itimerval>());
+        libc::syscall(
+            libc::SYS_setitimer,
+            libc::ITIMER_REAL,
+            &timer,
+            ptr::null_mut::<libc::itimerval>(),
+        );
     }
 }

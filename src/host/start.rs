@@ -36,7 +36,9 @@ extern "C" fn _dl_get_origin() -> *const c_char {
 /// system calls that the sandbox does not allow.
 fn end_at_mistakes() {
     std::panic::set_hook(Box::new(|panic| {
-        let line = Line::fatal(format_args!("a mistake in tender itself, please report it: {panic}"));
+        let line = Line::fatal(format_args!(
+            "a mistake in tender itself, please report it: {panic}"
+        ));
         let _ = Stderr.write_all(line.bytes());
         // SAFETY: it ends the process, whatever its threads are doing.
         unsafe { libc::_exit(1) }

@@ -6,7 +6,13 @@ use std::thread::{self, Thread};
 /// Makes both ends of a report to this thread.
 pub fn report<T>() -> (Reporter<T>, Report<T>) {
     let value = Arc::new(Mutex::new(None));
-    (Reporter { value: Arc::clone(&value), reader: thread::current() }, Report(value))
+    (
+        Reporter {
+            value: Arc::clone(&value),
+            reader: thread::current(),
+        },
+        Report(value),
+    )
 }
 
 /// The end of the thread that reports.

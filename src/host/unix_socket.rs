@@ -18,15 +18,34 @@ use crate::host::signal;
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
     #[error("{option}=unix:{path}: {source}; give a path in a directory that can be written")]
-    Bind { option: &'static str, path: String, source: io::Error },
+    Bind {
+        option: &'static str,
+        path: String,
+        source: io::Error,
+    },
     #[error("{option}=unix:{path}: this is a {kind}; give a path that is free")]
-    Taken { option: &'static str, path: String, kind: &'static str },
+    Taken {
+        option: &'static str,
+        path: String,
+        kind: &'static str,
+    },
     #[error("{option}=unix:{path}: another process listens there; give each run its own socket")]
     InUse { option: &'static str, path: String },
-    #[error("{option}=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path")]
-    Foreign { option: &'static str, path: String, uid: u32 },
-    #[error("{option}: cannot wait for clients: {source}; a filter of system calls around tender must allow ppoll")]
-    Wait { option: &'static str, source: io::Error },
+    #[error(
+        "{option}=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path"
+    )]
+    Foreign {
+        option: &'static str,
+        path: String,
+        uid: u32,
+    },
+    #[error(
+        "{option}: cannot wait for clients: {source}; a filter of system calls around tender must allow ppoll"
+    )]
+    Wait {
+        option: &'static str,
+        source: io::Error,
+    },
 }
 
 /// Read and write for the owner alone: a client needs the right to write.
@@ -59,7 +78,11 @@ impl Listener {
     ///
     /// # Errors
     /// Another file is there, or the host refuses.
-    pub fn bind(option: &'static str, address: &SocketAddress, files: &mut Files) -> Result<Listener, Error> {
+    pub fn bind(
+        option: &'static str,
+        address: &SocketAddress,
+        files: &mut Files,
+    ) -> Result<Listener, Error> {
         may_wait(option)?;
         let (socket, file) = match address {
             SocketAddress::Path(path) => {
@@ -71,7 +94,11 @@ impl Listener {
         let listener = Listener { socket, file };
         // A client may disconnect before it is accepted; then accepting must not wait.
         let ready = listener.socket.set_nonblocking(true);
-        ready.map_err(|source| Error::Bind { option, path: address.to_string(), source })?;
+        ready.map_err(|source| Error::Bind {
+            option,
+            path: address.to_string(),
+            source,
+        })?;
         Ok(listener)
     }
 
@@ -79,10 +106,20 @@ impl Listener {
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
-    pub fn probe(option: &'static str, address: &SocketAddress, files: &mut Files) -> Result<(), Error> {
-        let SocketAddress::Path(path) = address else { return Listener::bind(option, address, files).map(drop) };
+    pub fn probe(
+        option: &'static str,
+        address: &SocketAddress,
+        files: &mut Files,
+    ) -> Result<(), Error> {
+        let SocketAddress::Path(path) = address else {
+            return Listener::bind(option, address, files).map(drop);
+        };
         may_wait(option)?;
-        let failed = |source| Error::Bind { option, path: address.to_string(), source };
+        let failed = |source| Error::Bind {
+            option,
+            path: address.to_string(),
+            source,
+        };
         SocketAddr::from_pathname(path).map_err(failed)?;
         let place = place(option, path, files)?;
         let at = path_of(&place, path).map_err(failed)?;
@@ -106,9 +143,20 @@ impl Listener {
 pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
     let flags = flags | libc::SOCK_CLOEXEC;
     // SAFETY: the call takes numbers; no address is asked for.
-    let client = unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    let client = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            flags,
+        )
+    };
     // SAFETY: it is new and has no other owner.
-    if client < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(client) }) }
+    if client < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(unsafe { OwnedFd::from_raw_fd(client) })
+    }
 }
 
 /// Waits until one of `fds` is ready, at most for `patience` if given. A signal ends the wait as well.
@@ -120,9 +168,18 @@ pub fn poll(fds: &mut [libc::pollfd], patience: Option<Duration>) -> io::Result<
         tv_sec: patience.as_secs() as libc::time_t,
         tv_nsec: patience.subsec_nanos() as libc::c_long,
     });
-    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let timeout = timeout
+        .as_ref()
+        .map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the kernel reads the time, if there is one, and writes `revents` only.
-    match unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout, std::ptr::null()) } {
+    match unsafe {
+        libc::ppoll(
+            fds.as_mut_ptr(),
+            fds.len() as libc::nfds_t,
+            timeout,
+            std::ptr::null(),
+        )
+    } {
         -1 => match io::Error::last_os_error() {
             error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             error => Err(error),
@@ -140,24 +197,43 @@ pub fn may_wait(option: &'static str) -> Result<(), Error> {
     poll(&mut [], Some(Duration::ZERO)).map_err(|source| Error::Wait { option, source })
 }
 
-fn bind_name(option: &'static str, name: &[u8], address: &SocketAddress) -> Result<UnixListener, Error> {
-    let bound = SocketAddr::from_abstract_name(name).and_then(|address| UnixListener::bind_addr(&address));
+fn bind_name(
+    option: &'static str,
+    name: &[u8],
+    address: &SocketAddress,
+) -> Result<UnixListener, Error> {
+    let bound =
+        SocketAddr::from_abstract_name(name).and_then(|address| UnixListener::bind_addr(&address));
     bound.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => Error::InUse { option, path: address.to_string() },
-        _ => Error::Bind { option, path: address.to_string(), source },
+        io::ErrorKind::AddrInUse => Error::InUse {
+            option,
+            path: address.to_string(),
+        },
+        _ => Error::Bind {
+            option,
+            path: address.to_string(),
+            source,
+        },
     })
 }
 
 /// Where the socket `path` is to be.
 fn place(option: &'static str, path: &Path, files: &mut Files) -> Result<Place, Error> {
     let place = files.place(path);
-    place.map_err(|source| Error::Bind { option, path: path.to_string_lossy().into_owned(), source })
+    place.map_err(|source| Error::Bind {
+        option,
+        path: path.to_string_lossy().into_owned(),
+        source,
+    })
 }
 
 /// A path of `place` for the calls about sockets, which take 107 bytes: that by the descriptor of its directory if there
 /// is one that fits, else the operator's. In a run as another user, who could change that one, there is no other.
 fn path_of(place: &Place, path: &Path) -> io::Result<PathBuf> {
-    match place.path().map(|short| SocketAddr::from_pathname(&short).map(|_| short)) {
+    match place
+        .path()
+        .map(|short| SocketAddr::from_pathname(&short).map(|_| short))
+    {
         Some(Ok(short)) => Ok(short),
         Some(Err(error)) if place.is_of_user() => Err(error),
         None if place.is_of_user() => Err(io::Error::other("--user needs /proc here")),
@@ -166,7 +242,11 @@ fn path_of(place: &Place, path: &Path) -> io::Result<PathBuf> {
 }
 
 fn bind_path(option: &'static str, path: &Path, place: &Place) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Bind { option, path: path.to_string_lossy().into_owned(), source };
+    let failed = |source| Error::Bind {
+        option,
+        path: path.to_string_lossy().into_owned(),
+        source,
+    };
     let at = path_of(place, path).map_err(failed)?;
     match bind_privately(&at) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -191,7 +271,11 @@ fn bind_privately(path: &Path) -> io::Result<UnixListener> {
 fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error> {
     let name = || path.to_string_lossy().into_owned();
     let metadata = signal::uninterrupted(|| fs::symlink_metadata(at));
-    let metadata = metadata.map_err(|source| Error::Bind { option, path: name(), source })?;
+    let metadata = metadata.map_err(|source| Error::Bind {
+        option,
+        path: name(),
+        source,
+    })?;
     let kind = match metadata.file_type() {
         kind if kind.is_socket() => None,
         kind if kind.is_dir() => Some("directory"),
@@ -200,19 +284,37 @@ fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error>
         _ => Some("pipe or device"),
     };
     if let Some(kind) = kind {
-        return Err(Error::Taken { option, path: name(), kind });
+        return Err(Error::Taken {
+            option,
+            path: name(),
+            kind,
+        });
     }
     // SAFETY: the call takes nothing and cannot fail.
     if metadata.uid() != unsafe { libc::geteuid() } {
-        return Err(Error::Foreign { option, path: name(), uid: metadata.uid() });
+        return Err(Error::Foreign {
+            option,
+            path: name(),
+            uid: metadata.uid(),
+        });
     }
     // A datagram cannot be sent to a socket of streams, so nobody is disturbed, and nothing waits for a server that is
     // busy: the kernel says that the type is wrong, or that there is nobody.
     match UnixDatagram::unbound().and_then(|socket| socket.connect(at)) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => Err(Error::InUse { option, path: name() }),
-        Err(source) => Err(Error::Bind { option, path: name(), source }),
-        Ok(()) => Err(Error::InUse { option, path: name() }),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => Err(Error::InUse {
+            option,
+            path: name(),
+        }),
+        Err(source) => Err(Error::Bind {
+            option,
+            path: name(),
+            source,
+        }),
+        Ok(()) => Err(Error::InUse {
+            option,
+            path: name(),
+        }),
     }
 }
 
@@ -224,8 +326,12 @@ mod tests {
     use super::*;
 
     fn bind(path: &Path) -> Result<Listener, String> {
-        Listener::bind("--metrics", &SocketAddress::Path(path.to_owned()), &mut Files::default())
-            .map_err(|error| error.to_string())
+        Listener::bind(
+            "--metrics",
+            &SocketAddress::Path(path.to_owned()),
+            &mut Files::default(),
+        )
+        .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -233,7 +339,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m");
         let listener = bind(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert!(UnixStream::connect(&path).is_ok());
         drop(listener);
         assert!(!path.exists());
@@ -244,7 +353,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m");
         let mut first = bind(&path).unwrap();
-        assert!(bind(&path).unwrap_err().contains("another process listens there"));
+        assert!(
+            bind(&path)
+                .unwrap_err()
+                .contains("another process listens there")
+        );
         first.leave_file();
         drop(first);
         assert!(path.exists());
@@ -252,7 +365,11 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         let datagrams = directory.path().join("d");
         let _socket = UnixDatagram::bind(&datagrams).unwrap();
-        assert!(bind(&datagrams).unwrap_err().contains("another process listens there"));
+        assert!(
+            bind(&datagrams)
+                .unwrap_err()
+                .contains("another process listens there")
+        );
     }
 
     #[test]
@@ -262,11 +379,19 @@ mod tests {
         fs::write(&file, "mine").unwrap();
         assert!(bind(&file).unwrap_err().contains("this is a file"));
         assert_eq!(fs::read(&file).unwrap(), b"mine");
-        assert!(bind(directory.path()).unwrap_err().contains("this is a directory"));
+        assert!(
+            bind(directory.path())
+                .unwrap_err()
+                .contains("this is a directory")
+        );
         let link = directory.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         assert!(bind(&link).unwrap_err().contains("this is a symbolic link"));
-        assert!(bind(Path::new("/nonexistent/m")).unwrap_err().contains("No such file"));
+        assert!(
+            bind(Path::new("/nonexistent/m"))
+                .unwrap_err()
+                .contains("No such file")
+        );
         assert!(bind(&directory.path().join("m".repeat(200))).is_err());
     }
 

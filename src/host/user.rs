@@ -23,16 +23,30 @@ pub enum Error {
         "--user needs the right to become another user, which root has; start tender as root, or leave the option out"
     )]
     Privilege,
-    #[error("--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID")]
+    #[error(
+        "--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID"
+    )]
     NoUser { user: String },
-    #[error("--user={user}: user {user} is not in /etc/passwd, so its group is not known; write {user}:GID")]
+    #[error(
+        "--user={user}: user {user} is not in /etc/passwd, so its group is not known; write {user}:GID"
+    )]
     NoGroupOfUser { user: String },
-    #[error("--user: there is no group '{group}' in /etc/group; give a name from there, or a number")]
+    #[error(
+        "--user: there is no group '{group}' in /etc/group; give a name from there, or a number"
+    )]
     NoGroup { group: String },
     #[error("--user: cannot read {file}: {source}; write UID:GID")]
-    Accounts { file: &'static str, source: io::Error },
+    Accounts {
+        file: &'static str,
+        source: io::Error,
+    },
     #[error("--user: cannot become user {uid}, group {gid}: {source}; {hint}")]
-    Become { uid: u32, gid: u32, source: io::Error, hint: &'static str },
+    Become {
+        uid: u32,
+        gid: u32,
+        source: io::Error,
+        hint: &'static str,
+    },
 }
 
 /// Who to become.
@@ -51,8 +65,13 @@ pub struct Identity {
 pub fn permitted(option: &UserOption) -> Result<Identity, Error> {
     let found = find(option);
     let is_ours = found.as_ref().is_ok_and(|identity| identity.is_ours());
-    let may_change = capabilities::has(capabilities::SETUID) && capabilities::has(capabilities::SETGID);
-    if !is_ours && !may_change { Err(Error::Privilege) } else { found }
+    let may_change =
+        capabilities::has(capabilities::SETUID) && capabilities::has(capabilities::SETGID);
+    if !is_ours && !may_change {
+        Err(Error::Privilege)
+    } else {
+        found
+    }
 }
 
 fn find(option: &UserOption) -> Result<Identity, Error> {
@@ -75,14 +94,19 @@ fn identity(
         None => None,
         Some(group) => match number(group) {
             Some(gid) => Some(gid),
-            None => Some(gid_of(group, &groups()?).ok_or_else(|| Error::NoGroup { group: group.clone() })?),
+            None => Some(gid_of(group, &groups()?).ok_or_else(|| Error::NoGroup {
+                group: group.clone(),
+            })?),
         },
     };
     if let (Some(uid), Some(gid)) = (number(user), gid) {
         return Ok(Identity { uid, gid });
     }
     match (entry(user, &passwd()?), gid) {
-        (Some(entry), gid) => Ok(Identity { uid: entry.uid, gid: gid.unwrap_or(entry.gid) }),
+        (Some(entry), gid) => Ok(Identity {
+            uid: entry.uid,
+            gid: gid.unwrap_or(entry.gid),
+        }),
         (None, _) if number(user).is_some() => Err(Error::NoGroupOfUser { user: user.clone() }),
         (None, _) => Err(Error::NoUser { user: user.clone() }),
     }
@@ -99,7 +123,10 @@ fn entry(user: &str, passwd: &str) -> Option<Identity> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, uid, gid) = (fields.next()?, fields.nth(1)?, fields.next()?);
-        let identity = Identity { uid: number(uid)?, gid: number(gid)? };
+        let identity = Identity {
+            uid: number(uid)?,
+            gid: number(gid)?,
+        };
         (name == user || number(user) == Some(identity.uid)).then_some(identity)
     })
 }
@@ -129,10 +156,17 @@ impl Identity {
 
 fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) -> Error {
     let hint = match source.raw_os_error() {
-        Some(libc::EPERM) => "a user namespace must allow setgroups (/proc/self/setgroups), a unit @setuid",
+        Some(libc::EPERM) => {
+            "a user namespace must allow setgroups (/proc/self/setgroups), a unit @setuid"
+        }
         _ => "a user namespace must map both (/proc/self/uid_map, gid_map)",
     };
-    Error::Become { uid, gid, source, hint }
+    Error::Become {
+        uid,
+        gid,
+        source,
+        hint,
+    }
 }
 
 /// Becomes that user permanently, with its one group and no other. Makes only the calls that change something: a user
@@ -148,7 +182,9 @@ pub fn become_user(identity: Identity) -> Result<(), Error> {
             return Err(failed(error));
         }
         if groups.iter().any(|group| *group != gid) {
-            log::warn!("--user: cannot give up the other groups of this process: {error}; the run keeps them");
+            log::warn!(
+                "--user: cannot give up the other groups of this process: {error}; the run keeps them"
+            );
         }
     }
     if identity.is_ours() {
@@ -161,7 +197,11 @@ pub fn become_user(identity: Identity) -> Result<(), Error> {
 }
 
 fn done(result: c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
@@ -173,9 +213,14 @@ mod tests {
     const GROUPS: &str = "root:x:0:\nkvm:x:104:pirate,other\nempty:x::\n";
 
     fn of(user: &str, group: Option<&str>) -> Result<(u32, u32), String> {
-        let option = UserOption { user: user.into(), group: group.map(String::from) };
+        let option = UserOption {
+            user: user.into(),
+            group: group.map(String::from),
+        };
         let found = identity(&option, || Ok(PASSWD.into()), || Ok(GROUPS.into()));
-        found.map(|Identity { uid, gid }| (uid, gid)).map_err(|error| error.to_string())
+        found
+            .map(|Identity { uid, gid }| (uid, gid))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -190,18 +235,33 @@ mod tests {
 
     #[test]
     fn numbers_need_no_files() {
-        let option = UserOption { user: "12".into(), group: Some("34".into()) };
+        let option = UserOption {
+            user: "12".into(),
+            group: Some("34".into()),
+        };
         let found = identity(&option, || panic!("no need to"), || panic!("no need to"));
         assert_eq!(found.unwrap(), Identity { uid: 12, gid: 34 });
     }
 
     #[test]
     fn whoever_is_not_there_is_told() {
-        assert!(of("nobody2", None).unwrap_err().contains("no user 'nobody2'"));
+        assert!(
+            of("nobody2", None)
+                .unwrap_err()
+                .contains("no user 'nobody2'")
+        );
         assert!(of("broken", None).unwrap_err().contains("no user 'broken'"));
         assert!(of("minus", None).unwrap_err().contains("no user 'minus'"));
         assert!(of("4242", None).unwrap_err().contains("4242:GID"));
-        assert!(of("pirate", Some("kvn")).unwrap_err().contains("no group 'kvn'"));
-        assert!(of("pirate", Some("empty")).unwrap_err().contains("no group 'empty'"));
+        assert!(
+            of("pirate", Some("kvn"))
+                .unwrap_err()
+                .contains("no group 'kvn'")
+        );
+        assert!(
+            of("pirate", Some("empty"))
+                .unwrap_err()
+                .contains("no group 'empty'")
+        );
     }
 }

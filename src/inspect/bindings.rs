@@ -23,23 +23,36 @@ pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<
             }
         }
     };
-    search(source, segments.iter().map(|segment| segment.file.clone()), examine).ok()?;
+    search(
+        source,
+        segments.iter().map(|segment| segment.file.clone()),
+        examine,
+    )
+    .ok()?;
     let words = words?;
     candidates.retain(|(at, _)| at.abs_diff(words) <= NEAR);
     let (_, version) = candidates.first()?;
-    candidates.iter().all(|(_, other)| other == version).then(|| version.clone())
+    candidates
+        .iter()
+        .all(|(_, other)| other == version)
+        .then(|| version.clone())
 }
 
 /// Most candidates that are looked at: no honest file has more.
 const MOST: usize = 4096;
 
 fn find(piece: &[u8], words: &[u8]) -> Option<usize> {
-    piece.windows(words.len()).position(|window| window == words)
+    piece
+        .windows(words.len())
+        .position(|window| window == words)
 }
 
 /// All strings between two NULs that look like a version of Solo5, `v0.N.N` and perhaps what git adds to it.
 fn versions(piece: &[u8]) -> impl Iterator<Item = (usize, String)> {
-    let starts = piece.windows(4).enumerate().filter(|(_, window)| *window == b"\0v0.");
+    let starts = piece
+        .windows(4)
+        .enumerate()
+        .filter(|(_, window)| *window == b"\0v0.");
     starts.filter_map(|(at, _)| {
         let text = &piece[at + 1..];
         let end = text.iter().take(OVERLAP).position(|&byte| byte == 0)?;
@@ -49,10 +62,17 @@ fn versions(piece: &[u8]) -> impl Iterator<Item = (usize, String)> {
 }
 
 fn is_version(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("v0.") else { return false };
+    let Some(rest) = text.strip_prefix("v0.") else {
+        return false;
+    };
     let (numbers, suffix) = rest.split_once('-').unwrap_or((rest, ""));
-    let is_number = |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = |part: &str| {
+        (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
     let mut parts = numbers.split('.');
     let both = parts.next().is_some_and(is_number) && parts.next().is_some_and(is_number);
-    both && parts.next().is_none() && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.+".contains(&byte))
+    both && parts.next().is_none()
+        && suffix
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-.+".contains(&byte))
 }

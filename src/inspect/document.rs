@@ -20,15 +20,33 @@ impl Report {
             ("format", FORMAT.into()),
             ("file", self.file.to_string_lossy().into_owned().into()),
             ("refused", self.refusal.clone().into()),
-            ("architecture", self.machine.map(|machine| machine.to_string()).into()),
-            ("era", self.era.map(|(era, recognition)| era_value(era, recognition)).into()),
+            (
+                "architecture",
+                self.machine.map(|machine| machine.to_string()).into(),
+            ),
+            (
+                "era",
+                self.era
+                    .map(|(era, recognition)| era_value(era, recognition))
+                    .into(),
+            ),
             ("abi", self.abi_value()),
             ("bindings", self.bindings.clone().into()),
-            ("manifest", self.manifest.as_ref().map(manifest_value).into()),
+            (
+                "manifest",
+                self.manifest.as_ref().map(manifest_value).into(),
+            ),
             ("devices", self.manifest.as_ref().map(devices_value).into()),
             ("entry", self.entry.into()),
             ("end", self.end.into()),
-            ("segments", self.segments.iter().map(segment_value).collect::<Vec<_>>().into()),
+            (
+                "segments",
+                self.segments
+                    .iter()
+                    .map(segment_value)
+                    .collect::<Vec<_>>()
+                    .into(),
+            ),
             ("least_memory", self.least_memory.into()),
             ("command_line", self.command_line().into()),
             ("further_options", self.further_options().into()),
@@ -37,7 +55,9 @@ impl Report {
     }
 
     fn abi_value(&self) -> Value {
-        let Some(abi) = self.abi else { return Value::Null };
+        let Some(abi) = self.abi else {
+            return Value::Null;
+        };
         Value::Object(vec![
             ("type", "solo5.abi".into()),
             ("target", target_name(abi.target).into()),
@@ -52,17 +72,32 @@ fn era_value(era: Era, recognition: Recognition) -> Value {
         Recognition::Evidence(Evidence::Words) => "words",
         Recognition::Evidence(Evidence::Code) => "code",
     };
-    Value::Object(vec![("name", era.name().into()), ("releases", era.releases().into()), ("recognised_by", by.into())])
+    Value::Object(vec![
+        ("name", era.name().into()),
+        ("releases", era.releases().into()),
+        ("recognised_by", by.into()),
+    ])
 }
 
 fn manifest_value(manifest: &Manifest) -> Value {
     let device = |device: &Device| {
-        Value::Object(vec![("name", device.name.as_str().into()), ("type", device.kind.to_string().into())])
+        Value::Object(vec![
+            ("name", device.name.as_str().into()),
+            ("type", device.kind.to_string().into()),
+        ])
     };
     Value::Object(vec![
         ("type", "solo5.manifest".into()),
         ("version", u64::from(VERSION).into()),
-        ("devices", manifest.devices().iter().map(device).collect::<Vec<_>>().into()),
+        (
+            "devices",
+            manifest
+                .devices()
+                .iter()
+                .map(device)
+                .collect::<Vec<_>>()
+                .into(),
+        ),
     ])
 }
 
@@ -75,13 +110,21 @@ fn devices_value(manifest: &Manifest) -> Value {
             ("option", device.option().into()),
         ])
     };
-    manifest.devices().iter().map(device).collect::<Vec<_>>().into()
+    manifest
+        .devices()
+        .iter()
+        .map(device)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 fn segment_value(segment: &Segment) -> Value {
     Value::Object(vec![
         ("address", segment.memory.start.into()),
-        ("memory_size", (segment.memory.end - segment.memory.start).into()),
+        (
+            "memory_size",
+            (segment.memory.end - segment.memory.start).into(),
+        ),
         ("file_offset", segment.file.start.into()),
         ("file_size", (segment.file.end - segment.file.start).into()),
         ("permissions", permissions(segment.access).into()),

@@ -37,7 +37,11 @@ pub enum Error {
     #[error("cannot read '{}': {source}", file.display())]
     Read { file: PathBuf, source: io::Error },
     #[error("{}: line {line}: {rule}", file.display())]
-    Source { file: PathBuf, line: usize, rule: String },
+    Source {
+        file: PathBuf,
+        line: usize,
+        rule: String,
+    },
     #[error("cannot write '{}': {source}", file.display())]
     Write { file: PathBuf, source: io::Error },
 }
@@ -48,10 +52,14 @@ pub enum Error {
 /// [`Error`]: there is no such command, or it failed.
 pub fn run(arguments: &[OsString]) -> Result<String, Error> {
     let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-    let Some((command, files)) = arguments.split_first() else { return Err(Error::Usage) };
+    let Some((command, files)) = arguments.split_first() else {
+        return Err(Error::Usage);
+    };
     match (command.to_str(), files) {
         (Some("query-abi"), [file]) => query(Path::new(file), abi),
-        (Some("query-manifest"), [file]) => query(Path::new(file), |sketch| sketch.manifest.as_ref().map(manifest)),
+        (Some("query-manifest"), [file]) => query(Path::new(file), |sketch| {
+            sketch.manifest.as_ref().map(manifest)
+        }),
         (Some("gen-manifest"), [source, output]) => generate(Path::new(source), Path::new(output)),
         _ => Err(Error::Usage),
     }
@@ -62,8 +70,12 @@ pub fn run(arguments: &[OsString]) -> Result<String, Error> {
 /// # Errors
 /// The reason why there is no answer.
 fn query(path: &Path, answer: impl Fn(&Sketch) -> Option<String>) -> Result<String, Error> {
-    let refuse = |reason| Error::Unikernel { file: path.to_owned(), reason };
-    let file = setup::open(Files::default().take(path, Need::Read)).map_err(|error| refuse(error.to_string()))?;
+    let refuse = |reason| Error::Unikernel {
+        file: path.to_owned(),
+        reason,
+    };
+    let file = setup::open(Files::default().take(path, Need::Read))
+        .map_err(|error| refuse(error.to_string()))?;
     answer(&Sketch::of(&file)).ok_or_else(|| match Image::parse(&file) {
         Err(error) => refuse(error.to_string()),
         Ok(_) => refuse("has no Solo5 notes: it predates them".to_owned()),
@@ -75,14 +87,26 @@ fn abi(sketch: &Sketch) -> Option<String> {
     // `target_name` adds the number of an unknown target; this tool prints none.
     let target = target_name(abi.target);
     let target = target.split(' ').next().unwrap_or_default();
-    Some(format!("{{\n  \"type\": \"solo5.abi\",\n  \"target\": \"{target}\",\n  \"version\": {}\n}}\n", abi.version))
+    Some(format!(
+        "{{\n  \"type\": \"solo5.abi\",\n  \"target\": \"{target}\",\n  \"version\": {}\n}}\n",
+        abi.version
+    ))
 }
 
 fn manifest(manifest: &Manifest) -> String {
-    let mut text = format!("{{\n  \"type\": \"solo5.manifest\",\n  \"version\": {VERSION},\n  \"devices\": [\n");
+    let mut text = format!(
+        "{{\n  \"type\": \"solo5.manifest\",\n  \"version\": {VERSION},\n  \"devices\": [\n"
+    );
     for (index, Device { name, kind, .. }) in manifest.devices().iter().enumerate() {
-        let comma = if index + 1 < manifest.devices().len() { "," } else { "" };
-        let _ = writeln!(text, "    {{ \"name\": \"{name}\", \"type\": \"{kind}\" }}{comma}");
+        let comma = if index + 1 < manifest.devices().len() {
+            ","
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "    {{ \"name\": \"{name}\", \"type\": \"{kind}\" }}{comma}"
+        );
     }
     text + "  ]\n}\n"
 }
@@ -90,8 +114,15 @@ fn manifest(manifest: &Manifest) -> String {
 /// Makes the C source of a manifest from its JSON source.
 fn generate(source: &Path, output: &Path) -> Result<String, Error> {
     let file = source.to_owned();
-    let text = read(source).map_err(|source| Error::Read { file: file.clone(), source })?;
-    let devices = source::devices(&text).map_err(|source::Error { line, rule }| Error::Source { file, line, rule })?;
+    let text = read(source).map_err(|source| Error::Read {
+        file: file.clone(),
+        source,
+    })?;
+    let devices = source::devices(&text).map_err(|source::Error { line, rule }| Error::Source {
+        file,
+        line,
+        rule,
+    })?;
     let text = c_source(&devices);
     if output == Path::new("-") {
         return Ok(text);
@@ -99,19 +130,33 @@ fn generate(source: &Path, output: &Path) -> Result<String, Error> {
     let identity = |path| Files::default().take(path, Need::Read).ok()?.identity();
     if identity(source).is_some_and(|source| identity(output) == Some(source)) {
         let source = io::Error::other("it is the manifest's source as well");
-        return Err(Error::Write { file: output.to_owned(), source });
+        return Err(Error::Write {
+            file: output.to_owned(),
+            source,
+        });
     }
     match std::fs::write(output, text) {
         Ok(()) => Ok(String::new()),
-        Err(source) => Err(Error::Write { file: output.to_owned(), source }),
+        Err(source) => Err(Error::Write {
+            file: output.to_owned(),
+            source,
+        }),
     }
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let source: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(open(path)?) };
+    let source: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(open(path)?)
+    };
     let mut text = Vec::new();
     source.take(LONGEST + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > LONGEST { Err(io::Error::other("it is longer than 64 KiB")) } else { Ok(text) }
+    if text.len() as u64 > LONGEST {
+        Err(io::Error::other("it is longer than 64 KiB"))
+    } else {
+        Ok(text)
+    }
 }
 
 /// Opens a file or a pipe. A device is not opened: that alone may have an effect.
@@ -134,7 +179,10 @@ fn c_source(devices: &[source::Device]) -> String {
         env!("CARGO_PKG_VERSION")
     );
     for source::Device { name, kind } in devices {
-        let _ = writeln!(text, "\t\t{{ .name = \"{name}\", .type = MFT_DEV_{kind} }},");
+        let _ = writeln!(
+            text,
+            "\t\t{{ .name = \"{name}\", .type = MFT_DEV_{kind} }},"
+        );
     }
     text + "\t},\n} MFT1_NOTE_DECLARE_END\n"
 }

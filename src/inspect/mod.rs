@@ -79,8 +79,14 @@ impl Report {
     }
 
     fn accepted(path: &Path, image: Image) -> Report {
-        let recognition = image.evidence.map_or(Recognition::Note, Recognition::Evidence);
-        let abi = image.era.abi_version().map(|version| Abi { target: target::HVT, version, reserved: [0; 2] });
+        let recognition = image
+            .evidence
+            .map_or(Recognition::Note, Recognition::Evidence);
+        let abi = image.era.abi_version().map(|version| Abi {
+            target: target::HVT,
+            version,
+            reserved: [0; 2],
+        });
         let (end, least_memory) = (image.end(), image.least_memory());
         Report {
             file: path.to_owned(),
@@ -93,8 +99,12 @@ impl Report {
             entry: Some(image.entry),
             end: Some(end),
             least_memory: Some(least_memory),
-            refusal: (least_memory > MAX_MEMORY)
-                .then(|| setup::Error::TooLarge { needed: least_memory >> 20 }.to_string()),
+            refusal: (least_memory > MAX_MEMORY).then(|| {
+                setup::Error::TooLarge {
+                    needed: least_memory >> 20,
+                }
+                .to_string()
+            }),
         }
     }
 
@@ -117,9 +127,19 @@ impl Report {
     /// The words of a command line that runs it, with IFACE and PATH where the operator's own choice belongs; none
     /// where nothing runs it.
     pub fn command_line(&self) -> Option<Vec<String>> {
-        let (None, Some(least_memory)) = (&self.refusal, self.least_memory) else { return None };
-        let mut words = vec!["tender".to_owned(), format!("--mem={}M", suggested_memory(least_memory) >> 20)];
-        words.extend(self.manifest.iter().flat_map(Manifest::devices).map(|device| device.option()));
+        let (None, Some(least_memory)) = (&self.refusal, self.least_memory) else {
+            return None;
+        };
+        let mut words = vec![
+            "tender".to_owned(),
+            format!("--mem={}M", suggested_memory(least_memory) >> 20),
+        ];
+        words.extend(
+            self.manifest
+                .iter()
+                .flat_map(Manifest::devices)
+                .map(|device| device.option()),
+        );
         words.extend(["--".to_owned(), self.file.to_string_lossy().into_owned()]);
         Some(words)
     }

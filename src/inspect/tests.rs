@@ -27,10 +27,23 @@ fn with_constants(constants: &[u8]) -> Elf {
 #[test]
 fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
     let report = report(&Elf::hvt());
-    assert_eq!((report.machine, report.refusal.as_deref()), (Some(Machine::Aarch64), None));
+    assert_eq!(
+        (report.machine, report.refusal.as_deref()),
+        (Some(Machine::Aarch64), None)
+    );
     assert_eq!(report.era, Some((Era::Abi2, Recognition::Note)));
-    assert_eq!((report.entry, report.end, report.least_memory), (Some(0x100020), Some(0x107000), Some(2 << 20)));
-    let command = ["tender", "--mem=64M", "--block:data=PATH", "--net:service=IFACE", "--", "app.hvt"];
+    assert_eq!(
+        (report.entry, report.end, report.least_memory),
+        (Some(0x100020), Some(0x107000), Some(2 << 20))
+    );
+    let command = [
+        "tender",
+        "--mem=64M",
+        "--block:data=PATH",
+        "--net:service=IFACE",
+        "--",
+        "app.hvt",
+    ];
     assert_eq!(report.command_line().expect("it runs"), command);
     let text = report.to_text();
     for line in [
@@ -49,7 +62,10 @@ fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
 #[test]
 fn json_says_the_same() {
     let document = parsed(&report(&Elf::hvt()));
-    assert_eq!(document["abi"], serde_json::json!({"type": "solo5.abi", "target": "hvt", "version": 2}));
+    assert_eq!(
+        document["abi"],
+        serde_json::json!({"type": "solo5.abi", "target": "hvt", "version": 2})
+    );
     assert_eq!(
         document["manifest"],
         serde_json::json!({"type": "solo5.manifest", "version": 1, "devices": [
@@ -65,8 +81,14 @@ fn json_says_the_same() {
 #[test]
 fn a_unikernel_of_old_says_how_it_is_known() {
     let report = report(&Elf::legacy(LEGACY_WORDS));
-    assert_eq!(report.era, Some((Era::Legacy, Recognition::Evidence(Evidence::Words))));
-    assert_eq!(report.command_line().expect("it runs"), ["tender", "--mem=64M", "--", "app.hvt"]);
+    assert_eq!(
+        report.era,
+        Some((Era::Legacy, Recognition::Evidence(Evidence::Words)))
+    );
+    assert_eq!(
+        report.command_line().expect("it runs"),
+        ["tender", "--mem=64M", "--", "app.hvt"]
+    );
     assert_eq!(report.further_options(), ["--net=IFACE", "--disk=PATH"]);
     let document = parsed(&report);
     assert_eq!(document["era"]["name"], "legacy");
@@ -82,20 +104,32 @@ fn what_is_known_of_a_refused_file_is_told_too() {
     let mut other = Elf::hvt();
     other.programs[elf::ABI] = Program::note(0x6000, elf::abi(target::XEN, 2));
     let report = report(&other);
-    assert_eq!(report.refusal.as_deref(), Some("is a Solo5 unikernel for the xen target; rebuild it for hvt"));
+    assert_eq!(
+        report.refusal.as_deref(),
+        Some("is a Solo5 unikernel for the xen target; rebuild it for hvt")
+    );
     assert_eq!(report.command_line(), None);
     let document = parsed(&report);
     assert_eq!(document["abi"]["target"], "xen");
     assert!(document["era"].is_null() && document["command_line"].is_null());
     assert_eq!(document["devices"].as_array().expect("devices").len(), 2);
-    assert!(report.to_text().contains("interface     xen, ABI version 2\n"));
+    assert!(
+        report
+            .to_text()
+            .contains("interface     xen, ABI version 2\n")
+    );
 }
 
 #[test]
 fn of_what_is_no_elf_file_there_is_nothing_to_tell() {
     let report = Report::new(Path::new("x"), b"To whom it may concern".as_slice());
     assert_eq!(report.to_text(), "");
-    assert!(report.refusal.expect("no unikernel").starts_with("is a text file"));
+    assert!(
+        report
+            .refusal
+            .expect("no unikernel")
+            .starts_with("is a text file")
+    );
 }
 
 #[test]
@@ -103,15 +137,32 @@ fn what_fits_into_no_guest_is_refused() {
     let mut huge = Elf::hvt();
     huge.programs[elf::BSS].memsz = (1 << 32) - 0x104000;
     let report = report(&huge);
-    assert!(report.refusal.as_deref().expect("too large").contains("needs 4098 MiB of memory"));
+    assert!(
+        report
+            .refusal
+            .as_deref()
+            .expect("too large")
+            .contains("needs 4098 MiB of memory")
+    );
     assert_eq!(report.command_line(), None);
 }
 
 #[test]
 fn there_is_memory_for_a_heap_in_the_command() {
-    let cases = [(2, 64), (32, 64), (34, 96), (64, 96), (4094, 4096), (4096, 4096)];
+    let cases = [
+        (2, 64),
+        (32, 64),
+        (34, 96),
+        (64, 96),
+        (4094, 4096),
+        (4096, 4096),
+    ];
     for (least, suggested) in cases {
-        assert_eq!(suggested_memory(least << 20), suggested << 20, "{least} MiB");
+        assert_eq!(
+            suggested_memory(least << 20),
+            suggested << 20,
+            "{least} MiB"
+        );
     }
 }
 
@@ -120,7 +171,13 @@ fn words_are_quoted_for_a_shell() {
     let line = |file: &str| {
         let report = Report::new(Path::new(file), Elf::hvt().build().as_slice());
         let text = report.to_text();
-        text.lines().last().expect("a command").split_once(" -- ").expect("a file").1.to_owned()
+        text.lines()
+            .last()
+            .expect("a command")
+            .split_once(" -- ")
+            .expect("a file")
+            .1
+            .to_owned()
     };
     assert_eq!(line("/srv/app-1.0_x.hvt"), "/srv/app-1.0_x.hvt");
     assert_eq!(line("my app.hvt"), "'my app.hvt'");
@@ -132,10 +189,20 @@ fn words_are_quoted_for_a_shell() {
 #[test]
 fn names_that_no_option_can_say_use_the_short_form() {
     let mut elf = Elf::hvt();
-    let entries = [Entry::declare("my-net", NET_BASIC), Entry::declare("größe\n", BLOCK_BASIC)];
+    let entries = [
+        Entry::declare("my-net", NET_BASIC),
+        Entry::declare("größe\n", BLOCK_BASIC),
+    ];
     elf.programs[elf::MFT] = Program::note(0x6000, elf::mft(&manifest(&entries)));
     let report = report(&elf);
-    let command = ["tender", "--mem=64M", "--net=IFACE", "--block=PATH", "--", "app.hvt"];
+    let command = [
+        "tender",
+        "--mem=64M",
+        "--net=IFACE",
+        "--block=PATH",
+        "--",
+        "app.hvt",
+    ];
     assert_eq!(report.command_line().expect("it runs"), command);
     assert_eq!(parsed(&report)["devices"][1]["name"], r"größe\n");
 }
@@ -143,27 +210,52 @@ fn names_that_no_option_can_say_use_the_short_form() {
 #[test]
 fn the_version_of_the_bindings_is_near_their_words() {
     let version = |constants: &[u8]| report(&with_constants(constants)).bindings;
-    let known = |text: &str| version(format!("\0{text}\0Solo5: Bindings version %s\n\0").as_bytes());
+    let known =
+        |text: &str| version(format!("\0{text}\0Solo5: Bindings version %s\n\0").as_bytes());
     for text in ["v0.12.1", "v0.6.0", "v0.9.3-12-gabcdef0", "v0.6.5-dirty"] {
         assert_eq!(known(text).as_deref(), Some(text));
     }
-    for text in ["0.12.1", "v0.12", "v0.12.1.4", "v0.12.x", "v0.1234.1", "v1.2.3", "v0..1", "v0.12.1 ", "v0.12.1-\x1b"]
-    {
+    for text in [
+        "0.12.1",
+        "v0.12",
+        "v0.12.1.4",
+        "v0.12.x",
+        "v0.1234.1",
+        "v1.2.3",
+        "v0..1",
+        "v0.12.1 ",
+        "v0.12.1-\x1b",
+    ] {
         assert_eq!(known(text), None, "{text}");
     }
     // Behind the words; without them; not a string of its own; two that differ; the same one twice.
-    assert_eq!(version(b"Solo5: Bindings version %s\n\0v0.7.5\0").as_deref(), Some("v0.7.5"));
+    assert_eq!(
+        version(b"Solo5: Bindings version %s\n\0v0.7.5\0").as_deref(),
+        Some("v0.7.5")
+    );
     assert_eq!(version(b"\0v0.7.5\0"), None);
     assert_eq!(version(b"libv0.7.5\0Solo5: Bindings version %s\n\0"), None);
-    assert_eq!(version(b"\0v0.7.5\0v0.16.0\0Solo5: Bindings version %s\n\0"), None);
-    assert_eq!(version(b"\0v0.7.5\0v0.7.5\0Solo5: Bindings version %s\n\0").as_deref(), Some("v0.7.5"));
+    assert_eq!(
+        version(b"\0v0.7.5\0v0.16.0\0Solo5: Bindings version %s\n\0"),
+        None
+    );
+    assert_eq!(
+        version(b"\0v0.7.5\0v0.7.5\0Solo5: Bindings version %s\n\0").as_deref(),
+        Some("v0.7.5")
+    );
 }
 
 #[test]
 fn a_version_far_from_the_words_is_somebody_elses() {
     let version = |distance: usize| {
         let words = b"Solo5: Bindings version %s\n\0";
-        let constants = [LEGACY_WORDS, words, &vec![0; distance], b"v0.16.0\0".as_slice()].concat();
+        let constants = [
+            LEGACY_WORDS,
+            words,
+            &vec![0; distance],
+            b"v0.16.0\0".as_slice(),
+        ]
+        .concat();
         report(&Elf::legacy(&constants)).bindings
     };
     assert_eq!(version(100).as_deref(), Some("v0.16.0"));
@@ -174,7 +266,11 @@ fn a_version_far_from_the_words_is_somebody_elses() {
 fn json_is_laid_out_for_people_too() {
     let leaf = Value::Object(vec![("a", 1.into()), ("b", Value::Null)]);
     let list: Value = vec!["x", "y"].into();
-    let value = Value::Object(vec![("leaf", leaf), ("list", list), ("none", Vec::<u64>::new().into())]);
+    let value = Value::Object(vec![
+        ("leaf", leaf),
+        ("list", list),
+        ("none", Vec::<u64>::new().into()),
+    ]);
     let nested = Value::Object(vec![("deep", vec![value].into())]);
     assert_eq!(
         nested.to_string(),

@@ -24,26 +24,46 @@ impl Report {
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
-        let Some(machine) = self.machine else { return Vec::new() };
-        let foreign = if machine == arch::MACHINE { String::new() } else { format!(" (this host: {})", arch::MACHINE) };
+        let Some(machine) = self.machine else {
+            return Vec::new();
+        };
+        let foreign = if machine == arch::MACHINE {
+            String::new()
+        } else {
+            format!(" (this host: {})", arch::MACHINE)
+        };
         let mut facts = vec![("architecture", format!("{machine}{foreign}"))];
         match (self.era, self.abi) {
-            (Some((era, recognition)), _) => facts.push(("interface", format!("{era}, {}", known_by(recognition)))),
+            (Some((era, recognition)), _) => {
+                facts.push(("interface", format!("{era}, {}", known_by(recognition))))
+            }
             (None, Some(abi)) => {
-                facts.push(("interface", format!("{}, ABI version {}", target_name(abi.target), abi.version)));
+                facts.push((
+                    "interface",
+                    format!("{}, ABI version {}", target_name(abi.target), abi.version),
+                ));
             }
             (None, None) => {}
         }
-        facts.extend(self.bindings.clone().map(|version| ("bindings", format!("Solo5 {version}"))));
+        facts.extend(
+            self.bindings
+                .clone()
+                .map(|version| ("bindings", format!("Solo5 {version}"))),
+        );
         facts.extend(self.entry.map(|entry| ("entry", format!("{entry:#x}"))));
         facts.extend(self.end.map(|end| ("end", format!("{end:#x}"))));
-        facts.extend(self.least_memory.map(|least| ("memory", format!("{} MiB at least", least >> 20))));
+        facts.extend(
+            self.least_memory
+                .map(|least| ("memory", format!("{} MiB at least", least >> 20))),
+        );
         facts
     }
 
     fn devices(&self) -> String {
         let devices = match (&self.manifest, self.era) {
-            (Some(manifest), _) if manifest.devices().is_empty() => return "\ndevices       none\n".to_owned(),
+            (Some(manifest), _) if manifest.devices().is_empty() => {
+                return "\ndevices       none\n".to_owned();
+            }
             (Some(manifest), _) => manifest.devices(),
             (None, Some((Era::Legacy, _))) => {
                 return "\ndevices       not declared: this interface cannot; one network interface and one disk at most\n"
@@ -52,7 +72,11 @@ impl Report {
             (None, _) => return String::new(),
         };
         let mut text = "\ndevices\n".to_owned();
-        let width = devices.iter().map(|device| device.name.chars().count()).max().unwrap_or_default();
+        let width = devices
+            .iter()
+            .map(|device| device.name.chars().count())
+            .max()
+            .unwrap_or_default();
         for Device { handle, kind, name } in devices {
             let padding = width - name.chars().count();
             let _ = writeln!(text, "  {handle:>2}  {name}{:padding$}  {kind}", "");
@@ -64,22 +88,36 @@ impl Report {
         if self.segments.is_empty() {
             return String::new();
         }
-        let mut text = format!("\nsegments\n  {:<18} {:>10} {:>10}  access\n", "address", "in memory", "in file");
+        let mut text = format!(
+            "\nsegments\n  {:<18} {:>10} {:>10}  access\n",
+            "address", "in memory", "in file"
+        );
         for segment in &self.segments {
             let place = format!("{:#010x}", segment.memory.start);
-            let [memory, file] = [&segment.memory, &segment.file].map(|range| range.end - range.start);
-            let _ = writeln!(text, "  {place:<18} {memory:>10} {file:>10}  {}", permissions(segment.access));
+            let [memory, file] =
+                [&segment.memory, &segment.file].map(|range| range.end - range.start);
+            let _ = writeln!(
+                text,
+                "  {place:<18} {memory:>10} {file:>10}  {}",
+                permissions(segment.access)
+            );
         }
         text
     }
 
     fn command(&self) -> String {
-        let Some(words) = self.command_line() else { return String::new() };
+        let Some(words) = self.command_line() else {
+            return String::new();
+        };
         let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
         let mut text = format!("\nrun it with\n  {}\n", words.join(" "));
         let further = self.further_options();
         if !further.is_empty() {
-            let _ = writeln!(text, "and, before the --, those of these that it needs\n  {}", further.join(" "));
+            let _ = writeln!(
+                text,
+                "and, before the --, those of these that it needs\n  {}",
+                further.join(" ")
+            );
         }
         text
     }

@@ -40,13 +40,19 @@ pub unsafe fn into(to: *mut u8, from: &[u8]) {
         let mut value = [0; WORD];
         value.copy_from_slice(word);
         // SAFETY: within what the caller vouches for; `Unalign` asks for no alignment.
-        unsafe { at.cast::<Unalign<u64>>().write_volatile(Unalign::new(u64::from_ne_bytes(value))) };
+        unsafe {
+            at.cast::<Unalign<u64>>()
+                .write_volatile(Unalign::new(u64::from_ne_bytes(value)))
+        };
         at = at.wrapping_add(WORD);
     }
     let mut rest = words.remainder();
     if let Some((half, after)) = rest.split_first_chunk() {
         // SAFETY: as above.
-        unsafe { at.cast::<Unalign<u32>>().write_volatile(Unalign::new(u32::from_ne_bytes(*half))) };
+        unsafe {
+            at.cast::<Unalign<u32>>()
+                .write_volatile(Unalign::new(u32::from_ne_bytes(*half)))
+        };
         at = at.wrapping_add(half.len());
         rest = after;
     }

@@ -46,7 +46,9 @@ pub enum Error {
         limit: &'static str,
     },
     /// The host does not keep so much memory in RAM for this user.
-    #[error("cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {cure}")]
+    #[error(
+        "cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {cure}"
+    )]
     Lock {
         /// Bytes to be locked.
         size: u64,
@@ -124,11 +126,18 @@ fn limit_below(size: u64) -> &'static str {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let used = |name| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+        line.trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
     };
     let is_over = |limit: u64, name| limit < size.saturating_add(used(name).unwrap_or(0));
     let [address_space, data, _] = limits();
-    let strict = || fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim_end() == "2");
+    let strict = || {
+        fs::read_to_string("/proc/sys/vm/overcommit_memory")
+            .is_ok_and(|mode| mode.trim_end() == "2")
+    };
     match is_over(address_space, "VmSize:") {
         false if is_over(data, "VmData:") => "ulimit -d",
         false if strict() => "vm.overcommit_memory of the host",
@@ -139,7 +148,10 @@ fn limit_below(size: u64) -> &'static str {
 /// Limits of this process in bytes: of its address space, of private writable memory, and of locked memory.
 fn limits() -> [u64; 3] {
     [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
-        let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+        let mut limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
         // SAFETY: the kernel writes the one structure.
         unsafe { libc::getrlimit(resource, &raw mut limit) };
         limit.rlim_cur
@@ -166,9 +178,16 @@ impl GuestMemory {
     ///
     /// The guest's huge pages are to be the host's too, for which both must be aligned alike.
     pub fn new(size: u64) -> Result<GuestMemory, Error> {
-        let reserve_error = |source| Error::Reserve { size, source, limit: limit_below(size) };
-        let length = usize::try_from(size).ok().and_then(|size| size.checked_add(HUGE_PAGE_SIZE));
-        let length = length.ok_or_else(|| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let reserve_error = |source| Error::Reserve {
+            size,
+            source,
+            limit: limit_below(size),
+        };
+        let length = usize::try_from(size)
+            .ok()
+            .and_then(|size| size.checked_add(HUGE_PAGE_SIZE));
+        let length =
+            length.ok_or_else(|| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
         let region = MmapRegion::build(
             None,
             length,
@@ -180,7 +199,13 @@ impl GuestMemory {
             other => reserve_error(io::Error::other(other)),
         })?;
         let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE);
-        let memory = GuestMemory { region, start, size, read_only: Vec::new(), writable_from: 0 };
+        let memory = GuestMemory {
+            region,
+            start,
+            size,
+            read_only: Vec::new(),
+            writable_from: 0,
+        };
         // A core file of the tender itself must not reveal guest memory; `--dumpcore` reads the memory itself.
         memory.advise(0, size as usize, libc::MADV_DONTDUMP);
         memory.keep_small(0);
@@ -193,7 +218,11 @@ impl GuestMemory {
     /// guest maps by small pages anyway; at the top lies its stack. Where the kernel has no huge pages, this fails,
     /// and may.
     fn keep_small(&self, offset: usize) {
-        self.advise(offset, HUGE_PAGE_SIZE.min(self.size as usize), libc::MADV_NOHUGEPAGE);
+        self.advise(
+            offset,
+            HUGE_PAGE_SIZE.min(self.size as usize),
+            libc::MADV_NOHUGEPAGE,
+        );
     }
 
     fn advise(&self, offset: usize, length: usize, advice: libc::c_int) {
@@ -213,7 +242,13 @@ impl GuestMemory {
     /// [`Error::Lock`], with what to do about it.
     pub fn lock(&self) -> Result<(), Error> {
         // SAFETY: the range is our own mapping, and locking changes nothing in it.
-        if unsafe { libc::mlock(self.host_address() as *const libc::c_void, self.size as usize) } == 0 {
+        if unsafe {
+            libc::mlock(
+                self.host_address() as *const libc::c_void,
+                self.size as usize,
+            )
+        } == 0
+        {
             return Ok(());
         }
         let source = io::Error::last_os_error();
@@ -223,7 +258,12 @@ impl GuestMemory {
         } else {
             "free memory, or give the guest less by --mem"
         };
-        Err(Error::Lock { size: self.size, source, limit, cure })
+        Err(Error::Lock {
+            size: self.size,
+            source,
+            limit,
+            cure,
+        })
     }
 
     /// Size in bytes.
@@ -252,38 +292,69 @@ impl GuestMemory {
     #[inline]
     fn check(&self, addr: u64, len: u64) -> Result<(), RangeError> {
         let fits = addr.checked_add(len).is_some_and(|end| end <= self.size);
-        if fits { Ok(()) } else { Err(RangeError::OutOfRange { addr, len, size: self.size }) }
+        if fits {
+            Ok(())
+        } else {
+            Err(RangeError::OutOfRange {
+                addr,
+                len,
+                size: self.size,
+            })
+        }
     }
 
     #[inline]
     fn check_writable(&self, addr: u64, len: u64) -> Result<(), RangeError> {
         self.check(addr, len)?;
-        if addr >= self.writable_from { Ok(()) } else { self.check_read_only(addr, len) }
+        if addr >= self.writable_from {
+            Ok(())
+        } else {
+            self.check_read_only(addr, len)
+        }
     }
 
     fn check_read_only(&self, addr: u64, len: u64) -> Result<(), RangeError> {
         // It has been found to lie within memory.
         let end = addr + len;
-        let touches = self.read_only.iter().any(|range| addr.max(range.start) < end.min(range.end));
-        if touches { Err(RangeError::ReadOnly { addr, len }) } else { Ok(()) }
+        let touches = self
+            .read_only
+            .iter()
+            .any(|range| addr.max(range.start) < end.min(range.end));
+        if touches {
+            Err(RangeError::ReadOnly { addr, len })
+        } else {
+            Ok(())
+        }
     }
 
     /// The first byte of a range that was checked.
     #[inline]
     fn pointer(&self, addr: u64) -> *mut u8 {
-        self.region.as_ptr().wrapping_add(self.start + addr as usize)
+        self.region
+            .as_ptr()
+            .wrapping_add(self.start + addr as usize)
     }
 
     #[inline]
     fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
         self.check(addr, len)?;
         // No larger than `size`, which is a part of what was mapped.
-        let slice = self.region.get_slice(self.start + addr as usize, len as usize);
-        slice.map_err(|_| RangeError::OutOfRange { addr, len, size: self.size })
+        let slice = self
+            .region
+            .get_slice(self.start + addr as usize, len as usize);
+        slice.map_err(|_| RangeError::OutOfRange {
+            addr,
+            len,
+            size: self.size,
+        })
     }
 
     /// The `len` bytes at `addr`, for both sides to use at once.
-    pub(crate) fn volatile(&self, addr: GuestAddress, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
+    pub(crate) fn volatile(
+        &self,
+        addr: GuestAddress,
+        len: u64,
+    ) -> Result<VolatileSlice<'_>, RangeError> {
         self.slice(addr.0, len)
     }
 
@@ -312,7 +383,11 @@ impl GuestMemory {
 
     /// Copies a value into memory that the guest may write.
     #[inline]
-    pub fn write<T: IntoBytes + Immutable>(&self, addr: GuestAddress, value: T) -> Result<(), RangeError> {
+    pub fn write<T: IntoBytes + Immutable>(
+        &self,
+        addr: GuestAddress,
+        value: T,
+    ) -> Result<(), RangeError> {
         self.check_writable(addr.0, size_of::<T>() as u64)?;
         // SAFETY: as in `read`.
         unsafe { copy::into(self.pointer(addr.0), value.as_bytes()) };

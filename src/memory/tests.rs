@@ -20,7 +20,10 @@ fn memory() -> GuestMemory {
 /// Memory whose first page is unmapped, the next readable, then executable, then 4 pages writable, then one readable.
 fn protected() -> GuestMemory {
     let mut memory = memory();
-    memory.protect(&MAP.map(|(start, end, access)| Mapping { range: start..end, access }));
+    memory.protect(&MAP.map(|(start, end, access)| Mapping {
+        range: start..end,
+        access,
+    }));
     memory
 }
 
@@ -43,14 +46,23 @@ fn file(content: &[u8]) -> File {
 fn pipe() -> (File, File) {
     let mut ends = [-1; 2];
     // SAFETY: the array has room for the two descriptors.
-    assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    assert_eq!(
+        unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
+        0
+    );
     // SAFETY: both descriptors are fresh and nobody else's.
     ends.map(|end| unsafe { File::from_raw_fd(end) }).into()
 }
 
 fn contents(memory: &GuestMemory, addr: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0xaa; len];
-    assert_eq!(memory.bytes(GuestAddress(addr), len as u64).expect("memory").copy_to(&mut bytes), len);
+    assert_eq!(
+        memory
+            .bytes(GuestAddress(addr), len as u64)
+            .expect("memory")
+            .copy_to(&mut bytes),
+        len
+    );
     bytes
 }
 
@@ -61,7 +73,11 @@ fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
             assert_eq!(bytes.len() as u64, len);
             true
         }
-        Err(RangeError::OutOfRange { addr: a, len: l, size: SIZE }) if (a, l) == (addr, len) => false,
+        Err(RangeError::OutOfRange {
+            addr: a,
+            len: l,
+            size: SIZE,
+        }) if (a, l) == (addr, len) => false,
         Err(other) => panic!("{other:?}"),
     };
     let writable = match memory.buffer(GuestAddress(addr), len) {
@@ -70,7 +86,11 @@ fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
             "writable"
         }
         Err(RangeError::ReadOnly { addr: a, len: l }) if (a, l) == (addr, len) => "read-only",
-        Err(RangeError::OutOfRange { addr: a, len: l, size: SIZE }) if (a, l) == (addr, len) => "no memory",
+        Err(RangeError::OutOfRange {
+            addr: a,
+            len: l,
+            size: SIZE,
+        }) if (a, l) == (addr, len) => "no memory",
         Err(other) => panic!("{other:?}"),
     };
     (readable, writable)
@@ -91,10 +111,15 @@ fn the_hypervisor_maps_what_the_tender_writes() {
         let host = memory.host_address();
         assert_eq!(host % SIZE, 0, "the guest's huge pages can be the host's");
         memory.place(GuestAddress(0), b"first").expect("memory");
-        memory.place(GuestAddress(size - 4), b"last").expect("memory");
+        memory
+            .place(GuestAddress(size - 4), b"last")
+            .expect("memory");
         // SAFETY: both ranges lie in the mapping, which lives to the end of this block, and nobody writes to it.
         let (first, last) = unsafe {
-            ((host as *const [u8; 5]).read_volatile(), ((host + size - 4) as *const [u8; 4]).read_volatile())
+            (
+                (host as *const [u8; 5]).read_volatile(),
+                ((host + size - 4) as *const [u8; 4]).read_volatile(),
+            )
         };
         assert_eq!((&first, &last), (b"first", b"last"));
     }
@@ -105,9 +130,14 @@ fn the_hypervisor_maps_what_the_tender_writes() {
 fn memory_that_the_host_cannot_give_is_an_error() {
     for size in [1 << 62, u64::MAX] {
         let error = GuestMemory::new(size).expect_err("no such memory");
-        assert!(matches!(error, Error::Reserve { size: found, .. } if found == size), "{size:#x}: {error:?}");
+        assert!(
+            matches!(error, Error::Reserve { size: found, .. } if found == size),
+            "{size:#x}: {error:?}"
+        );
     }
-    let message = GuestMemory::new(1 << 62).expect_err("no such memory").to_string();
+    let message = GuestMemory::new(1 << 62)
+        .expect_err("no such memory")
+        .to_string();
     assert_eq!(
         message,
         "cannot reserve 4398046511104 MiB of guest memory: Cannot allocate memory (os error 12); give the guest less \
@@ -119,12 +149,27 @@ fn memory_that_the_host_cannot_give_is_an_error() {
 fn a_range_may_end_exactly_where_memory_does() {
     let memory = memory();
     for len in [0, 1, 8, 0x1000, SIZE] {
-        assert_eq!(verdicts(&memory, SIZE - len, len), (true, "writable"), "{len:#x}");
-        assert_eq!(verdicts(&memory, SIZE - len, len + 1), (false, "no memory"), "{len:#x}");
-        assert_eq!(verdicts(&memory, SIZE - len + 1, len), (false, "no memory"), "{len:#x}");
+        assert_eq!(
+            verdicts(&memory, SIZE - len, len),
+            (true, "writable"),
+            "{len:#x}"
+        );
+        assert_eq!(
+            verdicts(&memory, SIZE - len, len + 1),
+            (false, "no memory"),
+            "{len:#x}"
+        );
+        assert_eq!(
+            verdicts(&memory, SIZE - len + 1, len),
+            (false, "no memory"),
+            "{len:#x}"
+        );
     }
     assert!(memory.write(GuestAddress(SIZE - 8), 7u64).is_ok());
-    assert_eq!(memory.read::<u64>(GuestAddress(SIZE - 8)).expect("memory"), 7);
+    assert_eq!(
+        memory.read::<u64>(GuestAddress(SIZE - 8)).expect("memory"),
+        7
+    );
     assert!(memory.write(GuestAddress(SIZE - 7), 7u64).is_err());
     assert!(memory.read::<u64>(GuestAddress(SIZE - 7)).is_err());
 }
@@ -132,15 +177,26 @@ fn a_range_may_end_exactly_where_memory_does() {
 #[test]
 fn ranges_that_overflow_are_not_memory() {
     let memory = memory();
-    for (addr, len) in [(1, u64::MAX), (u64::MAX, 1), (u64::MAX, u64::MAX), (u64::MAX - 7, 8), (1 << 63, 1 << 63)] {
-        assert_eq!(verdicts(&memory, addr, len), (false, "no memory"), "{addr:#x}, {len:#x}");
+    for (addr, len) in [
+        (1, u64::MAX),
+        (u64::MAX, 1),
+        (u64::MAX, u64::MAX),
+        (u64::MAX - 7, 8),
+        (1 << 63, 1 << 63),
+    ] {
+        assert_eq!(
+            verdicts(&memory, addr, len),
+            (false, "no memory"),
+            "{addr:#x}, {len:#x}"
+        );
     }
 }
 
 #[test]
 fn an_error_names_the_range() {
     let memory = protected();
-    let message = |result: Result<GuestBuffer<'_>, RangeError>| result.expect_err("no buffer").to_string();
+    let message =
+        |result: Result<GuestBuffer<'_>, RangeError>| result.expect_err("no buffer").to_string();
     assert_eq!(
         message(memory.buffer(GuestAddress(0x1ffff9), 8)),
         "8 bytes at 0x1ffff9 must lie within the 0x200000 bytes of guest memory"
@@ -157,10 +213,17 @@ fn what_the_guest_may_not_write_is_not_written_for_it() {
     for addr in [0, 0xff8, 0x1000, 0x1ffc, 0x2000, 0x2ff8, 0x7000, 0x7ff8] {
         assert_eq!(verdicts(&memory, addr, 8), (true, "read-only"), "{addr:#x}");
         assert!(
-            matches!(memory.write(GuestAddress(addr), 1u64), Err(RangeError::ReadOnly { len: 8, .. })),
+            matches!(
+                memory.write(GuestAddress(addr), 1u64),
+                Err(RangeError::ReadOnly { len: 8, .. })
+            ),
             "{addr:#x}"
         );
-        assert_eq!(memory.read::<u64>(GuestAddress(addr)).expect("memory"), 0, "{addr:#x}");
+        assert_eq!(
+            memory.read::<u64>(GuestAddress(addr)).expect("memory"),
+            0,
+            "{addr:#x}"
+        );
     }
 }
 
@@ -195,7 +258,10 @@ fn protected_neighbours_are_one_range() {
 #[test]
 fn protection_is_replaced_as_a_whole() {
     let mut memory = protected();
-    memory.protect(&[Mapping { range: 0x5000..0x6000, access: Access::Read }]);
+    memory.protect(&[Mapping {
+        range: 0x5000..0x6000,
+        access: Access::Read,
+    }]);
     assert_eq!(memory.read_only, vec![0x5000..0x6000]);
     memory.protect(&[]);
     assert!(memory.write(GuestAddress(0), 1u64).is_ok());
@@ -207,15 +273,24 @@ fn the_tender_places_its_own_data_anywhere_in_memory() {
     memory.place(GuestAddress(0x1ffe), b"abcd").expect("memory");
     assert_eq!(contents(&memory, 0x1ffd, 6), b"\0abcd\0");
     memory.place(GuestAddress(SIZE - 1), b"z").expect("memory");
-    assert!(matches!(memory.place(GuestAddress(SIZE - 1), b"zz"), Err(RangeError::OutOfRange { len: 2, .. })));
-    assert!(matches!(memory.place(GuestAddress(u64::MAX), b"z"), Err(RangeError::OutOfRange { .. })));
+    assert!(matches!(
+        memory.place(GuestAddress(SIZE - 1), b"zz"),
+        Err(RangeError::OutOfRange { len: 2, .. })
+    ));
+    assert!(matches!(
+        memory.place(GuestAddress(u64::MAX), b"z"),
+        Err(RangeError::OutOfRange { .. })
+    ));
 }
 
 #[test]
 fn a_segment_is_loaded_where_it_belongs_and_nowhere_else() {
     let memory = protected();
     let source = file(b"0123456789");
-    memory.load(GuestAddress(0x2001), 5, source.as_fd(), 3).expect("memory").expect("the file");
+    memory
+        .load(GuestAddress(0x2001), 5, source.as_fd(), 3)
+        .expect("memory")
+        .expect("the file");
     assert_eq!(contents(&memory, 0x2000, 7), b"\x0034567\0");
 }
 
@@ -224,25 +299,44 @@ fn a_segment_that_is_not_all_in_the_file_is_an_error() {
     let memory = memory();
     let source = file(b"0123456789");
     for offset in [6, 10, 1000] {
-        let error = memory.load(GuestAddress(0), 5, source.as_fd(), offset).expect("memory").expect_err("an end");
+        let error = memory
+            .load(GuestAddress(0), 5, source.as_fd(), offset)
+            .expect("memory")
+            .expect_err("an end");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{offset}");
     }
-    assert!(memory.load(GuestAddress(0), 0, source.as_fd(), 1000).expect("memory").is_ok());
+    assert!(
+        memory
+            .load(GuestAddress(0), 0, source.as_fd(), 1000)
+            .expect("memory")
+            .is_ok()
+    );
 }
 
 #[test]
 fn a_segment_that_is_not_all_in_memory_is_an_error() {
     let source = file(b"0123456789");
-    let loaded = memory().load(GuestAddress(SIZE - 4), 5, source.as_fd(), 0).map(drop);
+    let loaded = memory()
+        .load(GuestAddress(SIZE - 4), 5, source.as_fd(), 0)
+        .map(drop);
     assert!(matches!(loaded, Err(RangeError::OutOfRange { len: 5, .. })));
 }
 
 #[test]
 fn bytes_go_through_a_pipe_and_back() {
     let memory = memory();
-    memory.place(GuestAddress(0x1000), b"a frame").expect("memory");
+    memory
+        .place(GuestAddress(0x1000), b"a frame")
+        .expect("memory");
     let (mut reader, mut writer) = pipe();
-    assert_eq!(memory.bytes(GuestAddress(0x1000), 7).expect("memory").write_to(writer.as_fd()).expect("room"), 7);
+    assert_eq!(
+        memory
+            .bytes(GuestAddress(0x1000), 7)
+            .expect("memory")
+            .write_to(writer.as_fd())
+            .expect("room"),
+        7
+    );
     let mut got = [0; 7];
     reader.read_exact(&mut got).expect("7 bytes");
     assert_eq!(&got, b"a frame");
@@ -271,39 +365,89 @@ fn the_hosts_errors_come_through() {
     let bytes = memory.bytes(GuestAddress(0), 1).expect("memory");
     let buffer = memory.buffer(GuestAddress(0), 1).expect("memory");
     // Each end the wrong way round.
-    assert_eq!(bytes.write_to(reader.as_fd()).expect_err("EBADF").raw_os_error(), Some(libc::EBADF));
-    assert_eq!(buffer.read_from(writer.as_fd()).expect_err("EBADF").raw_os_error(), Some(libc::EBADF));
-    assert_eq!(bytes.write_all_at(writer.as_fd(), 0).expect_err("ESPIPE").raw_os_error(), Some(libc::ESPIPE));
-    assert_eq!(buffer.read_exact_at(reader.as_fd(), 0).expect_err("ESPIPE").raw_os_error(), Some(libc::ESPIPE));
+    assert_eq!(
+        bytes
+            .write_to(reader.as_fd())
+            .expect_err("EBADF")
+            .raw_os_error(),
+        Some(libc::EBADF)
+    );
+    assert_eq!(
+        buffer
+            .read_from(writer.as_fd())
+            .expect_err("EBADF")
+            .raw_os_error(),
+        Some(libc::EBADF)
+    );
+    assert_eq!(
+        bytes
+            .write_all_at(writer.as_fd(), 0)
+            .expect_err("ESPIPE")
+            .raw_os_error(),
+        Some(libc::ESPIPE)
+    );
+    assert_eq!(
+        buffer
+            .read_exact_at(reader.as_fd(), 0)
+            .expect_err("ESPIPE")
+            .raw_os_error(),
+        Some(libc::ESPIPE)
+    );
 }
 
 #[test]
 fn bytes_go_to_their_place_in_a_file_and_back() {
     let memory = memory();
     let mut disk = file(b"................");
-    memory.place(GuestAddress(SIZE - 4), b"data").expect("memory");
-    memory.bytes(GuestAddress(SIZE - 4), 4).expect("memory").write_all_at(disk.as_fd(), 6).expect("room");
+    memory
+        .place(GuestAddress(SIZE - 4), b"data")
+        .expect("memory");
+    memory
+        .bytes(GuestAddress(SIZE - 4), 4)
+        .expect("memory")
+        .write_all_at(disk.as_fd(), 6)
+        .expect("room");
     let mut content = String::new();
     io::Seek::rewind(&mut disk).expect("a file");
     disk.read_to_string(&mut content).expect("text");
     assert_eq!(content, "......data......");
 
-    memory.buffer(GuestAddress(0), 6).expect("memory").read_exact_at(disk.as_fd(), 5).expect("bytes");
+    memory
+        .buffer(GuestAddress(0), 6)
+        .expect("memory")
+        .read_exact_at(disk.as_fd(), 5)
+        .expect("bytes");
     assert_eq!(contents(&memory, 0, 7), b".data.\0");
-    let beyond = memory.buffer(GuestAddress(0), 6).expect("memory").read_exact_at(disk.as_fd(), 11);
-    assert_eq!(beyond.expect_err("the end").kind(), io::ErrorKind::UnexpectedEof);
+    let beyond = memory
+        .buffer(GuestAddress(0), 6)
+        .expect("memory")
+        .read_exact_at(disk.as_fd(), 11);
+    assert_eq!(
+        beyond.expect_err("the end").kind(),
+        io::ErrorKind::UnexpectedEof
+    );
 }
 
 #[test]
 fn what_is_more_than_a_piece_goes_whole() {
     let size = 3 * PIECE as u64;
     let memory = GuestMemory::new(size).expect("memory");
-    let pattern: Vec<u8> = (0..size as usize).map(|i| (i * 7 + i / PIECE) as u8).collect();
+    let pattern: Vec<u8> = (0..size as usize)
+        .map(|i| (i * 7 + i / PIECE) as u8)
+        .collect();
     memory.place(GuestAddress(0), &pattern).expect("memory");
     let len = size - 9;
     let disk = tempfile::tempfile().expect("a file");
-    memory.bytes(GuestAddress(9), len).expect("memory").write_all_at(disk.as_fd(), 3).expect("room");
-    memory.buffer(GuestAddress(0), len).expect("memory").read_exact_at(disk.as_fd(), 3).expect("bytes");
+    memory
+        .bytes(GuestAddress(9), len)
+        .expect("memory")
+        .write_all_at(disk.as_fd(), 3)
+        .expect("room");
+    memory
+        .buffer(GuestAddress(0), len)
+        .expect("memory")
+        .read_exact_at(disk.as_fd(), 3)
+        .expect("bytes");
     assert!(contents(&memory, 0, len as usize) == pattern[9..]);
 }
 
@@ -320,7 +464,10 @@ fn locked_memory_is_all_there() {
 fn the_first_bytes_are_no_more_than_there_are() {
     let memory = memory();
     let bytes = memory.bytes(GuestAddress(8), 8).expect("memory");
-    assert_eq!([0, 3, 8, 9, usize::MAX].map(|len| bytes.first(len).len()), [0, 3, 8, 8, 8]);
+    assert_eq!(
+        [0, 3, 8, 9, usize::MAX].map(|len| bytes.first(len).len()),
+        [0, 3, 8, 8, 8]
+    );
 }
 
 #[test]
@@ -332,7 +479,12 @@ fn skipping_stops_at_the_end() {
     assert_eq!(bytes.skip(1).copy_to(&mut rest), 3);
     assert_eq!(&rest, b"bcd\0\0\0\0\0");
     assert_eq!(
-        (bytes.skip(0).len(), bytes.skip(4).len(), bytes.skip(5).len(), bytes.skip(usize::MAX).len()),
+        (
+            bytes.skip(0).len(),
+            bytes.skip(4).len(),
+            bytes.skip(5).len(),
+            bytes.skip(usize::MAX).len()
+        ),
         (4, 0, 0, 0)
     );
     assert!(bytes.skip(4).is_empty() && !bytes.skip(3).is_empty());
@@ -343,15 +495,31 @@ fn a_copy_is_as_long_as_the_shorter_side() {
     let memory = memory();
     memory.place(GuestAddress(0), b"abcdef").expect("memory");
     let mut target = [0; 2];
-    assert_eq!(memory.bytes(GuestAddress(0), 6).expect("memory").copy_to(&mut target), 2);
+    assert_eq!(
+        memory
+            .bytes(GuestAddress(0), 6)
+            .expect("memory")
+            .copy_to(&mut target),
+        2
+    );
     assert_eq!(&target, b"ab");
 }
 
 /// Addresses and lengths near the limits, and any others.
 fn near() -> impl Strategy<Value = u64> {
-    let limits = [0, 0x1000, 0x3000, 0x7000, 0x8000, SIZE, 1 << 32, 1 << 63, u64::MAX];
-    let close =
-        (proptest::sample::select(limits.to_vec()), -9i64..10).prop_map(|(limit, by)| limit.wrapping_add_signed(by));
+    let limits = [
+        0,
+        0x1000,
+        0x3000,
+        0x7000,
+        0x8000,
+        SIZE,
+        1 << 32,
+        1 << 63,
+        u64::MAX,
+    ];
+    let close = (proptest::sample::select(limits.to_vec()), -9i64..10)
+        .prop_map(|(limit, by)| limit.wrapping_add_signed(by));
     prop_oneof![4 => close, 2 => 0..SIZE, 1 => any::<u64>()]
 }
 

@@ -30,7 +30,10 @@ pub(super) const PIECE: usize = 1 << 20;
 
 /// Repeats `transfer(done, piece)` until `len` bytes are through; an end before that is `UnexpectedEof`, and the end of
 /// the run `Interrupted`.
-fn repeat(len: usize, mut transfer: impl FnMut(usize, usize) -> io::Result<usize>) -> io::Result<()> {
+fn repeat(
+    len: usize,
+    mut transfer: impl FnMut(usize, usize) -> io::Result<usize>,
+) -> io::Result<()> {
     let mut done = 0;
     while done < len {
         match transfer(done, PIECE.min(len - done)) {
@@ -88,7 +91,15 @@ impl GuestBytes<'_> {
         repeat(self.0.len(), |done, piece| {
             let position = (offset + done as u64) as libc::off_t;
             // SAFETY: as in `write_to`; `done + piece` is at most the slice's length.
-            count(unsafe { syscall(SYS_pwrite64, file.as_raw_fd(), pointer.as_ptr().add(done), piece, position) })
+            count(unsafe {
+                syscall(
+                    SYS_pwrite64,
+                    file.as_raw_fd(),
+                    pointer.as_ptr().add(done),
+                    piece,
+                    position,
+                )
+            })
         })
     }
 }
@@ -120,7 +131,15 @@ impl GuestBuffer<'_> {
         repeat(self.0.len(), |done, piece| {
             let position = (offset + done as u64) as libc::off_t;
             // SAFETY: as in `read_from`; `done + piece` is at most the slice's length.
-            count(unsafe { syscall(SYS_pread64, file.as_raw_fd(), pointer.as_ptr().add(done), piece, position) })
+            count(unsafe {
+                syscall(
+                    SYS_pread64,
+                    file.as_raw_fd(),
+                    pointer.as_ptr().add(done),
+                    piece,
+                    position,
+                )
+            })
         })
     }
 }

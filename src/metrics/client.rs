@@ -30,7 +30,13 @@ impl Place {
     /// A place without a client, for answers of up to `room` bytes.
     pub fn new(room: usize) -> Place {
         let (request, answer) = (Box::new([0; http::LONGEST]), String::with_capacity(room));
-        Place { client: None, request, length: 0, answer, sent: 0 }
+        Place {
+            client: None,
+            request,
+            length: 0,
+            answer,
+            sent: 0,
+        }
     }
 
     /// Deadline of the client's answer; none without a client.
@@ -40,9 +46,20 @@ impl Place {
 
     /// The event that this client waits for.
     pub fn poll(&self) -> libc::pollfd {
-        let fd = self.client.as_ref().map_or(-1, |(stream, _)| stream.as_raw_fd());
-        let events = if self.answer.is_empty() { libc::POLLIN } else { libc::POLLOUT };
-        libc::pollfd { fd, events, revents: 0 }
+        let fd = self
+            .client
+            .as_ref()
+            .map_or(-1, |(stream, _)| stream.as_raw_fd());
+        let events = if self.answer.is_empty() {
+            libc::POLLIN
+        } else {
+            libc::POLLOUT
+        };
+        libc::pollfd {
+            fd,
+            events,
+            revents: 0,
+        }
     }
 
     /// Takes a client with a non-blocking socket.
@@ -53,14 +70,25 @@ impl Place {
 
     /// Serves a client that is ready: reads its request, or writes its answer, as far as possible without waiting.
     pub fn go_on(&mut self, registry: &Registry) {
-        if self.answer.is_empty() { self.read(registry) } else { self.write() }
+        if self.answer.is_empty() {
+            self.read(registry)
+        } else {
+            self.write()
+        }
     }
 
     /// Answers a client whose request is not complete in time, and ends the connection.
     pub fn expire(&mut self, registry: &Registry) {
         if self.answer.is_empty() {
             let too_long = self.length == self.request.len();
-            self.reply(if too_long { http::TOO_LONG } else { http::TOO_LATE }, registry);
+            self.reply(
+                if too_long {
+                    http::TOO_LONG
+                } else {
+                    http::TOO_LATE
+                },
+                registry,
+            );
         }
         self.close();
     }
@@ -74,7 +102,9 @@ impl Place {
     /// the answer.
     fn read(&mut self, registry: &Registry) {
         for _ in 0..READS {
-            let Some((stream, _)) = &mut self.client else { return };
+            let Some((stream, _)) = &mut self.client else {
+                return;
+            };
             let too_long = self.length == self.request.len();
             let start = if too_long { 0 } else { self.length };
             match stream.read(&mut self.request[start..]) {
@@ -98,7 +128,9 @@ impl Place {
         // Writing to a string does not fail.
         let _ = match answer {
             Answer::Metrics | Answer::Head => write!(self.answer, "{}", Exposition(registry)),
-            Answer::Refusal(_, reason) => writeln!(self.answer, "{reason}; GET /metrics is all there is"),
+            Answer::Refusal(_, reason) => {
+                writeln!(self.answer, "{reason}; GET /metrics is all there is")
+            }
         };
         let head = answer.head(self.answer.len());
         if answer == Answer::Head {

@@ -31,8 +31,15 @@ impl From<&Result<Outcome, Error>> for End {
             Err(Error::Violation { .. }) => ("guest", Some(1), None),
             Err(_) => ("host", Some(1), None),
         };
-        let message = result.as_ref().map_or_else(Error::to_string, Outcome::to_string);
-        End { cause, status, signal, message }
+        let message = result
+            .as_ref()
+            .map_or_else(Error::to_string, Outcome::to_string);
+        End {
+            cause,
+            status,
+            signal,
+            message,
+        }
     }
 }
 
@@ -52,33 +59,65 @@ pub fn document(registry: &Registry, end: &End) -> Value {
         ("time_us", times(registry)),
         ("memory", memory(registry)),
         ("exits", exits(registry)),
-        ("hypercalls", Value::Object(registry.hypercalls().map(|(name, count)| (name, count.into())).collect())),
+        (
+            "hypercalls",
+            Value::Object(
+                registry
+                    .hypercalls()
+                    .map(|(name, count)| (name, count.into()))
+                    .collect(),
+            ),
+        ),
         ("console", console(&registry.console.read())),
-        ("nets", registry.nets.iter().map(net).collect::<Vec<_>>().into()),
-        ("blocks", registry.blocks.iter().map(block).collect::<Vec<_>>().into()),
+        (
+            "nets",
+            registry.nets.iter().map(net).collect::<Vec<_>>().into(),
+        ),
+        (
+            "blocks",
+            registry.blocks.iter().map(block).collect::<Vec<_>>().into(),
+        ),
         ("messages_left_out", log_lines::left_out().into()),
     ])
 }
 
 fn microseconds(duration: Duration) -> Value {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).into()
+    u64::try_from(duration.as_micros())
+        .unwrap_or(u64::MAX)
+        .into()
 }
 
 fn counts(causes: &[(&'static str, u64)]) -> Value {
-    Value::Object(causes.iter().map(|(cause, count)| (*cause, (*count).into())).collect())
+    Value::Object(
+        causes
+            .iter()
+            .map(|(cause, count)| (*cause, (*count).into()))
+            .collect(),
+    )
 }
 
 fn end_value(end: &End) -> Value {
     Value::Object(vec![
         ("cause", end.cause.into()),
         ("status", end.status.map(u64::from).into()),
-        ("signal", end.signal.map(|signal| u64::from(signal.unsigned_abs())).into()),
+        (
+            "signal",
+            end.signal
+                .map(|signal| u64::from(signal.unsigned_abs()))
+                .into(),
+        ),
         ("message", end.message.as_str().into()),
     ])
 }
 
 fn startup(registry: &Registry) -> Value {
-    Value::Object(registry.phases.durations().map(|(phase, took)| (phase.name(), microseconds(took))).collect())
+    Value::Object(
+        registry
+            .phases
+            .durations()
+            .map(|(phase, took)| (phase.name(), microseconds(took)))
+            .collect(),
+    )
 }
 
 fn times(registry: &Registry) -> Value {
@@ -97,7 +136,10 @@ fn memory(registry: &Registry) -> Value {
     let process = registry.process.as_ref();
     Value::Object(vec![
         ("guest_bytes", registry.memory.into()),
-        ("guest_resident_bytes", process.and_then(Process::guest_resident).into()),
+        (
+            "guest_resident_bytes",
+            process.and_then(Process::guest_resident).into(),
+        ),
         ("resident_bytes", process.and_then(Process::resident).into()),
     ])
 }
@@ -129,7 +171,11 @@ fn net(net: &Net) -> Value {
         ("sent_bytes", stats.sent_bytes.into()),
         ("received_frames", stats.received_frames.into()),
         ("received_bytes", stats.received_bytes.into()),
-        ("ring_frames", ring.map_or(0, |ring| ring.sent_frames + ring.received_frames).into()),
+        (
+            "ring_frames",
+            ring.map_or(0, |ring| ring.sent_frames + ring.received_frames)
+                .into(),
+        ),
         ("dropped", counts(&stats.causes())),
         ("receive_errors", stats.receive_errors.into()),
     ])

@@ -21,7 +21,9 @@ pub const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Lar
 
 /// The request without leading empty lines (RFC 9112, section 2.2).
 fn begun(request: &[u8]) -> &[u8] {
-    let start = request.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    let start = request
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'));
     &request[start.unwrap_or(request.len())..]
 }
 
@@ -34,21 +36,29 @@ pub fn is_complete(request: &[u8]) -> bool {
 /// The path of a target, which may be an absolute URL, as for proxies (RFC 9112, section 3.2.2).
 fn path(target: &[u8]) -> &[u8] {
     let target = match target.split_at_checked(b"http://".len()) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => {
-            rest.iter().position(|byte| matches!(byte, b'/' | b'?')).map_or(&b"/"[..], |start| &rest[start..])
-        }
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => rest
+            .iter()
+            .position(|byte| matches!(byte, b'/' | b'?'))
+            .map_or(&b"/"[..], |start| &rest[start..]),
         _ => target,
     };
-    target.split(|byte| *byte == b'?').next().unwrap_or_default()
+    target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default()
 }
 
 /// What the request, which is complete, is to be answered.
 pub fn answer(request: &[u8]) -> Answer {
     const MALFORMED: Answer = Answer::Refusal(400, "Bad Request");
-    let line = begun(request).split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = begun(request)
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
     else {
         return MALFORMED;
     };
@@ -67,10 +77,16 @@ impl Answer {
     /// Everything before the body, which has so many bytes.
     pub fn head(self, length: usize) -> String {
         let (status, reason, kind) = match self {
-            Answer::Metrics | Answer::Head => (200, "OK", "text/plain; version=0.0.4; charset=utf-8"),
+            Answer::Metrics | Answer::Head => {
+                (200, "OK", "text/plain; version=0.0.4; charset=utf-8")
+            }
             Answer::Refusal(status, reason) => (status, reason, "text/plain; charset=utf-8"),
         };
-        let allow = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+        let allow = if status == 405 {
+            "Allow: GET, HEAD\r\n"
+        } else {
+            ""
+        };
         format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\
              Connection: close\r\n\r\n"
@@ -89,23 +105,41 @@ mod tests {
         let curl = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.5\r\nAccept: */*\r\n\r\n";
         assert!(is_complete(curl) && !is_complete(&curl[..curl.len() - 1]));
         assert_eq!(answer(curl), Answer::Metrics);
-        assert_eq!(answer(b"GET /metrics?x=y HTTP/1.0\r\n\r\n"), Answer::Metrics);
+        assert_eq!(
+            answer(b"GET /metrics?x=y HTTP/1.0\r\n\r\n"),
+            Answer::Metrics
+        );
         assert_eq!(answer(b"HEAD /metrics HTTP/1.1\r\n\r\n"), Answer::Head);
         assert!(is_complete(b"GET /metrics HTTP/1.0\n\n"));
     }
 
     #[test]
     fn urls_and_empty_lines_before_a_request_are_accepted() {
-        for target in ["http://localhost/metrics", "HTTP://127.0.0.1:9111/metrics?x=http://localhost/"] {
-            assert_eq!(answer(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes()), Answer::Metrics, "{target}");
+        for target in [
+            "http://localhost/metrics",
+            "HTTP://127.0.0.1:9111/metrics?x=http://localhost/",
+        ] {
+            assert_eq!(
+                answer(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes()),
+                Answer::Metrics,
+                "{target}"
+            );
         }
-        for target in ["http://localhost", "http://localhost?/metrics", "https://localhost/metrics", "http:/metrics"] {
+        for target in [
+            "http://localhost",
+            "http://localhost?/metrics",
+            "https://localhost/metrics",
+            "http:/metrics",
+        ] {
             let answer = answer(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes());
             assert_eq!(answer, Answer::Refusal(404, "Not Found"), "{target}");
         }
         for empty in ["\r\n", "\n", "\r\n\r\n", "\n\n\r\n"] {
             let request = format!("{empty}GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
-            assert!(!is_complete(empty.as_bytes()) && is_complete(request.as_bytes()), "{empty:?}");
+            assert!(
+                !is_complete(empty.as_bytes()) && is_complete(request.as_bytes()),
+                "{empty:?}"
+            );
             assert_eq!(answer(request.as_bytes()), Answer::Metrics, "{empty:?}");
         }
     }
@@ -120,12 +154,20 @@ mod tests {
         assert_eq!(status("GET /metrics/ HTTP/1.1\r\n\r\n"), 404);
         assert_eq!(status("POST /metrics HTTP/1.1\r\n\r\n"), 405);
         assert_eq!(status("get /metrics HTTP/1.1\r\n\r\n"), 405);
-        for request in
-            ["", "\r\n\r\n", "GET /metrics\r\n\r\n", "GET  /metrics HTTP/1.1\r\n\r\n", "GET /metrics HTTP/2\n\n"]
-        {
+        for request in [
+            "",
+            "\r\n\r\n",
+            "GET /metrics\r\n\r\n",
+            "GET  /metrics HTTP/1.1\r\n\r\n",
+            "GET /metrics HTTP/2\n\n",
+        ] {
             assert_eq!(status(request), 400, "{request:?}");
         }
-        assert!(Answer::Refusal(405, "Method Not Allowed").head(0).contains("\r\nAllow: GET, HEAD\r\n"));
+        assert!(
+            Answer::Refusal(405, "Method Not Allowed")
+                .head(0)
+                .contains("\r\nAllow: GET, HEAD\r\n")
+        );
     }
 
     proptest! {

@@ -48,8 +48,13 @@ use crate::report::counters::Counter;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("--stats={path}: {source}; give a file that can be written, or a pipe that somebody reads")]
-    Stats { path: String, source: std::io::Error },
+    #[error(
+        "--stats={path}: {source}; give a file that can be written, or a pipe that somebody reads"
+    )]
+    Stats {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
     #[error(
@@ -154,13 +159,22 @@ pub struct Parts<'p> {
 
 impl Registry {
     /// All that will be counted in these parts; what has its price, such as the time, if it is `asked` for.
-    pub fn new(config: &Config, era: Era, phases: Phases, parts: &Parts<'_>, asked: bool) -> Registry {
+    pub fn new(
+        config: &Config,
+        era: Era,
+        phases: Phases,
+        parts: &Parts<'_>,
+        asked: bool,
+    ) -> Registry {
         let ring = parts.ring.map(Ring::consumer);
         let net = |(handle, name, nic): (usize, &str, &net::Nic)| Net {
             name: name.to_owned(),
             interface: nic.interface_name().to_owned(),
             calls: nic.counters(),
-            ring: ring.as_ref().and_then(|ring| ring.nic(handle)).map(net::Nic::counters),
+            ring: ring
+                .as_ref()
+                .and_then(|ring| ring.nic(handle))
+                .map(net::Nic::counters),
         };
         let block = |(name, disk): (&str, &block::Disk)| Block {
             name: name.to_owned(),
@@ -198,8 +212,12 @@ impl Registry {
 
     /// Has the guest sleep, as POLL asks, until the result is dropped.
     pub fn asleep(&self, timeout: u64) -> Option<Asleep<'_>> {
-        self.times.as_ref().filter(|_| timeout > 0).map(Times::asleep)
+        self.times
+            .as_ref()
+            .filter(|_| timeout > 0)
+            .map(Times::asleep)
     }
 }
 
-const _: () = assert!((Legacy::LAST as usize) < NUMBERS - 1 && (Current::LAST as usize) < NUMBERS - 1);
+const _: () =
+    assert!((Legacy::LAST as usize) < NUMBERS - 1 && (Current::LAST as usize) < NUMBERS - 1);

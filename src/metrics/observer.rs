@@ -26,12 +26,25 @@ impl Outlets {
     /// # Errors
     /// Something cannot be opened.
     pub fn open(config: &Config, files: &mut Files) -> Result<Outlets, Error> {
-        let stats = config.output.stats.as_ref().map(|target| StatsFile::open(target, files)).transpose()?;
-        let listener = config.output.metrics.as_ref().map(|address| Listener::bind("--metrics", address, files));
+        let stats = config
+            .output
+            .stats
+            .as_ref()
+            .map(|target| StatsFile::open(target, files))
+            .transpose()?;
+        let listener = config
+            .output
+            .metrics
+            .as_ref()
+            .map(|address| Listener::bind("--metrics", address, files));
         let listener = listener.transpose()?;
         let socket = listener.map(Socket::new).transpose()?;
         let removable = config.sandbox == SandboxMode::Off && config.chroot.is_none();
-        Ok(Outlets { stats, socket, removable })
+        Ok(Outlets {
+            stats,
+            socket,
+            removable,
+        })
     }
 
     /// Whether somebody wants to know what has its price.
@@ -58,7 +71,10 @@ pub struct Observed {
 impl Observer {
     /// What is counted in `registry` goes to `outlets`.
     pub fn new(registry: Registry, outlets: Outlets) -> Observer {
-        Observer { registry: Arc::new(registry), outlets }
+        Observer {
+            registry: Arc::new(registry),
+            outlets,
+        }
     }
 
     /// Where everything is counted.
@@ -91,7 +107,15 @@ impl Observer {
     /// # Errors
     /// What was asked for cannot be had.
     pub fn start(self, confined: &Confined) -> Result<Observed, RunError> {
-        let Observer { registry, outlets: Outlets { mut stats, socket, removable } } = self;
+        let Observer {
+            registry,
+            outlets:
+                Outlets {
+                    mut stats,
+                    socket,
+                    removable,
+                },
+        } = self;
         let serve = |mut socket: Socket| {
             if !removable {
                 socket.leave_file();
@@ -100,7 +124,11 @@ impl Observer {
         };
         let server = socket.map(serve).transpose()?;
         stats.as_mut().map_or(Ok(()), StatsFile::begin)?;
-        Ok(Observed { registry, stats, server })
+        Ok(Observed {
+            registry,
+            stats,
+            server,
+        })
     }
 }
 

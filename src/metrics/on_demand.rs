@@ -48,7 +48,9 @@ extern "C" fn on_signal(_: c_int) {
     // SAFETY: it is null, or what `answer` was given and its guard borrows; this thread, which the handler runs on, is the
     // only one that drops the guard.
     if let Some(registry) = unsafe { REGISTRY.load(Ordering::SeqCst).as_ref() } {
-        summary(registry, |line| log_lines::say_at_once(&Line::log(Level::Info, line)));
+        summary(registry, |line| {
+            log_lines::say_at_once(&Line::log(Level::Info, line))
+        });
     }
     // SAFETY: the place is this thread's own. What was interrupted may be about to look at it.
     unsafe { *libc::__errno_location() = error };

@@ -22,7 +22,13 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Phase; 5] = [Phase::Image, Phase::Machine, Phase::Devices, Phase::Load, Phase::Sandbox];
+    pub const ALL: [Phase; 5] = [
+        Phase::Image,
+        Phase::Machine,
+        Phase::Devices,
+        Phase::Load,
+        Phase::Sandbox,
+    ];
 
     /// Its name, for programs.
     pub fn name(self) -> &'static str {
@@ -49,7 +55,11 @@ pub struct Phases {
 impl Phases {
     /// The first begins.
     pub fn begin() -> Phases {
-        Phases { began: Instant::now(), date: Timestamp::now(), ends: Default::default() }
+        Phases {
+            began: Instant::now(),
+            date: Timestamp::now(),
+            ends: Default::default(),
+        }
     }
 
     /// `phase` ends, and the next begins.
@@ -71,8 +81,13 @@ impl Phases {
     pub fn durations(&self) -> impl Iterator<Item = (Phase, Duration)> {
         let ends = self.ends.each_ref().map(Counter::get);
         Phase::ALL.into_iter().map(move |phase| {
-            let before = (phase as usize).checked_sub(1).map_or(0, |before| ends[before]);
-            (phase, Duration::from_nanos(ends[phase as usize].saturating_sub(before)))
+            let before = (phase as usize)
+                .checked_sub(1)
+                .map_or(0, |before| ends[before]);
+            (
+                phase,
+                Duration::from_nanos(ends[phase as usize].saturating_sub(before)),
+            )
         })
     }
 }
@@ -88,9 +103,27 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         phases.end(Phase::Machine);
         let durations: Vec<_> = phases.durations().collect();
-        assert_eq!(durations.iter().map(|(phase, _)| *phase).collect::<Vec<_>>(), Phase::ALL);
+        assert_eq!(
+            durations
+                .iter()
+                .map(|(phase, _)| *phase)
+                .collect::<Vec<_>>(),
+            Phase::ALL
+        );
         assert!(durations[1].1 >= Duration::from_millis(2));
-        assert_eq!(durations[2..].iter().map(|(_, duration)| *duration).sum::<Duration>(), Duration::ZERO);
-        assert!(durations.iter().map(|(_, duration)| *duration).sum::<Duration>() <= phases.began().elapsed());
+        assert_eq!(
+            durations[2..]
+                .iter()
+                .map(|(_, duration)| *duration)
+                .sum::<Duration>(),
+            Duration::ZERO
+        );
+        assert!(
+            durations
+                .iter()
+                .map(|(_, duration)| *duration)
+                .sum::<Duration>()
+                <= phases.began().elapsed()
+        );
     }
 }

@@ -13,15 +13,24 @@ impl StatsFile {
     /// # Errors
     /// [`Error::Stats`].
     pub fn probe(target: &StatsTarget, files: &mut Files) -> Result<(), Error> {
-        let StatsTarget::File(path) = target else { return Ok(()) };
+        let StatsTarget::File(path) = target else {
+            return Ok(());
+        };
         let usable = files.target(path).and_then(|target| match target {
             Target::There(look) => {
                 check_kind(look.metadata())?;
                 let is_file = look.metadata().is_file();
-                if is_file { look.open(File::options().write(true)).map(drop) } else { look.check(libc::W_OK) }
+                if is_file {
+                    look.open(File::options().write(true)).map(drop)
+                } else {
+                    look.check(libc::W_OK)
+                }
             }
             Target::New(place) => place.check(),
         });
-        usable.map_err(|source| Error::Stats { path: path.to_string_lossy().into_owned(), source })
+        usable.map_err(|source| Error::Stats {
+            path: path.to_string_lossy().into_owned(),
+            source,
+        })
     }
 }

@@ -30,9 +30,14 @@ impl Process {
     /// There is no /proc here.
     pub fn open(memory: &GuestMemory) -> io::Result<Process> {
         // SAFETY: the call takes a number.
-        let page_size = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let page_size =
+            usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
         let guest = (memory.host_address() as usize, memory.size() as usize);
-        Ok(Process { statm: File::open("/proc/self/statm")?, page_size, guest })
+        Ok(Process {
+            statm: File::open("/proc/self/statm")?,
+            page_size,
+            guest,
+        })
     }
 
     /// Its one descriptor.
@@ -56,8 +61,13 @@ impl Process {
         for offset in (0..size).step_by(MINCORE_PIECE) {
             let mut present = [0_u8; PAGES];
             // SAFETY: the kernel writes a byte for each page, of which there are no more than PAGES.
-            let result =
-                unsafe { libc::mincore((start + offset) as *mut _, MINCORE_PIECE, present.as_mut_ptr().cast()) };
+            let result = unsafe {
+                libc::mincore(
+                    (start + offset) as *mut _,
+                    MINCORE_PIECE,
+                    present.as_mut_ptr().cast(),
+                )
+            };
             if result != 0 {
                 return None;
             }
@@ -69,10 +79,16 @@ impl Process {
 
 /// Processor time that this process has had.
 pub fn processor_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the kernel writes the one structure.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
 }
 
 #[cfg(test)]
@@ -89,10 +105,17 @@ mod tests {
         let before = process.resident().unwrap();
         // The first and the last piece have small pages.
         memory.place(GuestAddress(0x5000), &[1]).unwrap();
-        memory.place(GuestAddress(4 * MINCORE_PIECE as u64 - 1), &[1]).unwrap();
+        memory
+            .place(GuestAddress(4 * MINCORE_PIECE as u64 - 1), &[1])
+            .unwrap();
         assert_eq!(process.guest_resident(), Some(2 * process.page_size as u64));
-        memory.place(GuestAddress(0), &vec![1; MINCORE_PIECE]).unwrap();
-        assert_eq!(process.guest_resident(), Some((MINCORE_PIECE + process.page_size) as u64));
+        memory
+            .place(GuestAddress(0), &vec![1; MINCORE_PIECE])
+            .unwrap();
+        assert_eq!(
+            process.guest_resident(),
+            Some((MINCORE_PIECE + process.page_size) as u64)
+        );
         assert!(process.resident().unwrap() > 0 && before > 0);
     }
 

@@ -43,7 +43,10 @@ impl Socket {
             return Err(Error::Thread(io::Error::last_os_error()));
         }
         // SAFETY: it is new and nobody else's.
-        Ok(Socket { listener, end: Arc::new(unsafe { OwnedFd::from_raw_fd(event) }) })
+        Ok(Socket {
+            listener,
+            end: Arc::new(unsafe { OwnedFd::from_raw_fd(event) }),
+        })
     }
 
     /// The socket that listens, and the event.
@@ -59,7 +62,9 @@ impl Socket {
 
 /// Returns the numbers of the next descriptors: while a guest runs, only clients' descriptors are opened and closed.
 pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
-    let files: Vec<_> = (0..CLIENTS).map(|_| File::open("/")).collect::<io::Result<_>>()?;
+    let files: Vec<_> = (0..CLIENTS)
+        .map(|_| File::open("/"))
+        .collect::<io::Result<_>>()?;
     Ok(files.iter().map(File::as_raw_fd).collect())
 }
 
@@ -75,7 +80,11 @@ impl Server {
     ///
     /// # Errors
     /// There is no thread to be had, or it cannot be confined as asked.
-    pub fn start(socket: Socket, registry: Arc<Registry>, confined: &Confined) -> Result<Server, RunError> {
+    pub fn start(
+        socket: Socket,
+        registry: Arc<Registry>,
+        confined: &Confined,
+    ) -> Result<Server, RunError> {
         let end = Arc::clone(&socket.end);
         let (reporter, confinement) = report();
         let confined = confined.clone();
@@ -92,7 +101,10 @@ impl Server {
                 socket.serve(&registry, &mut places);
             }
         };
-        let thread = thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(Error::Thread)?;
+        let thread = thread::Builder::new()
+            .name("metrics".to_owned())
+            .spawn(serve)
+            .map_err(Error::Thread)?;
         confinement.wait()?;
         Ok(Server { end, thread })
     }
@@ -113,24 +125,37 @@ impl Socket {
         let mut pause = None;
         loop {
             let now = Instant::now();
-            for place in places.iter_mut().filter(|place| place.deadline().is_some_and(|deadline| deadline <= now)) {
+            for place in places
+                .iter_mut()
+                .filter(|place| place.deadline().is_some_and(|deadline| deadline <= now))
+            {
                 place.expire(registry);
             }
             pause = pause.filter(|pause| *pause > now);
             let listener = if pause.is_some() { -1 } else { listener };
-            let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; POLLED];
+            let mut polls = [libc::pollfd {
+                fd: -1,
+                events: libc::POLLIN,
+                revents: 0,
+            }; POLLED];
             (polls[0].fd, polls[1].fd) = (end, listener);
             for (poll, place) in polls[2..].iter_mut().zip(&*places) {
                 *poll = place.poll();
             }
             let next = places.iter().filter_map(Place::deadline).chain(pause).min();
             if let Err(error) = unix_socket::poll(&mut polls, next.map(|next| next - now)) {
-                return log::warn!("--metrics: cannot wait for clients: {error}; no further request is answered");
+                return log::warn!(
+                    "--metrics: cannot wait for clients: {error}; no further request is answered"
+                );
             }
             if polls[0].revents != 0 {
                 return;
             }
-            for (_, place) in polls[2..].iter().zip(&mut *places).filter(|(poll, _)| poll.revents != 0) {
+            for (_, place) in polls[2..]
+                .iter()
+                .zip(&mut *places)
+                .filter(|(poll, _)| poll.revents != 0)
+            {
                 place.go_on(registry);
             }
             // Without free descriptors, this fails until one is closed.
@@ -143,11 +168,17 @@ impl Socket {
     /// Accepts a client; without a free place, it replaces the client that has waited longest.
     fn accept(&self, registry: &Registry, places: &mut [Place]) -> io::Result<()> {
         // A free place has no deadline, and none sorts first.
-        let Some(place) = places.iter_mut().min_by_key(|place| place.deadline()) else { return Ok(()) };
+        let Some(place) = places.iter_mut().min_by_key(|place| place.deadline()) else {
+            return Ok(());
+        };
         place.expire(registry);
         match unix_socket::accept(self.listener.as_fd(), libc::SOCK_NONBLOCK) {
             Ok(stream) => place.take(stream.into(), Instant::now() + PATIENCE),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted
+                ) => {}
             Err(error) => return Err(error),
         }
         Ok(())

@@ -44,13 +44,22 @@ impl StatsFile {
     /// # Errors
     /// [`Error::Stats`].
     pub fn open(target: &StatsTarget, files: &mut Files) -> Result<StatsFile, Error> {
-        let StatsTarget::File(path) = target else { return Ok(StatsFile::Stderr) };
+        let StatsTarget::File(path) = target else {
+            return Ok(StatsFile::Stderr);
+        };
         let name = path.to_string_lossy().into_owned();
         let opened = files.target(path).and_then(|target| match target {
             Target::There(look) => {
                 check_kind(look.metadata())?;
                 // A pipe without a reader is an error, not a reason to wait.
-                Ok((look.open(File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY))?, None))
+                Ok((
+                    look.open(
+                        File::options()
+                            .write(true)
+                            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY),
+                    )?,
+                    None,
+                ))
             }
             Target::New(place) => Ok((place.create_new()?, Some(Made(place)))),
         });
@@ -65,13 +74,18 @@ impl StatsFile {
     /// # Errors
     /// [`Error::Stats`].
     pub fn begin(&mut self) -> Result<(), Error> {
-        let StatsFile::File(file, name, made) = self else { return Ok(()) };
+        let StatsFile::File(file, name, made) = self else {
+            return Ok(());
+        };
         if let Some(made) = made.take() {
             made.keep();
         }
         let is_file = uninterrupted(|| file.metadata()).is_ok_and(|metadata| metadata.is_file());
         let emptied = if is_file { file.set_len(0) } else { Ok(()) };
-        emptied.map_err(|source| Error::Stats { path: name.clone(), source })
+        emptied.map_err(|source| Error::Stats {
+            path: name.clone(),
+            source,
+        })
     }
 
     /// Its descriptor, unless that is standard error's.

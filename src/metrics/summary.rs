@@ -26,7 +26,11 @@ impl Display for Run<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Run(registry) = self;
         write!(f, "{}", Amount(registry.hypercall_sum(), "hypercall"))?;
-        for (index, (name, count)) in registry.hypercalls().filter(|(_, count)| *count > 0).enumerate() {
+        for (index, (name, count)) in registry
+            .hypercalls()
+            .filter(|(_, count)| *count > 0)
+            .enumerate()
+        {
             write!(f, "{}{count} {name}", if index == 0 { " (" } else { ", " })?;
         }
         if registry.hypercalls().any(|(_, count)| count > 0) {
@@ -41,7 +45,10 @@ impl Display for Run<'_> {
         if let Some(spent) = registry.times.as_ref().map(super::Times::spent) {
             let [guest, poll, tender] =
                 [spent.guest, spent.poll, spent.tender].map(|nanoseconds| nanoseconds / 1_000_000);
-            write!(f, ", {guest} in the guest, {poll} in POLL, {tender} in tender")?;
+            write!(
+                f,
+                ", {guest} in the guest, {poll} in POLL, {tender} in tender"
+            )?;
         }
         if let Some(resident) = registry.process.as_ref().and_then(super::Process::resident) {
             write!(f, "; {} KiB in RAM", resident >> 10)?;

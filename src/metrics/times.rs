@@ -16,7 +16,8 @@ impl Stopwatch {
     /// It goes on from the moment `now`.
     pub fn start(&self, now: u64) {
         let sum = self.0.load(Ordering::Relaxed) >> 1;
-        self.0.store(sum.wrapping_sub(now) << 1 | 1, Ordering::Relaxed);
+        self.0
+            .store(sum.wrapping_sub(now) << 1 | 1, Ordering::Relaxed);
     }
 
     /// It went on until the moment `now`.
@@ -95,7 +96,11 @@ impl Times {
         let [guest, poll] = [&self.guest, &self.poll].map(|watch| watch.read(|| self.now()));
         // It is read while it changes, so it may seem to go back, which no number of ours does.
         let rest = self.now().saturating_sub(guest + poll);
-        Spent { guest, poll, tender: self.rest.fetch_max(rest, Ordering::Relaxed).max(rest) }
+        Spent {
+            guest,
+            poll,
+            tender: self.rest.fetch_max(rest, Ordering::Relaxed).max(rest),
+        }
     }
 }
 
@@ -129,8 +134,14 @@ mod tests {
         times.in_guest(|| std::thread::sleep(std::time::Duration::from_millis(3)));
         drop(times.asleep());
         let spent = times.spent();
-        assert!(spent.guest >= 3_000_000 && spent.poll < spent.guest, "{spent:?}");
+        assert!(
+            spent.guest >= 3_000_000 && spent.poll < spent.guest,
+            "{spent:?}"
+        );
         let later = times.spent();
-        assert!((later.guest, later.poll) == (spent.guest, spent.poll) && later.tender >= spent.tender, "{later:?}");
+        assert!(
+            (later.guest, later.poll) == (spent.guest, spent.poll) && later.tender >= spent.tender,
+            "{later:?}"
+        );
     }
 }

@@ -51,7 +51,11 @@ impl Tap {
 
     /// Name for messages and statistics. The bare name means an interface of this network namespace.
     pub fn label(&self, handed: &InheritedFd) -> String {
-        if self.here.is_some() { self.name.clone() } else { format!("{} ({handed})", self.name) }
+        if self.here.is_some() {
+            self.name.clone()
+        } else {
+            format!("{} ({handed})", self.name)
+        }
     }
 
     /// Largest payload of a frame, in bytes.
@@ -80,7 +84,11 @@ pub(super) fn find(name: &str) -> Result<Option<Interface>, Error> {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(Error::missing(name)),
         Err(error) => {
             log::debug!("no socket answers about interface '{name}': {error}");
-            if interface::is_listed(name).unwrap_or(true) { Ok(None) } else { Err(Error::missing(name)) }
+            if interface::is_listed(name).unwrap_or(true) {
+                Ok(None)
+            } else {
+                Err(Error::missing(name))
+            }
         }
     }
 }
@@ -93,7 +101,10 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
     if found.is_none() && !interface::is_up(fd.as_fd()) {
         return Err(Error::down(name));
     }
-    do_not_wait(fd.as_fd()).map_err(|error| Error::Attach { name: name.into(), error })?;
+    do_not_wait(fd.as_fd()).map_err(|error| Error::Attach {
+        name: name.into(),
+        error,
+    })?;
     let mtu = match found.or_else(|| Interface::of_tap(fd.as_fd(), &own_name)) {
         Some(interface) => interface.mtu,
         None => {
@@ -113,7 +124,13 @@ fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
     let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
     let flags = Request::about("").ask(fd.as_fd(), libc::TUNGETIFF);
     // If this process may make interfaces, the kernel has made a missing one. It ends with its descriptor.
-    match flags.map_err(|error| Error::Attach { name: name.into(), error })?.has_flag(IFF_PERSIST) {
+    match flags
+        .map_err(|error| Error::Attach {
+            name: name.into(),
+            error,
+        })?
+        .has_flag(IFF_PERSIST)
+    {
         true => Ok((fd, own_name)),
         false => Err(Error::missing(name)),
     }
@@ -137,7 +154,9 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<Link, Error> {
             }
             tap_link(fd, label, tap.mtu())
         }
-        Offered::Socket { zero_is_end } => socket_link(fd, handed, zero_is_end).map_err(set_up_error)?,
+        Offered::Socket { zero_is_end } => {
+            socket_link(fd, handed, zero_is_end).map_err(set_up_error)?
+        }
     };
     do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
     Ok(link)
@@ -154,9 +173,9 @@ pub(super) fn offered(handed: &InheritedFd) -> Result<(OwnedFd, Offered), Error>
             let tap = Tap::new(given.as_fd(), tap.name());
             Ok((given, Offered::Tap(tap)))
         }
-        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => {
-            Err(refuse("is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)"))
-        }
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(refuse(
+            "is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)",
+        )),
         Err(_) => {
             let zero_is_end = socket_type(given.as_fd()).map_err(refuse)? == libc::SOCK_SEQPACKET;
             Ok((given, Offered::Socket { zero_is_end }))
@@ -168,10 +187,12 @@ pub(super) fn offered(handed: &InheritedFd) -> Result<(OwnedFd, Offered), Error>
 pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     let mut mac = [0u8; 6];
     // SAFETY: the array has room for as many bytes as are asked for. So few come all together.
-    uninterrupted(|| match unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) } {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    })
+    uninterrupted(
+        || match unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) } {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        },
+    )
     .map_err(|error| Error::Random { error })?;
     mac[0] = mac[0] & 0xfe | 2;
     Ok(mac)
@@ -183,7 +204,9 @@ fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), &'static str>
         return Err("is a tun, which carries no Ethernet frames; make a tap (IFF_TAP)");
     }
     if answer.has_flag(libc::IFF_VNET_HDR) {
-        return Err("puts a virtio header before every frame; attach it to its tap without IFF_VNET_HDR");
+        return Err(
+            "puts a virtio header before every frame; attach it to its tap without IFF_VNET_HDR",
+        );
     }
     // A tap without a filter answers IFF_NOFILTER, which is the same bit.
     if !answer.has_flag(libc::IFF_NO_PI) || has_packet_info(fd) {
@@ -196,7 +219,9 @@ fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), &'static str>
 /// the shortest frame: the kernel reads the four bytes first, but rejects so short a frame without reading it.
 fn has_packet_info(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: the kernel checks the address, and reads nothing from there.
-    let result = interface::repeated(|| unsafe { libc::write(fd.as_raw_fd(), std::ptr::null(), 13) } as libc::c_int);
+    let result = interface::repeated(
+        || unsafe { libc::write(fd.as_raw_fd(), std::ptr::null(), 13) } as libc::c_int,
+    );
     result.is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
 }
 
@@ -206,7 +231,13 @@ fn socket_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, &'static str> {
     let mut len = size_of_val(&kind) as libc::socklen_t;
     // SAFETY: both pointers are to what the option asks for: a number, and the number of its bytes.
     let result = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len)
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TYPE,
+            (&raw mut kind).cast(),
+            &raw mut len,
+        )
     };
     match kind {
         libc::SOCK_DGRAM | libc::SOCK_SEQPACKET | libc::SOCK_RAW if result == 0 => Ok(kind),
@@ -219,14 +250,26 @@ fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
     // it. A kernel that does not know the request does not do that either.
     // SAFETY: it takes numbers; the descriptor is open.
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
-    Link { fd, identity: Identity::Tap, name, mtu, zero_is_end: false }
+    Link {
+        fd,
+        identity: Identity::Tap,
+        name,
+        mtu,
+        zero_is_end: false,
+    }
 }
 
 fn socket_link(fd: OwnedFd, handed: &InheritedFd, zero_is_end: bool) -> io::Result<Link> {
     let file = File::from(fd);
     let metadata = file.metadata()?;
     let identity = Identity::Socket(metadata.dev(), metadata.ino());
-    Ok(Link { fd: file.into(), name: handed.to_string(), identity, mtu: DEFAULT_MTU, zero_is_end })
+    Ok(Link {
+        fd: file.into(),
+        name: handed.to_string(),
+        identity,
+        mtu: DEFAULT_MTU,
+        zero_is_end,
+    })
 }
 
 /// Whether two descriptors are one open file: then what is changed for one is changed for the other. It is changed
@@ -247,5 +290,6 @@ pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
 fn do_not_wait(fd: BorrowedFd<'_>) -> io::Result<()> {
     let yes: libc::c_int = 1;
     // SAFETY: the request reads one number.
-    interface::repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) }).map(drop)
+    interface::repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) })
+        .map(drop)
 }

@@ -27,7 +27,9 @@ pub enum Error {
         name: String,
     },
     /// The interface is of another kind.
-    #[error("interface '{name}' is {kind}; 'ip tuntap add NAME mode tap user {user}' makes the tap that is needed")]
+    #[error(
+        "interface '{name}' is {kind}; 'ip tuntap add NAME mode tap user {user}' makes the tap that is needed"
+    )]
     NotTap {
         /// The interface.
         name: String,
@@ -58,19 +60,25 @@ pub enum Error {
         holder: Holder,
     },
     /// Another process, which one is not to be found out, is attached.
-    #[error("interface '{name}' is in use by another process; every unikernel needs a tap of its own")]
+    #[error(
+        "interface '{name}' is in use by another process; every unikernel needs a tap of its own"
+    )]
     InUseBySomebody {
         /// The interface.
         name: String,
     },
     /// This process is attached.
-    #[error("interface '{name}' is given twice, by another name or as a descriptor; each network device needs its own")]
+    #[error(
+        "interface '{name}' is given twice, by another name or as a descriptor; each network device needs its own"
+    )]
     GivenTwice {
         /// The interface.
         name: String,
     },
     /// Linux lacks the driver or the container its device.
-    #[error("/dev/net/tun is missing; 'modprobe tun' loads its driver (a container needs --device /dev/net/tun)")]
+    #[error(
+        "/dev/net/tun is missing; 'modprobe tun' loads its driver (a container needs --device /dev/net/tun)"
+    )]
     TunMissing,
     /// The driver's device does not open.
     #[error("cannot open /dev/net/tun: {error}; {hint}")]
@@ -118,7 +126,10 @@ pub enum Error {
 impl Error {
     /// There is no interface `name`.
     pub(super) fn missing(name: &str) -> Error {
-        Error::Missing { name: name.into(), user: user() }
+        Error::Missing {
+            name: name.into(),
+            user: user(),
+        }
     }
 
     /// The interface `name` is not up; not being a tap is told first.
@@ -135,8 +146,13 @@ impl Error {
         match error.raw_os_error() {
             Some(libc::EPERM) => denied(name),
             Some(libc::EBUSY) => in_use(name),
-            Some(libc::EINVAL) => not_tap(name).unwrap_or_else(|| Error::not_tap(name, "not a tap of one queue")),
-            _ => Error::Attach { name: name.into(), error },
+            Some(libc::EINVAL) => {
+                not_tap(name).unwrap_or_else(|| Error::not_tap(name, "not a tap of one queue"))
+            }
+            _ => Error::Attach {
+                name: name.into(),
+                error,
+            },
         }
     }
 
@@ -144,12 +160,19 @@ impl Error {
     pub(super) fn tun(error: io::Error) -> Error {
         match error.raw_os_error().unwrap_or_default() {
             libc::ENOENT => Error::TunMissing,
-            errno => Error::Tun { error, hint: TUN.hint(errno) },
+            errno => Error::Tun {
+                error,
+                hint: TUN.hint(errno),
+            },
         }
     }
 
     fn not_tap(name: &str, kind: &'static str) -> Error {
-        Error::NotTap { name: name.into(), kind, user: user() }
+        Error::NotTap {
+            name: name.into(),
+            kind,
+            user: user(),
+        }
     }
 }
 
@@ -185,5 +208,9 @@ fn denied(name: &str) -> Error {
         (None, Some(group)) => format!("group {group}"),
         (None, None) => "somebody else".into(),
     };
-    Error::Denied { name: name.into(), owner, user: user() }
+    Error::Denied {
+        name: name.into(),
+        owner,
+        user: user(),
+    }
 }

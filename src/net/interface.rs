@@ -31,7 +31,10 @@ const _: () = assert!(align_of::<Request>() >= align_of::<libc::ifreq>());
 impl Request {
     /// A question about the interface `name`; none is known by a name that is too long.
     pub fn about(name: &str) -> Request {
-        let mut request = Request { name: [0; NAME_SIZE], value: [0; VALUE_SIZE] };
+        let mut request = Request {
+            name: [0; NAME_SIZE],
+            value: [0; VALUE_SIZE],
+        };
         let len = name.len().min(NAME_SIZE - 1);
         request.name[..len].copy_from_slice(&name.as_bytes()[..len]);
         request
@@ -46,7 +49,11 @@ impl Request {
 
     /// The answer, if it is a name.
     pub fn name(&self) -> String {
-        let len = self.name.iter().position(|&byte| byte == 0).unwrap_or(NAME_SIZE);
+        let len = self
+            .name
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(NAME_SIZE);
         String::from_utf8_lossy(&self.name[..len]).into_owned()
     }
 
@@ -106,14 +113,27 @@ impl Interface {
 
     /// Reads the interface `name` from sysfs, which may show another network namespace.
     fn shown(name: &str) -> Option<Interface> {
-        let read = |attribute| Some(fs::read_to_string(sysfs(name, attribute)).ok()?.trim_end().to_owned());
+        let read = |attribute| {
+            Some(
+                fs::read_to_string(sysfs(name, attribute))
+                    .ok()?
+                    .trim_end()
+                    .to_owned(),
+            )
+        };
         let flags = libc::c_int::from_str_radix(read("flags")?.strip_prefix("0x")?, 16).ok()?;
-        let bytes =
-            read("address")?.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect::<Option<Vec<_>>>();
+        let bytes = read("address")?
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16).ok())
+            .collect::<Option<Vec<_>>>();
         Some(Interface {
             name: name.to_owned(),
             is_up: flags & libc::IFF_UP != 0,
-            mtu: read("mtu")?.parse::<u32>().ok()?.try_into().unwrap_or(u16::MAX),
+            mtu: read("mtu")?
+                .parse::<u32>()
+                .ok()?
+                .try_into()
+                .unwrap_or(u16::MAX),
             mac: bytes?.try_into().ok()?,
         })
     }
@@ -128,7 +148,9 @@ impl Interface {
         };
         let is_same = match (network_of(tap), fs::metadata("/proc/self/ns/net")) {
             (Ok(tap), Ok(ours)) => tap == (ours.dev(), ours.ino()),
-            (Err(error), _) if error.raw_os_error() == Some(libc::EPERM) => here.has_mac_of(tap) && here.is_like(tap),
+            (Err(error), _) if error.raw_os_error() == Some(libc::EPERM) => {
+                here.has_mac_of(tap) && here.is_like(tap)
+            }
             // A macvtap or an old kernel lacks that request: only the MAC address can be compared.
             _ => here.has_mac_of(tap),
         };
@@ -136,20 +158,28 @@ impl Interface {
     }
 
     fn has_mac_of(&self, tap: BorrowedFd<'_>) -> bool {
-        Request::about("").ask(tap, libc::SIOCGIFHWADDR as libc::Ioctl).is_ok_and(|answer| answer.mac() == self.mac)
+        Request::about("")
+            .ask(tap, libc::SIOCGIFHWADDR as libc::Ioctl)
+            .is_ok_and(|answer| answer.mac() == self.mac)
     }
 
     /// Whether this interface can belong to the open `tap`. Containers from one template can have taps with the same
     /// name and MAC address.
     fn is_like(&self, tap: BorrowedFd<'_>) -> bool {
         let is_tun = attribute(&self.name, "ifindex").is_none() || tun_flags(&self.name).is_some();
-        is_tun && self.is_up == is_up(tap) && attribute(&self.name, "carrier").as_deref() != Some("0")
+        is_tun
+            && self.is_up == is_up(tap)
+            && attribute(&self.name, "carrier").as_deref() != Some("0")
     }
 }
 
 /// Whether the interface of an open tap is up: a tap that is down is not writable. Needs neither its name nor a right.
 pub(super) fn is_up(tap: BorrowedFd<'_>) -> bool {
-    let mut poll = libc::pollfd { fd: tap.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: tap.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
     // SAFETY: the kernel reads and writes the one structure, and does not wait.
     let result = repeated(|| unsafe { libc::poll(&raw mut poll, 1, 0) });
     result.is_err() || poll.revents & libc::POLLOUT != 0
@@ -169,18 +199,27 @@ fn network_of(tap: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
 fn socket() -> io::Result<OwnedFd> {
     let open = |family| {
         // SAFETY: the call takes numbers.
-        let fd = repeated(|| unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+        let fd =
+            repeated(|| unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
         // SAFETY: it is new and has no other owner.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     };
     let others = [libc::AF_UNIX, libc::AF_INET6, libc::AF_NETLINK];
-    others.into_iter().fold(open(libc::AF_INET), |opened, family| opened.or_else(|_| open(family)))
+    others
+        .into_iter()
+        .fold(open(libc::AF_INET), |opened, family| {
+            opened.or_else(|_| open(family))
+        })
 }
 
 /// Whether /proc lists an interface `name` in this network namespace. Needs no socket.
 pub(super) fn is_listed(name: &str) -> io::Result<bool> {
     let list = read_list("/proc/self/net/dev")?;
-    Ok(list.lines().any(|line| line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))))
+    Ok(list.lines().any(|line| {
+        line.trim_start()
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(':'))
+    }))
 }
 
 fn sysfs(name: &str, attribute: &str) -> String {
@@ -191,13 +230,18 @@ fn sysfs(name: &str, attribute: &str) -> String {
 /// have an interface of the same name.
 pub(super) fn attribute(name: &str, attribute: &str) -> Option<String> {
     let socket = socket().ok()?;
-    let ask = |request: Request, question| request.ask(socket.as_fd(), question as libc::Ioctl).ok();
+    let ask =
+        |request: Request, question| request.ask(socket.as_fd(), question as libc::Ioctl).ok();
     let index = ask(Request::about(name), libc::SIOCGIFINDEX)?;
     // sysfs does not know alternative names.
     let name = ask(index, libc::SIOCGIFNAME)?.name();
     let read = |attribute| fs::read_to_string(sysfs(&name, attribute)).ok();
     let shown: i32 = read("ifindex")?.trim_end().parse().ok()?;
-    if shown == index.number() { Some(read(attribute)?.trim_end().to_owned()) } else { None }
+    if shown == index.number() {
+        Some(read(attribute)?.trim_end().to_owned())
+    } else {
+        None
+    }
 }
 
 /// The flags (`IFF_TAP` and its like) of a tun or tap interface, where sysfs tells.

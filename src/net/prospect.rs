@@ -34,22 +34,53 @@ impl Prospect {
             NetSource::Interface(name) => {
                 let found = attach::find(name)?;
                 let doubt = attachable(name)?;
-                let (name, mtu) = found.map_or((name.clone(), DEFAULT_MTU), |found| (found.name, found.mtu));
-                Ok(Prospect { fd: None, identity: Identity::Tap, name, mtu, doubt })
+                let (name, mtu) =
+                    found.map_or((name.clone(), DEFAULT_MTU), |found| (found.name, found.mtu));
+                Ok(Prospect {
+                    fd: None,
+                    identity: Identity::Tap,
+                    name,
+                    mtu,
+                    doubt,
+                })
             }
             NetSource::Fd(handed) => match attach::offered(handed)? {
                 (given, Offered::Tap(tap)) => {
                     let (name, mtu) = (tap.label(handed), tap.mtu());
-                    let down = || format!("it is down; until 'ip link set {} up', all frames are dropped", tap.name);
-                    let doubts = [(!tap.is_up).then(down), tap.here.is_none().then(|| UNKNOWN_MTU.to_owned())];
-                    let doubt = doubts.into_iter().flatten().reduce(|one, other| format!("{one}, and {other}"));
-                    Ok(Prospect { fd: Some(given), identity: Identity::Tap, name, mtu, doubt })
+                    let down = || {
+                        format!(
+                            "it is down; until 'ip link set {} up', all frames are dropped",
+                            tap.name
+                        )
+                    };
+                    let doubts = [
+                        (!tap.is_up).then(down),
+                        tap.here.is_none().then(|| UNKNOWN_MTU.to_owned()),
+                    ];
+                    let doubt = doubts
+                        .into_iter()
+                        .flatten()
+                        .reduce(|one, other| format!("{one}, and {other}"));
+                    Ok(Prospect {
+                        fd: Some(given),
+                        identity: Identity::Tap,
+                        name,
+                        mtu,
+                        doubt,
+                    })
                 }
                 (given, Offered::Socket { .. }) => {
                     let fd = given.as_raw_fd();
-                    let identity = socket_identity(given.as_fd()).map_err(|error| Error::SetUp { fd, error })?;
+                    let identity = socket_identity(given.as_fd())
+                        .map_err(|error| Error::SetUp { fd, error })?;
                     let name = handed.to_string();
-                    Ok(Prospect { fd: Some(given), identity, name, mtu: DEFAULT_MTU, doubt: None })
+                    Ok(Prospect {
+                        fd: Some(given),
+                        identity,
+                        name,
+                        mtu: DEFAULT_MTU,
+                        doubt: None,
+                    })
                 }
             },
         }
@@ -88,15 +119,22 @@ impl Prospect {
 /// of one queue, owned by us or by nobody, that nobody is attached to. What cannot be known is told.
 fn attachable(name: &str) -> Result<Option<String>, Error> {
     let refused = |errno| Error::refused(name, io::Error::from_raw_os_error(errno));
-    if let Err(error) = File::options().read(true).write(true).open(device_file::TUN.path) {
+    if let Err(error) = File::options()
+        .read(true)
+        .write(true)
+        .open(device_file::TUN.path)
+    {
         return Err(Error::tun(error));
     }
     let Some(flags) = interface::tun_flags(name) else {
         if interface::attribute(name, "ifindex").is_some() {
             return Err(refused(libc::EINVAL));
         }
-        let why = "/sys is of another network namespace, or RestrictAddressFamilies= forbids the query";
-        return Ok(Some(format!("whether it can be attached is not known: {why}")));
+        let why =
+            "/sys is of another network namespace, or RestrictAddressFamilies= forbids the query";
+        return Ok(Some(format!(
+            "whether it can be attached is not known: {why}"
+        )));
     };
     if flags & libc::IFF_TAP == 0 || flags & libc::IFF_MULTI_QUEUE != 0 {
         return Err(refused(libc::EINVAL));

@@ -111,9 +111,21 @@ impl Add for Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats { sent_frames, sent_bytes, received_frames, received_bytes, receive_errors, .. } = self;
+        let Stats {
+            sent_frames,
+            sent_bytes,
+            received_frames,
+            received_bytes,
+            receive_errors,
+            ..
+        } = self;
         let [sent, received] = [*sent_bytes, *received_bytes].map(|bytes| Amount(bytes, "byte"));
-        write!(f, "sent {} ({sent}), dropped {}, ", Amount(*sent_frames, "frame"), self.dropped())?;
+        write!(
+            f,
+            "sent {} ({sent}), dropped {}, ",
+            Amount(*sent_frames, "frame"),
+            self.dropped()
+        )?;
         write!(f, "received {received_frames} ({received})")?;
         if *receive_errors == 0 {
             return Ok(());

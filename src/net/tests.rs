@@ -21,7 +21,13 @@ fn memory() -> GuestMemory {
 
 fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
     let mut copy = vec![0; len as usize];
-    assert_eq!(memory.bytes(GuestAddress(addr), len).unwrap().copy_to(&mut copy), copy.len());
+    assert_eq!(
+        memory
+            .bytes(GuestAddress(addr), len)
+            .unwrap()
+            .copy_to(&mut copy),
+        copy.len()
+    );
     copy
 }
 
@@ -29,7 +35,10 @@ fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
 fn sockets(kind: libc::c_int) -> (RawFd, UnixDatagram) {
     let mut fds = [0; 2];
     // SAFETY: the array has room for the two descriptors.
-    assert_eq!(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) }, 0);
+    assert_eq!(
+        unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
+        0
+    );
     // SAFETY: it is new and nobody else's.
     (fds[0], unsafe { UnixDatagram::from_raw_fd(fds[1]) })
 }
@@ -42,7 +51,9 @@ fn pair(kind: libc::c_int) -> (Nic, UnixDatagram) {
 }
 
 fn refused(fd: RawFd) -> String {
-    Nic::attach(&NetSource::Fd(fd.into()), None).unwrap_err().to_string()
+    Nic::attach(&NetSource::Fd(fd.into()), None)
+        .unwrap_err()
+        .to_string()
 }
 
 /// Lets a test's own descriptor look like one that was passed to it.
@@ -58,18 +69,32 @@ fn frames_go_both_ways() {
     for kind in [libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
         let (mut nic, far) = pair(kind);
         let memory = memory();
-        assert_eq!(nic.write(&memory, GuestAddress(0x1000), 60).unwrap(), Status::Ok);
+        assert_eq!(
+            nic.write(&memory, GuestAddress(0x1000), 60).unwrap(),
+            Status::Ok
+        );
         let mut frame = [0; 100];
         assert_eq!(far.recv(&mut frame).unwrap(), 60);
         assert_eq!(frame[..60], FRAME);
 
         assert_eq!(far.send(&FRAME[..42]).unwrap(), 42);
-        assert_eq!(nic.read(&memory, GuestAddress(0x2000), 1514).unwrap(), (Status::Ok, 42));
+        assert_eq!(
+            nic.read(&memory, GuestAddress(0x2000), 1514).unwrap(),
+            (Status::Ok, 42)
+        );
         assert_eq!(contents(&memory, 0x2000, 42), FRAME[..42]);
         assert_eq!(contents(&memory, 0x202a, 2), [0, 0]);
-        assert_eq!(nic.read(&memory, GuestAddress(0x2000), 1514).unwrap(), (Status::Again, 0));
-        let expected =
-            Stats { sent_frames: 1, sent_bytes: 60, received_frames: 1, received_bytes: 42, ..Stats::default() };
+        assert_eq!(
+            nic.read(&memory, GuestAddress(0x2000), 1514).unwrap(),
+            (Status::Again, 0)
+        );
+        let expected = Stats {
+            sent_frames: 1,
+            sent_bytes: 60,
+            received_frames: 1,
+            received_bytes: 42,
+            ..Stats::default()
+        };
         assert_eq!(nic.stats(), expected);
     }
 }
@@ -79,9 +104,16 @@ fn a_long_frame_is_cut_to_the_buffer() {
     let (mut nic, far) = pair(libc::SOCK_DGRAM);
     let memory = memory();
     far.send(&FRAME).unwrap();
-    assert_eq!(nic.read(&memory, GuestAddress(MEMORY_SIZE - 14), 14).unwrap(), (Status::Ok, 14));
+    assert_eq!(
+        nic.read(&memory, GuestAddress(MEMORY_SIZE - 14), 14)
+            .unwrap(),
+        (Status::Ok, 14)
+    );
     assert_eq!(contents(&memory, MEMORY_SIZE - 14, 14), FRAME[..14]);
-    assert_eq!(nic.read(&memory, GuestAddress(0), 14).unwrap(), (Status::Again, 0));
+    assert_eq!(
+        nic.read(&memory, GuestAddress(0), 14).unwrap(),
+        (Status::Again, 0)
+    );
 }
 
 #[test]
@@ -89,10 +121,22 @@ fn frames_without_a_header_are_dropped() {
     let (mut nic, far) = pair(libc::SOCK_DGRAM);
     let memory = memory();
     for len in [0, 1, 13] {
-        assert_eq!(nic.write(&memory, GuestAddress(0x1000), len).unwrap(), Status::Ok);
+        assert_eq!(
+            nic.write(&memory, GuestAddress(0x1000), len).unwrap(),
+            Status::Ok
+        );
     }
-    assert_eq!(far.recv(&mut [0; 20]).unwrap_err().kind(), ErrorKind::WouldBlock);
-    assert_eq!(nic.stats(), Stats { dropped_invalid: 3, ..Stats::default() });
+    assert_eq!(
+        far.recv(&mut [0; 20]).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+    assert_eq!(
+        nic.stats(),
+        Stats {
+            dropped_invalid: 3,
+            ..Stats::default()
+        }
+    );
     assert_eq!(nic.stats().dropped_frames(), 3);
 }
 
@@ -101,16 +145,25 @@ fn frames_that_the_host_cannot_hold_are_dropped() {
     let (mut nic, far) = pair(libc::SOCK_DGRAM);
     let memory = GuestMemory::new(64 << 20).unwrap();
     for _ in 0..10_000 {
-        assert_eq!(nic.write(&memory, GuestAddress(0), 1514).unwrap(), Status::Ok);
+        assert_eq!(
+            nic.write(&memory, GuestAddress(0), 1514).unwrap(),
+            Status::Ok
+        );
     }
     let stats = nic.stats();
     assert!(stats.sent_frames > 0 && stats.dropped_full > 0, "{stats:?}");
     assert_eq!(stats.sent_frames + stats.dropped_full, 10_000);
-    assert_eq!(nic.write(&memory, GuestAddress(0), 64 << 20).unwrap(), Status::Ok);
+    assert_eq!(
+        nic.write(&memory, GuestAddress(0), 64 << 20).unwrap(),
+        Status::Ok
+    );
     assert_eq!(nic.stats().dropped_invalid, 1);
     // Room again: the next frame gets through.
     far.recv(&mut [0; 2000]).unwrap();
-    assert_eq!(nic.write(&memory, GuestAddress(0), 1514).unwrap(), Status::Ok);
+    assert_eq!(
+        nic.write(&memory, GuestAddress(0), 1514).unwrap(),
+        Status::Ok
+    );
     assert_eq!(nic.stats().sent_frames, stats.sent_frames + 1);
 }
 
@@ -124,11 +177,24 @@ fn a_wire_that_is_gone_is_not_waited_for() {
         // A datagram socket is refused once, and has no other end from then on.
         let refusals = u64::from(kind == libc::SOCK_DGRAM);
         for _ in 0..=refusals {
-            assert_eq!(nic.write(&memory, GuestAddress(0x1000), 60).unwrap(), Status::Ok);
+            assert_eq!(
+                nic.write(&memory, GuestAddress(0x1000), 60).unwrap(),
+                Status::Ok
+            );
         }
-        assert_eq!(nic.stats(), Stats { dropped_down: refusals, dropped_gone: 1, ..Stats::default() });
+        assert_eq!(
+            nic.stats(),
+            Stats {
+                dropped_down: refusals,
+                dropped_gone: 1,
+                ..Stats::default()
+            }
+        );
         assert!(nic.is_gone());
-        assert_eq!(nic.read(&memory, GuestAddress(0x1000), 60).unwrap(), (Status::Again, 0));
+        assert_eq!(
+            nic.read(&memory, GuestAddress(0x1000), 60).unwrap(),
+            (Status::Again, 0)
+        );
     }
 }
 
@@ -139,10 +205,19 @@ fn a_packet_socket_that_is_closed_ends() {
     far.send(&FRAME).unwrap();
     drop(far);
     // A read of nothing says nothing, and the last frame is still there.
-    assert_eq!(nic.read(&memory, GuestAddress(0), 60).unwrap(), (Status::Ok, 60));
-    assert_eq!(nic.read(&memory, GuestAddress(0), 0).unwrap(), (Status::Again, 0));
+    assert_eq!(
+        nic.read(&memory, GuestAddress(0), 60).unwrap(),
+        (Status::Ok, 60)
+    );
+    assert_eq!(
+        nic.read(&memory, GuestAddress(0), 0).unwrap(),
+        (Status::Again, 0)
+    );
     assert!(!nic.is_gone());
-    assert_eq!(nic.read(&memory, GuestAddress(0), 60).unwrap(), (Status::Again, 0));
+    assert_eq!(
+        nic.read(&memory, GuestAddress(0), 60).unwrap(),
+        (Status::Again, 0)
+    );
     assert!(nic.is_gone());
 }
 
@@ -151,14 +226,30 @@ fn a_bad_buffer_ends_the_guest() {
     let (mut nic, far) = pair(libc::SOCK_DGRAM);
     let memory = memory();
     far.send(&FRAME).unwrap();
-    for (addr, len) in [(MEMORY_SIZE - 59, 60), (MEMORY_SIZE, 60), (u64::MAX, 60), (0, u64::MAX), (1, u64::MAX)] {
+    for (addr, len) in [
+        (MEMORY_SIZE - 59, 60),
+        (MEMORY_SIZE, 60),
+        (u64::MAX, 60),
+        (0, u64::MAX),
+        (1, u64::MAX),
+    ] {
         let addr = GuestAddress(addr);
-        assert!(matches!(nic.write(&memory, addr, len), Err(memory::RangeError::OutOfRange { .. })));
-        assert!(matches!(nic.read(&memory, addr, len), Err(memory::RangeError::OutOfRange { .. })));
+        assert!(matches!(
+            nic.write(&memory, addr, len),
+            Err(memory::RangeError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            nic.read(&memory, addr, len),
+            Err(memory::RangeError::OutOfRange { .. })
+        ));
     }
     assert_eq!(nic.stats(), Stats::default());
     // A request that ends exactly at the end of memory is fine, and the frame has waited.
-    assert_eq!(nic.read(&memory, GuestAddress(MEMORY_SIZE - 60), 60).unwrap(), (Status::Ok, 60));
+    assert_eq!(
+        nic.read(&memory, GuestAddress(MEMORY_SIZE - 60), 60)
+            .unwrap(),
+        (Status::Ok, 60)
+    );
 }
 
 #[test]
@@ -166,7 +257,10 @@ fn what_the_guest_is_told() {
     let (fd, _far) = sockets(libc::SOCK_DGRAM);
     let mac = [2, 0, 0, 0, 0, 1];
     let nic = Nic::attach(&NetSource::Fd(fd.into()), Some(mac)).unwrap();
-    assert_eq!((nic.mac(), nic.mtu(), nic.interface_name()), (mac, 1500, format!("@{fd}").as_str()));
+    assert_eq!(
+        (nic.mac(), nic.mtu(), nic.interface_name()),
+        (mac, 1500, format!("@{fd}").as_str())
+    );
     let (other, _far) = pair(libc::SOCK_DGRAM);
     assert!(!nic.shares_with(&other) && nic.shares_with(&nic.twin().unwrap()));
 }
@@ -191,7 +285,10 @@ fn descriptors_that_cannot_be_are_refused() {
     // The tender's own descriptors close on exec, and are not to be had.
     assert!(refused(file.as_raw_fd()).contains("was not passed to tender"));
     for fd in [passed(stream), passed(file)] {
-        assert!(refused(fd).contains("carries no frames; pass that of a tap"), "{fd}");
+        assert!(
+            refused(fd).contains("carries no frames; pass that of a tap"),
+            "{fd}"
+        );
     }
 }
 
@@ -205,27 +302,42 @@ fn a_descriptor_serves_one_device() {
 
 #[test]
 fn an_interface_that_is_not_there_is_not_made() {
-    let refused = |name: &str| Nic::attach(&NetSource::Interface(name.into()), None).unwrap_err().to_string();
+    let refused = |name: &str| {
+        Nic::attach(&NetSource::Interface(name.into()), None)
+            .unwrap_err()
+            .to_string()
+    };
     let message = refused("tender-no-such");
-    assert!(
-        message.starts_with("there is no interface 'tender-no-such'; 'ip tuntap add tender-no-such mode tap user ")
-    );
+    assert!(message.starts_with(
+        "there is no interface 'tender-no-such'; 'ip tuntap add tender-no-such mode tap user "
+    ));
     assert!(!std::path::Path::new("/sys/class/net/tender-no-such").exists());
     for name in ["", "lo\0", "sixteen-letters-", "tender%d", "../lo"] {
-        assert!(refused(name).starts_with(&format!("there is no interface '{name}'")), "{name}");
+        assert!(
+            refused(name).starts_with(&format!("there is no interface '{name}'")),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn an_interface_of_another_kind_is_named() {
     // Every network namespace has this one.
-    let message = Nic::attach(&NetSource::Interface("lo".into()), None).unwrap_err().to_string();
-    assert!(message.starts_with("interface 'lo' is not a tap; "), "{message}");
+    let message = Nic::attach(&NetSource::Interface("lo".into()), None)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with("interface 'lo' is not a tap; "),
+        "{message}"
+    );
 }
 
 #[test]
 fn addresses_and_counters_are_told_as_people_write_them() {
-    assert_eq!(MacAddress([2, 0, 0xab, 0, 0, 1]).to_string(), "02:00:ab:00:00:01");
+    assert_eq!(
+        MacAddress([2, 0, 0xab, 0, 0, 1]).to_string(),
+        "02:00:ab:00:00:01"
+    );
     let stats = Stats {
         sent_frames: 3,
         sent_bytes: 180,

@@ -12,7 +12,8 @@ impl Counter {
     /// Adds `more`. For one thread at a time: of two at once, one might not count.
     #[inline]
     pub fn add(&self, more: u64) {
-        self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
+        self.0
+            .store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
 
     /// The number so far.
@@ -41,7 +42,11 @@ impl<const KINDS: usize> fmt::Display for Faults<KINDS> {
         for (i, (kind, count)) in counted.enumerate() {
             write!(f, "{}{count} {kind}", if i == 0 { " (" } else { ", " })?;
         }
-        if self.sum() > 0 { f.write_str(")") } else { Ok(()) }
+        if self.sum() > 0 {
+            f.write_str(")")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -70,7 +75,11 @@ impl Told {
 
 /// Says what went through a device: as a warning if something did not that should have.
 pub fn sum_up(name: impl fmt::Display, stats: impl fmt::Display, faults: u64) {
-    let level = if faults > 0 { log::Level::Warn } else { log::Level::Info };
+    let level = if faults > 0 {
+        log::Level::Warn
+    } else {
+        log::Level::Info
+    };
     log::log!(level, "{name}: {stats}");
 }
 
@@ -80,19 +89,28 @@ mod tests {
 
     #[test]
     fn only_what_happened_is_named() {
-        assert_eq!(Faults([("down", 3), ("gone", 0), ("full", 2)]).to_string(), "5 (3 down, 2 full)");
+        assert_eq!(
+            Faults([("down", 3), ("gone", 0), ("full", 2)]).to_string(),
+            "5 (3 down, 2 full)"
+        );
         assert_eq!(Faults([("down", 1)]).to_string(), "1 (1 down)");
         assert_eq!(Faults([("down", 0)]).to_string(), "0");
     }
 
     #[test]
     fn one_is_no_plural() {
-        assert_eq!([0, 1, 2, 11].map(|n| Amount(n, "byte").to_string()), ["0 bytes", "1 byte", "2 bytes", "11 bytes"]);
+        assert_eq!(
+            [0, 1, 2, 11].map(|n| Amount(n, "byte").to_string()),
+            ["0 bytes", "1 byte", "2 bytes", "11 bytes"]
+        );
     }
 
     #[test]
     fn a_kind_is_told_once() {
         let told = Told::default();
-        assert_eq!([3, 3, 31, 0, 31, 0].map(|kind| told.first(kind)), [true, false, true, true, false, false]);
+        assert_eq!(
+            [3, 3, 31, 0, 31, 0].map(|kind| told.first(kind)),
+            [true, false, true, true, false, false]
+        );
     }
 }

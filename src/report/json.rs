@@ -71,10 +71,14 @@ impl Value {
             Value::Text(text) => write_text(f, text),
             Value::List(values) => {
                 let spread = depth.filter(|_| values.iter().any(|value| !value.is_leaf()));
-                write_all(f, ['[', ']'], values, spread, |f, value| value.write(f, inner))
+                write_all(f, ['[', ']'], values, spread, |f, value| {
+                    value.write(f, inner)
+                })
             }
             Value::Object(members) => {
-                let spread = depth.filter(|&depth| depth == 0 || members.iter().any(|(_, value)| !value.is_leaf()));
+                let spread = depth.filter(|&depth| {
+                    depth == 0 || members.iter().any(|(_, value)| !value.is_leaf())
+                });
                 write_all(f, ['{', '}'], members, spread, |f, (name, value)| {
                     write_text(f, name)?;
                     f.write_str(": ")?;
@@ -108,7 +112,8 @@ fn write_all<T>(
     spread: Option<usize>,
     write: impl Fn(&mut Formatter<'_>, &T) -> fmt::Result,
 ) -> fmt::Result {
-    let new_line = |f: &mut Formatter<'_>, depth: usize| write!(f, "\n{:width$}", "", width = 2 * depth);
+    let new_line =
+        |f: &mut Formatter<'_>, depth: usize| write!(f, "\n{:width$}", "", width = 2 * depth);
     f.write_char(open)?;
     for (index, item) in items.iter().enumerate() {
         match (index, spread) {
@@ -166,9 +171,15 @@ mod tests {
     #[test]
     fn a_line_says_the_same() {
         let inner = Value::Object(vec![("b\n", vec![1_u64, 2].into()), ("c", Value::Null)]);
-        let value = Value::Object(vec![("a", Value::List(vec![inner])), ("d", "\u{1b}\u{9b}\"\\é".into())]);
+        let value = Value::Object(vec![
+            ("a", Value::List(vec![inner])),
+            ("d", "\u{1b}\u{9b}\"\\é".into()),
+        ]);
         let line = value.one_line().to_string();
-        assert_eq!(line, r#"{"a": [{"b\u000a": [1, 2], "c": null}], "d": "\u001b\u009b\"\\é"}"#);
+        assert_eq!(
+            line,
+            r#"{"a": [{"b\u000a": [1, 2], "c": null}], "d": "\u001b\u009b\"\\é"}"#
+        );
         let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
         assert_eq!(read(&line), read(&value.to_string()));
     }

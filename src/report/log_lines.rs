@@ -32,7 +32,10 @@ static GUEST_RUNS: AtomicBool = AtomicBool::new(false);
 /// Lines left out since the process began.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-static STATE: Mutex<State> = Mutex::new(State { patience: PATIENCE, lost: 0 });
+static STATE: Mutex<State> = Mutex::new(State {
+    patience: PATIENCE,
+    lost: 0,
+});
 
 /// Whoever holds it is the only one who speaks. A panic elsewhere leaves the numbers as they were.
 fn state() -> MutexGuard<'static, State> {
@@ -53,7 +56,8 @@ pub fn left_out() -> u64 {
 /// Says a line from a signal's handler, which may have come in the middle of another: without the lock, and without
 /// waiting.
 pub fn say_at_once(line: &Line) {
-    let said = wait_for_room(libc::STDERR_FILENO, Duration::ZERO) && write(libc::STDERR_FILENO, line.bytes());
+    let said = wait_for_room(libc::STDERR_FILENO, Duration::ZERO)
+        && write(libc::STDERR_FILENO, line.bytes());
     LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
 }
 
@@ -74,7 +78,11 @@ impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = &bytes[..bytes.len().min(LONGEST)];
         let written = self.0.has_room(libc::STDERR_FILENO) && write(libc::STDERR_FILENO, piece);
-        if written { Ok(piece.len()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        if written {
+            Ok(piece.len())
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -120,14 +128,19 @@ impl State {
     fn say(&mut self, line: &[u8], fd: libc::c_int) {
         if self.lost > 0 && self.has_room(fd) {
             let lost = Amount(self.lost, "message");
-            let told = Line::log(Level::Warn, format_args!("{lost} left out, as nobody read standard error"));
+            let told = Line::log(
+                Level::Warn,
+                format_args!("{lost} left out, as nobody read standard error"),
+            );
             if write(fd, told.bytes()) {
                 self.lost = 0;
             }
         }
         let said = match line.get(..LONGEST) {
             None => self.has_room(fd) && write(fd, line),
-            Some(beginning) => self.has_room(fd) && write(fd, &[&beginning[..LONGEST - 1], b"\n"].concat()),
+            Some(beginning) => {
+                self.has_room(fd) && write(fd, &[&beginning[..LONGEST - 1], b"\n"].concat())
+            }
         };
         self.lost += u64::from(!said);
         LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
@@ -135,7 +148,11 @@ impl State {
 
     /// Whether a line can be written without waiting; waits for that as long as there is patience.
     fn has_room(&mut self, fd: libc::c_int) -> bool {
-        let patience = if GUEST_RUNS.load(Ordering::Relaxed) { Duration::ZERO } else { self.patience };
+        let patience = if GUEST_RUNS.load(Ordering::Relaxed) {
+            Duration::ZERO
+        } else {
+            self.patience
+        };
         let asked = Instant::now();
         let ready = wait_for_room(fd, patience);
         self.patience = self.patience.saturating_sub(asked.elapsed().min(patience));
@@ -163,10 +180,20 @@ pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
 ///
 /// # Errors
 /// A signal came, or the host does not let this process wait.
-pub(crate) fn wait_for(fd: libc::c_int, events: libc::c_short, patience: Duration) -> io::Result<bool> {
-    let mut wait = libc::pollfd { fd, events, revents: 0 };
-    let timeout =
-        libc::timespec { tv_sec: patience.as_secs() as libc::time_t, tv_nsec: patience.subsec_nanos() as libc::c_long };
+pub(crate) fn wait_for(
+    fd: libc::c_int,
+    events: libc::c_short,
+    patience: Duration,
+) -> io::Result<bool> {
+    let mut wait = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    let timeout = libc::timespec {
+        tv_sec: patience.as_secs() as libc::time_t,
+        tv_nsec: patience.subsec_nanos() as libc::c_long,
+    };
     if !epoll::is_needed() {
         // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
         match unsafe { libc::ppoll(&raw mut wait, 1, &raw const timeout, std::ptr::null()) } {
@@ -181,8 +208,12 @@ pub(crate) fn wait_for(fd: libc::c_int, events: libc::c_short, patience: Duratio
 }
 
 fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
-    let Some(stream) = journal::shared(fd) else { return write_bytes(fd, bytes) };
-    let Some(turn) = stream.turn() else { return false };
+    let Some(stream) = journal::shared(fd) else {
+        return write_bytes(fd, bytes);
+    };
+    let Some(turn) = stream.turn() else {
+        return false;
+    };
     if turn.column() > 0 && write_bytes(fd, b"\n") {
         turn.set_column(0);
     }
@@ -239,14 +270,26 @@ mod tests {
     #[test]
     fn lines_without_a_reader_are_counted_and_do_not_wait() {
         let (mut reader, writer) = pipe();
-        let mut state = State { patience: Duration::ZERO, lost: 0 };
+        let mut state = State {
+            patience: Duration::ZERO,
+            lost: 0,
+        };
         assert!(heard(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
         assert_eq!(state.lost, 0);
         let lines = too_many(&writer);
-        let some = heard(&mut state, &mut reader, &writer, lines).lines().count() as u64;
-        assert!(some > 0 && state.lost > 0, "{some} came, {} did not", state.lost);
+        let some = heard(&mut state, &mut reader, &writer, lines)
+            .lines()
+            .count() as u64;
+        assert!(
+            some > 0 && state.lost > 0,
+            "{some} came, {} did not",
+            state.lost
+        );
         assert_eq!(state.lost + some, lines as u64);
-        let told = format!("tender: warn: {} messages left out, as nobody read standard error\nx", state.lost);
+        let told = format!(
+            "tender: warn: {} messages left out, as nobody read standard error\nx",
+            state.lost
+        );
         assert!(heard(&mut state, &mut reader, &writer, 1).starts_with(&told));
         assert_eq!(state.lost, 0);
     }
@@ -254,7 +297,10 @@ mod tests {
     #[test]
     fn patience_is_used_up_once() {
         let (_reader, writer) = pipe();
-        let mut state = State { patience: Duration::from_millis(50), lost: 0 };
+        let mut state = State {
+            patience: Duration::from_millis(50),
+            lost: 0,
+        };
         let lines = too_many(&writer);
         for _ in 0..lines {
             state.say(&[b'x'; 1000], writer.as_raw_fd());
@@ -266,17 +312,30 @@ mod tests {
     #[test]
     fn long_lines_are_cut_to_what_a_pipe_takes_at_once() {
         let (mut reader, writer) = pipe();
-        let mut state = State { patience: Duration::ZERO, lost: 0 };
+        let mut state = State {
+            patience: Duration::ZERO,
+            lost: 0,
+        };
         state.say(&[b'x'; 10_000], writer.as_raw_fd());
         let mut heard = [0; 20_000];
-        assert_eq!((reader.read(&mut heard).unwrap(), heard[LONGEST - 1], state.lost), (LONGEST, b'\n', 0));
+        assert_eq!(
+            (
+                reader.read(&mut heard).unwrap(),
+                heard[LONGEST - 1],
+                state.lost
+            ),
+            (LONGEST, b'\n', 0)
+        );
     }
 
     #[test]
     fn a_closed_reader_is_no_error() {
         let (reader, writer) = pipe();
         drop(reader);
-        let mut state = State { patience: Duration::from_secs(60), lost: 0 };
+        let mut state = State {
+            patience: Duration::from_secs(60),
+            lost: 0,
+        };
         state.say(b"nobody\n", writer.as_raw_fd());
         assert_eq!(state.lost, 1);
     }

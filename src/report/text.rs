@@ -16,7 +16,11 @@ pub struct OneLine<'w, W>(pub &'w mut W);
 impl<W: Write> Write for OneLine<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         text.chars().try_for_each(|c| {
-            if c.is_control() { write!(self.0, "{}", c.escape_default()) } else { self.0.write_char(c) }
+            if c.is_control() {
+                write!(self.0, "{}", c.escape_default())
+            } else {
+                self.0.write_char(c)
+            }
         })
     }
 }
@@ -27,7 +31,10 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_and_harmless_to_a_terminal() {
-        assert_eq!(one_line("a\nb\r\tc\x1b[31m\u{9b}\0"), "a\\nb\\r\\tc\\u{1b}[31m\\u{9b}\\u{0}");
+        assert_eq!(
+            one_line("a\nb\r\tc\x1b[31m\u{9b}\0"),
+            "a\\nb\\r\\tc\\u{1b}[31m\\u{9b}\\u{0}"
+        );
         assert_eq!(one_line("disk 'für mich'"), "disk 'für mich'");
     }
 }

@@ -30,7 +30,10 @@ impl fmt::Display for Timestamp {
         let (year, month, day) = date(seconds / 86_400);
         let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
         let microseconds = nanoseconds / 1000;
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{microseconds:06}Z")
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{microseconds:06}Z"
+        )
     }
 }
 
@@ -46,7 +49,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     // Months of 31 and 30 days by turns, in fives of 153.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
     (400 * era + year + next, month, day)
 }
 
@@ -60,14 +67,30 @@ mod tests {
 
     #[test]
     fn moments_are_written_as_rfc_3339_has_them() {
-        let written = |nanoseconds| Timestamp(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).to_string();
+        let written =
+            |nanoseconds| Timestamp(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).to_string();
         // As `date -u --iso-8601=ns -d @…` has them.
         assert_eq!(written(0), "1970-01-01T00:00:00.000000Z");
-        assert_eq!(written(951_827_696_123_456_789), "2000-02-29T12:34:56.123456Z");
-        assert_eq!(written(1_795_623_446_000_001_999), "2026-11-25T16:17:26.000001Z");
-        assert_eq!(written(4_107_542_399_999_999_999), "2100-02-28T23:59:59.999999Z");
-        assert_eq!(written(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000000Z");
-        assert_eq!(Timestamp(UNIX_EPOCH - Duration::from_secs(1)).to_string(), written(0));
+        assert_eq!(
+            written(951_827_696_123_456_789),
+            "2000-02-29T12:34:56.123456Z"
+        );
+        assert_eq!(
+            written(1_795_623_446_000_001_999),
+            "2026-11-25T16:17:26.000001Z"
+        );
+        assert_eq!(
+            written(4_107_542_399_999_999_999),
+            "2100-02-28T23:59:59.999999Z"
+        );
+        assert_eq!(
+            written(4_107_542_400_000_000_000),
+            "2100-03-01T00:00:00.000000Z"
+        );
+        assert_eq!(
+            Timestamp(UNIX_EPOCH - Duration::from_secs(1)).to_string(),
+            written(0)
+        );
         assert_eq!(Timestamp::now().to_string().len(), Timestamp::LENGTH);
     }
 

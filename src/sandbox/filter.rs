@@ -7,7 +7,9 @@
 
 use std::io;
 
-use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
+use libc::{
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
+};
 
 use super::rules::{KVM_RUN, Parameters, Rule, When};
 
@@ -47,7 +49,9 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     ]);
     for (place, rule) in rules.iter().enumerate() {
         if rules[..place].iter().all(|before| before.call != rule.call) {
-            let same = rules[place..].iter().filter(|other| other.call == rule.call && !is_run(other));
+            let same = rules[place..]
+                .iter()
+                .filter(|other| other.call == rule.call && !is_run(other));
             about_call(&mut program, rule.call as u32, same, parameters);
         }
     }
@@ -118,7 +122,11 @@ fn one_of(program: &mut Vec<sock_filter>, offset: u32, values: &[u64]) {
     program.push(load(offset));
     for (place, value) in values.iter().enumerate() {
         let left = (values.len() - place - 1) as u8;
-        program.push(equals(*value as u32, left, if left == 0 { OTHERWISE } else { 0 }));
+        program.push(equals(
+            *value as u32,
+            left,
+            if left == 0 { OTHERWISE } else { 0 },
+        ));
     }
 }
 
@@ -137,7 +145,12 @@ fn halves(program: &mut Vec<sock_filter>, index: u8, mask: u64, bits: u64) {
 /// What goes on otherwise, in the steps from `start` on, does so behind the last of them.
 fn land(program: &mut [sock_filter], start: usize) {
     let end = program.len();
-    for (place, step) in program.iter_mut().enumerate().skip(start).filter(|(_, step)| step.jf == OTHERWISE) {
+    for (place, step) in program
+        .iter_mut()
+        .enumerate()
+        .skip(start)
+        .filter(|(_, step)| step.jf == OTHERWISE)
+    {
         // A step of another block's would be taken for one of ours, and longer ones do not fit.
         debug_assert!(end - place - 1 < usize::from(OTHERWISE));
         step.jf = (end - place - 1) as u8;
@@ -163,7 +176,12 @@ fn answer(action: u32) -> sock_filter {
 }
 
 fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter { code: code as u16, jt, jf, k }
+    sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    }
 }
 
 /// A program that allows everything.
@@ -176,7 +194,14 @@ pub fn is_possible() -> bool {
     let action = libc::SECCOMP_RET_TRAP;
     let flags: libc::c_ulong = 0;
     // SAFETY: the kernel reads one number.
-    unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, flags, &raw const action) == 0 }
+    unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            flags,
+            &raw const action,
+        ) == 0
+    }
 }
 
 /// Binds this thread to `program` for good. It must have given up new privileges, or be privileged.
@@ -186,12 +211,19 @@ pub fn is_possible() -> bool {
 /// guest is code of others, but KVM separates that, in all threads alike.
 pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
-    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
+    let program = libc::sock_fprog {
+        len: length,
+        filter: program.as_mut_ptr(),
+    };
     let install = |flags: libc::c_ulong| {
         let mode = libc::SECCOMP_SET_MODE_FILTER;
         // SAFETY: the kernel reads as many instructions as it is told there are.
         let result = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     };
     match install(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW) {
         // Before 4.17 there was nothing to say.

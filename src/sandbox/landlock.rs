@@ -63,16 +63,34 @@ fn everything(version: i32) -> (Ruleset, usize) {
 /// write to those. Descriptors that are open stay usable. Returns the version in force.
 pub fn restrict(directory: Option<RawFd>) -> io::Result<i32> {
     // SAFETY: with this flag, the kernel takes no ruleset.
-    let version = checked(unsafe { libc::syscall(CREATE_RULESET, std::ptr::null::<Ruleset>(), 0_usize, VERSION) })?;
+    let version = checked(unsafe {
+        libc::syscall(
+            CREATE_RULESET,
+            std::ptr::null::<Ruleset>(),
+            0_usize,
+            VERSION,
+        )
+    })?;
     let (ruleset, size) = everything(version);
     // SAFETY: the kernel reads the first `size` bytes of the ruleset, which has no fewer.
     let fd = checked(unsafe { libc::syscall(CREATE_RULESET, &raw const ruleset, size, 0_u32) })?;
     // SAFETY: the descriptor is new and nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     if let Some(directory) = directory {
-        let rule = Below { files: WRITE_FILE | MAKE_REG, directory };
+        let rule = Below {
+            files: WRITE_FILE | MAKE_REG,
+            directory,
+        };
         // SAFETY: the kernel reads the one structure; both descriptors are open.
-        checked(unsafe { libc::syscall(ADD_RULE, fd.as_raw_fd(), PATH_BENEATH, &raw const rule, 0_u32) })?;
+        checked(unsafe {
+            libc::syscall(
+                ADD_RULE,
+                fd.as_raw_fd(),
+                PATH_BENEATH,
+                &raw const rule,
+                0_u32,
+            )
+        })?;
     }
     // SAFETY: the call takes plain numbers; the descriptor is open.
     checked(unsafe { libc::syscall(RESTRICT_SELF, fd.as_raw_fd(), 0_u32) })?;
@@ -80,7 +98,11 @@ pub fn restrict(directory: Option<RawFd>) -> io::Result<i32> {
 }
 
 fn checked(result: c_long) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as i32)
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,9 @@ use rules::{GUEST, METRICS, Parameters, RING, Rule};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without")]
+    #[error(
+        "--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without"
+    )]
     Missing { layer: Layer, source: io::Error },
     #[error(
         "--chroot needs the right to change its root directory, which root has; start tender as root, or leave the option out"
@@ -38,8 +40,14 @@ pub enum Error {
     #[error("{0}")]
     User(#[from] user::Error),
     #[error("--chroot={}: {source}; {hint}", path.display())]
-    Root { path: PathBuf, source: io::Error, hint: &'static str },
-    #[error("the thread of the network ring ended before it could be confined; --net-ring=off does without it")]
+    Root {
+        path: PathBuf,
+        source: io::Error,
+        hint: &'static str,
+    },
+    #[error(
+        "the thread of the network ring ended before it could be confined; --net-ring=off does without it"
+    )]
     Thread,
 }
 
@@ -63,7 +71,9 @@ impl fmt::Display for Layer {
         f.write_str(match self {
             Layer::Privileges => "'no new privileges'",
             Layer::Capabilities => "the dropping of capabilities",
-            Layer::Landlock => "Landlock (CONFIG_SECURITY_LANDLOCK, and 'landlock' among the modules of lsm=)",
+            Layer::Landlock => {
+                "Landlock (CONFIG_SECURITY_LANDLOCK, and 'landlock' among the modules of lsm=)"
+            }
             Layer::Seccomp => "seccomp filters (CONFIG_SECCOMP_FILTER)",
             Layer::Registers => "KVM's filter of model-specific registers (Linux 5.10)",
         })
@@ -92,9 +102,17 @@ impl Sandbox {
     /// # Errors
     /// The same.
     pub(crate) fn with_files(config: &Config, files: &mut Files) -> Result<Sandbox, Error> {
-        let root = config.chroot.as_deref().map(|path| root(path, files)).transpose()?;
+        let root = config
+            .chroot
+            .as_deref()
+            .map(|path| root(path, files))
+            .transpose()?;
         let identity = config.user.as_ref().map(user::permitted).transpose()?;
-        Ok(Sandbox { mode: config.sandbox, identity, root })
+        Ok(Sandbox {
+            mode: config.sandbox,
+            identity,
+            root,
+        })
     }
 
     /// The same with this root directory.
@@ -112,8 +130,13 @@ impl Sandbox {
         if confined.mode == SandboxMode::Off {
             return Ok(("off, as was asked".to_owned(), true));
         }
-        let filtered = confined.unless_missing(Layer::Seccomp, filter::install(&mut filter::pass()))?.is_some();
-        Ok((confined.summary(filtered), confined.unprivileged && confined.landlock.is_some() && filtered))
+        let filtered = confined
+            .unless_missing(Layer::Seccomp, filter::install(&mut filter::pass()))?
+            .is_some();
+        Ok((
+            confined.summary(filtered),
+            confined.unprivileged && confined.landlock.is_some() && filtered,
+        ))
     }
 
     /// Confines the process as a whole, which must have no second thread yet. What the threads may call is for each of
@@ -129,14 +152,20 @@ impl Sandbox {
             user::become_user(identity)?;
         }
         let directory = parameters.cores.map(|(directory, _)| directory);
-        let mut confined = Confined { mode: self.mode, unprivileged: false, landlock: None, parameters };
+        let mut confined = Confined {
+            mode: self.mode,
+            unprivileged: false,
+            landlock: None,
+            parameters,
+        };
         if self.mode == SandboxMode::Off {
             return Ok(confined);
         }
         let no_new = confined.unless_missing(Layer::Privileges, capabilities::no_new())?;
         let none = confined.unless_missing(Layer::Capabilities, capabilities::drop_all())?;
         confined.unprivileged = no_new.and(none).is_some();
-        confined.landlock = confined.unless_missing(Layer::Landlock, landlock::restrict(directory))?;
+        confined.landlock =
+            confined.unless_missing(Layer::Landlock, landlock::restrict(directory))?;
         // Where no filter of ours can be, a refusal is no violation of it.
         if !inherited_filter::is_there() || filter::is_possible() {
             violation::report();
@@ -167,9 +196,13 @@ impl Confined {
             return Ok(());
         }
         let mut program = filter::compile(GUEST, &self.parameters);
-        let filtered = self.unless_missing(Layer::Seccomp, filter::install(&mut program))?.is_some();
+        let filtered = self
+            .unless_missing(Layer::Seccomp, filter::install(&mut program))?
+            .is_some();
         if !filtered && inherited_filter::is_there() {
-            log::warn!("sandbox: tender was started behind a filter of system calls that allows it none of its own");
+            log::warn!(
+                "sandbox: tender was started behind a filter of system calls that allows it none of its own"
+            );
             return Ok(());
         }
         log::info!("sandbox: {}", self.summary(filtered));
@@ -178,8 +211,16 @@ impl Confined {
 
     /// What is in force.
     fn summary(&self, filtered: bool) -> String {
-        let privileges = if self.unprivileged { "no privileges" } else { "privileges NOT dropped" };
-        let seccomp = if filtered { "system calls filtered" } else { "system calls NOT filtered" };
+        let privileges = if self.unprivileged {
+            "no privileges"
+        } else {
+            "privileges NOT dropped"
+        };
+        let seccomp = if filtered {
+            "system calls filtered"
+        } else {
+            "system calls NOT filtered"
+        };
         match self.landlock {
             Some(version) => format!("{privileges}, Landlock (version {version}), {seccomp}"),
             None => format!("{privileges}, no Landlock, {seccomp}"),
@@ -225,13 +266,24 @@ impl Confined {
 /// In strict mode, that it is missing.
 pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> Result<(), Error> {
     match layer {
-        _ if mode == SandboxMode::Strict => return Err(Error::Missing { layer, source: error }),
-        Layer::Registers => log::info!("this kernel, before 5.10, cannot deny model-specific registers to the guest"),
+        _ if mode == SandboxMode::Strict => {
+            return Err(Error::Missing {
+                layer,
+                source: error,
+            });
+        }
+        Layer::Registers => log::info!(
+            "this kernel, before 5.10, cannot deny model-specific registers to the guest"
+        ),
         // Told at the end, once.
         _ if inherited_filter::is_there() => log::info!("sandbox: {layer}: {error}"),
         // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
-        Layer::Landlock => log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}"),
-        _ => log::warn!("sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without"),
+        Layer::Landlock => {
+            log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}")
+        }
+        _ => log::warn!(
+            "sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without"
+        ),
     }
     Ok(())
 }

@@ -17,7 +17,11 @@ fn root_error(path: &Path, source: io::Error) -> Error {
         Some(libc::EACCES) => "give a directory that this user may enter",
         _ => "give a directory, which may be empty",
     };
-    Error::Root { path: path.to_owned(), source, hint }
+    Error::Root {
+        path: path.to_owned(),
+        source,
+        hint,
+    }
 }
 
 /// A directory that is to be the root directory.
@@ -32,7 +36,10 @@ pub fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
     if !capabilities::has(capabilities::CHROOT) {
         return Err(Error::Privilege);
     }
-    files.take(path, Need::Enter).map(Root).map_err(|source| root_error(path, source))
+    files
+        .take(path, Need::Enter)
+        .map(Root)
+        .map_err(|source| root_error(path, source))
 }
 
 impl Root {
@@ -51,5 +58,9 @@ impl Root {
 }
 
 fn done(result: c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -184,13 +184,17 @@ impl Parameters {
             Parameter::Thread => vec![self.thread as u64],
             Parameter::Reports if self.cores.is_none() => arch::REPORT_REQUESTS.to_vec(),
             Parameter::Reports => [arch::REPORT_REQUESTS, arch::CORE_REQUESTS].concat(),
-            Parameter::Signals => crate::host::signal::SIGNALS.map(|signal| signal as u64).to_vec(),
+            Parameter::Signals => crate::host::signal::SIGNALS
+                .map(|signal| signal as u64)
+                .to_vec(),
             Parameter::Futex => {
                 let operations = [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET];
                 let flags = [0, libc::FUTEX_PRIVATE_FLAG, libc::FUTEX_CLOCK_REALTIME];
                 let both = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
                 let flags = flags.into_iter().chain([both]);
-                flags.flat_map(|flag| operations.map(|operation| (operation | flag) as u64)).collect()
+                flags
+                    .flat_map(|flag| operations.map(|operation| (operation | flag) as u64))
+                    .collect()
             }
         }
     }
@@ -198,8 +202,9 @@ impl Parameters {
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Listener, MetricsEnd, Nets, Notify,
-    OldWaits, Pieces, Process, Reports, RingNets, Room, Signals, Statm, Stats, Thread, Timer, Vcpu, Waits,
+    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Listener, MetricsEnd,
+    Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Signals, Statm, Stats,
+    Thread, Timer, Vcpu, Waits,
 };
 use When::{Bits, Is, Null, OneOf};
 
@@ -208,52 +213,136 @@ const fn rule(call: c_long, when: &'static [When], need: Need) -> Rule {
 }
 
 // Memory that a thread may take or give back: never for code, and none of a file.
-const BRK: Rule = rule(libc::SYS_brk, &[], Seldom("a heap that what set-up left free is not enough for"));
-const MMAP: Rule =
-    rule(libc::SYS_mmap, &[Is(2, READ_WRITE), Is(3, MAP_KIND)], Seldom("the heap, as above, for large pieces"));
+const BRK: Rule = rule(
+    libc::SYS_brk,
+    &[],
+    Seldom("a heap that what set-up left free is not enough for"),
+);
+const MMAP: Rule = rule(
+    libc::SYS_mmap,
+    &[Is(2, READ_WRITE), Is(3, MAP_KIND)],
+    Seldom("the heap, as above, for large pieces"),
+);
 // A heap of a second thread's own is set aside first and made usable as it grows.
 const MMAP_ASIDE: Rule = rule(
     libc::SYS_mmap,
-    &[Bits(2, !READ_WRITE, 0), Bits(3, MAP_KIND | libc::MAP_SHARED as u64, MAP_KIND)],
+    &[
+        Bits(2, !READ_WRITE, 0),
+        Bits(3, MAP_KIND | libc::MAP_SHARED as u64, MAP_KIND),
+    ],
     Seldom("glibc's heap of a second thread"),
 );
-const MPROTECT: Rule =
-    rule(libc::SYS_mprotect, &[Is(2, READ_WRITE)], Seldom("glibc's heap of a second thread grows by it"));
+const MPROTECT: Rule = rule(
+    libc::SYS_mprotect,
+    &[Is(2, READ_WRITE)],
+    Seldom("glibc's heap of a second thread grows by it"),
+);
 
 // What the panic hook of `start.rs` ends with; the status is not for the thread to choose.
-const END_AT_MISTAKE: Rule = rule(libc::SYS_exit_group, &[Is(0, 1)], Seldom("a mistake of ours ends the run"));
+const END_AT_MISTAKE: Rule = rule(
+    libc::SYS_exit_group,
+    &[Is(0, 1)],
+    Seldom("a mistake of ours ends the run"),
+);
 
-const ROOM: Rule =
-    rule(libc::SYS_epoll_pwait, &[OneOf(0, Room), Null(4)], Seldom("the same, where `ppoll` is refused"));
-const CLOCK: Rule = rule(libc::SYS_clock_gettime, &[], Seldom("the time, where the vDSO does not tell it"));
-const FUTEX: Rule = rule(libc::SYS_futex, &[OneOf(1, Futex)], Always("one thread waits for the other"));
+const ROOM: Rule = rule(
+    libc::SYS_epoll_pwait,
+    &[OneOf(0, Room), Null(4)],
+    Seldom("the same, where `ppoll` is refused"),
+);
+const CLOCK: Rule = rule(
+    libc::SYS_clock_gettime,
+    &[],
+    Seldom("the time, where the vDSO does not tell it"),
+);
+const FUTEX: Rule = rule(
+    libc::SYS_futex,
+    &[OneOf(1, Futex)],
+    Always("one thread waits for the other"),
+);
 
 // What only `--stats` and `--metrics` ask for.
-const STATM: Rule = rule(libc::SYS_pread64, &[OneOf(0, Statm)], Always("how much memory the process has in RAM"));
-const MINCORE: Rule = rule(libc::SYS_mincore, &[OneOf(1, Pieces)], Always("how much of the guest's memory is in RAM"));
+const STATM: Rule = rule(
+    libc::SYS_pread64,
+    &[OneOf(0, Statm)],
+    Always("how much memory the process has in RAM"),
+);
+const MINCORE: Rule = rule(
+    libc::SYS_mincore,
+    &[OneOf(1, Pieces)],
+    Always("how much of the guest's memory is in RAM"),
+);
 
 /// For the thread that runs the guest.
 pub const GUEST: &[Rule] = &[
-    rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), Is(1, KVM_RUN)], Always("the guest runs")),
-    rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), OneOf(1, Reports)], Always("where the guest was when it broke a promise")),
-    rule(libc::SYS_ioctl, &[OneOf(0, Vcpu), OneOf(1, DebugRequests)], Always("what a debugger wants of the processor")),
-    rule(libc::SYS_read, &[OneOf(0, Debugger)], Always("what a debugger says")),
-    rule(libc::SYS_write, &[OneOf(0, Debugger)], Always("what a debugger is told")),
-    rule(libc::SYS_epoll_pwait2, &[OneOf(0, Waits), Null(4)], Always("POLL")),
-    rule(libc::SYS_epoll_pwait, &[OneOf(0, OldWaits), Null(4)], Seldom("the same, and the next, where one is refused")),
-    rule(libc::SYS_timerfd_settime, &[OneOf(0, Timer)], Seldom("POLL by a timer")),
+    rule(
+        libc::SYS_ioctl,
+        &[OneOf(0, Vcpu), Is(1, KVM_RUN)],
+        Always("the guest runs"),
+    ),
+    rule(
+        libc::SYS_ioctl,
+        &[OneOf(0, Vcpu), OneOf(1, Reports)],
+        Always("where the guest was when it broke a promise"),
+    ),
+    rule(
+        libc::SYS_ioctl,
+        &[OneOf(0, Vcpu), OneOf(1, DebugRequests)],
+        Always("what a debugger wants of the processor"),
+    ),
+    rule(
+        libc::SYS_read,
+        &[OneOf(0, Debugger)],
+        Always("what a debugger says"),
+    ),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, Debugger)],
+        Always("what a debugger is told"),
+    ),
+    rule(
+        libc::SYS_epoll_pwait2,
+        &[OneOf(0, Waits), Null(4)],
+        Always("POLL"),
+    ),
+    rule(
+        libc::SYS_epoll_pwait,
+        &[OneOf(0, OldWaits), Null(4)],
+        Seldom("the same, and the next, where one is refused"),
+    ),
+    rule(
+        libc::SYS_timerfd_settime,
+        &[OneOf(0, Timer)],
+        Seldom("POLL by a timer"),
+    ),
     rule(
         libc::SYS_epoll_ctl,
         &[OneOf(0, Waits), Is(1, libc::EPOLL_CTL_DEL as u64)],
         Seldom("an interface that is gone permanently"),
     ),
-    rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Always("room for output, and what a debugger has sent")),
+    rule(
+        libc::SYS_ppoll,
+        &[Is(1, 1), Null(3)],
+        Always("room for output, and what a debugger has sent"),
+    ),
     rule(libc::SYS_read, &[OneOf(0, Nets)], Always("NET_READ")),
     rule(libc::SYS_write, &[OneOf(0, Nets)], Always("NET_WRITE")),
-    rule(libc::SYS_read, &[OneOf(0, RingNets)], Always("requests in the ring to receive")),
-    rule(libc::SYS_write, &[OneOf(0, RingNets)], Always("requests in the ring to send")),
+    rule(
+        libc::SYS_read,
+        &[OneOf(0, RingNets)],
+        Always("requests in the ring to receive"),
+    ),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, RingNets)],
+        Always("requests in the ring to send"),
+    ),
     rule(libc::SYS_pread64, &[OneOf(0, Disks)], Always("BLOCK_READ")),
-    rule(libc::SYS_pwrite64, &[OneOf(0, Disks)], Always("BLOCK_WRITE")),
+    rule(
+        libc::SYS_pwrite64,
+        &[OneOf(0, Disks)],
+        Always("BLOCK_WRITE"),
+    ),
     rule(libc::SYS_write, &[Is(0, 1)], Always("PUTS")),
     rule(
         libc::SYS_write,
@@ -265,11 +354,23 @@ pub const GUEST: &[Rule] = &[
         &[OneOf(0, Notify), Is(1, libc::SHUT_WR as u64)],
         Always("without a watchdog, a service manager's socket takes nothing once the guest runs"),
     ),
-    rule(libc::SYS_write, &[Is(0, 2)], Always("the tender's own words")),
-    rule(libc::SYS_write, &[OneOf(0, Stats)], Always("what the run came to, at the end")),
+    rule(
+        libc::SYS_write,
+        &[Is(0, 2)],
+        Always("the tender's own words"),
+    ),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, Stats)],
+        Always("what the run came to, at the end"),
+    ),
     rule(
         libc::SYS_openat,
-        &[OneOf(0, CoreDirectory), Is(2, CORE_FLAGS as u64), Is(3, CORE_MODE as u64)],
+        &[
+            OneOf(0, CoreDirectory),
+            Is(2, CORE_FLAGS as u64),
+            Is(3, CORE_MODE as u64),
+        ],
         Always("makes the core file, which is new or an error"),
     ),
     rule(
@@ -277,22 +378,50 @@ pub const GUEST: &[Rule] = &[
         &[OneOf(1, CoreFile), Is(2, libc::O_CLOEXEC as u64)],
         Always("gives the core file the number that the next rule knows"),
     ),
-    rule(libc::SYS_pwrite64, &[OneOf(0, CoreFile)], Always("the core file")),
-    rule(libc::SYS_write, &[OneOf(0, MetricsEnd)], Always("ends the thread that serves metrics")),
+    rule(
+        libc::SYS_pwrite64,
+        &[OneOf(0, CoreFile)],
+        Always("the core file"),
+    ),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, MetricsEnd)],
+        Always("ends the thread that serves metrics"),
+    ),
     STATM,
     MINCORE,
     FUTEX,
-    rule(libc::SYS_rt_sigreturn, &[], Always("the way back from a signal's handler")),
-    rule(libc::SYS_setitimer, &[Is(0, libc::ITIMER_REAL as u64)], Always("interrupts whatever blocks at the end")),
+    rule(
+        libc::SYS_rt_sigreturn,
+        &[],
+        Always("the way back from a signal's handler"),
+    ),
+    rule(
+        libc::SYS_setitimer,
+        &[Is(0, libc::ITIMER_REAL as u64)],
+        Always("interrupts whatever blocks at the end"),
+    ),
     CLOCK,
-    rule(libc::SYS_fdatasync, &[OneOf(0, Disks)], Always("disks at the end")),
-    rule(libc::SYS_rt_sigaction, &[OneOf(0, Signals)], Always("to die by the signal that ended the run")),
+    rule(
+        libc::SYS_fdatasync,
+        &[OneOf(0, Disks)],
+        Always("disks at the end"),
+    ),
+    rule(
+        libc::SYS_rt_sigaction,
+        &[OneOf(0, Signals)],
+        Always("to die by the signal that ended the run"),
+    ),
     rule(
         libc::SYS_tgkill,
         &[OneOf(0, Process), OneOf(1, Thread), OneOf(2, Signals)],
         Always("to die by the signal that ended the run"),
     ),
-    rule(libc::SYS_close, &[], Always("devices and machine at the end")),
+    rule(
+        libc::SYS_close,
+        &[],
+        Always("devices and machine at the end"),
+    ),
     #[cfg(debug_assertions)]
     rule(
         libc::SYS_fcntl,
@@ -300,50 +429,122 @@ pub const GUEST: &[Rule] = &[
         Always("Rust's own check of what it closes, in debug builds"),
     ),
     rule(libc::SYS_exit_group, &[], Always("the end")),
-    rule(libc::SYS_munmap, &[], Always("memory and the processor's page at the end")),
+    rule(
+        libc::SYS_munmap,
+        &[],
+        Always("memory and the processor's page at the end"),
+    ),
     BRK,
     MMAP,
     MPROTECT,
     #[cfg(debug_assertions)]
-    rule(libc::SYS_sigaltstack, &[], Seldom("the end of Rust's own main, which tests have")),
+    rule(
+        libc::SYS_sigaltstack,
+        &[],
+        Seldom("the end of Rust's own main, which tests have"),
+    ),
 ];
 
 /// For the thread that looks after the network ring.
 pub const RING: &[Rule] = &[
-    rule(libc::SYS_write, &[OneOf(0, RingNets)], Always("requests to send")),
-    rule(libc::SYS_clock_nanosleep, &[], Always("a nap between two looks")),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, RingNets)],
+        Always("requests to send"),
+    ),
+    rule(
+        libc::SYS_clock_nanosleep,
+        &[],
+        Always("a nap between two looks"),
+    ),
     rule(libc::SYS_nanosleep, &[], Seldom("the same, with musl")),
-    rule(libc::SYS_read, &[OneOf(0, RingNets)], Always("requests to receive")),
-    rule(libc::SYS_write, &[Is(0, 2)], Seldom("a fault of the host that this thread is the first to meet")),
+    rule(
+        libc::SYS_read,
+        &[OneOf(0, RingNets)],
+        Always("requests to receive"),
+    ),
+    rule(
+        libc::SYS_write,
+        &[Is(0, 2)],
+        Seldom("a fault of the host that this thread is the first to meet"),
+    ),
     rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
     ROOM,
     FUTEX,
-    rule(libc::SYS_restart_syscall, &[], Always("a nap that a stop and a continuation cut in two")),
+    rule(
+        libc::SYS_restart_syscall,
+        &[],
+        Always("a nap that a stop and a continuation cut in two"),
+    ),
     CLOCK,
     rule(
         libc::SYS_tgkill,
-        &[OneOf(0, Process), OneOf(1, Thread), Is(2, libc::SIGALRM as u64)],
+        &[
+            OneOf(0, Process),
+            OneOf(1, Thread),
+            Is(2, libc::SIGALRM as u64),
+        ],
         Always("calls the guest's thread when the guest broke the ring"),
     ),
-    rule(libc::SYS_rt_sigprocmask, &[], Always("the C library's end of a thread")),
-    rule(libc::SYS_madvise, &[Is(2, libc::MADV_DONTNEED as u64)], Always("gives back the stack at the end")),
+    rule(
+        libc::SYS_rt_sigprocmask,
+        &[],
+        Always("the C library's end of a thread"),
+    ),
+    rule(
+        libc::SYS_madvise,
+        &[Is(2, libc::MADV_DONTNEED as u64)],
+        Always("gives back the stack at the end"),
+    ),
     rule(libc::SYS_exit, &[], Always("the end of the thread")),
     END_AT_MISTAKE,
-    rule(libc::SYS_munmap, &[], Seldom("the heap, as below, and what else a thread leaves behind")),
+    rule(
+        libc::SYS_munmap,
+        &[],
+        Seldom("the heap, as below, and what else a thread leaves behind"),
+    ),
     BRK,
     MMAP_ASIDE,
     MPROTECT,
-    rule(libc::SYS_sigaltstack, &[], Seldom("the end of a thread under Rust's own main")),
+    rule(
+        libc::SYS_sigaltstack,
+        &[],
+        Seldom("the end of a thread under Rust's own main"),
+    ),
 ];
 
 /// For the thread that serves metrics.
 pub const METRICS: &[Rule] = &[
-    rule(libc::SYS_ppoll, &[Is(1, POLLED as u64), Null(3)], Always("waits for clients, their requests, and the end")),
-    rule(libc::SYS_accept4, &[OneOf(0, Listener)], Always("accepts a client")),
-    rule(libc::SYS_read, &[OneOf(0, Client)], Always("reads its request")),
-    rule(libc::SYS_write, &[OneOf(0, Client)], Always("writes its answer")),
-    rule(libc::SYS_close, &[OneOf(0, Client)], Always("closes its connection")),
-    rule(libc::SYS_close, &[OneOf(0, Listener)], Always("no client is served any more, so none may wait")),
+    rule(
+        libc::SYS_ppoll,
+        &[Is(1, POLLED as u64), Null(3)],
+        Always("waits for clients, their requests, and the end"),
+    ),
+    rule(
+        libc::SYS_accept4,
+        &[OneOf(0, Listener)],
+        Always("accepts a client"),
+    ),
+    rule(
+        libc::SYS_read,
+        &[OneOf(0, Client)],
+        Always("reads its request"),
+    ),
+    rule(
+        libc::SYS_write,
+        &[OneOf(0, Client)],
+        Always("writes its answer"),
+    ),
+    rule(
+        libc::SYS_close,
+        &[OneOf(0, Client)],
+        Always("closes its connection"),
+    ),
+    rule(
+        libc::SYS_close,
+        &[OneOf(0, Listener)],
+        Always("no client is served any more, so none may wait"),
+    ),
     #[cfg(debug_assertions)]
     rule(
         libc::SYS_fcntl,
@@ -351,29 +552,57 @@ pub const METRICS: &[Rule] = &[
         Always("Rust's own check of what it closes, in debug builds"),
     ),
     #[cfg(debug_assertions)]
-    rule(libc::SYS_fcntl, &[OneOf(0, Listener), Is(1, libc::F_GETFD as u64)], Always("the same")),
+    rule(
+        libc::SYS_fcntl,
+        &[OneOf(0, Listener), Is(1, libc::F_GETFD as u64)],
+        Always("the same"),
+    ),
     STATM,
     MINCORE,
-    rule(libc::SYS_write, &[Is(0, 2)], Seldom("a call that is not allowed, or that the host fails to do, is told")),
+    rule(
+        libc::SYS_write,
+        &[Is(0, 2)],
+        Seldom("a call that is not allowed, or that the host fails to do, is told"),
+    ),
     rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
     ROOM,
     CLOCK,
     FUTEX,
-    rule(libc::SYS_rt_sigprocmask, &[], Always("the C library's end of a thread")),
-    rule(libc::SYS_madvise, &[Is(2, libc::MADV_DONTNEED as u64)], Always("gives back the stack at the end")),
+    rule(
+        libc::SYS_rt_sigprocmask,
+        &[],
+        Always("the C library's end of a thread"),
+    ),
+    rule(
+        libc::SYS_madvise,
+        &[Is(2, libc::MADV_DONTNEED as u64)],
+        Always("gives back the stack at the end"),
+    ),
     rule(libc::SYS_exit, &[], Always("the end of the thread")),
     END_AT_MISTAKE,
-    rule(libc::SYS_munmap, &[], Seldom("the heap, as below, and what else a thread leaves behind")),
+    rule(
+        libc::SYS_munmap,
+        &[],
+        Seldom("the heap, as below, and what else a thread leaves behind"),
+    ),
     BRK,
     MMAP_ASIDE,
     MPROTECT,
-    rule(libc::SYS_sigaltstack, &[], Seldom("the end of a thread under Rust's own main")),
+    rule(
+        libc::SYS_sigaltstack,
+        &[],
+        Seldom("the end of a thread under Rust's own main"),
+    ),
 ];
 
 /// The name of a system call, for messages: those of the lists, and those that an attacker would try.
 pub fn name(call: c_long) -> Option<&'static str> {
-    let known =
-        |table: &[(c_long, &'static str)]| table.iter().find(|(number, _)| *number == call).map(|(_, name)| *name);
+    let known = |table: &[(c_long, &'static str)]| {
+        table
+            .iter()
+            .find(|(number, _)| *number == call)
+            .map(|(_, name)| *name)
+    };
     known(&NAMES).or_else(|| known(arch::OLD_CALLS))
 }
 

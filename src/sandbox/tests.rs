@@ -34,7 +34,13 @@ fn parameters() -> Parameters {
 
 /// Those of a run without devices, of which nobody wants to know anything.
 fn bare() -> Parameters {
-    Parameters { vcpu: 6, waits: vec![20], process: 42, thread: 43, ..Parameters::default() }
+    Parameters {
+        vcpu: 6,
+        waits: vec![20],
+        process: 42,
+        thread: 43,
+        ..Parameters::default()
+    }
 }
 
 fn guest(parameters: &Parameters) -> Vec<sock_filter> {
@@ -47,20 +53,40 @@ fn ring(parameters: &Parameters) -> Vec<sock_filter> {
 
 /// What seccompiler makes of the same list.
 fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
-    let translate =
-        |step: &seccompiler::sock_filter| sock_filter { code: step.code, jt: step.jt, jf: step.jf, k: step.k };
-    reference::compile(rules, parameters).iter().map(translate).collect()
+    let translate = |step: &seccompiler::sock_filter| sock_filter {
+        code: step.code,
+        jt: step.jt,
+        jf: step.jf,
+        k: step.k,
+    };
+    reference::compile(rules, parameters)
+        .iter()
+        .map(translate)
+        .collect()
 }
 
 /// Runs a program over a call; returns what becomes of the call, and how many instructions that took.
 fn run(program: &[sock_filter], call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
-    let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+    let arch: u32 = if cfg!(target_arch = "x86_64") {
+        0xc000_003e
+    } else {
+        0xc000_00b7
+    };
     run_on(arch, program, call, arguments)
 }
 
-fn run_on(arch: u32, program: &[sock_filter], call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
+fn run_on(
+    arch: u32,
+    program: &[sock_filter],
+    call: libc::c_long,
+    arguments: [u64; 6],
+) -> (u32, usize) {
     let mut data = [call as u32, arch, 0, 0].to_vec();
-    data.extend(arguments.iter().flat_map(|argument| [*argument as u32, (argument >> 32) as u32]));
+    data.extend(
+        arguments
+            .iter()
+            .flat_map(|argument| [*argument as u32, (argument >> 32) as u32]),
+    );
     let (mut accumulator, mut next, mut count) = (0, 0, 0);
     loop {
         let instruction = &program[next];
@@ -68,14 +94,24 @@ fn run_on(arch: u32, program: &[sock_filter], call: libc::c_long, arguments: [u6
         next += 1;
         count += 1;
         match code {
-            code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => accumulator = data[k as usize / 4],
+            code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                accumulator = data[k as usize / 4]
+            }
             code if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => accumulator &= k,
             code if code == libc::BPF_JMP | libc::BPF_JA => next += k as usize,
             code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => {
-                next += usize::from(if accumulator == k { instruction.jt } else { instruction.jf });
+                next += usize::from(if accumulator == k {
+                    instruction.jt
+                } else {
+                    instruction.jf
+                });
             }
             code if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => {
-                next += usize::from(if accumulator >= k { instruction.jt } else { instruction.jf });
+                next += usize::from(if accumulator >= k {
+                    instruction.jt
+                } else {
+                    instruction.jf
+                });
             }
             code if code == libc::BPF_RET | libc::BPF_K => return (k, count),
             code => panic!("instruction {code:#x}"),
@@ -87,8 +123,18 @@ fn run_on(arch: u32, program: &[sock_filter], call: libc::c_long, arguments: [u6
 fn the_guest_runs_on_nine_instructions() {
     for count in [0, 1, 63] {
         let nets = (10..10 + count).collect();
-        let parameters = Parameters { nets, ..parameters() };
-        assert_eq!(run(&guest(&parameters), libc::SYS_ioctl, [6, KVM_RUN, 0, 0, 0, 0]), (ALLOW, 9));
+        let parameters = Parameters {
+            nets,
+            ..parameters()
+        };
+        assert_eq!(
+            run(
+                &guest(&parameters),
+                libc::SYS_ioctl,
+                [6, KVM_RUN, 0, 0, 0, 0]
+            ),
+            (ALLOW, 9)
+        );
     }
 }
 
@@ -97,7 +143,12 @@ fn the_guest_runs_on_nine_instructions() {
 fn programs_are_never_too_long() {
     let many: Vec<i32> = (10..73).collect();
     for (nets, disks) in [(many.clone(), Vec::new()), (Vec::new(), many.clone())] {
-        let parameters = Parameters { ring_nets: nets.clone(), nets, disks, ..parameters() };
+        let parameters = Parameters {
+            ring_nets: nets.clone(),
+            nets,
+            disks,
+            ..parameters()
+        };
         assert!(guest(&parameters).len() <= 4096);
         assert!(ring(&parameters).len() <= 4096);
     }
@@ -105,12 +156,53 @@ fn programs_are_never_too_long() {
 
 /// Numbers that mean something to some rule, and others beside them.
 fn telling(parameters: &Parameters) -> Vec<u64> {
-    let numbers = [0, 1, 2, 3, 4, 5, 9, 15, 34, 35, 137, 265, 1 << 31, 1 << 32, u64::MAX, KVM_RUN, 1 << 32 | KVM_RUN];
-    let fds = [&parameters.nets[..], &parameters.ring_nets, &parameters.disks, &[parameters.vcpu, 42, 43]].concat();
-    let observing = [&parameters.stats, &parameters.statm, &parameters.listener, &parameters.client];
-    let fds = [fds, observing.into_iter().chain([&parameters.metrics_end]).flatten().copied().collect()].concat();
+    let numbers = [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        9,
+        15,
+        34,
+        35,
+        137,
+        265,
+        1 << 31,
+        1 << 32,
+        u64::MAX,
+        KVM_RUN,
+        1 << 32 | KVM_RUN,
+    ];
+    let fds = [
+        &parameters.nets[..],
+        &parameters.ring_nets,
+        &parameters.disks,
+        &[parameters.vcpu, 42, 43],
+    ]
+    .concat();
+    let observing = [
+        &parameters.stats,
+        &parameters.statm,
+        &parameters.listener,
+        &parameters.client,
+    ];
+    let fds = [
+        fds,
+        observing
+            .into_iter()
+            .chain([&parameters.metrics_end])
+            .flatten()
+            .copied()
+            .collect(),
+    ]
+    .concat();
     let reports = crate::arch::REPORT_REQUESTS;
-    let mut all: Vec<u64> = numbers.into_iter().chain(fds.into_iter().map(|fd| fd as u64)).collect();
+    let mut all: Vec<u64> = numbers
+        .into_iter()
+        .chain(fds.into_iter().map(|fd| fd as u64))
+        .collect();
     all.extend(reports);
     all
 }
@@ -118,18 +210,37 @@ fn telling(parameters: &Parameters) -> Vec<u64> {
 /// Every call, and for those that depend on arguments, arguments of all kinds.
 #[test]
 fn seccompiler_comes_to_the_same_answers() {
-    let many = Parameters { nets: (10..73).collect(), ring_nets: (80..143).collect(), ..parameters() };
-    for (parameters, rules) in [parameters(), many, bare()].iter().flat_map(|p| [(p, GUEST), (p, RING), (p, METRICS)]) {
+    let many = Parameters {
+        nets: (10..73).collect(),
+        ring_nets: (80..143).collect(),
+        ..parameters()
+    };
+    for (parameters, rules) in [parameters(), many, bare()]
+        .iter()
+        .flat_map(|p| [(p, GUEST), (p, RING), (p, METRICS)])
+    {
         let (ours, theirs) = (compile(rules, parameters), referee(rules, parameters));
-        assert!(ours.len() < theirs.len(), "{} and {} steps", ours.len(), theirs.len());
+        assert!(
+            ours.len() < theirs.len(),
+            "{} and {} steps",
+            ours.len(),
+            theirs.len()
+        );
         let same = |call, arguments| {
-            let (answer, expected) = (run(&ours, call, arguments).0, run(&theirs, call, arguments).0);
+            let (answer, expected) = (
+                run(&ours, call, arguments).0,
+                run(&theirs, call, arguments).0,
+            );
             assert_eq!(answer, expected, "{call}, {arguments:x?}");
         };
-        (0..1000).chain([-1, 0x4000_0001]).for_each(|call| same(call, [6, KVM_RUN, 0, 0, 0, 0]));
+        (0..1000)
+            .chain([-1, 0x4000_0001])
+            .for_each(|call| same(call, [6, KVM_RUN, 0, 0, 0, 0]));
         let telling = telling(parameters);
         for rule in rules {
-            for (first, second) in telling.iter().flat_map(|first| telling.iter().map(move |second| (*first, *second)))
+            for (first, second) in telling
+                .iter()
+                .flat_map(|first| telling.iter().map(move |second| (*first, *second)))
             {
                 same(rule.call, [first, second, 15, 0, 0, 0]);
                 same(rule.call, [42, 43, first, second, 0, 0]);
@@ -152,11 +263,30 @@ fn arguments_decide() {
     let allowed = |call, arguments| run(&program, call, arguments).0 == ALLOW;
     let on = |fd| [fd, 0, 0, 0, 0, 0];
     assert!(!allowed(libc::SYS_ioctl, [5, KVM_RUN, 0, 0, 0, 0]));
-    assert!(!allowed(libc::SYS_ioctl, [6, KVM_SET_USER_MEMORY_REGION, 0, 0, 0, 0]));
-    assert!([1, 2, 7, 8, 10, 11, 12, 16, 17].into_iter().all(|fd| allowed(libc::SYS_write, on(fd))));
-    assert!([0, 3, 6, 9, 13, 14, 15, u64::MAX].into_iter().all(|fd| !allowed(libc::SYS_write, on(fd))));
-    assert!([7, 8, 10, 11].into_iter().all(|fd| allowed(libc::SYS_read, on(fd))));
-    assert!([0, 1, 2, 6, 9, 17].into_iter().all(|fd| !allowed(libc::SYS_read, on(fd))));
+    assert!(!allowed(
+        libc::SYS_ioctl,
+        [6, KVM_SET_USER_MEMORY_REGION, 0, 0, 0, 0]
+    ));
+    assert!(
+        [1, 2, 7, 8, 10, 11, 12, 16, 17]
+            .into_iter()
+            .all(|fd| allowed(libc::SYS_write, on(fd)))
+    );
+    assert!(
+        [0, 3, 6, 9, 13, 14, 15, u64::MAX]
+            .into_iter()
+            .all(|fd| !allowed(libc::SYS_write, on(fd)))
+    );
+    assert!(
+        [7, 8, 10, 11]
+            .into_iter()
+            .all(|fd| allowed(libc::SYS_read, on(fd)))
+    );
+    assert!(
+        [0, 1, 2, 6, 9, 17]
+            .into_iter()
+            .all(|fd| !allowed(libc::SYS_read, on(fd)))
+    );
     assert!(allowed(libc::SYS_pread64, on(13)) && !allowed(libc::SYS_pwrite64, on(13)));
     assert!(!allowed(libc::SYS_sendto, on(17)) && !allowed(libc::SYS_sendmsg, on(17)));
     assert!(allowed(libc::SYS_pwrite64, on(9)) && !allowed(libc::SYS_pwrite64, on(7)));
@@ -166,19 +296,51 @@ fn arguments_decide() {
     assert!(waits(libc::SYS_epoll_pwait, 20, 0) && waits(libc::SYS_epoll_pwait, 22, 0));
     assert!(!waits(libc::SYS_epoll_pwait, 7, 0) && !waits(libc::SYS_epoll_pwait, 20, 1 << 40));
     let change = |what: i32| allowed(libc::SYS_epoll_ctl, [20, what as u64, 7, 1 << 40, 0, 0]);
-    assert!(change(libc::EPOLL_CTL_DEL) && !change(libc::EPOLL_CTL_ADD) && !change(libc::EPOLL_CTL_MOD));
-    assert!(allowed(libc::SYS_timerfd_settime, on(21)) && !allowed(libc::SYS_timerfd_settime, on(20)));
+    assert!(
+        change(libc::EPOLL_CTL_DEL) && !change(libc::EPOLL_CTL_ADD) && !change(libc::EPOLL_CTL_MOD)
+    );
+    assert!(
+        allowed(libc::SYS_timerfd_settime, on(21)) && !allowed(libc::SYS_timerfd_settime, on(20))
+    );
     assert!(allowed(libc::SYS_ppoll, [1 << 40, 1, 0, 0, 0, 0]));
-    assert!(!allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0]) && !allowed(libc::SYS_ppoll, [0, 1, 0, 1 << 40, 0, 0]));
-    let memory = |protection, flags| allowed(libc::SYS_mmap, [0, 4096, protection as u64, flags as u64, 9, 0]);
-    assert!(memory(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS));
-    assert!(!memory(libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS));
-    assert!(!memory(libc::PROT_READ, libc::MAP_PRIVATE) && !memory(libc::PROT_READ, libc::MAP_SHARED));
-    assert!(!memory(libc::PROT_READ, libc::MAP_SHARED | libc::MAP_ANONYMOUS));
-    assert!(!allowed(libc::SYS_mprotect, [0, 4096, libc::PROT_EXEC as u64, 0, 0, 0]));
-    let kill = |process, thread, signal: i32| allowed(libc::SYS_tgkill, [process, thread, signal as u64, 0, 0, 0]);
+    assert!(
+        !allowed(libc::SYS_ppoll, [1 << 40, 2, 0, 0, 0, 0])
+            && !allowed(libc::SYS_ppoll, [0, 1, 0, 1 << 40, 0, 0])
+    );
+    let memory = |protection, flags| {
+        allowed(
+            libc::SYS_mmap,
+            [0, 4096, protection as u64, flags as u64, 9, 0],
+        )
+    };
+    assert!(memory(
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS
+    ));
+    assert!(!memory(
+        libc::PROT_READ | libc::PROT_EXEC,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS
+    ));
+    assert!(
+        !memory(libc::PROT_READ, libc::MAP_PRIVATE) && !memory(libc::PROT_READ, libc::MAP_SHARED)
+    );
+    assert!(!memory(
+        libc::PROT_READ,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS
+    ));
+    assert!(!allowed(
+        libc::SYS_mprotect,
+        [0, 4096, libc::PROT_EXEC as u64, 0, 0, 0]
+    ));
+    let kill = |process, thread, signal: i32| {
+        allowed(libc::SYS_tgkill, [process, thread, signal as u64, 0, 0, 0])
+    };
     assert!(kill(42, 43, libc::SIGTERM));
-    assert!(!kill(41, 43, libc::SIGTERM) && !kill(42, 44, libc::SIGTERM) && !kill(42, 43, libc::SIGKILL));
+    assert!(
+        !kill(41, 43, libc::SIGTERM)
+            && !kill(42, 44, libc::SIGTERM)
+            && !kill(42, 43, libc::SIGKILL)
+    );
     let action = |signal: i32| allowed(libc::SYS_rt_sigaction, on(signal as u64));
     assert!(action(libc::SIGTERM) && !action(libc::SIGSYS));
     let futex = |operation: i32| allowed(libc::SYS_futex, [0, operation as u64, 0, 0, 0, 0]);
@@ -200,7 +362,10 @@ fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
             arguments[usize::from(argument)] = value;
             arguments
         };
-        all = all.iter().flat_map(|arguments| values.iter().map(move |value| set(*arguments, *value))).collect();
+        all = all
+            .iter()
+            .flat_map(|arguments| values.iter().map(move |value| set(*arguments, *value)))
+            .collect();
     }
     all
 }
@@ -222,7 +387,10 @@ fn calls_reach_the_runs_own_descriptors_alone() {
     ];
     for rules in [GUEST, RING, METRICS] {
         let program = compile(rules, &parameters());
-        for rule in rules.iter().filter(|rule| ON_DESCRIPTORS.contains(&rule.call)) {
+        for rule in rules
+            .iter()
+            .filter(|rule| ON_DESCRIPTORS.contains(&rule.call))
+        {
             for [_, rest @ ..] in allowed_by(rule, &parameters()) {
                 for other in [3, 4, 5, 20, 42, u64::from(u32::MAX)] {
                     let [b, c, d, e, f] = rest;
@@ -240,28 +408,63 @@ fn core_files_are_new() {
     let (program, theirs) = (guest(&parameters()), referee(GUEST, &parameters()));
     let allowed = |call, arguments| {
         let answer = run(&program, call, arguments).0;
-        assert_eq!(answer, run(&theirs, call, arguments).0, "{call}, {arguments:x?}");
+        assert_eq!(
+            answer,
+            run(&theirs, call, arguments).0,
+            "{call}, {arguments:x?}"
+        );
         answer == ALLOW
     };
-    let flags = (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC) as u64;
+    let flags =
+        (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC) as u64;
     let mode = 0o600;
-    let open = |directory, flags, mode| allowed(libc::SYS_openat, [directory, 1 << 40, flags, mode, 0, 0]);
+    let open =
+        |directory, flags, mode| allowed(libc::SYS_openat, [directory, 1 << 40, flags, mode, 0, 0]);
     assert!(open(18, flags, mode));
-    assert!([libc::AT_FDCWD as u64, 0, 9, 17, 19].into_iter().all(|other| !open(other, flags, mode)));
+    assert!(
+        [libc::AT_FDCWD as u64, 0, 9, 17, 19]
+            .into_iter()
+            .all(|other| !open(other, flags, mode))
+    );
     for bit in 0..32 {
-        assert!(!open(18, flags ^ 1 << bit, mode) && !open(18, flags, mode ^ 1 << bit), "{bit}");
+        assert!(
+            !open(18, flags ^ 1 << bit, mode) && !open(18, flags, mode ^ 1 << bit),
+            "{bit}"
+        );
     }
     let dup = |from, to, flags| allowed(libc::SYS_dup3, [from, to, flags, 0, 0, 0]);
     assert!(dup(25, 19, libc::O_CLOEXEC as u64) && !dup(25, 19, 0));
-    assert!((0..30).filter(|to| *to != 19).all(|to| !dup(25, to, libc::O_CLOEXEC as u64)));
-    assert!(allowed(libc::SYS_pwrite64, [19, 0, 0, 0, 0, 0]) && !allowed(libc::SYS_pwrite64, [18, 0, 0, 0, 0, 0]));
-    for call in [libc::SYS_write, libc::SYS_read, libc::SYS_pread64, libc::SYS_fdatasync] {
-        assert!(!allowed(call, [18, 0, 0, 0, 0, 0]) && !allowed(call, [19, 0, 0, 0, 0, 0]), "{call}");
+    assert!(
+        (0..30)
+            .filter(|to| *to != 19)
+            .all(|to| !dup(25, to, libc::O_CLOEXEC as u64))
+    );
+    assert!(
+        allowed(libc::SYS_pwrite64, [19, 0, 0, 0, 0, 0])
+            && !allowed(libc::SYS_pwrite64, [18, 0, 0, 0, 0, 0])
+    );
+    for call in [
+        libc::SYS_write,
+        libc::SYS_read,
+        libc::SYS_pread64,
+        libc::SYS_fdatasync,
+    ] {
+        assert!(
+            !allowed(call, [18, 0, 0, 0, 0, 0]) && !allowed(call, [19, 0, 0, 0, 0, 0]),
+            "{call}"
+        );
     }
-    let without = guest(&Parameters { cores: None, debugger: Vec::new(), ..parameters() });
+    let without = guest(&Parameters {
+        cores: None,
+        debugger: Vec::new(),
+        ..parameters()
+    });
     for request in crate::arch::CORE_REQUESTS {
         let arguments = [6, *request, 0, 0, 0, 0];
-        assert!(allowed(libc::SYS_ioctl, arguments) && run(&without, libc::SYS_ioctl, arguments).0 == TRAP);
+        assert!(
+            allowed(libc::SYS_ioctl, arguments)
+                && run(&without, libc::SYS_ioctl, arguments).0 == TRAP
+        );
     }
 }
 
@@ -272,7 +475,10 @@ fn clients_reach_nothing_but_their_answer() {
     let allowed = |call, first| run(&program, call, [first, 0, 0, 0, 0, 0]).0 == ALLOW;
     for call in [libc::SYS_read, libc::SYS_write, libc::SYS_close] {
         assert!(
-            allowed(call, 15) && [0, 1, 6, 7, 9, 10, 12, 13, 16].into_iter().all(|fd| !allowed(call, fd)),
+            allowed(call, 15)
+                && [0, 1, 6, 7, 9, 10, 12, 13, 16]
+                    .into_iter()
+                    .all(|fd| !allowed(call, fd)),
             "{call}"
         );
         assert_eq!(allowed(call, 14), call == libc::SYS_close, "{call}");
@@ -280,7 +486,13 @@ fn clients_reach_nothing_but_their_answer() {
     assert!(allowed(libc::SYS_write, 2) && !allowed(libc::SYS_read, 2));
     assert!(allowed(libc::SYS_accept4, 14) && !allowed(libc::SYS_accept4, 7));
     assert!(allowed(libc::SYS_pread64, 13) && !allowed(libc::SYS_pread64, 9));
-    for call in [libc::SYS_ioctl, libc::SYS_tgkill, libc::SYS_pwrite64, libc::SYS_recvmsg, libc::SYS_socket] {
+    for call in [
+        libc::SYS_ioctl,
+        libc::SYS_tgkill,
+        libc::SYS_pwrite64,
+        libc::SYS_recvmsg,
+        libc::SYS_socket,
+    ] {
         assert!((0..20).all(|fd| !allowed(call, fd)), "{call}");
     }
 }
@@ -298,7 +510,10 @@ fn no_device_means_no_call() {
         libc::SYS_openat,
         libc::SYS_dup3,
     ] {
-        assert!((0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP), "{call}");
+        assert!(
+            (0..20).all(|fd| run(&program, call, [fd, 0, 0, 0, 0, 0]).0 == TRAP),
+            "{call}"
+        );
     }
     assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));
 }
@@ -309,11 +524,23 @@ fn no_device_means_no_call() {
 fn everything_else_is_refused() {
     let programs = [GUEST, RING, METRICS].map(|rules| (rules, compile(rules, &parameters())));
     for (rules, program) in programs {
-        let others = (0..1000).chain([-1, 0x4000_0001]).filter(|call| !rules.iter().any(|rule| rule.call == *call));
+        let others = (0..1000)
+            .chain([-1, 0x4000_0001])
+            .filter(|call| !rules.iter().any(|rule| rule.call == *call));
         for call in others {
-            assert_eq!(run(&program, call, [6, KVM_RUN, 0, 0, 0, 0]).0, TRAP, "{call}");
+            assert_eq!(
+                run(&program, call, [6, KVM_RUN, 0, 0, 0, 0]).0,
+                TRAP,
+                "{call}"
+            );
         }
-        let i386 = run_on(0x4000_0003, &program, libc::SYS_ioctl, [6, KVM_RUN, 0, 0, 0, 0]).0;
+        let i386 = run_on(
+            0x4000_0003,
+            &program,
+            libc::SYS_ioctl,
+            [6, KVM_RUN, 0, 0, 0, 0],
+        )
+        .0;
         assert_eq!(i386, libc::SECCOMP_RET_KILL_PROCESS);
     }
 }

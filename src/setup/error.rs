@@ -10,7 +10,9 @@ use crate::host::device_file;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("cannot be opened: {source}; give the path of an hvt unikernel that this user may read")]
+    #[error(
+        "cannot be opened: {source}; give the path of an hvt unikernel that this user may read"
+    )]
     Open { source: io::Error },
     #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
     NotAFile(&'static str),
@@ -18,7 +20,9 @@ pub enum Error {
     Machine { image: Machine, host: Machine },
     #[error("does not fit into {given} MiB of memory; it needs at least --mem={needed}")]
     TooLittleMemory { given: u64, needed: u64 },
-    #[error("needs {needed} MiB of memory, and 4096 MiB are the most a guest can have; build a smaller one")]
+    #[error(
+        "needs {needed} MiB of memory, and 4096 MiB are the most a guest can have; build a smaller one"
+    )]
     TooLarge { needed: u64 },
     #[error(
         "'{name}' names a device, and devices of this unikernel have no names ({era}); use --net=IFACE, --disk=PATH"
@@ -26,7 +30,9 @@ pub enum Error {
     UnnamedDevices { name: String, era: Era },
     #[error("cannot open /dev/kvm: {source}; {hint}")]
     NoKvm { source: io::Error, hint: String },
-    #[error("/dev/kvm speaks version {0} of its interface, not 12; boot a Linux with a KVM of its own")]
+    #[error(
+        "/dev/kvm speaks version {0} of its interface, not 12; boot a Linux with a KVM of its own"
+    )]
     KvmVersion(i32),
     #[error("/dev/kvm is not KVM's device; make it anew (mknod /dev/kvm c 10 232)")]
     NotKvm,
@@ -48,6 +54,9 @@ impl Error {
             }
             _ => device_file::KVM.hint(errno),
         };
-        Error::NoKvm { source: io::Error::from_raw_os_error(errno), hint }
+        Error::NoKvm {
+            source: io::Error::from_raw_os_error(errno),
+            hint,
+        }
     }
 }

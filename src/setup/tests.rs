@@ -11,11 +11,32 @@ use crate::guest::image::tests::elf::{Elf, LEGACY_WORDS};
 fn refused(options: &[&str]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("app.ukvm");
-    let machine = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
-    std::fs::write(&path, Elf { machine, ..Elf::legacy(LEGACY_WORDS) }.build()).expect("room for it");
-    let words = ["tender"].iter().chain(options).map(OsString::from).chain([path.into()]);
-    let Ok(Command::Run(config)) = cli::parse(words) else { panic!("{options:?}") };
-    setup(&config, &mut Files::default()).err().expect("no such devices").to_string()
+    let machine = if cfg!(target_arch = "x86_64") {
+        62
+    } else {
+        183
+    };
+    std::fs::write(
+        &path,
+        Elf {
+            machine,
+            ..Elf::legacy(LEGACY_WORDS)
+        }
+        .build(),
+    )
+    .expect("room for it");
+    let words = ["tender"]
+        .iter()
+        .chain(options)
+        .map(OsString::from)
+        .chain([path.into()]);
+    let Ok(Command::Run(config)) = cli::parse(words) else {
+        panic!("{options:?}")
+    };
+    setup(&config, &mut Files::default())
+        .err()
+        .expect("no such devices")
+        .to_string()
 }
 
 #[test]
@@ -28,7 +49,8 @@ fn options_with_names_are_not_for_unikernels_without() {
     ];
     for (option, device) in named {
         let error = refused(&["--net=tap1", option]);
-        let rule = format!("'{device}' names a device, and devices of this unikernel have no names");
+        let rule =
+            format!("'{device}' names a device, and devices of this unikernel have no names");
         assert!(error.starts_with(&rule), "{error}");
     }
     assert_eq!(
@@ -41,15 +63,27 @@ fn options_with_names_are_not_for_unikernels_without() {
 #[test]
 fn short_options_are() {
     let error = refused(&["--disk=/nonexistent/disk.img"]);
-    assert!(error.contains("there is no file '/nonexistent/disk.img'"), "{error}");
+    assert!(
+        error.contains("there is no file '/nonexistent/disk.img'"),
+        "{error}"
+    );
 }
 
 #[test]
 fn memory_below_the_least_is_refused() {
     let image = Image::parse(Elf::legacy(LEGACY_WORDS).build().as_slice()).expect("a unikernel");
-    let of = |given| Memory { asked: given, given };
+    let of = |given| Memory {
+        asked: given,
+        given,
+    };
     assert_eq!(memory_size(of(2 << 20), &image).expect("enough"), 2 << 20);
-    assert!(matches!(memory_size(of(0), &image), Err(Error::TooLittleMemory { given: 0, needed: 2 })));
+    assert!(matches!(
+        memory_size(of(0), &image),
+        Err(Error::TooLittleMemory {
+            given: 0,
+            needed: 2
+        })
+    ));
 }
 
 #[test]

@@ -13,9 +13,18 @@ use crate::{agree, both, check, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm_test("outlets_are_as_a_start_finds_them", outlets_are_as_a_start_finds_them),
-        root_test("core_files_are_as_a_start_finds_them", core_files_are_as_a_start_finds_them),
-        kvm_test("a_debuggers_port_is_as_a_start_finds_it", a_debuggers_port_is_as_a_start_finds_it),
+        kvm_test(
+            "outlets_are_as_a_start_finds_them",
+            outlets_are_as_a_start_finds_them,
+        ),
+        root_test(
+            "core_files_are_as_a_start_finds_them",
+            core_files_are_as_a_start_finds_them,
+        ),
+        kvm_test(
+            "a_debuggers_port_is_as_a_start_finds_it",
+            a_debuggers_port_is_as_a_start_finds_it,
+        ),
     ]
 }
 
@@ -28,16 +37,31 @@ fn outlets_are_as_a_start_finds_them() {
     drop(UnixListener::bind(path("dead")).unwrap());
     let _lives = UnixListener::bind(path("alive")).unwrap();
     let before = listed();
-    let targets = ["new", "file", "folder", "dead", "alive", "no/such/place", &"x".repeat(200)];
+    let targets = [
+        "new",
+        "file",
+        "folder",
+        "dead",
+        "alive",
+        "no/such/place",
+        &"x".repeat(200),
+    ];
     for target in targets {
         let metrics = format!("--metrics=unix:{}", path(target));
         // A longer one is a mistake in the option itself.
         let metrics = Some(metrics).filter(|_| path(target).len() <= 107);
-        for option in [format!("--stats={}", path(target))].into_iter().chain(metrics) {
+        for option in [format!("--stats={}", path(target))]
+            .into_iter()
+            .chain(metrics)
+        {
             // The check first: what a start makes would be there already.
             let options = ["--mem=2", &option];
             let check = check("hello", &options);
-            assert_eq!((listed(), fs::read(path("file")).unwrap()), (before, b"kept".to_vec()), "{option}");
+            assert_eq!(
+                (listed(), fs::read(path("file")).unwrap()),
+                (before, b"kept".to_vec()),
+                "{option}"
+            );
             agree(&run(&mut unikernel(false, "hello", &options, &[])), &check);
             // As it was, for the next.
             let _ = fs::remove_file(path("new"));
@@ -48,32 +72,50 @@ fn outlets_are_as_a_start_finds_them() {
             }
         }
     }
-    check("hello", &["--stats=-", "--metrics=unix:@a-name"]).exits(0).says("ok       metrics    can be served\n");
+    check("hello", &["--stats=-", "--metrics=unix:@a-name"])
+        .exits(0)
+        .says("ok       metrics    can be served\n");
 }
 
 /// As whoever the run is in the end: the superuser, too, has no right then to what is another's.
 fn core_files_are_as_a_start_finds_them() {
     let directory = common::directory();
     let path = |name: &str| directory.path().join(name);
-    for (name, mode) in [("mine", 0o755), ("theirs", 0o755), ("shared", 0o777), ("closed", 0o666)] {
+    for (name, mode) in [
+        ("mine", 0o755),
+        ("theirs", 0o755),
+        ("shared", 0o777),
+        ("closed", 0o666),
+    ] {
         fs::create_dir(path(name)).unwrap();
         fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     std::os::unix::fs::chown(path("theirs"), Some(12), Some(34)).unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
-    for (user, there) in [(&[][..], ["mine", "shared"]), (&["--user=12:34"], ["theirs", "shared"])] {
+    for (user, there) in [
+        (&[][..], ["mine", "shared"]),
+        (&["--user=12:34"], ["theirs", "shared"]),
+    ] {
         for name in ["mine", "theirs", "shared", "closed", "none"] {
             let dumpcore = format!("--dumpcore={}", text(&path(name)));
             let options = [user, &["--mem=2", &dumpcore]].concat();
             both("hello", &options, &[], |command| command);
-            let fine = check("hello", &options).stdout.contains("ok       dumpcore   core files can be made\n");
+            let fine = check("hello", &options)
+                .stdout
+                .contains("ok       dumpcore   core files can be made\n");
             assert_eq!(fine, there.contains(&name), "{options:?}");
         }
     }
     let dumpcore = format!("--dumpcore={}", text(&path("theirs")));
     let output = check("hello", &["--mem=2", "--user=no-such-user", &dumpcore]);
-    output.exits(1).says("would not start: one thing is missing");
-    assert!(["mine", "theirs", "shared"].iter().all(|name| fs::read_dir(path(name)).unwrap().count() == 0));
+    output
+        .exits(1)
+        .says("would not start: one thing is missing");
+    assert!(
+        ["mine", "theirs", "shared"]
+            .iter()
+            .all(|name| fs::read_dir(path(name)).unwrap().count() == 0)
+    );
 }
 
 /// A free one is left free: whoever checks waits for nobody.
@@ -81,18 +123,29 @@ fn a_debuggers_port_is_as_a_start_finds_it() {
     let other = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = other.local_addr().unwrap().port();
     let option = format!("--gdb-port={port}");
-    both("hello", &["--mem=2", "--gdb", &option], &[], |command| command);
+    both("hello", &["--mem=2", "--gdb", &option], &[], |command| {
+        command
+    });
     drop(other);
     check("hello", &["--mem=2", "--gdb", &option])
         .exits(0)
-        .says(&format!("ok       gdb        can connect at 127.0.0.1:{port}\n"));
+        .says(&format!(
+            "ok       gdb        can connect at 127.0.0.1:{port}\n"
+        ));
     TcpListener::bind(("127.0.0.1", port)).unwrap();
     let directory = common::directory();
     let socket = directory.path().join("gdb");
     let option = format!("--gdb-port=unix:{}", text(&socket));
-    let fine = format!("ok       gdb        can connect at unix:{}\n", text(&socket));
-    check("hello", &["--mem=2", "--gdb", &option]).exits(0).says(&fine);
+    let fine = format!(
+        "ok       gdb        can connect at unix:{}\n",
+        text(&socket)
+    );
+    check("hello", &["--mem=2", "--gdb", &option])
+        .exits(0)
+        .says(&fine);
     assert!(!socket.exists(), "a check makes no file");
     fs::write(&socket, "mine").unwrap();
-    both("hello", &["--mem=2", "--gdb", &option], &[], |command| command);
+    both("hello", &["--mem=2", "--gdb", &option], &[], |command| {
+        command
+    });
 }

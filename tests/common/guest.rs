@@ -25,41 +25,58 @@ impl Output {
     /// The exit status; a signal is a failure of the test.
     #[track_caller]
     pub fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| panic!("the tender died by a signal: {self:#?}"))
+        self.status
+            .code()
+            .unwrap_or_else(|| panic!("the tender died by a signal: {self:#?}"))
     }
 
     /// Checks the exit status.
     #[track_caller]
     pub fn exits(&self, code: i32) -> &Output {
-        assert!(self.code() == code, "the exit status should be {code}: {self:#?}");
+        assert!(
+            self.code() == code,
+            "the exit status should be {code}: {self:#?}"
+        );
         self
     }
 
     /// Checks that the signal `number` ended it.
     #[track_caller]
     pub fn dies_by(&self, number: i32) -> &Output {
-        assert!(self.status.signal() == Some(number), "signal {number} should have ended it: {self:#?}");
+        assert!(
+            self.status.signal() == Some(number),
+            "signal {number} should have ended it: {self:#?}"
+        );
         self
     }
 
     /// Checks that the guest said `text`.
     #[track_caller]
     pub fn says(&self, text: &str) -> &Output {
-        assert!(self.stdout.contains(text), "the guest should say {text:?}: {self:#?}");
+        assert!(
+            self.stdout.contains(text),
+            "the guest should say {text:?}: {self:#?}"
+        );
         self
     }
 
     /// Checks that the tender said `text`.
     #[track_caller]
     pub fn complains(&self, text: &str) -> &Output {
-        assert!(self.stderr.contains(text), "the tender should say {text:?}: {self:#?}");
+        assert!(
+            self.stderr.contains(text),
+            "the tender should say {text:?}: {self:#?}"
+        );
         self
     }
 
     /// Checks that the tender had nothing to say.
     #[track_caller]
     pub fn is_quiet(&self) -> &Output {
-        assert!(self.stderr.is_empty(), "the tender should say nothing: {self:#?}");
+        assert!(
+            self.stderr.is_empty(),
+            "the tender should say nothing: {self:#?}"
+        );
         self
     }
 
@@ -69,7 +86,10 @@ impl Output {
     pub fn fails(&self, words: &[&str]) -> &Output {
         self.exits(1);
         let one_line = self.stderr.ends_with('\n') && self.stderr.lines().count() == 1;
-        assert!(one_line && self.stderr.starts_with("tender: "), "not one line of the tender's: {self:#?}");
+        assert!(
+            one_line && self.stderr.starts_with("tender: "),
+            "not one line of the tender's: {self:#?}"
+        );
         for word in words {
             self.complains(word);
         }
@@ -80,7 +100,10 @@ impl Output {
     #[track_caller]
     pub fn is_refused(&self, words: &[&str]) {
         self.fails(words);
-        assert!(self.stdout.is_empty(), "the guest should not have run: {self:#?}");
+        assert!(
+            self.stdout.is_empty(),
+            "the guest should not have run: {self:#?}"
+        );
     }
 }
 
@@ -105,7 +128,12 @@ impl Listener {
             std::thread::spawn(move || {
                 let mut piece = [0; 4096];
                 while let Ok(count @ 1..) = pipe.read(&mut piece) {
-                    heard.0.lock().unwrap().bytes.extend_from_slice(&piece[..count]);
+                    heard
+                        .0
+                        .lock()
+                        .unwrap()
+                        .bytes
+                        .extend_from_slice(&piece[..count]);
                     heard.1.notify_all();
                 }
                 heard.0.lock().unwrap().ended = true;
@@ -117,9 +145,14 @@ impl Listener {
 
     /// Waits until `text` has come; false if it did not.
     fn wait_for(&self, text: &str, limit: Duration) -> bool {
-        let missing = |heard: &mut Heard| !heard.ended && !String::from_utf8_lossy(&heard.bytes).contains(text);
+        let missing = |heard: &mut Heard| {
+            !heard.ended && !String::from_utf8_lossy(&heard.bytes).contains(text)
+        };
         let (lock, changed) = &*self.heard;
-        let heard = changed.wait_timeout_while(lock.lock().unwrap(), limit, missing).unwrap().0;
+        let heard = changed
+            .wait_timeout_while(lock.lock().unwrap(), limit, missing)
+            .unwrap()
+            .0;
         String::from_utf8_lossy(&heard.bytes).contains(text)
     }
 
@@ -139,17 +172,21 @@ impl Listener {
 fn launch(command: &mut Command) -> Child {
     // SAFETY: prctl is safe between fork and exec, and this one takes plain numbers.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        );
     }
     let deadline = Instant::now() + LIMIT;
     loop {
         match children::spawn(command) {
             Ok(child) => return child,
             // A copy of the tender that another test's child, just forked, still has open for writing.
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline =>
+            {
                 std::thread::sleep(Duration::from_millis(2));
             }
             Err(error) => panic!("{command:?} cannot be started: {error}"),
@@ -159,7 +196,8 @@ fn launch(command: &mut Command) -> Child {
 
 /// What there is room for in a report.
 fn last(text: &str) -> &str {
-    let start = (text.len().saturating_sub(2000)..text.len()).find(|start| text.is_char_boundary(*start));
+    let start =
+        (text.len().saturating_sub(2000)..text.len()).find(|start| text.is_char_boundary(*start));
     &text[start.unwrap_or(0)..]
 }
 
@@ -179,8 +217,15 @@ impl Guest {
     /// Starts it with standard output as `command` has it.
     pub fn spawn(command: &mut Command) -> Guest {
         let mut child = launch(command.stdin(Stdio::null()).stderr(Stdio::piped()));
-        let (stdout, stderr) = (Listener::new(child.stdout.take()), Listener::new(child.stderr.take()));
-        Guest { child, stdout, stderr }
+        let (stdout, stderr) = (
+            Listener::new(child.stdout.take()),
+            Listener::new(child.stderr.take()),
+        );
+        Guest {
+            child,
+            stdout,
+            stderr,
+        }
     }
 
     /// Starts it with one file for all three standard streams, which is read from `reader`: all that is said counts as
@@ -189,8 +234,15 @@ impl Guest {
         let stream = || Stdio::from(file.try_clone().expect("a descriptor can be had twice"));
         let child = launch(command.stdin(stream()).stdout(stream()).stderr(stream()));
         // Else it would hold its copies, and reading never end.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Guest { child, stdout: Listener::new(Some(reader)), stderr: Listener::new(None::<std::io::Empty>) }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Guest {
+            child,
+            stdout: Listener::new(Some(reader)),
+            stderr: Listener::new(None::<std::io::Empty>),
+        }
     }
 
     /// Its process id.
@@ -218,7 +270,11 @@ impl Guest {
     #[track_caller]
     pub fn wait_for_complaint(&self, text: &str) {
         let said = self.stderr.wait_for(text, LIMIT);
-        assert!(said, "the tender did not say {text:?} but {:?}", self.words());
+        assert!(
+            said,
+            "the tender did not say {text:?} but {:?}",
+            self.words()
+        );
     }
 
     /// What the tender has said so far.
@@ -228,13 +284,20 @@ impl Guest {
 
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be asked").is_none()
+        self.child
+            .try_wait()
+            .expect("a child can be asked")
+            .is_none()
     }
 
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&mut self, number: i32) {
-        assert!(self.is_running(), "the tender has ended: {:?}", self.words());
+        assert!(
+            self.is_running(),
+            "the tender has ended: {:?}",
+            self.words()
+        );
         // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
         let result = unsafe { libc::kill(self.child.id() as i32, number) };
         assert!(result == 0, "{}", super::host_error("kill"));
@@ -251,13 +314,22 @@ impl Guest {
             if Instant::now() > deadline {
                 let _ = self.child.kill();
                 let (guest, tender) = (self.stdout.text(), self.words());
-                panic!("the tender does not end; the guest said {:?}, the tender {:?}", last(&guest), last(&tender));
+                panic!(
+                    "the tender does not end; the guest said {:?}, the tender {:?}",
+                    last(&guest),
+                    last(&tender)
+                );
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        let take =
-            |listener: &mut Listener| std::mem::replace(listener, Listener::new(None::<std::io::Empty>)).finish();
-        Output { status, stdout: take(&mut self.stdout), stderr: take(&mut self.stderr) }
+        let take = |listener: &mut Listener| {
+            std::mem::replace(listener, Listener::new(None::<std::io::Empty>)).finish()
+        };
+        Output {
+            status,
+            stdout: take(&mut self.stdout),
+            stderr: take(&mut self.stderr),
+        }
     }
 }
 

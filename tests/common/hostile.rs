@@ -32,9 +32,17 @@ impl Surroundings {
         let directory = super::directory();
         let path = directory.path().join("disk.img");
         // What is on it looks like indices, addresses and lengths, small and large, right and wrong.
-        let pattern: Vec<u8> =
-            (0..PATTERN).map(|i| if i % 8 < 4 { ((i * i) >> 7) as u8 } else { (i >> 12) as u8 }).collect();
-        let disk = File::create(&path).and_then(|mut file| file.write_all(&pattern).and_then(|()| file.set_len(DISK)));
+        let pattern: Vec<u8> = (0..PATTERN)
+            .map(|i| {
+                if i % 8 < 4 {
+                    ((i * i) >> 7) as u8
+                } else {
+                    (i >> 12) as u8
+                }
+            })
+            .collect();
+        let disk = File::create(&path)
+            .and_then(|mut file| file.write_all(&pattern).and_then(|()| file.set_len(DISK)));
         disk.expect("there is room for a disk");
         let (ours, theirs) = UnixDatagram::pair().expect("a pair of sockets");
         ours.set_nonblocking(true).expect("a socket need not wait");
@@ -45,10 +53,21 @@ impl Surroundings {
         });
         let (net, disk) = (format!("--net=@{FD}"), format!("--disk={}", text(&path)));
         // What `options` say comes later, but may not come twice.
-        let memory = if options.iter().any(|option| option.starts_with("--mem")) { &[][..] } else { &["--mem=4"] };
+        let memory = if options.iter().any(|option| option.starts_with("--mem")) {
+            &[][..]
+        } else {
+            &["--mem=4"]
+        };
         let options = [&[net.as_str(), &disk], memory, options].concat();
         let command = hand_over(unikernel(program, &options, words), theirs);
-        (command, Surroundings { directory, over, network: Some(network) })
+        (
+            command,
+            Surroundings {
+                directory,
+                over,
+                network: Some(network),
+            },
+        )
     }
 
     /// A file of this name, for output.
@@ -88,12 +107,23 @@ pub fn ends_cleanly(output: &Output) -> Option<String> {
         .stderr
         .lines()
         .partition(|line| line.starts_with("tender: warn: ") || line.starts_with("tender: info: "));
-    let warnings = news.iter().filter(|line| line.starts_with("tender: warn: ")).count();
-    assert!(warnings <= WARNINGS && !output.stderr.contains("panicked"), "{output:?}");
+    let warnings = news
+        .iter()
+        .filter(|line| line.starts_with("tender: warn: "))
+        .count();
+    assert!(
+        warnings <= WARNINGS && !output.stderr.contains("panicked"),
+        "{output:?}"
+    );
     // A guest may halt with status 1 as well.
-    let halted = news.contains(&&*format!("tender: info: the guest halted with status {}", output.code()));
+    let halted = news.contains(&&*format!(
+        "tender: info: the guest halted with status {}",
+        output.code()
+    ));
     match (output.code(), lines.as_slice()) {
-        (1, [line]) if line.starts_with("tender: ") && line.contains("pc 0x") => Some((*line).to_owned()),
+        (1, [line]) if line.starts_with("tender: ") && line.contains("pc 0x") => {
+            Some((*line).to_owned())
+        }
         (_, []) if halted => None,
         _ => panic!("neither the guest's own end nor a report: {output:?}"),
     }

@@ -46,14 +46,19 @@ type Registers = [u64; places::COUNT];
 pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Fault>) -> Output {
     let directory = directory();
     let [stdout, stderr] = ["stdout", "stderr"].map(|name| directory.path().join(name));
-    command.stdin(Stdio::null()).stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+    command
+        .stdin(Stdio::null())
+        .stdout(File::create(&stdout).unwrap())
+        .stderr(File::create(&stderr).unwrap());
     let mut pending = None;
     let status = follow(command, |pid, stop| match stop {
         Stop::Enters(call) => {
             pending = fault(&call).map(|fault| (fault, call));
             match pending {
                 Some((Fault::Fails(_), _)) => skip(pid),
-                Some((Fault::Short(length), call)) => change(pid, places::LENGTH, length.min(call.arguments[2])),
+                Some((Fault::Short(length), call)) => {
+                    change(pid, places::LENGTH, length.min(call.arguments[2]))
+                }
                 None => {}
             }
         }
@@ -67,11 +72,19 @@ pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Faul
         },
     });
     let read = |path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-    Output { status: ExitStatus::from_raw(status), stdout: read(stdout), stderr: read(stderr) }
+    Output {
+        status: ExitStatus::from_raw(status),
+        stdout: read(stdout),
+        stderr: read(stderr),
+    }
 }
 
 /// The first `count` calls that `is` are what `fault` says, and no others.
-pub fn first(count: usize, fault: Fault, is: impl Fn(&Call) -> bool) -> impl FnMut(&Call) -> Option<Fault> {
+pub fn first(
+    count: usize,
+    fault: Fault,
+    is: impl Fn(&Call) -> bool,
+) -> impl FnMut(&Call) -> Option<Fault> {
     let mut left = count;
     move |call| {
         if left == 0 || !is(call) {
@@ -83,7 +96,9 @@ pub fn first(count: usize, fault: Fault, is: impl Fn(&Call) -> bool) -> impl FnM
 }
 
 /// Leaves the start of the tender alone: `fault` sees the calls since the guest first ran.
-pub fn once_running(mut fault: impl FnMut(&Call) -> Option<Fault>) -> impl FnMut(&Call) -> Option<Fault> {
+pub fn once_running(
+    mut fault: impl FnMut(&Call) -> Option<Fault>,
+) -> impl FnMut(&Call) -> Option<Fault> {
     let mut running = false;
     move |call| {
         running |= call.is_run();
@@ -93,9 +108,19 @@ pub fn once_running(mut fault: impl FnMut(&Call) -> Option<Fault>) -> impl FnMut
 
 fn change(pid: libc::pid_t, register: usize, value: u64) {
     let mut registers: Registers = [0; places::COUNT];
-    transfer(libc::PTRACE_GETREGSET as _, pid, NT_PRSTATUS, &mut registers);
+    transfer(
+        libc::PTRACE_GETREGSET as _,
+        pid,
+        NT_PRSTATUS,
+        &mut registers,
+    );
     registers[register] = value;
-    transfer(libc::PTRACE_SETREGSET as _, pid, NT_PRSTATUS, &mut registers);
+    transfer(
+        libc::PTRACE_SETREGSET as _,
+        pid,
+        NT_PRSTATUS,
+        &mut registers,
+    );
 }
 
 /// Has the kernel close nothing instead of making the call that is about to be made. No call at all, −1, is one that the
@@ -114,12 +139,20 @@ fn set_number(pid: libc::pid_t, number: libc::c_long) {
 #[cfg(target_arch = "aarch64")]
 fn set_number(pid: libc::pid_t, number: libc::c_long) {
     const NT_ARM_SYSTEM_CALL: libc::c_long = 0x404;
-    transfer(libc::PTRACE_SETREGSET as _, pid, NT_ARM_SYSTEM_CALL, &mut [number as i32]);
+    transfer(
+        libc::PTRACE_SETREGSET as _,
+        pid,
+        NT_ARM_SYSTEM_CALL,
+        &mut [number as i32],
+    );
 }
 
 /// Gets or sets registers.
 fn transfer<T>(request: u32, pid: libc::pid_t, set: libc::c_long, values: &mut [T]) {
-    let mut piece = libc::iovec { iov_base: values.as_mut_ptr().cast(), iov_len: size_of_val(values) };
+    let mut piece = libc::iovec {
+        iov_base: values.as_mut_ptr().cast(),
+        iov_len: size_of_val(values),
+    };
     // SAFETY: the process is stopped; the kernel moves no more bytes than there is room for.
     let result = unsafe { libc::ptrace(request as _, pid, set, &raw mut piece) };
     assert!(result == 0, "{}", host_error("ptrace"));

@@ -29,21 +29,26 @@ use std::process::Command;
 pub use guest::{Guest, LIMIT, Output, run};
 pub use mounts::{Device, Root, with_devices};
 pub use trial::{
-    kernel, kvm_test, kvm_test_if_possible, landlock, main, net_test, root_mount_test, root_net_test, root_test, test,
-    tool_kvm_test, tool_net_test, tool_test,
+    kernel, kvm_test, kvm_test_if_possible, landlock, main, net_test, root_mount_test,
+    root_net_test, root_test, test, tool_kvm_test, tool_net_test, tool_test,
 };
 
 /// A line of a process's status, such as `Seccomp`.
 #[track_caller]
 pub fn status(pid: u32, name: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or_else(|| panic!("no {name} in {status}")).trim().to_owned()
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {status}"))
+        .trim()
+        .to_owned()
 }
 
 /// The tender under test: `TENDER_BIN`, or the one that cargo built.
 pub fn tender_path() -> PathBuf {
-    std::env::var_os("TENDER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tender").into(), PathBuf::from)
+    std::env::var_os("TENDER_BIN")
+        .map_or_else(|| env!("CARGO_BIN_EXE_tender").into(), PathBuf::from)
 }
 
 /// The test unikernel `name` for this machine: from `TENDER_FIXTURES`, or the repository.
@@ -53,14 +58,22 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// The same unikernel for the architecture that this machine does not have, if it is here.
 pub fn foreign_fixture(name: &str) -> Option<PathBuf> {
-    let other = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" };
+    let other = if cfg!(target_arch = "x86_64") {
+        "aarch64"
+    } else {
+        "x86_64"
+    };
     let path = fixtures().parent()?.join(other).join(format!("{name}.hvt"));
     path.exists().then_some(path)
 }
 
 fn fixtures() -> PathBuf {
     std::env::var_os("TENDER_FIXTURES").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bin").join(std::env::consts::ARCH),
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("fixtures/bin")
+                .join(std::env::consts::ARCH)
+        },
         PathBuf::from,
     )
 }
@@ -68,9 +81,15 @@ fn fixtures() -> PathBuf {
 /// A tender with these words on its command line.
 pub fn tender<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(tender_path());
-    command.args(words).env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
+    command
+        .args(words)
+        .env_remove("RUST_LOG")
+        .env_remove("RUST_BACKTRACE");
     // Whatever runs the tests, no service manager is to hear of them.
-    command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+    command
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID");
     command
 }
 
@@ -101,7 +120,11 @@ pub fn pipe() -> (File, File) {
     let mut ends = [0; 2];
     // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
     unsafe {
-        assert!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0, "{}", host_error("pipe"));
+        assert!(
+            libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0,
+            "{}",
+            host_error("pipe")
+        );
         ends.map(|end| File::from_raw_fd(end)).into()
     }
 }
@@ -112,11 +135,23 @@ pub fn full_pipe() -> (File, File) {
     let fd = writer.as_raw_fd();
     // SAFETY: these requests take numbers; the descriptor is open.
     let set = |command, value: libc::c_int| unsafe { libc::fcntl(fd, command, value) };
-    assert!(set(libc::F_SETPIPE_SZ, 4096) >= 4096, "{}", host_error("a small pipe"));
+    assert!(
+        set(libc::F_SETPIPE_SZ, 4096) >= 4096,
+        "{}",
+        host_error("a small pipe")
+    );
     // Whoever gets the descriptor shares this setting with us, so it is taken back.
-    assert!(set(libc::F_SETFL, libc::O_NONBLOCK) == 0, "{}", host_error("a pipe that does not wait"));
+    assert!(
+        set(libc::F_SETFL, libc::O_NONBLOCK) == 0,
+        "{}",
+        host_error("a pipe that does not wait")
+    );
     while writer.write(&[b'.'; 4096]).is_ok() {}
-    assert!(set(libc::F_SETFL, 0) == 0, "{}", host_error("a pipe that waits"));
+    assert!(
+        set(libc::F_SETFL, 0) == 0,
+        "{}",
+        host_error("a pipe that waits")
+    );
     (reader, writer)
 }
 
@@ -143,7 +178,9 @@ pub fn on_one_processor(command: &mut Command) -> &mut Command {
             let size = size_of::<libc::cpu_set_t>();
             let (mut ours, mut one): (libc::cpu_set_t, libc::cpu_set_t) = std::mem::zeroed();
             let asked = libc::sched_getaffinity(0, size, &raw mut ours) == 0;
-            let first = (0..libc::CPU_SETSIZE as usize).find(|&cpu| libc::CPU_ISSET(cpu, &ours)).unwrap_or(0);
+            let first = (0..libc::CPU_SETSIZE as usize)
+                .find(|&cpu| libc::CPU_ISSET(cpu, &ours))
+                .unwrap_or(0);
             libc::CPU_SET(first, &mut one);
             match asked && libc::sched_setaffinity(0, size, &raw const one) == 0 {
                 true => Ok(()),
@@ -163,9 +200,14 @@ pub fn as_nobody(name: &str, directory: &Path, devices: &[Device], options: &[&s
     });
     let place = directory.join("dev");
     std::fs::create_dir(&place).expect("the directory is ours");
-    std::fs::set_permissions(directory, Permissions::from_mode(0o755)).expect("the directory is ours");
+    std::fs::set_permissions(directory, Permissions::from_mode(0o755))
+        .expect("the directory is ours");
     let mut command = Command::new(program);
-    command.args(options).arg("--").arg(image).env_remove("RUST_LOG");
+    command
+        .args(options)
+        .arg("--")
+        .arg(image)
+        .env_remove("RUST_LOG");
     mounts::as_nobody(mounts::with_devices(&mut command, &place, devices));
     command
 }

@@ -42,7 +42,12 @@ impl Recipe {
         };
         let path = format!("/dev/{name}");
         let number = std::fs::metadata(&path).map_or(0, |device| device.rdev());
-        Recipe { original: string(path), copy: string(format!("{}/{name}", text(directory))), number, made }
+        Recipe {
+            original: string(path),
+            copy: string(format!("{}/{name}", text(directory))),
+            number,
+            made,
+        }
     }
 
     fn make(&self) -> io::Result<()> {
@@ -55,7 +60,13 @@ impl Recipe {
                 return done(libc::chmod(to, mode));
             }
             done(libc::mknod(to, libc::S_IFREG | 0o600, 0))?;
-            done(libc::mount(from, to, c"none".as_ptr(), libc::MS_BIND, std::ptr::null()))
+            done(libc::mount(
+                from,
+                to,
+                c"none".as_ptr(),
+                libc::MS_BIND,
+                std::ptr::null(),
+            ))
         }
     }
 }
@@ -94,7 +105,10 @@ impl Root {
         let deadline = Instant::now() + LIMIT;
         // A child that another test has just started may have our copies open for writing, until its exec.
         while let Err(error) = try_mount(Path::new("none"), self.0.path(), c"none", flags) {
-            assert!(Instant::now() < deadline, "the root directory cannot be made read-only: {error}");
+            assert!(
+                Instant::now() < deadline,
+                "the root directory cannot be made read-only: {error}"
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -103,7 +117,11 @@ impl Root {
     pub fn enter<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let root = string(text(self.0.path()).into());
         // SAFETY: both are system calls, which are safe between fork and exec, and the strings end with a NUL.
-        unsafe { command.pre_exec(move || done(libc::chroot(root.as_ptr())).and(done(libc::chdir(c"/".as_ptr())))) }
+        unsafe {
+            command.pre_exec(move || {
+                done(libc::chroot(root.as_ptr())).and(done(libc::chdir(c"/".as_ptr())))
+            })
+        }
     }
 }
 
@@ -116,13 +134,22 @@ impl Drop for Root {
 }
 
 fn mount(from: &Path, to: &Path, kind: &CStr, flags: libc::c_ulong) {
-    try_mount(from, to, kind, flags).unwrap_or_else(|error| panic!("{to:?} cannot be mounted: {error}"));
+    try_mount(from, to, kind, flags)
+        .unwrap_or_else(|error| panic!("{to:?} cannot be mounted: {error}"));
 }
 
 fn try_mount(from: &Path, to: &Path, kind: &CStr, flags: libc::c_ulong) -> io::Result<()> {
     let (from, to) = (string(text(from).into()), string(text(to).into()));
     // SAFETY: it is a system call, and the strings end with a NUL.
-    done(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) })
+    done(unsafe {
+        libc::mount(
+            from.as_ptr(),
+            to.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            std::ptr::null(),
+        )
+    })
 }
 
 fn string(text: String) -> CString {
@@ -132,8 +159,12 @@ fn string(text: String) -> CString {
 /// Whether mounts of its own can be had here: not where / is a directory of another root, as in a plain chroot.
 pub fn available() -> Result<(), String> {
     // In a thread of its own: a namespace is entered for good.
-    let tried = std::thread::spawn(|| be_private().map_err(|_| host_error("no mounts of its own for a process")));
-    tried.join().unwrap_or_else(|_| Err("no mounts of its own for a process".into()))
+    let tried = std::thread::spawn(|| {
+        be_private().map_err(|_| host_error("no mounts of its own for a process"))
+    });
+    tried
+        .join()
+        .unwrap_or_else(|_| Err("no mounts of its own for a process".into()))
 }
 
 /// Moves this thread, and the children it starts from now on, into a mount namespace of its own. Needs no memory.
@@ -142,24 +173,52 @@ pub fn be_private() -> io::Result<()> {
     // SAFETY: both are system calls, and the strings end with a NUL.
     unsafe {
         done(libc::unshare(libc::CLONE_NEWNS))?;
-        done(libc::mount(none, c"/".as_ptr(), none, flags, std::ptr::null()))
+        done(libc::mount(
+            none,
+            c"/".as_ptr(),
+            none,
+            flags,
+            std::ptr::null(),
+        ))
     }
 }
 
 /// Has the command start with a /dev that has these devices and no others, put together in `directory`.
-pub fn with_devices<'c>(command: &'c mut Command, directory: &Path, devices: &[Device]) -> &'c mut Command {
-    let recipes: Vec<_> = devices.iter().map(|device| Recipe::new(*device, directory)).collect();
-    let (place, net) = (string(text(directory).to_owned()), string(format!("{}/net", text(directory))));
+pub fn with_devices<'c>(
+    command: &'c mut Command,
+    directory: &Path,
+    devices: &[Device],
+) -> &'c mut Command {
+    let recipes: Vec<_> = devices
+        .iter()
+        .map(|device| Recipe::new(*device, directory))
+        .collect();
+    let (place, net) = (
+        string(text(directory).to_owned()),
+        string(format!("{}/net", text(directory))),
+    );
     // SAFETY: nothing is called but system calls, which are safe between fork and exec, and all strings end with a
     // NUL.
     unsafe {
         command.pre_exec(move || {
             let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
             be_private()?;
-            done(libc::mount(none, place.as_ptr(), c"tmpfs".as_ptr(), 0, c"mode=0755".as_ptr().cast()))?;
+            done(libc::mount(
+                none,
+                place.as_ptr(),
+                c"tmpfs".as_ptr(),
+                0,
+                c"mode=0755".as_ptr().cast(),
+            ))?;
             done(libc::mkdir(net.as_ptr(), 0o755))?;
             recipes.iter().try_for_each(Recipe::make)?;
-            done(libc::mount(place.as_ptr(), c"/dev".as_ptr(), none, libc::MS_BIND | libc::MS_REC, nothing))
+            done(libc::mount(
+                place.as_ptr(),
+                c"/dev".as_ptr(),
+                none,
+                libc::MS_BIND | libc::MS_REC,
+                nothing,
+            ))
         })
     }
 }
@@ -177,5 +236,9 @@ pub fn as_nobody(command: &mut Command) -> &mut Command {
 }
 
 fn done(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

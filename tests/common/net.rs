@@ -38,7 +38,8 @@ pub fn become_root() {
             return Err(host_error("neither the superuser nor a user namespace"));
         }
         let write = |file: &str, text: String| {
-            std::fs::write(format!("/proc/self/{file}"), text).map_err(|error| format!("cannot set {file}: {error}"))
+            std::fs::write(format!("/proc/self/{file}"), text)
+                .map_err(|error| format!("cannot set {file}: {error}"))
         };
         write("uid_map", format!("0 {user} 1"))?;
         write("setgroups", "deny".into())?;
@@ -55,7 +56,9 @@ pub fn is_superuser() -> bool {
 pub fn available() -> &'static Result<(), String> {
     static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
     AVAILABLE.get_or_init(|| {
-        ROOT.get().cloned().unwrap_or_else(|| Err("not prepared".into()))?;
+        ROOT.get()
+            .cloned()
+            .unwrap_or_else(|| Err("not prepared".into()))?;
         // In a thread of its own: a namespace is entered for good.
         std::thread::spawn(|| {
             enter_namespace()?;
@@ -94,14 +97,23 @@ impl<T: Send + 'static> Elsewhere<T> {
             let _ = ended.recv();
         };
         let thread = std::thread::spawn(move || in_namespace(body));
-        Elsewhere { made: receive.recv().ok(), end: Some(end), thread: Some(thread) }
+        Elsewhere {
+            made: receive.recv().ok(),
+            end: Some(end),
+            thread: Some(thread),
+        }
     }
 }
 
 impl<T> Drop for Elsewhere<T> {
     fn drop(&mut self) {
         self.end.take();
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) && !std::thread::panicking() {
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+            && !std::thread::panicking()
+        {
             panic!("the thread of another network namespace has failed");
         }
     }
@@ -137,7 +149,10 @@ const TUN: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
 fn request(name: &str) -> libc::ifreq {
     // SAFETY: an interface request is plain numbers, for which zero is a value.
     let mut request: libc::ifreq = unsafe { MaybeUninit::zeroed().assume_init() };
-    assert!(name.len() < request.ifr_name.len(), "interface names have 15 characters at most");
+    assert!(
+        name.len() < request.ifr_name.len(),
+        "interface names have 15 characters at most"
+    );
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
@@ -243,15 +258,17 @@ impl Tap {
     }
 
     fn statistic(&self, name: &str) -> u64 {
-        let count = std::fs::read_to_string(format!("/sys/class/net/{}/statistics/{name}", self.0)).unwrap();
+        let count = std::fs::read_to_string(format!("/sys/class/net/{}/statistics/{name}", self.0))
+            .unwrap();
         count.trim_end().parse().unwrap()
     }
 
     /// Gives the host's side an address, with a prefix of 24 bits.
     pub fn set_address(&self, address: Ipv4Addr) {
-        for (command, address) in
-            [(libc::SIOCSIFADDR, address), (libc::SIOCSIFNETMASK, Ipv4Addr::new(255, 255, 255, 0))]
-        {
+        for (command, address) in [
+            (libc::SIOCSIFADDR, address),
+            (libc::SIOCSIFNETMASK, Ipv4Addr::new(255, 255, 255, 0)),
+        ] {
             let mut request = request(self.0);
             // SAFETY: an IPv4 socket address is plain numbers, and no larger than the union's room for addresses.
             unsafe {
@@ -272,8 +289,14 @@ impl Tap {
     /// time later, and drops them until then without a word.
     pub fn wait_until_running(&self) {
         let deadline = Instant::now() + LIMIT;
-        while std::fs::read_to_string(format!("/sys/class/net/{}/operstate", self.0)).unwrap() != "up\n" {
-            assert!(Instant::now() < deadline, "{} has nobody at its other end", self.0);
+        while std::fs::read_to_string(format!("/sys/class/net/{}/operstate", self.0)).unwrap()
+            != "up\n"
+        {
+            assert!(
+                Instant::now() < deadline,
+                "{} has nobody at its other end",
+                self.0
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
         // Waits for the lock that the kernel holds while it makes the change, of which the state is a part only.
@@ -297,7 +320,10 @@ impl Tap {
     pub fn rename(self, name: &'static str) -> Tap {
         let mut request = request(self.0);
         // SAFETY: a name is plain numbers.
-        for (to, from) in unsafe { &mut request.ifr_ifru.ifru_newname }.iter_mut().zip(name.bytes()) {
+        for (to, from) in unsafe { &mut request.ifr_ifru.ifru_newname }
+            .iter_mut()
+            .zip(name.bytes())
+        {
             *to = from as libc::c_char;
         }
         control(libc::SIOCSIFNAME as u32, &mut request, "name");
@@ -310,8 +336,18 @@ impl Tap {
         const IFLA_PROP_LIST: u32 = 52 | 1 << 15;
         const IFLA_ALT_IFNAME: u32 = 53;
         // A list of 16 bytes with one string of 9, its NUL and its header included.
-        let list = [16 | IFLA_PROP_LIST << 16, 9 | IFLA_ALT_IFNAME << 16, u32::from_ne_bytes(*b"alt0"), 0];
-        change_link(RTM_NEWLINKPROP, libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_APPEND, index(self.0), &list)
+        let list = [
+            16 | IFLA_PROP_LIST << 16,
+            9 | IFLA_ALT_IFNAME << 16,
+            u32::from_ne_bytes(*b"alt0"),
+            0,
+        ];
+        change_link(
+            RTM_NEWLINKPROP,
+            libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_APPEND,
+            index(self.0),
+            &list,
+        )
     }
 
     /// Changes the largest packet it carries.
@@ -395,12 +431,35 @@ fn change_link(request: u16, flags: libc::c_int, index: u32, attributes: &[u32])
     let socket = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
     let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u32;
     let length = 32 + size_of_val(attributes) as u32;
-    let message = [&[length, u32::from(request) | flags << 16, 1, 0, 0, index, 0, 0], attributes].concat();
+    let message = [
+        &[
+            length,
+            u32::from(request) | flags << 16,
+            1,
+            0,
+            0,
+            index,
+            0,
+            0,
+        ],
+        attributes,
+    ]
+    .concat();
     let mut answer = [0u32; 64];
     // SAFETY: both buffers are alive and as long as is said.
     unsafe {
-        if libc::send(socket.as_raw_fd(), message.as_ptr().cast(), length as usize, 0) < 0
-            || libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), size_of_val(&answer), 0) < 20
+        if libc::send(
+            socket.as_raw_fd(),
+            message.as_ptr().cast(),
+            length as usize,
+            0,
+        ) < 0
+            || libc::recv(
+                socket.as_raw_fd(),
+                answer.as_mut_ptr().cast(),
+                size_of_val(&answer),
+                0,
+            ) < 20
         {
             return Err(io::Error::last_os_error());
         }
@@ -417,7 +476,9 @@ pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
     let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
     // A std socket, for its timeout and its methods; a raw one has the same calls.
     let socket = std::net::UdpSocket::from(socket);
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
     let mut packet = vec![8, 0, 0, 0, 0x12, 0x34, 0, 1];
     packet.extend_from_slice(payload);
     let sum = checksum(&packet);
@@ -427,7 +488,9 @@ pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
         // A tap without a carrier yet refuses; the next attempt tells.
         let _ = socket.send_to(&packet, (address, 0));
         // The answer comes with its IPv4 header of 20 bytes.
-        let Ok(length) = socket.recv(&mut answer) else { return false };
+        let Ok(length) = socket.recv(&mut answer) else {
+            return false;
+        };
         length == 20 + packet.len()
             && answer[20] == 0
             && answer[28..length] == *payload
@@ -438,7 +501,9 @@ pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
 /// Sends a datagram to the echo port of `address` until it comes back.
 pub fn echo(address: Ipv4Addr, payload: &[u8]) {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
     let mut answer = [0; 10_000];
     for _ in 0..30 {
         // Refused by a tap that is down; it may be up the next time.
@@ -455,7 +520,9 @@ pub fn echo(address: Ipv4Addr, payload: &[u8]) {
 
 /// The Internet checksum; 0 over a packet that holds its own.
 pub fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
     let sum: u32 = words.sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !(((folded & 0xffff) + (folded >> 16)) as u16)
@@ -465,7 +532,9 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 pub fn datagram(payload: &[u8]) -> Vec<u8> {
     let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0".to_vec();
     let length = 28 + payload.len() as u8;
-    let mut header = [0x45, 0, 0, length, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    let mut header = [
+        0x45, 0, 0, length, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ];
     let sum = checksum(&header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     frame.extend_from_slice(&header);

@@ -19,20 +19,38 @@ impl Scrape {
         let (mut helped, mut current) = (String::new(), String::new());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
-                let (name, help) = rest.split_once(' ').unwrap_or_else(|| panic!("no help: {line}"));
-                assert!(is_name(name) && !help.is_empty() && !families.contains_key(name), "{line}");
+                let (name, help) = rest
+                    .split_once(' ')
+                    .unwrap_or_else(|| panic!("no help: {line}"));
+                assert!(
+                    is_name(name) && !help.is_empty() && !families.contains_key(name),
+                    "{line}"
+                );
                 helped = name.to_owned();
             } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = rest.split_once(' ').unwrap_or_else(|| panic!("no type: {line}"));
-                assert!(name == helped && ["counter", "gauge"].contains(&kind), "{line}");
+                let (name, kind) = rest
+                    .split_once(' ')
+                    .unwrap_or_else(|| panic!("no type: {line}"));
+                assert!(
+                    name == helped && ["counter", "gauge"].contains(&kind),
+                    "{line}"
+                );
                 assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-                assert!(families.insert(name.to_owned(), (kind.to_owned(), Vec::new())).is_none(), "{line}");
+                assert!(
+                    families
+                        .insert(name.to_owned(), (kind.to_owned(), Vec::new()))
+                        .is_none(),
+                    "{line}"
+                );
                 current = name.to_owned();
             } else {
                 let (name, labels, value) = sample(line);
                 assert_eq!(name, current, "a sample stands with its family: {line}");
                 let samples = &mut families.get_mut(&current).expect("it has a type").1;
-                assert!(samples.iter().all(|(others, _)| *others != labels), "twice: {line}");
+                assert!(
+                    samples.iter().all(|(others, _)| *others != labels),
+                    "twice: {line}"
+                );
                 samples.push((labels, value));
             }
         }
@@ -43,16 +61,24 @@ impl Scrape {
     #[track_caller]
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let (_, samples) = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
-        let has = |sample: &Labels| labels.iter().all(|(label, value)| sample.get(*label).is_some_and(|v| v == value));
+        let has = |sample: &Labels| {
+            labels
+                .iter()
+                .all(|(label, value)| sample.get(*label).is_some_and(|v| v == value))
+        };
         let found: Vec<_> = samples.iter().filter(|(sample, _)| has(sample)).collect();
-        let [(_, value)] = found[..] else { panic!("{name} {labels:?}: {found:?}") };
+        let [(_, value)] = found[..] else {
+            panic!("{name} {labels:?}: {found:?}")
+        };
         *value
     }
 
     /// The labels of the one sample of a family.
     #[track_caller]
     pub fn labels(&self, name: &str) -> &Labels {
-        let [(labels, _)] = &self.0[name].1[..] else { panic!("{name}") };
+        let [(labels, _)] = &self.0[name].1[..] else {
+            panic!("{name}")
+        };
         labels
     }
 
@@ -66,29 +92,51 @@ impl Scrape {
     pub fn is_no_less_than(&self, before: &Scrape) {
         for (name, (kind, samples)) in before.0.iter().filter(|(_, (kind, _))| kind == "counter") {
             for (labels, value) in samples {
-                let now = self.0[name].1.iter().find(|(others, _)| others == labels).expect("it stays");
-                assert!(now.1 >= *value, "{kind} {name} {labels:?}: {value}, then {}", now.1);
+                let now = self.0[name]
+                    .1
+                    .iter()
+                    .find(|(others, _)| others == labels)
+                    .expect("it stays");
+                assert!(
+                    now.1 >= *value,
+                    "{kind} {name} {labels:?}: {value}, then {}",
+                    now.1
+                );
             }
         }
     }
 }
 
 fn is_name(name: &str) -> bool {
-    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let first = name
+        .chars()
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     first && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// `name{label="value",…} number`.
 #[track_caller]
 fn sample(line: &str) -> (String, Labels, f64) {
-    let (name, rest) = line.split_at(line.find(['{', ' ']).unwrap_or_else(|| panic!("no sample: {line}")));
+    let (name, rest) = line.split_at(
+        line.find(['{', ' '])
+            .unwrap_or_else(|| panic!("no sample: {line}")),
+    );
     let (labels, value) = match rest.strip_prefix('{') {
         None => (Labels::new(), rest),
         Some(rest) => labels(rest),
     };
-    let value = value.strip_prefix(' ').unwrap_or_else(|| panic!("no value: {line}"));
+    let value = value
+        .strip_prefix(' ')
+        .unwrap_or_else(|| panic!("no value: {line}"));
     assert!(is_name(name) && !value.contains(' '), "{line}");
-    (name.to_owned(), labels, value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
+    (
+        name.to_owned(),
+        labels,
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("no number: {line}")),
+    )
 }
 
 /// The labels, and what follows the brace after them.
@@ -113,7 +161,10 @@ fn labels(mut rest: &str) -> (Labels, &str) {
                 c => value.push(c),
             }
         }
-        assert!(labels.insert(label.to_owned(), value).is_none(), "{label} twice");
+        assert!(
+            labels.insert(label.to_owned(), value).is_none(),
+            "{label} twice"
+        );
         rest = &after[end.expect("a quote") + 1..];
         match rest.strip_prefix(',') {
             Some(next) => rest = next,

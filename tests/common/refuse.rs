@@ -7,17 +7,27 @@ use std::process::Command;
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_long, sock_filter};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 
 /// Has the command start where `call` fails with `errno`, if its arguments are these: places, counted from 0, with
 /// numbers of 32 bits.
-pub fn fails<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)], errno: i32) -> &'c mut Command {
+pub fn fails<'c>(
+    command: &'c mut Command,
+    call: c_long,
+    arguments: &[(u8, u32)],
+    errno: i32,
+) -> &'c mut Command {
     refuses(command, call, arguments, SeccompAction::Errno(errno as u32))
 }
 
 /// As [`fails`], but the call ends the process.
-pub fn kills<'c>(command: &'c mut Command, call: c_long, arguments: &[(u8, u32)]) -> &'c mut Command {
+pub fn kills<'c>(
+    command: &'c mut Command,
+    call: c_long,
+    arguments: &[(u8, u32)],
+) -> &'c mut Command {
     refuses(command, call, arguments, SeccompAction::KillProcess)
 }
 
@@ -29,15 +39,26 @@ pub fn refuses<'c>(
     answer: SeccompAction,
 ) -> &'c mut Command {
     let is = |&(place, value): &(u8, u32)| {
-        SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into()).unwrap()
+        SeccompCondition::new(
+            place,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Eq,
+            value.into(),
+        )
+        .unwrap()
     };
     // No rule at all is one without conditions.
-    let rules = SeccompRule::new(arguments.iter().map(is).collect()).into_iter().collect();
+    let rules = SeccompRule::new(arguments.iter().map(is).collect())
+        .into_iter()
+        .collect();
     let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch).unwrap();
+    let filter =
+        SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch).unwrap();
     let program = BpfProgram::try_from(filter).unwrap();
     // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
-    unsafe { command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other)) }
+    unsafe {
+        command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other))
+    }
 }
 
 /// Where the number of the call and the lower half of its first argument lie in `struct seccomp_data`.
@@ -64,16 +85,28 @@ pub fn all_but<'c>(command: &'c mut Command, calls: &[c_long]) -> &'c mut Comman
     unsafe {
         command.pre_exec(move || {
             let length = program.len() as libc::c_ushort;
-            let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+            let program = libc::sock_fprog {
+                len: length,
+                filter: program.as_ptr().cast_mut(),
+            };
             let mode = libc::SECCOMP_MODE_FILTER as libc::c_ulong;
             let is_bound = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) == 0;
-            if is_bound { Ok(()) } else { Err(io::Error::last_os_error()) }
+            if is_bound {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
         })
     }
 }
 
 /// One instruction; a comparison that fails goes on after so many steps.
 fn step(code: u32, k: u32, otherwise: u8) -> sock_filter {
-    sock_filter { code: code as u16, jt: 0, jf: otherwise, k }
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: otherwise,
+        k,
+    }
 }

@@ -10,7 +10,11 @@ use goblin::elf::Elf;
 use super::{Guest, LIMIT, fixture, unikernel};
 
 /// The program counter among the registers of a `g`.
-pub const PROGRAM_COUNTER: usize = if cfg!(target_arch = "x86_64") { 16 * 8 } else { 32 * 8 };
+pub const PROGRAM_COUNTER: usize = if cfg!(target_arch = "x86_64") {
+    16 * 8
+} else {
+    32 * 8
+};
 
 /// A debugger, connected to a tender.
 pub struct Debugger {
@@ -25,9 +29,15 @@ pub fn start(name: &str, options: &[&str], arguments: &[&str]) -> (Guest, u16) {
     let guest = Guest::start(&mut unikernel(name, &words, arguments));
     guest.wait_for_complaint(&format!("{name}.hvt\n"));
     let words = guest.words();
-    let port = words.split("target remote 127.0.0.1:").nth(1).and_then(|rest| rest.split('\'').next());
+    let port = words
+        .split("target remote 127.0.0.1:")
+        .nth(1)
+        .and_then(|rest| rest.split('\'').next());
     let port = port.and_then(|port| port.parse().ok());
-    (guest, port.unwrap_or_else(|| panic!("it should tell its port: {words:?}")))
+    (
+        guest,
+        port.unwrap_or_else(|| panic!("it should tell its port: {words:?}")),
+    )
 }
 
 /// The same, with a debugger connected.
@@ -42,8 +52,13 @@ pub fn debug(name: &str, options: &[&str], arguments: &[&str]) -> (Guest, Debugg
 pub fn symbol(unikernel: &str, name: &str) -> u64 {
     let file = std::fs::read(fixture(unikernel)).expect("the unikernel can be read");
     let elf = Elf::parse(&file).expect("it is an ELF file");
-    let symbol = elf.syms.iter().find(|symbol| elf.strtab.get_at(symbol.st_name) == Some(name));
-    symbol.unwrap_or_else(|| panic!("{unikernel} should have a {name}")).st_value
+    let symbol = elf
+        .syms
+        .iter()
+        .find(|symbol| elf.strtab.get_at(symbol.st_name) == Some(name));
+    symbol
+        .unwrap_or_else(|| panic!("{unikernel} should have a {name}"))
+        .st_value
 }
 
 /// Where a unikernel begins.
@@ -96,9 +111,16 @@ impl Debugger {
         }
         let sum = format!("{}{}", char::from(self.byte()?), char::from(self.byte()?));
         let expected = packet.iter().copied().fold(0_u8, u8::wrapping_add);
-        assert_eq!(u8::from_str_radix(&sum, 16), Ok(expected), "the sum of {:?}", String::from_utf8_lossy(&packet));
+        assert_eq!(
+            u8::from_str_radix(&sum, 16),
+            Ok(expected),
+            "the sum of {:?}",
+            String::from_utf8_lossy(&packet)
+        );
         self.send_raw(b"+");
-        Some(expand(&String::from_utf8(packet).expect("answers are text")))
+        Some(expand(
+            &String::from_utf8(packet).expect("answers are text"),
+        ))
     }
 
     #[track_caller]
@@ -116,7 +138,8 @@ impl Debugger {
     #[track_caller]
     pub fn ask(&mut self, packet: &str) -> String {
         self.send(packet);
-        self.receive().unwrap_or_else(|| panic!("the tender hung up at {packet:?}"))
+        self.receive()
+            .unwrap_or_else(|| panic!("the tender hung up at {packet:?}"))
     }
 
     /// Asks for something that is done.
@@ -129,7 +152,10 @@ impl Debugger {
     #[track_caller]
     pub fn is_refused(&mut self, packet: &str) {
         let answer = self.ask(packet);
-        assert!(answer.starts_with('E'), "{packet} should be refused, not answered by {answer:?}");
+        assert!(
+            answer.starts_with('E'),
+            "{packet} should be refused, not answered by {answer:?}"
+        );
     }
 
     /// Lets the guest go on, and returns what becomes of it.
@@ -142,8 +168,12 @@ impl Debugger {
     #[track_caller]
     pub fn stops(&mut self, signal: i32) -> String {
         let why = self.receive().expect("the tender answers");
-        let stopped = why.starts_with(&format!("S{signal:02x}")) || why.starts_with(&format!("T{signal:02x}"));
-        assert!(stopped, "signal {signal} should have stopped the guest, not {why:?}");
+        let stopped = why.starts_with(&format!("S{signal:02x}"))
+            || why.starts_with(&format!("T{signal:02x}"));
+        assert!(
+            stopped,
+            "signal {signal} should have stopped the guest, not {why:?}"
+        );
         why
     }
 
@@ -197,7 +227,11 @@ impl Debugger {
     #[track_caller]
     pub fn memory(&mut self, address: u64) -> u64 {
         let answer = self.ask(&format!("m{address:x},8"));
-        u64::from_le_bytes(bytes(&answer).try_into().unwrap_or_else(|_| panic!("8 bytes, not {answer:?}")))
+        u64::from_le_bytes(
+            bytes(&answer)
+                .try_into()
+                .unwrap_or_else(|_| panic!("8 bytes, not {answer:?}")),
+        )
     }
 
     /// Lets the guest come to its end by itself, which has `status`.
@@ -228,8 +262,14 @@ fn expand(packet: &str) -> String {
 #[track_caller]
 pub fn bytes(text: &str) -> Vec<u8> {
     let pairs = text.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    pairs.map(|pair| byte(pair).unwrap_or_else(|| panic!("{text:?} should be hexadecimal"))).collect()
+    let byte = |pair: &[u8]| {
+        std::str::from_utf8(pair)
+            .ok()
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+    };
+    pairs
+        .map(|pair| byte(pair).unwrap_or_else(|| panic!("{text:?} should be hexadecimal")))
+        .collect()
 }
 
 /// Two digits for each byte.

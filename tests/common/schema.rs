@@ -28,8 +28,12 @@ impl Checker<'_> {
                 "type" => types(rule).any(|name| has_type(value, name)),
                 "const" => value == rule,
                 "enum" => rule.as_array().expect("a list").contains(value),
-                "minimum" => value.as_u64().is_none_or(|number| number >= rule.as_u64().expect("a number")),
-                "maximum" => value.as_u64().is_none_or(|number| number <= rule.as_u64().expect("a number")),
+                "minimum" => value
+                    .as_u64()
+                    .is_none_or(|number| number >= rule.as_u64().expect("a number")),
+                "maximum" => value
+                    .as_u64()
+                    .is_none_or(|number| number <= rule.as_u64().expect("a number")),
                 "required" => value.as_object().is_none_or(|members| {
                     rule.as_array()
                         .expect("a list")
@@ -38,7 +42,9 @@ impl Checker<'_> {
                 }),
                 "properties" => {
                     let known = rule.as_object().expect("an object");
-                    value.as_object().map_or(Ok(()), |members| self.check_members(known, members, at))?;
+                    value
+                        .as_object()
+                        .map_or(Ok(()), |members| self.check_members(known, members, at))?;
                     true
                 }
                 "items" => {
@@ -56,16 +62,26 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn check_members(&self, known: &Map<String, Value>, members: &Map<String, Value>, at: &str) -> Result<(), String> {
+    fn check_members(
+        &self,
+        known: &Map<String, Value>,
+        members: &Map<String, Value>,
+        at: &str,
+    ) -> Result<(), String> {
         for (name, member) in members {
-            let schema = known.get(name).ok_or_else(|| format!("{at}.{name} is not in the schema"))?;
+            let schema = known
+                .get(name)
+                .ok_or_else(|| format!("{at}.{name} is not in the schema"))?;
             self.check(schema, member, &format!("{at}.{name}"))?;
         }
         Ok(())
     }
 
     fn definition(&self, reference: &Value) -> &Value {
-        let path = reference.as_str().and_then(|path| path.strip_prefix('#')).expect("a definition of this schema");
+        let path = reference
+            .as_str()
+            .and_then(|path| path.strip_prefix('#'))
+            .expect("a definition of this schema");
         self.root.pointer(path).expect("a definition that is there")
     }
 }
@@ -73,7 +89,12 @@ impl Checker<'_> {
 /// The type or types that a `type` allows.
 fn types(rule: &Value) -> impl Iterator<Item = &str> {
     let one = rule.as_str().into_iter();
-    one.chain(rule.as_array().into_iter().flatten().filter_map(Value::as_str))
+    one.chain(
+        rule.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str),
+    )
 }
 
 fn has_type(value: &Value, name: &str) -> bool {

@@ -41,12 +41,18 @@ pub struct Trace {
 impl Trace {
     /// How many calls come before the guest runs for the first time.
     pub fn start(&self) -> usize {
-        self.calls.iter().position(Call::is_run).expect("the guest ran")
+        self.calls
+            .iter()
+            .position(Call::is_run)
+            .expect("the guest ran")
     }
 
     /// How many of those the dynamic loader makes before the C library is set up; a static program has no loader.
     pub fn loader(&self) -> usize {
-        self.calls.iter().position(|call| call.number == libc::SYS_set_tid_address).expect("a C library is set up")
+        self.calls
+            .iter()
+            .position(|call| call.number == libc::SYS_set_tid_address)
+            .expect("a C library is set up")
     }
 
     /// The calls between each time that the guest runs and the next, which is what one hypercall costs. What comes
@@ -66,13 +72,24 @@ pub fn trace(command: &mut Command) -> Trace {
             calls.push(call);
         }
     });
-    assert!(libc::WIFEXITED(status), "it did not end by itself: {status:#x}, after {} system calls", calls.len());
-    Trace { calls, status: libc::WEXITSTATUS(status) }
+    assert!(
+        libc::WIFEXITED(status),
+        "it did not end by itself: {status:#x}, after {} system calls",
+        calls.len()
+    );
+    Trace {
+        calls,
+        status: libc::WEXITSTATUS(status),
+    }
 }
 
 /// Runs the command and sends it `signal` at the very moment when the guest has stopped running for the `count`th
 /// time, before the tender looks why. Returns the signal that it died by, if it did.
-pub fn signal_after_run(command: &mut Command, count: usize, signal: libc::c_int) -> Option<libc::c_int> {
+pub fn signal_after_run(
+    command: &mut Command,
+    count: usize,
+    signal: libc::c_int,
+) -> Option<libc::c_int> {
     let (mut runs, mut running) = (0, false);
     let status = follow(silent(command), |pid, stop| match stop {
         Stop::Enters(call) => running = call.is_run(),
@@ -80,7 +97,12 @@ pub fn signal_after_run(command: &mut Command, count: usize, signal: libc::c_int
             runs += usize::from(running);
             if running && runs == count {
                 // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
-                assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "{}", host_error("kill"));
+                assert_eq!(
+                    unsafe { libc::kill(pid, signal) },
+                    0,
+                    "{}",
+                    host_error("kill")
+                );
             }
         }
     });
@@ -89,11 +111,17 @@ pub fn signal_after_run(command: &mut Command, count: usize, signal: libc::c_int
 
 /// Runs the command and calls `at` at each system call that any of its threads enters; returns its wait status.
 /// Where `at` says so, the call is interrupted by a stop and a continuation.
-pub fn trace_threads(command: &mut Command, mut at: impl FnMut(libc::pid_t, libc::pid_t, Call) -> bool) -> libc::c_int {
+pub fn trace_threads(
+    command: &mut Command,
+    mut at: impl FnMut(libc::pid_t, libc::pid_t, Call) -> bool,
+) -> libc::c_int {
     let pid = start(silent(command));
     let _watchdog = Watchdog::new(pid);
     let mut stopped = (wait(pid), pid);
-    trace_from(pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACECLONE);
+    trace_from(
+        pid,
+        libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACECLONE,
+    );
     loop {
         let (status, thread) = stopped;
         if libc::WIFSTOPPED(status) {
@@ -142,13 +170,17 @@ const SYSCALL_STOP: libc::c_int = libc::SIGTRAP | 0x80;
 /// Traces a process, which is stopped, with these options.
 fn trace_from(pid: libc::pid_t, options: libc::c_int) {
     // SAFETY: the process is stopped and ours to trace; the options are a number.
-    let result = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::c_long::from(options)) };
+    let result =
+        unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::c_long::from(options)) };
     assert!(result == 0, "{}", host_error("ptrace"));
 }
 
 /// Has the command say nothing.
 fn silent(command: &mut Command) -> &mut Command {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
 }
 
 /// Where a traced process was stopped.
@@ -174,7 +206,8 @@ pub(super) fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop
             signal => signal,
         };
         // SAFETY: the process is stopped; the signal is a number.
-        let result = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, libc::c_long::from(signal)) };
+        let result =
+            unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, libc::c_long::from(signal)) };
         assert!(result == 0, "{}", host_error("ptrace"));
         status = wait(pid);
     }
@@ -190,7 +223,8 @@ fn start(command: &mut Command) -> libc::pid_t {
         });
     }
     #[allow(clippy::zombie_processes, reason = "it is waited for by its number")]
-    let child = children::spawn(command).unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let child = children::spawn(command)
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
     child.id() as libc::pid_t
 }
 
@@ -207,11 +241,25 @@ fn why(pid: libc::pid_t) -> Stop {
     // `struct ptrace_syscall_info`: kind and architecture, instruction and stack pointer, number, six arguments.
     let mut info = [0u64; 11];
     // SAFETY: the process is stopped; the kernel writes no more bytes than it is told.
-    let result = unsafe { libc::ptrace(PTRACE_GET_SYSCALL_INFO as _, pid, size_of_val(&info), info.as_mut_ptr()) };
+    let result = unsafe {
+        libc::ptrace(
+            PTRACE_GET_SYSCALL_INFO as _,
+            pid,
+            size_of_val(&info),
+            info.as_mut_ptr(),
+        )
+    };
     assert!(result > 0, "{}", host_error("ptrace"));
     let [kind, _, _, number, arguments @ ..] = info;
     let arguments = arguments[..6].try_into().expect("six of seven words");
-    if kind & 0xff == 1 { Stop::Enters(Call { number: number as i64, arguments }) } else { Stop::Leaves }
+    if kind & 0xff == 1 {
+        Stop::Enters(Call {
+            number: number as i64,
+            arguments,
+        })
+    } else {
+        Stop::Leaves
+    }
 }
 
 /// Kills a process that takes too long, unless it is dropped before.
@@ -226,7 +274,9 @@ impl Watchdog {
         let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         assert!(process >= 0, "{}", host_error("pidfd"));
         std::thread::spawn(move || {
-            if stopped.recv_timeout(LIMIT + Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            if stopped.recv_timeout(LIMIT + Duration::from_secs(1))
+                == Err(mpsc::RecvTimeoutError::Timeout)
+            {
                 // SAFETY: takes numbers and no pointer to anything.
                 unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, libc::SIGKILL, 0, 0) };
             }

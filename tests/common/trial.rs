@@ -36,17 +36,28 @@ pub fn kvm_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
 
 /// A test that runs a guest and has a network namespace of its own, which ends with it.
 pub fn net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
-    trial(name, || kvm().clone().and_then(|()| net::available().clone()), move || net::in_namespace(body))
+    trial(
+        name,
+        || kvm().clone().and_then(|()| net::available().clone()),
+        move || net::in_namespace(body),
+    )
 }
 
 /// As [`net_test`], for a test that becomes another user as well.
 pub fn root_net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
-    let need = || superuser().and_then(|()| kvm().clone()).and_then(|()| net::available().clone());
+    let need = || {
+        superuser()
+            .and_then(|()| kvm().clone())
+            .and_then(|()| net::available().clone())
+    };
     trial(name, need, move || net::in_namespace(body))
 }
 
 /// A test that runs a guest and may find out that this machine cannot do what it needs: the error is the reason.
-pub fn kvm_test_if_possible(name: &str, body: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
+pub fn kvm_test_if_possible(
+    name: &str,
+    body: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Trial {
     Trial::ignorable_test(name, move || match kvm().clone().and_then(|()| body()) {
         Ok(()) => Ok(Completion::Completed),
         Err(reason) => Ok(Completion::ignored_with(reason)),
@@ -60,38 +71,71 @@ pub fn root_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
 
 /// As [`root_test`], for a test that gives the guest a /dev of its own.
 pub fn root_mount_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
-    trial(name, || superuser().and_then(|()| mounts::available()).and_then(|()| kvm().clone()), body)
+    trial(
+        name,
+        || {
+            superuser()
+                .and_then(|()| mounts::available())
+                .and_then(|()| kvm().clone())
+        },
+        body,
+    )
 }
 
 /// A test of files of this repository with these programs, which emulated machines have none of.
-pub fn tool_test(name: &str, programs: &'static [&'static str], body: impl FnOnce() + Send + 'static) -> Trial {
+pub fn tool_test(
+    name: &str,
+    programs: &'static [&'static str],
+    body: impl FnOnce() + Send + 'static,
+) -> Trial {
     trial(name, || tools(programs), body)
 }
 
 /// As [`tool_test`], for a test that runs a guest and has a network namespace of its own.
-pub fn tool_net_test(name: &str, programs: &'static [&'static str], body: impl FnOnce() + Send + 'static) -> Trial {
-    let need = || tools(programs).and_then(|()| kvm().clone()).and_then(|()| net::available().clone());
+pub fn tool_net_test(
+    name: &str,
+    programs: &'static [&'static str],
+    body: impl FnOnce() + Send + 'static,
+) -> Trial {
+    let need = || {
+        tools(programs)
+            .and_then(|()| kvm().clone())
+            .and_then(|()| net::available().clone())
+    };
     trial(name, need, move || net::in_namespace(body))
 }
 
 /// As [`tool_test`], for a test that runs a guest.
-pub fn tool_kvm_test(name: &str, programs: &'static [&'static str], body: impl FnOnce() + Send + 'static) -> Trial {
+pub fn tool_kvm_test(
+    name: &str,
+    programs: &'static [&'static str],
+    body: impl FnOnce() + Send + 'static,
+) -> Trial {
     trial(name, || tools(programs).and_then(|()| kvm().clone()), body)
 }
 
 fn tools(programs: &[&str]) -> Need {
-    if !Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").exists() {
+    if !Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging")
+        .exists()
+    {
         return Err("the repository is not here".into());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |program: &str| std::env::split_paths(&path).any(|directory| directory.join(program).exists());
+    let is_there = |program: &str| {
+        std::env::split_paths(&path).any(|directory| directory.join(program).exists())
+    };
     match programs.iter().find(|program| !is_there(program)) {
         None => Ok(()),
         Some(program) => Err(format!("no program '{program}' here")),
     }
 }
 
-fn trial(name: &str, need: impl Fn() -> Need + Send + 'static, body: impl FnOnce() + Send + 'static) -> Trial {
+fn trial(
+    name: &str,
+    need: impl Fn() -> Need + Send + 'static,
+    body: impl FnOnce() + Send + 'static,
+) -> Trial {
     Trial::ignorable_test(name, move || match need() {
         Ok(()) => {
             body();
@@ -104,14 +148,20 @@ fn trial(name: &str, need: impl Fn() -> Need + Send + 'static, body: impl FnOnce
 /// The first two numbers of this kernel's release.
 pub fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|number| number.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Whether this kernel has all of the sandbox, of which Landlock is the newest part.
 pub fn landlock() -> Need {
     let output = run(&mut unikernel("hello", &["-v", "--mem=2"], &[]));
-    if output.stderr.contains("Landlock (version") { Ok(()) } else { Err("this kernel has no Landlock".into()) }
+    if output.stderr.contains("Landlock (version") {
+        Ok(())
+    } else {
+        Err("this kernel has no Landlock".into())
+    }
 }
 
 /// Whether guests can run here.
@@ -124,11 +174,17 @@ fn kvm() -> &'static Need {
         match unsafe { libc::ioctl(file.as_raw_fd(), KVM_GET_API_VERSION as _, 0) } {
             12 => Ok(()),
             -1 => Err(host_error("no usable /dev/kvm")),
-            version => Err(format!("no usable /dev/kvm: its interface has version {version}")),
+            version => Err(format!(
+                "no usable /dev/kvm: its interface has version {version}"
+            )),
         }
     })
 }
 
 fn superuser() -> Need {
-    if net::is_superuser() { Ok(()) } else { Err("not run by the superuser".into()) }
+    if net::is_superuser() {
+        Ok(())
+    } else {
+        Err("not run by the superuser".into())
+    }
 }

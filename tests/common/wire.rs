@@ -38,9 +38,18 @@ impl<'t> Wire<'t> {
     pub fn new(tap: &'t Tap) -> Wire<'t> {
         let socket: OwnedFd = packet_socket(tap.name(), ETHERTYPE);
         set(&socket, libc::SO_RCVBUFFORCE, &ROOM);
-        let limit = libc::timeval { tv_sec: LIMIT.as_secs() as libc::time_t, tv_usec: 0 };
+        let limit = libc::timeval {
+            tv_sec: LIMIT.as_secs() as libc::time_t,
+            tv_usec: 0,
+        };
         set(&socket, libc::SO_RCVTIMEO, &limit);
-        Wire { tap, socket: socket.into(), before: 0, size: 60, next: 0 }
+        Wire {
+            tap,
+            socket: socket.into(),
+            before: 0,
+            size: 60,
+            next: 0,
+        }
     }
 
     /// Receives frames until there have been `count` since the start, each in its turn.
@@ -48,7 +57,11 @@ impl<'t> Wire<'t> {
     pub fn receive(&mut self, count: u64) {
         while self.next < count {
             if let Err(error) = self.take(0) {
-                panic!("frame {} of {count} does not come: {error}; {}", self.next, self.losses());
+                panic!(
+                    "frame {} of {count} does not come: {error}; {}",
+                    self.next,
+                    self.losses()
+                );
             }
         }
     }
@@ -65,13 +78,19 @@ impl<'t> Wire<'t> {
             let free = (self.tap.sent() - self.before + WINDOW).saturating_sub(sent);
             let end = out.min(sent + free);
             for number in sent..end {
-                self.send(number).unwrap_or_else(|error| panic!("frame {number} is not sent: {error}"));
+                self.send(number)
+                    .unwrap_or_else(|error| panic!("frame {number} is not sent: {error}"));
             }
             sent = end;
             while self.take(libc::MSG_DONTWAIT).is_ok() {}
             if (sent, self.next) == before {
                 let stuck = moved.elapsed() > LIMIT;
-                assert!(!stuck, "stuck at {sent} of {out} sent, {} of {back} received; {}", self.next, self.losses());
+                assert!(
+                    !stuck,
+                    "stuck at {sent} of {out} sent, {} of {back} received; {}",
+                    self.next,
+                    self.losses()
+                );
                 std::thread::sleep(Duration::from_micros(200));
             } else {
                 moved = Instant::now();
@@ -93,7 +112,10 @@ impl<'t> Wire<'t> {
     #[track_caller]
     pub fn stays_silent(mut self) {
         let next = self.next;
-        assert!(self.take(libc::MSG_DONTWAIT).is_err(), "a frame came after the last, {next}");
+        assert!(
+            self.take(libc::MSG_DONTWAIT).is_err(),
+            "a frame came after the last, {next}"
+        );
         assert_eq!(self.lost(), 0, "{}", self.losses());
     }
 
@@ -102,12 +124,32 @@ impl<'t> Wire<'t> {
     fn take(&mut self, flags: libc::c_int) -> io::Result<()> {
         let mut frame = [0; 10_000];
         // SAFETY: the buffer is as long as is said.
-        let length = unsafe { libc::recv(self.socket.as_raw_fd(), frame.as_mut_ptr().cast(), frame.len(), flags) };
+        let length = unsafe {
+            libc::recv(
+                self.socket.as_raw_fd(),
+                frame.as_mut_ptr().cast(),
+                frame.len(),
+                flags,
+            )
+        };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-        assert!(length >= NUMBER.end, "a frame of {length} bytes has no number");
+        assert!(
+            length >= NUMBER.end,
+            "a frame of {length} bytes has no number"
+        );
         let number = u64::from_be_bytes(frame[NUMBER].try_into().expect("8 bytes"));
-        assert!(number == self.next, "frame {number} came instead of {}; {}", self.next, self.losses());
-        assert!(frame[NUMBER.end..length].iter().all(|&byte| byte == number as u8), "frame {number} is damaged");
+        assert!(
+            number == self.next,
+            "frame {number} came instead of {}; {}",
+            self.next,
+            self.losses()
+        );
+        assert!(
+            frame[NUMBER.end..length]
+                .iter()
+                .all(|&byte| byte == number as u8),
+            "frame {number} is damaged"
+        );
         self.next += 1;
         Ok(())
     }
@@ -122,14 +164,26 @@ impl<'t> Wire<'t> {
         let mut size = size_of_val(&statistics) as libc::socklen_t;
         let (fd, value) = (self.socket.as_raw_fd(), statistics.as_mut_ptr().cast());
         // SAFETY: the kernel writes two numbers, for which there is room.
-        let result = unsafe { libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &raw mut size) };
+        let result = unsafe {
+            libc::getsockopt(
+                fd,
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                value,
+                &raw mut size,
+            )
+        };
         assert!(result == 0, "{}", host_error("statistics"));
         statistics[1]
     }
 }
 
 fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) {
-    let (fd, value, size) = (socket.as_raw_fd(), (&raw const *value).cast(), size_of::<T>() as libc::socklen_t);
+    let (fd, value, size) = (
+        socket.as_raw_fd(),
+        (&raw const *value).cast(),
+        size_of::<T>() as libc::socklen_t,
+    );
     // SAFETY: the kernel reads the value, which is as long as is said.
     let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, value, size) };
     assert!(result == 0, "{}", host_error("socket option"));

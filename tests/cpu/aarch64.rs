@@ -31,21 +31,31 @@ const PMU_VERSION: u32 = 8;
 /// Functions of PSCI and the services of KVM that a guest could call: version, CPU_SUSPEND, CPU_OFF, CPU_ON, SYSTEM_OFF,
 /// SYSTEM_RESET, SYSTEM_RESET2; random numbers; stolen time; KVM's own.
 const CALLS: [&str; 10] = [
-    "84000000", "84000001", "84000002", "c4000003", "84000008", "84000009", "84000012", "84000050", "c5000020",
-    "86000000",
+    "84000000", "84000001", "84000002", "c4000003", "84000008", "84000009", "84000012", "84000050",
+    "c5000020", "86000000",
 ];
 
 pub fn tests() -> Vec<Trial> {
-    let hidden = HIDDEN.map(|name| kvm_test_if_possible(&format!("hidden::{name}"), move || is_hidden(name)));
-    let faulting = ["pmu", "sve", "pauth"]
-        .map(|name| kvm_test_if_possible(&format!("optional_registers_fault::{name}"), move || registers_fault(name)));
+    let hidden = HIDDEN
+        .map(|name| kvm_test_if_possible(&format!("hidden::{name}"), move || is_hidden(name)));
+    let faulting = ["pmu", "sve", "pauth"].map(|name| {
+        kvm_test_if_possible(&format!("optional_registers_fault::{name}"), move || {
+            registers_fault(name)
+        })
+    });
     let mut tests: Vec<_> = hidden.into_iter().chain(faulting).collect();
     tests.extend([
         kvm_test("floating_point_is_there", floating_point_is_there),
         kvm_test("the_upper_half_has_no_tables", the_upper_half_has_no_tables),
         kvm_test("firmware_refuses_every_call", firmware_refuses_every_call),
-        kvm_test("the_monitor_refuses_every_call", the_monitor_refuses_every_call),
-        kvm_test("a_processor_that_is_off_can_be_ended", a_processor_that_is_off_can_be_ended),
+        kvm_test(
+            "the_monitor_refuses_every_call",
+            the_monitor_refuses_every_call,
+        ),
+        kvm_test(
+            "a_processor_that_is_off_can_be_ended",
+            a_processor_that_is_off_can_be_ended,
+        ),
     ]);
     tests
 }
@@ -61,13 +71,17 @@ fn can_be_hidden(name: &str) -> Result<(), String> {
 /// The version of the PMU that a processor has which was not to have one. Old kernels tell of one all the same; its
 /// registers are zeros that stay so.
 fn forced_pmu() -> u64 {
-    let vm = Kvm::new().and_then(|kvm| kvm.create_vm()).expect("KVM makes a machine");
+    let vm = Kvm::new()
+        .and_then(|kvm| kvm.create_vm())
+        .expect("KVM makes a machine");
     let vcpu = vm.create_vcpu(0).expect("KVM makes a processor");
     let mut target = kvm_vcpu_init::default();
-    vm.get_preferred_target(&mut target).expect("KVM prefers some processor");
+    vm.get_preferred_target(&mut target)
+        .expect("KVM prefers some processor");
     vcpu.vcpu_init(&target).expect("a processor of no features");
     let mut value = [0; 8];
-    vcpu.get_one_reg(DEBUG_FEATURES, &mut value).expect("every processor has the register");
+    vcpu.get_one_reg(DEBUG_FEATURES, &mut value)
+        .expect("every processor has the register");
     u64::from_le_bytes(value) >> PMU_VERSION & 0xf
 }
 
@@ -99,7 +113,10 @@ fn the_upper_half_has_no_tables() {
 fn firmware_refuses_every_call() {
     for function in CALLS {
         let output = msr(&format!("hvc {function}"));
-        output.exits(3).is_quiet().says("msr: hvc gave 0xffffffffffffffff\n");
+        output
+            .exits(3)
+            .is_quiet()
+            .says("msr: hvc gave 0xffffffffffffffff\n");
     }
 }
 

@@ -110,16 +110,26 @@ const REGISTERS: [&str; 3] = ["0xc0000100", "0xc0000101", "0xc0000102"];
 const PROTECTION: &str = "general protection, vector 13, error 0x0\n";
 
 pub fn tests() -> Vec<Trial> {
-    let shown = SHOWN.into_iter().map(|f| kvm_test(&format!("shown::{}", f.0), move || is_as_the_host_has_it(f)));
-    let hidden = HIDDEN.into_iter().map(|f| kvm_test_if_possible(&format!("hidden::{}", f.0), move || is_hidden(f)));
+    let shown = SHOWN
+        .into_iter()
+        .map(|f| kvm_test(&format!("shown::{}", f.0), move || is_as_the_host_has_it(f)));
+    let hidden = HIDDEN
+        .into_iter()
+        .map(|f| kvm_test_if_possible(&format!("hidden::{}", f.0), move || is_hidden(f)));
     let mut tests: Vec<_> = shown.chain(hidden).collect();
     tests.extend([
         kvm_test("leaves_are_few", leaves_are_few),
         kvm_test("there_is_one_processor", there_is_one_processor),
         kvm_test("thread_pointers_can_be_set", thread_pointers_can_be_set),
-        kvm_test_if_possible("msr::no_others_can_be_read_or_written", no_others_can_be_read_or_written),
+        kvm_test_if_possible(
+            "msr::no_others_can_be_read_or_written",
+            no_others_can_be_read_or_written,
+        ),
         kvm_test_if_possible("msr::a_denied_one_faults", a_denied_one_faults),
-        kvm_test("virtualisation_cannot_be_switched_on", virtualisation_cannot_be_switched_on),
+        kvm_test(
+            "virtualisation_cannot_be_switched_on",
+            virtualisation_cannot_be_switched_on,
+        ),
         kvm_test_if_possible("kvm_takes_no_calls", kvm_takes_no_calls),
     ]);
     tests
@@ -133,7 +143,10 @@ fn supported() -> &'static Leaves {
     static SUPPORTED: OnceLock<Leaves> = OnceLock::new();
     SUPPORTED.get_or_init(|| {
         let kvm = Kvm::new().expect("there is a KVM");
-        by_place(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).expect("KVM says what it supports"))
+        by_place(
+            &kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+                .expect("KVM says what it supports"),
+        )
     })
 }
 
@@ -143,30 +156,68 @@ fn forced() -> &'static Leaves {
     static FORCED: OnceLock<Leaves> = OnceLock::new();
     FORCED.get_or_init(|| {
         let kvm = Kvm::new().expect("there is a KVM");
-        let vcpu = kvm.create_vm().and_then(|vm| vm.create_vcpu(0)).expect("KVM makes a processor");
+        let vcpu = kvm
+            .create_vm()
+            .and_then(|vm| vm.create_vcpu(0))
+            .expect("KVM makes a processor");
         // The bit of the APIC goes by this register, which tells where it is.
         let sregs = vcpu.get_sregs().expect("a processor has registers");
-        vcpu.set_sregs(&kvm_sregs { apic_base: 0, ..sregs }).expect("a processor without APIC");
-        let entry = |function, eax| kvm_cpuid_entry2 { function, eax, ..Default::default() };
-        let subleaves = kvm_cpuid_entry2 { flags: 1, ..entry(7, 0) };
-        let empty = [entry(0, 7), entry(1, 0), subleaves, entry(0x8000_0000, 0x8000_0001), entry(0x8000_0001, 1 << 29)];
-        vcpu.set_cpuid2(&CpuId::from_entries(&empty).expect("five entries")).expect("a processor of no features");
-        by_place(&vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).expect("KVM says what it shows"))
+        vcpu.set_sregs(&kvm_sregs {
+            apic_base: 0,
+            ..sregs
+        })
+        .expect("a processor without APIC");
+        let entry = |function, eax| kvm_cpuid_entry2 {
+            function,
+            eax,
+            ..Default::default()
+        };
+        let subleaves = kvm_cpuid_entry2 {
+            flags: 1,
+            ..entry(7, 0)
+        };
+        let empty = [
+            entry(0, 7),
+            entry(1, 0),
+            subleaves,
+            entry(0x8000_0000, 0x8000_0001),
+            entry(0x8000_0001, 1 << 29),
+        ];
+        vcpu.set_cpuid2(&CpuId::from_entries(&empty).expect("five entries"))
+            .expect("a processor of no features");
+        by_place(
+            &vcpu
+                .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
+                .expect("KVM says what it shows"),
+        )
     })
 }
 
 fn by_place(cpuid: &CpuId) -> Leaves {
     let entries = cpuid.as_slice().iter();
-    entries.map(|entry| ((entry.function, entry.index), [entry.eax, entry.ebx, entry.ecx, entry.edx])).collect()
+    entries
+        .map(|entry| {
+            (
+                (entry.function, entry.index),
+                [entry.eax, entry.ebx, entry.ecx, entry.edx],
+            )
+        })
+        .collect()
 }
 
 fn has(leaves: &Leaves, (_, place, register, bit): Feature) -> bool {
-    leaves.get(&place).is_some_and(|values| values[register] >> bit & 1 == 1)
+    leaves
+        .get(&place)
+        .is_some_and(|values| values[register] >> bit & 1 == 1)
 }
 
 #[track_caller]
 fn is_as_the_host_has_it(host: Feature) {
-    let expected = if has(supported(), host) || has(forced(), host) { "yes" } else { "no" };
+    let expected = if has(supported(), host) || has(forced(), host) {
+        "yes"
+    } else {
+        "no"
+    };
     assert_eq!(feature(host.0), expected, "{}", cpuid());
 }
 
@@ -180,11 +231,17 @@ fn is_hidden(hidden: Feature) -> Result<(), String> {
 
 /// The leaves with something in them, as the guest sees them.
 fn leaves() -> Leaves {
-    let number = |word: &str| u32::from_str_radix(word.trim_start_matches("0x"), 16).expect("a number");
-    let lines = cpuid().lines().filter_map(|line| line.strip_prefix("cpuid: leaf "));
+    let number =
+        |word: &str| u32::from_str_radix(word.trim_start_matches("0x"), 16).expect("a number");
+    let lines = cpuid()
+        .lines()
+        .filter_map(|line| line.strip_prefix("cpuid: leaf "));
     let leaves = lines.map(|line| {
         let numbers: Vec<u32> = line.split(' ').map(number).collect();
-        ((numbers[0], numbers[1]), numbers[2..].try_into().expect("four registers"))
+        (
+            (numbers[0], numbers[1]),
+            numbers[2..].try_into().expect("four registers"),
+        )
     });
     leaves.collect()
 }
@@ -194,9 +251,17 @@ fn leaves_are_few() {
     let leaves = leaves();
     assert!(leaves.len() > 5, "{}", cpuid());
     for (leaf, subleaf) in leaves.keys() {
-        assert!(LEAVES.contains(leaf) || *leaf == LAST_LEAF, "leaf {leaf:#x}, {subleaf}: {}", cpuid());
+        assert!(
+            LEAVES.contains(leaf) || *leaf == LAST_LEAF,
+            "leaf {leaf:#x}, {subleaf}: {}",
+            cpuid()
+        );
     }
-    assert!(leaves[&(0, 0)][0] <= 0xd && leaves[&(0x8000_0000, 0)][0] <= LAST_LEAF, "{}", cpuid());
+    assert!(
+        leaves[&(0, 0)][0] <= 0xd && leaves[&(0x8000_0000, 0)][0] <= LAST_LEAF,
+        "{}",
+        cpuid()
+    );
     assert!(!cpuid().contains("0x4b4d564b"), "{}", cpuid());
 }
 
@@ -215,7 +280,9 @@ fn thread_pointers_can_be_set() {
 
 /// Whether this machine's kernel can deny registers.
 fn filter() -> Result<(), String> {
-    let vm = Kvm::new().and_then(|kvm| kvm.create_vm()).expect("there is a KVM");
+    let vm = Kvm::new()
+        .and_then(|kvm| kvm.create_vm())
+        .expect("there is a KVM");
     match vm.check_extension(Cap::X86MsrFilter) {
         true => Ok(()),
         false => Err("this machine's kernel cannot deny model-specific registers".into()),
@@ -225,8 +292,13 @@ fn filter() -> Result<(), String> {
 fn no_others_can_be_read_or_written() -> Result<(), String> {
     filter()?;
     let output = msr("scan");
-    let lines: String = REGISTERS.map(|register| format!("msr: {register} readable true writable true\n")).concat();
-    assert_eq!(output.exits(0).is_quiet().stdout, format!("msr: scan 0x0\n{lines}msr: scanned\n"));
+    let lines: String = REGISTERS
+        .map(|register| format!("msr: {register} readable true writable true\n"))
+        .concat();
+    assert_eq!(
+        output.exits(0).is_quiet().stdout,
+        format!("msr: scan 0x0\n{lines}msr: scanned\n")
+    );
     Ok(())
 }
 
@@ -252,7 +324,10 @@ fn kvm_takes_no_calls() -> Result<(), String> {
         if output.code() == 255 {
             return Err("this machine's KVM makes calls to it a fault".into());
         }
-        output.exits(3).is_quiet().says("msr: hypercall gave -1000\n");
+        output
+            .exits(3)
+            .is_quiet()
+            .says("msr: hypercall gave -1000\n");
     }
     Ok(())
 }

@@ -11,7 +11,10 @@ use super::common::{Output, fixture, text};
 
 /// The files in a directory.
 pub fn files(directory: &Path) -> Vec<PathBuf> {
-    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
 }
 
 /// A core file, and what is in it.
@@ -24,22 +27,47 @@ impl Core {
     /// The only file in a directory; the tender must have said how to look at it.
     #[track_caller]
     pub fn in_directory(directory: &Path, output: &Output, name: &str) -> Core {
-        let [path] = &files(directory)[..] else { panic!("not one file: {:?}, {output:#?}", files(directory)) };
+        let [path] = &files(directory)[..] else {
+            panic!("not one file: {:?}, {output:#?}", files(directory))
+        };
         let file_name = text(path.file_name().unwrap().as_ref());
-        assert!(file_name.strip_prefix("core.tender.").is_some_and(|pid| pid.parse::<u32>().is_ok()), "{path:?}");
-        output.complains(&format!("look at it with: gdb {} {}\n", text(&fixture(name)), text(path)));
+        assert!(
+            file_name
+                .strip_prefix("core.tender.")
+                .is_some_and(|pid| pid.parse::<u32>().is_ok()),
+            "{path:?}"
+        );
+        output.complains(&format!(
+            "look at it with: gdb {} {}\n",
+            text(&fixture(name)),
+            text(path)
+        ));
         let metadata = path.metadata().unwrap();
         assert_eq!(metadata.mode() & 0o7777, 0o600);
         let taken = metadata.blocks() * 512;
-        assert!(taken < metadata.len() / 2, "{taken} bytes of {} are on disk", metadata.len());
-        Core { bytes: fs::read(path).unwrap(), path: path.clone() }
+        assert!(
+            taken < metadata.len() / 2,
+            "{taken} bytes of {} are on disk",
+            metadata.len()
+        );
+        Core {
+            bytes: fs::read(path).unwrap(),
+            path: path.clone(),
+        }
     }
 
     /// The guest's memory.
     pub fn memory(&self) -> &[u8] {
         let elf = Elf::parse(&self.bytes).unwrap();
-        let segment = elf.program_headers.iter().find(|segment| segment.p_type == PT_LOAD).expect("there is memory");
-        assert_eq!((segment.p_vaddr, segment.p_paddr, segment.p_filesz), (0, 0, segment.p_memsz));
+        let segment = elf
+            .program_headers
+            .iter()
+            .find(|segment| segment.p_type == PT_LOAD)
+            .expect("there is memory");
+        assert_eq!(
+            (segment.p_vaddr, segment.p_paddr, segment.p_filesz),
+            (0, 0, segment.p_memsz)
+        );
         assert_eq!(segment.p_offset + segment.p_filesz, self.bytes.len() as u64);
         &self.bytes[segment.p_offset as usize..]
     }
@@ -47,8 +75,14 @@ impl Core {
     /// What is in the note of this kind.
     pub fn note(&self, kind: u32) -> &[u8] {
         let elf = Elf::parse(&self.bytes).unwrap();
-        let mut notes = elf.iter_note_headers(&self.bytes).unwrap().map(Result::unwrap);
-        notes.find(|note| note.name == "CORE" && note.n_type == kind).expect("there is such a note").desc
+        let mut notes = elf
+            .iter_note_headers(&self.bytes)
+            .unwrap()
+            .map(Result::unwrap);
+        notes
+            .find(|note| note.name == "CORE" && note.n_type == kind)
+            .expect("there is such a note")
+            .desc
     }
 
     /// A general register, by its place in Linux's `elf_gregset_t`.

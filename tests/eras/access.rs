@@ -42,22 +42,28 @@ fn call_a_return(place: u32) -> Vec<u8> {
     if cfg!(target_arch = "x86_64") {
         // mov eax, place; mov byte [rax + 0x80], ret; lea rcx, [rax + 0x80]; call rcx
         let place = place.to_le_bytes();
-        return [&[0xb8], &place[..], &[0xc6, 0x80, 0x80, 0, 0, 0, 0xc3, 0x48, 0x8d, 0x88, 0x80, 0, 0, 0, 0xff, 0xd1]]
-            .concat();
+        return [
+            &[0xb8],
+            &place[..],
+            &[
+                0xc6, 0x80, 0x80, 0, 0, 0, 0xc3, 0x48, 0x8d, 0x88, 0x80, 0, 0, 0, 0xff, 0xd1,
+            ],
+        ]
+        .concat();
     }
     let code = [
-        0xd2a0_0000 | (place >> 16) << 5,    // movz x0, #place >> 16, lsl #16
+        0xd2a0_0000 | (place >> 16) << 5, // movz x0, #place >> 16, lsl #16
         0xf280_0000 | (place & 0xffff) << 5, // movk x0, #place & 0xffff
-        0x5280_7803,                         // mov w3, #0x3c0
-        0x72ba_cbe3,                         // movk w3, #0xd65f, lsl #16: ret
-        0xb900_8003,                         // str w3, [x0, #0x80]
-        0x9102_0004,                         // add x4, x0, #0x80
-        0xd50b_7b24,                         // dc cvau, x4
-        0xd503_3b9f,                         // dsb ish
-        0xd50b_7524,                         // ic ivau, x4
-        0xd503_3b9f,                         // dsb ish
-        0xd503_3fdf,                         // isb
-        0xd63f_0080,                         // blr x4
+        0x5280_7803,                      // mov w3, #0x3c0
+        0x72ba_cbe3,                      // movk w3, #0xd65f, lsl #16: ret
+        0xb900_8003,                      // str w3, [x0, #0x80]
+        0x9102_0004,                      // add x4, x0, #0x80
+        0xd50b_7b24,                      // dc cvau, x4
+        0xd503_3b9f,                      // dsb ish
+        0xd50b_7524,                      // ic ivau, x4
+        0xd503_3b9f,                      // dsb ish
+        0xd503_3fdf,                      // isb
+        0xd63f_0080,                      // blr x4
     ];
     code.into_iter().flat_map(u32::to_le_bytes).collect()
 }
@@ -65,18 +71,26 @@ fn call_a_return(place: u32) -> Vec<u8> {
 /// Machine code that puts 42 at `place` + 8 and halts with the status that it reads from there.
 fn store_and_halt(place: u32, halt: u32) -> Vec<u8> {
     if cfg!(target_arch = "x86_64") {
-        let [place, port] = [place, u32::from(guest_abi::hypercall::PIO_BASE) + halt].map(u32::to_le_bytes);
+        let [place, port] =
+            [place, u32::from(guest_abi::hypercall::PIO_BASE) + halt].map(u32::to_le_bytes);
         // mov eax, place; mov dword [rax + 8], 42; mov edx, port; out dx, eax
-        return [&[0xb8], &place[..], &[0xc7, 0x40, 8, 42, 0, 0, 0, 0xba], &port, &[0xef]].concat();
+        return [
+            &[0xb8],
+            &place[..],
+            &[0xc7, 0x40, 8, 42, 0, 0, 0, 0xba],
+            &port,
+            &[0xef],
+        ]
+        .concat();
     }
     let code = [
-        0xd2a0_0000 | (place >> 16) << 5,    // movz x0, #place >> 16, lsl #16
+        0xd2a0_0000 | (place >> 16) << 5, // movz x0, #place >> 16, lsl #16
         0xf280_0000 | (place & 0xffff) << 5, // movk x0, #place & 0xffff
-        0x5280_0541,                         // mov w1, #42
-        0xb900_0801,                         // str w1, [x0, #8]
-        0xd2c0_0022,                         // movz x2, #1, lsl #32: where hypercalls are
-        0xb900_0040 | (2 * halt) << 10,      // str w0, [x2, #8 * halt]
-        0x1400_0000,                         // b .
+        0x5280_0541,                      // mov w1, #42
+        0xb900_0801,                      // str w1, [x0, #8]
+        0xd2c0_0022,                      // movz x2, #1, lsl #32: where hypercalls are
+        0xb900_0040 | (2 * halt) << 10,   // str w0, [x2, #8 * halt]
+        0x1400_0000,                      // b .
     ];
     code.into_iter().flat_map(u32::to_le_bytes).collect()
 }
@@ -140,6 +154,9 @@ pub fn heap_and_stack_are_not_executable() {
     const ALL: u32 = 7;
     for place in [HEAP, STACK] {
         assert!(!may_execute(place, None), "{place:#x}");
-        assert!(may_execute(place, Some(ALL)), "{place:#x}, of an image with writable code");
+        assert!(
+            may_execute(place, Some(ALL)),
+            "{place:#x}, of an image with writable code"
+        );
     }
 }

@@ -14,20 +14,40 @@ pub fn tests() -> Vec<Trial> {
     vec![
         kvm_test("gdb::interrupts::a_spin", interrupts_a_spin),
         kvm_test("gdb::interrupts::a_sleep", interrupts_a_sleep),
-        kvm_test("gdb::interrupts::output_that_waits", || interrupts_output_that_waits(&[])),
+        kvm_test("gdb::interrupts::output_that_waits", || {
+            interrupts_output_that_waits(&[])
+        }),
         kvm_test("gdb::interrupts::stamped_output_that_waits", || {
             interrupts_output_that_waits(&["--console-timestamps"]);
         }),
         kvm_test("gdb::ends::an_abort_is_shown", an_abort_is_shown),
-        kvm_test("gdb::ends::a_broken_promise_is_shown", a_broken_promise_is_shown),
-        kvm_test("gdb::ends::a_signal_while_the_guest_runs", a_signal_while_the_guest_runs),
-        kvm_test("gdb::ends::a_signal_while_the_guest_stands", a_signal_while_the_guest_stands),
-        kvm_test("gdb::ends::a_signal_while_gdb_is_waited_for", a_signal_while_gdb_is_waited_for),
+        kvm_test(
+            "gdb::ends::a_broken_promise_is_shown",
+            a_broken_promise_is_shown,
+        ),
+        kvm_test(
+            "gdb::ends::a_signal_while_the_guest_runs",
+            a_signal_while_the_guest_runs,
+        ),
+        kvm_test(
+            "gdb::ends::a_signal_while_the_guest_stands",
+            a_signal_while_the_guest_stands,
+        ),
+        kvm_test(
+            "gdb::ends::a_signal_while_gdb_is_waited_for",
+            a_signal_while_gdb_is_waited_for,
+        ),
         kvm_test("gdb::ends::time_is_up", time_is_up),
         kvm_test("gdb::ends::the_debugger_ends_it", the_debugger_ends_it),
         kvm_test("gdb::alone::after_detaching", after_detaching),
-        kvm_test("gdb::alone::after_hanging_up_while_it_stands", after_hanging_up_while_it_stands),
-        kvm_test("gdb::alone::after_hanging_up_while_it_runs", after_hanging_up_while_it_runs),
+        kvm_test(
+            "gdb::alone::after_hanging_up_while_it_stands",
+            after_hanging_up_while_it_stands,
+        ),
+        kvm_test(
+            "gdb::alone::after_hanging_up_while_it_runs",
+            after_hanging_up_while_it_runs,
+        ),
         kvm_test("gdb::alone::after_nonsense", after_nonsense),
     ]
 }
@@ -88,7 +108,10 @@ fn interrupts_output_that_waits(options: &[&str]) {
     while full < room - 64 {
         std::thread::sleep(Duration::from_millis(20));
         // SAFETY: the kernel writes the number.
-        assert_eq!(unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut full) }, 0);
+        assert_eq!(
+            unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut full) },
+            0
+        );
     }
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(50));
@@ -103,8 +126,18 @@ fn interrupts_output_that_waits(options: &[&str]) {
     assert_eq!(debugger.receive().as_deref(), Some("W00"));
     guest.end().exits(0);
     let text = read.join().unwrap().unwrap();
-    let lines: Vec<_> = text.lines().filter_map(|line| Some(&line[line.find("flood ")?..])).collect();
-    assert!(lines == (0..9000).map(|number| format!("flood {number}")).collect::<Vec<_>>(), "{} lines", lines.len());
+    let lines: Vec<_> = text
+        .lines()
+        .filter_map(|line| Some(&line[line.find("flood ")?..]))
+        .collect();
+    assert!(
+        lines
+            == (0..9000)
+                .map(|number| format!("flood {number}"))
+                .collect::<Vec<_>>(),
+        "{} lines",
+        lines.len()
+    );
 }
 
 fn an_abort_is_shown() {
@@ -121,7 +154,10 @@ fn a_broken_promise_is_shown() {
     guest.wait_for_complaint("stands still");
     assert!(debugger.place() >= 0x10_0000);
     assert_eq!(debugger.go_on(), "X0b");
-    guest.end().exits(1).complains("hypercall PUTS with its argument structure at ");
+    guest
+        .end()
+        .exits(1)
+        .complains("hypercall PUTS with its argument structure at ");
 }
 
 fn a_signal_while_the_guest_runs() {
@@ -163,7 +199,10 @@ fn the_debugger_ends_it() {
         while debugger.receive().is_some() {}
         let output = guest.end();
         output.exits(1).complains("was ended by its debugger");
-        assert!(output.stdout.is_empty() && !output.stderr.contains("stands still"), "{output:#?}");
+        assert!(
+            output.stdout.is_empty() && !output.stderr.contains("stands still"),
+            "{output:#?}"
+        );
     }
 }
 
@@ -180,7 +219,11 @@ fn after_hanging_up_while_it_stands() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     debugger.order(&format!("Z0,{:x},4", symbol("debug", "debug_add")));
     drop(debugger);
-    guest.end().exits(0).says("debug: 7\n").complains("the debugger is lost");
+    guest
+        .end()
+        .exits(0)
+        .says("debug: 7\n")
+        .complains("the debugger is lost");
 }
 
 fn after_hanging_up_while_it_runs() {
@@ -205,6 +248,10 @@ fn after_nonsense() {
         debugger.place();
         debugger.send_raw(&bytes);
         drop(debugger);
-        guest.end().exits(0).says("hello: ").complains("the debugger is lost");
+        guest
+            .end()
+            .exits(0)
+            .says("hello: ")
+            .complains("the debugger is lost");
     }
 }

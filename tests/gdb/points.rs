@@ -8,16 +8,38 @@ use crate::{put_at, stop_at};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm_test_if_possible("gdb::breakpoints::in_memory", || stops_at_a_breakpoint("Z0", "z0")),
-        kvm_test_if_possible("gdb::breakpoints::of_the_processor", || stops_at_a_breakpoint("Z1", "z1")),
-        kvm_test_if_possible("gdb::breakpoints::of_the_guest_itself", breakpoints_of_the_guest_itself),
-        kvm_test("gdb::breakpoints::code_of_the_debuggers_is_executed", code_of_the_debuggers_is_executed),
-        kvm_test("gdb::breakpoints::leave_nothing_behind", breakpoints_leave_nothing_behind),
+        kvm_test_if_possible("gdb::breakpoints::in_memory", || {
+            stops_at_a_breakpoint("Z0", "z0")
+        }),
+        kvm_test_if_possible("gdb::breakpoints::of_the_processor", || {
+            stops_at_a_breakpoint("Z1", "z1")
+        }),
+        kvm_test_if_possible(
+            "gdb::breakpoints::of_the_guest_itself",
+            breakpoints_of_the_guest_itself,
+        ),
+        kvm_test(
+            "gdb::breakpoints::code_of_the_debuggers_is_executed",
+            code_of_the_debuggers_is_executed,
+        ),
+        kvm_test(
+            "gdb::breakpoints::leave_nothing_behind",
+            breakpoints_leave_nothing_behind,
+        ),
         kvm_test("gdb::breakpoints::have_a_limit", breakpoints_have_a_limit),
-        kvm_test_if_possible("gdb::watchpoints::writes", || stops_at_a_watchpoint(2, "debug_store")),
-        kvm_test_if_possible("gdb::watchpoints::reads", || stops_at_a_watchpoint(3, "debug_load")),
-        kvm_test_if_possible("gdb::watchpoints::accesses", || stops_at_a_watchpoint(4, "debug_store")),
-        kvm_test("gdb::watchpoints::no_more_than_there_are", no_more_than_there_are),
+        kvm_test_if_possible("gdb::watchpoints::writes", || {
+            stops_at_a_watchpoint(2, "debug_store")
+        }),
+        kvm_test_if_possible("gdb::watchpoints::reads", || {
+            stops_at_a_watchpoint(3, "debug_load")
+        }),
+        kvm_test_if_possible("gdb::watchpoints::accesses", || {
+            stops_at_a_watchpoint(4, "debug_store")
+        }),
+        kvm_test(
+            "gdb::watchpoints::no_more_than_there_are",
+            no_more_than_there_are,
+        ),
     ]
 }
 
@@ -69,8 +91,12 @@ fn executes_everything() -> Result<(), String> {
 
 /// Whether the host is told of a guest's breakpoints: the SVM that QEMU emulates does not intercept them.
 pub fn intercepts_breakpoints() -> Result<(), String> {
-    match std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU Virtual CPU")) {
-        true => Err("this processor is emulated by QEMU, whose SVM does not intercept breakpoints".into()),
+    match std::fs::read_to_string("/proc/cpuinfo")
+        .is_ok_and(|text| text.contains("QEMU Virtual CPU"))
+    {
+        true => Err(
+            "this processor is emulated by QEMU, whose SVM does not intercept breakpoints".into(),
+        ),
         false => Ok(()),
     }
 }
@@ -86,7 +112,11 @@ fn breakpoints_of_the_guest_itself() -> Result<(), String> {
     debugger.ends(255);
     let alone = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
     alone.exits(255).says("trap: ");
-    assert_eq!(guest.end().exits(255).stdout, alone.stdout, "as without a debugger");
+    assert_eq!(
+        guest.end().exits(255).stdout,
+        alone.stdout,
+        "as without a debugger"
+    );
     Ok(())
 }
 
@@ -95,7 +125,11 @@ fn code_of_the_debuggers_is_executed() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let add = symbol("debug", "debug_add");
     // Additions of 3 and of 2.
-    let [three, two] = if cfg!(target_arch = "x86_64") { ["83c003", "83c002"] } else { ["000c0091", "00080091"] };
+    let [three, two] = if cfg!(target_arch = "x86_64") {
+        ["83c003", "83c002"]
+    } else {
+        ["000c0091", "00080091"]
+    };
     for (code, sum) in [(two, 3), (three, 4), (two, 3)] {
         debugger.order(&format!("M{add:x},{:x}:{code}", code.len() / 2));
         put_at(&mut debugger, "debug_start");
@@ -115,7 +149,11 @@ fn breakpoints_leave_nothing_behind() {
     let before = code(&mut debugger);
     let placed = |place: &u64| debugger.ask(&format!("Z0,{place:x},4")) == "OK";
     let places: Vec<u64> = (start..start + 12).filter(placed).collect();
-    assert_eq!(places.len(), if cfg!(target_arch = "x86_64") { 12 } else { 3 }, "one for each instruction");
+    assert_eq!(
+        places.len(),
+        if cfg!(target_arch = "x86_64") { 12 } else { 3 },
+        "one for each instruction"
+    );
     assert_ne!(code(&mut debugger), before);
     for place in &places {
         debugger.order(&format!("z0,{place:x},4"));
@@ -156,7 +194,9 @@ fn no_more_than_there_are() {
     debugger.is_refused(&format!("Z2,{:x},8", cell + 1));
     debugger.is_refused(&format!("Z2,{cell:x},0"));
     debugger.is_refused(&format!("Z2,{cell:x},10"));
-    let there = (0..17).take_while(|_| debugger.ask(&format!("Z2,{cell:x},8")) == "OK").count();
+    let there = (0..17)
+        .take_while(|_| debugger.ask(&format!("Z2,{cell:x},8")) == "OK")
+        .count();
     assert!((1..=16).contains(&there), "{there}");
     for _ in 0..there {
         debugger.order(&format!("z2,{cell:x},8"));

@@ -16,13 +16,34 @@ use crate::common::{self, Guest, LIMIT, fixture, kvm_test, run, text, tool_kvm_t
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm_test("gdb::wait::a_probe_does_not_take_gdbs_place", a_probe_does_not_take_gdbs_place),
-        kvm_test("gdb::wait::silent_clients_do_not_keep_gdb_out", silent_clients_do_not_keep_gdb_out),
-        kvm_test("gdb::wait::a_silent_client_is_dropped", a_silent_client_is_dropped),
-        kvm_test("gdb::wait::a_first_packet_may_come_in_pieces", a_first_packet_may_come_in_pieces),
-        kvm_test("gdb::wait::ends_with_the_time_limit", ends_with_the_time_limit),
-        kvm_test("gdb::socket::is_its_users_and_for_one", a_socket_is_its_users_and_for_one),
-        kvm_test("gdb::socket::a_dead_one_is_replaced_and_nothing_else", a_dead_socket_is_replaced_and_nothing_else),
+        kvm_test(
+            "gdb::wait::a_probe_does_not_take_gdbs_place",
+            a_probe_does_not_take_gdbs_place,
+        ),
+        kvm_test(
+            "gdb::wait::silent_clients_do_not_keep_gdb_out",
+            silent_clients_do_not_keep_gdb_out,
+        ),
+        kvm_test(
+            "gdb::wait::a_silent_client_is_dropped",
+            a_silent_client_is_dropped,
+        ),
+        kvm_test(
+            "gdb::wait::a_first_packet_may_come_in_pieces",
+            a_first_packet_may_come_in_pieces,
+        ),
+        kvm_test(
+            "gdb::wait::ends_with_the_time_limit",
+            ends_with_the_time_limit,
+        ),
+        kvm_test(
+            "gdb::socket::is_its_users_and_for_one",
+            a_socket_is_its_users_and_for_one,
+        ),
+        kvm_test(
+            "gdb::socket::a_dead_one_is_replaced_and_nothing_else",
+            a_dead_socket_is_replaced_and_nothing_else,
+        ),
         kvm_test("gdb::socket::without_a_file", a_socket_without_a_file),
         tool_kvm_test("gdb::socket::gdb_itself", &["gdb"], gdb_itself),
     ]
@@ -44,11 +65,20 @@ fn has_hung_up(stream: &mut (impl Read + ?Sized)) -> bool {
 
 /// Ends a connection by RST.
 fn reset(stream: TcpStream) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
     let size = size_of::<libc::linger>() as libc::socklen_t;
     // SAFETY: the kernel reads the structure, as many bytes as is said.
     let set = unsafe {
-        libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size)
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size,
+        )
     };
     assert_eq!(set, 0);
 }
@@ -62,7 +92,14 @@ fn a_probe_does_not_take_gdbs_place() {
             connect(port).write_all(half.as_bytes()).unwrap();
         }
         let long = format!("${}", "A".repeat(100_000));
-        for foreign in ["GET / HTTP/1.0\r\n\r\n", "\x16\x03\x01", "?", "$?#40", "$?#zz", &long] {
+        for foreign in [
+            "GET / HTTP/1.0\r\n\r\n",
+            "\x16\x03\x01",
+            "?",
+            "$?#40",
+            "$?#zz",
+            &long,
+        ] {
             let mut stream = connect(port);
             // `tender` may disconnect before it has read all of a long one.
             let _ = stream.write_all(foreign.as_bytes());
@@ -115,14 +152,20 @@ fn a_first_packet_may_come_in_pieces() {
 fn ends_with_the_time_limit() {
     let (guest, port) = start("hello", &["--timeout=2"], &[]);
     let _silent = connect(port);
-    guest.end().exits(1).complains("no debugger connected within 2 s (--timeout)");
+    guest
+        .end()
+        .exits(1)
+        .complains("no debugger connected within 2 s (--timeout)");
 }
 
 /// Starts a guest that waits for a debugger at this socket.
 fn waiting(socket: &Path) -> Guest {
     let option = format!("--gdb-port=unix:{}", text(socket));
     let guest = Guest::start(&mut unikernel("debug", &["--mem=4", "--gdb", &option], &[]));
-    guest.wait_for_complaint(&format!("connect by: gdb -ex 'target remote {}' ", text(socket)));
+    guest.wait_for_complaint(&format!(
+        "connect by: gdb -ex 'target remote {}' ",
+        text(socket)
+    ));
     guest
 }
 
@@ -130,7 +173,10 @@ fn a_socket_is_its_users_and_for_one() {
     let directory = common::directory();
     let socket = directory.path().join("gdb");
     let guest = waiting(&socket);
-    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&socket).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let mut probe = UnixStream::connect(&socket).unwrap();
     probe.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     assert!(has_hung_up(&mut probe));
@@ -157,7 +203,11 @@ fn a_dead_socket_is_replaced_and_nothing_else() {
     fs::write(path("file"), "mine").unwrap();
     std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
     let _theirs = UnixListener::bind(path("theirs")).unwrap();
-    for (name, why) in [("file", "this is a file"), ("link", "symbolic link"), ("theirs", "another process listens")] {
+    for (name, why) in [
+        ("file", "this is a file"),
+        ("link", "symbolic link"),
+        ("theirs", "another process listens"),
+    ] {
         let option = format!("--gdb-port=unix:{}", text(&path(name)));
         run(&mut unikernel("debug", &["--gdb", &option], &[])).is_refused(&[&option, why]);
         assert!(fs::symlink_metadata(path(name)).is_ok());
@@ -165,7 +215,12 @@ fn a_dead_socket_is_replaced_and_nothing_else() {
     assert_eq!(fs::read(path("file")).unwrap(), b"mine");
     // A start that fails later leaves no socket.
     let option = format!("--gdb-port=unix:{}", text(&path("new")));
-    run(&mut unikernel("debug", &["--gdb", &option, "--dumpcore=/nowhere/at/all"], &[])).exits(1);
+    run(&mut unikernel(
+        "debug",
+        &["--gdb", &option, "--dumpcore=/nowhere/at/all"],
+        &[],
+    ))
+    .exits(1);
     assert!(!path("new").exists());
 }
 
@@ -175,11 +230,16 @@ fn a_socket_without_a_file() {
     let name = format!("tender-gdb-{}", std::process::id());
     let option = format!("--gdb-port=unix:@{name}");
     let guest = Guest::start(&mut unikernel("debug", &["--mem=4", "--gdb", &option], &[]));
-    guest.wait_for_complaint(&format!("'target remote | socat - ABSTRACT-CONNECT:{name}' "));
+    guest.wait_for_complaint(&format!(
+        "'target remote | socat - ABSTRACT-CONNECT:{name}' "
+    ));
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
     let mut debugger = Debugger::over(UnixStream::connect_addr(&address).unwrap());
     debugger.ends(0);
-    guest.end().exits(0).complains("any user in this network namespace can connect");
+    guest
+        .end()
+        .exits(0)
+        .complains("any user in this network namespace can connect");
 }
 
 fn gdb_itself() {
@@ -187,12 +247,24 @@ fn gdb_itself() {
     let socket = directory.path().join("gdb");
     let guest = waiting(&socket);
     let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "-batch", "-ex", &format!("target remote {}", text(&socket))]);
+    gdb.args([
+        "-nx",
+        "-batch",
+        "-ex",
+        &format!("target remote {}", text(&socket)),
+    ]);
     for command in ["break debug_add", "continue", "continue"] {
         gdb.args(["-ex", command]);
     }
-    let output = gdb.arg(text(&fixture("debug"))).stdin(std::process::Stdio::null()).output().unwrap();
+    let output = gdb
+        .arg(text(&fixture("debug")))
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("Breakpoint 1, ") && said.contains("exited normally"), "{output:?}");
+    assert!(
+        said.contains("Breakpoint 1, ") && said.contains("exited normally"),
+        "{output:?}"
+    );
     guest.end().exits(0).says("debug: 7\n");
 }

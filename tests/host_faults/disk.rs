@@ -17,20 +17,46 @@ pub fn tests() -> Vec<Trial> {
     vec![
         kvm_test("disk::a_read_error_is_told", a_read_error_is_told),
         kvm_test("disk::write_errors_are_told", write_errors_are_told),
-        kvm_test("disk::short_transfers_are_completed", short_transfers_are_completed),
-        kvm_test("disk::interrupted_transfers_are_repeated", interrupted_transfers_are_repeated),
-        kvm_test("disk::what_may_be_lost_at_the_end_is_told", what_may_be_lost_at_the_end_is_told),
-        kvm_test("disk::a_file_at_its_limit_is_told", a_file_at_its_limit_is_told),
-        kvm_test("disk::an_image_cut_short_is_told", an_image_cut_short_is_told),
-        kvm_test("disk::a_unikernel_file_cut_short_is_no_matter", a_unikernel_file_cut_short_is_no_matter),
-        net_test("disk::a_full_disk_that_gets_room_is_written_again", a_full_disk_that_gets_room_is_written_again),
-        kvm_test("disk::an_interrupted_lock_is_a_lock", an_interrupted_lock_is_a_lock),
+        kvm_test(
+            "disk::short_transfers_are_completed",
+            short_transfers_are_completed,
+        ),
+        kvm_test(
+            "disk::interrupted_transfers_are_repeated",
+            interrupted_transfers_are_repeated,
+        ),
+        kvm_test(
+            "disk::what_may_be_lost_at_the_end_is_told",
+            what_may_be_lost_at_the_end_is_told,
+        ),
+        kvm_test(
+            "disk::a_file_at_its_limit_is_told",
+            a_file_at_its_limit_is_told,
+        ),
+        kvm_test(
+            "disk::an_image_cut_short_is_told",
+            an_image_cut_short_is_told,
+        ),
+        kvm_test(
+            "disk::a_unikernel_file_cut_short_is_no_matter",
+            a_unikernel_file_cut_short_is_no_matter,
+        ),
+        net_test(
+            "disk::a_full_disk_that_gets_room_is_written_again",
+            a_full_disk_that_gets_room_is_written_again,
+        ),
+        kvm_test(
+            "disk::an_interrupted_lock_is_a_lock",
+            an_interrupted_lock_is_a_lock,
+        ),
     ]
 }
 
 fn is_read(call: &Call) -> bool {
     // Not those of the unikernel's own file, which are over when the guest has room for a sector.
-    call.number == libc::SYS_pread64 && call.arguments[2] == 512 && call.arguments[3] == Image::SIZE - 512
+    call.number == libc::SYS_pread64
+        && call.arguments[2] == 512
+        && call.arguments[3] == Image::SIZE - 512
 }
 
 fn is_write(call: &Call) -> bool {
@@ -39,13 +65,22 @@ fn is_write(call: &Call) -> bool {
 
 fn a_read_error_is_told() {
     let image = Image::new();
-    let output = inject(&mut image.block(&["retry"]), first(3, Fault::Fails(libc::EIO), is_read));
-    output.exits(0).says("block: read Err(Unspecified)\nblock: write Ok(())\n").says("block: read Ok(())\n");
+    let output = inject(
+        &mut image.block(&["retry"]),
+        first(3, Fault::Fails(libc::EIO), is_read),
+    );
+    output
+        .exits(0)
+        .says("block: read Err(Unspecified)\nblock: write Ok(())\n")
+        .says("block: read Ok(())\n");
     assert_eq!(output.stdout.matches("Err").count(), 3, "{output:?}");
     says_only(
         &output,
         &[
-            &["disk.img: cannot read: Input/output error", "the guest is told"],
+            &[
+                "disk.img: cannot read: Input/output error",
+                "the guest is told",
+            ],
             &["disk.img: ", "failed 3 (3 read errors)"],
         ],
     );
@@ -59,9 +94,21 @@ fn write_errors_are_told() {
         (libc::EDQUOT, "quota", "2 disk full"),
     ] {
         let image = Image::new();
-        let output = inject(&mut image.block(&["retry"]), first(2, Fault::Fails(error), is_write));
-        output.exits(0).says("block: write Err(Unspecified)\n").says("block: write Ok(())\n");
-        says_only(&output, &[&["disk.img: cannot write", words], &[&format!("failed 2 ({kind})")]]);
+        let output = inject(
+            &mut image.block(&["retry"]),
+            first(2, Fault::Fails(error), is_write),
+        );
+        output
+            .exits(0)
+            .says("block: write Err(Unspecified)\n")
+            .says("block: write Ok(())\n");
+        says_only(
+            &output,
+            &[
+                &["disk.img: cannot write", words],
+                &[&format!("failed 2 ({kind})")],
+            ],
+        );
     }
 }
 
@@ -71,14 +118,18 @@ fn short_transfers_are_completed() {
     common::run(&mut whole.block(&[])).exits(0).is_quiet();
     let mut count = 0;
     let fault = once_running(|call| {
-        let transfer = (is_write(call) || call.number == libc::SYS_pread64) && call.arguments[2] > 1;
+        let transfer =
+            (is_write(call) || call.number == libc::SYS_pread64) && call.arguments[2] > 1;
         count += usize::from(transfer);
         (transfer && count % 2 == 0).then_some(Fault::Short(call.arguments[2] / 3 + 1))
     });
     let output = inject(&mut short.block(&[]), fault);
     output.exits(0).is_quiet().says("block: ok");
     assert!(count > 20, "only {count} transfers");
-    assert!(fs::read(whole.path()).unwrap() == fs::read(short.path()).unwrap(), "something else was written");
+    assert!(
+        fs::read(whole.path()).unwrap() == fs::read(short.path()).unwrap(),
+        "something else was written"
+    );
 }
 
 fn interrupted_transfers_are_repeated() {
@@ -97,25 +148,44 @@ fn interrupted_transfers_are_repeated() {
 fn what_may_be_lost_at_the_end_is_told() {
     let image = Image::new();
     let is_sync = |call: &Call| call.number == libc::SYS_fdatasync;
-    let output = inject(&mut image.block(&["fill"]), first(1, Fault::Fails(libc::EIO), is_sync));
+    let output = inject(
+        &mut image.block(&["fill"]),
+        first(1, Fault::Fails(libc::EIO), is_sync),
+    );
     output.exits(0).says("block: ok");
-    says_only(&output, &[&["cannot bring all of", "disk.img", "Input/output error", "may be lost"]]);
+    says_only(
+        &output,
+        &[&[
+            "cannot bring all of",
+            "disk.img",
+            "Input/output error",
+            "may be lost",
+        ]],
+    );
 }
 
 /// SIGXFSZ would end the tender.
 fn a_file_at_its_limit_is_told() {
     let image = Image::new();
     let mut command = image.block(&["fill"]);
-    let limit = libc::rlimit { rlim_cur: 4096, rlim_max: 4096 };
+    let limit = libc::rlimit {
+        rlim_cur: 4096,
+        rlim_max: 4096,
+    };
     // SAFETY: setrlimit reads the limit and is safe between fork and exec.
     unsafe {
-        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
+        command.pre_exec(
+            move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        );
     }
     let output = common::run(&mut command);
-    output.exits(255).says("Err(Unspecified)").complains("cannot write: File too large");
+    output
+        .exits(255)
+        .says("Err(Unspecified)")
+        .complains("cannot write: File too large");
     output.complains("failed 1 (1 write errors)");
 }
 
@@ -125,7 +195,12 @@ fn an_image_cut_short_is_told() {
     let (mut reader, writer) = common::full_pipe();
     let mut guest = Guest::spawn(image.block(&["retry"]).stdout(writer));
     wait_for_start(&mut guest);
-    File::options().write(true).open(image.path()).unwrap().set_len(100).unwrap();
+    File::options()
+        .write(true)
+        .open(image.path())
+        .unwrap()
+        .set_len(100)
+        .unwrap();
     let maps = fs::read_to_string(format!("/proc/{}/maps", guest.pid())).unwrap();
     assert!(!maps.contains(".img") && !maps.contains(".hvt"), "{maps}");
     let mut said = String::new();
@@ -136,7 +211,10 @@ fn an_image_cut_short_is_told() {
     assert!(said.contains(wanted), "{said}");
     says_only(
         &output,
-        &[&["disk.img: cannot read: the image is shorter than it was"], &["failed 1 (1 image made shorter)"]],
+        &[
+            &["disk.img: cannot read: the image is shorter than it was"],
+            &["failed 1 (1 image made shorter)"],
+        ],
     );
     assert_eq!(fs::metadata(image.path()).unwrap().len(), Image::SIZE);
 }
@@ -146,7 +224,11 @@ fn wait_for_start(guest: &mut Guest) {
     let deadline = Instant::now() + common::LIMIT;
     // No new privileges are a part of the sandbox, which comes last.
     while common::status(guest.pid(), "NoNewPrivs") != "1" {
-        assert!(guest.is_running() && Instant::now() < deadline, "it has not started: {:?}", guest.words());
+        assert!(
+            guest.is_running() && Instant::now() < deadline,
+            "it has not started: {:?}",
+            guest.words()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -157,8 +239,17 @@ fn a_unikernel_file_cut_short_is_no_matter() {
     fs::copy(common::fixture("clock"), &file).unwrap();
     let guest = Guest::start(common::tender(["--mem=4", text(&file)]).arg("poll=500000000"));
     guest.wait_for("clock: counter");
-    File::options().write(true).open(&file).unwrap().set_len(0).unwrap();
-    guest.end().exits(0).is_quiet().says("clock: poll 500000000 ns took");
+    File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    guest
+        .end()
+        .exits(0)
+        .is_quiet()
+        .says("clock: poll 500000000 ns took");
 }
 
 /// A file system of 64 KiB that something else has filled up, until it is removed.
@@ -169,18 +260,33 @@ fn a_full_disk_that_gets_room_is_written_again() {
     // SAFETY: all strings end with a NUL. The mount is one of this test's own namespace.
     let mounted = unsafe { libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, options.cast()) };
     assert!(mounted == 0, "{}", common::host_error("tmpfs"));
-    let (image, other) = (directory.path().join("disk.img"), directory.path().join("other"));
+    let (image, other) = (
+        directory.path().join("disk.img"),
+        directory.path().join("other"),
+    );
     File::create(&image).unwrap().set_len(Image::SIZE).unwrap();
-    assert!(fs::write(&other, vec![1; 1 << 20]).is_err(), "it holds more than it should");
-    let guest = Guest::start(&mut unikernel("block", &["--mem=4", &format!("--disk={}", text(&image))], &["retry"]));
-    guest.wait_for("block: write Err(Unspecified)\nblock: read Ok(())\nblock: write Err(Unspecified)\n");
+    assert!(
+        fs::write(&other, vec![1; 1 << 20]).is_err(),
+        "it holds more than it should"
+    );
+    let guest = Guest::start(&mut unikernel(
+        "block",
+        &["--mem=4", &format!("--disk={}", text(&image))],
+        &["retry"],
+    ));
+    guest.wait_for(
+        "block: write Err(Unspecified)\nblock: read Ok(())\nblock: write Err(Unspecified)\n",
+    );
     fs::remove_file(&other).unwrap();
     let output = guest.end();
     output.exits(0).says("block: write Ok(())\nblock: ok\n");
     let count = output.stdout.matches("Err").count();
     says_only(
         &output,
-        &[&["disk.img: cannot write: No space left"], &[&format!("failed {count} ({count} disk full)")]],
+        &[
+            &["disk.img: cannot write: No space left"],
+            &[&format!("failed {count} ({count} disk full)")],
+        ],
     );
 }
 
@@ -189,11 +295,21 @@ fn an_interrupted_lock_is_a_lock() {
     let image = Image::new();
     let taken = File::open(image.path()).unwrap();
     // SAFETY: it takes numbers; the descriptor is open.
-    assert_eq!(unsafe { libc::flock(taken.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }, 0);
+    assert_eq!(
+        unsafe { libc::flock(taken.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) },
+        0
+    );
     for interruptions in [1, 5] {
-        let fault = first(interruptions, Fault::Fails(libc::EINTR), |call| call.number == libc::SYS_flock);
+        let fault = first(interruptions, Fault::Fails(libc::EINTR), |call| {
+            call.number == libc::SYS_flock
+        });
         let output = inject(&mut image.block(&[]), fault);
         output.is_refused(&["disk.img' is in use by "]);
     }
-    assert!(std::fs::read(image.path()).unwrap().iter().all(|&byte| byte == 0));
+    assert!(
+        std::fs::read(image.path())
+            .unwrap()
+            .iter()
+            .all(|&byte| byte == 0)
+    );
 }

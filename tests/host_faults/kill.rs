@@ -10,10 +10,17 @@ use crate::Image;
 use crate::common::{Guest, kvm_test};
 
 /// How often, if the environment does not say.
-const KILLS: u64 = if cfg!(target_arch = "aarch64") { 20 } else { 200 };
+const KILLS: u64 = if cfg!(target_arch = "aarch64") {
+    20
+} else {
+    200
+};
 
 pub fn tests() -> Vec<Trial> {
-    vec![kvm_test("kill::acknowledged_writes_are_never_lost", acknowledged_writes_are_never_lost)]
+    vec![kvm_test(
+        "kill::acknowledged_writes_are_never_lost",
+        acknowledged_writes_are_never_lost,
+    )]
 }
 
 const SECTORS: u64 = Image::SIZE / 512;
@@ -45,13 +52,20 @@ fn acknowledged_writes_are_never_lost() {
         "kill: {kills} kills, {writes} acknowledged writes, none lost; {none} before the first write, {unseen} wrote \
          one more than it had said"
     );
-    assert!(none < kills / 2 + 1 && writes > kills, "{writes} writes, {none} runs without any");
+    assert!(
+        none < kills / 2 + 1 && writes > kills,
+        "{writes} writes, {none} runs without any"
+    );
 }
 
 /// The last write that the guest has said to be done. A last line without its end says nothing.
 pub fn acknowledged(said: &str) -> u64 {
     let lines = said.rsplit_once('\n').map_or("", |(lines, _)| lines);
-    lines.lines().filter_map(|line| line.strip_prefix("wrote ")?.parse().ok()).max().unwrap_or(0)
+    lines
+        .lines()
+        .filter_map(|line| line.strip_prefix("wrote ")?.parse().ok())
+        .max()
+        .unwrap_or(0)
 }
 
 /// Each sector holds the last number that was acknowledged for it, whole. Returns 1 if there is one write more, which
@@ -62,15 +76,24 @@ pub fn verify(image: &Image, acknowledged: u64) -> u64 {
     for sector in 0..SECTORS {
         let mut bytes = [0; 512];
         file.read_exact_at(&mut bytes, sector * 512).unwrap();
-        let numbers: Vec<_> = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-        assert!(numbers.iter().all(|number| *number == numbers[0]), "sector {sector} is torn: {numbers:?}");
+        let numbers: Vec<_> = bytes
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+            .collect();
+        assert!(
+            numbers.iter().all(|number| *number == numbers[0]),
+            "sector {sector} is torn: {numbers:?}"
+        );
         // The largest number of a write to this sector up to the acknowledged one; 0 if there was none.
         let rounds = (acknowledged + SECTORS - sector) / SECTORS;
         let wanted = (rounds * SECTORS + sector).saturating_sub(SECTORS);
         if numbers[0] == acknowledged + 1 {
             more += 1;
         } else {
-            assert_eq!(numbers[0], wanted, "sector {sector} after {acknowledged} acknowledged writes");
+            assert_eq!(
+                numbers[0], wanted,
+                "sector {sector} after {acknowledged} acknowledged writes"
+            );
         }
     }
     assert!(more <= 1, "{more} writes more than were acknowledged");

@@ -16,7 +16,16 @@ use std::process::ExitCode;
 use common::{Output, text, unikernel};
 
 fn main() -> ExitCode {
-    common::main([disk::tests(), kill::tests(), net::tests(), output::tests(), process::tests()].concat_tests())
+    common::main(
+        [
+            disk::tests(),
+            kill::tests(),
+            net::tests(),
+            output::tests(),
+            process::tests(),
+        ]
+        .concat_tests(),
+    )
 }
 
 /// So that each subject lists its own tests.
@@ -39,8 +48,13 @@ impl Image {
     const SIZE: u64 = 1 << 20;
 
     fn new() -> Image {
-        let image = Image { directory: common::directory() };
-        std::fs::File::create(image.path()).unwrap().set_len(Image::SIZE).unwrap();
+        let image = Image {
+            directory: common::directory(),
+        };
+        std::fs::File::create(image.path())
+            .unwrap()
+            .set_len(Image::SIZE)
+            .unwrap();
         image
     }
 
@@ -50,7 +64,11 @@ impl Image {
 
     /// The unikernel `block` with this disk.
     fn block(&self, arguments: &[&str]) -> std::process::Command {
-        unikernel("block", &["--mem=4", &format!("--disk={}", text(&self.path()))], arguments)
+        unikernel(
+            "block",
+            &["--mem=4", &format!("--disk={}", text(&self.path()))],
+            arguments,
+        )
     }
 }
 
@@ -58,10 +76,17 @@ impl Image {
 #[track_caller]
 fn says_only(output: &Output, lines: &[&[&str]]) {
     let said: Vec<_> = output.stderr.lines().collect();
-    assert!(said.len() == lines.len(), "{} lines should have been said: {output:#?}", lines.len());
+    assert!(
+        said.len() == lines.len(),
+        "{} lines should have been said: {output:#?}",
+        lines.len()
+    );
     for (line, words) in said.iter().zip(lines) {
         for word in *words {
-            assert!(line.contains(word), "{word:?} should be in {line:?}: {output:#?}");
+            assert!(
+                line.contains(word),
+                "{word:?} should be in {line:?}: {output:#?}"
+            );
         }
     }
 }

@@ -18,16 +18,43 @@ use crate::says_only;
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        net_test("net::a_tap_that_is_down_takes_nothing", a_tap_that_is_down_takes_nothing),
-        net_test("net::a_kind_is_told_once_for_both_ways", a_kind_is_told_once_for_both_ways),
+        net_test(
+            "net::a_tap_that_is_down_takes_nothing",
+            a_tap_that_is_down_takes_nothing,
+        ),
+        net_test(
+            "net::a_kind_is_told_once_for_both_ways",
+            a_kind_is_told_once_for_both_ways,
+        ),
         net_test("net::a_flapping_link_recovers", a_flapping_link_recovers),
-        net_test("net::a_tap_deleted_under_a_flood_is_counted", a_tap_deleted_under_a_flood_is_counted),
-        net_test("net::frames_longer_than_the_mtu_are_dropped", frames_longer_than_the_mtu_are_dropped),
-        net_test("net::taps_of_one_name_from_two_namespaces_are_two", taps_of_one_name_from_two_namespaces_are_two),
-        kvm_test("net::failures_to_send_are_counted_by_kind", failures_to_send_are_counted_by_kind),
-        kvm_test("net::frames_cut_by_the_host_are_counted", frames_cut_by_the_host_are_counted),
-        kvm_test("net::failures_to_receive_are_counted", failures_to_receive_are_counted),
-        kvm_test("net::a_socket_nobody_reads_drops_frames", a_socket_nobody_reads_drops_frames),
+        net_test(
+            "net::a_tap_deleted_under_a_flood_is_counted",
+            a_tap_deleted_under_a_flood_is_counted,
+        ),
+        net_test(
+            "net::frames_longer_than_the_mtu_are_dropped",
+            frames_longer_than_the_mtu_are_dropped,
+        ),
+        net_test(
+            "net::taps_of_one_name_from_two_namespaces_are_two",
+            taps_of_one_name_from_two_namespaces_are_two,
+        ),
+        kvm_test(
+            "net::failures_to_send_are_counted_by_kind",
+            failures_to_send_are_counted_by_kind,
+        ),
+        kvm_test(
+            "net::frames_cut_by_the_host_are_counted",
+            frames_cut_by_the_host_are_counted,
+        ),
+        kvm_test(
+            "net::failures_to_receive_are_counted",
+            failures_to_receive_are_counted,
+        ),
+        kvm_test(
+            "net::a_socket_nobody_reads_drops_frames",
+            a_socket_nobody_reads_drops_frames,
+        ),
     ]
 }
 
@@ -36,7 +63,15 @@ const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// The unikernel `net` on the descriptor that is handed over.
 fn net(arguments: &[&str]) -> Command {
-    unikernel("net", &["--mem=4", &format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02"], arguments)
+    unikernel(
+        "net",
+        &[
+            "--mem=4",
+            &format!("--net=@{FD}"),
+            "--net-mac=02:00:00:00:00:02",
+        ],
+        arguments,
+    )
 }
 
 fn is_send(call: &Call) -> bool {
@@ -47,11 +82,15 @@ fn is_send(call: &Call) -> bool {
 fn a_tap_that_is_down_takes_nothing() {
     let tap = Tap::down("tap0");
     let output = run(&mut hand_over(net(&["flood=50"]), tap.attach()));
-    output.exits(0).says("50 frames of 60 bytes sent, 0 refused");
+    output
+        .exits(0)
+        .says("50 frames of 60 bytes sent, 0 refused");
     says_only(
         &output,
         &[
-            &["interface 'tap0' (@99) is down; until 'ip link set tap0 up', all frames are dropped"],
+            &[
+                "interface 'tap0' (@99) is down; until 'ip link set tap0 up', all frames are dropped",
+            ],
             &["tap0: cannot send: the interface is down"],
             &["tap0: sent 0 frames (0 bytes), dropped 50 (50 interface down), received 0"],
         ],
@@ -63,18 +102,33 @@ fn a_kind_is_told_once_for_both_ways() {
     let tap = Tap::down("tap0");
     tap.set_mtu(9000);
     let option = format!("--net=@{FD}");
-    let command = unikernel("ring", &["--mem=4", "--net-ring=on", &option], &["jumbo=100"]);
+    let command = unikernel(
+        "ring",
+        &["--mem=4", "--net-ring=on", &option],
+        &["jumbo=100"],
+    );
     let output = run(&mut hand_over(command, tap.attach()));
-    output.exits(0).says("ring: offered").says("ring: wrote 100");
+    output
+        .exits(0)
+        .says("ring: offered")
+        .says("ring: wrote 100");
     says_only(
         &output,
-        &[&["is down"], &["tap0: cannot send"], &["tap0: sent 0 frames (0 bytes), dropped 100 (100 interface down)"]],
+        &[
+            &["is down"],
+            &["tap0: cannot send"],
+            &["tap0: sent 0 frames (0 bytes), dropped 100 (100 interface down)"],
+        ],
     );
 }
 
 fn a_flapping_link_recovers() {
     let tap = Tap::up("tap0", HOST);
-    let mut guest = Guest::start(&mut unikernel("net", &["--mem=4", "--net=tap0"], &["--ipv4=10.0.0.2/24"]));
+    let mut guest = Guest::start(&mut unikernel(
+        "net",
+        &["--mem=4", "--net=tap0"],
+        &["--ipv4=10.0.0.2/24"],
+    ));
     guest.wait_for("net: ready\n");
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     for round in 0..100 {
@@ -96,10 +150,18 @@ fn a_flapping_link_recovers() {
 
 fn a_tap_deleted_under_a_flood_is_counted() {
     // Emulated machines take some milliseconds a frame under protected KVM.
-    let frames = if cfg!(target_arch = "x86_64") { 20_000 } else { 2_000 };
+    let frames = if cfg!(target_arch = "x86_64") {
+        20_000
+    } else {
+        2_000
+    };
     let tap = Tap::up("tap0", HOST);
     let before = tap.received();
-    let mut guest = Guest::start(&mut unikernel("net", &["--mem=4", "--net=tap0"], &[&format!("flood={frames}")]));
+    let mut guest = Guest::start(&mut unikernel(
+        "net",
+        &["--mem=4", "--net=tap0"],
+        &[&format!("flood={frames}")],
+    ));
     while tap.received() < before + 20 {
         std::hint::spin_loop();
     }
@@ -108,10 +170,15 @@ fn a_tap_deleted_under_a_flood_is_counted() {
     tap.delete();
     guest.signal(libc::SIGCONT);
     let output = guest.end();
-    output.exits(0).says(&format!("net: {frames} frames of 60 bytes sent, 0 refused\n"));
+    output.exits(0).says(&format!(
+        "net: {frames} frames of 60 bytes sent, 0 refused\n"
+    ));
     says_only(
         &output,
-        &[&["tap0: cannot send: the other end is gone"], &["tap0: sent ", " interface gone), received"]],
+        &[
+            &["tap0: cannot send: the other end is gone"],
+            &["tap0: sent ", " interface gone), received"],
+        ],
     );
 }
 
@@ -120,14 +187,30 @@ fn frames_longer_than_the_mtu_are_dropped() {
     for (size, arrive) in [(1514, true), (1518, true), (1519, false), (65_535, false)] {
         let tap = Tap::up("tap0", HOST);
         let before = tap.received();
-        let command = &mut unikernel("net", &["--mem=4", "--net=tap0"], &["flood=10", &format!("size={size}")]);
+        let command = &mut unikernel(
+            "net",
+            &["--mem=4", "--net=tap0"],
+            &["flood=10", &format!("size={size}")],
+        );
         let output = run(command);
-        output.exits(0).says(&format!("10 frames of {size} bytes sent, 0 refused"));
-        assert_eq!(tap.received() - before, if arrive { 10 } else { 0 }, "{size} bytes");
+        output
+            .exits(0)
+            .says(&format!("10 frames of {size} bytes sent, 0 refused"));
+        assert_eq!(
+            tap.received() - before,
+            if arrive { 10 } else { 0 },
+            "{size} bytes"
+        );
         if arrive {
             output.is_quiet();
         } else {
-            says_only(&output, &[&["malformed or too long"], &["dropped 10 (10 malformed or too long)"]]);
+            says_only(
+                &output,
+                &[
+                    &["malformed or too long"],
+                    &["dropped 10 (10 malformed or too long)"],
+                ],
+            );
         }
         tap.delete();
     }
@@ -151,7 +234,10 @@ fn taps_of_one_name_from_two_namespaces_are_two() {
     let here = Tap::up("tap0", HOST);
     let mut there = Elsewhere::new(|| Tap::up("tap0", HOST).attach());
     let other = there.made.take().unwrap();
-    let options = [format!("--net:service0=@{FD}"), format!("--net:service1=@{SECOND}")];
+    let options = [
+        format!("--net:service0=@{FD}"),
+        format!("--net:service1=@{SECOND}"),
+    ];
     let start = |second: File, first: File| {
         let command = unikernel(
             "net2",
@@ -166,7 +252,9 @@ fn taps_of_one_name_from_two_namespaces_are_two() {
     guest.end().dies_by(libc::SIGTERM);
     // The very same tap twice is a mistake still.
     let tap = here.attach();
-    start(tap.try_clone().unwrap(), tap).end().is_refused(&["'service1'", "shares its interface"]);
+    start(tap.try_clone().unwrap(), tap)
+        .end()
+        .is_refused(&["'service1'", "shares its interface"]);
 }
 
 fn failures_to_send_are_counted_by_kind() {
@@ -174,7 +262,11 @@ fn failures_to_send_are_counted_by_kind() {
         (libc::EAGAIN, "the host's queue is full", "4 queue full"),
         (libc::ENOBUFS, "the host's queue is full", "4 queue full"),
         (libc::EIO, "the interface is down", "4 interface down"),
-        (libc::EPERM, "Operation not permitted", "4 for other reasons"),
+        (
+            libc::EPERM,
+            "Operation not permitted",
+            "4 for other reasons",
+        ),
     ];
     for (error, words, kind) in errors {
         let (_ours, theirs) = UnixDatagram::pair().unwrap();
@@ -196,14 +288,24 @@ fn frames_cut_by_the_host_are_counted() {
     let fault = once_running(first(3, Fault::Short(20), is_send));
     let output = inject(&mut hand_over(net(&["flood=5"]), theirs), fault);
     output.exits(0);
-    says_only(&output, &[&["a part of a frame only"], &["sent 2 frames", "dropped 3 (3 cut by the host)"]]);
+    says_only(
+        &output,
+        &[
+            &["a part of a frame only"],
+            &["sent 2 frames", "dropped 3 (3 cut by the host)"],
+        ],
+    );
     let lengths: Vec<_> = (0..5).map(|_| ours.recv(&mut [0; 100]).unwrap()).collect();
     assert_eq!(lengths, [20, 20, 20, 60, 60]);
 }
 
 /// The frame waits until it can be had; what signals interrupt is not even told.
 fn failures_to_receive_are_counted() {
-    for (error, told) in [(libc::EIO, true), (libc::ENOMEM, true), (libc::EINTR, false)] {
+    for (error, told) in [
+        (libc::EIO, true),
+        (libc::ENOMEM, true),
+        (libc::EINTR, false),
+    ] {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.send(
             b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06\
@@ -217,7 +319,10 @@ fn failures_to_receive_are_counted() {
         output.exits(0).says("net: ok");
         if told {
             let sum = "received 2 (88 bytes), failed to receive 3 times";
-            says_only(&output, &[&["@99: cannot receive", "the guest gets no frames"], &[sum]]);
+            says_only(
+                &output,
+                &[&["@99: cannot receive", "the guest gets no frames"], &[sum]],
+            );
         } else {
             output.is_quiet();
         }
@@ -227,6 +332,14 @@ fn failures_to_receive_are_counted() {
 fn a_socket_nobody_reads_drops_frames() {
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
     let output = run(&mut hand_over(net(&["flood=2000", "size=1514"]), theirs));
-    output.exits(0).says("2000 frames of 1514 bytes sent, 0 refused");
-    says_only(&output, &[&["@99: cannot send: the host's queue is full"], &["queue full), received 0 (0 bytes)"]]);
+    output
+        .exits(0)
+        .says("2000 frames of 1514 bytes sent, 0 refused");
+    says_only(
+        &output,
+        &[
+            &["@99: cannot send: the host's queue is full"],
+            &["queue full), received 0 (0 bytes)"],
+        ],
+    );
 }

@@ -13,26 +13,66 @@ use crate::common::children::spawn;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::Tap;
 use crate::common::trace::Call;
-use crate::common::{self, Device, FD, Guest, hand_over, kvm_test, net_test, test, unikernel, with_devices};
+use crate::common::{
+    self, Device, FD, Guest, hand_over, kvm_test, net_test, test, unikernel, with_devices,
+};
 use crate::{Image, says_only};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm_test("output::a_reader_that_has_gone_costs_the_guest_nothing", a_reader_that_has_gone),
-        kvm_test("output::a_full_disk_for_the_output_costs_the_guest_nothing", a_full_disk_for_the_output),
-        kvm_test("output::a_slow_reader_gets_every_byte", || a_slow_reader_gets_every_byte(0)),
-        kvm_test("output::a_slow_reader_gets_every_byte::non_blocking", || {
-            a_slow_reader_gets_every_byte(libc::O_NONBLOCK);
+        kvm_test(
+            "output::a_reader_that_has_gone_costs_the_guest_nothing",
+            a_reader_that_has_gone,
+        ),
+        kvm_test(
+            "output::a_full_disk_for_the_output_costs_the_guest_nothing",
+            a_full_disk_for_the_output,
+        ),
+        kvm_test("output::a_slow_reader_gets_every_byte", || {
+            a_slow_reader_gets_every_byte(0)
         }),
-        kvm_test("output::a_signal_ends_the_wait_for_a_reader", a_signal_ends_the_wait_for_a_reader),
-        kvm_test("output::output_is_dropped_where_no_wait_is_possible", no_wait_is_possible),
-        test("output::help_waits_for_a_slow_reader", help_waits_for_a_slow_reader),
-        kvm_test("output::short_and_interrupted_writes_are_completed", short_and_interrupted_writes_are_completed),
-        kvm_test("output::closed_streams_lead_nowhere", closed_streams_lead_nowhere),
-        net_test("output::closed_streams_without_dev_null", closed_streams_without_dev_null),
-        net_test("output::messages_nobody_reads_do_not_hold_up_the_guest", messages_nobody_reads),
-        net_test("output::what_nobody_read_is_counted", what_nobody_read_is_counted),
-        test("output::a_refusal_nobody_reads_is_over_all_the_same", a_refusal_nobody_reads),
+        kvm_test(
+            "output::a_slow_reader_gets_every_byte::non_blocking",
+            || {
+                a_slow_reader_gets_every_byte(libc::O_NONBLOCK);
+            },
+        ),
+        kvm_test(
+            "output::a_signal_ends_the_wait_for_a_reader",
+            a_signal_ends_the_wait_for_a_reader,
+        ),
+        kvm_test(
+            "output::output_is_dropped_where_no_wait_is_possible",
+            no_wait_is_possible,
+        ),
+        test(
+            "output::help_waits_for_a_slow_reader",
+            help_waits_for_a_slow_reader,
+        ),
+        kvm_test(
+            "output::short_and_interrupted_writes_are_completed",
+            short_and_interrupted_writes_are_completed,
+        ),
+        kvm_test(
+            "output::closed_streams_lead_nowhere",
+            closed_streams_lead_nowhere,
+        ),
+        net_test(
+            "output::closed_streams_without_dev_null",
+            closed_streams_without_dev_null,
+        ),
+        net_test(
+            "output::messages_nobody_reads_do_not_hold_up_the_guest",
+            messages_nobody_reads,
+        ),
+        net_test(
+            "output::what_nobody_read_is_counted",
+            what_nobody_read_is_counted,
+        ),
+        test(
+            "output::a_refusal_nobody_reads_is_over_all_the_same",
+            a_refusal_nobody_reads,
+        ),
     ]
 }
 
@@ -51,15 +91,30 @@ fn a_reader_that_has_gone() {
     drop(reader);
     let output = Guest::spawn(flood("100").stdout(writer)).end();
     output.exits(0);
-    let dropped = format!("console: 0 bytes written, {} dropped, failed 101 (101 reader gone)", flooded(100).len());
-    says_only(&output, &[&["console: cannot write to standard output: Broken pipe"], &[&dropped]]);
+    let dropped = format!(
+        "console: 0 bytes written, {} dropped, failed 101 (101 reader gone)",
+        flooded(100).len()
+    );
+    says_only(
+        &output,
+        &[
+            &["console: cannot write to standard output: Broken pipe"],
+            &[&dropped],
+        ],
+    );
 }
 
 fn a_full_disk_for_the_output() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = Guest::spawn(flood("10").stdout(full)).end();
     output.exits(0);
-    says_only(&output, &[&["No space left"], &["console: 0 bytes written, ", "11 disk full"]]);
+    says_only(
+        &output,
+        &[
+            &["No space left"],
+            &["console: 0 bytes written, ", "11 disk full"],
+        ],
+    );
 }
 
 /// A full pipe whose writing end has these flags.
@@ -67,7 +122,10 @@ fn full_pipe(flags: libc::c_int) -> (File, File) {
     use std::os::fd::AsRawFd;
     let (reader, writer) = common::full_pipe();
     // SAFETY: the request takes a number.
-    assert_eq!(unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, flags) }, 0);
+    assert_eq!(
+        unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, flags) },
+        0
+    );
     (reader, writer)
 }
 
@@ -89,16 +147,24 @@ fn no_wait_is_possible() {
     for refusal in [libc::EPERM, libc::ENOSYS] {
         let fault = once_running(move |call: &Call| match call.number {
             libc::SYS_write if call.arguments[0] == 1 => Some(Fault::Fails(libc::EAGAIN)),
-            libc::SYS_ppoll | libc::SYS_epoll_create1 | libc::SYS_epoll_ctl | libc::SYS_epoll_pwait => {
-                Some(Fault::Fails(refusal))
-            }
+            libc::SYS_ppoll
+            | libc::SYS_epoll_create1
+            | libc::SYS_epoll_ctl
+            | libc::SYS_epoll_pwait => Some(Fault::Fails(refusal)),
             _ => None,
         });
-        let mut command = unikernel("hypercalls", &["--mem=4", "--sandbox=off"], &["puts-flood", "10"]);
+        let mut command = unikernel(
+            "hypercalls",
+            &["--mem=4", "--sandbox=off"],
+            &["puts-flood", "10"],
+        );
         let output = inject(&mut command, fault);
         assert_eq!((output.code(), output.stdout.as_str()), (0, ""));
         // After EPERM it is unknown whether a message would wait.
-        assert!(refusal == libc::EPERM || output.stderr.contains("11 reader too slow"), "{output:#?}");
+        assert!(
+            refusal == libc::EPERM || output.stderr.contains("11 reader too slow"),
+            "{output:#?}"
+        );
     }
 }
 
@@ -113,7 +179,10 @@ fn help_waits_for_a_slow_reader() {
     reader.read_to_string(&mut heard).unwrap();
     guest.end().exits(0).is_quiet();
     let help = common::run(&mut common::tender(["--help"])).stdout;
-    assert!(heard.trim_start_matches('.') == help, "something is missing");
+    assert!(
+        heard.trim_start_matches('.') == help,
+        "something is missing"
+    );
 }
 
 /// The guest waits for the reader; nothing is dropped. Other processes may set O_NONBLOCK on a shared file.
@@ -131,7 +200,10 @@ fn a_slow_reader_gets_every_byte(flags: libc::c_int) {
     }
     guest.end().exits(0).is_quiet();
     let heard = String::from_utf8(heard).unwrap();
-    assert!(heard.trim_start_matches('.') == flooded(2000), "something is missing");
+    assert!(
+        heard.trim_start_matches('.') == flooded(2000),
+        "something is missing"
+    );
 }
 
 fn short_and_interrupted_writes_are_completed() {
@@ -151,9 +223,18 @@ fn short_and_interrupted_writes_are_completed() {
     assert_eq!(output.stdout, flooded(20));
     // A failure is told here as elsewhere.
     let is_output = |call: &Call| call.number == libc::SYS_write && call.arguments[0] == 1;
-    let output = inject(&mut flood("5"), once_running(first(2, Fault::Fails(libc::EIO), is_output)));
+    let output = inject(
+        &mut flood("5"),
+        once_running(first(2, Fault::Fails(libc::EIO), is_output)),
+    );
     output.exits(0).says("flood 4\n");
-    says_only(&output, &[&["Input/output error", "output is dropped"], &["dropped, failed 2 (2 for other reasons)"]]);
+    says_only(
+        &output,
+        &[
+            &["Input/output error", "output is dropped"],
+            &["dropped, failed 2 (2 for other reasons)"],
+        ],
+    );
 }
 
 /// Has the command start without standard streams.
@@ -171,10 +252,17 @@ fn without_streams(command: &mut Command) -> &mut Command {
 fn streams_of(mut command: Command) -> Vec<String> {
     let mut tender = spawn(without_streams(&mut command)).unwrap();
     let place = format!("/proc/{}/fd", tender.id());
-    let target = |fd: &Path| fs::read_link(fd).map_or(String::new(), |target| common::text(&target).to_owned());
-    let is_vcpu = |entry: std::io::Result<fs::DirEntry>| target(&entry.unwrap().path()).contains("kvm-vcpu");
-    wait_until(&mut tender, |_| fs::read_dir(&place).unwrap().any(is_vcpu).then_some(()));
-    let streams = (0..3).map(|fd| target(&Path::new(&place).join(fd.to_string()))).collect();
+    let target = |fd: &Path| {
+        fs::read_link(fd).map_or(String::new(), |target| common::text(&target).to_owned())
+    };
+    let is_vcpu =
+        |entry: std::io::Result<fs::DirEntry>| target(&entry.unwrap().path()).contains("kvm-vcpu");
+    wait_until(&mut tender, |_| {
+        fs::read_dir(&place).unwrap().any(is_vcpu).then_some(())
+    });
+    let streams = (0..3)
+        .map(|fd| target(&Path::new(&place).join(fd.to_string())))
+        .collect();
     tender.kill().unwrap();
     tender.wait().unwrap();
     streams
@@ -188,7 +276,10 @@ fn closed_streams_lead_nowhere() {
     common::run(&mut open.block(&["fill"])).exits(0);
     let mut tender = spawn(without_streams(&mut closed.block(&["fill"]))).unwrap();
     assert_eq!(end_of(&mut tender).code(), Some(0));
-    assert!(fs::read(open.path()).unwrap() == fs::read(closed.path()).unwrap(), "the disk is not what it should be");
+    assert!(
+        fs::read(open.path()).unwrap() == fs::read(closed.path()).unwrap(),
+        "the disk is not what it should be"
+    );
 }
 
 /// In a container there may be no such device; a directory that can be neither read nor written takes its place.
@@ -222,7 +313,10 @@ fn end_of(tender: &mut Child) -> ExitStatus {
 /// Starts it with a standard error that is full. Nobody but the tender has the other end of what is returned.
 fn with_full_stderr(mut command: Command, stdout: &Path) -> (Child, File) {
     let (reader, writer) = common::full_pipe();
-    command.stdin(Stdio::null()).stdout(File::create(stdout).unwrap()).stderr(writer);
+    command
+        .stdin(Stdio::null())
+        .stdout(File::create(stdout).unwrap())
+        .stderr(writer);
     (spawn(&mut command).unwrap(), reader)
 }
 
@@ -258,20 +352,41 @@ fn what_nobody_read_is_counted() {
     let tap = Tap::down("tap0");
     let directory = common::directory();
     let stdout = directory.path().join("stdout");
-    let command = unikernel("net", &["--mem=4", &format!("--net=@{FD}")], &["--ipv4=10.0.0.2/24"]);
+    let command = unikernel(
+        "net",
+        &["--mem=4", &format!("--net=@{FD}")],
+        &["--ipv4=10.0.0.2/24"],
+    );
     let (mut tender, mut reader) = with_full_stderr(hand_over(command, tap.attach()), &stdout);
-    wait_until(&mut tender, |_| fs::read_to_string(&stdout).unwrap().ends_with("net: ready\n").then_some(()));
+    wait_until(&mut tender, |_| {
+        fs::read_to_string(&stdout)
+            .unwrap()
+            .ends_with("net: ready\n")
+            .then_some(())
+    });
     // Makes room, then ends the run.
     let mut heard = vec![0; 1 << 20];
     let length = reader.read(&mut heard).unwrap();
-    assert!(heard[..length].iter().all(|&byte| byte == b'.'), "nothing else had room");
+    assert!(
+        heard[..length].iter().all(|&byte| byte == b'.'),
+        "nothing else had room"
+    );
     let listener = std::thread::spawn(move || rest(reader));
     // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
     assert_eq!(unsafe { libc::kill(tender.id() as i32, libc::SIGTERM) }, 0);
     end_of(&mut tender);
     let heard = listener.join().unwrap();
     let mut lines = heard.lines();
-    assert_eq!(lines.next(), Some("tender: warn: 2 messages left out, as nobody read standard error"), "{heard}");
+    assert_eq!(
+        lines.next(),
+        Some("tender: warn: 2 messages left out, as nobody read standard error"),
+        "{heard}"
+    );
     // There is room for one line at a time, and no more than a second of patience.
-    assert!(lines.next().is_none_or(|line| line.starts_with("tender: warn: tap0: sent 0 frames")), "{heard}");
+    assert!(
+        lines
+            .next()
+            .is_none_or(|line| line.starts_with("tender: warn: tap0: sent 0 frames")),
+        "{heard}"
+    );
 }

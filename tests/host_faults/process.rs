@@ -13,27 +13,66 @@ use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
 use crate::common::{
-    Device, FD, Guest, as_nobody, directory, hand_over, kernel, kvm_test, kvm_test_if_possible, refuse,
-    root_mount_test, run, tender, text, unikernel,
+    Device, FD, Guest, as_nobody, directory, hand_over, kernel, kvm_test, kvm_test_if_possible,
+    refuse, root_mount_test, run, tender, text, unikernel,
 };
 use crate::kill::{Random, acknowledged, verify};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm_test("process::a_hangup_ends_the_run_in_order", a_hangup_ends_the_run_in_order),
-        kvm_test("process::a_hangup_that_is_ignored_stays_so", a_hangup_that_is_ignored_stays_so),
-        kvm_test("process::interruptions_without_end_are_no_matter", interruptions_without_end_are_no_matter),
-        kvm_test("process::each_call_may_be_interrupted_once", each_call_may_be_interrupted_once),
-        kvm_test("process::a_storm_of_stops_loses_nothing", a_storm_of_stops_loses_nothing),
-        kvm_test("process::a_guest_that_cannot_be_run_now_is_run_later", a_guest_that_cannot_be_run_now_is_run_later),
-        kvm_test("process::a_guest_that_cannot_be_run_at_all_is_told", a_guest_that_cannot_be_run_at_all_is_told),
-        kvm_test("process::a_guest_without_a_task_for_kvm_ends", a_guest_without_a_task_for_kvm_ends),
-        root_mount_test("process::a_user_without_a_task_for_kvm_gets_the_cause", a_user_without_a_task_for_kvm),
-        kvm_test("process::calls_refused_from_the_start_are_done_without", calls_refused_from_the_start),
-        kvm_test("process::calls_refused_later_end_nothing_silently", calls_refused_later),
+        kvm_test(
+            "process::a_hangup_ends_the_run_in_order",
+            a_hangup_ends_the_run_in_order,
+        ),
+        kvm_test(
+            "process::a_hangup_that_is_ignored_stays_so",
+            a_hangup_that_is_ignored_stays_so,
+        ),
+        kvm_test(
+            "process::interruptions_without_end_are_no_matter",
+            interruptions_without_end_are_no_matter,
+        ),
+        kvm_test(
+            "process::each_call_may_be_interrupted_once",
+            each_call_may_be_interrupted_once,
+        ),
+        kvm_test(
+            "process::a_storm_of_stops_loses_nothing",
+            a_storm_of_stops_loses_nothing,
+        ),
+        kvm_test(
+            "process::a_guest_that_cannot_be_run_now_is_run_later",
+            a_guest_that_cannot_be_run_now_is_run_later,
+        ),
+        kvm_test(
+            "process::a_guest_that_cannot_be_run_at_all_is_told",
+            a_guest_that_cannot_be_run_at_all_is_told,
+        ),
+        kvm_test(
+            "process::a_guest_without_a_task_for_kvm_ends",
+            a_guest_without_a_task_for_kvm_ends,
+        ),
+        root_mount_test(
+            "process::a_user_without_a_task_for_kvm_gets_the_cause",
+            a_user_without_a_task_for_kvm,
+        ),
+        kvm_test(
+            "process::calls_refused_from_the_start_are_done_without",
+            calls_refused_from_the_start,
+        ),
+        kvm_test(
+            "process::calls_refused_later_end_nothing_silently",
+            calls_refused_later,
+        ),
         kvm_test("process::memory_refused_is_told", memory_refused_is_told),
-        kvm_test("process::descriptors_refused_are_told", descriptors_refused_are_told),
-        kvm_test_if_possible("process::a_clock_that_jumps_is_no_matter", a_clock_that_jumps_is_no_matter),
+        kvm_test(
+            "process::descriptors_refused_are_told",
+            descriptors_refused_are_told,
+        ),
+        kvm_test_if_possible(
+            "process::a_clock_that_jumps_is_no_matter",
+            a_clock_that_jumps_is_no_matter,
+        ),
     ]
 }
 
@@ -47,7 +86,10 @@ fn a_hangup_ends_the_run_in_order() {
     guest.wait_for("wrote 3\n");
     guest.signal(libc::SIGHUP);
     let output = guest.end();
-    output.dies_by(libc::SIGHUP).complains("signal 1 ended the run").complains("disk.img: 0 reads (0 bytes), ");
+    output
+        .dies_by(libc::SIGHUP)
+        .complains("signal 1 ended the run")
+        .complains("disk.img: 0 reads (0 bytes), ");
 }
 
 /// Has the command start with SIGHUP treated so.
@@ -80,8 +122,13 @@ fn interruptions_without_end_are_no_matter() {
     let storm = || {
         let mut random = Random::with(0x2545_f491_4f6c_dd1d);
         once_running(move |call: &Call| {
-            let calls =
-                [libc::SYS_write, libc::SYS_read, libc::SYS_epoll_pwait2, libc::SYS_pread64, libc::SYS_pwrite64];
+            let calls = [
+                libc::SYS_write,
+                libc::SYS_read,
+                libc::SYS_epoll_pwait2,
+                libc::SYS_pread64,
+                libc::SYS_pwrite64,
+            ];
             if !call.is_run() && !calls.contains(&call.number) {
                 return None;
             }
@@ -89,13 +136,23 @@ fn interruptions_without_end_are_no_matter() {
         })
     };
     let image = Image::new();
-    inject(&mut image.block(&[]), storm()).exits(0).is_quiet().says("block: ok");
+    inject(&mut image.block(&[]), storm())
+        .exits(0)
+        .is_quiet()
+        .says("block: ok");
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.send(&datagram(b"storm")).unwrap();
     ours.send(&datagram(b"quit")).unwrap();
-    let options = ["--mem=4", &format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02"];
+    let options = [
+        "--mem=4",
+        &format!("--net=@{FD}"),
+        "--net-mac=02:00:00:00:00:02",
+    ];
     let mut net = hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
-    inject(&mut net, storm()).exits(0).says("net: service: 2 frames in").says("net: ok");
+    inject(&mut net, storm())
+        .exits(0)
+        .says("net: service: 2 frames in")
+        .says("net: ok");
 }
 
 /// Each call about a file or a stream, from the first after the C library's own to the last, fails once with EINTR. A
@@ -105,13 +162,25 @@ fn each_call_may_be_interrupted_once() {
     let directory = directory();
     let [stats, config] = ["stats.json", "run.toml"].map(|name| directory.path().join(name));
     std::fs::write(&stats, "x".repeat(10_000)).unwrap();
-    std::fs::write(&config, format!("stats = {:?}\ndumpcore = {:?}\n", text(&stats), text(directory.path()))).unwrap();
+    std::fs::write(
+        &config,
+        format!(
+            "stats = {:?}\ndumpcore = {:?}\n",
+            text(&stats),
+            text(directory.path())
+        ),
+    )
+    .unwrap();
     let mut tender = tender(["--config".as_ref(), config.as_os_str()]);
     tender.args(image.block(&[]).get_args());
     let output = inject(&mut tender, interrupt_each());
     output.exits(0).is_quiet().says("block: ok");
-    let document: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&stats).unwrap()).unwrap();
-    assert!(document["memory"]["resident_bytes"].is_u64(), "{document:#}");
+    let document: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&stats).unwrap()).unwrap();
+    assert!(
+        document["memory"]["resident_bytes"].is_u64(),
+        "{document:#}"
+    );
 }
 
 /// Interrupts each call once, but not its repetition.
@@ -121,7 +190,8 @@ fn interrupt_each() -> impl FnMut(&Call) -> Option<Fault> {
     move |call: &Call| {
         library_is_set_up |= call.number == libc::SYS_set_tid_address;
         let this = (call.number, call.arguments);
-        if !library_is_set_up || !INTERRUPTIBLE.contains(&call.number) || interrupted == Some(this) {
+        if !library_is_set_up || !INTERRUPTIBLE.contains(&call.number) || interrupted == Some(this)
+        {
             interrupted = None;
             return None;
         }
@@ -164,7 +234,10 @@ fn a_storm_of_stops_loses_nothing() {
     output.dies_by(libc::SIGTERM).is_quiet();
     let acknowledged = acknowledged(&output.stdout);
     let wanted: String = (1..=acknowledged).map(|i| format!("wrote {i}\n")).collect();
-    assert!(acknowledged > 1 && output.stdout.contains(&wanted), "a line of {acknowledged} is missing");
+    assert!(
+        acknowledged > 1 && output.stdout.contains(&wanted),
+        "a line of {acknowledged} is missing"
+    );
     verify(&image, acknowledged);
 }
 
@@ -179,7 +252,10 @@ fn a_guest_that_cannot_be_run_now_is_run_later() {
 /// The guest has run before, so that there is something to tell.
 fn a_guest_that_cannot_be_run_at_all_is_told() {
     for (error, words) in [
-        (libc::EFAULT, "Bad address (os error 14) (a page of the guest's memory cannot be had"),
+        (
+            libc::EFAULT,
+            "Bad address (os error 14) (a page of the guest's memory cannot be had",
+        ),
         (libc::ENOMEM, "(the kernel has no memory left)"),
         (libc::EHWPOISON, "defective"),
         (libc::EIO, "Input/output error"),
@@ -189,12 +265,21 @@ fn a_guest_that_cannot_be_run_at_all_is_told() {
             runs += usize::from(call.is_run());
             (call.is_run() && runs == 3).then_some(Fault::Fails(error))
         });
-        output.fails(&["hello.hvt: this host failed to run the guest: ", words, "(pc 0x1"]);
+        output.fails(&[
+            "hello.hvt: this host failed to run the guest: ",
+            words,
+            "(pc 0x1",
+        ]);
     }
 }
 
 /// Message at the limit of tasks: KVM creates a thread when the guest first runs.
-const NO_TASK: [&str; 4] = ["this host failed to run the guest: ", "TasksMax=", "ulimit -u", "(pc 0x"];
+const NO_TASK: [&str; 4] = [
+    "this host failed to run the guest: ",
+    "TasksMax=",
+    "ulimit -u",
+    "(pc 0x",
+];
 
 fn a_guest_without_a_task_for_kvm_ends() {
     let refused = |call: &Call| call.is_run().then_some(Fault::Fails(libc::EAGAIN));
@@ -204,17 +289,31 @@ fn a_guest_without_a_task_for_kvm_ends() {
 /// Before Linux 6.13, and on ARM64, KVM needs no such thread, and the guest runs.
 fn a_user_without_a_task_for_kvm() {
     let directory = directory();
-    let mut command = as_nobody("hello", directory.path(), &[Device::Made("kvm", 0o666)], &["--mem=4"]);
-    let limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+    let mut command = as_nobody(
+        "hello",
+        directory.path(),
+        &[Device::Made("kvm", 0o666)],
+        &["--mem=4"],
+    );
+    let limit = libc::rlimit {
+        rlim_cur: 1,
+        rlim_max: 1,
+    };
     // SAFETY: it is a system call, which reads the limit.
     unsafe {
-        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        })
+        command.pre_exec(
+            move || match libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        )
     };
     let output = run(&mut command);
-    _ = if output.code() == 0 { output.says("memory: ") } else { output.fails(&NO_TASK) };
+    _ = if output.code() == 0 {
+        output.says("memory: ")
+    } else {
+        output.fails(&NO_TASK)
+    };
 }
 
 /// A filter around `tender` refuses one call, by an error or by SIGSYS: `tender` uses another call, or prints one line.
@@ -223,18 +322,35 @@ fn calls_refused_from_the_start() {
         let mut command = unikernel("clock", &["--mem=2", "-v"], arguments);
         run(refuse::refuses(&mut command, call, &[], answer.clone()))
     };
-    let errors = [libc::EPERM, libc::EACCES, libc::ENOSYS].map(|error| SeccompAction::Errno(error as u32));
+    let errors =
+        [libc::EPERM, libc::EACCES, libc::ENOSYS].map(|error| SeccompAction::Errno(error as u32));
     for answer in errors.iter().chain([&SeccompAction::Trap]) {
-        let new: &[_] = if kernel() >= (5, 11) { &[libc::SYS_epoll_pwait, libc::SYS_timerfd_settime] } else { &[] };
+        let new: &[_] = if kernel() >= (5, 11) {
+            &[libc::SYS_epoll_pwait, libc::SYS_timerfd_settime]
+        } else {
+            &[]
+        };
         for &call in [libc::SYS_ppoll, libc::SYS_epoll_pwait2].iter().chain(new) {
             let output = without(call, answer, &["poll=100000000"]);
-            output.exits(0).says("ns took ").complains("sandbox: ").complains("the guest halted with status 0");
+            output
+                .exits(0)
+                .says("ns took ")
+                .complains("sandbox: ")
+                .complains("the guest halted with status 0");
         }
         let output = without(libc::SYS_epoll_create1, answer, &[]);
-        output.exits(1).complains("POLL cannot wait: ").complains("must allow epoll_pwait2");
+        output
+            .exits(1)
+            .complains("POLL cannot wait: ")
+            .complains("must allow epoll_pwait2");
         for (option, value) in [("--metrics", "=unix:@tender-without-ppoll"), ("--gdb", "")] {
             let mut command = unikernel("hello", &["--mem=2", &format!("{option}{value}")], &[]);
-            let output = run(refuse::refuses(&mut command, libc::SYS_ppoll, &[], answer.clone()));
+            let output = run(refuse::refuses(
+                &mut command,
+                libc::SYS_ppoll,
+                &[],
+                answer.clone(),
+            ));
             output.fails(&[option, ": cannot wait for clients: ", "must allow ppoll"]);
         }
     }
@@ -263,15 +379,23 @@ fn calls_refused_later() {
     for (name, number) in calls {
         let is_of_disks = name.starts_with('p') && name != "ppoll" || name == "fdatasync";
         for error in [libc::EPERM, libc::ENOSYS] {
-            let refused = once_running(|call| (call.number == number).then_some(Fault::Fails(error)));
+            let refused =
+                once_running(|call| (call.number == number).then_some(Fault::Fails(error)));
             let image = Image::new();
             let mut block = image.block(&[]);
             let (mut echo, _peer) = echo();
             let output = inject(if is_of_disks { &mut block } else { &mut echo }, refused);
-            println!("{name}, error {error}: {}, {:?}", output.status, output.stderr.lines().next_back());
+            println!(
+                "{name}, error {error}: {}, {:?}",
+                output.status,
+                output.stderr.lines().next_back()
+            );
             // An error of writing itself cannot be reported.
             let silent = output.stderr.is_empty() && number != libc::SYS_write;
-            assert!(output.code() == 0 || !silent, "{name}, error {error}: {output:?}");
+            assert!(
+                output.code() == 0 || !silent,
+                "{name}, error {error}: {output:?}"
+            );
         }
     }
 }
@@ -280,23 +404,45 @@ fn calls_refused_later() {
 fn echo() -> (Command, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.send(&datagram(b"quit")).unwrap();
-    let options = ["--mem=4", "-v", "--timeout=5", &format!("--net=@{FD}"), "--net-mac=02:00:00:00:00:02"];
-    (hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs), ours)
+    let options = [
+        "--mem=4",
+        "-v",
+        "--timeout=5",
+        &format!("--net=@{FD}"),
+        "--net-mac=02:00:00:00:00:02",
+    ];
+    (
+        hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs),
+        ours,
+    )
 }
 
 /// Strict overcommit: what is not there is not promised.
 fn memory_refused_is_told() {
     let is_memory = |call: &Call| call.number == libc::SYS_mmap && call.arguments[1] >= 64 << 20;
-    let output = inject(&mut unikernel("hello", &["--mem=64"], &[]), first(1, Fault::Fails(libc::ENOMEM), is_memory));
-    output.is_refused(&["cannot reserve 64 MiB of guest memory: ", "Cannot allocate memory"]);
+    let output = inject(
+        &mut unikernel("hello", &["--mem=64"], &[]),
+        first(1, Fault::Fails(libc::ENOMEM), is_memory),
+    );
+    output.is_refused(&[
+        "cannot reserve 64 MiB of guest memory: ",
+        "Cannot allocate memory",
+    ]);
 }
 
 /// KVM_CREATE_VM, and each of what it takes to have a processor.
 fn descriptors_refused_are_told() {
-    for (request, words) in [(0xae01, "create a virtual machine"), (0xae41, "create a virtual processor")] {
+    for (request, words) in [
+        (0xae01, "create a virtual machine"),
+        (0xae41, "create a virtual processor"),
+    ] {
         for error in [libc::EMFILE, libc::ENOMEM] {
-            let is_it = |call: &Call| call.number == libc::SYS_ioctl && call.arguments[1] == request;
-            let output = inject(&mut unikernel("hello", &["--mem=4"], &[]), first(1, Fault::Fails(error), is_it));
+            let is_it =
+                |call: &Call| call.number == libc::SYS_ioctl && call.arguments[1] == request;
+            let output = inject(
+                &mut unikernel("hello", &["--mem=4"], &[]),
+                first(1, Fault::Fails(error), is_it),
+            );
             output.is_refused(&["hello.hvt: KVM cannot", words]);
         }
     }
@@ -315,9 +461,22 @@ fn a_clock_that_jumps_is_no_matter() -> Result<(), String> {
         // What was begun takes the time that it should, and what comes after has the new time.
         let output = guest.end();
         output.exits(0).is_quiet();
-        let took: u64 = output.stdout.split(" took ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let took: u64 = output
+            .stdout
+            .split(" took ")
+            .nth(1)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!((990_000_000..30_000_000_000).contains(&took), "{output:?}");
-        let output = crate::common::run(&mut unikernel("clock", &["--mem=2"], &[&format!("now={now}")]));
+        let output = crate::common::run(&mut unikernel(
+            "clock",
+            &["--mem=2"],
+            &[&format!("now={now}")],
+        ));
         output.exits(0).is_quiet().says("clock: ok");
     }
     Ok(())
@@ -325,7 +484,10 @@ fn a_clock_that_jumps_is_no_matter() -> Result<(), String> {
 
 /// Moves the wall clock by so many seconds, and returns what it shows then.
 fn jump(seconds: i64) -> i64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: both calls use the one value, which is alive.
     unsafe {
         assert_eq!(libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time), 0);

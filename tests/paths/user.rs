@@ -11,9 +11,18 @@ use crate::{Place, read_write, with};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        root_test("a_users_links_are_not_followed_as_root", a_users_links_are_not_followed_as_root),
-        root_test("a_path_that_a_user_can_change_is_refused", a_path_that_a_user_can_change_is_refused),
-        root_test("a_run_as_another_user_has_what_that_user_has", a_run_as_another_user_has_what_that_user_has),
+        root_test(
+            "a_users_links_are_not_followed_as_root",
+            a_users_links_are_not_followed_as_root,
+        ),
+        root_test(
+            "a_path_that_a_user_can_change_is_refused",
+            a_path_that_a_user_can_change_is_refused,
+        ),
+        root_test(
+            "a_run_as_another_user_has_what_that_user_has",
+            a_run_as_another_user_has_what_that_user_has,
+        ),
     ]
 }
 
@@ -22,7 +31,9 @@ const USER: &str = "--user=12:34";
 /// As [`Place`], with files for root alone, and a directory of [`USER`]'s with links to them.
 fn place_with_user() -> Place {
     let place = Place::new();
-    let mode = |name: &str, mode| fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    let mode = |name: &str, mode| {
+        fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap()
+    };
     mode("", 0o755);
     mode("app.hvt", 0o755);
     mode("disk.img", 0o600);
@@ -64,7 +75,8 @@ fn a_users_links_are_not_followed_as_root() {
     run(command.current_dir(place.directory.path())).is_refused(&words);
     let mut command = tender([USER, "--disk=disk.img", "--", "app.hvt", "fill"]);
     run(command.current_dir(place.path("theirs"))).is_refused(&["cannot be opened: No such file"]);
-    run(&mut place.tender(&[USER, "--disk=theirs/own.img", "--stats=theirs/new"])).is_refused(&["leads to no file"]);
+    run(&mut place.tender(&[USER, "--disk=theirs/own.img", "--stats=theirs/new"]))
+        .is_refused(&["leads to no file"]);
     assert!(!place.path("new").exists());
     // The user may be named by the file that it controls.
     fs::write(place.path("secret.toml"), "user = '12:34'\n").unwrap();
@@ -93,7 +105,13 @@ fn a_path_that_a_user_can_change_is_refused() {
     fs::create_dir(place.path("open/inner")).unwrap();
     fs::hard_link(place.path("disk.img"), place.path("open/inner/disk.img")).unwrap();
     symlink("../disk.img", place.path("open/link")).unwrap();
-    for (owner, group, mode) in [(0, 0, 0o777), (0, 34, 0o775), (12, 0, 0o755), (12, 0, 0o500), (0, 0, 0o1777)] {
+    for (owner, group, mode) in [
+        (0, 0, 0o777),
+        (0, 34, 0o775),
+        (12, 0, 0o755),
+        (12, 0, 0o500),
+        (0, 0, 0o1777),
+    ] {
         chown(place.path("open"), Some(owner), Some(group)).unwrap();
         fs::set_permissions(place.path("open"), fs::Permissions::from_mode(mode)).unwrap();
         for disk in ["open/disk.img", "open/link", "open/inner/../disk.img"] {
@@ -115,27 +133,64 @@ fn a_path_that_a_user_can_change_is_refused() {
 fn a_run_as_another_user_has_what_that_user_has() {
     let place = place_with_user();
     let absolute = format!("--disk={}", text(&place.path("disk.img")));
-    for disk in ["--disk=disk.img", "--disk=ours", "--disk=theirs/own.img", "--disk=theirs/own-link.img", &absolute] {
+    for disk in [
+        "--disk=disk.img",
+        "--disk=ours",
+        "--disk=theirs/own.img",
+        "--disk=theirs/own-link.img",
+        &absolute,
+    ] {
         run(&mut place.tender(&["--check", USER, disk])).exits(0);
         run(&mut place.tender(&[USER, disk])).exits(0);
     }
     place.is_unchanged_but(&["disk.img"]);
-    assert!(fs::read(place.path("theirs/own.img")).unwrap().iter().any(|byte| *byte != 0));
+    assert!(
+        fs::read(place.path("theirs/own.img"))
+            .unwrap()
+            .iter()
+            .any(|byte| *byte != 0)
+    );
     // By descriptor, and by the path of one.
     for disk in ["--disk=@20", "--disk=/dev/fd/20"] {
-        run(&mut with(place.tender(&[USER, disk]), 20, read_write(&place.path("disk.img")))).exits(0);
+        run(&mut with(
+            place.tender(&[USER, disk]),
+            20,
+            read_write(&place.path("disk.img")),
+        ))
+        .exits(0);
     }
     for stats in ["theirs/stats", "stats", "theirs/stats"] {
         run(&mut place.tender(&[USER, "--disk=disk.img", &format!("--stats={stats}")])).exits(0);
-        assert!(fs::read_to_string(place.path(stats)).unwrap().starts_with('{'));
+        assert!(
+            fs::read_to_string(place.path(stats))
+                .unwrap()
+                .starts_with('{')
+        );
     }
     let (mut reader, writer) = pipe();
-    run(&mut with(place.tender(&[USER, "--disk=disk.img", "--stats=/dev/fd/20"]), 20, writer)).exits(0);
+    run(&mut with(
+        place.tender(&[USER, "--disk=disk.img", "--stats=/dev/fd/20"]),
+        20,
+        writer,
+    ))
+    .exits(0);
     let mut first = [0];
     reader.read_exact(&mut first).unwrap();
     assert_eq!(first, *b"{");
     run(&mut place.tender(&[USER, "--disk=disk.img", "--metrics=unix:theirs/socket"])).exits(0);
-    assert_eq!(fs::symlink_metadata(place.path("theirs/socket")).unwrap().uid(), 0);
-    let mut command = tender([USER, "--disk=disk.img", "--config=app.toml", "--", "secret.hvt", "fill"]);
+    assert_eq!(
+        fs::symlink_metadata(place.path("theirs/socket"))
+            .unwrap()
+            .uid(),
+        0
+    );
+    let mut command = tender([
+        USER,
+        "--disk=disk.img",
+        "--config=app.toml",
+        "--",
+        "secret.hvt",
+        "fill",
+    ]);
     run(command.current_dir(place.directory.path())).exits(0);
 }

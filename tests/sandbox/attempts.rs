@@ -30,94 +30,306 @@ const REPORT_REQUEST: i64 = tender::arch::REPORT_REQUESTS[0] as i64;
 
 /// What no thread may do.
 pub const FORBIDDEN: &[Attempt] = &[
-    ("openat", libc::SYS_openat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
-    ("openat2", libc::SYS_openat2, [libc::AT_FDCWD as i64, PATH, PAGE, 24, 0, 0]),
-    ("socket", libc::SYS_socket, [libc::AF_INET as i64, libc::SOCK_STREAM as i64, 0, 0, 0, 0]),
+    (
+        "openat",
+        libc::SYS_openat,
+        [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0],
+    ),
+    (
+        "openat2",
+        libc::SYS_openat2,
+        [libc::AT_FDCWD as i64, PATH, PAGE, 24, 0, 0],
+    ),
+    (
+        "socket",
+        libc::SYS_socket,
+        [libc::AF_INET as i64, libc::SOCK_STREAM as i64, 0, 0, 0, 0],
+    ),
     ("execve", libc::SYS_execve, [PATH, 0, 0, 0, 0, 0]),
-    ("execveat", libc::SYS_execveat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
-    ("ptrace", libc::SYS_ptrace, [libc::PTRACE_ATTACH as i64, PARENT, 0, 0, 0, 0]),
-    ("process_vm_readv", libc::SYS_process_vm_readv, [PARENT, PAGE, 0, PAGE, 0, 0]),
-    ("process_vm_writev", libc::SYS_process_vm_writev, [PARENT, PAGE, 0, PAGE, 0, 0]),
-    ("mmap of code", libc::SYS_mmap, [0, 4096, RW | EXEC, FRESH, -1, 0]),
-    ("mmap of a file", libc::SYS_mmap, [0, 4096, RW, libc::MAP_PRIVATE as i64, 0, 0]),
-    ("mmap to share", libc::SYS_mmap, [0, 4096, RW, (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as i64, -1, 0]),
-    ("mprotect of code", libc::SYS_mprotect, [PAGE, 4096, libc::PROT_READ as i64 | EXEC, 0, 0, 0]),
+    (
+        "execveat",
+        libc::SYS_execveat,
+        [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0],
+    ),
+    (
+        "ptrace",
+        libc::SYS_ptrace,
+        [libc::PTRACE_ATTACH as i64, PARENT, 0, 0, 0, 0],
+    ),
+    (
+        "process_vm_readv",
+        libc::SYS_process_vm_readv,
+        [PARENT, PAGE, 0, PAGE, 0, 0],
+    ),
+    (
+        "process_vm_writev",
+        libc::SYS_process_vm_writev,
+        [PARENT, PAGE, 0, PAGE, 0, 0],
+    ),
+    (
+        "mmap of code",
+        libc::SYS_mmap,
+        [0, 4096, RW | EXEC, FRESH, -1, 0],
+    ),
+    (
+        "mmap of a file",
+        libc::SYS_mmap,
+        [0, 4096, RW, libc::MAP_PRIVATE as i64, 0, 0],
+    ),
+    (
+        "mmap to share",
+        libc::SYS_mmap,
+        [
+            0,
+            4096,
+            RW,
+            (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as i64,
+            -1,
+            0,
+        ],
+    ),
+    (
+        "mprotect of code",
+        libc::SYS_mprotect,
+        [PAGE, 4096, libc::PROT_READ as i64 | EXEC, 0, 0, 0],
+    ),
     ("mremap", libc::SYS_mremap, [PAGE, 4096, 8192, 0, 0, 0]),
-    ("ioctl of another number", libc::SYS_ioctl, [VCPU, 0x4090_ae82, PAGE, 0, 0, 0]),
-    ("ioctl of a terminal", libc::SYS_ioctl, [0, libc::TIOCSTI as i64, PAGE, 0, 0, 0]),
-    ("ioctl KVM_RUN of another descriptor", libc::SYS_ioctl, [0, KVM_RUN as i64, 0, 0, 0, 0]),
-    ("ioctl of a report at another descriptor", libc::SYS_ioctl, [0, REPORT_REQUEST, PAGE, 0, 0, 0]),
-    ("write to another descriptor", libc::SYS_write, [0, PAGE, 1, 0, 0, 0]),
-    ("read from another descriptor", libc::SYS_read, [0, PAGE, 1, 0, 0, 0]),
-    ("pwrite64 where there is no disk", libc::SYS_pwrite64, [1, PAGE, 1, 0, 0, 0]),
+    (
+        "ioctl of another number",
+        libc::SYS_ioctl,
+        [VCPU, 0x4090_ae82, PAGE, 0, 0, 0],
+    ),
+    (
+        "ioctl of a terminal",
+        libc::SYS_ioctl,
+        [0, libc::TIOCSTI as i64, PAGE, 0, 0, 0],
+    ),
+    (
+        "ioctl KVM_RUN of another descriptor",
+        libc::SYS_ioctl,
+        [0, KVM_RUN as i64, 0, 0, 0, 0],
+    ),
+    (
+        "ioctl of a report at another descriptor",
+        libc::SYS_ioctl,
+        [0, REPORT_REQUEST, PAGE, 0, 0, 0],
+    ),
+    (
+        "write to another descriptor",
+        libc::SYS_write,
+        [0, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "read from another descriptor",
+        libc::SYS_read,
+        [0, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "pwrite64 where there is no disk",
+        libc::SYS_pwrite64,
+        [1, PAGE, 1, 0, 0, 0],
+    ),
     ("writev", libc::SYS_writev, [1, PAGE, 0, 0, 0, 0]),
     ("sendmsg", libc::SYS_sendmsg, [0, PAGE, 0, 0, 0, 0]),
     ("dup", libc::SYS_dup, [1, 0, 0, 0, 0, 0]),
-    ("fcntl", libc::SYS_fcntl, [1, libc::F_DUPFD as i64, 0, 0, 0, 0]),
-    ("clone", libc::SYS_clone, [libc::SIGCHLD as i64, 0, 0, 0, 0, 0]),
+    (
+        "fcntl",
+        libc::SYS_fcntl,
+        [1, libc::F_DUPFD as i64, 0, 0, 0, 0],
+    ),
+    (
+        "clone",
+        libc::SYS_clone,
+        [libc::SIGCHLD as i64, 0, 0, 0, 0, 0],
+    ),
     ("clone3", libc::SYS_clone3, [PAGE, 64, 0, 0, 0, 0]),
-    ("kill of another process", libc::SYS_kill, [PARENT, 0, 0, 0, 0, 0]),
-    ("tgkill of another process", libc::SYS_tgkill, [PARENT, PARENT, libc::SIGALRM as i64, 0, 0, 0]),
+    (
+        "kill of another process",
+        libc::SYS_kill,
+        [PARENT, 0, 0, 0, 0, 0],
+    ),
+    (
+        "tgkill of another process",
+        libc::SYS_tgkill,
+        [PARENT, PARENT, libc::SIGALRM as i64, 0, 0, 0],
+    ),
     ("tkill", libc::SYS_tkill, [PARENT, 0, 0, 0, 0, 0]),
     ("pidfd_getfd", libc::SYS_pidfd_getfd, [0, 0, 0, 0, 0, 0]),
-    ("prctl", libc::SYS_prctl, [libc::PR_SET_DUMPABLE as i64, 1, 0, 0, 0, 0]),
-    ("seccomp", libc::SYS_seccomp, [libc::SECCOMP_SET_MODE_FILTER as i64, 0, PAGE, 0, 0, 0]),
+    (
+        "prctl",
+        libc::SYS_prctl,
+        [libc::PR_SET_DUMPABLE as i64, 1, 0, 0, 0, 0],
+    ),
+    (
+        "seccomp",
+        libc::SYS_seccomp,
+        [libc::SECCOMP_SET_MODE_FILTER as i64, 0, PAGE, 0, 0, 0],
+    ),
     ("bpf", libc::SYS_bpf, [0, PAGE, 16, 0, 0, 0]),
-    ("io_uring_setup", libc::SYS_io_uring_setup, [1, PAGE, 0, 0, 0, 0]),
+    (
+        "io_uring_setup",
+        libc::SYS_io_uring_setup,
+        [1, PAGE, 0, 0, 0, 0],
+    ),
     ("userfaultfd", libc::SYS_userfaultfd, [0, 0, 0, 0, 0, 0]),
-    ("perf_event_open", libc::SYS_perf_event_open, [PAGE, 0, -1, -1, 0, 0]),
-    ("memfd_create", libc::SYS_memfd_create, [PATH, 0, 0, 0, 0, 0]),
+    (
+        "perf_event_open",
+        libc::SYS_perf_event_open,
+        [PAGE, 0, -1, -1, 0, 0],
+    ),
+    (
+        "memfd_create",
+        libc::SYS_memfd_create,
+        [PATH, 0, 0, 0, 0, 0],
+    ),
     ("setuid", libc::SYS_setuid, [0, 0, 0, 0, 0, 0]),
     ("setns", libc::SYS_setns, [0, 0, 0, 0, 0, 0]),
-    ("unshare", libc::SYS_unshare, [libc::CLONE_NEWUSER as i64, 0, 0, 0, 0, 0]),
+    (
+        "unshare",
+        libc::SYS_unshare,
+        [libc::CLONE_NEWUSER as i64, 0, 0, 0, 0, 0],
+    ),
     ("chroot", libc::SYS_chroot, [PATH, 0, 0, 0, 0, 0]),
     ("mount", libc::SYS_mount, [PATH, PATH, 0, 0, 0, 0]),
-    ("unlinkat", libc::SYS_unlinkat, [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0]),
-    ("personality", libc::SYS_personality, [0x040_0000, 0, 0, 0, 0, 0]),
-    ("rt_sigaction of SIGSYS", libc::SYS_rt_sigaction, [libc::SIGSYS as i64, PAGE, 0, 8, 0, 0]),
-    ("futex by inheritance", libc::SYS_futex, [PAGE, libc::FUTEX_LOCK_PI as i64, 0, 0, 0, 0]),
+    (
+        "unlinkat",
+        libc::SYS_unlinkat,
+        [libc::AT_FDCWD as i64, PATH, 0, 0, 0, 0],
+    ),
+    (
+        "personality",
+        libc::SYS_personality,
+        [0x040_0000, 0, 0, 0, 0, 0],
+    ),
+    (
+        "rt_sigaction of SIGSYS",
+        libc::SYS_rt_sigaction,
+        [libc::SIGSYS as i64, PAGE, 0, 8, 0, 0],
+    ),
+    (
+        "futex by inheritance",
+        libc::SYS_futex,
+        [PAGE, libc::FUTEX_LOCK_PI as i64, 0, 0, 0, 0],
+    ),
     ("9999, which does not exist", 9999, [0; 6]),
     ("getppid", libc::SYS_getppid, [0; 6]),
 ];
 
 pub const FORBIDDEN_TO_THE_GUEST: &[Attempt] = &[
-    ("tgkill by another signal", libc::SYS_tgkill, [SELF, SELF, libc::SIGUSR1 as i64, 0, 0, 0]),
-    ("rt_sigprocmask", libc::SYS_rt_sigprocmask, [0, 0, 0, 8, 0, 0]),
+    (
+        "tgkill by another signal",
+        libc::SYS_tgkill,
+        [SELF, SELF, libc::SIGUSR1 as i64, 0, 0, 0],
+    ),
+    (
+        "rt_sigprocmask",
+        libc::SYS_rt_sigprocmask,
+        [0, 0, 0, 8, 0, 0],
+    ),
 ];
 
 pub const FORBIDDEN_TO_THE_RING: &[Attempt] = &[
-    ("ioctl KVM_RUN", libc::SYS_ioctl, [VCPU, KVM_RUN as i64, 0, 0, 0, 0]),
-    ("write to the console", libc::SYS_write, [1, PAGE, 1, 0, 0, 0]),
+    (
+        "ioctl KVM_RUN",
+        libc::SYS_ioctl,
+        [VCPU, KVM_RUN as i64, 0, 0, 0, 0],
+    ),
+    (
+        "write to the console",
+        libc::SYS_write,
+        [1, PAGE, 1, 0, 0, 0],
+    ),
     ("ppoll", libc::SYS_ppoll, [0, 0, PAGE, 0, 0, 0]),
-    ("setitimer", libc::SYS_setitimer, [libc::ITIMER_REAL as i64, PAGE, 0, 0, 0, 0]),
+    (
+        "setitimer",
+        libc::SYS_setitimer,
+        [libc::ITIMER_REAL as i64, PAGE, 0, 0, 0, 0],
+    ),
     ("exit_group", libc::SYS_exit_group, [0; 6]),
 ];
 
 /// A core file, as it is made and written.
 pub const CORE: &[Attempt] = &[
-    ("a file there", libc::SYS_openat, [CORES, NEW, CORE_FLAGS, 0o600, 0, 0]),
-    ("a file elsewhere", libc::SYS_openat, [CORES, NEW_ELSEWHERE, CORE_FLAGS, 0o600, 0, 0]),
-    ("a file in place of another", libc::SYS_dup3, [0, CORE_FILE, libc::O_CLOEXEC as i64, 0, 0, 0]),
-    ("a file written", libc::SYS_pwrite64, [CORE_FILE, PAGE, 1, 0, 0, 0]),
+    (
+        "a file there",
+        libc::SYS_openat,
+        [CORES, NEW, CORE_FLAGS, 0o600, 0, 0],
+    ),
+    (
+        "a file elsewhere",
+        libc::SYS_openat,
+        [CORES, NEW_ELSEWHERE, CORE_FLAGS, 0o600, 0, 0],
+    ),
+    (
+        "a file in place of another",
+        libc::SYS_dup3,
+        [0, CORE_FILE, libc::O_CLOEXEC as i64, 0, 0, 0],
+    ),
+    (
+        "a file written",
+        libc::SYS_pwrite64,
+        [CORE_FILE, PAGE, 1, 0, 0, 0],
+    ),
 ];
 
-const CORE_FLAGS: i64 = (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC) as i64;
+const CORE_FLAGS: i64 =
+    (libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC) as i64;
 const NOT_NEW: i64 = CORE_FLAGS & !libc::O_EXCL as i64;
 const TO_READ: i64 = CORE_FLAGS | libc::O_RDWR as i64;
 const HERE: i64 = libc::AT_FDCWD as i64;
 
 /// What the guest's thread may not do even with `--dumpcore`.
 pub const FORBIDDEN_WITH_CORES: &[Attempt] = &[
-    ("openat of what is there", libc::SYS_openat, [CORES, PATH, NOT_NEW, 0o600, 0, 0]),
-    ("openat to read", libc::SYS_openat, [CORES, PATH, TO_READ, 0o600, 0, 0]),
-    ("openat for everybody", libc::SYS_openat, [CORES, PATH, CORE_FLAGS, 0o666, 0, 0]),
-    ("openat from here", libc::SYS_openat, [HERE, PATH, CORE_FLAGS, 0o600, 0, 0]),
-    ("openat from another descriptor", libc::SYS_openat, [0, PATH, CORE_FLAGS, 0o600, 0, 0]),
-    ("dup3 to another descriptor", libc::SYS_dup3, [CORES, VCPU, libc::O_CLOEXEC as i64, 0, 0, 0]),
-    ("dup3 beyond exec", libc::SYS_dup3, [0, CORE_FILE, 0, 0, 0, 0]),
-    ("write to the core file", libc::SYS_write, [CORE_FILE, PAGE, 1, 0, 0, 0]),
-    ("pread64 from the core file", libc::SYS_pread64, [CORE_FILE, PAGE, 1, 0, 0, 0]),
-    ("unlinkat of the core file", libc::SYS_unlinkat, [CORES, PATH, 0, 0, 0, 0]),
+    (
+        "openat of what is there",
+        libc::SYS_openat,
+        [CORES, PATH, NOT_NEW, 0o600, 0, 0],
+    ),
+    (
+        "openat to read",
+        libc::SYS_openat,
+        [CORES, PATH, TO_READ, 0o600, 0, 0],
+    ),
+    (
+        "openat for everybody",
+        libc::SYS_openat,
+        [CORES, PATH, CORE_FLAGS, 0o666, 0, 0],
+    ),
+    (
+        "openat from here",
+        libc::SYS_openat,
+        [HERE, PATH, CORE_FLAGS, 0o600, 0, 0],
+    ),
+    (
+        "openat from another descriptor",
+        libc::SYS_openat,
+        [0, PATH, CORE_FLAGS, 0o600, 0, 0],
+    ),
+    (
+        "dup3 to another descriptor",
+        libc::SYS_dup3,
+        [CORES, VCPU, libc::O_CLOEXEC as i64, 0, 0, 0],
+    ),
+    (
+        "dup3 beyond exec",
+        libc::SYS_dup3,
+        [0, CORE_FILE, 0, 0, 0, 0],
+    ),
+    (
+        "write to the core file",
+        libc::SYS_write,
+        [CORE_FILE, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "pread64 from the core file",
+        libc::SYS_pread64,
+        [CORE_FILE, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "unlinkat of the core file",
+        libc::SYS_unlinkat,
+        [CORES, PATH, 0, 0, 0, 0],
+    ),
 ];
 
 /// Of what no thread may do, what is tried with `--gdb` too.
@@ -136,18 +348,46 @@ pub const TRIED_WITH_GDB: &[&str] = &[
 
 /// What the guest's thread may not do even with `--gdb`, though a debugger's requests are allowed.
 pub const FORBIDDEN_WITH_GDB: &[Attempt] = &[
-    ("ioctl of a debugger at another descriptor", libc::SYS_ioctl, [0, DEBUG_REQUEST, PAGE, 0, 0, 0]),
-    ("ioctl KVM_SET_USER_MEMORY_REGION", libc::SYS_ioctl, [VCPU, 0x4020_ae46, PAGE, 0, 0, 0]),
-    ("ioctl KVM_SET_SREGS", libc::SYS_ioctl, [VCPU, 0x4138_ae84, PAGE, 0, 0, 0]),
-    ("ioctl KVM_ARM_VCPU_INIT", libc::SYS_ioctl, [VCPU, 0x4020_aeae, PAGE, 0, 0, 0]),
+    (
+        "ioctl of a debugger at another descriptor",
+        libc::SYS_ioctl,
+        [0, DEBUG_REQUEST, PAGE, 0, 0, 0],
+    ),
+    (
+        "ioctl KVM_SET_USER_MEMORY_REGION",
+        libc::SYS_ioctl,
+        [VCPU, 0x4020_ae46, PAGE, 0, 0, 0],
+    ),
+    (
+        "ioctl KVM_SET_SREGS",
+        libc::SYS_ioctl,
+        [VCPU, 0x4138_ae84, PAGE, 0, 0, 0],
+    ),
+    (
+        "ioctl KVM_ARM_VCPU_INIT",
+        libc::SYS_ioctl,
+        [VCPU, 0x4020_aeae, PAGE, 0, 0, 0],
+    ),
     ("accept4 of a second debugger", libc::SYS_accept4, [0; 6]),
     ("connect", libc::SYS_connect, [0, PAGE, 16, 0, 0, 0]),
-    ("sendto, which takes an address", libc::SYS_sendto, [0, PAGE, 1, 0, PAGE, 16]),
-    ("recvmsg of a debugger", libc::SYS_recvmsg, [0, PAGE, 0, 0, 0, 0]),
+    (
+        "sendto, which takes an address",
+        libc::SYS_sendto,
+        [0, PAGE, 1, 0, PAGE, 16],
+    ),
+    (
+        "recvmsg of a debugger",
+        libc::SYS_recvmsg,
+        [0, PAGE, 0, 0, 0, 0],
+    ),
 ];
 
 /// What a debugger may want of the processor.
-pub const DEBUGGERS: Attempt = ("a debugger's request", libc::SYS_ioctl, [VCPU, DEBUG_REQUEST, PAGE, 0, 0, 0]);
+pub const DEBUGGERS: Attempt = (
+    "a debugger's request",
+    libc::SYS_ioctl,
+    [VCPU, DEBUG_REQUEST, PAGE, 0, 0, 0],
+);
 
 const DEBUG_REQUEST: i64 = tender::arch::DEBUG_REQUESTS[0] as i64;
 
@@ -157,27 +397,82 @@ pub const CLIENT: i64 = 201;
 pub const STATM: i64 = 202;
 
 pub const FORBIDDEN_TO_METRICS: &[Attempt] = &[
-    ("ioctl KVM_RUN", libc::SYS_ioctl, [VCPU, KVM_RUN as i64, 0, 0, 0, 0]),
-    ("write to the console", libc::SYS_write, [1, PAGE, 1, 0, 0, 0]),
-    ("read from the socket that listens", libc::SYS_read, [LISTENER, PAGE, 1, 0, 0, 0]),
-    ("accept4 from a client", libc::SYS_accept4, [CLIENT, 0, 0, 0, 0, 0]),
-    ("pread64 from a client", libc::SYS_pread64, [CLIENT, PAGE, 1, 0, 0, 0]),
-    ("pwrite64 to what it reads", libc::SYS_pwrite64, [STATM, PAGE, 1, 0, 0, 0]),
-    ("sendto a client, which takes an address", libc::SYS_sendto, [CLIENT, PAGE, 1, 0, PAGE, 16]),
-    ("recvmsg, which takes descriptors", libc::SYS_recvmsg, [CLIENT, PAGE, 0, 0, 0, 0]),
+    (
+        "ioctl KVM_RUN",
+        libc::SYS_ioctl,
+        [VCPU, KVM_RUN as i64, 0, 0, 0, 0],
+    ),
+    (
+        "write to the console",
+        libc::SYS_write,
+        [1, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "read from the socket that listens",
+        libc::SYS_read,
+        [LISTENER, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "accept4 from a client",
+        libc::SYS_accept4,
+        [CLIENT, 0, 0, 0, 0, 0],
+    ),
+    (
+        "pread64 from a client",
+        libc::SYS_pread64,
+        [CLIENT, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "pwrite64 to what it reads",
+        libc::SYS_pwrite64,
+        [STATM, PAGE, 1, 0, 0, 0],
+    ),
+    (
+        "sendto a client, which takes an address",
+        libc::SYS_sendto,
+        [CLIENT, PAGE, 1, 0, PAGE, 16],
+    ),
+    (
+        "recvmsg, which takes descriptors",
+        libc::SYS_recvmsg,
+        [CLIENT, PAGE, 0, 0, 0, 0],
+    ),
     ("close of another descriptor", libc::SYS_close, [0; 6]),
-    ("mincore of anything", libc::SYS_mincore, [PAGE, 4096, PAGE, 0, 0, 0]),
+    (
+        "mincore of anything",
+        libc::SYS_mincore,
+        [PAGE, 4096, PAGE, 0, 0, 0],
+    ),
     ("ppoll of many", libc::SYS_ppoll, [PAGE, 3, PAGE, 0, 0, 0]),
-    ("ppoll with other signals", libc::SYS_ppoll, [PAGE, 2, PAGE, PAGE, 8, 0]),
-    ("clock_nanosleep", libc::SYS_clock_nanosleep, [0, 0, PAGE, 0, 0, 0]),
-    ("tgkill of the guest's thread", libc::SYS_tgkill, [SELF, SELF, libc::SIGALRM as i64, 0, 0, 0]),
-    ("setitimer", libc::SYS_setitimer, [libc::ITIMER_REAL as i64, PAGE, 0, 0, 0, 0]),
+    (
+        "ppoll with other signals",
+        libc::SYS_ppoll,
+        [PAGE, 2, PAGE, PAGE, 8, 0],
+    ),
+    (
+        "clock_nanosleep",
+        libc::SYS_clock_nanosleep,
+        [0, 0, PAGE, 0, 0, 0],
+    ),
+    (
+        "tgkill of the guest's thread",
+        libc::SYS_tgkill,
+        [SELF, SELF, libc::SIGALRM as i64, 0, 0, 0],
+    ),
+    (
+        "setitimer",
+        libc::SYS_setitimer,
+        [libc::ITIMER_REAL as i64, PAGE, 0, 0, 0, 0],
+    ),
     ("exit_group", libc::SYS_exit_group, [0; 6]),
 ];
 
 /// The attempt of this name.
 pub fn find(name: &str) -> Option<Attempt> {
-    let all = FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST).chain(FORBIDDEN_TO_THE_RING);
+    let all = FORBIDDEN
+        .iter()
+        .chain(FORBIDDEN_TO_THE_GUEST)
+        .chain(FORBIDDEN_TO_THE_RING);
     let all = all
         .chain(FORBIDDEN_TO_METRICS)
         .chain(CORE)
@@ -185,6 +480,16 @@ pub fn find(name: &str) -> Option<Attempt> {
         .chain(FORBIDDEN_WITH_GDB)
         .chain([&DEBUGGERS]);
     let old = tender::arch::OLD_CALLS.iter().find(|(_, old)| *old == name);
-    let old = old.map(|&(call, name)| (name, call, if name == "open" { [PATH, 0, 0, 0, 0, 0] } else { [0; 6] }));
+    let old = old.map(|&(call, name)| {
+        (
+            name,
+            call,
+            if name == "open" {
+                [PATH, 0, 0, 0, 0, 0]
+            } else {
+                [0; 6]
+            },
+        )
+    });
     all.copied().find(|(other, ..)| *other == name).or(old)
 }

@@ -7,16 +7,26 @@ use std::process::Command;
 use libtest_mimic::Trial;
 
 use crate::common::{
-    self, Guest, as_nobody, kvm_test, refuse, root_mount_test, root_test, run, status, text, unikernel,
+    self, Guest, as_nobody, kvm_test, refuse, root_mount_test, root_test, run, status, text,
+    unikernel,
 };
 
 pub fn tests() -> Vec<Trial> {
     vec![
         root_test("another_user_and_root", another_user_and_root),
         root_mount_test("a_missing_right_is_reported", a_missing_right_is_reported),
-        kvm_test("missing_users_and_directories_are_reported", missing_users_and_directories_are_reported),
-        root_mount_test("a_process_without_capabilities_drops_none", a_process_without_capabilities_drops_none),
-        kvm_test("the_current_user_needs_no_right", the_current_user_needs_no_right),
+        kvm_test(
+            "missing_users_and_directories_are_reported",
+            missing_users_and_directories_are_reported,
+        ),
+        root_mount_test(
+            "a_process_without_capabilities_drops_none",
+            a_process_without_capabilities_drops_none,
+        ),
+        kvm_test(
+            "the_current_user_needs_no_right",
+            the_current_user_needs_no_right,
+        ),
     ]
 }
 
@@ -30,12 +40,19 @@ fn another_user_and_root() {
         let guest = Guest::start(with_groups(&mut command, &[27, 104, 12345]).current_dir("/proc"));
         guest.wait_for("Hz\n");
         let four = |id: &str| [id; 4].join("\t");
-        assert_eq!((status(guest.pid(), "Uid"), status(guest.pid(), "Gid")), (four(ids.0), four(ids.1)));
+        assert_eq!(
+            (status(guest.pid(), "Uid"), status(guest.pid(), "Gid")),
+            (four(ids.0), four(ids.1))
+        );
         assert_eq!(status(guest.pid(), "Groups"), "");
         assert_eq!(status(guest.pid(), "CapEff"), "0000000000000000");
         for link in ["root", "cwd"] {
             let place = std::fs::read_link(format!("/proc/{}/{link}", guest.pid())).unwrap();
-            assert_eq!(place, std::fs::canonicalize(directory.path()).unwrap(), "{link}");
+            assert_eq!(
+                place,
+                std::fs::canonicalize(directory.path()).unwrap(),
+                "{link}"
+            );
         }
     }
 }
@@ -45,20 +62,29 @@ fn with_groups<'c>(command: &'c mut Command, groups: &[libc::gid_t]) -> &'c mut 
     let groups = groups.to_vec();
     // SAFETY: it is a system call, which reads as many numbers as there are.
     unsafe {
-        command.pre_exec(move || match libc::setgroups(groups.len(), groups.as_ptr()) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        })
+        command.pre_exec(
+            move || match libc::setgroups(groups.len(), groups.as_ptr()) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            },
+        )
     }
 }
 
 fn a_missing_right_is_reported() {
-    for (option, right) in
-        [("--user=nobody:kvm", "another user"), ("--user=0:0", "another user"), ("--chroot=/", "root")]
-    {
+    for (option, right) in [
+        ("--user=nobody:kvm", "another user"),
+        ("--user=0:0", "another user"),
+        ("--chroot=/", "root"),
+    ] {
         let directory = common::directory();
         let devices = [common::Device::Made("kvm", 0o666)];
-        let output = run(&mut as_nobody("hello", directory.path(), &devices, &["--mem=2", option]));
+        let output = run(&mut as_nobody(
+            "hello",
+            directory.path(),
+            &devices,
+            &["--mem=2", option],
+        ));
         output.is_refused(&[&option[..6], right, "as root"]);
     }
 }
@@ -68,12 +94,20 @@ fn missing_users_and_directories_are_reported() {
         // Refused for another reason, as the test above sees.
         return;
     }
-    let refused = |option: &str, words: &[&str]| run(&mut unikernel("hello", &[option], &[])).is_refused(words);
-    refused("--chroot=/nonexistent", &["--chroot=/nonexistent", "No such file"]);
+    let refused = |option: &str, words: &[&str]| {
+        run(&mut unikernel("hello", &[option], &[])).is_refused(words)
+    };
+    refused(
+        "--chroot=/nonexistent",
+        &["--chroot=/nonexistent", "No such file"],
+    );
     refused("--chroot=/dev/null", &["Not a directory"]);
     if Path::new("/etc/passwd").exists() {
         refused("--user=4242", &["4242", "GID"]);
-        refused("--user=no-such-user", &["no user 'no-such-user'", "/etc/passwd"]);
+        refused(
+            "--user=no-such-user",
+            &["no user 'no-such-user'", "/etc/passwd"],
+        );
     }
 }
 
@@ -82,11 +116,22 @@ fn a_process_without_capabilities_drops_none() {
     let hello = |refuse: &dyn Fn(&mut Command)| {
         let directory = common::directory();
         let options = ["-v", "--mem=2", "--sandbox=strict"];
-        let mut command = as_nobody("hello", directory.path(), &[common::Device::Made("kvm", 0o666)], &options);
+        let mut command = as_nobody(
+            "hello",
+            directory.path(),
+            &[common::Device::Made("kvm", 0o666)],
+            &options,
+        );
         refuse(&mut command);
-        run(&mut command).exits(0).says("memory:").complains("sandbox: no privileges, ");
+        run(&mut command)
+            .exits(0)
+            .says("memory:")
+            .complains("sandbox: no privileges, ");
     };
-    let calls = [(libc::SYS_capset, vec![]), (libc::SYS_prctl, vec![(0, libc::PR_SET_SECUREBITS as u32)])];
+    let calls = [
+        (libc::SYS_capset, vec![]),
+        (libc::SYS_prctl, vec![(0, libc::PR_SET_SECUREBITS as u32)]),
+    ];
     for (call, arguments) in &calls {
         hello(&|command| _ = refuse::fails(command, *call, arguments, libc::EPERM));
         hello(&|command| _ = refuse::kills(command, *call, arguments));
@@ -101,19 +146,32 @@ fn the_current_user_needs_no_right() {
         if common::net::is_superuser() {
             with_groups(&mut command, groups);
         }
-        for call in [libc::SYS_setgroups, libc::SYS_setresuid, libc::SYS_setresgid] {
+        for call in [
+            libc::SYS_setgroups,
+            libc::SYS_setresuid,
+            libc::SYS_setresgid,
+        ] {
             refuse::fails(&mut command, call, &[], libc::EPERM);
         }
         run(&mut command)
     };
     hello(&["--user=0:0"], &[]).exits(0).says("memory:");
-    hello(&["--user=0:0", "--check"], &[]).exits(0).says("user 0, group 0\n");
+    hello(&["--user=0:0", "--check"], &[])
+        .exits(0)
+        .says("user 0, group 0\n");
     if common::net::is_superuser() {
         hello(&["--user=0:0"], &[]).is_quiet();
         hello(&["--user=0:0"], &[0]).is_quiet();
-        hello(&["--user=0:0"], &[0, 4711]).exits(0).complains("--user: cannot give up the other groups of ");
+        hello(&["--user=0:0"], &[0, 4711])
+            .exits(0)
+            .complains("--user: cannot give up the other groups of ");
         let refused = hello(&["--user=12:34"], &[]);
-        refused.is_refused(&["cannot become user 12, group 34", "Operation not permitted", "@setuid"]);
-        hello(&["--user=0:34"], &[4711]).is_refused(&["cannot become user 0, group 34", "/proc/self/setgroups"]);
+        refused.is_refused(&[
+            "cannot become user 12, group 34",
+            "Operation not permitted",
+            "@setuid",
+        ]);
+        hello(&["--user=0:34"], &[4711])
+            .is_refused(&["cannot become user 0, group 34", "/proc/self/setgroups"]);
     }
 }

@@ -20,7 +20,9 @@ impl Arch {
         match name {
             "aarch64" => Ok(Arch::Aarch64),
             "x86_64" => Ok(Arch::X86_64),
-            other => fail(format!("'{other}' is no architecture of tender; it has aarch64 and x86_64")),
+            other => fail(format!(
+                "'{other}' is no architecture of tender; it has aarch64 and x86_64"
+            )),
         }
     }
 

@@ -19,7 +19,10 @@ impl Assets {
     pub fn get(arch: Arch) -> Result<Self> {
         let other = other_kernel(arch)?;
         // Each kernel has a directory of its own, named after its package.
-        let name = other.as_deref().and_then(Path::file_stem).unwrap_or(OsStr::new(arch.name()));
+        let name = other
+            .as_deref()
+            .and_then(Path::file_stem)
+            .unwrap_or(OsStr::new(arch.name()));
         let dir = lab_dir()?.join(name);
         if !is_whole(arch, &dir) {
             // One made by an older version of this program may lack what this one wants.
@@ -45,7 +48,10 @@ impl Assets {
 
 fn is_whole(arch: Arch, dir: &Path) -> bool {
     let (_, wanted) = kernel(arch);
-    wanted.iter().chain(&["vmlinuz", "busybox"]).all(|name| dir.join(name).exists())
+    wanted
+        .iter()
+        .chain(&["vmlinuz", "busybox"])
+        .all(|name| dir.join(name).exists())
 }
 
 /// Where downloads and images of the emulated machines are kept.
@@ -60,10 +66,15 @@ const OTHER_KERNEL: &str = "TENDER_LAB_KERNEL";
 
 /// What [`OTHER_KERNEL`] names, if it is for this architecture.
 fn other_kernel(arch: Arch) -> Result<Option<PathBuf>> {
-    let Some(path) = std::env::var_os(OTHER_KERNEL).map(PathBuf::from) else { return Ok(None) };
+    let Some(path) = std::env::var_os(OTHER_KERNEL).map(PathBuf::from) else {
+        return Ok(None);
+    };
     let wanted = format!("_{}.deb", arch.debian());
     if !path.is_file() || !path.to_string_lossy().ends_with(&wanted) {
-        return fail(format!("{OTHER_KERNEL}={}: give a kernel package, a file NAME{wanted}", path.display()));
+        return fail(format!(
+            "{OTHER_KERNEL}={}: give a kernel package, a file NAME{wanted}",
+            path.display()
+        ));
     }
     Ok(Some(path))
 }
@@ -86,7 +97,10 @@ fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
             ],
         ),
         // The cloud kernel is half the size and has all that is wanted here.
-        Arch::X86_64 => ("linux-image-cloud-amd64", &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"]),
+        Arch::X86_64 => (
+            "linux-image-cloud-amd64",
+            &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"],
+        ),
     }
 }
 
@@ -94,24 +108,36 @@ fn make(arch: Arch, other: Option<&Path>, dir: &Path) -> Result<()> {
     let (meta, wanted) = kernel(arch);
     let downloads = dir.join("download");
     let unpacked = dir.join("unpacked");
-    std::fs::create_dir_all(&unpacked).context(format_args!("cannot make {}", unpacked.display()))?;
-    std::fs::create_dir_all(&downloads).context(format_args!("cannot make {}", downloads.display()))?;
+    std::fs::create_dir_all(&unpacked)
+        .context(format_args!("cannot make {}", unpacked.display()))?;
+    std::fs::create_dir_all(&downloads)
+        .context(format_args!("cannot make {}", downloads.display()))?;
     match other {
-        Some(deb) => std::fs::copy(deb, downloads.join("kernel.deb")).map(drop).context("cannot copy the kernel")?,
-        None => packages::download(&packages::first_dependency(meta, arch.debian())?, arch.debian(), &downloads)?,
+        Some(deb) => std::fs::copy(deb, downloads.join("kernel.deb"))
+            .map(drop)
+            .context("cannot copy the kernel")?,
+        None => packages::download(
+            &packages::first_dependency(meta, arch.debian())?,
+            arch.debian(),
+            &downloads,
+        )?,
     }
     packages::download("busybox-static", arch.debian(), &downloads)?;
     for deb in files_below(&downloads) {
         let mut dpkg = Command::new("dpkg");
         dpkg.arg("-x").arg(&deb).arg(&unpacked);
-        progress::during("unpacking the kernel package", || process::output(&mut dpkg))?;
+        progress::during("unpacking the kernel package", || {
+            process::output(&mut dpkg)
+        })?;
     }
     let files = files_below(&unpacked);
     keep(&files, "/bin/busybox", &dir.join("busybox"))?;
     for name in wanted {
         keep(&files, &format!("/{name}"), &dir.join(name))?;
     }
-    let vmlinuz = files.iter().find(|f| f.to_string_lossy().contains("/boot/vmlinuz-"));
+    let vmlinuz = files
+        .iter()
+        .find(|f| f.to_string_lossy().contains("/boot/vmlinuz-"));
     let vmlinuz = vmlinuz.map_or_else(|| fail("the kernel package has no /boot/vmlinuz"), Ok)?;
     std::fs::rename(vmlinuz, dir.join("vmlinuz")).context("cannot keep the kernel")?;
     let _ = std::fs::remove_dir_all(unpacked);
@@ -120,15 +146,26 @@ fn make(arch: Arch, other: Option<&Path>, dir: &Path) -> Result<()> {
 
 /// Keeps the file whose path ends so; or so and with `.xz`, as modules have it since Debian 13, unpacked.
 fn keep(files: &[PathBuf], ending: &str, to: &Path) -> Result<()> {
-    let find = |ending: &str| files.iter().find(|file| file.to_string_lossy().ends_with(ending));
+    let find = |ending: &str| {
+        files
+            .iter()
+            .find(|file| file.to_string_lossy().ends_with(ending))
+    };
     let file = match (find(ending), find(&format!("{ending}.xz"))) {
         (Some(file), _) => file.clone(),
         (None, Some(packed)) => {
-            packages::ensure("unpacking kernel modules", &[Package::program("xz-utils", "xz")])?;
+            packages::ensure(
+                "unpacking kernel modules",
+                &[Package::program("xz-utils", "xz")],
+            )?;
             process::output(Command::new("xz").arg("--decompress").arg(packed))?;
             packed.with_extension("")
         }
-        (None, None) => return fail(format!("the Debian packages have no {ending}; remove target/lab and try again")),
+        (None, None) => {
+            return fail(format!(
+                "the Debian packages have no {ending}; remove target/lab and try again"
+            ));
+        }
     };
     std::fs::rename(file, to).context(format_args!("cannot keep {}", to.display()))
 }

@@ -30,12 +30,17 @@ pub const INSIDE: &str = "bench-inside";
 const LIMIT: Duration = Duration::from_secs(1800);
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = options.value("--machine")?.map_or(Ok(Machine::Host), |name| Machine::parse(&name))?;
+    let machine = options
+        .value("--machine")?
+        .map_or(Ok(Machine::Host), |name| Machine::parse(&name))?;
     let peer = options.value("--peer")?.map(PathBuf::from);
     options.finish()?;
     match &peer {
         Some(peer) if !peer.is_file() => {
-            return fail(format!("--peer {} is no file; give another tender's binary", peer.display()));
+            return fail(format!(
+                "--peer {} is no file; give another tender's binary",
+                peer.display()
+            ));
         }
         _ => {}
     }
@@ -51,7 +56,12 @@ fn on_host(peer: Option<&Path>) -> Result<()> {
     let tender = dist::binary(arch)?;
     let myself = std::env::current_exe().context("cannot find this program's own file")?;
     let mut inside = Command::new(myself);
-    inside.arg(INSIDE).arg("--tender").arg(tender).arg("--fixtures").arg(host::fixtures(arch));
+    inside
+        .arg(INSIDE)
+        .arg("--tender")
+        .arg(tender)
+        .arg("--fixtures")
+        .arg(host::fixtures(arch));
     if let Some(peer) = peer {
         inside.arg("--peer").arg(peer);
     }
@@ -71,7 +81,11 @@ fn emulated(machine: Emulated, peer: Option<&Path>) -> Result<()> {
         archive.copy("bin/peer", peer)?;
     }
     host::pack_fixtures(&mut archive, machine.arch())?;
-    let clock = if machine == Emulated::Virt { Clock::Instructions } else { Clock::Real };
+    let clock = if machine == Emulated::Virt {
+        Clock::Instructions
+    } else {
+        Clock::Real
+    };
     if clock == Clock::Instructions {
         println!("one nanosecond below is one instruction, of guest, kernel and tender together");
     }
@@ -83,7 +97,12 @@ fn emulated(machine: Emulated, peer: Option<&Path>) -> Result<()> {
             Said::Line(line) if line.starts_with("xtask: ") => eprintln!("{line}"),
             Said::Line(line) => println!("{line}"),
             Said::Mark(mark) if mark == "done 0" => return Ok(()),
-            Said::Mark(mark) => return fail(format!("the benchmark failed inside {} ({mark})", machine.title())),
+            Said::Mark(mark) => {
+                return fail(format!(
+                    "the benchmark failed inside {} ({mark})",
+                    machine.title()
+                ));
+            }
         }
     }
 }

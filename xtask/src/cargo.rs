@@ -7,8 +7,8 @@ use crate::error::{Context, Result, fail};
 
 /// The repository: the directory above this crate, where cargo says it is now, else where it was when built.
 pub fn root() -> PathBuf {
-    let crate_dir =
-        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     crate_dir.parent().unwrap_or(&crate_dir).to_path_buf()
 }
 
@@ -20,14 +20,20 @@ pub fn target_dir() -> PathBuf {
 /// `cargo SUBCOMMAND` in the repository, building into its `target/`.
 pub fn cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg(subcommand).current_dir(root()).env("CARGO_TARGET_DIR", target_dir());
+    cargo
+        .arg(subcommand)
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target_dir());
     // Flags meant for one target must not leak into another.
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(name);
     }
     // Set for us by `cargo run`, and about us: build scripts that watch them would run again for nothing.
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
+        if name
+            .to_str()
+            .is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_"))
+        {
             cargo.env_remove(name);
         }
     }
@@ -46,12 +52,21 @@ pub struct Built {
 
 /// Runs a build and gives the programs it made, fresh or not.
 pub fn build(command: &mut Command) -> Result<Vec<Built>> {
-    command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).stdin(Stdio::null());
+    command
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .stdin(Stdio::null());
     let done = command.output().context("cannot start cargo")?;
     if !done.status.success() {
-        return fail(format!("cargo ended with {}; its words stand above", done.status));
+        return fail(format!(
+            "cargo ended with {}; its words stand above",
+            done.status
+        ));
     }
-    Ok(String::from_utf8_lossy(&done.stdout).lines().filter_map(parse_artifact).collect())
+    Ok(String::from_utf8_lossy(&done.stdout)
+        .lines()
+        .filter_map(parse_artifact)
+        .collect())
 }
 
 /// Reads one message of cargo's. The few fields wanted are plain strings, so no JSON parser is carried along for them.
@@ -83,14 +98,27 @@ mod tests {
     #[test]
     fn a_test_binary_is_known_by_its_profile() {
         let built = parse_artifact(MESSAGE).unwrap();
-        assert_eq!(built, Built { name: "halt".into(), path: "/x/halt-1".into(), is_test: true });
+        assert_eq!(
+            built,
+            Built {
+                name: "halt".into(),
+                path: "/x/halt-1".into(),
+                is_test: true
+            }
+        );
         let program = MESSAGE.replace(r#""test":true"#, r#""test":false"#);
         assert!(!parse_artifact(&program).unwrap().is_test);
     }
 
     #[test]
     fn libraries_and_other_messages_are_passed_over() {
-        assert_eq!(parse_artifact(&MESSAGE.replace(r#""executable":"/x/halt-1""#, r#""executable":null"#)), None);
-        assert_eq!(parse_artifact(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(
+            parse_artifact(&MESSAGE.replace(r#""executable":"/x/halt-1""#, r#""executable":null"#)),
+            None
+        );
+        assert_eq!(
+            parse_artifact(r#"{"reason":"build-finished","success":true}"#),
+            None
+        );
     }
 }

@@ -21,7 +21,13 @@ pub const INSIDE: &str = "demo-inside";
 
 const UNIKERNEL: &str = "web.hvt";
 /// As in the talk that shows this unikernel on a Raspberry Pi.
-const ARGUMENTS: [&str; 5] = ["--net=tap100", "--mem=64M", "--", UNIKERNEL, "--ipv4=10.0.0.2/24"];
+const ARGUMENTS: [&str; 5] = [
+    "--net=tap100",
+    "--mem=64M",
+    "--",
+    UNIKERNEL,
+    "--ipv4=10.0.0.2/24",
+];
 const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ITS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 8080;
@@ -31,7 +37,10 @@ const PAGE_LIMIT: Duration = Duration::from_secs(120);
 
 pub fn run(options: &mut Options) -> Result<()> {
     let once = options.flag("--once");
-    let machine = options.value("--machine")?.map(|name| Machine::parse(&name)).transpose()?;
+    let machine = options
+        .value("--machine")?
+        .map(|name| Machine::parse(&name))
+        .transpose()?;
     options.finish()?;
     match machine.map_or_else(choose_machine, Ok)? {
         Machine::Host => on_host(once),
@@ -43,7 +52,9 @@ fn choose_machine() -> Result<Machine> {
     match host::kvm() {
         Ok(()) => Ok(Machine::Host),
         Err(reason) => {
-            progress::note(format_args!("no unikernel can run on this machine itself ({reason})"));
+            progress::note(format_args!(
+                "no unikernel can run on this machine itself ({reason})"
+            ));
             progress::note("so the demo runs inside the emulated Raspberry Pi 3B");
             Ok(Machine::Emulated(Emulated::Pi3))
         }
@@ -56,7 +67,12 @@ fn on_host(once: bool) -> Result<()> {
     let tender = dist::binary(arch)?;
     let myself = std::env::current_exe().context("cannot find this program's own file")?;
     let mut inside = Command::new(myself);
-    inside.arg(INSIDE).arg("--tender").arg(tender).arg("--fixtures").arg(host::fixtures(arch));
+    inside
+        .arg(INSIDE)
+        .arg("--tender")
+        .arg(tender)
+        .arg("--fixtures")
+        .arg(host::fixtures(arch));
     if once {
         inside.arg("--once");
     } else {
@@ -64,28 +80,46 @@ fn on_host(once: bool) -> Result<()> {
         on_interrupt_wait();
         inside.arg("--relay");
     }
-    let status = end_with_us(&mut inside).status().context("cannot start the demo")?;
+    let status = end_with_us(&mut inside)
+        .status()
+        .context("cannot start the demo")?;
     // What went wrong has been said inside.
-    if status.success() { Ok(()) } else { std::process::exit(1) }
+    if status.success() {
+        Ok(())
+    } else {
+        std::process::exit(1)
+    }
 }
 
 fn emulated(machine: Emulated, once: bool) -> Result<()> {
     let assets = machine.prepare()?;
     let tender = dist::binary(machine.arch())?;
     let myself = own_binary(machine.arch())?;
-    let job =
-        format!("xtask {INSIDE} --tender /bin/tender --fixtures /fixtures {}\n", if once { "--once" } else { "" });
+    let job = format!(
+        "xtask {INSIDE} --tender /bin/tender --fixtures /fixtures {}\n",
+        if once { "--once" } else { "" }
+    );
     let mut archive = initramfs::base(machine, &assets, &job)?;
     archive.copy("bin/tender", &tender)?;
     archive.copy("bin/xtask", &myself)?;
     host::pack_fixtures(&mut archive, machine.arch())?;
     let mut console = machine.boot(&assets, archive)?;
     if !once {
-        progress::note("the machine has no network to the outside: the page is shown here; Ctrl-C switches it off");
-        progress::note(format_args!("for a shell in it: cargo xtask lab --machine {}", machine.name()));
+        progress::note(
+            "the machine has no network to the outside: the page is shown here; Ctrl-C switches it off",
+        );
+        progress::note(format_args!(
+            "for a shell in it: cargo xtask lab --machine {}",
+            machine.name()
+        ));
     }
     let a_year = Duration::from_secs(365 * 24 * 3600);
-    let deadline = Instant::now() + if once { PAGE_LIMIT + Duration::from_secs(60) } else { a_year };
+    let deadline = Instant::now()
+        + if once {
+            PAGE_LIMIT + Duration::from_secs(60)
+        } else {
+            a_year
+        };
     let mut last = None;
     loop {
         match console.next(deadline)? {
@@ -93,7 +127,12 @@ fn emulated(machine: Emulated, once: bool) -> Result<()> {
             Said::Line(line) if line.starts_with("demo: ") => last = Some(line),
             Said::Line(line) => println!("{line}"),
             Said::Mark(mark) if mark == "done 0" => break,
-            Said::Mark(mark) => return fail(format!("the demo failed inside {} ({mark})", machine.title())),
+            Said::Mark(mark) => {
+                return fail(format!(
+                    "the demo failed inside {} ({mark})",
+                    machine.title()
+                ));
+            }
         }
     }
     println!("{}", last.unwrap_or_default());
@@ -106,7 +145,10 @@ pub fn own_binary(arch: Arch) -> Result<PathBuf> {
     build.args(["--package", "xtask"]);
     test::small_profile(&mut build);
     StaticToolchain::choose(arch)?.apply(&mut build);
-    match cargo::build(&mut build)?.into_iter().find(|b| b.name == "xtask") {
+    match cargo::build(&mut build)?
+        .into_iter()
+        .find(|b| b.name == "xtask")
+    {
         Some(built) => Ok(built.path),
         None => fail("cargo named no binary 'xtask' among what it built"),
     }
@@ -116,11 +158,18 @@ pub fn own_binary(arch: Arch) -> Result<PathBuf> {
 pub fn inside(options: &mut Options) -> Result<()> {
     let once = options.flag("--once");
     let relayed = options.flag("--relay");
-    let tender = options.value("--tender")?.map_or_else(|| fail("--tender is needed"), Ok)?;
-    let fixtures = options.value("--fixtures")?.map_or_else(|| fail("--fixtures is needed"), Ok)?;
+    let tender = options
+        .value("--tender")?
+        .map_or_else(|| fail("--tender is needed"), Ok)?;
+    let fixtures = options
+        .value("--fixtures")?
+        .map_or_else(|| fail("--fixtures is needed"), Ok)?;
     options.finish()?;
-    let listener =
-        if relayed { Some(relay::listen(PORT).context("cannot listen on the loopback address")?) } else { None };
+    let listener = if relayed {
+        Some(relay::listen(PORT).context("cannot listen on the loopback address")?)
+    } else {
+        None
+    };
     net::enter_namespace()?;
     net::make_tap("tap100", OUR_ADDRESS)?;
     on_interrupt_wait();
@@ -130,7 +179,11 @@ pub fn inside(options: &mut Options) -> Result<()> {
     if shown.is_ok() && !once {
         stay(&mut child, listener)?;
     }
-    if child.try_wait().context("cannot look after tender")?.is_none() {
+    if child
+        .try_wait()
+        .context("cannot look after tender")?
+        .is_none()
+    {
         // SAFETY: kill touches no memory; the process is our child and was not waited for, so the number is its own.
         unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
         process::wait(&mut child, Duration::from_secs(10))?;
@@ -149,7 +202,9 @@ fn start(tender: &Path, fixtures: &Path) -> Result<Child> {
     println!("$ tender {}", ARGUMENTS.join(" "));
     let mut command = Command::new(tender);
     command.arg0("tender").args(ARGUMENTS).current_dir(fixtures);
-    end_with_us(&mut command).spawn().context(format_args!("cannot start {}", tender.display()))
+    end_with_us(&mut command)
+        .spawn()
+        .context(format_args!("cannot start {}", tender.display()))
 }
 
 /// Has the kernel end the child where we die without a word, so that nothing is left running.
@@ -173,13 +228,21 @@ pub fn fetch(child: &mut Child, address: Ipv4Addr, limit: Duration) -> Result<St
             Err(error) => error,
         };
         if let Some(status) = child.try_wait().context("cannot look after tender")? {
-            return fail(format!("tender ended with {status} before its page could be fetched"));
+            return fail(format!(
+                "tender ended with {status} before its page could be fetched"
+            ));
         }
         if start.elapsed() > limit {
-            return fail(format!("no page from http://{address}:{PORT}/ within {} s: {error}", limit.as_secs()));
+            return fail(format!(
+                "no page from http://{address}:{PORT}/ within {} s: {error}",
+                limit.as_secs()
+            ));
         }
         if start.elapsed() > told {
-            progress::note(format_args!("waiting for http://{address}:{PORT}/ ({} s)", told.as_secs()));
+            progress::note(format_args!(
+                "waiting for http://{address}:{PORT}/ ({} s)",
+                told.as_secs()
+            ));
             told += Duration::from_secs(10);
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -190,7 +253,10 @@ fn get(address: Ipv4Addr) -> std::io::Result<String> {
     let socket_address = SocketAddr::from((address, PORT));
     let mut server = TcpStream::connect_timeout(&socket_address, Duration::from_secs(5))?;
     server.set_read_timeout(Some(Duration::from_secs(20)))?;
-    write!(server, "GET / HTTP/1.1\r\nHost: {address}:{PORT}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        server,
+        "GET / HTTP/1.1\r\nHost: {address}:{PORT}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = Vec::new();
     server.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -200,7 +266,10 @@ fn get(address: Ipv4Addr) -> std::io::Result<String> {
 fn show(answer: &str) -> Result<String> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
     let status_line = head.lines().next().unwrap_or_default();
-    println!("$ GET http://{ITS_ADDRESS}:{PORT}/\n{status_line} ({} bytes of page)", body.len());
+    println!(
+        "$ GET http://{ITS_ADDRESS}:{PORT}/\n{status_line} ({} bytes of page)",
+        body.len()
+    );
     for line in body.lines().filter(|line| !line.trim().is_empty()).take(6) {
         println!("    {line}");
     }
@@ -214,15 +283,31 @@ fn show(answer: &str) -> Result<String> {
 
 /// Until Ctrl-C, or until the unikernel ends by itself.
 fn stay(child: &mut Child, listener: Option<TcpListener>) -> Result<()> {
-    let user = if crate::packages::is_root() { "" } else { "-U --preserve-credentials " };
+    let user = if crate::packages::is_root() {
+        ""
+    } else {
+        "-U --preserve-credentials "
+    };
     if let Some(listener) = listener {
-        let here = listener.local_addr().context("cannot tell our own address")?;
+        let here = listener
+            .local_addr()
+            .context("cannot tell our own address")?;
         relay::serve(listener, SocketAddr::from((ITS_ADDRESS, PORT)));
-        println!("look at it: http://{here}/ in a browser on this machine, or, from inside its network:");
-        println!("    nsenter -t {} {user}-n curl -i http://{ITS_ADDRESS}:{PORT}/", child.id());
+        println!(
+            "look at it: http://{here}/ in a browser on this machine, or, from inside its network:"
+        );
+        println!(
+            "    nsenter -t {} {user}-n curl -i http://{ITS_ADDRESS}:{PORT}/",
+            child.id()
+        );
     }
     println!("Ctrl-C ends the demo");
-    while !INTERRUPTED.load(Ordering::Relaxed) && child.try_wait().context("cannot look after tender")?.is_none() {
+    while !INTERRUPTED.load(Ordering::Relaxed)
+        && child
+            .try_wait()
+            .context("cannot look after tender")?
+            .is_none()
+    {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())

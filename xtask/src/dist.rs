@@ -29,8 +29,11 @@ const SELDOM: u64 = 400 << 10;
 /// The workspace's, and so tender's.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-const PACKERS: &[Package] =
-    &[Package::program("dpkg", "dpkg-deb"), Package::program("tar", "tar"), Package::program("gzip", "gzip")];
+const PACKERS: &[Package] = &[
+    Package::program("dpkg", "dpkg-deb"),
+    Package::program("tar", "tar"),
+    Package::program("gzip", "gzip"),
+];
 
 /// What the packages of one architecture are made from.
 struct Sources {
@@ -45,11 +48,19 @@ struct Sources {
 }
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let only = options.value("--arch")?.map(|name| Arch::parse(&name)).transpose()?;
+    let only = options
+        .value("--arch")?
+        .map(|name| Arch::parse(&name))
+        .transpose()?;
     options.finish()?;
-    for arch in Arch::ALL.into_iter().filter(|arch| only.is_none_or(|only| only == *arch)) {
+    for arch in Arch::ALL
+        .into_iter()
+        .filter(|arch| only.is_none_or(|only| only == *arch))
+    {
         for path in packages(arch)? {
-            let size = std::fs::metadata(&path).context(format_args!("cannot look at {}", path.display()))?.len();
+            let size = std::fs::metadata(&path)
+                .context(format_args!("cannot look at {}", path.display()))?
+                .len();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             println!("target/dist/{name}: {} KiB", size.div_ceil(1024));
         }
@@ -64,7 +75,8 @@ pub fn packages(arch: Arch) -> Result<[PathBuf; 3]> {
     let epoch = epoch::epoch()?;
     let sources = Sources {
         arch,
-        binary: std::fs::read(&binary_path).context(format_args!("cannot read {}", binary_path.display()))?,
+        binary: std::fs::read(&binary_path)
+            .context(format_args!("cannot read {}", binary_path.display()))?,
         manual: manual(epoch)?,
         licences: licences::third_party(&StaticToolchain::choose(arch)?.triple)?,
         epoch,
@@ -81,7 +93,10 @@ fn manual(epoch: u64) -> Result<PathBuf> {
     let dir = cargo::target_dir().join("manual");
     let _ = std::fs::remove_dir_all(&dir);
     let mut manual = cargo::cargo("run");
-    manual.args(["--quiet", "--locked", "--package", "manual", "--"]).arg(&dir).arg(epoch::date(epoch, "%F")?);
+    manual
+        .args(["--quiet", "--locked", "--package", "manual", "--"])
+        .arg(&dir)
+        .arg(epoch::date(epoch, "%F")?);
     process::run(&mut manual).context("the manual cannot be written")?;
     Ok(dir)
 }
@@ -97,8 +112,10 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
     let Some(made) = built.iter().find(|b| b.name == "tender") else {
         return fail("cargo named no binary 'tender' among what it built");
     };
-    let bytes = std::fs::read(&made.path).context(format_args!("cannot read {}", made.path.display()))?;
-    elf::check_static(&bytes, arch).context(format_args!("{} is not static", made.path.display()))?;
+    let bytes =
+        std::fs::read(&made.path).context(format_args!("cannot read {}", made.path.display()))?;
+    elf::check_static(&bytes, arch)
+        .context(format_args!("{} is not static", made.path.display()))?;
     let apart = elf::section_size(&bytes, ".text.seldom")?.unwrap_or(0);
     if apart < SELDOM {
         return fail(format!(
@@ -139,7 +156,10 @@ const SUMS: &str = "SHA256SUMS";
 
 /// [`SUMS`] beside them all, as `sha256sum --check` reads it.
 fn checksums() -> Result<()> {
-    let names = Arch::ALL.into_iter().flat_map(contents::file_names).filter(|name| dir().join(name).exists());
+    let names = Arch::ALL
+        .into_iter()
+        .flat_map(contents::file_names)
+        .filter(|name| dir().join(name).exists());
     let sums = process::output(Command::new("sha256sum").args(names).current_dir(dir()))?;
     std::fs::write(dir().join(SUMS), sums).context("cannot write target/dist/SHA256SUMS")
 }

@@ -16,12 +16,18 @@ pub fn check_static(bytes: &[u8], arch: Arch) -> Result<()> {
     if number(bytes, 18, 2)? != u64::from(arch.elf_machine()) {
         return fail(format!("it is not for {}", arch.name()));
     }
-    let (table, size, count) = (number(bytes, 32, 8)?, number(bytes, 54, 2)?, number(bytes, 56, 2)?);
+    let (table, size, count) = (
+        number(bytes, 32, 8)?,
+        number(bytes, 54, 2)?,
+        number(bytes, 56, 2)?,
+    );
     for index in 0..count {
         let at = table + index * size;
         match number(bytes, at, 4)? {
             PT_INTERP => return fail("it needs a dynamic loader (PT_INTERP)"),
-            PT_DYNAMIC => check_dynamic(bytes, number(bytes, at + 8, 8)?, number(bytes, at + 32, 8)?)?,
+            PT_DYNAMIC => {
+                check_dynamic(bytes, number(bytes, at + 8, 8)?, number(bytes, at + 32, 8)?)?
+            }
             _ => {}
         }
     }
@@ -30,13 +36,19 @@ pub fn check_static(bytes: &[u8], arch: Arch) -> Result<()> {
 
 /// The size of the section `name`, if there is one.
 pub fn section_size(bytes: &[u8], name: &str) -> Result<Option<u64>> {
-    let (table, size, count, names) =
-        (number(bytes, 40, 8)?, number(bytes, 58, 2)?, number(bytes, 60, 2)?, number(bytes, 62, 2)?);
+    let (table, size, count, names) = (
+        number(bytes, 40, 8)?,
+        number(bytes, 58, 2)?,
+        number(bytes, 60, 2)?,
+        number(bytes, 62, 2)?,
+    );
     let names = number(bytes, table + names * size + 24, 8)?;
     for index in 0..count {
         let at = table + index * size;
         let start = (names + number(bytes, at, 4)?) as usize;
-        let found = bytes.get(start..).and_then(|rest| rest.split(|byte| *byte == 0).next());
+        let found = bytes
+            .get(start..)
+            .and_then(|rest| rest.split(|byte| *byte == 0).next());
         if found == Some(name.as_bytes()) {
             return number(bytes, at + 32, 8).map(Some);
         }
@@ -58,7 +70,10 @@ fn check_dynamic(bytes: &[u8], offset: u64, length: u64) -> Result<()> {
 fn number(bytes: &[u8], offset: u64, size: usize) -> Result<u64> {
     let offset = offset as usize;
     match bytes.get(offset..offset + size) {
-        Some(field) => Ok(field.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))),
+        Some(field) => Ok(field
+            .iter()
+            .rev()
+            .fold(0, |sum, &byte| sum << 8 | u64::from(byte))),
         None => fail(format!("it ends before offset {}", offset + size)),
     }
 }

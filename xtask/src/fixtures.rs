@@ -19,7 +19,11 @@ pub fn run(options: &mut Options) -> Result<()> {
     let toolchain = GuestToolchain::choose()?;
     let built = build(&toolchain)?;
     let versions = toolchain.versions()?;
-    if check { compare(&built, &versions) } else { place(&built, &versions) }
+    if check {
+        compare(&built, &versions)
+    } else {
+        place(&built, &versions)
+    }
 }
 
 /// A fresh unikernel and where it belongs.
@@ -32,20 +36,37 @@ fn build(toolchain: &GuestToolchain) -> Result<Vec<Unikernel>> {
     progress::note("building the test unikernels, and Rust's core with them");
     let mut command = cargo::cargo("build");
     let workspace = cargo::root().join("fixtures");
-    command.args(["--release", "--locked"]).env("CARGO_TARGET_DIR", workspace.join("target"));
+    command
+        .args(["--release", "--locked"])
+        .env("CARGO_TARGET_DIR", workspace.join("target"));
     // Its .cargo/config.toml, which has the flags, counts only from inside.
     command.current_dir(workspace);
     toolchain.apply(&mut command);
-    let unikernels: Vec<Unikernel> = cargo::build(&mut command)?.into_iter().filter_map(unikernel).collect();
-    if unikernels.is_empty() { fail("cargo named no unikernel among what it built") } else { Ok(unikernels) }
+    let unikernels: Vec<Unikernel> = cargo::build(&mut command)?
+        .into_iter()
+        .filter_map(unikernel)
+        .collect();
+    if unikernels.is_empty() {
+        fail("cargo named no unikernel among what it built")
+    } else {
+        Ok(unikernels)
+    }
 }
 
 /// Tells the architecture by the directory that cargo built into.
 fn unikernel(built: Built) -> Option<Unikernel> {
-    let of = |arch: &Arch| built.path.iter().any(|part| part == GuestToolchain::triple(*arch));
+    let of = |arch: &Arch| {
+        built
+            .path
+            .iter()
+            .any(|part| part == GuestToolchain::triple(*arch))
+    };
     let arch = Arch::ALL.into_iter().find(of)?;
     let place = bin().join(arch.name()).join(format!("{}.hvt", built.name));
-    Some(Unikernel { made: built.path, place })
+    Some(Unikernel {
+        made: built.path,
+        place,
+    })
 }
 
 fn bin() -> PathBuf {
@@ -64,7 +85,8 @@ fn place(unikernels: &[Unikernel], versions: &str) -> Result<()> {
             println!("{}: {} bytes", shown(&unikernel.place), fresh.len());
         }
     }
-    fs::write(bin().join(RECORD), versions).context(format_args!("cannot write fixtures/bin/{RECORD}"))?;
+    fs::write(bin().join(RECORD), versions)
+        .context(format_args!("cannot write fixtures/bin/{RECORD}"))?;
     println!("fixtures: {} unikernels built", unikernels.len());
     Ok(())
 }
@@ -81,7 +103,9 @@ fn compare(unikernels: &[Unikernel], versions: &str) -> Result<()> {
     if different.is_empty() {
         println!("fixtures: {} unikernels are as committed", unikernels.len());
     } else if recorded == versions {
-        return fail(format!("{names} differ(s) from the sources; run 'cargo xtask fixtures' and commit"));
+        return fail(format!(
+            "{names} differ(s) from the sources; run 'cargo xtask fixtures' and commit"
+        ));
     } else {
         println!("fixtures: warning: {names} differ(s), but so does the compiler: now");
         println!("{versions}committed ones:\n{recorded}");
@@ -94,5 +118,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn shown(path: &Path) -> String {
-    path.strip_prefix(cargo::root()).unwrap_or(path).display().to_string()
+    path.strip_prefix(cargo::root())
+        .unwrap_or(path)
+        .display()
+        .to_string()
 }

@@ -43,26 +43,44 @@ pub fn run(options: &mut Options) -> Result<()> {
     // Without, the host sends each new interface frames that nobody asked for.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     let began = Instant::now();
-    let mut fleet =
-        (0..count).map(|index| Member::start(&tender, &image, index, metrics)).collect::<Result<Vec<_>>>()?;
+    let mut fleet = (0..count)
+        .map(|index| Member::start(&tender, &image, index, metrics))
+        .collect::<Result<Vec<_>>>()?;
     fleet.iter_mut().try_for_each(Member::answer)?;
-    println!("{count} unikernels of {MEMORY} MiB, {UNIKERNEL}: all answer {:.1} s after the first start", secs(began));
+    println!(
+        "{count} unikernels of {MEMORY} MiB, {UNIKERNEL}: all answer {:.1} s after the first start",
+        secs(began)
+    );
     let measured = measure(&fleet, Duration::from_secs(seconds.into()))?;
     print_table(&measured, seconds);
     fleet.iter_mut().try_for_each(Member::answer)?;
     if metrics {
-        let bytes = fleet.iter().map(Member::scrape).collect::<Result<Vec<_>>>()?;
-        println!("all told their metrics: {} bytes", bytes.iter().sum::<usize>());
+        let bytes = fleet
+            .iter()
+            .map(Member::scrape)
+            .collect::<Result<Vec<_>>>()?;
+        println!(
+            "all told their metrics: {} bytes",
+            bytes.iter().sum::<usize>()
+        );
     }
     let began = Instant::now();
     end(fleet)?;
-    println!("all answer again; all ended by SIGTERM in {:.1} s, none is left", secs(began));
+    println!(
+        "all answer again; all ended by SIGTERM in {:.1} s, none is left",
+        secs(began)
+    );
     Ok(())
 }
 
 fn number(options: &mut Options, name: &str, default: u16) -> Result<u16> {
-    let Some(text) = options.value(name)? else { return Ok(default) };
-    text.parse().context(format_args!("{name} {text} is no number up to {}", u16::MAX))
+    let Some(text) = options.value(name)? else {
+        return Ok(default);
+    };
+    text.parse().context(format_args!(
+        "{name} {text} is no number up to {}",
+        u16::MAX
+    ))
 }
 
 fn secs(since: Instant) -> f64 {
@@ -88,17 +106,32 @@ impl Member {
         // Abstract names belong to the network namespace, which is ours alone.
         let metrics = metrics.then(|| format!("fleet-{index}"));
         command.args([format!("--mem={MEMORY}"), format!("--net:service={tap}")]);
-        command.args(metrics.iter().map(|name| format!("--metrics=unix:@{name}"))).arg("--");
-        command.arg(image).arg(format!("--ipv4={address}/24")).stdin(Stdio::null()).stdout(Stdio::null());
-        let tender =
-            demo::end_with_us(&mut command).spawn().context(format_args!("cannot start {}", tender.display()))?;
-        Ok(Member { tender, address, metrics })
+        command
+            .args(metrics.iter().map(|name| format!("--metrics=unix:@{name}")))
+            .arg("--");
+        command
+            .arg(image)
+            .arg(format!("--ipv4={address}/24"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let tender = demo::end_with_us(&mut command)
+            .spawn()
+            .context(format_args!("cannot start {}", tender.display()))?;
+        Ok(Member {
+            tender,
+            address,
+            metrics,
+        })
     }
 
     /// Fetches its page.
     fn answer(&mut self) -> Result<()> {
         let page = demo::fetch(&mut self.tender, self.address, PATIENCE)?;
-        if page.starts_with("HTTP/1.1 200") { Ok(()) } else { fail(format!("{} has no page", self.address)) }
+        if page.starts_with("HTTP/1.1 200") {
+            Ok(())
+        } else {
+            fail(format!("{} has no page", self.address))
+        }
     }
 
     /// Asks for its metrics, which must tell of one page at least; returns how many bytes they have.
@@ -112,10 +145,17 @@ impl Member {
                 socket.read_to_string(&mut text)
             });
         asked.context(format_args!("cannot ask {name} for its metrics"))?;
-        let sent = text.lines().find_map(|line| line.strip_prefix("tender_net_sent_frames_total{")?.split_once("} "));
+        let sent = text.lines().find_map(|line| {
+            line.strip_prefix("tender_net_sent_frames_total{")?
+                .split_once("} ")
+        });
         match sent {
-            Some((_, frames)) if text.starts_with("HTTP/1.1 200 ") && frames != "0" => Ok(text.len()),
-            _ => fail(format!("{name} answers with other than its metrics: {text}")),
+            Some((_, frames)) if text.starts_with("HTTP/1.1 200 ") && frames != "0" => {
+                Ok(text.len())
+            }
+            _ => fail(format!(
+                "{name} answers with other than its metrics: {text}"
+            )),
         }
     }
 
@@ -130,17 +170,23 @@ impl Member {
         let tasks = std::fs::read_dir(&tasks).context(format_args!("cannot read {tasks}"))?;
         tasks.flatten().try_fold(0, |sum, task| {
             let path = task.path().join(file);
-            let text = std::fs::read_to_string(&path).context(format_args!("cannot read {}", path.display()))?;
+            let text = std::fs::read_to_string(&path)
+                .context(format_args!("cannot read {}", path.display()))?;
             match value(&text) {
                 Some(value) => Ok(sum + value),
-                None => fail(format!("{} does not say what is asked of it", path.display())),
+                None => fail(format!(
+                    "{} does not say what is asked of it",
+                    path.display()
+                )),
             }
         })
     }
 
     /// Nanoseconds of processor time, of guest, kernel and tender together.
     fn processor_time(&self) -> Result<u64> {
-        self.sum("schedstat", |text| text.split_whitespace().next()?.parse().ok())
+        self.sum("schedstat", |text| {
+            text.split_whitespace().next()?.parse().ok()
+        })
     }
 
     /// How often it has gone to sleep, and so been woken.
@@ -159,32 +205,49 @@ impl Drop for Member {
 
 /// The number that follows `name` at the beginning of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// What is measured, and one value a member.
 type Measured = Vec<(&'static str, Vec<u64>)>;
 
 fn measure(fleet: &[Member], duration: Duration) -> Result<Measured> {
-    let of_all = |value: &dyn Fn(&Member) -> Result<u64>| fleet.iter().map(value).collect::<Result<Vec<_>>>();
+    let of_all = |value: &dyn Fn(&Member) -> Result<u64>| {
+        fleet.iter().map(value).collect::<Result<Vec<_>>>()
+    };
     std::thread::sleep(SETTLE);
     let before = (of_all(&Member::processor_time)?, of_all(&Member::sleeps)?);
     std::thread::sleep(duration);
     let after = (of_all(&Member::processor_time)?, of_all(&Member::sleeps)?);
-    let grown = |before: &[u64], after: Vec<u64>| after.into_iter().zip(before).map(|(a, b)| a - b).collect();
+    let grown = |before: &[u64], after: Vec<u64>| {
+        after.into_iter().zip(before).map(|(a, b)| a - b).collect()
+    };
     let memory = |names: &'static [&'static str]| {
         of_all(&|member| {
             let text = member.proc("smaps_rollup")?;
             let values: Option<Vec<u64>> = names.iter().map(|name| field(&text, name)).collect();
-            values.map(|values| values.iter().sum()).map_or_else(|| fail("smaps_rollup has other names"), Ok)
+            values
+                .map(|values| values.iter().sum())
+                .map_or_else(|| fail("smaps_rollup has other names"), Ok)
         })
     };
     let microseconds = |times: Vec<u64>| times.into_iter().map(|time| time / 1000).collect();
     Ok(vec![
-        ("memory of its own, KiB", memory(&["Private_Clean:", "Private_Dirty:"])?),
+        (
+            "memory of its own, KiB",
+            memory(&["Private_Clean:", "Private_Dirty:"])?,
+        ),
         ("with its share of others (PSS), KiB", memory(&["Pss:"])?),
         ("resident (RSS), KiB", memory(&["Rss:"])?),
-        ("processor time, us", microseconds(grown(&before.0, after.0))),
+        (
+            "processor time, us",
+            microseconds(grown(&before.0, after.0)),
+        ),
         ("wake-ups", grown(&before.1, after.1)),
         ("processor time until then, us", microseconds(before.0)),
         ("wake-ups until then", before.1),
@@ -192,12 +255,22 @@ fn measure(fleet: &[Member], duration: Duration) -> Result<Measured> {
 }
 
 fn print_table(measured: &Measured, seconds: u16) {
-    println!("{:40} {:>9} {:>9} {:>9} {:>11}", format!("idle for {seconds} s, each"), "least", "median", "most", "sum");
+    println!(
+        "{:40} {:>9} {:>9} {:>9} {:>11}",
+        format!("idle for {seconds} s, each"),
+        "least",
+        "median",
+        "most",
+        "sum"
+    );
     for (what, values) in measured {
         let mut values = values.clone();
         values.sort_unstable();
         let [least, median, most] = [0, values.len() / 2, values.len() - 1].map(|at| values[at]);
-        println!("{what:40} {least:>9} {median:>9} {most:>9} {:>11}", values.iter().sum::<u64>());
+        println!(
+            "{what:40} {least:>9} {median:>9} {most:>9} {:>11}",
+            values.iter().sum::<u64>()
+        );
     }
 }
 
@@ -210,7 +283,10 @@ fn end(mut fleet: Vec<Member>) -> Result<()> {
     for member in &mut fleet {
         let status = process::wait(&mut member.tender, PATIENCE)?;
         if status.signal() != Some(libc::SIGTERM) {
-            return fail(format!("the tender of {} ended with {status}, not by SIGTERM", member.address));
+            return fail(format!(
+                "the tender of {} ended with {status}, not by SIGTERM",
+                member.address
+            ));
         }
     }
     Ok(())

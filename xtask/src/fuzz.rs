@@ -16,8 +16,13 @@ use crate::packages::{self, Package};
 use crate::{process, progress};
 
 /// The targets, each with the longest input that is worth trying, in bytes.
-const TARGETS: [(&str, usize); 5] =
-    [("image", 8192), ("cli", 4096), ("config", 2048), ("hypercall", 1024), ("ring", 2048)];
+const TARGETS: [(&str, usize); 5] = [
+    ("image", 8192),
+    ("cli", 4096),
+    ("config", 2048),
+    ("hypercall", 1024),
+    ("ring", 2048),
+];
 
 /// How long each target runs where nothing is said, in seconds.
 const SECONDS: u64 = 60;
@@ -42,7 +47,9 @@ const COVERAGE: [&str; 6] = [
 ];
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let seconds = options.value("--seconds")?.map_or(Ok(SECONDS), |text| text.parse());
+    let seconds = options
+        .value("--seconds")?
+        .map_or(Ok(SECONDS), |text| text.parse());
     let seconds = seconds.context("--seconds takes a number")?;
     let minimise = options.flag("--minimise");
     let only = options.word();
@@ -55,9 +62,15 @@ pub fn run(options: &mut Options) -> Result<()> {
     let built = build()?;
     for &(name, longest) in targets {
         let Some(program) = built.iter().find(|built| built.name == name) else {
-            return fail(format!("cargo named no fuzz target '{name}' among what it built"));
+            return fail(format!(
+                "cargo named no fuzz target '{name}' among what it built"
+            ));
         };
-        let target = Target { name, longest, program: program.path.clone() };
+        let target = Target {
+            name,
+            longest,
+            program: program.path.clone(),
+        };
         match (inputs.is_empty(), minimise) {
             (false, _) => process::run(Command::new(&target.program).args(inputs))?,
             (true, true) => target.minimise()?,
@@ -68,10 +81,15 @@ pub fn run(options: &mut Options) -> Result<()> {
 }
 
 fn chosen(only: Option<&str>) -> Result<&'static [(&'static str, usize)]> {
-    let Some(only) = only else { return Ok(&TARGETS) };
+    let Some(only) = only else {
+        return Ok(&TARGETS);
+    };
     match TARGETS.iter().position(|(name, _)| *name == only) {
         Some(at) => Ok(&TARGETS[at..=at]),
-        None => fail(format!("'{only}' is no fuzz target; those are {}", TARGETS.map(|(name, _)| name).join(", "))),
+        None => fail(format!(
+            "'{only}' is no fuzz target; those are {}",
+            TARGETS.map(|(name, _)| name).join(", ")
+        )),
     }
 }
 
@@ -83,27 +101,47 @@ fn directory() -> PathBuf {
 fn build() -> Result<Vec<Built>> {
     packages::ensure("fuzzing", &[Package::program("g++", "c++")])?;
     let version = process::output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .unwrap_or_default();
     let sysroot = process::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    let has_sanitizer = has_address_sanitizer(&Path::new(sysroot.trim()).join("lib/rustlib").join(host).join("lib"));
-    let with = if has_sanitizer { "with" } else { "without (this compiler has none)" };
-    progress::note(format_args!("building the fuzz targets, {with} AddressSanitizer"));
+    let has_sanitizer = has_address_sanitizer(
+        &Path::new(sysroot.trim())
+            .join("lib/rustlib")
+            .join(host)
+            .join("lib"),
+    );
+    let with = if has_sanitizer {
+        "with"
+    } else {
+        "without (this compiler has none)"
+    };
+    progress::note(format_args!(
+        "building the fuzz targets, {with} AddressSanitizer"
+    ));
     let mut flags = COVERAGE.to_vec();
     if has_sanitizer {
         flags.push("-Zsanitizer=address");
     }
     let mut command = cargo::cargo("build");
     // With a target named, the flags are for it alone: what runs during the build is built without.
-    command.args(["--release", "--locked", "--target", host]).current_dir(directory());
+    command
+        .args(["--release", "--locked", "--target", host])
+        .current_dir(directory());
     command.env("CARGO_TARGET_DIR", directory().join("target"));
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env("RUSTC_BOOTSTRAP", "1");
+    command
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env("RUSTC_BOOTSTRAP", "1");
     cargo::build(&mut command)
 }
 
 /// Whether a directory of the compiler's libraries has the sanitizer's runtime, such as `librustc-stable_rt.asan.a`.
 fn has_address_sanitizer(libraries: &Path) -> bool {
     let files = fs::read_dir(libraries).into_iter().flatten().flatten();
-    files.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with("_rt.asan.a"))
+    files
+        .map(|entry| entry.file_name())
+        .any(|name| name.to_string_lossy().ends_with("_rt.asan.a"))
 }
 
 struct Target {
@@ -125,16 +163,34 @@ impl State {
     fn parse(line: &str) -> Option<State> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let executions = words.first()?.strip_prefix('#')?.parse().ok()?;
-        let after = |key: &str| words.iter().position(|word| *word == key).and_then(|at| words.get(at + 1));
+        let after = |key: &str| {
+            words
+                .iter()
+                .position(|word| *word == key)
+                .and_then(|at| words.get(at + 1))
+        };
         let number = |key: &str| after(key)?.split('/').next()?.parse().ok();
-        Some(State { executions, edges: number("cov:")?, features: number("ft:")?, inputs: number("corp:")? })
+        Some(State {
+            executions,
+            edges: number("cov:")?,
+            features: number("ft:")?,
+            inputs: number("corp:")?,
+        })
     }
 }
 
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let State { executions, edges, features, inputs } = self;
-        write!(f, "{executions} executions, {edges} edges, {features} features, {inputs} inputs kept")
+        let State {
+            executions,
+            edges,
+            features,
+            inputs,
+        } = self;
+        write!(
+            f,
+            "{executions} executions, {edges} edges, {features} features, {inputs} inputs kept"
+        )
     }
 }
 
@@ -151,8 +207,14 @@ impl Target {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.args([format!("-max_len={}", self.longest), format!("-timeout={INPUT_LIMIT}")]);
-        command.env("RUST_BACKTRACE", "1").stdin(Stdio::null()).stdout(Stdio::null());
+        command.args([
+            format!("-max_len={}", self.longest),
+            format!("-timeout={INPUT_LIMIT}"),
+        ]);
+        command
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         command
     }
 
@@ -167,12 +229,18 @@ impl Target {
         let (state, words) = self.follow(&mut command)?;
         let time = processor_time().saturating_sub(before).as_secs();
         let Some(words) = words else {
-            println!("fuzz {}: {state}; {time} s of processor time; nothing found", self.name);
+            println!(
+                "fuzz {}: {state}; {time} s of processor time; nothing found",
+                self.name
+            );
             return Ok(());
         };
         eprintln!("{words}");
         let mark = "Test unit written to ";
-        let file = words.lines().find_map(|line| line.split_once(mark)).map_or("(none)", |(_, file)| file);
+        let file = words
+            .lines()
+            .find_map(|line| line.split_once(mark))
+            .map_or("(none)", |(_, file)| file);
         fail(format!(
             "fuzz {}: an input breaks a promise after {state}: {file}; 'cargo xtask fuzz {} -- {file}' tries it again",
             self.name, self.name
@@ -181,11 +249,19 @@ impl Target {
 
     /// Runs libFuzzer to its end. Gives what it said, if that is not a good end.
     fn follow(&self, command: &mut Command) -> Result<(State, Option<String>)> {
-        let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start the fuzz target")?;
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start the fuzz target")?;
         let (mut state, mut words) = (State::default(), String::new());
         let (start, mut told) = (Instant::now(), Instant::now());
         // Asked for above, so it is there.
-        for line in child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).split(b'\n')) {
+        for line in child
+            .stderr
+            .take()
+            .into_iter()
+            .flat_map(|stderr| BufReader::new(stderr).split(b'\n'))
+        {
             let line = line.context("cannot read what the fuzz target says")?;
             let line = String::from_utf8_lossy(&line);
             match State::parse(&line) {
@@ -193,7 +269,11 @@ impl Target {
                 None => words += &format!("{line}\n"),
             }
             if told.elapsed() > PAUSE {
-                progress::note(format_args!("{}: {state} ({} s)", self.name, start.elapsed().as_secs()));
+                progress::note(format_args!(
+                    "{}: {state} ({} s)",
+                    self.name,
+                    start.elapsed().as_secs()
+                ));
                 told = Instant::now();
             }
         }
@@ -207,10 +287,16 @@ impl Target {
         let _ = fs::remove_dir_all(&fresh);
         let fresh = made(fresh)?;
         let mut command = self.command();
-        command.arg("-set_cover_merge=1").arg(&fresh).args([self.corpus()?, self.seeds()]);
+        command
+            .arg("-set_cover_merge=1")
+            .arg(&fresh)
+            .args([self.corpus()?, self.seeds()]);
         let (_, words) = self.follow(&mut command)?;
         if let Some(words) = words {
-            return fail(format!("fuzz {}: the inputs cannot be merged: {words}", self.name));
+            return fail(format!(
+                "fuzz {}: the inputs cannot be merged: {words}",
+                self.name
+            ));
         }
         let _ = fs::remove_dir_all(self.seeds());
         fs::rename(&fresh, self.seeds()).context("cannot place the new seeds")?;
@@ -251,9 +337,19 @@ mod tests {
     #[test]
     fn what_libfuzzer_says_is_understood() {
         let line = "#188622\tREDUCE cov: 3196 ft: 8573 corp: 736/59Kb lim: 1142 exec/s: 1867 rss: 435Mb L: 5/58 MS: 1";
-        let state = State { executions: 188_622, edges: 3196, features: 8573, inputs: 736 };
+        let state = State {
+            executions: 188_622,
+            edges: 3196,
+            features: 8573,
+            inputs: 736,
+        };
         assert_eq!(State::parse(line), Some(state));
-        for other in ["INFO: Seed: 1", "#2 pulse", "", "thread panicked at src/guest/image.rs:1:1"] {
+        for other in [
+            "INFO: Seed: 1",
+            "#2 pulse",
+            "",
+            "thread panicked at src/guest/image.rs:1:1",
+        ] {
             assert_eq!(State::parse(other), None, "{other}");
         }
     }
@@ -262,8 +358,16 @@ mod tests {
     #[test]
     fn every_target_is_known() {
         let files = fs::read_dir(directory().join("fuzz_targets")).unwrap();
-        let mut there: Vec<String> =
-            files.map(|file| file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned()).collect();
+        let mut there: Vec<String> = files
+            .map(|file| {
+                file.unwrap()
+                    .path()
+                    .file_stem()
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
         there.sort();
         let mut known = TARGETS.map(|(name, _)| name);
         known.sort();

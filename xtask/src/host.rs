@@ -15,8 +15,13 @@ const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
 /// Whether unikernels can run here; the error says why not.
 pub fn kvm() -> Result<()> {
     let opened = File::options().read(true).write(true).open("/dev/kvm");
-    if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
-        return fail("/dev/kvm is not for this user; have root run: usermod -aG kvm USER, and log in again");
+    if opened
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+    {
+        return fail(
+            "/dev/kvm is not for this user; have root run: usermod -aG kvm USER, and log in again",
+        );
     }
     let file = opened.context("/dev/kvm cannot be opened")?;
     // SAFETY: the request takes no pointer, and the descriptor is open for as long as `file` lives.
@@ -24,7 +29,9 @@ pub fn kvm() -> Result<()> {
     match version {
         12 => Ok(()),
         -1 => fail("/dev/kvm is no KVM device"),
-        other => fail(format!("/dev/kvm speaks version {other} of its interface, not 12")),
+        other => fail(format!(
+            "/dev/kvm speaks version {other} of its interface, not 12"
+        )),
     }
 }
 

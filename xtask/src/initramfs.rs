@@ -36,7 +36,8 @@ impl Archive {
 
     /// A file of this machine's, as a program.
     pub fn copy(&mut self, path: &str, from: &Path) -> Result<()> {
-        let content = std::fs::read(from).context(format_args!("cannot read {}", from.display()))?;
+        let content =
+            std::fs::read(from).context(format_args!("cannot read {}", from.display()))?;
         self.program(path, &content);
         Ok(())
     }
@@ -53,10 +54,25 @@ impl Archive {
         let links = if mode & DIRECTORY != 0 { 2 } else { 1 };
         // inode, mode, uid, gid, links, mtime, size, major and minor of the file system and of the node, name, check.
         let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
-        let fields = [self.entries, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        let fields = [
+            self.entries,
+            mode,
+            0,
+            0,
+            links,
+            0,
+            size,
+            0,
+            0,
+            device.0,
+            device.1,
+            name_size,
+            0,
+        ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes
+                .extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(name.as_bytes());
         self.bytes.push(0);
@@ -76,7 +92,10 @@ pub fn base(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
     for dir in ["etc", "fixtures", "lab", "root", "run", "tests", "tmp"] {
         archive.dir(dir);
     }
-    archive.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+    archive.text(
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    );
     archive.text("etc/group", "root:x:0:\nkvm:x:104:\nnogroup:x:65534:\n");
     archive.text("etc/hosts", "127.0.0.1 localhost\n");
     archive.text("lab/job", job);
@@ -93,7 +112,10 @@ pub fn starting(machine: Emulated, assets: &Assets, then: &str) -> Result<Archiv
     archive.entry("dev/console", CHARACTER_DEVICE | 0o600, (5, 1), &[]);
     archive.copy("bin/busybox", &assets.file("busybox"))?;
     for (module, _) in machine.modules() {
-        archive.copy(&format!("lib/modules/{module}.ko"), &assets.file(&format!("{module}.ko")))?;
+        archive.copy(
+            &format!("lib/modules/{module}.ko"),
+            &assets.file(&format!("{module}.ko")),
+        )?;
     }
     archive.program("init", init(machine, then).as_bytes());
     Ok(archive)
@@ -105,8 +127,12 @@ fn init(machine: Emulated, then: &str) -> String {
     for (module, arguments) in machine.modules() {
         modules += &format!("insmod /lib/modules/{module}.ko {arguments}\n");
     }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let ready = READY.replace("@MODULES@", &modules).replace("@NOW@", &now.to_string());
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    let ready = READY
+        .replace("@MODULES@", &modules)
+        .replace("@NOW@", &now.to_string());
     ready + &then.replace("@MARK@", MARK)
 }
 

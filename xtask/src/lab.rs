@@ -29,25 +29,41 @@ setsid cttyhack sh -c '@SIZE@exec sh'
 ";
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = match options.value("--machine")?.map(|name| Machine::parse(&name)).transpose()? {
+    let machine = match options
+        .value("--machine")?
+        .map(|name| Machine::parse(&name))
+        .transpose()?
+    {
         None => Emulated::Pi3,
         Some(Machine::Emulated(machine)) => machine,
-        Some(Machine::Host) => return fail("the lab is an emulated machine: --machine pi3, virt or pc"),
+        Some(Machine::Host) => {
+            return fail("the lab is an emulated machine: --machine pi3, virt or pc");
+        }
     };
     options.finish()?;
     let assets = machine.prepare()?;
     let tender = dist::binary(machine.arch())?;
     let typed = std::io::stdin().is_terminal();
-    let job = if typed { JOB.replace("@SIZE@", &terminal_size()) } else { BATCH.into() };
+    let job = if typed {
+        JOB.replace("@SIZE@", &terminal_size())
+    } else {
+        BATCH.into()
+    };
     let mut archive = initramfs::base(machine, &assets, &job)?;
     archive.copy("bin/tender", &tender)?;
     archive.copy("bin/xtask", &demo::own_binary(machine.arch())?)?;
     host::pack_fixtures(&mut archive, machine.arch())?;
     if typed {
-        progress::note(format_args!("booting {} (a few seconds); Ctrl-A X switches it off at once", machine.title()));
+        progress::note(format_args!(
+            "booting {} (a few seconds); Ctrl-A X switches it off at once",
+            machine.title()
+        ));
         return machine.interactive(&assets, archive);
     }
-    archive.text("lab/input", &std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?);
+    archive.text(
+        "lab/input",
+        &std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
+    );
     batch(machine.boot(&assets, archive)?)
 }
 
@@ -57,7 +73,11 @@ fn batch(mut console: Console) -> Result<()> {
         match console.next(Instant::now() + BATCH_LIMIT)? {
             Said::Line(line) => println!("{line}"),
             Said::Mark(mark) if mark == "done 0" => return Ok(()),
-            Said::Mark(mark) => return fail(format!("the script in the emulated machine failed ({mark})")),
+            Said::Mark(mark) => {
+                return fail(format!(
+                    "the script in the emulated machine failed ({mark})"
+                ));
+            }
         }
     }
 }
@@ -68,5 +88,9 @@ fn terminal_size() -> String {
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: TIOCGWINSZ writes one winsize, which `size` is; it fails where standard output is no terminal.
     let known = unsafe { libc::ioctl(1, libc::TIOCGWINSZ, &raw mut size) } == 0 && size.ws_col > 0;
-    if known { format!("stty rows {} cols {}; ", size.ws_row, size.ws_col) } else { String::new() }
+    if known {
+        format!("stty rows {} cols {}; ", size.ws_row, size.ws_col)
+    } else {
+        String::new()
+    }
 }

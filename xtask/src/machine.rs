@@ -45,14 +45,23 @@ impl Machine {
             "pi3" => Ok(Machine::Emulated(Emulated::Pi3)),
             "virt" => Ok(Machine::Emulated(Emulated::Virt)),
             "pc" => Ok(Machine::Emulated(Emulated::Pc)),
-            other => fail(format!("'{other}' is no machine; there are host, pi3, virt and pc")),
+            other => fail(format!(
+                "'{other}' is no machine; there are host, pi3, virt and pc"
+            )),
         }
     }
 }
 
 // `thread=single`: with more virtual CPUs than real ones, QEMU's threads spend their time waiting for each other.
 // The features taken off `max` cost much to emulate and are not what is tested.
-const PI3: &[&str] = &["-M", "raspi3b", "-accel", "tcg,thread=single", "-net", "none"];
+const PI3: &[&str] = &[
+    "-M",
+    "raspi3b",
+    "-accel",
+    "tcg,thread=single",
+    "-net",
+    "none",
+];
 const VIRT: &[&str] = &[
     "-M",
     "virt,virtualization=on,gic-version=3",
@@ -70,7 +79,16 @@ const VIRT: &[&str] = &[
 /// Additions to the kernel's command line, such as `kvm-arm.mode=protected`.
 const APPEND: &str = "TENDER_LAB_APPEND";
 
-const PC: &[&str] = &["-cpu", "qemu64,+svm,+npt", "-m", "1024", "-accel", "tcg", "-nic", "none"];
+const PC: &[&str] = &[
+    "-cpu",
+    "qemu64,+svm,+npt",
+    "-m",
+    "1024",
+    "-accel",
+    "tcg",
+    "-nic",
+    "none",
+];
 
 impl Emulated {
     pub fn arch(self) -> Arch {
@@ -102,7 +120,12 @@ impl Emulated {
             // The watchdog is what switches a Pi off.
             Emulated::Pi3 => &[("bcm2835-rng", ""), ("tun", ""), ("bcm2835_wdt", "")],
             Emulated::Virt => &[("tun", "")],
-            Emulated::Pc => &[("irqbypass", ""), ("kvm", ""), ("kvm-amd", "npt=1"), ("tun", "")],
+            Emulated::Pc => &[
+                ("irqbypass", ""),
+                ("kvm", ""),
+                ("kvm-amd", "npt=1"),
+                ("tun", ""),
+            ],
         }
     }
 
@@ -137,12 +160,18 @@ impl Emulated {
             Emulated::Pc => ("qemu-system-x86_64", PC),
         };
         let mut qemu = Command::new(program);
-        qemu.args(arguments).arg("-kernel").arg(assets.file("vmlinuz")).arg("-initrd").arg(initramfs);
+        qemu.args(arguments)
+            .arg("-kernel")
+            .arg(assets.file("vmlinuz"))
+            .arg("-initrd")
+            .arg(initramfs);
         if self == Emulated::Pi3 {
             qemu.arg("-dtb").arg(assets.file("bcm2837-rpi-3-b.dtb"));
         }
         let more = std::env::var(APPEND).unwrap_or_default();
-        let line = format!("console={console} rdinit=/init quiet loglevel=2 panic=-1 mitigations=off {more}");
+        let line = format!(
+            "console={console} rdinit=/init quiet loglevel=2 panic=-1 mitigations=off {more}"
+        );
         qemu.args(["-append", &line, "-display", "none", "-no-reboot"]);
         qemu
     }
@@ -176,15 +205,22 @@ impl Emulated {
             // Later options win: with one processor nothing depends on how threads take turns.
             qemu.args(["-icount", "shift=0", "-smp", "1"]);
         }
-        qemu.args(["-serial", "stdio", "-monitor", "none"]).stdin(Stdio::null());
+        qemu.args(["-serial", "stdio", "-monitor", "none"])
+            .stdin(Stdio::null());
         let qemu = Followed::start(&mut qemu)?;
         let start = Instant::now();
-        let mut console = Console { machine: self, qemu, last: String::new() };
+        let mut console = Console {
+            machine: self,
+            qemu,
+            last: String::new(),
+        };
         let up = progress::during(&format!("waiting for {} to boot", self.title()), || {
             loop {
                 match console.next(start + BOOT_LIMIT)? {
                     Said::Mark(mark) if mark == "up" => return Ok(()),
-                    Said::Mark(mark) => return fail(format!("{} said '{mark}' before it was up", self.title())),
+                    Said::Mark(mark) => {
+                        return fail(format!("{} said '{mark}' before it was up", self.title()));
+                    }
                     Said::Line(_) => {}
                 }
             }
@@ -192,12 +228,20 @@ impl Emulated {
         // Read to its end by now; the next boot writes its own.
         let _ = std::fs::remove_file(initramfs);
         up?;
-        progress::note(format_args!("{} is up after {:.1} s", self.title(), start.elapsed().as_secs_f32()));
+        progress::note(format_args!(
+            "{} is up after {:.1} s",
+            self.title(),
+            start.elapsed().as_secs_f32()
+        ));
         Ok(console)
     }
 
     fn write(self, archive: Archive) -> Result<std::path::PathBuf> {
-        let path = assets::lab_dir()?.join(format!("initramfs-{}.{}.cpio", self.name(), std::process::id()));
+        let path = assets::lab_dir()?.join(format!(
+            "initramfs-{}.{}.cpio",
+            self.name(),
+            std::process::id()
+        ));
         archive.write(&path)?;
         Ok(path)
     }
@@ -233,10 +277,14 @@ impl Console {
                 self.last.clone_from(&line);
                 Ok(Said::Line(line))
             }
-            Next::End => fail(format!("{title} switched off before its work was done; its last words: {}", self.last)),
-            Next::TimedOut => {
-                fail(format!("{title} took too long and was switched off; its last words: {}", self.last))
-            }
+            Next::End => fail(format!(
+                "{title} switched off before its work was done; its last words: {}",
+                self.last
+            )),
+            Next::TimedOut => fail(format!(
+                "{title} took too long and was switched off; its last words: {}",
+                self.last
+            )),
         }
     }
 }

@@ -30,6 +30,7 @@ mod replay;
 mod tally;
 mod test;
 mod toolchain;
+mod words;
 
 use error::{Result, fail};
 use options::Options;
@@ -62,6 +63,8 @@ cargo xtask COMMAND
         --if-root: not being root is no error
   msrv [--if-available]
         check that everything builds with the oldest Rust promised; --if-available: no such compiler is no error
+  words
+        count the phrases that docs and comments avoid (xtask/words.txt), and compare with their budget
 
 machines: pi3 = Raspberry Pi 3B (no vGIC, nVHE), virt = ARM64 server (VHE, GICv3), pc = x86_64 with AMD's SVM; all by QEMU.
 TENDER_LAB_KERNEL=FILE.deb has them boot another Debian kernel than this system's; TENDER_LAB_APPEND adds to its command line.
@@ -89,6 +92,7 @@ fn dispatch() -> Result<()> {
         "dist" => dist::run(&mut options),
         "package-test" => package_test::run(&mut options),
         "msrv" => msrv::run(&mut options),
+        "words" => words::run(&mut options),
         "bench" => bench::run(&mut options),
         bench::INSIDE => bench::inside(&mut options),
         // What `demo` starts in a network namespace, or inside an emulated machine; not for typing.
@@ -97,6 +101,8 @@ fn dispatch() -> Result<()> {
             print!("{HELP}");
             Ok(())
         }
-        other => fail(format!("'{other}' is no command of xtask; see 'cargo xtask help'")),
+        other => fail(format!(
+            "'{other}' is no command of xtask; see 'cargo xtask help'"
+        )),
     }
 }

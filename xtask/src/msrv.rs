@@ -18,8 +18,17 @@ const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 const COMPILER: &str = "rustc-web";
 
 /// What Debian's compiler is linked with, beyond what every Debian has; unpacked beside it, so that nothing is installed.
-const LIBRARIES: &[&str] =
-    &["libllvm19", "libbsd0", "libedit2", "libffi8", "libicu72", "libmd0", "libtinfo6", "libxml2", "libz3-4"];
+const LIBRARIES: &[&str] = &[
+    "libllvm19",
+    "libbsd0",
+    "libedit2",
+    "libffi8",
+    "libicu72",
+    "libmd0",
+    "libtinfo6",
+    "libxml2",
+    "libz3-4",
+];
 
 pub fn run(options: &mut Options) -> Result<()> {
     let if_available = options.flag("--if-available");
@@ -32,14 +41,24 @@ pub fn run(options: &mut Options) -> Result<()> {
         }
         Err(error) => return Err(error),
     };
-    progress::note(format_args!("checking the workspace with {} ({})", compiler.version, compiler.rustc.display()));
+    progress::note(format_args!(
+        "checking the workspace with {} ({})",
+        compiler.version,
+        compiler.rustc.display()
+    ));
     let mut check = cargo::cargo("check");
     check.args(["--workspace", "--all-targets", "--locked"]);
     // Its own directory: a change of compilers would have cargo build everything else anew.
     check.env("CARGO_TARGET_DIR", dir().join("build"));
     compiler.apply(&mut check);
-    process::run(&mut check).context(format_args!("the workspace does not build with {}", compiler.version))?;
-    println!("msrv: lib, binaries and tests build with {}", compiler.version);
+    process::run(&mut check).context(format_args!(
+        "the workspace does not build with {}",
+        compiler.version
+    ))?;
+    println!(
+        "msrv: lib, binaries and tests build with {}",
+        compiler.version
+    );
     Ok(())
 }
 
@@ -58,13 +77,22 @@ struct Compiler {
 
 impl Compiler {
     fn find() -> Result<Self> {
-        let there = installed().into_iter().filter_map(|rustc| Compiler::try_out(rustc, Vec::new()).ok());
-        there.into_iter().find(|compiler| is_wanted(&compiler.version)).map_or_else(Compiler::from_debian, Ok)
+        let there = installed()
+            .into_iter()
+            .filter_map(|rustc| Compiler::try_out(rustc, Vec::new()).ok());
+        there
+            .into_iter()
+            .find(|compiler| is_wanted(&compiler.version))
+            .map_or_else(Compiler::from_debian, Ok)
     }
 
     /// A compiler with its version, or why it does not run.
     fn try_out(rustc: PathBuf, libraries: Vec<PathBuf>) -> Result<Self> {
-        let mut compiler = Compiler { rustc, libraries, version: String::new() };
+        let mut compiler = Compiler {
+            rustc,
+            libraries,
+            version: String::new(),
+        };
         let mut asked = Command::new(&compiler.rustc);
         compiler.apply(asked.arg("--version"));
         compiler.version = process::output(&mut asked)?.trim().to_string();
@@ -78,26 +106,36 @@ impl Compiler {
             let fresh = dir().join(format!("debian.{}", std::process::id()));
             let made = unpack(&fresh);
             // Renamed when whole, so that a broken download leaves nothing that looks like a compiler.
-            let placed =
-                made.and_then(|()| std::fs::rename(&fresh, &place).context("cannot place the compiler of Debian"));
+            let placed = made.and_then(|()| {
+                std::fs::rename(&fresh, &place).context("cannot place the compiler of Debian")
+            });
             let _ = std::fs::remove_dir_all(&fresh);
             placed?;
         }
         let lib = place.join("usr/lib");
         let libraries = vec![lib.join(format!("{}-linux-gnu", Arch::host()?.name())), lib];
-        let compiler = Compiler::try_out(place.join("usr/bin/rustc"), libraries)
-            .context(format_args!("{COMPILER} as unpacked in {} does not run", place.display()))?;
+        let compiler = Compiler::try_out(place.join("usr/bin/rustc"), libraries).context(
+            format_args!("{COMPILER} as unpacked in {} does not run", place.display()),
+        )?;
         if is_wanted(&compiler.version) {
             return Ok(compiler);
         }
-        fail(format!("{} is {}, not Rust {RUST}; remove it and try again", place.display(), compiler.version))
+        fail(format!(
+            "{} is {}, not Rust {RUST}; remove it and try again",
+            place.display(),
+            compiler.version
+        ))
     }
 
     /// Has a command use it: cargo, or the compiler itself.
     fn apply(&self, command: &mut Command) {
         command.env("RUSTC", &self.rustc);
         if !self.libraries.is_empty() {
-            let paths: Vec<String> = self.libraries.iter().map(|path| path.display().to_string()).collect();
+            let paths: Vec<String> = self
+                .libraries
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
             command.env("LD_LIBRARY_PATH", paths.join(":"));
         }
     }
@@ -110,33 +148,50 @@ fn is_wanted(version: &str) -> bool {
 
 /// Whether a version is the wanted one, whatever its last number and what the packager added.
 fn is_of_series(version: &str) -> bool {
-    version.strip_prefix(RUST).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    version
+        .strip_prefix(RUST)
+        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Compilers on this machine that may be of that version. Those of rustup are looked for as files: asked for by name, it
 /// might download one.
 fn installed() -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let rustup = std::env::var_os("RUSTUP_HOME").map_or_else(|| home.join(".rustup"), PathBuf::from);
-    let toolchains = std::fs::read_dir(rustup.join("toolchains")).into_iter().flatten().flatten();
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let rustup =
+        std::env::var_os("RUSTUP_HOME").map_or_else(|| home.join(".rustup"), PathBuf::from);
+    let toolchains = std::fs::read_dir(rustup.join("toolchains"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let named = toolchains.filter(|entry| is_of_series(&entry.file_name().to_string_lossy()));
-    named.map(|entry| entry.path().join("bin/rustc")).chain(["rustc".into(), "/usr/bin/rustc".into()]).collect()
+    named
+        .map(|entry| entry.path().join("bin/rustc"))
+        .chain(["rustc".into(), "/usr/bin/rustc".into()])
+        .collect()
 }
 
 /// Downloads the compiler, its std and its libraries, and unpacks them in `place`.
 fn unpack(place: &Path) -> Result<()> {
     let arch = Arch::host()?.debian();
-    let known = packages::versions(COMPILER)
-        .context(format_args!("checking with Rust {RUST} needs the Debian package {COMPILER}"))?;
+    let known = packages::versions(COMPILER).context(format_args!(
+        "checking with Rust {RUST} needs the Debian package {COMPILER}"
+    ))?;
     let Some(version) = known.iter().find(|version| is_of_series(version)) else {
         return fail(format!(
             "checking with Rust {RUST} needs the Debian package {COMPILER} {RUST}.*, of which apt knows {}; \
              have root run: apt-get update",
-            if known.is_empty() { "none".into() } else { known.join(" and ") }
+            if known.is_empty() {
+                "none".into()
+            } else {
+                known.join(" and ")
+            }
         ));
     };
     let downloads = place.join("download");
-    std::fs::create_dir_all(&downloads).context(format_args!("cannot make {}", downloads.display()))?;
+    std::fs::create_dir_all(&downloads)
+        .context(format_args!("cannot make {}", downloads.display()))?;
     let std_of_it = format!("libstd-rust-web-{RUST}");
     for name in [COMPILER, "libstd-rust-web-dev", &std_of_it] {
         packages::download_version(name, arch, Some(version), &downloads)?;
@@ -144,7 +199,11 @@ fn unpack(place: &Path) -> Result<()> {
     for name in LIBRARIES {
         packages::download(name, arch, &downloads)?;
     }
-    for entry in std::fs::read_dir(&downloads).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(&downloads)
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let mut dpkg = Command::new("dpkg");
         dpkg.arg("-x").arg(entry.path()).arg(place);
         progress::during("unpacking the compiler", || process::output(&mut dpkg))?;
@@ -158,7 +217,9 @@ mod tests {
 
     #[test]
     fn only_the_promised_version_will_do() {
-        assert!(is_wanted(&format!("rustc {RUST}.0 (4d91de4e4 2025-02-17) (built from a source tarball)")));
+        assert!(is_wanted(&format!(
+            "rustc {RUST}.0 (4d91de4e4 2025-02-17) (built from a source tarball)"
+        )));
         for other in ["rustc 1.8.5", "rustc 1.96.0 (x)", "cargo 1.85.0", ""] {
             assert!(!is_wanted(other), "{other}");
         }

@@ -14,7 +14,11 @@ use crate::packages;
 pub fn enter_namespace() -> Result<()> {
     // SAFETY: both take nothing, touch no memory and cannot fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let user = if packages::is_root() { 0 } else { libc::CLONE_NEWUSER };
+    let user = if packages::is_root() {
+        0
+    } else {
+        libc::CLONE_NEWUSER
+    };
     // SAFETY: unshare takes flags and changes nothing in our memory.
     if unsafe { libc::unshare(libc::CLONE_NEWNET | user) } != 0 {
         return fail(format!(
@@ -25,8 +29,10 @@ pub fn enter_namespace() -> Result<()> {
     if user != 0 {
         // Mapped to itself, not to root: what we start has no more rights than its user.
         fs::write("/proc/self/setgroups", "deny").context("cannot write /proc/self/setgroups")?;
-        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).context("cannot write /proc/self/uid_map")?;
-        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")).context("cannot write /proc/self/gid_map")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
+            .context("cannot write /proc/self/uid_map")?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+            .context("cannot write /proc/self/gid_map")?;
     }
     bring_up("lo", None)
 }
@@ -34,13 +40,21 @@ pub fn enter_namespace() -> Result<()> {
 /// Makes a tap that stays when no one holds it, gives it an address with a 24-bit network, and brings it up.
 pub fn make_tap(name: &str, address: Ipv4Addr) -> Result<()> {
     const TUN: &str = "/dev/net/tun";
-    let tun = File::options().read(true).write(true).open(TUN).context(format_args!("cannot open {TUN}"))?;
+    let tun = File::options()
+        .read(true)
+        .write(true)
+        .open(TUN)
+        .context(format_args!("cannot open {TUN}"))?;
     let mut request = request(name);
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
-    control(&tun, libc::TUNSETIFF as libc::Ioctl, &mut request).context(format_args!("cannot make the tap {name}"))?;
+    control(&tun, libc::TUNSETIFF as libc::Ioctl, &mut request)
+        .context(format_args!("cannot make the tap {name}"))?;
     // SAFETY: TUNSETPERSIST takes a number, not a pointer, and `tun` is open.
     if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST as libc::Ioctl, 1) } != 0 {
-        return fail(format!("cannot keep the tap {name}: {}", io::Error::last_os_error()));
+        return fail(format!(
+            "cannot keep the tap {name}: {}",
+            io::Error::last_os_error()
+        ));
     }
     bring_up(name, Some(address))
 }
@@ -82,10 +96,19 @@ pub struct Packets {
 pub fn packets(name: &str) -> Result<Packets> {
     // Unlike sysfs, which shows the namespace that it was mounted in.
     let table = fs::read_to_string("/proc/net/dev").context("cannot read /proc/net/dev")?;
-    let line = table.lines().find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'));
-    let numbers: Vec<u64> = line.unwrap_or("").split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let line = table
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix(':'));
+    let numbers: Vec<u64> = line
+        .unwrap_or("")
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
     match numbers[..] {
-        [_, from_tender, _, _, _, _, _, _, _, to_tender, ..] => Ok(Packets { from_tender, to_tender }),
+        [_, from_tender, _, _, _, _, _, _, _, to_tender, ..] => Ok(Packets {
+            from_tender,
+            to_tender,
+        }),
         _ => fail(format!("/proc/net/dev has no tap {name}")),
     }
 }
@@ -97,7 +120,8 @@ pub fn wait_until_running(name: &str) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
         let mut asked = request(name);
-        control(&socket, libc::SIOCGIFFLAGS as libc::Ioctl, &mut asked).context(format_args!("no interface {name}"))?;
+        control(&socket, libc::SIOCGIFFLAGS as libc::Ioctl, &mut asked)
+            .context(format_args!("no interface {name}"))?;
         // SAFETY: the kernel has just filled in the flags.
         let flags = libc::c_int::from(unsafe { asked.ifr_ifru.ifru_flags });
         if flags & libc::IFF_RUNNING != 0 {
@@ -113,8 +137,12 @@ pub fn wait_until_running(name: &str) -> Result<()> {
 pub fn packet_socket(name: &str) -> Result<File> {
     let string = CString::new(name).context("an interface's name has no NUL")?;
     // SAFETY: the call takes numbers only; a packet socket's address is plain numbers, for which zeros are a value.
-    let (fd, mut address): (_, libc::sockaddr_ll) =
-        unsafe { (libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0), std::mem::zeroed()) };
+    let (fd, mut address): (_, libc::sockaddr_ll) = unsafe {
+        (
+            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0),
+            std::mem::zeroed(),
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error()).context("cannot open a packet socket");
     }
@@ -135,7 +163,11 @@ pub fn packet_socket(name: &str) -> Result<File> {
 fn request(name: &str) -> libc::ifreq {
     // SAFETY: ifreq is plain numbers and arrays, for which zeros are a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+    for (to, from) in request
+        .ifr_name
+        .iter_mut()
+        .zip(name.bytes().take(libc::IFNAMSIZ - 1))
+    {
         *to = from as libc::c_char;
     }
     request
@@ -147,11 +179,18 @@ fn internet(address: Ipv4Addr) -> libc::sockaddr {
     for (to, from) in data[2..6].iter_mut().zip(address.octets()) {
         *to = from as libc::c_char;
     }
-    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
+    libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        sa_data: data,
+    }
 }
 
 fn control(file: &File, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: every request used here reads and writes one ifreq, which `request` is, alive for the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), number, request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

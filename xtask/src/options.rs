@@ -34,7 +34,11 @@ impl Options {
     /// Takes `--name value` or `--name=value`.
     pub fn value(&mut self, name: &str) -> Result<Option<String>> {
         let with_equals = format!("{name}=");
-        let Some(at) = self.words.iter().position(|word| word == name || word.starts_with(&with_equals)) else {
+        let Some(at) = self
+            .words
+            .iter()
+            .position(|word| word == name || word.starts_with(&with_equals))
+        else {
             return Ok(None);
         };
         let word = self.words.remove(at);
@@ -57,7 +61,9 @@ impl Options {
     pub fn finish(&self) -> Result<()> {
         match self.words.first() {
             None => Ok(()),
-            Some(word) => fail(format!("'{word}' is not known to this command; see 'cargo xtask help'")),
+            Some(word) => fail(format!(
+                "'{word}' is not known to this command; see 'cargo xtask help'"
+            )),
         }
     }
 }
@@ -72,8 +78,20 @@ mod tests {
 
     #[test]
     fn values_stand_apart_or_after_an_equals_sign() {
-        assert_eq!(parse("--machine pi3").value("--machine").unwrap().as_deref(), Some("pi3"));
-        assert_eq!(parse("--machine=virt").value("--machine").unwrap().as_deref(), Some("virt"));
+        assert_eq!(
+            parse("--machine pi3")
+                .value("--machine")
+                .unwrap()
+                .as_deref(),
+            Some("pi3")
+        );
+        assert_eq!(
+            parse("--machine=virt")
+                .value("--machine")
+                .unwrap()
+                .as_deref(),
+            Some("virt")
+        );
         assert_eq!(parse("--once").value("--machine").unwrap(), None);
         assert!(parse("--machine").value("--machine").is_err());
     }

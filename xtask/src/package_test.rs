@@ -40,18 +40,26 @@ pub fn run(options: &mut Options) -> Result<()> {
     let tried = unpack(&archive, &root).and_then(|()| try_in(&root, &package, arch));
     std::fs::remove_dir_all(&root).context(format_args!("cannot remove {}", root.display()))?;
     tried?;
-    println!("package-test: {} installs, works and leaves nothing behind", file_name(&package));
+    println!(
+        "package-test: {} installs, works and leaves nothing behind",
+        file_name(&package)
+    );
     Ok(())
 }
 
 /// The package, whose second making must come to the same bits.
 fn made_twice(arch: Arch) -> Result<PathBuf> {
-    let read = |path: &PathBuf| std::fs::read(path).context(format_args!("cannot read {}", path.display()));
+    let read = |path: &PathBuf| {
+        std::fs::read(path).context(format_args!("cannot read {}", path.display()))
+    };
     let [_, tarball, package] = dist::packages(arch)?;
     let first = (read(&tarball)?, read(&package)?);
     dist::packages(arch)?;
     if first != (read(&tarball)?, read(&package)?) {
-        return fail(format!("{} or the tarball differs when it is made again", file_name(&package)));
+        return fail(format!(
+            "{} or the tarball differs when it is made again",
+            file_name(&package)
+        ));
     }
     Ok(package)
 }
@@ -67,9 +75,11 @@ fn bare_debian(arch: Arch) -> Result<PathBuf> {
     // Named when whole, so that a broken download leaves nothing that looks like an archive.
     let fresh = archive.with_extension(format!("{}.tar", std::process::id()));
     let mut make = Command::new("mmdebstrap");
-    make.args(["--quiet", "--variant=minbase", "--include=man-db", RELEASE]).arg(&fresh);
+    make.args(["--quiet", "--variant=minbase", "--include=man-db", RELEASE])
+        .arg(&fresh);
     let made = progress::during("making a bare Debian", || process::output(&mut make));
-    let placed = made.and_then(|_| std::fs::rename(&fresh, &archive).context("cannot place the bare Debian"));
+    let placed = made
+        .and_then(|_| std::fs::rename(&fresh, &archive).context("cannot place the bare Debian"));
     let _ = std::fs::remove_file(&fresh);
     placed.map(|()| archive)
 }
@@ -77,7 +87,10 @@ fn bare_debian(arch: Arch) -> Result<PathBuf> {
 fn unpack(archive: &Path, root: &Path) -> Result<()> {
     std::fs::create_dir_all(root).context(format_args!("cannot make {}", root.display()))?;
     let mut tar = Command::new("tar");
-    tar.args(["--extract", "--numeric-owner", "--file"]).arg(archive).arg("--directory").arg(root);
+    tar.args(["--extract", "--numeric-owner", "--file"])
+        .arg(archive)
+        .arg("--directory")
+        .arg(root);
     process::output(&mut tar).map(drop)
 }
 
@@ -91,12 +104,25 @@ fn try_in(root: &Path, package: &Path, arch: Arch) -> Result<()> {
     }
     let mut inside = Command::new("unshare");
     inside.args(["--net", "--mount", "--pid", "--fork", "--kill-child"]);
-    inside.arg(format!("--mount-proc={}", root.join("proc").display())).arg("chroot").arg(root);
-    inside.args(["/tmp/test", &format!("/tmp/{}", file_name(package)), &format!("/tmp/{UNIKERNEL}")]);
-    inside.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root");
+    inside
+        .arg(format!("--mount-proc={}", root.join("proc").display()))
+        .arg("chroot")
+        .arg(root);
+    inside.args([
+        "/tmp/test",
+        &format!("/tmp/{}", file_name(package)),
+        &format!("/tmp/{UNIKERNEL}"),
+    ]);
+    inside
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root");
     process::run(&mut inside).context("the package does not do what it should")
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

@@ -23,11 +23,17 @@ pub struct Package {
 
 impl Package {
     pub const fn program(name: &'static str, program: &'static str) -> Self {
-        Package { name, brings: Brings::Program(program) }
+        Package {
+            name,
+            brings: Brings::Program(program),
+        }
     }
 
     pub const fn file(name: &'static str, path: &'static str) -> Self {
-        Package { name, brings: Brings::File(path) }
+        Package {
+            name,
+            brings: Brings::File(path),
+        }
     }
 
     pub fn is_there(&self) -> bool {
@@ -40,21 +46,35 @@ impl Package {
 
 /// Sees to it that the packages are there, or says which is missing and how to get it.
 pub fn ensure(purpose: &str, wanted: &[Package]) -> Result<()> {
-    let missing: Vec<&'static str> = wanted.iter().filter(|p| !p.is_there()).map(|p| p.name).collect();
+    let missing: Vec<&'static str> = wanted
+        .iter()
+        .filter(|p| !p.is_there())
+        .map(|p| p.name)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
     let names = missing.join(" ");
     if process::find_program("apt-get").is_none() {
-        return fail(format!("{purpose} needs what Debian packages as: {names}; install its like and try again"));
+        return fail(format!(
+            "{purpose} needs what Debian packages as: {names}; install its like and try again"
+        ));
     }
     if !is_root() {
-        return fail(format!("{purpose} needs the Debian package(s) {names}; install with: {}", recipe(&missing)));
+        return fail(format!(
+            "{purpose} needs the Debian package(s) {names}; install with: {}",
+            recipe(&missing)
+        ));
     }
-    install(&missing).context(format_args!("{purpose} needs the Debian package(s) {names}"))?;
+    install(&missing).context(format_args!(
+        "{purpose} needs the Debian package(s) {names}"
+    ))?;
     match wanted.iter().find(|p| !p.is_there()) {
         None => Ok(()),
-        Some(p) => fail(format!("{purpose}: {} is installed but {:?} is not there", p.name, p.brings)),
+        Some(p) => fail(format!(
+            "{purpose}: {} is installed but {:?} is not there",
+            p.name, p.brings
+        )),
     }
 }
 
@@ -73,8 +93,11 @@ fn recipe(names: &[&str]) -> String {
 }
 
 fn foreign_architectures(names: &[&str]) -> Vec<String> {
-    let mut found: Vec<String> =
-        names.iter().filter_map(|name| name.split_once(':')).map(|(_, arch)| arch.to_string()).collect();
+    let mut found: Vec<String> = names
+        .iter()
+        .filter_map(|name| name.split_once(':'))
+        .map(|(_, arch)| arch.to_string())
+        .collect();
     found.sort();
     found.dedup();
     found
@@ -87,7 +110,8 @@ fn install(names: &[&str]) -> Result<()> {
     }
     update(is_new);
     let mut apt = apt_get();
-    apt.args(["install", "--yes", "--no-install-recommends"]).args(names);
+    apt.args(["install", "--yes", "--no-install-recommends"])
+        .args(names);
     progress::note(format_args!("installing {}", names.join(" ")));
     progress::during("waiting for apt-get install", || process::output(&mut apt)).map(drop)
 }
@@ -96,7 +120,11 @@ fn install(names: &[&str]) -> Result<()> {
 fn add_architecture(arch: &str) -> Result<bool> {
     let native = process::output(Command::new("dpkg").arg("--print-architecture"))?;
     let foreign = process::output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
-    if native.lines().chain(foreign.lines()).any(|known| known == arch) {
+    if native
+        .lines()
+        .chain(foreign.lines())
+        .any(|known| known == arch)
+    {
         return Ok(false);
     }
     process::output(Command::new("dpkg").args(["--add-architecture", arch]))?;
@@ -110,7 +138,9 @@ fn update(architecture_is_new: bool) {
     if DONE.swap(true, Ordering::Relaxed) && !architecture_is_new {
         return;
     }
-    let done = progress::during("waiting for apt-get update", || process::output(apt_get().arg("update")));
+    let done = progress::during("waiting for apt-get update", || {
+        process::output(apt_get().arg("update"))
+    });
     if let Err(error) = done {
         progress::note(format_args!("warning: {error}"));
     }
@@ -119,8 +149,15 @@ fn update(architecture_is_new: bool) {
 fn apt_get() -> Command {
     let mut apt = Command::new("apt-get");
     // Others may be installing at the same time; downloads go to our own directory, where apt's own user has no rights.
-    apt.args(["-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Sandbox::User=root"]);
-    apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    apt.args([
+        "-qq",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+        "-o",
+        "APT::Sandbox::User=root",
+    ]);
+    apt.env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null());
     apt
 }
 
@@ -131,7 +168,10 @@ pub fn download(name: &str, arch: &str, dir: &Path) -> Result<()> {
 
 /// As [`download`], of a version that is not the newest.
 pub fn download_version(name: &str, arch: &str, version: Option<&str>, dir: &Path) -> Result<()> {
-    let full = format!("{name}:{arch}{}", version.map_or_else(String::new, |version| format!("={version}")));
+    let full = format!(
+        "{name}:{arch}{}",
+        version.map_or_else(String::new, |version| format!("={version}"))
+    );
     if is_root() {
         update(add_architecture(arch)?);
     } else if process::output(Command::new("apt-cache").args(["show", &full])).is_err() {
@@ -143,7 +183,9 @@ pub fn download_version(name: &str, arch: &str, version: Option<&str>, dir: &Pat
     progress::note(&what);
     let mut apt = apt_get();
     apt.args(["download", &full]).current_dir(dir);
-    progress::during(&what, || process::output(&mut apt)).context(format_args!("cannot get {full}")).map(drop)
+    progress::during(&what, || process::output(&mut apt))
+        .context(format_args!("cannot get {full}"))
+        .map(drop)
 }
 
 /// The versions of a package that apt knows, the newest first.
@@ -153,7 +195,11 @@ pub fn versions(name: &str) -> Result<Vec<String>> {
     }
     // `name | version | where from`, one line each.
     let table = process::output(Command::new("apt-cache").args(["madison", name]))?;
-    Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_string()).collect())
+    Ok(table
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .map(|version| version.trim().to_string())
+        .collect())
 }
 
 /// What a meta-package such as `linux-image-arm64` stands for at present.
@@ -162,13 +208,16 @@ pub fn first_dependency(name: &str, arch: &str) -> Result<String> {
     if is_root() {
         update(add_architecture(arch)?);
     }
-    let text = process::output(Command::new("apt-cache").args(["depends", &full])).unwrap_or_default();
-    let depends = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let text =
+        process::output(Command::new("apt-cache").args(["depends", &full])).unwrap_or_default();
+    let depends = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "));
     match depends {
         Some(found) => Ok(found.split(':').next().unwrap_or(found).to_string()),
-        None => {
-            fail(format!("apt does not know {full}; have root run: dpkg --add-architecture {arch} && apt-get update"))
-        }
+        None => fail(format!(
+            "apt does not know {full}; have root run: dpkg --add-architecture {arch} && apt-get update"
+        )),
     }
 }
 
@@ -187,6 +236,13 @@ mod tests {
 
     #[test]
     fn what_is_there_needs_nothing() {
-        ensure("a test", &[Package::program("dash", "sh"), Package::file("base-files", "/etc")]).unwrap();
+        ensure(
+            "a test",
+            &[
+                Package::program("dash", "sh"),
+                Package::file("base-files", "/etc"),
+            ],
+        )
+        .unwrap();
     }
 }

@@ -14,26 +14,45 @@ fn name(command: &Command) -> String {
 
 /// Runs to the end with our own terminal; a failure is an error.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().context(format_args!("cannot start {}", name(command)))?;
-    if status.success() { Ok(()) } else { fail(format!("{} ended with {status}", name(command))) }
+    let status = command
+        .status()
+        .context(format_args!("cannot start {}", name(command)))?;
+    if status.success() {
+        Ok(())
+    } else {
+        fail(format!("{} ended with {status}", name(command)))
+    }
 }
 
 /// Runs to the end and gives its standard output; on failure the error carries the last line of its stderr.
 pub fn output(command: &mut Command) -> Result<String> {
-    let done = command.stdin(Stdio::null()).output().context(format_args!("cannot start {}", name(command)))?;
+    let done = command
+        .stdin(Stdio::null())
+        .output()
+        .context(format_args!("cannot start {}", name(command)))?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }
     let errors = String::from_utf8_lossy(&done.stderr);
-    let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    fail(format!("{} ended with {}: {last}", name(command), done.status))
+    let last = errors
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("it said nothing");
+    fail(format!(
+        "{} ended with {}: {last}",
+        name(command),
+        done.status
+    ))
 }
 
 /// Runs to the end with `input` as its standard input, and gives its standard output, whatever bytes that has.
 pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let name = name(command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().context(format_args!("cannot start {name}"))?;
+    let mut child = command
+        .spawn()
+        .context(format_args!("cannot start {name}"))?;
     let stdin = child.stdin.take();
     // Fed from a thread of its own, as it may answer before it has read everything.
     let done = std::thread::scope(|scope| {
@@ -41,7 +60,11 @@ pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
         child.wait_with_output()
     });
     let done = done.context(format_args!("cannot read from {name}"))?;
-    if done.status.success() { Ok(done.stdout) } else { fail(format!("{name} ended with {}", done.status)) }
+    if done.status.success() {
+        Ok(done.stdout)
+    } else {
+        fail(format!("{name} ended with {}", done.status))
+    }
 }
 
 /// Where a program is, as a shell would find it.
@@ -70,10 +93,15 @@ pub enum Next {
 
 impl Followed {
     pub fn start(command: &mut Command) -> Result<Self> {
-        let mut child =
-            command.stdout(Stdio::piped()).spawn().context(format_args!("cannot start {}", name(command)))?;
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context(format_args!("cannot start {}", name(command)))?;
         // Just asked for above, so it is there.
-        let output = child.stdout.take().context_none("its output is not a pipe")?;
+        let output = child
+            .stdout
+            .take()
+            .context_none("its output is not a pipe")?;
         let (sender, lines) = channel();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(output);
@@ -87,7 +115,10 @@ impl Followed {
     }
 
     pub fn next(&self, deadline: Instant) -> Next {
-        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        match self
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             Ok(line) => Next::Line(line),
             Err(RecvTimeoutError::Timeout) => Next::TimedOut,
             Err(RecvTimeoutError::Disconnected) => Next::End,
@@ -118,7 +149,11 @@ pub fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus> {
         if Instant::now() > deadline {
             let _ = child.kill();
             let _ = child.wait();
-            return fail(format!("process {} did not end within {} s and was killed", child.id(), patience.as_secs()));
+            return fail(format!(
+                "process {} did not end within {} s and was killed",
+                child.id(),
+                patience.as_secs()
+            ));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -129,7 +164,11 @@ fn read_line(reader: &mut BufReader<impl Read>) -> Option<String> {
     let mut bytes = Vec::new();
     match reader.read_until(b'\n', &mut bytes) {
         Ok(0) | Err(_) => None,
-        Ok(_) => Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']).to_string()),
+        Ok(_) => Some(
+            String::from_utf8_lossy(&bytes)
+                .trim_end_matches(['\n', '\r'])
+                .to_string(),
+        ),
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 /// A listener on the loopback address: the server's own port, or any other where that is taken. Made before the
 /// namespace is entered, as a socket belongs to the namespace it was made in.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
 }
 
 /// Carries every connection over to `server`, for as long as the process lives.
@@ -22,7 +23,9 @@ pub fn serve(listener: TcpListener, server: SocketAddr) {
 
 /// A broken connection ends for the browser as it would without us.
 fn carry(client: TcpStream, server: SocketAddr) {
-    let Ok(server) = TcpStream::connect_timeout(&server, Duration::from_secs(10)) else { return };
+    let Ok(server) = TcpStream::connect_timeout(&server, Duration::from_secs(10)) else {
+        return;
+    };
     if let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) {
         thread::spawn(move || one_way(from_client, to_server));
         one_way(server, client);

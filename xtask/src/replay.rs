@@ -22,7 +22,11 @@ use transcript::Transcript;
 const STEP_LIMIT: u64 = 180;
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = match options.value("--machine")?.map(|name| Machine::parse(&name)).transpose()? {
+    let machine = match options
+        .value("--machine")?
+        .map(|name| Machine::parse(&name))
+        .transpose()?
+    {
         None => Emulated::Pi3,
         Some(Machine::Emulated(machine)) if machine.arch() == Arch::Aarch64 => machine,
         Some(_) => return fail("the replay is of an ARM64 board: --machine pi3 or virt"),
@@ -37,18 +41,32 @@ pub fn run(options: &mut Options) -> Result<()> {
     let mut transcript = Transcript::begin(machine);
     let start = Instant::now();
     let mut console = machine.boot(&assets, archive)?;
-    transcript.say(format_args!("Debian with systemd on {}: up after {:.0?}", machine.title(), start.elapsed()));
+    transcript.say(format_args!(
+        "Debian with systemd on {}: up after {:.0?}",
+        machine.title(),
+        start.elapsed()
+    ));
     let wrong = follow(&mut console, &steps, &mut transcript);
-    transcript.say(format_args!("\nfrom power-on to here: {:.0?}", start.elapsed()));
+    transcript.say(format_args!(
+        "\nfrom power-on to here: {:.0?}",
+        start.elapsed()
+    ));
     match &wrong {
-        None => transcript.say(format_args!("replay: {} steps, all as expected", steps.len())),
+        None => transcript.say(format_args!(
+            "replay: {} steps, all as expected",
+            steps.len()
+        )),
         Some(first) => transcript.say(format_args!("replay: {first}")),
     }
     transcript.save()?;
     // What went wrong has been said.
     // The machine ends with it, which an exit would not see to.
     drop(console);
-    if wrong.is_none() { Ok(()) } else { std::process::exit(1) }
+    if wrong.is_none() {
+        Ok(())
+    } else {
+        std::process::exit(1)
+    }
 }
 
 /// The package of these sources.
@@ -69,15 +87,22 @@ fn follow(console: &mut Console, steps: &[Step], transcript: &mut Transcript) ->
         let outcome = match hear(console, number, transcript) {
             Ok(outcome) => outcome,
             // No machine, no more steps.
-            Err(error) => return Some(first.unwrap_or(format!("step {number} ({}): {error}", step.title))),
+            Err(error) => {
+                return Some(first.unwrap_or(format!("step {number} ({}): {error}", step.title)));
+            }
         };
         let judged = step.judge(&outcome);
         match &judged {
-            Ok(()) => transcript.say(format_args!("-- as expected, after {:.1?}", start.elapsed())),
+            Ok(()) => transcript.say(format_args!(
+                "-- as expected, after {:.1?}",
+                start.elapsed()
+            )),
             Err(error) => transcript.say(format_args!("-- NOT AS EXPECTED: {error}")),
         }
         // Those that come after it are gone through all the same: what they show helps to understand it.
-        first = first.or(judged.err().map(|error| format!("step {number} ({}): {error}", step.title)));
+        first = first.or(judged
+            .err()
+            .map(|error| format!("step {number} ({}): {error}", step.title)));
     }
     first
 }
@@ -94,10 +119,20 @@ fn hear(console: &mut Console, number: usize, transcript: &mut Transcript) -> Re
             }
             // The kernel's and systemd's own.
             (Said::Line(_), None) => {}
-            (Said::Mark(mark), None) if mark == format!("step {number}") => lines = Some(Vec::new()),
+            (Said::Mark(mark), None) if mark == format!("step {number}") => {
+                lines = Some(Vec::new())
+            }
             (Said::Mark(mark), Some(lines)) => {
-                match mark.strip_prefix("exit ").and_then(|status| status.parse().ok()) {
-                    Some(status) => return Ok(Outcome { status, output: lines.join("\n") }),
+                match mark
+                    .strip_prefix("exit ")
+                    .and_then(|status| status.parse().ok())
+                {
+                    Some(status) => {
+                        return Ok(Outcome {
+                            status,
+                            output: lines.join("\n"),
+                        });
+                    }
                     None => return fail(format!("the machine said '{mark}'")),
                 }
             }

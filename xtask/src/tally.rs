@@ -19,7 +19,11 @@ impl Tally {
             let before = counts.split_once(what)?.0.trim_end();
             before.rsplit([' ', '.']).next()?.parse().ok()
         };
-        Some(Tally { passed: count("passed")?, failed: count("failed")?, skipped: count("ignored")? })
+        Some(Tally {
+            passed: count("passed")?,
+            failed: count("failed")?,
+            skipped: count("ignored")?,
+        })
     }
 
     /// A binary that failed without saying of what is a failure all the same.
@@ -41,7 +45,11 @@ impl AddAssign for Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
     }
 }
 
@@ -52,7 +60,14 @@ mod tests {
     #[test]
     fn the_closing_line_is_read() {
         let line = "test result: FAILED. 13 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.31s";
-        assert_eq!(Tally::parse(line), Some(Tally { passed: 13, failed: 2, skipped: 1 }));
+        assert_eq!(
+            Tally::parse(line),
+            Some(Tally {
+                passed: 13,
+                failed: 2,
+                skipped: 1
+            })
+        );
         assert_eq!(Tally::parse("running 3 tests"), None);
         assert_eq!(Tally::parse("test result: unheard of"), None);
     }
@@ -60,7 +75,23 @@ mod tests {
     #[test]
     fn a_crash_counts_as_one_failure() {
         assert_eq!(Tally::default().with_exit(false).failed, 1);
-        assert_eq!(Tally { failed: 3, ..Tally::default() }.with_exit(false).failed, 3);
-        assert_eq!(Tally { passed: 3, ..Tally::default() }.with_exit(true).failed, 0);
+        assert_eq!(
+            Tally {
+                failed: 3,
+                ..Tally::default()
+            }
+            .with_exit(false)
+            .failed,
+            3
+        );
+        assert_eq!(
+            Tally {
+                passed: 3,
+                ..Tally::default()
+            }
+            .with_exit(true)
+            .failed,
+            0
+        );
     }
 }

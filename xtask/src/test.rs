@@ -22,7 +22,10 @@ const BINARY_LIMIT: u64 = 600;
 const HOST_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = options.value("--machine")?.map(|name| Machine::parse(&name)).transpose()?;
+    let machine = options
+        .value("--machine")?
+        .map(|name| Machine::parse(&name))
+        .transpose()?;
     options.finish()?;
     let words = &options.rest;
     let tally = match machine {
@@ -36,12 +39,19 @@ pub fn run(options: &mut Options) -> Result<()> {
     };
     // Last and plain: what reads it (a person, CI) need not know how many binaries there were.
     println!("{tally}");
-    if tally.failed > 0 { std::process::exit(1) } else { Ok(()) }
+    if tally.failed > 0 {
+        std::process::exit(1)
+    } else {
+        Ok(())
+    }
 }
 
 /// Root can install what is missing, so for root nothing is ever left out.
 fn pi3_where_possible(words: &[String]) -> Result<Tally> {
-    let ready: Result<()> = Emulated::Pi3.prepare().and_then(|_| StaticToolchain::choose(Arch::Aarch64)).map(drop);
+    let ready: Result<()> = Emulated::Pi3
+        .prepare()
+        .and_then(|_| StaticToolchain::choose(Arch::Aarch64))
+        .map(drop);
     match ready {
         Err(error) if !packages::is_root() => {
             println!("pi3: left out, as its packages are not there: {error}");
@@ -72,11 +82,15 @@ fn judges() {
 fn on_host(words: &[String]) -> Result<Tally> {
     progress::note("tests on this machine");
     if let Err(reason) = host::kvm() {
-        progress::note(format_args!("tests that run a unikernel are skipped here: {reason}"));
+        progress::note(format_args!(
+            "tests that run a unikernel are skipped here: {reason}"
+        ));
     }
     judges();
     let mut command = cargo::cargo("test");
-    command.args(["--workspace", "--no-fail-fast", "--"]).args(words);
+    command
+        .args(["--workspace", "--no-fail-fast", "--"])
+        .args(words);
     let start = Instant::now();
     let cargo = Followed::start(&mut command)?;
     let mut tally = Tally::default();
@@ -87,7 +101,12 @@ fn on_host(words: &[String]) -> Result<Tally> {
                 tally += Tally::parse(&line).unwrap_or_default();
             }
             Next::End => break,
-            Next::TimedOut => return fail(format!("the tests took more than {} min", HOST_LIMIT.as_secs() / 60)),
+            Next::TimedOut => {
+                return fail(format!(
+                    "the tests took more than {} min",
+                    HOST_LIMIT.as_secs() / 60
+                ));
+            }
         }
     }
     let status = cargo.finish(Duration::from_secs(10))?;
@@ -108,7 +127,12 @@ fn emulated(machine: Emulated, words: &[String]) -> Result<Tally> {
     let expected = pack_tests(&mut archive, &built)?;
     host::pack_fixtures(&mut archive, machine.arch())?;
     let mut console = machine.boot(&assets, archive)?;
-    let mut follower = Follower { prefix: machine.name(), tally: Tally::default(), running: None, ended: 0 };
+    let mut follower = Follower {
+        prefix: machine.name(),
+        tally: Tally::default(),
+        running: None,
+        ended: 0,
+    };
     loop {
         let deadline = Instant::now() + Duration::from_secs(BINARY_LIMIT + 60);
         match console.next(deadline) {
@@ -121,7 +145,11 @@ fn emulated(machine: Emulated, words: &[String]) -> Result<Tally> {
         }
     }
     if follower.ended != expected {
-        return fail(format!("{} of {expected} test binaries ran inside {}", follower.ended, machine.title()));
+        return fail(format!(
+            "{} of {expected} test binaries ran inside {}",
+            follower.ended,
+            machine.title()
+        ));
     }
     summary(machine.name(), follower.tally, start)
 }
@@ -129,9 +157,21 @@ fn emulated(machine: Emulated, words: &[String]) -> Result<Tally> {
 /// Every test binary of the workspace but those of what makes the packages, and the tender they start, for this architecture.
 fn build_tests(arch: Arch) -> Result<Vec<Built>> {
     let toolchain = StaticToolchain::choose(arch)?;
-    progress::note(format_args!("building the tests for {}", toolchain.describe()));
+    progress::note(format_args!(
+        "building the tests for {}",
+        toolchain.describe()
+    ));
     let mut command = cargo::cargo("test");
-    command.args(["--no-run", "--workspace", "--exclude", "xtask", "--exclude", "manual", "--lib", "--tests"]);
+    command.args([
+        "--no-run",
+        "--workspace",
+        "--exclude",
+        "xtask",
+        "--exclude",
+        "manual",
+        "--lib",
+        "--tests",
+    ]);
     small_profile(&mut command);
     toolchain.apply(&mut command);
     cargo::build(&mut command)
@@ -139,8 +179,12 @@ fn build_tests(arch: Arch) -> Result<Vec<Built>> {
 
 /// Emulated processors are slow and the whole file system is in memory: optimise a little, and carry no debug information.
 pub fn small_profile(command: &mut std::process::Command) {
-    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
-    command.env("CARGO_PROFILE_DEV_STRIP", "debuginfo").env("CARGO_INCREMENTAL", "0");
+    command
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command
+        .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
+        .env("CARGO_INCREMENTAL", "0");
 }
 
 fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {
@@ -148,14 +192,21 @@ fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {
     for program in built {
         if program.is_test {
             // cargo's own file name: it tells the unit tests of the library from those of the binary.
-            let name = program.path.file_name().unwrap_or_else(|| Path::new(&program.name).as_os_str());
+            let name = program
+                .path
+                .file_name()
+                .unwrap_or_else(|| Path::new(&program.name).as_os_str());
             archive.copy(&format!("tests/{}", name.to_string_lossy()), &program.path)?;
             count += 1;
         } else {
             archive.copy(&format!("bin/{}", program.name), &program.path)?;
         }
     }
-    if count == 0 { fail("cargo built no test binary") } else { Ok(count) }
+    if count == 0 {
+        fail("cargo built no test binary")
+    } else {
+        Ok(count)
+    }
 }
 
 /// Variables that tell tests how much to do; see `docs/testing.md`.
@@ -170,7 +221,11 @@ const PASSED_ON: [&str; 6] = [
 
 /// Those that are set here, for the shell.
 fn passed_on() -> String {
-    let set = |name: &str| std::env::var(name).ok().map(|value| format!("export {name}={}\n", quoted(&value)));
+    let set = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|value| format!("export {name}={}\n", quoted(&value)))
+    };
     PASSED_ON.into_iter().filter_map(set).collect()
 }
 
@@ -224,9 +279,15 @@ impl Follower {
 
     fn ended(&mut self, status: &str) {
         self.ended += 1;
-        let Some((name, tally)) = self.running.take() else { return };
+        let Some((name, tally)) = self.running.take() else {
+            return;
+        };
         // 137 is 128 + SIGKILL, which is how busybox's timeout ends what takes too long.
-        let why = if status == "137" { format!(" (killed after {BINARY_LIMIT} s)") } else { String::new() };
+        let why = if status == "137" {
+            format!(" (killed after {BINARY_LIMIT} s)")
+        } else {
+            String::new()
+        };
         if status != "0" {
             println!("{} | {name} ended with status {status}{why}", self.prefix);
         } else if tally == Tally::default() {
@@ -237,9 +298,14 @@ impl Follower {
 
     /// The machine is gone: what ran has failed, and what did not run is not passed over in silence.
     fn died(&mut self, error: &Error) {
-        let during =
-            self.running.take().map_or_else(|| "between tests".into(), |(name, _)| format!("while {name} ran"));
-        println!("{} | {error}; it happened {during}, and what should have come after did not run", self.prefix);
+        let during = self.running.take().map_or_else(
+            || "between tests".into(),
+            |(name, _)| format!("while {name} ran"),
+        );
+        println!(
+            "{} | {error}; it happened {during}, and what should have come after did not run",
+            self.prefix
+        );
         self.tally.failed += 1;
     }
 }
@@ -249,7 +315,12 @@ mod tests {
     use super::*;
 
     fn follower() -> Follower {
-        Follower { prefix: "test", tally: Tally::default(), running: None, ended: 0 }
+        Follower {
+            prefix: "test",
+            tally: Tally::default(),
+            running: None,
+            ended: 0,
+        }
     }
 
     fn mark(text: &str) -> Said {
@@ -261,10 +332,19 @@ mod tests {
         let mut follower = follower();
         for _ in 0..2 {
             follower.hear(mark("run halt"));
-            follower.hear(Said::Line("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured".into()));
+            follower.hear(Said::Line(
+                "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured".into(),
+            ));
             follower.hear(mark("exit 0"));
         }
-        assert_eq!((follower.tally.passed, follower.tally.skipped, follower.ended), (6, 2, 2));
+        assert_eq!(
+            (
+                follower.tally.passed,
+                follower.tally.skipped,
+                follower.ended
+            ),
+            (6, 2, 2)
+        );
     }
 
     #[test]
@@ -279,6 +359,9 @@ mod tests {
 
     #[test]
     fn words_for_the_tests_reach_them_unchanged() {
-        assert!(job("", &["a b".into(), "it's".into()]).contains(r"$test --color=never 'a b' 'it'\''s'"));
+        assert!(
+            job("", &["a b".into(), "it's".into()])
+                .contains(r"$test --color=never 'a b' 'it'\''s'")
+        );
     }
 }

@@ -25,10 +25,21 @@ pub struct StaticToolchain {
 
 impl StaticToolchain {
     pub fn choose(arch: Arch) -> Result<Self> {
-        packages::ensure(&format!("building for {}", arch.name()), &Self::packages(arch)?)?;
-        let c_prefix = if Arch::host()? == arch { "" } else { cross_prefix(arch) };
+        packages::ensure(
+            &format!("building for {}", arch.name()),
+            &Self::packages(arch)?,
+        )?;
+        let c_prefix = if Arch::host()? == arch {
+            ""
+        } else {
+            cross_prefix(arch)
+        };
         if let Some(triple) = rustups_triple(arch)? {
-            return Ok(StaticToolchain { triple, rustc: None, c_prefix });
+            return Ok(StaticToolchain {
+                triple,
+                rustc: None,
+                c_prefix,
+            });
         }
         let triple = format!("{}-unknown-linux-gnu", arch.name());
         if !has_target(&sysroot(Path::new(DEBIAN_RUSTC))?, &triple) {
@@ -37,7 +48,11 @@ impl StaticToolchain {
                 debian_std(arch)[1].name
             ));
         }
-        Ok(StaticToolchain { triple, rustc: Some(DEBIAN_RUSTC.into()), c_prefix })
+        Ok(StaticToolchain {
+            triple,
+            rustc: Some(DEBIAN_RUSTC.into()),
+            c_prefix,
+        })
     }
 
     /// All that it needs, so that what is missing is named, or installed, at once.
@@ -52,7 +67,11 @@ impl StaticToolchain {
     /// Adds compiler, target and flags to a cargo command that builds a release.
     pub fn apply_for_release(&self, cargo: &mut Command) {
         // Elsewhere the C start-up files refer to these tables, and tests unwind.
-        let scripts = if self.triple.starts_with(Arch::X86_64.name()) { &["xtask/unwind.ld"][..] } else { &[] };
+        let scripts = if self.triple.starts_with(Arch::X86_64.name()) {
+            &["xtask/unwind.ld"][..]
+        } else {
+            &[]
+        };
         self.apply_with(cargo, scripts);
     }
 
@@ -69,7 +88,10 @@ impl StaticToolchain {
         if !self.c_prefix.is_empty() {
             let lower = self.triple.replace('-', "_");
             let gcc = format!("{}gcc", self.c_prefix);
-            cargo.env(format!("CARGO_TARGET_{}_LINKER", lower.to_uppercase()), &gcc);
+            cargo.env(
+                format!("CARGO_TARGET_{}_LINKER", lower.to_uppercase()),
+                &gcc,
+            );
             cargo.env(format!("CC_{lower}"), &gcc);
             cargo.env(format!("AR_{lower}"), format!("{}ar", self.c_prefix));
         }
@@ -78,7 +100,10 @@ impl StaticToolchain {
         // For the linkers of GNU and LLVM, which are those of our compilers; others have no INSERT.
         for script in [&["xtask/seldom.ld"], scripts].concat() {
             let script = crate::cargo::root().join(script);
-            flags.extend(["-Clink-arg=-T".to_string(), format!("-Clink-arg={}", script.display())]);
+            flags.extend([
+                "-Clink-arg=-T".to_string(),
+                format!("-Clink-arg={}", script.display()),
+            ]);
         }
         if self.triple.starts_with(Arch::X86_64.name()) {
             // A program that can lie anywhere has thousands of addresses to add to: in 700 bytes instead of 63,000.
@@ -113,7 +138,9 @@ impl GuestToolchain {
         const PURPOSE: &str = "building test unikernels";
         if has_sources(&sysroot(Path::new("rustc"))?) {
             packages::ensure(PURPOSE, GUEST_LINKERS)?;
-            return Ok(GuestToolchain { rustc: "rustc".into() });
+            return Ok(GuestToolchain {
+                rustc: "rustc".into(),
+            });
         }
         packages::ensure(PURPOSE, &[GUEST_LINKERS, GUEST_RUST].concat())?;
         if !has_sources(&sysroot(Path::new(DEBIAN_RUSTC))?) {
@@ -121,7 +148,9 @@ impl GuestToolchain {
                 "{DEBIAN_RUSTC} has no library sources of its own version; install rust-web-src of that version"
             ));
         }
-        Ok(GuestToolchain { rustc: DEBIAN_RUSTC.into() })
+        Ok(GuestToolchain {
+            rustc: DEBIAN_RUSTC.into(),
+        })
     }
 
     /// Adds compiler and targets to a cargo command.
@@ -139,10 +168,12 @@ impl GuestToolchain {
     /// The versions of all that decides on the bytes, one a line.
     pub fn versions(&self) -> Result<String> {
         let mut lines = String::new();
-        let linkers = GUEST_LINKERS.iter().filter_map(|package| match package.brings {
-            Brings::Program(linker) => Some(Path::new(linker)),
-            Brings::File(_) => None,
-        });
+        let linkers = GUEST_LINKERS
+            .iter()
+            .filter_map(|package| match package.brings {
+                Brings::Program(linker) => Some(Path::new(linker)),
+                Brings::File(_) => None,
+            });
         for program in linkers.chain([self.rustc.as_path()]) {
             let text = process::output(Command::new(program).arg("--version"))?;
             lines += text.lines().next().unwrap_or_default();
@@ -154,8 +185,11 @@ impl GuestToolchain {
 
 /// Takes this machine's directories out of panic messages, so that builds are alike everywhere.
 pub fn remap_flags() -> Vec<String> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let cargo_home =
+        std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     [(cargo_home, "/cargo"), (crate::cargo::root(), "/tender")]
         .iter()
         .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
@@ -190,10 +224,20 @@ fn c_packages(arch: Arch, native: bool) -> &'static [Package] {
 /// The second is the std itself.
 fn debian_std(arch: Arch) -> &'static [Package; 2] {
     const RUSTC: Package = Package::file("rustc-web", DEBIAN_RUSTC);
-    const ARM: [Package; 2] =
-        [RUSTC, Package::file("libstd-rust-web-dev:arm64", "/usr/lib/rustlib/aarch64-unknown-linux-gnu/lib")];
-    const PC: [Package; 2] =
-        [RUSTC, Package::file("libstd-rust-web-dev:amd64", "/usr/lib/rustlib/x86_64-unknown-linux-gnu/lib")];
+    const ARM: [Package; 2] = [
+        RUSTC,
+        Package::file(
+            "libstd-rust-web-dev:arm64",
+            "/usr/lib/rustlib/aarch64-unknown-linux-gnu/lib",
+        ),
+    ];
+    const PC: [Package; 2] = [
+        RUSTC,
+        Package::file(
+            "libstd-rust-web-dev:amd64",
+            "/usr/lib/rustlib/x86_64-unknown-linux-gnu/lib",
+        ),
+    ];
     match arch {
         Arch::Aarch64 => &ARM,
         Arch::X86_64 => &PC,
@@ -202,7 +246,10 @@ fn debian_std(arch: Arch) -> &'static [Package; 2] {
 
 const GUEST_RUST: &[Package] = &[
     Package::file("rustc-web", DEBIAN_RUSTC),
-    Package::file("rust-web-src", "/usr/lib/rustlib/src/rust/library/Cargo.lock"),
+    Package::file(
+        "rust-web-src",
+        "/usr/lib/rustlib/src/rust/library/Cargo.lock",
+    ),
 ];
 
 /// Each is also the machine's own linker on its own architecture.
@@ -212,22 +259,31 @@ const GUEST_LINKERS: &[Package] = &[
 ];
 
 fn sysroot(rustc: &Path) -> Result<PathBuf> {
-    Ok(process::output(Command::new(rustc).args(["--print", "sysroot"]))?.trim().into())
+    Ok(
+        process::output(Command::new(rustc).args(["--print", "sysroot"]))?
+            .trim()
+            .into(),
+    )
 }
 
 /// The first target of cargo's own compiler, mostly rustup's, that will do.
 fn rustups_triple(arch: Arch) -> Result<Option<String>> {
     let sysroot = sysroot(Path::new("rustc"))?;
     let triples = ["gnu", "musl"].map(|libc| format!("{}-unknown-linux-{libc}", arch.name()));
-    Ok(triples.into_iter().find(|triple| has_target(&sysroot, triple)))
+    Ok(triples
+        .into_iter()
+        .find(|triple| has_target(&sysroot, triple)))
 }
 
 fn has_target(sysroot: &Path, triple: &str) -> bool {
     let lib = sysroot.join("lib/rustlib").join(triple).join("lib");
     let std = std::fs::read_dir(lib).into_iter().flatten().flatten();
-    std.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().starts_with("libcore-"))
+    std.map(|entry| entry.file_name())
+        .any(|name| name.to_string_lossy().starts_with("libcore-"))
 }
 
 fn has_sources(sysroot: &Path) -> bool {
-    sysroot.join("lib/rustlib/src/rust/library/Cargo.lock").exists()
+    sysroot
+        .join("lib/rustlib/src/rust/library/Cargo.lock")
+        .exists()
 }

@@ -1,8 +1,8 @@
 //! The state an ARM64 guest starts in: EL1, MMU and caches on, interrupts masked. Section A2.
 
 use kvm_bindings::{
-    KVM_REG_ARM_CORE, KVM_REG_ARM_FW_FEAT_BMAP, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64, kvm_regs,
-    kvm_vcpu_init, user_pt_regs,
+    KVM_REG_ARM_CORE, KVM_REG_ARM_FW_FEAT_BMAP, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG,
+    KVM_REG_SIZE_U64, kvm_regs, kvm_vcpu_init, user_pt_regs,
 };
 use std::mem::offset_of;
 
@@ -31,10 +31,13 @@ impl Register {
     }
 }
 
-pub const X0: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs));
-pub const X30: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs) + 30 * 8);
+pub const X0: Register =
+    Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs));
+pub const X30: Register =
+    Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs) + 30 * 8);
 pub const PC: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pc));
-pub const PSTATE: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pstate));
+pub const PSTATE: Register =
+    Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pstate));
 pub const SP_EL1: Register = Register::core(offset_of!(kvm_regs, sp_el1));
 pub const ELR_EL1: Register = Register::core(offset_of!(kvm_regs, elr_el1));
 pub const SPSR_EL1: Register = Register::core(offset_of!(kvm_regs, spsr));
@@ -48,7 +51,11 @@ pub const VBAR_EL1: Register = Register::system(3, 0, 12, 0, 0);
 pub const MAIR_EL1: Register = Register::system(3, 0, 10, 2, 0);
 
 /// The services of KVM that a guest could call by HVC: random numbers, stolen time, and those KVM made up itself.
-pub const SERVICES: [Register; 3] = [Register::services(0), Register::services(1), Register::services(2)];
+pub const SERVICES: [Register; 3] = [
+    Register::services(0),
+    Register::services(1),
+    Register::services(2),
+];
 
 /// D, A, I and F masked, EL1 with its own stack pointer.
 const PSTATE_EL1H_MASKED: u64 = 0x3c5;
@@ -68,7 +75,10 @@ pub const CPACR_FPEN: u64 = 3 << 20;
 /// The processor that the guest gets: the one KVM prefers on this host, with no feature that has to be asked for. So
 /// it has no PMU, SVE, pointer authentication, 32-bit mode, nested virtualisation, nor PSCI newer than version 0.1.
 pub fn target(preferred: kvm_vcpu_init) -> kvm_vcpu_init {
-    kvm_vcpu_init { features: Default::default(), ..preferred }
+    kvm_vcpu_init {
+        features: Default::default(),
+        ..preferred
+    }
 }
 
 /// What is set before the guest's first instruction, in this order; CPACR_EL1 is changed beside it.
@@ -105,13 +115,25 @@ mod tests {
     /// The number that Linux documents for KVM_REG_ARM_STD_BMAP, and the next two.
     #[test]
     fn services_have_the_numbers_that_kvm_documents() {
-        assert_eq!(SERVICES.map(|register| register.0), [0, 1, 2].map(|n| 0x6030_0000_0016_0000 + n));
+        assert_eq!(
+            SERVICES.map(|register| register.0),
+            [0, 1, 2].map(|n| 0x6030_0000_0016_0000 + n)
+        );
     }
 
     #[test]
     fn no_feature_is_asked_for() {
-        let preferred = kvm_vcpu_init { target: 5, features: [u32::MAX; 7] };
-        assert_eq!(target(preferred), kvm_vcpu_init { target: 5, features: [0; 7] });
+        let preferred = kvm_vcpu_init {
+            target: 5,
+            features: [u32::MAX; 7],
+        };
+        assert_eq!(
+            target(preferred),
+            kvm_vcpu_init {
+                target: 5,
+                features: [0; 7]
+            }
+        );
     }
 
     /// EPD1: what TTBR1_EL1 has at the start, and after a guest has written it, is never walked.
@@ -122,8 +144,17 @@ mod tests {
 
     #[test]
     fn start_follows_section_a2() {
-        let values = registers(&Boot { entry: 0x100040, stack_top: 0x400_0000, boot_info: 0x10000 });
-        let value = |register| values.iter().find(|(r, _)| *r == register).map(|(_, value)| *value);
+        let values = registers(&Boot {
+            entry: 0x100040,
+            stack_top: 0x400_0000,
+            boot_info: 0x10000,
+        });
+        let value = |register| {
+            values
+                .iter()
+                .find(|(r, _)| *r == register)
+                .map(|(_, value)| *value)
+        };
         assert_eq!(value(PC), Some(0x100040));
         assert_eq!(value(SP_EL1), Some(0x3ff_fff0));
         assert_eq!(value(X0), Some(0x10000));

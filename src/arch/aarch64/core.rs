@@ -22,7 +22,11 @@ impl Vcpu {
             *register = self.get(general(number))?;
         }
         let pstate = self.get(boot::PSTATE)?;
-        registers[31..].copy_from_slice(&[self.get(stack_pointer(pstate))?, self.get(boot::PC)?, pstate]);
+        registers[31..].copy_from_slice(&[
+            self.get(stack_pointer(pstate))?,
+            self.get(boot::PC)?,
+            pstate,
+        ]);
         Ok(registers)
     }
 
@@ -50,7 +54,19 @@ mod tests {
 
     #[test]
     fn layouts_are_those_of_linux() {
-        assert_eq!((size_of::<GeneralRegisters>(), size_of::<user_fpsimd_state>()), (272, 528));
-        assert_eq!((offset_of!(user_fpsimd_state, fpsr), offset_of!(user_fpsimd_state, fpcr)), (512, 516));
+        assert_eq!(
+            (
+                size_of::<GeneralRegisters>(),
+                size_of::<user_fpsimd_state>()
+            ),
+            (272, 528)
+        );
+        assert_eq!(
+            (
+                offset_of!(user_fpsimd_state, fpsr),
+                offset_of!(user_fpsimd_state, fpcr)
+            ),
+            (512, 516)
+        );
     }
 }

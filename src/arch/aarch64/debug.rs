@@ -1,8 +1,8 @@
 //! An ARM64 processor under a debugger: what gdb knows of it, and how it is stopped.
 
 use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch,
-    kvm_guest_debug,
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP,
+    kvm_debug_exit_arch, kvm_guest_debug,
 };
 use kvm_ioctls::{Cap, VmFd};
 
@@ -81,8 +81,11 @@ const SYSTEM: [Register; 8] = [
 
 /// How many breakpoints, and how many watchpoints, the processor has at least: the smaller number of the two.
 pub fn hardware_points(vm: &VmFd) -> usize {
-    let [breakpoints, watchpoints] = [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
-    usize::try_from(breakpoints.min(watchpoints)).unwrap_or(0).min(16)
+    let [breakpoints, watchpoints] =
+        [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
+    usize::try_from(breakpoints.min(watchpoints))
+        .unwrap_or(0)
+        .min(16)
 }
 
 impl Vcpu {
@@ -134,7 +137,11 @@ impl Vcpu {
         let mut request = kvm_guest_debug::default();
         if let Some(debug) = debug {
             request.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
-            request.control |= if debug.step { KVM_GUESTDBG_SINGLESTEP } else { 0 };
+            request.control |= if debug.step {
+                KVM_GUESTDBG_SINGLESTEP
+            } else {
+                0
+            };
             if !debug.hardware.is_empty() {
                 request.control |= KVM_GUESTDBG_USE_HW;
                 place(debug.hardware, &mut request);
@@ -143,14 +150,20 @@ impl Vcpu {
                 self.take_breakpoint()?;
             }
         }
-        self.fd.set_guest_debug(&request).map_err(Error::kvm("be debugged"))
+        self.fd
+            .set_guest_debug(&request)
+            .map_err(Error::kvm("be debugged"))
     }
 
     /// Does what the processor does at a BRK: KVM has kept that for the debugger.
     fn take_breakpoint(&mut self) -> Result<(), Error> {
         let (pc, pstate) = (self.get(boot::PC)?, self.get(boot::PSTATE)?);
         let own_stack = pstate & PSTATE_OWN_STACK != 0;
-        let vector = if own_stack { VECTOR_OWN_STACK } else { VECTOR_SHARED_STACK };
+        let vector = if own_stack {
+            VECTOR_OWN_STACK
+        } else {
+            VECTOR_SHARED_STACK
+        };
         self.set(boot::ELR_EL1, pc)?;
         self.set(boot::SPSR_EL1, pstate)?;
         self.set(boot::ESR_EL1, ESR_BRK)?;
@@ -203,18 +216,25 @@ pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
 pub fn instructions_changed(host_address: u64, length: u64) {
     let cache_type: u64;
     // SAFETY: CTR_EL0 is readable from user space on Linux and reading it changes nothing.
-    unsafe { std::arch::asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        std::arch::asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags))
+    };
     let line = |shift: u32| 4_u64 << (cache_type >> shift & 0xf);
-    let lines = |size: u64| (host_address & !(size - 1)..host_address + length).step_by(size as usize);
+    let lines =
+        |size: u64| (host_address & !(size - 1)..host_address + length).step_by(size as usize);
     for address in lines(line(16)) {
         // SAFETY: it cleans a line of memory that the caller has just written.
-        unsafe { std::arch::asm!("dc cvau, {}", in(reg) address, options(nostack, preserves_flags)) };
+        unsafe {
+            std::arch::asm!("dc cvau, {}", in(reg) address, options(nostack, preserves_flags))
+        };
     }
     // SAFETY: a barrier.
     unsafe { std::arch::asm!("dsb ish", options(nostack, preserves_flags)) };
     for address in lines(line(0)) {
         // SAFETY: it drops a line of the instruction cache, which loses nothing.
-        unsafe { std::arch::asm!("ic ivau, {}", in(reg) address, options(nostack, preserves_flags)) };
+        unsafe {
+            std::arch::asm!("ic ivau, {}", in(reg) address, options(nostack, preserves_flags))
+        };
     }
     // SAFETY: barriers.
     unsafe { std::arch::asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
@@ -233,7 +253,11 @@ mod tests {
     /// The Arm Architecture Reference Manual's fields: E, PAC, LSC, BAS.
     #[test]
     fn points_are_placed_each_kind_in_its_own_registers() {
-        let point = |address, length, kind| Hardware { address, length, kind };
+        let point = |address, length, kind| Hardware {
+            address,
+            length,
+            kind,
+        };
         let arch = placed(&[
             point(0x10_0004, 4, Watch::Execute),
             point(0x20_0008, 8, Watch::Write),
@@ -242,23 +266,35 @@ mod tests {
             point(0x10_0008, 4, Watch::Execute),
         ])
         .arch;
-        assert_eq!((&arch.dbg_bvr[..3], &arch.dbg_bcr[..3]), (&[0x10_0004, 0x10_0008, 0][..], &[0x1e7, 0x1e7, 0][..]));
+        assert_eq!(
+            (&arch.dbg_bvr[..3], &arch.dbg_bcr[..3]),
+            (&[0x10_0004, 0x10_0008, 0][..], &[0x1e7, 0x1e7, 0][..])
+        );
         assert_eq!(arch.dbg_wvr[..4], [0x20_0008, 0x20_0010, 0x20_0018, 0]);
         assert_eq!(arch.dbg_wcr[..4], [0x1ff7, 0x1e0f, 0x101f, 0]);
     }
 
     #[test]
     fn what_lies_in_one_doubleword_can_be_watched() {
-        for (address, length, can) in
-            [(0, 8, true), (4, 4, true), (7, 1, true), (5, 4, false), (0, 0, false), (0, 9, false)]
-        {
+        for (address, length, can) in [
+            (0, 8, true),
+            (4, 4, true),
+            (7, 1, true),
+            (5, 4, false),
+            (0, 0, false),
+            (0, 9, false),
+        ] {
             assert_eq!(can_watch(address, length), can, "{length} at {address}");
         }
     }
 
     #[test]
     fn a_stop_has_the_class_of_its_exception() {
-        let exit = |class: u32| kvm_debug_exit_arch { hsr: class << 26, far: 0x1234, ..Default::default() };
+        let exit = |class: u32| kvm_debug_exit_arch {
+            hsr: class << 26,
+            far: 0x1234,
+            ..Default::default()
+        };
         assert_eq!(trap(&exit(EC_BREAKPOINT)), Trap::Breakpoint);
         assert_eq!(trap(&exit(EC_STEP)), Trap::Step);
         assert_eq!(trap(&exit(EC_WATCHPOINT)), Trap::Watched(0x1234));

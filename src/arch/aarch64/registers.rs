@@ -4,7 +4,8 @@
 use std::mem::offset_of;
 
 use kvm_bindings::{
-    KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_SIZE_U32, KVM_REG_SIZE_U128, kvm_regs, user_fpsimd_state, user_pt_regs,
+    KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_SIZE_U32, KVM_REG_SIZE_U128, kvm_regs,
+    user_fpsimd_state, user_pt_regs,
 };
 
 use super::boot::{self, Register};
@@ -40,23 +41,41 @@ pub const fn general(number: usize) -> Register {
 
 /// V0 to V31.
 pub const fn vector(number: usize) -> Floating<16> {
-    Floating::at(KVM_REG_SIZE_U128, offset_of!(user_fpsimd_state, vregs) + 16 * number)
+    Floating::at(
+        KVM_REG_SIZE_U128,
+        offset_of!(user_fpsimd_state, vregs) + 16 * number,
+    )
 }
 
 /// The stack pointer in use.
 pub const fn stack_pointer(pstate: u64) -> Register {
-    if pstate & PSTATE_OWN_STACK != 0 { boot::SP_EL1 } else { SP_EL0 }
+    if pstate & PSTATE_OWN_STACK != 0 {
+        boot::SP_EL1
+    } else {
+        SP_EL0
+    }
 }
 
 impl Vcpu {
-    pub(super) fn get_floating<const N: usize>(&self, register: Floating<N>) -> Result<[u8; N], Error> {
+    pub(super) fn get_floating<const N: usize>(
+        &self,
+        register: Floating<N>,
+    ) -> Result<[u8; N], Error> {
         let mut bytes = [0; N];
-        self.fd.get_one_reg(register.0, &mut bytes).map_err(Error::kvm("read a register"))?;
+        self.fd
+            .get_one_reg(register.0, &mut bytes)
+            .map_err(Error::kvm("read a register"))?;
         Ok(bytes)
     }
 
-    pub(super) fn set_floating<const N: usize>(&self, register: Floating<N>, bytes: &[u8; N]) -> Result<(), Error> {
-        self.fd.set_one_reg(register.0, bytes).map_err(Error::kvm("set a register"))?;
+    pub(super) fn set_floating<const N: usize>(
+        &self,
+        register: Floating<N>,
+        bytes: &[u8; N],
+    ) -> Result<(), Error> {
+        self.fd
+            .set_one_reg(register.0, bytes)
+            .map_err(Error::kvm("set a register"))?;
         Ok(())
     }
 }
@@ -68,9 +87,21 @@ mod tests {
     /// The numbers of Linux's `Documentation/virt/kvm/api.rst`, section 4.68.
     #[test]
     fn registers_have_the_numbers_that_kvm_documents() {
-        assert_eq!((general(0).0, general(30).0), (0x6030_0000_0010_0000, 0x6030_0000_0010_003c));
-        assert_eq!((stack_pointer(0x3c4).0, stack_pointer(0x3c5)), (0x6030_0000_0010_003e, boot::SP_EL1));
-        assert_eq!((vector(0).0, vector(31).0), (0x6040_0000_0010_0054, 0x6040_0000_0010_00d0));
-        assert_eq!((FPSR.0, FPCR.0), (0x6020_0000_0010_00d4, 0x6020_0000_0010_00d5));
+        assert_eq!(
+            (general(0).0, general(30).0),
+            (0x6030_0000_0010_0000, 0x6030_0000_0010_003c)
+        );
+        assert_eq!(
+            (stack_pointer(0x3c4).0, stack_pointer(0x3c5)),
+            (0x6030_0000_0010_003e, boot::SP_EL1)
+        );
+        assert_eq!(
+            (vector(0).0, vector(31).0),
+            (0x6040_0000_0010_0054, 0x6040_0000_0010_00d0)
+        );
+        assert_eq!(
+            (FPSR.0, FPCR.0),
+            (0x6020_0000_0010_00d4, 0x6020_0000_0010_00d5)
+        );
     }
 }

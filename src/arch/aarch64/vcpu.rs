@@ -40,10 +40,14 @@ impl AsRawFd for Vcpu {
 impl Vcpu {
     /// Adds the one processor to `vm`, the one that KVM prefers on this host, with no feature beside.
     pub fn new(_kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm.create_vcpu(0).map_err(Error::kvm("create a virtual processor"))?;
+        let fd = vm
+            .create_vcpu(0)
+            .map_err(Error::kvm("create a virtual processor"))?;
         let mut target = kvm_vcpu_init::default();
-        vm.get_preferred_target(&mut target).map_err(Error::kvm("tell its preferred processor"))?;
-        fd.vcpu_init(&boot::target(target)).map_err(Error::kvm("initialise the processor"))?;
+        vm.get_preferred_target(&mut target)
+            .map_err(Error::kvm("tell its preferred processor"))?;
+        fd.vcpu_init(&boot::target(target))
+            .map_err(Error::kvm("initialise the processor"))?;
         let vcpu = Vcpu { fd, failed: None };
         vcpu.refuse_services();
         Ok(vcpu)
@@ -54,7 +58,10 @@ impl Vcpu {
     fn refuse_services(&self) {
         for register in boot::SERVICES {
             if let Err(error) = self.set(register, 0) {
-                log::debug!("KVM cannot refuse its services ({:#x}): {error}", register.0);
+                log::debug!(
+                    "KVM cannot refuse its services ({:#x}): {error}",
+                    register.0
+                );
             }
         }
     }
@@ -63,17 +70,23 @@ impl Vcpu {
     pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
         let cpacr = self.get(boot::CPACR_EL1)?;
         self.set(boot::CPACR_EL1, cpacr | boot::CPACR_FPEN)?;
-        boot::registers(boot).into_iter().try_for_each(|(register, value)| self.set(register, value))
+        boot::registers(boot)
+            .into_iter()
+            .try_for_each(|(register, value)| self.set(register, value))
     }
 
     pub(super) fn get(&self, register: Register) -> Result<u64, Error> {
         let mut value = [0; 8];
-        self.fd.get_one_reg(register.0, &mut value).map_err(Error::kvm("read a register"))?;
+        self.fd
+            .get_one_reg(register.0, &mut value)
+            .map_err(Error::kvm("read a register"))?;
         Ok(u64::from_le_bytes(value))
     }
 
     pub(super) fn set(&self, register: Register, value: u64) -> Result<(), Error> {
-        self.fd.set_one_reg(register.0, &value.to_le_bytes()).map_err(Error::kvm("set a register"))?;
+        self.fd
+            .set_one_reg(register.0, &value.to_le_bytes())
+            .map_err(Error::kvm("set a register"))?;
         Ok(())
     }
 
@@ -84,7 +97,11 @@ impl Vcpu {
         unsafe {
             std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(nomem, nostack, preserves_flags));
         }
-        if frequency == 0 { Err(Error::CounterFrequency) } else { Ok(frequency) }
+        if frequency == 0 {
+            Err(Error::CounterFrequency)
+        } else {
+            Ok(frequency)
+        }
     }
 
     /// Lets the guest run until it wants something. That is a hypercall more often than not; what else it is,
@@ -104,7 +121,10 @@ impl Vcpu {
             && (offset < WINDOW && offset % MMIO_STRIDE == 0)
             && (mmio.len == size_of::<u32>() as u32 && mmio.is_write != 0);
         let [a, b, c, d, ..] = mmio.data;
-        let call = Call { number: (offset / MMIO_STRIDE) as u32, argument: u32::from_le_bytes([a, b, c, d]) };
+        let call = Call {
+            number: (offset / MMIO_STRIDE) as u32,
+            argument: u32::from_le_bytes([a, b, c, d]),
+        };
         is_hypercall.then_some(call)
     }
 
@@ -123,7 +143,11 @@ impl Vcpu {
         }
         // SAFETY: the exit reason says that `mmio` is the member of the union that was written.
         let mmio = unsafe { run.__bindgen_anon_1.mmio };
-        Ok(access(mmio.phys_addr, mmio.len as usize, mmio.is_write != 0))
+        Ok(access(
+            mmio.phys_addr,
+            mmio.len as usize,
+            mmio.is_write != 0,
+        ))
     }
 
     /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only when
@@ -145,21 +169,36 @@ impl Vcpu {
 
     /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
-        self.named(&[("pc", boot::PC), ("lr", boot::X30), ("sp", boot::SP_EL1), ("pstate", boot::PSTATE)])
+        self.named(&[
+            ("pc", boot::PC),
+            ("lr", boot::X30),
+            ("sp", boot::SP_EL1),
+            ("pstate", boot::PSTATE),
+        ])
     }
 
     /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
     pub fn fault_registers(&self) -> String {
-        let exception = [("esr", boot::ESR_EL1), ("far", boot::FAR_EL1), ("elr", boot::ELR_EL1)];
-        let handling = [("spsr", boot::SPSR_EL1), ("vbar", boot::VBAR_EL1), ("sctlr", boot::SCTLR_EL1)];
+        let exception = [
+            ("esr", boot::ESR_EL1),
+            ("far", boot::FAR_EL1),
+            ("elr", boot::ELR_EL1),
+        ];
+        let handling = [
+            ("spsr", boot::SPSR_EL1),
+            ("vbar", boot::VBAR_EL1),
+            ("sctlr", boot::SCTLR_EL1),
+        ];
         self.named(&[exception, handling].concat())
     }
 
     fn named(&self, names: &[(&str, Register)]) -> String {
-        let values = names.iter().map(|(name, register)| match self.get(*register) {
-            Ok(value) => format!("{name} {value:#x}"),
-            Err(_) => format!("{name} unknown"),
-        });
+        let values = names
+            .iter()
+            .map(|(name, register)| match self.get(*register) {
+                Ok(value) => format!("{name} {value:#x}"),
+                Err(_) => format!("{name} unknown"),
+            });
         values.collect::<Vec<_>>().join(", ")
     }
 }
@@ -168,7 +207,9 @@ impl Vcpu {
 fn access(address: u64, width: usize, is_write: bool) -> Exit {
     Exit::Stop(match address.checked_sub(MMIO_BASE) {
         _ if !is_write => Stop::Read { address, width },
-        Some(offset) if offset < WINDOW && offset % MMIO_STRIDE == 0 => Stop::Width { address, width },
+        Some(offset) if offset < WINDOW && offset % MMIO_STRIDE == 0 => {
+            Stop::Width { address, width }
+        }
         _ if address == KICK_MMIO && width == size_of::<u32>() => return Exit::Kick,
         _ => Stop::Write { address, width },
     })
@@ -182,11 +223,21 @@ fn other(run: &kvm_run) -> Exit {
         match run.exit_reason {
             KVM_EXIT_INTR => return Exit::Interrupted,
             KVM_EXIT_DEBUG => return Exit::Trap(debug::trap(&details.debug.arch)),
-            KVM_EXIT_ARM_NISV => Stop::NoSyndrome { address: details.arm_nisv.fault_ipa },
-            KVM_EXIT_FAIL_ENTRY => Stop::Entry { reason: details.fail_entry.hardware_entry_failure_reason },
-            KVM_EXIT_MEMORY_FAULT => Stop::MemoryFault { address: details.memory_fault.gpa },
-            KVM_EXIT_SYSTEM_EVENT => Stop::SystemEvent { kind: details.system_event.type_ },
-            KVM_EXIT_INTERNAL_ERROR => Stop::Internal { suberror: details.internal.suberror },
+            KVM_EXIT_ARM_NISV => Stop::NoSyndrome {
+                address: details.arm_nisv.fault_ipa,
+            },
+            KVM_EXIT_FAIL_ENTRY => Stop::Entry {
+                reason: details.fail_entry.hardware_entry_failure_reason,
+            },
+            KVM_EXIT_MEMORY_FAULT => Stop::MemoryFault {
+                address: details.memory_fault.gpa,
+            },
+            KVM_EXIT_SYSTEM_EVENT => Stop::SystemEvent {
+                kind: details.system_event.type_,
+            },
+            KVM_EXIT_INTERNAL_ERROR => Stop::Internal {
+                suberror: details.internal.suberror,
+            },
             reason => Stop::Unknown { reason },
         }
     };

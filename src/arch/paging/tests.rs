@@ -28,9 +28,20 @@ fn walk(tables: &Tables, address: u64) -> Option<Access> {
             0 => return None,
             1 => table = ((word & ADDRESS_BITS) - tables.base) as usize / PAGE_SIZE as usize,
             _ => {
-                assert_eq!(word & ADDRESS_BITS, address & !((1 << shift) - 1), "identity at {address:#x}");
-                let all = [Access::None, Access::Read, Access::ReadWrite, Access::ReadExecute];
-                return all.into_iter().find(|access| *access as u64 == (word >> 2) & 3);
+                assert_eq!(
+                    word & ADDRESS_BITS,
+                    address & !((1 << shift) - 1),
+                    "identity at {address:#x}"
+                );
+                let all = [
+                    Access::None,
+                    Access::Read,
+                    Access::ReadWrite,
+                    Access::ReadExecute,
+                ];
+                return all
+                    .into_iter()
+                    .find(|access| *access as u64 == (word >> 2) & 3);
             }
         }
     }
@@ -38,7 +49,10 @@ fn walk(tables: &Tables, address: u64) -> Option<Access> {
 }
 
 fn mapping(start: u64, end: u64, access: Access) -> Mapping {
-    Mapping { range: start..end, access }
+    Mapping {
+        range: start..end,
+        access,
+    }
 }
 
 #[test]
@@ -52,8 +66,15 @@ fn every_page_gets_the_access_of_its_mapping() {
     ];
     let tables = Tables::build::<Plain>(0x1000, 0x10000, &mappings).unwrap();
     for page in (0..0x4200000).step_by(PAGE_SIZE as usize) {
-        let expected = mappings.iter().find(|mapping| mapping.range.contains(&page)).map(|mapping| mapping.access);
-        assert_eq!(walk(&tables, page), expected.filter(|access| *access != Access::None), "at {page:#x}");
+        let expected = mappings
+            .iter()
+            .find(|mapping| mapping.range.contains(&page))
+            .map(|mapping| mapping.access);
+        assert_eq!(
+            walk(&tables, page),
+            expected.filter(|access| *access != Access::None),
+            "at {page:#x}"
+        );
     }
     // Root, 1 GiB, 2 MiB, and page tables for the two blocks whose access is mixed.
     assert_eq!(tables.words.len(), 5 * ENTRIES);
@@ -61,7 +82,8 @@ fn every_page_gets_the_access_of_its_mapping() {
 
 #[test]
 fn four_gib_of_one_access_take_blocks_only() {
-    let tables = Tables::build::<Plain>(0x1000, 0x10000, &[mapping(0, 1 << 32, Access::ReadWrite)]).unwrap();
+    let tables =
+        Tables::build::<Plain>(0x1000, 0x10000, &[mapping(0, 1 << 32, Access::ReadWrite)]).unwrap();
     assert_eq!(tables.words.len(), 6 * ENTRIES);
     assert_eq!(walk(&tables, (1 << 32) - 1), Some(Access::ReadWrite));
     assert_eq!(walk(&tables, 1 << 32), None);
@@ -69,29 +91,42 @@ fn four_gib_of_one_access_take_blocks_only() {
 
 #[test]
 fn neighbours_of_one_access_share_a_block() {
-    let mappings = [mapping(0, 0x200000 - 0x1000, Access::ReadWrite), mapping(0x1ff000, 0x200000, Access::ReadWrite)];
+    let mappings = [
+        mapping(0, 0x200000 - 0x1000, Access::ReadWrite),
+        mapping(0x1ff000, 0x200000, Access::ReadWrite),
+    ];
     let tables = Tables::build::<Plain>(0x1000, 0x10000, &mappings).unwrap();
     assert_eq!(tables.words.len(), 3 * ENTRIES);
 }
 
 #[test]
 fn too_many_mixed_blocks_are_refused() {
-    let mappings: Vec<Mapping> =
-        (0..20).map(|i| mapping(i * BLOCK_SIZE, i * BLOCK_SIZE + PAGE_SIZE, Access::Read)).collect();
-    assert_eq!(Tables::build::<Plain>(0x1000, 0x10000, &mappings).err(), Some(TablesFull(15)));
+    let mappings: Vec<Mapping> = (0..20)
+        .map(|i| mapping(i * BLOCK_SIZE, i * BLOCK_SIZE + PAGE_SIZE, Access::Read))
+        .collect();
+    assert_eq!(
+        Tables::build::<Plain>(0x1000, 0x10000, &mappings).err(),
+        Some(TablesFull(15))
+    );
 }
 
 const GIB: u64 = 1 << 30;
 
 /// Any access, mostly one that maps something.
 fn access() -> impl Strategy<Value = Access> {
-    let all = [Access::None, Access::Read, Access::ReadWrite, Access::ReadExecute];
+    let all = [
+        Access::None,
+        Access::Read,
+        Access::ReadWrite,
+        Access::ReadExecute,
+    ];
     proptest::sample::select(all.to_vec())
 }
 
 /// Ascending mappings, from some address on: gaps and lengths of a few pages, or of nearly some blocks.
 fn mappings() -> impl Strategy<Value = Vec<Mapping>> {
-    let near_blocks = (0u64..3, -3i64..4).prop_map(|(blocks, by)| (blocks * 512).saturating_add_signed(by));
+    let near_blocks =
+        (0u64..3, -3i64..4).prop_map(|(blocks, by)| (blocks * 512).saturating_add_signed(by));
     let pages = || prop_oneof![2 => 0u64..6, 2 => near_blocks.clone(), 1 => 0u64..1200];
     let start = prop_oneof![
         Just(0),
@@ -101,22 +136,31 @@ fn mappings() -> impl Strategy<Value = Vec<Mapping>> {
         (0u64..8).prop_map(|page| 4 * GIB - (page + 500) * PAGE_SIZE),
     ];
     let gap = prop_oneof![3 => Just(0), 1 => pages()];
-    (start, proptest::collection::vec((gap, pages(), access()), 0..10)).prop_map(|(start, pieces)| {
-        let mut end = start;
-        let mut mappings = Vec::new();
-        for (gap, pages, access) in pieces {
-            let start = end + gap * PAGE_SIZE;
-            end = start + pages * PAGE_SIZE;
-            mappings.push(Mapping { range: start..end, access });
-        }
-        mappings.retain(|mapping| !mapping.range.is_empty());
-        mappings
-    })
+    (
+        start,
+        proptest::collection::vec((gap, pages(), access()), 0..10),
+    )
+        .prop_map(|(start, pieces)| {
+            let mut end = start;
+            let mut mappings = Vec::new();
+            for (gap, pages, access) in pieces {
+                let start = end + gap * PAGE_SIZE;
+                end = start + pages * PAGE_SIZE;
+                mappings.push(Mapping {
+                    range: start..end,
+                    access,
+                });
+            }
+            mappings.retain(|mapping| !mapping.range.is_empty());
+            mappings
+        })
 }
 
 /// What `mappings` say of the page at `address`.
 fn wanted(mappings: &[Mapping], address: u64) -> Option<Access> {
-    let mapping = mappings.iter().find(|mapping| mapping.range.contains(&address))?;
+    let mapping = mappings
+        .iter()
+        .find(|mapping| mapping.range.contains(&address))?;
     Some(mapping.access).filter(|access| *access != Access::None)
 }
 
@@ -132,8 +176,11 @@ fn around(mappings: &[Mapping]) -> std::ops::Range<u64> {
 fn least_tables(mappings: &[Mapping]) -> usize {
     let range = around(mappings);
     let (mut directories, mut mixed) = (std::collections::BTreeSet::new(), 0);
-    for block in (range.start / BLOCK_SIZE..range.end / BLOCK_SIZE).map(|block| block * BLOCK_SIZE) {
-        let mut pages = (block..block + BLOCK_SIZE).step_by(PAGE_SIZE as usize).map(|page| wanted(mappings, page));
+    for block in (range.start / BLOCK_SIZE..range.end / BLOCK_SIZE).map(|block| block * BLOCK_SIZE)
+    {
+        let mut pages = (block..block + BLOCK_SIZE)
+            .step_by(PAGE_SIZE as usize)
+            .map(|page| wanted(mappings, page));
         let first = pages.next().flatten();
         let uniform = pages.clone().all(|page| page == first);
         if first.is_some() || !uniform {

@@ -16,7 +16,9 @@ const GDT: [u64; 3] = [0, 0x00af_9900_0000_ffff, 0x00cf_9300_0000_ffff];
 
 /// The segment descriptors as they lie in memory.
 pub fn gdt() -> Vec<u8> {
-    GDT.iter().flat_map(|descriptor| descriptor.to_le_bytes()).collect()
+    GDT.iter()
+        .flat_map(|descriptor| descriptor.to_le_bytes())
+        .collect()
 }
 
 /// General registers at the first instruction.
@@ -33,13 +35,42 @@ pub fn registers(boot: &Boot) -> kvm_regs {
 
 /// System registers at the first instruction; what is not set here keeps its `reset` value.
 pub fn system_registers(reset: kvm_sregs) -> kvm_sregs {
-    let code =
-        kvm_segment { selector: 8, type_: 9, l: 1, s: 1, present: 1, g: 1, limit: u32::MAX, ..Default::default() };
-    let data =
-        kvm_segment { selector: 16, type_: 3, db: 1, s: 1, present: 1, g: 1, limit: u32::MAX, ..Default::default() };
-    let task = kvm_segment { type_: 11, present: 1, ..Default::default() };
-    let unusable = kvm_segment { unusable: 1, ..Default::default() };
-    let mut sregs = kvm_sregs { cr0: CR0, cr3: TABLES_ADDRESS, cr4: CR4, efer: EFER, ..reset };
+    let code = kvm_segment {
+        selector: 8,
+        type_: 9,
+        l: 1,
+        s: 1,
+        present: 1,
+        g: 1,
+        limit: u32::MAX,
+        ..Default::default()
+    };
+    let data = kvm_segment {
+        selector: 16,
+        type_: 3,
+        db: 1,
+        s: 1,
+        present: 1,
+        g: 1,
+        limit: u32::MAX,
+        ..Default::default()
+    };
+    let task = kvm_segment {
+        type_: 11,
+        present: 1,
+        ..Default::default()
+    };
+    let unusable = kvm_segment {
+        unusable: 1,
+        ..Default::default()
+    };
+    let mut sregs = kvm_sregs {
+        cr0: CR0,
+        cr3: TABLES_ADDRESS,
+        cr4: CR4,
+        efer: EFER,
+        ..reset
+    };
     sregs.cs = code;
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
     (sregs.tr, sregs.ldt) = (task, unusable);
@@ -58,19 +89,44 @@ mod tests {
 
     #[test]
     fn general_registers_follow_section_b2() {
-        let regs = registers(&Boot { entry: 0x100040, stack_top: 0x400_0000, boot_info: 0x10000 });
-        assert_eq!((regs.rip, regs.rsp, regs.rdi, regs.rflags), (0x100040, 0x3ff_fff8, 0x10000, 2));
+        let regs = registers(&Boot {
+            entry: 0x100040,
+            stack_top: 0x400_0000,
+            boot_info: 0x10000,
+        });
+        assert_eq!(
+            (regs.rip, regs.rsp, regs.rdi, regs.rflags),
+            (0x100040, 0x3ff_fff8, 0x10000, 2)
+        );
         assert_eq!((regs.rax, regs.rbx, regs.rsi, regs.rbp), (0, 0, 0, 0));
     }
 
     #[test]
     fn system_registers_follow_section_b2() {
-        let sregs = system_registers(kvm_sregs { apic_base: 0xfee0_0900, ..Default::default() });
-        assert_eq!((sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer), (0x8001_0021, 0x2000, 0x620, 0xd00));
-        assert_eq!((sregs.cs.selector, sregs.cs.type_, sregs.cs.l, sregs.cs.db), (8, 9, 1, 0));
-        assert_eq!((sregs.ss.selector, sregs.ss.type_, sregs.ss.l, sregs.ss.db), (16, 3, 0, 1));
-        assert_eq!((sregs.gdt.base, sregs.gdt.limit, sregs.idt.limit), (0x1000, 0x17, 0));
-        assert_eq!((sregs.tr.type_, sregs.tr.present, sregs.ldt.unusable), (11, 1, 1));
+        let sregs = system_registers(kvm_sregs {
+            apic_base: 0xfee0_0900,
+            ..Default::default()
+        });
+        assert_eq!(
+            (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer),
+            (0x8001_0021, 0x2000, 0x620, 0xd00)
+        );
+        assert_eq!(
+            (sregs.cs.selector, sregs.cs.type_, sregs.cs.l, sregs.cs.db),
+            (8, 9, 1, 0)
+        );
+        assert_eq!(
+            (sregs.ss.selector, sregs.ss.type_, sregs.ss.l, sregs.ss.db),
+            (16, 3, 0, 1)
+        );
+        assert_eq!(
+            (sregs.gdt.base, sregs.gdt.limit, sregs.idt.limit),
+            (0x1000, 0x17, 0)
+        );
+        assert_eq!(
+            (sregs.tr.type_, sregs.tr.present, sregs.ldt.unusable),
+            (11, 1, 1)
+        );
         assert_eq!(sregs.apic_base, 0);
     }
 }

@@ -39,14 +39,23 @@ struct FxSave {
 impl Vcpu {
     /// The general registers, for a core file; call [`Vcpu::settle`] first.
     pub fn general_registers(&self) -> Result<GeneralRegisters, Error> {
-        let registers = self.fd.get_regs().map_err(Error::kvm("read general registers"))?;
-        let segments = self.fd.get_sregs().map_err(Error::kvm("read system registers"))?;
+        let registers = self
+            .fd
+            .get_regs()
+            .map_err(Error::kvm("read general registers"))?;
+        let segments = self
+            .fd
+            .get_sregs()
+            .map_err(Error::kvm("read system registers"))?;
         Ok(general(&registers, &segments))
     }
 
     /// The floating-point registers, for a core file.
     pub fn floating_registers(&self) -> Result<Vec<u8>, Error> {
-        let fpu = self.fd.get_fpu().map_err(Error::kvm("read floating-point registers"))?;
+        let fpu = self
+            .fd
+            .get_fpu()
+            .map_err(Error::kvm("read floating-point registers"))?;
         let registers = FxSave {
             control: fpu.fcw,
             status: fpu.fsw,
@@ -64,16 +73,22 @@ impl Vcpu {
 }
 
 fn general(r: &kvm_regs, s: &kvm_sregs) -> GeneralRegisters {
-    let [cs, ss, ds, es, fs, gs] = [s.cs, s.ss, s.ds, s.es, s.fs, s.gs].map(|segment| u64::from(segment.selector));
+    let [cs, ss, ds, es, fs, gs] =
+        [s.cs, s.ss, s.ds, s.es, s.fs, s.gs].map(|segment| u64::from(segment.selector));
     [
-        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi, r.rdi, NO_CALL,
-        r.rip, cs, r.rflags, r.rsp, ss, s.fs.base, s.gs.base, ds, es, fs, gs,
+        r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx,
+        r.rsi, r.rdi, NO_CALL, r.rip, cs, r.rflags, r.rsp, ss, s.fs.base, s.gs.base, ds, es, fs,
+        gs,
     ]
 }
 
 /// Puts the registers back that the guest's handler of a trap has put aside at `cookie`: where it trapped, instead of
 /// where the handler ended the run. Section 8. The address is the guest's own, and may be any.
-pub fn return_to_trap(registers: &mut GeneralRegisters, memory: &GuestMemory, cookie: GuestAddress) {
+pub fn return_to_trap(
+    registers: &mut GeneralRegisters,
+    memory: &GuestMemory,
+    cookie: GuestAddress,
+) {
     if cookie == GuestAddress(0) {
         return;
     }
@@ -120,7 +135,11 @@ mod tests {
             rip: 17,
             rflags: 18,
         };
-        let segment = |selector, base| kvm_segment { selector, base, ..kvm_segment::default() };
+        let segment = |selector, base| kvm_segment {
+            selector,
+            base,
+            ..kvm_segment::default()
+        };
         let s = kvm_sregs {
             cs: segment(19, 0),
             ss: segment(20, 0),
@@ -140,18 +159,35 @@ mod tests {
     #[test]
     fn floating_registers_are_where_linux_has_them() {
         assert_eq!(size_of::<FxSave>(), size_of::<user_fpregs_struct>());
-        assert_eq!(offset_of!(FxSave, tags), offset_of!(user_fpregs_struct, ftw));
-        assert_eq!(offset_of!(FxSave, last_instruction), offset_of!(user_fpregs_struct, rip));
-        assert_eq!(offset_of!(FxSave, mxcsr), offset_of!(user_fpregs_struct, mxcsr));
-        assert_eq!(offset_of!(FxSave, stack), offset_of!(user_fpregs_struct, st_space));
-        assert_eq!(offset_of!(FxSave, xmm), offset_of!(user_fpregs_struct, xmm_space));
+        assert_eq!(
+            offset_of!(FxSave, tags),
+            offset_of!(user_fpregs_struct, ftw)
+        );
+        assert_eq!(
+            offset_of!(FxSave, last_instruction),
+            offset_of!(user_fpregs_struct, rip)
+        );
+        assert_eq!(
+            offset_of!(FxSave, mxcsr),
+            offset_of!(user_fpregs_struct, mxcsr)
+        );
+        assert_eq!(
+            offset_of!(FxSave, stack),
+            offset_of!(user_fpregs_struct, st_space)
+        );
+        assert_eq!(
+            offset_of!(FxSave, xmm),
+            offset_of!(user_fpregs_struct, xmm_space)
+        );
     }
 
     #[test]
     fn a_trap_is_returned_to_if_there_was_one() {
         let memory = GuestMemory::new(2 << 20).unwrap();
         let frame: [u64; 7] = [1, 2, 3, 4, 5, 6, 7];
-        memory.place(GuestAddress(0x3001), zerocopy::IntoBytes::as_bytes(&frame)).unwrap();
+        memory
+            .place(GuestAddress(0x3001), zerocopy::IntoBytes::as_bytes(&frame))
+            .unwrap();
         let after = |cookie| {
             let mut registers = [9; 27];
             return_to_trap(&mut registers, &memory, GuestAddress(cookie));

@@ -40,7 +40,14 @@ struct Kept {
 
 /// All four registers of a leaf.
 const fn whole(leaf: u32, subleaf: u32) -> Kept {
-    Kept { leaf, subleaf, eax: ALL, ebx: ALL, ecx: ALL, edx: ALL }
+    Kept {
+        leaf,
+        subleaf,
+        eax: ALL,
+        ebx: ALL,
+        ecx: ALL,
+        edx: ALL,
+    }
 }
 
 /// A register with just these bits.
@@ -75,10 +82,22 @@ const KEPT: [Kept; 19] = [
     // Caches, in Intel's old form.
     whole(2, 0),
     // Caches: kind, level and sizes, without the processors that share them. Three of them, or four.
-    Kept { eax: CACHE_ITSELF, ..whole(4, 0) },
-    Kept { eax: CACHE_ITSELF, ..whole(4, 1) },
-    Kept { eax: CACHE_ITSELF, ..whole(4, 2) },
-    Kept { eax: CACHE_ITSELF, ..whole(4, 3) },
+    Kept {
+        eax: CACHE_ITSELF,
+        ..whole(4, 0)
+    },
+    Kept {
+        eax: CACHE_ITSELF,
+        ..whole(4, 1)
+    },
+    Kept {
+        eax: CACHE_ITSELF,
+        ..whole(4, 2)
+    },
+    Kept {
+        eax: CACHE_ITSELF,
+        ..whole(4, 3)
+    },
     Kept {
         leaf: 7,
         subleaf: 0,
@@ -86,7 +105,9 @@ const KEPT: [Kept; 19] = [
         eax: ALL,
         // FSGSBASE, BMI1, AVX2, FDP_EXCPTN_ONLY, SMEP, BMI2, ERMS, ZERO_FCS_FDS, AVX512 F and DQ, RDSEED, ADX, SMAP,
         // AVX512 IFMA, CLFLUSHOPT, CLWB, AVX512 PF, ER and CD, SHA, AVX512 BW and VL.
-        ebx: bits(&[0, 3, 5, 6, 7, 8, 9, 13, 16, 17, 18, 19, 20, 21, 23, 24, 26, 27, 28, 29, 30, 31]),
+        ebx: bits(&[
+            0, 3, 5, 6, 7, 8, 9, 13, 16, 17, 18, 19, 20, 21, 23, 24, 26, 27, 28, 29, 30, 31,
+        ]),
         // PREFETCHWT1, AVX512 VBMI, UMIP, AVX512 VBMI2, GFNI, VAES, VPCLMULQDQ, AVX512 VNNI, BITALG and VPOPCNTDQ,
         // RDPID (which gives 0), CLDEMOTE, MOVDIRI, MOVDIR64B.
         ecx: bits(&[0, 1, 2, 6, 8, 9, 10, 11, 12, 14, 22, 25, 27, 28]),
@@ -106,9 +127,18 @@ const KEPT: [Kept; 19] = [
     },
     // XSAVE: x87, SSE, AVX and the three parts of AVX512; no state of supervisors. The size in ecx is what the host
     // would need for all of its own, and so enough.
-    Kept { eax: XCR0, edx: 0, ..whole(0xd, 0) },
+    Kept {
+        eax: XCR0,
+        edx: 0,
+        ..whole(0xd, 0)
+    },
     // XSAVEOPT, XSAVEC, XGETBV with 1.
-    Kept { eax: bits(&[0, 1, 2]), ecx: 0, edx: 0, ..whole(0xd, 1) },
+    Kept {
+        eax: bits(&[0, 1, 2]),
+        ecx: 0,
+        edx: 0,
+        ..whole(0xd, 1)
+    },
     whole(0xd, 2),
     whole(0xd, 5),
     whole(0xd, 6),
@@ -127,7 +157,14 @@ const KEPT: [Kept; 19] = [
         edx: BASE | bits(&[20, 22, 26, 27, 29, 30, 31]),
     },
     // The counter keeps its pace whatever the processor does.
-    Kept { leaf: 0x8000_0007, subleaf: 0, eax: 0, ebx: 0, ecx: 0, edx: bits(&[8]) },
+    Kept {
+        leaf: 0x8000_0007,
+        subleaf: 0,
+        eax: 0,
+        ebx: 0,
+        ecx: 0,
+        edx: bits(&[8]),
+    },
     Kept {
         leaf: 0x8000_0008,
         subleaf: 0,
@@ -161,8 +198,12 @@ fn limit_entry(entry: &mut kvm_cpuid_entry2) {
     if NAME_AND_CACHES.contains(&entry.function) {
         return;
     }
-    let kept = KEPT.iter().find(|kept| kept.leaf == entry.function && kept.subleaf == entry.index);
-    let (eax, ebx, ecx, edx) = kept.map_or((0, 0, 0, 0), |kept| (kept.eax, kept.ebx, kept.ecx, kept.edx));
+    let kept = KEPT
+        .iter()
+        .find(|kept| kept.leaf == entry.function && kept.subleaf == entry.index);
+    let (eax, ebx, ecx, edx) = kept.map_or((0, 0, 0, 0), |kept| {
+        (kept.eax, kept.ebx, kept.ecx, kept.edx)
+    });
     entry.eax &= eax;
     entry.ebx &= ebx;
     entry.ecx &= ecx;

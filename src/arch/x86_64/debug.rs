@@ -71,9 +71,18 @@ pub fn hardware_points(_: &VmFd) -> usize {
 impl Vcpu {
     /// All registers that [`DESCRIPTION`] has, one after the other.
     pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
-        let general = self.fd.get_regs().map_err(Error::kvm("read the registers"))?;
-        let system = self.fd.get_sregs().map_err(Error::kvm("read the system registers"))?;
-        let floating = self.fd.get_fpu().map_err(Error::kvm("read the floating-point registers"))?;
+        let general = self
+            .fd
+            .get_regs()
+            .map_err(Error::kvm("read the registers"))?;
+        let system = self
+            .fd
+            .get_sregs()
+            .map_err(Error::kvm("read the system registers"))?;
+        let floating = self
+            .fd
+            .get_fpu()
+            .map_err(Error::kvm("read the floating-point registers"))?;
         let mut fields = Fields::default();
         for value in order(general) {
             fields.put(value);
@@ -93,15 +102,26 @@ impl Vcpu {
         for _segment in 0..6 {
             fields.take::<u32>();
         }
-        let before = self.fd.get_fpu().map_err(Error::kvm("read the floating-point registers"))?;
+        let before = self
+            .fd
+            .get_fpu()
+            .map_err(Error::kvm("read the floating-point registers"))?;
         let floating = floating(&mut fields, before);
-        self.fd.set_regs(&general).map_err(Error::kvm("set the registers"))?;
-        self.fd.set_fpu(&floating).map_err(Error::kvm("set the floating-point registers"))
+        self.fd
+            .set_regs(&general)
+            .map_err(Error::kvm("set the registers"))?;
+        self.fd
+            .set_fpu(&floating)
+            .map_err(Error::kvm("set the floating-point registers"))
     }
 
     /// The address of the next instruction.
     pub fn program_counter(&self) -> Result<u64, Error> {
-        Ok(self.fd.get_regs().map_err(Error::kvm("read the registers"))?.rip)
+        Ok(self
+            .fd
+            .get_regs()
+            .map_err(Error::kvm("read the registers"))?
+            .rip)
     }
 
     /// Has the guest go on under a debugger; with none, as if there had never been one.
@@ -109,14 +129,24 @@ impl Vcpu {
         let mut request = kvm_guest_debug::default();
         if let Some(debug) = debug {
             request.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
-            request.control |= if debug.step { KVM_GUESTDBG_SINGLESTEP } else { 0 };
-            request.control |= if debug.own_breakpoint { KVM_GUESTDBG_INJECT_BP } else { 0 };
+            request.control |= if debug.step {
+                KVM_GUESTDBG_SINGLESTEP
+            } else {
+                0
+            };
+            request.control |= if debug.own_breakpoint {
+                KVM_GUESTDBG_INJECT_BP
+            } else {
+                0
+            };
             if !debug.hardware.is_empty() {
                 request.control |= KVM_GUESTDBG_USE_HW_BP;
                 request.arch.debugreg = slots(debug.hardware);
             }
         }
-        self.fd.set_guest_debug(&request).map_err(Error::kvm("be debugged"))
+        self.fd
+            .set_guest_debug(&request)
+            .map_err(Error::kvm("be debugged"))
     }
 }
 
@@ -126,14 +156,37 @@ fn order(mut regs: kvm_regs) -> [u64; 17] {
 }
 
 fn in_order(regs: &mut kvm_regs) -> [&mut u64; 17] {
-    let kvm_regs { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip, .. } = regs;
-    [rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip]
+    let kvm_regs {
+        rax,
+        rbx,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        rbp,
+        rsp,
+        r8,
+        r9,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14,
+        r15,
+        rip,
+        ..
+    } = regs;
+    [
+        rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rip,
+    ]
 }
 
 /// What follows the general registers.
 fn put_system(fields: &mut Fields, rflags: u64, system: &kvm_sregs, floating: &kvm_fpu) {
     fields.put(rflags as u32);
-    for segment in [&system.cs, &system.ss, &system.ds, &system.es, &system.fs, &system.gs] {
+    for segment in [
+        &system.cs, &system.ss, &system.ds, &system.es, &system.fs, &system.gs,
+    ] {
         fields.put(u32::from(segment.selector));
     }
     for register in &floating.fpr {
@@ -142,14 +195,28 @@ fn put_system(fields: &mut Fields, rflags: u64, system: &kvm_sregs, floating: &k
     fields.put(u32::from(floating.fcw));
     fields.put(u32::from(floating.fsw));
     fields.put(u32::from(full_tags(floating.ftwx)));
-    for value in [0, floating.last_ip as u32, 0, floating.last_dp as u32, u32::from(floating.last_opcode)] {
+    for value in [
+        0,
+        floating.last_ip as u32,
+        0,
+        floating.last_dp as u32,
+        u32::from(floating.last_opcode),
+    ] {
         fields.put(value);
     }
     for register in &floating.xmm {
         fields.put_bytes(register);
     }
     fields.put(floating.mxcsr);
-    for value in [system.fs.base, system.gs.base, system.cr0, system.cr2, system.cr3, system.cr4, system.efer] {
+    for value in [
+        system.fs.base,
+        system.gs.base,
+        system.cr0,
+        system.cr2,
+        system.cr3,
+        system.cr4,
+        system.efer,
+    ] {
         fields.put(value);
     }
 }
@@ -175,11 +242,17 @@ fn floating(fields: &mut Fields, before: kvm_fpu) -> kvm_fpu {
 
 /// KVM has a bit for each register that holds something, gdb two: 0 if it does, 3 if it does not.
 fn full_tags(short: u8) -> u16 {
-    (0..8).filter(|slot| short >> slot & 1 == 0).map(|slot| 0b11 << (2 * slot)).sum()
+    (0..8)
+        .filter(|slot| short >> slot & 1 == 0)
+        .map(|slot| 0b11 << (2 * slot))
+        .sum()
 }
 
 fn short_tags(full: u16) -> u8 {
-    (0..8).filter(|slot| full >> (2 * slot) & 0b11 != 0b11).map(|slot| 1 << slot).sum()
+    (0..8)
+        .filter(|slot| full >> (2 * slot) & 0b11 != 0b11)
+        .map(|slot| 1 << slot)
+        .sum()
 }
 
 /// The debug registers for these points, of which there are no more than four.
@@ -233,7 +306,11 @@ mod tests {
     /// The fields of DR7 in Intel's manual, volume 3, section 18.2.4.
     #[test]
     fn points_are_placed_in_the_debug_registers() {
-        let point = |address, length, kind| Hardware { address, length, kind };
+        let point = |address, length, kind| Hardware {
+            address,
+            length,
+            kind,
+        };
         let registers = slots(&[
             point(0x10_0004, 1, Watch::Execute),
             point(0x20_0008, 8, Watch::Write),
@@ -246,16 +323,25 @@ mod tests {
 
     #[test]
     fn what_is_aligned_can_be_watched() {
-        for (address, length, can) in
-            [(0, 8, true), (4, 4, true), (7, 1, true), (2, 4, false), (0, 0, false), (0, 3, false)]
-        {
+        for (address, length, can) in [
+            (0, 8, true),
+            (4, 4, true),
+            (7, 1, true),
+            (2, 4, false),
+            (0, 0, false),
+            (0, 3, false),
+        ] {
             assert_eq!(can_watch(address, length), can, "{length} at {address}");
         }
     }
 
     #[test]
     fn a_stop_is_told_by_exception_and_dr6() {
-        let exit = |exception, dr6| kvm_debug_exit_arch { exception, dr6, ..Default::default() };
+        let exit = |exception, dr6| kvm_debug_exit_arch {
+            exception,
+            dr6,
+            ..Default::default()
+        };
         assert_eq!(trap(&exit(3, 0b1 | 1 << 14)), Trap::Instruction);
         assert_eq!(trap(&exit(1, 0b1100 | 1 << 14)), Trap::Slot(2));
         assert_eq!(trap(&exit(1, 1 << 14)), Trap::Step);
@@ -264,14 +350,23 @@ mod tests {
 
     #[test]
     fn tags_come_back_as_they_were() {
-        assert_eq!((full_tags(0), full_tags(0xff), full_tags(0b101)), (0xffff, 0, 0xffcc));
+        assert_eq!(
+            (full_tags(0), full_tags(0xff), full_tags(0b101)),
+            (0xffff, 0, 0xffcc)
+        );
         assert!((0..=u8::MAX).all(|short| short_tags(full_tags(short)) == short));
     }
 
     /// Each in its place: KVM's registers, in gdb's order and back.
     #[test]
     fn floating_registers_come_back_as_they_were() {
-        let mut before = kvm_fpu { fcw: 0x37f, fsw: 0x1234, ftwx: 0b1010, mxcsr: 0x1f80, ..Default::default() };
+        let mut before = kvm_fpu {
+            fcw: 0x37f,
+            fsw: 0x1234,
+            ftwx: 0b1010,
+            mxcsr: 0x1f80,
+            ..Default::default()
+        };
         for (number, (low, wide)) in before.fpr.iter_mut().zip(&mut before.xmm).enumerate() {
             low[..10].fill(number as u8 + 1);
             wide.fill(number as u8 + 0x11);
@@ -280,6 +375,9 @@ mod tests {
         put_system(&mut fields, 0x202, &kvm_sregs::default(), &before);
         let mut fields = Fields::of(&fields.bytes);
         fields.take_bytes::<{ 7 * 4 }>();
-        assert_eq!(floating(&mut fields, kvm_fpu::default()), kvm_fpu { ..before });
+        assert_eq!(
+            floating(&mut fields, kvm_fpu::default()),
+            kvm_fpu { ..before }
+        );
     }
 }

@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
 use kvm_bindings::{
-    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR,
-    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
-    KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_run, kvm_run__bindgen_ty_1__bindgen_ty_6,
+    KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT,
+    KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_MEMORY_FAULT,
+    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_MAX_CPUID_ENTRIES, kvm_enable_cap, kvm_run,
+    kvm_run__bindgen_ty_1__bindgen_ty_6,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
@@ -40,20 +41,31 @@ impl AsRawFd for Vcpu {
 impl Vcpu {
     /// Adds the one processor to `vm`.
     pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm.create_vcpu(0).map_err(Error::kvm("create a virtual processor"))?;
-        let mut supported =
-            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("tell what its processors support"))?;
+        let fd = vm
+            .create_vcpu(0)
+            .map_err(Error::kvm("create a virtual processor"))?;
+        let mut supported = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(Error::kvm("tell what its processors support"))?;
         cpuid::limit(&mut supported);
-        fd.set_cpuid2(&supported).map_err(Error::kvm("set what the processor supports"))?;
+        fd.set_cpuid2(&supported)
+            .map_err(Error::kvm("set what the processor supports"))?;
         refuse_hypercalls(&fd);
         Ok(Vcpu { fd, failed: None })
     }
 
     /// Puts the processor at the guest's first instruction.
     pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
-        let reset = self.fd.get_sregs().map_err(Error::kvm("read system registers"))?;
-        self.fd.set_sregs(&boot::system_registers(reset)).map_err(Error::kvm("set system registers"))?;
-        self.fd.set_regs(&boot::registers(boot)).map_err(Error::kvm("set general registers"))
+        let reset = self
+            .fd
+            .get_sregs()
+            .map_err(Error::kvm("read system registers"))?;
+        self.fd
+            .set_sregs(&boot::system_registers(reset))
+            .map_err(Error::kvm("set system registers"))?;
+        self.fd
+            .set_regs(&boot::registers(boot))
+            .map_err(Error::kvm("set general registers"))
     }
 
     /// Frequency in Hz of the counter by which the guest tells the time.
@@ -86,8 +98,16 @@ impl Vcpu {
             return None;
         }
         // SAFETY: KVM has put the four bytes there, within what is mapped of the processor.
-        let argument = unsafe { (&raw const *run).byte_add(io.data_offset as usize).cast::<u32>().read_unaligned() };
-        Some(Call { number: number.into(), argument })
+        let argument = unsafe {
+            (&raw const *run)
+                .byte_add(io.data_offset as usize)
+                .cast::<u32>()
+                .read_unaligned()
+        };
+        Some(Call {
+            number: number.into(),
+            argument,
+        })
     }
 
     /// Why the guest stopped running where [`Vcpu::run`] knew of no hypercall.
@@ -106,7 +126,11 @@ impl Vcpu {
         // SAFETY: the exit reason says that `io` is the member of the union that was written.
         let io = unsafe { run.__bindgen_anon_1.io };
         let width = usize::from(io.size) * io.count as usize;
-        Ok(port_access(io.port, width, u32::from(io.direction) == KVM_EXIT_IO_OUT))
+        Ok(port_access(
+            io.port,
+            width,
+            u32::from(io.direction) == KVM_EXIT_IO_OUT,
+        ))
     }
 
     /// Brings the registers up to date: KVM completes the last exit only when the guest is entered again, which this
@@ -128,7 +152,10 @@ impl Vcpu {
     /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
         match self.fd.get_regs() {
-            Ok(regs) => format!("pc {:#x}, sp {:#x}, rflags {:#x}", regs.rip, regs.rsp, regs.rflags),
+            Ok(regs) => format!(
+                "pc {:#x}, sp {:#x}, rflags {:#x}",
+                regs.rip, regs.rsp, regs.rflags
+            ),
             Err(error) => format!("registers cannot be read: {error}"),
         }
     }
@@ -136,8 +163,13 @@ impl Vcpu {
     /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
     pub fn fault_registers(&self) -> String {
         match self.fd.get_sregs() {
-            Ok(kvm_bindings::kvm_sregs { cr0, cr2, cr3, idt, .. }) => {
-                format!("cr2 {cr2:#x}, cr3 {cr3:#x}, cr0 {cr0:#x}, idt {:#x}", idt.base)
+            Ok(kvm_bindings::kvm_sregs {
+                cr0, cr2, cr3, idt, ..
+            }) => {
+                format!(
+                    "cr2 {cr2:#x}, cr3 {cr3:#x}, cr0 {cr0:#x}, idt {:#x}",
+                    idt.base
+                )
             }
             Err(error) => format!("system registers cannot be read: {error}"),
         }
@@ -147,7 +179,10 @@ impl Vcpu {
 /// Has KVM go by what the guest was told of its hypervisor, which is nothing: KVM's own hypercalls (VMCALL, VMMCALL)
 /// are refused then, where the kernel can (5.10 and later). No hvt guest makes any.
 fn refuse_hypercalls(vcpu: &VcpuFd) {
-    let mut capability = kvm_enable_cap { cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID, ..Default::default() };
+    let mut capability = kvm_enable_cap {
+        cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+        ..Default::default()
+    };
     capability.args[0] = 1;
     if let Err(error) = vcpu.enable_cap(&capability) {
         log::debug!("KVM cannot refuse its own hypercalls: {error}");
@@ -158,7 +193,10 @@ fn refuse_hypercalls(vcpu: &VcpuFd) {
 fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
     Exit::Stop(match port.wrapping_sub(PIO_BASE) {
         _ if !is_write => Stop::PortRead { port },
-        number if number < PORTS => Stop::Width { address: port.into(), width },
+        number if number < PORTS => Stop::Width {
+            address: port.into(),
+            width,
+        },
         _ if port == KICK_PORT && width == size_of::<u32>() => return Exit::Kick,
         _ => Stop::PortWrite { port, width },
     })
@@ -175,9 +213,15 @@ fn other(run: &kvm_run) -> Exit {
             KVM_EXIT_MMIO => access(&details.mmio),
             KVM_EXIT_HLT => Stop::Halted,
             KVM_EXIT_SHUTDOWN => Stop::TripleFault,
-            KVM_EXIT_FAIL_ENTRY => Stop::Entry { reason: details.fail_entry.hardware_entry_failure_reason },
-            KVM_EXIT_MEMORY_FAULT => Stop::MemoryFault { address: details.memory_fault.gpa },
-            KVM_EXIT_INTERNAL_ERROR => Stop::Internal { suberror: details.internal.suberror },
+            KVM_EXIT_FAIL_ENTRY => Stop::Entry {
+                reason: details.fail_entry.hardware_entry_failure_reason,
+            },
+            KVM_EXIT_MEMORY_FAULT => Stop::MemoryFault {
+                address: details.memory_fault.gpa,
+            },
+            KVM_EXIT_INTERNAL_ERROR => Stop::Internal {
+                suberror: details.internal.suberror,
+            },
             reason => Stop::Unknown { reason },
         }
     };
@@ -186,5 +230,9 @@ fn other(run: &kvm_run) -> Exit {
 
 fn access(mmio: &kvm_run__bindgen_ty_1__bindgen_ty_6) -> Stop {
     let (address, width) = (mmio.phys_addr, mmio.len as usize);
-    if mmio.is_write != 0 { Stop::Write { address, width } } else { Stop::Read { address, width } }
+    if mmio.is_write != 0 {
+        Stop::Write { address, width }
+    } else {
+        Stop::Read { address, width }
+    }
 }

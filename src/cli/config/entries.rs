@@ -61,13 +61,21 @@ type Fallible<T = ()> = Result<T, (Place, Fault)>;
 impl Content {
     /// Reads the text of a file that lies in `directory`.
     pub fn read(bytes: &[u8], directory: &Path) -> Fallible<Content> {
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
         let table = Table::parse(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            (Place::of(bytes, offset), Fault::Syntax(words::shown(error.message().as_bytes())))
+            (
+                Place::of(bytes, offset),
+                Fault::Syntax(words::shown(error.message().as_bytes())),
+            )
         })?;
-        let mut reader = Reader { bytes, directory, keys: options::keys(), content: Content::default() };
+        let mut reader = Reader {
+            bytes,
+            directory,
+            keys: options::keys(),
+            content: Content::default(),
+        };
         for (key, value) in in_order(table.get_ref()) {
             reader.top(key, value)?;
         }
@@ -104,13 +112,23 @@ impl Reader<'_> {
                     return Err((self.place(value.span()), Fault::NoUnikernel));
                 }
                 let (path, place) = (self.directory.join(text), self.place(value.span()));
-                self.content.unikernel = Some(NamedPath { key: name.to_owned(), path, place, is_made: false });
+                self.content.unikernel = Some(NamedPath {
+                    key: name.to_owned(),
+                    path,
+                    place,
+                    is_made: false,
+                });
                 return Ok(());
             }
             ARGUMENTS => return self.arguments(value),
             _ => {}
         }
-        match self.keys.iter().position(|(known, _)| known == name).map(|at| &self.keys[at].1) {
+        match self
+            .keys
+            .iter()
+            .position(|(known, _)| known == name)
+            .map(|at| &self.keys[at].1)
+        {
             None => Err((self.place(key.span()), self.unknown(name))),
             Some(Key::Flag) => self.flag(name, value),
             Some(Key::Count) => self.count(name, value),
@@ -138,7 +156,9 @@ impl Reader<'_> {
 
     fn arguments(&mut self, value: &Value<'_>) -> Fallible {
         let expected = "a list of strings, such as [\"--ipv4=10.0.0.2/24\"]";
-        let DeValue::Array(words) = value.get_ref() else { return Err(self.mismatch(ARGUMENTS, value, expected)) };
+        let DeValue::Array(words) = value.get_ref() else {
+            return Err(self.mismatch(ARGUMENTS, value, expected));
+        };
         for (index, word) in words.iter().enumerate() {
             let word = self.string(&format!("{ARGUMENTS}[{index}]"), word, "a string")?;
             self.content.arguments.push(word.into());
@@ -161,14 +181,24 @@ impl Reader<'_> {
             _ => None,
         };
         let count = count.filter(|count| *count <= 3);
-        let count = count.ok_or_else(|| self.mismatch(name, value, "true, false, or how often: 0 to 3"))?;
+        let count =
+            count.ok_or_else(|| self.mismatch(name, value, "true, false, or how often: 0 to 3"))?;
         self.repeat(name, value, count);
         Ok(())
     }
 
     fn repeat(&mut self, name: &str, value: &Value<'_>, count: usize) {
-        let (words, place) = (vec![OsString::from(format!("--{name}")); count], self.place(value.span()));
-        self.content.entries.push(Entry { name: name.to_owned(), device: None, words, place, path: None });
+        let (words, place) = (
+            vec![OsString::from(format!("--{name}")); count],
+            self.place(value.span()),
+        );
+        self.content.entries.push(Entry {
+            name: name.to_owned(),
+            device: None,
+            words,
+            place,
+            path: None,
+        });
     }
 
     /// `[net]` and `[block]`, and what else names devices: each by its name.
@@ -179,7 +209,12 @@ impl Reader<'_> {
             let option = format!("--{}:{name}", valued.name);
             words::check_name(option.as_bytes(), name.as_bytes())
                 .map_err(|error| (self.place(device.span()), Fault::Option(Box::new(error))))?;
-            match (value.get_ref(), ATTACHMENTS.iter().find(|(option, _)| *option == valued.name)) {
+            match (
+                value.get_ref(),
+                ATTACHMENTS
+                    .iter()
+                    .find(|(option, _)| *option == valued.name),
+            ) {
                 (DeValue::Table(properties), Some((_, attachment))) => {
                     self.device(valued, attachment, name, properties)?;
                 }
@@ -190,26 +225,48 @@ impl Reader<'_> {
     }
 
     /// `[net.NAME]` and `[block.NAME]`.
-    fn device(&mut self, valued: &'static Valued, attachment: &str, device: &str, table: &Table<'_>) -> Fallible {
+    fn device(
+        &mut self,
+        valued: &'static Valued,
+        attachment: &str,
+        device: &str,
+        table: &Table<'_>,
+    ) -> Fallible {
         let prefix = format!("{}-", valued.name);
         for (property, value) in in_order(table) {
             let name = property.get_ref().as_ref();
             let of_devices = |name: &str, key: &Key| match key {
-                Key::Valued(valued) if valued.named.is_some() => {
-                    name.strip_prefix(&prefix).map(|rest| (rest.to_owned(), *valued))
-                }
+                Key::Valued(valued) if valued.named.is_some() => name
+                    .strip_prefix(&prefix)
+                    .map(|rest| (rest.to_owned(), *valued)),
                 _ => None,
             };
-            let mut known: Vec<_> = self.keys.iter().filter_map(|(name, key)| of_devices(name, key)).collect();
+            let mut known: Vec<_> = self
+                .keys
+                .iter()
+                .filter_map(|(name, key)| of_devices(name, key))
+                .collect();
             known.insert(0, (attachment.to_owned(), valued));
-            let key = |property: &str| format!("{}.{device}.{}", valued.name, words::shown(property.as_bytes()));
+            let key = |property: &str| {
+                format!(
+                    "{}.{device}.{}",
+                    valued.name,
+                    words::shown(property.as_bytes())
+                )
+            };
             let Some((_, option)) = known.iter().find(|(known, _)| known == name) else {
                 let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
                 let hint = match nearest(name, names.iter().copied()) {
                     Some(meant) => format!("did you mean '{}'?", key(meant)),
                     None => format!("a device there has {}", names.join(", ")),
                 };
-                return Err((self.place(property.span()), Fault::UnknownKey { key: key(name), hint }));
+                return Err((
+                    self.place(property.span()),
+                    Fault::UnknownKey {
+                        key: key(name),
+                        hint,
+                    },
+                ));
             };
             self.option(&key(name), option, Some(device), value)?;
         }
@@ -217,7 +274,13 @@ impl Reader<'_> {
     }
 
     /// Notes the option `valued`.
-    fn option(&mut self, key: &str, valued: &'static Valued, device: Option<&str>, value: &Value<'_>) -> Fallible {
+    fn option(
+        &mut self,
+        key: &str,
+        valued: &'static Valued,
+        device: Option<&str>,
+        value: &Value<'_>,
+    ) -> Fallible {
         let is_number = NUMBERS.contains(&valued.value);
         let text = match value.get_ref() {
             DeValue::Integer(number) if is_number => decimal(number.as_str(), number.radix()),
@@ -226,10 +289,17 @@ impl Reader<'_> {
                 let (number, others) = match valued.named {
                     _ if is_number => ("a whole number or ", ""),
                     Some(_) if device.is_none() => ("", ", or a table of devices"),
-                    None if is_table && valued.name == "disk" => ("", "; a device with a name is [block.NAME]"),
+                    None if is_table && valued.name == "disk" => {
+                        ("", "; a device with a name is [block.NAME]")
+                    }
                     _ => ("", ""),
                 };
-                self.string(key, value, &format!("{number}a string: {}{others}", valued.value))?.to_owned()
+                self.string(
+                    key,
+                    value,
+                    &format!("{number}a string: {}{others}", valued.value),
+                )?
+                .to_owned()
             }
         };
         let place = self.place(value.span());
@@ -239,8 +309,17 @@ impl Reader<'_> {
                 let mut text = OsString::from(before);
                 text.push(&path);
                 // Figures and sockets are made.
-                let is_made = !(before.is_empty() && (valued.value.starts_with("PATH") || valued.value == "DIR"));
-                (text, Some(NamedPath { key: key.to_owned(), path, place, is_made }))
+                let is_made = !(before.is_empty()
+                    && (valued.value.starts_with("PATH") || valued.value == "DIR"));
+                (
+                    text,
+                    Some(NamedPath {
+                        key: key.to_owned(),
+                        path,
+                        place,
+                        is_made,
+                    }),
+                )
             }
             _ => (OsString::from(text), None),
         };
@@ -250,15 +329,24 @@ impl Reader<'_> {
         });
         word.push(text);
         let device = device.map(str::to_owned);
-        self.content.entries.push(Entry { name: valued.name.to_owned(), device, words: vec![word], place, path });
+        self.content.entries.push(Entry {
+            name: valued.name.to_owned(),
+            device,
+            words: vec![word],
+            place,
+            path,
+        });
         Ok(())
     }
 
     fn string<'v>(&self, key: &str, value: &'v Value<'_>, expected: &str) -> Fallible<&'v str> {
         match value.get_ref() {
-            DeValue::String(text) if text.contains('\0') => {
-                Err((self.place(value.span()), Fault::Nul { key: key.to_owned() }))
-            }
+            DeValue::String(text) if text.contains('\0') => Err((
+                self.place(value.span()),
+                Fault::Nul {
+                    key: key.to_owned(),
+                },
+            )),
             DeValue::String(text) => Ok(text),
             _ => Err(self.mismatch(key, value, expected)),
         }
@@ -275,7 +363,14 @@ impl Reader<'_> {
             DeValue::Table(_) => "a table",
         };
         let (key, expected) = (key.to_owned(), expected.to_owned());
-        (self.place(value.span()), Fault::Type { key, found, expected })
+        (
+            self.place(value.span()),
+            Fault::Type {
+                key,
+                found,
+                expected,
+            },
+        )
     }
 }
 
@@ -287,16 +382,30 @@ pub(super) fn top_string(bytes: &[u8], name: &str) -> Option<String> {
 
 /// A number of a file as a command line has it.
 fn decimal(digits: &str, radix: u32) -> String {
-    i128::from_str_radix(digits, radix).map_or_else(|_| digits.to_owned(), |number| number.to_string())
+    i128::from_str_radix(digits, radix)
+        .map_or_else(|_| digits.to_owned(), |number| number.to_string())
 }
 
 /// Where in `value` a path is, going by what the help text calls the value, such as `PATH`, `FILE|-` or `unix:PATH`:
 /// what is before the path, and the path.
 pub(super) fn path_in<'v>(form: &str, value: &'v str) -> Option<(&'v str, &'v str)> {
-    let parts =
-        form.split('|').map(|part| part.split_at(part.find(|c: char| c.is_ascii_uppercase()).unwrap_or(part.len())));
-    let fits =
-        |&(before, name): &(&str, &str)| if name.is_empty() { value == before } else { value.starts_with(before) };
-    let (before, name) = parts.filter(fits).max_by_key(|(before, name)| (name.is_empty(), before.len()))?;
-    ["PATH", "FILE", "DIR"].contains(&name).then(|| value.split_at(before.len()))
+    let parts = form.split('|').map(|part| {
+        part.split_at(
+            part.find(|c: char| c.is_ascii_uppercase())
+                .unwrap_or(part.len()),
+        )
+    });
+    let fits = |&(before, name): &(&str, &str)| {
+        if name.is_empty() {
+            value == before
+        } else {
+            value.starts_with(before)
+        }
+    };
+    let (before, name) = parts
+        .filter(fits)
+        .max_by_key(|(before, name)| (name.is_empty(), before.len()))?;
+    ["PATH", "FILE", "DIR"]
+        .contains(&name)
+        .then(|| value.split_at(before.len()))
 }

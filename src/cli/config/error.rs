@@ -18,10 +18,18 @@ impl Place {
     pub(super) fn of(text: &[u8], offset: usize) -> Place {
         let before = &text[..offset.min(text.len())];
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+        let start = before
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |newline| newline + 1);
         // Editors show no byte order mark, and count none.
-        let before = before[start..].strip_prefix("\u{feff}".as_bytes()).unwrap_or(&before[start..]);
-        Place { line, column: String::from_utf8_lossy(before).chars().count() + 1 }
+        let before = before[start..]
+            .strip_prefix("\u{feff}".as_bytes())
+            .unwrap_or(&before[start..]);
+        Place {
+            line,
+            column: String::from_utf8_lossy(before).chars().count() + 1,
+        }
     }
 }
 

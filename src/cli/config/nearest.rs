@@ -10,9 +10,11 @@ pub fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Opti
         if candidate_letters.len().abs_diff(letters.len()) > most {
             return None;
         }
-        Some((distance(&letters, &candidate_letters), candidate)).filter(|(distance, _)| *distance <= most)
+        Some((distance(&letters, &candidate_letters), candidate))
+            .filter(|(distance, _)| *distance <= most)
     });
-    near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+    near.min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
 }
 
 /// What others call options and keys, where it is not spelt alike.
@@ -36,10 +38,23 @@ const OTHER_WORDS: [(&str, &str); 13] = [
 /// begins with it, or what others call it.
 pub fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     let begins = |name: &&str| word.starts_with(name);
-    let longer = || names.iter().copied().filter(begins).max_by_key(|name| name.len());
-    let other = || OTHER_WORDS.iter().find(|(other, _)| *other == word).map(|(_, name)| *name);
+    let longer = || {
+        names
+            .iter()
+            .copied()
+            .filter(begins)
+            .max_by_key(|name| name.len())
+    };
+    let other = || {
+        OTHER_WORDS
+            .iter()
+            .find(|(other, _)| *other == word)
+            .map(|(_, name)| *name)
+    };
     let known = |name| names.iter().copied().find(|known| *known == name);
-    nearest(word, names.iter().copied()).or_else(longer).or_else(|| other().and_then(known))
+    nearest(word, names.iter().copied())
+        .or_else(longer)
+        .or_else(|| other().and_then(known))
 }
 
 /// How many letters have to be added, left out, changed or swapped with the next to make `one` of `other`.
@@ -93,8 +108,12 @@ mod tests {
 
     #[test]
     fn distances() {
-        let of =
-            |one: &str, other: &str| distance(&one.chars().collect::<Vec<_>>(), &other.chars().collect::<Vec<_>>());
+        let of = |one: &str, other: &str| {
+            distance(
+                &one.chars().collect::<Vec<_>>(),
+                &other.chars().collect::<Vec<_>>(),
+            )
+        };
         for (one, other, expected) in [
             ("", "", 0),
             ("", "abc", 3),
@@ -103,7 +122,11 @@ mod tests {
             ("ab", "ba", 1),
             ("kitten", "sitting", 3),
         ] {
-            assert_eq!((of(one, other), of(other, one)), (expected, expected), "{one} {other}");
+            assert_eq!(
+                (of(one, other), of(other, one)),
+                (expected, expected),
+                "{one} {other}"
+            );
         }
     }
 }

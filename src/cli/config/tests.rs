@@ -7,7 +7,10 @@ mod properties;
 
 /// What the file `text`, at dir/app.toml, comes to with `words` beside it.
 fn complete(words: &[&str], text: &str) -> Result<(Command, Vec<NamedPath>), Error> {
-    let line = ["tender", "--config=dir/app.toml"].iter().chain(words).map(OsString::from);
+    let line = ["tender", "--config=dir/app.toml"]
+        .iter()
+        .chain(words)
+        .map(OsString::from);
     match parse(line)? {
         Command::Configured(configured) => {
             assert_eq!(configured.file(), Path::new("dir/app.toml"));
@@ -43,7 +46,10 @@ fn line(words: &[&str]) -> Config {
 fn fallback(words: &[&str]) -> Config {
     let mut config = line(words);
     config.nets.iter_mut().for_each(|net| net.fallback = true);
-    config.blocks.iter_mut().for_each(|block| block.fallback = true);
+    config
+        .blocks
+        .iter_mut()
+        .for_each(|block| block.fallback = true);
     config
 }
 
@@ -93,10 +99,22 @@ fn a_file_says_what_a_command_line_says() {
 
 #[test]
 fn keys_may_be_options_with_devices_too() {
-    let words = ["--net=tap0", "--net-mac=02:00:00:00:00:01", "--disk=/a.img", "--block-sector-size=512", "app"];
-    let text = "net = 'tap0'\nnet-mac = '02:00:00:00:00:01'\ndisk = '/a.img'\nblock-sector-size = 512";
+    let words = [
+        "--net=tap0",
+        "--net-mac=02:00:00:00:00:01",
+        "--disk=/a.img",
+        "--block-sector-size=512",
+        "app",
+    ];
+    let text =
+        "net = 'tap0'\nnet-mac = '02:00:00:00:00:01'\ndisk = '/a.img'\nblock-sector-size = 512";
     assert_eq!(config(&["app"], text), fallback(&words));
-    let words = ["--net:lan=@3", "--net:wan=tap1", "--net-mac:wan=02:00:00:00:00:01", "app"];
+    let words = [
+        "--net:lan=@3",
+        "--net:wan=tap1",
+        "--net-mac:wan=02:00:00:00:00:01",
+        "app",
+    ];
     for text in [
         "[net]\nlan = '@3'\nwan = 'tap1'\n[net-mac]\nwan = '02:00:00:00:00:01'",
         "net.lan = '@3'\nnet.wan = { tap = 'tap1', mac = '02:00:00:00:00:01' }",
@@ -122,10 +140,25 @@ fn the_command_line_wins() {
     assert_eq!(of(&["-v"]).verbosity, Verbosity::Verbose);
     assert_eq!(of(&["-q"]).verbosity, Verbosity::Quiet);
     assert_eq!(of(&["--no-net-ring"]).net_ring, NetRing::Off);
-    let Config { unikernel, arguments, verbosity, .. } = of(&["b.hvt"]);
-    assert_eq!((unikernel, arguments, verbosity), ("b.hvt".into(), vec!["x".into()], Verbosity::Debug));
-    let Config { unikernel, arguments, .. } = of(&["b.hvt", "y", "z"]);
-    assert_eq!((unikernel, arguments), ("b.hvt".into(), vec!["y".into(), "z".into()]));
+    let Config {
+        unikernel,
+        arguments,
+        verbosity,
+        ..
+    } = of(&["b.hvt"]);
+    assert_eq!(
+        (unikernel, arguments, verbosity),
+        ("b.hvt".into(), vec!["x".into()], Verbosity::Debug)
+    );
+    let Config {
+        unikernel,
+        arguments,
+        ..
+    } = of(&["b.hvt", "y", "z"]);
+    assert_eq!(
+        (unikernel, arguments),
+        ("b.hvt".into(), vec!["y".into(), "z".into()])
+    );
 }
 
 #[test]
@@ -139,15 +172,28 @@ fn it_wins_by_device_and_property() {
         fallback,
     };
     assert_eq!(
-        config(&["--net-mac:a=02:00:00:00:00:09", "--net:b=tap9", "app"], text).nets,
-        [net("b", Some("tap9"), None, false), net("a", None, Some(9), false), net("a", Some("tap0"), None, true),]
+        config(
+            &["--net-mac:a=02:00:00:00:00:09", "--net:b=tap9", "app"],
+            text
+        )
+        .nets,
+        [
+            net("b", Some("tap9"), None, false),
+            net("a", None, Some(9), false),
+            net("a", Some("tap0"), None, true),
+        ]
     );
     let block = |option, path: &str| BlockOption {
         option,
         source: Some(crate::config::BlockSource::Path(path.into())),
         ..BlockOption::default()
     };
-    for (option, key) in [("disk", "block"), ("block", "disk"), ("disk", "disk"), ("block", "block")] {
+    for (option, key) in [
+        ("disk", "block"),
+        ("block", "disk"),
+        ("disk", "disk"),
+        ("block", "block"),
+    ] {
         let blocks = config(&[&format!("--{option}=x"), "app"], &format!("{key} = '/y'")).blocks;
         assert_eq!(blocks, [block(option, "x")], "{option} {key}");
     }
@@ -157,10 +203,15 @@ fn it_wins_by_device_and_property() {
 fn paths_are_from_where_the_file_lies() {
     let text = "unikernel = '../a.hvt'\nchroot = 'root'\n[block]\nd = 'd.img'\ne = '/e.img'";
     let (command, paths) = complete(&[], text).unwrap();
-    let Command::Run(config) = command else { panic!() };
+    let Command::Run(config) = command else {
+        panic!()
+    };
     assert_eq!(config.unikernel, Path::new("dir/../a.hvt"));
     assert_eq!(config.chroot, Some("dir/root".into()));
-    let found: Vec<_> = paths.iter().map(|named| (&*named.key, &*named.path, named.place.line)).collect();
+    let found: Vec<_> = paths
+        .iter()
+        .map(|named| (&*named.key, &*named.path, named.place.line))
+        .collect();
     let expected = [
         ("unikernel", Path::new("dir/../a.hvt"), 1),
         ("chroot", Path::new("dir/root"), 2),
@@ -170,7 +221,10 @@ fn paths_are_from_where_the_file_lies() {
     assert_eq!(found, expected);
     // Those of the command line are from where the tender was started, and what they replace is not looked for.
     let (_, paths) = complete(&["--block:d=x", "--chroot=y", "z"], text).unwrap();
-    assert_eq!(paths.iter().map(|named| &*named.key).collect::<Vec<_>>(), ["block.e"]);
+    assert_eq!(
+        paths.iter().map(|named| &*named.key).collect::<Vec<_>>(),
+        ["block.e"]
+    );
 }
 
 #[test]
@@ -179,7 +233,10 @@ fn where_a_path_is_in_a_value() {
     assert_eq!(path_in("PATH", "a"), Some(("", "a")));
     assert_eq!(path_in("FILE|-", "-"), None);
     assert_eq!(path_in("FILE|-", "-a"), Some(("", "-a")));
-    assert_eq!(path_in("unix:PATH", "unix:/run/x"), Some(("unix:", "/run/x")));
+    assert_eq!(
+        path_in("unix:PATH", "unix:/run/x"),
+        Some(("unix:", "/run/x"))
+    );
     assert_eq!(path_in("unix:PATH", "/run/x"), None);
     assert_eq!(path_in("PATH|@FD", "@3"), None);
     assert_eq!(path_in("IFACE|@FD", "tap0"), None);
@@ -198,7 +255,12 @@ fn a_unikernel_is_named_somewhere() {
         "dir/app.toml: no unikernel given: option '--mem' took 'app' as its value (write --mem=SIZE); add \
          unikernel = \"NAME.hvt\" to it, or name one on the command line"
     );
-    assert!(complete(&["--config=b.toml", "app"], "").unwrap_err().to_string().contains("given twice"));
+    assert!(
+        complete(&["--config=b.toml", "app"], "")
+            .unwrap_err()
+            .to_string()
+            .contains("given twice")
+    );
 }
 
 #[test]

@@ -57,7 +57,13 @@ pub(super) const VALUED: &[Valued] = &[
         heading: "Block",
         help: "Attach block device NAME to an image, a disk or a descriptor",
     },
-    Valued { name: "disk", named: None, value: "PATH|@FD", heading: "Block", help: "The same as --block=PATH" },
+    Valued {
+        name: "disk",
+        named: None,
+        value: "PATH|@FD",
+        heading: "Block",
+        help: "The same as --block=PATH",
+    },
     Valued {
         name: "block-sector-size",
         named: Some("block-sector-size:NAME"),

@@ -19,7 +19,11 @@ fn plain_word() -> impl Strategy<Value = OsString> {
 /// Any word, and often one that looks like an option.
 fn any_word() -> impl Strategy<Value = OsString> {
     let looks = "-{0,3}(net|net-mac|block|block-sector-size|disk|mem|help|v|q|V)?:{0,2}[a-z0-9]{0,3}=?[^ ]{0,6}";
-    prop_oneof![looks.prop_map(OsString::from), plain_word(), Just(OsString::new())]
+    prop_oneof![
+        looks.prop_map(OsString::from),
+        plain_word(),
+        Just(OsString::new())
+    ]
 }
 
 fn device_name() -> impl Strategy<Value = Option<String>> {
@@ -27,7 +31,9 @@ fn device_name() -> impl Strategy<Value = Option<String>> {
 }
 
 fn option(name: &str, device: Option<&str>, value: &OsStr, joined: bool) -> Vec<OsString> {
-    let colon = device.map(|device| format!(":{device}")).unwrap_or_default();
+    let colon = device
+        .map(|device| format!(":{device}"))
+        .unwrap_or_default();
     let mut word = OsString::from(format!("--{name}{colon}"));
     if joined {
         word.push("=");
@@ -113,7 +119,12 @@ proptest! {
 fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
     for asked in (Memory::STEP..=Memory::MAX).step_by(1024) {
         let Memory { asked: kept, given } = Memory::of(asked);
-        assert!(kept == asked && given % Memory::STEP == 0 && given <= asked && asked - given < Memory::STEP);
+        assert!(
+            kept == asked
+                && given % Memory::STEP == 0
+                && given <= asked
+                && asked - given < Memory::STEP
+        );
     }
 }
 
@@ -123,7 +134,12 @@ fn no_size_of_memory_overflows() {
     let units = [("", 20), ("K", 10), ("MiB", 20), ("g", 30)];
     let numbers = (0..=65).flat_map(|power| (0..3).map(move |by| (1_u128 << power) - 1 + by));
     for (count, (unit, shift)) in numbers.flat_map(|count| units.map(|unit| (count, unit))) {
-        let given = Given { option: "--mem".into(), name: "mem", device: None, value: format!("{count}{unit}").into() };
+        let given = Given {
+            option: "--mem".into(),
+            name: "mem",
+            device: None,
+            value: format!("{count}{unit}").into(),
+        };
         let bytes = u64::try_from(count << shift).ok();
         let expected = bytes.filter(|bytes| (Memory::STEP..=Memory::MAX).contains(bytes));
         assert_eq!(value::memory(&given).ok(), expected, "{count}{unit}");

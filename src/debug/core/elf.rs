@@ -1,7 +1,9 @@
 //! The beginning of a core file, in the layout that Linux gives its own: a header, one note for each kind of registers,
 //! one segment, the guest's memory. Pure: registers in, bytes out.
 
-use goblin::elf::header::{ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_AARCH64, EM_X86_64, ET_CORE, EV_CURRENT, SIZEOF_IDENT};
+use goblin::elf::header::{
+    ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_AARCH64, EM_X86_64, ET_CORE, EV_CURRENT, SIZEOF_IDENT,
+};
 use goblin::elf::note::NT_PRSTATUS;
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 use zerocopy::{Immutable, IntoBytes};
@@ -105,7 +107,13 @@ pub fn beginning(state: &State<'_>, memory_size: u64) -> Vec<u8> {
         align: PAGE_SIZE,
         ..Segment::default()
     };
-    let mut bytes = [header.as_bytes(), registers.as_bytes(), memory.as_bytes(), &notes].concat();
+    let mut bytes = [
+        header.as_bytes(),
+        registers.as_bytes(),
+        memory.as_bytes(),
+        &notes,
+    ]
+    .concat();
     bytes.resize(memory_start, 0);
     bytes
 }
@@ -143,12 +151,22 @@ fn notes(state: &State<'_>) -> Vec<u8> {
         ..Status::default()
     };
     let has_floating = 1_u64;
-    let status = [status.as_bytes(), state.general.as_bytes(), has_floating.as_bytes()].concat();
+    let status = [
+        status.as_bytes(),
+        state.general.as_bytes(),
+        has_floating.as_bytes(),
+    ]
+    .concat();
     [note(NT_PRSTATUS, &status), note(NT_PRFPREG, state.floating)].concat()
 }
 
 /// What is in a note is a multiple of four bytes.
 fn note(kind: u32, content: &[u8]) -> Vec<u8> {
-    let head = Note { name_size: 5, size: content.len() as u32, kind, name: *b"CORE\0\0\0\0" };
+    let head = Note {
+        name_size: 5,
+        size: content.len() as u32,
+        kind,
+        name: *b"CORE\0\0\0\0",
+    };
     [head.as_bytes(), content].concat()
 }

@@ -51,7 +51,8 @@ impl Lines {
         let mut passed = Passed::default();
         while passed.text < bytes.len() {
             let count = bytes.skip(passed.text).copy_to(&mut text);
-            let room = usize::try_from(allowed - passed.output).map_or(PIECE, |room| room.min(PIECE));
+            let room =
+                usize::try_from(allowed - passed.output).map_or(PIECE, |room| room.min(PIECE));
             let piece = self.write_piece(out, &text[..count], &mut framed[..room]);
             passed.text += piece.text;
             passed.output += piece.output;
@@ -71,7 +72,12 @@ impl Lines {
     fn write_piece(&mut self, out: &Output, text: &[u8], framed: &mut [u8]) -> Passed {
         let turn = match self.journal.map(turn).transpose() {
             Ok(turn) => turn,
-            Err(failed) => return Passed { failed: Some(failed), ..Passed::default() },
+            Err(failed) => {
+                return Passed {
+                    failed: Some(failed),
+                    ..Passed::default()
+                };
+            }
         };
         let column = turn.as_ref().map_or(self.column, Turn::column);
         let mut stamp = [0; STAMP];
@@ -79,10 +85,17 @@ impl Lines {
             // The stamp has room until the year 9999.
             let _ = write!(&mut stamp[..], "{} ", Timestamp::now());
         }
-        let frame = Frame { stamp: self.stamped.then_some(&stamp), journal: self.journal.is_some() };
+        let frame = Frame {
+            stamp: self.stamped.then_some(&stamp),
+            journal: self.journal.is_some(),
+        };
         let whole = frame.fill(column, text, framed);
         let (done, failed) = transfer_from(out, &framed[..whole.output]);
-        let mut written = if failed.is_some() { frame.fill(column, text, &mut framed[..done]) } else { whole };
+        let mut written = if failed.is_some() {
+            frame.fill(column, text, &mut framed[..done])
+        } else {
+            whole
+        };
         if written.output < done {
             written.column = CUT_OFF;
         }
@@ -90,7 +103,11 @@ impl Lines {
             Some(turn) => turn.set_column(written.column),
             None => self.column = written.column,
         }
-        Passed { text: written.text, output: whole.output as u64, failed }
+        Passed {
+            text: written.text,
+            output: whole.output as u64,
+            failed,
+        }
     }
 }
 
@@ -124,7 +141,11 @@ impl Frame<'_> {
     /// bytes.
     fn fill(&self, column: usize, text: &[u8], framed: &mut [u8]) -> Filled {
         let longest = if self.journal { JOURNAL_LINE } else { CUT_OFF };
-        let mut filled = Filled { text: 0, output: 0, column };
+        let mut filled = Filled {
+            text: 0,
+            output: 0,
+            column,
+        };
         while filled.text < text.len() {
             let rest = &text[filled.text..];
             let line_break: &[u8] = if filled.column >= longest { b"\n" } else { b"" };
@@ -136,7 +157,11 @@ impl Frame<'_> {
             let line = &line[..line.len().min(framed.len().saturating_sub(start))];
             let Some(&last) = line.last() else { break };
             // Cut before the byte that decides, this could still become a priority.
-            if starts && opening.is_empty() && line.len() < rest.len() && !self.opening(line).is_empty() {
+            if starts
+                && opening.is_empty()
+                && line.len() < rest.len()
+                && !self.opening(line).is_empty()
+            {
                 break;
             }
             for piece in [line_break, opening, line] {
@@ -144,7 +169,11 @@ impl Frame<'_> {
                 filled.output += piece.len();
             }
             filled.text += line.len();
-            filled.column = if self.ends(last) { 0 } else { column.saturating_add(line.len()) };
+            filled.column = if self.ends(last) {
+                0
+            } else {
+                column.saturating_add(line.len())
+            };
         }
         filled
     }
@@ -194,7 +223,9 @@ mod tests {
         let mut entries = Vec::new();
         while !stream.is_empty() {
             let most = stream.len().min(48 << 10);
-            let end = stream[..most].iter().position(|&byte| matches!(byte, 0 | b'\n'));
+            let end = stream[..most]
+                .iter()
+                .position(|&byte| matches!(byte, 0 | b'\n'));
             let line = &stream[..end.unwrap_or(most)];
             stream = &stream[end.map_or(most, |end| end + 1)..];
             let (priority, message) = match line {
@@ -212,7 +243,9 @@ mod tests {
 
     /// Entries of a guest's text without any priority in it.
     fn messages(text: &[u8]) -> Vec<Entry> {
-        let lines = text.split(|byte| matches!(byte, 0 | b'\n')).filter(|line| !line.is_empty());
+        let lines = text
+            .split(|byte| matches!(byte, 0 | b'\n'))
+            .filter(|line| !line.is_empty());
         lines.map(|line| (6, line.to_vec())).collect()
     }
 
@@ -225,15 +258,24 @@ mod tests {
         let memory = GuestMemory::new(0x10_0000).unwrap();
         for (piece, message) in pieces {
             memory.place(GuestAddress(0), piece).unwrap();
-            console.puts(&memory, GuestAddress(0), piece.len() as u64).unwrap();
+            console
+                .puts(&memory, GuestAddress(0), piece.len() as u64)
+                .unwrap();
             if *message {
                 let turn = stream.turn().unwrap();
                 let line_break = if turn.column() > 0 { "\n" } else { "" };
                 turn.set_column(0);
-                let mut file = fs::OpenOptions::new().append(true).open(file.path()).unwrap();
-                file.write_all(format!("{line_break}<4>tender: warn: x\n").as_bytes()).unwrap();
+                let mut file = fs::OpenOptions::new()
+                    .append(true)
+                    .open(file.path())
+                    .unwrap();
+                file.write_all(format!("{line_break}<4>tender: warn: x\n").as_bytes())
+                    .unwrap();
                 // The console's own position is not at the end of the file.
-                std::os::fd::AsFd::as_fd(&console.out).try_clone_to_owned().map(seek_to_end).unwrap();
+                std::os::fd::AsFd::as_fd(&console.out)
+                    .try_clone_to_owned()
+                    .map(seek_to_end)
+                    .unwrap();
             }
         }
         (fs::read(file.path()).unwrap(), console.stats())
@@ -250,7 +292,10 @@ mod tests {
 
     #[test]
     fn only_lines_that_would_set_a_priority_are_marked() {
-        let frame = Frame { stamp: None, journal: true };
+        let frame = Frame {
+            stamp: None,
+            journal: true,
+        };
         for (text, expected) in [
             ("plain\n<html>\n\n<>\n", "plain\n<html>\n\n<>\n"),
             ("<0>x\n", "<6><0>x\n"),
@@ -260,9 +305,15 @@ mod tests {
         ] {
             let mut framed = [0; 100];
             let filled = frame.fill(0, text.as_bytes(), &mut framed);
-            assert_eq!((filled.text, std::str::from_utf8(&framed[..filled.output])), (text.len(), Ok(expected)));
+            assert_eq!(
+                (filled.text, std::str::from_utf8(&framed[..filled.output])),
+                (text.len(), Ok(expected))
+            );
         }
-        assert_eq!(entries(b"<3>x\n<8>y\n<06>z\n"), [(3, b"x".into()), (6, b"<8>y".into()), (6, b"z".into())]);
+        assert_eq!(
+            entries(b"<3>x\n<8>y\n<06>z\n"),
+            [(3, b"x".into()), (6, b"<8>y".into()), (6, b"z".into())]
+        );
     }
 
     #[test]
@@ -272,10 +323,16 @@ mod tests {
             let pieces = [&text[..length], b"\n<1>end\n"].map(|piece| (piece.to_vec(), false));
             let (stream, stats) = printed(&pieces, false);
             let entries = entries(&stream);
-            assert!(entries.iter().all(|(priority, _)| *priority == 6), "{length}");
+            assert!(
+                entries.iter().all(|(priority, _)| *priority == 6),
+                "{length}"
+            );
             let (_, last) = entries.last().unwrap();
             assert_eq!(last, b"<1>end");
-            let all: Vec<u8> = entries.into_iter().flat_map(|(_, message)| message).collect();
+            let all: Vec<u8> = entries
+                .into_iter()
+                .flat_map(|(_, message)| message)
+                .collect();
             assert!(all == [&text[..length], b"<1>end"].concat(), "{length}");
             assert_eq!(stats.written_bytes, length as u64 + 8);
         }

@@ -18,7 +18,11 @@ pub(super) struct Rate {
 impl Rate {
     /// At most `rate` bytes a second, from `now` on, when a second's worth may pass at once.
     pub fn new(rate: NonZeroU64, now: Instant) -> Rate {
-        Rate { rate, room: u128::from(rate.get()) * NANOSECONDS_PER_SECOND, last: now }
+        Rate {
+            rate,
+            room: u128::from(rate.get()) * NANOSECONDS_PER_SECOND,
+            last: now,
+        }
     }
 
     /// How many bytes may pass at `now`.
@@ -26,7 +30,10 @@ impl Rate {
         let rate = u128::from(self.rate.get());
         let most = rate * NANOSECONDS_PER_SECOND;
         let elapsed = now.saturating_duration_since(self.last).as_nanos();
-        self.room = rate.saturating_mul(elapsed).saturating_add(self.room).min(most);
+        self.room = rate
+            .saturating_mul(elapsed)
+            .saturating_add(self.room)
+            .min(most);
         self.last = now;
         // At most the rate, which is 64 bits wide.
         (self.room / NANOSECONDS_PER_SECOND) as u64
@@ -34,7 +41,9 @@ impl Rate {
 
     /// So many bytes have passed.
     pub fn spend(&mut self, bytes: u64) {
-        self.room = self.room.saturating_sub(u128::from(bytes) * NANOSECONDS_PER_SECOND);
+        self.room = self
+            .room
+            .saturating_sub(u128::from(bytes) * NANOSECONDS_PER_SECOND);
     }
 }
 
@@ -76,7 +85,9 @@ mod tests {
         let start = Instant::now();
         let mut rate = rate(1, start);
         assert_eq!(take(&mut rate, 1, start), 1);
-        let passed: u64 = (1..=3000).map(|i| take(&mut rate, 9, start + Duration::from_millis(i))).sum();
+        let passed: u64 = (1..=3000)
+            .map(|i| take(&mut rate, 9, start + Duration::from_millis(i)))
+            .sum();
         assert_eq!(passed, 3);
     }
 

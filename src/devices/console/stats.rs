@@ -66,8 +66,17 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} written, {} dropped", Amount(self.written_bytes, "byte"), self.dropped_bytes)?;
+        write!(
+            f,
+            "{} written, {} dropped",
+            Amount(self.written_bytes, "byte"),
+            self.dropped_bytes
+        )?;
         let faults = self.faults();
-        if faults.sum() > 0 { write!(f, ", failed {faults}") } else { Ok(()) }
+        if faults.sum() > 0 {
+            write!(f, ", failed {faults}")
+        } else {
+            Ok(())
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{Ordering, fence};
 
 use guest_abi::ring::{
-    COM_TAIL, COMMITS_OFFSET, Commit, ENT_HEAD, ENT_TAIL, ENTRIES, ENTRIES_OFFSET, Entry, NEEDS_KICK, SIZE,
+    COM_TAIL, COMMITS_OFFSET, Commit, ENT_HEAD, ENT_TAIL, ENTRIES, ENTRIES_OFFSET, Entry,
+    NEEDS_KICK, SIZE,
 };
 use vm_memory::{Bytes, VolatileSlice};
 use zerocopy::{FromZeros, IntoBytes};
@@ -37,7 +38,10 @@ impl<'m> GuestRing<'m> {
     ///
     /// # Errors
     /// It does not lie within guest memory.
-    pub fn new(memory: &'m GuestMemory, address: GuestAddress) -> Result<GuestRing<'m>, memory::RangeError> {
+    pub fn new(
+        memory: &'m GuestMemory,
+        address: GuestAddress,
+    ) -> Result<GuestRing<'m>, memory::RangeError> {
         memory.volatile(address, SIZE as u64).map(GuestRing)
     }
 
@@ -48,7 +52,10 @@ impl<'m> GuestRing<'m> {
 
     fn store(&self, offset: usize, value: u32, order: Ordering) {
         let stored = self.0.store(value, offset, order);
-        debug_assert!(stored.is_ok(), "the offsets are constants within the ring, and aligned");
+        debug_assert!(
+            stored.is_ok(),
+            "the offsets are constants within the ring, and aligned"
+        );
     }
 }
 
@@ -63,7 +70,10 @@ impl Shared for GuestRing<'_> {
 
     fn entry(&self, index: u32) -> Entry {
         let mut entry = Entry::new_zeroed();
-        let place = self.0.subslice(ENTRIES_OFFSET + slot(index) * size_of::<Entry>(), size_of::<Entry>());
+        let place = self.0.subslice(
+            ENTRIES_OFFSET + slot(index) * size_of::<Entry>(),
+            size_of::<Entry>(),
+        );
         if let Ok(place) = place {
             place.copy_to(entry.as_mut_bytes());
         }
@@ -75,7 +85,10 @@ impl Shared for GuestRing<'_> {
     }
 
     fn write_commit(&self, index: u32, commit: Commit) {
-        let place = self.0.subslice(COMMITS_OFFSET + slot(index) * size_of::<Commit>(), size_of::<Commit>());
+        let place = self.0.subslice(
+            COMMITS_OFFSET + slot(index) * size_of::<Commit>(),
+            size_of::<Commit>(),
+        );
         if let Ok(place) = place {
             place.copy_from(commit.as_bytes());
         }

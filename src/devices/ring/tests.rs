@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use guest_abi::hypercall::Status;
-use guest_abi::ring::{COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFSET, NEEDS_KICK, SIZE};
+use guest_abi::ring::{
+    COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFSET, NEEDS_KICK, SIZE,
+};
 use zerocopy::IntoBytes;
 
 use super::*;
@@ -39,11 +41,19 @@ impl Guest {
         assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
         let nic = Nic::attach(&NetSource::Fd(near.into()), None).unwrap();
         let mut memory = GuestMemory::new(0x20_0000).unwrap();
-        memory.protect(&[Mapping { range: TEXT..TEXT + 0x1000, access: Access::ReadExecute }]);
+        memory.protect(&[Mapping {
+            range: TEXT..TEXT + 0x1000,
+            access: Access::ReadExecute,
+        }]);
         let ring = Ring::new([(1, nic)]);
         ring.consumer().taken = history;
         ring.consumer().given = history;
-        let guest = Guest { memory, ring, wire, submitted: history };
+        let guest = Guest {
+            memory,
+            ring,
+            wire,
+            submitted: history,
+        };
         guest.put(ENT_TAIL, history);
         guest
     }
@@ -53,11 +63,15 @@ impl Guest {
     }
 
     fn put(&self, offset: usize, value: u32) {
-        self.memory.place(GuestAddress(ADDRESS + offset as u64), value.as_bytes()).unwrap();
+        self.memory
+            .place(GuestAddress(ADDRESS + offset as u64), value.as_bytes())
+            .unwrap();
     }
 
     fn get(&self, offset: usize) -> u32 {
-        self.memory.read(GuestAddress(ADDRESS + offset as u64)).unwrap()
+        self.memory
+            .read(GuestAddress(ADDRESS + offset as u64))
+            .unwrap()
     }
 
     fn shared(&self) -> GuestRing<'_> {
@@ -66,15 +80,27 @@ impl Guest {
 
     fn submit(&mut self, operation: u32, handle: u32, data: u64, len: u32) {
         let slot = u64::from(self.submitted % ENTRIES);
-        let entry = Entry { operation, handle, data, len, id: self.submitted, reserved: 0 };
+        let entry = Entry {
+            operation,
+            handle,
+            data,
+            len,
+            id: self.submitted,
+            reserved: 0,
+        };
         let place = ADDRESS + ENTRIES_OFFSET as u64 + slot * size_of::<Entry>() as u64;
-        self.memory.place(GuestAddress(place), entry.as_bytes()).unwrap();
+        self.memory
+            .place(GuestAddress(place), entry.as_bytes())
+            .unwrap();
         self.submitted = self.submitted.wrapping_add(1);
         self.put(ENT_TAIL, self.submitted);
     }
 
     fn drain(&self) -> Result<u32, Error> {
-        self.ring.consumer().drain(&self.shared(), &self.memory).map(|drained| drained.requests)
+        self.ring
+            .consumer()
+            .drain(&self.shared(), &self.memory)
+            .map(|drained| drained.requests)
     }
 
     fn commit(&self, index: u32) -> Commit {
@@ -84,7 +110,10 @@ impl Guest {
 
     fn received(&self) -> Option<Vec<u8>> {
         let mut frame = [0; 2048];
-        self.wire.recv(&mut frame).ok().map(|len| frame[..len].to_vec())
+        self.wire
+            .recv(&mut frame)
+            .ok()
+            .map(|len| frame[..len].to_vec())
     }
 }
 
@@ -97,14 +126,21 @@ fn frame(number: u32) -> Vec<u8> {
 fn frames_are_sent_in_the_order_of_their_requests() {
     let mut guest = Guest::new();
     for number in 0..5 {
-        guest.memory.place(GuestAddress(FRAME + 64 * u64::from(number)), &frame(number)).unwrap();
+        guest
+            .memory
+            .place(GuestAddress(FRAME + 64 * u64::from(number)), &frame(number))
+            .unwrap();
         guest.submit(OP_WRITE, 1, FRAME + 64 * u64::from(number), 18);
     }
     assert_eq!(guest.drain().unwrap(), 5);
     for number in 0..5 {
         assert_eq!(guest.received(), Some(frame(number)));
     }
-    assert_eq!((guest.get(ENT_HEAD), guest.get(COM_TAIL)), (5, 0), "writes are taken and get no reply");
+    assert_eq!(
+        (guest.get(ENT_HEAD), guest.get(COM_TAIL)),
+        (5, 0),
+        "writes are taken and get no reply"
+    );
     assert_eq!(guest.drain().unwrap(), 0);
 }
 
@@ -117,10 +153,37 @@ fn every_read_gets_one_reply_in_order() {
     guest.submit(OP_READ, 9, BUFFER + 128, 64);
     assert_eq!(guest.drain().unwrap(), 3);
     assert_eq!(guest.get(COM_TAIL), 3);
-    assert_eq!(guest.commit(0), Commit { id: 0, ret: Status::Ok as u32, len: 18, reserved: 0 });
-    assert_eq!(guest.commit(1), Commit { id: 1, ret: Status::Again as u32, len: 0, reserved: 0 });
-    assert_eq!(guest.commit(2), Commit { id: 2, ret: Status::Invalid as u32, len: 0, reserved: 0 });
-    assert_eq!(guest.memory.read::<[u8; 18]>(GuestAddress(BUFFER)).unwrap()[..], frame(7));
+    assert_eq!(
+        guest.commit(0),
+        Commit {
+            id: 0,
+            ret: Status::Ok as u32,
+            len: 18,
+            reserved: 0
+        }
+    );
+    assert_eq!(
+        guest.commit(1),
+        Commit {
+            id: 1,
+            ret: Status::Again as u32,
+            len: 0,
+            reserved: 0
+        }
+    );
+    assert_eq!(
+        guest.commit(2),
+        Commit {
+            id: 2,
+            ret: Status::Invalid as u32,
+            len: 0,
+            reserved: 0
+        }
+    );
+    assert_eq!(
+        guest.memory.read::<[u8; 18]>(GuestAddress(BUFFER)).unwrap()[..],
+        frame(7)
+    );
 }
 
 #[test]
@@ -136,7 +199,10 @@ fn a_frame_longer_than_the_buffer_is_cut() {
 fn indices_go_on_past_their_largest_number() {
     let mut guest = Guest::after(u32::MAX - 2);
     for number in 0..6 {
-        guest.memory.place(GuestAddress(FRAME), &frame(number)).unwrap();
+        guest
+            .memory
+            .place(GuestAddress(FRAME), &frame(number))
+            .unwrap();
         guest.submit(OP_WRITE, 1, FRAME, 18);
         guest.submit(OP_READ, 1, BUFFER, 64);
         assert_eq!(guest.drain().unwrap(), 2);
@@ -190,7 +256,10 @@ fn memory_that_the_guest_does_not_have_breaks_the_rules() {
     for (operation, data, len) in cases {
         let mut guest = Guest::new();
         guest.submit(operation, 1, data, len);
-        assert!(matches!(guest.drain(), Err(Error::Memory { index: 0, .. })), "{operation} {data:#x} {len:#x}");
+        assert!(
+            matches!(guest.drain(), Err(Error::Memory { index: 0, .. })),
+            "{operation} {data:#x} {len:#x}"
+        );
     }
 }
 
@@ -221,7 +290,11 @@ fn the_second_thread_takes_over_and_calms_down() {
         });
         let shared = GuestRing::new(memory, GuestAddress(ADDRESS)).unwrap();
         let mut worker = Worker::new(ring, shared, Some((parallel, handle.thread().clone())));
-        let needs_kick = || memory.read::<u32>(GuestAddress(ADDRESS + NEEDS_KICK as u64)).unwrap();
+        let needs_kick = || {
+            memory
+                .read::<u32>(GuestAddress(ADDRESS + NEEDS_KICK as u64))
+                .unwrap()
+        };
         assert_eq!(needs_kick(), 1);
         worker.streak = 1_000_000;
         worker.drain_some(memory).unwrap();
@@ -230,12 +303,20 @@ fn the_second_thread_takes_over_and_calms_down() {
         while parallel.streak.load(Ordering::Relaxed) == 16 && Instant::now() < deadline {
             std::thread::yield_now();
         }
-        assert_eq!(parallel.streak.load(Ordering::Relaxed), 32, "a takeover for nothing makes the next one later");
+        assert_eq!(
+            parallel.streak.load(Ordering::Relaxed),
+            32,
+            "a takeover for nothing makes the next one later"
+        );
         assert_eq!(needs_kick(), 1);
         parallel.stop(handle.thread());
     });
     guest.submit(OP_READ, 1, BUFFER, 64);
-    assert_eq!(guest.drain().unwrap(), 1, "what is left is for the end of the run");
+    assert_eq!(
+        guest.drain().unwrap(),
+        1,
+        "what is left is for the end of the run"
+    );
 }
 
 #[test]
@@ -245,9 +326,14 @@ fn the_second_thread_reports_what_is_broken() {
     let parallel = Parallel::new();
     parallel.awake.store(true, Ordering::SeqCst);
     let alarmed = std::sync::atomic::AtomicBool::new(false);
-    parallel.serve(&guest.ring, &guest.shared(), &guest.memory, || alarmed.store(true, Ordering::SeqCst));
+    parallel.serve(&guest.ring, &guest.shared(), &guest.memory, || {
+        alarmed.store(true, Ordering::SeqCst)
+    });
     assert!(alarmed.load(Ordering::SeqCst));
-    assert!(matches!(parallel.broken(), Some(Error::Distance { distance: 5000 })));
+    assert!(matches!(
+        parallel.broken(),
+        Some(Error::Distance { distance: 5000 })
+    ));
 }
 
 /// A ring whose index a peer moves until `deadline`: each read of the index adds one request to receive.
@@ -258,10 +344,19 @@ struct Fed {
 
 impl Shared for Fed {
     fn submitted(&self) -> u32 {
-        self.submitted.fetch_add((Instant::now() < self.deadline).into(), Ordering::Relaxed) + 1
+        self.submitted
+            .fetch_add((Instant::now() < self.deadline).into(), Ordering::Relaxed)
+            + 1
     }
     fn entry(&self, id: u32) -> Entry {
-        Entry { operation: OP_READ, handle: 9, data: BUFFER, len: 64, id, reserved: 0 }
+        Entry {
+            operation: OP_READ,
+            handle: 9,
+            data: BUFFER,
+            len: 64,
+            id,
+            reserved: 0,
+        }
     }
     fn publish_taken(&self, _: u32) {}
     fn write_commit(&self, _: u32, _: Commit) {}
@@ -275,9 +370,16 @@ fn the_second_thread_ends_while_requests_go_on() {
     let guest = Guest::new();
     let parallel = Parallel::new();
     parallel.awake.store(true, Ordering::SeqCst);
-    let fed = Fed { submitted: AtomicU32::new(0), deadline: Instant::now() + Duration::from_secs(60) };
+    let fed = Fed {
+        submitted: AtomicU32::new(0),
+        deadline: Instant::now() + Duration::from_secs(60),
+    };
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| parallel.serve(&guest.ring, &fed, &guest.memory, || panic!("nothing is broken")));
+        let thread = scope.spawn(|| {
+            parallel.serve(&guest.ring, &fed, &guest.memory, || {
+                panic!("nothing is broken")
+            })
+        });
         while fed.submitted.load(Ordering::Relaxed) < 100 {
             std::thread::yield_now();
         }

@@ -58,7 +58,10 @@ pub struct Parallel {
 impl Parallel {
     /// Nothing is going on yet.
     pub fn new() -> Parallel {
-        Parallel { streak: AtomicU32::new(LEAST_STREAK), ..Parallel::default() }
+        Parallel {
+            streak: AtomicU32::new(LEAST_STREAK),
+            ..Parallel::default()
+        }
     }
 
     /// Starts the second thread, confined by `confine` when this returns; if the host has no thread, returns none, and
@@ -80,18 +83,24 @@ impl Parallel {
             let result = confine();
             let is_confined = result.is_ok();
             reporter.send(result);
-            if let (true, Ok(shared)) = (is_confined, GuestRing::new(memory, GuestAddress(ADDRESS))) {
+            if let (true, Ok(shared)) = (is_confined, GuestRing::new(memory, GuestAddress(ADDRESS)))
+            {
                 self.serve(ring, &shared, memory, signal::alarm);
             }
         };
-        match thread::Builder::new().name("ring".to_owned()).spawn_scoped(scope, serve) {
+        match thread::Builder::new()
+            .name("ring".to_owned())
+            .spawn_scoped(scope, serve)
+        {
             Ok(handle) => {
                 confinement.wait()?;
                 log::debug!("network ring: a second thread serves it, too");
                 Ok(Some(handle.thread().clone()))
             }
             Err(error) => {
-                log::warn!("no second thread for the network ring: {error}; one thread does it all");
+                log::warn!(
+                    "no second thread for the network ring: {error}; one thread does it all"
+                );
                 Ok(None)
             }
         }
@@ -164,8 +173,13 @@ impl Parallel {
     /// Takes over sooner next time if it paid this time, and later if it did not.
     fn learn(&self, served: u32) {
         let streak = self.streak.load(Ordering::Relaxed);
-        let next = if served >= WORTHWHILE { streak / 2 } else { streak * 2 };
-        self.streak.store(next.clamp(LEAST_STREAK, MOST_STREAK), Ordering::Relaxed);
+        let next = if served >= WORTHWHILE {
+            streak / 2
+        } else {
+            streak * 2
+        };
+        self.streak
+            .store(next.clamp(LEAST_STREAK, MOST_STREAK), Ordering::Relaxed);
     }
 }
 
@@ -188,13 +202,25 @@ impl<'r, S: Shared> Worker<'r, S> {
     /// Serves `ring`; kicks are wanted from the start.
     pub fn new(ring: &'r Ring, shared: S, second: Option<(&'r Parallel, Thread)>) -> Worker<'r, S> {
         shared.want_kicks(true);
-        Worker { ring, shared, second, done: 0, streak: 0, since: None, counted: 0 }
+        Worker {
+            ring,
+            shared,
+            second,
+            done: 0,
+            streak: 0,
+            since: None,
+            counted: 0,
+        }
     }
 
     /// A kick, or any moment at which requests must be done before something else. No lock where there are none.
     #[inline]
     pub fn drain(&mut self, memory: &GuestMemory) -> Result<(), Error> {
-        if self.shared.submitted() == self.done { Ok(()) } else { self.drain_some(memory) }
+        if self.shared.submitted() == self.done {
+            Ok(())
+        } else {
+            self.drain_some(memory)
+        }
     }
 
     pub(super) fn drain_some(&mut self, memory: &GuestMemory) -> Result<(), Error> {
@@ -212,7 +238,9 @@ impl<'r, S: Shared> Worker<'r, S> {
         if let Some((parallel, thread)) = &self.second {
             if self.streak >= parallel.streak.load(Ordering::Relaxed) {
                 let gap = since.elapsed().as_nanos() as u64 / u64::from(self.counted.max(1));
-                let patience = gap.saturating_mul(PATIENT_GAPS).clamp(LEAST_PATIENCE, MOST_PATIENCE);
+                let patience = gap
+                    .saturating_mul(PATIENT_GAPS)
+                    .clamp(LEAST_PATIENCE, MOST_PATIENCE);
                 parallel.patience.store(patience, Ordering::Relaxed);
                 parallel.awake.store(true, Ordering::SeqCst);
                 thread.unpark();
@@ -228,7 +256,9 @@ impl<'r, S: Shared> Worker<'r, S> {
 
     /// What the second thread found broken, if it did.
     pub fn broken(&self) -> Option<Error> {
-        self.second.as_ref().and_then(|(parallel, _)| parallel.broken())
+        self.second
+            .as_ref()
+            .and_then(|(parallel, _)| parallel.broken())
     }
 
     /// The guest has nothing to do for the moment, so what it has sent goes out now. A row of frames may go on after

@@ -17,7 +17,12 @@ const ARGUMENT: GuestAddress = GuestAddress(0x4000);
 fn attach(nets: &[NetOption], blocks: &[BlockOption]) -> Result<Devices, Error> {
     let mut manifest = Manifest::unnamed(!nets.is_empty(), !blocks.is_empty());
     let plan = Plan::new(&manifest, nets, blocks)?;
-    Devices::attach(plan, &mut Files::default(), &mut manifest, Era::Legacy.rules())
+    Devices::attach(
+        plan,
+        &mut Files::default(),
+        &mut manifest,
+        Era::Legacy.rules(),
+    )
 }
 
 fn disk(size: usize) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -30,52 +35,106 @@ fn disk(size: usize) -> (tempfile::TempDir, std::path::PathBuf) {
 #[test]
 fn nothing_that_is_not_attached_is_there() {
     let mut devices = attach(&[], &[]).expect("no devices");
-    assert!(matches!(devices.net_info(), Err(Fault::NoDevice(Kind::Net))));
-    assert!(matches!(devices.block_info(), Err(Fault::NoDevice(Kind::Block))));
+    assert!(matches!(
+        devices.net_info(),
+        Err(Fault::NoDevice(Kind::Net))
+    ));
+    assert!(matches!(
+        devices.block_info(),
+        Err(Fault::NoDevice(Kind::Block))
+    ));
     assert!(matches!(devices.poll(0), Ok(0)));
 }
 
 #[test]
 fn the_interface_tells_its_address_and_moves_frames() {
     let (near, far) = wire(libc::SOCK_DGRAM);
-    let option = NetOption { mac: Some([2, 3, 4, 5, 6, 7]), ..net(None, NetSource::Fd(near.into())) };
+    let option = NetOption {
+        mac: Some([2, 3, 4, 5, 6, 7]),
+        ..net(None, NetSource::Fd(near.into()))
+    };
     let mut devices = attach(&[option], &[]).expect("a socket");
-    assert_eq!(devices.net_info().expect("it is there"), Reply::NetInfo { mac: [2, 3, 4, 5, 6, 7] });
-    assert!(matches!(devices.block_info(), Err(Fault::NoDevice(Kind::Block))));
+    assert_eq!(
+        devices.net_info().expect("it is there"),
+        Reply::NetInfo {
+            mac: [2, 3, 4, 5, 6, 7]
+        }
+    );
+    assert!(matches!(
+        devices.block_info(),
+        Err(Fault::NoDevice(Kind::Block))
+    ));
 
     let memory = memory();
     let call = |number, data, len| {
-        memory.place(ARGUMENT, Net { data, len, ..Default::default() }.as_bytes()).expect("memory");
+        memory
+            .place(
+                ARGUMENT,
+                Net {
+                    data,
+                    len,
+                    ..Default::default()
+                }
+                .as_bytes(),
+            )
+            .expect("memory");
         Legacy::decode(number, &memory, ARGUMENT).expect("a hypercall")
     };
-    let Hypercall::NetWrite(request) = call(number::NETWRITE, SENT, 20) else { panic!() };
-    assert_eq!(devices.net_write(&memory, request).expect("memory"), Reply::Net(Status::Ok));
+    let Hypercall::NetWrite(request) = call(number::NETWRITE, SENT, 20) else {
+        panic!()
+    };
+    assert_eq!(
+        devices.net_write(&memory, request).expect("memory"),
+        Reply::Net(Status::Ok)
+    );
     let mut frame = [0; 64];
     assert_eq!(far.recv(&mut frame).expect("a frame"), 20);
     far.send(FRAME).expect("room");
     assert!(matches!(devices.poll(0), Ok(1..)));
-    let Hypercall::NetRead(request) = call(number::NETREAD, RECEIVED, 100) else { panic!() };
-    assert_eq!(devices.net_read(&memory, request).expect("memory"), Reply::Frame(20));
+    let Hypercall::NetRead(request) = call(number::NETREAD, RECEIVED, 100) else {
+        panic!()
+    };
+    assert_eq!(
+        devices.net_read(&memory, request).expect("memory"),
+        Reply::Frame(20)
+    );
 }
 
 #[test]
 fn the_disk_has_whole_sectors_only() {
     let (_directory, path) = disk(1300);
     let mut devices = attach(&[], &[block(None, &path)]).expect("an image");
-    assert_eq!(devices.block_info().expect("it is there"), Reply::BlockInfo { capacity: 1024 });
-    assert!(matches!(devices.net_info(), Err(Fault::NoDevice(Kind::Net))));
+    assert_eq!(
+        devices.block_info().expect("it is there"),
+        Reply::BlockInfo { capacity: 1024 }
+    );
+    assert!(matches!(
+        devices.net_info(),
+        Err(Fault::NoDevice(Kind::Net))
+    ));
     let memory = memory();
     let mut read = |sector, len| {
-        let argument = Blk { sector, data: RECEIVED, len, ..Default::default() };
+        let argument = Blk {
+            sector,
+            data: RECEIVED,
+            len,
+            ..Default::default()
+        };
         memory.place(ARGUMENT, argument.as_bytes()).expect("memory");
         let call = Legacy::decode(number::BLKREAD, &memory, ARGUMENT).expect("a hypercall");
-        let Hypercall::BlockRead(request) = call else { panic!() };
+        let Hypercall::BlockRead(request) = call else {
+            panic!()
+        };
         devices.block_read(&memory, request).expect("memory")
     };
     assert_eq!(read(1, 512), Reply::Block(Status::Ok));
     assert_eq!(read(0, 1024), Reply::Block(Status::Ok));
     for (sector, len) in [(2, 512), (1, 1024), (u64::MAX, 512), (1 << 55, 512)] {
-        assert_eq!(read(sector, len), Reply::Block(Status::Invalid), "{len} bytes at sector {sector}");
+        assert_eq!(
+            read(sector, len),
+            Reply::Block(Status::Invalid),
+            "{len} bytes at sector {sector}"
+        );
     }
 }
 
@@ -89,17 +148,35 @@ fn each_era_opens_disks_by_its_own_rule() {
             .map(|_| manifest.to_bytes()[8 + 104 + 72..][..2].to_vec())
     };
     assert_eq!(open(Era::Abi1).expect("any size"), 1300u16.to_le_bytes());
-    assert!(open(Era::Abi2).expect_err("an odd size").to_string().contains("not a multiple of its sectors"));
+    assert!(
+        open(Era::Abi2)
+            .expect_err("an odd size")
+            .to_string()
+            .contains("not a multiple of its sectors")
+    );
 }
 
 #[test]
 fn what_attaches_nothing_is_told_in_words_that_help() {
-    let mac = NetOption { mac: Some([2; 6]), ..NetOption::default() };
+    let mac = NetOption {
+        mac: Some([2; 6]),
+        ..NetOption::default()
+    };
     let error = attach(&[mac], &[]).expect_err("no interface").to_string();
     assert!(error.ends_with("add --net=IFACE"), "{error}");
-    let sector_size = BlockOption { sector_size: Some(512), ..BlockOption::default() };
-    let error = attach(&[], &[sector_size]).expect_err("no disk").to_string();
+    let sector_size = BlockOption {
+        sector_size: Some(512),
+        ..BlockOption::default()
+    };
+    let error = attach(&[], &[sector_size])
+        .expect_err("no disk")
+        .to_string();
     assert!(error.ends_with("add --block=PATH"), "{error}");
-    let error = attach(&[], &[block(None, Path::new("/nonexistent/disk.img"))]).expect_err("no file").to_string();
-    assert!(error.contains("there is no file '/nonexistent/disk.img'"), "{error}");
+    let error = attach(&[], &[block(None, Path::new("/nonexistent/disk.img"))])
+        .expect_err("no file")
+        .to_string();
+    assert!(
+        error.contains("there is no file '/nonexistent/disk.img'"),
+        "{error}"
+    );
 }

@@ -14,12 +14,20 @@ fn image(path: &str) -> BlockSource {
 
 fn mac(name: impl Into<Option<&'static str>>, last: u8) -> NetOption {
     let mac = Some([2, 0, 0, 0, 0, last]);
-    NetOption { name: name.into().map(String::from), mac, ..NetOption::default() }
+    NetOption {
+        name: name.into().map(String::from),
+        mac,
+        ..NetOption::default()
+    }
 }
 
 fn sector_size(name: impl Into<Option<&'static str>>, sector_size: u16) -> BlockOption {
     let sector_size = Some(sector_size);
-    BlockOption { name: name.into().map(String::from), sector_size, ..BlockOption::default() }
+    BlockOption {
+        name: name.into().map(String::from),
+        sector_size,
+        ..BlockOption::default()
+    }
 }
 
 #[test]
@@ -31,14 +39,48 @@ fn a_unikernel_without_devices_needs_none() {
 #[test]
 fn options_find_their_devices_by_name() {
     let manifest = manifest(&["lan", "wan"], &["boot", "data"]);
-    let nets = [net("wan", NetSource::Fd(7.into())), mac("lan", 9), net("lan", tap("tap0"))];
-    let blocks = [sector_size("data", 4096), block("data", "b.img"), block("boot", "a.img")];
+    let nets = [
+        net("wan", NetSource::Fd(7.into())),
+        mac("lan", 9),
+        net("lan", tap("tap0")),
+    ];
+    let blocks = [
+        sector_size("data", 4096),
+        block("data", "b.img"),
+        block("boot", "a.img"),
+    ];
     let plan = Plan::new(&manifest, &nets, &blocks).expect("a plan");
-    let nets: Vec<_> = plan.nets.iter().map(|net| (net.handle, net.name.as_str(), &net.source, net.mac)).collect();
-    assert_eq!(nets, [(1, "lan", &tap("tap0"), Some([2, 0, 0, 0, 0, 9])), (2, "wan", &NetSource::Fd(7.into()), None)]);
-    let blocks: Vec<_> =
-        plan.blocks.iter().map(|block| (block.handle, block.name.as_str(), &block.source, block.sector_size)).collect();
-    assert_eq!(blocks, [(3, "boot", &image("a.img"), None), (4, "data", &image("b.img"), Some(4096))]);
+    let nets: Vec<_> = plan
+        .nets
+        .iter()
+        .map(|net| (net.handle, net.name.as_str(), &net.source, net.mac))
+        .collect();
+    assert_eq!(
+        nets,
+        [
+            (1, "lan", &tap("tap0"), Some([2, 0, 0, 0, 0, 9])),
+            (2, "wan", &NetSource::Fd(7.into()), None)
+        ]
+    );
+    let blocks: Vec<_> = plan
+        .blocks
+        .iter()
+        .map(|block| {
+            (
+                block.handle,
+                block.name.as_str(),
+                &block.source,
+                block.sector_size,
+            )
+        })
+        .collect();
+    assert_eq!(
+        blocks,
+        [
+            (3, "boot", &image("a.img"), None),
+            (4, "data", &image("b.img"), Some(4096))
+        ]
+    );
 }
 
 #[test]
@@ -46,24 +88,48 @@ fn the_short_forms_mean_the_only_device_of_their_kind() {
     let manifest = manifest(&["service"], &["data"]);
     let plan = Plan::new(
         &manifest,
-        &[NetOption { mac: Some([2; 6]), ..net(None, tap("tap0")) }],
-        &[BlockOption { sector_size: Some(512), ..block(None, "a.img") }],
+        &[NetOption {
+            mac: Some([2; 6]),
+            ..net(None, tap("tap0"))
+        }],
+        &[BlockOption {
+            sector_size: Some(512),
+            ..block(None, "a.img")
+        }],
     )
     .expect("a plan");
-    assert_eq!((plan.nets[0].handle, &plan.nets[0].source, plan.nets[0].mac), (1, &tap("tap0"), Some([2; 6])));
-    assert_eq!((plan.blocks[0].handle, plan.blocks[0].sector_size), (2, Some(512)));
+    assert_eq!(
+        (plan.nets[0].handle, &plan.nets[0].source, plan.nets[0].mac),
+        (1, &tap("tap0"), Some([2; 6]))
+    );
+    assert_eq!(
+        (plan.blocks[0].handle, plan.blocks[0].sector_size),
+        (2, Some(512))
+    );
 }
 
 #[test]
 fn short_and_long_forms_for_one_device_are_merged() {
     let manifest = manifest(&["service"], &["data"]);
     for (nets, blocks) in [
-        ([net(None, tap("tap0")), mac("service", 1)], [block("data", "a.img"), sector_size(None, 1024)]),
-        ([mac(None, 1), net("service", tap("tap0"))], [sector_size("data", 1024), block(None, "a.img")]),
+        (
+            [net(None, tap("tap0")), mac("service", 1)],
+            [block("data", "a.img"), sector_size(None, 1024)],
+        ),
+        (
+            [mac(None, 1), net("service", tap("tap0"))],
+            [sector_size("data", 1024), block(None, "a.img")],
+        ),
     ] {
         let plan = Plan::new(&manifest, &nets, &blocks).expect("a plan");
-        assert_eq!((&plan.nets[0].source, plan.nets[0].mac), (&tap("tap0"), Some([2, 0, 0, 0, 0, 1])));
-        assert_eq!((&plan.blocks[0].source, plan.blocks[0].sector_size), (&image("a.img"), Some(1024)));
+        assert_eq!(
+            (&plan.nets[0].source, plan.nets[0].mac),
+            (&tap("tap0"), Some([2, 0, 0, 0, 0, 1]))
+        );
+        assert_eq!(
+            (&plan.blocks[0].source, plan.blocks[0].sector_size),
+            (&image("a.img"), Some(1024))
+        );
     }
 }
 
@@ -71,7 +137,10 @@ fn short_and_long_forms_for_one_device_are_merged() {
 fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     let two = manifest(&["lan", "wan"], &["data"]);
     let error = refused(&two, &[net(None, tap("tap0"))], &[]);
-    assert!(matches!(error, Error::Ambiguous { option: "net", .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::Ambiguous { option: "net", .. }),
+        "{error:?}"
+    );
     assert_eq!(
         error.to_string(),
         "--net= names no device, and this unikernel does not have exactly one of its kind; it declares \
@@ -79,10 +148,25 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     );
     let none = manifest(&["lan"], &[]);
     let error = refused(&none, &[net("lan", tap("tap0"))], &[block(None, "a.img")]);
-    assert!(matches!(error, Error::Ambiguous { option: "block", .. }), "{error:?}");
-    let disk = BlockOption { option: "disk", ..block(None, "a.img") };
+    assert!(
+        matches!(
+            error,
+            Error::Ambiguous {
+                option: "block",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    let disk = BlockOption {
+        option: "disk",
+        ..block(None, "a.img")
+    };
     let error = refused(&none, &[net("lan", tap("tap0"))], &[disk]).to_string();
-    assert!(error.starts_with("--disk= names no device, ") && error.contains("write --block:NAME=, "), "{error}");
+    assert!(
+        error.starts_with("--disk= names no device, ") && error.contains("write --block:NAME=, "),
+        "{error}"
+    );
     let nothing = refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[]).to_string();
     assert!(nothing.contains("; it declares no devices: "), "{nothing}");
 }
@@ -103,14 +187,22 @@ fn an_option_for_a_device_that_is_not_declared_is_refused() {
         (vec![], vec![sector_size("x", 512)]),
     ] {
         let error = refused(&manifest, &nets, &blocks);
-        assert!(matches!(error, Error::Unknown { .. }), "{nets:?}, {blocks:?}: {error:?}");
+        assert!(
+            matches!(error, Error::Unknown { .. }),
+            "{nets:?}, {blocks:?}: {error:?}"
+        );
     }
 }
 
 #[test]
 fn names_of_different_kinds_are_different_devices() {
     let manifest = manifest(&["main"], &["main"]);
-    let plan = Plan::new(&manifest, &[net("main", tap("tap0"))], &[block("main", "a.img")]).expect("a plan");
+    let plan = Plan::new(
+        &manifest,
+        &[net("main", tap("tap0"))],
+        &[block("main", "a.img")],
+    )
+    .expect("a plan");
     assert_eq!((plan.nets[0].handle, plan.blocks[0].handle), (1, 2));
 }
 
@@ -118,17 +210,33 @@ fn names_of_different_kinds_are_different_devices() {
 fn a_device_is_given_once() {
     let manifest = manifest(&["service"], &["data"]);
     let (nets, blocks) = (net(None, tap("tap0")), block(None, "a.img"));
-    let twice = |nets: &[NetOption], blocks: &[BlockOption]| match refused(&manifest, nets, blocks) {
+    let twice = |nets: &[NetOption], blocks: &[BlockOption]| match refused(&manifest, nets, blocks)
+    {
         Error::Twice { kind, name } => (kind, name),
         other => panic!("{other:?}"),
     };
     let service = (Kind::Net, "service".to_owned());
     let data = (Kind::Block, "data".to_owned());
-    assert_eq!(twice(&[nets.clone(), net("service", tap("tap1"))], &[]), service);
-    assert_eq!(twice(&[nets.clone(), net("service", tap("tap0"))], &[]), service);
-    assert_eq!(twice(&[nets.clone(), mac(None, 1), mac("service", 1)], &[]), service);
+    assert_eq!(
+        twice(&[nets.clone(), net("service", tap("tap1"))], &[]),
+        service
+    );
+    assert_eq!(
+        twice(&[nets.clone(), net("service", tap("tap0"))], &[]),
+        service
+    );
+    assert_eq!(
+        twice(&[nets.clone(), mac(None, 1), mac("service", 1)], &[]),
+        service
+    );
     assert_eq!(twice(&[], &[blocks.clone(), block("data", "b.img")]), data);
-    assert_eq!(twice(&[], &[blocks, sector_size("data", 512), sector_size(None, 512)]), data);
+    assert_eq!(
+        twice(
+            &[],
+            &[blocks, sector_size("data", 512), sector_size(None, 512)]
+        ),
+        data
+    );
     assert_eq!(
         refused(&manifest, &[nets, net("service", tap("tap1"))], &[]).to_string(),
         "device 'service' (NET_BASIC) is given twice"
@@ -139,13 +247,19 @@ fn a_device_is_given_once() {
 fn every_declared_device_is_attached() {
     let manifest = manifest(&["service"], &["data"]);
     let without_net = refused(&manifest, &[], &[block("data", "a.img")]);
-    assert!(matches!(&without_net, Error::NotAttached(Device { handle: 1, .. })), "{without_net:?}");
+    assert!(
+        matches!(&without_net, Error::NotAttached(Device { handle: 1, .. })),
+        "{without_net:?}"
+    );
     assert_eq!(
         without_net.to_string(),
         "device 'service' (NET_BASIC) is declared but not attached; add --net:service=IFACE"
     );
     let without_block = refused(&manifest, &[net("service", tap("tap0"))], &[]);
-    assert!(matches!(&without_block, Error::NotAttached(Device { handle: 2, .. })), "{without_block:?}");
+    assert!(
+        matches!(&without_block, Error::NotAttached(Device { handle: 2, .. })),
+        "{without_block:?}"
+    );
     assert_eq!(
         without_block.to_string(),
         "device 'data' (BLOCK_BASIC) is declared but not attached; add --block:data=PATH"
@@ -155,9 +269,15 @@ fn every_declared_device_is_attached() {
 #[test]
 fn an_address_or_a_sector_size_attaches_nothing() {
     let error = refused(&manifest(&["service"], &[]), &[mac(None, 1)], &[]);
-    assert!(matches!(&error, Error::NotAttached(device) if device.name == "service"), "{error:?}");
+    assert!(
+        matches!(&error, Error::NotAttached(device) if device.name == "service"),
+        "{error:?}"
+    );
     let error = refused(&manifest(&[], &["data"]), &[], &[sector_size("data", 512)]);
-    assert!(matches!(&error, Error::NotAttached(device) if device.name == "data"), "{error:?}");
+    assert!(
+        matches!(&error, Error::NotAttached(device) if device.name == "data"),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -165,20 +285,41 @@ fn two_devices_do_not_share_a_source() {
     let manifest = manifest(&["lan", "dmz", "wan"], &[]);
     let plan = |sources: [NetSource; 3]| {
         let [lan, dmz, wan] = sources;
-        Plan::new(&manifest, &[net("wan", wan), net("lan", lan), net("dmz", dmz)], &[])
+        Plan::new(
+            &manifest,
+            &[net("wan", wan), net("lan", lan), net("dmz", dmz)],
+            &[],
+        )
     };
     for same in [tap("tap0"), NetSource::Fd(3.into())] {
         let error = plan([same.clone(), tap("tap9"), same]).expect_err("a shared source");
-        assert!(matches!(&error, Error::Shared { name } if name == "wan"), "{error:?}");
-        assert_eq!(error.to_string(), "device 'wan' shares its interface with another device; each needs its own");
+        assert!(
+            matches!(&error, Error::Shared { name } if name == "wan"),
+            "{error:?}"
+        );
+        assert_eq!(
+            error.to_string(),
+            "device 'wan' shares its interface with another device; each needs its own"
+        );
     }
-    assert!(plan([tap("tap0"), NetSource::Fd(3.into()), NetSource::Fd(4.into())]).is_ok());
+    assert!(
+        plan([
+            tap("tap0"),
+            NetSource::Fd(3.into()),
+            NetSource::Fd(4.into())
+        ])
+        .is_ok()
+    );
 }
 
 #[test]
 fn two_devices_cannot_have_one_image() {
     let manifest = manifest(&[], &["boot", "data"]);
-    let error = refused(&manifest, &[], &[block("data", "a.img"), block("boot", "a.img")]);
+    let error = refused(
+        &manifest,
+        &[],
+        &[block("data", "a.img"), block("boot", "a.img")],
+    );
     assert_eq!(
         error.to_string(),
         "device 'data': 'a.img' is given to two block devices; each needs an image of its own"
@@ -189,30 +330,69 @@ fn two_devices_cannot_have_one_image() {
 fn what_a_configuration_file_says_gives_way() {
     use std::slice::from_ref;
     let manifest = manifest(&["service"], &["data"]);
-    let file_net = NetOption { fallback: true, mac: Some([2; 6]), ..net("service", tap("tap9")) };
-    let file_block = BlockOption { fallback: true, sector_size: Some(4096), ..block("data", "b.img") };
+    let file_net = NetOption {
+        fallback: true,
+        mac: Some([2; 6]),
+        ..net("service", tap("tap9"))
+    };
+    let file_block = BlockOption {
+        fallback: true,
+        sector_size: Some(4096),
+        ..block("data", "b.img")
+    };
     for name in [None, Some("service")] {
-        let plan = Plan::new(&manifest, &[net(name, tap("tap0")), file_net.clone()], from_ref(&file_block));
+        let plan = Plan::new(
+            &manifest,
+            &[net(name, tap("tap0")), file_net.clone()],
+            from_ref(&file_block),
+        );
         let plan = plan.expect("a plan");
-        assert_eq!((&plan.nets[0].source, plan.nets[0].mac), (&tap("tap0"), Some([2; 6])), "{name:?}");
+        assert_eq!(
+            (&plan.nets[0].source, plan.nets[0].mac),
+            (&tap("tap0"), Some([2; 6])),
+            "{name:?}"
+        );
     }
     for name in [None, Some("data")] {
-        let plan = Plan::new(&manifest, from_ref(&file_net), &[block(name, "a.img"), file_block.clone()]);
+        let plan = Plan::new(
+            &manifest,
+            from_ref(&file_net),
+            &[block(name, "a.img"), file_block.clone()],
+        );
         let plan = plan.expect("a plan");
-        assert_eq!((&plan.blocks[0].source, plan.blocks[0].sector_size), (&image("a.img"), Some(4096)));
+        assert_eq!(
+            (&plan.blocks[0].source, plan.blocks[0].sector_size),
+            (&image("a.img"), Some(4096))
+        );
     }
     // In one place it is still a mistake to say two things of one device.
-    let short = NetOption { name: None, ..file_net.clone() };
+    let short = NetOption {
+        name: None,
+        ..file_net.clone()
+    };
     let error = Plan::new(&manifest, &[file_net, short], &[file_block]).expect_err("twice");
-    assert!(matches!(&error, Error::Twice { name, .. } if name == "service"), "{error:?}");
+    assert!(
+        matches!(&error, Error::Twice { name, .. } if name == "service"),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn a_sketch_has_every_mistake() {
     let manifest = manifest(&["lan", "wan", "dmz"], &["data"]);
-    let nets = [net("lna", tap("tap0")), net("lan", tap("tap1")), net("dmz", tap("tap1"))];
+    let nets = [
+        net("lna", tap("tap0")),
+        net("lan", tap("tap1")),
+        net("dmz", tap("tap1")),
+    ];
     let (plan, mistakes) = Plan::sketch(&manifest, &nets, &[sector_size("data", 512)]);
-    assert_eq!(plan.nets.iter().map(|net| net.name.as_str()).collect::<Vec<_>>(), ["lan"]);
+    assert_eq!(
+        plan.nets
+            .iter()
+            .map(|net| net.name.as_str())
+            .collect::<Vec<_>>(),
+        ["lan"]
+    );
     assert!(plan.blocks.is_empty());
     let [
         Error::Unknown { name, .. },
@@ -223,5 +403,8 @@ fn a_sketch_has_every_mistake() {
     else {
         panic!("{mistakes:?}")
     };
-    assert_eq!([name, &wan.name, &data.name, shared], ["lna", "wan", "data", "dmz"]);
+    assert_eq!(
+        [name, &wan.name, &data.name, shared],
+        ["lna", "wan", "data", "dmz"]
+    );
 }

@@ -22,7 +22,9 @@ fn sleep(devices: &mut Devices) -> (u64, bool) {
 }
 
 fn read(devices: &mut Devices, handle: u64) -> Reply {
-    devices.net_read(&memory(), net_request(handle, RECEIVED, 100)).expect("memory")
+    devices
+        .net_read(&memory(), net_request(handle, RECEIVED, 100))
+        .expect("memory")
 }
 
 #[test]
@@ -47,7 +49,10 @@ fn a_frame_is_reported_until_it_is_read() {
     far.send(FRAME).expect("room");
     far.send(FRAME).expect("room");
     for _ in 0..2 {
-        assert_eq!((poll(&mut devices, 0), poll(&mut devices, LONG)), (0b10, 0b10));
+        assert_eq!(
+            (poll(&mut devices, 0), poll(&mut devices, LONG)),
+            (0b10, 0b10)
+        );
         assert_eq!(read(&mut devices, 1), Reply::Frame(20));
     }
     assert_eq!(poll(&mut devices, 0), 0);
@@ -129,7 +134,9 @@ fn a_wire_that_a_write_finds_cut_is_reported_no_more() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     drop(far);
-    let sent = devices.net_write(&memory(), net_request(1, SENT, 20)).expect("memory");
+    let sent = devices
+        .net_write(&memory(), net_request(1, SENT, 20))
+        .expect("memory");
     assert_eq!(sent, Reply::Net(Status::Ok));
     poll(&mut devices, 0);
     assert_eq!(sleep(&mut devices), (0, true));
@@ -140,7 +147,8 @@ fn an_error_that_passes_does_not_take_the_device_away() {
     // A frame to a port that is closed: its sender is told so, by an error to be read.
     let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    near.connect(far.local_addr().expect("its name")).expect("a route");
+    near.connect(far.local_addr().expect("its name"))
+        .expect("a route");
     drop(far);
     let near = near.into_raw_fd();
     // SAFETY: it changes a flag of a descriptor that is open and this test's own.
@@ -148,7 +156,9 @@ fn an_error_that_passes_does_not_take_the_device_away() {
     let mut devices = nets(&[near]);
     // Time and again: whoever listens there later is heard.
     for _ in 0..3 {
-        let sent = devices.net_write(&memory(), net_request(1, SENT, 20)).expect("memory");
+        let sent = devices
+            .net_write(&memory(), net_request(1, SENT, 20))
+            .expect("memory");
         assert_eq!(sent, Reply::Net(Status::Ok));
         assert_eq!(poll(&mut devices, LONG), 0b10);
         assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));

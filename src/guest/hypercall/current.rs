@@ -30,14 +30,20 @@ impl Interface for Current {
     }
 
     #[inline(always)]
-    fn decode(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
+    fn decode(
+        number: u32,
+        memory: &GuestMemory,
+        argument: GuestAddress,
+    ) -> Result<Hypercall, Error> {
         Ok(match number {
             // All OUT: there is nothing to read, and the reply finds out whether the structure is in memory.
             number::WALLTIME => Hypercall::Walltime,
             number::PUTS => puts(memory, argument)?,
             number::POLL => {
                 let poll: abi::Poll = memory.read(argument)?;
-                Hypercall::Poll { timeout: poll.timeout_nsecs }
+                Hypercall::Poll {
+                    timeout: poll.timeout_nsecs,
+                }
             }
             number::BLOCK_WRITE => Hypercall::BlockWrite(block_request(memory, argument)?),
             number::BLOCK_READ => Hypercall::BlockRead(block_request(memory, argument)?),
@@ -49,18 +55,34 @@ impl Interface for Current {
     }
 
     #[inline(always)]
-    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError> {
+    fn reply(
+        reply: Reply,
+        memory: &GuestMemory,
+        argument: GuestAddress,
+    ) -> Result<(), memory::RangeError> {
         match reply {
-            Reply::Walltime(nsecs) => memory.write(field(argument, offset_of!(abi::Walltime, nsecs)), nsecs),
+            Reply::Walltime(nsecs) => {
+                memory.write(field(argument, offset_of!(abi::Walltime, nsecs)), nsecs)
+            }
             Reply::Ready(set) => {
                 memory.write(field(argument, offset_of!(abi::Poll, ready_set)), set)?;
-                memory.write(field(argument, offset_of!(abi::Poll, ret)), set.count_ones())
+                memory.write(
+                    field(argument, offset_of!(abi::Poll, ret)),
+                    set.count_ones(),
+                )
             }
-            Reply::Block(status) => memory.write(field(argument, offset_of!(abi::Block, ret)), status as u32),
-            Reply::Net(status) => memory.write(field(argument, offset_of!(abi::Net, ret)), status as u32),
+            Reply::Block(status) => {
+                memory.write(field(argument, offset_of!(abi::Block, ret)), status as u32)
+            }
+            Reply::Net(status) => {
+                memory.write(field(argument, offset_of!(abi::Net, ret)), status as u32)
+            }
             Reply::Frame(len) => {
                 memory.write(field(argument, offset_of!(abi::Net, len)), len)?;
-                memory.write(field(argument, offset_of!(abi::Net, ret)), Status::Ok as u32)
+                memory.write(
+                    field(argument, offset_of!(abi::Net, ret)),
+                    Status::Ok as u32,
+                )
             }
             // Answers to questions that cannot be asked here.
             Reply::BlockInfo { .. } | Reply::NetInfo { .. } => Ok(()),
@@ -79,7 +101,10 @@ impl Interface for Current {
 #[inline]
 pub(super) fn puts(memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
     let abi::Puts { data, len } = memory.read(argument)?;
-    Ok(Hypercall::Puts(Buffer { addr: GuestAddress(data), len }))
+    Ok(Hypercall::Puts(Buffer {
+        addr: GuestAddress(data),
+        len,
+    }))
 }
 
 /// The same in every era. The cookie must be readable; what it says is for a core dump.
@@ -88,18 +113,34 @@ pub(super) fn halt(memory: &GuestMemory, argument: GuestAddress) -> Result<Hyper
     if halt.cookie != 0 {
         memory.bytes(GuestAddress(halt.cookie), COOKIE_SIZE)?;
     }
-    Ok(Hypercall::Halt { status: halt.exit_status, cookie: GuestAddress(halt.cookie) })
+    Ok(Hypercall::Halt {
+        status: halt.exit_status,
+        cookie: GuestAddress(halt.cookie),
+    })
 }
 
 #[inline]
 fn block_request(memory: &GuestMemory, argument: GuestAddress) -> Result<BlockRequest, Error> {
     let block: abi::Block = memory.read(argument)?;
-    let buffer = Buffer { addr: GuestAddress(block.data), len: block.len };
-    Ok(BlockRequest { handle: block.handle, offset: block.offset, buffer })
+    let buffer = Buffer {
+        addr: GuestAddress(block.data),
+        len: block.len,
+    };
+    Ok(BlockRequest {
+        handle: block.handle,
+        offset: block.offset,
+        buffer,
+    })
 }
 
 #[inline]
 fn net_request(memory: &GuestMemory, argument: GuestAddress) -> Result<NetRequest, Error> {
     let net: abi::Net = memory.read(argument)?;
-    Ok(NetRequest { handle: net.handle, buffer: Buffer { addr: GuestAddress(net.data), len: net.len } })
+    Ok(NetRequest {
+        handle: net.handle,
+        buffer: Buffer {
+            addr: GuestAddress(net.data),
+            len: net.len,
+        },
+    })
 }

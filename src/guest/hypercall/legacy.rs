@@ -35,7 +35,11 @@ impl Interface for Legacy {
     }
 
     #[inline(always)]
-    fn decode(number: u32, memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
+    fn decode(
+        number: u32,
+        memory: &GuestMemory,
+        argument: GuestAddress,
+    ) -> Result<Hypercall, Error> {
         Ok(match number {
             // All OUT, these three: there is nothing to read.
             number::WALLTIME => Hypercall::Walltime,
@@ -44,7 +48,9 @@ impl Interface for Legacy {
             number::PUTS => puts(memory, argument)?,
             number::POLL => {
                 let poll: legacy::Poll = memory.read(argument)?;
-                Hypercall::Poll { timeout: poll.timeout_nsecs }
+                Hypercall::Poll {
+                    timeout: poll.timeout_nsecs,
+                }
             }
             number::BLKWRITE => Hypercall::BlockWrite(block_request(memory, argument)?),
             number::BLKREAD => Hypercall::BlockRead(block_request(memory, argument)?),
@@ -56,17 +62,28 @@ impl Interface for Legacy {
     }
 
     #[inline(always)]
-    fn reply(reply: Reply, memory: &GuestMemory, argument: GuestAddress) -> Result<(), memory::RangeError> {
+    fn reply(
+        reply: Reply,
+        memory: &GuestMemory,
+        argument: GuestAddress,
+    ) -> Result<(), memory::RangeError> {
         let field = |offset| field(argument, offset);
         match reply {
             Reply::Walltime(nsecs) => memory.write(field(offset_of!(abi::Walltime, nsecs)), nsecs),
-            Reply::Ready(set) => memory.write(field(offset_of!(legacy::Poll, ret)), set.count_ones()),
+            Reply::Ready(set) => {
+                memory.write(field(offset_of!(legacy::Poll, ret)), set.count_ones())
+            }
             Reply::BlockInfo { capacity } => {
                 memory.write(field(offset_of!(legacy::BlkInfo, sector_size)), SECTOR_SIZE)?;
-                memory.write(field(offset_of!(legacy::BlkInfo, num_sectors)), capacity / SECTOR_SIZE)?;
+                memory.write(
+                    field(offset_of!(legacy::BlkInfo, num_sectors)),
+                    capacity / SECTOR_SIZE,
+                )?;
                 memory.write(field(offset_of!(legacy::BlkInfo, rw)), 1_i32)
             }
-            Reply::Block(status) => memory.write(field(offset_of!(legacy::Blk, ret)), result(status)),
+            Reply::Block(status) => {
+                memory.write(field(offset_of!(legacy::Blk, ret)), result(status))
+            }
             Reply::NetInfo { mac } => memory.write(field(offset_of!(legacy::NetInfo, mac)), mac),
             Reply::Net(status) => memory.write(field(offset_of!(legacy::Net, ret)), result(status)),
             Reply::Frame(len) => {
@@ -89,13 +106,26 @@ fn result(status: Status) -> i32 {
 #[inline]
 fn block_request(memory: &GuestMemory, argument: GuestAddress) -> Result<BlockRequest, Error> {
     let blk: legacy::Blk = memory.read(argument)?;
-    let buffer = Buffer { addr: GuestAddress(blk.data), len: blk.len };
+    let buffer = Buffer {
+        addr: GuestAddress(blk.data),
+        len: blk.len,
+    };
     // A sector so far out that its byte cannot be counted is beyond every disk.
-    Ok(BlockRequest { handle: LEGACY_BLOCK as u64, offset: blk.sector.saturating_mul(SECTOR_SIZE), buffer })
+    Ok(BlockRequest {
+        handle: LEGACY_BLOCK as u64,
+        offset: blk.sector.saturating_mul(SECTOR_SIZE),
+        buffer,
+    })
 }
 
 #[inline]
 fn net_request(memory: &GuestMemory, argument: GuestAddress) -> Result<NetRequest, Error> {
     let net: legacy::Net = memory.read(argument)?;
-    Ok(NetRequest { handle: LEGACY_NET as u64, buffer: Buffer { addr: GuestAddress(net.data), len: net.len } })
+    Ok(NetRequest {
+        handle: LEGACY_NET as u64,
+        buffer: Buffer {
+            addr: GuestAddress(net.data),
+            len: net.len,
+        },
+    })
 }

@@ -33,7 +33,11 @@ fn check_reply<I: Interface>(reply: Reply, fields: &[Field]) {
     for (offset, value, size) in fields {
         expected[*offset..offset + size].copy_from_slice(&value.to_le_bytes()[..*size]);
     }
-    assert_eq!(memory.read::<[u8; 64]>(ARGUMENT).unwrap(), expected, "{reply:?}");
+    assert_eq!(
+        memory.read::<[u8; 64]>(ARGUMENT).unwrap(),
+        expected,
+        "{reply:?}"
+    );
 }
 
 /// Checks what `size` bytes of arguments of hypercall `number` need of memory.
@@ -50,8 +54,17 @@ fn check_end_of_memory<I: Interface>(number: u32, size: u64) {
 /// In every interface alike.
 #[test]
 fn puts_carries_its_buffer() {
-    let memory = memory_with(&abi::Puts { data: 0x1234, len: 7 });
-    let expected = Hypercall::Puts(Buffer { addr: GuestAddress(0x1234), len: 7 });
+    let memory = memory_with(&abi::Puts {
+        data: 0x1234,
+        len: 7,
+    });
+    let expected = Hypercall::Puts(Buffer {
+        addr: GuestAddress(0x1234),
+        len: 7,
+    });
     assert_eq!(decode::<Current>(abi::number::PUTS, &memory), expected);
-    assert_eq!(decode::<Legacy>(guest_abi::legacy::number::PUTS, &memory), expected);
+    assert_eq!(
+        decode::<Legacy>(guest_abi::legacy::number::PUTS, &memory),
+        expected
+    );
 }

@@ -20,7 +20,9 @@ pub enum Error {
     Truncated { what: &'static str, needed: u64 },
     #[error("is not a 64-bit little-endian ELF file; unikernels are: build it for hvt")]
     Class,
-    #[error("is for another processor ({name}, ELF machine {number}); build it for aarch64 or x86_64")]
+    #[error(
+        "is for another processor ({name}, ELF machine {number}); build it for aarch64 or x86_64"
+    )]
     Machine { number: u16, name: &'static str },
     #[error(
         "is an ELF file of type {0}: an ordinary program, library or object; give the .hvt file, a static executable \
@@ -28,12 +30,21 @@ pub enum Error {
     )]
     Type(&'static str),
     #[error("has {field} = {value} in its ELF header, which {rule}; copy or build it again")]
-    Field { field: &'static str, value: u64, rule: &'static str },
+    Field {
+        field: &'static str,
+        value: u64,
+        rule: &'static str,
+    },
     #[error(
         "breaks a rule in segment {index} (program header, {} at {start:#x}): {rule}; copy or build it again",
         Amount(*size, "byte")
     )]
-    Segment { index: usize, start: u64, size: u64, rule: &'static str },
+    Segment {
+        index: usize,
+        start: u64,
+        size: u64,
+        rule: &'static str,
+    },
     #[error("has no segment to load; copy or build it again")]
     NothingToLoad,
     #[error("starts at {0:#x}, which lies in no executable segment of it; copy or build it again")]
@@ -45,7 +56,9 @@ pub enum Error {
          notes; give the .hvt file"
     )]
     NoAbiNote,
-    #[error("is a ukvm unikernel of Solo5 0.2, whose interface this tender does not speak; rebuild it for hvt")]
+    #[error(
+        "is a ukvm unikernel of Solo5 0.2, whose interface this tender does not speak; rebuild it for hvt"
+    )]
     Ukvm,
     #[error(
         "is a unikernel that has lost its notes, or of a development snapshot between Solo5 0.4 and 0.6; rebuild it with \
@@ -59,7 +72,9 @@ pub enum Error {
          any: try a newer tender"
     )]
     AbiVersion(u32),
-    #[error("is an hvt unikernel without a manifest note (MFT1), which must list its devices; build it again")]
+    #[error(
+        "is an hvt unikernel without a manifest note (MFT1), which must list its devices; build it again"
+    )]
     NoManifest,
     #[error("is not valid: {0}; mend its manifest, and build it again")]
     Manifest(manifest::Error),

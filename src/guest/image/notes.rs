@@ -64,24 +64,36 @@ pub fn target_name(number: u32) -> String {
 const MOST_BYTES: u64 = 64 << 10;
 
 /// Reads all notes of every note segment. A note that two segments contain counts once.
-pub fn read(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader]) -> Result<Notes, Error> {
+pub fn read(
+    source: &(impl Source + ?Sized),
+    program_headers: &[ProgramHeader],
+) -> Result<Notes, Error> {
     let mut notes = Notes::default();
     // Where the two were found.
     let mut places = [None; 2];
-    for (index, header) in program_headers.iter().enumerate().filter(|(_, header)| header.p_type == PT_NOTE) {
+    for (index, header) in program_headers
+        .iter()
+        .enumerate()
+        .filter(|(_, header)| header.p_type == PT_NOTE)
+    {
         let broken = |rule| Error::Note { index, rule };
         let segment = Segment::read(source, header, index)?;
         for (start, note) in segment.solo5_notes() {
             let content = |align, most| segment.content(start, note.descsz, align, most);
             let place = header.p_offset.saturating_add(start as u64);
             match note.kind {
-                TYPE_ABI1 if !is_new(&mut places[0], place).map_err(|()| broken("it is the second ABI1 note"))? => {}
+                TYPE_ABI1
+                    if !is_new(&mut places[0], place)
+                        .map_err(|()| broken("it is the second ABI1 note"))? => {}
                 TYPE_ABI1 => {
                     let content = content(ABI1_ALIGN, MAX_ABI1_DESCSZ)?;
-                    let (abi, _) = Abi::read_from_prefix(content).map_err(|_| broken("an ABI1 note has 16 bytes"))?;
+                    let (abi, _) = Abi::read_from_prefix(content)
+                        .map_err(|_| broken("an ABI1 note has 16 bytes"))?;
                     notes.abi = Some(abi);
                 }
-                TYPE_MFT1 if !is_new(&mut places[1], place).map_err(|()| broken("it is the second MFT1 note"))? => {}
+                TYPE_MFT1
+                    if !is_new(&mut places[1], place)
+                        .map_err(|()| broken("it is the second MFT1 note"))? => {}
                 TYPE_MFT1 => notes.manifest = Some(content(MFT1_ALIGN, MAX_DESCSZ)?.to_vec()),
                 _ => {}
             }
@@ -112,7 +124,11 @@ struct Segment {
 }
 
 impl Segment {
-    fn read(source: &(impl Source + ?Sized), header: &ProgramHeader, index: usize) -> Result<Segment, Error> {
+    fn read(
+        source: &(impl Source + ?Sized),
+        header: &ProgramHeader,
+        index: usize,
+    ) -> Result<Segment, Error> {
         let (offset, size) = (header.p_offset, header.p_filesz);
         let broken = |rule| Err(Error::Note { index, rule });
         if size < FOREIGN_HEADER as u64 {
@@ -125,10 +141,18 @@ impl Segment {
         let there = fill(source, offset, &mut bytes)?;
         let needed = size_of::<Header>();
         if there < needed.min(bytes.len()) {
-            return Err(Error::Truncated { what: "note", needed: offset + needed as u64 });
+            return Err(Error::Truncated {
+                what: "note",
+                needed: offset + needed as u64,
+            });
         }
         bytes.truncate(there);
-        Ok(Segment { index, size, offset, bytes })
+        Ok(Segment {
+            index,
+            size,
+            offset,
+            bytes,
+        })
     }
 
     /// Lists the Solo5 notes of the segment, each with its start.
@@ -142,8 +166,13 @@ impl Segment {
                 let start = next;
                 let rest = self.bytes.get(start..)?;
                 let (sizes, _) = <[u32; 2]>::read_from_prefix(rest).ok()?;
-                let [name, description] = sizes.map(|size| (size as usize).next_multiple_of(NOTE_ALIGN));
-                next += if name == 0 { NOTE_ALIGN } else { FOREIGN_HEADER + name + description };
+                let [name, description] =
+                    sizes.map(|size| (size as usize).next_multiple_of(NOTE_ALIGN));
+                next += if name == 0 {
+                    NOTE_ALIGN
+                } else {
+                    FOREIGN_HEADER + name + description
+                };
                 match Header::read_from_prefix(rest) {
                     Ok((note, _)) if is_solo5(&note) => return Some((start, note)),
                     _ => {}
@@ -154,18 +183,26 @@ impl Segment {
 
     /// The content of the note at `start`, after its header and the padding to `align`.
     fn content(&self, start: usize, descsz: u32, align: usize, most: u32) -> Result<&[u8], Error> {
-        let broken = |rule| Error::Note { index: self.index, rule };
+        let broken = |rule| Error::Note {
+            index: self.index,
+            rule,
+        };
         if !(1..=most).contains(&descsz) {
             return Err(broken("its size is out of bounds"));
         }
         let padding = size_of::<Header>().next_multiple_of(align) - size_of::<Header>();
-        let size = (descsz as usize).checked_sub(padding).ok_or(broken("it has no content"))?;
+        let size = (descsz as usize)
+            .checked_sub(padding)
+            .ok_or(broken("it has no content"))?;
         let first = start + size_of::<Header>() + padding;
         let end = first + size;
         if end as u64 > self.size {
             return Err(broken("it is longer than its segment"));
         }
         let needed = self.offset + end as u64;
-        self.bytes.get(first..end).ok_or(Error::Truncated { what: "note", needed })
+        self.bytes.get(first..end).ok_or(Error::Truncated {
+            what: "note",
+            needed,
+        })
     }
 }

@@ -50,13 +50,26 @@ pub fn without_notes(
 ) -> Result<Evidence, Error> {
     let found = look(source, program_headers, machine)?;
     match found {
-        Found { multiboot: true, .. } => Err(Error::Target("virtio".into())),
+        Found {
+            multiboot: true, ..
+        } => Err(Error::Target("virtio".into())),
         // Before everything that bindings with notes have in common with the older ones.
-        Found { noted_words: true, .. } => Err(Error::Snapshot),
-        Found { cycle_words: true, legacy_words: true, .. } => Ok(Evidence::Words),
-        Found { pvclock_words: true, .. } => Err(Error::Ukvm),
+        Found {
+            noted_words: true, ..
+        } => Err(Error::Snapshot),
+        Found {
+            cycle_words: true,
+            legacy_words: true,
+            ..
+        } => Ok(Evidence::Words),
+        Found {
+            pvclock_words: true,
+            ..
+        } => Err(Error::Ukvm),
         // Few bytes, that a large program may have by chance; it has other things too, then.
-        Found { halt: true, .. } if !program_headers.iter().any(is_of_later_times) => Ok(Evidence::Code),
+        Found { halt: true, .. } if !program_headers.iter().any(is_of_later_times) => {
+            Ok(Evidence::Code)
+        }
         _ => Err(Error::NoAbiNote),
     }
 }
@@ -67,14 +80,25 @@ fn is_of_later_times(header: &ProgramHeader) -> bool {
     matches!(header.p_type, PT_NOTE | PT_INTERP | PT_TLS)
 }
 
-fn look(source: &(impl Source + ?Sized), program_headers: &[ProgramHeader], machine: Machine) -> Result<Found, Error> {
+fn look(
+    source: &(impl Source + ?Sized),
+    program_headers: &[ProgramHeader],
+    machine: Machine,
+) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut start = [0; MULTIBOOT_REACH];
     let count = fill(source, 0, &mut start)?;
-    found.multiboot = start[..count].chunks_exact(4).any(|word| word == MULTIBOOT_MAGIC);
-    let loaded = program_headers.iter().filter(|header| header.p_type == PT_LOAD);
-    let ranges = loaded.map(|header| header.p_offset..header.p_offset.saturating_add(header.p_filesz));
-    search(source, ranges, |_, piece| examine(piece, machine, &mut found))?;
+    found.multiboot = start[..count]
+        .chunks_exact(4)
+        .any(|word| word == MULTIBOOT_MAGIC);
+    let loaded = program_headers
+        .iter()
+        .filter(|header| header.p_type == PT_LOAD);
+    let ranges =
+        loaded.map(|header| header.p_offset..header.p_offset.saturating_add(header.p_filesz));
+    search(source, ranges, |_, piece| {
+        examine(piece, machine, &mut found)
+    })?;
     Ok(found)
 }
 
@@ -90,7 +114,9 @@ fn examine(piece: &[u8], machine: Machine, found: &mut Found) {
 }
 
 fn contains(piece: &[u8], words: &[u8]) -> bool {
-    let Some((&first, rest)) = words.split_first() else { return true };
+    let Some((&first, rest)) = words.split_first() else {
+        return true;
+    };
     let mut from = piece;
     while let Some(at) = from.iter().position(|&byte| byte == first) {
         from = &from[at + 1..];
@@ -114,5 +140,7 @@ fn aarch64_halt(piece: &[u8]) -> bool {
 fn x86_64_halt(piece: &[u8]) -> bool {
     const MOV: [u8; 5] = [0xba, 0x0a, 0x05, 0x00, 0x00];
     const OUT: u8 = 0xef;
-    piece.windows(MOV.len() + 12).any(|window| window.starts_with(&MOV) && window[MOV.len()..].contains(&OUT))
+    piece
+        .windows(MOV.len() + 12)
+        .any(|window| window.starts_with(&MOV) && window[MOV.len()..].contains(&OUT))
 }

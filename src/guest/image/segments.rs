@@ -9,7 +9,11 @@ use crate::guest::era::{Era, LoadAddress, Rules, SegmentPages};
 use crate::memory::{Access, PAGE_SIZE};
 
 /// The segments to load.
-pub fn read(program_headers: &[ProgramHeader], file_size: u64, rules: &Rules) -> Result<Vec<Segment>, Error> {
+pub fn read(
+    program_headers: &[ProgramHeader],
+    file_size: u64,
+    rules: &Rules,
+) -> Result<Vec<Segment>, Error> {
     let mut segments = Vec::with_capacity(program_headers.len());
     let mut previous_end = IMAGE_BASE;
     for (index, header) in program_headers.iter().enumerate() {
@@ -17,12 +21,13 @@ pub fn read(program_headers: &[ProgramHeader], file_size: u64, rules: &Rules) ->
         if header.p_type != PT_LOAD || (header.p_memsz == 0 && header.p_filesz == 0) {
             continue;
         }
-        let segment = segment(header, previous_end, file_size, rules).map_err(|rule| Error::Segment {
-            index,
-            start: start(header, rules),
-            size: header.p_memsz,
-            rule,
-        })?;
+        let segment =
+            segment(header, previous_end, file_size, rules).map_err(|rule| Error::Segment {
+                index,
+                start: start(header, rules),
+                size: header.p_memsz,
+                rule,
+            })?;
         previous_end = segment.pages.end;
         segments.push(segment);
     }
@@ -34,14 +39,21 @@ pub fn read(program_headers: &[ProgramHeader], file_size: u64, rules: &Rules) ->
 
 /// The segments as the file has them, whether or not they keep the rules.
 pub fn sketch(program_headers: &[ProgramHeader]) -> Vec<Segment> {
-    let loaded = program_headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0);
+    let loaded = program_headers
+        .iter()
+        .filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0);
     loaded
         .map(|header| {
             let memory = header.p_vaddr..header.p_vaddr.saturating_add(header.p_memsz);
             let file = header.p_offset..header.p_offset.saturating_add(header.p_filesz);
             // Whatever its flags say is shown, as if everything were allowed.
             let access = access(header.p_flags, Era::Legacy.rules()).unwrap_or(Access::All);
-            Segment { pages: memory.clone(), memory, file, access }
+            Segment {
+                pages: memory.clone(),
+                memory,
+                file,
+                access,
+            }
         })
         .collect()
 }
@@ -54,7 +66,12 @@ fn start(header: &ProgramHeader, rules: &Rules) -> u64 {
 }
 
 /// Checks one segment that must start at or after `previous_end`; an error is the rule that it breaks.
-fn segment(header: &ProgramHeader, previous_end: u64, file_size: u64, rules: &Rules) -> Result<Segment, &'static str> {
+fn segment(
+    header: &ProgramHeader,
+    previous_end: u64,
+    file_size: u64,
+    rules: &Rules,
+) -> Result<Segment, &'static str> {
     if !header.p_align.max(1).is_power_of_two() {
         return Err("its alignment must be a power of two");
     }
@@ -65,14 +82,21 @@ fn segment(header: &ProgramHeader, previous_end: u64, file_size: u64, rules: &Ru
     if header.p_memsz < header.p_filesz {
         return Err("it has more bytes in the file than in memory");
     }
-    let file_end = header.p_offset.checked_add(header.p_filesz).ok_or("its place in the file overflows")?;
+    let file_end = header
+        .p_offset
+        .checked_add(header.p_filesz)
+        .ok_or("its place in the file overflows")?;
     if header.p_filesz > 0 && file_end > file_size {
         return Err("it lies beyond the end of the file, which seems truncated");
     }
     let start = start(header, rules);
-    let end = start.checked_add(header.p_memsz).ok_or("its addresses overflow")?;
+    let end = start
+        .checked_add(header.p_memsz)
+        .ok_or("its addresses overflow")?;
     let first_page = start & !(align - 1);
-    let last_page = end.checked_next_multiple_of(align).ok_or("its addresses overflow")?;
+    let last_page = end
+        .checked_next_multiple_of(align)
+        .ok_or("its addresses overflow")?;
     if first_page < IMAGE_BASE {
         return Err("a unikernel starts at 0x100000 or above");
     }

@@ -23,17 +23,27 @@ pub struct Sketch {
 impl Sketch {
     /// Looks at a file as far as it can be understood.
     pub fn of(source: &(impl Source + ?Sized)) -> Sketch {
-        let Ok((header, machine)) =
-            source.size().map_err(super::Error::Io).and_then(|size| super::parse_header(source, size))
+        let Ok((header, machine)) = source
+            .size()
+            .map_err(super::Error::Io)
+            .and_then(|size| super::parse_header(source, size))
         else {
             return Sketch::default();
         };
-        let mut sketch = Sketch { machine: Some(machine), entry: Some(header.e_entry), ..Sketch::default() };
-        let Ok(program_headers) = super::parse_program_headers(source, &header) else { return sketch };
+        let mut sketch = Sketch {
+            machine: Some(machine),
+            entry: Some(header.e_entry),
+            ..Sketch::default()
+        };
+        let Ok(program_headers) = super::parse_program_headers(source, &header) else {
+            return sketch;
+        };
         sketch.segments = segments::sketch(&program_headers);
         let notes = notes::read(source, &program_headers).unwrap_or_default();
         sketch.abi = notes.abi;
-        sketch.manifest = notes.manifest.and_then(|content| Manifest::parse(&content).ok());
+        sketch.manifest = notes
+            .manifest
+            .and_then(|content| Manifest::parse(&content).ok());
         sketch
     }
 }

@@ -7,11 +7,23 @@ use guest_abi::manifest::NAME_SIZE;
 
 /// The content of a manifest note that declares `devices`, with the reserved entry before them.
 pub(crate) fn manifest(devices: &[Entry]) -> Vec<u8> {
-    raw(VERSION, devices.len() as u32 + 1, &[&[Entry::reserved()], devices].concat())
+    raw(
+        VERSION,
+        devices.len() as u32 + 1,
+        &[&[Entry::reserved()], devices].concat(),
+    )
 }
 
 fn raw(version: u32, count: u32, entries: &[Entry]) -> Vec<u8> {
-    [Header { version, entries: count }.as_bytes(), entries.as_bytes()].concat()
+    [
+        Header {
+            version,
+            entries: count,
+        }
+        .as_bytes(),
+        entries.as_bytes(),
+    ]
+    .concat()
 }
 
 fn parse(devices: &[Entry]) -> Result<Manifest, Error> {
@@ -40,8 +52,18 @@ fn changed(change: impl FnOnce(&mut Entry)) -> Error {
 #[test]
 fn a_manifest_lists_its_devices_with_their_handles() {
     let manifest = parse(&[net("service"), block("data")]).unwrap();
-    let device = |handle, kind, name: &str| Device { handle, kind, name: name.into() };
-    assert_eq!(manifest.devices(), [device(1, Kind::Net, "service"), device(2, Kind::Block, "data")]);
+    let device = |handle, kind, name: &str| Device {
+        handle,
+        kind,
+        name: name.into(),
+    };
+    assert_eq!(
+        manifest.devices(),
+        [
+            device(1, Kind::Net, "service"),
+            device(2, Kind::Block, "data")
+        ]
+    );
 }
 
 #[test]
@@ -55,35 +77,63 @@ fn a_manifest_has_a_header() {
     for size in 0..8 {
         assert_eq!(refused(&whole[..size]), Error::Short { size });
     }
-    assert_eq!(refused(&[]).to_string(), "the manifest has 0 bytes; its header alone needs 8");
+    assert_eq!(
+        refused(&[]).to_string(),
+        "the manifest has 0 bytes; its header alone needs 8"
+    );
 }
 
 #[test]
 fn a_manifest_has_version_1() {
     for version in [0, 2, u32::MAX] {
-        assert_eq!(refused(&raw(version, 1, &[Entry::reserved()])), Error::Version(version));
+        assert_eq!(
+            refused(&raw(version, 1, &[Entry::reserved()])),
+            Error::Version(version)
+        );
     }
 }
 
 #[test]
 fn a_manifest_has_1_to_64_entries() {
     assert_eq!(refused(&raw(1, 0, &[])), Error::Count(0));
-    assert_eq!(refused(&raw(1, 65, &[Entry::reserved(); 65])), Error::Count(65));
+    assert_eq!(
+        refused(&raw(1, 65, &[Entry::reserved(); 65])),
+        Error::Count(65)
+    );
     assert_eq!(refused(&raw(1, u32::MAX, &[])), Error::Count(u32::MAX));
     let devices: Vec<Entry> = (1..64).map(|number| net(&format!("net{number}"))).collect();
     let full = parse(&devices).unwrap();
     assert_eq!(full.devices().len(), 63);
-    assert!(full.devices().iter().enumerate().all(|(index, device)| device.handle == index + 1));
+    assert!(
+        full.devices()
+            .iter()
+            .enumerate()
+            .all(|(index, device)| device.handle == index + 1)
+    );
 }
 
 #[test]
 fn a_manifest_is_as_long_as_its_entries() {
     let content = manifest(&[net("net0")]);
     for size in [8, 9, 8 + 104, content.len() - 1] {
-        assert_eq!(refused(&content[..size]), Error::Size { size, entries: 2, needed: 216 });
+        assert_eq!(
+            refused(&content[..size]),
+            Error::Size {
+                size,
+                entries: 2,
+                needed: 216
+            }
+        );
     }
     let longer = [content.as_slice(), &[0]].concat();
-    assert_eq!(refused(&longer), Error::Size { size: 217, entries: 2, needed: 216 });
+    assert_eq!(
+        refused(&longer),
+        Error::Size {
+            size: 217,
+            entries: 2,
+            needed: 216
+        }
+    );
     assert_eq!(
         refused(&longer).to_string(),
         "the manifest has 217 bytes; with its number of entries, 2, it needs exactly 216"
@@ -92,17 +142,36 @@ fn a_manifest_is_as_long_as_its_entries() {
 
 #[test]
 fn entry_0_is_the_reserved_one() {
-    for kind in [0, BLOCK_BASIC, NET_BASIC, RESERVED_FIRST - 1, RESERVED_FIRST + 1] {
-        assert_eq!(refused(&raw(1, 1, &[Entry::declare("", kind)])), Error::First, "{kind:#x}");
+    for kind in [
+        0,
+        BLOCK_BASIC,
+        NET_BASIC,
+        RESERVED_FIRST - 1,
+        RESERVED_FIRST + 1,
+    ] {
+        assert_eq!(
+            refused(&raw(1, 1, &[Entry::declare("", kind)])),
+            Error::First,
+            "{kind:#x}"
+        );
     }
-    assert_eq!(refused(&raw(1, 1, &[Entry::declare("x", RESERVED_FIRST)])), Error::First);
+    assert_eq!(
+        refused(&raw(1, 1, &[Entry::declare("x", RESERVED_FIRST)])),
+        Error::First
+    );
 }
 
 #[test]
 fn a_name_ends_within_its_68_bytes() {
-    assert_eq!(changed(|entry| entry.name = [b'x'; NAME_SIZE]), Error::Name(1));
+    assert_eq!(
+        changed(|entry| entry.name = [b'x'; NAME_SIZE]),
+        Error::Name(1)
+    );
     // Its last byte is a NUL even where the name ends before.
-    assert_eq!(changed(|entry| entry.name[NAME_SIZE - 1] = b'x'), Error::Name(1));
+    assert_eq!(
+        changed(|entry| entry.name[NAME_SIZE - 1] = b'x'),
+        Error::Name(1)
+    );
     let mut reserved = Entry::reserved();
     reserved.name[NAME_SIZE - 1] = 1;
     assert_eq!(refused(&raw(1, 1, &[reserved])), Error::Name(0));
@@ -130,17 +199,33 @@ fn a_name_cannot_write_on_the_operators_terminal() {
 #[test]
 fn nothing_is_attached_in_the_file() {
     for attached in [1, 2, 0x80, 0xff] {
-        assert_eq!(changed(|entry| entry.attached = attached), Error::Attached(1));
+        assert_eq!(
+            changed(|entry| entry.attached = attached),
+            Error::Attached(1)
+        );
     }
-    let attached = Entry { attached: 1, ..Entry::reserved() };
+    let attached = Entry {
+        attached: 1,
+        ..Entry::reserved()
+    };
     assert_eq!(refused(&raw(1, 1, &[attached])), Error::Attached(0));
-    assert_eq!(refused(&raw(1, 2, &[Entry::reserved(), attached])), Error::Attached(1));
+    assert_eq!(
+        refused(&raw(1, 2, &[Entry::reserved(), attached])),
+        Error::Attached(1)
+    );
 }
 
 #[test]
 fn devices_are_of_a_known_type() {
     for kind in [0, 3, 0x3fff_ffff] {
-        assert_eq!(changed(|entry| entry.kind = kind), Error::Kind { index: 1, name: "net0".into(), kind });
+        assert_eq!(
+            changed(|entry| entry.kind = kind),
+            Error::Kind {
+                index: 1,
+                name: "net0".into(),
+                kind
+            }
+        );
     }
     assert_eq!(
         changed(|entry| entry.kind = 3).to_string(),
@@ -152,14 +237,30 @@ fn devices_are_of_a_known_type() {
 fn entries_of_reserved_types_are_no_devices() {
     let reserved = |kind| Entry::declare("later", kind);
     let manifest = parse(&[reserved(RESERVED_FIRST), net("net0"), reserved(u32::MAX)]).unwrap();
-    assert_eq!(manifest.devices(), [Device { handle: 2, kind: Kind::Net, name: "net0".into() }]);
+    assert_eq!(
+        manifest.devices(),
+        [Device {
+            handle: 2,
+            kind: Kind::Net,
+            name: "net0".into()
+        }]
+    );
 }
 
 #[test]
 fn two_devices_of_a_type_have_two_names() {
     let error = parse(&[net("a"), block("a"), net("b"), net("a")]).unwrap_err();
-    assert_eq!(error, Error::Duplicate { kind: Kind::Net, name: "a".into() });
-    assert_eq!(error.to_string(), "the manifest declares two NET_BASIC devices named 'a'");
+    assert_eq!(
+        error,
+        Error::Duplicate {
+            kind: Kind::Net,
+            name: "a".into()
+        }
+    );
+    assert_eq!(
+        error.to_string(),
+        "the manifest declares two NET_BASIC devices named 'a'"
+    );
     assert_eq!(parse(&[net("a"), block("a")]).unwrap().devices().len(), 2);
 }
 
@@ -167,12 +268,18 @@ fn two_devices_of_a_type_have_two_names() {
 fn what_cannot_be_declared_is_what_the_operator_attaches() {
     let kinds = |net, block| {
         let devices = Manifest::unnamed(net, block).devices().to_vec();
-        devices.iter().map(|device| (device.handle, device.kind)).collect::<Vec<_>>()
+        devices
+            .iter()
+            .map(|device| (device.handle, device.kind))
+            .collect::<Vec<_>>()
     };
     assert_eq!(kinds(false, false), []);
     assert_eq!(kinds(true, false), [(LEGACY_NET, Kind::Net)]);
     assert_eq!(kinds(false, true), [(LEGACY_BLOCK, Kind::Block)]);
-    assert_eq!(kinds(true, true), [(LEGACY_NET, Kind::Net), (LEGACY_BLOCK, Kind::Block)]);
+    assert_eq!(
+        kinds(true, true),
+        [(LEGACY_NET, Kind::Net), (LEGACY_BLOCK, Kind::Block)]
+    );
     // Its handles are as good as those of a file.
     let mut manifest = Manifest::unnamed(true, true);
     manifest.attach_net(LEGACY_NET, [2; 6], 1500);
@@ -182,8 +289,21 @@ fn what_cannot_be_declared_is_what_the_operator_attaches() {
 
 #[test]
 fn a_device_tells_the_option_that_attaches_it() {
-    let options = |manifest: &Manifest| manifest.devices().iter().map(Device::option).collect::<Vec<_>>();
-    let named = parse(&[net("service"), block("data"), net("with-dash"), block(""), net("a\n")]).unwrap();
+    let options = |manifest: &Manifest| {
+        manifest
+            .devices()
+            .iter()
+            .map(Device::option)
+            .collect::<Vec<_>>()
+    };
+    let named = parse(&[
+        net("service"),
+        block("data"),
+        net("with-dash"),
+        block(""),
+        net("a\n"),
+    ])
+    .unwrap();
     assert_eq!(
         options(&named),
         [
@@ -195,7 +315,10 @@ fn a_device_tells_the_option_that_attaches_it() {
             "--net=IFACE",
         ]
     );
-    assert_eq!(options(&Manifest::unnamed(true, true)), ["--net=IFACE", "--block=PATH"]);
+    assert_eq!(
+        options(&Manifest::unnamed(true, true)),
+        ["--net=IFACE", "--block=PATH"]
+    );
 }
 
 #[test]
@@ -233,13 +356,17 @@ fn properties_in_the_file_do_not_outlive_the_attachment() {
 /// Entries as a file may have them: mostly good.
 fn entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![8 => 1u32..3, 1 => Just(RESERVED_FIRST), 1 => any::<u32>()];
-    ("[a-c]{0,2}", kind, any::<[u8; 16]>(), proptest::bool::weighted(0.05)).prop_map(
-        |(name, kind, properties, attached)| Entry {
+    (
+        "[a-c]{0,2}",
+        kind,
+        any::<[u8; 16]>(),
+        proptest::bool::weighted(0.05),
+    )
+        .prop_map(|(name, kind, properties, attached)| Entry {
             properties,
             attached: attached.into(),
             ..Entry::declare(&name, kind)
-        },
-    )
+        })
 }
 
 proptest! {
@@ -268,16 +395,26 @@ proptest! {
 /// Whatever a file has there: the guest finds nothing in them, and nothing of the host's.
 #[test]
 fn the_tenders_own_fields_are_zero() {
-    let filled = |entry: Entry| Entry { host: [0xa5; 8], pad: [0xa5; 7], ..entry };
+    let filled = |entry: Entry| Entry {
+        host: [0xa5; 8],
+        pad: [0xa5; 7],
+        ..entry
+    };
     let mut manifest = parse(&[filled(net("service")), filled(block("data"))]).unwrap();
     manifest.attach_net(1, [2, 0, 0, 0, 0, 1], 1500);
     manifest.attach_block(2, 0x1122_3344, 512);
     let bytes = manifest.to_bytes();
-    let mut expected = [filled(net("service")), filled(block("data"))].map(|entry| Entry { attached: 1, ..entry });
+    let mut expected = [filled(net("service")), filled(block("data"))].map(|entry| Entry {
+        attached: 1,
+        ..entry
+    });
     for entry in &mut expected {
         (entry.host, entry.pad) = ([0; 8], [0; 7]);
     }
     expected[0].properties[..8].copy_from_slice(&[2, 0, 0, 0, 0, 1, 0xdc, 5]);
     expected[1].properties[..10].copy_from_slice(&[0x44, 0x33, 0x22, 0x11, 0, 0, 0, 0, 0, 2]);
-    assert_eq!(bytes, raw(VERSION, 3, &[&[Entry::reserved()], &expected[..]].concat()));
+    assert_eq!(
+        bytes,
+        raw(VERSION, 3, &[&[Entry::reserved()], &expected[..]].concat())
+    );
 }

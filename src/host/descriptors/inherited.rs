@@ -37,7 +37,9 @@ impl InheritedFd {
     pub fn number(&self) -> Result<RawFd, Error> {
         match self {
             InheritedFd::Number(fd) => Ok(*fd),
-            InheritedFd::Name(name) => find(name, names(|variable| env::var_os(variable), process::id())),
+            InheritedFd::Name(name) => {
+                find(name, names(|variable| env::var_os(variable), process::id()))
+            }
         }
     }
 
@@ -61,13 +63,15 @@ impl InheritedFd {
             return Err(Error::Unusable { fd, rule });
         }
         if self.inherited().is_none() {
-            let rule =
-                "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
+            let rule = "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
             return Err(Error::Unusable { fd, rule });
         }
         // SAFETY: it changes a flag of an open descriptor.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
-            return Err(Error::SetUp { fd, error: io::Error::last_os_error() });
+            return Err(Error::SetUp {
+                fd,
+                error: io::Error::last_os_error(),
+            });
         }
         // SAFETY: it is open, and had here once only: from now on it closes on exec.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -81,16 +85,27 @@ fn names(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Vec<St
         return Err("LISTEN_FDS and LISTEN_PID are not set, as systemd sets them for descriptors with names".into());
     };
     if owner.parse() != Ok(pid) {
-        return Err(format!("LISTEN_PID is {owner}, and this process is {pid}, so they are another's"));
+        return Err(format!(
+            "LISTEN_PID is {owner}, and this process is {pid}, so they are another's"
+        ));
     }
-    let count: usize = count.parse().map_err(|_| format!("LISTEN_FDS is '{count}', which is no number"))?;
+    let count: usize = count
+        .parse()
+        .map_err(|_| format!("LISTEN_FDS is '{count}', which is no number"))?;
     let names = text("LISTEN_FDNAMES").ok_or("LISTEN_FDNAMES is not set")?;
     Ok(names.split(':').take(count).map(String::from).collect())
 }
 
 fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> {
-    let names = names.map_err(|known| Error::NoName { name: name.to_owned(), known })?;
-    let found: Vec<RawFd> = (FIRST..).zip(&names).filter(|(_, known)| *known == name).map(|(fd, _)| fd).collect();
+    let names = names.map_err(|known| Error::NoName {
+        name: name.to_owned(),
+        known,
+    })?;
+    let found: Vec<RawFd> = (FIRST..)
+        .zip(&names)
+        .filter(|(_, known)| *known == name)
+        .map(|(fd, _)| fd)
+        .collect();
     match found[..] {
         [fd] => Ok(fd),
         [] => {
@@ -98,11 +113,17 @@ fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> 
                 [] => "LISTEN_FDS is 0".to_owned(),
                 names => format!("LISTEN_FDNAMES has: {}", names.join(", ")),
             };
-            Err(Error::NoName { name: name.to_owned(), known })
+            Err(Error::NoName {
+                name: name.to_owned(),
+                known,
+            })
         }
         _ => {
             let numbers: Vec<_> = found.iter().map(|fd| format!("@{fd}")).collect();
-            Err(Error::Ambiguous { name: name.to_owned(), numbers: numbers.join(", ") })
+            Err(Error::Ambiguous {
+                name: name.to_owned(),
+                numbers: numbers.join(", "),
+            })
         }
     }
 }
@@ -114,7 +135,9 @@ mod tests {
     /// Looks `name` up in an environment of LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process 42.
     fn look_up(name: &str, environment: [Option<&str>; 3]) -> Result<RawFd, String> {
         let variable = |variable: &str| {
-            let place = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].iter().position(|known| *known == variable);
+            let place = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
+                .iter()
+                .position(|known| *known == variable);
             environment[place.expect("one of the three")].map(OsString::from)
         };
         find(name, names(variable, 42)).map_err(|error| error.to_string())
@@ -139,16 +162,27 @@ mod tests {
         assert!(message([Some("42"), Some("0"), Some("")]).contains("'x' (LISTEN_FDS is 0); "));
         let another = message([Some("41"), Some("2"), Some("web:x")]);
         let end = "LISTEN_PID is 41, and this process is 42, so they are another's";
-        assert!(another.starts_with(&format!("no descriptor is named 'x' ({end}); ")), "{another}");
-        assert!(message([Some("42"), None, None]).contains("LISTEN_FDS and LISTEN_PID are not set"));
+        assert!(
+            another.starts_with(&format!("no descriptor is named 'x' ({end}); ")),
+            "{another}"
+        );
+        assert!(
+            message([Some("42"), None, None]).contains("LISTEN_FDS and LISTEN_PID are not set")
+        );
         assert!(message([None, Some("1"), Some("x")]).contains("are not set"));
-        assert!(message([Some("42"), Some("many"), Some("x")]).contains("LISTEN_FDS is 'many', which is no number"));
+        assert!(
+            message([Some("42"), Some("many"), Some("x")])
+                .contains("LISTEN_FDS is 'many', which is no number")
+        );
         assert!(message([Some("42"), Some("1"), None]).contains("LISTEN_FDNAMES is not set"));
     }
 
     #[test]
     fn a_name_of_two_is_told_with_their_numbers() {
         let error = look_up("x", [Some("42"), Some("3"), Some("x:y:x")]).unwrap_err();
-        assert_eq!(error, "more than one descriptor is named 'x' (@3, @5); give the number of one");
+        assert_eq!(
+            error,
+            "more than one descriptor is named 'x' (@3, @5); give the number of one"
+        );
     }
 }

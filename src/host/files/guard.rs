@@ -33,7 +33,9 @@ pub struct Controlled {
 impl Controlled {
     /// Whether that is what `error` says.
     pub fn is(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|error| error.is::<Controlled>())
+        error
+            .get_ref()
+            .is_some_and(|error| error.is::<Controlled>())
     }
 }
 
@@ -63,12 +65,23 @@ impl User {
     /// Whether the kernel grants this user these rights. `path` is relative to the directory `at`.
     fn may(&self, at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<bool> {
         // SAFETY: the path ends with a NUL, and the rest are numbers. The kernel goes by the real user here.
-        acting(self.identity, &self.groups, || unsafe { libc::faccessat(at, path.as_ptr(), rights, 0) } == 0)
+        acting(
+            self.identity,
+            &self.groups,
+            || unsafe { libc::faccessat(at, path.as_ptr(), rights, 0) } == 0,
+        )
     }
 
     fn controls(&self, component: &Path) -> io::Error {
-        let component = if component.as_os_str().is_empty() { Path::new(".") } else { component };
-        io::Error::other(Controlled { user: self.identity.uid, component: component.to_owned() })
+        let component = if component.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            component
+        };
+        io::Error::other(Controlled {
+            user: self.identity.uid,
+            component: component.to_owned(),
+        })
     }
 
     fn owns(&self, metadata: &Metadata) -> bool {
@@ -81,7 +94,9 @@ impl User {
 /// # Errors
 /// Those of `open(2)`, and [`Controlled`].
 pub fn look(path: &Path, need: Need, user: Option<&User>) -> io::Result<Look> {
-    let Some(user) = user else { return Look::new(path, need.flags()) };
+    let Some(user) = user else {
+        return Look::new(path, need.flags());
+    };
     match look_as(path, need, user) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let found = Walk::start(user, path.is_absolute())?.follow(path)?;
@@ -96,10 +111,16 @@ pub fn look(path: &Path, need: Need, user: Option<&User>) -> io::Result<Look> {
 
 /// What `user` finds, if it may be used so.
 fn look_as(path: &Path, need: Need, user: &User) -> io::Result<Look> {
-    let look = acting(user.identity, &user.groups, || Look::new(path, need.flags()))??;
+    let look = acting(user.identity, &user.groups, || {
+        Look::new(path, need.flags())
+    })??;
     let place = CString::new(look.proc_path().into_os_string().into_vec())?;
     let may = user.may(libc::AT_FDCWD, &place, need.rights())?;
-    if may { Ok(look.of_user(user.identity)) } else { Err(io::Error::from_raw_os_error(libc::EACCES)) }
+    if may {
+        Ok(look.of_user(user.identity))
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EACCES))
+    }
 }
 
 /// A path that is followed component by component.
@@ -121,7 +142,14 @@ impl<'u> Walk<'u> {
         let (directory, shown) = if is_root { ("/", "/") } else { (".", "") };
         let at = pin(libc::AT_FDCWD, OsStr::new(directory), 0)?;
         let (nowhere, rest) = (PathBuf::new(), Vec::new());
-        let mut walk = Walk { user, at: at.try_clone()?, shown: nowhere, is_sticky: false, rest, links: 0 };
+        let mut walk = Walk {
+            user,
+            at: at.try_clone()?,
+            shown: nowhere,
+            is_sticky: false,
+            rest,
+            links: 0,
+        };
         walk.enter(at, PathBuf::from(shown))?;
         Ok(walk)
     }
@@ -130,7 +158,10 @@ impl<'u> Walk<'u> {
     fn follow(mut self, path: &Path) -> io::Result<File> {
         self.turn_to(path)?;
         while let Some(name) = self.rest.pop() {
-            let (entry, shown) = (pin(self.at.as_raw_fd(), &name, libc::O_NOFOLLOW)?, self.shown.join(&name));
+            let (entry, shown) = (
+                pin(self.at.as_raw_fd(), &name, libc::O_NOFOLLOW)?,
+                self.shown.join(&name),
+            );
             let metadata = entry.metadata()?;
             if self.is_sticky && !metadata.is_dir() {
                 return Err(self.user.controls(&self.shown));
@@ -138,7 +169,11 @@ impl<'u> Walk<'u> {
             if self.user.owns(&metadata) {
                 return Err(self.user.controls(&shown));
             }
-            let entry = if metadata.is_symlink() { self.follow_link(&entry, &name)? } else { Some(entry) };
+            let entry = if metadata.is_symlink() {
+                self.follow_link(&entry, &name)?
+            } else {
+                Some(entry)
+            };
             match entry {
                 Some(entry) if entry.metadata()?.is_dir() => self.enter(entry, shown)?,
                 Some(entry) if self.rest.is_empty() => return self.end(entry, &name, &shown),
@@ -152,12 +187,19 @@ impl<'u> Walk<'u> {
     /// Puts `path` before what remains of the path.
     fn turn_to(&mut self, path: &Path) -> io::Result<()> {
         if path.is_absolute() {
-            let Walk { at, shown, is_sticky, .. } = Walk::start(self.user, true)?;
+            let Walk {
+                at,
+                shown,
+                is_sticky,
+                ..
+            } = Walk::start(self.user, true)?;
             (self.at, self.shown, self.is_sticky) = (at, shown, is_sticky);
         }
         let names = path.components().rev();
-        let names = names.filter(|name| matches!(name, Component::Normal(_) | Component::ParentDir));
-        self.rest.extend(names.map(|name| name.as_os_str().to_owned()));
+        let names =
+            names.filter(|name| matches!(name, Component::Normal(_) | Component::ParentDir));
+        self.rest
+            .extend(names.map(|name| name.as_os_str().to_owned()));
         Ok(())
     }
 
@@ -179,8 +221,10 @@ impl<'u> Walk<'u> {
     fn enter(&mut self, directory: File, shown: PathBuf) -> io::Result<()> {
         let metadata = directory.metadata()?;
         // In /proc the kernel grants rights that are of no use: it makes all files there by itself.
-        let may_write =
-            !is_of_proc(&directory)? && self.user.may(directory.as_raw_fd(), c".", libc::W_OK | libc::X_OK)?;
+        let may_write = !is_of_proc(&directory)?
+            && self
+                .user
+                .may(directory.as_raw_fd(), c".", libc::W_OK | libc::X_OK)?;
         self.is_sticky = may_write && metadata.mode() & libc::S_ISVTX != 0;
         if self.user.owns(&metadata) || may_write && !self.is_sticky {
             return Err(self.user.controls(&shown));
@@ -192,8 +236,13 @@ impl<'u> Walk<'u> {
     /// Ends at a file, which the user must not control.
     fn end(self, file: File, name: &OsStr, shown: &Path) -> io::Result<File> {
         let name = CString::new(name.as_bytes())?;
-        let controls = self.user.owns(&file.metadata()?) || self.user.may(self.at.as_raw_fd(), &name, libc::W_OK)?;
-        if controls { Err(self.user.controls(shown)) } else { Ok(file) }
+        let controls = self.user.owns(&file.metadata()?)
+            || self.user.may(self.at.as_raw_fd(), &name, libc::W_OK)?;
+        if controls {
+            Err(self.user.controls(shown))
+        } else {
+            Ok(file)
+        }
     }
 }
 
@@ -216,7 +265,14 @@ fn is_of_proc(file: &File) -> io::Result<bool> {
 fn read_link(link: &File) -> io::Result<PathBuf> {
     let mut target = vec![0_u8; libc::PATH_MAX as usize];
     // SAFETY: the string ends with a NUL; the kernel writes as many bytes as there is room for at most.
-    let length = unsafe { libc::readlinkat(link.as_raw_fd(), c"".as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    let length = unsafe {
+        libc::readlinkat(
+            link.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_mut_ptr().cast(),
+            target.len(),
+        )
+    };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     target.truncate(length);
     Ok(OsString::from_vec(target).into())

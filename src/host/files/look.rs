@@ -30,19 +30,30 @@ impl Look {
     /// # Errors
     /// Those of `open(2)`.
     pub(super) fn new(path: &Path, flags: libc::c_int) -> io::Result<Look> {
-        let pin = File::options().read(true).custom_flags(libc::O_PATH | flags).open(path)?;
+        let pin = File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | flags)
+            .open(path)?;
         Look::found(pin, path)
     }
 
     /// What `path` was found to be.
     pub(super) fn found(pin: File, path: &Path) -> io::Result<Look> {
         let metadata = uninterrupted(|| pin.metadata())?;
-        Ok(Look { pin, path: path.to_owned(), metadata, user: None })
+        Ok(Look {
+            pin,
+            path: path.to_owned(),
+            metadata,
+            user: None,
+        })
     }
 
     /// The same as a file of this user's.
     pub(super) fn of_user(self, user: Identity) -> Look {
-        Look { user: Some(user), ..self }
+        Look {
+            user: Some(user),
+            ..self
+        }
     }
 
     /// The path, as the operator wrote it.
@@ -57,7 +68,12 @@ impl Look {
 
     /// What the file is, if that can be a file of two purposes.
     pub fn identity(&self) -> Option<FileIdentity> {
-        FileIdentity::new(self.metadata.mode(), self.metadata.dev(), self.metadata.ino(), self.metadata.rdev())
+        FileIdentity::new(
+            self.metadata.mode(),
+            self.metadata.dev(),
+            self.metadata.ino(),
+            self.metadata.rdev(),
+        )
     }
 
     /// Opens the file, by its pin and not by its path.
@@ -75,11 +91,19 @@ impl Look {
     fn open_by_path(&self, options: &OpenOptions) -> io::Result<File> {
         let file = options.open(&self.path)?;
         let metadata = uninterrupted(|| file.metadata())?;
-        let same = |metadata: &Metadata| (metadata.dev(), metadata.ino(), metadata.mode() & libc::S_IFMT);
+        let same = |metadata: &Metadata| {
+            (
+                metadata.dev(),
+                metadata.ino(),
+                metadata.mode() & libc::S_IFMT,
+            )
+        };
         if same(&metadata) == same(&self.metadata) {
             return Ok(file);
         }
-        Err(io::Error::other("the path leads to another file than a moment ago"))
+        Err(io::Error::other(
+            "the path leads to another file than a moment ago",
+        ))
     }
 
     pub(super) fn proc_path(&self) -> PathBuf {
@@ -119,18 +143,22 @@ impl From<Look> for OwnedFd {
 
 fn access(at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<()> {
     // SAFETY: the path ends with a NUL, and the rest are numbers.
-    uninterrupted(|| match unsafe { libc::faccessat(at, path.as_ptr(), rights, libc::AT_EACCESS) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    uninterrupted(|| {
+        match unsafe { libc::faccessat(at, path.as_ptr(), rights, libc::AT_EACCESS) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     })
 }
 
 /// Opens a file of the directory `at`. A new one gets the permissions that the process's mask leaves.
 pub(super) fn open_at(at: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<File> {
     // SAFETY: the name ends with a NUL.
-    let fd = uninterrupted(|| match unsafe { libc::openat(at, name.as_ptr(), flags | libc::O_CLOEXEC, 0o666) } {
-        -1 => Err(io::Error::last_os_error()),
-        fd => Ok(fd),
+    let fd = uninterrupted(|| {
+        match unsafe { libc::openat(at, name.as_ptr(), flags | libc::O_CLOEXEC, 0o666) } {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(fd),
+        }
     })?;
     // SAFETY: the descriptor is new and owned by nothing else.
     Ok(unsafe { File::from_raw_fd(fd) })
@@ -153,21 +181,29 @@ pub(super) fn parts(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
     let name = path.file_name().filter(|_| !is_directory);
     let name = name.ok_or(io::Error::from_raw_os_error(libc::EISDIR))?;
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty());
     Ok((directory.unwrap_or(Path::new(".")), name))
 }
 
 impl Place {
     pub(super) fn new(directory: Look, name: &OsStr) -> io::Result<Place> {
         let owner = directory.user;
-        Ok(Place { directory: directory.into(), name: CString::new(name.as_bytes())?, owner })
+        Ok(Place {
+            directory: directory.into(),
+            name: CString::new(name.as_bytes())?,
+            owner,
+        })
     }
 
     /// A path to it that leads through no link of the operator's path, and works as long as this value lives. Nothing
     /// where there is no /proc.
     pub fn path(&self) -> Option<PathBuf> {
         let directory = PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()));
-        directory.exists().then(|| directory.join(OsStr::from_bytes(self.name.as_bytes())))
+        directory
+            .exists()
+            .then(|| directory.join(OsStr::from_bytes(self.name.as_bytes())))
     }
 
     /// Checks that there is no file of this name, as a link that leads to nothing would be.

@@ -47,25 +47,44 @@ pub struct Use {
 
 impl Use {
     pub(super) fn unikernel(path: &Path, identity: Option<Identity>) -> Option<Use> {
-        identity.map(|identity| Use { purpose: Purpose::Unikernel, name: path.display().to_string(), identity })
+        identity.map(|identity| Use {
+            purpose: Purpose::Unikernel,
+            name: path.display().to_string(),
+            identity,
+        })
     }
 
     /// The configuration file, which was read already.
     pub fn config_file(path: &Path, identity: Identity) -> Use {
-        Use { purpose: Purpose::ConfigFile, name: path.display().to_string(), identity }
+        Use {
+            purpose: Purpose::ConfigFile,
+            name: path.display().to_string(),
+            identity,
+        }
     }
 
     fn shares_with(&self, other: &Use) -> bool {
-        let streams = matches!((&self.purpose, &other.purpose), (Purpose::Stream(_), Purpose::Stream(_)));
-        self.identity == other.identity && (self.purpose.writes() || other.purpose.writes()) && !streams
+        let streams = matches!(
+            (&self.purpose, &other.purpose),
+            (Purpose::Stream(_), Purpose::Stream(_))
+        );
+        self.identity == other.identity
+            && (self.purpose.writes() || other.purpose.writes())
+            && !streams
     }
 
     pub(super) fn standard_streams() -> impl Iterator<Item = Use> {
-        let streams: [(RawFd, &str); 2] =
-            [(libc::STDOUT_FILENO, "standard output"), (libc::STDERR_FILENO, "standard error")];
+        let streams: [(RawFd, &str); 2] = [
+            (libc::STDOUT_FILENO, "standard output"),
+            (libc::STDERR_FILENO, "standard error"),
+        ];
         streams.into_iter().filter_map(|(fd, name)| {
             let identity = Identity::of_descriptor(fd)?;
-            Some(Use { purpose: Purpose::Stream(name), name: String::new(), identity })
+            Some(Use {
+                purpose: Purpose::Stream(name),
+                name: String::new(),
+                identity,
+            })
         })
     }
 }
@@ -74,14 +93,22 @@ impl Use {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Shared {
-    #[error("device '{device}': '{path}' is given to two block devices; each needs an image of its own")]
+    #[error(
+        "device '{device}': '{path}' is given to two block devices; each needs an image of its own"
+    )]
     Disks { device: String, path: String },
     #[error("{stream}: its file is {other} as well; redirect it to another file")]
     Stream { stream: String, other: String },
-    #[error("--stats: '{name}' is the file of {stream} as well; '--stats=-' writes to standard error")]
+    #[error(
+        "--stats: '{name}' is the file of {stream} as well; '--stats=-' writes to standard error"
+    )]
     StatsOnStream { name: String, stream: String },
     #[error("{user}: '{name}' is {other} as well; give each a file of its own")]
-    Other { user: String, name: String, other: String },
+    Other {
+        user: String,
+        name: String,
+        other: String,
+    },
 }
 
 impl Shared {
@@ -89,17 +116,32 @@ impl Shared {
     pub fn without_device(&self) -> String {
         let message = self.to_string();
         match self {
-            Shared::Disks { device, .. } => message.replacen(&format!("device '{device}': "), "", 1),
+            Shared::Disks { device, .. } => {
+                message.replacen(&format!("device '{device}': "), "", 1)
+            }
             _ => message,
         }
     }
 
     fn new(first: &Use, second: &Use) -> Shared {
-        let (user, name, other) = (second.purpose.to_string(), second.name.clone(), first.purpose.to_string());
+        let (user, name, other) = (
+            second.purpose.to_string(),
+            second.name.clone(),
+            first.purpose.to_string(),
+        );
         match (&first.purpose, &second.purpose) {
-            (Purpose::Disk(..), Purpose::Disk(_, device)) => Shared::Disks { device: device.clone(), path: name },
-            (_, Purpose::Stream(_)) => Shared::Stream { stream: user, other },
-            (Purpose::Stream(_), Purpose::Stats) => Shared::StatsOnStream { name, stream: other },
+            (Purpose::Disk(..), Purpose::Disk(_, device)) => Shared::Disks {
+                device: device.clone(),
+                path: name,
+            },
+            (_, Purpose::Stream(_)) => Shared::Stream {
+                stream: user,
+                other,
+            },
+            (Purpose::Stream(_), Purpose::Stats) => Shared::StatsOnStream {
+                name,
+                stream: other,
+            },
             _ => Shared::Other { user, name, other },
         }
     }
@@ -120,15 +162,29 @@ impl Files {
                 BlockSource::Fd(handed) => handed.inherited().and_then(Identity::of_descriptor),
             };
             let (purpose, name) = (Purpose::Disk(index, name.to_owned()), source.to_string());
-            uses.extend(identity.map(|identity| Use { purpose, name, identity }));
+            uses.extend(identity.map(|identity| Use {
+                purpose,
+                name,
+                identity,
+            }));
         }
         if let Some(StatsTarget::File(path)) = stats {
             let (purpose, name) = (Purpose::Stats, path.display().to_string());
-            uses.extend(self.identity(path).map(|identity| Use { purpose, name, identity }));
+            uses.extend(self.identity(path).map(|identity| Use {
+                purpose,
+                name,
+                identity,
+            }));
         }
         let shared = uses.iter().enumerate().filter_map(|(index, second)| {
-            let first = uses[..index].iter().find(|first| first.shares_with(second))?;
-            let disk = if let Purpose::Disk(index, _) = second.purpose { Some(index) } else { None };
+            let first = uses[..index]
+                .iter()
+                .find(|first| first.shares_with(second))?;
+            let disk = if let Purpose::Disk(index, _) = second.purpose {
+                Some(index)
+            } else {
+                None
+            };
             Some((disk, Shared::new(first, second)))
         });
         shared.collect()

@@ -12,7 +12,10 @@ fn a_file_is_opened_by_what_was_found_and_not_by_its_path() {
     let look = Files::default().take(&path, Need::Read).unwrap();
     fs::rename(&other, &path).unwrap();
     let mut text = String::new();
-    look.open(fs::File::options().read(true)).unwrap().read_to_string(&mut text).unwrap();
+    look.open(fs::File::options().read(true))
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
     assert_eq!(text, "found");
 }
 
@@ -41,7 +44,10 @@ fn a_place_is_in_the_directory_that_was_found() {
     fs::create_dir(&path).unwrap();
     place.create_new().unwrap();
     assert!(moved.join("new").exists() && !path.join("new").exists());
-    assert_eq!(place.create_new().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(
+        place.create_new().unwrap_err().kind(),
+        io::ErrorKind::AlreadyExists
+    );
     fs::write(path.join("new"), "not ours").unwrap();
     place.remove();
     assert!(!moved.join("new").exists() && path.join("new").exists());

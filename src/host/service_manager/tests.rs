@@ -15,7 +15,12 @@ fn managed(variables: &[(&'static str, &str)]) -> (UnixDatagram, tempfile::TempD
 }
 
 fn with(variables: &[(&str, &str)]) -> Notifier {
-    let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    let variable = |name: &str| {
+        variables
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.into())
+    };
     Notifier::new(variable, PID, || "tea\nfor two".into())
 }
 
@@ -29,11 +34,17 @@ fn heard(manager: &UnixDatagram) -> Option<String> {
 fn without_a_watchdog_nothing_can_be_sent_once_the_guest_runs() {
     let (manager, _directory, mut notifier) = managed(&[]);
     notifier.ready();
-    assert_eq!(heard(&manager).as_deref(), Some("READY=1\nSTATUS=tea\\nfor two"));
+    assert_eq!(
+        heard(&manager).as_deref(),
+        Some("READY=1\nSTATUS=tea\\nfor two")
+    );
     notifier.guest_is_alive();
     notifier.stopping(&"over");
     let socket = notifier.socket.as_mut().unwrap();
-    assert_eq!(socket.write(b"MAINPID=1").unwrap_err().raw_os_error(), Some(libc::EPIPE));
+    assert_eq!(
+        socket.write(b"MAINPID=1").unwrap_err().raw_os_error(),
+        Some(libc::EPIPE)
+    );
     assert_eq!(heard(&manager), None);
 }
 
@@ -43,14 +54,21 @@ fn a_watched_run_is_reported_in_order() {
     notifier.ready();
     notifier.guest_is_alive();
     notifier.stopping(&"over\tnow");
-    assert_eq!(heard(&manager).as_deref(), Some("READY=1\nSTATUS=tea\\nfor two"));
-    assert_eq!(heard(&manager).as_deref(), Some("STOPPING=1\nSTATUS=over\\tnow"));
+    assert_eq!(
+        heard(&manager).as_deref(),
+        Some("READY=1\nSTATUS=tea\\nfor two")
+    );
+    assert_eq!(
+        heard(&manager).as_deref(),
+        Some("STOPPING=1\nSTATUS=over\\tnow")
+    );
     assert_eq!(heard(&manager), None);
 }
 
 #[test]
 fn a_watchdog_hears_once_in_half_its_interval() {
-    let (manager, _directory, mut notifier) = managed(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "42")]);
+    let (manager, _directory, mut notifier) =
+        managed(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "42")]);
     assert_eq!(notifier.poll_limit(), 50_000_000);
     notifier.ready();
     assert!(heard(&manager).unwrap().starts_with("READY=1"));
@@ -67,10 +85,21 @@ fn a_watchdog_hears_once_in_half_its_interval() {
 
 #[test]
 fn a_watchdog_must_be_ours_and_have_somebody_to_tell() {
-    let asked = |variables: &[_]| managed(variables).2.watchdog.map(|watchdog| watchdog.interval.as_micros());
+    let asked = |variables: &[_]| {
+        managed(variables)
+            .2
+            .watchdog
+            .map(|watchdog| watchdog.interval.as_micros())
+    };
     assert_eq!(asked(&[("WATCHDOG_USEC", "30000000")]), Some(30_000_000));
-    assert_eq!(asked(&[("WATCHDOG_USEC", "30000000"), ("WATCHDOG_PID", "41")]), None);
-    assert_eq!(asked(&[("WATCHDOG_USEC", "30000000"), ("WATCHDOG_PID", "x")]), None);
+    assert_eq!(
+        asked(&[("WATCHDOG_USEC", "30000000"), ("WATCHDOG_PID", "41")]),
+        None
+    );
+    assert_eq!(
+        asked(&[("WATCHDOG_USEC", "30000000"), ("WATCHDOG_PID", "x")]),
+        None
+    );
     for nonsense in ["", "0", "-1", "soon", "99999999999999999999"] {
         assert_eq!(asked(&[("WATCHDOG_USEC", nonsense)]), None, "{nonsense}");
     }
@@ -90,7 +119,15 @@ fn abstract_names_are_addresses_too() {
 #[test]
 fn what_is_no_socket_or_gone_is_done_without() {
     let long = format!("/{}", "x".repeat(200));
-    for address in ["", "relative", "/nowhere/notify", "/dev/null", &long, "@nobody-listens-here", "vsock:2:1234"] {
+    for address in [
+        "",
+        "relative",
+        "/nowhere/notify",
+        "/dev/null",
+        &long,
+        "@nobody-listens-here",
+        "vsock:2:1234",
+    ] {
         let mut notifier = with(&[("NOTIFY_SOCKET", address), ("WATCHDOG_USEC", "1")]);
         assert_eq!(notifier.descriptor(), None, "{address}");
         notifier.ready();
@@ -111,7 +148,10 @@ fn a_full_queue_holds_up_nobody_for_long() {
     while notifier.send("x", Duration::ZERO) {}
     let due = notifier.watchdog.as_ref().unwrap().due;
     notifier.pat(due);
-    assert_eq!(notifier.watchdog.as_ref().unwrap().due, due + Duration::from_micros(1000) / 16);
+    assert_eq!(
+        notifier.watchdog.as_ref().unwrap().due,
+        due + Duration::from_micros(1000) / 16
+    );
     // There is room before the patience is over.
     let reader = thread::spawn(move || {
         thread::sleep(Duration::from_millis(50));

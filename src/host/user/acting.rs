@@ -11,14 +11,27 @@ use crate::host::capabilities::{self, Capabilities};
 ///
 /// # Errors
 /// This process may not become that user; or not itself again.
-pub fn acting<T>(Identity { uid, gid }: Identity, groups: &[gid_t], action: impl FnOnce() -> T) -> io::Result<T> {
+pub fn acting<T>(
+    Identity { uid, gid }: Identity,
+    groups: &[gid_t],
+    action: impl FnOnce() -> T,
+) -> io::Result<T> {
     let itself = Itself::get()?;
     // By number, as the C library would change all threads. The saved user and group are the way back.
     let become_other = || {
         // SAFETY: the calls take plain numbers and an array of so many groups.
         unsafe {
-            checked(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
-            checked(libc::syscall(libc::SYS_setresgid, gid, gid, itself.group[1]))?;
+            checked(libc::syscall(
+                libc::SYS_setgroups,
+                groups.len(),
+                groups.as_ptr(),
+            ))?;
+            checked(libc::syscall(
+                libc::SYS_setresgid,
+                gid,
+                gid,
+                itself.group[1],
+            ))?;
             checked(libc::syscall(libc::SYS_setresuid, uid, uid, itself.user[1]))?;
         }
         itself.capabilities.at_rest().set()
@@ -44,25 +57,44 @@ impl Itself {
             libc::getresuid(&raw mut user[0], &raw mut user[1], &raw mut user[2]);
             libc::getresgid(&raw mut group[0], &raw mut group[1], &raw mut group[2]);
         }
-        Ok(Itself { user, group, groups: capabilities::groups(), capabilities: Capabilities::get()? })
+        Ok(Itself {
+            user,
+            group,
+            groups: capabilities::groups(),
+            capabilities: Capabilities::get()?,
+        })
     }
 
     fn restore(&self) -> io::Result<()> {
         // The right to the rest comes first. A change of the user changes capabilities too, so they come last again.
         self.capabilities.set()?;
-        let ([real, effective, saved], [real_group, effective_group, saved_group]) = (self.user, self.group);
+        let ([real, effective, saved], [real_group, effective_group, saved_group]) =
+            (self.user, self.group);
         // SAFETY: the calls take plain numbers and an array of so many groups.
         unsafe {
             checked(libc::syscall(libc::SYS_setresuid, real, effective, saved))?;
-            checked(libc::syscall(libc::SYS_setresgid, real_group, effective_group, saved_group))?;
-            checked(libc::syscall(libc::SYS_setgroups, self.groups.len(), self.groups.as_ptr()))?;
+            checked(libc::syscall(
+                libc::SYS_setresgid,
+                real_group,
+                effective_group,
+                saved_group,
+            ))?;
+            checked(libc::syscall(
+                libc::SYS_setgroups,
+                self.groups.len(),
+                self.groups.as_ptr(),
+            ))?;
         }
         self.capabilities.set()
     }
 }
 
 fn checked(result: c_long) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Whether [`acting`] as this user is possible.
@@ -121,7 +153,10 @@ mod tests {
     fn acting_as_another_user_ends() {
         let state = || std::fs::read_to_string("/proc/thread-self/status").unwrap();
         let of = |state: &str, name: &str| {
-            let line = state.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            let line = state
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap();
             line.split_whitespace().collect::<Vec<_>>().join(" ")
         };
         let before = state();
@@ -130,8 +165,14 @@ mod tests {
         }
         let during = acting(Identity { uid: 12, gid: 34 }, &[34, 56], state).unwrap();
         let after = state();
-        assert_eq!((of(&during, "Uid:"), of(&during, "Gid:")), ("12 12 0 12".into(), "34 34 0 34".into()));
-        assert_eq!((of(&during, "Groups:"), of(&during, "CapEff:")), ("34 56".into(), "0000000000000000".into()));
+        assert_eq!(
+            (of(&during, "Uid:"), of(&during, "Gid:")),
+            ("12 12 0 12".into(), "34 34 0 34".into())
+        );
+        assert_eq!(
+            (of(&during, "Groups:"), of(&during, "CapEff:")),
+            ("34 56".into(), "0000000000000000".into())
+        );
         for name in ["Uid:", "Gid:", "Groups:", "CapEff:", "CapPrm:", "CapInh:"] {
             assert_eq!(of(&before, name), of(&after, name), "{name}");
         }

@@ -36,15 +36,21 @@ pub fn devices(text: &[u8]) -> Result<Vec<Device>, Error> {
             "version" => version = Some(reader.number()?),
             "devices" => devices = Some(reader.devices()?),
             key => {
-                return reader
-                    .fail(format!("unknown key '{}'; known keys: type, version, devices", key.escape_debug()));
+                return reader.fail(format!(
+                    "unknown key '{}'; known keys: type, version, devices",
+                    key.escape_debug()
+                ));
             }
         }
         Ok(())
     })?;
     match (kind.as_deref(), version.as_deref(), devices) {
-        (Some("solo5.manifest"), Some("1"), Some(devices)) if devices.len() < MAX_ENTRIES => Ok(devices),
-        (Some("solo5.manifest"), Some("1"), Some(_)) => reader.fail("at most 63 devices are possible"),
+        (Some("solo5.manifest"), Some("1"), Some(devices)) if devices.len() < MAX_ENTRIES => {
+            Ok(devices)
+        }
+        (Some("solo5.manifest"), Some("1"), Some(_)) => {
+            reader.fail("at most 63 devices are possible")
+        }
         (Some("solo5.manifest"), Some("1"), None) => {
             reader.fail("no devices are declared; an empty list is \"devices\": []")
         }
@@ -61,7 +67,10 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn fail<T>(&self, rule: impl Into<String>) -> Result<T, Error> {
         let before = &self.text[..self.at.min(self.text.len())];
-        Err(Error { line: 1 + before.iter().filter(|byte| **byte == b'\n').count(), rule: rule.into() })
+        Err(Error {
+            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
+            rule: rule.into(),
+        })
     }
 
     fn expected<T>(&self, what: &str) -> Result<T, Error> {
@@ -70,7 +79,11 @@ impl Reader<'_> {
 
     /// The next byte after white space, if there is one; it is left where it is.
     fn peek(&mut self) -> Option<u8> {
-        while self.text.get(self.at).is_some_and(|byte| b" \t\r\n".contains(byte)) {
+        while self
+            .text
+            .get(self.at)
+            .is_some_and(|byte| b" \t\r\n".contains(byte))
+        {
             self.at += 1;
         }
         self.text.get(self.at).copied()
@@ -150,11 +163,19 @@ impl Reader<'_> {
             Some(b'r') => Ok('\r'),
             Some(b't') => Ok('\t'),
             Some(b'u') => {
-                let digits = self.text.get(self.at..self.at + 4).and_then(|digits| std::str::from_utf8(digits).ok());
+                let digits = self
+                    .text
+                    .get(self.at..self.at + 4)
+                    .and_then(|digits| std::str::from_utf8(digits).ok());
                 let is_number = |digits: &&str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-                let Some(digits) = digits.filter(is_number) else { return self.expected("four hexadecimal digits") };
+                let Some(digits) = digits.filter(is_number) else {
+                    return self.expected("four hexadecimal digits");
+                };
                 self.at += 4;
-                Ok(u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER))
+                Ok(u32::from_str_radix(digits, 16)
+                    .ok()
+                    .and_then(char::from_u32)
+                    .unwrap_or(char::REPLACEMENT_CHARACTER))
             }
             _ => self.expected("one of \"\\/bfnrtu after \\"),
         }
@@ -164,8 +185,14 @@ impl Reader<'_> {
     fn number(&mut self) -> Result<String, Error> {
         self.peek();
         let rest = self.text.get(self.at..).unwrap_or_default();
-        let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)).count();
-        if !rest.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-') {
+        let length = rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
+            .count();
+        if !rest
+            .first()
+            .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-')
+        {
             return self.expected("a number");
         }
         self.at += length;
@@ -188,15 +215,21 @@ impl Reader<'_> {
                 "name" => name = Some(reader.string()?),
                 "type" => kind = Some(reader.string()?),
                 key => {
-                    return reader
-                        .fail(format!("unknown key '{}' of a device; known keys: name, type", key.escape_debug()));
+                    return reader.fail(format!(
+                        "unknown key '{}' of a device; known keys: name, type",
+                        key.escape_debug()
+                    ));
                 }
             }
             Ok(())
         })?;
-        let is_constant =
-            |kind: &String| !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        match (name.filter(|name| is_sayable(name)), kind.filter(is_constant)) {
+        let is_constant = |kind: &String| {
+            !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        match (
+            name.filter(|name| is_sayable(name)),
+            kind.filter(is_constant),
+        ) {
             (Some(name), Some(kind)) => Ok(Device { name, kind }),
             (None, _) => self.fail("the name of a device must be 1 to 67 letters and digits"),
             (_, None) => self.fail("the type of a device must be NET_BASIC or BLOCK_BASIC"),
@@ -215,7 +248,10 @@ mod tests {
     }
 
     fn device(name: &str, kind: &str) -> Device {
-        Device { name: name.into(), kind: kind.into() }
+        Device {
+            name: name.into(),
+            kind: kind.into(),
+        }
     }
 
     #[test]
@@ -223,15 +259,24 @@ mod tests {
         let text = source(
             "{\"name\": \"b\", \"type\": \"NET_BASIC\"},\n{ \"type\": \"BLOCK_BASIC\", \"name\": \"\\u00611\" }",
         );
-        assert_eq!(devices(text.as_bytes()), Ok(vec![device("b", "NET_BASIC"), device("a1", "BLOCK_BASIC")]));
+        assert_eq!(
+            devices(text.as_bytes()),
+            Ok(vec![device("b", "NET_BASIC"), device("a1", "BLOCK_BASIC")])
+        );
         assert_eq!(devices(source("").as_bytes()), Ok(vec![]));
-        assert_eq!(devices(b"{\"devices\": [],\n\"version\":1,,\"type\" : \"solo5.manifest\",} more"), Ok(vec![]));
+        assert_eq!(
+            devices(b"{\"devices\": [],\n\"version\":1,,\"type\" : \"solo5.manifest\",} more"),
+            Ok(vec![])
+        );
     }
 
     #[test]
     fn each_rule_is_named_with_its_line() {
         let name = "the name of a device must be 1 to 67 letters and digits";
-        let long = format!("{{\"name\": \"{}\", \"type\": \"NET_BASIC\"}}", "x".repeat(68));
+        let long = format!(
+            "{{\"name\": \"{}\", \"type\": \"NET_BASIC\"}}",
+            "x".repeat(68)
+        );
         for (text, line, rule) in [
             ("", 1, "expected an object"),
             ("[]", 1, "expected an object"),
@@ -246,35 +291,81 @@ mod tests {
                 2,
                 "no devices are declared; an empty list is \"devices\": []",
             ),
-            ("{\"type\": \"solo5.manifest\", \"version\": 1.0, \"devices\": []}", 1, "the version must be 1"),
+            (
+                "{\"type\": \"solo5.manifest\", \"version\": 1.0, \"devices\": []}",
+                1,
+                "the version must be 1",
+            ),
             ("{\"version\": \"1\"}", 1, "expected a number"),
             ("{\"devices\": {}}", 1, "expected a list"),
             ("{\"devices\": [\n[]]}", 2, "expected an object"),
-            ("{\"a\\n\": 1}", 1, "unknown key 'a\\n'; known keys: type, version, devices"),
+            (
+                "{\"a\\n\": 1}",
+                1,
+                "unknown key 'a\\n'; known keys: type, version, devices",
+            ),
             ("{\"type\": \"x\ny\"}", 2, "expected the end of a string"),
-            ("{\"type\": \"\\x\"}", 1, "expected one of \"\\/bfnrtu after \\"),
-            ("{\"type\": \"\\u12g4\"}", 1, "expected four hexadecimal digits"),
-            (&source("{\"name\": \"a\", \"kind\": 1}"), 1, "unknown key 'kind' of a device; known keys: name, type"),
-            (&source("{\"name\": \"\", \"type\": \"NET_BASIC\"}"), 1, name),
-            (&source("{\"name\": \"a-b\", \"type\": \"NET_BASIC\"}"), 1, name),
+            (
+                "{\"type\": \"\\x\"}",
+                1,
+                "expected one of \"\\/bfnrtu after \\",
+            ),
+            (
+                "{\"type\": \"\\u12g4\"}",
+                1,
+                "expected four hexadecimal digits",
+            ),
+            (
+                &source("{\"name\": \"a\", \"kind\": 1}"),
+                1,
+                "unknown key 'kind' of a device; known keys: name, type",
+            ),
+            (
+                &source("{\"name\": \"\", \"type\": \"NET_BASIC\"}"),
+                1,
+                name,
+            ),
+            (
+                &source("{\"name\": \"a-b\", \"type\": \"NET_BASIC\"}"),
+                1,
+                name,
+            ),
             (&source("{\"type\": \"NET_BASIC\"}"), 1, name),
             (&source(&long), 1, name),
-            (&source("{\"name\": \"a\"}"), 1, "the type of a device must be NET_BASIC or BLOCK_BASIC"),
+            (
+                &source("{\"name\": \"a\"}"),
+                1,
+                "the type of a device must be NET_BASIC or BLOCK_BASIC",
+            ),
             (
                 &source("{\"name\": \"a\", \"type\": \"X }, {\"}"),
                 1,
                 "the type of a device must be NET_BASIC or BLOCK_BASIC",
             ),
         ] {
-            assert_eq!(devices(text.as_bytes()), Err(Error { line, rule: rule.into() }), "{text}");
+            assert_eq!(
+                devices(text.as_bytes()),
+                Err(Error {
+                    line,
+                    rule: rule.into()
+                }),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn there_is_room_for_63_devices() {
-        let text = |count: usize| source(&"{\"name\": \"a\", \"type\": \"NET_BASIC\"},".repeat(count));
-        assert_eq!(devices(text(63).as_bytes()).map(|devices| devices.len()), Ok(63));
-        assert_eq!(devices(text(64).as_bytes()).unwrap_err().rule, "at most 63 devices are possible");
+        let text =
+            |count: usize| source(&"{\"name\": \"a\", \"type\": \"NET_BASIC\"},".repeat(count));
+        assert_eq!(
+            devices(text(63).as_bytes()).map(|devices| devices.len()),
+            Ok(63)
+        );
+        assert_eq!(
+            devices(text(64).as_bytes()).unwrap_err().rule,
+            "at most 63 devices are possible"
+        );
     }
 
     proptest! {

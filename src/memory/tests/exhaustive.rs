@@ -13,8 +13,19 @@ fn numbers() -> impl Iterator<Item = u64> + Clone {
 }
 
 fn mappings(size: u64, writable: u64) -> Vec<Mapping> {
-    let access = |at: u64| if writable >> at & 1 == 1 { Access::ReadWrite } else { Access::Read };
-    (0..size).map(|at| Mapping { range: at..at + 1, access: access(at) }).collect()
+    let access = |at: u64| {
+        if writable >> at & 1 == 1 {
+            Access::ReadWrite
+        } else {
+            Access::Read
+        }
+    };
+    (0..size)
+        .map(|at| Mapping {
+            range: at..at + 1,
+            access: access(at),
+        })
+        .collect()
 }
 
 #[test]
@@ -27,8 +38,15 @@ fn every_range_in_every_small_memory_is_judged_right() {
                 let inside = u128::from(addr) + u128::from(len) <= u128::from(size);
                 let writable = inside && (addr..addr + len).all(|at| writable >> at & 1 == 1);
                 let address = GuestAddress(addr);
-                let judged = (memory.bytes(address, len).is_ok(), memory.buffer(address, len).is_ok());
-                assert_eq!(judged, (inside, writable), "{len} bytes at {addr} of {size}");
+                let judged = (
+                    memory.bytes(address, len).is_ok(),
+                    memory.buffer(address, len).is_ok(),
+                );
+                assert_eq!(
+                    judged,
+                    (inside, writable),
+                    "{len} bytes at {addr} of {size}"
+                );
             }
         }
     }

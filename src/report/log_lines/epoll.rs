@@ -42,7 +42,10 @@ pub(super) fn seal() -> Vec<RawFd> {
         }
     }
     SEALED.store(true, Ordering::Relaxed);
-    SETS.iter().map(|set| set.load(Ordering::Relaxed)).filter(|&set| set >= 0).collect()
+    SETS.iter()
+        .map(|set| set.load(Ordering::Relaxed))
+        .filter(|&set| set >= 0)
+        .collect()
 }
 
 /// As [`super::wait_for`].
@@ -55,7 +58,9 @@ pub(super) fn wait_for(fd: RawFd, events: libc::c_short, patience: Duration) -> 
     if !SEALED.load(Ordering::Relaxed) {
         return set_of(fd, events)?.map_or(Ok(true), |set| wait_in(set.as_raw_fd(), patience));
     }
-    let kept = SETS.get((fd - libc::STDOUT_FILENO) as usize).map_or(NONE, |set| set.load(Ordering::Relaxed));
+    let kept = SETS
+        .get((fd - libc::STDOUT_FILENO) as usize)
+        .map_or(NONE, |set| set.load(Ordering::Relaxed));
     match kept {
         NONE => Err(io::ErrorKind::Unsupported.into()),
         ALWAYS => Ok(true),
@@ -66,7 +71,10 @@ pub(super) fn wait_for(fd: RawFd, events: libc::c_short, patience: Duration) -> 
 /// A set of this descriptor alone; none if it is always ready.
 fn set_of(fd: RawFd, events: libc::c_short) -> io::Result<Option<OwnedFd>> {
     // The events have the numbers that they have for poll.
-    let mut event = libc::epoll_event { events: events as u32, u64: 0 };
+    let mut event = libc::epoll_event {
+        events: events as u32,
+        u64: 0,
+    };
     // SAFETY: the call takes a number.
     let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
     if set < 0 {
@@ -86,7 +94,15 @@ fn set_of(fd: RawFd, events: libc::c_short) -> io::Result<Option<OwnedFd>> {
 fn wait_in(set: RawFd, patience: Duration) -> io::Result<bool> {
     let mut event = libc::epoll_event { events: 0, u64: 0 };
     // SAFETY: the kernel writes the one event; no mask is given.
-    match unsafe { libc::epoll_pwait(set, &raw mut event, 1, patience.as_millis() as libc::c_int, std::ptr::null()) } {
+    match unsafe {
+        libc::epoll_pwait(
+            set,
+            &raw mut event,
+            1,
+            patience.as_millis() as libc::c_int,
+            std::ptr::null(),
+        )
+    } {
         -1 => match io::Error::last_os_error() {
             error if error.kind() == io::ErrorKind::Interrupted => Err(error),
             _ => Err(io::ErrorKind::Unsupported.into()),

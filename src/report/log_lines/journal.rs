@@ -30,23 +30,34 @@ pub struct Stream {
 impl Stream {
     /// A stream at the start of a line.
     pub const fn new() -> Stream {
-        Stream { busy: AtomicBool::new(false), column: AtomicUsize::new(0) }
+        Stream {
+            busy: AtomicBool::new(false),
+            column: AtomicUsize::new(0),
+        }
     }
 
     /// The stream of standard output, if journald reads it.
     pub fn of_stdout() -> Option<&'static Stream> {
         let stdout = io::stdout();
         let socket = socket(libc::STDOUT_FILENO)?;
-        let is_journal = env::var_os("JOURNAL_STREAM").is_some_and(|named| is_named(&named, socket))
+        let is_journal = env::var_os("JOURNAL_STREAM")
+            .is_some_and(|named| is_named(&named, socket))
             || peer(stdout.as_fd()).is_ok_and(|path| is_journald(&path));
-        SHARED.store(is_journal && self::socket(libc::STDERR_FILENO) == Some(socket), Ordering::Relaxed);
+        SHARED.store(
+            is_journal && self::socket(libc::STDERR_FILENO) == Some(socket),
+            Ordering::Relaxed,
+        );
         is_journal.then_some(&STREAM)
     }
 
     /// Excludes other writers until the turn is dropped. Returns none while another thread writes, or this thread, if a
     /// signal's handler interrupted its write.
     pub(crate) fn turn(&self) -> Option<Turn<'_>> {
-        let take = || self.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        let take = || {
+            self.busy
+                .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+        };
         let mut attempts = 0..ATTEMPTS;
         attempts
             .any(|_| {
@@ -99,7 +110,8 @@ fn socket(fd: RawFd) -> Option<(u64, u64)> {
         let mut status: libc::stat = mem::zeroed();
         (libc::fstat(fd, &raw mut status), status)
     };
-    (result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some((status.st_dev, status.st_ino))
+    (result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFSOCK)
+        .then_some((status.st_dev, status.st_ino))
 }
 
 /// Whether JOURNAL_STREAM names this socket. systemd sets it, to standard error's socket if the two differ.
@@ -112,13 +124,18 @@ fn is_named(variable: &OsStr, (device, inode): (u64, u64)) -> bool {
 fn is_journald(address: &Path) -> bool {
     let mut names = address.iter().rev().map(OsStrExt::as_bytes);
     names.next() == Some(b"stdout")
-        && names.next().is_some_and(|name| name == b"journal" || name.starts_with(b"journal."))
+        && names
+            .next()
+            .is_some_and(|name| name == b"journal" || name.starts_with(b"journal."))
 }
 
 /// The path of a socket's peer.
 fn peer(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     let address = UnixStream::from(fd.try_clone_to_owned()?).peer_addr()?;
-    Ok(address.as_pathname().map(Path::to_owned).unwrap_or_default())
+    Ok(address
+        .as_pathname()
+        .map(Path::to_owned)
+        .unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -127,10 +144,21 @@ mod tests {
 
     #[test]
     fn journald_is_known_by_its_address() {
-        for path in ["/run/systemd/journal/stdout", "/run/systemd/journal.web/stdout", "/x/journal/stdout"] {
+        for path in [
+            "/run/systemd/journal/stdout",
+            "/run/systemd/journal.web/stdout",
+            "/x/journal/stdout",
+        ] {
             assert!(is_journald(Path::new(path)), "{path}");
         }
-        for path in ["", "/", "stdout", "/run/systemd/journal/socket", "/run/systemd/journals/stdout", "/stdout"] {
+        for path in [
+            "",
+            "/",
+            "stdout",
+            "/run/systemd/journal/socket",
+            "/run/systemd/journals/stdout",
+            "/stdout",
+        ] {
             assert!(!is_journald(Path::new(path)), "{path}");
         }
     }

@@ -70,13 +70,23 @@ impl Line {
     }
 
     fn new(format: LogFormat, level: Level, label: &str, message: fmt::Arguments<'_>) -> Line {
-        let end = if format == LogFormat::Json { "\"}\n" } else { "\n" };
-        let mut line = Line { bytes: [0; LONGEST], length: 0, room: LONGEST - end.len() };
+        let end = if format == LogFormat::Json {
+            "\"}\n"
+        } else {
+            "\n"
+        };
+        let mut line = Line {
+            bytes: [0; LONGEST],
+            length: 0,
+            room: LONGEST - end.len(),
+        };
         // What has no room is left out.
         let _ = match format {
             LogFormat::Text => line.text(label, message),
             LogFormat::Json => line.json(level, message),
-            LogFormat::Journald => write!(line, "<{}>", priority(level)).and_then(|()| line.text(label, message)),
+            LogFormat::Journald => {
+                write!(line, "<{}>", priority(level)).and_then(|()| line.text(label, message))
+            }
         };
         line.room = LONGEST;
         let _ = line.write_str(end);
@@ -93,7 +103,11 @@ impl Line {
 
     fn json(&mut self, level: Level, message: fmt::Arguments<'_>) -> fmt::Result {
         let level = self::label(level);
-        write!(self, "{{\"ts\": \"{}\", \"level\": \"{level}\", \"message\": \"", Timestamp::now())?;
+        write!(
+            self,
+            "{{\"ts\": \"{}\", \"level\": \"{level}\", \"message\": \"",
+            Timestamp::now()
+        )?;
         Escaped(self).write_fmt(message)
     }
 
@@ -106,7 +120,9 @@ impl Line {
 /// Each piece whole or not at all, and none after one that had no room.
 impl Write for Line {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        let place = self.bytes[..self.room].get_mut(self.length..).and_then(|free| free.get_mut(..piece.len()));
+        let place = self.bytes[..self.room]
+            .get_mut(self.length..)
+            .and_then(|free| free.get_mut(..piece.len()));
         place.ok_or(fmt::Error)?.copy_from_slice(piece.as_bytes());
         self.length += piece.len();
         Ok(())
@@ -144,11 +160,21 @@ mod tests {
 
     #[test]
     fn text_and_priorities() {
-        assert_eq!(line(LogFormat::Text, Level::Warn, "warn", "a\nb"), "tender: warn: a\\nb\n");
-        assert_eq!(line(LogFormat::Text, Level::Error, "", "gone"), "tender: gone\n");
-        for (level, priority) in
-            [(Level::Error, 3), (Level::Warn, 4), (Level::Info, 6), (Level::Debug, 7), (Level::Trace, 7)]
-        {
+        assert_eq!(
+            line(LogFormat::Text, Level::Warn, "warn", "a\nb"),
+            "tender: warn: a\\nb\n"
+        );
+        assert_eq!(
+            line(LogFormat::Text, Level::Error, "", "gone"),
+            "tender: gone\n"
+        );
+        for (level, priority) in [
+            (Level::Error, 3),
+            (Level::Warn, 4),
+            (Level::Info, 6),
+            (Level::Debug, 7),
+            (Level::Trace, 7),
+        ] {
             let expected = format!("<{priority}>tender: x: said\n");
             assert_eq!(line(LogFormat::Journald, level, "x", "said"), expected);
         }
@@ -158,7 +184,10 @@ mod tests {
     fn json_has_time_level_and_message() {
         let line = line(LogFormat::Json, Level::Info, "", "disk \"ä\"\n\u{1b}[31m\\");
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((&object["level"], &object["message"]), (&"info".into(), &"disk \"ä\"\n\u{1b}[31m\\".into()));
+        assert_eq!(
+            (&object["level"], &object["message"]),
+            (&"info".into(), &"disk \"ä\"\n\u{1b}[31m\\".into())
+        );
         assert_eq!(object["ts"].as_str().unwrap().len(), Timestamp::LENGTH);
         assert_eq!(line.find('\n'), Some(line.len() - 1));
     }
@@ -170,7 +199,11 @@ mod tests {
             let message = format!("{}{}", "x".repeat(filler), "ä\u{1b}\"".repeat(LONGEST));
             for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journald] {
                 let line = line(format, Level::Warn, "warn", &message);
-                assert!(line.len() <= LONGEST && line.len() > LONGEST - 16, "{}", line.len());
+                assert!(
+                    line.len() <= LONGEST && line.len() > LONGEST - 16,
+                    "{}",
+                    line.len()
+                );
                 assert_eq!(line.find('\n'), Some(line.len() - 1));
                 if format == LogFormat::Json {
                     let object: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 
 use crate::sandbox::rules::{Parameters, Rule, When};
@@ -19,7 +19,9 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> BpfProgram {
         }
     }
     // A call whose rules came to nothing, such as pread64 without a disk: to seccompiler, no rule means any arguments.
-    calls.retain(|call, alternatives| !alternatives.is_empty() || rules.iter().any(|rule| is_any(rule, *call)));
+    calls.retain(|call, alternatives| {
+        !alternatives.is_empty() || rules.iter().any(|rule| is_any(rule, *call))
+    });
     let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
     let filter = SeccompFilter::new(calls, SeccompAction::Trap, SeccompAction::Allow, arch);
     filter.and_then(BpfProgram::try_from).unwrap()
@@ -30,7 +32,10 @@ fn is_any(rule: &Rule, call: i64) -> bool {
 }
 
 /// Every combination of values that fulfils `when`; none where a parameter has no value, or for an empty `when`.
-fn alternatives_of(when: &[When], parameters: &Parameters) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
+fn alternatives_of(
+    when: &[When],
+    parameters: &Parameters,
+) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, MaskedEq};
     let mut alternatives = vec![Vec::new()];
@@ -38,15 +43,28 @@ fn alternatives_of(when: &[When], parameters: &Parameters) -> Result<Vec<Vec<Sec
         let choices = match *condition {
             When::Is(argument, value) => vec![SeccompCondition::new(argument, Dword, Eq, value)?],
             When::Null(argument) => vec![SeccompCondition::new(argument, Qword, Eq, 0)?],
-            When::Bits(argument, mask, bits) => vec![SeccompCondition::new(argument, Qword, MaskedEq(mask), bits)?],
+            When::Bits(argument, mask, bits) => vec![SeccompCondition::new(
+                argument,
+                Qword,
+                MaskedEq(mask),
+                bits,
+            )?],
             When::OneOf(argument, parameter) => {
                 let equal = |value| SeccompCondition::new(argument, Dword, Eq, value);
-                parameters.values(parameter).into_iter().map(equal).collect::<Result<_, _>>()?
+                parameters
+                    .values(parameter)
+                    .into_iter()
+                    .map(equal)
+                    .collect::<Result<_, _>>()?
             }
         };
-        let with = |before: &Vec<_>, choice: &SeccompCondition| [&before[..], std::slice::from_ref(choice)].concat();
-        alternatives =
-            alternatives.iter().flat_map(|before| choices.iter().map(move |choice| with(before, choice))).collect();
+        let with = |before: &Vec<_>, choice: &SeccompCondition| {
+            [&before[..], std::slice::from_ref(choice)].concat()
+        };
+        alternatives = alternatives
+            .iter()
+            .flat_map(|before| choices.iter().map(move |choice| with(before, choice)))
+            .collect();
     }
     alternatives.retain(|conditions| !conditions.is_empty());
     Ok(alternatives)

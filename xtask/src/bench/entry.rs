@@ -41,8 +41,14 @@ impl Trace {
     }
 
     fn set_up(&self) -> Result<()> {
-        if let Some(event) = EVENTS.iter().find(|event| !self.instance.join("events").join(event).is_dir()) {
-            return fail(format!("the kernel has no tracepoint {}", event.replace('/', ":")));
+        if let Some(event) = EVENTS
+            .iter()
+            .find(|event| !self.instance.join("events").join(event).is_dir())
+        {
+            return fail(format!(
+                "the kernel has no tracepoint {}",
+                event.replace('/', ":")
+            ));
         }
         self.write("trace_clock", "mono")?;
         // The first entry counts, so what comes when the buffer is full is what may be lost.
@@ -50,7 +56,9 @@ impl Trace {
         self.write("buffer_size_kb", "64")?;
         self.write("options/event-fork", "1")?;
         self.write("set_event_pid", &std::process::id().to_string())?;
-        EVENTS.iter().try_for_each(|event| self.write(&format!("events/{event}/enable"), "1"))
+        EVENTS
+            .iter()
+            .try_for_each(|event| self.write(&format!("events/{event}/enable"), "1"))
     }
 
     fn write(&self, file: &str, text: &str) -> Result<()> {
@@ -68,7 +76,8 @@ impl Trace {
         if !status.success() {
             return fail(format!("the traced tender ended with {status}"));
         }
-        let trace = fs::read_to_string(self.instance.join("trace")).context("cannot read the trace")?;
+        let trace =
+            fs::read_to_string(self.instance.join("trace")).context("cannot read the trace")?;
         between(&trace, child.id())
     }
 }
@@ -88,7 +97,13 @@ fn mount() -> Result<()> {
     let done = unsafe {
         libc::unshare(libc::CLONE_NEWNS) == 0
             && libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()) == 0
-            && libc::mount(none, c"/sys/kernel/tracing".as_ptr(), tracefs, 0, std::ptr::null()) == 0
+            && libc::mount(
+                none,
+                c"/sys/kernel/tracing".as_ptr(),
+                tracefs,
+                0,
+                std::ptr::null(),
+            ) == 0
     };
     if done {
         return Ok(());
@@ -105,11 +120,15 @@ fn between(trace: &str, pid: u32) -> Result<Duration> {
                 exec = Some(time(head)?);
             }
         } else if let (Some(exec), Some((head, _))) = (exec, line.split_once(": kvm_entry: ")) {
-            return time(head)?.checked_sub(exec).map_or_else(|| fail("the trace runs backwards"), Ok);
+            return time(head)?
+                .checked_sub(exec)
+                .map_or_else(|| fail("the trace runs backwards"), Ok);
         }
     }
     match exec {
-        Some(_) => fail("this KVM tells the tracepoint kvm:kvm_entry of nothing, though a guest has run"),
+        Some(_) => {
+            fail("this KVM tells the tracepoint kvm:kvm_entry of nothing, though a guest has run")
+        }
         None => fail("the trace has no exec of the tender"),
     }
 }
@@ -117,10 +136,19 @@ fn between(trace: &str, pid: u32) -> Result<Duration> {
 /// The time that ends the head of a line, in seconds and six digits after the point.
 fn time(head: &str) -> Result<Duration> {
     let text = head.split_whitespace().next_back().unwrap_or("");
-    let parsed = text.split_once('.').filter(|(_, micros)| micros.len() == 6).and_then(|(seconds, micros)| {
-        Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(micros.parse().ok()?))
-    });
-    parsed.map_or_else(|| fail(format!("the trace has '{text}' where a time should be")), Ok)
+    let parsed = text
+        .split_once('.')
+        .filter(|(_, micros)| micros.len() == 6)
+        .and_then(|(seconds, micros)| {
+            Some(
+                Duration::from_secs(seconds.parse().ok()?)
+                    + Duration::from_micros(micros.parse().ok()?),
+            )
+        });
+    parsed.map_or_else(
+        || fail(format!("the trace has '{text}' where a time should be")),
+        Ok,
+    )
 }
 
 #[cfg(test)]
@@ -143,14 +171,27 @@ mod tests {
 
     #[test]
     fn an_exec_or_an_entry_that_is_missing_is_no_figure() {
-        assert!(between(TRACE, 10).unwrap_err().to_string().contains("no exec"));
+        assert!(
+            between(TRACE, 10)
+                .unwrap_err()
+                .to_string()
+                .contains("no exec")
+        );
         let before: Vec<&str> = TRACE.lines().take(4).collect();
-        assert!(between(&before.join("\n"), 107).unwrap_err().to_string().contains("kvm:kvm_entry"));
+        assert!(
+            between(&before.join("\n"), 107)
+                .unwrap_err()
+                .to_string()
+                .contains("kvm:kvm_entry")
+        );
     }
 
     #[test]
     fn a_time_is_taken_as_it_is_printed_or_not_at_all() {
-        assert_eq!(time("x [000] d.... 12.000034").unwrap(), Duration::new(12, 34_000));
+        assert_eq!(
+            time("x [000] d.... 12.000034").unwrap(),
+            Duration::new(12, 34_000)
+        );
         for bad in ["", "12", "12.5", "a.000001", "1.00000x"] {
             assert!(time(bad).is_err(), "{bad}");
         }

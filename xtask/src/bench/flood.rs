@@ -39,10 +39,26 @@ pub struct Flood {
 
 /// Every flood. A KVM that emulates each instruction of the guest takes 7 ms to receive a long frame.
 pub const FLOODS: [Flood; 4] = [
-    Flood { way: Way::Out, size: 60, frames: 20_000 },
-    Flood { way: Way::In, size: 60, frames: 20_000 },
-    Flood { way: Way::Out, size: 1514, frames: 20_000 },
-    Flood { way: Way::In, size: 1514, frames: 5_000 },
+    Flood {
+        way: Way::Out,
+        size: 60,
+        frames: 20_000,
+    },
+    Flood {
+        way: Way::In,
+        size: 60,
+        frames: 20_000,
+    },
+    Flood {
+        way: Way::Out,
+        size: 1514,
+        frames: 20_000,
+    },
+    Flood {
+        way: Way::In,
+        size: 1514,
+        frames: 5_000,
+    },
 ];
 
 /// What a flood goes through.
@@ -67,10 +83,17 @@ impl Flood {
         let time = self.time(through, begin + LIMIT);
         let cpu = cpu_time() - cpu;
         if begin.elapsed() >= LIMIT {
-            let cause = time.err().map_or_else(String::new, |error| format!(": {error}"));
+            let cause = time
+                .err()
+                .map_or_else(String::new, |error| format!(": {error}"));
             let (whose, limit) = (subject.name(), LIMIT.as_secs());
-            progress::note(format_args!("{}: the {whose} is given up after {limit} s{cause}", self.name()));
-            ["time", "CPU"].iter().for_each(|what| samples.give_up(&self.row(what), subject, LIMIT));
+            progress::note(format_args!(
+                "{}: the {whose} is given up after {limit} s{cause}",
+                self.name()
+            ));
+            ["time", "CPU"]
+                .iter()
+                .for_each(|what| samples.give_up(&self.row(what), subject, LIMIT));
             return Ok(());
         }
         let time = time?;
@@ -93,12 +116,28 @@ impl Flood {
     /// How long it took: out, from the start of the tender to its end; in, from the first frame to its end.
     fn time(&self, through: &Setting, deadline: Instant) -> Result<Duration> {
         let mut command = Command::new(through.tender);
-        command.arg("--mem=16").arg(format!("--net:service={}", through.tap)).arg("--").arg(through.unikernel);
-        let mode = if self.way == Way::Out { "writes" } else { "reads" };
-        command.arg(format!("{mode}={}", self.frames)).arg(format!("size={}", self.size));
+        command
+            .arg("--mem=16")
+            .arg(format!("--net:service={}", through.tap))
+            .arg("--")
+            .arg(through.unikernel);
+        let mode = if self.way == Way::Out {
+            "writes"
+        } else {
+            "reads"
+        };
+        command
+            .arg(format!("{mode}={}", self.frames))
+            .arg(format!("size={}", self.size));
         let start = Instant::now();
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the tender")?;
-        let pipe = child.stdout.take().map_or_else(|| fail("its output is no pipe"), Ok)?;
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the tender")?;
+        let pipe = child
+            .stdout
+            .take()
+            .map_or_else(|| fail("its output is no pipe"), Ok)?;
         let mut output = BufReader::new(Until { pipe, deadline });
         let started = match self.way {
             Way::Out => Ok(start),
@@ -106,7 +145,8 @@ impl Flood {
         };
         // What the unikernel says at its end must not wait for a reader.
         let started = started.and_then(|start| {
-            io::copy(&mut output, &mut io::sink()).context("cannot read what the unikernel says")?;
+            io::copy(&mut output, &mut io::sink())
+                .context("cannot read what the unikernel says")?;
             Ok(start)
         });
         if started.is_err() {
@@ -115,7 +155,9 @@ impl Flood {
         let status = child.wait().context("cannot wait for the tender")?;
         let start = started?;
         if !status.success() {
-            return fail(format!("not every frame came through: the unikernel ended with {status}"));
+            return fail(format!(
+                "not every frame came through: the unikernel ended with {status}"
+            ));
         }
         Ok(start.elapsed())
     }
@@ -124,7 +166,11 @@ impl Flood {
     fn feed(&self, output: &mut impl BufRead, tap: &str, deadline: Instant) -> Result<Instant> {
         let mut line = String::new();
         while !line.ends_with("ring: ready\n") {
-            if output.read_line(&mut line).context("cannot read what the unikernel says")? == 0 {
+            if output
+                .read_line(&mut line)
+                .context("cannot read what the unikernel says")?
+                == 0
+            {
                 return fail("the unikernel ended before it was ready");
             }
         }
@@ -161,7 +207,11 @@ impl Read for Until {
         if left.is_zero() {
             return late;
         }
-        let mut poll = libc::pollfd { fd: self.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.pipe.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // SAFETY: the kernel reads and writes the one entry that it is told of.
         match unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as libc::c_int + 1) } {
             -1 => Err(io::Error::last_os_error()),
@@ -178,7 +228,9 @@ fn send(socket: &mut File, size: usize, number: u64) -> Result<()> {
     frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0xfe]);
     frame[12..14].copy_from_slice(&ETHERTYPE.to_be_bytes());
     frame[14..22].copy_from_slice(&number.to_be_bytes());
-    socket.write_all(&frame).context(format_args!("cannot send frame {number}"))
+    socket
+        .write_all(&frame)
+        .context(format_args!("cannot send frame {number}"))
 }
 
 /// Processor time of the children that have ended.
@@ -189,6 +241,7 @@ fn cpu_time() -> Duration {
         libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
         usage
     };
-    let time = |value: libc::timeval| Duration::new(value.tv_sec as u64, value.tv_usec as u32 * 1000);
+    let time =
+        |value: libc::timeval| Duration::new(value.tv_sec as u64, value.tv_usec as u32 * 1000);
     time(usage.ru_utime) + time(usage.ru_stime)
 }

@@ -64,9 +64,24 @@ const WORKLOADS: [(&str, &[Workload]); 3] = [
         "hypercalls",
         &[
             SIMPLE,
-            Workload { suffix: NO_SANDBOX, ours: true, options: WITHOUT_SANDBOX, ..SIMPLE },
-            Workload { unikernel: "bench-abi1.hvt", suffix: ", ABI 1", ours: true, ..SIMPLE },
-            Workload { unikernel: "bench-e1.hvt", suffix: ", Solo5 0.4", ours: true, ..SIMPLE },
+            Workload {
+                suffix: NO_SANDBOX,
+                ours: true,
+                options: WITHOUT_SANDBOX,
+                ..SIMPLE
+            },
+            Workload {
+                unikernel: "bench-abi1.hvt",
+                suffix: ", ABI 1",
+                ours: true,
+                ..SIMPLE
+            },
+            Workload {
+                unikernel: "bench-e1.hvt",
+                suffix: ", Solo5 0.4",
+                ours: true,
+                ..SIMPLE
+            },
         ],
     ),
     (
@@ -82,7 +97,12 @@ const WORKLOADS: [(&str, &[Workload]); 3] = [
     ),
     (
         "the shared ring",
-        &[Workload { unikernel: "bench-ring.hvt", calls: "2 ring writes, ring read", net: true, ..SIMPLE }],
+        &[Workload {
+            unikernel: "bench-ring.hvt",
+            calls: "2 ring writes, ring read",
+            net: true,
+            ..SIMPLE
+        }],
     ),
 ];
 
@@ -105,8 +125,12 @@ struct Bench {
 }
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let path =
-        |value: Option<String>, name| value.map_or_else(|| fail(format!("{name} is needed")), |v| Ok(PathBuf::from(v)));
+    let path = |value: Option<String>, name| {
+        value.map_or_else(
+            || fail(format!("{name} is needed")),
+            |v| Ok(PathBuf::from(v)),
+        )
+    };
     let tender = path(options.value("--tender")?, "--tender")?;
     let fixtures = path(options.value("--fixtures")?, "--fixtures")?;
     let mut subjects = vec![(Subject::Ours, tender)];
@@ -118,8 +142,14 @@ pub fn run(options: &mut Options) -> Result<()> {
     net::make_tap(TAP, Ipv4Addr::new(10, 0, 0, 1))?;
     let disk = std::env::temp_dir().join(format!("tender-bench-{}.img", std::process::id()));
     let image = File::create(&disk).context(format_args!("cannot create {}", disk.display()))?;
-    image.set_len(DISK_SIZE).context("cannot size the disk image")?;
-    let bench = Bench { subjects, fixtures, disk };
+    image
+        .set_len(DISK_SIZE)
+        .context("cannot size the disk image")?;
+    let bench = Bench {
+        subjects,
+        fixtures,
+        disk,
+    };
     let measured = bench.measure();
     let _ = std::fs::remove_file(&bench.disk);
     measured
@@ -128,27 +158,45 @@ pub fn run(options: &mut Options) -> Result<()> {
 impl Subject {
     /// The ways to start it, as in `STARTED`.
     fn started(self) -> &'static [(&'static [&'static str], &'static str)] {
-        if self == Subject::Ours { &STARTED } else { &STARTED[..1] }
+        if self == Subject::Ours {
+            &STARTED
+        } else {
+            &STARTED[..1]
+        }
     }
 }
 
 impl Bench {
     fn measure(&self) -> Result<()> {
-        println!("nanoseconds; {ROUNDS} rounds of {CALLS} hypercalls of each kind, {STARTS} starts");
+        println!(
+            "nanoseconds; {ROUNDS} rounds of {CALLS} hypercalls of each kind, {STARTS} starts"
+        );
         print!("{}", sample::header());
         for (what, workloads) in WORKLOADS {
             self.take_turns(what, ROUNDS, |samples, subject, tender| {
-                let mut known = workloads.iter().filter(|workload| subject == Subject::Ours || !workload.ours);
+                let mut known = workloads
+                    .iter()
+                    .filter(|workload| subject == Subject::Ours || !workload.ours);
                 known.try_for_each(|workload| self.hypercalls(samples, subject, tender, workload))
             })?;
         }
         let unikernel = &self.fixture("ring.hvt");
         for flood in FLOODS {
             self.take_turns(&flood.name(), FLOOD_ROUNDS, |samples, subject, tender| {
-                flood.run(samples, subject, &Setting { tender, unikernel, tap: TAP })
+                flood.run(
+                    samples,
+                    subject,
+                    &Setting {
+                        tender,
+                        unikernel,
+                        tap: TAP,
+                    },
+                )
             })?;
         }
-        self.take_turns("starts", STARTS, |samples, subject, tender| self.starts(samples, subject, tender))?;
+        self.take_turns("starts", STARTS, |samples, subject, tender| {
+            self.starts(samples, subject, tender)
+        })?;
         // The rest is as good without it.
         if let Err(reason) = self.first_instruction() {
             println!("{FIRST_INSTRUCTION}: not measured: {reason}");
@@ -172,7 +220,10 @@ impl Bench {
         for round in 1..=rounds {
             for (subject, tender) in &self.subjects {
                 if said.elapsed() >= QUIET {
-                    progress::note(format_args!("measuring {what}: round {round} of {rounds}, {}", subject.name()));
+                    progress::note(format_args!(
+                        "measuring {what}: round {round} of {rounds}, {}",
+                        subject.name()
+                    ));
                     said = Instant::now();
                 }
                 turn(&mut samples, *subject, tender)?;
@@ -197,16 +248,29 @@ impl Bench {
         if workload.block {
             command.arg(format!("--block:storage={}", self.disk.display()));
         }
-        command.arg("--").arg(self.fixture(workload.unikernel)).arg(format!("n={calls}"));
+        command
+            .arg("--")
+            .arg(self.fixture(workload.unikernel))
+            .arg(format!("n={calls}"));
         command
     }
 
-    fn hypercalls(&self, samples: &mut Samples, subject: Subject, tender: &Path, workload: &Workload) -> Result<()> {
+    fn hypercalls(
+        &self,
+        samples: &mut Samples,
+        subject: Subject,
+        tender: &Path,
+        workload: &Workload,
+    ) -> Result<()> {
         let text = process::output(&mut self.command(tender, workload, CALLS))?;
         for line in text.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let ["bench", name, _calls, _ticks, nanoseconds] = words[..] else { continue };
-            let value = nanoseconds.parse().context(format_args!("the unikernel printed '{line}'"))?;
+            let ["bench", name, _calls, _ticks, nanoseconds] = words[..] else {
+                continue;
+            };
+            let value = nanoseconds
+                .parse()
+                .context(format_args!("the unikernel printed '{line}'"))?;
             samples.add(&format!("{name}{}", workload.suffix), subject, value);
         }
         Ok(())
@@ -214,7 +278,11 @@ impl Bench {
 
     fn hello(&self, tender: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(tender);
-        command.arg("--mem=64").args(options).arg("--").arg(self.fixture("hello.hvt"));
+        command
+            .arg("--mem=64")
+            .args(options)
+            .arg("--")
+            .arg(self.fixture("hello.hvt"));
         command
     }
 
@@ -223,18 +291,36 @@ impl Bench {
         for (options, suffix) in subject.started() {
             let mut command = self.hello(tender, options);
             let start = Instant::now();
-            let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the tender")?;
-            let mut output = child.stdout.take().map_or_else(|| fail("its output is no pipe"), Ok)?;
-            output.read_exact(&mut [0]).context("the tender ended without a word")?;
+            let mut child = command
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("cannot start the tender")?;
+            let mut output = child
+                .stdout
+                .take()
+                .map_or_else(|| fail("its output is no pipe"), Ok)?;
+            output
+                .read_exact(&mut [0])
+                .context("the tender ended without a word")?;
             let first = start.elapsed();
-            output.read_to_end(&mut Vec::new()).context("cannot read the tender's output")?;
+            output
+                .read_to_end(&mut Vec::new())
+                .context("cannot read the tender's output")?;
             let status = child.wait().context("cannot wait for the tender")?;
             let end = start.elapsed();
             if !status.success() {
                 return fail(format!("hello ended with {status}"));
             }
-            samples.add(&format!("start to first output{suffix}"), subject, first.as_nanos() as u64);
-            samples.add(&format!("start to end of hello{suffix}"), subject, end.as_nanos() as u64);
+            samples.add(
+                &format!("start to first output{suffix}"),
+                subject,
+                first.as_nanos() as u64,
+            );
+            samples.add(
+                &format!("start to end of hello{suffix}"),
+                subject,
+                end.as_nanos() as u64,
+            );
         }
         Ok(())
     }
@@ -244,8 +330,13 @@ impl Bench {
         let trace = Trace::begin()?;
         self.take_turns("traced starts", STARTS, |samples, subject, tender| {
             for (options, suffix) in subject.started() {
-                let time = trace.exec_to_guest(self.hello(tender, options).stdout(Stdio::null()))?;
-                samples.add(&format!("{FIRST_INSTRUCTION}{suffix}"), subject, time.as_nanos() as u64);
+                let time =
+                    trace.exec_to_guest(self.hello(tender, options).stdout(Stdio::null()))?;
+                samples.add(
+                    &format!("{FIRST_INSTRUCTION}{suffix}"),
+                    subject,
+                    time.as_nanos() as u64,
+                );
             }
             Ok(())
         })
@@ -262,8 +353,13 @@ impl Bench {
             let (calls, counted) = (workload.calls, self.calls(tender, workload)?);
             println!("{whose}: system calls beside KVM_RUN for one each of {calls}: {counted}");
         }
-        println!("{whose}: memory without the guest's, resident: {} KiB", self.resident(tender)?);
-        let size = std::fs::metadata(tender).context("cannot look at the tender's binary")?.len();
+        println!(
+            "{whose}: memory without the guest's, resident: {} KiB",
+            self.resident(tender)?
+        );
+        let size = std::fs::metadata(tender)
+            .context("cannot look at the tender's binary")?
+            .len();
         println!("{whose}: size of the binary: {size} bytes");
         Ok(())
     }
@@ -277,30 +373,53 @@ impl Bench {
         for (number, count) in &many.later {
             let more = count.saturating_sub(few.later.get(number).copied().unwrap_or(0));
             if more > 0 {
-                list.push(format!("{} {:.2}", trace::name(*number), more as f64 / FEW as f64));
+                list.push(format!(
+                    "{} {:.2}",
+                    trace::name(*number),
+                    more as f64 / FEW as f64
+                ));
             }
         }
-        Ok(if list.is_empty() { "none".to_string() } else { list.join(", ") })
+        Ok(if list.is_empty() {
+            "none".to_string()
+        } else {
+            list.join(", ")
+        })
     }
 
     /// Resident memory of the tender while a guest runs, the guest's own left out, in KiB.
     fn resident(&self, tender: &Path) -> Result<u64> {
         const GUEST_MIB: u64 = 66;
         let mut command = Command::new(tender);
-        command.arg(format!("--mem={GUEST_MIB}")).arg("--").arg(self.fixture("hypercalls.hvt")).arg("spin");
-        let mut child =
-            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot start the tender")?;
+        command
+            .arg(format!("--mem={GUEST_MIB}"))
+            .arg("--")
+            .arg(self.fixture("hypercalls.hvt"))
+            .arg("spin");
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start the tender")?;
         std::thread::sleep(Duration::from_millis(500));
         let maps = std::fs::read_to_string(format!("/proc/{}/smaps", child.id()));
         let _ = child.kill();
         process::wait(&mut child, PATIENCE)?;
-        Ok(resident_without(&maps.context("cannot look at the tender's memory")?, GUEST_MIB * 1024))
+        Ok(resident_without(
+            &maps.context("cannot look at the tender's memory")?,
+            GUEST_MIB * 1024,
+        ))
     }
 }
 
 /// Sums `Rss` over the mappings of a process, except those of at least `guest` KiB: they are the guest's memory.
 fn resident_without(smaps: &str, guest: u64) -> u64 {
-    let number = |line: &str| line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    let number = |line: &str| {
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|word| word.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     let (mut sum, mut size) = (0, 0);
     for line in smaps.lines() {
         if line.starts_with("Size:") {

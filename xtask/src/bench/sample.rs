@@ -11,7 +11,11 @@ pub enum Subject {
 
 impl Subject {
     pub fn name(self) -> &'static str {
-        if self == Subject::Ours { "tender" } else { "peer" }
+        if self == Subject::Ours {
+            "tender"
+        } else {
+            "peer"
+        }
     }
 }
 
@@ -21,7 +25,10 @@ pub fn header() -> String {
 }
 
 fn row(name: &str, ours: &str, peer: &str, ratio: &str) -> String {
-    format!("{name:<44}{ours:>33}{peer:>33}{ratio:>10}").trim_end().to_string() + "\n"
+    format!("{name:<44}{ours:>33}{peer:>33}{ratio:>10}")
+        .trim_end()
+        .to_string()
+        + "\n"
 }
 
 /// The samples of a group of quantities, in the order in which they were first seen.
@@ -55,14 +62,23 @@ impl Samples {
 
     /// Whether this tender was given up, with whatever quantity.
     pub fn given_up(&self, subject: Subject) -> bool {
-        self.0.iter().any(|quantity| quantity.of(subject).over.is_some())
+        self.0
+            .iter()
+            .any(|quantity| quantity.of(subject).over.is_some())
     }
 
     fn cell(&mut self, name: &str, subject: Subject) -> &mut Cell {
-        let known = self.0.iter().position(|quantity| quantity.name == name).unwrap_or_else(|| {
-            self.0.push(Quantity { name: name.to_string(), ..Quantity::default() });
-            self.0.len() - 1
-        });
+        let known = self
+            .0
+            .iter()
+            .position(|quantity| quantity.name == name)
+            .unwrap_or_else(|| {
+                self.0.push(Quantity {
+                    name: name.to_string(),
+                    ..Quantity::default()
+                });
+                self.0.len() - 1
+            });
         let quantity = &mut self.0[known];
         match subject {
             Subject::Ours => &mut quantity.ours,
@@ -86,7 +102,9 @@ impl Quantity {
 
     fn row(&self) -> String {
         let ratio = match (self.ours.summary(), self.peer.summary()) {
-            (Some(ours), Some(peer)) if peer[1] > 0 => format!("{:.3}", ours[1] as f64 / peer[1] as f64),
+            (Some(ours), Some(peer)) if peer[1] > 0 => {
+                format!("{:.3}", ours[1] as f64 / peer[1] as f64)
+            }
             _ => String::new(),
         };
         row(&self.name, &self.ours.text(), &self.peer.text(), &ratio)
@@ -116,7 +134,11 @@ mod tests {
     use super::*;
 
     fn words(samples: &Samples) -> String {
-        samples.rows().split_whitespace().collect::<Vec<_>>().join(" ")
+        samples
+            .rows()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]

@@ -36,7 +36,10 @@ struct SyscallInfo {
 
 /// Runs `command` to its end and counts.
 pub fn count(command: &mut Command) -> Result<Count> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     // SAFETY: between fork and exec only ptrace is called, which allocates nothing.
     unsafe {
         command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
@@ -44,7 +47,9 @@ pub fn count(command: &mut Command) -> Result<Count> {
             _ => Err(std::io::Error::last_os_error()),
         })
     };
-    let child = command.spawn().context("cannot start the tender to be traced")?;
+    let child = command
+        .spawn()
+        .context("cannot start the tender to be traced")?;
     let pid = child.id() as libc::pid_t;
     let mut count = Count::default();
     // The first stop is the exec itself.
@@ -54,12 +59,25 @@ pub fn count(command: &mut Command) -> Result<Count> {
         }
         // SAFETY: both requests take numbers only; the child is stopped, and ours.
         unsafe {
-            libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
-            let pass_on = if signal & !0x80 == libc::SIGTRAP { 0 } else { signal };
+            libc::ptrace(
+                libc::PTRACE_SETOPTIONS,
+                pid,
+                0,
+                libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL,
+            );
+            let pass_on = if signal & !0x80 == libc::SIGTRAP {
+                0
+            } else {
+                signal
+            };
             libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, pass_on);
         }
     }
-    if count.entries == 0 { fail("the traced tender never ran its guest") } else { Ok(count) }
+    if count.entries == 0 {
+        fail("the traced tender never ran its guest")
+    } else {
+        Ok(count)
+    }
 }
 
 /// The signal by which the child stopped, or none once it has ended.
@@ -76,9 +94,17 @@ impl Count {
     fn note(&mut self, pid: libc::pid_t) -> Result<()> {
         let mut info = SyscallInfo::default();
         // SAFETY: the kernel writes at most the size it is told, which is that of `info`; the child is stopped.
-        let result = unsafe { libc::ptrace(PTRACE_GET_SYSCALL_INFO, pid, size_of::<SyscallInfo>(), &raw mut info) };
+        let result = unsafe {
+            libc::ptrace(
+                PTRACE_GET_SYSCALL_INFO,
+                pid,
+                size_of::<SyscallInfo>(),
+                &raw mut info,
+            )
+        };
         if result < 0 {
-            return Err(std::io::Error::last_os_error()).context("cannot look at a traced system call");
+            return Err(std::io::Error::last_os_error())
+                .context("cannot look at a traced system call");
         }
         if info.op != PTRACE_SYSCALL_INFO_ENTRY {
             return Ok(());
@@ -111,5 +137,8 @@ pub fn name(number: u64) -> String {
         (libc::SYS_setitimer, "setitimer"),
     ];
     let known = KNOWN.iter().find(|(known, _)| *known as u64 == number);
-    known.map_or_else(|| format!("number {number}"), |(_, name)| (*name).to_string())
+    known.map_or_else(
+        || format!("number {number}"),
+        |(_, name)| (*name).to_string(),
+    )
 }

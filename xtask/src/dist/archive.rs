@@ -15,9 +15,22 @@ const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 pub fn tarball(sources: &Sources, to: &Path) -> Result<()> {
     let root = staged(&contents::tarball(sources)?, to, sources.epoch)?;
     let mut tar = Command::new("tar");
-    tar.args(["--create", "--format=ustar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
-    tar.args(["--use-compress-program=gzip -9n", "--file"]).arg(to).arg("--directory").arg(&root);
-    finish(tar.arg(format!("tender-{VERSION}-{}", sources.arch.name())), &root)
+    tar.args([
+        "--create",
+        "--format=ustar",
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+    ]);
+    tar.args(["--use-compress-program=gzip -9n", "--file"])
+        .arg(to)
+        .arg("--directory")
+        .arg(&root);
+    finish(
+        tar.arg(format!("tender-{VERSION}-{}", sources.arch.name())),
+        &root,
+    )
 }
 
 /// `dpkg-deb`, whose archive depends neither on who runs it nor on how many processors there are.
@@ -31,12 +44,18 @@ pub fn debian(sources: &Sources, to: &Path) -> Result<()> {
     tree.file("DEBIAN/control", control);
     tree.file("DEBIAN/md5sums", sums);
     for script in SCRIPTS {
-        tree.program(format!("DEBIAN/{script}"), contents::read(&format!("packaging/debian/{script}"))?);
+        tree.program(
+            format!("DEBIAN/{script}"),
+            contents::read(&format!("packaging/debian/{script}"))?,
+        );
     }
     let root = staged(&tree, to, sources.epoch)?;
     let mut dpkg = Command::new("dpkg-deb");
-    dpkg.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(to);
-    dpkg.env("SOURCE_DATE_EPOCH", sources.epoch.to_string()).env("DPKG_DEB_THREADS_MAX", "1");
+    dpkg.args(["--root-owner-group", "-Zxz", "--build"])
+        .arg(&root)
+        .arg(to);
+    dpkg.env("SOURCE_DATE_EPOCH", sources.epoch.to_string())
+        .env("DPKG_DEB_THREADS_MAX", "1");
     finish(&mut dpkg, &root)
 }
 
@@ -54,6 +73,9 @@ fn finish(command: &mut Command, root: &Path) -> Result<()> {
 
 /// What `dpkg --verify` compares with.
 fn md5sums(tree: &Tree, root: &Path) -> Result<String> {
-    let names = tree.files().map(|(path, _)| path).filter(|path| !path.starts_with("etc"));
+    let names = tree
+        .files()
+        .map(|(path, _)| path)
+        .filter(|path| !path.starts_with("etc"));
     process::output(Command::new("md5sum").args(names).current_dir(root))
 }

@@ -11,7 +11,14 @@ use crate::error::{Context, Result};
 use crate::process;
 
 /// Beside the binary, under the names that they have in the repository.
-const TEXTS: [&str; 6] = ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-MIT", "LICENSE-APACHE", "docs"];
+const TEXTS: [&str; 6] = [
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+    "docs",
+];
 
 /// One directory to unpack, whose name tells version and architecture.
 pub fn tarball(sources: &Sources) -> Result<Tree> {
@@ -26,7 +33,10 @@ pub fn tarball(sources: &Sources) -> Result<Tree> {
         let dir = if is_page(&name) { "man" } else { "completions" };
         tree.file(top.join(dir).join(name), text);
     }
-    for entry in packaging()?.into_iter().filter(|path| !path.ends_with("debian")) {
+    for entry in packaging()?
+        .into_iter()
+        .filter(|path| !path.ends_with("debian"))
+    {
         tree.copy(top.join("packaging").join(name(&entry)), &entry)?;
     }
     Ok(tree)
@@ -40,11 +50,23 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
     tree.dir("etc/tender");
     // bash and fish look for a file of the command's name.
     let completions = [
-        ("tender.bash", "usr/share/bash-completion/completions/tender"),
-        ("tender.bash", "usr/share/bash-completion/completions/solo5-hvt"),
+        (
+            "tender.bash",
+            "usr/share/bash-completion/completions/tender",
+        ),
+        (
+            "tender.bash",
+            "usr/share/bash-completion/completions/solo5-hvt",
+        ),
         ("tender.zsh", "usr/share/zsh/vendor-completions/_tender"),
-        ("tender.fish", "usr/share/fish/vendor_completions.d/tender.fish"),
-        ("solo5-hvt.fish", "usr/share/fish/vendor_completions.d/solo5-hvt.fish"),
+        (
+            "tender.fish",
+            "usr/share/fish/vendor_completions.d/tender.fish",
+        ),
+        (
+            "solo5-hvt.fish",
+            "usr/share/fish/vendor_completions.d/solo5-hvt.fish",
+        ),
     ];
     for (name, text) in manual(sources)? {
         if is_page(&name) {
@@ -55,8 +77,14 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
         }
     }
     documentation(&mut tree, sources)?;
-    tree.file("usr/share/lintian/overrides/tender", read("packaging/debian/lintian-overrides")?);
-    for entry in packaging()?.into_iter().filter(|path| !path.ends_with("debian")) {
+    tree.file(
+        "usr/share/lintian/overrides/tender",
+        read("packaging/debian/lintian-overrides")?,
+    );
+    for entry in packaging()?
+        .into_iter()
+        .filter(|path| !path.ends_with("debian"))
+    {
         examples_and_units(&mut tree, &entry)?;
     }
     Ok(tree)
@@ -69,11 +97,26 @@ fn documentation(tree: &mut Tree, sources: &Sources) -> Result<()> {
     }
     let mit: Vec<String> = read("LICENSE-MIT")?
         .lines()
-        .map(|line| if line.is_empty() { " .".into() } else { format!(" {line}") })
+        .map(|line| {
+            if line.is_empty() {
+                " .".into()
+            } else {
+                format!(" {line}")
+            }
+        })
         .collect();
-    tree.file(doc.join("copyright"), read("packaging/debian/copyright")?.replace("@MIT@", &mit.join("\n")));
-    tree.file(doc.join("THIRD-PARTY.gz"), gzip(sources.licences.as_bytes())?);
-    tree.file(doc.join("CHANGELOG.md.gz"), gzip(read("CHANGELOG.md")?.as_bytes())?);
+    tree.file(
+        doc.join("copyright"),
+        read("packaging/debian/copyright")?.replace("@MIT@", &mit.join("\n")),
+    );
+    tree.file(
+        doc.join("THIRD-PARTY.gz"),
+        gzip(sources.licences.as_bytes())?,
+    );
+    tree.file(
+        doc.join("CHANGELOG.md.gz"),
+        gzip(read("CHANGELOG.md")?.as_bytes())?,
+    );
     // In the form that Debian's tools read; what changes is told by the other.
     let date = epoch::date(sources.epoch, "%a, %d %b %Y %T +0000")?;
     let changelog = format!(
@@ -103,8 +146,12 @@ fn examples_and_units(tree: &mut Tree, entry: &Path) -> Result<()> {
 /// The manual pages and completions by name, as `manual/` writes them for the tender of these sources.
 fn manual(sources: &Sources) -> Result<Vec<(String, Vec<u8>)>> {
     let files = listed(&sources.manual)?;
-    let read =
-        |path: PathBuf| Ok((name(&path), fs::read(&path).context(format_args!("cannot read {}", path.display()))?));
+    let read = |path: PathBuf| {
+        Ok((
+            name(&path),
+            fs::read(&path).context(format_args!("cannot read {}", path.display()))?,
+        ))
+    };
     files.into_iter().map(read).collect()
 }
 
@@ -125,7 +172,10 @@ fn listed(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// A file of the repository.
@@ -135,13 +185,18 @@ pub fn read(name: &str) -> Result<String> {
 
 fn maintainer() -> Result<String> {
     let control = read("packaging/debian/control")?;
-    let line = control.lines().find_map(|line| line.strip_prefix("Maintainer: "));
+    let line = control
+        .lines()
+        .find_map(|line| line.strip_prefix("Maintainer: "));
     Ok(line.unwrap_or_default().to_string())
 }
 
 /// Packed without a name or a time.
 fn gzip(content: &[u8]) -> Result<Vec<u8>> {
-    process::filter(std::process::Command::new("gzip").args(["-9", "-n", "-c"]), content)
+    process::filter(
+        std::process::Command::new("gzip").args(["-9", "-n", "-c"]),
+        content,
+    )
 }
 
 /// What the files are called: the binary and the tarball as `uname -m` says, the Debian package as Debian says.

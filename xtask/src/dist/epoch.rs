@@ -10,17 +10,28 @@ use crate::{cargo, process};
 pub fn epoch() -> Result<u64> {
     if let Some(set) = std::env::var_os("SOURCE_DATE_EPOCH") {
         let text = set.to_string_lossy();
-        return text.parse().context(format_args!("SOURCE_DATE_EPOCH={text} is no number of seconds"));
+        return text.parse().context(format_args!(
+            "SOURCE_DATE_EPOCH={text} is no number of seconds"
+        ));
     }
     let mut git = Command::new("git");
-    git.args(["log", "-1", "--format=%ct"]).current_dir(cargo::root());
+    git.args(["log", "-1", "--format=%ct"])
+        .current_dir(cargo::root());
     if let Ok(text) = process::output(&mut git) {
-        return text.trim().parse().context("git told no time of the last commit");
+        return text
+            .trim()
+            .parse()
+            .context("git told no time of the last commit");
     }
-    let changelog = std::fs::read_to_string(cargo::root().join("CHANGELOG.md")).context("cannot read CHANGELOG.md")?;
+    let changelog = std::fs::read_to_string(cargo::root().join("CHANGELOG.md"))
+        .context("cannot read CHANGELOG.md")?;
     match newest_release(&changelog) {
-        Some(date) => formatted(&["--date", date], "%s")?.parse().context("date(1) told no number"),
-        None => fail("neither git nor CHANGELOG.md tells a time for the packages; set SOURCE_DATE_EPOCH"),
+        Some(date) => formatted(&["--date", date], "%s")?
+            .parse()
+            .context("date(1) told no number"),
+        None => fail(
+            "neither git nor CHANGELOG.md tells a time for the packages; set SOURCE_DATE_EPOCH",
+        ),
     }
 }
 
@@ -31,13 +42,21 @@ pub fn date(epoch: u64, format: &str) -> Result<String> {
 
 fn formatted(words: &[&str], format: &str) -> Result<String> {
     let mut date = Command::new("date");
-    date.arg("--utc").args(words).arg(format!("+{format}")).env("LC_ALL", "C");
+    date.arg("--utc")
+        .args(words)
+        .arg(format!("+{format}"))
+        .env("LC_ALL", "C");
     Ok(process::output(&mut date)?.trim().to_string())
 }
 
 /// The date in the first heading such as `## [0.1.0] - 2026-01-31`.
 fn newest_release(changelog: &str) -> Option<&str> {
-    changelog.lines().filter(|line| line.starts_with("## [")).find_map(|line| line.split_once("] - "))?.1.get(..10)
+    changelog
+        .lines()
+        .filter(|line| line.starts_with("## ["))
+        .find_map(|line| line.split_once("] - "))?
+        .1
+        .get(..10)
 }
 
 #[cfg(test)]

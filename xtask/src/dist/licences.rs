@@ -22,14 +22,21 @@ pub fn third_party(triple: &str) -> Result<String> {
     for (name, licence) in crates(triple)? {
         text += &format!("{name}: {licence}\n");
         let Some(dir) = sources.get(&name) else {
-            return fail(format!("cargo metadata does not tell where the sources of {name} are"));
+            return fail(format!(
+                "cargo metadata does not tell where the sources of {name} are"
+            ));
         };
         for licence in licence_files(dir)? {
             texts.entry(licence).or_default().push(name.clone());
         }
     }
     for (licence, names) in texts {
-        text += &format!("\n{:-<78}\n{}\n\n{}\n", "", names.join(", "), licence.trim_end());
+        text += &format!(
+            "\n{:-<78}\n{}\n\n{}\n",
+            "",
+            names.join(", "),
+            licence.trim_end()
+        );
     }
     Ok(text)
 }
@@ -37,7 +44,15 @@ pub fn third_party(triple: &str) -> Result<String> {
 /// `name-version` and licence of every crate in the binary, sorted.
 fn crates(triple: &str) -> Result<BTreeMap<String, String>> {
     let mut tree = cargo::cargo("tree");
-    tree.args(["--locked", "--package", "tender", "--edges", "normal,no-proc-macro", "--prefix", "none"]);
+    tree.args([
+        "--locked",
+        "--package",
+        "tender",
+        "--edges",
+        "normal,no-proc-macro",
+        "--prefix",
+        "none",
+    ]);
     tree.args(["--no-dedupe", "--target", triple, "--format", "{p}|{l}"]);
     let text = process::output(&mut tree)?;
     Ok(text.lines().filter_map(parse).collect())
@@ -54,18 +69,27 @@ fn parse(line: &str) -> Option<(String, String)> {
 fn sources() -> Result<BTreeMap<String, PathBuf>> {
     let mut metadata: Command = cargo::cargo("metadata");
     let text = process::output(metadata.args(["--locked", "--format-version", "1"]))?;
-    let manifests = text.split(r#""manifest_path":""#).skip(1).filter_map(|rest| rest.split('"').next());
+    let manifests = text
+        .split(r#""manifest_path":""#)
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next());
     let dirs = manifests.filter_map(|path| Path::new(path).parent().map(Path::to_path_buf));
-    Ok(dirs.filter_map(|dir| Some((dir.file_name()?.to_string_lossy().into_owned(), dir.clone()))).collect())
+    Ok(dirs
+        .filter_map(|dir| Some((dir.file_name()?.to_string_lossy().into_owned(), dir.clone())))
+        .collect())
 }
 
 /// The texts in the files that are named as licences are.
 fn licence_files(dir: &Path) -> Result<Vec<String>> {
     let mut texts = Vec::new();
-    for entry in std::fs::read_dir(dir).context(format_args!("cannot list {}", dir.display()))?.flatten() {
+    for entry in std::fs::read_dir(dir)
+        .context(format_args!("cannot list {}", dir.display()))?
+        .flatten()
+    {
         let name = entry.file_name().to_string_lossy().to_uppercase();
-        let is_licence =
-            ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE"].iter().any(|stem| name.starts_with(stem));
+        let is_licence = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE"]
+            .iter()
+            .any(|stem| name.starts_with(stem));
         if is_licence && entry.path().is_file() {
             let text = std::fs::read_to_string(entry.path());
             texts.push(text.context(format_args!("cannot read {}", entry.path().display()))?);
@@ -83,6 +107,9 @@ mod tests {
     fn crates_from_elsewhere_are_told_of() {
         let entry = parse("plain v0.2.3|MIT/Apache-2.0").unwrap();
         assert_eq!(entry, ("plain-0.2.3".into(), "MIT OR Apache-2.0".into()));
-        assert_eq!(parse("guest-abi v0.1.0 (/tender/guest-abi)|MIT OR Apache-2.0"), None);
+        assert_eq!(
+            parse("guest-abi v0.1.0 (/tender/guest-abi)|MIT OR Apache-2.0"),
+            None
+        );
     }
 }

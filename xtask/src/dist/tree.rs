@@ -43,32 +43,55 @@ impl Tree {
         if !from.is_dir() {
             let cannot = || format!("cannot read {}", from.display());
             let content = fs::read(from).context(cannot())?;
-            let mode =
-                if fs::metadata(from).context(cannot())?.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+            let mode = if fs::metadata(from).context(cannot())?.permissions().mode() & 0o100 == 0 {
+                0o644
+            } else {
+                0o755
+            };
             self.insert(path, mode, Some(content));
             return Ok(());
         }
-        for entry in fs::read_dir(from).context(format_args!("cannot list {}", from.display()))?.flatten() {
+        for entry in fs::read_dir(from)
+            .context(format_args!("cannot list {}", from.display()))?
+            .flatten()
+        {
             self.copy(path.join(entry.file_name()), &entry.path())?;
         }
         Ok(())
     }
 
     fn insert(&mut self, path: PathBuf, mode: u32, content: Option<Vec<u8>>) {
-        for above in path.ancestors().skip(1).filter(|above| *above != Path::new("")) {
-            self.0.entry(above.into()).or_insert(Entry { mode: DIRECTORY, content: None });
+        for above in path
+            .ancestors()
+            .skip(1)
+            .filter(|above| *above != Path::new(""))
+        {
+            self.0.entry(above.into()).or_insert(Entry {
+                mode: DIRECTORY,
+                content: None,
+            });
         }
         self.0.insert(path, Entry { mode, content });
     }
 
     /// The files, sorted, with what is in each.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
-        self.0.iter().filter_map(|(path, entry)| Some((path.as_path(), entry.content.as_deref()?)))
+        self.0
+            .iter()
+            .filter_map(|(path, entry)| Some((path.as_path(), entry.content.as_deref()?)))
     }
 
     /// What it takes on a disk, in KiB.
     pub fn size(&self) -> usize {
-        self.0.values().map(|entry| entry.content.as_ref().map_or(1, |content| content.len().div_ceil(1024))).sum()
+        self.0
+            .values()
+            .map(|entry| {
+                entry
+                    .content
+                    .as_ref()
+                    .map_or(1, |content| content.len().div_ceil(1024))
+            })
+            .sum()
     }
 
     /// Lays everything out in `root`, which is emptied first.
@@ -84,10 +107,17 @@ impl Tree {
             made.and_then(|()| fs::set_permissions(&path, Permissions::from_mode(entry.mode)))
                 .context(format_args!("cannot write {}", path.display()))?;
         }
-        fs::set_permissions(root, Permissions::from_mode(DIRECTORY)).context("cannot set rights")?;
+        fs::set_permissions(root, Permissions::from_mode(DIRECTORY))
+            .context("cannot set rights")?;
         // The deepest first: whatever is made in a directory changes its time.
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(epoch);
-        for path in self.0.keys().rev().map(|path| root.join(path)).chain([root.into()]) {
+        for path in self
+            .0
+            .keys()
+            .rev()
+            .map(|path| root.join(path))
+            .chain([root.into()])
+        {
             let set = File::open(&path).and_then(|file| file.set_modified(time));
             set.context(format_args!("cannot set the time of {}", path.display()))?;
         }
@@ -108,10 +138,19 @@ mod tests {
         let root = crate::cargo::target_dir().join(format!("tree-test.{}", std::process::id()));
         tree.write(&root, 86400).unwrap();
         tree.write(&root, 86400).unwrap();
-        for (path, mode) in [("usr", 0o755), ("usr/bin/it", 0o755), ("usr/share/it", 0o644), ("etc/it", 0o755)] {
+        for (path, mode) in [
+            ("usr", 0o755),
+            ("usr/bin/it", 0o755),
+            ("usr/share/it", 0o644),
+            ("etc/it", 0o755),
+        ] {
             let metadata = fs::metadata(root.join(path)).unwrap();
             assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{path}");
-            assert_eq!(metadata.modified().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_secs(86400), "{path}");
+            assert_eq!(
+                metadata.modified().unwrap(),
+                SystemTime::UNIX_EPOCH + Duration::from_secs(86400),
+                "{path}"
+            );
         }
         fs::remove_dir_all(root).unwrap();
         assert_eq!(

@@ -10,7 +10,16 @@ use crate::packages::{self, Package};
 use crate::{process, progress};
 
 /// Beside what every Debian has.
-const PACKAGES: [&str; 8] = ["systemd-sysv", "udev", "iproute2", "ifupdown", "bridge-utils", "curl", "kmod", "procps"];
+const PACKAGES: [&str; 8] = [
+    "systemd-sysv",
+    "udev",
+    "iproute2",
+    "ifupdown",
+    "bridge-utils",
+    "curl",
+    "kmod",
+    "procps",
+];
 
 /// Memory is all the disk that the machine has, and nobody reads these in it.
 const LEFT_OUT: [&str; 4] = ["doc", "locale", "man", "zoneinfo"];
@@ -18,7 +27,10 @@ const LEFT_OUT: [&str; 4] = ["doc", "locale", "man", "zoneinfo"];
 const NEEDED: &[Package] = &[
     Package::program("mmdebstrap", "mmdebstrap"),
     Package::program("arch-test", "arch-test"),
-    Package::file("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
+    Package::file(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+    ),
 ];
 
 /// Where the kernel shows which foreign programs it can run.
@@ -45,7 +57,8 @@ pub fn root() -> Result<PathBuf> {
 
 /// Whether there is one that was made in just this way.
 fn is_whole(dir: &Path, recipe: &str) -> bool {
-    dir.join("root.tar").exists() && std::fs::read_to_string(dir.join("recipe")).is_ok_and(|made_by| made_by == recipe)
+    dir.join("root.tar").exists()
+        && std::fs::read_to_string(dir.join("recipe")).is_ok_and(|made_by| made_by == recipe)
 }
 
 /// mmdebstrap's, but for where the result goes.
@@ -62,7 +75,10 @@ fn arguments() -> Vec<String> {
 fn make(dir: &Path, recipe: &str) -> Result<()> {
     packages::ensure("making a Debian", NEEDED)?;
     if !packages::is_root() {
-        packages::ensure("making a Debian without root", &[Package::program("uidmap", "newuidmap")])?;
+        packages::ensure(
+            "making a Debian without root",
+            &[Package::program("uidmap", "newuidmap")],
+        )?;
     }
     if !can_run_arm64() {
         let emulator = [
@@ -75,7 +91,9 @@ fn make(dir: &Path, recipe: &str) -> Result<()> {
     std::fs::create_dir_all(dir).context(format_args!("cannot make {}", dir.display()))?;
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap.args(arguments()).arg(dir.join("root.tar"));
-    progress::note("making a small Debian for ARM64, once: its packages are configured under emulation");
+    progress::note(
+        "making a small Debian for ARM64, once: its packages are configured under emulation",
+    );
     progress::during("waiting for mmdebstrap", || process::output(&mut mmdebstrap)).context(if packages::is_root() {
         "no Debian"
     } else {
@@ -85,7 +103,10 @@ fn make(dir: &Path, recipe: &str) -> Result<()> {
 }
 
 fn can_run_arm64() -> bool {
-    Command::new("arch-test").arg("arm64").output().is_ok_and(|done| done.status.success())
+    Command::new("arch-test")
+        .arg("arm64")
+        .output()
+        .is_ok_and(|done| done.status.success())
 }
 
 /// Has the kernel run ARM64 programs by QEMU. A machine that was booted with the packages does that by itself; a container
@@ -93,7 +114,12 @@ fn can_run_arm64() -> bool {
 fn register_emulator() -> Result<()> {
     if packages::is_root() {
         if !Path::new(BINFMT).join("register").exists() {
-            process::output(Command::new("mount").args(["-t", "binfmt_misc", "binfmt_misc", BINFMT]))?;
+            process::output(Command::new("mount").args([
+                "-t",
+                "binfmt_misc",
+                "binfmt_misc",
+                BINFMT,
+            ]))?;
         }
         process::output(Command::new("update-binfmts").args(["--enable", "qemu-aarch64"]))?;
     }

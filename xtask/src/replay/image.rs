@@ -25,23 +25,44 @@ const CONFIGURATION: &str = include_str!("web.toml");
 const FILES: &str = include_str!("files.sh");
 
 /// The web server, as unikernels were at the time of the talk, and as they are built today.
-const UNIKERNELS: [(&str, &str); 2] = [("presentation_server.hvt", "web-e1.hvt"), ("web.hvt", "web.hvt")];
+const UNIKERNELS: [(&str, &str); 2] = [
+    ("presentation_server.hvt", "web-e1.hvt"),
+    ("web.hvt", "web.hvt"),
+];
 
 /// The initramfs with everything in it. `root` is the Debian as a tar archive, `deb` the package to be installed.
-pub fn pack(machine: Emulated, assets: &Assets, root: &Path, deb: &Path, steps: &[Step]) -> Result<Archive> {
+pub fn pack(
+    machine: Emulated,
+    assets: &Assets,
+    root: &Path,
+    deb: &Path,
+    steps: &[Step],
+) -> Result<Archive> {
     let mut archive = initramfs::starting(machine, assets, HAND_OVER)?;
     for module in MODULES {
         archive.copy(&format!("lib/modules/{module}"), &assets.file(module))?;
     }
     archive.copy("root.tar", root)?;
     archive.dir("overlay");
-    for dir in ["etc", "etc/systemd", "etc/systemd/system", "replay", "replay/steps", "root"] {
+    for dir in [
+        "etc",
+        "etc/systemd",
+        "etc/systemd/system",
+        "replay",
+        "replay/steps",
+        "root",
+    ] {
         archive.dir(&format!("overlay/{dir}"));
     }
     archive.text("overlay/etc/hostname", "raspberrypi\n");
-    archive.text("overlay/etc/hosts", "127.0.0.1 localhost\n127.0.1.1 raspberrypi\n");
+    archive.text(
+        "overlay/etc/hosts",
+        "127.0.0.1 localhost\n127.0.1.1 raspberrypi\n",
+    );
     archive.text("overlay/etc/systemd/system/replay.service", SERVICE);
-    let runner = RUNNER.replace("@MARK@", MARK).replace("@LIMIT@", &STEP_LIMIT.to_string());
+    let runner = RUNNER
+        .replace("@MARK@", MARK)
+        .replace("@LIMIT@", &STEP_LIMIT.to_string());
     archive.program("overlay/replay/run", runner.as_bytes());
     for (number, step) in (1..).zip(steps) {
         archive.text(&format!("overlay/replay/steps/{number:02}"), &step.run);
@@ -49,10 +70,15 @@ pub fn pack(machine: Emulated, assets: &Assets, root: &Path, deb: &Path, steps: 
     archive.text("overlay/root/presentation.service", UNIT);
     archive.text("overlay/root/web.toml", CONFIGURATION);
     archive.program("overlay/root/files", FILES.as_bytes());
-    let Some(name) = deb.file_name() else { return fail(format!("{} is no file", deb.display())) };
+    let Some(name) = deb.file_name() else {
+        return fail(format!("{} is no file", deb.display()));
+    };
     archive.copy(&format!("overlay/root/{}", name.to_string_lossy()), deb)?;
     for (name, fixture) in UNIKERNELS {
-        archive.copy(&format!("overlay/root/{name}"), &host::fixtures(machine.arch()).join(fixture))?;
+        archive.copy(
+            &format!("overlay/root/{name}"),
+            &host::fixtures(machine.arch()).join(fixture),
+        )?;
     }
     Ok(archive)
 }

@@ -26,9 +26,18 @@ fn board(machine: Emulated) -> Step {
          ls -l /dev/kvm /dev/net/tun\n\
          systemctl --failed --no-legend",
     )
-    .shows(&["aarch64", "1 systemd", "crw-rw---- 1 root kvm", "crw-rw-rw- 1 root root"])
+    .shows(&[
+        "aarch64",
+        "1 systemd",
+        "crw-rw---- 1 root kvm",
+        "crw-rw-rw- 1 root root",
+    ])
     .lacks(&["failed"]);
-    if machine == Emulated::Pi3 { step.shows(&["raspberrypi,3-model-b"]) } else { step }
+    if machine == Emulated::Pi3 {
+        step.shows(&["raspberrypi,3-model-b"])
+    } else {
+        step
+    }
 }
 
 fn installed() -> Vec<Step> {
@@ -48,8 +57,11 @@ fn installed() -> Vec<Step> {
              dpkg --status tender | head -n 2",
         )
         .shows(&["Setting up tender", "Status: install ok installed"]),
-        Step::new("It goes by two names", "tender --version\nreadlink --canonicalize /usr/bin/solo5-hvt")
-            .shows(&["tender ", "/usr/bin/tender"]),
+        Step::new(
+            "It goes by two names",
+            "tender --version\nreadlink --canonicalize /usr/bin/solo5-hvt",
+        )
+        .shows(&["tender ", "/usr/bin/tender"]),
         Step::new(
             "A tap in a bridge",
             "cat /usr/share/doc/tender/examples/network/ifupdown/tap100\n\
@@ -78,7 +90,10 @@ fn page(title: &'static str, address: &str) -> Step {
         "ip netns exec visitor curl -sS --connect-timeout 5 --retry 20 --retry-delay 1 --retry-all-errors \
          --dump-header - --output page http://{address}:8080/ &&\nhead -n 6 page"
     );
-    Step::new(title, run).shows(&["HTTP/1.1 200", "<title>Unikernels on a Raspberry Pi 3B</title>"])
+    Step::new(title, run).shows(&[
+        "HTTP/1.1 200",
+        "<title>Unikernels on a Raspberry Pi 3B</title>",
+    ])
 }
 
 /// The unit as it was shown, and the tender by its old name.
@@ -145,10 +160,13 @@ fn as_packaged() -> Vec<Step> {
         )
         .shows(&["Active: active (running)", "Status: \""]),
         page("Its page", TALK),
-        Step::new("Stopped", "systemctl stop presentation\nsystemctl status --lines=0 presentation")
-            .status(3)
-            .shows(&["Active: inactive (dead)"])
-            .lacks(&["failed"]),
+        Step::new(
+            "Stopped",
+            "systemctl stop presentation\nsystemctl status --lines=0 presentation",
+        )
+        .status(3)
+        .shows(&["Active: inactive (dead)"])
+        .lacks(&["failed"]),
     ]
 }
 
@@ -221,6 +239,9 @@ fn removed() -> Vec<Step> {
          ./files >after\n\
          diff before after && echo the same files as before",
         )
-        .shows(&["Purging configuration files for tender", "the same files as before"]),
+        .shows(&[
+            "Purging configuration files for tender",
+            "the same files as before",
+        ]),
     ]
 }

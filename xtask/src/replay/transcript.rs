@@ -15,8 +15,13 @@ pub struct Transcript {
 impl Transcript {
     /// Of a replay on this machine: `target/replay/transcript-MACHINE.txt`.
     pub fn begin(machine: Emulated) -> Self {
-        let path = cargo::target_dir().join("replay").join(format!("transcript-{}.txt", machine.name()));
-        Transcript { path, text: String::new() }
+        let path = cargo::target_dir()
+            .join("replay")
+            .join(format!("transcript-{}.txt", machine.name()));
+        Transcript {
+            path,
+            text: String::new(),
+        }
     }
 
     /// Adds a line.
@@ -30,6 +35,7 @@ impl Transcript {
         if let Some(dir) = self.path.parent() {
             std::fs::create_dir_all(dir).context(format_args!("cannot make {}", dir.display()))?;
         }
-        std::fs::write(&self.path, &self.text).context(format_args!("cannot write {}", self.path.display()))
+        std::fs::write(&self.path, &self.text)
+            .context(format_args!("cannot write {}", self.path.display()))
     }
 }

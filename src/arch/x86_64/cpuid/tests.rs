@@ -98,7 +98,15 @@ const NEEDED: [(&str, Place, usize, u32); 24] = [
 ];
 
 fn entry((function, index): Place, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_entry2 {
-    kvm_cpuid_entry2 { function, index, eax, ebx, ecx, edx, ..Default::default() }
+    kvm_cpuid_entry2 {
+        function,
+        index,
+        eax,
+        ebx,
+        ecx,
+        edx,
+        ..Default::default()
+    }
 }
 
 /// What `limit` leaves of these.
@@ -121,27 +129,57 @@ fn of_everything(place: Place) -> Option<[u32; 4]> {
 }
 
 fn has((name, place, register, bit): (&str, Place, usize, u32)) -> (String, bool) {
-    (name.to_string(), of_everything(place).is_some_and(|values| values[register] >> bit & 1 == 1))
+    (
+        name.to_string(),
+        of_everything(place).is_some_and(|values| values[register] >> bit & 1 == 1),
+    )
 }
 
 #[test]
 fn what_is_forbidden_does_not_pass() {
-    assert_eq!(FORBIDDEN.map(has), FORBIDDEN.map(|(name, ..)| (name.to_string(), false)));
+    assert_eq!(
+        FORBIDDEN.map(has),
+        FORBIDDEN.map(|(name, ..)| (name.to_string(), false))
+    );
 }
 
 #[test]
 fn what_guests_use_passes() {
-    assert_eq!(NEEDED.map(has), NEEDED.map(|(name, ..)| (name.to_string(), true)));
+    assert_eq!(
+        NEEDED.map(has),
+        NEEDED.map(|(name, ..)| (name.to_string(), true))
+    );
 }
 
 #[test]
 fn only_known_leaves_pass() {
-    let classes = [0, 0x2000_0000, 0x4000_0000, 0x4000_0100, 0x8000_0000, 0x8086_0000, 0xc000_0000];
-    let places =
-        classes.into_iter().flat_map(|class| (class..class + 0x40).flat_map(|leaf| (0..32).map(move |i| (leaf, i))));
-    let passed: Vec<Place> = places.filter(|place| of_everything(*place).is_some()).collect();
+    let classes = [
+        0,
+        0x2000_0000,
+        0x4000_0000,
+        0x4000_0100,
+        0x8000_0000,
+        0x8086_0000,
+        0xc000_0000,
+    ];
+    let places = classes
+        .into_iter()
+        .flat_map(|class| (class..class + 0x40).flat_map(|leaf| (0..32).map(move |i| (leaf, i))));
+    let passed: Vec<Place> = places
+        .filter(|place| of_everything(*place).is_some())
+        .collect();
     let with_subleaves = |leaf| move |subleaf| (leaf, subleaf);
-    let mut expected = vec![(0, 0), (1, 0), (2, 0), (4, 0), (4, 1), (4, 2), (4, 3), (7, 0), (7, 1)];
+    let mut expected = vec![
+        (0, 0),
+        (1, 0),
+        (2, 0),
+        (4, 0),
+        (4, 1),
+        (4, 2),
+        (4, 3),
+        (7, 0),
+        (7, 1),
+    ];
     expected.extend([0, 1, 2, 5, 6, 7].map(with_subleaves(0xd)));
     expected.extend([0x8000_0000, 0x8000_0001].map(|leaf| (leaf, 0)));
     // Those that are kept whole have no subleaves: KVM gives them number 0.
@@ -152,11 +190,27 @@ fn only_known_leaves_pass() {
 
 #[test]
 fn there_is_one_processor_with_number_0() {
-    assert_eq!(of_everything((1, 0)).map(|values| values[1]), Some(0xff00), "leaf 1 has a number or a count");
-    assert_eq!(of_everything((4, 0)).map(|values| values[0] & !0x3fff), Some(0), "others share a cache");
-    assert_eq!(of_everything((0x8000_0008, 0)).map(|values| values[2]), Some(0), "there are more cores");
     assert_eq!(
-        (of_everything((0xb, 0)), of_everything((0x1f, 0)), of_everything((0x8000_001e, 0))),
+        of_everything((1, 0)).map(|values| values[1]),
+        Some(0xff00),
+        "leaf 1 has a number or a count"
+    );
+    assert_eq!(
+        of_everything((4, 0)).map(|values| values[0] & !0x3fff),
+        Some(0),
+        "others share a cache"
+    );
+    assert_eq!(
+        of_everything((0x8000_0008, 0)).map(|values| values[2]),
+        Some(0),
+        "there are more cores"
+    );
+    assert_eq!(
+        (
+            of_everything((0xb, 0)),
+            of_everything((0x1f, 0)),
+            of_everything((0x8000_001e, 0))
+        ),
         (None, None, None)
     );
 }
@@ -164,10 +218,19 @@ fn there_is_one_processor_with_number_0() {
 #[test]
 fn the_last_leaf_is_lowered_and_never_raised() {
     let last = |place, value| limited(&[entry(place, [value, 1, 0, 0])])[0].eax;
-    assert_eq!((last((0, 0), 0x24), last((0, 0), 0xd), last((0, 0), 7)), (0xd, 0xd, 7));
-    assert_eq!((last((7, 0), 2), last((7, 0), 1), last((7, 0), 0)), (1, 1, 0));
+    assert_eq!(
+        (last((0, 0), 0x24), last((0, 0), 0xd), last((0, 0), 7)),
+        (0xd, 0xd, 7)
+    );
+    assert_eq!(
+        (last((7, 0), 2), last((7, 0), 1), last((7, 0), 0)),
+        (1, 1, 0)
+    );
     let extended = (0x8000_0000, 0);
-    assert_eq!((last(extended, 0x8000_0028), last(extended, 0x8000_0004)), (0x8000_0008, 0x8000_0004));
+    assert_eq!(
+        (last(extended, 0x8000_0028), last(extended, 0x8000_0004)),
+        (0x8000_0008, 0x8000_0004)
+    );
 }
 
 #[test]
@@ -189,6 +252,12 @@ fn nothing_is_added() {
     entries[2].flags = 1;
     let left = limited(&entries);
     assert_eq!(left.len(), 2, "a leaf without a bit needs no entry");
-    assert_eq!((left[0].eax, left[0].ebx, left[0].ecx, left[0].edx), (0xa0671, 0x0800, 0x2000, 0x078a_a17d));
-    assert_eq!((left[1].function, left[1].flags, left[1].eax, left[1].ebx), (7, 1, 1, 0x0180_2040));
+    assert_eq!(
+        (left[0].eax, left[0].ebx, left[0].ecx, left[0].edx),
+        (0xa0671, 0x0800, 0x2000, 0x078a_a17d)
+    );
+    assert_eq!(
+        (left[1].function, left[1].flags, left[1].eax, left[1].ebx),
+        (7, 1, 1, 0x0180_2040)
+    );
 }

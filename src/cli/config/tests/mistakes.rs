@@ -14,58 +14,139 @@ fn are_told(expected: &[(&str, &str)]) {
 fn unknown_keys_are_told_with_their_place() {
     are_told(&[
         ("mme = 64", "1:1: unknown key 'mme'; did you mean 'mem'?"),
-        ("\u{feff}mme = 64", "1:1: unknown key 'mme'; did you mean 'mem'?"),
-        ("\n  unikernl = 'a'", "2:3: unknown key 'unikernl'; did you mean 'unikernel'?"),
+        (
+            "\u{feff}mme = 64",
+            "1:1: unknown key 'mme'; did you mean 'mem'?",
+        ),
+        (
+            "\n  unikernl = 'a'",
+            "2:3: unknown key 'unikernl'; did you mean 'unikernel'?",
+        ),
         ("arg = []", "1:1: unknown key 'arg'; did you mean 'args'?"),
-        ("net_mac = ''", "1:1: unknown key 'net_mac'; did you mean 'net-mac'?"),
-        ("memory = 64", "1:1: unknown key 'memory'; did you mean 'mem'?"),
-        ("[networks]", "1:2: unknown key 'networks'; did you mean 'net'?"),
-        ("[block-storage]", "1:2: unknown key 'block-storage'; did you mean 'block'?"),
+        (
+            "net_mac = ''",
+            "1:1: unknown key 'net_mac'; did you mean 'net-mac'?",
+        ),
+        (
+            "memory = 64",
+            "1:1: unknown key 'memory'; did you mean 'mem'?",
+        ),
+        (
+            "[networks]",
+            "1:2: unknown key 'networks'; did you mean 'net'?",
+        ),
+        (
+            "[block-storage]",
+            "1:2: unknown key 'block-storage'; did you mean 'block'?",
+        ),
         ("[blk.x]", "1:2: unknown key 'blk'; did you mean 'block'?"),
         ("ram = 64", "1:1: unknown key 'ram'; did you mean 'mem'?"),
-        ("loglevel = 'debug'", "1:1: unknown key 'loglevel'; did you mean 'verbose'?"),
-        ("log-level = 2", "1:1: unknown key 'log-level'; did you mean 'verbose'?"),
-        ("log_level = 2", "1:1: unknown key 'log_level'; did you mean 'verbose'?"),
-        ("arguments = []", "1:1: unknown key 'arguments'; did you mean 'args'?"),
+        (
+            "loglevel = 'debug'",
+            "1:1: unknown key 'loglevel'; did you mean 'verbose'?",
+        ),
+        (
+            "log-level = 2",
+            "1:1: unknown key 'log-level'; did you mean 'verbose'?",
+        ),
+        (
+            "log_level = 2",
+            "1:1: unknown key 'log_level'; did you mean 'verbose'?",
+        ),
+        (
+            "arguments = []",
+            "1:1: unknown key 'arguments'; did you mean 'args'?",
+        ),
         (
             "frobnicate = 1",
             "1:1: unknown key 'frobnicate'; keys are named as options are, and those 'tender --help' lists",
         ),
-        ("config = 'x'", "1:1: 'config' is for the command line only; write 'tender --config' there"),
-        ("check = true", "1:1: 'check' is for the command line only; write 'tender --check' there"),
-        ("[net.a]\nmca = 'x'", "2:1: unknown key 'net.a.mca'; did you mean 'net.a.mac'?"),
-        ("[net.a]\niface = 'x'", "2:1: unknown key 'net.a.iface'; a device there has tap, mac"),
-        ("[block.a]\nsector_size = 5", "2:1: unknown key 'block.a.sector_size'; did you mean 'block.a.sector-size'?"),
+        (
+            "config = 'x'",
+            "1:1: 'config' is for the command line only; write 'tender --config' there",
+        ),
+        (
+            "check = true",
+            "1:1: 'check' is for the command line only; write 'tender --check' there",
+        ),
+        (
+            "[net.a]\nmca = 'x'",
+            "2:1: unknown key 'net.a.mca'; did you mean 'net.a.mac'?",
+        ),
+        (
+            "[net.a]\niface = 'x'",
+            "2:1: unknown key 'net.a.iface'; a device there has tap, mac",
+        ),
+        (
+            "[block.a]\nsector_size = 5",
+            "2:1: unknown key 'block.a.sector_size'; did you mean 'block.a.sector-size'?",
+        ),
     ]);
 }
 
 #[test]
 fn values_of_the_wrong_type_are_told_with_their_place() {
     are_told(&[
-        ("verbose = 4", "1:11: 'verbose' is a whole number; it has to be true, false, or how often: 0 to 3"),
-        ("[mem]\na = 1", "1:1: 'mem' is a table; it has to be a whole number or a string: SIZE"),
-        ("mem = 6.4", "1:7: 'mem' is a number with a point; it has to be a whole number or a string: SIZE"),
-        ("net-ring = true", "1:12: 'net-ring' is true or false; it has to be a string: auto|on|off"),
-        ("net = 5", "1:7: 'net' is a whole number; it has to be a string: IFACE|@FD, or a table of devices"),
+        (
+            "verbose = 4",
+            "1:11: 'verbose' is a whole number; it has to be true, false, or how often: 0 to 3",
+        ),
+        (
+            "[mem]\na = 1",
+            "1:1: 'mem' is a table; it has to be a whole number or a string: SIZE",
+        ),
+        (
+            "mem = 6.4",
+            "1:7: 'mem' is a number with a point; it has to be a whole number or a string: SIZE",
+        ),
+        (
+            "net-ring = true",
+            "1:12: 'net-ring' is true or false; it has to be a string: auto|on|off",
+        ),
+        (
+            "net = 5",
+            "1:7: 'net' is a whole number; it has to be a string: IFACE|@FD, or a table of devices",
+        ),
         (
             "[disk.x]\npath = 'a'",
             "1:2: 'disk' is a table; it has to be a string: PATH|@FD; a device with a name is [block.NAME]",
         ),
-        ("disk = 5", "1:8: 'disk' is a whole number; it has to be a string: PATH|@FD"),
-        ("net.a = ['x']", "1:9: 'net.a' is a list; it has to be a string: IFACE|@FD"),
-        ("net-mac.a.b = 'x'", "1:9: 'net-mac.a' is a table; it has to be a string: MAC"),
+        (
+            "disk = 5",
+            "1:8: 'disk' is a whole number; it has to be a string: PATH|@FD",
+        ),
+        (
+            "net.a = ['x']",
+            "1:9: 'net.a' is a list; it has to be a string: IFACE|@FD",
+        ),
+        (
+            "net-mac.a.b = 'x'",
+            "1:9: 'net-mac.a' is a table; it has to be a string: MAC",
+        ),
         (
             "timeout = 1979-05-27",
             "1:11: 'timeout' is a date or a time; it has to be a whole number or a string: SECONDS",
         ),
-        ("lock-memory = 1", "1:15: 'lock-memory' is a whole number; it has to be true or false"),
-        ("verbose = -1", "1:11: 'verbose' is a whole number; it has to be true, false, or how often: 0 to 3"),
+        (
+            "lock-memory = 1",
+            "1:15: 'lock-memory' is a whole number; it has to be true or false",
+        ),
+        (
+            "verbose = -1",
+            "1:11: 'verbose' is a whole number; it has to be true, false, or how often: 0 to 3",
+        ),
         (
             "args = '--ipv4'",
             "1:8: 'args' is a string; it has to be a list of strings, such as [\"--ipv4=10.0.0.2/24\"]",
         ),
-        ("args = ['a',\n 1]", "2:2: 'args[1]' is a whole number; it has to be a string"),
-        ("unikernel = 5", "1:13: 'unikernel' is a whole number; it has to be a string: the path of an hvt unikernel"),
+        (
+            "args = ['a',\n 1]",
+            "2:2: 'args[1]' is a whole number; it has to be a string",
+        ),
+        (
+            "unikernel = 5",
+            "1:13: 'unikernel' is a whole number; it has to be a string: the path of an hvt unikernel",
+        ),
         (
             "args = [\"a\\u0000b\"]",
             "1:9: 'args[0]' has a NUL character in it, which no option, path or argument can have",
@@ -76,19 +157,31 @@ fn values_of_the_wrong_type_are_told_with_their_place() {
 #[test]
 fn what_options_refuse_is_told_with_its_place() {
     are_told(&[
-        ("unikernel = ''", "1:13: the path of the unikernel is empty; give that of an hvt unikernel"),
+        (
+            "unikernel = ''",
+            "1:13: the path of the unikernel is empty; give that of an hvt unikernel",
+        ),
         (
             "[net]\n'a-b' = 'tap0'",
             "2:1: 'a-b' in '--net:a-b' cannot be a device's name: those are 1 to 67 letters and digits",
         ),
-        ("user = 'n'\nsandbox = 'none'\n", "2:11: --sandbox=none: the sandbox is strict, best-effort or off"),
+        (
+            "user = 'n'\nsandbox = 'none'\n",
+            "2:11: --sandbox=none: the sandbox is strict, best-effort or off",
+        ),
         (
             "# ü\nmem = 1 # ü",
             "2:7: --mem=1: too little memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB",
         ),
         ("block = ''", "1:9: --block=: the path is empty"),
-        ("verbose = 1\nquiet = true", "2:9: '-v' asks for more words and '-q' for fewer; give one of them"),
-        ("net-ring = 'on'\nno-net-ring = true", "2:15: option '--net-ring' is given twice"),
+        (
+            "verbose = 1\nquiet = true",
+            "2:9: '-v' asks for more words and '-q' for fewer; give one of them",
+        ),
+        (
+            "net-ring = 'on'\nno-net-ring = true",
+            "2:15: option '--net-ring' is given twice",
+        ),
         (
             "[net.a]\ntap = 't'\nmac = '02:00:00:00:00:01'\n[net-mac]\na = '02:00:00:00:00:01'",
             "5:5: option '--net-mac:a' is given twice",
@@ -102,34 +195,61 @@ fn what_options_refuse_is_told_with_its_place() {
 
 #[test]
 fn what_is_no_toml_is_told_with_its_place() {
-    for (text, place) in
-        [("mem", "1:"), ("mem = 64\nmem = 32", "2:1"), ("\n\nmem = \"64", "3:"), ("= 1", "1:1"), ("[net", "1:")]
-    {
+    for (text, place) in [
+        ("mem", "1:"),
+        ("mem = 64\nmem = 32", "2:1"),
+        ("\n\nmem = \"64", "3:"),
+        ("= 1", "1:1"),
+        ("[net", "1:"),
+    ] {
         let message = error(text);
-        assert!(message.starts_with(&format!("dir/app.toml:{place}")) && message.contains(": not TOML: "), "{message}");
+        assert!(
+            message.starts_with(&format!("dir/app.toml:{place}"))
+                && message.contains(": not TOML: "),
+            "{message}"
+        );
     }
-    let Ok(Command::Configured(configured)) = parse(["tender", "--config", "a"].map(OsString::from)) else { panic!() };
+    let Ok(Command::Configured(configured)) =
+        parse(["tender", "--config", "a"].map(OsString::from))
+    else {
+        panic!()
+    };
     let error = configured.parse(b"# x\n  \xff").unwrap_err().to_string();
-    assert_eq!(error, "a:2:3: not UTF-8, which a configuration file has to be");
+    assert_eq!(
+        error,
+        "a:2:3: not UTF-8, which a configuration file has to be"
+    );
 }
 
 #[test]
 fn a_file_that_is_wrong_is_wrong_even_where_the_command_line_wins() {
-    let error = complete(&["--mem=64", "app"], "mem = 'lots'").unwrap_err().to_string();
-    assert!(error.starts_with("dir/app.toml:1:7: --mem=lots: "), "{error}");
+    let error = complete(&["--mem=64", "app"], "mem = 'lots'")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("dir/app.toml:1:7: --mem=lots: "),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_mistake_of_the_command_line_has_no_place() {
-    let error = complete(&["--mem=1", "app"], "mem = 64").unwrap_err().to_string();
+    let error = complete(&["--mem=1", "app"], "mem = 64")
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("--mem=1: too little"), "{error}");
 }
 
 #[test]
 fn a_mistake_is_told_in_the_form_that_the_file_asks_for() {
     let format = |words: &[&str], text: &str| {
-        let line = ["tender", "--config=a"].iter().chain(words).map(OsString::from);
-        let Ok(Command::Configured(configured)) = parse(line) else { panic!("{words:?}") };
+        let line = ["tender", "--config=a"]
+            .iter()
+            .chain(words)
+            .map(OsString::from);
+        let Ok(Command::Configured(configured)) = parse(line) else {
+            panic!("{words:?}")
+        };
         configured.log_format(text.as_bytes())
     };
     for text in [
@@ -139,11 +259,29 @@ fn a_mistake_is_told_in_the_form_that_the_file_asks_for() {
         "mem = = 5\nlog-format = \"json\"\n[net",
     ] {
         assert_eq!(format(&["app"], text), LogFormat::Json, "{text}");
-        assert_eq!(format(&["--log-format=journald", "app"], text), LogFormat::Journald, "{text}");
-        assert_eq!(format(&["--log-format", "text", "app"], text), LogFormat::Text, "{text}");
+        assert_eq!(
+            format(&["--log-format=journald", "app"], text),
+            LogFormat::Journald,
+            "{text}"
+        );
+        assert_eq!(
+            format(&["--log-format", "text", "app"], text),
+            LogFormat::Text,
+            "{text}"
+        );
     }
-    for text in ["", "log-format = 'xml'", "log-format = 1", "[net]\nlog-format = 'json'", "["] {
+    for text in [
+        "",
+        "log-format = 'xml'",
+        "log-format = 1",
+        "[net]\nlog-format = 'json'",
+        "[",
+    ] {
         assert_eq!(format(&["app"], text), LogFormat::Text, "{text}");
-        assert_eq!(format(&["--log-format=json"], text), LogFormat::Json, "{text}");
+        assert_eq!(
+            format(&["--log-format=json"], text),
+            LogFormat::Json,
+            "{text}"
+        );
     }
 }

@@ -53,23 +53,34 @@ fn toml() -> impl Strategy<Value = String> {
         "[[[",
         "{ a = { b = 1 } }",
     ]);
-    let line = (key, value, any::<bool>()).prop_map(|(key, value, table)| match table && key.starts_with('[') {
-        true => format!("{key}\n"),
-        false => format!("{key} = {value}\n"),
+    let line = (key, value, any::<bool>()).prop_map(|(key, value, table)| {
+        match table && key.starts_with('[') {
+            true => format!("{key}\n"),
+            false => format!("{key} = {value}\n"),
+        }
     });
     proptest::collection::vec(line, 0..8).prop_map(|lines| lines.concat())
 }
 
 /// Whatever is in a file, it comes to a command, or to one line that says where it is wrong.
 fn is_understood_or_refused(text: &[u8]) {
-    let Ok(Command::Configured(configured)) = parse(["tender", "--config=f", "app"].map(OsString::from)) else {
+    let Ok(Command::Configured(configured)) =
+        parse(["tender", "--config=f", "app"].map(OsString::from))
+    else {
         panic!()
     };
     if let Err(error) = configured.parse(text) {
         let message = error.to_string();
         let mut parts = message.splitn(4, ':');
-        let numbers = [parts.next() == Some("f"), is_number(parts.next()), is_number(parts.next())];
-        assert!(numbers == [true; 3] && !message.contains(char::is_control), "{message}");
+        let numbers = [
+            parts.next() == Some("f"),
+            is_number(parts.next()),
+            is_number(parts.next()),
+        ];
+        assert!(
+            numbers == [true; 3] && !message.contains(char::is_control),
+            "{message}"
+        );
     }
 }
 
@@ -97,19 +108,35 @@ proptest! {
 }
 
 fn toml_string(text: &str) -> String {
-    let escaped: String = text.chars().map(|c| format!("\\U{:08x}", u32::from(c))).collect();
+    let escaped: String = text
+        .chars()
+        .map(|c| format!("\\U{:08x}", u32::from(c)))
+        .collect();
     format!("\"{escaped}\"")
 }
 
 /// Tables within tables, keys of many parts, many keys: none of it is deep or slow enough to do harm.
 #[test]
 fn large_files_do_no_harm() {
-    let many: String = (0..500).map(|number| format!("net.a{number} = 't{number}'\n")).collect();
+    let many: String = (0..500)
+        .map(|number| format!("net.a{number} = 't{number}'\n"))
+        .collect();
     is_understood_or_refused(many.as_bytes());
     is_understood_or_refused(format!("{many}net.b = 't7'\n").as_bytes());
-    for open in ["[", "a = [", "a.", "a = {b = ", "args = [[", "\"", "'''", "\\"] {
+    for open in [
+        "[",
+        "a = [",
+        "a.",
+        "a = {b = ",
+        "args = [[",
+        "\"",
+        "'''",
+        "\\",
+    ] {
         is_understood_or_refused(open.repeat(60_000 / open.len()).as_bytes());
     }
-    is_understood_or_refused(format!("args = {}{}", "[".repeat(30_000), "]".repeat(30_000)).as_bytes());
+    is_understood_or_refused(
+        format!("args = {}{}", "[".repeat(30_000), "]".repeat(30_000)).as_bytes(),
+    );
     is_understood_or_refused(format!("x{} = 1", ".a".repeat(30_000)).as_bytes());
 }

@@ -77,7 +77,10 @@ fn can_be_lost(guest: &[Step], host: &[Step]) -> bool {
         if !known.insert(state) {
             continue;
         }
-        if (0..2).all(|side| state[side].next == programs[side].len()) && !state[0].saw_other && !state[1].saw_other {
+        if (0..2).all(|side| state[side].next == programs[side].len())
+            && !state[0].saw_other
+            && !state[1].saw_other
+        {
             return true;
         }
         for (side, program) in programs.into_iter().enumerate() {
@@ -99,13 +102,17 @@ fn successors(state: &[Side; 2], side: usize, program: &[Step]) -> Vec<[Side; 2]
         all.push(change(&|side| side.visible = true));
     }
     match program.get(me.next) {
-        Some(Step::Store) => all.push(change(&|side| (side.stored, side.next) = (true, side.next + 1))),
+        Some(Step::Store) => all.push(change(&|side| {
+            (side.stored, side.next) = (true, side.next + 1)
+        })),
         // A barrier waits until the store before it is visible.
         Some(Step::Barrier) if me.stored && !me.visible => {}
         Some(Step::Barrier) => all.push(change(&|side| side.next += 1)),
         Some(Step::Load) => {
             let seen = state[1 - side].visible;
-            all.push(change(&|side| (side.saw_other, side.next) = (seen, side.next + 1)));
+            all.push(change(&|side| {
+                (side.saw_other, side.next) = (seen, side.next + 1)
+            }));
         }
         None => {}
     }
@@ -121,9 +128,17 @@ fn no_request_is_left_lying_in_any_interleaving() {
 /// The exploration does find what it looks for: without either barrier, or with the steps swapped, requests get lost.
 #[test]
 fn without_a_barrier_or_in_another_order_requests_get_lost() {
-    let without =
-        |steps: &[Step]| -> Vec<Step> { steps.iter().copied().filter(|step| *step != Step::Barrier).collect() };
+    let without = |steps: &[Step]| -> Vec<Step> {
+        steps
+            .iter()
+            .copied()
+            .filter(|step| *step != Step::Barrier)
+            .collect()
+    };
     assert!(can_be_lost(&without(&GUEST), &host()));
     assert!(can_be_lost(&GUEST, &without(&host())));
-    assert!(can_be_lost(&GUEST, &[Step::Load, Step::Barrier, Step::Store]));
+    assert!(can_be_lost(
+        &GUEST,
+        &[Step::Load, Step::Barrier, Step::Store]
+    ));
 }

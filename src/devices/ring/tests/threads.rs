@@ -19,9 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 fn guest(memory: &GuestMemory, kick: impl Fn()) {
     let ring = memory.volatile(GuestAddress(ADDRESS), SIZE as u64).unwrap();
     for number in 0..REQUESTS {
-        let entry = Entry { operation: OP_READ, handle: 9, data: BUFFER, len: 64, id: !number, reserved: 0 };
+        let entry = Entry {
+            operation: OP_READ,
+            handle: 9,
+            data: BUFFER,
+            len: 64,
+            id: !number,
+            reserved: 0,
+        };
         let slot = (number % ENTRIES) as usize;
-        ring.write_slice(entry.as_bytes(), ENTRIES_OFFSET + slot * size_of::<Entry>()).unwrap();
+        ring.write_slice(entry.as_bytes(), ENTRIES_OFFSET + slot * size_of::<Entry>())
+            .unwrap();
         ring.store(number + 1, ENT_TAIL, Ordering::Release).unwrap();
         fence(Ordering::SeqCst);
         if ring.load::<u32>(NEEDS_KICK, Ordering::Relaxed).unwrap() != 0 {
@@ -31,8 +39,20 @@ fn guest(memory: &GuestMemory, kick: impl Fn()) {
             thread::yield_now();
         }
         let mut commit = Commit::default();
-        ring.read_slice(commit.as_mut_bytes(), COMMITS_OFFSET + slot * size_of::<Commit>()).unwrap();
-        assert_eq!(commit, Commit { id: !number, ret: Status::Invalid as u32, len: 0, reserved: 0 });
+        ring.read_slice(
+            commit.as_mut_bytes(),
+            COMMITS_OFFSET + slot * size_of::<Commit>(),
+        )
+        .unwrap();
+        assert_eq!(
+            commit,
+            Commit {
+                id: !number,
+                ret: Status::Invalid as u32,
+                len: 0,
+                reserved: 0
+            }
+        );
     }
 }
 
@@ -48,12 +68,18 @@ fn every_request_of_a_guest_beside_the_tender_is_answered() {
         while consumer.given < REQUESTS {
             consumer.drain(&shared, &memory).unwrap();
             // Asks for kicks only now and then: both ways of being told are to be taken.
-            if consumer.given < REQUESTS && consumer.given % 2 == 0 && may_sleep(&shared, consumer.taken) {
+            if consumer.given < REQUESTS
+                && consumer.given % 2 == 0
+                && may_sleep(&shared, consumer.taken)
+            {
                 let asleep = std::time::Instant::now();
                 while shared.submitted() == consumer.taken && asleep.elapsed() < PATIENCE {
                     thread::park_timeout(PATIENCE);
                 }
-                assert!(shared.submitted() != consumer.taken, "a request was left lying");
+                assert!(
+                    shared.submitted() != consumer.taken,
+                    "a request was left lying"
+                );
             }
             shared.want_kicks(false);
             thread::yield_now();

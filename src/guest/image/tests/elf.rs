@@ -29,7 +29,8 @@ pub const MFT: usize = 10;
 pub const CONSTANTS: u64 = 0x4000;
 
 /// What the bindings of Solo5 0.3 and 0.4 say of their memory and their clock.
-pub const LEGACY_WORDS: &[u8] = b"Solo5:     unused @ (0x0 - 0x%lx)\n\0tscclock_init(): tsc_freq=%lu\n\0";
+pub const LEGACY_WORDS: &[u8] =
+    b"Solo5:     unused @ (0x0 - 0x%lx)\n\0tscclock_init(): tsc_freq=%lu\n\0";
 
 /// Bytes after the last segment, as the section headers of a real file.
 pub const TRAILER: usize = 200;
@@ -52,7 +53,17 @@ impl Program {
     pub fn new(kind: u32, flags: u32, offset: u64, vaddr: u64, content: Vec<u8>) -> Program {
         let size = content.len() as u64;
         // p_paddr says something else than p_vaddr: since there are notes, nobody may look at it.
-        Program { kind, flags, offset, vaddr, paddr: 0xdead_0000, filesz: size, memsz: size, align: 0x1000, content }
+        Program {
+            kind,
+            flags,
+            offset,
+            vaddr,
+            paddr: 0xdead_0000,
+            filesz: size,
+            memsz: size,
+            align: 0x1000,
+            content,
+        }
     }
 
     pub fn load(flags: u32, offset: u64, vaddr: u64, size: usize) -> Program {
@@ -61,18 +72,31 @@ impl Program {
 
     /// Loaded at `paddr`, as before there were notes.
     pub fn legacy(flags: u32, offset: u64, paddr: u64, content: Vec<u8>) -> Program {
-        Program { paddr, ..Program::new(PT_LOAD, flags, offset, 0xdead_0000, content) }
+        Program {
+            paddr,
+            ..Program::new(PT_LOAD, flags, offset, 0xdead_0000, content)
+        }
     }
 
     pub fn note(offset: u64, content: Vec<u8>) -> Program {
-        Program { align: 4, ..Program::new(PT_NOTE, R, offset, offset + 0xff000, content) }
+        Program {
+            align: 4,
+            ..Program::new(PT_NOTE, R, offset, offset + 0xff000, content)
+        }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(56);
         bytes.extend(self.kind.to_le_bytes());
         bytes.extend(self.flags.to_le_bytes());
-        let words = [self.offset, self.vaddr, self.paddr, self.filesz, self.memsz, self.align];
+        let words = [
+            self.offset,
+            self.vaddr,
+            self.paddr,
+            self.filesz,
+            self.memsz,
+            self.align,
+        ];
         bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         bytes
     }
@@ -101,7 +125,10 @@ impl Elf {
     pub fn hvt() -> Elf {
         let mut ident = [0; 16];
         ident[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-        let devices = [Entry::declare("data", BLOCK_BASIC), Entry::declare("service", NET_BASIC)];
+        let devices = [
+            Entry::declare("data", BLOCK_BASIC),
+            Entry::declare("service", NET_BASIC),
+        ];
         Elf {
             ident,
             kind: 2,
@@ -114,14 +141,36 @@ impl Elf {
             phentsize: 56,
             phnum: None,
             programs: vec![
-                Program { align: 1, ..Program::new(PT_INTERP, R, 0x1000, 0x100000, b"/nonexistent/solo5/\0".to_vec()) },
+                Program {
+                    align: 1,
+                    ..Program::new(
+                        PT_INTERP,
+                        R,
+                        0x1000,
+                        0x100000,
+                        b"/nonexistent/solo5/\0".to_vec(),
+                    )
+                },
                 Program::load(X, 0x1000, 0x100000, 0x123),
                 Program::load(R, 0x2000, 0x101000, 0x800),
-                Program { memsz: 0, vaddr: 0, ..Program::load(R, 0, 0, 0) },
-                Program { memsz: 0x1200, ..Program::load(R | W, 0x2800, 0x102000, 0x80) },
-                Program { memsz: 0x2345, ..Program::load(R | W, 0, 0x104000, 0) },
+                Program {
+                    memsz: 0,
+                    vaddr: 0,
+                    ..Program::load(R, 0, 0, 0)
+                },
+                Program {
+                    memsz: 0x1200,
+                    ..Program::load(R | W, 0x2800, 0x102000, 0x80)
+                },
+                Program {
+                    memsz: 0x2345,
+                    ..Program::load(R | W, 0, 0x104000, 0)
+                },
                 Program::new(PT_TLS, R, 0, 0, Vec::new()),
-                Program { align: 16, ..Program::new(PT_GNU_STACK, R | W | X, 0, 0, Vec::new()) },
+                Program {
+                    align: 16,
+                    ..Program::new(PT_GNU_STACK, R | W | X, 0, 0, Vec::new())
+                },
                 Program::note(0x2000, note(b"OpenBSD\0", 1, &[0; 4])),
                 Program::note(0x2040, abi(target::HVT, 2)),
                 Program::note(0x2080, mft(&manifest(&devices))),
@@ -139,8 +188,14 @@ impl Elf {
         Elf {
             programs: vec![
                 Program::legacy(R | X, 0x1000, 0x10_0000, text),
-                Program { memsz: 0x1200, ..Program::legacy(R | W, offset, end, vec![1; 0x80]) },
-                Program { align: 16, ..Program::new(PT_GNU_STACK, R | W | X, 0, 0, Vec::new()) },
+                Program {
+                    memsz: 0x1200,
+                    ..Program::legacy(R | W, offset, end, vec![1; 0x80])
+                },
+                Program {
+                    align: 16,
+                    ..Program::new(PT_GNU_STACK, R | W | X, 0, 0, Vec::new())
+                },
             ],
             ..Elf::hvt()
         }
@@ -152,11 +207,23 @@ impl Elf {
         file.extend(self.kind.to_le_bytes());
         file.extend(self.machine.to_le_bytes());
         file.extend(self.version.to_le_bytes());
-        file.extend([self.entry, self.phoff, self.shoff].iter().flat_map(|word| word.to_le_bytes()));
+        file.extend(
+            [self.entry, self.phoff, self.shoff]
+                .iter()
+                .flat_map(|word| word.to_le_bytes()),
+        );
         file.extend(0u32.to_le_bytes());
-        file.extend([self.ehsize, self.phentsize, phnum, 64, 9, 8].iter().flat_map(|half| half.to_le_bytes()));
+        file.extend(
+            [self.ehsize, self.phentsize, phnum, 64, 9, 8]
+                .iter()
+                .flat_map(|half| half.to_le_bytes()),
+        );
         file.extend(self.programs.iter().flat_map(Program::to_bytes));
-        for program in self.programs.iter().filter(|program| !program.content.is_empty()) {
+        for program in self
+            .programs
+            .iter()
+            .filter(|program| !program.content.is_empty())
+        {
             let start = program.offset as usize;
             let end = start + program.content.len();
             file.resize(file.len().max(end), 0);
@@ -175,7 +242,13 @@ pub fn note(name: &[u8; 8], kind: u32, description: &[u8]) -> Vec<u8> {
 }
 
 pub fn abi_description(target: u32, version: u32) -> Vec<u8> {
-    Abi { target, version, reserved: [0; 2] }.as_bytes().to_vec()
+    Abi {
+        target,
+        version,
+        reserved: [0; 2],
+    }
+    .as_bytes()
+    .to_vec()
 }
 
 pub fn abi(target: u32, version: u32) -> Vec<u8> {

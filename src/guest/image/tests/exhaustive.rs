@@ -23,17 +23,48 @@ const ADDRESSES: [u64; 12] = [
     u64::MAX - 1,
     u64::MAX,
 ];
-const MEMORY_SIZES: [u64; 9] =
-    [0, 1, PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, MAX_MEMORY - IMAGE_BASE, MAX_MEMORY, 1 << 63, u64::MAX];
+const MEMORY_SIZES: [u64; 9] = [
+    0,
+    1,
+    PAGE_SIZE - 1,
+    PAGE_SIZE,
+    PAGE_SIZE + 1,
+    MAX_MEMORY - IMAGE_BASE,
+    MAX_MEMORY,
+    1 << 63,
+    u64::MAX,
+];
 const FILE_SIZES: [u64; 7] = [0, 1, PAGE_SIZE, FILE_SIZE, FILE_SIZE + 1, 1 << 63, u64::MAX];
-const OFFSETS: [u64; 7] = [0, 1, FILE_SIZE - 1, FILE_SIZE, FILE_SIZE + 1, u64::MAX - PAGE_SIZE, u64::MAX];
-const ALIGNS: [u64; 10] = [0, 1, 2, 3, PAGE_SIZE / 2, PAGE_SIZE, 2 * PAGE_SIZE, IMAGE_BASE, 1 << 63, u64::MAX];
+const OFFSETS: [u64; 7] = [
+    0,
+    1,
+    FILE_SIZE - 1,
+    FILE_SIZE,
+    FILE_SIZE + 1,
+    u64::MAX - PAGE_SIZE,
+    u64::MAX,
+];
+const ALIGNS: [u64; 10] = [
+    0,
+    1,
+    2,
+    3,
+    PAGE_SIZE / 2,
+    PAGE_SIZE,
+    2 * PAGE_SIZE,
+    IMAGE_BASE,
+    1 << 63,
+    u64::MAX,
+];
 
 /// The pages that a segment takes up, if it keeps every rule.
 fn pages(header: &ProgramHeader, align: u64) -> Option<Range<u128>> {
     let [address, memory, file] = [header.p_vaddr, header.p_memsz, header.p_filesz].map(u128::from);
     let (align, file_end) = (u128::from(align), u128::from(header.p_offset) + file);
-    let (start, end) = (address / align * align, (address + memory).div_ceil(align) * align);
+    let (start, end) = (
+        address / align * align,
+        (address + memory).div_ceil(align) * align,
+    );
     let is_page = |address: u128| address % u128::from(PAGE_SIZE) == 0;
     let keeps_the_rules = header.p_align.max(1).is_power_of_two()
         && memory >= file
@@ -52,10 +83,22 @@ fn check(header: &ProgramHeader, era: Era, align: u64) {
     let Some(expected) = pages(header, align).filter(|_| !is_empty) else {
         return assert!(read.is_err(), "{header:x?} {read:x?}");
     };
-    let [segment] = &read.unwrap_or_else(|error| panic!("{header:x?}: {error}"))[..] else { panic!("{header:x?}") };
-    assert_eq!(u128::from(segment.pages.start)..segment.pages.end.into(), expected, "{header:x?}");
-    assert_eq!(segment.memory, header.p_vaddr..header.p_vaddr + header.p_memsz);
-    assert_eq!(segment.file, header.p_offset..header.p_offset + header.p_filesz);
+    let [segment] = &read.unwrap_or_else(|error| panic!("{header:x?}: {error}"))[..] else {
+        panic!("{header:x?}")
+    };
+    assert_eq!(
+        u128::from(segment.pages.start)..segment.pages.end.into(),
+        expected,
+        "{header:x?}"
+    );
+    assert_eq!(
+        segment.memory,
+        header.p_vaddr..header.p_vaddr + header.p_memsz
+    );
+    assert_eq!(
+        segment.file,
+        header.p_offset..header.p_offset + header.p_filesz
+    );
 }
 
 #[test]

@@ -18,7 +18,9 @@ fn accepted(change: impl FnOnce(&mut Elf)) -> Image {
 
 fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
     match parse(|elf| change(&mut elf.programs[index])).expect_err("a broken image") {
-        Error::Segment { index: found, rule, .. } if found == index => rule,
+        Error::Segment {
+            index: found, rule, ..
+        } if found == index => rule,
         other => panic!("{other:?}"),
     }
 }
@@ -27,12 +29,26 @@ fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
 fn a_good_file_is_loaded_at_its_physical_addresses() {
     let image = accepted(|_| {});
     let text_end = 0x10_0000 + CONSTANTS - 0x1000 + LEGACY_WORDS.len() as u64;
-    let places: Vec<_> = image.segments.iter().map(|segment| (segment.memory.clone(), segment.access)).collect();
-    assert_eq!(places, [(0x10_0000..text_end, Access::ReadExecute), (0x10_4000..0x10_5200, Access::ReadWrite),]);
+    let places: Vec<_> = image
+        .segments
+        .iter()
+        .map(|segment| (segment.memory.clone(), segment.access))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (0x10_0000..text_end, Access::ReadExecute),
+            (0x10_4000..0x10_5200, Access::ReadWrite),
+        ]
+    );
     assert_eq!(image.segments[1].pages, 0x10_4000..0x10_6000);
     // Virtual addresses do not matter, be they what they may.
     for vaddr in [0, 0x10_0000, u64::MAX] {
-        let same = accepted(|elf| elf.programs.iter_mut().for_each(|program| program.vaddr = vaddr));
+        let same = accepted(|elf| {
+            elf.programs
+                .iter_mut()
+                .for_each(|program| program.vaddr = vaddr)
+        });
         assert_eq!(summary(&same), summary(&image));
     }
 }
@@ -40,22 +56,33 @@ fn a_good_file_is_loaded_at_its_physical_addresses() {
 #[test]
 fn a_broken_rule_names_the_physical_address() {
     let error = parse(|elf| elf.programs[TEXT].paddr = 0x2000).expect_err("too low");
-    assert!(matches!(error, Error::Segment { start: 0x2000, .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::Segment { start: 0x2000, .. }),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn alignment_says_nothing_about_pages() {
     let expected = summary(&accepted(|_| {}));
     for align in [0, 1, 8, 0x1_0000, 0x20_0000] {
-        let image = accepted(|elf| elf.programs.iter_mut().for_each(|program| program.align = align));
+        let image = accepted(|elf| {
+            elf.programs
+                .iter_mut()
+                .for_each(|program| program.align = align)
+        });
         assert_eq!(summary(&image), expected, "{align:#x}");
     }
-    assert_eq!(rule(DATA, |data| data.align = 3), "its alignment must be a power of two");
+    assert_eq!(
+        rule(DATA, |data| data.align = 3),
+        "its alignment must be a power of two"
+    );
 }
 
 #[test]
 fn a_segment_takes_the_pages_that_it_touches() {
-    let image = accepted(|elf| (elf.programs[DATA].paddr, elf.programs[DATA].memsz) = (0x10_4f80, 0x81));
+    let image =
+        accepted(|elf| (elf.programs[DATA].paddr, elf.programs[DATA].memsz) = (0x10_4f80, 0x81));
     assert_eq!(image.segments[1].pages, 0x10_4000..0x10_6000);
     assert_eq!(image.end(), 0x10_6000);
 }
@@ -66,24 +93,45 @@ fn segments_do_not_share_pages() {
     assert_eq!(rule(DATA, |data| data.paddr = 0x10_3fff), shared);
     assert_eq!(rule(DATA, |data| data.paddr = 0x10_0000), shared);
     let swapped = parse(|elf| elf.programs.swap(TEXT, DATA)).expect_err("descending");
-    assert!(matches!(swapped, Error::Segment { rule, .. } if rule == shared), "{swapped:?}");
+    assert!(
+        matches!(swapped, Error::Segment { rule, .. } if rule == shared),
+        "{swapped:?}"
+    );
 }
 
 #[test]
 fn the_other_rules_hold_too() {
-    assert_eq!(rule(TEXT, |text| text.paddr = 0xf_f000), "a unikernel starts at 0x100000 or above");
-    assert_eq!(rule(DATA, |data| data.memsz = 0x7f), "it has more bytes in the file than in memory");
-    assert_eq!(rule(DATA, |data| data.paddr = 1 << 32), "it ends above 4 GiB, the most memory a guest can have");
-    assert_eq!(rule(DATA, |data| data.paddr = u64::MAX), "its addresses overflow");
+    assert_eq!(
+        rule(TEXT, |text| text.paddr = 0xf_f000),
+        "a unikernel starts at 0x100000 or above"
+    );
+    assert_eq!(
+        rule(DATA, |data| data.memsz = 0x7f),
+        "it has more bytes in the file than in memory"
+    );
+    assert_eq!(
+        rule(DATA, |data| data.paddr = 1 << 32),
+        "it ends above 4 GiB, the most memory a guest can have"
+    );
+    assert_eq!(
+        rule(DATA, |data| data.paddr = u64::MAX),
+        "its addresses overflow"
+    );
     let elsewhere = parse(|elf| elf.entry = 0x10_4000).expect_err("an entry in its data");
-    assert!(matches!(elsewhere, Error::Entry(0x10_4000)), "{elsewhere:?}");
+    assert!(
+        matches!(elsewhere, Error::Entry(0x10_4000)),
+        "{elsewhere:?}"
+    );
 }
 
 #[test]
 fn what_keeps_code_and_data_apart_gets_a_heap_without_code() {
     let image = accepted(|_| {});
     assert!(!image.has_writable_code());
-    let rest = Mapping { range: 0x10_6000..0x20_0000, access: Access::ReadWrite };
+    let rest = Mapping {
+        range: 0x10_6000..0x20_0000,
+        access: Access::ReadWrite,
+    };
     assert_eq!(image.mappings(0x20_0000).last(), Some(&rest));
 }
 
@@ -119,7 +167,8 @@ fn what_the_stack_says_of_itself_does_not_matter() {
 
 #[test]
 fn it_needs_512_kib_beside_the_image() {
-    let ending_at = |end: u64| accepted(|elf| elf.programs[DATA].memsz = end - 0x10_4000).least_memory();
+    let ending_at =
+        |end: u64| accepted(|elf| elf.programs[DATA].memsz = end - 0x10_4000).least_memory();
     assert_eq!(ending_at(0x18_0000), 0x20_0000);
     assert_eq!(ending_at(0x18_0001), 0x40_0000);
 }

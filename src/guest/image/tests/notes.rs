@@ -35,7 +35,10 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
         "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes; \
          give the .hvt file"
     );
-    assert!(matches!(refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)), Error::NoAbiNote));
+    assert!(matches!(
+        refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)),
+        Error::NoAbiNote
+    ));
 }
 
 #[test]
@@ -64,11 +67,17 @@ fn other_targets_are_named() {
         // Whatever their version: theirs count for themselves.
         for version in [1, 2, 3] {
             let error = refused(with_note(ABI, abi(number, version)));
-            assert!(matches!(&error, Error::Target(found) if found == name), "{name}: {error:?}");
+            assert!(
+                matches!(&error, Error::Target(found) if found == name),
+                "{name}: {error:?}"
+            );
         }
     }
     let error = refused(with_note(ABI, abi(target::SPT, 2)));
-    assert_eq!(error.to_string(), "is a Solo5 unikernel for the spt target; rebuild it for hvt");
+    assert_eq!(
+        error.to_string(),
+        "is a Solo5 unikernel for the spt target; rebuild it for hvt"
+    );
 }
 
 #[test]
@@ -84,7 +93,10 @@ fn the_target_is_told_before_the_manifest_is_looked_at() {
 fn versions_1_and_2_are_eras() {
     for (version, era) in [(1, Era::Abi1), (2, Era::Abi2)] {
         let image = accepted(with_note(ABI, abi(target::HVT, version)));
-        assert_eq!((image.era, image.era.abi_version(), image.evidence), (era, Some(version), None));
+        assert_eq!(
+            (image.era, image.era.abi_version(), image.evidence),
+            (era, Some(version), None)
+        );
         assert_eq!(image.manifest.expect("a manifest").devices().len(), 2);
     }
 }
@@ -93,7 +105,10 @@ fn versions_1_and_2_are_eras() {
 fn other_versions_are_refused() {
     for version in [0, 3, u32::MAX] {
         let error = refused(with_note(ABI, abi(target::HVT, version)));
-        assert!(matches!(error, Error::AbiVersion(found) if found == version), "{version}: {error:?}");
+        assert!(
+            matches!(error, Error::AbiVersion(found) if found == version),
+            "{version}: {error:?}"
+        );
     }
     assert_eq!(
         refused(with_note(ABI, abi(target::HVT, 3))).to_string(),
@@ -115,8 +130,20 @@ fn a_note_segment_holds_a_note_header() {
 #[test]
 fn a_note_without_room_for_our_name_is_somebody_elses() {
     for size in 12..20 {
-        assert!(matches!(refused(|elf| elf.programs[ABI].filesz = size), Error::NoAbiNote), "{size}");
-        assert!(matches!(refused(|elf| elf.programs[MFT].filesz = size), Error::NoManifest), "{size}");
+        assert!(
+            matches!(
+                refused(|elf| elf.programs[ABI].filesz = size),
+                Error::NoAbiNote
+            ),
+            "{size}"
+        );
+        assert!(
+            matches!(
+                refused(|elf| elf.programs[MFT].filesz = size),
+                Error::NoManifest
+            ),
+            "{size}"
+        );
     }
 }
 
@@ -129,8 +156,20 @@ fn a_note_of_another_owner_or_kind_is_somebody_elses() {
         refused(with_note(ABI, content))
     };
     // Length of the name, the name with its NUL, the kind.
-    for (index, byte) in [(0, 5), (0, 7), (3, 1), (12, b's'), (16, b'6'), (17, b' '), (8, 0), (11, 0)] {
-        assert!(matches!(changed(index, byte), Error::NoAbiNote), "byte {index} = {byte}");
+    for (index, byte) in [
+        (0, 5),
+        (0, 7),
+        (3, 1),
+        (12, b's'),
+        (16, b'6'),
+        (17, b' '),
+        (8, 0),
+        (11, 0),
+    ] {
+        assert!(
+            matches!(changed(index, byte), Error::NoAbiNote),
+            "byte {index} = {byte}"
+        );
     }
 }
 
@@ -151,10 +190,18 @@ fn the_order_of_the_notes_does_not_matter() {
 fn all_notes_of_a_segment_are_read() {
     let expected = summary(&accepted(|_| {}));
     let build_id = note(b"GNU\0\x14\0\0\0", 3, &[0xab; 16]);
-    let second = [note(b"OpenBSD\0", 1, &[0; 4]), build_id, abi(target::HVT, 2)].concat();
+    let second = [
+        note(b"OpenBSD\0", 1, &[0; 4]),
+        build_id,
+        abi(target::HVT, 2),
+    ]
+    .concat();
     assert_eq!(summary(&accepted(with_note(ABI, second))), expected);
     let both = [abi(target::HVT, 2), abi(target::XEN, 9)].concat();
-    assert_eq!(rule(ABI, with_note(ABI, both)), "it is the second ABI1 note");
+    assert_eq!(
+        rule(ABI, with_note(ABI, both)),
+        "it is the second ABI1 note"
+    );
 }
 
 /// As linkers merge them: in either order, with and without zeros that align the manifest, in one segment or in two
@@ -209,7 +256,10 @@ fn a_second_note_of_a_kind_is_refused() {
     assert_eq!(twice(ABI), "it is the second ABI1 note");
     assert_eq!(twice(MFT), "it is the second MFT1 note");
     assert_eq!(
-        refused(|elf| elf.programs.push(Program::note(0x6000, abi(target::HVT, 2)))).to_string(),
+        refused(|elf| elf
+            .programs
+            .push(Program::note(0x6000, abi(target::HVT, 2))))
+        .to_string(),
         "has a malformed note in program header 11: it is the second ABI1 note; copy or build it again"
     );
 }
@@ -218,7 +268,11 @@ fn a_second_note_of_a_kind_is_refused() {
 fn an_abi_note_has_16_bytes_at_least() {
     let whole = abi_description(target::HVT, 2);
     for size in 1..16 {
-        assert_eq!(rule(ABI, with_note(ABI, abi_note(&whole[..size]))), "an ABI1 note has 16 bytes", "{size}");
+        assert_eq!(
+            rule(ABI, with_note(ABI, abi_note(&whole[..size]))),
+            "an ABI1 note has 16 bytes",
+            "{size}"
+        );
     }
 }
 
@@ -228,23 +282,39 @@ fn an_abi_note_has_32_bytes_at_most() {
     content.resize(32, 0xff);
     accepted(with_note(ABI, abi_note(&content)));
     content.push(0);
-    assert_eq!(rule(ABI, with_note(ABI, abi_note(&content))), "its size is out of bounds");
+    assert_eq!(
+        rule(ABI, with_note(ABI, abi_note(&content))),
+        "its size is out of bounds"
+    );
 }
 
 #[test]
 fn a_note_has_some_content() {
-    assert_eq!(rule(ABI, with_note(ABI, abi_note(&[]))), "its size is out of bounds");
-    assert_eq!(rule(MFT, with_note(MFT, note(NAME, TYPE_MFT1, &[]))), "its size is out of bounds");
+    assert_eq!(
+        rule(ABI, with_note(ABI, abi_note(&[]))),
+        "its size is out of bounds"
+    );
+    assert_eq!(
+        rule(MFT, with_note(MFT, note(NAME, TYPE_MFT1, &[]))),
+        "its size is out of bounds"
+    );
 }
 
 #[test]
 fn a_manifest_note_of_less_than_its_padding_has_no_content() {
     for size in 1..4 {
-        assert_eq!(rule(MFT, with_note(MFT, note(NAME, TYPE_MFT1, &vec![0; size]))), "it has no content", "{size}");
+        assert_eq!(
+            rule(MFT, with_note(MFT, note(NAME, TYPE_MFT1, &vec![0; size]))),
+            "it has no content",
+            "{size}"
+        );
     }
     // Nothing but padding: a manifest, of no bytes.
     let error = refused(with_note(MFT, note(NAME, TYPE_MFT1, &[0; 4])));
-    assert!(matches!(error, Error::Manifest(manifest::Error::Short { size: 0 })), "{error:?}");
+    assert!(
+        matches!(error, Error::Manifest(manifest::Error::Short { size: 0 })),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -253,7 +323,13 @@ fn a_manifest_starts_24_bytes_into_its_note() {
     let mut padded = mft(&content);
     // The padding says nothing.
     padded[20..24].fill(0xff);
-    assert_eq!(accepted(with_note(MFT, padded)).manifest.unwrap().to_bytes(), content);
+    assert_eq!(
+        accepted(with_note(MFT, padded))
+            .manifest
+            .unwrap()
+            .to_bytes(),
+        content
+    );
     // Without padding the first field of the manifest would be taken for it.
     let error = refused(with_note(MFT, note(NAME, TYPE_MFT1, &content)));
     assert!(matches!(error, Error::Manifest(_)), "{error:?}");
@@ -261,17 +337,35 @@ fn a_manifest_starts_24_bytes_into_its_note() {
 
 #[test]
 fn a_manifest_note_has_room_for_64_entries_and_no_more() {
-    let names: Vec<String> = (1..MAX_ENTRIES).map(|number| format!("net{number}")).collect();
-    let entries: Vec<Entry> = names.iter().map(|name| Entry::declare(name, NET_BASIC)).collect();
+    let names: Vec<String> = (1..MAX_ENTRIES)
+        .map(|number| format!("net{number}"))
+        .collect();
+    let entries: Vec<Entry> = names
+        .iter()
+        .map(|name| Entry::declare(name, NET_BASIC))
+        .collect();
     let content = manifest(&entries);
     let largest = mft(&content);
     assert_eq!(largest.len(), 20 + 6668);
-    assert_eq!(accepted(with_note(MFT, largest)).manifest.unwrap().devices().len(), 63);
+    assert_eq!(
+        accepted(with_note(MFT, largest))
+            .manifest
+            .unwrap()
+            .devices()
+            .len(),
+        63
+    );
     let larger = mft(&[content, vec![0]].concat());
-    assert_eq!(rule(MFT, with_note(MFT, larger)), "its size is out of bounds");
+    assert_eq!(
+        rule(MFT, with_note(MFT, larger)),
+        "its size is out of bounds"
+    );
     let mut absurd = mft(&manifest(&entries));
     absurd[4..8].fill(0xff);
-    assert_eq!(rule(MFT, with_note(MFT, absurd)), "its size is out of bounds");
+    assert_eq!(
+        rule(MFT, with_note(MFT, absurd)),
+        "its size is out of bounds"
+    );
 }
 
 #[test]
@@ -287,11 +381,18 @@ fn a_note_is_not_longer_than_its_segment() {
 fn a_note_beyond_the_end_is_a_truncated_file() {
     let size = Elf::hvt().build().len() as u64;
     for offset in [size, 1 << 40, 1 << 63] {
-        let error = refused(|elf| (elf.programs[ABI].offset, elf.programs[ABI].content) = (offset, Vec::new()));
-        assert!(matches!(error, Error::Truncated { what: "note", .. }), "{offset:#x}: {error:?}");
+        let error = refused(|elf| {
+            (elf.programs[ABI].offset, elf.programs[ABI].content) = (offset, Vec::new())
+        });
+        assert!(
+            matches!(error, Error::Truncated { what: "note", .. }),
+            "{offset:#x}: {error:?}"
+        );
     }
     for offset in [u64::MAX - 19, u64::MAX] {
-        let overflows = rule(ABI, |elf| (elf.programs[ABI].offset, elf.programs[ABI].content) = (offset, Vec::new()));
+        let overflows = rule(ABI, |elf| {
+            (elf.programs[ABI].offset, elf.programs[ABI].content) = (offset, Vec::new())
+        });
         assert_eq!(overflows, "its place in the file overflows");
     }
 }
@@ -301,7 +402,10 @@ fn a_broken_manifest_is_told_with_its_rule() {
     let mut content = manifest(&[]);
     content[0] = 9;
     let error = refused(with_note(MFT, mft(&content)));
-    assert!(matches!(error, Error::Manifest(manifest::Error::Version(9))), "{error:?}");
+    assert!(
+        matches!(error, Error::Manifest(manifest::Error::Version(9))),
+        "{error:?}"
+    );
     assert_eq!(
         error.to_string(),
         "is not valid: the manifest has version 9; only version 1 exists; mend its manifest, and build it again"
@@ -313,7 +417,10 @@ fn a_program_with_a_note_of_its_own_is_not_taken_for_a_unikernel() {
     // What every Linux program has: a GNU build id.
     let error = refused(|elf| {
         elf.programs.truncate(8);
-        elf.programs.push(Program::note(0x6000, note(b"GNU\0\x14\0\0\0", 3, &[0xab; 20])));
+        elf.programs.push(Program::note(
+            0x6000,
+            note(b"GNU\0\x14\0\0\0", 3, &[0xab; 20]),
+        ));
     });
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
 }

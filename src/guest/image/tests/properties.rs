@@ -12,18 +12,39 @@ use guest_abi::boot::MAX_MEMORY;
 fn check(image: &Image, file_size: u64) {
     let mut end = IMAGE_BASE;
     for segment in &image.segments {
-        assert!(segment.pages.start >= end && segment.pages.end > segment.pages.start, "{segment:x?}");
-        assert!(segment.pages.start % PAGE_SIZE == 0 && segment.pages.end % PAGE_SIZE == 0, "{segment:x?}");
-        assert!(segment.pages.start <= segment.memory.start && segment.memory.end <= segment.pages.end, "{segment:x?}");
-        assert!(segment.file.end - segment.file.start <= segment.memory.end - segment.memory.start, "{segment:x?}");
-        assert!(segment.file.is_empty() || segment.file.end <= file_size, "{segment:x?}");
+        assert!(
+            segment.pages.start >= end && segment.pages.end > segment.pages.start,
+            "{segment:x?}"
+        );
+        assert!(
+            segment.pages.start % PAGE_SIZE == 0 && segment.pages.end % PAGE_SIZE == 0,
+            "{segment:x?}"
+        );
+        assert!(
+            segment.pages.start <= segment.memory.start && segment.memory.end <= segment.pages.end,
+            "{segment:x?}"
+        );
+        assert!(
+            segment.file.end - segment.file.start <= segment.memory.end - segment.memory.start,
+            "{segment:x?}"
+        );
+        assert!(
+            segment.file.is_empty() || segment.file.end <= file_size,
+            "{segment:x?}"
+        );
         end = segment.pages.end;
     }
     assert!(!image.segments.is_empty());
     assert_eq!(image.end(), end);
     assert!(end <= MAX_MEMORY);
     assert!(image.least_memory() > end && image.least_memory() % MEMORY_GRANULE == 0);
-    assert!(image.manifest.iter().flat_map(Manifest::devices).all(|device| (1..64).contains(&device.handle)));
+    assert!(
+        image
+            .manifest
+            .iter()
+            .flat_map(Manifest::devices)
+            .all(|device| (1..64).contains(&device.handle))
+    );
     for size in [image.least_memory(), MAX_MEMORY] {
         check_mappings(image, size.min(MAX_MEMORY));
     }
@@ -35,12 +56,28 @@ fn check_mappings(image: &Image, size: u64) {
     for mapping in image.mappings(size) {
         assert_eq!(mapping.range.start, next, "a gap");
         assert!(mapping.range.end > next && mapping.range.end % PAGE_SIZE == 0);
-        let owner = image.segments.iter().find(|segment| segment.pages.contains(&next));
-        let between = if image.has_writable_code() { Access::All } else { Access::ReadWrite };
-        assert_eq!(mapping.access, owner.map_or(between, |segment| segment.access));
-        assert!(image.era == Era::Legacy || mapping.access != Access::All, "code that can be written: {mapping:x?}");
+        let owner = image
+            .segments
+            .iter()
+            .find(|segment| segment.pages.contains(&next));
+        let between = if image.has_writable_code() {
+            Access::All
+        } else {
+            Access::ReadWrite
+        };
+        assert_eq!(
+            mapping.access,
+            owner.map_or(between, |segment| segment.access)
+        );
+        assert!(
+            image.era == Era::Legacy || mapping.access != Access::All,
+            "code that can be written: {mapping:x?}"
+        );
         let entered = mapping.range.contains(&image.entry);
-        assert!(!entered || mapping.access.is_executable(), "the entry is in {mapping:x?}");
+        assert!(
+            !entered || mapping.access.is_executable(),
+            "the entry is in {mapping:x?}"
+        );
         next = mapping.range.end;
     }
     assert_eq!(next, size);
@@ -57,16 +94,34 @@ fn place(index: Index, file: &[u8]) -> usize {
 
 /// A value as a field may have it: near a limit more often than not.
 fn word() -> impl Strategy<Value = u64> {
-    let limits = [0, 1, 0xfff, 0x1000, 0x10_0000, 0x10_7000, 0x20_0000, 1 << 32, 1 << 63, u64::MAX];
-    let near =
-        (proptest::sample::select(limits.to_vec()), -3i64..4).prop_map(|(limit, by)| limit.wrapping_add_signed(by));
+    let limits = [
+        0,
+        1,
+        0xfff,
+        0x1000,
+        0x10_0000,
+        0x10_7000,
+        0x20_0000,
+        1 << 32,
+        1 << 63,
+        u64::MAX,
+    ];
+    let near = (proptest::sample::select(limits.to_vec()), -3i64..4)
+        .prop_map(|(limit, by)| limit.wrapping_add_signed(by));
     prop_oneof![near.clone(), near, any::<u64>(), 0u64..0x20_0000]
 }
 
 /// Segments that ascend page by page, the first with text in it, but for the fields that are then spoiled.
 fn programs() -> impl Strategy<Value = Vec<Program>> {
     let flags = prop_oneof![8 => proptest::sample::select(vec![X, R | X, R, R | W]), 1 => 0u32..8];
-    let piece = (0u64..3, 0u64..0x20, 0u64..0x3000, 0u64..0x800, 12u32..14, flags);
+    let piece = (
+        0u64..3,
+        0u64..0x20,
+        0u64..0x3000,
+        0u64..0x800,
+        12u32..14,
+        flags,
+    );
     let spoilt = proptest::collection::vec((any::<Index>(), 0..7, word()), 0..3);
     (proptest::collection::vec(piece, 1..6), spoilt).prop_map(|(pieces, spoilt)| {
         let mut end = IMAGE_BASE;
@@ -75,7 +130,12 @@ fn programs() -> impl Strategy<Value = Vec<Program>> {
             let vaddr = end.next_multiple_of(1 << align) + gap * PAGE_SIZE + within;
             let filesz = filesz.min(memsz);
             let flags = if programs.is_empty() { X } else { flags };
-            let place = Program { filesz, memsz, align: 1 << align, ..Program::load(flags, 0x1000, vaddr, 0) };
+            let place = Program {
+                filesz,
+                memsz,
+                align: 1 << align,
+                ..Program::load(flags, 0x1000, vaddr, 0)
+            };
             programs.push(place);
             end = (vaddr + memsz).next_multiple_of(1 << align);
         }

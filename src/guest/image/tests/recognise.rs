@@ -8,7 +8,10 @@ const X86_64: u16 = 62;
 
 /// A file that has `constants` in its text.
 fn examine(machine: u16, constants: &[u8]) -> Result<Evidence, Error> {
-    let elf = Elf { machine, ..Elf::legacy(constants) };
+    let elf = Elf {
+        machine,
+        ..Elf::legacy(constants)
+    };
     let image = Image::parse(elf.build().as_slice())?;
     assert_eq!((image.era, image.manifest.is_none()), (Era::Legacy, true));
     Ok(image.evidence.expect("no note, so something else"))
@@ -29,13 +32,22 @@ fn aarch64_halt(n: u32, m: u32) -> Vec<u8> {
 
 /// `mov $0x50a, %edx`, some instructions of one byte, `out %eax, (%dx)`
 fn x86_64_halt(between: usize) -> Vec<u8> {
-    [&[0xba, 0x0a, 0x05, 0, 0], vec![0x90; between].as_slice(), &[0xef], &[0x90; 16]].concat()
+    [
+        &[0xba, 0x0a, 0x05, 0, 0],
+        vec![0x90; between].as_slice(),
+        &[0xef],
+        &[0x90; 16],
+    ]
+    .concat()
 }
 
 #[test]
 fn the_words_of_its_memory_and_clock_give_a_legacy_unikernel_away() {
     for machine in [AARCH64, X86_64] {
-        assert_eq!(examine(machine, LEGACY_WORDS).expect("a unikernel"), Evidence::Words);
+        assert_eq!(
+            examine(machine, LEGACY_WORDS).expect("a unikernel"),
+            Evidence::Words
+        );
         // One of the two is too little: others have them as well.
         for words in LEGACY_WORDS.split_inclusive(|&byte| byte == 0) {
             assert!(is_ordinary(machine, words));
@@ -48,21 +60,38 @@ fn words_count_where_they_are_loaded_only() {
     let mut elf = Elf::legacy(&[]);
     let mut file = elf.build();
     file.extend(LEGACY_WORDS);
-    assert!(matches!(Image::parse(file.as_slice()), Err(Error::NoAbiNote)));
+    assert!(matches!(
+        Image::parse(file.as_slice()),
+        Err(Error::NoAbiNote)
+    ));
     // In a part of the file that is loaded, whichever.
     elf.programs[1].content[..LEGACY_WORDS.len()].copy_from_slice(LEGACY_WORDS);
-    assert_eq!(Image::parse(elf.build().as_slice()).expect("a unikernel").evidence, Some(Evidence::Words));
+    assert_eq!(
+        Image::parse(elf.build().as_slice())
+            .expect("a unikernel")
+            .evidence,
+        Some(Evidence::Words)
+    );
     elf.programs[1].kind = elf::PT_INTERP;
-    assert!(matches!(Image::parse(elf.build().as_slice()), Err(Error::NoAbiNote)));
+    assert!(matches!(
+        Image::parse(elf.build().as_slice()),
+        Err(Error::NoAbiNote)
+    ));
 }
 
 #[test]
 fn its_halt_instructions_give_a_legacy_unikernel_without_words_away() {
     for register in 0..31 {
-        assert_eq!(examine(AARCH64, &aarch64_halt(register, register)).expect("a unikernel"), Evidence::Code);
+        assert_eq!(
+            examine(AARCH64, &aarch64_halt(register, register)).expect("a unikernel"),
+            Evidence::Code
+        );
     }
     for between in 0..12 {
-        assert_eq!(examine(X86_64, &x86_64_halt(between)).expect("a unikernel"), Evidence::Code);
+        assert_eq!(
+            examine(X86_64, &x86_64_halt(between)).expect("a unikernel"),
+            Evidence::Code
+        );
     }
 }
 
@@ -72,11 +101,20 @@ fn other_instructions_give_nothing_away() {
     assert!(is_ordinary(X86_64, &aarch64_halt(0, 0)));
     assert!(is_ordinary(AARCH64, &x86_64_halt(0)));
     assert!(is_ordinary(AARCH64, &aarch64_halt(0, 1)));
-    assert!(is_ordinary(AARCH64, &instructions(&[0xd280_0a00, 0xd503_201f, 0xf2c0_0020])));
-    assert!(is_ordinary(AARCH64, &[&[0, 0], aarch64_halt(0, 0).as_slice(), &[0, 0]].concat()));
+    assert!(is_ordinary(
+        AARCH64,
+        &instructions(&[0xd280_0a00, 0xd503_201f, 0xf2c0_0020])
+    ));
+    assert!(is_ordinary(
+        AARCH64,
+        &[&[0, 0], aarch64_halt(0, 0).as_slice(), &[0, 0]].concat()
+    ));
     // HALT of 0.6 and later, and the last call but one.
     for number in [0x40, 0x48] {
-        assert!(is_ordinary(AARCH64, &instructions(&[0xd280_0000 | number << 5, 0xf2c0_0020])));
+        assert!(is_ordinary(
+            AARCH64,
+            &instructions(&[0xd280_0000 | number << 5, 0xf2c0_0020])
+        ));
     }
     assert!(is_ordinary(X86_64, &x86_64_halt(12)));
     assert!(is_ordinary(X86_64, &[0xba, 0x08, 0x05, 0, 0, 0xef]));
@@ -89,12 +127,33 @@ fn a_program_for_an_operating_system_is_ordinary_whatever_its_instructions() {
     for (machine, halt) in [(AARCH64, aarch64_halt(0, 0)), (X86_64, x86_64_halt(11))] {
         let note = elf::note(b"GNU\0\0\0\0\0", 1, &[0; 16]);
         let interpreter = b"/lib64/ld-linux-x86-64.so.2\0".to_vec();
-        for (kind, content) in [(elf::PT_NOTE, note), (elf::PT_INTERP, interpreter), (elf::PT_TLS, vec![0; 16])] {
-            let mut elf = Elf { machine, ..Elf::legacy(&halt) };
-            assert_eq!(Image::parse(elf.build().as_slice()).expect("a unikernel").evidence, Some(Evidence::Code));
-            let offset = elf.programs.iter().map(|program| program.offset + program.filesz).max().unwrap_or_default();
-            elf.programs.push(elf::Program::new(kind, R, offset, 0, content));
-            assert!(matches!(Image::parse(elf.build().as_slice()), Err(Error::NoAbiNote)), "{machine} {kind}");
+        for (kind, content) in [
+            (elf::PT_NOTE, note),
+            (elf::PT_INTERP, interpreter),
+            (elf::PT_TLS, vec![0; 16]),
+        ] {
+            let mut elf = Elf {
+                machine,
+                ..Elf::legacy(&halt)
+            };
+            assert_eq!(
+                Image::parse(elf.build().as_slice())
+                    .expect("a unikernel")
+                    .evidence,
+                Some(Evidence::Code)
+            );
+            let offset = elf
+                .programs
+                .iter()
+                .map(|program| program.offset + program.filesz)
+                .max()
+                .unwrap_or_default();
+            elf.programs
+                .push(elf::Program::new(kind, R, offset, 0, content));
+            assert!(
+                matches!(Image::parse(elf.build().as_slice()), Err(Error::NoAbiNote)),
+                "{machine} {kind}"
+            );
         }
     }
 }
@@ -102,7 +161,10 @@ fn a_program_for_an_operating_system_is_ordinary_whatever_its_instructions() {
 /// Whatever gives a file away is found wherever the pieces end that it is read in.
 #[test]
 fn nothing_is_missed_between_two_pieces() {
-    let halt = [(AARCH64, aarch64_halt(7, 7), 4), (X86_64, x86_64_halt(11), 1)];
+    let halt = [
+        (AARCH64, aarch64_halt(7, 7), 4),
+        (X86_64, x86_64_halt(11), 1),
+    ];
     let words = [AARCH64, X86_64].map(|machine| (machine, LEGACY_WORDS.to_vec(), 1));
     for (machine, pattern, step) in halt.into_iter().chain(words) {
         let boundary = 0x1000 + super::super::search::PIECE as u64 - CONSTANTS;
@@ -110,7 +172,10 @@ fn nothing_is_missed_between_two_pieces() {
             let mut constants = vec![0; boundary as usize - before];
             constants.extend(&pattern);
             constants.extend([0; 100]);
-            assert!(examine(machine, &constants).is_ok(), "{before} bytes before the end of the first piece");
+            assert!(
+                examine(machine, &constants).is_ok(),
+                "{before} bytes before the end of the first piece"
+            );
         }
     }
 }
@@ -124,7 +189,10 @@ fn a_multiboot_header_makes_a_virtio_unikernel() {
         Image::parse(elf.build().as_slice())
     };
     for offset in [0x1000, 0x1004, 0x1ffc] {
-        assert!(matches!(with_magic(offset), Err(Error::Target(target)) if target == "virtio"), "{offset:#x}");
+        assert!(
+            matches!(with_magic(offset), Err(Error::Target(target)) if target == "virtio"),
+            "{offset:#x}"
+        );
     }
     // A boot loader looks at whole words of the first 8 KiB.
     for offset in [0x1001, 0x1002, 0x1ffd, 0x2000] {
@@ -137,7 +205,12 @@ fn ukvm_of_0_2_is_refused_by_its_name() {
     let words = b"Solo5: Clock source: KVM paravirtualized clock\n\0";
     let error = examine(X86_64, words).expect_err("too old");
     assert!(matches!(error, Error::Ukvm), "{error:?}");
-    assert!(error.to_string().starts_with("is a ukvm unikernel of Solo5 0.2"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("is a ukvm unikernel of Solo5 0.2"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -146,7 +219,11 @@ fn a_development_snapshot_or_what_lost_its_notes_is_refused_by_its_name() {
     assert!(matches!(error, Error::Snapshot), "{error:?}");
     // Whatever else it has of older ones: the clock's words are in every release, and the numbers of hypercalls were
     // not all the same before 0.6.
-    for other in [LEGACY_WORDS, x86_64_halt(0).as_slice(), b"Clock source: KVM paravirtualized clock"] {
+    for other in [
+        LEGACY_WORDS,
+        x86_64_halt(0).as_slice(),
+        b"Clock source: KVM paravirtualized clock",
+    ] {
         let both = [other, b"Solo5:   reserved @"].concat();
         assert!(matches!(examine(X86_64, &both), Err(Error::Snapshot)));
     }
@@ -154,8 +231,15 @@ fn a_development_snapshot_or_what_lost_its_notes_is_refused_by_its_name() {
 
 #[test]
 fn words_of_its_own_outweigh_those_of_others() {
-    let both = [b"Clock source: KVM paravirtualized clock\0".as_slice(), LEGACY_WORDS].concat();
-    assert_eq!(examine(X86_64, &both).expect("a unikernel"), Evidence::Words);
+    let both = [
+        b"Clock source: KVM paravirtualized clock\0".as_slice(),
+        LEGACY_WORDS,
+    ]
+    .concat();
+    assert_eq!(
+        examine(X86_64, &both).expect("a unikernel"),
+        Evidence::Words
+    );
 }
 
 #[test]
@@ -167,7 +251,8 @@ fn a_note_outweighs_all_words() {
     assert_eq!((image.era, image.evidence), (Era::Abi2, None));
     // A manifest alone is a note too: half a unikernel of today, not a whole one of old.
     let error = refused(|elf| {
-        elf.programs[RODATA].content[0x400..0x400 + LEGACY_WORDS.len()].copy_from_slice(LEGACY_WORDS);
+        elf.programs[RODATA].content[0x400..0x400 + LEGACY_WORDS.len()]
+            .copy_from_slice(LEGACY_WORDS);
         elf.programs.remove(ABI);
     });
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
@@ -176,8 +261,16 @@ fn a_note_outweighs_all_words() {
 #[test]
 fn notes_of_others_do_not_keep_a_legacy_unikernel_from_being_one() {
     let mut elf = Elf::legacy(LEGACY_WORDS);
-    elf.programs.push(Program::note(0x8000, elf::note(b"GNU\0\x14\0\0\0", 3, &[0xab; 20])));
-    assert_eq!(Image::parse(elf.build().as_slice()).expect("a unikernel").era, Era::Legacy);
+    elf.programs.push(Program::note(
+        0x8000,
+        elf::note(b"GNU\0\x14\0\0\0", 3, &[0xab; 20]),
+    ));
+    assert_eq!(
+        Image::parse(elf.build().as_slice())
+            .expect("a unikernel")
+            .era,
+        Era::Legacy
+    );
 }
 
 #[test]
@@ -188,5 +281,8 @@ fn an_ordinary_program_is_called_so() {
     let mut elf = Elf::legacy(&[]);
     elf.programs[0].flags = R;
     // What it is is told before what is wrong with it.
-    assert!(matches!(Image::parse(elf.build().as_slice()), Err(Error::NoAbiNote)));
+    assert!(matches!(
+        Image::parse(elf.build().as_slice()),
+        Err(Error::NoAbiNote)
+    ));
 }

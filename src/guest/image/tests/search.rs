@@ -1,5 +1,8 @@
 //! Every byte of the ranges is seen, and what is shorter than the overlap is seen whole.
-#![allow(clippy::single_range_in_vec_init, reason = "a file is searched in as many ranges as it has, one at times")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a file is searched in as many ranges as it has, one at times"
+)]
 
 use std::cell::Cell;
 
@@ -24,7 +27,10 @@ fn seen(size: usize, ranges: Vec<Range<u64>>) -> Vec<(u64, usize)> {
 fn a_range_is_seen_in_pieces_that_overlap() {
     let step = (PIECE - OVERLAP) as u64;
     assert_eq!(seen(3 * PIECE, vec![10..20]), [(10, 10)]);
-    assert_eq!(seen(3 * PIECE, vec![0..PIECE as u64 + 1]), [(0, PIECE), (step, OVERLAP + 1)]);
+    assert_eq!(
+        seen(3 * PIECE, vec![0..PIECE as u64 + 1]),
+        [(0, PIECE), (step, OVERLAP + 1)]
+    );
     assert_eq!(seen(3 * PIECE, vec![5..6, 0..0, 1..3]), [(5, 1), (1, 2)]);
     #[allow(clippy::reversed_empty_ranges, reason = "a hostile file has those")]
     let reversed = vec![9..3];
@@ -55,7 +61,11 @@ impl Source for Endless {
 fn no_file_keeps_the_search_busy_for_long() {
     let endless = Endless(Cell::new(0));
     search(&endless, [0..u64::MAX / 2, 0..u64::MAX], |_, _| {}).expect("zeros");
-    assert!((256 << 20..260 << 20).contains(&endless.0.get()), "{}", endless.0.get());
+    assert!(
+        (256 << 20..260 << 20).contains(&endless.0.get()),
+        "{}",
+        endless.0.get()
+    );
 }
 
 #[test]
@@ -69,7 +79,10 @@ fn what_cannot_be_read_is_told() {
             Err(io::Error::from_raw_os_error(libc::EIO))
         }
     }
-    assert!(matches!(search(&Broken, [0..1], |_, _| {}), Err(Error::Io(_))));
+    assert!(matches!(
+        search(&Broken, [0..1], |_, _| {}),
+        Err(Error::Io(_))
+    ));
 }
 
 proptest! {

@@ -10,7 +10,12 @@ fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
         change(&mut elf.programs[index]);
         start = elf.programs[index].vaddr;
     }) {
-        Error::Segment { index: found, start: address, rule, .. } if found == index && address == start => rule,
+        Error::Segment {
+            index: found,
+            start: address,
+            rule,
+            ..
+        } if found == index && address == start => rule,
         other => panic!("{other:?}"),
     }
 }
@@ -18,7 +23,10 @@ fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
 /// The segment that program header `index` becomes after `change`.
 fn loaded(index: usize, change: impl FnOnce(&mut Program)) -> Segment {
     let image = accepted(|elf| change(&mut elf.programs[index]));
-    let number = [TEXT, RODATA, DATA, BSS].iter().position(|&known| known == index).expect("a loaded segment");
+    let number = [TEXT, RODATA, DATA, BSS]
+        .iter()
+        .position(|&known| known == index)
+        .expect("a loaded segment");
     image.segments[number].clone()
 }
 
@@ -31,8 +39,14 @@ const BEYOND_FILE: &str = "it lies beyond the end of the file, which seems trunc
 
 #[test]
 fn text_that_can_be_executed_only_can_be_read_too() {
-    assert_eq!(loaded(TEXT, |text| text.flags = X).access, Access::ReadExecute);
-    assert_eq!(loaded(TEXT, |text| text.flags = X | R).access, Access::ReadExecute);
+    assert_eq!(
+        loaded(TEXT, |text| text.flags = X).access,
+        Access::ReadExecute
+    );
+    assert_eq!(
+        loaded(TEXT, |text| text.flags = X | R).access,
+        Access::ReadExecute
+    );
 }
 
 #[test]
@@ -46,13 +60,19 @@ fn every_other_access_is_as_the_flags_say() {
 
 #[test]
 fn flags_of_the_system_or_the_processor_do_not_matter() {
-    assert_eq!(loaded(RODATA, |rodata| rodata.flags = R | 0xffff_fff0).access, Access::Read);
+    assert_eq!(
+        loaded(RODATA, |rodata| rodata.flags = R | 0xffff_fff0).access,
+        Access::Read
+    );
 }
 
 #[test]
 fn nothing_is_both_writable_and_executable() {
     for flags in [W | X, R | W | X] {
-        assert_eq!(rule(DATA, |data| data.flags = flags), "it is both writable and executable");
+        assert_eq!(
+            rule(DATA, |data| data.flags = flags),
+            "it is both writable and executable"
+        );
     }
 }
 
@@ -86,7 +106,10 @@ fn thread_data_that_is_not_empty_is_a_segment_like_any_other() {
         elf.programs[BSS].vaddr = 0x105000;
     });
     assert_eq!(image.segments.len(), 5);
-    assert_eq!((&image.segments[2].memory, image.segments[2].access), (&(0x102000..0x102010), Access::Read));
+    assert_eq!(
+        (&image.segments[2].memory, image.segments[2].access),
+        (&(0x102000..0x102010), Access::Read)
+    );
     assert_eq!(rule(TDATA, |tdata| tdata.memsz = 1), TOO_LOW);
 }
 
@@ -96,7 +119,10 @@ fn bytes_in_the_file_need_as_many_in_memory() {
     assert_eq!(rule(DATA, |data| data.memsz = 0x7f), more_in_file);
     assert_eq!(rule(DATA, |data| data.memsz = 0), more_in_file);
     assert_eq!(rule(DATA, |data| data.filesz = u64::MAX), more_in_file);
-    assert_eq!(loaded(DATA, |data| data.memsz = 0x80).memory, 0x102000..0x102080);
+    assert_eq!(
+        loaded(DATA, |data| data.memsz = 0x80).memory,
+        0x102000..0x102080
+    );
 }
 
 #[test]
@@ -105,7 +131,10 @@ fn a_segment_without_bytes_in_the_file_counts_as_memory_of_the_image() {
     assert_eq!(image.segments[3].memory, 0x104000..0x106345);
     assert!(image.segments[3].file.is_empty());
     assert_eq!(image.end(), 0x107000);
-    assert_eq!(accepted(|elf| elf.programs[BSS].memsz = 0x3001).end(), 0x108000);
+    assert_eq!(
+        accepted(|elf| elf.programs[BSS].memsz = 0x3001).end(),
+        0x108000
+    );
 }
 
 #[test]
@@ -114,7 +143,10 @@ fn a_segment_without_bytes_in_the_file_keeps_all_rules_but_the_files() {
     assert_eq!(rule(BSS, |bss| bss.memsz = u64::MAX), OVERFLOW);
     assert_eq!(rule(BSS, |bss| bss.vaddr = 0x103000), DESCENDING);
     assert_eq!(rule(BSS, |bss| bss.vaddr = 0), TOO_LOW);
-    assert_eq!(rule(BSS, |bss| bss.flags = R | W | X), "it is both writable and executable");
+    assert_eq!(
+        rule(BSS, |bss| bss.flags = R | W | X),
+        "it is both writable and executable"
+    );
     assert!(loaded(BSS, |bss| bss.offset = 0x1234_5678).file.is_empty());
 }
 
@@ -125,16 +157,34 @@ fn bytes_of_the_file_must_be_in_the_file() {
     let last = |data: &mut Program| (data.offset, data.content) = (size - 0x80, Vec::new());
     assert_eq!(loaded(DATA, last).file, size - 0x80..size);
     for offset in [size - 0x7f, size, 1 << 40, u64::MAX - 0x80] {
-        assert_eq!(rule(DATA, |data| (data.offset, data.content) = (offset, Vec::new())), BEYOND_FILE, "{offset:#x}");
+        assert_eq!(
+            rule(DATA, |data| (data.offset, data.content) =
+                (offset, Vec::new())),
+            BEYOND_FILE,
+            "{offset:#x}"
+        );
     }
-    let overflow = rule(DATA, |data| (data.offset, data.content) = (u64::MAX - 0x7e, Vec::new()));
+    let overflow = rule(DATA, |data| {
+        (data.offset, data.content) = (u64::MAX - 0x7e, Vec::new())
+    });
     assert_eq!(overflow, "its place in the file overflows");
 }
 
 #[test]
 fn segments_ascend() {
     let swapped = refused(|elf| elf.programs.swap(TEXT, RODATA));
-    assert!(matches!(swapped, Error::Segment { index: RODATA, rule: DESCENDING, start: 0x100000, .. }), "{swapped:?}");
+    assert!(
+        matches!(
+            swapped,
+            Error::Segment {
+                index: RODATA,
+                rule: DESCENDING,
+                start: 0x100000,
+                ..
+            }
+        ),
+        "{swapped:?}"
+    );
 }
 
 #[test]
@@ -143,7 +193,17 @@ fn segments_do_not_share_a_byte_or_a_page() {
     assert_eq!(rule(RODATA, |rodata| rodata.vaddr = 0x100123), DESCENDING);
     assert_eq!(rule(RODATA, |rodata| rodata.vaddr = 0x100fff), DESCENDING);
     let error = refused(|elf| elf.programs[TEXT].memsz = 0x1001);
-    assert!(matches!(error, Error::Segment { index: RODATA, rule: DESCENDING, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            Error::Segment {
+                index: RODATA,
+                rule: DESCENDING,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     let neighbour = accepted(|elf| elf.programs[TEXT].memsz = 0x1000);
     assert_eq!(neighbour.segments[0].pages, 0x100000..0x101000);
 }
@@ -152,13 +212,26 @@ fn segments_do_not_share_a_byte_or_a_page() {
 fn the_alignment_of_one_segment_keeps_the_next_away() {
     let spread = |elf: &mut Elf| elf.programs[TEXT].align = 0x10000;
     let error = refused(spread);
-    assert!(matches!(error, Error::Segment { index: RODATA, rule: DESCENDING, .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            Error::Segment {
+                index: RODATA,
+                rule: DESCENDING,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     // Its own alignment takes a segment down onto the one before, too.
     assert_eq!(rule(RODATA, |rodata| rodata.align = 0x2000), DESCENDING);
     let image = accepted(|elf| {
         spread(elf);
-        (elf.programs[RODATA].vaddr, elf.programs[DATA].vaddr, elf.programs[BSS].vaddr) =
-            (0x110000, 0x111000, 0x113000);
+        (
+            elf.programs[RODATA].vaddr,
+            elf.programs[DATA].vaddr,
+            elf.programs[BSS].vaddr,
+        ) = (0x110000, 0x111000, 0x113000);
     });
     assert_eq!(image.segments[0].pages, 0x100000..0x110000);
     assert_eq!(image.segments[0].memory, 0x100000..0x100123);
@@ -167,7 +240,11 @@ fn the_alignment_of_one_segment_keeps_the_next_away() {
 #[test]
 fn alignment_is_a_power_of_two() {
     for align in [3, 0x1001, 0x3000, u64::MAX] {
-        assert_eq!(rule(DATA, |data| data.align = align), "its alignment must be a power of two", "{align:#x}");
+        assert_eq!(
+            rule(DATA, |data| data.align = align),
+            "its alignment must be a power of two",
+            "{align:#x}"
+        );
     }
 }
 
@@ -178,7 +255,8 @@ fn alignment_0_and_1_mean_none() {
         assert_eq!(loaded(DATA, aligned).pages, 0x102000..0x103000);
         // Its end is not on a page then, nor its beginning.
         assert_eq!(rule(DATA, |data| data.align = align), UNALIGNED);
-        let skewed = |data: &mut Program| (data.align, data.vaddr, data.memsz) = (align, 0x102800, 0x800);
+        let skewed =
+            |data: &mut Program| (data.align, data.vaddr, data.memsz) = (align, 0x102800, 0x800);
         assert_eq!(rule(DATA, skewed), UNALIGNED);
     }
 }
@@ -186,8 +264,14 @@ fn alignment_0_and_1_mean_none() {
 #[test]
 fn alignment_below_a_page_leaves_the_pages_to_the_addresses() {
     assert_eq!(rule(DATA, |data| data.align = 0x800), UNALIGNED);
-    assert_eq!(rule(DATA, |data| (data.align, data.memsz) = (0x800, 0x1800)), UNALIGNED);
-    assert_eq!(loaded(DATA, |data| (data.align, data.memsz) = (0x800, 0x1801)).pages, 0x102000..0x104000);
+    assert_eq!(
+        rule(DATA, |data| (data.align, data.memsz) = (0x800, 0x1800)),
+        UNALIGNED
+    );
+    assert_eq!(
+        loaded(DATA, |data| (data.align, data.memsz) = (0x800, 0x1801)).pages,
+        0x102000..0x104000
+    );
 }
 
 #[test]
@@ -219,7 +303,10 @@ fn nothing_lies_below_the_image_base() {
 fn nothing_lies_above_4_gib() {
     let last = loaded(BSS, |bss| bss.memsz = (1 << 32) - bss.vaddr);
     assert_eq!(last.pages, 0x104000..1 << 32);
-    assert_eq!(rule(BSS, |bss| bss.memsz = (1 << 32) - bss.vaddr + 1), TOO_HIGH);
+    assert_eq!(
+        rule(BSS, |bss| bss.memsz = (1 << 32) - bss.vaddr + 1),
+        TOO_HIGH
+    );
     assert_eq!(rule(BSS, |bss| bss.vaddr = 1 << 32), TOO_HIGH);
     assert_eq!(rule(BSS, |bss| bss.vaddr = 1 << 40), TOO_HIGH);
 }
@@ -229,24 +316,38 @@ fn addresses_that_overflow_are_refused() {
     assert_eq!(rule(BSS, |bss| bss.vaddr = u64::MAX), OVERFLOW);
     assert_eq!(rule(BSS, |bss| bss.vaddr = u64::MAX - 0x2345), OVERFLOW);
     assert_eq!(rule(BSS, |bss| bss.memsz = u64::MAX - bss.vaddr), OVERFLOW);
-    assert_eq!(rule(BSS, |bss| bss.memsz = u64::MAX - bss.vaddr - 0xfff), TOO_HIGH);
+    assert_eq!(
+        rule(BSS, |bss| bss.memsz = u64::MAX - bss.vaddr - 0xfff),
+        TOO_HIGH
+    );
 }
 
 #[test]
 fn a_file_without_segments_has_nothing_to_load() {
     let error = refused(|elf| elf.programs.drain(TEXT..=BSS).for_each(drop));
     assert!(matches!(error, Error::NothingToLoad), "{error:?}");
-    assert_eq!(error.to_string(), "has no segment to load; copy or build it again");
+    assert_eq!(
+        error.to_string(),
+        "has no segment to load; copy or build it again"
+    );
 }
 
 #[test]
 fn program_headers_of_other_kinds_do_not_matter() {
     let expected = summary(&accepted(|_| {}));
-    let without = accepted(|elf| elf.programs.retain(|program| [elf::PT_LOAD, elf::PT_NOTE].contains(&program.kind)));
+    let without = accepted(|elf| {
+        elf.programs
+            .retain(|program| [elf::PT_LOAD, elf::PT_NOTE].contains(&program.kind))
+    });
     assert_eq!(summary(&without), expected);
     let absurd = accepted(|elf| {
-        for program in elf.programs.iter_mut().filter(|program| ![elf::PT_LOAD, elf::PT_NOTE].contains(&program.kind)) {
-            (program.vaddr, program.memsz, program.filesz, program.align) = (7, u64::MAX, u64::MAX, 3);
+        for program in elf
+            .programs
+            .iter_mut()
+            .filter(|program| ![elf::PT_LOAD, elf::PT_NOTE].contains(&program.kind))
+        {
+            (program.vaddr, program.memsz, program.filesz, program.align) =
+                (7, u64::MAX, u64::MAX, 3);
         }
     });
     assert_eq!(summary(&absurd), expected);
@@ -256,7 +357,8 @@ fn program_headers_of_other_kinds_do_not_matter() {
 fn an_image_needs_room_for_the_least_of_heaps() {
     // Ends at 0x107000; 512 KiB more is 0x187000.
     assert_eq!(accepted(|_| {}).least_memory(), 0x20_0000);
-    let ending_at = |end: u64| accepted(|elf| elf.programs[BSS].memsz = end - 0x104000).least_memory();
+    let ending_at =
+        |end: u64| accepted(|elf| elf.programs[BSS].memsz = end - 0x104000).least_memory();
     assert_eq!(ending_at(0x18_0000), 0x20_0000);
     assert_eq!(ending_at(0x18_0001), 0x40_0000);
     assert_eq!(ending_at(1 << 32), (1 << 32) + 0x20_0000);
@@ -289,6 +391,9 @@ fn an_image_that_starts_higher_leaves_memory_below_it_to_the_guest() {
     let mapping = |range, access| Mapping { range, access };
     assert_eq!(
         image.mappings(0x201000),
-        [mapping(0x100000..0x200000, Access::ReadWrite), mapping(0x200000..0x201000, Access::ReadExecute)]
+        [
+            mapping(0x100000..0x200000, Access::ReadWrite),
+            mapping(0x200000..0x201000, Access::ReadExecute)
+        ]
     );
 }

@@ -8,14 +8,20 @@ use super::*;
 fn sketch(change: impl FnOnce(&mut Elf)) -> Sketch {
     let mut elf = Elf::hvt();
     change(&mut elf);
-    assert!(Image::parse(elf.build().as_slice()).is_err(), "a good file needs no sketch");
+    assert!(
+        Image::parse(elf.build().as_slice()).is_err(),
+        "a good file needs no sketch"
+    );
     Sketch::of(elf.build().as_slice())
 }
 
 #[test]
 fn a_unikernel_of_another_target_shows_everything() {
     let sketch = sketch(|elf| elf.programs[ABI] = Program::note(0x6000, abi(target::SPT, 7)));
-    assert_eq!((sketch.machine, sketch.entry), (Some(Machine::Aarch64), Some(0x100020)));
+    assert_eq!(
+        (sketch.machine, sketch.entry),
+        (Some(Machine::Aarch64), Some(0x100020))
+    );
     let abi = sketch.abi.expect("a note");
     assert_eq!((target_name(abi.target).as_str(), abi.version), ("spt", 7));
     assert_eq!(sketch.manifest.expect("a manifest").devices().len(), 2);
@@ -24,8 +30,12 @@ fn a_unikernel_of_another_target_shows_everything() {
 
 #[test]
 fn segments_are_shown_as_they_are() {
-    let broken = sketch(|elf| (elf.programs[DATA].flags, elf.programs[BSS].vaddr) = (R | W | X, u64::MAX));
-    assert_eq!((broken.segments[2].access, broken.segments[2].memory.clone()), (Access::All, 0x102000..0x103200));
+    let broken =
+        sketch(|elf| (elf.programs[DATA].flags, elf.programs[BSS].vaddr) = (R | W | X, u64::MAX));
+    assert_eq!(
+        (broken.segments[2].access, broken.segments[2].memory.clone()),
+        (Access::All, 0x102000..0x103200)
+    );
     assert_eq!(broken.segments[3].memory, u64::MAX..u64::MAX);
 }
 

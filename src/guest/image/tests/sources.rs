@@ -14,7 +14,11 @@ struct Slow {
 
 impl Slow {
     fn new(broken_at: u64) -> Slow {
-        Slow { bytes: Elf::hvt().build(), calls: Cell::new(0), broken_at }
+        Slow {
+            bytes: Elf::hvt().build(),
+            calls: Cell::new(0),
+            broken_at,
+        }
     }
 }
 
@@ -45,8 +49,14 @@ fn a_file_that_comes_in_pieces_is_the_same() {
 fn what_cannot_be_read_is_told() {
     for broken_at in [0, 63, 64, 64 + 600, 0x2040, 0x2080, 0x2080 + 100] {
         let error = Image::parse(&Slow::new(broken_at)).expect_err("a bad disk");
-        assert!(matches!(&error, Error::Io(error) if error.raw_os_error() == Some(libc::EIO)), "{broken_at:#x}");
-        assert_eq!(error.to_string(), "cannot be read: Input/output error (os error 5); see dmesg for its disk");
+        assert!(
+            matches!(&error, Error::Io(error) if error.raw_os_error() == Some(libc::EIO)),
+            "{broken_at:#x}"
+        );
+        assert_eq!(
+            error.to_string(),
+            "cannot be read: Input/output error (os error 5); see dmesg for its disk"
+        );
     }
 }
 
@@ -62,13 +72,25 @@ fn files_and_bytes_in_memory_are_read_alike() {
     let mut distant_table = Elf::hvt();
     distant_table.phoff = 1 << 63;
     let mut distant_note = Elf::hvt();
-    (distant_note.programs[ABI].offset, distant_note.programs[ABI].content) = (u64::MAX - 5, Vec::new());
+    (
+        distant_note.programs[ABI].offset,
+        distant_note.programs[ABI].content,
+    ) = (u64::MAX - 5, Vec::new());
     let whole = Elf::hvt().build();
-    let files = [whole.clone(), distant_table.build(), distant_note.build(), whole[..0x2100].to_vec(), Vec::new()];
+    let files = [
+        whole.clone(),
+        distant_table.build(),
+        distant_note.build(),
+        whole[..0x2100].to_vec(),
+        Vec::new(),
+    ];
     for bytes in files {
-        let from_memory =
-            Image::parse(bytes.as_slice()).map(|image| summary(&image)).map_err(|error| error.to_string());
-        let from_file = Image::parse(&file(&bytes)).map(|image| summary(&image)).map_err(|error| error.to_string());
+        let from_memory = Image::parse(bytes.as_slice())
+            .map(|image| summary(&image))
+            .map_err(|error| error.to_string());
+        let from_file = Image::parse(&file(&bytes))
+            .map(|image| summary(&image))
+            .map_err(|error| error.to_string());
         assert_eq!(from_file, from_memory);
     }
 }
