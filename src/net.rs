@@ -254,7 +254,7 @@ impl Nic {
             log::warn!(
                 "{}: cannot receive: {}; the guest gets no frames",
                 self.name,
-                cause.words(error)
+                cause.describe(error)
             );
         }
     }
@@ -286,7 +286,7 @@ impl Nic {
             log::warn!(
                 "{}: cannot send: {}; such frames are dropped",
                 self.name,
-                cause.words(error)
+                cause.describe(error)
             );
         }
     }
@@ -335,7 +335,7 @@ impl Cause {
         }
     }
 
-    fn words(self, error: &io::Error) -> String {
+    fn describe(self, error: &io::Error) -> String {
         match self {
             Cause::Invalid => "the frame is malformed or too long".into(),
             Cause::Full => "the host's queue is full".into(),

@@ -44,8 +44,8 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
-    if let Ok(words) = std::env::var(WORDS) {
-        return run_here(&words);
+    if let Ok(args) = std::env::var(WORDS) {
+        return run_here(&args);
     }
     common::main(vec![
         kvm_test("allocations_are_counted", allocations_are_counted),
@@ -62,11 +62,11 @@ fn main() -> ExitCode {
 }
 
 /// Runs the tender in this process and says how many allocations that took.
-fn run_here(words: &str) -> ExitCode {
-    let words = std::iter::once("tender")
-        .chain(words.lines())
+fn run_here(args: &str) -> ExitCode {
+    let args = std::iter::once("tender")
+        .chain(args.lines())
         .map(Into::into);
-    let Ok(tender::cli::Command::Run(config)) = tender::cli::parse(words) else {
+    let Ok(tender::cli::Command::Run(config)) = tender::cli::parse(args) else {
         panic!("the command line is one for a run");
     };
     let before = COUNT.load(Ordering::Relaxed);
@@ -80,9 +80,9 @@ fn run_here(words: &str) -> ExitCode {
 }
 
 /// This program, as a tender with these words.
-fn tender_here(words: &[&str]) -> Command {
+fn tender_here(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(WORDS, words.join("\n"));
+    command.env(WORDS, args.join("\n"));
     command
 }
 
@@ -141,14 +141,14 @@ fn blocks_and_frames_allocate_nothing() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let image = fixture("bench-io");
-        let words = [
+        let args = [
             "--mem=4",
             &format!("--net=@{FD}"),
             &format!("--disk={}", text(&path)),
             text(&image),
             n,
         ];
-        let mut guest = Guest::start(&mut hand_over(tender_here(&words), theirs));
+        let mut guest = Guest::start(&mut hand_over(tender_here(&args), theirs));
         let mut received = 0;
         let mut running = true;
         // Once more after its end, which may come before anything was received.
@@ -160,7 +160,7 @@ fn blocks_and_frames_allocate_nothing() {
         }
         assert!(received > 0, "no frame arrived");
         let output = guest.end();
-        output.exits(0).says("bench net-read-empty");
+        output.exits(0).prints("bench net-read-empty");
         output
             .stderr
             .trim_end()

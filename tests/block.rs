@@ -107,11 +107,11 @@ fn a_disk_does_all_that_it_should() {
     output
         .exits(0)
         .is_quiet()
-        .says("block: storage: handle 1, 1048576 bytes in sectors of 512\n");
+        .prints("block: storage: handle 1, 1048576 bytes in sectors of 512\n");
     output
-        .says("block: 8 sectors in one call\n")
-        .says("block: bad offsets and bad handles are refused\n")
-        .says("block: ok");
+        .prints("block: 8 sectors in one call\n")
+        .prints("block: bad offsets and bad handles are refused\n")
+        .prints("block: ok");
     assert_eq!(fs::metadata(image.path()).unwrap().len(), 1 << 20);
 }
 
@@ -129,8 +129,8 @@ fn every_sector_size_works() {
         output
             .exits(0)
             .is_quiet()
-            .says(&format!(" {} bytes in sectors of {size}\n", size * 16))
-            .says("block: ok");
+            .prints(&format!(" {} bytes in sectors of {size}\n", size * 16))
+            .prints("block: ok");
     }
 }
 
@@ -139,8 +139,8 @@ fn the_smallest_disk_is_one_sector() {
     block(&[&image.option("--block")], &[])
         .exits(0)
         .is_quiet()
-        .says(" 512 bytes")
-        .says("block: ok");
+        .prints(" 512 bytes")
+        .prints("block: ok");
     assert_eq!(fs::metadata(image.path()).unwrap().len(), 512);
 }
 
@@ -149,7 +149,7 @@ fn what_was_written_is_there_for_the_next_run() {
     let option = image.option("--block");
     block(&[&option], &["verify"])
         .exits(255)
-        .says("sector 0 is not what was written");
+        .prints("sector 0 is not what was written");
     block(&[&option], &["fill"]).exits(0).is_quiet();
     let written = fs::read(image.path()).unwrap();
     // Each run of 512 bytes: the chosen ones are full, all others untouched.
@@ -173,7 +173,7 @@ fn what_was_written_is_there_for_the_next_run() {
         .unwrap();
     block(&[&option], &["verify"])
         .exits(255)
-        .says("sector 127 is not what was written");
+        .prints("sector 127 is not what was written");
 }
 
 /// Beyond 32 bits, in a file with holes.
@@ -184,7 +184,7 @@ fn large_disks_are_used_to_their_end() {
     block(&[&option], &["fill"])
         .exits(0)
         .is_quiet()
-        .says(&format!(" {size} bytes"));
+        .prints(&format!(" {size} bytes"));
     block(&[&option], &["verify"]).exits(0).is_quiet();
     let mut last = [0; 512];
     File::open(image.path())
@@ -207,9 +207,9 @@ fn two_disks_are_two() {
         "--mem=4",
     ];
     let output = run(&mut unikernel("block2", &options, &[]));
-    output.exits(0).is_quiet().says("block: ok");
-    output.says("block: a: handle 1, 1048576 bytes in sectors of 512\n");
-    output.says("block: b: handle 2, 2097152 bytes in sectors of 4096\n");
+    output.exits(0).is_quiet().prints("block: ok");
+    output.prints("block: a: handle 1, 1048576 bytes in sectors of 512\n");
+    output.prints("block: b: handle 2, 2097152 bytes in sectors of 4096\n");
     let [a, b] = [a, b].map(|image| fs::read(image.path()).unwrap());
     assert_ne!(a[..512], b[..512]);
 }
@@ -223,14 +223,17 @@ fn all_ways_to_name_a_disk_work() {
         &["--block:storage", text(&path)],
     ];
     for way in ways {
-        block(way, &["fill"]).exits(0).is_quiet().says("block: ok");
+        block(way, &["fill"])
+            .exits(0)
+            .is_quiet()
+            .prints("block: ok");
     }
     block(
         &[&image.option("--disk"), "--block-sector-size=1024"],
         &["fill"],
     )
     .exits(0)
-    .says("sectors of 1024");
+    .prints("sectors of 1024");
     let mut command = Command::new(common::tender_path());
     let link = image.directory.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -238,7 +241,7 @@ fn all_ways_to_name_a_disk_work() {
         .current_dir(image.directory.path())
         .args(["--mem=4", "--disk=link", "--"])
         .arg(common::fixture("block"));
-    run(&mut command).exits(0).is_quiet().says("block: ok");
+    run(&mut command).exits(0).is_quiet().prints("block: ok");
 }
 
 /// Starts a guest that has the disk and cannot go on, as nobody takes its first line: until the pipe is read.
@@ -251,7 +254,7 @@ fn start_and_hold(option: &str) -> (Guest, File) {
         assert!(
             guest.is_running() && Instant::now() < deadline,
             "the disk is not locked: {:?}",
-            guest.words()
+            guest.messages()
         );
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -285,7 +288,10 @@ fn a_killed_run_leaves_its_disk_free() {
     let (mut first, _reader) = start_and_hold(&option);
     first.signal(libc::SIGKILL);
     first.end().dies_by(libc::SIGKILL);
-    block(&[&option], &[]).exits(0).is_quiet().says("block: ok");
+    block(&[&option], &[])
+        .exits(0)
+        .is_quiet()
+        .prints("block: ok");
 }
 
 /// On a file system of two pages, whose image promises a megabyte.
@@ -303,7 +309,7 @@ fn a_full_host_disk_is_told_to_the_guest() {
     let output = run(&mut command);
     output
         .exits(255)
-        .says("Err(Unspecified)")
+        .prints("Err(Unspecified)")
         .complains("small.img")
         .complains("No space left");
     output.complains("failed 1 (1 disk full)");

@@ -75,7 +75,7 @@ fn hello_prints_its_command_line() {
 }
 
 fn every_word_after_the_unikernel_is_the_guests() {
-    let words = [
+    let arguments = [
         "--mem=1",
         "--help",
         "--",
@@ -86,18 +86,18 @@ fn every_word_after_the_unikernel_is_the_guests() {
         "--ipv4=10.0.0.2/24",
     ];
     let expected = "hello: --mem=1 --help -- -v --net:service=tap0 a  b  --ipv4=10.0.0.2/24\n";
-    run(&mut unikernel("hello", &["--mem=2"], &words))
+    run(&mut unikernel("hello", &["--mem=2"], &arguments))
         .exits(0)
         .is_quiet()
-        .says(expected);
+        .prints(expected);
     // The same without a `--` before the unikernel, and with a value as a word of its own.
     let mut command = common::tender(["--mem", "4"]);
-    let output = run(command.arg(common::fixture("hello")).args(words));
+    let output = run(command.arg(common::fixture("hello")).args(arguments));
     output
         .exits(0)
         .is_quiet()
-        .says(expected)
-        .says("memory: 4194304 bytes");
+        .prints(expected)
+        .prints("memory: 4194304 bytes");
 }
 
 fn words_need_not_be_utf8() {
@@ -119,7 +119,7 @@ fn the_longest_command_line_arrives_whole() {
     let longest = &word[..8191];
     run(&mut unikernel("hello", &["--mem=2"], &[longest]))
         .exits(0)
-        .says(&format!("hello: {longest}\n"));
+        .prints(&format!("hello: {longest}\n"));
 }
 
 fn the_guests_exit_status_is_the_tenders() {
@@ -137,7 +137,7 @@ fn the_guests_exit_status_is_the_tenders() {
 fn a_guest_that_aborts_ends_with_255() {
     run(&mut unikernel("abort", &["--mem=2"], &[]))
         .exits(255)
-        .says("panic: this unikernel aborts");
+        .prints("panic: this unikernel aborts");
 }
 
 fn memory_is_exactly_what_was_asked_for() {
@@ -154,7 +154,7 @@ fn memory_is_exactly_what_was_asked_for() {
         output
             .exits(0)
             .is_quiet()
-            .says(&format!("memory: {bytes} bytes\n"));
+            .prints(&format!("memory: {bytes} bytes\n"));
     }
 }
 
@@ -162,12 +162,12 @@ fn memory_is_rounded_down_with_a_notice() {
     let output = run(&mut unikernel("hello", &["--mem=5"], &[]));
     output
         .exits(0)
-        .says("memory: 4194304 bytes\n")
+        .prints("memory: 4194304 bytes\n")
         .complains("4 MiB")
         .complains("--mem");
     run(&mut unikernel("hello", &["-q", "--mem=5"], &[]))
         .exits(0)
-        .says("memory: 4194304 bytes\n")
+        .prints("memory: 4194304 bytes\n")
         .is_quiet();
 }
 
@@ -181,7 +181,7 @@ fn paths_may_hold_anything() {
         std::fs::copy(common::fixture("hello"), directory.path().join(name)).unwrap();
         let mut command = common::tender(["--mem=2"]);
         let output = run(command.current_dir(directory.path()).arg(name).arg("here"));
-        output.exits(0).is_quiet().says("hello: here\n");
+        output.exits(0).is_quiet().prints("hello: here\n");
     }
 }
 
@@ -233,6 +233,6 @@ fn floating_point_works() -> Result<(), String> {
     if output.stderr.contains("internal error, suberror 1") {
         return Err("this machine's KVM knows no floating point".into());
     }
-    output.exits(0).says("fpu: ok");
+    output.exits(0).prints("fpu: ok");
     Ok(())
 }

@@ -113,10 +113,10 @@ fn agree(start: &Output, check: &Output) {
         "one starts, the other does not: {start:#?} {check:#?}"
     );
     if start.code() == 0 {
-        check.says(" would start\n");
+        check.prints(" would start\n");
         return;
     }
-    check.exits(1).says(" would not start: ");
+    check.exits(1).prints(" would not start: ");
     let message = start
         .stderr
         .trim_end()
@@ -157,12 +157,14 @@ fn what_would_start_is_told_and_not_started() {
         "ok       KVM        can make ",
         "ok       memory     4 MiB\n",
     ] {
-        output.says(row);
+        output.prints(row);
     }
     output
-        .says("ok       arguments  0 bytes of 8191\n")
-        .says("ok       devices    none declared, none attached\n");
-    output.says("sandbox    ").says("hello.hvt would start\n");
+        .prints("ok       arguments  0 bytes of 8191\n")
+        .prints("ok       devices    none declared, none attached\n");
+    output
+        .prints("sandbox    ")
+        .prints("hello.hvt would start\n");
     assert!(
         !output.stdout.contains("memory: "),
         "the guest ran: {output:?}"
@@ -176,7 +178,7 @@ fn what_would_start_is_told_and_not_started() {
     );
     run(&mut unikernel(true, "hello", &["--mem=4"], &["ab", "c"]))
         .exits(0)
-        .says("4 bytes of 8191");
+        .prints("4 bytes of 8191");
 }
 
 fn all_that_is_missing_is_told_at_once() {
@@ -187,24 +189,25 @@ fn all_that_is_missing_is_told_at_once() {
         &["--net:eth0=tap9", &missing, "--mem=2", "--sandbox=off"],
     );
     output.exits(1).is_quiet();
-    output.says("missing  devices        there is no NET_BASIC device 'eth0' in this unikernel\n");
     output
-        .says("missing  block:storage  there is no file ")
-        .says("truncate -s ");
+        .prints("missing  devices        there is no NET_BASIC device 'eth0' in this unikernel\n");
     output
-        .says("note     sandbox        off, as was asked\n")
-        .says("would not start: 2 things are missing\n");
+        .prints("missing  block:storage  there is no file ")
+        .prints("truncate -s ");
+    output
+        .prints("note     sandbox        off, as was asked\n")
+        .prints("would not start: 2 things are missing\n");
     let output = check("net2", &[]);
     output
         .exits(1)
-        .says("-> add --net:service0=IFACE\n")
-        .says("-> add --net:service1=IFACE\n");
+        .prints("-> add --net:service0=IFACE\n")
+        .prints("-> add --net:service1=IFACE\n");
     let long = "x".repeat(9000);
     let output = run(&mut unikernel(true, "net", &[], &[&long]));
     output
         .exits(1)
-        .says("missing  arguments  the guest's command line has 9000 bytes, and 8191 ")
-        .says("2 things are missing\n");
+        .prints("missing  arguments  the guest's command line has 9000 bytes, and 8191 ")
+        .prints("2 things are missing\n");
 }
 
 fn without_a_unikernel_the_rest_is_looked_at() {
@@ -217,19 +220,19 @@ fn without_a_unikernel_the_rest_is_looked_at() {
     let output = run(&mut command);
     output
         .exits(1)
-        .says("missing  unikernel    no-such.hvt: cannot be opened: No such file");
+        .prints("missing  unikernel    no-such.hvt: cannot be opened: No such file");
     output
-        .says("missing  net:service  there is no interface 'tap9'\n")
-        .says("missing  disk         '/dev/null' is a char");
+        .prints("missing  net:service  there is no interface 'tap9'\n")
+        .prints("missing  disk         '/dev/null' is a char");
     output
-        .says("ok       KVM ")
-        .says("\nno-such.hvt would not start: 3 things are missing\n");
+        .prints("ok       KVM ")
+        .prints("\nno-such.hvt would not start: 3 things are missing\n");
     if let Some(foreign) = common::foreign_fixture("hello") {
         let output = run(&mut common::tender(["--check", "--", text(&foreign)]));
         output
             .exits(1)
-            .says("-> build it for ")
-            .says("would not start: one thing is missing\n");
+            .prints("-> build it for ")
+            .prints("would not start: one thing is missing\n");
     }
 }
 
@@ -269,7 +272,7 @@ fn an_interface_is_left_alone() {
     let output = check("net", &["--net=tap0", "--net-mac=02:00:00:00:00:01"]);
     output
         .exits(0)
-        .says("ok       net:service  tap0, 02:00:00:00:00:01, MTU 1500\n");
+        .prints("ok       net:service  tap0, 02:00:00:00:00:01, MTU 1500\n");
     assert_eq!(changes(), before, "its carrier went up and down");
     // Whoever attaches does change it, so that the above says something.
     drop(tap.attach());
@@ -307,7 +310,7 @@ fn descriptors_are_as_a_start_finds_them() {
     let output = check("net", &[&option]);
     output
         .exits(1)
-        .says("missing  net:service  file descriptor 99 was not passed to tender");
+        .prints("missing  net:service  file descriptor 99 was not passed to tender");
     // What else has the descriptor waits as before.
     let (ours, _theirs) = UnixDatagram::pair().unwrap();
     let flags = |socket: &UnixDatagram| {
@@ -319,7 +322,7 @@ fn descriptors_are_as_a_start_finds_them() {
         unikernel(true, "net", &[&option], &[]),
         ours.try_clone().unwrap(),
     ));
-    output.exits(0).says("ok       net:service  @99, ");
+    output.exits(0).prints("ok       net:service  @99, ");
     assert_eq!(flags(&ours), before);
     tap.set_up(false);
     let output = run(&mut hand_over(
@@ -328,8 +331,8 @@ fn descriptors_are_as_a_start_finds_them() {
     ));
     output
         .exits(0)
-        .says("note     net:service  tap0, ")
-        .says("-> it is down");
+        .prints("note     net:service  tap0, ")
+        .prints("-> it is down");
 }
 
 fn owners_are_as_a_start_finds_them() {
@@ -348,7 +351,7 @@ fn owners_are_as_a_start_finds_them() {
         let (start, check) = (run(&["--mem=4"]), run(&["--check"]));
         if fine {
             // Its guest, which was not told its address.
-            start.says("panic: say which address");
+            start.prints("panic: say which address");
             check.exits(0);
         } else {
             agree(&start, &check);
@@ -406,9 +409,9 @@ fn images_are_as_a_start_finds_them() {
     let output = check("block2", &[&options[0], &options[1]]);
     output
         .exits(1)
-        .says("ok       block:a ")
-        .says("missing  block:b ")
-        .says("two block devices");
+        .prints("ok       block:a ")
+        .prints("missing  block:b ")
+        .prints("two block devices");
 }
 
 fn an_image_is_left_alone() {
@@ -481,11 +484,11 @@ fn a_host_without_devices_is_told() {
     let output = run_with(&[]);
     output
         .exits(1)
-        .says("missing  KVM          cannot open /dev/kvm: ")
-        .says("-> the kernel has it, but it was not passed to ");
+        .prints("missing  KVM          cannot open /dev/kvm: ")
+        .prints("-> the kernel has it, but it was not passed to ");
     output
-        .says("missing  net:service  /dev/net/tun is missing\n")
-        .says(" -> 'modprobe tun' loads its driver");
+        .prints("missing  net:service  /dev/net/tun is missing\n")
+        .prints(" -> 'modprobe tun' loads its driver");
     run_with(&[Device::Ours("kvm"), Device::Ours("net/tun")]).exits(0);
 }
 
@@ -509,7 +512,7 @@ fn memory_is_as_a_start_finds_it() {
     let output = check("hello", &["--mem=3"]);
     output
         .exits(0)
-        .says("2 MiB\n")
+        .prints("2 MiB\n")
         .complains("--mem is rounded down");
 }
 
@@ -530,15 +533,15 @@ fn users_and_roots_are_as_a_start_finds_them() {
     let output = check("hello", &["--user=12:34", &here]);
     output
         .exits(0)
-        .says("ok       user       user 12, group 34\n")
-        .says("ok       chroot     ");
+        .prints("ok       user       user 12, group 34\n")
+        .prints("ok       chroot     ");
     let output = check(
         "hello",
         &["--user=no-such-user", "--chroot=/no/such/directory"],
     );
     output
         .exits(1)
-        .says("would not start: 2 things are missing");
+        .prints("would not start: 2 things are missing");
 }
 
 /// On a kernel before 5.10.
@@ -571,7 +574,7 @@ fn layers_of_the_sandbox_are_as_a_start_finds_them() {
         refuse::fails(&mut command, call, &[], libc::ENOSYS);
         command
     };
-    for (call, words) in [
+    for (call, args) in [
         (CREATE_RULESET, "no Landlock"),
         (libc::SYS_seccomp, "NOT filtered"),
     ] {
@@ -584,7 +587,7 @@ fn layers_of_the_sandbox_are_as_a_start_finds_them() {
         ));
         let table = plain(&output.stdout);
         assert!(
-            output.code() == 0 && table.contains("note sandbox") && table.contains(words),
+            output.code() == 0 && table.contains("note sandbox") && table.contains(args),
             "{output:?}"
         );
     }

@@ -54,7 +54,7 @@ fn clocks_agree_with_each_other() {
     run(&mut unikernel("clock", &["--mem=2"], &[]))
         .exits(0)
         .is_quiet()
-        .says("clock: ok");
+        .prints("clock: ok");
 }
 
 fn the_wall_clock_is_the_hosts() {
@@ -130,7 +130,7 @@ fn horizon() -> u64 {
 fn a_clock_falls_behind() -> Result<(), String> {
     only_on_arm64()?;
     let output = run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5"]));
-    output.exits(3).is_quiet().says("POLL called 1 times\n");
+    output.exits(3).is_quiet().prints("POLL called 1 times\n");
     let (horizon, behind) = (number(&output.stdout, "clock: horizon "), behind(&output));
     assert!(
         behind.abs_diff(horizon) < horizon / 10,

@@ -51,9 +51,9 @@ fn directory(name: &str, config: &str) -> tempfile::TempDir {
 }
 
 /// A tender with that file, started from / as by systemd.
-fn configured(directory: &tempfile::TempDir, words: &[&str]) -> Command {
+fn configured(directory: &tempfile::TempDir, arguments: &[&str]) -> Command {
     let mut command = tender(["--config", text(&directory.path().join("app.toml"))]);
-    command.args(words).current_dir("/");
+    command.args(arguments).current_dir("/");
     command
 }
 
@@ -66,15 +66,15 @@ fn a_unikernel_runs_as_its_file_says() {
     output
         .exits(0)
         .is_quiet()
-        .says("memory: 4194304 bytes")
-        .says("a b c");
+        .prints("memory: 4194304 bytes")
+        .prints("a b c");
     run(configured(&directory, &["--check"]).env("LANG", "C"))
         .exits(0)
-        .says("ok       arguments  5 bytes of 8191\n");
+        .prints("ok       arguments  5 bytes of 8191\n");
     // From where the file lies, by a name without a directory.
     run(tender(["--config=app.toml"]).current_dir(directory.path()))
         .exits(0)
-        .says("a b c");
+        .prints("a b c");
 }
 
 fn the_command_line_wins() {
@@ -88,14 +88,14 @@ fn the_command_line_wins() {
     ));
     output
         .exits(0)
-        .says("memory: 6291456 bytes")
-        .says("from line");
+        .prints("memory: 6291456 bytes")
+        .prints("from line");
     run(&mut configured(
         &directory,
         &["--", text(&fixture("hello"))],
     ))
     .exits(0)
-    .says("from file");
+    .prints("from file");
 }
 
 /// The tap from the file, its address from the command line; or another tap, by the short form.
@@ -134,7 +134,7 @@ fn a_core_file_goes_where_the_file_says() {
 }
 
 fn mistakes_have_a_place() {
-    for (config, words) in [
+    for (config, arguments) in [
         (
             "\nmme = 64",
             &["app.toml:2:1: unknown key 'mme'; did you mean 'mem'?"][..],
@@ -159,14 +159,14 @@ fn mistakes_have_a_place() {
     ] {
         let directory = directory("hello", config);
         for check in [&[][..], &["--check"]] {
-            run(&mut configured(&directory, check)).is_refused(words);
+            run(&mut configured(&directory, check)).is_refused(arguments);
         }
     }
 }
 
 /// Be it a mistake of the file, of the command line, or a path that leads nowhere.
 fn a_mistake_has_the_form_that_the_file_asks_for() {
-    for (config, words) in [
+    for (config, arguments) in [
         ("mme = 64", "app.toml:1:1: unknown key 'mme'"),
         ("chroot = 'none'", "app.toml:1:10: 'chroot' is "),
         ("mem = = 5", "app.toml:1:7: not TOML: "),
@@ -179,7 +179,7 @@ fn a_mistake_has_the_form_that_the_file_asks_for() {
         assert!(
             output
                 .exits(1)
-                .complains(words)
+                .complains(arguments)
                 .stderr
                 .starts_with("{\"ts\""),
             "{output:?}"
@@ -188,7 +188,7 @@ fn a_mistake_has_the_form_that_the_file_asks_for() {
         assert!(
             output
                 .exits(1)
-                .complains(words)
+                .complains(arguments)
                 .stderr
                 .starts_with("<3>tender: "),
             "{output:?}"
@@ -203,8 +203,8 @@ fn a_mistake_has_the_form_that_the_file_asks_for() {
 }
 
 fn paths_that_lead_nowhere_have_a_place() {
-    let refused = |config: &str, words: &[&str]| {
-        run(&mut configured(&directory("block", config), &[])).is_refused(words)
+    let refused = |config: &str, arguments: &[&str]| {
+        run(&mut configured(&directory("block", config), &[])).is_refused(arguments)
     };
     refused(
         "\nunikernel = 'ap.hvt'",
@@ -241,13 +241,13 @@ fn paths_that_lead_nowhere_have_a_place() {
     let output = run(&mut configured(&directory("block", disk), &["--check"]));
     output
         .exits(1)
-        .says("missing  block:storage  there is no file '");
+        .prints("missing  block:storage  there is no file '");
 }
 
 fn what_is_no_configuration_file_is_refused() {
     let directory = common::directory();
-    let refused = |path: &Path, words: &[&str]| {
-        run(&mut tender(["--config", text(path), "x.hvt"])).is_refused(words)
+    let refused = |path: &Path, arguments: &[&str]| {
+        run(&mut tender(["--config", text(path), "x.hvt"])).is_refused(arguments)
     };
     refused(
         &directory.path().join("missing"),
@@ -268,10 +268,10 @@ fn what_is_no_configuration_file_is_refused() {
 }
 
 /// What a file comes to, beside these words.
-fn parsed(file: &str, text: &str, words: &[&str]) -> cli::Command {
+fn parsed(file: &str, text: &str, arguments: &[&str]) -> cli::Command {
     let line = ["tender", "--config", file]
         .into_iter()
-        .chain(words.iter().copied())
+        .chain(arguments.iter().copied())
         .map(Into::into);
     match cli::parse(line) {
         Ok(cli::Command::Configured(configured)) => configured.parse(text.as_bytes()).unwrap().0,
@@ -281,7 +281,7 @@ fn parsed(file: &str, text: &str, words: &[&str]) -> cli::Command {
 
 fn the_example_is_right() {
     let example = include_str!("../packaging/examples/presentation.toml");
-    let words = [
+    let arguments = [
         "--net=tap100",
         "--mem=64M",
         "--check",
@@ -289,7 +289,7 @@ fn the_example_is_right() {
         "--ipv4=10.0.0.2/24",
     ];
     let Ok(cli::Command::Check(mut expected)) =
-        cli::parse(["tender"].iter().chain(&words).map(Into::into))
+        cli::parse(["tender"].iter().chain(&arguments).map(Into::into))
     else {
         panic!()
     };
@@ -305,8 +305,8 @@ fn the_example_is_right() {
         let output = run(&mut tender(["--check", "--config", text(&path)]));
         output
             .exits(1)
-            .says("missing  unikernel    ")
-            .says("presentation_server.hvt would not start: ");
+            .prints("missing  unikernel    ")
+            .prints("presentation_server.hvt would not start: ");
     }
 }
 

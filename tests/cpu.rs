@@ -40,18 +40,21 @@ fn feature(name: &str) -> &'static str {
 }
 
 /// A guest that touches something.
-fn msr(words: &str) -> Output {
+fn msr(args: &str) -> Output {
     run(&mut unikernel(
         "msr",
         &["--mem=2"],
-        &words.split(' ').collect::<Vec<_>>(),
+        &args.split(' ').collect::<Vec<_>>(),
     ))
 }
 
 /// Checks that the guest did not get its way: its own vector learns of it as `trap`, and nobody else does.
 #[track_caller]
-fn faults(words: &str, trap: &str) {
-    let output = msr(words);
-    output.exits(255).is_quiet().says(&format!("trap: {trap}"));
+fn faults(args: &str, trap: &str) {
+    let output = msr(args);
+    output
+        .exits(255)
+        .is_quiet()
+        .prints(&format!("trap: {trap}"));
     assert!(!output.stdout.contains("gave"), "{output:?}");
 }

@@ -101,7 +101,7 @@ fn a_disk_does_all_that_it_should() -> Result<(), String> {
     output
         .exits(0)
         .is_quiet()
-        .says(&format!("{SIZE} bytes in sectors of 512"));
+        .prints(&format!("{SIZE} bytes in sectors of 512"));
     assert!(
         std::fs::read(&disk.image)
             .unwrap()

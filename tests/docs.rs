@@ -153,11 +153,11 @@ fn options(line: &str) -> Vec<&str> {
     if !line.starts_with("tender ") && !line.starts_with("solo5-hvt ") {
         return Vec::new();
     }
-    let words = line
+    let arguments = line
         .split_whitespace()
         .take_while(|word| *word != "--")
         .filter(|word| word.starts_with("--"));
-    words
+    arguments
         .map(|word| word.split(['=', ':']).next().unwrap_or(word))
         .collect()
 }

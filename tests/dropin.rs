@@ -182,7 +182,7 @@ fn runs_a_block_unikernel() {
     ];
     for (name, action) in [("org:first", "fill"), ("org:second", "verify")] {
         let output = albatross.start(name, "block", &options, &[action]).end();
-        output.exits(0).says("in sectors of 4096");
+        output.exits(0).prints("in sectors of 4096");
     }
 }
 
@@ -199,7 +199,9 @@ fn sees_why_a_unikernel_ended() {
                 &["--name=hello", &word],
             )
             .end();
-        output.exits(status).says(&format!("--name=hello {word}\n"));
+        output
+            .exits(status)
+            .prints(&format!("--name=hello {word}\n"));
     }
     albatross.start("abort", "abort", &[], &[]).end().exits(255);
     // The tender's own words go where the guest's go.
@@ -207,8 +209,8 @@ fn sees_why_a_unikernel_ended() {
         .start("refused", "net", &[], &[])
         .end()
         .exits(1)
-        .says("tender: ")
-        .says("'service'");
+        .prints("tender: ")
+        .prints("'service'");
 }
 
 /// What urunc makes of a container's root directory: the tender with what it needs to be loaded, the unikernel, and the
@@ -305,11 +307,11 @@ fn passes_words_as_they_are() {
     // Without a network, its two words are empty.
     run(&mut container.exec_text(&format!("{start}   --hello=world")))
         .exits(0)
-        .says("hello:   --hello=world\n");
+        .prints("hello:   --hello=world\n");
     let json = r#"{"cmdline":"redis-server /data/redis.conf","net":{"if":"ukvmif0","addr":"10.0.0.2","mask":"1"}}"#;
     run(&mut container.exec_text(&format!("{start} {json}")))
         .exits(0)
-        .says(&format!("hello: {json}\n"));
+        .prints(&format!("hello: {json}\n"));
 }
 
 /// A list of words with `--` before the unikernel, and all that is the guest's as one of them.
@@ -332,7 +334,7 @@ fn runs_what_it_builds_since_2026() {
     let hello = Container::new("hello");
     run(&mut hello.exec([TENDER, "--mem=256", "--", "/unikernel/app.hvt", "a  b --c"]))
         .exits(0)
-        .says("hello: a  b --c\n");
+        .prints("hello: a  b --c\n");
 }
 
 /// What urunc allows the tender of a container that has a seccomp profile, whichever it is.
@@ -460,7 +462,7 @@ fn a_signal_ends_a_sleep_behind_its_filter() {
 fn the_clock_is_right_behind_its_filter() {
     run(&mut filtered(common::unikernel("clock", &["--mem=4"], &[])))
         .exits(0)
-        .says("clock: ok")
+        .prints("clock: ok")
         .complains(SAID);
 }
 

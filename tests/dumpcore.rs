@@ -150,7 +150,7 @@ fn a_broken_promise_leaves_a_core() {
 
 fn an_abort_leaves_a_core() {
     let (output, directory) = dumped("abort", &["--mem=4"], &[]);
-    output.exits(255).says("this unikernel aborts");
+    output.exits(255).prints("this unikernel aborts");
     assert!(output.stderr.lines().count() == 1, "{output:?}");
     let core = Core::in_directory(directory.path(), &output, "abort");
     assert_eq!(core.process_and_signal().1, libc::SIGABRT as u64);
@@ -172,7 +172,7 @@ fn a_timeout_leaves_a_core() {
 /// On x86_64 the guest gives the registers of its trap; on ARM64 no guest does, and the place is that of the end.
 fn a_trap_leaves_the_place_where_it_was(kind: &str) {
     let (output, directory) = dumped("fault", &["--mem=4"], &[kind]);
-    output.exits(255).says("trap: ");
+    output.exits(255).prints("trap: ");
     let core = Core::in_directory(directory.path(), &output, "fault");
     if cfg!(target_arch = "x86_64") {
         assert_eq!(core.pc(), number_after(&output.stdout, "rip "));
@@ -448,7 +448,7 @@ fn a_directory_of_another_user_is_refused() {
     ));
     check
         .exits(0)
-        .says("ok       dumpcore   core files can be made\n");
+        .prints("ok       dumpcore   core files can be made\n");
 }
 
 fn nobody_needs_no_more_than_the_directory() {
@@ -488,7 +488,7 @@ fn a_full_disk_is_told() {
     let output = run(&mut unikernel("abort", &["--mem=4", &option], &[]));
     output
         .exits(255)
-        .says("this unikernel aborts")
+        .prints("this unikernel aborts")
         .complains("No space left on device")
         .complains("make room");
     output.complains(&format!(

@@ -56,14 +56,14 @@ impl Tool {
         self.0.path().join(name)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.path("solo5-elftool"));
-        command.args(words).env_remove("RUST_LOG");
+        command.args(arguments).env_remove("RUST_LOG");
         command
     }
 
-    fn run(&self, words: &[&str]) -> Output {
-        run(&mut self.command(words))
+    fn run(&self, arguments: &[&str]) -> Output {
+        run(&mut self.command(arguments))
     }
 
     /// Runs `gen-manifest` on `source`; returns the result and the path of the output.
@@ -89,7 +89,7 @@ fn answers_are_those_of_solo5() {
             "{{\n  \"type\": \"solo5.abi\",\n  \"target\": \"hvt\",\n  \"version\": {version}\n}}\n"
         )
     };
-    for (words, expected) in [
+    for (arguments, expected) in [
         (["query-manifest", text(&net)], SOURCE.to_owned()),
         (
             ["query-manifest", text(&none)],
@@ -99,7 +99,7 @@ fn answers_are_those_of_solo5() {
         (["query-abi", text(&net)], abi(2)),
         (["query-abi", text(&old)], abi(1)),
     ] {
-        let output = tool.run(&words);
+        let output = tool.run(&arguments);
         output.exits(0).is_quiet();
         assert_eq!(output.stdout, expected);
     }
@@ -135,7 +135,7 @@ fn every_unikernel_has_an_answer() {
 fn a_file_without_an_answer_is_an_error() {
     let tool = Tool::new();
     let hello = fixture("hello");
-    for words in [
+    for arguments in [
         &[][..],
         &["--help"],
         &["query-abi"],
@@ -143,7 +143,7 @@ fn a_file_without_an_answer_is_an_error() {
         &["gen-manifest", "a"],
         &["run"],
     ] {
-        tool.run(words)
+        tool.run(arguments)
             .is_refused(&["solo5-elftool has the commands: query-abi FILE, "]);
     }
     for command in ["query-abi", "query-manifest"] {
@@ -190,7 +190,7 @@ fn a_source_becomes_c() {
 fn a_source_with_an_error_changes_nothing() {
     let tool = Tool::new();
     fs::write(tool.path("manifest.c"), "before").unwrap();
-    for (source, words) in [
+    for (source, arguments) in [
         (
             SOURCE.replace("\"version\": 1", "\"version\": 2"),
             "line 8: the version must be 1",
@@ -214,7 +214,7 @@ fn a_source_with_an_error_changes_nothing() {
         ("[".repeat(60_000), "expected an object"),
     ] {
         let (output, path) = tool.generate(&source);
-        output.is_refused(&["manifest.json", words]);
+        output.is_refused(&["manifest.json", arguments]);
         assert_eq!(fs::read_to_string(path).unwrap(), "before");
     }
 }

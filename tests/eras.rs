@@ -160,7 +160,7 @@ fn memory_is_exact(era: Era) {
         output
             .exits(0)
             .is_quiet()
-            .says(&format!("memory: {bytes} bytes\n"));
+            .prints(&format!("memory: {bytes} bytes\n"));
     }
 }
 
@@ -168,7 +168,7 @@ fn longest_command_line(era: Era) {
     let word = "0123456789abcde ".repeat(512);
     program(era, "hello", &[], &[&word[..8191]])
         .exits(0)
-        .says(&format!("hello: {}\n", &word[..8191]));
+        .prints(&format!("hello: {}\n", &word[..8191]));
     program(era, "hello", &[], &[&word]).is_refused(&["8192 bytes", "8191"]);
 }
 
@@ -177,7 +177,7 @@ fn clocks_are_the_hosts(era: Era) {
     let before = now();
     let output = program(era, "clock", &[], &[]);
     let after = now();
-    output.exits(0).is_quiet().says("clock: ok");
+    output.exits(0).is_quiet().prints("clock: ok");
     let line = output
         .stdout
         .lines()
@@ -197,10 +197,10 @@ fn clock_says_the_same() {
             .stdout
             .clone();
         // Numbers aside; the frequency is the host's.
-        let words = said
+        let args = said
             .split_whitespace()
             .filter(|word| word.parse::<u64>().is_err());
-        words.collect::<Vec<_>>().join(" ")
+        args.collect::<Vec<_>>().join(" ")
     });
 }
 
@@ -222,9 +222,9 @@ fn a_disk_does_all_that_it_should(era: Era) {
     output
         .exits(0)
         .is_quiet()
-        .says(" 65536 bytes in sectors of 512\n")
-        .says("block: 8 sectors in one call\n");
-    output.says(" are refused\n").says("block: ok");
+        .prints(" 65536 bytes in sectors of 512\n")
+        .prints("block: 8 sectors in one call\n");
+    output.prints(" are refused\n").prints("block: ok");
     program(era, "block", &[&attach(&path)], &["fill"])
         .exits(0)
         .is_quiet();
@@ -237,7 +237,7 @@ fn a_disk_does_all_that_it_should(era: Era) {
     fs::write(&path, bytes).unwrap();
     program(era, "block", &[&attach(&path)], &["verify"])
         .exits(255)
-        .says("sector 127 is not what was written");
+        .prints("sector 127 is not what was written");
 }
 
 fn block_says_the_same() {
@@ -274,7 +274,7 @@ fn the_last_part_of_a_disk_is_left_out() {
     program(LEGACY, "block", &[&attach(&path)], &[])
         .exits(0)
         .is_quiet()
-        .says(" 65536 bytes in sectors of 512\n");
+        .prints(" 65536 bytes in sectors of 512\n");
     let bytes = fs::read(&path).unwrap();
     assert_eq!(
         bytes[WHOLE as usize..],
@@ -288,7 +288,7 @@ fn the_last_part_of_a_disk_is_kept() {
     let output = program(ABI1, "block", &[&attach(&path)], &[]);
     output
         .exits(0)
-        .says(" 66047 bytes in sectors of 512\n")
+        .prints(" 66047 bytes in sectors of 512\n")
         .complains("warn: ")
         .complains("has 66047 bytes, not a");
     output.complains("(0.7.4 and later refuse); 'truncate -s 66048 ");
@@ -332,8 +332,8 @@ fn talk_to(era: Era) -> String {
     output
         .exits(0)
         .is_quiet()
-        .says("mac 02:00:00:00:00:07, ")
-        .says("net: ok");
+        .prints("mac 02:00:00:00:00:07, ")
+        .prints("net: ok");
     let counts = |line: &&str| line.contains(" frames in, ");
     // An address, five datagrams and a ping.
     let enough = |line: &str| {
@@ -370,7 +370,7 @@ fn a_flood_is_sent_whole(era: Era) {
             &NET[..2],
             &["flood=300", &format!("size={size}")],
         );
-        output.exits(0).is_quiet().says(&format!(
+        output.exits(0).is_quiet().prints(&format!(
             "net: 300 frames of {size} bytes sent, 0 refused\n"
         ));
         assert_eq!(tap.received() - before, 300);
@@ -416,5 +416,5 @@ fn unused_devices_do_no_harm() {
     program(LEGACY, "hello", &[&attach(&path)], &["x"])
         .exits(0)
         .is_quiet()
-        .says("hello: x\n");
+        .prints("hello: x\n");
 }

@@ -70,9 +70,9 @@ fn is_stopped((kind, [x86_64, aarch64], address): Case) {
     output
         .exits(255)
         .is_quiet()
-        .says(&format!("fault: {kind}\n"))
-        .says(&format!("trap: {name}"))
-        .says(address);
+        .prints(&format!("fault: {kind}\n"))
+        .prints(&format!("trap: {name}"))
+        .prints(address);
     assert!(!output.stdout.contains("NOT STOPPED"), "{output:?}");
 }
 
@@ -83,7 +83,7 @@ fn a_guest_without_handlers_is_ended() {
     if cfg!(target_arch = "x86_64") {
         run(&mut command)
             .fails(&["fault", "pc 0x"])
-            .says("fault: no-vector");
+            .prints("fault: no-vector");
     } else {
         let mut guest = Guest::start(&mut command);
         guest.wait_for("fault: no-vector");

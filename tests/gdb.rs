@@ -68,7 +68,7 @@ fn it_waits_at_the_first_instruction() {
     debugger.stops(libc::SIGTRAP);
     assert_eq!(debugger.place(), entry("hello"));
     debugger.ends(0);
-    guest.end().exits(0).says("one");
+    guest.end().exits(0).prints("one");
 }
 
 /// Changes all that can be: general registers, flags, floating-point and vector registers. A debugger may not change
@@ -136,7 +136,7 @@ fn memory_is_read_and_written() -> Result<(), String> {
     debugger.order(&format!("M{cell:x},8:6400000000000000"));
     debugger.order(&format!("z0,{load:x},4"));
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 104\n");
+    guest.end().exits(0).prints("debug: 104\n");
     Ok(())
 }
 
@@ -164,7 +164,7 @@ fn memory_ends_where_the_guests_does() {
         end - 1 + u64::from(cfg!(target_arch = "x86_64"))
     ));
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }
 
 /// The longest reply has all of the guest's memory, some of it incompressible. It is sent in pieces, because the
@@ -288,13 +288,13 @@ fn the_port_is_of_this_host_alone_and_for_one() {
 fn the_port_is_taken() {
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = other.local_addr().unwrap().port();
-    let words = [&format!("127.0.0.1:{port}"), "--gdb-port"];
+    let arguments = [&format!("127.0.0.1:{port}"), "--gdb-port"];
     run(&mut unikernel(
         "hello",
         &["--gdb", &format!("--gdb-port={port}")],
         &[],
     ))
-    .is_refused(&words);
+    .is_refused(&arguments);
 }
 
 fn a_port_without_gdb() {
@@ -311,7 +311,7 @@ fn ends_under(options: &[&str]) {
     // All of them: one is where the guest finds what it boots with.
     debugger.set_registers(&first);
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }
 
 /// With the words that docs/debugging.md has.
@@ -341,5 +341,5 @@ fn gdb_itself() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("Breakpoint 1, "), "{output:?}");
     assert!(said.contains("exited normally"), "{output:?}");
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }

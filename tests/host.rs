@@ -55,17 +55,17 @@ fn run_with(mut command: Command, devices: &[Device]) -> Output {
 
 /// The message comes before `tender` touches a tap or a disk. The kernel here has KVM.
 fn a_device_that_was_not_passed_is_named() {
-    let words = [
+    let args = [
         "/dev/kvm",
         "No such file",
         "was not passed to this container or unit: --device /dev/kvm,",
     ];
-    run_with(unikernel("hello", &[], &[]), &[]).is_refused(&words);
+    run_with(unikernel("hello", &[], &[]), &[]).is_refused(&args);
     run_with(
         unikernel("net", &["--net=tap0"], &[]),
         &[Device::Ours("net/tun")],
     )
-    .is_refused(&words);
+    .is_refused(&args);
 }
 
 fn a_host_without_tun_is_told() {
@@ -90,7 +90,7 @@ fn a_user_who_may_not_use_kvm_is_told() {
     run_with(0o666)
         .exits(0)
         .is_quiet()
-        .says("memory: 2097152 bytes");
+        .prints("memory: 2097152 bytes");
     let owner =
         "user 65534 is denied by owner 0, group 0, mode 0660: 'setfacl -m u:65534:rw /dev/kvm'";
     run_with(0o660).is_refused(&["/dev/kvm", "Permission denied", owner]);
@@ -169,7 +169,7 @@ fn a_tun_device_that_does_not_open_is_reported_by_its_error() {
             },
         )
     };
-    for (errno, words) in [
+    for (errno, args) in [
         (
             libc::EPERM,
             "denies it: --device /dev/net/tun, DeviceAllow=/dev/net/tun rw",
@@ -182,7 +182,7 @@ fn a_tun_device_that_does_not_open_is_reported_by_its_error() {
         ),
         (libc::EMFILE, "ulimit -n"),
     ] {
-        net(&[], errno).is_refused(&["'service'", "/dev/net/tun", words]);
+        net(&[], errno).is_refused(&["'service'", "/dev/net/tun", args]);
         let output = net(&["--check"], errno);
         let found = output
             .exits(1)
@@ -193,8 +193,8 @@ fn a_tun_device_that_does_not_open_is_reported_by_its_error() {
         assert!(
             found
                 .replace("; ", " -> ")
-                .contains(&words.replace("; ", " -> ")),
-            "{words}: {output:?}"
+                .contains(&args.replace("; ", " -> ")),
+            "{args}: {output:?}"
         );
     }
 }
@@ -224,7 +224,7 @@ fn an_interrupted_request_about_a_tap_is_made_again() {
 
 fn a_machine_that_is_refused_has_its_cause() {
     const KVM_CREATE_VM: u32 = 0xae01;
-    for (errno, words) in [
+    for (errno, args) in [
         (
             libc::EBUSY,
             "another hypervisor, such as VirtualBox or VMware, uses the processor",
@@ -246,7 +246,7 @@ fn a_machine_that_is_refused_has_its_cause() {
             &[(1, KVM_CREATE_VM)],
             errno,
         ));
-        output.is_refused(&["KVM cannot create a virtual machine: ", words]);
+        output.is_refused(&["KVM cannot create a virtual machine: ", args]);
     }
     let is =
         |call: &Call| call.number == libc::SYS_ioctl && call.arguments[1] as u32 == KVM_CREATE_VM;

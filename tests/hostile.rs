@@ -65,9 +65,9 @@ fn seed() -> u64 {
     many("TENDER_HOSTILE_SEED", 1, 1)
 }
 
-fn hostile(program: &str, options: &[&str], words: &[&str]) -> Output {
+fn hostile(program: &str, options: &[&str], args: &[&str]) -> Output {
     let (mut command, _surroundings) =
-        Surroundings::of(program, &[&["-v"], options].concat(), words);
+        Surroundings::of(program, &[&["-v"], options].concat(), args);
     run(&mut command)
 }
 
@@ -84,8 +84,8 @@ fn random_calls_are_answered(program: &str) {
         );
         output
             .exits(0)
-            .says(&format!("hostile: {calls} calls"))
-            .says("hostile: random is over\n");
+            .prints(&format!("hostile: {calls} calls"))
+            .prints("hostile: random is over\n");
         assert!(ends_cleanly(&output).is_none());
         left -= calls;
         if left == 0 {
@@ -126,7 +126,7 @@ fn kind(report: &str) -> &'static str {
     ];
     kinds
         .iter()
-        .find(|(words, _)| report.contains(words))
+        .find(|(args, _)| report.contains(args))
         .map_or("anything else", |(_, kind)| kind)
 }
 
@@ -171,7 +171,7 @@ fn across_borders(program: &str) {
 fn over_its_own_structure(program: &str) {
     let output = hostile(program, &[], &["race-structure", "1000", "3"]);
     assert_eq!((ends_cleanly(&output), output.code()), (None, 0));
-    output.says("race-structure is over\n");
+    output.prints("race-structure is over\n");
 }
 
 /// Where the ring's second thread looks at the same time.
@@ -194,7 +194,7 @@ fn reads_over_the_ring_end_cleanly() {
 fn tables_of_its_own(program: &str) {
     hostile(program, &[], &["tables-own", "100"])
         .exits(0)
-        .says("tables-own is over\n");
+        .prints("tables-own is over\n");
     let report = |way: &str| ends_cleanly(&hostile(program, &[], &[way])).unwrap_or_default();
     let report_of_write = report("tables-refused");
     assert!(

@@ -119,10 +119,10 @@ fn hypercalls(arguments: &[&str]) -> Output {
     run(&mut unikernel("hypercalls", &["--mem=4"], arguments))
 }
 
-fn ends_with_a_report((kind, words): Case) {
+fn ends_with_a_report((kind, args): Case) {
     let output = hypercalls(&[kind]);
     output
-        .fails(words)
+        .fails(args)
         .complains("hypercalls.hvt: ")
         .complains("pc 0x");
     assert_eq!(
@@ -136,7 +136,7 @@ fn memory_can_be_used_to_its_last_byte() {
     hypercalls(&["end-of-ram"])
         .exits(0)
         .is_quiet()
-        .says("the end\n");
+        .prints("the end\n");
 }
 
 fn devices_that_do_not_exist_are_no_crime() {
@@ -198,7 +198,7 @@ fn the_window_cannot_be_executed() {
     hypercalls(&["execute"])
         .exits(255)
         .is_quiet()
-        .says("trap: instruction abort (not permitted)");
+        .prints("trap: instruction abort (not permitted)");
 }
 
 /// KVM passes over it without telling anybody.
@@ -207,5 +207,5 @@ fn cache_maintenance_of_the_window_is_harmless() {
     hypercalls(&["cache"])
         .exits(3)
         .is_quiet()
-        .says("hypercalls: cache came back");
+        .prints("hypercalls: cache came back");
 }

@@ -230,12 +230,12 @@ fn a_large_image_runs_with_what_it_needs() {
     run(tender(["--mem=22"]).arg(&path).arg("here"))
         .exits(0)
         .is_quiet()
-        .says("hello: here\n");
+        .prints("hello: here\n");
     fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
     run(tender(["--mem=22"]).arg(&path).arg("still"))
         .exits(0)
         .is_quiet()
-        .says("hello: still\n");
+        .prints("hello: still\n");
 }
 
 /// As linkers that merge notes lay them out: both in one segment, with a build id before them, and one of another owner
@@ -271,7 +271,7 @@ fn notes_that_share_a_segment_are_read() {
                     put(&mut bytes, header, &[0; 4]);
                 }
             }
-            load_bytes(&bytes).exits(0).is_quiet().says("hello");
+            load_bytes(&bytes).exits(0).is_quiet().prints("hello");
         }
     }
 }

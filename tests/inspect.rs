@@ -61,9 +61,9 @@ fn main() -> ExitCode {
     ])
 }
 
-fn inspect(words: &[&str], path: &Path) -> Command {
+fn inspect(arguments: &[&str], path: &Path) -> Command {
     let mut command = tender(["inspect"]);
-    command.args(words).arg(path);
+    command.args(arguments).arg(path);
     command
 }
 
@@ -228,13 +228,13 @@ fn a_unikernel_for_another_processor_is_told() {
     run(&mut inspect(&[], &path))
         .exits(0)
         .is_quiet()
-        .says(&here);
+        .prints(&here);
 }
 
 fn people_get_a_text() {
     let output = run(&mut inspect(&[], &fixture("net2")));
     output.exits(0).is_quiet();
-    for words in [
+    for arguments in [
         std::env::consts::ARCH,
         "ABI version 2 (Solo5 0.8 and later)",
         "   2  service1  NET_BASIC\n",
@@ -242,7 +242,7 @@ fn people_get_a_text() {
         "MiB at least",
         "  tender --mem=64M --net:service0=IFACE --net:service1=IFACE -- ",
     ] {
-        output.says(words);
+        output.prints(arguments);
     }
 }
 
@@ -277,7 +277,7 @@ fn a_unikernel_of_another_target_is_told_and_refused() {
     );
     run(&mut inspect(&[], &path))
         .fails(&["spt target"])
-        .says("interface     spt, ABI version 2\n");
+        .prints("interface     spt, ABI version 2\n");
 }
 
 fn what_is_no_unikernel_is_refused() {
@@ -293,11 +293,11 @@ fn what_is_no_unikernel_is_refused() {
 }
 
 fn what_cannot_be_read_is_told_in_one_line() {
-    for words in [&[][..], &["--json"]] {
-        run(&mut inspect(words, Path::new("/nonexistent/app.hvt")))
+    for arguments in [&[][..], &["--json"]] {
+        run(&mut inspect(arguments, Path::new("/nonexistent/app.hvt")))
             .is_refused(&["/nonexistent/app.hvt", "No such file"]);
-        run(&mut inspect(words, Path::new("/"))).is_refused(&["a directory"]);
-        run(&mut inspect(words, Path::new("/dev/zero"))).is_refused(&["a device"]);
+        run(&mut inspect(arguments, Path::new("/"))).is_refused(&["a directory"]);
+        run(&mut inspect(arguments, Path::new("/dev/zero"))).is_refused(&["a device"]);
     }
     run(&mut tender(["inspect"])).is_refused(&["no unikernel", "tender inspect"]);
     run(&mut tender(["inspect", "a", "b"])).is_refused(&["'b'", "one word too many"]);
@@ -312,8 +312,8 @@ fn an_answer_that_cannot_be_written_is_an_error() {
 
 fn a_unikernel_called_inspect_can_be_run() {
     let directory = common::directory();
-    for words in [&["--", "inspect"][..], &["./inspect"], &["-v", "inspect"]] {
-        run(tender(words).current_dir(&directory)).is_refused(&["inspect: ", "No such file"]);
+    for arguments in [&["--", "inspect"][..], &["./inspect"], &["-v", "inspect"]] {
+        run(tender(arguments).current_dir(&directory)).is_refused(&["inspect: ", "No such file"]);
     }
     run(tender(["inspect", "inspect"]).current_dir(&directory))
         .is_refused(&["inspect: ", "No such file"]);
@@ -321,11 +321,13 @@ fn a_unikernel_called_inspect_can_be_run() {
 
 fn the_command_line_runs_it() {
     let document = accepted(&fixture("hello"));
-    let words = document["command_line"].as_array().expect("words").iter();
-    let words: Vec<&str> = words.map(|word| word.as_str().expect("a word")).collect();
-    assert_eq!(words[0], "tender");
-    run(tender(&words[1..]).arg("there"))
+    let arguments = document["command_line"].as_array().expect("words").iter();
+    let arguments: Vec<&str> = arguments
+        .map(|word| word.as_str().expect("a word"))
+        .collect();
+    assert_eq!(arguments[0], "tender");
+    run(tender(&arguments[1..]).arg("there"))
         .exits(0)
         .is_quiet()
-        .says("hello: there\n");
+        .prints("hello: there\n");
 }

@@ -124,11 +124,11 @@ fn a_signal_before_the_timeout_is_a_signal() {
 }
 
 /// The number before `words` in what the tender said.
-fn number_before(output: &Output, words: &str) -> u64 {
+fn number_before(output: &Output, args: &str) -> u64 {
     let (before, _) = output
         .stderr
-        .split_once(words)
-        .unwrap_or_else(|| panic!("no {words:?}: {output:?}"));
+        .split_once(args)
+        .unwrap_or_else(|| panic!("no {args:?}: {output:?}"));
     before
         .split(' ')
         .next_back()
@@ -276,10 +276,10 @@ fn core_files_omit_guest_memory() {
     let mut left_out = 0;
     let mut size = 0;
     for line in mappings.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("Size:") => size = words.next().unwrap().parse::<u64>().unwrap() << 10,
-            Some("VmFlags:") if words.any(|flag| flag == "dd") => left_out += size,
+        let mut args = line.split_whitespace();
+        match args.next() {
+            Some("Size:") => size = args.next().unwrap().parse::<u64>().unwrap() << 10,
+            Some("VmFlags:") if args.any(|flag| flag == "dd") => left_out += size,
             _ => {}
         }
     }

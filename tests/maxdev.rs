@@ -62,7 +62,7 @@ fn all_63_devices_work() {
     run(&mut command(&options))
         .exits(0)
         .is_quiet()
-        .says("maxdev: 32 networks, 31 disks\n");
+        .prints("maxdev: 32 networks, 31 disks\n");
 }
 
 /// Paths have the greatest length that Linux allows, of a character that takes six in JSON. Statistics go to a file, to
@@ -76,7 +76,7 @@ fn the_largest_statistics_are_written() {
         let option = format!("--stats={target}");
         options.push(option);
         let output = run(&mut command(&options));
-        output.exits(0).says("maxdev: 32 networks, 31 disks\n");
+        output.exits(0).prints("maxdev: 32 networks, 31 disks\n");
         let text = if target == "-" {
             output.stderr.clone()
         } else {

@@ -98,7 +98,7 @@ fn a_tap_is_not_judged_by_an_interface_of_its_name() {
             let output = with_tap(tap, false, may_ask);
             output
                 .exits(0)
-                .says("a frame of 1514 bytes is taken\n")
+                .prints("a frame of 1514 bytes is taken\n")
                 .complains(UNKNOWN)
                 .complains("; the guest gets 1500\n");
             output.complains("tap0 (@99): cannot send: the frame is malformed");
@@ -106,9 +106,9 @@ fn a_tap_is_not_judged_by_an_interface_of_its_name() {
             let output = with_tap(tap, true, may_ask);
             output
                 .exits(0)
-                .says("note     net:service  tap0 (@99), ")
-                .says("MTU 1500\n")
-                .says("-> its MTU is unknown");
+                .prints("note     net:service  tap0 (@99), ")
+                .prints("MTU 1500\n")
+                .prints("-> its MTU is unknown");
             assert!(!output.stdout.contains("is down"), "{what}: {output:?}");
         }
     };
@@ -140,8 +140,8 @@ fn a_tap_elsewhere_that_is_down_is_reported() {
     let output = with_tap(tap, true, true);
     output
         .exits(0)
-        .says("-> it is down; until")
-        .says("and its MTU is");
+        .prints("-> it is down; until")
+        .prints("and its MTU is");
 }
 
 fn packet_information_is_found_by_the_tap() {
@@ -174,7 +174,7 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
             let output = with_tap(&file, false, may_ask);
             output
                 .exits(0)
-                .says("a frame of 1414 bytes is taken\n")
+                .prints("a frame of 1414 bytes is taken\n")
                 .complains("tap7: cannot send: the ");
             assert_eq!(
                 output.stderr.contains("'tap7' (@99) is down"),
@@ -184,8 +184,8 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
             assert!(!output.stderr.contains("unknown"), "{output:?}");
             with_tap(&file, true, may_ask)
                 .exits(0)
-                .says("net:service  tap7, ")
-                .says("MTU 1400");
+                .prints("net:service  tap7, ")
+                .prints("MTU 1400");
         }
     }
 }
@@ -202,7 +202,9 @@ fn the_owner_of_a_tap_is_not_that_of_its_namesake() {
     let _attached = here.attach();
     let us = format!("in use by process {}", std::process::id());
     run(&mut net(&["--net=tap0"])).is_refused(&["'tap0'", &us]);
-    run(&mut net(&["--check", "--net=tap0"])).exits(1).says(&us);
+    run(&mut net(&["--check", "--net=tap0"]))
+        .exits(1)
+        .prints(&us);
     // Its own descriptor of the same name is another tap as well.
     let both = [
         "--mem=4",
@@ -245,7 +247,7 @@ fn a_tap_is_found_by_any_family_of_sockets() {
         (&ALL[..3], libc::EPERM),
     ] {
         let output = run(without(&mut net(&["--net=tap0"]), Some(families), errno));
-        output.exits(0).says("a frame of 1414 bytes is taken\n");
+        output.exits(0).prints("a frame of 1414 bytes is taken\n");
         assert!(
             !output.stderr.contains("unknown"),
             "{families:?}: {output:?}"
@@ -257,8 +259,8 @@ fn a_tap_is_found_by_any_family_of_sockets() {
         ));
         output
             .exits(0)
-            .says("ok       net:service  tap0, ")
-            .says("MTU 1400");
+            .prints("ok       net:service  tap0, ")
+            .prints("MTU 1400");
     }
     tap.set_up(false);
     run(without(
@@ -276,14 +278,14 @@ fn a_tap_is_attached_without_any_socket() {
     let output = run_with(&["--net=tap0"]);
     output
         .exits(0)
-        .says("a frame of 1414 bytes is taken\n")
+        .prints("a frame of 1414 bytes is taken\n")
         .complains("tap0: cannot send: the frame is malformed");
     assert!(!output.stderr.contains("unknown"), "{output:?}");
     let output = run_with(&["--check", "--net=tap0"]);
     output
         .exits(0)
-        .says("note     net:service  tap0, ")
-        .says("whether it can be attached is not known");
+        .prints("note     net:service  tap0, ")
+        .prints("whether it can be attached is not known");
     run_with(&["--net=tap1"]).is_refused(&["there is no interface 'tap1'"]);
     assert!(
         !std::fs::exists("/sys/class/net/tap1").unwrap(),
@@ -302,7 +304,7 @@ fn a_tap_is_attached_without_any_socket() {
     );
     run_with(&["--net=tap0"])
         .exits(0)
-        .says("a frame of 1514 bytes is taken\n")
+        .prints("a frame of 1514 bytes is taken\n")
         .complains("tap0: its MTU is unknown (it is in another ");
 }
 
@@ -316,12 +318,12 @@ fn one_tap_by_two_names_is_refused() {
     let output = run(&mut net(&["--net=alt0"]));
     output
         .exits(0)
-        .says("a frame of 1414 bytes is taken\n")
+        .prints("a frame of 1414 bytes is taken\n")
         .complains("tap0: cannot send: the frame is malformed");
     run(&mut net(&["--check", "--net=alt0"]))
         .exits(0)
-        .says("ok       net:service  tap0, ")
-        .says("MTU 1400");
+        .prints("ok       net:service  tap0, ")
+        .prints("MTU 1400");
     for names in [["tap0", "alt0"], ["alt0", "tap0"]] {
         let options = [
             format!("--net:service0={}", names[0]),
@@ -338,10 +340,12 @@ fn one_tap_by_two_names_is_refused() {
         run_with(&[]).is_refused(&["'service1'", &twice]);
         run_with(&["--check"])
             .exits(1)
-            .says(&format!("missing  net:service1  {twice}, by"));
+            .prints(&format!("missing  net:service1  {twice}, by"));
     }
     let _attached = tap.attach();
     let us = format!("in use by process {}", std::process::id());
     run(&mut net(&["--net=alt0"])).is_refused(&["'alt0'", &us]);
-    run(&mut net(&["--check", "--net=alt0"])).exits(1).says(&us);
+    run(&mut net(&["--check", "--net=alt0"]))
+        .exits(1)
+        .prints(&us);
 }

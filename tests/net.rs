@@ -91,7 +91,7 @@ fn start(mut command: Command) -> Guest {
 fn quit(guest: Guest) -> Output {
     echo(GUEST, b"quit");
     let output = guest.end();
-    output.exits(0).says("net: ok");
+    output.exits(0).prints("net: ok");
     output
 }
 
@@ -104,8 +104,8 @@ fn datagrams_come_back() {
     let output = quit(guest);
     output
         .is_quiet()
-        .says("mtu 1500\n")
-        .says("net: service: 10.0.0.2/24\n");
+        .prints("mtu 1500\n")
+        .prints("net: service: 10.0.0.2/24\n");
 }
 
 fn pings_are_answered() {
@@ -136,8 +136,8 @@ fn two_interfaces_are_two() {
     }
     quit(guest)
         .is_quiet()
-        .says("net: service0: handle 1,")
-        .says("net: service1: handle 2,");
+        .prints("net: service0: handle 1,")
+        .prints("net: service1: handle 2,");
 }
 
 fn odd_requests_are_answered_as_they_should() {
@@ -149,11 +149,11 @@ fn odd_requests_are_answered_as_they_should() {
     ));
     output
         .exits(0)
-        .says("net: bad handles are refused\n")
-        .says("net: an empty device says so\n");
+        .prints("net: bad handles are refused\n")
+        .prints("net: an empty device says so\n");
     output
-        .says("net: a frame of 1514 bytes is taken\n")
-        .says("net: ok");
+        .prints("net: a frame of 1514 bytes is taken\n")
+        .prints("net: ok");
     // None of them ends the guest; the operator hears of the first, and at the end of how many there were.
     assert_eq!(output.stdout.matches(" bytes: ").count(), 5, "{output:?}");
     output
@@ -168,7 +168,7 @@ fn the_mtu_of_the_tap_is_the_guests() {
         tap.set_mtu(mtu);
         let guest = start(net(&["--net=tap0"]));
         echo(GUEST, &vec![3; usize::from(mtu) - 28]);
-        quit(guest).is_quiet().says(&format!("mtu {mtu}\n"));
+        quit(guest).is_quiet().prints(&format!("mtu {mtu}\n"));
     }
 }
 
@@ -205,7 +205,7 @@ fn a_tap_can_be_handed_over_as_a_descriptor() {
     let guest = start(hand_over(net(&[&format!("--net=@{FD}")]), tap.attach()));
     echo(GUEST, b"through a descriptor");
     assert!(ping(GUEST, b"ping", 20));
-    quit(guest).is_quiet().says("mtu 1400\n");
+    quit(guest).is_quiet().prints("mtu 1400\n");
 }
 
 /// Without any network of the host's: the test is the other end.
@@ -294,7 +294,7 @@ fn a_flood_is_sent_whole() {
             &["--net=tap0", "--mem=4"],
             &["flood=500", &format!("size={size}")],
         ));
-        output.exits(0).is_quiet().says(&format!(
+        output.exits(0).is_quiet().prints(&format!(
             "net: 500 frames of {size} bytes sent, 0 refused\n"
         ));
         assert_eq!(tap.received() - before, 500);
@@ -312,7 +312,7 @@ fn an_interface_serves_one_guest_after_another() {
 
 fn what_is_no_tap_is_refused() {
     let _tun = Tap::tun("tun0");
-    for (name, words) in [
+    for (name, args) in [
         ("tap7", "ip tuntap add tap7 mode tap"),
         ("lo", "not a tap"),
         ("tun0", "tun"),
@@ -321,7 +321,7 @@ fn what_is_no_tap_is_refused() {
             "net.hvt",
             "'service'",
             &format!("'{name}'"),
-            words,
+            args,
         ]);
     }
     assert!(
@@ -374,7 +374,7 @@ fn descriptors_that_are_no_taps_are_refused() {
 fn a_tap_of_another_user_is_refused() {
     let tap = Tap::up("tap0", HOST);
     tap.set_owner(4711);
-    let refusal = |tun, words: &[&str]| {
+    let refusal = |tun, args: &[&str]| {
         let directory = common::directory();
         let devices = [Device::Made("kvm", 0o666), tun];
         run(&mut common::as_nobody(
@@ -383,7 +383,7 @@ fn a_tap_of_another_user_is_refused() {
             &devices,
             &["--net=tap0"],
         ))
-        .is_refused(words);
+        .is_refused(args);
     };
     refusal(
         Device::Made("net/tun", 0o666),

@@ -246,11 +246,11 @@ fn a_guest_that_spins_is_silent() {
     assert!(manager.hears().starts_with("READY=1\n"));
     std::thread::sleep(Duration::from_millis(1500));
     guest.signal(libc::SIGTERM);
-    let words: Vec<_> = std::iter::from_fn(|| Some(manager.hears()))
-        .take_while(|words| !words.starts_with("STOPPING=1"))
+    let args: Vec<_> = std::iter::from_fn(|| Some(manager.hears()))
+        .take_while(|args| !args.starts_with("STOPPING=1"))
         .collect();
     // What it did before it began to spin is all that may have been told of.
-    assert!(words.len() <= 1, "{words:?}");
+    assert!(args.len() <= 1, "{args:?}");
     guest.end().dies_by(libc::SIGTERM);
 }
 
@@ -349,7 +349,7 @@ fn a_manager_that_is_gone_is_done_without() {
 /// Has the command start with descriptors from 3 on and LISTEN_… as systemd sets them. The process that they are for is
 /// known only after the fork, so the environment is made there, in memory that is ready by then.
 fn listen(mut command: Command, files: Vec<File>, names: &str) -> Command {
-    let words: Vec<CString> = std::iter::once(command.get_program())
+    let args: Vec<CString> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| CString::new(word.as_bytes()).unwrap())
         .collect();
@@ -378,11 +378,11 @@ fn listen(mut command: Command, files: Vec<File>, names: &str) -> Command {
                 std::ptr::null(),
             ];
             let mut arguments = [std::ptr::null(); 16];
-            for (place, word) in arguments.iter_mut().zip(&words) {
+            for (place, word) in arguments.iter_mut().zip(&args) {
                 *place = word.as_ptr();
             }
             libc::execve(
-                words[0].as_ptr(),
+                args[0].as_ptr(),
                 arguments.as_ptr(),
                 environment.as_ptr().cast(),
             );

@@ -285,12 +285,12 @@ fn statistics_on_standard_error_are_one_line() {
 
 fn a_file_that_cannot_be_written_is_refused() {
     let directory = common::directory();
-    for (path, words) in [
+    for (path, args) in [
         ("/nonexistent/stats", "No such file"),
         (text(directory.path()), "Is a directory"),
     ] {
         run(&mut hypercalls(&["--stats", path], &["ok-storm", "3"]))
-            .is_refused(&["--stats=", path, words]);
+            .is_refused(&["--stats=", path, args]);
     }
     let pipe = directory.path().join("pipe");
     assert!(
@@ -342,23 +342,27 @@ fn started(options: &[&str], kind: &str) -> Guest {
 
 /// Sends SIGUSR1 until the tender has said `words`: the guest may have to come to it first.
 #[track_caller]
-fn ask_until(guest: &mut Guest, words: &str) {
+fn ask_until(guest: &mut Guest, args: &str) {
     let deadline = Instant::now() + LIMIT;
-    while !guest.words().contains(words) {
-        assert!(Instant::now() < deadline, "no {words:?}: {}", guest.words());
+    while !guest.messages().contains(args) {
+        assert!(
+            Instant::now() < deadline,
+            "no {args:?}: {}",
+            guest.messages()
+        );
         guest.signal(libc::SIGUSR1);
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
 fn sigusr1_tells_and_the_guest_goes_on() {
-    for (kind, words) in [
+    for (kind, args) in [
         ("spin", "1 hypercall (1 PUTS), 0 kicks"),
         ("poll-forever", "2 hypercalls (1 PUTS, 1 POLL)"),
     ] {
         // Also with -q: it was asked for.
         let mut guest = started(&["-q"], kind);
-        ask_until(&mut guest, &format!("tender: info: {words}"));
+        ask_until(&mut guest, &format!("tender: info: {args}"));
         ask_until(
             &mut guest,
             &format!(
@@ -398,7 +402,7 @@ fn sigusr1_does_not_shorten_a_sleep() {
     let output = guest.end();
     output
         .exits(0)
-        .says("clock: poll 1000000000 ns took")
+        .prints("clock: poll 1000000000 ns took")
         .complains("1 POLL");
     assert!(
         since.elapsed() >= Duration::from_secs(1),

@@ -85,13 +85,13 @@ fn output(command: &mut Command) -> Output {
 #[track_caller]
 fn succeeds(command: &mut Command) -> String {
     let output = output(command);
-    let words = format!(
+    let arguments = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(output.status.success(), "{command:?}: {words}");
-    words
+    assert!(output.status.success(), "{command:?}: {arguments}");
+    arguments
 }
 
 /// As installed, but with programs that are here.
@@ -117,11 +117,11 @@ fn units_are_valid() {
         verify
             .args(["verify", "--man=no", "--recursive-errors=no"])
             .arg(directory.path().join(instance));
-        let words = succeeds(&mut verify);
+        let arguments = succeeds(&mut verify);
         // A key that is unknown is a warning only.
         assert!(
-            !words.contains(instance) && !words.contains("Unknown"),
-            "{words}"
+            !arguments.contains(instance) && !arguments.contains("Unknown"),
+            "{arguments}"
         );
     }
 }
@@ -130,10 +130,10 @@ fn units_expose_little() {
     for (file, _) in UNITS {
         let mut security = Command::new("systemd-analyze");
         security.args(["security", "--offline=true", "--no-pager", THRESHOLD]);
-        let words = succeeds(security.arg(packaging().join("systemd").join(file)));
+        let arguments = succeeds(security.arg(packaging().join("systemd").join(file)));
         eprintln!(
             "{}",
-            words
+            arguments
                 .lines()
                 .find(|line| line.contains("Overall"))
                 .expect("systemd says how much")
@@ -167,10 +167,10 @@ fn allowed(unit: &str) -> BTreeSet<String> {
         .lines()
         .filter_map(|line| line.strip_prefix("SystemCallFilter="))
     {
-        let (takes, words) = line
+        let (takes, arguments) = line
             .strip_prefix('~')
-            .map_or((false, line), |words| (true, words));
-        for word in words.split_whitespace() {
+            .map_or((false, line), |arguments| (true, arguments));
+        for word in arguments.split_whitespace() {
             let named = if word.starts_with('@') {
                 set(word)
             } else {
@@ -256,11 +256,11 @@ fn units_name_only_what_tender_knows() {
             .lines()
             .filter(|line| line.starts_with("Exec") && line.contains("/bin/"))
         {
-            let words = line
+            let arguments = line
                 .split_whitespace()
                 .skip(1)
                 .take_while(|word| *word != "--");
-            for option in words.filter(|word| word.starts_with("--")) {
+            for option in arguments.filter(|word| word.starts_with("--")) {
                 let option = option.split('=').next().unwrap();
                 assert!(
                     help.contains(option),
@@ -315,8 +315,8 @@ fn metrics_are_passed_on_to_a_port() {
     );
 }
 
-fn tap(words: &[&str]) -> Output {
-    output(Command::new(packaging().join("network/tap")).args(words))
+fn tap(arguments: &[&str]) -> Output {
+    output(Command::new(packaging().join("network/tap")).args(arguments))
 }
 
 fn links() -> String {
@@ -328,13 +328,13 @@ fn a_tap_by_ip() {
     let made = tap(&["up", "tap100", "br100", "user:0", "10.0.0.1/24"]);
     assert!(made.status.success(), "{made:?}");
     let links = links();
-    for words in [
+    for arguments in [
         "master br100",
         "stp_state 0",
         "bridge forward_delay 0",
         "user root",
     ] {
-        assert!(links.contains(words), "no {words:?}: {links}");
+        assert!(links.contains(arguments), "no {arguments:?}: {links}");
     }
     let twice = tap(&["up", "tap100", "br100", "user:0"]);
     assert!(
@@ -401,7 +401,7 @@ fn a_tap_by_ifupdown_is_valid() {
     let mut ifup = Command::new("ifup");
     ifup.args(["--no-act", "--verbose", "--force", "--interfaces"])
         .arg(packaging().join("network/ifupdown/tap100"));
-    let words = succeeds(
+    let arguments = succeeds(
         ifup.arg("--state-dir")
             .arg(directory.path())
             .args(["tap100", "br100"]),
@@ -410,7 +410,7 @@ fn a_tap_by_ifupdown_is_valid() {
         "ip tuntap add dev $IFACE mode tap user pirate",
         "ip addr add 10.0.0.1/",
     ] {
-        assert!(words.contains(line), "{words}");
+        assert!(arguments.contains(line), "{arguments}");
     }
 }
 

@@ -254,14 +254,14 @@ fn a_path_of_a_descriptor_is_the_callers_directory() {
 
 /// As of `<(zcat app.hvt.gz)`, which nothing can be read from twice.
 fn a_pipe_as_unikernel_is_refused() {
-    for words in [
+    for args in [
         &["--"][..],
         &["--check", "--"],
         &["inspect"],
         &["--config=/dev/fd/3", "--"],
     ] {
         let (reader, _writer) = pipe();
-        let mut command = tender(words.iter().copied().chain(["/dev/fd/3"]));
+        let mut command = tender(args.iter().copied().chain(["/dev/fd/3"]));
         let output = run(&mut with(
             {
                 command.stdin(Stdio::null());
@@ -306,8 +306,8 @@ fn a_number_that_was_not_passed_leads_nowhere() {
 }
 
 #[track_caller]
-fn is_refused(place: &Place, mut command: Command, words: &[&str]) {
-    run(&mut command).is_refused(&[words, &["well; "]].concat());
+fn is_refused(place: &Place, mut command: Command, args: &[&str]) {
+    run(&mut command).is_refused(&[args, &["well; "]].concat());
     place.is_unchanged_but(&[]);
 }
 
@@ -322,7 +322,7 @@ fn a_file_is_not_written_for_two_purposes() {
             kind => format!("{kind}{name}"),
         };
         let (app, disk, toml) = (name("app.hvt"), name("disk.img"), name("app.toml"));
-        for (options, words) in [
+        for (options, args) in [
             (
                 &[format!("--disk={app}")][..],
                 ["device 'storage'", "is the unikernel as well"],
@@ -349,9 +349,9 @@ fn a_file_is_not_written_for_two_purposes() {
             ),
         ] {
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
-            is_refused(&place, place.tender(&options), &words);
+            is_refused(&place, place.tender(&options), &args);
             let check = run(&mut place.tender(&[&["--check"], &options[..]].concat()));
-            check.exits(1).says("missing  ");
+            check.exits(1).prints("missing  ");
             place.is_unchanged_but(&[]);
         }
     }
@@ -413,7 +413,7 @@ fn standard_streams_are_no_second_purpose() {
             fs::read_to_string(place.path("err")).unwrap_or_default(),
         )
     };
-    for (options, stdout, words) in [
+    for (options, stdout, args) in [
         (
             &["--disk=disk.img"][..],
             "app.hvt",
@@ -432,13 +432,13 @@ fn standard_streams_are_no_second_purpose() {
     ] {
         let (status, stderr) = said(options, Some(stdout), None);
         assert!(
-            status == Some(1) && stderr.contains(words),
+            status == Some(1) && stderr.contains(args),
             "{status:?} {stderr}"
         );
         place.is_unchanged_but(&[]);
     }
     fs::write(place.path("log"), "first\n").unwrap();
-    for (options, stdout, words) in [
+    for (options, stdout, args) in [
         (
             &["--stats=log"],
             true,
@@ -459,7 +459,7 @@ fn standard_streams_are_no_second_purpose() {
             log.filter(|_| !stdout),
         );
         assert!(
-            status == Some(1) && stderr.contains(words),
+            status == Some(1) && stderr.contains(args),
             "{options:?}: {status:?} {stderr}"
         );
         assert!(
@@ -533,7 +533,7 @@ fn a_file_of_another_kind_is_not_opened() {
         let link = path.with_extension("link");
         symlink(&path, &link).unwrap();
         let link = text(&link);
-        for words in [
+        for args in [
             &["--", link][..],
             &["--check", "--", link],
             &["inspect", link],
@@ -541,8 +541,8 @@ fn a_file_of_another_kind_is_not_opened() {
             &["--disk", link, "--", "app.hvt"],
             &["--check", "--disk", link, "--", "app.hvt"],
         ] {
-            run(tender(words).current_dir(place.directory.path())).exits(1);
-            assert!(!watch.was_opened(), "{words:?}");
+            run(tender(args).current_dir(place.directory.path())).exits(1);
+            assert!(!watch.was_opened(), "{args:?}");
         }
         // The watch sees what there is to see.
         drop(read_write(&path));

@@ -114,7 +114,7 @@ fn tap(name: &'static str) -> Tap {
 }
 
 /// Starts `ring`, or `ring2` if there are two taps.
-fn start(way: Way, taps: &[&Tap], words: &[&str]) -> Guest {
+fn start(way: Way, taps: &[&Tap], args: &[&str]) -> Guest {
     let nets: Vec<_> = match taps {
         [only] => vec![format!("--net={}", only.name())],
         _ => taps
@@ -129,11 +129,11 @@ fn start(way: Way, taps: &[&Tap], words: &[&str]) -> Guest {
         .chain(way.options.iter().copied())
         .chain(["--mem=16"])
         .collect();
-    let words: Vec<_> = words.iter().copied().chain(["wait=20"]).collect();
+    let args: Vec<_> = args.iter().copied().chain(["wait=20"]).collect();
     let mut command = unikernel(
         if taps.len() == 1 { "ring" } else { "ring2" },
         &options,
-        &words,
+        &args,
     );
     Guest::start(if way.alone {
         on_one_processor(&mut command)
@@ -151,7 +151,7 @@ fn ends_well(way: Way, guest: Guest) -> Output {
     } else {
         "ring: not offered, hypercalls\n"
     };
-    output.exits(0).is_quiet().says(offered);
+    output.exits(0).is_quiet().prints(offered);
     output
 }
 
@@ -160,7 +160,7 @@ fn writes_arrive_in_order(way: Way, count: u64) {
     let mut wire = Wire::new(&tap);
     let guest = start(way, &[&tap], &[&format!("writes={count}")]);
     wire.receive(count);
-    ends_well(way, guest).says(&format!("ring: wrote {count}\n"));
+    ends_well(way, guest).prints(&format!("ring: wrote {count}\n"));
     wire.stays_silent();
 }
 
@@ -184,7 +184,7 @@ fn reads_are_in_order(way: Way, count: u64) {
     let guest = start(way, &[&tap], &[&format!("reads={count}")]);
     guest.wait_for("ring: ready\n");
     wire.exchange(count, 0);
-    ends_well(way, guest).says(&right(count));
+    ends_well(way, guest).prints(&right(count));
     wire.stays_silent();
 }
 
@@ -197,8 +197,8 @@ fn echoes_are_in_order(way: Way, count: u64) {
     guest.wait_for("ring: ready\n");
     wire.exchange(count, count);
     ends_well(way, guest)
-        .says(&right(count))
-        .says(&format!("ring: wrote {count}\n"));
+        .prints(&right(count))
+        .prints(&format!("ring: wrote {count}\n"));
     wire.stays_silent();
 }
 
@@ -210,8 +210,8 @@ fn a_mixture_is_in_order(way: Way, count: u64) {
     guest.wait_for("ring: ready\n");
     wire.exchange(count, count);
     ends_well(way, guest)
-        .says(&right(count))
-        .says(&format!("ring: wrote {count}\n"));
+        .prints(&right(count))
+        .prints(&format!("ring: wrote {count}\n"));
     wire.stays_silent();
 }
 
@@ -245,7 +245,7 @@ fn two_interfaces_send_in_order(way: Way, count: u64) {
     let mut wires = [&first, &second].map(Wire::new);
     let guest = start(way, &[&first, &second], &[&format!("writes={count}")]);
     wires.iter_mut().for_each(|wire| wire.receive(count));
-    ends_well(way, guest).says(&format!("ring: wrote {}\n", 2 * count));
+    ends_well(way, guest).prints(&format!("ring: wrote {}\n", 2 * count));
     wires.into_iter().for_each(Wire::stays_silent);
 }
 
@@ -257,18 +257,18 @@ fn two_interfaces_echo_in_order(way: Way, count: u64) {
     wires
         .iter_mut()
         .for_each(|wire| wire.exchange(count, count));
-    ends_well(way, guest).says(&right(2 * count));
+    ends_well(way, guest).prints(&right(2 * count));
     wires.into_iter().for_each(Wire::stays_silent);
 }
 
 fn the_ring_is_offered_unless_it_is_not_wanted() {
     let _tap = tap("tap0");
-    let says = |options: &[&str], words: &str| {
+    let prints = |options: &[&str], args: &str| {
         let options = [&["--net=tap0", "--mem=4"], options].concat();
         run(&mut unikernel("ring", &options, &["writes=10"]))
             .exits(0)
             .is_quiet()
-            .says(words);
+            .prints(args);
     };
     for options in [
         &[][..],
@@ -276,14 +276,14 @@ fn the_ring_is_offered_unless_it_is_not_wanted() {
         &["--net-ring=on"],
         &["--net-ring", "on"],
     ] {
-        says(options, "ring: offered at 0x20000\n");
+        prints(options, "ring: offered at 0x20000\n");
     }
     for options in [
         &["--net-ring=off"][..],
         &["--no-net-ring"],
         &["--net-ring", "off"],
     ] {
-        says(options, "ring: not offered, hypercalls\n");
+        prints(options, "ring: not offered, hypercalls\n");
     }
 }
 
@@ -313,7 +313,7 @@ fn memory_is_exact_with_the_ring() {
         ));
         output
             .fails(&["must lie within"])
-            .says(&format!("write of 1514 bytes at {end}\n"));
+            .prints(&format!("write of 1514 bytes at {end}\n"));
     }
 }
 

@@ -115,16 +115,16 @@ type Queue = (&'static str, fn(u64));
 
 fn main() -> ExitCode {
     let mut tests: Vec<_> = KINDS.into_iter().map(kind).collect();
-    tests.extend(ENDLESS.into_iter().map(|words| {
-        net_test(&format!("ends_by_a_signal::{}", words[0]), move || {
-            ends_by_a_signal(words)
+    tests.extend(ENDLESS.into_iter().map(|args| {
+        net_test(&format!("ends_by_a_signal::{}", args[0]), move || {
+            ends_by_a_signal(args)
         })
     }));
     tests.push(net_test("floods_end_by_a_signal", floods_end_by_a_signal));
-    tests.extend(FED_ENDS.map(|(name, options, words, end)| {
+    tests.extend(FED_ENDS.map(|(name, options, args, end)| {
         kvm_test(
             &format!("requests_of_a_peer_end_with_the_run::{name}"),
-            move || fed_by_a_peer(options, words, end),
+            move || fed_by_a_peer(options, args, end),
         )
     }));
     let queues: [Queue; 3] = [
@@ -173,35 +173,35 @@ fn tap() -> Tap {
     Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
 }
 
-fn start(words: &[&str]) -> Guest {
-    run_as(unikernel("ring-hostile", &OPTIONS, words), words)
+fn start(args: &[&str]) -> Guest {
+    run_as(unikernel("ring-hostile", &OPTIONS, args), args)
 }
 
-fn run_as(mut command: Command, words: &[&str]) -> Guest {
+fn run_as(mut command: Command, args: &[&str]) -> Guest {
     let guest = Guest::start(&mut command);
-    guest.wait_for(&format!("ring-hostile: {}\n", words[0]));
+    guest.wait_for(&format!("ring-hostile: {}\n", args[0]));
     guest
 }
 
 fn kind((kind, arguments, end): Attack) -> Trial {
     let name = [&[kind], arguments].concat().join("_");
     root_net_test(&format!("ends_cleanly::{name}"), move || {
-        let words = [&[kind], arguments].concat();
-        let mut command = unikernel("ring-hostile", &OPTIONS, &words);
-        attack(command, &words, end);
+        let args = [&[kind], arguments].concat();
+        let mut command = unikernel("ring-hostile", &OPTIONS, &args);
+        attack(command, &args, end);
         // The threads take turns otherwise, and the other one may find out.
-        command = unikernel("ring-hostile", &OPTIONS, &words);
+        command = unikernel("ring-hostile", &OPTIONS, &args);
         on_one_processor(&mut command);
-        attack(command, &words, end);
+        attack(command, &args, end);
     })
 }
 
-fn attack(command: Command, words: &[&str], end: End) {
+fn attack(command: Command, args: &[&str], end: End) {
     let tap = tap();
     let mut wire = Wire::new(&tap);
-    let mut guest = run_as(command, words);
+    let mut guest = run_as(command, args);
     // Something to be received where it must not be, once the tap is ready to carry it.
-    while words[0].starts_with("wild-") && guest_waits(words) && guest.is_running() {
+    while args[0].starts_with("wild-") && guest_waits(args) && guest.is_running() {
         let _ = wire.send(0);
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -216,20 +216,20 @@ fn guest_waits(arguments: &[&str]) -> bool {
 fn check(output: &Output, end: End) {
     let reported = output.code() == 1;
     match end {
-        Reported(words) => _ = output.fails(&[words, "pc 0x"]),
-        Confined(status, words) => _ = output.exits(status).says(words),
+        Reported(args) => _ = output.fails(&[args, "pc 0x"]),
+        Confined(status, args) => _ = output.exits(status).prints(args),
         Either(_) if reported => _ = output.fails(&["ring", "pc 0x"]),
-        Either(status) => _ = output.exits(status).says(" came back\n"),
+        Either(status) => _ = output.exits(status).prints(" came back\n"),
     }
     assert!(!output.stderr.contains("panicked"), "{output:?}");
 }
 
 /// However busy it keeps the tender.
-fn ends_by_a_signal(words: &[&str]) {
+fn ends_by_a_signal(args: &[&str]) {
     let _tap = tap();
-    let mut guest = start(words);
+    let mut guest = start(args);
     std::thread::sleep(Duration::from_millis(300));
-    assert!(guest.is_running(), "{}", guest.words());
+    assert!(guest.is_running(), "{}", guest.messages());
     let before = Instant::now();
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
@@ -242,14 +242,14 @@ fn ends_by_a_signal(words: &[&str]) {
 
 /// The guest's requests do not end while the peer sends the index of the next ones. The guest starts again where the
 /// second thread slept too early or the peer was too slow.
-fn fed_by_a_peer(options: &[&str], words: &[&str], end: fn(Guest)) {
+fn fed_by_a_peer(options: &[&str], args: &[&str], end: fn(Guest)) {
     let fed = (0..20)
-        .map(|_| feed(options, words))
-        .find(|guest| guest.says("the host is at work\n"));
+        .map(|_| feed(options, args))
+        .find(|guest| guest.prints("the host is at work\n"));
     end(fed.expect("the second thread does not serve the ring"));
 }
 
-fn feed(options: &[&str], words: &[&str]) -> Guest {
+fn feed(options: &[&str], args: &[&str]) -> Guest {
     let mut fds = [0; 2];
     // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
     let [mut ours, theirs] = unsafe {
@@ -274,23 +274,23 @@ fn feed(options: &[&str], words: &[&str]) -> Guest {
     });
     let net = format!("--net=@{FD}");
     let options = [&["--mem=4", &net], options].concat();
-    let words = [&["read-into-index"], words].concat();
+    let args = [&["read-into-index"], args].concat();
     run_as(
-        hand_over(unikernel("ring-hostile", &options, &words), theirs),
-        &words,
+        hand_over(unikernel("ring-hostile", &options, &args), theirs),
+        &args,
     )
 }
 
 /// In both directions, with all that the second thread does.
 fn floods_end_by_a_signal() {
     let tap = tap();
-    for words in [
+    for args in [
         &["writes=1000000000000"][..],
         &["burst=1000000000"],
         &["reads=1000000"],
         &["mix=1000000"],
     ] {
-        let mut guest = Guest::start(&mut unikernel("ring", &["--net=tap0", "--mem=4"], words));
+        let mut guest = Guest::start(&mut unikernel("ring", &["--net=tap0", "--mem=4"], args));
         guest.wait_for("ring: offered");
         std::thread::sleep(Duration::from_millis(300));
         guest.signal(libc::SIGTERM);

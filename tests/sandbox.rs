@@ -467,7 +467,7 @@ fn a_missing_layer_is_done_without_unless_strict() {
         let output = hello("--sandbox=best-effort", CREATE_RULESET, errno);
         output
             .exits(0)
-            .says("memory:")
+            .prints("memory:")
             .complains("no Landlock, system calls filtered\n");
         let output = hello(strict, CREATE_RULESET, errno);
         output
@@ -480,7 +480,7 @@ fn a_missing_layer_is_done_without_unless_strict() {
         let output = hello("--sandbox=best-effort", libc::SYS_seccomp, errno);
         output
             .exits(0)
-            .says("memory:")
+            .prints("memory:")
             .complains("warn: sandbox: this kernel lacks seccomp")
             .complains("NOT filtered");
         hello("--sandbox=off", libc::SYS_seccomp, errno)
@@ -508,7 +508,7 @@ fn a_kernel_before_speculation() {
     ));
     output
         .exits(0)
-        .says("memory:")
+        .prints("memory:")
         .complains("system calls filtered\n");
 }
 
@@ -527,7 +527,7 @@ fn a_missing_filter_of_registers() {
     for option in ["--sandbox=best-effort", "--sandbox=off"] {
         hello(option)
             .exits(0)
-            .says("memory:")
+            .prints("memory:")
             .complains("before 5.10, cannot deny model-specific registers");
     }
     hello("--sandbox=strict").is_refused(&[

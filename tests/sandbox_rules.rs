@@ -179,8 +179,8 @@ fn is_managed(pid: libc::pid_t) -> bool {
 
 /// Whether a debugger is connected to the run.
 fn is_debugged(pid: libc::pid_t) -> bool {
-    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-    words.split(|byte| *byte == 0).any(|word| word == b"--gdb")
+    let args = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    args.split(|byte| *byte == 0).any(|word| word == b"--gdb")
 }
 
 /// Whether the rule allows the call.

@@ -204,7 +204,7 @@ fn stopping_and_continuing_does_no_harm() {
         .end()
         .exits(0)
         .is_quiet()
-        .says("clock: poll 1500000000 ns took");
+        .prints("clock: poll 1500000000 ns took");
 }
 
 fn a_stopped_run_can_be_ended() {

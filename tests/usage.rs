@@ -12,9 +12,9 @@ use common::{fixture, kvm_test, run, tender, test, text, unikernel};
 fn main() -> ExitCode {
     let mut tests: Vec<_> = REFUSED
         .into_iter()
-        .map(|(words, complaint)| {
-            test(&format!("refused::{}", words.join(" ")), move || {
-                is_refused(words, complaint)
+        .map(|(args, complaint)| {
+            test(&format!("refused::{}", args.join(" ")), move || {
+                is_refused(args, complaint)
             })
         })
         .collect();
@@ -154,13 +154,13 @@ const REFUSED: [(&[&str], &[&str]); 55] = [
     (&["--chroot=", "x.hvt"], &["--chroot=", "empty"]),
 ];
 
-fn is_refused(words: &[&str], complaint: &[&str]) {
-    run(&mut tender(words)).is_refused(complaint);
+fn is_refused(args: &[&str], complaint: &[&str]) {
+    run(&mut tender(args)).is_refused(complaint);
 }
 
 fn help_and_version_are_no_errors() {
-    for words in [["--help"], ["-h"]] {
-        let output = run(&mut tender(words));
+    for args in [["--help"], ["-h"]] {
+        let output = run(&mut tender(args));
         output.exits(0).is_quiet();
         for option in [
             "--mem",
@@ -172,16 +172,16 @@ fn help_and_version_are_no_errors() {
             "tender [",
             "inspect",
         ] {
-            output.says(option);
+            output.prints(option);
         }
     }
-    for words in [["--version"], ["-V"]] {
-        let output = run(&mut tender(words));
-        output.exits(0).says(&format!(
+    for args in [["--version"], ["-V"]] {
+        let output = run(&mut tender(args));
+        output.exits(0).prints(&format!(
             "tender {}\nABI version 2\nABI version 1\n",
             env!("CARGO_PKG_VERSION")
         ));
-        output.says("none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n");
+        output.prints("none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n");
         // Where upstream's tenders say theirs, in the lines that programs know.
         let upstream = format!(
             "tender, version v{}\nABI version 2\nABI version 1\n",
@@ -335,7 +335,7 @@ fn each_v_says_more() {
             .clone()
     };
     let [v, vv, vvv] = ["-v", "-vv", "-vvv"].map(said);
-    let tells = |words: &str| [&v, &vv, &vvv].map(|said| said.contains(words));
+    let tells = |args: &str| [&v, &vv, &vvv].map(|said| said.contains(args));
     assert_eq!(tells("2 MiB of memory"), [true, true, true], "{vvv}");
     assert_eq!(tells("segment 0x100000..0x"), [false, true, true], "{vvv}");
     assert_eq!(tells("page tables: 0x0..0x"), [false, false, true], "{vvv}");

@@ -8,14 +8,14 @@ use tender::config::{Config, Memory};
 
 /// Tries `bytes` as a command line.
 pub fn check(bytes: &[u8]) {
-    let words = bytes
+    let args = bytes
         .split(|&byte| byte == 0)
         .map(|word| OsString::from_vec(word.to_vec()));
-    let words: Vec<OsString> = std::iter::once(OsString::from("tender"))
-        .chain(words)
+    let args: Vec<OsString> = std::iter::once(OsString::from("tender"))
+        .chain(args)
         .collect();
-    match cli::parse(words.clone()) {
-        Ok(Command::Run(config) | Command::Check(config)) => check_config(&config, &words),
+    match cli::parse(args.clone()) {
+        Ok(Command::Run(config) | Command::Check(config)) => check_config(&config, &args),
         Ok(Command::Configured(_) | Command::Inspect(_) | Command::Help(_) | Command::Version) => {}
         Err(error) => {
             let message = error.to_string();
@@ -27,11 +27,11 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-fn check_config(config: &Config, words: &[OsString]) {
+fn check_config(config: &Config, args: &[OsString]) {
     // The words after the unikernel are the guest's, whatever they look like.
-    assert!(words.ends_with(&config.arguments));
+    assert!(args.ends_with(&config.arguments));
     assert_eq!(
-        words[words.len() - config.arguments.len() - 1],
+        args[args.len() - config.arguments.len() - 1],
         config.unikernel
     );
     for (index, net) in config.nets.iter().enumerate() {

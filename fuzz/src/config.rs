@@ -9,7 +9,7 @@ use super::cli::check_values;
 
 /// Tries `text` as the content of a configuration file.
 pub fn check(text: &[u8]) {
-    for words in [
+    for args in [
         &["tender", "--config=f", "app"][..],
         &[
             "tender",
@@ -18,7 +18,7 @@ pub fn check(text: &[u8]) {
             "--net-mac=02:00:00:00:00:01",
         ],
     ] {
-        match configured(words).parse(text) {
+        match configured(args).parse(text) {
             Ok((Command::Run(config), paths)) => {
                 check_values(&config);
                 assert!(paths.iter().all(|named| named.place.line > 0
@@ -37,8 +37,8 @@ pub fn check(text: &[u8]) {
     }
 }
 
-fn configured(words: &[&str]) -> Configured {
-    match cli::parse(words.iter().map(OsString::from)) {
+fn configured(args: &[&str]) -> Configured {
+    match cli::parse(args.iter().map(OsString::from)) {
         Ok(Command::Configured(configured)) => configured,
         other => panic!("{other:?}"),
     }

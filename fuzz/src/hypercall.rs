@@ -214,8 +214,8 @@ impl Guest {
         if form == u16::MAX {
             return;
         }
-        let mut words = [0_u64; STRUCTURE / 8];
-        for (index, word) in words.iter_mut().enumerate() {
+        let mut args = [0_u64; STRUCTURE / 8];
+        for (index, word) in args.iter_mut().enumerate() {
             *word = match form >> (3 * index) & 7 {
                 0 => u64::from(input.u8()),
                 1 => u64::from(input.u8()) << 8,
@@ -230,7 +230,7 @@ impl Guest {
         let room = SIZE.saturating_sub(argument.0).min(STRUCTURE as u64) as usize;
         if room > 0 {
             self.memory
-                .place(argument, &words.as_bytes()[..room])
+                .place(argument, &args.as_bytes()[..room])
                 .expect("it is within memory");
         }
     }

@@ -161,11 +161,11 @@ fn check_report(report: &Report) {
             "{lines:?}"
         );
     }
-    let Some(words) = report.command_line() else {
+    let Some(args) = report.command_line() else {
         return;
     };
     let devices = report.manifest.iter().flat_map(Manifest::devices).count();
-    let parsed = cli::parse(words.into_iter().map(OsString::from));
+    let parsed = cli::parse(args.into_iter().map(OsString::from));
     // With more devices, the operator's own choice is needed to tell them apart.
     let Ok(Command::Run(config)) = parsed else {
         assert!(devices > 1, "{parsed:?}");

@@ -96,8 +96,8 @@ fn completed(arg: &Arg) -> Arg {
     let hint = match value {
         "" => return arg,
         value if value.split('|').all(literal) => {
-            let words: Vec<String> = value.split('|').map(String::from).collect();
-            return arg.value_parser(PossibleValuesParser::new(words));
+            let arguments: Vec<String> = value.split('|').map(String::from).collect();
+            return arg.value_parser(PossibleValuesParser::new(arguments));
         }
         value if value.contains("PATH") || value.contains("FILE") => ValueHint::FilePath,
         value if value.starts_with("DIR") => ValueHint::DirPath,
@@ -126,7 +126,7 @@ fn bash(command: &Command) -> Result<String> {
 
 /// A device's name stands in the same word as its option (`-` after it), and its value after the name's `=`.
 fn zsh(command: &Command) -> Result<String> {
-    let words = |arg: Arg| match arg
+    let arguments = |arg: Arg| match arg
         .get_value_names()
         .and_then(|names| names.first())
         .cloned()
@@ -139,7 +139,7 @@ fn zsh(command: &Command) -> Result<String> {
     let options = Command::new("tender")
         .disable_help_flag(true)
         .args(command.get_arguments().cloned())
-        .mut_args(words);
+        .mut_args(arguments);
     let mut script = String::new();
     for line in generated(Shell::Zsh, &options)?.lines() {
         let line = match line.split_once(":=[") {

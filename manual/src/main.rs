@@ -10,8 +10,8 @@ use std::io::{Error, Result};
 use std::path::Path;
 
 fn main() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [directory, date] = &words[..] else {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, date] = &arguments[..] else {
         return Err(Error::other("usage: manual DIRECTORY DATE"));
     };
     let directory = Path::new(directory);

@@ -68,9 +68,8 @@ mod tests {
             .replace(r"\fB", " ")
             .replace(r"\fI", " ")
             .replace(r"\fR", " ");
-        let words = plain.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        words
-            .filter_map(|word| word.strip_prefix("--"))
+        let args = plain.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        args.filter_map(|word| word.strip_prefix("--"))
             .filter(|name| !name.is_empty())
             .map(String::from)
             .collect()
@@ -103,8 +102,8 @@ mod tests {
 
     #[test]
     fn the_page_of_inspect_has_the_options_of_its_help() {
-        let words = ["tender", "inspect", "--help"].map(Into::into);
-        let Ok(tender::cli::Command::Help(help)) = tender::cli::parse(words) else {
+        let args = ["tender", "inspect", "--help"].map(Into::into);
+        let Ok(tender::cli::Command::Help(help)) = tender::cli::parse(args) else {
             panic!("no help")
         };
         assert_eq!(named(&page(1)), named(&help));

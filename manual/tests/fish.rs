@@ -56,8 +56,8 @@ fn offered(directory: &Path, line: &str) -> Vec<String> {
         "{line}: {}",
         String::from_utf8_lossy(&done.stderr)
     );
-    let words = String::from_utf8(done.stdout).unwrap();
-    words
+    let arguments = String::from_utf8(done.stdout).unwrap();
+    arguments
         .lines()
         .map(|line| line.split('\t').next().unwrap().to_owned())
         .collect()

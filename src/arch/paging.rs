@@ -40,7 +40,7 @@ pub struct TablesFull(usize);
 pub struct Tables {
     base: u64,
     most: usize,
-    words: Vec<u64>,
+    entries: Vec<u64>,
 }
 
 impl Tables {
@@ -54,7 +54,7 @@ impl Tables {
         let mut tables = Tables {
             base,
             most,
-            words: Vec::with_capacity(most * ENTRIES),
+            entries: Vec::with_capacity(most * ENTRIES),
         };
         tables.allocate()?;
         for mapping in coalesce(mappings) {
@@ -65,11 +65,11 @@ impl Tables {
 
     /// Adds an empty table and returns its address.
     fn allocate(&mut self) -> Result<u64, TablesFull> {
-        let index = self.words.len() / ENTRIES;
+        let index = self.entries.len() / ENTRIES;
         if index == self.most {
             return Err(TablesFull(self.most));
         }
-        self.words.resize(self.words.len() + ENTRIES, 0);
+        self.entries.resize(self.entries.len() + ENTRIES, 0);
         Ok(self.base + index as u64 * PAGE_SIZE)
     }
 
@@ -105,18 +105,18 @@ impl Tables {
         let mut table = 0;
         for shift in &SHIFTS[..level] {
             let slot = table * ENTRIES + index(address, *shift);
-            if self.words[slot] == 0 {
-                self.words[slot] = F::table(self.allocate()?);
+            if self.entries[slot] == 0 {
+                self.entries[slot] = F::table(self.allocate()?);
             }
-            table = ((self.words[slot] & ADDRESS_BITS) - self.base) as usize / PAGE_SIZE as usize;
+            table = ((self.entries[slot] & ADDRESS_BITS) - self.base) as usize / PAGE_SIZE as usize;
         }
-        Ok(&mut self.words[table * ENTRIES..][index(address, SHIFTS[level])..ENTRIES])
+        Ok(&mut self.entries[table * ENTRIES..][index(address, SHIFTS[level])..ENTRIES])
     }
 
     /// The tables as they go into memory at their base address: host and guest are the same processor, with the same
     /// order of bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        self.words.as_bytes()
+        self.entries.as_bytes()
     }
 }
 

@@ -103,8 +103,8 @@ mod tests {
         let disk = Disk::adopt(&handed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
         // Where the host tells who has it: this very process.
-        let is_taken = |words: String| {
-            words.contains("is given to two block devices") || words.contains("is in use")
+        let is_taken = |args: String| {
+            args.contains("is given to two block devices") || args.contains("is in use")
         };
         assert!(is_taken(attach(image.path()).unwrap_err().to_string()));
         assert!(is_taken(refused(open(image.path(), 0))));
@@ -143,9 +143,9 @@ mod tests {
                 "'/dev/null' is a character device",
             ),
         ];
-        for (file, words) in modes {
+        for (file, args) in modes {
             let message = refused(file);
-            assert!(message.contains(words), "{message}");
+            assert!(message.contains(args), "{message}");
         }
         assert!(
             Disk::adopt(&InheritedFd::Number(1), None, DiskTail::Refused)

@@ -496,7 +496,7 @@ fn the_process_that_holds_an_image_is_named() {
     });
     let message = refusal.unwrap().to_string();
     assert!(
-        expected.iter().all(|words| message.contains(words)),
+        expected.iter().all(|args| message.contains(args)),
         "{message}"
     );
     drop(file);

@@ -36,7 +36,7 @@ pub struct Finding {
     /// How it stands.
     pub verdict: Verdict,
     /// What was found; after a semicolon, what to do about it.
-    pub words: String,
+    pub args: String,
 }
 
 /// Everything that was found.
@@ -71,24 +71,24 @@ impl Report {
             .count()
     }
 
-    fn add(&mut self, subject: &str, verdict: Verdict, words: impl Display) {
+    fn add(&mut self, subject: &str, verdict: Verdict, args: impl Display) {
         self.findings.push(Finding {
             subject: subject.to_owned(),
             verdict,
-            words: words.to_string(),
+            args: args.to_string(),
         });
     }
 
-    pub(super) fn fine(&mut self, subject: &str, words: impl Display) {
-        self.add(subject, Verdict::Fine, words);
+    pub(super) fn fine(&mut self, subject: &str, args: impl Display) {
+        self.add(subject, Verdict::Fine, args);
     }
 
-    pub(super) fn doubtful(&mut self, subject: &str, words: impl Display) {
-        self.add(subject, Verdict::Doubtful, words);
+    pub(super) fn doubtful(&mut self, subject: &str, args: impl Display) {
+        self.add(subject, Verdict::Doubtful, args);
     }
 
-    pub(super) fn missing(&mut self, subject: &str, words: impl Display) {
-        self.add(subject, Verdict::Missing, words);
+    pub(super) fn missing(&mut self, subject: &str, args: impl Display) {
+        self.add(subject, Verdict::Missing, args);
     }
 
     /// What a step gave; its error is noted.
@@ -108,13 +108,13 @@ impl Report {
         for Finding {
             subject,
             verdict,
-            words,
+            args,
         } in &self.findings
         {
             let subject = one_line(subject);
-            let (found, cure) = match words.split_once("; ") {
+            let (found, cure) = match args.split_once("; ") {
                 Some((found, cure)) if *verdict != Verdict::Fine => (found, format!("-> {cure}")),
-                _ => (words.as_str(), String::new()),
+                _ => (args.as_str(), String::new()),
             };
             let mut lines = wrapped(found, indent).chain(wrapped(&cure, indent));
             let first = lines.next().unwrap_or_default();

@@ -18,8 +18,8 @@ use self::entries::{Content, Entry};
 pub use self::error::{Fault, Place};
 pub(super) use self::nearest::meant;
 pub use self::nearest::nearest;
+use super::argv::{Argv, last_value};
 use super::options::{self, Outcome, Parsed};
-use super::words::{Words, last_value};
 use super::{Command, Error, requested, value};
 use crate::config::UserOption;
 use crate::report::log_lines::LogFormat;
@@ -28,7 +28,7 @@ use crate::report::log_lines::LogFormat;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
     pub(super) file: PathBuf,
-    pub(super) words: Words,
+    pub(super) args: Argv,
 }
 
 /// A path that a configuration file names, and that has to be there, or can be made.
@@ -62,13 +62,13 @@ impl Configured {
 
     /// The user that the command line names, be it in whatever else wrong.
     pub fn user(&self) -> Option<UserOption> {
-        value::user_of(last_value(&self.words.options, "user")?.to_str()?)
+        value::user_of(last_value(&self.args.options, "user")?.to_str()?)
     }
 
     /// The form of messages that the command line asks for, or else the file's `text`, be they in whatever else a
     /// mistake: for the message about that.
     pub fn log_format(&self, text: &[u8]) -> LogFormat {
-        let line = last_value(&self.words.options, FORM)
+        let line = last_value(&self.args.options, FORM)
             .and_then(|value| LogFormat::named(value.to_str()?));
         line.or_else(|| LogFormat::named(&entries::top_string(text, FORM)?))
             .unwrap_or_default()
@@ -88,12 +88,12 @@ impl Configured {
                 place,
                 fault,
             })?;
-        let Words {
+        let Argv {
             options: given,
             unikernel,
             arguments,
             taken,
-        } = self.words.clone();
+        } = self.args.clone();
         let line = parsed(given.clone())?;
         content.entries.retain(|entry| !is_replaced(entry, &line));
         let mut paths: Vec<NamedPath> = content
@@ -106,11 +106,11 @@ impl Configured {
         let parsed_all = parsed(
             others
                 .into_iter()
-                .flat_map(|entry| entry.words)
+                .flat_map(|entry| entry.args)
                 .chain(given)
                 .collect(),
         )?;
-        let devices = parsed(devices.into_iter().flat_map(|entry| entry.words).collect())?;
+        let devices = parsed(devices.into_iter().flat_map(|entry| entry.args).collect())?;
         let unikernel = match (unikernel.filter(|path| !path.is_empty()), content.unikernel) {
             (Some(unikernel), _) => unikernel,
             (None, Some(named)) => {
@@ -160,11 +160,11 @@ fn is_replaced(entry: &Entry, line: &Parsed) -> bool {
 /// the shortest beginning that is refused ends with the culprit.
 fn check(entries: &[Entry]) -> Result<(), (Place, Fault)> {
     let refusal = |entries: &[Entry]| {
-        let words = entries
+        let args = entries
             .iter()
-            .flat_map(|entry| entry.words.iter().cloned())
+            .flat_map(|entry| entry.args.iter().cloned())
             .collect();
-        parsed(words)
+        parsed(args)
             .and_then(|parsed| requested(&parsed, None, OsString::from("-"), Vec::new()))
             .err()
     };

@@ -16,7 +16,7 @@ pub const LONGEST: u64 = 64 << 10;
 pub enum Error {
     /// Something is wrong with the words of the command line, or with those of the file.
     #[error("{0}")]
-    Words(#[from] cli::Error),
+    Argv(#[from] cli::Error),
     /// The file cannot be read.
     #[error(
         "cannot read configuration file '{}': {source}; give the path of a TOML file that this user may read",

@@ -20,9 +20,9 @@ mod tests {
     use crate::cli::{Command, parse};
     use crate::config::{GdbAddress, SocketAddress};
 
-    fn debugging_of(words: &[&str]) -> Result<Debugging, String> {
-        let words = ["tender"].iter().chain(words).chain(&["app.hvt"]);
-        match parse(words.map(Into::into)) {
+    fn debugging_of(args: &[&str]) -> Result<Debugging, String> {
+        let args = ["tender"].iter().chain(args).chain(&["app.hvt"]);
+        match parse(args.map(Into::into)) {
             Ok(Command::Run(config)) => Ok(config.debugging),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for (option, words) in [
+        for (option, args) in [
             ("--gdb-port=", "a TCP port"),
             ("--gdb-port=65536", "a TCP port"),
             ("--gdb-port=-1", "a TCP port"),
@@ -92,7 +92,7 @@ mod tests {
             ("--dumpcore=", "the path is empty"),
         ] {
             let error = debugging_of(&[option]).unwrap_err();
-            assert!(error.contains(words), "{error}");
+            assert!(error.contains(args), "{error}");
         }
         assert!(
             debugging_of(&["--dumpcore=a", "--dumpcore=b"])

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::words::{is_option, shown};
+use super::argv::{is_option, shown};
 use super::{Command, Error};
 
 /// The first word that makes a command line one of these.
@@ -38,11 +38,11 @@ Exit status:
 ";
 
 /// Reads the words after `inspect`.
-pub(super) fn parse(words: impl Iterator<Item = OsString>) -> Result<Command, Error> {
+pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Error> {
     let mut json = false;
     let mut unikernel = None;
     let mut options_end = false;
-    for word in words {
+    for word in args {
         match word.as_bytes() {
             b"--" if !options_end => options_end = true,
             b"--json" if !options_end => json = true,
@@ -80,23 +80,23 @@ fn refusal(word: &[u8]) -> Error {
 mod tests {
     use super::*;
 
-    fn command(words: &[&str]) -> Result<Command, Error> {
+    fn command(args: &[&str]) -> Result<Command, Error> {
         super::super::parse(
             std::iter::once("tender")
-                .chain(words.iter().copied())
+                .chain(args.iter().copied())
                 .map(OsString::from),
         )
     }
 
-    fn inspection(words: &[&str]) -> Inspection {
-        match command(words) {
+    fn inspection(args: &[&str]) -> Inspection {
+        match command(args) {
             Ok(Command::Inspect(inspection)) => inspection,
-            other => panic!("{words:?}: {other:?}"),
+            other => panic!("{args:?}: {other:?}"),
         }
     }
 
-    fn error(words: &[&str]) -> String {
-        command(words).expect_err("a mistake").to_string()
+    fn error(args: &[&str]) -> String {
+        command(args).expect_err("a mistake").to_string()
     }
 
     #[test]
@@ -107,11 +107,11 @@ mod tests {
         };
         assert_eq!(inspection(&["inspect", "app.hvt"]), file(false));
         assert_eq!(inspection(&["inspect", "--", "app.hvt"]), file(false));
-        for words in [
+        for args in [
             ["inspect", "--json", "app.hvt"],
             ["inspect", "app.hvt", "--json"],
         ] {
-            assert_eq!(inspection(&words), file(true));
+            assert_eq!(inspection(&args), file(true));
         }
         assert_eq!(
             inspection(&["inspect", "inspect"]).unikernel,
@@ -129,16 +129,16 @@ mod tests {
 
     #[test]
     fn a_unikernel_called_inspect_can_be_run() {
-        for words in [
+        for args in [
             &["--", "inspect"][..],
             &["./inspect"],
             &["-v", "inspect"],
             &["--mem=64", "inspect", "--json"],
         ] {
-            let Ok(Command::Run(config)) = command(words) else {
-                panic!("{words:?}")
+            let Ok(Command::Run(config)) = command(args) else {
+                panic!("{args:?}")
             };
-            assert!(config.unikernel.ends_with("inspect"), "{words:?}");
+            assert!(config.unikernel.ends_with("inspect"), "{args:?}");
         }
         let Ok(Command::Run(config)) = command(&["app.hvt", "inspect"]) else {
             panic!()
@@ -148,15 +148,15 @@ mod tests {
 
     #[test]
     fn mistakes_are_told() {
-        for words in [
+        for args in [
             &["inspect"][..],
             &["inspect", "--json"],
             &["inspect", "--"],
             &["inspect", ""],
         ] {
             assert!(
-                error(words).contains("no unikernel given; usage: tender inspect"),
-                "{words:?}"
+                error(args).contains("no unikernel given; usage: tender inspect"),
+                "{args:?}"
             );
         }
         assert_eq!(
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal() {
-        for words in [["inspect", "--help"], ["inspect", "-h"]] {
-            let Ok(Command::Help(text)) = command(&words) else {
+        for args in [["inspect", "--help"], ["inspect", "-h"]] {
+            let Ok(Command::Help(text)) = command(&args) else {
                 panic!()
             };
             assert!(text.lines().all(|line| line.len() <= 80), "{text}");

@@ -33,9 +33,9 @@ mod tests {
     use super::*;
     use crate::cli::{Command, parse};
 
-    fn limits_of(words: &[&str]) -> Result<Limits, Error> {
-        let words = ["tender"].iter().chain(words).chain(&["app.hvt"]);
-        match parse(words.map(Into::into))? {
+    fn limits_of(args: &[&str]) -> Result<Limits, Error> {
+        let args = ["tender"].iter().chain(args).chain(&["app.hvt"]);
+        match parse(args.map(Into::into))? {
             Command::Run(config) => Ok(config.limits),
             other => panic!("{other:?}"),
         }

@@ -1,8 +1,9 @@
 //! The command line, turned into a [`Config`]. Nothing here touches the host, so every rule can be tested alone.
 //!
 //! clap does the parsing, but two things it cannot: device names inside option names (`--net:NAME=…`), and leaving
-//! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`words`).
+//! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`argv`).
 
+mod argv;
 mod config;
 pub mod config_file;
 mod debugging;
@@ -13,20 +14,19 @@ mod options;
 mod output;
 mod value;
 mod version;
-mod words;
 
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
 
+use self::argv::Argv;
 pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::options::command;
 use self::options::{Given, Outcome, Parsed};
 pub use self::version::{is_solo5_hvt, name, upstream_version, version};
-use self::words::Words;
 use crate::config::{BlockOption, Config, Memory, NetOption, NetRing};
 use crate::report::log_lines::LogFormat;
 
@@ -53,25 +53,25 @@ pub enum Command {
 /// # Errors
 /// An [`Error`] of one line for everything that cannot be meant as it stands; the first one found.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
-    let mut words = args.into_iter().skip(1).peekable();
-    if words.next_if(|word| word == inspect::WORD).is_some() {
-        return inspect::parse(words);
+    let mut args = args.into_iter().skip(1).peekable();
+    if args.next_if(|word| word == inspect::WORD).is_some() {
+        return inspect::parse(args);
     }
-    let words = words::split(words)?;
-    let parsed = match options::parse(words.options.clone())? {
+    let args = argv::split(args)?;
+    let parsed = match options::parse(args.options.clone())? {
         Outcome::Help(text) => return Ok(Command::Help(text)),
         Outcome::Version => return Ok(Command::Version),
         Outcome::Options(parsed) => parsed,
     };
     match only(&parsed, "config", value::path)? {
-        Some(file) => Ok(Command::Configured(Configured { file, words })),
+        Some(file) => Ok(Command::Configured(Configured { file, args })),
         None => {
-            let Words {
+            let Argv {
                 unikernel,
                 arguments,
                 taken,
                 ..
-            } = words;
+            } = args;
             let unikernel = unikernel
                 .filter(|path| !path.is_empty())
                 .ok_or(Error::NoUnikernel { taken })?;
@@ -82,7 +82,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
 
 /// The form of messages that a command line asks for, be it in whatever else a mistake: for the message about that.
 pub fn log_format(args: &[OsString]) -> LogFormat {
-    let given = words::last_value(args.get(1..).unwrap_or_default(), "log-format");
+    let given = argv::last_value(args.get(1..).unwrap_or_default(), "log-format");
     given
         .and_then(|value| LogFormat::named(value.to_str()?))
         .unwrap_or_default()

@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
 use super::Error;
-use super::words::shown;
+use super::argv::shown;
 use crate::config::Verbosity;
 
 mod table;

@@ -30,9 +30,9 @@ mod tests {
     use crate::config::SocketAddress;
     use crate::report::log_lines::LogFormat;
 
-    fn output_of(words: &[&str]) -> Result<Output, String> {
-        let words = ["tender"].iter().chain(words).chain(&["app.hvt"]);
-        match parse(words.map(Into::into)) {
+    fn output_of(args: &[&str]) -> Result<Output, String> {
+        let args = ["tender"].iter().chain(args).chain(&["app.hvt"]);
+        match parse(args.map(Into::into)) {
             Ok(Command::Run(config)) => Ok(config.output),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for (option, words) in [
+        for (option, args) in [
             ("--log-format=syslog", "text, json or journald"),
             ("--stats=", "the path is empty"),
             ("--metrics=/run/m", "not a socket; write unix:PATH"),
@@ -96,7 +96,7 @@ mod tests {
             ),
         ] {
             let error = output_of(&[option]).unwrap_err();
-            assert!(error.contains(words), "{error}");
+            assert!(error.contains(args), "{error}");
         }
         assert!(
             output_of(&["--stats=a", "--stats=b"])

@@ -12,26 +12,26 @@ mod descriptors;
 mod isolation;
 mod properties;
 
-fn command(words: &[&str]) -> Result<Command, Error> {
+fn command(args: &[&str]) -> Result<Command, Error> {
     parse(
         std::iter::once("tender")
-            .chain(words.iter().copied())
+            .chain(args.iter().copied())
             .map(OsString::from),
     )
 }
 
-fn config(words: &[&str]) -> Config {
-    match command(words) {
+fn config(args: &[&str]) -> Config {
+    match command(args) {
         Ok(Command::Run(config)) => config,
-        other => panic!("{words:?}: {other:?}"),
+        other => panic!("{args:?}: {other:?}"),
     }
 }
 
 /// The error that `words`, before a unikernel, come to.
-fn error(words: &[&str]) -> String {
-    match command(&[words, &["app.hvt"]].concat()) {
+fn error(args: &[&str]) -> String {
+    match command(&[args, &["app.hvt"]].concat()) {
         Err(error) => error.to_string(),
-        other => panic!("{words:?}: {other:?}"),
+        other => panic!("{args:?}: {other:?}"),
     }
 }
 
@@ -114,9 +114,9 @@ fn values_follow_an_equals_sign_or_are_the_next_word() {
 
 #[test]
 fn every_word_after_the_unikernel_is_the_guests() {
-    let words = ["--help", "--", "-v", "--mem=1", "", "--net:x", "app", "--"];
+    let args = ["--help", "--", "-v", "--mem=1", "", "--net:x", "app", "--"];
     for start in [&["-v", "app"][..], &["-v", "--", "app"]] {
-        assert_eq!(config(&[start, &words].concat()).arguments, words);
+        assert_eq!(config(&[start, &args].concat()).arguments, args);
     }
     assert_eq!(
         config(&["--", "--mem=64", "x"]).unikernel,
@@ -191,14 +191,14 @@ fn a_device_may_be_called_name() {
 #[test]
 fn paths_are_bytes() {
     let path = OsStr::from_bytes(b"a\xff b,=c");
-    let words = [
+    let args = [
         OsStr::new("tender"),
         OsStr::new("--block:d"),
         path,
         path,
         path,
     ];
-    let Ok(Command::Run(config)) = parse(words.map(OsStr::to_owned)) else {
+    let Ok(Command::Run(config)) = parse(args.map(OsStr::to_owned)) else {
         panic!()
     };
     assert_eq!(
@@ -467,8 +467,8 @@ fn usage_errors_are_one_line_that_names_the_word() {
         ),
         (&["--block:x="], "--block:x=: the path is empty"),
     ];
-    for (words, message) in expected {
-        assert_eq!(error(words), message, "{words:?}");
+    for (args, message) in expected {
+        assert_eq!(error(args), message, "{args:?}");
     }
     assert_eq!(
         command(&["--mem"]).unwrap_err().to_string(),
@@ -488,7 +488,7 @@ fn no_word_makes_a_second_line() {
 
 #[test]
 fn a_missing_unikernel_is_explained() {
-    for words in [
+    for args in [
         &[][..],
         &["--"],
         &["-v"],
@@ -500,7 +500,7 @@ fn a_missing_unikernel_is_explained() {
         &["--disk", "a.img", ""],
     ] {
         assert!(
-            command(words)
+            command(args)
                 .unwrap_err()
                 .to_string()
                 .starts_with("no unikernel given; usage: tender [OPTIONS]")
@@ -516,7 +516,7 @@ fn a_missing_unikernel_is_explained() {
 
 #[test]
 fn a_unikernel_that_became_a_value_is_told() {
-    for (words, told) in [
+    for (args, told) in [
         (
             &["--mem", "app"][..],
             "'--mem' took 'app' as its value (write --mem=SIZE)",
@@ -534,7 +534,7 @@ fn a_unikernel_that_became_a_value_is_told() {
             "'--stats' took 'app' as its value (write --stats=FILE|-)",
         ),
     ] {
-        let message = command(words).unwrap_err().to_string();
+        let message = command(args).unwrap_err().to_string();
         assert!(
             message.starts_with(&format!(
                 "no unikernel given: option {told}; usage: tender "
@@ -555,8 +555,8 @@ fn verbosity() {
         (&["-vvv", "app"], LevelFilter::Trace),
         (&["-vvvvv", "app"], LevelFilter::Trace),
     ];
-    for (words, level) in levels {
-        assert_eq!(config(words).verbosity.level(), level, "{words:?}");
+    for (args, level) in levels {
+        assert_eq!(config(args).verbosity.level(), level, "{args:?}");
     }
 }
 

@@ -5,9 +5,9 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::argv::shown;
 use super::error::{Error, Rule};
 use super::options::Given;
-use super::words::shown;
 use crate::config::{
     BlockSource, GdbAddress, InheritedFd, Memory, NetRing, NetSource, SandboxMode, SocketAddress,
     UserOption,

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::words::shown;
+use super::argv::shown;
 use crate::guest::era::Era;
 
 const NUMBER: &str = env!("CARGO_PKG_VERSION");

@@ -36,11 +36,11 @@ pub struct TooLong(pub usize);
 
 /// The guest's words, joined by single spaces and ended by a NUL.
 pub fn cmdline(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, TooLong> {
-    let words: Vec<&[u8]> = arguments
+    let args: Vec<&[u8]> = arguments
         .iter()
         .map(|word| word.as_ref().as_bytes())
         .collect();
-    let mut cmdline = words.join(&b' ');
+    let mut cmdline = args.join(&b' ');
     cmdline.push(0);
     if cmdline.len() > CMDLINE_SIZE {
         Err(TooLong(cmdline.len() - 1))

@@ -104,8 +104,8 @@ impl Notifier {
 
     /// Reports that the guest runs from now on; without a watchdog, nothing can be reported after this.
     pub fn ready(&mut self) {
-        let words = format!("READY=1\nSTATUS={}", status(&self.status));
-        self.send(&words, PATIENCE);
+        let args = format!("READY=1\nSTATUS={}", status(&self.status));
+        self.send(&args, PATIENCE);
         match (&mut self.watchdog, &self.socket) {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
             // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
@@ -146,18 +146,18 @@ impl Notifier {
     /// Reports the end of the run and its reason to a service manager that watches.
     pub fn stopping(&mut self, outcome: &dyn std::fmt::Display) {
         if self.watchdog.take().is_some() {
-            let words = format!("STOPPING=1\nSTATUS={}", status(&outcome.to_string()));
-            self.send(&words, PATIENCE);
+            let args = format!("STOPPING=1\nSTATUS={}", status(&outcome.to_string()));
+            self.send(&args, PATIENCE);
         }
     }
 
     /// Sends one datagram; whether it got through. One system call, and two more where it has to wait.
-    fn send(&mut self, words: &str, patience: Duration) -> bool {
+    fn send(&mut self, args: &str, patience: Duration) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
         };
         let fd = socket.as_raw_fd();
-        let mut write = || uninterrupted(|| socket.write(words.as_bytes()));
+        let mut write = || uninterrupted(|| socket.write(args.as_bytes()));
         let mut sent = write();
         let is_full = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
         if sent.as_ref().is_err_and(is_full) && log_lines::wait_for_room(fd, patience) {

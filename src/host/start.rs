@@ -14,10 +14,10 @@ use crate::report::log_lines::{Line, Stderr};
 ///
 /// # Safety
 /// `count` and `words` must be what C's `main` was given.
-pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsString> {
+pub unsafe fn arguments(count: c_int, args: *const *const c_char) -> Vec<OsString> {
     let word = |index| {
         // SAFETY: `main` is given `count` strings, which live as long as the process.
-        let word = unsafe { CStr::from_ptr(*words.add(index)) };
+        let word = unsafe { CStr::from_ptr(*args.add(index)) };
         OsStr::from_bytes(word.to_bytes()).to_owned()
     };
     (0..usize::try_from(count).unwrap_or(0)).map(word).collect()

@@ -11,11 +11,11 @@ const NEAR: u64 = 4096;
 
 /// The version, if there is exactly one candidate for it.
 pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<String> {
-    let mut words = None;
+    let mut args = None;
     let mut candidates: Vec<(u64, String)> = Vec::new();
     let examine = |offset: u64, piece: &[u8]| {
-        if words.is_none() {
-            words = find(piece, WORDS).map(|at| offset + at as u64);
+        if args.is_none() {
+            args = find(piece, WORDS).map(|at| offset + at as u64);
         }
         for (at, version) in versions(piece) {
             if candidates.len() < MOST {
@@ -29,8 +29,8 @@ pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<
         examine,
     )
     .ok()?;
-    let words = words?;
-    candidates.retain(|(at, _)| at.abs_diff(words) <= NEAR);
+    let args = args?;
+    candidates.retain(|(at, _)| at.abs_diff(args) <= NEAR);
     let (_, version) = candidates.first()?;
     candidates
         .iter()
@@ -41,10 +41,8 @@ pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<
 /// Most candidates that are looked at: no honest file has more.
 const MOST: usize = 4096;
 
-fn find(piece: &[u8], words: &[u8]) -> Option<usize> {
-    piece
-        .windows(words.len())
-        .position(|window| window == words)
+fn find(piece: &[u8], args: &[u8]) -> Option<usize> {
+    piece.windows(args.len()).position(|window| window == args)
 }
 
 /// All strings between two NULs that look like a version of Solo5, `v0.N.N` and perhaps what git adds to it.

@@ -130,18 +130,18 @@ impl Report {
         let (None, Some(least_memory)) = (&self.refusal, self.least_memory) else {
             return None;
         };
-        let mut words = vec![
+        let mut args = vec![
             "tender".to_owned(),
             format!("--mem={}M", suggested_memory(least_memory) >> 20),
         ];
-        words.extend(
+        args.extend(
             self.manifest
                 .iter()
                 .flat_map(Manifest::devices)
                 .map(|device| device.option()),
         );
-        words.extend(["--".to_owned(), self.file.to_string_lossy().into_owned()]);
-        Some(words)
+        args.extend(["--".to_owned(), self.file.to_string_lossy().into_owned()]);
+        Some(args)
     }
 
     /// Options that may have to be added, where the unikernel cannot say what it needs.

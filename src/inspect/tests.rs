@@ -248,10 +248,10 @@ fn the_version_of_the_bindings_is_near_their_words() {
 #[test]
 fn a_version_far_from_the_words_is_somebody_elses() {
     let version = |distance: usize| {
-        let words = b"Solo5: Bindings version %s\n\0";
+        let args = b"Solo5: Bindings version %s\n\0";
         let constants = [
             LEGACY_WORDS,
-            words,
+            args,
             &vec![0; distance],
             b"v0.16.0\0".as_slice(),
         ]

@@ -106,11 +106,11 @@ impl Report {
     }
 
     fn command(&self) -> String {
-        let Some(words) = self.command_line() else {
+        let Some(args) = self.command_line() else {
             return String::new();
         };
-        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-        let mut text = format!("\nrun it with\n  {}\n", words.join(" "));
+        let args: Vec<String> = args.iter().map(|word| quoted(word)).collect();
+        let mut text = format!("\nrun it with\n  {}\n", args.join(" "));
         let further = self.further_options();
         if !further.is_empty() {
             let _ = writeln!(

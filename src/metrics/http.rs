@@ -56,9 +56,9 @@ pub fn answer(request: &[u8]) -> Answer {
         .next()
         .unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut words = line.split(|byte| *byte == b' ');
+    let mut args = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
+        (args.next(), args.next(), args.next(), args.next())
     else {
         return MALFORMED;
     };

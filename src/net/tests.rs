@@ -347,6 +347,6 @@ fn addresses_and_counters_are_told_as_people_write_them() {
         received_bytes: 120,
         ..Stats::default()
     };
-    let words = "sent 3 frames (180 bytes), dropped 2 (1 queue full, 1 interface down), received 2 (120 bytes)";
-    assert_eq!(stats.to_string(), words);
+    let args = "sent 3 frames (180 bytes), dropped 2 (1 queue full, 1 interface down), received 2 (120 bytes)";
+    assert_eq!(stats.to_string(), args);
 }

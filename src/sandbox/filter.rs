@@ -62,13 +62,13 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
 /// Allows KVM_RUN on the guest's processor, and goes on with everything else.
 fn allow_run(program: &mut Vec<sock_filter>, parameters: &Parameters) {
     let start = program.len();
-    let words = [
+    let args = [
         (ARGUMENTS, parameters.vcpu as u32),
         (argument(1), KVM_RUN as u32),
         (NUMBER, libc::SYS_ioctl as u32),
         (ARCH, ARCHITECTURE),
     ];
-    for (offset, value) in words {
+    for (offset, value) in args {
         program.extend([load(offset), equals(value, 0, OTHERWISE)]);
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));

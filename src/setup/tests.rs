@@ -25,12 +25,12 @@ fn refused(options: &[&str]) -> String {
         .build(),
     )
     .expect("room for it");
-    let words = ["tender"]
+    let args = ["tender"]
         .iter()
         .chain(options)
         .map(OsString::from)
         .chain([path.into()]);
-    let Ok(Command::Run(config)) = cli::parse(words) else {
+    let Ok(Command::Run(config)) = cli::parse(args) else {
         panic!("{options:?}")
     };
     setup(&config, &mut Files::default())

@@ -74,7 +74,7 @@ fn outlets_are_as_a_start_finds_them() {
     }
     check("hello", &["--stats=-", "--metrics=unix:@a-name"])
         .exits(0)
-        .says("ok       metrics    can be served\n");
+        .prints("ok       metrics    can be served\n");
 }
 
 /// As whoever the run is in the end: the superuser, too, has no right then to what is another's.
@@ -110,7 +110,7 @@ fn core_files_are_as_a_start_finds_them() {
     let output = check("hello", &["--mem=2", "--user=no-such-user", &dumpcore]);
     output
         .exits(1)
-        .says("would not start: one thing is missing");
+        .prints("would not start: one thing is missing");
     assert!(
         ["mine", "theirs", "shared"]
             .iter()
@@ -129,7 +129,7 @@ fn a_debuggers_port_is_as_a_start_finds_it() {
     drop(other);
     check("hello", &["--mem=2", "--gdb", &option])
         .exits(0)
-        .says(&format!(
+        .prints(&format!(
             "ok       gdb        can connect at 127.0.0.1:{port}\n"
         ));
     TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -142,7 +142,7 @@ fn a_debuggers_port_is_as_a_start_finds_it() {
     );
     check("hello", &["--mem=2", "--gdb", &option])
         .exits(0)
-        .says(&fine);
+        .prints(&fine);
     assert!(!socket.exists(), "a check makes no file");
     fs::write(&socket, "mine").unwrap();
     both("hello", &["--mem=2", "--gdb", &option], &[], |command| {

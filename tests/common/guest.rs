@@ -52,7 +52,7 @@ impl Output {
 
     /// Checks that the guest said `text`.
     #[track_caller]
-    pub fn says(&self, text: &str) -> &Output {
+    pub fn prints(&self, text: &str) -> &Output {
         assert!(
             self.stdout.contains(text),
             "the guest should say {text:?}: {self:#?}"
@@ -83,14 +83,14 @@ impl Output {
     /// Checks that it is an error of the tender, as all of them look: status 1 and one line that has every one of
     /// `words` in it.
     #[track_caller]
-    pub fn fails(&self, words: &[&str]) -> &Output {
+    pub fn fails(&self, args: &[&str]) -> &Output {
         self.exits(1);
         let one_line = self.stderr.ends_with('\n') && self.stderr.lines().count() == 1;
         assert!(
             one_line && self.stderr.starts_with("tender: "),
             "not one line of the tender's: {self:#?}"
         );
-        for word in words {
+        for word in args {
             self.complains(word);
         }
         self
@@ -98,8 +98,8 @@ impl Output {
 
     /// As [`Output::fails`], before the guest said anything.
     #[track_caller]
-    pub fn is_refused(&self, words: &[&str]) {
-        self.fails(words);
+    pub fn is_refused(&self, args: &[&str]) {
+        self.fails(args);
         assert!(
             self.stdout.is_empty(),
             "the guest should not have run: {self:#?}"
@@ -251,7 +251,7 @@ impl Guest {
     }
 
     /// Waits until the guest says `text`, or ends; returns whether it says it.
-    pub fn says(&self, text: &str) -> bool {
+    pub fn prints(&self, text: &str) -> bool {
         self.stdout.wait_for(text, LIMIT)
     }
 
@@ -259,10 +259,10 @@ impl Guest {
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         assert!(
-            self.says(text),
+            self.prints(text),
             "the guest did not say {text:?} but {:?}, and the tender {:?}",
             self.stdout.text(),
-            self.words()
+            self.messages()
         );
     }
 
@@ -273,12 +273,12 @@ impl Guest {
         assert!(
             said,
             "the tender did not say {text:?} but {:?}",
-            self.words()
+            self.messages()
         );
     }
 
     /// What the tender has said so far.
-    pub fn words(&self) -> String {
+    pub fn messages(&self) -> String {
         self.stderr.text()
     }
 
@@ -296,7 +296,7 @@ impl Guest {
         assert!(
             self.is_running(),
             "the tender has ended: {:?}",
-            self.words()
+            self.messages()
         );
         // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
         let result = unsafe { libc::kill(self.child.id() as i32, number) };
@@ -313,7 +313,7 @@ impl Guest {
             }
             if Instant::now() > deadline {
                 let _ = self.child.kill();
-                let (guest, tender) = (self.stdout.text(), self.words());
+                let (guest, tender) = (self.stdout.text(), self.messages());
                 panic!(
                     "the tender does not end; the guest said {:?}, the tender {:?}",
                     last(&guest),

@@ -28,7 +28,7 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// A command that runs `program` in surroundings of its own.
-    pub fn of(program: &str, options: &[&str], words: &[&str]) -> (Command, Surroundings) {
+    pub fn of(program: &str, options: &[&str], args: &[&str]) -> (Command, Surroundings) {
         let directory = super::directory();
         let path = directory.path().join("disk.img");
         // What is on it looks like indices, addresses and lengths, small and large, right and wrong.
@@ -59,7 +59,7 @@ impl Surroundings {
             &["--mem=4"]
         };
         let options = [&[net.as_str(), &disk], memory, options].concat();
-        let command = hand_over(unikernel(program, &options, words), theirs);
+        let command = hand_over(unikernel(program, &options, args), theirs);
         (
             command,
             Surroundings {

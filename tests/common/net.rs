@@ -520,10 +520,10 @@ pub fn echo(address: Ipv4Addr, payload: &[u8]) {
 
 /// The Internet checksum; 0 over a packet that holds its own.
 pub fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes
+    let args = bytes
         .chunks(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
-    let sum: u32 = words.sum();
+    let sum: u32 = args.sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !(((folded & 0xffff) + (folded >> 16)) as u16)
 }

@@ -24,19 +24,19 @@ pub struct Debugger {
 /// Starts the unikernel `name` with `--gdb` and these options, and waits until it waits for gdb; returns its port, too.
 #[track_caller]
 pub fn start(name: &str, options: &[&str], arguments: &[&str]) -> (Guest, u16) {
-    let mut words = vec!["--mem=4", "--gdb", "--gdb-port=0"];
-    words.extend(options);
-    let guest = Guest::start(&mut unikernel(name, &words, arguments));
+    let mut args = vec!["--mem=4", "--gdb", "--gdb-port=0"];
+    args.extend(options);
+    let guest = Guest::start(&mut unikernel(name, &args, arguments));
     guest.wait_for_complaint(&format!("{name}.hvt\n"));
-    let words = guest.words();
-    let port = words
+    let args = guest.messages();
+    let port = args
         .split("target remote 127.0.0.1:")
         .nth(1)
         .and_then(|rest| rest.split('\'').next());
     let port = port.and_then(|port| port.parse().ok());
     (
         guest,
-        port.unwrap_or_else(|| panic!("it should tell its port: {words:?}")),
+        port.unwrap_or_else(|| panic!("it should tell its port: {args:?}")),
     )
 }
 

@@ -116,7 +116,7 @@ fn firmware_refuses_every_call() {
         output
             .exits(3)
             .is_quiet()
-            .says("msr: hvc gave 0xffffffffffffffff\n");
+            .prints("msr: hvc gave 0xffffffffffffffff\n");
     }
 }
 
@@ -126,8 +126,8 @@ fn the_monitor_refuses_every_call() {
         let output = msr(&format!("smc {function}"));
         output.is_quiet();
         match output.code() {
-            255 => output.says("trap: unknown reason"),
-            _ => output.exits(3).says("msr: smc gave 0xffffffffffffffff\n"),
+            255 => output.prints("trap: unknown reason"),
+            _ => output.exits(3).prints("msr: smc gave 0xffffffffffffffff\n"),
         };
     }
 }

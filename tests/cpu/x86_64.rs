@@ -275,7 +275,10 @@ fn there_is_one_processor() {
 }
 
 fn thread_pointers_can_be_set() {
-    msr("allowed").exits(0).is_quiet().says("msr: allowed ok\n");
+    msr("allowed")
+        .exits(0)
+        .is_quiet()
+        .prints("msr: allowed ok\n");
 }
 
 /// Whether this machine's kernel can deny registers.
@@ -327,7 +330,7 @@ fn kvm_takes_no_calls() -> Result<(), String> {
         output
             .exits(3)
             .is_quiet()
-            .says("msr: hypercall gave -1000\n");
+            .prints("msr: hypercall gave -1000\n");
     }
     Ok(())
 }

@@ -145,7 +145,7 @@ fn an_abort_is_shown() {
     debugger.goes_on_until(libc::SIGABRT);
     assert!(debugger.place() >= 0x10_0000);
     debugger.ends(255);
-    guest.end().exits(255).says("panic: ");
+    guest.end().exits(255).prints("panic: ");
 }
 
 fn a_broken_promise_is_shown() {
@@ -212,7 +212,7 @@ fn after_detaching() {
         debugger.order(&format!("{packet},{:x},4", symbol("debug", name)));
     }
     debugger.order("D");
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }
 
 fn after_hanging_up_while_it_stands() {
@@ -222,7 +222,7 @@ fn after_hanging_up_while_it_stands() {
     guest
         .end()
         .exits(0)
-        .says("debug: 7\n")
+        .prints("debug: 7\n")
         .complains("the debugger is lost");
 }
 
@@ -251,7 +251,7 @@ fn after_nonsense() {
         guest
             .end()
             .exits(0)
-            .says("hello: ")
+            .prints("hello: ")
             .complains("the debugger is lost");
     }
 }

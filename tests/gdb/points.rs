@@ -55,7 +55,7 @@ fn stops_at_a_breakpoint(set: &str, clear: &str) -> Result<(), String> {
     debugger.order(&format!("{clear},{place:x},4"));
     debugger.is_refused(&format!("{clear},{place:x},4"));
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
     Ok(())
 }
 
@@ -74,7 +74,7 @@ fn breakpoints_have_a_limit() {
     debugger.order(&format!("Z0,{:x},4", place(5000)));
     debugger.is_refused(&format!("Z0,{:x},4", place(5001)));
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }
 
 /// Whether guests have a real processor: a KVM that emulates each instruction knows no breakpoint instruction, and does
@@ -111,7 +111,7 @@ fn breakpoints_of_the_guest_itself() -> Result<(), String> {
     debugger.goes_on_until(libc::SIGABRT);
     debugger.ends(255);
     let alone = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
-    alone.exits(255).says("trap: ");
+    alone.exits(255).prints("trap: ");
     assert_eq!(
         guest.end().exits(255).stdout,
         alone.stdout,
@@ -163,7 +163,7 @@ fn breakpoints_leave_nothing_behind() {
         debugger.order(&format!("Z0,{place:x},4"));
     }
     debugger.order("D");
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }
 
 /// `kind` is the protocol's; `name` is the instruction that it should be at.
@@ -184,7 +184,7 @@ fn stops_at_a_watchpoint(kind: u8, name: &str) -> Result<(), String> {
     assert_eq!(debugger.place(), symbol("debug", name) + behind);
     debugger.order(&format!("z{kind},{cell:x},8"));
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
     Ok(())
 }
 
@@ -203,5 +203,5 @@ fn no_more_than_there_are() {
     }
     debugger.is_refused(&format!("z2,{cell:x},8"));
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }

@@ -184,7 +184,7 @@ fn a_socket_is_its_users_and_for_one() {
     debugger.place();
     assert!(!socket.exists(), "one is enough");
     debugger.ends(0);
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }
 
 fn a_dead_socket_is_replaced_and_nothing_else() {
@@ -192,8 +192,8 @@ fn a_dead_socket_is_replaced_and_nothing_else() {
     let path = |name: &str| directory.path().join(name);
     let mut guest = waiting(&path("dead"));
     let option = format!("--gdb-port=unix:{}", text(&path("dead")));
-    let words = [&*option, "another process listens there"];
-    run(&mut unikernel("debug", &["--gdb", &option], &[])).is_refused(&words);
+    let arguments = [&*option, "another process listens there"];
+    run(&mut unikernel("debug", &["--gdb", &option], &[])).is_refused(&arguments);
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
     assert!(path("dead").exists());
@@ -266,5 +266,5 @@ fn gdb_itself() {
         said.contains("Breakpoint 1, ") && said.contains("exited normally"),
         "{output:?}"
     );
-    guest.end().exits(0).says("debug: 7\n");
+    guest.end().exits(0).prints("debug: 7\n");
 }

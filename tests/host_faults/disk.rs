@@ -71,8 +71,8 @@ fn a_read_error_is_told() {
     );
     output
         .exits(0)
-        .says("block: read Err(Unspecified)\nblock: write Ok(())\n")
-        .says("block: read Ok(())\n");
+        .prints("block: read Err(Unspecified)\nblock: write Ok(())\n")
+        .prints("block: read Ok(())\n");
     assert_eq!(output.stdout.matches("Err").count(), 3, "{output:?}");
     says_only(
         &output,
@@ -87,7 +87,7 @@ fn a_read_error_is_told() {
 }
 
 fn write_errors_are_told() {
-    for (error, words, kind) in [
+    for (error, args, kind) in [
         (libc::EIO, "Input/output error", "2 write errors"),
         (libc::EFBIG, "File too large", "2 write errors"),
         (libc::ENOSPC, "No space left", "2 disk full"),
@@ -100,12 +100,12 @@ fn write_errors_are_told() {
         );
         output
             .exits(0)
-            .says("block: write Err(Unspecified)\n")
-            .says("block: write Ok(())\n");
+            .prints("block: write Err(Unspecified)\n")
+            .prints("block: write Ok(())\n");
         says_only(
             &output,
             &[
-                &["disk.img: cannot write", words],
+                &["disk.img: cannot write", args],
                 &[&format!("failed 2 ({kind})")],
             ],
         );
@@ -124,7 +124,7 @@ fn short_transfers_are_completed() {
         (transfer && count % 2 == 0).then_some(Fault::Short(call.arguments[2] / 3 + 1))
     });
     let output = inject(&mut short.block(&[]), fault);
-    output.exits(0).is_quiet().says("block: ok");
+    output.exits(0).is_quiet().prints("block: ok");
     assert!(count > 20, "only {count} transfers");
     assert!(
         fs::read(whole.path()).unwrap() == fs::read(short.path()).unwrap(),
@@ -141,7 +141,7 @@ fn interrupted_transfers_are_repeated() {
         (transfer && count % 4 != 0).then_some(Fault::Fails(libc::EINTR))
     });
     let output = inject(&mut image.block(&[]), fault);
-    output.exits(0).is_quiet().says("block: ok");
+    output.exits(0).is_quiet().prints("block: ok");
     assert!(count >= 80, "only {count} transfers");
 }
 
@@ -152,7 +152,7 @@ fn what_may_be_lost_at_the_end_is_told() {
         &mut image.block(&["fill"]),
         first(1, Fault::Fails(libc::EIO), is_sync),
     );
-    output.exits(0).says("block: ok");
+    output.exits(0).prints("block: ok");
     says_only(
         &output,
         &[&[
@@ -184,7 +184,7 @@ fn a_file_at_its_limit_is_told() {
     let output = common::run(&mut command);
     output
         .exits(255)
-        .says("Err(Unspecified)")
+        .prints("Err(Unspecified)")
         .complains("cannot write: File too large");
     output.complains("failed 1 (1 write errors)");
 }
@@ -227,7 +227,7 @@ fn wait_for_start(guest: &mut Guest) {
         assert!(
             guest.is_running() && Instant::now() < deadline,
             "it has not started: {:?}",
-            guest.words()
+            guest.messages()
         );
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -249,7 +249,7 @@ fn a_unikernel_file_cut_short_is_no_matter() {
         .end()
         .exits(0)
         .is_quiet()
-        .says("clock: poll 500000000 ns took");
+        .prints("clock: poll 500000000 ns took");
 }
 
 /// A file system of 64 KiB that something else has filled up, until it is removed.
@@ -279,7 +279,7 @@ fn a_full_disk_that_gets_room_is_written_again() {
     );
     fs::remove_file(&other).unwrap();
     let output = guest.end();
-    output.exits(0).says("block: write Ok(())\nblock: ok\n");
+    output.exits(0).prints("block: write Ok(())\nblock: ok\n");
     let count = output.stdout.matches("Err").count();
     says_only(
         &output,

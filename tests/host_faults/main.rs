@@ -81,8 +81,8 @@ fn says_only(output: &Output, lines: &[&[&str]]) {
         "{} lines should have been said: {output:#?}",
         lines.len()
     );
-    for (line, words) in said.iter().zip(lines) {
-        for word in *words {
+    for (line, args) in said.iter().zip(lines) {
+        for word in *args {
             assert!(
                 line.contains(word),
                 "{word:?} should be in {line:?}: {output:#?}"

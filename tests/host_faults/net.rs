@@ -84,7 +84,7 @@ fn a_tap_that_is_down_takes_nothing() {
     let output = run(&mut hand_over(net(&["flood=50"]), tap.attach()));
     output
         .exits(0)
-        .says("50 frames of 60 bytes sent, 0 refused");
+        .prints("50 frames of 60 bytes sent, 0 refused");
     says_only(
         &output,
         &[
@@ -110,8 +110,8 @@ fn a_kind_is_told_once_for_both_ways() {
     let output = run(&mut hand_over(command, tap.attach()));
     output
         .exits(0)
-        .says("ring: offered")
-        .says("ring: wrote 100");
+        .prints("ring: offered")
+        .prints("ring: wrote 100");
     says_only(
         &output,
         &[
@@ -139,11 +139,11 @@ fn a_flapping_link_recovers() {
         tap.set_up(round % 2 == 1);
         std::thread::sleep(Duration::from_millis(3));
     }
-    assert!(guest.is_running(), "{}", guest.words());
+    assert!(guest.is_running(), "{}", guest.messages());
     echo(GUEST, b"after");
     echo(GUEST, b"quit");
     let output = guest.end();
-    output.exits(0).says("net: ok");
+    output.exits(0).prints("net: ok");
     // At most: cannot send, cannot receive, and the sum.
     assert!(output.stderr.lines().count() <= 3, "{output:?}");
 }
@@ -170,7 +170,7 @@ fn a_tap_deleted_under_a_flood_is_counted() {
     tap.delete();
     guest.signal(libc::SIGCONT);
     let output = guest.end();
-    output.exits(0).says(&format!(
+    output.exits(0).prints(&format!(
         "net: {frames} frames of 60 bytes sent, 0 refused\n"
     ));
     says_only(
@@ -195,7 +195,7 @@ fn frames_longer_than_the_mtu_are_dropped() {
         let output = run(command);
         output
             .exits(0)
-            .says(&format!("10 frames of {size} bytes sent, 0 refused"));
+            .prints(&format!("10 frames of {size} bytes sent, 0 refused"));
         assert_eq!(
             tap.received() - before,
             if arrive { 10 } else { 0 },
@@ -268,15 +268,17 @@ fn failures_to_send_are_counted_by_kind() {
             "4 for other reasons",
         ),
     ];
-    for (error, words, kind) in errors {
+    for (error, args, kind) in errors {
         let (_ours, theirs) = UnixDatagram::pair().unwrap();
         let fault = once_running(first(4, Fault::Fails(error), is_send));
         let output = inject(&mut hand_over(net(&["flood=9"]), theirs), fault);
-        output.exits(0).says("9 frames of 60 bytes sent, 0 refused");
+        output
+            .exits(0)
+            .prints("9 frames of 60 bytes sent, 0 refused");
         says_only(
             &output,
             &[
-                &["@99: cannot send", words, "such frames are dropped"],
+                &["@99: cannot send", args, "such frames are dropped"],
                 &["sent 5 frames (300 bytes)", &format!("dropped 4 ({kind})")],
             ],
         );
@@ -316,7 +318,7 @@ fn failures_to_receive_are_counted() {
         let is_receive = |call: &Call| call.number == libc::SYS_read && call.arguments[0] > 2;
         let fault = once_running(first(3, Fault::Fails(error), is_receive));
         let output = inject(&mut hand_over(net(&["--ipv4=10.0.0.2/24"]), theirs), fault);
-        output.exits(0).says("net: ok");
+        output.exits(0).prints("net: ok");
         if told {
             let sum = "received 2 (88 bytes), failed to receive 3 times";
             says_only(
@@ -334,7 +336,7 @@ fn a_socket_nobody_reads_drops_frames() {
     let output = run(&mut hand_over(net(&["flood=2000", "size=1514"]), theirs));
     output
         .exits(0)
-        .says("2000 frames of 1514 bytes sent, 0 refused");
+        .prints("2000 frames of 1514 bytes sent, 0 refused");
     says_only(
         &output,
         &[

@@ -111,7 +111,7 @@ fn a_hangup_that_is_ignored_stays_so() {
     guest.wait_for("poll-forever\n");
     guest.signal(libc::SIGHUP);
     std::thread::sleep(Duration::from_millis(100));
-    assert!(guest.is_running(), "{}", guest.words());
+    assert!(guest.is_running(), "{}", guest.messages());
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
@@ -139,7 +139,7 @@ fn interruptions_without_end_are_no_matter() {
     inject(&mut image.block(&[]), storm())
         .exits(0)
         .is_quiet()
-        .says("block: ok");
+        .prints("block: ok");
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.send(&datagram(b"storm")).unwrap();
     ours.send(&datagram(b"quit")).unwrap();
@@ -151,8 +151,8 @@ fn interruptions_without_end_are_no_matter() {
     let mut net = hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
     inject(&mut net, storm())
         .exits(0)
-        .says("net: service: 2 frames in")
-        .says("net: ok");
+        .prints("net: service: 2 frames in")
+        .prints("net: ok");
 }
 
 /// Each call about a file or a stream, from the first after the C library's own to the last, fails once with EINTR. A
@@ -174,7 +174,7 @@ fn each_call_may_be_interrupted_once() {
     let mut tender = tender(["--config".as_ref(), config.as_os_str()]);
     tender.args(image.block(&[]).get_args());
     let output = inject(&mut tender, interrupt_each());
-    output.exits(0).is_quiet().says("block: ok");
+    output.exits(0).is_quiet().prints("block: ok");
     let document: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&stats).unwrap()).unwrap();
     assert!(
@@ -245,7 +245,7 @@ fn a_guest_that_cannot_be_run_now_is_run_later() {
     for error in [libc::EAGAIN, libc::EINTR] {
         let fault = first(100, Fault::Fails(error), Call::is_run);
         let output = inject(&mut unikernel("hello", &["--mem=4"], &[]), fault);
-        output.exits(0).is_quiet().says("memory: ");
+        output.exits(0).is_quiet().prints("memory: ");
     }
 }
 
@@ -310,7 +310,7 @@ fn a_user_without_a_task_for_kvm() {
     };
     let output = run(&mut command);
     _ = if output.code() == 0 {
-        output.says("memory: ")
+        output.prints("memory: ")
     } else {
         output.fails(&NO_TASK)
     };
@@ -334,7 +334,7 @@ fn calls_refused_from_the_start() {
             let output = without(call, answer, &["poll=100000000"]);
             output
                 .exits(0)
-                .says("ns took ")
+                .prints("ns took ")
                 .complains("sandbox: ")
                 .complains("the guest halted with status 0");
         }
@@ -477,7 +477,7 @@ fn a_clock_that_jumps_is_no_matter() -> Result<(), String> {
             &["--mem=2"],
             &[&format!("now={now}")],
         ));
-        output.exits(0).is_quiet().says("clock: ok");
+        output.exits(0).is_quiet().prints("clock: ok");
     }
     Ok(())
 }

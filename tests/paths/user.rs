@@ -57,7 +57,7 @@ fn place_with_user() -> Place {
 
 fn a_users_links_are_not_followed_as_root() {
     let place = place_with_user();
-    let words = ["user 12 may not use it, but controls '", "theirs'"];
+    let args = ["user 12 may not use it, but controls '", "theirs'"];
     let theirs = format!("{}/theirs", text(place.directory.path()));
     for options in [
         &["--disk=theirs/disk.img"][..],
@@ -67,12 +67,12 @@ fn a_users_links_are_not_followed_as_root() {
         &["--disk=theirs/own.img", "--stats=theirs/disk.img"],
         &["--disk=theirs/own.img", "--config=theirs/secret.toml"],
     ] {
-        run(&mut place.tender(&[&[USER], options].concat())).is_refused(&words);
+        run(&mut place.tender(&[&[USER], options].concat())).is_refused(&args);
         run(&mut place.tender(&[&["--check", USER], options].concat())).exits(1);
         place.is_unchanged_but(&[]);
     }
     let mut command = tender([USER, "--disk=disk.img", "--", "theirs/secret.hvt", "fill"]);
-    run(command.current_dir(place.directory.path())).is_refused(&words);
+    run(command.current_dir(place.directory.path())).is_refused(&args);
     let mut command = tender([USER, "--disk=disk.img", "--", "app.hvt", "fill"]);
     run(command.current_dir(place.path("theirs"))).is_refused(&["cannot be opened: No such file"]);
     run(&mut place.tender(&[USER, "--disk=theirs/own.img", "--stats=theirs/new"]))
@@ -80,7 +80,7 @@ fn a_users_links_are_not_followed_as_root() {
     assert!(!place.path("new").exists());
     // The user may be named by the file that it controls.
     fs::write(place.path("secret.toml"), "user = '12:34'\n").unwrap();
-    run(&mut place.tender(&["--config=theirs/secret.toml", "--disk=disk.img"])).is_refused(&words);
+    run(&mut place.tender(&["--config=theirs/secret.toml", "--disk=disk.img"])).is_refused(&args);
     // Core files and the socket of metrics go where the user may go.
     fs::create_dir(place.path("closed")).unwrap();
     fs::set_permissions(place.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -92,7 +92,7 @@ fn a_users_links_are_not_followed_as_root() {
         &["--gdb", "--gdb-port=unix:theirs/closed/socket"],
         &["--chroot=theirs/closed/inner"],
     ] {
-        run(&mut place.tender(&[&[USER, "--disk=disk.img"], options].concat())).is_refused(&words);
+        run(&mut place.tender(&[&[USER, "--disk=disk.img"], options].concat())).is_refused(&args);
     }
     assert_eq!(fs::read_dir(place.path("closed")).unwrap().count(), 1);
     place.is_unchanged_but(&[]);

@@ -94,9 +94,8 @@ fn missing_users_and_directories_are_reported() {
         // Refused for another reason, as the test above sees.
         return;
     }
-    let refused = |option: &str, words: &[&str]| {
-        run(&mut unikernel("hello", &[option], &[])).is_refused(words)
-    };
+    let refused =
+        |option: &str, args: &[&str]| run(&mut unikernel("hello", &[option], &[])).is_refused(args);
     refused(
         "--chroot=/nonexistent",
         &["--chroot=/nonexistent", "No such file"],
@@ -125,7 +124,7 @@ fn a_process_without_capabilities_drops_none() {
         refuse(&mut command);
         run(&mut command)
             .exits(0)
-            .says("memory:")
+            .prints("memory:")
             .complains("sandbox: no privileges, ");
     };
     let calls = [
@@ -155,10 +154,10 @@ fn the_current_user_needs_no_right() {
         }
         run(&mut command)
     };
-    hello(&["--user=0:0"], &[]).exits(0).says("memory:");
+    hello(&["--user=0:0"], &[]).exits(0).prints("memory:");
     hello(&["--user=0:0", "--check"], &[])
         .exits(0)
-        .says("user 0, group 0\n");
+        .prints("user 0, group 0\n");
     if common::net::is_superuser() {
         hello(&["--user=0:0"], &[]).is_quiet();
         hello(&["--user=0:0"], &[0]).is_quiet();

@@ -161,13 +161,13 @@ struct State {
 
 impl State {
     fn parse(line: &str) -> Option<State> {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let executions = words.first()?.strip_prefix('#')?.parse().ok()?;
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let executions = arguments.first()?.strip_prefix('#')?.parse().ok()?;
         let after = |key: &str| {
-            words
+            arguments
                 .iter()
                 .position(|word| *word == key)
-                .and_then(|at| words.get(at + 1))
+                .and_then(|at| arguments.get(at + 1))
         };
         let number = |key: &str| after(key)?.split('/').next()?.parse().ok();
         Some(State {
@@ -226,18 +226,18 @@ impl Target {
         command.arg(format!("-artifact_prefix={}/", artifacts.display()));
         command.args([self.corpus()?, self.seeds()]);
         let before = processor_time();
-        let (state, words) = self.follow(&mut command)?;
+        let (state, arguments) = self.follow(&mut command)?;
         let time = processor_time().saturating_sub(before).as_secs();
-        let Some(words) = words else {
+        let Some(arguments) = arguments else {
             println!(
                 "fuzz {}: {state}; {time} s of processor time; nothing found",
                 self.name
             );
             return Ok(());
         };
-        eprintln!("{words}");
+        eprintln!("{arguments}");
         let mark = "Test unit written to ";
-        let file = words
+        let file = arguments
             .lines()
             .find_map(|line| line.split_once(mark))
             .map_or("(none)", |(_, file)| file);
@@ -253,7 +253,7 @@ impl Target {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start the fuzz target")?;
-        let (mut state, mut words) = (State::default(), String::new());
+        let (mut state, mut arguments) = (State::default(), String::new());
         let (start, mut told) = (Instant::now(), Instant::now());
         // Asked for above, so it is there.
         for line in child
@@ -266,7 +266,7 @@ impl Target {
             let line = String::from_utf8_lossy(&line);
             match State::parse(&line) {
                 Some(now) => state = now,
-                None => words += &format!("{line}\n"),
+                None => arguments += &format!("{line}\n"),
             }
             if told.elapsed() > PAUSE {
                 progress::note(format_args!(
@@ -278,7 +278,7 @@ impl Target {
             }
         }
         let status = child.wait().context("cannot wait for the fuzz target")?;
-        Ok((state, (!status.success()).then_some(words)))
+        Ok((state, (!status.success()).then_some(arguments)))
     }
 
     /// Replaces the seeds by the fewest inputs that reach all that seeds and corpus reach, but for the longest of them.
@@ -291,10 +291,10 @@ impl Target {
             .arg("-set_cover_merge=1")
             .arg(&fresh)
             .args([self.corpus()?, self.seeds()]);
-        let (_, words) = self.follow(&mut command)?;
-        if let Some(words) = words {
+        let (_, arguments) = self.follow(&mut command)?;
+        if let Some(arguments) = arguments {
             return fail(format!(
-                "fuzz {}: the inputs cannot be merged: {words}",
+                "fuzz {}: the inputs cannot be merged: {arguments}",
                 self.name
             ));
         }

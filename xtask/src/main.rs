@@ -78,9 +78,9 @@ fn main() {
 }
 
 fn dispatch() -> Result<()> {
-    let mut words = std::env::args().skip(1);
-    let command = words.next().unwrap_or_else(|| "help".into());
-    let mut options = Options::parse(words)?;
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_else(|| "help".into());
+    let mut options = Options::parse(arguments)?;
     match command.as_str() {
         "demo" => demo::run(&mut options),
         "test" => test::run(&mut options),

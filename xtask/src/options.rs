@@ -5,20 +5,20 @@ use crate::error::{Result, fail};
 /// Options as typed; each command takes those it knows and then calls [`Options::finish`].
 #[derive(Debug, Default)]
 pub struct Options {
-    words: Vec<String>,
+    args: Vec<String>,
     /// What stood after `--`.
     pub rest: Vec<String>,
 }
 
 impl Options {
-    pub fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
+    pub fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Options::default();
         let mut after_dashes = false;
-        for word in words {
+        for word in args {
             match word.as_str() {
                 "--" if !after_dashes => after_dashes = true,
                 _ if after_dashes => options.rest.push(word),
-                _ => options.words.push(word),
+                _ => options.args.push(word),
             }
         }
         Ok(options)
@@ -26,40 +26,40 @@ impl Options {
 
     /// Takes `--name`; true where it was given.
     pub fn flag(&mut self, name: &str) -> bool {
-        let before = self.words.len();
-        self.words.retain(|word| word != name);
-        self.words.len() != before
+        let before = self.args.len();
+        self.args.retain(|word| word != name);
+        self.args.len() != before
     }
 
     /// Takes `--name value` or `--name=value`.
     pub fn value(&mut self, name: &str) -> Result<Option<String>> {
         let with_equals = format!("{name}=");
         let Some(at) = self
-            .words
+            .args
             .iter()
             .position(|word| word == name || word.starts_with(&with_equals))
         else {
             return Ok(None);
         };
-        let word = self.words.remove(at);
+        let word = self.args.remove(at);
         if let Some(value) = word.strip_prefix(&with_equals) {
             return Ok(Some(value.into()));
         }
-        if at == self.words.len() {
+        if at == self.args.len() {
             return fail(format!("{name} needs a value; see 'cargo xtask help'"));
         }
-        Ok(Some(self.words.remove(at)))
+        Ok(Some(self.args.remove(at)))
     }
 
     /// Takes the first word that is no option. To be asked for after the values of options have been taken.
     pub fn word(&mut self) -> Option<String> {
-        let at = self.words.iter().position(|word| !word.starts_with('-'))?;
-        Some(self.words.remove(at))
+        let at = self.args.iter().position(|word| !word.starts_with('-'))?;
+        Some(self.args.remove(at))
     }
 
     /// Refuses what no one took.
     pub fn finish(&self) -> Result<()> {
-        match self.words.first() {
+        match self.args.first() {
             None => Ok(()),
             Some(word) => fail(format!(
                 "'{word}' is not known to this command; see 'cargo xtask help'"

@@ -27,13 +27,13 @@ pub fn run(options: &mut Options) -> Result<()> {
         .map(|name| Machine::parse(&name))
         .transpose()?;
     options.finish()?;
-    let words = &options.rest;
+    let arguments = &options.rest;
     let tally = match machine {
-        Some(Machine::Host) => on_host(words)?,
-        Some(Machine::Emulated(machine)) => emulated(machine, words)?,
+        Some(Machine::Host) => on_host(arguments)?,
+        Some(Machine::Emulated(machine)) => emulated(machine, arguments)?,
         None => {
-            let mut tally = on_host(words)?;
-            tally += pi3_where_possible(words)?;
+            let mut tally = on_host(arguments)?;
+            tally += pi3_where_possible(arguments)?;
             tally
         }
     };
@@ -47,7 +47,7 @@ pub fn run(options: &mut Options) -> Result<()> {
 }
 
 /// Root can install what is missing, so for root nothing is ever left out.
-fn pi3_where_possible(words: &[String]) -> Result<Tally> {
+fn pi3_where_possible(arguments: &[String]) -> Result<Tally> {
     let ready: Result<()> = Emulated::Pi3
         .prepare()
         .and_then(|_| StaticToolchain::choose(Arch::Aarch64))
@@ -57,7 +57,7 @@ fn pi3_where_possible(words: &[String]) -> Result<Tally> {
             println!("pi3: left out, as its packages are not there: {error}");
             Ok(Tally::default())
         }
-        _ => emulated(Emulated::Pi3, words),
+        _ => emulated(Emulated::Pi3, arguments),
     }
 }
 
@@ -79,7 +79,7 @@ fn judges() {
     }
 }
 
-fn on_host(words: &[String]) -> Result<Tally> {
+fn on_host(arguments: &[String]) -> Result<Tally> {
     progress::note("tests on this machine");
     if let Err(reason) = host::kvm() {
         progress::note(format_args!(
@@ -90,7 +90,7 @@ fn on_host(words: &[String]) -> Result<Tally> {
     let mut command = cargo::cargo("test");
     command
         .args(["--workspace", "--no-fail-fast", "--"])
-        .args(words);
+        .args(arguments);
     let start = Instant::now();
     let cargo = Followed::start(&mut command)?;
     let mut tally = Tally::default();
@@ -118,12 +118,12 @@ fn summary(name: &str, tally: Tally, start: Instant) -> Result<Tally> {
     Ok(tally)
 }
 
-fn emulated(machine: Emulated, words: &[String]) -> Result<Tally> {
+fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
     progress::note(format_args!("tests inside {}", machine.title()));
     let start = Instant::now();
     let assets = machine.prepare()?;
     let built = build_tests(machine.arch())?;
-    let mut archive = initramfs::base(machine, &assets, &job(&passed_on(), words))?;
+    let mut archive = initramfs::base(machine, &assets, &job(&passed_on(), arguments))?;
     let expected = pack_tests(&mut archive, &built)?;
     host::pack_fixtures(&mut archive, machine.arch())?;
     let mut console = machine.boot(&assets, archive)?;
@@ -234,17 +234,17 @@ fn quoted(word: &str) -> String {
 }
 
 /// The shell script that runs them all, after the lines `before`.
-fn job(before: &str, words: &[String]) -> String {
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+fn job(before: &str, arguments: &[String]) -> String {
+    let arguments: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
     format!(
         "{before}export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures TENDER_MAY_SET_CLOCK=1 RUST_BACKTRACE=1\n\
          for test in /tests/*; do\n\
          echo '{mark}run' ${{test##*/}}\n\
-         timeout -s KILL {BINARY_LIMIT} $test --color=never {words}\n\
+         timeout -s KILL {BINARY_LIMIT} $test --color=never {arguments}\n\
          echo '{mark}exit' $?\n\
          done\n",
         mark = initramfs::MARK,
-        words = words.join(" "),
+        arguments = arguments.join(" "),
     )
 }
 

@@ -23,7 +23,7 @@ impl Format for Plain {
 fn walk(tables: &Tables, address: u64) -> Option<Access> {
     let mut table = 0;
     for shift in SHIFTS {
-        let word = tables.words[table * ENTRIES + index(address, shift)];
+        let word = tables.entries[table * ENTRIES + index(address, shift)];
         match word & 3 {
             0 => return None,
             1 => table = ((word & ADDRESS_BITS) - tables.base) as usize / PAGE_SIZE as usize,
@@ -77,14 +77,14 @@ fn every_page_gets_the_access_of_its_mapping() {
         );
     }
     // Root, 1 GiB, 2 MiB, and page tables for the two blocks whose access is mixed.
-    assert_eq!(tables.words.len(), 5 * ENTRIES);
+    assert_eq!(tables.entries.len(), 5 * ENTRIES);
 }
 
 #[test]
 fn four_gib_of_one_access_take_blocks_only() {
     let tables =
         Tables::build::<Plain>(0x1000, 0x10000, &[mapping(0, 1 << 32, Access::ReadWrite)]).unwrap();
-    assert_eq!(tables.words.len(), 6 * ENTRIES);
+    assert_eq!(tables.entries.len(), 6 * ENTRIES);
     assert_eq!(walk(&tables, (1 << 32) - 1), Some(Access::ReadWrite));
     assert_eq!(walk(&tables, 1 << 32), None);
 }
@@ -96,7 +96,7 @@ fn neighbours_of_one_access_share_a_block() {
         mapping(0x1ff000, 0x200000, Access::ReadWrite),
     ];
     let tables = Tables::build::<Plain>(0x1000, 0x10000, &mappings).unwrap();
-    assert_eq!(tables.words.len(), 3 * ENTRIES);
+    assert_eq!(tables.entries.len(), 3 * ENTRIES);
 }
 
 #[test]
@@ -206,7 +206,7 @@ proptest! {
     fn tables_take_no_more_room_than_they_must(mappings in mappings()) {
         let least = least_tables(&mappings);
         let build = |tables: usize| Tables::build::<Plain>(0x1000, 0x1000 + tables as u64 * PAGE_SIZE, &mappings);
-        prop_assert_eq!(build(least).map(|tables| tables.words.len()).ok(), Some(least * ENTRIES));
+        prop_assert_eq!(build(least).map(|tables| tables.entries.len()).ok(), Some(least * ENTRIES));
         prop_assert_eq!(build(least - 1).err(), Some(TablesFull(least - 1)));
     }
 
@@ -215,9 +215,9 @@ proptest! {
     fn tables_refer_to_each_other_by_where_they_lie(mappings in mappings(), base in (0u64..1000).prop_map(|page| page * PAGE_SIZE)) {
         let tables = Tables::build::<Plain>(base, base + 0x100000, &mappings).expect("room");
         let bytes = tables.as_bytes();
-        prop_assert_eq!(bytes.len(), tables.words.len() * 8);
-        let tables_referred_to = tables.words.iter().filter(|word| **word & 3 == 1).map(|word| word & ADDRESS_BITS);
-        let expected: Vec<u64> = (1..tables.words.len() / ENTRIES).map(|index| base + index as u64 * PAGE_SIZE).collect();
+        prop_assert_eq!(bytes.len(), tables.entries.len() * 8);
+        let tables_referred_to = tables.entries.iter().filter(|word| **word & 3 == 1).map(|word| word & ADDRESS_BITS);
+        let expected: Vec<u64> = (1..tables.entries.len() / ENTRIES).map(|index| base + index as u64 * PAGE_SIZE).collect();
         let mut found: Vec<u64> = tables_referred_to.collect();
         found.sort_unstable();
         prop_assert_eq!(found, expected);

@@ -7,8 +7,8 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::super::argv;
 use super::super::options::{self, Key, Valued};
-use super::super::words;
 use super::nearest::{meant, nearest};
 use super::{Fault, NamedPath, Place};
 
@@ -39,7 +39,7 @@ pub(super) struct Entry {
     /// The device that it is about; none with the short forms, and with options that are about none.
     pub device: Option<String>,
     /// The option as `words::split` would give it; none for a flag that is not set.
-    pub words: Vec<OsString>,
+    pub args: Vec<OsString>,
     /// Where its value is.
     pub place: Place,
     /// Its value, if that is a path.
@@ -67,7 +67,7 @@ impl Content {
             let offset = error.span().map_or(0, |span| span.start);
             (
                 Place::of(bytes, offset),
-                Fault::Syntax(words::shown(error.message().as_bytes())),
+                Fault::Syntax(argv::shown(error.message().as_bytes())),
             )
         })?;
         let mut reader = Reader {
@@ -141,7 +141,7 @@ impl Reader<'_> {
 
     /// What is said of a key that does not exist.
     fn unknown(&self, name: &str) -> Fault {
-        let key = words::shown(name.as_bytes());
+        let key = argv::shown(name.as_bytes());
         if ["config", "check", "help", "version"].contains(&name) {
             return Fault::NotInFiles { key };
         }
@@ -156,10 +156,10 @@ impl Reader<'_> {
 
     fn arguments(&mut self, value: &Value<'_>) -> Fallible {
         let expected = "a list of strings, such as [\"--ipv4=10.0.0.2/24\"]";
-        let DeValue::Array(words) = value.get_ref() else {
+        let DeValue::Array(args) = value.get_ref() else {
             return Err(self.mismatch(ARGUMENTS, value, expected));
         };
-        for (index, word) in words.iter().enumerate() {
+        for (index, word) in args.iter().enumerate() {
             let word = self.string(&format!("{ARGUMENTS}[{index}]"), word, "a string")?;
             self.content.arguments.push(word.into());
         }
@@ -188,14 +188,14 @@ impl Reader<'_> {
     }
 
     fn repeat(&mut self, name: &str, value: &Value<'_>, count: usize) {
-        let (words, place) = (
+        let (args, place) = (
             vec![OsString::from(format!("--{name}")); count],
             self.place(value.span()),
         );
         self.content.entries.push(Entry {
             name: name.to_owned(),
             device: None,
-            words,
+            args,
             place,
             path: None,
         });
@@ -205,9 +205,9 @@ impl Reader<'_> {
     fn devices(&mut self, valued: &'static Valued, devices: &Table<'_>) -> Fallible {
         for (device, value) in in_order(devices) {
             let name = device.get_ref().as_ref();
-            let key = format!("{}.{}", valued.name, words::shown(name.as_bytes()));
+            let key = format!("{}.{}", valued.name, argv::shown(name.as_bytes()));
             let option = format!("--{}:{name}", valued.name);
-            words::check_name(option.as_bytes(), name.as_bytes())
+            argv::check_name(option.as_bytes(), name.as_bytes())
                 .map_err(|error| (self.place(device.span()), Fault::Option(Box::new(error))))?;
             match (
                 value.get_ref(),
@@ -251,7 +251,7 @@ impl Reader<'_> {
                 format!(
                     "{}.{device}.{}",
                     valued.name,
-                    words::shown(property.as_bytes())
+                    argv::shown(property.as_bytes())
                 )
             };
             let Some((_, option)) = known.iter().find(|(known, _)| known == name) else {
@@ -332,7 +332,7 @@ impl Reader<'_> {
         self.content.entries.push(Entry {
             name: valued.name.to_owned(),
             device,
-            words: vec![word],
+            args: vec![word],
             place,
             path,
         });

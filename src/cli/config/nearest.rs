@@ -2,10 +2,10 @@
 
 /// The one of `words` that `word` is most likely a misspelling of, if it is near enough to any: about one letter in
 /// three is added, left out, changed, or swapped with the next.
-pub fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+pub fn nearest<'w>(word: &str, args: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let letters: Vec<char> = word.chars().collect();
     let most = letters.len().div_ceil(3);
-    let near = words.into_iter().filter_map(|candidate| {
+    let near = args.into_iter().filter_map(|candidate| {
         let candidate_letters: Vec<char> = candidate.chars().collect();
         if candidate_letters.len().abs_diff(letters.len()) > most {
             return None;

@@ -6,10 +6,10 @@ mod mistakes;
 mod properties;
 
 /// What the file `text`, at dir/app.toml, comes to with `words` beside it.
-fn complete(words: &[&str], text: &str) -> Result<(Command, Vec<NamedPath>), Error> {
+fn complete(args: &[&str], text: &str) -> Result<(Command, Vec<NamedPath>), Error> {
     let line = ["tender", "--config=dir/app.toml"]
         .iter()
-        .chain(words)
+        .chain(args)
         .map(OsString::from);
     match parse(line)? {
         Command::Configured(configured) => {
@@ -20,10 +20,10 @@ fn complete(words: &[&str], text: &str) -> Result<(Command, Vec<NamedPath>), Err
     }
 }
 
-fn config(words: &[&str], text: &str) -> Config {
-    match complete(words, text) {
+fn config(args: &[&str], text: &str) -> Config {
+    match complete(args, text) {
         Ok((Command::Run(config), _)) => config,
-        other => panic!("{words:?} {text:?}: {other:?}"),
+        other => panic!("{args:?} {text:?}: {other:?}"),
     }
 }
 
@@ -35,16 +35,16 @@ fn error(text: &str) -> String {
 }
 
 /// The configuration of a command line.
-fn line(words: &[&str]) -> Config {
-    match parse(["tender"].iter().chain(words).map(OsString::from)) {
+fn line(args: &[&str]) -> Config {
+    match parse(["tender"].iter().chain(args).map(OsString::from)) {
         Ok(Command::Run(config)) => config,
-        other => panic!("{words:?}: {other:?}"),
+        other => panic!("{args:?}: {other:?}"),
     }
 }
 
 /// What a file is to come to: as the command line that says the same, its devices giving way.
-fn fallback(words: &[&str]) -> Config {
-    let mut config = line(words);
+fn fallback(args: &[&str]) -> Config {
+    let mut config = line(args);
     config.nets.iter_mut().for_each(|net| net.fallback = true);
     config
         .blocks
@@ -75,7 +75,7 @@ fn a_file_says_what_a_command_line_says() {
         path = "/var/lib/app.img"
         sector-size = 4096
     "#;
-    let words = [
+    let args = [
         "--mem=64M",
         "--net-ring=off",
         "--timeout=60",
@@ -94,12 +94,12 @@ fn a_file_says_what_a_command_line_says() {
         "--ipv4=10.0.0.2/24",
         "a b",
     ];
-    assert_eq!(config(&[], text), fallback(&words));
+    assert_eq!(config(&[], text), fallback(&args));
 }
 
 #[test]
 fn keys_may_be_options_with_devices_too() {
-    let words = [
+    let args = [
         "--net=tap0",
         "--net-mac=02:00:00:00:00:01",
         "--disk=/a.img",
@@ -108,8 +108,8 @@ fn keys_may_be_options_with_devices_too() {
     ];
     let text =
         "net = 'tap0'\nnet-mac = '02:00:00:00:00:01'\ndisk = '/a.img'\nblock-sector-size = 512";
-    assert_eq!(config(&["app"], text), fallback(&words));
-    let words = [
+    assert_eq!(config(&["app"], text), fallback(&args));
+    let args = [
         "--net:lan=@3",
         "--net:wan=tap1",
         "--net-mac:wan=02:00:00:00:00:01",
@@ -119,7 +119,7 @@ fn keys_may_be_options_with_devices_too() {
         "[net]\nlan = '@3'\nwan = 'tap1'\n[net-mac]\nwan = '02:00:00:00:00:01'",
         "net.lan = '@3'\nnet.wan = { tap = 'tap1', mac = '02:00:00:00:00:01' }",
     ] {
-        assert_eq!(config(&["app"], text), fallback(&words));
+        assert_eq!(config(&["app"], text), fallback(&args));
     }
 }
 
@@ -134,7 +134,7 @@ fn numbers_may_be_written_as_toml_has_them() {
 #[test]
 fn the_command_line_wins() {
     let text = "unikernel = 'a.hvt'\nargs = ['x']\nmem = 64\nsandbox = 'strict'\nverbose = 2\nnet-ring = 'on'";
-    let of = |words: &[&str]| config(words, text);
+    let of = |args: &[&str]| config(args, text);
     assert_eq!(of(&["--mem=32"]).memory.given, 32 << 20);
     assert_eq!(of(&["--sandbox=off"]).sandbox, SandboxMode::Off);
     assert_eq!(of(&["-v"]).verbosity, Verbosity::Verbose);

@@ -45,8 +45,8 @@ fn option(name: &str, device: Option<&str>, value: &OsStr, joined: bool) -> Vec<
 
 proptest! {
     #[test]
-    fn no_words_make_it_panic(words in proptest::collection::vec(any_word(), 0..8)) {
-        if let Err(error) = parse(words) {
+    fn no_words_make_it_panic(args in proptest::collection::vec(any_word(), 0..8)) {
+        if let Err(error) = parse(args) {
             prop_assert!(!matches!(error, Error::Other(_)), "{error}");
         }
     }
@@ -54,14 +54,14 @@ proptest! {
     #[test]
     fn guest_words_arrive_as_they_are(
         unikernel in plain_word(),
-        words in proptest::collection::vec(any_word(), 0..8),
+        args in proptest::collection::vec(any_word(), 0..8),
         dashes: bool,
     ) {
         let start = if dashes { vec!["tender", "-v", "--"] } else { vec!["tender", "-v"] };
-        let line = start.into_iter().map(OsString::from).chain([unikernel.clone()]).chain(words.clone());
+        let line = start.into_iter().map(OsString::from).chain([unikernel.clone()]).chain(args.clone());
         let Ok(Command::Run(config)) = parse(line) else { panic!() };
         prop_assert_eq!(config.unikernel, PathBuf::from(unikernel));
-        prop_assert_eq!(config.arguments, words);
+        prop_assert_eq!(config.arguments, args);
     }
 
     #[test]

@@ -113,8 +113,8 @@ fn examine(piece: &[u8], machine: Machine, found: &mut Found) {
     };
 }
 
-fn contains(piece: &[u8], words: &[u8]) -> bool {
-    let Some((&first, rest)) = words.split_first() else {
+fn contains(piece: &[u8], args: &[u8]) -> bool {
+    let Some((&first, rest)) = args.split_first() else {
         return true;
     };
     let mut from = piece;

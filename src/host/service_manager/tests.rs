@@ -161,7 +161,7 @@ fn a_full_queue_holds_up_nobody_for_long() {
     notifier.ready();
     let manager = reader.join().unwrap();
     assert!(
-        std::iter::from_fn(|| heard(&manager)).any(|words| words.starts_with("READY=1"))
+        std::iter::from_fn(|| heard(&manager)).any(|args| args.starts_with("READY=1"))
             || notifier.send("x", PATIENCE)
     );
 }

@@ -264,8 +264,8 @@ impl Bench {
     ) -> Result<()> {
         let text = process::output(&mut self.command(tender, workload, CALLS))?;
         for line in text.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let ["bench", name, _calls, _ticks, nanoseconds] = words[..] else {
+            let arguments: Vec<&str> = line.split_whitespace().collect();
+            let ["bench", name, _calls, _ticks, nanoseconds] = arguments[..] else {
                 continue;
             };
             let value = nanoseconds

@@ -133,7 +133,7 @@ impl Cell {
 mod tests {
     use super::*;
 
-    fn words(samples: &Samples) -> String {
+    fn args(samples: &Samples) -> String {
         samples
             .rows()
             .split_whitespace()
@@ -148,14 +148,14 @@ mod tests {
             samples.add("walltime", Subject::Ours, value);
             samples.add("walltime", Subject::Peer, 2 * value);
         }
-        assert_eq!(words(&samples), "walltime 10 / 20 / 30 20 / 40 / 60 0.500");
+        assert_eq!(args(&samples), "walltime 10 / 20 / 30 20 / 40 / 60 0.500");
     }
 
     #[test]
     fn without_a_peer_there_is_no_ratio() {
         let mut samples = Samples::default();
         samples.add("walltime", Subject::Ours, 5);
-        assert_eq!(words(&samples), "walltime 5 / 5 / 5");
+        assert_eq!(args(&samples), "walltime 5 / 5 / 5");
     }
 
     #[test]
@@ -165,6 +165,6 @@ mod tests {
         samples.add("flood", Subject::Peer, 6);
         samples.give_up("flood", Subject::Peer, Duration::from_secs(30));
         assert!(samples.given_up(Subject::Peer) && !samples.given_up(Subject::Ours));
-        assert_eq!(words(&samples), "flood 5 / 5 / 5 over 30 s");
+        assert_eq!(args(&samples), "flood 5 / 5 / 5 over 30 s");
     }
 }

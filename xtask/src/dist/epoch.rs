@@ -40,10 +40,10 @@ pub fn date(epoch: u64, format: &str) -> Result<String> {
     formatted(&["--date", &format!("@{epoch}")], format)
 }
 
-fn formatted(words: &[&str], format: &str) -> Result<String> {
+fn formatted(arguments: &[&str], format: &str) -> Result<String> {
     let mut date = Command::new("date");
     date.arg("--utc")
-        .args(words)
+        .args(arguments)
         .arg(format!("+{format}"))
         .env("LC_ALL", "C");
     Ok(process::output(&mut date)?.trim().to_string())

@@ -242,13 +242,13 @@ fn a_mistake_of_the_command_line_has_no_place() {
 
 #[test]
 fn a_mistake_is_told_in_the_form_that_the_file_asks_for() {
-    let format = |words: &[&str], text: &str| {
+    let format = |args: &[&str], text: &str| {
         let line = ["tender", "--config=a"]
             .iter()
-            .chain(words)
+            .chain(args)
             .map(OsString::from);
         let Ok(Command::Configured(configured)) = parse(line) else {
-            panic!("{words:?}")
+            panic!("{args:?}")
         };
         configured.log_format(text.as_bytes())
     };

@@ -100,10 +100,10 @@ proptest! {
     }
 
     #[test]
-    fn what_is_quoted_arrives(words in proptest::collection::vec("[^\0]{0,12}", 0..4)) {
-        let quoted: Vec<String> = words.iter().map(|word| toml_string(word)).collect();
+    fn what_is_quoted_arrives(args in proptest::collection::vec("[^\0]{0,12}", 0..4)) {
+        let quoted: Vec<String> = args.iter().map(|word| toml_string(word)).collect();
         let config = config(&["app"], &format!("args = [{}]", quoted.join(",")));
-        prop_assert_eq!(config.arguments, words.into_iter().map(OsString::from).collect::<Vec<_>>());
+        prop_assert_eq!(config.arguments, args.into_iter().map(OsString::from).collect::<Vec<_>>());
     }
 }
 

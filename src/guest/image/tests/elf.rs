@@ -89,7 +89,7 @@ impl Program {
         let mut bytes = Vec::with_capacity(56);
         bytes.extend(self.kind.to_le_bytes());
         bytes.extend(self.flags.to_le_bytes());
-        let words = [
+        let args = [
             self.offset,
             self.vaddr,
             self.paddr,
@@ -97,7 +97,7 @@ impl Program {
             self.memsz,
             self.align,
         ];
-        bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend(args.iter().flat_map(|word| word.to_le_bytes()));
         bytes
     }
 }
@@ -237,8 +237,8 @@ impl Elf {
 /// A note: `description` is everything after the header's 20 bytes, and as long as the header says.
 pub fn note(name: &[u8; 8], kind: u32, description: &[u8]) -> Vec<u8> {
     let namesz = if name[7] == 0 && name[6] == 0 { 6 } else { 8 };
-    let words: [u32; 3] = [namesz, description.len() as u32, kind];
-    [words.as_bytes(), name, description].concat()
+    let args: [u32; 3] = [namesz, description.len() as u32, kind];
+    [args.as_bytes(), name, description].concat()
 }
 
 pub fn abi_description(target: u32, version: u32) -> Vec<u8> {

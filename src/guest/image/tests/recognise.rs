@@ -21,8 +21,8 @@ fn is_ordinary(machine: u16, constants: &[u8]) -> bool {
     matches!(examine(machine, constants), Err(Error::NoAbiNote))
 }
 
-fn instructions(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+fn instructions(args: &[u32]) -> Vec<u8> {
+    args.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// `mov xN, #0x50; movk xM, #1, lsl #32; str w0, [xN]`
@@ -49,8 +49,8 @@ fn the_words_of_its_memory_and_clock_give_a_legacy_unikernel_away() {
             Evidence::Words
         );
         // One of the two is too little: others have them as well.
-        for words in LEGACY_WORDS.split_inclusive(|&byte| byte == 0) {
-            assert!(is_ordinary(machine, words));
+        for args in LEGACY_WORDS.split_inclusive(|&byte| byte == 0) {
+            assert!(is_ordinary(machine, args));
         }
     }
 }
@@ -165,8 +165,8 @@ fn nothing_is_missed_between_two_pieces() {
         (AARCH64, aarch64_halt(7, 7), 4),
         (X86_64, x86_64_halt(11), 1),
     ];
-    let words = [AARCH64, X86_64].map(|machine| (machine, LEGACY_WORDS.to_vec(), 1));
-    for (machine, pattern, step) in halt.into_iter().chain(words) {
+    let args = [AARCH64, X86_64].map(|machine| (machine, LEGACY_WORDS.to_vec(), 1));
+    for (machine, pattern, step) in halt.into_iter().chain(args) {
         let boundary = 0x1000 + super::super::search::PIECE as u64 - CONSTANTS;
         for before in (0..=pattern.len() + OVERLAP).step_by(step) {
             let mut constants = vec![0; boundary as usize - before];
@@ -202,8 +202,8 @@ fn a_multiboot_header_makes_a_virtio_unikernel() {
 
 #[test]
 fn ukvm_of_0_2_is_refused_by_its_name() {
-    let words = b"Solo5: Clock source: KVM paravirtualized clock\n\0";
-    let error = examine(X86_64, words).expect_err("too old");
+    let args = b"Solo5: Clock source: KVM paravirtualized clock\n\0";
+    let error = examine(X86_64, args).expect_err("too old");
     assert!(matches!(error, Error::Ukvm), "{error:?}");
     assert!(
         error

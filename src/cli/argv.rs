@@ -11,7 +11,7 @@ use crate::report::text::one_line;
 
 /// A command line, divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Words {
+pub(super) struct Argv {
     /// One word an option, `--name=value`; where a device is named, `--name:NAME=device=value`.
     pub options: Vec<OsString>,
     /// The first word that is no option.
@@ -25,34 +25,34 @@ pub(super) struct Words {
 }
 
 /// Divides a command line, without the program's own name. Section 9.
-pub(super) fn split(mut words: impl Iterator<Item = OsString>) -> Result<Words, Error> {
+pub(super) fn split(mut args: impl Iterator<Item = OsString>) -> Result<Argv, Error> {
     let (mut options, mut taken) = (Vec::new(), String::new());
     let unikernel = loop {
-        match words.next() {
-            Some(word) if word == "--" => break words.next(),
-            Some(word) if is_option(&word) => options.push(complete(word, &mut words, &mut taken)?),
+        match args.next() {
+            Some(word) if word == "--" => break args.next(),
+            Some(word) if is_option(&word) => options.push(complete(word, &mut args, &mut taken)?),
             other => break other,
         }
     };
     if unikernel.is_some() {
         taken.clear();
     }
-    Ok(Words {
+    Ok(Argv {
         options,
         unikernel,
-        arguments: words.collect(),
+        arguments: args.collect(),
         taken,
     })
 }
 
 /// The last value that a command line gives the option `name`, whatever else is wrong with it.
-pub(super) fn last_value(words: &[OsString], name: &str) -> Option<OsString> {
-    let (mut words, mut found) = (words.iter().cloned(), None);
-    while let Some(word) = words.next().filter(|word| is_option(word) && word != "--") {
-        let after = words.clone();
-        let Ok(whole) = complete(word, &mut words, &mut String::new()) else {
+pub(super) fn last_value(args: &[OsString], name: &str) -> Option<OsString> {
+    let (mut args, mut found) = (args.iter().cloned(), None);
+    while let Some(word) = args.next().filter(|word| is_option(word) && word != "--") {
+        let after = args.clone();
+        let Ok(whole) = complete(word, &mut args, &mut String::new()) else {
             // It lacks its value: what it met instead is an option of its own.
-            words = after;
+            args = after;
             continue;
         };
         let (option, value) = divide(whole.as_bytes(), b'=');
@@ -80,7 +80,7 @@ fn divide(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
 /// noted in `taken`.
 fn complete(
     word: OsString,
-    words: &mut impl Iterator<Item = OsString>,
+    args: &mut impl Iterator<Item = OsString>,
     taken: &mut String,
 ) -> Result<OsString, Error> {
     let (option, value) = divide(word.as_bytes(), b'=');
@@ -101,7 +101,7 @@ fn complete(
     let value = match value {
         Some(value) => Cow::Borrowed(value),
         None => {
-            let next = next_value(option, known.value, words)?;
+            let next = next_value(option, known.value, args)?;
             *taken = if known.name == "config" || is_plain(&next, known.value) {
                 String::new()
             } else {
@@ -117,9 +117,9 @@ fn complete(
 fn next_value(
     option: &[u8],
     value: &'static str,
-    words: &mut impl Iterator<Item = OsString>,
+    args: &mut impl Iterator<Item = OsString>,
 ) -> Result<Vec<u8>, Error> {
-    match words.next() {
+    match args.next() {
         Some(word) if !is_option(&word) => Ok(word.into_vec()),
         _ => Err(Error::NoValue {
             option: shown(option),
@@ -161,15 +161,15 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn last(words: &[&str]) -> Option<String> {
-        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        last_value(&words, "log-format").map(|value| value.into_string().unwrap())
+    fn last(args: &[&str]) -> Option<String> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        last_value(&args, "log-format").map(|value| value.into_string().unwrap())
     }
 
     #[test]
     fn the_last_value_counts_whatever_else_is_wrong() {
         let json = Some("json".to_owned());
-        for words in [
+        for args in [
             &["--log-format=json", "app"][..],
             &["--log-format", "json", "app", "--log-format=text"],
             &["--log-format=text", "--log-format=json"],
@@ -186,13 +186,13 @@ mod tests {
             &["--net:a", "--mem", "--log-format", "json", "app"],
             &["--log-format", "--log-format=json", "app"],
         ] {
-            assert_eq!(last(words), json, "{words:?}");
+            assert_eq!(last(args), json, "{args:?}");
         }
     }
 
     #[test]
     fn what_is_no_option_gives_none() {
-        for words in [
+        for args in [
             &[][..],
             &["app", "--log-format=json"],
             &["--", "--log-format=json"],
@@ -201,7 +201,7 @@ mod tests {
             &["--log-format:a=json"],
             &["--disk", "app", "x", "--log-format=json"],
         ] {
-            assert_eq!(last(words), None, "{words:?}");
+            assert_eq!(last(args), None, "{args:?}");
         }
     }
 }
