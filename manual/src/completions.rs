@@ -1,5 +1,5 @@
-//! Completions for bash, zsh and fish, by clap_complete, and what it does not know: device names inside option names,
-//! and that options end at UNIKERNEL.
+//! Completions for bash, zsh and fish by clap_complete, with two additions: options may contain a
+//! device name, and options end at UNIKERNEL.
 
 use std::io::{Error, Result};
 
@@ -7,29 +7,29 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, ValueHint};
 use clap_complete::{Shell, generate};
 
-/// How bash divides a command line is not how tender does.
-const BASH: &str = include_str!("../shell/words.bash");
+/// Splits the command line as tender does; bash splits it at `:` and `=`.
+const BASH: &str = include_str!("../shell/tender.bash");
 
-/// The first word that is no option: a file, or `inspect`.
-const ZSH: &str = include_str!("../shell/words.zsh");
+/// Completes the first argument that is not an option: a file, or `inspect`.
+const ZSH: &str = include_str!("../shell/tender.zsh");
 
-/// What `argparse` leaves, without the options that it could not know.
+/// Removes the options that `argparse` does not know from its remaining arguments.
 const FISH: &str = "set argv (string match --invert -- '-*' $argv)";
 
-/// For fish, an option that still needs its value is a failure; it is no reason to offer nothing for that value.
+/// `argparse` fails for an option without its value, which is exactly what must be completed.
 const FISH_VALUE: [&str; 2] = [
     "2>/dev/null\n    or return\n",
     "2>/dev/null\n    or return 0\n",
 ];
 
-/// Words with a device's name in them: what is known after its `=`, and that no file is the name. `@PLAIN@` are the
-/// options whose values are no files.
-const FISH_DEVICES: &str = include_str!("../shell/devices.fish");
+/// Completes values after a device option's `=`, and suppresses files for device names. `@PLAIN@`
+/// is replaced by the options whose values are not files.
+const FISH_DEVICES: &str = include_str!("../shell/tender.fish");
 
-/// fish looks for a file of the command's name; for upstream's this is all of it.
+/// fish loads a file named after the command; this is the whole file for upstream's name.
 const FISH_ALIAS: &str = "complete -c solo5-hvt -w tender\n";
 
-/// Each script under its file's name. Those of bash and zsh are for both names that a tender has.
+/// Returns each script with its file name. Those of bash and zsh serve both names of tender.
 pub fn scripts() -> Result<[(&'static str, String); 4]> {
     let command = command();
     Ok([
@@ -40,12 +40,11 @@ pub fn scripts() -> Result<[(&'static str, String); 4]> {
     ])
 }
 
-/// Tender's options as a person completes them: `--net` and, as far as it can be known, `--net:`.
+/// Returns tender's options for completion: for devices both `--net` and the prefix `--net:`.
 fn command() -> Command {
     let tender = tender::cli::command();
-    // Those that the help leaves out, too: whoever begins to write one knows it.
     let inspect = Command::new("inspect")
-        .about("Tell what a unikernel is and needs, without running it")
+        .about("Print what a unikernel is and needs, without running it")
         .disable_help_flag(true)
         .arg(
             Arg::new("json")
@@ -64,6 +63,7 @@ fn command() -> Command {
     Command::new("tender")
         .disable_help_flag(true)
         .disable_help_subcommand(true)
+        // Including options that the help omits: a user who types the beginning of one knows it.
         .args(tender.get_arguments().map(completed))
         .arg(unikernel())
         .subcommand(inspect)
@@ -73,12 +73,12 @@ fn unikernel() -> Arg {
     Arg::new("UNIKERNEL").value_hint(ValueHint::FilePath)
 }
 
-/// The option that `arg` is with the name of a device in it: `net` for `net:NAME`.
+/// Returns the name of a device option without the device: `net` for `net:NAME`.
 fn device_option(arg: &Arg) -> Option<&str> {
     arg.get_long()?.split_once(':').map(|(option, _)| option)
 }
 
-/// An option with what can be known of its value, from the name that its value has.
+/// Returns the option with a completion hint, derived from the placeholder of its value.
 fn completed(arg: &Arg) -> Arg {
     let value = arg
         .get_value_names()
@@ -89,8 +89,9 @@ fn completed(arg: &Arg) -> Arg {
         Some(prefix) => arg.long(prefix),
         None => arg,
     };
-    let literal = |word: &str| {
-        word.bytes()
+    let literal = |choice: &str| {
+        choice
+            .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
     };
     let hint = match value {
@@ -113,7 +114,7 @@ fn generated(shell: Shell, command: &Command) -> Result<String> {
     String::from_utf8(bytes).map_err(Error::other)
 }
 
-/// Our function is the one that bash calls; it calls the generated one with words that this understands.
+/// bash calls our function, which calls the generated one with arguments that it understands.
 fn bash(command: &Command) -> Result<String> {
     let valued: Vec<&str> = command
         .get_arguments()
@@ -124,7 +125,7 @@ fn bash(command: &Command) -> Result<String> {
     Ok(generated(Shell::Bash, command)? + &BASH.replace("@VALUED@", &valued.join(" ")))
 }
 
-/// A device's name stands in the same word as its option (`-` after it), and its value after the name's `=`.
+/// A device name is part of the same argument as its option (`-` after it); the value follows `=`.
 fn zsh(command: &Command) -> Result<String> {
     let arguments = |arg: Arg| match arg
         .get_value_names()
@@ -135,7 +136,7 @@ fn zsh(command: &Command) -> Result<String> {
         Some(value) => arg.value_name(value.replace(':', r"\:")),
         None => arg,
     };
-    // Without `inspect`: the generated functions take it for the second word after a unikernel.
+    // Without `inspect`: the generated functions expect it after the unikernel.
     let options = Command::new("tender")
         .disable_help_flag(true)
         .args(command.get_arguments().cloned())
@@ -172,7 +173,7 @@ fn zsh(command: &Command) -> Result<String> {
     )
 }
 
-/// A line of zsh's that completes a value after `NAME=`.
+/// Changes a zsh line to complete the value after `NAME=`.
 fn after_name(line: &str) -> String {
     match line.rsplit_once(':') {
         Some((spec, action)) if action.starts_with('_') => {
@@ -185,7 +186,7 @@ fn after_name(line: &str) -> String {
     }
 }
 
-/// `argparse` cannot know options with a device's name, which are therefore offered as plain words.
+/// `argparse` cannot handle options with a device name, so they are offered as plain arguments.
 fn fish(command: &Command) -> Result<String> {
     let plain = Command::new("tender")
         .disable_help_flag(true)
@@ -231,12 +232,12 @@ fn fish(command: &Command) -> Result<String> {
     Ok(script)
 }
 
-/// Whether this is the prefix of an option with a device's name.
+/// Whether this is the prefix of a device option.
 fn is_device(arg: &Arg) -> bool {
     arg.get_long().is_some_and(|name| name.ends_with(':'))
 }
 
-/// Replaces what clap_complete is known to write; another version of it may not.
+/// Replaces generated text; fails if another version of clap_complete generates different text.
 fn put(text: &str, old: &str, new: &str) -> Result<String> {
     if text.contains(old) {
         Ok(text.replace(old, new))
@@ -251,11 +252,11 @@ mod tests {
 
     use super::*;
 
-    /// What bash offers at the end of a line, by the function that it has for the first word.
+    /// Returns bash's completions at the end of `line`, by the function for its first argument.
     fn offered(line: &str) -> Vec<String> {
         let name = line.split(' ').next().unwrap();
         let call = format!(
-            "[[ $(complete -p {name}) == *' -F _tender_words '* ]] && _tender_words {name}"
+            "[[ $(complete -p {name}) == *' -F _tender_arguments '* ]] && _tender_arguments {name}"
         );
         let script = format!(
             "{}\nCOMP_LINE='{line}' COMP_POINT=${{#COMP_LINE}}\n\
@@ -318,24 +319,24 @@ mod tests {
         assert!(offered("tender --block:data=/etc/passw").contains(&"/etc/passwd".to_owned()));
     }
 
-    /// zsh completes at a terminal only; these are its lines for what is easily left out.
+    /// zsh completes at a terminal only, so this checks lines of the script that are easy to miss.
     #[test]
-    fn zsh_is_told_of_other_spellings_and_of_interfaces() {
+    fn zsh_knows_other_spellings_and_interfaces() {
         let script = zsh(&command()).unwrap();
         for (option, end) in [
             ("--disk=", ":_files' \\"),
             ("--no-net-ring", "' \\"),
             (r"--net\:-", r#":{compset -P "*=" && _net_interfaces}' \"#),
         ] {
-            let told = |line: &str| {
+            let is_there = |line: &str| {
                 line.trim_start_matches(['\'', '*']).starts_with(option) && line.ends_with(end)
             };
-            assert!(script.lines().any(told), "{option}: {script}");
+            assert!(script.lines().any(is_there), "{option}: {script}");
         }
     }
 
     #[test]
-    fn what_cannot_be_known_is_left_alone() {
+    fn nothing_is_offered_for_device_names_and_guest_arguments() {
         for line in [
             "tender --net:",
             "tender --net:serv",

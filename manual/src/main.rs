@@ -1,7 +1,7 @@
-//! Writes tender's manual pages and shell completions: `manual DIRECTORY DATE`.
+//! Generates tender's manual pages and shell completions: `manual DIRECTORY DATE`.
 //!
-//! A program of its own, run when packages are made, so that the tender's binary carries none of it. Options come from
-//! [`tender::cli::command`]; what a table cannot say stands in `pages/`, as text.
+//! A separate program, run when packages are built, so that the binary of `tender` does not contain
+//! them. Options come from [`tender::cli::command`]; all other text is in `pages/`.
 
 mod completions;
 mod page;

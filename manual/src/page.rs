@@ -1,4 +1,4 @@
-//! The manual pages: text from `pages/`, with the title and the options put in.
+//! The manual pages: text from `pages/`, with title and options inserted.
 
 use std::io::{Error, Result};
 
@@ -8,7 +8,7 @@ use clap_mangen::Man;
 const TENDER: &str = include_str!("../pages/tender.1.in");
 const INSPECT: &str = include_str!("../pages/tender-inspect.1.in");
 
-/// Each page under its file's name. `date` is what stands at the foot of each.
+/// Returns each page with its file name. `date` appears in the footer.
 pub fn pages(date: &str) -> Result<[(&'static str, String); 2]> {
     let command = tender::cli::command();
     let tender = TENDER
@@ -28,19 +28,19 @@ fn title(name: &str, date: &str) -> Result<String> {
     text(|out| page.render_title(out))
 }
 
-/// The options under one heading a group, in the order of `tender --help`.
+/// Renders the options with one heading per group, in the order of `tender --help`.
 fn options(command: &Command) -> Result<String> {
     let rendered = text(|out| Man::new(command.clone()).render_options_section(out))?;
     let mut lines = String::new();
-    // What each rendering begins with has been in the title.
+    // The lines before the first section repeat the title.
     for line in rendered.lines().skip_while(|line| !line.starts_with(".SH")) {
         match line.strip_prefix(".SH ") {
-            // A group is a part of one section here, in small letters but the first.
+            // Each group becomes a subsection; only its first letter is a capital.
             Some(group) => {
                 let (first, rest) = group.trim_matches('"').split_at(1);
                 lines += &format!(".SS {first}{}", rest.to_lowercase());
             }
-            // The slant says already that something stands for something else.
+            // Italics already mark a placeholder.
             None => lines += &line.replace(r"\fI<", r"\fI").replace(r">\fR", r"\fR"),
         }
         lines.push('\n');
@@ -48,7 +48,7 @@ fn options(command: &Command) -> Result<String> {
     Ok(lines)
 }
 
-/// What `render` writes.
+/// Returns the output of `render` as text.
 fn text(render: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<String> {
     let mut bytes = Vec::new();
     render(&mut bytes)?;
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// The long options that a text names, without dashes and without what follows a colon.
+    /// Returns the long options in `text`, without dashes and without the part after a colon.
     fn named(text: &str) -> BTreeSet<String> {
         let plain = text
             .replace(r"\-", "-")
@@ -84,20 +84,20 @@ mod tests {
     }
 
     #[test]
-    fn every_option_is_told_of_and_no_other() {
+    fn the_page_documents_exactly_the_known_options() {
         let command = tender::cli::command();
         let known: BTreeSet<_> = command
             .get_arguments()
             .filter_map(|arg| arg.get_long())
             .map(|name| base(name).to_owned())
             .collect();
-        // Those in the page that are not tender's: of `inspect`, of a unikernel, of systemctl.
+        // Options in the page of `inspect`, of a unikernel and of systemctl.
         let others = ["json", "ipv4", "now"].map(String::from);
-        let told: BTreeSet<_> = named(&page(0))
+        let documented: BTreeSet<_> = named(&page(0))
             .into_iter()
             .filter(|name| !others.contains(name))
             .collect();
-        assert_eq!(told, known);
+        assert_eq!(documented, known);
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_to_be_put_in() {
+    fn no_placeholder_is_left() {
         for (name, text) in pages("2026-01-31").unwrap() {
             assert!(!text.contains('@') || !text.contains("@\n"), "{name}");
             assert!(text.contains("2026-01-31"), "{name}");
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_parts_of_one_section() {
+    fn groups_are_subsections() {
         let options = options(&tender::cli::command()).unwrap();
         assert!(
             options.starts_with(".SS ") && !options.contains(".SH"),

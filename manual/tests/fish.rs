@@ -1,5 +1,5 @@
-//! What fish offers at the end of a line, by the files that are installed for it. Where there is no fish, the tests are
-//! ignored with that reason.
+//! Tests fish's completions at the end of a line, with the installed files. Without fish, the tests
+//! are ignored, with that reason.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
             "values_are_offered_in_both_spellings",
             values_are_offered_in_both_spellings,
         ),
-        test("device_names_are_no_files", device_names_are_no_files),
+        test("device_names_are_not_files", device_names_are_not_files),
         test("options_end_at_the_unikernel", options_end_at_the_unikernel),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
@@ -30,7 +30,7 @@ fn test(name: &str, body: fn()) -> Trial {
     })
 }
 
-/// The scripts, in a directory with one file beside them that is no option's.
+/// Creates a directory with the scripts, and one file that no option names.
 fn scripts() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let made = Command::new(env!("CARGO_BIN_EXE_manual"))
@@ -80,7 +80,7 @@ fn values_are_offered_in_both_spellings() {
     assert_eq!(offered("tender --mem "), [""; 0]);
 }
 
-fn device_names_are_no_files() {
+fn device_names_are_not_files() {
     let directory = scripts();
     let offered = |line| offered(directory.path(), line);
     assert_eq!(offered("tender --net:"), ["--net:"]);

@@ -3,7 +3,7 @@ _tender_unikernel() {
     _files
 }
 
-# A command line of its own, known by its first word.
+# A separate command line, recognised by its first argument.
 _tender_inspect() {
     [[ $words[2] == inspect ]] && (( CURRENT > 2 )) || return 1
     shift words
