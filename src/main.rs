@@ -95,7 +95,7 @@ fn check(config: &Config, config_file: Option<Use>) -> Status {
     start_log(config);
     let report = tender::check::check(config, &mut files);
     if let Err(error) = console::print(report.to_text().as_bytes()) {
-        return fail(format_args!("cannot write what was found: {error}"));
+        return fail(format_args!("cannot write to standard output: {error}"));
     }
     u8::from(!report.would_start())
 }
@@ -137,7 +137,7 @@ fn inspect(inspection: &Inspection) -> Status {
     };
     if let Err(error) = console::print(text.as_bytes()) {
         return fail(format_args!(
-            "cannot write what is known of {file}: {error}"
+            "{file}: cannot write to standard output: {error}"
         ));
     }
     report
@@ -162,7 +162,7 @@ fn elftool(arguments: &[OsString]) -> Status {
     };
     match console::print(answer.as_bytes()) {
         Ok(()) => 0,
-        Err(error) => fail(format_args!("cannot write what was found: {error}")),
+        Err(error) => fail(format_args!("cannot write to standard output: {error}")),
     }
 }
 

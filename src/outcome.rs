@@ -47,12 +47,9 @@ impl fmt::Display for Error {
                 write!(f, "{cause} ({registers})")
             }
             Error::Timeout { seconds, registers } => {
-                write!(
-                    f,
-                    "was ended after {seconds} s, as --timeout says ({registers})"
-                )
+                write!(f, "timed out after {seconds} s (--timeout) ({registers})")
             }
-            Error::Killed => f.write_str("was ended by its debugger"),
+            Error::Killed => f.write_str("killed by gdb"),
         }
     }
 }

@@ -135,7 +135,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
 /// The address for a debugger, with `--gdb`.
 pub(crate) fn gdb_address(config: &Config) -> Option<GdbAddress> {
     if config.debugging.gdb_port.is_some() && !config.debugging.gdb {
-        log::warn!("--gdb-port says where a debugger is waited for, and none is: add --gdb");
+        log::warn!("--gdb-port has no effect without --gdb");
     }
     config.debugging.address()
 }
@@ -218,9 +218,7 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
         );
     }
     if image.has_writable_code() {
-        log::warn!(
-            "this unikernel has code that it can write: its heap and stack are executable too, as they were"
-        );
+        log::warn!("image has writable code (2018 era); heap and stack stay executable");
     }
     let needed = image.least_memory();
     if needed > MAX_MEMORY {
@@ -283,14 +281,12 @@ fn net_ring(
         NetRing::Auto if !possible || prevented => return Ok(None),
         NetRing::On if !possible => {
             log::warn!(
-                "--net-ring=on: this unikernel has no network device, or is older than the ring; it gets none"
+                "--net-ring=on: this unikernel has no network device or predates the ring; none is offered"
             );
             return Ok(None);
         }
         NetRing::On if prevented => {
-            log::warn!(
-                "--net-ring=on: there is none behind a filter of system calls that tender was started behind"
-            );
+            log::warn!("--net-ring=on: the ring is unavailable under an inherited seccomp filter");
             return Ok(None);
         }
         NetRing::Auto | NetRing::On => {}

@@ -81,7 +81,7 @@ fn kvm(report: &mut Report, config: &Config) -> Option<VmFd> {
     report.fine(
         "KVM",
         format_args!(
-            "can make a virtual machine; counter of {} kHz",
+            "can create a virtual machine; counter of {} kHz",
             frequency / 1000
         ),
     );
@@ -137,7 +137,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
         Some(available) if available < size && !config.limits.lock_memory => report.doubtful(
             "memory",
             format!(
-                "{given}, but this host has {} MiB to spare; free some, or give less by --mem",
+                "{given}, but only {} MiB are available; free some or lower --mem",
                 available >> 20
             ),
         ),

@@ -31,8 +31,8 @@ pub enum Error {
     #[error("--dumpcore={}: {source}; give a directory", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(
-        "--dumpcore={}: the guest's run, as user {user} without privileges, cannot make a file there: {source}; \
-         give a directory that this user may write to",
+        "--dumpcore={}: unprivileged user {user} cannot create files there: {source}; \
+         give a directory that this user can write to",
         path.display()
     )]
     Denied {
@@ -135,7 +135,7 @@ impl Directory {
             .map_err(io::Error::other);
         match beginning.and_then(|beginning| write(&self.make(name)?, &beginning, memory)) {
             Ok(()) => {
-                log::warn!("core file {path} is written; look at it with: gdb {unikernel} {path}")
+                log::warn!("core file written to {path}; open it with: gdb {unikernel} {path}")
             }
             Err(error) => log::warn!("--dumpcore: {path}: {error}; {}", cure(&error)),
         }
@@ -209,12 +209,14 @@ fn signal_of(outcome: &Result<Outcome, RunError>) -> Option<c_int> {
 
 fn cure(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::AlreadyExists => "an older core file is not written over: move it away",
+        ErrorKind::AlreadyExists => "an existing core file is not overwritten: move it away",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            "what is there is not whole: remove it, and make room for as much as the guest has used"
+            "the core file is incomplete: remove it, and free as much space as the guest has used"
         }
-        ErrorKind::Interrupted => "what is there is not whole, as a signal ended it: remove it",
-        _ => "there is no core file, or none that is whole",
+        ErrorKind::Interrupted => {
+            "a signal interrupted it and the core file is incomplete: remove it"
+        }
+        _ => "the core file is missing or incomplete",
     }
 }
 

@@ -134,7 +134,7 @@ impl gdbstub::arch::Registers for Registers {
 }
 
 fn refused(error: arch::Error) -> TargetError<arch::Error> {
-    log::warn!("the debugger's request failed: {error}");
+    log::warn!("gdb request failed: {error}");
     TargetError::NonFatal
 }
 

@@ -31,7 +31,7 @@ const CLIENTS: usize = 8;
 pub enum Error {
     /// The port cannot be had.
     #[error(
-        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; give another port by --gdb-port, or 0 for any"
+        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; choose another port with --gdb-port, or 0 for any"
     )]
     Listen {
         /// The port.
@@ -43,7 +43,7 @@ pub enum Error {
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
     /// The connection cannot be used.
-    #[error("--gdb: cannot talk to the debugger: {0}")]
+    #[error("--gdb: connection failed: {0}")]
     Connection(io::Error),
     /// No debugger connected.
     #[error("--gdb: no debugger connected within {0} s (--timeout)")]
@@ -150,7 +150,7 @@ impl Listener {
         limit: Option<Duration>,
     ) -> Result<Session<'m>, Error> {
         log::warn!(
-            "waiting for gdb; connect by: gdb -ex 'target remote {}' {}",
+            "waiting for gdb; connect with: gdb -ex 'target remote {}' {}",
             self.target,
             self.unikernel.display()
         );

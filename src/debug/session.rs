@@ -57,7 +57,7 @@ impl<'m> Session<'m> {
         let descriptor = wire.descriptor();
         let machine = GdbStub::new(wire).run_state_machine(guest);
         let machine = machine
-            .map_err(|error| log::warn!("cannot talk to the debugger: {error}"))
+            .map_err(|error| log::warn!("cannot start the gdb session: {error}"))
             .ok();
         Session {
             machine,
@@ -117,7 +117,7 @@ impl<'m> Session<'m> {
         };
         match act(machine, guest) {
             Ok((_, Next::Alone)) => {
-                log::info!("the debugger leaves the guest alone");
+                log::info!("gdb detached");
                 Next::Alone
             }
             Ok((machine, next)) => {
@@ -125,7 +125,7 @@ impl<'m> Session<'m> {
                 next
             }
             Err(error) => {
-                log::warn!("the debugger is lost: {error}; the guest goes on without");
+                log::warn!("gdb disconnected: {error}; guest continues");
                 Next::Alone
             }
         }
@@ -146,7 +146,7 @@ fn converse<'m>(
                     runs = false;
                     idle.incoming_data(guest, byte)?
                 }
-                Ok(None) => return Err("it has hung up".into()),
+                Ok(None) => return Err("connection closed".into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     return Ok((idle.into(), Next::Signal));
                 }
@@ -158,7 +158,7 @@ fn converse<'m>(
                     return Ok((running.into(), Next::GoOn));
                 }
                 let Some(byte) = running.borrow_conn().read_byte()? else {
-                    return Err("it has hung up".into());
+                    return Err("connection closed".into());
                 };
                 running.incoming_data(guest, byte)?
             }

@@ -62,7 +62,7 @@ impl Running<'_> {
             Ok(Outcome::Signal(number)) => (None, Err(*number)),
             Err(Error::Timeout { .. }) => (None, Err(libc::SIGALRM)),
             Err(error) => {
-                log::warn!("{error}; the guest stands still until its debugger lets it end");
+                log::warn!("{error}; guest is stopped until gdb lets it end");
                 (Some(Stopped::Broken), Err(libc::SIGSEGV))
             }
         };

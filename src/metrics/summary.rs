@@ -55,7 +55,7 @@ impl Display for Run<'_> {
         }
         match log_lines::left_out() {
             0 => Ok(()),
-            count => write!(f, "; {} left out", Amount(count, "message")),
+            count => write!(f, "; {} dropped", Amount(count, "message")),
         }
     }
 }

@@ -130,7 +130,7 @@ impl State {
             let lost = Amount(self.lost, "message");
             let told = Line::log(
                 Level::Warn,
-                format_args!("{lost} left out, as nobody read standard error"),
+                format_args!("{lost} dropped: standard error was not read"),
             );
             if write(fd, told.bytes()) {
                 self.lost = 0;
@@ -287,7 +287,7 @@ mod tests {
         );
         assert_eq!(state.lost + some, lines as u64);
         let told = format!(
-            "tender: warn: {} messages left out, as nobody read standard error\nx",
+            "tender: warn: {} messages dropped: standard error was not read\nx",
             state.lost
         );
         assert!(heard(&mut state, &mut reader, &writer, 1).starts_with(&told));

@@ -49,14 +49,13 @@ fn options_with_names_are_not_for_unikernels_without() {
     ];
     for (option, device) in named {
         let error = refused(&["--net=tap1", option]);
-        let rule =
-            format!("'{device}' names a device, and devices of this unikernel have no names");
+        let rule = format!("'{device}': this unikernel's devices have no names");
         assert!(error.starts_with(&rule), "{error}");
     }
     assert_eq!(
         refused(&["--net:service=tap0"]),
-        "'service' names a device, and devices of this unikernel have no names (no ABI version (Solo5 0.3 to 0.4)); \
-         use --net=IFACE, --disk=PATH"
+        "'service': this unikernel's devices have no names (no ABI version (Solo5 0.3 to 0.4)); \
+         use --net=IFACE or --disk=PATH"
     );
 }
 
