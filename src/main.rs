@@ -36,7 +36,7 @@ fn run_command(arguments: Vec<OsString>) -> Status {
         return elftool(&arguments[1..]);
     }
     // A mistake, too, is told in that form.
-    cli::log_format(&arguments).begin();
+    cli::log_format(&arguments).set_global();
     follow(
         cli::parse(arguments).map_err(config_file::Error::from),
         None,
@@ -103,7 +103,7 @@ fn check(config: &Config, config_file: Option<Use>) -> Status {
 /// RUST_LOG decides what is said; without it, `-v` and `-q` do.
 fn start_log(config: &Config) {
     let mut builder = env_logger::Builder::new();
-    config.output.log_format.begin();
+    config.output.log_format.set_global();
     builder.filter_level(config.verbosity.level());
     // Its notes are for those who write stubs: gdb tries what this one has not.
     builder.filter_module("gdbstub", log::LevelFilter::Warn);

@@ -22,7 +22,7 @@ use crate::host::files::{Files, Need};
 use crate::host::unix_socket::Listener;
 use crate::host::user;
 use crate::metrics::{self, StatsFile};
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 use crate::sandbox::{self, Root, Sandbox};
 use crate::setup;
 
@@ -162,7 +162,7 @@ fn arguments(report: &mut Report, config: &Config) {
     if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments)) {
         report.fine(
             "arguments",
-            format!("{} of 8191", Amount(cmdline.len() as u64 - 1, "byte")),
+            format!("{} of 8191", Count(cmdline.len() as u64 - 1, "byte")),
         );
     }
 }

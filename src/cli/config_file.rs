@@ -69,7 +69,7 @@ pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error>
     }
     if command.is_err() {
         // A mistake, too, is told in the form that the file asks for.
-        configured.log_format(&text).begin();
+        configured.log_format(&text).set_global();
     }
     Ok((
         command?,

@@ -223,7 +223,7 @@ fn about(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         name,
         "Messages dropped because standard error was not read.",
     )?
-    .sample(&[], log_lines::left_out())
+    .sample(&[], log_lines::dropped())
 }
 
 fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
