@@ -6,7 +6,7 @@ use crate::guest::era::Era;
 use crate::guest::image::Machine;
 use crate::host::device_file;
 
-/// An error of setup itself; those of other rooms pass through it unchanged.
+/// An error of setup itself; errors of other modules pass through it unchanged.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -39,7 +39,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Why /dev/kvm did not open, with what to do about it.
+    /// Returns the error for a failed open of /dev/kvm, with a hint.
     pub fn no_kvm(errno: i32) -> Error {
         let hint = match errno {
             libc::ENOENT | libc::ENODEV | libc::ENXIO if !device_file::KVM.has_driver() => {
