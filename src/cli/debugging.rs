@@ -1,4 +1,4 @@
-//! What helps to find out what is wrong with a guest: a debugger beside it, and what is left of it afterwards.
+//! Debugging options: gdb and core files.
 
 use crate::config::Debugging;
 

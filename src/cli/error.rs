@@ -1,4 +1,4 @@
-//! What can be wrong with a command line, in words.
+//! Errors of the command line.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::config::{Fault, Place, meant};
 use super::options;
 use crate::config::NetSource;
 
-/// What is wrong with a command line. Every message is one line that names the option and what would be right.
+/// An error of the command line. Every message is one line that names the option and the fix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// No such option.
@@ -14,7 +14,7 @@ pub enum Error {
     Unknown {
         /// As written, without its value.
         option: String,
-        /// The option that is most likely meant, without dashes.
+        /// The most similar option, without dashes.
         meant: Option<String>,
     },
     /// An option that may occur once occurs again.
@@ -23,7 +23,7 @@ pub enum Error {
         /// As written, without its value.
         option: String,
     },
-    /// `--disk` is another name of `--block`.
+    /// `--disk` is an alias of `--block`.
     #[error("'--block' and '--disk' mean the same device; name the devices: --block:NAME=PATH")]
     BlockAndDisk,
     /// An option that needs a value has none.
@@ -31,7 +31,7 @@ pub enum Error {
     NoValue {
         /// As written.
         option: String,
-        /// What its value stands for.
+        /// Placeholder of its value.
         value: &'static str,
     },
     /// An option that takes no value has one.
@@ -40,18 +40,18 @@ pub enum Error {
         /// As written, without its value.
         option: String,
     },
-    /// `-v` and `-q` contradict each other.
+    /// `-v` and `-q` are both given.
     #[error("'-v' and '-q' conflict")]
     VerboseAndQuiet,
-    /// There is nothing to run.
+    /// No unikernel is given.
     #[error(
         "no unikernel given{taken}; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'"
     )]
     NoUnikernel {
-        /// After a colon, which option took the last word that might have been one; or nothing.
+        /// Hint: after a colon, the option that consumed the last argument; or empty.
         taken: String,
     },
-    /// There is nothing to run, in the configuration file either.
+    /// No unikernel is given, in the configuration file neither.
     #[error("{}: no unikernel given{taken}; add unikernel = \"NAME.hvt\" to it, or name one on the command line", file.display())]
     NoUnikernelInFile {
         /// The file.
@@ -59,28 +59,28 @@ pub enum Error {
         /// As in `NoUnikernel`.
         taken: String,
     },
-    /// Something is wrong in the configuration file.
+    /// The configuration file is invalid.
     #[error("{}:{place}: {fault}", file.display())]
     File {
         /// The file.
         file: PathBuf,
-        /// Where in it.
+        /// The place of the error.
         place: Place,
-        /// What.
+        /// The error.
         fault: Fault,
     },
-    /// There is nothing to inspect.
+    /// No unikernel is given to `tender inspect`.
     #[error(
         "no unikernel given; usage: tender inspect [--json] UNIKERNEL; to run one called 'inspect': tender -- inspect"
     )]
     NothingToInspect,
-    /// There is more than one thing to inspect.
+    /// `tender inspect` is given more than one unikernel.
     #[error("unexpected argument '{word}'; usage: tender inspect [--json] UNIKERNEL")]
     OneUnikernel {
         /// As written.
         word: String,
     },
-    /// A name that no device can have.
+    /// A device name is invalid.
     #[error("'{name}' in '{option}' is not a device name; write 1 to 67 letters and digits")]
     Name {
         /// As written, without its value.
@@ -88,17 +88,17 @@ pub enum Error {
         /// The part after the colon.
         name: String,
     },
-    /// An option's value cannot be understood.
+    /// The value of an option is invalid.
     #[error("{option}={value}: {rule}")]
     Value {
         /// As written.
         option: String,
         /// As written.
         value: String,
-        /// What is expected instead.
+        /// The rule that it violates.
         rule: Rule,
     },
-    /// Two network devices on one interface.
+    /// Two network devices use one interface.
     #[error(
         "{option}={tap}: another network device already uses '{tap}'; give each its own interface"
     )]
@@ -108,16 +108,16 @@ pub enum Error {
         /// The interface.
         tap: NetSource,
     },
-    /// clap refused for a reason that should have been met before it.
+    /// clap failed for a reason that earlier checks should have caught.
     #[error("{0}")]
     Other(String),
 }
 
 impl Error {
-    /// There is no `option`, and perhaps there is one that it may be meant for.
+    /// Makes the error for an unknown `option`, with the most similar known option.
     pub(super) fn unknown(option: String) -> Error {
         let command = options::command();
-        // Those with a device's name are there without it as well.
+        // Options with a device name also exist without it.
         let names: Vec<&str> = command
             .get_arguments()
             .filter_map(clap::Arg::get_long)
@@ -131,7 +131,7 @@ impl Error {
     }
 }
 
-/// What to do where there is no such option.
+/// Returns the fix for an unknown option.
 fn list_or(meant: Option<&str>) -> String {
     match meant {
         Some(name) => format!("did you mean '--{name}'?"),
@@ -139,7 +139,7 @@ fn list_or(meant: Option<&str>) -> String {
     }
 }
 
-/// What the value of an option must be.
+/// Rules for the values of options.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Rule {
     /// `--net-ring`.
@@ -151,7 +151,7 @@ pub enum Rule {
     /// `--user`.
     #[error("not a user; write NAME or UID, optionally with :GROUP or :GID, such as nobody:kvm")]
     User,
-    /// `--mem` is no amount.
+    /// `--mem` is not a size.
     #[error(
         "not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M"
     )]
@@ -162,7 +162,7 @@ pub enum Rule {
     /// `--mem` is too much.
     #[error("too much memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
     MemoryTooLarge,
-    /// The name of an interface breaks Linux's rules.
+    /// The interface name violates Linux's rules.
     #[error("not an interface name; write 1 to 15 characters without '/', ':' or white space")]
     Interface,
     /// Neither the number nor the name of a file descriptor.
@@ -173,15 +173,15 @@ pub enum Rule {
     /// A MAC address is malformed.
     #[error("not a MAC address; write six pairs of hexadecimal digits, such as 02:00:00:00:00:01")]
     MacForm,
-    /// A MAC address of many interfaces.
+    /// A multicast MAC address.
     #[error(
         "a multicast address cannot belong to an interface; make the first pair even, such as 02"
     )]
     MacMulticast,
-    /// A MAC address of none.
+    /// The zero MAC address.
     #[error("the zero address means 'unset' to a guest; omit the option for a random address")]
     MacZero,
-    /// A sector size that cannot be.
+    /// An invalid sector size.
     #[error("not a sector size; write 512, 1024, 2048, 4096, 8192, 16384 or 32768")]
     SectorSize,
     /// `--timeout`.
@@ -201,10 +201,10 @@ pub enum Rule {
     /// `--metrics`.
     #[error("not a socket; write unix:PATH, or unix:@NAME for one without a file")]
     Metrics,
-    /// A socket's path or name is longer than the kernel's addresses of sockets.
+    /// A socket's path or name exceeds the kernel's socket addresses.
     #[error("socket path or name too long; the limit is 107 bytes")]
     SocketTooLong,
-    /// No path.
+    /// An empty path.
     #[error("the path is empty")]
     Path,
 }

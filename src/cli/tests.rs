@@ -27,7 +27,7 @@ fn config(args: &[&str]) -> Config {
     }
 }
 
-/// The error that `words`, before a unikernel, come to.
+/// Returns the error of the arguments `args` before a unikernel.
 fn error(args: &[&str]) -> String {
     match command(&[args, &["app.hvt"]].concat()) {
         Err(error) => error.to_string(),
@@ -298,7 +298,7 @@ fn mac_addresses() {
         mac("02:aB:Cd:00:10:ff"),
         Some([2, 0xab, 0xcd, 0, 0x10, 0xff])
     );
-    // As upstream takes them.
+    // Forms that upstream accepts.
     assert_eq!(mac("2:0:a:00:10:f"), Some([2, 0, 10, 0, 0x10, 15]));
     for text in [
         "",
@@ -512,8 +512,8 @@ fn a_missing_unikernel_is_explained() {
 }
 
 #[test]
-fn a_unikernel_that_became_a_value_is_told() {
-    for (args, told) in [
+fn the_hint_names_the_option_that_took_the_unikernel() {
+    for (args, hint) in [
         (
             &["--mem", "app"][..],
             "'--mem' took 'app' as its value (write --mem=SIZE)",
@@ -534,7 +534,7 @@ fn a_unikernel_that_became_a_value_is_told() {
         let message = command(args).unwrap_err().to_string();
         assert!(
             message.starts_with(&format!(
-                "no unikernel given: option {told}; usage: tender "
+                "no unikernel given: option {hint}; usage: tender "
             )),
             "{message}"
         );

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration file, in words.
+//! Errors of a configuration file.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of the byte `offset` in `text`.
+    /// Returns the place of the byte `offset` in `text`.
     pub(super) fn of(text: &[u8], offset: usize) -> Place {
         let before = &text[..offset.min(text.len())];
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -22,7 +22,7 @@ impl Place {
             .iter()
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |newline| newline + 1);
-        // Editors show no byte order mark, and count none.
+        // Editors neither show nor count a byte order mark.
         let before = before[start..]
             .strip_prefix("\u{feff}".as_bytes())
             .unwrap_or(&before[start..]);
@@ -39,7 +39,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong at a place of a configuration file.
+/// An error at a place of a configuration file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Fault {
     /// It is not UTF-8.
@@ -51,40 +51,40 @@ pub enum Fault {
     /// There is no such key.
     #[error("unknown key '{key}'; {hint}")]
     UnknownKey {
-        /// With the tables that it is in.
+        /// The key, with its tables.
         key: String,
-        /// What may be meant.
+        /// The most similar key, or other help.
         hint: String,
     },
-    /// An option that is about the command line itself.
+    /// An option for the command line only.
     #[error("'{key}' is for the command line only; write 'tender --{key}' there")]
     NotInFiles {
         /// The option's name.
         key: String,
     },
-    /// A value of another kind than the key takes.
+    /// A value of the wrong type.
     #[error("'{key}' is {found}; expected {expected}")]
     Type {
-        /// With the tables that it is in.
+        /// The key, with its tables.
         key: String,
-        /// What is there.
+        /// The type that was found.
         found: &'static str,
-        /// What is to be there.
+        /// The type that was expected.
         expected: String,
     },
-    /// A value that no word of a command line can have.
+    /// A value with a NUL character.
     #[error("'{key}' contains a NUL character; remove it")]
     Nul {
-        /// With the tables that it is in.
+        /// The key, with its tables.
         key: String,
     },
-    /// No unikernel at all.
+    /// The unikernel's path is empty.
     #[error("the unikernel's path is empty; give the path of an hvt unikernel")]
     NoUnikernel,
-    /// What the option that the key stands for says of its value.
+    /// The option of this key rejects the value.
     #[error("{0}")]
     Option(Box<Error>),
-    /// A file that is to be made has no place to be in.
+    /// The directory of a file to be created does not exist.
     #[error("'{key}' is '{path}', whose directory does not exist; create it first")]
     NoDirectory {
         /// As in `Missing`.
@@ -92,14 +92,14 @@ pub enum Fault {
         /// The file's.
         path: String,
     },
-    /// A path leads nowhere.
+    /// A path does not exist.
     #[error("'{key}' is '{path}', which does not exist{hint}")]
     Missing {
-        /// With the tables that it is in.
+        /// The key, with its tables.
         key: String,
         /// The path.
         path: String,
-        /// What may be meant, with a semicolon before it; or nothing.
+        /// A similar name after a semicolon; or empty.
         hint: String,
     },
 }
