@@ -142,7 +142,7 @@ impl Machine {
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard: below,
         // or on an early return as the older of two locals.
         let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }?;
-        let on_demand = on_demand::answer(registry);
+        let on_demand = on_demand::install(registry);
         // Clients of --metrics may send a signal as soon as they see the run, so the handlers are installed first.
         let observed = observer.start(confined)?;
         let guest_runs = GuestRuns::start();

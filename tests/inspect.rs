@@ -239,7 +239,7 @@ fn people_get_a_text() {
         "ABI version 2 (Solo5 0.8 and later)",
         "   2  service1  NET_BASIC\n",
         "r-x\n",
-        "MiB at least",
+        "at least 2 MiB",
         "  tender --mem=64M --net:service0=IFACE --net:service1=IFACE -- ",
     ] {
         output.prints(arguments);

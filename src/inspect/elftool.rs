@@ -129,7 +129,7 @@ fn generate(source: &Path, output: &Path) -> Result<String, Error> {
     }
     let identity = |path| Files::default().take(path, Need::Read).ok()?.identity();
     if identity(source).is_some_and(|source| identity(output) == Some(source)) {
-        let source = io::Error::other("it is the manifest's source as well");
+        let source = io::Error::other("it is also the manifest's source");
         return Err(Error::Write {
             file: output.to_owned(),
             source,

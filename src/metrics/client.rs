@@ -12,7 +12,7 @@ use super::{Exposition, Registry};
 /// Consecutive reads of one client before the others' turn.
 const READS: usize = 16;
 
-/// A place for a client.
+/// A slot for a client.
 #[derive(Debug)]
 pub struct Place {
     /// The client and its deadline, if there is one.
@@ -27,7 +27,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place without a client, for answers of up to `room` bytes.
+    /// Makes an empty slot, for answers of up to `room` bytes.
     pub fn new(room: usize) -> Place {
         let (request, answer) = (Box::new([0; http::LONGEST]), String::with_capacity(room));
         Place {
@@ -39,12 +39,12 @@ impl Place {
         }
     }
 
-    /// Deadline of the client's answer; none without a client.
+    /// Returns the deadline of the client's answer; none without a client.
     pub fn deadline(&self) -> Option<Instant> {
         self.client.as_ref().map(|(_, deadline)| *deadline)
     }
 
-    /// The event that this client waits for.
+    /// Returns the event that this client waits for.
     pub fn poll(&self) -> libc::pollfd {
         let fd = self
             .client
@@ -62,7 +62,7 @@ impl Place {
         }
     }
 
-    /// Takes a client with a non-blocking socket.
+    /// Accepts a client with a non-blocking socket.
     pub fn take(&mut self, stream: File, deadline: Instant) {
         self.close();
         self.client = Some((stream, deadline));

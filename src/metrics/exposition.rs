@@ -1,4 +1,5 @@
-//! The figures in the text format of Prometheus, version 0.0.4. The names are a promise: dashboards and alerts use them.
+//! The statistics in the text format of Prometheus, version 0.0.4. The names are a contract:
+//! dashboards and alerts use them.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -9,7 +10,7 @@ use crate::devices::console;
 use crate::net;
 use crate::report::log_lines;
 
-/// The figures so far, for Prometheus.
+/// The statistics so far, for Prometheus.
 pub struct Exposition<'r>(pub &'r Registry);
 
 /// Writes one family: its help, its type, and its samples.
@@ -135,7 +136,7 @@ impl Display for Exposition<'_> {
     }
 }
 
-/// A family with one number for each device: name, help, which number.
+/// A family with one sample per device: name, help, value.
 type PerDevice<S> = (&'static str, &'static str, fn(&S) -> u64);
 
 const NET: [PerDevice<net::Stats>; 5] = [
@@ -146,7 +147,7 @@ const NET: [PerDevice<net::Stats>; 5] = [
     ),
     (
         "tender_net_sent_bytes_total",
-        "Bytes of those, headers included.",
+        "Bytes sent by the guest, headers included.",
         |stats| stats.sent_bytes,
     ),
     (
@@ -156,7 +157,7 @@ const NET: [PerDevice<net::Stats>; 5] = [
     ),
     (
         "tender_net_received_bytes_total",
-        "Bytes of those, headers included.",
+        "Bytes received by the guest, headers included.",
         |stats| stats.received_bytes,
     ),
     (
@@ -170,22 +171,20 @@ const BLOCK: [PerDevice<block::Stats>; 5] = [
     ("tender_block_reads_total", "Successful reads.", |stats| {
         stats.reads
     }),
-    (
-        "tender_block_read_bytes_total",
-        "Bytes of those.",
-        |stats| stats.read_bytes,
-    ),
+    ("tender_block_read_bytes_total", "Bytes read.", |stats| {
+        stats.read_bytes
+    }),
     ("tender_block_writes_total", "Successful writes.", |stats| {
         stats.writes
     }),
     (
         "tender_block_written_bytes_total",
-        "Bytes of those.",
+        "Bytes written.",
         |stats| stats.written_bytes,
     ),
     (
         "tender_block_refused_total",
-        "Requests that are not within the device.",
+        "Requests outside the device.",
         |stats| stats.invalid,
     ),
 ];
@@ -197,7 +196,13 @@ fn about(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         ("era", registry.era.name()),
         ("architecture", std::env::consts::ARCH),
     ];
-    Family::begin(f, "gauge", "tender_info", "What runs; always 1.")?.sample(&labels, 1)?;
+    Family::begin(
+        f,
+        "gauge",
+        "tender_info",
+        "Properties of the run; always 1.",
+    )?
+    .sample(&labels, 1)?;
     let name = "tender_start_time_seconds";
     let (seconds, nanoseconds) = registry.phases.date().since_1970();
     let mut family = Family::begin(
@@ -284,7 +289,7 @@ fn exits(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "counter",
         "tender_exits_total",
-        "Why the guest left its processor.",
+        "Exits of the guest, by reason.",
     )?;
     family.sample(&[("kind", "hypercall")], registry.hypercall_sum())?;
     family.sample(&[("kind", "kick")], registry.exits.kicks.get())?;

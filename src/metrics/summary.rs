@@ -1,5 +1,5 @@
-//! The figures in a few lines for people: at the end of a run, and at SIGUSR1. Nothing here takes memory from the heap,
-//! as a signal's handler must not.
+//! The statistics in a few lines for people: at the end of a run, and on SIGUSR1. Nothing here
+//! allocates, because a signal handler must not.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -7,19 +7,19 @@ use super::Registry;
 use crate::report::counters::Count;
 use crate::report::log_lines;
 
-/// Hands every line of the summary to `say`.
-pub fn summary(registry: &Registry, mut say: impl FnMut(fmt::Arguments<'_>)) {
-    say(format_args!("{}", Run(registry)));
-    say(format_args!("console: {}", registry.console.read()));
+/// Passes every line of the summary to `write_line`.
+pub fn summary(registry: &Registry, mut write_line: impl FnMut(fmt::Arguments<'_>)) {
+    write_line(format_args!("{}", Run(registry)));
+    write_line(format_args!("console: {}", registry.console.read()));
     for net in &registry.nets {
-        say(format_args!("{}: {}", net.interface, net.stats()));
+        write_line(format_args!("{}: {}", net.interface, net.stats()));
     }
     for block in &registry.blocks {
-        say(format_args!("{}: {}", block.path, block.counters.read()));
+        write_line(format_args!("{}: {}", block.path, block.counters.read()));
     }
 }
 
-/// Hypercalls, time and memory, as far as they are known.
+/// Hypercalls, time and memory, as far as known.
 pub struct Run<'r>(pub &'r Registry);
 
 impl Display for Run<'_> {
