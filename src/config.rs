@@ -201,7 +201,7 @@ pub struct Output {
     pub metrics: Option<SocketAddress>,
 }
 
-/// Where the statistics of a run go.
+/// Destination of the statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatsTarget {
     /// A file.

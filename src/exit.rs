@@ -143,7 +143,8 @@ impl Machine {
         // or on an early return as the older of two locals.
         let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }?;
         let on_demand = on_demand::install(registry);
-        // Clients of --metrics may send a signal as soon as they see the run, so the handlers are installed first.
+        // Clients of --metrics may send a signal as soon as they see the run, so the handlers are
+        // installed first.
         let observed = observer.start(confined)?;
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {

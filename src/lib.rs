@@ -1,5 +1,5 @@
-//! `tender` runs one Solo5 hvt unikernel in a KVM guest. This crate is the whole of it; `main.rs` adds only the
-//! process around it.
+//! `tender` runs one Solo5 hvt unikernel in a KVM guest. This crate contains everything but the
+//! process around it, which is `main.rs`.
 //!
 //! One run, step by step:
 //!

@@ -380,8 +380,8 @@ pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), outcome:
         memory_size: memory.size(),
         userspace_addr: memory.host_address(),
     };
-    // SAFETY: the region is a live private mapping of exactly this size, no Rust reference points into it, and the
-    // machine drops its VM together with its memory.
+    // SAFETY: the region is a live private mapping of exactly this size, no Rust reference points
+    // into it, and the machine drops its VM together with its memory.
     unsafe { vm.set_user_memory_region(region) }
         .map_err(arch::Error::kvm("map the guest's memory"))?;
     Ok(())

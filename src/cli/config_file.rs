@@ -13,36 +13,22 @@ pub const LONGEST: u64 = 64 << 10;
 
 /// Errors in the command line or the configuration file.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The command line, or the content of the file, is invalid.
     #[error("{0}")]
     Argv(#[from] cli::Error),
-    /// The file cannot be read.
     #[error(
         "cannot read configuration file '{}': {source}; give the path of a TOML file that this user may read",
         file.display()
     )]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// The host's reason.
-        source: io::Error,
-    },
-    /// The path does not lead to a regular file.
+    Read { file: PathBuf, source: io::Error },
     #[error("configuration file '{}' is not a regular file; give the path of a TOML file", file.display())]
-    NotAFile {
-        /// The file.
-        file: PathBuf,
-    },
-    /// The file is too long to be a configuration file.
+    NotAFile { file: PathBuf },
     #[error(
         "configuration file '{}' is longer than {LONGEST} bytes; give the path of a TOML file",
         file.display()
     )]
-    TooLong {
-        /// The file.
-        file: PathBuf,
-    },
+    TooLong { file: PathBuf },
 }
 
 /// Completes a command line with the configuration file that it names. Returns the command and the

@@ -8,42 +8,23 @@ use crate::config::NetSource;
 
 /// An error of the command line. Every message is one line that names the option and the fix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// No such option.
     #[error("unknown option '{option}'; {}", list_or(meant.as_deref()))]
     Unknown {
-        /// As written, without its value.
         option: String,
-        /// The most similar option, without dashes.
         meant: Option<String>,
     },
-    /// An option that may occur once occurs again.
     #[error("option '{option}' is given twice")]
-    GivenTwice {
-        /// As written, without its value.
-        option: String,
-    },
-    /// `--disk` is an alias of `--block`.
+    GivenTwice { option: String },
     #[error("'--block' and '--disk' mean the same device; name the devices: --block:NAME=PATH")]
     BlockAndDisk,
-    /// An option that needs a value has none.
     #[error("option '{option}' needs a value: {option}={value}")]
-    NoValue {
-        /// As written.
-        option: String,
-        /// Placeholder of its value.
-        value: &'static str,
-    },
-    /// An option that takes no value has one.
+    NoValue { option: String, value: &'static str },
     #[error("option '{option}' takes no value")]
-    UnexpectedValue {
-        /// As written, without its value.
-        option: String,
-    },
-    /// `-v` and `-q` are both given.
+    UnexpectedValue { option: String },
     #[error("'-v' and '-q' conflict")]
     VerboseAndQuiet,
-    /// No unikernel is given.
     #[error(
         "no unikernel given{taken}; usage: tender [OPTIONS] [--] UNIKERNEL [ARGS]..., more with 'tender --help'"
     )]
@@ -51,64 +32,33 @@ pub enum Error {
         /// Hint: after a colon, the option that consumed the last argument; or empty.
         taken: String,
     },
-    /// No unikernel is given, in the configuration file neither.
     #[error("{}: no unikernel given{taken}; add unikernel = \"NAME.hvt\" to it, or name one on the command line", file.display())]
-    NoUnikernelInFile {
-        /// The file.
-        file: PathBuf,
-        /// As in `NoUnikernel`.
-        taken: String,
-    },
-    /// The configuration file is invalid.
+    NoUnikernelInFile { file: PathBuf, taken: String },
     #[error("{}:{place}: {fault}", file.display())]
     File {
-        /// The file.
         file: PathBuf,
-        /// The place of the error.
         place: Place,
-        /// The error.
         fault: Fault,
     },
-    /// No unikernel is given to `tender inspect`.
     #[error(
         "no unikernel given; usage: tender inspect [--json] UNIKERNEL; to run one called 'inspect': tender -- inspect"
     )]
     NothingToInspect,
-    /// `tender inspect` is given more than one unikernel.
     #[error("unexpected argument '{word}'; usage: tender inspect [--json] UNIKERNEL")]
-    OneUnikernel {
-        /// As written.
-        word: String,
-    },
-    /// A device name is invalid.
+    OneUnikernel { word: String },
     #[error("'{name}' in '{option}' is not a device name; write 1 to 67 letters and digits")]
-    Name {
-        /// As written, without its value.
-        option: String,
-        /// The part after the colon.
-        name: String,
-    },
-    /// The value of an option is invalid.
+    Name { option: String, name: String },
     #[error("{option}={value}: {rule}")]
     Value {
-        /// As written.
         option: String,
-        /// As written.
         value: String,
-        /// The rule that it violates.
         rule: Rule,
     },
-    /// Two network devices use one interface.
     #[error(
         "{option}={tap}: another network device already uses '{tap}'; give each its own interface"
     )]
-    SameTap {
-        /// The later of the two options.
-        option: String,
-        /// The interface.
-        tap: NetSource,
-    },
-    /// clap failed for a reason that earlier checks should have caught.
+    SameTap { option: String, tap: NetSource },
+    /// An error of clap that earlier checks should have caught.
     #[error("{0}")]
     Other(String),
 }

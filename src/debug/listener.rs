@@ -29,24 +29,16 @@ const CLIENTS: usize = 8;
 
 /// Errors of `--gdb`.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The port is unavailable.
     #[error(
         "--gdb: cannot listen at 127.0.0.1:{port}: {source}; choose another port with --gdb-port, or 0 for any"
     )]
-    Listen {
-        /// The port.
-        port: u16,
-        /// The host's reason.
-        source: io::Error,
-    },
-    /// The socket is unavailable.
+    Listen { port: u16, source: io::Error },
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
-    /// The connection cannot be used.
     #[error("--gdb: connection failed: {0}")]
     Connection(io::Error),
-    /// No debugger connected.
     #[error("--gdb: no debugger connected within {0} s (--timeout)")]
     Timeout(u64),
 }
@@ -126,7 +118,7 @@ impl Listener {
         })
     }
 
-    /// Returns the address if [`Listener::bind`] would succeed. Makes no file.
+    /// Checks that [`Listener::bind`] would succeed, and returns the address. Makes no file.
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
@@ -140,8 +132,9 @@ impl Listener {
         }
     }
 
-    /// Logs how to connect, waits for a debugger, and returns a session about `guest`, which `vm` runs. From then on,
-    /// data from the debugger interrupts the calling thread, which must be the guest's.
+    /// Logs how to connect, waits for a debugger, and returns a session about `guest`, which `vm`
+    /// runs. From then on, data from the debugger interrupts the calling thread, which must be the
+    /// guest's.
     ///
     /// # Errors
     /// [`Error::Connection`]; [`Error::Timeout`] if there is a `limit` and no debugger within it.

@@ -7,35 +7,21 @@ use crate::memory;
 
 /// A contract violation by the guest, which ends its run.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Violation {
-    /// It stopped in a way that no unikernel should.
     #[error("{0}")]
     Stop(Stop),
-    /// It performed a hypercall that does not exist.
     #[error("unknown hypercall {number} (valid: 1 to {last})")]
-    Number {
-        /// Its number.
-        number: u32,
-        /// The largest there is.
-        last: u32,
-    },
-    /// It broke the rules of the shared ring.
+    Number { number: u32, last: u32 },
     #[error("{0}")]
     Ring(ring::Error),
-    /// It used a device that was not attached, which only a guest of an era without manifest can do.
+    /// Only a guest of an era without manifest can use a device that is not attached.
     #[error("guest used a {kind} device, but none is attached; add {}", hint(*kind))]
-    NoDevice {
-        /// What it uses.
-        kind: Kind,
-    },
-    /// It named memory that it does not have, or may not write.
+    NoDevice { kind: Kind },
     #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
     Memory {
-        /// Which hypercall.
         name: &'static str,
-        /// Address of its argument structure.
         argument: u64,
-        /// What is wrong with the memory.
         error: memory::RangeError,
     },
 }

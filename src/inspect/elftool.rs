@@ -1,5 +1,6 @@
-//! `solo5-elftool`: under that name, `tender` replaces Solo5's tool for build systems and for programs that start
-//! unikernels. Commands, output and exit statuses are those of 0.12; messages are ours.
+//! `solo5-elftool`: under that name, `tender` replaces Solo5's tool for build systems and for
+//! programs that start unikernels. Commands, output and exit statuses are those of 0.12; messages
+//! are not.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;

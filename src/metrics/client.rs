@@ -1,4 +1,5 @@
-//! One client of `--metrics`, from its first byte to the end of its response. No call waits, and no buffer grows.
+//! One client of `--metrics`, from its first byte to the end of its response. No call waits, and no
+//! buffer grows.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -68,7 +69,8 @@ impl Place {
         self.client = Some((stream, deadline));
     }
 
-    /// Serves a client that is ready: reads its request, or writes its answer, as far as possible without waiting.
+    /// Serves a client that is ready: reads its request, or writes its answer, as far as possible
+    /// without waiting.
     pub fn go_on(&mut self, registry: &Registry) {
         if self.answer.is_empty() {
             self.read(registry)
@@ -98,8 +100,8 @@ impl Place {
         self.answer.clear();
     }
 
-    /// Reads a request. If it is too long, reads on until the client pauses: a client that still sends would not see
-    /// the answer.
+    /// Reads a request. If it is too long, reads on until the client pauses: a client that still
+    /// sends would not see the answer.
     fn read(&mut self, registry: &Registry) {
         for _ in 0..READS {
             let Some((stream, _)) = &mut self.client else {

@@ -63,7 +63,8 @@ impl Process {
         let mut pages = 0;
         for offset in (0..size).step_by(MINCORE_PIECE) {
             let mut present = [0_u8; PAGES];
-            // SAFETY: the kernel writes a byte for each page, of which there are no more than PAGES.
+            // SAFETY: the kernel writes a byte for each page, of which there are no more than
+            // PAGES.
             let result = unsafe {
                 libc::mincore(
                     (start + offset) as *mut _,

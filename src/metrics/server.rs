@@ -60,7 +60,8 @@ impl Socket {
     }
 }
 
-/// Returns the numbers of the next descriptors: while a guest runs, only clients' descriptors are opened and closed.
+/// Returns the numbers of the next descriptors: while a guest runs, only clients' descriptors are
+/// opened and closed.
 pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
     let files: Vec<_> = (0..CLIENTS)
         .map(|_| File::open("/"))

@@ -50,7 +50,7 @@ pub struct Times {
 /// reading them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
-    /// In the guest, and in the kernel for it: in `KVM_RUN`.
+    /// In `KVM_RUN`: in the guest, and in the kernel for it.
     pub guest: u64,
     /// Asleep in POLL.
     pub poll: u64,

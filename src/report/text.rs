@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write};
 
-/// Escapes control characters, so that no name or path in a message starts another line or reaches the terminal.
+/// Escapes control characters, so that no name or path in a message starts another line or reaches
+/// the terminal.
 pub fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
     // A string has room for everything.

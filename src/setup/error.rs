@@ -1,4 +1,4 @@
-//! Why a unikernel cannot be set up.
+//! Errors of setup.
 
 use std::io;
 

@@ -41,65 +41,34 @@ impl fmt::Display for Place {
 
 /// An error at a place of a configuration file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Fault {
-    /// It is not UTF-8.
     #[error("not UTF-8; save the file as UTF-8")]
     Encoding,
-    /// It is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
-    /// There is no such key.
     #[error("unknown key '{key}'; {hint}")]
-    UnknownKey {
-        /// The key, with its tables.
-        key: String,
-        /// The most similar key, or other help.
-        hint: String,
-    },
-    /// An option for the command line only.
+    UnknownKey { key: String, hint: String },
     #[error("'{key}' is for the command line only; write 'tender --{key}' there")]
-    NotInFiles {
-        /// The option's name.
-        key: String,
-    },
-    /// A value of the wrong type.
+    NotInFiles { key: String },
     #[error("'{key}' is {found}; expected {expected}")]
     Type {
-        /// The key, with its tables.
         key: String,
-        /// The type that was found.
         found: &'static str,
-        /// The type that was expected.
         expected: String,
     },
-    /// A value with a NUL character.
     #[error("'{key}' contains a NUL character; remove it")]
-    Nul {
-        /// The key, with its tables.
-        key: String,
-    },
-    /// The unikernel's path is empty.
+    Nul { key: String },
     #[error("the unikernel's path is empty; give the path of an hvt unikernel")]
     NoUnikernel,
-    /// The option of this key rejects the value.
     #[error("{0}")]
     Option(Box<Error>),
-    /// The directory of a file to be created does not exist.
     #[error("'{key}' is '{path}', whose directory does not exist; create it first")]
-    NoDirectory {
-        /// As in `Missing`.
-        key: String,
-        /// The file's.
-        path: String,
-    },
-    /// A path does not exist.
+    NoDirectory { key: String, path: String },
     #[error("'{key}' is '{path}', which does not exist{hint}")]
     Missing {
-        /// The key, with its tables.
         key: String,
-        /// The path.
         path: String,
-        /// A similar name after a semicolon; or empty.
         hint: String,
     },
 }

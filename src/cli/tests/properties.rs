@@ -114,7 +114,7 @@ proptest! {
     }
 }
 
-/// Every size of whole KiB that a guest can have; the given one in 128 bits would be no other.
+/// Every guest size in whole KiB equals the same calculation in 128 bits.
 #[test]
 fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
     for asked in (Memory::STEP..=Memory::MAX).step_by(1024) {
@@ -128,7 +128,8 @@ fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
     }
 }
 
-/// The same sums in 128 bits, where nothing overflows, for every unit and the numbers at and around every power of two.
+/// Compares with the same calculation in 128 bits, where nothing overflows, for every unit and for
+/// the numbers at and around every power of two.
 #[test]
 fn no_size_of_memory_overflows() {
     let units = [("", 20), ("K", 10), ("MiB", 20), ("g", 30)];

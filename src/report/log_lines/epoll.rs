@@ -1,7 +1,7 @@
 //! Waits for room for output if a seccomp filter refuses `ppoll`.
 //!
-//! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so [`seal`] makes one set each
-//! for standard output and standard error first.
+//! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so
+//! [`seal`] makes one set each for standard output and standard error first.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Whether `ppoll` has been refused.
 static NEEDED: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`seal`] was called: no set can be made any more.
+/// Whether [`seal`] was called: no further set can be made.
 static SEALED: AtomicBool = AtomicBool::new(false);
 
 /// The sets of standard output and standard error, or one of the next two.
@@ -48,7 +48,7 @@ pub(super) fn seal() -> Vec<RawFd> {
         .collect()
 }
 
-/// As [`super::wait_for`].
+/// Waits like [`super::wait_for`].
 #[cold]
 pub(super) fn wait_for(fd: RawFd, events: libc::c_short, patience: Duration) -> io::Result<bool> {
     if events == 0 {
