@@ -263,7 +263,7 @@ fn what_is_no_configuration_file_is_refused() {
     );
     let large = directory.path().join("large");
     fs::write(&large, vec![b'#'; 65537]).unwrap();
-    refused(&large, &["has more than 65536 bytes"]);
+    refused(&large, &["is longer than 65536 bytes"]);
     fs::write(&large, b"mem = 64 # \xff").unwrap();
     refused(&large, &["large:1:12: not UTF-8"]);
     run(&mut tender(["--config="])).is_refused(&["--config=: the path is empty"]);

@@ -20,7 +20,7 @@ pub struct Inspection {
 }
 
 const HELP: &str = "\
-Reports what a unikernel is, what it needs and how to run it, without running it.
+Reports what a unikernel is, what it needs and how to run it. Does not run it.
 
 Usage: tender inspect [--json] [--] UNIKERNEL
 

@@ -480,7 +480,7 @@ fn no_word_makes_a_second_line() {
         "unknown option '--fo\\no'; 'tender --help' lists them"
     );
     assert!(error(&["--mem=6\n4\x1b[2J"]).starts_with("--mem=6\\n4\\u{1b}[2J: not an amount"));
-    assert!(error(&["--net:a\r=x"]).starts_with("'a\\r' in '--net:a\\r' cannot be"));
+    assert!(error(&["--net:a\r=x"]).starts_with("'a\\r' in '--net:a\\r' is not"));
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub(super) const VALUED: &[Valued] = &[
         named: None,
         value: "BYTES",
         heading: "Limits",
-        help: "Limit output of the guest, in bytes per second (K, M); excess is dropped",
+        help: "Limit guest output to BYTES per second (K, M); excess is dropped",
     },
     Valued {
         name: "sandbox",
@@ -118,7 +118,7 @@ pub(super) const VALUED: &[Valued] = &[
         named: None,
         value: "DIR",
         heading: "Debugging",
-        help: "Write a core file there if the guest crashes",
+        help: "Write a core file to DIR if the guest crashes",
     },
     Valued {
         name: "log-format",
