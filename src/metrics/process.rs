@@ -56,7 +56,7 @@ impl Process {
         Some(pages * self.page_size as u64)
     }
 
-    /// Returns the bytes of guest memory in RAM. Makes a system call for each [`MINCORE_PIECE`] and
+    /// Returns the bytes of guest memory in RAM. Makes a system call for each `MINCORE_PIECE` and
     /// does not allocate.
     pub fn guest_resident(&self) -> Option<u64> {
         let (start, size) = self.guest;
