@@ -25,7 +25,7 @@ pub use self::prospect::Prospect;
 pub use self::stats::Stats;
 use crate::config::NetSource;
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::report::counters::{Counter, Told};
+use crate::report::counters::{Counter, WarnOnce};
 
 /// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
 pub const HEADER_SIZE: u64 = 14;
@@ -79,7 +79,7 @@ struct Common {
     /// Found gone for good by any of them.
     gone: AtomicBool,
     /// Causes that the operator was told of by any of them.
-    told: Told,
+    told: WarnOnce,
 }
 
 impl Nic {

@@ -239,7 +239,7 @@ fn people_get_a_text() {
         "ABI version 2 (Solo5 0.8 and later)",
         "   2  service1  NET_BASIC\n",
         "r-x\n",
-        "MiB at least",
+        "at least 2 MiB",
         "  tender --mem=64M --net:service0=IFACE --net:service1=IFACE -- ",
     ] {
         output.prints(arguments);
@@ -300,7 +300,7 @@ fn what_cannot_be_read_is_told_in_one_line() {
         run(&mut inspect(arguments, Path::new("/dev/zero"))).is_refused(&["a device"]);
     }
     run(&mut tender(["inspect"])).is_refused(&["no unikernel", "tender inspect"]);
-    run(&mut tender(["inspect", "a", "b"])).is_refused(&["'b'", "one word too many"]);
+    run(&mut tender(["inspect", "a", "b"])).is_refused(&["unexpected argument 'b'"]);
     run(&mut tender(["inspect", "--mem=64", "a"])).is_refused(&["--mem"]);
 }
 

@@ -158,7 +158,7 @@ const FED_ENDS: [FedEnd; 4] = [
     ("sigterm", &[], &[], |guest| ended_by(guest, libc::SIGTERM)),
     ("sigint", &[], &[], |guest| ended_by(guest, libc::SIGINT)),
     ("timeout", &["--timeout=20"], &[], |guest| {
-        _ = guest.end().exits(1).complains("was ended after 20 s")
+        _ = guest.end().exits(1).complains("timed out after 20 s")
     }),
     ("halt", &[], &["halt"], |guest| _ = guest.end().exits(0)),
 ];

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use kvm_ioctls::Cap;
 
 use super::debug::Trap;
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 
 /// Lets the guest run. `_IO(KVMIO, 0x80)`.
 pub const KVM_RUN: u64 = 0xae80;
@@ -89,8 +89,8 @@ pub enum Stop {
 }
 
 /// The width of an access, in words.
-fn bytes(width: usize) -> Amount {
-    Amount(width as u64, "byte")
+fn bytes(width: usize) -> Count {
+    Count(width as u64, "byte")
 }
 
 /// KVM_INTERNAL_ERROR_EMULATION is by far the most common, and rarely the guest's fault.

@@ -1,11 +1,14 @@
-//! `--check`: everything that a start would look at, looked at, and nothing started. All that is wrong is told at once,
-//! each thing with what to do about it, for whoever sets a host up.
+//! `--check`: runs every check of a start, without starting anything. It reports all problems
+//! together, each with a fix, for the operator who sets up a host.
 //!
-//! Every step is one of [`setup`]'s own, so that a check cannot disagree with a start. Three things are not as in a
-//! start: steps go on where an earlier one failed, interfaces are looked at and not attached (`net/prospect.rs` says
-//! why), and the sandbox is entered by the check itself, as its last step, with nothing to guard.
+//! Every step is one of [`setup`]'s own, so that a check cannot disagree with a start. Three things
+//! differ from a start:
 //!
-//! An option that can fail at the start adds its step to [`check`].
+//! * Steps continue after an earlier one failed.
+//! * Interfaces are inspected and not attached (`net/prospect.rs` explains why).
+//! * The check enters the sandbox itself, as its last step, without a guest.
+//!
+//! An option that can fail at the start must add its step to [`check`].
 
 use std::fs::{self, File};
 
@@ -22,7 +25,7 @@ use crate::host::files::{Files, Need};
 use crate::host::unix_socket::Listener;
 use crate::host::user;
 use crate::metrics::{self, StatsFile};
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 use crate::sandbox::{self, Root, Sandbox};
 use crate::setup;
 
@@ -37,7 +40,7 @@ struct Guest {
     manifest: Option<Manifest>,
 }
 
-/// Checks all that `config` asks for. The process that does this is good for nothing else afterwards: it is in the
+/// Checks everything that `config` requests. The process must exit afterwards, because it is in the
 /// sandbox.
 pub fn check(config: &Config, files: &mut Files) -> Report {
     let mut report = Report::new(config.unikernel.display().to_string());
@@ -81,15 +84,15 @@ fn kvm(report: &mut Report, config: &Config) -> Option<VmFd> {
     report.fine(
         "KVM",
         format_args!(
-            "can make a virtual machine; counter of {} kHz",
+            "can create a virtual machine; counter of {} kHz",
             frequency / 1000
         ),
     );
     Some(vm)
 }
 
-/// Memory is had as for a start, filled, and given to a machine. Only then is it known to be there, and the file to be
-/// readable to its end.
+/// Reserves, fills and maps memory as a start would. This also proves that the file is readable to
+/// its end.
 fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: Option<&VmFd>) {
     let size = match &guest {
         Some(guest) => report.needs("memory", setup::memory_size(config.memory, &guest.image)),
@@ -122,7 +125,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
             return;
         }
     }
-    // What is wrong with KVM was told.
+    // KVM errors are already reported.
     let mapped = vm.map(|vm| setup::map_memory(vm, &memory));
     if report.needs("memory", mapped.unwrap_or(Ok(()))).is_none() {
         return;
@@ -137,7 +140,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
         Some(available) if available < size && !config.limits.lock_memory => report.doubtful(
             "memory",
             format!(
-                "{given}, but this host has {} MiB to spare; free some, or give less by --mem",
+                "{given}, but only {} MiB are available; free some or lower --mem",
                 available >> 20
             ),
         ),
@@ -145,7 +148,8 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
     }
 }
 
-/// What the host could give without swapping, in bytes, where it tells.
+/// Returns the memory that the host can allocate without swapping, in bytes, if the kernel reports
+/// it.
 fn available_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
@@ -162,7 +166,7 @@ fn arguments(report: &mut Report, config: &Config) {
     if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments)) {
         report.fine(
             "arguments",
-            format!("{} of 8191", Amount(cmdline.len() as u64 - 1, "byte")),
+            format!("{} of 8191", Count(cmdline.len() as u64 - 1, "byte")),
         );
     }
 }
@@ -172,16 +176,17 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
     let (plan, rules) =
         match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
             Some((manifest, era)) => {
-                let (plan, mistakes) = Plan::sketch(manifest, nets, blocks);
-                if manifest.devices().is_empty() && mistakes.is_empty() {
+                let (plan, errors) = Plan::sketch(manifest, nets, blocks);
+                if manifest.devices().is_empty() && errors.is_empty() {
                     report.fine("devices", "none declared, none attached");
                 }
-                mistakes
+                errors
                     .into_iter()
-                    .for_each(|mistake| report.missing("devices", mistake));
+                    .for_each(|error| report.missing("devices", error));
                 (plan, era.rules())
             }
-            // What the options name can be looked at all the same, by the rules that allow most.
+            // Without a manifest, devices are checked by the options alone, under the most
+            // permissive rules.
             None => (Plan::of_options(nets, blocks), Era::Legacy.rules()),
         };
     let mut twice = Vec::new();
@@ -208,7 +213,7 @@ fn outlets(report: &mut Report, config: &Config, files: &mut Files) {
             .needs("stats", StatsFile::probe(target, files))
             .is_some()
         {
-            report.fine("stats", "can be written");
+            report.fine("stats", "writable");
         }
     }
     if let Some(address) = &config.output.metrics {
@@ -243,7 +248,8 @@ fn debugger(report: &mut Report, config: &Config, files: &mut Files) {
     }
 }
 
-/// To be the last: there is no way out. Whether core files can be made is for whoever this process is then to say.
+/// Enters the sandbox, which cannot be left: must be the last step. The check for core files needs
+/// the identity that the process has afterwards.
 fn sandbox(
     report: &mut Report,
     config: &Config,
@@ -251,7 +257,7 @@ fn sandbox(
     root: Option<Root>,
     cores: Option<core::Directory>,
 ) {
-    // What is wrong with these was told.
+    // Errors of these are already reported.
     let possible = Config {
         user,
         chroot: None,
@@ -265,7 +271,7 @@ fn sandbox(
         Some((layers, _)) => report.doubtful("sandbox", layers),
         None => return,
     }
-    // Another user is no answer.
+    // Under another user, the result would not be that of a start.
     if let Some(cores) = cores.filter(|_| possible.user == config.user) {
         if report.needs("dumpcore", cores.check()).is_some() {
             report.fine("dumpcore", "core files can be made");

@@ -1,16 +1,16 @@
-//! What a check found, as a table for people: one thing a row, with what to do about it below what is missing.
+//! The findings of a check, as a table: one finding per row, and below a problem its fix.
 
 use std::fmt::Display;
 
 use crate::report::text::one_line;
 
-/// Columns of a terminal.
+/// Width of the table, in columns.
 const WIDTH: usize = 80;
 
-/// How it stands about one thing.
+/// The result for one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is as it has to be.
+    /// No problem.
     Fine,
     /// The guest would start, but the operator may want to know.
     Doubtful,
@@ -19,7 +19,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    fn word(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Verdict::Fine => "ok",
             Verdict::Doubtful => "note",
@@ -28,18 +28,18 @@ impl Verdict {
     }
 }
 
-/// What was found about one thing.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about: a part of the host, or an option.
+    /// A part of the host, or an option.
     pub subject: String,
-    /// How it stands.
+    /// The result.
     pub verdict: Verdict,
-    /// What was found; after a semicolon, what to do about it.
-    pub args: String,
+    /// The finding; after a semicolon, the fix.
+    pub text: String,
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     unikernel: String,
@@ -54,12 +54,12 @@ impl Report {
         }
     }
 
-    /// What was found, in order.
+    /// Returns the findings in order.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Whether the guest would start.
+    /// Returns whether the guest would start.
     pub fn would_start(&self) -> bool {
         self.missing_count() == 0
     }
@@ -71,32 +71,32 @@ impl Report {
             .count()
     }
 
-    fn add(&mut self, subject: &str, verdict: Verdict, args: impl Display) {
+    fn add(&mut self, subject: &str, verdict: Verdict, text: impl Display) {
         self.findings.push(Finding {
             subject: subject.to_owned(),
             verdict,
-            args: args.to_string(),
+            text: text.to_string(),
         });
     }
 
-    pub(super) fn fine(&mut self, subject: &str, args: impl Display) {
-        self.add(subject, Verdict::Fine, args);
+    pub(super) fn fine(&mut self, subject: &str, text: impl Display) {
+        self.add(subject, Verdict::Fine, text);
     }
 
-    pub(super) fn doubtful(&mut self, subject: &str, args: impl Display) {
-        self.add(subject, Verdict::Doubtful, args);
+    pub(super) fn doubtful(&mut self, subject: &str, text: impl Display) {
+        self.add(subject, Verdict::Doubtful, text);
     }
 
-    pub(super) fn missing(&mut self, subject: &str, args: impl Display) {
-        self.add(subject, Verdict::Missing, args);
+    pub(super) fn missing(&mut self, subject: &str, text: impl Display) {
+        self.add(subject, Verdict::Missing, text);
     }
 
-    /// What a step gave; its error is noted.
+    /// Returns the result of a step; records its error.
     pub(super) fn needs<T>(&mut self, subject: &str, step: Result<T, impl Display>) -> Option<T> {
         step.map_err(|error| self.missing(subject, error)).ok()
     }
 
-    /// The table, and a last line that sums it up.
+    /// Formats the table, with a summary as its last line.
     pub fn to_text(&self) -> String {
         let subjects = self
             .findings
@@ -108,19 +108,19 @@ impl Report {
         for Finding {
             subject,
             verdict,
-            args,
+            text: finding,
         } in &self.findings
         {
             let subject = one_line(subject);
-            let (found, cure) = match args.split_once("; ") {
-                Some((found, cure)) if *verdict != Verdict::Fine => (found, format!("-> {cure}")),
-                _ => (args.as_str(), String::new()),
+            let (found, fix) = match finding.split_once("; ") {
+                Some((found, fix)) if *verdict != Verdict::Fine => (found, format!("-> {fix}")),
+                _ => (finding.as_str(), String::new()),
             };
-            let mut lines = wrapped(found, indent).chain(wrapped(&cure, indent));
+            let mut lines = wrapped(found, indent).chain(wrapped(&fix, indent));
             let first = lines.next().unwrap_or_default();
             text.push_str(&format!(
                 "{:<9}{subject:<subject_width$}  {first}\n",
-                verdict.word()
+                verdict.label()
             ));
             lines.for_each(|line| text.push_str(&format!("{:indent$}{line}\n", "")));
         }
@@ -132,13 +132,13 @@ impl Report {
         let unikernel = one_line(&self.unikernel);
         match self.missing_count() {
             0 => format!("{unikernel} would start"),
-            1 => format!("{unikernel} would not start: one thing is missing"),
-            count => format!("{unikernel} would not start: {count} things are missing"),
+            1 => format!("{unikernel} would not start: 1 problem"),
+            count => format!("{unikernel} would not start: {count} problems"),
         }
     }
 }
 
-/// The words of `text` in lines that fit beside `indent` columns, as far as words can be kept whole.
+/// Wraps `text` into lines that fit next to `indent` columns; long words are not broken.
 fn wrapped(text: &str, indent: usize) -> impl Iterator<Item = String> {
     let room = WIDTH.saturating_sub(indent).max(30);
     let mut lines: Vec<String> = Vec::new();
@@ -167,10 +167,7 @@ mod tests {
             report.to_text(),
             "ok       unikernel  x86_64, ABI version 2\n\napp.hvt would start\n"
         );
-        report.doubtful(
-            "memory",
-            "512 MiB, but this host has 3 MiB to spare; free some",
-        );
+        report.doubtful("memory", "512 MiB, but only 3 MiB are available; free some");
         assert!(report.would_start());
         report.missing(
             "net:a",
@@ -181,18 +178,18 @@ mod tests {
         assert_eq!(
             report.to_text(),
             "ok       unikernel  x86_64, ABI version 2\n\
-             note     memory     512 MiB, but this host has 3 MiB to spare\n\
+             note     memory     512 MiB, but only 3 MiB are available\n\
              \u{20}                   -> free some\n\
              missing  net:a      interface 'tap0' is down\n\
              \u{20}                   -> 'ip link set tap0 up' brings it up\n\
              missing  net:bb\\n   there is no interface 'tap1'\n\
              \n\
-             app.hvt would not start: 2 things are missing\n"
+             app.hvt would not start: 2 problems\n"
         );
     }
 
     #[test]
-    fn lines_fit_a_terminal_where_words_do() {
+    fn lines_are_wrapped_at_the_terminal_width() {
         let mut report = Report::new("app.hvt".into());
         report.missing(
             "memory",

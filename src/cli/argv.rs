@@ -1,4 +1,5 @@
-//! The words of a command line before clap: where the options end, and options whose name holds a device's name.
+//! Splits a command line before clap sees it: finds where the options end, and rewrites options
+//! whose name contains a device name.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -9,22 +10,22 @@ use super::options;
 use crate::guest::manifest::is_sayable;
 use crate::report::text::one_line;
 
-/// A command line, divided.
+/// A command line, split into its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Argv {
-    /// One word an option, `--name=value`; where a device is named, `--name:NAME=device=value`.
+    /// One element per option, `--name=value`; with a device name, `--name:NAME=device=value`.
     pub options: Vec<OsString>,
-    /// The first word that is no option.
+    /// The first argument that is no option.
     pub unikernel: Option<OsString>,
-    /// All that follow it, untouched.
+    /// All arguments after it, unchanged.
     pub arguments: Vec<OsString>,
-    /// For the message that there is no unikernel: after a colon, which option took the last word that might have been
-    /// one for its value. Empty if none did, where that is the configuration file, of which there is more to say, and
-    /// where there is a word for the unikernel, be it empty.
+    /// Hint for "no unikernel given", after a colon: the option that consumed the last argument as
+    /// its value. Empty if no option did, if the option is `--config`, whose error has more to
+    /// report, or if there is an argument for the unikernel, even an empty one.
     pub taken: String,
 }
 
-/// Divides a command line, without the program's own name. Section 9.
+/// Splits a command line, without the program's own name. Section 9.
 pub(super) fn split(mut args: impl Iterator<Item = OsString>) -> Result<Argv, Error> {
     let (mut options, mut taken) = (Vec::new(), String::new());
     let unikernel = loop {
@@ -45,17 +46,17 @@ pub(super) fn split(mut args: impl Iterator<Item = OsString>) -> Result<Argv, Er
     })
 }
 
-/// The last value that a command line gives the option `name`, whatever else is wrong with it.
+/// Returns the last value of the option `name`, even if the command line is invalid otherwise.
 pub(super) fn last_value(args: &[OsString], name: &str) -> Option<OsString> {
     let (mut args, mut found) = (args.iter().cloned(), None);
     while let Some(word) = args.next().filter(|word| is_option(word) && word != "--") {
         let after = args.clone();
         let Ok(whole) = complete(word, &mut args, &mut String::new()) else {
-            // It lacks its value: what it met instead is an option of its own.
+            // Its value is missing: the next argument is an option.
             args = after;
             continue;
         };
-        let (option, value) = divide(whole.as_bytes(), b'=');
+        let (option, value) = split_at_byte(whole.as_bytes(), b'=');
         if option.strip_prefix(b"--") == Some(name.as_bytes()) {
             found = value.map(|value| OsStr::from_bytes(value).to_owned());
         }
@@ -63,36 +64,36 @@ pub(super) fn last_value(args: &[OsString], name: &str) -> Option<OsString> {
     found
 }
 
-/// Whether a word is an option; a lone `-` is a file of that name.
-pub(super) fn is_option(word: &OsStr) -> bool {
-    word.len() > 1 && word.as_bytes()[0] == b'-'
+/// Returns whether an argument is an option; a lone `-` is a file of that name.
+pub(super) fn is_option(argument: &OsStr) -> bool {
+    argument.len() > 1 && argument.as_bytes()[0] == b'-'
 }
 
-/// Divides at the first `separator`.
-fn divide(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+/// Splits at the first `separator`.
+fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     match bytes.iter().position(|&byte| byte == separator) {
         Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
         None => (bytes, None),
     }
 }
 
-/// Brings an option into the form that clap gets, together with the next word where that is its value; that it was is
-/// noted in `taken`.
+/// Rewrites an option to the form that clap gets, together with the next argument if that is its
+/// value; notes that in `taken`.
 fn complete(
-    word: OsString,
+    argument: OsString,
     args: &mut impl Iterator<Item = OsString>,
     taken: &mut String,
 ) -> Result<OsString, Error> {
-    let (option, value) = divide(word.as_bytes(), b'=');
-    let (base, device) = divide(option, b':');
+    let (option, value) = split_at_byte(argument.as_bytes(), b'=');
+    let (base, device) = split_at_byte(option, b':');
     let Some(known) = options::with_value(base) else {
-        return Ok(word);
+        return Ok(argument);
     };
     let form = match device {
         None => base.to_vec(),
         Some(device) => {
             let Some(named) = known.named else {
-                return Ok(word);
+                return Ok(argument);
             };
             check_name(option, device)?;
             [b"--", named.as_bytes(), b"=", device].concat()
@@ -113,7 +114,7 @@ fn complete(
     Ok(OsString::from_vec([&form, &b"="[..], &value].concat()))
 }
 
-/// The next word, which must be there and not look like an option.
+/// Returns the next argument, which must exist and not look like an option.
 fn next_value(
     option: &[u8],
     value: &'static str,
@@ -128,20 +129,21 @@ fn next_value(
     }
 }
 
-/// Whether nobody would call a unikernel so: it is an amount, a number, a descriptor, or one of the words of `value`.
+/// Returns whether a value cannot be a unikernel's path: a size, a number, a descriptor, or one of
+/// the choices in `value`.
 fn is_plain(word: &[u8], value: &str) -> bool {
     word.first()
         .is_none_or(|first| first.is_ascii_digit() || *first == b'@')
         || value.split('|').any(|choice| choice.as_bytes() == word)
 }
 
-/// What is said of the word that was the value of `option`, where it was to be the unikernel.
+/// Returns the hint that `option` consumed an argument that may have been the unikernel.
 fn took(option: &[u8], word: &[u8], value: &str) -> String {
     let (option, word) = (shown(option), shown(word));
     format!(": option '{option}' took '{word}' as its value (write {option}={value})")
 }
 
-/// Refuses what no device can be called.
+/// Rejects an invalid device name.
 pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
     if std::str::from_utf8(name).is_ok_and(is_sayable) {
         return Ok(());
@@ -152,7 +154,7 @@ pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
     })
 }
 
-/// A word of the operator's, for a message of one line.
+/// Makes an argument printable, for a message of one line.
 pub(super) fn shown(bytes: &[u8]) -> String {
     one_line(&String::from_utf8_lossy(bytes))
 }
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_counts_whatever_else_is_wrong() {
+    fn the_last_value_counts_in_an_invalid_command_line() {
         let json = Some("json".to_owned());
         for args in [
             &["--log-format=json", "app"][..],
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_option_gives_none() {
+    fn arguments_that_are_no_options_are_ignored() {
         for args in [
             &[][..],
             &["app", "--log-format=json"],

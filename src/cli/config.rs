@@ -1,8 +1,8 @@
-//! `--config`: a file with the same options as the command line, for those who keep one beside a unikernel. Only its
-//! text is looked at here; who runs the tender reads it (`config_file`).
+//! `--config`: a file with the options of the command line. Only its text is parsed here;
+//! `config_file` reads it.
 //!
-//! A key becomes the option that it stands for, so a new option is a new key: its value is checked by the same code
-//! and refused in the same words, after the place in the file.
+//! Each key becomes the option of the same name, so a new option is a new key. The same code checks
+//! its value and reports the same errors, prefixed with the place in the file.
 
 mod entries;
 mod error;
@@ -24,62 +24,63 @@ use super::{Command, Error, requested, value};
 use crate::config::UserOption;
 use crate::report::log_lines::LogFormat;
 
-/// A command line that is not all: the text of a file is wanted.
+/// A command line that names a configuration file, which is still to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
     pub(super) file: PathBuf,
     pub(super) args: Argv,
 }
 
-/// A path that a configuration file names, and that has to be there, or can be made.
+/// A path in a configuration file that must exist, or is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPath {
-    /// The key, as the file has it.
+    /// The key, as written in the file.
     pub key: String,
-    /// What the key is set to, from the root or from where the tender was started.
+    /// Its value, relative to the root directory or the working directory.
     pub path: PathBuf,
-    /// Where the file says so.
+    /// Its place in the file.
     pub place: Place,
-    /// It is made where it is missing, so only its directory has to be there.
-    pub is_made: bool,
+    /// Whether the run creates it, so that only its directory must exist.
+    pub is_created: bool,
 }
 
-/// The option, and key, that says how messages look.
-const FORM: &str = "log-format";
+/// The option, and key, that sets the log format.
+const LOG_FORMAT: &str = "log-format";
 
-/// Options that answer the same question: one on the command line replaces the others in the file.
-const ALIKE: [[&str; 2]; 3] = [
+/// Options that exclude each other: one on the command line replaces the others in the file.
+const EXCLUSIVE: [[&str; 2]; 3] = [
     ["net-ring", "no-net-ring"],
     ["verbose", "quiet"],
     ["block", "disk"],
 ];
 
 impl Configured {
-    /// The file whose text is wanted, as given.
+    /// Returns the path of the file, as given.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The user that the command line names, be it in whatever else wrong.
+    /// Returns the user of a command line that may be invalid otherwise.
     pub fn user(&self) -> Option<UserOption> {
         value::user_of(last_value(&self.args.options, "user")?.to_str()?)
     }
 
-    /// The form of messages that the command line asks for, or else the file's `text`, be they in whatever else a
-    /// mistake: for the message about that.
+    /// Returns the log format that the command line sets, or else the file's `text`. Either may be
+    /// invalid otherwise, so that its error uses that format.
     pub fn log_format(&self, text: &[u8]) -> LogFormat {
-        let line = last_value(&self.args.options, FORM)
-            .and_then(|value| LogFormat::named(value.to_str()?));
-        line.or_else(|| LogFormat::named(&entries::top_string(text, FORM)?))
+        let line = last_value(&self.args.options, LOG_FORMAT)
+            .and_then(|value| LogFormat::from_name(value.to_str()?));
+        line.or_else(|| LogFormat::from_name(&entries::top_string(text, LOG_FORMAT)?))
             .unwrap_or_default()
     }
 
-    /// What the command line asks for together with the file's `text`, and the paths of the file that count. Options
-    /// on the command line win, one by one, and for devices one device's property by another.
+    /// Parses the command line together with the file's `text`. Returns the command, and the paths
+    /// of the file that are used. Options on the command line override those of the file, one by
+    /// one; for devices, one property by one.
     ///
     /// # Errors
-    /// An [`Error::File`] with line and column for what is wrong with the file, whatever the command line has; and what
-    /// [`parse`](super::parse) says.
+    /// An [`Error::File`] with line and column if the file is invalid, for any command line; and
+    /// the errors of [`parse`](super::parse).
     pub fn parse(&self, text: &[u8]) -> Result<(Command, Vec<NamedPath>), Error> {
         let mut content = Content::read(text, self.file.parent().unwrap_or(Path::new("")))
             .and_then(|content| check(&content.entries).map(|()| content))
@@ -136,7 +137,8 @@ impl Configured {
     }
 }
 
-/// Parses options that are neither `--help` nor `--version`, as those of a [`Configured`] and of files are.
+/// Parses options that include neither `--help` nor `--version`, as those of a [`Configured`] and
+/// of files.
 fn parsed(options: Vec<OsString>) -> Result<Parsed, Error> {
     match options::parse(options)? {
         Outcome::Options(parsed) => Ok(parsed),
@@ -146,18 +148,18 @@ fn parsed(options: Vec<OsString>) -> Result<Parsed, Error> {
     }
 }
 
-/// Whether the command line says what `entry` says, for the same device.
+/// Returns whether the command line overrides `entry`, for the same device.
 fn is_replaced(entry: &Entry, line: &Parsed) -> bool {
     let device = entry.device.as_deref();
-    let mut alike = ALIKE
+    let mut exclusive = EXCLUSIVE
         .iter()
         .filter(|names| names.contains(&entry.name.as_str()))
         .flatten();
-    line.gives(&entry.name, device) || alike.any(|name| line.gives(name, device))
+    line.gives(&entry.name, device) || exclusive.any(|name| line.gives(name, device))
 }
 
-/// Checks all values as those of options are. What is wrong is found by halving: of a list of options that is refused,
-/// the shortest beginning that is refused ends with the culprit.
+/// Checks all values like those of options. A binary search finds the error: the shortest rejected
+/// prefix of the list ends with the culprit.
 fn check(entries: &[Entry]) -> Result<(), (Place, Fault)> {
     let refusal = |entries: &[Entry]| {
         let args = entries

@@ -1,4 +1,4 @@
-//! The configuration file, read: the one place where what the command line names is looked at before the run.
+//! Reads the configuration file. Only here are paths of the command line accessed before the run.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -8,48 +8,35 @@ use crate::cli::{self, Command, Configured, Fault, NamedPath, nearest};
 use crate::config::{Config, UserOption};
 use crate::host::files::{Files, Identity, Look, Need, Use};
 
-/// Longest configuration file, in bytes. The longest that says anything has a tenth of it.
+/// Size limit of a configuration file in bytes; ten times a realistic file.
 pub const LONGEST: u64 = 64 << 10;
 
-/// Why there is no command that could be followed.
+/// Errors in the command line or the configuration file.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// Something is wrong with the words of the command line, or with those of the file.
     #[error("{0}")]
     Argv(#[from] cli::Error),
-    /// The file cannot be read.
     #[error(
         "cannot read configuration file '{}': {source}; give the path of a TOML file that this user may read",
         file.display()
     )]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// The host's reason.
-        source: io::Error,
-    },
-    /// The file is none.
-    #[error("configuration file '{}' is no regular file; give the path of a TOML file", file.display())]
-    NotAFile {
-        /// The file.
-        file: PathBuf,
-    },
-    /// The file is none that somebody wrote for this.
+    Read { file: PathBuf, source: io::Error },
+    #[error("configuration file '{}' is not a regular file; give the path of a TOML file", file.display())]
+    NotAFile { file: PathBuf },
     #[error(
-        "configuration file '{}' has more than {LONGEST} bytes, which is the most; give the path of a TOML file",
+        "configuration file '{}' is longer than {LONGEST} bytes; give the path of a TOML file",
         file.display()
     )]
-    TooLong {
-        /// The file.
-        file: PathBuf,
-    },
+    TooLong { file: PathBuf },
 }
 
-/// Completes a command line by the configuration file that it names. Returns the command, and what the file is.
+/// Completes a command line with the configuration file that it names. Returns the command and the
+/// identity of the file.
 ///
 /// # Errors
-/// The file cannot be read, or says what cannot be meant. For a run, the paths that it names have to be there; a check
-/// tells of them by itself, and of everything else besides.
+/// The file cannot be read or is invalid. For a run, the paths that it names must exist; a check
+/// reports missing paths itself, together with everything else.
 pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error> {
     let (text, identity) = read(&configured, configured.user().as_ref())?;
     let command = command(&configured, &text);
@@ -64,12 +51,12 @@ pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error>
         }),
     ) = &command
     {
-        // The file itself may say whose run it is.
+        // The file itself may set the user of the run.
         look(&configured, user.as_ref())?;
     }
     if command.is_err() {
-        // A mistake, too, is told in the form that the file asks for.
-        configured.log_format(&text).begin();
+        // Errors use the format that the file sets, too.
+        configured.log_format(&text).set_global();
     }
     Ok((
         command?,
@@ -123,7 +110,7 @@ fn read(
     Ok((text, look.identity()))
 }
 
-/// Says of the first path that leads nowhere where it stands in `file`, and what is there instead.
+/// Reports the first path of `file` that does not exist, with its place and a similar name.
 fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
     let is_missing = |path: &Path| {
         let error = fs::metadata(path).err();
@@ -135,18 +122,18 @@ fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
         })
     };
     let needed = |named: &NamedPath| match named.path.parent() {
-        Some(directory) if named.is_made => directory.join("."),
+        Some(directory) if named.is_created => directory.join("."),
         _ => named.path.clone(),
     };
     let Some(named) = paths.iter().find(|named| is_missing(&needed(named))) else {
         return Ok(());
     };
     let (key, path) = (named.key.clone(), named.path.display().to_string());
-    let fault = if named.is_made {
+    let fault = if named.is_created {
         Fault::NoDirectory { key, path }
     } else {
         let meant =
-            neighbour(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
+            similar_path(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
         Fault::Missing {
             key,
             path,
@@ -160,8 +147,8 @@ fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
     })
 }
 
-/// The path of the file that is called most like `path`, in the same directory.
-fn neighbour(path: &Path) -> Option<PathBuf> {
+/// Returns the path of the file in the same directory with the most similar name.
+fn similar_path(path: &Path) -> Option<PathBuf> {
     let directory = path.parent()?;
     let listed = if directory.as_os_str().is_empty() {
         Path::new(".")

@@ -1,4 +1,4 @@
-//! What helps to find out what is wrong with a guest: a debugger beside it, and what is left of it afterwards.
+//! Debugging options: gdb and core files.
 
 use crate::config::Debugging;
 
@@ -86,7 +86,7 @@ mod tests {
             ("--gdb-port=/run/gdb", "a TCP port"),
             (
                 &format!("--gdb-port=unix:{}", "x".repeat(108)),
-                "has 107 bytes at most",
+                "the limit is 107 bytes",
             ),
             ("--gdb=1234", "takes no value"),
             ("--dumpcore=", "the path is empty"),

@@ -1,4 +1,4 @@
-//! `tender inspect`: a command line of its own, so small that it needs no table.
+//! `tender inspect`: a separate command line, too small for a table.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -7,53 +7,53 @@ use std::path::PathBuf;
 use super::argv::{is_option, shown};
 use super::{Command, Error};
 
-/// The first word that makes a command line one of these.
-pub(super) const WORD: &str = "inspect";
+/// The first argument that selects this command.
+pub(super) const COMMAND: &str = "inspect";
 
-/// What `tender inspect` is to look at.
+/// The arguments of `tender inspect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// The unikernel's file, as given.
+    /// Path of the unikernel, as given.
     pub unikernel: PathBuf,
-    /// Whether a program will read it.
+    /// Whether the output is JSON.
     pub json: bool,
 }
 
 const HELP: &str = "\
-Tells what a unikernel is, what it needs and how to run it, without running it.
+Reports what a unikernel is, what it needs and how to run it. Does not run it.
 
 Usage: tender inspect [--json] [--] UNIKERNEL
 
 Options:
-      --json  Print one JSON object, whose form docs/inspect.schema.json has
-  -h, --help  Print this text and end
+      --json  Print one JSON object, as in docs/inspect.schema.json
+  -h, --help  Print this text and exit
 
-Files of any architecture are understood on any host, and no right but to read
-the file is needed.
-'inspect' must be the very first word; a unikernel of that name is run by
+Files of any architecture are supported on any host. Only read access to the
+file is needed.
+'inspect' must be the first argument; a unikernel of that name is run by
 'tender -- inspect' or 'tender ./inspect'.
 
 Exit status:
-  0 if tender runs such unikernels; 1 if not, with the reason on stderr.
+  0 if tender can run this unikernel; 1 if not, with the reason on stderr.
 ";
 
-/// Reads the words after `inspect`.
+/// Parses the arguments after `inspect`.
 pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Error> {
     let mut json = false;
     let mut unikernel = None;
     let mut options_end = false;
-    for word in args {
-        match word.as_bytes() {
+    for argument in args {
+        match argument.as_bytes() {
             b"--" if !options_end => options_end = true,
             b"--json" if !options_end => json = true,
             b"--help" | b"-h" if !options_end => return Ok(Command::Help(HELP.to_owned())),
-            _ if !options_end && is_option(&word) => return Err(refusal(word.as_bytes())),
+            _ if !options_end && is_option(&argument) => return Err(refusal(argument.as_bytes())),
             _ if unikernel.is_some() => {
                 return Err(Error::OneUnikernel {
-                    word: shown(word.as_bytes()),
+                    word: shown(argument.as_bytes()),
                 });
             }
-            _ => unikernel = Some(word),
+            _ => unikernel = Some(argument),
         }
     }
     let unikernel = unikernel
@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn error(args: &[&str]) -> String {
-        command(args).expect_err("a mistake").to_string()
+        command(args).expect_err("an error").to_string()
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn invalid_arguments_are_reported() {
         for args in [
             &["inspect"][..],
             &["inspect", "--json"],
@@ -171,7 +171,7 @@ mod tests {
             error(&["inspect", "a", "--json=1"]),
             "option '--json' takes no value"
         );
-        assert!(error(&["inspect", "a", "b\n"]).starts_with("'b\\n' is one word too many"));
+        assert!(error(&["inspect", "a", "b\n"]).starts_with("unexpected argument 'b\\n'"));
     }
 
     #[test]

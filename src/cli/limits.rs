@@ -1,8 +1,8 @@
-//! What a run may cost its host at most: time, output, and memory that is taken beforehand.
+//! Resource limits of a run: time, output, and memory allocated in advance.
 
 use crate::config::Limits;
 
-use super::options::{Given, Parsed};
+use super::options::{OptionValue, Parsed};
 use super::{Error, set, value};
 
 pub(super) fn limits(parsed: &Parsed) -> Result<Limits, Error> {
@@ -13,11 +13,11 @@ pub(super) fn limits(parsed: &Parsed) -> Result<Limits, Error> {
     })
 }
 
-/// The value of an option that may be given once.
+/// Returns the value of an option that may be given once.
 fn once<T>(
     parsed: &Parsed,
     name: &str,
-    read: fn(&Given) -> Result<T, Error>,
+    read: fn(&OptionValue) -> Result<T, Error>,
 ) -> Result<Option<T>, Error> {
     let mut place = None;
     for given in parsed.all(name) {

@@ -1,7 +1,9 @@
-//! The command line, turned into a [`Config`]. Nothing here touches the host, so every rule can be tested alone.
+//! Parses the command line into a [`Config`]. Nothing here touches the host, so every rule can be
+//! tested alone.
 //!
-//! clap does the parsing, but two things it cannot: device names inside option names (`--net:NAME=…`), and leaving
-//! every word after UNIKERNEL to the guest, `--` included. Both are settled before clap sees a word (`argv`).
+//! clap parses the options, with two exceptions: device names inside option names (`--net:NAME=…`),
+//! and the arguments after UNIKERNEL, which belong to the guest, `--` included. `argv` handles both
+//! before clap.
 
 mod argv;
 mod config;
@@ -25,36 +27,39 @@ pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::options::command;
-use self::options::{Given, Outcome, Parsed};
+use self::options::{OptionValue, Outcome, Parsed};
 pub use self::version::{is_solo5_hvt, name, upstream_version, version};
 use crate::config::{BlockOption, Config, Memory, NetOption, NetRing};
 use crate::report::log_lines::LogFormat;
 
-/// What the command line asks for.
+/// The command to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Command {
     /// Run a unikernel.
     Run(Config),
-    /// Tell whether it would run, and what is missing for that.
+    /// Report whether it would start, and what is missing.
     Check(Config),
-    /// One of these, once the configuration file is read.
+    /// One of the other commands, after the configuration file is read.
     Configured(Configured),
-    /// Tell what a unikernel is, without running it.
+    /// Report what a unikernel is, without running it.
     Inspect(Inspection),
-    /// Print this text on stdout and end with status 0.
+    /// Print this text on stdout and exit with status 0.
     Help(String),
-    /// Print the version on stdout and end with status 0.
+    /// Print the version on stdout and exit with status 0.
     Version,
 }
 
-/// Reads a command line; `args` starts with the program's own name, which is ignored. Section 9.
+/// Parses a command line; `args` starts with the program's own name, which is ignored. Section 9.
 ///
 /// # Errors
-/// An [`Error`] of one line for everything that cannot be meant as it stands; the first one found.
+/// The first error, as one line.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
     let mut args = args.into_iter().skip(1).peekable();
-    if args.next_if(|word| word == inspect::WORD).is_some() {
+    if args
+        .next_if(|argument| argument == inspect::COMMAND)
+        .is_some()
+    {
         return inspect::parse(args);
     }
     let args = argv::split(args)?;
@@ -80,15 +85,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     }
 }
 
-/// The form of messages that a command line asks for, be it in whatever else a mistake: for the message about that.
+/// Returns the `--log-format` of a command line that may be invalid otherwise, so that its error
+/// uses that format.
 pub fn log_format(args: &[OsString]) -> LogFormat {
     let given = argv::last_value(args.get(1..).unwrap_or_default(), "log-format");
     given
-        .and_then(|value| LogFormat::named(value.to_str()?))
+        .and_then(|value| LogFormat::from_name(value.to_str()?))
         .unwrap_or_default()
 }
 
-/// What the options come to. The devices of a configuration file are `fallback`, and give way.
+/// Builds the command from the options. Devices of a configuration file have the lower priority
+/// `fallback`.
 fn requested(
     parsed: &Parsed,
     fallback: Option<&Parsed>,
@@ -132,11 +139,11 @@ fn memory(parsed: &Parsed) -> Result<Memory, Error> {
     Ok(only(parsed, "mem", value::memory)?.map_or(Memory::DEFAULT, Memory::of))
 }
 
-/// The value of an option that may be given once.
+/// Returns the value of an option that may be given once.
 fn only<T>(
     parsed: &Parsed,
     name: &str,
-    value: fn(&Given) -> Result<T, Error>,
+    value: fn(&OptionValue) -> Result<T, Error>,
 ) -> Result<Option<T>, Error> {
     let mut place = None;
     for given in parsed.all(name) {
@@ -202,7 +209,7 @@ fn blocks(parsed: &Parsed) -> Result<Vec<BlockOption>, Error> {
     Ok(blocks)
 }
 
-/// An option that is about a device.
+/// An option for a device.
 trait Device {
     fn new(name: Option<String>, option: &'static str) -> Self;
     fn name(&self) -> Option<&str>;
@@ -236,8 +243,8 @@ impl Device for BlockOption {
     }
 }
 
-/// What has been said so far about the device that `given` is about.
-fn entry<'d, D: Device>(devices: &'d mut Vec<D>, given: &Given) -> &'d mut D {
+/// Returns the entry of the device that `given` names; adds one if there is none.
+fn entry<'d, D: Device>(devices: &'d mut Vec<D>, given: &OptionValue) -> &'d mut D {
     let known = devices
         .iter()
         .position(|device| device.name() == given.device.as_deref());
@@ -248,8 +255,8 @@ fn entry<'d, D: Device>(devices: &'d mut Vec<D>, given: &Given) -> &'d mut D {
     &mut devices[index]
 }
 
-/// Notes the value of an option, which must be the first.
-fn set<T>(place: &mut Option<T>, given: &Given, value: T) -> Result<(), Error> {
+/// Sets the value of an option, which must not be set yet.
+fn set<T>(place: &mut Option<T>, given: &OptionValue, value: T) -> Result<(), Error> {
     if place.is_some() {
         return Err(Error::GivenTwice {
             option: given.option.clone(),

@@ -1,4 +1,4 @@
-//! The options: one table that the division into words, the parser and the help text share.
+//! The options: one table for splitting, parsing and the help text.
 
 use std::ffi::{OsStr, OsString};
 
@@ -19,13 +19,13 @@ const USAGE: &str =
     "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json] [--] UNIKERNEL";
 
 const AFTER: &str = "\
-A value follows its option after '=' or as the next word. NAME is that of a
-device in the unikernel's manifest; where there is only one, leave it out:
+A value follows its option after '=' or as the next argument. NAME is that of a
+device in the unikernel's manifest; if there is only one, omit it:
 --net=IFACE, --net-mac=MAC, --block=PATH (or --disk=PATH).
-FD is an open descriptor's number, or its name in LISTEN_FDNAMES.
-Options end at UNIKERNEL: every word after it is the guest's.
-'tender inspect' tells what a unikernel is and needs, without running it. Only
-as the very first word it means that: a unikernel called 'inspect' is run by
+FD is the number of an open descriptor, or its name in LISTEN_FDNAMES.
+Options end at UNIKERNEL: all arguments after it are passed to the guest.
+'tender inspect' reports what a unikernel is and needs, without running it.
+'inspect' must be the first argument; a unikernel of that name is run by
 'tender -- inspect' or 'tender ./inspect'.
 
 Examples:
@@ -34,27 +34,27 @@ Examples:
   tender --net:lan=tap1 --net:wan=@3 --block:data=/var/lib/app.img -v router.hvt
 
 Exit status:
-  That of the guest, 255 if it aborted; 1 for every error of tender's own.";
+  That of the guest, 255 if it aborted; 1 for every error of tender itself.";
 
-/// The option written `word`, dashes included, if there is one and it takes a value.
+/// Returns the option written `word`, dashes included, if it exists and takes a value.
 pub(super) fn with_value(word: &[u8]) -> Option<&'static Valued> {
     let name = word.strip_prefix(b"--")?;
     VALUED.iter().find(|valued| valued.name.as_bytes() == name)
 }
 
-/// What an option is when it is a key of a configuration file.
+/// The kind of an option as a key of a configuration file.
 #[derive(Debug)]
 pub(super) enum Key {
     /// An option with a value.
     Valued(&'static Valued),
-    /// An option that is there or not.
+    /// A flag.
     Flag,
-    /// An option that says more the more often it is there.
+    /// A flag that may be repeated.
     Count,
 }
 
-/// Every option that a configuration file may have, by its name without dashes: all of them, but those that are about
-/// the command line itself.
+/// Returns every option that a configuration file may contain, by its name without dashes. Options
+/// about the command line itself are excluded.
 pub(super) fn keys() -> Vec<(String, Key)> {
     const NOT_IN_FILES: [&str; 4] = ["config", "check", "help", "version"];
     let valued = VALUED
@@ -95,8 +95,8 @@ impl Valued {
     }
 }
 
-/// The options as clap knows them: what manual pages and completions are made from. Those that name a device stand
-/// there as `--net:NAME`, and without the name as hidden ones; UNIKERNEL and what follows it clap never sees.
+/// Returns the options for clap, manual pages and completions. Options for devices appear as
+/// `--net:NAME`, and hidden without the name. clap never sees UNIKERNEL and the arguments after it.
 pub fn command() -> clap::Command {
     let flag = |name: &'static str, short| {
         Arg::new(name)
@@ -116,7 +116,7 @@ pub fn command() -> clap::Command {
                 .action(ArgAction::SetTrue)
                 .overrides_with("lock-memory")
                 .help_heading("Limits")
-                .help("Take all of the guest's memory at the start, and keep it in RAM"),
+                .help("Allocate all guest memory at the start and lock it in RAM"),
         )
         .arg(
             Arg::new("gdb")
@@ -132,7 +132,7 @@ pub fn command() -> clap::Command {
                 .action(ArgAction::SetTrue)
                 .overrides_with("console-timestamps")
                 .help_heading("Output")
-                .help("Begin each line of the guest's console with the time"),
+                .help("Prefix each line of the guest's console with the time"),
         )
         .arg(
             Arg::new("check")
@@ -140,18 +140,18 @@ pub fn command() -> clap::Command {
                 .action(ArgAction::SetTrue)
                 .overrides_with("check")
                 .help_heading("Configuration")
-                .help("Tell whether it would start, and what is missing for that; start nothing"),
+                .help("Report whether it would start and what is missing; start nothing"),
         )
         .arg(
             flag("verbose", 'v')
                 .action(ArgAction::Count)
-                .help("Say more on stderr; -vv and -vvv say still more"),
+                .help("Log more on stderr; -vv and -vvv log still more"),
         )
         .arg(
             flag("quiet", 'q')
                 .action(ArgAction::SetTrue)
                 .overrides_with("quiet")
-                .help("Say nothing on stderr but errors"),
+                .help("Log nothing on stderr but errors"),
         )
         .arg(
             Arg::new("no-net-ring")
@@ -163,35 +163,35 @@ pub fn command() -> clap::Command {
         .arg(
             flag("help", 'h')
                 .action(ArgAction::Help)
-                .help("Print this text and end"),
+                .help("Print this text and exit"),
         )
         .arg(
             flag("version", 'V')
                 .action(ArgAction::SetTrue)
                 .overrides_with("version")
-                .help("Print the version and end"),
+                .help("Print the version and exit"),
         )
 }
 
-/// What the options come to.
+/// The result of parsing the options.
 pub(super) enum Outcome {
     /// `--help`.
     Help(String),
     /// `--version`.
     Version,
-    /// All others.
+    /// The parsed options.
     Options(Parsed),
 }
 
 /// Options by name.
 pub(super) struct Parsed(ArgMatches);
 
-/// One option as given.
+/// One occurrence of an option.
 #[derive(Debug)]
-pub(super) struct Given {
-    /// As the operator wrote it, without its value.
+pub(super) struct OptionValue {
+    /// Its name as written, with dashes and device, without its value.
     pub option: String,
-    /// The same without dashes and device.
+    /// Its name without dashes and device.
     pub name: &'static str,
     /// The device it names.
     pub device: Option<String>,
@@ -199,12 +199,13 @@ pub(super) struct Given {
     pub value: OsString,
 }
 
-/// Parses options in the form that [`super::words::split`] gives them.
+/// Parses options in the form that [`super::argv::split`] returns.
 pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
     let name = OsString::from("tender");
     let mut command = command();
     let parsed = command.try_get_matches_from_mut(std::iter::once(name).chain(options));
-    // Made once for a process, its hundreds of pieces are not worth giving back; a fuzzer makes it without end.
+    // Leaked: a process needs it once, and freeing its hundreds of allocations costs time. A fuzzer
+    // creates many.
     if !cfg!(fuzzing) {
         std::mem::forget(command);
     }
@@ -218,7 +219,7 @@ pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
     }
 }
 
-/// clap's error in our words.
+/// Converts clap's error.
 fn refusal(error: &clap::Error) -> Error {
     let option = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(word)) => word
@@ -244,21 +245,21 @@ fn refusal(error: &clap::Error) -> Error {
 }
 
 impl Parsed {
-    /// Every occurrence of the option called `name`, those that name a device last.
-    pub fn all(&self, name: &str) -> Vec<Given> {
+    /// Returns every occurrence of the option called `name`, those with a device last.
+    pub fn all(&self, name: &str) -> Vec<OptionValue> {
         let Some(valued) = VALUED.iter().find(|valued| valued.name == name) else {
             return Vec::new();
         };
         let plain = self
             .values(name)
-            .map(|value| given(valued.name, None, value));
+            .map(|value| occurrence(valued.name, None, value));
         let named = valued
             .named
             .into_iter()
             .flat_map(|id| self.values(id))
             .map(|word| {
                 let (device, value) = split_device(word);
-                given(valued.name, Some(device), value)
+                occurrence(valued.name, Some(device), value)
             });
         plain.chain(named).collect()
     }
@@ -267,7 +268,7 @@ impl Parsed {
         self.0.get_many::<OsString>(id).into_iter().flatten()
     }
 
-    /// Whether the option called `name` is there, for `device` if it is one that names devices.
+    /// Returns whether the option called `name` is given, for `device` if it names devices.
     pub fn gives(&self, name: &str, device: Option<&str>) -> bool {
         match VALUED.iter().any(|valued| valued.name == name) {
             true => self
@@ -278,27 +279,27 @@ impl Parsed {
         }
     }
 
-    /// Whether `--check` is there.
+    /// Returns whether `--check` is given.
     pub fn check(&self) -> bool {
         self.0.get_flag("check")
     }
 
-    /// Whether `--no-net-ring` is there, upstream's spelling of `--net-ring=off`.
+    /// Returns whether `--no-net-ring` is given, upstream's spelling of `--net-ring=off`.
     pub fn no_net_ring(&self) -> bool {
         self.0.get_flag("no-net-ring")
     }
 
-    /// Whether `--lock-memory` is there.
+    /// Returns whether `--lock-memory` is given.
     pub fn lock_memory(&self) -> bool {
         self.0.get_flag("lock-memory")
     }
 
-    /// Whether the option called `name`, which takes no value, is there.
+    /// Returns whether the flag called `name` is given.
     pub fn flag(&self, name: &str) -> bool {
         self.0.get_flag(name)
     }
 
-    /// What `-v` and `-q` come to.
+    /// Returns the verbosity that `-v` and `-q` select.
     pub fn verbosity(&self) -> Result<Verbosity, Error> {
         match (self.0.get_count("verbose"), self.0.get_flag("quiet")) {
             (0, true) => Ok(Verbosity::Quiet),
@@ -311,12 +312,12 @@ impl Parsed {
     }
 }
 
-fn given(name: &'static str, device: Option<String>, value: &OsStr) -> Given {
+fn occurrence(name: &'static str, device: Option<String>, value: &OsStr) -> OptionValue {
     let option = match &device {
         None => format!("--{name}"),
         Some(device) => format!("--{name}:{device}"),
     };
-    Given {
+    OptionValue {
         option,
         name,
         device,
@@ -324,7 +325,7 @@ fn given(name: &'static str, device: Option<String>, value: &OsStr) -> Given {
     }
 }
 
-/// Divides `device=value`; the name of a device holds no `=`.
+/// Splits `device=value`; a device name contains no `=`.
 fn split_device(word: &OsStr) -> (String, &OsStr) {
     use std::os::unix::ffi::OsStrExt;
     let bytes = word.as_bytes();

@@ -1,8 +1,8 @@
-//! What a run tells of itself, and how: messages, stamped console lines, statistics, metrics.
+//! Output options: log lines, timestamps on console lines, statistics, metrics.
 
 use crate::config::{Output, StatsTarget};
 
-use super::options::{Given, Parsed};
+use super::options::{OptionValue, Parsed};
 use super::{Error, only, value};
 
 pub(super) fn output(parsed: &Parsed) -> Result<Output, Error> {
@@ -14,7 +14,7 @@ pub(super) fn output(parsed: &Parsed) -> Result<Output, Error> {
     })
 }
 
-fn stats(given: &Given) -> Result<StatsTarget, Error> {
+fn stats(given: &OptionValue) -> Result<StatsTarget, Error> {
     let path = value::path(given)?;
     Ok(if path.as_os_str() == "-" {
         StatsTarget::Stderr
@@ -84,11 +84,11 @@ mod tests {
             ("--metrics=unix:@", "not a socket; write unix:PATH"),
             (
                 &format!("--metrics=unix:{}", "x".repeat(108)),
-                "has 107 bytes at most",
+                "the limit is 107 bytes",
             ),
             (
                 &format!("--metrics=unix:@{}", "x".repeat(108)),
-                "has 107 bytes at most",
+                "the limit is 107 bytes",
             ),
             (
                 "--metrics=tcp:0.0.0.0:9100",

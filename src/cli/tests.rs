@@ -27,7 +27,7 @@ fn config(args: &[&str]) -> Config {
     }
 }
 
-/// The error that `words`, before a unikernel, come to.
+/// Returns the error of the arguments `args` before a unikernel.
 fn error(args: &[&str]) -> String {
     match command(&[args, &["app.hvt"]].concat()) {
         Err(error) => error.to_string(),
@@ -298,7 +298,7 @@ fn mac_addresses() {
         mac("02:aB:Cd:00:10:ff"),
         Some([2, 0xab, 0xcd, 0, 0x10, 0xff])
     );
-    // As upstream takes them.
+    // Forms that upstream accepts.
     assert_eq!(mac("2:0:a:00:10:f"), Some([2, 0, 10, 0, 0x10, 15]));
     for text in [
         "",
@@ -343,14 +343,14 @@ fn interfaces_and_descriptors() {
         "a\0b",
     ] {
         assert!(
-            error(&[&format!("--net={text}")]).contains("not the name of an interface"),
+            error(&[&format!("--net={text}")]).contains("not an interface name"),
             "{text}"
         );
     }
     let message = error(&["--net:a=tap0", "--net:b=tap0"]);
     assert_eq!(
         message,
-        "--net:b=tap0: another network device has 'tap0' already; each needs an interface of its own"
+        "--net:b=tap0: another network device already uses 'tap0'; give each its own interface"
     );
 }
 
@@ -387,7 +387,7 @@ fn names_of_devices() {
     );
     for name in ["", "a-b", "a:b", "a b", "ä", &"a".repeat(68)] {
         let message = error(&[&format!("--net:{name}=tap0")]);
-        assert!(message.contains("cannot be a device's name"), "{message}");
+        assert!(message.contains("is not a device name"), "{message}");
     }
 }
 
@@ -457,10 +457,7 @@ fn usage_errors_are_one_line_that_names_the_word() {
         ),
         (&["--verbose=1"], "option '--verbose' takes no value"),
         (&["--help=1"], "option '--help' takes no value"),
-        (
-            &["-v", "-q"],
-            "'-v' asks for more words and '-q' for fewer; give one of them",
-        ),
+        (&["-v", "-q"], "'-v' and '-q' conflict"),
         (
             &["--net", "--mem=64"],
             "option '--net' needs a value: --net=IFACE|@FD",
@@ -483,7 +480,7 @@ fn no_word_makes_a_second_line() {
         "unknown option '--fo\\no'; 'tender --help' lists them"
     );
     assert!(error(&["--mem=6\n4\x1b[2J"]).starts_with("--mem=6\\n4\\u{1b}[2J: not an amount"));
-    assert!(error(&["--net:a\r=x"]).starts_with("'a\\r' in '--net:a\\r' cannot be"));
+    assert!(error(&["--net:a\r=x"]).starts_with("'a\\r' in '--net:a\\r' is not"));
 }
 
 #[test]
@@ -515,8 +512,8 @@ fn a_missing_unikernel_is_explained() {
 }
 
 #[test]
-fn a_unikernel_that_became_a_value_is_told() {
-    for (args, told) in [
+fn the_hint_names_the_option_that_took_the_unikernel() {
+    for (args, hint) in [
         (
             &["--mem", "app"][..],
             "'--mem' took 'app' as its value (write --mem=SIZE)",
@@ -537,7 +534,7 @@ fn a_unikernel_that_became_a_value_is_told() {
         let message = command(args).unwrap_err().to_string();
         assert!(
             message.starts_with(&format!(
-                "no unikernel given: option {told}; usage: tender "
+                "no unikernel given: option {hint}; usage: tender "
             )),
             "{message}"
         );

@@ -1,4 +1,4 @@
-//! The values of options: from words to numbers, addresses and names.
+//! Parses the values of options into numbers, addresses and names.
 
 use std::ffi::OsStr;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::argv::shown;
 use super::error::{Error, Rule};
-use super::options::Given;
+use super::options::OptionValue;
 use crate::config::{
     BlockSource, GdbAddress, InheritedFd, Memory, NetRing, NetSource, SandboxMode, SocketAddress,
     UserOption,
@@ -17,7 +17,7 @@ use crate::report::log_lines::LogFormat;
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
 const INTERFACE_MAX: usize = 15;
 
-/// What memory may be counted in, in lower case, and the power of two that each is.
+/// Units of `--mem`, in lower case, and their powers of two.
 const UNITS: [(&str, u32); 7] = [
     ("", 20),
     ("k", 10),
@@ -28,7 +28,7 @@ const UNITS: [(&str, u32); 7] = [
     ("gib", 30),
 ];
 
-fn refuse(given: &Given, rule: Rule) -> Error {
+fn refuse(given: &OptionValue, rule: Rule) -> Error {
     Error::Value {
         option: given.option.clone(),
         value: shown(given.value.as_bytes()),
@@ -36,19 +36,19 @@ fn refuse(given: &Given, rule: Rule) -> Error {
     }
 }
 
-/// The value as text; what is no UTF-8 breaks `rule`.
-fn text(given: &Given, rule: Rule) -> Result<&str, Error> {
+/// Returns the value as text; invalid UTF-8 violates `rule`.
+fn text(given: &OptionValue, rule: Rule) -> Result<&str, Error> {
     given.value.to_str().ok_or_else(|| refuse(given, rule))
 }
 
-/// A decimal number without sign; one beyond 64 bits is as good as the largest.
+/// Parses a decimal number without sign; one above 64 bits becomes the maximum.
 fn number(digits: &str) -> Option<u64> {
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 /// `--net-ring`.
-pub(super) fn net_ring(given: &Given) -> Result<NetRing, Error> {
+pub(super) fn net_ring(given: &OptionValue) -> Result<NetRing, Error> {
     match text(given, Rule::NetRing)? {
         "auto" => Ok(NetRing::Auto),
         "on" => Ok(NetRing::On),
@@ -58,7 +58,7 @@ pub(super) fn net_ring(given: &Given) -> Result<NetRing, Error> {
 }
 
 /// `--sandbox`.
-pub(super) fn sandbox(given: &Given) -> Result<SandboxMode, Error> {
+pub(super) fn sandbox(given: &OptionValue) -> Result<SandboxMode, Error> {
     match text(given, Rule::Sandbox)? {
         "strict" => Ok(SandboxMode::Strict),
         "best-effort" => Ok(SandboxMode::BestEffort),
@@ -68,17 +68,18 @@ pub(super) fn sandbox(given: &Given) -> Result<SandboxMode, Error> {
 }
 
 /// `--log-format`.
-pub(super) fn log_format(given: &Given) -> Result<LogFormat, Error> {
-    LogFormat::named(text(given, Rule::LogFormat)?).ok_or_else(|| refuse(given, Rule::LogFormat))
+pub(super) fn log_format(given: &OptionValue) -> Result<LogFormat, Error> {
+    LogFormat::from_name(text(given, Rule::LogFormat)?)
+        .ok_or_else(|| refuse(given, Rule::LogFormat))
 }
 
 /// `--metrics`: `unix:`, and a path or `@` and a name.
-pub(super) fn metrics(given: &Given) -> Result<SocketAddress, Error> {
+pub(super) fn metrics(given: &OptionValue) -> Result<SocketAddress, Error> {
     socket(given, Rule::Metrics)
 }
 
-/// A Unix socket; what is none breaks `rule`.
-fn socket(given: &Given, rule: Rule) -> Result<SocketAddress, Error> {
+/// Parses a Unix socket; an invalid one violates `rule`.
+fn socket(given: &OptionValue, rule: Rule) -> Result<SocketAddress, Error> {
     match given.value.as_bytes().strip_prefix(b"unix:") {
         Some(path) if path.strip_prefix(b"@").unwrap_or(path).len() > 107 => {
             Err(refuse(given, Rule::SocketTooLong))
@@ -91,8 +92,8 @@ fn socket(given: &Given, rule: Rule) -> Result<SocketAddress, Error> {
     }
 }
 
-/// `--user`: a name or a number, and perhaps that of a group.
-pub(super) fn user(given: &Given) -> Result<UserOption, Error> {
+/// `--user`: a name or number, optionally with a group.
+pub(super) fn user(given: &OptionValue) -> Result<UserOption, Error> {
     user_of(text(given, Rule::User)?).ok_or_else(|| refuse(given, Rule::User))
 }
 
@@ -111,7 +112,7 @@ pub(super) fn user_of(text: &str) -> Option<UserOption> {
 }
 
 /// `--mem`, in bytes.
-pub(super) fn memory(given: &Given) -> Result<u64, Error> {
+pub(super) fn memory(given: &OptionValue) -> Result<u64, Error> {
     let text = text(given, Rule::MemoryForm)?;
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, unit) = text.split_at(digits);
@@ -130,7 +131,7 @@ pub(super) fn memory(given: &Given) -> Result<u64, Error> {
 }
 
 /// `--timeout`, in seconds.
-pub(super) fn timeout(given: &Given) -> Result<NonZeroU32, Error> {
+pub(super) fn timeout(given: &OptionValue) -> Result<NonZeroU32, Error> {
     let seconds =
         number(text(given, Rule::Timeout)?).and_then(|seconds| u32::try_from(seconds).ok());
     seconds
@@ -138,8 +139,8 @@ pub(super) fn timeout(given: &Given) -> Result<NonZeroU32, Error> {
         .ok_or_else(|| refuse(given, Rule::Timeout))
 }
 
-/// `--gdb-port`: a number, or a socket as [`metrics`] has it.
-pub(super) fn gdb_address(given: &Given) -> Result<GdbAddress, Error> {
+/// `--gdb-port`: a number, or a socket as in [`metrics`].
+pub(super) fn gdb_address(given: &OptionValue) -> Result<GdbAddress, Error> {
     let port = given
         .value
         .to_str()
@@ -151,8 +152,8 @@ pub(super) fn gdb_address(given: &Given) -> Result<GdbAddress, Error> {
     )
 }
 
-/// `--console-rate`, in bytes a second.
-pub(super) fn console_rate(given: &Given) -> Result<NonZeroU64, Error> {
+/// `--console-rate`, in bytes per second.
+pub(super) fn console_rate(given: &OptionValue) -> Result<NonZeroU64, Error> {
     let text = text(given, Rule::ConsoleRate)?;
     let digits = text.trim_end_matches(['K', 'k', 'M', 'm']);
     let shift = match &text[digits.len()..] {
@@ -167,7 +168,7 @@ pub(super) fn console_rate(given: &Given) -> Result<NonZeroU64, Error> {
 }
 
 /// `--net`: the name of an interface, or `@` and the number or name of a file descriptor.
-pub(super) fn net_source(given: &Given) -> Result<NetSource, Error> {
+pub(super) fn net_source(given: &OptionValue) -> Result<NetSource, Error> {
     let text = text(given, Rule::Interface)?;
     if let Some(descriptor) = text.strip_prefix('@') {
         return InheritedFd::parse(descriptor)
@@ -187,7 +188,7 @@ pub(super) fn net_source(given: &Given) -> Result<NetSource, Error> {
 }
 
 /// `--net-mac`: six pairs of hexadecimal digits between colons.
-pub(super) fn mac(given: &Given) -> Result<[u8; 6], Error> {
+pub(super) fn mac(given: &OptionValue) -> Result<[u8; 6], Error> {
     let malformed = || refuse(given, Rule::MacForm);
     let mut mac = [0; 6];
     let mut pairs = text(given, Rule::MacForm)?.split(':');
@@ -207,21 +208,20 @@ pub(super) fn mac(given: &Given) -> Result<[u8; 6], Error> {
 }
 
 /// `--block` and `--disk`: a path, or `@` and the number or name of a file descriptor.
-pub(super) fn block_source(given: &Given) -> Result<BlockSource, Error> {
+pub(super) fn block_source(given: &OptionValue) -> Result<BlockSource, Error> {
     if !given.value.as_bytes().starts_with(b"@") {
         return path(given).map(BlockSource::Path);
     }
-    let handed = given
+    let fd = given
         .value
         .to_str()
         .and_then(|text| InheritedFd::parse(&text[1..]));
-    handed
-        .map(BlockSource::Fd)
+    fd.map(BlockSource::Fd)
         .ok_or_else(|| refuse(given, Rule::Descriptor))
 }
 
-/// `--chroot` and `--stats`: any path but none.
-pub(super) fn path(given: &Given) -> Result<PathBuf, Error> {
+/// `--chroot` and `--stats`: any path that is not empty.
+pub(super) fn path(given: &OptionValue) -> Result<PathBuf, Error> {
     if given.value == OsStr::new("") {
         Err(refuse(given, Rule::Path))
     } else {
@@ -230,7 +230,7 @@ pub(super) fn path(given: &Given) -> Result<PathBuf, Error> {
 }
 
 /// `--block-sector-size`, in bytes.
-pub(super) fn sector_size(given: &Given) -> Result<u16, Error> {
+pub(super) fn sector_size(given: &OptionValue) -> Result<u16, Error> {
     let size = number(text(given, Rule::SectorSize)?).and_then(|size| u16::try_from(size).ok());
     let valid = size.filter(|size| size.is_power_of_two() && (512..=32768).contains(size));
     valid.ok_or_else(|| refuse(given, Rule::SectorSize))

@@ -1,4 +1,4 @@
-//! What `--version` says, to people and to scripts.
+//! The output of `--version`, for people and scripts.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -8,10 +8,11 @@ use crate::guest::era::Era;
 
 const NUMBER: &str = env!("CARGO_PKG_VERSION");
 
-/// The releases of Solo5 whose tender this one replaces.
+/// Releases of Solo5 whose tender this one replaces.
 const SOLO5: &str = "0.3 to 0.13";
 
-/// For stdout: the version; the ABI versions as upstream's tenders say theirs, newest first; and whose they are.
+/// Returns the text for stdout: the version; the ABI versions in the format of upstream's tenders,
+/// newest first; and the Solo5 releases that use them.
 pub fn version(program: &OsStr) -> String {
     let all: Vec<String> = Era::ALL
         .into_iter()
@@ -28,7 +29,7 @@ pub fn version(program: &OsStr) -> String {
     )
 }
 
-/// Under the name of Solo5's tender: a line with the releases that this one replaces.
+/// Returns the line with the replaced releases, if started under the name of Solo5's tender.
 fn solo5_line(program: &OsStr) -> String {
     if is_solo5_hvt(program) {
         format!("replaces solo5-hvt {SOLO5}\n")
@@ -37,8 +38,8 @@ fn solo5_line(program: &OsStr) -> String {
     }
 }
 
-/// For stderr, where programs that start upstream's tenders look for it: what those print, which is `NAME tender` with
-/// the name that they were called by.
+/// Returns the text for stderr, where programs that start upstream's tenders look for it. Those
+/// tenders print `NAME tender`, with the name they were started under.
 pub fn upstream_version(program: &OsStr) -> String {
     let name = shown(name(program).as_encoded_bytes());
     let name = if name.is_empty() || name == "tender" {
@@ -53,18 +54,19 @@ pub fn upstream_version(program: &OsStr) -> String {
     )
 }
 
-/// The name that the program was started by, without the directory.
+/// Returns the name under which the program was started, without the directory.
 pub fn name(program: &OsStr) -> &OsStr {
     Path::new(program).file_name().unwrap_or_default()
 }
 
-/// Whether `program` is a name of Solo5's tender: `solo5-hvt`, `solo5-hvt.1`, `solo5-hvt-debug`.
+/// Returns whether `program` is a name of Solo5's tender: `solo5-hvt`, `solo5-hvt.1`,
+/// `solo5-hvt-debug`.
 pub fn is_solo5_hvt(program: &OsStr) -> bool {
     name(program).as_encoded_bytes().starts_with(b"solo5-hvt")
 }
 
-/// Each ABI version on a line of its own, in the form that scripts know. Whoever wants to run a unikernel of some
-/// version looks for its line, and takes a tender without it for one that cannot.
+/// Returns one line per ABI version, in the format that scripts know. A script that runs a
+/// unikernel of some version looks for its line, and rejects a tender without it.
 fn abi_lines() -> String {
     let versions = Era::ALL.into_iter().rev().filter_map(Era::abi_version);
     let mut lines: Vec<String> = versions

@@ -1,7 +1,8 @@
-//! Where gdb connects to, once, before the guest's first instruction: a TCP port of this host alone, or a Unix socket.
+//! Listens for gdb, once, before the guest's first instruction: on a TCP port of localhost, or on a
+//! Unix socket.
 //!
-//! A client becomes the debugger when it has sent a packet of gdb's protocol. Until then the guest waits: a port probe,
-//! or a silent client, neither takes gdb's place nor delays gdb.
+//! A client becomes the debugger when it has sent a packet of gdb's protocol. Until then the guest
+//! waits: a port probe or a silent client neither takes gdb's place nor delays gdb.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -23,29 +24,21 @@ use crate::host::unix_socket;
 /// How long a client may take to send its first packet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Clients at a time. One more replaces the first.
+/// Maximum number of clients. One more replaces the first.
 const CLIENTS: usize = 8;
 
-/// Why no debugger can be waited for.
+/// Errors of `--gdb`.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The port cannot be had.
     #[error(
-        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; give another port by --gdb-port, or 0 for any"
+        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; choose another port with --gdb-port, or 0 for any"
     )]
-    Listen {
-        /// The port.
-        port: u16,
-        /// The host's reason.
-        source: io::Error,
-    },
-    /// The socket is unavailable.
+    Listen { port: u16, source: io::Error },
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
-    /// The connection cannot be used.
-    #[error("--gdb: cannot talk to the debugger: {0}")]
+    #[error("--gdb: connection failed: {0}")]
     Connection(io::Error),
-    /// No debugger connected.
     #[error("--gdb: no debugger connected within {0} s (--timeout)")]
     Timeout(u64),
 }
@@ -81,7 +74,8 @@ struct Client {
 }
 
 impl Listener {
-    /// Opens the port or socket. A client that reaches it controls the guest, so a port is open to this host alone.
+    /// Opens the port or socket. A client that reaches it controls the guest, so a port is open to
+    /// localhost only.
     ///
     /// # Errors
     /// [`Error::Listen`], [`Error::Socket`].
@@ -124,7 +118,7 @@ impl Listener {
         })
     }
 
-    /// Returns the address if [`Listener::bind`] would succeed. Makes no file.
+    /// Checks that [`Listener::bind`] would succeed, and returns the address. Makes no file.
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
@@ -138,8 +132,9 @@ impl Listener {
         }
     }
 
-    /// Logs how to connect, waits for a debugger, and returns a session about `guest`, which `vm` runs. From then on,
-    /// data from the debugger interrupts the calling thread, which must be the guest's.
+    /// Logs how to connect, waits for a debugger, and returns a session about `guest`, which `vm`
+    /// runs. From then on, data from the debugger interrupts the calling thread, which must be the
+    /// guest's.
     ///
     /// # Errors
     /// [`Error::Connection`]; [`Error::Timeout`] if there is a `limit` and no debugger within it.
@@ -150,13 +145,13 @@ impl Listener {
         limit: Option<Duration>,
     ) -> Result<Session<'m>, Error> {
         log::warn!(
-            "waiting for gdb; connect by: gdb -ex 'target remote {}' {}",
+            "waiting for gdb; connect with: gdb -ex 'target remote {}' {}",
             self.target,
             self.unikernel.display()
         );
         let wire = self.debugger(limit)?;
         signal::heed_debugger().map_err(|error| Error::Connection(error.into()))?;
-        call_when_readable(wire.descriptor()).map_err(Error::Connection)?;
+        enable_sigio(wire.descriptor()).map_err(Error::Connection)?;
         guest.points = Points::with_capacity(arch::hardware_points(vm));
         Ok(Session::new(wire, guest))
     }
@@ -253,7 +248,7 @@ fn poll_in(fd: RawFd) -> libc::pollfd {
     }
 }
 
-/// Listens at a TCP port of this host alone.
+/// Listens on a TCP port of localhost.
 fn listen(port: u16) -> io::Result<(Socket, String)> {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     // A client may disconnect before it is accepted; then accepting must not wait.
@@ -262,8 +257,8 @@ fn listen(port: u16) -> io::Result<(Socket, String)> {
     Ok((Socket::Tcp(socket), target))
 }
 
-/// Has the kernel send SIGIO to this thread when there is something to read.
-fn call_when_readable(fd: RawFd) -> io::Result<()> {
+/// Makes the kernel send SIGIO to this thread when there is something to read.
+fn enable_sigio(fd: RawFd) -> io::Result<()> {
     // SAFETY: the calls take plain numbers. Not libc's gettid: see `signal::claim_thread`.
     let done = unsafe {
         let owner = Owner {
@@ -284,7 +279,7 @@ fn call_when_readable(fd: RawFd) -> io::Result<()> {
     }
 }
 
-/// The kernel's `struct f_owner_ex`, of linux/fcntl.h, which libc does not have for all targets.
+/// The kernel's `struct f_owner_ex` of linux/fcntl.h, which libc lacks on some targets.
 #[repr(C)]
 struct Owner {
     kind: i32,

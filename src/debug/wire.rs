@@ -22,7 +22,8 @@ pub enum Opening {
     Foreign,
 }
 
-/// Judges the first bytes of a connection. gdb may send acknowledgements and an interrupt before its first packet.
+/// Classifies the first bytes of a connection. gdb may send acknowledgements and an interrupt
+/// before its first packet.
 pub fn opening(bytes: &[u8]) -> Opening {
     let start = bytes
         .iter()
@@ -60,7 +61,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Wraps a stream socket as a file, so that only `read` and `write` are used, which take no address.
+    /// Wraps a stream socket as a file, so that only `read` and `write` are used, which take no
+    /// address.
     pub fn new(stream: OwnedFd) -> Wire {
         Wire {
             stream: stream.into(),
@@ -75,7 +77,7 @@ impl Wire {
         self.stream.as_raw_fd()
     }
 
-    /// Reads more of the first bytes when there are some, and judges all of them.
+    /// Reads more of the first bytes when there are some, and classifies all of them.
     pub fn more(&mut self) -> Opening {
         match self.stream.read(&mut self.input[self.unread.end..]) {
             Ok(0) => return Opening::Foreign,
@@ -134,7 +136,8 @@ impl Connection for Wire {
 
     fn write(&mut self, byte: u8) -> io::Result<()> {
         if self.output.len() == SIZE {
-            // A reply may be as long as the guest's memory, so each write checks for the end of the run.
+            // A reply may be as long as the guest's memory, so each write checks for the end of the
+            // run.
             if signal::received().is_some() {
                 return Err(ErrorKind::Interrupted.into());
             }
@@ -205,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Judges the first bytes of a client that sends these pieces and disconnects.
+    /// Classifies the first bytes of a client that sends these pieces and disconnects.
     fn judged(pieces: &[&[u8]]) -> Vec<Opening> {
         let (mut client, ours) = UnixStream::pair().unwrap();
         let mut wire = Wire::new(ours.into());

@@ -1,4 +1,4 @@
-//! How a guest can violate its contract.
+//! Contract violations by a guest.
 
 use crate::arch::Stop;
 use crate::devices::ring;
@@ -7,40 +7,26 @@ use crate::memory;
 
 /// A contract violation by the guest, which ends its run.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Violation {
-    /// It stopped in a way that no unikernel should.
     #[error("{0}")]
     Stop(Stop),
-    /// It performed a hypercall that does not exist.
-    #[error("the guest performed hypercall {number}, which does not exist; 1 to {last} do")]
-    Number {
-        /// Its number.
-        number: u32,
-        /// The largest there is.
-        last: u32,
-    },
-    /// It broke the rules of the shared ring.
+    #[error("unknown hypercall {number} (valid: 1 to {last})")]
+    Number { number: u32, last: u32 },
     #[error("{0}")]
     Ring(ring::Error),
-    /// It used a device that was not attached, which only a guest of an era without manifest can do.
-    #[error("the guest uses a {kind} device, and none is attached; add {}", cure(*kind))]
-    NoDevice {
-        /// What it uses.
-        kind: Kind,
-    },
-    /// It named memory that it does not have, or may not write.
+    /// Only a guest of an era without manifest can use a device that is not attached.
+    #[error("guest used a {kind} device, but none is attached; add {}", hint(*kind))]
+    NoDevice { kind: Kind },
     #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
     Memory {
-        /// Which hypercall.
         name: &'static str,
-        /// Address of its argument structure.
         argument: u64,
-        /// What is wrong with the memory.
         error: memory::RangeError,
     },
 }
 
-fn cure(kind: Kind) -> &'static str {
+fn hint(kind: Kind) -> &'static str {
     match kind {
         Kind::Net => "--net=IFACE",
         Kind::Block => "--disk=PATH",

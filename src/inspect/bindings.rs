@@ -1,21 +1,22 @@
-//! The version of the Solo5 bindings in a unikernel, from the words that they print when it starts. They say it
-//! since 0.6 (section 12 of `docs/hvt-abi.md`), and no field of the file does.
+//! Finds the version of the Solo5 bindings in a unikernel, near the banner that they print at the
+//! start. They print it since 0.6 (section 12 of `docs/hvt-abi.md`); no field of the file has it.
 
 use crate::guest::image::{OVERLAP, Segment, Source, search};
 
-/// What they print before the version.
-const WORDS: &[u8] = b"Solo5: Bindings version ";
+/// The banner before the version.
+const BANNER: &[u8] = b"Solo5: Bindings version ";
 
-/// How far from those words the version lies, in bytes: both are constants of one source file.
+/// Maximum distance of the version from the banner, in bytes: both are constants of one source
+/// file.
 const NEAR: u64 = 4096;
 
-/// The version, if there is exactly one candidate for it.
+/// Returns the version, if there is exactly one candidate.
 pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<String> {
-    let mut args = None;
+    let mut banner = None;
     let mut candidates: Vec<(u64, String)> = Vec::new();
     let examine = |offset: u64, piece: &[u8]| {
-        if args.is_none() {
-            args = find(piece, WORDS).map(|at| offset + at as u64);
+        if banner.is_none() {
+            banner = find(piece, BANNER).map(|at| offset + at as u64);
         }
         for (at, version) in versions(piece) {
             if candidates.len() < MOST {
@@ -29,8 +30,8 @@ pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<
         examine,
     )
     .ok()?;
-    let args = args?;
-    candidates.retain(|(at, _)| at.abs_diff(args) <= NEAR);
+    let banner = banner?;
+    candidates.retain(|(at, _)| at.abs_diff(banner) <= NEAR);
     let (_, version) = candidates.first()?;
     candidates
         .iter()
@@ -38,14 +39,17 @@ pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<
         .then(|| version.clone())
 }
 
-/// Most candidates that are looked at: no honest file has more.
+/// Maximum number of candidates; no honest file has more.
 const MOST: usize = 4096;
 
-fn find(piece: &[u8], args: &[u8]) -> Option<usize> {
-    piece.windows(args.len()).position(|window| window == args)
+fn find(piece: &[u8], pattern: &[u8]) -> Option<usize> {
+    piece
+        .windows(pattern.len())
+        .position(|window| window == pattern)
 }
 
-/// All strings between two NULs that look like a version of Solo5, `v0.N.N` and perhaps what git adds to it.
+/// Returns all strings between two NULs that look like a version of Solo5: `v0.N.N`, optionally
+/// with git's suffix.
 fn versions(piece: &[u8]) -> impl Iterator<Item = (usize, String)> {
     let starts = piece
         .windows(4)

@@ -1,5 +1,5 @@
-//! The report for programs. Its form is a promise: see `docs/inspect.schema.json`, and raise [`FORMAT`] with every
-//! change that is more than another member.
+//! The report as JSON. Its format is a contract: see `docs/inspect.schema.json`. Raise [`FORMAT`]
+//! with every change other than an additional member.
 
 use guest_abi::manifest::VERSION;
 
@@ -10,11 +10,11 @@ use crate::guest::manifest::{Device, Manifest};
 use crate::memory::Access;
 use crate::report::json::Value;
 
-/// Version of the form.
+/// Version of the format.
 const FORMAT: u64 = 1;
 
 impl Report {
-    /// The report as one JSON object, with a newline at its end.
+    /// Formats the report as one JSON object, with a newline at its end.
     pub fn to_json(&self) -> String {
         let document = Value::Object(vec![
             ("format", FORMAT.into()),
@@ -131,7 +131,7 @@ fn segment_value(segment: &Segment) -> Value {
     ])
 }
 
-/// Permissions as `ls` and /proc/PID/maps show them.
+/// Formats permissions like `ls` and /proc/PID/maps.
 pub(super) fn permissions(access: Access) -> &'static str {
     match access {
         Access::None => "---",

@@ -1,5 +1,6 @@
-//! `solo5-elftool`: under that name, `tender` replaces Solo5's tool for build systems and for programs that start
-//! unikernels. Commands, output and exit statuses are those of 0.12; messages are ours.
+//! `solo5-elftool`: under that name, `tender` replaces Solo5's tool for build systems and for
+//! programs that start unikernels. Commands, output and exit statuses are those of 0.12; messages
+//! are not.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -129,7 +130,7 @@ fn generate(source: &Path, output: &Path) -> Result<String, Error> {
     }
     let identity = |path| Files::default().take(path, Need::Read).ok()?.identity();
     if identity(source).is_some_and(|source| identity(output) == Some(source)) {
-        let source = io::Error::other("it is the manifest's source as well");
+        let source = io::Error::other("it is also the manifest's source");
         return Err(Error::Write {
             file: output.to_owned(),
             source,

@@ -1,8 +1,8 @@
-//! `tender inspect`: what a unikernel file is and what it needs, without running it. Works for files of any
-//! architecture, on any host, and needs no right but to read the file.
+//! `tender inspect`: reports what a unikernel file is and needs, without running it. It supports
+//! files of any architecture on any host, and needs only read access to the file.
 //!
-//! What is found is a [`Report`]; it can be had as a text for people ([`Report::to_text`]) and as JSON for programs
-//! ([`Report::to_json`], whose form `docs/inspect.schema.json` promises).
+//! The result is a [`Report`], as text for people ([`Report::to_text`]) or as JSON for programs
+//! ([`Report::to_json`], in the format of `docs/inspect.schema.json`).
 
 use std::path::{Path, PathBuf};
 
@@ -25,43 +25,43 @@ mod text;
 /// How the era of a unikernel was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recognition {
-    /// Its ABI note says it.
+    /// By its ABI note.
     Note,
-    /// It has no note, but something else that gives it away.
+    /// By other evidence, without a note.
     Evidence(Evidence),
 }
 
-/// Everything that is known of a unikernel file.
+/// The properties of a unikernel file.
 #[derive(Debug)]
 pub struct Report {
-    /// The file, as the operator named it.
+    /// Path of the file, as given.
     pub file: PathBuf,
-    /// Its processor.
+    /// Its architecture.
     pub machine: Option<Machine>,
-    /// Its interface, and how that is known; none where it is refused.
+    /// Its interface, and how that was recognised; none if the file is rejected.
     pub era: Option<(Era, Recognition)>,
-    /// What its ABI note says.
+    /// Its ABI note.
     pub abi: Option<Abi>,
-    /// Version of the Solo5 bindings in it, where that can be told with certainty.
+    /// Version of the Solo5 bindings in it, if it can be determined with certainty.
     pub bindings: Option<String>,
-    /// Its devices; none where it cannot declare any.
+    /// Its devices; none if it cannot declare any.
     pub manifest: Option<Manifest>,
     /// Its segments.
     pub segments: Vec<Segment>,
     /// Address of its first instruction.
     pub entry: Option<u64>,
-    /// First address after it, page aligned.
+    /// First address past its end, page aligned.
     pub end: Option<u64>,
-    /// Least guest memory that it starts with, in bytes.
+    /// Minimum guest memory, in bytes.
     pub least_memory: Option<u64>,
-    /// Why this tender does not run it, if it does not.
+    /// Why this tender rejects it, if it does.
     pub refusal: Option<String>,
 }
 
 /// Examines the file at `path`.
 ///
 /// # Errors
-/// The file cannot be opened. Whatever is wrong with its content is in the report.
+/// The file cannot be opened. Errors in its content are part of the report.
 pub fn inspect(path: &Path) -> Result<Report, setup::Error> {
     let file = setup::open(Files::default().take(path, Need::Read))?;
     Ok(Report::new(path, &file))
@@ -124,8 +124,8 @@ impl Report {
         }
     }
 
-    /// The words of a command line that runs it, with IFACE and PATH where the operator's own choice belongs; none
-    /// where nothing runs it.
+    /// Returns the arguments of a command line that runs it, with IFACE and PATH as placeholders;
+    /// none if the file is rejected.
     pub fn command_line(&self) -> Option<Vec<String>> {
         let (None, Some(least_memory)) = (&self.refusal, self.least_memory) else {
             return None;
@@ -144,7 +144,7 @@ impl Report {
         Some(args)
     }
 
-    /// Options that may have to be added, where the unikernel cannot say what it needs.
+    /// Returns options that the user may have to add, if the unikernel cannot declare its devices.
     pub fn further_options(&self) -> Vec<String> {
         match (self.era, &self.manifest) {
             (Some(_), None) => vec!["--net=IFACE".to_owned(), "--disk=PATH".to_owned()],
@@ -153,7 +153,7 @@ impl Report {
     }
 }
 
-/// Memory to start with: at least 32 MiB for the unikernel's heap, whatever it is for.
+/// Suggests a memory size: at least 32 MiB more than the minimum, for the unikernel's heap.
 fn suggested_memory(least: u64) -> u64 {
     const STEP: u64 = 32 << 20;
     (least + STEP).next_multiple_of(STEP).min(MAX_MEMORY)

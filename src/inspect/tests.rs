@@ -1,4 +1,4 @@
-//! What is told of good files, of others, and of any bytes at all.
+//! Reports of valid files, of invalid ones, and of random bytes.
 
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::target;
@@ -17,7 +17,7 @@ fn parsed(report: &Report) -> serde_json::Value {
     serde_json::from_str(&report.to_json()).expect("JSON")
 }
 
-/// A good unikernel with these bytes among its constants.
+/// Returns a valid unikernel with these bytes among its constants.
 fn with_constants(constants: &[u8]) -> Elf {
     let mut elf = Elf::hvt();
     elf.programs[elf::RODATA].content[0x400..0x400 + constants.len()].copy_from_slice(constants);
@@ -25,7 +25,7 @@ fn with_constants(constants: &[u8]) -> Elf {
 }
 
 #[test]
-fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
+fn a_valid_unikernel_is_reported_with_a_command_line() {
     let report = report(&Elf::hvt());
     assert_eq!(
         (report.machine, report.refusal.as_deref()),
@@ -47,9 +47,9 @@ fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
     assert_eq!(report.command_line().expect("it runs"), command);
     let text = report.to_text();
     for line in [
-        "interface     ABI version 2 (Solo5 0.8 and later), as its note says\n",
+        "interface     ABI version 2 (Solo5 0.8 and later), from its ABI note\n",
         "entry         0x100020\n",
-        "memory        2 MiB at least\n",
+        "memory        at least 2 MiB\n",
         "   1  data     BLOCK_BASIC\n",
         "   2  service  NET_BASIC\n",
         "  0x00104000               9029          0  rw-\n",
@@ -60,7 +60,7 @@ fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
 }
 
 #[test]
-fn json_says_the_same() {
+fn json_has_the_same_content() {
     let document = parsed(&report(&Elf::hvt()));
     assert_eq!(
         document["abi"],
@@ -79,7 +79,7 @@ fn json_says_the_same() {
 }
 
 #[test]
-fn a_unikernel_of_old_says_how_it_is_known() {
+fn an_old_unikernel_is_reported_with_its_evidence() {
     let report = report(&Elf::legacy(LEGACY_WORDS));
     assert_eq!(
         report.era,
@@ -100,7 +100,7 @@ fn a_unikernel_of_old_says_how_it_is_known() {
 }
 
 #[test]
-fn what_is_known_of_a_refused_file_is_told_too() {
+fn a_refused_file_is_reported_as_far_as_known() {
     let mut other = Elf::hvt();
     other.programs[elf::ABI] = Program::note(0x6000, elf::abi(target::XEN, 2));
     let report = report(&other);
@@ -121,7 +121,7 @@ fn what_is_known_of_a_refused_file_is_told_too() {
 }
 
 #[test]
-fn of_what_is_no_elf_file_there_is_nothing_to_tell() {
+fn a_file_that_is_not_elf_has_an_empty_report() {
     let report = Report::new(Path::new("x"), b"To whom it may concern".as_slice());
     assert_eq!(report.to_text(), "");
     assert!(
@@ -133,7 +133,7 @@ fn of_what_is_no_elf_file_there_is_nothing_to_tell() {
 }
 
 #[test]
-fn what_fits_into_no_guest_is_refused() {
+fn an_image_larger_than_any_guest_is_refused() {
     let mut huge = Elf::hvt();
     huge.programs[elf::BSS].memsz = (1 << 32) - 0x104000;
     let report = report(&huge);
@@ -167,7 +167,7 @@ fn there_is_memory_for_a_heap_in_the_command() {
 }
 
 #[test]
-fn words_are_quoted_for_a_shell() {
+fn arguments_are_quoted_for_a_shell() {
     let line = |file: &str| {
         let report = Report::new(Path::new(file), Elf::hvt().build().as_slice());
         let text = report.to_text();
@@ -187,7 +187,7 @@ fn words_are_quoted_for_a_shell() {
 }
 
 #[test]
-fn names_that_no_option_can_say_use_the_short_form() {
+fn names_that_no_option_can_hold_use_the_short_form() {
     let mut elf = Elf::hvt();
     let entries = [
         Entry::declare("my-net", NET_BASIC),
@@ -208,7 +208,7 @@ fn names_that_no_option_can_say_use_the_short_form() {
 }
 
 #[test]
-fn the_version_of_the_bindings_is_near_their_words() {
+fn the_version_of_the_bindings_is_near_the_banner() {
     let version = |constants: &[u8]| report(&with_constants(constants)).bindings;
     let known =
         |text: &str| version(format!("\0{text}\0Solo5: Bindings version %s\n\0").as_bytes());
@@ -228,7 +228,8 @@ fn the_version_of_the_bindings_is_near_their_words() {
     ] {
         assert_eq!(known(text), None, "{text}");
     }
-    // Behind the words; without them; not a string of its own; two that differ; the same one twice.
+    // Version after the banner; without a banner; not a separate string; two that differ; the same
+    // one twice.
     assert_eq!(
         version(b"Solo5: Bindings version %s\n\0v0.7.5\0").as_deref(),
         Some("v0.7.5")
@@ -246,12 +247,12 @@ fn the_version_of_the_bindings_is_near_their_words() {
 }
 
 #[test]
-fn a_version_far_from_the_words_is_somebody_elses() {
+fn a_version_far_from_the_banner_is_ignored() {
     let version = |distance: usize| {
-        let args = b"Solo5: Bindings version %s\n\0";
+        let banner = b"Solo5: Bindings version %s\n\0";
         let constants = [
             LEGACY_WORDS,
-            args,
+            banner,
             &vec![0; distance],
             b"v0.16.0\0".as_slice(),
         ]
@@ -263,7 +264,7 @@ fn a_version_far_from_the_words_is_somebody_elses() {
 }
 
 #[test]
-fn json_is_laid_out_for_people_too() {
+fn json_is_indented() {
     let leaf = Value::Object(vec![("a", 1.into()), ("b", Value::Null)]);
     let list: Value = vec!["x", "y"].into();
     let value = Value::Object(vec![
@@ -296,7 +297,7 @@ proptest! {
     ) {
         let mut file = if old { Elf::legacy(LEGACY_WORDS) } else { Elf::hvt() }.build();
         for (index, byte) in changes {
-            // Three places of four are among the headers and notes.
+            // Three places of four are in the headers and notes.
             let reach = if index.index(4) == 0 { file.len() } else { 64 + 11 * 56 };
             file[index.index(reach)] = byte;
         }

@@ -1,4 +1,4 @@
-//! The report for people: what is known, in lines that a terminal of 80 columns holds, and the command to type next.
+//! The report as text: the properties, in lines of at most 80 columns, and the command to run.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::guest::image::{Evidence, target_name};
 use crate::guest::manifest::Device;
 
 impl Report {
-    /// The report as lines; none where nothing is known of the file.
+    /// Formats the report; empty if nothing is known of the file.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for (label, value) in self.facts() {
@@ -54,7 +54,7 @@ impl Report {
         facts.extend(self.end.map(|end| ("end", format!("{end:#x}"))));
         facts.extend(
             self.least_memory
-                .map(|least| ("memory", format!("{} MiB at least", least >> 20))),
+                .map(|least| ("memory", format!("at least {} MiB", least >> 20))),
         );
         facts
     }
@@ -66,7 +66,7 @@ impl Report {
             }
             (Some(manifest), _) => manifest.devices(),
             (None, Some((Era::Legacy, _))) => {
-                return "\ndevices       not declared: this interface cannot; one network interface and one disk at most\n"
+                return "\ndevices       not declared (too old for a manifest); at most one network interface and one disk\n"
                     .to_owned();
             }
             (None, _) => return String::new(),
@@ -109,13 +109,13 @@ impl Report {
         let Some(args) = self.command_line() else {
             return String::new();
         };
-        let args: Vec<String> = args.iter().map(|word| quoted(word)).collect();
+        let args: Vec<String> = args.iter().map(|argument| quoted(argument)).collect();
         let mut text = format!("\nrun it with\n  {}\n", args.join(" "));
         let further = self.further_options();
         if !further.is_empty() {
             let _ = writeln!(
                 text,
-                "and, before the --, those of these that it needs\n  {}",
+                "and, before the --, any of these that it needs\n  {}",
                 further.join(" ")
             );
         }
@@ -125,22 +125,22 @@ impl Report {
 
 fn known_by(recognition: Recognition) -> &'static str {
     match recognition {
-        Recognition::Note => "as its note says",
-        Recognition::Evidence(Evidence::Words) => "known by the words in it",
-        Recognition::Evidence(Evidence::Code) => "known by its instructions",
+        Recognition::Note => "from its ABI note",
+        Recognition::Evidence(Evidence::Words) => "recognised by its strings",
+        Recognition::Evidence(Evidence::Code) => "recognised by its code",
     }
 }
 
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
+/// Quotes an argument for a shell.
+fn quoted(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
     }
-    if word.chars().any(char::is_control) {
-        // No plain quotes hold these, and they are not for a terminal.
+    if argument.chars().any(char::is_control) {
+        // Plain quotes cannot escape control characters, which must not reach a terminal.
         let mut text = "$'".to_owned();
-        for c in word.chars() {
+        for c in argument.chars() {
             match c {
                 '\'' | '\\' => text.extend(['\\', c]),
                 c if c.is_control() => {
@@ -153,5 +153,5 @@ fn quoted(word: &str) -> String {
         }
         return text + "'";
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    format!("'{}'", argument.replace('\'', r"'\''"))
 }

@@ -1,4 +1,5 @@
-//! One client of `--metrics`, from its first byte to the end of its response. No call waits, and no buffer grows.
+//! One client of `--metrics`, from its first byte to the end of its response. No call waits, and no
+//! buffer grows.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -12,7 +13,7 @@ use super::{Exposition, Registry};
 /// Consecutive reads of one client before the others' turn.
 const READS: usize = 16;
 
-/// A place for a client.
+/// A slot for a client.
 #[derive(Debug)]
 pub struct Place {
     /// The client and its deadline, if there is one.
@@ -27,7 +28,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place without a client, for answers of up to `room` bytes.
+    /// Makes an empty slot, for answers of up to `room` bytes.
     pub fn new(room: usize) -> Place {
         let (request, answer) = (Box::new([0; http::LONGEST]), String::with_capacity(room));
         Place {
@@ -39,12 +40,12 @@ impl Place {
         }
     }
 
-    /// Deadline of the client's answer; none without a client.
+    /// Returns the deadline of the client's answer; none without a client.
     pub fn deadline(&self) -> Option<Instant> {
         self.client.as_ref().map(|(_, deadline)| *deadline)
     }
 
-    /// The event that this client waits for.
+    /// Returns the event that this client waits for.
     pub fn poll(&self) -> libc::pollfd {
         let fd = self
             .client
@@ -62,13 +63,14 @@ impl Place {
         }
     }
 
-    /// Takes a client with a non-blocking socket.
+    /// Accepts a client with a non-blocking socket.
     pub fn take(&mut self, stream: File, deadline: Instant) {
         self.close();
         self.client = Some((stream, deadline));
     }
 
-    /// Serves a client that is ready: reads its request, or writes its answer, as far as possible without waiting.
+    /// Serves a client that is ready: reads its request, or writes its answer, as far as possible
+    /// without waiting.
     pub fn go_on(&mut self, registry: &Registry) {
         if self.answer.is_empty() {
             self.read(registry)
@@ -98,8 +100,8 @@ impl Place {
         self.answer.clear();
     }
 
-    /// Reads a request. If it is too long, reads on until the client pauses: a client that still sends would not see
-    /// the answer.
+    /// Reads a request. If it is too long, reads on until the client pauses: a client that still
+    /// sends would not see the answer.
     fn read(&mut self, registry: &Registry) {
         for _ in 0..READS {
             let Some((stream, _)) = &mut self.client else {
@@ -129,7 +131,7 @@ impl Place {
         let _ = match answer {
             Answer::Metrics | Answer::Head => write!(self.answer, "{}", Exposition(registry)),
             Answer::Refusal(_, reason) => {
-                writeln!(self.answer, "{reason}; GET /metrics is all there is")
+                writeln!(self.answer, "{reason}; only GET /metrics is served")
             }
         };
         let head = answer.head(self.answer.len());

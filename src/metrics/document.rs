@@ -1,5 +1,5 @@
-//! The figures as JSON. The form is a promise: see `docs/stats.schema.json`, and raise [`FORMAT`] with every change that
-//! is more than another member.
+//! The statistics as JSON. The format is a contract: see `docs/stats.schema.json`. Raise [`FORMAT`]
+//! with every change other than an additional member.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::outcome::{Error, Outcome};
 use crate::report::json::Value;
 use crate::report::log_lines;
 
-/// Version of the form.
+/// Version of the format.
 const FORMAT: u64 = 1;
 
-/// How a run ended, in the end.
+/// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     cause: &'static str,
@@ -43,7 +43,7 @@ impl From<&Result<Outcome, Error>> for End {
     }
 }
 
-/// Everything that is known of a run which has come to its `end`.
+/// Returns the statistics of a run with this `end`.
 pub fn document(registry: &Registry, end: &End) -> Value {
     Value::Object(vec![
         ("type", "tender.stats".into()),
@@ -77,7 +77,7 @@ pub fn document(registry: &Registry, end: &End) -> Value {
             "blocks",
             registry.blocks.iter().map(block).collect::<Vec<_>>().into(),
         ),
-        ("messages_left_out", log_lines::left_out().into()),
+        ("messages_left_out", log_lines::dropped().into()),
     ])
 }
 

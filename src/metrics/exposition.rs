@@ -1,4 +1,5 @@
-//! The figures in the text format of Prometheus, version 0.0.4. The names are a promise: dashboards and alerts use them.
+//! The statistics in the text format of Prometheus, version 0.0.4. The names are a contract:
+//! dashboards and alerts use them.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -9,7 +10,7 @@ use crate::devices::console;
 use crate::net;
 use crate::report::log_lines;
 
-/// The figures so far, for Prometheus.
+/// The statistics so far, for Prometheus.
 pub struct Exposition<'r>(pub &'r Registry);
 
 /// Writes one family: its help, its type, and its samples.
@@ -96,7 +97,7 @@ impl Display for Exposition<'_> {
             f,
             "counter",
             name,
-            "Frames sent by the guest that the host did not take.",
+            "Frames sent by the guest that the host dropped, by cause.",
         )?;
         for net in &registry.nets {
             for (cause, count) in net.stats().causes() {
@@ -118,12 +119,7 @@ impl Display for Exposition<'_> {
             }
         }
         let name = "tender_block_failed_total";
-        let mut family = Family::begin(
-            f,
-            "counter",
-            name,
-            "Requests of the guest that the host failed to do.",
-        )?;
+        let mut family = Family::begin(f, "counter", name, "Failed requests, by cause.")?;
         for block in &registry.blocks {
             for (cause, count) in block.counters.read().causes() {
                 family.sample(
@@ -140,7 +136,7 @@ impl Display for Exposition<'_> {
     }
 }
 
-/// A family with one number for each device: name, help, which number.
+/// A family with one sample per device: name, help, value.
 type PerDevice<S> = (&'static str, &'static str, fn(&S) -> u64);
 
 const NET: [PerDevice<net::Stats>; 5] = [
@@ -151,7 +147,7 @@ const NET: [PerDevice<net::Stats>; 5] = [
     ),
     (
         "tender_net_sent_bytes_total",
-        "Bytes of those, headers included.",
+        "Bytes sent by the guest, headers included.",
         |stats| stats.sent_bytes,
     ),
     (
@@ -161,7 +157,7 @@ const NET: [PerDevice<net::Stats>; 5] = [
     ),
     (
         "tender_net_received_bytes_total",
-        "Bytes of those, headers included.",
+        "Bytes received by the guest, headers included.",
         |stats| stats.received_bytes,
     ),
     (
@@ -175,22 +171,20 @@ const BLOCK: [PerDevice<block::Stats>; 5] = [
     ("tender_block_reads_total", "Successful reads.", |stats| {
         stats.reads
     }),
-    (
-        "tender_block_read_bytes_total",
-        "Bytes of those.",
-        |stats| stats.read_bytes,
-    ),
+    ("tender_block_read_bytes_total", "Bytes read.", |stats| {
+        stats.read_bytes
+    }),
     ("tender_block_writes_total", "Successful writes.", |stats| {
         stats.writes
     }),
     (
         "tender_block_written_bytes_total",
-        "Bytes of those.",
+        "Bytes written.",
         |stats| stats.written_bytes,
     ),
     (
         "tender_block_refused_total",
-        "Requests that are not within the device.",
+        "Requests outside the device.",
         |stats| stats.invalid,
     ),
 ];
@@ -202,7 +196,13 @@ fn about(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         ("era", registry.era.name()),
         ("architecture", std::env::consts::ARCH),
     ];
-    Family::begin(f, "gauge", "tender_info", "What runs; always 1.")?.sample(&labels, 1)?;
+    Family::begin(
+        f,
+        "gauge",
+        "tender_info",
+        "Properties of the run; always 1.",
+    )?
+    .sample(&labels, 1)?;
     let name = "tender_start_time_seconds";
     let (seconds, nanoseconds) = registry.phases.date().since_1970();
     let mut family = Family::begin(
@@ -226,9 +226,9 @@ fn about(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "counter",
         name,
-        "Messages on standard error that nobody read.",
+        "Messages dropped because standard error was not read.",
     )?
-    .sample(&[], log_lines::left_out())
+    .sample(&[], log_lines::dropped())
 }
 
 fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
@@ -245,12 +245,12 @@ fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "gauge",
         "tender_guest_memory_bytes",
-        "Memory that the guest was given.",
+        "Memory of the guest.",
     )?;
     family.sample(&[], registry.memory)?;
     let process = registry.process.as_ref();
     let name = "tender_guest_resident_bytes";
-    let mut family = Family::begin(f, "gauge", name, "Of the guest's memory, what is in RAM.")?;
+    let mut family = Family::begin(f, "gauge", name, "Guest memory in RAM.")?;
     process
         .and_then(Process::guest_resident)
         .map_or(Ok(()), |bytes| family.sample(&[], bytes))?;
@@ -269,7 +269,7 @@ fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "counter",
         name,
-        "Where the time went: the guest, its sleep in POLL, the rest.",
+        "Time in the guest, asleep in POLL, and in tender itself.",
     )?;
     let Some(spent) = registry.times.as_ref().map(Times::spent) else {
         return Ok(());
@@ -289,7 +289,7 @@ fn exits(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "counter",
         "tender_exits_total",
-        "Why the guest left its processor.",
+        "Exits of the guest, by reason.",
     )?;
     family.sample(&[("kind", "hypercall")], registry.hypercall_sum())?;
     family.sample(&[("kind", "kick")], registry.exits.kicks.get())?;
@@ -312,17 +312,17 @@ fn console(f: &mut Formatter<'_>, stats: &console::Stats) -> fmt::Result {
     let families = [
         (
             "tender_console_written_bytes_total",
-            "Output of the guest.",
+            "Guest output written.",
             stats.written_bytes,
         ),
         (
             "tender_console_dropped_bytes_total",
-            "Output that was not written, for whatever reason.",
+            "Guest output dropped, for any reason.",
             stats.dropped_bytes,
         ),
         (
             "tender_console_excess_bytes_total",
-            "Of that, what --console-rate does not allow.",
+            "Guest output dropped by --console-rate.",
             stats.excess_bytes,
         ),
     ];
@@ -334,7 +334,7 @@ fn console(f: &mut Formatter<'_>, stats: &console::Stats) -> fmt::Result {
         f,
         "counter",
         name,
-        "Output that the host did not take, by cause.",
+        "Failed writes of guest output, by cause.",
     )?;
     stats
         .causes()

@@ -1,25 +1,26 @@
-//! As much of HTTP/1.1 as a scrape needs: one request without a body, one answer, and the connection is closed. Pure.
+//! The subset of HTTP/1.1 that a scrape needs: one request without a body, one answer, then the
+//! connection is closed. Pure.
 
-/// The longest request that is read, in bytes.
+/// Maximum length of a request, in bytes.
 pub const LONGEST: usize = 8192;
 
-/// What a client is answered.
+/// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The metrics.
+    /// Status 200 with the metrics.
     Metrics,
-    /// Their header only.
+    /// Status 200 with the header only.
     Head,
-    /// Status and reason.
+    /// An error with status and reason.
     Refusal(u16, &'static str),
 }
 
-/// What a request is answered that is no longer than this and not complete.
+/// Answer to a request that is not complete in time.
 pub const TOO_LATE: Answer = Answer::Refusal(408, "Request Timeout");
-/// What a request is answered that does not end.
+/// Answer to a request that exceeds [`LONGEST`].
 pub const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Large");
 
-/// The request without leading empty lines (RFC 9112, section 2.2).
+/// Strips leading empty lines of a request (RFC 9112, section 2.2).
 fn begun(request: &[u8]) -> &[u8] {
     let start = request
         .iter()
@@ -27,13 +28,14 @@ fn begun(request: &[u8]) -> &[u8] {
     &request[start.unwrap_or(request.len())..]
 }
 
-/// Whether the whole request has come.
+/// Returns whether the request is complete.
 pub fn is_complete(request: &[u8]) -> bool {
     let request = begun(request);
     request.windows(3).any(|end| end == b"\n\r\n") || request.windows(2).any(|end| end == b"\n\n")
 }
 
-/// The path of a target, which may be an absolute URL, as for proxies (RFC 9112, section 3.2.2).
+/// Returns the path of a target, which may be an absolute URL, as for proxies (RFC 9112, section
+/// 3.2.2).
 fn path(target: &[u8]) -> &[u8] {
     let target = match target.split_at_checked(b"http://".len()) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"http://") => rest
@@ -48,7 +50,7 @@ fn path(target: &[u8]) -> &[u8] {
         .unwrap_or_default()
 }
 
-/// What the request, which is complete, is to be answered.
+/// Returns the answer to a complete request.
 pub fn answer(request: &[u8]) -> Answer {
     const MALFORMED: Answer = Answer::Refusal(400, "Bad Request");
     let line = begun(request)
@@ -56,9 +58,9 @@ pub fn answer(request: &[u8]) -> Answer {
         .next()
         .unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut args = line.split(|byte| *byte == b' ');
+    let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =
-        (args.next(), args.next(), args.next(), args.next())
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return MALFORMED;
     };
@@ -74,7 +76,7 @@ pub fn answer(request: &[u8]) -> Answer {
 }
 
 impl Answer {
-    /// Everything before the body, which has so many bytes.
+    /// Returns the header for a body of `length` bytes.
     pub fn head(self, length: usize) -> String {
         let (status, reason, kind) = match self {
             Answer::Metrics | Answer::Head => {

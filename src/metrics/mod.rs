@@ -1,9 +1,9 @@
-//! What a run has come to so far, in figures: for its operator, who sees the same in four ways. As JSON when it has ended
-//! ([`StatsFile`]), in a few lines at SIGUSR1 ([`on_demand`]) and at the end with `-v`, and at any time by Prometheus
-//! (`metrics/server.rs`).
+//! Run statistics, exported in four ways: as JSON at the end of the run ([`StatsFile`]), in a few
+//! log lines on SIGUSR1 ([`on_demand`]), in the log at the end with `-v`, and to Prometheus during
+//! the run (`metrics/server.rs`).
 //!
-//! Everything is counted where it happens, by the thread that does it, and read from here without a lock: nobody who
-//! looks can hold up a guest.
+//! The thread that does the work counts it, and readers take no lock: a reader cannot delay the
+//! guest.
 
 mod client;
 mod document;
@@ -44,13 +44,11 @@ use crate::memory::GuestMemory;
 use crate::net;
 use crate::report::counters::Counter;
 
-/// Why what was asked for cannot be told.
+/// Errors of `--stats` and `--metrics`.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error(
-        "--stats={path}: {source}; give a file that can be written, or a pipe that somebody reads"
-    )]
+    #[error("--stats={path}: {source}; give a writable file or a pipe with a reader")]
     Stats {
         path: String,
         source: std::io::Error,
@@ -58,79 +56,78 @@ pub enum Error {
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
     #[error(
-        "--metrics: cannot start the thread that serves: {0}; raise TasksMax= of the unit, or 'ulimit -u' and 'ulimit \
-         -n'"
+        "--metrics: cannot start the server thread: {0}; raise the unit's TasksMax=, or 'ulimit -u' and 'ulimit -n'"
     )]
     Thread(std::io::Error),
 }
 
-/// Places for hypercall numbers; all that do not exist share the last.
+/// Slots for hypercall numbers; all unknown numbers share the last.
 const NUMBERS: usize = 16;
 
-/// Why a guest left its processor, how often. For the thread that runs the guest to count.
+/// Exits of the guest, by reason. Only the thread that runs the guest counts.
 #[derive(Debug, Default)]
 pub struct Exits {
     hypercalls: [Counter; NUMBERS],
-    /// It has put something into the network ring.
+    /// It queued frames in the network ring.
     pub kicks: Counter,
-    /// A signal came, or the run is to end.
+    /// A signal arrived, or the run is to end.
     pub interruptions: Counter,
 }
 
 impl Exits {
-    /// Counts a hypercall of any number, whether it exists or not.
+    /// Counts a hypercall of any number, valid or not.
     #[inline]
     pub fn hypercall(&self, number: u32) {
         self.hypercalls[(number as usize).min(NUMBERS - 1)].add(1);
     }
 }
 
-/// A network device, and what goes through it.
+/// The counters of a network device.
 #[derive(Debug)]
 pub struct Net {
     /// Its name in the manifest.
     pub name: String,
     /// What it is attached to.
     pub interface: String,
-    /// By hypercall.
+    /// Traffic by hypercall.
     pub calls: Arc<net::Stats<Counter>>,
-    /// By the shared ring, if there is one.
+    /// Traffic by the shared ring, if there is one.
     pub ring: Option<Arc<net::Stats<Counter>>>,
 }
 
 impl Net {
-    /// What went through so far, by whatever way.
+    /// Returns the sum of both.
     pub fn stats(&self) -> net::Stats {
         let ring = self.ring.as_ref().map(|counters| counters.read());
         self.calls.read() + ring.unwrap_or_default()
     }
 }
 
-/// A block device, and what goes through it.
+/// The counters of a block device.
 #[derive(Debug)]
 pub struct Block {
     /// Its name in the manifest.
     pub name: String,
     /// The file or disk behind it.
     pub path: String,
-    /// What goes through.
+    /// Its counters.
     pub counters: Arc<block::Stats<Counter>>,
 }
 
-/// All that is counted in one run, and what it is about.
+/// All counters of one run, and its properties.
 #[derive(Debug)]
 pub struct Registry {
-    /// The unikernel's file.
+    /// Path of the unikernel.
     pub unikernel: String,
-    /// The process that runs it.
+    /// The tender's PID.
     pub process_id: u32,
     /// Its era.
     pub era: Era,
     /// Bytes of guest memory.
     pub memory: u64,
-    /// When the run began, and what its start took.
+    /// The start time of the run, and the durations of its start.
     pub phases: Phases,
-    /// Why the guest left its processor.
+    /// Exits of the guest.
     pub exits: Exits,
     /// The console.
     pub console: Arc<console::Stats<Counter>>,
@@ -138,13 +135,13 @@ pub struct Registry {
     pub nets: Vec<Net>,
     /// The block devices, by handle.
     pub blocks: Vec<Block>,
-    /// How the time was spent, if somebody wants to know.
+    /// The time that the run has spent, if requested.
     pub times: Option<Times>,
-    /// What the process costs, if somebody wants to know, and the host tells.
+    /// Resource use of the process, if requested and available on this host.
     pub process: Option<Process>,
 }
 
-/// What there is to be counted in.
+/// The parts that have counters.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts<'p> {
     /// The guest's memory.
@@ -158,7 +155,7 @@ pub struct Parts<'p> {
 }
 
 impl Registry {
-    /// All that will be counted in these parts; what has its price, such as the time, if it is `asked` for.
+    /// Collects the counters of all parts. Costly ones, such as the time, only if `asked`.
     pub fn new(
         config: &Config,
         era: Era,
@@ -196,7 +193,8 @@ impl Registry {
         }
     }
 
-    /// The hypercalls of this era with their names, in the order of their numbers, and how often each was made.
+    /// Returns the hypercalls of this era with their names and counts, in the order of their
+    /// numbers.
     pub fn hypercalls(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let (last, name): (u32, fn(u32) -> &'static str) = match self.era {
             Era::Legacy => (Legacy::LAST, Legacy::name),
@@ -205,12 +203,12 @@ impl Registry {
         (1..=last).map(move |number| (name(number), self.exits.hypercalls[number as usize].get()))
     }
 
-    /// All hypercalls, those that do not exist included.
+    /// Returns the number of all hypercalls, including unknown ones.
     pub fn hypercall_sum(&self) -> u64 {
         self.exits.hypercalls.iter().map(Counter::get).sum()
     }
 
-    /// Has the guest sleep, as POLL asks, until the result is dropped.
+    /// Accounts the time to POLL until the result is dropped.
     pub fn asleep(&self, timeout: u64) -> Option<Asleep<'_>> {
         self.times
             .as_ref()

@@ -1,4 +1,5 @@
-//! One run, observed: what was asked for is opened before the sandbox, begins with it, and ends with the run.
+//! The statistics of one run: opens the requested outputs before the sandbox, serves during the
+//! run, and writes at its end.
 
 use std::sync::Arc;
 
@@ -11,20 +12,21 @@ use crate::outcome::{Error as RunError, Outcome};
 use crate::sandbox::Confined;
 use crate::sandbox::rules::Parameters;
 
-/// Where figures go, opened.
+/// The outputs, opened.
 #[derive(Debug)]
 pub struct Outlets {
     stats: Option<StatsFile>,
     socket: Option<Socket>,
-    /// The socket's file can still be removed when the run has ended.
+    /// Whether the socket's file can be removed at the end of the run.
     removable: bool,
 }
 
 impl Outlets {
-    /// Opens what `config` asks for. A start that fails later takes the socket away again.
+    /// Opens the outputs that `config` requests. If the start fails later, the socket is removed
+    /// again.
     ///
     /// # Errors
-    /// Something cannot be opened.
+    /// An output cannot be opened.
     pub fn open(config: &Config, files: &mut Files) -> Result<Outlets, Error> {
         let stats = config
             .output
@@ -47,20 +49,20 @@ impl Outlets {
         })
     }
 
-    /// Whether somebody wants to know what has its price.
+    /// Returns whether costly statistics are needed.
     pub fn any(&self) -> bool {
         self.stats.is_some() || self.socket.is_some()
     }
 }
 
-/// A run that can be observed.
+/// The statistics of a run, before it starts.
 #[derive(Debug)]
 pub struct Observer {
     registry: Arc<Registry>,
     outlets: Outlets,
 }
 
-/// A run that is observed.
+/// The statistics of a run, while it runs.
 #[derive(Debug)]
 pub struct Observed {
     registry: Arc<Registry>,
@@ -69,7 +71,7 @@ pub struct Observed {
 }
 
 impl Observer {
-    /// What is counted in `registry` goes to `outlets`.
+    /// Combines counters and outputs.
     pub fn new(registry: Registry, outlets: Outlets) -> Observer {
         Observer {
             registry: Arc::new(registry),
@@ -77,15 +79,15 @@ impl Observer {
         }
     }
 
-    /// Where everything is counted.
+    /// Returns the counters.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry)
     }
 
-    /// What the sandbox has to know: to be asked when all that the run needs is open.
+    /// Adds the parameters for the sandbox. Call when everything that the run needs is open.
     ///
     /// # Errors
-    /// The host has no descriptors to give.
+    /// No descriptors are available.
     pub fn parameters(&self, parameters: Parameters) -> Result<Parameters, Error> {
         let Outlets { stats, socket, .. } = &self.outlets;
         let process = self.registry.process.as_ref();
@@ -102,10 +104,10 @@ impl Observer {
         Ok(parameters)
     }
 
-    /// The sandbox is entered but for its filters: begins to serve.
+    /// Starts to serve. Call when the sandbox is entered, except for its filters.
     ///
     /// # Errors
-    /// What was asked for cannot be had.
+    /// An output is unavailable.
     pub fn start(self, confined: &Confined) -> Result<Observed, RunError> {
         let Observer {
             registry,
@@ -133,7 +135,8 @@ impl Observer {
 }
 
 impl Observed {
-    /// The guest runs no more, and everything is still open.
+    /// Writes the final statistics. Call when the guest has stopped, while everything is still
+    /// open.
     pub fn finish(self, outcome: &Result<Outcome, RunError>) {
         if let Some(server) = self.server {
             server.stop();

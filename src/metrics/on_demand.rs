@@ -1,8 +1,9 @@
-//! SIGUSR1: the figures so far, on standard error, whatever the guest is doing; neither its run nor its sleep ends.
+//! SIGUSR1: logs the statistics so far on standard error, in any state of the guest; neither its
+//! run nor its sleep ends.
 //!
-//! They are told by the signal's handler itself, so that nothing has to come to an end first, not even a write that waits
-//! for a slow reader. That is sound as all of it is reading counters and writing to a buffer and a descriptor: no heap, no
-//! lock.
+//! The signal handler itself logs them, so that nothing has to finish first, not even a write that
+//! waits for a slow reader. This is sound because it only reads counters and writes to a buffer and
+//! a descriptor: no heap, no lock.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -15,19 +16,20 @@ use log::Level;
 use super::{Registry, summary};
 use crate::report::log_lines::{self, Line};
 
-/// What to tell of, or null.
+/// The registry to log, or null.
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
 
-/// While it lives, SIGUSR1 is answered.
+/// Guard: while it exists, SIGUSR1 is handled.
 #[derive(Debug)]
 pub struct Guard<'r>(PhantomData<&'r Registry>);
 
-/// Answers SIGUSR1, which must reach this thread only, with what `registry` has.
-pub fn answer(registry: &Registry) -> Guard<'_> {
+/// Installs a handler that logs the statistics of `registry` on SIGUSR1, which must reach this
+/// thread only.
+pub fn install(registry: &Registry) -> Guard<'_> {
     REGISTRY.store(ptr::from_ref(registry).cast_mut(), Ordering::SeqCst);
     let handler: extern "C" fn(c_int) = on_signal;
-    // SAFETY: the action is a plain value, and the handler does only what one may. What it interrupts goes on, where the
-    // kernel can: POLL sees to the rest of its sleep by itself.
+    // SAFETY: the action is a plain value, and the handler is async-signal-safe. The kernel
+    // restarts interrupted calls where it can; POLL resumes its sleep itself.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
         action.sa_sigaction = handler as libc::sighandler_t;
@@ -45,13 +47,13 @@ impl Drop for Guard<'_> {
 
 extern "C" fn on_signal(_: c_int) {
     let error = vmm_sys_util::errno::Error::last().errno();
-    // SAFETY: it is null, or what `answer` was given and its guard borrows; this thread, which the handler runs on, is the
-    // only one that drops the guard.
+    // SAFETY: the pointer is null or the reference passed to `install`, which the guard borrows.
+    // Only this thread drops the guard, and the handler runs on this thread.
     if let Some(registry) = unsafe { REGISTRY.load(Ordering::SeqCst).as_ref() } {
         summary(registry, |line| {
-            log_lines::say_at_once(&Line::log(Level::Info, line))
+            log_lines::write_from_handler(&Line::log(Level::Info, line))
         });
     }
-    // SAFETY: the place is this thread's own. What was interrupted may be about to look at it.
+    // SAFETY: errno is this thread's own. The interrupted code may be about to read it.
     unsafe { *libc::__errno_location() = error };
 }

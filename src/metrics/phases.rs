@@ -1,22 +1,22 @@
-//! What a start consists of, and how long each part took.
+//! The phases of a start, and their durations.
 
 use std::time::{Duration, Instant};
 
 use crate::report::counters::Counter;
 use crate::report::timestamp::Timestamp;
 
-/// A part of a start.
+/// A phase of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The file is examined, and everything else that needs no KVM.
+    /// Examines the file, and does everything else that needs no KVM.
     Image,
-    /// The virtual machine is made.
+    /// Creates the virtual machine.
     Machine,
-    /// Devices are attached.
+    /// Attaches devices.
     Devices,
-    /// The image is loaded, and the processor put at its first instruction.
+    /// Loads the image and sets the vCPU to its first instruction.
     Load,
-    /// The sandbox is entered.
+    /// Enters the sandbox.
     Sandbox,
 }
 
@@ -30,7 +30,7 @@ impl Phase {
         Phase::Sandbox,
     ];
 
-    /// Its name, for programs.
+    /// Returns its name, for programs.
     pub fn name(self) -> &'static str {
         match self {
             Phase::Image => "image",
@@ -46,14 +46,14 @@ impl Phase {
 #[derive(Debug)]
 pub struct Phases {
     began: Instant,
-    /// The same, by the host's clock.
+    /// The start, by the host's clock.
     date: Timestamp,
-    /// When each ended, in nanoseconds from the beginning; 0 before that.
+    /// End of each phase, in nanoseconds from the start; 0 before that.
     ends: [Counter; Phase::ALL.len()],
 }
 
 impl Phases {
-    /// The first begins.
+    /// Starts the first phase.
     pub fn begin() -> Phases {
         Phases {
             began: Instant::now(),
@@ -62,22 +62,22 @@ impl Phases {
         }
     }
 
-    /// `phase` ends, and the next begins.
+    /// Ends `phase` and starts the next.
     pub fn end(&self, phase: Phase) {
         self.ends[phase as usize].add(self.began.elapsed().as_nanos() as u64);
     }
 
-    /// When it all began.
+    /// Returns the time of the start.
     pub fn began(&self) -> Instant {
         self.began
     }
 
-    /// When it all began, by the host's clock.
+    /// Returns the time of the start by the host's clock.
     pub fn date(&self) -> Timestamp {
         self.date
     }
 
-    /// How long each took; nothing for those that have not ended.
+    /// Returns the duration of each phase; zero for phases that have not ended.
     pub fn durations(&self) -> impl Iterator<Item = (Phase, Duration)> {
         let ends = self.ends.each_ref().map(Counter::get);
         Phase::ALL.into_iter().map(move |phase| {

@@ -8,7 +8,8 @@ use crate::config::StatsTarget;
 use crate::host::files::{Files, Target};
 
 impl StatsFile {
-    /// Whether [`StatsFile::open`] would succeed. Makes no file; a pipe is not opened, as its reader would see it end.
+    /// Checks that [`StatsFile::open`] would succeed. Creates no file. Does not open a pipe,
+    /// because its reader would see it end.
     ///
     /// # Errors
     /// [`Error::Stats`].

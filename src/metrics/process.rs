@@ -1,4 +1,4 @@
-//! What the process costs its host: processor time, and memory in RAM, of which the guest's is told apart.
+//! Resource use of the process: CPU time, and memory in RAM, with the guest's memory separately.
 
 use std::fs::File;
 use std::io;
@@ -13,21 +13,22 @@ use crate::sandbox::rules::MINCORE_PIECE;
 /// Pages of a piece on hosts with the smallest pages.
 const PAGES: usize = MINCORE_PIECE / 4096;
 
-/// Where the memory of this process can be read.
+/// Source of the memory use of this process.
 #[derive(Debug)]
 pub struct Process {
-    /// `/proc/self/statm`, which nothing can open once there is a sandbox.
+    /// `/proc/self/statm`, which cannot be opened from within the sandbox.
     statm: File,
     page_size: usize,
-    /// The guest's memory: where it lies, and bytes of it.
+    /// Address and size of guest memory.
     guest: (usize, usize),
 }
 
 impl Process {
-    /// This process, whose guest has `memory`. To be asked as long as that is there; afterwards the guest has none.
+    /// Opens the source for this process. `memory` must exist as long as the result is used;
+    /// afterwards the guest's part is zero.
     ///
     /// # Errors
-    /// There is no /proc here.
+    /// /proc is not mounted.
     pub fn open(memory: &GuestMemory) -> io::Result<Process> {
         // SAFETY: the call takes a number.
         let page_size =
@@ -40,12 +41,13 @@ impl Process {
         })
     }
 
-    /// Its one descriptor.
+    /// Returns its descriptor.
     pub fn descriptor(&self) -> RawFd {
         self.statm.as_raw_fd()
     }
 
-    /// Bytes of the process in RAM, the guest's memory included. One system call, and no heap.
+    /// Returns the bytes of the process in RAM, guest memory included. Makes one system call and
+    /// does not allocate.
     pub fn resident(&self) -> Option<u64> {
         let mut text = [0; 128];
         let length = uninterrupted(|| self.statm.read_at(&mut text, 0)).ok()?;
@@ -54,13 +56,15 @@ impl Process {
         Some(pages * self.page_size as u64)
     }
 
-    /// Bytes of the guest's memory in RAM. A system call for each [`MINCORE_PIECE`], and no heap.
+    /// Returns the bytes of guest memory in RAM. Makes a system call for each `MINCORE_PIECE` and
+    /// does not allocate.
     pub fn guest_resident(&self) -> Option<u64> {
         let (start, size) = self.guest;
         let mut pages = 0;
         for offset in (0..size).step_by(MINCORE_PIECE) {
             let mut present = [0_u8; PAGES];
-            // SAFETY: the kernel writes a byte for each page, of which there are no more than PAGES.
+            // SAFETY: the kernel writes a byte for each page, of which there are no more than
+            // PAGES.
             let result = unsafe {
                 libc::mincore(
                     (start + offset) as *mut _,
@@ -77,7 +81,7 @@ impl Process {
     }
 }
 
-/// Processor time that this process has had.
+/// Returns the CPU time of this process.
 pub fn processor_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,

@@ -1,5 +1,5 @@
-//! `--metrics`: a thread that answers scrapes of several clients at a time. A slow or silent client delays neither
-//! other clients nor the guest. The thread may do nothing else: see `sandbox/rules.rs`.
+//! `--metrics`: a thread that serves several clients at a time. A slow or silent client delays
+//! neither other clients nor the guest. `sandbox/rules.rs` allows the thread nothing else.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -17,50 +17,51 @@ use crate::outcome::Error as RunError;
 use crate::sandbox::Confined;
 use crate::sandbox::rules::{CLIENTS, POLLED};
 
-/// How long one client may take, from being accepted to having read its answer.
+/// Time limit of one client, from its connection to the end of its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long nobody is accepted after that has failed, as it does where descriptors have run out.
+/// Pause after a failed accept, for example because descriptors have run out.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is needed to serve.
+/// The listening socket, before the thread starts.
 #[derive(Debug)]
 pub struct Socket {
     listener: Listener,
-    /// An event that ends the thread.
+    /// An event descriptor that ends the thread.
     end: Arc<OwnedFd>,
 }
 
 impl Socket {
-    /// Serves at `listener`.
+    /// Wraps `listener`.
     ///
     /// # Errors
-    /// The host has no descriptor to give.
+    /// No descriptor is available.
     pub fn new(listener: Listener) -> Result<Socket, Error> {
         // SAFETY: the call takes numbers.
         let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if event < 0 {
             return Err(Error::Thread(io::Error::last_os_error()));
         }
-        // SAFETY: it is new and nobody else's.
+        // SAFETY: the descriptor is new and owned by nothing else.
         Ok(Socket {
             listener,
             end: Arc::new(unsafe { OwnedFd::from_raw_fd(event) }),
         })
     }
 
-    /// The socket that listens, and the event.
+    /// Returns the listening socket and the event.
     pub fn descriptors(&self) -> (RawFd, RawFd) {
         (self.listener.as_fd().as_raw_fd(), self.end.as_raw_fd())
     }
 
-    /// Lets the file of the socket be, as nobody can remove it from within a sandbox.
+    /// Keeps the socket's file at the end, because nothing can remove it from within a sandbox.
     pub fn leave_file(&mut self) {
         self.listener.leave_file();
     }
 }
 
-/// Returns the numbers of the next descriptors: while a guest runs, only clients' descriptors are opened and closed.
+/// Returns the numbers of the next descriptors: while a guest runs, only clients' descriptors are
+/// opened and closed.
 pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
     let files: Vec<_> = (0..CLIENTS)
         .map(|_| File::open("/"))
@@ -68,7 +69,7 @@ pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
     Ok(files.iter().map(File::as_raw_fd).collect())
 }
 
-/// The thread, and how to end it.
+/// The running server thread.
 #[derive(Debug)]
 pub struct Server {
     end: Arc<OwnedFd>,
@@ -79,7 +80,7 @@ impl Server {
     /// Starts the thread, which is in its sandbox when this returns.
     ///
     /// # Errors
-    /// There is no thread to be had, or it cannot be confined as asked.
+    /// The thread cannot be started or confined.
     pub fn start(
         socket: Socket,
         registry: Arc<Registry>,
@@ -88,8 +89,8 @@ impl Server {
         let end = Arc::clone(&socket.end);
         let (reporter, confinement) = report();
         let confined = confined.clone();
-        // The room suffices for the longest numbers, so the thread allocates none in the sandbox. It is on this
-        // thread's heap: when another thread's heap shrinks, glibc opens a file.
+        // The room suffices for the longest numbers, so the thread allocates none in the sandbox.
+        // It is on this thread's heap: when another thread's heap shrinks, glibc opens a file.
         let room = 2 * Exposition(&registry).to_string().len() + 4096;
         let mut places: Vec<_> = (0..CLIENTS).map(|_| Place::new(room)).collect();
         let serve = move || {
@@ -109,12 +110,13 @@ impl Server {
         Ok(Server { end, thread })
     }
 
-    /// Ends the thread at once, whatever it does, before any descriptor is closed: its clients have the next one.
+    /// Ends the thread immediately, in any state. Call before any descriptor is closed, because the
+    /// thread's clients would get its number.
     pub fn stop(self) {
         let one = 1_u64.to_ne_bytes();
         // SAFETY: the kernel reads the eight bytes.
         unsafe { libc::write(self.end.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-        // It does not panic; if it did, that was told.
+        // The thread does not panic; if it did, the panic is already reported.
         let _ = self.thread.join();
     }
 }

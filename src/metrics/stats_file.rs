@@ -1,4 +1,4 @@
-//! `--stats`: where the figures of a run are written when it has ended.
+//! `--stats`: the file for the statistics at the end of a run.
 
 use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write};
@@ -12,34 +12,36 @@ use crate::host::signal::uninterrupted;
 use crate::report::json::Value;
 use crate::report::log_lines;
 
-/// A file that was not there before. Dropped, it is not there again: a start that is refused changes nothing.
+/// A file that did not exist before. Dropping it removes it: a failed start changes nothing.
 #[derive(Debug)]
-pub struct Made(Place);
+pub struct NewFile(Place);
 
-impl Made {
-    /// Lets it stay. The directory's descriptor stays open, as the sandbox knows the number of the next one.
+impl NewFile {
+    /// Keeps the file. The directory's descriptor stays open, because the sandbox knows the number
+    /// of the next one.
     fn keep(self) {
         std::mem::forget(self);
     }
 }
 
-impl Drop for Made {
+impl Drop for NewFile {
     fn drop(&mut self) {
         self.0.remove();
     }
 }
 
-/// Where to write to: opened before the sandbox lets nothing be opened.
+/// The output, opened before the sandbox.
 #[derive(Debug)]
 pub enum StatsFile {
     /// A file, with its name for messages.
-    File(File, String, Option<Made>),
+    File(File, String, Option<NewFile>),
     /// Standard error.
     Stderr,
 }
 
 impl StatsFile {
-    /// Opens the file and leaves alone what is in it, or makes it, until [`StatsFile::begin`] only for the time being.
+    /// Opens the file without changing its content. Until [`StatsFile::begin`], a file that this
+    /// creates is temporary.
     ///
     /// # Errors
     /// [`Error::Stats`].
@@ -61,7 +63,7 @@ impl StatsFile {
                     None,
                 ))
             }
-            Target::New(place) => Ok((place.create_new()?, Some(Made(place)))),
+            Target::New(place) => Ok((place.create_new()?, Some(NewFile(place)))),
         });
         match opened {
             Ok((file, made)) => Ok(StatsFile::File(file, name, made)),
@@ -69,7 +71,7 @@ impl StatsFile {
         }
     }
 
-    /// The guest is about to run: what is in the file is not about it.
+    /// Truncates the file: the guest is about to run, and old content is not about this run.
     ///
     /// # Errors
     /// [`Error::Stats`].
@@ -88,7 +90,7 @@ impl StatsFile {
         })
     }
 
-    /// Its descriptor, unless that is standard error's.
+    /// Returns its descriptor, unless that is standard error's.
     pub fn descriptor(&self) -> Option<RawFd> {
         match self {
             StatsFile::File(file, ..) => Some(file.as_raw_fd()),
@@ -96,7 +98,7 @@ impl StatsFile {
         }
     }
 
-    /// Writes what the run came to. On standard error it is one line, however long.
+    /// Writes the statistics. On standard error they are one line of any length.
     pub fn write(&self, registry: &Registry, end: &End) {
         let document = document(registry, end);
         let written = match self {
@@ -108,23 +110,24 @@ impl StatsFile {
                 StatsFile::File(_, name, _) => name,
                 StatsFile::Stderr => "-",
             };
-            log::warn!("--stats={name}: cannot write: {error}; what the run came to is lost");
+            log::warn!("--stats={name}: cannot write: {error}; the statistics are lost");
         }
     }
 }
 
-/// Writes the document in pieces: as one text, the largest would need more heap than the sandbox allows.
+/// Writes the document in pieces: as one string, the largest would need more heap than the sandbox
+/// allows.
 fn write_out(file: &File, document: &Value) -> io::Result<()> {
     let mut pieces = BufWriter::new(file);
     writeln!(pieces, "{document}")?;
     pieces.flush()
 }
 
-/// Whether a file of this kind may be opened for statistics: a regular file, a pipe, a terminal, /dev/null. To open
-/// another device can have effects.
+/// Checks that a file of this kind may be opened for statistics: a regular file, a pipe, a
+/// terminal, /dev/null. Opening another device can have effects.
 ///
 /// # Errors
-/// It may not.
+/// The file is of another kind.
 pub(super) fn check_kind(metadata: &Metadata) -> io::Result<()> {
     /// Major numbers of /dev/null and its like, of consoles, and of pseudoterminals.
     const HARMLESS: [u32; 11] = [1, 4, 5, 136, 137, 138, 139, 140, 141, 142, 143];

@@ -1,31 +1,31 @@
-//! The figures in a few lines for people: at the end of a run, and at SIGUSR1. Nothing here takes memory from the heap,
-//! as a signal's handler must not.
+//! The statistics in a few lines for people: at the end of a run, and on SIGUSR1. Nothing here
+//! allocates, because a signal handler must not.
 
 use std::fmt::{self, Display, Formatter};
 
 use super::Registry;
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 use crate::report::log_lines;
 
-/// Hands every line of the summary to `say`.
-pub fn summary(registry: &Registry, mut say: impl FnMut(fmt::Arguments<'_>)) {
-    say(format_args!("{}", Run(registry)));
-    say(format_args!("console: {}", registry.console.read()));
+/// Passes every line of the summary to `write_line`.
+pub fn summary(registry: &Registry, mut write_line: impl FnMut(fmt::Arguments<'_>)) {
+    write_line(format_args!("{}", Run(registry)));
+    write_line(format_args!("console: {}", registry.console.read()));
     for net in &registry.nets {
-        say(format_args!("{}: {}", net.interface, net.stats()));
+        write_line(format_args!("{}: {}", net.interface, net.stats()));
     }
     for block in &registry.blocks {
-        say(format_args!("{}: {}", block.path, block.counters.read()));
+        write_line(format_args!("{}: {}", block.path, block.counters.read()));
     }
 }
 
-/// Hypercalls, time and memory, as far as they are known.
+/// Hypercalls, time and memory, as far as known.
 pub struct Run<'r>(pub &'r Registry);
 
 impl Display for Run<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Run(registry) = self;
-        write!(f, "{}", Amount(registry.hypercall_sum(), "hypercall"))?;
+        write!(f, "{}", Count(registry.hypercall_sum(), "hypercall"))?;
         for (index, (name, count)) in registry
             .hypercalls()
             .filter(|(_, count)| *count > 0)
@@ -39,7 +39,7 @@ impl Display for Run<'_> {
         write!(
             f,
             ", {}; {} ms since the start",
-            Amount(registry.exits.kicks.get(), "kick"),
+            Count(registry.exits.kicks.get(), "kick"),
             registry.phases.began().elapsed().as_millis()
         )?;
         if let Some(spent) = registry.times.as_ref().map(super::Times::spent) {
@@ -53,9 +53,9 @@ impl Display for Run<'_> {
         if let Some(resident) = registry.process.as_ref().and_then(super::Process::resident) {
             write!(f, "; {} KiB in RAM", resident >> 10)?;
         }
-        match log_lines::left_out() {
+        match log_lines::dropped() {
             0 => Ok(()),
-            count => write!(f, "; {} left out", Amount(count, "message")),
+            count => write!(f, "; {} dropped", Count(count, "message")),
         }
     }
 }

@@ -1,37 +1,37 @@
-//! Where the time of a run goes. Two readings of the clock for each exit of the guest, so it is measured only for those
-//! who asked.
+//! Measures the time of a run. Each exit of the guest costs two readings of the clock, so this is
+//! done only on request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// How long something has gone on in all, in nanoseconds, which can be read while it goes on. One thread starts and stops
-/// it.
+/// A stopwatch in nanoseconds that can be read while it runs. One thread starts and stops it.
 ///
-/// One word, lest a reader see half of a change: the lowest bit says that it goes on, and the others then hold the sum
-/// minus the moment of the start.
+/// The state is one 64-bit value, so that no reader sees half of a change. The lowest bit is set
+/// while the stopwatch runs; the other bits then hold the sum minus the timestamp of the start.
 #[derive(Debug, Default)]
 pub struct Stopwatch(AtomicU64);
 
 impl Stopwatch {
-    /// It goes on from the moment `now`.
+    /// Starts at the timestamp `now`.
     pub fn start(&self, now: u64) {
         let sum = self.0.load(Ordering::Relaxed) >> 1;
         self.0
             .store(sum.wrapping_sub(now) << 1 | 1, Ordering::Relaxed);
     }
 
-    /// It went on until the moment `now`.
+    /// Stops at the timestamp `now`.
     pub fn stop(&self, now: u64) {
         self.0.store(self.read(|| now) << 1, Ordering::Relaxed);
     }
 
-    /// For how long so far; `now` is asked for the moment when it must be later than the start.
+    /// Returns the sum so far. Calls `now` for a timestamp only if that must be later than the
+    /// start.
     pub fn read(&self, now: impl FnOnce() -> u64) -> u64 {
         // 63 bits: three hundred years.
         const BITS: u64 = u64::MAX >> 1;
         match self.0.load(Ordering::Acquire) {
-            word if word & 1 == 0 => word >> 1,
-            word => (word >> 1).wrapping_add(now()) & BITS,
+            value if value & 1 == 0 => value >> 1,
+            value => (value >> 1).wrapping_add(now()) & BITS,
         }
     }
 }
@@ -42,28 +42,28 @@ pub struct Times {
     began: Instant,
     guest: Stopwatch,
     poll: Stopwatch,
-    /// The most that was ever told of the rest.
+    /// The largest value of the rest that was returned so far.
     rest: AtomicU64,
 }
 
-/// How a run's time was spent so far, in nanoseconds: the three parts are all of it, but for what passes while they are
-/// read.
+/// The time of a run so far, in nanoseconds. The three parts add up to it, except for the time of
+/// reading them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
-    /// In the guest, and in the kernel for it: in `KVM_RUN`.
+    /// In `KVM_RUN`: in the guest, and in the kernel for it.
     pub guest: u64,
     /// Asleep in POLL.
     pub poll: u64,
-    /// For everything else.
+    /// In the tender itself.
     pub tender: u64,
 }
 
-/// While it lives, the guest sleeps.
+/// Guard: while it exists, time is accounted to POLL.
 #[derive(Debug)]
 pub struct Asleep<'t>(&'t Times);
 
 impl Times {
-    /// Everything that follows is the tender's until told otherwise.
+    /// Starts: time is accounted to the tender until [`Times::in_guest`] or [`Times::asleep`].
     pub fn begin() -> Times {
         Times {
             began: Instant::now(),
@@ -77,7 +77,7 @@ impl Times {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// Has `run` be the guest's time.
+    /// Runs `run` and accounts the time to the guest.
     pub fn in_guest<T>(&self, run: impl FnOnce() -> T) -> T {
         self.guest.start(self.now());
         let result = run();
@@ -85,16 +85,17 @@ impl Times {
         result
     }
 
-    /// The guest sleeps from now on.
+    /// Accounts the time to POLL until the result is dropped.
     pub fn asleep(&self) -> Asleep<'_> {
         self.poll.start(self.now());
         Asleep(self)
     }
 
-    /// How the time was spent so far.
+    /// Returns the time spent so far.
     pub fn spent(&self) -> Spent {
         let [guest, poll] = [&self.guest, &self.poll].map(|watch| watch.read(|| self.now()));
-        // It is read while it changes, so it may seem to go back, which no number of ours does.
+        // The parts change while they are read, so the rest may seem to decrease, which no counter
+        // may do.
         let rest = self.now().saturating_sub(guest + poll);
         Spent {
             guest,
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_are_the_whole() {
+    fn the_parts_add_up() {
         let times = Times::begin();
         times.in_guest(|| std::thread::sleep(std::time::Duration::from_millis(3)));
         drop(times.asleep());

@@ -1,8 +1,9 @@
-//! Text for the operator: one line a message, and harmless to a terminal.
+//! Makes text for the operator safe: one line per message, without control characters.
 
 use std::fmt::{self, Write};
 
-/// Escapes control characters, so that no name or path in a message starts another line or reaches the terminal.
+/// Escapes control characters, so that no name or path in a message starts another line or reaches
+/// the terminal.
 pub fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
     // A string has room for everything.
@@ -10,7 +11,7 @@ pub fn one_line(message: &str) -> String {
     line
 }
 
-/// A writer that does the same with everything written to it.
+/// A writer that applies [`one_line`] to everything written to it.
 pub struct OneLine<'w, W>(pub &'w mut W);
 
 impl<W: Write> Write for OneLine<'_, W> {

@@ -38,7 +38,7 @@ impl Core {
             "{path:?}"
         );
         output.complains(&format!(
-            "look at it with: gdb {} {}\n",
+            "open it with: gdb {} {}\n",
             text(&fixture(name)),
             text(path)
         ));

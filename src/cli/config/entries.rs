@@ -1,4 +1,4 @@
-//! From the text of a configuration file to options: what each key stands for, and where it is.
+//! Converts the text of a configuration file to options, with their places.
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -12,18 +12,19 @@ use super::super::options::{self, Key, Valued};
 use super::nearest::{meant, nearest};
 use super::{Fault, NamedPath, Place};
 
-/// The keys that are no options: what stands after them on a command line.
+/// Keys that are no options but arguments of the command line.
 const UNIKERNEL: &str = "unikernel";
 const ARGUMENTS: &str = "args";
 
-/// What a device's own table calls the value of the option that attaches it: `[net.NAME]` has `tap`, for `--net:NAME`.
-/// Its other keys are the options that begin like it: `mac`, for `--net-mac:NAME`.
+/// The key in a device's table for the value of the option that attaches it: `[net.NAME]` has
+/// `tap`, for `--net:NAME`. Its other keys are the options with the same prefix: `mac`, for
+/// `--net-mac:NAME`.
 const ATTACHMENTS: [(&str, &str); 2] = [("net", "tap"), ("block", "path")];
 
-/// What the values of options may be counted in; those may be numbers.
+/// Placeholders of values that may be TOML numbers.
 const NUMBERS: [&str; 4] = ["SIZE", "SECONDS", "BYTES", "PORT"];
 
-/// What a file says, in its order.
+/// The content of a file, in its order.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub entries: Vec<Entry>,
@@ -31,23 +32,23 @@ pub(super) struct Content {
     pub arguments: Vec<OsString>,
 }
 
-/// One option that a file gives.
+/// One option of a file.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// The option's name.
     pub name: String,
-    /// The device that it is about; none with the short forms, and with options that are about none.
+    /// Its device; none with the short forms, and for options without a device.
     pub device: Option<String>,
-    /// The option as `words::split` would give it; none for a flag that is not set.
+    /// The option as `argv::split` would return it; empty for a flag that is off.
     pub args: Vec<OsString>,
-    /// Where its value is.
+    /// The place of its value.
     pub place: Place,
     /// Its value, if that is a path.
     pub path: Option<NamedPath>,
 }
 
 impl Entry {
-    /// Whether it is about a device, named or not.
+    /// Returns whether it belongs to a device, named or not.
     pub fn is_device(&self) -> bool {
         options::with_value(format!("--{}", self.name).as_bytes())
             .is_some_and(|valued| valued.named.is_some() || self.name == "disk")
@@ -59,7 +60,7 @@ type Value<'t> = Spanned<DeValue<'t>>;
 type Fallible<T = ()> = Result<T, (Place, Fault)>;
 
 impl Content {
-    /// Reads the text of a file that lies in `directory`.
+    /// Parses the text of a file in `directory`.
     pub fn read(bytes: &[u8], directory: &Path) -> Fallible<Content> {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
@@ -84,7 +85,7 @@ impl Content {
     }
 }
 
-/// What a table has, as it stands in the file: mistakes are told from the top.
+/// Returns the entries of a table in the order of the file, so that the first error is reported.
 fn in_order<'t, 'v>(table: &'v Table<'t>) -> Vec<(&'v Spanned<DeString<'t>>, &'v Value<'t>)> {
     let mut pairs: Vec<_> = table.iter().collect();
     pairs.sort_by_key(|(key, _)| key.span().start);
@@ -116,7 +117,7 @@ impl Reader<'_> {
                     key: name.to_owned(),
                     path,
                     place,
-                    is_made: false,
+                    is_created: false,
                 });
                 return Ok(());
             }
@@ -139,7 +140,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What is said of a key that does not exist.
+    /// Returns the error for an unknown key.
     fn unknown(&self, name: &str) -> Fault {
         let key = argv::shown(name.as_bytes());
         if ["config", "check", "help", "version"].contains(&name) {
@@ -149,7 +150,7 @@ impl Reader<'_> {
         keys.extend(self.keys.iter().map(|(name, _)| name.as_str()));
         let hint = match meant(name, &keys) {
             Some(meant) => format!("did you mean '{meant}'?"),
-            None => "keys are named as options are, and those 'tender --help' lists".to_owned(),
+            None => "keys are option names; 'tender --help' lists them".to_owned(),
         };
         Fault::UnknownKey { key, hint }
     }
@@ -159,9 +160,9 @@ impl Reader<'_> {
         let DeValue::Array(args) = value.get_ref() else {
             return Err(self.mismatch(ARGUMENTS, value, expected));
         };
-        for (index, word) in args.iter().enumerate() {
-            let word = self.string(&format!("{ARGUMENTS}[{index}]"), word, "a string")?;
-            self.content.arguments.push(word.into());
+        for (index, argument) in args.iter().enumerate() {
+            let argument = self.string(&format!("{ARGUMENTS}[{index}]"), argument, "a string")?;
+            self.content.arguments.push(argument.into());
         }
         Ok(())
     }
@@ -201,7 +202,7 @@ impl Reader<'_> {
         });
     }
 
-    /// `[net]` and `[block]`, and what else names devices: each by its name.
+    /// Reads `[net]`, `[block]` and other tables of devices by name.
     fn devices(&mut self, valued: &'static Valued, devices: &Table<'_>) -> Fallible {
         for (device, value) in in_order(devices) {
             let name = device.get_ref().as_ref();
@@ -224,7 +225,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `[net.NAME]` and `[block.NAME]`.
+    /// Reads `[net.NAME]` and `[block.NAME]`.
     fn device(
         &mut self,
         valued: &'static Valued,
@@ -258,7 +259,7 @@ impl Reader<'_> {
                 let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
                 let hint = match nearest(name, names.iter().copied()) {
                     Some(meant) => format!("did you mean '{}'?", key(meant)),
-                    None => format!("a device there has {}", names.join(", ")),
+                    None => format!("a device has {}", names.join(", ")),
                 };
                 return Err((
                     self.place(property.span()),
@@ -273,7 +274,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Notes the option `valued`.
+    /// Records the option `valued`.
     fn option(
         &mut self,
         key: &str,
@@ -308,8 +309,8 @@ impl Reader<'_> {
                 let path = self.directory.join(path);
                 let mut text = OsString::from(before);
                 text.push(&path);
-                // Figures and sockets are made.
-                let is_made = !(before.is_empty()
+                // The run creates statistics files and sockets.
+                let is_created = !(before.is_empty()
                     && (valued.value.starts_with("PATH") || valued.value == "DIR"));
                 (
                     text,
@@ -317,7 +318,7 @@ impl Reader<'_> {
                         key: key.to_owned(),
                         path,
                         place,
-                        is_made,
+                        is_created,
                     }),
                 )
             }
@@ -374,20 +375,20 @@ impl Reader<'_> {
     }
 }
 
-/// The string that the key `name` outside of all tables has, as far as the text can be read.
+/// Returns the string value of the top-level key `name`, as far as the text can be parsed.
 pub(super) fn top_string(bytes: &[u8], name: &str) -> Option<String> {
     let (table, _) = Table::parse_recoverable(std::str::from_utf8(bytes).ok()?);
     Some(table.get_ref().get(name)?.get_ref().as_str()?.to_owned())
 }
 
-/// A number of a file as a command line has it.
+/// Converts a TOML number to an argument.
 fn decimal(digits: &str, radix: u32) -> String {
     i128::from_str_radix(digits, radix)
         .map_or_else(|_| digits.to_owned(), |number| number.to_string())
 }
 
-/// Where in `value` a path is, going by what the help text calls the value, such as `PATH`, `FILE|-` or `unix:PATH`:
-/// what is before the path, and the path.
+/// Splits `value` before the path in it. The help text's placeholder, such as `PATH`, `FILE|-` or
+/// `unix:PATH`, decides whether there is one.
 pub(super) fn path_in<'v>(form: &str, value: &'v str) -> Option<(&'v str, &'v str)> {
     let parts = form.split('|').map(|part| {
         part.split_at(

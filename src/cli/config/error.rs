@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration file, in words.
+//! Errors of a configuration file.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of the byte `offset` in `text`.
+    /// Returns the place of the byte `offset` in `text`.
     pub(super) fn of(text: &[u8], offset: usize) -> Place {
         let before = &text[..offset.min(text.len())];
         let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -22,7 +22,7 @@ impl Place {
             .iter()
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |newline| newline + 1);
-        // Editors show no byte order mark, and count none.
+        // Editors neither show nor count a byte order mark.
         let before = before[start..]
             .strip_prefix("\u{feff}".as_bytes())
             .unwrap_or(&before[start..]);
@@ -39,67 +39,36 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong at a place of a configuration file.
+/// An error at a place of a configuration file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Fault {
-    /// It is not UTF-8.
-    #[error("not UTF-8, which a configuration file has to be")]
+    #[error("not UTF-8; save the file as UTF-8")]
     Encoding,
-    /// It is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
-    /// There is no such key.
     #[error("unknown key '{key}'; {hint}")]
-    UnknownKey {
-        /// With the tables that it is in.
-        key: String,
-        /// What may be meant.
-        hint: String,
-    },
-    /// An option that is about the command line itself.
+    UnknownKey { key: String, hint: String },
     #[error("'{key}' is for the command line only; write 'tender --{key}' there")]
-    NotInFiles {
-        /// The option's name.
-        key: String,
-    },
-    /// A value of another kind than the key takes.
-    #[error("'{key}' is {found}; it has to be {expected}")]
+    NotInFiles { key: String },
+    #[error("'{key}' is {found}; expected {expected}")]
     Type {
-        /// With the tables that it is in.
         key: String,
-        /// What is there.
         found: &'static str,
-        /// What is to be there.
         expected: String,
     },
-    /// A value that no word of a command line can have.
-    #[error("'{key}' has a NUL character in it, which no option, path or argument can have")]
-    Nul {
-        /// With the tables that it is in.
-        key: String,
-    },
-    /// No unikernel at all.
-    #[error("the path of the unikernel is empty; give that of an hvt unikernel")]
+    #[error("'{key}' contains a NUL character; remove it")]
+    Nul { key: String },
+    #[error("the unikernel's path is empty; give the path of an hvt unikernel")]
     NoUnikernel,
-    /// What the option that the key stands for says of its value.
     #[error("{0}")]
     Option(Box<Error>),
-    /// A file that is to be made has no place to be in.
-    #[error("'{key}' is '{path}', whose directory is not there; make it first")]
-    NoDirectory {
-        /// As in `Missing`.
-        key: String,
-        /// The file's.
-        path: String,
-    },
-    /// A path leads nowhere.
-    #[error("'{key}' is '{path}', which is not there{hint}")]
+    #[error("'{key}' is '{path}', whose directory does not exist; create it first")]
+    NoDirectory { key: String, path: String },
+    #[error("'{key}' is '{path}', which does not exist{hint}")]
     Missing {
-        /// With the tables that it is in.
         key: String,
-        /// The path.
         path: String,
-        /// What may be meant, with a semicolon before it; or nothing.
         hint: String,
     },
 }

@@ -1,11 +1,11 @@
-//! What was meant by a word that does not exist.
+//! Suggestions for unknown options, keys and paths.
 
-/// The one of `words` that `word` is most likely a misspelling of, if it is near enough to any: about one letter in
-/// three is added, left out, changed, or swapped with the next.
-pub fn nearest<'w>(word: &str, args: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+/// Returns the one of `names` that `word` is most likely a misspelling of, if any is near enough:
+/// about one letter in three is added, dropped, changed, or swapped with the next.
+pub fn nearest<'w>(word: &str, names: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let letters: Vec<char> = word.chars().collect();
     let most = letters.len().div_ceil(3);
-    let near = args.into_iter().filter_map(|candidate| {
+    let near = names.into_iter().filter_map(|candidate| {
         let candidate_letters: Vec<char> = candidate.chars().collect();
         if candidate_letters.len().abs_diff(letters.len()) > most {
             return None;
@@ -17,8 +17,8 @@ pub fn nearest<'w>(word: &str, args: impl IntoIterator<Item = &'w str>) -> Optio
         .map(|(_, candidate)| candidate)
 }
 
-/// What others call options and keys, where it is not spelt alike.
-const OTHER_WORDS: [(&str, &str); 13] = [
+/// Names that other programs use for these options and keys.
+const SYNONYMS: [(&str, &str); 13] = [
     ("ram", "mem"),
     ("blk", "block"),
     ("nic", "net"),
@@ -34,8 +34,8 @@ const OTHER_WORDS: [(&str, &str); 13] = [
     ("prometheus", "metrics"),
 ];
 
-/// The one of `names`, those of options or keys, that is most likely meant by `word`: a misspelling, a longer word that
-/// begins with it, or what others call it.
+/// Returns the one of `names`, those of options or keys, that `word` most likely means: a
+/// misspelling, a prefix, or another program's name.
 pub fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     let begins = |name: &&str| word.starts_with(name);
     let longer = || {
@@ -46,7 +46,7 @@ pub fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
             .max_by_key(|name| name.len())
     };
     let other = || {
-        OTHER_WORDS
+        SYNONYMS
             .iter()
             .find(|(other, _)| *other == word)
             .map(|(_, name)| *name)
@@ -57,7 +57,7 @@ pub fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
         .or_else(|| other().and_then(known))
 }
 
-/// How many letters have to be added, left out, changed or swapped with the next to make `one` of `other`.
+/// Returns the edit distance: letters added, dropped, changed or swapped with the next.
 fn distance(one: &[char], other: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut above: Vec<usize> = (0..=other.len()).collect();
@@ -80,7 +80,7 @@ fn distance(one: &[char], other: &[char]) -> usize {
 mod tests {
     use super::*;
 
-    const WORDS: [&str; 6] = ["mem", "net", "net-mac", "net-ring", "block", "unikernel"];
+    const NAMES: [&str; 6] = ["mem", "net", "net-mac", "net-ring", "block", "unikernel"];
 
     #[test]
     fn misspellings_are_understood() {
@@ -95,14 +95,14 @@ mod tests {
             ("blcok", "block"),
         ];
         for (word, meant) in expected {
-            assert_eq!(nearest(word, WORDS), Some(meant), "{word}");
+            assert_eq!(nearest(word, NAMES), Some(meant), "{word}");
         }
     }
 
     #[test]
-    fn other_words_are_not() {
+    fn unrelated_names_are_not() {
         for word in ["", "x", "frobnicate", "memory-size", &"n".repeat(5000)] {
-            assert_eq!(nearest(word, WORDS), None, "{word}");
+            assert_eq!(nearest(word, NAMES), None, "{word}");
         }
     }
 

@@ -2,10 +2,10 @@ use super::super::parse;
 use super::*;
 use crate::config::{BlockOption, Config, NetOption, NetRing, NetSource, SandboxMode, Verbosity};
 
-mod mistakes;
+mod errors;
 mod properties;
 
-/// What the file `text`, at dir/app.toml, comes to with `words` beside it.
+/// Parses the file `text`, at dir/app.toml, together with the arguments `args`.
 fn complete(args: &[&str], text: &str) -> Result<(Command, Vec<NamedPath>), Error> {
     let line = ["tender", "--config=dir/app.toml"]
         .iter()
@@ -34,7 +34,7 @@ fn error(text: &str) -> String {
     }
 }
 
-/// The configuration of a command line.
+/// Returns the configuration of a command line.
 fn line(args: &[&str]) -> Config {
     match parse(["tender"].iter().chain(args).map(OsString::from)) {
         Ok(Command::Run(config)) => config,
@@ -42,7 +42,8 @@ fn line(args: &[&str]) -> Config {
     }
 }
 
-/// What a file is to come to: as the command line that says the same, its devices giving way.
+/// Returns the expected configuration of a file: that of the equivalent command line, with its
+/// devices as fallbacks.
 fn fallback(args: &[&str]) -> Config {
     let mut config = line(args);
     config.nets.iter_mut().for_each(|net| net.fallback = true);
@@ -54,7 +55,7 @@ fn fallback(args: &[&str]) -> Config {
 }
 
 #[test]
-fn a_file_says_what_a_command_line_says() {
+fn a_file_is_equivalent_to_a_command_line() {
     let text = r#"
         unikernel = "presentation.hvt"
         args = ["--ipv4=10.0.0.2/24", "a b"]
@@ -219,7 +220,8 @@ fn paths_are_from_where_the_file_lies() {
         ("block.e", Path::new("/e.img"), 5),
     ];
     assert_eq!(found, expected);
-    // Those of the command line are from where the tender was started, and what they replace is not looked for.
+    // Paths of the command line are relative to the working directory, and replaced paths are not
+    // checked.
     let (_, paths) = complete(&["--block:d=x", "--chroot=y", "z"], text).unwrap();
     assert_eq!(
         paths.iter().map(|named| &*named.key).collect::<Vec<_>>(),

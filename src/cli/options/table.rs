@@ -1,13 +1,13 @@
-//! The options with a value, in the order and the words of the help text.
+//! The options with a value, in the order of the help text.
 
 /// An option with a value.
 #[derive(Debug)]
 pub(in crate::cli) struct Valued {
     /// Its name, without dashes.
     pub name: &'static str,
-    /// Its name where it also names a device, as the help text shows it; what stands after the colon varies.
+    /// Its name with a device, as the help text shows it; the text after the colon varies.
     pub named: Option<&'static str>,
-    /// What its value stands for.
+    /// Placeholder of its value.
     pub value: &'static str,
     /// Heading in the help text.
     pub heading: &'static str,
@@ -20,7 +20,7 @@ pub(super) const VALUED: &[Valued] = &[
         named: None,
         value: "FILE",
         heading: "Configuration",
-        help: "Read options from a TOML file, under the same names; those given here win",
+        help: "Read options from a TOML file; the command line overrides it",
     },
     Valued {
         name: "mem",
@@ -41,14 +41,14 @@ pub(super) const VALUED: &[Valued] = &[
         named: Some("net-mac:NAME"),
         value: "MAC",
         heading: "Network",
-        help: "Its hardware address [default: a random, local one]",
+        help: "Its MAC address [default: random]",
     },
     Valued {
         name: "net-ring",
         named: None,
         value: "auto|on|off",
         heading: "Network",
-        help: "Offer the shared ring to guests that know it [default: auto]",
+        help: "Offer the shared ring to guests that support it [default: auto]",
     },
     Valued {
         name: "block",
@@ -76,28 +76,28 @@ pub(super) const VALUED: &[Valued] = &[
         named: None,
         value: "SECONDS",
         heading: "Limits",
-        help: "End the run after so long, with a report of where the guest was",
+        help: "End the run after this time and report where the guest was",
     },
     Valued {
         name: "console-rate",
         named: None,
         value: "BYTES",
         heading: "Limits",
-        help: "Bytes a second that the guest may print, with K or M; more are dropped",
+        help: "Limit guest output to BYTES per second (K, M); excess is dropped",
     },
     Valued {
         name: "sandbox",
         named: None,
         value: "strict|best-effort|off",
         heading: "Isolation",
-        help: "Whether to run where a part of the sandbox is missing [default: best-effort]",
+        help: "Whether to run if part of the sandbox is missing [default: best-effort]",
     },
     Valued {
         name: "user",
         named: None,
         value: "USER[:GROUP]",
         heading: "Isolation",
-        help: "Become this user, by name or number, before the guest starts (as root)",
+        help: "Switch to this user, by name or number, before the guest starts (as root)",
     },
     Valued {
         name: "chroot",
@@ -111,37 +111,37 @@ pub(super) const VALUED: &[Valued] = &[
         named: None,
         value: "PORT|unix:PATH",
         heading: "Debugging",
-        help: "Where --gdb waits, on this host alone [default: 1234]",
+        help: "Where --gdb listens, on this host only [default: 1234]",
     },
     Valued {
         name: "dumpcore",
         named: None,
         value: "DIR",
         heading: "Debugging",
-        help: "Write a core file there when the guest comes to a bad end",
+        help: "Write a core file to DIR if the guest crashes",
     },
     Valued {
         name: "log-format",
         named: None,
         value: "text|json|journald",
         heading: "Output",
-        help: "Form of what tender says on stderr [default: text]",
+        help: "Format of tender's messages on stderr [default: text]",
     },
     Valued {
         name: "stats",
         named: None,
         value: "FILE|-",
         heading: "Output",
-        help: "Write what the run came to, as JSON, when it ends; - is stderr",
+        help: "Write statistics as JSON at the end of the run; - is stderr",
     },
     Valued {
         name: "metrics",
         named: None,
         value: "unix:PATH|unix:@NAME",
         heading: "Output",
-        help: "Serve what the run has come to so far to Prometheus, on this socket",
+        help: "Serve statistics of the run to Prometheus, on this socket",
     },
 ];
 
-/// The one option that the help text mentions in passing only.
+/// The one option that the help text mentions only in passing.
 pub(super) const HIDDEN: &str = "disk";

@@ -1,4 +1,4 @@
-//! Descriptors in place of interfaces and paths.
+//! Descriptors instead of interfaces and paths.
 
 use super::*;
 use crate::config::{BlockSource, InheritedFd, NetSource};

@@ -1,4 +1,4 @@
-//! What holds for command lines of any words, and for memory of any size.
+//! Properties of command lines with any arguments, and of memory of any size.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -9,15 +9,15 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::{BlockOption, BlockSource, Memory, NetSource};
 
-/// A word that is no option.
+/// An argument that is no option.
 fn plain_word() -> impl Strategy<Value = OsString> {
     proptest::collection::vec(any::<u8>(), 1..20)
         .prop_map(OsString::from_vec)
         .prop_filter("option", |word| word.as_bytes()[0] != b'-')
 }
 
-/// Any word, and often one that looks like an option.
-fn any_word() -> impl Strategy<Value = OsString> {
+/// Any argument, often one that looks like an option.
+fn any_argument() -> impl Strategy<Value = OsString> {
     let looks = "-{0,3}(net|net-mac|block|block-sector-size|disk|mem|help|v|q|V)?:{0,2}[a-z0-9]{0,3}=?[^ ]{0,6}";
     prop_oneof![
         looks.prop_map(OsString::from),
@@ -45,16 +45,16 @@ fn option(name: &str, device: Option<&str>, value: &OsStr, joined: bool) -> Vec<
 
 proptest! {
     #[test]
-    fn no_words_make_it_panic(args in proptest::collection::vec(any_word(), 0..8)) {
+    fn no_arguments_make_it_panic(args in proptest::collection::vec(any_argument(), 0..8)) {
         if let Err(error) = parse(args) {
             prop_assert!(!matches!(error, Error::Other(_)), "{error}");
         }
     }
 
     #[test]
-    fn guest_words_arrive_as_they_are(
+    fn guest_arguments_are_unchanged(
         unikernel in plain_word(),
-        args in proptest::collection::vec(any_word(), 0..8),
+        args in proptest::collection::vec(any_argument(), 0..8),
         dashes: bool,
     ) {
         let start = if dashes { vec!["tender", "-v", "--"] } else { vec!["tender", "-v"] };
@@ -114,7 +114,7 @@ proptest! {
     }
 }
 
-/// Every size of whole KiB that a guest can have; the given one in 128 bits would be no other.
+/// Every guest size in whole KiB equals the same calculation in 128 bits.
 #[test]
 fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
     for asked in (Memory::STEP..=Memory::MAX).step_by(1024) {
@@ -128,13 +128,14 @@ fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
     }
 }
 
-/// The same sums in 128 bits, where nothing overflows, for every unit and the numbers at and around every power of two.
+/// Compares with the same calculation in 128 bits, where nothing overflows, for every unit and for
+/// the numbers at and around every power of two.
 #[test]
 fn no_size_of_memory_overflows() {
     let units = [("", 20), ("K", 10), ("MiB", 20), ("g", 30)];
     let numbers = (0..=65).flat_map(|power| (0..3).map(move |by| (1_u128 << power) - 1 + by));
     for (count, (unit, shift)) in numbers.flat_map(|count| units.map(|unit| (count, unit))) {
-        let given = Given {
+        let given = OptionValue {
             option: "--mem".into(),
             name: "mem",
             device: None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::report::counters::{Amount, Counter, Faults};
+use crate::report::counters::{Count, Counter, Faults};
 
 /// What went through the console, and what did not: as read at some moment, or as it is being counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl fmt::Display for Stats {
         write!(
             f,
             "{} written, {} dropped",
-            Amount(self.written_bytes, "byte"),
+            Count(self.written_bytes, "byte"),
             self.dropped_bytes
         )?;
         let faults = self.faults();

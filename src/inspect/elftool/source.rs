@@ -1,5 +1,6 @@
-//! The source of a manifest. The parser reads JSON of this one form only, so a file cannot decide how deep a value is
-//! nested. Pure. It is as lenient as Solo5's tool about commas and about text after the object.
+//! The source of a manifest. The parser reads JSON of this one form only, so a file cannot decide
+//! how deep a value is nested. Pure. It is as lenient as Solo5's tool about commas and about text
+//! after the object.
 
 use guest_abi::manifest::MAX_ENTRIES;
 

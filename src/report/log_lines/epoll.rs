@@ -1,7 +1,7 @@
-//! Waits for room for output, if a seccomp filter refuses `ppoll`.
+//! Waits for room for output if a seccomp filter refuses `ppoll`.
 //!
-//! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so [`seal`] makes one set each
-//! for standard output and standard error first.
+//! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so
+//! [`seal`] makes one set each for standard output and standard error first.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -12,13 +12,13 @@ use std::time::Duration;
 /// Whether `ppoll` has been refused.
 static NEEDED: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`seal`] was called: no set can be made any more.
+/// Whether [`seal`] was called: no further set can be made.
 static SEALED: AtomicBool = AtomicBool::new(false);
 
 /// The sets of standard output and standard error, or one of the next two.
 static SETS: [AtomicI32; 2] = [const { AtomicI32::new(NONE) }; 2];
 const NONE: RawFd = -1;
-/// In place of a set: the descriptor always has room.
+/// Instead of a set: the descriptor always has room.
 const ALWAYS: RawFd = -2;
 
 pub(super) fn is_needed() -> bool {
@@ -48,7 +48,7 @@ pub(super) fn seal() -> Vec<RawFd> {
         .collect()
 }
 
-/// As [`super::wait_for`].
+/// Waits like [`super::wait_for`].
 #[cold]
 pub(super) fn wait_for(fd: RawFd, events: libc::c_short, patience: Duration) -> io::Result<bool> {
     if events == 0 {
@@ -68,9 +68,9 @@ pub(super) fn wait_for(fd: RawFd, events: libc::c_short, patience: Duration) -> 
     }
 }
 
-/// A set of this descriptor alone; none if it is always ready.
+/// Returns a set of this descriptor alone, or none if the descriptor is always ready.
 fn set_of(fd: RawFd, events: libc::c_short) -> io::Result<Option<OwnedFd>> {
-    // The events have the numbers that they have for poll.
+    // epoll's event numbers are those of poll.
     let mut event = libc::epoll_event {
         events: events as u32,
         u64: 0,

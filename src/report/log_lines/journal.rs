@@ -1,5 +1,6 @@
-//! The journal's stream. journald parses `<N>` at the start of a line as its priority, so the console must know where a
-//! line of the stream starts. Standard error is usually the same stream: console and messages take turns.
+//! The journal's stream. journald parses `<N>` at the start of a line as its priority, so the
+//! console must know where a line of the stream starts. Standard error is usually the same stream:
+//! console and messages take turns.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
@@ -15,7 +16,8 @@ static STREAM: Stream = Stream::new();
 /// Whether standard error is that stream too.
 static SHARED: AtomicBool = AtomicBool::new(false);
 
-/// Attempts to get a turn, some hundred microseconds. Another thread's turn is one non-blocking write.
+/// Attempts to get a turn, some hundred microseconds. Another thread's turn is one non-blocking
+/// write.
 const ATTEMPTS: u32 = 10_000;
 
 /// A stream that journald reads.
@@ -50,8 +52,8 @@ impl Stream {
         is_journal.then_some(&STREAM)
     }
 
-    /// Excludes other writers until the turn is dropped. Returns none while another thread writes, or this thread, if a
-    /// signal's handler interrupted its write.
+    /// Excludes other writers until the turn is dropped. Returns none while another thread writes,
+    /// or if this call is in a signal handler that interrupted this thread's write.
     pub(crate) fn turn(&self) -> Option<Turn<'_>> {
         let take = || {
             self.busy
@@ -105,7 +107,7 @@ pub(super) fn shared(fd: RawFd) -> Option<&'static Stream> {
 
 /// Device and inode of a socket.
 fn socket(fd: RawFd) -> Option<(u64, u64)> {
-    // SAFETY: the kernel fills in a plain value, for which zero will do.
+    // SAFETY: the kernel fills in a plain value, for which zero is valid.
     let (result, status) = unsafe {
         let mut status: libc::stat = mem::zeroed();
         (libc::fstat(fd, &raw mut status), status)
@@ -114,13 +116,14 @@ fn socket(fd: RawFd) -> Option<(u64, u64)> {
         .then_some((status.st_dev, status.st_ino))
 }
 
-/// Whether JOURNAL_STREAM names this socket. systemd sets it, to standard error's socket if the two differ.
+/// Whether JOURNAL_STREAM names this socket. systemd sets it, to standard error's socket if the two
+/// differ.
 fn is_named(variable: &OsStr, (device, inode): (u64, u64)) -> bool {
     variable.as_bytes() == format!("{device}:{inode}").as_bytes()
 }
 
-/// Whether a socket's address is that of a journald: `/run/systemd/journal/stdout`, or `journal.NAME` for
-/// LogNamespace=.
+/// Whether a socket's address is that of a journald: `/run/systemd/journal/stdout`, or
+/// `journal.NAME` for LogNamespace=.
 fn is_journald(address: &Path) -> bool {
     let mut names = address.iter().rev().map(OsStrExt::as_bytes);
     names.next() == Some(b"stdout")

@@ -1,4 +1,4 @@
-//! What holds for files of any content.
+//! Properties of files of any content.
 
 use proptest::prelude::*;
 
@@ -62,7 +62,7 @@ fn toml() -> impl Strategy<Value = String> {
     proptest::collection::vec(line, 0..8).prop_map(|lines| lines.concat())
 }
 
-/// Whatever is in a file, it comes to a command, or to one line that says where it is wrong.
+/// Any file gives a command or a one-line error with its place.
 fn is_understood_or_refused(text: &[u8]) {
     let Ok(Command::Configured(configured)) =
         parse(["tender", "--config=f", "app"].map(OsString::from))
@@ -115,7 +115,7 @@ fn toml_string(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Tables within tables, keys of many parts, many keys: none of it is deep or slow enough to do harm.
+/// Nested tables, dotted keys and many keys are neither deep nor slow enough to do harm.
 #[test]
 fn large_files_do_no_harm() {
     let many: String = (0..500)
