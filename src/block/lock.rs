@@ -13,7 +13,7 @@ use crate::host::files::Identity;
 use crate::host::owner::{Holder, read_list};
 use crate::host::signal::uninterrupted;
 
-/// Locks an image against every other program that locks it, until it is closed.
+/// Locks an image against other programs that lock it, until it is closed.
 ///
 /// # Errors
 /// The image is in use: by a program that locked it, or by a loop device, which locks nothing.
@@ -39,8 +39,9 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Finds the loop device that uses an image, if the host shows it. sysfs names the image by a path, which may belong to
-/// another root directory. Unused loop devices are not in the list of disks, and so cost nothing.
+/// Finds the loop device that uses an image, if the host shows it. sysfs names the image by a path,
+/// which may belong to another root directory. Unused loop devices are not in the list of disks,
+/// and so cost nothing.
 fn loop_device(image: Identity) -> Option<PathBuf> {
     let disks = read_list("/proc/partitions").ok()?;
     let mut names = disks
@@ -60,7 +61,7 @@ fn loop_device(image: Identity) -> Option<PathBuf> {
 
 /// Locks or unlocks an open file, without waiting for others.
 pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
-    // SAFETY: it takes two numbers.
+    // SAFETY: the call takes two numbers.
     uninterrupted(
         || match unsafe { libc::flock(fd, operation | libc::LOCK_NB) } {
             0 => Ok(()),

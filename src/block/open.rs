@@ -1,4 +1,4 @@
-//! From a path to an image or disk of one's own; and why not, in words.
+//! Opens a path as an image or disk, or explains why not.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -15,25 +15,25 @@ use crate::host::owner::Holder;
 use crate::host::signal::uninterrupted;
 use crate::report::counters::Amount;
 
-/// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
+/// Queries whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
 const BLKROGET: u32 = 0x125e;
 
 /// Why a block device cannot be attached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("there is no file '{path}'; 'truncate -s 64M {path}' makes an empty image")]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// There is no such disk.
+    /// The disk does not exist.
     #[error("there is no disk '{path}'; 'lsblk' lists those of this host")]
     MissingDisk {
         /// The disk.
         path: PathBuf,
     },
-    /// The path leads to something else.
+    /// The path leads to another kind of file.
     #[error("'{path}' is {kind}; a block device needs an image file or a disk")]
     NotDisk {
         /// The file.
@@ -58,7 +58,7 @@ pub enum Error {
         /// The file's permission bits.
         mode: u32,
     },
-    /// This user may not even look at the file.
+    /// This user may not enter a directory of the path.
     #[error(
         "user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which"
     )]
@@ -68,7 +68,7 @@ pub enum Error {
         /// This process's user.
         user: u32,
     },
-    /// Nobody can write the file.
+    /// The file is on a read-only file system.
     #[error(
         "'{path}' is on a read-only file system, but a unikernel may write to its block devices; copy it elsewhere, or \
          let it be written (ReadWritePaths= of a unit)"
@@ -77,7 +77,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// Nobody can write the disk.
+    /// The disk is read-only.
     #[error(
         "disk '{path}' is read-only, but a unikernel may write to its block devices; 'blockdev --setrw {path}'"
     )]
@@ -101,7 +101,7 @@ pub enum Error {
         /// The process.
         holder: Holder,
     },
-    /// Another process, which one is not to be found out, has locked the file.
+    /// An unknown process has locked the file.
     #[error(
         "'{path}' is in use by another process; an image serves one unikernel at a time ('lslocks' as root shows \
          which)"
@@ -160,13 +160,13 @@ pub enum Error {
         /// Bytes in a sector.
         sector_size: u16,
     },
-    /// There are no such sectors.
+    /// The sector size is invalid.
     #[error("{sector_size} is not a sector size: those are the powers of two from 512 to 32768")]
     SectorSize {
         /// Bytes in a sector.
         sector_size: u16,
     },
-    /// The descriptor cannot be had.
+    /// The descriptor is unavailable.
     #[error(transparent)]
     InheritedFd(#[from] descriptors::Error),
     /// The path is that of a descriptor that is not open.
@@ -179,7 +179,8 @@ pub enum Error {
         /// The descriptor.
         fd: RawFd,
     },
-    /// The path is that of a descriptor, whose file can only be used by the descriptor itself.
+    /// The path is that of a descriptor whose file cannot be opened again, only used by the
+    /// descriptor.
     #[error(
         "'{path}': this user may not open the file of descriptor {fd} again; give the descriptor itself, @{fd}"
     )]
@@ -199,14 +200,14 @@ pub enum Error {
         /// The component that the user controls.
         error: io::Error,
     },
-    /// The descriptor is not open for what a disk needs.
+    /// The descriptor is not open for reading and writing.
     #[error("'{path}', handed over as {handed}, {rule}")]
     Mode {
         /// The file.
         path: PathBuf,
-        /// Its descriptor, in words.
+        /// Its descriptor, for the message.
         handed: String,
-        /// What is wrong with it and what would be right.
+        /// The problem and the fix.
         rule: &'static str,
     },
     /// Opening failed otherwise.
@@ -217,7 +218,7 @@ pub enum Error {
         /// The host's reason.
         error: io::Error,
     },
-    /// The host does not tell the size.
+    /// The size is unknown.
     #[error("cannot find out the size of '{path}': {error}")]
     Size {
         /// The file.
@@ -225,7 +226,7 @@ pub enum Error {
         /// The host's reason.
         error: io::Error,
     },
-    /// Writing what was written to the disk failed.
+    /// Syncing the disk failed.
     #[error(
         "cannot bring all of '{path}' to its disk: {error}; what the guest wrote last may be lost"
     )]
@@ -242,7 +243,7 @@ pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
     let look = look.map_err(|error| refusal(path, None, error))?;
     let kind = look.metadata().file_type();
     check_kind(path, kind)?;
-    // For a disk, O_EXCL means: not while it is mounted.
+    // For a disk, O_EXCL fails if it is mounted.
     let flags = if kind.is_block_device() {
         libc::O_EXCL
     } else {
@@ -260,21 +261,21 @@ pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Spares the host to note, and to write to its own disk, when a guest read last: a file's owner may decide that, and
-/// the owner of the disk's node. For another user it stays as it is.
+/// Disables updates of the access time, which cost writes to the host's disk. Only the owner of the
+/// file or device node may do that; for other users nothing changes.
 fn forget_when_read(file: &File) {
-    // SAFETY: it takes numbers. Of the flags that can be set, the file was opened with none.
+    // SAFETY: the call takes numbers. The file was opened without any of the flags that can be set.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NOATIME) };
 }
 
-/// A disk that is read-only can be opened for writing, but not written.
+/// Returns an error for a read-only disk: the kernel opens it for writing, but rejects writes.
 pub(super) fn check_writable(disk: &File, kind: FileType, path: &Path) -> Result<(), Error> {
     if !kind.is_block_device() {
         return Ok(());
     }
     let mut read_only: libc::c_int = 0;
-    // SAFETY: the request writes one number.
-    let told = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
+    // SAFETY: the ioctl writes one number.
+    let is_known = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
     if told && read_only != 0 {
         Err(Error::ReadOnlyDisk { path: path.into() })
     } else {
@@ -296,7 +297,7 @@ pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
     })
 }
 
-/// Why the host does not open what `path` led to, from what it says.
+/// Returns the reason why the host did not open the file at `path`, from its error.
 fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
     let descriptor = files::descriptor_in(path);
     let path = path.to_owned();
@@ -310,7 +311,7 @@ fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
         (Some(libc::ENOENT), ..) => Error::Missing { path },
         (Some(libc::EACCES), ..) => denied(path, found),
         (Some(libc::EROFS), ..) => Error::ReadOnly { path },
-        // A disk that another unikernel has is opened by it exclusively, and locked as well.
+        // Another tender opens a disk with O_EXCL, and also locks it.
         (Some(libc::EBUSY), _, Some(found)) => match in_use(&path, Ok(found.clone())) {
             Error::InUseBySomebody { path } => Error::Mounted { path },
             in_use => in_use,
@@ -320,7 +321,7 @@ fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
 }
 
 fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
-    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    // SAFETY: the call takes nothing, changes nothing and cannot fail.
     let user = unsafe { libc::geteuid() };
     match found {
         Some(file) => Error::Denied {
@@ -334,7 +335,8 @@ fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
     }
 }
 
-/// The size of an image or disk in bytes: at least one sector, and, unless `tail` is kept, nothing but sectors.
+/// Returns the size of an image or disk in bytes: at least one sector and, unless `tail` is kept,
+/// only whole sectors.
 pub(super) fn capacity(
     mut file: &File,
     path: &Path,
@@ -344,7 +346,7 @@ pub(super) fn capacity(
     if !sector_size.is_power_of_two() || !(512..=32768).contains(&sector_size) {
         return Err(Error::SectorSize { sector_size });
     }
-    // A disk's own record says 0; its end tells.
+    // A disk's metadata has size 0; seeking to its end gives the size.
     let size = uninterrupted(|| file.seek(SeekFrom::End(0))).map_err(|error| Error::Size {
         path: path.into(),
         error,
@@ -379,8 +381,8 @@ pub(super) fn capacity(
     }
 }
 
-/// Hint to get an image of `size` bytes, a multiple of its sectors. Never suggests to change a file that is no raw
-/// image.
+/// Returns a hint how to get an image of `size` bytes, a multiple of its sectors. Never suggests to
+/// change a file that is no raw image.
 fn fill_hint(file: &File, path: &Path, size: u64) -> String {
     match format(file) {
         Some(format) => format!("it is {}: {}", format.name, format.hint()),
@@ -397,14 +399,15 @@ fn warn_of_tail(path: &Path, size: u64, sector_size: u16, hint: String) {
     );
 }
 
-/// Format of a file by its first bytes, if known.
+/// Returns the format of a file by its first bytes, if known.
 fn format(file: &File) -> Option<Format> {
     let mut start = [0; LOOKED_AT];
     let length = uninterrupted(|| file.read_at(&mut start, 0)).ok()?;
     Format::of(&start[..length])
 }
 
-/// Warns of a file that is clearly no raw image: the guest would read its headers as sectors, and overwrite them.
+/// Warns of a file that is clearly no raw image: the guest would read its headers as sectors, and
+/// overwrite them.
 pub(super) fn warn_of_format(file: &File, path: &Path) {
     if let Some(format) = format(file).filter(|format| format.is_no_disk()) {
         let path = path.display();

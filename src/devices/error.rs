@@ -1,4 +1,5 @@
-//! What can be wrong between the devices a unikernel declares and those the command line attaches.
+//! Mismatches between the devices that a unikernel declares and those that the command line
+//! attaches.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use crate::block;
 use crate::guest::manifest::{Device, Kind};
 use crate::net;
 
-/// Why the devices cannot be attached as asked.
+/// Why the devices cannot be attached.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -49,13 +50,13 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The option that names the device of `option`: nearly always itself.
+/// Returns the option that names the device of `option`: nearly always itself.
 fn named<'o>(option: &&'o str) -> &'o str {
     if *option == "disk" { "block" } else { option }
 }
 
 impl Error {
-    /// The image at `path` is that of another device already.
+    /// Returns the error for an image at `path` that another device has already.
     pub(super) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
         Error::Block {
             name: name.to_owned(),
@@ -64,7 +65,7 @@ impl Error {
     }
 }
 
-/// An error together with the host's reason for it, where it has one.
+/// Formats an error with the host's reason for it, if any.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     error
         .source()

@@ -1,4 +1,4 @@
-//! What a guest finds in its boot pages: boot info, manifest and command line, one after the other from
+//! The guest's boot pages: boot info, manifest and command line, consecutive from
 //! [`BOOT_INFO_ADDRESS`]. Pure: values in, bytes out. Section 5 of `docs/hvt-abi.md`.
 
 use std::ffi::OsStr;
@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use crate::guest::era::Era;
 
-/// What the guest is told, whatever its era.
+/// Information for the guest, the same for every era.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Bytes of memory, from address 0.
@@ -19,22 +19,22 @@ pub struct Facts<'a> {
     pub image_end: u64,
     /// Frequency of the cycle counter in Hz.
     pub counter_frequency: u64,
-    /// Address of the shared network ring, or 0 where none is offered.
+    /// Address of the shared network ring, or 0 if none is offered.
     pub net_ring: u64,
-    /// The manifest's bytes; only guests that have one look at it.
+    /// The manifest's bytes; ignored by guests without one.
     pub manifest: &'a [u8],
     /// The command line with its NUL.
     pub cmdline: &'a [u8],
 }
 
-/// A command line that is too long: its bytes.
+/// The guest's arguments are too long; their size in bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones"
 )]
 pub struct TooLong(pub usize);
 
-/// The guest's words, joined by single spaces and ended by a NUL.
+/// Joins the guest's arguments by single spaces and appends a NUL.
 pub fn cmdline(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, TooLong> {
     let args: Vec<&[u8]> = arguments
         .iter()
@@ -49,7 +49,7 @@ pub fn cmdline(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, TooLong> {
     }
 }
 
-/// The boot pages' content for a guest of `era`.
+/// Returns the content of the boot pages for a guest of `era`.
 pub fn to_bytes(era: Era, facts: &Facts<'_>) -> Vec<u8> {
     match era {
         Era::Legacy => legacy_bytes(facts),

@@ -1,4 +1,4 @@
-//! Why a network device cannot be attached, in words an operator can act on.
+//! Why a network device cannot be attached, with hints for the operator.
 
 use std::fs::File;
 use std::io;
@@ -33,7 +33,7 @@ pub enum Error {
     NotTap {
         /// The interface.
         name: String,
-        /// What it is instead.
+        /// Its actual kind.
         kind: &'static str,
         /// This process's user.
         user: u32,
@@ -46,7 +46,7 @@ pub enum Error {
     Denied {
         /// The interface.
         name: String,
-        /// Who may, in words.
+        /// Its owner, for the message.
         owner: String,
         /// This process's user.
         user: u32,
@@ -59,7 +59,7 @@ pub enum Error {
         /// The process.
         holder: Holder,
     },
-    /// Another process, which one is not to be found out, is attached.
+    /// An unknown process is attached.
     #[error(
         "interface '{name}' is in use by another process; every unikernel needs a tap of its own"
     )]
@@ -75,7 +75,7 @@ pub enum Error {
         /// The interface.
         name: String,
     },
-    /// Linux lacks the driver or the container its device.
+    /// Linux lacks the driver, or the container its device.
     #[error(
         "/dev/net/tun is missing; 'modprobe tun' loads its driver (a container needs --device /dev/net/tun)"
     )]
@@ -96,7 +96,7 @@ pub enum Error {
         /// The host's reason.
         error: io::Error,
     },
-    /// The descriptor cannot be had.
+    /// The descriptor is unavailable.
     #[error(transparent)]
     InheritedFd(#[from] descriptors::Error),
     /// The descriptor cannot be used.
@@ -104,7 +104,7 @@ pub enum Error {
     Descriptor {
         /// Its number.
         fd: RawFd,
-        /// What is wrong with it and what would be right.
+        /// The problem and the fix.
         rule: &'static str,
     },
     /// The descriptor cannot be set up.
@@ -115,7 +115,7 @@ pub enum Error {
         /// The host's reason.
         error: io::Error,
     },
-    /// The host gives no random bytes.
+    /// The host returned no random bytes.
     #[error("cannot choose a random MAC address: {error}; --net-mac gives one")]
     Random {
         /// The host's reason.
@@ -124,7 +124,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// There is no interface `name`.
+    /// Returns the error for a missing interface `name`.
     pub(super) fn missing(name: &str) -> Error {
         Error::Missing {
             name: name.into(),
@@ -132,12 +132,14 @@ impl Error {
         }
     }
 
-    /// The interface `name` is not up; not being a tap is told first.
+    /// Returns the error for the interface `name`, which is down; if it is not a tap, that error
+    /// takes precedence.
     pub(super) fn down(name: &str) -> Error {
         not_tap(name).unwrap_or_else(|| Error::Down { name: name.into() })
     }
 
-    /// The host refused to attach to the interface `name`, which exists, or to open the device for that.
+    /// Returns the error for a refused attachment to the interface `name`, which exists, or for its
+    /// device file.
     pub(super) fn refused(name: &str, error: io::Error) -> Error {
         // Both fail with the same errors.
         if let Err(error) = File::options().read(true).write(true).open(TUN.path) {
@@ -156,7 +158,7 @@ impl Error {
         }
     }
 
-    /// The driver's device did not open.
+    /// Returns the error for a device file that did not open.
     pub(super) fn tun(error: io::Error) -> Error {
         match error.raw_os_error().unwrap_or_default() {
             libc::ENOENT => Error::TunMissing,
@@ -176,7 +178,7 @@ impl Error {
     }
 }
 
-/// The error for an interface that somebody is attached to.
+/// Returns the error for an interface that another process is attached to.
 fn in_use(name: &str) -> Error {
     let own_name = Interface::find(name).map_or_else(|_| name.to_owned(), |found| found.name);
     let name = name.to_owned();
@@ -187,7 +189,7 @@ fn in_use(name: &str) -> Error {
     }
 }
 
-/// The error for an interface that is no tap of one queue, where the host tells what it is.
+/// Returns the error for an interface that is no tap of one queue, if the host shows its kind.
 fn not_tap(name: &str) -> Option<Error> {
     let kind = match interface::tun_flags(name) {
         Some(flags) if flags & libc::IFF_TUN != 0 => "a tun, which carries no Ethernet frames",
@@ -198,7 +200,7 @@ fn not_tap(name: &str) -> Option<Error> {
     Some(Error::not_tap(name, kind))
 }
 
-/// The error for an interface that is another user's.
+/// Returns the error for another user's interface.
 fn denied(name: &str) -> Error {
     // The host shows −1 for none.
     let known = |what| interface::attribute(name, what).filter(|id| id != "-1");

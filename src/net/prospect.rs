@@ -1,5 +1,5 @@
-//! What would become of a network device, found out without attaching it. An attached tap has a carrier, and whoever
-//! watches it — a bridge, a network manager — acts when that comes and goes; so a check must not.
+//! Checks a network device without attaching it. An attached tap has a carrier, and its observers
+//! (a bridge, a network manager) react when that changes, so a check must not attach.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use crate::host::device_file;
 /// A network device as it would be attached.
 #[derive(Debug)]
 pub struct Prospect {
-    /// The descriptor, where one was handed over.
+    /// The descriptor, if it is inherited.
     fd: Option<OwnedFd>,
     identity: Identity,
     name: String,
@@ -24,8 +24,8 @@ pub struct Prospect {
 }
 
 impl Prospect {
-    /// Looks at `source` as [`Nic::attach`](super::Nic::attach) would, and changes nothing but that a descriptor is
-    /// taken.
+    /// Checks `source` as [`Nic::attach`](super::Nic::attach) would. Changes nothing, except that
+    /// it takes a descriptor.
     ///
     /// # Errors
     /// Those of [`Nic::attach`](super::Nic::attach).
@@ -86,7 +86,7 @@ impl Prospect {
         }
     }
 
-    /// Whether this device and `other` would steal each other's frames.
+    /// Returns whether this device and `other` would steal each other's frames.
     pub fn shares_with(&self, other: &Prospect) -> bool {
         match (&self.identity, &other.identity) {
             (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
@@ -99,24 +99,25 @@ impl Prospect {
         }
     }
 
-    /// Name of the interface, for messages.
+    /// Returns the name of the interface, for messages.
     pub fn interface_name(&self) -> &str {
         &self.name
     }
 
-    /// Largest payload of a frame, in bytes.
+    /// Returns the largest payload of a frame, in bytes.
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
 
-    /// What may yet go wrong.
+    /// Returns a possible problem.
     pub fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()
     }
 }
 
-/// Whether the kernel would have this process attach to the interface `name`, by the rules of its `tun_set_iff`: a tap
-/// of one queue, owned by us or by nobody, that nobody is attached to. What cannot be known is told.
+/// Checks whether the kernel would attach this process to the interface `name`, by the rules of its
+/// `tun_set_iff`: a tap of one queue, without an owner or owned by this user, and not attached.
+/// Returns a note if that cannot be determined.
 fn attachable(name: &str) -> Result<Option<String>, Error> {
     let refused = |errno| Error::refused(name, io::Error::from_raw_os_error(errno));
     if let Err(error) = File::options()
@@ -142,14 +143,15 @@ fn attachable(name: &str) -> Result<Option<String>, Error> {
     if !may_attach(name) {
         return Err(refused(libc::EPERM));
     }
-    // Whoever is attached keeps the carrier up.
+    // An attached process keeps the carrier up.
     if interface::attribute(name, "carrier").as_deref() == Some("1") {
         return Err(refused(libc::EBUSY));
     }
     Ok(None)
 }
 
-/// Whether the owner and the group of the tap `name`, where it has them, are ours; or we may do anything to networks.
+/// Returns whether owner and group of the tap `name`, if set, are ours; or this process has
+/// CAP_NET_ADMIN.
 fn may_attach(name: &str) -> bool {
     // The host shows −1 for none.
     let id = |what| interface::attribute(name, what).and_then(|id| id.parse::<u32>().ok());
@@ -158,7 +160,7 @@ fn may_attach(name: &str) -> bool {
 }
 
 fn is_group_ours(group: u32) -> bool {
-    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    // SAFETY: the call takes nothing, changes nothing and cannot fail.
     group == unsafe { libc::getegid() } || capabilities::groups().contains(&group)
 }
 

@@ -1,4 +1,5 @@
-//! The programs as the kernel would run them: what they allow, what they refuse, and what that costs.
+//! Tests of the programs as the kernel would run them: allowed calls, rejected calls, and their
+//! cost.
 
 use libc::sock_filter;
 
@@ -32,7 +33,7 @@ fn parameters() -> Parameters {
     }
 }
 
-/// Those of a run without devices, of which nobody wants to know anything.
+/// Parameters of a run without devices and statistics.
 fn bare() -> Parameters {
     Parameters {
         vcpu: 6,
@@ -51,7 +52,7 @@ fn ring(parameters: &Parameters) -> Vec<sock_filter> {
     compile(RING, parameters)
 }
 
-/// What seccompiler makes of the same list.
+/// Compiles the same list with seccompiler.
 fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let translate = |step: &seccompiler::sock_filter| sock_filter {
         code: step.code,
@@ -65,7 +66,7 @@ fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
         .collect()
 }
 
-/// Runs a program over a call; returns what becomes of the call, and how many instructions that took.
+/// Runs a program for a call; returns the action, and the number of instructions executed.
 fn run(program: &[sock_filter], call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
     let arch: u32 = if cfg!(target_arch = "x86_64") {
         0xc000_003e
@@ -138,7 +139,7 @@ fn the_guest_runs_on_nine_instructions() {
     }
 }
 
-/// Every device that a manifest can have, and their twins.
+/// Every device that a manifest can have, and their duplicates for the ring.
 #[test]
 fn programs_are_never_too_long() {
     let many: Vec<i32> = (10..73).collect();
@@ -154,7 +155,7 @@ fn programs_are_never_too_long() {
     }
 }
 
-/// Numbers that mean something to some rule, and others beside them.
+/// Numbers that some rule distinguishes, and neighbours of them.
 fn telling(parameters: &Parameters) -> Vec<u64> {
     let numbers = [
         0,
@@ -207,9 +208,9 @@ fn telling(parameters: &Parameters) -> Vec<u64> {
     all
 }
 
-/// Every call, and for those that depend on arguments, arguments of all kinds.
+/// Every call and, for those whose arguments matter, arguments of all kinds.
 #[test]
-fn seccompiler_comes_to_the_same_answers() {
+fn seccompiler_returns_the_same_actions() {
     let many = Parameters {
         nets: (10..73).collect(),
         ring_nets: (80..143).collect(),
@@ -250,7 +251,7 @@ fn seccompiler_comes_to_the_same_answers() {
     }
 }
 
-/// Each step costs a start about a thousand instructions of the kernel's.
+/// Each instruction costs a start about a thousand instructions in the kernel.
 #[test]
 fn programs_are_short() {
     assert!(guest(&bare()).len() <= 140, "{}", guest(&bare()).len());
@@ -348,7 +349,7 @@ fn arguments_decide() {
     assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
 }
 
-/// Arguments that the rule allows; of the numbers known at run time, each in turn.
+/// Returns arguments that the rule allows; of parameters, each value in turn.
 fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     let mut all = vec![[0; 6]];
     for when in rule.when {
@@ -370,9 +371,9 @@ fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     all
 }
 
-/// Each request, such as those of a report, goes to its own descriptors and to no other.
+/// Each request, such as those for a report, is allowed on its own descriptors only.
 #[test]
-fn calls_reach_the_runs_own_descriptors_alone() {
+fn calls_are_limited_to_the_descriptors_of_the_run() {
     const ON_DESCRIPTORS: [libc::c_long; 10] = [
         libc::SYS_ioctl,
         libc::SYS_read,
@@ -402,7 +403,7 @@ fn calls_reach_the_runs_own_descriptors_alone() {
     }
 }
 
-/// One new file in the directory, for its owner alone, under the one number.
+/// One new file in the directory, for its owner only, with the one descriptor.
 #[test]
 fn core_files_are_new() {
     let (program, theirs) = (guest(&parameters()), referee(GUEST, &parameters()));
@@ -468,9 +469,9 @@ fn core_files_are_new() {
     }
 }
 
-/// The thread that anybody may speak to has the least.
+/// The thread that any client can reach has the shortest list.
 #[test]
-fn clients_reach_nothing_but_their_answer() {
+fn the_metrics_thread_can_only_serve_clients() {
     let program = compile(METRICS, &parameters());
     let allowed = |call, first| run(&program, call, [first, 0, 0, 0, 0, 0]).0 == ALLOW;
     for call in [libc::SYS_read, libc::SYS_write, libc::SYS_close] {
@@ -497,7 +498,7 @@ fn clients_reach_nothing_but_their_answer() {
     }
 }
 
-/// A list without a disk must not turn into one with any disk.
+/// A list without a disk must not allow any disk.
 #[test]
 fn no_device_means_no_call() {
     let program = guest(&bare());
@@ -518,8 +519,8 @@ fn no_device_means_no_call() {
     assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));
 }
 
-/// Whatever is in none of the lists, with whatever arguments: also calls that there are not yet, and those of x86's
-/// other ways to make one.
+/// Calls in none of the lists, with any arguments: also future calls, and those of x86's other
+/// system call interfaces.
 #[test]
 fn everything_else_is_refused() {
     let programs = [GUEST, RING, METRICS].map(|rules| (rules, compile(rules, &parameters())));

@@ -1,4 +1,4 @@
-//! What can be wrong with a unikernel file, each with what it is and what was expected.
+//! Errors of a unikernel file, with what it is and what was expected.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use crate::guest::formats::Format;
 use crate::guest::manifest;
 use crate::report::counters::Amount;
 
-/// A rule that a file breaks. The file's name comes before it, said by whoever opened it.
+/// Why a file cannot be run. The caller prefixes the file's name.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -80,7 +80,7 @@ pub enum Error {
     Manifest(manifest::Error),
 }
 
-/// What a file that is not ELF most likely is.
+/// Returns the likely format of a file that is not ELF.
 pub(super) fn describe(start: &[u8]) -> &'static str {
     Format::of(start).map_or("of an unknown kind", |format| format.name)
 }
