@@ -4,9 +4,9 @@
 //! of the host's disk is reported to the guest and the operator; it does not end the run.
 
 mod adopt;
-mod lent;
 mod lock;
 mod open;
+mod shared_lock;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use guest_abi::hypercall::Status;
 
-pub use self::lent::Lent;
 pub use self::open::Error;
+pub use self::shared_lock::SharedLock;
 use crate::config::{BlockSource, InheritedFd};
 use crate::guest::era::DiskTail;
 use crate::host::files::{Files, Look, Need};
@@ -145,7 +145,7 @@ impl Disk {
             BlockSource::Path(path) => {
                 Disk::open(path, files.take(path, Need::ReadWrite), sector_size, tail)
             }
-            BlockSource::Fd(handed) => Disk::adopt(handed, sector_size, tail),
+            BlockSource::Fd(inherited) => Disk::adopt(inherited, sector_size, tail),
         }
     }
 
@@ -171,11 +171,11 @@ impl Disk {
     /// The same; and that the descriptor is unavailable, or is not open for both reading and
     /// writing.
     pub fn adopt(
-        handed: &InheritedFd,
+        inherited: &InheritedFd,
         sector_size: Option<u16>,
         tail: DiskTail,
     ) -> Result<Disk, Error> {
-        let (file, path) = adopt::adopt(handed)?;
+        let (file, path) = adopt::adopt(inherited)?;
         Disk::new(file, path, sector_size, tail)
     }
 

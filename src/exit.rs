@@ -139,7 +139,7 @@ impl Machine {
         };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
         // is another, as the older of two locals.
-        let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }?;
+        let guard = unsafe { signal::install_handlers(running.guest.vcpu.interrupt_flag()) }?;
         let on_demand = on_demand::answer(registry);
         // Clients of --metrics may send a signal as soon as they see the run, so the handlers are installed first.
         let observed = observer.start(confined)?;
@@ -237,7 +237,7 @@ impl<'m> Running<'m> {
         // The guest runs no more. What it queued before the end, and before whatever it broke, is sent all the same.
         let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found it broken when the guest was already at its end.
-        let broken = parallel.broken().or(drained.err());
+        let broken = parallel.violation().or(drained.err());
         match (outcome, broken) {
             (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Violation::Ring(error))),
             (outcome, _) => outcome,
@@ -373,7 +373,7 @@ impl<'m> Running<'m> {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
                 if let (Some(worker), 1..) = (worker, timeout) {
-                    worker.calm(memory)?;
+                    worker.quiesce(memory)?;
                 }
                 let _asleep = registry.asleep(timeout);
                 Reply::Ready(devices.poll(timeout.min(*poll_limit))?)

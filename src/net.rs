@@ -6,7 +6,7 @@
 mod attach;
 mod error;
 mod interface;
-mod prospect;
+mod probe;
 mod stats;
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use guest_abi::hypercall::Status;
 
 pub use self::error::Error;
-pub use self::prospect::Prospect;
+pub use self::probe::NicProbe;
 pub use self::stats::Stats;
 use crate::config::NetSource;
 use crate::memory::{self, GuestAddress, GuestMemory};
@@ -95,7 +95,7 @@ impl Nic {
         };
         let link = match source {
             NetSource::Interface(name) => attach::open(name)?,
-            NetSource::Fd(handed) => attach::adopt(handed)?,
+            NetSource::Fd(inherited) => attach::adopt(inherited)?,
         };
         let attach::Link {
             fd,
@@ -166,7 +166,7 @@ impl Nic {
     ///
     /// # Errors
     /// The host has no descriptor left.
-    pub fn twin(&self) -> io::Result<Nic> {
+    pub fn try_clone(&self) -> io::Result<Nic> {
         Ok(Nic {
             fd: self.fd.try_clone()?,
             name: self.name.clone(),

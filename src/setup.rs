@@ -17,7 +17,7 @@ use crate::devices::console::Console;
 use crate::devices::ring::{self, Ring};
 use crate::devices::{Devices, Plan};
 use crate::exit::Machine;
-use crate::guest::boot_info::{self, Facts};
+use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Rules;
 use crate::guest::image::{self, Image, Segment};
 use crate::guest::manifest::Manifest;
@@ -74,7 +74,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         image.end()
     );
     let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
-    let facts = Facts {
+    let facts = BootFacts {
         memory_size: size,
         image_end: image.end(),
         counter_frequency,
@@ -277,7 +277,7 @@ fn net_ring(
 ) -> Result<Option<Ring>, outcome::Error> {
     let possible = rules.net_ring && devices.has_nets();
     // Such a filter knows neither a second thread nor what that shares with the first.
-    let prevented = inherited_filter::is_there();
+    let prevented = inherited_filter::has_rejected();
     match asked {
         NetRing::Off => return Ok(None),
         NetRing::Auto if !possible || prevented => return Ok(None),
@@ -296,7 +296,7 @@ fn net_ring(
         NetRing::Auto | NetRing::On => {}
     }
     Ok(Some(Ring::new(
-        devices.twin_nets().map_err(Error::Descriptors)?,
+        devices.try_clone_nets().map_err(Error::Descriptors)?,
     )))
 }
 
@@ -331,7 +331,7 @@ pub(crate) fn fill(
     memory: &mut GuestMemory,
     file: &File,
     image: &Image,
-    facts: &Facts,
+    facts: &BootFacts,
 ) -> Result<(), outcome::Error> {
     let mappings = mappings(image, memory.size(), facts.net_ring != 0);
     load(memory, file, &image.segments)?;

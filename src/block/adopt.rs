@@ -11,9 +11,9 @@ use crate::host::signal::uninterrupted;
 
 /// Takes ownership of a descriptor of an image file or a disk, which must be open for reading and
 /// writing.
-pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
-    let file = File::from(handed.take()?);
-    let path = path(&file, handed);
+pub(super) fn adopt(inherited: &InheritedFd) -> Result<(File, PathBuf), Error> {
+    let file = File::from(inherited.take()?);
+    let path = path(&file, inherited);
     let metadata = uninterrupted(|| file.metadata()).map_err(|error| Error::Open {
         path: path.clone(),
         error,
@@ -23,7 +23,7 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
     if let Err(rule) = check_mode(&file) {
         return Err(Error::Mode {
             path,
-            handed: handed.to_string(),
+            inherited: inherited.to_string(),
             rule,
         });
     }
@@ -33,9 +33,9 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
 
 /// Returns the file's path for messages, if the host shows it, else the descriptor, which is less
 /// helpful.
-fn path(file: &File, handed: &InheritedFd) -> PathBuf {
+fn path(file: &File, inherited: &InheritedFd) -> PathBuf {
     let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    link.unwrap_or_else(|_| handed.to_string().into())
+    link.unwrap_or_else(|_| inherited.to_string().into())
 }
 
 fn check_mode(file: &File) -> Result<(), &'static str> {
@@ -67,7 +67,7 @@ mod tests {
     use crate::host::files::{Files, Need};
 
     /// Returns the file's descriptor as an inherited one.
-    fn handed(file: File) -> InheritedFd {
+    fn inherited(file: File) -> InheritedFd {
         let fd = file.into_raw_fd();
         // SAFETY: the call changes a flag of a descriptor that this test owns.
         assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     fn refused(file: File) -> String {
-        Disk::adopt(&handed(file), None, DiskTail::Refused)
+        Disk::adopt(&inherited(file), None, DiskTail::Refused)
             .unwrap_err()
             .to_string()
     }
@@ -102,7 +102,7 @@ mod tests {
     fn an_image_by_descriptor_is_as_one_by_path() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
-        let disk = Disk::adopt(&handed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
+        let disk = Disk::adopt(&inherited(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
         // The message names the owner, this very process, if the host shows it.
         let is_taken = |args: String| {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::host::files::Identity;
-use crate::host::owner::{Holder, read_list};
+use crate::host::owner::{Owner, read_list};
 use crate::host::signal::uninterrupted;
 
 /// Locks an image against other programs that lock it, until it is closed.
@@ -73,15 +73,15 @@ pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
 /// Returns the error for an image `path` that is in use.
 pub(super) fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
     let path = path.to_owned();
-    match holder(metadata) {
-        Some(holder) if holder.is_us() => Error::GivenTwice { path },
-        Some(holder) => Error::InUse { path, holder },
+    match owner(metadata) {
+        Some(owner) if owner.is_us() => Error::GivenTwice { path },
+        Some(owner) => Error::InUse { path, owner },
         None => Error::InUseBySomebody { path },
     }
 }
 
 /// Finds the process that has locked a file, if the host shows it.
-fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
+fn owner(metadata: io::Result<Metadata>) -> Option<Owner> {
     let metadata = metadata.ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let locks = read_list("/proc/locks").ok()?;
@@ -90,12 +90,12 @@ fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
         libc::major(device),
         libc::minor(device)
     );
-    holder_in(&locks, &file).map(Holder::new)
+    owner_in(&locks, &file).map(Owner::new)
 }
 
-/// Finds the holder of the lock on `file` in the lines of /proc/locks, such as
+/// Finds the owner of the lock on `file` in the lines of /proc/locks, such as
 /// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A hidden process is 0 there.
-pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
+pub(super) fn owner_in(locks: &str, file: &str) -> Option<u32> {
     let fields = locks
         .lines()
         .map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());

@@ -11,7 +11,7 @@ use crate::guest::era::DiskTail;
 use crate::guest::formats::{Format, LOOKED_AT};
 use crate::host::descriptors;
 use crate::host::files::{self, Controlled, Look};
-use crate::host::owner::Holder;
+use crate::host::owner::Owner;
 use crate::host::signal::uninterrupted;
 use crate::report::counters::Amount;
 
@@ -94,12 +94,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another process has locked the file.
-    #[error("'{path}' is in use by {holder}; an image serves one unikernel at a time")]
+    #[error("'{path}' is in use by {owner}; an image serves one unikernel at a time")]
     InUse {
         /// The file.
         path: PathBuf,
         /// The process.
-        holder: Holder,
+        owner: Owner,
     },
     /// An unknown process has locked the file.
     #[error(
@@ -201,12 +201,12 @@ pub enum Error {
         error: io::Error,
     },
     /// The descriptor is not open for reading and writing.
-    #[error("'{path}', handed over as {handed}, {rule}")]
+    #[error("'{path}', handed over as {inherited}, {rule}")]
     Mode {
         /// The file.
         path: PathBuf,
         /// Its descriptor, for the message.
-        handed: String,
+        inherited: String,
         /// The problem and the fix.
         rule: &'static str,
     },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::lock::holder_in;
+use super::lock::owner_in;
 use super::*;
 
 const MEMORY_SIZE: u64 = 0x10000;
@@ -449,10 +449,10 @@ fn an_image_serves_one_device() {
 }
 
 /// A process that locks `file` as soon as it can, and exits when this value is dropped.
-struct Holder(libc::pid_t);
+struct Locker(libc::pid_t);
 
-impl Holder {
-    fn of(file: &File) -> Holder {
+impl Locker {
+    fn of(file: &File) -> Locker {
         // A child with a copy of the descriptors would hold the locks of all other tests too; this
         // one shares them.
         let flags = libc::CLONE_FILES | libc::SIGCHLD;
@@ -469,11 +469,11 @@ impl Holder {
             }
         }
         assert_ne!(child, -1);
-        Holder(child)
+        Locker(child)
     }
 }
 
-impl Drop for Holder {
+impl Drop for Locker {
     fn drop(&mut self) {
         // SAFETY: this value owns the child, and nothing else waits for it.
         unsafe {
@@ -487,9 +487,9 @@ impl Drop for Holder {
 fn the_process_that_holds_an_image_is_named() {
     let (_directory, path) = image(512);
     let file = File::open(&path).unwrap();
-    let holder = Holder::of(&file);
+    let locker = Locker::of(&file);
     let expected = [
-        format!("is in use by process {} (", holder.0),
+        format!("is in use by process {} (", locker.0),
         "); an image serves one unikernel at a time".into(),
     ];
     // Until the other process holds the lock.
@@ -503,20 +503,20 @@ fn the_process_that_holds_an_image_is_named() {
         "{message}"
     );
     drop(file);
-    drop(holder);
+    drop(locker);
     open(&path, None, DiskTail::Refused).unwrap();
 }
 
 #[test]
-fn holders_are_read_from_the_hosts_list() {
+fn owners_are_read_from_the_hosts_list() {
     let locks = "1: POSIX  ADVISORY  WRITE 11 fd:01:7 0 EOF\n\
                  2: FLOCK  ADVISORY  WRITE 0 fd:01:7 0 EOF\n\
                  2: -> FLOCK  ADVISORY  WRITE 12 fd:01:7 0 EOF\n\
                  3: FLOCK  ADVISORY  WRITE 13 fd:01:77 0 EOF\n\
                  4: FLOCK  ADVISORY  WRITE 14 fd:01:7 0 EOF\n\
                  nonsense\n\n";
-    assert_eq!(holder_in(locks, "fd:01:7"), Some(14));
-    assert_eq!(holder_in(locks, "fd:01:77"), Some(13));
-    assert_eq!(holder_in(locks, "fd:01:8"), None);
-    assert_eq!(holder_in("", "fd:01:8"), None);
+    assert_eq!(owner_in(locks, "fd:01:7"), Some(14));
+    assert_eq!(owner_in(locks, "fd:01:77"), Some(13));
+    assert_eq!(owner_in(locks, "fd:01:8"), None);
+    assert_eq!(owner_in("", "fd:01:8"), None);
 }

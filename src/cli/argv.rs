@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::Error;
 use super::options;
-use crate::guest::manifest::is_sayable;
+use crate::guest::manifest::is_valid_name;
 use crate::report::text::one_line;
 
 /// A command line, divided.
@@ -143,7 +143,7 @@ fn took(option: &[u8], word: &[u8], value: &str) -> String {
 
 /// Refuses what no device can be called.
 pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
-    if std::str::from_utf8(name).is_ok_and(is_sayable) {
+    if std::str::from_utf8(name).is_ok_and(is_valid_name) {
         return Ok(());
     }
     Err(Error::Name {

@@ -155,7 +155,7 @@ impl Listener {
             self.unikernel.display()
         );
         let wire = self.debugger(limit)?;
-        signal::heed_debugger().map_err(|error| Error::Connection(error.into()))?;
+        signal::enable_sigio().map_err(|error| Error::Connection(error.into()))?;
         call_when_readable(wire.descriptor()).map_err(Error::Connection)?;
         guest.points = Points::with_capacity(arch::hardware_points(vm));
         Ok(Session::new(wire, guest))

@@ -204,9 +204,9 @@ impl Devices {
     ///
     /// # Errors
     /// The host has no descriptors left.
-    pub fn clone_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
+    pub fn try_clone_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
         self.nets()
-            .map(|(handle, _, nic)| nic.twin().map(|twin| (handle, twin)))
+            .map(|(handle, _, nic)| nic.try_clone().map(|nic| (handle, nic)))
             .collect()
     }
 
@@ -333,11 +333,11 @@ impl Devices {
             match slot {
                 Slot::Empty => {}
                 Slot::Net(nic) => {
-                    let twin = ring
+                    let duplicate = ring
                         .as_ref()
                         .and_then(|ring| ring.nic(handle))
                         .map(Nic::stats);
-                    let stats = nic.stats() + twin.unwrap_or_default();
+                    let stats = nic.stats() + duplicate.unwrap_or_default();
                     counters::sum_up(nic.interface_name(), stats, stats.faults());
                 }
                 Slot::Block(disk) => {

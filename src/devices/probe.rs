@@ -3,11 +3,11 @@
 
 use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
-use crate::block::{Disk, Lent};
+use crate::block::{Disk, SharedLock};
 use crate::config::NetSource;
 use crate::guest::era::Rules;
 use crate::host::files::Files;
-use crate::net::{self, MacAddress, Prospect};
+use crate::net::{self, MacAddress, NicProbe};
 
 /// Result of checking one device.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl Plan {
         let _shared: Vec<SharedLock> = self
             .blocks
             .iter()
-            .filter_map(|block| Lent::new(&block.source))
+            .filter_map(|block| SharedLock::new(&block.source))
             .collect();
         let (mut prospects, mut disks) = (Vec::new(), Vec::new());
         let nets = self.nets.into_iter().map(|net| {
@@ -66,9 +66,9 @@ pub(crate) fn without_name(error: &Error) -> String {
 
 fn probe_net(
     planned: &PlannedNet,
-    prospects: &mut Vec<Prospect>,
+    prospects: &mut Vec<NicProbe>,
 ) -> Result<(String, Option<String>), Error> {
-    let prospect = Prospect::new(&planned.source).map_err(|error| Error::Net {
+    let prospect = NicProbe::new(&planned.source).map_err(|error| Error::Net {
         name: planned.name.clone(),
         error,
     })?;

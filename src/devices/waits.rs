@@ -59,7 +59,7 @@ impl Waits {
         self.change(libc::EPOLL_CTL_ADD, timer.as_raw_fd(), TIMER)?;
         signal::set_timer(timer.as_raw_fd(), 1, 0)?;
         self.pwait(0)?;
-        signal::remind_by(timer.as_raw_fd());
+        signal::arm_on_signal(timer.as_raw_fd());
         self.timer = Some(timer);
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Waits {
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        signal::remind_by(-1);
+        signal::arm_on_signal(-1);
     }
 }
 

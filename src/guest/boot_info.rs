@@ -12,7 +12,7 @@ use crate::guest::era::Era;
 
 /// Information for the guest, the same for every era.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct BootFacts<'a> {
     /// Bytes of memory, from address 0.
     pub memory_size: u64,
     /// First address after the image.
@@ -50,14 +50,14 @@ pub fn cmdline(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, TooLong> {
 }
 
 /// Returns the content of the boot pages for a guest of `era`.
-pub fn to_bytes(era: Era, facts: &Facts<'_>) -> Vec<u8> {
+pub fn to_bytes(era: Era, facts: &BootFacts<'_>) -> Vec<u8> {
     match era {
         Era::Legacy => legacy_bytes(facts),
         Era::Abi1 | Era::Abi2 => current_bytes(facts),
     }
 }
 
-fn legacy_bytes(facts: &Facts<'_>) -> Vec<u8> {
+fn legacy_bytes(facts: &BootFacts<'_>) -> Vec<u8> {
     let info = legacy::BootInfo {
         mem_size: facts.memory_size,
         kernel_end: facts.image_end,
@@ -67,7 +67,7 @@ fn legacy_bytes(facts: &Facts<'_>) -> Vec<u8> {
     [info.as_bytes(), facts.cmdline].concat()
 }
 
-fn current_bytes(facts: &Facts<'_>) -> Vec<u8> {
+fn current_bytes(facts: &BootFacts<'_>) -> Vec<u8> {
     let mft = BOOT_INFO_ADDRESS + size_of::<BootInfo>() as u64;
     let info = BootInfo {
         mem_size: facts.memory_size,
@@ -88,7 +88,7 @@ mod tests {
     use std::ffi::OsString;
     use zerocopy::FromBytes;
 
-    const FACTS: Facts<'_> = Facts {
+    const FACTS: BootFacts<'_> = BootFacts {
         memory_size: 0x20_0000,
         image_end: 0x11_0000,
         counter_frequency: 19_200_000,
@@ -134,7 +134,7 @@ mod tests {
     fn the_ring_is_offered_by_its_address() {
         let bytes = to_bytes(
             Era::Abi2,
-            &Facts {
+            &BootFacts {
                 net_ring: 0x20000,
                 ..FACTS
             },

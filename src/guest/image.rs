@@ -17,18 +17,18 @@ use crate::memory::{Access, Mapping};
 
 mod error;
 mod notes;
+mod partial;
 mod recognise;
 mod search;
 mod segments;
-mod sketch;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use error::Error;
 pub use notes::target_name;
+pub use partial::PartialImage;
 pub use recognise::Evidence;
 pub use search::{OVERLAP, search};
-pub use sketch::Sketch;
 
 /// A file that is read in pieces.
 pub trait Source {

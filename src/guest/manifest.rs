@@ -86,7 +86,7 @@ impl Device {
             Kind::Net => ("net", "IFACE"),
             Kind::Block => ("block", "PATH"),
         };
-        if is_sayable(&self.name) {
+        if is_valid_name(&self.name) {
             format!("--{option}:{}={value}", self.name)
         } else {
             format!("--{option}={value}")
@@ -95,7 +95,7 @@ impl Device {
 }
 
 /// Returns whether an option can contain this name: the rule of Solo5's own tools.
-pub fn is_sayable(name: &str) -> bool {
+pub fn is_valid_name(name: &str) -> bool {
     (1..NAME_SIZE).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 

@@ -20,7 +20,7 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Installs a SIGSYS handler that turns calls rejected by an inherited filter into ENOSYS. Call it
 /// first.
-pub fn bear() {
+pub fn install() {
     // SAFETY: the action is a plain value; the handler has the signature for SA_SIGINFO, and makes
     // a call only when the process is to die.
     unsafe {
@@ -33,7 +33,7 @@ pub fn bear() {
 }
 
 /// Returns whether such a filter rejected a call so far.
-pub fn is_there() -> bool {
+pub fn has_rejected() -> bool {
     REFUSED.load(Ordering::Relaxed)
 }
 

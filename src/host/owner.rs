@@ -8,18 +8,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A process that uses a tap or an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct Owner {
     /// Process ID.
     pub pid: u32,
     /// Name of its program, if the host shows it.
     program: Option<String>,
 }
 
-impl Holder {
+impl Owner {
     /// Returns process `pid` with the name of its program.
-    pub fn new(pid: u32) -> Holder {
+    pub fn new(pid: u32) -> Owner {
         let program = fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-        Holder {
+        Owner {
             pid,
             program: program.map(|name| name.trim_end_matches('\n').to_owned()),
         }
@@ -38,7 +38,7 @@ impl Holder {
     /// A tap of another network namespace can have the same name: `is_same` decides about an open
     /// tap. If this process may not copy the other's descriptor, a process in the same namespace
     /// counts as the owner.
-    pub(crate) fn of_tap(name: &str, is_same: impl Fn(BorrowedFd<'_>) -> bool) -> Option<Holder> {
+    pub(crate) fn of_tap(name: &str, is_same: impl Fn(BorrowedFd<'_>) -> bool) -> Option<Owner> {
         let here = fs::read_link("/proc/self/ns/net").ok()?;
         let us = std::process::id();
         let holds = |pid: u32| {
@@ -55,14 +55,14 @@ impl Holder {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|pid| *pid != us);
         if holds(us) {
-            Some(Holder::new(us))
+            Some(Owner::new(us))
         } else {
-            others.find(|pid| holds(*pid)).map(Holder::new)
+            others.find(|pid| holds(*pid)).map(Owner::new)
         }
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.program {
             Some(program) => write!(f, "process {} ({program})", self.pid),
@@ -127,14 +127,14 @@ mod tests {
 
     #[test]
     fn a_process_is_named_with_its_program() {
-        let holder = Holder::new(std::process::id());
-        assert!(holder.is_us());
+        let owner = Owner::new(std::process::id());
+        assert!(owner.is_us());
         assert!(
-            holder
+            owner
                 .to_string()
                 .starts_with(&format!("process {} (", std::process::id())),
-            "{holder}"
+            "{owner}"
         );
-        assert_eq!(Holder::new(u32::MAX).to_string(), "process 4294967295");
+        assert_eq!(Owner::new(u32::MAX).to_string(), "process 4294967295");
     }
 }

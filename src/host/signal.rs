@@ -85,7 +85,7 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T
 ///
 /// # Safety
 /// `interrupt_flag` must stay valid until the returned guard is dropped.
-pub unsafe fn catch(interrupt_flag: *mut u8) -> Result<Guard, Error> {
+pub unsafe fn install_handlers(interrupt_flag: *mut u8) -> Result<Guard, Error> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
     let guard = Guard(());
     // Without SA_RESTART, blocking calls end with EINTR, as intended. Ignored signals stay ignored:
@@ -131,7 +131,7 @@ fn prepare() {
 
 /// Blocks all signals in this thread, so that the guest's thread gets them. The exception is SIGSYS
 /// for the thread's own sandbox violations.
-pub fn leave_to_the_guests_thread() {
+pub fn block_all_signals() {
     // SAFETY: the set is a plain value that `sigfillset` initialises; the calls read it and write
     // nothing else.
     unsafe {
@@ -145,7 +145,7 @@ pub fn leave_to_the_guests_thread() {
 /// Makes signals also fire the timer `fd` (of `timerfd_create`), which is part of a wait. Behind a
 /// filter that forbids setitimer, nothing else would end a wait that begins just as a signal
 /// arrives.
-pub(crate) fn remind_by(fd: RawFd) {
+pub(crate) fn arm_on_signal(fd: RawFd) {
     POLL_TIMER.store(fd, Ordering::SeqCst);
 }
 
@@ -205,7 +205,7 @@ pub fn claim_thread() -> (i32, i32) {
 ///
 /// # Errors
 /// The handler cannot be installed.
-pub fn heed_debugger() -> errno::Result<()> {
+pub fn enable_sigio() -> errno::Result<()> {
     register_signal_handler(libc::SIGIO, on_debugger)
 }
 
@@ -214,7 +214,7 @@ extern "C" fn on_debugger(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
 }
 
 /// Clears the interrupt flag. Call [`received`] afterwards, never before, or a signal is lost.
-pub fn let_run() {
+pub fn clear_interrupt() {
     set_interrupt_flag(0);
 }
 
@@ -285,7 +285,7 @@ pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
 
 /// Ends the process by `signal`, which ended the run, so that the parent sees a regular termination
 /// by signal. Returns only if that fails.
-pub fn die_by(signal: i32) {
+pub fn raise_default(signal: i32) {
     // SAFETY: the call takes plain numbers; the default action of these signals ends the process.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
     send(signal);
@@ -314,7 +314,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     keep_from_running();
     if first {
         match (
-            inherited_filter::is_there(),
+            inherited_filter::has_rejected(),
             POLL_TIMER.load(Ordering::SeqCst),
         ) {
             (false, _) => remind(REMINDER_MICROSECONDS),

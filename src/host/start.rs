@@ -50,7 +50,7 @@ fn install_panic_hook() {
 /// Prepares the process: a write to a closed pipe, or to a file at its size limit, becomes an
 /// ordinary error, and the next opened file cannot take the number of a closed standard stream.
 pub fn prepare() {
-    inherited_filter::bear();
+    inherited_filter::install();
     install_panic_hook();
     // SAFETY: the calls take plain numbers, and a string that is a constant.
     unsafe {

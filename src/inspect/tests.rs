@@ -5,7 +5,7 @@ use guest_abi::note::target;
 use proptest::prelude::*;
 
 use super::*;
-use crate::guest::image::tests::elf::{self, Elf, LEGACY_WORDS, Program};
+use crate::guest::image::tests::elf::{self, Elf, LEGACY_STRINGS, Program};
 use crate::guest::manifest::tests::manifest;
 use crate::report::json::Value;
 
@@ -80,10 +80,10 @@ fn json_says_the_same() {
 
 #[test]
 fn a_unikernel_of_old_says_how_it_is_known() {
-    let report = report(&Elf::legacy(LEGACY_WORDS));
+    let report = report(&Elf::legacy(LEGACY_STRINGS));
     assert_eq!(
         report.era,
-        Some((Era::Legacy, Recognition::Evidence(Evidence::Words)))
+        Some((Era::Legacy, Recognition::Evidence(Evidence::Strings)))
     );
     assert_eq!(
         report.command_line().expect("it runs"),
@@ -250,7 +250,7 @@ fn a_version_far_from_the_words_is_somebody_elses() {
     let version = |distance: usize| {
         let args = b"Solo5: Bindings version %s\n\0";
         let constants = [
-            LEGACY_WORDS,
+            LEGACY_STRINGS,
             args,
             &vec![0; distance],
             b"v0.16.0\0".as_slice(),
@@ -294,7 +294,7 @@ proptest! {
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         old: bool,
     ) {
-        let mut file = if old { Elf::legacy(LEGACY_WORDS) } else { Elf::hvt() }.build();
+        let mut file = if old { Elf::legacy(LEGACY_STRINGS) } else { Elf::hvt() }.build();
         for (index, byte) in changes {
             // Three places of four are among the headers and notes.
             let reach = if index.index(4) == 0 { file.len() } else { 64 + 11 * 56 };

@@ -126,7 +126,7 @@ impl Report {
 fn known_by(recognition: Recognition) -> &'static str {
     match recognition {
         Recognition::Note => "as its note says",
-        Recognition::Evidence(Evidence::Words) => "known by the words in it",
+        Recognition::Evidence(Evidence::Strings) => "known by the words in it",
         Recognition::Evidence(Evidence::Code) => "known by its instructions",
     }
 }

@@ -52,11 +52,11 @@ impl Tap {
 
     /// Returns its name for messages and statistics. The bare name means an interface of this
     /// network namespace.
-    pub fn label(&self, handed: &InheritedFd) -> String {
+    pub fn label(&self, inherited: &InheritedFd) -> String {
         if self.here.is_some() {
             self.name.clone()
         } else {
-            format!("{} ({handed})", self.name)
+            format!("{} ({inherited})", self.name)
         }
     }
 
@@ -142,16 +142,16 @@ fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
 }
 
 /// Takes ownership of an inherited descriptor.
-pub(super) fn adopt(handed: &InheritedFd) -> Result<Link, Error> {
-    let (fd, offered) = offered(handed)?;
+pub(super) fn adopt(inherited: &InheritedFd) -> Result<Link, Error> {
+    let (fd, offered) = offered(inherited)?;
     let number = fd.as_raw_fd();
     let set_up_error = |error| Error::SetUp { fd: number, error };
     let link = match offered {
         Offered::Tap(tap) => {
-            let (name, label) = (&tap.name, tap.label(handed));
+            let (name, label) = (&tap.name, tap.label(inherited));
             if !tap.is_up {
                 log::warn!(
-                    "interface '{name}' ({handed}) is down; until 'ip link set {name} up', all frames are dropped"
+                    "interface '{name}' ({inherited}) is down; until 'ip link set {name} up', all frames are dropped"
                 );
             }
             if tap.here.is_none() {
@@ -160,7 +160,7 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<Link, Error> {
             tap_link(fd, label, tap.mtu())
         }
         Offered::Socket { zero_is_end } => {
-            socket_link(fd, handed, zero_is_end).map_err(set_up_error)?
+            socket_link(fd, inherited, zero_is_end).map_err(set_up_error)?
         }
     };
     do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
@@ -168,8 +168,8 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<Link, Error> {
 }
 
 /// Returns an inherited descriptor and its kind.
-pub(super) fn offered(handed: &InheritedFd) -> Result<(OwnedFd, Offered), Error> {
-    let given = handed.take()?;
+pub(super) fn offered(inherited: &InheritedFd) -> Result<(OwnedFd, Offered), Error> {
+    let given = inherited.take()?;
     let fd = given.as_raw_fd();
     let refuse = |rule| Error::Descriptor { fd, rule };
     match Request::about("").ask(given.as_fd(), libc::TUNGETIFF) {
@@ -266,13 +266,13 @@ fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
     }
 }
 
-fn socket_link(fd: OwnedFd, handed: &InheritedFd, zero_is_end: bool) -> io::Result<Link> {
+fn socket_link(fd: OwnedFd, inherited: &InheritedFd, zero_is_end: bool) -> io::Result<Link> {
     let file = File::from(fd);
     let metadata = file.metadata()?;
     let identity = Identity::Socket(metadata.dev(), metadata.ino());
     Ok(Link {
         fd: file.into(),
-        name: handed.to_string(),
+        name: inherited.to_string(),
         identity,
         mtu: DEFAULT_MTU,
         zero_is_end,

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use super::interface::{self, Interface};
 use crate::host::descriptors;
 use crate::host::device_file::{TUN, user};
-use crate::host::owner::Holder;
+use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +52,12 @@ pub enum Error {
         user: u32,
     },
     /// Another process is attached.
-    #[error("interface '{name}' is in use by {holder}; every unikernel needs a tap of its own")]
+    #[error("interface '{name}' is in use by {owner}; every unikernel needs a tap of its own")]
     InUse {
         /// The interface.
         name: String,
         /// The process.
-        holder: Holder,
+        owner: Owner,
     },
     /// An unknown process is attached.
     #[error(
@@ -182,9 +182,9 @@ impl Error {
 fn in_use(name: &str) -> Error {
     let own_name = Interface::find(name).map_or_else(|_| name.to_owned(), |found| found.name);
     let name = name.to_owned();
-    match Holder::of_tap(&own_name, |tap| Interface::of_tap(tap, &own_name).is_some()) {
-        Some(holder) if holder.is_us() => Error::GivenTwice { name },
-        Some(holder) => Error::InUse { name, holder },
+    match Owner::of_tap(&own_name, |tap| Interface::of_tap(tap, &own_name).is_some()) {
+        Some(owner) if owner.is_us() => Error::GivenTwice { name },
+        Some(owner) => Error::InUse { name, owner },
         None => Error::InUseBySomebody { name },
     }
 }

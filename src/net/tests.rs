@@ -262,7 +262,7 @@ fn the_guests_address_and_mtu() {
         (mac, 1500, format!("@{fd}").as_str())
     );
     let (other, _far) = pair(libc::SOCK_DGRAM);
-    assert!(!nic.shares_with(&other) && nic.shares_with(&nic.twin().unwrap()));
+    assert!(!nic.shares_with(&other) && nic.shares_with(&nic.try_clone().unwrap()));
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl Sandbox {
         confined.landlock =
             confined.accept_missing(Layer::Landlock, landlock::restrict(directory))?;
         // If our filter cannot be installed, a rejected call is not a violation of it.
-        if !inherited_filter::is_there() || filter::is_possible() {
+        if !inherited_filter::has_rejected() || filter::is_possible() {
             violation::report();
         }
         Ok(confined)
@@ -202,7 +202,7 @@ impl Confined {
         let filtered = self
             .accept_missing(Layer::Seccomp, filter::install(&mut program))?
             .is_some();
-        if !filtered && inherited_filter::is_there() {
+        if !filtered && inherited_filter::has_rejected() {
             log::warn!(
                 "sandbox: tender was started behind a filter of system calls that allows it none of its own"
             );
@@ -279,7 +279,7 @@ pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> R
             "this kernel, before 5.10, cannot deny model-specific registers to the guest"
         ),
         // Reported once, at the end.
-        _ if inherited_filter::is_there() => log::info!("sandbox: {layer}: {error}"),
+        _ if inherited_filter::has_rejected() => log::info!("sandbox: {layer}: {error}"),
         // Many kernels lack Landlock, and the other layers are effective without it. Without a
         // filter, little protection is left.
         Layer::Landlock => {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::{self, Command};
-use crate::guest::image::tests::elf::{Elf, LEGACY_WORDS};
+use crate::guest::image::tests::elf::{Elf, LEGACY_STRINGS};
 
 /// What becomes of a unikernel of Solo5 0.3 or 0.4 with these options.
 fn refused(options: &[&str]) -> String {
@@ -20,7 +20,7 @@ fn refused(options: &[&str]) -> String {
         &path,
         Elf {
             machine,
-            ..Elf::legacy(LEGACY_WORDS)
+            ..Elf::legacy(LEGACY_STRINGS)
         }
         .build(),
     )
@@ -71,7 +71,7 @@ fn short_options_are() {
 
 #[test]
 fn memory_below_the_least_is_refused() {
-    let image = Image::parse(Elf::legacy(LEGACY_WORDS).build().as_slice()).expect("a unikernel");
+    let image = Image::parse(Elf::legacy(LEGACY_STRINGS).build().as_slice()).expect("a unikernel");
     let of = |given| Memory {
         asked: given,
         given,

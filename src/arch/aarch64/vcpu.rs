@@ -41,9 +41,7 @@ impl Vcpu {
     /// Adds the only vCPU to `vm`: the type that KVM prefers on this host, without optional
     /// features.
     pub fn new(_kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm
-            .create_vcpu(0)
-            .map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let mut target = kvm_vcpu_init::default();
         vm.get_preferred_target(&mut target)
             .map_err(Error::kvm("KVM_ARM_PREFERRED_TARGET"))?;

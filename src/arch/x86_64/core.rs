@@ -39,23 +39,14 @@ struct FxSave {
 impl Vcpu {
     /// Returns the general registers for a core file; call [`Vcpu::settle`] first.
     pub fn general_registers(&self) -> Result<GeneralRegisters, Error> {
-        let registers = self
-            .fd
-            .get_regs()
-            .map_err(Error::kvm("KVM_GET_REGS"))?;
-        let segments = self
-            .fd
-            .get_sregs()
-            .map_err(Error::kvm("KVM_GET_SREGS"))?;
+        let registers = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
+        let segments = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         Ok(general(&registers, &segments))
     }
 
     /// Returns the floating-point registers for a core file.
     pub fn floating_registers(&self) -> Result<Vec<u8>, Error> {
-        let fpu = self
-            .fd
-            .get_fpu()
-            .map_err(Error::kvm("KVM_GET_FPU"))?;
+        let fpu = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let registers = FxSave {
             control: fpu.fcw,
             status: fpu.fsw,

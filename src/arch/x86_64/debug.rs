@@ -71,18 +71,9 @@ pub fn hardware_points(_: &VmFd) -> usize {
 impl Vcpu {
     /// Returns all registers of [`DESCRIPTION`], in that order.
     pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
-        let general = self
-            .fd
-            .get_regs()
-            .map_err(Error::kvm("KVM_GET_REGS"))?;
-        let system = self
-            .fd
-            .get_sregs()
-            .map_err(Error::kvm("KVM_GET_SREGS"))?;
-        let floating = self
-            .fd
-            .get_fpu()
-            .map_err(Error::kvm("KVM_GET_FPU"))?;
+        let general = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
+        let system = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+        let floating = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let mut fields = Fields::default();
         for value in order(general) {
             fields.put(value);
@@ -102,10 +93,7 @@ impl Vcpu {
         for _segment in 0..6 {
             fields.take::<u32>();
         }
-        let before = self
-            .fd
-            .get_fpu()
-            .map_err(Error::kvm("KVM_GET_FPU"))?;
+        let before = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let floating = floating(&mut fields, before);
         self.fd
             .set_regs(&general)
@@ -117,11 +105,7 @@ impl Vcpu {
 
     /// Returns the address of the next instruction.
     pub fn program_counter(&self) -> Result<u64, Error> {
-        Ok(self
-            .fd
-            .get_regs()
-            .map_err(Error::kvm("KVM_GET_REGS"))?
-            .rip)
+        Ok(self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?.rip)
     }
 
     /// Configures how the next `KVM_RUN` is debugged; `None` disables debugging.

@@ -41,9 +41,7 @@ impl AsRawFd for Vcpu {
 impl Vcpu {
     /// Adds the only vCPU to `vm`.
     pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm
-            .create_vcpu(0)
-            .map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let mut supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
@@ -56,10 +54,7 @@ impl Vcpu {
 
     /// Sets the registers for the guest's first instruction.
     pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
-        let reset = self
-            .fd
-            .get_sregs()
-            .map_err(Error::kvm("KVM_GET_SREGS"))?;
+        let reset = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         self.fd
             .set_sregs(&boot::system_registers(reset))
             .map_err(Error::kvm("KVM_SET_SREGS"))?;

@@ -332,7 +332,7 @@ fn the_second_thread_reports_a_violation() {
     });
     assert!(alarmed.load(Ordering::SeqCst));
     assert!(matches!(
-        parallel.broken(),
+        parallel.violation(),
         Some(Error::Distance { distance: 5000 })
     ));
 }

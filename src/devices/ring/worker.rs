@@ -79,7 +79,7 @@ impl Parallel {
     ) -> Result<Option<Thread>, E> {
         let (reporter, confinement) = report();
         let serve = move || {
-            signal::leave_to_the_guests_thread();
+            signal::block_all_signals();
             nap_exactly();
             let result = confine();
             let is_confined = result.is_ok();
@@ -114,8 +114,8 @@ impl Parallel {
     }
 
     /// Returns the violation that the second thread found, if any.
-    pub fn broken(&self) -> Option<Error> {
-        self.broken.lock().ok()?.take()
+    pub fn violation(&self) -> Option<Error> {
+        self.violation.lock().ok()?.take()
     }
 
     /// Runs the second thread: sleeps until a takeover, until the run is over. `alarm` interrupts
@@ -129,8 +129,8 @@ impl Parallel {
             match self.watch(ring, shared, memory) {
                 Ok(served) => self.learn(served),
                 Err(error) => {
-                    if let Ok(mut broken) = self.broken.lock() {
-                        *broken = Some(error);
+                    if let Ok(mut violation) = self.violation.lock() {
+                        *violation = Some(error);
                     }
                     return alarm();
                 }
@@ -259,10 +259,10 @@ impl<'r, S: Shared> Worker<'r, S> {
     }
 
     /// Returns the violation that the second thread found, if any.
-    pub fn broken(&self) -> Option<Error> {
+    pub fn violation(&self) -> Option<Error> {
         self.second
             .as_ref()
-            .and_then(|(parallel, _)| parallel.broken())
+            .and_then(|(parallel, _)| parallel.violation())
     }
 
     /// Sends pending frames, because the guest is idle now. A streak may continue afterwards, but

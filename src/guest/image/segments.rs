@@ -38,7 +38,7 @@ pub fn read(
 }
 
 /// Returns the segments as the file has them, valid or not.
-pub fn sketch(program_headers: &[ProgramHeader]) -> Vec<Segment> {
+pub fn unchecked(program_headers: &[ProgramHeader]) -> Vec<Segment> {
     let loaded = program_headers
         .iter()
         .filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0);

@@ -7,11 +7,11 @@ mod exhaustive;
 mod header;
 mod legacy;
 mod notes;
+mod partial;
 mod properties;
 mod recognise;
 mod search;
 mod segments;
-mod sketch;
 mod sources;
 
 use elf::{ABI, BSS, DATA, Elf, Program, RODATA, TDATA, TEXT};

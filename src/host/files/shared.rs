@@ -161,7 +161,9 @@ impl Files {
         for (index, (name, source)) in disks.enumerate() {
             let identity = match source {
                 BlockSource::Path(path) => self.identity(path),
-                BlockSource::Fd(handed) => handed.inherited().and_then(Identity::of_descriptor),
+                BlockSource::Fd(inherited) => {
+                    inherited.inherited().and_then(Identity::of_descriptor)
+                }
             };
             let (purpose, name) = (Purpose::Disk(index, name.to_owned()), source.to_string());
             uses.extend(identity.map(|identity| Use {

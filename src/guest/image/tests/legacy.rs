@@ -1,13 +1,13 @@
 //! Loading of Solo5 0.3 and 0.4 files, which any linker may have linked.
 
-use super::elf::{CONSTANTS, LEGACY_WORDS, R, W, X};
+use super::elf::{CONSTANTS, LEGACY_STRINGS, R, W, X};
 use super::*;
 
 const TEXT: usize = 0;
 const DATA: usize = 1;
 
 fn parse(change: impl FnOnce(&mut Elf)) -> Result<Image, Error> {
-    let mut elf = Elf::legacy(LEGACY_WORDS);
+    let mut elf = Elf::legacy(LEGACY_STRINGS);
     change(&mut elf);
     Image::parse(elf.build().as_slice())
 }
@@ -28,7 +28,7 @@ fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
 #[test]
 fn a_good_file_is_loaded_at_its_physical_addresses() {
     let image = accepted(|_| {});
-    let text_end = 0x10_0000 + CONSTANTS - 0x1000 + LEGACY_WORDS.len() as u64;
+    let text_end = 0x10_0000 + CONSTANTS - 0x1000 + LEGACY_STRINGS.len() as u64;
     let places: Vec<_> = image
         .segments
         .iter()

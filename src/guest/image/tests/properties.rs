@@ -198,7 +198,7 @@ proptest! {
         entry in proptest::option::weighted(0.3, 0x10_0000u64..0x11_0000),
     ) {
         let entry = entry.unwrap_or(programs[0].vaddr);
-        let mut elf = Elf { entry, ..Elf::legacy(elf::LEGACY_WORDS) };
+        let mut elf = Elf { entry, ..Elf::legacy(elf::LEGACY_STRINGS) };
         // The strings stay in the file, but outside of any loaded segment.
         elf.programs[0].kind = elf::PT_TLS;
         let args = Program { kind: PT_LOAD, paddr: 1 << 31, ..elf.programs[0].clone() };

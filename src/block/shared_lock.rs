@@ -13,34 +13,34 @@ use crate::config::BlockSource;
 
 /// An open file shared with the parent. On drop restores its previous flock state, if known.
 #[derive(Debug)]
-pub struct Lent {
+pub struct SharedLock {
     file: OwnedFd,
     /// The flock operation that restores the lock, if known.
     lock: Option<libc::c_int>,
 }
 
-impl Lent {
+impl SharedLock {
     /// Returns the present lock of `source`; call it before attaching. `None` for a path, or a
     /// descriptor that is not open.
-    pub fn new(source: &BlockSource) -> Option<Lent> {
-        let BlockSource::Fd(handed) = source else {
+    pub fn new(source: &BlockSource) -> Option<SharedLock> {
+        let BlockSource::Fd(inherited) = source else {
             return None;
         };
-        let fd = handed.number().ok()?;
+        let fd = inherited.number().ok()?;
         // SAFETY: the call takes numbers.
         let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
         if copy == -1 {
             return None;
         }
         // SAFETY: it is new and owned by nothing else.
-        Some(Lent {
+        Some(SharedLock {
             file: unsafe { OwnedFd::from_raw_fd(copy) },
             lock: lock(copy),
         })
     }
 }
 
-impl Drop for Lent {
+impl Drop for SharedLock {
     fn drop(&mut self) {
         if let Some(lock) = self.lock {
             let _ = flock(self.file.as_raw_fd(), lock);

@@ -7,7 +7,7 @@ use crate::guest::manifest::Manifest;
 
 /// The parts of a file that can be parsed. Any of them may be missing, and none is validated.
 #[derive(Debug, Default)]
-pub struct Sketch {
+pub struct PartialImage {
     /// Its architecture; none if it is no static ELF executable for a supported one.
     pub machine: Option<Machine>,
     /// Its ABI note.
@@ -20,30 +20,30 @@ pub struct Sketch {
     pub entry: Option<u64>,
 }
 
-impl Sketch {
+impl PartialImage {
     /// Parses a file as far as possible.
-    pub fn of(source: &(impl Source + ?Sized)) -> Sketch {
+    pub fn of(source: &(impl Source + ?Sized)) -> PartialImage {
         let Ok((header, machine)) = source
             .size()
             .map_err(super::Error::Io)
             .and_then(|size| super::parse_header(source, size))
         else {
-            return Sketch::default();
+            return PartialImage::default();
         };
-        let mut sketch = Sketch {
+        let mut partial = PartialImage {
             machine: Some(machine),
             entry: Some(header.e_entry),
-            ..Sketch::default()
+            ..PartialImage::default()
         };
         let Ok(program_headers) = super::parse_program_headers(source, &header) else {
-            return sketch;
+            return partial;
         };
-        sketch.segments = segments::sketch(&program_headers);
+        partial.segments = segments::unchecked(&program_headers);
         let notes = notes::read(source, &program_headers).unwrap_or_default();
-        sketch.abi = notes.abi;
-        sketch.manifest = notes
+        partial.abi = notes.abi;
+        partial.manifest = notes
             .manifest
             .and_then(|content| Manifest::parse(&content).ok());
-        sketch
+        partial
     }
 }

@@ -14,7 +14,7 @@ use crate::host::device_file;
 
 /// A network device as it would be attached.
 #[derive(Debug)]
-pub struct Prospect {
+pub struct NicProbe {
     /// The descriptor, if it is inherited.
     fd: Option<OwnedFd>,
     identity: Identity,
@@ -23,20 +23,20 @@ pub struct Prospect {
     doubt: Option<String>,
 }
 
-impl Prospect {
+impl NicProbe {
     /// Checks `source` as [`Nic::attach`](super::Nic::attach) would. Changes nothing, except that
     /// it takes a descriptor.
     ///
     /// # Errors
     /// Those of [`Nic::attach`](super::Nic::attach).
-    pub fn new(source: &NetSource) -> Result<Prospect, Error> {
+    pub fn new(source: &NetSource) -> Result<NicProbe, Error> {
         match source {
             NetSource::Interface(name) => {
                 let found = attach::find(name)?;
                 let doubt = attachable(name)?;
                 let (name, mtu) =
                     found.map_or((name.clone(), DEFAULT_MTU), |found| (found.name, found.mtu));
-                Ok(Prospect {
+                Ok(NicProbe {
                     fd: None,
                     identity: Identity::Tap,
                     name,
@@ -44,9 +44,9 @@ impl Prospect {
                     doubt,
                 })
             }
-            NetSource::Fd(handed) => match attach::offered(handed)? {
+            NetSource::Fd(inherited) => match attach::offered(inherited)? {
                 (given, Offered::Tap(tap)) => {
-                    let (name, mtu) = (tap.label(handed), tap.mtu());
+                    let (name, mtu) = (tap.label(inherited), tap.mtu());
                     let down = || {
                         format!(
                             "it is down; until 'ip link set {} up', all frames are dropped",
@@ -61,7 +61,7 @@ impl Prospect {
                         .into_iter()
                         .flatten()
                         .reduce(|one, other| format!("{one}, and {other}"));
-                    Ok(Prospect {
+                    Ok(NicProbe {
                         fd: Some(given),
                         identity: Identity::Tap,
                         name,
@@ -73,8 +73,8 @@ impl Prospect {
                     let fd = given.as_raw_fd();
                     let identity = socket_identity(given.as_fd())
                         .map_err(|error| Error::SetUp { fd, error })?;
-                    let name = handed.to_string();
-                    Ok(Prospect {
+                    let name = inherited.to_string();
+                    Ok(NicProbe {
                         fd: Some(given),
                         identity,
                         name,
@@ -87,7 +87,7 @@ impl Prospect {
     }
 
     /// Returns whether this device and `other` would steal each other's frames.
-    pub fn shares_with(&self, other: &Prospect) -> bool {
+    pub fn shares_with(&self, other: &NicProbe) -> bool {
         match (&self.identity, &other.identity) {
             (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
                 (Some(one), Some(other)) => attach::are_one(one.as_fd(), other.as_fd()),
