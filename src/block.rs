@@ -26,7 +26,7 @@ use crate::config::{BlockSource, InheritedFd};
 use crate::guest::era::DiskTail;
 use crate::host::files::{Files, Look, Need};
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::report::counters::{Amount, Counter, Faults};
+use crate::report::counters::{Count, Counter, Faults};
 
 /// Default sector size in bytes. Section 8.
 pub const DEFAULT_SECTOR_SIZE: u16 = 512;
@@ -108,7 +108,7 @@ impl fmt::Display for Stats {
             ("read", reads, read_bytes),
             ("write", writes, written_bytes),
         ]
-        .map(|(what, requests, bytes)| (Amount(*requests, what), Amount(*bytes, "byte")));
+        .map(|(what, requests, bytes)| (Count(*requests, what), Count(*bytes, "byte")));
         write!(f, "{reads} ({read}), {writes} ({written}), ")?;
         write!(f, "refused {invalid}, failed {failed}")
     }

@@ -1,4 +1,5 @@
-//! What the operator asked for in one run, as plain data. The command line and configuration files produce it.
+//! The configuration of one run, as plain data. The command line and configuration files produce
+//! it.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,12 +11,12 @@ use log::LevelFilter;
 
 use crate::report::log_lines::LogFormat;
 
-/// Everything the operator said about one run.
+/// The configuration of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The unikernel's file, as given.
+    /// Path of the unikernel, as given.
     pub unikernel: PathBuf,
-    /// The words after it, for the guest, as given.
+    /// The guest's arguments, as given.
     pub arguments: Vec<OsString>,
     /// The guest's memory.
     pub memory: Memory,
@@ -25,35 +26,35 @@ pub struct Config {
     pub blocks: Vec<BlockOption>,
     /// Whether the guest is offered the shared network ring.
     pub net_ring: NetRing,
-    /// What the run may cost at most.
+    /// Resource limits of the run.
     pub limits: Limits,
-    /// What is asked of the sandbox.
+    /// How strict the sandbox is.
     pub sandbox: SandboxMode,
-    /// Who to become before the guest starts.
+    /// User to switch to before the guest starts.
     pub user: Option<UserOption>,
-    /// Directory that becomes the root directory before the guest starts.
+    /// Root directory to change to before the guest starts.
     pub chroot: Option<PathBuf>,
-    /// How much the tender says on stderr.
+    /// Log level on stderr.
     pub verbosity: Verbosity,
-    /// What the run tells of itself, and how.
+    /// Log format, statistics and metrics.
     pub output: Output,
-    /// What is asked for to debug the guest.
+    /// Debugging options.
     pub debugging: Debugging,
 }
 
-/// What is asked of the sandbox.
+/// How strict the sandbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxMode {
-    /// All of it, or no run.
+    /// Every layer is required.
     Strict,
-    /// Everything that the kernel has.
+    /// Every layer that the kernel supports.
     #[default]
     BestEffort,
-    /// Nothing.
+    /// No sandbox.
     Off,
 }
 
-/// Who to become: `NAME|UID[:GROUP|GID]`.
+/// A user and group to switch to: `NAME|UID[:GROUP|GID]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserOption {
     /// The user's name or number; not checked.
@@ -63,14 +64,14 @@ pub struct UserOption {
 }
 
 impl Config {
-    /// The descriptors that this process is to have been started with.
+    /// Returns the inherited descriptors that the configuration names.
     pub fn inherited(&self) -> impl Iterator<Item = &InheritedFd> {
         let nets = self.nets.iter().filter_map(|net| match &net.source {
-            Some(NetSource::Fd(handed)) => Some(handed),
+            Some(NetSource::Fd(fd)) => Some(fd),
             _ => None,
         });
         nets.chain(self.blocks.iter().filter_map(|block| match &block.source {
-            Some(BlockSource::Fd(handed)) => Some(handed),
+            Some(BlockSource::Fd(fd)) => Some(fd),
             _ => None,
         }))
     }
@@ -79,10 +80,10 @@ impl Config {
 /// Whether the guest is offered the shared network ring. Section 11.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetRing {
-    /// Where the guest can use it and the host has what it takes.
+    /// Offer it if guest and host support it.
     #[default]
     Auto,
-    /// As before; where that cannot be, the operator is told.
+    /// Like `Auto`, but warn if the ring cannot be offered.
     On,
     /// Never.
     Off,
@@ -91,21 +92,22 @@ pub enum NetRing {
 /// The guest's memory, in bytes. Section A4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// What was asked for.
+    /// The requested size.
     pub asked: u64,
-    /// What the guest gets: `asked`, rounded down to [`Memory::STEP`]. The caller tells the operator if they differ.
+    /// The size that the guest gets: `asked`, rounded down to [`Memory::STEP`]. The caller warns if
+    /// they differ.
     pub given: u64,
 }
 
 impl Memory {
-    /// Guest memory comes in multiples of this, 2 MiB; it is also the least there is.
+    /// Granularity and minimum of guest memory, 2 MiB.
     pub const STEP: u64 = 2 << 20;
-    /// The most a guest can have, 4 GiB: what its page tables map and a hypercall can address.
+    /// Maximum, 4 GiB: the range that guest page tables map and a hypercall can address.
     pub const MAX: u64 = 4 << 30;
-    /// What a guest gets when nothing is said, 512 MiB.
+    /// Default, 512 MiB.
     pub const DEFAULT: Memory = Memory::of(512 << 20);
 
-    /// Rounds down what was asked for.
+    /// Returns the memory for a request of `asked` bytes.
     pub(crate) const fn of(asked: u64) -> Memory {
         Memory {
             asked,
@@ -114,46 +116,47 @@ impl Memory {
     }
 }
 
-/// What was said about one network device: `--net` and `--net-mac`. Section 9.
+/// Options of one network device: `--net` and `--net-mac`. Section 9.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetOption {
-    /// The device's name in the manifest; none with the short forms `--net=` and `--net-mac=`, which mean the only
-    /// network device there is. Both forms may occur for one device, as two entries.
+    /// The device's name in the manifest. None with the short forms `--net=` and `--net-mac=`,
+    /// which mean the only network device. Both forms may occur for one device, as two entries.
     pub name: Option<String>,
-    /// The option that attaches it, else the first that says something of it, as written, without dashes: `net-mac`.
+    /// The option that attaches it, else the first option for it, as written, without dashes:
+    /// `net-mac`.
     pub option: &'static str,
-    /// Where its frames come from and go to.
+    /// The tap or descriptor that it is attached to.
     pub source: Option<NetSource>,
-    /// Its hardware address; a random one if none is given.
+    /// Its MAC address; random if none is given.
     pub mac: Option<[u8; 6]>,
-    /// It comes from a configuration file: where another option says something else of the device, that counts.
+    /// Set in the configuration file; a command-line option for the same device overrides it.
     pub fallback: bool,
 }
 
-/// What was said about one block device: `--block` (or `--disk`) and `--block-sector-size`. Section 9.
+/// Options of one block device: `--block` (or `--disk`) and `--block-sector-size`. Section 9.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockOption {
     /// The device's name in the manifest; none with the short forms, as for network devices.
     pub name: Option<String>,
-    /// The option that attaches it, else the first that says something of it, as for network devices: `disk`.
+    /// The option that attaches it, else the first option for it, as for network devices: `disk`.
     pub option: &'static str,
     /// Image file or block device behind it.
     pub source: Option<BlockSource>,
     /// Bytes in a sector: a power of two, 512 to 32768.
     pub sector_size: Option<u16>,
-    /// It comes from a configuration file, as for network devices.
+    /// Set in the configuration file, as for network devices.
     pub fallback: bool,
 }
 
-/// How much the tender says on stderr.
+/// Log level on stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verbosity {
     /// `-q`: errors only.
     Quiet,
-    /// Neither: warnings too.
+    /// Default: warnings too.
     #[default]
     Normal,
-    /// `-v`: what is being done, too.
+    /// `-v`: progress, too.
     Verbose,
     /// `-vv`: details for developers, too.
     Debug,
@@ -162,7 +165,7 @@ pub enum Verbosity {
 }
 
 impl Verbosity {
-    /// The level of the `log` crate that this stands for.
+    /// Returns the level of the `log` crate.
     pub fn level(self) -> LevelFilter {
         match self {
             Verbosity::Quiet => LevelFilter::Error,
@@ -177,24 +180,24 @@ impl Verbosity {
 /// The limits of one run; by default there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// `--timeout`: seconds after which the run is ended.
+    /// `--timeout`: seconds until the run is ended.
     pub timeout: Option<NonZeroU32>,
-    /// `--console-rate`: bytes a second that the console lets through.
+    /// `--console-rate`: console output in bytes per second.
     pub console_rate: Option<NonZeroU64>,
-    /// `--lock-memory`: all of the guest's memory is taken at the start, and kept in RAM.
+    /// `--lock-memory`: allocate all guest memory at the start and lock it in RAM.
     pub lock_memory: bool,
 }
 
-/// What a run tells of itself; by default its messages, as text.
+/// Log format, statistics and metrics; by default text log lines only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// `--log-format`: the form of the tender's own words on stderr.
+    /// `--log-format`: format of the log lines on stderr.
     pub log_format: LogFormat,
-    /// `--console-timestamps`: the time before each of the guest's lines.
+    /// `--console-timestamps`: prefix each line of the guest with a timestamp.
     pub console_timestamps: bool,
-    /// `--stats`: where to write what the run came to.
+    /// `--stats`: where to write statistics at the end of the run.
     pub stats: Option<StatsTarget>,
-    /// `--metrics`: where to serve what the run has come to so far.
+    /// `--metrics`: where to serve metrics during the run.
     pub metrics: Option<SocketAddress>,
 }
 
@@ -203,16 +206,16 @@ pub struct Output {
 pub enum StatsTarget {
     /// A file.
     File(PathBuf),
-    /// `-`: standard error, as standard output is the guest's.
+    /// `-`: standard error, because standard output is the guest's.
     Stderr,
 }
 
-/// A Unix socket to listen at.
+/// The address of a Unix socket to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketAddress {
     /// `unix:PATH`.
     Path(PathBuf),
-    /// `unix:@NAME`: a name without a file, of this network namespace.
+    /// `unix:@NAME`: an abstract name of this network namespace.
     Abstract(Vec<u8>),
 }
 
@@ -225,42 +228,43 @@ impl fmt::Display for SocketAddress {
     }
 }
 
-/// Where gdb is waited for if nothing else is said, as with upstream's tenders.
-const USUAL_PORT: u16 = 1234;
+/// Default TCP port for gdb, as in upstream's tenders.
+const DEFAULT_GDB_PORT: u16 = 1234;
 
-/// What is asked for to debug a guest; by default nothing. Section 10.
+/// Debugging options; by default none. Section 10.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Debugging {
-    /// `--gdb`: the guest waits at its first instruction until a debugger connects.
+    /// `--gdb`: hold the guest at its first instruction until gdb connects.
     pub gdb: bool,
-    /// `--gdb-port`: where it connects to.
+    /// `--gdb-port`: where gdb connects to.
     pub gdb_port: Option<GdbAddress>,
-    /// `--dumpcore`: the directory that gets a core file of a guest that came to a bad end.
+    /// `--dumpcore`: the directory for the core file of a guest that crashed.
     pub dumpcore: Option<PathBuf>,
-    /// Whether core files are named as solo5-hvt names them: if `tender` runs under that name. Not an option.
+    /// Whether core files have solo5-hvt's names, because `tender` runs under that name. Not an
+    /// option.
     pub as_solo5_hvt: bool,
 }
 
-/// Where a debugger connects to.
+/// Where gdb connects to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GdbAddress {
-    /// A TCP port of this host alone; 0 is any that is free.
+    /// A TCP port on localhost; 0 means any free port.
     Port(u16),
-    /// A socket of this user alone, if it has a path.
+    /// A Unix socket; one with a path is accessible to this user only.
     Unix(SocketAddress),
 }
 
 impl Debugging {
-    /// The address for a debugger, with `--gdb`.
+    /// Returns the address for gdb, if `--gdb` is set.
     pub fn address(&self) -> Option<GdbAddress> {
         self.gdb.then(|| {
             self.gdb_port
                 .clone()
-                .unwrap_or(GdbAddress::Port(USUAL_PORT))
+                .unwrap_or(GdbAddress::Port(DEFAULT_GDB_PORT))
         })
     }
 
-    /// The socket where a debugger is waited for, if it is one.
+    /// Returns the Unix socket for gdb, if `--gdb` is set and uses one.
     pub fn socket(&self) -> Option<&SocketAddress> {
         match &self.gdb_port {
             Some(GdbAddress::Unix(address)) if self.gdb => Some(address),
@@ -269,12 +273,12 @@ impl Debugging {
     }
 }
 
-/// Where a network device's frames come from and go to, as the operator says it.
+/// What a network device is attached to, as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetSource {
     /// A tap interface, by name.
     Interface(String),
-    /// A file descriptor that this process was started with: of a tap, or a datagram or packet socket.
+    /// An inherited file descriptor of a tap, or of a datagram or packet socket.
     Fd(InheritedFd),
 }
 
@@ -282,17 +286,17 @@ impl fmt::Display for NetSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NetSource::Interface(name) => f.write_str(name),
-            NetSource::Fd(handed) => handed.fmt(f),
+            NetSource::Fd(fd) => fd.fmt(f),
         }
     }
 }
 
-/// Where a block device's sectors are, as the operator says it.
+/// What a block device is attached to, as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockSource {
     /// An image file or a disk, by its path.
     Path(PathBuf),
-    /// A file descriptor of one that this process was started with.
+    /// An inherited file descriptor of one.
     Fd(InheritedFd),
 }
 
@@ -300,20 +304,20 @@ impl fmt::Display for BlockSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BlockSource::Path(path) => path.display().fmt(f),
-            BlockSource::Fd(handed) => handed.fmt(f),
+            BlockSource::Fd(fd) => fd.fmt(f),
         }
     }
 }
 
-/// Longest name that systemd gives a descriptor, in bytes.
+/// Maximum length of a descriptor's name in systemd, in bytes.
 const NAME_MAX: usize = 255;
 
-/// A descriptor, as the operator says it after `@`.
+/// An inherited descriptor, as written after `@`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InheritedFd {
     /// By its number.
     Number(RawFd),
-    /// By its name in LISTEN_FDNAMES, which is more than digits.
+    /// By its name in LISTEN_FDNAMES; not all digits.
     Name(String),
 }
 
@@ -333,8 +337,8 @@ impl fmt::Display for InheritedFd {
 }
 
 impl InheritedFd {
-    /// What `text`, which stands after `@`, means: digits alone are a number, anything else that systemd would have for
-    /// a name is one. `None` if it is neither.
+    /// Parses the text after `@`: digits alone are a number, any other text that systemd accepts as
+    /// a name is a name. Returns `None` if it is neither.
     pub fn parse(text: &str) -> Option<InheritedFd> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return text.parse().ok().map(InheritedFd::Number);

@@ -1,5 +1,6 @@
-//! The run loop: the guest runs until it wants something, gets it, and runs on. It ends with the guest's own HALT, a
-//! signal, or a broken promise of the guest. Nothing on the way of a hypercall allocates, locks or looks up a name.
+//! The run loop: runs the guest until it makes a hypercall, serves it, and resumes. It ends with
+//! the guest's HALT, a signal, or a contract violation. No hypercall allocates, locks or looks up a
+//! name.
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
@@ -31,10 +32,10 @@ mod violation;
 
 pub use violation::Violation;
 
-/// How long a debugger waits for a guest that sleeps, in nanoseconds.
-const DEBUGGERS_PATIENCE: u64 = 100_000_000;
+/// Longest sleep in POLL while gdb is attached, in nanoseconds.
+const POLL_LIMIT_WITH_GDB: u64 = 100_000_000;
 
-/// One guest with all that belongs to it, ready to run.
+/// A guest with all its parts, ready to run.
 pub struct Machine {
     pub(crate) era: Era,
     pub(crate) vcpu: Vcpu,
@@ -50,31 +51,31 @@ pub struct Machine {
     pub(crate) poll_limit: u64,
     /// Seconds after which the run is ended.
     pub(crate) timeout: Option<NonZeroU32>,
-    /// Where a debugger is waited for, if one is.
+    /// Listens for gdb, if requested.
     pub(crate) debugger: Option<debug::Listener>,
-    /// Where a core file goes, if one is wanted.
+    /// Directory for a core file, if requested.
     pub(crate) cores: Option<core::Directory>,
-    /// Whoever wants to know how the run goes.
+    /// Outputs for statistics and metrics.
     pub(crate) observer: Observer,
 }
 
-/// The guest as the run loop has it.
+/// The state of the run loop.
 struct Running<'m> {
     guest: Guest<'m>,
     devices: Devices,
     console: Console,
-    /// The debugger, if there is one.
+    /// The gdb session, if there is one.
     session: Option<Session<'m>>,
-    /// The ring, as this thread serves it.
+    /// This thread's side of the ring.
     worker: Option<Worker<'m, GuestRing<'m>>>,
     confined: &'m Confined,
     registry: &'m Registry,
     notifier: Notifier,
     poll_limit: u64,
     timeout: Option<NonZeroU32>,
-    /// Output that waits for a reader while a debugger looks at the guest.
+    /// Output that waits for a reader while gdb inspects the guest.
     unwritten: Option<(GuestAddress, u64)>,
-    /// What the guest gave with HALT, or 0.
+    /// Cookie that the guest passed with HALT, or 0.
     cookie: GuestAddress,
 }
 
@@ -97,19 +98,20 @@ impl Machine {
         } = self;
         let timeout = self.timeout;
         let mut guest = Guest::new(vcpu, &memory);
-        let patience = timeout.map(|seconds| Duration::from_secs(seconds.get().into()));
+        let limit = timeout.map(|seconds| Duration::from_secs(seconds.get().into()));
         let session = self
             .debugger
-            .map(|listener| listener.accept(&vm, &mut guest, patience))
+            .map(|listener| listener.accept(&vm, &mut guest, limit))
             .transpose()?;
-        // What a debugger sends just before a sleep does not end that.
+        // A packet that arrives just before the sleep does not interrupt it.
         let poll_limit = if session.is_some() {
-            self.poll_limit.min(DEBUGGERS_PATIENCE)
+            self.poll_limit.min(POLL_LIMIT_WITH_GDB)
         } else {
             self.poll_limit
         };
         let parallel = Parallel::new();
-        // A confined process has no timer to make. It takes a second at least, and signals are caught by then.
+        // A confined process cannot create a timer. The timer takes at least a second, and the
+        // handlers are installed by then.
         timeout.map(signal::limit).transpose()?;
         let parameters = parameters(
             &guest.vcpu,
@@ -137,8 +139,8 @@ impl Machine {
             unwritten: None,
             cookie: GuestAddress(0),
         };
-        // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard, below or, where the way out
-        // is another, as the older of two locals.
+        // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard: below,
+        // or on an early return as the older of two locals.
         let guard = unsafe { signal::install_handlers(running.guest.vcpu.interrupt_flag()) }?;
         let on_demand = on_demand::answer(registry);
         // Clients of --metrics may send a signal as soon as they see the run, so the handlers are installed first.
@@ -164,17 +166,17 @@ impl Machine {
         drop(on_demand);
         observed.finish(&outcome);
         if let Some(cores) = cores {
-            cores.leave_core(&outcome, &mut running.guest.vcpu, &memory, running.cookie);
+            cores.write_core(&outcome, &mut running.guest.vcpu, &memory, running.cookie);
         }
         drop(guard);
         drop(running);
-        // The machine goes before its memory: to take pages from a machine that still has them costs more.
+        // The VM is dropped before its memory: unmapping pages from a live VM is more expensive.
         drop(vm);
         outcome
     }
 }
 
-/// What the sandbox has to know of a run.
+/// Returns the parameters of the sandbox for this run.
 fn parameters(
     vcpu: &Vcpu,
     devices: &Devices,
@@ -211,8 +213,8 @@ fn parameters(
 }
 
 impl<'m> Running<'m> {
-    /// Serves the guest with a second thread beside this one; and, whatever ended the run, sends the frames that are
-    /// still in the ring.
+    /// Serves the guest together with a second thread. Afterwards, sends the frames that are still
+    /// in the ring, whatever ended the run.
     fn serve_with_ring(
         &mut self,
         era: Era,
@@ -234,9 +236,10 @@ impl<'m> Running<'m> {
             }
             outcome
         });
-        // The guest runs no more. What it queued before the end, and before whatever it broke, is sent all the same.
+        // The guest has stopped. Frames that it queued before the end, or before a violation, are
+        // still sent.
         let drained = ring.consumer().drain(&shared, memory);
-        // The second thread may have found it broken when the guest was already at its end.
+        // The second thread may have found a violation after the guest's last exit.
         let broken = parallel.violation().or(drained.err());
         match (outcome, broken) {
             (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Violation::Ring(error))),
@@ -248,15 +251,15 @@ impl<'m> Running<'m> {
         self.confined.confine_guests_thread()?;
         self.registry.phases.end(Phase::Sandbox);
         self.notifier.ready();
-        let outcome = match (self.look_after_debugger()?, era) {
+        let outcome = match (self.serve_debugger()?, era) {
             (Some(outcome), _) => Ok(outcome),
             (None, Era::Legacy) => self.serve::<Legacy>(),
             (None, Era::Abi1 | Era::Abi2) => self.serve::<Current>(),
         };
-        self.show_end(outcome)
+        self.report_end(outcome)
     }
 
-    /// Lets the guest run until it wants something, with a look at the clock where somebody wants to know the time.
+    /// Runs the guest until its next exit, and measures the time if statistics are requested.
     #[inline(always)]
     fn run_guest(&mut self) -> Option<Call> {
         match &self.registry.times {
@@ -265,7 +268,7 @@ impl<'m> Running<'m> {
         }
     }
 
-    /// The loop, made once for each interface: no hypercall asks for its era.
+    /// Runs the loop. It is compiled once per interface, so that no hypercall checks its era.
     fn serve<I: Interface>(&mut self) -> Result<Outcome, Error> {
         loop {
             let outcome = match self.run_guest() {
@@ -281,7 +284,7 @@ impl<'m> Running<'m> {
         }
     }
 
-    /// Does what an exit without hypercall asks for; says how the run ended if that was its last.
+    /// Handles an exit without a hypercall. Returns the outcome if the run has ended.
     #[cold]
     fn other_exit(&mut self) -> Result<Option<Outcome>, Error> {
         match self.guest.vcpu.exit().map_err(|error| self.failed(error))? {
@@ -289,14 +292,14 @@ impl<'m> Running<'m> {
             Exit::Interrupted => self.interrupted(),
             Exit::Refused => self.wait_until_runnable().and_then(|()| self.interrupted()),
             Exit::Trap(trap) => self.trapped(trap),
-            Exit::Stop(Stop::Internal { .. }) if self.guest.stands_at_breakpoint() => {
+            Exit::Stop(Stop::Internal { .. }) if self.guest.is_at_debugger_breakpoint() => {
                 self.trapped(Trap::Instruction)
             }
             Exit::Stop(stop) => Err(self.report(Violation::Stop(stop))),
         }
     }
 
-    /// Serves one hypercall; says how the run ended if that was its last.
+    /// Serves one hypercall. Returns the outcome if the run has ended.
     #[inline(always)]
     fn hypercall<I: Interface>(
         &mut self,
@@ -337,7 +340,7 @@ impl<'m> Running<'m> {
         }
     }
 
-    /// Writes the output that a debugger interrupted, before the guest goes on.
+    /// Writes the output that gdb interrupted, before the guest resumes.
     fn write_on(&mut self) -> Result<(), Error> {
         if let Some((addr, len)) = self.unwritten.take() {
             let left = self.console.puts(self.guest.memory, addr, len)?;
@@ -346,7 +349,7 @@ impl<'m> Running<'m> {
         Ok(())
     }
 
-    /// The guest has put something into the ring.
+    /// Handles a kick: the guest has queued frames in the ring.
     fn kick(&mut self) -> Result<(), Error> {
         self.registry.exits.kicks.add(1);
         self.notifier.guest_is_alive();
@@ -357,7 +360,7 @@ impl<'m> Running<'m> {
         drained.map_err(|error| self.report(Violation::Ring(error)))
     }
 
-    /// Does what the guest asks; PUTS alone has no reply.
+    /// Performs a hypercall; PUTS alone has no reply.
     #[inline(always)]
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
         let Running {
@@ -380,7 +383,7 @@ impl<'m> Running<'m> {
             }
             Hypercall::NetWrite(request) => {
                 if let Some(worker) = worker {
-                    // What the guest queued before must not be overtaken.
+                    // Frames queued earlier must be sent first.
                     worker.drain(memory)?;
                 }
                 devices.net_write(memory, request)?
@@ -397,7 +400,7 @@ impl<'m> Running<'m> {
                 }
                 return Ok(None);
             }
-            // Ended the run before it came here.
+            // `hypercall` handles HALT.
             Hypercall::Halt { .. } => return Ok(None),
         }))
     }

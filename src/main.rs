@@ -1,4 +1,4 @@
-//! The process around [`tender`]: arguments in, exit status out, the tender's own words on stderr.
+//! The process around [`tender`]: arguments in, exit status out, log lines on stderr.
 
 #![no_main]
 
@@ -20,13 +20,13 @@ use tender::report::log_lines::{Line, Stderr};
 /// An exit status.
 type Status = u8;
 
-/// What the C library calls; see [`start`] for why it is not Rust's.
+/// The C library's entry point; see [`start`] for why it is not Rust's.
 // SAFETY: no other function has this name.
 #[unsafe(no_mangle)]
-extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
+extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
     start::prepare();
-    // SAFETY: they are just what the C library gave.
-    let arguments = unsafe { start::arguments(count, words) };
+    // SAFETY: both come unchanged from the C library.
+    let arguments = unsafe { start::arguments(count, argv) };
     std::process::exit(run_command(arguments).into())
 }
 
@@ -35,16 +35,16 @@ fn run_command(arguments: Vec<OsString>) -> Status {
     if cli::name(&program) == elftool::NAME {
         return elftool(&arguments[1..]);
     }
-    // A mistake, too, is told in that form.
-    cli::log_format(&arguments).begin();
-    follow(
+    // Errors use that format, too.
+    cli::log_format(&arguments).set_global();
+    execute(
         cli::parse(arguments).map_err(config_file::Error::from),
         None,
         &program,
     )
 }
 
-fn follow(
+fn execute(
     command: Result<Command, config_file::Error>,
     config_file: Option<Use>,
     program: &OsStr,
@@ -56,8 +56,8 @@ fn follow(
         }
         Ok(Command::Check(config)) => check(&config, config_file),
         Ok(Command::Configured(configured)) => match config_file::complete(configured) {
-            Ok((command, config_file)) => follow(Ok(command), config_file, program),
-            Err(error) => follow(Err(error), None, program),
+            Ok((command, config_file)) => execute(Ok(command), config_file, program),
+            Err(error) => execute(Err(error), None, program),
         },
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
@@ -66,12 +66,12 @@ fn follow(
     }
 }
 
-/// Finds the files that `config` names, while descriptors have the numbers that the caller gave them, and closes those
-/// that it does not name.
+/// Finds the files that `config` names while descriptors have the caller's numbers, and closes all
+/// descriptors that it does not name.
 fn find_files(config: &Config, config_file: Option<Use>) -> Files {
     let files = Files::find(config, config_file);
-    // A name that no descriptor has is an error in a moment, with the device that it is for.
-    let inherited = config.inherited().filter_map(|handed| handed.number().ok());
+    // A name that no descriptor has is reported later, with the device that it is for.
+    let inherited = config.inherited().filter_map(|fd| fd.number().ok());
     descriptors::close_inherited(inherited.chain(files.descriptors()));
     files
 }
@@ -83,7 +83,8 @@ fn run(config: &Config, config_file: Option<Use>) -> Status {
         Ok(Outcome::Halted(status)) => status,
         Ok(Outcome::Signal(number)) => {
             signal::raise_default(number);
-            // The first process of a container does not die by its own signals; this is how a shell says that it did.
+            // The first process of a container does not die by its own signals, so the status is a
+            // shell's.
             128 + number as u8
         }
         Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
@@ -95,23 +96,23 @@ fn check(config: &Config, config_file: Option<Use>) -> Status {
     start_log(config);
     let report = tender::check::check(config, &mut files);
     if let Err(error) = console::print(report.to_text().as_bytes()) {
-        return fail(format_args!("cannot write what was found: {error}"));
+        return fail(format_args!("cannot write to standard output: {error}"));
     }
     u8::from(!report.would_start())
 }
 
-/// RUST_LOG decides what is said; without it, `-v` and `-q` do.
+/// Starts logging. RUST_LOG sets the level; without it, `-v` and `-q` do.
 fn start_log(config: &Config) {
     let mut builder = env_logger::Builder::new();
-    config.output.log_format.begin();
+    config.output.log_format.set_global();
     builder.filter_level(config.verbosity.level());
-    // Its notes are for those who write stubs: gdb tries what this one has not.
+    // gdbstub's debug output is for authors of stubs: gdb tries packets that this stub lacks.
     builder.filter_module("gdbstub", log::LevelFilter::Warn);
     builder.format(|target, record| {
         target.write_all(Line::log(record.level(), *record.args()).bytes())
     });
     let filters = std::env::var("RUST_LOG").unwrap_or_default();
-    // Tried beforehand, as env_logger complains in a way of its own, and panics where it cannot.
+    // Parsed first, because env_logger reports errors in its own format and panics if it cannot.
     let malformed = env_filter::Builder::new().try_parse(&filters).err();
     if malformed.is_none() {
         builder.parse_filters(&filters);
@@ -137,7 +138,7 @@ fn inspect(inspection: &Inspection) -> Status {
     };
     if let Err(error) = console::print(text.as_bytes()) {
         return fail(format_args!(
-            "cannot write what is known of {file}: {error}"
+            "{file}: cannot write to standard output: {error}"
         ));
     }
     report
@@ -145,8 +146,8 @@ fn inspect(inspection: &Inspection) -> Status {
         .map_or(0, |reason| fail(format_args!("{file}: {reason}")))
 }
 
-/// On stdout, as is usual; and for programs that know upstream's tenders, which use stderr, there as well. A person
-/// at a terminal gets it once.
+/// Prints the version on stdout. Programs that know upstream's tenders look on stderr, so it is
+/// printed there as well, unless stderr is a terminal: a person sees it once.
 fn version(program: &OsStr) -> Status {
     if !std::io::stderr().is_terminal() {
         let _ = std::io::stderr().write_all(cli::upstream_version(program).as_bytes());
@@ -154,7 +155,7 @@ fn version(program: &OsStr) -> Status {
     print(&cli::version(program))
 }
 
-/// Called as `solo5-elftool`: an answer on stdout, or an output file.
+/// Runs as `solo5-elftool`: a result on stdout, or an output file.
 fn elftool(arguments: &[OsString]) -> Status {
     let answer = match elftool::run(arguments) {
         Ok(answer) => answer,
@@ -162,17 +163,18 @@ fn elftool(arguments: &[OsString]) -> Status {
     };
     match console::print(answer.as_bytes()) {
         Ok(()) => 0,
-        Err(error) => fail(format_args!("cannot write what was found: {error}")),
+        Err(error) => fail(format_args!("cannot write to standard output: {error}")),
     }
 }
 
-/// Help that cannot be printed helps nobody, but is no failure of the tender either.
+/// Prints text; a failure to print is not an error of the tender.
 fn print(text: &str) -> Status {
     let _ = console::print(text.as_bytes());
     0
 }
 
-/// Every failure of the tender is one line and status 1, which orchestrators rely on.
+/// Prints one line and returns status 1 for every failure of the tender; orchestrators rely on
+/// this.
 fn fail(message: std::fmt::Arguments<'_>) -> Status {
     let _ = Stderr.write_all(Line::fatal(message).bytes());
     1

@@ -25,7 +25,7 @@ pub use self::probe::NicProbe;
 pub use self::stats::Stats;
 use crate::config::NetSource;
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::report::counters::{Counter, Told};
+use crate::report::counters::{Counter, WarnOnce};
 
 /// Size of an Ethernet header in bytes: destination, source, type. No frame is shorter.
 pub const HEADER_SIZE: u64 = 14;

@@ -1,8 +1,8 @@
-//! How a run ended, or why it could not start. Each message follows the unikernel's name.
+//! The outcome of a run, or why it could not start. Each message follows the unikernel's name.
 
 use std::fmt;
 
-/// How a run ended in order.
+/// The regular end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The guest halted with this exit status.
@@ -20,22 +20,22 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// An error of the room that found it.
+/// The error of the module that found it.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a run did not start, or was ended.
+/// Why a run did not start, or was ended early.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the registers are those of the guest, as text")]
 pub enum Error {
     /// The run could not start.
     Start(Cause),
-    /// The guest broke its contract.
+    /// The guest violated its contract.
     Violation { cause: Cause, registers: String },
     /// The host cannot run the guest any longer.
     Host { cause: Cause, registers: String },
     /// The time limit was reached.
     Timeout { seconds: u32, registers: String },
-    /// The debugger ended the run.
+    /// gdb killed the guest.
     Killed,
 }
 
@@ -47,17 +47,15 @@ impl fmt::Display for Error {
                 write!(f, "{cause} ({registers})")
             }
             Error::Timeout { seconds, registers } => {
-                write!(
-                    f,
-                    "was ended after {seconds} s, as --timeout says ({registers})"
-                )
+                write!(f, "timed out after {seconds} s (--timeout) ({registers})")
             }
-            Error::Killed => f.write_str("was ended by its debugger"),
+            Error::Killed => f.write_str("killed by gdb"),
         }
     }
 }
 
-/// Every error of a room can keep a run from starting. `Error` itself is no [`std::error::Error`] for that reason.
+/// Converts every module's error into a start error. For this reason, `Error` itself does not
+/// implement [`std::error::Error`].
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
     fn from(cause: E) -> Error {
         Error::Start(cause.into())

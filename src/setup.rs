@@ -1,5 +1,5 @@
-//! From a [`Config`] to a guest that is ready to run. The one place where order matters: what can be checked without
-//! touching the host comes first, KVM next, the host's devices after it, and the guest's memory last.
+//! Prepares a guest from a [`Config`]. The order matters: checks that do not touch the host come
+//! first, then KVM, then the host's devices, and guest memory last.
 
 use std::fs::{File, FileType};
 use std::io;
@@ -36,7 +36,7 @@ mod tests;
 
 pub use error::Error;
 
-/// Makes everything that one run needs.
+/// Prepares everything that one run needs.
 pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
     let phases = Phases::begin();
     files.check_user()?;
@@ -60,7 +60,8 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let cores = core::Directory::open(config, files)?;
     phases.end(Phase::Image);
 
-    // What may be missing on this host comes before what the host notices: a tap that is attached goes up and down.
+    // KVM comes before the devices, because attaching a tap is visible on the host: the tap goes up
+    // and down.
     let (vm, mut vcpu) = create_vm(config.sandbox)?;
     let counter_frequency = vcpu.counter_frequency()?;
     let mut memory = reserve(size, config.limits.lock_memory)?;
@@ -132,15 +133,15 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     })
 }
 
-/// The address for a debugger, with `--gdb`.
+/// Returns the address for gdb, with `--gdb`.
 pub(crate) fn gdb_address(config: &Config) -> Option<GdbAddress> {
     if config.debugging.gdb_port.is_some() && !config.debugging.gdb {
-        log::warn!("--gdb-port says where a debugger is waited for, and none is: add --gdb");
+        log::warn!("--gdb-port has no effect without --gdb");
     }
     config.debugging.address()
 }
 
-/// What a service manager shows of a guest that runs.
+/// Formats the status line that a service manager shows for a running guest.
 fn status(image: &Image, size: u64, manifest: &Manifest, devices: &Devices) -> String {
     let mut status = format!("{}, {} MiB of memory", image.era, size >> 20);
     for device in manifest.devices() {
@@ -150,7 +151,7 @@ fn status(image: &Image, size: u64, manifest: &Manifest, devices: &Devices) -> S
     status
 }
 
-/// Opens a unikernel's file and finds out what it is; one for another processor is refused.
+/// Opens and parses a unikernel; rejects one for another processor.
 pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), outcome::Error> {
     let file = open(look)?;
     let image = Image::parse(&file)?;
@@ -158,7 +159,8 @@ pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), outcome::
     Ok((file, image))
 }
 
-/// What the unikernel declares; for one that cannot declare anything, what the operator attaches.
+/// Returns the manifest of the unikernel. One that cannot declare devices gets those that the
+/// operator attaches.
 pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, outcome::Error> {
     if let Some(manifest) = image.manifest.take() {
         return Ok(manifest);
@@ -209,7 +211,7 @@ fn check_machine(image: &Image) -> Result<(), Error> {
     })
 }
 
-/// The guest's memory in bytes, if the image fits into it.
+/// Returns the guest's memory size in bytes, if the image fits into it.
 pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     if memory.given != memory.asked {
         log::warn!(
@@ -218,9 +220,7 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
         );
     }
     if image.has_writable_code() {
-        log::warn!(
-            "this unikernel has code that it can write: its heap and stack are executable too, as they were"
-        );
+        log::warn!("image has writable code (2018 era); heap and stack stay executable");
     }
     let needed = image.least_memory();
     if needed > MAX_MEMORY {
@@ -237,7 +237,8 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     Ok(memory.given)
 }
 
-/// A machine without memory, and its one processor; `mode` is for a kernel that cannot deny it registers.
+/// Creates a virtual machine without memory, and its one vCPU. `mode` decides whether a kernel
+/// without MSR filters is accepted.
 pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), outcome::Error> {
     let kvm = open_kvm()?;
     let vm = arch::create_vm(&kvm)?;
@@ -260,7 +261,7 @@ fn open_kvm() -> Result<Kvm, Error> {
     }
 }
 
-/// Memory for the guest; with `lock`, all of it at once, and in RAM.
+/// Reserves guest memory; with `lock`, allocates all of it and locks it in RAM.
 pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, outcome::Error> {
     let memory = GuestMemory::new(size)?;
     if lock {
@@ -269,28 +270,26 @@ pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, outcome::Err
     Ok(memory)
 }
 
-/// The shared network ring, where the guest may know it, has a use for it and the operator does not mind.
+/// Returns the shared network ring, if the guest supports and needs it and the operator allows it.
 fn net_ring(
     asked: NetRing,
     rules: &Rules,
     devices: &Devices,
 ) -> Result<Option<Ring>, outcome::Error> {
     let possible = rules.net_ring && devices.has_nets();
-    // Such a filter knows neither a second thread nor what that shares with the first.
+    // An inherited filter allows neither a second thread nor what it shares with the first.
     let prevented = inherited_filter::has_rejected();
     match asked {
         NetRing::Off => return Ok(None),
         NetRing::Auto if !possible || prevented => return Ok(None),
         NetRing::On if !possible => {
             log::warn!(
-                "--net-ring=on: this unikernel has no network device, or is older than the ring; it gets none"
+                "--net-ring=on: this unikernel has no network device or predates the ring; none is offered"
             );
             return Ok(None);
         }
         NetRing::On if prevented => {
-            log::warn!(
-                "--net-ring=on: there is none behind a filter of system calls that tender was started behind"
-            );
+            log::warn!("--net-ring=on: the ring is unavailable under an inherited seccomp filter");
             return Ok(None);
         }
         NetRing::Auto | NetRing::On => {}
@@ -300,7 +299,7 @@ fn net_ring(
     )))
 }
 
-/// What the guest may do with each page of its memory. Sections A3 and B3.
+/// Returns the access rights of each page of guest memory. Sections A3 and B3.
 fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
     let boot_pages = image.era.rules().boot_pages;
     let ring_pages = if ring { Access::ReadWrite } else { boot_pages };
@@ -326,7 +325,8 @@ fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
     mappings
 }
 
-/// Brings into memory what is there when the guest starts, and has it keep from writing what it may not.
+/// Writes the initial contents of guest memory and its page tables, and write-protects what the
+/// guest must not write.
 pub(crate) fn fill(
     memory: &mut GuestMemory,
     file: &File,
@@ -347,7 +347,7 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// Brings the segments into memory. What the file does not fill is zero, as guest memory is fresh.
+/// Loads the segments. Bytes that the file does not fill are zero, because guest memory is fresh.
 fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), outcome::Error> {
     for segment in segments {
         log::debug!(
@@ -371,7 +371,7 @@ fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), o
     Ok(())
 }
 
-/// Gives the memory to the machine.
+/// Maps guest memory into the virtual machine.
 pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), outcome::Error> {
     let region = kvm_userspace_memory_region {
         slot: 0,

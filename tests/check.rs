@@ -196,7 +196,7 @@ fn all_that_is_missing_is_told_at_once() {
         .prints("truncate -s ");
     output
         .prints("note     sandbox        off, as was asked\n")
-        .prints("would not start: 2 things are missing\n");
+        .prints("would not start: 2 problems\n");
     let output = check("net2", &[]);
     output
         .exits(1)
@@ -207,7 +207,7 @@ fn all_that_is_missing_is_told_at_once() {
     output
         .exits(1)
         .prints("missing  arguments  the guest's command line has 9000 bytes, and 8191 ")
-        .prints("2 things are missing\n");
+        .prints("2 problems\n");
 }
 
 fn without_a_unikernel_the_rest_is_looked_at() {
@@ -226,13 +226,13 @@ fn without_a_unikernel_the_rest_is_looked_at() {
         .prints("missing  disk         '/dev/null' is a char");
     output
         .prints("ok       KVM ")
-        .prints("\nno-such.hvt would not start: 3 things are missing\n");
+        .prints("\nno-such.hvt would not start: 3 problems\n");
     if let Some(foreign) = common::foreign_fixture("hello") {
         let output = run(&mut common::tender(["--check", "--", text(&foreign)]));
         output
             .exits(1)
             .prints("-> build it for ")
-            .prints("would not start: one thing is missing\n");
+            .prints("would not start: 1 problem\n");
     }
 }
 
@@ -539,9 +539,7 @@ fn users_and_roots_are_as_a_start_finds_them() {
         "hello",
         &["--user=no-such-user", "--chroot=/no/such/directory"],
     );
-    output
-        .exits(1)
-        .prints("would not start: 2 things are missing");
+    output.exits(1).prints("would not start: 2 problems");
 }
 
 /// On a kernel before 5.10.

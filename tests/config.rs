@@ -126,7 +126,7 @@ fn a_core_file_goes_where_the_file_says() {
     let cores = directory.path().join("cores");
     run(&mut configured(&directory, &[])).is_refused(&[
         "app.toml:3:12: 'dumpcore' is '",
-        "/cores', which is not there",
+        "/cores', which does not exist",
     ]);
     fs::create_dir(&cores).unwrap();
     run(&mut configured(&directory, &[])).exits(255);
@@ -210,7 +210,7 @@ fn paths_that_lead_nowhere_have_a_place() {
         "\nunikernel = 'ap.hvt'",
         &[
             "app.toml:2:13: 'unikernel' is '",
-            "/ap.hvt', which is not there",
+            "/ap.hvt', which does not exist",
             "/app.hvt'?",
         ],
     );
@@ -219,7 +219,7 @@ fn paths_that_lead_nowhere_have_a_place() {
         disk,
         &[
             "app.toml:3:11: 'block.storage' is '",
-            "/disk.img', which is not there\n",
+            "/disk.img', which does not exist\n",
         ],
     );
     refused(
@@ -228,13 +228,13 @@ fn paths_that_lead_nowhere_have_a_place() {
     );
     refused(
         "unikernel = 'app.hvt'\nstats = '/no/such/place.json'",
-        &["app.toml:2:9: 'stats' is '/no/such/place.json', whose directory is not there"],
+        &["app.toml:2:9: 'stats' is '/no/such/place.json', whose directory does not exist"],
     );
     refused(
         "unikernel = 'app.hvt'\nmetrics = 'unix:nowhere/m.sock'",
         &[
             "app.toml:2:11: 'metrics' is '",
-            "/nowhere/m.sock', whose directory is not there",
+            "/nowhere/m.sock', whose directory does not exist",
         ],
     );
     // A check tells of all of them.
@@ -256,8 +256,11 @@ fn what_is_no_configuration_file_is_refused() {
             "/missing': No such file",
         ],
     );
-    refused(directory.path(), &["is no regular file"]);
-    refused(Path::new("/dev/zero"), &["'/dev/zero' is no regular file"]);
+    refused(directory.path(), &["is not a regular file"]);
+    refused(
+        Path::new("/dev/zero"),
+        &["'/dev/zero' is not a regular file"],
+    );
     let large = directory.path().join("large");
     fs::write(&large, vec![b'#'; 65537]).unwrap();
     refused(&large, &["has more than 65536 bytes"]);

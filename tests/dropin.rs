@@ -437,7 +437,7 @@ fn runs_behind_its_filter() {
     let line = format!("{TENDER} --mem=2 --dumpcore=/cores -- /unikernel/app.hvt");
     run(&mut filtered(container.exec_text(&line)))
         .exits(255)
-        .complains(" is written; look at it with: gdb ");
+        .complains("; open it with: gdb ");
     assert_eq!(std::fs::read_dir(cores.path()).unwrap().count(), 1);
     // What is wrong is told, and nothing else happens.
     let line = format!("{TENDER} --mem=256 --net:service=tap7 -- /unikernel/app.hvt");

@@ -422,9 +422,7 @@ fn a_directory_of_another_user_is_refused() {
         };
         let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
-            said.contains(
-                "user 12 without privileges, cannot make a file there: Permission denied"
-            ),
+            said.contains("unprivileged user 12 cannot create files there: Permission denied"),
             "{said}"
         );
         assert!(!said.contains("aborts"), "{said}");
@@ -462,7 +460,7 @@ fn nobody_needs_no_more_than_the_directory() {
         &devices,
         &["--mem=4", &option],
     ));
-    output.exits(255).complains("look at it with: gdb ");
+    output.exits(255).complains("open it with: gdb ");
     assert_eq!(files(cores.path()).len(), 1);
     assert_eq!(files(cores.path())[0].metadata().unwrap().uid(), 65534);
 }
@@ -490,7 +488,7 @@ fn a_full_disk_is_told() {
         .exits(255)
         .prints("this unikernel aborts")
         .complains("No space left on device")
-        .complains("make room");
+        .complains("free as much space");
     output.complains(&format!(
         "warn: --dumpcore: {}",
         text(&files(directory.path())[0])

@@ -120,7 +120,7 @@ fn kind(report: &str) -> &'static str {
     let kinds = [
         ("must lie within", "outside of memory"),
         ("must be memory", "not the guest's to write"),
-        ("which does not exist", "no such hypercall"),
+        ("unknown hypercall", "no such hypercall"),
         ("requests at once", "ring index"),
         ("--timeout", "did nothing for ever"),
     ];

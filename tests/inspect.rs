@@ -300,7 +300,7 @@ fn what_cannot_be_read_is_told_in_one_line() {
         run(&mut inspect(arguments, Path::new("/dev/zero"))).is_refused(&["a device"]);
     }
     run(&mut tender(["inspect"])).is_refused(&["no unikernel", "tender inspect"]);
-    run(&mut tender(["inspect", "a", "b"])).is_refused(&["'b'", "one word too many"]);
+    run(&mut tender(["inspect", "a", "b"])).is_refused(&["unexpected argument 'b'"]);
     run(&mut tender(["inspect", "--mem=64", "a"])).is_refused(&["--mem"]);
 }
 

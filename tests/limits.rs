@@ -85,7 +85,7 @@ fn hypercalls(options: &[&str], arguments: &[&str]) -> Command {
 
 fn is_over(output: &Output, since: Instant) {
     output
-        .fails(&["hypercalls.hvt: was ended after 1 s, as --timeout says ("])
+        .fails(&["hypercalls.hvt: timed out after 1 s (--timeout) ("])
         .fails(&REGISTERS);
     assert!(
         since.elapsed() >= Duration::from_secs(1),

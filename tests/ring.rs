@@ -296,7 +296,7 @@ fn who_cannot_use_it_is_not_offered_it() {
         output
             .exits(0)
             .complains("--net-ring=on")
-            .complains("it gets none");
+            .complains("none is offered");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use kvm_ioctls::Cap;
 
 use super::debug::Trap;
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 
 /// Runs the guest. `_IO(KVMIO, 0x80)`.
 pub const KVM_RUN: u64 = 0xae80;
@@ -89,8 +89,8 @@ pub enum Stop {
 }
 
 /// Formats the width of an access.
-fn bytes(width: usize) -> Amount {
-    Amount(width as u64, "byte")
+fn bytes(width: usize) -> Count {
+    Count(width as u64, "byte")
 }
 
 /// Only KVM_INTERNAL_ERROR_EMULATION has a hint: it is by far the most common, and rarely the
@@ -106,9 +106,9 @@ fn hint(suberror: u32) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("KVM cannot {what}: {source}{}", cause(Some(source.errno())))]
+    #[error("{ioctl} failed: {source}{}", cause(Some(source.errno())))]
     Kvm {
-        what: &'static str,
+        ioctl: &'static str,
         source: kvm_ioctls::Error,
     },
     #[error("this host failed to run the guest: {source}{}", cause(source.raw_os_error()))]
@@ -148,7 +148,7 @@ fn cause(errno: Option<i32>) -> &'static str {
 impl Error {
     /// Names the ioctl that failed, for `map_err`.
     pub fn kvm(ioctl: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
-        move |source| Error::Kvm { what, source }
+        move |source| Error::Kvm { ioctl, source }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::host::descriptors;
 use crate::host::files::{self, Controlled, Look};
 use crate::host::owner::Owner;
 use crate::host::signal::uninterrupted;
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 
 /// Queries whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
 const BLKROGET: u32 = 0x125e;
@@ -135,7 +135,7 @@ pub enum Error {
     /// The file ends within a sector.
     #[error(
         "'{path}' has {}, not a multiple of its sectors of {sector_size}; {hint}",
-        Amount(*size, "byte")
+        Count(*size, "byte")
     )]
     ImageSize {
         /// The file.
@@ -395,7 +395,7 @@ fn warn_of_tail(path: &Path, size: u64, sector_size: u16, hint: String) {
         "'{}' has {}, not a multiple of its sectors of {sector_size}; the guest gets them all, as with Solo5 up to 0.7.3 \
          (0.7.4 and later refuse); {hint}",
         path.display(),
-        Amount(size, "byte")
+        Count(size, "byte")
     );
 }
 

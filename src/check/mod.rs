@@ -22,7 +22,7 @@ use crate::host::files::{Files, Need};
 use crate::host::unix_socket::Listener;
 use crate::host::user;
 use crate::metrics::{self, StatsFile};
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 use crate::sandbox::{self, Root, Sandbox};
 use crate::setup;
 
@@ -81,7 +81,7 @@ fn kvm(report: &mut Report, config: &Config) -> Option<VmFd> {
     report.fine(
         "KVM",
         format_args!(
-            "can make a virtual machine; counter of {} kHz",
+            "can create a virtual machine; counter of {} kHz",
             frequency / 1000
         ),
     );
@@ -137,7 +137,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
         Some(available) if available < size && !config.limits.lock_memory => report.doubtful(
             "memory",
             format!(
-                "{given}, but this host has {} MiB to spare; free some, or give less by --mem",
+                "{given}, but only {} MiB are available; free some or lower --mem",
                 available >> 20
             ),
         ),
@@ -162,7 +162,7 @@ fn arguments(report: &mut Report, config: &Config) {
     if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments)) {
         report.fine(
             "arguments",
-            format!("{} of 8191", Amount(cmdline.len() as u64 - 1, "byte")),
+            format!("{} of 8191", Count(cmdline.len() as u64 - 1, "byte")),
         );
     }
 }

@@ -132,8 +132,8 @@ impl Report {
         let unikernel = one_line(&self.unikernel);
         match self.missing_count() {
             0 => format!("{unikernel} would start"),
-            1 => format!("{unikernel} would not start: one thing is missing"),
-            count => format!("{unikernel} would not start: {count} things are missing"),
+            1 => format!("{unikernel} would not start: 1 problem"),
+            count => format!("{unikernel} would not start: {count} problems"),
         }
     }
 }
@@ -167,10 +167,7 @@ mod tests {
             report.to_text(),
             "ok       unikernel  x86_64, ABI version 2\n\napp.hvt would start\n"
         );
-        report.doubtful(
-            "memory",
-            "512 MiB, but this host has 3 MiB to spare; free some",
-        );
+        report.doubtful("memory", "512 MiB, but only 3 MiB are available; free some");
         assert!(report.would_start());
         report.missing(
             "net:a",
@@ -181,13 +178,13 @@ mod tests {
         assert_eq!(
             report.to_text(),
             "ok       unikernel  x86_64, ABI version 2\n\
-             note     memory     512 MiB, but this host has 3 MiB to spare\n\
+             note     memory     512 MiB, but only 3 MiB are available\n\
              \u{20}                   -> free some\n\
              missing  net:a      interface 'tap0' is down\n\
              \u{20}                   -> 'ip link set tap0 up' brings it up\n\
              missing  net:bb\\n   there is no interface 'tap1'\n\
              \n\
-             app.hvt would not start: 2 things are missing\n"
+             app.hvt would not start: 2 problems\n"
         );
     }
 

@@ -69,8 +69,8 @@ impl Configured {
     /// mistake: for the message about that.
     pub fn log_format(&self, text: &[u8]) -> LogFormat {
         let line = last_value(&self.args.options, FORM)
-            .and_then(|value| LogFormat::named(value.to_str()?));
-        line.or_else(|| LogFormat::named(&entries::top_string(text, FORM)?))
+            .and_then(|value| LogFormat::from_name(value.to_str()?));
+        line.or_else(|| LogFormat::from_name(&entries::top_string(text, FORM)?))
             .unwrap_or_default()
     }
 

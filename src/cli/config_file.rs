@@ -29,14 +29,14 @@ pub enum Error {
         source: io::Error,
     },
     /// The file is none.
-    #[error("configuration file '{}' is no regular file; give the path of a TOML file", file.display())]
+    #[error("configuration file '{}' is not a regular file; give the path of a TOML file", file.display())]
     NotAFile {
         /// The file.
         file: PathBuf,
     },
     /// The file is none that somebody wrote for this.
     #[error(
-        "configuration file '{}' has more than {LONGEST} bytes, which is the most; give the path of a TOML file",
+        "configuration file '{}' is longer than {LONGEST} bytes; give the path of a TOML file",
         file.display()
     )]
     TooLong {
@@ -69,7 +69,7 @@ pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error>
     }
     if command.is_err() {
         // A mistake, too, is told in the form that the file asks for.
-        configured.log_format(&text).begin();
+        configured.log_format(&text).set_global();
     }
     Ok((
         command?,

@@ -86,7 +86,7 @@ mod tests {
             ("--gdb-port=/run/gdb", "a TCP port"),
             (
                 &format!("--gdb-port=unix:{}", "x".repeat(108)),
-                "has 107 bytes at most",
+                "the limit is 107 bytes",
             ),
             ("--gdb=1234", "takes no value"),
             ("--dumpcore=", "the path is empty"),

@@ -24,9 +24,7 @@ pub enum Error {
         option: String,
     },
     /// `--disk` is another name of `--block`.
-    #[error(
-        "'--block' and '--disk' are given, but they mean the same device; name the devices: --block:NAME=PATH"
-    )]
+    #[error("'--block' and '--disk' mean the same device; name the devices: --block:NAME=PATH")]
     BlockAndDisk,
     /// An option that needs a value has none.
     #[error("option '{option}' needs a value: {option}={value}")]
@@ -43,7 +41,7 @@ pub enum Error {
         option: String,
     },
     /// `-v` and `-q` contradict each other.
-    #[error("'-v' asks for more words and '-q' for fewer; give one of them")]
+    #[error("'-v' and '-q' conflict")]
     VerboseAndQuiet,
     /// There is nothing to run.
     #[error(
@@ -77,15 +75,13 @@ pub enum Error {
     )]
     NothingToInspect,
     /// There is more than one thing to inspect.
-    #[error("'{word}' is one word too many; usage: tender inspect [--json] UNIKERNEL")]
+    #[error("unexpected argument '{word}'; usage: tender inspect [--json] UNIKERNEL")]
     OneUnikernel {
         /// As written.
         word: String,
     },
     /// A name that no device can have.
-    #[error(
-        "'{name}' in '{option}' cannot be a device's name: those are 1 to 67 letters and digits"
-    )]
+    #[error("'{name}' in '{option}' is not a device name; write 1 to 67 letters and digits")]
     Name {
         /// As written, without its value.
         option: String,
@@ -104,7 +100,7 @@ pub enum Error {
     },
     /// Two network devices on one interface.
     #[error(
-        "{option}={tap}: another network device has '{tap}' already; each needs an interface of its own"
+        "{option}={tap}: another network device already uses '{tap}'; give each its own interface"
     )]
     SameTap {
         /// The later of the two options.
@@ -147,15 +143,13 @@ fn list_or(meant: Option<&str>) -> String {
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Rule {
     /// `--net-ring`.
-    #[error("the network ring is auto, on or off")]
+    #[error("expected auto, on or off")]
     NetRing,
     /// `--sandbox`.
-    #[error("the sandbox is strict, best-effort or off")]
+    #[error("expected strict, best-effort or off")]
     Sandbox,
     /// `--user`.
-    #[error(
-        "not a user; write NAME or UID, and, if need be, a colon and GROUP or GID, such as nobody:kvm"
-    )]
+    #[error("not a user; write NAME or UID, optionally with :GROUP or :GID, such as nobody:kvm")]
     User,
     /// `--mem` is no amount.
     #[error(
@@ -169,13 +163,11 @@ pub enum Rule {
     #[error("too much memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
     MemoryTooLarge,
     /// The name of an interface breaks Linux's rules.
-    #[error(
-        "not the name of an interface: those have 1 to 15 characters, without '/', ':' and white space"
-    )]
+    #[error("not an interface name; write 1 to 15 characters without '/', ':' or white space")]
     Interface,
     /// Neither the number nor the name of a file descriptor.
     #[error(
-        "not a file descriptor: after '@' comes its number, such as @3, or its name in LISTEN_FDNAMES"
+        "not a file descriptor; after '@' write its number, such as @3, or its name in LISTEN_FDNAMES"
     )]
     Descriptor,
     /// A MAC address is malformed.
@@ -183,14 +175,14 @@ pub enum Rule {
     MacForm,
     /// A MAC address of many interfaces.
     #[error(
-        "a multicast address cannot be that of an interface; make the first pair even, such as 02"
+        "a multicast address cannot belong to an interface; make the first pair even, such as 02"
     )]
     MacMulticast,
     /// A MAC address of none.
-    #[error("the zero address means 'unset' to a guest; leave the option out for a random address")]
+    #[error("the zero address means 'unset' to a guest; omit the option for a random address")]
     MacZero,
     /// A sector size that cannot be.
-    #[error("not a sector size: those are 512, 1024, 2048, 4096, 8192, 16384 and 32768")]
+    #[error("not a sector size; write 512, 1024, 2048, 4096, 8192, 16384 or 32768")]
     SectorSize,
     /// `--timeout`.
     #[error("not a time; write whole seconds, 1 to 4294967295, such as 60")]
@@ -204,13 +196,13 @@ pub enum Rule {
     #[error("not a TCP port; write a number, 1 to 65535, 0 for any that is free, or unix:PATH")]
     Port,
     /// `--log-format`.
-    #[error("the form of messages is text, json or journald")]
+    #[error("expected text, json or journald")]
     LogFormat,
     /// `--metrics`.
     #[error("not a socket; write unix:PATH, or unix:@NAME for one without a file")]
     Metrics,
     /// A socket's path or name is longer than the kernel's addresses of sockets.
-    #[error("the path or name of a socket has 107 bytes at most; give a shorter one")]
+    #[error("socket path or name too long; the limit is 107 bytes")]
     SocketTooLong,
     /// No path.
     #[error("the path is empty")]

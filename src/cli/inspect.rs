@@ -171,7 +171,7 @@ mod tests {
             error(&["inspect", "a", "--json=1"]),
             "option '--json' takes no value"
         );
-        assert!(error(&["inspect", "a", "b\n"]).starts_with("'b\\n' is one word too many"));
+        assert!(error(&["inspect", "a", "b\n"]).starts_with("unexpected argument 'b\\n'"));
     }
 
     #[test]

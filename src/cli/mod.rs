@@ -84,7 +84,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
 pub fn log_format(args: &[OsString]) -> LogFormat {
     let given = argv::last_value(args.get(1..).unwrap_or_default(), "log-format");
     given
-        .and_then(|value| LogFormat::named(value.to_str()?))
+        .and_then(|value| LogFormat::from_name(value.to_str()?))
         .unwrap_or_default()
 }
 

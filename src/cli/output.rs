@@ -84,11 +84,11 @@ mod tests {
             ("--metrics=unix:@", "not a socket; write unix:PATH"),
             (
                 &format!("--metrics=unix:{}", "x".repeat(108)),
-                "has 107 bytes at most",
+                "the limit is 107 bytes",
             ),
             (
                 &format!("--metrics=unix:@{}", "x".repeat(108)),
-                "has 107 bytes at most",
+                "the limit is 107 bytes",
             ),
             (
                 "--metrics=tcp:0.0.0.0:9100",

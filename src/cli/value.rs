@@ -69,7 +69,8 @@ pub(super) fn sandbox(given: &Given) -> Result<SandboxMode, Error> {
 
 /// `--log-format`.
 pub(super) fn log_format(given: &Given) -> Result<LogFormat, Error> {
-    LogFormat::named(text(given, Rule::LogFormat)?).ok_or_else(|| refuse(given, Rule::LogFormat))
+    LogFormat::from_name(text(given, Rule::LogFormat)?)
+        .ok_or_else(|| refuse(given, Rule::LogFormat))
 }
 
 /// `--metrics`: `unix:`, and a path or `@` and a name.

@@ -1,8 +1,9 @@
-//! `--dumpcore`: the registers and the memory of a guest that came to a bad end, in a file for gdb. For whoever wants
-//! to know why it did, and was not there.
+//! `--dumpcore`: writes registers and memory of a crashed guest into a file for gdb, for an
+//! analysis after the fact.
 //!
-//! The file is made when it is needed, from within the sandbox: a run that ends well leaves nothing behind, whatever
-//! ends it. What that takes is opened before, and no more is allowed than to make one new file where it lies.
+//! The file is created when it is needed, from within the sandbox: a run that ends well leaves
+//! nothing behind. The directory is opened before, and the sandbox allows only the creation of one
+//! new file in it.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -24,15 +25,15 @@ use crate::sandbox::rules::{CORE_FLAGS, CORE_MODE};
 
 mod elf;
 
-/// Why there could be no core file, found out before the guest runs.
+/// Errors of `--dumpcore`, found before the guest runs.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
     #[error("--dumpcore={}: {source}; give a directory", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(
-        "--dumpcore={}: the guest's run, as user {user} without privileges, cannot make a file there: {source}; \
-         give a directory that this user may write to",
+        "--dumpcore={}: unprivileged user {user} cannot create files there: {source}; \
+         give a directory that this user can write to",
         path.display()
     )]
     Denied {
@@ -42,24 +43,25 @@ pub enum Error {
     },
 }
 
-/// Where core files go.
+/// The directory for core files.
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// The guest's file, to tell how to look at a core.
+    /// Path of the unikernel, for the gdb command in the log.
     unikernel: PathBuf,
-    /// Gives no right to its files, but can be made files in.
+    /// An `O_PATH` descriptor of the directory: it gives no access to files, but files can be
+    /// created in it.
     fd: OwnedFd,
-    /// Keeps a number that the file will have: known to the sandbox before there is a file.
+    /// Reserves the descriptor number of the core file, so that the sandbox knows it in advance.
     reserve: OwnedFd,
-    /// The number of this process, which cannot be asked for from within the sandbox.
+    /// PID of this process, which cannot be queried from within the sandbox.
     process: i32,
-    /// Whether files are named as solo5-hvt names them.
+    /// Whether files have solo5-hvt's names.
     as_solo5_hvt: bool,
 }
 
 impl Directory {
-    /// Opens what `config` asks for, if it does; changes nothing.
+    /// Opens the directory of `--dumpcore`, if given; changes nothing.
     ///
     /// # Errors
     /// [`Error::Directory`].
@@ -86,7 +88,7 @@ impl Directory {
         }))
     }
 
-    /// Whether this process may make a file there: to be asked when it is who it will be.
+    /// Checks that this process may create a file there. Call after the switch to the final user.
     ///
     /// # Errors
     /// [`Error::Denied`].
@@ -104,14 +106,15 @@ impl Directory {
         })
     }
 
-    /// The descriptor of the directory, and the one that a file there will have.
+    /// Returns the descriptor of the directory, and the one that the core file will have.
     pub fn descriptors(&self) -> (RawFd, RawFd) {
         (self.fd.as_raw_fd(), self.reserve.as_raw_fd())
     }
 
-    /// Makes the core file of a guest that runs no more, if `outcome` is one that asks for it, and says where it is.
-    /// `cookie` is what the guest gave with HALT, or 0. What goes wrong with it is told, and is no matter to the run.
-    pub fn leave_core(
+    /// Writes the core file of a stopped guest, if `outcome` calls for one, and logs its path.
+    /// `cookie` is the value that the guest passed with HALT, or 0. Errors are logged and do not
+    /// affect the outcome.
+    pub fn write_core(
         self,
         outcome: &Result<Outcome, RunError>,
         vcpu: &mut Vcpu,
@@ -130,19 +133,19 @@ impl Directory {
         let name = format!("core.{program}.{}", self.process);
         let (path, unikernel) = (self.path.join(&name), self.unikernel.clone());
         let (path, unikernel) = (path.display(), unikernel.display());
-        let beginning = self
-            .beginning(signal, vcpu, memory, cookie)
+        let headers = self
+            .headers(signal, vcpu, memory, cookie)
             .map_err(io::Error::other);
-        match beginning.and_then(|beginning| write(&self.make(name)?, &beginning, memory)) {
+        match headers.and_then(|headers| write(&self.create(name)?, &headers, memory)) {
             Ok(()) => {
-                log::warn!("core file {path} is written; look at it with: gdb {unikernel} {path}")
+                log::warn!("core file written to {path}; open it with: gdb {unikernel} {path}")
             }
-            Err(error) => log::warn!("--dumpcore: {path}: {error}; {}", cure(&error)),
+            Err(error) => log::warn!("--dumpcore: {path}: {error}; {}", hint(&error)),
         }
     }
 
-    /// All of the file but the memory.
-    fn beginning(
+    /// Returns the part of the file before the memory.
+    fn headers(
         &self,
         signal: c_int,
         vcpu: &Vcpu,
@@ -158,13 +161,14 @@ impl Directory {
             general: &general,
             floating: &floating,
         };
-        Ok(elf::beginning(&state, memory.size()))
+        Ok(elf::headers(&state, memory.size()))
     }
 
-    /// A new file of this name, in place of the reserve.
-    fn make(self, name: String) -> io::Result<File> {
+    /// Creates a file of this name with the reserved descriptor number.
+    fn create(self, name: String) -> io::Result<File> {
         let name = CString::new(name)?;
-        // SAFETY: the string ends with a NUL. Not by the C library, some of which add to the flags.
+        // SAFETY: the string ends with a NUL. The call bypasses the C library, because some add
+        // flags.
         let open = || unsafe {
             libc::syscall(
                 libc::SYS_openat,
@@ -174,15 +178,16 @@ impl Directory {
                 CORE_MODE,
             )
         };
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and owned by nothing else.
         let file = unsafe { OwnedFd::from_raw_fd(signal::uninterrupted(|| checked(open()))?) };
-        // SAFETY: the call takes numbers, of descriptors that are ours.
+        // SAFETY: the call takes the numbers of two descriptors that are owned here.
         match checked(
             unsafe { libc::dup3(file.as_raw_fd(), self.reserve.as_raw_fd(), libc::O_CLOEXEC) }
                 .into(),
         ) {
             Ok(_) => Ok(self.reserve.into()),
-            // A filter that was there before refuses it. Then there is none of ours, which alone wants the number.
+            // An inherited seccomp filter refuses it. Then there is no filter of our own, which is
+            // the only reason for the number.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(file.into()),
             Err(error) => Err(error),
         }
@@ -197,7 +202,8 @@ fn checked(result: c_long) -> io::Result<c_int> {
     }
 }
 
-/// What a program would have died by that came to such an end; none for a guest that ended well, or was ended.
+/// Returns the signal that would have killed a program in the same way; none for a guest that ended
+/// well or was stopped.
 fn signal_of(outcome: &Result<Outcome, RunError>) -> Option<c_int> {
     match outcome {
         Ok(Outcome::Halted(STATUS_ABORT)) => Some(libc::SIGABRT),
@@ -207,24 +213,27 @@ fn signal_of(outcome: &Result<Outcome, RunError>) -> Option<c_int> {
     }
 }
 
-fn cure(error: &io::Error) -> &'static str {
+fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::AlreadyExists => "an older core file is not written over: move it away",
+        ErrorKind::AlreadyExists => "an existing core file is not overwritten: move it away",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            "what is there is not whole: remove it, and make room for as much as the guest has used"
+            "the core file is incomplete: remove it, and free as much space as the guest has used"
         }
-        ErrorKind::Interrupted => "what is there is not whole, as a signal ended it: remove it",
-        _ => "there is no core file, or none that is whole",
+        ErrorKind::Interrupted => {
+            "a signal interrupted it and the core file is incomplete: remove it"
+        }
+        _ => "the core file is missing or incomplete",
     }
 }
 
-/// Writes the file: its beginning, and behind it the memory. Pages of zeros become holes, but for the last, which gives
-/// the file its length.
+/// Writes the headers, and after them the memory. Pages of zeros become holes, except the last,
+/// which gives the file its length.
 ///
 /// # Errors
-/// The file cannot be written; or [`ErrorKind::Interrupted`] once a signal wants the process to end.
-fn write(file: &File, beginning: &[u8], memory: &GuestMemory) -> io::Result<()> {
-    file.write_all_at(beginning, 0)?;
+/// The file cannot be written; or [`ErrorKind::Interrupted`] if a signal requests the end of the
+/// process.
+fn write(file: &File, headers: &[u8], memory: &GuestMemory) -> io::Result<()> {
+    file.write_all_at(headers, 0)?;
     let mut page = [0; PAGE_SIZE as usize];
     for address in (0..memory.size()).step_by(page.len()) {
         if let Some(Request::Signal(_)) = signal::received() {
@@ -235,13 +244,14 @@ fn write(file: &File, beginning: &[u8], memory: &GuestMemory) -> io::Result<()> 
             .map_err(io::Error::other)?;
         bytes.copy_to(&mut page);
         if !is_zero(&page) || address + PAGE_SIZE == memory.size() {
-            file.write_all_at(&page, beginning.len() as u64 + address)?;
+            file.write_all_at(&page, headers.len() as u64 + address)?;
         }
     }
     Ok(())
 }
 
-/// Whether the first byte is 0, and each other as the one before it.
+/// Returns whether the page is zero: the first byte is 0, and each other byte equals the one before
+/// it.
 fn is_zero(page: &[u8; PAGE_SIZE as usize]) -> bool {
     page[0] == 0 && page[1..] == page[..page.len() - 1]
 }

@@ -1,4 +1,5 @@
-//! A guest as its debugger sees it: registers, memory, and ways to go on. gdbstub speaks gdb's protocol; this answers.
+//! The guest as gdb sees it: registers, memory, resume and step. gdbstub implements gdb's protocol
+//! and calls these.
 //!
 //! Addresses are guest-physical: an hvt guest's tables map each address to itself.
 
@@ -19,23 +20,23 @@ use super::points::Points;
 use crate::arch::{self, BREAKPOINT, Debug, Hardware, Vcpu, Watch};
 use crate::memory::{GuestAddress, GuestMemory};
 
-/// The processor and its memory.
+/// The vCPU and its memory.
 #[derive(Debug)]
 pub struct Guest<'m> {
-    /// The processor.
+    /// The vCPU.
     pub vcpu: Vcpu,
     /// The memory.
     pub memory: &'m GuestMemory,
-    /// Where it is to stop; nowhere, without a debugger.
+    /// Breakpoints and watchpoints; empty without gdb.
     pub points: Points,
-    /// It is to go on by one instruction only.
+    /// Whether to run one instruction only.
     step: bool,
-    /// Where it stopped at a breakpoint instruction of its own.
+    /// Address of the guest's own breakpoint instruction at which it stopped.
     own_breakpoint: Option<u64>,
 }
 
 impl<'m> Guest<'m> {
-    /// A guest without a debugger.
+    /// Makes a guest without gdb.
     pub fn new(vcpu: Vcpu, memory: &'m GuestMemory) -> Guest<'m> {
         Guest {
             vcpu,
@@ -46,24 +47,26 @@ impl<'m> Guest<'m> {
         }
     }
 
-    /// Notes that it stopped at a breakpoint instruction, and tells whether that is its own.
+    /// Records a stop at a breakpoint instruction, and returns whether the instruction is the
+    /// guest's own.
     pub fn at_breakpoint(&mut self) -> bool {
         let place = self.vcpu.program_counter().ok();
         self.own_breakpoint = place.filter(|place| !self.points.is_ours(*place));
         self.own_breakpoint.is_some()
     }
 
-    /// Whether it is at a breakpoint instruction of ours: a KVM that emulates instructions fails there.
-    pub fn stands_at_breakpoint(&self) -> bool {
+    /// Returns whether the guest is at one of gdb's breakpoint instructions: a KVM that emulates
+    /// instructions fails there.
+    pub fn is_at_debugger_breakpoint(&self) -> bool {
         self.vcpu
             .program_counter()
             .is_ok_and(|place| self.points.is_ours(place))
     }
 
-    /// Has it go on as its debugger said last.
-    pub fn go_on(&mut self) -> Result<(), arch::Error> {
+    /// Applies gdb's last resume request to the vCPU.
+    pub fn apply_resume(&mut self) -> Result<(), arch::Error> {
         let left_at = self.own_breakpoint.take();
-        // A debugger may have sent it elsewhere.
+        // gdb may have changed the program counter.
         let own_breakpoint = left_at.is_some() && self.vcpu.program_counter().ok() == left_at;
         let debug = Debug {
             step: self.step,
@@ -73,8 +76,8 @@ impl<'m> Guest<'m> {
         self.vcpu.debug(Some(debug))
     }
 
-    /// Has it go on as if there had been no debugger.
-    pub fn let_go(&mut self) -> Result<(), arch::Error> {
+    /// Removes all of gdb's points, so that the guest continues without gdb.
+    pub fn detach(&mut self) -> Result<(), arch::Error> {
         for (address, before) in std::mem::take(&mut self.points.instructions) {
             self.put(address, &before);
         }
@@ -83,7 +86,7 @@ impl<'m> Guest<'m> {
         self.vcpu.debug(None)
     }
 
-    /// Writes into its memory, wherever that is, code or not.
+    /// Writes to guest memory at any address, code or not.
     fn put(&self, address: u64, bytes: &[u8]) -> bool {
         let placed = self.memory.place(GuestAddress(address), bytes).is_ok();
         if placed {
@@ -93,7 +96,7 @@ impl<'m> Guest<'m> {
     }
 }
 
-/// gdb's idea of this processor.
+/// gdb's description of this architecture.
 #[derive(Debug)]
 pub enum Architecture {}
 
@@ -108,7 +111,7 @@ impl Arch for Architecture {
     }
 }
 
-/// All registers, as [`arch::DESCRIPTION`] has them.
+/// All registers, in the layout of [`arch::DESCRIPTION`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registers(Vec<u8>);
 
@@ -134,7 +137,7 @@ impl gdbstub::arch::Registers for Registers {
 }
 
 fn refused(error: arch::Error) -> TargetError<arch::Error> {
-    log::warn!("the debugger's request failed: {error}");
+    log::warn!("gdb request failed: {error}");
     TargetError::NonFatal
 }
 
@@ -165,7 +168,7 @@ impl SingleThreadBase for Guest<'_> {
     }
 
     fn read_addrs(&mut self, address: u64, data: &mut [u8]) -> TargetResult<usize, Self> {
-        // As much of it as there is.
+        // Reads as much of the range as exists.
         let there = self
             .memory
             .size()
@@ -232,7 +235,7 @@ impl SwBreakpoint for Guest<'_> {
         if self.points.is_ours(address) {
             return Ok(true);
         }
-        // Where no instruction can be, one would hold a part of another breakpoint and put that back.
+        // A misaligned breakpoint could overlap another one, and would restore part of that.
         if address % BREAKPOINT.len() as u64 != 0 {
             return Ok(false);
         }

@@ -1,7 +1,8 @@
-//! Where gdb connects to, once, before the guest's first instruction: a TCP port of this host alone, or a Unix socket.
+//! Listens for gdb, once, before the guest's first instruction: on a TCP port of localhost, or on a
+//! Unix socket.
 //!
-//! A client becomes the debugger when it has sent a packet of gdb's protocol. Until then the guest waits: a port probe,
-//! or a silent client, neither takes gdb's place nor delays gdb.
+//! A client becomes the debugger when it has sent a packet of gdb's protocol. Until then the guest
+//! waits: a port probe or a silent client neither takes gdb's place nor delays gdb.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -23,15 +24,15 @@ use crate::host::unix_socket;
 /// How long a client may take to send its first packet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Clients at a time. One more replaces the first.
+/// Maximum number of clients. One more replaces the first.
 const CLIENTS: usize = 8;
 
-/// Why no debugger can be waited for.
+/// Errors of `--gdb`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The port cannot be had.
+    /// The port is unavailable.
     #[error(
-        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; give another port by --gdb-port, or 0 for any"
+        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; choose another port with --gdb-port, or 0 for any"
     )]
     Listen {
         /// The port.
@@ -43,7 +44,7 @@ pub enum Error {
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
     /// The connection cannot be used.
-    #[error("--gdb: cannot talk to the debugger: {0}")]
+    #[error("--gdb: connection failed: {0}")]
     Connection(io::Error),
     /// No debugger connected.
     #[error("--gdb: no debugger connected within {0} s (--timeout)")]
@@ -81,7 +82,8 @@ struct Client {
 }
 
 impl Listener {
-    /// Opens the port or socket. A client that reaches it controls the guest, so a port is open to this host alone.
+    /// Opens the port or socket. A client that reaches it controls the guest, so a port is open to
+    /// localhost only.
     ///
     /// # Errors
     /// [`Error::Listen`], [`Error::Socket`].
@@ -150,13 +152,13 @@ impl Listener {
         limit: Option<Duration>,
     ) -> Result<Session<'m>, Error> {
         log::warn!(
-            "waiting for gdb; connect by: gdb -ex 'target remote {}' {}",
+            "waiting for gdb; connect with: gdb -ex 'target remote {}' {}",
             self.target,
             self.unikernel.display()
         );
         let wire = self.debugger(limit)?;
-        signal::enable_sigio().map_err(|error| Error::Connection(error.into()))?;
-        call_when_readable(wire.descriptor()).map_err(Error::Connection)?;
+        signal::handle_sigio().map_err(|error| Error::Connection(error.into()))?;
+        enable_sigio(wire.descriptor()).map_err(Error::Connection)?;
         guest.points = Points::with_capacity(arch::hardware_points(vm));
         Ok(Session::new(wire, guest))
     }
@@ -253,7 +255,7 @@ fn poll_in(fd: RawFd) -> libc::pollfd {
     }
 }
 
-/// Listens at a TCP port of this host alone.
+/// Listens on a TCP port of localhost.
 fn listen(port: u16) -> io::Result<(Socket, String)> {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     // A client may disconnect before it is accepted; then accepting must not wait.
@@ -262,8 +264,8 @@ fn listen(port: u16) -> io::Result<(Socket, String)> {
     Ok((Socket::Tcp(socket), target))
 }
 
-/// Has the kernel send SIGIO to this thread when there is something to read.
-fn call_when_readable(fd: RawFd) -> io::Result<()> {
+/// Makes the kernel send SIGIO to this thread when there is something to read.
+fn enable_sigio(fd: RawFd) -> io::Result<()> {
     // SAFETY: the calls take plain numbers. Not libc's gettid: see `signal::claim_thread`.
     let done = unsafe {
         let owner = Owner {
@@ -284,7 +286,7 @@ fn call_when_readable(fd: RawFd) -> io::Result<()> {
     }
 }
 
-/// The kernel's `struct f_owner_ex`, of linux/fcntl.h, which libc does not have for all targets.
+/// The kernel's `struct f_owner_ex` of linux/fcntl.h, which libc lacks on some targets.
 #[repr(C)]
 struct Owner {
     kind: i32,

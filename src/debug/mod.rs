@@ -1,6 +1,5 @@
-//! To find out why a guest does what it does: gdb beside it while it runs, and what is left of one that came to a bad
-//! end. For the developers of unikernels; nothing of it is there unless it is asked for, and the sandbox is in force all
-//! the same.
+//! Debugging support for unikernel developers: a gdb stub for the running guest, and core files of
+//! guests that crashed. Both are off by default, and the sandbox stays active.
 
 pub mod core;
 mod guest;

@@ -1,24 +1,25 @@
-//! Where a debugger wants the guest to stop, and how it is to go on until then.
+//! gdb's breakpoints and watchpoints.
 
 use crate::arch::{BREAKPOINT, Hardware, Trap, Watch};
 
-/// Most breakpoint instructions at a time. Room for them is reserved early: the sandbox forbids to grow a large heap
-/// block.
+/// Maximum number of breakpoint instructions. Room for them is reserved early, because the sandbox
+/// forbids growing a large heap block.
 pub const MOST_BREAKPOINTS: usize = 4096;
 
-/// The breakpoints and watchpoints of a debugger.
+/// Breakpoints and watchpoints set by gdb.
 #[derive(Debug, Default)]
 pub struct Points {
-    /// Breakpoint instructions that were put into the guest's memory: the address, and what was there.
+    /// Breakpoint instructions in guest memory: the address, and the bytes that were there.
     pub instructions: Vec<(u64, [u8; BREAKPOINT.len()])>,
-    /// What the processor watches for by itself.
+    /// Hardware breakpoints and watchpoints.
     pub hardware: Vec<Hardware>,
-    /// How many of those it can have.
+    /// Maximum number of hardware points.
     pub capacity: usize,
 }
 
 impl Points {
-    /// Reserves room for all points that a debugger may set, on a processor with `capacity` hardware points.
+    /// Reserves room for all points that gdb may set, on a processor with `capacity` hardware
+    /// points.
     pub fn with_capacity(capacity: usize) -> Points {
         let instructions = Vec::with_capacity(MOST_BREAKPOINTS);
         Points {
@@ -28,7 +29,8 @@ impl Points {
         }
     }
 
-    /// Notes a breakpoint instruction and the bytes it replaces; false if there are too many.
+    /// Records a breakpoint instruction and the bytes it replaces; returns false if there are too
+    /// many.
     pub fn add(&mut self, address: u64, before: [u8; BREAKPOINT.len()]) -> bool {
         let fits = self.instructions.len() < MOST_BREAKPOINTS;
         if fits {
@@ -37,12 +39,12 @@ impl Points {
         fits
     }
 
-    /// Whether a breakpoint instruction of ours is there.
+    /// Returns whether gdb has set a breakpoint instruction at `address`.
     pub fn is_ours(&self, address: u64) -> bool {
         self.instructions.iter().any(|(known, _)| *known == address)
     }
 
-    /// Has the processor watch for one thing more, if it can.
+    /// Adds a hardware point; returns false if there are too many.
     pub fn watch(&mut self, point: Hardware) -> bool {
         let fits = self.hardware.len() < self.capacity;
         if fits {
@@ -51,7 +53,7 @@ impl Points {
         fits
     }
 
-    /// Undoes [`Points::watch`], if that was done.
+    /// Removes a hardware point; returns false if it was not set.
     pub fn unwatch(&mut self, point: Hardware) -> bool {
         let place = self.hardware.iter().position(|known| *known == point);
         if let Some(place) = place {
@@ -60,7 +62,7 @@ impl Points {
         place.is_some()
     }
 
-    /// The watchpoint that a trap was at; none if it was no watchpoint.
+    /// Returns the watchpoint of a trap; none if it was no watchpoint.
     pub fn watched(&self, trap: Trap) -> Option<Hardware> {
         let point = match trap {
             Trap::Slot(slot) => self.hardware.get(slot),
@@ -71,7 +73,8 @@ impl Points {
                         .iter()
                         .filter(|point| point.kind != Watch::Execute)
                 };
-                // Some processors tell the first byte of a wider access, before what is watched.
+                // Some processors report the first byte of a wider access, which is before the
+                // watched range.
                 watches().find(holds).or_else(|| watches().next())
             }
             Trap::Step | Trap::Instruction | Trap::Breakpoint => None,
@@ -96,7 +99,7 @@ mod tests {
     };
 
     #[test]
-    fn there_are_no_more_points_than_the_processor_has() {
+    fn hardware_points_are_limited() {
         let mut points = Points {
             capacity: 2,
             ..Points::default()

@@ -1,7 +1,7 @@
-//! The conversation with gdb: what it is told when the guest stops, and what it wants before the guest goes on.
+//! The gdb session: reports stops to gdb and handles its packets until the guest resumes.
 //!
-//! While the guest runs, nothing of this does. What gdb sends then arrives as a signal (SIGIO), which interrupts the
-//! guest as any other does.
+//! No code here runs while the guest does. Data from gdb then raises SIGIO, which interrupts the
+//! guest like any other signal.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -20,44 +20,44 @@ type Machine<'m> = GdbStubStateMachine<'static, Guest<'m>, Wire>;
 /// Why the guest stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// The processor stopped it for the debugger.
+    /// The vCPU stopped for gdb.
     Trap(Trap),
-    /// It halted, and says that it aborted.
+    /// It halted with the status for an abort.
     Aborted,
-    /// It broke a promise, or cannot be run.
+    /// It violated its contract, or cannot be run.
     Broken,
 }
 
-/// What comes next.
+/// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The guest goes on.
-    GoOn,
-    /// A signal ends the run, or its limit of time.
+    /// The guest resumes.
+    Resume,
+    /// A signal or the timeout ends the run.
     Signal,
-    /// The debugger ends the run.
+    /// gdb kills the guest.
     Kill,
-    /// There is no debugger any more; the guest goes on by itself.
-    Alone,
+    /// gdb has disconnected; the guest continues without it.
+    Detached,
 }
 
-/// One debugger, connected.
+/// A connection to gdb.
 pub struct Session<'m> {
-    /// What knows gdb's protocol; none once the debugger has gone.
+    /// State machine of gdb's protocol; none after gdb has disconnected.
     machine: Option<Machine<'m>>,
     descriptor: RawFd,
 }
 
-/// Something went wrong with the connection, or the debugger speaks something else.
+/// The connection failed, or the client violated gdb's protocol.
 type Lost = Box<dyn std::error::Error>;
 
 impl<'m> Session<'m> {
-    /// Begins with a guest that has not run yet.
+    /// Starts a session for a guest that has not run yet.
     pub(super) fn new(wire: Wire, guest: &mut Guest<'m>) -> Session<'m> {
         let descriptor = wire.descriptor();
         let machine = GdbStub::new(wire).run_state_machine(guest);
         let machine = machine
-            .map_err(|error| log::warn!("cannot talk to the debugger: {error}"))
+            .map_err(|error| log::warn!("cannot start the gdb session: {error}"))
             .ok();
         Session {
             machine,
@@ -65,17 +65,17 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// The debugger's descriptor, for the sandbox.
+    /// Returns gdb's descriptor, for the sandbox.
     pub fn descriptor(&self) -> RawFd {
         self.descriptor
     }
 
-    /// Does what the debugger wants of a guest that has not begun, or was interrupted, until that is to go on.
-    pub fn converse(&mut self, guest: &mut Guest<'m>) -> Next {
-        self.with_machine(guest, converse)
+    /// Handles gdb's packets until it resumes a guest that has not started or was interrupted.
+    pub fn serve(&mut self, guest: &mut Guest<'m>) -> Next {
+        self.with_machine(guest, serve_packets)
     }
 
-    /// Tells the debugger why the guest stopped, and does what it wants.
+    /// Reports to gdb why the guest stopped, and handles its packets.
     pub fn stopped(&mut self, guest: &mut Guest<'m>, why: Stopped) -> Next {
         let reason = match why {
             Stopped::Trap(trap) => reason(trap, guest),
@@ -88,53 +88,53 @@ impl<'m> Session<'m> {
     fn report(&mut self, guest: &mut Guest<'m>, reason: SingleThreadStopReason<u64>) -> Next {
         self.with_machine(guest, |machine, guest| match machine {
             GdbStubStateMachine::Running(running) => {
-                converse(running.report_stop(guest, reason)?, guest)
+                serve_packets(running.report_stop(guest, reason)?, guest)
             }
-            other => converse(other, guest),
+            other => serve_packets(other, guest),
         })
     }
 
-    /// Tells the debugger that the guest is no more.
+    /// Reports the end of the guest to gdb.
     pub fn ended(mut self, guest: &mut Guest<'m>, status: Result<u8, i32>) {
         let reason = match status {
             Ok(status) => SingleThreadStopReason::Exited(status),
             Err(signal) => SingleThreadStopReason::Terminated(Signal(signal as u8)),
         };
         if let Some(GdbStubStateMachine::Running(running)) = self.machine.take() {
-            // One that does not listen need not know.
+            // A debugger that has disconnected needs no report.
             let _ = running.report_stop(guest, reason);
         }
     }
 
-    /// Does something with the machine, which is not there any more if that goes wrong.
+    /// Calls `act` with the state machine, and drops the machine if `act` fails.
     fn with_machine(
         &mut self,
         guest: &mut Guest<'m>,
         act: impl FnOnce(Machine<'m>, &mut Guest<'m>) -> Result<(Machine<'m>, Next), Lost>,
     ) -> Next {
         let Some(machine) = self.machine.take() else {
-            return Next::Alone;
+            return Next::Detached;
         };
         match act(machine, guest) {
-            Ok((_, Next::Alone)) => {
-                log::info!("the debugger leaves the guest alone");
-                Next::Alone
+            Ok((_, Next::Detached)) => {
+                log::info!("gdb detached");
+                Next::Detached
             }
             Ok((machine, next)) => {
                 self.machine = Some(machine);
                 next
             }
             Err(error) => {
-                log::warn!("the debugger is lost: {error}; the guest goes on without");
-                Next::Alone
+                log::warn!("gdb disconnected: {error}; guest continues");
+                Next::Detached
             }
         }
     }
 }
 
-/// Does what the debugger wants until the guest is to go on, and nothing more is to be read: of what arrives while it is
-/// waited for, no signal tells.
-fn converse<'m>(
+/// Handles packets until gdb resumes the guest and the socket is drained; data that is read here
+/// raises no SIGIO.
+fn serve_packets<'m>(
     mut machine: Machine<'m>,
     guest: &mut Guest<'m>,
 ) -> Result<(Machine<'m>, Next), Lost> {
@@ -146,7 +146,7 @@ fn converse<'m>(
                     runs = false;
                     idle.incoming_data(guest, byte)?
                 }
-                Ok(None) => return Err("it has hung up".into()),
+                Ok(None) => return Err("connection closed".into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     return Ok((idle.into(), Next::Signal));
                 }
@@ -155,15 +155,15 @@ fn converse<'m>(
             GdbStubStateMachine::Running(mut running) => {
                 runs = true;
                 if !running.borrow_conn().has_input()? {
-                    return Ok((running.into(), Next::GoOn));
+                    return Ok((running.into(), Next::Resume));
                 }
                 let Some(byte) = running.borrow_conn().read_byte()? else {
-                    return Err("it has hung up".into());
+                    return Err("connection closed".into());
                 };
                 running.incoming_data(guest, byte)?
             }
             GdbStubStateMachine::CtrlCInterrupt(interrupt) => {
-                // It may stand already.
+                // The guest may be stopped already.
                 let reason = runs.then_some(SingleThreadStopReason::Signal(Signal::SIGINT));
                 interrupt.interrupt_handled(guest, reason)?
             }
@@ -171,7 +171,7 @@ fn converse<'m>(
                 let next = if gone.get_reason() == DisconnectReason::Kill {
                     Next::Kill
                 } else {
-                    Next::Alone
+                    Next::Detached
                 };
                 return Ok((gone.into(), next));
             }
@@ -179,7 +179,7 @@ fn converse<'m>(
     }
 }
 
-/// A trap in gdb's terms.
+/// Converts a trap to gdb's stop reason.
 fn reason(trap: Trap, guest: &mut Guest<'_>) -> SingleThreadStopReason<u64> {
     if let Some(point) = guest.points.watched(trap) {
         let kind = match point.kind {

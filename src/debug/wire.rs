@@ -22,7 +22,7 @@ pub enum Opening {
     Foreign,
 }
 
-/// Judges the first bytes of a connection. gdb may send acknowledgements and an interrupt before its first packet.
+/// Classifies the first bytes of a connection. gdb may send acknowledgements and an interrupt before its first packet.
 pub fn opening(bytes: &[u8]) -> Opening {
     let start = bytes
         .iter()
@@ -75,7 +75,7 @@ impl Wire {
         self.stream.as_raw_fd()
     }
 
-    /// Reads more of the first bytes when there are some, and judges all of them.
+    /// Reads more of the first bytes when there are some, and classifies all of them.
     pub fn more(&mut self) -> Opening {
         match self.stream.read(&mut self.input[self.unread.end..]) {
             Ok(0) => return Opening::Foreign,
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    /// Judges the first bytes of a client that sends these pieces and disconnects.
+    /// Classifies the first bytes of a client that sends these pieces and disconnects.
     fn judged(pieces: &[&[u8]]) -> Vec<Opening> {
         let (mut client, ours) = UnixStream::pair().unwrap();
         let mut wire = Wire::new(ours.into());

@@ -19,7 +19,7 @@ use self::rate::Rate;
 pub use self::stats::Stats;
 use crate::host::signal;
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::report::counters::{self, Amount, Counter};
+use crate::report::counters::{self, Count, Counter};
 use crate::report::log_lines;
 use crate::report::log_lines::journal::Stream;
 
@@ -186,10 +186,10 @@ impl Console {
         if excess > 0 {
             log::warn!(
                 "console: {} of the guest's output dropped by --console-rate",
-                Amount(excess, "byte")
+                Count(excess, "byte")
             );
         }
-        counters::sum_up("console", stats, stats.faults().sum());
+        counters::log_totals("console", stats, stats.faults().sum());
     }
 
     #[cold]

@@ -338,14 +338,14 @@ impl Devices {
                         .and_then(|ring| ring.nic(handle))
                         .map(Nic::stats);
                     let stats = nic.stats() + duplicate.unwrap_or_default();
-                    counters::sum_up(nic.interface_name(), stats, stats.faults());
+                    counters::log_totals(nic.interface_name(), stats, stats.faults());
                 }
                 Slot::Block(disk) => {
                     if let Err(error) = disk.sync() {
                         log::warn!("{}", error::with_cause(&error));
                     }
                     let stats = disk.stats();
-                    counters::sum_up(disk.path().display(), stats, stats.failed().sum());
+                    counters::log_totals(disk.path().display(), stats, stats.failed().sum());
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The run loop beside a debugger: when that is asked, and what becomes of the run by what it answers.
+//! The run loop with gdb attached: when gdb is served, and how its answers affect the run.
 
 use super::Running;
 use crate::arch::Trap;
@@ -6,24 +6,24 @@ use crate::debug::{Next, Stopped};
 use crate::host::signal::{self, Request};
 use crate::outcome::{Error, Outcome};
 
-/// With this status a guest says that it aborted. Section 8.
+/// The exit status of a guest that aborted. Section 8.
 const ABORTED: u8 = 255;
 
 impl Running<'_> {
-    /// The guest has not run yet, or was interrupted and not for its end: its debugger may want something. Says how the
-    /// run ended if it did.
-    pub(super) fn look_after_debugger(&mut self) -> Result<Option<Outcome>, Error> {
+    /// Serves gdb before the guest's first run, or after an interrupt that does not end the run.
+    /// Returns the outcome if the run has ended.
+    pub(super) fn serve_debugger(&mut self) -> Result<Option<Outcome>, Error> {
         let Some(session) = &mut self.session else {
             return Ok(None);
         };
-        let next = session.converse(&mut self.guest);
+        let next = session.serve(&mut self.guest);
         self.after_debugger(next)
     }
 
-    /// The processor stopped the guest for its debugger.
+    /// Handles a stop of the vCPU for gdb.
     #[cold]
     pub(super) fn trapped(&mut self, trap: Trap) -> Result<Option<Outcome>, Error> {
-        // A trap without a debugger is one of a debugger that has just gone.
+        // A trap without a session belongs to a debugger that has just disconnected.
         let Some(session) = &mut self.session else {
             return Ok(None);
         };
@@ -33,10 +33,10 @@ impl Running<'_> {
 
     fn after_debugger(&mut self, next: Next) -> Result<Option<Outcome>, Error> {
         match next {
-            Next::GoOn => self.guest.go_on()?,
-            Next::Alone => {
+            Next::Resume => self.guest.apply_resume()?,
+            Next::Detached => {
                 self.session = None;
-                self.guest.let_go()?;
+                self.guest.detach()?;
             }
             Next::Kill => {
                 self.session = None;
@@ -51,8 +51,8 @@ impl Running<'_> {
         Ok(None)
     }
 
-    /// The run is over, and the guest is still there: a debugger may look at one that came to a bad end.
-    pub(super) fn show_end(&mut self, outcome: Result<Outcome, Error>) -> Result<Outcome, Error> {
+    /// Reports the end of the run to gdb, which may inspect a guest that crashed.
+    pub(super) fn report_end(&mut self, outcome: Result<Outcome, Error>) -> Result<Outcome, Error> {
         let Some(mut session) = self.session.take() else {
             return outcome;
         };
@@ -62,7 +62,7 @@ impl Running<'_> {
             Ok(Outcome::Signal(number)) => (None, Err(*number)),
             Err(Error::Timeout { .. }) => (None, Err(libc::SIGALRM)),
             Err(error) => {
-                log::warn!("{error}; the guest stands still until its debugger lets it end");
+                log::warn!("{error}; guest is stopped until gdb lets it end");
                 (Some(Stopped::Broken), Err(libc::SIGSEGV))
             }
         };
@@ -71,8 +71,9 @@ impl Running<'_> {
             session.stopped(&mut self.guest, why);
         }
         session.ended(&mut self.guest, status);
-        // A core file shows the guest's own instructions. The run is over whether this can be done or not.
-        let _ = self.guest.let_go();
+        // Removes gdb's breakpoints, so that a core file has the guest's own instructions. The run
+        // is over even if this fails.
+        let _ = self.guest.detach();
         outcome
     }
 }

@@ -1,4 +1,4 @@
-//! Exits without a request of the guest: a signal arrived, or KVM cannot run the guest now.
+//! Exits that the guest did not request: a signal arrived, or KVM cannot run the guest now.
 
 use std::io;
 use std::thread;
@@ -10,12 +10,12 @@ use crate::devices::ring::Worker;
 use crate::host::signal::{self, Request};
 use crate::outcome::{Error, Outcome};
 
-/// Number of attempts, and the pause between them, to run a guest for which KVM finds no task.
+/// Attempts, and the pause between them, to run a guest for which KVM can create no task.
 const REFUSALS: u32 = 200;
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
 impl Running<'_> {
-    /// Handles a signal, an error of the ring's thread, or data from a debugger.
+    /// Handles a signal, an error of the ring thread, or data from gdb.
     pub(super) fn interrupted(&mut self) -> Result<Option<Outcome>, Error> {
         self.registry.exits.interruptions.add(1);
         if let Some(error) = self.worker.as_ref().and_then(Worker::violation) {
@@ -26,7 +26,7 @@ impl Running<'_> {
             Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
             Some(Request::Timeout) => Err(self.report_timeout()),
             None => {
-                let ended = self.look_after_debugger()?;
+                let ended = self.serve_debugger()?;
                 if ended.is_none() {
                     self.write_on()?;
                 }
@@ -35,10 +35,10 @@ impl Running<'_> {
         }
     }
 
-    /// Waits until KVM finds a task for its own thread, as another process may end.
+    /// Waits until KVM can create a task for its own thread, because another process may end.
     ///
     /// # Errors
-    /// KVM finds none in about a second.
+    /// KVM cannot create one within about a second.
     pub(super) fn wait_until_runnable(&mut self) -> Result<(), Error> {
         for _ in 0..REFUSALS {
             thread::park_timeout(REFUSAL_PAUSE);

@@ -1,4 +1,4 @@
-//! How a guest can violate its contract.
+//! Contract violations by a guest.
 
 use crate::arch::Stop;
 use crate::devices::ring;
@@ -12,7 +12,7 @@ pub enum Violation {
     #[error("{0}")]
     Stop(Stop),
     /// It performed a hypercall that does not exist.
-    #[error("the guest performed hypercall {number}, which does not exist; 1 to {last} do")]
+    #[error("unknown hypercall {number} (valid: 1 to {last})")]
     Number {
         /// Its number.
         number: u32,
@@ -23,7 +23,7 @@ pub enum Violation {
     #[error("{0}")]
     Ring(ring::Error),
     /// It used a device that was not attached, which only a guest of an era without manifest can do.
-    #[error("the guest uses a {kind} device, and none is attached; add {}", cure(*kind))]
+    #[error("guest used a {kind} device, but none is attached; add {}", hint(*kind))]
     NoDevice {
         /// What it uses.
         kind: Kind,
@@ -40,7 +40,7 @@ pub enum Violation {
     },
 }
 
-fn cure(kind: Kind) -> &'static str {
+fn hint(kind: Kind) -> &'static str {
     match kind {
         Kind::Net => "--net=IFACE",
         Kind::Block => "--disk=PATH",

@@ -8,7 +8,7 @@ use guest_abi::manifest::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -17,7 +17,7 @@ pub(crate) mod tests;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("the manifest has {}; its header alone needs 8", Amount(*size as u64, "byte"))]
+    #[error("the manifest has {}; its header alone needs 8", Count(*size as u64, "byte"))]
     Short { size: usize },
     #[error("the manifest has version {0}; only version 1 exists")]
     Version(u32),

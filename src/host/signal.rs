@@ -205,7 +205,7 @@ pub fn claim_thread() -> (i32, i32) {
 ///
 /// # Errors
 /// The handler cannot be installed.
-pub fn enable_sigio() -> errno::Result<()> {
+pub fn handle_sigio() -> errno::Result<()> {
     register_signal_handler(libc::SIGIO, on_debugger)
 }
 

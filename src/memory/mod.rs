@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 mod copy;
 mod transfer;
 
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 pub use transfer::{GuestBuffer, GuestBytes};
 pub use vm_memory::GuestAddress;
 
@@ -68,7 +68,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     /// The range is not entirely RAM.
-    #[error("{} at {addr:#x} must lie within the {size:#x} bytes of guest memory", Amount(*len, "byte"))]
+    #[error("{} at {addr:#x} must lie within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
     OutOfRange {
         /// First address.
         addr: u64,
@@ -78,7 +78,7 @@ pub enum RangeError {
         size: u64,
     },
     /// The range is RAM, but the guest may not write all of it.
-    #[error("{} at {addr:#x} must be memory that the guest may write", Amount(*len, "byte"))]
+    #[error("{} at {addr:#x} must be memory that the guest may write", Count(*len, "byte"))]
     ReadOnly {
         /// First address.
         addr: u64,

@@ -129,7 +129,7 @@ impl Place {
         let _ = match answer {
             Answer::Metrics | Answer::Head => write!(self.answer, "{}", Exposition(registry)),
             Answer::Refusal(_, reason) => {
-                writeln!(self.answer, "{reason}; GET /metrics is all there is")
+                writeln!(self.answer, "{reason}; only GET /metrics is served")
             }
         };
         let head = answer.head(self.answer.len());

@@ -77,7 +77,7 @@ pub fn document(registry: &Registry, end: &End) -> Value {
             "blocks",
             registry.blocks.iter().map(block).collect::<Vec<_>>().into(),
         ),
-        ("messages_left_out", log_lines::left_out().into()),
+        ("messages_left_out", log_lines::dropped().into()),
     ])
 }
 

@@ -96,7 +96,7 @@ impl Display for Exposition<'_> {
             f,
             "counter",
             name,
-            "Frames sent by the guest that the host did not take.",
+            "Frames sent by the guest that the host dropped, by cause.",
         )?;
         for net in &registry.nets {
             for (cause, count) in net.stats().causes() {
@@ -118,12 +118,7 @@ impl Display for Exposition<'_> {
             }
         }
         let name = "tender_block_failed_total";
-        let mut family = Family::begin(
-            f,
-            "counter",
-            name,
-            "Requests of the guest that the host failed to do.",
-        )?;
+        let mut family = Family::begin(f, "counter", name, "Failed requests, by cause.")?;
         for block in &registry.blocks {
             for (cause, count) in block.counters.read().causes() {
                 family.sample(
@@ -226,9 +221,9 @@ fn about(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "counter",
         name,
-        "Messages on standard error that nobody read.",
+        "Messages dropped because standard error was not read.",
     )?
-    .sample(&[], log_lines::left_out())
+    .sample(&[], log_lines::dropped())
 }
 
 fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
@@ -245,12 +240,12 @@ fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "gauge",
         "tender_guest_memory_bytes",
-        "Memory that the guest was given.",
+        "Memory of the guest.",
     )?;
     family.sample(&[], registry.memory)?;
     let process = registry.process.as_ref();
     let name = "tender_guest_resident_bytes";
-    let mut family = Family::begin(f, "gauge", name, "Of the guest's memory, what is in RAM.")?;
+    let mut family = Family::begin(f, "gauge", name, "Guest memory in RAM.")?;
     process
         .and_then(Process::guest_resident)
         .map_or(Ok(()), |bytes| family.sample(&[], bytes))?;
@@ -269,7 +264,7 @@ fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
         f,
         "counter",
         name,
-        "Where the time went: the guest, its sleep in POLL, the rest.",
+        "Time in the guest, asleep in POLL, and in tender itself.",
     )?;
     let Some(spent) = registry.times.as_ref().map(Times::spent) else {
         return Ok(());
@@ -312,17 +307,17 @@ fn console(f: &mut Formatter<'_>, stats: &console::Stats) -> fmt::Result {
     let families = [
         (
             "tender_console_written_bytes_total",
-            "Output of the guest.",
+            "Guest output written.",
             stats.written_bytes,
         ),
         (
             "tender_console_dropped_bytes_total",
-            "Output that was not written, for whatever reason.",
+            "Guest output dropped, for any reason.",
             stats.dropped_bytes,
         ),
         (
             "tender_console_excess_bytes_total",
-            "Of that, what --console-rate does not allow.",
+            "Guest output dropped by --console-rate.",
             stats.excess_bytes,
         ),
     ];
@@ -334,7 +329,7 @@ fn console(f: &mut Formatter<'_>, stats: &console::Stats) -> fmt::Result {
         f,
         "counter",
         name,
-        "Output that the host did not take, by cause.",
+        "Failed writes of guest output, by cause.",
     )?;
     stats
         .causes()

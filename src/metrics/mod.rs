@@ -48,9 +48,7 @@ use crate::report::counters::Counter;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error(
-        "--stats={path}: {source}; give a file that can be written, or a pipe that somebody reads"
-    )]
+    #[error("--stats={path}: {source}; give a writable file or a pipe with a reader")]
     Stats {
         path: String,
         source: std::io::Error,
@@ -58,8 +56,7 @@ pub enum Error {
     #[error("{0}")]
     Socket(#[from] unix_socket::Error),
     #[error(
-        "--metrics: cannot start the thread that serves: {0}; raise TasksMax= of the unit, or 'ulimit -u' and 'ulimit \
-         -n'"
+        "--metrics: cannot start the server thread: {0}; raise the unit's TasksMax=, or 'ulimit -u' and 'ulimit -n'"
     )]
     Thread(std::io::Error),
 }

@@ -49,7 +49,7 @@ extern "C" fn on_signal(_: c_int) {
     // only one that drops the guard.
     if let Some(registry) = unsafe { REGISTRY.load(Ordering::SeqCst).as_ref() } {
         summary(registry, |line| {
-            log_lines::say_at_once(&Line::log(Level::Info, line))
+            log_lines::write_from_handler(&Line::log(Level::Info, line))
         });
     }
     // SAFETY: the place is this thread's own. What was interrupted may be about to look at it.

@@ -108,7 +108,7 @@ impl StatsFile {
                 StatsFile::File(_, name, _) => name,
                 StatsFile::Stderr => "-",
             };
-            log::warn!("--stats={name}: cannot write: {error}; what the run came to is lost");
+            log::warn!("--stats={name}: cannot write: {error}; the statistics are lost");
         }
     }
 }

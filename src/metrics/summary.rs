@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::Registry;
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 use crate::report::log_lines;
 
 /// Hands every line of the summary to `say`.
@@ -25,7 +25,7 @@ pub struct Run<'r>(pub &'r Registry);
 impl Display for Run<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Run(registry) = self;
-        write!(f, "{}", Amount(registry.hypercall_sum(), "hypercall"))?;
+        write!(f, "{}", Count(registry.hypercall_sum(), "hypercall"))?;
         for (index, (name, count)) in registry
             .hypercalls()
             .filter(|(_, count)| *count > 0)
@@ -39,7 +39,7 @@ impl Display for Run<'_> {
         write!(
             f,
             ", {}; {} ms since the start",
-            Amount(registry.exits.kicks.get(), "kick"),
+            Count(registry.exits.kicks.get(), "kick"),
             registry.phases.began().elapsed().as_millis()
         )?;
         if let Some(spent) = registry.times.as_ref().map(super::Times::spent) {
@@ -53,9 +53,9 @@ impl Display for Run<'_> {
         if let Some(resident) = registry.process.as_ref().and_then(super::Process::resident) {
             write!(f, "; {} KiB in RAM", resident >> 10)?;
         }
-        match log_lines::left_out() {
+        match log_lines::dropped() {
             0 => Ok(()),
-            count => write!(f, "; {} left out", Amount(count, "message")),
+            count => write!(f, "; {} dropped", Count(count, "message")),
         }
     }
 }

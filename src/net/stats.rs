@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Add;
 
-use crate::report::counters::{Amount, Counter, Faults};
+use crate::report::counters::{Count, Counter, Faults};
 
 /// Statistics of a network device: a snapshot, or live counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,17 +120,17 @@ impl fmt::Display for Stats {
             receive_errors,
             ..
         } = self;
-        let [sent, received] = [*sent_bytes, *received_bytes].map(|bytes| Amount(bytes, "byte"));
+        let [sent, received] = [*sent_bytes, *received_bytes].map(|bytes| Count(bytes, "byte"));
         write!(
             f,
             "sent {} ({sent}), dropped {}, ",
-            Amount(*sent_frames, "frame"),
+            Count(*sent_frames, "frame"),
             self.dropped()
         )?;
         write!(f, "received {received_frames} ({received})")?;
         if *receive_errors == 0 {
             return Ok(());
         }
-        write!(f, ", failed to receive {}", Amount(*receive_errors, "time"))
+        write!(f, ", failed to receive {}", Count(*receive_errors, "time"))
     }
 }

@@ -1,40 +1,41 @@
-//! What a run counts. What did not go through a device, by kind: counted where it happens, told to the operator once a
-//! kind when it first does, and once more, with how often, when the run has ended.
+//! Run counters. The first fault of each kind is logged when it happens, and the totals are logged
+//! at the end.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// A number that only grows. One thread at a time adds to it, at the price of an ordinary addition; any may read it.
+/// A counter that only grows. Only one thread at a time may add to it, so adding costs an ordinary
+/// addition; any thread may read it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `more`. For one thread at a time: of two at once, one might not count.
+    /// Adds `more`. Only one thread may call this at a time; a concurrent addition could be lost.
     #[inline]
     pub fn add(&self, more: u64) {
         self.0
             .store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
 
-    /// The number so far.
+    /// Returns the current value.
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Counts of what did not go through, each with the name of its kind.
+/// Fault counts, each with the name of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults<const KINDS: usize>(pub [(&'static str, u64); KINDS]);
 
 impl<const KINDS: usize> Faults<KINDS> {
-    /// How many there were, whatever their kind.
+    /// Returns the sum over all kinds.
     pub fn sum(&self) -> u64 {
         self.0.iter().map(|(_, count)| count).sum()
     }
 }
 
-/// The sum, and in parentheses what it is made of: `5 (3 down, 2 full)`.
+/// Prints the sum and its parts in parentheses: `5 (3 down, 2 full)`.
 impl<const KINDS: usize> fmt::Display for Faults<KINDS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.sum())?;
@@ -50,31 +51,31 @@ impl<const KINDS: usize> fmt::Display for Faults<KINDS> {
     }
 }
 
-/// So many of a thing, whose plural has an `s`: `1 byte`, `2 bytes`.
+/// A count with its noun, whose plural ends in `s`: `1 byte`, `2 bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Amount(pub u64, pub &'static str);
+pub struct Count(pub u64, pub &'static str);
 
-impl fmt::Display for Amount {
+impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Amount(number, thing) = self;
+        let Count(number, thing) = self;
         write!(f, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
     }
 }
 
-/// Which kinds of faults an operator has been told of, by all threads that may meet them.
+/// The kinds of faults that have been logged, shared by all threads that may meet them.
 #[derive(Debug, Default)]
-pub struct Told(AtomicU32);
+pub struct WarnOnce(AtomicU32);
 
-impl Told {
-    /// True the first time that it is called for `kind`, a number below 32.
+impl WarnOnce {
+    /// Returns true on the first call for `kind`, a number below 32.
     pub fn first(&self, kind: u32) -> bool {
         let bit = 1 << (kind % u32::BITS);
         self.0.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 }
 
-/// Says what went through a device: as a warning if something did not that should have.
-pub fn sum_up(name: impl fmt::Display, stats: impl fmt::Display, faults: u64) {
+/// Logs the totals of a device: as a warning if there were faults.
+pub fn log_totals(name: impl fmt::Display, stats: impl fmt::Display, faults: u64) {
     let level = if faults > 0 {
         log::Level::Warn
     } else {
@@ -100,16 +101,16 @@ mod tests {
     #[test]
     fn one_is_no_plural() {
         assert_eq!(
-            [0, 1, 2, 11].map(|n| Amount(n, "byte").to_string()),
+            [0, 1, 2, 11].map(|n| Count(n, "byte").to_string()),
             ["0 bytes", "1 byte", "2 bytes", "11 bytes"]
         );
     }
 
     #[test]
-    fn a_kind_is_told_once() {
-        let told = Told::default();
+    fn only_the_first_fault_of_a_kind_is_reported() {
+        let warned = WarnOnce::default();
         assert_eq!(
-            [3, 3, 31, 0, 31, 0].map(|kind| told.first(kind)),
+            [3, 3, 31, 0, 31, 0].map(|kind| warned.first(kind)),
             [true, false, true, true, false, false]
         );
     }

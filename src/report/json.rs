@@ -1,5 +1,5 @@
-//! A writer of JSON, as much of it as `inspect`, `--stats` and `--log-format` need: no more than this, so that no crate
-//! is worth its size for it.
+//! A minimal JSON writer for `inspect`, `--stats` and `--log-format`. No crate is worth its size
+//! for this.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -57,12 +57,12 @@ impl Value {
         }
     }
 
-    /// The value on one line.
+    /// Formats the value on one line.
     pub fn one_line(&self) -> impl Display {
         OneLine(self)
     }
 
-    /// Writes the value; one that holds others is spread over lines, unless those hold none, or there is no depth.
+    /// Writes the value. With a depth, a value that contains containers is spread over lines.
     fn write(&self, f: &mut Formatter<'_>, depth: Option<usize>) -> fmt::Result {
         let inner = depth.map(|depth| depth + 1);
         match self {
@@ -104,7 +104,7 @@ impl Display for OneLine<'_> {
     }
 }
 
-/// Writes what is between two brackets, with a comma between any two; spread over lines if there is a depth.
+/// Writes items between two brackets, separated by commas; with a depth, one item per line.
 fn write_all<T>(
     f: &mut Formatter<'_>,
     [open, close]: [char; 2],
@@ -138,12 +138,12 @@ fn write_text(f: &mut Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char('"')
 }
 
-/// What is inside of a string, as JSON has it. All control characters are escaped, more than it asks for: none reaches
-/// a terminal.
+/// Escapes text for a JSON string. All control characters are escaped, which is more than JSON
+/// requires, so that none reaches a terminal.
 pub struct Escaped<'w, W>(pub &'w mut W);
 
 impl<W: Write> Write for Escaped<'_, W> {
-    /// Character by character, each at once: what has no room for all of them still ends between two.
+    /// Writes each character separately: a buffer that overflows is cut between two characters.
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             match c {
@@ -157,7 +157,7 @@ impl<W: Write> Write for Escaped<'_, W> {
     }
 }
 
-/// `\u` and four digits: control characters have no more.
+/// Returns `\u` and four digits; no control character needs more.
 fn escape(c: char, buffer: &mut [u8; 6]) -> &str {
     let digit = |shift: u32| b"0123456789abcdef"[(u32::from(c) >> shift & 0xf) as usize];
     *buffer = [b'\\', b'u', digit(12), digit(8), digit(4), digit(0)];
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_the_same() {
+    fn one_line_and_many_lines_parse_alike() {
         let inner = Value::Object(vec![("b\n", vec![1_u64, 2].into()), ("c", Value::Null)]);
         let value = Value::Object(vec![
             ("a", Value::List(vec![inner])),

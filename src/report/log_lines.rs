@@ -1,8 +1,9 @@
-//! The tender's own words, on standard error. A reader that does not read must not hold up a guest: a line that nobody
-//! has room for is left out and counted, and the count is told with the next line that gets through.
+//! The tender's log lines, on standard error. A reader that does not read must not hold up a guest:
+//! a line for which there is no room is dropped and counted. The count is logged with the next line
+//! that gets through.
 //!
-//! While the guest runs, no line waits at all. Before it there is a second for all lines together, and after it
-//! another, so that a reader that is merely slow gets the reason of a refusal and the summary of a run.
+//! While the guest runs, no line waits at all. Before and after the run, all lines together may
+//! wait for a second each time, so that a slow reader still gets the error message and the summary.
 
 mod epoll;
 pub mod journal;
@@ -18,60 +19,61 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 pub use self::line::{Line, LogFormat};
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 
-/// What a pipe with any room at all takes at once. A longer line is cut.
+/// The longest line that a pipe with any room accepts in one write. A longer line is cut.
 const LONGEST: usize = libc::PIPE_BUF;
 
-/// How long lines may wait for a reader, all together, before a guest runs, and again after it.
+/// Total time that lines may wait for a reader before the guest runs, and again after it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether a guest would be held up.
+/// Whether a guest runs, which waiting would hold up.
 static GUEST_RUNS: AtomicBool = AtomicBool::new(false);
 
-/// Lines left out since the process began.
-static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+/// Lines dropped since the process began.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 static STATE: Mutex<State> = Mutex::new(State {
     patience: PATIENCE,
     lost: 0,
 });
 
-/// Whoever holds it is the only one who speaks. A panic elsewhere leaves the numbers as they were.
+/// Serialises writers. Poisoning is ignored: the state is two plain numbers.
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is left of the patience, and how many lines were left out since the last one that was not.
+/// The remaining time to wait, and the lines dropped since the last one that was written.
 struct State {
     patience: Duration,
     lost: u64,
 }
 
-/// How many lines nobody had room for, since the process began.
-pub fn left_out() -> u64 {
-    LEFT_OUT.load(Ordering::Relaxed)
+/// Returns the number of lines dropped since the process began.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
 }
 
-/// Says a line from a signal's handler, which may have come in the middle of another: without the lock, and without
-/// waiting.
-pub fn say_at_once(line: &Line) {
-    let said = wait_for_room(libc::STDERR_FILENO, Duration::ZERO)
+/// Writes a line from a signal handler, which may have interrupted another write: takes no lock and
+/// does not wait.
+pub fn write_from_handler(line: &Line) {
+    let written = wait_for_room(libc::STDERR_FILENO, Duration::ZERO)
         && write(libc::STDERR_FILENO, line.bytes());
-    LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
+    DROPPED.fetch_add((!written).into(), Ordering::Relaxed);
 }
 
-/// Writes text of any length and a newline, in pieces. Each waits for a reader as messages do.
+/// Writes text of any length and a newline, in pieces. Each piece waits for a reader as log lines
+/// do.
 ///
 /// # Errors
-/// There is no reader, and the patience is used up.
+/// There is no reader, and the time to wait is used up.
 pub fn write_long(text: impl Display) -> io::Result<()> {
     let mut pieces = BufWriter::with_capacity(LONGEST, Pieces(state()));
     writeln!(pieces, "{text}")?;
     pieces.flush()
 }
 
-/// Standard error, for one writer until it is dropped.
+/// Exclusive access to standard error until dropped.
 struct Pieces(MutexGuard<'static, State>);
 
 impl Write for Pieces {
@@ -90,12 +92,12 @@ impl Write for Pieces {
     }
 }
 
-/// While it lives, no message waits.
+/// Guard: while it exists, no log line waits.
 #[derive(Debug)]
 pub struct GuestRuns(());
 
 impl GuestRuns {
-    /// A guest runs from now on.
+    /// Marks the guest as running.
     pub fn start() -> GuestRuns {
         GUEST_RUNS.store(true, Ordering::Relaxed);
         GuestRuns(())
@@ -109,13 +111,13 @@ impl Drop for GuestRuns {
     }
 }
 
-/// Standard error, for whole lines. Writing to it never fails: what cannot be said is counted.
+/// Standard error, for whole lines. Writing never fails: lines that cannot be written are counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        state().say(line, libc::STDERR_FILENO);
+        state().write_line(line, libc::STDERR_FILENO);
         Ok(line.len())
     }
 
@@ -125,28 +127,29 @@ impl Write for Stderr {
 }
 
 impl State {
-    fn say(&mut self, line: &[u8], fd: libc::c_int) {
+    fn write_line(&mut self, line: &[u8], fd: libc::c_int) {
         if self.lost > 0 && self.has_room(fd) {
-            let lost = Amount(self.lost, "message");
-            let told = Line::log(
+            let lost = Count(self.lost, "message");
+            let notice = Line::log(
                 Level::Warn,
-                format_args!("{lost} left out, as nobody read standard error"),
+                format_args!("{lost} dropped: standard error was not read"),
             );
-            if write(fd, told.bytes()) {
+            if write(fd, notice.bytes()) {
                 self.lost = 0;
             }
         }
-        let said = match line.get(..LONGEST) {
+        let written = match line.get(..LONGEST) {
             None => self.has_room(fd) && write(fd, line),
             Some(beginning) => {
                 self.has_room(fd) && write(fd, &[&beginning[..LONGEST - 1], b"\n"].concat())
             }
         };
-        self.lost += u64::from(!said);
-        LEFT_OUT.fetch_add((!said).into(), Ordering::Relaxed);
+        self.lost += u64::from(!written);
+        DROPPED.fetch_add((!written).into(), Ordering::Relaxed);
     }
 
-    /// Whether a line can be written without waiting; waits for that as long as there is patience.
+    /// Returns whether a line can be written without blocking; waits for that within the remaining
+    /// time.
     fn has_room(&mut self, fd: libc::c_int) -> bool {
         let patience = if GUEST_RUNS.load(Ordering::Relaxed) {
             Duration::ZERO
@@ -160,17 +163,18 @@ impl State {
     }
 }
 
-/// Prepares for the sandbox, which allows no new descriptors: returns the epoll sets that replace `ppoll`, if that is
-/// refused.
+/// Prepares for the sandbox, which allows no new descriptors. Returns the epoll sets that replace
+/// `ppoll` if that is refused.
 pub(crate) fn room_without_ppoll() -> Vec<RawFd> {
     wait_for_room(libc::STDERR_FILENO, Duration::ZERO);
     epoll::seal()
 }
 
-/// One system call, or two with a signal between them. What is no pipe or socket always has room.
+/// Waits for room with one system call, or two with a signal between them. Anything but a pipe or
+/// socket always has room.
 pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
     let attempt = |patience| wait_for(fd, libc::POLLOUT, patience);
-    // If no call can wait, the write itself may.
+    // If no call can wait, the write itself may block.
     attempt(patience)
         .or_else(|_| attempt(Duration::ZERO))
         .unwrap_or_else(|error| error.kind() == io::ErrorKind::Unsupported)
@@ -179,7 +183,7 @@ pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
 /// Waits for one of `events` or an error on `fd`; returns whether there is one.
 ///
 /// # Errors
-/// A signal came, or the host does not let this process wait.
+/// A signal arrived, or the host does not let this process wait.
 pub(crate) fn wait_for(
     fd: libc::c_int,
     events: libc::c_short,
@@ -220,9 +224,9 @@ fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
     turn.column() == 0 && write_bytes(fd, bytes)
 }
 
-/// One system call, or two with a signal between them.
+/// Writes with one system call, or two with a signal between them.
 fn write_bytes(fd: libc::c_int, bytes: &[u8]) -> bool {
-    // SAFETY: the bytes are ours, and as many as is said.
+    // SAFETY: the kernel reads `bytes.len()` bytes, all of which are borrowed here.
     let write = || unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
     let written = match write() {
         -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => write(),
@@ -239,10 +243,11 @@ mod tests {
 
     use super::*;
 
-    /// A pipe of four pages, whatever the size of a page.
+    /// A pipe of four pages, for any page size.
     fn pipe() -> (File, File) {
         let mut fds = [0; 2];
-        // SAFETY: the array has room for the two descriptors, which are new and nobody else's; the rest takes numbers.
+        // SAFETY: the array has room for the two descriptors, which are new and owned here; the
+        // other calls take numbers.
         unsafe {
             assert_eq!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC), 0);
             let size = 4 * libc::sysconf(libc::_SC_PAGESIZE) as libc::c_int;
@@ -251,20 +256,20 @@ mod tests {
         }
     }
 
-    /// How many lines of 1000 bytes are twice as many as the pipe takes.
+    /// Returns how many lines of 1000 bytes are twice as many as the pipe takes.
     fn too_many(writer: &File) -> usize {
         // SAFETY: the request takes no argument.
         2 * unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) } as usize / 1000
     }
 
-    /// Says so many lines of 1000 bytes, then reads what came.
-    fn heard(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
+    /// Writes `lines` lines of 1000 bytes, then returns what arrived.
+    fn received(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
         for _ in 0..lines {
-            state.say(&[&[b'x'; 999][..], b"\n"].concat(), writer.as_raw_fd());
+            state.write_line(&[&[b'x'; 999][..], b"\n"].concat(), writer.as_raw_fd());
         }
-        let mut heard = vec![0; 1 << 20];
-        let length = reader.read(&mut heard).unwrap();
-        String::from_utf8(heard[..length].to_vec()).unwrap()
+        let mut received = vec![0; 1 << 20];
+        let length = reader.read(&mut received).unwrap();
+        String::from_utf8(received[..length].to_vec()).unwrap()
     }
 
     #[test]
@@ -274,10 +279,10 @@ mod tests {
             patience: Duration::ZERO,
             lost: 0,
         };
-        assert!(heard(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
+        assert!(received(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
         assert_eq!(state.lost, 0);
         let lines = too_many(&writer);
-        let some = heard(&mut state, &mut reader, &writer, lines)
+        let some = received(&mut state, &mut reader, &writer, lines)
             .lines()
             .count() as u64;
         assert!(
@@ -286,11 +291,11 @@ mod tests {
             state.lost
         );
         assert_eq!(state.lost + some, lines as u64);
-        let told = format!(
-            "tender: warn: {} messages left out, as nobody read standard error\nx",
+        let notice = format!(
+            "tender: warn: {} messages dropped: standard error was not read\nx",
             state.lost
         );
-        assert!(heard(&mut state, &mut reader, &writer, 1).starts_with(&told));
+        assert!(received(&mut state, &mut reader, &writer, 1).starts_with(&notice));
         assert_eq!(state.lost, 0);
     }
 
@@ -303,7 +308,7 @@ mod tests {
         };
         let lines = too_many(&writer);
         for _ in 0..lines {
-            state.say(&[b'x'; 1000], writer.as_raw_fd());
+            state.write_line(&[b'x'; 1000], writer.as_raw_fd());
         }
         assert_eq!(state.patience, Duration::ZERO);
         assert!(state.lost >= lines as u64 / 2, "{}", state.lost);
@@ -316,12 +321,12 @@ mod tests {
             patience: Duration::ZERO,
             lost: 0,
         };
-        state.say(&[b'x'; 10_000], writer.as_raw_fd());
-        let mut heard = [0; 20_000];
+        state.write_line(&[b'x'; 10_000], writer.as_raw_fd());
+        let mut received = [0; 20_000];
         assert_eq!(
             (
-                reader.read(&mut heard).unwrap(),
-                heard[LONGEST - 1],
+                reader.read(&mut received).unwrap(),
+                received[LONGEST - 1],
                 state.lost
             ),
             (LONGEST, b'\n', 0)
@@ -336,7 +341,7 @@ mod tests {
             patience: Duration::from_secs(60),
             lost: 0,
         };
-        state.say(b"nobody\n", writer.as_raw_fd());
+        state.write_line(b"lost\n", writer.as_raw_fd());
         assert_eq!(state.lost, 1);
     }
 }

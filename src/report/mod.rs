@@ -1,4 +1,4 @@
-//! What every room reports with: log lines, JSON, timestamps, counters.
+//! Reporting for all modules: log lines, JSON, timestamps, counters.
 
 pub mod counters;
 pub mod json;

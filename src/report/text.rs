@@ -1,4 +1,4 @@
-//! Text for the operator: one line a message, and harmless to a terminal.
+//! Makes text for the operator safe: one line per message, without control characters.
 
 use std::fmt::{self, Write};
 
@@ -10,7 +10,7 @@ pub fn one_line(message: &str) -> String {
     line
 }
 
-/// A writer that does the same with everything written to it.
+/// A writer that applies [`one_line`] to everything written to it.
 pub struct OneLine<'w, W>(pub &'w mut W);
 
 impl<W: Write> Write for OneLine<'_, W> {

@@ -1,23 +1,23 @@
-//! Moments as people and programs write them: RFC 3339, in UTC, so that no time zone has to be looked up. For messages
-//! and console lines: it takes nothing from the heap.
+//! Timestamps in RFC 3339 and UTC, so that no time zone is looked up. Formatting allocates no
+//! memory: signal handlers use it for log and console lines.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A moment, shown to the microsecond: `2026-11-25T16:17:26.123456Z`.
+/// A timestamp, printed with microseconds: `2026-11-25T16:17:26.123456Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp(SystemTime);
 
 impl Timestamp {
-    /// Bytes of one as it is shown, in all years of four digits.
+    /// Length of a printed timestamp in bytes, for years of four digits.
     pub const LENGTH: usize = 27;
 
-    /// Now, by the host's clock.
+    /// Returns the current time of the host's clock.
     pub fn now() -> Timestamp {
         Timestamp(SystemTime::now())
     }
 
-    /// Seconds and nanoseconds since 1970; none before.
+    /// Returns seconds and nanoseconds since 1970, or zero for earlier times.
     pub fn since_1970(self) -> (u64, u32) {
         let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         (since.as_secs(), since.subsec_nanos())
@@ -37,8 +37,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Year, month and day of so many days after 1970-01-01, by the Gregorian calendar. Years are counted from March, so
-/// that a leap day is the last of its year.
+/// Returns year, month and day of the day that is `days` after 1970-01-01 in the Gregorian
+/// calendar. Years are counted from March, so that a leap day is the last of its year.
 fn date(days: u64) -> (u64, u64, u64) {
     const DAYS_OF_400_YEARS: u64 = 146_097;
     // Since 0000-03-01.
@@ -46,7 +46,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     let (era, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
-    // Months of 31 and 30 days by turns, in fives of 153.
+    // Months alternate between 31 and 30 days; five of them have 153.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
     let (month, next) = if month < 10 {
@@ -66,10 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_written_as_rfc_3339_has_them() {
+    fn timestamps_follow_rfc_3339() {
         let written =
             |nanoseconds| Timestamp(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).to_string();
-        // As `date -u --iso-8601=ns -d @…` has them.
+        // The expected output is that of `date -u --iso-8601=ns -d @…`.
         assert_eq!(written(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(
             written(951_827_696_123_456_789),

@@ -49,7 +49,7 @@ extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     let Violation { code, call, .. } = unsafe { info.cast::<Violation>().read() };
     if code == SYS_SECCOMP {
         let name = name(call.into()).unwrap_or("of no name here");
-        log_lines::say_at_once(&Line::fatal(format_args!(
+        log_lines::write_from_handler(&Line::fatal(format_args!(
             "system call {call} ({name}) is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends"
         )));
     }

@@ -1,4 +1,4 @@
-//! A unikernel's file, as the parser of images reads it.
+//! A unikernel's file as a [`Source`] for the image parser.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ impl Source for File {
     }
 
     fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize> {
-        // The kernel calls offsets beyond its own numbers invalid; to us they are just beyond the end.
+        // The kernel rejects offsets above `i64::MAX`; here they are past the end.
         if offset > i64::MAX as u64 - target.len() as u64 {
             return Ok(0);
         }

@@ -1,4 +1,4 @@
-//! What is found out before anything of the host is touched.
+//! Checks that run before the host is touched.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::*;
 use crate::cli::{self, Command};
 use crate::guest::image::tests::elf::{Elf, LEGACY_STRINGS};
 
-/// What becomes of a unikernel of Solo5 0.3 or 0.4 with these options.
+/// Returns the error of a start of a Solo5 0.3 or 0.4 unikernel with these options.
 fn refused(options: &[&str]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("app.ukvm");
@@ -40,7 +40,7 @@ fn refused(options: &[&str]) -> String {
 }
 
 #[test]
-fn options_with_names_are_not_for_unikernels_without() {
+fn named_options_are_refused_for_unnamed_devices() {
     let named = [
         ("--net:service=tap0", "service"),
         ("--net-mac:service=02:00:00:00:00:01", "service"),
@@ -49,19 +49,18 @@ fn options_with_names_are_not_for_unikernels_without() {
     ];
     for (option, device) in named {
         let error = refused(&["--net=tap1", option]);
-        let rule =
-            format!("'{device}' names a device, and devices of this unikernel have no names");
+        let rule = format!("'{device}': this unikernel's devices have no names");
         assert!(error.starts_with(&rule), "{error}");
     }
     assert_eq!(
         refused(&["--net:service=tap0"]),
-        "'service' names a device, and devices of this unikernel have no names (no ABI version (Solo5 0.3 to 0.4)); \
-         use --net=IFACE, --disk=PATH"
+        "'service': this unikernel's devices have no names (no ABI version (Solo5 0.3 to 0.4)); \
+         use --net=IFACE or --disk=PATH"
     );
 }
 
 #[test]
-fn short_options_are() {
+fn short_options_are_accepted_for_unnamed_devices() {
     let error = refused(&["--disk=/nonexistent/disk.img"]);
     assert!(
         error.contains("there is no file '/nonexistent/disk.img'"),
@@ -87,7 +86,7 @@ fn memory_below_the_least_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_named() {
+fn other_kinds_of_files_are_named() {
     for (path, kind) in [("/dev/null", "device"), ("/", "directory")] {
         assert!(
             matches!(open(Files::default().take(Path::new(path), Need::Read)), Err(Error::NotAFile(found)) if found == kind),

@@ -108,9 +108,7 @@ fn core_files_are_as_a_start_finds_them() {
     }
     let dumpcore = format!("--dumpcore={}", text(&path("theirs")));
     let output = check("hello", &["--mem=2", "--user=no-such-user", &dumpcore]);
-    output
-        .exits(1)
-        .prints("would not start: one thing is missing");
+    output.exits(1).prints("would not start: 1 problem");
     assert!(
         ["mine", "theirs", "shared"]
             .iter()

@@ -151,7 +151,7 @@ fn an_abort_is_shown() {
 fn a_broken_promise_is_shown() {
     let (guest, mut debugger) = debug("hypercalls", &[], &["badptr"]);
     debugger.goes_on_until(libc::SIGSEGV);
-    guest.wait_for_complaint("stands still");
+    guest.wait_for_complaint("is stopped until gdb");
     assert!(debugger.place() >= 0x10_0000);
     assert_eq!(debugger.go_on(), "X0b");
     guest
@@ -186,10 +186,10 @@ fn time_is_up() {
     let (guest, mut debugger) = debug("hello", &["--timeout=1"], &[]);
     debugger.place();
     assert_eq!(debugger.receive(), None);
-    guest.end().exits(1).complains("as --timeout says");
+    guest.end().exits(1).complains("(--timeout)");
     let (guest, mut debugger) = debug("hypercalls", &["--timeout=1"], &["spin"]);
     assert_eq!(debugger.go_on(), "X0e");
-    guest.end().exits(1).complains("as --timeout says");
+    guest.end().exits(1).complains("(--timeout)");
 }
 
 fn the_debugger_ends_it() {
@@ -198,9 +198,9 @@ fn the_debugger_ends_it() {
         debugger.send(packet);
         while debugger.receive().is_some() {}
         let output = guest.end();
-        output.exits(1).complains("was ended by its debugger");
+        output.exits(1).complains("killed by gdb");
         assert!(
-            output.stdout.is_empty() && !output.stderr.contains("stands still"),
+            output.stdout.is_empty() && !output.stderr.contains("is stopped until gdb"),
             "{output:#?}"
         );
     }
@@ -223,13 +223,13 @@ fn after_hanging_up_while_it_stands() {
         .end()
         .exits(0)
         .prints("debug: 7\n")
-        .complains("the debugger is lost");
+        .complains("gdb disconnected");
 }
 
 fn after_hanging_up_while_it_runs() {
     let (mut guest, debugger) = endless("spin");
     drop(debugger);
-    guest.wait_for_complaint("the debugger is lost");
+    guest.wait_for_complaint("gdb disconnected");
     assert!(guest.is_running());
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
@@ -252,6 +252,6 @@ fn after_nonsense() {
             .end()
             .exits(0)
             .prints("hello: ")
-            .complains("the debugger is lost");
+            .complains("gdb disconnected");
     }
 }

@@ -163,7 +163,7 @@ fn waiting(socket: &Path) -> Guest {
     let option = format!("--gdb-port=unix:{}", text(socket));
     let guest = Guest::start(&mut unikernel("debug", &["--mem=4", "--gdb", &option], &[]));
     guest.wait_for_complaint(&format!(
-        "connect by: gdb -ex 'target remote {}' ",
+        "connect with: gdb -ex 'target remote {}' ",
         text(socket)
     ));
     guest

@@ -379,7 +379,7 @@ fn what_nobody_read_is_counted() {
     let mut lines = heard.lines();
     assert_eq!(
         lines.next(),
-        Some("tender: warn: 2 messages left out, as nobody read standard error"),
+        Some("tender: warn: 2 messages dropped: standard error was not read"),
         "{heard}"
     );
     // There is room for one line at a time, and no more than a second of patience.

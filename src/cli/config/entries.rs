@@ -149,7 +149,7 @@ impl Reader<'_> {
         keys.extend(self.keys.iter().map(|(name, _)| name.as_str()));
         let hint = match meant(name, &keys) {
             Some(meant) => format!("did you mean '{meant}'?"),
-            None => "keys are named as options are, and those 'tender --help' lists".to_owned(),
+            None => "keys are option names; 'tender --help' lists them".to_owned(),
         };
         Fault::UnknownKey { key, hint }
     }
@@ -258,7 +258,7 @@ impl Reader<'_> {
                 let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
                 let hint = match nearest(name, names.iter().copied()) {
                     Some(meant) => format!("did you mean '{}'?", key(meant)),
-                    None => format!("a device there has {}", names.join(", ")),
+                    None => format!("a device has {}", names.join(", ")),
                 };
                 return Err((
                     self.place(property.span()),

@@ -43,7 +43,7 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Fault {
     /// It is not UTF-8.
-    #[error("not UTF-8, which a configuration file has to be")]
+    #[error("not UTF-8; save the file as UTF-8")]
     Encoding,
     /// It is not TOML.
     #[error("not TOML: {0}")]
@@ -63,7 +63,7 @@ pub enum Fault {
         key: String,
     },
     /// A value of another kind than the key takes.
-    #[error("'{key}' is {found}; it has to be {expected}")]
+    #[error("'{key}' is {found}; expected {expected}")]
     Type {
         /// With the tables that it is in.
         key: String,
@@ -73,19 +73,19 @@ pub enum Fault {
         expected: String,
     },
     /// A value that no word of a command line can have.
-    #[error("'{key}' has a NUL character in it, which no option, path or argument can have")]
+    #[error("'{key}' contains a NUL character; remove it")]
     Nul {
         /// With the tables that it is in.
         key: String,
     },
     /// No unikernel at all.
-    #[error("the path of the unikernel is empty; give that of an hvt unikernel")]
+    #[error("the unikernel's path is empty; give the path of an hvt unikernel")]
     NoUnikernel,
     /// What the option that the key stands for says of its value.
     #[error("{0}")]
     Option(Box<Error>),
     /// A file that is to be made has no place to be in.
-    #[error("'{key}' is '{path}', whose directory is not there; make it first")]
+    #[error("'{key}' is '{path}', whose directory does not exist; create it first")]
     NoDirectory {
         /// As in `Missing`.
         key: String,
@@ -93,7 +93,7 @@ pub enum Fault {
         path: String,
     },
     /// A path leads nowhere.
-    #[error("'{key}' is '{path}', which is not there{hint}")]
+    #[error("'{key}' is '{path}', which does not exist{hint}")]
     Missing {
         /// With the tables that it is in.
         key: String,

@@ -1,5 +1,5 @@
-//! The beginning of a core file, in the layout that Linux gives its own: a header, one note for each kind of registers,
-//! one segment, the guest's memory. Pure: registers in, bytes out.
+//! The headers of a core file, in the layout that Linux uses: an ELF header, one note for each kind
+//! of registers, and one segment with the guest's memory. Pure: registers in, bytes out.
 
 use goblin::elf::header::{
     ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_AARCH64, EM_X86_64, ET_CORE, EV_CURRENT, SIZEOF_IDENT,
@@ -12,19 +12,19 @@ use crate::arch::MACHINE;
 use crate::guest::image::Machine;
 use crate::memory::PAGE_SIZE;
 
-/// The note with floating-point registers, which Linux calls `NT_PRFPREG`.
+/// The note with floating-point registers; Linux calls it `NT_PRFPREG`.
 const NT_PRFPREG: u32 = 2;
 
-/// What it takes to tell how a guest stands.
+/// The state of a stopped guest.
 #[derive(Clone, Copy, Debug)]
 pub struct State<'r> {
-    /// The number of the tender's process.
+    /// The tender's PID.
     pub process: i32,
-    /// What a program would have died by.
+    /// The signal that would have killed a program.
     pub signal: i32,
-    /// As Linux has them in its `elf_gregset_t`.
+    /// General registers, in the layout of Linux's `elf_gregset_t`.
     pub general: &'r [u64],
-    /// As Linux has them in its `elf_fpregset_t`.
+    /// Floating-point registers, in the layout of Linux's `elf_fpregset_t`.
     pub floating: &'r [u8],
 }
 
@@ -62,7 +62,8 @@ struct Segment {
     align: u64,
 }
 
-/// `struct elf_prstatus` up to its registers, behind which there is a word, whether there are floating-point registers.
+/// `struct elf_prstatus` up to its registers. After those follows a flag: whether there are
+/// floating-point registers.
 #[derive(Default, IntoBytes, Immutable)]
 #[repr(C)]
 struct Status {
@@ -74,7 +75,7 @@ struct Status {
     times: [u64; 8],
 }
 
-/// `Elf64_Nhdr`, with the name that all these notes have.
+/// `Elf64_Nhdr` and the name, which all these notes share.
 #[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct Note {
@@ -84,8 +85,8 @@ struct Note {
     name: [u8; 8],
 }
 
-/// All that comes before the memory, of which there are `memory_size` bytes: whole pages.
-pub fn beginning(state: &State<'_>, memory_size: u64) -> Vec<u8> {
+/// Returns everything before the memory, whose size is `memory_size` bytes: whole pages.
+pub fn headers(state: &State<'_>, memory_size: u64) -> Vec<u8> {
     let header = header();
     let notes = notes(state);
     let notes_start = size_of::<Header>() + 2 * size_of::<Segment>();
@@ -99,7 +100,7 @@ pub fn beginning(state: &State<'_>, memory_size: u64) -> Vec<u8> {
     };
     let memory = Segment {
         kind: PT_LOAD,
-        // Whatever the guest's tables allow.
+        // Independent of the guest's page tables.
         flags: PF_R | PF_W | PF_X,
         offset: memory_start as u64,
         file_size: memory_size,
@@ -160,7 +161,7 @@ fn notes(state: &State<'_>) -> Vec<u8> {
     [note(NT_PRSTATUS, &status), note(NT_PRFPREG, state.floating)].concat()
 }
 
-/// What is in a note is a multiple of four bytes.
+/// Builds a note. The size of `content` must be a multiple of four bytes.
 fn note(kind: u32, content: &[u8]) -> Vec<u8> {
     let head = Note {
         name_size: 5,

@@ -1,4 +1,4 @@
-//! Core files as bytes: read again by goblin, and held against the layouts of those that Linux makes.
+//! Checks core files as bytes: parsed by goblin, and compared with the layouts that Linux uses.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +11,8 @@ use super::*;
 
 const SIZE: u64 = 2 << 20;
 
-fn beginning(general: &[u64], floating: &[u8]) -> Vec<u8> {
-    elf::beginning(
+fn headers(general: &[u64], floating: &[u8]) -> Vec<u8> {
+    elf::headers(
         &elf::State {
             process: 4711,
             signal: libc::SIGABRT,
@@ -32,7 +32,7 @@ fn word(bytes: &[u8], offset: usize) -> i32 {
 fn registers_are_where_linux_has_them() {
     let general: Vec<u64> = (1..=27).map(|number| number << 32 | 0xabcd).collect();
     let floating: Vec<u8> = (0..512).map(|number| number as u8).collect();
-    let bytes = beginning(&general, &floating);
+    let bytes = headers(&general, &floating);
     let elf = Elf::parse(&bytes).unwrap();
     assert_eq!(
         (
@@ -68,7 +68,7 @@ fn registers_are_where_linux_has_them() {
     assert_eq!((found, word(status, 328)), (general, 1));
     assert_eq!(notes[1].desc, floating);
     // The size of the same note for ARM64.
-    let bytes = beginning(&[0; 34], &[0; 528]);
+    let bytes = headers(&[0; 34], &[0; 528]);
     let elf = Elf::parse(&bytes).unwrap();
     let sizes: Vec<_> = elf
         .iter_note_headers(&bytes)
@@ -80,7 +80,7 @@ fn registers_are_where_linux_has_them() {
 
 #[test]
 fn memory_is_one_segment_of_whole_pages() {
-    let bytes = beginning(&[0; 27], &[0; 512]);
+    let bytes = headers(&[0; 27], &[0; 512]);
     let elf = Elf::parse(&bytes).unwrap();
     let [notes, memory] = &elf.program_headers[..] else {
         panic!("{elf:?}")

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::report::counters::{Amount, Counter, Faults};
+use crate::report::counters::{Count, Counter, Faults};
 
 /// Output written and dropped: a snapshot, or live counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl fmt::Display for Stats {
         write!(
             f,
             "{} written, {} dropped",
-            Amount(self.written_bytes, "byte"),
+            Count(self.written_bytes, "byte"),
             self.dropped_bytes
         )?;
         let faults = self.faults();

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::guest::formats::Format;
 use crate::guest::manifest;
-use crate::report::counters::Amount;
+use crate::report::counters::Count;
 
 /// Why a file cannot be run. The caller prefixes the file's name.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,7 @@ pub enum Error {
     },
     #[error(
         "breaks a rule in segment {index} (program header, {} at {start:#x}): {rule}; copy or build it again",
-        Amount(*size, "byte")
+        Count(*size, "byte")
     )]
     Segment {
         index: usize,

@@ -1,4 +1,4 @@
-//! Waits for room for output, if a seccomp filter refuses `ppoll`.
+//! Waits for room for output if a seccomp filter refuses `ppoll`.
 //!
 //! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so [`seal`] makes one set each
 //! for standard output and standard error first.
@@ -18,7 +18,7 @@ static SEALED: AtomicBool = AtomicBool::new(false);
 /// The sets of standard output and standard error, or one of the next two.
 static SETS: [AtomicI32; 2] = [const { AtomicI32::new(NONE) }; 2];
 const NONE: RawFd = -1;
-/// In place of a set: the descriptor always has room.
+/// Instead of a set: the descriptor always has room.
 const ALWAYS: RawFd = -2;
 
 pub(super) fn is_needed() -> bool {
@@ -68,9 +68,9 @@ pub(super) fn wait_for(fd: RawFd, events: libc::c_short, patience: Duration) -> 
     }
 }
 
-/// A set of this descriptor alone; none if it is always ready.
+/// Returns a set of this descriptor alone, or none if the descriptor is always ready.
 fn set_of(fd: RawFd, events: libc::c_short) -> io::Result<Option<OwnedFd>> {
-    // The events have the numbers that they have for poll.
+    // epoll's event numbers are those of poll.
     let mut event = libc::epoll_event {
         events: events as u32,
         u64: 0,

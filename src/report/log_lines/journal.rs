@@ -105,7 +105,7 @@ pub(super) fn shared(fd: RawFd) -> Option<&'static Stream> {
 
 /// Device and inode of a socket.
 fn socket(fd: RawFd) -> Option<(u64, u64)> {
-    // SAFETY: the kernel fills in a plain value, for which zero will do.
+    // SAFETY: the kernel fills in a plain value, for which zero is valid.
     let (result, status) = unsafe {
         let mut status: libc::stat = mem::zeroed();
         (libc::fstat(fd, &raw mut status), status)

@@ -1,5 +1,5 @@
-//! One message, in the form that the operator wants. In a buffer of its own: whoever has no heap, such as a signal's
-//! handler, can say something too.
+//! One log line in the selected format, built in a buffer on the stack: a signal handler, which
+//! must not use the heap, can log too.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,28 +11,28 @@ use crate::report::json::Escaped;
 use crate::report::text::OneLine;
 use crate::report::timestamp::Timestamp;
 
-/// The form of the tender's own words.
+/// The format of the tender's log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// `tender: warn: …`.
     #[default]
     Text,
-    /// One object a line: `ts`, `level`, `message`.
+    /// One object per line: `ts`, `level`, `message`.
     Json,
-    /// As text, after `<N>`, a priority of syslog's, which the journal takes off.
+    /// Text after `<N>`, a syslog priority, which the journal strips.
     Journald,
 }
 
 static FORMAT: AtomicU8 = AtomicU8::new(LogFormat::Text as u8);
 
 impl LogFormat {
-    /// Has all messages from now on in this form.
-    pub fn begin(self) {
+    /// Sets the format of all following lines.
+    pub fn set_global(self) {
         FORMAT.store(self as u8, Ordering::Relaxed);
     }
 
-    /// The one of this name.
-    pub fn named(name: &str) -> Option<LogFormat> {
+    /// Returns the format called `name`.
+    pub fn from_name(name: &str) -> Option<LogFormat> {
         match name {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),
@@ -50,21 +50,21 @@ impl LogFormat {
     }
 }
 
-/// A message, with its newline. What has no room is left out at its end.
+/// A log line with its newline. A line that is too long is cut at its end.
 pub struct Line {
     bytes: [u8; LONGEST],
     length: usize,
-    /// What may be used of `bytes`.
+    /// Usable bytes of `bytes`.
     room: usize,
 }
 
 impl Line {
-    /// A message of this level.
+    /// Formats a message of this level.
     pub fn log(level: Level, message: fmt::Arguments<'_>) -> Line {
         Line::new(LogFormat::current(), level, label(level), message)
     }
 
-    /// What ends the tender: an error without saying that it is one.
+    /// Formats the error that ends the tender; the level is not printed.
     pub fn fatal(message: fmt::Arguments<'_>) -> Line {
         Line::new(LogFormat::current(), Level::Error, "", message)
     }
@@ -80,7 +80,7 @@ impl Line {
             length: 0,
             room: LONGEST - end.len(),
         };
-        // What has no room is left out.
+        // Text beyond the room is cut.
         let _ = match format {
             LogFormat::Text => line.text(label, message),
             LogFormat::Json => line.json(level, message),
@@ -111,13 +111,13 @@ impl Line {
         Escaped(self).write_fmt(message)
     }
 
-    /// As it is to be written.
+    /// Returns the line as it is written.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
-/// Each piece whole or not at all, and none after one that had no room.
+/// Writes each piece entirely or not at all, and nothing after a piece that did not fit.
 impl Write for Line {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
         let place = self.bytes[..self.room]
@@ -139,7 +139,7 @@ fn label(level: Level) -> &'static str {
     }
 }
 
-/// Syslog's number for a level.
+/// Returns syslog's number for a level.
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -175,8 +175,8 @@ mod tests {
             (Level::Debug, 7),
             (Level::Trace, 7),
         ] {
-            let expected = format!("<{priority}>tender: x: said\n");
-            assert_eq!(line(LogFormat::Journald, level, "x", "said"), expected);
+            let expected = format!("<{priority}>tender: x: text\n");
+            assert_eq!(line(LogFormat::Journald, level, "x", "text"), expected);
         }
     }
 
@@ -192,9 +192,9 @@ mod tests {
         assert_eq!(line.find('\n'), Some(line.len() - 1));
     }
 
-    /// Wherever the end falls: within a character, or within what stands for it.
+    /// Cuts at every place: within a character, or within an escape sequence.
     #[test]
-    fn what_is_too_long_is_cut_and_still_whole() {
+    fn a_long_line_is_cut_and_stays_valid() {
         for filler in 0..16 {
             let message = format!("{}{}", "x".repeat(filler), "ä\u{1b}\"".repeat(LONGEST));
             for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journald] {

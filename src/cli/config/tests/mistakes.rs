@@ -59,7 +59,7 @@ fn unknown_keys_are_told_with_their_place() {
         ),
         (
             "frobnicate = 1",
-            "1:1: unknown key 'frobnicate'; keys are named as options are, and those 'tender --help' lists",
+            "1:1: unknown key 'frobnicate'; keys are option names; 'tender --help' lists them",
         ),
         (
             "config = 'x'",
@@ -75,7 +75,7 @@ fn unknown_keys_are_told_with_their_place() {
         ),
         (
             "[net.a]\niface = 'x'",
-            "2:1: unknown key 'net.a.iface'; a device there has tap, mac",
+            "2:1: unknown key 'net.a.iface'; a device has tap, mac",
         ),
         (
             "[block.a]\nsector_size = 5",
@@ -89,67 +89,67 @@ fn values_of_the_wrong_type_are_told_with_their_place() {
     are_told(&[
         (
             "verbose = 4",
-            "1:11: 'verbose' is a whole number; it has to be true, false, or how often: 0 to 3",
+            "1:11: 'verbose' is a whole number; expected true, false, or how often: 0 to 3",
         ),
         (
             "[mem]\na = 1",
-            "1:1: 'mem' is a table; it has to be a whole number or a string: SIZE",
+            "1:1: 'mem' is a table; expected a whole number or a string: SIZE",
         ),
         (
             "mem = 6.4",
-            "1:7: 'mem' is a number with a point; it has to be a whole number or a string: SIZE",
+            "1:7: 'mem' is a number with a point; expected a whole number or a string: SIZE",
         ),
         (
             "net-ring = true",
-            "1:12: 'net-ring' is true or false; it has to be a string: auto|on|off",
+            "1:12: 'net-ring' is true or false; expected a string: auto|on|off",
         ),
         (
             "net = 5",
-            "1:7: 'net' is a whole number; it has to be a string: IFACE|@FD, or a table of devices",
+            "1:7: 'net' is a whole number; expected a string: IFACE|@FD, or a table of devices",
         ),
         (
             "[disk.x]\npath = 'a'",
-            "1:2: 'disk' is a table; it has to be a string: PATH|@FD; a device with a name is [block.NAME]",
+            "1:2: 'disk' is a table; expected a string: PATH|@FD; a device with a name is [block.NAME]",
         ),
         (
             "disk = 5",
-            "1:8: 'disk' is a whole number; it has to be a string: PATH|@FD",
+            "1:8: 'disk' is a whole number; expected a string: PATH|@FD",
         ),
         (
             "net.a = ['x']",
-            "1:9: 'net.a' is a list; it has to be a string: IFACE|@FD",
+            "1:9: 'net.a' is a list; expected a string: IFACE|@FD",
         ),
         (
             "net-mac.a.b = 'x'",
-            "1:9: 'net-mac.a' is a table; it has to be a string: MAC",
+            "1:9: 'net-mac.a' is a table; expected a string: MAC",
         ),
         (
             "timeout = 1979-05-27",
-            "1:11: 'timeout' is a date or a time; it has to be a whole number or a string: SECONDS",
+            "1:11: 'timeout' is a date or a time; expected a whole number or a string: SECONDS",
         ),
         (
             "lock-memory = 1",
-            "1:15: 'lock-memory' is a whole number; it has to be true or false",
+            "1:15: 'lock-memory' is a whole number; expected true or false",
         ),
         (
             "verbose = -1",
-            "1:11: 'verbose' is a whole number; it has to be true, false, or how often: 0 to 3",
+            "1:11: 'verbose' is a whole number; expected true, false, or how often: 0 to 3",
         ),
         (
             "args = '--ipv4'",
-            "1:8: 'args' is a string; it has to be a list of strings, such as [\"--ipv4=10.0.0.2/24\"]",
+            "1:8: 'args' is a string; expected a list of strings, such as [\"--ipv4=10.0.0.2/24\"]",
         ),
         (
             "args = ['a',\n 1]",
-            "2:2: 'args[1]' is a whole number; it has to be a string",
+            "2:2: 'args[1]' is a whole number; expected a string",
         ),
         (
             "unikernel = 5",
-            "1:13: 'unikernel' is a whole number; it has to be a string: the path of an hvt unikernel",
+            "1:13: 'unikernel' is a whole number; expected a string: the path of an hvt unikernel",
         ),
         (
             "args = [\"a\\u0000b\"]",
-            "1:9: 'args[0]' has a NUL character in it, which no option, path or argument can have",
+            "1:9: 'args[0]' contains a NUL character; remove it",
         ),
     ]);
 }
@@ -159,25 +159,22 @@ fn what_options_refuse_is_told_with_its_place() {
     are_told(&[
         (
             "unikernel = ''",
-            "1:13: the path of the unikernel is empty; give that of an hvt unikernel",
+            "1:13: the unikernel's path is empty; give the path of an hvt unikernel",
         ),
         (
             "[net]\n'a-b' = 'tap0'",
-            "2:1: 'a-b' in '--net:a-b' cannot be a device's name: those are 1 to 67 letters and digits",
+            "2:1: 'a-b' in '--net:a-b' is not a device name; write 1 to 67 letters and digits",
         ),
         (
             "user = 'n'\nsandbox = 'none'\n",
-            "2:11: --sandbox=none: the sandbox is strict, best-effort or off",
+            "2:11: --sandbox=none: expected strict, best-effort or off",
         ),
         (
             "# ü\nmem = 1 # ü",
             "2:7: --mem=1: too little memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB",
         ),
         ("block = ''", "1:9: --block=: the path is empty"),
-        (
-            "verbose = 1\nquiet = true",
-            "2:9: '-v' asks for more words and '-q' for fewer; give one of them",
-        ),
+        ("verbose = 1\nquiet = true", "2:9: '-v' and '-q' conflict"),
         (
             "net-ring = 'on'\nno-net-ring = true",
             "2:15: option '--net-ring' is given twice",
@@ -188,7 +185,7 @@ fn what_options_refuse_is_told_with_its_place() {
         ),
         (
             "[net]\na = 'tap0'\nb = 'tap1'\nc = 'tap0'\nd = 'tap0'",
-            "4:5: --net:c=tap0: another network device has 'tap0' already; each needs an interface of its own",
+            "4:5: --net:c=tap0: another network device already uses 'tap0'; give each its own interface",
         ),
     ]);
 }
@@ -215,10 +212,7 @@ fn what_is_no_toml_is_told_with_its_place() {
         panic!()
     };
     let error = configured.parse(b"# x\n  \xff").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "a:2:3: not UTF-8, which a configuration file has to be"
-    );
+    assert_eq!(error, "a:2:3: not UTF-8; save the file as UTF-8");
 }
 
 #[test]
