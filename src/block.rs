@@ -316,11 +316,11 @@ impl Disk {
         if counter.get() == 1 && truncated {
             let path = self.path.display();
             log::warn!(
-                "{path}: cannot read: the image is shorter than it was at the start; the guest is told"
+                "{path}: read error: the image was truncated during the run; reported to the guest"
             );
         } else if counter.get() == 1 {
             log::warn!(
-                "{}: cannot read: {error}; the guest is told",
+                "{}: read error: {error}; reported to the guest",
                 self.path.display()
             );
         }
@@ -342,7 +342,7 @@ impl Disk {
         counter.add(1);
         if counter.get() == 1 {
             log::warn!(
-                "{}: cannot write: {error}; the guest is told",
+                "{}: write error: {error}; reported to the guest",
                 self.path.display()
             );
         }

@@ -268,7 +268,7 @@ impl Nic {
         self.stats.dropped_short.add(1);
         if self.common.logged.first(SHORT) {
             log::warn!(
-                "{}: the host took a part of a frame only; such frames are lost",
+                "{}: the host accepted only part of a frame; such frames are lost",
                 self.name
             );
         }
@@ -343,7 +343,7 @@ impl Cause {
         match self {
             Cause::Invalid => "the frame is malformed or too long".into(),
             Cause::Full => "the host's queue is full".into(),
-            Cause::Down => "the interface is down, or nobody is at its other end".into(),
+            Cause::Down => "the interface is down, or its other end has no reader".into(),
             Cause::Gone => "the other end is gone".into(),
             Cause::Other => error.to_string(),
         }

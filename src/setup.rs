@@ -246,7 +246,7 @@ pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), outcome::Erro
         Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => {
             sandbox::do_without(Layer::Registers, mode, error.into())?;
         }
-        result => result.map_err(arch::Error::kvm("deny model-specific registers"))?,
+        result => result.map_err(arch::Error::kvm("KVM_X86_SET_MSR_FILTER"))?,
     }
     let vcpu = Vcpu::new(&kvm, &vm)?;
     Ok((vm, vcpu))
@@ -383,6 +383,6 @@ pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), outcome:
     // SAFETY: the region is a live private mapping of exactly this size, no Rust reference points into it, and the
     // machine drops its VM together with its memory.
     unsafe { vm.set_user_memory_region(region) }
-        .map_err(arch::Error::kvm("map the guest's memory"))?;
+        .map_err(arch::Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     Ok(())
 }

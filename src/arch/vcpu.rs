@@ -50,41 +50,37 @@ pub enum Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Stop {
-    #[error("the guest kicks a network ring, and was offered none")]
+    #[error("guest kicked the network ring, which was not offered")]
     Kick,
-    #[error("the guest wrote {} to {address:#x}, where there is neither memory nor a hypercall", bytes(*width))]
+    #[error("guest wrote {} to {address:#x}: neither memory nor a hypercall", bytes(*width))]
     Write { address: u64, width: usize },
-    #[error("the guest read {} from {address:#x}, where there is no memory", bytes(*width))]
+    #[error("guest read {} from {address:#x}: no memory there", bytes(*width))]
     Read { address: u64, width: usize },
-    #[error(
-        "the guest performed a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide"
-    )]
+    #[error("guest made a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide")]
     Width { address: u64, width: usize },
     #[error(
-        "the guest accessed {address:#x} by an instruction that cannot be emulated (ldp/stp or write-back form)"
+        "guest accessed {address:#x} with an instruction that KVM cannot emulate (ldp/stp or write-back form)"
     )]
     NoSyndrome { address: u64 },
-    #[error(
-        "the guest accessed an address, which this kernel does not tell, by an instruction that cannot be emulated"
-    )]
+    #[error("guest accessed an unknown address with an instruction that KVM cannot emulate")]
     Undecoded,
-    #[error("the guest read from I/O port {port:#x}; there are no input ports")]
+    #[error("guest read from I/O port {port:#x}; there are no input ports")]
     PortRead { port: u16 },
-    #[error("the guest wrote {} to I/O port {port:#x}, which is no hypercall", bytes(*width))]
+    #[error("guest wrote {} to I/O port {port:#x}: not a hypercall", bytes(*width))]
     PortWrite { port: u16, width: usize },
-    #[error("the guest stopped its processor (HLT), from which nothing can wake it")]
+    #[error("guest executed HLT and cannot be woken")]
     Halted,
-    #[error("the guest took a fault while handling a fault (triple fault)")]
+    #[error("guest faulted while handling a fault (triple fault)")]
     TripleFault,
-    #[error("KVM cannot run this guest: internal error, suberror {suberror}{}", hint(*suberror))]
+    #[error("KVM internal error: suberror {suberror}{}", hint(*suberror))]
     Internal { suberror: u32 },
-    #[error("the processor refused to enter the guest: hardware reason {reason:#x}")]
+    #[error("VM entry failed: hardware reason {reason:#x}")]
     Entry { reason: u64 },
-    #[error("the guest accessed memory that the host could not provide at {address:#x}")]
+    #[error("guest accessed memory that the host could not provide at {address:#x}")]
     MemoryFault { address: u64 },
-    #[error("the guest asked for a system event of type {kind}, which no unikernel does")]
+    #[error("guest requested a system event of type {kind}; unikernels request none")]
     SystemEvent { kind: u32 },
-    #[error("the guest stopped for a reason this tender does not know: KVM exit {reason}")]
+    #[error("unknown KVM exit {reason}")]
     Unknown { reason: u32 },
 }
 
@@ -97,7 +93,7 @@ fn bytes(width: usize) -> Count {
 /// guest's fault.
 fn hint(suberror: u32) -> &'static str {
     match suberror {
-        1 => " (an instruction that this host's KVM cannot emulate)",
+        1 => " (KVM cannot emulate an instruction)",
         _ => "",
     }
 }
@@ -111,16 +107,14 @@ pub enum Error {
         ioctl: &'static str,
         source: kvm_ioctls::Error,
     },
-    #[error("this host failed to run the guest: {source}{}", cause(source.raw_os_error()))]
+    #[error("KVM_RUN failed: {source}{}", cause(source.raw_os_error()))]
     Run { source: io::Error },
-    #[error(
-        "this host's KVM lacks {0}, which every tender needs; a kernel of 4.14 or later has it"
-    )]
+    #[error("KVM lacks {0}; Linux 4.14 or later is required")]
     Capability(&'static str),
-    #[error("this host's KVM allows guests {bits} bits of physical address; hvt needs 33")]
+    #[error("KVM supports guests with {bits} bits of physical address; hvt needs 33")]
     AddressSize { bits: u32 },
     #[error(
-        "this host's cycle counter has no known, stable frequency; hvt guests tell the time by it"
+        "the host's cycle counter has no known stable frequency; hvt guests use it as their clock"
     )]
     CounterFrequency,
 }
@@ -130,9 +124,9 @@ fn cause(errno: Option<i32>) -> &'static str {
     match errno.unwrap_or_default() {
         libc::EMFILE | libc::ENFILE => " (raise the limit of open files, ulimit -n)",
         libc::EFAULT => {
-            " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)"
+            " (a page of guest memory is unavailable: host memory is exhausted or defective)"
         }
-        libc::ENOMEM => " (the kernel has no memory left)",
+        libc::ENOMEM => " (the kernel is out of memory)",
         libc::EBUSY => {
             " (another hypervisor, such as VirtualBox or VMware, uses the processor; stop its machines)"
         }
@@ -140,7 +134,7 @@ fn cause(errno: Option<i32>) -> &'static str {
         libc::EAGAIN => {
             " (no task left for KVM's own thread: raise TasksMax= of the unit, the pids limit or ulimit -u)"
         }
-        libc::EHWPOISON => " (a part of the host's memory is defective)",
+        libc::EHWPOISON => " (host memory is defective)",
         _ => "",
     }
 }

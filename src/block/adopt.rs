@@ -42,9 +42,9 @@ fn check_mode(file: &File) -> Result<(), &'static str> {
     // SAFETY: the call takes a number; the descriptor is open.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     match flags {
-        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => Err(
-            "is not open for reading and writing, which a unikernel may do to its block devices; open it O_RDWR",
-        ),
+        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => {
+            Err("is not open for reading and writing; open it O_RDWR")
+        }
         // Linux would append all writes, ignoring the guest's offsets.
         _ if flags & libc::O_APPEND != 0 => Err("is open for appending; open it without O_APPEND"),
         // Guests do not keep its alignment rules for buffers.

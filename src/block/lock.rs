@@ -25,9 +25,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
         }
         Err(error) => {
             let path = path.display();
-            log::warn!(
-                "{path}: cannot be locked against others ({error}); see that nothing else uses it"
-            );
+            log::warn!("{path}: cannot be locked: {error}; make sure that nothing else uses it");
         }
     }
     match Identity::of_descriptor(file.as_raw_fd()).and_then(loop_device) {

@@ -44,7 +44,7 @@ pub enum Error {
     /// This user may not read and write the file.
     #[error(
         "user {user} may not read and write '{path}', which belongs to user {owner} and group {group}, mode {mode:04o}; \
-         have its owner give it away (chown, chmod), or run tender as somebody who may"
+         change its owner or mode (chown, chmod), or run tender as another user"
     )]
     Denied {
         /// The file.
@@ -121,7 +121,7 @@ pub enum Error {
         device: PathBuf,
     },
     /// This process has locked the file.
-    #[error("'{path}' is given to two block devices; each needs an image of its own")]
+    #[error("'{path}' is given to two block devices; give each its own image")]
     GivenTwice {
         /// The file.
         path: PathBuf,
@@ -161,7 +161,7 @@ pub enum Error {
         sector_size: u16,
     },
     /// The sector size is invalid.
-    #[error("{sector_size} is not a sector size: those are the powers of two from 512 to 32768")]
+    #[error("{sector_size} is not a sector size; write a power of two from 512 to 32768")]
     SectorSize {
         /// Bytes in a sector.
         sector_size: u16,
@@ -171,7 +171,7 @@ pub enum Error {
     InheritedFd(#[from] descriptors::Error),
     /// The path is that of a descriptor that is not open.
     #[error(
-        "'{path}': file descriptor {fd} was not passed to tender; what starts tender must open it, without O_CLOEXEC"
+        "'{path}': file descriptor {fd} was not passed to tender; the caller must open it without O_CLOEXEC"
     )]
     NoDescriptor {
         /// The path.
@@ -201,7 +201,7 @@ pub enum Error {
         error: io::Error,
     },
     /// The descriptor is not open for reading and writing.
-    #[error("'{path}', handed over as {inherited}, {rule}")]
+    #[error("'{path}', passed as {inherited}, {rule}")]
     Mode {
         /// The file.
         path: PathBuf,
@@ -219,7 +219,7 @@ pub enum Error {
         error: io::Error,
     },
     /// The size is unknown.
-    #[error("cannot find out the size of '{path}': {error}")]
+    #[error("cannot determine the size of '{path}': {error}")]
     Size {
         /// The file.
         path: PathBuf,
@@ -227,9 +227,7 @@ pub enum Error {
         error: io::Error,
     },
     /// Syncing the disk failed.
-    #[error(
-        "cannot bring all of '{path}' to its disk: {error}; what the guest wrote last may be lost"
-    )]
+    #[error("cannot sync '{path}': {error}; recent writes may be lost")]
     Sync {
         /// The file.
         path: PathBuf,
@@ -276,7 +274,7 @@ pub(super) fn check_writable(disk: &File, kind: FileType, path: &Path) -> Result
     let mut read_only: libc::c_int = 0;
     // SAFETY: the ioctl writes one number.
     let is_known = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
-    if told && read_only != 0 {
+    if is_known && read_only != 0 {
         Err(Error::ReadOnlyDisk { path: path.into() })
     } else {
         Ok(())

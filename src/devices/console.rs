@@ -185,7 +185,7 @@ impl Console {
         let excess = stats.excess_bytes;
         if excess > 0 {
             log::warn!(
-                "console: {} of the guest's output dropped by --console-rate",
+                "console: {} of guest output dropped by --console-rate",
                 Count(excess, "byte")
             );
         }
@@ -195,9 +195,7 @@ impl Console {
     #[cold]
     fn drop_excess(&mut self, bytes: u64) {
         if self.stats.excess_bytes.get() == 0 {
-            log::warn!(
-                "console: the guest prints more than --console-rate allows; what is more is dropped"
-            );
+            log::warn!("console: output exceeds --console-rate; the excess is dropped");
         }
         self.stats.excess_bytes.add(bytes);
         self.stats.dropped_bytes.add(bytes);

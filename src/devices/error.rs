@@ -19,8 +19,7 @@ pub enum Error {
         declared: Declared,
     },
     #[error(
-        "--{option}= names no device, and this unikernel does not have exactly one of its kind; it declares \
-         {declared}: write --{}:NAME=, or leave it out",
+        "--{option}= needs a device name: this unikernel declares {declared}; write --{}:NAME= or omit it",
         named(option)
     )]
     Ambiguous {
@@ -45,7 +44,7 @@ fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (ulimit -n)",
         _ => {
-            "a filter of system calls around tender must allow epoll_pwait2, or epoll_pwait and timerfd_settime"
+            "the seccomp filter around tender must allow epoll_pwait2, or epoll_pwait and timerfd_settime"
         }
     }
 }

@@ -37,10 +37,7 @@ pub const END: u64 = 0x2d000;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Its index is further ahead than there are slots.
-    #[error(
-        "the guest's ring index claims {distance} requests at once; {} is the most",
-        ENTRIES
-    )]
+    #[error("guest's ring index claims {distance} requests, limit {}", ENTRIES)]
     Distance {
         /// Requests claimed.
         distance: u32,

@@ -29,9 +29,7 @@ pub struct BootFacts<'a> {
 
 /// The guest's arguments are too long; their size in bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones"
-)]
+#[error("guest arguments too long: {0} bytes, limit 8191")]
 pub struct TooLong(pub usize);
 
 /// Joins the guest's arguments by single spaces and appends a NUL.

@@ -21,7 +21,7 @@ pub enum Error {
     Short { size: usize },
     #[error("the manifest has version {0}; only version 1 exists")]
     Version(u32),
-    #[error("the manifest says it has {0} entries; 1 to 64 are allowed")]
+    #[error("the manifest declares {0} entries; 1 to 64 are allowed")]
     Count(u32),
     #[error(
         "the manifest has {size} bytes; with its number of entries, {entries}, it needs exactly {needed}"

@@ -78,11 +78,11 @@ impl Notifier {
                 socket: Some(socket),
                 watchdog: interval(&variable, pid).map(Watchdog::new),
                 status: status(),
-                told: false,
+                is_logged: false,
             },
             Err(error) => {
                 log::info!(
-                    "NOTIFY_SOCKET={}: {error}; no service manager hears of this run",
+                    "NOTIFY_SOCKET={}: {error}; the service manager is not notified",
                     address.to_string_lossy()
                 );
                 Notifier::default()
@@ -169,7 +169,7 @@ impl Notifier {
         }
         if let (Err(error), false) = (&sent, self.is_logged) {
             self.is_logged = true;
-            log::info!("the service manager does not take what it is told of this run: {error}");
+            log::info!("cannot notify the service manager: {error}");
         }
         sent.is_ok()
     }
@@ -196,7 +196,7 @@ fn connect(address: &OsStr) -> io::Result<File> {
         [b'/', ..] => SocketAddr::from_pathname(address)?,
         _ => {
             return Err(io::Error::other(
-                "neither a path from / on nor @ and an abstract name",
+                "neither an absolute path nor @ and an abstract name",
             ));
         }
     };
@@ -215,7 +215,7 @@ fn interval(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Option<Dur
     let microseconds = match number("WATCHDOG_USEC")? {
         Some(microseconds @ 1..) => microseconds,
         _ => {
-            log::info!("WATCHDOG_USEC is no number of microseconds; there is no watchdog");
+            log::info!("WATCHDOG_USEC is not a number of microseconds; watchdog disabled");
             return None;
         }
     };

@@ -56,9 +56,9 @@ pub enum Request {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("cannot catch signals: {0}")]
+    #[error("cannot install signal handlers: {0}")]
     Handlers(errno::Error),
-    #[error("cannot start the timer of --timeout: {0}; leave the option out")]
+    #[error("cannot start the --timeout timer: {0}; omit the option")]
     Timer(io::Error),
 }
 

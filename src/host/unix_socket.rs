@@ -17,7 +17,7 @@ use crate::host::signal;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("{option}=unix:{path}: {source}; give a path in a directory that can be written")]
+    #[error("{option}=unix:{path}: {source}; give a path in a writable directory")]
     Bind {
         option: &'static str,
         path: String,
@@ -40,7 +40,7 @@ pub enum Error {
         uid: u32,
     },
     #[error(
-        "{option}: cannot wait for clients: {source}; a filter of system calls around tender must allow ppoll"
+        "{option}: cannot wait for clients: {source}; the seccomp filter around tender must allow ppoll"
     )]
     Wait {
         option: &'static str,

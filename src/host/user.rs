@@ -20,7 +20,7 @@ pub use acting::{acting, check as check_acting, groups_of};
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
     #[error(
-        "--user needs the right to become another user, which root has; start tender as root, or leave the option out"
+        "--user needs the right to become another user, which root has; start tender as root or omit the option"
     )]
     Privilege,
     #[error(
@@ -184,7 +184,7 @@ pub fn become_user(identity: Identity) -> Result<(), Error> {
         }
         if groups.iter().any(|group| *group != gid) {
             log::warn!(
-                "--user: cannot give up the other groups of this process: {error}; the run keeps them"
+                "--user: cannot drop the other groups of this process: {error}; the run keeps them"
             );
         }
     }

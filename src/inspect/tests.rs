@@ -106,7 +106,7 @@ fn what_is_known_of_a_refused_file_is_told_too() {
     let report = report(&other);
     assert_eq!(
         report.refusal.as_deref(),
-        Some("is a Solo5 unikernel for the xen target; rebuild it for hvt")
+        Some("Solo5 unikernel for the xen target; rebuild it for hvt")
     );
     assert_eq!(report.command_line(), None);
     let document = parsed(&report);

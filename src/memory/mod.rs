@@ -36,7 +36,7 @@ const HUGE_PAGE_SIZE: usize = 2 << 20;
 pub enum Error {
     /// The host cannot provide the memory.
     #[error(
-        "cannot reserve {} MiB of guest memory: {source}; give the guest less (--mem), or this process more ({limit})",
+        "cannot reserve {} MiB of guest memory: {source}; lower --mem or raise the limit ({limit})",
         size >> 20
     )]
     Reserve {
@@ -68,7 +68,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     /// The range is not entirely RAM.
-    #[error("{} at {addr:#x} must lie within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
+    #[error("{} at {addr:#x} must be within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
     OutOfRange {
         /// First address.
         addr: u64,
@@ -260,9 +260,9 @@ impl GuestMemory {
         let source = io::Error::last_os_error();
         let [.., limit] = limits();
         let hint = if limit < self.size {
-            "raise it (LimitMEMLOCK= of a unit, ulimit -l), or leave --lock-memory out"
+            "raise it (LimitMEMLOCK= of a unit, ulimit -l) or omit --lock-memory"
         } else {
-            "free memory, or give the guest less by --mem"
+            "free memory or lower --mem"
         };
         Err(Error::Lock {
             size: self.size,

@@ -141,8 +141,8 @@ fn memory_that_the_host_cannot_give_is_an_error() {
         .to_string();
     assert_eq!(
         message,
-        "cannot reserve 4398046511104 MiB of guest memory: Cannot allocate memory (os error 12); give the guest less \
-         (--mem), or this process more (ulimit -v)"
+        "cannot reserve 4398046511104 MiB of guest memory: Cannot allocate memory (os error 12); \
+         lower --mem or raise the limit (ulimit -v)"
     );
 }
 
@@ -200,7 +200,7 @@ fn an_error_names_the_range() {
         |result: Result<GuestBuffer<'_>, RangeError>| result.expect_err("no buffer").to_string();
     assert_eq!(
         message(memory.buffer(GuestAddress(0x1ffff9), 8)),
-        "8 bytes at 0x1ffff9 must lie within the 0x200000 bytes of guest memory"
+        "8 bytes at 0x1ffff9 must be within the 0x200000 bytes of guest memory"
     );
     assert_eq!(
         message(memory.buffer(GuestAddress(0x2ff9), 8)),

@@ -52,7 +52,7 @@ pub enum Error {
         user: u32,
     },
     /// Another process is attached.
-    #[error("interface '{name}' is in use by {owner}; every unikernel needs a tap of its own")]
+    #[error("interface '{name}' is in use by {owner}; give each unikernel its own tap")]
     InUse {
         /// The interface.
         name: String,
@@ -60,9 +60,7 @@ pub enum Error {
         owner: Owner,
     },
     /// An unknown process is attached.
-    #[error(
-        "interface '{name}' is in use by another process; every unikernel needs a tap of its own"
-    )]
+    #[error("interface '{name}' is in use by another process; give each unikernel its own tap")]
     InUseBySomebody {
         /// The interface.
         name: String,
@@ -208,7 +206,7 @@ fn denied(name: &str) -> Error {
         (Some(user), Some(group)) => format!("user {user} in group {group}"),
         (Some(user), None) => format!("user {user}"),
         (None, Some(group)) => format!("group {group}"),
-        (None, None) => "somebody else".into(),
+        (None, None) => "another user".into(),
     };
     Error::Denied {
         name: name.into(),

@@ -74,7 +74,7 @@ fn allow_run(program: &mut Vec<sock_filter>, parameters: &Parameters) {
         program.extend([load(offset), equals(value, 0, OTHERWISE)]);
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));
-    land(program, start);
+    patch_jumps(program, start);
 }
 
 /// Decides about the call `number`, given all its rules; continues for any other, with its number
@@ -96,7 +96,7 @@ fn about_call<'r>(
         // After conditional rules, no rule has matched.
         _ => program.push(answer(libc::SECCOMP_RET_TRAP)),
     }
-    land(program, start);
+    patch_jumps(program, start);
 }
 
 /// Allows a call that fulfils `rule`, and continues otherwise. Emits nothing if no call can match.
@@ -117,7 +117,7 @@ fn allow(program: &mut Vec<sock_filter>, rule: &Rule, parameters: &Parameters) {
         }
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));
-    land(program, start);
+    patch_jumps(program, start);
 }
 
 /// Continues if the 32-bit word at `offset` is one of `values`, which are not empty.

@@ -36,7 +36,7 @@ pub enum Error {
     )]
     Missing { layer: Layer, source: io::Error },
     #[error(
-        "--chroot needs the right to change its root directory, which root has; start tender as root, or leave the option out"
+        "--chroot needs the right to change its root directory, which root has; start tender as root or omit the option"
     )]
     Privilege,
     #[error("{0}")]
@@ -47,9 +47,7 @@ pub enum Error {
         source: io::Error,
         hint: &'static str,
     },
-    #[error(
-        "the thread of the network ring ended before it could be confined; --net-ring=off does without it"
-    )]
+    #[error("the ring thread ended before it was confined; use --net-ring=off")]
     Thread,
 }
 
@@ -131,7 +129,7 @@ impl Sandbox {
     pub fn try_out(self) -> Result<(String, bool), Error> {
         let confined = self.enter(Parameters::default())?;
         if confined.mode == SandboxMode::Off {
-            return Ok(("off, as was asked".to_owned(), true));
+            return Ok(("off, as requested".to_owned(), true));
         }
         let filtered = confined
             .accept_missing(Layer::Seccomp, filter::install(&mut filter::pass()))?
@@ -203,9 +201,7 @@ impl Confined {
             .accept_missing(Layer::Seccomp, filter::install(&mut program))?
             .is_some();
         if !filtered && inherited_filter::has_rejected() {
-            log::warn!(
-                "sandbox: tender was started behind a filter of system calls that allows it none of its own"
-            );
+            log::warn!("sandbox: an inherited seccomp filter prevents the tender's own filter");
             return Ok(());
         }
         log::info!("sandbox: {}", self.summary(filtered));
@@ -276,17 +272,17 @@ pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> R
             });
         }
         Layer::Registers => log::info!(
-            "this kernel, before 5.10, cannot deny model-specific registers to the guest"
+            "KVM cannot deny model-specific registers to the guest; Linux 5.10 or later can"
         ),
         // Reported once, at the end.
         _ if inherited_filter::has_rejected() => log::info!("sandbox: {layer}: {error}"),
         // Many kernels lack Landlock, and the other layers are effective without it. Without a
         // filter, little protection is left.
         Layer::Landlock => {
-            log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}")
+            log::debug!("sandbox: this kernel lacks or denies {layer}: {error}")
         }
         _ => log::warn!(
-            "sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without"
+            "sandbox: this kernel lacks or denies {layer}: {error}; the guest runs without it"
         ),
     }
     Ok(())

@@ -48,7 +48,7 @@ extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel passes a complete `siginfo_t`, of which this is one form.
     let Violation { code, call, .. } = unsafe { info.cast::<Violation>().read() };
     if code == SYS_SECCOMP {
-        let name = name(call.into()).unwrap_or("of no name here");
+        let name = name(call.into()).unwrap_or("unknown");
         log_lines::write_from_handler(&Line::fatal(format_args!(
             "system call {call} ({name}) is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends"
         )));

@@ -95,13 +95,11 @@ impl Parallel {
         {
             Ok(handle) => {
                 confinement.wait()?;
-                log::debug!("network ring: a second thread serves it, too");
+                log::debug!("network ring: started a second thread");
                 Ok(Some(handle.thread().clone()))
             }
             Err(error) => {
-                log::warn!(
-                    "no second thread for the network ring: {error}; one thread does it all"
-                );
+                log::warn!("cannot start the ring thread: {error}; continuing single-threaded");
                 Ok(None)
             }
         }

@@ -270,7 +270,7 @@ fn one_image_does_not_serve_two_devices() {
             "{error:?}"
         );
         assert!(
-            error.to_string().contains("each needs an image of its own"),
+            error.to_string().contains("give each its own image"),
             "{error}"
         );
     }

@@ -143,8 +143,8 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     );
     assert_eq!(
         error.to_string(),
-        "--net= names no device, and this unikernel does not have exactly one of its kind; it declares \
-         lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC): write --net:NAME=, or leave it out"
+        "--net= needs a device name: this unikernel declares \
+         lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC); write --net:NAME= or omit it"
     );
     let none = manifest(&["lan"], &[]);
     let error = refused(&none, &[net("lan", tap("tap0"))], &[block(None, "a.img")]);
@@ -164,11 +164,12 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     };
     let error = refused(&none, &[net("lan", tap("tap0"))], &[disk]).to_string();
     assert!(
-        error.starts_with("--disk= names no device, ") && error.contains("write --block:NAME=, "),
+        error.starts_with("--disk= needs a device name: ")
+            && error.contains("write --block:NAME= or "),
         "{error}"
     );
     let nothing = refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[]).to_string();
-    assert!(nothing.contains("; it declares no devices: "), "{nothing}");
+    assert!(nothing.contains("declares no devices; "), "{nothing}");
 }
 
 #[test]
@@ -322,7 +323,7 @@ fn two_devices_cannot_have_one_image() {
     );
     assert_eq!(
         error.to_string(),
-        "device 'data': 'a.img' is given to two block devices; each needs an image of its own"
+        "device 'data': 'a.img' is given to two block devices; give each its own image"
     );
 }
 

@@ -136,7 +136,7 @@ impl Segment {
             return broken("it is shorter than a note's header");
         }
         if offset.checked_add(size).is_none() {
-            return broken("its place in the file overflows");
+            return broken("its file offset overflows");
         }
         let mut bytes = vec![0; size.min(MOST_BYTES) as usize];
         let there = fill(source, offset, &mut bytes)?;

@@ -85,9 +85,9 @@ fn segment(
     let file_end = header
         .p_offset
         .checked_add(header.p_filesz)
-        .ok_or("its place in the file overflows")?;
+        .ok_or("its file offset overflows")?;
     if header.p_filesz > 0 && file_end > file_size {
-        return Err("it lies beyond the end of the file, which seems truncated");
+        return Err("past the end of the file, which may be truncated");
     }
     let start = start(header, rules);
     let end = start
@@ -104,10 +104,10 @@ fn segment(
         return Err("segments must ascend and not share pages");
     }
     if last_page > MAX_MEMORY {
-        return Err("it ends above 4 GiB, the most memory a guest can have");
+        return Err("it ends above 4 GiB, the largest guest memory");
     }
     if first_page % PAGE_SIZE != 0 || last_page % PAGE_SIZE != 0 {
-        return Err("it must start and end on 4 KiB pages of its own");
+        return Err("it must start and end on separate 4 KiB pages");
     }
     Ok(Segment {
         memory: start..end,
@@ -123,7 +123,7 @@ fn access(flags: u32, rules: &Rules) -> Result<Access, &'static str> {
     let has = |flag| flags & flag != 0;
     match (has(PF_R), has(PF_W), has(PF_X)) {
         (_, true, true) if rules.writable_code => Ok(Access::All),
-        (_, true, true) => Err("it is both writable and executable"),
+        (_, true, true) => Err("both writable and executable"),
         (_, false, true) => Ok(Access::ReadExecute),
         (_, true, false) => Ok(Access::ReadWrite),
         (true, false, false) => Ok(Access::Read),

@@ -65,7 +65,7 @@ impl InheritedFd {
             return Err(Error::Unusable { fd, rule });
         }
         if self.inherited().is_none() {
-            let rule = "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
+            let rule = "was not passed to tender, or was given twice; the caller must open it without O_CLOEXEC";
             return Err(Error::Unusable { fd, rule });
         }
         // SAFETY: the call changes a flag of an open descriptor.
@@ -89,12 +89,12 @@ fn names(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Vec<St
     };
     if owner.parse() != Ok(pid) {
         return Err(format!(
-            "LISTEN_PID is {owner}, and this process is {pid}, so they are another's"
+            "LISTEN_PID is {owner}, and this process is {pid}, so they belong to another process"
         ));
     }
     let count: usize = count
         .parse()
-        .map_err(|_| format!("LISTEN_FDS is '{count}', which is no number"))?;
+        .map_err(|_| format!("LISTEN_FDS is '{count}', which is not a number"))?;
     let names = text("LISTEN_FDNAMES").ok_or("LISTEN_FDNAMES is not set")?;
     Ok(names.split(':').take(count).map(String::from).collect())
 }
@@ -165,7 +165,7 @@ mod tests {
         );
         assert!(message([Some("42"), Some("0"), Some("")]).contains("'x' (LISTEN_FDS is 0); "));
         let another = message([Some("41"), Some("2"), Some("web:x")]);
-        let end = "LISTEN_PID is 41, and this process is 42, so they are another's";
+        let end = "LISTEN_PID is 41, and this process is 42, so they belong to another process";
         assert!(
             another.starts_with(&format!("no descriptor is named 'x' ({end}); ")),
             "{another}"
@@ -176,7 +176,7 @@ mod tests {
         assert!(message([None, Some("1"), Some("x")]).contains("are not set"));
         assert!(
             message([Some("42"), Some("many"), Some("x")])
-                .contains("LISTEN_FDS is 'many', which is no number")
+                .contains("LISTEN_FDS is 'many', which is not a number")
         );
         assert!(message([Some("42"), Some("1"), None]).contains("LISTEN_FDNAMES is not set"));
     }

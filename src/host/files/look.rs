@@ -103,7 +103,7 @@ impl Look {
             return Ok(file);
         }
         Err(io::Error::other(
-            "the path leads to another file than a moment ago",
+            "the path leads to a different file than before",
         ))
     }
 

@@ -94,9 +94,7 @@ impl Use {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Shared {
-    #[error(
-        "device '{device}': '{path}' is given to two block devices; each needs an image of its own"
-    )]
+    #[error("device '{device}': '{path}' is given to two block devices; give each its own image")]
     Disks { device: String, path: String },
     #[error("{stream}: its file is {other} as well; redirect it to another file")]
     Stream { stream: String, other: String },
@@ -104,7 +102,7 @@ pub enum Shared {
         "--stats: '{name}' is the file of {stream} as well; '--stats=-' writes to standard error"
     )]
     StatsOnStream { name: String, stream: String },
-    #[error("{user}: '{name}' is {other} as well; give each a file of its own")]
+    #[error("{user}: '{name}' is {other} as well; give each its own file")]
     Other {
         user: String,
         name: String,

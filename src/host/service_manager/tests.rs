@@ -139,7 +139,7 @@ fn an_invalid_or_missing_socket_is_ignored() {
     notifier.ready();
     notifier.guest_is_alive();
     notifier.stopping(&"over");
-    assert!(notifier.told);
+    assert!(notifier.is_logged);
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn other_processors_are_named() {
     );
     assert_eq!(
         error.to_string(),
-        "is for another processor (RISCV, ELF machine 243); build it for aarch64 or x86_64"
+        "unsupported architecture (RISCV, ELF machine 243); build it for aarch64 or x86_64"
     );
     for machine in [0, 3, 40, 0xffff] {
         assert!(
@@ -247,7 +247,7 @@ fn header_fields_have_the_one_value_that_they_can_have() {
     }
     assert_eq!(
         refused(|elf| elf.version = 2).to_string(),
-        "has e_version = 2 in its ELF header, which must be 1; copy or build it again"
+        "invalid ELF header: e_version is 2, must be 1; copy or rebuild the image"
     );
 }
 
@@ -343,7 +343,7 @@ fn the_entry_must_lie_in_executable_bytes() {
     }
     assert_eq!(
         refused(|elf| elf.entry = 0x102000).to_string(),
-        "starts at 0x102000, which lies in no executable segment of it; copy or build it again"
+        "entry point 0x102000 is in no executable segment; copy or rebuild the image"
     );
 }
 

@@ -111,7 +111,7 @@ fn the_other_rules_hold_too() {
     );
     assert_eq!(
         rule(DATA, |data| data.paddr = 1 << 32),
-        "it ends above 4 GiB, the most memory a guest can have"
+        "it ends above 4 GiB, the largest guest memory"
     );
     assert_eq!(
         rule(DATA, |data| data.paddr = u64::MAX),

@@ -33,8 +33,7 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes; \
-         give the .hvt file"
+        "no Solo5 note found: an ordinary program, not a unikernel; pass the .hvt file"
     );
     assert!(matches!(
         refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)),
@@ -48,7 +47,7 @@ fn a_file_without_manifest_note_is_no_whole_unikernel() {
     assert!(matches!(error, Error::NoManifest), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an hvt unikernel without a manifest note (MFT1), which must list its devices; build it again"
+        "no manifest note (MFT1), which must list the devices; rebuild the image"
     );
 }
 
@@ -77,7 +76,7 @@ fn other_targets_are_named() {
     let error = refused(with_note(ABI, abi(target::SPT, 2)));
     assert_eq!(
         error.to_string(),
-        "is a Solo5 unikernel for the spt target; rebuild it for hvt"
+        "Solo5 unikernel for the spt target; rebuild it for hvt"
     );
 }
 
@@ -113,8 +112,7 @@ fn other_versions_are_refused() {
     }
     assert_eq!(
         refused(with_note(ABI, abi(target::HVT, 3))).to_string(),
-        "is an hvt unikernel of ABI version 3; this tender runs versions 1 and 2, and those from before there were \
-         any: try a newer tender"
+        "needs hvt ABI version 3; supported: 1, 2 and Solo5 0.3 to 0.4; upgrade tender"
     );
 }
 
@@ -261,7 +259,7 @@ fn a_second_note_of_a_kind_is_refused() {
             .programs
             .push(Program::note(0x6000, abi(target::HVT, 2))))
         .to_string(),
-        "has a malformed note in program header 11: it is the second ABI1 note; copy or build it again"
+        "malformed note in program header 11: it is the second ABI1 note; copy or rebuild the image"
     );
 }
 
@@ -394,7 +392,7 @@ fn a_note_beyond_the_end_is_a_truncated_file() {
         let overflows = rule(ABI, |elf| {
             (elf.programs[ABI].offset, elf.programs[ABI].content) = (offset, Vec::new())
         });
-        assert_eq!(overflows, "its place in the file overflows");
+        assert_eq!(overflows, "its file offset overflows");
     }
 }
 
@@ -409,7 +407,7 @@ fn an_invalid_manifest_is_reported_with_its_rule() {
     );
     assert_eq!(
         error.to_string(),
-        "is not valid: the manifest has version 9; only version 1 exists; mend its manifest, and build it again"
+        "invalid manifest: the manifest has version 9; only version 1 exists; fix manifest.json and rebuild"
     );
 }
 

@@ -207,9 +207,7 @@ fn ukvm_of_0_2_is_refused_by_its_name() {
     let error = examine(X86_64, args).expect_err("too old");
     assert!(matches!(error, Error::Ukvm), "{error:?}");
     assert!(
-        error
-            .to_string()
-            .starts_with("is a ukvm unikernel of Solo5 0.2"),
+        error.to_string().starts_with("ukvm unikernel of Solo5 0.2"),
         "{error}"
     );
 }

@@ -32,10 +32,10 @@ fn loaded(index: usize, change: impl FnOnce(&mut Program)) -> Segment {
 
 const DESCENDING: &str = "segments must ascend and not share pages";
 const OVERFLOW: &str = "its addresses overflow";
-const UNALIGNED: &str = "it must start and end on 4 KiB pages of its own";
+const UNALIGNED: &str = "it must start and end on separate 4 KiB pages";
 const TOO_LOW: &str = "a unikernel starts at 0x100000 or above";
-const TOO_HIGH: &str = "it ends above 4 GiB, the most memory a guest can have";
-const BEYOND_FILE: &str = "it lies beyond the end of the file, which seems truncated";
+const TOO_HIGH: &str = "it ends above 4 GiB, the largest guest memory";
+const BEYOND_FILE: &str = "past the end of the file, which may be truncated";
 
 #[test]
 fn text_that_can_be_executed_only_can_be_read_too() {
@@ -71,7 +71,7 @@ fn nothing_is_both_writable_and_executable() {
     for flags in [W | X, R | W | X] {
         assert_eq!(
             rule(DATA, |data| data.flags = flags),
-            "it is both writable and executable"
+            "both writable and executable"
         );
     }
 }
@@ -81,8 +81,7 @@ fn a_violated_rule_is_reported_with_its_segment() {
     let error = refused(|elf| elf.programs[DATA].flags = R | W | X);
     assert_eq!(
         error.to_string(),
-        "breaks a rule in segment 4 (program header, 4608 bytes at 0x102000): it is both writable and executable; copy \
-         or build it again"
+        "invalid segment 4 (4608 bytes at 0x102000): both writable and executable; copy or rebuild the image"
     );
 }
 
@@ -145,7 +144,7 @@ fn a_segment_without_bytes_in_the_file_keeps_all_rules_but_the_files() {
     assert_eq!(rule(BSS, |bss| bss.vaddr = 0), TOO_LOW);
     assert_eq!(
         rule(BSS, |bss| bss.flags = R | W | X),
-        "it is both writable and executable"
+        "both writable and executable"
     );
     assert!(loaded(BSS, |bss| bss.offset = 0x1234_5678).file.is_empty());
 }
@@ -167,7 +166,7 @@ fn bytes_of_the_file_must_be_in_the_file() {
     let overflow = rule(DATA, |data| {
         (data.offset, data.content) = (u64::MAX - 0x7e, Vec::new())
     });
-    assert_eq!(overflow, "its place in the file overflows");
+    assert_eq!(overflow, "its file offset overflows");
 }
 
 #[test]
@@ -328,7 +327,7 @@ fn a_file_without_segments_has_nothing_to_load() {
     assert!(matches!(error, Error::NothingToLoad), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "has no segment to load; copy or build it again"
+        "no segment to load; copy or rebuild the image"
     );
 }
 
