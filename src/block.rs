@@ -164,7 +164,7 @@ impl Disk {
         Disk::new(open::open(path, look)?, path.to_owned(), sector_size, tail)
     }
 
-    /// As [`Disk::open`], for an inherited descriptor. Whoever opened a disk must check with
+    /// As [`Disk::open`], for an inherited descriptor. The process that opened a disk must check with
     /// `O_EXCL` that the host does not use it.
     ///
     /// # Errors

@@ -350,20 +350,20 @@ pub(super) fn capacity(
         error,
     })?;
     let path = path.to_owned();
-    let cure = size.next_multiple_of(sector_size.into());
+    let whole = size.next_multiple_of(sector_size.into());
     let is_file = || file.metadata().is_ok_and(|metadata| metadata.is_file());
     match size {
         0 => Err(Error::Empty { path }),
-        _ if size == cure => Ok(size),
+        _ if size == whole => Ok(size),
         _ if size > sector_size.into() && tail == DiskTail::Kept => {
-            warn_of_tail(&path, size, sector_size, fill_hint(file, &path, cure));
+            warn_of_tail(&path, size, sector_size, fill_hint(file, &path, whole));
             Ok(size)
         }
         _ if size > sector_size.into() && tail == DiskTail::Ignored => {
             Ok(size - size % u64::from(sector_size))
         }
         _ if is_file() => {
-            let hint = fill_hint(file, &path, cure);
+            let hint = fill_hint(file, &path, whole);
             Err(Error::ImageSize {
                 path,
                 size,

@@ -423,7 +423,7 @@ fn check_denied_as_nobody() {
             "{message}"
         );
         assert!(
-            message.contains("belongs to user 0 and group 0, mode 0640; have"),
+            message.contains("belongs to user 0 and group 0, mode 0640; change"),
             "{message}"
         );
         let message = refused(&hidden.join("x"), None);

@@ -86,7 +86,7 @@ pub fn has(capability: u32) -> bool {
     Capabilities::get().is_ok_and(is_effective)
 }
 
-/// Prevents this process permanently from gaining privileges by exec, whatever the program's file
+/// Prevents this process permanently from gaining privileges by exec, even if the program's file
 /// grants.
 pub fn no_new() -> io::Result<()> {
     // SAFETY: the call takes plain numbers.
