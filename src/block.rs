@@ -164,8 +164,8 @@ impl Disk {
         Disk::new(open::open(path, look)?, path.to_owned(), sector_size, tail)
     }
 
-    /// As [`Disk::open`], for an inherited descriptor. The process that opened a disk must check with
-    /// `O_EXCL` that the host does not use it.
+    /// As [`Disk::open`], for an inherited descriptor. The process that opened a disk must check
+    /// with `O_EXCL` that the host does not use it.
     ///
     /// # Errors
     /// The same; and that the descriptor is unavailable, or is not open for both reading and

@@ -141,7 +141,9 @@ impl Nic {
         match (&self.identity, &other.identity) {
             // A tap of one queue is attached at most once, so two descriptors share it only if they
             // are one open file.
-            (Identity::Tap, Identity::Tap) => attach::are_one(self.fd.as_fd(), other.fd.as_fd()),
+            (Identity::Tap, Identity::Tap) => {
+                attach::is_same_file(self.fd.as_fd(), other.fd.as_fd())
+            }
             (identity, other) => identity == other,
         }
     }

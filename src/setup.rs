@@ -244,7 +244,7 @@ pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), outcome::Erro
     let vm = arch::create_vm(&kvm)?;
     match arch::deny_registers(&vm) {
         Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => {
-            sandbox::do_without(Layer::Registers, mode, error.into())?;
+            sandbox::handle_missing_layer(Layer::Registers, mode, error.into())?;
         }
         result => result.map_err(arch::Error::kvm("KVM_X86_SET_MSR_FILTER"))?,
     }

@@ -20,220 +20,104 @@ const BLKROGET: u32 = 0x125e;
 
 /// Why a block device cannot be attached.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The file does not exist.
     #[error("there is no file '{path}'; 'truncate -s 64M {path}' makes an empty image")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The disk does not exist.
+    Missing { path: PathBuf },
     #[error("there is no disk '{path}'; 'lsblk' lists those of this host")]
-    MissingDisk {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// The path leads to another kind of file.
+    MissingDisk { path: PathBuf },
     #[error("'{path}' is {kind}; a block device needs an image file or a disk")]
-    NotDisk {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// This user may not read and write the file.
+    NotDisk { path: PathBuf, kind: &'static str },
     #[error(
         "user {user} may not read and write '{path}', which belongs to user {owner} and group {group}, mode {mode:04o}; \
          change its owner or mode (chown, chmod), or run tender as another user"
     )]
     Denied {
-        /// The file.
         path: PathBuf,
-        /// This process's user.
         user: u32,
-        /// The file's user.
         owner: u32,
-        /// The file's group.
         group: u32,
-        /// The file's permission bits.
         mode: u32,
     },
-    /// This user may not enter a directory of the path.
     #[error(
         "user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which"
     )]
-    Hidden {
-        /// The file.
-        path: PathBuf,
-        /// This process's user.
-        user: u32,
-    },
-    /// The file is on a read-only file system.
+    Hidden { path: PathBuf, user: u32 },
     #[error(
         "'{path}' is on a read-only file system, but a unikernel may write to its block devices; copy it elsewhere, or \
          let it be written (ReadWritePaths= of a unit)"
     )]
-    ReadOnly {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The disk is read-only.
+    ReadOnly { path: PathBuf },
     #[error(
         "disk '{path}' is read-only, but a unikernel may write to its block devices; 'blockdev --setrw {path}'"
     )]
-    ReadOnlyDisk {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// The host uses the disk.
+    ReadOnlyDisk { path: PathBuf },
     #[error(
         "disk '{path}' is mounted or otherwise in use by the host; 'lsblk {path}' shows by what"
     )]
-    Mounted {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// Another process has locked the file.
+    Mounted { path: PathBuf },
     #[error("'{path}' is in use by {owner}; an image serves one unikernel at a time")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-        /// The process.
-        owner: Owner,
-    },
-    /// An unknown process has locked the file.
+    InUse { path: PathBuf, owner: Owner },
     #[error(
         "'{path}' is in use by another process; an image serves one unikernel at a time ('lslocks' as root shows \
          which)"
     )]
-    InUseBySomebody {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is the disk of a loop device.
+    InUseBySomebody { path: PathBuf },
     #[error(
         "'{path}' is in use by {device}; an image serves one unikernel at a time: unmount it and 'losetup -d {device}'"
     )]
-    Loop {
-        /// The file.
-        path: PathBuf,
-        /// The loop device.
-        device: PathBuf,
-    },
-    /// This process has locked the file.
+    Loop { path: PathBuf, device: PathBuf },
     #[error("'{path}' is given to two block devices; give each its own image")]
-    GivenTwice {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file has no bytes.
+    GivenTwice { path: PathBuf },
     #[error("'{path}' is empty; 'truncate -s 64M {path}' makes it an image of that size")]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file ends within a sector.
+    Empty { path: PathBuf },
     #[error(
         "'{path}' has {}, not a multiple of its sectors of {sector_size}; {hint}",
         Count(*size, "byte")
     )]
     ImageSize {
-        /// The file.
         path: PathBuf,
-        /// Bytes in it.
         size: u64,
-        /// Bytes in a sector.
         sector_size: u16,
-        /// How to fix the size.
         hint: String,
     },
-    /// The disk ends within a sector.
     #[error(
         "disk '{path}' has {size} bytes, not a multiple of its sectors of {sector_size}; give a smaller \
          --block-sector-size"
     )]
     DiskSize {
-        /// The disk.
         path: PathBuf,
-        /// Bytes on it.
         size: u64,
-        /// Bytes in a sector.
         sector_size: u16,
     },
-    /// The sector size is invalid.
     #[error("{sector_size} is not a sector size; write a power of two from 512 to 32768")]
-    SectorSize {
-        /// Bytes in a sector.
-        sector_size: u16,
-    },
-    /// The descriptor is unavailable.
+    SectorSize { sector_size: u16 },
     #[error(transparent)]
     InheritedFd(#[from] descriptors::Error),
-    /// The path is that of a descriptor that is not open.
     #[error(
         "'{path}': file descriptor {fd} was not passed to tender; the caller must open it without O_CLOEXEC"
     )]
-    NoDescriptor {
-        /// The path.
-        path: PathBuf,
-        /// The descriptor.
-        fd: RawFd,
-    },
-    /// The path is that of a descriptor whose file cannot be opened again, only used by the
-    /// descriptor.
+    NoDescriptor { path: PathBuf, fd: RawFd },
     #[error(
         "'{path}': this user may not open the file of descriptor {fd} again; give the descriptor itself, @{fd}"
     )]
-    ByDescriptor {
-        /// The path.
-        path: PathBuf,
-        /// The descriptor.
-        fd: RawFd,
-    },
-    /// The user of the run may not use the file, but can change the path.
+    ByDescriptor { path: PathBuf, fd: RawFd },
     #[error(
         "--user: '{path}': {error}; give a path that this user cannot change, or a descriptor (@FD)"
     )]
-    Controlled {
-        /// The path.
-        path: PathBuf,
-        /// The component that the user controls.
-        error: io::Error,
-    },
-    /// The descriptor is not open for reading and writing.
+    Controlled { path: PathBuf, error: io::Error },
     #[error("'{path}', passed as {inherited}, {rule}")]
     Mode {
-        /// The file.
         path: PathBuf,
-        /// Its descriptor, for the message.
         inherited: String,
-        /// The problem and the fix.
         rule: &'static str,
     },
-    /// Opening failed otherwise.
     #[error("cannot open '{path}' for reading and writing: {error}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// The size is unknown.
+    Open { path: PathBuf, error: io::Error },
     #[error("cannot determine the size of '{path}': {error}")]
-    Size {
-        /// The file.
-        path: PathBuf,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// Syncing the disk failed.
+    Size { path: PathBuf, error: io::Error },
     #[error("cannot sync '{path}': {error}; recent writes may be lost")]
-    Sync {
-        /// The file.
-        path: PathBuf,
-        /// The host's reason.
-        error: io::Error,
-    },
+    Sync { path: PathBuf, error: io::Error },
 }
 
 /// Opens the image file or disk that `path` led to, for reading and writing.
@@ -255,13 +139,13 @@ pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
     );
     let file = file.map_err(|error| refusal(path, Some(look.metadata()), error))?;
     check_writable(&file, kind, path)?;
-    forget_when_read(&file);
+    disable_atime(&file);
     Ok(file)
 }
 
 /// Disables updates of the access time, which cost writes to the host's disk. Only the owner of the
 /// file or device node may do that; for other users nothing changes.
-fn forget_when_read(file: &File) {
+fn disable_atime(file: &File) {
     // SAFETY: the call takes numbers. The file was opened without any of the flags that can be set.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NOATIME) };
 }

@@ -29,7 +29,7 @@ const PIECE: usize = 1 << 20;
 
 /// Longest wait for a slow reader before the console checks again whether the run is to end. A
 /// signal ends the wait sooner.
-const PATIENCE: Duration = Duration::from_secs(1);
+const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Wait for a descriptor that reports room but accepts nothing, such as a terminal with room for
 /// one byte.
@@ -282,7 +282,7 @@ fn transfer(
                 let (events, patience) = if waited {
                     (0, NAP)
                 } else {
-                    (libc::POLLOUT, PATIENCE)
+                    (libc::POLLOUT, WAIT_INTERVAL)
                 };
                 waited = !waited;
                 match log_lines::wait_for(out.as_fd().as_raw_fd(), events, patience) {

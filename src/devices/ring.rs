@@ -35,19 +35,13 @@ pub const END: u64 = 0x2d000;
 
 /// How the guest violated the ring's contract.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// Its index is further ahead than there are slots.
     #[error("guest's ring index claims {distance} requests, limit {}", ENTRIES)]
-    Distance {
-        /// Requests claimed.
-        distance: u32,
-    },
-    /// A request names memory that does not exist, or that the guest may not write.
+    Distance { distance: u32 },
     #[error("ring request {index}: {error}")]
     Memory {
-        /// Index of the request, counted from the start.
         index: u32,
-        /// The error of its buffer.
         error: memory::RangeError,
     },
 }

@@ -57,7 +57,7 @@ impl Capabilities {
     }
 
     /// Returns the same with an empty effective set.
-    pub fn at_rest(self) -> Capabilities {
+    pub fn without_effective(self) -> Capabilities {
         Capabilities(self.0.map(|set| Set {
             effective: 0,
             ..set
@@ -88,7 +88,7 @@ pub fn has(capability: u32) -> bool {
 
 /// Prevents this process permanently from gaining privileges by exec, even if the program's file
 /// grants.
-pub fn no_new() -> io::Result<()> {
+pub fn forbid_new_privileges() -> io::Result<()> {
     // SAFETY: the call takes plain numbers.
     checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())
 }

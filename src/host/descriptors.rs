@@ -25,7 +25,7 @@ pub fn close_inherited(keep: impl IntoIterator<Item = RawFd>) {
         // SAFETY: the call takes plain numbers. No value of this process owns a descriptor in that
         // range.
         if unsafe { libc::syscall(CLOSE_RANGE, first, last, 0) } != 0 {
-            return one_by_one(&keep);
+            return close_each(&keep);
         }
     }
 }
@@ -48,7 +48,7 @@ fn gaps(keep: &[c_uint]) -> Vec<(c_uint, c_uint)> {
 const MOST: c_uint = 65_536;
 
 /// Fallback for older kernels, and for containers whose filter rejects the call.
-fn one_by_one(keep: &[c_uint]) {
+fn close_each(keep: &[c_uint]) {
     let open = open_descriptors().unwrap_or_else(|_| (0..limit().min(MOST)).collect());
     for fd in open
         .into_iter()

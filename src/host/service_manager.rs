@@ -23,7 +23,7 @@ use crate::report::log_lines;
 use crate::report::text::one_line;
 
 /// Longest wait for a busy service manager, before and after the guest runs.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Longest STATUS in bytes. systemd ignores datagrams of more than 4096 bytes, including their
 /// READY=1.
@@ -108,7 +108,7 @@ impl Notifier {
     /// Reports that the guest runs; without a watchdog, nothing can be reported afterwards.
     pub fn ready(&mut self) {
         let args = format!("READY=1\nSTATUS={}", status(&self.status));
-        self.send(&args, PATIENCE);
+        self.send(&args, LONGEST_WAIT);
         match (&mut self.watchdog, &self.socket) {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
             // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
@@ -127,13 +127,13 @@ impl Notifier {
         if let Some(watchdog) = &self.watchdog {
             let now = Instant::now();
             if now >= watchdog.due {
-                self.pat(now);
+                self.send_watchdog(now);
             }
         }
     }
 
     #[cold]
-    fn pat(&mut self, now: Instant) {
+    fn send_watchdog(&mut self, now: Instant) {
         let sent = self.send("WATCHDOG=1", Duration::ZERO);
         if let Some(watchdog) = &mut self.watchdog {
             // A failed message is repeated in time.
@@ -150,7 +150,7 @@ impl Notifier {
     pub fn stopping(&mut self, outcome: &dyn std::fmt::Display) {
         if self.watchdog.take().is_some() {
             let args = format!("STOPPING=1\nSTATUS={}", status(&outcome.to_string()));
-            self.send(&args, PATIENCE);
+            self.send(&args, LONGEST_WAIT);
         }
     }
 

@@ -294,7 +294,7 @@ pub fn raise_default(signal: i32) {
 impl Drop for Guard {
     fn drop(&mut self) {
         INTERRUPT_FLAG.store(ptr::null_mut(), Ordering::SeqCst);
-        remind(0);
+        set_reminder(0);
     }
 }
 
@@ -317,7 +317,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
             inherited_filter::has_rejected(),
             POLL_TIMER.load(Ordering::SeqCst),
         ) {
-            (false, _) => remind(REMINDER_MICROSECONDS),
+            (false, _) => set_reminder(REMINDER_MICROSECONDS),
             // A handler must not make a call that a filter may reject: the SIGSYS would be fatal,
             // not ENOSYS.
             (true, -1) => {}
@@ -340,7 +340,7 @@ fn set_interrupt_flag(value: u8) {
 }
 
 /// Starts the timer, or stops it with 0. A bare system call, so that a handler may make it.
-fn remind(microseconds: libc::suseconds_t) {
+fn set_reminder(microseconds: libc::suseconds_t) {
     let interval = libc::timeval {
         tv_sec: 0,
         tv_usec: microseconds,

@@ -28,7 +28,8 @@ pub unsafe fn arguments(count: c_int, args: *const *const c_char) -> Vec<OsStrin
 /// Replaces a function of static glibc that queries /proc for the program's path, for libraries
 /// that it never loads. Behind a filter that rejects the call ([`inherited_filter`]) it would die
 /// before any code of the tender runs. The return value means "unknown".
-// SAFETY: only glibc has a function of this name, and it uses this one, which the linker meets first.
+// SAFETY: only glibc has a function of this name, and it uses this one, which the linker meets
+// first.
 #[unsafe(no_mangle)]
 extern "C" fn _dl_get_origin() -> *const c_char {
     std::ptr::without_provenance(usize::MAX)

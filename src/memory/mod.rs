@@ -33,32 +33,24 @@ const HUGE_PAGE_SIZE: usize = 2 << 20;
 
 /// Why guest memory could not be reserved or locked.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The host cannot provide the memory.
     #[error(
         "cannot reserve {} MiB of guest memory: {source}; lower --mem or raise the limit ({limit})",
         size >> 20
     )]
     Reserve {
-        /// Bytes requested.
         size: u64,
-        /// Error of the host.
         source: io::Error,
-        /// The limit that prevents it.
         limit: &'static str,
     },
-    /// The host does not lock that much memory in RAM for this user.
     #[error(
         "cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {hint}"
     )]
     Lock {
-        /// Bytes to lock.
         size: u64,
-        /// Error of the host.
         source: io::Error,
-        /// RLIMIT_MEMLOCK of this process.
         limit: u64,
-        /// Suggested fix.
         hint: &'static str,
     },
 }
@@ -66,25 +58,12 @@ pub enum Error {
 /// Why a range of guest memory is invalid for an access. Every hypercall's result contains one, so
 /// it holds plain numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum RangeError {
-    /// The range is not entirely RAM.
     #[error("{} at {addr:#x} must be within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
-    OutOfRange {
-        /// First address.
-        addr: u64,
-        /// Bytes.
-        len: u64,
-        /// Size of guest memory.
-        size: u64,
-    },
-    /// The range is RAM, but the guest may not write all of it.
+    OutOfRange { addr: u64, len: u64, size: u64 },
     #[error("{} at {addr:#x} must be memory that the guest may write", Count(*len, "byte"))]
-    ReadOnly {
-        /// First address.
-        addr: u64,
-        /// Bytes.
-        len: u64,
-    },
+    ReadOnly { addr: u64, len: u64 },
 }
 
 /// The guest's access to a range of its memory.
@@ -214,8 +193,8 @@ impl GuestMemory {
         };
         // Keep guest memory out of a core file of the tender; `--dumpcore` reads the memory itself.
         memory.advise(0, size as usize, libc::MADV_DONTDUMP);
-        memory.keep_small(0);
-        memory.keep_small((size as usize).saturating_sub(HUGE_PAGE_SIZE));
+        memory.disable_huge_page(0);
+        memory.disable_huge_page((size as usize).saturating_sub(HUGE_PAGE_SIZE));
         Ok(memory)
     }
 
@@ -223,7 +202,7 @@ impl GuestMemory {
     /// for the few pages that a small unikernel touches there. Tables and text are at the bottom,
     /// where the guest uses small pages anyway; its stack is at the top. On kernels without huge
     /// pages this fails, which is harmless.
-    fn keep_small(&self, offset: usize) {
+    fn disable_huge_page(&self, offset: usize) {
         self.advise(
             offset,
             HUGE_PAGE_SIZE.min(self.size as usize),

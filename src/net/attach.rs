@@ -282,16 +282,16 @@ fn socket_link(fd: OwnedFd, inherited: &InheritedFd, zero_is_end: bool) -> io::R
 /// Returns whether two descriptors are one open file: then a change through one is visible through
 /// the other. The change is undone. (The kernel's comparison, `kcmp(2)`, is not built into every
 /// kernel.)
-pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+pub(super) fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     // SAFETY: these calls take and return numbers; the descriptors are open.
     let flags = |fd: BorrowedFd<'_>| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
     // SAFETY: as above.
     let set = |flags: libc::c_int| unsafe { libc::fcntl(one.as_raw_fd(), libc::F_SETFL, flags) };
     let (ours, before) = (flags(one), flags(other));
     set(ours ^ libc::O_NONBLOCK);
-    let are_one = (flags(other) ^ before) & libc::O_NONBLOCK != 0;
+    let is_same_file = (flags(other) ^ before) & libc::O_NONBLOCK != 0;
     set(ours);
-    are_one
+    is_same_file
 }
 
 /// Makes reads and writes fail with `WouldBlock` instead of waiting.

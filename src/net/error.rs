@@ -11,114 +11,53 @@ use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The interface does not exist.
     #[error("there is no interface '{name}'; 'ip tuntap add {name} mode tap user {user}' makes it")]
-    Missing {
-        /// The interface.
-        name: String,
-        /// This process's user.
-        user: u32,
-    },
-    /// The interface is not up.
+    Missing { name: String, user: u32 },
     #[error("interface '{name}' is down; 'ip link set {name} up' brings it up")]
-    Down {
-        /// The interface.
-        name: String,
-    },
-    /// The interface is of another kind.
+    Down { name: String },
     #[error(
         "interface '{name}' is {kind}; 'ip tuntap add NAME mode tap user {user}' makes the tap that is needed"
     )]
     NotTap {
-        /// The interface.
         name: String,
-        /// Its actual kind.
         kind: &'static str,
-        /// This process's user.
         user: u32,
     },
-    /// The interface is another user's.
     #[error(
         "user {user} may not attach to interface '{name}', which belongs to {owner}; 'ip tuntap add NAME mode tap user \
          {user}' makes one for it"
     )]
     Denied {
-        /// The interface.
         name: String,
-        /// Its owner, for the message.
         owner: String,
-        /// This process's user.
         user: u32,
     },
-    /// Another process is attached.
     #[error("interface '{name}' is in use by {owner}; give each unikernel its own tap")]
-    InUse {
-        /// The interface.
-        name: String,
-        /// The process.
-        owner: Owner,
-    },
-    /// An unknown process is attached.
+    InUse { name: String, owner: Owner },
     #[error("interface '{name}' is in use by another process; give each unikernel its own tap")]
-    InUseBySomebody {
-        /// The interface.
-        name: String,
-    },
-    /// This process is attached.
+    InUseBySomebody { name: String },
     #[error(
         "interface '{name}' is given twice, by another name or as a descriptor; each network device needs its own"
     )]
-    GivenTwice {
-        /// The interface.
-        name: String,
-    },
-    /// Linux lacks the driver, or the container its device.
+    GivenTwice { name: String },
     #[error(
         "/dev/net/tun is missing; 'modprobe tun' loads its driver (a container needs --device /dev/net/tun)"
     )]
     TunMissing,
-    /// The driver's device does not open.
     #[error("cannot open /dev/net/tun: {error}; {hint}")]
-    Tun {
-        /// The host's reason.
-        error: io::Error,
-        /// How to fix it.
-        hint: String,
-    },
-    /// Attaching failed otherwise.
+    Tun { error: io::Error, hint: String },
     #[error("cannot attach to interface '{name}': {error}")]
-    Attach {
-        /// The interface.
-        name: String,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// The descriptor is unavailable.
+    Attach { name: String, error: io::Error },
     #[error(transparent)]
     InheritedFd(#[from] descriptors::Error),
-    /// The descriptor cannot be used.
     #[error("file descriptor {fd} {rule}")]
-    Descriptor {
-        /// Its number.
-        fd: RawFd,
-        /// The problem and the fix.
-        rule: &'static str,
-    },
-    /// The descriptor cannot be set up.
+    Descriptor { fd: RawFd, rule: &'static str },
     #[error("cannot set up file descriptor {fd}: {error}")]
-    SetUp {
-        /// Its number.
-        fd: RawFd,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// The host returned no random bytes.
+    SetUp { fd: RawFd, error: io::Error },
     #[error("cannot choose a random MAC address: {error}; --net-mac gives one")]
-    Random {
-        /// The host's reason.
-        error: io::Error,
-    },
+    Random { error: io::Error },
 }
 
 impl Error {

@@ -90,7 +90,7 @@ impl NicProbe {
     pub fn shares_with(&self, other: &NicProbe) -> bool {
         match (&self.identity, &other.identity) {
             (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
-                (Some(one), Some(other)) => attach::are_one(one.as_fd(), other.as_fd()),
+                (Some(one), Some(other)) => attach::is_same_file(one.as_fd(), other.as_fd()),
                 (None, None) => self.name == other.name,
                 // An inherited tap is in use; the lookup by its name has shown that.
                 _ => false,

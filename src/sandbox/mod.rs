@@ -162,9 +162,10 @@ impl Sandbox {
         if self.mode == SandboxMode::Off {
             return Ok(confined);
         }
-        let no_new = confined.accept_missing(Layer::Privileges, capabilities::no_new())?;
+        let forbid_new_privileges =
+            confined.accept_missing(Layer::Privileges, capabilities::forbid_new_privileges())?;
         let none = confined.accept_missing(Layer::Capabilities, capabilities::drop_all())?;
-        confined.unprivileged = no_new.and(none).is_some();
+        confined.unprivileged = forbid_new_privileges.and(none).is_some();
         confined.landlock =
             confined.accept_missing(Layer::Landlock, landlock::restrict(directory))?;
         // If our filter cannot be installed, a rejected call is not a violation of it.
@@ -254,7 +255,7 @@ impl Confined {
     fn accept_missing<T>(&self, layer: Layer, result: io::Result<T>) -> Result<Option<T>, Error> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) => do_without(layer, self.mode, error).map(|()| None),
+            Err(error) => handle_missing_layer(layer, self.mode, error).map(|()| None),
         }
     }
 }
@@ -263,7 +264,11 @@ impl Confined {
 ///
 /// # Errors
 /// In strict mode, the missing layer.
-pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> Result<(), Error> {
+pub(crate) fn handle_missing_layer(
+    layer: Layer,
+    mode: SandboxMode,
+    error: io::Error,
+) -> Result<(), Error> {
     match layer {
         _ if mode == SandboxMode::Strict => {
             return Err(Error::Missing {

@@ -53,7 +53,7 @@ fn ring(parameters: &Parameters) -> Vec<sock_filter> {
 }
 
 /// Compiles the same list with seccompiler.
-fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
+fn reference_program(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let translate = |step: &seccompiler::sock_filter| sock_filter {
         code: step.code,
         jt: step.jt,
@@ -156,7 +156,7 @@ fn programs_are_never_too_long() {
 }
 
 /// Numbers that some rule distinguishes, and neighbours of them.
-fn telling(parameters: &Parameters) -> Vec<u64> {
+fn relevant_numbers(parameters: &Parameters) -> Vec<u64> {
     let numbers = [
         0,
         1,
@@ -220,7 +220,10 @@ fn seccompiler_returns_the_same_actions() {
         .iter()
         .flat_map(|p| [(p, GUEST), (p, RING), (p, METRICS)])
     {
-        let (ours, theirs) = (compile(rules, parameters), referee(rules, parameters));
+        let (ours, theirs) = (
+            compile(rules, parameters),
+            reference_program(rules, parameters),
+        );
         assert!(
             ours.len() < theirs.len(),
             "{} and {} steps",
@@ -237,11 +240,11 @@ fn seccompiler_returns_the_same_actions() {
         (0..1000)
             .chain([-1, 0x4000_0001])
             .for_each(|call| same(call, [6, KVM_RUN, 0, 0, 0, 0]));
-        let telling = telling(parameters);
+        let relevant_numbers = relevant_numbers(parameters);
         for rule in rules {
-            for (first, second) in telling
+            for (first, second) in relevant_numbers
                 .iter()
-                .flat_map(|first| telling.iter().map(move |second| (*first, *second)))
+                .flat_map(|first| relevant_numbers.iter().map(move |second| (*first, *second)))
             {
                 same(rule.call, [first, second, 15, 0, 0, 0]);
                 same(rule.call, [42, 43, first, second, 0, 0]);
@@ -406,7 +409,10 @@ fn calls_are_limited_to_the_descriptors_of_the_run() {
 /// One new file in the directory, for its owner only, with the one descriptor.
 #[test]
 fn core_files_are_new() {
-    let (program, theirs) = (guest(&parameters()), referee(GUEST, &parameters()));
+    let (program, theirs) = (
+        guest(&parameters()),
+        reference_program(GUEST, &parameters()),
+    );
     let allowed = |call, arguments| {
         let answer = run(&program, call, arguments).0;
         assert_eq!(

@@ -36,7 +36,7 @@ const MOST_STREAK: u32 = 128;
 const WORTHWHILE: u32 = 64;
 
 /// Makes the kernel wake this thread on time instead of up to 50 µs later.
-fn nap_exactly() {
+fn disable_timer_slack() {
     // SAFETY: the call takes plain numbers, and concerns this thread only.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
 }
@@ -80,7 +80,7 @@ impl Parallel {
         let (reporter, confinement) = report();
         let serve = move || {
             signal::block_all_signals();
-            nap_exactly();
+            disable_timer_slack();
             let result = confine();
             let is_confined = result.is_ok();
             reporter.send(result);

@@ -69,7 +69,7 @@ pub fn without_notes(
         } => Err(Error::Ukvm),
         // A short pattern that a large program may contain by chance; such a program also has one
         // of these headers.
-        Found { halt: true, .. } if !program_headers.iter().any(is_of_later_times) => {
+        Found { halt: true, .. } if !program_headers.iter().any(postdates_notes) => {
             Ok(Evidence::Code)
         }
         _ => Err(Error::NoAbiNote),
@@ -78,7 +78,7 @@ pub fn without_notes(
 
 /// Returns whether a header occurs in no unikernel from before notes: a note, an interpreter or
 /// thread-local data. Programs for an operating system have at least one of them.
-fn is_of_later_times(header: &ProgramHeader) -> bool {
+fn postdates_notes(header: &ProgramHeader) -> bool {
     matches!(header.p_type, PT_NOTE | PT_INTERP | PT_TLS)
 }
 

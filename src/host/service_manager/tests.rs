@@ -147,7 +147,7 @@ fn a_full_queue_delays_for_a_bounded_time() {
     let (manager, _directory, mut notifier) = managed(&[("WATCHDOG_USEC", "1000")]);
     while notifier.send("x", Duration::ZERO) {}
     let due = notifier.watchdog.as_ref().unwrap().due;
-    notifier.pat(due);
+    notifier.send_watchdog(due);
     assert_eq!(
         notifier.watchdog.as_ref().unwrap().due,
         due + Duration::from_micros(1000) / 16
@@ -162,7 +162,7 @@ fn a_full_queue_delays_for_a_bounded_time() {
     let manager = reader.join().unwrap();
     assert!(
         std::iter::from_fn(|| heard(&manager)).any(|args| args.starts_with("READY=1"))
-            || notifier.send("x", PATIENCE)
+            || notifier.send("x", LONGEST_WAIT)
     );
 }
 

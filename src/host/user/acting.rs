@@ -37,7 +37,7 @@ pub fn acting<T>(
             ))?;
             checked(libc::syscall(libc::SYS_setresuid, uid, uid, itself.user[1]))?;
         }
-        itself.capabilities.at_rest().set()
+        itself.capabilities.without_effective().set()
     };
     let done = become_other().map(|()| action());
     itself.restore()?;
