@@ -1,12 +1,12 @@
 //! Block devices: image files and block devices of the host, one unikernel each.
 //!
-//! An image is locked while it is attached: two writers would ruin any file system on it. A fault of the host's disk is
-//! reported to the guest and the operator; it does not end the run.
+//! An image is locked while it is attached: two writers would ruin any file system on it. A fault
+//! of the host's disk is reported to the guest and the operator; it does not end the run.
 
 mod adopt;
-mod lent;
 mod lock;
 mod open;
+mod shared_lock;
 
 #[cfg(test)]
 mod tests;
@@ -20,42 +20,42 @@ use std::sync::Arc;
 
 use guest_abi::hypercall::Status;
 
-pub use self::lent::Lent;
 pub use self::open::Error;
+pub use self::shared_lock::SharedLock;
 use crate::config::{BlockSource, InheritedFd};
 use crate::guest::era::DiskTail;
 use crate::host::files::{Files, Look, Need};
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::report::counters::{Count, Counter, Faults};
 
-/// Bytes in a sector where the operator does not say otherwise. Section 8.
+/// Default sector size in bytes. Section 8.
 pub const DEFAULT_SECTOR_SIZE: u16 = 512;
 
-/// What went through a block device, and what did not: as read at some moment, or as it is being counted.
+/// Statistics of a block device: a snapshot, or live counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats<N = u64> {
     /// Successful reads.
     pub reads: N,
-    /// Bytes of those.
+    /// Bytes read.
     pub read_bytes: N,
     /// Successful writes.
     pub writes: N,
-    /// Bytes of those.
+    /// Bytes written.
     pub written_bytes: N,
-    /// Requests refused because they are not within the device.
+    /// Requests refused because they are outside of the device.
     pub invalid: N,
-    /// Reads of what the image has no more, as somebody has made it shorter.
+    /// Reads past the end of an image that was truncated during the run.
     pub truncated: N,
-    /// Reads that the host failed to do otherwise.
+    /// Reads that failed for another reason.
     pub read_errors: N,
-    /// Writes that the host failed to do for lack of space.
+    /// Writes that failed for lack of space.
     pub full: N,
-    /// Writes that the host failed to do otherwise.
+    /// Writes that failed for another reason.
     pub write_errors: N,
 }
 
 impl Stats<Counter> {
-    /// The numbers so far.
+    /// Returns a snapshot.
     pub fn read(&self) -> Stats {
         Stats {
             reads: self.reads.get(),
@@ -72,7 +72,7 @@ impl Stats<Counter> {
 }
 
 impl Stats {
-    /// How many requests the host failed to do, by cause.
+    /// Returns the number of failed requests by cause.
     pub fn failed(&self) -> Faults<4> {
         Faults([
             ("image made shorter", self.truncated),
@@ -82,7 +82,7 @@ impl Stats {
         ])
     }
 
-    /// The same, with names for programs.
+    /// Returns the same with names for programs.
     pub fn causes(&self) -> [(&'static str, u64); 4] {
         [
             ("truncated", self.truncated),
@@ -131,7 +131,7 @@ impl AsFd for Disk {
 }
 
 impl Disk {
-    /// Opens what the operator says, by path or by descriptor: see [`Disk::open`] and [`Disk::adopt`].
+    /// Opens the operator's source, a path or descriptor: see [`Disk::open`] and [`Disk::adopt`].
     ///
     /// # Errors
     /// Those of the two.
@@ -145,15 +145,16 @@ impl Disk {
             BlockSource::Path(path) => {
                 Disk::open(path, files.take(path, Need::ReadWrite), sector_size, tail)
             }
-            BlockSource::Fd(handed) => Disk::adopt(handed, sector_size, tail),
+            BlockSource::Fd(inherited) => Disk::adopt(inherited, sector_size, tail),
         }
     }
 
-    /// Opens and locks the image file or block device that `path` led to, in sectors of `sector_size` bytes or
-    /// [`DEFAULT_SECTOR_SIZE`]; what becomes of a `tail` that is no whole sector is for the era to say. Section 8.
+    /// Opens and locks the image file or block device that `path` led to, in sectors of
+    /// `sector_size` bytes or [`DEFAULT_SECTOR_SIZE`]. The era decides about a `tail` that is no
+    /// whole sector. Section 8.
     ///
     /// # Errors
-    /// An [`Error`] that says what is wrong with it. Nothing has changed then.
+    /// The file cannot be used; nothing has changed then.
     pub fn open(
         path: &Path,
         look: io::Result<Look>,
@@ -163,17 +164,18 @@ impl Disk {
         Disk::new(open::open(path, look)?, path.to_owned(), sector_size, tail)
     }
 
-    /// As [`Disk::open`], of a descriptor that this process was started with. Whether the host uses a disk otherwise
-    /// is for whoever opened it to see (`O_EXCL`).
+    /// As [`Disk::open`], for an inherited descriptor. The process that opened a disk must check
+    /// with `O_EXCL` that the host does not use it.
     ///
     /// # Errors
-    /// The same; and that the descriptor cannot be had, or is not open for both reading and writing.
+    /// The same; and that the descriptor is unavailable, or is not open for both reading and
+    /// writing.
     pub fn adopt(
-        handed: &InheritedFd,
+        inherited: &InheritedFd,
         sector_size: Option<u16>,
         tail: DiskTail,
     ) -> Result<Disk, Error> {
-        let (file, path) = adopt::adopt(handed)?;
+        let (file, path) = adopt::adopt(inherited)?;
         Disk::new(file, path, sector_size, tail)
     }
 
@@ -196,36 +198,38 @@ impl Disk {
         })
     }
 
-    /// Size in bytes: at least one sector, and a multiple of it unless the era says otherwise.
+    /// Returns the size in bytes: at least one sector, and a multiple of it unless the era keeps
+    /// the tail.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Bytes in a sector.
+    /// Returns the sector size in bytes.
     pub fn sector_size(&self) -> u16 {
         self.sector_size
     }
 
-    /// Where it is, for messages.
+    /// Returns its path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What went through so far.
+    /// Returns the statistics so far.
     pub fn stats(&self) -> Stats {
         self.stats.read()
     }
 
-    /// What goes through, for another thread to read.
+    /// Returns the live counters, for another thread.
     pub fn counters(&self) -> Arc<Stats<Counter>> {
         Arc::clone(&self.stats)
     }
 
-    /// BLOCK_READ: fills the `len` bytes at `addr` from byte `offset` of the disk. [`Status::Invalid`] when that is not
-    /// within the disk, [`Status::Unspecified`] when the host fails. Section 8.
+    /// BLOCK_READ: fills the `len` bytes at `addr` from byte `offset` of the disk. Returns
+    /// [`Status::Invalid`] if that is outside of the disk, [`Status::Unspecified`] if the host
+    /// fails. Section 8.
     ///
     /// # Errors
-    /// The buffer does not lie within memory that the guest may write.
+    /// The buffer is not inside memory that the guest may write.
     pub fn read(
         &mut self,
         memory: &GuestMemory,
@@ -250,11 +254,11 @@ impl Disk {
         }
     }
 
-    /// BLOCK_WRITE: writes the `len` bytes at `addr` to the disk from its byte `offset` on. Results as of
-    /// [`Disk::read`]. Section 8.
+    /// BLOCK_WRITE: writes the `len` bytes at `addr` to the disk from its byte `offset` on. Results
+    /// as for [`Disk::read`]. Section 8.
     ///
     /// # Errors
-    /// The bytes do not lie within guest memory.
+    /// The bytes are not inside guest memory.
     pub fn write(
         &mut self,
         memory: &GuestMemory,
@@ -282,7 +286,7 @@ impl Disk {
     /// Waits until everything written is on the host's disk; for the end of a run.
     ///
     /// # Errors
-    /// [`Error::Sync`], with the host's reason: something written may be lost.
+    /// [`Error::Sync`]: recent writes may be lost.
     pub fn sync(&self) -> Result<(), Error> {
         self.file.sync_data().map_err(|error| Error::Sync {
             path: self.path.clone(),
@@ -290,7 +294,8 @@ impl Disk {
         })
     }
 
-    /// Whether a request is within the disk. No alignment is asked for: guests see to that themselves.
+    /// Returns whether a request is inside the disk. Alignment is not required: guests align
+    /// requests themselves.
     fn holds(&self, offset: u64, len: u64) -> bool {
         offset < self.capacity && len <= self.capacity - offset
     }
@@ -298,7 +303,7 @@ impl Disk {
     #[cold]
     fn read_failed(&mut self, error: &io::Error) -> Status {
         if error.kind() == io::ErrorKind::Interrupted {
-            // The run ends; the guest will not learn of it.
+            // The run ends; the guest does not see the result.
             return Status::Unspecified;
         }
         let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
@@ -311,11 +316,11 @@ impl Disk {
         if counter.get() == 1 && truncated {
             let path = self.path.display();
             log::warn!(
-                "{path}: cannot read: the image is shorter than it was at the start; the guest is told"
+                "{path}: read error: the image was truncated during the run; reported to the guest"
             );
         } else if counter.get() == 1 {
             log::warn!(
-                "{}: cannot read: {error}; the guest is told",
+                "{}: read error: {error}; reported to the guest",
                 self.path.display()
             );
         }
@@ -337,7 +342,7 @@ impl Disk {
         counter.add(1);
         if counter.get() == 1 {
             log::warn!(
-                "{}: cannot write: {error}; the guest is told",
+                "{}: write error: {error}; reported to the guest",
                 self.path.display()
             );
         }

@@ -141,7 +141,7 @@ impl Machine {
         };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard: below,
         // or on an early return as the older of two locals.
-        let guard = unsafe { signal::catch(running.guest.vcpu.interrupt_flag()) }?;
+        let guard = unsafe { signal::install_handlers(running.guest.vcpu.interrupt_flag()) }?;
         let on_demand = on_demand::install(registry);
         // Clients of --metrics may send a signal as soon as they see the run, so the handlers are
         // installed first.
@@ -241,7 +241,7 @@ impl<'m> Running<'m> {
         // still sent.
         let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found a violation after the guest's last exit.
-        let broken = parallel.broken().or(drained.err());
+        let broken = parallel.violation().or(drained.err());
         match (outcome, broken) {
             (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Violation::Ring(error))),
             (outcome, _) => outcome,
@@ -377,7 +377,7 @@ impl<'m> Running<'m> {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
                 if let (Some(worker), 1..) = (worker, timeout) {
-                    worker.calm(memory)?;
+                    worker.quiesce(memory)?;
                 }
                 let _asleep = registry.asleep(timeout);
                 Reply::Ready(devices.poll(timeout.min(*poll_limit))?)

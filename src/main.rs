@@ -82,7 +82,7 @@ fn run(config: &Config, config_file: Option<Use>) -> Status {
     match tender::run_with(config, &mut files) {
         Ok(Outcome::Halted(status)) => status,
         Ok(Outcome::Signal(number)) => {
-            signal::die_by(number);
+            signal::raise_default(number);
             // The first process of a container does not die by its own signals, so the status is a
             // shell's.
             128 + number as u8

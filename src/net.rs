@@ -1,12 +1,12 @@
-//! Network devices: what a unikernel's frames go through on the host, a tap interface as a rule.
+//! Network devices: taps, usually, or sockets that carry a unikernel's frames on the host.
 //!
-//! A fault of the host is not the guest's death: a frame that cannot be sent is dropped and counted, as on any wire,
-//! and what cannot be received is not there yet. The first fault of each kind is told to the operator.
+//! An error of the host does not end the run: a frame that cannot be sent is dropped and counted,
+//! as on any wire, and a failed receive counts as no frame. The first error of each kind is logged.
 
 mod attach;
 mod error;
 mod interface;
-mod prospect;
+mod probe;
 mod stats;
 
 #[cfg(test)]
@@ -21,22 +21,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use guest_abi::hypercall::Status;
 
 pub use self::error::Error;
-pub use self::prospect::Prospect;
+pub use self::probe::NicProbe;
 pub use self::stats::Stats;
 use crate::config::NetSource;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::report::counters::{Counter, WarnOnce};
 
-/// Bytes of an Ethernet header: destination, source, type. No frame is shorter.
+/// Size of an Ethernet header in bytes: destination, source, type. No frame is shorter.
 pub const HEADER_SIZE: u64 = 14;
 
-/// Largest payload of a frame, in bytes, where the host does not tell another.
+/// Default for the largest payload of a frame, in bytes.
 pub const DEFAULT_MTU: u16 = 1500;
 
-/// Bytes that the tag of a virtual network adds to a frame.
+/// Bytes that a VLAN tag adds to a frame.
 const TAG_SIZE: u64 = 4;
 
-/// A hardware address, as people write it.
+/// A hardware address, displayed in the usual notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MacAddress(pub [u8; 6]);
 
@@ -47,10 +47,10 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// What a network device is connected to.
+/// Identity of a network device's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Identity {
-    /// A tap interface. Its name does not tell it from one in another network namespace.
+    /// A tap interface. Its name is not unique across network namespaces.
     Tap,
     /// A socket: its device and inode.
     Socket(u64, u64),
@@ -66,28 +66,28 @@ pub struct Nic {
     mtu: u16,
     /// A read of no bytes means that the other end has closed, not that a frame was empty.
     zero_is_end: bool,
-    /// Bytes of the longest frame that is sent for the guest.
+    /// Length in bytes of the longest frame that the guest may send.
     longest: u64,
-    /// What those who share the interface know together.
+    /// State shared with duplicates of the device.
     common: Arc<Common>,
     stats: Arc<Stats<Counter>>,
 }
 
-/// What the twins of a device know together.
+/// State shared by the duplicates of a device.
 #[derive(Debug, Default)]
 struct Common {
-    /// Found gone for good by any of them.
+    /// Any of them found the interface permanently gone.
     gone: AtomicBool,
-    /// Causes that the operator was told of by any of them.
-    told: WarnOnce,
+    /// Kinds of errors that any of them has logged.
+    logged: WarnOnce,
 }
 
 impl Nic {
-    /// Connects a device to `source`, which it owns from then on. Without a `mac` it gets a random, locally
+    /// Connects a device to `source`, which it then owns. Without a `mac` it gets a random, locally
     /// administered one. Sections 8 and 9.
     ///
     /// # Errors
-    /// An [`Error`] that says what is wrong with the interface or the descriptor. Nothing has changed then.
+    /// The interface or the descriptor cannot be used; nothing has changed then.
     pub fn attach(source: &NetSource, mac: Option<[u8; 6]>) -> Result<Nic, Error> {
         let mac = match mac {
             Some(mac) => mac,
@@ -95,7 +95,7 @@ impl Nic {
         };
         let link = match source {
             NetSource::Interface(name) => attach::open(name)?,
-            NetSource::Fd(handed) => attach::adopt(handed)?,
+            NetSource::Fd(inherited) => attach::adopt(inherited)?,
         };
         let attach::Link {
             fd,
@@ -104,7 +104,7 @@ impl Nic {
             mtu,
             zero_is_end,
         } = link;
-        // Unikernels of 2018 know no other MTU than the usual one.
+        // Unikernels of 2018 assume an MTU of 1500.
         let longest = u64::from(mtu.max(DEFAULT_MTU)) + HEADER_SIZE + TAG_SIZE;
         let (common, stats) = (Arc::default(), Arc::default());
         Ok(Nic {
@@ -120,51 +120,55 @@ impl Nic {
         })
     }
 
-    /// Hardware address that the guest is told.
+    /// Returns the guest's hardware address.
     pub fn mac(&self) -> [u8; 6] {
         self.mac
     }
 
-    /// Largest payload of a frame, in bytes, without the 14 bytes of its header.
+    /// Returns the largest payload of a frame in bytes, without the 14 bytes of its header.
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
 
-    /// Name of the interface, for messages; `@3` and the like for a socket.
+    /// Returns the name of the interface, for messages; `@3` and the like for a socket.
     pub fn interface_name(&self) -> &str {
         &self.name
     }
 
-    /// Whether this device and `other` would steal each other's frames. Not while a guest runs.
+    /// Returns whether this device and `other` would steal each other's frames. Call it before the
+    /// guest runs.
     pub fn shares_with(&self, other: &Nic) -> bool {
         match (&self.identity, &other.identity) {
-            // A tap of one queue is attached once at most, so it is shared only by descriptors that are the same.
-            (Identity::Tap, Identity::Tap) => attach::are_one(self.fd.as_fd(), other.fd.as_fd()),
+            // A tap of one queue is attached at most once, so two descriptors share it only if they
+            // are one open file.
+            (Identity::Tap, Identity::Tap) => {
+                attach::is_same_file(self.fd.as_fd(), other.fd.as_fd())
+            }
             (identity, other) => identity == other,
         }
     }
 
-    /// What went through so far.
+    /// Returns the statistics so far.
     pub fn stats(&self) -> Stats {
         self.stats.read()
     }
 
-    /// What goes through, for another thread to read.
+    /// Returns the live counters, for another thread.
     pub fn counters(&self) -> Arc<Stats<Counter>> {
         Arc::clone(&self.stats)
     }
 
-    /// Whether a read or a write has found the interface gone permanently. POLL must no longer wait for it then: it
-    /// would never sleep again.
+    /// Returns whether a read or write found the interface permanently gone. POLL must no longer
+    /// wait for it then: it would never sleep again.
     pub fn is_gone(&self) -> bool {
         self.common.gone.load(Ordering::Relaxed)
     }
 
-    /// The same interface once more, for another thread, with counters of its own.
+    /// Duplicates the device for another thread, with separate counters.
     ///
     /// # Errors
-    /// The host has no descriptor to give.
-    pub fn twin(&self) -> io::Result<Nic> {
+    /// The host has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Nic> {
         Ok(Nic {
             fd: self.fd.try_clone()?,
             name: self.name.clone(),
@@ -181,11 +185,12 @@ impl Nic {
         }
     }
 
-    /// NET_WRITE: sends the frame of `len` bytes, header included, at `addr`. Always [`Status::Ok`]: a frame that the
-    /// host does not take, or that is longer than its MTU allows, is dropped and counted. Section 8.
+    /// NET_WRITE: sends the frame of `len` bytes, header included, at `addr`. Always returns
+    /// [`Status::Ok`]: a frame that the host does not accept, or that exceeds the MTU, is dropped
+    /// and counted. Section 8.
     ///
     /// # Errors
-    /// The frame does not lie within guest memory.
+    /// The frame is not inside guest memory.
     pub fn write(
         &mut self,
         memory: &GuestMemory,
@@ -208,11 +213,12 @@ impl Nic {
         Ok(Status::Ok)
     }
 
-    /// NET_READ: receives one frame into the `len` bytes at `addr`, and says how long it is; a longer one is cut.
-    /// [`Status::Again`] and 0 when there is none, or the host fails to give it. Section 8.
+    /// NET_READ: receives one frame into the `len` bytes at `addr`, and returns its length; a
+    /// longer one is cut. Returns [`Status::Again`] and 0 if there is none, or the host fails.
+    /// Section 8.
     ///
     /// # Errors
-    /// The buffer does not lie within memory that the guest may write.
+    /// The buffer is not inside memory that the guest may write.
     pub fn read(
         &mut self,
         memory: &GuestMemory,
@@ -221,7 +227,7 @@ impl Nic {
     ) -> Result<(Status, u64), memory::RangeError> {
         match memory.buffer(addr, len)?.read_from(self.fd.as_fd()) {
             Ok(0) => {
-                // Zero bytes asked are zero bytes got, whatever the other end does.
+                // A read of zero bytes returns zero regardless of the other end.
                 if self.zero_is_end && len > 0 {
                     self.receive_failed(&io::Error::from_raw_os_error(libc::ECONNRESET));
                 }
@@ -233,7 +239,7 @@ impl Nic {
                 Ok((Status::Ok, received as u64))
             }
             Err(error) => {
-                // A frame that could not be had for a signal is still there.
+                // After a read that a signal interrupted, the frame is still queued.
                 if !matches!(
                     error.kind(),
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
@@ -250,7 +256,7 @@ impl Nic {
         let cause = Cause::of(error);
         self.lost(cause == Cause::Gone);
         self.stats.receive_errors.add(1);
-        if self.common.told.first(RECEIVING | cause as u32) {
+        if self.common.logged.first(RECEIVING | cause as u32) {
             log::warn!(
                 "{}: cannot receive: {}; the guest gets no frames",
                 self.name,
@@ -262,9 +268,9 @@ impl Nic {
     #[cold]
     fn drop_rest(&mut self) {
         self.stats.dropped_short.add(1);
-        if self.common.told.first(SHORT) {
+        if self.common.logged.first(SHORT) {
             log::warn!(
-                "{}: the host took a part of a frame only; such frames are lost",
+                "{}: the host accepted only part of a frame; such frames are lost",
                 self.name
             );
         }
@@ -282,7 +288,7 @@ impl Nic {
             Cause::Other => &self.stats.dropped_other,
         };
         counter.add(1);
-        if self.common.told.first(cause as u32) {
+        if self.common.logged.first(cause as u32) {
             log::warn!(
                 "{}: cannot send: {}; such frames are dropped",
                 self.name,
@@ -298,8 +304,7 @@ impl AsFd for Nic {
     }
 }
 
-/// Tries once more what a signal has interrupted: such a call takes no time, so two signals within it are none that a
-/// guest is to be held up for.
+/// Retries once on EINTR; the descriptor is non-blocking, so a second one is treated as an error.
 fn uninterrupted(mut transfer: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     match transfer() {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => transfer(),
@@ -307,11 +312,12 @@ fn uninterrupted(mut transfer: impl FnMut() -> io::Result<usize>) -> io::Result<
     }
 }
 
-/// Beside the causes, what the operator is told of: frames cut, and, with a cause, that nothing is received.
+/// Logged conditions in addition to the causes of dropped frames: partial frames, and, with a
+/// cause, failed receives.
 const SHORT: u32 = 7;
 const RECEIVING: u32 = 8;
 
-/// Kinds of faults that an operator tells apart. Fewer than [`SHORT`].
+/// Causes that are logged separately. Fewer than [`SHORT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Invalid,
@@ -326,9 +332,9 @@ impl Cause {
         match error.raw_os_error() {
             Some(libc::EINVAL | libc::EMSGSIZE) => Cause::Invalid,
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Cause::Full,
-            // A tap that is down answers EIO; ECONNREFUSED is a socket that nobody listens to, for now.
+            // A tap that is down returns EIO; ECONNREFUSED is a socket without a listener, for now.
             Some(libc::EIO | libc::ENETDOWN | libc::ECONNREFUSED) => Cause::Down,
-            // EBADFD is a tap that was deleted, the others are sockets whose other end has closed.
+            // EBADFD is a deleted tap; the others are sockets whose other end has closed.
             Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::EPIPE) => Cause::Gone,
             Some(libc::ECONNRESET | libc::ENOTCONN) => Cause::Gone,
             _ => Cause::Other,
@@ -339,7 +345,7 @@ impl Cause {
         match self {
             Cause::Invalid => "the frame is malformed or too long".into(),
             Cause::Full => "the host's queue is full".into(),
-            Cause::Down => "the interface is down, or nobody is at its other end".into(),
+            Cause::Down => "the interface is down, or its other end has no reader".into(),
             Cause::Gone => "the other end is gone".into(),
             Cause::Other => error.to_string(),
         }

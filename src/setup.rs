@@ -17,7 +17,7 @@ use crate::devices::console::Console;
 use crate::devices::ring::{self, Ring};
 use crate::devices::{Devices, Plan};
 use crate::exit::Machine;
-use crate::guest::boot_info::{self, Facts};
+use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Rules;
 use crate::guest::image::{self, Image, Segment};
 use crate::guest::manifest::Manifest;
@@ -75,7 +75,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         image.end()
     );
     let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
-    let facts = Facts {
+    let facts = BootFacts {
         memory_size: size,
         image_end: image.end(),
         counter_frequency,
@@ -244,9 +244,9 @@ pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), outcome::Erro
     let vm = arch::create_vm(&kvm)?;
     match arch::deny_registers(&vm) {
         Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => {
-            sandbox::do_without(Layer::Registers, mode, error.into())?;
+            sandbox::handle_missing_layer(Layer::Registers, mode, error.into())?;
         }
-        result => result.map_err(arch::Error::kvm("deny model-specific registers"))?,
+        result => result.map_err(arch::Error::kvm("KVM_X86_SET_MSR_FILTER"))?,
     }
     let vcpu = Vcpu::new(&kvm, &vm)?;
     Ok((vm, vcpu))
@@ -278,7 +278,7 @@ fn net_ring(
 ) -> Result<Option<Ring>, outcome::Error> {
     let possible = rules.net_ring && devices.has_nets();
     // An inherited filter allows neither a second thread nor what it shares with the first.
-    let prevented = inherited_filter::is_there();
+    let prevented = inherited_filter::has_rejected();
     match asked {
         NetRing::Off => return Ok(None),
         NetRing::Auto if !possible || prevented => return Ok(None),
@@ -295,7 +295,7 @@ fn net_ring(
         NetRing::Auto | NetRing::On => {}
     }
     Ok(Some(Ring::new(
-        devices.twin_nets().map_err(Error::Descriptors)?,
+        devices.try_clone_nets().map_err(Error::Descriptors)?,
     )))
 }
 
@@ -331,7 +331,7 @@ pub(crate) fn fill(
     memory: &mut GuestMemory,
     file: &File,
     image: &Image,
-    facts: &Facts,
+    facts: &BootFacts,
 ) -> Result<(), outcome::Error> {
     let mappings = mappings(image, memory.size(), facts.net_ring != 0);
     load(memory, file, &image.segments)?;
@@ -383,6 +383,6 @@ pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), outcome:
     // SAFETY: the region is a live private mapping of exactly this size, no Rust reference points
     // into it, and the machine drops its VM together with its memory.
     unsafe { vm.set_user_memory_region(region) }
-        .map_err(arch::Error::kvm("map the guest's memory"))?;
+        .map_err(arch::Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     Ok(())
 }

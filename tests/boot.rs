@@ -230,7 +230,7 @@ fn verbosity_never_touches_the_guests_output() {
 
 fn floating_point_works() -> Result<(), String> {
     let output = run(&mut unikernel("fpu", &["--mem=2"], &[]));
-    if output.stderr.contains("internal error, suberror 1") {
+    if output.stderr.contains("internal error: suberror 1") {
         return Err("this machine's KVM knows no floating point".into());
     }
     output.exits(0).prints("fpu: ok");

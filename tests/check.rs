@@ -195,7 +195,7 @@ fn all_that_is_missing_is_told_at_once() {
         .prints("missing  block:storage  there is no file ")
         .prints("truncate -s ");
     output
-        .prints("note     sandbox        off, as was asked\n")
+        .prints("note     sandbox        off, as requested\n")
         .prints("would not start: 2 problems\n");
     let output = check("net2", &[]);
     output
@@ -206,7 +206,7 @@ fn all_that_is_missing_is_told_at_once() {
     let output = run(&mut unikernel(true, "net", &[], &[&long]));
     output
         .exits(1)
-        .prints("missing  arguments  the guest's command line has 9000 bytes, and 8191 ")
+        .prints("missing  arguments  guest arguments too long: 9000 bytes, limit 8191")
         .prints("2 problems\n");
 }
 

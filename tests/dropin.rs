@@ -397,7 +397,7 @@ fn filtered(mut command: Command) -> Command {
     command
 }
 
-const SAID: &str = "tender was started behind a filter of system calls";
+const SAID: &str = "an inherited seccomp filter prevents";
 
 fn runs_behind_its_filter() {
     let _tap = Tap::up("tap0_urunc", HOST);

@@ -234,7 +234,7 @@ fn memory_is_whole() {
 /// The time is over in the hypercall before which the guest has filled them all.
 fn floating_registers_are_the_guests() -> Result<(), String> {
     let output = run(&mut unikernel("fpu", &["--mem=2"], &[]));
-    if output.stderr.contains("internal error, suberror 1") {
+    if output.stderr.contains("internal error: suberror 1") {
         return Err("this machine's KVM knows no floating point".into());
     }
     let directory = directory();

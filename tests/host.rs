@@ -229,7 +229,7 @@ fn a_machine_that_is_refused_has_its_cause() {
             libc::EBUSY,
             "another hypervisor, such as VirtualBox or VMware, uses the processor",
         ),
-        (libc::ENOMEM, "no memory left"),
+        (libc::ENOMEM, "out of memory"),
         (
             libc::EACCES,
             "a security module or a system call filter forbids it",
@@ -246,7 +246,7 @@ fn a_machine_that_is_refused_has_its_cause() {
             &[(1, KVM_CREATE_VM)],
             errno,
         ));
-        output.is_refused(&["KVM cannot create a virtual machine: ", args]);
+        output.is_refused(&["KVM_CREATE_VM failed: ", args]);
     }
     let is =
         |call: &Call| call.number == libc::SYS_ioctl && call.arguments[1] as u32 == KVM_CREATE_VM;

@@ -118,10 +118,10 @@ fn random_violations_end_cleanly(program: &str) {
 /// What a report is about.
 fn kind(report: &str) -> &'static str {
     let kinds = [
-        ("must lie within", "outside of memory"),
+        ("must be within", "outside of memory"),
         ("must be memory", "not the guest's to write"),
         ("unknown hypercall", "no such hypercall"),
-        ("requests at once", "ring index"),
+        ("requests, limit", "ring index"),
         ("--timeout", "did nothing for ever"),
     ];
     kinds
@@ -207,7 +207,7 @@ fn tables_of_its_own(program: &str) {
     );
     let report_of_read = report("tables-beyond");
     assert!(
-        report_of_read.contains("the guest read 8 bytes from 0x401000, where there is no memory"),
+        report_of_read.contains("guest read 8 bytes from 0x401000: no memory there"),
         "{report_of_read}"
     );
 }

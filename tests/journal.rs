@@ -122,10 +122,7 @@ fn messages_among_unfinished_lines() {
         );
     };
     has(6, &hello(&text)[..100]);
-    has(
-        4,
-        "tender: warn: console: the guest prints more than --console-rate allows",
-    );
+    has(4, "tender: warn: console: output exceeds --console-rate");
     has(6, "tender: info: the guest halted with status 0");
     assert!(
         entries

@@ -152,11 +152,11 @@ fn output_is_limited() {
     let seconds = since.elapsed().as_secs() + 2;
     output
         .exits(0)
-        .complains("warn: console: the guest prints more than --console-rate allows; what is more");
+        .complains("warn: console: output exceeds --console-rate; the excess");
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
     let dropped = number_before(
         &output,
-        " bytes of the guest's output dropped by --console-rate\n",
+        " bytes of guest output dropped by --console-rate\n",
     );
     assert_eq!(
         output.stdout.len() as u64 + dropped,
@@ -208,7 +208,7 @@ fn stamps_count_as_output() {
     let since = Instant::now();
     let output = run(&mut unikernel("hello", &options, &[&newlines]));
     let seconds = since.elapsed().as_secs() as usize + 1;
-    output.exits(0).complains("--console-rate allows");
+    output.exits(0).complains("output exceeds --console-rate");
     assert!(
         output.stdout.len() <= 1024 * seconds,
         "{} bytes in {seconds} s",

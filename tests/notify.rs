@@ -338,7 +338,7 @@ fn a_manager_that_is_gone_is_done_without() {
     let output = guest.end();
     output
         .exits(0)
-        .complains("the service manager does not take what it is told");
+        .complains("cannot notify the service manager");
     assert_eq!(
         output.stderr.matches("the service manager").count(),
         1,
@@ -493,10 +493,10 @@ fn a_disk_that_cannot_be_written_is_refused() {
     };
     refused(File::open(&path).unwrap()).is_refused(&[
         "disk.img",
-        "handed over as @data",
+        "passed as @data",
         "open it O_RDWR",
     ]);
     let append = File::options().read(true).append(true).open(&path).unwrap();
-    refused(append).is_refused(&["handed over as @data", "without O_APPEND"]);
+    refused(append).is_refused(&["passed as @data", "without O_APPEND"]);
     refused(null()).is_refused(&["'/dev/null' is a character device"]);
 }

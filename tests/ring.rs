@@ -312,7 +312,7 @@ fn memory_is_exact_with_the_ring() {
             &["wild-address", "beyond"],
         ));
         output
-            .fails(&["must lie within"])
+            .fails(&["must be within"])
             .prints(&format!("write of 1514 bytes at {end}\n"));
     }
 }

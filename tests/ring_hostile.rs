@@ -29,7 +29,7 @@ enum End {
 }
 use End::{Confined, Either, Reported};
 
-const OUTSIDE: End = Reported("must lie within the 0x400000 bytes of guest memory");
+const OUTSIDE: End = Reported("must be within the 0x400000 bytes of guest memory");
 const READ_ONLY: End = Reported("must be memory that the guest may write");
 
 /// A kind of attack, its words, and what becomes of it.
@@ -40,17 +40,17 @@ const KINDS: [Attack; 34] = [
     (
         "wild-tail",
         &[],
-        Reported("claims 2147483648 requests at once; 1024 is the most"),
+        Reported("claims 2147483648 requests, limit 1024"),
     ),
     (
         "wild-tail",
         &["1025"],
-        Reported("claims 1025 requests at once"),
+        Reported("claims 1025 requests, limit"),
     ),
     (
         "wild-tail",
         &["4294967295"],
-        Reported("claims 4294967295 requests at once"),
+        Reported("claims 4294967295 requests, limit"),
     ),
     (
         "wild-tail",
@@ -316,7 +316,7 @@ fn sent_before_a_report(count: u64) {
     let mut wire = Wire::new(&tap);
     start(&["fault-with-queue", &count.to_string()])
         .end()
-        .fails(&["PUTS", "must lie within"]);
+        .fails(&["PUTS", "must be within"]);
     wire.receive(count);
     wire.stays_silent();
     tap.delete();

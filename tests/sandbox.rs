@@ -133,7 +133,7 @@ const MISTAKE: &str = "a mistake on purpose";
 const THREADS: [&str; 3] = ["guest", "ring", "metrics"];
 
 fn dies(thread: &'static str, &(name, call, _): &Attempt) -> Trial {
-    trial(thread, name, rules::name(call).unwrap_or("of no name here"))
+    trial(thread, name, rules::name(call).unwrap_or("unknown"))
 }
 
 /// A test that a mistake of ours is told in one line and is the end, in a thread that may do little more than that.
@@ -141,7 +141,7 @@ fn ends_at_a_mistake(thread: &'static str) -> Trial {
     let name = format!("a_mistake_ends_the_run::{thread}");
     let body = move || {
         attempt_in(thread, MISTAKE).fails(&[
-            "a mistake in tender itself, please report it: ",
+            "internal error, please report it: ",
             "tests/sandbox.rs",
             MISTAKE,
         ]);
@@ -528,7 +528,7 @@ fn a_missing_filter_of_registers() {
         hello(option)
             .exits(0)
             .prints("memory:")
-            .complains("before 5.10, cannot deny model-specific registers");
+            .complains("KVM cannot deny model-specific registers");
     }
     hello("--sandbox=strict").is_refused(&[
         "--sandbox=strict: this kernel lacks KVM's filter",

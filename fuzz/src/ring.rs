@@ -149,7 +149,7 @@ fn step(
             drained.map(drop)
         }
         2 => worker.drain(memory),
-        3 => worker.calm(memory),
+        3 => worker.quiesce(memory),
         4 => {
             let taken = hostile.counts().0;
             may_sleep(&hostile, taken);

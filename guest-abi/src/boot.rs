@@ -1,11 +1,12 @@
-//! What a guest finds when it starts: its boot info block and the addresses around it (sections A2, A3 and 5).
+//! The guest's state at its start: the boot info block and the addresses around it (sections A2, A3
+//! and 5).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Where the boot info block lies; the guest gets this address in its first argument register. Section 5.
+/// Address of the boot info block; the guest gets it in its first argument register. Section 5.
 pub const BOOT_INFO_ADDRESS: u64 = 0x10000;
 
-/// Lowest address a unikernel may be loaded at; everything below belongs to the tender. Section 6.2.
+/// Lowest load address of a unikernel; everything below belongs to the tender. Section 6.2.
 pub const IMAGE_BASE: u64 = 0x10_0000;
 
 /// Room for the command line, its terminating NUL included, in bytes. Section 5.
@@ -14,13 +15,13 @@ pub const CMDLINE_SIZE: usize = 8192;
 /// Largest guest memory: an argument structure's address must fit in 32 bits. Section A4.
 pub const MAX_MEMORY: u64 = 0x1_0000_0000;
 
-/// Guest memory is a multiple of this many bytes, and at least this much. Section A4.
+/// Guest memory is a multiple of this many bytes, and at least this many. Section A4.
 pub const MEMORY_GRANULE: u64 = 0x20_0000;
 
 /// The boot info block, in the 56-byte form that every guest of ABI 1 and 2 understands. Section 5.
 ///
-/// A guest built before the shared ring reads the first 40 bytes only; a later one reads all 56 unconditionally,
-/// so the long form with zeroes is the one that is safe for all.
+/// A guest built before the shared ring reads the first 40 bytes only. A later one reads all 56
+/// unconditionally, so the long form with zeroes is safe for both.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,

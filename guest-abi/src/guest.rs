@@ -1,26 +1,28 @@
-//! The one instruction by which a guest calls its tender (sections A1 and B1). For code that runs inside a guest.
+//! The one instruction by which a guest calls its tender (sections A1 and B1). For code that runs
+//! inside a guest.
 
 /// Performs hypercall `number` with the argument structure at `argument`.
 ///
 /// # Safety
-/// Only inside an hvt guest, at EL1 or ring 0, with virtual addresses equal to physical ones. `argument` must point
-/// to the structure that belongs to `number`, below 4 GiB, valid for reads and writes, and every buffer it names must
-/// be valid for what the call does with it.
+/// Only inside an hvt guest, at EL1 or ring 0, with virtual addresses equal to physical ones.
+/// `argument` must point to the structure that belongs to `number`, below 4 GiB, valid for reads
+/// and writes, and every buffer it names must be valid for what the call does with it.
 #[inline(always)]
 pub unsafe fn hypercall<T>(number: u32, argument: *mut T) {
-    // SAFETY: the caller promises that this is a guest and that `argument` fits `number`.
+    // SAFETY: the caller guarantees that this is a guest and that `argument` fits `number`.
     unsafe { raw(number, argument as usize as u32) }
 }
 
-/// Stores `value` where hypercall `number` is listened for, whatever `value` is. Tests use it to break the rules.
+/// Stores any `value` at the address of hypercall `number`. Tests use it to violate
+/// the contract.
 ///
 /// # Safety
 /// As for [`hypercall`], except that a tender must survive any `value`; the guest may not.
 #[inline(always)]
 pub unsafe fn raw(number: u32, value: u32) {
     #[cfg(target_arch = "aarch64")]
-    // SAFETY: a store to the hypercall window reaches the tender and changes only what the call's contract says,
-    // which the missing `nomem` tells the compiler.
+    // SAFETY: a store to the hypercall window reaches the tender and changes only what the call's
+    // contract allows. The absent `nomem` makes the compiler assume that memory changes.
     unsafe {
         core::arch::asm!(
             "str {value:w}, [{address}]",

@@ -1,18 +1,22 @@
-//! Hypercall numbers, their transport and their argument structures (sections A1, B1 and 4), ABI versions 1 and 2.
+//! Hypercall numbers, their transport and their argument structures (sections A1, B1 and 4), ABI
+//! versions 1 and 2.
 //!
-//! A guest passes the 32-bit guest-physical address of one of these structures. Fields are marked *IN* (set by the
-//! guest) or *OUT* (set by the tender). A tender writes OUT fields only, and never past the structure: it usually
-//! lies on the guest's stack.
+//! A guest passes the 32-bit guest-physical address of one of these structures. Fields are marked
+//! *IN* (set by the guest) or *OUT* (set by the tender). A tender writes OUT fields only, and never
+//! past the structure: it usually lies on the guest's stack.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// How a hypercall leaves the guest on ARM64: a 32-bit store to `MMIO_BASE + 8 * number`. Section A1.
+/// How a hypercall leaves the guest on ARM64: a 32-bit store to `MMIO_BASE + 8 * number`. Section
+/// A1.
 pub const MMIO_BASE: u64 = 0x1_0000_0000;
 
-/// Distance between the store addresses of two neighbouring hypercall numbers, in bytes. Section A1.
+/// Distance between the store addresses of two neighbouring hypercall numbers, in bytes. Section
+/// A1.
 pub const MMIO_STRIDE: u64 = 8;
 
-/// How a hypercall leaves the guest on x86_64: a 32-bit `out` to port `PIO_BASE + number`. Section B1.
+/// How a hypercall leaves the guest on x86_64: a 32-bit `out` to port `PIO_BASE + number`. Section
+/// B1.
 pub const PIO_BASE: u16 = 0x500;
 
 /// Hypercall numbers; 0 is reserved. Section A1.
@@ -37,15 +41,15 @@ pub mod number {
 pub enum Status {
     /// Done.
     Ok = 0,
-    /// Nothing there yet; ask again after POLL says so.
+    /// No data yet; repeat the call once POLL reports some.
     Again = 1,
-    /// The request makes no sense: bad handle, range or alignment.
+    /// The request is invalid: bad handle, range or alignment.
     Invalid = 2,
-    /// The host could not do it.
+    /// The host failed to perform it.
     Unspecified = 3,
 }
 
-/// Exit status by which a guest says that it aborted, panicked or trapped. Section 8.
+/// Exit status of a guest that aborted, panicked or trapped. Section 8.
 pub const STATUS_ABORT: u8 = 255;
 
 /// WALLTIME: read the wall clock.
@@ -63,20 +67,20 @@ crate::assert_layout!(Walltime, 8, nsecs: 0);
 pub struct Puts {
     /// IN: address of the bytes.
     pub data: u64,
-    /// IN: how many bytes; 0 is valid.
+    /// IN: number of bytes; 0 is valid.
     pub len: u64,
 }
 crate::assert_layout!(Puts, 16, data: 0, len: 8);
 
-/// POLL: sleep until a network device has a frame or the time is over.
+/// POLL: sleep until a network device has a frame or the timeout expires.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Poll {
-    /// IN: longest sleep in nanoseconds; 0 returns at once.
+    /// IN: longest sleep in nanoseconds; 0 returns immediately.
     pub timeout_nsecs: u64,
     /// OUT: bit *i* is set when the device with handle *i* has a frame waiting.
     pub ready_set: u64,
-    /// OUT: how many bits are set.
+    /// OUT: number of bits set.
     pub ret: u32,
     /// Padding; neither read nor written.
     pub pad: u32,
@@ -89,11 +93,11 @@ crate::assert_layout!(Poll, 24, timeout_nsecs: 0, ready_set: 8, ret: 16);
 pub struct Block {
     /// IN: the device's handle, its index in the manifest.
     pub handle: u64,
-    /// IN: where on the device, in bytes.
+    /// IN: offset on the device in bytes.
     pub offset: u64,
     /// IN: address of the buffer.
     pub data: u64,
-    /// IN: how many bytes.
+    /// IN: number of bytes.
     pub len: u64,
     /// OUT: a [`Status`].
     pub ret: u32,
@@ -110,7 +114,8 @@ pub struct Net {
     pub handle: u64,
     /// IN: address of the buffer.
     pub data: u64,
-    /// IN: length of the frame (write) or of the buffer (read) in bytes. OUT of a successful read: the frame's length.
+    /// IN: length of the frame (write) or of the buffer (read) in bytes. OUT of a successful read:
+    /// the frame's length.
     pub len: u64,
     /// OUT: a [`Status`].
     pub ret: u32,

@@ -1,8 +1,10 @@
-//! The interface of Solo5 0.3 (ukvm) and 0.4 (hvt), before there were notes and manifests (sections 0, 4 and 5).
+//! The interface of Solo5 0.3 (ukvm) and 0.4 (hvt), before there were notes and manifests (sections
+//! 0, 4 and 5).
 //!
-//! The transport is that of [`crate::hypercall`]; from number 4 on the numbers mean something else, and most
-//! structures differ. Devices have no names: there is one network interface and one disk at most. WALLTIME, PUTS and
-//! HALT have the same structures as later ([`crate::hypercall`]). Results are 0 or [`FAILED`].
+//! The transport is that of [`crate::hypercall`]; from number 4 on the numbers mean something else,
+//! and most structures differ. Devices have no names: there is one network interface and one disk
+//! at most. WALLTIME, PUTS and HALT have the same structures as later ([`crate::hypercall`]).
+//! Results are 0 or [`FAILED`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -21,7 +23,7 @@ pub mod number {
     pub const HALT: u32 = 10;
 }
 
-/// Result of a call that did not do what was asked, or had nothing to give.
+/// Result of a call that failed or had nothing to return.
 pub const FAILED: i32 = -1;
 
 /// Bytes in a sector; block calls count in sectors.
@@ -44,11 +46,11 @@ pub struct BootInfo {
 }
 crate::assert_layout!(BootInfo, 32, mem_size: 0, kernel_end: 8, cmdline: 16, tsc_freq: 24);
 
-/// POLL: sleep until the network interface has a frame or the time is over.
+/// POLL: sleep until the network interface has a frame or the timeout expires.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Poll {
-    /// IN: longest sleep in nanoseconds; 0 returns at once.
+    /// IN: longest sleep in nanoseconds; 0 returns immediately.
     pub timeout_nsecs: u64,
     /// OUT: more than 0 when a frame is waiting.
     pub ret: i32,
@@ -57,7 +59,7 @@ pub struct Poll {
 }
 crate::assert_layout!(Poll, 16, timeout_nsecs: 0, ret: 8);
 
-/// BLKINFO: what the disk is.
+/// BLKINFO: properties of the disk.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct BlkInfo {
@@ -76,11 +78,11 @@ crate::assert_layout!(BlkInfo, 24, sector_size: 0, num_sectors: 8, rw: 16);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Blk {
-    /// IN: where on the disk, in sectors.
+    /// IN: offset on the disk in sectors.
     pub sector: u64,
     /// IN: address of the buffer.
     pub data: u64,
-    /// IN: how many bytes. Must be unchanged afterwards.
+    /// IN: number of bytes. The tender must leave it unchanged.
     pub len: u64,
     /// OUT: 0 or [`FAILED`].
     pub ret: i32,
@@ -89,11 +91,11 @@ pub struct Blk {
 }
 crate::assert_layout!(Blk, 32, sector: 0, data: 8, len: 16, ret: 24);
 
-/// NETINFO: the hardware address of the network interface. These 6 bytes and no more.
+/// NETINFO: hardware address of the network interface. The tender writes these 6 bytes and no more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct NetInfo {
-    /// OUT.
+    /// OUT: the address.
     pub mac: [u8; 6],
 }
 crate::assert_layout!(NetInfo, 6, mac: 0);
@@ -104,7 +106,8 @@ crate::assert_layout!(NetInfo, 6, mac: 0);
 pub struct Net {
     /// IN: address of the buffer.
     pub data: u64,
-    /// IN: length of the frame (write) or of the buffer (read) in bytes. OUT of a successful read: the frame's length.
+    /// IN: length of the frame (write) or of the buffer (read) in bytes. OUT of a successful read:
+    /// the frame's length.
     pub len: u64,
     /// OUT: 0 or [`FAILED`].
     pub ret: i32,

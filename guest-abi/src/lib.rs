@@ -1,8 +1,9 @@
 //! The Solo5 **hvt** interface between a unikernel and its tender, as plain types.
 //!
-//! Both sides use this crate: the tender to decode what a guest asks, test unikernels to ask it. It holds facts
-//! only — numbers, layouts, addresses — and no behaviour. Section numbers in these docs are those of
-//! `docs/hvt-abi.md`. All multi-byte values are little endian; all addresses are guest-physical.
+//! Both sides use this crate: the tender to decode hypercalls, test unikernels to make them. It
+//! holds facts only (numbers, layouts, addresses) and no behaviour. Section numbers in these docs
+//! are those of `docs/hvt-abi.md`. All multi-byte values are little endian; all addresses are
+//! guest-physical.
 //!
 //! Every structure has its size and its field offsets asserted at compile time.
 #![no_std]

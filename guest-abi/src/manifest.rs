@@ -1,8 +1,9 @@
-//! The manifest: the list of devices a unikernel declares, and what the tender tells it about each (section 7).
+//! The manifest: the list of devices that a unikernel declares. The tender fills in the properties
+//! of each (section 7).
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The only manifest version there is.
+/// The only manifest version.
 pub const VERSION: u32 = 1;
 
 /// Most entries a manifest can have, the reserved first one included.
@@ -20,7 +21,7 @@ pub const NET_BASIC: u32 = 2;
 /// Type of entry 0, and lowest of the types that are not devices.
 pub const RESERVED_FIRST: u32 = 0x4000_0000;
 
-/// What precedes the entries.
+/// Header before the entries.
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -28,7 +29,7 @@ pub const RESERVED_FIRST: u32 = 0x4000_0000;
 pub struct Header {
     /// [`VERSION`].
     pub version: u32,
-    /// How many entries follow: 1 to [`MAX_ENTRIES`].
+    /// Number of entries that follow: 1 to [`MAX_ENTRIES`].
     pub entries: u32,
 }
 crate::assert_layout!(Header, 8, version: 0, entries: 4);
@@ -43,9 +44,9 @@ pub struct Entry {
     pub kind: u32,
     /// A [`BlockProperties`] or [`NetProperties`], set by the tender.
     pub properties: [u8; 16],
-    /// The tender's own; a guest ignores it and a careful tender leaves it zero.
+    /// For the tender's use; a guest ignores it and a careful tender leaves it zero.
     pub host: [u8; 8],
-    /// Set to 1 by the tender once the device is there; must be 0 in the file.
+    /// 1 once the tender has attached the device; must be 0 in the file.
     pub attached: u8,
     /// Padding.
     pub pad: [u8; 7],
@@ -83,7 +84,7 @@ pub struct NetProperties {
 crate::assert_layout!(NetProperties, 16, mac: 0, mtu: 6);
 
 impl Entry {
-    /// An entry as a unikernel declares it: the name and type set, all else zero.
+    /// Returns an entry as a unikernel declares it: name and type set, all else zero.
     ///
     /// # Panics
     /// If `name` does not fit; in a constant that is a compile error.
@@ -105,7 +106,7 @@ impl Entry {
         }
     }
 
-    /// Entry 0 of every manifest.
+    /// Returns entry 0 of every manifest.
     pub const fn reserved() -> Entry {
         Entry::declare("", RESERVED_FIRST)
     }

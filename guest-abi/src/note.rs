@@ -1,8 +1,8 @@
-//! The two ELF notes by which a unikernel says what it is: ABI1 (target and version) and MFT1 (its manifest).
+//! The two ELF notes that identify a unikernel: ABI1 (target and version) and MFT1 (its manifest).
 //! Section 6.4.
 //!
-//! A note's content starts at a multiple of the note's own alignment, counted from the note's first byte, and its
-//! `descsz` includes the padding before it. Hence the explicit `pad` in [`Mft1`].
+//! A note's content starts at a multiple of the note's own alignment, counted from the note's first
+//! byte, and its `descsz` includes the padding before it. Hence the explicit `pad` in [`Mft1`].
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -34,7 +34,7 @@ pub mod target {
     pub const XEN: u32 = 6;
 }
 
-/// What starts every note: the ELF note header with the owner's name, padded to 4 bytes.
+/// Header of every note: the ELF note header with the owner's name, padded to 4 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Header {
@@ -73,19 +73,19 @@ pub struct Abi {
 }
 crate::assert_layout!(Abi, 16, target: 0, version: 4);
 
-/// A whole ABI note, for a guest to place in a note section of its own.
+/// A whole ABI note, for a guest to place in a separate note section.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Abi1 {
     /// The note's header.
     pub header: Header,
-    /// What it says.
+    /// The note's content.
     pub abi: Abi,
 }
 crate::assert_layout!(Abi1, 36, header: 0, abi: 20);
 
 impl Abi1 {
-    /// The note of an hvt unikernel of the given ABI version.
+    /// Returns the note of an hvt unikernel of the given ABI version.
     pub const fn hvt(version: u32) -> Abi1 {
         Abi1 {
             header: Header::new(TYPE_ABI1, size_of::<Abi>()),
@@ -98,8 +98,8 @@ impl Abi1 {
     }
 }
 
-/// A whole manifest note with `N` entries, the reserved first one included, for a guest to place in a note section
-/// of its own. Aligned to 8 bytes, as its content must be.
+/// A whole manifest note with `N` entries, the reserved first one included, for a guest to place in
+/// a separate note section. Aligned to 8 bytes, as its content must be.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Mft1<const N: usize> {
@@ -115,7 +115,7 @@ pub struct Mft1<const N: usize> {
 crate::assert_layout!(Mft1<1>, 136, header: 0, pad: 20, manifest: 24, entries: 32);
 
 impl<const N: usize> Mft1<N> {
-    /// The note that declares `entries`; the first must be [`manifest::Entry::reserved`].
+    /// Returns the note that declares `entries`; the first must be [`manifest::Entry::reserved`].
     pub const fn new(entries: [manifest::Entry; N]) -> Mft1<N> {
         assert!(N >= 1 && N <= manifest::MAX_ENTRIES);
         assert!(entries[0].kind == manifest::RESERVED_FIRST);

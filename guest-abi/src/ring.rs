@@ -1,15 +1,17 @@
-//! The shared network ring of Solo5 0.11 and later (section 11): requests from the guest and replies from the host,
-//! in one piece of memory that both use at once. Only network frames go this way.
+//! The shared network ring of Solo5 0.11 and later (section 11): requests from the guest and
+//! replies from the host, in one block of memory that both use concurrently. It carries network
+//! frames only.
 //!
-//! The ring begins with two cache lines of indices, one that the guest writes and one that the host writes. An index
-//! counts for ever, modulo 2^32; index *i* is in slot `i % ENTRIES`. Neither side may trust the other's indices.
+//! The ring begins with two cache lines of indices: the guest writes one, the host the other. An
+//! index is a free-running counter modulo 2^32; index *i* is in slot `i % ENTRIES`. Neither side
+//! may trust the other's indices.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Slots for requests, and as many for replies.
+/// Number of request slots, and of reply slots.
 pub const ENTRIES: u32 = 1024;
 
-/// Bytes of the whole ring; it is page aligned, and zero when the guest starts.
+/// Size of the whole ring in bytes; it is page aligned, and zero when the guest starts.
 pub const SIZE: usize = 49280;
 
 /// Offset of the `u32` that counts the requests submitted; the guest writes it.
@@ -24,7 +26,7 @@ pub const ENT_HEAD: usize = 64;
 /// Offset of the `u32` that counts the replies given; the host writes it.
 pub const COM_TAIL: usize = 68;
 
-/// Offset of the `u32` that is not 0 while the host wants to be woken by a kick; the host writes it.
+/// Offset of the `u32` that is non-zero while the host wants a kick; the host writes it.
 pub const NEEDS_KICK: usize = 72;
 
 /// Offset of the requests.
@@ -42,7 +44,7 @@ pub const OP_READ: u32 = 2;
 /// Longest frame that a guest sends by the ring; it sends longer ones by hypercall.
 pub const MAX_FRAME: u32 = 2048;
 
-/// The ring's number, which a kick stores. There is only the one.
+/// The ring's number, which a kick stores. There is only one ring.
 pub const ID: u32 = 0;
 
 /// Where a kick is stored on ARM64, 32 bits wide. Section A1.
@@ -51,7 +53,7 @@ pub const KICK_MMIO: u64 = 0x1_0000_0100;
 /// The port of a kick on x86_64, 32 bits wide. Section B1.
 pub const KICK_PORT: u16 = 0x600;
 
-/// The bit of [`crate::boot::BootInfo::host_features`] that says that there is a ring.
+/// The bit of [`crate::boot::BootInfo::host_features`] that offers the ring.
 pub const FEATURE: u32 = 1;
 
 /// A request.
@@ -68,7 +70,7 @@ pub struct Entry {
     pub data: u64,
     /// Length of the frame (write) or of the buffer (read) in bytes.
     pub len: u32,
-    /// What the reply repeats.
+    /// Value that the reply repeats.
     pub id: u32,
     /// Zero.
     pub reserved: u64,

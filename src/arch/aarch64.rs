@@ -1,5 +1,5 @@
-//! ARM64: sections A1 to A5 and 15 of `docs/hvt-abi.md`. No interrupt controller is ever created, so boards without
-//! a virtual one, such as the Raspberry Pi 3, run guests as well as any other.
+//! ARM64: sections A1 to A5 and 15 of `docs/hvt-abi.md`. The tender never creates an interrupt
+//! controller, so boards without a virtual one, such as the Raspberry Pi 3, run guests too.
 
 mod boot;
 mod core;
@@ -22,32 +22,33 @@ pub use debug::{
 };
 pub use vcpu::{REPORT_REQUESTS, Vcpu};
 
-/// What this tender's guests run on.
+/// Architecture of this tender's guests.
 pub const MACHINE: Machine = Machine::Aarch64;
 
-/// System calls that only this architecture has: none.
+/// System calls that exist on this architecture only: none.
 pub const OLD_CALLS: &[(libc::c_long, &str)] = &[];
 
-/// Where the page tables lie, root first. Section A3.
+/// Address of the page tables, root first. Section A3.
 const TABLES_ADDRESS: u64 = 0x1000;
 
-/// First address after the room for page tables.
+/// First address after the page tables.
 const TABLES_END: u64 = 0x10000;
 
-/// Bits of guest-physical address that RAM up to 4 GiB and the hypercall window above it need.
+/// Bits of guest-physical address needed for 4 GiB of RAM and the hypercall window above it.
 const LEAST_ADDRESS_BITS: u32 = 33;
 
-/// Bits of guest-physical address that upstream's tender gives, and KVM where it offers no choice.
+/// Bits of guest-physical address in Solo5's own tender, and in KVM without a choice of size.
 const USUAL_ADDRESS_BITS: u32 = 40;
 
-/// Creates an empty virtual machine. Hosts differ in how large a guest's address space may be, so they are asked.
+/// Creates an empty virtual machine. The largest guest address space differs by host, so KVM is
+/// queried.
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
-    let failed = Error::kvm("create a virtual machine");
+    let failed = Error::kvm("KVM_CREATE_VM");
     let vm = match u32::try_from(kvm.check_extension_int(Cap::ArmVmIPASize)) {
         Ok(bits) if (1..LEAST_ADDRESS_BITS).contains(&bits) => {
             return Err(Error::AddressSize { bits });
         }
-        // Kernels before 4.20 offer no choice and have no such capability: type 0 is 40 bits.
+        // Kernels before 4.20 have no such capability and no choice: type 0 is 40 bits.
         Err(_) | Ok(0) => uninterrupted(|| kvm.create_vm_with_type(0)).map_err(failed)?,
         Ok(bits) => uninterrupted(|| kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS)))
             .map_err(failed)?,
@@ -60,11 +61,11 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
             (Cap::OneReg, "KVM_CAP_ONE_REG"),
         ],
     )?;
-    report_strange_accesses(&vm);
+    report_undecodable_accesses(&vm);
     Ok(vm)
 }
 
-/// Denies nothing: a guest has no registers but those of the features that are asked for.
+/// Does nothing: a guest has the registers of its enabled features only.
 ///
 /// # Errors
 /// Never.
@@ -72,25 +73,25 @@ pub fn deny_registers(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }
 
-/// Where the kernel can (5.5 and later), an access that it cannot decode arrives with its address (section 15)
-/// instead of as a bare error. Not having it costs only the address in a report.
-fn report_strange_accesses(vm: &VmFd) {
+/// Makes KVM report the address of an access that it cannot decode (section 15) instead of a bare
+/// error. Kernels before 5.5 cannot; then a report lacks the address.
+fn report_undecodable_accesses(vm: &VmFd) {
     let capability = kvm_enable_cap {
         cap: KVM_CAP_ARM_NISV_TO_USER,
         ..Default::default()
     };
     if let Err(error) = vm.enable_cap(&capability) {
-        log::debug!("KVM cannot report accesses without syndrome: {error}");
+        log::debug!("KVM_CAP_ARM_NISV_TO_USER failed: {error}");
     }
 }
 
-/// Longest sleep of one POLL in nanoseconds, given the frequency of the guest's counter: a quarter of the time after
-/// which guests' own clock arithmetic overflows (section A5).
+/// Longest sleep of one POLL in nanoseconds for the frequency of the guest's counter: a quarter of
+/// the time after which guests' clock arithmetic overflows (section A5).
 pub fn poll_limit(counter_frequency: u64) -> u64 {
     crate::devices::clock::poll_limit(counter_frequency)
 }
 
-/// Page table descriptors. Every one is for EL1 only (UXN), inner shareable and has its access flag set.
+/// Page table descriptors. Each is for EL1 only (UXN), inner shareable and has its access flag set.
 struct Descriptors;
 
 impl Descriptors {
@@ -137,7 +138,8 @@ impl Format for Descriptors {
     }
 }
 
-/// Puts the page tables into guest memory; beside `mappings` they map the hypercall window.
+/// Writes the page tables into guest memory. In addition to `mappings` they map the hypercall
+/// window.
 pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
     let mut tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
     let window = guest_abi::hypercall::MMIO_BASE;
@@ -154,7 +156,7 @@ pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), Ta
 mod tests {
     use super::*;
 
-    /// The values of section A3.
+    /// Values of section A3.
     #[test]
     fn descriptors_have_the_bits_of_the_manual() {
         assert_eq!(Descriptors::table(0x2000), 0x2003);

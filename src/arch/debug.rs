@@ -1,51 +1,52 @@
-//! What a debugger asks of a processor, whatever it is, and what that tells it.
+//! Debugging requests to a vCPU and its debug events, for both architectures.
 
-/// How the guest is to go on under a debugger.
+/// How a vCPU runs under a debugger.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Debug<'p> {
-    /// By one instruction only.
+    /// Stop after one instruction.
     pub step: bool,
-    /// Where the processor itself stops it. [`super::Vcpu::debug`] wants no more than it was found to have.
+    /// Hardware breakpoints and watchpoints. There must be no more than [`super::Vcpu::debug`]
+    /// supports.
     pub hardware: &'p [Hardware],
-    /// The breakpoint instruction that it stopped at is the guest's own: it gets its exception.
+    /// Deliver the breakpoint instruction at the program counter to the guest as an exception.
     pub own_breakpoint: bool,
 }
 
-/// A breakpoint or watchpoint of the processor.
+/// A hardware breakpoint or watchpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hardware {
-    /// The first byte, by the guest's own address.
+    /// Guest-virtual address of the first byte.
     pub address: u64,
-    /// Bytes: the size of an instruction, or what is watched.
+    /// Bytes: the size of an instruction, or of the watched memory.
     pub length: u64,
-    /// What is watched for.
+    /// The accesses that stop the guest.
     pub kind: Watch,
 }
 
-/// What the processor watches for.
+/// Kind of access that a hardware point watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
-    /// The instruction is about to be executed.
+    /// Execution of the instruction.
     Execute,
-    /// The memory is written.
+    /// Writes.
     Write,
-    /// The memory is read.
+    /// Reads.
     Read,
-    /// Both.
+    /// Reads and writes.
     Access,
 }
 
-/// Why the processor has stopped the guest for the debugger.
+/// Why the vCPU stopped for the debugger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trap {
-    /// It went on by one instruction.
+    /// It executed one instruction.
     Step,
-    /// It came to a breakpoint instruction, a debugger's or its own.
+    /// It reached a breakpoint instruction of the debugger or of the guest.
     Instruction,
-    /// It came to a breakpoint of the processor.
+    /// It reached a hardware breakpoint.
     Breakpoint,
-    /// It touched this address, which is watched.
+    /// It accessed this watched address.
     Watched(u64),
-    /// The breakpoint or watchpoint with this place in [`Debug::hardware`].
+    /// It hit the point with this index in [`Debug::hardware`].
     Slot(usize),
 }

@@ -1,19 +1,18 @@
-//! Registers in a row, as debuggers exchange them: little-endian, one right after the other.
+//! Registers in gdb's wire format: little-endian, concatenated.
 
-/// A row of registers.
+/// Concatenated registers.
 #[derive(Debug, Default)]
 pub struct Fields {
-    /// Their bytes.
     pub bytes: Vec<u8>,
-    /// How many of them were taken.
+    /// Bytes consumed by [`Fields::take`].
     taken: usize,
 }
 
-/// A register, by its width.
+/// A register value of a certain width.
 pub trait Field: Sized {
-    /// Appends it.
+    /// Appends the value.
     fn append_to(self, bytes: &mut Vec<u8>);
-    /// Takes the next one.
+    /// Takes the next value.
     fn take_from(fields: &mut Fields) -> Self;
 }
 
@@ -34,7 +33,7 @@ macro_rules! field {
 field!(u32 u64 u128);
 
 impl Fields {
-    /// Registers to be taken from `bytes`.
+    /// Returns fields to take registers from.
     pub fn of(bytes: &[u8]) -> Fields {
         Fields {
             bytes: bytes.to_vec(),
@@ -52,12 +51,12 @@ impl Fields {
         self.bytes.extend_from_slice(value);
     }
 
-    /// The next register; behind the last there are zeros.
+    /// Takes the next register; past the end it is zero.
     pub fn take<F: Field>(&mut self) -> F {
         F::take_from(self)
     }
 
-    /// The bytes of the next register.
+    /// Takes the bytes of the next register; past the end they are zero.
     pub fn take_bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         let rest = self.bytes.get(self.taken..).unwrap_or_default();
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_is_taken_in_order() {
+    fn values_are_taken_in_the_order_of_put() {
         let mut fields = Fields::default();
         fields.put(0x0102_0304_u32);
         fields.put_bytes(&[5, 6, 7]);
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_last_there_are_zeros() {
+    fn registers_past_the_end_are_zero() {
         let mut fields = Fields::of(&[1, 2, 3, 4, 5]);
         assert_eq!(
             (

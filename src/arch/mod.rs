@@ -1,12 +1,13 @@
-//! The two processors behind one set of names. What differs between ARM64 and x86_64 — tables, registers, the way a
-//! hypercall leaves the guest — lies in `aarch64` and `x86_64`; this module re-exports the one that is built, and no
-//! other module asks which.
+//! Both architectures behind one set of names. Page tables, registers and the hypercall transport
+//! differ and are in `aarch64` and `x86_64`. This module re-exports the one that is built; no other
+//! module depends on the architecture.
 //!
-//! Both provide: `MACHINE`, `create_vm`, `deny_registers`, `build_tables`, `Vcpu` (`new`, `boot`, `run`, `exit`,
-//! `settle`, `interrupt_flag`, `registers`, `fault_registers`, `general_registers`, `floating_registers`,
-//! `counter_frequency`, `debug_registers`, `set_debug_registers`, `program_counter`, `debug`, `AsRawFd`),
-//! `return_to_trap`, `poll_limit`, `hardware_points`, `can_watch`, `instructions_changed`,
-//! `BREAKPOINT`, `DESCRIPTION`, `PROGRAM_COUNTER`, `REPORT_REQUESTS`, `CORE_REQUESTS`, `DEBUG_REQUESTS` and `OLD_CALLS`.
+//! Both provide: `MACHINE`, `create_vm`, `deny_registers`, `build_tables`, `Vcpu` (`new`, `boot`,
+//! `run`, `exit`, `settle`, `interrupt_flag`, `registers`, `fault_registers`, `general_registers`,
+//! `floating_registers`, `counter_frequency`, `debug_registers`, `set_debug_registers`,
+//! `program_counter`, `debug`, `AsRawFd`), `return_to_trap`, `poll_limit`, `hardware_points`,
+//! `can_watch`, `instructions_changed`, `BREAKPOINT`, `DESCRIPTION`, `PROGRAM_COUNTER`,
+//! `REPORT_REQUESTS`, `CORE_REQUESTS`, `DEBUG_REQUESTS` and `OLD_CALLS`.
 
 mod debug;
 mod fields;

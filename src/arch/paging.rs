@@ -1,42 +1,43 @@
-//! The guest's page tables, which the tender builds and the guest never sees: 4 KiB granule, four levels, 2 MiB
-//! blocks where a whole block has one access. Both processors walk the same tree; only the descriptors differ.
+//! The guest's page tables, built by the tender: 4 KiB granule, four levels, 2 MiB blocks where a
+//! whole block has one access. Both architectures use the same tree; only the descriptors differ.
 //!
-//! This is where W^X is enforced: whatever the host's page size, each 4 KiB page has the access its segment asks for.
+//! The tables enforce W^X: each 4 KiB page has the access of its segment, independent of the host's
+//! page size.
 
 use zerocopy::IntoBytes;
 
 use crate::memory::{Access, Mapping, PAGE_SIZE};
 
-/// Entries of a table.
+/// Entries per table.
 const ENTRIES: usize = 512;
 
-/// Bytes covered by an entry of the last table but one.
+/// Bytes covered by an entry of the second-last level.
 const BLOCK_SIZE: u64 = PAGE_SIZE * ENTRIES as u64;
 
-/// Bit position in an address of the index into each level's table, root first.
+/// Position in an address of the index into each level's table, root first.
 const SHIFTS: [u32; 4] = [39, 30, 21, 12];
 
-/// How a processor encodes its descriptors. Addresses are multiples of what the descriptor covers.
+/// Encoding of an architecture's descriptors. Addresses are aligned to what the descriptor covers.
 pub trait Format {
-    /// Refers to the next table.
+    /// Encodes a reference to the next table.
     fn table(address: u64) -> u64;
-    /// Maps 4 KiB. `access` is never [`Access::None`].
+    /// Encodes a mapping of 4 KiB. `access` is never [`Access::None`].
     fn page(address: u64, access: Access) -> u64;
-    /// Maps 2 MiB. `access` is never [`Access::None`].
+    /// Encodes a mapping of 2 MiB. `access` is never [`Access::None`].
     fn block(address: u64, access: Access) -> u64;
 }
 
-/// One of the two that map.
+/// [`Format::page`] or [`Format::block`].
 type Describe = fn(u64, Access) -> u64;
 
-/// The image has permissions so scattered that its tables do not fit in the memory set aside for them.
+/// The image's permissions are so scattered that its tables exceed the memory reserved for them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the image's segments need more page tables than the {0} that fit below 0x10000; link it with fewer segments"
 )]
 pub struct TablesFull(usize);
 
-/// Page tables under construction: pages that will lie one after the other from `base`, the root first.
+/// Page tables under construction: consecutive pages from `base`, the root first.
 pub struct Tables {
     base: u64,
     most: usize,
@@ -44,7 +45,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Builds tables for `mappings`, to be placed at `base` and to end before `limit`.
+    /// Builds tables for `mappings`, for placement at `base` and ending before `limit`.
     pub fn build<F: Format>(
         base: u64,
         limit: u64,
@@ -79,7 +80,8 @@ impl Tables {
         }
         let (mut address, end) = (mapping.range.start, mapping.range.end);
         while address < end {
-            // A run of descriptors in one table at a time: a walk for each would be most of the work.
+            // Fill one run of descriptors per table: a walk for each descriptor would dominate the
+            // cost.
             let whole_block = address % BLOCK_SIZE == 0 && end - address >= BLOCK_SIZE;
             let (level, size, describe) = if whole_block {
                 (2, BLOCK_SIZE, F::block as Describe)
@@ -95,8 +97,8 @@ impl Tables {
         Ok(())
     }
 
-    /// The descriptors from that for `address` to the end of its table of `level` (0 is the root), whose parents are
-    /// made as needed.
+    /// Returns the descriptors from that of `address` to the end of its table at `level` (0 is the
+    /// root). Creates the parent tables as needed.
     pub fn entries<F: Format>(
         &mut self,
         address: u64,
@@ -113,21 +115,21 @@ impl Tables {
         Ok(&mut self.entries[table * ENTRIES..][index(address, SHIFTS[level])..ENTRIES])
     }
 
-    /// The tables as they go into memory at their base address: host and guest are the same processor, with the same
-    /// order of bytes.
+    /// Returns the tables as they go to `base`. Host and guest are the same processor, with the
+    /// same byte order.
     pub fn as_bytes(&self) -> &[u8] {
         self.entries.as_bytes()
     }
 }
 
-/// The bits of a table descriptor that hold the next table's address, on both processors.
+/// Bits of a table descriptor that hold the next table's address, on both architectures.
 const ADDRESS_BITS: u64 = 0x0000_ffff_ffff_f000;
 
 fn index(address: u64, shift: u32) -> usize {
     (address >> shift) as usize % ENTRIES
 }
 
-/// Joins neighbours with the same access, so that blocks are as large as they can be.
+/// Joins neighbours with the same access, so that blocks are as large as possible.
 fn coalesce(mappings: &[Mapping]) -> Vec<Mapping> {
     let mut joined: Vec<Mapping> = Vec::with_capacity(mappings.len());
     for mapping in mappings {

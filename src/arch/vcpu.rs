@@ -1,4 +1,4 @@
-//! What the run loop sees of a processor, whatever it is: why the guest stopped running, and where it started.
+//! The run loop's view of a vCPU of either architecture: exits, and the state at the start.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -8,130 +8,125 @@ use kvm_ioctls::Cap;
 use super::debug::Trap;
 use crate::report::counters::Count;
 
-/// Lets the guest run. `_IO(KVMIO, 0x80)`.
+/// Runs the guest. `_IO(KVMIO, 0x80)`.
 pub const KVM_RUN: u64 = 0xae80;
 
-/// Where a guest starts.
+/// State at the guest's first instruction.
 #[derive(Clone, Copy, Debug)]
 pub struct Boot {
-    /// Address of its first instruction.
+    /// Address of the first instruction.
     pub entry: u64,
-    /// Address after its last byte of memory: the stack grows down from here.
+    /// Address after the last byte of memory: the stack grows down from here.
     pub stack_top: u64,
-    /// Address of its boot info block.
+    /// Address of the boot info block.
     pub boot_info: u64,
 }
 
-/// A hypercall as it left the processor.
+/// A hypercall as decoded from the exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Not checked: may be a number that does not exist.
+    /// Not checked: the number may not exist.
     pub number: u32,
-    /// Guest-physical address of its argument structure; not checked.
+    /// Guest-physical address of the argument structure; not checked.
     pub argument: u32,
 }
 
-/// Why the guest left the processor, if not for a hypercall.
+/// Why the guest exited, other than for a hypercall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It has submitted requests to the shared network ring, and says so.
+    /// The guest submitted requests to the shared network ring and kicked it.
     Kick,
-    /// A signal arrived, or the run was asked to stop; the guest itself can go on.
+    /// A signal arrived, or the run was asked to stop; the guest can go on.
     Interrupted,
     /// KVM_RUN failed with EAGAIN: KVM lacks a resource that may be available later.
     Refused,
-    /// The processor stopped it for a debugger.
+    /// The vCPU stopped for a debugger.
     Trap(Trap),
-    /// It did something after which it cannot go on.
+    /// The guest cannot go on.
     Stop(Stop),
 }
 
-/// What a guest did, or met, that ends its run.
+/// An act of the guest, or a failure of its vCPU, that ends the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Stop {
-    #[error("the guest kicks a network ring, and was offered none")]
+    #[error("guest kicked the network ring, which was not offered")]
     Kick,
-    #[error("the guest wrote {} to {address:#x}, where there is neither memory nor a hypercall", bytes(*width))]
+    #[error("guest wrote {} to {address:#x}: neither memory nor a hypercall", bytes(*width))]
     Write { address: u64, width: usize },
-    #[error("the guest read {} from {address:#x}, where there is no memory", bytes(*width))]
+    #[error("guest read {} from {address:#x}: no memory there", bytes(*width))]
     Read { address: u64, width: usize },
-    #[error(
-        "the guest performed a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide"
-    )]
+    #[error("guest made a {width}-byte hypercall at {address:#x}; hypercalls are 4 bytes wide")]
     Width { address: u64, width: usize },
     #[error(
-        "the guest accessed {address:#x} by an instruction that cannot be emulated (ldp/stp or write-back form)"
+        "guest accessed {address:#x} with an instruction that KVM cannot emulate (ldp/stp or write-back form)"
     )]
     NoSyndrome { address: u64 },
-    #[error(
-        "the guest accessed an address, which this kernel does not tell, by an instruction that cannot be emulated"
-    )]
+    #[error("guest accessed an unknown address with an instruction that KVM cannot emulate")]
     Undecoded,
-    #[error("the guest read from I/O port {port:#x}; there are no input ports")]
+    #[error("guest read from I/O port {port:#x}; there are no input ports")]
     PortRead { port: u16 },
-    #[error("the guest wrote {} to I/O port {port:#x}, which is no hypercall", bytes(*width))]
+    #[error("guest wrote {} to I/O port {port:#x}: not a hypercall", bytes(*width))]
     PortWrite { port: u16, width: usize },
-    #[error("the guest stopped its processor (HLT), from which nothing can wake it")]
+    #[error("guest executed HLT and cannot be woken")]
     Halted,
-    #[error("the guest took a fault while handling a fault (triple fault)")]
+    #[error("guest faulted while handling a fault (triple fault)")]
     TripleFault,
-    #[error("KVM cannot run this guest: internal error, suberror {suberror}{}", hint(*suberror))]
+    #[error("KVM internal error: suberror {suberror}{}", hint(*suberror))]
     Internal { suberror: u32 },
-    #[error("the processor refused to enter the guest: hardware reason {reason:#x}")]
+    #[error("VM entry failed: hardware reason {reason:#x}")]
     Entry { reason: u64 },
-    #[error("the guest accessed memory that the host could not provide at {address:#x}")]
+    #[error("guest accessed memory that the host could not provide at {address:#x}")]
     MemoryFault { address: u64 },
-    #[error("the guest asked for a system event of type {kind}, which no unikernel does")]
+    #[error("guest requested a system event of type {kind}; unikernels request none")]
     SystemEvent { kind: u32 },
-    #[error("the guest stopped for a reason this tender does not know: KVM exit {reason}")]
+    #[error("unknown KVM exit {reason}")]
     Unknown { reason: u32 },
 }
 
-/// The width of an access, in words.
+/// Formats the width of an access.
 fn bytes(width: usize) -> Count {
     Count(width as u64, "byte")
 }
 
-/// KVM_INTERNAL_ERROR_EMULATION is by far the most common, and rarely the guest's fault.
+/// Only KVM_INTERNAL_ERROR_EMULATION has a hint: it is by far the most common, and rarely the
+/// guest's fault.
 fn hint(suberror: u32) -> &'static str {
     match suberror {
-        1 => " (an instruction that this host's KVM cannot emulate)",
+        1 => " (KVM cannot emulate an instruction)",
         _ => "",
     }
 }
 
-/// Why the host could not provide a virtual machine.
+/// Why KVM could not create or run the virtual machine.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("KVM cannot {what}: {source}{}", cause(Some(source.errno())))]
+    #[error("{ioctl} failed: {source}{}", cause(Some(source.errno())))]
     Kvm {
-        what: &'static str,
+        ioctl: &'static str,
         source: kvm_ioctls::Error,
     },
-    #[error("this host failed to run the guest: {source}{}", cause(source.raw_os_error()))]
+    #[error("KVM_RUN failed: {source}{}", cause(source.raw_os_error()))]
     Run { source: io::Error },
-    #[error(
-        "this host's KVM lacks {0}, which every tender needs; a kernel of 4.14 or later has it"
-    )]
+    #[error("KVM lacks {0}; Linux 4.14 or later is required")]
     Capability(&'static str),
-    #[error("this host's KVM allows guests {bits} bits of physical address; hvt needs 33")]
+    #[error("KVM supports guests with {bits} bits of physical address; hvt needs 33")]
     AddressSize { bits: u32 },
     #[error(
-        "this host's cycle counter has no known, stable frequency; hvt guests tell the time by it"
+        "the host's cycle counter has no known stable frequency; hvt guests use it as their clock"
     )]
     CounterFrequency,
 }
 
-/// What lies behind the host's terse words, where that is known.
+/// Explains the kernel's errno where the cause is known.
 fn cause(errno: Option<i32>) -> &'static str {
     match errno.unwrap_or_default() {
         libc::EMFILE | libc::ENFILE => " (raise the limit of open files, ulimit -n)",
         libc::EFAULT => {
-            " (a page of the guest's memory cannot be had: memory is used up, or a part of it defective)"
+            " (a page of guest memory is unavailable: host memory is exhausted or defective)"
         }
-        libc::ENOMEM => " (the kernel has no memory left)",
+        libc::ENOMEM => " (the kernel is out of memory)",
         libc::EBUSY => {
             " (another hypervisor, such as VirtualBox or VMware, uses the processor; stop its machines)"
         }
@@ -139,34 +134,34 @@ fn cause(errno: Option<i32>) -> &'static str {
         libc::EAGAIN => {
             " (no task left for KVM's own thread: raise TasksMax= of the unit, the pids limit or ulimit -u)"
         }
-        libc::EHWPOISON => " (a part of the host's memory is defective)",
+        libc::EHWPOISON => " (host memory is defective)",
         _ => "",
     }
 }
 
 impl Error {
-    /// Names the operation that failed, for `map_err`.
-    pub fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
-        move |source| Error::Kvm { what, source }
+    /// Names the ioctl that failed, for `map_err`.
+    pub fn kvm(ioctl: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
+        move |source| Error::Kvm { ioctl, source }
     }
 }
 
-/// Enters the guest on the processor `vcpu`, until it wants something. The one thing that kvm-ioctls does for us
-/// elsewhere but not here: it also turns every exit into a value of its own, for which a hypercall has no time.
+/// Enters the guest on `vcpu` until its next exit. Replaces kvm-ioctls here only: that crate
+/// converts every exit into an enum value, which costs too much per hypercall.
 ///
 /// # Safety
-/// `vcpu` is a processor's descriptor, and all memory of its machine is there.
+/// `vcpu` is a vCPU's descriptor, and all memory of its machine is mapped.
 #[inline]
 pub unsafe fn enter(vcpu: RawFd) -> io::Result<()> {
-    // SAFETY: the caller vouches for the processor; the request takes no argument.
+    // SAFETY: the caller guarantees the vCPU; the ioctl takes no argument.
     match unsafe { libc::ioctl(vcpu, KVM_RUN as _, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Repeats `call` while signals interrupt it, as a stop and a continuation interrupt KVM_CREATE_VM. A signal
-/// that is meant to end the process still does: none is caught yet.
+/// Repeats `call` while signals interrupt it, as SIGSTOP and SIGCONT interrupt KVM_CREATE_VM. A
+/// signal that should end the process still does: no handlers are installed yet.
 pub fn uninterrupted<T>(
     mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
 ) -> Result<T, kvm_ioctls::Error> {
@@ -178,7 +173,8 @@ pub fn uninterrupted<T>(
     }
 }
 
-/// Converts an error of KVM_RUN that only interrupts the guest into an exit; none for any other error.
+/// Converts an error of KVM_RUN that only interrupts the guest into an exit; `None` for other
+/// errors.
 pub fn interruption(error: &io::Error) -> Option<Exit> {
     match error.raw_os_error() {
         Some(libc::EINTR) => Some(Exit::Interrupted),
@@ -187,7 +183,7 @@ pub fn interruption(error: &io::Error) -> Option<Exit> {
     }
 }
 
-/// Fails when the host's KVM lacks one of `capabilities`.
+/// Fails if the host's KVM lacks one of `capabilities`.
 pub fn require(vm: &kvm_ioctls::VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
     match capabilities
         .iter()

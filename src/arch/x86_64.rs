@@ -22,10 +22,11 @@ pub use debug::{
 pub use msr::deny_registers;
 pub use vcpu::{REPORT_REQUESTS, Vcpu};
 
-/// What this tender's guests run on.
+/// Architecture of this tender's guests.
 pub const MACHINE: Machine = Machine::X86_64;
 
-/// System calls that only this architecture has, older forms of others; their names are for messages.
+/// System calls that exist on this architecture only, older forms of others; the names are for
+/// messages.
 pub const OLD_CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_open, "open"),
     (libc::SYS_creat, "creat"),
@@ -37,18 +38,18 @@ pub const OLD_CALLS: &[(libc::c_long, &str)] = &[
     (libc::SYS_arch_prctl, "arch_prctl"),
 ];
 
-/// Where the boot-time segment descriptors lie. Section B3.
+/// Address of the boot-time segment descriptors. Section B3.
 const GDT_ADDRESS: u64 = 0x1000;
 
-/// Where the page tables lie, root first. Section B3.
+/// Address of the page tables, root first. Section B3.
 const TABLES_ADDRESS: u64 = 0x2000;
 
-/// First address after the room for page tables.
+/// First address after the page tables.
 const TABLES_END: u64 = 0x10000;
 
 /// Creates an empty virtual machine, without any interrupt controller.
 pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
-    let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("create a virtual machine"))?;
+    let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("KVM_CREATE_VM"))?;
     require(
         &vm,
         &[
@@ -60,7 +61,7 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
     Ok(vm)
 }
 
-/// Longest sleep of one POLL in nanoseconds, given the frequency of the guest's counter: no limit here.
+/// Longest sleep of one POLL in nanoseconds: no limit on this architecture.
 pub fn poll_limit(_counter_frequency: u64) -> u64 {
     u64::MAX
 }
@@ -99,7 +100,7 @@ impl Format for Descriptors {
     }
 }
 
-/// Puts the page tables and segment descriptors into guest memory.
+/// Writes the page tables and segment descriptors into guest memory.
 pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
     let tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
     place(memory, TABLES_ADDRESS, tables.as_bytes());
@@ -119,7 +120,8 @@ fn place(memory: &GuestMemory, address: u64, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    /// Section B3: table 0x..003; RO page addr|1, RW page addr|3, 2 MiB block addr|0x83; here with NX beside them.
+    /// Section B3: table 0x..003; RO page addr|1, RW page addr|3, 2 MiB block addr|0x83; here with
+    /// NX in addition.
     #[test]
     fn descriptors_have_the_bits_of_the_manual() {
         const NX: u64 = 1 << 63;

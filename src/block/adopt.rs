@@ -1,4 +1,4 @@
-//! From a descriptor that was handed over to an image or disk of one's own; and why not, in words.
+//! Turns an inherited descriptor into an image or disk, or explains why not.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -9,10 +9,11 @@ use super::open::{check_kind, check_writable};
 use crate::config::InheritedFd;
 use crate::host::signal::uninterrupted;
 
-/// Takes over a descriptor of an image file or a disk, which must be open for reading and writing.
-pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
-    let file = File::from(handed.take()?);
-    let path = path(&file, handed);
+/// Takes ownership of a descriptor of an image file or a disk, which must be open for reading and
+/// writing.
+pub(super) fn adopt(inherited: &InheritedFd) -> Result<(File, PathBuf), Error> {
+    let file = File::from(inherited.take()?);
+    let path = path(&file, inherited);
     let metadata = uninterrupted(|| file.metadata()).map_err(|error| Error::Open {
         path: path.clone(),
         error,
@@ -22,7 +23,7 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
     if let Err(rule) = check_mode(&file) {
         return Err(Error::Mode {
             path,
-            handed: handed.to_string(),
+            inherited: inherited.to_string(),
             rule,
         });
     }
@@ -30,22 +31,23 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<(File, PathBuf), Error> {
     Ok((file, path))
 }
 
-/// Where the file is, for messages, as far as the host tells: its descriptor is as good a name, but cures none.
-fn path(file: &File, handed: &InheritedFd) -> PathBuf {
+/// Returns the file's path for messages, if the host shows it, else the descriptor, which is less
+/// helpful.
+fn path(file: &File, inherited: &InheritedFd) -> PathBuf {
     let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    link.unwrap_or_else(|_| handed.to_string().into())
+    link.unwrap_or_else(|_| inherited.to_string().into())
 }
 
 fn check_mode(file: &File) -> Result<(), &'static str> {
-    // SAFETY: it takes a number; the descriptor is open.
+    // SAFETY: the call takes a number; the descriptor is open.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     match flags {
-        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => Err(
-            "is not open for reading and writing, which a unikernel may do to its block devices; open it O_RDWR",
-        ),
-        // Linux would write everything at the end, wherever the guest wants it.
+        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => {
+            Err("is not open for reading and writing; open it O_RDWR")
+        }
+        // Linux would append all writes, ignoring the guest's offsets.
         _ if flags & libc::O_APPEND != 0 => Err("is open for appending; open it without O_APPEND"),
-        // Guests do not keep its rules for where a buffer may lie.
+        // Guests do not keep its alignment rules for buffers.
         _ if flags & libc::O_DIRECT != 0 => {
             Err("is open past the page cache; open it without O_DIRECT")
         }
@@ -64,16 +66,16 @@ mod tests {
     use crate::guest::era::DiskTail;
     use crate::host::files::{Files, Need};
 
-    /// The file's descriptor, as one that was handed over.
-    fn handed(file: File) -> InheritedFd {
+    /// Returns the file's descriptor as an inherited one.
+    fn inherited(file: File) -> InheritedFd {
         let fd = file.into_raw_fd();
-        // SAFETY: it changes a flag of a descriptor that this test owns.
+        // SAFETY: the call changes a flag of a descriptor that this test owns.
         assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
         fd.into()
     }
 
     fn refused(file: File) -> String {
-        Disk::adopt(&handed(file), None, DiskTail::Refused)
+        Disk::adopt(&inherited(file), None, DiskTail::Refused)
             .unwrap_err()
             .to_string()
     }
@@ -100,9 +102,9 @@ mod tests {
     fn an_image_by_descriptor_is_as_one_by_path() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
-        let disk = Disk::adopt(&handed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
+        let disk = Disk::adopt(&inherited(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
-        // Where the host tells who has it: this very process.
+        // The message names the owner, this very process, if the host shows it.
         let is_taken = |args: String| {
             args.contains("is given to two block devices") || args.contains("is in use")
         };
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn how_it_is_open_must_be_how_guests_use_it() {
+    fn a_descriptor_must_be_open_for_what_guests_do() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
         let modes = [

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::host::files::Identity;
-use crate::host::owner::{Holder, read_list};
+use crate::host::owner::{Owner, read_list};
 use crate::host::signal::uninterrupted;
 
-/// Locks an image against every other program that locks it, until it is closed.
+/// Locks an image against other programs that lock it, until it is closed.
 ///
 /// # Errors
 /// The image is in use: by a program that locked it, or by a loop device, which locks nothing.
@@ -25,9 +25,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
         }
         Err(error) => {
             let path = path.display();
-            log::warn!(
-                "{path}: cannot be locked against others ({error}); see that nothing else uses it"
-            );
+            log::warn!("{path}: cannot be locked: {error}; make sure that nothing else uses it");
         }
     }
     match Identity::of_descriptor(file.as_raw_fd()).and_then(loop_device) {
@@ -39,8 +37,9 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Finds the loop device that uses an image, if the host shows it. sysfs names the image by a path, which may belong to
-/// another root directory. Unused loop devices are not in the list of disks, and so cost nothing.
+/// Finds the loop device that uses an image, if the host shows it. sysfs names the image by a path,
+/// which may belong to another root directory. Unused loop devices are not in the list of disks,
+/// and so cost nothing.
 fn loop_device(image: Identity) -> Option<PathBuf> {
     let disks = read_list("/proc/partitions").ok()?;
     let mut names = disks
@@ -60,7 +59,7 @@ fn loop_device(image: Identity) -> Option<PathBuf> {
 
 /// Locks or unlocks an open file, without waiting for others.
 pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
-    // SAFETY: it takes two numbers.
+    // SAFETY: the call takes two numbers.
     uninterrupted(
         || match unsafe { libc::flock(fd, operation | libc::LOCK_NB) } {
             0 => Ok(()),
@@ -72,15 +71,15 @@ pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
 /// Returns the error for an image `path` that is in use.
 pub(super) fn in_use(path: &Path, metadata: io::Result<Metadata>) -> Error {
     let path = path.to_owned();
-    match holder(metadata) {
-        Some(holder) if holder.is_us() => Error::GivenTwice { path },
-        Some(holder) => Error::InUse { path, holder },
+    match owner(metadata) {
+        Some(owner) if owner.is_us() => Error::GivenTwice { path },
+        Some(owner) => Error::InUse { path, owner },
         None => Error::InUseBySomebody { path },
     }
 }
 
 /// Finds the process that has locked a file, if the host shows it.
-fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
+fn owner(metadata: io::Result<Metadata>) -> Option<Owner> {
     let metadata = metadata.ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let locks = read_list("/proc/locks").ok()?;
@@ -89,12 +88,12 @@ fn holder(metadata: io::Result<Metadata>) -> Option<Holder> {
         libc::major(device),
         libc::minor(device)
     );
-    holder_in(&locks, &file).map(Holder::new)
+    owner_in(&locks, &file).map(Owner::new)
 }
 
-/// Finds the holder of the lock on `file` in the lines of /proc/locks, such as
+/// Finds the owner of the lock on `file` in the lines of /proc/locks, such as
 /// `1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`. A hidden process is 0 there.
-pub(super) fn holder_in(locks: &str, file: &str) -> Option<u32> {
+pub(super) fn owner_in(locks: &str, file: &str) -> Option<u32> {
     let fields = locks
         .lines()
         .map(|line| line.split_ascii_whitespace().skip(1).collect::<Vec<_>>());

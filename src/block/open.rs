@@ -1,4 +1,4 @@
-//! From a path to an image or disk of one's own; and why not, in words.
+//! Opens a path as an image or disk, or explains why not.
 
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -11,230 +11,113 @@ use crate::guest::era::DiskTail;
 use crate::guest::formats::{Format, LOOKED_AT};
 use crate::host::descriptors;
 use crate::host::files::{self, Controlled, Look};
-use crate::host::owner::Holder;
+use crate::host::owner::Owner;
 use crate::host::signal::uninterrupted;
 use crate::report::counters::Count;
 
-/// Asks whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
+/// Queries whether a disk is read-only. `_IO(0x12, 94)` of Linux's `fs.h`; libc lacks it.
 const BLKROGET: u32 = 0x125e;
 
 /// Why a block device cannot be attached.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// There is no such file.
     #[error("there is no file '{path}'; 'truncate -s 64M {path}' makes an empty image")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is no such disk.
+    Missing { path: PathBuf },
     #[error("there is no disk '{path}'; 'lsblk' lists those of this host")]
-    MissingDisk {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// The path leads to something else.
+    MissingDisk { path: PathBuf },
     #[error("'{path}' is {kind}; a block device needs an image file or a disk")]
-    NotDisk {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// This user may not read and write the file.
+    NotDisk { path: PathBuf, kind: &'static str },
     #[error(
         "user {user} may not read and write '{path}', which belongs to user {owner} and group {group}, mode {mode:04o}; \
-         have its owner give it away (chown, chmod), or run tender as somebody who may"
+         change its owner or mode (chown, chmod), or run tender as another user"
     )]
     Denied {
-        /// The file.
         path: PathBuf,
-        /// This process's user.
         user: u32,
-        /// The file's user.
         owner: u32,
-        /// The file's group.
         group: u32,
-        /// The file's permission bits.
         mode: u32,
     },
-    /// This user may not even look at the file.
     #[error(
         "user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which"
     )]
-    Hidden {
-        /// The file.
-        path: PathBuf,
-        /// This process's user.
-        user: u32,
-    },
-    /// Nobody can write the file.
+    Hidden { path: PathBuf, user: u32 },
     #[error(
         "'{path}' is on a read-only file system, but a unikernel may write to its block devices; copy it elsewhere, or \
          let it be written (ReadWritePaths= of a unit)"
     )]
-    ReadOnly {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Nobody can write the disk.
+    ReadOnly { path: PathBuf },
     #[error(
         "disk '{path}' is read-only, but a unikernel may write to its block devices; 'blockdev --setrw {path}'"
     )]
-    ReadOnlyDisk {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// The host uses the disk.
+    ReadOnlyDisk { path: PathBuf },
     #[error(
         "disk '{path}' is mounted or otherwise in use by the host; 'lsblk {path}' shows by what"
     )]
-    Mounted {
-        /// The disk.
-        path: PathBuf,
-    },
-    /// Another process has locked the file.
-    #[error("'{path}' is in use by {holder}; an image serves one unikernel at a time")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-        /// The process.
-        holder: Holder,
-    },
-    /// Another process, which one is not to be found out, has locked the file.
+    Mounted { path: PathBuf },
+    #[error("'{path}' is in use by {owner}; an image serves one unikernel at a time")]
+    InUse { path: PathBuf, owner: Owner },
     #[error(
         "'{path}' is in use by another process; an image serves one unikernel at a time ('lslocks' as root shows \
          which)"
     )]
-    InUseBySomebody {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is the disk of a loop device.
+    InUseBySomebody { path: PathBuf },
     #[error(
         "'{path}' is in use by {device}; an image serves one unikernel at a time: unmount it and 'losetup -d {device}'"
     )]
-    Loop {
-        /// The file.
-        path: PathBuf,
-        /// The loop device.
-        device: PathBuf,
-    },
-    /// This process has locked the file.
-    #[error("'{path}' is given to two block devices; each needs an image of its own")]
-    GivenTwice {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file has no bytes.
+    Loop { path: PathBuf, device: PathBuf },
+    #[error("'{path}' is given to two block devices; give each its own image")]
+    GivenTwice { path: PathBuf },
     #[error("'{path}' is empty; 'truncate -s 64M {path}' makes it an image of that size")]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file ends within a sector.
+    Empty { path: PathBuf },
     #[error(
         "'{path}' has {}, not a multiple of its sectors of {sector_size}; {hint}",
         Count(*size, "byte")
     )]
     ImageSize {
-        /// The file.
         path: PathBuf,
-        /// Bytes in it.
         size: u64,
-        /// Bytes in a sector.
         sector_size: u16,
-        /// How to fix the size.
         hint: String,
     },
-    /// The disk ends within a sector.
     #[error(
         "disk '{path}' has {size} bytes, not a multiple of its sectors of {sector_size}; give a smaller \
          --block-sector-size"
     )]
     DiskSize {
-        /// The disk.
         path: PathBuf,
-        /// Bytes on it.
         size: u64,
-        /// Bytes in a sector.
         sector_size: u16,
     },
-    /// There are no such sectors.
-    #[error("{sector_size} is not a sector size: those are the powers of two from 512 to 32768")]
-    SectorSize {
-        /// Bytes in a sector.
-        sector_size: u16,
-    },
-    /// The descriptor cannot be had.
+    #[error("{sector_size} is not a sector size; write a power of two from 512 to 32768")]
+    SectorSize { sector_size: u16 },
     #[error(transparent)]
     InheritedFd(#[from] descriptors::Error),
-    /// The path is that of a descriptor that is not open.
     #[error(
-        "'{path}': file descriptor {fd} was not passed to tender; what starts tender must open it, without O_CLOEXEC"
+        "'{path}': file descriptor {fd} was not passed to tender; the caller must open it without O_CLOEXEC"
     )]
-    NoDescriptor {
-        /// The path.
-        path: PathBuf,
-        /// The descriptor.
-        fd: RawFd,
-    },
-    /// The path is that of a descriptor, whose file can only be used by the descriptor itself.
+    NoDescriptor { path: PathBuf, fd: RawFd },
     #[error(
         "'{path}': this user may not open the file of descriptor {fd} again; give the descriptor itself, @{fd}"
     )]
-    ByDescriptor {
-        /// The path.
-        path: PathBuf,
-        /// The descriptor.
-        fd: RawFd,
-    },
-    /// The user of the run may not use the file, but can change the path.
+    ByDescriptor { path: PathBuf, fd: RawFd },
     #[error(
         "--user: '{path}': {error}; give a path that this user cannot change, or a descriptor (@FD)"
     )]
-    Controlled {
-        /// The path.
-        path: PathBuf,
-        /// The component that the user controls.
-        error: io::Error,
-    },
-    /// The descriptor is not open for what a disk needs.
-    #[error("'{path}', handed over as {handed}, {rule}")]
+    Controlled { path: PathBuf, error: io::Error },
+    #[error("'{path}', passed as {inherited}, {rule}")]
     Mode {
-        /// The file.
         path: PathBuf,
-        /// Its descriptor, in words.
-        handed: String,
-        /// What is wrong with it and what would be right.
+        inherited: String,
         rule: &'static str,
     },
-    /// Opening failed otherwise.
     #[error("cannot open '{path}' for reading and writing: {error}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// The host does not tell the size.
-    #[error("cannot find out the size of '{path}': {error}")]
-    Size {
-        /// The file.
-        path: PathBuf,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// Writing what was written to the disk failed.
-    #[error(
-        "cannot bring all of '{path}' to its disk: {error}; what the guest wrote last may be lost"
-    )]
-    Sync {
-        /// The file.
-        path: PathBuf,
-        /// The host's reason.
-        error: io::Error,
-    },
+    Open { path: PathBuf, error: io::Error },
+    #[error("cannot determine the size of '{path}': {error}")]
+    Size { path: PathBuf, error: io::Error },
+    #[error("cannot sync '{path}': {error}; recent writes may be lost")]
+    Sync { path: PathBuf, error: io::Error },
 }
 
 /// Opens the image file or disk that `path` led to, for reading and writing.
@@ -242,7 +125,7 @@ pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
     let look = look.map_err(|error| refusal(path, None, error))?;
     let kind = look.metadata().file_type();
     check_kind(path, kind)?;
-    // For a disk, O_EXCL means: not while it is mounted.
+    // For a disk, O_EXCL fails if it is mounted.
     let flags = if kind.is_block_device() {
         libc::O_EXCL
     } else {
@@ -256,26 +139,26 @@ pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
     );
     let file = file.map_err(|error| refusal(path, Some(look.metadata()), error))?;
     check_writable(&file, kind, path)?;
-    forget_when_read(&file);
+    disable_atime(&file);
     Ok(file)
 }
 
-/// Spares the host to note, and to write to its own disk, when a guest read last: a file's owner may decide that, and
-/// the owner of the disk's node. For another user it stays as it is.
-fn forget_when_read(file: &File) {
-    // SAFETY: it takes numbers. Of the flags that can be set, the file was opened with none.
+/// Disables updates of the access time, which cost writes to the host's disk. Only the owner of the
+/// file or device node may do that; for other users nothing changes.
+fn disable_atime(file: &File) {
+    // SAFETY: the call takes numbers. The file was opened without any of the flags that can be set.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NOATIME) };
 }
 
-/// A disk that is read-only can be opened for writing, but not written.
+/// Returns an error for a read-only disk: the kernel opens it for writing, but rejects writes.
 pub(super) fn check_writable(disk: &File, kind: FileType, path: &Path) -> Result<(), Error> {
     if !kind.is_block_device() {
         return Ok(());
     }
     let mut read_only: libc::c_int = 0;
-    // SAFETY: the request writes one number.
-    let told = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
-    if told && read_only != 0 {
+    // SAFETY: the ioctl writes one number.
+    let is_known = unsafe { libc::ioctl(disk.as_raw_fd(), BLKROGET as _, &raw mut read_only) } == 0;
+    if is_known && read_only != 0 {
         Err(Error::ReadOnlyDisk { path: path.into() })
     } else {
         Ok(())
@@ -296,7 +179,7 @@ pub(super) fn check_kind(path: &Path, kind: FileType) -> Result<(), Error> {
     })
 }
 
-/// Why the host does not open what `path` led to, from what it says.
+/// Returns the reason why the host did not open the file at `path`, from its error.
 fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
     let descriptor = files::descriptor_in(path);
     let path = path.to_owned();
@@ -310,7 +193,7 @@ fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
         (Some(libc::ENOENT), ..) => Error::Missing { path },
         (Some(libc::EACCES), ..) => denied(path, found),
         (Some(libc::EROFS), ..) => Error::ReadOnly { path },
-        // A disk that another unikernel has is opened by it exclusively, and locked as well.
+        // Another tender opens a disk with O_EXCL, and also locks it.
         (Some(libc::EBUSY), _, Some(found)) => match in_use(&path, Ok(found.clone())) {
             Error::InUseBySomebody { path } => Error::Mounted { path },
             in_use => in_use,
@@ -320,7 +203,7 @@ fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
 }
 
 fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
-    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    // SAFETY: the call takes nothing, changes nothing and cannot fail.
     let user = unsafe { libc::geteuid() };
     match found {
         Some(file) => Error::Denied {
@@ -334,7 +217,8 @@ fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
     }
 }
 
-/// The size of an image or disk in bytes: at least one sector, and, unless `tail` is kept, nothing but sectors.
+/// Returns the size of an image or disk in bytes: at least one sector and, unless `tail` is kept,
+/// only whole sectors.
 pub(super) fn capacity(
     mut file: &File,
     path: &Path,
@@ -344,26 +228,26 @@ pub(super) fn capacity(
     if !sector_size.is_power_of_two() || !(512..=32768).contains(&sector_size) {
         return Err(Error::SectorSize { sector_size });
     }
-    // A disk's own record says 0; its end tells.
+    // A disk's metadata has size 0; seeking to its end gives the size.
     let size = uninterrupted(|| file.seek(SeekFrom::End(0))).map_err(|error| Error::Size {
         path: path.into(),
         error,
     })?;
     let path = path.to_owned();
-    let cure = size.next_multiple_of(sector_size.into());
+    let whole = size.next_multiple_of(sector_size.into());
     let is_file = || file.metadata().is_ok_and(|metadata| metadata.is_file());
     match size {
         0 => Err(Error::Empty { path }),
-        _ if size == cure => Ok(size),
+        _ if size == whole => Ok(size),
         _ if size > sector_size.into() && tail == DiskTail::Kept => {
-            warn_of_tail(&path, size, sector_size, fill_hint(file, &path, cure));
+            warn_of_tail(&path, size, sector_size, fill_hint(file, &path, whole));
             Ok(size)
         }
         _ if size > sector_size.into() && tail == DiskTail::Ignored => {
             Ok(size - size % u64::from(sector_size))
         }
         _ if is_file() => {
-            let hint = fill_hint(file, &path, cure);
+            let hint = fill_hint(file, &path, whole);
             Err(Error::ImageSize {
                 path,
                 size,
@@ -379,8 +263,8 @@ pub(super) fn capacity(
     }
 }
 
-/// Hint to get an image of `size` bytes, a multiple of its sectors. Never suggests to change a file that is no raw
-/// image.
+/// Returns a hint how to get an image of `size` bytes, a multiple of its sectors. Never suggests to
+/// change a file that is no raw image.
 fn fill_hint(file: &File, path: &Path, size: u64) -> String {
     match format(file) {
         Some(format) => format!("it is {}: {}", format.name, format.hint()),
@@ -397,14 +281,15 @@ fn warn_of_tail(path: &Path, size: u64, sector_size: u16, hint: String) {
     );
 }
 
-/// Format of a file by its first bytes, if known.
+/// Returns the format of a file by its first bytes, if known.
 fn format(file: &File) -> Option<Format> {
     let mut start = [0; LOOKED_AT];
     let length = uninterrupted(|| file.read_at(&mut start, 0)).ok()?;
     Format::of(&start[..length])
 }
 
-/// Warns of a file that is clearly no raw image: the guest would read its headers as sectors, and overwrite them.
+/// Warns of a file that is clearly no raw image: the guest would read its headers as sectors, and
+/// overwrite them.
 pub(super) fn warn_of_format(file: &File, path: &Path) {
     if let Some(format) = format(file).filter(|format| format.is_no_disk()) {
         let path = path.display();

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::lock::holder_in;
+use super::lock::owner_in;
 use super::*;
 
 const MEMORY_SIZE: u64 = 0x10000;
 
-/// A directory with an image of `size` bytes, each of which encodes its offset.
+/// Returns a directory with an image of `size` bytes, each of which encodes its offset.
 fn image(size: usize) -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("an image,a=b");
@@ -44,7 +44,7 @@ fn refused(path: &Path, sector_size: Option<u16>) -> String {
         .to_string()
 }
 
-/// As a run opens it.
+/// Opens an image as a run does.
 fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
     Disk::open(
         path,
@@ -64,8 +64,8 @@ fn an_image_has_its_size_in_sectors() {
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
 }
 
-/// The same sums in 128 bits, where nothing overflows, for every pair of numbers at and around a limit; in bytes, and
-/// in the sectors of old.
+/// The same checks in 128-bit arithmetic, which cannot overflow here, for every pair of numbers at
+/// and around a limit; in bytes, and in legacy sectors.
 #[test]
 fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
     let (_directory, path) = image(1536);
@@ -127,7 +127,7 @@ fn reads_fill_guest_memory() {
 fn reads_leave_no_trace_on_the_host() {
     let (_directory, path) = image(4096);
     let disk = open(&path, None, DiskTail::Refused).unwrap();
-    // SAFETY: it takes numbers.
+    // SAFETY: the call takes numbers.
     let flags = unsafe { libc::fcntl(disk.as_fd().as_raw_fd(), libc::F_GETFL) };
     assert_eq!(
         flags & (libc::O_NOATIME | libc::O_ACCMODE),
@@ -163,7 +163,7 @@ fn writes_reach_the_file() {
 }
 
 #[test]
-fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
+fn requests_past_the_disk_are_invalid_with_any_buffer() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
@@ -202,7 +202,7 @@ fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
 }
 
 #[test]
-fn the_last_byte_is_within_and_any_length_will_do() {
+fn any_length_is_valid_up_to_the_last_byte() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, Some(512), DiskTail::Refused).unwrap();
     let memory = memory();
@@ -241,7 +241,7 @@ fn a_bad_buffer_ends_the_guest() {
 }
 
 #[test]
-fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
+fn a_truncated_image_is_an_error_for_the_guest() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     OpenOptions::new()
@@ -269,11 +269,11 @@ fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
 }
 
 #[test]
-fn an_error_of_the_hosts_disk_is_told() {
+fn an_error_of_the_hosts_disk_is_reported() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
-    // A descriptor that cannot be written to stands in for a disk that fails, /dev/full for one that is full.
+    // A descriptor that is not open for writing simulates a failing disk, /dev/full a full one.
     disk.file = File::open(&path).unwrap();
     assert_eq!(
         disk.write(&memory, 0, GuestAddress(0), 512).unwrap(),
@@ -295,7 +295,7 @@ fn an_error_of_the_hosts_disk_is_told() {
 }
 
 #[test]
-fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
+fn sizes_that_are_no_whole_sectors_have_a_hint() {
     let (_directory, path) = image(1000);
     let shown = path.display();
     assert_eq!(
@@ -314,7 +314,7 @@ fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
 }
 
 #[test]
-fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
+fn the_era_decides_about_an_incomplete_sector() {
     let (_directory, path) = image(1300);
     let capacity = |sector_size, tail| {
         open(&path, sector_size, tail)
@@ -335,7 +335,7 @@ fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
 }
 
 #[test]
-fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
+fn a_kept_tail_is_usable_and_an_ignored_one_is_not() {
     let (_directory, path) = image(1300);
     let memory = memory();
     for (tail, last, beyond) in [
@@ -368,7 +368,7 @@ fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn other_kinds_of_files_are_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     assert!(refused(&path.join("none"), None).contains("there is no file '"));
@@ -386,7 +386,7 @@ fn what_is_no_image_is_named() {
 
 #[test]
 fn an_image_of_another_user_is_named_with_its_owner() {
-    // SAFETY: it only asks.
+    // SAFETY: the call only queries.
     let user = unsafe { libc::geteuid() };
     if user == 0 {
         return check_denied_as_nobody();
@@ -401,7 +401,8 @@ fn an_image_of_another_user_is_named_with_its_owner() {
     assert!(message.contains("mode 0444"), "{message}");
 }
 
-/// For root, who may do anything: looks as another user, in a thread of its own, whose user is its own too.
+/// For root, who may do anything: looks as another user, in a separate thread, because only that
+/// thread changes.
 fn check_denied_as_nobody() {
     let (directory, path) = image(512);
     let hidden = directory.path().join("hidden");
@@ -410,7 +411,8 @@ fn check_denied_as_nobody() {
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     std::thread::spawn(move || {
-        // SAFETY: the bare system call changes this thread's user only; the thread ends with this test.
+        // SAFETY: the bare system call changes this thread's user only; the thread ends with this
+        // test.
         assert_eq!(
             unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) },
             0
@@ -421,7 +423,7 @@ fn check_denied_as_nobody() {
             "{message}"
         );
         assert!(
-            message.contains("belongs to user 0 and group 0, mode 0640; have"),
+            message.contains("belongs to user 0 and group 0, mode 0640; change"),
             "{message}"
         );
         let message = refused(&hidden.join("x"), None);
@@ -446,14 +448,15 @@ fn an_image_serves_one_device() {
     open(&link, None, DiskTail::Refused).unwrap();
 }
 
-/// A process that locks `file` as soon as it can, and goes when it is dropped.
-struct Holder(libc::pid_t);
+/// A process that locks `file` as soon as it can, and exits when this value is dropped.
+struct Locker(libc::pid_t);
 
-impl Holder {
-    fn of(file: &File) -> Holder {
-        // A child with a copy of the descriptors would hold the locks of all other tests too; this one shares them.
+impl Locker {
+    fn of(file: &File) -> Locker {
+        // A child with a copy of the descriptors would hold the locks of all other tests too; this
+        // one shares them.
         let flags = libc::CLONE_FILES | libc::SIGCHLD;
-        // SAFETY: otherwise it is a fork, and the child makes system calls only.
+        // SAFETY: otherwise this is a fork, and the child makes system calls only.
         let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } as libc::pid_t;
         if child == 0 {
             // SAFETY: these take numbers; the child ends with its parent's thread at the latest.
@@ -466,13 +469,13 @@ impl Holder {
             }
         }
         assert_ne!(child, -1);
-        Holder(child)
+        Locker(child)
     }
 }
 
-impl Drop for Holder {
+impl Drop for Locker {
     fn drop(&mut self) {
-        // SAFETY: the child is this value's own and nobody else waits for it.
+        // SAFETY: this value owns the child, and nothing else waits for it.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             libc::waitpid(self.0, std::ptr::null_mut(), 0);
@@ -484,12 +487,12 @@ impl Drop for Holder {
 fn the_process_that_holds_an_image_is_named() {
     let (_directory, path) = image(512);
     let file = File::open(&path).unwrap();
-    let holder = Holder::of(&file);
+    let locker = Locker::of(&file);
     let expected = [
-        format!("is in use by process {} (", holder.0),
+        format!("is in use by process {} (", locker.0),
         "); an image serves one unikernel at a time".into(),
     ];
-    // Until the other process has it.
+    // Until the other process holds the lock.
     let refusal = (0..500).find_map(|_| {
         std::thread::sleep(Duration::from_millis(5));
         open(&path, None, DiskTail::Refused).err()
@@ -500,20 +503,20 @@ fn the_process_that_holds_an_image_is_named() {
         "{message}"
     );
     drop(file);
-    drop(holder);
+    drop(locker);
     open(&path, None, DiskTail::Refused).unwrap();
 }
 
 #[test]
-fn holders_are_read_from_the_hosts_list() {
+fn owners_are_read_from_the_hosts_list() {
     let locks = "1: POSIX  ADVISORY  WRITE 11 fd:01:7 0 EOF\n\
                  2: FLOCK  ADVISORY  WRITE 0 fd:01:7 0 EOF\n\
                  2: -> FLOCK  ADVISORY  WRITE 12 fd:01:7 0 EOF\n\
                  3: FLOCK  ADVISORY  WRITE 13 fd:01:77 0 EOF\n\
                  4: FLOCK  ADVISORY  WRITE 14 fd:01:7 0 EOF\n\
                  nonsense\n\n";
-    assert_eq!(holder_in(locks, "fd:01:7"), Some(14));
-    assert_eq!(holder_in(locks, "fd:01:77"), Some(13));
-    assert_eq!(holder_in(locks, "fd:01:8"), None);
-    assert_eq!(holder_in("", "fd:01:8"), None);
+    assert_eq!(owner_in(locks, "fd:01:7"), Some(14));
+    assert_eq!(owner_in(locks, "fd:01:77"), Some(13));
+    assert_eq!(owner_in(locks, "fd:01:8"), None);
+    assert_eq!(owner_in("", "fd:01:8"), None);
 }

@@ -17,7 +17,7 @@ use kvm_ioctls::VmFd;
 use crate::config::{Config, SandboxMode, UserOption};
 use crate::debug::{self, core};
 use crate::devices::Plan;
-use crate::guest::boot_info::{self, Facts};
+use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Era;
 use crate::guest::image::Image;
 use crate::guest::manifest::Manifest;
@@ -110,7 +110,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
     }) = guest
     {
         let cmdline = boot_info::cmdline(&config.arguments).unwrap_or_default();
-        let facts = Facts {
+        let facts = BootFacts {
             memory_size: size,
             image_end: image.end(),
             counter_frequency: 1,
@@ -176,7 +176,7 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
     let (plan, rules) =
         match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
             Some((manifest, era)) => {
-                let (plan, errors) = Plan::sketch(manifest, nets, blocks);
+                let (plan, errors) = Plan::partial(manifest, nets, blocks);
                 if manifest.devices().is_empty() && errors.is_empty() {
                     report.fine("devices", "none declared, none attached");
                 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::Error;
 use super::options;
-use crate::guest::manifest::is_sayable;
+use crate::guest::manifest::is_valid_name;
 use crate::report::text::one_line;
 
 /// A command line, split into its parts.
@@ -145,7 +145,7 @@ fn took(option: &[u8], word: &[u8], value: &str) -> String {
 
 /// Rejects an invalid device name.
 pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
-    if std::str::from_utf8(name).is_ok_and(is_sayable) {
+    if std::str::from_utf8(name).is_ok_and(is_valid_name) {
         return Ok(());
     }
     Err(Error::Name {

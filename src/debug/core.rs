@@ -71,7 +71,7 @@ impl Directory {
         };
         let both = files
             .take(path, Need::Enter)
-            .and_then(|look| Ok((look.once_more()?, look.into())));
+            .and_then(|look| Ok((look.reopen()?, look.into())));
         let (fd, reserve) = both.map_err(|source| Error::Directory {
             path: path.clone(),
             source,

@@ -150,7 +150,7 @@ impl Listener {
             self.unikernel.display()
         );
         let wire = self.debugger(limit)?;
-        signal::heed_debugger().map_err(|error| Error::Connection(error.into()))?;
+        signal::handle_sigio().map_err(|error| Error::Connection(error.into()))?;
         enable_sigio(wire.descriptor()).map_err(Error::Connection)?;
         guest.points = Points::with_capacity(arch::hardware_points(vm));
         Ok(Session::new(wire, guest))

@@ -1,15 +1,16 @@
-//! Time: the wall clock that a guest asks for, and how long POLL may sleep on ARM64 lest the guest's own clock slip.
+//! Time: the wall clock for WALLTIME, and the longest sleep of POLL on ARM64.
 //!
-//! Every existing ARM64 guest turns cycles into nanoseconds in 64 bits only. When it looks at its counter too rarely,
-//! the product overflows and its clock falls behind for good, so the tender wakes it in time. Section A5.
+//! Every existing ARM64 guest converts cycles to nanoseconds in 64 bits. If it reads its counter
+//! too rarely, the product overflows and its clock falls behind permanently, so the tender wakes it
+//! in time. Section A5.
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Largest shift that the guest's conversion uses. Section A5.
 const SHIFT_MAX: u32 = 32;
 
-/// WALLTIME: nanoseconds since 1970-01-01 00:00 UTC by the host's clock; 0 before that, and at most `u64::MAX`.
-/// Section 8.
+/// WALLTIME: returns nanoseconds since 1970-01-01 00:00 UTC by the host's clock; 0 before that, and
+/// at most `u64::MAX`. Section 8.
 #[inline]
 pub fn walltime() -> u64 {
     let mut now = libc::timespec {
@@ -33,11 +34,12 @@ fn nanoseconds(seconds: i64, nanoseconds: u64) -> u64 {
     }
 }
 
-/// The gap between two looks at its cycle counter, in nanoseconds, at which an ARM64 guest's monotonic clock
-/// overflows and falls behind by just that much. `frequency` is the counter's, in Hz; with one that no guest can use
-/// (0, or more than 2^32 GHz) there is no such gap and the result is `u64::MAX`. Section A5.
+/// Returns the interval between two reads of the cycle counter, in nanoseconds, at which an ARM64
+/// guest's monotonic clock overflows and falls behind by that interval. `frequency` is the
+/// counter's, in Hz. For a frequency that no guest can use (0, or more than 2^32 GHz) there is no
+/// such interval and the result is `u64::MAX`. Section A5.
 pub fn overflow_horizon(frequency: u64) -> u64 {
-    // Beyond 64 bits the guest's product overflows; it multiplies cycles by `multiplier`.
+    // The guest's product of cycles and `multiplier` overflows 64 bits.
     match multiplier(frequency) {
         0 => u64::MAX,
         multiplier => {
@@ -48,13 +50,14 @@ pub fn overflow_horizon(frequency: u64) -> u64 {
     }
 }
 
-/// The longest that POLL may sleep on ARM64, in nanoseconds: a quarter of [`overflow_horizon`], which leaves room for
-/// what the guest does before and after. Section A5.
+/// Returns the longest sleep of POLL on ARM64 in nanoseconds: a quarter of [`overflow_horizon`],
+/// which leaves time for the guest before and after. Section A5.
 pub fn poll_limit(frequency: u64) -> u64 {
     overflow_horizon(frequency) / 4
 }
 
-/// What guests multiply cycles by: nanoseconds a cycle, shifted left as far as fits 32 bits; 0 if there is none.
+/// Returns the factor that guests multiply cycles by: nanoseconds per cycle, shifted left as far as
+/// fits 32 bits; 0 if there is none.
 fn multiplier(frequency: u64) -> u128 {
     let shifted = |shift: u32| (NANOSECONDS_PER_SECOND << shift).checked_div(u128::from(frequency));
     (0..=SHIFT_MAX)
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_that_cannot_be_told_are_the_nearest_that_can() {
+    fn times_out_of_range_are_clamped() {
         assert_eq!(nanoseconds(1, 2), 1_000_000_002);
         assert_eq!(nanoseconds(-1, 999_999_999), 0);
         assert_eq!(nanoseconds(18_446_744_073, 709_551_615), u64::MAX);
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn walltime_is_the_hosts() {
+    fn walltime_is_the_clock_of_the_host() {
         let before = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap()
@@ -127,8 +130,8 @@ mod tests {
     }
 
     proptest! {
-        /// The guest's own arithmetic, with its overflow: right at a quarter of the horizon and more, wrong just
-        /// beyond it.
+        /// The guest's arithmetic with its overflow: right at a quarter of the horizon and more,
+        /// wrong just above the horizon.
         #[test]
         fn the_guests_product_overflows_just_beyond_the_horizon(frequency in 1_000_000u64..10_000_000_000) {
             let cycles = |nanoseconds: u64| u128::from(nanoseconds) * u128::from(frequency) / NANOSECONDS_PER_SECOND;

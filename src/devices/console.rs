@@ -1,8 +1,8 @@
 //! The console: the guest's bytes, unchanged, on the tender's standard output.
 //!
-//! The console buffers nothing. It adds the time, if the operator asks for it, and a prefix that keeps the guest from
-//! setting priorities in the journal. The guest waits for a slow reader. Output that is impossible, or above the
-//! operator's limit, is dropped and counted.
+//! The console buffers nothing. It adds the time, if the operator asks for it, and a prefix that
+//! keeps the guest from setting priorities in the journal. The guest waits for a slow reader. The
+//! console drops and counts output that cannot be written or exceeds the operator's limit.
 
 mod lines;
 mod rate;
@@ -23,14 +23,15 @@ use crate::report::counters::{self, Count, Counter};
 use crate::report::log_lines;
 use crate::report::log_lines::journal::Stream;
 
-/// Most bytes of one write: the host takes as many from a guest's memory into a file before it looks for signals.
+/// Most bytes of one write: the host writes that many from guest memory to a file before it checks
+/// for signals.
 const PIECE: usize = 1 << 20;
 
-/// How long the console waits for a slow reader before it checks again whether the run is to end. A signal ends the
-/// wait sooner.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for a slow reader before the console checks again whether the run is to end. A
+/// signal ends the wait sooner.
+const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the console waits for a descriptor that reports room but takes nothing, such as a terminal with room for
+/// Wait for a descriptor that reports room but accepts nothing, such as a terminal with room for
 /// one byte.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -53,7 +54,7 @@ enum Output {
 impl AsFd for Output {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            // Only its descriptor is used: no lock, no buffer.
+            // Uses only the descriptor: no lock, no buffer.
             Output::Stdout(stdout) => stdout.as_fd(),
             Output::Other(fd) => fd.as_fd(),
         }
@@ -61,7 +62,7 @@ impl AsFd for Output {
 }
 
 impl Console {
-    /// A console on standard output.
+    /// Returns a console on standard output.
     pub fn stdout() -> Console {
         let console = Console {
             out: Output::Stdout(io::stdout()),
@@ -75,7 +76,7 @@ impl Console {
         }
     }
 
-    /// A console on any descriptor.
+    /// Returns a console on any descriptor.
     pub fn new(out: impl Into<OwnedFd>) -> Console {
         Console {
             out: Output::Other(out.into()),
@@ -85,7 +86,7 @@ impl Console {
         }
     }
 
-    /// The same console, through which so many bytes a second may pass; more are dropped and counted.
+    /// Limits the console to `rate` bytes per second; it drops and counts more.
     pub fn limited(self, rate: Option<NonZeroU64>) -> Console {
         Console {
             rate: rate.map(|rate| Rate::new(rate, Instant::now())),
@@ -93,7 +94,7 @@ impl Console {
         }
     }
 
-    /// The same console, whose lines begin with the time if `stamped`.
+    /// Prefixes lines with the time if `stamped`.
     pub fn stamped(mut self, stamped: bool) -> Console {
         if stamped {
             self.lines.get_or_insert_default().stamp();
@@ -101,29 +102,30 @@ impl Console {
         self
     }
 
-    /// The same console, which is a stream to the journal.
+    /// Marks the console as a stream to the journal.
     fn journal(mut self, journal: &'static Stream) -> Console {
         self.lines.get_or_insert_default().protect(journal);
         self
     }
 
-    /// What went through so far.
+    /// Returns the statistics so far.
     pub fn stats(&self) -> Stats {
         self.stats.read()
     }
 
-    /// What goes through, for another thread to read.
+    /// Returns the live counters, for another thread.
     pub fn counters(&self) -> Arc<Stats<Counter>> {
         Arc::clone(&self.stats)
     }
 
-    /// PUTS: writes the `len` bytes at `addr`. What the host does not take is dropped and counted. Section 8.
+    /// PUTS: writes the `len` bytes at `addr`. Drops and counts bytes that the host does not
+    /// accept. Section 8.
     ///
-    /// Returns the number of bytes at the end that were not written because a debugger sent data. Pass them to another
-    /// call, or to [`Console::drop_unwritten`].
+    /// Returns the number of bytes at the end that were not written because a debugger sent data.
+    /// Pass them to another call, or to [`Console::drop_unwritten`].
     ///
     /// # Errors
-    /// The bytes do not lie within guest memory.
+    /// The bytes are not inside guest memory.
     pub fn puts(
         &mut self,
         memory: &GuestMemory,
@@ -177,13 +179,13 @@ impl Console {
         self.drop_rest(bytes as usize, &io::ErrorKind::Interrupted.into());
     }
 
-    /// Says at the end of a run what the operator should know of it.
+    /// Logs dropped output at the end of a run.
     pub fn finish(&self) {
         let stats = self.stats();
         let excess = stats.excess_bytes;
         if excess > 0 {
             log::warn!(
-                "console: {} of the guest's output dropped by --console-rate",
+                "console: {} of guest output dropped by --console-rate",
                 Count(excess, "byte")
             );
         }
@@ -193,9 +195,7 @@ impl Console {
     #[cold]
     fn drop_excess(&mut self, bytes: u64) {
         if self.stats.excess_bytes.get() == 0 {
-            log::warn!(
-                "console: the guest prints more than --console-rate allows; what is more is dropped"
-            );
+            log::warn!("console: output exceeds --console-rate; the excess is dropped");
         }
         self.stats.excess_bytes.add(bytes);
         self.stats.dropped_bytes.add(bytes);
@@ -225,9 +225,10 @@ impl Console {
 /// Result of writing some of the guest's bytes.
 #[derive(Debug, Default)]
 struct Passed {
-    /// Bytes of the guest's that were written.
+    /// Guest bytes written.
     text: usize,
-    /// Bytes of output that `--console-rate` counts: prefixes included, and even if the host did not take them all.
+    /// Bytes of output that `--console-rate` counts: prefixes included, and even if the host did
+    /// not accept them all.
     output: u64,
     /// The error that ended the output, unless the limit did.
     failed: Option<io::Error>,
@@ -246,7 +247,7 @@ pub fn print(text: &[u8]) -> io::Result<()> {
 /// Calls [`transfer`] for the tender's own memory.
 fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
     transfer(out, text.len(), |fd, done| {
-        // SAFETY: the kernel reads as many bytes as there are.
+        // SAFETY: the kernel reads no more bytes than `text` has.
         let result = unsafe {
             libc::write(
                 fd.as_raw_fd(),
@@ -258,8 +259,9 @@ fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
     })
 }
 
-/// Repeats `write(fd, done)` until `len` bytes are written; returns how many were, and the reason if that is not all.
-/// Waits for a reader: the descriptor itself may not, as others can set O_NONBLOCK on what they share with it.
+/// Repeats `write(fd, done)` until `len` bytes are written; returns the number written, and the
+/// reason if it is less. Polls for a reader, because the write itself may not block: other owners
+/// of a shared descriptor can set O_NONBLOCK.
 fn transfer(
     out: &Output,
     len: usize,
@@ -272,14 +274,15 @@ fn transfer(
             Ok(written) => {
                 done += written;
                 waited = false;
-                // A slow reader takes a little each time, so a write that is cut short by a signal does not fail.
+                // A slow reader accepts a little each time, so a write that is cut short by a
+                // signal does not fail.
                 io::ErrorKind::Interrupted.into()
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let (events, patience) = if waited {
                     (0, NAP)
                 } else {
-                    (libc::POLLOUT, PATIENCE)
+                    (libc::POLLOUT, WAIT_INTERVAL)
                 };
                 waited = !waited;
                 match log_lines::wait_for(out.as_fd().as_raw_fd(), events, patience) {
@@ -291,7 +294,7 @@ fn transfer(
             }
             Err(error) => error,
         };
-        // Only the signals that end a run, and a debugger, are a reason to write no more.
+        // Only signals that end a run, and a debugger, stop the output.
         if failed.kind() != io::ErrorKind::Interrupted || done < len && signal::interrupts() {
             return (done, Some(failed));
         }
@@ -319,7 +322,7 @@ mod tests {
         let mut fds = [0; 2];
         // SAFETY: the array has room for the two descriptors.
         assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-        // SAFETY: both are new and nobody else's.
+        // SAFETY: both are new and owned by nothing else.
         fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
     }
 
@@ -355,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_memory_is_in_reach_and_what_follows_is_not() {
+    fn output_may_end_at_the_end_of_memory_and_not_after() {
         let mut console = Console::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
         puts(&mut console, 0x3fff, 1).unwrap();
         assert!(matches!(
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_than_allowed_is_dropped_and_counted() {
+    fn output_above_the_limit_is_dropped_and_counted() {
         let (mut reader, writer) = pipe();
         let mut console = Console::new(writer).limited(NonZeroU64::new(5));
         for _ in 0..3 {
@@ -422,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_than_a_piece_arrives_whole() {
+    fn output_larger_than_a_piece_arrives_whole() {
         let file = tempfile::tempfile().unwrap();
         let len = 2 * PIECE as u64 + 5;
         let memory = GuestMemory::new(4 << 20).unwrap();
@@ -447,7 +450,7 @@ mod tests {
         );
     }
 
-    /// The lines without their stamps, each of which has to be there, and nowhere else.
+    /// Returns the lines without their stamps; asserts that each has one, at its start only.
     fn unstamped(seen: &[u8]) -> String {
         let lines = std::str::from_utf8(seen).unwrap().split_inclusive('\n');
         let text = |line: &str| {
@@ -506,11 +509,11 @@ mod tests {
         );
     }
 
-    /// Others may set O_NONBLOCK on what they share with the tender.
+    /// Other processes may set O_NONBLOCK on a descriptor that they share with the tender.
     #[test]
     fn a_slow_reader_gets_every_byte_of_a_descriptor_that_does_not_wait() {
         let (mut reader, writer) = pipe();
-        // SAFETY: the request takes a number.
+        // SAFETY: the call takes a number.
         assert_eq!(
             unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) },
             0

@@ -1,4 +1,5 @@
-//! What can be wrong between the devices a unikernel declares and those the command line attaches.
+//! Mismatches between the devices that a unikernel declares and those that the command line
+//! attaches.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use crate::block;
 use crate::guest::manifest::{Device, Kind};
 use crate::net;
 
-/// Why the devices cannot be attached as asked.
+/// Why the devices cannot be attached.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -18,8 +19,7 @@ pub enum Error {
         declared: Declared,
     },
     #[error(
-        "--{option}= names no device, and this unikernel does not have exactly one of its kind; it declares \
-         {declared}: write --{}:NAME=, or leave it out",
+        "--{option}= needs a device name: this unikernel declares {declared}; write --{}:NAME= or omit it",
         named(option)
     )]
     Ambiguous {
@@ -44,18 +44,18 @@ fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (ulimit -n)",
         _ => {
-            "a filter of system calls around tender must allow epoll_pwait2, or epoll_pwait and timerfd_settime"
+            "the seccomp filter around tender must allow epoll_pwait2, or epoll_pwait and timerfd_settime"
         }
     }
 }
 
-/// The option that names the device of `option`: nearly always itself.
+/// Returns the option that names the device of `option`: nearly always itself.
 fn named<'o>(option: &&'o str) -> &'o str {
     if *option == "disk" { "block" } else { option }
 }
 
 impl Error {
-    /// The image at `path` is that of another device already.
+    /// Returns the error for an image at `path` that another device has already.
     pub(super) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
         Error::Block {
             name: name.to_owned(),
@@ -64,7 +64,7 @@ impl Error {
     }
 }
 
-/// An error together with the host's reason for it, where it has one.
+/// Formats an error with the host's reason for it, if any.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     error
         .source()

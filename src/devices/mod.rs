@@ -1,5 +1,5 @@
-//! The devices of one unikernel: those its manifest declares, attached to what the command line names. The guest
-//! knows each by its handle, its index in the manifest.
+//! The devices of one unikernel: those its manifest declares, attached to what the command line
+//! names. The guest addresses each by its handle, its index in the manifest.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -31,7 +31,7 @@ pub use plan::Plan;
 pub use probe::Probe;
 use waits::Waits;
 
-/// What a handle stands for.
+/// What a handle refers to.
 #[derive(Debug, Default)]
 enum Slot {
     #[default]
@@ -40,14 +40,14 @@ enum Slot {
     Block(Disk),
 }
 
-/// Why a request could not even be tried.
+/// Why a request cannot be tried.
 #[derive(Debug)]
 pub enum Fault {
     /// There is no such device.
     NoDevice(Kind),
-    /// The guest named memory that it does not have, or may not write.
+    /// The guest named memory that does not exist, or that it may not write.
     Memory(memory::RangeError),
-    /// What the guest put into the ring before breaks its rules.
+    /// The requests that the guest put into the ring before are invalid.
     Ring(ring::Error),
     /// The host refuses to wait.
     Wait(io::Error),
@@ -68,17 +68,18 @@ impl From<memory::RangeError> for Fault {
 /// All devices, by handle.
 #[derive(Debug)]
 pub struct Devices {
-    /// As many as the largest handle asks for: room for all would be most of a start's stack.
+    /// As many as the largest handle needs: room for all would be most of the stack used by a
+    /// start.
     slots: Vec<Slot>,
     /// The name of each, in the manifest.
     names: Vec<String>,
-    /// The network devices that POLL waits for, by handle.
+    /// Network devices that POLL waits for, by handle.
     waits: Waits,
     nets: usize,
 }
 
 impl Devices {
-    /// Attaches everything that `plan` says, and fills in the manifest with what the guest may know.
+    /// Attaches everything in `plan`, and fills in the guest's properties in the manifest.
     pub fn attach(
         plan: Plan,
         files: &mut Files,
@@ -146,7 +147,7 @@ impl Devices {
         self.slots.iter().any(is)
     }
 
-    /// What the device with this handle is on the host, for messages.
+    /// Describes the host side of the device with this handle, for messages.
     pub fn on_host(&self, handle: usize) -> Option<String> {
         match self.slots.get(handle)? {
             Slot::Empty => None,
@@ -155,17 +156,17 @@ impl Devices {
         }
     }
 
-    /// Whether there is a network interface.
+    /// Returns whether there is a network interface.
     pub fn has_nets(&self) -> bool {
         self.nets > 0
     }
 
-    /// The descriptors by which POLL waits: a set, and a timer if needed.
+    /// Returns the descriptors that POLL waits on: a set, and a timer if needed.
     pub fn waits(&self) -> (RawFd, Option<RawFd>) {
         self.waits.descriptors()
     }
 
-    /// The descriptors of the network interfaces, and those of the disks.
+    /// Returns the descriptors of the network interfaces, and those of the disks.
     pub fn descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
         let (mut nets, mut disks) = (Vec::new(), Vec::new());
         for slot in &self.slots {
@@ -178,7 +179,7 @@ impl Devices {
         (nets, disks)
     }
 
-    /// The network interfaces, each with its handle and its name in the manifest.
+    /// Returns the network interfaces, each with its handle and its name in the manifest.
     pub fn nets(&self) -> impl Iterator<Item = (usize, &str, &Nic)> {
         self.named().filter_map(|(handle, name, slot)| match slot {
             Slot::Net(nic) => Some((handle, name, nic)),
@@ -186,7 +187,7 @@ impl Devices {
         })
     }
 
-    /// The disks, each with its name in the manifest.
+    /// Returns the disks, each with its name in the manifest.
     pub fn disks(&self) -> impl Iterator<Item = (&str, &Disk)> {
         self.named().filter_map(|(_, name, slot)| match slot {
             Slot::Block(disk) => Some((name, disk)),
@@ -199,13 +200,13 @@ impl Devices {
         named.map(|(handle, (name, slot))| (handle, name.as_str(), slot))
     }
 
-    /// The network interfaces once more, each with its handle, for another thread.
+    /// Duplicates the network interfaces, each with its handle, for another thread.
     ///
     /// # Errors
-    /// The host has no descriptors to give.
-    pub fn twin_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
+    /// The host has no descriptors left.
+    pub fn try_clone_nets(&self) -> io::Result<Vec<(usize, Nic)>> {
         self.nets()
-            .map(|(handle, _, nic)| nic.twin().map(|twin| (handle, twin)))
+            .map(|(handle, _, nic)| nic.try_clone().map(|nic| (handle, nic)))
             .collect()
     }
 
@@ -252,7 +253,7 @@ impl Devices {
         )
     }
 
-    /// NETINFO, of the one interface of a guest without manifest.
+    /// NETINFO, for the one interface of a guest without manifest.
     pub fn net_info(&mut self) -> Result<Reply, Fault> {
         Ok(Reply::NetInfo {
             mac: self.net(LEGACY_NET as u64)?.mac(),
@@ -291,18 +292,19 @@ impl Devices {
         )?))
     }
 
-    /// BLKINFO, of the one disk of a guest without manifest.
+    /// BLKINFO, for the one disk of a guest without manifest.
     pub fn block_info(&mut self) -> Result<Reply, Fault> {
         Ok(Reply::BlockInfo {
             capacity: self.block(LEGACY_BLOCK as u64)?.capacity(),
         })
     }
 
-    /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds are over, or the run is to end.
-    /// One system call, and none when there is nothing to wait for. Returns a bit for each handle with a frame.
+    /// POLL: sleeps until a frame waits on some network device, `timeout` nanoseconds have passed,
+    /// or the run is to end. Makes one system call, and none if there is nothing to wait for.
+    /// Returns a bit for each handle with a frame.
     ///
-    /// An error or an end counts as a frame: the next read finds whether the interface is gone permanently. After the
-    /// next report, POLL no longer waits for it.
+    /// An error or an end of file counts as a frame: the next read finds whether the interface is
+    /// gone permanently. After the next report, POLL no longer waits for it.
     ///
     /// # Errors
     /// [`Fault::Wait`].
@@ -323,19 +325,19 @@ impl Devices {
         Ok(ready)
     }
 
-    /// Ends the run in order: what the disks were given is on their media afterwards, and what went through each
-    /// device, and through its twin in `ring`, is told.
+    /// Ends the run in order: syncs the disks, and logs the traffic of each device, including its
+    /// duplicate in `ring`.
     pub fn finish(&mut self, ring: Option<&Ring>) {
         let ring = ring.map(Ring::consumer);
         for (handle, slot) in self.slots.iter().enumerate() {
             match slot {
                 Slot::Empty => {}
                 Slot::Net(nic) => {
-                    let twin = ring
+                    let duplicate = ring
                         .as_ref()
                         .and_then(|ring| ring.nic(handle))
                         .map(Nic::stats);
-                    let stats = nic.stats() + twin.unwrap_or_default();
+                    let stats = nic.stats() + duplicate.unwrap_or_default();
                     counters::log_totals(nic.interface_name(), stats, stats.faults());
                 }
                 Slot::Block(disk) => {

@@ -1,4 +1,4 @@
-//! Which option attaches which declared device: decided before anything on the host is touched, so that a mistake
+//! Matches options with declared devices before anything on the host is touched, so that an error
 //! changes nothing there. Pure.
 
 use super::error::{Declared, Error};
@@ -8,7 +8,7 @@ use crate::config::NetSource;
 use crate::config::{BlockOption, NetOption};
 use crate::guest::manifest::{Device, Kind, Manifest};
 
-/// Every declared device with what it is to be attached to.
+/// The declared devices, each with its source.
 #[derive(Debug, Default)]
 pub struct Plan {
     pub(super) nets: Vec<PlannedNet>,
@@ -26,7 +26,7 @@ pub(super) struct PlannedNet {
 #[derive(Debug)]
 pub(super) struct PlannedBlock {
     pub handle: usize,
-    /// The option that attaches it, with its name, without dashes: `--disk` has none.
+    /// The option that attaches it, with the device's name, without dashes: `--disk` has none.
     pub option: &'static str,
     pub name: String,
     pub source: BlockSource,
@@ -34,36 +34,36 @@ pub(super) struct PlannedBlock {
 }
 
 impl Plan {
-    /// Matches the options with the manifest. Every option must belong to a device, and every device must be
-    /// attached, once.
+    /// Matches the options with the manifest. Every option must belong to a device, and every
+    /// device must be attached exactly once.
     ///
     /// # Errors
-    /// The first mistake that [`Plan::sketch`] finds.
+    /// The first error of [`Plan::partial`].
     pub fn new(
         manifest: &Manifest,
         nets: &[NetOption],
         blocks: &[BlockOption],
     ) -> Result<Plan, Error> {
-        let (plan, mistakes) = Plan::sketch(manifest, nets, blocks);
-        mistakes.into_iter().next().map_or(Ok(plan), Err)
+        let (plan, errors) = Plan::partial(manifest, nets, blocks);
+        errors.into_iter().next().map_or(Ok(plan), Err)
     }
 
-    /// As [`Plan::new`], with every mistake, and a plan of what is no mistake.
-    pub fn sketch(
+    /// Returns all errors, as [`Plan::new`] the first, and a plan of the valid devices.
+    pub fn partial(
         manifest: &Manifest,
         nets: &[NetOption],
         blocks: &[BlockOption],
     ) -> (Plan, Vec<Error>) {
         let devices = manifest.devices();
-        let mut mistakes = Vec::new();
+        let mut errors = Vec::new();
         let nets = nets
             .iter()
             .map(|net| (net.name.as_deref(), net.option, net));
-        let nets = merge(devices, Kind::Net, nets, merge_net, &mut mistakes);
+        let nets = merge(devices, Kind::Net, nets, merge_net, &mut errors);
         let blocks = blocks
             .iter()
             .map(|block| (block.name.as_deref(), block.option, block));
-        let blocks = merge(devices, Kind::Block, blocks, merge_block, &mut mistakes);
+        let blocks = merge(devices, Kind::Block, blocks, merge_block, &mut errors);
         let mut plan = Plan::default();
         for device in devices {
             let Device { handle, name, .. } = device.clone();
@@ -81,7 +81,7 @@ impl Plan {
                             mac: *mac,
                         });
                     }
-                    _ => mistakes.push(Error::NotAttached(device.clone())),
+                    _ => errors.push(Error::NotAttached(device.clone())),
                 },
                 Kind::Block => match option_of(&blocks, handle) {
                     Some(BlockOption {
@@ -97,15 +97,15 @@ impl Plan {
                             sector_size: *sector_size,
                         });
                     }
-                    _ => mistakes.push(Error::NotAttached(device.clone())),
+                    _ => errors.push(Error::NotAttached(device.clone())),
                 },
             }
         }
-        plan.remove_shared(&mut mistakes);
-        (plan, mistakes)
+        plan.remove_shared(&mut errors);
+        (plan, errors)
     }
 
-    /// A plan for the options as they stand, where no manifest can be had to match them with.
+    /// Returns a plan for the options alone, for when no manifest is available.
     pub fn of_options(nets: &[NetOption], blocks: &[BlockOption]) -> Plan {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         let planned_net = |net: &NetOption| {
@@ -132,19 +132,19 @@ impl Plan {
         plan
     }
 
-    /// The block devices: names and what they are to be attached to.
+    /// Returns the block devices: names and sources.
     pub(crate) fn disks(&self) -> impl Iterator<Item = (&str, &BlockSource)> {
         self.blocks
             .iter()
             .map(|block| (block.name.as_str(), &block.source))
     }
 
-    /// The option that attaches a block device, as a report calls it.
+    /// Returns the option that attaches a block device, for reports.
     pub(crate) fn disk_option(&self, index: usize) -> String {
         probe::option(self.blocks[index].option, &self.blocks[index].name)
     }
 
-    /// Leaves these block devices out.
+    /// Removes these block devices.
     pub(crate) fn without_disks(mut self, indices: &[usize]) -> Plan {
         let mut index = 0..;
         self.blocks
@@ -152,13 +152,14 @@ impl Plan {
         self
     }
 
-    /// The same tap or image under one name twice is a mistake that can be told without looking at the host.
-    fn remove_shared(&mut self, mistakes: &mut Vec<Error>) {
+    /// Removes devices with the same tap or image under the same name; this error needs no look at
+    /// the host.
+    fn remove_shared(&mut self, errors: &mut Vec<Error>) {
         let mut sources = Vec::new();
         self.nets.retain(|net| {
             let shared = sources.contains(&net.source);
             if shared {
-                mistakes.push(Error::Shared {
+                errors.push(Error::Shared {
                     name: net.name.clone(),
                 });
             }
@@ -169,7 +170,7 @@ impl Plan {
         self.blocks.retain(|block| {
             let shared = sources.contains(&block.source);
             if shared {
-                mistakes.push(Error::twice(&block.name, block.source.to_string()));
+                errors.push(Error::twice(&block.name, block.source.to_string()));
             }
             sources.push(block.source.clone());
             !shared
@@ -184,21 +185,21 @@ fn option_of<T>(options: &[(usize, T)], handle: usize) -> Option<&T> {
         .map(|(_, option)| option)
 }
 
-/// Finds the device of each option, and merges the options that mean the same device: the short form without a name
-/// and the long one may both occur.
+/// Finds the device of each option, and merges options for the same device: the short form without
+/// a name and the long one may both occur.
 fn merge<'o, T: Clone + 'o>(
     devices: &[Device],
     kind: Kind,
     given: impl Iterator<Item = (Option<&'o str>, &'static str, &'o T)>,
     join: impl Fn(&mut T, &T) -> bool,
-    mistakes: &mut Vec<Error>,
+    errors: &mut Vec<Error>,
 ) -> Vec<(usize, T)> {
     let mut merged: Vec<(usize, T)> = Vec::new();
     for (name, option, value) in given {
         let device = match find(devices, kind, option, name) {
             Ok(device) => device,
-            Err(mistake) => {
-                mistakes.push(mistake);
+            Err(error) => {
+                errors.push(error);
                 continue;
             }
         };
@@ -209,7 +210,7 @@ fn merge<'o, T: Clone + 'o>(
             None => merged.push((device.handle, value.clone())),
             Some((_, known)) => {
                 if !join(known, value) {
-                    mistakes.push(Error::Twice {
+                    errors.push(Error::Twice {
                         kind,
                         name: device.name.clone(),
                     });
@@ -246,11 +247,11 @@ fn find<'d>(
     }
 }
 
-/// Takes over `value` where `target` has none; false if both have one, and neither gives way. What gives way comes after
-/// what it gives way to.
-fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>, gives_way: bool) -> bool {
+/// Fills `target` if unset; returns false on a conflict between two options of equal priority.
+/// Fallbacks are merged last.
+fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>, is_fallback: bool) -> bool {
     match (&target, value) {
-        (Some(_), Some(_)) => gives_way,
+        (Some(_), Some(_)) => is_fallback,
         (None, Some(value)) => {
             *target = Some(value.clone());
             true
@@ -260,13 +261,13 @@ fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>, gives_way: bool) ->
 }
 
 fn merge_net(target: &mut NetOption, value: &NetOption) -> bool {
-    let gives_way = value.fallback && !target.fallback;
-    fill(&mut target.source, &value.source, gives_way)
-        && fill(&mut target.mac, &value.mac, gives_way)
+    let is_fallback = value.fallback && !target.fallback;
+    fill(&mut target.source, &value.source, is_fallback)
+        && fill(&mut target.mac, &value.mac, is_fallback)
 }
 
 fn merge_block(target: &mut BlockOption, value: &BlockOption) -> bool {
-    let gives_way = value.fallback && !target.fallback;
-    fill(&mut target.source, &value.source, gives_way)
-        && fill(&mut target.sector_size, &value.sector_size, gives_way)
+    let is_fallback = value.fallback && !target.fallback;
+    fill(&mut target.source, &value.source, is_fallback)
+        && fill(&mut target.sector_size, &value.sector_size, is_fallback)
 }

@@ -1,31 +1,31 @@
-//! What would become of the devices of a plan, each by itself, for `--check`: interfaces are looked at and not attached,
-//! images are opened and locked as for a run, and then let go as if nothing had been.
+//! Checks each device of a plan separately, for `--check`: queries interfaces without attaching
+//! them, opens and locks images as for a run, and restores their locks afterwards.
 
 use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
-use crate::block::{Disk, Lent};
+use crate::block::{Disk, SharedLock};
 use crate::config::NetSource;
 use crate::guest::era::Rules;
 use crate::host::files::Files;
-use crate::net::{self, MacAddress, Prospect};
+use crate::net::{self, MacAddress, NicProbe};
 
-/// What was found of one device.
+/// Result of checking one device.
 #[derive(Debug)]
 pub struct Probe {
     /// The option that attaches it, without dashes and value: `net:NAME`.
     pub option: String,
-    /// What it would be attached to, and what may yet go wrong; or what keeps it from being attached.
+    /// Its source and a possible problem, or the error that prevents attaching it.
     pub found: Result<(String, Option<String>), String>,
 }
 
 impl Plan {
-    /// Looks at every device.
+    /// Checks every device.
     pub fn probe(self, files: &mut Files, rules: &Rules) -> Vec<Probe> {
-        // All of them before any is locked. They go last, when what is opened here is closed.
-        let _lent: Vec<Lent> = self
+        // Taken before any is locked, and dropped last, after the files opened here are closed.
+        let _shared: Vec<SharedLock> = self
             .blocks
             .iter()
-            .filter_map(|block| Lent::new(&block.source))
+            .filter_map(|block| SharedLock::new(&block.source))
             .collect();
         let (mut prospects, mut disks) = (Vec::new(), Vec::new());
         let nets = self.nets.into_iter().map(|net| {
@@ -55,7 +55,7 @@ pub(super) fn option(option: &str, name: &str) -> String {
     }
 }
 
-/// The message about a device that is named beside it.
+/// Formats an error without the device's name, which the report prints itself.
 pub(crate) fn without_name(error: &Error) -> String {
     match error {
         Error::Net { error, .. } => with_cause(error),
@@ -66,9 +66,9 @@ pub(crate) fn without_name(error: &Error) -> String {
 
 fn probe_net(
     planned: &PlannedNet,
-    prospects: &mut Vec<Prospect>,
+    prospects: &mut Vec<NicProbe>,
 ) -> Result<(String, Option<String>), Error> {
-    let prospect = Prospect::new(&planned.source).map_err(|error| Error::Net {
+    let prospect = NicProbe::new(&planned.source).map_err(|error| Error::Net {
         name: planned.name.clone(),
         error,
     })?;

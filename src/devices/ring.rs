@@ -1,12 +1,14 @@
-//! The shared network ring of newer guests: frames without a hypercall each. Section 11 of `docs/hvt-abi.md`.
+//! The shared network ring of newer guests: frames without a hypercall each. Section 11 of
+//! `docs/hvt-abi.md`.
 //!
-//! A guest submits requests and, when the ring says so, kicks. By default it says so, and the kick is served at once
-//! by the thread that runs the guest: a request then costs what a hypercall costs, and nothing runs when the guest is
-//! idle. When frames are sent one after the other, a second thread takes over and looks after the ring, and the guest
-//! need not kick until it has calmed down. So a ping is as quick as without a ring, and a flood quicker.
+//! A guest submits requests and kicks if the ring asks for it. By default the ring asks, and the
+//! guest's thread serves the kick immediately: a request then costs as much as a hypercall, and
+//! nothing runs while the guest is idle. When the guest sends frames back to back, a second thread
+//! takes over and polls the ring, and the guest need not kick until the burst ends. So a ping is as
+//! fast as without a ring, and a flood faster.
 //!
-//! The whole ring is in the guest's hands: indices are the tender's own copies, distances are bounded, each request is
-//! copied out once.
+//! The guest controls the whole ring: indices are the tender's own copies, distances are bounded,
+//! each request is copied out once.
 
 mod shared;
 #[cfg(test)]
@@ -24,51 +26,42 @@ use crate::net::Nic;
 pub use shared::{GuestRing, Shared};
 pub use worker::{Parallel, Worker};
 
-/// Where the ring lies: in the low memory that no guest uses for anything else, so that it costs none of what the
-/// operator gave.
+/// Address of the ring: in low memory that no guest uses otherwise, so that it takes none of the
+/// operator's `--mem`.
 pub const ADDRESS: u64 = 0x20000;
 
 /// First address after the pages that hold the ring.
 pub const END: u64 = 0x2d000;
 
-/// How the guest broke the ring's rules.
+/// How the guest violated the ring's contract.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// Its index is further ahead than there are slots.
-    #[error(
-        "the guest's ring index claims {distance} requests at once; {} is the most",
-        ENTRIES
-    )]
-    Distance {
-        /// Requests claimed.
-        distance: u32,
-    },
-    /// A request names memory that the guest does not have, or may not write.
+    #[error("guest's ring index claims {distance} requests, limit {}", ENTRIES)]
+    Distance { distance: u32 },
     #[error("ring request {index}: {error}")]
     Memory {
-        /// The request's index, counted from the start.
         index: u32,
-        /// What is wrong with its buffer.
         error: memory::RangeError,
     },
 }
 
-/// Takes requests out of the ring and does them. Whoever holds it is the only one who does.
+/// Takes requests out of the ring and performs them; its lock makes the holder the only consumer.
 #[derive(Debug)]
 pub struct Consumer {
-    /// Requests taken, and replies given: the tender's own counts, not those that the guest could change.
+    /// Requests taken, and replies given: the tender's own counts, which the guest cannot change.
     taken: u32,
     given: u32,
     /// The interfaces by handle.
     nics: Vec<Option<Nic>>,
 }
 
-/// What was done at once.
+/// Result of one [`Consumer::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
     /// Requests taken.
     pub requests: u32,
-    /// Replies given: one to each request to receive.
+    /// Replies given: one for each request to receive.
     pub replies: u32,
 }
 
@@ -79,7 +72,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring for these interfaces, each with its handle.
+    /// Returns a ring for these interfaces, each with its handle.
     pub fn new(nics: impl IntoIterator<Item = (usize, Nic)>) -> Ring {
         let mut by_handle = Vec::new();
         for (handle, nic) in nics {
@@ -97,14 +90,15 @@ impl Ring {
         }
     }
 
-    /// The right to take requests. A thread that died with it left whole requests behind, done or not.
+    /// Locks the consumer. Poisoning is ignored: a thread that panicked left only whole requests
+    /// behind.
     pub fn consumer(&self) -> MutexGuard<'_, Consumer> {
         self.consumer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Consumer {
-    /// Does every request that is there now, [`ENTRIES`] at most, and says how many.
+    /// Performs all requests that are submitted now, [`ENTRIES`] at most; returns their number.
     pub fn drain(&mut self, ring: &impl Shared, memory: &GuestMemory) -> Result<Drained, Error> {
         let given = self.given;
         let distance = ring.submitted().wrapping_sub(self.taken);
@@ -135,7 +129,7 @@ impl Consumer {
     ) -> Result<(), memory::RangeError> {
         match entry.operation {
             OP_WRITE => {
-                // A write gets no reply, so a handle of nothing is a frame sent nowhere.
+                // A write gets no reply, so an unknown handle only drops the frame.
                 if let Some(nic) = self.nic_mut(entry.handle) {
                     nic.write(memory, GuestAddress(entry.data), entry.len.into())?;
                 }
@@ -165,21 +159,22 @@ impl Consumer {
         self.nics.get_mut(handle as usize)?.as_mut()
     }
 
-    /// Every interface.
+    /// Returns all interfaces.
     pub fn nics(&self) -> impl Iterator<Item = &Nic> {
         self.nics.iter().flatten()
     }
 
-    /// The interface with this handle, for figures.
+    /// Returns the interface with this handle, for statistics.
     pub fn nic(&self, handle: usize) -> Option<&Nic> {
         self.nics.get(handle)?.as_ref()
     }
 }
 
-/// Announces that kicks are wanted, then looks again: true if nothing was submitted before the guest could know.
+/// Announces that kicks are wanted, then checks again: true if nothing was submitted before the
+/// guest could see the announcement.
 ///
-/// The guest submits first and looks for the announcement second, with a full barrier between; this does the same
-/// the other way round. So one of the two always sees the other.
+/// The guest submits first and checks for the announcement second, with a full barrier between;
+/// this does the same in the opposite order. So one of the two always sees the other.
 pub fn may_sleep(ring: &impl Shared, taken: u32) -> bool {
     ring.want_kicks(true);
     ring.barrier();

@@ -1,4 +1,4 @@
-//! The plan, and devices on socket pairs and temporary files: nothing here needs KVM, a tap or root.
+//! The plan, and devices on socket pairs and temporary files. These tests need no KVM, tap or root.
 
 use crate::config::BlockSource;
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
@@ -13,7 +13,7 @@ mod legacy;
 mod plan;
 mod poll;
 
-/// A manifest that declares these network and block devices, in this order.
+/// Returns a manifest that declares these network and block devices, in this order.
 fn manifest(nets: &[&str], blocks: &[&str]) -> Manifest {
     let nets = nets.iter().map(|name| Entry::declare(name, NET_BASIC));
     let entries: Vec<Entry> = nets

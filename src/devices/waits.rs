@@ -1,8 +1,9 @@
 //! POLL waits on an epoll set of all interfaces, until a deadline.
 //!
-//! `epoll_pwait2(2)` (Linux 5.11) takes the timeout itself, so a sleep is one system call. After a stop or a freeze it
-//! fails with EINTR, and the rest is computed from the clock. The kernel would restart `ppoll(2)` with the time that
-//! was left before. If `epoll_pwait2` is missing or refused, a timer in the set ends the sleep, which takes two calls.
+//! `epoll_pwait2(2)` (Linux 5.11) takes the timeout itself, so a sleep is one system call. After a
+//! stop or a freeze it fails with EINTR, and the rest is computed from the clock. (The kernel would
+//! restart `ppoll(2)` with the time left before the stop.) If `epoll_pwait2` is missing or refused,
+//! a timer in the set ends the sleep, which takes two calls.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -12,21 +13,22 @@ use guest_abi::manifest::MAX_ENTRIES;
 
 use crate::host::signal;
 
-/// In place of an interface's handle.
+/// Used instead of an interface's handle.
 const TIMER: u64 = u64::MAX;
 
 /// The interfaces that POLL waits for.
 #[derive(Debug)]
 pub(super) struct Waits {
     set: OwnedFd,
-    /// Ends a sleep, where `epoll_pwait2` cannot.
+    /// Ends a sleep if `epoll_pwait2` cannot.
     timer: Option<OwnedFd>,
-    /// Results of the last wait: room for all interfaces, one fewer than a manifest has entries, and the timer.
+    /// Results of the last wait: room for all interfaces, one fewer than a manifest has entries,
+    /// and the timer.
     events: [libc::epoll_event; MAX_ENTRIES],
 }
 
 impl Waits {
-    /// A set without interfaces.
+    /// Returns a set without interfaces.
     ///
     /// # Errors
     /// The host refuses both ways of waiting.
@@ -57,7 +59,7 @@ impl Waits {
         self.change(libc::EPOLL_CTL_ADD, timer.as_raw_fd(), TIMER)?;
         signal::set_timer(timer.as_raw_fd(), 1, 0)?;
         self.pwait(0)?;
-        signal::remind_by(timer.as_raw_fd());
+        signal::arm_on_signal(timer.as_raw_fd());
         self.timer = Some(timer);
         Ok(())
     }
@@ -73,7 +75,7 @@ impl Waits {
         let _ = self.change(libc::EPOLL_CTL_DEL, net.as_raw_fd(), 0);
     }
 
-    /// The descriptors of the set and of the timer, if there is one.
+    /// Returns the descriptors of the set and of the timer, if there is one.
     pub fn descriptors(&self) -> (RawFd, Option<RawFd>) {
         (
             self.set.as_raw_fd(),
@@ -81,8 +83,8 @@ impl Waits {
         )
     }
 
-    /// Waits until an interface has a frame, `timeout` nanoseconds are over or the run is to end; returns the count for
-    /// [`Waits::ready`].
+    /// Waits until an interface has a frame, `timeout` nanoseconds have passed or the run is to
+    /// end; returns the count for [`Waits::ready`].
     ///
     /// # Errors
     /// The host refuses to wait.
@@ -103,7 +105,8 @@ impl Waits {
         }
     }
 
-    /// Continues a sleep of `timeout` since `start` after a signal, a stop or a freeze, unless the run is to end.
+    /// Continues a sleep of `timeout` since `start` after a signal, a stop or a freeze, unless the
+    /// run is to end.
     #[cold]
     fn wait_on(&mut self, timeout: Duration, start: Instant) -> io::Result<usize> {
         while signal::received().is_none() {
@@ -131,7 +134,8 @@ impl Waits {
         Ok(0)
     }
 
-    /// The handles of the interfaces among the `count` results of the last wait. An error or an end counts as a frame.
+    /// Returns the handles of the interfaces among the `count` results of the last wait. An error
+    /// or an end of file counts as a frame.
     #[inline]
     pub fn ready(&self, count: usize) -> impl Iterator<Item = usize> {
         let handles = self.events[..count].iter().map(|event| event.u64);
@@ -149,7 +153,8 @@ impl Waits {
         };
         let (events, room) = (self.events.as_mut_ptr(), self.events.len());
         let no_mask = std::ptr::null::<libc::sigset_t>();
-        // SAFETY: the kernel writes as many events as there is room for, and reads the time; no mask is given.
+        // SAFETY: the kernel writes as many events as there is room for, and reads the time; there
+        // is no mask.
         count(unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
@@ -165,7 +170,7 @@ impl Waits {
 
     fn pwait(&mut self, milliseconds: libc::c_int) -> io::Result<usize> {
         let (events, room) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
-        // SAFETY: the kernel writes as many events as there is room for; no mask is given.
+        // SAFETY: the kernel writes as many events as there is room for; there is no mask.
         let found = unsafe {
             libc::epoll_pwait(
                 self.set.as_raw_fd(),
@@ -191,7 +196,7 @@ impl Waits {
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        signal::remind_by(-1);
+        signal::arm_on_signal(-1);
     }
 }
 
@@ -231,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_wait_for_frames_and_for_the_time() {
+    fn both_ways_wait_for_frames_and_for_the_timeout() {
         for mut waits in [Waits::new().unwrap(), by_timer()] {
             let pairs = [UnixDatagram::pair().unwrap(), UnixDatagram::pair().unwrap()];
             for (handle, (ours, _)) in pairs.iter().enumerate() {

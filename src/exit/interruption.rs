@@ -18,10 +18,10 @@ impl Running<'_> {
     /// Handles a signal, an error of the ring thread, or data from gdb.
     pub(super) fn interrupted(&mut self) -> Result<Option<Outcome>, Error> {
         self.registry.exits.interruptions.add(1);
-        if let Some(error) = self.worker.as_ref().and_then(Worker::broken) {
+        if let Some(error) = self.worker.as_ref().and_then(Worker::violation) {
             return Err(self.report(Violation::Ring(error)));
         }
-        signal::let_run();
+        signal::clear_interrupt();
         match signal::received() {
             Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
             Some(Request::Timeout) => Err(self.report_timeout()),

@@ -1,4 +1,4 @@
-//! What a guest finds in its boot pages: boot info, manifest and command line, one after the other from
+//! The guest's boot pages: boot info, manifest and command line, consecutive from
 //! [`BOOT_INFO_ADDRESS`]. Pure: values in, bytes out. Section 5 of `docs/hvt-abi.md`.
 
 use std::ffi::OsStr;
@@ -10,31 +10,29 @@ use zerocopy::IntoBytes;
 
 use crate::guest::era::Era;
 
-/// What the guest is told, whatever its era.
+/// Information for the guest, the same for every era.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct BootFacts<'a> {
     /// Bytes of memory, from address 0.
     pub memory_size: u64,
     /// First address after the image.
     pub image_end: u64,
     /// Frequency of the cycle counter in Hz.
     pub counter_frequency: u64,
-    /// Address of the shared network ring, or 0 where none is offered.
+    /// Address of the shared network ring, or 0 if none is offered.
     pub net_ring: u64,
-    /// The manifest's bytes; only guests that have one look at it.
+    /// The manifest's bytes; ignored by guests without one.
     pub manifest: &'a [u8],
     /// The command line with its NUL.
     pub cmdline: &'a [u8],
 }
 
-/// A command line that is too long: its bytes.
+/// The guest's arguments are too long; their size in bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "the guest's command line has {0} bytes, and 8191 are the most; give it fewer words, or shorter ones"
-)]
+#[error("guest arguments too long: {0} bytes, limit 8191")]
 pub struct TooLong(pub usize);
 
-/// The guest's words, joined by single spaces and ended by a NUL.
+/// Joins the guest's arguments by single spaces and appends a NUL.
 pub fn cmdline(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, TooLong> {
     let args: Vec<&[u8]> = arguments
         .iter()
@@ -49,15 +47,15 @@ pub fn cmdline(arguments: &[impl AsRef<OsStr>]) -> Result<Vec<u8>, TooLong> {
     }
 }
 
-/// The boot pages' content for a guest of `era`.
-pub fn to_bytes(era: Era, facts: &Facts<'_>) -> Vec<u8> {
+/// Returns the content of the boot pages for a guest of `era`.
+pub fn to_bytes(era: Era, facts: &BootFacts<'_>) -> Vec<u8> {
     match era {
         Era::Legacy => legacy_bytes(facts),
         Era::Abi1 | Era::Abi2 => current_bytes(facts),
     }
 }
 
-fn legacy_bytes(facts: &Facts<'_>) -> Vec<u8> {
+fn legacy_bytes(facts: &BootFacts<'_>) -> Vec<u8> {
     let info = legacy::BootInfo {
         mem_size: facts.memory_size,
         kernel_end: facts.image_end,
@@ -67,7 +65,7 @@ fn legacy_bytes(facts: &Facts<'_>) -> Vec<u8> {
     [info.as_bytes(), facts.cmdline].concat()
 }
 
-fn current_bytes(facts: &Facts<'_>) -> Vec<u8> {
+fn current_bytes(facts: &BootFacts<'_>) -> Vec<u8> {
     let mft = BOOT_INFO_ADDRESS + size_of::<BootInfo>() as u64;
     let info = BootInfo {
         mem_size: facts.memory_size,
@@ -88,7 +86,7 @@ mod tests {
     use std::ffi::OsString;
     use zerocopy::FromBytes;
 
-    const FACTS: Facts<'_> = Facts {
+    const FACTS: BootFacts<'_> = BootFacts {
         memory_size: 0x20_0000,
         image_end: 0x11_0000,
         counter_frequency: 19_200_000,
@@ -134,7 +132,7 @@ mod tests {
     fn the_ring_is_offered_by_its_address() {
         let bytes = to_bytes(
             Era::Abi2,
-            &Facts {
+            &BootFacts {
                 net_ring: 0x20000,
                 ..FACTS
             },

@@ -1,10 +1,11 @@
-//! Eras of the hvt interface: a unikernel outlives the tender that it was built with, so every interface since 2018 is
-//! spoken. Which one, is found once from the file, and is a value from then on; what differs is in the tables here
-//! and in [`crate::guest::hypercall`], not in conditions elsewhere. Section 0 of `docs/hvt-abi.md`.
+//! Eras of the hvt interface. A unikernel outlives the tender that it was built with, so this
+//! tender supports every interface since 2018. The era is determined once from the file and is a
+//! value from then on. Differences are in the tables here and in [`crate::guest::hypercall`], not
+//! in conditions elsewhere. Section 0 of `docs/hvt-abi.md`.
 
 use crate::memory::Access;
 
-/// An interface that unikernels speak.
+/// Version of the interface between unikernel and tender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
     /// Solo5 0.3 (ukvm) and 0.4 (hvt): no notes, no manifest, unnamed devices.
@@ -15,26 +16,26 @@ pub enum Era {
     Abi2,
 }
 
-/// What differs between eras outside of hypercalls.
+/// Differences between eras, except hypercalls.
 #[derive(Debug)]
 pub struct Rules {
-    /// What the guest may do with its boot pages, from boot info up to the image.
+    /// The guest's access to its boot pages, from boot info up to the image.
     pub boot_pages: Access,
-    /// Which address of a program header counts.
+    /// The address field of a program header that applies.
     pub load_address: LoadAddress,
-    /// Which pages a segment takes up.
+    /// The pages of a segment.
     pub segment_pages: SegmentPages,
-    /// Whether a segment may be writable and executable at once.
+    /// Whether a segment may be both writable and executable.
     pub writable_code: bool,
-    /// What becomes of a last part of a disk that is no whole sector.
+    /// Handling of an incomplete sector at the end of a disk.
     pub disk_tail: DiskTail,
-    /// Whether guests may know the shared network ring.
+    /// Whether guests may use the shared network ring.
     pub net_ring: bool,
-    /// Memory that the guest's own runtime insists on beside the image, in bytes.
+    /// Bytes of memory that the guest's runtime needs in addition to the image.
     pub least_heap: u64,
 }
 
-/// The address of a program header that a segment is loaded at.
+/// The field of a program header with the load address of its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadAddress {
     /// `p_vaddr`.
@@ -43,16 +44,16 @@ pub enum LoadAddress {
     Physical,
 }
 
-/// Which pages a segment takes up.
+/// The pages of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentPages {
-    /// Those between its ends, aligned as it asks: linked for the purpose.
+    /// From its start to its end, as the segment aligns them: linked by Solo5's linker script.
     Aligned,
-    /// Those that it touches: linked by whatever linker, whose alignment says nothing about pages.
+    /// All pages that it touches: linked by any linker, whose alignment is unrelated to pages.
     Touched,
 }
 
-/// What becomes of a last part of a disk that is no whole sector.
+/// Handling of an incomplete sector at the end of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskTail {
     /// The disk is refused.
@@ -90,10 +91,10 @@ const ABI2: Rules = Rules {
 };
 
 impl Era {
-    /// All of them, the oldest first.
+    /// All eras, the oldest first.
     pub const ALL: [Era; 3] = [Era::Legacy, Era::Abi1, Era::Abi2];
 
-    /// What differs in this era.
+    /// Returns the rules of this era.
     pub fn rules(self) -> &'static Rules {
         match self {
             Era::Legacy => &LEGACY,
@@ -102,7 +103,7 @@ impl Era {
         }
     }
 
-    /// Its name for programs.
+    /// Returns its name for programs.
     pub fn name(self) -> &'static str {
         match self {
             Era::Legacy => "legacy",
@@ -111,7 +112,7 @@ impl Era {
         }
     }
 
-    /// The ABI version of its note, if its files have one.
+    /// Returns the ABI version of its note, if its files have one.
     pub fn abi_version(self) -> Option<u32> {
         match self {
             Era::Legacy => None,
@@ -120,7 +121,7 @@ impl Era {
         }
     }
 
-    /// The versions of Solo5 that build for it.
+    /// Returns the versions of Solo5 that build for it.
     pub fn releases(self) -> &'static str {
         match self {
             Era::Legacy => "Solo5 0.3 to 0.4",

@@ -1,4 +1,5 @@
-//! Known file formats, by their first bytes: for hints about a file that is no unikernel or no raw disk image.
+//! Known file formats, by their first bytes: for hints about a file that is no unikernel or no raw
+//! disk image.
 
 /// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

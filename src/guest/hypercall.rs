@@ -1,11 +1,12 @@
-//! Hypercalls between the wire and the devices: a number and the address of an argument structure become one
-//! [`Hypercall`]; the answer goes back into that structure. Sections 4 and 8 of `docs/hvt-abi.md`.
+//! Hypercalls between guest memory and the devices: a number and the address of an argument
+//! structure are decoded into a [`Hypercall`]; the reply is written back into that structure.
+//! Sections 4 and 8 of `docs/hvt-abi.md`.
 //!
-//! Eras differ in numbers and structures, so each has an [`Interface`] of its own. The run loop is compiled for each:
-//! a hypercall never asks which era it is in.
+//! Eras differ in numbers and structures, so each has a separate [`Interface`]. The run loop is
+//! compiled for each, so a hypercall never tests the era.
 //!
-//! The structure is copied out of guest memory once and used from the copy. Of the guest's copy only the OUT fields
-//! are written, never more.
+//! The structure is copied out of guest memory once and used from the copy. Only the OUT fields of
+//! the guest's structure are written.
 
 mod current;
 mod legacy;
@@ -20,35 +21,36 @@ use crate::memory::{self, GuestAddress, GuestMemory};
 pub use current::Current;
 pub use legacy::Legacy;
 
-/// What a guest asks for. Addresses and lengths are as the guest gave them: the device that uses them checks them.
+/// A request of the guest. Addresses and lengths are unchecked; the device that uses them checks
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hypercall {
-    /// The wall clock.
+    /// Read the wall clock.
     Walltime,
-    /// Bytes for the console.
+    /// Write bytes to the console.
     Puts(Buffer),
-    /// Sleep until a frame arrives or the time, in nanoseconds, is over.
+    /// Sleep until a frame arrives or the timeout, in nanoseconds, expires.
     Poll {
-        /// 0 is no sleep at all.
+        /// 0 returns immediately.
         timeout: u64,
     },
-    /// What the disk is. Legacy only.
+    /// Query the disk. Legacy only.
     BlockInfo,
-    /// Bytes for a disk.
+    /// Write to a disk.
     BlockWrite(BlockRequest),
-    /// Bytes from a disk.
+    /// Read from a disk.
     BlockRead(BlockRequest),
-    /// The network interface's hardware address. Legacy only.
+    /// Query the network interface's hardware address. Legacy only.
     NetInfo,
-    /// A frame for the network.
+    /// Send a frame.
     NetWrite(NetRequest),
-    /// A frame from the network.
+    /// Receive a frame.
     NetRead(NetRequest),
-    /// The end.
+    /// End the run.
     Halt {
-        /// As the guest gave it; its low 8 bits are the exit status.
+        /// As the guest passed it; its low 8 bits are the exit status.
         status: u32,
-        /// 0, or where the guest describes the trap that it ends by: [`guest_abi::hypercall::COOKIE_SIZE`] bytes.
+        /// 0, or the address of [`guest_abi::hypercall::COOKIE_SIZE`] bytes that describe the trap.
         cookie: GuestAddress,
     },
 }
@@ -65,33 +67,33 @@ pub struct Buffer {
 /// Arguments of a block hypercall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRequest {
-    /// Which device.
+    /// Handle of the device.
     pub handle: u64,
-    /// Where on it, in bytes.
+    /// Offset on the device in bytes.
     pub offset: u64,
-    /// What to move.
+    /// Memory to read into or write from.
     pub buffer: Buffer,
 }
 
 /// Arguments of a network hypercall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetRequest {
-    /// Which device.
+    /// Handle of the device.
     pub handle: u64,
-    /// The frame, or the room for it.
+    /// The frame, or the buffer for it.
     pub buffer: Buffer,
 }
 
-/// The answer to a hypercall that has one.
+/// Reply to a hypercall that has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// To WALLTIME: nanoseconds since 1970.
     Walltime(u64),
-    /// To POLL: the devices with a frame waiting, one bit a handle.
+    /// To POLL: the devices with a frame waiting, one bit per handle.
     Ready(u64),
-    /// To BLKINFO: bytes on the disk.
+    /// To BLKINFO: the size of the disk.
     BlockInfo {
-        /// Its size.
+        /// Bytes on the disk.
         capacity: u64,
     },
     /// To BLOCK_WRITE and BLOCK_READ.
@@ -103,16 +105,16 @@ pub enum Reply {
     },
     /// To NET_WRITE, and to a NET_READ without a frame.
     Net(Status),
-    /// To NET_READ: a frame of so many bytes.
+    /// To NET_READ: a frame of this many bytes.
     Frame(u64),
 }
 
-/// A hypercall that cannot be decoded.
+/// Why a hypercall cannot be decoded.
 #[derive(Debug)]
 pub enum Error {
     /// No such number in this era.
     Number(u32),
-    /// The argument structure, or what it points to, is not all in memory.
+    /// The argument structure, or memory that it points to, is not entirely in guest memory.
     Memory(memory::RangeError),
 }
 
@@ -122,15 +124,15 @@ impl From<memory::RangeError> for Error {
     }
 }
 
-/// The hypercalls of an era on the wire.
+/// Decoder and encoder of one era's hypercalls.
 pub trait Interface {
     /// The largest hypercall number.
     const LAST: u32;
 
-    /// Name of a hypercall number, for reports.
+    /// Returns the name of a hypercall number, for reports.
     fn name(number: u32) -> &'static str;
 
-    /// Decodes hypercall `number` whose argument structure lies at `argument`.
+    /// Decodes hypercall `number` whose argument structure is at `argument`.
     ///
     /// # Errors
     /// The number does not exist, or its structure is not in memory.
@@ -140,21 +142,22 @@ pub trait Interface {
         argument: GuestAddress,
     ) -> Result<Hypercall, Error>;
 
-    /// Writes the answer into the OUT fields of the structure at `argument`, and nothing else.
+    /// Writes the reply into the OUT fields of the structure at `argument`, and nothing else.
     ///
     /// # Errors
-    /// The guest may not write there itself.
+    /// The guest may not write there.
     fn reply(
         reply: Reply,
         memory: &GuestMemory,
         argument: GuestAddress,
     ) -> Result<(), memory::RangeError>;
 
-    /// The answer to a request for a device that is not there; none if no guest of this era survives that.
+    /// Returns the reply to a request for an unknown device; `None` if that ends the run in this
+    /// era.
     fn no_device(kind: Kind) -> Option<Reply>;
 }
 
-/// The address of a field `offset` bytes into the structure at `argument`.
+/// Returns the address of the field at `offset` in the structure at `argument`.
 fn field(argument: GuestAddress, offset: usize) -> GuestAddress {
     // The argument's address is 32 bits wide, so this cannot overflow.
     GuestAddress(argument.0 + offset as u64)

@@ -1,7 +1,7 @@
-//! The unikernel file: what it is, what of it goes where, and which interface it speaks. Pure: bytes in, [`Image`]
-//! out; nothing of it is loaded here. Sections 6 and 12 of `docs/hvt-abi.md`.
+//! The unikernel file: its kind, its segments and its interface. Pure: bytes in, [`Image`] out;
+//! this module loads nothing. Sections 6 and 12 of `docs/hvt-abi.md`.
 //!
-//! A file is as hostile as a guest: every field is checked before it is used, and what is read is bounded.
+//! A file is as hostile as a guest: every field is checked before use, and reads are bounded.
 
 use std::io;
 use std::ops::Range;
@@ -17,22 +17,22 @@ use crate::memory::{Access, Mapping};
 
 mod error;
 mod notes;
+mod partial;
 mod recognise;
 mod search;
 mod segments;
-mod sketch;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use error::Error;
 pub use notes::target_name;
+pub use partial::PartialImage;
 pub use recognise::Evidence;
 pub use search::{OVERLAP, search};
-pub use sketch::Sketch;
 
-/// A file to be looked at, piece by piece.
+/// A file that is read in pieces.
 pub trait Source {
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     fn size(&self) -> io::Result<u64>;
     /// Reads some bytes at `offset`; none at or after the end.
     fn read_at(&self, offset: u64, target: &mut [u8]) -> io::Result<usize>;
@@ -53,7 +53,7 @@ impl Source for [u8] {
     }
 }
 
-/// The processor a unikernel was built for.
+/// The architecture that a unikernel was built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     /// 64-bit ARM.
@@ -71,33 +71,33 @@ impl std::fmt::Display for Machine {
     }
 }
 
-/// A part of the file that becomes a part of guest memory.
+/// A part of the file that is loaded into guest memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it goes, in guest-physical addresses; what the file does not fill is zero.
+    /// Guest-physical addresses; bytes not filled from the file are zero.
     pub memory: Range<u64>,
-    /// Which bytes of the file fill its beginning.
+    /// Bytes of the file that fill its beginning.
     pub file: Range<u64>,
-    /// The pages it takes up.
+    /// Pages that it occupies.
     pub pages: Range<u64>,
-    /// What the guest may do with those pages.
+    /// The guest's access to those pages.
     pub access: Access,
 }
 
-/// A unikernel that may be loaded.
+/// A unikernel that can be loaded.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// Its processor.
+    /// Its architecture.
     pub machine: Machine,
     /// Its interface.
     pub era: Era,
     /// Address of its first instruction.
     pub entry: u64,
-    /// Its segments, in ascending order, none overlapping.
+    /// Its segments in ascending order without overlaps.
     pub segments: Vec<Segment>,
-    /// How its interface was recognised; none where its notes say it.
+    /// How its interface was recognised; none if its notes declare it.
     pub evidence: Option<Evidence>,
-    /// Its devices; none where it cannot declare any.
+    /// Its devices; none if it cannot declare any.
     pub manifest: Option<Manifest>,
 }
 
@@ -105,7 +105,7 @@ pub struct Image {
 const MAX_PROGRAM_HEADERS: u16 = 64;
 
 impl Image {
-    /// Examines a file.
+    /// Parses and checks a file.
     pub fn parse(source: &(impl Source + ?Sized)) -> Result<Image, Error> {
         let size = source.size()?;
         let (header, machine) = parse_header(source, size)?;
@@ -135,27 +135,27 @@ impl Image {
         Ok(image)
     }
 
-    /// First address after the image, page aligned.
+    /// Returns the first address after the image, page aligned.
     pub fn end(&self) -> u64 {
         self.segments
             .last()
             .map_or(IMAGE_BASE, |segment| segment.pages.end)
     }
 
-    /// Least guest memory this image can run with, in bytes, as `--mem` counts it.
+    /// Returns the least guest memory for this image in bytes, a valid value of `--mem`.
     pub fn least_memory(&self) -> u64 {
         (self.end() + self.era.rules().least_heap).next_multiple_of(MEMORY_GRANULE)
     }
 
-    /// Whether a segment is writable and executable at once, as the oldest era allows.
+    /// Returns whether a segment is both writable and executable, as the oldest era allows.
     pub fn has_writable_code(&self) -> bool {
         self.segments
             .iter()
             .any(|segment| segment.access == Access::All)
     }
 
-    /// What the guest may do where in the memory from the image's base up to `memory_size`. An image that does not
-    /// keep code and data apart in its own segments is not expected to do so on its heap and stack.
+    /// Returns the guest's access to memory from the image's base up to `memory_size`. If the
+    /// image's own segments do not separate code and data, its heap and stack are executable too.
     pub fn mappings(&self, memory_size: u64) -> Vec<Mapping> {
         let between = if self.has_writable_code() {
             Access::All
@@ -197,7 +197,8 @@ impl Image {
     }
 }
 
-/// Reads exactly `target.len()` bytes at `offset`, or says which part of the file is missing.
+/// Reads exactly `target.len()` bytes at `offset`, or returns an error with the missing part of the
+/// file.
 fn read_exact(
     source: &(impl Source + ?Sized),
     offset: u64,

@@ -1,5 +1,6 @@
-//! The manifest: which devices a unikernel declares. Pure: bytes of the MFT1 note in, names and types out, and, once
-//! each device is attached, the bytes that the guest gets to see. Sections 6.4 and 7 of `docs/hvt-abi.md`.
+//! The manifest: the devices that a unikernel declares. Pure: takes the bytes of the MFT1 note,
+//! returns names and types and, once each device is attached, the bytes for the guest. Sections 6.4
+//! and 7 of `docs/hvt-abi.md`.
 
 use guest_abi::manifest::{
     BLOCK_BASIC, BlockProperties, Entry, Header, MAX_ENTRIES, NAME_SIZE, NET_BASIC, NetProperties,
@@ -12,7 +13,7 @@ use crate::report::counters::Count;
 #[cfg(test)]
 pub(crate) mod tests;
 
-/// A rule of the manifest that a file breaks.
+/// Rule of the manifest that a file violates.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -20,7 +21,7 @@ pub enum Error {
     Short { size: usize },
     #[error("the manifest has version {0}; only version 1 exists")]
     Version(u32),
-    #[error("the manifest says it has {0} entries; 1 to 64 are allowed")]
+    #[error("the manifest declares {0} entries; 1 to 64 are allowed")]
     Count(u32),
     #[error(
         "the manifest has {size} bytes; with its number of entries, {entries}, it needs exactly {needed}"
@@ -66,10 +67,10 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// A device that the unikernel declares and will not start without.
+/// A device that the unikernel declares and needs to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Index in the manifest; the guest names the device by it. 1 to 63.
+    /// Index in the manifest, by which the guest addresses the device. 1 to 63.
     pub handle: usize,
     /// What it is.
     pub kind: Kind,
@@ -78,13 +79,14 @@ pub struct Device {
 }
 
 impl Device {
-    /// The option that attaches it, with a word in capitals for what to. A name that no option can hold is left out.
+    /// Returns the option that attaches it, with a placeholder for the source. Omits a name that no
+    /// option can contain.
     pub fn option(&self) -> String {
         let (option, value) = match self.kind {
             Kind::Net => ("net", "IFACE"),
             Kind::Block => ("block", "PATH"),
         };
-        if is_sayable(&self.name) {
+        if is_valid_name(&self.name) {
             format!("--{option}:{}={value}", self.name)
         } else {
             format!("--{option}={value}")
@@ -92,15 +94,15 @@ impl Device {
     }
 }
 
-/// Whether a name can stand in an option: the rule of Solo5's own tools.
-pub fn is_sayable(name: &str) -> bool {
+/// Returns whether an option can contain this name: the rule of Solo5's own tools.
+pub fn is_valid_name(name: &str) -> bool {
     (1..NAME_SIZE).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Handle under which the tender keeps the network interface of a guest without manifest.
+/// Handle that the tender assigns to the network interface of a guest without manifest.
 pub const LEGACY_NET: usize = 1;
 
-/// Handle under which the tender keeps the disk of a guest without manifest.
+/// Handle that the tender assigns to the disk of a guest without manifest.
 pub const LEGACY_BLOCK: usize = 2;
 
 /// A checked manifest.
@@ -111,7 +113,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Checks and takes over the content of an MFT1 note.
+    /// Checks and parses the content of an MFT1 note.
     pub fn parse(content: &[u8]) -> Result<Manifest, Error> {
         let (header, rest) = Header::read_from_prefix(content).map_err(|_| Error::Short {
             size: content.len(),
@@ -158,14 +160,14 @@ impl Manifest {
             devices.push(device);
         }
         for entry in &mut entries {
-            // The tender's own fields: whatever the file has there, the guest finds nothing.
+            // The tender's fields: zero for the guest, regardless of the file.
             (entry.host, entry.pad) = Default::default();
         }
         Ok(Manifest { entries, devices })
     }
 
-    /// What stands for the manifest of a guest that has none, and cannot say what it needs: one device of each
-    /// kind that the operator attaches. Their names are for messages only: no option can say them.
+    /// Returns a manifest for a guest that cannot declare its devices: one device of each kind that
+    /// the operator attaches. The names are for messages only: no option can contain them.
     pub fn unnamed(net: bool, block: bool) -> Manifest {
         let net = net.then(|| Device {
             handle: LEGACY_NET,
@@ -188,12 +190,12 @@ impl Manifest {
         }
     }
 
-    /// The declared devices, in the order of their handles.
+    /// Returns the declared devices in the order of their handles.
     pub fn devices(&self) -> &[Device] {
         &self.devices
     }
 
-    /// Marks a block device as attached and fills in what the guest may know of it.
+    /// Marks a block device as attached and fills in the properties for the guest.
     pub fn attach_block(&mut self, handle: usize, capacity: u64, block_size: u16) {
         self.attach(
             handle,
@@ -205,7 +207,7 @@ impl Manifest {
         );
     }
 
-    /// Marks a network device as attached and fills in what the guest may know of it.
+    /// Marks a network device as attached and fills in the properties for the guest.
     pub fn attach_net(&mut self, handle: usize, mac: [u8; 6], mtu: u16) {
         self.attach(
             handle,
@@ -223,7 +225,7 @@ impl Manifest {
         entry.attached = 1;
     }
 
-    /// The manifest as the guest gets it. Nothing of the host's own is in it.
+    /// Returns the manifest for the guest. It contains no host data.
     pub fn to_bytes(&self) -> Vec<u8> {
         let header = Header {
             version: VERSION,
@@ -235,7 +237,7 @@ impl Manifest {
     }
 }
 
-/// Checks one entry; `None` when it is no device.
+/// Checks one entry; `None` if it is no device.
 fn declared(index: usize, entry: &Entry) -> Result<Option<Device>, Error> {
     let end = entry
         .name
@@ -248,7 +250,7 @@ fn declared(index: usize, entry: &Entry) -> Result<Option<Device>, Error> {
     if entry.attached != 0 {
         return Err(Error::Attached(index));
     }
-    // Escaped, as it goes into messages: nothing in a file writes to the operator's terminal.
+    // Escaped, because it goes into messages: a file must not control the operator's terminal.
     let name = String::from_utf8_lossy(&entry.name[..end])
         .escape_debug()
         .to_string();

@@ -1,4 +1,5 @@
-//! What a unikernel is: its image, manifest, era, boot information and hypercalls. Needs no host; fuzzed.
+//! Everything about a unikernel that needs no host: image, manifest, era, boot information and
+//! hypercalls. Fuzzed.
 
 pub mod boot_info;
 pub mod era;

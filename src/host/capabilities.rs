@@ -1,10 +1,10 @@
-//! Capabilities of this process, and how it gives them up.
+//! Capabilities of this process, and how to drop them.
 
 use std::io;
 
 use libc::{c_int, c_ulong};
 
-/// Capabilities by number, of linux/capability.h.
+/// Capability numbers of linux/capability.h.
 pub const SETGID: u32 = 6;
 /// See [`SETGID`].
 pub const SETUID: u32 = 7;
@@ -13,11 +13,11 @@ pub const NET_ADMIN: u32 = 12;
 /// See [`SETGID`].
 pub const CHROOT: u32 = 18;
 
-/// Form of [`Header`] and [`Set`] that kernels since 2.6.26 know.
+/// Version of [`Header`] and [`Set`] that kernels since 2.6.26 support.
 const VERSION: u32 = 0x2008_0522;
 
-/// Of linux/securebits.h: root is no exception at exec, nor at a change of user; no capability is kept or raised. Each
-/// is followed by the bit that makes it final.
+/// From linux/securebits.h: no privileges for root at exec or at a change of user; no capability is
+/// kept or raised. Each bit is followed by the one that locks it.
 const NO_ROOT: c_ulong = 0b11;
 const NO_SETUID_FIXUP: c_ulong = 0b11 << 2;
 const KEEP_CAPS_LOCKED: c_ulong = 1 << 5;
@@ -44,7 +44,7 @@ struct Set {
 pub struct Capabilities([Set; 2]);
 
 impl Capabilities {
-    /// Those of this thread.
+    /// Returns those of this thread.
     pub fn get() -> io::Result<Capabilities> {
         let header = Header {
             version: VERSION,
@@ -56,15 +56,15 @@ impl Capabilities {
         Ok(Capabilities(sets))
     }
 
-    /// The same, of which none is in effect.
-    pub fn at_rest(self) -> Capabilities {
+    /// Returns the same with an empty effective set.
+    pub fn without_effective(self) -> Capabilities {
         Capabilities(self.0.map(|set| Set {
             effective: 0,
             ..set
         }))
     }
 
-    /// Makes them those of this thread, unless they are.
+    /// Sets the capabilities of this thread, unless it has exactly these.
     pub fn set(&self) -> io::Result<()> {
         if Capabilities::get().is_ok_and(|now| now == *self) {
             return Ok(());
@@ -78,7 +78,7 @@ impl Capabilities {
     }
 }
 
-/// Whether this process has a capability now.
+/// Returns whether this process has a capability in its effective set.
 pub fn has(capability: u32) -> bool {
     let is_effective = |Capabilities(sets): Capabilities| {
         sets[capability as usize / 32].effective & 1 << (capability % 32) != 0
@@ -86,32 +86,35 @@ pub fn has(capability: u32) -> bool {
     Capabilities::get().is_ok_and(is_effective)
 }
 
-/// No program that this process might start has more rights than it, whatever its file says. For good.
-pub fn no_new() -> io::Result<()> {
+/// Prevents this process permanently from gaining privileges by exec, even if the program's file
+/// grants.
+pub fn forbid_new_privileges() -> io::Result<()> {
     // SAFETY: the call takes plain numbers.
     checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())
 }
 
-/// Gives up every capability permanently. The ambient set is a part of the others, so it goes with them; instead of
-/// taking forty capabilities out of the bounding set one by one, root is made a user like any other in one call.
+/// Drops every capability permanently. The ambient set is a subset of the others, so it is emptied
+/// too. Instead of removing forty capabilities from the bounding set one by one, one call removes
+/// root's privileges.
 ///
-/// A process without capabilities makes neither call. They would change nothing, and a unit can forbid them
-/// (`SystemCallFilter=~@privileged`).
+/// A process without capabilities makes neither call. They would change nothing, and a unit can
+/// forbid them (`SystemCallFilter=~@privileged`).
 pub fn drop_all() -> io::Result<()> {
     let none = Capabilities([Set::default(); 2]);
     if Capabilities::get().is_ok_and(|now| now == none) {
         return Ok(());
     }
     let bits = NO_ROOT | NO_SETUID_FIXUP | KEEP_CAPS_LOCKED | NO_AMBIENT;
-    // SAFETY: the call takes plain numbers. It needs CAP_SETPCAP; without that it fails and changes nothing.
+    // SAFETY: the call takes plain numbers. Without CAP_SETPCAP it fails and changes nothing.
     unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) };
     none.set()
 }
 
-/// The supplementary groups of this process.
+/// Returns the supplementary groups of this process.
 pub fn groups() -> Vec<u32> {
     let mut groups = vec![0; 65536];
-    // SAFETY: the list has room for the given number of groups, the most that the kernel allows a process.
+    // SAFETY: the list has room for the given number of groups, the most that the kernel allows a
+    // process.
     let count = unsafe { libc::getgroups(groups.len() as c_int, groups.as_mut_ptr()) };
     groups.truncate(usize::try_from(count).unwrap_or(0));
     groups

@@ -1,5 +1,5 @@
-//! The descriptors that the tender was started with. What whoever started it forgot to close is none of the guest's
-//! business: a descriptor that is not there cannot be misused.
+//! Closes inherited descriptors that were not passed on purpose: a closed descriptor cannot be
+//! misused.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -13,7 +13,8 @@ pub use inherited::Error;
 /// `close_range(2)`, in kernels from 5.9 on; the same number on every architecture.
 const CLOSE_RANGE: c_long = 436;
 
-/// Closes every descriptor from 3 on but those to be kept: what the caller passed, and what the tender has opened.
+/// Closes every descriptor from 3 on except `keep`: those passed by the caller, and those opened by
+/// the tender.
 pub fn close_inherited(keep: impl IntoIterator<Item = RawFd>) {
     let mut keep: Vec<c_uint> = keep
         .into_iter()
@@ -21,14 +22,15 @@ pub fn close_inherited(keep: impl IntoIterator<Item = RawFd>) {
         .collect();
     keep.sort_unstable();
     for (first, last) in gaps(&keep) {
-        // SAFETY: the call takes plain numbers. No value of this process owns a descriptor in that range.
+        // SAFETY: the call takes plain numbers. No value of this process owns a descriptor in that
+        // range.
         if unsafe { libc::syscall(CLOSE_RANGE, first, last, 0) } != 0 {
-            return one_by_one(&keep);
+            return close_each(&keep);
         }
     }
 }
 
-/// The ranges between those to be kept, from 3 on. `keep` is sorted.
+/// Returns the ranges between the descriptors in `keep`, from 3 on. `keep` is sorted.
 fn gaps(keep: &[c_uint]) -> Vec<(c_uint, c_uint)> {
     let mut first = libc::STDERR_FILENO as c_uint + 1;
     let mut gaps = Vec::new();
@@ -42,11 +44,11 @@ fn gaps(keep: &[c_uint]) -> Vec<(c_uint, c_uint)> {
     gaps
 }
 
-/// More descriptors than anybody leaves open; limits of a billion are a fashion.
+/// Upper bound of the fallback scan; RLIMIT_NOFILE can be 2^30.
 const MOST: c_uint = 65_536;
 
-/// For older kernels, and for containers that do not know the call.
-fn one_by_one(keep: &[c_uint]) {
+/// Fallback for older kernels, and for containers whose filter rejects the call.
+fn close_each(keep: &[c_uint]) {
     let open = open_descriptors().unwrap_or_else(|_| (0..limit().min(MOST)).collect());
     for fd in open
         .into_iter()
@@ -58,14 +60,14 @@ fn one_by_one(keep: &[c_uint]) {
 }
 
 fn open_descriptors() -> io::Result<Vec<c_uint>> {
-    // Among them that of the directory itself, which is closed by the time.
+    // Includes the descriptor of the directory itself, which is closed by then.
     let names = std::fs::read_dir("/proc/self/fd")?;
     Ok(names
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect())
 }
 
-/// No descriptor is as large, unless the limit was lowered when it was open.
+/// Returns a bound for descriptors, unless the limit was lowered after one was opened.
 fn limit() -> c_uint {
     // SAFETY: the call takes a number.
     c_uint::try_from(unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }).unwrap_or(1024)
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_but_what_is_kept() {
+    fn gaps_are_all_but_the_kept_descriptors() {
         assert_eq!(gaps(&[]), [(3, u32::MAX)]);
         assert_eq!(gaps(&[0, 2]), [(3, u32::MAX)]);
         assert_eq!(gaps(&[3, 4]), [(5, u32::MAX)]);

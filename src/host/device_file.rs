@@ -1,5 +1,6 @@
-//! The host's devices that every run needs: hints for when one of them does not open. The error of `open(2)` shows the
-//! cause: `EPERM` the device list of a container or unit, `EACCES` the file's permissions.
+//! Device files of the host that every run needs: hints for when one of them does not open. The
+//! error of `open(2)` shows the cause: `EPERM` the device list of a container or unit, `EACCES` the
+//! file's permissions.
 
 use std::ffi::CString;
 use std::fs::{self, Metadata};
@@ -32,7 +33,7 @@ pub const TUN: DeviceFile = DeviceFile {
 };
 
 impl DeviceFile {
-    /// Hint for `errno`, the error of opening the device.
+    /// Returns a hint for `errno`, the error of opening the device.
     pub fn hint(&self, errno: i32) -> String {
         let DeviceFile {
             path,
@@ -58,7 +59,7 @@ impl DeviceFile {
         }
     }
 
-    /// Whether the kernel lists the device, independent of /dev.
+    /// Returns whether the kernel lists the device, independent of /dev.
     pub fn has_driver(&self) -> bool {
         let listed = read_list("/proc/misc").is_ok_and(|list| {
             list.lines().any(|line| {
@@ -69,7 +70,7 @@ impl DeviceFile {
         listed || fs::exists(format!("/sys/class/misc/{}", self.module)).unwrap_or(false)
     }
 
-    /// Hint for the permissions of `file`, which is this device.
+    /// Returns a hint for the permissions of `file`, which is this device.
     fn permissions(&self, file: &Metadata) -> String {
         if self.may_open() {
             return "its permissions allow it: /dev is mounted nodev, or a security module (AppArmor, SELinux) denies it"
@@ -101,7 +102,7 @@ impl DeviceFile {
         }
     }
 
-    /// Whether the permissions alone would let this process read and write.
+    /// Returns whether the permissions alone would let this process read and write.
     fn may_open(&self) -> bool {
         let Ok(path) = CString::new(self.path) else {
             return false;
@@ -118,13 +119,14 @@ impl DeviceFile {
     }
 }
 
-/// Whether `mode` lets the group `gid` read and write, and a user should join it: neither root's group, nor 65534,
-/// which stands for every group that a user namespace does not map.
+/// Returns whether `mode` lets the group `gid` read and write, and a user should join it. Root's
+/// group is excluded, and so is 65534, which represents every group that a user namespace does not
+/// map.
 fn is_for_group(gid: u32, mode: u32) -> bool {
     gid != 0 && gid != 65534 && mode & 0o060 == 0o060
 }
 
-/// The name of the group `gid` in `groups`, the text of /etc/group.
+/// Returns the name of the group `gid` in `groups`, the text of /etc/group.
 fn group_name(gid: u32, groups: &str) -> Option<&str> {
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -133,9 +135,9 @@ fn group_name(gid: u32, groups: &str) -> Option<&str> {
     })
 }
 
-/// This process's user.
+/// Returns the user of this process.
 pub fn user() -> u32 {
-    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    // SAFETY: the call takes nothing, changes nothing and cannot fail.
     unsafe { libc::geteuid() }
 }
 

@@ -1,8 +1,10 @@
-//! The files and directories that the operator names by path, each found once and looked at before it is opened.
+//! The files and directories that the operator names by path. Each is found once, and examined
+//! before it is opened.
 //!
-//! Paths can lead through the process's own descriptors (`/dev/fd/3`, `/dev/stdin`, `<(…)` of a shell). They are followed
-//! before the tender opens or closes anything, so that a number means what it means to the caller. Files are then opened
-//! by what was found ([`Look`]), never by path again.
+//! Paths can lead through the process's own descriptors (`/dev/fd/3`, `/dev/stdin`, `<(…)` of a
+//! shell). They are resolved before the tender opens or closes anything, so that a number refers to
+//! the caller's descriptor. Files are then opened through the result ([`Look`]), never by path
+//! again.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,8 +26,8 @@ use guard::User;
 pub use look::{Look, Place};
 pub use shared::{Shared, Use};
 
-/// What a file is: the device and inode of a regular file, or 0 and the number of a block device. Equal identities mean
-/// the same bytes.
+/// Identity of a file: the device and inode of a regular file, or 0 and the number of a block
+/// device. Files with equal identities share their content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Device that holds the file; 0 for a block device.
@@ -35,7 +37,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From the fields of a `struct stat`. None for files without bytes to share, such as pipes.
+    /// Returns the identity for fields of a `struct stat`; `None` for files without shared content,
+    /// such as pipes.
     fn new(mode: u32, device: u64, inode: u64, number: u64) -> Option<Identity> {
         match mode & libc::S_IFMT {
             libc::S_IFREG => Some(Identity { device, inode }),
@@ -47,7 +50,7 @@ impl Identity {
         }
     }
 
-    /// That of an open file, if descriptor `fd` is open.
+    /// Returns the identity of an open file, if descriptor `fd` is open.
     pub fn of_descriptor(fd: RawFd) -> Option<Identity> {
         let mut stat = MaybeUninit::<libc::stat>::uninit();
         // SAFETY: the kernel fills the structure if it returns 0.
@@ -61,23 +64,23 @@ impl Identity {
     }
 }
 
-/// What a file or directory is needed for.
+/// Intended use of a file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A file, to read it.
+    /// Read a file.
     Read,
-    /// A file, to write it.
+    /// Write a file.
     Write,
-    /// A file, to read and write it.
+    /// Read and write a file.
     ReadWrite,
-    /// A directory, to be in it.
+    /// Enter a directory.
     Enter,
-    /// A directory, to make files in it.
+    /// Create files in a directory.
     Make,
 }
 
 impl Need {
-    /// The flags that `open(2)` takes.
+    /// Returns the flags for `open(2)`.
     fn flags(self) -> libc::c_int {
         if matches!(self, Need::Enter | Need::Make) {
             libc::O_DIRECTORY
@@ -86,7 +89,7 @@ impl Need {
         }
     }
 
-    /// The rights that `access(2)` asks about.
+    /// Returns the rights for `access(2)`.
     fn rights(self) -> libc::c_int {
         match self {
             Need::Read => libc::R_OK,
@@ -98,29 +101,29 @@ impl Need {
     }
 }
 
-/// Everything that was found and not yet opened.
+/// Files that were found and are not opened yet.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// The user of `--user`, whose links are not to be followed with the rights of root.
+    /// The user of `--user`, whose links must not be followed with the rights of root.
     user: Option<User>,
-    /// Why there is no such user.
+    /// The error of looking up that user.
     no_user: Option<user::Error>,
     found: Vec<(PathBuf, Need, io::Result<Look>)>,
-    /// What is read or written whatever the unikernel declares.
+    /// Files that are read or written regardless of the unikernel's devices.
     uses: Vec<Use>,
 }
 
 /// Where a file is to be written.
 #[derive(Debug)]
 pub enum Target {
-    /// It is there.
+    /// An existing file.
     There(Look),
-    /// It is yet to be made.
+    /// A file that is yet to be created.
     New(Place),
 }
 
 impl Files {
-    /// For a run as this user.
+    /// Returns an empty set for a run as this user.
     pub fn for_user(option: Option<&UserOption>) -> Files {
         let user = option.map_or(Ok(None), |option| User::other(user::permitted(option)?));
         let (user, no_user) = user.map_or_else(|error| (None, Some(error)), |user| (user, None));
@@ -131,16 +134,16 @@ impl Files {
         }
     }
 
-    /// Why there can be no run as the user that is asked for, if there can be none. To be asked before any file is taken.
+    /// Returns the error of `--user`, if any. Call it before any file is taken.
     ///
     /// # Errors
-    /// That there is no such user, or that this process cannot become that user.
+    /// There is no such user, or this process cannot become that user.
     pub fn check_user(&mut self) -> Result<(), user::Error> {
         self.no_user.take().map_or(Ok(()), Err)
     }
 
-    /// Finds every file that `config` names. Call it before anything is opened or closed. Errors are kept until the
-    /// file is taken.
+    /// Finds every file that `config` names. Call it before anything is opened or closed. An error
+    /// is kept until its file is taken.
     pub fn find(config: &Config, config_file: Option<Use>) -> Files {
         let mut files = Files::for_user(config.user.as_ref());
         files.look(&config.unikernel, Need::Read);
@@ -175,7 +178,7 @@ impl Files {
 
     fn look(&mut self, path: &Path, need: Need) {
         let look = match descriptor_in(path) {
-            // Its number was free, so it is not the caller's.
+            // The number was free at the start, so this descriptor is not the caller's.
             Some(fd) if self.descriptors().any(|ours| ours == fd) => {
                 Err(io::Error::from_raw_os_error(libc::ENOENT))
             }
@@ -190,7 +193,7 @@ impl Files {
         }
     }
 
-    /// What is open for them.
+    /// Returns the descriptors that are open for these files.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.found
             .iter()
@@ -203,10 +206,11 @@ impl Files {
         known.find_map(|(_, _, look)| look.as_ref().ok()?.identity())
     }
 
-    /// What `path` led to. If that was not looked for yet, it is now.
+    /// Returns the file at `path`, which is looked up now if it was not before.
     ///
     /// # Errors
-    /// Those of `open(2)`; and that the user of the run controls the path, but may not use the file.
+    /// Those of `open(2)`; and that the user of the run controls the path, but may not use the
+    /// file.
     pub fn take(&mut self, path: &Path, need: Need) -> io::Result<Look> {
         match self
             .found
@@ -218,7 +222,7 @@ impl Files {
         }
     }
 
-    /// Where to make the new file `path`.
+    /// Returns where to create the new file `path`.
     ///
     /// # Errors
     /// Its directory cannot be found.
@@ -227,7 +231,7 @@ impl Files {
         Place::new(self.take(directory, Need::Make)?, name)
     }
 
-    /// Where to write the file `path`.
+    /// Returns where to write the file `path`.
     ///
     /// # Errors
     /// Neither the file nor its directory can be found.
@@ -244,7 +248,7 @@ impl Files {
     }
 }
 
-/// The descriptor whose path `path` is, if it is written as one.
+/// Returns the descriptor that `path` refers to, if it is a path of a descriptor.
 pub fn descriptor_in(path: &Path) -> Option<RawFd> {
     let path = path.to_str()?;
     let mut numbers = DESCRIPTORS
@@ -253,5 +257,5 @@ pub fn descriptor_in(path: &Path) -> Option<RawFd> {
     numbers.next()?.parse().ok()
 }
 
-/// Where the kernel shows a process its own descriptors.
+/// Directories of a process's own descriptors.
 const DESCRIPTORS: [&str; 3] = ["/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/"];

@@ -1,9 +1,11 @@
-//! A filter of system calls that was there before the tender. urunc starts the tender of a container behind one that
-//! knows the calls of upstream's and sends SIGSYS at any other, which would be the end.
+//! Seccomp filters installed before the tender starts. urunc starts the tender of a container
+//! behind a filter for the calls of Solo5's own tender; it sends SIGSYS at any other call, which
+//! would end the process.
 //!
-//! Here the call fails with ENOSYS instead, as in a kernel that lacks it, and whoever made it does without: POLL has
-//! another way ([`crate::devices`]), the ring has no second thread, images are not locked. The sandbox of our own
-//! replaces the handler, where there can be one.
+//! This module makes such a call fail with ENOSYS instead, as in a kernel that lacks it. The
+//! callers have fallbacks: POLL has another way to wait ([`crate::devices`]), the ring has no
+//! second thread, images are not locked. The tender's own sandbox replaces the handler, if filters
+//! can be installed.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +15,14 @@ use libc::{c_int, c_void, siginfo_t};
 /// `SYS_SECCOMP`: the code of a SIGSYS from a filter.
 const SYS_SECCOMP: c_int = 1;
 
-/// Whether a call has been refused.
+/// Whether the filter rejected a call.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// From now on, calls that such a filter refuses fail. To be called first of all.
-pub fn bear() {
-    // SAFETY: the action is a plain value; the handler is of the form that SA_SIGINFO asks for, and makes no call but
-    // when it is to die.
+/// Installs a SIGSYS handler that turns calls rejected by an inherited filter into ENOSYS. Call it
+/// first.
+pub fn install() {
+    // SAFETY: the action is a plain value; the handler has the signature for SA_SIGINFO, and makes
+    // a call only when the process is to die.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
         let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_refusal;
@@ -29,31 +32,32 @@ pub fn bear() {
     }
 }
 
-/// Whether there is such a filter, as far as it has been met.
-pub fn is_there() -> bool {
+/// Returns whether such a filter rejected a call so far.
+pub fn has_rejected() -> bool {
     REFUSED.load(Ordering::Relaxed)
 }
 
 extern "C" fn on_refusal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel gives complete structures, of the thread that it has stopped for this.
+    // SAFETY: the kernel passes complete structures of the thread that it interrupted.
     unsafe {
         if (*info).si_code == SYS_SECCOMP {
             REFUSED.store(true, Ordering::Relaxed);
             answer(context.cast(), -libc::ENOSYS);
         } else {
-            // Somebody has sent it, and means what it says.
+            // Another process sent the signal: take the default action.
             libc::signal(signal, libc::SIG_DFL);
             libc::raise(signal);
         }
     }
 }
 
-/// Makes `result` the result of the system call that the signal interrupted.
+/// Sets `result` as the result of the interrupted system call.
 ///
 /// # Safety
-/// `context` must be what the kernel passed to the handler.
+/// `context` must be the kernel's argument to the handler.
 unsafe fn answer(context: *mut libc::ucontext_t, result: c_int) {
-    // SAFETY: the caller promises that it is the interrupted thread's context, which only this handler uses.
+    // SAFETY: the caller guarantees that it is the interrupted thread's context, which only this
+    // handler uses.
     let registers = unsafe { &mut (*context).uc_mcontext };
     #[cfg(target_arch = "aarch64")]
     (registers.regs[0] = result as u64);

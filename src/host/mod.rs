@@ -1,4 +1,4 @@
-//! What the process needs from Linux: descriptors, files, signals, the service manager, the C start-up.
+//! The process's use of Linux: descriptors, files, signals, the service manager, the C start-up.
 
 pub mod capabilities;
 pub mod descriptors;

@@ -1,42 +1,44 @@
-//! Who has what a unikernel should get: an operator who is told only that a tap or an image is in use has to search for
-//! the process; the host knows it.
+//! Finds the process that uses a tap or image. Without it, an operator would have to search for the
+//! process.
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// A process that has a tap or an image.
+/// A process that uses a tap or an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Its number.
+pub struct Owner {
+    /// Process ID.
     pub pid: u32,
-    /// Its program, where the host tells.
+    /// Name of its program, if the host shows it.
     program: Option<String>,
 }
 
-impl Holder {
-    /// Process `pid`, with what it runs.
-    pub fn new(pid: u32) -> Holder {
+impl Owner {
+    /// Returns process `pid` with the name of its program.
+    pub fn new(pid: u32) -> Owner {
         let program = fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-        Holder {
+        Owner {
             pid,
             program: program.map(|name| name.trim_end_matches('\n').to_owned()),
         }
     }
 
-    /// Whether it is this process.
+    /// Returns whether it is this process.
     pub fn is_us(&self) -> bool {
         self.pid == std::process::id()
     }
 
-    /// Finds the process that is attached to the tap `name` of this network namespace. Returns this process if it is
-    /// one of several, because the process that passed a descriptor on can still have it. Returns none without /proc,
-    /// or if the process is another user's: only root may inspect those.
+    /// Finds the process that is attached to the tap `name` of this network namespace. Returns this
+    /// process if it is one of several, because the process that passed a descriptor can still have
+    /// it. Returns none without /proc, or if the process is another user's: only root may inspect
+    /// those.
     ///
-    /// A tap of another network namespace can have the same name: `is_same` decides about an open tap. If this process
-    /// may not copy the other's descriptor, a process of the same namespace counts as the owner.
-    pub(crate) fn of_tap(name: &str, is_same: impl Fn(BorrowedFd<'_>) -> bool) -> Option<Holder> {
+    /// A tap of another network namespace can have the same name: `is_same` decides about an open
+    /// tap. If this process may not copy the other's descriptor, a process in the same namespace
+    /// counts as the owner.
+    pub(crate) fn of_tap(name: &str, is_same: impl Fn(BorrowedFd<'_>) -> bool) -> Option<Owner> {
         let here = fs::read_link("/proc/self/ns/net").ok()?;
         let us = std::process::id();
         let holds = |pid: u32| {
@@ -53,14 +55,14 @@ impl Holder {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|pid| *pid != us);
         if holds(us) {
-            Some(Holder::new(us))
+            Some(Owner::new(us))
         } else {
-            others.find(|pid| holds(*pid)).map(Holder::new)
+            others.find(|pid| holds(*pid)).map(Owner::new)
         }
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.program {
             Some(program) => write!(f, "process {} ({program})", self.pid),
@@ -69,7 +71,8 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Reads one of the kernel's lists in large pieces: between two reads, an entry that goes can hide another.
+/// Reads a list of the kernel in large pieces: between two reads, an entry that disappears can hide
+/// another.
 pub(crate) fn read_list(path: &str) -> io::Result<String> {
     let mut list = String::with_capacity(4096);
     File::open(path)?.read_to_string(&mut list)?;
@@ -103,7 +106,7 @@ fn descriptor_of(pid: u32, fd: RawFd) -> io::Result<OwnedFd> {
     new(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })
 }
 
-/// The interface that an open /dev/net/tun leads to, from what /proc/PID/fdinfo says of the descriptor.
+/// Returns the interface of an open /dev/net/tun, from the descriptor's text in /proc/PID/fdinfo.
 fn tap_in(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("iff:\t"))
 }
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_tells_its_interface() {
+    fn the_interface_of_a_descriptor_is_found() {
         assert_eq!(
             tap_in("pos:\t0\nflags:\t0104002\nmnt_id:\t28\nino:\t1\niff:\ttap100\n"),
             Some("tap100")
@@ -124,14 +127,14 @@ mod tests {
 
     #[test]
     fn a_process_is_named_with_its_program() {
-        let holder = Holder::new(std::process::id());
-        assert!(holder.is_us());
+        let owner = Owner::new(std::process::id());
+        assert!(owner.is_us());
         assert!(
-            holder
+            owner
                 .to_string()
                 .starts_with(&format!("process {} (", std::process::id())),
-            "{holder}"
+            "{owner}"
         );
-        assert_eq!(Holder::new(u32::MAX).to_string(), "process 4294967295");
+        assert_eq!(Owner::new(u32::MAX).to_string(), "process 4294967295");
     }
 }

@@ -1,10 +1,11 @@
-//! What a service manager gets to know of a run: that the guest runs and what it is, that it is still alive, that it
-//! ends. By sd_notify(3): datagrams to the socket that NOTIFY_SOCKET names, which systemd listens at, and others do.
+//! Reports to a service manager: the guest runs, it is alive, it ends. Uses sd_notify(3): datagrams
+//! to the socket in NOTIFY_SOCKET, which systemd and other managers serve.
 //!
-//! The socket is connected before the sandbox forbids new ones; from then on it is only written to. Without a watchdog
-//! there is nothing to write once the guest runs, so the socket is shut down: an attacker must not send what a service
-//! manager accepts from it (`MAINPID=`, `WATCHDOG=trigger`). No run depends on these messages: an error is logged with
-//! `-v`, once, and a running guest never waits for a service manager.
+//! The socket is connected before the sandbox forbids new ones, and only written to afterwards.
+//! Without a watchdog there is nothing to write once the guest runs, so the socket is shut down: an
+//! attacker must not send commands that a service manager accepts (`MAINPID=`, `WATCHDOG=trigger`).
+//! No run depends on these messages: the first error is logged with `-v`, and a running guest never
+//! waits for a service manager.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -21,29 +22,30 @@ use crate::host::signal::uninterrupted;
 use crate::report::log_lines;
 use crate::report::text::one_line;
 
-/// How long the words before and after a guest may wait for a service manager that is busy.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for a busy service manager, before and after the guest runs.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Most bytes of a STATUS. systemd ignores datagrams of more than 4096 bytes, READY=1 and all.
+/// Longest STATUS in bytes. systemd ignores datagrams of more than 4096 bytes, including their
+/// READY=1.
 const STATUS_MAX: usize = 2048;
 
-/// The way to the service manager, if there is one.
+/// Connection to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notifier {
-    /// Connected, and never waiting.
+    /// Connected and non-blocking.
     socket: Option<File>,
     watchdog: Option<Watchdog>,
-    /// What READY=1 is sent with.
+    /// STATUS sent with READY=1.
     status: String,
-    /// Whether a failure has been told.
-    told: bool,
+    /// Whether a failure was logged.
+    is_logged: bool,
 }
 
-/// A service manager's wish to hear of the guest in every such time, or to take it for dead.
+/// The service manager's watchdog, which needs a message within each interval.
 #[derive(Debug)]
 struct Watchdog {
     interval: Duration,
-    /// When the next word is due.
+    /// Time of the next message.
     due: Instant,
 }
 
@@ -57,8 +59,8 @@ impl Watchdog {
 }
 
 impl Notifier {
-    /// Connects to the service manager that the environment names, if it names one. `status` is what it is to show
-    /// while the guest runs.
+    /// Connects to the service manager of the environment, if any. It shows `status` while the
+    /// guest runs.
     pub fn from_environment(status: impl FnOnce() -> String) -> Notifier {
         Notifier::new(|variable| env::var_os(variable), process::id(), status)
     }
@@ -76,11 +78,11 @@ impl Notifier {
                 socket: Some(socket),
                 watchdog: interval(&variable, pid).map(Watchdog::new),
                 status: status(),
-                told: false,
+                is_logged: false,
             },
             Err(error) => {
                 log::info!(
-                    "NOTIFY_SOCKET={}: {error}; no service manager hears of this run",
+                    "NOTIFY_SOCKET={}: {error}; the service manager is not notified",
                     address.to_string_lossy()
                 );
                 Notifier::default()
@@ -88,13 +90,14 @@ impl Notifier {
         }
     }
 
-    /// The descriptor that is written to.
+    /// Returns the descriptor of the socket.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.socket.as_ref().map(File::as_raw_fd)
     }
 
-    /// The longest that POLL may sleep, in nanoseconds: a guest that has nothing to do must come by in time to be seen.
-    /// A quarter of the watchdog's interval, after half of which a word is due.
+    /// Returns the longest sleep of POLL in nanoseconds, so that an idle guest still triggers the
+    /// watchdog in time: a quarter of the watchdog's interval, because a message is due after half
+    /// of it.
     pub fn poll_limit(&self) -> u64 {
         let quarter = |watchdog: &Watchdog| {
             u64::try_from((watchdog.interval / 4).as_nanos()).unwrap_or(u64::MAX)
@@ -102,10 +105,10 @@ impl Notifier {
         self.watchdog.as_ref().map_or(u64::MAX, quarter)
     }
 
-    /// Reports that the guest runs from now on; without a watchdog, nothing can be reported after this.
+    /// Reports that the guest runs; without a watchdog, nothing can be reported afterwards.
     pub fn ready(&mut self) {
         let args = format!("READY=1\nSTATUS={}", status(&self.status));
-        self.send(&args, PATIENCE);
+        self.send(&args, LONGEST_WAIT);
         match (&mut self.watchdog, &self.socket) {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
             // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
@@ -117,23 +120,23 @@ impl Notifier {
         }
     }
 
-    /// The guest has just made a hypercall. Where a watchdog is asked for, it is told once in half of its interval; to
-    /// all others this costs nothing.
+    /// Reports to the watchdog, once per half of its interval, that the guest made a hypercall.
+    /// Without a watchdog this costs nothing.
     #[inline]
     pub fn guest_is_alive(&mut self) {
         if let Some(watchdog) = &self.watchdog {
             let now = Instant::now();
             if now >= watchdog.due {
-                self.pat(now);
+                self.send_watchdog(now);
             }
         }
     }
 
     #[cold]
-    fn pat(&mut self, now: Instant) {
+    fn send_watchdog(&mut self, now: Instant) {
         let sent = self.send("WATCHDOG=1", Duration::ZERO);
         if let Some(watchdog) = &mut self.watchdog {
-            // What did not get through is tried again before it is too late.
+            // A failed message is repeated in time.
             watchdog.due = now
                 + if sent {
                     watchdog.interval / 2
@@ -143,15 +146,16 @@ impl Notifier {
         }
     }
 
-    /// Reports the end of the run and its reason to a service manager that watches.
+    /// Reports the end of the run and its reason to a service manager.
     pub fn stopping(&mut self, outcome: &dyn std::fmt::Display) {
         if self.watchdog.take().is_some() {
             let args = format!("STOPPING=1\nSTATUS={}", status(&outcome.to_string()));
-            self.send(&args, PATIENCE);
+            self.send(&args, LONGEST_WAIT);
         }
     }
 
-    /// Sends one datagram; whether it got through. One system call, and two more where it has to wait.
+    /// Sends one datagram; returns whether it was accepted. Makes one system call, and two more if
+    /// it has to wait.
     fn send(&mut self, args: &str, patience: Duration) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
@@ -163,15 +167,15 @@ impl Notifier {
         if sent.as_ref().is_err_and(is_full) && log_lines::wait_for_room(fd, patience) {
             sent = write();
         }
-        if let (Err(error), false) = (&sent, self.told) {
-            self.told = true;
-            log::info!("the service manager does not take what it is told of this run: {error}");
+        if let (Err(error), false) = (&sent, self.is_logged) {
+            self.is_logged = true;
+            log::info!("cannot notify the service manager: {error}");
         }
         sent.is_ok()
     }
 }
 
-/// A text as the value of STATUS: one line, and not too long.
+/// Formats a text as the value of STATUS: one line of bounded length.
 fn status(text: &str) -> String {
     let mut line = one_line(text);
     if line.len() > STATUS_MAX {
@@ -185,25 +189,25 @@ fn status(text: &str) -> String {
     line
 }
 
-/// Connects to a socket by its path, or, after `@`, by its abstract name.
+/// Connects to a socket by its path or, after `@`, by its abstract name.
 fn connect(address: &OsStr) -> io::Result<File> {
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         [b'/', ..] => SocketAddr::from_pathname(address)?,
         _ => {
             return Err(io::Error::other(
-                "neither a path from / on nor @ and an abstract name",
+                "neither an absolute path nor @ and an abstract name",
             ));
         }
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
     socket.set_nonblocking(true)?;
-    // A file is only written to, while a socket may be asked to send elsewhere.
+    // A file is only written to, while a socket could send to other addresses.
     Ok(OwnedFd::from(socket).into())
 }
 
-/// How often the service manager wants to hear of process `pid`, if at all.
+/// Returns the watchdog interval for process `pid`, if any.
 fn interval(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Option<Duration> {
     let number = |name: &str| {
         variable(name).map(|text| text.to_str().and_then(|text| text.parse::<u64>().ok()))
@@ -211,7 +215,7 @@ fn interval(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Option<Dur
     let microseconds = match number("WATCHDOG_USEC")? {
         Some(microseconds @ 1..) => microseconds,
         _ => {
-            log::info!("WATCHDOG_USEC is no number of microseconds; there is no watchdog");
+            log::info!("WATCHDOG_USEC is not a number of microseconds; watchdog disabled");
             return None;
         }
     };

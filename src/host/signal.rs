@@ -1,12 +1,13 @@
-//! SIGTERM, SIGINT and SIGHUP end a run in order, at any moment: while the guest runs, while POLL sleeps, while a
-//! console write waits for a slow reader. Without costing a system call anywhere else.
+//! SIGTERM, SIGINT and SIGHUP end a run in order at any time: while the guest runs, while POLL
+//! sleeps, while a console write waits for a slow reader. Elsewhere this costs no system call.
 //!
-//! The handler sets the flag that keeps KVM from running the guest, and starts a timer that interrupts whatever
-//! blocks, again and again, until the run has ended: a signal that arrives just before a blocking call is not lost.
-//! The timer's signal is SIGALRM. One that comes without having been asked for (a timer that whoever started the
-//! tender had set outlives exec) ends the run as the others do.
+//! The handler sets the flag that keeps KVM from running the guest. It also starts a timer that
+//! interrupts blocking calls repeatedly until the run has ended, so a signal just before a blocking
+//! call is not lost. The timer's signal is SIGALRM. An unrequested SIGALRM (a timer that the
+//! tender's caller set survives exec) ends the run like the other signals.
 //!
-//! A limit of time ([`limit`]) is a timer of its own, whose SIGALRM the handler can tell from all others.
+//! The time limit ([`limit`]) is a separate timer, whose SIGALRM the handler can distinguish from
+//! all others.
 
 use std::io;
 use std::num::NonZeroU32;
@@ -20,56 +21,57 @@ use vmm_sys_util::signal::register_signal_handler;
 
 use crate::host::inherited_filter;
 
-/// The signals that end a run.
+/// Signals that end a run.
 pub(crate) const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
 
-/// How often a blocking call is interrupted once the run should end, in microseconds.
+/// Interval at which blocking calls are interrupted once the run should end, in microseconds.
 const REMINDER_MICROSECONDS: libc::suseconds_t = 10_000;
 
-/// In place of a signal: the time is over.
+/// Value instead of a signal number: the time limit expired.
 const TIMEOUT: c_int = -1;
 
-/// The first signal that asked for the end, or 0, or [`TIMEOUT`] as long as there is none.
+/// The first signal that requested the end, [`TIMEOUT`], or 0; a signal replaces a timeout.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
 /// The byte of the running vCPU that keeps it from entering the guest, or null.
 static INTERRUPT_FLAG: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
-/// The timer that [`remind_by`] was given, or −1.
+/// The timer passed to [`arm_on_signal`], or −1.
 static POLL_TIMER: AtomicI32 = AtomicI32::new(-1);
 
-/// This process and its thread that runs the guest, since [`claim_thread`].
+/// This process and the guest's thread, set by [`claim_thread`].
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 static THREAD: AtomicI32 = AtomicI32::new(0);
 
-/// What asked for the end of a run.
+/// Cause of a requested end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// This signal.
     Signal(i32),
-    /// The limit of time.
+    /// The time limit.
     Timeout,
 }
 
-/// Why signals cannot be caught as a run needs them.
+/// Why the signal handlers or the timer cannot be installed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("cannot catch signals: {0}")]
+    #[error("cannot install signal handlers: {0}")]
     Handlers(errno::Error),
-    #[error("cannot start the timer of --timeout: {0}; leave the option out")]
+    #[error("cannot start the --timeout timer: {0}; omit the option")]
     Timer(io::Error),
 }
 
-/// While it lives, signals end the run instead of the process.
+/// While this value lives, signals end the run instead of the process.
 #[derive(Debug)]
 pub struct Guard(());
 
-/// Repeats `call` while signals interrupt it. A stop and a continuation interrupt calls about files of a network or in
-/// user space (FUSE). For short calls, or before [`catch`], while a signal still ends the process by default.
+/// Repeats `call` while signals interrupt it: SIGSTOP and SIGCONT interrupt calls about files of a
+/// network or of FUSE. For short calls, or before [`install_handlers`], while signals still end the
+/// process by default.
 ///
 /// # Errors
-/// Those of `call`, but for EINTR.
+/// Those of `call`, except EINTR.
 pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -79,15 +81,15 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T
     }
 }
 
-/// Starts to catch signals for the vCPU whose interrupt flag is at `interrupt_flag`.
+/// Installs the signal handlers for the vCPU whose interrupt flag is at `interrupt_flag`.
 ///
 /// # Safety
 /// `interrupt_flag` must stay valid until the returned guard is dropped.
-pub unsafe fn catch(interrupt_flag: *mut u8) -> Result<Guard, Error> {
+pub unsafe fn install_handlers(interrupt_flag: *mut u8) -> Result<Guard, Error> {
     INTERRUPT_FLAG.store(interrupt_flag, Ordering::SeqCst);
     let guard = Guard(());
-    // Handlers are registered without SA_RESTART, so blocking calls end with EINTR, which is the point.
-    // `nohup` asks for a run that outlives its terminal.
+    // Without SA_RESTART, blocking calls end with EINTR, as intended. Ignored signals stay ignored:
+    // `nohup` requests a run that outlives its terminal.
     for signal in SIGNALS
         .into_iter()
         .filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal))
@@ -98,9 +100,9 @@ pub unsafe fn catch(interrupt_flag: *mut u8) -> Result<Guard, Error> {
     Ok(guard)
 }
 
-/// Whether whoever started the tender had it ignore `signal`.
+/// Returns whether the tender's caller made it ignore `signal`.
 fn is_ignored(signal: c_int) -> bool {
-    // SAFETY: the action is a plain value for the kernel to fill in; nothing else is written, and nothing is set.
+    // SAFETY: the kernel fills in the action, a plain value; nothing else is written or set.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, ptr::null(), &raw mut action) == 0
@@ -108,10 +110,11 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-/// What is inherited and would be in the way: a blocked SIGTERM would end nothing, a blocked SIGALRM remind of nothing,
-/// a blocked SIGSYS could not name what the sandbox does not allow, and a blocked SIGUSR1 would ask for nothing.
+/// Unblocks inherited blocked signals: SIGTERM and SIGALRM must end the run or interrupt it, SIGSYS
+/// reports a sandbox violation, and SIGUSR1 requests statistics.
 fn prepare() {
-    // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write nothing else.
+    // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write
+    // nothing else.
     unsafe {
         let mut ours = std::mem::zeroed();
         libc::sigemptyset(&raw mut ours);
@@ -126,10 +129,11 @@ fn prepare() {
     }
 }
 
-/// Leaves all signals to the thread that runs the guest: for any other thread. Its own violations of the sandbox are no
-/// exception to be left.
-pub fn leave_to_the_guests_thread() {
-    // SAFETY: the set is a plain value that `sigfillset` initialises; the calls read it and write nothing else.
+/// Blocks all signals in this thread, so that the guest's thread gets them. The exception is SIGSYS
+/// for the thread's own sandbox violations.
+pub fn block_all_signals() {
+    // SAFETY: the set is a plain value that `sigfillset` initialises; the calls read it and write
+    // nothing else.
     unsafe {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
@@ -138,13 +142,15 @@ pub fn leave_to_the_guests_thread() {
     }
 }
 
-/// Has a signal set off the timer `fd` (of `timerfd_create`) as well, for a wait of which that is a part: behind a
-/// filter that allows no timer of signals, nothing else would end a wait that begins as a signal arrives.
-pub(crate) fn remind_by(fd: RawFd) {
+/// Makes signals also fire the timer `fd` (of `timerfd_create`), which is part of a wait. Behind a
+/// filter that forbids setitimer, nothing else would end a wait that begins just as a signal
+/// arrives.
+pub(crate) fn arm_on_signal(fd: RawFd) {
     POLL_TIMER.store(fd, Ordering::SeqCst);
 }
 
-/// Has the timer `fd` go off in so many nanoseconds, and then again and again, if that is not 0.
+/// Makes the timer `fd` fire in `first` nanoseconds and then every `again` nanoseconds, if that is
+/// not 0.
 ///
 /// # Errors
 /// The host refuses.
@@ -157,21 +163,21 @@ pub(crate) fn set_timer(fd: RawFd, first: u64, again: u64) -> io::Result<()> {
         it_interval: time(again),
         it_value: time(first),
     };
-    // SAFETY: the kernel reads `when` and, the old value not being asked for, writes nothing.
+    // SAFETY: the kernel reads `when` and, because the old value is not requested, writes nothing.
     match unsafe { libc::timerfd_settime(fd, 0, &raw const when, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Ends the run from another thread, as a signal from outside would.
+/// Ends the run from another thread, as an external signal would.
 pub fn alarm() {
     send(libc::SIGALRM);
 }
 
-/// Sends a signal to the thread that runs the guest: the one call of its kind that the sandbox allows.
+/// Sends a signal to the guest's thread: the only call of its kind that the sandbox allows.
 fn send(signal: c_int) {
-    // SAFETY: the call takes plain numbers, of a thread that is there as long as the process.
+    // SAFETY: the call takes plain numbers of a thread that lives as long as the process.
     unsafe {
         libc::syscall(
             libc::SYS_tgkill,
@@ -182,24 +188,24 @@ fn send(signal: c_int) {
     };
 }
 
-/// Makes this thread the one that runs the guest, which [`alarm`] and [`die_by`] send their signals to; returns the
-/// process and the thread.
+/// Makes this thread the guest's thread, to which [`alarm`] and [`raise_default`] send their
+/// signals; returns the process and the thread.
 pub fn claim_thread() -> (i32, i32) {
-    // SAFETY: the calls take nothing and cannot fail. Not libc's gettid: Rust's standard library makes that a weak
-    // symbol, which static glibc leaves empty.
+    // SAFETY: the calls take nothing and cannot fail. libc's gettid is avoided: Rust's standard
+    // library makes it a weak symbol, which static glibc leaves empty.
     let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid) as i32) };
-    // Behind a filter that refuses to tell, this is taken to be the first thread, which has the number of its process.
+    // If a filter rejects gettid, assume the first thread, whose ID is that of its process.
     let thread = if thread < 0 { process } else { thread };
     PROCESS.store(process, Ordering::SeqCst);
     THREAD.store(thread, Ordering::SeqCst);
     (process, thread)
 }
 
-/// From now on, SIGIO interrupts the guest as other signals do, and the run goes on: a debugger has sent something.
+/// Makes SIGIO interrupt the guest without ending the run: the debugger sent data.
 ///
 /// # Errors
-/// The signal cannot be caught.
-pub fn heed_debugger() -> errno::Result<()> {
+/// The handler cannot be installed.
+pub fn handle_sigio() -> errno::Result<()> {
     register_signal_handler(libc::SIGIO, on_debugger)
 }
 
@@ -207,12 +213,12 @@ extern "C" fn on_debugger(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
     keep_from_running();
 }
 
-/// Lets the guest run again. Whether the interruption was for its end is to be looked for after this, not before.
-pub fn let_run() {
+/// Clears the interrupt flag. Call [`received`] afterwards, never before, or a signal is lost.
+pub fn clear_interrupt() {
     set_interrupt_flag(0);
 }
 
-/// Whether a wait must end: a signal asks for the end of the run, or a debugger has sent data.
+/// Returns whether a wait must end: a signal requested the end of the run, or a debugger sent data.
 pub fn interrupts() -> bool {
     let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
     // SAFETY: as in `set_interrupt_flag`.
@@ -220,7 +226,7 @@ pub fn interrupts() -> bool {
         || !flag.is_null() && unsafe { AtomicU8::from_ptr(flag) }.load(Ordering::SeqCst) != 0
 }
 
-/// What asked for the end of the run, if anything did.
+/// Returns the cause of a requested end of the run, if any.
 pub fn received() -> Option<Request> {
     match RECEIVED.load(Ordering::SeqCst) {
         0 => None,
@@ -229,10 +235,11 @@ pub fn received() -> Option<Request> {
     }
 }
 
-/// Asks for the end of the run in so many seconds; [`catch`] must follow at once. The timer ends with the process.
+/// Requests the end of the run in `seconds`; call [`install_handlers`] immediately afterwards. The
+/// timer ends with the process.
 ///
 /// # Errors
-/// The host has no timer to give.
+/// The host has no timer left.
 pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
     let duration = libc::timespec {
         tv_sec: seconds.get().into(),
@@ -248,8 +255,9 @@ pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
     };
     let mut timer: c_int = 0;
     let flags: c_int = 0;
-    // SAFETY: the event is plain numbers, for which zero will do. The kernel reads it and `when`, and writes the
-    // timer's number and, the old value not being asked for, nothing else. libc has no wrappers for these.
+    // SAFETY: the event is plain numbers, for which zero is valid. The kernel reads it and `when`,
+    // and writes only the timer's ID, because the old value is not requested. libc has no wrappers
+    // for these.
     let started = unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
         event.sigev_notify = libc::SIGEV_SIGNAL;
@@ -275,10 +283,10 @@ pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
     }
 }
 
-/// Ends the process by `signal`, which ended the run, so that whoever started it sees a clean stop. Returns only if
-/// that cannot be done.
-pub fn die_by(signal: i32) {
-    // SAFETY: the call takes plain numbers; the default action of the signals we catch is to end the process.
+/// Ends the process by `signal`, which ended the run, so that the parent sees a regular termination
+/// by signal. Returns only if that fails.
+pub fn raise_default(signal: i32) {
+    // SAFETY: the call takes plain numbers; the default action of these signals ends the process.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
     send(signal);
 }
@@ -286,29 +294,32 @@ pub fn die_by(signal: i32) {
 impl Drop for Guard {
     fn drop(&mut self) {
         INTERRUPT_FLAG.store(ptr::null_mut(), Ordering::SeqCst);
-        remind(0);
+        set_reminder(0);
     }
 }
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel passes a valid structure to a handler that was registered with SA_SIGINFO, as ours are.
+    // SAFETY: the kernel passes a valid structure to a handler registered with SA_SIGINFO, as ours
+    // are.
     let from_timer = unsafe { (*info).si_code } == libc::SI_TIMER;
     let request = if from_timer { TIMEOUT } else { signal };
     let first = RECEIVED
         .compare_exchange(0, request, Ordering::SeqCst, Ordering::SeqCst)
         .is_ok();
-    // What goes on after the time is over, as a core file may, ends by a signal all the same; by our reminders not.
+    // After a timeout a real signal still interrupts (e.g. while a core is written); our own
+    // SIGALRM does not.
     if !first && signal != libc::SIGALRM {
         let _ = RECEIVED.compare_exchange(TIMEOUT, signal, Ordering::SeqCst, Ordering::SeqCst);
     }
     keep_from_running();
     if first {
         match (
-            inherited_filter::is_there(),
+            inherited_filter::has_rejected(),
             POLL_TIMER.load(Ordering::SeqCst),
         ) {
-            (false, _) => remind(REMINDER_MICROSECONDS),
-            // A handler must not make a call that may be refused: it would not be told so, but die.
+            (false, _) => set_reminder(REMINDER_MICROSECONDS),
+            // A handler must not make a call that a filter may reject: the SIGSYS would be fatal,
+            // not ENOSYS.
             (true, -1) => {}
             (true, timer) => _ = set_timer(timer, 1, 1000 * REMINDER_MICROSECONDS as u64),
         }
@@ -322,14 +333,14 @@ fn keep_from_running() {
 fn set_interrupt_flag(value: u8) {
     let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
     if !flag.is_null() {
-        // SAFETY: `catch` was promised that the flag is valid as long as it is not null; it is one atomic byte that
-        // the kernel reads at every entry.
+        // SAFETY: the caller of `install_handlers` guarantees that the flag is valid as long as it
+        // is not null; it is one atomic byte that the kernel reads at every entry.
         unsafe { AtomicU8::from_ptr(flag) }.store(value, Ordering::SeqCst);
     }
 }
 
-/// Starts, or with 0 stops, the timer. A bare system call, so that a handler may do it.
-fn remind(microseconds: libc::suseconds_t) {
+/// Starts the timer, or stops it with 0. A bare system call, so that a handler may make it.
+fn set_reminder(microseconds: libc::suseconds_t) {
     let interval = libc::timeval {
         tv_sec: 0,
         tv_usec: microseconds,
@@ -338,8 +349,8 @@ fn remind(microseconds: libc::suseconds_t) {
         it_interval: interval,
         it_value: interval,
     };
-    // SAFETY: the kernel reads `timer` and, the old value not being asked for, writes nothing. libc has no wrapper
-    // for setitimer on every target.
+    // SAFETY: the kernel reads `timer` and, because the old value is not requested, writes nothing.
+    // libc has no wrapper for setitimer on every target.
     unsafe {
         libc::syscall(
             libc::SYS_setitimer,

@@ -1,9 +1,9 @@
-//! Threads that report to the thread that started them.
+//! One report from a thread to the thread that started it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 
-/// Makes both ends of a report to this thread.
+/// Creates both ends of a report to this thread.
 pub fn report<T>() -> (Reporter<T>, Report<T>) {
     let value = Arc::new(Mutex::new(None));
     (
@@ -15,25 +15,25 @@ pub fn report<T>() -> (Reporter<T>, Report<T>) {
     )
 }
 
-/// The end of the thread that reports.
+/// The end of the reporting thread.
 pub struct Reporter<T> {
     value: Arc<Mutex<Option<T>>>,
     reader: Thread,
 }
 
 impl<T> Reporter<T> {
-    /// Reports `value`. Makes no system call but the one that wakes the reader.
+    /// Reports `value`. The only system call is the one that wakes the reader.
     pub fn send(&self, value: T) {
         *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
         self.reader.unpark();
     }
 }
 
-/// The end of the thread that waits.
+/// The end of the waiting thread.
 pub struct Report<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> Report<T> {
-    /// Waits for the report.
+    /// Waits for the report and returns it.
     pub fn wait(&self) -> T {
         loop {
             if let Some(value) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {

@@ -17,7 +17,7 @@ use crate::host::signal;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("{option}=unix:{path}: {source}; give a path in a directory that can be written")]
+    #[error("{option}=unix:{path}: {source}; give a path in a writable directory")]
     Bind {
         option: &'static str,
         path: String,
@@ -40,7 +40,7 @@ pub enum Error {
         uid: u32,
     },
     #[error(
-        "{option}: cannot wait for clients: {source}; a filter of system calls around tender must allow ppoll"
+        "{option}: cannot wait for clients: {source}; the seccomp filter around tender must allow ppoll"
     )]
     Wait {
         option: &'static str,
@@ -48,7 +48,7 @@ pub enum Error {
     },
 }
 
-/// Read and write for the owner alone: a client needs the right to write.
+/// Read and write for the owner only: a client needs the right to write.
 const UMASK: libc::mode_t = 0o177;
 
 /// A listening socket. Drop removes its file, unless [`Listener::leave_file`] was called.
@@ -73,8 +73,8 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// Listens at `address`. Replaces a socket that an earlier run left, and no other file. Must not be called while
-    /// there is a second thread: it changes the umask.
+    /// Listens at `address`. Replaces a socket that an earlier run left, and no other file. Must
+    /// not be called while there is a second thread: it changes the umask.
     ///
     /// # Errors
     /// Another file is there, or the host refuses.
@@ -92,7 +92,7 @@ impl Listener {
             SocketAddress::Abstract(name) => (bind_name(option, name, address)?, None),
         };
         let listener = Listener { socket, file };
-        // A client may disconnect before it is accepted; then accepting must not wait.
+        // A client may disconnect before it is accepted; then accept4 must not block.
         let ready = listener.socket.set_nonblocking(true);
         ready.map_err(|source| Error::Bind {
             option,
@@ -102,7 +102,8 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Checks whether [`Listener::bind`] would succeed. Makes and removes no file; binds an abstract name briefly.
+    /// Checks whether [`Listener::bind`] would succeed. Makes and removes no file; binds an
+    /// abstract name briefly.
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
@@ -129,8 +130,8 @@ impl Listener {
         place.check().map_err(failed)
     }
 
-    /// Leaves the file where it is, as it cannot be removed from within a sandbox. The directory's descriptor stays
-    /// open, as the sandbox knows the number of the next one.
+    /// Keeps the socket's file at exit: it cannot be removed from within a sandbox. The directory's
+    /// descriptor stays open, because the sandbox allows the number of the next descriptor.
     pub fn leave_file(&mut self) {
         std::mem::forget(self.file.take());
     }
@@ -142,7 +143,7 @@ impl Listener {
 /// The host's error; [`io::ErrorKind::WouldBlock`] if no client waits.
 pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
     let flags = flags | libc::SOCK_CLOEXEC;
-    // SAFETY: the call takes numbers; no address is asked for.
+    // SAFETY: the call takes numbers; no address is requested.
     let client = unsafe {
         libc::accept4(
             listener.as_raw_fd(),
@@ -159,7 +160,7 @@ pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedF
     }
 }
 
-/// Waits until one of `fds` is ready, at most for `patience` if given. A signal ends the wait as well.
+/// Waits until one of `fds` is ready, at most `patience` if given. A signal also ends the wait.
 ///
 /// # Errors
 /// The host's error.
@@ -188,8 +189,8 @@ pub fn poll(fds: &mut [libc::pollfd], patience: Option<Duration>) -> io::Result<
     }
 }
 
-/// Whether this process may wait for clients: a filter of system calls can forbid that, or end the process for it once
-/// the sandbox is there.
+/// Checks that this process may wait for clients: a seccomp filter can forbid it, or kill the
+/// process for it in the sandbox.
 ///
 /// # Errors
 /// [`Error::Wait`].
@@ -217,7 +218,7 @@ fn bind_name(
     })
 }
 
-/// Where the socket `path` is to be.
+/// Returns the place of the socket `path`.
 fn place(option: &'static str, path: &Path, files: &mut Files) -> Result<Place, Error> {
     let place = files.place(path);
     place.map_err(|source| Error::Bind {
@@ -227,8 +228,9 @@ fn place(option: &'static str, path: &Path, files: &mut Files) -> Result<Place, 
     })
 }
 
-/// A path of `place` for the calls about sockets, which take 107 bytes: that by the descriptor of its directory if there
-/// is one that fits, else the operator's. In a run as another user, who could change that one, there is no other.
+/// Returns a path of `place` of at most 107 bytes, the limit of socket calls: the one through the
+/// descriptor of its directory if that exists and fits, else the operator's. A run as another user,
+/// who could change the operator's path, never uses that.
 fn path_of(place: &Place, path: &Path) -> io::Result<PathBuf> {
     match place
         .path()
@@ -259,7 +261,7 @@ fn bind_path(option: &'static str, path: &Path, place: &Place) -> Result<UnixLis
 }
 
 fn bind_privately(path: &Path) -> io::Result<UnixListener> {
-    // SAFETY: the call takes a number; no other thread makes a file meanwhile.
+    // SAFETY: the call takes a number; no other thread creates a file meanwhile.
     let before = unsafe { libc::umask(UMASK) };
     let bound = UnixListener::bind(path);
     // SAFETY: as above.
@@ -267,7 +269,8 @@ fn bind_privately(path: &Path) -> io::Result<UnixListener> {
     bound
 }
 
-/// Checks that the file at `at`, which the operator calls `path`, is a socket of this user that no process serves.
+/// Checks that the file at `at`, which the operator calls `path`, is a socket of this user that no
+/// process serves.
 fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error> {
     let name = || path.to_string_lossy().into_owned();
     let metadata = signal::uninterrupted(|| fs::symlink_metadata(at));
@@ -298,8 +301,8 @@ fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error>
             uid: metadata.uid(),
         });
     }
-    // A datagram cannot be sent to a socket of streams, so nobody is disturbed, and nothing waits for a server that is
-    // busy: the kernel says that the type is wrong, or that there is nobody.
+    // A datagram socket cannot connect to a stream socket, so no server is disturbed, and this does
+    // not wait for a busy one: the kernel reports a wrong type, or no listener.
     match UnixDatagram::unbound().and_then(|socket| socket.connect(at)) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => Err(Error::InUse {

@@ -1,7 +1,7 @@
-//! Another user: `--user`.
+//! The user of `--user`.
 //!
-//! Names are looked up in /etc/passwd and /etc/group directly. The C library would load plug-ins, which a static program
-//! cannot.
+//! Names are looked up in /etc/passwd and /etc/group directly: the C library would load plug-ins,
+//! which a static program cannot.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ pub use acting::{acting, check as check_acting, groups_of};
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
     #[error(
-        "--user needs the right to become another user, which root has; start tender as root, or leave the option out"
+        "--user needs the right to become another user, which root has; start tender as root or omit the option"
     )]
     Privilege,
     #[error(
@@ -49,16 +49,16 @@ pub enum Error {
     },
 }
 
-/// Who to become.
+/// A user and a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub uid: u32,
-    /// Its only group.
+    /// The only group.
     pub gid: u32,
 }
 
-/// The user of `--user`, if this process may become that user or is it already.
+/// Returns the user of `--user`, if this process may become that user or is it already.
 ///
 /// # Errors
 /// It may not, or there is no such user.
@@ -83,7 +83,7 @@ fn read(file: &'static str) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// As [`find`], in these files, which are read where a number does not do.
+/// As [`find`], in these files, which are read only if a number is not enough.
 fn identity(
     option: &UserOption,
     passwd: impl FnOnce() -> Result<String, Error>,
@@ -112,13 +112,13 @@ fn identity(
     }
 }
 
-/// An id; the largest number stands for none.
+/// Parses an ID; the largest number means none.
 fn number(word: &str) -> Option<u32> {
     let digits = word.bytes().all(|byte| byte.is_ascii_digit());
     word.parse().ok().filter(|&id| digits && id != u32::MAX)
 }
 
-/// The line `name:password:uid:gid:…` of a user by name or number.
+/// Finds the line `name:password:uid:gid:…` of a user by name or number.
 fn entry(user: &str, passwd: &str) -> Option<Identity> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -131,7 +131,7 @@ fn entry(user: &str, passwd: &str) -> Option<Identity> {
     })
 }
 
-/// The line `name:password:gid:…` of a group.
+/// Finds the line `name:password:gid:…` of a group.
 fn gid_of(group: &str, groups: &str) -> Option<u32> {
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -141,11 +141,11 @@ fn gid_of(group: &str, groups: &str) -> Option<u32> {
 }
 
 impl Identity {
-    /// Whether this process's real, effective and saved ids are all of that user.
+    /// Returns whether this process's real, effective and saved IDs are all of that user.
     pub fn is_ours(self) -> bool {
         let (mut uids, mut gids) = ([0; 3], [0; 3]);
         let ([uid, euid, suid], [gid, egid, sgid]) = (&mut uids, &mut gids);
-        // SAFETY: each pointer is to one number that the kernel writes.
+        // SAFETY: the kernel writes one number to each pointer.
         unsafe {
             libc::getresuid(uid, euid, suid);
             libc::getresgid(gid, egid, sgid);
@@ -169,13 +169,14 @@ fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) -> Error {
     }
 }
 
-/// Becomes that user permanently, with its one group and no other. Makes only the calls that change something: a user
-/// namespace can forbid them (/proc/self/setgroups), and so can a unit (`SystemCallFilter=~@privileged`).
+/// Becomes that user permanently, with its one group and no other. Makes only calls that change
+/// something: a user namespace can forbid them (/proc/self/setgroups), and so can a unit
+/// (`SystemCallFilter=~@privileged`).
 pub fn become_user(identity: Identity) -> Result<(), Error> {
     let Identity { uid, gid } = identity;
     let failed = |source| cannot_become(identity, source);
     let groups = capabilities::groups();
-    // SAFETY: of no groups, none is read.
+    // SAFETY: with a count of 0, the kernel reads no groups.
     if !groups.is_empty() && unsafe { libc::setgroups(0, std::ptr::null()) } != 0 {
         let error = io::Error::last_os_error();
         if !identity.is_ours() {
@@ -183,7 +184,7 @@ pub fn become_user(identity: Identity) -> Result<(), Error> {
         }
         if groups.iter().any(|group| *group != gid) {
             log::warn!(
-                "--user: cannot give up the other groups of this process: {error}; the run keeps them"
+                "--user: cannot drop the other groups of this process: {error}; the run keeps them"
             );
         }
     }
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_there_is_told() {
+    fn an_unknown_user_or_group_is_an_error() {
         assert!(
             of("nobody2", None)
                 .unwrap_err()

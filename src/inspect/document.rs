@@ -69,7 +69,7 @@ impl Report {
 fn era_value(era: Era, recognition: Recognition) -> Value {
     let by = match recognition {
         Recognition::Note => "note",
-        Recognition::Evidence(Evidence::Words) => "words",
+        Recognition::Evidence(Evidence::Strings) => "words",
         Recognition::Evidence(Evidence::Code) => "code",
     };
     Value::Object(vec![

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use guest_abi::manifest::VERSION;
 
-use crate::guest::image::{Image, Sketch, target_name};
+use crate::guest::image::{Image, PartialImage, target_name};
 use crate::guest::manifest::{Device, Manifest};
 use crate::host::files::{Files, Need};
 use crate::setup;
@@ -70,20 +70,20 @@ pub fn run(arguments: &[OsString]) -> Result<String, Error> {
 ///
 /// # Errors
 /// The reason why there is no answer.
-fn query(path: &Path, answer: impl Fn(&Sketch) -> Option<String>) -> Result<String, Error> {
+fn query(path: &Path, answer: impl Fn(&PartialImage) -> Option<String>) -> Result<String, Error> {
     let refuse = |reason| Error::Unikernel {
         file: path.to_owned(),
         reason,
     };
     let file = setup::open(Files::default().take(path, Need::Read))
         .map_err(|error| refuse(error.to_string()))?;
-    answer(&Sketch::of(&file)).ok_or_else(|| match Image::parse(&file) {
+    answer(&PartialImage::of(&file)).ok_or_else(|| match Image::parse(&file) {
         Err(error) => refuse(error.to_string()),
         Ok(_) => refuse("has no Solo5 notes: it predates them".to_owned()),
     })
 }
 
-fn abi(sketch: &Sketch) -> Option<String> {
+fn abi(sketch: &PartialImage) -> Option<String> {
     let abi = sketch.abi?;
     // `target_name` adds the number of an unknown target; this tool prints none.
     let target = target_name(abi.target);

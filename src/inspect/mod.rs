@@ -10,7 +10,7 @@ use guest_abi::boot::MAX_MEMORY;
 use guest_abi::note::{Abi, target};
 
 use crate::guest::era::Era;
-use crate::guest::image::{Evidence, Image, Machine, Segment, Sketch, Source};
+use crate::guest::image::{Evidence, Image, Machine, PartialImage, Segment, Source};
 use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Need};
 use crate::setup;
@@ -72,7 +72,7 @@ impl Report {
     pub fn new(path: &Path, source: &(impl Source + ?Sized)) -> Report {
         let mut report = match Image::parse(source) {
             Ok(image) => Report::accepted(path, image),
-            Err(error) => Report::refused(path, Sketch::of(source), error.to_string()),
+            Err(error) => Report::refused(path, PartialImage::of(source), error.to_string()),
         };
         report.bindings = bindings::version(source, &report.segments);
         report
@@ -108,7 +108,7 @@ impl Report {
         }
     }
 
-    fn refused(path: &Path, sketch: Sketch, refusal: String) -> Report {
+    fn refused(path: &Path, sketch: PartialImage, refusal: String) -> Report {
         Report {
             file: path.to_owned(),
             machine: sketch.machine,

@@ -5,7 +5,7 @@ use guest_abi::note::target;
 use proptest::prelude::*;
 
 use super::*;
-use crate::guest::image::tests::elf::{self, Elf, LEGACY_WORDS, Program};
+use crate::guest::image::tests::elf::{self, Elf, LEGACY_STRINGS, Program};
 use crate::guest::manifest::tests::manifest;
 use crate::report::json::Value;
 
@@ -80,10 +80,10 @@ fn json_has_the_same_content() {
 
 #[test]
 fn an_old_unikernel_is_reported_with_its_evidence() {
-    let report = report(&Elf::legacy(LEGACY_WORDS));
+    let report = report(&Elf::legacy(LEGACY_STRINGS));
     assert_eq!(
         report.era,
-        Some((Era::Legacy, Recognition::Evidence(Evidence::Words)))
+        Some((Era::Legacy, Recognition::Evidence(Evidence::Strings)))
     );
     assert_eq!(
         report.command_line().expect("it runs"),
@@ -106,7 +106,7 @@ fn a_refused_file_is_reported_as_far_as_known() {
     let report = report(&other);
     assert_eq!(
         report.refusal.as_deref(),
-        Some("is a Solo5 unikernel for the xen target; rebuild it for hvt")
+        Some("Solo5 unikernel for the xen target; rebuild it for hvt")
     );
     assert_eq!(report.command_line(), None);
     let document = parsed(&report);
@@ -251,7 +251,7 @@ fn a_version_far_from_the_banner_is_ignored() {
     let version = |distance: usize| {
         let banner = b"Solo5: Bindings version %s\n\0";
         let constants = [
-            LEGACY_WORDS,
+            LEGACY_STRINGS,
             banner,
             &vec![0; distance],
             b"v0.16.0\0".as_slice(),
@@ -295,7 +295,7 @@ proptest! {
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         old: bool,
     ) {
-        let mut file = if old { Elf::legacy(LEGACY_WORDS) } else { Elf::hvt() }.build();
+        let mut file = if old { Elf::legacy(LEGACY_STRINGS) } else { Elf::hvt() }.build();
         for (index, byte) in changes {
             // Three places of four are in the headers and notes.
             let reach = if index.index(4) == 0 { file.len() } else { 64 + 11 * 56 };

@@ -126,7 +126,7 @@ impl Report {
 fn known_by(recognition: Recognition) -> &'static str {
     match recognition {
         Recognition::Note => "from its ABI note",
-        Recognition::Evidence(Evidence::Words) => "recognised by its strings",
+        Recognition::Evidence(Evidence::Strings) => "recognised by its strings",
         Recognition::Evidence(Evidence::Code) => "recognised by its code",
     }
 }

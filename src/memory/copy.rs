@@ -1,22 +1,23 @@
-//! Small values across the border to guest memory, in as few instructions as there are words: every hypercall copies its
-//! argument out and its answer in. For bulk data there are vm-memory's slices.
+//! Copies of small values to and from guest memory in few instructions: every hypercall copies its
+//! argument out and its result in. Bulk data uses vm-memory's slices.
 //!
-//! Volatile, as the guest may write at the same moment: each word is read or written just once, whatever the other side does.
+//! Accesses are volatile, because the guest may write concurrently: each word is read or written
+//! exactly once.
 
 use zerocopy::Unalign;
 
 const WORD: usize = size_of::<u64>();
 
-/// Copies what lies at `from` into all of `to`.
+/// Copies `to.len()` bytes from `from`.
 ///
 /// # Safety
-/// So many bytes at `from` can be read, and no Rust reference points to them.
+/// That many bytes at `from` are readable, and no Rust reference points to them.
 #[inline]
 pub unsafe fn out(from: *const u8, to: &mut [u8]) {
     let mut args = to.chunks_exact_mut(WORD);
     let mut at = from;
     for word in &mut args {
-        // SAFETY: within what the caller vouches for; `Unalign` asks for no alignment.
+        // SAFETY: within the range that the caller guarantees; `Unalign` needs no alignment.
         let value: Unalign<u64> = unsafe { at.cast::<Unalign<u64>>().read_volatile() };
         word.copy_from_slice(&value.into_inner().to_ne_bytes());
         at = at.wrapping_add(WORD);
@@ -28,10 +29,10 @@ pub unsafe fn out(from: *const u8, to: &mut [u8]) {
     }
 }
 
-/// Copies all of `from` to where `to` points.
+/// Copies all of `from` to `to`.
 ///
 /// # Safety
-/// So many bytes at `to` can be written, and no Rust reference points to them.
+/// That many bytes at `to` are writable, and no Rust reference points to them.
 #[inline]
 pub unsafe fn into(to: *mut u8, from: &[u8]) {
     let mut args = from.chunks_exact(WORD);
@@ -39,7 +40,7 @@ pub unsafe fn into(to: *mut u8, from: &[u8]) {
     for word in &mut args {
         let mut value = [0; WORD];
         value.copy_from_slice(word);
-        // SAFETY: within what the caller vouches for; `Unalign` asks for no alignment.
+        // SAFETY: within the range that the caller guarantees; `Unalign` needs no alignment.
         unsafe {
             at.cast::<Unalign<u64>>()
                 .write_volatile(Unalign::new(u64::from_ne_bytes(value)))

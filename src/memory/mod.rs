@@ -1,9 +1,11 @@
-//! Guest memory: one region of host memory that is the guest's RAM from guest-physical address 0 up.
+//! Guest memory: one region of host memory that is the guest's RAM from guest-physical address 0
+//! up.
 //!
-//! Everything in it is under the guest's control and may change at any moment. So nothing here hands out a Rust
-//! reference into it: values are copied out once ([`GuestMemory::read`]), and bulk data moves between guest memory
-//! and a file descriptor in the kernel ([`GuestBytes`], [`GuestBuffer`]). Bytes that the guest itself may not write
-//! — its text, its page tables, the boot pages — the tender does not write on its behalf either.
+//! The guest controls all of it and may change it at any time. So this module returns no Rust
+//! reference into it: values are copied out once ([`GuestMemory::read`]), and the kernel moves bulk
+//! data between guest memory and a file descriptor ([`GuestBytes`], [`GuestBuffer`]). The tender
+//! does not write bytes for the guest that the guest itself may not write: its text, its page
+//! tables, the boot pages.
 
 use std::fs;
 use std::io;
@@ -23,90 +25,69 @@ pub use vm_memory::GuestAddress;
 #[cfg(test)]
 mod tests;
 
-/// Size of a page in the guest's own tables, whatever the host's page size.
+/// Page size in the guest's page tables, independent of the host's page size.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// Size of a huge page of hosts with 4 KiB pages, and of the blocks in the guest's own tables.
+/// Huge page size of hosts with 4 KiB pages, and block size in the guest's page tables.
 const HUGE_PAGE_SIZE: usize = 2 << 20;
 
-/// Why guest memory could not be had.
+/// Why guest memory could not be reserved or locked.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The host has no memory to give.
     #[error(
-        "cannot reserve {} MiB of guest memory: {source}; give the guest less (--mem), or this process more ({limit})",
+        "cannot reserve {} MiB of guest memory: {source}; lower --mem or raise the limit ({limit})",
         size >> 20
     )]
     Reserve {
-        /// Bytes asked for.
         size: u64,
-        /// The host's reason.
         source: io::Error,
-        /// The limit that prevents it.
         limit: &'static str,
     },
-    /// The host does not keep so much memory in RAM for this user.
     #[error(
-        "cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {cure}"
+        "cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {hint}"
     )]
     Lock {
-        /// Bytes to be locked.
         size: u64,
-        /// The host's reason.
         source: io::Error,
-        /// What this process may lock.
         limit: u64,
-        /// What to do.
-        cure: &'static str,
+        hint: &'static str,
     },
 }
 
-/// Why a range of guest memory cannot be used as somebody asks. Every hypercall carries one along, so it is plain
-/// numbers.
+/// Why a range of guest memory is invalid for an access. Every hypercall's result contains one, so
+/// it holds plain numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum RangeError {
-    /// The range is not all RAM.
-    #[error("{} at {addr:#x} must lie within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
-    OutOfRange {
-        /// First address.
-        addr: u64,
-        /// Bytes.
-        len: u64,
-        /// Size of guest memory.
-        size: u64,
-    },
-    /// The range is RAM, but the guest has no right to write all of it.
+    #[error("{} at {addr:#x} must be within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
+    OutOfRange { addr: u64, len: u64, size: u64 },
     #[error("{} at {addr:#x} must be memory that the guest may write", Count(*len, "byte"))]
-    ReadOnly {
-        /// First address.
-        addr: u64,
-        /// Bytes.
-        len: u64,
-    },
+    ReadOnly { addr: u64, len: u64 },
 }
 
-/// What the guest may do with a range of its memory.
+/// The guest's access to a range of its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Nothing: not mapped.
+    /// Not mapped.
     None,
-    /// Read.
+    /// Read only.
     Read,
     /// Read and write, never execute.
     ReadWrite,
     /// Read and execute, never write.
     ReadExecute,
-    /// Everything. Only for images of the era that has it.
+    /// Read, write and execute. Only for images of the era that had it.
     All,
 }
 
 impl Access {
-    /// Whether the guest may write.
+    /// Returns whether the guest may write.
     pub fn is_writable(self) -> bool {
         matches!(self, Access::ReadWrite | Access::All)
     }
 
-    /// Whether the guest may execute.
+    /// Returns whether the guest may execute.
     pub fn is_executable(self) -> bool {
         matches!(self, Access::ReadExecute | Access::All)
     }
@@ -117,11 +98,11 @@ impl Access {
 pub struct Mapping {
     /// Guest-physical addresses.
     pub range: Range<u64>,
-    /// What the guest may do there.
+    /// The guest's access.
     pub access: Access,
 }
 
-/// Names the limit that prevents this process from reserving `size` more bytes.
+/// Returns the name of the limit that prevents this process from reserving `size` more bytes.
 fn limit_below(size: u64) -> &'static str {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let used = |name| {
@@ -145,14 +126,15 @@ fn limit_below(size: u64) -> &'static str {
     }
 }
 
-/// Limits of this process in bytes: of its address space, of private writable memory, and of locked memory.
+/// Returns limits of this process in bytes: of address space, of private writable memory, and of
+/// locked memory.
 fn limits() -> [u64; 3] {
     [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
         let mut limit = libc::rlimit {
             rlim_cur: libc::RLIM_INFINITY,
             rlim_max: libc::RLIM_INFINITY,
         };
-        // SAFETY: the kernel writes the one structure.
+        // SAFETY: the kernel writes this one structure.
         unsafe { libc::getrlimit(resource, &raw mut limit) };
         limit.rlim_cur
     })
@@ -161,22 +143,25 @@ fn limits() -> [u64; 3] {
 /// The guest's RAM.
 #[derive(Debug)]
 pub struct GuestMemory {
-    /// Host memory: the guest's RAM, and before it what aligns it.
+    /// Host mapping: alignment padding, then the guest's RAM.
     region: MmapRegion,
-    /// Where in `region` the guest's RAM begins.
+    /// Offset of the guest's RAM in `region`.
     start: usize,
     /// Bytes of RAM.
     size: u64,
-    /// What the guest may not write, sorted, neighbours merged: with ordinary images a single range.
+    /// Ranges that the guest may not write, sorted and merged: a single one in ordinary images.
     read_only: Vec<Range<u64>>,
-    /// Where the last of those ends: from here on everything is writable, and nearly all that is asked for lies here.
+    /// End of the last of those ranges: everything above is writable, and nearly all accesses are
+    /// there.
     writable_from: u64,
 }
 
 impl GuestMemory {
-    /// Reserves `size` bytes, all zero, all writable. Host memory is taken when it is first touched.
+    /// Reserves `size` bytes, all zero, all writable. The host allocates a page when it is first
+    /// touched.
     ///
-    /// The guest's huge pages are to be the host's too, for which both must be aligned alike.
+    /// Guest-physical and host addresses have the same alignment, so that huge pages of both
+    /// coincide.
     pub fn new(size: u64) -> Result<GuestMemory, Error> {
         let reserve_error = |source| Error::Reserve {
             size,
@@ -206,18 +191,18 @@ impl GuestMemory {
             read_only: Vec::new(),
             writable_from: 0,
         };
-        // A core file of the tender itself must not reveal guest memory; `--dumpcore` reads the memory itself.
+        // Keep guest memory out of a core file of the tender; `--dumpcore` reads the memory itself.
         memory.advise(0, size as usize, libc::MADV_DONTDUMP);
-        memory.keep_small(0);
-        memory.keep_small((size as usize).saturating_sub(HUGE_PAGE_SIZE));
+        memory.disable_huge_page(0);
+        memory.disable_huge_page((size as usize).saturating_sub(HUGE_PAGE_SIZE));
         Ok(memory)
     }
 
-    /// Keeps the host from using a huge page for the 2 MiB at `offset`: it would have to be zeroed whole at every
-    /// start, for the few pages that a small unikernel touches there. At the bottom lie tables and text, which the
-    /// guest maps by small pages anyway; at the top lies its stack. Where the kernel has no huge pages, this fails,
-    /// and may.
-    fn keep_small(&self, offset: usize) {
+    /// Prevents a huge page for the 2 MiB at `offset`: the host would zero it whole at every start,
+    /// for the few pages that a small unikernel touches there. Tables and text are at the bottom,
+    /// where the guest uses small pages anyway; its stack is at the top. On kernels without huge
+    /// pages this fails, which is harmless.
+    fn disable_huge_page(&self, offset: usize) {
         self.advise(
             offset,
             HUGE_PAGE_SIZE.min(self.size as usize),
@@ -227,21 +212,21 @@ impl GuestMemory {
 
     fn advise(&self, offset: usize, length: usize, advice: libc::c_int) {
         if cfg!(miri) {
-            // Miri knows no advice.
+            // Miri does not support madvise.
             return;
         }
         let address = self.region.as_ptr().wrapping_add(self.start + offset);
-        // SAFETY: the range lies within our own fresh mapping, and the advice changes nothing in it.
+        // SAFETY: the range is inside our fresh mapping, and the advice changes no data.
         unsafe { libc::madvise(address.cast(), length, advice) };
     }
 
-    /// Takes all of the host's memory for it now, and keeps it in RAM: what the guest touches first is no slower than
-    /// the rest, and a host without memory to spare is found out at the start.
+    /// Allocates all of the memory and locks it in RAM. A guest's first access to a page is then as
+    /// fast as later ones, and a host without enough memory fails at the start.
     ///
     /// # Errors
-    /// [`Error::Lock`], with what to do about it.
+    /// [`Error::Lock`], with a hint.
     pub fn lock(&self) -> Result<(), Error> {
-        // SAFETY: the range is our own mapping, and locking changes nothing in it.
+        // SAFETY: the range is our mapping, and locking changes no data.
         if unsafe {
             libc::mlock(
                 self.host_address() as *const libc::c_void,
@@ -253,31 +238,31 @@ impl GuestMemory {
         }
         let source = io::Error::last_os_error();
         let [.., limit] = limits();
-        let cure = if limit < self.size {
-            "raise it (LimitMEMLOCK= of a unit, ulimit -l), or leave --lock-memory out"
+        let hint = if limit < self.size {
+            "raise it (LimitMEMLOCK= of a unit, ulimit -l) or omit --lock-memory"
         } else {
-            "free memory, or give the guest less by --mem"
+            "free memory or lower --mem"
         };
         Err(Error::Lock {
             size: self.size,
             source,
             limit,
-            cure,
+            hint,
         })
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Where the guest's RAM lies in the tender, for the hypervisor to map.
+    /// Returns the host address of the guest's RAM, for KVM to map.
     pub fn host_address(&self) -> u64 {
         self.region.as_ptr() as u64 + self.start as u64
     }
 
-    /// Refuses, from now on, to write for the guest where `map` lets it not write itself. `map` is in ascending
-    /// order.
+    /// Makes `write` and `buffer` reject ranges that `map` makes read-only for the guest. `map` is
+    /// in ascending order.
     pub fn protect(&mut self, map: &[Mapping]) {
         self.read_only.clear();
         for mapping in map.iter().filter(|mapping| !mapping.access.is_writable()) {
@@ -314,7 +299,7 @@ impl GuestMemory {
     }
 
     fn check_read_only(&self, addr: u64, len: u64) -> Result<(), RangeError> {
-        // It has been found to lie within memory.
+        // The range was checked to be inside memory.
         let end = addr + len;
         let touches = self
             .read_only
@@ -327,7 +312,7 @@ impl GuestMemory {
         }
     }
 
-    /// The first byte of a range that was checked.
+    /// Returns a pointer to the first byte of a checked range.
     #[inline]
     fn pointer(&self, addr: u64) -> *mut u8 {
         self.region
@@ -338,7 +323,7 @@ impl GuestMemory {
     #[inline]
     fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
         self.check(addr, len)?;
-        // No larger than `size`, which is a part of what was mapped.
+        // At most `size`, which is part of the mapping.
         let slice = self
             .region
             .get_slice(self.start + addr as usize, len as usize);
@@ -349,7 +334,7 @@ impl GuestMemory {
         })
     }
 
-    /// The `len` bytes at `addr`, for both sides to use at once.
+    /// Returns the `len` bytes at `addr`, for concurrent use by guest and host.
     pub(crate) fn volatile(
         &self,
         addr: GuestAddress,
@@ -358,25 +343,28 @@ impl GuestMemory {
         self.slice(addr.0, len)
     }
 
-    /// The `len` bytes at `addr`, for the host to read. A range that ends exactly at the end of memory is fine.
+    /// Returns the `len` bytes at `addr`, for the host to read. The range may end exactly at the
+    /// end of memory.
     #[inline]
     pub fn bytes(&self, addr: GuestAddress, len: u64) -> Result<GuestBytes<'_>, RangeError> {
         Ok(GuestBytes(self.slice(addr.0, len)?))
     }
 
-    /// The `len` bytes at `addr`, for the host to write; all of them must be writable by the guest itself.
+    /// Returns the `len` bytes at `addr`, for the host to write; the guest must be allowed to write
+    /// all of them.
     #[inline]
     pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, RangeError> {
         self.check_writable(addr.0, len)?;
         Ok(GuestBuffer(self.slice(addr.0, len)?))
     }
 
-    /// Copies a value out of guest memory: the only look the tender takes at it.
+    /// Copies a value out of guest memory, reading each byte once.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
         self.check(addr.0, size_of::<T>() as u64)?;
         let mut value = T::new_zeroed();
-        // SAFETY: the range was just found to lie within a live mapping that no Rust reference points into.
+        // SAFETY: the range was checked to be inside a live mapping that no Rust reference points
+        // into.
         unsafe { copy::out(self.pointer(addr.0), value.as_mut_bytes()) };
         Ok(value)
     }
@@ -394,13 +382,14 @@ impl GuestMemory {
         Ok(())
     }
 
-    /// Copies the tender's own data (tables, boot info) anywhere into guest memory. For set-up only.
+    /// Copies the tender's data (tables, boot info) anywhere into guest memory. For set-up only.
     pub fn place(&self, addr: GuestAddress, data: &[u8]) -> Result<(), RangeError> {
         self.slice(addr.0, data.len() as u64)?.copy_from(data);
         Ok(())
     }
 
-    /// Fills `len` bytes at `addr` from `file` at `offset`, whatever the guest's access. For set-up only.
+    /// Fills `len` bytes at `addr` from `file` at `offset`, ignoring the guest's access. For set-up
+    /// only.
     pub fn load(
         &self,
         addr: GuestAddress,

@@ -1,4 +1,4 @@
-//! Which ranges are memory, which of them may be written, and what moves in and out.
+//! Range checks, write protection and data transfer.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ fn memory() -> GuestMemory {
     GuestMemory::new(SIZE).expect("2 MiB")
 }
 
-/// Memory whose first page is unmapped, the next readable, then executable, then 4 pages writable, then one readable.
+/// Memory with one unmapped page, one readable, one executable, 4 writable, and the rest readable.
 fn protected() -> GuestMemory {
     let mut memory = memory();
     memory.protect(&MAP.map(|(start, end, access)| Mapping {
@@ -42,7 +42,7 @@ fn file(content: &[u8]) -> File {
     file
 }
 
-/// The reading and the writing end of a pipe.
+/// Returns the reading and the writing end of a pipe.
 fn pipe() -> (File, File) {
     let mut ends = [-1; 2];
     // SAFETY: the array has room for the two descriptors.
@@ -50,7 +50,7 @@ fn pipe() -> (File, File) {
         unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
         0
     );
-    // SAFETY: both descriptors are fresh and nobody else's.
+    // SAFETY: both descriptors are fresh and owned by nothing else.
     ends.map(|end| unsafe { File::from_raw_fd(end) }).into()
 }
 
@@ -66,7 +66,7 @@ fn contents(memory: &GuestMemory, addr: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// How a range is judged, for reading and for writing.
+/// Returns the result of the range check for reading and for writing.
 fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
     let readable = match memory.bytes(GuestAddress(addr), len) {
         Ok(bytes) => {
@@ -105,7 +105,7 @@ fn memory_starts_as_zeroes_of_the_size_asked_for() {
 
 #[test]
 fn the_hypervisor_maps_what_the_tender_writes() {
-    // Of sizes that the host does not align by itself.
+    // Sizes that the host does not align automatically.
     for size in [SIZE, 0x3000, 0x1000, 0x20_3000] {
         let memory = GuestMemory::new(size).expect("some memory");
         let host = memory.host_address();
@@ -114,7 +114,8 @@ fn the_hypervisor_maps_what_the_tender_writes() {
         memory
             .place(GuestAddress(size - 4), b"last")
             .expect("memory");
-        // SAFETY: both ranges lie in the mapping, which lives to the end of this block, and nobody writes to it.
+        // SAFETY: both ranges are inside the mapping, which outlives this block, and nothing writes
+        // to it.
         let (first, last) = unsafe {
             (
                 (host as *const [u8; 5]).read_volatile(),
@@ -140,8 +141,8 @@ fn memory_that_the_host_cannot_give_is_an_error() {
         .to_string();
     assert_eq!(
         message,
-        "cannot reserve 4398046511104 MiB of guest memory: Cannot allocate memory (os error 12); give the guest less \
-         (--mem), or this process more (ulimit -v)"
+        "cannot reserve 4398046511104 MiB of guest memory: Cannot allocate memory (os error 12); \
+         lower --mem or raise the limit (ulimit -v)"
     );
 }
 
@@ -199,7 +200,7 @@ fn an_error_names_the_range() {
         |result: Result<GuestBuffer<'_>, RangeError>| result.expect_err("no buffer").to_string();
     assert_eq!(
         message(memory.buffer(GuestAddress(0x1ffff9), 8)),
-        "8 bytes at 0x1ffff9 must lie within the 0x200000 bytes of guest memory"
+        "8 bytes at 0x1ffff9 must be within the 0x200000 bytes of guest memory"
     );
     assert_eq!(
         message(memory.buffer(GuestAddress(0x2ff9), 8)),
@@ -208,7 +209,7 @@ fn an_error_names_the_range() {
 }
 
 #[test]
-fn what_the_guest_may_not_write_is_not_written_for_it() {
+fn the_tender_writes_only_what_the_guest_may_write() {
     let memory = protected();
     for addr in [0, 0xff8, 0x1000, 0x1ffc, 0x2000, 0x2ff8, 0x7000, 0x7ff8] {
         assert_eq!(verdicts(&memory, addr, 8), (true, "read-only"), "{addr:#x}");
@@ -228,12 +229,12 @@ fn what_the_guest_may_not_write_is_not_written_for_it() {
 }
 
 #[test]
-fn memory_next_to_what_is_protected_can_be_written() {
+fn memory_next_to_protected_ranges_is_writable() {
     let memory = protected();
     for addr in [0x3000, 0x6ff8, 0x8000, SIZE - 8] {
         assert_eq!(verdicts(&memory, addr, 8), (true, "writable"), "{addr:#x}");
     }
-    // One byte too far to either side.
+    // One byte too far on either side.
     for addr in [0x2fff, 0x6ff9, 0x7fff] {
         assert_eq!(verdicts(&memory, addr, 8), (true, "read-only"), "{addr:#x}");
     }
@@ -359,12 +360,12 @@ fn a_read_stays_within_its_buffer() {
 
 #[test]
 #[cfg_attr(miri, ignore = "Miri has no such descriptors")]
-fn the_hosts_errors_come_through() {
+fn host_errors_are_returned() {
     let memory = memory();
     let (reader, writer) = pipe();
     let bytes = memory.bytes(GuestAddress(0), 1).expect("memory");
     let buffer = memory.buffer(GuestAddress(0), 1).expect("memory");
-    // Each end the wrong way round.
+    // Each end used in the wrong direction.
     assert_eq!(
         bytes
             .write_to(reader.as_fd())
@@ -429,7 +430,7 @@ fn bytes_go_to_their_place_in_a_file_and_back() {
 }
 
 #[test]
-fn what_is_more_than_a_piece_goes_whole() {
+fn transfers_larger_than_a_piece_are_complete() {
     let size = 3 * PIECE as u64;
     let memory = GuestMemory::new(size).expect("memory");
     let pattern: Vec<u8> = (0..size as usize)
@@ -452,7 +453,7 @@ fn what_is_more_than_a_piece_goes_whole() {
 }
 
 #[test]
-fn locked_memory_is_all_there() {
+fn locked_memory_is_resident() {
     let memory = GuestMemory::new(SIZE).expect("memory");
     match memory.lock() {
         Ok(()) => assert_eq!(contents(&memory, SIZE - 4, 4), [0; 4]),
@@ -526,7 +527,7 @@ fn near() -> impl Strategy<Value = u64> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 4000 }))]
 
-    /// The same sums in 128 bits, where nothing overflows.
+    /// The same checks in 128-bit arithmetic, which cannot overflow here.
     #[test]
     fn ranges_are_judged_as_unbounded_arithmetic_would(addr in near(), len in near()) {
         let (start, end) = (u128::from(addr), u128::from(addr) + u128::from(len));

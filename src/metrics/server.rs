@@ -94,7 +94,7 @@ impl Server {
         let room = 2 * Exposition(&registry).to_string().len() + 4096;
         let mut places: Vec<_> = (0..CLIENTS).map(|_| Place::new(room)).collect();
         let serve = move || {
-            signal::leave_to_the_guests_thread();
+            signal::block_all_signals();
             let result = confined.confine_metrics_thread();
             let is_confined = result.is_ok();
             reporter.send(result);

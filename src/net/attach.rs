@@ -1,6 +1,7 @@
-//! From the name of a tap interface, or a descriptor, to something that carries frames.
+//! Turns the name of a tap interface, or a descriptor, into a link for frames.
 //!
-//! An interface is never made: the operator who misspells a name must not get a new tap that leads nowhere.
+//! This module never creates an interface: an operator who misspells a name must not get a new tap
+//! that leads nowhere.
 
 use std::fs::File;
 use std::io;
@@ -22,7 +23,7 @@ pub(super) const UNKNOWN_MTU: &str = "its MTU is unknown (it is in another netwo
     RestrictAddressFamilies= forbids the query); the guest gets 1500";
 const _: () = assert!(DEFAULT_MTU == 1500);
 
-/// An open way for frames.
+/// An open link for frames.
 pub(super) struct Link {
     pub fd: OwnedFd,
     pub name: String,
@@ -35,7 +36,7 @@ pub(super) struct Link {
 pub(super) struct Tap {
     /// Its name in its own network namespace.
     pub name: String,
-    /// Its interface, if that is one of this network namespace.
+    /// Its interface, if in this network namespace.
     pub here: Option<Interface>,
     /// Whether it is up.
     pub is_up: bool,
@@ -49,22 +50,23 @@ impl Tap {
         Tap { name, here, is_up }
     }
 
-    /// Name for messages and statistics. The bare name means an interface of this network namespace.
-    pub fn label(&self, handed: &InheritedFd) -> String {
+    /// Returns its name for messages and statistics. The bare name means an interface of this
+    /// network namespace.
+    pub fn label(&self, inherited: &InheritedFd) -> String {
         if self.here.is_some() {
             self.name.clone()
         } else {
-            format!("{} ({handed})", self.name)
+            format!("{} ({inherited})", self.name)
         }
     }
 
-    /// Largest payload of a frame, in bytes.
+    /// Returns the largest payload of a frame, in bytes.
     pub fn mtu(&self) -> u16 {
         self.here.as_ref().map_or(DEFAULT_MTU, |here| here.mtu)
     }
 }
 
-/// What an inherited descriptor leads to.
+/// Kind of an inherited descriptor.
 pub(super) enum Offered {
     /// A tap.
     Tap(Tap),
@@ -72,10 +74,11 @@ pub(super) enum Offered {
     Socket { zero_is_end: bool },
 }
 
-/// Finds the interface called `name`, which must exist and be up. None if this process may not query interfaces.
+/// Finds the interface called `name`, which must exist and be up. None if this process may not
+/// query interfaces.
 pub(super) fn find(name: &str) -> Result<Option<Interface>, Error> {
     if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
-        // The kernel would cut it, and find another.
+        // The kernel would truncate the name, and find another.
         return Err(Error::missing(name));
     }
     match Interface::find(name) {
@@ -115,7 +118,8 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
     Ok(tap_link(fd, own_name, mtu))
 }
 
-/// Opens the tap `name`; returns also the interface's own name, because `name` can be an alternative one.
+/// Opens the tap `name`; returns also the interface's primary name, because `name` can be an
+/// alternative one.
 fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
     let tap = uninterrupted(|| Iface::without_packet_info(name, Mode::Tap));
     let tap = tap.map_err(|error| Error::refused(name, error))?;
@@ -123,7 +127,8 @@ fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
     // SAFETY: the descriptor is open, and has no other owner from here on.
     let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
     let flags = Request::about("").ask(fd.as_fd(), libc::TUNGETIFF);
-    // If this process may make interfaces, the kernel has made a missing one. It ends with its descriptor.
+    // If this process may create interfaces, the kernel has created a missing one. It ends with its
+    // descriptor.
     match flags
         .map_err(|error| Error::Attach {
             name: name.into(),
@@ -136,17 +141,17 @@ fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
     }
 }
 
-/// Takes over a descriptor that this process was started with.
-pub(super) fn adopt(handed: &InheritedFd) -> Result<Link, Error> {
-    let (fd, offered) = offered(handed)?;
+/// Takes ownership of an inherited descriptor.
+pub(super) fn adopt(inherited: &InheritedFd) -> Result<Link, Error> {
+    let (fd, offered) = offered(inherited)?;
     let number = fd.as_raw_fd();
     let set_up_error = |error| Error::SetUp { fd: number, error };
     let link = match offered {
         Offered::Tap(tap) => {
-            let (name, label) = (&tap.name, tap.label(handed));
+            let (name, label) = (&tap.name, tap.label(inherited));
             if !tap.is_up {
                 log::warn!(
-                    "interface '{name}' ({handed}) is down; until 'ip link set {name} up', all frames are dropped"
+                    "interface '{name}' ({inherited}) is down; until 'ip link set {name} up', all frames are dropped"
                 );
             }
             if tap.here.is_none() {
@@ -155,16 +160,16 @@ pub(super) fn adopt(handed: &InheritedFd) -> Result<Link, Error> {
             tap_link(fd, label, tap.mtu())
         }
         Offered::Socket { zero_is_end } => {
-            socket_link(fd, handed, zero_is_end).map_err(set_up_error)?
+            socket_link(fd, inherited, zero_is_end).map_err(set_up_error)?
         }
     };
     do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
     Ok(link)
 }
 
-/// A descriptor that this process was started with, and what it leads to.
-pub(super) fn offered(handed: &InheritedFd) -> Result<(OwnedFd, Offered), Error> {
-    let given = handed.take()?;
+/// Returns an inherited descriptor and its kind.
+pub(super) fn offered(inherited: &InheritedFd) -> Result<(OwnedFd, Offered), Error> {
+    let given = inherited.take()?;
     let fd = given.as_raw_fd();
     let refuse = |rule| Error::Descriptor { fd, rule };
     match Request::about("").ask(given.as_fd(), libc::TUNGETIFF) {
@@ -183,10 +188,11 @@ pub(super) fn offered(handed: &InheritedFd) -> Result<(OwnedFd, Offered), Error>
     }
 }
 
-/// A random unicast address, locally administered. Section 8.
+/// Returns a random unicast address, locally administered. Section 8.
 pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     let mut mac = [0u8; 6];
-    // SAFETY: the array has room for as many bytes as are asked for. So few come all together.
+    // SAFETY: the array has room for the requested number of bytes. So few are returned all
+    // together.
     uninterrupted(
         || match unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) } {
             0.. => Ok(()),
@@ -208,15 +214,16 @@ fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), &'static str>
             "puts a virtio header before every frame; attach it to its tap without IFF_VNET_HDR",
         );
     }
-    // A tap without a filter answers IFF_NOFILTER, which is the same bit.
+    // A tap without a filter returns IFF_NOFILTER, which is the same bit.
     if !answer.has_flag(libc::IFF_NO_PI) || has_packet_info(fd) {
         return Err("puts four bytes before every frame; attach it to its tap with IFF_NO_PI");
     }
     Ok(())
 }
 
-/// Whether the open tap expects four bytes before every frame. Writes 13 bytes from an unmapped address, one less than
-/// the shortest frame: the kernel reads the four bytes first, but rejects so short a frame without reading it.
+/// Returns whether the open tap expects four bytes before every frame. Writes 13 bytes from an
+/// unmapped address, one less than the shortest frame: the kernel reads the four bytes first, but
+/// rejects so short a frame without reading it.
 fn has_packet_info(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: the kernel checks the address, and reads nothing from there.
     let result = interface::repeated(
@@ -225,11 +232,11 @@ fn has_packet_info(fd: BorrowedFd<'_>) -> bool {
     result.is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
 }
 
-/// Type of a socket that keeps frames apart.
+/// Returns the type of a socket that preserves frame boundaries.
 fn socket_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, &'static str> {
     let mut kind: libc::c_int = 0;
     let mut len = size_of_val(&kind) as libc::socklen_t;
-    // SAFETY: both pointers are to what the option asks for: a number, and the number of its bytes.
+    // SAFETY: the pointers are to the option's value, a number, and to its size.
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
@@ -246,9 +253,9 @@ fn socket_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, &'static str> {
 }
 
 fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
-    // The guest takes no frame longer than its MTU and fills in every checksum, so the host must not put work off to
-    // it. A kernel that does not know the request does not do that either.
-    // SAFETY: it takes numbers; the descriptor is open.
+    // The guest accepts no frame longer than its MTU and computes every checksum, so the host must
+    // not offload work to it. A kernel without the request does not offload either.
+    // SAFETY: the call takes numbers; the descriptor is open.
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
     Link {
         fd,
@@ -259,37 +266,38 @@ fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
     }
 }
 
-fn socket_link(fd: OwnedFd, handed: &InheritedFd, zero_is_end: bool) -> io::Result<Link> {
+fn socket_link(fd: OwnedFd, inherited: &InheritedFd, zero_is_end: bool) -> io::Result<Link> {
     let file = File::from(fd);
     let metadata = file.metadata()?;
     let identity = Identity::Socket(metadata.dev(), metadata.ino());
     Ok(Link {
         fd: file.into(),
-        name: handed.to_string(),
+        name: inherited.to_string(),
         identity,
         mtu: DEFAULT_MTU,
         zero_is_end,
     })
 }
 
-/// Whether two descriptors are one open file: then what is changed for one is changed for the other. It is changed
-/// back. (The kernel's own comparison, `kcmp(2)`, is not built into every kernel.)
-pub(super) fn are_one(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    // SAFETY: these requests take and give numbers; the descriptors are open.
+/// Returns whether two descriptors are one open file: then a change through one is visible through
+/// the other. The change is undone. (The kernel's comparison, `kcmp(2)`, is not built into every
+/// kernel.)
+pub(super) fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    // SAFETY: these calls take and return numbers; the descriptors are open.
     let flags = |fd: BorrowedFd<'_>| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
     // SAFETY: as above.
     let set = |flags: libc::c_int| unsafe { libc::fcntl(one.as_raw_fd(), libc::F_SETFL, flags) };
     let (ours, before) = (flags(one), flags(other));
     set(ours ^ libc::O_NONBLOCK);
-    let are_one = (flags(other) ^ before) & libc::O_NONBLOCK != 0;
+    let is_same_file = (flags(other) ^ before) & libc::O_NONBLOCK != 0;
     set(ours);
-    are_one
+    is_same_file
 }
 
-/// Makes reads and writes fail with `WouldBlock` where they would wait.
+/// Makes reads and writes fail with `WouldBlock` instead of waiting.
 fn do_not_wait(fd: BorrowedFd<'_>) -> io::Result<()> {
     let yes: libc::c_int = 1;
-    // SAFETY: the request reads one number.
+    // SAFETY: the ioctl reads one number.
     interface::repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) })
         .map(drop)
 }

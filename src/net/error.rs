@@ -1,4 +1,4 @@
-//! Why a network device cannot be attached, in words an operator can act on.
+//! Why a network device cannot be attached, with hints for the operator.
 
 use std::fs::File;
 use std::io;
@@ -7,124 +7,61 @@ use std::os::fd::RawFd;
 use super::interface::{self, Interface};
 use crate::host::descriptors;
 use crate::host::device_file::{TUN, user};
-use crate::host::owner::Holder;
+use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    /// The interface does not exist.
     #[error("there is no interface '{name}'; 'ip tuntap add {name} mode tap user {user}' makes it")]
-    Missing {
-        /// The interface.
-        name: String,
-        /// This process's user.
-        user: u32,
-    },
-    /// The interface is not up.
+    Missing { name: String, user: u32 },
     #[error("interface '{name}' is down; 'ip link set {name} up' brings it up")]
-    Down {
-        /// The interface.
-        name: String,
-    },
-    /// The interface is of another kind.
+    Down { name: String },
     #[error(
         "interface '{name}' is {kind}; 'ip tuntap add NAME mode tap user {user}' makes the tap that is needed"
     )]
     NotTap {
-        /// The interface.
         name: String,
-        /// What it is instead.
         kind: &'static str,
-        /// This process's user.
         user: u32,
     },
-    /// The interface is another user's.
     #[error(
         "user {user} may not attach to interface '{name}', which belongs to {owner}; 'ip tuntap add NAME mode tap user \
          {user}' makes one for it"
     )]
     Denied {
-        /// The interface.
         name: String,
-        /// Who may, in words.
         owner: String,
-        /// This process's user.
         user: u32,
     },
-    /// Another process is attached.
-    #[error("interface '{name}' is in use by {holder}; every unikernel needs a tap of its own")]
-    InUse {
-        /// The interface.
-        name: String,
-        /// The process.
-        holder: Holder,
-    },
-    /// Another process, which one is not to be found out, is attached.
-    #[error(
-        "interface '{name}' is in use by another process; every unikernel needs a tap of its own"
-    )]
-    InUseBySomebody {
-        /// The interface.
-        name: String,
-    },
-    /// This process is attached.
+    #[error("interface '{name}' is in use by {owner}; give each unikernel its own tap")]
+    InUse { name: String, owner: Owner },
+    #[error("interface '{name}' is in use by another process; give each unikernel its own tap")]
+    InUseBySomebody { name: String },
     #[error(
         "interface '{name}' is given twice, by another name or as a descriptor; each network device needs its own"
     )]
-    GivenTwice {
-        /// The interface.
-        name: String,
-    },
-    /// Linux lacks the driver or the container its device.
+    GivenTwice { name: String },
     #[error(
         "/dev/net/tun is missing; 'modprobe tun' loads its driver (a container needs --device /dev/net/tun)"
     )]
     TunMissing,
-    /// The driver's device does not open.
     #[error("cannot open /dev/net/tun: {error}; {hint}")]
-    Tun {
-        /// The host's reason.
-        error: io::Error,
-        /// How to fix it.
-        hint: String,
-    },
-    /// Attaching failed otherwise.
+    Tun { error: io::Error, hint: String },
     #[error("cannot attach to interface '{name}': {error}")]
-    Attach {
-        /// The interface.
-        name: String,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// The descriptor cannot be had.
+    Attach { name: String, error: io::Error },
     #[error(transparent)]
     InheritedFd(#[from] descriptors::Error),
-    /// The descriptor cannot be used.
     #[error("file descriptor {fd} {rule}")]
-    Descriptor {
-        /// Its number.
-        fd: RawFd,
-        /// What is wrong with it and what would be right.
-        rule: &'static str,
-    },
-    /// The descriptor cannot be set up.
+    Descriptor { fd: RawFd, rule: &'static str },
     #[error("cannot set up file descriptor {fd}: {error}")]
-    SetUp {
-        /// Its number.
-        fd: RawFd,
-        /// The host's reason.
-        error: io::Error,
-    },
-    /// The host gives no random bytes.
+    SetUp { fd: RawFd, error: io::Error },
     #[error("cannot choose a random MAC address: {error}; --net-mac gives one")]
-    Random {
-        /// The host's reason.
-        error: io::Error,
-    },
+    Random { error: io::Error },
 }
 
 impl Error {
-    /// There is no interface `name`.
+    /// Returns the error for a missing interface `name`.
     pub(super) fn missing(name: &str) -> Error {
         Error::Missing {
             name: name.into(),
@@ -132,12 +69,14 @@ impl Error {
         }
     }
 
-    /// The interface `name` is not up; not being a tap is told first.
+    /// Returns the error for the interface `name`, which is down; if it is not a tap, that error
+    /// takes precedence.
     pub(super) fn down(name: &str) -> Error {
         not_tap(name).unwrap_or_else(|| Error::Down { name: name.into() })
     }
 
-    /// The host refused to attach to the interface `name`, which exists, or to open the device for that.
+    /// Returns the error for a refused attachment to the interface `name`, which exists, or for its
+    /// device file.
     pub(super) fn refused(name: &str, error: io::Error) -> Error {
         // Both fail with the same errors.
         if let Err(error) = File::options().read(true).write(true).open(TUN.path) {
@@ -156,7 +95,7 @@ impl Error {
         }
     }
 
-    /// The driver's device did not open.
+    /// Returns the error for a device file that did not open.
     pub(super) fn tun(error: io::Error) -> Error {
         match error.raw_os_error().unwrap_or_default() {
             libc::ENOENT => Error::TunMissing,
@@ -176,18 +115,18 @@ impl Error {
     }
 }
 
-/// The error for an interface that somebody is attached to.
+/// Returns the error for an interface that another process is attached to.
 fn in_use(name: &str) -> Error {
     let own_name = Interface::find(name).map_or_else(|_| name.to_owned(), |found| found.name);
     let name = name.to_owned();
-    match Holder::of_tap(&own_name, |tap| Interface::of_tap(tap, &own_name).is_some()) {
-        Some(holder) if holder.is_us() => Error::GivenTwice { name },
-        Some(holder) => Error::InUse { name, holder },
+    match Owner::of_tap(&own_name, |tap| Interface::of_tap(tap, &own_name).is_some()) {
+        Some(owner) if owner.is_us() => Error::GivenTwice { name },
+        Some(owner) => Error::InUse { name, owner },
         None => Error::InUseBySomebody { name },
     }
 }
 
-/// The error for an interface that is no tap of one queue, where the host tells what it is.
+/// Returns the error for an interface that is no tap of one queue, if the host shows its kind.
 fn not_tap(name: &str) -> Option<Error> {
     let kind = match interface::tun_flags(name) {
         Some(flags) if flags & libc::IFF_TUN != 0 => "a tun, which carries no Ethernet frames",
@@ -198,7 +137,7 @@ fn not_tap(name: &str) -> Option<Error> {
     Some(Error::not_tap(name, kind))
 }
 
-/// The error for an interface that is another user's.
+/// Returns the error for another user's interface.
 fn denied(name: &str) -> Error {
     // The host shows −1 for none.
     let known = |what| interface::attribute(name, what).filter(|id| id != "-1");
@@ -206,7 +145,7 @@ fn denied(name: &str) -> Error {
         (Some(user), Some(group)) => format!("user {user} in group {group}"),
         (Some(user), None) => format!("user {user}"),
         (None, Some(group)) => format!("group {group}"),
-        (None, None) => "somebody else".into(),
+        (None, None) => "another user".into(),
     };
     Error::Denied {
         name: name.into(),

@@ -1,4 +1,4 @@
-//! What the kernel says about a network interface: by `ioctl(2)`, see netdevice(7), and in sysfs.
+//! Queries about network interfaces: by `ioctl(2)`, see netdevice(7), and in sysfs.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,16 +8,17 @@ use std::os::unix::fs::MetadataExt;
 use crate::host::owner::read_list;
 use crate::host::signal::uninterrupted;
 
-/// Opens the network namespace of a tap's interface. `_IO('T', 227)` of Linux's `if_tun.h`; libc lacks it.
+/// Opens the network namespace of a tap's interface. `_IO('T', 227)` of Linux's `if_tun.h`; libc
+/// lacks it.
 const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
 
 /// Bytes of an interface's name with its final NUL.
 const NAME_SIZE: usize = libc::IFNAMSIZ;
 
-/// Bytes of the longest answer.
+/// Size of the longest reply in bytes.
 const VALUE_SIZE: usize = size_of::<libc::ifreq>() - NAME_SIZE;
 
-/// The kernel's `struct ifreq`: a name, and a value whose form depends on the question.
+/// The kernel's `struct ifreq`: a name, and a value whose form depends on the ioctl.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub(super) struct Request {
@@ -29,7 +30,7 @@ const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
 const _: () = assert!(align_of::<Request>() >= align_of::<libc::ifreq>());
 
 impl Request {
-    /// A question about the interface `name`; none is known by a name that is too long.
+    /// Returns a request about the interface `name`; a name that is too long matches none.
     pub fn about(name: &str) -> Request {
         let mut request = Request {
             name: [0; NAME_SIZE],
@@ -40,14 +41,14 @@ impl Request {
         request
     }
 
-    /// Asks `question`, one of the requests that take a `struct ifreq`, of `fd`.
+    /// Makes the ioctl `question`, one that takes a `struct ifreq`, on `fd`.
     pub fn ask(mut self, fd: BorrowedFd<'_>, question: libc::Ioctl) -> io::Result<Request> {
-        // SAFETY: the questions asked here read and write a `struct ifreq`, which `self` has the size of.
+        // SAFETY: these ioctls read and write a `struct ifreq`, which `self` has the size of.
         repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), question, &raw mut self) })?;
         Ok(self)
     }
 
-    /// The answer, if it is a name.
+    /// Returns the reply as a name.
     pub fn name(&self) -> String {
         let len = self
             .name
@@ -57,18 +58,18 @@ impl Request {
         String::from_utf8_lossy(&self.name[..len]).into_owned()
     }
 
-    /// Whether the answer is a set of flags with this one.
+    /// Returns whether this flag is set in the reply.
     pub fn has_flag(&self, flag: libc::c_int) -> bool {
         libc::c_int::from(i16::from_ne_bytes([self.value[0], self.value[1]])) & flag != 0
     }
 
-    /// The answer as a hardware address.
+    /// Returns the reply as a hardware address.
     fn mac(&self) -> [u8; 6] {
         // After the address's family.
         [2, 3, 4, 5, 6, 7].map(|place| self.value[place])
     }
 
-    /// The answer, if it is a number.
+    /// Returns the reply as a number.
     pub fn number(&self) -> i32 {
         i32::from_ne_bytes([self.value[0], self.value[1], self.value[2], self.value[3]])
     }
@@ -138,8 +139,8 @@ impl Interface {
         })
     }
 
-    /// Returns the interface `name` of this network namespace, if the open `tap` belongs to it: a tap of another
-    /// network namespace may have the same name.
+    /// Returns the interface `name` of this network namespace, if the open `tap` belongs to it: a
+    /// tap of another network namespace may have the same name.
     pub fn of_tap(tap: BorrowedFd<'_>, name: &str) -> Option<Interface> {
         let here = match Interface::find(name) {
             Ok(here) => here,
@@ -151,7 +152,7 @@ impl Interface {
             (Err(error), _) if error.raw_os_error() == Some(libc::EPERM) => {
                 here.has_mac_of(tap) && here.is_like(tap)
             }
-            // A macvtap or an old kernel lacks that request: only the MAC address can be compared.
+            // A macvtap or an old kernel lacks that ioctl: only the MAC address can be compared.
             _ => here.has_mac_of(tap),
         };
         is_same.then_some(here)
@@ -163,8 +164,8 @@ impl Interface {
             .is_ok_and(|answer| answer.mac() == self.mac)
     }
 
-    /// Whether this interface can belong to the open `tap`. Containers from one template can have taps with the same
-    /// name and MAC address.
+    /// Returns whether this interface can belong to the open `tap`. Containers from one template
+    /// can have taps with the same name and MAC address.
     fn is_like(&self, tap: BorrowedFd<'_>) -> bool {
         let is_tun = attribute(&self.name, "ifindex").is_none() || tun_flags(&self.name).is_some();
         is_tun
@@ -173,7 +174,8 @@ impl Interface {
     }
 }
 
-/// Whether the interface of an open tap is up: a tap that is down is not writable. Needs neither its name nor a right.
+/// Returns whether the interface of an open tap is up: a tap that is down is not writable. Needs
+/// neither its name nor a privilege.
 pub(super) fn is_up(tap: BorrowedFd<'_>) -> bool {
     let mut poll = libc::pollfd {
         fd: tap.as_raw_fd(),
@@ -185,17 +187,18 @@ pub(super) fn is_up(tap: BorrowedFd<'_>) -> bool {
     result.is_err() || poll.revents & libc::POLLOUT != 0
 }
 
-/// Device and inode of the network namespace that the interface of an open tap is in. Needs CAP_NET_ADMIN there.
+/// Returns device and inode of the network namespace of an open tap's interface. Needs
+/// CAP_NET_ADMIN there.
 fn network_of(tap: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
-    // SAFETY: the request takes no argument, and returns a new descriptor.
+    // SAFETY: the ioctl takes no argument, and returns a new descriptor.
     let fd = repeated(|| unsafe { libc::ioctl(tap.as_raw_fd(), TUNGETDEVNETNS) })?;
     // SAFETY: it is new and has no other owner.
     let network = File::from(unsafe { OwnedFd::from_raw_fd(fd) }).metadata()?;
     Ok((network.dev(), network.ino()))
 }
 
-/// Opens a socket for queries about interfaces, of the first permitted family. A unit can forbid some families, or all
-/// (RestrictAddressFamilies=).
+/// Opens a socket for queries about interfaces, of the first permitted family. A unit can forbid
+/// some families, or all (RestrictAddressFamilies=).
 fn socket() -> io::Result<OwnedFd> {
     let open = |family| {
         // SAFETY: the call takes numbers.
@@ -212,7 +215,7 @@ fn socket() -> io::Result<OwnedFd> {
         })
 }
 
-/// Whether /proc lists an interface `name` in this network namespace. Needs no socket.
+/// Returns whether /proc lists an interface `name` in this network namespace. Needs no socket.
 pub(super) fn is_listed(name: &str) -> io::Result<bool> {
     let list = read_list("/proc/self/net/dev")?;
     Ok(list.lines().any(|line| {
@@ -226,14 +229,14 @@ fn sysfs(name: &str, attribute: &str) -> String {
     format!("/sys/class/net/{name}/{attribute}")
 }
 
-/// A file of sysfs about an interface. None where sysfs is not there, or shows another network namespace, which may
-/// have an interface of the same name.
+/// Reads a file of sysfs about an interface. `None` if sysfs is missing, or shows another network
+/// namespace, which may have an interface of the same name.
 pub(super) fn attribute(name: &str, attribute: &str) -> Option<String> {
     let socket = socket().ok()?;
     let ask =
         |request: Request, question| request.ask(socket.as_fd(), question as libc::Ioctl).ok();
     let index = ask(Request::about(name), libc::SIOCGIFINDEX)?;
-    // sysfs does not know alternative names.
+    // sysfs has no alternative names.
     let name = ask(index, libc::SIOCGIFNAME)?.name();
     let read = |attribute| fs::read_to_string(sysfs(&name, attribute)).ok();
     let shown: i32 = read("ifindex")?.trim_end().parse().ok()?;
@@ -244,7 +247,7 @@ pub(super) fn attribute(name: &str, attribute: &str) -> Option<String> {
     }
 }
 
-/// The flags (`IFF_TAP` and its like) of a tun or tap interface, where sysfs tells.
+/// Returns the flags (`IFF_TAP` and similar) of a tun or tap interface, if sysfs shows them.
 pub(super) fn tun_flags(name: &str) -> Option<libc::c_int> {
     libc::c_int::from_str_radix(attribute(name, "tun_flags")?.strip_prefix("0x")?, 16).ok()
 }

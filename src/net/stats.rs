@@ -1,14 +1,14 @@
-//! What an operator wants to know of a network device: frames and bytes, and what became of the others.
+//! Statistics of a network device: frames and bytes transferred, and frames dropped by cause.
 
 use std::fmt;
 use std::ops::Add;
 
 use crate::report::counters::{Count, Counter, Faults};
 
-/// What went through a network device, and what did not: as read at some moment, or as it is being counted.
+/// Statistics of a network device: a snapshot, or live counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats<N = u64> {
-    /// Frames that the guest sent and the host took.
+    /// Frames that the guest sent and the host accepted.
     pub sent_frames: N,
     /// Bytes of those frames, headers included.
     pub sent_bytes: N,
@@ -16,25 +16,26 @@ pub struct Stats<N = u64> {
     pub received_frames: N,
     /// Bytes of those frames, headers included.
     pub received_bytes: N,
-    /// Sent by the guest, dropped: shorter than [`super::HEADER_SIZE`], longer than the MTU allows, or the host calls it
-    /// malformed or too long.
+    /// Sent by the guest, dropped: shorter than [`super::HEADER_SIZE`], longer than the MTU allows,
+    /// or rejected by the host as malformed or too long.
     pub dropped_invalid: N,
     /// Sent by the guest, dropped: the host's queue is full.
     pub dropped_full: N,
-    /// Sent by the guest, dropped: the interface is down, or nobody is at its other end for now.
+    /// Sent by the guest, dropped: the interface is down, or has no process at its other end for
+    /// now.
     pub dropped_down: N,
     /// Sent by the guest, dropped: the interface, or the other end of the socket, is gone.
     pub dropped_gone: N,
-    /// Sent by the guest, dropped: the host took a part of it only.
+    /// Sent by the guest, dropped: the host accepted only a part.
     pub dropped_short: N,
     /// Sent by the guest, dropped for any other reason.
     pub dropped_other: N,
-    /// Failed attempts to receive, other than that there was nothing.
+    /// Failed attempts to receive, other than for lack of frames.
     pub receive_errors: N,
 }
 
 impl Stats<Counter> {
-    /// The numbers so far.
+    /// Returns a snapshot.
     pub fn read(&self) -> Stats {
         Stats {
             sent_frames: self.sent_frames.get(),
@@ -53,7 +54,7 @@ impl Stats<Counter> {
 }
 
 impl Stats {
-    /// How many of the guest's frames were dropped, by cause.
+    /// Returns the number of the guest's dropped frames, by cause.
     pub fn dropped(&self) -> Faults<6> {
         Faults([
             ("malformed or too long", self.dropped_invalid),
@@ -65,7 +66,7 @@ impl Stats {
         ])
     }
 
-    /// The same, with names for programs.
+    /// Returns the same with names for programs.
     pub fn causes(&self) -> [(&'static str, u64); 6] {
         [
             ("invalid", self.dropped_invalid),
@@ -77,18 +78,18 @@ impl Stats {
         ]
     }
 
-    /// How many of the guest's frames were dropped, whatever the cause.
+    /// Returns the number of the guest's dropped frames for any cause.
     pub fn dropped_frames(&self) -> u64 {
         self.dropped().sum()
     }
 
-    /// How often the host failed, in either direction.
+    /// Returns the number of errors of the host, in either direction.
     pub fn faults(&self) -> u64 {
         self.dropped_frames() + self.receive_errors
     }
 }
 
-/// What went through an interface by either of two ways.
+/// Adds the statistics of an interface and its duplicate.
 impl Add for Stats {
     type Output = Stats;
 

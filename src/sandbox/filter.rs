@@ -1,9 +1,10 @@
-//! From the lists of [`super::rules`] to programs for the kernel, and into the kernel.
+//! Compiles the lists of [`super::rules`] to BPF programs and installs them.
 //!
-//! Each instruction of a program costs a start about as much as a system call: the kernel checks it, translates it twice
-//! and makes machine code of it. And it tries a program beforehand with every call that there is, up to where that one
-//! first asks for an argument. So programs are short, and ask for an argument first of all. The tests compile the same
-//! lists with the crate seccompiler and hold every answer against its.
+//! Each instruction of a program costs a start about as much as a system call: the kernel checks
+//! it, translates it twice and compiles it to machine code. The kernel also runs a program in
+//! advance for every system call, up to where it first reads an argument. So programs are short,
+//! and read an argument first. The tests compile the same lists with the crate seccompiler and
+//! compare every result.
 
 use std::io;
 
@@ -13,26 +14,26 @@ use libc::{
 
 use super::rules::{KVM_RUN, Parameters, Rule, When};
 
-/// What the kernel calls the processors whose calls these are, in `AUDIT_ARCH_…`.
+/// The kernel's `AUDIT_ARCH_…` of the architecture of these calls.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// Where the number of the call, its architecture and the first argument lie in `struct seccomp_data`. Arguments are 8
-/// bytes each, the lower half first on both processors.
+/// Offsets of the call number, its architecture and the first argument in `struct seccomp_data`.
+/// Arguments are 8 bytes each, the lower half first on both architectures.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// Stands in a jump for how many steps it leaves out, until that is known.
+/// Placeholder jump offset, patched by [`patch_jumps`].
 const OTHERWISE: u8 = u8::MAX;
 
-/// Room that the programs of most runs fit into.
+/// Capacity that is enough for the programs of most runs.
 const ROOM: usize = 256;
 
-/// The program of a list: what one of the rules allows is done, and at anything else the kernel sends SIGSYS. `KVM_RUN`
-/// on the guest's processor, the call that every hypercall makes, is looked for first.
+/// Compiles a list: calls that match a rule are allowed, any other gets SIGSYS. `KVM_RUN` on the
+/// vCPU, which every hypercall makes, is checked first.
 pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let is_run = |rule: &&Rule| matches!(rule.when, [_, When::Is(1, KVM_RUN)]);
     let mut program = Vec::with_capacity(ROOM);
@@ -43,7 +44,8 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     program.extend([
         load(ARCH),
         equals(ARCHITECTURE, 1, 0),
-        // Calls of another architecture mean other things, and no handler could tell which.
+        // Calls of another architecture have other numbers, and a handler could not distinguish
+        // them.
         answer(libc::SECCOMP_RET_KILL_PROCESS),
         load(NUMBER),
     ]);
@@ -59,7 +61,7 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     program
 }
 
-/// Allows KVM_RUN on the guest's processor, and goes on with everything else.
+/// Allows KVM_RUN on the vCPU; continues otherwise.
 fn allow_run(program: &mut Vec<sock_filter>, parameters: &Parameters) {
     let start = program.len();
     let args = [
@@ -72,10 +74,11 @@ fn allow_run(program: &mut Vec<sock_filter>, parameters: &Parameters) {
         program.extend([load(offset), equals(value, 0, OTHERWISE)]);
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));
-    land(program, start);
+    patch_jumps(program, start);
 }
 
-/// Answers the call `number`, given all the rules about it; goes on with any other, its number in the accumulator.
+/// Decides about the call `number`, given all its rules; continues for any other, with its number
+/// in the accumulator.
 fn about_call<'r>(
     program: &mut Vec<sock_filter>,
     number: u32,
@@ -86,17 +89,17 @@ fn about_call<'r>(
     program.push(equals(number, 0, OTHERWISE));
     rules.for_each(|rule| allow(program, rule, parameters));
     match program.len() - start {
-        // Such as pread64 where there is no disk.
+        // For example pread64 without a disk.
         1 => program.truncate(start),
-        // A rule without conditions ends with its answer.
+        // A rule without conditions ends with its action.
         2 => {}
-        // After others, nothing has allowed the call.
+        // After conditional rules, no rule has matched.
         _ => program.push(answer(libc::SECCOMP_RET_TRAP)),
     }
-    land(program, start);
+    patch_jumps(program, start);
 }
 
-/// Allows a call that fulfils `rule`, and goes on otherwise. Nothing, if no call can.
+/// Allows a call that fulfils `rule`, and continues otherwise. Emits nothing if no call can match.
 fn allow(program: &mut Vec<sock_filter>, rule: &Rule, parameters: &Parameters) {
     let start = program.len();
     for condition in rule.when {
@@ -114,10 +117,10 @@ fn allow(program: &mut Vec<sock_filter>, rule: &Rule, parameters: &Parameters) {
         }
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));
-    land(program, start);
+    patch_jumps(program, start);
 }
 
-/// Goes on if the word at `offset` is one of `values`, which are not none, of 32 bits.
+/// Continues if the 32-bit word at `offset` is one of `values`, which are not empty.
 fn one_of(program: &mut Vec<sock_filter>, offset: u32, values: &[u64]) {
     program.push(load(offset));
     for (place, value) in values.iter().enumerate() {
@@ -130,7 +133,7 @@ fn one_of(program: &mut Vec<sock_filter>, offset: u32, values: &[u64]) {
     }
 }
 
-/// Goes on if, of the 64 bits of an argument, those of `mask` are `bits`.
+/// Continues if the bits of `mask` in a 64-bit argument equal `bits`.
 fn halves(program: &mut Vec<sock_filter>, index: u8, mask: u64, bits: u64) {
     for (offset, shift) in [(argument(index), 0), (argument(index) + 4, 32)] {
         let (mask, bits) = ((mask >> shift) as u32, (bits >> shift) as u32);
@@ -142,8 +145,8 @@ fn halves(program: &mut Vec<sock_filter>, index: u8, mask: u64, bits: u64) {
     }
 }
 
-/// What goes on otherwise, in the steps from `start` on, does so behind the last of them.
-fn land(program: &mut [sock_filter], start: usize) {
+/// Patches the placeholder jumps from `start` on to the end of the program.
+fn patch_jumps(program: &mut [sock_filter], start: usize) {
     let end = program.len();
     for (place, step) in program
         .iter_mut()
@@ -151,7 +154,7 @@ fn land(program: &mut [sock_filter], start: usize) {
         .skip(start)
         .filter(|(_, step)| step.jf == OTHERWISE)
     {
-        // A step of another block's would be taken for one of ours, and longer ones do not fit.
+        // A placeholder of another block would be patched too, and longer jumps do not fit.
         debug_assert!(end - place - 1 < usize::from(OTHERWISE));
         step.jf = (end - place - 1) as u8;
     }
@@ -166,7 +169,8 @@ fn load(offset: u32) -> sock_filter {
     step(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0)
 }
 
-/// Leaves out `then` steps if the accumulator is `value`, else `otherwise`, which may be [`OTHERWISE`].
+/// Skips `then` instructions if the accumulator equals `value`, else `otherwise`, which may be
+/// [`OTHERWISE`].
 fn equals(value: u32, then: u8, otherwise: u8) -> sock_filter {
     step(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
 }
@@ -184,12 +188,12 @@ fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     }
 }
 
-/// A program that allows everything.
+/// Returns a program that allows everything.
 pub fn pass() -> [sock_filter; 1] {
     [answer(libc::SECCOMP_RET_ALLOW)]
 }
 
-/// Whether this kernel, and any filter that is in force already, lets a thread have one.
+/// Returns whether this kernel, and any filter that is already active, allows another filter.
 pub fn is_possible() -> bool {
     let action = libc::SECCOMP_RET_TRAP;
     let flags: libc::c_ulong = 0;
@@ -204,11 +208,12 @@ pub fn is_possible() -> bool {
     }
 }
 
-/// Binds this thread to `program` for good. It must have given up new privileges, or be privileged.
+/// Installs `program` for this thread permanently. The thread must have set no_new_privs, or be
+/// privileged.
 ///
-/// Kernels before 5.16 make up for speculation in every thread that has a filter, unless it says that there is no need:
-/// they take it for one that runs code of others itself, as browsers do, and have it pay at each exit of its guest. A
-/// guest is code of others, but KVM separates that, in all threads alike.
+/// Kernels before 5.16 mitigate speculation in every thread with a filter, unless it opts out: they
+/// assume that it runs foreign code itself, as browsers do, and add a cost to each exit of its
+/// guest. A guest is foreign code, but KVM isolates it, in all threads alike.
 pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog {
@@ -217,7 +222,7 @@ pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
     };
     let install = |flags: libc::c_ulong| {
         let mode = libc::SECCOMP_SET_MODE_FILTER;
-        // SAFETY: the kernel reads as many instructions as it is told there are.
+        // SAFETY: the kernel reads as many instructions as `program` has.
         let result = unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) };
         if result == 0 {
             Ok(())
@@ -226,7 +231,7 @@ pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
         }
     };
     match install(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW) {
-        // Before 4.17 there was nothing to say.
+        // Before 4.17 the flag did not exist.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install(0),
         result => result,
     }

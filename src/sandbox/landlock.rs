@@ -1,5 +1,6 @@
-//! Landlock: no way to any file, TCP port, abstract socket or other process, as far as this kernel's version knows them.
-//! Three system calls; what each version adds is in linux/landlock.h.
+//! Landlock: denies access to any file, TCP port, abstract socket or other process, as far as the
+//! kernel's version supports it. Makes three system calls; linux/landlock.h lists the additions of
+//! each version.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -11,10 +12,10 @@ const CREATE_RULESET: c_long = 444;
 const ADD_RULE: c_long = 445;
 const RESTRICT_SELF: c_long = 446;
 
-/// Asks for the version instead of a ruleset.
+/// Flag that requests the version instead of a ruleset.
 const VERSION: u32 = 1;
 
-/// The kernel's `struct landlock_ruleset_attr`; older kernels know its beginning.
+/// The kernel's `struct landlock_ruleset_attr`; older kernels support a prefix.
 #[repr(C)]
 #[derive(Debug, PartialEq, Eq)]
 struct Ruleset {
@@ -23,31 +24,34 @@ struct Ruleset {
     scopes: u64,
 }
 
-/// The kernel's `struct landlock_path_beneath_attr`: what is allowed below a directory. Version 1 knows all of it.
+/// The kernel's `struct landlock_path_beneath_attr`: rights below a directory. Version 1 supports
+/// all of it.
 #[repr(C, packed)]
 struct Below {
     files: u64,
     directory: RawFd,
 }
 
-/// The kind of that rule.
+/// The type of that rule.
 const PATH_BENEATH: u32 = 1;
 
-/// Of the rights to files: to open one for writing, and to make one.
+/// File rights: to open for writing, and to create a regular file.
 const WRITE_FILE: u64 = 1 << 1;
 const MAKE_REG: u64 = 1 << 8;
 
-/// What can be forbidden by a kernel of this version, and how many bytes of it that kernel knows.
+/// Returns everything that a kernel of this version can deny, and how many bytes of the structure
+/// it supports.
 fn everything(version: i32) -> (Ruleset, usize) {
     let bits = |count: u32| (1_u64 << count) - 1;
-    // 13 rights at first; then to link and rename across directories, to truncate, and ioctl on devices.
+    // 13 rights at first; later versions add linking and renaming across directories, truncation,
+    // and ioctl on devices.
     let files = bits(match version {
         ..=1 => 13,
         2 => 14,
         3 | 4 => 15,
         5.. => 16,
     });
-    // To bind and to connect.
+    // Bind and connect.
     let tcp = if version >= 4 { bits(2) } else { 0 };
     // Abstract Unix sockets, and signals.
     let scopes = if version >= 6 { bits(2) } else { 0 };
@@ -59,10 +63,10 @@ fn everything(version: i32) -> (Ruleset, usize) {
     (Ruleset { files, tcp, scopes }, size)
 }
 
-/// Forbids this thread, and those that it will start, all of it for good, but to make files below `directory` and to
-/// write to those. Descriptors that are open stay usable. Returns the version in force.
+/// Denies all of it permanently to this thread and its future threads, except to create files below
+/// `directory` and write to them. Open descriptors stay usable. Returns the active version.
 pub fn restrict(directory: Option<RawFd>) -> io::Result<i32> {
-    // SAFETY: with this flag, the kernel takes no ruleset.
+    // SAFETY: with this flag, the kernel reads no ruleset.
     let version = checked(unsafe {
         libc::syscall(
             CREATE_RULESET,
@@ -72,9 +76,9 @@ pub fn restrict(directory: Option<RawFd>) -> io::Result<i32> {
         )
     })?;
     let (ruleset, size) = everything(version);
-    // SAFETY: the kernel reads the first `size` bytes of the ruleset, which has no fewer.
+    // SAFETY: the kernel reads the first `size` bytes of the ruleset, which is at least as large.
     let fd = checked(unsafe { libc::syscall(CREATE_RULESET, &raw const ruleset, size, 0_u32) })?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new and owned by nothing else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     if let Some(directory) = directory {
         let rule = Below {
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_version_is_asked_for_what_it_knows() {
+    fn each_version_gets_the_rights_that_it_supports() {
         let of = |version| {
             let (Ruleset { files, tcp, scopes }, size) = everything(version);
             (files, tcp, scopes, size)

@@ -1,9 +1,11 @@
-//! What remains of the tender's own power when its guest starts: enough to serve it, and no more. A guest that breaks
-//! out of KVM, or finds a bug in a hypercall, is then in a process that can open nothing, start nothing, reach nothing.
+//! The sandbox: removes all rights of the tender that serving the guest does not need. A guest that
+//! breaks out of KVM, or exploits a bug in a hypercall, then controls a process that can open no
+//! file, start no program and reach no network.
 //!
-//! The layers, outermost first: another user and root directory where the operator asked for it; no new privileges and
-//! no capabilities; Landlock: no files, no TCP, no signals to others; and seccomp: a list of system calls by argument,
-//! one for each thread ([`rules`]). All of it is in force before the guest's first instruction. `docs/security.md`.
+//! The layers, outermost first: another user and root directory if requested; no new privileges and
+//! no capabilities; Landlock: no files, no TCP, no signals to others; and seccomp: an allow-list of
+//! system calls by argument, one for each thread ([`rules`]). All layers are active before the
+//! guest's first instruction. `docs/security.md`.
 
 use std::fmt;
 use std::io;
@@ -25,7 +27,7 @@ mod violation;
 pub(crate) use root::{Root, root};
 use rules::{GUEST, METRICS, Parameters, RING, Rule};
 
-/// Why a run cannot be confined as asked.
+/// Why a run cannot be confined.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -34,7 +36,7 @@ pub enum Error {
     )]
     Missing { layer: Layer, source: io::Error },
     #[error(
-        "--chroot needs the right to change its root directory, which root has; start tender as root, or leave the option out"
+        "--chroot needs the right to change its root directory, which root has; start tender as root or omit the option"
     )]
     Privilege,
     #[error("{0}")]
@@ -45,24 +47,22 @@ pub enum Error {
         source: io::Error,
         hint: &'static str,
     },
-    #[error(
-        "the thread of the network ring ended before it could be confined; --net-ring=off does without it"
-    )]
+    #[error("the ring thread ended before it was confined; use --net-ring=off")]
     Thread,
 }
 
-/// A part of the sandbox that a kernel may lack.
+/// A layer of the sandbox that a kernel may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// `PR_SET_NO_NEW_PRIVS`.
     Privileges,
-    /// Dropping capabilities.
+    /// Dropped capabilities.
     Capabilities,
     /// Landlock.
     Landlock,
     /// System call filters.
     Seccomp,
-    /// What the guest may not reach of its processor; x86_64 alone.
+    /// Denied model-specific registers; x86_64 only.
     Registers,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Layer {
     }
 }
 
-/// A sandbox as the operator wants it, checked as far as it can be without entering it.
+/// A configured sandbox, checked as far as possible without entering it.
 #[derive(Debug)]
 pub struct Sandbox {
     mode: SandboxMode,
@@ -89,15 +89,16 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// What `config` asks for. Changes nothing.
+    /// Returns the sandbox of `config`. Changes nothing.
     ///
     /// # Errors
-    /// It asks for a user or a directory that does not exist, or that this process has no right to become or enter.
+    /// The user or directory does not exist, or this process may not become that user or enter that
+    /// directory.
     pub fn new(config: &Config) -> Result<Sandbox, Error> {
         Sandbox::with_files(config, &mut Files::default())
     }
 
-    /// As [`Sandbox::new`], with the directory that was found.
+    /// As [`Sandbox::new`], with the directory that was found before.
     ///
     /// # Errors
     /// The same.
@@ -115,23 +116,23 @@ impl Sandbox {
         })
     }
 
-    /// The same with this root directory.
+    /// Returns the same with this root directory.
     pub(crate) fn in_root(self, root: Option<Root>) -> Sandbox {
         Sandbox { root, ..self }
     }
 
-    /// Enters the sandbox as for a run, with a filter for this thread that lets everything pass, to see what can be had
-    /// of it: a line about all layers, and whether none is missing. There is no way back.
+    /// Enters the sandbox as for a run, with a filter for this thread that allows everything.
+    /// Returns a line about all layers, and whether all are available. The process stays confined.
     ///
     /// # Errors
     /// As [`Sandbox::enter`] and [`Confined::confine_guests_thread`].
     pub fn try_out(self) -> Result<(String, bool), Error> {
         let confined = self.enter(Parameters::default())?;
         if confined.mode == SandboxMode::Off {
-            return Ok(("off, as was asked".to_owned(), true));
+            return Ok(("off, as requested".to_owned(), true));
         }
         let filtered = confined
-            .unless_missing(Layer::Seccomp, filter::install(&mut filter::pass()))?
+            .accept_missing(Layer::Seccomp, filter::install(&mut filter::pass()))?
             .is_some();
         Ok((
             confined.summary(filtered),
@@ -139,11 +140,11 @@ impl Sandbox {
         ))
     }
 
-    /// Confines the process as a whole, which must have no second thread yet. What the threads may call is for each of
-    /// them to give up by itself, given `parameters`.
+    /// Confines the process as a whole, which must have no second thread yet. Each thread then
+    /// installs its own filter, with `parameters`.
     ///
     /// # Errors
-    /// A user or directory that cannot be had; in strict mode, a layer that this kernel lacks.
+    /// A user or directory is unavailable; in strict mode, this kernel lacks a layer.
     pub fn enter(self, parameters: Parameters) -> Result<Confined, Error> {
         if let Some(root) = self.root {
             root.enter()?;
@@ -161,35 +162,36 @@ impl Sandbox {
         if self.mode == SandboxMode::Off {
             return Ok(confined);
         }
-        let no_new = confined.unless_missing(Layer::Privileges, capabilities::no_new())?;
-        let none = confined.unless_missing(Layer::Capabilities, capabilities::drop_all())?;
-        confined.unprivileged = no_new.and(none).is_some();
+        let forbid_new_privileges =
+            confined.accept_missing(Layer::Privileges, capabilities::forbid_new_privileges())?;
+        let none = confined.accept_missing(Layer::Capabilities, capabilities::drop_all())?;
+        confined.unprivileged = forbid_new_privileges.and(none).is_some();
         confined.landlock =
-            confined.unless_missing(Layer::Landlock, landlock::restrict(directory))?;
-        // Where no filter of ours can be, a refusal is no violation of it.
-        if !inherited_filter::is_there() || filter::is_possible() {
+            confined.accept_missing(Layer::Landlock, landlock::restrict(directory))?;
+        // If our filter cannot be installed, a rejected call is not a violation of it.
+        if !inherited_filter::has_rejected() || filter::is_possible() {
             violation::report();
         }
         Ok(confined)
     }
 }
 
-/// A process that is in its sandbox, but for the filters of its threads.
+/// A process that is in its sandbox, except for the filters of its threads.
 #[derive(Clone, Debug)]
 pub struct Confined {
     mode: SandboxMode,
-    /// No capabilities are left, and there is no way to new ones.
+    /// No capabilities are left, and no new ones can be gained.
     unprivileged: bool,
-    /// Version of Landlock in force.
+    /// Active version of Landlock.
     landlock: Option<i32>,
     parameters: Parameters,
 }
 
 impl Confined {
-    /// From here on this thread makes only the system calls that running the guest takes, or dies.
+    /// Limits this thread to the system calls for running the guest; any other ends the process.
     ///
     /// # Errors
-    /// In strict mode, that this kernel has no filters.
+    /// In strict mode, this kernel has no filters.
     pub fn confine_guests_thread(&self) -> Result<(), Error> {
         if self.mode == SandboxMode::Off {
             log::info!("sandbox: off");
@@ -197,19 +199,17 @@ impl Confined {
         }
         let mut program = filter::compile(GUEST, &self.parameters);
         let filtered = self
-            .unless_missing(Layer::Seccomp, filter::install(&mut program))?
+            .accept_missing(Layer::Seccomp, filter::install(&mut program))?
             .is_some();
-        if !filtered && inherited_filter::is_there() {
-            log::warn!(
-                "sandbox: tender was started behind a filter of system calls that allows it none of its own"
-            );
+        if !filtered && inherited_filter::has_rejected() {
+            log::warn!("sandbox: an inherited seccomp filter prevents the tender's own filter");
             return Ok(());
         }
         log::info!("sandbox: {}", self.summary(filtered));
         Ok(())
     }
 
-    /// What is in force.
+    /// Lists the active layers.
     fn summary(&self, filtered: bool) -> String {
         let privileges = if self.unprivileged {
             "no privileges"
@@ -227,7 +227,7 @@ impl Confined {
         }
     }
 
-    /// As [`Confined::confine_guests_thread`], for the thread that looks after the network ring.
+    /// As [`Confined::confine_guests_thread`], for the thread of the network ring.
     ///
     /// # Errors
     /// The same.
@@ -246,25 +246,29 @@ impl Confined {
     fn confine(&self, rules: &[Rule]) -> Result<(), Error> {
         if self.mode != SandboxMode::Off {
             let mut program = filter::compile(rules, &self.parameters);
-            self.unless_missing(Layer::Seccomp, filter::install(&mut program))?;
+            self.accept_missing(Layer::Seccomp, filter::install(&mut program))?;
         }
         Ok(())
     }
 
-    /// What a layer came to; one that is missing is an error in strict mode only.
-    fn unless_missing<T>(&self, layer: Layer, result: io::Result<T>) -> Result<Option<T>, Error> {
+    /// Returns the result of a layer; a missing one is an error in strict mode only.
+    fn accept_missing<T>(&self, layer: Layer, result: io::Result<T>) -> Result<Option<T>, Error> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) => do_without(layer, self.mode, error).map(|()| None),
+            Err(error) => handle_missing_layer(layer, self.mode, error).map(|()| None),
         }
     }
 }
 
-/// What is done about a layer that is missing, as `error` says.
+/// A missing layer is an error in strict mode and a log message otherwise.
 ///
 /// # Errors
-/// In strict mode, that it is missing.
-pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> Result<(), Error> {
+/// In strict mode, the missing layer.
+pub(crate) fn handle_missing_layer(
+    layer: Layer,
+    mode: SandboxMode,
+    error: io::Error,
+) -> Result<(), Error> {
     match layer {
         _ if mode == SandboxMode::Strict => {
             return Err(Error::Missing {
@@ -273,16 +277,17 @@ pub(crate) fn do_without(layer: Layer, mode: SandboxMode, error: io::Error) -> R
             });
         }
         Layer::Registers => log::info!(
-            "this kernel, before 5.10, cannot deny model-specific registers to the guest"
+            "KVM cannot deny model-specific registers to the guest; Linux 5.10 or later can"
         ),
-        // Told at the end, once.
-        _ if inherited_filter::is_there() => log::info!("sandbox: {layer}: {error}"),
-        // Many kernels lack Landlock, and the other layers do without it. Without a filter, little is left.
+        // Reported once, at the end.
+        _ if inherited_filter::has_rejected() => log::info!("sandbox: {layer}: {error}"),
+        // Many kernels lack Landlock, and the other layers are effective without it. Without a
+        // filter, little protection is left.
         Layer::Landlock => {
-            log::debug!("sandbox: this kernel lacks {layer}, or does not let us: {error}")
+            log::debug!("sandbox: this kernel lacks or denies {layer}: {error}")
         }
         _ => log::warn!(
-            "sandbox: this kernel lacks {layer}, or does not let us: {error}; the guest runs without"
+            "sandbox: this kernel lacks or denies {layer}: {error}; the guest runs without it"
         ),
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Another root directory: `--chroot`.
+//! The root directory of `--chroot`.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,11 +24,11 @@ fn root_error(path: &Path, source: io::Error) -> Error {
     }
 }
 
-/// A directory that is to be the root directory.
+/// The future root directory.
 #[derive(Debug)]
 pub struct Root(Look);
 
-/// The directory `path`, if this process may make it its root directory.
+/// Returns the directory `path`, if this process may make it its root directory.
 ///
 /// # Errors
 /// It may not, or there is no such directory.
@@ -43,7 +43,7 @@ pub fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
 }
 
 impl Root {
-    /// Leaves only files below the directory in reach.
+    /// Enters the directory; only files below it are reachable afterwards.
     pub fn enter(self) -> Result<(), Error> {
         let entered = uninterrupted(|| {
             // SAFETY: the descriptor is open.

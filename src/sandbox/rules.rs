@@ -1,7 +1,9 @@
-//! The system calls that are left once the guest runs: one list for each thread, each rule with its reason. What is
-//! known only at run time, such as descriptors, stands as a [`Parameter`].
+//! The system calls that are allowed once the guest runs: one list for each thread, each rule with
+//! its reason. Values known only at run time, such as descriptors, are represented by a
+//! [`Parameter`].
 //!
-//! `tests/sandbox_rules.rs` sees that every rule is used by some run, except those marked [`Need::Seldom`].
+//! `tests/sandbox_rules.rs` checks that some run uses every rule, except those marked
+//! [`Need::Seldom`].
 
 use std::os::fd::RawFd;
 
@@ -13,112 +15,113 @@ pub use crate::arch::KVM_RUN;
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
 
-/// How core files are opened: each is new, and of this user alone.
+/// Flags of opening core files: each is new, and for this user only.
 pub(crate) const CORE_FLAGS: libc::c_int =
     libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
 /// See [`CORE_FLAGS`].
 pub(crate) const CORE_MODE: libc::mode_t = 0o600;
 
-/// Clients of `--metrics` at a time.
+/// Concurrent clients of `--metrics`.
 pub(crate) const CLIENTS: usize = 8;
-/// Descriptors that the thread of `--metrics` polls: its clients, its socket, and the event that ends it.
+/// Descriptors that the thread of `--metrics` polls: its clients, its socket, and the event that
+/// ends it.
 pub(crate) const POLLED: usize = 2 + CLIENTS;
 
-/// Bytes of guest memory that one mincore is about.
+/// Bytes of guest memory per mincore call.
 pub(crate) const MINCORE_PIECE: usize = 2 << 20;
 
-/// One call that is allowed, if all of `when` holds.
+/// An allowed call, if all conditions in `when` hold.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its number.
+    /// System call number.
     pub call: c_long,
-    /// What its arguments must be.
+    /// Conditions on its arguments.
     pub when: &'static [When],
-    /// How it comes to be made.
+    /// Why it is made.
     pub need: Need,
 }
 
-/// Why a rule is there.
+/// Why a rule exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Runs need it.
     Always(&'static str),
-    /// Only some C library, kernel or moment needs it, which no test brings about.
+    /// Only some C library, kernel or rare event needs it, which no test causes.
     Seldom(&'static str),
 }
 
-/// What an argument, counted from 0, must be.
+/// Condition on an argument, counted from 0.
 #[derive(Clone, Copy, Debug)]
 pub enum When {
-    /// This number, of 32 bits: what the kernel looks at.
+    /// Equals this 32-bit number; the kernel uses only those bits.
     Is(u8, u64),
-    /// No pointer.
+    /// Is a null pointer.
     Null(u8),
-    /// With these bits set, and of them no others: (argument, mask, bits), of 64 bits.
+    /// (argument, mask, bits): the 64 bits masked by `mask` equal `bits`.
     Bits(u8, u64, u64),
-    /// One of these, each of 32 bits.
+    /// Is one of these 32-bit numbers.
     OneOf(u8, Parameter),
 }
 
-/// Numbers that are known only at run time, or that differ between processors.
+/// Numbers that are known only at run time, or that differ between architectures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameter {
-    /// The descriptor of the processor.
+    /// The descriptor of the vCPU.
     Vcpu,
-    /// What a report asks of the processor, and a core file if there may be one.
+    /// Ioctls on the vCPU for reports, and for a core file if there may be one.
     Reports,
     /// The descriptor of the debugger, if there is one.
     Debugger,
-    /// What a debugger asks of the processor, if there is one.
+    /// Ioctls on the vCPU for a debugger, if there is one.
     DebugRequests,
     /// Descriptors of network interfaces.
     Nets,
-    /// Those of the same interfaces, for the ring.
+    /// Descriptors of the same interfaces, for the ring.
     RingNets,
     /// Descriptors of disks.
     Disks,
-    /// The directory that may get a core file.
+    /// The directory for a core file.
     CoreDirectory,
-    /// The descriptor that the core file will have.
+    /// The descriptor that the core file will get.
     CoreFile,
-    /// The file that gets the statistics.
+    /// The statistics file.
     Stats,
-    /// Where the memory of this process can be read, if somebody wants to know.
+    /// The file with this process's memory use, if statistics are enabled.
     Statm,
-    /// How much of the guest's memory is asked about at once, if somebody wants to know.
+    /// Bytes of guest memory per mincore call, if statistics are enabled.
     Pieces,
-    /// The socket where metrics are asked for.
+    /// The listening socket for metrics.
     Listener,
     /// The clients' descriptors.
     Client,
-    /// The event that ends the thread which answers.
+    /// The event that ends the metrics thread.
     MetricsEnd,
     /// The descriptor of the service manager's socket, if there is one.
     Notify,
-    /// The epoll set by which POLL waits.
+    /// The epoll set that POLL waits on.
     Waits,
-    /// That set, if a timer ends its waits; and the next.
+    /// That set, if a timer ends its waits; [`Parameter::Timer`] is that timer.
     OldWaits,
-    /// That timer.
+    /// The timer that ends the waits of POLL.
     Timer,
     /// The epoll sets of standard output and standard error, if `ppoll` is refused.
     Room,
     /// This process.
     Process,
-    /// The thread that runs the guest.
+    /// The guest's thread.
     Thread,
     /// The signals that end a run.
     Signals,
-    /// What a thread waits for and wakes others by: FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET, private or not.
+    /// Futex operations of threads: FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET, private or not.
     Futex,
 }
 
-/// The numbers of one run.
+/// The parameters of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// The descriptor of the processor.
+    /// The descriptor of the vCPU.
     pub vcpu: RawFd,
-    /// The epoll set by which POLL waits, and the timer that ends its waits, where there is one.
+    /// The epoll set that POLL waits on, and the timer that ends its waits, if any.
     pub waits: Vec<RawFd>,
     /// See `waits`.
     pub timer: Option<RawFd>,
@@ -128,32 +131,32 @@ pub struct Parameters {
     pub debugger: Vec<RawFd>,
     /// Descriptors of network interfaces.
     pub nets: Vec<RawFd>,
-    /// Those of the same interfaces, for the ring.
+    /// Descriptors of the same interfaces, for the ring.
     pub ring_nets: Vec<RawFd>,
     /// Descriptors of disks.
     pub disks: Vec<RawFd>,
-    /// The directory that may get a core file, and the descriptor that the file will have.
+    /// The directory for a core file, and the descriptor that the file will get.
     pub cores: Option<(RawFd, RawFd)>,
-    /// The file that gets the statistics.
+    /// The statistics file.
     pub stats: Vec<RawFd>,
-    /// Where the memory of this process can be read.
+    /// The file with this process's memory use.
     pub statm: Vec<RawFd>,
-    /// The socket where metrics are asked for.
+    /// The listening socket for metrics.
     pub listener: Vec<RawFd>,
     /// The clients' descriptors.
     pub client: Vec<RawFd>,
-    /// The event that ends the thread which answers.
+    /// The event that ends the metrics thread.
     pub metrics_end: Vec<RawFd>,
     /// The descriptor of the service manager's socket, if there is one.
     pub notify: Option<RawFd>,
-    /// This process and the thread that runs the guest.
+    /// This process and the guest's thread.
     pub process: i32,
     /// See `process`.
     pub thread: i32,
 }
 
 impl Parameters {
-    /// The numbers that `parameter` stands for.
+    /// Returns the values of `parameter`.
     pub fn values(&self, parameter: Parameter) -> Vec<u64> {
         let fds = |fds: &[RawFd]| fds.iter().map(|&fd| fd as u64).collect();
         match parameter {
@@ -212,18 +215,18 @@ const fn rule(call: c_long, when: &'static [When], need: Need) -> Rule {
     Rule { call, when, need }
 }
 
-// Memory that a thread may take or give back: never for code, and none of a file.
+// Memory that a thread may map or unmap: never executable, never from a file.
 const BRK: Rule = rule(
     libc::SYS_brk,
     &[],
-    Seldom("a heap that what set-up left free is not enough for"),
+    Seldom("a heap that grows beyond the memory left free by set-up"),
 );
 const MMAP: Rule = rule(
     libc::SYS_mmap,
     &[Is(2, READ_WRITE), Is(3, MAP_KIND)],
     Seldom("the heap, as above, for large pieces"),
 );
-// A heap of a second thread's own is set aside first and made usable as it grows.
+// The heap of a second thread is reserved first and made accessible as it grows.
 const MMAP_ASIDE: Rule = rule(
     libc::SYS_mmap,
     &[
@@ -238,22 +241,22 @@ const MPROTECT: Rule = rule(
     Seldom("glibc's heap of a second thread grows by it"),
 );
 
-// What the panic hook of `start.rs` ends with; the status is not for the thread to choose.
-const END_AT_MISTAKE: Rule = rule(
+// The panic hook of `start.rs` ends with this call; the thread must not choose the status.
+const EXIT_AT_PANIC: Rule = rule(
     libc::SYS_exit_group,
     &[Is(0, 1)],
-    Seldom("a mistake of ours ends the run"),
+    Seldom("a panic of the tender ends the run"),
 );
 
 const ROOM: Rule = rule(
     libc::SYS_epoll_pwait,
     &[OneOf(0, Room), Null(4)],
-    Seldom("the same, where `ppoll` is refused"),
+    Seldom("the same, if `ppoll` is refused"),
 );
 const CLOCK: Rule = rule(
     libc::SYS_clock_gettime,
     &[],
-    Seldom("the time, where the vDSO does not tell it"),
+    Seldom("the time, if the vDSO does not provide it"),
 );
 const FUTEX: Rule = rule(
     libc::SYS_futex,
@@ -261,7 +264,7 @@ const FUTEX: Rule = rule(
     Always("one thread waits for the other"),
 );
 
-// What only `--stats` and `--metrics` ask for.
+// Only `--stats` and `--metrics` need these.
 const STATM: Rule = rule(
     libc::SYS_pread64,
     &[OneOf(0, Statm)],
@@ -273,7 +276,7 @@ const MINCORE: Rule = rule(
     Always("how much of the guest's memory is in RAM"),
 );
 
-/// For the thread that runs the guest.
+/// Allow-list of the guest's thread.
 pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_ioctl,
@@ -283,22 +286,22 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_ioctl,
         &[OneOf(0, Vcpu), OneOf(1, Reports)],
-        Always("where the guest was when it broke a promise"),
+        Always("the registers of a guest that violated the contract"),
     ),
     rule(
         libc::SYS_ioctl,
         &[OneOf(0, Vcpu), OneOf(1, DebugRequests)],
-        Always("what a debugger wants of the processor"),
+        Always("requests of a debugger to the vCPU"),
     ),
     rule(
         libc::SYS_read,
         &[OneOf(0, Debugger)],
-        Always("what a debugger says"),
+        Always("reads from a debugger"),
     ),
     rule(
         libc::SYS_write,
         &[OneOf(0, Debugger)],
-        Always("what a debugger is told"),
+        Always("replies to a debugger"),
     ),
     rule(
         libc::SYS_epoll_pwait2,
@@ -308,7 +311,7 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_epoll_pwait,
         &[OneOf(0, OldWaits), Null(4)],
-        Seldom("the same, and the next, where one is refused"),
+        Seldom("the same, and the next, if one is refused"),
     ),
     rule(
         libc::SYS_timerfd_settime,
@@ -323,7 +326,7 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_ppoll,
         &[Is(1, 1), Null(3)],
-        Always("room for output, and what a debugger has sent"),
+        Always("room for output, and data from a debugger"),
     ),
     rule(libc::SYS_read, &[OneOf(0, Nets)], Always("NET_READ")),
     rule(libc::SYS_write, &[OneOf(0, Nets)], Always("NET_WRITE")),
@@ -347,7 +350,7 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_write,
         &[OneOf(0, Notify)],
-        Always("what a service manager is told; never by sendto, which takes an address"),
+        Always("messages to a service manager; never by sendto, which takes an address"),
     ),
     rule(
         libc::SYS_shutdown,
@@ -357,12 +360,12 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_write,
         &[Is(0, 2)],
-        Always("the tender's own words"),
+        Always("messages of the tender"),
     ),
     rule(
         libc::SYS_write,
         &[OneOf(0, Stats)],
-        Always("what the run came to, at the end"),
+        Always("statistics, at the end"),
     ),
     rule(
         libc::SYS_openat,
@@ -376,7 +379,7 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_dup3,
         &[OneOf(1, CoreFile), Is(2, libc::O_CLOEXEC as u64)],
-        Always("gives the core file the number that the next rule knows"),
+        Always("gives the core file the descriptor of the next rule"),
     ),
     rule(
         libc::SYS_pwrite64,
@@ -399,7 +402,7 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_setitimer,
         &[Is(0, libc::ITIMER_REAL as u64)],
-        Always("interrupts whatever blocks at the end"),
+        Always("interrupts blocking calls at the end"),
     ),
     CLOCK,
     rule(
@@ -410,12 +413,12 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_rt_sigaction,
         &[OneOf(0, Signals)],
-        Always("to die by the signal that ended the run"),
+        Always("ends the process by the signal that ended the run"),
     ),
     rule(
         libc::SYS_tgkill,
         &[OneOf(0, Process), OneOf(1, Thread), OneOf(2, Signals)],
-        Always("to die by the signal that ended the run"),
+        Always("ends the process by the signal that ended the run"),
     ),
     rule(
         libc::SYS_close,
@@ -445,7 +448,7 @@ pub const GUEST: &[Rule] = &[
     ),
 ];
 
-/// For the thread that looks after the network ring.
+/// Allow-list of the network ring's thread.
 pub const RING: &[Rule] = &[
     rule(
         libc::SYS_write,
@@ -455,7 +458,7 @@ pub const RING: &[Rule] = &[
     rule(
         libc::SYS_clock_nanosleep,
         &[],
-        Always("a nap between two looks"),
+        Always("a sleep between two polls of the ring"),
     ),
     rule(libc::SYS_nanosleep, &[], Seldom("the same, with musl")),
     rule(
@@ -466,7 +469,7 @@ pub const RING: &[Rule] = &[
     rule(
         libc::SYS_write,
         &[Is(0, 2)],
-        Seldom("a fault of the host that this thread is the first to meet"),
+        Seldom("a log message about an error of the host"),
     ),
     rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
     ROOM,
@@ -474,7 +477,7 @@ pub const RING: &[Rule] = &[
     rule(
         libc::SYS_restart_syscall,
         &[],
-        Always("a nap that a stop and a continuation cut in two"),
+        Always("a sleep that SIGSTOP and SIGCONT interrupted"),
     ),
     CLOCK,
     rule(
@@ -484,7 +487,7 @@ pub const RING: &[Rule] = &[
             OneOf(1, Thread),
             Is(2, libc::SIGALRM as u64),
         ],
-        Always("calls the guest's thread when the guest broke the ring"),
+        Always("interrupts the guest's thread after a violation in the ring"),
     ),
     rule(
         libc::SYS_rt_sigprocmask,
@@ -497,11 +500,11 @@ pub const RING: &[Rule] = &[
         Always("gives back the stack at the end"),
     ),
     rule(libc::SYS_exit, &[], Always("the end of the thread")),
-    END_AT_MISTAKE,
+    EXIT_AT_PANIC,
     rule(
         libc::SYS_munmap,
         &[],
-        Seldom("the heap, as below, and what else a thread leaves behind"),
+        Seldom("the heap, as below, and other memory of a thread"),
     ),
     BRK,
     MMAP_ASIDE,
@@ -513,7 +516,7 @@ pub const RING: &[Rule] = &[
     ),
 ];
 
-/// For the thread that serves metrics.
+/// Allow-list of the metrics thread.
 pub const METRICS: &[Rule] = &[
     rule(
         libc::SYS_ppoll,
@@ -543,7 +546,7 @@ pub const METRICS: &[Rule] = &[
     rule(
         libc::SYS_close,
         &[OneOf(0, Listener)],
-        Always("no client is served any more, so none may wait"),
+        Always("no client is served afterwards, so none may wait"),
     ),
     #[cfg(debug_assertions)]
     rule(
@@ -562,7 +565,7 @@ pub const METRICS: &[Rule] = &[
     rule(
         libc::SYS_write,
         &[Is(0, 2)],
-        Seldom("a call that is not allowed, or that the host fails to do, is told"),
+        Seldom("a log message about a rejected or failed call"),
     ),
     rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
     ROOM,
@@ -579,11 +582,11 @@ pub const METRICS: &[Rule] = &[
         Always("gives back the stack at the end"),
     ),
     rule(libc::SYS_exit, &[], Always("the end of the thread")),
-    END_AT_MISTAKE,
+    EXIT_AT_PANIC,
     rule(
         libc::SYS_munmap,
         &[],
-        Seldom("the heap, as below, and what else a thread leaves behind"),
+        Seldom("the heap, as below, and other memory of a thread"),
     ),
     BRK,
     MMAP_ASIDE,
@@ -595,7 +598,8 @@ pub const METRICS: &[Rule] = &[
     ),
 ];
 
-/// The name of a system call, for messages: those of the lists, and those that an attacker would try.
+/// Returns the name of a system call, for messages: those of the lists, and those that an attacker
+/// might try.
 pub fn name(call: c_long) -> Option<&'static str> {
     let known = |table: &[(c_long, &'static str)]| {
         table

@@ -1,4 +1,5 @@
-//! The programs as the kernel would run them: what they allow, what they refuse, and what that costs.
+//! Tests of the programs as the kernel would run them: allowed calls, rejected calls, and their
+//! cost.
 
 use libc::sock_filter;
 
@@ -32,7 +33,7 @@ fn parameters() -> Parameters {
     }
 }
 
-/// Those of a run without devices, of which nobody wants to know anything.
+/// Parameters of a run without devices and statistics.
 fn bare() -> Parameters {
     Parameters {
         vcpu: 6,
@@ -51,8 +52,8 @@ fn ring(parameters: &Parameters) -> Vec<sock_filter> {
     compile(RING, parameters)
 }
 
-/// What seccompiler makes of the same list.
-fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
+/// Compiles the same list with seccompiler.
+fn reference_program(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let translate = |step: &seccompiler::sock_filter| sock_filter {
         code: step.code,
         jt: step.jt,
@@ -65,7 +66,7 @@ fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
         .collect()
 }
 
-/// Runs a program over a call; returns what becomes of the call, and how many instructions that took.
+/// Runs a program for a call; returns the action, and the number of instructions executed.
 fn run(program: &[sock_filter], call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
     let arch: u32 = if cfg!(target_arch = "x86_64") {
         0xc000_003e
@@ -138,7 +139,7 @@ fn the_guest_runs_on_nine_instructions() {
     }
 }
 
-/// Every device that a manifest can have, and their twins.
+/// Every device that a manifest can have, and their duplicates for the ring.
 #[test]
 fn programs_are_never_too_long() {
     let many: Vec<i32> = (10..73).collect();
@@ -154,8 +155,8 @@ fn programs_are_never_too_long() {
     }
 }
 
-/// Numbers that mean something to some rule, and others beside them.
-fn telling(parameters: &Parameters) -> Vec<u64> {
+/// Numbers that some rule distinguishes, and neighbours of them.
+fn relevant_numbers(parameters: &Parameters) -> Vec<u64> {
     let numbers = [
         0,
         1,
@@ -207,9 +208,9 @@ fn telling(parameters: &Parameters) -> Vec<u64> {
     all
 }
 
-/// Every call, and for those that depend on arguments, arguments of all kinds.
+/// Every call and, for those whose arguments matter, arguments of all kinds.
 #[test]
-fn seccompiler_comes_to_the_same_answers() {
+fn seccompiler_returns_the_same_actions() {
     let many = Parameters {
         nets: (10..73).collect(),
         ring_nets: (80..143).collect(),
@@ -219,7 +220,10 @@ fn seccompiler_comes_to_the_same_answers() {
         .iter()
         .flat_map(|p| [(p, GUEST), (p, RING), (p, METRICS)])
     {
-        let (ours, theirs) = (compile(rules, parameters), referee(rules, parameters));
+        let (ours, theirs) = (
+            compile(rules, parameters),
+            reference_program(rules, parameters),
+        );
         assert!(
             ours.len() < theirs.len(),
             "{} and {} steps",
@@ -236,11 +240,11 @@ fn seccompiler_comes_to_the_same_answers() {
         (0..1000)
             .chain([-1, 0x4000_0001])
             .for_each(|call| same(call, [6, KVM_RUN, 0, 0, 0, 0]));
-        let telling = telling(parameters);
+        let relevant_numbers = relevant_numbers(parameters);
         for rule in rules {
-            for (first, second) in telling
+            for (first, second) in relevant_numbers
                 .iter()
-                .flat_map(|first| telling.iter().map(move |second| (*first, *second)))
+                .flat_map(|first| relevant_numbers.iter().map(move |second| (*first, *second)))
             {
                 same(rule.call, [first, second, 15, 0, 0, 0]);
                 same(rule.call, [42, 43, first, second, 0, 0]);
@@ -250,7 +254,7 @@ fn seccompiler_comes_to_the_same_answers() {
     }
 }
 
-/// Each step costs a start about a thousand instructions of the kernel's.
+/// Each instruction costs a start about a thousand instructions in the kernel.
 #[test]
 fn programs_are_short() {
     assert!(guest(&bare()).len() <= 140, "{}", guest(&bare()).len());
@@ -348,7 +352,7 @@ fn arguments_decide() {
     assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
 }
 
-/// Arguments that the rule allows; of the numbers known at run time, each in turn.
+/// Returns arguments that the rule allows; of parameters, each value in turn.
 fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     let mut all = vec![[0; 6]];
     for when in rule.when {
@@ -370,9 +374,9 @@ fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     all
 }
 
-/// Each request, such as those of a report, goes to its own descriptors and to no other.
+/// Each request, such as those for a report, is allowed on its own descriptors only.
 #[test]
-fn calls_reach_the_runs_own_descriptors_alone() {
+fn calls_are_limited_to_the_descriptors_of_the_run() {
     const ON_DESCRIPTORS: [libc::c_long; 10] = [
         libc::SYS_ioctl,
         libc::SYS_read,
@@ -402,10 +406,13 @@ fn calls_reach_the_runs_own_descriptors_alone() {
     }
 }
 
-/// One new file in the directory, for its owner alone, under the one number.
+/// One new file in the directory, for its owner only, with the one descriptor.
 #[test]
 fn core_files_are_new() {
-    let (program, theirs) = (guest(&parameters()), referee(GUEST, &parameters()));
+    let (program, theirs) = (
+        guest(&parameters()),
+        reference_program(GUEST, &parameters()),
+    );
     let allowed = |call, arguments| {
         let answer = run(&program, call, arguments).0;
         assert_eq!(
@@ -468,9 +475,9 @@ fn core_files_are_new() {
     }
 }
 
-/// The thread that anybody may speak to has the least.
+/// The thread that any client can reach has the shortest list.
 #[test]
-fn clients_reach_nothing_but_their_answer() {
+fn the_metrics_thread_can_only_serve_clients() {
     let program = compile(METRICS, &parameters());
     let allowed = |call, first| run(&program, call, [first, 0, 0, 0, 0, 0]).0 == ALLOW;
     for call in [libc::SYS_read, libc::SYS_write, libc::SYS_close] {
@@ -497,7 +504,7 @@ fn clients_reach_nothing_but_their_answer() {
     }
 }
 
-/// A list without a disk must not turn into one with any disk.
+/// A list without a disk must not allow any disk.
 #[test]
 fn no_device_means_no_call() {
     let program = guest(&bare());
@@ -518,8 +525,8 @@ fn no_device_means_no_call() {
     assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));
 }
 
-/// Whatever is in none of the lists, with whatever arguments: also calls that there are not yet, and those of x86's
-/// other ways to make one.
+/// Calls in none of the lists, with any arguments: also future calls, and those of x86's other
+/// system call interfaces.
 #[test]
 fn everything_else_is_refused() {
     let programs = [GUEST, RING, METRICS].map(|rules| (rules, compile(rules, &parameters())));

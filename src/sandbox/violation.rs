@@ -1,8 +1,9 @@
 //! A call that the sandbox does not allow: one line that names it, and death by SIGSYS.
 //!
-//! The kernel sends SIGSYS instead of making the call. Whoever controls this process by then can use nothing of what
-//! follows: the action is the kernel's and taken back as the handler begins (SA_RESETHAND), no rule allows to set it
-//! again, and the handler itself ends with a call that no rule allows.
+//! The kernel sends SIGSYS instead of making the call. An attacker who controls this process by
+//! then cannot exploit the handler: the kernel resets the action as the handler begins
+//! (SA_RESETHAND), no rule allows setting it again, and the handler itself ends with a call that no
+//! rule allows.
 
 use std::mem::MaybeUninit;
 
@@ -11,7 +12,7 @@ use libc::{c_int, c_long, c_void, siginfo_t};
 use super::rules::name;
 use crate::report::log_lines::{self, Line};
 
-/// What the kernel tells with a SIGSYS of its own: `siginfo_t` with its `_sigsys` member.
+/// The kernel's `siginfo_t` with its `_sigsys` member.
 #[repr(C)]
 struct Violation {
     signal: c_int,
@@ -24,16 +25,16 @@ struct Violation {
 
 const _: () = assert!(size_of::<Violation>() <= size_of::<siginfo_t>());
 
-/// `SYS_SECCOMP`: what `code` is then.
+/// `SYS_SECCOMP`: the value of `code` for a seccomp violation.
 const SYS_SECCOMP: c_int = 1;
 
 /// A call without effect that no rule allows.
 const FORBIDDEN: c_long = libc::SYS_getppid;
 
-/// From now on, a call that a filter refuses is reported.
+/// Installs a SIGSYS handler that reports rejected calls.
 pub fn report() {
-    // SAFETY: the action is a plain value; the handler is of the form that SA_SIGINFO asks for, and does only what a
-    // handler may: it writes, and dies.
+    // SAFETY: the action is a plain value; the handler has the signature for SA_SIGINFO, and only
+    // makes async-signal-safe calls: it writes, and dies.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
         let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_violation;
@@ -44,16 +45,17 @@ pub fn report() {
 }
 
 extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel gives a complete `siginfo_t`, of which this is one form.
+    // SAFETY: the kernel passes a complete `siginfo_t`, of which this is one form.
     let Violation { code, call, .. } = unsafe { info.cast::<Violation>().read() };
     if code == SYS_SECCOMP {
-        let name = name(call.into()).unwrap_or("of no name here");
+        let name = name(call.into()).unwrap_or("unknown");
         log_lines::write_from_handler(&Line::fatal(format_args!(
             "system call {call} ({name}) is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends"
         )));
     }
-    // SAFETY: the first call has no effect but to be refused, and the signal's action is the default one again. Only
-    // where somebody has sent SIGSYS before there was a filter, the second is reached.
+    // SAFETY: the first call has no effect except its rejection, and the signal's action is the
+    // default again. The second is reached only if another process sent SIGSYS before there was a
+    // filter.
     unsafe {
         libc::syscall(FORBIDDEN);
         libc::_exit(128 + libc::SIGSYS);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::{self, Command};
-use crate::guest::image::tests::elf::{Elf, LEGACY_WORDS};
+use crate::guest::image::tests::elf::{Elf, LEGACY_STRINGS};
 
 /// Returns the error of a start of a Solo5 0.3 or 0.4 unikernel with these options.
 fn refused(options: &[&str]) -> String {
@@ -20,7 +20,7 @@ fn refused(options: &[&str]) -> String {
         &path,
         Elf {
             machine,
-            ..Elf::legacy(LEGACY_WORDS)
+            ..Elf::legacy(LEGACY_STRINGS)
         }
         .build(),
     )
@@ -70,7 +70,7 @@ fn short_options_are_accepted_for_unnamed_devices() {
 
 #[test]
 fn memory_below_the_least_is_refused() {
-    let image = Image::parse(Elf::legacy(LEGACY_WORDS).build().as_slice()).expect("a unikernel");
+    let image = Image::parse(Elf::legacy(LEGACY_STRINGS).build().as_slice()).expect("a unikernel");
     let of = |given| Memory {
         asked: given,
         given,

@@ -78,8 +78,8 @@ fn a_read_error_is_told() {
         &output,
         &[
             &[
-                "disk.img: cannot read: Input/output error",
-                "the guest is told",
+                "disk.img: read error: Input/output error",
+                "reported to the guest",
             ],
             &["disk.img: ", "failed 3 (3 read errors)"],
         ],
@@ -105,7 +105,7 @@ fn write_errors_are_told() {
         says_only(
             &output,
             &[
-                &["disk.img: cannot write", args],
+                &["disk.img: write error", args],
                 &[&format!("failed 2 ({kind})")],
             ],
         );
@@ -156,7 +156,7 @@ fn what_may_be_lost_at_the_end_is_told() {
     says_only(
         &output,
         &[&[
-            "cannot bring all of",
+            "cannot sync",
             "disk.img",
             "Input/output error",
             "may be lost",
@@ -185,7 +185,7 @@ fn a_file_at_its_limit_is_told() {
     output
         .exits(255)
         .prints("Err(Unspecified)")
-        .complains("cannot write: File too large");
+        .complains("write error: File too large");
     output.complains("failed 1 (1 write errors)");
 }
 
@@ -212,7 +212,7 @@ fn an_image_cut_short_is_told() {
     says_only(
         &output,
         &[
-            &["disk.img: cannot read: the image is shorter than it was"],
+            &["disk.img: read error: the image was truncated"],
             &["failed 1 (1 image made shorter)"],
         ],
     );
@@ -284,7 +284,7 @@ fn a_full_disk_that_gets_room_is_written_again() {
     says_only(
         &output,
         &[
-            &["disk.img: cannot write: No space left"],
+            &["disk.img: write error: No space left"],
             &[&format!("failed {count} ({count} disk full)")],
         ],
     );

@@ -293,7 +293,7 @@ fn frames_cut_by_the_host_are_counted() {
     says_only(
         &output,
         &[
-            &["a part of a frame only"],
+            &["only part of a frame"],
             &["sent 2 frames", "dropped 3 (3 cut by the host)"],
         ],
     );

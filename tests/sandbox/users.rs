@@ -163,7 +163,7 @@ fn the_current_user_needs_no_right() {
         hello(&["--user=0:0"], &[0]).is_quiet();
         hello(&["--user=0:0"], &[0, 4711])
             .exits(0)
-            .complains("--user: cannot give up the other groups of ");
+            .complains("--user: cannot drop the other groups of ");
         let refused = hello(&["--user=12:34"], &[]);
         refused.is_refused(&[
             "cannot become user 12, group 34",

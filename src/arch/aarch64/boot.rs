@@ -1,4 +1,4 @@
-//! The state an ARM64 guest starts in: EL1, MMU and caches on, interrupts masked. Section A2.
+//! State in which an ARM64 guest starts: EL1, MMU and caches on, interrupts masked. Section A2.
 
 use kvm_bindings::{
     KVM_REG_ARM_CORE, KVM_REG_ARM_FW_FEAT_BMAP, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG,
@@ -9,12 +9,12 @@ use std::mem::offset_of;
 use super::TABLES_ADDRESS;
 use crate::arch::Boot;
 
-/// A 64-bit register, by the number KVM knows it under.
+/// A 64-bit register, by KVM's number for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register(pub u64);
 
 impl Register {
-    /// One of the registers in KVM's `kvm_regs`, by its offset there in bytes.
+    /// A register of KVM's `kvm_regs`, by its offset there in bytes.
     pub const fn core(offset: usize) -> Register {
         Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | (offset / 4) as u64)
     }
@@ -25,7 +25,8 @@ impl Register {
         Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | encoding)
     }
 
-    /// One of KVM's own: a bit for each service that it performs for a guest as the firmware would.
+    /// A register of KVM's own, with one bit for each firmware service that KVM performs for a
+    /// guest.
     const fn services(number: u64) -> Register {
         Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_FW_FEAT_BMAP as u64 | number)
     }
@@ -50,20 +51,22 @@ pub const FAR_EL1: Register = Register::system(3, 0, 6, 0, 0);
 pub const VBAR_EL1: Register = Register::system(3, 0, 12, 0, 0);
 pub const MAIR_EL1: Register = Register::system(3, 0, 10, 2, 0);
 
-/// The services of KVM that a guest could call by HVC: random numbers, stolen time, and those KVM made up itself.
+/// KVM's services that a guest could call by HVC: random numbers, stolen time, vendor-specific
+/// ones.
 pub const SERVICES: [Register; 3] = [
     Register::services(0),
     Register::services(1),
     Register::services(2),
 ];
 
-/// D, A, I and F masked, EL1 with its own stack pointer.
+/// D, A, I and F masked; EL1 with its separate stack pointer.
 const PSTATE_EL1H_MASKED: u64 = 0x3c5;
 
 /// Memory types by index: nGnRnE, nGnRE, GRE, non-cacheable, write-back, write-through.
 const MAIR: u64 = 0x0000_bbff_440c_0400;
 
-/// 40-bit addresses, 4 KiB granule, as section A2; beside it EPD1 (bit 23), as nothing lies in the upper half.
+/// 40-bit addresses and 4 KiB granule, as in section A2; in addition EPD1 (bit 23), because the
+/// upper half of the address space is unused.
 const TCR: u64 = 0x32_b518_3518 | 1 << 23;
 
 /// MMU, data and instruction caches on, nothing else.
@@ -72,8 +75,9 @@ const SCTLR: u64 = 0x1005;
 /// FPEN: floating point and SIMD are not trapped.
 pub const CPACR_FPEN: u64 = 3 << 20;
 
-/// The processor that the guest gets: the one KVM prefers on this host, with no feature that has to be asked for. So
-/// it has no PMU, SVE, pointer authentication, 32-bit mode, nested virtualisation, nor PSCI newer than version 0.1.
+/// Returns the guest's vCPU type: the one KVM prefers on this host, without optional features. So
+/// it has no PMU, SVE, pointer authentication, 32-bit mode or nested virtualisation, and no PSCI
+/// after version 0.1.
 pub fn target(preferred: kvm_vcpu_init) -> kvm_vcpu_init {
     kvm_vcpu_init {
         features: Default::default(),
@@ -81,7 +85,8 @@ pub fn target(preferred: kvm_vcpu_init) -> kvm_vcpu_init {
     }
 }
 
-/// What is set before the guest's first instruction, in this order; CPACR_EL1 is changed beside it.
+/// Registers set before the guest's first instruction, in this order. CPACR_EL1 is modified
+/// separately.
 pub fn registers(boot: &Boot) -> [(Register, u64); 8] {
     [
         (MAIR_EL1, MAIR),
@@ -99,7 +104,7 @@ pub fn registers(boot: &Boot) -> [(Register, u64); 8] {
 mod tests {
     use super::*;
 
-    /// The numbers of Linux's `Documentation/virt/kvm/api.rst`, section 4.68.
+    /// Numbers from Linux's `Documentation/virt/kvm/api.rst`, section 4.68.
     #[test]
     fn registers_have_the_numbers_that_kvm_documents() {
         assert_eq!(X0.0, 0x6030_0000_0010_0000);
@@ -112,7 +117,7 @@ mod tests {
         assert_eq!(SCTLR_EL1.0, 0x6030_0000_0013_c080);
     }
 
-    /// The number that Linux documents for KVM_REG_ARM_STD_BMAP, and the next two.
+    /// Number that Linux documents for KVM_REG_ARM_STD_BMAP, and the next two.
     #[test]
     fn services_have_the_numbers_that_kvm_documents() {
         assert_eq!(
@@ -136,7 +141,8 @@ mod tests {
         );
     }
 
-    /// EPD1: what TTBR1_EL1 has at the start, and after a guest has written it, is never walked.
+    /// EPD1: the processor never walks the tables of TTBR1_EL1, at the start or after a guest wrote
+    /// it.
     #[test]
     fn upper_half_has_no_tables() {
         assert_eq!(TCR >> 23 & 1, 1);

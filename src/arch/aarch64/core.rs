@@ -1,4 +1,4 @@
-//! An ARM64 processor in a core file: its registers in the order and form in which Linux keeps those of a program.
+//! ARM64 registers in the order and form of a Linux core file.
 
 use kvm_bindings::user_fpsimd_state;
 
@@ -11,11 +11,12 @@ use crate::memory::{GuestAddress, GuestMemory};
 /// `elf_gregset_t`, which is `struct user_pt_regs`: x0 to x30, sp, pc, pstate.
 pub type GeneralRegisters = [u64; 34];
 
-/// What a core file takes beside [`super::REPORT_REQUESTS`]: nothing, as one request reads every register.
+/// Ioctls for a core file in addition to [`super::REPORT_REQUESTS`]: none, KVM_GET_ONE_REG reads
+/// every register.
 pub const CORE_REQUESTS: &[u64] = &[];
 
 impl Vcpu {
-    /// The general registers, for a core file; call [`Vcpu::settle`] first.
+    /// Returns the general registers for a core file; call [`Vcpu::settle`] first.
     pub fn general_registers(&self) -> Result<GeneralRegisters, Error> {
         let mut registers = [0; 34];
         for (number, register) in registers[..31].iter_mut().enumerate() {
@@ -30,7 +31,8 @@ impl Vcpu {
         Ok(registers)
     }
 
-    /// The floating-point registers, for a core file: `elf_fpregset_t`, which is `struct user_fpsimd_state`.
+    /// Returns the floating-point registers for a core file: `elf_fpregset_t`, which is `struct
+    /// user_fpsimd_state`.
     pub fn floating_registers(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::with_capacity(size_of::<user_fpsimd_state>());
         for number in 0..32 {
@@ -43,7 +45,7 @@ impl Vcpu {
     }
 }
 
-/// Nothing: no handler of a trap on this processor puts registers aside. Section A6.
+/// Does nothing: trap handlers on ARM64 save no registers at the cookie. Section A6.
 pub fn return_to_trap(_: &mut GeneralRegisters, _: &GuestMemory, _: GuestAddress) {}
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An ARM64 processor under a debugger: what gdb knows of it, and how it is stopped.
+//! An ARM64 vCPU under a debugger: its registers in gdb's terms, breakpoints and watchpoints.
 
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP,
@@ -15,18 +15,19 @@ use crate::arch::{Error, Fields};
 /// BRK #0.
 pub const BREAKPOINT: &[u8] = &0xd420_0000_u32.to_le_bytes();
 
-/// KVM_SET_GUEST_DEBUG and KVM_SET_ONE_REG: what a debugger asks of a processor beside what reports do.
+/// KVM_SET_GUEST_DEBUG and KVM_SET_ONE_REG: ioctls for a debugger in addition to those for reports.
 pub const DEBUG_REQUESTS: &[u64] = &[0x4208_ae9b, 0x4010_aeac];
 
-/// Classes of exceptions in ESR, as they come from the guest: its breakpoint, step and watchpoint.
+/// Exception classes in ESR of debug events in the guest: breakpoint, step and watchpoint.
 const EC_BREAKPOINT: u32 = 0x30;
 const EC_STEP: u32 = 0x32;
 const EC_WATCHPOINT: u32 = 0x34;
 
-/// PSTATE: EL1 by its own stack pointer with D, A, I and F masked, as an exception begins.
+/// PSTATE at the entry of an exception: EL1 with its separate stack pointer; D, A, I and F masked.
 const PSTATE_IN_EXCEPTION: u64 = 0x3c5;
 
-/// Where in a vector table an exception that EL1 takes from itself arrives: by the stack pointer of EL0, or its own.
+/// Offset in the vector table of an exception that EL1 takes from itself, with the stack pointer of
+/// EL0 or of EL1.
 const VECTOR_SHARED_STACK: u64 = 0x000;
 const VECTOR_OWN_STACK: u64 = 0x200;
 
@@ -36,14 +37,14 @@ const ESR_BRK: u64 = 0x3c << 26 | 1 << 25;
 /// Breakpoint and watchpoint control: on, at EL1 and EL0.
 const CONTROL_ON: u64 = 0b11 << 1 | 1;
 
-/// Writes a register's line for each name.
+/// Writes a `<reg>` element for each name.
 macro_rules! registers {
     ($more:literal: $($name:literal)*) => {
         concat!($("<reg name=\"", $name, "\" ", $more, "/>"),*)
     };
 }
 
-/// The registers, in the order and with the widths of [`Vcpu::debug_registers`], in gdb's own terms.
+/// Target description for gdb: the registers in the order and widths of [`Vcpu::debug_registers`].
 pub const DESCRIPTION: &str = concat!(
     r#"<target version="1.0"><architecture>aarch64</architecture><feature name="org.gnu.gdb.aarch64.core">"#,
     registers!("bitsize=\"64\"": "x0" "x1" "x2" "x3" "x4" "x5" "x6" "x7" "x8" "x9" "x10" "x11" "x12" "x13" "x14" "x15"
@@ -64,7 +65,7 @@ pub const DESCRIPTION: &str = concat!(
     "</feature></target>",
 );
 
-/// Where the program counter lies among them.
+/// Offset of the program counter in these registers.
 pub const PROGRAM_COUNTER: usize = 32 * 8;
 
 /// The system registers of [`DESCRIPTION`].
@@ -79,7 +80,7 @@ const SYSTEM: [Register; 8] = [
     boot::TCR_EL1,
 ];
 
-/// How many breakpoints, and how many watchpoints, the processor has at least: the smaller number of the two.
+/// Returns the smaller of the numbers of hardware breakpoints and of watchpoints.
 pub fn hardware_points(vm: &VmFd) -> usize {
     let [breakpoints, watchpoints] =
         [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
@@ -89,7 +90,7 @@ pub fn hardware_points(vm: &VmFd) -> usize {
 }
 
 impl Vcpu {
-    /// All registers that [`DESCRIPTION`] has, one after the other.
+    /// Returns all registers of [`DESCRIPTION`], in that order.
     pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
         let mut fields = Fields::default();
         for number in 0..31 {
@@ -110,7 +111,7 @@ impl Vcpu {
         Ok(fields.bytes)
     }
 
-    /// Sets the general and floating-point registers. The rest, which decide what the processor is, stay.
+    /// Sets the general and floating-point registers. System registers stay unchanged.
     pub fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let mut fields = Fields::of(bytes);
         for number in 0..31 {
@@ -127,12 +128,12 @@ impl Vcpu {
         self.set_floating(FPCR, &fields.take_bytes())
     }
 
-    /// The address of the next instruction.
+    /// Returns the address of the next instruction.
     pub fn program_counter(&self) -> Result<u64, Error> {
         self.get(boot::PC)
     }
 
-    /// Has the guest go on under a debugger; with none, as if there had never been one.
+    /// Configures how the next `KVM_RUN` is debugged; `None` disables debugging.
     pub fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
         let mut request = kvm_guest_debug::default();
         if let Some(debug) = debug {
@@ -152,10 +153,11 @@ impl Vcpu {
         }
         self.fd
             .set_guest_debug(&request)
-            .map_err(Error::kvm("be debugged"))
+            .map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
     }
 
-    /// Does what the processor does at a BRK: KVM has kept that for the debugger.
+    /// Delivers the guest's own BRK to the guest as the processor would; KVM intercepted it for the
+    /// debugger.
     fn take_breakpoint(&mut self) -> Result<(), Error> {
         let (pc, pstate) = (self.get(boot::PC)?, self.get(boot::PSTATE)?);
         let own_stack = pstate & PSTATE_OWN_STACK != 0;
@@ -172,7 +174,7 @@ impl Vcpu {
     }
 }
 
-/// Puts the points into the debug registers, of which there are enough.
+/// Puts the points into the debug registers; the caller checked that there are enough.
 fn place(points: &[Hardware], request: &mut kvm_guest_debug) {
     let (mut breakpoints, mut watchpoints) = (0, 0);
     for point in points {
@@ -195,12 +197,12 @@ fn place(points: &[Hardware], request: &mut kvm_guest_debug) {
     }
 }
 
-/// Whether the processor can watch these bytes: they lie in one doubleword.
+/// Returns whether the processor can watch these bytes: they must be in one doubleword.
 pub fn can_watch(address: u64, length: u64) -> bool {
     (1..=8).contains(&length) && address % 8 + length <= 8
 }
 
-/// Why KVM has stopped the guest.
+/// Returns why KVM stopped the guest.
 pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
     match exit.hsr >> 26 {
         EC_BREAKPOINT => Trap::Breakpoint,
@@ -210,9 +212,9 @@ pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
     }
 }
 
-/// Memory that holds instructions was changed, at this address of ours: what the processor has of them beside its data is
-/// made anew. The guest's pages lie alike in our memory and in its own, so that an instruction cache which goes by
-/// addresses finds the same lines.
+/// Cleans the data cache and invalidates the instruction cache after a change of instructions at
+/// this host address. Guest and host pages have the same offsets, so an instruction cache that is
+/// indexed by address finds the same lines.
 pub fn instructions_changed(host_address: u64, length: u64) {
     let cache_type: u64;
     // SAFETY: CTR_EL0 is readable from user space on Linux and reading it changes nothing.
@@ -223,7 +225,7 @@ pub fn instructions_changed(host_address: u64, length: u64) {
     let lines =
         |size: u64| (host_address & !(size - 1)..host_address + length).step_by(size as usize);
     for address in lines(line(16)) {
-        // SAFETY: it cleans a line of memory that the caller has just written.
+        // SAFETY: the instruction cleans a line of memory that the caller has just written.
         unsafe {
             std::arch::asm!("dc cvau, {}", in(reg) address, options(nostack, preserves_flags))
         };
@@ -231,7 +233,7 @@ pub fn instructions_changed(host_address: u64, length: u64) {
     // SAFETY: a barrier.
     unsafe { std::arch::asm!("dsb ish", options(nostack, preserves_flags)) };
     for address in lines(line(0)) {
-        // SAFETY: it drops a line of the instruction cache, which loses nothing.
+        // SAFETY: the instruction invalidates a line of the instruction cache, which loses no data.
         unsafe {
             std::arch::asm!("ic ivau, {}", in(reg) address, options(nostack, preserves_flags))
         };
@@ -250,7 +252,7 @@ mod tests {
         request
     }
 
-    /// The Arm Architecture Reference Manual's fields: E, PAC, LSC, BAS.
+    /// Fields of the Arm Architecture Reference Manual: E, PAC, LSC, BAS.
     #[test]
     fn points_are_placed_each_kind_in_its_own_registers() {
         let point = |address, length, kind| Hardware {

@@ -1,5 +1,5 @@
-//! KVM's names for the registers that only debuggers and core files ask for: the general ones one by one, the stack
-//! pointers, and those of floating point, which are not 64 bits wide.
+//! KVM's numbers for the registers of debuggers and core files: general registers, stack pointers,
+//! and floating-point registers, which are not 64 bits wide.
 
 use std::mem::offset_of;
 
@@ -15,10 +15,10 @@ use crate::arch::Error;
 /// PSTATE: the stack pointer is that of EL1.
 pub const PSTATE_OWN_STACK: u64 = 1;
 
-/// The stack pointer that all of a processor's levels can use.
+/// SP_EL0, which every exception level can use.
 const SP_EL0: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, sp));
 
-/// The two registers that say how floating-point instructions went, and how they are to go.
+/// Floating-point status and control registers.
 pub const FPSR: Floating<4> = Floating::at(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpsr));
 pub const FPCR: Floating<4> = Floating::at(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpcr));
 
@@ -27,7 +27,7 @@ pub const FPCR: Floating<4> = Floating::at(KVM_REG_SIZE_U32, offset_of!(user_fps
 pub struct Floating<const N: usize>(u64);
 
 impl<const N: usize> Floating<N> {
-    /// By its size as KVM has it, and its offset in `user_fpsimd_state` in bytes.
+    /// By KVM's size bits and the byte offset in `user_fpsimd_state`.
     const fn at(size: u64, offset: usize) -> Floating<N> {
         let offset = offset_of!(kvm_regs, fp_regs) + offset;
         Floating(KVM_REG_ARM64 | size | KVM_REG_ARM_CORE as u64 | (offset / 4) as u64)
@@ -47,7 +47,7 @@ pub const fn vector(number: usize) -> Floating<16> {
     )
 }
 
-/// The stack pointer in use.
+/// Returns the stack pointer selected by `pstate`.
 pub const fn stack_pointer(pstate: u64) -> Register {
     if pstate & PSTATE_OWN_STACK != 0 {
         boot::SP_EL1
@@ -64,7 +64,7 @@ impl Vcpu {
         let mut bytes = [0; N];
         self.fd
             .get_one_reg(register.0, &mut bytes)
-            .map_err(Error::kvm("read a register"))?;
+            .map_err(Error::kvm("KVM_GET_ONE_REG"))?;
         Ok(bytes)
     }
 
@@ -75,7 +75,7 @@ impl Vcpu {
     ) -> Result<(), Error> {
         self.fd
             .set_one_reg(register.0, bytes)
-            .map_err(Error::kvm("set a register"))?;
+            .map_err(Error::kvm("KVM_SET_ONE_REG"))?;
         Ok(())
     }
 }
@@ -84,7 +84,7 @@ impl Vcpu {
 mod tests {
     use super::*;
 
-    /// The numbers of Linux's `Documentation/virt/kvm/api.rst`, section 4.68.
+    /// Numbers from Linux's `Documentation/virt/kvm/api.rst`, section 4.68.
     #[test]
     fn registers_have_the_numbers_that_kvm_documents() {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! One ARM64 virtual processor: how it is started, run and read. Hypercalls are 32-bit stores above 4 GiB.
+//! One ARM64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit stores above 4 GiB.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -16,18 +16,18 @@ use super::debug;
 use crate::arch::vcpu::{enter, interruption};
 use crate::arch::{Boot, Call, Error, Exit, Stop};
 
-/// Bytes of the window that hypercalls may arrive in; which numbers exist is for the decoder to say.
+/// Size of the hypercall window in bytes; the decoder checks whether a number exists.
 const WINDOW: u64 = 0x100;
 
-/// KVM_GET_ONE_REG, the one request beside KVM_RUN that a processor gets once its guest runs: for
-/// reports and core files.
+/// KVM_GET_ONE_REG, for reports and core files: the only ioctl besides KVM_RUN that is made on the
+/// vCPU once its guest runs.
 pub const REPORT_REQUESTS: &[u64] = &[0x4010_aeab];
 
-/// The guest's processor.
+/// The guest's vCPU.
 #[derive(Debug)]
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
-    /// What became of the last attempt to run the guest, where it came to nothing.
+    /// Error of the last `KVM_RUN`, if it failed.
     failed: Option<io::Error>,
 }
 
@@ -38,35 +38,34 @@ impl AsRawFd for Vcpu {
 }
 
 impl Vcpu {
-    /// Adds the one processor to `vm`, the one that KVM prefers on this host, with no feature beside.
+    /// Adds the only vCPU to `vm`: the type that KVM prefers on this host, without optional
+    /// features.
     pub fn new(_kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm
-            .create_vcpu(0)
-            .map_err(Error::kvm("create a virtual processor"))?;
+        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let mut target = kvm_vcpu_init::default();
         vm.get_preferred_target(&mut target)
-            .map_err(Error::kvm("tell its preferred processor"))?;
+            .map_err(Error::kvm("KVM_ARM_PREFERRED_TARGET"))?;
         fd.vcpu_init(&boot::target(target))
-            .map_err(Error::kvm("initialise the processor"))?;
+            .map_err(Error::kvm("KVM_ARM_VCPU_INIT"))?;
         let vcpu = Vcpu { fd, failed: None };
-        vcpu.refuse_services();
+        vcpu.disable_firmware_services();
         Ok(vcpu)
     }
 
-    /// Takes away what KVM would do for a guest as its firmware, where the kernel can (5.19 and later). No hvt guest
-    /// asks for any.
-    fn refuse_services(&self) {
+    /// Disables KVM's firmware services where the kernel can (5.19 and later). No hvt guest calls
+    /// any.
+    fn disable_firmware_services(&self) {
         for register in boot::SERVICES {
             if let Err(error) = self.set(register, 0) {
                 log::debug!(
-                    "KVM cannot refuse its services ({:#x}): {error}",
+                    "cannot disable KVM's firmware services ({:#x}): {error}",
                     register.0
                 );
             }
         }
     }
 
-    /// Puts the processor at the guest's first instruction.
+    /// Sets the registers for the guest's first instruction.
     pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
         let cpacr = self.get(boot::CPACR_EL1)?;
         self.set(boot::CPACR_EL1, cpacr | boot::CPACR_FPEN)?;
@@ -79,18 +78,18 @@ impl Vcpu {
         let mut value = [0; 8];
         self.fd
             .get_one_reg(register.0, &mut value)
-            .map_err(Error::kvm("read a register"))?;
+            .map_err(Error::kvm("KVM_GET_ONE_REG"))?;
         Ok(u64::from_le_bytes(value))
     }
 
     pub(super) fn set(&self, register: Register, value: u64) -> Result<(), Error> {
         self.fd
             .set_one_reg(register.0, &value.to_le_bytes())
-            .map_err(Error::kvm("set a register"))?;
+            .map_err(Error::kvm("KVM_SET_ONE_REG"))?;
         Ok(())
     }
 
-    /// Frequency in Hz of the counter by which the guest tells the time.
+    /// Returns the frequency in Hz of the counter that the guest uses as its clock.
     pub fn counter_frequency(&self) -> Result<u64, Error> {
         let frequency: u64;
         // SAFETY: CNTFRQ_EL0 is readable from user space on Linux and reading it changes nothing.
@@ -104,17 +103,18 @@ impl Vcpu {
         }
     }
 
-    /// Lets the guest run until it wants something. That is a hypercall more often than not; what else it is,
-    /// [`Vcpu::exit`] tells.
+    /// Runs the guest until its next exit. Returns the hypercall if it is one, the usual case;
+    /// otherwise [`Vcpu::exit`] returns the reason.
     #[inline(always)]
     pub fn run(&mut self) -> Option<Call> {
-        // SAFETY: it is our processor, and the machine has its memory for as long.
+        // SAFETY: the descriptor is our vCPU's, and the machine keeps its memory as long.
         if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
             self.failed = Some(error);
             return None;
         }
         let run = self.fd.get_kvm_run();
-        // SAFETY: whatever member of the union was written, any bytes are a value of this one.
+        // SAFETY: any bytes are a valid value of this member, whichever member of the union was
+        // written.
         let mmio = unsafe { &run.__bindgen_anon_1.mmio };
         let offset = mmio.phys_addr.wrapping_sub(MMIO_BASE);
         let is_hypercall = run.exit_reason == KVM_EXIT_MMIO
@@ -128,10 +128,10 @@ impl Vcpu {
         is_hypercall.then_some(call)
     }
 
-    /// Why the guest stopped running where [`Vcpu::run`] knew of no hypercall.
+    /// Returns why the guest stopped when [`Vcpu::run`] returned no hypercall.
     ///
     /// # Errors
-    /// This host failed to run it.
+    /// `KVM_RUN` failed.
     #[cold]
     pub fn exit(&mut self) -> Result<Exit, Error> {
         if let Some(error) = self.failed.take() {
@@ -141,7 +141,7 @@ impl Vcpu {
         if run.exit_reason != KVM_EXIT_MMIO {
             return Ok(other(run));
         }
-        // SAFETY: the exit reason says that `mmio` is the member of the union that was written.
+        // SAFETY: with this exit reason, `mmio` is the member of the union that was written.
         let mmio = unsafe { run.__bindgen_anon_1.mmio };
         Ok(access(
             mmio.phys_addr,
@@ -150,24 +150,25 @@ impl Vcpu {
         ))
     }
 
-    /// Brings the registers up to date: KVM advances the program counter past a store to the hypercall window only when
-    /// the guest is entered again (section 15), which this does without running it. Returns false if KVM refuses even
-    /// that for now.
+    /// Completes the last exit: KVM advances the program counter past a store to the hypercall
+    /// window at the next entry only (section 15). This enters KVM without running the guest.
+    /// Returns false if KVM refuses even that for now.
     pub fn settle(&mut self) -> bool {
         self.fd.set_kvm_immediate_exit(1);
-        // The interruption is what was asked for; any other failure will show when the registers are read.
+        // EINTR is expected; reading the registers reports any other failure.
         // SAFETY: as in `run`.
         let entered = unsafe { enter(self.fd.as_raw_fd()) };
         self.fd.set_kvm_immediate_exit(0);
         !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
     }
 
-    /// The byte that, once set to 1, keeps the guest from running: for signal handlers. Valid as long as `self` is.
+    /// Returns the byte that keeps the guest from running once it is 1: for signal handlers. Valid
+    /// as long as `self`.
     pub fn interrupt_flag(&mut self) -> *mut u8 {
         &raw mut self.fd.get_kvm_run().immediate_exit
     }
 
-    /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
+    /// Formats the registers that locate the guest, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
         self.named(&[
             ("pc", boot::PC),
@@ -177,7 +178,7 @@ impl Vcpu {
         ])
     }
 
-    /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
+    /// Formats the registers of the last exception and its handler; call [`Vcpu::settle`] first.
     pub fn fault_registers(&self) -> String {
         let exception = [
             ("esr", boot::ESR_EL1),
@@ -203,7 +204,7 @@ impl Vcpu {
     }
 }
 
-/// An access to no memory that is no hypercall.
+/// Classifies an access that is neither to memory nor a hypercall.
 fn access(address: u64, width: usize, is_write: bool) -> Exit {
     Exit::Stop(match address.checked_sub(MMIO_BASE) {
         _ if !is_write => Stop::Read { address, width },
@@ -215,10 +216,10 @@ fn access(address: u64, width: usize, is_write: bool) -> Exit {
     })
 }
 
-/// Why the guest stopped running, if not by an access to no memory.
+/// Returns why the guest stopped, for exits other than MMIO.
 fn other(run: &kvm_run) -> Exit {
     let details = &run.__bindgen_anon_1;
-    // SAFETY: the exit reason says which member of the union was written.
+    // SAFETY: the exit reason determines which member of the union was written.
     let stop = unsafe {
         match run.exit_reason {
             KVM_EXIT_INTR => return Exit::Interrupted,
@@ -246,7 +247,8 @@ fn other(run: &kvm_run) -> Exit {
 
 fn interrupted(error: io::Error) -> Result<Exit, Error> {
     match error.raw_os_error() {
-        // What kernels before 5.5 say to an access without syndrome; later ones make it an exit of its own.
+        // Kernels before 5.5 fail so on an access without syndrome; later ones report a separate
+        // exit.
         Some(libc::ENOSYS) => Ok(Exit::Stop(Stop::Undecoded)),
         _ => interruption(&error).ok_or(Error::Run { source: error }),
     }

@@ -4,7 +4,7 @@ use super::*;
 
 mod boundaries;
 
-/// Descriptors that can be read back: the address, the kind in bits 0-1, the access in bits 2-3.
+/// Descriptors that can be decoded: the address, the kind in bits 0-1, the access in bits 2-3.
 struct Plain;
 
 impl Format for Plain {
@@ -19,7 +19,7 @@ impl Format for Plain {
     }
 }
 
-/// What the tables say about `address`.
+/// Returns the access that the tables grant at `address`.
 fn walk(tables: &Tables, address: u64) -> Option<Access> {
     let mut table = 0;
     for shift in SHIFTS {
@@ -112,7 +112,7 @@ fn too_many_mixed_blocks_are_refused() {
 
 const GIB: u64 = 1 << 30;
 
-/// Any access, mostly one that maps something.
+/// Any access; most map something.
 fn access() -> impl Strategy<Value = Access> {
     let all = [
         Access::None,
@@ -123,7 +123,8 @@ fn access() -> impl Strategy<Value = Access> {
     proptest::sample::select(all.to_vec())
 }
 
-/// Ascending mappings, from some address on: gaps and lengths of a few pages, or of nearly some blocks.
+/// Ascending mappings from a random address: gaps and lengths of a few pages, or of nearly some
+/// blocks.
 fn mappings() -> impl Strategy<Value = Vec<Mapping>> {
     let near_blocks =
         (0u64..3, -3i64..4).prop_map(|(blocks, by)| (blocks * 512).saturating_add_signed(by));
@@ -156,7 +157,7 @@ fn mappings() -> impl Strategy<Value = Vec<Mapping>> {
         })
 }
 
-/// What `mappings` say of the page at `address`.
+/// Returns the access that `mappings` grant to the page at `address`.
 fn wanted(mappings: &[Mapping], address: u64) -> Option<Access> {
     let mapping = mappings
         .iter()
@@ -171,8 +172,8 @@ fn around(mappings: &[Mapping]) -> std::ops::Range<u64> {
     start.saturating_sub(PAGE_SIZE)..end.next_multiple_of(BLOCK_SIZE) + BLOCK_SIZE
 }
 
-/// How many tables it takes: one for the root and, where there is anything, for every 512 GiB, every GiB, and every
-/// 2 MiB of more than one access.
+/// Returns the minimal number of tables: the root, and one for each mapped 512 GiB, each mapped
+/// GiB, and each 2 MiB of mixed access.
 fn least_tables(mappings: &[Mapping]) -> usize {
     let range = around(mappings);
     let (mut directories, mut mixed) = (std::collections::BTreeSet::new(), 0);
@@ -194,7 +195,7 @@ fn least_tables(mappings: &[Mapping]) -> usize {
 
 proptest! {
     #[test]
-    fn any_mappings_are_found_again_page_by_page(mappings in mappings()) {
+    fn tables_agree_with_any_mappings_page_by_page(mappings in mappings()) {
         let tables = Tables::build::<Plain>(0x1000, 0x100000, &mappings).expect("room for 255 tables");
         for page in around(&mappings).step_by(PAGE_SIZE as usize) {
             prop_assert_eq!(walk(&tables, page), wanted(&mappings, page), "at {:#x}", page);
@@ -203,16 +204,16 @@ proptest! {
     }
 
     #[test]
-    fn tables_take_no_more_room_than_they_must(mappings in mappings()) {
+    fn tables_use_the_minimal_number_of_pages(mappings in mappings()) {
         let least = least_tables(&mappings);
         let build = |tables: usize| Tables::build::<Plain>(0x1000, 0x1000 + tables as u64 * PAGE_SIZE, &mappings);
         prop_assert_eq!(build(least).map(|tables| tables.entries.len()).ok(), Some(least * ENTRIES));
         prop_assert_eq!(build(least - 1).err(), Some(TablesFull(least - 1)));
     }
 
-    /// Written down and read back from where they lie in memory.
+    /// Written out and decoded from their place in memory.
     #[test]
-    fn tables_refer_to_each_other_by_where_they_lie(mappings in mappings(), base in (0u64..1000).prop_map(|page| page * PAGE_SIZE)) {
+    fn tables_refer_to_each_other_by_address(mappings in mappings(), base in (0u64..1000).prop_map(|page| page * PAGE_SIZE)) {
         let tables = Tables::build::<Plain>(base, base + 0x100000, &mappings).expect("room");
         let bytes = tables.as_bytes();
         prop_assert_eq!(bytes.len(), tables.entries.len() * 8);

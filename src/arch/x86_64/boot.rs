@@ -1,12 +1,13 @@
-//! The state an x86_64 guest starts in: 64-bit mode, flat segments, paging on, no interrupts. Section B2. Pure:
-//! values in, registers out.
+//! State in which an x86_64 guest starts: 64-bit mode, flat segments, paging on, no interrupts.
+//! Section B2. Pure: values in, registers out.
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
 use super::{GDT_ADDRESS, TABLES_ADDRESS};
 use crate::arch::Boot;
 
-/// Control registers and EFER. Beside section B2, EFER has NXE, without which no page could be no-execute.
+/// Control registers and EFER. In addition to section B2, EFER has NXE, which no-execute pages
+/// need.
 const CR0: u64 = 0x8001_0021; // PG | WP | NE | PE
 const CR4: u64 = 0x620; // PAE | OSFXSR | OSXMMEXCPT
 const EFER: u64 = 0xd00; // NXE | LMA | LME
@@ -14,18 +15,19 @@ const EFER: u64 = 0xd00; // NXE | LMA | LME
 /// Flat 64-bit code and flat data, as descriptors: null, selector 8, selector 16.
 const GDT: [u64; 3] = [0, 0x00af_9900_0000_ffff, 0x00cf_9300_0000_ffff];
 
-/// The segment descriptors as they lie in memory.
+/// Returns the segment descriptors as they are in memory.
 pub fn gdt() -> Vec<u8> {
     GDT.iter()
         .flat_map(|descriptor| descriptor.to_le_bytes())
         .collect()
 }
 
-/// General registers at the first instruction.
+/// Returns the general registers at the first instruction.
 pub fn registers(boot: &Boot) -> kvm_regs {
     kvm_regs {
         rip: boot.entry,
-        // As a call would leave it: the ABI wants rsp + 8 to be a multiple of 16 at a function's first instruction.
+        // As after a call: the ABI requires rsp + 8 to be a multiple of 16 at a function's first
+        // instruction.
         rsp: boot.stack_top - 8,
         rdi: boot.boot_info,
         rflags: 2,
@@ -33,7 +35,7 @@ pub fn registers(boot: &Boot) -> kvm_regs {
     }
 }
 
-/// System registers at the first instruction; what is not set here keeps its `reset` value.
+/// Returns the system registers at the first instruction; others keep their `reset` value.
 pub fn system_registers(reset: kvm_sregs) -> kvm_sregs {
     let code = kvm_segment {
         selector: 8,
@@ -78,7 +80,7 @@ pub fn system_registers(reset: kvm_sregs) -> kvm_sregs {
     sregs.gdt.limit = (size_of_val(&GDT) - 1) as u16;
     sregs.idt.base = 0;
     sregs.idt.limit = 0;
-    // There is no local APIC. This makes CPUID say so, whose bit KVM derives from here.
+    // There is no local APIC. KVM derives the CPUID bit from this value.
     sregs.apic_base = 0;
     sregs
 }

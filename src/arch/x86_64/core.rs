@@ -1,4 +1,4 @@
-//! An x86_64 processor in a core file: its registers in the order and form in which Linux keeps those of a program.
+//! x86_64 registers in the order and form of a Linux core file.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use zerocopy::{Immutable, IntoBytes};
@@ -10,13 +10,13 @@ use crate::memory::{GuestAddress, GuestMemory};
 /// `elf_gregset_t`, whose order is that of `struct user_regs_struct`.
 pub type GeneralRegisters = [u64; 27];
 
-/// KVM_GET_FPU: what a core file takes beside [`super::REPORT_REQUESTS`].
+/// KVM_GET_FPU: the ioctl for a core file in addition to [`super::REPORT_REQUESTS`].
 pub const CORE_REQUESTS: &[u64] = &[0x81a0_ae8c];
 
-/// Where RIP lies among them; CS, RFLAGS, RSP and SS follow.
+/// Index of RIP; CS, RFLAGS, RSP and SS follow.
 const RIP: usize = 16;
 
-/// Stands for the number of a system call, outside of any.
+/// The system call number outside of any system call.
 const NO_CALL: u64 = u64::MAX;
 
 /// `elf_fpregset_t`: what FXSAVE stores.
@@ -37,25 +37,16 @@ struct FxSave {
 }
 
 impl Vcpu {
-    /// The general registers, for a core file; call [`Vcpu::settle`] first.
+    /// Returns the general registers for a core file; call [`Vcpu::settle`] first.
     pub fn general_registers(&self) -> Result<GeneralRegisters, Error> {
-        let registers = self
-            .fd
-            .get_regs()
-            .map_err(Error::kvm("read general registers"))?;
-        let segments = self
-            .fd
-            .get_sregs()
-            .map_err(Error::kvm("read system registers"))?;
+        let registers = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
+        let segments = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         Ok(general(&registers, &segments))
     }
 
-    /// The floating-point registers, for a core file.
+    /// Returns the floating-point registers for a core file.
     pub fn floating_registers(&self) -> Result<Vec<u8>, Error> {
-        let fpu = self
-            .fd
-            .get_fpu()
-            .map_err(Error::kvm("read floating-point registers"))?;
+        let fpu = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let registers = FxSave {
             control: fpu.fcw,
             status: fpu.fsw,
@@ -82,8 +73,8 @@ fn general(r: &kvm_regs, s: &kvm_sregs) -> GeneralRegisters {
     ]
 }
 
-/// Puts the registers back that the guest's handler of a trap has put aside at `cookie`: where it trapped, instead of
-/// where the handler ended the run. Section 8. The address is the guest's own, and may be any.
+/// Restores the registers that the guest's trap handler saved at `cookie`: those of the trap
+/// instead of those of the handler's HALT. Section 8. The guest chose the address; it may be any.
 pub fn return_to_trap(
     registers: &mut GeneralRegisters,
     memory: &GuestMemory,
@@ -106,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// Holds each register against the field of that name in Linux's structure.
+    /// Compares each register with the field of that name in Linux's structure.
     macro_rules! each_is_in_its_field {
         ($registers:ident: $($field:ident = $value:expr),* $(,)?) => {
             $(assert_eq!($registers[offset_of!(user_regs_struct, $field) / 8], $value, stringify!($field));)*

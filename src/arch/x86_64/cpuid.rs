@@ -1,28 +1,29 @@
-//! What the guest's processor says of itself. The host's answer to what KVM can do is far more than a unikernel has a
-//! use for, and each feature more is code of the host that a hostile guest can reach: so what passes is listed here,
-//! bit by bit, and every other bit and leaf reads as zero. Pure: entries in, entries out.
+//! CPUID of the guest. KVM supports far more than a unikernel uses, and each further feature is
+//! host code that a hostile guest can reach. So this module is an allow-list, bit by bit; every
+//! other bit and leaf reads as zero. Pure: entries in, entries out.
 //!
-//! Passed on are instructions that compute, what they need (XSAVE, NX, long mode), the counter, and the sizes of
-//! caches and addresses. Left out, beside what is unknown:
+//! Allowed are instructions that compute, what they need (XSAVE, NX, long mode), the counter, and
+//! the sizes of caches and addresses. Omitted, in addition to unknown bits:
 //!
-//! * virtual machines in the virtual machine: VMX, SVM, SMX, SKINIT, and their leaves;
+//! * nested virtualisation: VMX, SVM, SMX, SKINIT, and their leaves;
 //! * enclaves and encryption: SGX, TME, SEV, key locker;
-//! * everything that counts or traces: PMU, DS, PDCM, processor trace, last branches, IBS, LWP, RDT, RDPRU;
-//! * what would need an interrupt controller, or puts the processor to sleep: APIC, x2APIC, TSC deadline, MONITOR,
-//!   MWAITX, WAITPKG, thermal and power leaves;
-//! * every bit that promises a model-specific register, as [`super::msr`] denies it: MTRR, PAT, MCE, MCA, SYSCALL,
-//!   SEP, TSC_ADJUST, speculation control, XSAVES, CET, OSVW;
-//! * transactions (HLE, RTM), MPX, PKU, PCID, LA57, LAM, FRED, AMX: state and modes that no unikernel enters;
-//! * the hypervisor's own leaves, which only guests older than this tender's oldest ask for;
-//! * whose neighbour it is: the host's APIC numbers and topology. There is one processor, with number 0.
+//! * counting and tracing: PMU, DS, PDCM, processor trace, last branches, IBS, LWP, RDT, RDPRU;
+//! * features that need an interrupt controller or put the processor to sleep: APIC, x2APIC, TSC
+//!   deadline, MONITOR, MWAITX, WAITPKG, thermal and power leaves;
+//! * every bit that implies a model-specific register, as [`super::msr`] denies it: MTRR, PAT, MCE,
+//!   MCA, SYSCALL, SEP, TSC_ADJUST, speculation control, XSAVES, CET, OSVW;
+//! * transactions (HLE, RTM), MPX, PKU, PCID, LA57, LAM, FRED, AMX: state and modes that no
+//!   unikernel enters;
+//! * the hypervisor's leaves, which only guests older than this tender's oldest read;
+//! * host topology: APIC IDs, core and thread counts. There is one processor, number 0.
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
-/// The last leaf of the basic ones, and of the extended ones, that the guest is told of.
+/// The highest basic leaf and the highest extended leaf of the guest.
 const LAST_BASIC: u32 = 0xd;
 const LAST_EXTENDED: u32 = 0x8000_0008;
 
-/// The last subleaf of leaf 7.
+/// The highest subleaf of leaf 7.
 const LAST_OF_7: u32 = 1;
 
 const ALL: u32 = u32::MAX;
@@ -30,7 +31,7 @@ const ALL: u32 = u32::MAX;
 /// The bits of one leaf that the guest gets.
 struct Kept {
     leaf: u32,
-    /// Zero in leaves that have but one.
+    /// Zero in leaves without subleaves.
     subleaf: u32,
     eax: u32,
     ebx: u32,
@@ -38,7 +39,7 @@ struct Kept {
     edx: u32,
 }
 
-/// All four registers of a leaf.
+/// All bits of a leaf.
 const fn whole(leaf: u32, subleaf: u32) -> Kept {
     Kept {
         leaf,
@@ -50,7 +51,7 @@ const fn whole(leaf: u32, subleaf: u32) -> Kept {
     }
 }
 
-/// A register with just these bits.
+/// Returns a mask of these bits.
 const fn bits(numbers: &[u32]) -> u32 {
     let (mut mask, mut i) = (0, 0);
     while i < numbers.len() {
@@ -60,28 +61,31 @@ const fn bits(numbers: &[u32]) -> u32 {
     mask
 }
 
-/// FPU, DE, PSE, TSC, MSR, PAE, CX8, PGE, CMOV, PSE36, MMX, FXSR: in leaf 1, and on AMD again in 0x8000_0001.
+/// FPU, DE, PSE, TSC, MSR, PAE, CX8, PGE, CMOV, PSE36, MMX, FXSR: in leaf 1, and on AMD again in
+/// 0x8000_0001.
 const BASE: u32 = bits(&[0, 2, 3, 4, 5, 6, 8, 13, 15, 17, 23, 24]);
 
 const KEPT: [Kept; 19] = [
-    // Last leaf (lowered, see `limit`) and vendor.
+    // Highest leaf (lowered, see `limit`) and vendor.
     whole(0, 0),
     Kept {
         leaf: 1,
         subleaf: 0,
-        // Family, model, stepping: libraries choose their code by them.
+        // Family, model, stepping: libraries select their code by them.
         eax: ALL,
-        // Length of a cache line, for CLFLUSH. Above it are the number of processors, and which of the host's this is.
+        // Length of a cache line, for CLFLUSH. The bits above it are the host's processor count and
+        // APIC ID.
         ebx: 0xff00,
-        // SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE, OSXSAVE (which is what
-        // the guest has set), AVX, F16C, RDRAND.
+        // SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, XSAVE,
+        // OSXSAVE (as the guest sets it), AVX, F16C, RDRAND.
         ecx: bits(&[0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 27, 28, 29, 30]),
         // And CLFLUSH, SSE, SSE2.
         edx: BASE | bits(&[19, 25, 26]),
     },
     // Caches, in Intel's old form.
     whole(2, 0),
-    // Caches: kind, level and sizes, without the processors that share them. Three of them, or four.
+    // Caches: kind, level and sizes, without the number of processors that share them. Three or
+    // four caches.
     Kept {
         eax: CACHE_ITSELF,
         ..whole(4, 0)
@@ -101,32 +105,34 @@ const KEPT: [Kept; 19] = [
     Kept {
         leaf: 7,
         subleaf: 0,
-        // Last subleaf (lowered, see `limit`).
+        // Highest subleaf (lowered, see `limit`).
         eax: ALL,
-        // FSGSBASE, BMI1, AVX2, FDP_EXCPTN_ONLY, SMEP, BMI2, ERMS, ZERO_FCS_FDS, AVX512 F and DQ, RDSEED, ADX, SMAP,
-        // AVX512 IFMA, CLFLUSHOPT, CLWB, AVX512 PF, ER and CD, SHA, AVX512 BW and VL.
+        // FSGSBASE, BMI1, AVX2, FDP_EXCPTN_ONLY, SMEP, BMI2, ERMS, ZERO_FCS_FDS, AVX512 F and DQ,
+        // RDSEED, ADX, SMAP, AVX512 IFMA, CLFLUSHOPT, CLWB, AVX512 PF, ER and CD, SHA, AVX512 BW
+        // and VL.
         ebx: bits(&[
             0, 3, 5, 6, 7, 8, 9, 13, 16, 17, 18, 19, 20, 21, 23, 24, 26, 27, 28, 29, 30, 31,
         ]),
-        // PREFETCHWT1, AVX512 VBMI, UMIP, AVX512 VBMI2, GFNI, VAES, VPCLMULQDQ, AVX512 VNNI, BITALG and VPOPCNTDQ,
-        // RDPID (which gives 0), CLDEMOTE, MOVDIRI, MOVDIR64B.
+        // PREFETCHWT1, AVX512 VBMI, UMIP, AVX512 VBMI2, GFNI, VAES, VPCLMULQDQ, AVX512 VNNI, BITALG
+        // and VPOPCNTDQ, RDPID (which gives 0), CLDEMOTE, MOVDIRI, MOVDIR64B.
         ecx: bits(&[0, 1, 2, 6, 8, 9, 10, 11, 12, 14, 22, 25, 27, 28]),
-        // AVX512 4VNNIW and 4FMAPS, fast short REP MOV, AVX512 VP2INTERSECT, MD_CLEAR (an effect of VERW), SERIALIZE,
-        // AVX512 FP16.
+        // AVX512 4VNNIW and 4FMAPS, fast short REP MOV, AVX512 VP2INTERSECT, MD_CLEAR (an effect of
+        // VERW), SERIALIZE, AVX512 FP16.
         edx: bits(&[2, 3, 4, 8, 10, 14, 23]),
     },
     Kept {
         leaf: 7,
         subleaf: 1,
-        // SHA512, SM3, SM4, AVX VNNI, AVX512 BF16, CMPCCXADD, fast REP MOV, STO, CMP and SCA, AVX IFMA.
+        // SHA512, SM3, SM4, AVX VNNI, AVX512 BF16, CMPCCXADD, fast REP MOV, STO, CMP and SCA, AVX
+        // IFMA.
         eax: bits(&[0, 1, 2, 4, 5, 7, 10, 11, 12, 23]),
         ebx: 0,
         ecx: 0,
         // AVX VNNI INT8, AVX NE CONVERT, AVX VNNI INT16, PREFETCHITI.
         edx: bits(&[4, 5, 10, 14]),
     },
-    // XSAVE: x87, SSE, AVX and the three parts of AVX512; no state of supervisors. The size in ecx is what the host
-    // would need for all of its own, and so enough.
+    // XSAVE: x87, SSE, AVX and the three parts of AVX512; no supervisor states. The size in ecx is
+    // what the host needs for all its states, and so is sufficient.
     Kept {
         eax: XCR0,
         edx: 0,
@@ -143,7 +149,7 @@ const KEPT: [Kept; 19] = [
     whole(0xd, 5),
     whole(0xd, 6),
     whole(0xd, 7),
-    // Last leaf (lowered, see `limit`).
+    // Highest leaf (lowered, see `limit`).
     whole(0x8000_0000, 0),
     Kept {
         leaf: 0x8000_0001,
@@ -153,10 +159,11 @@ const KEPT: [Kept; 19] = [
         ebx: 0,
         // LAHF, LZCNT, SSE4A, misaligned SSE, PREFETCHW, XOP, FMA4, TBM.
         ecx: bits(&[0, 5, 6, 7, 8, 11, 16, 21]),
-        // And NX, on which the guest's page tables depend, MMXEXT, 1 GiB pages, RDTSCP, long mode, 3DNOW.
+        // And NX, on which the guest's page tables depend, MMXEXT, 1 GiB pages, RDTSCP, long mode,
+        // 3DNOW.
         edx: BASE | bits(&[20, 22, 26, 27, 29, 30, 31]),
     },
-    // The counter keeps its pace whatever the processor does.
+    // The counter's rate is constant.
     Kept {
         leaf: 0x8000_0007,
         subleaf: 0,
@@ -178,19 +185,19 @@ const KEPT: [Kept; 19] = [
     },
 ];
 
-/// Leaves between these that are kept whole: the processor's name, its caches in AMD's form.
+/// Leaves that are allowed whole: the processor's name, its caches in AMD's form.
 const NAME_AND_CACHES: std::ops::RangeInclusive<u32> = 0x8000_0002..=0x8000_0006;
 
-/// Of a cache, all but how many share it.
+/// The fields of a cache, without the number of processors that share it.
 const CACHE_ITSELF: u32 = 0x3fff;
 
-/// States that a guest may enable: x87, SSE, AVX, AVX512.
+/// XSAVE states that a guest may enable: x87, SSE, AVX, AVX512.
 const XCR0: u32 = bits(&[0, 1, 2, 5, 6, 7]);
 
-/// Leaves of what the host's KVM supports what a unikernel may know of.
+/// Reduces KVM's supported CPUID to the allow-list.
 pub fn limit(cpuid: &mut CpuId) {
     cpuid.as_mut_slice().iter_mut().for_each(limit_entry);
-    // Those that say nothing need no room: what is not there reads as zero.
+    // Empty leaves need no entry: absent ones read as zero.
     cpuid.retain(|entry| entry.eax | entry.ebx | entry.ecx | entry.edx != 0);
 }
 

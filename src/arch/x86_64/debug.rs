@@ -1,4 +1,4 @@
-//! An x86_64 processor under a debugger: what gdb knows of it, and how it is stopped.
+//! An x86_64 vCPU under a debugger: its registers in gdb's terms, breakpoints and watchpoints.
 
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP,
@@ -13,11 +13,11 @@ use crate::arch::{Error, Fields};
 /// INT3.
 pub const BREAKPOINT: &[u8] = &[0xcc];
 
-/// KVM_SET_GUEST_DEBUG, and KVM_SET_REGS, KVM_GET_FPU and KVM_SET_FPU: what a debugger asks of a processor beside what
-/// reports do.
+/// KVM_SET_GUEST_DEBUG, and KVM_SET_REGS, KVM_GET_FPU and KVM_SET_FPU: ioctls for a debugger in
+/// addition to those for reports.
 pub const DEBUG_REQUESTS: &[u64] = &[0x4048_ae9b, 0x4090_ae82, 0x81a0_ae8c, 0x41a0_ae8d];
 
-/// DR6: which of the four debug registers was met, and that a single step was done.
+/// DR6: which of the four debug registers matched, and whether a single step completed.
 const DR6_SLOTS: u64 = 0b1111;
 const DR6_STEP: u64 = 1 << 14;
 
@@ -27,14 +27,14 @@ const DR7_RESERVED: u64 = 1 << 10;
 /// The vector of #BP.
 const BREAKPOINT_EXCEPTION: u32 = 3;
 
-/// Writes a register's line for each name.
+/// Writes a `<reg>` element for each name.
 macro_rules! registers {
     ($more:literal: $($name:literal)*) => {
         concat!($("<reg name=\"", $name, "\" ", $more, "/>"),*)
     };
 }
 
-/// The registers, in the order and with the widths of [`Vcpu::debug_registers`], in gdb's own terms.
+/// Target description for gdb: the registers in the order and widths of [`Vcpu::debug_registers`].
 pub const DESCRIPTION: &str = concat!(
     r#"<target version="1.0"><architecture>i386:x86-64</architecture><feature name="org.gnu.gdb.i386.core">"#,
     r#"<flags id="flags" size="4"><field name="CF" start="0" end="0"/><field name="" start="1" end="1"/>"#,
@@ -60,29 +60,20 @@ pub const DESCRIPTION: &str = concat!(
     "</feature></target>",
 );
 
-/// Where the program counter lies among them.
+/// Offset of the program counter in these registers.
 pub const PROGRAM_COUNTER: usize = 16 * 8;
 
-/// How many breakpoints and watchpoints the processor has, together.
+/// Returns the number of hardware breakpoints and watchpoints together.
 pub fn hardware_points(_: &VmFd) -> usize {
     4
 }
 
 impl Vcpu {
-    /// All registers that [`DESCRIPTION`] has, one after the other.
+    /// Returns all registers of [`DESCRIPTION`], in that order.
     pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
-        let general = self
-            .fd
-            .get_regs()
-            .map_err(Error::kvm("read the registers"))?;
-        let system = self
-            .fd
-            .get_sregs()
-            .map_err(Error::kvm("read the system registers"))?;
-        let floating = self
-            .fd
-            .get_fpu()
-            .map_err(Error::kvm("read the floating-point registers"))?;
+        let general = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
+        let system = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+        let floating = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let mut fields = Fields::default();
         for value in order(general) {
             fields.put(value);
@@ -91,7 +82,7 @@ impl Vcpu {
         Ok(fields.bytes)
     }
 
-    /// Sets the general and floating-point registers. The rest, which decide what the processor is, stay.
+    /// Sets the general and floating-point registers. System registers stay unchanged.
     pub fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let mut fields = Fields::of(bytes);
         let mut general = kvm_regs::default();
@@ -102,29 +93,22 @@ impl Vcpu {
         for _segment in 0..6 {
             fields.take::<u32>();
         }
-        let before = self
-            .fd
-            .get_fpu()
-            .map_err(Error::kvm("read the floating-point registers"))?;
+        let before = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let floating = floating(&mut fields, before);
         self.fd
             .set_regs(&general)
-            .map_err(Error::kvm("set the registers"))?;
+            .map_err(Error::kvm("KVM_SET_REGS"))?;
         self.fd
             .set_fpu(&floating)
-            .map_err(Error::kvm("set the floating-point registers"))
+            .map_err(Error::kvm("KVM_SET_FPU"))
     }
 
-    /// The address of the next instruction.
+    /// Returns the address of the next instruction.
     pub fn program_counter(&self) -> Result<u64, Error> {
-        Ok(self
-            .fd
-            .get_regs()
-            .map_err(Error::kvm("read the registers"))?
-            .rip)
+        Ok(self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?.rip)
     }
 
-    /// Has the guest go on under a debugger; with none, as if there had never been one.
+    /// Configures how the next `KVM_RUN` is debugged; `None` disables debugging.
     pub fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
         let mut request = kvm_guest_debug::default();
         if let Some(debug) = debug {
@@ -146,11 +130,11 @@ impl Vcpu {
         }
         self.fd
             .set_guest_debug(&request)
-            .map_err(Error::kvm("be debugged"))
+            .map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
     }
 }
 
-/// The general registers, as gdb counts them.
+/// Returns the general registers in gdb's order.
 fn order(mut regs: kvm_regs) -> [u64; 17] {
     in_order(&mut regs).map(|register| *register)
 }
@@ -181,7 +165,7 @@ fn in_order(regs: &mut kvm_regs) -> [&mut u64; 17] {
     ]
 }
 
-/// What follows the general registers.
+/// Appends the registers after the general ones.
 fn put_system(fields: &mut Fields, rflags: u64, system: &kvm_sregs, floating: &kvm_fpu) {
     fields.put(rflags as u32);
     for segment in [
@@ -221,7 +205,8 @@ fn put_system(fields: &mut Fields, rflags: u64, system: &kvm_sregs, floating: &k
     }
 }
 
-/// The floating-point registers of a debugger; what it does not know is as it was `before`.
+/// Returns the floating-point registers as set by the debugger; fields unknown to gdb are those of
+/// `before`.
 fn floating(fields: &mut Fields, before: kvm_fpu) -> kvm_fpu {
     let mut floating = before;
     for register in &mut floating.fpr {
@@ -240,7 +225,7 @@ fn floating(fields: &mut Fields, before: kvm_fpu) -> kvm_fpu {
     floating
 }
 
-/// KVM has a bit for each register that holds something, gdb two: 0 if it does, 3 if it does not.
+/// Converts KVM's tag (one bit per register, set if in use) to gdb's (two bits: 0 in use, 3 empty).
 fn full_tags(short: u8) -> u16 {
     (0..8)
         .filter(|slot| short >> slot & 1 == 0)
@@ -255,12 +240,12 @@ fn short_tags(full: u16) -> u8 {
         .sum()
 }
 
-/// The debug registers for these points, of which there are no more than four.
+/// Returns the debug registers for these points, at most four.
 fn slots(points: &[Hardware]) -> [u64; 8] {
     let mut registers = [0; 8];
     registers[7] = DR7_RESERVED;
     for (slot, point) in points.iter().take(4).enumerate() {
-        // A processor that watches for reads alone does not exist.
+        // No x86 processor watches reads alone.
         let (kind, length) = match point.kind {
             Watch::Execute => (0b00, 0b00),
             Watch::Write => (0b01, length_code(point.length)),
@@ -281,12 +266,12 @@ fn length_code(length: u64) -> u64 {
     }
 }
 
-/// Whether the processor can watch these bytes.
+/// Returns whether the processor can watch these bytes.
 pub fn can_watch(address: u64, length: u64) -> bool {
     [1, 2, 4, 8].contains(&length) && address % length == 0
 }
 
-/// Why KVM has stopped the guest.
+/// Returns why KVM stopped the guest.
 pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
     match exit.dr6 {
         _ if exit.exception == BREAKPOINT_EXCEPTION => Trap::Instruction,
@@ -296,14 +281,14 @@ pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
     }
 }
 
-/// Memory that holds instructions was changed: nothing to be done, the processor sees that.
+/// Does nothing: the processor detects changes of instructions.
 pub fn instructions_changed(_host_address: u64, _length: u64) {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The fields of DR7 in Intel's manual, volume 3, section 18.2.4.
+    /// Fields of DR7 in Intel's manual, volume 3, section 18.2.4.
     #[test]
     fn points_are_placed_in_the_debug_registers() {
         let point = |address, length, kind| Hardware {
@@ -336,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_told_by_exception_and_dr6() {
+    fn exception_and_dr6_determine_the_trap() {
         let exit = |exception, dr6| kvm_debug_exit_arch {
             exception,
             dr6,
@@ -357,7 +342,7 @@ mod tests {
         assert!((0..=u8::MAX).all(|short| short_tags(full_tags(short)) == short));
     }
 
-    /// Each in its place: KVM's registers, in gdb's order and back.
+    /// KVM's registers in gdb's order and back, each in its place.
     #[test]
     fn floating_registers_come_back_as_they_were() {
         let mut before = kvm_fpu {

@@ -1,4 +1,4 @@
-//! One x86_64 virtual processor: how it is started, run and read. Hypercalls are 32-bit writes to I/O ports.
+//! One x86_64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit writes to I/O ports.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -17,18 +17,18 @@ use super::{boot, cpuid, debug};
 use crate::arch::vcpu::{enter, interruption};
 use crate::arch::{Boot, Call, Error, Exit, Stop};
 
-/// Ports that hypercalls may arrive at, counted from the base; which numbers exist is for the decoder to say.
+/// Number of hypercall ports from the base; the decoder checks whether a number exists.
 const PORTS: u16 = 0x100;
 
-/// KVM_GET_REGS and KVM_GET_SREGS, the requests beside KVM_RUN that a processor gets once its guest runs: for
-/// [`Vcpu::registers`] and [`Vcpu::fault_registers`].
+/// KVM_GET_REGS and KVM_GET_SREGS, for [`Vcpu::registers`] and [`Vcpu::fault_registers`]: the
+/// ioctls besides KVM_RUN that are made on the vCPU once its guest runs.
 pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81, 0x8138_ae83];
 
-/// The guest's processor.
+/// The guest's vCPU.
 #[derive(Debug)]
 pub struct Vcpu {
     pub(super) fd: VcpuFd,
-    /// What became of the last attempt to run the guest, where it came to nothing.
+    /// Error of the last `KVM_RUN`, if it failed.
     failed: Option<io::Error>,
 }
 
@@ -39,36 +39,31 @@ impl AsRawFd for Vcpu {
 }
 
 impl Vcpu {
-    /// Adds the one processor to `vm`.
+    /// Adds the only vCPU to `vm`.
     pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm
-            .create_vcpu(0)
-            .map_err(Error::kvm("create a virtual processor"))?;
+        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let mut supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(Error::kvm("tell what its processors support"))?;
+            .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
         cpuid::limit(&mut supported);
         fd.set_cpuid2(&supported)
-            .map_err(Error::kvm("set what the processor supports"))?;
-        refuse_hypercalls(&fd);
+            .map_err(Error::kvm("KVM_SET_CPUID2"))?;
+        disable_kvm_hypercalls(&fd);
         Ok(Vcpu { fd, failed: None })
     }
 
-    /// Puts the processor at the guest's first instruction.
+    /// Sets the registers for the guest's first instruction.
     pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
-        let reset = self
-            .fd
-            .get_sregs()
-            .map_err(Error::kvm("read system registers"))?;
+        let reset = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         self.fd
             .set_sregs(&boot::system_registers(reset))
-            .map_err(Error::kvm("set system registers"))?;
+            .map_err(Error::kvm("KVM_SET_SREGS"))?;
         self.fd
             .set_regs(&boot::registers(boot))
-            .map_err(Error::kvm("set general registers"))
+            .map_err(Error::kvm("KVM_SET_REGS"))
     }
 
-    /// Frequency in Hz of the counter by which the guest tells the time.
+    /// Returns the frequency in Hz of the counter that the guest uses as its clock.
     pub fn counter_frequency(&self) -> Result<u64, Error> {
         match self.fd.get_tsc_khz() {
             Ok(khz) if khz > 0 => Ok(u64::from(khz) * 1000),
@@ -76,11 +71,11 @@ impl Vcpu {
         }
     }
 
-    /// Lets the guest run until it wants something. That is a hypercall more often than not; what else it is,
-    /// [`Vcpu::exit`] tells.
+    /// Runs the guest until its next exit. Returns the hypercall if it is one, the usual case;
+    /// otherwise [`Vcpu::exit`] returns the reason.
     #[inline(always)]
     pub fn run(&mut self) -> Option<Call> {
-        // SAFETY: it is our processor, and the machine has its memory for as long.
+        // SAFETY: the descriptor is our vCPU's, and the machine keeps its memory as long.
         if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
             self.failed = Some(error);
             return None;
@@ -89,7 +84,7 @@ impl Vcpu {
         if run.exit_reason != KVM_EXIT_IO {
             return None;
         }
-        // SAFETY: the exit reason says that `io` is the member of the union that was written.
+        // SAFETY: with this exit reason, `io` is the member of the union that was written.
         let io = unsafe { run.__bindgen_anon_1.io };
         let number = io.port.wrapping_sub(PIO_BASE);
         let is_write = u32::from(io.direction) == KVM_EXIT_IO_OUT;
@@ -97,7 +92,7 @@ impl Vcpu {
         if !(is_write && is_word && number < PORTS) {
             return None;
         }
-        // SAFETY: KVM has put the four bytes there, within what is mapped of the processor.
+        // SAFETY: KVM wrote the four bytes there, inside the vCPU's mapping.
         let argument = unsafe {
             (&raw const *run)
                 .byte_add(io.data_offset as usize)
@@ -110,10 +105,10 @@ impl Vcpu {
         })
     }
 
-    /// Why the guest stopped running where [`Vcpu::run`] knew of no hypercall.
+    /// Returns why the guest stopped when [`Vcpu::run`] returned no hypercall.
     ///
     /// # Errors
-    /// This host failed to run it.
+    /// `KVM_RUN` failed.
     #[cold]
     pub fn exit(&mut self) -> Result<Exit, Error> {
         if let Some(error) = self.failed.take() {
@@ -123,7 +118,7 @@ impl Vcpu {
         if run.exit_reason != KVM_EXIT_IO {
             return Ok(other(run));
         }
-        // SAFETY: the exit reason says that `io` is the member of the union that was written.
+        // SAFETY: with this exit reason, `io` is the member of the union that was written.
         let io = unsafe { run.__bindgen_anon_1.io };
         let width = usize::from(io.size) * io.count as usize;
         Ok(port_access(
@@ -133,34 +128,35 @@ impl Vcpu {
         ))
     }
 
-    /// Brings the registers up to date: KVM completes the last exit only when the guest is entered again, which this
-    /// does without running it. Returns false if KVM refuses even that for now.
+    /// Completes the last exit: KVM does so at the next entry only. This enters KVM without running
+    /// the guest. Returns false if KVM refuses even that for now.
     pub fn settle(&mut self) -> bool {
         self.fd.set_kvm_immediate_exit(1);
-        // The interruption is what was asked for; any other failure will show when the registers are read.
+        // EINTR is expected; reading the registers reports any other failure.
         // SAFETY: as in `run`.
         let entered = unsafe { enter(self.fd.as_raw_fd()) };
         self.fd.set_kvm_immediate_exit(0);
         !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
     }
 
-    /// The byte that, once set to 1, keeps the guest from running: for signal handlers. Valid as long as `self` is.
+    /// Returns the byte that keeps the guest from running once it is 1: for signal handlers. Valid
+    /// as long as `self`.
     pub fn interrupt_flag(&mut self) -> *mut u8 {
         &raw mut self.fd.get_kvm_run().immediate_exit
     }
 
-    /// The registers that say where the guest is, for a report; call [`Vcpu::settle`] first.
+    /// Formats the registers that locate the guest, for a report; call [`Vcpu::settle`] first.
     pub fn registers(&self) -> String {
         match self.fd.get_regs() {
             Ok(regs) => format!(
                 "pc {:#x}, sp {:#x}, rflags {:#x}",
                 regs.rip, regs.rsp, regs.rflags
             ),
-            Err(error) => format!("registers cannot be read: {error}"),
+            Err(error) => format!("registers unavailable: {error}"),
         }
     }
 
-    /// The registers that say what the guest met last and where it handles that; call [`Vcpu::settle`] first.
+    /// Formats the registers of the last exception and its handler; call [`Vcpu::settle`] first.
     pub fn fault_registers(&self) -> String {
         match self.fd.get_sregs() {
             Ok(kvm_bindings::kvm_sregs {
@@ -171,25 +167,25 @@ impl Vcpu {
                     idt.base
                 )
             }
-            Err(error) => format!("system registers cannot be read: {error}"),
+            Err(error) => format!("system registers unavailable: {error}"),
         }
     }
 }
 
-/// Has KVM go by what the guest was told of its hypervisor, which is nothing: KVM's own hypercalls (VMCALL, VMMCALL)
-/// are refused then, where the kernel can (5.10 and later). No hvt guest makes any.
-fn refuse_hypercalls(vcpu: &VcpuFd) {
+/// Disables KVM's paravirtual hypercalls (VMCALL, VMMCALL), which the guest's CPUID does not list,
+/// where the kernel can (5.10 and later). No hvt guest makes any.
+fn disable_kvm_hypercalls(vcpu: &VcpuFd) {
     let mut capability = kvm_enable_cap {
         cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
         ..Default::default()
     };
     capability.args[0] = 1;
     if let Err(error) = vcpu.enable_cap(&capability) {
-        log::debug!("KVM cannot refuse its own hypercalls: {error}");
+        log::debug!("KVM_CAP_ENFORCE_PV_FEATURE_CPUID failed: {error}");
     }
 }
 
-/// An access to an I/O port that is no hypercall.
+/// Classifies an access to an I/O port that is not a hypercall.
 fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
     Exit::Stop(match port.wrapping_sub(PIO_BASE) {
         _ if !is_write => Stop::PortRead { port },
@@ -202,10 +198,10 @@ fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
     })
 }
 
-/// Why the guest stopped running, if not by an I/O port.
+/// Returns why the guest stopped, for exits other than port I/O.
 fn other(run: &kvm_run) -> Exit {
     let details = &run.__bindgen_anon_1;
-    // SAFETY: the exit reason says which member of the union was written.
+    // SAFETY: the exit reason determines which member of the union was written.
     let stop = unsafe {
         match run.exit_reason {
             KVM_EXIT_INTR => return Exit::Interrupted,

@@ -1,5 +1,6 @@
-//! Output with prefixes before its lines: the time with `--console-timestamps`, and `<6>` in the journal, before a line
-//! that journald would parse for a priority. Uses no heap: output is assembled piece by piece.
+//! Output with prefixes before its lines: the time with `--console-timestamps`, and `<6>` in the
+//! journal, before a line that journald would parse for a priority. Uses no heap: output is
+//! assembled piece by piece.
 
 use std::io::{self, Write};
 
@@ -12,25 +13,26 @@ use crate::report::timestamp::Timestamp;
 /// Bytes of a stamp, with the space after it.
 pub(super) const STAMP: usize = Timestamp::LENGTH + 1;
 
-/// Most bytes of one write, and of guest bytes in it. A pipe takes so many atomically.
+/// Most bytes of one write, and of guest bytes in it. A pipe accepts that many atomically.
 const PIECE: usize = libc::PIPE_BUF;
 
-/// Longest line in bytes. journald breaks a longer line and parses a priority after the break: LineMax= of
-/// journald.conf is 48 KiB by default.
+/// Longest line in bytes. journald breaks a longer line and parses a priority after the break:
+/// LineMax= of journald.conf is 48 KiB by default.
 const JOURNAL_LINE: usize = (48 << 10) - 1;
 
 /// Prefix that journald removes again. Info is systemd's default priority of lines without one.
 const PRIORITY: &[u8] = b"<6>";
 
-/// In place of a column: the last write was cut off, so the next line needs a line break before it.
+/// Special column: the last write was cut off, so the next line needs a line break before it.
 const CUT_OFF: usize = usize::MAX;
 
-/// Position of a console in its lines, and their prefixes.
+/// Column of a console in its line, and the prefixes of lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     stamped: bool,
     journal: Option<&'static Stream>,
-    /// Bytes since the last line break. A stream to the journal has its own count, because messages go there too.
+    /// Bytes since the last line break. A stream to the journal has its own count, because messages
+    /// go there too.
     column: usize,
 }
 
@@ -137,8 +139,8 @@ struct Filled {
 }
 
 impl Frame<'_> {
-    /// Copies `text` with its prefixes into `framed`, as far as there is room. The current line already has `column`
-    /// bytes.
+    /// Copies `text` with its prefixes into `framed`, as far as there is room. The current line
+    /// already has `column` bytes.
     fn fill(&self, column: usize, text: &[u8], framed: &mut [u8]) -> Filled {
         let longest = if self.journal { JOURNAL_LINE } else { CUT_OFF };
         let mut filled = Filled {
@@ -178,7 +180,7 @@ impl Frame<'_> {
         filled
     }
 
-    /// Prefix of a line of the output that begins with `text`.
+    /// Returns the prefix of a line of output that begins with `text`.
     fn opening(&self, text: &[u8]) -> &[u8] {
         match (self.stamp, text) {
             (Some(stamp), _) => stamp,
@@ -188,7 +190,8 @@ impl Frame<'_> {
         }
     }
 
-    /// The first line of `text` with its end, or a part of it: at most `longest` bytes without the end.
+    /// Returns the first line of `text` with its end, or part of it: at most `longest` bytes
+    /// without the end.
     fn line<'t>(&self, text: &'t [u8], longest: usize) -> &'t [u8] {
         match text.iter().position(|&byte| self.ends(byte)) {
             Some(end) if end <= longest => &text[..=end],
@@ -196,7 +199,7 @@ impl Frame<'_> {
         }
     }
 
-    /// Whether this byte ends a line.
+    /// Returns whether this byte ends a line.
     fn ends(&self, byte: u8) -> bool {
         byte == b'\n' || self.journal && byte == 0
     }
@@ -241,7 +244,7 @@ mod tests {
         entries
     }
 
-    /// Entries of a guest's text without any priority in it.
+    /// Returns the entries of a guest's text without any priority in it.
     fn messages(text: &[u8]) -> Vec<Entry> {
         let lines = text
             .split(|byte| matches!(byte, 0 | b'\n'))
@@ -285,7 +288,7 @@ mod tests {
         std::io::Seek::seek(&mut fs::File::from(file), std::io::SeekFrom::End(0)).unwrap();
     }
 
-    /// Text of the bytes that matter here.
+    /// Random text of the bytes that the code distinguishes.
     fn text(most: usize) -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(prop::sample::select(b"<<0137>\n\0 x".to_vec()), 0..most)
     }
@@ -339,7 +342,7 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever the guest cuts its text, and wherever messages come between.
+        /// The guest may cut its text anywhere, and messages may come between.
         #[test]
         fn no_byte_of_the_guests_sets_a_priority(pieces in prop::collection::vec((text(20), any::<bool>()), 0..20)) {
             let (stream, stats) = printed(&pieces, false);
@@ -361,7 +364,7 @@ mod tests {
             }
         }
 
-        /// Wherever a limit or an error cuts the output.
+        /// A limit or an error may cut the output anywhere.
         #[test]
         fn output_that_is_cut_off_sets_no_priority(
             pieces in prop::collection::vec((text(20), 0..50_usize, 0..50_usize), 0..20), stamped: bool,

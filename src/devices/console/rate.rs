@@ -1,22 +1,23 @@
-//! How many bytes a second may pass: a bucket that holds one second's worth, and fills as time goes by.
+//! A limit of bytes per second: a token bucket that holds one second's worth.
 
 use std::num::NonZeroU64;
 use std::time::Instant;
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
-/// A limit of bytes a second.
+/// A limit of bytes per second.
 #[derive(Debug)]
 pub(super) struct Rate {
     rate: NonZeroU64,
-    /// What may pass now, in bytes times a billion, so that no part of a byte gets lost.
+    /// Bytes that may pass now, times a billion, so that fractions of a byte are kept.
     room: u128,
-    /// When that was true.
+    /// Time of the last update of `room`.
     last: Instant,
 }
 
 impl Rate {
-    /// At most `rate` bytes a second, from `now` on, when a second's worth may pass at once.
+    /// Limits to `rate` bytes per second from `now` on; a burst of one second's worth may pass
+    /// immediately.
     pub fn new(rate: NonZeroU64, now: Instant) -> Rate {
         Rate {
             rate,
@@ -25,7 +26,7 @@ impl Rate {
         }
     }
 
-    /// How many bytes may pass at `now`.
+    /// Returns how many bytes may pass at `now`.
     pub fn room(&mut self, now: Instant) -> u64 {
         let rate = u128::from(self.rate.get());
         let most = rate * NANOSECONDS_PER_SECOND;
@@ -39,7 +40,7 @@ impl Rate {
         (self.room / NANOSECONDS_PER_SECOND) as u64
     }
 
-    /// So many bytes have passed.
+    /// Records that `bytes` have passed.
     pub fn spend(&mut self, bytes: u64) {
         self.room = self
             .room
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holds_what_it_says() {
+    fn a_second_holds_the_rate() {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut rate = rate(1000, start);
@@ -74,9 +75,9 @@ mod tests {
         assert_eq!(take(&mut rate, 600, start), 400);
         assert_eq!(take(&mut rate, 600, start), 0);
         assert_eq!(take(&mut rate, 600, at(250)), 250);
-        // What was saved up is no more than a second's worth.
+        // The bucket holds no more than a second's worth.
         assert_eq!(take(&mut rate, 5000, at(60_000)), 1000);
-        // A clock that goes back gives nothing, and takes nothing.
+        // A clock that goes back changes nothing.
         assert_eq!(take(&mut rate, 1, at(59_000)), 0);
     }
 

@@ -1,10 +1,10 @@
-//! What an operator wants to know of a console: how much the guest printed, and what became of the rest.
+//! Statistics of a console: output written, and output dropped by cause.
 
 use std::fmt;
 
 use crate::report::counters::{Count, Counter, Faults};
 
-/// What went through the console, and what did not: as read at some moment, or as it is being counted.
+/// Output written and dropped: a snapshot, or live counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats<N = u64> {
     /// Bytes written.
@@ -17,16 +17,16 @@ pub struct Stats<N = u64> {
     pub slow: N,
     /// Dropped: the disk is full.
     pub full: N,
-    /// Dropped because a signal came, which ends the run.
+    /// Dropped: a signal arrived that ends the run.
     pub interrupted: N,
-    /// Dropped for any other reason.
+    /// Dropped: any other reason.
     pub other: N,
-    /// Of the bytes dropped, those that were more than the operator allows.
+    /// Part of the dropped bytes: those above the operator's limit.
     pub excess_bytes: N,
 }
 
 impl Stats<Counter> {
-    /// The numbers so far.
+    /// Returns a snapshot.
     pub fn read(&self) -> Stats {
         Stats {
             written_bytes: self.written_bytes.get(),
@@ -42,7 +42,7 @@ impl Stats<Counter> {
 }
 
 impl Stats {
-    /// How often the host did not take what the guest wrote, by cause. A signal that ends the run is no fault of its.
+    /// Returns failed writes by cause. A signal that ends the run is not one.
     pub fn faults(&self) -> Faults<4> {
         Faults([
             ("reader gone", self.closed),
@@ -52,7 +52,8 @@ impl Stats {
         ])
     }
 
-    /// Why output was dropped, how often, with names for programs; the signal that ends a run included.
+    /// Returns dropped writes by cause, with names for programs, including the signal that ends a
+    /// run.
     pub fn causes(&self) -> [(&'static str, u64); 5] {
         [
             ("closed", self.closed),

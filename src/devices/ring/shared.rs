@@ -1,4 +1,5 @@
-//! The memory that guest and tender share, as the tender sees it: atomic indices, and slots that are copied.
+//! The tender's view of the memory shared with the guest: atomic indices, and slots that are
+//! copied.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -11,19 +12,21 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::memory::{self, GuestAddress, GuestMemory};
 
-/// What the protocol does with the shared memory. A trait so that its handshake can be tested in every interleaving.
+/// The protocol's accesses to the shared memory. A trait so that tests can run its handshake in
+/// every interleaving.
 pub trait Shared {
-    /// Requests submitted so far, by the guest's word. What was submitted can be read after this.
+    /// Returns the number of requests submitted so far, as claimed by the guest. Later reads see
+    /// the submitted requests.
     fn submitted(&self) -> u32;
-    /// A copy of request `index`, made once.
+    /// Copies request `index` once.
     fn entry(&self, index: u32) -> Entry;
-    /// Tells the guest how many requests were taken: their slots are its own again.
+    /// Publishes the number of requests taken: the guest may reuse their slots.
     fn publish_taken(&self, taken: u32);
-    /// Puts a reply into slot `index`.
+    /// Writes a reply into slot `index`.
     fn write_commit(&self, index: u32, commit: Commit);
-    /// Tells the guest how many replies were given.
+    /// Publishes the number of replies given.
     fn publish_given(&self, given: u32);
-    /// Tells the guest whether to kick.
+    /// Publishes whether the guest should kick.
     fn want_kicks(&self, wanted: bool);
     /// Orders everything before it, reads and writes, before everything after it.
     fn barrier(&self);
@@ -34,10 +37,10 @@ pub trait Shared {
 pub struct GuestRing<'m>(VolatileSlice<'m>);
 
 impl<'m> GuestRing<'m> {
-    /// The ring at `address`.
+    /// Returns the ring at `address`.
     ///
     /// # Errors
-    /// It does not lie within guest memory.
+    /// It is not inside guest memory.
     pub fn new(
         memory: &'m GuestMemory,
         address: GuestAddress,
@@ -46,7 +49,7 @@ impl<'m> GuestRing<'m> {
     }
 
     fn load(&self, offset: usize, order: Ordering) -> u32 {
-        // The offsets are constants within the ring, and aligned: this cannot fail.
+        // The offsets are constants inside the ring, and aligned: this cannot fail.
         self.0.load(offset, order).unwrap_or_default()
     }
 

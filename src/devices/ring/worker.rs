@@ -1,10 +1,11 @@
-//! Who serves the ring when: the thread that runs the guest at each kick, or, while frames are sent one after the
-//! other, a thread of its own that looks into the ring now and then and spares the guest its kicks.
+//! Who serves the ring: the guest's thread at each kick or, while the guest sends frames back to
+//! back, a second thread that polls the ring and saves the guest its kicks.
 //!
-//! Only what is sent is worth that: a guest that receives waits for the answer, and nobody answers sooner than the
-//! thread that it has just left. The second thread does not spin; it naps, and finds a few frames each time it wakes,
-//! which pays on a single processor too: a nap's end costs the guest about as much as a kick, and stands for all of
-//! them. Whether a takeover pays is learnt from how the last ones went.
+//! This pays for sending only: a guest that receives waits for the reply, and the thread that it
+//! has just left replies soonest. The second thread does not spin. It sleeps, and finds a few
+//! frames at each wake-up, which pays on a single processor too: a wake-up costs the guest about as
+//! much as one kick and replaces all of them. How well the last takeovers paid decides when the
+//! next one happens.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,47 +17,47 @@ use crate::host::signal;
 use crate::host::threads::report;
 use crate::memory::{GuestAddress, GuestMemory};
 
-/// How long the second thread naps between two looks, in nanoseconds. A flood of a million frames a second does not
-/// fill a tenth of the ring in this time.
+/// Sleep of the second thread between two polls. A flood of a million frames per second fills less
+/// than a tenth of the ring in this time.
 const NAP: Duration = Duration::from_micros(50);
 
-/// How long the ring may be empty before the second thread asks for kicks again and sleeps: so many times the time
-/// between two frames before it took over, but within bounds, in nanoseconds.
+/// How long the ring may be empty before the second thread asks for kicks again and sleeps: this
+/// multiple of the time between two frames before the takeover, within bounds, in nanoseconds.
 const PATIENT_GAPS: u64 = 4;
 const LEAST_PATIENCE: u64 = 100_000;
 const MOST_PATIENCE: u64 = 2_000_000;
 
-/// Frames sent in a row, nothing received and the guest never out of work, after which the second thread takes over: at
-/// first and at least, and at most.
+/// Consecutive frames sent, with nothing received and the guest always busy, after which the second
+/// thread takes over: the initial and least number, and the largest.
 const LEAST_STREAK: u32 = 16;
 const MOST_STREAK: u32 = 128;
 
-/// Frames for which a takeover has paid.
+/// Number of frames for which a takeover has paid.
 const WORTHWHILE: u32 = 64;
 
-/// Has the kernel wake this thread when it asked to be, instead of up to 50 µs later.
-fn nap_exactly() {
+/// Makes the kernel wake this thread on time instead of up to 50 µs later.
+fn disable_timer_slack() {
     // SAFETY: the call takes plain numbers, and concerns this thread only.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
 }
 
-/// What the two threads share beside the ring.
+/// State shared by the two threads in addition to the ring.
 #[derive(Debug, Default)]
 pub struct Parallel {
-    /// The second thread is to take over.
+    /// The second thread should take over.
     pub(super) awake: AtomicBool,
     /// The run is over.
     stop: AtomicBool,
-    /// Frames in a row that bring about the next takeover.
+    /// Consecutive frames that cause the next takeover.
     pub(super) streak: AtomicU32,
     /// How long the ring may be empty, in nanoseconds.
     patience: AtomicU64,
-    /// How the guest broke the ring's rules, found by the second thread.
-    broken: Mutex<Option<Error>>,
+    /// Contract violation found by the second thread.
+    violation: Mutex<Option<Error>>,
 }
 
 impl Parallel {
-    /// Nothing is going on yet.
+    /// Returns the state at the start: idle.
     pub fn new() -> Parallel {
         Parallel {
             streak: AtomicU32::new(LEAST_STREAK),
@@ -64,8 +65,8 @@ impl Parallel {
         }
     }
 
-    /// Starts the second thread, confined by `confine` when this returns; if the host has no thread, returns none, and
-    /// the first thread serves the ring alone.
+    /// Starts the second thread; `confine` has confined it when this returns. If the host cannot
+    /// start a thread, returns none, and the first thread serves the ring alone.
     ///
     /// # Errors
     /// Those of `confine`.
@@ -78,8 +79,8 @@ impl Parallel {
     ) -> Result<Option<Thread>, E> {
         let (reporter, confinement) = report();
         let serve = move || {
-            signal::leave_to_the_guests_thread();
-            nap_exactly();
+            signal::block_all_signals();
+            disable_timer_slack();
             let result = confine();
             let is_confined = result.is_ok();
             reporter.send(result);
@@ -94,13 +95,11 @@ impl Parallel {
         {
             Ok(handle) => {
                 confinement.wait()?;
-                log::debug!("network ring: a second thread serves it, too");
+                log::debug!("network ring: started a second thread");
                 Ok(Some(handle.thread().clone()))
             }
             Err(error) => {
-                log::warn!(
-                    "no second thread for the network ring: {error}; one thread does it all"
-                );
+                log::warn!("cannot start the ring thread: {error}; continuing single-threaded");
                 Ok(None)
             }
         }
@@ -112,13 +111,13 @@ impl Parallel {
         thread.unpark();
     }
 
-    /// What the second thread found broken, if it did.
-    pub fn broken(&self) -> Option<Error> {
-        self.broken.lock().ok()?.take()
+    /// Returns the violation that the second thread found, if any.
+    pub fn violation(&self) -> Option<Error> {
+        self.violation.lock().ok()?.take()
     }
 
-    /// The second thread: sleeps until it is to take over, until the run is over. `alarm` interrupts the guest, so
-    /// that its thread comes to look at [`Parallel::broken`].
+    /// Runs the second thread: sleeps until a takeover, until the run is over. `alarm` interrupts
+    /// the guest, so that its thread checks [`Parallel::violation`].
     pub fn serve(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory, alarm: impl Fn()) {
         while !self.stop.load(Ordering::SeqCst) {
             if !self.awake.swap(false, Ordering::SeqCst) {
@@ -128,8 +127,8 @@ impl Parallel {
             match self.watch(ring, shared, memory) {
                 Ok(served) => self.learn(served),
                 Err(error) => {
-                    if let Ok(mut broken) = self.broken.lock() {
-                        *broken = Some(error);
+                    if let Ok(mut violation) = self.violation.lock() {
+                        *violation = Some(error);
                     }
                     return alarm();
                 }
@@ -137,11 +136,12 @@ impl Parallel {
         }
     }
 
-    /// Serves the ring until nothing has been sent for a while, the guest receives, or the run is to end; returns the
-    /// number of requests.
+    /// Serves the ring until nothing has been sent for a while, the guest receives, or the run is
+    /// to end; returns the number of requests.
     ///
-    /// The end of the run is checked first: if a receive buffer overlaps the ring, received bytes move the ring's
-    /// index, so a peer can add requests without end. The last drain, after the guest has stopped, serves the rest.
+    /// The end of the run is checked first: if a receive buffer overlaps the ring, received bytes
+    /// move the ring's index, so a peer can add requests without end. The last drain, after the
+    /// guest has stopped, serves the rest.
     fn watch(&self, ring: &Ring, shared: &impl Shared, memory: &GuestMemory) -> Result<u32, Error> {
         let patience = Duration::from_nanos(self.patience.load(Ordering::Relaxed));
         let mut served = 0_u32;
@@ -165,12 +165,13 @@ impl Parallel {
         Ok(served)
     }
 
-    /// Whether the run has ended, or a signal asks for its end, in which case the guest's thread may wait for the ring.
+    /// Returns whether the run has ended, or a signal asks for its end, in which case the guest's
+    /// thread may wait for the ring.
     fn is_over(&self) -> bool {
         self.stop.load(Ordering::SeqCst) || signal::received().is_some()
     }
 
-    /// Takes over sooner next time if it paid this time, and later if it did not.
+    /// Takes over sooner next time if this takeover paid, and later if not.
     fn learn(&self, served: u32) {
         let streak = self.streak.load(Ordering::Relaxed);
         let next = if served >= WORTHWHILE {
@@ -183,17 +184,17 @@ impl Parallel {
     }
 }
 
-/// The ring as the thread that runs the guest serves it.
+/// The ring as served by the guest's thread.
 pub struct Worker<'r, S> {
     ring: &'r Ring,
     shared: S,
-    /// The second thread, if the host let us have one.
+    /// The second thread, if the host could start one.
     second: Option<(&'r Parallel, Thread)>,
-    /// All requests up to here are known to be done.
+    /// All requests up to here are done.
     done: u32,
-    /// Requests in a row.
+    /// Consecutive requests.
     pub(super) streak: u32,
-    /// When the guest was first heard of since it last had nothing to do, and of how many requests since.
+    /// Time of the guest's first request since it was last idle, and the number of requests since.
     since: Option<Instant>,
     counted: u32,
 }
@@ -213,7 +214,8 @@ impl<'r, S: Shared> Worker<'r, S> {
         }
     }
 
-    /// A kick, or any moment at which requests must be done before something else. No lock where there are none.
+    /// Serves a kick, or any event before which requests must be done. Takes no lock if there are
+    /// none.
     #[inline]
     pub fn drain(&mut self, memory: &GuestMemory) -> Result<(), Error> {
         if self.shared.submitted() == self.done {
@@ -254,16 +256,16 @@ impl<'r, S: Shared> Worker<'r, S> {
         (self.streak, self.since, self.counted) = (streak, None, 0);
     }
 
-    /// What the second thread found broken, if it did.
-    pub fn broken(&self) -> Option<Error> {
+    /// Returns the violation that the second thread found, if any.
+    pub fn violation(&self) -> Option<Error> {
         self.second
             .as_ref()
-            .and_then(|(parallel, _)| parallel.broken())
+            .and_then(|(parallel, _)| parallel.violation())
     }
 
-    /// The guest has nothing to do for the moment, so what it has sent goes out now. A row of frames may go on after
-    /// it, but not for long: a ping now and then must not add up to a flood.
-    pub fn calm(&mut self, memory: &GuestMemory) -> Result<(), Error> {
+    /// Sends pending frames, because the guest is idle now. A streak may continue afterwards, but
+    /// not for long: occasional pings must not add up to a flood.
+    pub fn quiesce(&mut self, memory: &GuestMemory) -> Result<(), Error> {
         self.drain(memory)?;
         self.start_over(self.streak / 2);
         Ok(())

@@ -1,4 +1,5 @@
-//! Devices of guests that cannot declare any: one interface and one disk at most, found by what they are.
+//! Devices of guests that cannot declare any: at most one interface and one disk, addressed by
+//! kind.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +34,7 @@ fn disk(size: usize) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[test]
-fn nothing_that_is_not_attached_is_there() {
+fn unattached_devices_are_absent() {
     let mut devices = attach(&[], &[]).expect("no devices");
     assert!(matches!(
         devices.net_info(),
@@ -47,7 +48,7 @@ fn nothing_that_is_not_attached_is_there() {
 }
 
 #[test]
-fn the_interface_tells_its_address_and_moves_frames() {
+fn the_interface_has_its_address_and_moves_frames() {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let option = NetOption {
         mac: Some([2, 3, 4, 5, 6, 7]),
@@ -157,7 +158,7 @@ fn each_era_opens_disks_by_its_own_rule() {
 }
 
 #[test]
-fn what_attaches_nothing_is_told_in_words_that_help() {
+fn options_that_attach_nothing_are_errors_with_a_hint() {
     let mac = NetOption {
         mac: Some([2; 6]),
         ..NetOption::default()

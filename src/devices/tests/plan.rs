@@ -1,4 +1,4 @@
-//! Which option is for which device, and what is no plan at all.
+//! Matching options with devices, and the errors.
 
 use super::*;
 use crate::config::{BlockOption, BlockSource, NetOption, NetSource};
@@ -143,8 +143,8 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     );
     assert_eq!(
         error.to_string(),
-        "--net= names no device, and this unikernel does not have exactly one of its kind; it declares \
-         lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC): write --net:NAME=, or leave it out"
+        "--net= needs a device name: this unikernel declares \
+         lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC); write --net:NAME= or omit it"
     );
     let none = manifest(&["lan"], &[]);
     let error = refused(&none, &[net("lan", tap("tap0"))], &[block(None, "a.img")]);
@@ -164,11 +164,12 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     };
     let error = refused(&none, &[net("lan", tap("tap0"))], &[disk]).to_string();
     assert!(
-        error.starts_with("--disk= names no device, ") && error.contains("write --block:NAME=, "),
+        error.starts_with("--disk= needs a device name: ")
+            && error.contains("write --block:NAME= or "),
         "{error}"
     );
     let nothing = refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[]).to_string();
-    assert!(nothing.contains("; it declares no devices: "), "{nothing}");
+    assert!(nothing.contains("declares no devices; "), "{nothing}");
 }
 
 #[test]
@@ -322,12 +323,12 @@ fn two_devices_cannot_have_one_image() {
     );
     assert_eq!(
         error.to_string(),
-        "device 'data': 'a.img' is given to two block devices; each needs an image of its own"
+        "device 'data': 'a.img' is given to two block devices; give each its own image"
     );
 }
 
 #[test]
-fn what_a_configuration_file_says_gives_way() {
+fn the_command_line_overrides_the_configuration_file() {
     use std::slice::from_ref;
     let manifest = manifest(&["service"], &["data"]);
     let file_net = NetOption {
@@ -365,7 +366,7 @@ fn what_a_configuration_file_says_gives_way() {
             (&image("a.img"), Some(4096))
         );
     }
-    // In one place it is still a mistake to say two things of one device.
+    // Two options of the same origin for one device are still an error.
     let short = NetOption {
         name: None,
         ..file_net.clone()
@@ -378,14 +379,14 @@ fn what_a_configuration_file_says_gives_way() {
 }
 
 #[test]
-fn a_sketch_has_every_mistake() {
+fn a_partial_plan_has_every_error() {
     let manifest = manifest(&["lan", "wan", "dmz"], &["data"]);
     let nets = [
         net("lna", tap("tap0")),
         net("lan", tap("tap1")),
         net("dmz", tap("tap1")),
     ];
-    let (plan, mistakes) = Plan::sketch(&manifest, &nets, &[sector_size("data", 512)]);
+    let (plan, errors) = Plan::partial(&manifest, &nets, &[sector_size("data", 512)]);
     assert_eq!(
         plan.nets
             .iter()
@@ -399,9 +400,9 @@ fn a_sketch_has_every_mistake() {
         Error::NotAttached(wan),
         Error::NotAttached(data),
         Error::Shared { name: shared },
-    ] = &mistakes[..]
+    ] = &errors[..]
     else {
-        panic!("{mistakes:?}")
+        panic!("{errors:?}")
     };
     assert_eq!(
         [name, &wan.name, &data.name, shared],

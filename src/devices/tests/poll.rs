@@ -1,4 +1,4 @@
-//! POLL: who is reported, when it returns, and what it does about wires that are cut.
+//! POLL: reported devices, time of the return, and disconnected wires.
 
 use std::net::{Shutdown, UdpSocket};
 use std::os::fd::IntoRawFd;
@@ -9,12 +9,12 @@ use super::attached::{FRAME, RECEIVED, SENT, memory, net_request, nets, poll, wi
 use super::*;
 
 const MILLISECOND: u64 = 1_000_000;
-/// Ten seconds: longer than any of these tests takes, unless it fails.
+/// Ten seconds: longer than any successful test takes.
 const LONG: u64 = 10_000 * MILLISECOND;
-/// A sleep that is over before this has begun too early.
+/// A sleep short enough to test.
 const SLEEP: u64 = 20 * MILLISECOND;
 
-/// What POLL reports and whether it slept for `SLEEP`.
+/// Returns the report of POLL and whether it slept for `SLEEP`.
 fn sleep(devices: &mut Devices) -> (u64, bool) {
     let start = Instant::now();
     let ready = poll(devices, SLEEP);
@@ -59,7 +59,7 @@ fn a_frame_is_reported_until_it_is_read() {
 }
 
 #[test]
-fn any_timeout_can_be_asked_for() {
+fn any_timeout_is_accepted() {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let mut devices = nets(&[near]);
     far.send(FRAME).expect("room");
@@ -97,7 +97,7 @@ fn a_frame_ends_the_sleep() {
 }
 
 #[test]
-fn frames_of_a_wire_that_is_cut_are_delivered_and_its_end_is_reported_no_more() {
+fn frames_of_a_cut_wire_are_delivered_and_its_end_is_not_reported_again() {
     let wires = [wire(libc::SOCK_SEQPACKET), wire(libc::SOCK_DGRAM)];
     let [(cut, far), (other, other_far)] = wires;
     let mut devices = nets(&[cut, other]);
@@ -105,21 +105,21 @@ fn frames_of_a_wire_that_is_cut_are_delivered_and_its_end_is_reported_no_more() 
     drop(far);
     assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Frame(20));
-    // The end is to be read, too; until then the device is reported.
+    // The end must be read too; until then POLL reports the device.
     assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
     poll(&mut devices, 0);
     assert_eq!(sleep(&mut devices), (0, true));
-    // Nobody else suffers.
+    // Other devices still work.
     other_far.send(FRAME).expect("room");
     assert_eq!(poll(&mut devices, LONG), 0b100);
     assert_eq!(read(&mut devices, 2), Reply::Frame(20));
     assert_eq!(sleep(&mut devices), (0, true));
 }
 
-/// `poll(2)` says of such a wire no more than that there is something to read.
+/// `poll(2)` reports such a wire only as readable.
 #[test]
-fn a_wire_whose_far_end_sends_no_more_is_reported_no_more() {
+fn a_wire_whose_far_end_is_shut_down_is_not_reported_again() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     far.shutdown(Shutdown::Write).expect("a connected socket");
@@ -130,7 +130,7 @@ fn a_wire_whose_far_end_sends_no_more_is_reported_no_more() {
 }
 
 #[test]
-fn a_wire_that_a_write_finds_cut_is_reported_no_more() {
+fn a_wire_that_a_write_finds_cut_is_not_reported_again() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     drop(far);
@@ -143,18 +143,18 @@ fn a_wire_that_a_write_finds_cut_is_reported_no_more() {
 }
 
 #[test]
-fn an_error_that_passes_does_not_take_the_device_away() {
-    // A frame to a port that is closed: its sender is told so, by an error to be read.
+fn a_transient_error_does_not_detach_the_device() {
+    // A frame to a closed port: the sender gets an error on its next read.
     let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
     near.connect(far.local_addr().expect("its name"))
         .expect("a route");
     drop(far);
     let near = near.into_raw_fd();
-    // SAFETY: it changes a flag of a descriptor that is open and this test's own.
+    // SAFETY: it changes a flag of a descriptor that is open and owned by this test.
     assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
     let mut devices = nets(&[near]);
-    // Time and again: whoever listens there later is heard.
+    // Repeatedly: a later listener is reached.
     for _ in 0..3 {
         let sent = devices
             .net_write(&memory(), net_request(1, SENT, 20))

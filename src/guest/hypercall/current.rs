@@ -36,7 +36,8 @@ impl Interface for Current {
         argument: GuestAddress,
     ) -> Result<Hypercall, Error> {
         Ok(match number {
-            // All OUT: there is nothing to read, and the reply finds out whether the structure is in memory.
+            // All fields are OUT: nothing to read; the reply checks whether the structure is in
+            // memory.
             number::WALLTIME => Hypercall::Walltime,
             number::PUTS => puts(memory, argument)?,
             number::POLL => {
@@ -84,7 +85,7 @@ impl Interface for Current {
                     Status::Ok as u32,
                 )
             }
-            // Answers to questions that cannot be asked here.
+            // Replies to hypercalls that this era does not have.
             Reply::BlockInfo { .. } | Reply::NetInfo { .. } => Ok(()),
         }
     }
@@ -97,7 +98,7 @@ impl Interface for Current {
     }
 }
 
-/// The same in every era.
+/// Decodes PUTS, which is the same in every era.
 #[inline]
 pub(super) fn puts(memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
     let abi::Puts { data, len } = memory.read(argument)?;
@@ -107,7 +108,8 @@ pub(super) fn puts(memory: &GuestMemory, argument: GuestAddress) -> Result<Hyper
     }))
 }
 
-/// The same in every era. The cookie must be readable; what it says is for a core dump.
+/// Decodes HALT, which is the same in every era. The cookie must be readable; its content is for a
+/// core file.
 pub(super) fn halt(memory: &GuestMemory, argument: GuestAddress) -> Result<Hypercall, Error> {
     let halt: abi::Halt = memory.read(argument)?;
     if halt.cookie != 0 {

@@ -1,5 +1,5 @@
-//! Hypercalls of Solo5 0.3 and 0.4: one network interface and one disk without handles, disks count in sectors, and a
-//! result is 0 or -1.
+//! Hypercalls of Solo5 0.3 and 0.4: one network interface and one disk without handles, disks count
+//! in sectors, and a result is 0 or -1.
 
 use std::mem::offset_of;
 
@@ -41,7 +41,7 @@ impl Interface for Legacy {
         argument: GuestAddress,
     ) -> Result<Hypercall, Error> {
         Ok(match number {
-            // All OUT, these three: there is nothing to read.
+            // All fields of these three are OUT: nothing to read.
             number::WALLTIME => Hypercall::Walltime,
             number::BLKINFO => Hypercall::BlockInfo,
             number::NETINFO => Hypercall::NetInfo,
@@ -93,7 +93,7 @@ impl Interface for Legacy {
         }
     }
 
-    /// A guest that was linked with a device module calls it without asking whether there is one.
+    /// A guest with a device module calls it without checking whether the device exists.
     fn no_device(_kind: Kind) -> Option<Reply> {
         None
     }
@@ -110,7 +110,7 @@ fn block_request(memory: &GuestMemory, argument: GuestAddress) -> Result<BlockRe
         addr: GuestAddress(blk.data),
         len: blk.len,
     };
-    // A sector so far out that its byte cannot be counted is beyond every disk.
+    // A sector whose byte offset overflows is past the end of every disk.
     Ok(BlockRequest {
         handle: LEGACY_BLOCK as u64,
         offset: blk.sector.saturating_mul(SECTOR_SIZE),

@@ -1,4 +1,4 @@
-//! What can be wrong with a unikernel file, each with what it is and what was expected.
+//! Errors of a unikernel file, with what it is and what was expected.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use crate::guest::formats::Format;
 use crate::guest::manifest;
 use crate::report::counters::Count;
 
-/// A rule that a file breaks. The file's name comes before it, said by whoever opened it.
+/// Why a file cannot be run. The caller prefixes the file's name.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -18,25 +18,25 @@ pub enum Error {
     NotElf(&'static str),
     #[error("is truncated: its {what} needs {needed} bytes; copy it again")]
     Truncated { what: &'static str, needed: u64 },
-    #[error("is not a 64-bit little-endian ELF file; unikernels are: build it for hvt")]
+    #[error("not a 64-bit little-endian ELF file; build it for hvt")]
     Class,
     #[error(
-        "is for another processor ({name}, ELF machine {number}); build it for aarch64 or x86_64"
+        "unsupported architecture ({name}, ELF machine {number}); build it for aarch64 or x86_64"
     )]
     Machine { number: u16, name: &'static str },
     #[error(
-        "is an ELF file of type {0}: an ordinary program, library or object; give the .hvt file, a static executable \
+        "ELF file of type {0}: an ordinary program, library or object; pass the .hvt file, a static executable \
          (EXEC)"
     )]
     Type(&'static str),
-    #[error("has {field} = {value} in its ELF header, which {rule}; copy or build it again")]
+    #[error("invalid ELF header: {field} is {value}, {rule}; copy or rebuild the image")]
     Field {
         field: &'static str,
         value: u64,
         rule: &'static str,
     },
     #[error(
-        "breaks a rule in segment {index} (program header, {} at {start:#x}): {rule}; copy or build it again",
+        "invalid segment {index} ({} at {start:#x}): {rule}; copy or rebuild the image",
         Count(*size, "byte")
     )]
     Segment {
@@ -45,42 +45,31 @@ pub enum Error {
         size: u64,
         rule: &'static str,
     },
-    #[error("has no segment to load; copy or build it again")]
+    #[error("no segment to load; copy or rebuild the image")]
     NothingToLoad,
-    #[error("starts at {0:#x}, which lies in no executable segment of it; copy or build it again")]
+    #[error("entry point {0:#x} is in no executable segment; copy or rebuild the image")]
     Entry(u64),
-    #[error("has a malformed note in program header {index}: {rule}; copy or build it again")]
+    #[error("malformed note in program header {index}: {rule}; copy or rebuild the image")]
     Note { index: usize, rule: &'static str },
-    #[error(
-        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before \
-         notes; give the .hvt file"
-    )]
+    #[error("no Solo5 note found: an ordinary program, not a unikernel; pass the .hvt file")]
     NoAbiNote,
-    #[error(
-        "is a ukvm unikernel of Solo5 0.2, whose interface this tender does not speak; rebuild it for hvt"
-    )]
+    #[error("ukvm unikernel of Solo5 0.2, which is not supported; rebuild it for hvt")]
     Ukvm,
     #[error(
-        "is a unikernel that has lost its notes, or of a development snapshot between Solo5 0.4 and 0.6; rebuild it with \
-         a release"
+        "unikernel without notes: stripped, or a snapshot between Solo5 0.4 and 0.6; rebuild it with a release"
     )]
     Snapshot,
-    #[error("is a Solo5 unikernel for the {0} target; rebuild it for hvt")]
+    #[error("Solo5 unikernel for the {0} target; rebuild it for hvt")]
     Target(String),
-    #[error(
-        "is an hvt unikernel of ABI version {0}; this tender runs versions 1 and 2, and those from before there were \
-         any: try a newer tender"
-    )]
+    #[error("needs hvt ABI version {0}; supported: 1, 2 and Solo5 0.3 to 0.4; upgrade tender")]
     AbiVersion(u32),
-    #[error(
-        "is an hvt unikernel without a manifest note (MFT1), which must list its devices; build it again"
-    )]
+    #[error("no manifest note (MFT1), which must list the devices; rebuild the image")]
     NoManifest,
-    #[error("is not valid: {0}; mend its manifest, and build it again")]
+    #[error("invalid manifest: {0}; fix manifest.json and rebuild")]
     Manifest(manifest::Error),
 }
 
-/// What a file that is not ELF most likely is.
+/// Returns the likely format of a file that is not ELF.
 pub(super) fn describe(start: &[u8]) -> &'static str {
     Format::of(start).map_or("of an unknown kind", |format| format.name)
 }

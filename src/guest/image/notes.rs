@@ -1,4 +1,5 @@
-//! The two notes of a unikernel, found among its program headers. Section 6.4 of `docs/hvt-abi.md`.
+//! The two notes of a unikernel, read through its program headers. Section 6.4 of
+//! `docs/hvt-abi.md`.
 
 use goblin::elf::program_header::{PT_NOTE, ProgramHeader};
 use guest_abi::note::{ABI1_ALIGN, Abi, Header, MFT1_ALIGN, NAME, TYPE_ABI1, TYPE_MFT1, target};
@@ -7,7 +8,7 @@ use zerocopy::FromBytes;
 use super::{Error, Source, fill};
 use crate::guest::era::Era;
 
-/// Most bytes a note's description may have: a manifest of 64 entries with its padding.
+/// Longest description of any note in bytes: a manifest of 64 entries with its padding.
 const MAX_DESCSZ: u32 = 6668;
 
 /// Bytes before the name of any note: two sizes and the kind.
@@ -16,25 +17,25 @@ const FOREIGN_HEADER: usize = 12;
 /// Alignment of names, descriptions and notes, in bytes.
 const NOTE_ALIGN: usize = 4;
 
-/// Most bytes an ABI note's description may have.
+/// Longest description of an ABI note in bytes.
 const MAX_ABI1_DESCSZ: u32 = 32;
 
-/// What the notes say.
+/// Content of the notes.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// What its ABI note says.
+    /// Content of the ABI note.
     pub abi: Option<Abi>,
     /// Content of the manifest note.
     pub manifest: Option<Vec<u8>>,
 }
 
 impl Notes {
-    /// Whether there is no note at all, as in unikernels built before there were any.
+    /// Returns whether there is no note at all, as in unikernels built before Solo5 had any.
     pub fn is_empty(&self) -> bool {
         self.abi.is_none() && self.manifest.is_none()
     }
 
-    /// Which interface the unikernel speaks, if this tender speaks it.
+    /// Returns the unikernel's interface, or an error if this tender does not support it.
     pub fn era(&self) -> Result<Era, Error> {
         let abi = self.abi.ok_or(Error::NoAbiNote)?;
         match (abi.target, abi.version) {
@@ -46,7 +47,7 @@ impl Notes {
     }
 }
 
-/// What a target is called, for messages too.
+/// Returns the name of a target.
 pub fn target_name(number: u32) -> String {
     let known = match number {
         target::HVT => "hvt",
@@ -60,16 +61,16 @@ pub fn target_name(number: u32) -> String {
     known.to_owned()
 }
 
-/// Most bytes of a segment that are searched for notes. Real ones have a few hundred.
+/// Most bytes of a segment that are searched for notes. Real segments have a few hundred.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// Reads all notes of every note segment. A note that two segments contain counts once.
+/// Reads all notes of every note segment. A note that is in two segments counts once.
 pub fn read(
     source: &(impl Source + ?Sized),
     program_headers: &[ProgramHeader],
 ) -> Result<Notes, Error> {
     let mut notes = Notes::default();
-    // Where the two were found.
+    // Places of the two notes.
     let mut places = [None; 2];
     for (index, header) in program_headers
         .iter()
@@ -102,7 +103,7 @@ pub fn read(
     Ok(notes)
 }
 
-/// Whether a note is the first of its kind; `Err` if there was another.
+/// Returns whether a note is the first of its kind; `Err` if a different one was found before.
 fn is_new(known: &mut Option<u64>, place: u64) -> Result<bool, ()> {
     match known.replace(place) {
         None => Ok(true),
@@ -115,7 +116,7 @@ fn is_solo5(note: &Header) -> bool {
     note.namesz as usize == NAME.len() && note.name[..NAME.len()] == NAME
 }
 
-/// A note segment: its index, its size by its header, and its first bytes in the file.
+/// A note segment: its index, its size from its header, and its first bytes in the file.
 struct Segment {
     index: usize,
     size: u64,
@@ -135,7 +136,7 @@ impl Segment {
             return broken("it is shorter than a note's header");
         }
         if offset.checked_add(size).is_none() {
-            return broken("its place in the file overflows");
+            return broken("its file offset overflows");
         }
         let mut bytes = vec![0; size.min(MOST_BYTES) as usize];
         let there = fill(source, offset, &mut bytes)?;
@@ -155,10 +156,10 @@ impl Segment {
         })
     }
 
-    /// Lists the Solo5 notes of the segment, each with its start.
+    /// Lists the Solo5 notes of the segment, each with its offset.
     ///
-    /// Notes follow each other at multiples of 4. A linker that aligns a note to more, as it does a manifest, puts
-    /// zeros before it, which would be a note without a name.
+    /// Notes follow each other at multiples of 4. A linker that aligns a note further, as it does a
+    /// manifest, inserts zeros before it, which look like a note without a name.
     fn solo5_notes(&self) -> impl Iterator<Item = (usize, Header)> {
         let mut next = 0;
         std::iter::from_fn(move || {
@@ -181,7 +182,7 @@ impl Segment {
         })
     }
 
-    /// The content of the note at `start`, after its header and the padding to `align`.
+    /// Returns the content of the note at `start`, after its header and the padding to `align`.
     fn content(&self, start: usize, descsz: u32, align: usize, most: u32) -> Result<&[u8], Error> {
         let broken = |rule| Error::Note {
             index: self.index,

@@ -1,23 +1,23 @@
-//! Looking for something in the bytes of a file without having all of them in memory.
+//! Searches a file for byte patterns without loading it whole.
 
 use std::ops::Range;
 
 use super::{Error, Source, fill};
 
-/// Files are searched in pieces of this size, each beginning with the end of the one before.
+/// Files are searched in pieces of this size, each beginning with the end of the previous one.
 pub(super) const PIECE: usize = 64 * 1024;
 
-/// So much of it: what is looked for must be shorter.
+/// Overlap between pieces; patterns must be shorter than this.
 pub const OVERLAP: usize = 64;
 
 /// Most bytes of a file that are searched; unikernels are smaller.
 const MOST: u64 = 256 << 20;
 
-/// Shows `examine` the bytes of these ranges of the file, piece by piece, each with its offset in the file. Nothing
-/// shorter than [`OVERLAP`] bytes is split in all the pieces that it is in.
+/// Calls `examine` with the bytes of these ranges of the file, piece by piece, each with its offset
+/// in the file. Every pattern shorter than [`OVERLAP`] bytes is whole in at least one piece.
 ///
 /// # Errors
-/// The file cannot be read. That it ends early is none.
+/// The file cannot be read. An early end of the file is not an error.
 pub fn search(
     source: &(impl Source + ?Sized),
     ranges: impl IntoIterator<Item = Range<u64>>,

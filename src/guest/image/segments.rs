@@ -1,4 +1,4 @@
-//! Which parts of the file go where, each checked against the rules of the image's era. Section 6.2 of
+//! The segments to load, each checked against the rules of the image's era. Section 6.2 of
 //! `docs/hvt-abi.md`.
 
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, ProgramHeader};
@@ -8,7 +8,7 @@ use super::{Error, Segment};
 use crate::guest::era::{Era, LoadAddress, Rules, SegmentPages};
 use crate::memory::{Access, PAGE_SIZE};
 
-/// The segments to load.
+/// Returns the segments to load.
 pub fn read(
     program_headers: &[ProgramHeader],
     file_size: u64,
@@ -17,7 +17,7 @@ pub fn read(
     let mut segments = Vec::with_capacity(program_headers.len());
     let mut previous_end = IMAGE_BASE;
     for (index, header) in program_headers.iter().enumerate() {
-        // Linkers leave empty segments behind, at address 0 (section 6.3): there is nothing in them to load.
+        // Linkers leave empty segments at address 0 (section 6.3); they load nothing.
         if header.p_type != PT_LOAD || (header.p_memsz == 0 && header.p_filesz == 0) {
             continue;
         }
@@ -37,8 +37,8 @@ pub fn read(
     Ok(segments)
 }
 
-/// The segments as the file has them, whether or not they keep the rules.
-pub fn sketch(program_headers: &[ProgramHeader]) -> Vec<Segment> {
+/// Returns the segments as the file has them, valid or not.
+pub fn unchecked(program_headers: &[ProgramHeader]) -> Vec<Segment> {
     let loaded = program_headers
         .iter()
         .filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0);
@@ -46,7 +46,7 @@ pub fn sketch(program_headers: &[ProgramHeader]) -> Vec<Segment> {
         .map(|header| {
             let memory = header.p_vaddr..header.p_vaddr.saturating_add(header.p_memsz);
             let file = header.p_offset..header.p_offset.saturating_add(header.p_filesz);
-            // Whatever its flags say is shown, as if everything were allowed.
+            // Invalid flags are shown as full access.
             let access = access(header.p_flags, Era::Legacy.rules()).unwrap_or(Access::All);
             Segment {
                 pages: memory.clone(),
@@ -65,7 +65,7 @@ fn start(header: &ProgramHeader, rules: &Rules) -> u64 {
     }
 }
 
-/// Checks one segment that must start at or after `previous_end`; an error is the rule that it breaks.
+/// Checks one segment, which must start at or after `previous_end`; an error is the violated rule.
 fn segment(
     header: &ProgramHeader,
     previous_end: u64,
@@ -85,9 +85,9 @@ fn segment(
     let file_end = header
         .p_offset
         .checked_add(header.p_filesz)
-        .ok_or("its place in the file overflows")?;
+        .ok_or("its file offset overflows")?;
     if header.p_filesz > 0 && file_end > file_size {
-        return Err("it lies beyond the end of the file, which seems truncated");
+        return Err("past the end of the file, which may be truncated");
     }
     let start = start(header, rules);
     let end = start
@@ -104,10 +104,10 @@ fn segment(
         return Err("segments must ascend and not share pages");
     }
     if last_page > MAX_MEMORY {
-        return Err("it ends above 4 GiB, the most memory a guest can have");
+        return Err("it ends above 4 GiB, the largest guest memory");
     }
     if first_page % PAGE_SIZE != 0 || last_page % PAGE_SIZE != 0 {
-        return Err("it must start and end on 4 KiB pages of its own");
+        return Err("it must start and end on separate 4 KiB pages");
     }
     Ok(Segment {
         memory: start..end,
@@ -117,12 +117,13 @@ fn segment(
     })
 }
 
-/// Text may come without the read flag (section 6.3), yet holds constants: what can be executed can be read.
+/// Text may lack the read flag (section 6.3), yet contain constants: executable segments are
+/// readable.
 fn access(flags: u32, rules: &Rules) -> Result<Access, &'static str> {
     let has = |flag| flags & flag != 0;
     match (has(PF_R), has(PF_W), has(PF_X)) {
         (_, true, true) if rules.writable_code => Ok(Access::All),
-        (_, true, true) => Err("it is both writable and executable"),
+        (_, true, true) => Err("both writable and executable"),
         (_, false, true) => Ok(Access::ReadExecute),
         (_, true, false) => Ok(Access::ReadWrite),
         (true, false, false) => Ok(Access::Read),

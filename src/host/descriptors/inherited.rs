@@ -1,5 +1,6 @@
-//! Descriptors that whoever started the tender handed over: by number, or by the name that systemd and its like give
-//! them in LISTEN_FDNAMES. They are how a tender gets a tap or a disk that it has no right to open.
+//! Descriptors inherited from the tender's caller: by number, or by the name that systemd and
+//! similar programs give them in LISTEN_FDNAMES. They give a tender a tap or a disk that it may not
+//! open itself.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,10 +10,10 @@ use std::process;
 
 use crate::config::InheritedFd;
 
-/// The first descriptor that LISTEN_FDS counts.
+/// The first descriptor counted by LISTEN_FDS.
 const FIRST: RawFd = 3;
 
-/// Why a descriptor cannot be had.
+/// Why a descriptor is unavailable.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
@@ -30,10 +31,10 @@ pub enum Error {
 }
 
 impl InheritedFd {
-    /// Its number.
+    /// Returns its number.
     ///
     /// # Errors
-    /// It is a name that no descriptor has, or more than one.
+    /// No descriptor, or more than one, has this name.
     pub fn number(&self) -> Result<RawFd, Error> {
         match self {
             InheritedFd::Number(fd) => Ok(*fd),
@@ -43,19 +44,20 @@ impl InheritedFd {
         }
     }
 
-    /// Its number, if the caller passed a descriptor of that number and it is not taken yet.
+    /// Returns its number, if the caller passed a descriptor of that number and it is not taken
+    /// yet.
     pub fn inherited(&self) -> Option<RawFd> {
         let fd = self.number().ok()?;
-        // SAFETY: it takes numbers, and answers −1 when no such descriptor is open.
+        // SAFETY: the call takes numbers, and returns −1 if no such descriptor is open.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-        // What the tender opened by itself closes on exec.
+        // Descriptors opened by the tender itself have FD_CLOEXEC.
         (flags != -1 && flags & libc::FD_CLOEXEC == 0).then_some(fd)
     }
 
-    /// Makes it the caller's own; from then on it closes on exec.
+    /// Takes ownership of the descriptor and sets FD_CLOEXEC.
     ///
     /// # Errors
-    /// It has no such number, is a standard stream, or was not handed over, or not to be had twice.
+    /// It has no such number, is a standard stream, was not inherited, or is already taken.
     pub fn take(&self) -> Result<OwnedFd, Error> {
         let fd = self.number()?;
         if (0..=libc::STDERR_FILENO).contains(&fd) {
@@ -63,22 +65,23 @@ impl InheritedFd {
             return Err(Error::Unusable { fd, rule });
         }
         if self.inherited().is_none() {
-            let rule = "was not passed to tender, or was given twice; what starts tender must open it, without O_CLOEXEC";
+            let rule = "was not passed to tender, or was given twice; the caller must open it without O_CLOEXEC";
             return Err(Error::Unusable { fd, rule });
         }
-        // SAFETY: it changes a flag of an open descriptor.
+        // SAFETY: the call changes a flag of an open descriptor.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
             return Err(Error::SetUp {
                 fd,
                 error: io::Error::last_os_error(),
             });
         }
-        // SAFETY: it is open, and had here once only: from now on it closes on exec.
+        // SAFETY: it is open, and returned only once: from now on it has FD_CLOEXEC.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 
-/// The names of the descriptors from [`FIRST`] on, for process `pid`; or why there are none.
+/// Returns the names of the descriptors from [`FIRST`] on, for process `pid`; or why there are
+/// none.
 fn names(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Vec<String>, String> {
     let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
     let (Some(owner), Some(count)) = (text("LISTEN_PID"), text("LISTEN_FDS")) else {
@@ -86,12 +89,12 @@ fn names(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Vec<St
     };
     if owner.parse() != Ok(pid) {
         return Err(format!(
-            "LISTEN_PID is {owner}, and this process is {pid}, so they are another's"
+            "LISTEN_PID is {owner}, and this process is {pid}, so they belong to another process"
         ));
     }
     let count: usize = count
         .parse()
-        .map_err(|_| format!("LISTEN_FDS is '{count}', which is no number"))?;
+        .map_err(|_| format!("LISTEN_FDS is '{count}', which is not a number"))?;
     let names = text("LISTEN_FDNAMES").ok_or("LISTEN_FDNAMES is not set")?;
     Ok(names.split(':').take(count).map(String::from).collect())
 }
@@ -132,7 +135,8 @@ fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> 
 mod tests {
     use super::*;
 
-    /// Looks `name` up in an environment of LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process 42.
+    /// Looks up `name` in an environment of LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process
+    /// 42.
     fn look_up(name: &str, environment: [Option<&str>; 3]) -> Result<RawFd, String> {
         let variable = |variable: &str| {
             let place = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told() {
+    fn a_missing_variable_is_named() {
         let message = |environment| look_up("x", environment).unwrap_err();
         let listed = message([Some("42"), Some("2"), Some("web:data:x")]);
         assert_eq!(
@@ -161,7 +165,7 @@ mod tests {
         );
         assert!(message([Some("42"), Some("0"), Some("")]).contains("'x' (LISTEN_FDS is 0); "));
         let another = message([Some("41"), Some("2"), Some("web:x")]);
-        let end = "LISTEN_PID is 41, and this process is 42, so they are another's";
+        let end = "LISTEN_PID is 41, and this process is 42, so they belong to another process";
         assert!(
             another.starts_with(&format!("no descriptor is named 'x' ({end}); ")),
             "{another}"
@@ -172,13 +176,13 @@ mod tests {
         assert!(message([None, Some("1"), Some("x")]).contains("are not set"));
         assert!(
             message([Some("42"), Some("many"), Some("x")])
-                .contains("LISTEN_FDS is 'many', which is no number")
+                .contains("LISTEN_FDS is 'many', which is not a number")
         );
         assert!(message([Some("42"), Some("1"), None]).contains("LISTEN_FDNAMES is not set"));
     }
 
     #[test]
-    fn a_name_of_two_is_told_with_their_numbers() {
+    fn an_ambiguous_name_lists_the_numbers() {
         let error = look_up("x", [Some("42"), Some("3"), Some("x:y:x")]).unwrap_err();
         assert_eq!(
             error,

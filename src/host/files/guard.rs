@@ -1,7 +1,8 @@
 //! Paths of a run as another user (`--user`), followed with the rights of root.
 //!
-//! That user may be able to change the path, so root must not reach a file by it that the user could not use. The kernel
-//! is asked as that user: about the file, and if it refuses, about each directory and link on the way.
+//! That user may be able to change the path, so root must not reach a file through it that the user
+//! could not use. The tender queries the kernel as that user: about the file and, if access is
+//! refused, about each directory and link on the way.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -16,7 +17,7 @@ use super::look::open_at;
 use super::{Look, Need};
 use crate::host::user::{self, Identity, acting, check_acting, groups_of};
 
-/// How many links a path may lead through, as in the kernel.
+/// Most links on a path, as in the kernel.
 const MOST_LINKS: usize = 40;
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
@@ -31,7 +32,7 @@ pub struct Controlled {
 }
 
 impl Controlled {
-    /// Whether that is what `error` says.
+    /// Returns whether `error` is this one.
     pub fn is(error: &io::Error) -> bool {
         error
             .get_ref()
@@ -43,12 +44,12 @@ impl Controlled {
 #[derive(Clone, Debug)]
 pub struct User {
     identity: Identity,
-    /// All groups, as the user's other processes may have them.
+    /// All groups that the user's other processes may have.
     groups: Vec<libc::gid_t>,
 }
 
 impl User {
-    /// None for the user that this process is anyway.
+    /// Returns the user, or `None` if this process already runs as that user.
     ///
     /// # Errors
     /// This process cannot become that user.
@@ -62,9 +63,11 @@ impl User {
         Ok(Some(User { identity, groups }))
     }
 
-    /// Whether the kernel grants this user these rights. `path` is relative to the directory `at`.
+    /// Returns whether the kernel grants this user these rights. `path` is relative to the
+    /// directory `at`.
     fn may(&self, at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<bool> {
-        // SAFETY: the path ends with a NUL, and the rest are numbers. The kernel goes by the real user here.
+        // SAFETY: the path ends with a NUL, and the rest are numbers. The kernel checks the real
+        // user here.
         acting(
             self.identity,
             &self.groups,
@@ -89,7 +92,8 @@ impl User {
     }
 }
 
-/// Follows `path` for a file that is needed so; for a run as `user`, only where that user gains nothing by it.
+/// Follows `path` to a file for `need`. In a run as `user`, fails if the rights of root would give
+/// that user access.
 ///
 /// # Errors
 /// Those of `open(2)`, and [`Controlled`].
@@ -109,7 +113,7 @@ pub fn look(path: &Path, need: Need, user: Option<&User>) -> io::Result<Look> {
     }
 }
 
-/// What `user` finds, if it may be used so.
+/// Returns the file that `user` finds, if that user has the rights for `need`.
 fn look_as(path: &Path, need: Need, user: &User) -> io::Result<Look> {
     let look = acting(user.identity, &user.groups, || {
         Look::new(path, need.flags())
@@ -126,18 +130,18 @@ fn look_as(path: &Path, need: Need, user: &User) -> io::Result<Look> {
 /// A path that is followed component by component.
 struct Walk<'u> {
     user: &'u User,
-    /// The directory that was reached, and the path to it.
+    /// The current directory, and the path to it.
     at: File,
     shown: PathBuf,
-    /// The user may make files there, but not replace those of others.
+    /// The directory is sticky: the user may create files there, but not replace those of others.
     is_sticky: bool,
-    /// What remains of the path, last component first.
+    /// Remaining components of the path, last first.
     rest: Vec<OsString>,
     links: usize,
 }
 
 impl<'u> Walk<'u> {
-    /// At the root directory, or at the working directory, whose path is empty.
+    /// Starts at the root directory, or at the working directory, whose path is empty.
     fn start(user: &'u User, is_root: bool) -> io::Result<Walk<'u>> {
         let (directory, shown) = if is_root { ("/", "/") } else { (".", "") };
         let at = pin(libc::AT_FDCWD, OsStr::new(directory), 0)?;
@@ -184,7 +188,7 @@ impl<'u> Walk<'u> {
         Ok(self.at)
     }
 
-    /// Puts `path` before what remains of the path.
+    /// Puts `path` in front of the remaining path.
     fn turn_to(&mut self, path: &Path) -> io::Result<()> {
         if path.is_absolute() {
             let Walk {
@@ -203,8 +207,8 @@ impl<'u> Walk<'u> {
         Ok(())
     }
 
-    /// The file that a link of the kernel's own leads to, such as /proc/self/fd/3. Another link becomes a part of the
-    /// path.
+    /// Returns the file of a magic link of the kernel, such as /proc/self/fd/3. Another link is put
+    /// in front of the remaining path.
     fn follow_link(&mut self, link: &File, name: &OsStr) -> io::Result<Option<File>> {
         self.links += 1;
         if self.links > MOST_LINKS {
@@ -217,10 +221,10 @@ impl<'u> Walk<'u> {
         Ok(None)
     }
 
-    /// Goes on from a directory, which the user must not control.
+    /// Enters a directory, which the user must not control.
     fn enter(&mut self, directory: File, shown: PathBuf) -> io::Result<()> {
         let metadata = directory.metadata()?;
-        // In /proc the kernel grants rights that are of no use: it makes all files there by itself.
+        // In /proc write permission is meaningless: only the kernel creates files there.
         let may_write = !is_of_proc(&directory)?
             && self
                 .user
@@ -233,7 +237,7 @@ impl<'u> Walk<'u> {
         Ok(())
     }
 
-    /// Ends at a file, which the user must not control.
+    /// Returns the file at the end, which the user must not control.
     fn end(self, file: File, name: &OsStr, shown: &Path) -> io::Result<File> {
         let name = CString::new(name.as_bytes())?;
         let controls = self.user.owns(&file.metadata()?)
@@ -261,10 +265,11 @@ fn is_of_proc(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The content of an open link.
+/// Returns the content of an open link.
 fn read_link(link: &File) -> io::Result<PathBuf> {
     let mut target = vec![0_u8; libc::PATH_MAX as usize];
-    // SAFETY: the string ends with a NUL; the kernel writes as many bytes as there is room for at most.
+    // SAFETY: the string ends with a NUL; the kernel writes at most as many bytes as there is room
+    // for.
     let length = unsafe {
         libc::readlinkat(
             link.as_raw_fd(),

@@ -1,4 +1,4 @@
-//! A file that is looked at before it is opened: to open a tape, a watchdog or a pipe has effects.
+//! A file that is examined before it is opened: opening a tape, a watchdog or a pipe has effects.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{File, Metadata, OpenOptions};
@@ -13,14 +13,14 @@ use super::Identity as FileIdentity;
 use crate::host::signal::uninterrupted;
 use crate::host::user::Identity;
 
-/// A file or directory that a path led to. It stays the same one, whatever becomes of the path.
+/// A file or directory that a path led to. It stays the same one if the path changes.
 #[derive(Debug)]
 pub struct Look {
-    /// Opened with `O_PATH`: gives no right to the content, and has no effect on it.
+    /// Opened with `O_PATH`: grants no access to the content, and has no effect on it.
     pin: File,
     path: PathBuf,
     metadata: Metadata,
-    /// The user who may use it so, if it was looked at for one.
+    /// The user whose rights were checked, if any.
     user: Option<Identity>,
 }
 
@@ -37,7 +37,7 @@ impl Look {
         Look::found(pin, path)
     }
 
-    /// What `path` was found to be.
+    /// Returns the file at `path`, pinned by `pin`.
     pub(super) fn found(pin: File, path: &Path) -> io::Result<Look> {
         let metadata = uninterrupted(|| pin.metadata())?;
         Ok(Look {
@@ -48,7 +48,7 @@ impl Look {
         })
     }
 
-    /// The same as a file of this user's.
+    /// Marks the file as checked for this user.
     pub(super) fn of_user(self, user: Identity) -> Look {
         Look {
             user: Some(user),
@@ -56,17 +56,17 @@ impl Look {
         }
     }
 
-    /// The path, as the operator wrote it.
+    /// Returns the path as the operator wrote it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the file was when it was looked at.
+    /// Returns the metadata of the file when it was found.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// What the file is, if that can be a file of two purposes.
+    /// Returns the file's identity, for files that can be used for two purposes.
     pub fn identity(&self) -> Option<FileIdentity> {
         FileIdentity::new(
             self.metadata.mode(),
@@ -76,10 +76,10 @@ impl Look {
         )
     }
 
-    /// Opens the file, by its pin and not by its path.
+    /// Opens the file through its pin, not by its path.
     ///
     /// # Errors
-    /// Those of `open(2)`. Where there is no /proc, also that the path leads to another file meanwhile.
+    /// Those of `open(2)`. Without /proc, also that the path leads to another file now.
     pub fn open(&self, options: &OpenOptions) -> io::Result<File> {
         match options.open(self.proc_path()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.open_by_path(options),
@@ -87,7 +87,8 @@ impl Look {
         }
     }
 
-    /// Where there is no /proc, a file that replaces this one right now is opened, but not used.
+    /// Fallback without /proc: opens a file that replaced this one in the meantime, but does not
+    /// return it.
     fn open_by_path(&self, options: &OpenOptions) -> io::Result<File> {
         let file = options.open(&self.path)?;
         let metadata = uninterrupted(|| file.metadata())?;
@@ -102,7 +103,7 @@ impl Look {
             return Ok(file);
         }
         Err(io::Error::other(
-            "the path leads to another file than a moment ago",
+            "the path leads to a different file than before",
         ))
     }
 
@@ -110,15 +111,16 @@ impl Look {
         format!("/proc/self/fd/{}", self.pin.as_raw_fd()).into()
     }
 
-    /// Another descriptor of the directory. It is opened, as a filter of system calls may refuse to duplicate one.
+    /// Returns another descriptor of the directory. Opens it again, because a system call filter
+    /// may reject dup.
     ///
     /// # Errors
     /// Those of `open(2)`.
-    pub fn once_more(&self) -> io::Result<OwnedFd> {
+    pub fn reopen(&self) -> io::Result<OwnedFd> {
         Ok(open_at(self.as_raw_fd(), c".", libc::O_PATH | libc::O_DIRECTORY)?.into())
     }
 
-    /// Whether this process, as the user that it acts for, has these rights to the file.
+    /// Checks that this process, as the user that it acts for, has these rights to the file.
     ///
     /// # Errors
     /// It has not.
@@ -135,7 +137,7 @@ impl AsRawFd for Look {
 }
 
 impl From<Look> for OwnedFd {
-    /// The pin, for calls that take a directory's descriptor.
+    /// Returns the pin, for calls that take a directory's descriptor.
     fn from(look: Look) -> OwnedFd {
         look.pin.into()
     }
@@ -151,7 +153,7 @@ fn access(at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<()> {
     })
 }
 
-/// Opens a file of the directory `at`. A new one gets the permissions that the process's mask leaves.
+/// Opens a file in the directory `at`. A new one gets the permissions that the umask leaves.
 pub(super) fn open_at(at: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<File> {
     // SAFETY: the name ends with a NUL.
     let fd = uninterrupted(|| {
@@ -164,16 +166,16 @@ pub(super) fn open_at(at: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// A name in a directory, for a file that is yet to be made.
+/// A name in a directory, for a file that is yet to be created.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
     name: CString,
-    /// Who gets what is made.
+    /// Owner of the new file.
     owner: Option<Identity>,
 }
 
-/// The directory and the name that `path` consists of.
+/// Splits `path` into the directory and the name.
 ///
 /// # Errors
 /// It names a directory.
@@ -197,8 +199,8 @@ impl Place {
         })
     }
 
-    /// A path to it that leads through no link of the operator's path, and works as long as this value lives. Nothing
-    /// where there is no /proc.
+    /// Returns a path to it that leads through no link of the operator's path and is valid as long
+    /// as this value lives. `None` without /proc.
     pub fn path(&self) -> Option<PathBuf> {
         let directory = PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()));
         directory
@@ -206,7 +208,7 @@ impl Place {
             .then(|| directory.join(OsStr::from_bytes(self.name.as_bytes())))
     }
 
-    /// Checks that there is no file of this name, as a link that leads to nothing would be.
+    /// Checks that no file has this name, such as a dangling link.
     ///
     /// # Errors
     /// There is one.
@@ -220,16 +222,16 @@ impl Place {
         }
     }
 
-    /// Whether the user of the run may make files there as well.
+    /// Returns whether the user of the run may create files there as well.
     pub fn is_of_user(&self) -> bool {
         self.owner.is_some()
     }
 
-    /// Makes the file, for writing. Where the user of the run may do so as well, it gets the file, and may use it the
-    /// next time.
+    /// Creates the file for writing. If the user of the run may create files there, the user
+    /// becomes its owner and can use it in the next run.
     ///
     /// # Errors
-    /// Those of `open(2)`; something is there already, be it a link.
+    /// Those of `open(2)`; something exists already, even a link.
     pub fn create_new(&self) -> io::Result<File> {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let file = open_at(self.directory.as_raw_fd(), &self.name, flags)?;
@@ -245,7 +247,7 @@ impl Place {
         unsafe { libc::unlinkat(self.directory.as_raw_fd(), self.name.as_ptr(), 0) };
     }
 
-    /// Whether this process may make, and remove, a file there.
+    /// Checks that this process may create and remove a file there.
     ///
     /// # Errors
     /// It may not.

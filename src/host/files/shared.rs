@@ -1,4 +1,5 @@
-//! One file for two purposes, of which one writes: refused before anything is changed, locked or emptied.
+//! One file for two uses, of which one writes: refused before anything is changed, locked or
+//! emptied.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -8,7 +9,7 @@ use super::{Files, Identity};
 use crate::config::BlockSource;
 use crate::config::StatsTarget;
 
-/// What a file is used for.
+/// Purpose of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Purpose {
     Unikernel,
@@ -54,7 +55,7 @@ impl Use {
         })
     }
 
-    /// The configuration file, which was read already.
+    /// Returns the use of the configuration file, which is already read.
     pub fn config_file(path: &Path, identity: Identity) -> Use {
         Use {
             purpose: Purpose::ConfigFile,
@@ -89,13 +90,11 @@ impl Use {
     }
 }
 
-/// Why files cannot be used as asked.
+/// Why files cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Shared {
-    #[error(
-        "device '{device}': '{path}' is given to two block devices; each needs an image of its own"
-    )]
+    #[error("device '{device}': '{path}' is given to two block devices; give each its own image")]
     Disks { device: String, path: String },
     #[error("{stream}: its file is {other} as well; redirect it to another file")]
     Stream { stream: String, other: String },
@@ -103,7 +102,7 @@ pub enum Shared {
         "--stats: '{name}' is the file of {stream} as well; '--stats=-' writes to standard error"
     )]
     StatsOnStream { name: String, stream: String },
-    #[error("{user}: '{name}' is {other} as well; give each a file of its own")]
+    #[error("{user}: '{name}' is {other} as well; give each its own file")]
     Other {
         user: String,
         name: String,
@@ -112,7 +111,7 @@ pub enum Shared {
 }
 
 impl Shared {
-    /// The message where the disk is named next to it.
+    /// Formats the message without the disk, for reports that name it separately.
     pub fn without_device(&self) -> String {
         let message = self.to_string();
         match self {
@@ -148,8 +147,9 @@ impl Shared {
 }
 
 impl Files {
-    /// Finds every file that is used twice and written; only standard output and error may share one. To be called
-    /// before anything is locked, emptied or made. Each error comes with the index of the disk that it is about, if any.
+    /// Finds every file that has two uses of which one writes; only standard output and error may
+    /// share one. Call it before anything is locked, emptied or created. Each error has the index
+    /// of its disk, if any.
     pub fn shared<'d>(
         &self,
         disks: impl Iterator<Item = (&'d str, &'d BlockSource)>,
@@ -159,7 +159,9 @@ impl Files {
         for (index, (name, source)) in disks.enumerate() {
             let identity = match source {
                 BlockSource::Path(path) => self.identity(path),
-                BlockSource::Fd(handed) => handed.inherited().and_then(Identity::of_descriptor),
+                BlockSource::Fd(inherited) => {
+                    inherited.inherited().and_then(Identity::of_descriptor)
+                }
             };
             let (purpose, name) = (Purpose::Disk(index, name.to_owned()), source.to_string());
             uses.extend(identity.map(|identity| Use {

@@ -4,7 +4,7 @@ use std::io::Read;
 use super::*;
 
 #[test]
-fn a_file_is_opened_by_what_was_found_and_not_by_its_path() {
+fn a_file_is_opened_through_its_pin_and_not_by_its_path() {
     let directory = tempfile::tempdir().unwrap();
     let [path, other] = ["file", "other"].map(|name| directory.path().join(name));
     fs::write(&path, "found").unwrap();

@@ -4,7 +4,7 @@ use super::*;
 
 const PID: u32 = 42;
 
-/// A service manager, and a notifier that was given these variables beside its socket.
+/// Returns a service manager, and a notifier for these variables in addition to NOTIFY_SOCKET.
 fn managed(variables: &[(&'static str, &str)]) -> (UnixDatagram, tempfile::TempDir, Notifier) {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("notify");
@@ -66,7 +66,7 @@ fn a_watched_run_is_reported_in_order() {
 }
 
 #[test]
-fn a_watchdog_hears_once_in_half_its_interval() {
+fn the_watchdog_gets_one_message_per_half_interval() {
     let (manager, _directory, mut notifier) =
         managed(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "42")]);
     assert_eq!(notifier.poll_limit(), 50_000_000);
@@ -79,12 +79,12 @@ fn a_watchdog_hears_once_in_half_its_interval() {
     notifier.guest_is_alive();
     assert_eq!(heard(&manager).as_deref(), Some("WATCHDOG=1"));
     notifier.guest_is_alive();
-    // On a machine that is stopped for a moment here, the next word is due already.
+    // If the machine stalls here, the next message is due already.
     assert!(heard(&manager).is_none() || before.elapsed() >= Duration::from_millis(100));
 }
 
 #[test]
-fn a_watchdog_must_be_ours_and_have_somebody_to_tell() {
+fn a_watchdog_needs_our_pid_and_a_socket() {
     let asked = |variables: &[_]| {
         managed(variables)
             .2
@@ -117,7 +117,7 @@ fn abstract_names_are_addresses_too() {
 }
 
 #[test]
-fn what_is_no_socket_or_gone_is_done_without() {
+fn an_invalid_or_missing_socket_is_ignored() {
     let long = format!("/{}", "x".repeat(200));
     for address in [
         "",
@@ -139,20 +139,20 @@ fn what_is_no_socket_or_gone_is_done_without() {
     notifier.ready();
     notifier.guest_is_alive();
     notifier.stopping(&"over");
-    assert!(notifier.told);
+    assert!(notifier.is_logged);
 }
 
 #[test]
-fn a_full_queue_holds_up_nobody_for_long() {
+fn a_full_queue_delays_for_a_bounded_time() {
     let (manager, _directory, mut notifier) = managed(&[("WATCHDOG_USEC", "1000")]);
     while notifier.send("x", Duration::ZERO) {}
     let due = notifier.watchdog.as_ref().unwrap().due;
-    notifier.pat(due);
+    notifier.send_watchdog(due);
     assert_eq!(
         notifier.watchdog.as_ref().unwrap().due,
         due + Duration::from_micros(1000) / 16
     );
-    // There is room before the patience is over.
+    // The reader makes room before the longest wait is over.
     let reader = thread::spawn(move || {
         thread::sleep(Duration::from_millis(50));
         std::iter::from_fn(|| heard(&manager)).count();
@@ -162,7 +162,7 @@ fn a_full_queue_holds_up_nobody_for_long() {
     let manager = reader.join().unwrap();
     assert!(
         std::iter::from_fn(|| heard(&manager)).any(|args| args.starts_with("READY=1"))
-            || notifier.send("x", PATIENCE)
+            || notifier.send("x", LONGEST_WAIT)
     );
 }
 

@@ -1,4 +1,5 @@
-//! What another user may do, asked of the kernel as that user: for files that `--user` names.
+//! Checks rights of another user with the kernel, acting as that user: for files of a run with
+//! `--user`.
 
 use std::io;
 
@@ -7,19 +8,21 @@ use libc::{c_long, gid_t, uid_t};
 use super::{Error, Identity, cannot_become, number, read};
 use crate::host::capabilities::{self, Capabilities};
 
-/// Does `action` as another user with these groups and without capabilities. Changes this thread only.
+/// Runs `action` as another user with these groups and without capabilities. Changes this thread
+/// only.
 ///
 /// # Errors
-/// This process may not become that user; or not itself again.
+/// This process may not become that user, or cannot change back.
 pub fn acting<T>(
     Identity { uid, gid }: Identity,
     groups: &[gid_t],
     action: impl FnOnce() -> T,
 ) -> io::Result<T> {
     let itself = Itself::get()?;
-    // By number, as the C library would change all threads. The saved user and group are the way back.
+    // By system call number: the C library would change all threads. The saved user and group allow
+    // the way back.
     let become_other = || {
-        // SAFETY: the calls take plain numbers and an array of so many groups.
+        // SAFETY: the calls take plain numbers and an array of that many groups.
         unsafe {
             checked(libc::syscall(
                 libc::SYS_setgroups,
@@ -34,14 +37,14 @@ pub fn acting<T>(
             ))?;
             checked(libc::syscall(libc::SYS_setresuid, uid, uid, itself.user[1]))?;
         }
-        itself.capabilities.at_rest().set()
+        itself.capabilities.without_effective().set()
     };
     let done = become_other().map(|()| action());
     itself.restore()?;
     done
 }
 
-/// What a thread acts as: real, effective and saved user and group, other groups, capabilities.
+/// Credentials of a thread: real, effective and saved user and group, other groups, capabilities.
 struct Itself {
     user: [uid_t; 3],
     group: [gid_t; 3],
@@ -66,11 +69,12 @@ impl Itself {
     }
 
     fn restore(&self) -> io::Result<()> {
-        // The right to the rest comes first. A change of the user changes capabilities too, so they come last again.
+        // Capabilities first, because the rest needs them; and again last, because a change of the
+        // user changes them.
         self.capabilities.set()?;
         let ([real, effective, saved], [real_group, effective_group, saved_group]) =
             (self.user, self.group);
-        // SAFETY: the calls take plain numbers and an array of so many groups.
+        // SAFETY: the calls take plain numbers and an array of that many groups.
         unsafe {
             checked(libc::syscall(libc::SYS_setresuid, real, effective, saved))?;
             checked(libc::syscall(
@@ -97,7 +101,7 @@ fn checked(result: c_long) -> io::Result<()> {
     }
 }
 
-/// Whether [`acting`] as this user is possible.
+/// Checks that [`acting`] as this user is possible.
 ///
 /// # Errors
 /// [`Error::Become`].
@@ -105,7 +109,7 @@ pub fn check(identity: Identity, groups: &[gid_t]) -> Result<(), Error> {
     acting(identity, groups, || ()).map_err(|source| cannot_become(identity, source))
 }
 
-/// The groups that processes of this user may have: beside its own, those that the host's files name.
+/// Returns the groups that processes of this user may have: its own, and those in /etc/group.
 pub fn groups_of(identity: Identity) -> Vec<gid_t> {
     let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|file| read(file).unwrap_or_default());
     groups_in(identity, &passwd, &groups)
@@ -148,7 +152,7 @@ mod tests {
         assert_eq!(of(4242, 1), [1]);
     }
 
-    /// In a thread of its own, which changes alone.
+    /// In a separate thread, because only that thread changes.
     #[test]
     fn acting_as_another_user_ends() {
         let state = || std::fs::read_to_string("/proc/thread-self/status").unwrap();

@@ -4,7 +4,7 @@
 
 use guest_abi::manifest::MAX_ENTRIES;
 
-use crate::guest::manifest::is_sayable;
+use crate::guest::manifest::is_valid_name;
 
 /// A device as the source declares it.
 #[derive(Debug, PartialEq, Eq)]
@@ -228,7 +228,7 @@ impl Reader<'_> {
             !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         };
         match (
-            name.filter(|name| is_sayable(name)),
+            name.filter(|name| is_valid_name(name)),
             kind.filter(is_constant),
         ) {
             (Some(name), Some(kind)) => Ok(Device { name, kind }),
@@ -375,7 +375,7 @@ mod tests {
             let mut bytes = source("{\"name\": \"a\", \"type\": \"NET_BASIC\"}").into_bytes();
             if good { bytes.splice(at.index(bytes.len()).., text) } else { bytes.splice(.., text) };
             if let Ok(devices) = devices(&bytes) {
-                prop_assert!(devices.len() < MAX_ENTRIES && devices.iter().all(|device| is_sayable(&device.name)));
+                prop_assert!(devices.len() < MAX_ENTRIES && devices.iter().all(|device| is_valid_name(&device.name)));
             }
         }
     }

@@ -1,13 +1,13 @@
-//! The range checks, for every case there is: they compare numbers and add two, so a memory of a few bytes, each
-//! writable or not, has all the ways in which a range can lie to the ends of memory, to what is protected and to the
-//! largest address. Every one is tried.
+//! Exhaustive test of the range checks. They only compare and add, so a memory of a few bytes, each
+//! writable or not, covers every position of a range relative to the ends of memory, to protected
+//! ranges and to the largest address.
 
 use super::*;
 
-/// Bytes of the largest memory here.
+/// Size of the largest memory here in bytes.
 const MOST: u64 = if cfg!(miri) { 2 } else { 6 };
 
-/// Every number up to a little beyond that, and as many below 2^64.
+/// Returns the numbers up to a little above that, and as many below 2^64.
 fn numbers() -> impl Iterator<Item = u64> + Clone {
     (0..=MOST + 2).chain(u64::MAX - MOST - 2..=u64::MAX)
 }

@@ -107,13 +107,13 @@ fn replies_write_out_fields_only() {
     check_reply::<Current>(Reply::Block(Status::Unspecified), &[(32, 3, 4)]);
     check_reply::<Current>(Reply::Net(Status::Again), &[(24, 1, 4)]);
     check_reply::<Current>(Reply::Frame(60), &[(16, 60, 8), (24, 0, 4)]);
-    // Answers to what cannot be asked.
+    // Replies to hypercalls that this era does not have.
     check_reply::<Current>(Reply::NetInfo { mac: [1; 6] }, &[]);
     check_reply::<Current>(Reply::BlockInfo { capacity: 512 }, &[]);
 }
 
 #[test]
-fn a_device_that_is_not_there_is_an_invalid_argument() {
+fn an_unknown_device_is_an_invalid_argument() {
     assert_eq!(
         Current::no_device(Kind::Net),
         Some(Reply::Net(Status::Invalid))

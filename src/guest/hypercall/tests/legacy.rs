@@ -5,8 +5,8 @@ use guest_abi::legacy::{self as old, number};
 use super::*;
 
 #[test]
-fn calls_without_arguments_are_not_looked_at() {
-    // Not even where their answer goes: that is the reply's to find out.
+fn structures_without_arguments_are_not_read() {
+    // Nor is the address of the result checked: the reply does that.
     let memory = GuestMemory::new(SIZE).unwrap();
     let calls = [
         (number::WALLTIME, Hypercall::Walltime),
@@ -63,7 +63,7 @@ fn the_disk_counts_in_sectors() {
 }
 
 #[test]
-fn a_sector_beyond_all_bytes_is_beyond_every_disk() {
+fn a_sector_whose_offset_overflows_is_past_every_disk() {
     for sector in [u64::MAX, u64::MAX / 512 + 1, 1 << 63] {
         let memory = memory_with(&old::Blk {
             sector,
@@ -150,7 +150,7 @@ fn replies_write_out_fields_only() {
     }
 }
 
-/// The structures lie on the guest's stack: what is behind them is its own.
+/// The structures are on the guest's stack: memory after them belongs to the guest.
 #[test]
 fn an_answer_at_the_end_of_memory_fits() {
     let memory = GuestMemory::new(SIZE).unwrap();
@@ -176,7 +176,7 @@ fn an_answer_at_the_end_of_memory_fits() {
 }
 
 #[test]
-fn a_guest_does_not_survive_a_device_that_is_not_there() {
+fn an_unknown_device_ends_the_run() {
     assert_eq!(Legacy::no_device(Kind::Net), None);
     assert_eq!(Legacy::no_device(Kind::Block), None);
 }

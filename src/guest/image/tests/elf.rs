@@ -1,4 +1,4 @@
-//! A writer of small ELF files with everything in the writer's hands, so that each field can be wrong.
+//! A writer of small ELF files that controls each field, so that each can be invalid.
 
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::{Abi, TYPE_ABI1, TYPE_MFT1, target};
@@ -16,7 +16,7 @@ pub const X: u32 = 1;
 pub const W: u32 = 2;
 pub const R: u32 = 4;
 
-/// Where the program headers of [`Elf::hvt`] are in its table.
+/// Indices of the program headers of [`Elf::hvt`].
 pub const TEXT: usize = 1;
 pub const RODATA: usize = 2;
 pub const TDATA: usize = 3;
@@ -25,17 +25,17 @@ pub const BSS: usize = 5;
 pub const ABI: usize = 9;
 pub const MFT: usize = 10;
 
-/// Where [`Elf::legacy`] has its constants in the file: out of reach of a multiboot loader.
+/// File offset of the constants of [`Elf::legacy`]: out of reach of a multiboot loader.
 pub const CONSTANTS: u64 = 0x4000;
 
-/// What the bindings of Solo5 0.3 and 0.4 say of their memory and their clock.
-pub const LEGACY_WORDS: &[u8] =
+/// Strings of the bindings of Solo5 0.3 and 0.4 for memory and clock.
+pub const LEGACY_STRINGS: &[u8] =
     b"Solo5:     unused @ (0x0 - 0x%lx)\n\0tscclock_init(): tsc_freq=%lu\n\0";
 
-/// Bytes after the last segment, as the section headers of a real file.
+/// Bytes after the last segment, like the section headers of a real file.
 pub const TRAILER: usize = 200;
 
-/// One program header, and the bytes that the file has at its offset.
+/// One program header, and the file's bytes at its offset.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub kind: u32,
@@ -52,7 +52,7 @@ pub struct Program {
 impl Program {
     pub fn new(kind: u32, flags: u32, offset: u64, vaddr: u64, content: Vec<u8>) -> Program {
         let size = content.len() as u64;
-        // p_paddr says something else than p_vaddr: since there are notes, nobody may look at it.
+        // p_paddr differs from p_vaddr: since Solo5 has notes, it must be ignored.
         Program {
             kind,
             flags,
@@ -70,7 +70,7 @@ impl Program {
         Program::new(PT_LOAD, flags, offset, vaddr, vec![flags as u8; size])
     }
 
-    /// Loaded at `paddr`, as before there were notes.
+    /// A segment loaded at `paddr`, as before notes.
     pub fn legacy(flags: u32, offset: u64, paddr: u64, content: Vec<u8>) -> Program {
         Program {
             paddr,
@@ -114,14 +114,15 @@ pub struct Elf {
     pub shoff: u64,
     pub ehsize: u16,
     pub phentsize: u16,
-    /// The truth, if `None`.
+    /// The real number, if `None`.
     pub phnum: Option<u16>,
     pub programs: Vec<Program>,
 }
 
 impl Elf {
-    /// A unikernel with a disk `data` and a network interface `service`, laid out as Solo5 0.8 and later lay them
-    /// out: execute-only text with the interpreter in it, an empty `.tdata` at 0, and a `.bss` of its own.
+    /// Returns a unikernel with a disk `data` and a network interface `service`, laid out as by
+    /// Solo5 0.8 and later: execute-only text with the interpreter in it, an empty `.tdata` at 0,
+    /// and a separate `.bss`.
     pub fn hvt() -> Elf {
         let mut ident = [0; 16];
         ident[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -178,8 +179,9 @@ impl Elf {
         }
     }
 
-    /// A unikernel of Solo5 0.3 or 0.4 as linkers lay it out by themselves: text with constants, data with `.bss`, a
-    /// stack that may be executed, and no note. `constants` are at [`CONSTANTS`] in the file.
+    /// Returns a unikernel of Solo5 0.3 or 0.4 in a linker's default layout: text with constants,
+    /// data with `.bss`, an executable stack, and no note. `constants` are at [`CONSTANTS`] in the
+    /// file.
     pub fn legacy(constants: &[u8]) -> Elf {
         let mut text = vec![0; (CONSTANTS - 0x1000) as usize];
         text.extend(constants);
@@ -234,7 +236,8 @@ impl Elf {
     }
 }
 
-/// A note: `description` is everything after the header's 20 bytes, and as long as the header says.
+/// Returns a note: `description` is everything after the header's 20 bytes, with its length in the
+/// header.
 pub fn note(name: &[u8; 8], kind: u32, description: &[u8]) -> Vec<u8> {
     let namesz = if name[7] == 0 && name[6] == 0 { 6 } else { 8 };
     let args: [u32; 3] = [namesz, description.len() as u32, kind];
@@ -255,7 +258,7 @@ pub fn abi(target: u32, version: u32) -> Vec<u8> {
     note(b"Solo5\0\0\0", TYPE_ABI1, &abi_description(target, version))
 }
 
-/// The note around a manifest, which starts 24 bytes into it.
+/// Returns the note of a manifest, which starts 24 bytes into it.
 pub fn mft(manifest: &[u8]) -> Vec<u8> {
     note(b"Solo5\0\0\0", TYPE_MFT1, &[&[0; 4], manifest].concat())
 }

@@ -1,5 +1,5 @@
-//! The arithmetic of segments: every combination of values at and around its limits, against the same rules in 128 bits,
-//! where nothing overflows.
+//! The arithmetic of segments: every combination of values at and around its limits, compared with
+//! the same rules in 128 bits, where nothing overflows.
 
 use guest_abi::boot::MAX_MEMORY;
 
@@ -57,7 +57,7 @@ const ALIGNS: [u64; 10] = [
     u64::MAX,
 ];
 
-/// The pages that a segment takes up, if it keeps every rule.
+/// Returns the pages of a segment if it keeps every rule.
 fn pages(header: &ProgramHeader, align: u64) -> Option<Range<u128>> {
     let [address, memory, file] = [header.p_vaddr, header.p_memsz, header.p_filesz].map(u128::from);
     let (align, file_end) = (u128::from(align), u128::from(header.p_offset) + file);

@@ -8,7 +8,7 @@ fn message_of(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_good_file_is_taken_as_it_is() {
+fn a_valid_file_is_parsed() {
     let image = accepted(|_| {});
     assert_eq!(image.machine, Machine::Aarch64);
     assert_eq!(image.era, Era::Abi2);
@@ -66,7 +66,7 @@ fn both_machines_are_known() {
 }
 
 #[test]
-fn an_empty_file_is_called_so() {
+fn an_empty_file_is_refused_as_empty() {
     assert!(matches!(Image::parse([].as_slice()), Err(Error::Empty)));
     assert_eq!(
         message_of(&[]),
@@ -118,7 +118,7 @@ fn windows_and_foreign_texts_are_texts_too() {
             "{bytes:?}"
         );
     }
-    // Cut by the end of what is looked at in the middle of a character.
+    // Cut in the middle of a character, at the end of the examined bytes.
     let long = "é".repeat(40).into_bytes();
     assert!(matches!(
         Image::parse(&long[1..]),
@@ -164,7 +164,7 @@ fn only_64_bit_little_endian_files_are_unikernels() {
 }
 
 #[test]
-fn what_the_identification_says_beyond_that_does_not_matter() {
+fn other_identification_bytes_are_ignored() {
     // EI_VERSION, OSABI (OpenBSD's, for one), ABI version, padding.
     for index in 6..16 {
         accepted(|elf| elf.ident[index] = 12);
@@ -186,7 +186,7 @@ fn other_processors_are_named() {
     );
     assert_eq!(
         error.to_string(),
-        "is for another processor (RISCV, ELF machine 243); build it for aarch64 or x86_64"
+        "unsupported architecture (RISCV, ELF machine 243); build it for aarch64 or x86_64"
     );
     for machine in [0, 3, 40, 0xffff] {
         assert!(
@@ -247,7 +247,7 @@ fn header_fields_have_the_one_value_that_they_can_have() {
     }
     assert_eq!(
         refused(|elf| elf.version = 2).to_string(),
-        "has e_version = 2 in its ELF header, which must be 1; copy or build it again"
+        "invalid ELF header: e_version is 2, must be 1; copy or rebuild the image"
     );
 }
 
@@ -343,7 +343,7 @@ fn the_entry_must_lie_in_executable_bytes() {
     }
     assert_eq!(
         refused(|elf| elf.entry = 0x102000).to_string(),
-        "starts at 0x102000, which lies in no executable segment of it; copy or build it again"
+        "entry point 0x102000 is in no executable segment; copy or rebuild the image"
     );
 }
 

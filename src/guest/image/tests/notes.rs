@@ -9,12 +9,13 @@ use crate::guest::manifest::tests::manifest;
 
 const NAME: &[u8; 8] = b"Solo5\0\0\0";
 
-/// Replaces the note of program header `index`, in a place where the file has room for any.
+/// Replaces the note of program header `index`; the new one is where the file has room for any
+/// size.
 fn with_note(index: usize, content: Vec<u8>) -> impl FnOnce(&mut Elf) {
     move |elf| elf.programs[index] = Program::note(0x6000, content)
 }
 
-/// The rule that the note of program header `index` breaks after `change`.
+/// Returns the rule that the note of program header `index` violates after `change`.
 fn rule(index: usize, change: impl FnOnce(&mut Elf)) -> &'static str {
     match refused(change) {
         Error::Note { index: found, rule } if found == index => rule,
@@ -32,8 +33,7 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an ordinary program rather than a unikernel: no Solo5 note is in it, nor the marks of a time before notes; \
-         give the .hvt file"
+        "no Solo5 note found: an ordinary program, not a unikernel; pass the .hvt file"
     );
     assert!(matches!(
         refused(|elf| elf.programs.retain(|program| program.kind != PT_NOTE)),
@@ -47,7 +47,7 @@ fn a_file_without_manifest_note_is_no_whole_unikernel() {
     assert!(matches!(error, Error::NoManifest), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "is an hvt unikernel without a manifest note (MFT1), which must list its devices; build it again"
+        "no manifest note (MFT1), which must list the devices; rebuild the image"
     );
 }
 
@@ -64,7 +64,7 @@ fn other_targets_are_named() {
         (u32::MAX, "unknown (4294967295)"),
     ];
     for (number, name) in table {
-        // Whatever their version: theirs count for themselves.
+        // Of any version: each target counts its own versions.
         for version in [1, 2, 3] {
             let error = refused(with_note(ABI, abi(number, version)));
             assert!(
@@ -76,12 +76,12 @@ fn other_targets_are_named() {
     let error = refused(with_note(ABI, abi(target::SPT, 2)));
     assert_eq!(
         error.to_string(),
-        "is a Solo5 unikernel for the spt target; rebuild it for hvt"
+        "Solo5 unikernel for the spt target; rebuild it for hvt"
     );
 }
 
 #[test]
-fn the_target_is_told_before_the_manifest_is_looked_at() {
+fn the_target_is_checked_before_the_manifest() {
     let error = refused(|elf| {
         elf.programs[ABI] = Program::note(0x6000, abi(target::VIRTIO, 2));
         elf.programs.remove(MFT);
@@ -112,8 +112,7 @@ fn other_versions_are_refused() {
     }
     assert_eq!(
         refused(with_note(ABI, abi(target::HVT, 3))).to_string(),
-        "is an hvt unikernel of ABI version 3; this tender runs versions 1 and 2, and those from before there were \
-         any: try a newer tender"
+        "needs hvt ABI version 3; supported: 1, 2 and Solo5 0.3 to 0.4; upgrade tender"
     );
 }
 
@@ -128,7 +127,7 @@ fn a_note_segment_holds_a_note_header() {
 }
 
 #[test]
-fn a_note_without_room_for_our_name_is_somebody_elses() {
+fn a_note_too_short_for_our_name_is_foreign() {
     for size in 12..20 {
         assert!(
             matches!(
@@ -148,7 +147,7 @@ fn a_note_without_room_for_our_name_is_somebody_elses() {
 }
 
 #[test]
-fn a_note_of_another_owner_or_kind_is_somebody_elses() {
+fn a_note_of_another_owner_or_kind_is_foreign() {
     let good = abi_description(target::HVT, 2);
     let changed = |index: usize, byte: u8| {
         let mut content = abi_note(&good);
@@ -204,8 +203,8 @@ fn all_notes_of_a_segment_are_read() {
     );
 }
 
-/// As linkers merge them: in either order, with and without zeros that align the manifest, in one segment or in two
-/// that hold the same bytes.
+/// As linkers merge them: in either order, with and without zeros that align the manifest, in one
+/// segment or in two that hold the same bytes.
 #[test]
 fn both_notes_may_share_a_segment() {
     let expected = summary(&accepted(|_| {}));
@@ -238,7 +237,7 @@ fn a_segment_of_many_notes_is_searched_to_a_limit() {
     };
     accepted(after(2045));
     assert!(matches!(refused(after(2048)), Error::NoAbiNote));
-    // However little each takes.
+    // Even if each takes very little.
     for word in [[0; 4], [0xff; 4], [1, 0, 0, 0]] {
         let note = word.repeat(1 << 20);
         assert!(matches!(refused(with_note(ABI, note)), Error::NoAbiNote));
@@ -260,7 +259,7 @@ fn a_second_note_of_a_kind_is_refused() {
             .programs
             .push(Program::note(0x6000, abi(target::HVT, 2))))
         .to_string(),
-        "has a malformed note in program header 11: it is the second ABI1 note; copy or build it again"
+        "malformed note in program header 11: it is the second ABI1 note; copy or rebuild the image"
     );
 }
 
@@ -309,7 +308,7 @@ fn a_manifest_note_of_less_than_its_padding_has_no_content() {
             "{size}"
         );
     }
-    // Nothing but padding: a manifest, of no bytes.
+    // Only padding: a manifest of no bytes.
     let error = refused(with_note(MFT, note(NAME, TYPE_MFT1, &[0; 4])));
     assert!(
         matches!(error, Error::Manifest(manifest::Error::Short { size: 0 })),
@@ -321,7 +320,7 @@ fn a_manifest_note_of_less_than_its_padding_has_no_content() {
 fn a_manifest_starts_24_bytes_into_its_note() {
     let content = manifest(&[Entry::declare("net0", NET_BASIC)]);
     let mut padded = mft(&content);
-    // The padding says nothing.
+    // The content of the padding is ignored.
     padded[20..24].fill(0xff);
     assert_eq!(
         accepted(with_note(MFT, padded))
@@ -330,7 +329,7 @@ fn a_manifest_starts_24_bytes_into_its_note() {
             .to_bytes(),
         content
     );
-    // Without padding the first field of the manifest would be taken for it.
+    // Without padding, the first field of the manifest is taken as padding.
     let error = refused(with_note(MFT, note(NAME, TYPE_MFT1, &content)));
     assert!(matches!(error, Error::Manifest(_)), "{error:?}");
 }
@@ -393,12 +392,12 @@ fn a_note_beyond_the_end_is_a_truncated_file() {
         let overflows = rule(ABI, |elf| {
             (elf.programs[ABI].offset, elf.programs[ABI].content) = (offset, Vec::new())
         });
-        assert_eq!(overflows, "its place in the file overflows");
+        assert_eq!(overflows, "its file offset overflows");
     }
 }
 
 #[test]
-fn a_broken_manifest_is_told_with_its_rule() {
+fn an_invalid_manifest_is_reported_with_its_rule() {
     let mut content = manifest(&[]);
     content[0] = 9;
     let error = refused(with_note(MFT, mft(&content)));
@@ -408,13 +407,13 @@ fn a_broken_manifest_is_told_with_its_rule() {
     );
     assert_eq!(
         error.to_string(),
-        "is not valid: the manifest has version 9; only version 1 exists; mend its manifest, and build it again"
+        "invalid manifest: the manifest has version 9; only version 1 exists; fix manifest.json and rebuild"
     );
 }
 
 #[test]
-fn a_program_with_a_note_of_its_own_is_not_taken_for_a_unikernel() {
-    // What every Linux program has: a GNU build id.
+fn a_program_with_a_foreign_note_is_not_a_unikernel() {
+    // Every Linux program has this: a GNU build id.
     let error = refused(|elf| {
         elf.programs.truncate(8);
         elf.programs.push(Program::note(

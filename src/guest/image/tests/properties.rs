@@ -1,4 +1,4 @@
-//! What holds for every file, however broken.
+//! Properties of every file, however invalid.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -8,7 +8,7 @@ use super::*;
 use crate::memory::PAGE_SIZE;
 use guest_abi::boot::MAX_MEMORY;
 
-/// What the rest of the tender takes for granted of an image.
+/// Checks what the rest of the tender assumes about an image.
 fn check(image: &Image, file_size: u64) {
     let mut end = IMAGE_BASE;
     for segment in &image.segments {
@@ -83,7 +83,8 @@ fn check_mappings(image: &Image, size: u64) {
     assert_eq!(next, size);
 }
 
-/// Where to change a file: two thirds of the places are in the headers or the notes, where it matters most.
+/// Picks an offset to change: two thirds are in the headers or the notes, where changes matter
+/// most.
 fn place(index: Index, file: &[u8]) -> usize {
     match index.index(3) {
         0 => index.index(64 + 11 * 56),
@@ -92,7 +93,7 @@ fn place(index: Index, file: &[u8]) -> usize {
     }
 }
 
-/// A value as a field may have it: near a limit more often than not.
+/// A value of a field: near a limit more often than not.
 fn word() -> impl Strategy<Value = u64> {
     let limits = [
         0,
@@ -111,7 +112,7 @@ fn word() -> impl Strategy<Value = u64> {
     prop_oneof![near.clone(), near, any::<u64>(), 0u64..0x20_0000]
 }
 
-/// Segments that ascend page by page, the first with text in it, but for the fields that are then spoiled.
+/// Segments that ascend page by page, the first with text in it; some fields are then spoiled.
 fn programs() -> impl Strategy<Value = Vec<Program>> {
     let flags = prop_oneof![8 => proptest::sample::select(vec![X, R | X, R, R | W]), 1 => 0u32..8];
     let piece = (
@@ -197,8 +198,8 @@ proptest! {
         entry in proptest::option::weighted(0.3, 0x10_0000u64..0x11_0000),
     ) {
         let entry = entry.unwrap_or(programs[0].vaddr);
-        let mut elf = Elf { entry, ..Elf::legacy(elf::LEGACY_WORDS) };
-        // The words stay in the file, loaded from where no address is.
+        let mut elf = Elf { entry, ..Elf::legacy(elf::LEGACY_STRINGS) };
+        // The strings stay in the file, but outside of any loaded segment.
         elf.programs[0].kind = elf::PT_TLS;
         let args = Program { kind: PT_LOAD, paddr: 1 << 31, ..elf.programs[0].clone() };
         elf.programs.truncate(1);

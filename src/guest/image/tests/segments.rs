@@ -1,9 +1,9 @@
-//! What is loaded where, with which access.
+//! Load addresses and access of segments.
 
 use super::elf::{R, W, X};
 use super::*;
 
-/// The rule that program header `index` breaks after `change`.
+/// Returns the rule that program header `index` violates after `change`.
 fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
     let mut start = 0;
     match refused(|elf| {
@@ -20,7 +20,7 @@ fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
     }
 }
 
-/// The segment that program header `index` becomes after `change`.
+/// Returns the segment of program header `index` after `change`.
 fn loaded(index: usize, change: impl FnOnce(&mut Program)) -> Segment {
     let image = accepted(|elf| change(&mut elf.programs[index]));
     let number = [TEXT, RODATA, DATA, BSS]
@@ -32,10 +32,10 @@ fn loaded(index: usize, change: impl FnOnce(&mut Program)) -> Segment {
 
 const DESCENDING: &str = "segments must ascend and not share pages";
 const OVERFLOW: &str = "its addresses overflow";
-const UNALIGNED: &str = "it must start and end on 4 KiB pages of its own";
+const UNALIGNED: &str = "it must start and end on separate 4 KiB pages";
 const TOO_LOW: &str = "a unikernel starts at 0x100000 or above";
-const TOO_HIGH: &str = "it ends above 4 GiB, the most memory a guest can have";
-const BEYOND_FILE: &str = "it lies beyond the end of the file, which seems truncated";
+const TOO_HIGH: &str = "it ends above 4 GiB, the largest guest memory";
+const BEYOND_FILE: &str = "past the end of the file, which may be truncated";
 
 #[test]
 fn text_that_can_be_executed_only_can_be_read_too() {
@@ -50,7 +50,7 @@ fn text_that_can_be_executed_only_can_be_read_too() {
 }
 
 #[test]
-fn every_other_access_is_as_the_flags_say() {
+fn every_other_access_follows_the_flags() {
     let access = |flags| loaded(RODATA, |rodata| rodata.flags = flags).access;
     assert_eq!(access(R), Access::Read);
     assert_eq!(access(R | W), Access::ReadWrite);
@@ -71,23 +71,22 @@ fn nothing_is_both_writable_and_executable() {
     for flags in [W | X, R | W | X] {
         assert_eq!(
             rule(DATA, |data| data.flags = flags),
-            "it is both writable and executable"
+            "both writable and executable"
         );
     }
 }
 
 #[test]
-fn a_broken_rule_is_told_with_its_place() {
+fn a_violated_rule_is_reported_with_its_segment() {
     let error = refused(|elf| elf.programs[DATA].flags = R | W | X);
     assert_eq!(
         error.to_string(),
-        "breaks a rule in segment 4 (program header, 4608 bytes at 0x102000): it is both writable and executable; copy \
-         or build it again"
+        "invalid segment 4 (4608 bytes at 0x102000): both writable and executable; copy or rebuild the image"
     );
 }
 
 #[test]
-fn an_empty_segment_is_skipped_wherever_it_says_it_is() {
+fn an_empty_segment_is_skipped_at_any_address() {
     let expected = summary(&accepted(|_| {}));
     for vaddr in [0, 0x100000, 0x104001, u64::MAX] {
         let image = accepted(|elf| {
@@ -145,14 +144,14 @@ fn a_segment_without_bytes_in_the_file_keeps_all_rules_but_the_files() {
     assert_eq!(rule(BSS, |bss| bss.vaddr = 0), TOO_LOW);
     assert_eq!(
         rule(BSS, |bss| bss.flags = R | W | X),
-        "it is both writable and executable"
+        "both writable and executable"
     );
     assert!(loaded(BSS, |bss| bss.offset = 0x1234_5678).file.is_empty());
 }
 
 #[test]
 fn bytes_of_the_file_must_be_in_the_file() {
-    // The file ends earlier without the bytes of this one.
+    // Without these bytes the file ends earlier.
     let size = Elf::hvt().build().len() as u64 - 0x80;
     let last = |data: &mut Program| (data.offset, data.content) = (size - 0x80, Vec::new());
     assert_eq!(loaded(DATA, last).file, size - 0x80..size);
@@ -167,7 +166,7 @@ fn bytes_of_the_file_must_be_in_the_file() {
     let overflow = rule(DATA, |data| {
         (data.offset, data.content) = (u64::MAX - 0x7e, Vec::new())
     });
-    assert_eq!(overflow, "its place in the file overflows");
+    assert_eq!(overflow, "its file offset overflows");
 }
 
 #[test]
@@ -223,7 +222,7 @@ fn the_alignment_of_one_segment_keeps_the_next_away() {
         ),
         "{error:?}"
     );
-    // Its own alignment takes a segment down onto the one before, too.
+    // Its own alignment can also extend a segment down onto the previous one.
     assert_eq!(rule(RODATA, |rodata| rodata.align = 0x2000), DESCENDING);
     let image = accepted(|elf| {
         spread(elf);
@@ -253,7 +252,7 @@ fn alignment_0_and_1_mean_none() {
     for align in [0, 1] {
         let aligned = |data: &mut Program| (data.align, data.memsz) = (align, 0x1000);
         assert_eq!(loaded(DATA, aligned).pages, 0x102000..0x103000);
-        // Its end is not on a page then, nor its beginning.
+        // Then neither its end nor its start is on a page boundary.
         assert_eq!(rule(DATA, |data| data.align = align), UNALIGNED);
         let skewed =
             |data: &mut Program| (data.align, data.vaddr, data.memsz) = (align, 0x102800, 0x800);
@@ -328,7 +327,7 @@ fn a_file_without_segments_has_nothing_to_load() {
     assert!(matches!(error, Error::NothingToLoad), "{error:?}");
     assert_eq!(
         error.to_string(),
-        "has no segment to load; copy or build it again"
+        "no segment to load; copy or rebuild the image"
     );
 }
 
@@ -365,7 +364,7 @@ fn an_image_needs_room_for_the_least_of_heaps() {
 }
 
 #[test]
-fn what_no_segment_takes_is_for_the_guest_to_write() {
+fn memory_outside_of_segments_is_writable() {
     let image = accepted(|elf| elf.programs[BSS].vaddr = 0x200000);
     let mapping = |range, access| Mapping { range, access };
     assert_eq!(

@@ -1,11 +1,11 @@
-//! Where the bytes come from: files, and what can go wrong with reading them.
+//! Sources of bytes: files, and read errors.
 
 use std::cell::Cell;
 use std::io::Write;
 
 use super::*;
 
-/// Gives a byte a time, is interrupted now and then, and fails for good from `broken_at` on.
+/// Returns one byte per read, is interrupted now and then, and always fails from `broken_at` on.
 struct Slow {
     bytes: Vec<u8>,
     calls: Cell<u32>,
@@ -46,7 +46,7 @@ fn a_file_that_comes_in_pieces_is_the_same() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn a_read_error_is_returned() {
     for broken_at in [0, 63, 64, 64 + 600, 0x2040, 0x2080, 0x2080 + 100] {
         let error = Image::parse(&Slow::new(broken_at)).expect_err("a bad disk");
         assert!(
@@ -60,7 +60,7 @@ fn what_cannot_be_read_is_told() {
     }
 }
 
-/// A real file with these bytes.
+/// Returns a real file with these bytes.
 fn file(bytes: &[u8]) -> std::fs::File {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(bytes).expect("room for it");

@@ -1,7 +1,9 @@
-//! A lock belongs to the open file that it was asked for by. That of an image by path ends with the tender; a descriptor
-//! that was handed over shares its open file with whoever has it still, and so the lock stays with them. For a run that
-//! is as it should be: they meant the disk for it. Who only looks puts everything back; where the same open file is given
-//! to a run at that very moment, that may take the run's lock away.
+//! Locks of inherited open files.
+//!
+//! A flock lock belongs to the open file. The lock of an image opened by path ends with the tender.
+//! An inherited descriptor shares its open file with other processes, so the lock stays with them.
+//! For a run this is intended: they passed the disk for it. A check restores the previous lock. If
+//! the same open file is given to a run at that time, this may release the run's lock.
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -9,36 +11,36 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use super::lock::flock;
 use crate::config::BlockSource;
 
-/// A disk's open file that is somebody else's too. Dropped, it has the lock again that it had; what was not to be found
-/// out stays locked.
+/// An open file shared with the parent. On drop restores its previous flock state, if known.
 #[derive(Debug)]
-pub struct Lent {
+pub struct SharedLock {
     file: OwnedFd,
-    /// What to ask `flock` for, if it is known.
+    /// The flock operation that restores the lock, if known.
     lock: Option<libc::c_int>,
 }
 
-impl Lent {
-    /// As `source` is now, to be asked before it is attached. Nothing where it is a path, or no descriptor that is open.
-    pub fn new(source: &BlockSource) -> Option<Lent> {
-        let BlockSource::Fd(handed) = source else {
+impl SharedLock {
+    /// Returns the present lock of `source`; call it before attaching. `None` for a path, or a
+    /// descriptor that is not open.
+    pub fn new(source: &BlockSource) -> Option<SharedLock> {
+        let BlockSource::Fd(inherited) = source else {
             return None;
         };
-        let fd = handed.number().ok()?;
-        // SAFETY: it takes numbers.
+        let fd = inherited.number().ok()?;
+        // SAFETY: the call takes numbers.
         let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
         if copy == -1 {
             return None;
         }
-        // SAFETY: it is new and nobody else's.
-        Some(Lent {
+        // SAFETY: it is new and owned by nothing else.
+        Some(SharedLock {
             file: unsafe { OwnedFd::from_raw_fd(copy) },
             lock: lock(copy),
         })
     }
 }
 
-impl Drop for Lent {
+impl Drop for SharedLock {
     fn drop(&mut self) {
         if let Some(lock) = self.lock {
             let _ = flock(self.file.as_raw_fd(), lock);
@@ -46,14 +48,15 @@ impl Drop for Lent {
     }
 }
 
-/// The lock that an open file has, where the host tells: /proc may be missing.
+/// Returns the lock of an open file, if the host shows it: /proc may be missing.
 fn lock(fd: RawFd) -> Option<libc::c_int> {
     fs::read_to_string(format!("/proc/self/fdinfo/{fd}"))
         .ok()
         .map(|text| lock_in(&text))
 }
 
-/// The same from the text of /proc/PID/fdinfo, with lines such as `lock: 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`.
+/// Parses the same from the text of /proc/PID/fdinfo, with lines such as
+/// `lock: 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF`.
 fn lock_in(text: &str) -> libc::c_int {
     let lines = text.lines().filter_map(|line| line.strip_prefix("lock:"));
     let mut kinds =
@@ -75,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_file_tells_its_lock() {
+    fn the_lock_of_an_open_file_is_found() {
         let file = tempfile::tempfile().unwrap();
         for kind in [libc::LOCK_UN, libc::LOCK_SH, libc::LOCK_EX] {
             flock(file.as_raw_fd(), kind).unwrap();
@@ -84,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn other_locks_are_none_of_ours() {
+    fn other_kinds_of_locks_are_ignored() {
         let posix = "pos:\t0\nlock:\t1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 0 EOF\n";
         assert_eq!(lock_in(posix), libc::LOCK_UN);
         assert_eq!(lock_in("pos:\t0\n"), libc::LOCK_UN);
     }
 
     #[test]
-    fn what_is_not_known_is_no_lock_to_put_back() {
+    fn an_unknown_lock_is_not_restored() {
         assert_eq!(lock(-1), None);
     }
 }

@@ -1,5 +1,5 @@
-//! What would become of a network device, found out without attaching it. An attached tap has a carrier, and whoever
-//! watches it — a bridge, a network manager — acts when that comes and goes; so a check must not.
+//! Checks a network device without attaching it. An attached tap has a carrier, and its observers
+//! (a bridge, a network manager) react when that changes, so a check must not attach.
 
 use std::fs::File;
 use std::io;
@@ -14,8 +14,8 @@ use crate::host::device_file;
 
 /// A network device as it would be attached.
 #[derive(Debug)]
-pub struct Prospect {
-    /// The descriptor, where one was handed over.
+pub struct NicProbe {
+    /// The descriptor, if it is inherited.
     fd: Option<OwnedFd>,
     identity: Identity,
     name: String,
@@ -23,20 +23,20 @@ pub struct Prospect {
     doubt: Option<String>,
 }
 
-impl Prospect {
-    /// Looks at `source` as [`Nic::attach`](super::Nic::attach) would, and changes nothing but that a descriptor is
-    /// taken.
+impl NicProbe {
+    /// Checks `source` as [`Nic::attach`](super::Nic::attach) would. Changes nothing, except that
+    /// it takes a descriptor.
     ///
     /// # Errors
     /// Those of [`Nic::attach`](super::Nic::attach).
-    pub fn new(source: &NetSource) -> Result<Prospect, Error> {
+    pub fn new(source: &NetSource) -> Result<NicProbe, Error> {
         match source {
             NetSource::Interface(name) => {
                 let found = attach::find(name)?;
                 let doubt = attachable(name)?;
                 let (name, mtu) =
                     found.map_or((name.clone(), DEFAULT_MTU), |found| (found.name, found.mtu));
-                Ok(Prospect {
+                Ok(NicProbe {
                     fd: None,
                     identity: Identity::Tap,
                     name,
@@ -44,9 +44,9 @@ impl Prospect {
                     doubt,
                 })
             }
-            NetSource::Fd(handed) => match attach::offered(handed)? {
+            NetSource::Fd(inherited) => match attach::offered(inherited)? {
                 (given, Offered::Tap(tap)) => {
-                    let (name, mtu) = (tap.label(handed), tap.mtu());
+                    let (name, mtu) = (tap.label(inherited), tap.mtu());
                     let down = || {
                         format!(
                             "it is down; until 'ip link set {} up', all frames are dropped",
@@ -61,7 +61,7 @@ impl Prospect {
                         .into_iter()
                         .flatten()
                         .reduce(|one, other| format!("{one}, and {other}"));
-                    Ok(Prospect {
+                    Ok(NicProbe {
                         fd: Some(given),
                         identity: Identity::Tap,
                         name,
@@ -73,8 +73,8 @@ impl Prospect {
                     let fd = given.as_raw_fd();
                     let identity = socket_identity(given.as_fd())
                         .map_err(|error| Error::SetUp { fd, error })?;
-                    let name = handed.to_string();
-                    Ok(Prospect {
+                    let name = inherited.to_string();
+                    Ok(NicProbe {
                         fd: Some(given),
                         identity,
                         name,
@@ -86,11 +86,11 @@ impl Prospect {
         }
     }
 
-    /// Whether this device and `other` would steal each other's frames.
-    pub fn shares_with(&self, other: &Prospect) -> bool {
+    /// Returns whether this device and `other` would steal each other's frames.
+    pub fn shares_with(&self, other: &NicProbe) -> bool {
         match (&self.identity, &other.identity) {
             (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
-                (Some(one), Some(other)) => attach::are_one(one.as_fd(), other.as_fd()),
+                (Some(one), Some(other)) => attach::is_same_file(one.as_fd(), other.as_fd()),
                 (None, None) => self.name == other.name,
                 // An inherited tap is in use; the lookup by its name has shown that.
                 _ => false,
@@ -99,24 +99,25 @@ impl Prospect {
         }
     }
 
-    /// Name of the interface, for messages.
+    /// Returns the name of the interface, for messages.
     pub fn interface_name(&self) -> &str {
         &self.name
     }
 
-    /// Largest payload of a frame, in bytes.
+    /// Returns the largest payload of a frame, in bytes.
     pub fn mtu(&self) -> u16 {
         self.mtu
     }
 
-    /// What may yet go wrong.
+    /// Returns a possible problem.
     pub fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()
     }
 }
 
-/// Whether the kernel would have this process attach to the interface `name`, by the rules of its `tun_set_iff`: a tap
-/// of one queue, owned by us or by nobody, that nobody is attached to. What cannot be known is told.
+/// Checks whether the kernel would attach this process to the interface `name`, by the rules of its
+/// `tun_set_iff`: a tap of one queue, without an owner or owned by this user, and not attached.
+/// Returns a note if that cannot be determined.
 fn attachable(name: &str) -> Result<Option<String>, Error> {
     let refused = |errno| Error::refused(name, io::Error::from_raw_os_error(errno));
     if let Err(error) = File::options()
@@ -142,14 +143,15 @@ fn attachable(name: &str) -> Result<Option<String>, Error> {
     if !may_attach(name) {
         return Err(refused(libc::EPERM));
     }
-    // Whoever is attached keeps the carrier up.
+    // An attached process keeps the carrier up.
     if interface::attribute(name, "carrier").as_deref() == Some("1") {
         return Err(refused(libc::EBUSY));
     }
     Ok(None)
 }
 
-/// Whether the owner and the group of the tap `name`, where it has them, are ours; or we may do anything to networks.
+/// Returns whether owner and group of the tap `name`, if set, are ours; or this process has
+/// CAP_NET_ADMIN.
 fn may_attach(name: &str) -> bool {
     // The host shows −1 for none.
     let id = |what| interface::attribute(name, what).and_then(|id| id.parse::<u32>().ok());
@@ -158,7 +160,7 @@ fn may_attach(name: &str) -> bool {
 }
 
 fn is_group_ours(group: u32) -> bool {
-    // SAFETY: it takes nothing, changes nothing and cannot fail.
+    // SAFETY: the call takes nothing, changes nothing and cannot fail.
     group == unsafe { libc::getegid() } || capabilities::groups().contains(&group)
 }
 

@@ -1,37 +1,37 @@
-//! What is known of files that are refused.
+//! Partial images of refused files.
 
 use guest_abi::note::target;
 
 use super::elf::{R, W, X, abi};
 use super::*;
 
-fn sketch(change: impl FnOnce(&mut Elf)) -> Sketch {
+fn partial(change: impl FnOnce(&mut Elf)) -> PartialImage {
     let mut elf = Elf::hvt();
     change(&mut elf);
     assert!(
         Image::parse(elf.build().as_slice()).is_err(),
-        "a good file needs no sketch"
+        "a valid file is parsed whole"
     );
-    Sketch::of(elf.build().as_slice())
+    PartialImage::of(elf.build().as_slice())
 }
 
 #[test]
 fn a_unikernel_of_another_target_shows_everything() {
-    let sketch = sketch(|elf| elf.programs[ABI] = Program::note(0x6000, abi(target::SPT, 7)));
+    let partial = partial(|elf| elf.programs[ABI] = Program::note(0x6000, abi(target::SPT, 7)));
     assert_eq!(
-        (sketch.machine, sketch.entry),
+        (partial.machine, partial.entry),
         (Some(Machine::Aarch64), Some(0x100020))
     );
-    let abi = sketch.abi.expect("a note");
+    let abi = partial.abi.expect("a note");
     assert_eq!((target_name(abi.target).as_str(), abi.version), ("spt", 7));
-    assert_eq!(sketch.manifest.expect("a manifest").devices().len(), 2);
-    assert_eq!(sketch.segments.len(), 4);
+    assert_eq!(partial.manifest.expect("a manifest").devices().len(), 2);
+    assert_eq!(partial.segments.len(), 4);
 }
 
 #[test]
 fn segments_are_shown_as_they_are() {
     let broken =
-        sketch(|elf| (elf.programs[DATA].flags, elf.programs[BSS].vaddr) = (R | W | X, u64::MAX));
+        partial(|elf| (elf.programs[DATA].flags, elf.programs[BSS].vaddr) = (R | W | X, u64::MAX));
     assert_eq!(
         (broken.segments[2].access, broken.segments[2].memory.clone()),
         (Access::All, 0x102000..0x103200)
@@ -41,18 +41,20 @@ fn segments_are_shown_as_they_are() {
 
 #[test]
 fn a_broken_part_does_not_hide_the_others() {
-    let no_notes = sketch(|elf| elf.programs[ABI].filesz = 1);
+    let no_notes = partial(|elf| elf.programs[ABI].filesz = 1);
     assert!(no_notes.abi.is_none() && no_notes.manifest.is_none() && no_notes.segments.len() == 4);
-    let no_manifest = sketch(|elf| elf.programs[elf::MFT].content[24] = 9);
+    let no_manifest = partial(|elf| elf.programs[elf::MFT].content[24] = 9);
     assert!(no_manifest.abi.is_some() && no_manifest.manifest.is_none());
-    let no_headers = sketch(|elf| elf.phoff = u64::MAX);
+    let no_headers = partial(|elf| elf.phoff = u64::MAX);
     assert!(no_headers.machine.is_some() && no_headers.segments.is_empty());
 }
 
 #[test]
-fn of_what_is_no_elf_file_nothing_is_known() {
+fn a_file_that_is_not_elf_has_no_parts() {
     for bytes in [b"".as_slice(), b"#!/bin/sh\n", b"\x7fELF"] {
-        let sketch = Sketch::of(bytes);
-        assert!(sketch.machine.is_none() && sketch.entry.is_none() && sketch.segments.is_empty());
+        let partial = PartialImage::of(bytes);
+        assert!(
+            partial.machine.is_none() && partial.entry.is_none() && partial.segments.is_empty()
+        );
     }
 }
