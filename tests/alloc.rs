@@ -11,7 +11,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{FD, Guest, fixture, hand_over, kvm_test, run, text};
+use common::{FD, Guest, fixture, kvm_test, pass_fd, run, text};
 
 /// The environment variable with the tender's command line, one word a line.
 const WORDS: &str = "TENDER_ALLOC_WORDS";
@@ -148,7 +148,7 @@ fn blocks_and_frames_allocate_nothing() {
             text(&image),
             n,
         ];
-        let mut guest = Guest::start(&mut hand_over(tender_here(&args), theirs));
+        let mut guest = Guest::start(&mut pass_fd(tender_here(&args), theirs));
         let mut received = 0;
         let mut running = true;
         // Once more after its end, which may come before anything was received.

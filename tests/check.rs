@@ -16,7 +16,7 @@ use std::process::{Command, ExitCode};
 
 use common::net::Tap;
 use common::{
-    Device, FD, Output, hand_over, kvm_test, net_test, refuse, root_net_test, root_test, run, text,
+    Device, FD, Output, kvm_test, net_test, pass_fd, refuse, root_net_test, root_test, run, text,
     with_devices,
 };
 
@@ -283,7 +283,7 @@ fn descriptors_are_as_a_start_finds_them() {
     let option = format!("--net=@{FD}");
     let both = |file: &dyn Fn() -> OwnedFd| {
         both("net", &[&option, "--mem=4"], ENDS, |command| {
-            hand_over(command, file())
+            pass_fd(command, file())
         });
     };
     let tap = Tap::up("tap0", HOST);
@@ -318,14 +318,14 @@ fn descriptors_are_as_a_start_finds_them() {
         unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) }
     };
     let before = flags(&ours);
-    let output = run(&mut hand_over(
+    let output = run(&mut pass_fd(
         unikernel(true, "net", &[&option], &[]),
         ours.try_clone().unwrap(),
     ));
     output.exits(0).prints("ok       net:service  @99, ");
     assert_eq!(flags(&ours), before);
     tap.set_up(false);
-    let output = run(&mut hand_over(
+    let output = run(&mut pass_fd(
         unikernel(true, "net", &[&option], &[]),
         tap.attach(),
     ));
@@ -452,7 +452,7 @@ fn a_lock_is_given_back() {
         let option = format!("--disk=@{FD}");
         let check = || {
             let command = unikernel(true, "block", &[&option], &[]);
-            run(&mut hand_over(command, lent.try_clone().unwrap())).exits(status);
+            run(&mut pass_fd(command, lent.try_clone().unwrap())).exits(status);
         };
         check();
         assert!(

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use common::{FD, fixture, hand_over, kvm_test, run, tender, test, text};
+use common::{FD, fixture, kvm_test, pass_fd, run, tender, test, text};
 use tender::cli;
 
 fn main() -> ExitCode {
@@ -106,7 +106,7 @@ fn a_tap_and_its_address_come_together() {
     );
     let mac = "--net-mac:service=02:00:00:00:00:07";
     let (_ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    let output = run(&mut hand_over(
+    let output = run(&mut pass_fd(
         configured(&directory, &["--mem=4", "-v", mac]),
         theirs,
     ));

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use common::{FD, Guest, hand_over, kvm_test, refuse, run, text, unikernel};
+use common::{FD, Guest, kvm_test, pass_fd, refuse, run, text, unikernel};
 use guest_abi::boot::BOOT_INFO_ADDRESS;
 use guest_abi::manifest::{Entry, Header};
 use zerocopy::FromBytes;
@@ -79,14 +79,14 @@ fn has_only_its_machine(guest: &Guest) {
 
 fn what_is_inherited_is_closed() {
     has_only_its_machine(&sleeping(|command| {
-        hand_over(command, File::open("/dev/null").unwrap())
+        pass_fd(command, File::open("/dev/null").unwrap())
     }));
 }
 
 /// Before 5.9 there is no close_range; containers, too, may not know it.
 fn what_is_inherited_is_closed_on_old_kernels() {
     has_only_its_machine(&sleeping(|command| {
-        let mut command = hand_over(command, File::open("/dev/null").unwrap());
+        let mut command = pass_fd(command, File::open("/dev/null").unwrap());
         refuse::fails(&mut command, libc::SYS_close_range, &[], libc::ENOSYS);
         command
     }));
@@ -96,7 +96,7 @@ fn what_is_inherited_is_closed_on_old_kernels() {
 fn with_interface() -> (Guest, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let options = ["--mem=4", &format!("--net=@{FD}")];
-    let guest = Guest::start(&mut hand_over(
+    let guest = Guest::start(&mut pass_fd(
         unikernel("net", &options, &["--ipv4=10.0.0.2/24"]),
         theirs,
     ));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use common::{FD, hand_over, kvm_test_if_possible, run, text, unikernel};
+use common::{FD, kvm_test_if_possible, pass_fd, run, text, unikernel};
 
 const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LOOP_SET_FD: u32 = 0x4c00;
@@ -150,7 +150,7 @@ fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
         .write(true)
         .open(&disk.image)
         .unwrap();
-    let mut command = hand_over(
+    let mut command = pass_fd(
         unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &[]),
         file,
     );

@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use common::hostile::{ERAS, Surroundings};
+use common::hostile::{ERAS, Environment};
 use common::{Guest, full_pipe, kvm_test, pipe};
 use libtest_mimic::Trial;
 
@@ -128,7 +128,7 @@ fn held(guest: &Guest) -> Held {
 
 fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str]) {
     let (mut command, surroundings) =
-        Surroundings::of(program, &[&["-v"], options].concat(), &[way]);
+        Environment::of(program, &[&["-v"], options].concat(), &[way]);
     let (mut reader, writer) = match sink {
         Sink::Full => full_pipe(),
         _ => pipe(),

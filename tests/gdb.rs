@@ -66,7 +66,7 @@ fn it_waits_at_the_first_instruction() {
     let (guest, mut debugger) = debug("hello", &[], &["one"]);
     debugger.send("?");
     debugger.stops(libc::SIGTRAP);
-    assert_eq!(debugger.place(), entry("hello"));
+    assert_eq!(debugger.program_counter(), entry("hello"));
     debugger.ends(0);
     guest.end().exits(0).prints("one");
 }
@@ -130,11 +130,11 @@ fn memory_is_read_and_written() -> Result<(), String> {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let (load, cell) = (symbol("debug", "debug_load"), symbol("debug", "debug_cell"));
     assert_eq!(debugger.memory(cell), 0);
-    debugger.order(&format!("Z0,{load:x},4"));
-    debugger.goes_on_until(libc::SIGTRAP);
+    debugger.expect_ok(&format!("Z0,{load:x},4"));
+    debugger.resumes_until(libc::SIGTRAP);
     assert_eq!(debugger.memory(cell), 3);
-    debugger.order(&format!("M{cell:x},8:6400000000000000"));
-    debugger.order(&format!("z0,{load:x},4"));
+    debugger.expect_ok(&format!("M{cell:x},8:6400000000000000"));
+    debugger.expect_ok(&format!("z0,{load:x},4"));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 104\n");
     Ok(())
@@ -185,7 +185,7 @@ fn memory_is_read_whole() {
     });
     let pieces: Vec<_> = pieces.collect();
     for (address, digits) in &pieces {
-        debugger.order(&format!("M{address:x},400:{digits}"));
+        debugger.expect_ok(&format!("M{address:x},400:{digits}"));
     }
     let whole = debugger.ask("m0,400000");
     assert_eq!(whole.len(), 2 << 22);
@@ -211,10 +211,10 @@ fn memory_is_read_whole() {
 #[track_caller]
 fn stop_at(debugger: &mut Debugger, name: &str) {
     let place = symbol("debug", name);
-    debugger.order(&format!("Z0,{place:x},4"));
-    debugger.goes_on_until(libc::SIGTRAP);
-    assert_eq!(debugger.place(), place);
-    debugger.order(&format!("z0,{place:x},4"));
+    debugger.expect_ok(&format!("Z0,{place:x},4"));
+    debugger.resumes_until(libc::SIGTRAP);
+    assert_eq!(debugger.program_counter(), place);
+    debugger.expect_ok(&format!("z0,{place:x},4"));
 }
 
 /// Puts the guest where it has this name, without running it.
@@ -230,7 +230,7 @@ fn steps_go_instruction_by_instruction() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     put_at(&mut debugger, "debug_start");
     debugger.step();
-    assert_eq!(debugger.place(), symbol("debug", "debug_add"));
+    assert_eq!(debugger.program_counter(), symbol("debug", "debug_add"));
     assert_eq!(debugger.register(0), 1);
     debugger.step();
     assert_eq!(debugger.register(0), 3);
@@ -243,7 +243,7 @@ fn steps_go_over_hypercalls() {
     put_at(&mut debugger, "debug_start");
     let cell = symbol("debug", "debug_cell");
     let way = (0..20).take_while(|_| {
-        debugger.place() != symbol("debug", "debug_call") && {
+        debugger.program_counter() != symbol("debug", "debug_call") && {
             debugger.step();
             true
         }
@@ -258,7 +258,7 @@ fn steps_go_over_hypercalls() {
         true => (true, called + 3),
         false => (kernel() < (6, 1), debugger.register(30)),
     };
-    let place = debugger.place();
+    let place = debugger.program_counter();
     assert!(
         place == called || may_be_next && place == next,
         "{place:#x}, not {called:#x}"
@@ -276,7 +276,7 @@ fn the_port_is_of_this_host_alone_and_for_one() {
     // Another address of this host, as any of the network's is.
     assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).is_err());
     let mut debugger = Debugger::connect(port);
-    debugger.place();
+    debugger.program_counter();
     assert!(
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(),
         "one is enough"

@@ -9,7 +9,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use common::hostile::{ERAS, Surroundings, ends_cleanly};
+use common::hostile::{ERAS, Environment, ends_cleanly};
 use common::{Output, kvm_test, run};
 use libtest_mimic::Trial;
 
@@ -66,8 +66,7 @@ fn seed() -> u64 {
 }
 
 fn hostile(program: &str, options: &[&str], args: &[&str]) -> Output {
-    let (mut command, _surroundings) =
-        Surroundings::of(program, &[&["-v"], options].concat(), args);
+    let (mut command, _surroundings) = Environment::of(program, &[&["-v"], options].concat(), args);
     run(&mut command)
 }
 

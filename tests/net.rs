@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::net::{Tap, echo, ping};
 use common::{
-    Device, FD, Guest, Output, hand_over, kvm_test, net_test, root_net_test, run, unikernel,
+    Device, FD, Guest, Output, kvm_test, net_test, pass_fd, root_net_test, run, unikernel,
 };
 
 fn main() -> ExitCode {
@@ -202,7 +202,7 @@ fn the_hardware_address_is_as_asked_or_random() {
 fn a_tap_can_be_handed_over_as_a_descriptor() {
     let tap = Tap::up("tap0", HOST);
     tap.set_mtu(1400);
-    let guest = start(hand_over(net(&[&format!("--net=@{FD}")]), tap.attach()));
+    let guest = start(pass_fd(net(&[&format!("--net=@{FD}")]), tap.attach()));
     echo(GUEST, b"through a descriptor");
     assert!(ping(GUEST, b"ping", 20));
     quit(guest).is_quiet().prints("mtu 1400\n");
@@ -212,7 +212,7 @@ fn a_tap_can_be_handed_over_as_a_descriptor() {
 fn a_socket_can_be_handed_over_as_a_descriptor() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_read_timeout(Some(common::LIMIT)).unwrap();
-    let guest = start(hand_over(
+    let guest = start(pass_fd(
         net(&[
             &format!("--net:service=@{FD}"),
             "--net-mac=02:00:00:00:00:02",
@@ -351,7 +351,7 @@ fn one_tap_cannot_be_two_devices() {
     let by_name = &["--net:service0=tap0", "--net:service1=tap0"];
     run(&mut unikernel("net2", by_name, &[])).is_refused(&["service1", "tap0"]);
     let both = ["--net:service0=tap0", &format!("--net:service1=@{FD}")];
-    run(&mut hand_over(unikernel("net2", &both, &[]), tap.attach()))
+    run(&mut pass_fd(unikernel("net2", &both, &[]), tap.attach()))
         .is_refused(&["'service0'", "'tap0' is given twice"]);
 }
 
@@ -364,11 +364,11 @@ fn descriptors_that_are_no_taps_are_refused() {
         .write(true)
         .open("/dev/null")
         .unwrap();
-    run(&mut hand_over(net(&[&option]), null)).is_refused(&["99", "tap"]);
+    run(&mut pass_fd(net(&[&option]), null)).is_refused(&["99", "tap"]);
     let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    run(&mut hand_over(net(&[&option]), theirs)).is_refused(&["99", "frames"]);
+    run(&mut pass_fd(net(&[&option]), theirs)).is_refused(&["99", "frames"]);
     let tun = Tap::tun("tun0");
-    run(&mut hand_over(net(&[&option]), tun.attach_tun())).is_refused(&["99", "tun"]);
+    run(&mut pass_fd(net(&[&option]), tun.attach_tun())).is_refused(&["99", "tun"]);
 }
 
 fn a_tap_of_another_user_is_refused() {

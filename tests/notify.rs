@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::trace::trace;
-use common::{FD, Guest, LIMIT, hand_over, kvm_test, run, text, unikernel};
+use common::{FD, Guest, LIMIT, kvm_test, pass_fd, run, text, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -444,7 +444,7 @@ fn devices_are_handed_over_by_name() {
     // By number they need no environment.
     let (directory, image) = disk();
     let command = unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &["fill"]);
-    run(&mut hand_over(command, image)).exits(0).is_quiet();
+    run(&mut pass_fd(command, image)).exits(0).is_quiet();
     let path = format!("--disk={}", text(&directory.path().join("disk.img")));
     run(&mut unikernel("block", &["--mem=4", &path], &["verify"])).exits(0);
 }

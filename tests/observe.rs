@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::net::datagram;
 use common::{
-    FD, Guest, LIMIT, Output, full_pipe, hand_over, kvm_test, run, tender, text, unikernel,
+    FD, Guest, LIMIT, Output, full_pipe, kvm_test, pass_fd, run, tender, text, unikernel,
 };
 use serde_json::Value;
 
@@ -216,7 +216,7 @@ fn devices_are_counted() {
     ];
     let (output, document) = stats(|stats| {
         let options = [&options[..], &[stats]].concat();
-        hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs)
+        pass_fd(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs)
     });
     output.exits(0);
     let net = &document["nets"][0];

@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Output};
 use common::net::{Tap, ping};
 use common::trace::trace_threads;
 use common::{
-    FD, Guest, hand_over, tender_path, text, tool_kvm_test, tool_net_test, tool_test, unikernel,
+    FD, Guest, pass_fd, tender_path, text, tool_kvm_test, tool_net_test, tool_test, unikernel,
 };
 use tender::sandbox::rules::name;
 
@@ -219,7 +219,7 @@ fn units_allow_what_runs_call() {
         &format!("--disk={}", text(&image)),
         "-v",
     ];
-    let mut command = hand_over(unikernel("bench-io", &options, &["n=20"]), theirs);
+    let mut command = pass_fd(unikernel("bench-io", &options, &["n=20"]), theirs);
     command.env("NOTIFY_SOCKET", &manager);
     let mut called = BTreeSet::new();
     let ended = trace_threads(&mut command, |_, _, call| {

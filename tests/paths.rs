@@ -518,7 +518,7 @@ fn special_files(directory: &Path, device: libc::dev_t) -> Vec<PathBuf> {
         (unsafe { libc::mknod(name.as_ptr(), mode | 0o666, number) } == 0).then_some(path)
     };
     let device = make("device", libc::S_IFCHR, device);
-    // Elsewhere devices cannot be opened, such as in a user namespace.
+    // OtherNamespace devices cannot be opened, such as in a user namespace.
     let device = device.filter(|path| File::open(path).is_ok());
     make("pipe", libc::S_IFIFO, 0)
         .into_iter()

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::net::Tap;
 use common::wire::Wire;
 use common::{
-    FD, Guest, Output, hand_over, kvm_test, net_test, on_one_processor, root_net_test, unikernel,
+    FD, Guest, Output, kvm_test, net_test, on_one_processor, pass_fd, root_net_test, unikernel,
 };
 use libtest_mimic::Trial;
 
@@ -276,7 +276,7 @@ fn feed(options: &[&str], args: &[&str]) -> Guest {
     let options = [&["--mem=4", &net], options].concat();
     let args = [&["read-into-index"], args].concat();
     run_as(
-        hand_over(unikernel("ring-hostile", &options, &args), theirs),
+        pass_fd(unikernel("ring-hostile", &options, &args), theirs),
         &args,
     )
 }

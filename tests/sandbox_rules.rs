@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::net::{Tap, loop_back};
+use common::net::{Tap, bring_up_loopback};
 use common::rsp::Debugger;
 use common::trace::{Call, lengthen_sleep, trace_threads};
 use common::wire::Wire;
-use common::{FD, LIMIT, hand_over, kernel, net_test, text, unikernel};
+use common::{FD, LIMIT, kernel, net_test, pass_fd, text, unikernel};
 use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When, name};
 
 fn main() -> ExitCode {
@@ -298,7 +298,7 @@ fn disk_and_frames() -> Calls {
         &format!("--disk={}", text(&path)),
     ];
     calls(
-        &mut hand_over(unikernel("bench-io", &options, &["n=20"]), theirs),
+        &mut pass_fd(unikernel("bench-io", &options, &["n=20"]), theirs),
         &[exits(0)],
         |_, _, _| {},
     )
@@ -308,7 +308,7 @@ fn disk_and_frames() -> Calls {
 fn debugged() -> Calls {
     // Of a network namespace that is this test's alone.
     const PORT: u16 = 1234;
-    loop_back();
+    bring_up_loopback();
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             let options = ["--mem=4", "--gdb", &format!("--gdb-port={PORT}")];

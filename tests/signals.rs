@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use common::hostile::Surroundings;
+use common::hostile::Environment;
 use common::trace::{signal_after_run, trace_threads};
 use common::{Guest, kvm_test, net_test, status, unikernel};
 
@@ -157,7 +157,7 @@ fn a_signal_just_before_a_sleep_is_not_lost() {
 
 /// A guest moves 16 MiB by one hypercall, in pieces. SIGTERM arrives when the first piece begins.
 fn ends_within_a_transfer(way: &str, call: libc::c_long) {
-    let (mut command, _surroundings) = Surroundings::of("hostile", &["--mem=16"], &[way]);
+    let (mut command, _surroundings) = Environment::of("hostile", &["--mem=16"], &[way]);
     let mut pieces = 0;
     let ended = trace_threads(&mut command, |pid, _, made| {
         if made.number == call && made.arguments[2] == 1 << 20 {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use common::net::datagram;
 use common::trace::{Call, Trace, trace};
-use common::{FD, hand_over, kernel, kvm_test, kvm_test_if_possible, unikernel};
+use common::{FD, kernel, kvm_test, kvm_test_if_possible, pass_fd, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -140,7 +140,7 @@ fn frames_cost_one_call_each() -> Result<(), String> {
         "--net-mac=02:00:00:00:00:02",
         "--mem=4",
     ];
-    let trace = trace(&mut hand_over(
+    let trace = trace(&mut pass_fd(
         unikernel("net", &options, &["--ipv4=10.0.0.2/24"]),
         theirs,
     ));

@@ -65,11 +65,14 @@ fn interrupts_a_spin() {
     let (mut guest, mut debugger) = endless("spin");
     for _ in 0..3 {
         debugger.interrupt();
-        assert!(debugger.place() >= 0x10_0000, "it stands in its own code");
+        assert!(
+            debugger.program_counter() >= 0x10_0000,
+            "it stands in its own code"
+        );
         debugger.send("vCont;c");
     }
     debugger.interrupt();
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
 }
@@ -84,7 +87,7 @@ fn interrupts_a_sleep() {
         debugger.send("vCont;c");
     }
     debugger.interrupt();
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
 }
@@ -116,7 +119,10 @@ fn interrupts_output_that_waits(options: &[&str]) {
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(50));
         debugger.interrupt();
-        assert!(debugger.place() >= 0x10_0000, "it stands in its own code");
+        assert!(
+            debugger.program_counter() >= 0x10_0000,
+            "it stands in its own code"
+        );
         debugger.send("vCont;c");
     }
     let read = std::thread::spawn(move || {
@@ -142,18 +148,18 @@ fn interrupts_output_that_waits(options: &[&str]) {
 
 fn an_abort_is_shown() {
     let (guest, mut debugger) = debug("abort", &[], &[]);
-    debugger.goes_on_until(libc::SIGABRT);
-    assert!(debugger.place() >= 0x10_0000);
+    debugger.resumes_until(libc::SIGABRT);
+    assert!(debugger.program_counter() >= 0x10_0000);
     debugger.ends(255);
     guest.end().exits(255).prints("panic: ");
 }
 
 fn a_broken_promise_is_shown() {
     let (guest, mut debugger) = debug("hypercalls", &[], &["badptr"]);
-    debugger.goes_on_until(libc::SIGSEGV);
+    debugger.resumes_until(libc::SIGSEGV);
     guest.wait_for_complaint("stands still");
-    assert!(debugger.place() >= 0x10_0000);
-    assert_eq!(debugger.go_on(), "X0b");
+    assert!(debugger.program_counter() >= 0x10_0000);
+    assert_eq!(debugger.resume(), "X0b");
     guest
         .end()
         .exits(1)
@@ -169,7 +175,7 @@ fn a_signal_while_the_guest_runs() {
 
 fn a_signal_while_the_guest_stands() {
     let (mut guest, mut debugger) = debug("hello", &[], &[]);
-    debugger.place();
+    debugger.program_counter();
     guest.signal(libc::SIGTERM);
     assert_eq!(debugger.receive(), None);
     guest.end().dies_by(libc::SIGTERM);
@@ -184,11 +190,11 @@ fn a_signal_while_gdb_is_waited_for() {
 /// The limit counts while the guest stands, too.
 fn time_is_up() {
     let (guest, mut debugger) = debug("hello", &["--timeout=1"], &[]);
-    debugger.place();
+    debugger.program_counter();
     assert_eq!(debugger.receive(), None);
     guest.end().exits(1).complains("as --timeout says");
     let (guest, mut debugger) = debug("hypercalls", &["--timeout=1"], &["spin"]);
-    assert_eq!(debugger.go_on(), "X0e");
+    assert_eq!(debugger.resume(), "X0e");
     guest.end().exits(1).complains("as --timeout says");
 }
 
@@ -209,15 +215,15 @@ fn the_debugger_ends_it() {
 fn after_detaching() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     for (packet, name) in [("Z0", "debug_add"), ("Z1", "debug_store")] {
-        debugger.order(&format!("{packet},{:x},4", symbol("debug", name)));
+        debugger.expect_ok(&format!("{packet},{:x},4", symbol("debug", name)));
     }
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.end().exits(0).prints("debug: 7\n");
 }
 
 fn after_hanging_up_while_it_stands() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
-    debugger.order(&format!("Z0,{:x},4", symbol("debug", "debug_add")));
+    debugger.expect_ok(&format!("Z0,{:x},4", symbol("debug", "debug_add")));
     drop(debugger);
     guest
         .end()
@@ -245,7 +251,7 @@ fn after_nonsense() {
     ];
     for bytes in nonsense {
         let (guest, mut debugger) = debug("hello", &[], &[]);
-        debugger.place();
+        debugger.program_counter();
         debugger.send_raw(&bytes);
         drop(debugger);
         guest

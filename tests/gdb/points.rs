@@ -47,12 +47,12 @@ fn stops_at_a_breakpoint(set: &str, clear: &str) -> Result<(), String> {
     intercepts_breakpoints()?;
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let place = symbol("debug", "debug_add");
-    debugger.order(&format!("{set},{place:x},4"));
-    let why = debugger.goes_on_until(libc::SIGTRAP);
+    debugger.expect_ok(&format!("{set},{place:x},4"));
+    let why = debugger.resumes_until(libc::SIGTRAP);
     assert!(why.contains("break:"), "{why}");
-    assert_eq!(debugger.place(), place);
+    assert_eq!(debugger.program_counter(), place);
     assert_eq!(debugger.register(0), 1);
-    debugger.order(&format!("{clear},{place:x},4"));
+    debugger.expect_ok(&format!("{clear},{place:x},4"));
     debugger.is_refused(&format!("{clear},{place:x},4"));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
@@ -65,13 +65,13 @@ fn breakpoints_have_a_limit() {
     // Unused memory.
     let place = |number: u64| 0x20_0000 + 4 * number;
     for number in 0..4096 {
-        debugger.order(&format!("Z0,{:x},4", place(number)));
+        debugger.expect_ok(&format!("Z0,{:x},4", place(number)));
     }
     for number in 4096..8200 {
         debugger.is_refused(&format!("Z0,{:x},4", place(number)));
     }
-    debugger.order(&format!("z0,{:x},4", place(7)));
-    debugger.order(&format!("Z0,{:x},4", place(5000)));
+    debugger.expect_ok(&format!("z0,{:x},4", place(7)));
+    debugger.expect_ok(&format!("Z0,{:x},4", place(5000)));
     debugger.is_refused(&format!("Z0,{:x},4", place(5001)));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
@@ -106,9 +106,9 @@ fn breakpoints_of_the_guest_itself() -> Result<(), String> {
     executes_everything()?;
     let (guest, mut debugger) = debug("debug", &[], &["breakpoint"]);
     let place = symbol("debug", "debug_breakpoint");
-    debugger.goes_on_until(libc::SIGTRAP);
-    assert_eq!(debugger.place(), place);
-    debugger.goes_on_until(libc::SIGABRT);
+    debugger.resumes_until(libc::SIGTRAP);
+    assert_eq!(debugger.program_counter(), place);
+    debugger.resumes_until(libc::SIGABRT);
     debugger.ends(255);
     let alone = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
     alone.exits(255).prints("trap: ");
@@ -131,7 +131,7 @@ fn code_of_the_debuggers_is_executed() {
         ["000c0091", "00080091"]
     };
     for (code, sum) in [(two, 3), (three, 4), (two, 3)] {
-        debugger.order(&format!("M{add:x},{:x}:{code}", code.len() / 2));
+        debugger.expect_ok(&format!("M{add:x},{:x}:{code}", code.len() / 2));
         put_at(&mut debugger, "debug_start");
         debugger.step();
         debugger.step();
@@ -156,13 +156,13 @@ fn breakpoints_leave_nothing_behind() {
     );
     assert_ne!(code(&mut debugger), before);
     for place in &places {
-        debugger.order(&format!("z0,{place:x},4"));
+        debugger.expect_ok(&format!("z0,{place:x},4"));
     }
     assert_eq!(code(&mut debugger), before);
     for place in &places {
-        debugger.order(&format!("Z0,{place:x},4"));
+        debugger.expect_ok(&format!("Z0,{place:x},4"));
     }
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.end().exits(0).prints("debug: 7\n");
 }
 
@@ -172,8 +172,8 @@ fn stops_at_a_watchpoint(kind: u8, name: &str) -> Result<(), String> {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     stop_at(&mut debugger, "debug_start");
     let cell = symbol("debug", "debug_cell");
-    debugger.order(&format!("Z{kind},{cell:x},8"));
-    let why = debugger.goes_on_until(libc::SIGTRAP);
+    debugger.expect_ok(&format!("Z{kind},{cell:x},8"));
+    let why = debugger.resumes_until(libc::SIGTRAP);
     assert!(why.contains("watch:"), "{why}");
     // x86_64 processors watch for reads and writes together, and stop behind the instruction.
     let (name, behind) = match (cfg!(target_arch = "x86_64"), name) {
@@ -181,8 +181,8 @@ fn stops_at_a_watchpoint(kind: u8, name: &str) -> Result<(), String> {
         (true, name) => (name, 7),
         (false, name) => (name, 0),
     };
-    assert_eq!(debugger.place(), symbol("debug", name) + behind);
-    debugger.order(&format!("z{kind},{cell:x},8"));
+    assert_eq!(debugger.program_counter(), symbol("debug", name) + behind);
+    debugger.expect_ok(&format!("z{kind},{cell:x},8"));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
     Ok(())
@@ -199,7 +199,7 @@ fn no_more_than_there_are() {
         .count();
     assert!((1..=16).contains(&there), "{there}");
     for _ in 0..there {
-        debugger.order(&format!("z2,{cell:x},8"));
+        debugger.expect_ok(&format!("z2,{cell:x},8"));
     }
     debugger.is_refused(&format!("z2,{cell:x},8"));
     debugger.ends(0);

@@ -11,9 +11,9 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::common::inject::{Fault, first, inject, once_running};
-use crate::common::net::{Elsewhere, Tap, echo};
+use crate::common::net::{OtherNamespace, Tap, echo};
 use crate::common::trace::Call;
-use crate::common::{FD, Guest, hand_over, kvm_test, net_test, run, unikernel};
+use crate::common::{FD, Guest, kvm_test, net_test, pass_fd, run, unikernel};
 use crate::says_only;
 
 pub fn tests() -> Vec<Trial> {
@@ -81,7 +81,7 @@ fn is_send(call: &Call) -> bool {
 /// It may be brought up later, so the run is not refused, but the operator is told at once.
 fn a_tap_that_is_down_takes_nothing() {
     let tap = Tap::down("tap0");
-    let output = run(&mut hand_over(net(&["flood=50"]), tap.attach()));
+    let output = run(&mut pass_fd(net(&["flood=50"]), tap.attach()));
     output
         .exits(0)
         .prints("50 frames of 60 bytes sent, 0 refused");
@@ -107,7 +107,7 @@ fn a_kind_is_told_once_for_both_ways() {
         &["--mem=4", "--net-ring=on", &option],
         &["jumbo=100"],
     );
-    let output = run(&mut hand_over(command, tap.attach()));
+    let output = run(&mut pass_fd(command, tap.attach()));
     output
         .exits(0)
         .prints("ring: offered")
@@ -232,7 +232,7 @@ fn also(mut command: Command, file: File) -> Command {
 
 fn taps_of_one_name_from_two_namespaces_are_two() {
     let here = Tap::up("tap0", HOST);
-    let mut there = Elsewhere::new(|| Tap::up("tap0", HOST).attach());
+    let mut there = OtherNamespace::new(|| Tap::up("tap0", HOST).attach());
     let other = there.made.take().unwrap();
     let options = [
         format!("--net:service0=@{FD}"),
@@ -244,7 +244,7 @@ fn taps_of_one_name_from_two_namespaces_are_two() {
             &["--mem=4", &options[0], &options[1]],
             &["--ipv4-0=10.0.0.2/24", "--ipv4-1=10.0.0.3/24"],
         );
-        Guest::start(&mut also(hand_over(command, first), second))
+        Guest::start(&mut also(pass_fd(command, first), second))
     };
     let mut guest = start(other, here.attach());
     guest.wait_for("net: service1: ");
@@ -271,7 +271,7 @@ fn failures_to_send_are_counted_by_kind() {
     for (error, args, kind) in errors {
         let (_ours, theirs) = UnixDatagram::pair().unwrap();
         let fault = once_running(first(4, Fault::Fails(error), is_send));
-        let output = inject(&mut hand_over(net(&["flood=9"]), theirs), fault);
+        let output = inject(&mut pass_fd(net(&["flood=9"]), theirs), fault);
         output
             .exits(0)
             .prints("9 frames of 60 bytes sent, 0 refused");
@@ -288,7 +288,7 @@ fn failures_to_send_are_counted_by_kind() {
 fn frames_cut_by_the_host_are_counted() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let fault = once_running(first(3, Fault::Short(20), is_send));
-    let output = inject(&mut hand_over(net(&["flood=5"]), theirs), fault);
+    let output = inject(&mut pass_fd(net(&["flood=5"]), theirs), fault);
     output.exits(0);
     says_only(
         &output,
@@ -317,7 +317,7 @@ fn failures_to_receive_are_counted() {
         ours.send(&crate::common::net::datagram(b"quit")).unwrap();
         let is_receive = |call: &Call| call.number == libc::SYS_read && call.arguments[0] > 2;
         let fault = once_running(first(3, Fault::Fails(error), is_receive));
-        let output = inject(&mut hand_over(net(&["--ipv4=10.0.0.2/24"]), theirs), fault);
+        let output = inject(&mut pass_fd(net(&["--ipv4=10.0.0.2/24"]), theirs), fault);
         output.exits(0).prints("net: ok");
         if told {
             let sum = "received 2 (88 bytes), failed to receive 3 times";
@@ -333,7 +333,7 @@ fn failures_to_receive_are_counted() {
 
 fn a_socket_nobody_reads_drops_frames() {
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
-    let output = run(&mut hand_over(net(&["flood=2000", "size=1514"]), theirs));
+    let output = run(&mut pass_fd(net(&["flood=2000", "size=1514"]), theirs));
     output
         .exits(0)
         .prints("2000 frames of 1514 bytes sent, 0 refused");

@@ -14,7 +14,7 @@ use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::Tap;
 use crate::common::trace::Call;
 use crate::common::{
-    self, Device, FD, Guest, hand_over, kvm_test, net_test, test, unikernel, with_devices,
+    self, Device, FD, Guest, kvm_test, net_test, pass_fd, test, unikernel, with_devices,
 };
 use crate::{Image, says_only};
 
@@ -332,7 +332,7 @@ fn messages_nobody_reads() {
     let directory = common::directory();
     let stdout = directory.path().join("stdout");
     let command = unikernel("net", &["--mem=4", &format!("--net=@{FD}")], &["flood=300"]);
-    let (mut tender, reader) = with_full_stderr(hand_over(command, tap.attach()), &stdout);
+    let (mut tender, reader) = with_full_stderr(pass_fd(command, tap.attach()), &stdout);
     assert_eq!(end_of(&mut tender).code(), Some(0));
     let said = fs::read_to_string(&stdout).unwrap();
     assert!(said.contains("300 frames of 60 bytes sent"), "{said}");
@@ -357,7 +357,7 @@ fn what_nobody_read_is_counted() {
         &["--mem=4", &format!("--net=@{FD}")],
         &["--ipv4=10.0.0.2/24"],
     );
-    let (mut tender, mut reader) = with_full_stderr(hand_over(command, tap.attach()), &stdout);
+    let (mut tender, mut reader) = with_full_stderr(pass_fd(command, tap.attach()), &stdout);
     wait_until(&mut tender, |_| {
         fs::read_to_string(&stdout)
             .unwrap()

@@ -13,7 +13,7 @@ use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
 use crate::common::{
-    Device, FD, Guest, as_nobody, directory, hand_over, kernel, kvm_test, kvm_test_if_possible,
+    Device, FD, Guest, as_nobody, directory, kernel, kvm_test, kvm_test_if_possible, pass_fd,
     refuse, root_mount_test, run, tender, text, unikernel,
 };
 use crate::kill::{Random, acknowledged, verify};
@@ -148,7 +148,7 @@ fn interruptions_without_end_are_no_matter() {
         &format!("--net=@{FD}"),
         "--net-mac=02:00:00:00:00:02",
     ];
-    let mut net = hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
+    let mut net = pass_fd(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
     inject(&mut net, storm())
         .exits(0)
         .prints("net: service: 2 frames in")
@@ -412,7 +412,7 @@ fn echo() -> (Command, UnixDatagram) {
         "--net-mac=02:00:00:00:00:02",
     ];
     (
-        hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs),
+        pass_fd(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs),
         ours,
     )
 }
