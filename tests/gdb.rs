@@ -1,5 +1,6 @@
-//! A debugger beside a guest, by gdb's remote protocol, in the sandbox: what it sees, what it changes, what becomes of
-//! the run when it goes. The last of these tests is by gdb itself, where there is one.
+//! A debugger on a running guest, by gdb's remote protocol, in the sandbox: what it reads, what it
+//! changes, and the run after it disconnects. The last of these tests runs gdb itself, where it is
+//! installed.
 
 mod common;
 #[path = "gdb/ends.rs"]
@@ -71,13 +72,13 @@ fn it_waits_at_the_first_instruction() {
     guest.end().exits(0).prints("one");
 }
 
-/// Changes all that can be: general registers, flags, floating-point and vector registers. A debugger may not change
-/// what the processor is.
+/// Changes all that can be changed: general registers, flags, floating-point and vector registers.
+/// A debugger may not change the processor's configuration.
 fn registers_are_read_and_written() {
     let (guest, mut debugger) = debug("hello", &[], &[]);
     let before = debugger.registers();
     let mut changed = before.clone();
-    // The first vector register, the first general ones, and, behind all else, a system register.
+    // The first vector register, the first general ones and, past all others, a system register.
     let vector = if cfg!(target_arch = "x86_64") {
         276
     } else {
@@ -167,8 +168,8 @@ fn memory_ends_where_the_guests_does() {
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// The longest reply has all of the guest's memory, some of it incompressible. It is sent in pieces, because the
-/// sandbox forbids to grow a large heap block.
+/// The longest reply has all of the guest's memory, some of it incompressible. It is sent in
+/// pieces, because the sandbox forbids growing a large heap block.
 fn memory_is_read_whole() {
     const START: u64 = 0x20_0000;
     let (guest, mut debugger) = debug("hello", &[], &[]);
@@ -207,7 +208,7 @@ fn memory_is_read_whole() {
     guest.end().exits(0);
 }
 
-/// Stops the guest where it has this name.
+/// Stops the guest at this symbol.
 #[track_caller]
 fn stop_at(debugger: &mut Debugger, name: &str) {
     let place = symbol("debug", name);
@@ -217,7 +218,7 @@ fn stop_at(debugger: &mut Debugger, name: &str) {
     debugger.expect_ok(&format!("z0,{place:x},4"));
 }
 
-/// Puts the guest where it has this name, without running it.
+/// Sets the guest's program counter to this symbol.
 #[track_caller]
 fn put_at(debugger: &mut Debugger, name: &str) {
     let mut registers = debugger.registers();
@@ -251,8 +252,8 @@ fn steps_go_over_hypercalls() {
     assert!(way.count() > 4, "some instructions lie before it");
     assert_eq!(debugger.memory(cell), 3);
     debugger.step();
-    // A KVM that emulates instructions executes the next one, too; so does ARM64's of 5.10, if not 6.1's, and there
-    // that is the return.
+    // A KVM that emulates instructions executes the next one, too; so does ARM64's of 5.10, but not
+    // 6.1's. There that instruction is the return.
     let called = symbol("debug", "debug_called");
     let (may_be_next, next) = match cfg!(target_arch = "x86_64") {
         true => (true, called + 3),
@@ -273,7 +274,7 @@ fn steps_go_over_hypercalls() {
 
 fn the_port_is_of_this_host_alone_and_for_one() {
     let (guest, port) = start("hello", &[], &[]);
-    // Another address of this host, as any of the network's is.
+    // Another address of this host, like those of the network.
     assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).is_err());
     let mut debugger = Debugger::connect(port);
     debugger.program_counter();
@@ -308,13 +309,13 @@ fn ends_under(options: &[&str]) {
     put_at(&mut debugger, "debug_start");
     debugger.step();
     assert_eq!(debugger.register(0), 1);
-    // All of them: one is where the guest finds what it boots with.
+    // All guests: one finds its boot information at this address.
     debugger.set_registers(&first);
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// With the words that docs/debugging.md has.
+/// The commands of docs/debugging.md.
 fn gdb_itself() {
     let (guest, port) = start("debug", &[], &[]);
     let mut gdb = std::process::Command::new("gdb");
@@ -338,8 +339,8 @@ fn gdb_itself() {
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("Breakpoint 1, "), "{output:?}");
-    assert!(said.contains("exited normally"), "{output:?}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("Breakpoint 1, "), "{output:?}");
+    assert!(printed.contains("exited normally"), "{output:?}");
     guest.end().exits(0).prints("debug: 7\n");
 }

@@ -1,4 +1,4 @@
-//! As many devices as a manifest can hold: 63.
+//! The most devices that a manifest can hold: 63.
 
 mod common;
 
@@ -104,7 +104,7 @@ fn the_largest_statistics_are_written() {
         stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
         stream
     };
-    // More than a socket has room for: clients that do not read must not delay the one that does.
+    // More than a socket's buffer holds: clients that do not read must not delay the one that does.
     let _slow: Vec<_> = (0..7).map(|_| ask()).collect();
     let mut stream = ask();
     let mut text = String::new();

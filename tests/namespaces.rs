@@ -55,7 +55,7 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 const UNKNOWN: &str = "tap0 (@99): its MTU is unknown (it is in another network namespace, or ";
 
-/// The unikernel `net`, which ends by itself, or a check of it.
+/// The unikernel `net`, which ends, or a check of it.
 fn net(options: &[&str]) -> Command {
     unikernel("net", &[&["--mem=4"], options].concat(), &["check"])
 }
@@ -190,7 +190,7 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
     }
 }
 
-/// This process has the tap. A tender that the search finds first has another tap of the same name.
+/// This process has the tap. The search first finds a `tender` with another tap of the same name.
 fn the_owner_of_a_tap_is_not_that_of_its_namesake() {
     let mut there = tap_elsewhere();
     let other = there.made.take().unwrap();

@@ -1,4 +1,4 @@
-//! Where a debugger stops a guest: breakpoints and watchpoints, as many as there are and where they belong.
+//! Where a debugger stops a guest: breakpoints and watchpoints, their number and their addresses.
 
 use libtest_mimic::Trial;
 
@@ -77,8 +77,8 @@ fn breakpoints_have_a_limit() {
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// Whether guests have a real processor: a KVM that emulates each instruction knows no breakpoint instruction, and does
-/// not watch memory.
+/// Whether guests run on a real processor: a KVM that emulates each instruction has no breakpoint
+/// instruction and does not watch memory.
 fn executes_everything() -> Result<(), String> {
     let output = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
     if output.stderr.contains("cannot emulate") {
@@ -89,7 +89,8 @@ fn executes_everything() -> Result<(), String> {
     intercepts_breakpoints()
 }
 
-/// Whether the host is told of a guest's breakpoints: the SVM that QEMU emulates does not intercept them.
+/// Whether a guest's breakpoints exit to the host: the SVM that QEMU emulates does not intercept
+/// them.
 pub fn intercepts_breakpoints() -> Result<(), String> {
     match std::fs::read_to_string("/proc/cpuinfo")
         .is_ok_and(|text| text.contains("QEMU Virtual CPU"))
@@ -101,7 +102,7 @@ pub fn intercepts_breakpoints() -> Result<(), String> {
     }
 }
 
-/// The debugger sees it, and then the guest gets its exception.
+/// The debugger gets the breakpoint first; then the guest gets its exception.
 fn breakpoints_of_the_guest_itself() -> Result<(), String> {
     executes_everything()?;
     let (guest, mut debugger) = debug("debug", &[], &["breakpoint"]);
@@ -120,7 +121,7 @@ fn breakpoints_of_the_guest_itself() -> Result<(), String> {
     Ok(())
 }
 
-/// Instructions that were executed already, and are others now: the processor executes those.
+/// gdb changes instructions that have already run: the processor executes the new ones.
 fn code_of_the_debuggers_is_executed() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let add = symbol("debug", "debug_add");
@@ -141,7 +142,7 @@ fn code_of_the_debuggers_is_executed() {
     guest.end().exits(1);
 }
 
-/// Where there are many, side by side, in whatever order they go, or without having gone at all.
+/// Many adjacent ones, removed in any order, or not at all.
 fn breakpoints_leave_nothing_behind() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let start = symbol("debug", "debug_start");
@@ -166,7 +167,7 @@ fn breakpoints_leave_nothing_behind() {
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// `kind` is the protocol's; `name` is the instruction that it should be at.
+/// `kind` is the protocol's; `name` is the instruction at which it should stop.
 fn stops_at_a_watchpoint(kind: u8, name: &str) -> Result<(), String> {
     executes_everything()?;
     let (guest, mut debugger) = debug("debug", &[], &[]);
@@ -175,7 +176,7 @@ fn stops_at_a_watchpoint(kind: u8, name: &str) -> Result<(), String> {
     debugger.expect_ok(&format!("Z{kind},{cell:x},8"));
     let why = debugger.resumes_until(libc::SIGTRAP);
     assert!(why.contains("watch:"), "{why}");
-    // x86_64 processors watch for reads and writes together, and stop behind the instruction.
+    // x86_64 processors watch reads and writes together, and stop after the instruction.
     let (name, behind) = match (cfg!(target_arch = "x86_64"), name) {
         (true, "debug_load") => ("debug_load", 0),
         (true, name) => (name, 7),

@@ -55,7 +55,7 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// Whether the tender has disconnected, in any way.
+/// Whether `tender` has disconnected, in any way.
 fn has_hung_up(stream: &mut (impl Read + ?Sized)) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(count) => count == 0,
@@ -70,7 +70,7 @@ fn reset(stream: TcpStream) {
         l_linger: 0,
     };
     let size = size_of::<libc::linger>() as libc::socklen_t;
-    // SAFETY: the kernel reads the structure, as many bytes as is said.
+    // SAFETY: the kernel reads the structure, whose length is correct.
     let set = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),
@@ -261,9 +261,9 @@ fn gdb_itself() {
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
-        said.contains("Breakpoint 1, ") && said.contains("exited normally"),
+        printed.contains("Breakpoint 1, ") && printed.contains("exited normally"),
         "{output:?}"
     );
     guest.end().exits(0).prints("debug: 7\n");
