@@ -44,7 +44,7 @@ fn refused(path: &Path, sector_size: Option<u16>) -> String {
         .to_string()
 }
 
-/// As a run opens it.
+/// Opens it as a run does.
 fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
     Disk::open(
         path,
@@ -64,10 +64,10 @@ fn an_image_has_its_size_in_sectors() {
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
 }
 
-/// The same sums in 128 bits, where nothing overflows, for every pair of numbers at and around a limit; in bytes, and
-/// in the sectors of old.
+/// The same sums in 128 bits, where nothing overflows, for every pair of numbers at and around a
+/// limit; in bytes, and in the sectors of old eras.
 #[test]
-fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
+fn requests_are_checked_for_every_offset_and_length() {
     let (_directory, path) = image(1536);
     let disk = open(&path, None, DiskTail::Refused).unwrap();
     let limits = [
@@ -163,7 +163,7 @@ fn writes_reach_the_file() {
 }
 
 #[test]
-fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
+fn requests_past_the_end_are_invalid_with_any_buffer() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
@@ -202,7 +202,7 @@ fn requests_beyond_the_disk_are_invalid_whatever_their_buffer() {
 }
 
 #[test]
-fn the_last_byte_is_within_and_any_length_will_do() {
+fn the_last_byte_and_any_length_can_be_used() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, Some(512), DiskTail::Refused).unwrap();
     let memory = memory();
@@ -241,7 +241,7 @@ fn a_bad_buffer_ends_the_guest() {
 }
 
 #[test]
-fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
+fn a_truncated_image_is_an_error_for_the_guest() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     OpenOptions::new()
@@ -269,11 +269,11 @@ fn an_image_cut_short_under_the_guest_is_an_error_it_is_told() {
 }
 
 #[test]
-fn an_error_of_the_hosts_disk_is_told() {
+fn an_error_of_the_hosts_disk_is_returned() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
-    // A descriptor that cannot be written to stands in for a disk that fails, /dev/full for one that is full.
+    // A read-only descriptor stands for a failing disk, /dev/full for a full one.
     disk.file = File::open(&path).unwrap();
     assert_eq!(
         disk.write(&memory, 0, GuestAddress(0), 512).unwrap(),
@@ -295,7 +295,7 @@ fn an_error_of_the_hosts_disk_is_told() {
 }
 
 #[test]
-fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
+fn sizes_of_no_whole_sectors_are_reported_with_a_fix() {
     let (_directory, path) = image(1000);
     let shown = path.display();
     assert_eq!(
@@ -314,7 +314,7 @@ fn sizes_that_are_no_whole_sectors_come_with_their_cure() {
 }
 
 #[test]
-fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
+fn a_partial_last_sector_depends_on_the_era() {
     let (_directory, path) = image(1300);
     let capacity = |sector_size, tail| {
         open(&path, sector_size, tail)
@@ -335,7 +335,7 @@ fn a_last_part_of_a_sector_is_for_the_era_to_judge() {
 }
 
 #[test]
-fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
+fn a_kept_tail_can_be_used_and_an_ignored_one_cannot() {
     let (_directory, path) = image(1300);
     let memory = memory();
     for (tail, last, beyond) in [
@@ -368,7 +368,7 @@ fn a_tail_that_is_kept_can_be_used_and_one_that_is_ignored_cannot() {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn paths_that_are_no_image_are_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     assert!(refused(&path.join("none"), None).contains("there is no file '"));
@@ -386,7 +386,7 @@ fn what_is_no_image_is_named() {
 
 #[test]
 fn an_image_of_another_user_is_named_with_its_owner() {
-    // SAFETY: it only asks.
+    // SAFETY: it only reads the user ID.
     let user = unsafe { libc::geteuid() };
     if user == 0 {
         return check_denied_as_nobody();
@@ -401,7 +401,8 @@ fn an_image_of_another_user_is_named_with_its_owner() {
     assert!(message.contains("mode 0444"), "{message}");
 }
 
-/// For root, who may do anything: looks as another user, in a thread of its own, whose user is its own too.
+/// For root, who may do anything: checks as another user, in a separate thread, whose user ID is
+/// separate too.
 fn check_denied_as_nobody() {
     let (directory, path) = image(512);
     let hidden = directory.path().join("hidden");
@@ -410,7 +411,8 @@ fn check_denied_as_nobody() {
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     std::thread::spawn(move || {
-        // SAFETY: the bare system call changes this thread's user only; the thread ends with this test.
+        // SAFETY: the raw system call changes only this thread's user; the thread ends with this
+        // test.
         assert_eq!(
             unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) },
             0
@@ -446,14 +448,15 @@ fn an_image_serves_one_device() {
     open(&link, None, DiskTail::Refused).unwrap();
 }
 
-/// A process that locks `file` as soon as it can, and goes when it is dropped.
+/// A process that locks `file` as soon as it can, and ends on drop.
 struct Holder(libc::pid_t);
 
 impl Holder {
     fn of(file: &File) -> Holder {
-        // A child with a copy of the descriptors would hold the locks of all other tests too; this one shares them.
+        // A child with copies of the descriptors would also hold the locks of all other tests; this
+        // one shares them.
         let flags = libc::CLONE_FILES | libc::SIGCHLD;
-        // SAFETY: otherwise it is a fork, and the child makes system calls only.
+        // SAFETY: it is a fork without copied descriptors, and the child makes only system calls.
         let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } as libc::pid_t;
         if child == 0 {
             // SAFETY: these take numbers; the child ends with its parent's thread at the latest.
@@ -472,7 +475,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // SAFETY: the child is this value's own and nobody else waits for it.
+        // SAFETY: the child belongs to this value, and no other code waits for it.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             libc::waitpid(self.0, std::ptr::null_mut(), 0);
@@ -489,7 +492,7 @@ fn the_process_that_holds_an_image_is_named() {
         format!("is in use by process {} (", holder.0),
         "); an image serves one unikernel at a time".into(),
     ];
-    // Until the other process has it.
+    // Until the other process holds the lock.
     let refusal = (0..500).find_map(|_| {
         std::thread::sleep(Duration::from_millis(5));
         open(&path, None, DiskTail::Refused).err()

@@ -1,11 +1,11 @@
-//! What is told of good files, of others, and of any bytes at all.
+//! Descriptions of valid files, of others, and of arbitrary bytes.
 
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::target;
 use proptest::prelude::*;
 
 use super::*;
-use crate::guest::image::tests::elf::{self, Elf, LEGACY_WORDS, Program};
+use crate::guest::image::tests::elf::{self, Elf, LEGACY_STRINGS, Program};
 use crate::guest::manifest::tests::manifest;
 use crate::report::json::Value;
 
@@ -17,7 +17,7 @@ fn parsed(report: &Report) -> serde_json::Value {
     serde_json::from_str(&report.to_json()).expect("JSON")
 }
 
-/// A good unikernel with these bytes among its constants.
+/// A valid unikernel with these bytes among its constants.
 fn with_constants(constants: &[u8]) -> Elf {
     let mut elf = Elf::hvt();
     elf.programs[elf::RODATA].content[0x400..0x400 + constants.len()].copy_from_slice(constants);
@@ -25,7 +25,7 @@ fn with_constants(constants: &[u8]) -> Elf {
 }
 
 #[test]
-fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
+fn a_valid_unikernel_is_described_with_the_command_that_runs_it() {
     let report = report(&Elf::hvt());
     assert_eq!(
         (report.machine, report.refusal.as_deref()),
@@ -60,7 +60,7 @@ fn a_good_unikernel_is_told_with_the_command_that_runs_it() {
 }
 
 #[test]
-fn json_says_the_same() {
+fn json_has_the_same_content() {
     let document = parsed(&report(&Elf::hvt()));
     assert_eq!(
         document["abi"],
@@ -79,8 +79,8 @@ fn json_says_the_same() {
 }
 
 #[test]
-fn a_unikernel_of_old_says_how_it_is_known() {
-    let report = report(&Elf::legacy(LEGACY_WORDS));
+fn a_legacy_unikernel_has_the_evidence() {
+    let report = report(&Elf::legacy(LEGACY_STRINGS));
     assert_eq!(
         report.era,
         Some((Era::Legacy, Recognition::Evidence(Evidence::Words)))
@@ -100,7 +100,7 @@ fn a_unikernel_of_old_says_how_it_is_known() {
 }
 
 #[test]
-fn what_is_known_of_a_refused_file_is_told_too() {
+fn known_parts_of_a_refused_file_are_described() {
     let mut other = Elf::hvt();
     other.programs[elf::ABI] = Program::note(0x6000, elf::abi(target::XEN, 2));
     let report = report(&other);
@@ -121,7 +121,7 @@ fn what_is_known_of_a_refused_file_is_told_too() {
 }
 
 #[test]
-fn of_what_is_no_elf_file_there_is_nothing_to_tell() {
+fn a_file_that_is_not_elf_has_no_description() {
     let report = Report::new(Path::new("x"), b"To whom it may concern".as_slice());
     assert_eq!(report.to_text(), "");
     assert!(
@@ -133,7 +133,7 @@ fn of_what_is_no_elf_file_there_is_nothing_to_tell() {
 }
 
 #[test]
-fn what_fits_into_no_guest_is_refused() {
+fn an_image_too_large_for_any_guest_is_refused() {
     let mut huge = Elf::hvt();
     huge.programs[elf::BSS].memsz = (1 << 32) - 0x104000;
     let report = report(&huge);
@@ -167,7 +167,7 @@ fn there_is_memory_for_a_heap_in_the_command() {
 }
 
 #[test]
-fn words_are_quoted_for_a_shell() {
+fn arguments_are_quoted_for_a_shell() {
     let line = |file: &str| {
         let report = Report::new(Path::new(file), Elf::hvt().build().as_slice());
         let text = report.to_text();
@@ -187,7 +187,7 @@ fn words_are_quoted_for_a_shell() {
 }
 
 #[test]
-fn names_that_no_option_can_say_use_the_short_form() {
+fn names_that_no_option_can_contain_use_the_short_form() {
     let mut elf = Elf::hvt();
     let entries = [
         Entry::declare("my-net", NET_BASIC),
@@ -208,7 +208,7 @@ fn names_that_no_option_can_say_use_the_short_form() {
 }
 
 #[test]
-fn the_version_of_the_bindings_is_near_their_words() {
+fn the_version_of_the_bindings_is_near_their_strings() {
     let version = |constants: &[u8]| report(&with_constants(constants)).bindings;
     let known =
         |text: &str| version(format!("\0{text}\0Solo5: Bindings version %s\n\0").as_bytes());
@@ -228,7 +228,7 @@ fn the_version_of_the_bindings_is_near_their_words() {
     ] {
         assert_eq!(known(text), None, "{text}");
     }
-    // Behind the words; without them; not a string of its own; two that differ; the same one twice.
+    // After the strings; without them; within another string; two that differ; the same one twice.
     assert_eq!(
         version(b"Solo5: Bindings version %s\n\0v0.7.5\0").as_deref(),
         Some("v0.7.5")
@@ -246,11 +246,11 @@ fn the_version_of_the_bindings_is_near_their_words() {
 }
 
 #[test]
-fn a_version_far_from_the_words_is_somebody_elses() {
+fn a_version_far_from_the_strings_is_ignored() {
     let version = |distance: usize| {
         let args = b"Solo5: Bindings version %s\n\0";
         let constants = [
-            LEGACY_WORDS,
+            LEGACY_STRINGS,
             args,
             &vec![0; distance],
             b"v0.16.0\0".as_slice(),
@@ -263,7 +263,7 @@ fn a_version_far_from_the_words_is_somebody_elses() {
 }
 
 #[test]
-fn json_is_laid_out_for_people_too() {
+fn json_is_formatted_for_reading() {
     let leaf = Value::Object(vec![("a", 1.into()), ("b", Value::Null)]);
     let list: Value = vec!["x", "y"].into();
     let value = Value::Object(vec![
@@ -294,9 +294,9 @@ proptest! {
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
         old: bool,
     ) {
-        let mut file = if old { Elf::legacy(LEGACY_WORDS) } else { Elf::hvt() }.build();
+        let mut file = if old { Elf::legacy(LEGACY_STRINGS) } else { Elf::hvt() }.build();
         for (index, byte) in changes {
-            // Three places of four are among the headers and notes.
+            // Three of four offsets are among the headers and notes.
             let reach = if index.index(4) == 0 { file.len() } else { 64 + 11 * 56 };
             file[index.index(reach)] = byte;
         }

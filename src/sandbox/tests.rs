@@ -1,4 +1,4 @@
-//! The programs as the kernel would run them: what they allow, what they refuse, and what that costs.
+//! The programs as the kernel runs them: which calls they allow and reject, and their cost.
 
 use libc::sock_filter;
 
@@ -32,7 +32,7 @@ fn parameters() -> Parameters {
     }
 }
 
-/// Those of a run without devices, of which nobody wants to know anything.
+/// Parameters of a run without devices, metrics or a debugger.
 fn bare() -> Parameters {
     Parameters {
         vcpu: 6,
@@ -51,7 +51,7 @@ fn ring(parameters: &Parameters) -> Vec<sock_filter> {
     compile(RING, parameters)
 }
 
-/// What seccompiler makes of the same list.
+/// Returns seccompiler's program for the same list.
 fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let translate = |step: &seccompiler::sock_filter| sock_filter {
         code: step.code,
@@ -65,7 +65,7 @@ fn referee(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
         .collect()
 }
 
-/// Runs a program over a call; returns what becomes of the call, and how many instructions that took.
+/// Runs a program on a call; returns its action, and how many instructions that took.
 fn run(program: &[sock_filter], call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
     let arch: u32 = if cfg!(target_arch = "x86_64") {
         0xc000_003e
@@ -154,8 +154,8 @@ fn programs_are_never_too_long() {
     }
 }
 
-/// Numbers that mean something to some rule, and others beside them.
-fn telling(parameters: &Parameters) -> Vec<u64> {
+/// Numbers that some rule mentions, and their neighbours.
+fn significant(parameters: &Parameters) -> Vec<u64> {
     let numbers = [
         0,
         1,
@@ -209,7 +209,7 @@ fn telling(parameters: &Parameters) -> Vec<u64> {
 
 /// Every call, and for those that depend on arguments, arguments of all kinds.
 #[test]
-fn seccompiler_comes_to_the_same_answers() {
+fn seccompiler_gives_the_same_answers() {
     let many = Parameters {
         nets: (10..73).collect(),
         ring_nets: (80..143).collect(),
@@ -236,11 +236,11 @@ fn seccompiler_comes_to_the_same_answers() {
         (0..1000)
             .chain([-1, 0x4000_0001])
             .for_each(|call| same(call, [6, KVM_RUN, 0, 0, 0, 0]));
-        let telling = telling(parameters);
+        let significant = significant(parameters);
         for rule in rules {
-            for (first, second) in telling
+            for (first, second) in significant
                 .iter()
-                .flat_map(|first| telling.iter().map(move |second| (*first, *second)))
+                .flat_map(|first| significant.iter().map(move |second| (*first, *second)))
             {
                 same(rule.call, [first, second, 15, 0, 0, 0]);
                 same(rule.call, [42, 43, first, second, 0, 0]);
@@ -250,7 +250,7 @@ fn seccompiler_comes_to_the_same_answers() {
     }
 }
 
-/// Each step costs a start about a thousand instructions of the kernel's.
+/// Each instruction costs a start about a thousand instructions in the kernel.
 #[test]
 fn programs_are_short() {
     assert!(guest(&bare()).len() <= 140, "{}", guest(&bare()).len());
@@ -348,7 +348,7 @@ fn arguments_decide() {
     assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
 }
 
-/// Arguments that the rule allows; of the numbers known at run time, each in turn.
+/// Returns arguments that the rule allows, with each number known at run time in turn.
 fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     let mut all = vec![[0; 6]];
     for when in rule.when {
@@ -370,7 +370,7 @@ fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     all
 }
 
-/// Each request, such as those of a report, goes to its own descriptors and to no other.
+/// Each request, such as those of a report, goes only to the run's own descriptors.
 #[test]
 fn calls_reach_the_runs_own_descriptors_alone() {
     const ON_DESCRIPTORS: [libc::c_long; 10] = [
@@ -402,7 +402,7 @@ fn calls_reach_the_runs_own_descriptors_alone() {
     }
 }
 
-/// One new file in the directory, for its owner alone, under the one number.
+/// Only one new file in the directory, accessible to its owner only, under the one descriptor.
 #[test]
 fn core_files_are_new() {
     let (program, theirs) = (guest(&parameters()), referee(GUEST, &parameters()));
@@ -468,7 +468,7 @@ fn core_files_are_new() {
     }
 }
 
-/// The thread that anybody may speak to has the least.
+/// The thread that serves clients may do the least.
 #[test]
 fn clients_reach_nothing_but_their_answer() {
     let program = compile(METRICS, &parameters());
@@ -497,7 +497,7 @@ fn clients_reach_nothing_but_their_answer() {
     }
 }
 
-/// A list without a disk must not turn into one with any disk.
+/// A list without a disk must not become one with any disk.
 #[test]
 fn no_device_means_no_call() {
     let program = guest(&bare());
@@ -518,8 +518,8 @@ fn no_device_means_no_call() {
     assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));
 }
 
-/// Whatever is in none of the lists, with whatever arguments: also calls that there are not yet, and those of x86's
-/// other ways to make one.
+/// Calls in none of the lists, with any arguments: also calls that do not exist yet, and those of
+/// x86's other ways to make one.
 #[test]
 fn everything_else_is_refused() {
     let programs = [GUEST, RING, METRICS].map(|rules| (rules, compile(rules, &parameters())));

@@ -1,13 +1,13 @@
-//! What is found out before anything of the host is touched.
+//! Checks that precede any access to the host.
 
 use std::ffi::OsString;
 use std::path::Path;
 
 use super::*;
 use crate::cli::{self, Command};
-use crate::guest::image::tests::elf::{Elf, LEGACY_WORDS};
+use crate::guest::image::tests::elf::{Elf, LEGACY_STRINGS};
 
-/// What becomes of a unikernel of Solo5 0.3 or 0.4 with these options.
+/// Returns the error for a unikernel of Solo5 0.3 or 0.4 with these options.
 fn refused(options: &[&str]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("app.ukvm");
@@ -20,7 +20,7 @@ fn refused(options: &[&str]) -> String {
         &path,
         Elf {
             machine,
-            ..Elf::legacy(LEGACY_WORDS)
+            ..Elf::legacy(LEGACY_STRINGS)
         }
         .build(),
     )
@@ -71,7 +71,7 @@ fn short_options_are() {
 
 #[test]
 fn memory_below_the_least_is_refused() {
-    let image = Image::parse(Elf::legacy(LEGACY_WORDS).build().as_slice()).expect("a unikernel");
+    let image = Image::parse(Elf::legacy(LEGACY_STRINGS).build().as_slice()).expect("a unikernel");
     let of = |given| Memory {
         asked: given,
         given,
@@ -87,7 +87,7 @@ fn memory_below_the_least_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_named() {
+fn paths_that_are_no_file_are_named() {
     for (path, kind) in [("/dev/null", "device"), ("/", "directory")] {
         assert!(
             matches!(open(Files::default().take(Path::new(path), Need::Read)), Err(Error::NotAFile(found)) if found == kind),

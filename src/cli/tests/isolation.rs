@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{SandboxMode, UserOption};
 
 #[test]
-fn isolation_is_best_effort_unless_something_else_is_said() {
+fn isolation_is_best_effort_by_default() {
     let plain = config(&["app"]);
     assert_eq!(
         (plain.sandbox, plain.user, plain.chroot),

@@ -1,4 +1,4 @@
-//! What holds for command lines of any words, and for memory of any size.
+//! Properties of command lines of any arguments, and of memory of any size.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -9,19 +9,19 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::{BlockOption, BlockSource, Memory, NetSource};
 
-/// A word that is no option.
-fn plain_word() -> impl Strategy<Value = OsString> {
+/// An argument that is not an option.
+fn plain_argument() -> impl Strategy<Value = OsString> {
     proptest::collection::vec(any::<u8>(), 1..20)
         .prop_map(OsString::from_vec)
         .prop_filter("option", |word| word.as_bytes()[0] != b'-')
 }
 
-/// Any word, and often one that looks like an option.
-fn any_word() -> impl Strategy<Value = OsString> {
+/// Any argument, often one that looks like an option.
+fn any_argument() -> impl Strategy<Value = OsString> {
     let looks = "-{0,3}(net|net-mac|block|block-sector-size|disk|mem|help|v|q|V)?:{0,2}[a-z0-9]{0,3}=?[^ ]{0,6}";
     prop_oneof![
         looks.prop_map(OsString::from),
-        plain_word(),
+        plain_argument(),
         Just(OsString::new())
     ]
 }
@@ -45,16 +45,16 @@ fn option(name: &str, device: Option<&str>, value: &OsStr, joined: bool) -> Vec<
 
 proptest! {
     #[test]
-    fn no_words_make_it_panic(args in proptest::collection::vec(any_word(), 0..8)) {
+    fn no_arguments_make_it_panic(args in proptest::collection::vec(any_argument(), 0..8)) {
         if let Err(error) = parse(args) {
             prop_assert!(!matches!(error, Error::Other(_)), "{error}");
         }
     }
 
     #[test]
-    fn guest_words_arrive_as_they_are(
-        unikernel in plain_word(),
-        args in proptest::collection::vec(any_word(), 0..8),
+    fn guest_arguments_arrive_unchanged(
+        unikernel in plain_argument(),
+        args in proptest::collection::vec(any_argument(), 0..8),
         dashes: bool,
     ) {
         let start = if dashes { vec!["tender", "-v", "--"] } else { vec!["tender", "-v"] };
@@ -69,7 +69,7 @@ proptest! {
         device in device_name(),
         interface in "[a-z][a-z0-9.-]{0,14}",
         tail: [u8; 5],
-        path in plain_word().prop_filter("descriptor", |path| path.as_bytes()[0] != b'@'),
+        path in plain_argument().prop_filter("descriptor", |path| path.as_bytes()[0] != b'@'),
         sector in 9u32..16,
         joined: bool,
     ) {
@@ -114,7 +114,7 @@ proptest! {
     }
 }
 
-/// Every size of whole KiB that a guest can have; the given one in 128 bits would be no other.
+/// Every size of whole KiB that a guest can have; computed in 128 bits, the size is the same.
 #[test]
 fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
     for asked in (Memory::STEP..=Memory::MAX).step_by(1024) {

@@ -1,4 +1,4 @@
-//! The ring with a guest that the test plays, its interfaces on socket pairs.
+//! The ring with a guest played by the test, its interfaces on socket pairs.
 
 mod handshake;
 mod threads;
@@ -22,7 +22,7 @@ const FRAME: u64 = 0x10_0000;
 const BUFFER: u64 = 0x11_0000;
 const TEXT: u64 = 0x12_0000;
 
-/// A guest, its ring, and the other end of its only wire; the interface has handle 1.
+/// A guest, its ring, and the peer of its only interface, which has handle 1.
 struct Guest {
     memory: GuestMemory,
     ring: Ring,
@@ -31,11 +31,11 @@ struct Guest {
 }
 
 impl Guest {
-    /// Whose ring has been used `history` times before.
+    /// A ring that has been used `history` times before.
     fn after(history: u32) -> Guest {
         let (near, wire) = UnixDatagram::pair().unwrap();
         wire.set_nonblocking(true).unwrap();
-        // What the tender inherits is open across exec.
+        // Inherited descriptors stay open across exec.
         let near = near.into_raw_fd();
         // SAFETY: the descriptor is open, and the call takes numbers only.
         assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
@@ -196,7 +196,7 @@ fn a_frame_longer_than_the_buffer_is_cut() {
 }
 
 #[test]
-fn indices_go_on_past_their_largest_number() {
+fn indices_wrap_around() {
     let mut guest = Guest::after(u32::MAX - 2);
     for number in 0..6 {
         guest
@@ -212,7 +212,7 @@ fn indices_go_on_past_their_largest_number() {
 }
 
 #[test]
-fn a_full_ring_is_drained_at_once() {
+fn a_full_ring_is_drained_in_one_call() {
     let mut guest = Guest::new();
     for _ in 0..ENTRIES {
         guest.submit(OP_READ, 1, BUFFER, 64);
@@ -232,7 +232,7 @@ fn more_requests_than_slots_are_refused() {
 }
 
 #[test]
-fn what_the_guest_writes_over_the_hosts_indices_does_not_matter() {
+fn guest_writes_to_the_hosts_indices_have_no_effect() {
     let mut guest = Guest::new();
     guest.submit(OP_READ, 1, BUFFER, 64);
     guest.drain().unwrap();
@@ -245,7 +245,7 @@ fn what_the_guest_writes_over_the_hosts_indices_does_not_matter() {
 }
 
 #[test]
-fn memory_that_the_guest_does_not_have_breaks_the_rules() {
+fn buffers_outside_of_memory_are_violations() {
     let cases = [
         (OP_WRITE, 0x20_0000 - 10, 18),
         (OP_WRITE, u64::MAX - 4, 18),
@@ -276,10 +276,10 @@ fn unknown_operations_and_writes_to_nowhere_are_skipped() {
     assert_eq!(guest.received(), None);
 }
 
-/// The second thread takes over after a row of requests, serves without kicks, asks for kicks again when nothing comes,
-/// and ends when told.
+/// The second thread takes over after a series of requests, serves without kicks, wants kicks again
+/// when idle, and ends when requested.
 #[test]
-fn the_second_thread_takes_over_and_calms_down() {
+fn the_second_thread_takes_over_and_goes_idle() {
     let mut guest = Guest::new();
     let parallel = Parallel::new();
     std::thread::scope(|scope| {
@@ -298,7 +298,8 @@ fn the_second_thread_takes_over_and_calms_down() {
         assert_eq!(needs_kick(), 1);
         worker.streak = 1_000_000;
         worker.drain_some(memory).unwrap();
-        // It watches for a moment, and asks for kicks again: whether it was seen in between is a matter of luck.
+        // It polls briefly, then wants kicks again: whether the test sees the state in between is a
+        // matter of luck.
         let deadline = Instant::now() + Duration::from_secs(20);
         while parallel.streak.load(Ordering::Relaxed) == 16 && Instant::now() < deadline {
             std::thread::yield_now();
@@ -320,7 +321,7 @@ fn the_second_thread_takes_over_and_calms_down() {
 }
 
 #[test]
-fn the_second_thread_reports_what_is_broken() {
+fn the_second_thread_reports_violations() {
     let guest = Guest::new();
     guest.put(ENT_TAIL, 5000);
     let parallel = Parallel::new();
@@ -336,7 +337,8 @@ fn the_second_thread_reports_what_is_broken() {
     ));
 }
 
-/// A ring whose index a peer moves until `deadline`: each read of the index adds one request to receive.
+/// A ring whose index a peer moves until `deadline`: each read of the index adds one receive
+/// request.
 struct Fed {
     submitted: AtomicU32,
     deadline: Instant,

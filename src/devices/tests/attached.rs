@@ -1,4 +1,4 @@
-//! Devices as the guest has them: what it is told of them, and what its handles do.
+//! Attached devices: their properties in the manifest, and their handles.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -15,12 +15,12 @@ use crate::guest::era::Era;
 use crate::guest::hypercall::Buffer;
 use crate::memory::{Access, GuestAddress, Mapping};
 
-/// A frame, long enough to be one.
+/// A frame of valid length.
 pub const FRAME: &[u8; 20] = b"to   from ty payload";
 
-/// Where the frame is in guest memory.
+/// Address of the frame in guest memory.
 pub const SENT: u64 = 0x1000;
-/// Where the guest receives.
+/// Address of the guest's receive buffer.
 pub const RECEIVED: u64 = 0x2000;
 /// A page that the guest may not write.
 pub const TEXT: u64 = 0x8000;
@@ -35,7 +35,8 @@ pub fn memory() -> GuestMemory {
     memory
 }
 
-/// Two connected sockets: the number of one, as a process inherits it, and the other, which does not wait.
+/// Two connected sockets: the descriptor number of one, as a process inherits it, and the other,
+/// non-blocking.
 pub fn wire(kind: libc::c_int) -> (RawFd, UnixDatagram) {
     let mut fds = [-1; 2];
     // SAFETY: the array has room for the two descriptors.
@@ -43,7 +44,7 @@ pub fn wire(kind: libc::c_int) -> (RawFd, UnixDatagram) {
         unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
         0
     );
-    // SAFETY: it is new and nobody else's.
+    // SAFETY: it is new and has no other owner.
     let far = unsafe { UnixDatagram::from_raw_fd(fds[1]) };
     far.set_nonblocking(true).expect("a socket");
     (fds[0], far)
@@ -71,7 +72,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     .expect("sockets")
 }
 
-/// POLL, which must be able to wait.
+/// A POLL that must succeed.
 pub fn poll(devices: &mut Devices, timeout: u64) -> u64 {
     devices.poll(timeout).expect("a way to wait")
 }
@@ -106,7 +107,7 @@ fn contents(memory: &GuestMemory, addr: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// An image of 2 KiB in a directory of its own.
+/// An image of 2 KiB in a new directory.
 fn image() -> (TempDir, PathBuf) {
     let directory = TempDir::new().expect("a directory");
     let path = directory.path().join("disk.img");
@@ -114,7 +115,8 @@ fn image() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// A network device with handle 1, its wire, and a disk with handle 2, as `manifest` then says.
+/// A network device with handle 1, its peer, and a disk with handle 2, with the manifest after the
+/// attachment.
 fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let mut manifest = manifest(&["service"], &["data"]);
@@ -149,12 +151,12 @@ fn refused(mut manifest: Manifest, nets: &[NetOption], blocks: &[BlockOption]) -
 }
 
 #[test]
-fn the_guest_is_told_what_it_got() {
+fn the_manifest_has_the_attached_properties() {
     let (_directory, path) = image();
     let (_devices, _far, manifest) = one_of_each(&path);
     let bytes = manifest.to_bytes();
     let (service, data) = (&bytes[8 + 104..][..104], &bytes[8 + 208..][..104]);
-    // Address and MTU; capacity and sector size; both attached, with nothing of the host's own.
+    // Address and MTU; capacity and sector size; both attached, without any host data.
     assert_eq!(
         service[72..88],
         [2, 3, 4, 5, 6, 7, 0xdc, 0x05, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -172,7 +174,7 @@ fn the_guest_is_told_what_it_got() {
 }
 
 #[test]
-fn an_address_that_nobody_gave_is_random_and_local() {
+fn a_default_address_is_random_and_local() {
     let mut manifest = manifest(&["service"], &[]);
     let (near, _far) = wire(libc::SOCK_DGRAM);
     let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near.into()))], &[]).expect("a plan");
@@ -188,7 +190,7 @@ fn an_address_that_nobody_gave_is_random_and_local() {
 }
 
 #[test]
-fn what_cannot_be_attached_is_told_with_its_device() {
+fn attachment_errors_name_the_device() {
     let (directory, path) = image();
     let missing = directory.path().join("missing.img");
     let error = refused(manifest(&[], &["data"]), &[], &[block(None, &missing)]);
@@ -314,7 +316,7 @@ fn frames_go_to_and_come_from_the_device_of_the_handle() {
 }
 
 #[test]
-fn blocks_go_to_and_come_from_their_place() {
+fn blocks_go_to_and_come_from_their_offset() {
     let (_directory, path) = image();
     let (mut devices, _far, _manifest) = one_of_each(&path);
     let memory = memory();
@@ -388,7 +390,7 @@ fn handles_of_nothing_or_of_another_kind_are_no_devices() {
             "{handle}"
         );
     }
-    // Nothing was sent, received or written on any of these ways.
+    // None of these calls sent, received or wrote anything.
     assert!(far.recv(&mut [0; 64]).is_err());
     assert_eq!(contents(&memory, RECEIVED, 20), [0; 20]);
     assert_eq!(fs::read(&path).expect("the image"), [b'.'; 2048]);
@@ -435,7 +437,7 @@ fn buffers_that_are_not_the_guests_end_it() {
         devices.block_read(&memory, text),
         Err(Fault::Memory(memory::RangeError::ReadOnly { .. }))
     ));
-    // The frame that could not be delivered is still there.
+    // The frame that could not be delivered is still queued.
     assert_eq!(
         devices
             .net_read(&memory, net_request(1, RECEIVED, 20))

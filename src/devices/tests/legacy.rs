@@ -1,4 +1,4 @@
-//! Devices of guests that cannot declare any: one interface and one disk at most, found by what they are.
+//! Devices of guests without a manifest: at most one interface and one disk, used without handles.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn disk(size: usize) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[test]
-fn nothing_that_is_not_attached_is_there() {
+fn missing_devices_return_an_error() {
     let mut devices = attach(&[], &[]).expect("no devices");
     assert!(matches!(
         devices.net_info(),
@@ -47,7 +47,7 @@ fn nothing_that_is_not_attached_is_there() {
 }
 
 #[test]
-fn the_interface_tells_its_address_and_moves_frames() {
+fn the_interface_returns_its_address_and_moves_frames() {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let option = NetOption {
         mac: Some([2, 3, 4, 5, 6, 7]),
@@ -157,7 +157,7 @@ fn each_era_opens_disks_by_its_own_rule() {
 }
 
 #[test]
-fn what_attaches_nothing_is_told_in_words_that_help() {
+fn options_that_attach_nothing_are_reported_with_a_hint() {
     let mac = NetOption {
         mac: Some([2; 6]),
         ..NetOption::default()

@@ -1,4 +1,4 @@
-//! Which option is for which device, and what is no plan at all.
+//! Which option belongs to which device, and plans that are refused.
 
 use super::*;
 use crate::config::{BlockOption, BlockSource, NetOption, NetSource};
@@ -327,7 +327,7 @@ fn two_devices_cannot_have_one_image() {
 }
 
 #[test]
-fn what_a_configuration_file_says_gives_way() {
+fn options_of_a_configuration_file_are_fallbacks() {
     use std::slice::from_ref;
     let manifest = manifest(&["service"], &["data"]);
     let file_net = NetOption {
@@ -365,7 +365,7 @@ fn what_a_configuration_file_says_gives_way() {
             (&image("a.img"), Some(4096))
         );
     }
-    // In one place it is still a mistake to say two things of one device.
+    // In one place it is still an error to set a property of a device twice.
     let short = NetOption {
         name: None,
         ..file_net.clone()
@@ -378,14 +378,14 @@ fn what_a_configuration_file_says_gives_way() {
 }
 
 #[test]
-fn a_sketch_has_every_mistake() {
+fn a_sketch_has_every_error() {
     let manifest = manifest(&["lan", "wan", "dmz"], &["data"]);
     let nets = [
         net("lna", tap("tap0")),
         net("lan", tap("tap1")),
         net("dmz", tap("tap1")),
     ];
-    let (plan, mistakes) = Plan::sketch(&manifest, &nets, &[sector_size("data", 512)]);
+    let (plan, errors) = Plan::sketch(&manifest, &nets, &[sector_size("data", 512)]);
     assert_eq!(
         plan.nets
             .iter()
@@ -399,9 +399,9 @@ fn a_sketch_has_every_mistake() {
         Error::NotAttached(wan),
         Error::NotAttached(data),
         Error::Shared { name: shared },
-    ] = &mistakes[..]
+    ] = &errors[..]
     else {
-        panic!("{mistakes:?}")
+        panic!("{errors:?}")
     };
     assert_eq!(
         [name, &wan.name, &data.name, shared],

@@ -1,4 +1,4 @@
-//! POLL: who is reported, when it returns, and what it does about wires that are cut.
+//! POLL: which devices it reports, when it returns, and how it handles disconnected peers.
 
 use std::net::{Shutdown, UdpSocket};
 use std::os::fd::IntoRawFd;
@@ -11,10 +11,10 @@ use super::*;
 const MILLISECOND: u64 = 1_000_000;
 /// Ten seconds: longer than any of these tests takes, unless it fails.
 const LONG: u64 = 10_000 * MILLISECOND;
-/// A sleep that is over before this has begun too early.
+/// A sleep that ends before this has begun was too short.
 const SLEEP: u64 = 20 * MILLISECOND;
 
-/// What POLL reports and whether it slept for `SLEEP`.
+/// Returns what POLL reports, and whether it slept for `SLEEP`.
 fn sleep(devices: &mut Devices) -> (u64, bool) {
     let start = Instant::now();
     let ready = poll(devices, SLEEP);
@@ -59,7 +59,7 @@ fn a_frame_is_reported_until_it_is_read() {
 }
 
 #[test]
-fn any_timeout_can_be_asked_for() {
+fn any_timeout_is_accepted() {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let mut devices = nets(&[near]);
     far.send(FRAME).expect("room");
@@ -97,7 +97,7 @@ fn a_frame_ends_the_sleep() {
 }
 
 #[test]
-fn frames_of_a_wire_that_is_cut_are_delivered_and_its_end_is_reported_no_more() {
+fn frames_of_a_disconnected_peer_are_delivered_and_its_end_is_not_reported() {
     let wires = [wire(libc::SOCK_SEQPACKET), wire(libc::SOCK_DGRAM)];
     let [(cut, far), (other, other_far)] = wires;
     let mut devices = nets(&[cut, other]);
@@ -105,21 +105,21 @@ fn frames_of_a_wire_that_is_cut_are_delivered_and_its_end_is_reported_no_more() 
     drop(far);
     assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Frame(20));
-    // The end is to be read, too; until then the device is reported.
+    // The end is read too; until then the device is reported.
     assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
     poll(&mut devices, 0);
     assert_eq!(sleep(&mut devices), (0, true));
-    // Nobody else suffers.
+    // Other devices are unaffected.
     other_far.send(FRAME).expect("room");
     assert_eq!(poll(&mut devices, LONG), 0b100);
     assert_eq!(read(&mut devices, 2), Reply::Frame(20));
     assert_eq!(sleep(&mut devices), (0, true));
 }
 
-/// `poll(2)` says of such a wire no more than that there is something to read.
+/// `poll(2)` reports such a peer only as readable.
 #[test]
-fn a_wire_whose_far_end_sends_no_more_is_reported_no_more() {
+fn a_peer_that_shuts_down_is_not_reported() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     far.shutdown(Shutdown::Write).expect("a connected socket");
@@ -130,7 +130,7 @@ fn a_wire_whose_far_end_sends_no_more_is_reported_no_more() {
 }
 
 #[test]
-fn a_wire_that_a_write_finds_cut_is_reported_no_more() {
+fn a_disconnect_found_by_a_write_is_not_reported() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     drop(far);
@@ -143,18 +143,18 @@ fn a_wire_that_a_write_finds_cut_is_reported_no_more() {
 }
 
 #[test]
-fn an_error_that_passes_does_not_take_the_device_away() {
-    // A frame to a port that is closed: its sender is told so, by an error to be read.
+fn a_transient_error_does_not_remove_the_device() {
+    // A frame to a closed port: its sender gets an error, which it reads.
     let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
     near.connect(far.local_addr().expect("its name"))
         .expect("a route");
     drop(far);
     let near = near.into_raw_fd();
-    // SAFETY: it changes a flag of a descriptor that is open and this test's own.
+    // SAFETY: it changes a flag of a descriptor that is open and belongs to this test.
     assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
     let mut devices = nets(&[near]);
-    // Time and again: whoever listens there later is heard.
+    // Repeated: a peer that listens there later receives frames.
     for _ in 0..3 {
         let sent = devices
             .net_write(&memory(), net_request(1, SENT, 20))

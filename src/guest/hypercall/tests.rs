@@ -1,4 +1,4 @@
-//! Hypercalls as bytes in guest memory, one file an interface.
+//! Hypercalls as bytes in guest memory, one file per interface.
 
 use guest_abi::hypercall as abi;
 use zerocopy::IntoBytes;
@@ -40,7 +40,7 @@ fn check_reply<I: Interface>(reply: Reply, fields: &[Field]) {
     );
 }
 
-/// Checks what `size` bytes of arguments of hypercall `number` need of memory.
+/// Checks that `size` bytes of arguments of hypercall `number` must lie in memory.
 #[track_caller]
 fn check_end_of_memory<I: Interface>(number: u32, size: u64) {
     let memory = GuestMemory::new(SIZE).unwrap();
@@ -51,7 +51,7 @@ fn check_end_of_memory<I: Interface>(number: u32, size: u64) {
     }
 }
 
-/// In every interface alike.
+/// The same in every interface.
 #[test]
 fn puts_carries_its_buffer() {
     let memory = memory_with(&abi::Puts {

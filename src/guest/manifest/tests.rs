@@ -1,11 +1,11 @@
-//! One test a rule, on manifests made from bytes.
+//! One test per rule, on manifests made from bytes.
 
 use proptest::prelude::*;
 
 use super::*;
 use guest_abi::manifest::NAME_SIZE;
 
-/// The content of a manifest note that declares `devices`, with the reserved entry before them.
+/// The content of a manifest note that declares `devices`, after the reserved entry.
 pub(crate) fn manifest(devices: &[Entry]) -> Vec<u8> {
     raw(
         VERSION,
@@ -167,7 +167,7 @@ fn a_name_ends_within_its_68_bytes() {
         changed(|entry| entry.name = [b'x'; NAME_SIZE]),
         Error::Name(1)
     );
-    // Its last byte is a NUL even where the name ends before.
+    // Its last byte is a NUL even if the name ends before.
     assert_eq!(
         changed(|entry| entry.name[NAME_SIZE - 1] = b'x'),
         Error::Name(1)
@@ -265,7 +265,7 @@ fn two_devices_of_a_type_have_two_names() {
 }
 
 #[test]
-fn what_cannot_be_declared_is_what_the_operator_attaches() {
+fn a_manifest_of_attached_devices_needs_no_declaration() {
     let kinds = |net, block| {
         let devices = Manifest::unnamed(net, block).devices().to_vec();
         devices
@@ -280,7 +280,7 @@ fn what_cannot_be_declared_is_what_the_operator_attaches() {
         kinds(true, true),
         [(LEGACY_NET, Kind::Net), (LEGACY_BLOCK, Kind::Block)]
     );
-    // Its handles are as good as those of a file.
+    // Its handles work like those of a file.
     let mut manifest = Manifest::unnamed(true, true);
     manifest.attach_net(LEGACY_NET, [2; 6], 1500);
     manifest.attach_block(LEGACY_BLOCK, 512, 512);
@@ -288,7 +288,7 @@ fn what_cannot_be_declared_is_what_the_operator_attaches() {
 }
 
 #[test]
-fn a_device_tells_the_option_that_attaches_it() {
+fn a_device_names_the_option_that_attaches_it() {
     let options = |manifest: &Manifest| {
         manifest
             .devices()
@@ -309,7 +309,7 @@ fn a_device_tells_the_option_that_attaches_it() {
         [
             "--net:service=IFACE",
             "--block:data=PATH",
-            // No option can say these names; the short form means the only device.
+            // No option can contain these names; the short form means the only device.
             "--net=IFACE",
             "--block=PATH",
             "--net=IFACE",
@@ -353,7 +353,7 @@ fn properties_in_the_file_do_not_outlive_the_attachment() {
     assert_eq!(bytes[8 + 104 + 72..][..16], [0; 16]);
 }
 
-/// Entries as a file may have them: mostly good.
+/// Entries as in a file: mostly valid.
 fn entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![8 => 1u32..3, 1 => Just(RESERVED_FIRST), 1 => any::<u32>()];
     (
@@ -392,7 +392,7 @@ proptest! {
     }
 }
 
-/// Whatever a file has there: the guest finds nothing in them, and nothing of the host's.
+/// Whatever the file has in those fields, the guest finds zeros, and no host data.
 #[test]
 fn the_tenders_own_fields_are_zero() {
     let filled = |entry: Entry| Entry {

@@ -1,6 +1,6 @@
-//! The range checks, for every case there is: they compare numbers and add two, so a memory of a few bytes, each
-//! writable or not, has all the ways in which a range can lie to the ends of memory, to what is protected and to the
-//! largest address. Every one is tried.
+//! The range checks, for every case: they compare numbers and add two. So a memory of a few bytes,
+//! each writable or not, has every position of a range relative to the ends of memory, to protected
+//! bytes and to the largest address. All are tried.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn mappings(size: u64, writable: u64) -> Vec<Mapping> {
 }
 
 #[test]
-fn every_range_in_every_small_memory_is_judged_right() {
+fn every_range_in_every_small_memory_is_checked_correctly() {
     for size in 0..=MOST {
         let mut memory = GuestMemory::new(size).expect("a few bytes");
         for writable in 0..1 << size {

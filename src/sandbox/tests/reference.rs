@@ -1,4 +1,5 @@
-//! The same lists compiled by seccompiler, whose programs are longer and do the same: the referee of ours.
+//! The same lists compiled by seccompiler, whose programs are longer and equivalent: the reference
+//! for ours.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use seccompiler::{
 
 use crate::sandbox::rules::{Parameters, Rule, When};
 
-/// The program of a list: what it allows is done, at anything else the kernel sends SIGSYS.
+/// Returns the program of a list: its calls are allowed, any other gets SIGSYS.
 pub fn compile(rules: &[Rule], parameters: &Parameters) -> BpfProgram {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for rule in rules {
@@ -18,7 +19,8 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> BpfProgram {
             alternatives.push(SeccompRule::new(conditions).unwrap());
         }
     }
-    // A call whose rules came to nothing, such as pread64 without a disk: to seccompiler, no rule means any arguments.
+    // A call without an applicable rule, such as pread64 without a disk: to seccompiler, no rule
+    // means any arguments.
     calls.retain(|call, alternatives| {
         !alternatives.is_empty() || rules.iter().any(|rule| is_any(rule, *call))
     });
@@ -31,7 +33,8 @@ fn is_any(rule: &Rule, call: i64) -> bool {
     rule.call == call && rule.when.is_empty()
 }
 
-/// Every combination of values that fulfils `when`; none where a parameter has no value, or for an empty `when`.
+/// Returns every combination of values that fulfils `when`; none if a parameter has no value, or
+/// for an empty `when`.
 fn alternatives_of(
     when: &[When],
     parameters: &Parameters,

@@ -3,7 +3,7 @@ use super::*;
 /// A leaf and a subleaf.
 type Place = (u32, u32);
 
-/// What must not show: why or what, its leaf, its register (0 is eax) and its bit.
+/// A hidden feature: its name or the reason, its leaf, its register (0 is eax) and its bit.
 const FORBIDDEN: [(&str, Place, usize, u32); 62] = [
     ("dtes64", (1, 0), 2, 2),
     ("monitor", (1, 0), 2, 3),
@@ -69,7 +69,7 @@ const FORBIDDEN: [(&str, Place, usize, u32); 62] = [
     ("ibpb", (0x8000_0008, 0), 1, 12),
 ];
 
-/// What must stay, likewise.
+/// A feature that must stay, likewise.
 const NEEDED: [(&str, Place, usize, u32); 24] = [
     ("sse3", (1, 0), 2, 0),
     ("pclmulqdq", (1, 0), 2, 1),
@@ -109,14 +109,14 @@ fn entry((function, index): Place, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_
     }
 }
 
-/// What `limit` leaves of these.
+/// Returns the entries that `limit` keeps.
 fn limited(entries: &[kvm_cpuid_entry2]) -> Vec<kvm_cpuid_entry2> {
     let mut cpuid = CpuId::from_entries(entries).unwrap();
     limit(&mut cpuid);
     cpuid.as_slice().to_vec()
 }
 
-/// What is left of a leaf of a processor that can do everything.
+/// Returns what is kept of a leaf of a processor with all features.
 fn of_everything(place: Place) -> Option<[u32; 4]> {
     match limited(&[entry(place, [ALL; 4])])[..] {
         [] => None,
@@ -136,7 +136,7 @@ fn has((name, place, register, bit): (&str, Place, usize, u32)) -> (String, bool
 }
 
 #[test]
-fn what_is_forbidden_does_not_pass() {
+fn forbidden_features_are_hidden() {
     assert_eq!(
         FORBIDDEN.map(has),
         FORBIDDEN.map(|(name, ..)| (name.to_string(), false))
@@ -144,7 +144,7 @@ fn what_is_forbidden_does_not_pass() {
 }
 
 #[test]
-fn what_guests_use_passes() {
+fn features_that_guests_use_are_kept() {
     assert_eq!(
         NEEDED.map(has),
         NEEDED.map(|(name, ..)| (name.to_string(), true))
@@ -152,7 +152,7 @@ fn what_guests_use_passes() {
 }
 
 #[test]
-fn only_known_leaves_pass() {
+fn only_known_leaves_are_kept() {
     let classes = [
         0,
         0x2000_0000,
@@ -182,7 +182,7 @@ fn only_known_leaves_pass() {
     ];
     expected.extend([0, 1, 2, 5, 6, 7].map(with_subleaves(0xd)));
     expected.extend([0x8000_0000, 0x8000_0001].map(|leaf| (leaf, 0)));
-    // Those that are kept whole have no subleaves: KVM gives them number 0.
+    // Leaves that are kept whole have no subleaves: KVM gives them number 0.
     expected.extend((0x8000_0002..=0x8000_0006).flat_map(|leaf| (0..32).map(with_subleaves(leaf))));
     expected.extend([0x8000_0007, 0x8000_0008].map(|leaf| (leaf, 0)));
     assert_eq!(passed, expected);
@@ -240,7 +240,7 @@ fn states_of_supervisors_and_of_no_vectors_cannot_be_enabled() {
     assert_eq!(of_everything((0xd, 9)), None, "PKRU");
 }
 
-/// What is left has no bit that was not there, and order and flags are as they were.
+/// Kept entries have no additional bit, and their order and flags are unchanged.
 #[test]
 fn nothing_is_added() {
     let entries = [

@@ -1,7 +1,8 @@
-//! Whether a request can be left lying: submitted, not kicked for, and not seen by a host that goes to sleep. Every
-//! interleaving of the two sides is tried, on a machine that may delay each side's stores until its next barrier.
+//! Whether a request can be lost: submitted, not kicked for, and not seen by a host that goes to
+//! sleep. Every interleaving of the two sides is tried, on a machine that may delay each side's
+//! stores until its next barrier.
 //!
-//! The host's side is not written down here: it is what [`may_sleep`] does, recorded.
+//! The host's side is not written here: it is recorded from [`may_sleep`].
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -12,14 +13,14 @@ use guest_abi::ring::{Commit, Entry};
 /// A step of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
-    /// Stores to the variable that this side owns: the guest its tail, the host its wish for kicks.
+    /// Stores to the variable of this side: the guest its tail, the host its wish for kicks.
     Store,
     Barrier,
-    /// Loads the other side's variable; what it saw decides.
+    /// Loads the other side's variable; the decision depends on it.
     Load,
 }
 
-/// Records what the host does.
+/// Records the host's steps.
 #[derive(Default)]
 struct Recorder(RefCell<Vec<Step>>);
 
@@ -49,7 +50,7 @@ impl Shared for Recorder {
     }
 }
 
-/// Section 11.3: store the tail, full barrier, look whether a kick is wanted.
+/// Section 11.3: store the tail, full barrier, read whether a kick is wanted.
 const GUEST: [Step; 3] = [Step::Store, Step::Barrier, Step::Load];
 
 fn host() -> Vec<Step> {
@@ -58,8 +59,8 @@ fn host() -> Vec<Step> {
     recorder.0.into_inner()
 }
 
-/// The state of both sides: for each how far it is, whether its store is made, visible to the other, and whether it saw
-/// the other's.
+/// The state of one side: its next step, whether its store is made, whether the store is visible to
+/// the other, and whether it saw the other's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Side {
     next: usize,
@@ -120,14 +121,15 @@ fn successors(state: &[Side; 2], side: usize, program: &[Step]) -> Vec<[Side; 2]
 }
 
 #[test]
-fn no_request_is_left_lying_in_any_interleaving() {
+fn no_request_is_lost_in_any_interleaving() {
     assert_eq!(host(), [Step::Store, Step::Barrier, Step::Load]);
     assert!(!can_be_lost(&GUEST, &host()));
 }
 
-/// The exploration does find what it looks for: without either barrier, or with the steps swapped, requests get lost.
+/// The exploration does find errors: without either barrier, or with the steps swapped, requests
+/// are lost.
 #[test]
-fn without_a_barrier_or_in_another_order_requests_get_lost() {
+fn without_a_barrier_or_in_another_order_requests_are_lost() {
     let without = |steps: &[Step]| -> Vec<Step> {
         steps
             .iter()

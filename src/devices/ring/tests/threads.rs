@@ -1,5 +1,5 @@
-//! A guest that keeps the rules and the tender at work on one ring at once, the guest in a thread of its own. Under Miri
-//! this finds every place where the two would touch the same bytes without an order between them, and stores that become
+//! A correct guest and `tender` work on one ring concurrently, the guest in a separate thread.
+//! Under Miri this finds every unordered access of both to the same bytes, and stores that become
 //! visible late.
 
 use std::sync::atomic::fence;
@@ -9,13 +9,14 @@ use vm_memory::Bytes;
 
 use super::*;
 
-/// Requests made: round the ring some times, but under Miri, where each takes a second.
+/// Requests made: several times around the ring; fewer under Miri, where each takes a second.
 const REQUESTS: u32 = if cfg!(miri) { 12 } else { 5 * ENTRIES };
 
-/// What waits longer than this has been forgotten.
+/// A longer wait means that a request was lost.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The guest's side of section 11.3: submits requests to receive from nowhere, and waits for the reply to each.
+/// The guest's side of section 11.3: submits requests to receive from an unknown handle, and waits
+/// for the reply to each.
 fn guest(memory: &GuestMemory, kick: impl Fn()) {
     let ring = memory.volatile(GuestAddress(ADDRESS), SIZE as u64).unwrap();
     for number in 0..REQUESTS {
@@ -57,7 +58,7 @@ fn guest(memory: &GuestMemory, kick: impl Fn()) {
 }
 
 #[test]
-fn every_request_of_a_guest_beside_the_tender_is_answered() {
+fn every_request_of_a_concurrent_guest_is_answered() {
     let memory = GuestMemory::new(0x20_0000).unwrap();
     let ring = Ring::new([]);
     let shared = GuestRing::new(&memory, GuestAddress(ADDRESS)).unwrap();
@@ -67,7 +68,7 @@ fn every_request_of_a_guest_beside_the_tender_is_answered() {
         let mut consumer = ring.consumer();
         while consumer.given < REQUESTS {
             consumer.drain(&shared, &memory).unwrap();
-            // Asks for kicks only now and then: both ways of being told are to be taken.
+            // Asks for kicks only now and then, so that both ways of notification are taken.
             if consumer.given < REQUESTS
                 && consumer.given % 2 == 0
                 && may_sleep(&shared, consumer.taken)

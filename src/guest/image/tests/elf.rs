@@ -1,4 +1,4 @@
-//! A writer of small ELF files with everything in the writer's hands, so that each field can be wrong.
+//! A writer of small ELF files in which every field can be set, so that each can be wrong.
 
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::{Abi, TYPE_ABI1, TYPE_MFT1, target};
@@ -16,7 +16,7 @@ pub const X: u32 = 1;
 pub const W: u32 = 2;
 pub const R: u32 = 4;
 
-/// Where the program headers of [`Elf::hvt`] are in its table.
+/// Indices of the program headers of [`Elf::hvt`].
 pub const TEXT: usize = 1;
 pub const RODATA: usize = 2;
 pub const TDATA: usize = 3;
@@ -25,17 +25,17 @@ pub const BSS: usize = 5;
 pub const ABI: usize = 9;
 pub const MFT: usize = 10;
 
-/// Where [`Elf::legacy`] has its constants in the file: out of reach of a multiboot loader.
+/// Offset of the constants of [`Elf::legacy`] in the file: out of reach of a multiboot loader.
 pub const CONSTANTS: u64 = 0x4000;
 
-/// What the bindings of Solo5 0.3 and 0.4 say of their memory and their clock.
-pub const LEGACY_WORDS: &[u8] =
+/// The strings that the bindings of Solo5 0.3 and 0.4 have for memory and clock.
+pub const LEGACY_STRINGS: &[u8] =
     b"Solo5:     unused @ (0x0 - 0x%lx)\n\0tscclock_init(): tsc_freq=%lu\n\0";
 
-/// Bytes after the last segment, as the section headers of a real file.
+/// Bytes after the last segment, like the section headers of a real file.
 pub const TRAILER: usize = 200;
 
-/// One program header, and the bytes that the file has at its offset.
+/// One program header, and the bytes in the file at its offset.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub kind: u32,
@@ -52,7 +52,7 @@ pub struct Program {
 impl Program {
     pub fn new(kind: u32, flags: u32, offset: u64, vaddr: u64, content: Vec<u8>) -> Program {
         let size = content.len() as u64;
-        // p_paddr says something else than p_vaddr: since there are notes, nobody may look at it.
+        // p_paddr differs from p_vaddr: in images with notes, p_paddr must be ignored.
         Program {
             kind,
             flags,
@@ -114,14 +114,15 @@ pub struct Elf {
     pub shoff: u64,
     pub ehsize: u16,
     pub phentsize: u16,
-    /// The truth, if `None`.
+    /// Derived from the file if `None`.
     pub phnum: Option<u16>,
     pub programs: Vec<Program>,
 }
 
 impl Elf {
-    /// A unikernel with a disk `data` and a network interface `service`, laid out as Solo5 0.8 and later lay them
-    /// out: execute-only text with the interpreter in it, an empty `.tdata` at 0, and a `.bss` of its own.
+    /// A unikernel with a disk `data` and a network interface `service`, laid out as by Solo5 0.8
+    /// and later: execute-only text with the interpreter in it, an empty `.tdata` at 0, and a
+    /// separate `.bss`.
     pub fn hvt() -> Elf {
         let mut ident = [0; 16];
         ident[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -178,8 +179,8 @@ impl Elf {
         }
     }
 
-    /// A unikernel of Solo5 0.3 or 0.4 as linkers lay it out by themselves: text with constants, data with `.bss`, a
-    /// stack that may be executed, and no note. `constants` are at [`CONSTANTS`] in the file.
+    /// A unikernel of Solo5 0.3 or 0.4 as linkers lay it out by default: text with constants, data
+    /// with `.bss`, an executable stack, and no note. `constants` are at [`CONSTANTS`] in the file.
     pub fn legacy(constants: &[u8]) -> Elf {
         let mut text = vec![0; (CONSTANTS - 0x1000) as usize];
         text.extend(constants);
@@ -234,7 +235,7 @@ impl Elf {
     }
 }
 
-/// A note: `description` is everything after the header's 20 bytes, and as long as the header says.
+/// A note: `description` is everything after the header's 20 bytes; the header has its length.
 pub fn note(name: &[u8; 8], kind: u32, description: &[u8]) -> Vec<u8> {
     let namesz = if name[7] == 0 && name[6] == 0 { 6 } else { 8 };
     let args: [u32; 3] = [namesz, description.len() as u32, kind];

@@ -1,13 +1,13 @@
-//! What of a file of Solo5 0.3 or 0.4 is loaded where: it was linked by whatever linker.
+//! Loading of files of Solo5 0.3 and 0.4, which any linker may have laid out.
 
-use super::elf::{CONSTANTS, LEGACY_WORDS, R, W, X};
+use super::elf::{CONSTANTS, LEGACY_STRINGS, R, W, X};
 use super::*;
 
 const TEXT: usize = 0;
 const DATA: usize = 1;
 
 fn parse(change: impl FnOnce(&mut Elf)) -> Result<Image, Error> {
-    let mut elf = Elf::legacy(LEGACY_WORDS);
+    let mut elf = Elf::legacy(LEGACY_STRINGS);
     change(&mut elf);
     Image::parse(elf.build().as_slice())
 }
@@ -28,7 +28,7 @@ fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
 #[test]
 fn a_good_file_is_loaded_at_its_physical_addresses() {
     let image = accepted(|_| {});
-    let text_end = 0x10_0000 + CONSTANTS - 0x1000 + LEGACY_WORDS.len() as u64;
+    let text_end = 0x10_0000 + CONSTANTS - 0x1000 + LEGACY_STRINGS.len() as u64;
     let places: Vec<_> = image
         .segments
         .iter()
@@ -42,7 +42,7 @@ fn a_good_file_is_loaded_at_its_physical_addresses() {
         ]
     );
     assert_eq!(image.segments[1].pages, 0x10_4000..0x10_6000);
-    // Virtual addresses do not matter, be they what they may.
+    // Virtual addresses are ignored.
     for vaddr in [0, 0x10_0000, u64::MAX] {
         let same = accepted(|elf| {
             elf.programs
@@ -54,7 +54,7 @@ fn a_good_file_is_loaded_at_its_physical_addresses() {
 }
 
 #[test]
-fn a_broken_rule_names_the_physical_address() {
+fn a_violation_is_reported_with_the_physical_address() {
     let error = parse(|elf| elf.programs[TEXT].paddr = 0x2000).expect_err("too low");
     assert!(
         matches!(error, Error::Segment { start: 0x2000, .. }),
@@ -63,7 +63,7 @@ fn a_broken_rule_names_the_physical_address() {
 }
 
 #[test]
-fn alignment_says_nothing_about_pages() {
+fn alignment_does_not_affect_pages() {
     let expected = summary(&accepted(|_| {}));
     for align in [0, 1, 8, 0x1_0000, 0x20_0000] {
         let image = accepted(|elf| {
@@ -125,7 +125,7 @@ fn the_other_rules_hold_too() {
 }
 
 #[test]
-fn what_keeps_code_and_data_apart_gets_a_heap_without_code() {
+fn separate_code_and_data_get_a_non_executable_heap() {
     let image = accepted(|_| {});
     assert!(!image.has_writable_code());
     let rest = Mapping {
@@ -136,7 +136,7 @@ fn what_keeps_code_and_data_apart_gets_a_heap_without_code() {
 }
 
 #[test]
-fn what_does_not_gets_the_heap_that_it_had() {
+fn mixed_code_and_data_keep_an_executable_heap() {
     for flags in [W | X, R | W | X] {
         let image = accepted(|elf| elf.programs[DATA].flags = flags);
         assert!(image.has_writable_code());
@@ -150,7 +150,7 @@ fn what_does_not_gets_the_heap_that_it_had() {
             ]
         );
     }
-    // A single segment for everything, as some linkers were told to make.
+    // A single segment for everything, as some linkers produce with an option.
     let image = accepted(|elf| {
         elf.programs.remove(DATA);
         elf.programs[TEXT].flags = R | W | X;
@@ -159,14 +159,14 @@ fn what_does_not_gets_the_heap_that_it_had() {
 }
 
 #[test]
-fn what_the_stack_says_of_itself_does_not_matter() {
+fn the_stack_header_is_ignored() {
     for flags in [R | W, R | W | X] {
         assert!(!accepted(|elf| elf.programs[2].flags = flags).has_writable_code());
     }
 }
 
 #[test]
-fn it_needs_512_kib_beside_the_image() {
+fn it_needs_512_kib_in_addition_to_the_image() {
     let ending_at =
         |end: u64| accepted(|elf| elf.programs[DATA].memsz = end - 0x10_4000).least_memory();
     assert_eq!(ending_at(0x18_0000), 0x20_0000);

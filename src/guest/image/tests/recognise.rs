@@ -1,6 +1,6 @@
-//! What a file without notes is.
+//! Recognition of files without notes.
 
-use super::elf::{CONSTANTS, LEGACY_WORDS, R};
+use super::elf::{CONSTANTS, LEGACY_STRINGS, R};
 use super::*;
 
 const AARCH64: u16 = 183;
@@ -42,30 +42,30 @@ fn x86_64_halt(between: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_words_of_its_memory_and_clock_give_a_legacy_unikernel_away() {
+fn the_strings_of_memory_and_clock_identify_a_legacy_unikernel() {
     for machine in [AARCH64, X86_64] {
         assert_eq!(
-            examine(machine, LEGACY_WORDS).expect("a unikernel"),
+            examine(machine, LEGACY_STRINGS).expect("a unikernel"),
             Evidence::Words
         );
-        // One of the two is too little: others have them as well.
-        for args in LEGACY_WORDS.split_inclusive(|&byte| byte == 0) {
+        // One of the two is not enough: other programs contain it as well.
+        for args in LEGACY_STRINGS.split_inclusive(|&byte| byte == 0) {
             assert!(is_ordinary(machine, args));
         }
     }
 }
 
 #[test]
-fn words_count_where_they_are_loaded_only() {
+fn strings_count_only_where_they_are_loaded() {
     let mut elf = Elf::legacy(&[]);
     let mut file = elf.build();
-    file.extend(LEGACY_WORDS);
+    file.extend(LEGACY_STRINGS);
     assert!(matches!(
         Image::parse(file.as_slice()),
         Err(Error::NoAbiNote)
     ));
-    // In a part of the file that is loaded, whichever.
-    elf.programs[1].content[..LEGACY_WORDS.len()].copy_from_slice(LEGACY_WORDS);
+    // In any part of the file that is loaded.
+    elf.programs[1].content[..LEGACY_STRINGS.len()].copy_from_slice(LEGACY_STRINGS);
     assert_eq!(
         Image::parse(elf.build().as_slice())
             .expect("a unikernel")
@@ -80,7 +80,7 @@ fn words_count_where_they_are_loaded_only() {
 }
 
 #[test]
-fn its_halt_instructions_give_a_legacy_unikernel_without_words_away() {
+fn halt_instructions_identify_a_legacy_unikernel_without_strings() {
     for register in 0..31 {
         assert_eq!(
             examine(AARCH64, &aarch64_halt(register, register)).expect("a unikernel"),
@@ -96,8 +96,8 @@ fn its_halt_instructions_give_a_legacy_unikernel_without_words_away() {
 }
 
 #[test]
-fn other_instructions_give_nothing_away() {
-    // Of the other processor; two registers; not one after the other; not where an instruction starts.
+fn other_instructions_identify_nothing() {
+    // Of the other architecture; two registers; not adjacent; not at the start of an instruction.
     assert!(is_ordinary(X86_64, &aarch64_halt(0, 0)));
     assert!(is_ordinary(AARCH64, &x86_64_halt(0)));
     assert!(is_ordinary(AARCH64, &aarch64_halt(0, 1)));
@@ -121,9 +121,10 @@ fn other_instructions_give_nothing_away() {
     assert!(is_ordinary(X86_64, &[0xba, 0x0a, 0x05, 0, 1, 0xef]));
 }
 
-/// `mov $0x50a, %edx` also says that it is line 1290 where an assertion failed, and what follows may look like an OUT.
+/// `mov $0x50a, %edx` may also be line 1290 of a failed assertion, and the bytes after it may look
+/// like an OUT.
 #[test]
-fn a_program_for_an_operating_system_is_ordinary_whatever_its_instructions() {
+fn a_program_for_an_operating_system_is_ordinary_with_any_instructions() {
     for (machine, halt) in [(AARCH64, aarch64_halt(0, 0)), (X86_64, x86_64_halt(11))] {
         let note = elf::note(b"GNU\0\0\0\0\0", 1, &[0; 16]);
         let interpreter = b"/lib64/ld-linux-x86-64.so.2\0".to_vec();
@@ -158,14 +159,15 @@ fn a_program_for_an_operating_system_is_ordinary_whatever_its_instructions() {
     }
 }
 
-/// Whatever gives a file away is found wherever the pieces end that it is read in.
+/// Evidence is found at every position relative to the ends of the pieces in which the file is
+/// read.
 #[test]
 fn nothing_is_missed_between_two_pieces() {
     let halt = [
         (AARCH64, aarch64_halt(7, 7), 4),
         (X86_64, x86_64_halt(11), 1),
     ];
-    let args = [AARCH64, X86_64].map(|machine| (machine, LEGACY_WORDS.to_vec(), 1));
+    let args = [AARCH64, X86_64].map(|machine| (machine, LEGACY_STRINGS.to_vec(), 1));
     for (machine, pattern, step) in halt.into_iter().chain(args) {
         let boundary = 0x1000 + super::super::search::PIECE as u64 - CONSTANTS;
         for before in (0..=pattern.len() + OVERLAP).step_by(step) {
@@ -183,7 +185,7 @@ fn nothing_is_missed_between_two_pieces() {
 #[test]
 fn a_multiboot_header_makes_a_virtio_unikernel() {
     let with_magic = |offset: u64| {
-        let mut elf = Elf::legacy(LEGACY_WORDS);
+        let mut elf = Elf::legacy(LEGACY_STRINGS);
         let start = (offset - 0x1000) as usize;
         elf.programs[0].content[start..start + 4].copy_from_slice(&0x1bad_b002_u32.to_le_bytes());
         Image::parse(elf.build().as_slice())
@@ -194,7 +196,7 @@ fn a_multiboot_header_makes_a_virtio_unikernel() {
             "{offset:#x}"
         );
     }
-    // A boot loader looks at whole words of the first 8 KiB.
+    // A boot loader reads whole 32-bit words of the first 8 KiB.
     for offset in [0x1001, 0x1002, 0x1ffd, 0x2000] {
         assert!(with_magic(offset).is_ok(), "{offset:#x}");
     }
@@ -214,13 +216,13 @@ fn ukvm_of_0_2_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_development_snapshot_or_what_lost_its_notes_is_refused_by_its_name() {
+fn a_development_snapshot_or_a_stripped_file_is_refused_by_its_name() {
     let error = examine(X86_64, b"Solo5:   reserved @ (0x0 - 0x%lx)\n\0").expect_err("no release");
     assert!(matches!(error, Error::Snapshot), "{error:?}");
-    // Whatever else it has of older ones: the clock's words are in every release, and the numbers of hypercalls were
-    // not all the same before 0.6.
+    // Evidence of older versions is ignored: the clock's strings are in every release, and the
+    // numbers of hypercalls differed between snapshots before 0.6.
     for other in [
-        LEGACY_WORDS,
+        LEGACY_STRINGS,
         x86_64_halt(0).as_slice(),
         b"Clock source: KVM paravirtualized clock",
     ] {
@@ -230,10 +232,10 @@ fn a_development_snapshot_or_what_lost_its_notes_is_refused_by_its_name() {
 }
 
 #[test]
-fn words_of_its_own_outweigh_those_of_others() {
+fn its_own_strings_outweigh_those_of_others() {
     let both = [
         b"Clock source: KVM paravirtualized clock\0".as_slice(),
-        LEGACY_WORDS,
+        LEGACY_STRINGS,
     ]
     .concat();
     assert_eq!(
@@ -243,16 +245,17 @@ fn words_of_its_own_outweigh_those_of_others() {
 }
 
 #[test]
-fn a_note_outweighs_all_words() {
+fn a_note_outweighs_all_strings() {
     let image = accepted(|elf| {
         let rodata = &mut elf.programs[RODATA].content;
-        rodata[0x400..0x400 + LEGACY_WORDS.len()].copy_from_slice(LEGACY_WORDS);
+        rodata[0x400..0x400 + LEGACY_STRINGS.len()].copy_from_slice(LEGACY_STRINGS);
     });
     assert_eq!((image.era, image.evidence), (Era::Abi2, None));
-    // A manifest alone is a note too: half a unikernel of today, not a whole one of old.
+    // A manifest alone is a note too: an incomplete unikernel of today, not a complete one of an
+    // old era.
     let error = refused(|elf| {
-        elf.programs[RODATA].content[0x400..0x400 + LEGACY_WORDS.len()]
-            .copy_from_slice(LEGACY_WORDS);
+        elf.programs[RODATA].content[0x400..0x400 + LEGACY_STRINGS.len()]
+            .copy_from_slice(LEGACY_STRINGS);
         elf.programs.remove(ABI);
     });
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
@@ -260,7 +263,7 @@ fn a_note_outweighs_all_words() {
 
 #[test]
 fn notes_of_others_do_not_keep_a_legacy_unikernel_from_being_one() {
-    let mut elf = Elf::legacy(LEGACY_WORDS);
+    let mut elf = Elf::legacy(LEGACY_STRINGS);
     elf.programs.push(Program::note(
         0x8000,
         elf::note(b"GNU\0\x14\0\0\0", 3, &[0xab; 20]),
@@ -274,13 +277,13 @@ fn notes_of_others_do_not_keep_a_legacy_unikernel_from_being_one() {
 }
 
 #[test]
-fn an_ordinary_program_is_called_so() {
+fn an_ordinary_program_is_reported_as_one() {
     for machine in [AARCH64, X86_64] {
         assert!(is_ordinary(machine, b"Usage: ls [OPTION]... [FILE]...\n\0"));
     }
     let mut elf = Elf::legacy(&[]);
     elf.programs[0].flags = R;
-    // What it is is told before what is wrong with it.
+    // The kind of the file is reported before its errors.
     assert!(matches!(
         Image::parse(elf.build().as_slice()),
         Err(Error::NoAbiNote)

@@ -1,4 +1,4 @@
-//! Every byte of the ranges is seen, and what is shorter than the overlap is seen whole.
+//! Every byte of the ranges is seen, and patterns shorter than the overlap are seen whole.
 #![allow(
     clippy::single_range_in_vec_init,
     reason = "a file is searched in as many ranges as it has, one at times"
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::super::search::PIECE;
 use super::*;
 
-/// What is seen of a file of so many bytes, each of which tells its place.
+/// Returns the pieces that are seen of a file of so many bytes, each of which encodes its offset.
 fn seen(size: usize, ranges: Vec<Range<u64>>) -> Vec<(u64, usize)> {
     let file: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
     let mut pieces = Vec::new();
@@ -43,7 +43,7 @@ fn a_file_that_ends_early_is_seen_as_far_as_it_goes() {
     assert_eq!(seen(100, vec![100..200]), [(100, 0)]);
 }
 
-/// Zeros without end, and how often they were asked for.
+/// Endless zeros, and the number of reads.
 struct Endless(Cell<u64>);
 
 impl Source for Endless {
@@ -58,7 +58,7 @@ impl Source for Endless {
 }
 
 #[test]
-fn no_file_keeps_the_search_busy_for_long() {
+fn the_search_has_a_limit() {
     let endless = Endless(Cell::new(0));
     search(&endless, [0..u64::MAX / 2, 0..u64::MAX], |_, _| {}).expect("zeros");
     assert!(
@@ -69,7 +69,7 @@ fn no_file_keeps_the_search_busy_for_long() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn a_read_error_is_returned() {
     struct Broken;
     impl Source for Broken {
         fn size(&self) -> io::Result<u64> {
@@ -89,7 +89,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn what_is_shorter_than_the_overlap_is_seen_whole(start in 0u64..100, size in 1usize..3 * PIECE, len in 1usize..=OVERLAP) {
+    fn patterns_shorter_than_the_overlap_are_seen_whole(start in 0u64..100, size in 1usize..3 * PIECE, len in 1usize..=OVERLAP) {
         let pieces = seen(3 * PIECE + 100, vec![start..start + size as u64]);
         for at in (start..(start + size as u64).saturating_sub(len as u64)).step_by(7) {
             let whole = |&(offset, count): &(u64, usize)| offset <= at && at + len as u64 <= offset + count as u64;

@@ -1,9 +1,9 @@
-//! What is loaded where, with which access.
+//! Loading of segments and their access.
 
 use super::elf::{R, W, X};
 use super::*;
 
-/// The rule that program header `index` breaks after `change`.
+/// Returns the rule that program header `index` violates after `change`.
 fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
     let mut start = 0;
     match refused(|elf| {
@@ -20,7 +20,7 @@ fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
     }
 }
 
-/// The segment that program header `index` becomes after `change`.
+/// Returns the segment of program header `index` after `change`.
 fn loaded(index: usize, change: impl FnOnce(&mut Program)) -> Segment {
     let image = accepted(|elf| change(&mut elf.programs[index]));
     let number = [TEXT, RODATA, DATA, BSS]
@@ -50,7 +50,7 @@ fn text_that_can_be_executed_only_can_be_read_too() {
 }
 
 #[test]
-fn every_other_access_is_as_the_flags_say() {
+fn every_other_access_is_that_of_the_flags() {
     let access = |flags| loaded(RODATA, |rodata| rodata.flags = flags).access;
     assert_eq!(access(R), Access::Read);
     assert_eq!(access(R | W), Access::ReadWrite);
@@ -77,7 +77,7 @@ fn nothing_is_both_writable_and_executable() {
 }
 
 #[test]
-fn a_broken_rule_is_told_with_its_place() {
+fn a_violation_is_reported_with_its_position() {
     let error = refused(|elf| elf.programs[DATA].flags = R | W | X);
     assert_eq!(
         error.to_string(),
@@ -87,7 +87,7 @@ fn a_broken_rule_is_told_with_its_place() {
 }
 
 #[test]
-fn an_empty_segment_is_skipped_wherever_it_says_it_is() {
+fn an_empty_segment_is_skipped_at_any_address() {
     let expected = summary(&accepted(|_| {}));
     for vaddr in [0, 0x100000, 0x104001, u64::MAX] {
         let image = accepted(|elf| {
@@ -152,7 +152,7 @@ fn a_segment_without_bytes_in_the_file_keeps_all_rules_but_the_files() {
 
 #[test]
 fn bytes_of_the_file_must_be_in_the_file() {
-    // The file ends earlier without the bytes of this one.
+    // The file ends earlier, without the bytes of this segment.
     let size = Elf::hvt().build().len() as u64 - 0x80;
     let last = |data: &mut Program| (data.offset, data.content) = (size - 0x80, Vec::new());
     assert_eq!(loaded(DATA, last).file, size - 0x80..size);
@@ -223,7 +223,7 @@ fn the_alignment_of_one_segment_keeps_the_next_away() {
         ),
         "{error:?}"
     );
-    // Its own alignment takes a segment down onto the one before, too.
+    // Its own alignment also extends a segment down onto the previous one.
     assert_eq!(rule(RODATA, |rodata| rodata.align = 0x2000), DESCENDING);
     let image = accepted(|elf| {
         spread(elf);
@@ -253,7 +253,7 @@ fn alignment_0_and_1_mean_none() {
     for align in [0, 1] {
         let aligned = |data: &mut Program| (data.align, data.memsz) = (align, 0x1000);
         assert_eq!(loaded(DATA, aligned).pages, 0x102000..0x103000);
-        // Its end is not on a page then, nor its beginning.
+        // Then neither its start nor its end is on a page.
         assert_eq!(rule(DATA, |data| data.align = align), UNALIGNED);
         let skewed =
             |data: &mut Program| (data.align, data.vaddr, data.memsz) = (align, 0x102800, 0x800);
@@ -354,7 +354,7 @@ fn program_headers_of_other_kinds_do_not_matter() {
 }
 
 #[test]
-fn an_image_needs_room_for_the_least_of_heaps() {
+fn an_image_needs_room_for_the_smallest_heap() {
     // Ends at 0x107000; 512 KiB more is 0x187000.
     assert_eq!(accepted(|_| {}).least_memory(), 0x20_0000);
     let ending_at =
@@ -365,7 +365,7 @@ fn an_image_needs_room_for_the_least_of_heaps() {
 }
 
 #[test]
-fn what_no_segment_takes_is_for_the_guest_to_write() {
+fn memory_without_a_segment_is_writable() {
     let image = accepted(|elf| elf.programs[BSS].vaddr = 0x200000);
     let mapping = |range, access| Mapping { range, access };
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What is known of files that are refused.
+//! Known parts of refused files.
 
 use guest_abi::note::target;
 
@@ -50,7 +50,7 @@ fn a_broken_part_does_not_hide_the_others() {
 }
 
 #[test]
-fn of_what_is_no_elf_file_nothing_is_known() {
+fn of_a_file_that_is_not_elf_nothing_is_known() {
     for bytes in [b"".as_slice(), b"#!/bin/sh\n", b"\x7fELF"] {
         let sketch = Sketch::of(bytes);
         assert!(sketch.machine.is_none() && sketch.entry.is_none() && sketch.segments.is_empty());

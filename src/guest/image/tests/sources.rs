@@ -1,11 +1,11 @@
-//! Where the bytes come from: files, and what can go wrong with reading them.
+//! Sources of bytes: files, and read errors.
 
 use std::cell::Cell;
 use std::io::Write;
 
 use super::*;
 
-/// Gives a byte a time, is interrupted now and then, and fails for good from `broken_at` on.
+/// Returns a byte at a time, is sometimes interrupted, and fails permanently from `broken_at` on.
 struct Slow {
     bytes: Vec<u8>,
     calls: Cell<u32>,
@@ -46,7 +46,7 @@ fn a_file_that_comes_in_pieces_is_the_same() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn a_read_error_is_returned() {
     for broken_at in [0, 63, 64, 64 + 600, 0x2040, 0x2080, 0x2080 + 100] {
         let error = Image::parse(&Slow::new(broken_at)).expect_err("a bad disk");
         assert!(
