@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_is_taken_in_order() {
+    fn fields_are_read_in_the_order_of_writing() {
         let mut fields = Fields::default();
         fields.put(0x0102_0304_u32);
         fields.put_bytes(&[5, 6, 7]);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_last_there_are_zeros() {
+    fn past_the_last_field_there_are_zeros() {
         let mut fields = Fields::of(&[1, 2, 3, 4, 5]);
         assert_eq!(
             (

@@ -64,8 +64,8 @@ mod tests {
     use crate::guest::era::DiskTail;
     use crate::host::files::{Files, Need};
 
-    /// The file's descriptor, as one that was handed over.
-    fn handed(file: File) -> InheritedFd {
+    /// Returns the file's descriptor, marked as passed.
+    fn passed(file: File) -> InheritedFd {
         let fd = file.into_raw_fd();
         // SAFETY: it changes a flag of a descriptor that this test owns.
         assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     fn refused(file: File) -> String {
-        Disk::adopt(&handed(file), None, DiskTail::Refused)
+        Disk::adopt(&passed(file), None, DiskTail::Refused)
             .unwrap_err()
             .to_string()
     }
@@ -97,12 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn an_image_by_descriptor_is_as_one_by_path() {
+    fn an_image_by_descriptor_works_as_one_by_path() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
-        let disk = Disk::adopt(&handed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
+        let disk = Disk::adopt(&passed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
-        // Where the host tells who has it: this very process.
+        // Where the host reports the owner: this process.
         let is_taken = |args: String| {
             args.contains("is given to two block devices") || args.contains("is in use")
         };
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn how_it_is_open_must_be_how_guests_use_it() {
+    fn the_open_mode_must_fit_the_use() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
         let modes = [

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_file_tells_its_lock() {
+    fn the_lock_of_an_open_file_is_read() {
         let file = tempfile::tempfile().unwrap();
         for kind in [libc::LOCK_UN, libc::LOCK_SH, libc::LOCK_EX] {
             flock(file.as_raw_fd(), kind).unwrap();
@@ -84,14 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn other_locks_are_none_of_ours() {
+    fn locks_of_others_are_ignored() {
         let posix = "pos:\t0\nlock:\t1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 0 EOF\n";
         assert_eq!(lock_in(posix), libc::LOCK_UN);
         assert_eq!(lock_in("pos:\t0\n"), libc::LOCK_UN);
     }
 
     #[test]
-    fn what_is_not_known_is_no_lock_to_put_back() {
+    fn an_unknown_lock_is_not_restored() {
         assert_eq!(lock(-1), None);
     }
 }

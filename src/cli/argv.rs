@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_counts_whatever_else_is_wrong() {
+    fn the_last_value_counts_despite_other_errors() {
         let json = Some("json".to_owned());
         for args in [
             &["--log-format=json", "app"][..],
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_option_gives_none() {
+    fn other_arguments_give_no_value() {
         for args in [
             &[][..],
             &["app", "--log-format=json"],

@@ -96,11 +96,11 @@ mod tests {
     }
 
     fn error(args: &[&str]) -> String {
-        command(args).expect_err("a mistake").to_string()
+        command(args).expect_err("an error").to_string()
     }
 
     #[test]
-    fn a_file_and_perhaps_json_in_any_order() {
+    fn a_file_and_json_come_in_any_order() {
         let file = |json| Inspection {
             unikernel: "app.hvt".into(),
             json,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
+    fn errors_are_reported() {
         for args in [
             &["inspect"][..],
             &["inspect", "--json"],

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_but_what_is_kept() {
+    fn all_others_are_closed() {
         assert_eq!(gaps(&[]), [(3, u32::MAX)]);
         assert_eq!(gaps(&[0, 2]), [(3, u32::MAX)]);
         assert_eq!(gaps(&[3, 4]), [(5, u32::MAX)]);

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_there_is_told() {
+    fn unknown_users_and_groups_are_reported() {
         assert!(
             of("nobody2", None)
                 .unwrap_err()

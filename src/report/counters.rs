@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_happened_is_named() {
+    fn only_nonzero_counters_are_printed() {
         assert_eq!(
             Faults([("down", 3), ("gone", 0), ("full", 2)]).to_string(),
             "5 (3 down, 2 full)"
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_told_once() {
+    fn a_kind_is_logged_once() {
         let told = Told::default();
         assert_eq!(
             [3, 3, 31, 0, 31, 0].map(|kind| told.first(kind)),

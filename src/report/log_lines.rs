@@ -239,10 +239,11 @@ mod tests {
 
     use super::*;
 
-    /// A pipe of four pages, whatever the size of a page.
+    /// A pipe of four pages, for every page size.
     fn pipe() -> (File, File) {
         let mut fds = [0; 2];
-        // SAFETY: the array has room for the two descriptors, which are new and nobody else's; the rest takes numbers.
+        // SAFETY: the array has room for the two descriptors, which are new and have no other
+        // owner; the rest takes numbers.
         unsafe {
             assert_eq!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC), 0);
             let size = 4 * libc::sysconf(libc::_SC_PAGESIZE) as libc::c_int;
@@ -251,20 +252,20 @@ mod tests {
         }
     }
 
-    /// How many lines of 1000 bytes are twice as many as the pipe takes.
+    /// Returns how many lines of 1000 bytes are twice the pipe's capacity.
     fn too_many(writer: &File) -> usize {
         // SAFETY: the request takes no argument.
         2 * unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) } as usize / 1000
     }
 
-    /// Says so many lines of 1000 bytes, then reads what came.
-    fn heard(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
+    /// Writes so many lines of 1000 bytes, then reads the pipe.
+    fn written(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
         for _ in 0..lines {
             state.say(&[&[b'x'; 999][..], b"\n"].concat(), writer.as_raw_fd());
         }
-        let mut heard = vec![0; 1 << 20];
-        let length = reader.read(&mut heard).unwrap();
-        String::from_utf8(heard[..length].to_vec()).unwrap()
+        let mut written = vec![0; 1 << 20];
+        let length = reader.read(&mut written).unwrap();
+        String::from_utf8(written[..length].to_vec()).unwrap()
     }
 
     #[test]
@@ -274,10 +275,10 @@ mod tests {
             patience: Duration::ZERO,
             lost: 0,
         };
-        assert!(heard(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
+        assert!(written(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
         assert_eq!(state.lost, 0);
         let lines = too_many(&writer);
-        let some = heard(&mut state, &mut reader, &writer, lines)
+        let some = written(&mut state, &mut reader, &writer, lines)
             .lines()
             .count() as u64;
         assert!(
@@ -286,16 +287,16 @@ mod tests {
             state.lost
         );
         assert_eq!(state.lost + some, lines as u64);
-        let told = format!(
+        let expected = format!(
             "tender: warn: {} messages left out, as nobody read standard error\nx",
             state.lost
         );
-        assert!(heard(&mut state, &mut reader, &writer, 1).starts_with(&told));
+        assert!(written(&mut state, &mut reader, &writer, 1).starts_with(&expected));
         assert_eq!(state.lost, 0);
     }
 
     #[test]
-    fn patience_is_used_up_once() {
+    fn the_time_limit_is_used_up_once() {
         let (_reader, writer) = pipe();
         let mut state = State {
             patience: Duration::from_millis(50),
@@ -310,18 +311,18 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut_to_what_a_pipe_takes_at_once() {
+    fn long_lines_are_cut_to_one_atomic_write() {
         let (mut reader, writer) = pipe();
         let mut state = State {
             patience: Duration::ZERO,
             lost: 0,
         };
         state.say(&[b'x'; 10_000], writer.as_raw_fd());
-        let mut heard = [0; 20_000];
+        let mut written = [0; 20_000];
         assert_eq!(
             (
-                reader.read(&mut heard).unwrap(),
-                heard[LONGEST - 1],
+                reader.read(&mut written).unwrap(),
+                written[LONGEST - 1],
                 state.lost
             ),
             (LONGEST, b'\n', 0)

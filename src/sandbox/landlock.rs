@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_version_is_asked_for_what_it_knows() {
+    fn each_version_gets_only_its_own_rights() {
         let of = |version| {
             let (Ruleset { files, tcp, scopes }, size) = everything(version);
             (files, tcp, scopes, size)

@@ -136,7 +136,8 @@ mod tests {
         );
     }
 
-    /// EPD1: what TTBR1_EL1 has at the start, and after a guest has written it, is never walked.
+    /// EPD1: TTBR1_EL1 is never walked, neither with its initial value nor after a guest has
+    /// written it.
     #[test]
     fn upper_half_has_no_tables() {
         assert_eq!(TCR >> 23 & 1, 1);

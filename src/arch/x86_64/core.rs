@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// Holds each register against the field of that name in Linux's structure.
+    /// Compares each register with the field of that name in Linux's structure.
     macro_rules! each_is_in_its_field {
         ($registers:ident: $($field:ident = $value:expr),* $(,)?) => {
             $(assert_eq!($registers[offset_of!(user_regs_struct, $field) / 8], $value, stringify!($field));)*

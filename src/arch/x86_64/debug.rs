@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_aligned_can_be_watched() {
+    fn aligned_ranges_can_be_watched() {
         for (address, length, can) in [
             (0, 8, true),
             (4, 4, true),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_told_by_exception_and_dr6() {
+    fn a_stop_is_decoded_from_exception_and_dr6() {
         let exit = |exception, dr6| kvm_debug_exit_arch {
             exception,
             dr6,
@@ -357,7 +357,7 @@ mod tests {
         assert!((0..=u8::MAX).all(|short| short_tags(full_tags(short)) == short));
     }
 
-    /// Each in its place: KVM's registers, in gdb's order and back.
+    /// Each at its offset: KVM's registers, in gdb's order and back.
     #[test]
     fn floating_registers_come_back_as_they_were() {
         let mut before = kvm_fpu {

@@ -80,10 +80,10 @@ fn distance(one: &[char], other: &[char]) -> usize {
 mod tests {
     use super::*;
 
-    const WORDS: [&str; 6] = ["mem", "net", "net-mac", "net-ring", "block", "unikernel"];
+    const NAMES: [&str; 6] = ["mem", "net", "net-mac", "net-ring", "block", "unikernel"];
 
     #[test]
-    fn misspellings_are_understood() {
+    fn misspellings_have_a_suggestion() {
         let expected = [
             ("mme", "mem"),
             ("memm", "mem"),
@@ -95,14 +95,14 @@ mod tests {
             ("blcok", "block"),
         ];
         for (word, meant) in expected {
-            assert_eq!(nearest(word, WORDS), Some(meant), "{word}");
+            assert_eq!(nearest(word, NAMES), Some(meant), "{word}");
         }
     }
 
     #[test]
-    fn other_words_are_not() {
+    fn unrelated_names_have_no_suggestion() {
         for word in ["", "x", "frobnicate", "memory-size", &"n".repeat(5000)] {
-            assert_eq!(nearest(word, WORDS), None, "{word}");
+            assert_eq!(nearest(word, NAMES), None, "{word}");
         }
     }
 

@@ -132,7 +132,7 @@ fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> 
 mod tests {
     use super::*;
 
-    /// Looks `name` up in an environment of LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process 42.
+    /// Looks `name` up in LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process 42.
     fn look_up(name: &str, environment: [Option<&str>; 3]) -> Result<RawFd, String> {
         let variable = |variable: &str| {
             let place = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told() {
+    fn the_missing_part_is_reported() {
         let message = |environment| look_up("x", environment).unwrap_err();
         let listed = message([Some("42"), Some("2"), Some("web:data:x")]);
         assert_eq!(
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_two_is_told_with_their_numbers() {
+    fn an_ambiguous_name_is_reported_with_both_numbers() {
         let error = look_up("x", [Some("42"), Some("3"), Some("x:y:x")]).unwrap_err();
         assert_eq!(
             error,

@@ -192,9 +192,9 @@ mod tests {
         assert_eq!(line.find('\n'), Some(line.len() - 1));
     }
 
-    /// Wherever the end falls: within a character, or within what stands for it.
+    /// Wherever the end falls: within a character, or within an escape.
     #[test]
-    fn what_is_too_long_is_cut_and_still_whole() {
+    fn long_lines_are_cut_and_stay_valid() {
         for filler in 0..16 {
             let message = format!("{}{}", "x".repeat(filler), "ä\u{1b}\"".repeat(LONGEST));
             for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journald] {
