@@ -147,7 +147,7 @@ impl GuestToolchain {
         packages::ensure(PURPOSE, &[GUEST_LINKERS, GUEST_RUST].concat())?;
         if !has_sources(&sysroot(Path::new(DEBIAN_RUSTC))?) {
             return fail(format!(
-                "{DEBIAN_RUSTC} has no library sources of its own version; install rust-web-src of that version"
+                "{DEBIAN_RUSTC} lacks library sources of the same version; install rust-web-src of that version"
             ));
         }
         Ok(GuestToolchain {

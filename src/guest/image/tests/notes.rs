@@ -64,7 +64,7 @@ fn other_targets_are_named() {
         (u32::MAX, "unknown (4294967295)"),
     ];
     for (number, name) in table {
-        // Whatever their version: each target has its own version numbers.
+        // Any version: each target has its own version numbers.
         for version in [1, 2, 3] {
             let error = refused(with_note(ABI, abi(number, version)));
             assert!(
