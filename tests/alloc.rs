@@ -1,8 +1,8 @@
-//! Nothing on the way of a hypercall takes memory from the heap: a run of many makes as many allocations as one of
-//! few, to the digit.
+//! A hypercall allocates nothing on the heap: a run with many makes exactly as many allocations as
+//! one with few.
 //!
-//! The runs are those of the library in this very program, started again with [`WORDS`] set: there the only thread is
-//! the tender's, and every allocation is its own.
+//! The runs are those of the library in this test program, started again with [`ARGUMENTS`] set:
+//! there `tender`'s thread is the only one, and every allocation is its own.
 
 mod common;
 
@@ -11,31 +11,31 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{FD, Guest, fixture, hand_over, kvm_test, run, text};
+use common::{FD, Guest, fixture, kvm_test, pass_fd, run, text};
 
-/// The environment variable with the tender's command line, one word a line.
-const WORDS: &str = "TENDER_ALLOC_WORDS";
+/// The environment variable with `tender`'s arguments, one a line.
+const ARGUMENTS: &str = "TENDER_ALLOC_ARGUMENTS";
 
 struct Counting;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: the system's allocator does the work, called as we are.
+// SAFETY: the system's allocator does the work, with the same arguments.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the allocator's contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the allocator's contract.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the allocator's contract.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -44,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn main() -> ExitCode {
-    if let Ok(args) = std::env::var(WORDS) {
+    if let Ok(args) = std::env::var(ARGUMENTS) {
         return run_here(&args);
     }
     common::main(vec![
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// Runs the tender in this process and says how many allocations that took.
+/// Runs `tender` in this process and prints how many allocations that took.
 fn run_here(args: &str) -> ExitCode {
     let args = std::iter::once("tender")
         .chain(args.lines())
@@ -79,10 +79,10 @@ fn run_here(args: &str) -> ExitCode {
     }
 }
 
-/// This program, as a tender with these words.
+/// This program as a `tender` with these arguments.
 fn tender_here(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(WORDS, args.join("\n"));
+    command.env(ARGUMENTS, args.join("\n"));
     command
 }
 
@@ -103,7 +103,7 @@ fn hypercalls(arguments: &[&str]) -> u64 {
     ))
 }
 
-/// Lest the count be always the same.
+/// Checks that the counter counts.
 fn allocations_are_counted() {
     let before = COUNT.load(Ordering::Relaxed);
     drop(std::hint::black_box(Box::new(1)));
@@ -128,8 +128,8 @@ fn output_allocates_nothing() {
     );
 }
 
-/// Six kinds of calls, on a disk and on a socket that somebody reads now and then: whether a frame is sent or
-/// dropped, it allocates nothing.
+/// Six kinds of calls, on a disk and on a socket that is read now and then: sent and dropped frames
+/// allocate nothing.
 fn blocks_and_frames_allocate_nothing() {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
@@ -148,10 +148,10 @@ fn blocks_and_frames_allocate_nothing() {
             text(&image),
             n,
         ];
-        let mut guest = Guest::start(&mut hand_over(tender_here(&args), theirs));
+        let mut guest = Guest::start(&mut pass_fd(tender_here(&args), theirs));
         let mut received = 0;
         let mut running = true;
-        // Once more after its end, which may come before anything was received.
+        // Once more after its end, which may precede the first frame.
         while std::mem::replace(&mut running, guest.is_running()) {
             while ours.recv(&mut [0; 2000]).is_ok() {
                 received += 1;

@@ -1,5 +1,5 @@
-//! Block devices: what was written is there afterwards, on the host and for the next run, and only there; what cannot
-//! be a disk is refused; what the host cannot do is told to the guest.
+//! Block devices: written data is there afterwards, on the host and for the next run, and nowhere
+//! else. Files that cannot be a disk are refused; errors of the host are returned to the guest.
 
 mod common;
 
@@ -28,14 +28,14 @@ fn main() -> ExitCode {
             the_smallest_disk_is_one_sector,
         ),
         kvm_test(
-            "what_was_written_is_there_for_the_next_run",
-            what_was_written_is_there_for_the_next_run,
+            "written_data_is_there_for_the_next_run",
+            written_data_is_there_for_the_next_run,
         ),
         kvm_test(
             "large_disks_are_used_to_their_end",
             large_disks_are_used_to_their_end,
         ),
-        kvm_test("two_disks_are_two", two_disks_are_two),
+        kvm_test("two_disks_are_independent", two_disks_are_independent),
         kvm_test("all_ways_to_name_a_disk_work", all_ways_to_name_a_disk_work),
         kvm_test(
             "an_image_in_use_names_its_user",
@@ -46,22 +46,22 @@ fn main() -> ExitCode {
             a_killed_run_leaves_its_disk_free,
         ),
         net_test(
-            "a_full_host_disk_is_told_to_the_guest",
-            a_full_host_disk_is_told_to_the_guest,
+            "a_full_host_disk_is_an_error_for_the_guest",
+            a_full_host_disk_is_an_error_for_the_guest,
         ),
-        kvm_test(
-            "sizes_that_cannot_be_are_refused",
-            sizes_that_cannot_be_are_refused,
-        ),
+        kvm_test("impossible_sizes_are_refused", impossible_sizes_are_refused),
         kvm_test(
             "a_file_that_is_no_raw_image_causes_a_warning",
             a_file_that_is_no_raw_image_causes_a_warning,
         ),
         kvm_test(
-            "no_hint_changes_a_file_that_is_no_image",
-            no_hint_changes_a_file_that_is_no_image,
+            "no_suggested_command_changes_a_file_that_is_no_image",
+            no_suggested_command_changes_a_file_that_is_no_image,
         ),
-        kvm_test("what_is_no_image_is_refused", what_is_no_image_is_refused),
+        kvm_test(
+            "paths_that_are_no_image_are_refused",
+            paths_that_are_no_image_are_refused,
+        ),
         kvm_test(
             "one_image_cannot_be_two_disks",
             one_image_cannot_be_two_disks,
@@ -144,7 +144,7 @@ fn the_smallest_disk_is_one_sector() {
     assert_eq!(fs::metadata(image.path()).unwrap().len(), 512);
 }
 
-fn what_was_written_is_there_for_the_next_run() {
+fn written_data_is_there_for_the_next_run() {
     let image = Image::new(64 << 10);
     let option = image.option("--block");
     block(&[&option], &["verify"])
@@ -152,7 +152,7 @@ fn what_was_written_is_there_for_the_next_run() {
         .prints("sector 0 is not what was written");
     block(&[&option], &["fill"]).exits(0).is_quiet();
     let written = fs::read(image.path()).unwrap();
-    // Each run of 512 bytes: the chosen ones are full, all others untouched.
+    // Each run of 512 bytes: the chosen ones are full, all others unchanged.
     let full: Vec<_> = (0..128)
         .filter(|i| written[i * 512..][..512] != [0; 512])
         .collect();
@@ -176,7 +176,7 @@ fn what_was_written_is_there_for_the_next_run() {
         .prints("sector 127 is not what was written");
 }
 
-/// Beyond 32 bits, in a file with holes.
+/// Offsets beyond 32 bits, in a sparse file.
 fn large_disks_are_used_to_their_end() {
     let size = (5 << 30) + 512;
     let image = Image::new(size);
@@ -198,7 +198,7 @@ fn large_disks_are_used_to_their_end() {
     );
 }
 
-fn two_disks_are_two() {
+fn two_disks_are_independent() {
     let (a, b) = (Image::new(1 << 20), Image::new(2 << 20));
     let options = [
         &*a.option("--block:a"),
@@ -244,7 +244,8 @@ fn all_ways_to_name_a_disk_work() {
     run(&mut command).exits(0).is_quiet().prints("block: ok");
 }
 
-/// Starts a guest that has the disk and cannot go on, as nobody takes its first line: until the pipe is read.
+/// Starts a guest that holds the disk and is blocked until the pipe is read, as its first line does
+/// not fit.
 fn start_and_hold(option: &str) -> (Guest, File) {
     let (reader, writer) = common::full_pipe();
     let mut guest = Guest::spawn(unikernel("block", &[option, "--mem=4"], &[]).stdout(writer));
@@ -271,13 +272,13 @@ fn an_image_in_use_names_its_user() {
         "in use",
         &format!("process {} (tender)", first.pid()),
     ]);
-    let mut said = Vec::new();
-    reader.read_to_end(&mut said).unwrap();
+    let mut printed = Vec::new();
+    reader.read_to_end(&mut printed).unwrap();
     first.end().exits(0).is_quiet();
     assert!(
-        said.ends_with(b"block: ok\n"),
+        printed.ends_with(b"block: ok\n"),
         "the first one was disturbed: {}",
-        String::from_utf8_lossy(&said)
+        String::from_utf8_lossy(&printed)
     );
     block(&[&option], &["fill"]).exits(0).is_quiet();
 }
@@ -294,8 +295,8 @@ fn a_killed_run_leaves_its_disk_free() {
         .prints("block: ok");
 }
 
-/// On a file system of two pages, whose image promises a megabyte.
-fn a_full_host_disk_is_told_to_the_guest() {
+/// On a file system of two pages, with an image of nominally one megabyte.
+fn a_full_host_disk_is_an_error_for_the_guest() {
     let directory = common::directory();
     let mut command = unikernel(
         "block",
@@ -316,7 +317,8 @@ fn a_full_host_disk_is_told_to_the_guest() {
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
 }
 
-/// Has the command start with a tmpfs of 8 KiB at `place`, in a mount namespace of its own, and an image in it.
+/// Makes the command start with a tmpfs of 8 KiB at `place`, in a private mount namespace, and an
+/// image in it.
 fn mount_small(command: &mut Command, place: &Path) {
     let image = CString::new(format!("{}/small.img", text(place))).unwrap();
     let place = CString::new(text(place)).unwrap();
@@ -342,11 +344,11 @@ fn mount_small(command: &mut Command, place: &Path) {
     }
 }
 
-fn sizes_that_cannot_be_are_refused() {
-    for (size, words) in [(1, "has 1 byte,"), (511, "511"), (513, "513"), (0, "empty")] {
+fn impossible_sizes_are_refused() {
+    for (size, part) in [(1, "has 1 byte,"), (511, "511"), (513, "513"), (0, "empty")] {
         let image = Image::new(size);
         let name = image.path();
-        block(&[&image.option("--block")], &[]).is_refused(&["'storage'", text(&name), words]);
+        block(&[&image.option("--block")], &[]).is_refused(&["'storage'", text(&name), part]);
         assert_eq!(
             fs::metadata(&name).unwrap().len(),
             size,
@@ -415,7 +417,7 @@ fn a_file_that_is_no_raw_image_causes_a_warning() {
     }
 }
 
-fn no_hint_changes_a_file_that_is_no_image() {
+fn no_suggested_command_changes_a_file_that_is_no_image() {
     let image = Image::new(0);
     let text = b"To whom it may concern,\n".repeat(30);
     for (mut bytes, name) in foreign().into_iter().chain([(text, "a text file")]) {
@@ -428,10 +430,10 @@ fn no_hint_changes_a_file_that_is_no_image() {
     }
 }
 
-fn what_is_no_image_is_refused() {
+fn paths_that_are_no_image_are_refused() {
     let directory = common::directory();
     let missing = directory.path().join("missing");
-    for (path, words) in [
+    for (path, part) in [
         (text(&missing), "no file"),
         (text(directory.path()), "directory"),
         ("/dev/null", "character device"),
@@ -442,7 +444,7 @@ fn what_is_no_image_is_refused() {
             "block.hvt",
             "'storage'",
             path,
-            words,
+            part,
         ]);
     }
     assert!(!missing.exists());
@@ -462,7 +464,7 @@ fn one_image_cannot_be_two_disks() {
     }
 }
 
-/// As nobody, with copies of the tender and its unikernel where that user may look.
+/// As the user nobody, with copies of `tender` and its unikernel that this user may read.
 fn an_image_of_another_user_is_refused() {
     let image = Image::new(1 << 20);
     let devices = [Device::Made("kvm", 0o666)];

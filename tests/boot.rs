@@ -1,5 +1,5 @@
-//! A unikernel boots, gets its command line and exactly the memory that was asked for, and its exit status is the
-//! tender's.
+//! A unikernel boots, gets its command line and exactly the requested memory, and its exit status
+//! becomes `tender`'s.
 
 mod common;
 
@@ -19,10 +19,10 @@ fn main() -> ExitCode {
             hello_prints_its_command_line,
         ),
         kvm_test(
-            "every_word_after_the_unikernel_is_the_guests",
-            every_word_after_the_unikernel_is_the_guests,
+            "every_argument_after_the_unikernel_is_the_guests",
+            every_argument_after_the_unikernel_is_the_guests,
         ),
-        kvm_test("words_need_not_be_utf8", words_need_not_be_utf8),
+        kvm_test("arguments_need_not_be_utf8", arguments_need_not_be_utf8),
         kvm_test(
             "the_longest_command_line_arrives_whole",
             the_longest_command_line_arrives_whole,
@@ -45,8 +45,8 @@ fn main() -> ExitCode {
         ),
         kvm_test("paths_may_hold_anything", paths_may_hold_anything),
         kvm_test(
-            "output_nobody_takes_costs_the_guest_nothing",
-            output_nobody_takes_costs_the_guest_nothing,
+            "lost_output_does_not_affect_the_guest",
+            lost_output_does_not_affect_the_guest,
         ),
         kvm_test(
             "standard_streams_may_be_closed",
@@ -74,7 +74,7 @@ fn hello_prints_its_command_line() {
     );
 }
 
-fn every_word_after_the_unikernel_is_the_guests() {
+fn every_argument_after_the_unikernel_is_the_guests() {
     let arguments = [
         "--mem=1",
         "--help",
@@ -90,7 +90,7 @@ fn every_word_after_the_unikernel_is_the_guests() {
         .exits(0)
         .is_quiet()
         .prints(expected);
-    // The same without a `--` before the unikernel, and with a value as a word of its own.
+    // The same without a `--` before the unikernel, and with a value as a separate argument.
     let mut command = common::tender(["--mem", "4"]);
     let output = run(command.arg(common::fixture("hello")).args(arguments));
     output
@@ -100,7 +100,7 @@ fn every_word_after_the_unikernel_is_the_guests() {
         .prints("memory: 4194304 bytes");
 }
 
-fn words_need_not_be_utf8() {
+fn arguments_need_not_be_utf8() {
     let mut command = unikernel("hello", &["--mem=2"], &[]);
     let mut output = tempfile::tempfile().unwrap();
     command
@@ -108,7 +108,7 @@ fn words_need_not_be_utf8() {
         .stdout(output.try_clone().unwrap());
     Guest::spawn(&mut command).end().exits(0);
     let mut bytes = Vec::new();
-    // The tender has moved the position that it shares with us.
+    // `tender` has moved the file position, which we share.
     std::io::Seek::rewind(&mut output).unwrap();
     output.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, b"hello: \xff\xc3\x01\t\nmemory: 2097152 bytes\n");
@@ -185,7 +185,7 @@ fn paths_may_hold_anything() {
     }
 }
 
-fn output_nobody_takes_costs_the_guest_nothing() {
+fn lost_output_does_not_affect_the_guest() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = Guest::spawn(unikernel("hello", &["--mem=2"], &["exit=3"]).stdout(full)).end();
     output

@@ -1,4 +1,5 @@
-//! `--check`: it says what a start would say, about everything at once, and neither starts nor changes anything.
+//! `--check`: reports all problems that a start would report, and neither starts nor changes
+//! anything.
 
 mod common;
 #[path = "check/outlets.rs"]
@@ -16,63 +17,66 @@ use std::process::{Command, ExitCode};
 
 use common::net::Tap;
 use common::{
-    Device, FD, Output, hand_over, kvm_test, net_test, refuse, root_net_test, root_test, run, text,
+    Device, FD, Output, kvm_test, net_test, pass_fd, refuse, root_net_test, root_test, run, text,
     with_devices,
 };
 
 fn main() -> ExitCode {
     let mut tests = vec![
         kvm_test(
-            "what_would_start_is_told_and_not_started",
-            what_would_start_is_told_and_not_started,
+            "a_startable_guest_is_reported_and_not_started",
+            a_startable_guest_is_reported_and_not_started,
         ),
         kvm_test(
-            "all_that_is_missing_is_told_at_once",
-            all_that_is_missing_is_told_at_once,
+            "all_problems_are_reported_together",
+            all_problems_are_reported_together,
         ),
         kvm_test(
-            "without_a_unikernel_the_rest_is_looked_at",
-            without_a_unikernel_the_rest_is_looked_at,
+            "without_a_unikernel_the_rest_is_checked",
+            without_a_unikernel_the_rest_is_checked,
         ),
         net_test(
-            "interfaces_are_as_a_start_finds_them",
-            interfaces_are_as_a_start_finds_them,
+            "interfaces_are_checked_as_at_a_start",
+            interfaces_are_checked_as_at_a_start,
         ),
-        net_test("an_interface_is_left_alone", an_interface_is_left_alone),
+        net_test("an_interface_is_not_changed", an_interface_is_not_changed),
         net_test(
-            "descriptors_are_as_a_start_finds_them",
-            descriptors_are_as_a_start_finds_them,
+            "descriptors_are_checked_as_at_a_start",
+            descriptors_are_checked_as_at_a_start,
         ),
         root_net_test(
-            "owners_are_as_a_start_finds_them",
-            owners_are_as_a_start_finds_them,
+            "owners_are_checked_as_at_a_start",
+            owners_are_checked_as_at_a_start,
         ),
         kvm_test(
-            "images_are_as_a_start_finds_them",
-            images_are_as_a_start_finds_them,
+            "images_are_checked_as_at_a_start",
+            images_are_checked_as_at_a_start,
         ),
-        kvm_test("an_image_is_left_alone", an_image_is_left_alone),
-        kvm_test("a_lock_is_given_back", a_lock_is_given_back),
+        kvm_test("an_image_is_not_changed", an_image_is_not_changed),
+        kvm_test(
+            "the_lock_of_a_passed_disk_is_restored",
+            the_lock_of_a_passed_disk_is_restored,
+        ),
         net_test(
-            "a_host_without_devices_is_told",
-            a_host_without_devices_is_told,
+            "a_host_without_devices_is_reported",
+            a_host_without_devices_is_reported,
         ),
         kvm_test(
-            "memory_is_as_a_start_finds_it",
-            memory_is_as_a_start_finds_it,
+            "memory_is_checked_as_at_a_start",
+            memory_is_checked_as_at_a_start,
         ),
         root_test(
-            "users_and_roots_are_as_a_start_finds_them",
-            users_and_roots_are_as_a_start_finds_them,
+            "users_and_roots_are_checked_as_at_a_start",
+            users_and_roots_are_checked_as_at_a_start,
         ),
         #[cfg(target_arch = "x86_64")]
         kvm_test(
-            "a_filter_of_registers_is_as_a_start_finds_it",
-            a_filter_of_registers_is_as_a_start_finds_it,
+            "the_register_filter_is_checked_as_at_a_start",
+            the_register_filter_is_checked_as_at_a_start,
         ),
         kvm_test(
-            "layers_of_the_sandbox_are_as_a_start_finds_them",
-            layers_of_the_sandbox_are_as_a_start_finds_them,
+            "sandbox_layers_are_checked_as_at_a_start",
+            sandbox_layers_are_checked_as_at_a_start,
         ),
     ];
     tests.extend(outlets::tests());
@@ -81,7 +85,7 @@ fn main() -> ExitCode {
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-/// A tender that runs `name`, or checks it.
+/// A `tender` that runs `name`, or checks it.
 fn unikernel(check: bool, name: &str, options: &[&str], arguments: &[&str]) -> Command {
     let options: Vec<&str> = check
         .then_some("--check")
@@ -95,7 +99,7 @@ fn check(name: &str, options: &[&str]) -> Output {
     run(&mut unikernel(true, name, options, &[]))
 }
 
-/// The words of a table, and of a message, without what breaks or divides lines.
+/// The text of a table, or of a message, without line breaks and rules.
 fn plain(text: &str) -> String {
     text.replace("-> ", "")
         .replace(';', "")
@@ -104,7 +108,7 @@ fn plain(text: &str) -> String {
         .join(" ")
 }
 
-/// Checks that a start and a check agree: that both go well, or that the check has the start's message.
+/// Checks that a start and a check agree: both succeed, or the check has the start's message.
 #[track_caller]
 fn agree(start: &Output, check: &Output) {
     assert_eq!(
@@ -137,11 +141,11 @@ fn agree(start: &Output, check: &Output) {
     );
     assert!(
         plain(&check.stdout).contains(&message),
-        "the check should say {message:?}: {check:#?}"
+        "the check should report {message:?}: {check:#?}"
     );
 }
 
-/// Runs it both ways.
+/// Runs and checks the same unikernel.
 #[track_caller]
 fn both(name: &str, options: &[&str], arguments: &[&str], change: impl Fn(Command) -> Command) {
     let [start, check] =
@@ -149,7 +153,7 @@ fn both(name: &str, options: &[&str], arguments: &[&str], change: impl Fn(Comman
     agree(&start, &check);
 }
 
-fn what_would_start_is_told_and_not_started() {
+fn a_startable_guest_is_reported_and_not_started() {
     let output = check("hello", &["--mem=4"]);
     output.exits(0).is_quiet();
     for row in [
@@ -181,7 +185,7 @@ fn what_would_start_is_told_and_not_started() {
         .prints("4 bytes of 8191");
 }
 
-fn all_that_is_missing_is_told_at_once() {
+fn all_problems_are_reported_together() {
     let directory = common::directory();
     let missing = format!("--block:storage={}/a.img", text(directory.path()));
     let output = check(
@@ -210,7 +214,7 @@ fn all_that_is_missing_is_told_at_once() {
         .prints("2 problems\n");
 }
 
-fn without_a_unikernel_the_rest_is_looked_at() {
+fn without_a_unikernel_the_rest_is_checked() {
     let mut command = common::tender([
         "--check",
         "--net:service=tap9",
@@ -236,10 +240,10 @@ fn without_a_unikernel_the_rest_is_looked_at() {
     }
 }
 
-/// The echo unikernel is not needed for these, only one that ends by itself.
+/// Only a unikernel that ends is needed here, not the echo unikernel.
 const ENDS: &[&str] = &["check"];
 
-fn interfaces_are_as_a_start_finds_them() {
+fn interfaces_are_checked_as_at_a_start() {
     let both = |tap: &str| {
         both(
             "net",
@@ -252,7 +256,7 @@ fn interfaces_are_as_a_start_finds_them() {
     let tap = Tap::down("tap0");
     both("tap0");
     tap.set_up(true);
-    // A start that goes well has words about what its guest tried.
+    // A successful start logs what its guest tried.
     both("tap0");
     let attached = tap.attach();
     both("tap0");
@@ -265,7 +269,7 @@ fn interfaces_are_as_a_start_finds_them() {
     both("fifteen-letters");
 }
 
-fn an_interface_is_left_alone() {
+fn an_interface_is_not_changed() {
     let tap = Tap::up("tap0", HOST);
     let changes = || fs::read_to_string("/sys/class/net/tap0/carrier_changes").unwrap();
     let before = changes();
@@ -274,16 +278,16 @@ fn an_interface_is_left_alone() {
         .exits(0)
         .prints("ok       net:service  tap0, 02:00:00:00:00:01, MTU 1500\n");
     assert_eq!(changes(), before, "its carrier went up and down");
-    // Whoever attaches does change it, so that the above says something.
+    // Attaching does change it, so the comparison above means something.
     drop(tap.attach());
     assert_ne!(changes(), before);
 }
 
-fn descriptors_are_as_a_start_finds_them() {
+fn descriptors_are_checked_as_at_a_start() {
     let option = format!("--net=@{FD}");
     let both = |file: &dyn Fn() -> OwnedFd| {
         both("net", &[&option, "--mem=4"], ENDS, |command| {
-            hand_over(command, file())
+            pass_fd(command, file())
         });
     };
     let tap = Tap::up("tap0", HOST);
@@ -311,21 +315,21 @@ fn descriptors_are_as_a_start_finds_them() {
     output
         .exits(1)
         .prints("missing  net:service  file descriptor 99 was not passed to tender");
-    // What else has the descriptor waits as before.
+    // Other holders of the descriptor keep it blocking.
     let (ours, _theirs) = UnixDatagram::pair().unwrap();
     let flags = |socket: &UnixDatagram| {
         // SAFETY: the request takes no pointer; the descriptor is open.
         unsafe { libc::fcntl(socket.as_raw_fd(), libc::F_GETFL) }
     };
     let before = flags(&ours);
-    let output = run(&mut hand_over(
+    let output = run(&mut pass_fd(
         unikernel(true, "net", &[&option], &[]),
         ours.try_clone().unwrap(),
     ));
     output.exits(0).prints("ok       net:service  @99, ");
     assert_eq!(flags(&ours), before);
     tap.set_up(false);
-    let output = run(&mut hand_over(
+    let output = run(&mut pass_fd(
         unikernel(true, "net", &[&option], &[]),
         tap.attach(),
     ));
@@ -335,7 +339,7 @@ fn descriptors_are_as_a_start_finds_them() {
         .prints("-> it is down");
 }
 
-fn owners_are_as_a_start_finds_them() {
+fn owners_are_checked_as_at_a_start() {
     let tap = Tap::up("tap0", HOST);
     let both = |tun: Device, fine: bool| {
         let run = |check: &[&str]| {
@@ -350,7 +354,7 @@ fn owners_are_as_a_start_finds_them() {
         };
         let (start, check) = (run(&["--mem=4"]), run(&["--check"]));
         if fine {
-            // Its guest, which was not told its address.
+            // Its guest has no address.
             start.prints("panic: say which address");
             check.exits(0);
         } else {
@@ -369,7 +373,7 @@ fn image(path: &Path, size: u64) -> String {
     format!("--disk={}", text(path))
 }
 
-fn images_are_as_a_start_finds_them() {
+fn images_are_checked_as_at_a_start() {
     let directory = common::directory();
     let path = |name: &str| directory.path().join(name);
     let both = |option: &str, more: &[&str]| {
@@ -390,13 +394,13 @@ fn images_are_as_a_start_finds_them() {
     both(&format!("--disk={}", text(&path("missing"))), &[]);
     both("--disk=/dev/zero", &[]);
     both(&format!("--disk={}", text(directory.path())), &[]);
-    // While another has it.
+    // While another process has it locked.
     let good = format!("--disk={}", text(&path("good")));
     let locked = File::open(path("good")).unwrap();
     // SAFETY: the call takes numbers; the descriptor is open.
     assert_eq!(unsafe { libc::flock(locked.as_raw_fd(), libc::LOCK_EX) }, 0);
     both(&good, &[]);
-    // Unlocked, and not just closed: a child of another test that has not begun its own program yet holds it too.
+    // Unlocked, and not only closed: a child of another test, between fork and exec, holds it too.
     // SAFETY: as above.
     assert_eq!(unsafe { libc::flock(locked.as_raw_fd(), libc::LOCK_UN) }, 0);
     both(&good, &[]);
@@ -414,7 +418,7 @@ fn images_are_as_a_start_finds_them() {
         .prints("two block devices");
 }
 
-fn an_image_is_left_alone() {
+fn an_image_is_not_changed() {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
     let option = image(&path, 1 << 20);
@@ -436,14 +440,14 @@ fn an_image_is_left_alone() {
     assert!(state() == before);
 }
 
-/// The open file of a disk that was handed over outlives the check, and has the lock that it had.
-fn a_lock_is_given_back() {
+/// The open file of a passed disk outlives the check, and keeps its lock.
+fn the_lock_of_a_passed_disk_is_restored() {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
-    // What cannot be attached is locked before that is found out.
+    // A disk that cannot be attached is locked before that is detected.
     for (size, status) in [(1 << 20, 0), (1000, 1)] {
         image(&path, size);
-        let lent = File::options().read(true).write(true).open(&path).unwrap();
+        let passed = File::options().read(true).write(true).open(&path).unwrap();
         let other = File::open(&path).unwrap();
         let lock = |file: &File, kind: libc::c_int| {
             // SAFETY: the call takes numbers; the descriptor is open.
@@ -452,26 +456,26 @@ fn a_lock_is_given_back() {
         let option = format!("--disk=@{FD}");
         let check = || {
             let command = unikernel(true, "block", &[&option], &[]);
-            run(&mut hand_over(command, lent.try_clone().unwrap())).exits(status);
+            run(&mut pass_fd(command, passed.try_clone().unwrap())).exits(status);
         };
         check();
         assert!(
             lock(&other, libc::LOCK_EX) && lock(&other, libc::LOCK_UN),
             "it is locked"
         );
-        assert!(lock(&lent, libc::LOCK_SH));
+        assert!(lock(&passed, libc::LOCK_SH));
         check();
         assert!(
             lock(&other, libc::LOCK_SH) && !lock(&other, libc::LOCK_EX),
             "it is not locked as it was"
         );
-        assert!(lock(&other, libc::LOCK_UN) && lock(&lent, libc::LOCK_EX));
+        assert!(lock(&other, libc::LOCK_UN) && lock(&passed, libc::LOCK_EX));
         check();
         assert!(!lock(&other, libc::LOCK_SH), "it is not locked any more");
     }
 }
 
-fn a_host_without_devices_is_told() {
+fn a_host_without_devices_is_reported() {
     let _tap = Tap::up("tap0", HOST);
     let run_with = |devices: &[Device]| {
         let directory = common::directory();
@@ -492,7 +496,7 @@ fn a_host_without_devices_is_told() {
     run_with(&[Device::Ours("kvm"), Device::Ours("net/tun")]).exits(0);
 }
 
-fn memory_is_as_a_start_finds_it() {
+fn memory_is_checked_as_at_a_start() {
     both("hello", &["--mem=1G"], &[], |mut command| {
         let limit = libc::rlimit {
             rlim_cur: 512 << 20,
@@ -516,7 +520,7 @@ fn memory_is_as_a_start_finds_it() {
         .complains("--mem is rounded down");
 }
 
-fn users_and_roots_are_as_a_start_finds_them() {
+fn users_and_roots_are_checked_as_at_a_start() {
     let directory = common::directory();
     let here = format!("--chroot={}", text(directory.path()));
     let both = |options: &[&str]| {
@@ -544,7 +548,7 @@ fn users_and_roots_are_as_a_start_finds_them() {
 
 /// On a kernel before 5.10.
 #[cfg(target_arch = "x86_64")]
-fn a_filter_of_registers_is_as_a_start_finds_it() {
+fn the_register_filter_is_checked_as_at_a_start() {
     // `_IOW(KVMIO, 0xc6, struct kvm_msr_filter)`.
     const KVM_X86_SET_MSR_FILTER: u32 = 0x4188_aec6;
     for mode in ["strict", "best-effort"] {
@@ -566,7 +570,7 @@ fn a_filter_of_registers_is_as_a_start_finds_it() {
 }
 
 /// On a kernel that lacks one.
-fn layers_of_the_sandbox_are_as_a_start_finds_them() {
+fn sandbox_layers_are_checked_as_at_a_start() {
     const CREATE_RULESET: libc::c_long = 444;
     let lacks = |call: libc::c_long, mut command: Command| {
         refuse::fails(&mut command, call, &[], libc::ENOSYS);

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The number after `before` in what the guest said.
+/// Returns the number after `before` in the guest's output.
 fn number(text: &str, before: &str) -> u64 {
     let rest = text
         .split(before)
@@ -77,7 +77,7 @@ fn poll_is_never_too_short() {
             &[&format!("poll={timeout}")],
         ));
         let took = number(&output.exits(0).is_quiet().stdout, "ns took ");
-        // Host and guest count with different clocks: 1 % and 50 µs.
+        // Host and guest use different clocks: 1 % and 50 µs tolerance.
         assert!(
             took + timeout / 100 + 50_000 >= timeout,
             "{timeout} ns took {took} ns"
@@ -106,7 +106,8 @@ fn a_stop_lengthens_no_sleep(prepare: fn(&mut Command)) {
     );
 }
 
-/// Most of a horizon that one sleep may take: POLL ends after a quarter, and it takes some time to say so.
+/// Largest part of a horizon that one sleep may take: POLL ends after a quarter, and the return
+/// takes some time.
 const QUARTER_AND_A_BIT: (u64, u64) = (3, 10);
 
 /// Only ARM64's guests have a clock that overflows, so only there POLL ends early.
@@ -118,15 +119,15 @@ fn only_on_arm64() -> Result<(), String> {
     }
 }
 
-/// The longest time between two looks of a guest at its clock, in nanoseconds.
+/// The longest time between two clock readings of a guest, in nanoseconds.
 fn horizon() -> u64 {
     let output = run(&mut unikernel("sleeper", &["--mem=2"], &["sleep=1"]));
     is_right(&output);
     number(&output.stdout, "clock: horizon ")
 }
 
-/// What the next tests are about can happen: with a horizon of some seconds, for which the tender's limit is no limit,
-/// one sleep is enough, and the clock is behind by just the horizon.
+/// The fault of the next tests can happen: with a horizon of some seconds, which `tender`'s limit
+/// does not cut, one sleep is enough, and the clock is behind by exactly the horizon.
 fn a_clock_falls_behind() -> Result<(), String> {
     only_on_arm64()?;
     let output = run(&mut unikernel("sleeper", &["--mem=2"], &["bits=5"]));
@@ -136,7 +137,7 @@ fn a_clock_falls_behind() -> Result<(), String> {
         behind.abs_diff(horizon) < horizon / 10,
         "{behind} ns behind, and the horizon is {horizon} ns"
     );
-    // A sleep that ends before the horizon is no harm, so it is the horizon that does it.
+    // A sleep that ends before the horizon does no harm, so the horizon is the cause.
     is_right(&run(&mut unikernel(
         "sleeper",
         &["--mem=2"],
@@ -145,7 +146,7 @@ fn a_clock_falls_behind() -> Result<(), String> {
     Ok(())
 }
 
-/// How far the guest's clock is behind, in nanoseconds, where it says so.
+/// Returns how far the guest's clock is behind, in nanoseconds.
 fn behind(output: &Output) -> u64 {
     if output.stdout.ends_with("clock: right\n") {
         return 0;
@@ -154,13 +155,14 @@ fn behind(output: &Output) -> u64 {
         .stdout
         .lines()
         .find_map(|line| line.strip_prefix("clock: ")?.strip_suffix(" ns behind"));
-    line.unwrap_or_else(|| panic!("it does not say how much: {output:?}"))
+    line.unwrap_or_else(|| panic!("no amount: {output:?}"))
         .parse()
         .unwrap()
 }
 
-/// Checks that no overflow was missed, each of which is a whole horizon. The guest looks at its two clocks one after
-/// the other, and a busy emulated processor may stop in between for longer than it thinks possible.
+/// Checks that no overflow was missed, each of which is a whole horizon. The guest reads its two
+/// clocks one after the other, and a busy emulated processor may stop in between for longer than it
+/// allows for.
 #[track_caller]
 fn is_right(output: &Output) {
     let horizon = number(&output.is_quiet().stdout, "clock: horizon ");

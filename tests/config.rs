@@ -1,4 +1,4 @@
-//! `--config`: options from a file, and what is said where it is wrong.
+//! `--config`: options from a file, and the errors of a wrong file.
 
 mod common;
 
@@ -6,43 +6,43 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use common::{FD, fixture, hand_over, kvm_test, run, tender, test, text};
+use common::{FD, fixture, kvm_test, pass_fd, run, tender, test, text};
 use tender::cli;
 
 fn main() -> ExitCode {
     common::main(vec![
         kvm_test(
-            "a_unikernel_runs_as_its_file_says",
-            a_unikernel_runs_as_its_file_says,
+            "a_unikernel_runs_as_its_file_specifies",
+            a_unikernel_runs_as_its_file_specifies,
         ),
         kvm_test("the_command_line_wins", the_command_line_wins),
         kvm_test(
-            "a_tap_and_its_address_come_together",
-            a_tap_and_its_address_come_together,
+            "the_address_option_uses_the_tap_of_the_file",
+            the_address_option_uses_the_tap_of_the_file,
         ),
         kvm_test(
-            "a_core_file_goes_where_the_file_says",
-            a_core_file_goes_where_the_file_says,
+            "a_core_file_goes_where_the_file_specifies",
+            a_core_file_goes_where_the_file_specifies,
         ),
-        test("mistakes_have_a_place", mistakes_have_a_place),
+        test("errors_have_a_position", errors_have_a_position),
         test(
-            "a_mistake_has_the_form_that_the_file_asks_for",
-            a_mistake_has_the_form_that_the_file_asks_for,
-        ),
-        test(
-            "paths_that_lead_nowhere_have_a_place",
-            paths_that_lead_nowhere_have_a_place,
+            "errors_have_the_log_format_of_the_file",
+            errors_have_the_log_format_of_the_file,
         ),
         test(
-            "what_is_no_configuration_file_is_refused",
-            what_is_no_configuration_file_is_refused,
+            "missing_paths_have_a_position",
+            missing_paths_have_a_position,
         ),
-        test("the_example_is_right", the_example_is_right),
-        test("the_documented_file_is_right", the_documented_file_is_right),
+        test(
+            "files_that_are_no_configuration_are_refused",
+            files_that_are_no_configuration_are_refused,
+        ),
+        test("the_example_is_valid", the_example_is_valid),
+        test("the_documented_file_is_valid", the_documented_file_is_valid),
     ])
 }
 
-/// A directory with the unikernel `name` and a file app.toml beside it.
+/// A directory with the unikernel `name` and a file app.toml next to it.
 fn directory(name: &str, config: &str) -> tempfile::TempDir {
     let directory = common::directory();
     fs::copy(fixture(name), directory.path().join("app.hvt")).unwrap();
@@ -50,14 +50,14 @@ fn directory(name: &str, config: &str) -> tempfile::TempDir {
     directory
 }
 
-/// A tender with that file, started from / as by systemd.
+/// A `tender` with that file, started from / as by systemd.
 fn configured(directory: &tempfile::TempDir, arguments: &[&str]) -> Command {
     let mut command = tender(["--config", text(&directory.path().join("app.toml"))]);
     command.args(arguments).current_dir("/");
     command
 }
 
-fn a_unikernel_runs_as_its_file_says() {
+fn a_unikernel_runs_as_its_file_specifies() {
     let directory = directory(
         "hello",
         "unikernel = 'app.hvt'\nargs = ['a', 'b c']\nmem = 4\n",
@@ -71,7 +71,7 @@ fn a_unikernel_runs_as_its_file_says() {
     run(configured(&directory, &["--check"]).env("LANG", "C"))
         .exits(0)
         .prints("ok       arguments  5 bytes of 8191\n");
-    // From where the file lies, by a name without a directory.
+    // From the file's directory, by a name without a directory.
     run(tender(["--config=app.toml"]).current_dir(directory.path()))
         .exits(0)
         .prints("a b c");
@@ -98,15 +98,15 @@ fn the_command_line_wins() {
     .prints("from file");
 }
 
-/// The tap from the file, its address from the command line; or another tap, by the short form.
-fn a_tap_and_its_address_come_together() {
+/// The tap from the file with its address from the command line; or another tap, by the short form.
+fn the_address_option_uses_the_tap_of_the_file() {
     let directory = directory(
         "net",
         &format!("unikernel = 'app.hvt'\nargs = ['check']\n[net.service]\ntap = '@{FD}'\n"),
     );
     let mac = "--net-mac:service=02:00:00:00:00:07";
     let (_ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
-    let output = run(&mut hand_over(
+    let output = run(&mut pass_fd(
         configured(&directory, &["--mem=4", "-v", mac]),
         theirs,
     ));
@@ -117,8 +117,8 @@ fn a_tap_and_its_address_come_together() {
         .is_refused(&["'service'", "no interface 'tap9'"]);
 }
 
-/// From where the file lies, as all paths.
-fn a_core_file_goes_where_the_file_says() {
+/// Relative to the file's directory, as all paths.
+fn a_core_file_goes_where_the_file_specifies() {
     let directory = directory(
         "abort",
         "unikernel = 'app.hvt'\nmem = 4\ndumpcore = 'cores'\n",
@@ -133,7 +133,7 @@ fn a_core_file_goes_where_the_file_says() {
     assert_eq!(fs::read_dir(cores).unwrap().count(), 1);
 }
 
-fn mistakes_have_a_place() {
+fn errors_have_a_position() {
     for (config, arguments) in [
         (
             "\nmme = 64",
@@ -164,8 +164,8 @@ fn mistakes_have_a_place() {
     }
 }
 
-/// Be it a mistake of the file, of the command line, or a path that leads nowhere.
-fn a_mistake_has_the_form_that_the_file_asks_for() {
+/// For an error in the file, an error in the command line, and a path that does not exist.
+fn errors_have_the_log_format_of_the_file() {
     for (config, arguments) in [
         ("mme = 64", "app.toml:1:1: unknown key 'mme'"),
         ("chroot = 'none'", "app.toml:1:10: 'chroot' is "),
@@ -202,7 +202,7 @@ fn a_mistake_has_the_form_that_the_file_asks_for() {
     );
 }
 
-fn paths_that_lead_nowhere_have_a_place() {
+fn missing_paths_have_a_position() {
     let refused = |config: &str, arguments: &[&str]| {
         run(&mut configured(&directory("block", config), &[])).is_refused(arguments)
     };
@@ -237,14 +237,14 @@ fn paths_that_lead_nowhere_have_a_place() {
             "/nowhere/m.sock', whose directory does not exist",
         ],
     );
-    // A check tells of all of them.
+    // A check reports all of them.
     let output = run(&mut configured(&directory("block", disk), &["--check"]));
     output
         .exits(1)
         .prints("missing  block:storage  there is no file '");
 }
 
-fn what_is_no_configuration_file_is_refused() {
+fn files_that_are_no_configuration_are_refused() {
     let directory = common::directory();
     let refused = |path: &Path, arguments: &[&str]| {
         run(&mut tender(["--config", text(path), "x.hvt"])).is_refused(arguments)
@@ -270,7 +270,7 @@ fn what_is_no_configuration_file_is_refused() {
     run(&mut tender(["--config"])).is_refused(&["'--config' needs a value: --config=FILE"]);
 }
 
-/// What a file comes to, beside these words.
+/// Parses a file together with these arguments.
 fn parsed(file: &str, text: &str, arguments: &[&str]) -> cli::Command {
     let line = ["tender", "--config", file]
         .into_iter()
@@ -282,7 +282,7 @@ fn parsed(file: &str, text: &str, arguments: &[&str]) -> cli::Command {
     }
 }
 
-fn the_example_is_right() {
+fn the_example_is_valid() {
     let example = include_str!("../packaging/examples/presentation.toml");
     let arguments = [
         "--net=tap100",
@@ -302,7 +302,7 @@ fn the_example_is_right() {
         parsed("/etc/tender/presentation.toml", example, &["--check"]),
         cli::Command::Check(expected)
     );
-    // As a check of the tender's own reads it, where nothing of it is there.
+    // As a check of `tender` reads it on a host without any of its devices.
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples/presentation.toml");
     if path.exists() {
         let output = run(&mut tender(["--check", "--config", text(&path)]));
@@ -313,7 +313,7 @@ fn the_example_is_right() {
     }
 }
 
-fn the_documented_file_is_right() {
+fn the_documented_file_is_valid() {
     let page = include_str!("../docs/configuration.md");
     let (_, rest) = page.split_once("```toml\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("its end");

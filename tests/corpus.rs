@@ -1,5 +1,5 @@
-//! The inputs that fuzzing has found worth keeping, tried once more: what broke a promise once must not break it again.
-//! How the promises are checked is written down once, in the fuzz workspace, and included here.
+//! Inputs from fuzzing, tested again: an input that once violated a property must not do so again.
+//! The properties are written down once, in the fuzz workspace, and included here.
 
 #[path = "../fuzz/src/lib.rs"]
 mod fuzz;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() -> ExitCode {
-    // One after the other: whether a descriptor leaks cannot be told while another test opens some.
+    // One after the other: the check for leaked descriptors fails while another test opens some.
     let arguments = Arguments {
         test_threads: Some(1),
         ..Arguments::from_args()
@@ -60,9 +60,9 @@ fn try_all(directory: &Path, check: fn(&[u8])) -> Result<(), Failed> {
     }
     for file in files {
         let bytes = fs::read(&file)?;
-        // The panic's own words stand above.
+        // The panic's own message is above.
         catch_unwind(|| check(&bytes))
-            .map_err(|_| format!("{} breaks a promise", file.display()))?;
+            .map_err(|_| format!("{} violates a property", file.display()))?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The guest's view of its processor: what computes is there, as the host has it; what does not, or is a way to more
-//! of the host's code, is not, and an attempt at it is the guest's own fault.
+//! The guest's view of its processor: computing features are as on the host. Others, and features
+//! that reach more of the host's code, are absent, and using them is the guest's own fault.
 
 mod common;
 
@@ -16,17 +16,17 @@ fn main() -> ExitCode {
     common::main(arch::tests())
 }
 
-/// What the processor says of itself; the guest is run once.
+/// Returns the output of the unikernel `cpuid`; the guest runs once.
 fn cpuid() -> &'static str {
-    static SAID: OnceLock<String> = OnceLock::new();
-    SAID.get_or_init(|| {
+    static OUTPUT: OnceLock<String> = OnceLock::new();
+    OUTPUT.get_or_init(|| {
         let output = run(&mut unikernel("cpuid", &["--mem=2"], &[]));
         output.exits(0).is_quiet();
         output.stdout
     })
 }
 
-/// What it says of the feature `name`.
+/// Returns its line about the feature `name`.
 #[track_caller]
 fn feature(name: &str) -> &'static str {
     let mut values = cpuid().lines().filter_map(|line| {
@@ -36,10 +36,10 @@ fn feature(name: &str) -> &'static str {
     });
     values
         .next()
-        .unwrap_or_else(|| panic!("the guest says nothing of {name}: {}", cpuid()))
+        .unwrap_or_else(|| panic!("no line about {name}: {}", cpuid()))
 }
 
-/// A guest that touches something.
+/// Runs a guest that accesses a register.
 fn msr(args: &str) -> Output {
     run(&mut unikernel(
         "msr",
@@ -48,7 +48,8 @@ fn msr(args: &str) -> Output {
     ))
 }
 
-/// Checks that the guest did not get its way: its own vector learns of it as `trap`, and nobody else does.
+/// Checks that the access failed: the guest's own vector receives it as `trap`, and the host sees
+/// nothing.
 #[track_caller]
 fn faults(args: &str, trap: &str) {
     let output = msr(args);

@@ -1,4 +1,4 @@
-//! What a run has open, and what of the host its guest gets to see: nothing but what it needs.
+//! Open files of a run, and host addresses in guest memory: nothing but what the run needs.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use common::{FD, Guest, hand_over, kvm_test, refuse, run, text, unikernel};
+use common::{FD, Guest, kvm_test, pass_fd, refuse, run, text, unikernel};
 use guest_abi::boot::BOOT_INFO_ADDRESS;
 use guest_abi::manifest::{Entry, Header};
 use zerocopy::FromBytes;
@@ -23,8 +23,8 @@ fn main() -> ExitCode {
             what_is_inherited_is_closed_on_old_kernels,
         ),
         kvm_test(
-            "nothing_is_open_but_what_the_run_needs",
-            nothing_is_open_but_what_the_run_needs,
+            "only_what_the_run_needs_is_open",
+            only_what_the_run_needs_is_open,
         ),
         kvm_test("closed_streams_are_not_taken", closed_streams_are_not_taken),
         kvm_test(
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// What a process has open, by descriptor.
+/// Returns the targets of a process's descriptors.
 fn open(guest: &Guest) -> BTreeMap<i32, String> {
     let entries = fs::read_dir(format!("/proc/{}/fd", guest.pid()))
         .unwrap()
@@ -49,7 +49,7 @@ fn open(guest: &Guest) -> BTreeMap<i32, String> {
     open.collect()
 }
 
-/// A guest that has said something and sleeps.
+/// A guest that has printed a line and sleeps.
 fn sleeping(change: impl FnOnce(Command) -> Command) -> Guest {
     let command = unikernel("clock", &["--mem=2"], &["poll=100000000000"]);
     let guest = Guest::start(&mut change(command));
@@ -57,7 +57,7 @@ fn sleeping(change: impl FnOnce(Command) -> Command) -> Guest {
     guest
 }
 
-/// POLL waits by an epoll set; before Linux 5.11 by a timer in it.
+/// POLL waits with an epoll set; before Linux 5.11 with a timer in it.
 fn is_for_poll(link: &str) -> bool {
     ["anon_inode:[eventpoll]", "anon_inode:[timerfd]"].contains(&link)
 }
@@ -79,33 +79,33 @@ fn has_only_its_machine(guest: &Guest) {
 
 fn what_is_inherited_is_closed() {
     has_only_its_machine(&sleeping(|command| {
-        hand_over(command, File::open("/dev/null").unwrap())
+        pass_fd(command, File::open("/dev/null").unwrap())
     }));
 }
 
-/// Before 5.9 there is no close_range; containers, too, may not know it.
+/// Linux has close_range since 5.9; a container may reject it.
 fn what_is_inherited_is_closed_on_old_kernels() {
     has_only_its_machine(&sleeping(|command| {
-        let mut command = hand_over(command, File::open("/dev/null").unwrap());
+        let mut command = pass_fd(command, File::open("/dev/null").unwrap());
         refuse::fails(&mut command, libc::SYS_close_range, &[], libc::ENOSYS);
         command
     }));
 }
 
-/// A guest with an interface, which waits on it. The other end is to be kept.
+/// A guest that waits on an interface. The caller keeps the other end.
 fn with_interface() -> (Guest, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let options = ["--mem=4", &format!("--net=@{FD}")];
-    let guest = Guest::start(&mut hand_over(
+    let guest = Guest::start(&mut pass_fd(
         unikernel("net", &options, &["--ipv4=10.0.0.2/24"]),
         theirs,
     ));
-    // Its announcement, after which it waits.
+    // The guest's ARP announcement, after which it waits.
     ours.recv(&mut [0; 2000]).unwrap();
     (guest, ours)
 }
 
-fn nothing_is_open_but_what_the_run_needs() {
+fn only_what_the_run_needs_is_open() {
     let (guest, _ours) = with_interface();
     let mut rest: Vec<_> = open(&guest).into_iter().filter(|(fd, _)| *fd > 2).collect();
     let polls = rest.iter().filter(|(_, link)| is_for_poll(link)).count();
@@ -122,7 +122,7 @@ fn nothing_is_open_but_what_the_run_needs() {
             "descriptor {fd} ({link}) survives exec: {info}"
         );
     }
-    // The interface once more for the ring.
+    // The interface again, for the ring.
     for kind in ["kvm-vm", "kvm-vcpu", "socket:", "socket:"] {
         let at = rest
             .iter()
@@ -134,14 +134,15 @@ fn nothing_is_open_but_what_the_run_needs() {
     assert!(rest.is_empty(), "open for nothing: {rest:?}");
 }
 
-/// A disk that became standard output would have the guest's words written over it.
+/// If a disk became standard output, the guest's output would overwrite it.
 fn closed_streams_are_not_taken() {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     let disk = format!("--disk={}", text(&path));
     let mut closed = unikernel("block", &["--mem=4", &disk], &["fill"]);
-    // SAFETY: close is safe between fork and exec; the pipes that it closes are nobody else's there.
+    // SAFETY: close is safe between fork and exec; the pipes that it closes have no other owner
+    // there.
     unsafe {
         closed.pre_exec(|| {
             for stream in [0, 1, 2] {
@@ -154,7 +155,7 @@ fn closed_streams_are_not_taken() {
     run(&mut unikernel("block", &["--mem=4", &disk], &["verify"])).exits(0);
 }
 
-/// The address ranges of a process, with what is mapped there.
+/// Returns the address ranges of a process, with the mapped files.
 fn mappings(guest: &Guest) -> Vec<(u64, u64, String)> {
     let maps = fs::read_to_string(format!("/proc/{}/maps", guest.pid())).unwrap();
     let parse = |line: &str| {
@@ -168,9 +169,9 @@ fn mappings(guest: &Guest) -> Vec<(u64, u64, String)> {
         .collect()
 }
 
-/// All of a waiting guest's memory is read from outside: at no byte of it begins an address of the tender's, and in its
-/// manifest is nothing but what belongs there. Addresses below 4 GiB, which can be the guest's own, are left out; the
-/// tender's heap, stack and the guest's memory lie above.
+/// All of a waiting guest's memory is read from outside. No byte of it begins an address of
+/// `tender`'s, and its manifest contains nothing else. Addresses below 4 GiB, which can be the
+/// guest's own, are ignored; `tender`'s heap, stack and the guest's memory lie above.
 fn no_address_of_the_hosts_is_in_guest_memory() {
     const SIZE: u64 = 4 << 20;
     let (guest, _ours) = with_interface();
@@ -220,7 +221,8 @@ fn no_address_of_the_hosts_is_in_guest_memory() {
     }
 }
 
-/// Guest memory, found by what is at its beginning of the boot pages: its size, and where its manifest is.
+/// Guest memory, recognised by the start of its boot pages: returns its size, and where its
+/// manifest is.
 fn ram(memory: &File, mappings: &[(u64, u64, String)], size: u64) -> Vec<u8> {
     let mut candidates = mappings
         .iter()

@@ -1,5 +1,5 @@
-//! Block devices of the host serve as image files do. They are loop devices here, which are the host's own: where they
-//! cannot be had, the tests say so.
+//! Block devices of the host work like image files. The tests use loop devices of the host; where
+//! these are unavailable, the tests are ignored with that reason.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use common::{FD, hand_over, kvm_test_if_possible, run, text, unikernel};
+use common::{FD, kvm_test_if_possible, pass_fd, run, text, unikernel};
 
 const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LOOP_SET_FD: u32 = 0x4c00;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// The tests do not take each other's free device.
+/// Keeps the tests from taking each other's free device.
 static FREE: Mutex<()> = Mutex::new(());
 
 /// A loop device. It ends with its test.
@@ -62,7 +62,7 @@ impl Disk {
         };
         let _free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         let control = open(Path::new("/dev/loop-control"))?;
-        // SAFETY: the request takes nothing.
+        // SAFETY: the request takes no argument.
         let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
         let path = PathBuf::from(format!("/dev/loop{number}"));
         let device = open(&path)?;
@@ -86,7 +86,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // SAFETY: the request takes nothing.
+        // SAFETY: the request takes no argument.
         unsafe { libc::ioctl(self.device.as_raw_fd(), LOOP_CLR_FD as _, 0) };
     }
 }
@@ -125,7 +125,8 @@ fn one_disk_cannot_be_two() -> Result<(), String> {
     Ok(())
 }
 
-/// By its path, through a link and as a descriptor; once the loop device is gone, the image is free.
+/// By its path, through a link and as a descriptor; once the loop device is gone, the image is
+/// free.
 fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
     let disk = Disk::new(true)?;
     let directory = common::directory();
@@ -150,7 +151,7 @@ fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
         .write(true)
         .open(&disk.image)
         .unwrap();
-    let mut command = hand_over(
+    let mut command = pass_fd(
         unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &[]),
         file,
     );
@@ -162,7 +163,7 @@ fn an_image_of_a_loop_device_is_in_use() -> Result<(), String> {
     Ok(())
 }
 
-/// The host opens it for writing all the same, and then refuses every write.
+/// The host opens it for writing, and then refuses every write.
 fn a_disk_that_is_read_only_is_refused() -> Result<(), String> {
     let disk = Disk::new(false)?;
     let output = run(&mut unikernel(

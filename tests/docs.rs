@@ -1,5 +1,5 @@
-//! What the documents for operators say is true: their commands run as they stand, and their table of messages is
-//! whole.
+//! The documents for operators are correct: their commands run, and their table of messages is
+//! complete.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use common::{fixture, tender_path, tool_net_test, tool_test};
 
-/// Those that are there are checked; the table of messages must be.
+/// Documents to check, where they exist; the table of messages must exist.
 const DOCUMENTS: [&str; 4] = [
     "debugging.md",
     "raspberry-pi.md",
@@ -17,7 +17,8 @@ const DOCUMENTS: [&str; 4] = [
     "troubleshooting.md",
 ];
 
-/// A fenced block: the line of its fence, what the fence says, whether what it needs is said before it, and its lines.
+/// A fenced block: the line of its fence, the text of the fence, whether its requirements precede
+/// it, and its lines.
 #[derive(Debug, PartialEq)]
 struct Block {
     line: usize,
@@ -27,7 +28,7 @@ struct Block {
 }
 
 impl Block {
-    /// What it takes to run it, beside the programs that every Debian has.
+    /// Programs that it needs in addition to those of every Debian.
     fn programs(&self) -> &'static [&'static str] {
         let asks = |program: &str| {
             self.lines
@@ -128,23 +129,24 @@ fn runs(place: &str, block: &Block) {
         .env_remove("NOTIFY_SOCKET")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
-    // A file has an end, whatever a command that failed has left running; that goes with the group of `timeout`.
-    let said = directory.path().join("said");
-    let output = File::create(&said).unwrap();
+    // Output goes to a file, so that reading ends even if a failed command has left processes; the
+    // kill below ends those.
+    let path = directory.path().join("output");
+    let output = File::create(&path).unwrap();
     shell.stdout(output.try_clone().unwrap()).stderr(output);
     let mut shell = common::children::spawn(&mut shell).unwrap();
     let status = shell.wait().unwrap();
-    // SAFETY: it takes numbers. No process has that number as its own while there is such a group.
+    // SAFETY: it takes numbers. The group keeps its number from being reused.
     unsafe { libc::kill(-(shell.id() as libc::pid_t), libc::SIGKILL) };
-    let said = fs::read(said).unwrap();
+    let output = fs::read(path).unwrap();
     assert!(
         status.success(),
         "{place}: {status}: {}",
-        String::from_utf8_lossy(&said)
+        String::from_utf8_lossy(&output)
     );
 }
 
-/// The options of tender's that a line gives, if it is one of its command lines.
+/// Returns the options of `tender` in a line, if it is one of its command lines.
 fn options(line: &str) -> Vec<&str> {
     let mut line = line.trim_start();
     for prefix in ["$ ", "ExecStart=", "sudo ", "/usr/bin/"] {
@@ -183,12 +185,12 @@ fn known_options(place: &str, block: &Block) {
 fn blocks_are_found() {
     let text = "```sh\na\n```\n\n*Needs a Raspberry Pi:*\n```\ntender --mem=4 x\n```\n*Needs x:*\n\n```sh\n```\n";
     let found = blocks(text);
-    let told: Vec<_> = found
+    let described: Vec<_> = found
         .iter()
         .map(|b| (b.line, b.language.as_str(), b.needs, b.lines.len()))
         .collect();
     assert_eq!(
-        told,
+        described,
         [(1, "sh", false, 1), (6, "", true, 1), (11, "sh", false, 0)]
     );
 }
@@ -202,7 +204,7 @@ fn options_are_checked() {
     assert!(options("ip --json link").is_empty());
 }
 
-/// The text of every file of Rust's below `directory`, with lines that `\` continues joined.
+/// Returns the text of every Rust file below `directory`, with lines that `\` continues joined.
 fn sources(directory: PathBuf) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(directory)
@@ -222,7 +224,7 @@ fn sources(directory: PathBuf) -> String {
     text
 }
 
-/// A message as the table has it: `…` for what differs.
+/// Returns a message as the table has it: `…` for the variable parts.
 fn folded(message: &str) -> String {
     let mut folded = String::new();
     for (index, part) in message.split('{').enumerate() {
@@ -240,8 +242,8 @@ fn folded(message: &str) -> String {
     folded
 }
 
-/// What the words of an error or a warning follow in the sources.
-const SAID: [&str; 4] = [
+/// What precedes the text of an error or a warning in the sources.
+const PREFIXES: [&str; 4] = [
     "#[error(",
     "log::warn!(",
     "fail(format_args!(",
@@ -252,26 +254,28 @@ fn messages() -> Vec<String> {
     let text = sources(repository().join("src")).replace("\\\"", "\u{1}");
     assert!(
         !text.contains("log::error!("),
-        "errors end the run, and are told by `fail`"
+        "errors end the run, and are printed by `fail`"
     );
-    let said = SAID.iter().flat_map(|before| text.split(before).skip(1));
-    let literals = said.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    let starts = PREFIXES
+        .iter()
+        .flat_map(|before| text.split(before).skip(1));
+    let literals = starts.filter_map(|rest| rest.trim_start().strip_prefix('"'));
     let messages =
         literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
-    // What only names the device of another message is no row.
+    // A format that only prepends the device to another message has no row.
     messages
-        .filter(|message| tells(message) && message != "device '…': …")
+        .filter(|message| has_text(message) && message != "device '…': …")
         .collect()
 }
 
-/// Whether there are three letters in a row.
-fn tells(message: &str) -> bool {
+/// Whether a message has fixed text: three letters in a row.
+fn has_text(message: &str) -> bool {
     message
         .split(|c: char| !c.is_alphabetic())
         .any(|word| word.chars().count() >= 3)
 }
 
-/// The first column of the tables.
+/// Returns the first column of the tables.
 fn rows() -> Vec<String> {
     let text = fs::read_to_string(repository().join("docs/troubleshooting.md"))
         .expect("the table of messages is here");
@@ -283,7 +287,7 @@ fn rows() -> Vec<String> {
     cells.map(str::to_owned).collect()
 }
 
-/// A row leaves out the file or the interface that a message begins with.
+/// A row omits the file or the interface that a message begins with.
 fn is_row(message: &str, row: &str) -> bool {
     let about = message.strip_prefix("…: ");
     row == message || about == Some(row) || row.strip_prefix("device '…': ") == Some(message)
@@ -317,11 +321,11 @@ fn every_row_is_a_message() {
         .collect();
     assert!(
         unknown.is_empty(),
-        "nothing of src/ says this: {unknown:#?}"
+        "no message in src/ matches: {unknown:#?}"
     );
 }
 
-/// Addresses that files may name: known sites, and names that cannot be registered.
+/// Addresses that files may contain: known sites, and names that cannot be registered.
 const KNOWN: [&str; 9] = [
     "github.com/Solo5/solo5",
     "github.com/rust-lang/crates.io-index",
@@ -334,7 +338,8 @@ const KNOWN: [&str; 9] = [
     "www.gnu.org/software/",
 ];
 
-/// Hosts and paths of URLs, of repositories without a scheme, and of mail addresses in angle brackets.
+/// Returns hosts and paths of URLs, of repositories without a scheme, and of mail addresses in
+/// angle brackets.
 fn addresses(text: &str) -> Vec<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~:/@{}[]%".contains(c);
     let up_to_the_end = |rest: &str| rest.find(|c| !is_part(c)).unwrap_or(rest.len());
@@ -360,7 +365,8 @@ fn addresses(text: &str) -> Vec<&str> {
     found.chain(mails.map(|(_, host)| host)).collect()
 }
 
-/// Whether it is one of [`KNOWN`], this host, a number, made up at run time or reserved for examples.
+/// Whether it is one of [`KNOWN`], this host, a number, made up at run time or reserved for
+/// examples.
 fn is_known(address: &str) -> bool {
     let host = address
         .split(['/', ':'])
@@ -408,10 +414,10 @@ fn addresses_are_found() {
     ] {
         assert!(is_known(known), "{known}");
     }
-    assert!(!is_known("anexample.org") && !is_known("github.com/somebody/solo5"));
+    assert!(!is_known("anexample.org") && !is_known("github.com/stranger/solo5"));
 }
 
-/// No document, message or package names an address that a stranger could register.
+/// No document, message or package contains an address that a stranger could register.
 fn every_address_is_known_to_exist() {
     let mut unknown = Vec::new();
     let mut directories = vec![repository().to_owned()];
@@ -421,7 +427,7 @@ fn every_address_is_known_to_exist() {
             .map(|entry| entry.unwrap().path())
         {
             let name = path.file_name().unwrap().to_str().unwrap();
-            // Build output, fuzzer input, and this file.
+            // Without build output, fuzzer input, and this file.
             if ["target", ".git", "bin", "corpus", "seeds", "docs.rs"].contains(&name) {
                 continue;
             } else if path.is_dir() && !path.is_symlink() {

@@ -1,5 +1,6 @@
-//! In the place of upstream's tender: the command lines that albatross and urunc build, with the streams, the
-//! surroundings and the ends that they expect. What the link `solo5-hvt` leads to differs; neither of the two is run.
+//! `tender` as a replacement of upstream's tender: the command lines that albatross and urunc
+//! build, with the streams, the environment and the exit statuses that they expect. The target of
+//! the link `solo5-hvt` differs; neither of the two programs is run.
 
 mod common;
 
@@ -40,7 +41,10 @@ fn main() -> ExitCode {
             "urunc::runs_a_block_unikernel",
             runs_a_block_unikernel_in_a_container,
         ),
-        net_test("urunc::passes_words_as_they_are", passes_words_as_they_are),
+        net_test(
+            "urunc::passes_arguments_unchanged",
+            passes_arguments_unchanged,
+        ),
         net_test(
             "urunc::runs_what_it_builds_since_2026",
             runs_what_it_builds_since_2026,
@@ -55,8 +59,8 @@ fn main() -> ExitCode {
             the_clock_is_right_behind_its_filter,
         ),
         test(
-            "urunc::what_somebody_sends_is_no_refusal",
-            what_somebody_sends_is_no_refusal,
+            "urunc::a_sigsys_that_was_sent_kills",
+            a_sigsys_that_was_sent_kills,
         ),
     ])
 }
@@ -64,7 +68,8 @@ fn main() -> ExitCode {
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// What albatross has on a host: its directory with the tender, the images, the disks, the FIFOs.
+/// The files of albatross on a host: its directory with the tender, the images, the disks, the
+/// FIFOs.
 struct Albatross(tempfile::TempDir);
 
 impl Albatross {
@@ -81,8 +86,9 @@ impl Albatross {
         self.0.path().join(name)
     }
 
-    /// Starts unikernel `name`, whose image is `image`: `taskset -c CPUS TENDER --mem=N OPTIONS -- IMAGE ARGUMENTS`, with a
-    /// FIFO to be written as all three streams. `taskset` becomes the tender, on these processors.
+    /// Starts unikernel `name`, whose image is `image`: `taskset -c CPUS TENDER --mem=N OPTIONS --
+    /// IMAGE ARGUMENTS`, with a FIFO as all three streams. `taskset` execs `tender`, on these
+    /// processors.
     fn start(&self, name: &str, image: &str, options: &[&str], arguments: &[&str]) -> Guest {
         let file = self.path(&format!("{name}.img"));
         std::fs::copy(fixture(image), &file).unwrap();
@@ -112,7 +118,7 @@ impl Albatross {
     }
 }
 
-/// The same file, of which a read waits.
+/// The same file, with blocking reads.
 fn waiting(file: File) -> File {
     use std::os::fd::AsRawFd;
     // SAFETY: the request takes a number; the descriptor is open.
@@ -124,8 +130,8 @@ fn waiting(file: File) -> File {
     file
 }
 
-/// It asks for the line `ABI version N` of the image's version, on both streams together, of `solo5-hvt.N` and of
-/// `solo5-hvt`.
+/// It looks for the line `ABI version N` of the image's version, on both streams together, of
+/// `solo5-hvt.N` and of `solo5-hvt`.
 fn finds_a_tender_for_each_abi_version() {
     let albatross = Albatross::new();
     symlink(tender_path(), albatross.path("solo5-hvt.1")).unwrap();
@@ -162,11 +168,12 @@ fn runs_a_network_unikernel() {
         guest.wait_for("mac 00:80:41:0a:1b:2c");
         guest.wait_for("net: ready\n");
         echo(GUEST, b"hello");
-        // The process that was started is the tender, and it has started no other.
+        // The started process is `tender`, and has no child.
         let pid = guest.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         assert_eq!(children.unwrap_or_default(), "");
-        // As it destroys a unikernel; it takes an end by a signal for one that is not to be started again.
+        // Albatross destroys a unikernel this way; an end by a signal means that it is not started
+        // again.
         guest.signal(libc::SIGTERM);
         guest.end().dies_by(libc::SIGTERM);
     }
@@ -204,7 +211,7 @@ fn sees_why_a_unikernel_ended() {
             .prints(&format!("--name=hello {word}\n"));
     }
     albatross.start("abort", "abort", &[], &[]).end().exits(255);
-    // The tender's own words go where the guest's go.
+    // `tender`'s messages go to the guest's output.
     albatross
         .start("refused", "net", &[], &[])
         .end()
@@ -213,8 +220,8 @@ fn sees_why_a_unikernel_ended() {
         .prints("'service'");
 }
 
-/// What urunc makes of a container's root directory: the tender with what it needs to be loaded, the unikernel, and the
-/// two devices; no /proc, no /sys, and, here, nothing that can be written.
+/// A container's root directory as urunc makes it: `tender` with its libraries, the unikernel, and
+/// the two devices; no /proc, no /sys and, here, nothing writable.
 struct Container(Root);
 
 const TENDER: &str = "/usr/local/bin/solo5-hvt";
@@ -236,21 +243,23 @@ impl Container {
         Container(root)
     }
 
-    /// What it replaces itself by in the end: the first word is the program and its name. It lasts as long as `self`.
-    fn exec<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> Command {
+    /// The final exec of urunc: the first argument is the program and its name. It lasts as long as
+    /// `self`.
+    fn exec<'w>(&self, args: impl IntoIterator<Item = &'w str>) -> Command {
         self.0.make_read_only();
-        let mut words = words.into_iter();
-        let mut command = Command::new(words.next().unwrap());
+        let mut args = args.into_iter();
+        let mut command = Command::new(args.next().unwrap());
         self.0.enter(
             command
-                .args(words)
+                .args(args)
                 .env_remove("RUST_LOG")
                 .env("HOSTNAME", "pod"),
         );
         command
     }
 
-    /// Up to 2025, one text that is divided at each space, so that a part that is missing leaves an empty word.
+    /// Up to 2025, urunc splits one text at each space, so that a missing part leaves an empty
+    /// argument.
     fn exec_text(&self, line: &str) -> Command {
         self.exec(line.split(' '))
     }
@@ -301,10 +310,10 @@ fn runs_a_block_unikernel_in_a_container() {
     run(&mut container.exec_text(&line)).exits(0).is_quiet();
 }
 
-fn passes_words_as_they_are() {
+fn passes_arguments_unchanged() {
     let container = Container::new("hello");
     let start = format!("{TENDER} --mem=256 /unikernel/app.hvt");
-    // Without a network, its two words are empty.
+    // Without a network, its two arguments are empty.
     run(&mut container.exec_text(&format!("{start}   --hello=world")))
         .exits(0)
         .prints("hello:   --hello=world\n");
@@ -314,7 +323,7 @@ fn passes_words_as_they_are() {
         .prints(&format!("hello: {json}\n"));
 }
 
-/// A list of words with `--` before the unikernel, and all that is the guest's as one of them.
+/// A list of arguments with `--` before the unikernel, and all of the guest's as one of them.
 fn runs_what_it_builds_since_2026() {
     let _tap = Tap::up("tap0_urunc", HOST);
     let net = [
@@ -337,7 +346,8 @@ fn runs_what_it_builds_since_2026() {
         .prints("hello: a  b --c\n");
 }
 
-/// What urunc allows the tender of a container that has a seccomp profile, whichever it is.
+/// The calls that urunc allows to the tender of a container with a seccomp profile, whatever the
+/// profile is.
 const ALLOWED: [c_long; 40] = [
     libc::SYS_rt_sigaction,
     libc::SYS_ioctl,
@@ -381,7 +391,7 @@ const ALLOWED: [c_long; 40] = [
     libc::SYS_faccessat,
 ];
 
-/// The calls that only this processor has.
+/// The calls that only this architecture has.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[c_long] = &[
     libc::SYS_open,
@@ -397,7 +407,7 @@ fn filtered(mut command: Command) -> Command {
     command
 }
 
-const SAID: &str = "an inherited seccomp filter prevents";
+const NOTICE: &str = "an inherited seccomp filter prevents";
 
 fn runs_behind_its_filter() {
     let _tap = Tap::up("tap0_urunc", HOST);
@@ -412,7 +422,7 @@ fn runs_behind_its_filter() {
         assert!(page().starts_with("HTTP/1.1 200"));
     }
     guest.signal(libc::SIGTERM);
-    guest.end().dies_by(libc::SIGTERM).complains(SAID);
+    guest.end().dies_by(libc::SIGTERM).complains(NOTICE);
 
     // With the ring, which has no second thread here.
     let line = format!("{TENDER} {options} /unikernel/app.hvt poll-echo --ipv4=10.0.0.2/24");
@@ -439,12 +449,12 @@ fn runs_behind_its_filter() {
         .exits(255)
         .complains("; open it with: gdb ");
     assert_eq!(std::fs::read_dir(cores.path()).unwrap().count(), 1);
-    // What is wrong is told, and nothing else happens.
+    // An error is reported, and nothing else happens.
     let line = format!("{TENDER} --mem=256 --net:service=tap7 -- /unikernel/app.hvt");
     run(&mut filtered(Container::new("net").exec_text(&line))).is_refused(&["tap7"]);
 }
 
-/// No timer reminds of it here, and the guest sleeps for as long as nothing comes.
+/// No timer repeats the interrupt here, and the guest sleeps until something arrives.
 fn a_signal_ends_a_sleep_behind_its_filter() {
     let _tap = Tap::up("tap0_urunc", HOST);
     let container = Container::new("net");
@@ -463,11 +473,11 @@ fn the_clock_is_right_behind_its_filter() {
     run(&mut filtered(common::unikernel("clock", &["--mem=4"], &[])))
         .exits(0)
         .prints("clock: ok")
-        .complains(SAID);
+        .complains(NOTICE);
 }
 
-/// SIGSYS by kill(2) ends a tender, as it does any program.
-fn what_somebody_sends_is_no_refusal() {
+/// A SIGSYS from kill(2) ends `tender`, as it does any program.
+fn a_sigsys_that_was_sent_kills() {
     let mut guest = Guest::start(&mut common::unikernel(
         "sleeper",
         &["--mem=4", "--sandbox=off"],

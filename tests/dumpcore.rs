@@ -1,5 +1,5 @@
-//! `--dumpcore`: what a guest leaves behind that came to a bad end, read by goblin and by gdb; and that no other leaves
-//! anything.
+//! `--dumpcore`: the core file of a guest that crashed, read by goblin and by gdb; other guests
+//! leave none.
 
 mod common;
 #[path = "dumpcore/file.rs"]
@@ -25,8 +25,8 @@ use tempfile::TempDir;
 fn main() -> ExitCode {
     let mut tests = vec![
         kvm_test(
-            "a_broken_promise_leaves_a_core",
-            a_broken_promise_leaves_a_core,
+            "a_contract_violation_leaves_a_core",
+            a_contract_violation_leaves_a_core,
         ),
         kvm_test("an_abort_leaves_a_core", an_abort_leaves_a_core),
         kvm_test(
@@ -35,39 +35,42 @@ fn main() -> ExitCode {
         ),
         kvm_test("a_timeout_leaves_a_core", a_timeout_leaves_a_core),
         kvm_test(
-            "a_sandbox_of_any_kind_leaves_a_core",
-            a_sandbox_of_any_kind_leaves_a_core,
+            "every_sandbox_mode_leaves_a_core",
+            every_sandbox_mode_leaves_a_core,
         ),
         kvm_test("memory_is_whole", memory_is_whole),
         kvm_test_if_possible(
             "floating_registers_are_the_guests",
             floating_registers_are_the_guests,
         ),
-        kvm_test("who_ends_well_leaves_nothing", who_ends_well_leaves_nothing),
-        kvm_test("who_is_ended_leaves_nothing", who_is_ended_leaves_nothing),
-        kvm_test("a_signal_ends_the_writing", a_signal_ends_the_writing),
+        kvm_test("a_normal_exit_leaves_no_core", a_normal_exit_leaves_no_core),
+        kvm_test("a_signal_leaves_no_core", a_signal_leaves_no_core),
         kvm_test(
-            "a_file_that_is_there_is_left_alone",
-            a_file_that_is_there_is_left_alone,
+            "a_signal_interrupts_the_writing",
+            a_signal_interrupts_the_writing,
         ),
         kvm_test(
-            "what_is_no_directory_is_refused",
-            what_is_no_directory_is_refused,
+            "an_existing_file_is_not_changed",
+            an_existing_file_is_not_changed,
+        ),
+        kvm_test(
+            "a_path_that_is_no_directory_is_refused",
+            a_path_that_is_no_directory_is_refused,
         ),
         root_test(
             "a_directory_of_another_user_is_refused",
             a_directory_of_another_user_is_refused,
         ),
         root_mount_test(
-            "nobody_needs_no_more_than_the_directory",
-            nobody_needs_no_more_than_the_directory,
+            "the_user_nobody_needs_only_the_directory",
+            the_user_nobody_needs_only_the_directory,
         ),
         root_test(
             "another_root_does_not_move_the_directory",
             another_root_does_not_move_the_directory,
         ),
-        net_test("a_full_disk_is_told", a_full_disk_is_told),
-        tool_kvm_test("gdb_reads_it", &["gdb"], gdb_reads_it),
+        net_test("a_full_disk_is_reported", a_full_disk_is_reported),
+        tool_kvm_test("gdb_reads_the_core", &["gdb"], gdb_reads_the_core),
     ];
     tests.extend(TRAPS.map(|kind| {
         let name = format!("a_trap_leaves_the_place_where_it_was::{kind}");
@@ -104,7 +107,7 @@ fn core_files_are_named_after_the_program() {
     }
 }
 
-/// A kind of fault that both processors stop.
+/// A kind of fault that both architectures stop.
 const TRAPS: [&str; 4] = ["null", "text", "undefined", "stack"];
 
 /// Runs the unikernel `name` to its end, with a directory for its core.
@@ -121,12 +124,12 @@ fn dumped(name: &str, options: &[&str], arguments: &[&str]) -> (Output, TempDir)
     )
 }
 
-/// The number that follows `word` in what was said.
+/// Returns the number that follows `word` in `text`.
 #[track_caller]
-fn number_after(said: &str, word: &str) -> u64 {
-    let (_, rest) = said
+fn number_after(text: &str, word: &str) -> u64 {
+    let (_, rest) = text
         .rsplit_once(word)
-        .unwrap_or_else(|| panic!("no {word:?} in {said:?}"));
+        .unwrap_or_else(|| panic!("no {word:?} in {text:?}"));
     let digits = rest.trim_start_matches("0x");
     let end = digits
         .find(|c: char| !c.is_ascii_hexdigit())
@@ -134,7 +137,7 @@ fn number_after(said: &str, word: &str) -> u64 {
     u64::from_str_radix(&digits[..end], 16).unwrap()
 }
 
-fn a_broken_promise_leaves_a_core() {
+fn a_contract_violation_leaves_a_core() {
     let (output, directory) = dumped("hypercalls", &["--mem=4"], &["badptr"]);
     output.exits(1).complains("hypercall PUTS");
     let core = Core::in_directory(directory.path(), &output, "hypercalls");
@@ -169,7 +172,8 @@ fn a_timeout_leaves_a_core() {
     assert_eq!(core.process_and_signal().1, libc::SIGALRM as u64);
 }
 
-/// On x86_64 the guest gives the registers of its trap; on ARM64 no guest does, and the place is that of the end.
+/// On x86_64 the guest passes the registers of its trap. On ARM64 no guest does, and the position
+/// is that of the crash.
 fn a_trap_leaves_the_place_where_it_was(kind: &str) {
     let (output, directory) = dumped("fault", &["--mem=4"], &[kind]);
     output.exits(255).prints("trap: ");
@@ -189,12 +193,12 @@ fn a_trap_leaves_the_place_where_it_was(kind: &str) {
     }
 }
 
-fn a_sandbox_of_any_kind_leaves_a_core() {
+fn every_sandbox_mode_leaves_a_core() {
     for mode in ["strict", "best-effort", "off"] {
         let sandbox = format!("--sandbox={mode}");
         let (output, directory) = dumped("hypercalls", &["--mem=2", &sandbox], &["badptr"]);
         if mode == "strict" && output.stderr.contains("this kernel lacks") {
-            // Refused before the guest ran, as it is without the option.
+            // Refused before the guest ran, as without the option.
             assert!(files(directory.path()).is_empty());
             continue;
         }
@@ -202,10 +206,11 @@ fn a_sandbox_of_any_kind_leaves_a_core() {
     }
 }
 
-/// The command line is where the boot info says, and the text is that of the file. The last page is there.
+/// The boot information says where the command line is, and the text is that of the file. The last
+/// page is included.
 fn memory_is_whole() {
-    let words = ["badptr", "17 4711"];
-    let (output, directory) = dumped("hypercalls", &["--mem=6"], &words);
+    let args = ["badptr", "17 4711"];
+    let (output, directory) = dumped("hypercalls", &["--mem=6"], &args);
     let core = Core::in_directory(directory.path(), &output, "hypercalls");
     let memory = core.memory();
     assert_eq!(memory.len(), 6 << 20);
@@ -231,7 +236,7 @@ fn memory_is_whole() {
     assert!(bytes > 1000, "{bytes} bytes of text");
 }
 
-/// The time is over in the hypercall before which the guest has filled them all.
+/// The time limit expires in the hypercall before which the guest has filled them all.
 fn floating_registers_are_the_guests() -> Result<(), String> {
     let output = run(&mut unikernel("fpu", &["--mem=2"], &[]));
     if output.stderr.contains("internal error: suberror 1") {
@@ -278,7 +283,7 @@ fn floating_registers_are_the_guests() -> Result<(), String> {
     Ok(())
 }
 
-/// Sends what the timer of `--timeout` would.
+/// Sends the signal of the `--timeout` timer.
 fn end_time(pid: libc::pid_t) {
     // SAFETY: the structure is numbers, for which zeros are values; the kernel reads it.
     let sent = unsafe {
@@ -295,7 +300,7 @@ fn end_time(pid: libc::pid_t) {
     assert!(sent == 0, "{}", common::host_error("rt_sigqueueinfo"));
 }
 
-fn who_ends_well_leaves_nothing() {
+fn a_normal_exit_leaves_no_core() {
     for (arguments, status) in [(&["nothing"][..], 64), (&["ok-storm", "3"][..], 0)] {
         let (output, directory) = dumped("hypercalls", &["--mem=4"], arguments);
         output.exits(status).is_quiet();
@@ -303,7 +308,7 @@ fn who_ends_well_leaves_nothing() {
     }
 }
 
-fn who_is_ended_leaves_nothing() {
+fn a_signal_leaves_no_core() {
     for signal in [libc::SIGTERM, libc::SIGKILL] {
         let directory = directory();
         let option = format!("--dumpcore={}", text(directory.path()));
@@ -319,8 +324,8 @@ fn who_is_ended_leaves_nothing() {
     }
 }
 
-/// At the first piece of the file, whatever ended the run, and the exit status stays that of the run.
-fn a_signal_ends_the_writing() {
+/// The signal arrives at the first piece of the file. The exit status stays that of the run.
+fn a_signal_interrupts_the_writing() {
     for (options, name, status) in [
         (&["--mem=4"][..], "abort", 255),
         (&["--mem=4", "--timeout=1"], "hypercalls", 1),
@@ -350,21 +355,21 @@ fn a_signal_ends_the_writing() {
     }
 }
 
-/// Makes, in the process that becomes the tender, something of the name that its core file would have.
+/// Makes, in the process that becomes `tender`, a file with the name of its core file.
 fn make_first(
     command: &mut Command,
     directory: &Path,
     make: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static,
 ) {
     let directory = text(directory).to_owned();
-    // SAFETY: no other thread of this program holds a lock that this needs: the memory allocator's and nothing else,
-    // which the C library has ready after a fork.
+    // SAFETY: no other thread of this program holds a lock that this needs. It needs only the
+    // memory allocator's, which the C library makes usable after a fork.
     unsafe {
         command.pre_exec(move || make(&format!("{directory}/core.tender.{}", std::process::id())))
     };
 }
 
-fn a_file_that_is_there_is_left_alone() {
+fn an_existing_file_is_not_changed() {
     for link in [false, true] {
         let (directory, elsewhere) = (directory(), directory());
         let target = elsewhere.path().join("target");
@@ -393,11 +398,11 @@ fn a_file_that_is_there_is_left_alone() {
     }
 }
 
-fn what_is_no_directory_is_refused() {
-    let refused = |path: &str, words: &[&str]| {
+fn a_path_that_is_no_directory_is_refused() {
+    let refused = |path: &str, parts: &[&str]| {
         let option = format!("--dumpcore={path}");
         run(&mut unikernel("hello", &["--mem=4", &option], &[]))
-            .is_refused(&[words, &["--dumpcore"]].concat());
+            .is_refused(&[parts, &["--dumpcore"]].concat());
     };
     refused("/no/such/directory", &["No such file", "give a directory"]);
     refused(
@@ -406,7 +411,7 @@ fn what_is_no_directory_is_refused() {
     );
 }
 
-/// It is found out before the guest runs, whichever way the run comes to have no right to it.
+/// Detected before the guest runs, for every reason why the run may lack the permission.
 fn a_directory_of_another_user_is_refused() {
     let directory = directory();
     let option = format!("--dumpcore={}", text(directory.path()));
@@ -415,19 +420,19 @@ fn a_directory_of_another_user_is_refused() {
         let options = [check, &["--mem=4", "--user=12:34", &option]].concat();
         let output = run(&mut unikernel("abort", &options, &[]));
         output.exits(1);
-        let said = if check.is_empty() {
+        let printed = if check.is_empty() {
             output.stderr.clone()
         } else {
             output.stdout.replace("\n", " ")
         };
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let printed = printed.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
-            said.contains("unprivileged user 12 cannot create files there: Permission denied"),
-            "{said}"
+            printed.contains("unprivileged user 12 cannot create files there: Permission denied"),
+            "{printed}"
         );
-        assert!(!said.contains("aborts"), "{said}");
+        assert!(!printed.contains("aborts"), "{printed}");
     }
-    // The superuser's own rights go as well.
+    // The superuser's own privileges are dropped as well.
     std::os::unix::fs::chown(directory.path(), Some(12), Some(34)).unwrap();
     run(&mut unikernel("abort", &["--mem=4", &option], &[]))
         .is_refused(&["user 0 without", "Permission denied"]);
@@ -449,7 +454,7 @@ fn a_directory_of_another_user_is_refused() {
         .prints("ok       dumpcore   core files can be made\n");
 }
 
-fn nobody_needs_no_more_than_the_directory() {
+fn the_user_nobody_needs_only_the_directory() {
     let (cores, place) = (directory(), directory());
     fs::set_permissions(cores.path(), Permissions::from_mode(0o777)).unwrap();
     let option = format!("--dumpcore={}", text(cores.path()));
@@ -474,12 +479,12 @@ fn another_root_does_not_move_the_directory() {
     assert!(files(root.path()).is_empty());
 }
 
-/// A file system of 32 KiB.
-fn a_full_disk_is_told() {
+/// The file system has 32 KiB.
+fn a_full_disk_is_reported() {
     let directory = directory();
     let place = std::ffi::CString::new(text(directory.path())).unwrap();
     let (tmpfs, options) = (c"tmpfs".as_ptr(), c"size=32k".as_ptr());
-    // SAFETY: all strings end with a NUL. The mount is one of this test's own namespace.
+    // SAFETY: all strings end with a NUL. The mount is in this test's own namespace.
     let mounted = unsafe { libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, options.cast()) };
     assert!(mounted == 0, "{}", common::host_error("tmpfs"));
     let option = format!("--dumpcore={}", text(directory.path()));
@@ -506,8 +511,8 @@ fn a_full_disk_is_told() {
     assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
 }
 
-/// As the line says that tells of it.
-fn gdb_reads_it() {
+/// Uses the gdb command that the message gives.
+fn gdb_reads_the_core() {
     let (output, directory) = dumped("hypercalls", &["--mem=4"], &["badptr", "4711"]);
     let core = Core::in_directory(directory.path(), &output, "hypercalls");
     let (pc, sp) = (
@@ -528,12 +533,12 @@ fn gdb_reads_it() {
     gdb.args(["-ex", "info symbol $pc", "-ex", "x/gx $sp"])
         .arg(fixture("hypercalls"))
         .arg(&core.path);
-    let said = gdb
+    let printed = gdb
         .stderr(File::create("/dev/null").unwrap())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    for words in [
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    for part in [
         "Program terminated with signal SIGSEGV".to_owned(),
         format!("$1 = {pc:#x}\n"),
         format!("$2 = {sp:#x}\n"),
@@ -541,6 +546,6 @@ fn gdb_reads_it() {
         "main".to_owned(),
         format!("{sp:#x}:\t{:#018x}\n", u64_at(core.memory(), sp as usize)),
     ] {
-        assert!(said.contains(&words), "no {words:?} in {said}");
+        assert!(printed.contains(&part), "no {part:?} in {printed}");
     }
 }

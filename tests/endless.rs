@@ -1,8 +1,8 @@
-//! Guests that never end by themselves: whatever they keep the tender busy with, SIGTERM ends them, soon; and however
-//! long they go on, the tender takes no more memory and no more descriptors.
+//! Guests that never end: SIGTERM ends them soon, whatever `tender` does for them, and `tender`
+//! takes no more memory and no more descriptors however long they run.
 //!
-//! How soon is printed. 100 ms is what is promised on a machine that is not busy with something else; asserted is only
-//! what no machine is too slow for.
+//! The time to the end is printed. The documented limit is 100 ms on a machine that is not busy;
+//! the asserted limit suits the slowest machine.
 
 mod common;
 
@@ -13,25 +13,25 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use common::hostile::{ERAS, Surroundings};
+use common::hostile::{ERAS, Environment};
 use common::{Guest, full_pipe, kvm_test, pipe};
 use libtest_mimic::Trial;
 
-/// How soon a signal must have ended a run, on any machine.
+/// Longest time from a signal to the end of a run, on any machine.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// What was measured, by name.
+/// The measurements, by name.
 static MEASURED: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
 
-/// Where the guest's output goes.
+/// Destination of the guest's output.
 #[derive(Clone, Copy, Debug)]
 enum Sink {
     Null,
-    /// A pipe that nobody reads.
+    /// A pipe without a reader.
     Full,
     /// A pipe whose other end is closed.
     Closed,
-    /// A pipe that is read all the time, and never fast enough.
+    /// A pipe that is read continuously, but never fast enough.
     Slow,
     /// A file on a disk.
     File,
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         add("hostile", way, Sink::Null, &[]);
     }
     if cfg!(target_arch = "aarch64") {
-        // On x86_64 they end by themselves.
+        // On x86_64 they end.
         for way in ["wait", "no-vectors", "tables-outside", "tables-self"] {
             add("hostile", way, Sink::Null, &[]);
         }
@@ -105,8 +105,8 @@ fn report() {
     }
 }
 
-/// What the tender holds, of which nothing may become more: its data, descriptors and threads. The guest's own memory
-/// is in the first from the start.
+/// Resources of `tender`, none of which may grow: its data, descriptors and threads. The guest's
+/// memory is part of the data from the start.
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     data: String,
@@ -128,7 +128,7 @@ fn held(guest: &Guest) -> Held {
 
 fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str]) {
     let (mut command, surroundings) =
-        Surroundings::of(program, &[&["-v"], options].concat(), &[way]);
+        Environment::of(program, &[&["-v"], options].concat(), &[way]);
     let (mut reader, writer) = match sink {
         Sink::Full => full_pipe(),
         _ => pipe(),
@@ -139,7 +139,7 @@ fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str
         Sink::File => surroundings.file("output").into(),
     };
     let mut guest = Guest::spawn(with_small_files(&mut command).stdout(stdout));
-    // Ours is held by the command.
+    // The command holds our copy.
     drop(command);
     match sink {
         Sink::Closed => drop(reader),
@@ -147,7 +147,7 @@ fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str
         // Held until the end.
         _ => std::mem::forget(reader),
     }
-    // Told when all threads and descriptors are there.
+    // Logged when all threads and descriptors exist.
     guest.wait_for_complaint("sandbox: ");
     std::thread::sleep(Duration::from_millis(400));
     let before = held(&guest);
@@ -174,7 +174,7 @@ fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str
     MEASURED.lock().unwrap().push((name, latency));
 }
 
-/// Lest a guest fill the disk. What is more than that is dropped.
+/// Keeps a guest from filling the disk. Output beyond the limit is dropped.
 fn with_small_files(command: &mut Command) -> &mut Command {
     let limit = libc::rlimit {
         rlim_cur: 128 << 20,
@@ -191,8 +191,8 @@ fn with_small_files(command: &mut Command) -> &mut Command {
     }
 }
 
-/// About 4 MiB a second, so that all of memory takes 16 seconds; and often, so that each time that a write is
-/// interrupted, some of it has gone.
+/// Reads about 4 MiB a second, so that all of memory takes 16 seconds; and often, so that each
+/// interrupted write has made progress.
 fn read_slowly(reader: &mut File) {
     let mut piece = [0; 1 << 14];
     while let Ok(1..) = reader.read(&mut piece) {

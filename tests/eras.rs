@@ -1,5 +1,5 @@
-//! A unikernel of any era runs as one of today: the same test, and the same output. What differs between eras is what
-//! their guests were promised.
+//! A unikernel of any era runs as one of today: the same tests and the same output. The eras differ
+//! only in their contract with the guest.
 
 #[path = "eras/access.rs"]
 mod access;
@@ -15,7 +15,7 @@ use common::net::{Tap, echo, ping};
 use common::{Guest, Output, kvm_test, net_test, run, text, unikernel};
 use libtest_mimic::Trial;
 
-/// An era, and what its test unikernels are called after their program.
+/// An era, and the suffix of its test unikernels.
 #[derive(Clone, Copy)]
 struct Era {
     name: &'static str,
@@ -66,24 +66,24 @@ fn main() -> ExitCode {
         ]);
     }
     tests.extend([
-        kvm_test("hello_says_the_same", || {
-            say_the_same("hello", &[], &["a  b", "--net=x"])
+        kvm_test("hello_prints_the_same", || {
+            print_the_same("hello", &[], &["a  b", "--net=x"])
         }),
-        kvm_test("clock_says_the_same", clock_says_the_same),
-        kvm_test("block_says_the_same", block_says_the_same),
-        net_test("net_says_the_same", net_says_the_same),
+        kvm_test("clock_prints_the_same", clock_prints_the_same),
+        kvm_test("block_prints_the_same", block_prints_the_same),
+        net_test("net_prints_the_same", net_prints_the_same),
         kvm_test("a_disk_goes_from_era_to_era", a_disk_goes_from_era_to_era),
         kvm_test(
-            "legacy::the_last_part_of_a_disk_is_left_out",
-            the_last_part_of_a_disk_is_left_out,
+            "legacy::a_partial_last_sector_is_dropped",
+            a_partial_last_sector_is_dropped,
         ),
         kvm_test(
-            "abi1::the_last_part_of_a_disk_is_kept",
-            the_last_part_of_a_disk_is_kept,
+            "abi1::a_partial_last_sector_is_kept",
+            a_partial_last_sector_is_kept,
         ),
         kvm_test(
-            "abi2::a_disk_with_a_last_part_is_refused",
-            a_disk_with_a_last_part_is_refused,
+            "abi2::a_disk_with_a_partial_sector_is_refused",
+            a_disk_with_a_partial_sector_is_refused,
         ),
     ]);
     tests.extend(legacy_tests());
@@ -122,9 +122,9 @@ fn program(era: Era, name: &str, options: &[&str], arguments: &[&str]) -> Output
     ))
 }
 
-/// Checks that all eras say the same, and returns it.
-fn say_the_same(name: &str, options: &[&str], arguments: &[&str]) {
-    said_alike(|era| {
+/// Checks that all eras print the same.
+fn print_the_same(name: &str, options: &[&str], arguments: &[&str]) {
+    printed_alike(|era| {
         let output = program(era, name, options, arguments);
         output.exits(0).is_quiet();
         output.stdout
@@ -132,8 +132,8 @@ fn say_the_same(name: &str, options: &[&str], arguments: &[&str]) {
 }
 
 #[track_caller]
-fn said_alike(said: impl Fn(Era) -> String) {
-    let [legacy, abi1, abi2] = ERAS.map(said);
+fn printed_alike(printed: impl Fn(Era) -> String) {
+    let [legacy, abi1, abi2] = ERAS.map(printed);
     assert!(!abi2.is_empty());
     assert_eq!(legacy, abi2);
     assert_eq!(abi1, abi2);
@@ -182,29 +182,29 @@ fn clocks_are_the_hosts(era: Era) {
         .stdout
         .lines()
         .find_map(|line| line.strip_prefix("clock: walltime "));
-    let walltime = Duration::from_nanos(line.expect("it tells the time").parse().unwrap());
+    let walltime = Duration::from_nanos(line.expect("it prints the time").parse().unwrap());
     assert!(
         before <= walltime && walltime <= after,
         "{before:?} <= {walltime:?} <= {after:?}"
     );
 }
 
-fn clock_says_the_same() {
-    said_alike(|era| {
-        let said = program(era, "clock", &[], &[])
+fn clock_prints_the_same() {
+    printed_alike(|era| {
+        let printed = program(era, "clock", &[], &[])
             .exits(0)
             .is_quiet()
             .stdout
             .clone();
-        // Numbers aside; the frequency is the host's.
-        let args = said
+        // Without the numbers; the frequency is the host's.
+        let args = printed
             .split_whitespace()
             .filter(|word| word.parse::<u64>().is_err());
         args.collect::<Vec<_>>().join(" ")
     });
 }
 
-/// A disk image of so many bytes, all zero, in a directory of its own.
+/// A disk image of so many zero bytes, in a new directory.
 fn disk(size: u64) -> (tempfile::TempDir, PathBuf) {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
@@ -240,13 +240,13 @@ fn a_disk_does_all_that_it_should(era: Era) {
         .prints("sector 127 is not what was written");
 }
 
-fn block_says_the_same() {
+fn block_prints_the_same() {
     let (_directory, path) = disk(1 << 20);
-    say_the_same("block", &[&attach(&path)], &["fill"]);
-    say_the_same("block", &[&attach(&path)], &["verify"]);
+    print_the_same("block", &[&attach(&path)], &["fill"]);
+    print_the_same("block", &[&attach(&path)], &["verify"]);
 }
 
-/// What one era's unikernel wrote is there for all, and each leaves the same bytes behind.
+/// Every era reads what another has written, and each leaves the same bytes.
 fn a_disk_goes_from_era_to_era() {
     let mut images = Vec::new();
     for writer in ERAS {
@@ -269,7 +269,7 @@ fn a_disk_goes_from_era_to_era() {
 
 const WHOLE: u64 = 64 << 10;
 
-fn the_last_part_of_a_disk_is_left_out() {
+fn a_partial_last_sector_is_dropped() {
     let (_directory, path) = disk(WHOLE + 511);
     program(LEGACY, "block", &[&attach(&path)], &[])
         .exits(0)
@@ -283,7 +283,7 @@ fn the_last_part_of_a_disk_is_left_out() {
     );
 }
 
-fn the_last_part_of_a_disk_is_kept() {
+fn a_partial_last_sector_is_kept() {
     let (_directory, path) = disk(WHOLE + 511);
     let output = program(ABI1, "block", &[&attach(&path)], &[]);
     output
@@ -296,7 +296,7 @@ fn the_last_part_of_a_disk_is_kept() {
     assert_eq!(fs::metadata(&path).unwrap().len(), WHOLE + 511);
 }
 
-fn a_disk_with_a_last_part_is_refused() {
+fn a_disk_with_a_partial_sector_is_refused() {
     let (_directory, path) = disk(WHOLE + 511);
     program(ABI2, "block", &[&attach(&path)], &[]).is_refused(&[
         "66047",
@@ -314,9 +314,9 @@ fn tap() -> Tap {
 
 const NET: [&str; 3] = ["--net=tap0", "--net-mac=02:00:00:00:00:07", "--mem=4"];
 
-/// Runs the echo unikernel with a few datagrams and pings; returns what it says, but for how many frames it counts: the
-/// host sends some of its own accord, and may ask twice.
-fn talk_to(era: Era) -> String {
+/// Runs the echo unikernel with a few datagrams and pings. Returns its output without the frame
+/// counts: the host also sends frames unasked, and may repeat an ARP request.
+fn exchange_with(era: Era) -> String {
     let guest = Guest::start(&mut unikernel(
         &format!("net{}", era.suffix),
         &NET,
@@ -352,12 +352,12 @@ fn talk_to(era: Era) -> String {
 
 fn datagrams_and_pings_are_answered(era: Era) {
     let _tap = tap();
-    talk_to(era);
+    exchange_with(era);
 }
 
-fn net_says_the_same() {
+fn net_prints_the_same() {
     let _tap = tap();
-    said_alike(talk_to);
+    printed_alike(exchange_with);
 }
 
 fn a_flood_is_sent_whole(era: Era) {
@@ -377,7 +377,7 @@ fn a_flood_is_sent_whole(era: Era) {
     }
 }
 
-/// With a manifest, before the guest runs; without one, when it uses what is not there.
+/// With a manifest, before the guest runs; without one, when the guest uses the missing device.
 fn a_missing_device_is_explained(era: Era) {
     let [disk, net] = [
         program(era, "block", &[], &[]),
@@ -392,7 +392,7 @@ fn a_missing_device_is_explained(era: Era) {
     }
 }
 
-/// Nothing is touched on the host, so nothing need be there.
+/// The host is not touched, so nothing need exist there.
 fn names_are_explained() {
     for option in ["--net:service=tap0", "--net-mac:service=02:00:00:00:00:07"] {
         program(LEGACY, "net", &[option], &[]).is_refused(&[
@@ -410,7 +410,7 @@ fn names_are_explained() {
     }
 }
 
-/// An image without manifest cannot tell what it will use.
+/// An image without manifest does not declare which devices it will use.
 fn unused_devices_do_no_harm() {
     let (_directory, path) = disk(512);
     program(LEGACY, "hello", &[&attach(&path)], &["x"])

@@ -1,4 +1,5 @@
-//! Memory is protected: what a guest must not do is stopped, its own trap handler learns of it, and the run ends.
+//! Memory protection: an illegal access is stopped, the guest's trap handler receives it, and the
+//! run ends.
 
 mod common;
 
@@ -6,8 +7,8 @@ use std::process::ExitCode;
 
 use common::{Guest, kvm_test, run, unikernel};
 
-/// What must be stopped, how the guest's handler calls it (on x86_64, on ARM64), and the address that it reports
-/// where that is known.
+/// An access, its name in the guest's handler (on x86_64, on ARM64), and the address that the
+/// handler reports, where known.
 type Case = (&'static str, [&'static str; 2], &'static str);
 
 const READ: [&str; 2] = [
@@ -76,8 +77,8 @@ fn is_stopped((kind, [x86_64, aarch64], address): Case) {
     assert!(!output.stdout.contains("NOT STOPPED"), "{output:?}");
 }
 
-/// On x86_64 that is a triple fault, which the tender reports. On ARM64 the guest traps without end, and it is for
-/// the operator to end it.
+/// On x86_64 that is a triple fault, which `tender` reports. On ARM64 the guest traps without end,
+/// and the operator ends it.
 fn a_guest_without_handlers_is_ended() {
     let mut command = unikernel("fault", &["--mem=4"], &["no-vector"]);
     if cfg!(target_arch = "x86_64") {

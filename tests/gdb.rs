@@ -1,5 +1,6 @@
-//! A debugger beside a guest, by gdb's remote protocol, in the sandbox: what it sees, what it changes, what becomes of
-//! the run when it goes. The last of these tests is by gdb itself, where there is one.
+//! A debugger on a running guest, by gdb's remote protocol, in the sandbox: what it reads, what it
+//! changes, and the run after it disconnects. The last of these tests runs gdb itself, where it is
+//! installed.
 
 mod common;
 #[path = "gdb/ends.rs"]
@@ -66,18 +67,18 @@ fn it_waits_at_the_first_instruction() {
     let (guest, mut debugger) = debug("hello", &[], &["one"]);
     debugger.send("?");
     debugger.stops(libc::SIGTRAP);
-    assert_eq!(debugger.place(), entry("hello"));
+    assert_eq!(debugger.program_counter(), entry("hello"));
     debugger.ends(0);
     guest.end().exits(0).prints("one");
 }
 
-/// Changes all that can be: general registers, flags, floating-point and vector registers. A debugger may not change
-/// what the processor is.
+/// Changes all that can be changed: general registers, flags, floating-point and vector registers.
+/// A debugger may not change the processor's configuration.
 fn registers_are_read_and_written() {
     let (guest, mut debugger) = debug("hello", &[], &[]);
     let before = debugger.registers();
     let mut changed = before.clone();
-    // The first vector register, the first general ones, and, behind all else, a system register.
+    // The first vector register, the first general ones and, past all others, a system register.
     let vector = if cfg!(target_arch = "x86_64") {
         276
     } else {
@@ -130,11 +131,11 @@ fn memory_is_read_and_written() -> Result<(), String> {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let (load, cell) = (symbol("debug", "debug_load"), symbol("debug", "debug_cell"));
     assert_eq!(debugger.memory(cell), 0);
-    debugger.order(&format!("Z0,{load:x},4"));
-    debugger.goes_on_until(libc::SIGTRAP);
+    debugger.expect_ok(&format!("Z0,{load:x},4"));
+    debugger.resumes_until(libc::SIGTRAP);
     assert_eq!(debugger.memory(cell), 3);
-    debugger.order(&format!("M{cell:x},8:6400000000000000"));
-    debugger.order(&format!("z0,{load:x},4"));
+    debugger.expect_ok(&format!("M{cell:x},8:6400000000000000"));
+    debugger.expect_ok(&format!("z0,{load:x},4"));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 104\n");
     Ok(())
@@ -167,8 +168,8 @@ fn memory_ends_where_the_guests_does() {
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// The longest reply has all of the guest's memory, some of it incompressible. It is sent in pieces, because the
-/// sandbox forbids to grow a large heap block.
+/// The longest reply has all of the guest's memory, some of it incompressible. It is sent in
+/// pieces, because the sandbox forbids growing a large heap block.
 fn memory_is_read_whole() {
     const START: u64 = 0x20_0000;
     let (guest, mut debugger) = debug("hello", &[], &[]);
@@ -185,7 +186,7 @@ fn memory_is_read_whole() {
     });
     let pieces: Vec<_> = pieces.collect();
     for (address, digits) in &pieces {
-        debugger.order(&format!("M{address:x},400:{digits}"));
+        debugger.expect_ok(&format!("M{address:x},400:{digits}"));
     }
     let whole = debugger.ask("m0,400000");
     assert_eq!(whole.len(), 2 << 22);
@@ -207,17 +208,17 @@ fn memory_is_read_whole() {
     guest.end().exits(0);
 }
 
-/// Stops the guest where it has this name.
+/// Stops the guest at this symbol.
 #[track_caller]
 fn stop_at(debugger: &mut Debugger, name: &str) {
     let place = symbol("debug", name);
-    debugger.order(&format!("Z0,{place:x},4"));
-    debugger.goes_on_until(libc::SIGTRAP);
-    assert_eq!(debugger.place(), place);
-    debugger.order(&format!("z0,{place:x},4"));
+    debugger.expect_ok(&format!("Z0,{place:x},4"));
+    debugger.resumes_until(libc::SIGTRAP);
+    assert_eq!(debugger.program_counter(), place);
+    debugger.expect_ok(&format!("z0,{place:x},4"));
 }
 
-/// Puts the guest where it has this name, without running it.
+/// Sets the guest's program counter to this symbol.
 #[track_caller]
 fn put_at(debugger: &mut Debugger, name: &str) {
     let mut registers = debugger.registers();
@@ -230,7 +231,7 @@ fn steps_go_instruction_by_instruction() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     put_at(&mut debugger, "debug_start");
     debugger.step();
-    assert_eq!(debugger.place(), symbol("debug", "debug_add"));
+    assert_eq!(debugger.program_counter(), symbol("debug", "debug_add"));
     assert_eq!(debugger.register(0), 1);
     debugger.step();
     assert_eq!(debugger.register(0), 3);
@@ -243,7 +244,7 @@ fn steps_go_over_hypercalls() {
     put_at(&mut debugger, "debug_start");
     let cell = symbol("debug", "debug_cell");
     let way = (0..20).take_while(|_| {
-        debugger.place() != symbol("debug", "debug_call") && {
+        debugger.program_counter() != symbol("debug", "debug_call") && {
             debugger.step();
             true
         }
@@ -251,14 +252,14 @@ fn steps_go_over_hypercalls() {
     assert!(way.count() > 4, "some instructions lie before it");
     assert_eq!(debugger.memory(cell), 3);
     debugger.step();
-    // A KVM that emulates instructions executes the next one, too; so does ARM64's of 5.10, if not 6.1's, and there
-    // that is the return.
+    // A KVM that emulates instructions executes the next one, too; so does ARM64's of 5.10, but not
+    // 6.1's. There that instruction is the return.
     let called = symbol("debug", "debug_called");
     let (may_be_next, next) = match cfg!(target_arch = "x86_64") {
         true => (true, called + 3),
         false => (kernel() < (6, 1), debugger.register(30)),
     };
-    let place = debugger.place();
+    let place = debugger.program_counter();
     assert!(
         place == called || may_be_next && place == next,
         "{place:#x}, not {called:#x}"
@@ -273,10 +274,10 @@ fn steps_go_over_hypercalls() {
 
 fn the_port_is_of_this_host_alone_and_for_one() {
     let (guest, port) = start("hello", &[], &[]);
-    // Another address of this host, as any of the network's is.
+    // Another address of this host, like those of the network.
     assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).is_err());
     let mut debugger = Debugger::connect(port);
-    debugger.place();
+    debugger.program_counter();
     assert!(
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err(),
         "one is enough"
@@ -308,13 +309,13 @@ fn ends_under(options: &[&str]) {
     put_at(&mut debugger, "debug_start");
     debugger.step();
     assert_eq!(debugger.register(0), 1);
-    // All of them: one is where the guest finds what it boots with.
+    // All guests: one finds its boot information at this address.
     debugger.set_registers(&first);
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// With the words that docs/debugging.md has.
+/// The commands of docs/debugging.md.
 fn gdb_itself() {
     let (guest, port) = start("debug", &[], &[]);
     let mut gdb = std::process::Command::new("gdb");
@@ -338,8 +339,8 @@ fn gdb_itself() {
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("Breakpoint 1, "), "{output:?}");
-    assert!(said.contains("exited normally"), "{output:?}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("Breakpoint 1, "), "{output:?}");
+    assert!(printed.contains("exited normally"), "{output:?}");
     guest.end().exits(0).prints("debug: 7\n");
 }

@@ -1,4 +1,5 @@
-//! A host that lacks something, or does not let this user have it: each said in words of its own, with a cure.
+//! A host that lacks something, or denies this user access to it: each case has a specific message
+//! with a hint.
 
 mod common;
 
@@ -24,10 +25,13 @@ fn main() -> ExitCode {
             a_device_list_is_distinguished_from_permissions,
         ),
         kvm_test(
-            "a_machine_that_is_refused_has_its_cause",
-            a_machine_that_is_refused_has_its_cause,
+            "a_refused_vm_is_reported_with_its_cause",
+            a_refused_vm_is_reported_with_its_cause,
         ),
-        net_test("a_host_without_tun_is_told", a_host_without_tun_is_told),
+        net_test(
+            "a_host_without_tun_is_reported",
+            a_host_without_tun_is_reported,
+        ),
         net_test(
             "a_tun_device_that_does_not_open_is_reported_by_its_error",
             a_tun_device_that_does_not_open_is_reported_by_its_error,
@@ -37,17 +41,17 @@ fn main() -> ExitCode {
             an_interrupted_request_about_a_tap_is_made_again,
         ),
         root_mount_test(
-            "a_user_who_may_not_use_kvm_is_told",
-            a_user_who_may_not_use_kvm_is_told,
+            "a_user_without_access_to_kvm_is_reported",
+            a_user_without_access_to_kvm_is_reported,
         ),
         net_test(
-            "memory_the_host_does_not_have_is_told",
-            memory_the_host_does_not_have_is_told,
+            "memory_that_the_host_lacks_is_reported",
+            memory_that_the_host_lacks_is_reported,
         ),
     ])
 }
 
-/// Runs it with these devices only.
+/// Runs it with only these devices.
 fn run_with(mut command: Command, devices: &[Device]) -> Output {
     let directory = common::directory();
     run(with_devices(&mut command, directory.path(), devices))
@@ -68,7 +72,7 @@ fn a_device_that_was_not_passed_is_named() {
     .is_refused(&args);
 }
 
-fn a_host_without_tun_is_told() {
+fn a_host_without_tun_is_reported() {
     let _tap = common::net::Tap::up("tap0", std::net::Ipv4Addr::new(10, 0, 0, 1));
     let output = run_with(
         unikernel("net", &["--net=tap0"], &[]),
@@ -77,7 +81,7 @@ fn a_host_without_tun_is_told() {
     output.is_refused(&["/dev/net/tun", "modprobe tun"]);
 }
 
-fn a_user_who_may_not_use_kvm_is_told() {
+fn a_user_without_access_to_kvm_is_reported() {
     let run_with = |mode| {
         let directory = common::directory();
         run(&mut common::as_nobody(
@@ -115,7 +119,7 @@ fn a_user_who_may_not_use_kvm_is_told() {
     }
 }
 
-/// Whether a call opens a file for reading and writing; a run without a disk has few of these.
+/// Whether a call opens a file for reading and writing; a run without a disk makes few such calls.
 fn is_open(call: &Call) -> bool {
     call.number == libc::SYS_openat
         && call.arguments[2] as libc::c_int & libc::O_ACCMODE == libc::O_RDWR
@@ -155,7 +159,7 @@ fn a_device_list_is_distinguished_from_permissions() {
 fn a_tun_device_that_does_not_open_is_reported_by_its_error() {
     let _tap = common::net::Tap::up("tap0", std::net::Ipv4Addr::new(10, 0, 0, 1));
     let net = |check: &[&str], errno| {
-        // The first is KVM's.
+        // The first is that of KVM.
         let mut opened = 0;
         inject(
             &mut unikernel(
@@ -222,7 +226,7 @@ fn an_interrupted_request_about_a_tap_is_made_again() {
     }
 }
 
-fn a_machine_that_is_refused_has_its_cause() {
+fn a_refused_vm_is_reported_with_its_cause() {
     const KVM_CREATE_VM: u32 = 0xae01;
     for (errno, args) in [
         (
@@ -256,12 +260,12 @@ fn a_machine_that_is_refused_has_its_cause() {
         .is_quiet();
 }
 
-/// With less address space than the guest is to get.
-fn memory_the_host_does_not_have_is_told() {
+/// With less address space than the guest's memory.
+fn memory_that_the_host_lacks_is_reported() {
     for (resource, limit, option) in [
         (libc::RLIMIT_AS, 512 << 20, "ulimit -v"),
         (libc::RLIMIT_DATA, 512 << 20, "ulimit -d"),
-        // More than the guest's memory, but less than that and tender's own.
+        // More than the guest's memory, but less than that and `tender`'s own.
         (libc::RLIMIT_DATA, 1 << 30, "ulimit -d"),
     ] {
         let mut command = unikernel("hello", &["--mem=1G"], &[]);

@@ -1,15 +1,15 @@
-//! Guests that mean harm to their tender: whatever they ask for, and wherever it lies, the tender answers or ends the
-//! run with one line that says why. It never panics, and never dies by a signal.
+//! Hostile guests: for every request and every address, `tender` answers or ends the run with one
+//! line that gives the reason. It never panics and never dies by a signal.
 //!
-//! `TENDER_HOSTILE_CALLS` and `TENDER_HOSTILE_RUNS` say how many random calls are made in each era, and how many runs
-//! break a rule at random; `TENDER_HOSTILE_SEED` where their seeds begin.
+//! `TENDER_HOSTILE_CALLS` sets the number of random calls in each era, `TENDER_HOSTILE_RUNS` the
+//! number of runs with random violations, and `TENDER_HOSTILE_SEED` the first seed.
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use common::hostile::{ERAS, Surroundings, ends_cleanly};
+use common::hostile::{ERAS, Environment, ends_cleanly};
 use common::{Output, kvm_test, run};
 use libtest_mimic::Trial;
 
@@ -30,8 +30,8 @@ fn main() -> ExitCode {
             kvm_test(&name("a_read_over_its_own_structure_is_harmless"), || {
                 over_its_own_structure(program)
             }),
-            kvm_test(&name("tables_of_its_own_give_it_nothing"), || {
-                tables_of_its_own(program)
+            kvm_test(&name("own_page_tables_give_no_access"), || {
+                own_page_tables(program)
             }),
         ]);
     }
@@ -48,7 +48,8 @@ fn main() -> ExitCode {
     common::main(tests)
 }
 
-/// A number from the environment; else less on machines that emulate every instruction.
+/// A number from the environment; the default is smaller on machines that emulate every
+/// instruction.
 fn many(name: &str, x86_64: u64, aarch64: u64) -> u64 {
     let default = if cfg!(target_arch = "x86_64") {
         x86_64
@@ -66,12 +67,11 @@ fn seed() -> u64 {
 }
 
 fn hostile(program: &str, options: &[&str], args: &[&str]) -> Output {
-    let (mut command, _surroundings) =
-        Surroundings::of(program, &[&["-v"], options].concat(), args);
+    let (mut command, _surroundings) = Environment::of(program, &[&["-v"], options].concat(), args);
     run(&mut command)
 }
 
-/// Each run has a seed of its own, and takes some seconds.
+/// Each run has a different seed, and takes some seconds.
 fn random_calls_are_answered(program: &str) {
     const CALLS_OF_A_RUN: u64 = 5_000;
     let mut left = many("TENDER_HOSTILE_CALLS", 5_000, 1_000);
@@ -94,8 +94,8 @@ fn random_calls_are_answered(program: &str) {
     }
 }
 
-/// Runs of calls and ring requests with everything at random. Most end with the first; a guest that has written over
-/// itself may do anything, such as nothing for ever.
+/// Runs of calls and ring requests with everything at random. Most end with the first. A guest that
+/// has overwritten itself may do anything, also nothing forever.
 fn random_violations_end_cleanly(program: &str) {
     let mut ends = BTreeMap::<&str, u64>::new();
     let runs = many("TENDER_HOSTILE_RUNS", 100, 20);
@@ -115,7 +115,7 @@ fn random_violations_end_cleanly(program: &str) {
     eprintln!("{program}: {runs} runs with random violations: {ends:?}");
 }
 
-/// What a report is about.
+/// Returns the kind of a report.
 fn kind(report: &str) -> &'static str {
     let kinds = [
         ("must be within", "outside of memory"),
@@ -130,7 +130,8 @@ fn kind(report: &str) -> &'static str {
         .map_or("anything else", |(_, kind)| kind)
 }
 
-/// Every call with its structure, and with its buffer, across each border of memory, in a run of its own.
+/// Every call with its structure, and with its buffer, across each border of memory, in a separate
+/// run.
 fn across_borders(program: &str) {
     let (mut refused, mut answered) = (0, 0);
     for number in 0.. {
@@ -174,7 +175,7 @@ fn over_its_own_structure(program: &str) {
     output.prints("race-structure is over\n");
 }
 
-/// Where the ring's second thread looks at the same time.
+/// While the ring's second thread reads it.
 fn reads_over_the_ring_end_cleanly() {
     for seed in seed()..seed() + many("TENDER_HOSTILE_RUNS", 100, 20) / 10 {
         let output = hostile(
@@ -190,8 +191,9 @@ fn reads_over_the_ring_end_cleanly() {
     }
 }
 
-/// The whole of memory may be mapped, and written; what the tender would not write, it still does not.
-fn tables_of_its_own(program: &str) {
+/// The guest may map all of memory and write to it; `tender` still does not write where it would
+/// not.
+fn own_page_tables(program: &str) {
     hostile(program, &[], &["tables-own", "100"])
         .exits(0)
         .prints("tables-own is over\n");
@@ -212,7 +214,7 @@ fn tables_of_its_own(program: &str) {
     );
 }
 
-/// x86_64 stops by itself as a rule; ARM64 goes on for ever.
+/// x86_64 usually stops; ARM64 continues forever.
 fn broken_processor(way: &str) {
     for program in ERAS {
         let output = hostile(program, &["--timeout=1"], &[way]);

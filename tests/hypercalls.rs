@@ -1,5 +1,5 @@
-//! A guest that breaks a rule of the hypercall interface is ended, with one line that names the hypercall, the
-//! address and where the guest was. What keeps the rules, however unusual, is served.
+//! A guest that violates the hypercall interface is ended, with one line that names the hypercall,
+//! the address and the guest's position. Valid calls, however unusual, are served.
 
 mod common;
 
@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use common::{Output, kvm_test, run, unikernel};
 
-/// A broken rule, and what its report names beside the program counter. Memory ends at 0x400000.
+/// A violation, and the parts of its report in addition to the program counter. Memory ends at
+/// 0x400000.
 type Case = (&'static str, &'static [&'static str]);
 
 const BROKEN: [Case; 17] = [
@@ -30,7 +31,7 @@ const BROKEN: [Case; 17] = [
     ("width16", &["2-byte", WINDOW]),
 ];
 
-/// Where PUTS is.
+/// Port or address of PUTS.
 const WINDOW: &str = if cfg!(target_arch = "x86_64") {
     "0x502"
 } else {
@@ -73,8 +74,8 @@ fn main() -> ExitCode {
             memory_can_be_used_to_its_last_byte,
         ),
         kvm_test(
-            "devices_that_do_not_exist_are_no_crime",
-            devices_that_do_not_exist_are_no_crime,
+            "calls_for_missing_devices_return_an_error",
+            calls_for_missing_devices_return_an_error,
         ),
         kvm_test(
             "thousands_of_calls_are_served",
@@ -139,7 +140,7 @@ fn memory_can_be_used_to_its_last_byte() {
         .prints("the end\n");
 }
 
-fn devices_that_do_not_exist_are_no_crime() {
+fn calls_for_missing_devices_return_an_error() {
     let output = hypercalls(&["no-device"]);
     output.exits(0).is_quiet();
     let refused = "(Err(Invalid), Err(Invalid), Err(Invalid), Err(Invalid))";
@@ -156,7 +157,8 @@ fn thousands_of_calls_are_served() {
     );
 }
 
-/// `rep outsd` of two values: some hosts make two hypercalls of it, others one exit with both values.
+/// `rep outsd` of two values: some hosts make two hypercalls of it, others one exit with both
+/// values.
 #[cfg(target_arch = "x86_64")]
 fn string_output_is_served_or_reported() {
     let output = hypercalls(&["string"]);
@@ -170,7 +172,7 @@ fn string_output_is_served_or_reported() {
     }
 }
 
-/// `stlr` is a store like others, where the processor describes it to the hypervisor.
+/// `stlr` is a store like others, if the processor describes it to the hypervisor.
 #[cfg(target_arch = "aarch64")]
 fn a_store_with_release_is_served_or_reported() {
     let output = hypercalls(&["atomic"]);
@@ -201,7 +203,7 @@ fn the_window_cannot_be_executed() {
         .prints("trap: instruction abort (not permitted)");
 }
 
-/// KVM passes over it without telling anybody.
+/// KVM skips it without an exit.
 #[cfg(target_arch = "aarch64")]
 fn cache_maintenance_of_the_window_is_harmless() {
     hypercalls(&["cache"])

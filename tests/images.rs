@@ -1,4 +1,5 @@
-//! Files that are no unikernels for this machine: each refused in words that say what it is and what was expected.
+//! Files that are no unikernels for this machine: each error names the kind of the file and the
+//! expected kind.
 
 mod common;
 
@@ -13,10 +14,13 @@ use guest_abi::note::{NAME, TYPE_ABI1, target};
 
 fn main() -> ExitCode {
     common::main(vec![
-        test("what_is_no_file_is_refused", what_is_no_file_is_refused),
         test(
-            "what_is_no_elf_file_is_refused",
-            what_is_no_elf_file_is_refused,
+            "paths_that_are_no_file_are_refused",
+            paths_that_are_no_file_are_refused,
+        ),
+        test(
+            "files_that_are_not_elf_are_refused",
+            files_that_are_not_elf_are_refused,
         ),
         test(
             "an_ordinary_program_is_refused",
@@ -43,8 +47,8 @@ fn main() -> ExitCode {
             a_damaged_manifest_is_refused,
         ),
         test(
-            "an_image_that_does_not_fit_says_what_it_needs",
-            an_image_that_does_not_fit_says_what_it_needs,
+            "an_image_that_does_not_fit_is_reported_with_its_size",
+            an_image_that_does_not_fit_is_reported_with_its_size,
         ),
         kvm_test(
             "a_large_image_runs_with_what_it_needs",
@@ -100,7 +104,7 @@ fn program_headers(bytes: &[u8], kind: u32) -> Vec<usize> {
         .collect()
 }
 
-/// Offset of the content of the ABI note: what follows the note's type and name.
+/// Offset of the content of the ABI note, which follows the note's type and name.
 fn abi_note(bytes: &[u8]) -> usize {
     let start = [&TYPE_ABI1.to_le_bytes()[..], &NAME].concat();
     bytes
@@ -110,7 +114,7 @@ fn abi_note(bytes: &[u8]) -> usize {
         + 12
 }
 
-fn what_is_no_file_is_refused() {
+fn paths_that_are_no_file_are_refused() {
     let directory = common::directory();
     load(directory.path()).is_refused(&["a directory", "hvt unikernel"]);
     load(Path::new("/dev/null")).is_refused(&["/dev/null", "a device"]);
@@ -118,7 +122,7 @@ fn what_is_no_file_is_refused() {
     let socket = directory.path().join("socket");
     let _listener = UnixListener::bind(&socket).unwrap();
     load(&socket).is_refused(&["socket"]);
-    // Nobody writes to it, and the tender must not wait for somebody.
+    // The pipe has no writer, and `tender` must not wait for one.
     let pipe = directory.path().join("pipe");
     let name = std::ffi::CString::new(common::text(&pipe)).unwrap();
     // SAFETY: the name ends with a NUL.
@@ -126,7 +130,7 @@ fn what_is_no_file_is_refused() {
     load(&pipe).is_refused(&["pipe"]);
 }
 
-fn what_is_no_elf_file_is_refused() {
+fn files_that_are_not_elf_are_refused() {
     load_bytes(b"").is_refused(&["image.hvt", "empty", "hvt unikernel"]);
     load_bytes(b"Hello\n").is_refused(&["a text file", "hvt unikernel"]);
     load_bytes(b"#!/bin/sh\nexit 0\n").is_refused(&["a script"]);
@@ -137,13 +141,13 @@ fn what_is_no_elf_file_is_refused() {
 }
 
 fn an_ordinary_program_is_refused() {
-    // The test itself: static or not, it has no note of a unikernel.
+    // The test program: static or not, it has no unikernel's note.
     load(&std::env::current_exe().unwrap()).is_refused(&["ordinary program"]);
 }
 
 fn a_truncated_unikernel_is_refused() {
     let whole = copy("hello");
-    // Within the header, after it, and before what the last segment has in the file.
+    // Within the header, after it, and before the end of the last segment.
     for length in [63, 64, 100, 4096, 0x3100] {
         load_bytes(&whole[..length]).is_refused(&["image.hvt", "truncated"]);
     }
@@ -186,7 +190,7 @@ fn a_unikernel_for_another_processor_is_refused() {
     load_bytes(&bytes).is_refused(&[name, std::env::consts::ARCH]);
     put(&mut bytes, 18, &243u16.to_le_bytes());
     load_bytes(&bytes).is_refused(&["243"]);
-    // A real one, where the tests are run in the repository.
+    // A real one, if the tests run in the repository.
     if let Some(path) = common::foreign_fixture("hello") {
         load(&path).is_refused(&[name, std::env::consts::ARCH]);
     }
@@ -198,7 +202,8 @@ fn a_damaged_manifest_is_refused() {
         .windows(8)
         .position(|window| window == b"service\0")
         .expect("its device is called that");
-    // The type of the entry comes after its name of 68 bytes; the first entry is before it, the header before that.
+    // The type of the entry follows its name of 68 bytes; the first entry precedes it, and the
+    // header precedes that.
     for (offset, value, word) in [
         (name + 68, 9, "9"),
         (name - 8 - 104, 9, "version"),
@@ -219,7 +224,7 @@ fn large() -> Vec<u8> {
     bytes
 }
 
-fn an_image_that_does_not_fit_says_what_it_needs() {
+fn an_image_that_does_not_fit_is_reported_with_its_size() {
     load_bytes(&large()).is_refused(&["16 MiB", "--mem=22"]);
 }
 
@@ -238,8 +243,8 @@ fn a_large_image_runs_with_what_it_needs() {
         .prints("hello: still\n");
 }
 
-/// As linkers that merge notes lay them out: both in one segment, with a build id before them, and one of another owner
-/// in a segment of its own.
+/// As linkers that merge notes lay them out: both in one segment after a build ID, and one note of
+/// another owner in a separate segment.
 fn notes_that_share_a_segment_are_read() {
     let whole = copy("hello");
     let notes = program_headers(&whole, PT_NOTE);

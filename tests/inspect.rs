@@ -1,4 +1,4 @@
-//! `tender inspect`: what it says of every test unikernel, and of what is none.
+//! `tender inspect`: its output for every test unikernel, and its errors for other files.
 
 mod common;
 #[path = "common/schema.rs"]
@@ -17,8 +17,8 @@ use serde_json::Value;
 fn main() -> ExitCode {
     common::main(vec![
         test(
-            "every_unikernel_is_told_as_the_schema_says",
-            every_unikernel_is_told_as_the_schema_says,
+            "every_unikernel_matches_the_schema",
+            every_unikernel_matches_the_schema,
         ),
         test(
             "eras_are_those_that_unikernels_were_built_for",
@@ -33,21 +33,21 @@ fn main() -> ExitCode {
             devices_are_those_that_are_declared,
         ),
         test(
-            "a_unikernel_for_another_processor_is_told",
-            a_unikernel_for_another_processor_is_told,
+            "a_unikernel_for_another_processor_is_described",
+            a_unikernel_for_another_processor_is_described,
         ),
-        test("people_get_a_text", people_get_a_text),
+        test("the_default_output_is_text", the_default_output_is_text),
         test(
-            "a_unikernel_of_another_target_is_told_and_refused",
-            a_unikernel_of_another_target_is_told_and_refused,
-        ),
-        test(
-            "what_is_no_unikernel_is_refused",
-            what_is_no_unikernel_is_refused,
+            "a_unikernel_of_another_target_is_described_and_refused",
+            a_unikernel_of_another_target_is_described_and_refused,
         ),
         test(
-            "what_cannot_be_read_is_told_in_one_line",
-            what_cannot_be_read_is_told_in_one_line,
+            "a_file_that_is_no_unikernel_is_refused",
+            a_file_that_is_no_unikernel_is_refused,
+        ),
+        test(
+            "an_unreadable_file_is_reported_in_one_line",
+            an_unreadable_file_is_reported_in_one_line,
         ),
         test(
             "an_answer_that_cannot_be_written_is_an_error",
@@ -57,7 +57,10 @@ fn main() -> ExitCode {
             "a_unikernel_called_inspect_can_be_run",
             a_unikernel_called_inspect_can_be_run,
         ),
-        kvm_test("the_command_line_runs_it", the_command_line_runs_it),
+        kvm_test(
+            "the_suggested_command_line_runs",
+            the_suggested_command_line_runs,
+        ),
     ])
 }
 
@@ -67,7 +70,7 @@ fn inspect(arguments: &[&str], path: &Path) -> Command {
     command
 }
 
-/// What is said of a file as JSON, which keeps to the schema whatever it says.
+/// Parses the JSON description of a file and checks it against the schema.
 #[track_caller]
 fn document(output: &Output) -> Value {
     let schema = serde_json::from_str(include_str!("../docs/inspect.schema.json"))
@@ -90,7 +93,7 @@ fn accepted(path: &Path) -> Value {
     document
 }
 
-/// Every test unikernel there is, of both architectures where they are here.
+/// Returns every test unikernel, of both architectures where they are available.
 fn unikernels() -> Vec<PathBuf> {
     let folders = [Some(fixture("hello")), foreign_fixture("hello")]
         .into_iter()
@@ -108,7 +111,7 @@ fn unikernels() -> Vec<PathBuf> {
     found
 }
 
-fn every_unikernel_is_told_as_the_schema_says() {
+fn every_unikernel_matches_the_schema() {
     for path in unikernels() {
         let document = accepted(&path);
         assert_eq!(document["file"], common::text(&path));
@@ -131,7 +134,7 @@ fn every_unikernel_is_told_as_the_schema_says() {
     }
 }
 
-/// Their names say it: `hello`, `hello-abi1`, `hello-e1`.
+/// The file name has the era: `hello`, `hello-abi1`, `hello-e1`.
 fn eras_are_those_that_unikernels_were_built_for() {
     for path in unikernels() {
         let document = accepted(&path);
@@ -214,7 +217,7 @@ fn devices_are_those_that_are_declared() {
     assert_eq!(devices("maxdev").len(), 63);
 }
 
-fn a_unikernel_for_another_processor_is_told() {
+fn a_unikernel_for_another_processor_is_described() {
     let Some(path) = foreign_fixture("hello") else {
         return;
     };
@@ -231,7 +234,7 @@ fn a_unikernel_for_another_processor_is_told() {
         .prints(&here);
 }
 
-fn people_get_a_text() {
+fn the_default_output_is_text() {
     let output = run(&mut inspect(&[], &fixture("net2")));
     output.exits(0).is_quiet();
     for arguments in [
@@ -259,7 +262,7 @@ fn of_target(number: u32) -> Vec<u8> {
     bytes
 }
 
-fn a_unikernel_of_another_target_is_told_and_refused() {
+fn a_unikernel_of_another_target_is_described_and_refused() {
     let directory = common::directory();
     let path = directory.path().join("hello.spt");
     fs::write(&path, of_target(target::SPT)).unwrap();
@@ -280,7 +283,7 @@ fn a_unikernel_of_another_target_is_told_and_refused() {
         .prints("interface     spt, ABI version 2\n");
 }
 
-fn what_is_no_unikernel_is_refused() {
+fn a_file_that_is_no_unikernel_is_refused() {
     let directory = common::directory();
     let path = directory.path().join("hello.txt");
     fs::write(&path, "hello\n").unwrap();
@@ -292,7 +295,7 @@ fn what_is_no_unikernel_is_refused() {
     run(&mut inspect(&[], &itself)).fails(&["ordinary program"]);
 }
 
-fn what_cannot_be_read_is_told_in_one_line() {
+fn an_unreadable_file_is_reported_in_one_line() {
     for arguments in [&[][..], &["--json"]] {
         run(&mut inspect(arguments, Path::new("/nonexistent/app.hvt")))
             .is_refused(&["/nonexistent/app.hvt", "No such file"]);
@@ -319,9 +322,9 @@ fn a_unikernel_called_inspect_can_be_run() {
         .is_refused(&["inspect: ", "No such file"]);
 }
 
-fn the_command_line_runs_it() {
+fn the_suggested_command_line_runs() {
     let document = accepted(&fixture("hello"));
-    let arguments = document["command_line"].as_array().expect("words").iter();
+    let arguments = document["command_line"].as_array().expect("a list").iter();
     let arguments: Vec<&str> = arguments
         .map(|word| word.as_str().expect("a word"))
         .collect();

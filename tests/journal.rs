@@ -1,4 +1,5 @@
-//! The console in the journal: a listener replaces journald, and parses priorities as journald does.
+//! The console in the journal: a listener replaces journald, and parses priorities as journald
+//! does.
 
 mod common;
 

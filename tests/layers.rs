@@ -9,10 +9,10 @@ use std::process::ExitCode;
 
 use common::tool_test;
 
-/// Rooms, each with those that it names, and a place where.
+/// Each room, with the rooms that it names and one source position.
 type Arrows = BTreeMap<(String, String), String>;
 
-/// All that `guest` may use.
+/// Everything that `guest` may use.
 const GUEST_USES: [&str; 2] = ["memory", "report"];
 
 fn main() -> ExitCode {
@@ -29,7 +29,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The rows of the table, from top to bottom.
+/// Returns the rows of the table, from top to bottom.
 fn floors() -> Vec<Vec<String>> {
     let text = fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
     let rows = text
@@ -55,7 +55,7 @@ fn floor_of(floors: &[Vec<String>], room: &str) -> Option<usize> {
         .position(|floor| floor.iter().any(|name| name == room))
 }
 
-/// The source files, without their tests.
+/// Collects the source files, without their tests.
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -79,7 +79,7 @@ fn room_of(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The rooms that `text` names: what follows `crate::`, comments and tests left out.
+/// Returns the rooms that `text` names after `crate::`, outside comments and tests.
 fn named(text: &str) -> Vec<String> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let code: String = code
@@ -118,7 +118,7 @@ fn arrows() -> Arrows {
     arrows
 }
 
-/// What is wrong with `arrows`, a line each.
+/// Returns the errors of `arrows`, one a line.
 fn against(floors: &[Vec<String>], arrows: &Arrows) -> Vec<String> {
     let is_wrong = |room: &str, other: &str| {
         // A macro, or a name at the crate's top.
@@ -134,13 +134,13 @@ fn against(floors: &[Vec<String>], arrows: &Arrows) -> Vec<String> {
     let line = |((room, other), place): (&(String, String), &String)| {
         format!(
             "{place}: `{room}` may not use `{other}`: move what both need into a room below, pass it as an argument, or \
-             change the table in docs/architecture.md and say why"
+             change the table in docs/architecture.md and give the reason"
         )
     };
     wrong.map(line).collect()
 }
 
-/// The rooms of a circle, if there is one.
+/// Returns the rooms of a circle, if there is one.
 fn circle(arrows: &Arrows) -> BTreeSet<String> {
     let mut rooms: BTreeSet<String> = arrows
         .keys()

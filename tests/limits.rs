@@ -1,4 +1,5 @@
-//! What an operator may limit: how long a run lasts, how much a guest prints, and that its memory is taken at once.
+//! Limits of the operator: the time of a run, the guest's output, and memory that is taken at the
+//! start.
 
 mod common;
 
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
         }));
     }
     if cfg!(target_arch = "aarch64") {
-        // On x86_64 it is an error at once.
+        // On x86_64 it is an immediate error.
         tests.push(kvm_test("a_timeout_ends::wait", || times_out(&["wait"])));
     }
     tests.extend([
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     common::main(tests)
 }
 
-/// The registers of a report, beside the program counter.
+/// The registers of a report, after the program counter.
 #[cfg(target_arch = "x86_64")]
 const REGISTERS: [&str; 7] = [
     "pc 0x",
@@ -113,7 +114,7 @@ fn a_timeout_that_is_not_reached_does_nothing() {
         .is_quiet();
 }
 
-/// SIGALRM included, which the timer uses too.
+/// Including SIGALRM, which the timer uses too.
 fn a_signal_before_the_timeout_is_a_signal() {
     for signal in [libc::SIGTERM, libc::SIGALRM] {
         let mut guest = Guest::start(&mut hypercalls(&["--timeout=600"], &["spin"]));
@@ -123,7 +124,7 @@ fn a_signal_before_the_timeout_is_a_signal() {
     }
 }
 
-/// The number before `words` in what the tender said.
+/// Returns the number before `args` in `tender`'s messages.
 fn number_before(output: &Output, args: &str) -> u64 {
     let (before, _) = output
         .stderr
@@ -142,7 +143,7 @@ fn flood(lines: u64) -> String {
     format!("hypercalls: puts-flood\n{lines}")
 }
 
-/// What is dropped is warned of once, and counted to the byte.
+/// Dropped output is logged once, and counted to the byte.
 fn output_is_limited() {
     let since = Instant::now();
     let output = run(&mut hypercalls(
@@ -170,7 +171,7 @@ fn output_is_limited() {
     assert_eq!(output.stdout[..1024], flood(2000)[..1024]);
 }
 
-/// One PUTS of so many lines; a signal comes at the third write of it.
+/// One PUTS of so many lines; a signal arrives at its third write.
 fn output_of_many_lines_ends_with_the_run() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGALRM] {
         let newlines = "\n".repeat(4000);
@@ -194,7 +195,7 @@ fn output_of_many_lines_ends_with_the_run() {
     }
 }
 
-/// The rate limits the log, and the statistics count the guest's bytes alone.
+/// The rate limits the log; the statistics count only the guest's bytes.
 fn stamps_count_as_output() {
     let directory = common::directory();
     let stats = directory.path().join("stats.json");
@@ -257,10 +258,10 @@ fn sleeper(options: &[&str]) -> Guest {
     guest
 }
 
-/// The address space grows with `--mem` by just as much.
+/// The address space grows with `--mem` by exactly that size.
 fn a_guest_has_no_more_memory_than_it_was_given() {
     let [small, large] = ["--mem=4", "--mem=68"].map(|mem| kib(&sleeper(&[mem]), "VmSize"));
-    // Where its own pieces fall differs from run to run by some pages.
+    // Its own mappings vary between runs by some pages.
     let grown = large - small;
     assert!(
         grown.abs_diff(64 << 10) <= 256,
@@ -273,19 +274,19 @@ fn core_files_omit_guest_memory() {
     const SIZE: u64 = 64 << 20;
     let guest = sleeper(&["--mem=64"]);
     let mappings = std::fs::read_to_string(format!("/proc/{}/smaps", guest.pid())).unwrap();
-    let mut left_out = 0;
+    let mut excluded = 0;
     let mut size = 0;
     for line in mappings.lines() {
         let mut args = line.split_whitespace();
         match args.next() {
             Some("Size:") => size = args.next().unwrap().parse::<u64>().unwrap() << 10,
-            Some("VmFlags:") if args.any(|flag| flag == "dd") => left_out += size,
+            Some("VmFlags:") if args.any(|flag| flag == "dd") => excluded += size,
             _ => {}
         }
     }
     assert!(
-        left_out >= SIZE,
-        "{left_out} bytes are left out: {mappings}"
+        excluded >= SIZE,
+        "{excluded} bytes are excluded: {mappings}"
     );
 }
 

@@ -1,4 +1,4 @@
-//! As many devices as a manifest can hold: 63.
+//! The most devices that a manifest can hold: 63.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use common::net::{Tap, loop_back};
+use common::net::{Tap, bring_up_loopback};
 use common::{net_test, rsp, run, test, unikernel};
 
 fn main() -> ExitCode {
@@ -96,15 +96,15 @@ fn the_largest_statistics_are_written() {
     let socket = directory.path().join("socket");
     options.push(format!("--metrics=unix:{}", common::text(&socket)));
     let options: Vec<_> = options.iter().skip(1).map(String::as_str).collect();
-    loop_back();
+    bring_up_loopback();
     let (guest, mut debugger) = rsp::debug("maxdev", &options, &[]);
-    debugger.place();
+    debugger.program_counter();
     let ask = || {
         let mut stream = UnixStream::connect(&socket).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
         stream
     };
-    // More than a socket has room for: clients that do not read must not delay the one that does.
+    // More than a socket's buffer holds: clients that do not read must not delay the one that does.
     let _slow: Vec<_> = (0..7).map(|_| ask()).collect();
     let mut stream = ask();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! `--metrics`: what is served, to whom, and that nobody who asks can hold up a guest.
+//! `--metrics`: what is served, to which clients, and that no client can block a guest.
 
 mod common;
 #[path = "common/prometheus.rs"]
@@ -26,13 +26,10 @@ fn main() -> ExitCode {
             metrics_are_served_while_the_guest_runs,
         ),
         kvm_test("metrics_are_served_by_name", metrics_are_served_by_name),
+        kvm_test("other_requests_get_an_error", other_requests_get_an_error),
         kvm_test(
-            "whoever_does_not_ask_for_metrics_is_told",
-            whoever_does_not_ask_for_metrics_is_told,
-        ),
-        kvm_test(
-            "a_stuck_client_holds_up_nobody_for_long",
-            a_stuck_client_holds_up_nobody_for_long,
+            "a_stuck_client_blocks_others_only_briefly",
+            a_stuck_client_blocks_others_only_briefly,
         ),
         kvm_test(
             "a_client_that_sends_slowly_is_cut_off",
@@ -51,21 +48,18 @@ fn main() -> ExitCode {
             a_stuck_client_does_not_hold_up_the_end,
         ),
         kvm_test(
-            "a_host_that_cannot_wait_ends_the_service_alone",
-            a_host_that_cannot_wait_ends_the_service_alone,
+            "a_host_that_cannot_wait_ends_only_the_service",
+            a_host_that_cannot_wait_ends_only_the_service,
         ),
+        kvm_test("a_stale_socket_is_replaced", a_stale_socket_is_replaced),
         kvm_test(
-            "a_socket_that_was_left_is_replaced",
-            a_socket_that_was_left_is_replaced,
-        ),
-        kvm_test(
-            "without_a_sandbox_the_socket_goes",
-            without_a_sandbox_the_socket_goes,
+            "without_a_sandbox_the_socket_is_removed",
+            without_a_sandbox_the_socket_is_removed,
         ),
         kvm_test_if_possible("curl_gets_the_metrics", curl_gets_the_metrics),
         kvm_test(
-            "the_dashboard_asks_for_what_there_is",
-            the_dashboard_asks_for_what_there_is,
+            "the_dashboard_uses_existing_metrics",
+            the_dashboard_uses_existing_metrics,
         ),
     ])
 }
@@ -80,7 +74,7 @@ fn started(options: &[&str], kind: &str) -> Guest {
     guest
 }
 
-/// Asks for `/metrics` at the path.
+/// Requests `/metrics` at the path.
 #[track_caller]
 fn scrape(path: &Path) -> Scrape {
     let response = request(
@@ -90,7 +84,7 @@ fn scrape(path: &Path) -> Scrape {
     Scrape::parse(body(&response))
 }
 
-/// The same once the guest sleeps: what it has done before is all counted then.
+/// As `scrape`, once the guest sleeps: by then all that it did is counted.
 #[track_caller]
 fn scrape_asleep(path: &Path) -> Scrape {
     let deadline = Instant::now() + LIMIT;
@@ -111,7 +105,7 @@ fn request(mut stream: UnixStream, request: &str) -> String {
     response
 }
 
-/// The body of a good answer, as long as its header says.
+/// Returns the body of a successful response, whose length its header has.
 #[track_caller]
 fn body(response: &str) -> &str {
     let (head, body) = response
@@ -175,7 +169,7 @@ fn metrics_are_served_while_the_guest_runs() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// A name without a file, in this network namespace.
+/// An abstract socket in this network namespace.
 fn metrics_are_served_by_name() {
     let name = format!("tender-observe-{}", std::process::id());
     let mut guest = started(&[&format!("--metrics=unix:@{name}")], "spin");
@@ -191,7 +185,7 @@ fn metrics_are_served_by_name() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-fn whoever_does_not_ask_for_metrics_is_told() {
+fn other_requests_get_an_error() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
     let mut guest = served(directory.path(), &[], "spin");
@@ -216,7 +210,7 @@ fn whoever_does_not_ask_for_metrics_is_told() {
         head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"),
         "{head}"
     );
-    // Those who say nothing, and those who do not listen.
+    // Clients that send nothing, and clients that do not read.
     for _ in 0..50 {
         drop(UnixStream::connect(&socket).unwrap());
         let mut stream = UnixStream::connect(&socket).unwrap();
@@ -228,8 +222,9 @@ fn whoever_does_not_ask_for_metrics_is_told() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// One that says half of what it wants is told that it is too late; the next is answered, and the guest went on.
-fn a_stuck_client_holds_up_nobody_for_long() {
+/// A client that sends half a request gets a timeout response; the next is answered, and the guest
+/// continued.
+fn a_stuck_client_blocks_others_only_briefly() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
     let metrics = format!("--metrics=unix:{}", text(&socket));
@@ -253,7 +248,8 @@ fn a_stuck_client_holds_up_nobody_for_long() {
     guest.end().dies_by(libc::SIGTERM);
 }
 
-/// For any number of clients that send nothing or half a request. Prometheus gives up after ten seconds.
+/// For any number of clients that send nothing or half a request. Prometheus gives up after ten
+/// seconds.
 fn idle_clients_do_not_delay_an_answer() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
@@ -345,7 +341,7 @@ fn a_client_that_never_stops_sending_is_cut_off() {
     );
 }
 
-/// Neither one that says nothing nor those that wait behind it; they get no answer.
+/// Neither the silent client nor those that wait behind it; they get no response.
 fn a_stuck_client_does_not_hold_up_the_end() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
@@ -357,14 +353,14 @@ fn a_stuck_client_does_not_hold_up_the_end() {
     output.dies_by(libc::SIGTERM);
     output.complains("\"cause\": \"signal\"");
     for stream in &mut stuck {
-        // Nothing, or an end by force.
+        // No response, or a reset connection.
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty());
     }
 }
 
-fn a_socket_that_was_left_is_replaced() {
+fn a_stale_socket_is_replaced() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
     for _ in 0..2 {
@@ -387,7 +383,7 @@ fn a_socket_that_was_left_is_replaced() {
     run(&mut hypercalls(&[&metrics], &["spin"])).is_refused(&["another process listens there"]);
 }
 
-fn without_a_sandbox_the_socket_goes() {
+fn without_a_sandbox_the_socket_is_removed() {
     let directory = common::directory();
     for (mode, left) in [("best-effort", true), ("off", false)] {
         let mut guest = served(directory.path(), &[&format!("--sandbox={mode}")], "spin");
@@ -426,8 +422,8 @@ fn curl_gets_the_metrics() -> Result<(), String> {
     Ok(())
 }
 
-/// It is told once, the thread is gone, and the guest runs on.
-fn a_host_that_cannot_wait_ends_the_service_alone() {
+/// The failure is logged once, the thread ends, and the guest continues.
+fn a_host_that_cannot_wait_ends_only_the_service() {
     let directory = common::directory();
     let socket = format!("--metrics=unix:{}", text(&directory.path().join("socket")));
     let mut command = hypercalls(&[&socket], &["spin"]);
@@ -442,7 +438,7 @@ fn a_host_that_cannot_wait_ends_the_service_alone() {
         "tender: warn: --metrics: cannot wait for clients: Cannot allocate memory (os error 12)",
     );
     let deadline = Instant::now() + LIMIT;
-    // The kernel's own threads for KVM are among them, on some.
+    // On some kernels the list includes the kernel's own threads for KVM.
     let names = |pid: u32| {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
         threads
@@ -457,7 +453,7 @@ fn a_host_that_cannot_wait_ends_the_service_alone() {
     assert_eq!(
         asked.map(drop),
         Err(ErrorKind::ConnectionRefused),
-        "who asks waits for nobody"
+        "the response comes without a wait"
     );
     guest.signal(libc::SIGTERM);
     let output = guest.end();
@@ -468,8 +464,8 @@ fn a_host_that_cannot_wait_ends_the_service_alone() {
     );
 }
 
-/// Every name in the dashboard is one that is served, and every panel asks for something.
-fn the_dashboard_asks_for_what_there_is() {
+/// Every name in the dashboard is served, and every panel has a query.
+fn the_dashboard_uses_existing_metrics() {
     let dashboard: Value =
         serde_json::from_str(include_str!("../packaging/grafana/tender.json")).expect("JSON");
     let directory = common::directory();
@@ -495,8 +491,8 @@ fn the_dashboard_asks_for_what_there_is() {
     queries.extend(variables.filter_map(|variable| variable["definition"].as_str()));
     let mut asked = 0;
     for query in queries {
-        let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        for name in words.filter(|word| word.starts_with("tender_")) {
+        let tokens = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in tokens.filter(|word| word.starts_with("tender_")) {
             assert!(names.contains(&name), "{name} in {query}: {names:?}");
             asked += 1;
         }

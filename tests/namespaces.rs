@@ -6,8 +6,8 @@ use std::fs::File;
 use std::net::Ipv4Addr;
 use std::process::{Command, ExitCode};
 
-use common::net::{Elsewhere, Tap};
-use common::{FD, Guest, Output, hand_over, kernel, net_test, refuse, run, unikernel};
+use common::net::{OtherNamespace, Tap};
+use common::{FD, Guest, Output, kernel, net_test, pass_fd, refuse, run, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -55,7 +55,7 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 const UNKNOWN: &str = "tap0 (@99): its MTU is unknown (it is in another network namespace, or ";
 
-/// The unikernel `net`, which ends by itself, or a check of it.
+/// The unikernel `net`, which ends, or a check of it.
 fn net(options: &[&str]) -> Command {
     unikernel("net", &[&["--mem=4"], options].concat(), &["check"])
 }
@@ -68,7 +68,7 @@ fn with_tap(tap: &File, check: bool, may_ask: bool) -> Output {
     } else {
         &[&net_option]
     };
-    let mut command = hand_over(net(options), tap.try_clone().unwrap());
+    let mut command = pass_fd(net(options), tap.try_clone().unwrap());
     if !may_ask {
         refuse::fails(
             &mut command,
@@ -81,8 +81,8 @@ fn with_tap(tap: &File, check: bool, may_ask: bool) -> Output {
 }
 
 /// A tap of MTU 1400 that is up, in a separate network namespace.
-fn tap_elsewhere() -> Elsewhere<File> {
-    Elsewhere::new(|| {
+fn tap_elsewhere() -> OtherNamespace<File> {
+    OtherNamespace::new(|| {
         let tap = Tap::up("tap0", HOST);
         tap.set_mtu(1400);
         tap.set_mac(MAC);
@@ -129,7 +129,7 @@ fn a_tap_is_not_judged_by_an_interface_of_its_name() {
 }
 
 fn a_tap_elsewhere_that_is_down_is_reported() {
-    let there = Elsewhere::new(|| Tap::down("tap0").attach());
+    let there = OtherNamespace::new(|| Tap::down("tap0").attach());
     let tap = there.made.as_ref().unwrap();
     let _here = Tap::up("tap0", HOST);
     let output = with_tap(tap, false, true);
@@ -153,7 +153,7 @@ fn packet_information_is_found_by_the_tap() {
     }
     here.delete();
     let _here = Tap::up("tap0", HOST);
-    let there = Elsewhere::new(|| {
+    let there = OtherNamespace::new(|| {
         let tap = Tap::with_packet_info("tap0");
         tap.set_up(true);
         tap.attach_with_packet_info()
@@ -190,14 +190,14 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
     }
 }
 
-/// This process has the tap. A tender that the search finds first has another tap of the same name.
+/// This process has the tap. The search first finds a `tender` with another tap of the same name.
 fn the_owner_of_a_tap_is_not_that_of_its_namesake() {
     let mut there = tap_elsewhere();
     let other = there.made.take().unwrap();
     let here = Tap::up("tap0", HOST);
     let options = ["--mem=4".to_owned(), format!("--net=@{FD}")];
     let command = unikernel("net", &[&options[0], &options[1]], &["--ipv4=10.0.0.2/24"]);
-    let guest = Guest::start(&mut hand_over(command, other.try_clone().unwrap()));
+    let guest = Guest::start(&mut pass_fd(command, other.try_clone().unwrap()));
     guest.wait_for("net: ready\n");
     let _attached = here.attach();
     let us = format!("in use by process {}", std::process::id());
@@ -211,7 +211,7 @@ fn the_owner_of_a_tap_is_not_that_of_its_namesake() {
         &format!("--net:service0=@{FD}"),
         "--net:service1=tap0",
     ];
-    let output = run(&mut hand_over(unikernel("net2", &both, &[]), other));
+    let output = run(&mut pass_fd(unikernel("net2", &both, &[]), other));
     output
         .exits(1)
         .complains(&format!("'service1': interface 'tap0' is {us}"));

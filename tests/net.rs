@@ -1,5 +1,5 @@
-//! Network devices: frames go both ways on every interface, what the operator says reaches the guest, what cannot be
-//! attached is refused, and what happens to an interface meanwhile does not end the guest.
+//! Network devices: frames go both ways on every interface, the operator's settings reach the
+//! guest, invalid interfaces are refused, and changes to an interface do not end the guest.
 
 mod common;
 
@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use common::net::{Tap, echo, ping};
 use common::{
-    Device, FD, Guest, Output, hand_over, kvm_test, net_test, root_net_test, run, unikernel,
+    Device, FD, Guest, Output, kvm_test, net_test, pass_fd, root_net_test, run, unikernel,
 };
 
 fn main() -> ExitCode {
     common::main(vec![
         net_test("datagrams_come_back", datagrams_come_back),
         net_test("pings_are_answered", pings_are_answered),
-        net_test("two_interfaces_are_two", two_interfaces_are_two),
         net_test(
-            "odd_requests_are_answered_as_they_should",
-            odd_requests_are_answered_as_they_should,
+            "two_interfaces_are_independent",
+            two_interfaces_are_independent,
+        ),
+        net_test(
+            "unusual_requests_get_the_correct_replies",
+            unusual_requests_get_the_correct_replies,
         ),
         net_test(
             "the_mtu_of_the_tap_is_the_guests",
@@ -32,12 +35,12 @@ fn main() -> ExitCode {
             the_hardware_address_is_as_asked_or_random,
         ),
         net_test(
-            "a_tap_can_be_handed_over_as_a_descriptor",
-            a_tap_can_be_handed_over_as_a_descriptor,
+            "a_tap_can_be_passed_as_a_descriptor",
+            a_tap_can_be_passed_as_a_descriptor,
         ),
         kvm_test(
-            "a_socket_can_be_handed_over_as_a_descriptor",
-            a_socket_can_be_handed_over_as_a_descriptor,
+            "a_socket_can_be_passed_as_a_descriptor",
+            a_socket_can_be_passed_as_a_descriptor,
         ),
         net_test(
             "an_interface_that_goes_down_comes_back",
@@ -52,7 +55,10 @@ fn main() -> ExitCode {
             "an_interface_serves_one_guest_after_another",
             an_interface_serves_one_guest_after_another,
         ),
-        net_test("what_is_no_tap_is_refused", what_is_no_tap_is_refused),
+        net_test(
+            "interfaces_that_are_no_tap_are_refused",
+            interfaces_that_are_no_tap_are_refused,
+        ),
         net_test(
             "a_tap_that_is_down_is_refused",
             a_tap_that_is_down_is_refused,
@@ -63,8 +69,8 @@ fn main() -> ExitCode {
             one_tap_cannot_be_two_devices,
         ),
         net_test(
-            "descriptors_that_are_no_taps_are_refused",
-            descriptors_that_are_no_taps_are_refused,
+            "descriptors_that_are_no_tap_are_refused",
+            descriptors_that_are_no_tap_are_refused,
         ),
         root_net_test(
             "a_tap_of_another_user_is_refused",
@@ -115,13 +121,13 @@ fn pings_are_answered() {
         assert!(ping(GUEST, payload, 20), "{} bytes", payload.len());
     }
     assert!(
-        !ping(Ipv4Addr::new(10, 0, 0, 9), b"nobody", 1),
+        !ping(Ipv4Addr::new(10, 0, 0, 9), b"no host", 1),
         "a ping can fail"
     );
     quit(guest).is_quiet();
 }
 
-fn two_interfaces_are_two() {
+fn two_interfaces_are_independent() {
     let _first = Tap::up("tap0", HOST);
     let _second = Tap::up("tap1", Ipv4Addr::new(10, 0, 1, 1));
     let options = ["--net:service0=tap0", "--net:service1=tap1", "--mem=4"];
@@ -140,7 +146,7 @@ fn two_interfaces_are_two() {
         .prints("net: service1: handle 2,");
 }
 
-fn odd_requests_are_answered_as_they_should() {
+fn unusual_requests_get_the_correct_replies() {
     let _tap = Tap::up("tap0", HOST);
     let output = run(&mut unikernel(
         "net",
@@ -154,7 +160,7 @@ fn odd_requests_are_answered_as_they_should() {
     output
         .prints("net: a frame of 1514 bytes is taken\n")
         .prints("net: ok");
-    // None of them ends the guest; the operator hears of the first, and at the end of how many there were.
+    // None of them ends the guest; the first is logged, and the count at the end.
     assert_eq!(output.stdout.matches(" bytes: ").count(), 5, "{output:?}");
     output
         .complains("tap0: cannot send: the frame is malformed")
@@ -180,7 +186,7 @@ fn the_hardware_address_is_as_asked_or_random() {
             .stdout
             .split("mac ")
             .nth(1)
-            .expect("the guest says its address")[..17]
+            .expect("the guest prints its address")[..17]
             .to_owned()
     };
     assert_eq!(
@@ -199,20 +205,20 @@ fn the_hardware_address_is_as_asked_or_random() {
     }
 }
 
-fn a_tap_can_be_handed_over_as_a_descriptor() {
+fn a_tap_can_be_passed_as_a_descriptor() {
     let tap = Tap::up("tap0", HOST);
     tap.set_mtu(1400);
-    let guest = start(hand_over(net(&[&format!("--net=@{FD}")]), tap.attach()));
+    let guest = start(pass_fd(net(&[&format!("--net=@{FD}")]), tap.attach()));
     echo(GUEST, b"through a descriptor");
     assert!(ping(GUEST, b"ping", 20));
     quit(guest).is_quiet().prints("mtu 1400\n");
 }
 
-/// Without any network of the host's: the test is the other end.
-fn a_socket_can_be_handed_over_as_a_descriptor() {
+/// Without any network of the host: the test is the other end.
+fn a_socket_can_be_passed_as_a_descriptor() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_read_timeout(Some(common::LIMIT)).unwrap();
-    let guest = start(hand_over(
+    let guest = start(pass_fd(
         net(&[
             &format!("--net:service=@{FD}"),
             "--net-mac=02:00:00:00:00:02",
@@ -220,7 +226,7 @@ fn a_socket_can_be_handed_over_as_a_descriptor() {
         theirs,
     ));
     let mut frame = [0; 2000];
-    // Its announcement comes first.
+    // The guest's ARP announcement comes first.
     assert_eq!(ours.recv(&mut frame).unwrap(), 60);
     assert_eq!(
         frame[..14],
@@ -257,7 +263,7 @@ fn an_interface_that_goes_down_comes_back() {
     quit(guest);
 }
 
-/// It goes on without a network, asleep, and can still be ended.
+/// The guest continues without a network, asleep, and can still be ended.
 fn a_deleted_interface_does_not_end_the_guest() {
     let tap = Tap::up("tap0", HOST);
     let mut guest = start(net(&["--net=tap0"]));
@@ -274,11 +280,11 @@ fn a_deleted_interface_does_not_end_the_guest() {
     output.complains("failed to receive ");
     assert!(
         output.stderr.lines().count() <= 3,
-        "told again and again: {output:?}"
+        "logged repeatedly: {output:?}"
     );
 }
 
-/// Whether a process, looked at after a while, does something: its state, after its name in parentheses.
+/// Whether a process is running after a while: its state follows its name in parentheses.
 fn is_awake(pid: u32) -> bool {
     std::thread::sleep(Duration::from_millis(37));
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -310,7 +316,7 @@ fn an_interface_serves_one_guest_after_another() {
     }
 }
 
-fn what_is_no_tap_is_refused() {
+fn interfaces_that_are_no_tap_are_refused() {
     let _tun = Tap::tun("tun0");
     for (name, args) in [
         ("tap7", "ip tuntap add tap7 mode tap"),
@@ -351,11 +357,11 @@ fn one_tap_cannot_be_two_devices() {
     let by_name = &["--net:service0=tap0", "--net:service1=tap0"];
     run(&mut unikernel("net2", by_name, &[])).is_refused(&["service1", "tap0"]);
     let both = ["--net:service0=tap0", &format!("--net:service1=@{FD}")];
-    run(&mut hand_over(unikernel("net2", &both, &[]), tap.attach()))
+    run(&mut pass_fd(unikernel("net2", &both, &[]), tap.attach()))
         .is_refused(&["'service0'", "'tap0' is given twice"]);
 }
 
-fn descriptors_that_are_no_taps_are_refused() {
+fn descriptors_that_are_no_tap_are_refused() {
     let option = format!("--net=@{FD}");
     run(&mut net(&[&option])).is_refused(&["'service'", "99", "not passed"]);
     run(&mut net(&["--net=@1"])).is_refused(&["1", "standard"]);
@@ -364,11 +370,11 @@ fn descriptors_that_are_no_taps_are_refused() {
         .write(true)
         .open("/dev/null")
         .unwrap();
-    run(&mut hand_over(net(&[&option]), null)).is_refused(&["99", "tap"]);
+    run(&mut pass_fd(net(&[&option]), null)).is_refused(&["99", "tap"]);
     let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    run(&mut hand_over(net(&[&option]), theirs)).is_refused(&["99", "frames"]);
+    run(&mut pass_fd(net(&[&option]), theirs)).is_refused(&["99", "frames"]);
     let tun = Tap::tun("tun0");
-    run(&mut hand_over(net(&[&option]), tun.attach_tun())).is_refused(&["99", "tun"]);
+    run(&mut pass_fd(net(&[&option]), tun.attach_tun())).is_refused(&["99", "tun"]);
 }
 
 fn a_tap_of_another_user_is_refused() {

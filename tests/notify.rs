@@ -1,4 +1,5 @@
-//! A tender under a service manager: what it tells, in which order, and what becomes of a run whose manager is gone.
+//! `tender` under a service manager: its notifications, their order, and runs whose manager is
+//! gone.
 
 mod common;
 
@@ -14,7 +15,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::trace::trace;
-use common::{FD, Guest, LIMIT, hand_over, kvm_test, run, text, unikernel};
+use common::{FD, Guest, LIMIT, kvm_test, pass_fd, run, text, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -22,28 +23,43 @@ fn main() -> ExitCode {
             "without_a_watchdog_nothing_follows_ready",
             without_a_watchdog_nothing_follows_ready,
         ),
-        kvm_test("a_run_is_told_of_in_order", a_run_is_told_of_in_order),
-        kvm_test("an_abstract_socket_will_do", an_abstract_socket_will_do),
-        kvm_test("the_sandbox_is_no_obstacle", the_sandbox_is_no_obstacle),
-        kvm_test("a_stop_is_told_of", a_stop_is_told_of),
-        kvm_test("what_was_wrong_is_told_of", what_was_wrong_is_told_of),
-        kvm_test("a_long_sleep_is_no_death", a_long_sleep_is_no_death),
-        kvm_test("a_guest_that_spins_is_silent", a_guest_that_spins_is_silent),
-        kvm_test("another_process_is_watched", another_process_is_watched),
+        kvm_test("a_run_is_reported_in_order", a_run_is_reported_in_order),
+        kvm_test("an_abstract_socket_works", an_abstract_socket_works),
         kvm_test(
-            "without_a_manager_nothing_is_different",
-            without_a_manager_nothing_is_different,
+            "the_sandbox_allows_notifications",
+            the_sandbox_allows_notifications,
+        ),
+        kvm_test("a_stop_is_reported", a_stop_is_reported),
+        kvm_test(
+            "the_cause_of_a_failure_is_reported",
+            the_cause_of_a_failure_is_reported,
         ),
         kvm_test(
-            "a_manager_that_is_gone_is_done_without",
-            a_manager_that_is_gone_is_done_without,
+            "a_long_sleep_feeds_the_watchdog",
+            a_long_sleep_feeds_the_watchdog,
         ),
         kvm_test(
-            "devices_are_handed_over_by_name",
-            devices_are_handed_over_by_name,
+            "a_spinning_guest_does_not_feed_the_watchdog",
+            a_spinning_guest_does_not_feed_the_watchdog,
         ),
-        kvm_test("names_are_for_one_process", names_are_for_one_process),
-        kvm_test("what_is_not_named_is_closed", what_is_not_named_is_closed),
+        kvm_test(
+            "a_watchdog_of_another_process_is_ignored",
+            a_watchdog_of_another_process_is_ignored,
+        ),
+        kvm_test(
+            "without_a_manager_no_call_is_added",
+            without_a_manager_no_call_is_added,
+        ),
+        kvm_test("a_run_survives_its_manager", a_run_survives_its_manager),
+        kvm_test("devices_are_passed_by_name", devices_are_passed_by_name),
+        kvm_test(
+            "names_for_another_process_are_ignored",
+            names_for_another_process_are_ignored,
+        ),
+        kvm_test(
+            "unnamed_descriptors_are_closed",
+            unnamed_descriptors_are_closed,
+        ),
         kvm_test(
             "a_disk_that_cannot_be_written_is_refused",
             a_disk_that_cannot_be_written_is_refused,
@@ -51,7 +67,7 @@ fn main() -> ExitCode {
     ])
 }
 
-/// What a service manager hears. It waits for a word, [`LIMIT`] at most.
+/// A service manager's socket. A read waits for a message, [`LIMIT`] at most.
 struct Manager {
     socket: UnixDatagram,
     address: String,
@@ -93,7 +109,7 @@ impl Manager {
         let length = self
             .socket
             .recv(&mut datagram)
-            .expect("the tender tells something");
+            .expect("tender sends a message");
         String::from_utf8(datagram[..length].to_vec()).expect("it is text")
     }
 
@@ -103,14 +119,15 @@ impl Manager {
         let error = self
             .socket
             .recv(&mut [0; 8192])
-            .expect_err("nothing more is told");
+            .expect_err("tender sends no more");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }
 
 const READY: &str = "READY=1\nSTATUS=ABI version 2 (Solo5 0.8 and later), 4 MiB of memory";
 
-/// Without a watchdog, `tender` can send nothing more, and neither can a guest that escapes from its machine.
+/// Without a watchdog, `tender` can send nothing more, and neither can a guest that escapes from
+/// its VM.
 fn without_a_watchdog_nothing_follows_ready() {
     for ends in [&["exit=0"][..], &["exit=3"]] {
         let manager = Manager::new();
@@ -127,7 +144,7 @@ fn without_a_watchdog_nothing_follows_ready() {
     manager.hears_no_more();
 }
 
-fn a_run_is_told_of_in_order() {
+fn a_run_is_reported_in_order() {
     let manager = Manager::new();
     run(manager.watches(&mut unikernel("hello", &["--mem=4"], &[])))
         .exits(0)
@@ -152,7 +169,7 @@ fn a_run_is_told_of_in_order() {
     );
 }
 
-fn an_abstract_socket_will_do() {
+fn an_abstract_socket_works() {
     let name = format!("tender-notify-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     let manager = Manager::of(socket, format!("@{name}"), common::directory());
@@ -163,15 +180,15 @@ fn an_abstract_socket_will_do() {
     assert!(manager.hears().starts_with("STOPPING=1\n"));
 }
 
-/// With as much of it as this kernel has, and with none.
-fn the_sandbox_is_no_obstacle() {
+/// With the layers that this kernel has, and with none.
+fn the_sandbox_allows_notifications() {
     for mode in ["best-effort", "off"] {
         let manager = Manager::new();
         let sandbox = format!("--sandbox={mode}");
         let output =
             run(manager.watches(&mut unikernel("hello", &["--mem=4", &sandbox, "-v"], &[])));
         output.exits(0);
-        // Told of when it is in force, not before.
+        // Reported when it is active, not before.
         assert!(
             output.stderr.contains("tender: info: sandbox: "),
             "{output:#?}"
@@ -190,7 +207,7 @@ fn sleeper(nanoseconds: u64) -> Command {
     unikernel("clock", &["--mem=4"], &[&format!("poll={nanoseconds}")])
 }
 
-fn a_stop_is_told_of() {
+fn a_stop_is_reported() {
     let manager = Manager::new();
     let mut guest = Guest::start(manager.watches(&mut sleeper(600_000_000_000)));
     assert!(manager.hears().starts_with("READY=1\n"));
@@ -202,7 +219,7 @@ fn a_stop_is_told_of() {
     guest.end().dies_by(libc::SIGTERM);
 }
 
-fn what_was_wrong_is_told_of() {
+fn the_cause_of_a_failure_is_reported() {
     let manager = Manager::new();
     run(manager.watches(&mut unikernel("hypercalls", &["--mem=4"], &["badptr"])))
         .fails(&["hypercall"]);
@@ -214,8 +231,9 @@ fn what_was_wrong_is_told_of() {
     );
 }
 
-/// The guest wants to sleep far longer than the watchdog waits; it wakes up in time, and goes back to sleep.
-fn a_long_sleep_is_no_death() {
+/// The guest's sleep is far longer than the watchdog interval; `tender` wakes in time and sleeps
+/// again.
+fn a_long_sleep_feeds_the_watchdog() {
     let manager = Manager::new();
     let mut command = unikernel("sleeper", &["--mem=4"], &["sleep=600000000000"]);
     command.env("WATCHDOG_USEC", "400000");
@@ -225,20 +243,20 @@ fn a_long_sleep_is_no_death() {
     for _ in 0..5 {
         assert_eq!(manager.hears(), "WATCHDOG=1");
     }
-    // Half the interval before each, at least, however busy this machine is.
+    // At least half the interval before each, however busy this machine is.
     assert!(
         begun.elapsed() >= Duration::from_millis(5 * 200),
         "{:?}",
         begun.elapsed()
     );
     guest.signal(libc::SIGTERM);
-    // More words may be on their way.
+    // More messages may be queued.
     while manager.hears() == "WATCHDOG=1" {}
     guest.end().dies_by(libc::SIGTERM);
 }
 
-/// It runs, and runs on, but does not come by.
-fn a_guest_that_spins_is_silent() {
+/// The guest runs, but never enters `tender`.
+fn a_spinning_guest_does_not_feed_the_watchdog() {
     let manager = Manager::new();
     let mut command = unikernel("hypercalls", &["--mem=4"], &["spin"]);
     command.env("WATCHDOG_USEC", "400000");
@@ -249,12 +267,12 @@ fn a_guest_that_spins_is_silent() {
     let args: Vec<_> = std::iter::from_fn(|| Some(manager.hears()))
         .take_while(|args| !args.starts_with("STOPPING=1"))
         .collect();
-    // What it did before it began to spin is all that may have been told of.
+    // Only what it did before it began to spin may have been reported.
     assert!(args.len() <= 1, "{args:?}");
     guest.end().dies_by(libc::SIGTERM);
 }
 
-fn another_process_is_watched() {
+fn a_watchdog_of_another_process_is_ignored() {
     let manager = Manager::new();
     let mut command = sleeper(300_000_000);
     command
@@ -265,16 +283,16 @@ fn another_process_is_watched() {
         .exits(0)
         .stdout
         .split_once("poll 300000000 ns took ")
-        .expect("the guest tells");
+        .expect("the guest prints a duration");
     let took: u64 = took.split(' ').next().unwrap().parse().unwrap();
-    // Watched by a millisecond, it would have been woken at once.
+    // A watchdog of a millisecond would have woken it immediately.
     assert!(took >= 290_000_000, "{took} ns");
     assert!(manager.hears().starts_with("READY=1\n"));
     manager.hears_no_more();
 }
 
-/// No system call more, with or without a watchdog that nobody waits for.
-fn without_a_manager_nothing_is_different() {
+/// No additional system call, with or without a watchdog that no manager waits for.
+fn without_a_manager_no_call_is_added() {
     let calls = |variables: &[(&str, &str)]| {
         let mut command = unikernel("hypercalls", &["--mem=4"], &["ok-storm", "30"]);
         command.envs(variables.iter().copied());
@@ -288,8 +306,8 @@ fn without_a_manager_nothing_is_different() {
     let plain = calls(&[]);
     assert_eq!(calls(&[("WATCHDOG_USEC", "1")]), plain);
     assert_eq!(calls(&[("NOTIFY_SOCKET", "")]), plain);
-    // With a manager: three to connect, one to say that the guest runs, one to shut the socket down; and none at a
-    // hypercall.
+    // With a manager: three calls to connect, one to report that the guest runs, one to shut the
+    // socket down; none at a hypercall.
     let manager = Manager::new();
     let managed = calls(&[("NOTIFY_SOCKET", &manager.address)]);
     assert_eq!((managed.0, managed.2), (plain.0, plain.2));
@@ -299,7 +317,7 @@ fn without_a_manager_nothing_is_different() {
     );
 }
 
-fn a_manager_that_is_gone_is_done_without() {
+fn a_run_survives_its_manager() {
     let gone = Manager::new();
     fs::remove_file(&gone.address).unwrap();
     let closed = common::directory();
@@ -308,7 +326,7 @@ fn a_manager_that_is_gone_is_done_without() {
     for address in [
         gone.address.as_str(),
         text(&closed),
-        "@nobody-listens-here",
+        "@no-listener-here",
         "vsock:2:1",
         "x",
     ] {
@@ -323,8 +341,8 @@ fn a_manager_that_is_gone_is_done_without() {
             .exits(0)
             .complains(&format!("NOTIFY_SOCKET={address}: "));
     }
-    // One that goes while the guest runs, which waits for its reader until then, and is to be told of at each
-    // hypercall.
+    // A manager that goes while the guest runs. The guest waits for its reader until then, and each
+    // hypercall sends a notification.
     let manager = Manager::new();
     let (mut reader, writer) = common::full_pipe();
     let mut command = unikernel("hypercalls", &["--mem=4", "-v"], &["puts-flood", "20"]);
@@ -332,9 +350,9 @@ fn a_manager_that_is_gone_is_done_without() {
     drop(command);
     assert!(manager.hears().starts_with("READY=1\n"));
     drop(manager);
-    let mut said = Vec::new();
-    reader.read_to_end(&mut said).unwrap();
-    assert!(said.ends_with(b"flood 19\n"));
+    let mut printed = Vec::new();
+    reader.read_to_end(&mut printed).unwrap();
+    assert!(printed.ends_with(b"flood 19\n"));
     let output = guest.end();
     output
         .exits(0)
@@ -346,8 +364,9 @@ fn a_manager_that_is_gone_is_done_without() {
     );
 }
 
-/// Has the command start with descriptors from 3 on and LISTEN_… as systemd sets them. The process that they are for is
-/// known only after the fork, so the environment is made there, in memory that is ready by then.
+/// Makes the command start with descriptors from 3 on and LISTEN_… as systemd sets them. The
+/// process ID is known only after the fork, so the environment is made there, in memory that was
+/// allocated before.
 fn listen(mut command: Command, files: Vec<File>, names: &str) -> Command {
     let args: Vec<CString> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -357,11 +376,12 @@ fn listen(mut command: Command, files: Vec<File>, names: &str) -> Command {
     let mut owner = variable(format!("LISTEN_PID={:010}", 0));
     let count = variable(format!("LISTEN_FDS={}", files.len()));
     let names = variable(format!("LISTEN_FDNAMES={names}"));
-    // SAFETY: between fork and exec there are system calls only, on memory that was made before.
+    // SAFETY: between fork and exec there are only system calls, on memory that was allocated
+    // before.
     unsafe {
         command.pre_exec(move || {
             for (number, file) in (3..).zip(&files) {
-                // Ours are far above, so that none is written over by another.
+                // Ours are far above, so that none is overwritten by another.
                 if libc::dup2(file.as_raw_fd(), number) != number {
                     return Err(io::Error::last_os_error());
                 }
@@ -392,9 +412,9 @@ fn listen(mut command: Command, files: Vec<File>, names: &str) -> Command {
     command
 }
 
-/// A file's descriptor once more, with a number that no test hands over.
+/// Duplicates a descriptor to a number that no test passes.
 fn high(file: File) -> File {
-    // SAFETY: it takes numbers; the new descriptor is nobody else's.
+    // SAFETY: it takes numbers; the new descriptor has no other owner.
     unsafe {
         let fd = libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 200);
         assert!(fd >= 200, "{}", common::host_error("fcntl"));
@@ -419,8 +439,8 @@ fn null() -> File {
     high(File::open("/dev/null").unwrap())
 }
 
-/// A disk and an interface, one after something that is neither.
-fn devices_are_handed_over_by_name() {
+/// A disk and an interface, after a descriptor that is neither.
+fn devices_are_passed_by_name() {
     let (_directory, image) = disk();
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
     let frames = high(std::os::fd::OwnedFd::from(theirs).into());
@@ -444,12 +464,12 @@ fn devices_are_handed_over_by_name() {
     // By number they need no environment.
     let (directory, image) = disk();
     let command = unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &["fill"]);
-    run(&mut hand_over(command, image)).exits(0).is_quiet();
+    run(&mut pass_fd(command, image)).exits(0).is_quiet();
     let path = format!("--disk={}", text(&directory.path().join("disk.img")));
     run(&mut unikernel("block", &["--mem=4", &path], &["verify"])).exits(0);
 }
 
-fn names_are_for_one_process() {
+fn names_for_another_process_are_ignored() {
     let (_directory, image) = disk();
     let command = || unikernel("block", &["--mem=4", "--disk=@x"], &["fill"]);
     let listed = run(&mut listen(command(), vec![null(), image], "web:data"));
@@ -469,7 +489,7 @@ fn names_are_for_one_process() {
         .is_refused(&["more than one", "(@3, @4)"]);
 }
 
-fn what_is_not_named_is_closed() {
+fn unnamed_descriptors_are_closed() {
     let (_directory, image) = disk();
     let command = unikernel("clock", &["--mem=4"], &["poll=600000000000"]);
     let guest = Guest::start(&mut listen(command, vec![null(), image], "web:data"));

@@ -1,5 +1,5 @@
-//! What a run tells of itself: statistics at its end, figures on demand, messages in other forms, and console lines with
-//! the time.
+//! Observing a run: statistics at its end and on demand, messages in other formats, and console
+//! lines with timestamps.
 
 mod common;
 #[path = "common/schema.rs"]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::net::datagram;
 use common::{
-    FD, Guest, LIMIT, Output, full_pipe, hand_over, kvm_test, run, tender, text, unikernel,
+    FD, Guest, LIMIT, Output, full_pipe, kvm_test, pass_fd, run, tender, text, unikernel,
 };
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         kvm_test("every_end_has_its_statistics", every_end_has_its_statistics),
         kvm_test("every_era_has_its_statistics", every_era_has_its_statistics),
         kvm_test("devices_are_counted", devices_are_counted),
-        kvm_test("time_is_told_where_it_went", time_is_told_where_it_went),
+        kvm_test("time_is_accounted_by_its_use", time_is_accounted_by_its_use),
         kvm_test(
             "statistics_on_standard_error_are_one_line",
             statistics_on_standard_error_are_one_line,
@@ -32,35 +32,35 @@ fn main() -> ExitCode {
             a_file_that_cannot_be_written_is_refused,
         ),
         kvm_test(
-            "a_start_that_fails_leaves_what_was_there",
-            a_start_that_fails_leaves_what_was_there,
+            "a_start_that_fails_keeps_the_old_file",
+            a_start_that_fails_keeps_the_old_file,
         ),
         kvm_test(
-            "a_full_disk_costs_the_statistics_only",
-            a_full_disk_costs_the_statistics_only,
+            "a_full_disk_loses_only_the_statistics",
+            a_full_disk_loses_only_the_statistics,
         ),
         kvm_test(
-            "sigusr1_tells_and_the_guest_goes_on",
-            sigusr1_tells_and_the_guest_goes_on,
+            "sigusr1_prints_statistics_and_the_guest_continues",
+            sigusr1_prints_statistics_and_the_guest_continues,
         ),
         kvm_test(
             "sigusr1_does_not_shorten_a_sleep",
             sigusr1_does_not_shorten_a_sleep,
         ),
         kvm_test(
-            "sigusr1_tells_while_output_waits",
-            sigusr1_tells_while_output_waits,
+            "sigusr1_prints_statistics_while_output_waits",
+            sigusr1_prints_statistics_while_output_waits,
         ),
         kvm_test(
             "sigusr1_during_a_start_does_no_harm",
             sigusr1_during_a_start_does_no_harm,
         ),
-        kvm_test("messages_come_as_json", messages_come_as_json),
+        kvm_test("messages_are_json", messages_are_json),
+        kvm_test("messages_have_priorities", messages_have_priorities),
         kvm_test(
-            "messages_come_with_priorities",
-            messages_come_with_priorities,
+            "console_lines_have_timestamps",
+            console_lines_have_timestamps,
         ),
-        kvm_test("console_lines_have_the_time", console_lines_have_the_time),
     ])
 }
 
@@ -68,7 +68,7 @@ fn hypercalls(options: &[&str], arguments: &[&str]) -> Command {
     unikernel("hypercalls", &[&["--mem=4"], options].concat(), arguments)
 }
 
-/// Statistics, which keep to the schema whatever they say.
+/// Parses statistics and checks them against the schema.
 #[track_caller]
 fn parse(json: &str) -> Value {
     let schema = serde_json::from_str(include_str!("../docs/stats.schema.json"))
@@ -78,7 +78,7 @@ fn parse(json: &str) -> Value {
     document
 }
 
-/// Runs a command, made for the option, to its end; its output and statistics.
+/// Runs a command, made for the option, to its end; returns its output and statistics.
 #[track_caller]
 fn stats(make: impl FnOnce(&str) -> Command) -> (Output, Value) {
     let directory = common::directory();
@@ -96,7 +96,7 @@ fn every_end_has_its_statistics() {
         (&0.into(), &Value::Null)
     );
     let calls = &document["hypercalls"];
-    // Ten of each, and the line that it begins with.
+    // Ten of each, and the guest's first line.
     assert_eq!(
         [
             &calls["WALLTIME"],
@@ -126,7 +126,7 @@ fn every_end_has_its_statistics() {
     assert!(
         output
             .stderr
-            .contains(document["end"]["message"].as_str().expect("words")),
+            .contains(document["end"]["message"].as_str().expect("a text")),
         "{document:#}"
     );
 
@@ -180,7 +180,7 @@ fn every_era_has_its_statistics() {
     }
 }
 
-/// One interface, a socket that nobody reads for long, and one disk.
+/// One interface, a socket whose reader is slow, and one disk.
 fn devices_are_counted() {
     let directory = common::directory();
     let disk = directory.path().join("disk.img");
@@ -216,7 +216,7 @@ fn devices_are_counted() {
     ];
     let (output, document) = stats(|stats| {
         let options = [&options[..], &[stats]].concat();
-        hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs)
+        pass_fd(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs)
     });
     output.exits(0);
     let net = &document["nets"][0];
@@ -232,8 +232,8 @@ fn devices_are_counted() {
     );
 }
 
-/// A sleep is the guest's, whether somebody looks or not; a spinning guest has the rest.
-fn time_is_told_where_it_went() {
+/// Sleeping time is the guest's, even while statistics are read; a spinning guest has the rest.
+fn time_is_accounted_by_its_use() {
     let (output, document) =
         stats(|option| unikernel("clock", &["--mem=2", option], &["poll=200000000"]));
     output.exits(0);
@@ -262,14 +262,14 @@ fn time_is_told_where_it_went() {
     );
     let memory = &document["memory"];
     let resident = ["guest_resident_bytes", "resident_bytes"]
-        .map(|name| memory[name].as_u64().expect("/proc tells"));
+        .map(|name| memory[name].as_u64().expect("/proc has it"));
     assert!(
         0 < resident[0] && resident[0] <= 4 << 20 && resident[0] < resident[1],
         "{memory:#}"
     );
 }
 
-/// Whatever form messages have; and it is the last line.
+/// For every message format; it is the last line.
 fn statistics_on_standard_error_are_one_line() {
     for format in ["text", "json", "journald"] {
         let output = run(&mut hypercalls(
@@ -307,7 +307,7 @@ fn a_file_that_cannot_be_written_is_refused() {
     .is_refused(&["pipe", "No such device"]);
 }
 
-fn a_start_that_fails_leaves_what_was_there() {
+fn a_start_that_fails_keeps_the_old_file() {
     let directory = common::directory();
     let [stats, socket] = ["stats", "socket"].map(|name| directory.path().join(name));
     fs::write(&stats, "of the last run").unwrap();
@@ -327,7 +327,7 @@ fn a_start_that_fails_leaves_what_was_there() {
     assert!(!stats.exists());
 }
 
-fn a_full_disk_costs_the_statistics_only() {
+fn a_full_disk_loses_only_the_statistics() {
     let output = run(&mut hypercalls(&["--stats=/dev/full"], &["ok-storm", "3"]));
     output
         .exits(0)
@@ -340,7 +340,7 @@ fn started(options: &[&str], kind: &str) -> Guest {
     guest
 }
 
-/// Sends SIGUSR1 until the tender has said `words`: the guest may have to come to it first.
+/// Sends SIGUSR1 until `tender` has logged `args`: the guest may not have got that far yet.
 #[track_caller]
 fn ask_until(guest: &mut Guest, args: &str) {
     let deadline = Instant::now() + LIMIT;
@@ -355,12 +355,12 @@ fn ask_until(guest: &mut Guest, args: &str) {
     }
 }
 
-fn sigusr1_tells_and_the_guest_goes_on() {
+fn sigusr1_prints_statistics_and_the_guest_continues() {
     for (kind, args) in [
         ("spin", "1 hypercall (1 PUTS), 0 kicks"),
         ("poll-forever", "2 hypercalls (1 PUTS, 1 POLL)"),
     ] {
-        // Also with -q: it was asked for.
+        // Also with -q, as the operator asked for it.
         let mut guest = started(&["-q"], kind);
         ask_until(&mut guest, &format!("tender: info: {args}"));
         ask_until(
@@ -384,7 +384,7 @@ fn sigusr1_tells_and_the_guest_goes_on() {
     }
 }
 
-/// However often it comes, a sleep of a second is one, and the guest sleeps once.
+/// Any number of signals: a sleep of a second stays one second, and counts as one.
 fn sigusr1_does_not_shorten_a_sleep() {
     let since = Instant::now();
     let mut guest = Guest::start(&mut unikernel(
@@ -409,7 +409,7 @@ fn sigusr1_does_not_shorten_a_sleep() {
         "{:?}",
         since.elapsed()
     );
-    let (_, took) = output.stdout.split_once("ns took ").expect("it says");
+    let (_, took) = output.stdout.split_once("ns took ").expect("a duration");
     let took: u64 = took
         .split(' ')
         .next()
@@ -420,8 +420,8 @@ fn sigusr1_does_not_shorten_a_sleep() {
     assert!(took >= 1_000_000_000, "{took}");
 }
 
-/// A write that waits for its reader is no obstacle, and goes on.
-fn sigusr1_tells_while_output_waits() {
+/// A write that waits for its reader does not prevent it, and continues.
+fn sigusr1_prints_statistics_while_output_waits() {
     let (mut reader, writer) = full_pipe();
     let mut guest = Guest::spawn(hypercalls(&["-v"], &["puts-flood", "10"]).stdout(writer));
     guest.wait_for_complaint("sandbox: ");
@@ -447,17 +447,17 @@ fn sigusr1_during_a_start_does_no_harm() {
     }
 }
 
-/// Every line, that of the error which ends it included.
-fn messages_come_as_json() {
+/// Every line, including the error that ends the run.
+fn messages_are_json() {
     for options in [
         &["--log-format=json", "--bad"][..],
         &["--bad", "--log-format", "json"],
     ] {
         let output = run(&mut hypercalls(options, &["badptr"]));
         let line: Value =
-            serde_json::from_str(&output.exits(1).stderr).expect("a mistake is told as JSON too");
+            serde_json::from_str(&output.exits(1).stderr).expect("a usage error is JSON too");
         assert!(
-            line["message"].as_str().expect("words").contains("--bad"),
+            line["message"].as_str().expect("a text").contains("--bad"),
             "{line}"
         );
     }
@@ -490,13 +490,13 @@ fn messages_come_as_json() {
     assert!(
         last["message"]
             .as_str()
-            .expect("words")
+            .expect("a text")
             .starts_with(text(&common::fixture("hypercalls"))),
         "{last}"
     );
 }
 
-fn messages_come_with_priorities() {
+fn messages_have_priorities() {
     let output = run(&mut hypercalls(
         &["-v", "--console-rate=1K", "--log-format=journald"],
         &["puts-flood", "500"],
@@ -520,7 +520,7 @@ fn messages_come_with_priorities() {
     );
 }
 
-fn console_lines_have_the_time() {
+fn console_lines_have_timestamps() {
     let plain = run(&mut hypercalls(&[], &["puts-flood", "20"]));
     let stamped = run(&mut hypercalls(
         &["--console-timestamps"],

@@ -1,5 +1,5 @@
-//! What is in `packaging/`: the units by systemd's own judgement, and against what a run really calls; the networks as far
-//! as the tools for them are here.
+//! The files in `packaging/`: the units by systemd's own checks, and compared with what a run
+//! calls; the networks as far as their tools are installed.
 
 mod common;
 
@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode, Output};
 use common::net::{Tap, ping};
 use common::trace::trace_threads;
 use common::{
-    FD, Guest, hand_over, tender_path, text, tool_kvm_test, tool_net_test, tool_test, unikernel,
+    FD, Guest, pass_fd, tender_path, text, tool_kvm_test, tool_net_test, tool_test, unikernel,
 };
 use tender::sandbox::rules::name;
 
@@ -26,7 +26,7 @@ const UNITS: [(&str, &str); 4] = [
     ("tender-metrics@.service", "tender-metrics@web.service"),
 ];
 
-/// Ten times the exposure that is allowed: 2.0 of 10.
+/// Ten times the allowed exposure: 2.0 of 10.
 const THRESHOLD: &str = "--threshold=20";
 
 fn main() -> ExitCode {
@@ -94,7 +94,7 @@ fn succeeds(command: &mut Command) -> String {
     arguments
 }
 
-/// As installed, but with programs that are here.
+/// As installed, but with programs that exist here.
 fn units_are_valid() {
     let directory = common::directory();
     let tap = packaging().join("network/tap");
@@ -118,7 +118,7 @@ fn units_are_valid() {
             .args(["verify", "--man=no", "--recursive-errors=no"])
             .arg(directory.path().join(instance));
         let arguments = succeeds(&mut verify);
-        // A key that is unknown is a warning only.
+        // An unknown key is only a warning.
         assert!(
             !arguments.contains(instance) && !arguments.contains("Unknown"),
             "{arguments}"
@@ -136,12 +136,12 @@ fn units_expose_little() {
             arguments
                 .lines()
                 .find(|line| line.contains("Overall"))
-                .expect("systemd says how much")
+                .expect("systemd prints the exposure")
         );
     }
 }
 
-/// The calls of a set of systemd's, those of the sets in it included.
+/// Returns the calls of a systemd set, including those of nested sets.
 fn set(name: &str) -> BTreeSet<String> {
     let listed = succeeds(Command::new("systemd-analyze").args(["syscall-filter", name]));
     let names = listed
@@ -160,7 +160,7 @@ fn set(name: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The calls that a unit allows: each line of its filter adds or takes away, in order.
+/// Returns the calls that a unit allows: each line of its filter adds or removes some, in order.
 fn allowed(unit: &str) -> BTreeSet<String> {
     let mut allowed = set("@default");
     for line in unit
@@ -219,7 +219,7 @@ fn units_allow_what_runs_call() {
         &format!("--disk={}", text(&image)),
         "-v",
     ];
-    let mut command = hand_over(unikernel("bench-io", &options, &["n=20"]), theirs);
+    let mut command = pass_fd(unikernel("bench-io", &options, &["n=20"]), theirs);
     command.env("NOTIFY_SOCKET", &manager);
     let mut called = BTreeSet::new();
     let ended = trace_threads(&mut command, |_, _, call| {
@@ -271,7 +271,7 @@ fn units_name_only_what_tender_knows() {
     }
 }
 
-/// By the command of the unit, which is handed a port as systemd does it.
+/// Runs the unit's command with a port from systemd's socket activation.
 fn metrics_are_passed_on_to_a_port() {
     let directory = common::directory();
     let socket = directory.path().join("metrics.sock");
@@ -323,7 +323,7 @@ fn links() -> String {
     succeeds(Command::new("ip").args(["-d", "link", "show"]))
 }
 
-/// A guest on the tap, by way of the bridge.
+/// A guest on the tap, through the bridge.
 fn a_tap_by_ip() {
     let made = tap(&["up", "tap100", "br100", "user:0", "10.0.0.1/24"]);
     assert!(made.status.success(), "{made:?}");
@@ -354,7 +354,7 @@ fn a_tap_by_ip() {
         !left.contains("tap100") && !left.contains("br100"),
         "{left}"
     );
-    // Once more is no error: what is gone is gone.
+    // A second `down` is no error.
     assert!(tap(&["down", "tap100", "br100"]).status.success());
 }
 
@@ -375,9 +375,9 @@ fn a_tap_by_ip_leaves_what_is_not_its_own() {
             "{refused:?}"
         );
     }
-    // A user that is unknown to it is found out half way, and nothing is left.
+    // An unknown user is detected half way, and nothing is left.
     assert!(
-        !tap(&["up", "tap1", "br1", "user:nobody-of-this-name"])
+        !tap(&["up", "tap1", "br1", "user:no-such-user"])
             .status
             .success()
     );
@@ -391,11 +391,11 @@ fn a_tap_by_ip_leaves_what_is_not_its_own() {
     assert!(tap(&["down", "tap1", "br0"]).status.success());
     assert!(links().contains("tap2") && links().contains("br0") && links().contains(other.name()));
     assert!(tap(&["down", "tap0", "br0"]).status.success());
-    assert!(links().contains("tap0"), "somebody else's tap is gone");
+    assert!(links().contains("tap0"), "another owner's tap is gone");
     assert!(UdpSocket::bind("0.0.0.0:0").is_ok());
 }
 
-/// It needs its hooks of bridge-utils to be put into effect; what it says itself is checked here.
+/// Its effect needs the hooks of bridge-utils; here only its syntax is checked.
 fn a_tap_by_ifupdown_is_valid() {
     let directory = common::directory();
     let mut ifup = Command::new("ifup");
@@ -414,7 +414,7 @@ fn a_tap_by_ifupdown_is_valid() {
     }
 }
 
-/// The settings of a file of systemd's, by section and key.
+/// Returns the settings of a systemd file, by section and key.
 fn settings(path: &Path) -> BTreeMap<String, String> {
     let mut section = String::new();
     let mut settings = BTreeMap::new();
@@ -441,7 +441,7 @@ fn settings(path: &Path) -> BTreeMap<String, String> {
     settings
 }
 
-/// systemd-networkd and ifupdown must be there to bring theirs up; that they mean the same is seen here.
+/// systemd-networkd and ifupdown must be installed to apply theirs; here they are only compared.
 fn the_three_networks_are_the_same() {
     let networkd = |name: &str| settings(&packaging().join("network/networkd").join(name));
     let [bridge, host, tap, port] = [

@@ -1,5 +1,5 @@
-//! Paths of the operator: what they lead to when they lead through descriptors, what one file may be used for, and that
-//! nothing is opened before it is looked at.
+//! Paths of the operator: paths that lead through descriptors, files for more than one purpose, and
+//! that no file is opened before its kind is checked.
 
 mod common;
 #[path = "paths/user.rs"]
@@ -34,16 +34,16 @@ fn main() -> ExitCode {
             a_pipe_as_unikernel_is_refused,
         ),
         kvm_test(
-            "a_number_that_was_not_passed_leads_nowhere",
-            a_number_that_was_not_passed_leads_nowhere,
+            "a_number_that_was_not_passed_is_refused",
+            a_number_that_was_not_passed_is_refused,
         ),
         kvm_test(
-            "a_file_is_not_written_for_two_purposes",
-            a_file_is_not_written_for_two_purposes,
+            "a_file_for_two_purposes_is_refused",
+            a_file_for_two_purposes_is_refused,
         ),
         kvm_test(
-            "standard_streams_are_no_second_purpose",
-            standard_streams_are_no_second_purpose,
+            "standard_streams_share_no_file_with_an_option",
+            standard_streams_share_no_file_with_an_option,
         ),
         kvm_test(
             "files_that_are_only_read_can_be_shared",
@@ -65,7 +65,8 @@ fn main() -> ExitCode {
     common::main(tests.into_iter().chain(user::tests()).collect())
 }
 
-/// A directory with a unikernel that writes to its disk, a disk, a configuration file and links to each.
+/// A directory with a unikernel that writes to its disk, a disk, a configuration file and links to
+/// each.
 struct Place {
     directory: tempfile::TempDir,
     before: Vec<(PathBuf, Vec<u8>)>,
@@ -98,7 +99,7 @@ impl Place {
         self.directory.path().join(name)
     }
 
-    /// The tender in this directory, with its unikernel, which is to fill its disk.
+    /// `tender` in this directory, with its unikernel, which fills its disk.
     fn tender(&self, options: &[&str]) -> Command {
         let mut command = tender(
             options
@@ -110,7 +111,7 @@ impl Place {
         command
     }
 
-    /// Nothing was written but these files.
+    /// Checks that only these files were written.
     #[track_caller]
     fn is_unchanged_but(&self, changed: &[&str]) {
         for (path, content) in &self.before {
@@ -130,7 +131,8 @@ fn read_write(path: &Path) -> File {
     File::options().read(true).write(true).open(path).unwrap()
 }
 
-/// Gives the command `file` as its descriptor `number`, such as 3, the first that the tender itself would get.
+/// Passes `file` to the command as descriptor `number`, such as 3, the first that `tender` itself
+/// would open.
 fn with(mut command: Command, number: i32, file: impl AsRawFd + Send + Sync + 'static) -> Command {
     // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
     unsafe {
@@ -164,7 +166,7 @@ fn a_path_of_a_descriptor_is_the_callers_disk() {
             ))
             .exits(0);
             place.is_unchanged_but(&["disk.img"]);
-            // One that is open for reading is the same file.
+            // A descriptor that is open for reading is the same file.
             let command = place.tender(&["--check", &format!("--disk={path}")]);
             run(&mut with(
                 command,
@@ -187,7 +189,7 @@ fn a_path_of_a_descriptor_takes_statistics() {
         let mut command = with(place.tender(&[&options[0], &options[1]]), number, writer);
         let output = run(&mut command);
         output.exits(0).is_quiet();
-        // Its copy of the pipe goes with it.
+        // Its copy of the pipe is closed with it.
         drop(command);
         let mut document = String::new();
         reader.read_to_string(&mut document).unwrap();
@@ -196,7 +198,7 @@ fn a_path_of_a_descriptor_takes_statistics() {
             "{document}"
         );
         place.is_unchanged_but(&["disk.img"]);
-        // A file, which keeps nothing of what was in it.
+        // A file, which is truncated.
         fs::write(place.path("stats"), "x".repeat(1 << 16)).unwrap();
         let command = place.tender(&[&options[0], &options[1]]);
         run(&mut with(command, number, read_write(&place.path("stats")))).exits(0);
@@ -208,7 +210,7 @@ fn a_path_of_a_descriptor_takes_statistics() {
     }
 }
 
-/// For core files, as root directory, and for the socket of metrics.
+/// For core files, as root directory, and for the metrics socket.
 fn a_path_of_a_descriptor_is_the_callers_directory() {
     for number in [3, 4, 5] {
         let place = Place::new();
@@ -252,7 +254,7 @@ fn a_path_of_a_descriptor_is_the_callers_directory() {
     }
 }
 
-/// As of `<(zcat app.hvt.gz)`, which nothing can be read from twice.
+/// As `<(zcat app.hvt.gz)`, which can be read only once.
 fn a_pipe_as_unikernel_is_refused() {
     for args in [
         &["--"][..],
@@ -270,18 +272,18 @@ fn a_pipe_as_unikernel_is_refused() {
             3,
             reader,
         ));
-        let said = format!("{}{}", output.stdout, output.stderr);
+        let printed = format!("{}{}", output.stdout, output.stderr);
         output.exits(1);
         assert!(
-            said.contains("is a pipe (save its content as a file first)")
-                || said.contains("regular file"),
-            "{said}"
+            printed.contains("is a pipe (save its content as a file first)")
+                || printed.contains("regular file"),
+            "{printed}"
         );
     }
 }
 
-/// The tender opens files of its own by the numbers that are free; they are not the caller's.
-fn a_number_that_was_not_passed_leads_nowhere() {
+/// `tender` opens its own files at the free numbers; they are not the caller's.
+fn a_number_that_was_not_passed_is_refused() {
     let place = Place::new();
     for number in 3..9 {
         let path = format!("/dev/fd/{number}");
@@ -311,7 +313,7 @@ fn is_refused(place: &Place, mut command: Command, args: &[&str]) {
     place.is_unchanged_but(&[]);
 }
 
-fn a_file_is_not_written_for_two_purposes() {
+fn a_file_for_two_purposes_is_refused() {
     let place = Place::new();
     for kind in ["", "link-", "hard-", "./", "../"] {
         let name = |name: &str| match kind {
@@ -386,7 +388,7 @@ fn a_file_is_not_written_for_two_purposes() {
     place.is_unchanged_but(&[]);
 }
 
-fn standard_streams_are_no_second_purpose() {
+fn standard_streams_share_no_file_with_an_option() {
     let place = Place::new();
     let append = |name: &str| {
         OpenOptions::new()
@@ -394,7 +396,7 @@ fn standard_streams_are_no_second_purpose() {
             .open(place.path(name))
             .unwrap()
     };
-    let said = |options: &[&str], stdout: Option<&str>, stderr: Option<&str>| {
+    let run_to = |options: &[&str], stdout: Option<&str>, stderr: Option<&str>| {
         let mut command = place.tender(options);
         let stream = |name: Option<&str>, file: &str| match name {
             Some(name) => append(name),
@@ -430,7 +432,7 @@ fn standard_streams_are_no_second_purpose() {
             "standard output: its file is the configuration file",
         ),
     ] {
-        let (status, stderr) = said(options, Some(stdout), None);
+        let (status, stderr) = run_to(options, Some(stdout), None);
         assert!(
             status == Some(1) && stderr.contains(args),
             "{status:?} {stderr}"
@@ -453,7 +455,7 @@ fn standard_streams_are_no_second_purpose() {
         (&["--stats=/proc/self/fd/2"], false, ""),
     ] {
         let log = Some("log");
-        let (status, stderr) = said(
+        let (status, stderr) = run_to(
             &[&["--disk=disk.img"][..], options].concat(),
             log.filter(|_| stdout),
             log.filter(|_| !stdout),
@@ -469,8 +471,8 @@ fn standard_streams_are_no_second_purpose() {
         );
         place.is_unchanged_but(&[]);
     }
-    // Both streams may have one file, as of >log 2>&1.
-    let (status, _) = said(&["--disk=disk.img", "-v"], Some("log"), Some("log"));
+    // Both streams may have one file, as with >log 2>&1.
+    let (status, _) = run_to(&["--disk=disk.img", "-v"], Some("log"), Some("log"));
     assert_eq!(status, Some(0));
     let log = fs::read_to_string(place.path("log")).unwrap();
     assert!(
@@ -479,7 +481,7 @@ fn standard_streams_are_no_second_purpose() {
     );
 }
 
-/// Two runs of one unikernel at a time.
+/// Two concurrent runs of one unikernel.
 fn files_that_are_only_read_can_be_shared() {
     let options = ["--mem=2", "--timeout=60"];
     let guest = common::Guest::start(&mut unikernel("clock", &options, &["poll=100000000000"]));
@@ -487,7 +489,7 @@ fn files_that_are_only_read_can_be_shared() {
     run(&mut unikernel("clock", &options, &["poll=1"])).exits(0);
 }
 
-/// Reports each open of a file. `O_PATH` is none.
+/// Detects each open of a file, other than with `O_PATH`.
 struct Watch(OwnedFd);
 
 impl Watch {
@@ -504,7 +506,7 @@ impl Watch {
 
     fn was_opened(&self) -> bool {
         let mut events = [0_u8; 4096];
-        // SAFETY: the kernel writes into the array, as many bytes as it has at most.
+        // SAFETY: the kernel writes into the array, at most as many bytes as it has.
         unsafe { libc::read(self.0.as_raw_fd(), events.as_mut_ptr().cast(), events.len()) > 0 }
     }
 }
@@ -518,7 +520,7 @@ fn special_files(directory: &Path, device: libc::dev_t) -> Vec<PathBuf> {
         (unsafe { libc::mknod(name.as_ptr(), mode | 0o666, number) } == 0).then_some(path)
     };
     let device = make("device", libc::S_IFCHR, device);
-    // Elsewhere devices cannot be opened, such as in a user namespace.
+    // Some devices cannot be opened, for example in a user namespace.
     let device = device.filter(|path| File::open(path).is_ok());
     make("pipe", libc::S_IFIFO, 0)
         .into_iter()
@@ -544,13 +546,13 @@ fn a_file_of_another_kind_is_not_opened() {
             run(tender(args).current_dir(place.directory.path())).exits(1);
             assert!(!watch.was_opened(), "{args:?}");
         }
-        // The watch sees what there is to see.
+        // The watch detects an open.
         drop(read_write(&path));
         assert!(watch.was_opened());
     }
 }
 
-/// Such as a watchdog. /dev/null has no effects.
+/// Such as a watchdog. /dev/null has no side effects.
 fn statistics_do_not_open_a_device() {
     let place = Place::new();
     for path in special_files(place.directory.path(), libc::makedev(10, 232)) {
@@ -561,10 +563,10 @@ fn statistics_do_not_open_a_device() {
         for check in [&[][..], &["--check"]] {
             let stats = format!("--stats={}", text(&path));
             let output = run(&mut place.tender(&[check, &["--disk=disk.img", &stats]].concat()));
-            let said = format!("{}{}", output.stdout, output.stderr);
+            let printed = format!("{}{}", output.stdout, output.stderr);
             assert!(
-                output.code() == 1 && said.contains("this is a device"),
-                "{said}"
+                output.code() == 1 && printed.contains("this is a device"),
+                "{printed}"
             );
             assert!(!watch.was_opened());
         }
@@ -575,7 +577,7 @@ fn statistics_do_not_open_a_device() {
         .is_quiet();
 }
 
-/// Statistics into a link that leads to nothing would make a file wherever the link says.
+/// Statistics to a dangling link would create a file at the link's target.
 fn a_new_file_is_not_made_through_a_link() {
     let place = Place::new();
     fs::create_dir(place.path("elsewhere")).unwrap();

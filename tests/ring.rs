@@ -1,5 +1,5 @@
-//! The shared network ring: every frame goes through it once and in its turn, in both directions, and it costs nothing
-//! while there are none. Frames are numbered; how many are sent, `TENDER_RING_FRAMES` says.
+//! The shared network ring: every frame passes once and in order, in both directions, and the ring
+//! costs nothing without frames. Frames are numbered; `TENDER_RING_FRAMES` sets how many are sent.
 
 mod common;
 
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
             the_ring_is_offered_unless_it_is_not_wanted,
         ),
         net_test(
-            "who_cannot_use_it_is_not_offered_it",
-            who_cannot_use_it_is_not_offered_it,
+            "the_ring_is_not_offered_to_guests_that_cannot_use_it",
+            the_ring_is_not_offered_to_guests_that_cannot_use_it,
         ),
         net_test(
             "memory_is_exact_with_the_ring",
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             "only_a_ring_has_a_second_thread",
             only_a_ring_has_a_second_thread,
         ),
-        net_test("idle_guests_wake_nobody", idle_guests_wake_nobody),
+        net_test("idle_guests_cause_no_wakeups", idle_guests_cause_no_wakeups),
         net_test(
             "the_second_thread_sleeps_after_a_flood",
             the_second_thread_sleeps_after_a_flood,
@@ -40,16 +40,16 @@ fn main() -> ExitCode {
     common::main(tests)
 }
 
-/// A way of a guest's frames.
+/// A path of a guest's frames.
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
     options: &'static [&'static str],
-    /// On one processor, which the two threads must share with the guest.
+    /// On one processor, which the two threads share with the guest.
     alone: bool,
 }
 
-/// The same must hold in every way.
+/// The paths; the same must hold on every one.
 const WAYS: [Way; 3] = [
     Way {
         name: "ring",
@@ -68,7 +68,7 @@ const WAYS: [Way; 3] = [
     },
 ];
 
-/// What is to be done with so many frames.
+/// A test body for so many frames.
 type Body = fn(Way, u64);
 
 fn traffic(way: Way) -> Vec<Trial> {
@@ -97,7 +97,7 @@ fn traffic(way: Way) -> Vec<Trial> {
     .into()
 }
 
-/// How many frames; emulated machines take their time.
+/// The number of frames; smaller on emulated machines.
 fn frames() -> u64 {
     let default = if cfg!(target_arch = "x86_64") {
         20_000
@@ -142,7 +142,7 @@ fn start(way: Way, taps: &[&Tap], args: &[&str]) -> Guest {
     })
 }
 
-/// Checks that the guest is content.
+/// Checks that the guest reports success.
 #[track_caller]
 fn ends_well(way: Way, guest: Guest) -> Output {
     let output = guest.end();
@@ -173,7 +173,7 @@ fn long_writes_arrive_in_order(way: Way, count: u64) {
     wire.stays_silent();
 }
 
-/// What the guest says when so many frames have come as they should.
+/// Returns what the guest prints after so many correct frames.
 fn right(count: u64) -> String {
     format!("ring: read {count} lost 0 doubled 0 reordered 0\n")
 }
@@ -215,7 +215,7 @@ fn a_mixture_is_in_order(way: Way, count: u64) {
     wire.stays_silent();
 }
 
-/// In turns through the ring and, too long for it, through a hypercall.
+/// Alternately through the ring and, if too long for it, through a hypercall.
 fn jumbo_frames_overtake_nothing(way: Way, count: u64) {
     let (tap, count) = (tap("tap0"), count / 10);
     tap.set_mtu(9000);
@@ -226,7 +226,7 @@ fn jumbo_frames_overtake_nothing(way: Way, count: u64) {
     wire.stays_silent();
 }
 
-/// As many as may wait, 1023; a real guest aborts if it then reads and the host has taken none.
+/// As many as fit, 1023; a real guest aborts if it then reads before the host has taken any.
 fn full_queues_are_emptied_before_a_read(way: Way, count: u64) {
     let (tap, rounds) = (tap("tap0"), (count / 4000).max(2));
     let mut wire = Wire::new(&tap);
@@ -287,7 +287,7 @@ fn the_ring_is_offered_unless_it_is_not_wanted() {
     }
 }
 
-fn who_cannot_use_it_is_not_offered_it() {
+fn the_ring_is_not_offered_to_guests_that_cannot_use_it() {
     let _tap = tap("tap0");
     for (name, device) in [("net-e1", true), ("net-abi1", true), ("hello", false)] {
         let options = ["--net-ring=on", "--mem=4", "--net=tap0"];
@@ -301,7 +301,7 @@ fn who_cannot_use_it_is_not_offered_it() {
     }
 }
 
-/// The ring costs nothing of what was asked for: the end of memory is where it would be without.
+/// The ring takes none of the requested memory: the end of memory is where it would be without.
 fn memory_is_exact_with_the_ring() {
     let _tap = tap("tap0");
     for (size, end) in [("2", "0x200000"), ("64", "0x4000000")] {
@@ -317,7 +317,8 @@ fn memory_is_exact_with_the_ring() {
     }
 }
 
-/// The threads of a process, but for those of the kernel's KVM: name, switches of its own will, and processor time in ticks.
+/// The threads of a process, without the kernel's own for KVM: name, voluntary switches, and
+/// processor time in ticks.
 fn threads(pid: u32) -> Vec<(String, u64, u64)> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let read =
@@ -331,7 +332,8 @@ fn threads(pid: u32) -> Vec<(String, u64, u64)> {
             .split_whitespace()
             .next()
             .unwrap();
-        // After the name in parentheses; user and system time are the 14th and 15th field of all.
+        // After the name in parentheses; user and system time are the 14th and 15th field of the
+        // line.
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
         let ticks = [11, 12]
             .map(|i| fields[i].parse::<u64>().unwrap())
@@ -349,8 +351,8 @@ fn threads(pid: u32) -> Vec<(String, u64, u64)> {
         .collect()
 }
 
-/// Checks that the process does next to nothing for five seconds: `wakeups` at most, in all its threads, and not a tenth
-/// of a processor's 500 ticks, of which a busy machine takes some for a wake-up.
+/// Checks that the process is idle for five seconds: at most `wakeups` in all its threads, and less
+/// than a tenth of a processor's 500 ticks, some of which a busy machine takes for a wake-up.
 #[track_caller]
 fn sleeps(pid: u32, wakeups: u64) {
     let sums = || {
@@ -371,8 +373,9 @@ fn sleeps(pid: u32, wakeups: u64) {
     );
 }
 
-/// Fewer than one wake-up a second. On ARM64 POLL ends now and then for the guest's clock, but not so often.
-fn idle_guests_wake_nobody() {
+/// Fewer than one wake-up a second. On ARM64, POLL ends now and then for the guest's clock, but not
+/// so often.
+fn idle_guests_cause_no_wakeups() {
     let tap = tap("tap0");
     let guest = start(WAYS[0], &[&tap], &["idle=8"]);
     guest.wait_for("ring: idle for 8 s\n");
@@ -382,7 +385,7 @@ fn idle_guests_wake_nobody() {
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// The echo unikernel itself wakes up once a second; nothing else does, once there have been many frames.
+/// The echo unikernel wakes up once a second; after many frames, nothing else wakes up.
 fn the_second_thread_sleeps_after_a_flood() {
     let tap = tap("tap0");
     let mut guest = start(WAYS[0], &[&tap], &["poll-echo", "--ipv4=10.0.0.2/24"]);

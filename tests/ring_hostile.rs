@@ -1,5 +1,6 @@
-//! Guests that break the rules of the shared network ring: each ends in one clean line, or harms nobody but itself,
-//! and can be ended by a signal. And what was queued before the end is sent, however it comes.
+//! Guests that violate the protocol of the shared network ring: each ends in one clean line, or
+//! harms only itself and can be ended by a signal. Frames that were queued before the end are sent,
+//! for every kind of end.
 
 mod common;
 
@@ -13,18 +14,18 @@ use std::time::{Duration, Instant};
 use common::net::Tap;
 use common::wire::Wire;
 use common::{
-    FD, Guest, Output, hand_over, kvm_test, net_test, on_one_processor, root_net_test, unikernel,
+    FD, Guest, Output, kvm_test, net_test, on_one_processor, pass_fd, root_net_test, unikernel,
 };
 use libtest_mimic::Trial;
 
-/// What becomes of a hostile guest.
+/// The end of a hostile guest.
 #[derive(Clone, Copy)]
 enum End {
-    /// The tender ends the run, and says this.
+    /// `tender` ends the run with this message.
     Reported(&'static str),
-    /// It goes on, ends with this status and says this.
+    /// The guest continues, and ends with this status and this output.
     Confined(i32, &'static str),
-    /// The one or the other, as it happens: with no status but this.
+    /// One or the other, depending on timing; no status but this.
     Either(i32),
 }
 use End::{Confined, Either, Reported};
@@ -32,10 +33,10 @@ use End::{Confined, Either, Reported};
 const OUTSIDE: End = Reported("must be within the 0x400000 bytes of guest memory");
 const READ_ONLY: End = Reported("must be memory that the guest may write");
 
-/// A kind of attack, its words, and what becomes of it.
+/// A kind of attack, its arguments, and its end.
 type Attack = (&'static str, &'static [&'static str], End);
 
-/// All of them. What a guest may not even read it may still send; what it may not write stays as it is.
+/// All attacks. A guest may send what it may not read; what it may not write stays unchanged.
 const KINDS: [Attack; 34] = [
     (
         "wild-tail",
@@ -97,7 +98,7 @@ const KINDS: [Attack; 34] = [
         Confined(0, "handle 4294967295: Some(Commit { id: 5, ret: 2, len: 0"),
     ),
     ("bad-op", &[], Confined(0, "skipped: true\n")),
-    // Who takes no replies finds the newest of them in the place of older ones.
+    // A guest that takes no replies finds the newest ones in the place of older ones.
     ("flood-no-consume", &[], Either(3)),
     ("kick-storm", &["10000"], Confined(0, "10000 kicks, ")),
 ];
@@ -110,7 +111,7 @@ const ENDLESS: [&[&str]; 4] = [
     &["flood-no-consume", "4000000000"],
 ];
 
-/// A name, and what to do with so many frames in the queue.
+/// A name, and a test body for so many queued frames.
 type Queue = (&'static str, fn(u64));
 
 fn main() -> ExitCode {
@@ -146,7 +147,8 @@ fn main() -> ExitCode {
 
 const OPTIONS: [&str; 2] = ["--net=tap0", "--mem=4"];
 
-/// Ways to end a guest whose ring a peer feeds: a name, options, the guest's argument, and a function that ends it.
+/// Ways to end a guest whose ring a peer feeds: a name, options, the guest's argument, and a
+/// function that ends it.
 type FedEnd = (
     &'static str,
     &'static [&'static str],
@@ -189,7 +191,7 @@ fn kind((kind, arguments, end): Attack) -> Trial {
         let args = [&[kind], arguments].concat();
         let mut command = unikernel("ring-hostile", &OPTIONS, &args);
         attack(command, &args, end);
-        // The threads take turns otherwise, and the other one may find out.
+        // Otherwise the threads take turns, and the other one may detect it.
         command = unikernel("ring-hostile", &OPTIONS, &args);
         on_one_processor(&mut command);
         attack(command, &args, end);
@@ -200,7 +202,7 @@ fn attack(command: Command, args: &[&str], end: End) {
     let tap = tap();
     let mut wire = Wire::new(&tap);
     let mut guest = run_as(command, args);
-    // Something to be received where it must not be, once the tap is ready to carry it.
+    // A frame that must not be received, sent once the tap is ready.
     while args[0].starts_with("wild-") && guest_waits(args) && guest.is_running() {
         let _ = wire.send(0);
         std::thread::sleep(Duration::from_millis(20));
@@ -224,7 +226,7 @@ fn check(output: &Output, end: End) {
     assert!(!output.stderr.contains("panicked"), "{output:?}");
 }
 
-/// However busy it keeps the tender.
+/// However busy it keeps `tender`.
 fn ends_by_a_signal(args: &[&str]) {
     let _tap = tap();
     let mut guest = start(args);
@@ -240,8 +242,8 @@ fn ends_by_a_signal(args: &[&str]) {
     );
 }
 
-/// The guest's requests do not end while the peer sends the index of the next ones. The guest starts again where the
-/// second thread slept too early or the peer was too slow.
+/// The guest's requests do not end while the peer sends the index of the next ones. The guest
+/// starts again if the second thread slept too early or the peer was too slow.
 fn fed_by_a_peer(options: &[&str], args: &[&str], end: fn(Guest)) {
     let fed = (0..20)
         .map(|_| feed(options, args))
@@ -251,7 +253,7 @@ fn fed_by_a_peer(options: &[&str], args: &[&str], end: fn(Guest)) {
 
 fn feed(options: &[&str], args: &[&str]) -> Guest {
     let mut fds = [0; 2];
-    // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
+    // SAFETY: the array has room for the two descriptors, which are new and have no other owner.
     let [mut ours, theirs] = unsafe {
         let made = libc::socketpair(
             libc::AF_UNIX,
@@ -262,7 +264,7 @@ fn feed(options: &[&str], args: &[&str]) -> Guest {
         assert!(made == 0, "{}", common::host_error("socketpair"));
         fds.map(|fd| File::from_raw_fd(fd))
     };
-    // Until the tender has ended.
+    // Until `tender` has ended.
     std::thread::spawn(move || {
         let mut index = 2049_u32;
         while ours
@@ -276,12 +278,12 @@ fn feed(options: &[&str], args: &[&str]) -> Guest {
     let options = [&["--mem=4", &net], options].concat();
     let args = [&["read-into-index"], args].concat();
     run_as(
-        hand_over(unikernel("ring-hostile", &options, &args), theirs),
+        pass_fd(unikernel("ring-hostile", &options, &args), theirs),
         &args,
     )
 }
 
-/// In both directions, with all that the second thread does.
+/// In both directions, so that the second thread does all of its work.
 fn floods_end_by_a_signal() {
     let tap = tap();
     for args in [
@@ -322,7 +324,7 @@ fn sent_before_a_report(count: u64) {
     tap.delete();
 }
 
-/// It has queued all of them long before the second is over.
+/// All frames are queued long before the second is over.
 fn sent_before_a_signal(count: u64) {
     let tap = tap();
     let mut wire = Wire::new(&tap);

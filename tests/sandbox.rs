@@ -1,8 +1,9 @@
-//! The sandbox from inside: a tender that has been taken over tries what an attacker would, and dies at it. And what
-//! the operator sees of it: its options, and what a kernel lacks.
+//! The sandbox from inside: a compromised `tender` tries what an attacker would, and is killed.
+//! Also what the operator sees of it: its options, and what a kernel lacks.
 //!
-//! Nothing in the tender helps with that. The run is one of the library in this very program, started again with
-//! [`ATTEMPT`] set; its logger is ours, and is called by the thread that is to be taken over when the guest has ended.
+//! `tender` has no code for these tests. The run is one of the library in this test program,
+//! started again with [`ATTEMPT`] set. Its logger is ours; it takes over the calling thread when
+//! the guest has ended.
 
 #[path = "sandbox/attempts.rs"]
 mod attempts;
@@ -31,31 +32,33 @@ use libtest_mimic::Trial;
 use tender::sandbox::rules::{self, Parameters};
 use tender::sandbox::{Confined, Sandbox};
 
-/// The environment variable that says which thread tries what.
+/// The environment variable with the thread and what it tries.
 const ATTEMPT: &str = "TENDER_ATTEMPT";
 
-/// And the one that says where its core files go, if it is to have any.
+/// The environment variable with the directory for core files, if any.
 const CORES_PATH: &str = "TENDER_CORES";
 
 fn main() -> ExitCode {
-    if let Ok(words) = std::env::var(ATTEMPT) {
-        return attempt_here(&words);
+    if let Ok(attempt) = std::env::var(ATTEMPT) {
+        return attempt_here(&attempt);
     }
     let mut tests = vec![
-        kvm_test("the_guests_thread_lives", || survives("guest", "nothing")),
-        test("the_rings_thread_lives", || survives("ring", "nothing")),
-        test("the_metrics_thread_lives", || {
+        kvm_test("the_guests_thread_survives", || {
+            survives("guest", "nothing")
+        }),
+        test("the_rings_thread_survives", || survives("ring", "nothing")),
+        test("the_metrics_thread_survives", || {
             survives("metrics", "nothing")
         }),
         test("a_violation_is_handled_once", a_violation_is_handled_once),
-        test("without_a_sandbox_everybody_lives", || {
+        test("without_a_sandbox_every_thread_survives", || {
             survives("none", "getppid")
         }),
-        kvm_test("it_is_told_what_is_in_force", it_is_told_what_is_in_force),
+        kvm_test("the_active_layers_are_logged", the_active_layers_are_logged),
         kvm_test("a_running_guest_is_confined", a_running_guest_is_confined),
         kvm_test(
-            "a_missing_layer_is_done_without_unless_strict",
-            a_missing_layer_is_done_without_unless_strict,
+            "a_missing_layer_fails_only_in_strict_mode",
+            a_missing_layer_fails_only_in_strict_mode,
         ),
         kvm_test(
             "a_kernel_that_knows_nothing_of_speculation_filters_all_the_same",
@@ -98,7 +101,7 @@ fn main() -> ExitCode {
     tests.push(kvm_test("the_debuggees_thread_lives", || {
         survives("debuggee", DEBUGGERS.0)
     }));
-    // Without the option, none of it.
+    // Without the option, all of it fails.
     tests.push(dies("guest", &DEBUGGERS));
     tests.extend(CORE.iter().map(|attempt| dies("guest", attempt)));
     tests.extend(
@@ -109,9 +112,9 @@ fn main() -> ExitCode {
         "cores_stay_in_their_directory",
         cores_stay_in_their_directory,
     ));
-    tests.extend(THREADS.map(ends_at_a_mistake));
+    tests.extend(THREADS.map(ends_at_a_panic));
     tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
-        // Calls of x86_64 alone.
+        // Calls that only x86_64 has.
         let there = tender::arch::OLD_CALLS.iter().any(|(_, old)| *old == name);
         THREADS
             .into_iter()
@@ -126,24 +129,24 @@ fn main() -> ExitCode {
 #[cfg(target_arch = "x86_64")]
 const KVM_X86_SET_MSR_FILTER: u32 = 0x4188_aec6;
 
-/// What a thread does that is not taken over, but makes a mistake.
-const MISTAKE: &str = "a mistake on purpose";
+/// The attempt in which the thread is not taken over, but panics.
+const PANIC: &str = "a panic on purpose";
 
-/// Those that a sandbox confines.
+/// The threads that the sandbox confines.
 const THREADS: [&str; 3] = ["guest", "ring", "metrics"];
 
 fn dies(thread: &'static str, &(name, call, _): &Attempt) -> Trial {
     trial(thread, name, rules::name(call).unwrap_or("unknown"))
 }
 
-/// A test that a mistake of ours is told in one line and is the end, in a thread that may do little more than that.
-fn ends_at_a_mistake(thread: &'static str) -> Trial {
-    let name = format!("a_mistake_ends_the_run::{thread}");
+/// A test that a panic ends the run with one line, in a thread that may do little more than that.
+fn ends_at_a_panic(thread: &'static str) -> Trial {
+    let name = format!("a_panic_ends_the_run::{thread}");
     let body = move || {
-        attempt_in(thread, MISTAKE).fails(&[
+        attempt_in(thread, PANIC).fails(&[
             "internal error, please report it: ",
             "tests/sandbox.rs",
-            MISTAKE,
+            PANIC,
         ]);
     };
     if thread == "guest" {
@@ -153,7 +156,7 @@ fn ends_at_a_mistake(thread: &'static str) -> Trial {
     }
 }
 
-/// A test that `attempt` is the end, and that the call's name is told.
+/// A test that `attempt` kills the process, and that the message has the call's name.
 fn trial(thread: &'static str, attempt: &'static str, call: &'static str) -> Trial {
     let whose = if thread == "metrics" {
         thread
@@ -179,7 +182,7 @@ fn survives(thread: &str, attempt: &str) {
     attempt_in(thread, attempt).exits(0).complains("survived");
 }
 
-/// This program, taken over.
+/// Runs this program with the thread taken over.
 fn attempt_in(thread: &str, attempt: &str) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env(ATTEMPT, format!("{thread} {attempt}"));
@@ -190,8 +193,8 @@ fn attempt_in(thread: &str, attempt: &str) -> Output {
     run(&mut command)
 }
 
-/// When the handler of SIGSYS writes its line, the signal's action is already the default: an attacker cannot call the
-/// handler a second time.
+/// When the SIGSYS handler writes its line, the signal's action is already the default: an attacker
+/// cannot call the handler a second time.
 fn a_violation_is_handled_once() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.env(ATTEMPT, "ring ptrace");
@@ -216,7 +219,7 @@ fn a_violation_is_handled_once() {
     assert_eq!(seen, [("the violation", 1), ("its line", 0)]);
 }
 
-/// By a path that leads out of it, too.
+/// A path that leads out of it is refused as well.
 fn cores_stay_in_their_directory() -> Result<(), String> {
     landlock()?;
     let directory = common::directory();
@@ -242,14 +245,14 @@ static CORE_FILE_FD: AtomicI32 = AtomicI32::new(-1);
 static PARENT_ID: AtomicI32 = AtomicI32::new(0);
 static SELF_ID: AtomicI32 = AtomicI32::new(0);
 
-fn attempt_here(words: &str) -> ExitCode {
-    let (thread, attempt) = words.split_once(' ').expect("two words");
+fn attempt_here(argument: &str) -> ExitCode {
+    let (thread, attempt) = argument.split_once(' ').expect("a thread and an attempt");
     PARENT_ID.store(
         std::os::unix::process::parent_id() as i32,
         Ordering::Relaxed,
     );
     SELF_ID.store(std::process::id() as i32, Ordering::Relaxed);
-    // As main does.
+    // As `main` does.
     tender::host::start::prepare();
     match thread {
         "guest" | "dumper" | "debuggee" => {
@@ -275,7 +278,7 @@ fn attempt_here(words: &str) -> ExitCode {
             };
             done.expect("this kernel has filters");
             try_it(attempt);
-            // Only the thread may end, and without the other there is no process.
+            // Only the thread may end; without the main thread there is no process.
             // SAFETY: the call takes a number, and does not return.
             unsafe { libc::syscall(libc::SYS_exit, 0) };
             ExitCode::FAILURE
@@ -288,20 +291,20 @@ fn attempt_here(words: &str) -> ExitCode {
 }
 
 fn config() -> tender::config::Config {
-    let words = [
+    let args = [
         "tender",
         "--sandbox=best-effort",
         "--mem=2",
         text(&fixture("hello")),
     ]
     .map(Into::into);
-    match tender::cli::parse(words) {
+    match tender::cli::parse(args) {
         Ok(tender::cli::Command::Run(config)) => config,
         other => panic!("{other:?}"),
     }
 }
 
-/// As for a run without devices, with `--metrics`; processor and thread are this program's.
+/// The sandbox of a run without devices, with `--metrics`; vCPU and thread IDs are this program's.
 fn confined() -> Confined {
     let process = SELF_ID.load(Ordering::Relaxed);
     VCPU_FD.store(0, Ordering::Relaxed);
@@ -323,7 +326,7 @@ fn confined() -> Confined {
         .expect("this kernel has a sandbox")
 }
 
-/// Takes the guest's thread over, in the midst of what it has to say.
+/// Takes over the guest's thread while it logs.
 struct Intruder;
 
 impl log::Log for Intruder {
@@ -343,19 +346,20 @@ impl log::Log for Intruder {
                 CORE_FILE_FD.store(second, Ordering::Relaxed);
             }
         } else if let Some((_, rest)) = text.split_once("target remote ") {
-            let address = rest.split_once('\'').expect("a command is told").0;
+            let address = rest.split_once('\'').expect("the message has a command").0;
             DEBUGGER
                 .set(debugger_in_advance(address))
                 .expect("the first");
         } else if text.contains("the guest halted") {
-            try_it(TAKEN_OVER.get().expect("it has been said"));
+            try_it(TAKEN_OVER.get().expect("set at the start"));
         }
     }
 
     fn flush(&self) {}
 }
 
-/// A debugger that has said already what it has to say when it is listened to: that the guest is to go on.
+/// A debugger that has sent its only packet, which resumes the guest, before `tender` listens to
+/// it.
 fn debugger_in_advance(address: &str) -> TcpStream {
     let mut debugger = TcpStream::connect(address).expect("the port is open");
     debugger
@@ -364,7 +368,7 @@ fn debugger_in_advance(address: &str) -> TcpStream {
     debugger
 }
 
-/// The descriptors of this program that are what begins so, in order.
+/// Returns this process's descriptors whose target begins with `beginning`, in order.
 fn open(beginning: &str) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -382,7 +386,7 @@ fn open(beginning: &str) -> Vec<i32> {
 
 fn try_it(attempt: &str) {
     static PAGE_ITSELF: [u64; 512] = [0; 512];
-    assert!(attempt != MISTAKE, "{attempt}");
+    assert!(attempt != PANIC, "{attempt}");
     if let Some((_, call, arguments)) = find(attempt) {
         let [a, b, c, d, e, f] = arguments.map(|argument| match argument {
             VCPU => VCPU_FD.load(Ordering::Relaxed).into(),
@@ -396,15 +400,15 @@ fn try_it(attempt: &str) {
             NEW_ELSEWHERE => c"../new".as_ptr() as i64,
             value => value,
         });
-        // SAFETY: it is an attack. Should it succeed, the test has failed, and the process ends.
+        // SAFETY: it is an attack. If it succeeds, the test has failed, and the process ends.
         unsafe { libc::syscall(call, a, b, c, d, e, f) };
     }
-    let said = b"survived\n";
+    let line = b"survived\n";
     // SAFETY: the bytes are there.
-    unsafe { libc::write(2, said.as_ptr().cast(), said.len()) };
+    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
 }
 
-fn it_is_told_what_is_in_force() {
+fn the_active_layers_are_logged() {
     let filtered = "system calls filtered\n";
     run(&mut unikernel("hello", &["-v", "--mem=2"], &[]))
         .exits(0)
@@ -422,7 +426,7 @@ fn it_is_told_what_is_in_force() {
         .is_quiet();
 }
 
-/// A guest that has said something and sleeps.
+/// A guest that has printed a line and sleeps.
 fn sleeping(options: &[&str]) -> Guest {
     let guest = Guest::start(&mut unikernel(
         "clock",
@@ -452,7 +456,7 @@ fn a_running_guest_is_confined() {
     );
 }
 
-fn a_missing_layer_is_done_without_unless_strict() {
+fn a_missing_layer_fails_only_in_strict_mode() {
     const CREATE_RULESET: libc::c_long = 444;
     let hello = |option, call, errno| {
         run(refuse::fails(
@@ -490,13 +494,13 @@ fn a_missing_layer_is_done_without_unless_strict() {
         output.exits(1).complains("lacks");
         assert!(output.stdout.is_empty(), "{output:?}");
     }
-    // What every kernel has, but a container may deny.
+    // Parts that every kernel has, but a container may deny.
     hello(strict, libc::SYS_capset, libc::EPERM)
         .exits(1)
         .complains("lacks the dropping of capabilities");
 }
 
-/// A kernel before 4.17: it refuses flags of seccomp that it does not know.
+/// A kernel before 4.17, which rejects unknown seccomp flags.
 fn a_kernel_before_speculation() {
     let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
     let mut command = unikernel("hello", &["-v", "--mem=2"], &[]);

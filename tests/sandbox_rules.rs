@@ -1,6 +1,6 @@
-//! That the sandbox is exactly tight: runs of all kinds are traced, and what their threads call once they are confined
-//! is held against the rules. Every call is one of a rule (else the kernel would have ended the run), and every rule
-//! is one of a call.
+//! The sandbox is exactly tight: runs of all kinds are traced, and the calls of their confined
+//! threads are compared with the rules. Every call matches a rule (otherwise the kernel would have
+//! ended the run), and every rule matches a call.
 
 mod common;
 
@@ -14,18 +14,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::net::{Tap, loop_back};
+use common::net::{Tap, bring_up_loopback};
 use common::rsp::Debugger;
 use common::trace::{Call, lengthen_sleep, trace_threads};
 use common::wire::Wire;
-use common::{FD, LIMIT, hand_over, kernel, net_test, text, unikernel};
+use common::{FD, LIMIT, kernel, net_test, pass_fd, text, unikernel};
 use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When, name};
 
 fn main() -> ExitCode {
     common::main(vec![net_test("every_rule_is_used", every_rule_is_used)])
 }
 
-/// What the threads of one run called once they were confined.
+/// The calls of the threads of one run after they were confined.
 #[derive(Default)]
 struct Calls {
     parameters: Option<Parameters>,
@@ -36,8 +36,9 @@ struct Calls {
     confined: BTreeSet<libc::pid_t>,
 }
 
-/// Runs the command, whose wait status has to be one of `statuses`. `watch` sees every call of a confined thread, with
-/// the process and whether it is the guest's thread. Naps of the ring's thread are cut in two.
+/// Runs the command, whose wait status must be one of `statuses`. `watch` sees every call of a
+/// confined thread, with the process and whether it is the guest's thread. Naps of the ring's
+/// thread are cut in two.
 #[track_caller]
 fn calls(
     command: &mut Command,
@@ -83,7 +84,7 @@ fn called(pid: libc::pid_t, thread: libc::pid_t) -> String {
         .to_owned()
 }
 
-/// Asks a traced process to end, the first time that `now`.
+/// Sends a traced process SIGTERM, the first time that `now` returns true.
 fn end_when(mut now: impl FnMut(bool, &Call) -> bool) -> impl FnMut(libc::pid_t, bool, &Call) {
     let mut asked = false;
     move |pid, guest, call| {
@@ -95,7 +96,7 @@ fn end_when(mut now: impl FnMut(bool, &Call) -> bool) -> impl FnMut(libc::pid_t,
     }
 }
 
-/// The numbers of a run, read from its descriptors.
+/// Reads the parameters of a run from its descriptors.
 fn parameters(pid: libc::pid_t) -> Parameters {
     let mut parameters = Parameters {
         process: pid,
@@ -140,7 +141,7 @@ fn parameters(pid: libc::pid_t) -> Parameters {
             link => panic!("descriptor {fd} is {link}"),
         }
     }
-    // Either there is a socket for metrics, or one that is an interface.
+    // There is either a metrics socket, or one that is an interface.
     if parameters.metrics_end.is_empty() {
         &mut frames
     } else {
@@ -162,14 +163,14 @@ fn parameters(pid: libc::pid_t) -> Parameters {
     parameters
 }
 
-/// The descriptor that comes next.
+/// Returns the lowest free descriptor number.
 fn first_free(fds: &[i32]) -> i32 {
     (3..)
         .find(|fd| !fds.contains(fd))
         .expect("there is always one more")
 }
 
-/// Whether a service manager hears of the run. Its interfaces are taps then.
+/// Whether the run notifies a service manager. Its interfaces are taps then.
 fn is_managed(pid: libc::pid_t) -> bool {
     let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
     variables
@@ -198,7 +199,7 @@ fn allows(rule: &Rule, parameters: &Parameters, call: &Call) -> bool {
         })
 }
 
-/// Which rules have been used so far, by their places in the lists.
+/// The rules used so far, by their indices in the lists.
 #[derive(Default)]
 struct Used {
     guest: BTreeSet<usize>,
@@ -229,7 +230,7 @@ impl Used {
         }
     }
 
-    /// The rules that should have been used and were not.
+    /// Returns the rules that should have been used and were not.
     fn missing(&self) -> Vec<&'static Rule> {
         let unused = |rules: &'static [Rule], used: &BTreeSet<usize>| {
             let unused = (0..rules.len())
@@ -268,7 +269,7 @@ fn every_rule_is_used() {
     used.note(&disk_and_frames());
     used.note(&web());
     used.note(&observed());
-    // Whether the ring's thread is awake for some request is for the moment to say.
+    // Whether the ring's thread is awake for some request depends on timing.
     let deadline = Instant::now() + LIMIT;
     while !used.missing().is_empty() && Instant::now() < deadline {
         used.note(&ring("writes=2000"));
@@ -298,17 +299,17 @@ fn disk_and_frames() -> Calls {
         &format!("--disk={}", text(&path)),
     ];
     calls(
-        &mut hand_over(unikernel("bench-io", &options, &["n=20"]), theirs),
+        &mut pass_fd(unikernel("bench-io", &options, &["n=20"]), theirs),
         &[exits(0)],
         |_, _, _| {},
     )
 }
 
-/// A run beside a debugger that has a look at it.
+/// A run with a debugger that reads its state.
 fn debugged() -> Calls {
-    // Of a network namespace that is this test's alone.
+    // In a network namespace of this test alone.
     const PORT: u16 = 1234;
-    loop_back();
+    bring_up_loopback();
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             let options = ["--mem=4", "--gdb", &format!("--gdb-port={PORT}")];
@@ -332,7 +333,7 @@ fn debugged() -> Calls {
     })
 }
 
-/// A guest of whom somebody wants to know something, while it runs and afterwards.
+/// A guest whose statistics and metrics are read, while it runs and afterwards.
 fn observed() -> Calls {
     let directory = common::directory();
     let (socket, stats) = (
@@ -384,7 +385,7 @@ fn tap() -> Tap {
     Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
 }
 
-/// The web server, which is asked for its page until it is told to end.
+/// The web server, which serves its page until SIGTERM.
 fn web() -> Calls {
     let _tap = tap();
     let served = AtomicBool::new(false);
@@ -406,7 +407,7 @@ fn web() -> Calls {
             );
         }
         served.store(true, Ordering::SeqCst);
-        // Something more to do, so that there is one more call.
+        // One more request, so that there is one more call.
         let _ = fetch();
         server.join().unwrap()
     })
@@ -422,14 +423,14 @@ fn fetch() -> io::Result<String> {
     Ok(page)
 }
 
-/// A ring that its guest breaks while the ring's thread is at it, as a rule.
+/// A ring that its guest breaks, usually while the ring's thread reads it.
 fn broken_ring() -> Calls {
     let _tap = tap();
     let command = &mut unikernel("ring-hostile", &["--net=tap0", "--mem=4"], &["changing"]);
     calls(command, &[exits(1), exits(3)], |_, _, _| {})
 }
 
-/// Numbered frames by the ring, in one of the modes of the unikernel.
+/// Numbered frames through the ring, in one of the unikernel's modes.
 fn ring(mode: &str) -> Calls {
     let tap = tap();
     let (kind, count) = mode.split_once('=').unwrap();
@@ -451,7 +452,7 @@ fn ring(mode: &str) -> Calls {
                 wire.exchange(count, count);
             }
             "writes" => wire.receive(count),
-            // What comes of frames that are sent faster than anybody takes them does not matter.
+            // Frames that are sent faster than they are taken may be lost; that does not matter.
             "burst" => {}
             other => panic!("nothing is known of '{other}'"),
         }

@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT end a run in order, whatever the guest is doing, and the tender dies by that signal, as whoever
-//! stops it expects.
+//! SIGTERM and SIGINT end a run in order at any time, and `tender` dies by that signal, as the
+//! process that sent it expects.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use common::hostile::Surroundings;
+use common::hostile::Environment;
 use common::trace::{signal_after_run, trace_threads};
 use common::{Guest, kvm_test, net_test, status, unikernel};
 
@@ -37,8 +37,8 @@ fn main() -> ExitCode {
     }
     tests.extend([
         kvm_test(
-            "signals_at_any_moment_end_the_run",
-            signals_at_any_moment_end_the_run,
+            "signals_at_any_time_end_the_run",
+            signals_at_any_time_end_the_run,
         ),
         kvm_test(
             "a_signal_just_before_a_sleep_is_not_lost",
@@ -55,10 +55,7 @@ fn main() -> ExitCode {
             signals_that_are_ignored_do_no_harm,
         ),
         kvm_test("an_alarm_ends_the_run", an_alarm_ends_the_run),
-        kvm_test(
-            "a_run_that_is_ended_is_summed_up",
-            a_run_that_is_ended_is_summed_up,
-        ),
+        kvm_test("an_ended_run_logs_its_totals", an_ended_run_logs_its_totals),
         kvm_test(
             "inherited_signal_masks_do_no_harm",
             inherited_signal_masks_do_no_harm,
@@ -75,7 +72,7 @@ fn main() -> ExitCode {
     common::main(tests)
 }
 
-/// Starts a guest that never ends by itself.
+/// Starts a guest that never ends.
 fn start(kind: &str) -> Guest {
     let guest = Guest::start(&mut unikernel("hypercalls", &["--mem=4"], &[kind]));
     guest.wait_for(&format!("hypercalls: {kind}\n"));
@@ -84,14 +81,14 @@ fn start(kind: &str) -> Guest {
 
 fn ends(kind: &str, signal: i32) {
     let mut guest = start(kind);
-    // Beyond the line that it prints, into what it does.
+    // Past its first line, into its endless part.
     std::thread::sleep(Duration::from_millis(50));
     assert!(guest.is_running());
     guest.signal(signal);
     guest.end().dies_by(signal).is_quiet();
 }
 
-/// The guest prints faster than anybody reads, and its write waits.
+/// The guest prints faster than the pipe is read, and its write blocks.
 fn ends_blocked_output(signal: i32) {
     let (reader, writer) = common::pipe();
     // SAFETY: this request takes a number.
@@ -105,7 +102,7 @@ fn ends_blocked_output(signal: i32) {
     guest.end().dies_by(signal).is_quiet();
 }
 
-/// Until the pipe has something in it, and no more than before.
+/// Waits until the pipe contains data.
 fn wait_until_full(reader: &File) {
     let deadline = Instant::now() + common::LIMIT;
     let mut before = 0;
@@ -128,9 +125,9 @@ fn wait_until_full(reader: &File) {
     }
 }
 
-/// From the first moment of the process on; only before it is ready does the signal's default end it, which looks
-/// the same.
-fn signals_at_any_moment_end_the_run() {
+/// From the start of the process on. Before `tender` is ready, the signal's default action ends it,
+/// which looks the same.
+fn signals_at_any_time_end_the_run() {
     for delay in 0..20 {
         let mut guest = Guest::start(&mut unikernel(
             "hypercalls",
@@ -143,7 +140,7 @@ fn signals_at_any_moment_end_the_run() {
     }
 }
 
-/// The first time that the guest stops running is for its first line, the second for its sleep without end.
+/// The guest stops running first for its line, then for its endless sleep.
 fn a_signal_just_before_a_sleep_is_not_lost() {
     for count in [1, 2] {
         let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
@@ -157,7 +154,7 @@ fn a_signal_just_before_a_sleep_is_not_lost() {
 
 /// A guest moves 16 MiB by one hypercall, in pieces. SIGTERM arrives when the first piece begins.
 fn ends_within_a_transfer(way: &str, call: libc::c_long) {
-    let (mut command, _surroundings) = Surroundings::of("hostile", &["--mem=16"], &[way]);
+    let (mut command, _surroundings) = Environment::of("hostile", &["--mem=16"], &[way]);
     let mut pieces = 0;
     let ended = trace_threads(&mut command, |pid, _, made| {
         if made.number == call && made.arguments[2] == 1 << 20 {
@@ -184,7 +181,7 @@ fn ends_within_a_transfer(way: &str, call: libc::c_long) {
 fn a_second_signal_does_no_harm() {
     let mut guest = start("spin");
     guest.signal(libc::SIGINT);
-    // It may be over already, which is as good.
+    // The run may be over already, which is fine.
     if guest.is_running() {
         guest.signal(libc::SIGINT);
     }
@@ -229,7 +226,7 @@ fn signals_that_are_ignored_do_no_harm() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// As `timeout` in Perl does it: the timer that was set outlives exec.
+/// As `timeout` in Perl does it: the timer outlives exec.
 fn an_alarm_ends_the_run() {
     for kind in ["spin", "poll-forever"] {
         let mut guest = start(kind);
@@ -238,8 +235,8 @@ fn an_alarm_ends_the_run() {
     }
 }
 
-/// What went through each device is told with `-v`, however the run ended.
-fn a_run_that_is_ended_is_summed_up() {
+/// The totals of each device are logged with `-v`, for every kind of end.
+fn an_ended_run_logs_its_totals() {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
@@ -271,12 +268,12 @@ fn a_run_that_is_ended_is_summed_up() {
     output.complains("tender: info: console: 25 bytes written, 0 dropped\n");
 }
 
-/// Has the command start with `call` made, which returns 0 when it is done.
+/// Makes the command start with `call` made, which returns 0 on success.
 fn after(
     command: &mut Command,
     call: impl Fn() -> libc::c_int + Send + Sync + 'static,
 ) -> &mut Command {
-    // SAFETY: what is called are system calls, which are safe between fork and exec.
+    // SAFETY: only system calls are made, which are safe between fork and exec.
     unsafe {
         command.pre_exec(move || match call() {
             0 => Ok(()),
@@ -285,8 +282,8 @@ fn after(
     }
 }
 
-/// With a blocked SIGALRM, a signal that comes just before a guest's sleep would be noticed after it only; a blocked
-/// SIGTERM never.
+/// With SIGALRM blocked, a signal just before a guest's sleep would be noticed only after it; with
+/// SIGTERM blocked, never.
 fn inherited_signal_masks_do_no_harm() {
     let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
     after(&mut command, || {
@@ -314,7 +311,7 @@ fn inherited_signal_masks_do_no_harm() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// SIGXFSZ would end the tender; the failed write is told instead, and the guest goes on.
+/// SIGXFSZ would kill `tender`; instead the failed write is reported, and the guest continues.
 fn a_file_that_has_reached_its_limit_does_no_harm() {
     let directory = common::directory();
     let path = directory.path().join("log");

@@ -1,4 +1,4 @@
-//! What a run costs in system calls: few to start, one for each I/O, none beside it and none where there is no I/O.
+//! The cost of a run in system calls: few to start, one for each I/O, and none without I/O.
 
 mod common;
 
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use common::net::datagram;
 use common::trace::{Call, Trace, trace};
-use common::{FD, hand_over, kernel, kvm_test, kvm_test_if_possible, unikernel};
+use common::{FD, kernel, kvm_test, kvm_test_if_possible, pass_fd, unikernel};
 
 fn main() -> ExitCode {
     common::main(vec![
@@ -16,7 +16,10 @@ fn main() -> ExitCode {
             "the_guest_starts_within_100_calls",
             the_guest_starts_within_100_calls,
         ),
-        kvm_test("what_is_no_io_costs_nothing", what_is_no_io_costs_nothing),
+        kvm_test(
+            "calls_without_io_cost_nothing",
+            calls_without_io_cost_nothing,
+        ),
         kvm_test("output_costs_one_write", output_costs_one_write),
         kvm_test_if_possible("sleep_costs_one_poll", sleep_costs_one_poll),
         kvm_test("blocks_cost_one_call_each", blocks_cost_one_call_each),
@@ -26,7 +29,8 @@ fn main() -> ExitCode {
 
 const START_LIMIT: usize = 100;
 
-/// How often a call with this number was made within hypercalls, each of which may make one.
+/// Returns how often a call with this number was made within hypercalls, each of which may make
+/// one.
 #[track_caller]
 fn count(trace: &Trace, number: i64) -> usize {
     let calls: Vec<&Call> = trace.hypercalls().into_iter().flatten().collect();
@@ -42,12 +46,12 @@ fn count(trace: &Trace, number: i64) -> usize {
         .count()
 }
 
-/// How many calls there were within hypercalls.
+/// Returns how many calls were made within hypercalls.
 fn all(trace: &Trace) -> usize {
     trace.hypercalls().into_iter().flatten().count()
 }
 
-/// The tender that is installed is static, so what a dynamic loader does for the one under test is left out.
+/// The installed `tender` is static, so the calls of a dynamic loader are not counted.
 fn the_guest_starts_within_100_calls() {
     let trace = trace(&mut unikernel("hello", &["--mem=2"], &[]));
     assert_eq!(trace.status, 0);
@@ -60,7 +64,7 @@ fn the_guest_starts_within_100_calls() {
 }
 
 /// Ten each of WALLTIME, PUTS of nothing and POLL without a timeout, after one line.
-fn what_is_no_io_costs_nothing() {
+fn calls_without_io_cost_nothing() {
     let trace = trace(&mut unikernel(
         "hypercalls",
         &["--mem=4"],
@@ -128,8 +132,8 @@ fn blocks_cost_one_call_each() {
     }
 }
 
-/// Two datagrams for the echo port, the second of which ends the guest: each read and answered, after the guest's
-/// announcement; and one read that finds nothing at most.
+/// Two datagrams for the echo port, the second of which ends the guest: each is read and answered,
+/// after the guest's announcement. At most one read finds nothing.
 fn frames_cost_one_call_each() -> Result<(), String> {
     polls_in_one_call()?;
     let (ours, theirs) = UnixDatagram::pair().unwrap();
@@ -140,7 +144,7 @@ fn frames_cost_one_call_each() -> Result<(), String> {
         "--net-mac=02:00:00:00:00:02",
         "--mem=4",
     ];
-    let trace = trace(&mut hand_over(
+    let trace = trace(&mut pass_fd(
         unikernel("net", &options, &["--ipv4=10.0.0.2/24"]),
         theirs,
     ));

@@ -1,4 +1,4 @@
-//! What bad input gets: one line on stderr that names what is wrong, status 1, and no guest that ran.
+//! Invalid input: one line on stderr that names the problem, status 1, and the guest does not run.
 
 mod common;
 
@@ -12,20 +12,17 @@ use common::{fixture, kvm_test, run, tender, test, text, unikernel};
 fn main() -> ExitCode {
     let mut tests: Vec<_> = REFUSED
         .into_iter()
-        .map(|(args, complaint)| {
+        .map(|(args, parts)| {
             test(&format!("refused::{}", args.join(" ")), move || {
-                is_refused(args, complaint)
+                is_refused(args, parts)
             })
         })
         .collect();
     tests.extend([
+        test("help_and_version_exit_with_0", help_and_version_exit_with_0),
         test(
-            "help_and_version_are_no_errors",
-            help_and_version_are_no_errors,
-        ),
-        test(
-            "words_that_are_no_text_are_refused",
-            words_that_are_no_text_are_refused,
+            "arguments_that_are_no_text_are_refused",
+            arguments_that_are_no_text_are_refused,
         ),
         test("a_command_line_has_its_limit", a_command_line_has_its_limit),
         test(
@@ -42,20 +39,23 @@ fn main() -> ExitCode {
         ),
         kvm_test("a_refusal_changes_nothing", a_refusal_changes_nothing),
         kvm_test(
-            "a_complaint_is_one_line_whatever_is_in_a_path",
-            a_complaint_is_one_line_whatever_is_in_a_path,
+            "an_error_is_one_line_for_any_path",
+            an_error_is_one_line_for_any_path,
         ),
-        kvm_test("a_malformed_rust_log_is_told", a_malformed_rust_log_is_told),
         kvm_test(
-            "rust_log_decides_what_is_said",
-            rust_log_decides_what_is_said,
+            "a_malformed_rust_log_is_reported",
+            a_malformed_rust_log_is_reported,
         ),
-        kvm_test("each_v_says_more", each_v_says_more),
+        kvm_test(
+            "rust_log_selects_the_messages",
+            rust_log_selects_the_messages,
+        ),
+        kvm_test("each_v_logs_more", each_v_logs_more),
     ]);
     common::main(tests)
 }
 
-/// Words before a unikernel that are refused whatever it is, and what the complaint names.
+/// Arguments before a unikernel that are refused for any unikernel, and what the error names.
 const REFUSED: [(&[&str], &[&str]); 55] = [
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
@@ -154,11 +154,11 @@ const REFUSED: [(&[&str], &[&str]); 55] = [
     (&["--chroot=", "x.hvt"], &["--chroot=", "empty"]),
 ];
 
-fn is_refused(args: &[&str], complaint: &[&str]) {
-    run(&mut tender(args)).is_refused(complaint);
+fn is_refused(args: &[&str], parts: &[&str]) {
+    run(&mut tender(args)).is_refused(parts);
 }
 
-fn help_and_version_are_no_errors() {
+fn help_and_version_exit_with_0() {
     for args in [["--help"], ["-h"]] {
         let output = run(&mut tender(args));
         output.exits(0).is_quiet();
@@ -182,21 +182,21 @@ fn help_and_version_are_no_errors() {
             env!("CARGO_PKG_VERSION")
         ));
         output.prints("none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n");
-        // Where upstream's tenders say theirs, in the lines that programs know.
+        // On stdout and in the lines that other programs expect of upstream's tenders.
         let upstream = format!(
             "tender, version v{}\nABI version 2\nABI version 1\n",
             env!("CARGO_PKG_VERSION")
         );
         assert!(output.stderr == upstream, "{output:#?}");
     }
-    // They win over what else is there.
+    // They take precedence over all other options.
     run(&mut tender(["--mem=64", "--version", "no-such.hvt"])).exits(0);
     run(&mut tender(["--mem=64", "--help", "no-such.hvt"]))
         .exits(0)
         .is_quiet();
 }
 
-fn words_that_are_no_text_are_refused() {
+fn arguments_that_are_no_text_are_refused() {
     for word in [
         &b"--mem=\xff"[..],
         b"--\xff",
@@ -243,7 +243,7 @@ fn only_declared_devices_can_be_attached() {
     .is_refused(&["no devices"]);
     run(&mut unikernel("net", &["--net:services=tap0"], &[]))
         .is_refused(&["'services'", "service (NET_BASIC)"]);
-    // A network device is no block device of that name.
+    // A network device is not a block device of that name.
     run(&mut unikernel(
         "net",
         &["--net=tap0", "--block:service=/x"],
@@ -271,7 +271,7 @@ fn short_forms_mean_the_only_device() {
     .is_refused(&["storage"]);
 }
 
-/// Devices are looked at before anything is done: no image is made or touched by a command line that is wrong.
+/// Devices are checked first: a wrong command line makes and touches no image.
 fn a_refusal_changes_nothing() {
     let directory = common::directory();
     let (there, missing) = (
@@ -292,18 +292,18 @@ fn a_refusal_changes_nothing() {
     run(tender(["--mem=2"]).arg(fixture("no-such"))).is_refused(&["no-such.hvt"]);
 }
 
-fn a_complaint_is_one_line_whatever_is_in_a_path() {
+fn an_error_is_one_line_for_any_path() {
     run(&mut tender(["no\nsuch.hvt"])).is_refused(&["no\\nsuch.hvt"]);
     run(&mut unikernel("block", &["--block=/no\nsuch\x1b[31m"], &[]))
         .is_refused(&["/no\\nsuch\\u{1b}[31m"]);
 }
 
-fn a_malformed_rust_log_is_told() {
+fn a_malformed_rust_log_is_reported() {
     let mut command = unikernel("hello", &["--mem=2"], &[]);
     run(command.env("RUST_LOG", "a=b=c"))
         .exits(0)
         .complains("tender: warn: RUST_LOG is ignored: ");
-    // Nor does it harm where nobody can be told.
+    // It does no harm where the warning cannot be printed.
     let full = File::options().write(true).open("/dev/full").unwrap();
     assert_eq!(
         command
@@ -316,7 +316,7 @@ fn a_malformed_rust_log_is_told() {
     );
 }
 
-fn rust_log_decides_what_is_said() {
+fn rust_log_selects_the_messages() {
     let mut command = unikernel("hello", &["--mem=5"], &[]);
     run(command.env("RUST_LOG", "error")).exits(0).is_quiet();
     run(command.env("RUST_LOG", "trace"))
@@ -327,16 +327,24 @@ fn rust_log_decides_what_is_said() {
     assert!(!output.stderr.contains("sandbox: "), "{output:?}");
 }
 
-fn each_v_says_more() {
-    let said = |option: &str| {
+fn each_v_logs_more() {
+    let logged = |option: &str| {
         run(&mut unikernel("hello", &[option, "--mem=2"], &[]))
             .exits(0)
             .stderr
             .clone()
     };
-    let [v, vv, vvv] = ["-v", "-vv", "-vvv"].map(said);
-    let tells = |args: &str| [&v, &vv, &vvv].map(|said| said.contains(args));
-    assert_eq!(tells("2 MiB of memory"), [true, true, true], "{vvv}");
-    assert_eq!(tells("segment 0x100000..0x"), [false, true, true], "{vvv}");
-    assert_eq!(tells("page tables: 0x0..0x"), [false, false, true], "{vvv}");
+    let [v, vv, vvv] = ["-v", "-vv", "-vvv"].map(logged);
+    let contain = |args: &str| [&v, &vv, &vvv].map(|logged| logged.contains(args));
+    assert_eq!(contain("2 MiB of memory"), [true, true, true], "{vvv}");
+    assert_eq!(
+        contain("segment 0x100000..0x"),
+        [false, true, true],
+        "{vvv}"
+    );
+    assert_eq!(
+        contain("page tables: 0x0..0x"),
+        [false, false, true],
+        "{vvv}"
+    );
 }

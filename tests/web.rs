@@ -1,4 +1,4 @@
-//! The main job: a unikernel with a TCP/IP stack serves a web page, as `cargo xtask demo` shows it.
+//! The main use: a unikernel with a TCP/IP stack serves a web page, as `cargo xtask demo` shows it.
 
 mod common;
 
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use common::net::Tap;
 use common::{Guest, LIMIT, net_test};
 
-/// The server as a unikernel of today, and of Solo5 0.4, as that of the talk.
+/// The server as a unikernel of today and of Solo5 0.4.
 const SERVERS: [&str; 2] = ["web", "web-e1"];
 
-/// A name, and what is tested of a server.
+/// A name, and a test of a server.
 type Test = (&'static str, fn(&str));
 
 fn main() -> ExitCode {
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     common::main(tests)
 }
 
-/// The server on a tap, as the operator starts it: the command line is the talk's.
+/// The server on a tap, started with the documented command line.
 struct Server {
     guest: Guest,
     _tap: Tap,
@@ -89,7 +89,7 @@ fn request(stream: &mut TcpStream, method: &str, path: &str) {
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: 10.0.0.2\r\n\r\n").unwrap();
 }
 
-/// All that comes, until the server closes: head and body.
+/// Reads the whole response: head and body.
 fn answer(mut stream: TcpStream) -> (String, String) {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -105,7 +105,7 @@ fn fetch(path: &str) -> (String, String) {
     answer(stream)
 }
 
-/// Checks that it is the page, and whole.
+/// Checks that it is the whole page.
 fn is_page((head, body): (String, String)) -> String {
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     let length = head
@@ -142,7 +142,7 @@ fn the_page_is_the_same() {
     assert_eq!(today, legacy);
 }
 
-/// Each asks only after all of them are connected.
+/// Each client sends its request only after all of them are connected.
 fn connections_are_served_at_the_same_time(server: &str) {
     let server = Server::start(server);
     let mut streams: Vec<_> = (0..8).map(|_| connect()).collect();

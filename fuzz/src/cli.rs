@@ -1,4 +1,4 @@
-//! The command line: whatever the words (bytes between NULs), a command or an error of one line.
+//! The command line: any arguments (bytes between NULs) give a command, or an error of one line.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use tender::cli::{self, Command};
 use tender::config::{Config, Memory};
 
-/// Tries `bytes` as a command line.
+/// Parses `bytes` as a command line.
 pub fn check(bytes: &[u8]) {
     let args = bytes
         .split(|&byte| byte == 0)
@@ -28,7 +28,7 @@ pub fn check(bytes: &[u8]) {
 }
 
 fn check_config(config: &Config, args: &[OsString]) {
-    // The words after the unikernel are the guest's, whatever they look like.
+    // The arguments after the unikernel are the guest's, even if they look like options.
     assert!(args.ends_with(&config.arguments));
     assert_eq!(
         args[args.len() - config.arguments.len() - 1],
@@ -57,7 +57,7 @@ fn check_config(config: &Config, args: &[OsString]) {
     check_values(config);
 }
 
-/// What is true of every configuration, wherever it comes from.
+/// Checks properties of every configuration, from any source.
 pub(super) fn check_values(config: &Config) {
     let given = config.memory.given;
     assert!((Memory::STEP..=Memory::MAX).contains(&given) && given % Memory::STEP == 0);

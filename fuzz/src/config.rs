@@ -1,5 +1,5 @@
-//! The configuration file: whatever its text, beside a command line of devices that it may say more of, a command or an
-//! error of one line that says where in the file.
+//! The configuration file: any text, together with a command line of devices that it may extend,
+//! gives a command, or an error of one line with the position in the file.
 
 use std::ffi::OsString;
 
@@ -7,7 +7,7 @@ use tender::cli::{self, Command, Configured};
 
 use super::cli::check_values;
 
-/// Tries `text` as the content of a configuration file.
+/// Parses `text` as the content of a configuration file.
 pub fn check(text: &[u8]) {
     for args in [
         &["tender", "--config=f", "app"][..],

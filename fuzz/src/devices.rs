@@ -1,5 +1,5 @@
-//! Devices as a fuzzed guest has them, all real but none of the host's own: interfaces are socket pairs, disks are files
-//! without a name.
+//! Devices of a fuzzed guest, real but without host resources: interfaces are socket pairs, disks
+//! are unnamed files.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use tender::config::BlockSource;
 use tender::config::NetSource;
 use tender::config::{BlockOption, NetOption};
 
-/// A device that frames go through, and its other end.
+/// A network device and its peer.
 pub fn wire(kind: libc::c_int) -> (NetOption, UnixDatagram) {
     let mut fds = [-1; 2];
     // SAFETY: the array has room for the two descriptors.
@@ -26,7 +26,7 @@ pub fn wire(kind: libc::c_int) -> (NetOption, UnixDatagram) {
         },
         0
     );
-    // SAFETY: it is new and nobody else's.
+    // SAFETY: it is new and has no other owner.
     let far = unsafe { UnixDatagram::from_raw_fd(fds[1]) };
     (
         NetOption {
@@ -37,12 +37,12 @@ pub fn wire(kind: libc::c_int) -> (NetOption, UnixDatagram) {
     )
 }
 
-/// A disk of `size` bytes that count up, and the file behind it.
+/// A disk of `size` bytes that count up, and its file.
 pub fn disk(size: u64) -> (BlockOption, File) {
     // SAFETY: it takes a string that ends in NUL.
     let fd = unsafe { libc::memfd_create(c"disk".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(fd >= 0, "{}", io::Error::last_os_error());
-    // SAFETY: it is new and nobody else's.
+    // SAFETY: it is new and has no other owner.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let content: Vec<u8> = (0..size).map(|at| at as u8).collect();
     file.write_all_at(&content, 0).expect("memory");
@@ -56,12 +56,12 @@ pub fn disk(size: u64) -> (BlockOption, File) {
     )
 }
 
-/// The descriptor that would be opened next: the same before and after something that leaks none.
+/// Returns the descriptor that would be opened next: equal before and after code that leaks none.
 pub fn next_descriptor() -> RawFd {
-    // SAFETY: it takes nothing but a number.
+    // SAFETY: it takes only a number.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     assert!(fd >= 0, "{}", io::Error::last_os_error());
-    // SAFETY: it is new and nobody else's.
+    // SAFETY: it is new and has no other owner.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     fd
 }

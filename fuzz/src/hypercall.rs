@@ -1,8 +1,9 @@
-//! Hypercalls of every era: whatever number, structure and address a guest makes up, and whatever its host does to its
-//! devices meanwhile. After each one
+//! Hypercalls of every era, with any number, structure and address, while the host side of the
+//! devices fails in any way. After each one
 //!
-//! * guest memory is as before but for the OUT fields of that structure, and the buffer that the hypercall fills;
-//! * nothing has changed where the guest may not write;
+//! * guest memory is unchanged except for the OUT fields of that structure, and the buffer that the
+//!   hypercall fills;
+//! * memory that the guest may not write is unchanged;
 //! * a disk has changed only where it was written, and has not grown;
 //! * every byte for the console was written or counted as dropped.
 //!
@@ -29,7 +30,8 @@ use zerocopy::IntoBytes;
 use super::devices;
 use super::input::Input;
 
-/// Pages of guest memory: enough for structures and buffers to overlap in every way, and quickly compared.
+/// Pages of guest memory: enough for structures and buffers to overlap in every way, and fast to
+/// compare.
 const PAGES: u64 = 8;
 const SIZE: u64 = PAGES * PAGE_SIZE;
 
@@ -39,7 +41,7 @@ const STRUCTURE: usize = 40;
 /// Most steps of one run.
 const STEPS: usize = 64;
 
-/// Tries `bytes` as a guest's run.
+/// Runs a guest whose actions are `bytes`.
 pub fn check(bytes: &[u8]) {
     let before = devices::next_descriptor();
     let mut input = Input::new(bytes);
@@ -66,7 +68,7 @@ pub fn check(bytes: &[u8]) {
     );
 }
 
-/// A guest, and the other ends of its devices.
+/// A guest, and the peers of its devices.
 struct Guest {
     era: Era,
     memory: GuestMemory,
@@ -136,8 +138,8 @@ impl Guest {
         }
     }
 
-    /// One step, by its first byte: mostly a hypercall, else something that happens outside. Says whether the guest
-    /// goes on.
+    /// Performs one step, by its first byte: usually a hypercall, otherwise an event outside.
+    /// Returns whether the guest continues.
     fn step<I: Interface>(&mut self, input: &mut Input) -> bool {
         let (kind, which) = (input.u8(), usize::from(input.u8()));
         match kind {
@@ -168,7 +170,8 @@ impl Guest {
         true
     }
 
-    /// One hypercall, as the run loop does it, with a structure made for it unless it is to lie where it is.
+    /// Performs one hypercall, as the run loop does, with a new structure or with the bytes that
+    /// are there.
     fn hypercall<I: Interface>(&mut self, number: u32, input: &mut Input) -> bool {
         let number = match number {
             0xfb => input.u32(),
@@ -207,8 +210,8 @@ impl Guest {
         answered
     }
 
-    /// Puts a structure at `argument`, as a guest does it for itself: five words, each small, near an end of memory,
-    /// or anything.
+    /// Puts a structure at `argument`, as a guest would: five 64-bit values, each small, near an
+    /// end of memory, or arbitrary.
     fn structure(&self, argument: GuestAddress, input: &mut Input) {
         let form = input.u16();
         if form == u16::MAX {
@@ -235,7 +238,7 @@ impl Guest {
         }
     }
 
-    /// What the run loop does for each hypercall, but that nothing is slept.
+    /// Does what the run loop does for each hypercall, without sleeping.
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
         let Guest {
             memory,
@@ -265,8 +268,8 @@ impl Guest {
     }
 }
 
-/// Which bytes of its structure a hypercall may change. Section 4 of `docs/hvt-abi.md`, written down once more: what
-/// the tender itself goes by is what is being tried.
+/// The bytes of its structure that a hypercall may change. Section 4 of `docs/hvt-abi.md`, written
+/// again: the tender's own table is what is tested.
 fn out_fields(era: Era, number: u32) -> Option<Range<u64>> {
     match (era, number) {
         (_, new::WALLTIME) => Some(0..8),
@@ -304,7 +307,7 @@ fn manifest(era: Era, nets: &[NetOption], blocks: &[BlockOption]) -> Manifest {
     Manifest::parse(&[header.as_bytes(), entries.as_bytes()].concat()).expect("a good manifest")
 }
 
-/// Two bits a page: mostly writable.
+/// Two bits per page: mostly writable.
 fn mappings(bits: u16) -> Vec<Mapping> {
     let access = |page: u64| match bits >> (2 * page) & 3 {
         0 | 1 => Access::ReadWrite,
@@ -318,7 +321,7 @@ fn mappings(bits: u16) -> Vec<Mapping> {
     (0..PAGES).map(page).collect()
 }
 
-/// Everything that a hypercall might change, as it was before.
+/// Everything that a hypercall might change, before the call.
 struct Before {
     memory: Vec<u8>,
     disks: Vec<Vec<u8>>,
@@ -350,7 +353,7 @@ impl Before {
         }
     }
 
-    /// Compares with what is there now.
+    /// Compares with the current state.
     fn check(&self, guest: &Guest, allowed: &[Range<u64>], call: Option<Hypercall>) {
         let after = contents(&guest.memory);
         if after != self.memory {
@@ -371,7 +374,7 @@ impl Before {
             check_disk(&content(disk), before, guest.capacities[index], call);
         }
         let stats = guest.console.stats();
-        let said = match call {
+        let printed = match call {
             Some(Hypercall::Puts(text)) if guest.memory.bytes(text.addr, text.len).is_ok() => {
                 text.len
             }
@@ -379,12 +382,12 @@ impl Before {
         };
         assert_eq!(
             stats.written_bytes + stats.dropped_bytes - self.console,
-            said
+            printed
         );
     }
 }
 
-/// A disk that has changed is one that was written, and only there.
+/// A changed disk was written, and only there.
 fn check_disk(after: &[u8], before: &[u8], capacity: u64, call: Option<Hypercall>) {
     if after == before {
         return;
@@ -399,7 +402,7 @@ fn check_disk(after: &[u8], before: &[u8], capacity: u64, call: Option<Hypercall
     let written = request.offset..request.offset + request.buffer.len;
     assert!(written.end <= capacity);
     for (at, &byte) in after.iter().enumerate() {
-        // Where the file had been cut, what lies between is zero.
+        // Where the file had been truncated, the bytes between are zero.
         let was = before.get(at).copied().unwrap_or(0);
         assert!(
             byte == was || written.contains(&(at as u64)),

@@ -1,6 +1,6 @@
-//! The loader, and `inspect`: whatever the bytes, an error or an image that the rest of the tender can rely on, and a
-//! report that says the same. The bytes are tried as a manifest of their own, too, which few of them would reach inside
-//! of a file.
+//! The loader and `inspect`: any bytes give an error or an image that the tender can rely on, and a
+//! report that agrees. The bytes are also parsed as a manifest alone, as few inputs would reach
+//! that code inside a file.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,13 +20,13 @@ use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
 const BASE: u64 = 0x10_0000;
 const LIMIT: u64 = 1 << 32;
 
-/// Boot pages begin here; below are the page tables.
+/// Start of the boot pages; below are the page tables.
 const BOOT: u64 = 0x1_0000;
 
-/// Size of a file whose end is left out.
+/// Size of a file whose end is omitted.
 const SPARSE_SIZE: usize = 0x2000;
 
-/// Tries `bytes` as a unikernel and as a manifest.
+/// Parses `bytes` as a unikernel and as a manifest.
 pub fn check(bytes: &[u8]) {
     let refusal = examine(bytes, bytes.len() as u64);
     if refusal.is_some_and(|refusal| refusal.contains("truncated")) && bytes.len() < SPARSE_SIZE {
@@ -38,7 +38,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// A file that ends in zeros, so that small inputs can be whole unikernels.
+/// A file that ends in zeros, so that small inputs can be complete unikernels.
 struct Sparse<'b>(&'b [u8]);
 
 impl Source for Sparse<'_> {
@@ -59,7 +59,7 @@ impl Source for Sparse<'_> {
     }
 }
 
-/// Says why it is no unikernel, if it is none.
+/// Returns the error, if it is not a unikernel.
 fn examine(source: &(impl Source + ?Sized), size: u64) -> Option<String> {
     let report = Report::new(Path::new("app.hvt"), source);
     check_report(&report);
@@ -106,7 +106,7 @@ fn check_image(image: &Image, file_size: u64) {
     check_tables(image);
 }
 
-/// The tables fit where they belong, or the image is refused.
+/// Checks that the tables fit, or that the image is refused.
 fn check_tables(image: &Image) {
     let size = image.least_memory().min(LIMIT);
     let mut mappings = vec![
@@ -137,7 +137,7 @@ fn check_tables(image: &Image) {
 fn check_manifest(manifest: &Manifest, bytes: &[u8]) {
     let mut expected = bytes.to_vec();
     for entry in expected[size_of::<Header>()..].chunks_exact_mut(size_of::<Entry>()) {
-        // The tender's own fields: whatever the file has there, the guest finds nothing.
+        // The tender's own fields: whatever the file has there, the guest finds zeros.
         entry[offset_of!(Entry, host)..][..8].fill(0);
         entry[offset_of!(Entry, pad)..].fill(0);
     }
@@ -151,7 +151,8 @@ fn check_manifest(manifest: &Manifest, bytes: &[u8]) {
     assert_eq!(attached.to_bytes().len(), bytes.len());
 }
 
-/// What `inspect` prints is lines, whatever is in the file, and the command that it proposes is one.
+/// Checks that the output of `inspect` has lines of text for any file, and that the suggested
+/// command is one line.
 fn check_report(report: &Report) {
     let text = report.to_text();
     let json = report.to_json();
@@ -166,7 +167,7 @@ fn check_report(report: &Report) {
     };
     let devices = report.manifest.iter().flat_map(Manifest::devices).count();
     let parsed = cli::parse(args.into_iter().map(OsString::from));
-    // With more devices, the operator's own choice is needed to tell them apart.
+    // With more devices, only the operator can distinguish them.
     let Ok(Command::Run(config)) = parsed else {
         assert!(devices > 1, "{parsed:?}");
         return;
@@ -175,7 +176,7 @@ fn check_report(report: &Report) {
     assert!(config.memory.given >= report.least_memory.expect("it can be run"));
 }
 
-/// Nothing in a file writes to the operator's terminal.
+/// Checks that nothing from a file reaches the operator's terminal unescaped.
 fn check_message(message: &str) {
     assert!(
         !message.is_empty() && !message.chars().any(char::is_control),

@@ -1,7 +1,7 @@
-//! The fuzzer's bytes, taken one number after the other. Where they end, zeros follow, so that every input means
-//! something and a shorter one means less.
+//! The fuzzer's bytes, read one number after the other. Zeros follow their end, so that every input
+//! is valid and a shorter one does less.
 
-/// What is left of an input.
+/// The rest of an input.
 pub struct Input<'i>(&'i [u8]);
 
 impl<'i> Input<'i> {
@@ -14,7 +14,7 @@ impl<'i> Input<'i> {
         self.0.is_empty()
     }
 
-    /// The next `len` bytes, or as many as there are.
+    /// Returns the next `len` bytes, or as many as there are.
     pub fn bytes(&mut self, len: usize) -> &'i [u8] {
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;

@@ -1,6 +1,7 @@
-//! What is tried with bytes that somebody made up: one module a target, each with a `check` that panics when a promise
-//! is broken. The fuzzer calls them from `fuzz_targets/`; the tender's own `tests/corpus.rs` includes this file and
-//! calls them with the inputs in `seeds/`, so that what was found once stays fixed.
+//! Properties tested with arbitrary bytes: one module per target, each with a `check` that panics
+//! on a violation. The fuzzer calls them from `fuzz_targets/`. The tender's `tests/corpus.rs`
+//! includes this file and calls them with the inputs in `seeds/`, so that every finding stays
+//! fixed.
 
 pub mod cli;
 pub mod config;

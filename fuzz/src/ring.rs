@@ -1,13 +1,14 @@
-//! The shared network ring: a guest that changes it between any two looks of the tender's, to whatever it likes. Both
-//! the ring as it lies in guest memory and what takes requests out of it are tried. In the end
+//! The shared network ring: a guest that changes it arbitrarily between any two reads of the
+//! tender. Both the ring in guest memory and the code that takes its requests are tested. At the
+//! end
 //!
-//! * guest memory is as before but for the tender's three indices, the replies given and the buffers of the requests
-//!   to receive, as the tender read them: once;
-//! * no more was taken than there are slots, each request that receives got its one reply, in order;
-//! * nothing has changed where the guest may not write.
+//! * guest memory is unchanged except for the tender's three indices, the replies given and the
+//!   buffers of the receive requests, as the tender read them: once;
+//! * no more was taken than there are slots, and each receive request got its one reply, in order;
+//! * memory that the guest may not write is unchanged.
 //!
-//! An input is the indices to begin with, the access to some pages, and then steps; while the tender looks after the
-//! ring, the guest's changes are taken from the same bytes.
+//! An input is the initial indices, the access to some pages, and then steps. The guest's
+//! concurrent changes are taken from the same bytes.
 
 use std::cell::RefCell;
 use std::os::unix::net::UnixDatagram;
@@ -26,13 +27,13 @@ use zerocopy::IntoBytes;
 use super::devices;
 use super::input::Input;
 
-/// The ring's pages, and a few behind them for buffers.
+/// The ring's pages, and a few after them for buffers.
 const MEMORY: u64 = END + 4 * PAGE_SIZE;
 
 /// Most steps of one run.
 const STEPS: usize = 24;
 
-/// Tries `bytes` as what happens to a ring.
+/// Runs a ring whose events are `bytes`.
 pub fn check(bytes: &[u8]) {
     let before = devices::next_descriptor();
     let mut input = Input::new(bytes);
@@ -71,7 +72,7 @@ pub fn check(bytes: &[u8]) {
     );
 }
 
-/// An interface with its handle, and its other end.
+/// An interface with its handle, and its peer.
 fn interface(handle: usize) -> ((usize, Nic), UnixDatagram) {
     let (option, far) = devices::wire(libc::SOCK_DGRAM);
     let source = option
@@ -86,7 +87,7 @@ fn interface(handle: usize) -> ((usize, Nic), UnixDatagram) {
     )
 }
 
-/// All writable but for the tables, and two pages whose access is given.
+/// All writable except the tables, and two pages whose access is given.
 fn mappings(bits: u8) -> Vec<Mapping> {
     let access = |bits: u8| {
         [
@@ -124,7 +125,8 @@ fn mappings(bits: u8) -> Vec<Mapping> {
     ]
 }
 
-/// One thing that happens; false when the guest has broken the ring's rules and its run is over.
+/// Performs one event; returns false when the guest has violated the ring's protocol and its run is
+/// over.
 fn step(
     ring: &Ring,
     worker: &mut Worker<'_, Hostile<'_, '_>>,
@@ -173,7 +175,7 @@ fn step(
     ended.is_ok()
 }
 
-/// The ring as the tender sees it, and a guest that does something before each of its looks.
+/// The ring as the tender sees it, with a guest that acts before each read.
 #[derive(Clone, Copy)]
 struct Hostile<'m, 'i> {
     shared: GuestRing<'m>,
@@ -184,13 +186,13 @@ struct Hostile<'m, 'i> {
 
 struct State<'i> {
     input: Input<'i>,
-    /// What guest memory must be: what the guest wrote, and what it allowed the tender to write.
+    /// Expected guest memory: written by the guest, or allowed for the tender.
     model: Vec<u8>,
-    /// The tender's indices, as it published them, and how many requests were to receive.
+    /// The tender's indices, as published, and how many requests were to receive.
     taken: u32,
     given: u32,
     replies: u32,
-    /// The request that the tender looks after.
+    /// The request that the tender serves.
     pending: Option<Entry>,
 }
 
@@ -204,13 +206,13 @@ fn contents(memory: &GuestMemory) -> Vec<u8> {
 }
 
 impl Hostile<'_, '_> {
-    /// Requests taken and replies owed so far.
+    /// Returns the requests taken and the replies owed so far.
     fn counts(&self) -> (u32, u32) {
         let state = self.state.borrow();
         (state.taken, state.replies)
     }
 
-    /// The guest writes.
+    /// Writes as the guest.
     fn put(&self, offset: usize, data: &[u8]) {
         let address = ADDRESS as usize + offset;
         self.memory
@@ -219,7 +221,7 @@ impl Hostile<'_, '_> {
         self.state.borrow_mut().model[address..address + data.len()].copy_from_slice(data);
     }
 
-    /// What the tender has just written, or may write from now on, is taken over from memory.
+    /// Copies from memory what the tender has just written, or may write from now on.
     fn allow(&self, address: u64, len: u64) {
         let mut bytes = vec![0; len as usize];
         self.memory
@@ -229,8 +231,8 @@ impl Hostile<'_, '_> {
         self.state.borrow_mut().model[address as usize..][..bytes.len()].copy_from_slice(&bytes);
     }
 
-    /// The tender is done with a request: if it was one to receive, into memory that the guest may write, then its
-    /// buffer may have changed.
+    /// Ends a request: if it was to receive, into memory that the guest may write, its buffer may
+    /// have changed.
     fn settle(&self) {
         let Some(entry) = self.state.borrow_mut().pending.take() else {
             return;
@@ -245,7 +247,7 @@ impl Hostile<'_, '_> {
         }
     }
 
-    /// Memory is as it must be.
+    /// Checks that memory is as expected.
     fn check(&self) {
         let state = self.state.borrow();
         let real = contents(self.memory);
@@ -255,7 +257,7 @@ impl Hostile<'_, '_> {
         }
     }
 
-    /// The guest does something while the tender is not looking; mostly nothing.
+    /// Lets the guest act between two reads of the tender; usually it does nothing.
     fn interfere(&self) {
         let (what, place, value) = {
             let input = &mut self.state.borrow_mut().input;
@@ -279,7 +281,7 @@ impl Hostile<'_, '_> {
         }
     }
 
-    /// The guest writes a request into the slot after the last that it has submitted, and mostly submits it.
+    /// Writes a request into the slot after the guest's last submitted one, and usually submits it.
     fn submit(&self) {
         let tail = self
             .memory
@@ -337,7 +339,8 @@ impl Shared for Hostile<'_, '_> {
         self.settle();
         self.interfere();
         let entry = self.shared.entry(index);
-        // From here on the guest's changes must not matter, and only what it asked for here may be written.
+        // From here on, the guest's changes must have no effect, and only the requested bytes may
+        // be written.
         {
             let mut state = self.state.borrow_mut();
             state.pending = Some(entry);

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_taken_in_the_order_of_put() {
+    fn fields_are_read_in_the_order_of_writing() {
         let mut fields = Fields::default();
         fields.put(0x0102_0304_u32);
         fields.put_bytes(&[5, 6, 7]);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_past_the_end_are_zero() {
+    fn past_the_last_field_there_are_zeros() {
         let mut fields = Fields::of(&[1, 2, 3, 4, 5]);
         assert_eq!(
             (

@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_interruptions_are_tried_again() {
+    fn only_interruptions_are_retried() {
         let mut results = [Err(libc::EINTR), Err(libc::EINTR), Ok(7), Ok(8)].into_iter();
         let mut next = || {
             results

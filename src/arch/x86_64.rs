@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     /// Section B3: table 0x..003; RO page addr|1, RW page addr|3, 2 MiB block addr|0x83; here with
-    /// NX in addition.
+    /// NX added.
     #[test]
     fn descriptors_have_the_bits_of_the_manual() {
         const NX: u64 = 1 << 63;

@@ -66,8 +66,8 @@ mod tests {
     use crate::guest::era::DiskTail;
     use crate::host::files::{Files, Need};
 
-    /// Returns the file's descriptor as an inherited one.
-    fn inherited(file: File) -> InheritedFd {
+    /// Returns the file's descriptor, marked as passed.
+    fn passed(file: File) -> InheritedFd {
         let fd = file.into_raw_fd();
         // SAFETY: the call changes a flag of a descriptor that this test owns.
         assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     fn refused(file: File) -> String {
-        Disk::adopt(&inherited(file), None, DiskTail::Refused)
+        Disk::adopt(&passed(file), None, DiskTail::Refused)
             .unwrap_err()
             .to_string()
     }
@@ -99,12 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn an_image_by_descriptor_is_as_one_by_path() {
+    fn an_image_by_descriptor_works_as_one_by_path() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
-        let disk = Disk::adopt(&inherited(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
+        let disk = Disk::adopt(&passed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
-        // The message names the owner, this very process, if the host shows it.
+        // Where the host reports the owner: this process.
         let is_taken = |args: String| {
             args.contains("is given to two block devices") || args.contains("is in use")
         };
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_must_be_open_for_what_guests_do() {
+    fn the_open_mode_must_fit_the_use() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
         let modes = [

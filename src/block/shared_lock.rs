@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lock_of_an_open_file_is_found() {
+    fn the_lock_of_an_open_file_is_read() {
         let file = tempfile::tempfile().unwrap();
         for kind in [libc::LOCK_UN, libc::LOCK_SH, libc::LOCK_EX] {
             flock(file.as_raw_fd(), kind).unwrap();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn other_kinds_of_locks_are_ignored() {
+    fn locks_of_others_are_ignored() {
         let posix = "pos:\t0\nlock:\t1: POSIX  ADVISORY  WRITE 1234 fd:01:5678 0 EOF\n";
         assert_eq!(lock_in(posix), libc::LOCK_UN);
         assert_eq!(lock_in("pos:\t0\n"), libc::LOCK_UN);

@@ -44,7 +44,7 @@ fn refused(path: &Path, sector_size: Option<u16>) -> String {
         .to_string()
 }
 
-/// Opens an image as a run does.
+/// Opens it as a run does.
 fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
     Disk::open(
         path,
@@ -64,10 +64,10 @@ fn an_image_has_its_size_in_sectors() {
     assert_eq!((disk.capacity(), disk.sector_size()), (8192, 4096));
 }
 
-/// The same checks in 128-bit arithmetic, which cannot overflow here, for every pair of numbers at
-/// and around a limit; in bytes, and in legacy sectors.
+/// The same sums in 128 bits, where nothing overflows, for every pair of numbers at and around a
+/// limit; in bytes, and in the sectors of old eras.
 #[test]
-fn a_request_is_within_the_disk_or_not_for_every_offset_and_length() {
+fn requests_are_checked_for_every_offset_and_length() {
     let (_directory, path) = image(1536);
     let disk = open(&path, None, DiskTail::Refused).unwrap();
     let limits = [
@@ -163,7 +163,7 @@ fn writes_reach_the_file() {
 }
 
 #[test]
-fn requests_past_the_disk_are_invalid_with_any_buffer() {
+fn requests_past_the_end_are_invalid_with_any_buffer() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
@@ -202,7 +202,7 @@ fn requests_past_the_disk_are_invalid_with_any_buffer() {
 }
 
 #[test]
-fn any_length_is_valid_up_to_the_last_byte() {
+fn the_last_byte_and_any_length_can_be_used() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, Some(512), DiskTail::Refused).unwrap();
     let memory = memory();
@@ -269,11 +269,11 @@ fn a_truncated_image_is_an_error_for_the_guest() {
 }
 
 #[test]
-fn an_error_of_the_hosts_disk_is_reported() {
+fn an_error_of_the_hosts_disk_is_returned() {
     let (_directory, path) = image(4096);
     let mut disk = open(&path, None, DiskTail::Refused).unwrap();
     let memory = memory();
-    // A descriptor that is not open for writing simulates a failing disk, /dev/full a full one.
+    // A read-only descriptor stands for a failing disk, /dev/full for a full one.
     disk.file = File::open(&path).unwrap();
     assert_eq!(
         disk.write(&memory, 0, GuestAddress(0), 512).unwrap(),
@@ -295,7 +295,7 @@ fn an_error_of_the_hosts_disk_is_reported() {
 }
 
 #[test]
-fn sizes_that_are_no_whole_sectors_have_a_hint() {
+fn sizes_of_no_whole_sectors_are_reported_with_a_fix() {
     let (_directory, path) = image(1000);
     let shown = path.display();
     assert_eq!(
@@ -314,7 +314,7 @@ fn sizes_that_are_no_whole_sectors_have_a_hint() {
 }
 
 #[test]
-fn the_era_decides_about_an_incomplete_sector() {
+fn a_partial_last_sector_depends_on_the_era() {
     let (_directory, path) = image(1300);
     let capacity = |sector_size, tail| {
         open(&path, sector_size, tail)
@@ -335,7 +335,7 @@ fn the_era_decides_about_an_incomplete_sector() {
 }
 
 #[test]
-fn a_kept_tail_is_usable_and_an_ignored_one_is_not() {
+fn a_kept_tail_can_be_used_and_an_ignored_one_cannot() {
     let (_directory, path) = image(1300);
     let memory = memory();
     for (tail, last, beyond) in [
@@ -368,7 +368,7 @@ fn a_kept_tail_is_usable_and_an_ignored_one_is_not() {
 }
 
 #[test]
-fn other_kinds_of_files_are_named() {
+fn paths_that_are_no_image_are_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     assert!(refused(&path.join("none"), None).contains("there is no file '"));
@@ -386,7 +386,7 @@ fn other_kinds_of_files_are_named() {
 
 #[test]
 fn an_image_of_another_user_is_named_with_its_owner() {
-    // SAFETY: the call only queries.
+    // SAFETY: it only reads the user ID.
     let user = unsafe { libc::geteuid() };
     if user == 0 {
         return check_denied_as_nobody();
@@ -401,8 +401,8 @@ fn an_image_of_another_user_is_named_with_its_owner() {
     assert!(message.contains("mode 0444"), "{message}");
 }
 
-/// For root, who may do anything: looks as another user, in a separate thread, because only that
-/// thread changes.
+/// For root, who may do anything: checks as another user, in a separate thread, whose user ID is
+/// separate too.
 fn check_denied_as_nobody() {
     let (directory, path) = image(512);
     let hidden = directory.path().join("hidden");
@@ -411,7 +411,7 @@ fn check_denied_as_nobody() {
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     std::thread::spawn(move || {
-        // SAFETY: the bare system call changes this thread's user only; the thread ends with this
+        // SAFETY: the raw system call changes only this thread's user; the thread ends with this
         // test.
         assert_eq!(
             unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) },
@@ -448,15 +448,15 @@ fn an_image_serves_one_device() {
     open(&link, None, DiskTail::Refused).unwrap();
 }
 
-/// A process that locks `file` as soon as it can, and exits when this value is dropped.
+/// A process that locks `file` as soon as it can, and ends on drop.
 struct Locker(libc::pid_t);
 
 impl Locker {
     fn of(file: &File) -> Locker {
-        // A child with a copy of the descriptors would hold the locks of all other tests too; this
+        // A child with copies of the descriptors would also hold the locks of all other tests; this
         // one shares them.
         let flags = libc::CLONE_FILES | libc::SIGCHLD;
-        // SAFETY: otherwise this is a fork, and the child makes system calls only.
+        // SAFETY: it is a fork without copied descriptors, and the child makes only system calls.
         let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) } as libc::pid_t;
         if child == 0 {
             // SAFETY: these take numbers; the child ends with its parent's thread at the latest.
@@ -475,7 +475,7 @@ impl Locker {
 
 impl Drop for Locker {
     fn drop(&mut self) {
-        // SAFETY: this value owns the child, and nothing else waits for it.
+        // SAFETY: the child belongs to this value, and no other code waits for it.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             libc::waitpid(self.0, std::ptr::null_mut(), 0);

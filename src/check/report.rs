@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_read_at_a_glance() {
+    fn a_table_is_aligned() {
         let mut report = Report::new("app.hvt".into());
         report.fine("unikernel", "x86_64, ABI version 2");
         assert!(report.would_start());
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_wrapped_at_the_terminal_width() {
+    fn lines_fit_a_terminal_unless_a_word_is_longer() {
         let mut report = Report::new("app.hvt".into());
         report.missing(
             "memory",

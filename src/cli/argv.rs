@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_counts_in_an_invalid_command_line() {
+    fn the_last_value_counts_despite_other_errors() {
         let json = Some("json".to_owned());
         for args in [
             &["--log-format=json", "app"][..],
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_that_are_no_options_are_ignored() {
+    fn other_arguments_give_no_value() {
         for args in [
             &[][..],
             &["app", "--log-format=json"],

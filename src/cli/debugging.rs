@@ -30,13 +30,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_for_by_default() {
+    fn everything_is_off_by_default() {
         assert_eq!(debugging_of(&[]), Ok(Debugging::default()));
         assert_eq!(Debugging::default().address(), None);
     }
 
     #[test]
-    fn each_option_is_understood() {
+    fn each_option_is_parsed() {
         let port = |port| Some(GdbAddress::Port(port));
         assert_eq!(debugging_of(&["--gdb"]).unwrap().address(), port(1234));
         assert_eq!(
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_values_are_refused() {
         for (option, args) in [
             ("--gdb-port=", "a TCP port"),
             ("--gdb-port=65536", "a TCP port"),

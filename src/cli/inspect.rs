@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_and_perhaps_json_in_any_order() {
+    fn a_file_and_json_come_in_any_order() {
         let file = |json| Inspection {
             unikernel: "app.hvt".into(),
             json,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_arguments_are_reported() {
+    fn errors_are_reported() {
         for args in [
             &["inspect"][..],
             &["inspect", "--json"],

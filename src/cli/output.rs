@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn each_option_is_understood() {
+    fn each_option_is_parsed() {
         let options = [
             "--log-format=journald",
             "--console-timestamps",
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_values_are_refused() {
         for (option, args) in [
             ("--log-format=syslog", "text, json or journald"),
             ("--stats=", "the path is empty"),

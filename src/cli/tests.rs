@@ -27,7 +27,7 @@ fn config(args: &[&str]) -> Config {
     }
 }
 
-/// Returns the error of the arguments `args` before a unikernel.
+/// Returns the error of `args` before a unikernel.
 fn error(args: &[&str]) -> String {
     match command(&[args, &["app.hvt"]].concat()) {
         Err(error) => error.to_string(),
@@ -67,7 +67,7 @@ fn interface(name: &str) -> Option<NetSource> {
 }
 
 #[test]
-fn the_line_of_the_talk() {
+fn the_documented_command_line_is_parsed() {
     let config = config(&[
         "--net=tap100",
         "--mem=64M",
@@ -90,7 +90,7 @@ fn the_line_of_the_talk() {
 }
 
 #[test]
-fn values_follow_an_equals_sign_or_are_the_next_word() {
+fn values_follow_an_equals_sign_or_are_the_next_argument() {
     let joined = [
         "--mem=64",
         "--net:a=tap0",
@@ -113,7 +113,7 @@ fn values_follow_an_equals_sign_or_are_the_next_word() {
 }
 
 #[test]
-fn every_word_after_the_unikernel_is_the_guests() {
+fn every_argument_after_the_unikernel_is_the_guests() {
     let args = ["--help", "--", "-v", "--mem=1", "", "--net:x", "app", "--"];
     for start in [&["-v", "app"][..], &["-v", "--", "app"]] {
         assert_eq!(config(&[start, &args].concat()).arguments, args);
@@ -261,7 +261,7 @@ fn memory_sizes() {
 }
 
 #[test]
-fn memory_that_cannot_be() {
+fn impossible_memory_sizes_are_refused() {
     for text in [
         "", "M", "64foo", "64MB", "0x40", "+64", "-1", "1.5G", "64 M", "６４", "64M ",
     ] {
@@ -298,7 +298,7 @@ fn mac_addresses() {
         mac("02:aB:Cd:00:10:ff"),
         Some([2, 0xab, 0xcd, 0, 0x10, 0xff])
     );
-    // Forms that upstream accepts.
+    // As upstream's tenders accept them.
     assert_eq!(mac("2:0:a:00:10:f"), Some([2, 0, 10, 0, 0x10, 15]));
     for text in [
         "",
@@ -392,7 +392,7 @@ fn names_of_devices() {
 }
 
 #[test]
-fn usage_errors_are_one_line_that_names_the_word() {
+fn usage_errors_are_one_line_that_names_the_argument() {
     let expected = [
         (
             &["--foo"][..],
@@ -474,7 +474,7 @@ fn usage_errors_are_one_line_that_names_the_word() {
 }
 
 #[test]
-fn no_word_makes_a_second_line() {
+fn no_argument_makes_a_second_line() {
     assert_eq!(
         error(&["--fo\no"]),
         "unknown option '--fo\\no'; 'tender --help' lists them"
@@ -512,8 +512,8 @@ fn a_missing_unikernel_is_explained() {
 }
 
 #[test]
-fn the_hint_names_the_option_that_took_the_unikernel() {
-    for (args, hint) in [
+fn a_unikernel_taken_as_a_value_is_reported() {
+    for (args, reason) in [
         (
             &["--mem", "app"][..],
             "'--mem' took 'app' as its value (write --mem=SIZE)",
@@ -534,7 +534,7 @@ fn the_hint_names_the_option_that_took_the_unikernel() {
         let message = command(args).unwrap_err().to_string();
         assert!(
             message.starts_with(&format!(
-                "no unikernel given: option {hint}; usage: tender "
+                "no unikernel given: option {reason}; usage: tender "
             )),
             "{message}"
         );

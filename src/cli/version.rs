@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_see_every_era() {
+    fn the_version_lists_every_era() {
         let expected = "\nABI version 2\nABI version 1\n\
                         ABI versions: none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n";
         assert_eq!(
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_see_the_lines_that_they_know() {
+    fn the_lines_that_programs_parse_are_there() {
         for (program, name) in [
             ("tender", "tender"),
             ("", "tender"),

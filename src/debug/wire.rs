@@ -169,13 +169,14 @@ mod tests {
 
     use super::*;
 
-    /// Names the trait, because gdbstub's has a method `write_all` as well.
+    /// Calls the trait's method by its full name, because gdbstub's trait has a `write_all` as
+    /// well.
     fn send(client: &mut UnixStream, bytes: &[u8]) {
         Write::write_all(client, bytes).unwrap();
     }
 
     #[test]
-    fn only_a_whole_packet_with_the_right_sum_is_a_debuggers() {
+    fn only_a_whole_packet_with_a_valid_sum_is_a_debuggers() {
         for bytes in [
             "$?#3f",
             "+$?#3f",
@@ -209,37 +210,37 @@ mod tests {
     }
 
     /// Classifies the first bytes of a client that sends these pieces and disconnects.
-    fn judged(pieces: &[&[u8]]) -> Vec<Opening> {
+    fn classified(pieces: &[&[u8]]) -> Vec<Opening> {
         let (mut client, ours) = UnixStream::pair().unwrap();
         let mut wire = Wire::new(ours.into());
         let mut judge = |piece: &&[u8]| {
             send(&mut client, piece);
             wire.more()
         };
-        let mut judged: Vec<_> = pieces.iter().map(&mut judge).collect();
+        let mut classified: Vec<_> = pieces.iter().map(&mut judge).collect();
         drop(client);
-        judged.push(wire.more());
-        judged
+        classified.push(wire.more());
+        classified
     }
 
     #[test]
-    fn a_client_may_take_its_time_and_ends_by_hanging_up() {
+    fn a_client_may_be_slow_and_ends_by_hanging_up() {
         use Opening::{Foreign, Packet, Unfinished};
-        assert_eq!(judged(&[]), [Foreign]);
+        assert_eq!(classified(&[]), [Foreign]);
         assert_eq!(
-            judged(&[b"+$", b"?", b"#3"]),
+            classified(&[b"+$", b"?", b"#3"]),
             [Unfinished, Unfinished, Unfinished, Foreign]
         );
         assert_eq!(
-            judged(&[b"+$", b"?#", b"3f"])[..3],
+            classified(&[b"+$", b"?#", b"3f"])[..3],
             [Unfinished, Unfinished, Packet]
         );
         assert_eq!(
-            judged(&[&[b'+'; SIZE - 1], b"+"])[..2],
+            classified(&[&[b'+'; SIZE - 1], b"+"])[..2],
             [Unfinished, Foreign]
         );
         assert_eq!(
-            judged(&[b"$", &[b'A'; SIZE - 1]])[..2],
+            classified(&[b"$", &[b'A'; SIZE - 1]])[..2],
             [Unfinished, Foreign]
         );
     }

@@ -130,10 +130,10 @@ mod tests {
     }
 
     proptest! {
-        /// The guest's arithmetic with its overflow: right at a quarter of the horizon and more,
-        /// wrong just above the horizon.
+        /// The guest's own arithmetic, with its overflow: correct up to the horizon, wrong just
+        /// past it.
         #[test]
-        fn the_guests_product_overflows_just_beyond_the_horizon(frequency in 1_000_000u64..10_000_000_000) {
+        fn the_guests_product_overflows_just_past_the_horizon(frequency in 1_000_000u64..10_000_000_000) {
             let cycles = |nanoseconds: u64| u128::from(nanoseconds) * u128::from(frequency) / NANOSECONDS_PER_SECOND;
             let product = |nanoseconds| cycles(nanoseconds) * multiplier(frequency);
             let horizon = overflow_horizon(frequency);

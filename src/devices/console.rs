@@ -322,7 +322,7 @@ mod tests {
         let mut fds = [0; 2];
         // SAFETY: the array has room for the two descriptors.
         assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-        // SAFETY: both are new and owned by nothing else.
+        // SAFETY: both are new and have no other owner.
         fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
     }
 
@@ -351,14 +351,14 @@ mod tests {
 
     #[test]
     fn nothing_is_written_for_nothing() {
-        // A descriptor that cannot be written to would count a failure.
+        // A descriptor that cannot be written would count an error.
         let mut console = Console::new(File::open("/dev/null").unwrap());
         puts(&mut console, 0x1000, 0).unwrap();
         assert_eq!(console.stats(), Stats::default());
     }
 
     #[test]
-    fn output_may_end_at_the_end_of_memory_and_not_after() {
+    fn the_last_byte_of_memory_can_be_printed_and_no_further() {
         let mut console = Console::new(OpenOptions::new().write(true).open("/dev/null").unwrap());
         puts(&mut console, 0x3fff, 1).unwrap();
         assert!(matches!(
@@ -404,14 +404,14 @@ mod tests {
     }
 
     #[test]
-    fn output_above_the_limit_is_dropped_and_counted() {
+    fn output_above_the_rate_is_dropped_and_counted() {
         let (mut reader, writer) = pipe();
         let mut console = Console::new(writer).limited(NonZeroU64::new(5));
         for _ in 0..3 {
             puts(&mut console, 0x1000, 4).unwrap();
         }
         let stats = console.stats();
-        // A second holds five bytes; a slow machine may have had more than one.
+        // A second allows five bytes; a slow machine may have taken longer.
         assert!((5..12).contains(&stats.written_bytes), "{stats:?}");
         assert_eq!(
             (stats.dropped_bytes, stats.excess_bytes),
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn output_larger_than_a_piece_arrives_whole() {
+    fn output_longer_than_a_piece_arrives_whole() {
         let file = tempfile::tempfile().unwrap();
         let len = 2 * PIECE as u64 + 5;
         let memory = GuestMemory::new(4 << 20).unwrap();
@@ -450,7 +450,7 @@ mod tests {
         );
     }
 
-    /// Returns the lines without their stamps; asserts that each has one, at its start only.
+    /// Returns the lines without their timestamps, each of which must be there, and nowhere else.
     fn unstamped(seen: &[u8]) -> String {
         let lines = std::str::from_utf8(seen).unwrap().split_inclusive('\n');
         let text = |line: &str| {
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_stamped_wherever_the_guest_cuts_them() {
+    fn lines_are_stamped_however_the_guest_splits_them() {
         let (mut reader, writer) = pipe();
         let mut console = Console::new(writer).stamped(true);
         let long = "x".repeat(3000);
@@ -509,9 +509,9 @@ mod tests {
         );
     }
 
-    /// Other processes may set O_NONBLOCK on a descriptor that they share with the tender.
+    /// Other processes may set O_NONBLOCK on a file that they share with `tender`.
     #[test]
-    fn a_slow_reader_gets_every_byte_of_a_descriptor_that_does_not_wait() {
+    fn a_slow_reader_gets_every_byte_of_a_non_blocking_descriptor() {
         let (mut reader, writer) = pipe();
         // SAFETY: the call takes a number.
         assert_eq!(

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_are_all_but_the_kept_descriptors() {
+    fn all_others_are_closed() {
         assert_eq!(gaps(&[]), [(3, u32::MAX)]);
         assert_eq!(gaps(&[0, 2]), [(3, u32::MAX)]);
         assert_eq!(gaps(&[3, 4]), [(5, u32::MAX)]);

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_interface_of_a_descriptor_is_found() {
+    fn the_interface_of_a_descriptor_is_read() {
         assert_eq!(
             tap_in("pos:\t0\nflags:\t0104002\nmnt_id:\t28\nino:\t1\niff:\ttap100\n"),
             Some("tap100")

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_its_users_and_goes_with_its_listener() {
+    fn a_socket_is_private_and_ends_with_its_listener() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m");
         let listener = bind(&path).unwrap();
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_was_left_behind_is_replaced_and_a_live_one_is_not() {
+    fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("m");
         let mut first = bind(&path).unwrap();

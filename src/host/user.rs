@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_user_or_group_is_an_error() {
+    fn unknown_users_and_groups_are_reported() {
         assert!(
             of("nobody2", None)
                 .unwrap_err()

@@ -1,4 +1,4 @@
-//! Reports of valid files, of invalid ones, and of random bytes.
+//! Descriptions of valid files, of others, and of arbitrary bytes.
 
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::target;
@@ -17,7 +17,7 @@ fn parsed(report: &Report) -> serde_json::Value {
     serde_json::from_str(&report.to_json()).expect("JSON")
 }
 
-/// Returns a valid unikernel with these bytes among its constants.
+/// A valid unikernel with these bytes among its constants.
 fn with_constants(constants: &[u8]) -> Elf {
     let mut elf = Elf::hvt();
     elf.programs[elf::RODATA].content[0x400..0x400 + constants.len()].copy_from_slice(constants);
@@ -25,7 +25,7 @@ fn with_constants(constants: &[u8]) -> Elf {
 }
 
 #[test]
-fn a_valid_unikernel_is_reported_with_a_command_line() {
+fn a_valid_unikernel_is_described_with_the_command_that_runs_it() {
     let report = report(&Elf::hvt());
     assert_eq!(
         (report.machine, report.refusal.as_deref()),
@@ -79,7 +79,7 @@ fn json_has_the_same_content() {
 }
 
 #[test]
-fn an_old_unikernel_is_reported_with_its_evidence() {
+fn a_legacy_unikernel_has_the_evidence() {
     let report = report(&Elf::legacy(LEGACY_STRINGS));
     assert_eq!(
         report.era,
@@ -100,7 +100,7 @@ fn an_old_unikernel_is_reported_with_its_evidence() {
 }
 
 #[test]
-fn a_refused_file_is_reported_as_far_as_known() {
+fn known_parts_of_a_refused_file_are_described() {
     let mut other = Elf::hvt();
     other.programs[elf::ABI] = Program::note(0x6000, elf::abi(target::XEN, 2));
     let report = report(&other);
@@ -121,7 +121,7 @@ fn a_refused_file_is_reported_as_far_as_known() {
 }
 
 #[test]
-fn a_file_that_is_not_elf_has_an_empty_report() {
+fn a_file_that_is_not_elf_has_no_description() {
     let report = Report::new(Path::new("x"), b"To whom it may concern".as_slice());
     assert_eq!(report.to_text(), "");
     assert!(
@@ -133,7 +133,7 @@ fn a_file_that_is_not_elf_has_an_empty_report() {
 }
 
 #[test]
-fn an_image_larger_than_any_guest_is_refused() {
+fn an_image_too_large_for_any_guest_is_refused() {
     let mut huge = Elf::hvt();
     huge.programs[elf::BSS].memsz = (1 << 32) - 0x104000;
     let report = report(&huge);
@@ -187,7 +187,7 @@ fn arguments_are_quoted_for_a_shell() {
 }
 
 #[test]
-fn names_that_no_option_can_hold_use_the_short_form() {
+fn names_that_no_option_can_contain_use_the_short_form() {
     let mut elf = Elf::hvt();
     let entries = [
         Entry::declare("my-net", NET_BASIC),
@@ -208,7 +208,7 @@ fn names_that_no_option_can_hold_use_the_short_form() {
 }
 
 #[test]
-fn the_version_of_the_bindings_is_near_the_banner() {
+fn the_version_of_the_bindings_is_near_their_strings() {
     let version = |constants: &[u8]| report(&with_constants(constants)).bindings;
     let known =
         |text: &str| version(format!("\0{text}\0Solo5: Bindings version %s\n\0").as_bytes());
@@ -228,8 +228,7 @@ fn the_version_of_the_bindings_is_near_the_banner() {
     ] {
         assert_eq!(known(text), None, "{text}");
     }
-    // Version after the banner; without a banner; not a separate string; two that differ; the same
-    // one twice.
+    // After the strings; without them; within another string; two that differ; the same one twice.
     assert_eq!(
         version(b"Solo5: Bindings version %s\n\0v0.7.5\0").as_deref(),
         Some("v0.7.5")
@@ -247,7 +246,7 @@ fn the_version_of_the_bindings_is_near_the_banner() {
 }
 
 #[test]
-fn a_version_far_from_the_banner_is_ignored() {
+fn a_version_far_from_the_strings_is_ignored() {
     let version = |distance: usize| {
         let banner = b"Solo5: Bindings version %s\n\0";
         let constants = [
@@ -264,7 +263,7 @@ fn a_version_far_from_the_banner_is_ignored() {
 }
 
 #[test]
-fn json_is_indented() {
+fn json_is_formatted_for_reading() {
     let leaf = Value::Object(vec![("a", 1.into()), ("b", Value::Null)]);
     let list: Value = vec!["x", "y"].into();
     let value = Value::Object(vec![
@@ -297,7 +296,7 @@ proptest! {
     ) {
         let mut file = if old { Elf::legacy(LEGACY_STRINGS) } else { Elf::hvt() }.build();
         for (index, byte) in changes {
-            // Three places of four are in the headers and notes.
+            // Three of four offsets are among the headers and notes.
             let reach = if index.index(4) == 0 { file.len() } else { 64 + 11 * 56 };
             file[index.index(reach)] = byte;
         }

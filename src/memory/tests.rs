@@ -1,4 +1,4 @@
-//! Range checks, write protection and data transfer.
+//! Which ranges are memory, which of them may be written, and how data moves in and out.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -42,7 +42,7 @@ fn file(content: &[u8]) -> File {
     file
 }
 
-/// Returns the reading and the writing end of a pipe.
+/// The read end and the write end of a pipe.
 fn pipe() -> (File, File) {
     let mut ends = [-1; 2];
     // SAFETY: the array has room for the two descriptors.
@@ -50,7 +50,7 @@ fn pipe() -> (File, File) {
         unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
         0
     );
-    // SAFETY: both descriptors are fresh and owned by nothing else.
+    // SAFETY: both descriptors are new and have no other owner.
     ends.map(|end| unsafe { File::from_raw_fd(end) }).into()
 }
 
@@ -66,7 +66,7 @@ fn contents(memory: &GuestMemory, addr: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Returns the result of the range check for reading and for writing.
+/// Returns how a range is checked, for reading and for writing.
 fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
     let readable = match memory.bytes(GuestAddress(addr), len) {
         Ok(bytes) => {
@@ -114,8 +114,8 @@ fn the_hypervisor_maps_what_the_tender_writes() {
         memory
             .place(GuestAddress(size - 4), b"last")
             .expect("memory");
-        // SAFETY: both ranges are inside the mapping, which outlives this block, and nothing writes
-        // to it.
+        // SAFETY: both ranges lie in the mapping, which lives to the end of this block, and nothing
+        // writes to it.
         let (first, last) = unsafe {
             (
                 (host as *const [u8; 5]).read_volatile(),
@@ -209,7 +209,7 @@ fn an_error_names_the_range() {
 }
 
 #[test]
-fn the_tender_writes_only_what_the_guest_may_write() {
+fn protected_memory_is_not_written_for_the_guest() {
     let memory = protected();
     for addr in [0, 0xff8, 0x1000, 0x1ffc, 0x2000, 0x2ff8, 0x7000, 0x7ff8] {
         assert_eq!(verdicts(&memory, addr, 8), (true, "read-only"), "{addr:#x}");
@@ -229,7 +229,7 @@ fn the_tender_writes_only_what_the_guest_may_write() {
 }
 
 #[test]
-fn memory_next_to_protected_ranges_is_writable() {
+fn memory_next_to_protected_memory_can_be_written() {
     let memory = protected();
     for addr in [0x3000, 0x6ff8, 0x8000, SIZE - 8] {
         assert_eq!(verdicts(&memory, addr, 8), (true, "writable"), "{addr:#x}");
@@ -360,7 +360,7 @@ fn a_read_stays_within_its_buffer() {
 
 #[test]
 #[cfg_attr(miri, ignore = "Miri has no such descriptors")]
-fn host_errors_are_returned() {
+fn errors_of_the_host_are_returned() {
     let memory = memory();
     let (reader, writer) = pipe();
     let bytes = memory.bytes(GuestAddress(0), 1).expect("memory");
@@ -397,7 +397,7 @@ fn host_errors_are_returned() {
 }
 
 #[test]
-fn bytes_go_to_their_place_in_a_file_and_back() {
+fn bytes_go_to_their_offset_in_a_file_and_back() {
     let memory = memory();
     let mut disk = file(b"................");
     memory
@@ -430,7 +430,7 @@ fn bytes_go_to_their_place_in_a_file_and_back() {
 }
 
 #[test]
-fn transfers_larger_than_a_piece_are_complete() {
+fn more_than_a_piece_is_moved_completely() {
     let size = 3 * PIECE as u64;
     let memory = GuestMemory::new(size).expect("memory");
     let pattern: Vec<u8> = (0..size as usize)
@@ -529,7 +529,7 @@ proptest! {
 
     /// The same checks in 128-bit arithmetic, which cannot overflow here.
     #[test]
-    fn ranges_are_judged_as_unbounded_arithmetic_would(addr in near(), len in near()) {
+    fn ranges_are_checked_as_in_unbounded_arithmetic(addr in near(), len in near()) {
         let (start, end) = (u128::from(addr), u128::from(addr) + u128::from(len));
         let inside = end <= u128::from(SIZE);
         let touches = |from: u64, to: u64| start < end && start < u128::from(to) && u128::from(from) < end;

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_is_touched_is_in_ram() {
+    fn touched_memory_is_resident() {
         let memory = GuestMemory::new(4 * MINCORE_PIECE as u64).unwrap();
         let process = Process::open(&memory).unwrap();
         assert_eq!(process.guest_resident(), Some(0));

@@ -39,11 +39,11 @@ fn sockets(kind: libc::c_int) -> (RawFd, UnixDatagram) {
         unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
         0
     );
-    // SAFETY: it is new and owned by nothing else.
+    // SAFETY: it is new and has no other owner.
     (fds[0], unsafe { UnixDatagram::from_raw_fd(fds[1]) })
 }
 
-/// Returns a device and the other end of its wire.
+/// A device and its peer.
 fn pair(kind: libc::c_int) -> (Nic, UnixDatagram) {
     let (fd, far) = sockets(kind);
     far.set_nonblocking(true).unwrap();
@@ -56,7 +56,7 @@ fn refused(fd: RawFd) -> String {
         .to_string()
 }
 
-/// Makes a test's own descriptor look like an inherited one.
+/// Makes a test's own descriptor look inherited.
 fn passed(fd: impl IntoRawFd) -> RawFd {
     let fd = fd.into_raw_fd();
     // SAFETY: the call changes a flag of a descriptor that this test owns.
@@ -158,7 +158,7 @@ fn frames_that_the_host_cannot_hold_are_dropped() {
         Status::Ok
     );
     assert_eq!(nic.stats().dropped_invalid, 1);
-    // There is room again: the next frame gets through.
+    // With room again, the next frame is sent.
     far.recv(&mut [0; 2000]).unwrap();
     assert_eq!(
         nic.write(&memory, GuestAddress(0), 1514).unwrap(),
@@ -168,13 +168,13 @@ fn frames_that_the_host_cannot_hold_are_dropped() {
 }
 
 #[test]
-fn a_cut_wire_is_gone_permanently() {
+fn a_disconnected_peer_is_not_polled() {
     for kind in [libc::SOCK_DGRAM, libc::SOCK_SEQPACKET] {
         let (mut nic, far) = pair(kind);
         let memory = memory();
         assert!(!nic.is_gone());
         drop(far);
-        // A datagram socket is refused once, and has no other end from then on.
+        // A datagram socket is refused once, and has no peer from then on.
         let refusals = u64::from(kind == libc::SOCK_DGRAM);
         for _ in 0..=refusals {
             assert_eq!(
@@ -204,7 +204,7 @@ fn a_packet_socket_that_is_closed_ends() {
     let memory = memory();
     far.send(&FRAME).unwrap();
     drop(far);
-    // A read of no bytes is no end, and the last frame is still queued.
+    // A read of no bytes means nothing, and the last frame is still queued.
     assert_eq!(
         nic.read(&memory, GuestAddress(0), 60).unwrap(),
         (Status::Ok, 60)
@@ -244,7 +244,7 @@ fn a_bad_buffer_ends_the_guest() {
         ));
     }
     assert_eq!(nic.stats(), Stats::default());
-    // A request that ends exactly at the end of memory is valid, and the frame is still queued.
+    // A request that ends exactly at the end of memory is valid, and the frame was kept.
     assert_eq!(
         nic.read(&memory, GuestAddress(MEMORY_SIZE - 60), 60)
             .unwrap(),
@@ -253,7 +253,7 @@ fn a_bad_buffer_ends_the_guest() {
 }
 
 #[test]
-fn the_guests_address_and_mtu() {
+fn the_guest_gets_address_and_mtu() {
     let (fd, _far) = sockets(libc::SOCK_DGRAM);
     let mac = [2, 0, 0, 0, 0, 1];
     let nic = Nic::attach(&NetSource::Fd(fd.into()), Some(mac)).unwrap();
@@ -273,7 +273,7 @@ fn random_addresses_are_local_and_differ() {
 }
 
 #[test]
-fn unusable_descriptors_are_refused() {
+fn invalid_descriptors_are_refused() {
     for fd in 0..3 {
         assert!(refused(fd).contains("is standard input, output or error; pass one from 3 on"));
     }
@@ -282,7 +282,7 @@ fn unusable_descriptors_are_refused() {
 
     let (stream, _far) = std::os::unix::net::UnixStream::pair().unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
-    // The tender's own descriptors have FD_CLOEXEC, and are unavailable.
+    // `tender`'s own descriptors close on exec, and cannot be used.
     assert!(refused(file.as_raw_fd()).contains("was not passed to tender"));
     for fd in [passed(stream), passed(file)] {
         assert!(
@@ -333,7 +333,7 @@ fn an_interface_of_another_kind_is_named() {
 }
 
 #[test]
-fn addresses_and_counters_are_formatted_for_people() {
+fn addresses_and_counters_are_formatted_for_reading() {
     assert_eq!(
         MacAddress([2, 0, 0xab, 0, 0, 1]).to_string(),
         "02:00:ab:00:00:01"

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_happened_is_named() {
+    fn only_nonzero_counters_are_printed() {
         assert_eq!(
             Faults([("down", 3), ("gone", 0), ("full", 2)]).to_string(),
             "5 (3 down, 2 full)"
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_fault_of_a_kind_is_reported() {
+    fn a_kind_is_logged_once() {
         let warned = WarnOnce::default();
         assert_eq!(
             [3, 3, 31, 0, 31, 0].map(|kind| warned.first(kind)),

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_and_many_lines_parse_alike() {
+    fn a_line_has_the_same_content() {
         let inner = Value::Object(vec![("b\n", vec![1_u64, 2].into()), ("c", Value::Null)]);
         let value = Value::Object(vec![
             ("a", Value::List(vec![inner])),

@@ -243,11 +243,11 @@ mod tests {
 
     use super::*;
 
-    /// A pipe of four pages, for any page size.
+    /// A pipe of four pages, for every page size.
     fn pipe() -> (File, File) {
         let mut fds = [0; 2];
-        // SAFETY: the array has room for the two descriptors, which are new and owned here; the
-        // other calls take numbers.
+        // SAFETY: the array has room for the two descriptors, which are new and have no other
+        // owner; the rest takes numbers.
         unsafe {
             assert_eq!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC), 0);
             let size = 4 * libc::sysconf(libc::_SC_PAGESIZE) as libc::c_int;
@@ -256,20 +256,20 @@ mod tests {
         }
     }
 
-    /// Returns how many lines of 1000 bytes are twice as many as the pipe takes.
+    /// Returns how many lines of 1000 bytes are twice the pipe's capacity.
     fn too_many(writer: &File) -> usize {
         // SAFETY: the request takes no argument.
         2 * unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) } as usize / 1000
     }
 
-    /// Writes `lines` lines of 1000 bytes, then returns what arrived.
-    fn received(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
+    /// Writes so many lines of 1000 bytes, then reads the pipe.
+    fn written(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
         for _ in 0..lines {
             state.write_line(&[&[b'x'; 999][..], b"\n"].concat(), writer.as_raw_fd());
         }
-        let mut received = vec![0; 1 << 20];
-        let length = reader.read(&mut received).unwrap();
-        String::from_utf8(received[..length].to_vec()).unwrap()
+        let mut written = vec![0; 1 << 20];
+        let length = reader.read(&mut written).unwrap();
+        String::from_utf8(written[..length].to_vec()).unwrap()
     }
 
     #[test]
@@ -279,10 +279,10 @@ mod tests {
             patience: Duration::ZERO,
             lost: 0,
         };
-        assert!(received(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
+        assert!(written(&mut state, &mut reader, &writer, 1) == format!("{}\n", "x".repeat(999)));
         assert_eq!(state.lost, 0);
         let lines = too_many(&writer);
-        let some = received(&mut state, &mut reader, &writer, lines)
+        let some = written(&mut state, &mut reader, &writer, lines)
             .lines()
             .count() as u64;
         assert!(
@@ -291,16 +291,16 @@ mod tests {
             state.lost
         );
         assert_eq!(state.lost + some, lines as u64);
-        let notice = format!(
+        let expected = format!(
             "tender: warn: {} messages dropped: standard error was not read\nx",
             state.lost
         );
-        assert!(received(&mut state, &mut reader, &writer, 1).starts_with(&notice));
+        assert!(written(&mut state, &mut reader, &writer, 1).starts_with(&expected));
         assert_eq!(state.lost, 0);
     }
 
     #[test]
-    fn patience_is_used_up_once() {
+    fn the_time_limit_is_used_up_once() {
         let (_reader, writer) = pipe();
         let mut state = State {
             patience: Duration::from_millis(50),
@@ -315,18 +315,18 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut_to_what_a_pipe_takes_at_once() {
+    fn long_lines_are_cut_to_one_atomic_write() {
         let (mut reader, writer) = pipe();
         let mut state = State {
             patience: Duration::ZERO,
             lost: 0,
         };
         state.write_line(&[b'x'; 10_000], writer.as_raw_fd());
-        let mut received = [0; 20_000];
+        let mut written = [0; 20_000];
         assert_eq!(
             (
-                reader.read(&mut received).unwrap(),
-                received[LONGEST - 1],
+                reader.read(&mut written).unwrap(),
+                written[LONGEST - 1],
                 state.lost
             ),
             (LONGEST, b'\n', 0)

@@ -66,10 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timestamps_follow_rfc_3339() {
+    fn timestamps_are_written_as_in_rfc_3339() {
         let written =
             |nanoseconds| Timestamp(UNIX_EPOCH + Duration::from_nanos(nanoseconds)).to_string();
-        // The expected output is that of `date -u --iso-8601=ns -d @…`.
+        // As printed by `date -u --iso-8601=ns -d @…`.
         assert_eq!(written(0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(
             written(951_827_696_123_456_789),

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_version_gets_the_rights_that_it_supports() {
+    fn each_version_gets_only_its_own_rights() {
         let of = |version| {
             let (Ruleset { files, tcp, scopes }, size) = everything(version);
             (files, tcp, scopes, size)

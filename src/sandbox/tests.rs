@@ -1,5 +1,4 @@
-//! Tests of the programs as the kernel would run them: allowed calls, rejected calls, and their
-//! cost.
+//! The programs as the kernel runs them: which calls they allow and reject, and their cost.
 
 use libc::sock_filter;
 
@@ -33,7 +32,7 @@ fn parameters() -> Parameters {
     }
 }
 
-/// Parameters of a run without devices and statistics.
+/// Parameters of a run without devices, metrics or a debugger.
 fn bare() -> Parameters {
     Parameters {
         vcpu: 6,
@@ -52,7 +51,7 @@ fn ring(parameters: &Parameters) -> Vec<sock_filter> {
     compile(RING, parameters)
 }
 
-/// Compiles the same list with seccompiler.
+/// Returns seccompiler's program for the same list.
 fn reference_program(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let translate = |step: &seccompiler::sock_filter| sock_filter {
         code: step.code,
@@ -66,7 +65,7 @@ fn reference_program(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter
         .collect()
 }
 
-/// Runs a program for a call; returns the action, and the number of instructions executed.
+/// Runs a program on a call; returns its action, and how many instructions that took.
 fn run(program: &[sock_filter], call: libc::c_long, arguments: [u64; 6]) -> (u32, usize) {
     let arch: u32 = if cfg!(target_arch = "x86_64") {
         0xc000_003e
@@ -155,8 +154,8 @@ fn programs_are_never_too_long() {
     }
 }
 
-/// Numbers that some rule distinguishes, and neighbours of them.
-fn relevant_numbers(parameters: &Parameters) -> Vec<u64> {
+/// Numbers that some rule mentions, and their neighbours.
+fn significant(parameters: &Parameters) -> Vec<u64> {
     let numbers = [
         0,
         1,
@@ -210,7 +209,7 @@ fn relevant_numbers(parameters: &Parameters) -> Vec<u64> {
 
 /// Every call and, for those whose arguments matter, arguments of all kinds.
 #[test]
-fn seccompiler_returns_the_same_actions() {
+fn seccompiler_gives_the_same_answers() {
     let many = Parameters {
         nets: (10..73).collect(),
         ring_nets: (80..143).collect(),
@@ -240,11 +239,11 @@ fn seccompiler_returns_the_same_actions() {
         (0..1000)
             .chain([-1, 0x4000_0001])
             .for_each(|call| same(call, [6, KVM_RUN, 0, 0, 0, 0]));
-        let relevant_numbers = relevant_numbers(parameters);
+        let significant = significant(parameters);
         for rule in rules {
-            for (first, second) in relevant_numbers
+            for (first, second) in significant
                 .iter()
-                .flat_map(|first| relevant_numbers.iter().map(move |second| (*first, *second)))
+                .flat_map(|first| significant.iter().map(move |second| (*first, *second)))
             {
                 same(rule.call, [first, second, 15, 0, 0, 0]);
                 same(rule.call, [42, 43, first, second, 0, 0]);
@@ -352,7 +351,7 @@ fn arguments_decide() {
     assert!(!futex(libc::FUTEX_REQUEUE) && !futex(libc::FUTEX_LOCK_PI));
 }
 
-/// Returns arguments that the rule allows; of parameters, each value in turn.
+/// Returns arguments that the rule allows, with each number known at run time in turn.
 fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     let mut all = vec![[0; 6]];
     for when in rule.when {
@@ -374,7 +373,7 @@ fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     all
 }
 
-/// Each request, such as those for a report, is allowed on its own descriptors only.
+/// Each request, such as those of a report, goes only to the run's own descriptors.
 #[test]
 fn calls_are_limited_to_the_descriptors_of_the_run() {
     const ON_DESCRIPTORS: [libc::c_long; 10] = [
@@ -406,7 +405,7 @@ fn calls_are_limited_to_the_descriptors_of_the_run() {
     }
 }
 
-/// One new file in the directory, for its owner only, with the one descriptor.
+/// Only one new file in the directory, accessible to its owner only, under the one descriptor.
 #[test]
 fn core_files_are_new() {
     let (program, theirs) = (
@@ -475,7 +474,7 @@ fn core_files_are_new() {
     }
 }
 
-/// The thread that any client can reach has the shortest list.
+/// The thread that serves clients may do the least.
 #[test]
 fn the_metrics_thread_can_only_serve_clients() {
     let program = compile(METRICS, &parameters());
@@ -504,7 +503,7 @@ fn the_metrics_thread_can_only_serve_clients() {
     }
 }
 
-/// A list without a disk must not allow any disk.
+/// A list without a disk must not become one with any disk.
 #[test]
 fn no_device_means_no_call() {
     let program = guest(&bare());
@@ -525,8 +524,8 @@ fn no_device_means_no_call() {
     assert!((3..20).all(|fd| run(&program, libc::SYS_write, [fd, 0, 0, 0, 0, 0]).0 == TRAP));
 }
 
-/// Calls in none of the lists, with any arguments: also future calls, and those of x86's other
-/// system call interfaces.
+/// Calls in none of the lists, with any arguments: also calls that do not exist yet, and those of
+/// x86's other ways to make one.
 #[test]
 fn everything_else_is_refused() {
     let programs = [GUEST, RING, METRICS].map(|rules| (rules, compile(rules, &parameters())));

@@ -1,4 +1,4 @@
-//! Checks that run before the host is touched.
+//! Checks that precede any access to the host.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::*;
 use crate::cli::{self, Command};
 use crate::guest::image::tests::elf::{Elf, LEGACY_STRINGS};
 
-/// Returns the error of a start of a Solo5 0.3 or 0.4 unikernel with these options.
+/// Returns the error for a unikernel of Solo5 0.3 or 0.4 with these options.
 fn refused(options: &[&str]) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("app.ukvm");
@@ -86,7 +86,7 @@ fn memory_below_the_least_is_refused() {
 }
 
 #[test]
-fn other_kinds_of_files_are_named() {
+fn paths_that_are_no_file_are_named() {
     for (path, kind) in [("/dev/null", "device"), ("/", "directory")] {
         assert!(
             matches!(open(Files::default().take(Path::new(path), Need::Read)), Err(Error::NotAFile(found)) if found == kind),

@@ -1,4 +1,5 @@
-//! What a run opens beside its guest's devices: where figures and core files go, and where a debugger comes in.
+//! What a run opens in addition to its guest's devices: statistics files, core files and the
+//! debugger's socket.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,21 +15,21 @@ use crate::{agree, both, check, unikernel};
 pub fn tests() -> Vec<Trial> {
     vec![
         kvm_test(
-            "outlets_are_as_a_start_finds_them",
-            outlets_are_as_a_start_finds_them,
+            "outlets_are_checked_as_at_a_start",
+            outlets_are_checked_as_at_a_start,
         ),
         root_test(
-            "core_files_are_as_a_start_finds_them",
-            core_files_are_as_a_start_finds_them,
+            "core_files_are_checked_as_at_a_start",
+            core_files_are_checked_as_at_a_start,
         ),
         kvm_test(
-            "a_debuggers_port_is_as_a_start_finds_it",
-            a_debuggers_port_is_as_a_start_finds_it,
+            "a_debuggers_port_is_checked_as_at_a_start",
+            a_debuggers_port_is_checked_as_at_a_start,
         ),
     ]
 }
 
-fn outlets_are_as_a_start_finds_them() {
+fn outlets_are_checked_as_at_a_start() {
     let directory = common::directory();
     let path = |name: &str| text(&directory.path().join(name)).to_owned();
     let listed = || fs::read_dir(directory.path()).unwrap().count();
@@ -48,13 +49,13 @@ fn outlets_are_as_a_start_finds_them() {
     ];
     for target in targets {
         let metrics = format!("--metrics=unix:{}", path(target));
-        // A longer one is a mistake in the option itself.
+        // A longer one is an error in the option itself.
         let metrics = Some(metrics).filter(|_| path(target).len() <= 107);
         for option in [format!("--stats={}", path(target))]
             .into_iter()
             .chain(metrics)
         {
-            // The check first: what a start makes would be there already.
+            // The check comes first: afterwards the files of the start would exist.
             let options = ["--mem=2", &option];
             let check = check("hello", &options);
             assert_eq!(
@@ -63,7 +64,7 @@ fn outlets_are_as_a_start_finds_them() {
                 "{option}"
             );
             agree(&run(&mut unikernel(false, "hello", &options, &[])), &check);
-            // As it was, for the next.
+            // Restored for the next case.
             let _ = fs::remove_file(path("new"));
             let _ = fs::remove_file(path(&"x".repeat(200)));
             fs::write(path("file"), "kept").unwrap();
@@ -77,8 +78,8 @@ fn outlets_are_as_a_start_finds_them() {
         .prints("ok       metrics    can be served\n");
 }
 
-/// As whoever the run is in the end: the superuser, too, has no right then to what is another's.
-fn core_files_are_as_a_start_finds_them() {
+/// As the user of the run: even the superuser then has no access to another user's directory.
+fn core_files_are_checked_as_at_a_start() {
     let directory = common::directory();
     let path = |name: &str| directory.path().join(name);
     for (name, mode) in [
@@ -116,8 +117,8 @@ fn core_files_are_as_a_start_finds_them() {
     );
 }
 
-/// A free one is left free: whoever checks waits for nobody.
-fn a_debuggers_port_is_as_a_start_finds_it() {
+/// A free port stays free: a check does not listen.
+fn a_debuggers_port_is_checked_as_at_a_start() {
     let other = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = other.local_addr().unwrap().port();
     let option = format!("--gdb-port={port}");

@@ -1,21 +1,21 @@
-//! From its fork to its exec, a child has copies of all descriptors that its test program has open then, those of other
-//! tests too: a tap that was let go is still held, a copy of the tender still written. What must not meet such a child
-//! is done while none begins.
+//! Starting of children. Between fork and exec, a child has copies of all descriptors of its test
+//! program, also those of other tests: it holds a released tap, or keeps a copy of `tender` open
+//! for writing. Code that must not meet such a child runs while none is between the two.
 
 use std::io;
 use std::process::{Child, Command};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
-/// Held by each who starts a child, for as long as that takes, and alone by whoever wants none.
-static BEGINNING: RwLock<()> = RwLock::new(());
+/// Read lock: held while a child is started. Write lock: held while none may be started.
+static STARTING: RwLock<()> = RwLock::new(());
 
-/// Starts a child. It has begun its own program when this returns.
+/// Starts a child. Its exec is done when this returns.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
-    let _shared = BEGINNING.read().unwrap_or_else(PoisonError::into_inner);
+    let _shared = STARTING.read().unwrap_or_else(PoisonError::into_inner);
     command.spawn()
 }
 
-/// No child begins until this is dropped.
-pub fn none_begins() -> RwLockWriteGuard<'static, ()> {
-    BEGINNING.write().unwrap_or_else(PoisonError::into_inner)
+/// Keeps all children from starting until the guard is dropped.
+pub fn hold_back() -> RwLockWriteGuard<'static, ()> {
+    STARTING.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! A tender with its guest, as a child that never outlives its test.
+//! A `tender` process with its guest: a child that never outlives its test.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::children;
 
-/// How long anything may take: generous, for machines that emulate every instruction of their guests.
+/// Longest wait for anything. Generous, for machines that emulate every guest instruction.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// How a tender ended and what it said.
+/// Exit status and output of one run.
 #[derive(Debug)]
 pub struct Output {
     pub status: ExitStatus,
@@ -22,12 +22,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// The exit status; a signal is a failure of the test.
+    /// Returns the exit status; death by a signal fails the test.
     #[track_caller]
     pub fn code(&self) -> i32 {
         self.status
             .code()
-            .unwrap_or_else(|| panic!("the tender died by a signal: {self:#?}"))
+            .unwrap_or_else(|| panic!("tender died by a signal: {self:#?}"))
     }
 
     /// Checks the exit status.
@@ -50,56 +50,55 @@ impl Output {
         self
     }
 
-    /// Checks that the guest said `text`.
+    /// Checks that the guest printed `text`.
     #[track_caller]
     pub fn prints(&self, text: &str) -> &Output {
         assert!(
             self.stdout.contains(text),
-            "the guest should say {text:?}: {self:#?}"
+            "the guest should print {text:?}: {self:#?}"
         );
         self
     }
 
-    /// Checks that the tender said `text`.
+    /// Checks that `tender` logged `text`.
     #[track_caller]
     pub fn complains(&self, text: &str) -> &Output {
         assert!(
             self.stderr.contains(text),
-            "the tender should say {text:?}: {self:#?}"
+            "tender should log {text:?}: {self:#?}"
         );
         self
     }
 
-    /// Checks that the tender had nothing to say.
+    /// Checks that `tender` logged nothing.
     #[track_caller]
     pub fn is_quiet(&self) -> &Output {
         assert!(
             self.stderr.is_empty(),
-            "the tender should say nothing: {self:#?}"
+            "tender should log nothing: {self:#?}"
         );
         self
     }
 
-    /// Checks that it is an error of the tender, as all of them look: status 1 and one line that has every one of
-    /// `words` in it.
+    /// Checks for an error of `tender`: exit status 1 and one line that contains all of `parts`.
     #[track_caller]
-    pub fn fails(&self, args: &[&str]) -> &Output {
+    pub fn fails(&self, parts: &[&str]) -> &Output {
         self.exits(1);
         let one_line = self.stderr.ends_with('\n') && self.stderr.lines().count() == 1;
         assert!(
             one_line && self.stderr.starts_with("tender: "),
-            "not one line of the tender's: {self:#?}"
+            "not exactly one line of tender: {self:#?}"
         );
-        for word in args {
-            self.complains(word);
+        for part in parts {
+            self.complains(part);
         }
         self
     }
 
-    /// As [`Output::fails`], before the guest said anything.
+    /// As [`Output::fails`], and the guest printed nothing.
     #[track_caller]
-    pub fn is_refused(&self, args: &[&str]) {
-        self.fails(args);
+    pub fn is_refused(&self, parts: &[&str]) {
+        self.fails(parts);
         assert!(
             self.stdout.is_empty(),
             "the guest should not have run: {self:#?}"
@@ -107,57 +106,57 @@ impl Output {
     }
 }
 
-/// What came through a pipe so far.
+/// Bytes read from a pipe so far.
 #[derive(Default)]
-struct Heard {
+struct Received {
     bytes: Vec<u8>,
     ended: bool,
 }
 
 /// Reads a pipe to its end, in a thread.
-struct Listener {
-    heard: Arc<(Mutex<Heard>, Condvar)>,
+struct PipeReader {
+    received: Arc<(Mutex<Received>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Listener {
-    fn new(pipe: Option<impl Read + Send + 'static>) -> Listener {
-        let heard = Arc::<(Mutex<Heard>, Condvar)>::default();
+impl PipeReader {
+    fn new(pipe: Option<impl Read + Send + 'static>) -> PipeReader {
+        let received = Arc::<(Mutex<Received>, Condvar)>::default();
         let thread = pipe.map(|mut pipe| {
-            let heard = heard.clone();
+            let received = received.clone();
             std::thread::spawn(move || {
                 let mut piece = [0; 4096];
                 while let Ok(count @ 1..) = pipe.read(&mut piece) {
-                    heard
+                    received
                         .0
                         .lock()
                         .unwrap()
                         .bytes
                         .extend_from_slice(&piece[..count]);
-                    heard.1.notify_all();
+                    received.1.notify_all();
                 }
-                heard.0.lock().unwrap().ended = true;
-                heard.1.notify_all();
+                received.0.lock().unwrap().ended = true;
+                received.1.notify_all();
             })
         });
-        Listener { heard, thread }
+        PipeReader { received, thread }
     }
 
-    /// Waits until `text` has come; false if it did not.
+    /// Waits until `text` arrives; returns false if it does not.
     fn wait_for(&self, text: &str, limit: Duration) -> bool {
-        let missing = |heard: &mut Heard| {
-            !heard.ended && !String::from_utf8_lossy(&heard.bytes).contains(text)
+        let missing = |received: &mut Received| {
+            !received.ended && !String::from_utf8_lossy(&received.bytes).contains(text)
         };
-        let (lock, changed) = &*self.heard;
-        let heard = changed
+        let (lock, changed) = &*self.received;
+        let received = changed
             .wait_timeout_while(lock.lock().unwrap(), limit, missing)
             .unwrap()
             .0;
-        String::from_utf8_lossy(&heard.bytes).contains(text)
+        String::from_utf8_lossy(&received.bytes).contains(text)
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.heard.0.lock().unwrap().bytes).into_owned()
+        String::from_utf8_lossy(&self.received.0.lock().unwrap().bytes).into_owned()
     }
 
     fn finish(mut self) -> String {
@@ -168,7 +167,7 @@ impl Listener {
     }
 }
 
-/// Starts a child that goes with the thread that started it, whatever becomes of us.
+/// Starts a child that is killed when the thread that started it ends.
 fn launch(command: &mut Command) -> Child {
     // SAFETY: prctl is safe between fork and exec, and this one takes plain numbers.
     unsafe {
@@ -183,7 +182,8 @@ fn launch(command: &mut Command) -> Child {
     loop {
         match children::spawn(command) {
             Ok(child) => return child,
-            // A copy of the tender that another test's child, just forked, still has open for writing.
+            // Another test's child, between fork and exec, still has this copy of `tender` open for
+            // writing.
             Err(error)
                 if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline =>
             {
@@ -194,32 +194,32 @@ fn launch(command: &mut Command) -> Child {
     }
 }
 
-/// What there is room for in a report.
+/// Returns the end of `text`, short enough for a failure message.
 fn last(text: &str) -> &str {
     let start =
         (text.len().saturating_sub(2000)..text.len()).find(|start| text.is_char_boundary(*start));
     &text[start.unwrap_or(0)..]
 }
 
-/// A running tender. Dropped, it is killed.
+/// A running `tender`. Drop kills it.
 pub struct Guest {
     child: Child,
-    stdout: Listener,
-    stderr: Listener,
+    stdout: PipeReader,
+    stderr: PipeReader,
 }
 
 impl Guest {
-    /// Starts it, with both outputs on pipes that are read.
+    /// Starts it with both outputs on pipes.
     pub fn start(command: &mut Command) -> Guest {
         Guest::spawn(command.stdout(Stdio::piped()))
     }
 
-    /// Starts it with standard output as `command` has it.
+    /// Starts it with standard output as `command` sets it.
     pub fn spawn(command: &mut Command) -> Guest {
         let mut child = launch(command.stdin(Stdio::null()).stderr(Stdio::piped()));
         let (stdout, stderr) = (
-            Listener::new(child.stdout.take()),
-            Listener::new(child.stderr.take()),
+            PipeReader::new(child.stdout.take()),
+            PipeReader::new(child.stderr.take()),
         );
         Guest {
             child,
@@ -228,61 +228,61 @@ impl Guest {
         }
     }
 
-    /// Starts it with one file for all three standard streams, which is read from `reader`: all that is said counts as
-    /// the guest's.
+    /// Starts it with one file for all three standard streams, read from `reader`. All output
+    /// counts as the guest's.
     pub fn on_one_file(command: &mut Command, reader: File, file: &File) -> Guest {
-        let stream = || Stdio::from(file.try_clone().expect("a descriptor can be had twice"));
+        let stream = || Stdio::from(file.try_clone().expect("a descriptor can be duplicated"));
         let child = launch(command.stdin(stream()).stdout(stream()).stderr(stream()));
-        // Else it would hold its copies, and reading never end.
+        // Otherwise `command` would keep its copies open, and reading would never end.
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         Guest {
             child,
-            stdout: Listener::new(Some(reader)),
-            stderr: Listener::new(None::<std::io::Empty>),
+            stdout: PipeReader::new(Some(reader)),
+            stderr: PipeReader::new(None::<std::io::Empty>),
         }
     }
 
-    /// Its process id.
+    /// Returns its process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until the guest says `text`, or ends; returns whether it says it.
+    /// Waits until the guest prints `text` or ends; returns whether it printed it.
     pub fn prints(&self, text: &str) -> bool {
         self.stdout.wait_for(text, LIMIT)
     }
 
-    /// Waits until the guest has said `text`.
+    /// Waits until the guest has printed `text`.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         assert!(
             self.prints(text),
-            "the guest did not say {text:?} but {:?}, and the tender {:?}",
+            "the guest did not print {text:?} but {:?}, and tender logged {:?}",
             self.stdout.text(),
             self.messages()
         );
     }
 
-    /// Waits until the tender has said `text`.
+    /// Waits until `tender` has logged `text`.
     #[track_caller]
     pub fn wait_for_complaint(&self, text: &str) {
-        let said = self.stderr.wait_for(text, LIMIT);
+        let logged = self.stderr.wait_for(text, LIMIT);
         assert!(
-            said,
-            "the tender did not say {text:?} but {:?}",
+            logged,
+            "tender did not log {text:?} but {:?}",
             self.messages()
         );
     }
 
-    /// What the tender has said so far.
+    /// Returns what `tender` has logged so far.
     pub fn messages(&self) -> String {
         self.stderr.text()
     }
 
-    /// Whether it still runs.
+    /// Returns whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child
             .try_wait()
@@ -293,11 +293,7 @@ impl Guest {
     /// Sends it a signal.
     #[track_caller]
     pub fn signal(&mut self, number: i32) {
-        assert!(
-            self.is_running(),
-            "the tender has ended: {:?}",
-            self.messages()
-        );
+        assert!(self.is_running(), "tender has ended: {:?}", self.messages());
         // SAFETY: kill takes numbers; the child was not waited for, so the process id is its own.
         let result = unsafe { libc::kill(self.child.id() as i32, number) };
         assert!(result == 0, "{}", super::host_error("kill"));
@@ -315,15 +311,15 @@ impl Guest {
                 let _ = self.child.kill();
                 let (guest, tender) = (self.stdout.text(), self.messages());
                 panic!(
-                    "the tender does not end; the guest said {:?}, the tender {:?}",
+                    "tender does not end; the guest printed {:?}, tender logged {:?}",
                     last(&guest),
                     last(&tender)
                 );
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        let take = |listener: &mut Listener| {
-            std::mem::replace(listener, Listener::new(None::<std::io::Empty>)).finish()
+        let take = |reader: &mut PipeReader| {
+            std::mem::replace(reader, PipeReader::new(None::<std::io::Empty>)).finish()
         };
         Output {
             status,
@@ -335,7 +331,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Both fail only for a child that has been waited for, which is as good.
+        // Both fail only for a child that was already waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! What the unikernel `hostile` needs: a disk with something on it, and somebody at the other end of its network, who
-//! sends frames and takes what comes.
+//! The environment of the unikernel `hostile`: a disk with contents, and a peer on its network that
+//! sends and receives frames.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,28 +10,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{FD, Output, hand_over, text, unikernel};
+use super::{FD, Output, pass_fd, text, unikernel};
 
 /// The programs, one for each era.
 pub const ERAS: [&str; 3] = ["hostile", "hostile-abi1", "hostile-e1"];
 
-/// Bytes of the disk that have something on them, and bytes in all.
+/// Bytes of the disk that are filled, and its size in bytes.
 const PATTERN: usize = 1 << 20;
 const DISK: u64 = 64 << 20;
 
-/// The surroundings of one guest.
-pub struct Surroundings {
+/// The environment of one guest.
+pub struct Environment {
     directory: tempfile::TempDir,
     over: Arc<AtomicBool>,
     network: Option<JoinHandle<()>>,
 }
 
-impl Surroundings {
-    /// A command that runs `program` in surroundings of its own.
-    pub fn of(program: &str, options: &[&str], args: &[&str]) -> (Command, Surroundings) {
+impl Environment {
+    /// A command that runs `program` in a new environment.
+    pub fn of(program: &str, options: &[&str], args: &[&str]) -> (Command, Environment) {
         let directory = super::directory();
         let path = directory.path().join("disk.img");
-        // What is on it looks like indices, addresses and lengths, small and large, right and wrong.
+        // The contents look like indices, addresses and lengths, small and large, valid and
+        // invalid.
         let pattern: Vec<u8> = (0..PATTERN)
             .map(|i| {
                 if i % 8 < 4 {
@@ -52,17 +53,17 @@ impl Surroundings {
             move || serve(&ours, &over)
         });
         let (net, disk) = (format!("--net=@{FD}"), format!("--disk={}", text(&path)));
-        // What `options` say comes later, but may not come twice.
+        // `options` come last, but an option may not occur twice.
         let memory = if options.iter().any(|option| option.starts_with("--mem")) {
             &[][..]
         } else {
             &["--mem=4"]
         };
         let options = [&[net.as_str(), &disk], memory, options].concat();
-        let command = hand_over(unikernel(program, &options, args), theirs);
+        let command = pass_fd(unikernel(program, &options, args), theirs);
         (
             command,
-            Surroundings {
+            Environment {
                 directory,
                 over,
                 network: Some(network),
@@ -70,13 +71,13 @@ impl Surroundings {
         )
     }
 
-    /// A file of this name, for output.
+    /// Creates a file with this name, for output.
     pub fn file(&self, name: &str) -> File {
         File::create(self.directory.path().join(name)).expect("the directory is ours")
     }
 }
 
-impl Drop for Surroundings {
+impl Drop for Environment {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         if let Some(network) = self.network.take() {
@@ -88,19 +89,19 @@ impl Drop for Surroundings {
 fn serve(socket: &UnixDatagram, over: &AtomicBool) {
     let mut frame = [0; 65536];
     while !over.load(Ordering::SeqCst) {
-        // Whether anybody takes it does not matter, nor what came.
+        // Whether the frame is taken does not matter, nor what is received.
         let _ = socket.send(&[0xff; 60]);
         while socket.recv(&mut frame).is_ok() && !over.load(Ordering::SeqCst) {}
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Most warnings of one run: each kind is told once.
+/// Most warnings of one run: each kind is logged once.
 const WARNINGS: usize = 8;
 
-/// Checks that a run with `-v` ended as promised: by the guest's own end, or by one line of the tender's with where the
-/// guest was and status 1. In either case not by a signal, and with no more warnings than there are kinds. Returns that
-/// line.
+/// Checks the end of a run with `-v`: the guest's own exit, or exit status 1 and one error line
+/// with the guest's position. In both cases there is no signal, and there are no more warnings than
+/// kinds. Returns the error line.
 #[track_caller]
 pub fn ends_cleanly(output: &Output) -> Option<String> {
     let (news, lines): (Vec<_>, Vec<_>) = output

@@ -1,5 +1,5 @@
-//! A host that fails at the moment that a test chooses: single system calls of the tender's first thread are refused,
-//! or cut short, by `ptrace`.
+//! Fault injection by `ptrace`: chosen system calls of `tender`'s first thread fail or are
+//! shortened.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
@@ -9,12 +9,12 @@ use super::guest::Output;
 use super::trace::{Call, Stop, follow};
 use super::{directory, host_error};
 
-/// What becomes of a system call.
+/// What happens to a system call.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// It is not made, and its result is this error.
+    /// The call is skipped; its result is this error.
     Fails(libc::c_int),
-    /// It is made for so many bytes at most. For reads and writes.
+    /// A read or write is made for at most so many bytes.
     Short(u64),
 }
 
@@ -23,7 +23,8 @@ const NT_PRSTATUS: libc::c_long = 1;
 
 #[cfg(target_arch = "x86_64")]
 mod places {
-    /// How many registers there are, and which hold a call's result, its first and third argument and its number.
+    /// How many registers there are; which hold a call's result, its first and third argument and
+    /// its number.
     pub const COUNT: usize = 27;
     pub const RESULT: usize = 10;
     pub const LENGTH: usize = 12;
@@ -33,7 +34,7 @@ mod places {
 
 #[cfg(target_arch = "aarch64")]
 mod places {
-    /// How many registers there are, and which hold a call's result, its first and its third argument.
+    /// How many registers there are; which hold a call's result, its first and its third argument.
     pub const COUNT: usize = 34;
     pub const RESULT: usize = 0;
     pub const FIRST: usize = 0;
@@ -42,7 +43,8 @@ mod places {
 
 type Registers = [u64; places::COUNT];
 
-/// Runs the command to its end. Each system call of its first thread, from exec on, is what `fault` makes of it.
+/// Runs the command to its end and applies `fault` to each system call of its first thread, from
+/// exec on.
 pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Fault>) -> Output {
     let directory = directory();
     let [stdout, stderr] = ["stdout", "stderr"].map(|name| directory.path().join(name));
@@ -79,7 +81,7 @@ pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Faul
     }
 }
 
-/// The first `count` calls that `is` are what `fault` says, and no others.
+/// Applies `fault` to the first `count` calls for which `is` holds.
 pub fn first(
     count: usize,
     fault: Fault,
@@ -95,7 +97,7 @@ pub fn first(
     }
 }
 
-/// Leaves the start of the tender alone: `fault` sees the calls since the guest first ran.
+/// Passes to `fault` only calls since the guest first ran.
 pub fn once_running(
     mut fault: impl FnMut(&Call) -> Option<Fault>,
 ) -> impl FnMut(&Call) -> Option<Fault> {
@@ -123,8 +125,8 @@ fn change(pid: libc::pid_t, register: usize, value: u64) {
     );
 }
 
-/// Has the kernel close nothing instead of making the call that is about to be made. No call at all, −1, is one that the
-/// sandbox does not allow.
+/// Replaces the call with a close that closes nothing. The sandbox rejects −1, the number of no
+/// call.
 fn skip(pid: libc::pid_t) {
     set_number(pid, libc::SYS_close);
     change(pid, places::FIRST, u64::MAX);
@@ -135,7 +137,7 @@ fn set_number(pid: libc::pid_t, number: libc::c_long) {
     change(pid, places::NUMBER, number as u64);
 }
 
-/// The number has a set of its own here.
+/// This architecture has a separate register set for the number.
 #[cfg(target_arch = "aarch64")]
 fn set_number(pid: libc::pid_t, number: libc::c_long) {
     const NT_ARM_SYSTEM_CALL: libc::c_long = 0x404;

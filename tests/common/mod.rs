@@ -1,8 +1,8 @@
-//! What all end-to-end tests share: where the tender and the test unikernels are, how a test says what it cannot do
-//! without, and how a guest is run without ever waiting for it for good.
+//! Shared by all end-to-end tests: paths of `tender` and the test unikernels, what a test needs of
+//! the machine, and runs of a guest with a time limit.
 //!
-//! Every file in `tests/` is a program of its own, with its own `main`, because only that can report a test as
-//! *ignored, with the reason*. It uses what it needs of this module, hence:
+//! Every file in `tests/` is a separate program with its own `main`, because only that can report a
+//! test as *ignored, with the reason*. Each uses part of this module, hence:
 #![allow(dead_code, unused_imports, reason = "no test program uses all of this")]
 
 pub mod children;
@@ -33,7 +33,7 @@ pub use trial::{
     root_net_test, root_test, test, tool_kvm_test, tool_net_test, tool_test,
 };
 
-/// A line of a process's status, such as `Seccomp`.
+/// Returns a line of a process's status, such as `Seccomp`.
 #[track_caller]
 pub fn status(pid: u32, name: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -45,18 +45,18 @@ pub fn status(pid: u32, name: &str) -> String {
         .to_owned()
 }
 
-/// The tender under test: `TENDER_BIN`, or the one that cargo built.
+/// Path of the `tender` under test: `TENDER_BIN`, or the one that cargo built.
 pub fn tender_path() -> PathBuf {
     std::env::var_os("TENDER_BIN")
         .map_or_else(|| env!("CARGO_BIN_EXE_tender").into(), PathBuf::from)
 }
 
-/// The test unikernel `name` for this machine: from `TENDER_FIXTURES`, or the repository.
+/// Path of the test unikernel `name` for this machine: in `TENDER_FIXTURES`, or in the repository.
 pub fn fixture(name: &str) -> PathBuf {
     fixtures().join(format!("{name}.hvt"))
 }
 
-/// The same unikernel for the architecture that this machine does not have, if it is here.
+/// Path of the same unikernel for the other architecture, if it exists.
 pub fn foreign_fixture(name: &str) -> Option<PathBuf> {
     let other = if cfg!(target_arch = "x86_64") {
         "aarch64"
@@ -78,14 +78,14 @@ fn fixtures() -> PathBuf {
     )
 }
 
-/// A tender with these words on its command line.
-pub fn tender<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+/// A `tender` with these arguments.
+pub fn tender<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(tender_path());
     command
-        .args(words)
+        .args(args)
         .env_remove("RUST_LOG")
         .env_remove("RUST_BACKTRACE");
-    // Whatever runs the tests, no service manager is to hear of them.
+    // A service manager that runs the tests must receive no notification from them.
     command
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
@@ -93,32 +93,32 @@ pub fn tender<S: AsRef<OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     command
 }
 
-/// A tender that runs the unikernel `name` with `options` before it and `arguments` after it.
+/// A `tender` that runs the unikernel `name` with `options` before it and `arguments` after it.
 pub fn unikernel(name: &str, options: &[&str], arguments: &[&str]) -> Command {
     let mut command = tender(options);
     command.arg("--").arg(fixture(name)).args(arguments);
     command
 }
 
-/// A temporary directory, removed when it is dropped.
+/// A temporary directory, removed on drop.
 pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory can be made")
 }
 
-/// A path as text; those of tests are.
+/// A path as text; the paths of tests are UTF-8.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("the paths of tests are UTF-8")
 }
 
-/// The last error of a system call, with what it was about.
+/// The last error of a system call, after the text `what`.
 pub fn host_error(what: &str) -> String {
     format!("{what}: {}", std::io::Error::last_os_error())
 }
 
-/// A pipe: where to read from and where to write to. Neither end is inherited.
+/// A pipe: its read end and its write end. Neither is inherited.
 pub fn pipe() -> (File, File) {
     let mut ends = [0; 2];
-    // SAFETY: the array has room for the two descriptors, which are new and nobody else's.
+    // SAFETY: the array has room for the two descriptors, which are new and have no other owner.
     unsafe {
         assert!(
             libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) == 0,
@@ -129,7 +129,7 @@ pub fn pipe() -> (File, File) {
     }
 }
 
-/// A pipe without room: who writes to it waits until somebody reads.
+/// A full pipe: a write blocks until the reader reads.
 pub fn full_pipe() -> (File, File) {
     let (reader, mut writer) = pipe();
     let fd = writer.as_raw_fd();
@@ -138,28 +138,24 @@ pub fn full_pipe() -> (File, File) {
     assert!(
         set(libc::F_SETPIPE_SZ, 4096) >= 4096,
         "{}",
-        host_error("a small pipe")
+        host_error("F_SETPIPE_SZ")
     );
-    // Whoever gets the descriptor shares this setting with us, so it is taken back.
+    // The child shares this flag with us, so it is cleared again.
     assert!(
         set(libc::F_SETFL, libc::O_NONBLOCK) == 0,
         "{}",
-        host_error("a pipe that does not wait")
+        host_error("F_SETFL with O_NONBLOCK")
     );
     while writer.write(&[b'.'; 4096]).is_ok() {}
-    assert!(
-        set(libc::F_SETFL, 0) == 0,
-        "{}",
-        host_error("a pipe that waits")
-    );
+    assert!(set(libc::F_SETFL, 0) == 0, "{}", host_error("F_SETFL"));
     (reader, writer)
 }
 
-/// The number of the descriptor that [`hand_over`] gives; nothing else uses it.
+/// The descriptor number that [`pass_fd`] uses; nothing else uses it.
 pub const FD: i32 = 99;
 
-/// Gives the command `file` as its descriptor [`FD`].
-pub fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'static) -> Command {
+/// Passes `file` to the command as its descriptor [`FD`].
+pub fn pass_fd(mut command: Command, file: impl AsRawFd + Send + Sync + 'static) -> Command {
     // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
     unsafe {
         command.pre_exec(move || match libc::dup2(file.as_raw_fd(), FD) {
@@ -170,7 +166,7 @@ pub fn hand_over(mut command: Command, file: impl AsRawFd + Send + Sync + 'stati
     command
 }
 
-/// Lets the command use one of our processors only.
+/// Restricts the command to one of our processors.
 pub fn on_one_processor(command: &mut Command) -> &mut Command {
     // SAFETY: the set is plain numbers, and these are system calls, which are safe between fork and exec.
     unsafe {
@@ -190,8 +186,8 @@ pub fn on_one_processor(command: &mut Command) -> &mut Command {
     }
 }
 
-/// A tender run by the user nobody, who gets copies of it and of the unikernel `name` in `directory`, and these
-/// devices in /dev.
+/// A `tender` run by the user nobody, with copies of it and of the unikernel `name` in `directory`,
+/// and these devices in /dev.
 pub fn as_nobody(name: &str, directory: &Path, devices: &[Device], options: &[&str]) -> Command {
     let [program, image] = [tender_path(), fixture(name)].map(|from| {
         let to = directory.join(from.file_name().expect("both are files"));

@@ -1,4 +1,4 @@
-//! A /dev of a command's own, with what the test wants to be there and nothing else.
+//! A private /dev for a command, with only the devices that the test wants.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -14,18 +14,18 @@ use super::{LIMIT, host_error, text};
 /// The user and group nobody.
 const NOBODY: u32 = 65534;
 
-/// A device, by its name below /dev.
+/// A device, named by its path below /dev.
 #[derive(Clone, Copy)]
 pub enum Device<'n> {
-    /// The machine's own, with its owner and permissions.
+    /// The machine's own device, with its owner and permissions.
     Ours(&'n str),
-    /// One with the same number and these permissions. Only the superuser can make it.
+    /// A device with the same number and these permissions. Only the superuser can make it.
     Made(&'n str, libc::mode_t),
     /// As `Made`, with this group.
     OfGroup(&'n str, libc::mode_t, libc::gid_t),
 }
 
-/// How a device is made, in a form that needs no memory.
+/// Instructions to make a device, in a form that needs no memory allocation.
 struct Recipe {
     original: CString,
     copy: CString,
@@ -71,24 +71,24 @@ impl Recipe {
     }
 }
 
-/// A root directory of its own for a command, in memory; it goes with the test. For a thread with mounts of its own, as
-/// every test in a network namespace has.
+/// A root directory for a command, in memory; it ends with the test. Needs a thread in a private
+/// mount namespace, which every test in a network namespace has.
 pub struct Root(tempfile::TempDir);
 
 impl Root {
-    /// An empty one.
+    /// An empty root.
     pub fn new() -> Root {
         let root = Root(super::directory());
         mount(Path::new("none"), root.0.path(), c"tmpfs", 0);
         root
     }
 
-    /// Where `name` is, seen from outside.
+    /// Path of `name`, seen from outside.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Shows the file or directory `from` of the host as `name`.
+    /// Mounts the file or directory `from` of the host as `name`.
     pub fn show(&self, from: &Path, name: &str) {
         let place = self.path(name);
         if from.is_dir() {
@@ -99,11 +99,12 @@ impl Root {
         mount(from, &place, c"none", libc::MS_BIND | libc::MS_REC);
     }
 
-    /// Has nobody write to it any more; what is shown in it stays as it is.
+    /// Makes the root read-only; what is mounted in it stays as it is.
     pub fn make_read_only(&self) {
         let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
         let deadline = Instant::now() + LIMIT;
-        // A child that another test has just started may have our copies open for writing, until its exec.
+        // A child that another test has just started may have our copies open for writing, until
+        // its exec.
         while let Err(error) = try_mount(Path::new("none"), self.0.path(), c"none", flags) {
             assert!(
                 Instant::now() < deadline,
@@ -113,7 +114,7 @@ impl Root {
         }
     }
 
-    /// Has the command start with this as its root directory.
+    /// Makes the command start with this as its root directory.
     pub fn enter<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let root = string(text(self.0.path()).into());
         // SAFETY: both are system calls, which are safe between fork and exec, and the strings end with a NUL.
@@ -156,18 +157,19 @@ fn string(text: String) -> CString {
     CString::new(text).expect("the paths of tests have no NUL")
 }
 
-/// Whether mounts of its own can be had here: not where / is a directory of another root, as in a plain chroot.
+/// Whether a private mount namespace is available: it is not where / is a directory of another
+/// root, as in a plain chroot.
 pub fn available() -> Result<(), String> {
-    // In a thread of its own: a namespace is entered for good.
-    let tried = std::thread::spawn(|| {
-        be_private().map_err(|_| host_error("no mounts of its own for a process"))
-    });
+    // In a separate thread: a namespace is entered permanently.
+    let tried =
+        std::thread::spawn(|| be_private().map_err(|_| host_error("no private mount namespace")));
     tried
         .join()
-        .unwrap_or_else(|_| Err("no mounts of its own for a process".into()))
+        .unwrap_or_else(|_| Err("no private mount namespace".into()))
 }
 
-/// Moves this thread, and the children it starts from now on, into a mount namespace of its own. Needs no memory.
+/// Moves this thread, and the children it starts later, into a new mount namespace. Allocates
+/// nothing.
 pub fn be_private() -> io::Result<()> {
     let (none, flags) = (c"none".as_ptr(), libc::MS_REC | libc::MS_PRIVATE);
     // SAFETY: both are system calls, and the strings end with a NUL.
@@ -183,7 +185,7 @@ pub fn be_private() -> io::Result<()> {
     }
 }
 
-/// Has the command start with a /dev that has these devices and no others, put together in `directory`.
+/// Makes the command start with a /dev that has exactly these devices, assembled in `directory`.
 pub fn with_devices<'c>(
     command: &'c mut Command,
     directory: &Path,
@@ -197,8 +199,8 @@ pub fn with_devices<'c>(
         string(text(directory).to_owned()),
         string(format!("{}/net", text(directory))),
     );
-    // SAFETY: nothing is called but system calls, which are safe between fork and exec, and all strings end with a
-    // NUL.
+    // SAFETY: only system calls are made, which are safe between fork and exec, and all strings end
+    // with a NUL.
     unsafe {
         command.pre_exec(move || {
             let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
@@ -223,7 +225,7 @@ pub fn with_devices<'c>(
     }
 }
 
-/// Has the command run as the user nobody. What was asked for before is done by us.
+/// Makes the command run as the user nobody. Earlier `pre_exec` steps run before that, as our user.
 pub fn as_nobody(command: &mut Command) -> &mut Command {
     // SAFETY: as above.
     unsafe {

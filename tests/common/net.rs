@@ -1,5 +1,5 @@
-//! Networks that exist for one test: a namespace of its own with taps in it. All by system calls, as the emulated
-//! machines have no `ip`.
+//! Networks for one test: a network namespace with taps in it. Made by system calls, as the
+//! emulated machines have no `ip`.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -17,14 +17,15 @@ const TUNSETIFF: u32 = 0x4004_54ca;
 const TUNSETPERSIST: u32 = 0x4004_54cb;
 const TUNSETOWNER: u32 = 0x4004_54cc;
 
-/// Who started the tests: the user's own number, whatever namespace we are in now.
+/// The real user ID of the test run, even inside a user namespace.
 static USER: OnceLock<u32> = OnceLock::new();
 
 /// Whether a user other than root could become root in a namespace.
 static ROOT: OnceLock<Result<(), String>> = OnceLock::new();
 
-/// For users other than root: becomes root in a user namespace, where taps and namespaces may be made. Works only
-/// while there is one thread; its failure is the reason for which tests are ignored later.
+/// Becomes root in a user namespace, if the user is not root already: there taps and namespaces may
+/// be made. Works only while there is one thread. Its error is the reason with which tests are
+/// ignored later.
 pub fn become_root() {
     // SAFETY: these return numbers and cannot fail.
     let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
@@ -52,14 +53,14 @@ pub fn is_superuser() -> bool {
     USER.get() == Some(&0)
 }
 
-/// Whether namespaces and taps can be had here.
+/// Whether namespaces and taps are available.
 pub fn available() -> &'static Result<(), String> {
     static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
     AVAILABLE.get_or_init(|| {
         ROOT.get()
             .cloned()
             .unwrap_or_else(|| Err("not prepared".into()))?;
-        // In a thread of its own: a namespace is entered for good.
+        // In a separate thread: a namespace is entered permanently.
         std::thread::spawn(|| {
             enter_namespace()?;
             attach("probe", TAP).map(drop)
@@ -69,7 +70,7 @@ pub fn available() -> &'static Result<(), String> {
     })
 }
 
-/// Runs `body` in a network namespace of its own, where only a loopback interface is.
+/// Runs `body` in a new network namespace, which has only a loopback interface.
 pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         enter_namespace().unwrap();
@@ -80,24 +81,24 @@ pub fn in_namespace(body: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// A value made in a separate network namespace, which ends on drop.
-pub struct Elsewhere<T> {
+/// A value made in another network namespace, which ends on drop.
+pub struct OtherNamespace<T> {
     /// The value.
     pub made: Option<T>,
     end: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<T: Send + 'static> Elsewhere<T> {
-    /// Runs `make` in a new network namespace, where only a loopback interface is.
-    pub fn new(make: impl FnOnce() -> T + Send + 'static) -> Elsewhere<T> {
+impl<T: Send + 'static> OtherNamespace<T> {
+    /// Runs `make` in a new network namespace, which has only a loopback interface.
+    pub fn new(make: impl FnOnce() -> T + Send + 'static) -> OtherNamespace<T> {
         let ((made, receive), (end, ended)) = (mpsc::channel(), mpsc::channel());
         let body = move || {
             made.send(make()).unwrap();
             let _ = ended.recv();
         };
         let thread = std::thread::spawn(move || in_namespace(body));
-        Elsewhere {
+        OtherNamespace {
             made: receive.recv().ok(),
             end: Some(end),
             thread: Some(thread),
@@ -105,7 +106,7 @@ impl<T: Send + 'static> Elsewhere<T> {
     }
 }
 
-impl<T> Drop for Elsewhere<T> {
+impl<T> Drop for OtherNamespace<T> {
     fn drop(&mut self) {
         self.end.take();
         if self
@@ -119,20 +120,22 @@ impl<T> Drop for Elsewhere<T> {
     }
 }
 
-/// Moves this thread, and the children it starts from now on, into a new network. /sys tells about the network of
-/// whoever mounted it, so it is mounted anew, as `ip netns exec` does, in a mount namespace of its own.
+/// Moves this thread, and the children it starts later, into a new network namespace. /sys shows
+/// the network namespace of its mount, so it is mounted again, as `ip netns exec` does, in a new
+/// mount namespace.
 fn enter_namespace() -> Result<(), String> {
     let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
     // SAFETY: unshare takes flags.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(host_error("no network namespace"));
     }
-    mounts::be_private().map_err(|_| host_error("no mounts of its own for a network namespace"))?;
+    mounts::be_private().map_err(|_| host_error("no private mount namespace"))?;
     // SAFETY: mount takes strings that end with a NUL.
     if unsafe { libc::mount(none, c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, nothing) } != 0 {
         return Err(host_error("no /sys for a network namespace"));
     }
-    // Lest the host's own announcements meet a guest. There may be no such protocol, which is as good.
+    // Keeps the host's own announcements away from the guest. Failure is fine: the kernel may lack
+    // IPv6.
     for scope in ["all", "default"] {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
     }
@@ -159,13 +162,14 @@ fn request(name: &str) -> libc::ifreq {
     request
 }
 
-/// Attaches to the interface `name`, which is made if it is not there; it ends with the descriptor.
+/// Attaches to the interface `name`, and makes it if it does not exist; it ends with the
+/// descriptor.
 fn attach(name: &str, flags: i32) -> Result<File, String> {
     let file = File::options().read(true).write(true).open("/dev/net/tun");
     let file = file.map_err(|error| format!("no /dev/net/tun: {error}"))?;
     let mut request = request(name);
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // One that was just let go may still be held by the child of another test: see `children`.
+    // The child of another test may still hold a tap that was just released: see `children`.
     for _ in 0..100 {
         // SAFETY: the kernel reads and writes the request, which is alive.
         if unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) } == 0 {
@@ -183,7 +187,7 @@ fn attach(name: &str, flags: i32) -> Result<File, String> {
 pub struct Tap(&'static str);
 
 impl Tap {
-    /// Makes a tap that is up and has `address` with a prefix of 24 bits on the host's side.
+    /// Makes a tap that is up, with `address` and a prefix of 24 bits on the host's side.
     pub fn up(name: &'static str, address: Ipv4Addr) -> Tap {
         let tap = Tap::down(name);
         tap.set_address(address);
@@ -191,7 +195,7 @@ impl Tap {
         tap
     }
 
-    /// Makes a tap and no more.
+    /// Makes a tap that is down and has no address.
     pub fn down(name: &'static str) -> Tap {
         Tap::persistent(name, TAP)
     }
@@ -201,7 +205,7 @@ impl Tap {
         Tap::persistent(name, libc::IFF_TAP)
     }
 
-    /// Makes a tun, which carries packets and is of no use to a unikernel.
+    /// Makes a tun, which carries packets and is useless to a unikernel.
     pub fn tun(name: &'static str) -> Tap {
         let tun = Tap::persistent(name, TUN);
         tun.set_up(true);
@@ -209,30 +213,30 @@ impl Tap {
     }
 
     fn persistent(name: &'static str, flags: i32) -> Tap {
-        let _none = children::none_begins();
+        let _none = children::hold_back();
         let file = attach(name, flags).unwrap();
         tap_option(&file, TUNSETPERSIST, 1);
         Tap(name)
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &'static str {
         self.0
     }
 
-    /// Makes it that user's.
+    /// Sets its owner.
     pub fn set_owner(&self, user: u32) {
-        let _none = children::none_begins();
+        let _none = children::hold_back();
         tap_option(&self.attach(), TUNSETOWNER, user.into());
     }
 
-    /// Waits until nobody is attached any more.
+    /// Waits until no process is attached.
     pub fn wait_until_free(&self) {
-        let _none = children::none_begins();
+        let _none = children::hold_back();
         self.attach();
     }
 
-    /// Attaches to it, as a tender does.
+    /// Attaches to it, as `tender` does.
     pub fn attach(&self) -> File {
         attach(self.0, TAP).unwrap()
     }
@@ -247,12 +251,12 @@ impl Tap {
         attach(self.0, TUN).unwrap()
     }
 
-    /// How many frames the host has received from the other side.
+    /// Returns how many frames the host has received from the other side.
     pub fn received(&self) -> u64 {
         self.statistic("rx_packets")
     }
 
-    /// How many of the host's frames the other side has taken.
+    /// Returns how many of the host's frames the other side has taken.
     pub fn sent(&self) -> u64 {
         self.statistic("tx_packets")
     }
@@ -285,21 +289,18 @@ impl Tap {
         set_up(self.0, up);
     }
 
-    /// Waits until frames of the host go to whoever has just attached: the kernel notices that there is somebody some
-    /// time later, and drops them until then without a word.
+    /// Waits until the host's frames reach the process that has just attached. The kernel notices
+    /// it after a delay and silently drops frames until then.
     pub fn wait_until_running(&self) {
         let deadline = Instant::now() + LIMIT;
         while std::fs::read_to_string(format!("/sys/class/net/{}/operstate", self.0)).unwrap()
             != "up\n"
         {
-            assert!(
-                Instant::now() < deadline,
-                "{} has nobody at its other end",
-                self.0
-            );
+            assert!(Instant::now() < deadline, "{} has no carrier", self.0);
             std::thread::sleep(Duration::from_millis(2));
         }
-        // Waits for the lock that the kernel holds while it makes the change, of which the state is a part only.
+        // Waits for the lock that the kernel holds during the change, of which the state is only a
+        // part.
         self.set_up(true);
     }
 
@@ -330,12 +331,12 @@ impl Tap {
         Tap(name)
     }
 
-    /// Gives it the alternative name `alt0`, which needs Linux 5.5: `ip link property add`.
+    /// Gives it the alternative name `alt0`, as `ip link property add`. Needs Linux 5.5.
     pub fn add_alternative_name(&self) -> io::Result<()> {
         const RTM_NEWLINKPROP: u16 = 108;
         const IFLA_PROP_LIST: u32 = 52 | 1 << 15;
         const IFLA_ALT_IFNAME: u32 = 53;
-        // A list of 16 bytes with one string of 9, its NUL and its header included.
+        // A list of 16 bytes with one string of 9 bytes, including its NUL and its header.
         let list = [
             16 | IFLA_PROP_LIST << 16,
             9 | IFLA_ALT_IFNAME << 16,
@@ -350,14 +351,14 @@ impl Tap {
         )
     }
 
-    /// Changes the largest packet it carries.
+    /// Sets its MTU.
     pub fn set_mtu(&self, mtu: u16) {
         let mut request = request(self.0);
         request.ifr_ifru.ifru_mtu = mtu.into();
         control(libc::SIOCSIFMTU as u32, &mut request, "mtu");
     }
 
-    /// Removes it, even while somebody is attached: `ip link del`.
+    /// Removes it, as `ip link del`, even while a process is attached.
     pub fn delete(self) {
         change_link(libc::RTM_DELLINK, 0, index(self.0), &[])
             .unwrap_or_else(|error| panic!("{} cannot be deleted: {error}", self.0));
@@ -374,13 +375,14 @@ fn socket(domain: i32, kind: i32, protocol: i32) -> OwnedFd {
     // SAFETY: socket takes numbers.
     let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
     assert!(fd >= 0, "{}", host_error("socket"));
-    // SAFETY: it is new and nobody else's.
+    // SAFETY: it is new and has no other owner.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// A socket for the frames of one type on the interface `name`.
+/// A socket for the frames of one EtherType on the interface `name`.
 pub fn packet_socket(name: &str, ethertype: u16) -> OwnedFd {
-    // Without a type at first: it would receive from all interfaces until it is bound.
+    // Without an EtherType at first: the socket would receive from all interfaces until it is
+    // bound.
     let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0);
     // SAFETY: a packet socket's address is plain numbers, for which zero is a value.
     let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -388,7 +390,7 @@ pub fn packet_socket(name: &str, ethertype: u16) -> OwnedFd {
     address.sll_protocol = ethertype.to_be();
     address.sll_ifindex = index(name) as libc::c_int;
     let size = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: the kernel reads the address, which is as long as is said.
+    // SAFETY: the kernel reads the address, whose length is correct.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) };
     assert!(result == 0, "{}", host_error(name));
     socket
@@ -413,8 +415,8 @@ fn set_up(name: &str, up: bool) {
     control(libc::SIOCSIFFLAGS as u32, &mut request, "flags");
 }
 
-/// Brings up the loopback interface, which is down in a new network.
-pub fn loop_back() {
+/// Brings up the loopback interface, which is down in a new network namespace.
+pub fn bring_up_loopback() {
     set_up("lo", true);
 }
 
@@ -425,8 +427,8 @@ fn control(command: u32, request: &mut libc::ifreq, what: &str) {
     assert!(result == 0, "{}", host_error(what));
 }
 
-/// Sends a request about one interface: a netlink header of 16 bytes, an `ifinfomsg` of 16, and `attributes`. Returns
-/// the error number of the answer.
+/// Sends a request about one interface: a netlink header of 16 bytes, an `ifinfomsg` of 16, and
+/// `attributes`. Returns the error of the answer.
 fn change_link(request: u16, flags: libc::c_int, index: u32, attributes: &[u32]) -> io::Result<()> {
     let socket = socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE);
     let flags = (flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u32;
@@ -446,7 +448,7 @@ fn change_link(request: u16, flags: libc::c_int, index: u32, attributes: &[u32])
     ]
     .concat();
     let mut answer = [0u32; 64];
-    // SAFETY: both buffers are alive and as long as is said.
+    // SAFETY: both buffers are alive, and their lengths are correct.
     unsafe {
         if libc::send(
             socket.as_raw_fd(),
@@ -470,11 +472,11 @@ fn change_link(request: u16, flags: libc::c_int, index: u32, attributes: &[u32])
     }
 }
 
-/// Sends an ICMP echo request with `payload` to `address` and waits a second for the answer that carries it; up to
-/// `attempts` times.
+/// Sends an ICMP echo request with `payload` to `address` and waits a second for the reply that
+/// carries it; up to `attempts` times.
 pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
     let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
-    // A std socket, for its timeout and its methods; a raw one has the same calls.
+    // A std socket, for its timeout and its methods; a raw socket has the same calls.
     let socket = std::net::UdpSocket::from(socket);
     socket
         .set_read_timeout(Some(Duration::from_secs(1)))
@@ -485,9 +487,9 @@ pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
     packet[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut answer = [0; 2048];
     (0..attempts).any(|_| {
-        // A tap without a carrier yet refuses; the next attempt tells.
+        // A tap without a carrier refuses the packet; the next attempt may succeed.
         let _ = socket.send_to(&packet, (address, 0));
-        // The answer comes with its IPv4 header of 20 bytes.
+        // The reply comes with its IPv4 header of 20 bytes.
         let Ok(length) = socket.recv(&mut answer) else {
             return false;
         };
@@ -506,7 +508,7 @@ pub fn echo(address: Ipv4Addr, payload: &[u8]) {
         .unwrap();
     let mut answer = [0; 10_000];
     for _ in 0..30 {
-        // Refused by a tap that is down; it may be up the next time.
+        // A tap that is down refuses the packet; it may be up the next time.
         let _ = socket.send_to(payload, (address, 7));
         if let Ok((length, from)) = socket.recv_from(&mut answer) {
             assert_eq!((from.ip(), from.port()), (address.into(), 7));
@@ -518,7 +520,7 @@ pub fn echo(address: Ipv4Addr, payload: &[u8]) {
     panic!("{address} does not answer {} bytes", payload.len());
 }
 
-/// The Internet checksum; 0 over a packet that holds its own.
+/// Returns the Internet checksum; 0 over a packet that includes its checksum.
 pub fn checksum(bytes: &[u8]) -> u16 {
     let args = bytes
         .chunks(2)

@@ -1,5 +1,5 @@
-//! A reader of Prometheus's text format, version 0.0.4, as strict as it can be: every family has its help and its type,
-//! once, before its samples, which stand together and differ in their labels.
+//! A strict parser of Prometheus's text format, version 0.0.4: every family has its help and its
+//! type, once, before its samples. Samples of one family are adjacent and have different labels.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ type Labels = BTreeMap<String, String>;
 /// A family: its type, and its samples.
 type Family = (String, Vec<(Labels, f64)>);
 
-/// Everything that one scrape has.
+/// All families of one scrape.
 pub struct Scrape(BTreeMap<String, Family>);
 
 impl Scrape {
@@ -45,7 +45,7 @@ impl Scrape {
                 current = name.to_owned();
             } else {
                 let (name, labels, value) = sample(line);
-                assert_eq!(name, current, "a sample stands with its family: {line}");
+                assert_eq!(name, current, "a sample outside its family: {line}");
                 let samples = &mut families.get_mut(&current).expect("it has a type").1;
                 assert!(
                     samples.iter().all(|(others, _)| *others != labels),
@@ -57,7 +57,7 @@ impl Scrape {
         Scrape(families)
     }
 
-    /// The value of the one sample that has all of these labels.
+    /// Returns the value of the one sample that has all of these labels.
     #[track_caller]
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let (_, samples) = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
@@ -73,7 +73,7 @@ impl Scrape {
         *value
     }
 
-    /// The labels of the one sample of a family.
+    /// Returns the labels of the one sample of a family.
     #[track_caller]
     pub fn labels(&self, name: &str) -> &Labels {
         let [(labels, _)] = &self.0[name].1[..] else {
@@ -82,12 +82,12 @@ impl Scrape {
         labels
     }
 
-    /// The names of all families.
+    /// Returns the names of all families.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Checks that no counter has gone back.
+    /// Checks that no counter has decreased.
     #[track_caller]
     pub fn is_no_less_than(&self, before: &Scrape) {
         for (name, (kind, samples)) in before.0.iter().filter(|(_, (kind, _))| kind == "counter") {
@@ -115,7 +115,7 @@ fn is_name(name: &str) -> bool {
     first && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// `name{label="value",…} number`.
+/// Parses `name{label="value",…} number`.
 #[track_caller]
 fn sample(line: &str) -> (String, Labels, f64) {
     let (name, rest) = line.split_at(
@@ -139,7 +139,7 @@ fn sample(line: &str) -> (String, Labels, f64) {
     )
 }
 
-/// The labels, and what follows the brace after them.
+/// Parses labels; returns them and the text after the closing brace.
 #[track_caller]
 fn labels(mut rest: &str) -> (Labels, &str) {
     let mut labels = Labels::new();

@@ -1,5 +1,5 @@
-//! Commands behind a filter of system calls: one that sends SIGSYS at whatever it does not know, and one that has a
-//! call fail, as it does where the kernel lacks it.
+//! Commands behind a seccomp filter: one that sends SIGSYS for every unknown call, and one in which
+//! a call fails, as on a kernel without it.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -11,8 +11,8 @@ use seccompiler::{
     SeccompRule,
 };
 
-/// Has the command start where `call` fails with `errno`, if its arguments are these: places, counted from 0, with
-/// numbers of 32 bits.
+/// Makes `call` fail with `errno` for the command, if the call's arguments match: pairs of an
+/// index, from 0, and a 32-bit value.
 pub fn fails<'c>(
     command: &'c mut Command,
     call: c_long,
@@ -31,7 +31,7 @@ pub fn kills<'c>(
     refuses(command, call, arguments, SeccompAction::KillProcess)
 }
 
-/// Starts the command behind a filter that answers `call` like this.
+/// Starts the command behind a filter that answers `call` with this action.
 pub fn refuses<'c>(
     command: &'c mut Command,
     call: c_long,
@@ -47,7 +47,7 @@ pub fn refuses<'c>(
         )
         .unwrap()
     };
-    // No rule at all is one without conditions.
+    // A rule list without a rule matches unconditionally.
     let rules = SeccompRule::new(arguments.iter().map(is).collect())
         .into_iter()
         .collect();
@@ -55,18 +55,19 @@ pub fn refuses<'c>(
     let filter =
         SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch).unwrap();
     let program = BpfProgram::try_from(filter).unwrap();
-    // SAFETY: these are system calls, safe between fork and exec, and no memory is taken.
+    // SAFETY: these are system calls, safe between fork and exec, and nothing is allocated.
     unsafe {
         command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other))
     }
 }
 
-/// Where the number of the call and the lower half of its first argument lie in `struct seccomp_data`.
+/// Offsets in `struct seccomp_data` of the call's number and of the lower half of its first
+/// argument.
 const NUMBER: u32 = 0;
 const ARGUMENT: u32 = 16;
 
-/// Has the command start behind a filter that allows `calls`. And one more, PR_SET_PDEATHSIG, for our own sake: tests
-/// have it made between fork and exec, after this.
+/// Starts the command behind a filter that allows only `calls`, and PR_SET_PDEATHSIG, which the
+/// tests call between fork and exec, after this.
 pub fn all_but<'c>(command: &'c mut Command, calls: &[c_long]) -> &'c mut Command {
     let load = |offset| step(BPF_LD | BPF_W | BPF_ABS, offset, 0);
     let skip_unless = |value, steps| step(BPF_JMP | BPF_JEQ | BPF_K, value, steps);
@@ -101,7 +102,7 @@ pub fn all_but<'c>(command: &'c mut Command, calls: &[c_long]) -> &'c mut Comman
     }
 }
 
-/// One instruction; a comparison that fails goes on after so many steps.
+/// One instruction; a comparison that fails skips `otherwise` instructions.
 fn step(code: u32, k: u32, otherwise: u8) -> sock_filter {
     sock_filter {
         code: code as u16,

@@ -1,5 +1,5 @@
-//! What gdb says to a stub, byte by byte: its remote serial protocol, as much of it as tests need, so that they run
-//! where there is no gdb, and can do what gdb does not.
+//! A client of gdb's remote serial protocol, with the parts that the tests need. The tests then run
+//! where there is no gdb, and can send what gdb never sends.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,19 +9,20 @@ use goblin::elf::Elf;
 
 use super::{Guest, LIMIT, fixture, unikernel};
 
-/// The program counter among the registers of a `g`.
+/// Index of the program counter in the reply to `g`.
 pub const PROGRAM_COUNTER: usize = if cfg!(target_arch = "x86_64") {
     16 * 8
 } else {
     32 * 8
 };
 
-/// A debugger, connected to a tender.
+/// A debugger, connected to `tender`.
 pub struct Debugger {
     stream: TcpStream,
 }
 
-/// Starts the unikernel `name` with `--gdb` and these options, and waits until it waits for gdb; returns its port, too.
+/// Starts the unikernel `name` with `--gdb` and these options, and waits until `tender` listens for
+/// gdb; also returns the port.
 #[track_caller]
 pub fn start(name: &str, options: &[&str], arguments: &[&str]) -> (Guest, u16) {
     let mut args = vec!["--mem=4", "--gdb", "--gdb-port=0"];
@@ -36,18 +37,18 @@ pub fn start(name: &str, options: &[&str], arguments: &[&str]) -> (Guest, u16) {
     let port = port.and_then(|port| port.parse().ok());
     (
         guest,
-        port.unwrap_or_else(|| panic!("it should tell its port: {args:?}")),
+        port.unwrap_or_else(|| panic!("no port in its output: {args:?}")),
     )
 }
 
-/// The same, with a debugger connected.
+/// As `start`, with a debugger connected.
 #[track_caller]
 pub fn debug(name: &str, options: &[&str], arguments: &[&str]) -> (Guest, Debugger) {
     let (guest, port) = start(name, options, arguments);
     (guest, Debugger::connect(port))
 }
 
-/// Where a unikernel has this name.
+/// Returns the address of a symbol of the unikernel.
 #[track_caller]
 pub fn symbol(unikernel: &str, name: &str) -> u64 {
     let file = std::fs::read(fixture(unikernel)).expect("the unikernel can be read");
@@ -61,7 +62,7 @@ pub fn symbol(unikernel: &str, name: &str) -> u64 {
         .st_value
 }
 
-/// Where a unikernel begins.
+/// Returns the entry address of the unikernel.
 pub fn entry(unikernel: &str) -> u64 {
     let file = std::fs::read(fixture(unikernel)).expect("the unikernel can be read");
     Elf::parse(&file).expect("it is an ELF file").entry
@@ -74,19 +75,19 @@ impl Debugger {
         Debugger::over(TcpStream::connect(("127.0.0.1", port)).expect("the tender listens"))
     }
 
-    /// A debugger on a connection, by TCP or a Unix socket.
+    /// A debugger on a TCP or Unix socket.
     #[track_caller]
     pub fn over(stream: impl Into<OwnedFd>) -> Debugger {
         // All calls on it work on any stream socket.
         let stream = TcpStream::from(stream.into());
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
-        // A Unix socket has no such delay.
+        // Fails for a Unix socket, which has no such delay.
         let _ = stream.set_nodelay(true);
         Debugger { stream }
     }
 
-    /// Sends bytes as they are. A tender that has hung up need not hear them.
+    /// Sends raw bytes. Errors are ignored: `tender` may have hung up.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
@@ -97,10 +98,10 @@ impl Debugger {
         self.send_raw(format!("${packet}#{sum:02x}").as_bytes());
     }
 
-    /// The next packet that comes; none if the tender has hung up.
+    /// Returns the next packet; `None` if `tender` has hung up.
     #[track_caller]
     pub fn receive(&mut self) -> Option<String> {
-        // Acknowledgements come before it.
+        // Acknowledgements precede it.
         while self.byte()? != b'$' {}
         let mut packet = Vec::new();
         loop {
@@ -134,7 +135,7 @@ impl Debugger {
         }
     }
 
-    /// Sends a packet, and returns the answer.
+    /// Sends a packet and returns the reply.
     #[track_caller]
     pub fn ask(&mut self, packet: &str) -> String {
         self.send(packet);
@@ -142,13 +143,13 @@ impl Debugger {
             .unwrap_or_else(|| panic!("the tender hung up at {packet:?}"))
     }
 
-    /// Asks for something that is done.
+    /// Sends a request and expects `OK`.
     #[track_caller]
-    pub fn order(&mut self, packet: &str) {
+    pub fn expect_ok(&mut self, packet: &str) {
         assert_eq!(self.ask(packet), "OK", "of {packet}");
     }
 
-    /// Asks for something that is refused.
+    /// Sends a request and expects an error.
     #[track_caller]
     pub fn is_refused(&mut self, packet: &str) {
         let answer = self.ask(packet);
@@ -158,13 +159,13 @@ impl Debugger {
         );
     }
 
-    /// Lets the guest go on, and returns what becomes of it.
+    /// Resumes the guest and returns its next stop reply.
     #[track_caller]
-    pub fn go_on(&mut self) -> String {
+    pub fn resume(&mut self) -> String {
         self.ask("vCont;c")
     }
 
-    /// What comes is that the guest has stopped by this signal, and why.
+    /// Expects a stop reply with this signal; returns its reason.
     #[track_caller]
     pub fn stops(&mut self, signal: i32) -> String {
         let why = self.receive().expect("the tender answers");
@@ -177,14 +178,14 @@ impl Debugger {
         why
     }
 
-    /// Lets the guest go on until it stops by this signal, and returns why.
+    /// Resumes the guest until it stops with this signal; returns the reason.
     #[track_caller]
-    pub fn goes_on_until(&mut self, signal: i32) -> String {
+    pub fn resumes_until(&mut self, signal: i32) -> String {
         self.send("vCont;c");
         self.stops(signal)
     }
 
-    /// Has it execute one instruction.
+    /// Executes one instruction of the guest.
     #[track_caller]
     pub fn step(&mut self) {
         self.send("vCont;s:1");
@@ -192,38 +193,38 @@ impl Debugger {
         assert!(!why.contains("break"), "a step, not {why:?}");
     }
 
-    /// Stops it while it runs.
+    /// Interrupts the running guest.
     #[track_caller]
     pub fn interrupt(&mut self) {
         self.send_raw(&[3]);
         self.stops(libc::SIGINT);
     }
 
-    /// All registers.
+    /// Reads all registers.
     #[track_caller]
     pub fn registers(&mut self) -> Vec<u8> {
         bytes(&self.ask("g"))
     }
 
-    /// The 64 bits at this place among the registers.
+    /// Reads the 64 bits at this index among the registers.
     #[track_caller]
-    pub fn register(&mut self, place: usize) -> u64 {
-        u64::from_le_bytes(self.registers()[place..place + 8].try_into().unwrap())
+    pub fn register(&mut self, index: usize) -> u64 {
+        u64::from_le_bytes(self.registers()[index..index + 8].try_into().unwrap())
     }
 
-    /// Where the guest is.
+    /// Reads the program counter.
     #[track_caller]
-    pub fn place(&mut self) -> u64 {
+    pub fn program_counter(&mut self) -> u64 {
         self.register(PROGRAM_COUNTER)
     }
 
     /// Sets all registers.
     #[track_caller]
     pub fn set_registers(&mut self, registers: &[u8]) {
-        self.order(&format!("G{}", hexadecimal(registers)));
+        self.expect_ok(&format!("G{}", hexadecimal(registers)));
     }
 
-    /// The 64 bits of memory at this address.
+    /// Reads the 64 bits of memory at this address.
     #[track_caller]
     pub fn memory(&mut self, address: u64) -> u64 {
         let answer = self.ask(&format!("m{address:x},8"));
@@ -234,15 +235,15 @@ impl Debugger {
         )
     }
 
-    /// Lets the guest come to its end by itself, which has `status`.
+    /// Resumes the guest, which must exit with `status`.
     #[track_caller]
     pub fn ends(&mut self, status: u8) {
-        assert_eq!(self.go_on(), format!("W{status:02x}"));
+        assert_eq!(self.resume(), format!("W{status:02x}"));
         assert_eq!(self.receive(), None, "a tender whose run is over hangs up");
     }
 }
 
-/// Undoes run-length encoding: `*` and a byte repeat what is before them.
+/// Undoes run-length encoding: `*` and a byte repeat the character before them.
 fn expand(packet: &str) -> String {
     let mut expanded = String::new();
     let mut rest = packet.chars();
@@ -258,7 +259,7 @@ fn expand(packet: &str) -> String {
     expanded
 }
 
-/// Bytes of two digits each.
+/// Decodes hexadecimal, two digits a byte.
 #[track_caller]
 pub fn bytes(text: &str) -> Vec<u8> {
     let pairs = text.as_bytes().chunks(2);
@@ -272,7 +273,7 @@ pub fn bytes(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Two digits for each byte.
+/// Encodes as hexadecimal, two digits a byte.
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,9 +1,10 @@
-//! As much of JSON Schema as this repository's schemas use. A keyword that it does not know fails the test, so that
-//! none is there for nothing.
+//! A validator for the part of JSON Schema that this repository's schemas use. An unknown keyword
+//! fails the test, so that no keyword is silently ignored.
 
 use serde_json::{Map, Value};
 
-/// Checks `value` against `schema`, and that the schema knows every member of every object in it.
+/// Checks `value` against `schema`, and that the schema declares every member of every object in
+/// it.
 #[track_caller]
 pub fn check(schema: &Value, value: &Value) {
     let checker = Checker { root: schema };

@@ -1,4 +1,4 @@
-//! A tender whose system calls are watched, by `ptrace`.
+//! Tracing of `tender`'s system calls by `ptrace`.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -20,12 +20,13 @@ const PTRACE_GET_SYSCALL_INFO: u32 = 0x420e;
 const KVM_RUN: u64 = 0xae80;
 
 impl Call {
-    /// Whether it lets the guest run.
+    /// Whether it runs the guest.
     pub fn is_run(&self) -> bool {
         self.number == libc::SYS_ioctl && self.arguments[1] == KVM_RUN
     }
 
-    /// Whether it is a POLL of the guest. `tender` also tries one without a timeout before its guest runs.
+    /// Whether it is a POLL of the guest. `tender` also tries one without a timeout before its
+    /// guest runs.
     pub fn is_poll(&self) -> bool {
         [libc::SYS_epoll_pwait2, libc::SYS_epoll_pwait].contains(&self.number)
     }
@@ -39,7 +40,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// How many calls come before the guest runs for the first time.
+    /// Returns how many calls precede the first run of the guest.
     pub fn start(&self) -> usize {
         self.calls
             .iter()
@@ -47,7 +48,8 @@ impl Trace {
             .expect("the guest ran")
     }
 
-    /// How many of those the dynamic loader makes before the C library is set up; a static program has no loader.
+    /// Returns how many of those the dynamic loader makes before the C library is set up; a static
+    /// program has no loader.
     pub fn loader(&self) -> usize {
         self.calls
             .iter()
@@ -55,8 +57,8 @@ impl Trace {
             .expect("a C library is set up")
     }
 
-    /// The calls between each time that the guest runs and the next, which is what one hypercall costs. What comes
-    /// after the last, the end of the run, is left out.
+    /// Returns the calls between each run of the guest and the next, which is the cost of one
+    /// hypercall. The calls after the last run, which end the process, are omitted.
     pub fn hypercalls(&self) -> Vec<&[Call]> {
         let mut pieces: Vec<_> = self.calls[self.start() + 1..].split(Call::is_run).collect();
         pieces.pop();
@@ -64,7 +66,7 @@ impl Trace {
     }
 }
 
-/// Runs the command and notes its system calls. What it prints is lost.
+/// Runs the command and records its system calls. Its output is discarded.
 pub fn trace(command: &mut Command) -> Trace {
     let mut calls = Vec::new();
     let status = follow(silent(command), |_, stop| {
@@ -74,7 +76,7 @@ pub fn trace(command: &mut Command) -> Trace {
     });
     assert!(
         libc::WIFEXITED(status),
-        "it did not end by itself: {status:#x}, after {} system calls",
+        "it did not exit normally: {status:#x}, after {} system calls",
         calls.len()
     );
     Trace {
@@ -83,8 +85,8 @@ pub fn trace(command: &mut Command) -> Trace {
     }
 }
 
-/// Runs the command and sends it `signal` at the very moment when the guest has stopped running for the `count`th
-/// time, before the tender looks why. Returns the signal that it died by, if it did.
+/// Runs the command and sends it `signal` when the guest has stopped running for the `count`th
+/// time, before `tender` checks why. Returns the signal that it died by, if any.
 pub fn signal_after_run(
     command: &mut Command,
     count: usize,
@@ -109,8 +111,8 @@ pub fn signal_after_run(
     libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
 }
 
-/// Runs the command and calls `at` at each system call that any of its threads enters; returns its wait status.
-/// Where `at` says so, the call is interrupted by a stop and a continuation.
+/// Runs the command and calls `at` at each system call that any of its threads enters; returns its
+/// wait status. Where `at` returns true, the call is interrupted by a stop and a continuation.
 pub fn trace_threads(
     command: &mut Command,
     mut at: impl FnMut(libc::pid_t, libc::pid_t, Call) -> bool,
@@ -148,10 +150,12 @@ pub fn trace_threads(
     }
 }
 
-/// Makes the sleep that a stopped thread is about to begin one of 5 ms, so that a signal finds it asleep on a slow machine too.
+/// Shortens or lengthens the sleep that a stopped thread is about to begin to 5 ms, so that a
+/// signal finds it asleep on a slow machine too.
 pub fn lengthen_sleep(thread: libc::pid_t, call: &Call) {
     let nanoseconds = call.arguments[2] + 8;
-    // SAFETY: the thread is stopped and ours to trace; the kernel checks the address, which is its own.
+    // SAFETY: the thread is stopped and traced by us; the kernel checks the address, which is the
+    // thread's.
     let result = unsafe { libc::ptrace(libc::PTRACE_POKEDATA, thread, nanoseconds, 5_000_000_u64) };
     assert!(result == 0, "{}", host_error("ptrace"));
 }
@@ -175,7 +179,7 @@ fn trace_from(pid: libc::pid_t, options: libc::c_int) {
     assert!(result == 0, "{}", host_error("ptrace"));
 }
 
-/// Has the command say nothing.
+/// Discards the command's output.
 fn silent(command: &mut Command) -> &mut Command {
     command
         .stdin(Stdio::null())
@@ -236,11 +240,11 @@ fn wait(pid: libc::pid_t) -> libc::c_int {
     status
 }
 
-/// Why the process is stopped at a system call.
+/// Returns why the process is stopped at a system call.
 fn why(pid: libc::pid_t) -> Stop {
     // `struct ptrace_syscall_info`: kind and architecture, instruction and stack pointer, number, six arguments.
     let mut info = [0u64; 11];
-    // SAFETY: the process is stopped; the kernel writes no more bytes than it is told.
+    // SAFETY: the process is stopped; the kernel writes at most as many bytes as the length passed.
     let result = unsafe {
         libc::ptrace(
             PTRACE_GET_SYSCALL_INFO as _,
@@ -251,7 +255,7 @@ fn why(pid: libc::pid_t) -> Stop {
     };
     assert!(result > 0, "{}", host_error("ptrace"));
     let [kind, _, _, number, arguments @ ..] = info;
-    let arguments = arguments[..6].try_into().expect("six of seven words");
+    let arguments = arguments[..6].try_into().expect("six of seven values");
     if kind & 0xff == 1 {
         Stop::Enters(Call {
             number: number as i64,
@@ -262,7 +266,7 @@ fn why(pid: libc::pid_t) -> Stop {
     }
 }
 
-/// Kills a process that takes too long, unless it is dropped before.
+/// Kills a process that takes too long, unless dropped before.
 struct Watchdog {
     _stop: mpsc::Sender<()>,
 }
@@ -270,7 +274,7 @@ struct Watchdog {
 impl Watchdog {
     fn new(pid: libc::pid_t) -> Watchdog {
         let (stop, stopped) = mpsc::channel::<()>();
-        // SAFETY: takes numbers. The descriptor means this process, whatever becomes of its number.
+        // SAFETY: takes numbers. The descriptor means this process, even if its number is reused.
         let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         assert!(process >= 0, "{}", host_error("pidfd"));
         std::thread::spawn(move || {
@@ -280,7 +284,7 @@ impl Watchdog {
                 // SAFETY: takes numbers and no pointer to anything.
                 unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, libc::SIGKILL, 0, 0) };
             }
-            // SAFETY: it is ours and used no more.
+            // SAFETY: it is ours and is not used again.
             unsafe { libc::close(process as i32) };
         });
         Watchdog { _stop: stop }

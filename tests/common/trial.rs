@@ -1,4 +1,4 @@
-//! Tests that are run, or reported as ignored with the reason when this machine cannot run them.
+//! Tests that run, or are reported as ignored, with the reason, where the machine lacks something.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -10,12 +10,12 @@ use libtest_mimic::{Arguments, Completion, Trial};
 
 use super::{host_error, mounts, net, run, unikernel};
 
-/// Whether something that tests need is there; if not, why.
+/// Whether something that a test needs is available; if not, why.
 type Need = Result<(), String>;
 
 const KVM_GET_API_VERSION: u32 = 0xae00;
 
-/// Runs the tests as the command line says. Call it first of all, before there is a second thread.
+/// Runs the tests that the arguments select. Call it first, before there is a second thread.
 pub fn main(tests: Vec<Trial>) -> ExitCode {
     let arguments = Arguments::from_args();
     if !arguments.list {
@@ -24,7 +24,7 @@ pub fn main(tests: Vec<Trial>) -> ExitCode {
     libtest_mimic::run(&arguments, tests).exit_code()
 }
 
-/// A test that needs nothing but the tender.
+/// A test that needs only `tender`.
 pub fn test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(name, || Ok(()), body)
 }
@@ -34,7 +34,7 @@ pub fn kvm_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(name, || kvm().clone(), body)
 }
 
-/// A test that runs a guest and has a network namespace of its own, which ends with it.
+/// A test that runs a guest in a network namespace, which ends with the test.
 pub fn net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(
         name,
@@ -43,7 +43,7 @@ pub fn net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     )
 }
 
-/// As [`net_test`], for a test that becomes another user as well.
+/// As [`net_test`], for a test that also becomes another user.
 pub fn root_net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     let need = || {
         superuser()
@@ -53,7 +53,7 @@ pub fn root_net_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial 
     trial(name, need, move || net::in_namespace(body))
 }
 
-/// A test that runs a guest and may find out that this machine cannot do what it needs: the error is the reason.
+/// A test that runs a guest and may find that the machine lacks something: the error is the reason.
 pub fn kvm_test_if_possible(
     name: &str,
     body: impl FnOnce() -> Result<(), String> + Send + 'static,
@@ -64,12 +64,12 @@ pub fn kvm_test_if_possible(
     })
 }
 
-/// A test that runs a guest as another user, which only the superuser can.
+/// A test that runs a guest as another user, which needs the superuser.
 pub fn root_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(name, || superuser().and_then(|()| kvm().clone()), body)
 }
 
-/// As [`root_test`], for a test that gives the guest a /dev of its own.
+/// As [`root_test`], for a test that gives the guest a private /dev.
 pub fn root_mount_test(name: &str, body: impl FnOnce() + Send + 'static) -> Trial {
     trial(
         name,
@@ -82,7 +82,7 @@ pub fn root_mount_test(name: &str, body: impl FnOnce() + Send + 'static) -> Tria
     )
 }
 
-/// A test of files of this repository with these programs, which emulated machines have none of.
+/// A test of repository files with these programs, which emulated machines do not have.
 pub fn tool_test(
     name: &str,
     programs: &'static [&'static str],
@@ -91,7 +91,7 @@ pub fn tool_test(
     trial(name, || tools(programs), body)
 }
 
-/// As [`tool_test`], for a test that runs a guest and has a network namespace of its own.
+/// As [`tool_test`], for a test that runs a guest in a network namespace.
 pub fn tool_net_test(
     name: &str,
     programs: &'static [&'static str],
@@ -154,7 +154,7 @@ pub fn kernel() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// Whether this kernel has all of the sandbox, of which Landlock is the newest part.
+/// Whether this kernel supports the whole sandbox, of which Landlock is the newest part.
 pub fn landlock() -> Need {
     let output = run(&mut unikernel("hello", &["-v", "--mem=2"], &[]));
     if output.stderr.contains("Landlock (version") {

@@ -1,5 +1,6 @@
-//! The host's end of a tap, for numbered frames as the `ring` unikernels send and count them: broadcast, EtherType
-//! 0x88b5, the number as 8 bytes (highest first) after the header, the rest filled with its lowest byte.
+//! The host's end of a tap, for numbered frames as the `ring` unikernels send and count them:
+//! broadcast, EtherType 0x88b5, the number as 8 bytes (highest first) after the header, the rest
+//! filled with its lowest byte.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,32 +10,32 @@ use std::time::{Duration, Instant};
 use super::net::{Tap, packet_socket};
 use super::{LIMIT, host_error};
 
-/// For local experiments.
+/// EtherType for local experiments.
 const ETHERTYPE: u16 = 0x88b5;
 
-/// Where the number is.
+/// Offset of the number.
 const NUMBER: std::ops::Range<usize> = 14..22;
 
-/// Room for frames that wait to be received here, in bytes: for more than 100,000 short ones.
+/// Receive buffer in bytes: room for more than 100,000 short frames.
 const ROOM: libc::c_int = 64 << 20;
 
-/// Frames sent that the tender has not taken yet: no more than a tap's queue (1000) holds.
+/// Most frames sent that `tender` has not taken yet; a tap's queue holds 1000.
 const WINDOW: u64 = 400;
 
 /// Sends and receives numbered frames, and only these.
 pub struct Wire<'t> {
     tap: &'t Tap,
     socket: File,
-    /// How many frames the tender had taken before the first of ours.
+    /// How many frames `tender` had taken before our first.
     before: u64,
     /// Length of the frames that are sent.
     pub size: usize,
-    /// Number of the next frame that should be received.
+    /// Number of the next frame expected.
     next: u64,
 }
 
 impl<'t> Wire<'t> {
-    /// Listens on `tap` from now on.
+    /// Starts to listen on `tap`.
     pub fn new(tap: &'t Tap) -> Wire<'t> {
         let socket: OwnedFd = packet_socket(tap.name(), ETHERTYPE);
         set(&socket, libc::SO_RCVBUFFORCE, &ROOM);
@@ -52,7 +53,7 @@ impl<'t> Wire<'t> {
         }
     }
 
-    /// Receives frames until there have been `count` since the start, each in its turn.
+    /// Receives frames, in order, until there have been `count` since the start.
     #[track_caller]
     pub fn receive(&mut self, count: u64) {
         while self.next < count {
@@ -66,8 +67,8 @@ impl<'t> Wire<'t> {
         }
     }
 
-    /// Sends the frames 0 to `out` - 1, as fast as the tender takes them, and meanwhile receives frames until there
-    /// have been `back`, each in its turn.
+    /// Sends the frames 0 to `out` - 1, as fast as `tender` takes them, and meanwhile receives
+    /// frames, in order, until there have been `back`.
     #[track_caller]
     pub fn exchange(&mut self, out: u64, back: u64) {
         self.tap.wait_until_running();
@@ -108,7 +109,7 @@ impl<'t> Wire<'t> {
         self.socket.write_all(&frame)
     }
 
-    /// Checks that nothing more has come, and that this host has lost nothing by itself.
+    /// Checks that no more frames arrived and that this host lost none.
     #[track_caller]
     pub fn stays_silent(mut self) {
         let next = self.next;
@@ -123,7 +124,7 @@ impl<'t> Wire<'t> {
     #[track_caller]
     fn take(&mut self, flags: libc::c_int) -> io::Result<()> {
         let mut frame = [0; 10_000];
-        // SAFETY: the buffer is as long as is said.
+        // SAFETY: the length is that of the buffer.
         let length = unsafe {
             libc::recv(
                 self.socket.as_raw_fd(),
@@ -158,7 +159,7 @@ impl<'t> Wire<'t> {
         format!("this host lost {} for want of room", self.lost())
     }
 
-    /// How many frames there was no room for.
+    /// Returns how many frames were lost for lack of room.
     fn lost(&self) -> u32 {
         let mut statistics = [0u32; 2];
         let mut size = size_of_val(&statistics) as libc::socklen_t;
@@ -184,7 +185,7 @@ fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) {
         (&raw const *value).cast(),
         size_of::<T>() as libc::socklen_t,
     );
-    // SAFETY: the kernel reads the value, which is as long as is said.
+    // SAFETY: the kernel reads the value, whose length is correct.
     let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, value, size) };
     assert!(result == 0, "{}", host_error("socket option"));
 }

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use crate::common::{Guest, kvm_test, kvm_test_if_possible, unikernel};
 use crate::{cpuid, faults, feature, msr};
 
-/// Features that have to be asked for, or that belong to hypervisors and to debuggers of the host.
+/// Features that a guest must request, or that belong to hypervisors and to debuggers of the host.
 const HIDDEN: [&str; 13] = [
     "sve",
     "sme",
@@ -24,7 +24,7 @@ const HIDDEN: [&str; 13] = [
     "pauth-gpi",
 ];
 
-/// ID_AA64DFR0_EL1, as KVM numbers registers, and where in it the version of the PMU is.
+/// ID_AA64DFR0_EL1, as KVM numbers registers, and the position of the PMU version in it.
 const DEBUG_FEATURES: u64 = 0x6030_0000_0013_c028;
 const PMU_VERSION: u32 = 8;
 
@@ -63,13 +63,13 @@ pub fn tests() -> Vec<Trial> {
 /// Whether this machine's KVM shows a feature only to guests that ask for it.
 fn can_be_hidden(name: &str) -> Result<(), String> {
     if name == "pmu" && forced_pmu() != 0 {
-        return Err("this machine's KVM shows it to every guest, whatever it asks for".into());
+        return Err("this machine's KVM shows it to every guest, requested or not".into());
     }
     Ok(())
 }
 
-/// The version of the PMU that a processor has which was not to have one. Old kernels tell of one all the same; its
-/// registers are zeros that stay so.
+/// Returns the PMU version of a vCPU that was requested without a PMU. Old kernels report one
+/// anyway; its registers are zeros that stay so.
 fn forced_pmu() -> u64 {
     let vm = Kvm::new()
         .and_then(|kvm| kvm.create_vm())
@@ -97,7 +97,7 @@ fn registers_fault(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// 0 is there; 1 is there, with half precision; 15 is not there.
+/// 0 means present; 1 present, with half precision; 15 absent.
 fn floating_point_is_there() {
     for name in ["fp", "simd"] {
         assert!(matches!(feature(name), "0" | "1"), "{}", cpuid());
@@ -132,7 +132,8 @@ fn the_monitor_refuses_every_call() {
     }
 }
 
-/// CPU_OFF of PSCI 0.1 is the one that KVM always does: it harms nobody but the guest, and the operator can end it.
+/// CPU_OFF of PSCI 0.1 is the one call that KVM always performs: it harms only the guest, and the
+/// operator can end it.
 fn a_processor_that_is_off_can_be_ended() {
     let mut guest = Guest::start(&mut unikernel("msr", &["--mem=2"], &["hvc", "95c1ba5f"]));
     guest.wait_for("msr: hvc");

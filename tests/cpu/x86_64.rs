@@ -1,4 +1,4 @@
-//! CPUID, model-specific registers, and the instructions by which a machine could be had within the machine.
+//! CPUID, model-specific registers, and the instructions for a virtual machine in the guest.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -16,7 +16,7 @@ type Place = (u32, u32);
 /// A feature: its name, its leaf, its register (0 is eax) and its bit.
 type Feature = (&'static str, Place, usize, u32);
 
-/// What the guest has if and only if the host has it.
+/// Present in the guest exactly if present on the host.
 const SHOWN: [Feature; 23] = [
     ("pclmulqdq", (1, 0), 2, 1),
     ("ssse3", (1, 0), 2, 9),
@@ -43,7 +43,7 @@ const SHOWN: [Feature; 23] = [
     ("invariant-tsc", (0x8000_0007, 0), 3, 8),
 ];
 
-/// What no guest has.
+/// Absent in every guest.
 const HIDDEN: [Feature; 38] = [
     ("dtes64", (1, 0), 2, 2),
     ("monitor", (1, 0), 2, 3),
@@ -85,7 +85,7 @@ const HIDDEN: [Feature; 38] = [
     ("syscall", (0x8000_0001, 0), 3, 11),
 ];
 
-/// Leaves that a guest may see something in.
+/// Leaves in which a guest may see something.
 const LEAVES: [u32; 14] = [
     0,
     1,
@@ -135,23 +135,23 @@ pub fn tests() -> Vec<Trial> {
     tests
 }
 
-/// What a KVM says: the four registers by place.
+/// A KVM's CPUID: the four registers by leaf and subleaf.
 type Leaves = HashMap<Place, [u32; 4]>;
 
-/// What this machine's KVM can do.
+/// Features that this machine's KVM supports.
 fn supported() -> &'static Leaves {
     static SUPPORTED: OnceLock<Leaves> = OnceLock::new();
     SUPPORTED.get_or_init(|| {
         let kvm = Kvm::new().expect("there is a KVM");
         by_place(
             &kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-                .expect("KVM says what it supports"),
+                .expect("KVM returns what it supports"),
         )
     })
 }
 
-/// What it shows to guests that were given nothing of it. KVM on hardware shows nothing; one that runs guests without
-/// may be unable to hide what it does not intercept.
+/// Features that it shows to guests that were given none. KVM on hardware shows nothing; a KVM
+/// without hardware support may be unable to hide what it does not intercept.
 fn forced() -> &'static Leaves {
     static FORCED: OnceLock<Leaves> = OnceLock::new();
     FORCED.get_or_init(|| {
@@ -160,7 +160,7 @@ fn forced() -> &'static Leaves {
             .create_vm()
             .and_then(|vm| vm.create_vcpu(0))
             .expect("KVM makes a processor");
-        // The bit of the APIC goes by this register, which tells where it is.
+        // The bit of the APIC follows this register, which has its address.
         let sregs = vcpu.get_sregs().expect("a processor has registers");
         vcpu.set_sregs(&kvm_sregs {
             apic_base: 0,
@@ -188,7 +188,7 @@ fn forced() -> &'static Leaves {
         by_place(
             &vcpu
                 .get_cpuid2(KVM_MAX_CPUID_ENTRIES)
-                .expect("KVM says what it shows"),
+                .expect("KVM returns what it shows"),
         )
     })
 }
@@ -223,13 +223,13 @@ fn is_as_the_host_has_it(host: Feature) {
 
 fn is_hidden(hidden: Feature) -> Result<(), String> {
     if has(forced(), hidden) {
-        return Err("this machine's KVM shows it to every guest, whatever it is told".into());
+        return Err("this machine's KVM shows it to every guest, even if hidden".into());
     }
     assert_eq!(feature(hidden.0), "no", "{}", cpuid());
     Ok(())
 }
 
-/// The leaves with something in them, as the guest sees them.
+/// Returns the leaves that are not empty, as the guest sees them.
 fn leaves() -> Leaves {
     let number =
         |word: &str| u32::from_str_radix(word.trim_start_matches("0x"), 16).expect("a number");
@@ -246,7 +246,7 @@ fn leaves() -> Leaves {
     leaves.collect()
 }
 
-/// Nothing of the hypervisor either: what the processor answers where it has no leaf is not KVM's signature.
+/// Also none of the hypervisor: the processor's reply for a missing leaf is not KVM's signature.
 fn leaves_are_few() {
     let leaves = leaves();
     assert!(leaves.len() > 5, "{}", cpuid());

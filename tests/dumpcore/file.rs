@@ -9,7 +9,7 @@ use goblin::elf::program_header::PT_LOAD;
 
 use super::common::{Output, fixture, text};
 
-/// The files in a directory.
+/// Returns the files in a directory.
 pub fn files(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory)
         .unwrap()
@@ -17,14 +17,14 @@ pub fn files(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A core file, and what is in it.
+/// A core file and its contents.
 pub struct Core {
     pub path: PathBuf,
     pub bytes: Vec<u8>,
 }
 
 impl Core {
-    /// The only file in a directory; the tender must have said how to look at it.
+    /// Reads the only file in a directory; `tender` must have logged how to open it.
     #[track_caller]
     pub fn in_directory(directory: &Path, output: &Output, name: &str) -> Core {
         let [path] = &files(directory)[..] else {
@@ -56,7 +56,7 @@ impl Core {
         }
     }
 
-    /// The guest's memory.
+    /// Returns the guest's memory.
     pub fn memory(&self) -> &[u8] {
         let elf = Elf::parse(&self.bytes).unwrap();
         let segment = elf
@@ -72,7 +72,7 @@ impl Core {
         &self.bytes[segment.p_offset as usize..]
     }
 
-    /// What is in the note of this kind.
+    /// Returns the contents of the note of this kind.
     pub fn note(&self, kind: u32) -> &[u8] {
         let elf = Elf::parse(&self.bytes).unwrap();
         let mut notes = elf
@@ -85,7 +85,7 @@ impl Core {
             .desc
     }
 
-    /// A general register, by its place in Linux's `elf_gregset_t`.
+    /// Returns a general register, by its index in Linux's `elf_gregset_t`.
     pub fn register(&self, place: usize) -> u64 {
         u64_at(self.note(1), 112 + 8 * place)
     }
@@ -98,7 +98,7 @@ impl Core {
         self.register(if cfg!(target_arch = "x86_64") { 19 } else { 31 })
     }
 
-    /// The number of the tender's process, and the signal.
+    /// Returns the process ID of `tender` and the signal.
     pub fn process_and_signal(&self) -> (u64, u64) {
         let half = |offset| u64_at(self.note(1), offset) & 0xffff_ffff;
         (half(32), half(12))

@@ -1,4 +1,5 @@
-//! What a unikernel of each era may write and execute: it is changed to begin with code that tries.
+//! Memory permissions of the guest in each era: a unikernel is changed to begin with code that
+//! tries an access.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use crate::common::{self, Guest, fixture, tender};
 use crate::{ABI1, ABI2, Era, LEGACY};
 
-/// In the part of low memory that is neither tables nor boot information.
+/// In the part of low memory that has neither page tables nor boot information.
 const LOW: u32 = 0x3_0000;
 
 /// In the text of every unikernel.
@@ -20,7 +21,8 @@ const HALT: u32 = guest_abi::hypercall::number::HALT;
 /// Offset of a program header's permissions.
 const FLAGS: usize = 4;
 
-/// The unikernel `hello` of an era, changed to begin with `code`, in a segment with these permissions if any are given.
+/// The unikernel `hello` of an era, changed to begin with `code`, in a segment with these
+/// permissions, if given.
 fn hello_beginning_with(era: Era, code: &[u8], flags: Option<u32>) -> (tempfile::TempDir, PathBuf) {
     let mut bytes = fs::read(fixture(&format!("hello{}", era.suffix))).unwrap();
     let number = |offset: usize| u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap());
@@ -98,22 +100,23 @@ fn store_and_halt(place: u32, halt: u32) -> Vec<u8> {
 /// Whether a unikernel of this era may write at `place`.
 fn may_write(era: Era, place: u32, halt: u32) -> bool {
     let (_directory, path) = hello_beginning_with(era, &store_and_halt(place, halt), None);
-    lives_to_tell(&path)
+    halts_with_42(&path)
 }
 
-/// Whether an E1 unikernel may execute what it has written at `place`, its text having these permissions.
+/// Whether an E1 unikernel whose text has these permissions may execute what it has written at
+/// `place`.
 fn may_execute(place: u32, flags: Option<u32>) -> bool {
     let code = [call_a_return(place), store_and_halt(place, HALT_LEGACY)].concat();
     let (_directory, path) = hello_beginning_with(LEGACY, &code, flags);
-    lives_to_tell(&path)
+    halts_with_42(&path)
 }
 
-/// Whether a unikernel halts with 42. If not, it has no handlers yet: on x86_64 that is its end, on ARM64 it traps
-/// without end.
-fn lives_to_tell(path: &Path) -> bool {
+/// Whether a unikernel halts with 42. If not, it has no handlers yet: on x86_64 it crashes, on
+/// ARM64 it traps without end.
+fn halts_with_42(path: &Path) -> bool {
     let mut guest = Guest::start(tender(["-q", "--mem=4", "--"]).arg(path));
     if cfg!(target_arch = "aarch64") {
-        // Nearly at once on a machine that is not busy.
+        // Takes milliseconds on a machine that is not busy.
         for _ in 0..50 {
             std::thread::sleep(Duration::from_millis(100));
             if !guest.is_running() {
@@ -139,7 +142,8 @@ pub fn low_memory_is_writable_as_it_was() {
     assert!(!may_write(ABI2, LOW, HALT));
 }
 
-/// Where segments allow it, in every era. The same code can write where it may, or this would prove nothing.
+/// Where segments forbid it, in every era. The same code can write elsewhere, or this would prove
+/// nothing.
 pub fn code_is_not_writable() {
     for (era, halt) in [(LEGACY, HALT_LEGACY), (ABI1, HALT), (ABI2, HALT)] {
         assert!(may_write(era, 0x3f_0000, halt), "{}: the heap", era.name);
@@ -147,7 +151,7 @@ pub fn code_is_not_writable() {
     }
 }
 
-/// In the oldest era too, unless the image itself keeps code and data together.
+/// In the oldest era too, unless the image itself has code and data in one segment.
 pub fn heap_and_stack_are_not_executable() {
     const HEAP: u32 = 0x30_0000;
     const STACK: u32 = 0x3f_fc00;

@@ -1,4 +1,5 @@
-//! What becomes of a run with a debugger: an interruption, the guest's end, that of the run, and that of the debugger.
+//! Ends of a run with a debugger: by an interrupt, by the guest, by the operator and by the
+//! debugger.
 
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -22,16 +23,16 @@ pub fn tests() -> Vec<Trial> {
         }),
         kvm_test("gdb::ends::an_abort_is_shown", an_abort_is_shown),
         kvm_test(
-            "gdb::ends::a_broken_promise_is_shown",
-            a_broken_promise_is_shown,
+            "gdb::ends::a_contract_violation_is_shown",
+            a_contract_violation_is_shown,
         ),
         kvm_test(
             "gdb::ends::a_signal_while_the_guest_runs",
             a_signal_while_the_guest_runs,
         ),
         kvm_test(
-            "gdb::ends::a_signal_while_the_guest_stands",
-            a_signal_while_the_guest_stands,
+            "gdb::ends::a_signal_while_the_guest_is_stopped",
+            a_signal_while_the_guest_is_stopped,
         ),
         kvm_test(
             "gdb::ends::a_signal_while_gdb_is_waited_for",
@@ -41,8 +42,8 @@ pub fn tests() -> Vec<Trial> {
         kvm_test("gdb::ends::the_debugger_ends_it", the_debugger_ends_it),
         kvm_test("gdb::alone::after_detaching", after_detaching),
         kvm_test(
-            "gdb::alone::after_hanging_up_while_it_stands",
-            after_hanging_up_while_it_stands,
+            "gdb::alone::after_hanging_up_while_it_is_stopped",
+            after_hanging_up_while_it_is_stopped,
         ),
         kvm_test(
             "gdb::alone::after_hanging_up_while_it_runs",
@@ -52,7 +53,7 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest that this kind of `hypercalls` has brought to run, or sleep, for ever.
+/// A guest that runs or sleeps forever, in this way of `hypercalls`.
 #[track_caller]
 fn endless(kind: &str) -> (Guest, Debugger) {
     let (guest, mut debugger) = debug("hypercalls", &[], &[kind]);
@@ -65,16 +66,19 @@ fn interrupts_a_spin() {
     let (mut guest, mut debugger) = endless("spin");
     for _ in 0..3 {
         debugger.interrupt();
-        assert!(debugger.place() >= 0x10_0000, "it stands in its own code");
+        assert!(
+            debugger.program_counter() >= 0x10_0000,
+            "it is stopped in its own code"
+        );
         debugger.send("vCont;c");
     }
     debugger.interrupt();
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
 }
 
-/// It sleeps on whenever POLL comes back early.
+/// It sleeps again whenever POLL returns early.
 fn interrupts_a_sleep() {
     let (mut guest, mut debugger) = debug("sleeper", &[], &["sleep=600000000000"]);
     debugger.send("vCont;c");
@@ -84,7 +88,7 @@ fn interrupts_a_sleep() {
         debugger.send("vCont;c");
     }
     debugger.interrupt();
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
 }
@@ -116,7 +120,10 @@ fn interrupts_output_that_waits(options: &[&str]) {
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(50));
         debugger.interrupt();
-        assert!(debugger.place() >= 0x10_0000, "it stands in its own code");
+        assert!(
+            debugger.program_counter() >= 0x10_0000,
+            "it is stopped in its own code"
+        );
         debugger.send("vCont;c");
     }
     let read = std::thread::spawn(move || {
@@ -142,18 +149,18 @@ fn interrupts_output_that_waits(options: &[&str]) {
 
 fn an_abort_is_shown() {
     let (guest, mut debugger) = debug("abort", &[], &[]);
-    debugger.goes_on_until(libc::SIGABRT);
-    assert!(debugger.place() >= 0x10_0000);
+    debugger.resumes_until(libc::SIGABRT);
+    assert!(debugger.program_counter() >= 0x10_0000);
     debugger.ends(255);
     guest.end().exits(255).prints("panic: ");
 }
 
-fn a_broken_promise_is_shown() {
+fn a_contract_violation_is_shown() {
     let (guest, mut debugger) = debug("hypercalls", &[], &["badptr"]);
-    debugger.goes_on_until(libc::SIGSEGV);
+    debugger.resumes_until(libc::SIGSEGV);
     guest.wait_for_complaint("is stopped until gdb");
-    assert!(debugger.place() >= 0x10_0000);
-    assert_eq!(debugger.go_on(), "X0b");
+    assert!(debugger.program_counter() >= 0x10_0000);
+    assert_eq!(debugger.resume(), "X0b");
     guest
         .end()
         .exits(1)
@@ -167,9 +174,9 @@ fn a_signal_while_the_guest_runs() {
     guest.end().dies_by(libc::SIGINT);
 }
 
-fn a_signal_while_the_guest_stands() {
+fn a_signal_while_the_guest_is_stopped() {
     let (mut guest, mut debugger) = debug("hello", &[], &[]);
-    debugger.place();
+    debugger.program_counter();
     guest.signal(libc::SIGTERM);
     assert_eq!(debugger.receive(), None);
     guest.end().dies_by(libc::SIGTERM);
@@ -181,14 +188,14 @@ fn a_signal_while_gdb_is_waited_for() {
     guest.end().dies_by(libc::SIGTERM);
 }
 
-/// The limit counts while the guest stands, too.
+/// The limit also counts while the guest is stopped.
 fn time_is_up() {
     let (guest, mut debugger) = debug("hello", &["--timeout=1"], &[]);
-    debugger.place();
+    debugger.program_counter();
     assert_eq!(debugger.receive(), None);
     guest.end().exits(1).complains("(--timeout)");
     let (guest, mut debugger) = debug("hypercalls", &["--timeout=1"], &["spin"]);
-    assert_eq!(debugger.go_on(), "X0e");
+    assert_eq!(debugger.resume(), "X0e");
     guest.end().exits(1).complains("(--timeout)");
 }
 
@@ -209,15 +216,15 @@ fn the_debugger_ends_it() {
 fn after_detaching() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     for (packet, name) in [("Z0", "debug_add"), ("Z1", "debug_store")] {
-        debugger.order(&format!("{packet},{:x},4", symbol("debug", name)));
+        debugger.expect_ok(&format!("{packet},{:x},4", symbol("debug", name)));
     }
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-fn after_hanging_up_while_it_stands() {
+fn after_hanging_up_while_it_is_stopped() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
-    debugger.order(&format!("Z0,{:x},4", symbol("debug", "debug_add")));
+    debugger.expect_ok(&format!("Z0,{:x},4", symbol("debug", "debug_add")));
     drop(debugger);
     guest
         .end()
@@ -235,7 +242,7 @@ fn after_hanging_up_while_it_runs() {
     guest.end().dies_by(libc::SIGTERM);
 }
 
-/// What is no packet, or none of gdb's, does nothing to the guest or the tender.
+/// Invalid packets and packets that gdb does not send have no effect on the guest or on `tender`.
 fn after_nonsense() {
     let nonsense = [
         b"$#00$#zz$".to_vec(),
@@ -245,7 +252,7 @@ fn after_nonsense() {
     ];
     for bytes in nonsense {
         let (guest, mut debugger) = debug("hello", &[], &[]);
-        debugger.place();
+        debugger.program_counter();
         debugger.send_raw(&bytes);
         drop(debugger);
         guest

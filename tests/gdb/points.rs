@@ -1,4 +1,4 @@
-//! Where a debugger stops a guest: breakpoints and watchpoints, as many as there are and where they belong.
+//! Where a debugger stops a guest: breakpoints and watchpoints, their number and their addresses.
 
 use libtest_mimic::Trial;
 
@@ -47,12 +47,12 @@ fn stops_at_a_breakpoint(set: &str, clear: &str) -> Result<(), String> {
     intercepts_breakpoints()?;
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let place = symbol("debug", "debug_add");
-    debugger.order(&format!("{set},{place:x},4"));
-    let why = debugger.goes_on_until(libc::SIGTRAP);
+    debugger.expect_ok(&format!("{set},{place:x},4"));
+    let why = debugger.resumes_until(libc::SIGTRAP);
     assert!(why.contains("break:"), "{why}");
-    assert_eq!(debugger.place(), place);
+    assert_eq!(debugger.program_counter(), place);
     assert_eq!(debugger.register(0), 1);
-    debugger.order(&format!("{clear},{place:x},4"));
+    debugger.expect_ok(&format!("{clear},{place:x},4"));
     debugger.is_refused(&format!("{clear},{place:x},4"));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
@@ -65,20 +65,20 @@ fn breakpoints_have_a_limit() {
     // Unused memory.
     let place = |number: u64| 0x20_0000 + 4 * number;
     for number in 0..4096 {
-        debugger.order(&format!("Z0,{:x},4", place(number)));
+        debugger.expect_ok(&format!("Z0,{:x},4", place(number)));
     }
     for number in 4096..8200 {
         debugger.is_refused(&format!("Z0,{:x},4", place(number)));
     }
-    debugger.order(&format!("z0,{:x},4", place(7)));
-    debugger.order(&format!("Z0,{:x},4", place(5000)));
+    debugger.expect_ok(&format!("z0,{:x},4", place(7)));
+    debugger.expect_ok(&format!("Z0,{:x},4", place(5000)));
     debugger.is_refused(&format!("Z0,{:x},4", place(5001)));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// Whether guests have a real processor: a KVM that emulates each instruction knows no breakpoint instruction, and does
-/// not watch memory.
+/// Whether guests run on a real processor: a KVM that emulates each instruction has no breakpoint
+/// instruction and does not watch memory.
 fn executes_everything() -> Result<(), String> {
     let output = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
     if output.stderr.contains("cannot emulate") {
@@ -89,7 +89,8 @@ fn executes_everything() -> Result<(), String> {
     intercepts_breakpoints()
 }
 
-/// Whether the host is told of a guest's breakpoints: the SVM that QEMU emulates does not intercept them.
+/// Whether a guest's breakpoints exit to the host: the SVM that QEMU emulates does not intercept
+/// them.
 pub fn intercepts_breakpoints() -> Result<(), String> {
     match std::fs::read_to_string("/proc/cpuinfo")
         .is_ok_and(|text| text.contains("QEMU Virtual CPU"))
@@ -101,14 +102,14 @@ pub fn intercepts_breakpoints() -> Result<(), String> {
     }
 }
 
-/// The debugger sees it, and then the guest gets its exception.
+/// The debugger gets the breakpoint first; then the guest gets its exception.
 fn breakpoints_of_the_guest_itself() -> Result<(), String> {
     executes_everything()?;
     let (guest, mut debugger) = debug("debug", &[], &["breakpoint"]);
     let place = symbol("debug", "debug_breakpoint");
-    debugger.goes_on_until(libc::SIGTRAP);
-    assert_eq!(debugger.place(), place);
-    debugger.goes_on_until(libc::SIGABRT);
+    debugger.resumes_until(libc::SIGTRAP);
+    assert_eq!(debugger.program_counter(), place);
+    debugger.resumes_until(libc::SIGABRT);
     debugger.ends(255);
     let alone = run(&mut unikernel("debug", &["--mem=4"], &["breakpoint"]));
     alone.exits(255).prints("trap: ");
@@ -120,7 +121,7 @@ fn breakpoints_of_the_guest_itself() -> Result<(), String> {
     Ok(())
 }
 
-/// Instructions that were executed already, and are others now: the processor executes those.
+/// gdb changes instructions that have already run: the processor executes the new ones.
 fn code_of_the_debuggers_is_executed() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let add = symbol("debug", "debug_add");
@@ -131,7 +132,7 @@ fn code_of_the_debuggers_is_executed() {
         ["000c0091", "00080091"]
     };
     for (code, sum) in [(two, 3), (three, 4), (two, 3)] {
-        debugger.order(&format!("M{add:x},{:x}:{code}", code.len() / 2));
+        debugger.expect_ok(&format!("M{add:x},{:x}:{code}", code.len() / 2));
         put_at(&mut debugger, "debug_start");
         debugger.step();
         debugger.step();
@@ -141,7 +142,7 @@ fn code_of_the_debuggers_is_executed() {
     guest.end().exits(1);
 }
 
-/// Where there are many, side by side, in whatever order they go, or without having gone at all.
+/// Many adjacent ones, removed in any order, or not at all.
 fn breakpoints_leave_nothing_behind() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     let start = symbol("debug", "debug_start");
@@ -156,33 +157,33 @@ fn breakpoints_leave_nothing_behind() {
     );
     assert_ne!(code(&mut debugger), before);
     for place in &places {
-        debugger.order(&format!("z0,{place:x},4"));
+        debugger.expect_ok(&format!("z0,{place:x},4"));
     }
     assert_eq!(code(&mut debugger), before);
     for place in &places {
-        debugger.order(&format!("Z0,{place:x},4"));
+        debugger.expect_ok(&format!("Z0,{place:x},4"));
     }
-    debugger.order("D");
+    debugger.expect_ok("D");
     guest.end().exits(0).prints("debug: 7\n");
 }
 
-/// `kind` is the protocol's; `name` is the instruction that it should be at.
+/// `kind` is the protocol's; `name` is the instruction at which it should stop.
 fn stops_at_a_watchpoint(kind: u8, name: &str) -> Result<(), String> {
     executes_everything()?;
     let (guest, mut debugger) = debug("debug", &[], &[]);
     stop_at(&mut debugger, "debug_start");
     let cell = symbol("debug", "debug_cell");
-    debugger.order(&format!("Z{kind},{cell:x},8"));
-    let why = debugger.goes_on_until(libc::SIGTRAP);
+    debugger.expect_ok(&format!("Z{kind},{cell:x},8"));
+    let why = debugger.resumes_until(libc::SIGTRAP);
     assert!(why.contains("watch:"), "{why}");
-    // x86_64 processors watch for reads and writes together, and stop behind the instruction.
+    // x86_64 processors watch reads and writes together, and stop after the instruction.
     let (name, behind) = match (cfg!(target_arch = "x86_64"), name) {
         (true, "debug_load") => ("debug_load", 0),
         (true, name) => (name, 7),
         (false, name) => (name, 0),
     };
-    assert_eq!(debugger.place(), symbol("debug", name) + behind);
-    debugger.order(&format!("z{kind},{cell:x},8"));
+    assert_eq!(debugger.program_counter(), symbol("debug", name) + behind);
+    debugger.expect_ok(&format!("z{kind},{cell:x},8"));
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
     Ok(())
@@ -199,7 +200,7 @@ fn no_more_than_there_are() {
         .count();
     assert!((1..=16).contains(&there), "{there}");
     for _ in 0..there {
-        debugger.order(&format!("z2,{cell:x},8"));
+        debugger.expect_ok(&format!("z2,{cell:x},8"));
     }
     debugger.is_refused(&format!("z2,{cell:x},8"));
     debugger.ends(0);

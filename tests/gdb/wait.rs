@@ -55,7 +55,7 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// Whether the tender has disconnected, in any way.
+/// Whether `tender` has disconnected, in any way.
 fn has_hung_up(stream: &mut (impl Read + ?Sized)) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(count) => count == 0,
@@ -70,7 +70,7 @@ fn reset(stream: TcpStream) {
         l_linger: 0,
     };
     let size = size_of::<libc::linger>() as libc::socklen_t;
-    // SAFETY: the kernel reads the structure, as many bytes as is said.
+    // SAFETY: the kernel reads the structure, whose length is correct.
     let set = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),
@@ -107,7 +107,7 @@ fn a_probe_does_not_take_gdbs_place() {
         }
     }
     let mut debugger = Debugger::connect(port);
-    assert_eq!(debugger.place(), common::rsp::entry("hello"));
+    assert_eq!(debugger.program_counter(), common::rsp::entry("hello"));
     debugger.ends(0);
     guest.end().exits(0);
 }
@@ -117,7 +117,7 @@ fn silent_clients_do_not_keep_gdb_out() {
     let (guest, port) = start("hello", &[], &[]);
     let mut silent: Vec<_> = (0..40).map(|_| connect(port)).collect();
     let mut debugger = Debugger::connect(port);
-    debugger.place();
+    debugger.program_counter();
     for stream in &mut silent {
         assert!(has_hung_up(stream), "there is one debugger");
     }
@@ -181,7 +181,7 @@ fn a_socket_is_its_users_and_for_one() {
     probe.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     assert!(has_hung_up(&mut probe));
     let mut debugger = Debugger::over(UnixStream::connect(&socket).unwrap());
-    debugger.place();
+    debugger.program_counter();
     assert!(!socket.exists(), "one is enough");
     debugger.ends(0);
     guest.end().exits(0).prints("debug: 7\n");
@@ -198,7 +198,7 @@ fn a_dead_socket_is_replaced_and_nothing_else() {
     guest.end().dies_by(libc::SIGTERM);
     assert!(path("dead").exists());
     let guest = waiting(&path("dead"));
-    Debugger::over(UnixStream::connect(path("dead")).unwrap()).order("D");
+    Debugger::over(UnixStream::connect(path("dead")).unwrap()).expect_ok("D");
     guest.end().exits(0);
     fs::write(path("file"), "mine").unwrap();
     std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
@@ -261,9 +261,9 @@ fn gdb_itself() {
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
-        said.contains("Breakpoint 1, ") && said.contains("exited normally"),
+        printed.contains("Breakpoint 1, ") && printed.contains("exited normally"),
         "{output:?}"
     );
     guest.end().exits(0).prints("debug: 7\n");

@@ -1,4 +1,4 @@
-//! Disks that are full, defective, slow or shorter than they were.
+//! Disks that are full, defective, slow or truncated.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,12 +11,12 @@ use libtest_mimic::Trial;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::trace::Call;
 use crate::common::{self, Guest, kvm_test, net_test, text, unikernel};
-use crate::{Image, says_only};
+use crate::{Image, logs_only};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        kvm_test("disk::a_read_error_is_told", a_read_error_is_told),
-        kvm_test("disk::write_errors_are_told", write_errors_are_told),
+        kvm_test("disk::a_read_error_is_reported", a_read_error_is_reported),
+        kvm_test("disk::write_errors_are_reported", write_errors_are_reported),
         kvm_test(
             "disk::short_transfers_are_completed",
             short_transfers_are_completed,
@@ -26,34 +26,35 @@ pub fn tests() -> Vec<Trial> {
             interrupted_transfers_are_repeated,
         ),
         kvm_test(
-            "disk::what_may_be_lost_at_the_end_is_told",
-            what_may_be_lost_at_the_end_is_told,
+            "disk::a_failed_sync_at_the_end_is_reported",
+            a_failed_sync_at_the_end_is_reported,
         ),
         kvm_test(
-            "disk::a_file_at_its_limit_is_told",
-            a_file_at_its_limit_is_told,
+            "disk::a_file_at_its_size_limit_is_reported",
+            a_file_at_its_size_limit_is_reported,
         ),
         kvm_test(
-            "disk::an_image_cut_short_is_told",
-            an_image_cut_short_is_told,
+            "disk::a_truncated_image_is_reported",
+            a_truncated_image_is_reported,
         ),
         kvm_test(
-            "disk::a_unikernel_file_cut_short_is_no_matter",
-            a_unikernel_file_cut_short_is_no_matter,
+            "disk::a_truncated_unikernel_file_does_no_harm",
+            a_truncated_unikernel_file_does_no_harm,
         ),
         net_test(
-            "disk::a_full_disk_that_gets_room_is_written_again",
-            a_full_disk_that_gets_room_is_written_again,
+            "disk::a_full_disk_is_written_again_when_it_has_room",
+            a_full_disk_is_written_again_when_it_has_room,
         ),
         kvm_test(
-            "disk::an_interrupted_lock_is_a_lock",
-            an_interrupted_lock_is_a_lock,
+            "disk::an_interrupted_lock_request_is_repeated",
+            an_interrupted_lock_request_is_repeated,
         ),
     ]
 }
 
 fn is_read(call: &Call) -> bool {
-    // Not those of the unikernel's own file, which are over when the guest has room for a sector.
+    // Without the reads of the unikernel's file, which are over before the guest's memory can hold
+    // a sector.
     call.number == libc::SYS_pread64
         && call.arguments[2] == 512
         && call.arguments[3] == Image::SIZE - 512
@@ -63,7 +64,7 @@ fn is_write(call: &Call) -> bool {
     call.number == libc::SYS_pwrite64
 }
 
-fn a_read_error_is_told() {
+fn a_read_error_is_reported() {
     let image = Image::new();
     let output = inject(
         &mut image.block(&["retry"]),
@@ -74,7 +75,7 @@ fn a_read_error_is_told() {
         .prints("block: read Err(Unspecified)\nblock: write Ok(())\n")
         .prints("block: read Ok(())\n");
     assert_eq!(output.stdout.matches("Err").count(), 3, "{output:?}");
-    says_only(
+    logs_only(
         &output,
         &[
             &[
@@ -86,7 +87,7 @@ fn a_read_error_is_told() {
     );
 }
 
-fn write_errors_are_told() {
+fn write_errors_are_reported() {
     for (error, args, kind) in [
         (libc::EIO, "Input/output error", "2 write errors"),
         (libc::EFBIG, "File too large", "2 write errors"),
@@ -102,7 +103,7 @@ fn write_errors_are_told() {
             .exits(0)
             .prints("block: write Err(Unspecified)\n")
             .prints("block: write Ok(())\n");
-        says_only(
+        logs_only(
             &output,
             &[
                 &["disk.img: write error", args],
@@ -112,7 +113,7 @@ fn write_errors_are_told() {
     }
 }
 
-/// Nobody notices: not the guest, not the operator.
+/// Neither the guest nor the operator notices.
 fn short_transfers_are_completed() {
     let (whole, short) = (Image::new(), Image::new());
     common::run(&mut whole.block(&[])).exits(0).is_quiet();
@@ -145,7 +146,7 @@ fn interrupted_transfers_are_repeated() {
     assert!(count >= 80, "only {count} transfers");
 }
 
-fn what_may_be_lost_at_the_end_is_told() {
+fn a_failed_sync_at_the_end_is_reported() {
     let image = Image::new();
     let is_sync = |call: &Call| call.number == libc::SYS_fdatasync;
     let output = inject(
@@ -153,7 +154,7 @@ fn what_may_be_lost_at_the_end_is_told() {
         first(1, Fault::Fails(libc::EIO), is_sync),
     );
     output.exits(0).prints("block: ok");
-    says_only(
+    logs_only(
         &output,
         &[&[
             "cannot sync",
@@ -164,8 +165,8 @@ fn what_may_be_lost_at_the_end_is_told() {
     );
 }
 
-/// SIGXFSZ would end the tender.
-fn a_file_at_its_limit_is_told() {
+/// SIGXFSZ would kill `tender`.
+fn a_file_at_its_size_limit_is_reported() {
     let image = Image::new();
     let mut command = image.block(&["fill"]);
     let limit = libc::rlimit {
@@ -189,8 +190,9 @@ fn a_file_at_its_limit_is_told() {
     output.complains("failed 1 (1 write errors)");
 }
 
-/// Reads of what is gone fail; what is written is there again. The image is not mapped, so nothing else can happen.
-fn an_image_cut_short_is_told() {
+/// Reads past the new end fail; a write extends the file again. The image is not mapped, so there
+/// is no SIGBUS.
+fn a_truncated_image_is_reported() {
     let image = Image::new();
     let (mut reader, writer) = common::full_pipe();
     let mut guest = Guest::spawn(image.block(&["retry"]).stdout(writer));
@@ -203,13 +205,13 @@ fn an_image_cut_short_is_told() {
         .unwrap();
     let maps = fs::read_to_string(format!("/proc/{}/maps", guest.pid())).unwrap();
     assert!(!maps.contains(".img") && !maps.contains(".hvt"), "{maps}");
-    let mut said = String::new();
-    reader.read_to_string(&mut said).unwrap();
+    let mut printed = String::new();
+    reader.read_to_string(&mut printed).unwrap();
     let output = guest.end();
     output.exits(0);
     let wanted = "block: read Err(Unspecified)\nblock: write Ok(())\nblock: read Ok(())\nblock: write Ok(())\n";
-    assert!(said.contains(wanted), "{said}");
-    says_only(
+    assert!(printed.contains(wanted), "{printed}");
+    logs_only(
         &output,
         &[
             &["disk.img: read error: the image was truncated"],
@@ -219,10 +221,11 @@ fn an_image_cut_short_is_told() {
     assert_eq!(fs::metadata(image.path()).unwrap().len(), Image::SIZE);
 }
 
-/// The guest cannot go on, as nobody takes its first line, and the tender is done with its start.
+/// Waits until `tender` has finished its start. The guest is blocked, as its first line is not
+/// read.
 fn wait_for_start(guest: &mut Guest) {
     let deadline = Instant::now() + common::LIMIT;
-    // No new privileges are a part of the sandbox, which comes last.
+    // `no_new_privs` belongs to the sandbox, which comes last.
     while common::status(guest.pid(), "NoNewPrivs") != "1" {
         assert!(
             guest.is_running() && Instant::now() < deadline,
@@ -233,7 +236,7 @@ fn wait_for_start(guest: &mut Guest) {
     }
 }
 
-fn a_unikernel_file_cut_short_is_no_matter() {
+fn a_truncated_unikernel_file_does_no_harm() {
     let directory = common::directory();
     let file = directory.path().join("clock.hvt");
     fs::copy(common::fixture("clock"), &file).unwrap();
@@ -252,12 +255,12 @@ fn a_unikernel_file_cut_short_is_no_matter() {
         .prints("clock: poll 500000000 ns took");
 }
 
-/// A file system of 64 KiB that something else has filled up, until it is removed.
-fn a_full_disk_that_gets_room_is_written_again() {
+/// A file system of 64 KiB, filled by another file until that is removed.
+fn a_full_disk_is_written_again_when_it_has_room() {
     let directory = common::directory();
     let place = std::ffi::CString::new(text(directory.path())).unwrap();
     let (tmpfs, options) = (c"tmpfs".as_ptr(), c"size=64k".as_ptr());
-    // SAFETY: all strings end with a NUL. The mount is one of this test's own namespace.
+    // SAFETY: all strings end with a NUL. The mount is in this test's own namespace.
     let mounted = unsafe { libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, options.cast()) };
     assert!(mounted == 0, "{}", common::host_error("tmpfs"));
     let (image, other) = (
@@ -281,7 +284,7 @@ fn a_full_disk_that_gets_room_is_written_again() {
     let output = guest.end();
     output.exits(0).prints("block: write Ok(())\nblock: ok\n");
     let count = output.stdout.matches("Err").count();
-    says_only(
+    logs_only(
         &output,
         &[
             &["disk.img: write error: No space left"],
@@ -290,8 +293,9 @@ fn a_full_disk_that_gets_room_is_written_again() {
     );
 }
 
-/// Another process has locked the image. `tender` reports that even if signals interrupt the call many times.
-fn an_interrupted_lock_is_a_lock() {
+/// Another process has locked the image. `tender` reports that even if signals interrupt the call
+/// many times.
+fn an_interrupted_lock_request_is_repeated() {
     let image = Image::new();
     let taken = File::open(image.path()).unwrap();
     // SAFETY: it takes numbers; the descriptor is open.

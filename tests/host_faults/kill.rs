@@ -1,5 +1,6 @@
-//! `kill -9` at random moments: what a block write acknowledged is in the image afterwards. This is about the process:
-//! the kernel lives on with its page cache. When the power fails, what was not synchronised may be lost.
+//! `kill -9` at random times: an acknowledged block write is in the image afterwards. This is about
+//! the process: the kernel and its page cache survive. After a power failure, unsynchronised writes
+//! may be lost.
 
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use libtest_mimic::Trial;
 use crate::Image;
 use crate::common::{Guest, kvm_test};
 
-/// How often, if the environment does not say.
+/// Number of runs, unless the environment sets it.
 const KILLS: u64 = if cfg!(target_arch = "aarch64") {
     20
 } else {
@@ -33,7 +34,7 @@ fn acknowledged_writes_are_never_lost() {
     for kill in 0..kills {
         let image = Image::new();
         let mut guest = Guest::start(&mut image.block(&["numbered=1000000000"]));
-        // One in eight while it starts, the others at any write.
+        // One run in eight is killed while it starts, the others at any write.
         if kill % 8 != 0 {
             guest.wait_for(&format!("wrote {}\n", random.below(300) + 1));
             std::thread::sleep(Duration::from_micros(random.below(3000)));
@@ -50,7 +51,7 @@ fn acknowledged_writes_are_never_lost() {
     }
     println!(
         "kill: {kills} kills, {writes} acknowledged writes, none lost; {none} before the first write, {unseen} wrote \
-         one more than it had said"
+         one more than acknowledged"
     );
     assert!(
         none < kills / 2 + 1 && writes > kills,
@@ -58,9 +59,9 @@ fn acknowledged_writes_are_never_lost() {
     );
 }
 
-/// The last write that the guest has said to be done. A last line without its end says nothing.
-pub fn acknowledged(said: &str) -> u64 {
-    let lines = said.rsplit_once('\n').map_or("", |(lines, _)| lines);
+/// Returns the last write that the guest acknowledged; an incomplete last line does not count.
+pub fn acknowledged(output: &str) -> u64 {
+    let lines = output.rsplit_once('\n').map_or("", |(lines, _)| lines);
     lines
         .lines()
         .filter_map(|line| line.strip_prefix("wrote ")?.parse().ok())
@@ -68,8 +69,8 @@ pub fn acknowledged(said: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Each sector holds the last number that was acknowledged for it, whole. Returns 1 if there is one write more, which
-/// nobody had heard of yet.
+/// Checks that each sector holds the last number acknowledged for it, whole. Returns 1 if there is
+/// one further write, whose acknowledgement was not read.
 pub fn verify(image: &Image, acknowledged: u64) -> u64 {
     let file = std::fs::File::open(image.path()).unwrap();
     let mut more = 0;
@@ -84,7 +85,8 @@ pub fn verify(image: &Image, acknowledged: u64) -> u64 {
             numbers.iter().all(|number| *number == numbers[0]),
             "sector {sector} is torn: {numbers:?}"
         );
-        // The largest number of a write to this sector up to the acknowledged one; 0 if there was none.
+        // The largest number of a write to this sector up to the acknowledged one; 0 if there was
+        // none.
         let rounds = (acknowledged + SECTORS - sector) / SECTORS;
         let wanted = (rounds * SECTORS + sector).saturating_sub(SECTORS);
         if numbers[0] == acknowledged + 1 {

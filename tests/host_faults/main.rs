@@ -1,6 +1,6 @@
-//! A host that misbehaves: its disks, networks, readers, memory and signals. The guest goes on where it can, and is told
-//! what it can be told; the operator hears of each kind of fault once, and how often it happened when the run is over;
-//! or the run ends with the cause named.
+//! A host that misbehaves: its disks, networks, readers, memory and signals. The guest continues
+//! where it can and gets an error where the interface has one. `tender` logs each kind of fault
+//! once, and its count at the end; or the run ends with the cause.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     )
 }
 
-/// So that each subject lists its own tests.
+/// Joins the lists of tests of all subjects.
 trait ConcatTests {
     fn concat_tests(self) -> Vec<libtest_mimic::Trial>;
 }
@@ -39,7 +39,7 @@ impl<const N: usize> ConcatTests for [Vec<libtest_mimic::Trial>; N] {
     }
 }
 
-/// An image of a megabyte, all zero.
+/// An image of one megabyte, all zero.
 struct Image {
     directory: tempfile::TempDir,
 }
@@ -72,20 +72,20 @@ impl Image {
     }
 }
 
-/// Checks that the tender said just these lines: each is a list of words in it.
+/// Checks that `tender` logged exactly these lines: each is a list of parts of it.
 #[track_caller]
-fn says_only(output: &Output, lines: &[&[&str]]) {
-    let said: Vec<_> = output.stderr.lines().collect();
+fn logs_only(output: &Output, lines: &[&[&str]]) {
+    let logged: Vec<_> = output.stderr.lines().collect();
     assert!(
-        said.len() == lines.len(),
-        "{} lines should have been said: {output:#?}",
+        logged.len() == lines.len(),
+        "{} lines expected: {output:#?}",
         lines.len()
     );
-    for (line, args) in said.iter().zip(lines) {
-        for word in *args {
+    for (line, args) in logged.iter().zip(lines) {
+        for part in *args {
             assert!(
-                line.contains(word),
-                "{word:?} should be in {line:?}: {output:#?}"
+                line.contains(part),
+                "{part:?} should be in {line:?}: {output:#?}"
             );
         }
     }

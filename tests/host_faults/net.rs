@@ -11,20 +11,20 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 
 use crate::common::inject::{Fault, first, inject, once_running};
-use crate::common::net::{Elsewhere, Tap, echo};
+use crate::common::net::{OtherNamespace, Tap, echo};
 use crate::common::trace::Call;
-use crate::common::{FD, Guest, hand_over, kvm_test, net_test, run, unikernel};
-use crate::says_only;
+use crate::common::{FD, Guest, kvm_test, net_test, pass_fd, run, unikernel};
+use crate::logs_only;
 
 pub fn tests() -> Vec<Trial> {
     vec![
         net_test(
-            "net::a_tap_that_is_down_takes_nothing",
-            a_tap_that_is_down_takes_nothing,
+            "net::a_tap_that_is_down_takes_no_frames",
+            a_tap_that_is_down_takes_no_frames,
         ),
         net_test(
-            "net::a_kind_is_told_once_for_both_ways",
-            a_kind_is_told_once_for_both_ways,
+            "net::a_kind_is_logged_once_for_ring_and_hypercalls",
+            a_kind_is_logged_once_for_ring_and_hypercalls,
         ),
         net_test("net::a_flapping_link_recovers", a_flapping_link_recovers),
         net_test(
@@ -36,8 +36,8 @@ pub fn tests() -> Vec<Trial> {
             frames_longer_than_the_mtu_are_dropped,
         ),
         net_test(
-            "net::taps_of_one_name_from_two_namespaces_are_two",
-            taps_of_one_name_from_two_namespaces_are_two,
+            "net::taps_of_one_name_from_two_namespaces_differ",
+            taps_of_one_name_from_two_namespaces_differ,
         ),
         kvm_test(
             "net::failures_to_send_are_counted_by_kind",
@@ -52,8 +52,8 @@ pub fn tests() -> Vec<Trial> {
             failures_to_receive_are_counted,
         ),
         kvm_test(
-            "net::a_socket_nobody_reads_drops_frames",
-            a_socket_nobody_reads_drops_frames,
+            "net::a_socket_without_a_reader_drops_frames",
+            a_socket_without_a_reader_drops_frames,
         ),
     ]
 }
@@ -61,7 +61,7 @@ pub fn tests() -> Vec<Trial> {
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// The unikernel `net` on the descriptor that is handed over.
+/// The unikernel `net` on the passed descriptor.
 fn net(arguments: &[&str]) -> Command {
     unikernel(
         "net",
@@ -78,14 +78,14 @@ fn is_send(call: &Call) -> bool {
     call.number == libc::SYS_write && call.arguments[0] > 2
 }
 
-/// It may be brought up later, so the run is not refused, but the operator is told at once.
-fn a_tap_that_is_down_takes_nothing() {
+/// The tap may be brought up later, so the run is not refused, but a warning is logged immediately.
+fn a_tap_that_is_down_takes_no_frames() {
     let tap = Tap::down("tap0");
-    let output = run(&mut hand_over(net(&["flood=50"]), tap.attach()));
+    let output = run(&mut pass_fd(net(&["flood=50"]), tap.attach()));
     output
         .exits(0)
         .prints("50 frames of 60 bytes sent, 0 refused");
-    says_only(
+    logs_only(
         &output,
         &[
             &[
@@ -97,8 +97,8 @@ fn a_tap_that_is_down_takes_nothing() {
     );
 }
 
-/// Short frames go by the ring, the long ones between them by hypercalls.
-fn a_kind_is_told_once_for_both_ways() {
+/// Short frames go through the ring, the long ones between them through hypercalls.
+fn a_kind_is_logged_once_for_ring_and_hypercalls() {
     let tap = Tap::down("tap0");
     tap.set_mtu(9000);
     let option = format!("--net=@{FD}");
@@ -107,12 +107,12 @@ fn a_kind_is_told_once_for_both_ways() {
         &["--mem=4", "--net-ring=on", &option],
         &["jumbo=100"],
     );
-    let output = run(&mut hand_over(command, tap.attach()));
+    let output = run(&mut pass_fd(command, tap.attach()));
     output
         .exits(0)
         .prints("ring: offered")
         .prints("ring: wrote 100");
-    says_only(
+    logs_only(
         &output,
         &[
             &["is down"],
@@ -132,7 +132,7 @@ fn a_flapping_link_recovers() {
     guest.wait_for("net: ready\n");
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     for round in 0..100 {
-        // Some are answered and some are not; many answers meet a link that is down again.
+        // Some pings are answered and some are not; many replies meet a link that is down again.
         for _ in 0..5 {
             let _ = socket.send_to(b"flap", (GUEST, 7));
         }
@@ -144,7 +144,7 @@ fn a_flapping_link_recovers() {
     echo(GUEST, b"quit");
     let output = guest.end();
     output.exits(0).prints("net: ok");
-    // At most: cannot send, cannot receive, and the sum.
+    // At most three lines: cannot send, cannot receive, and the totals.
     assert!(output.stderr.lines().count() <= 3, "{output:?}");
 }
 
@@ -165,7 +165,7 @@ fn a_tap_deleted_under_a_flood_is_counted() {
     while tap.received() < before + 20 {
         std::hint::spin_loop();
     }
-    // Stopped meanwhile, lest it be over before the host is done.
+    // The guest is stopped meanwhile, so that it does not end before the host is done.
     guest.signal(libc::SIGSTOP);
     tap.delete();
     guest.signal(libc::SIGCONT);
@@ -173,7 +173,7 @@ fn a_tap_deleted_under_a_flood_is_counted() {
     output.exits(0).prints(&format!(
         "net: {frames} frames of 60 bytes sent, 0 refused\n"
     ));
-    says_only(
+    logs_only(
         &output,
         &[
             &["tap0: cannot send: the other end is gone"],
@@ -182,7 +182,7 @@ fn a_tap_deleted_under_a_flood_is_counted() {
     );
 }
 
-/// A frame may be 4 bytes longer, for the tag of a virtual network.
+/// A frame may be 4 bytes longer, for a VLAN tag.
 fn frames_longer_than_the_mtu_are_dropped() {
     for (size, arrive) in [(1514, true), (1518, true), (1519, false), (65_535, false)] {
         let tap = Tap::up("tap0", HOST);
@@ -204,7 +204,7 @@ fn frames_longer_than_the_mtu_are_dropped() {
         if arrive {
             output.is_quiet();
         } else {
-            says_only(
+            logs_only(
                 &output,
                 &[
                     &["malformed or too long"],
@@ -216,7 +216,7 @@ fn frames_longer_than_the_mtu_are_dropped() {
     }
 }
 
-/// A second descriptor, and where it goes.
+/// A second descriptor, and its number in the child.
 const SECOND: i32 = 98;
 
 fn also(mut command: Command, file: File) -> Command {
@@ -230,9 +230,9 @@ fn also(mut command: Command, file: File) -> Command {
     command
 }
 
-fn taps_of_one_name_from_two_namespaces_are_two() {
+fn taps_of_one_name_from_two_namespaces_differ() {
     let here = Tap::up("tap0", HOST);
-    let mut there = Elsewhere::new(|| Tap::up("tap0", HOST).attach());
+    let mut there = OtherNamespace::new(|| Tap::up("tap0", HOST).attach());
     let other = there.made.take().unwrap();
     let options = [
         format!("--net:service0=@{FD}"),
@@ -244,13 +244,13 @@ fn taps_of_one_name_from_two_namespaces_are_two() {
             &["--mem=4", &options[0], &options[1]],
             &["--ipv4-0=10.0.0.2/24", "--ipv4-1=10.0.0.3/24"],
         );
-        Guest::start(&mut also(hand_over(command, first), second))
+        Guest::start(&mut also(pass_fd(command, first), second))
     };
     let mut guest = start(other, here.attach());
     guest.wait_for("net: service1: ");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM);
-    // The very same tap twice is a mistake still.
+    // The same tap twice is still an error.
     let tap = here.attach();
     start(tap.try_clone().unwrap(), tap)
         .end()
@@ -271,11 +271,11 @@ fn failures_to_send_are_counted_by_kind() {
     for (error, args, kind) in errors {
         let (_ours, theirs) = UnixDatagram::pair().unwrap();
         let fault = once_running(first(4, Fault::Fails(error), is_send));
-        let output = inject(&mut hand_over(net(&["flood=9"]), theirs), fault);
+        let output = inject(&mut pass_fd(net(&["flood=9"]), theirs), fault);
         output
             .exits(0)
             .prints("9 frames of 60 bytes sent, 0 refused");
-        says_only(
+        logs_only(
             &output,
             &[
                 &["@99: cannot send", args, "such frames are dropped"],
@@ -288,9 +288,9 @@ fn failures_to_send_are_counted_by_kind() {
 fn frames_cut_by_the_host_are_counted() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let fault = once_running(first(3, Fault::Short(20), is_send));
-    let output = inject(&mut hand_over(net(&["flood=5"]), theirs), fault);
+    let output = inject(&mut pass_fd(net(&["flood=5"]), theirs), fault);
     output.exits(0);
-    says_only(
+    logs_only(
         &output,
         &[
             &["only part of a frame"],
@@ -301,9 +301,9 @@ fn frames_cut_by_the_host_are_counted() {
     assert_eq!(lengths, [20, 20, 20, 60, 60]);
 }
 
-/// The frame waits until it can be had; what signals interrupt is not even told.
+/// The frame stays queued until it can be read. A read interrupted by a signal is not logged.
 fn failures_to_receive_are_counted() {
-    for (error, told) in [
+    for (error, is_logged) in [
         (libc::EIO, true),
         (libc::ENOMEM, true),
         (libc::EINTR, false),
@@ -317,11 +317,11 @@ fn failures_to_receive_are_counted() {
         ours.send(&crate::common::net::datagram(b"quit")).unwrap();
         let is_receive = |call: &Call| call.number == libc::SYS_read && call.arguments[0] > 2;
         let fault = once_running(first(3, Fault::Fails(error), is_receive));
-        let output = inject(&mut hand_over(net(&["--ipv4=10.0.0.2/24"]), theirs), fault);
+        let output = inject(&mut pass_fd(net(&["--ipv4=10.0.0.2/24"]), theirs), fault);
         output.exits(0).prints("net: ok");
-        if told {
+        if is_logged {
             let sum = "received 2 (88 bytes), failed to receive 3 times";
-            says_only(
+            logs_only(
                 &output,
                 &[&["@99: cannot receive", "the guest gets no frames"], &[sum]],
             );
@@ -331,13 +331,13 @@ fn failures_to_receive_are_counted() {
     }
 }
 
-fn a_socket_nobody_reads_drops_frames() {
+fn a_socket_without_a_reader_drops_frames() {
     let (_ours, theirs) = UnixDatagram::pair().unwrap();
-    let output = run(&mut hand_over(net(&["flood=2000", "size=1514"]), theirs));
+    let output = run(&mut pass_fd(net(&["flood=2000", "size=1514"]), theirs));
     output
         .exits(0)
         .prints("2000 frames of 1514 bytes sent, 0 refused");
-    says_only(
+    logs_only(
         &output,
         &[
             &["@99: cannot send: the host's queue is full"],

@@ -1,4 +1,4 @@
-//! Nobody listens: standard streams that are closed, full or slow.
+//! Standard streams that are closed, full or slow.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,9 +14,9 @@ use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::Tap;
 use crate::common::trace::Call;
 use crate::common::{
-    self, Device, FD, Guest, hand_over, kvm_test, net_test, test, unikernel, with_devices,
+    self, Device, FD, Guest, kvm_test, net_test, pass_fd, test, unikernel, with_devices,
 };
-use crate::{Image, says_only};
+use crate::{Image, logs_only};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -62,16 +62,16 @@ pub fn tests() -> Vec<Trial> {
             closed_streams_without_dev_null,
         ),
         net_test(
-            "output::messages_nobody_reads_do_not_hold_up_the_guest",
-            messages_nobody_reads,
+            "output::unread_messages_do_not_block_the_guest",
+            unread_messages,
         ),
         net_test(
-            "output::what_nobody_read_is_counted",
-            what_nobody_read_is_counted,
+            "output::unread_messages_are_counted",
+            unread_messages_are_counted,
         ),
         test(
-            "output::a_refusal_nobody_reads_is_over_all_the_same",
-            a_refusal_nobody_reads,
+            "output::an_unread_error_does_not_block_the_exit",
+            an_unread_error,
         ),
     ]
 }
@@ -80,7 +80,7 @@ fn flood(count: &str) -> Command {
     unikernel("hypercalls", &["--mem=4"], &["puts-flood", count])
 }
 
-/// What `flood` prints.
+/// Returns what `flood` prints.
 fn flooded(count: u32) -> String {
     let lines: String = (0..count).map(|i| format!("flood {i}\n")).collect();
     format!("hypercalls: puts-flood\n{lines}")
@@ -95,7 +95,7 @@ fn a_reader_that_has_gone() {
         "console: 0 bytes written, {} dropped, failed 101 (101 reader gone)",
         flooded(100).len()
     );
-    says_only(
+    logs_only(
         &output,
         &[
             &["console: cannot write to standard output: Broken pipe"],
@@ -108,7 +108,7 @@ fn a_full_disk_for_the_output() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = Guest::spawn(flood("10").stdout(full)).end();
     output.exits(0);
-    says_only(
+    logs_only(
         &output,
         &[
             &["No space left"],
@@ -142,7 +142,7 @@ fn a_signal_ends_the_wait_for_a_reader() {
     }
 }
 
-/// As behind a seccomp filter that refuses every call that waits.
+/// As behind a seccomp filter that rejects every call that waits.
 fn no_wait_is_possible() {
     for refusal in [libc::EPERM, libc::ENOSYS] {
         let fault = once_running(move |call: &Call| match call.number {
@@ -160,7 +160,7 @@ fn no_wait_is_possible() {
         );
         let output = inject(&mut command, fault);
         assert_eq!((output.code(), output.stdout.as_str()), (0, ""));
-        // After EPERM it is unknown whether a message would wait.
+        // After EPERM it is unknown whether a message would block.
         assert!(
             refusal == libc::EPERM || output.stderr.contains("11 reader too slow"),
             "{output:#?}"
@@ -185,7 +185,8 @@ fn help_waits_for_a_slow_reader() {
     );
 }
 
-/// The guest waits for the reader; nothing is dropped. Other processes may set O_NONBLOCK on a shared file.
+/// The guest waits for the reader; nothing is dropped. Other processes may set O_NONBLOCK on a
+/// shared file.
 fn a_slow_reader_gets_every_byte(flags: libc::c_int) {
     let (mut reader, writer) = full_pipe(flags);
     let mut piece = [0; 997];
@@ -221,14 +222,14 @@ fn short_and_interrupted_writes_are_completed() {
     let output = inject(&mut flood("20"), fault);
     output.exits(0).is_quiet();
     assert_eq!(output.stdout, flooded(20));
-    // A failure is told here as elsewhere.
+    // A failure is reported here as elsewhere.
     let is_output = |call: &Call| call.number == libc::SYS_write && call.arguments[0] == 1;
     let output = inject(
         &mut flood("5"),
         once_running(first(2, Fault::Fails(libc::EIO), is_output)),
     );
     output.exits(0).prints("flood 4\n");
-    says_only(
+    logs_only(
         &output,
         &[
             &["Input/output error", "output is dropped"],
@@ -237,7 +238,7 @@ fn short_and_interrupted_writes_are_completed() {
     );
 }
 
-/// Has the command start without standard streams.
+/// Makes the command start without standard streams.
 fn without_streams(command: &mut Command) -> &mut Command {
     // SAFETY: close is safe between fork and exec.
     unsafe {
@@ -248,7 +249,8 @@ fn without_streams(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Starts it without standard streams, and says what those numbers lead to once it has its processor.
+/// Starts it without standard streams, and returns the targets of those descriptors once its vCPU
+/// exists.
 fn streams_of(mut command: Command) -> Vec<String> {
     let mut tender = spawn(without_streams(&mut command)).unwrap();
     let place = format!("/proc/{}/fd", tender.id());
@@ -268,7 +270,7 @@ fn streams_of(mut command: Command) -> Vec<String> {
     streams
 }
 
-/// What the guest prints would go to whatever is opened first: its own image file, /dev/kvm, a disk.
+/// The guest's output would go to whichever file is opened first: its image, /dev/kvm or a disk.
 fn closed_streams_lead_nowhere() {
     let streams = streams_of(unikernel("hypercalls", &["--mem=4"], &["poll-forever"]));
     assert_eq!(streams, ["/dev/null"; 3]);
@@ -282,7 +284,8 @@ fn closed_streams_lead_nowhere() {
     );
 }
 
-/// In a container there may be no such device; a directory that can be neither read nor written takes its place.
+/// In a container there may be no /dev/null; a directory that can be neither read nor written takes
+/// its place.
 fn closed_streams_without_dev_null() {
     let directory = common::directory();
     let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
@@ -290,7 +293,7 @@ fn closed_streams_without_dev_null() {
     assert_eq!(streams_of(command), ["/"; 3]);
 }
 
-/// Waits for `done`; if that takes too long, kills the tender and fails.
+/// Waits for `done`; after the time limit, kills `tender` and fails.
 fn wait_until<T>(tender: &mut Child, mut done: impl FnMut(&mut Child) -> Option<T>) -> T {
     let deadline = Instant::now() + common::LIMIT;
     loop {
@@ -310,7 +313,7 @@ fn end_of(tender: &mut Child) -> ExitStatus {
     wait_until(tender, |tender| tender.try_wait().unwrap())
 }
 
-/// Starts it with a standard error that is full. Nobody but the tender has the other end of what is returned.
+/// Starts it with a full standard error. Only `tender` has the write end of the returned pipe.
 fn with_full_stderr(mut command: Command, stdout: &Path) -> (Child, File) {
     let (reader, writer) = common::full_pipe();
     command
@@ -320,26 +323,26 @@ fn with_full_stderr(mut command: Command, stdout: &Path) -> (Child, File) {
     (spawn(&mut command).unwrap(), reader)
 }
 
-/// All that is in a pipe whose other end is closed, but for what filled it.
+/// Returns the remaining bytes of a pipe whose other end is closed, without the filling.
 fn rest(mut reader: File) -> String {
     let mut heard = String::new();
     reader.read_to_string(&mut heard).unwrap();
     heard.trim_start_matches('.').to_owned()
 }
 
-fn messages_nobody_reads() {
+fn unread_messages() {
     let tap = Tap::down("tap0");
     let directory = common::directory();
     let stdout = directory.path().join("stdout");
     let command = unikernel("net", &["--mem=4", &format!("--net=@{FD}")], &["flood=300"]);
-    let (mut tender, reader) = with_full_stderr(hand_over(command, tap.attach()), &stdout);
+    let (mut tender, reader) = with_full_stderr(pass_fd(command, tap.attach()), &stdout);
     assert_eq!(end_of(&mut tender).code(), Some(0));
-    let said = fs::read_to_string(&stdout).unwrap();
-    assert!(said.contains("300 frames of 60 bytes sent"), "{said}");
+    let printed = fs::read_to_string(&stdout).unwrap();
+    assert!(printed.contains("300 frames of 60 bytes sent"), "{printed}");
     assert_eq!(rest(reader), "");
 }
 
-fn a_refusal_nobody_reads() {
+fn an_unread_error() {
     let directory = common::directory();
     let command = unikernel("hello", &["--mem=0"], &[]);
     let (mut tender, reader) = with_full_stderr(command, &directory.path().join("stdout"));
@@ -347,8 +350,8 @@ fn a_refusal_nobody_reads() {
     assert_eq!(rest(reader), "");
 }
 
-/// Two warnings while nobody reads; then somebody does, and hears of them in number, before the summary.
-fn what_nobody_read_is_counted() {
+/// There are two warnings without a reader. Then a reader gets their number, before the totals.
+fn unread_messages_are_counted() {
     let tap = Tap::down("tap0");
     let directory = common::directory();
     let stdout = directory.path().join("stdout");
@@ -357,7 +360,7 @@ fn what_nobody_read_is_counted() {
         &["--mem=4", &format!("--net=@{FD}")],
         &["--ipv4=10.0.0.2/24"],
     );
-    let (mut tender, mut reader) = with_full_stderr(hand_over(command, tap.attach()), &stdout);
+    let (mut tender, mut reader) = with_full_stderr(pass_fd(command, tap.attach()), &stdout);
     wait_until(&mut tender, |_| {
         fs::read_to_string(&stdout)
             .unwrap()
@@ -382,7 +385,7 @@ fn what_nobody_read_is_counted() {
         Some("tender: warn: 2 messages dropped: standard error was not read"),
         "{heard}"
     );
-    // There is room for one line at a time, and no more than a second of patience.
+    // There is room for one line at a time, and a message waits at most a second.
     assert!(
         lines
             .next()

@@ -1,4 +1,5 @@
-//! What the kernel does to the process: signals, interruptions, stops, no memory, a clock that jumps.
+//! Effects of the kernel on the process: signals, interruptions, stops, lack of memory, a clock
+//! that jumps.
 
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
@@ -13,7 +14,7 @@ use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
 use crate::common::{
-    Device, FD, Guest, as_nobody, directory, hand_over, kernel, kvm_test, kvm_test_if_possible,
+    Device, FD, Guest, as_nobody, directory, kernel, kvm_test, kvm_test_if_possible, pass_fd,
     refuse, root_mount_test, run, tender, text, unikernel,
 };
 use crate::kill::{Random, acknowledged, verify};
@@ -25,12 +26,12 @@ pub fn tests() -> Vec<Trial> {
             a_hangup_ends_the_run_in_order,
         ),
         kvm_test(
-            "process::a_hangup_that_is_ignored_stays_so",
-            a_hangup_that_is_ignored_stays_so,
+            "process::an_ignored_hangup_stays_ignored",
+            an_ignored_hangup_stays_ignored,
         ),
         kvm_test(
-            "process::interruptions_without_end_are_no_matter",
-            interruptions_without_end_are_no_matter,
+            "process::endless_interruptions_do_no_harm",
+            endless_interruptions_do_no_harm,
         ),
         kvm_test(
             "process::each_call_may_be_interrupted_once",
@@ -41,12 +42,12 @@ pub fn tests() -> Vec<Trial> {
             a_storm_of_stops_loses_nothing,
         ),
         kvm_test(
-            "process::a_guest_that_cannot_be_run_now_is_run_later",
-            a_guest_that_cannot_be_run_now_is_run_later,
+            "process::a_transient_failure_of_kvm_run_is_retried",
+            a_transient_failure_of_kvm_run_is_retried,
         ),
         kvm_test(
-            "process::a_guest_that_cannot_be_run_at_all_is_told",
-            a_guest_that_cannot_be_run_at_all_is_told,
+            "process::a_permanent_failure_of_kvm_run_is_reported",
+            a_permanent_failure_of_kvm_run_is_reported,
         ),
         kvm_test(
             "process::a_guest_without_a_task_for_kvm_ends",
@@ -64,19 +65,22 @@ pub fn tests() -> Vec<Trial> {
             "process::calls_refused_later_end_nothing_silently",
             calls_refused_later,
         ),
-        kvm_test("process::memory_refused_is_told", memory_refused_is_told),
         kvm_test(
-            "process::descriptors_refused_are_told",
-            descriptors_refused_are_told,
+            "process::refused_memory_is_reported",
+            refused_memory_is_reported,
+        ),
+        kvm_test(
+            "process::refused_descriptors_are_reported",
+            refused_descriptors_are_reported,
         ),
         kvm_test_if_possible(
-            "process::a_clock_that_jumps_is_no_matter",
-            a_clock_that_jumps_is_no_matter,
+            "process::a_clock_that_jumps_does_no_harm",
+            a_clock_that_jumps_does_no_harm,
         ),
     ]
 }
 
-/// As a terminal that is closed sends it: the disk is synchronised, and what happened is summed up.
+/// As a closed terminal sends it: the disk is synchronised and the totals are logged.
 fn a_hangup_ends_the_run_in_order() {
     let image = Image::new();
     let mut command = image.block(&["numbered=1000000000"]);
@@ -92,7 +96,7 @@ fn a_hangup_ends_the_run_in_order() {
         .complains("disk.img: 0 reads (0 bytes), ");
 }
 
-/// Has the command start with SIGHUP treated so.
+/// Makes the command start with this disposition of SIGHUP.
 fn hang_up(command: &mut Command, how: libc::sighandler_t) {
     // SAFETY: signal takes numbers, and is safe between fork and exec.
     unsafe {
@@ -104,7 +108,7 @@ fn hang_up(command: &mut Command, how: libc::sighandler_t) {
 }
 
 /// As `nohup` starts it.
-fn a_hangup_that_is_ignored_stays_so() {
+fn an_ignored_hangup_stays_ignored() {
     let mut command = unikernel("hypercalls", &["--mem=4"], &["poll-forever"]);
     hang_up(&mut command, libc::SIG_IGN);
     let mut guest = Guest::start(&mut command);
@@ -116,9 +120,9 @@ fn a_hangup_that_is_ignored_stays_so() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// Of all that the guest has the tender do, two calls in three are interrupted, in no order: in step with the
-/// guest's own loop, it could be all its sleeps and nothing else.
-fn interruptions_without_end_are_no_matter() {
+/// Two of three calls of the running guest are interrupted, in no order: in step with the guest's
+/// own loop, it could be all its sleeps and nothing else.
+fn endless_interruptions_do_no_harm() {
     let storm = || {
         let mut random = Random::with(0x2545_f491_4f6c_dd1d);
         once_running(move |call: &Call| {
@@ -148,15 +152,16 @@ fn interruptions_without_end_are_no_matter() {
         &format!("--net=@{FD}"),
         "--net-mac=02:00:00:00:00:02",
     ];
-    let mut net = hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
+    let mut net = pass_fd(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs);
     inject(&mut net, storm())
         .exits(0)
         .prints("net: service: 2 frames in")
         .prints("net: ok");
 }
 
-/// Each call about a file or a stream, from the first after the C library's own to the last, fails once with EINTR. A
-/// stop and a continuation can cause that for a file on a network or in user space.
+/// Each call about a file or a stream, from the first after the C library's own to the last, fails
+/// once with EINTR. A stop and a continuation can cause that for a file on a network or in user
+/// space.
 fn each_call_may_be_interrupted_once() {
     let image = Image::new();
     let directory = directory();
@@ -241,7 +246,7 @@ fn a_storm_of_stops_loses_nothing() {
     verify(&image, acknowledged);
 }
 
-fn a_guest_that_cannot_be_run_now_is_run_later() {
+fn a_transient_failure_of_kvm_run_is_retried() {
     for error in [libc::EAGAIN, libc::EINTR] {
         let fault = first(100, Fault::Fails(error), Call::is_run);
         let output = inject(&mut unikernel("hello", &["--mem=4"], &[]), fault);
@@ -249,9 +254,9 @@ fn a_guest_that_cannot_be_run_now_is_run_later() {
     }
 }
 
-/// The guest has run before, so that there is something to tell.
-fn a_guest_that_cannot_be_run_at_all_is_told() {
-    for (error, words) in [
+/// The guest has run before, so that there is a position to report.
+fn a_permanent_failure_of_kvm_run_is_reported() {
+    for (error, part) in [
         (
             libc::EFAULT,
             "Bad address (os error 14) (a page of guest memory is unavailable",
@@ -265,11 +270,11 @@ fn a_guest_that_cannot_be_run_at_all_is_told() {
             runs += usize::from(call.is_run());
             (call.is_run() && runs == 3).then_some(Fault::Fails(error))
         });
-        output.fails(&["hello.hvt: KVM_RUN failed: ", words, "(pc 0x1"]);
+        output.fails(&["hello.hvt: KVM_RUN failed: ", part, "(pc 0x1"]);
     }
 }
 
-/// Message at the limit of tasks: KVM creates a thread when the guest first runs.
+/// The message at the limit of tasks: KVM creates a thread when the guest first runs.
 const NO_TASK: [&str; 4] = ["KVM_RUN failed: ", "TasksMax=", "ulimit -u", "(pc 0x"];
 
 fn a_guest_without_a_task_for_kvm_ends() {
@@ -307,7 +312,8 @@ fn a_user_without_a_task_for_kvm() {
     };
 }
 
-/// A filter around `tender` refuses one call, by an error or by SIGSYS: `tender` uses another call, or prints one line.
+/// A seccomp filter around `tender` rejects one call, by an error or by SIGSYS: `tender` uses
+/// another call, or prints one line.
 fn calls_refused_from_the_start() {
     let without = |call, answer: &SeccompAction, arguments: &[&str]| {
         let mut command = unikernel("clock", &["--mem=2", "-v"], arguments);
@@ -347,8 +353,8 @@ fn calls_refused_from_the_start() {
     }
 }
 
-/// Every call of a running guest fails with errors that the kernel never returns: no run hangs, and none fails without
-/// a line.
+/// Every call of a running guest fails with errors that the kernel never returns: no run hangs, and
+/// none fails without a line.
 fn calls_refused_later() {
     let calls = [
         ("KVM_RUN", libc::SYS_ioctl),
@@ -403,13 +409,13 @@ fn echo() -> (Command, UnixDatagram) {
         "--net-mac=02:00:00:00:00:02",
     ];
     (
-        hand_over(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs),
+        pass_fd(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs),
         ours,
     )
 }
 
-/// Strict overcommit: what is not there is not promised.
-fn memory_refused_is_told() {
+/// Under strict overcommit, memory that is not available is not promised.
+fn refused_memory_is_reported() {
     let is_memory = |call: &Call| call.number == libc::SYS_mmap && call.arguments[1] >= 64 << 20;
     let output = inject(
         &mut unikernel("hello", &["--mem=64"], &[]),
@@ -421,9 +427,9 @@ fn memory_refused_is_told() {
     ]);
 }
 
-/// KVM_CREATE_VM, and each of what it takes to have a processor.
-fn descriptors_refused_are_told() {
-    for (request, words) in [
+/// KVM_CREATE_VM, and each request that creating a vCPU takes.
+fn refused_descriptors_are_reported() {
+    for (request, part) in [
         (0xae01, "KVM_CREATE_VM failed: "),
         (0xae41, "KVM_CREATE_VCPU failed: "),
     ] {
@@ -434,13 +440,13 @@ fn descriptors_refused_are_told() {
                 &mut unikernel("hello", &["--mem=4"], &[]),
                 first(1, Fault::Fails(error), is_it),
             );
-            output.is_refused(&["hello.hvt: ", words]);
+            output.is_refused(&["hello.hvt: ", part]);
         }
     }
 }
 
 /// Only where the machine is the tests' own, for which its owner sets `TENDER_MAY_SET_CLOCK`.
-fn a_clock_that_jumps_is_no_matter() -> Result<(), String> {
+fn a_clock_that_jumps_does_no_harm() -> Result<(), String> {
     if std::env::var_os("TENDER_MAY_SET_CLOCK").is_none() {
         return Err("the host's clock is not the tests' to set (TENDER_MAY_SET_CLOCK)".into());
     }
@@ -449,7 +455,7 @@ fn a_clock_that_jumps_is_no_matter() -> Result<(), String> {
         guest.wait_for("clock: counter");
         std::thread::sleep(Duration::from_millis(200));
         let now = jump(hours * 3600);
-        // What was begun takes the time that it should, and what comes after has the new time.
+        // Timers that already run take their time, and later readings show the new time.
         let output = guest.end();
         output.exits(0).is_quiet();
         let took: u64 = output
@@ -473,7 +479,7 @@ fn a_clock_that_jumps_is_no_matter() -> Result<(), String> {
     Ok(())
 }
 
-/// Moves the wall clock by so many seconds, and returns what it shows then.
+/// Moves the wall clock by so many seconds; returns its new value.
 fn jump(seconds: i64) -> i64 {
     let mut time = libc::timespec {
         tv_sec: 0,

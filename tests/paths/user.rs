@@ -1,4 +1,5 @@
-//! Runs as another user: root opens for that user what the user may use, and nothing by a path that the user can change.
+//! Runs as another user: root opens only what that user may use, and nothing by a path that the
+//! user can change.
 
 use std::fs;
 use std::io::Read;
@@ -78,10 +79,10 @@ fn a_users_links_are_not_followed_as_root() {
     run(&mut place.tender(&[USER, "--disk=theirs/own.img", "--stats=theirs/new"]))
         .is_refused(&["leads to no file"]);
     assert!(!place.path("new").exists());
-    // The user may be named by the file that it controls.
+    // The user may be named by a file that this user controls.
     fs::write(place.path("secret.toml"), "user = '12:34'\n").unwrap();
     run(&mut place.tender(&["--config=theirs/secret.toml", "--disk=disk.img"])).is_refused(&args);
-    // Core files and the socket of metrics go where the user may go.
+    // Core files and the metrics socket go where the user may write.
     fs::create_dir(place.path("closed")).unwrap();
     fs::set_permissions(place.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
     symlink("../closed", place.path("theirs/closed")).unwrap();

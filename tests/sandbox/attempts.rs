@@ -1,25 +1,25 @@
-//! What an attacker would try: system calls, by the thread that may not make them.
+//! An attacker's attempts: system calls by a thread that may not make them.
 
 use tender::sandbox::rules::KVM_RUN;
 
-/// What is tried: its name, the call, and its arguments.
+/// An attempt: its name, the call, and its arguments.
 pub type Attempt = (&'static str, libc::c_long, [i64; 6]);
 
-/// An argument that is the descriptor of the processor.
+/// An argument replaced by the descriptor of the vCPU.
 pub const VCPU: i64 = i64::MIN;
-/// An argument that is the process which started this one.
+/// An argument replaced by the parent process ID.
 pub const PARENT: i64 = i64::MIN + 1;
-/// An argument that is this process, and its thread.
+/// An argument replaced by this process and thread ID.
 pub const SELF: i64 = i64::MIN + 4;
-/// An argument that is a page of this process.
+/// An argument replaced by the address of a page of this process.
 pub const PAGE: i64 = i64::MIN + 2;
-/// An argument that is the directory for core files, and one that is the descriptor which the file will have.
+/// Arguments replaced by the directory for core files, and by the descriptor of the core file.
 pub const CORES: i64 = i64::MIN + 5;
 pub const CORE_FILE: i64 = i64::MIN + 6;
-/// An argument that is the path of a new file in that directory, and beside it.
+/// Arguments replaced by the path of a new file in that directory, and outside of it.
 pub const NEW: i64 = i64::MIN + 7;
 pub const NEW_ELSEWHERE: i64 = i64::MIN + 8;
-/// An argument that is a path.
+/// An argument replaced by the address of a path.
 pub const PATH: i64 = i64::MIN + 3;
 
 const FRESH: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
@@ -28,7 +28,7 @@ const EXEC: i64 = libc::PROT_EXEC as i64;
 
 const REPORT_REQUEST: i64 = tender::arch::REPORT_REQUESTS[0] as i64;
 
-/// What no thread may do.
+/// Forbidden for every thread.
 pub const FORBIDDEN: &[Attempt] = &[
     (
         "openat",
@@ -248,7 +248,7 @@ pub const FORBIDDEN_TO_THE_RING: &[Attempt] = &[
     ("exit_group", libc::SYS_exit_group, [0; 6]),
 ];
 
-/// A core file, as it is made and written.
+/// A core file: how it is made and written.
 pub const CORE: &[Attempt] = &[
     (
         "a file there",
@@ -278,7 +278,7 @@ const NOT_NEW: i64 = CORE_FLAGS & !libc::O_EXCL as i64;
 const TO_READ: i64 = CORE_FLAGS | libc::O_RDWR as i64;
 const HERE: i64 = libc::AT_FDCWD as i64;
 
-/// What the guest's thread may not do even with `--dumpcore`.
+/// Forbidden for the guest's thread even with `--dumpcore`.
 pub const FORBIDDEN_WITH_CORES: &[Attempt] = &[
     (
         "openat of what is there",
@@ -332,7 +332,7 @@ pub const FORBIDDEN_WITH_CORES: &[Attempt] = &[
     ),
 ];
 
-/// Of what no thread may do, what is tried with `--gdb` too.
+/// Attempts of those forbidden for every thread that are repeated with `--gdb`.
 pub const TRIED_WITH_GDB: &[&str] = &[
     "openat",
     "socket",
@@ -346,7 +346,7 @@ pub const TRIED_WITH_GDB: &[&str] = &[
     "fcntl",
 ];
 
-/// What the guest's thread may not do even with `--gdb`, though a debugger's requests are allowed.
+/// Forbidden for the guest's thread even with `--gdb`, though a debugger's requests are allowed.
 pub const FORBIDDEN_WITH_GDB: &[Attempt] = &[
     (
         "ioctl of a debugger at another descriptor",
@@ -382,7 +382,7 @@ pub const FORBIDDEN_WITH_GDB: &[Attempt] = &[
     ),
 ];
 
-/// What a debugger may want of the processor.
+/// A debugger's requests to the vCPU.
 pub const DEBUGGERS: Attempt = (
     "a debugger's request",
     libc::SYS_ioctl,
@@ -391,7 +391,7 @@ pub const DEBUGGERS: Attempt = (
 
 const DEBUG_REQUEST: i64 = tender::arch::DEBUG_REQUESTS[0] as i64;
 
-/// Descriptors that the thread of `--metrics` may use, as numbers only: nothing is open there.
+/// Descriptors that the thread of `--metrics` may use, as numbers only: they are not open.
 pub const LISTENER: i64 = 200;
 pub const CLIENT: i64 = 201;
 pub const STATM: i64 = 202;
@@ -467,7 +467,7 @@ pub const FORBIDDEN_TO_METRICS: &[Attempt] = &[
     ("exit_group", libc::SYS_exit_group, [0; 6]),
 ];
 
-/// The attempt of this name.
+/// Returns the attempt of this name.
 pub fn find(name: &str) -> Option<Attempt> {
     let all = FORBIDDEN
         .iter()

@@ -91,7 +91,7 @@ fn a_missing_right_is_reported() {
 
 fn missing_users_and_directories_are_reported() {
     if status(std::process::id(), "CapEff").ends_with('0') {
-        // Refused for another reason, as the test above sees.
+        // Refused for another reason, as the test above shows.
         return;
     }
     let refused =

@@ -1,4 +1,4 @@
-//! The two architectures and what each is called by whom.
+//! The two architectures and their names.
 
 use crate::error::{Result, fail};
 
@@ -26,7 +26,7 @@ impl Arch {
         }
     }
 
-    /// As Rust and the kernel (`uname -m`) call it.
+    /// The name in Rust and in the kernel (`uname -m`).
     pub fn name(self) -> &'static str {
         match self {
             Arch::Aarch64 => "aarch64",
@@ -34,7 +34,7 @@ impl Arch {
         }
     }
 
-    /// As Debian's packages call it.
+    /// The name in Debian packages.
     pub fn debian(self) -> &'static str {
         match self {
             Arch::Aarch64 => "arm64",

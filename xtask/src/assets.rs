@@ -1,4 +1,5 @@
-//! What an emulated machine is made of: Debian's own kernel, modules, device tree and busybox, unpacked, not installed.
+//! Files of an emulated machine: Debian's kernel, modules, device tree and busybox, unpacked, not
+//! installed.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,21 +16,23 @@ pub struct Assets {
 }
 
 impl Assets {
-    /// Those in `target/lab/`, downloaded where they are not there yet. Remove the directory to get newer ones.
+    /// Returns those in `target/lab/`, downloaded if missing. Remove the directory to get newer
+    /// ones.
     pub fn get(arch: Arch) -> Result<Self> {
         let other = other_kernel(arch)?;
-        // Each kernel has a directory of its own, named after its package.
+        // Each kernel has a separate directory, named after its package.
         let name = other
             .as_deref()
             .and_then(Path::file_stem)
             .unwrap_or(OsStr::new(arch.name()));
         let dir = lab_dir()?.join(name);
         if !is_whole(arch, &dir) {
-            // One made by an older version of this program may lack what this one wants.
+            // A directory of an older version of this program may lack files that this one needs.
             let _ = std::fs::remove_dir_all(&dir);
             let fresh = lab_dir()?.join(format!("{}.{}", arch.name(), std::process::id()));
             let made = make(arch, other.as_deref(), &fresh);
-            // Renamed when whole, so that a broken download leaves nothing that looks like a machine.
+            // Renamed when complete, so that a broken download leaves nothing that looks like a
+            // machine.
             let placed = made.and_then(|()| match std::fs::rename(&fresh, &dir) {
                 Err(_) if is_whole(arch, &dir) => Ok(()),
                 other => other.context(format_args!("cannot place {}", dir.display())),
@@ -40,7 +43,7 @@ impl Assets {
         Ok(Assets { dir })
     }
 
-    /// One of the files, by its name in the directory.
+    /// Returns the path of a file in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -54,17 +57,18 @@ fn is_whole(arch: Arch, dir: &Path) -> bool {
         .all(|name| dir.join(name).exists())
 }
 
-/// Where downloads and images of the emulated machines are kept.
+/// Directory for downloads and images of the emulated machines.
 pub fn lab_dir() -> Result<PathBuf> {
     let dir = cargo::target_dir().join("lab");
     std::fs::create_dir_all(&dir).context(format_args!("cannot make {}", dir.display()))?;
     Ok(dir)
 }
 
-/// Names a kernel package, a file, that machines of its architecture are to boot in the place of this Debian's kernel.
+/// Environment variable with a kernel package, a file, that machines of its architecture boot
+/// instead of this Debian's kernel.
 const OTHER_KERNEL: &str = "TENDER_LAB_KERNEL";
 
-/// What [`OTHER_KERNEL`] names, if it is for this architecture.
+/// Returns the file of [`OTHER_KERNEL`], if it is for this architecture.
 fn other_kernel(arch: Arch) -> Result<Option<PathBuf>> {
     let Some(path) = std::env::var_os(OTHER_KERNEL).map(PathBuf::from) else {
         return Ok(None);
@@ -79,7 +83,7 @@ fn other_kernel(arch: Arch) -> Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// The kernel package, and the files wanted of it (by the end of their path).
+/// Returns the kernel package, and the files needed of it (by the end of their path).
 fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
     match arch {
         Arch::Aarch64 => (
@@ -89,14 +93,14 @@ fn kernel(arch: Arch) -> (&'static str, &'static [&'static str]) {
                 "bcm2835-rng.ko",
                 "bcm2835_wdt.ko",
                 "bcm2837-rpi-3-b.dtb",
-                // What a Debian with a bridge loads by itself.
+                // Modules that a Debian with a bridge loads automatically.
                 "bridge.ko",
                 "stp.ko",
                 "llc.ko",
                 "veth.ko",
             ],
         ),
-        // The cloud kernel is half the size and has all that is wanted here.
+        // The cloud kernel is half the size and has everything needed.
         Arch::X86_64 => (
             "linux-image-cloud-amd64",
             &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"],
@@ -144,7 +148,8 @@ fn make(arch: Arch, other: Option<&Path>, dir: &Path) -> Result<()> {
     std::fs::remove_dir_all(downloads).context("cannot remove the packages")
 }
 
-/// Keeps the file whose path ends so; or so and with `.xz`, as modules have it since Debian 13, unpacked.
+/// Keeps the file whose path ends with `ending`, or unpacks it if `.xz` follows, as for modules
+/// since Debian 13.
 fn keep(files: &[PathBuf], ending: &str, to: &Path) -> Result<()> {
     let find = |ending: &str| {
         files

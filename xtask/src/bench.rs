@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: what a start, a hypercall, a byte of memory cost; beside another tender where one is given.
+//! `cargo xtask bench`: the cost of a start, a hypercall and a byte of memory, optionally compared
+//! with another tender.
 //!
-//! Machines are noisy, so both tenders take turns within one run, and what counts is the ratio of their medians. On
-//! `virt` the emulator's clock counts instructions (`-icount`): there the figures are instructions, of guest, kernel
-//! and tender together, and they repeat to the digit or nearly so.
+//! Machines are noisy, so both tenders take turns within one run, and the result is the ratio of
+//! their medians. On `virt` the emulator's clock counts instructions (`-icount`): the results are
+//! then instructions of guest, kernel and tender together, and repeat exactly or almost so.
 
 mod entry;
 mod flood;
@@ -17,16 +18,16 @@ use std::time::{Duration, Instant};
 use crate::arch::Arch;
 use crate::error::{Context, Result, fail};
 use crate::initramfs;
-use crate::machine::{Clock, Emulated, Machine, Said};
+use crate::machine::{Clock, Emulated, Event, Machine};
 use crate::options::Options;
 use crate::{demo, dist, host};
 
 pub use inside::run as inside;
 
-/// The hidden command that measures, in its own process.
+/// The hidden command that measures, in a separate process.
 pub const INSIDE: &str = "bench-inside";
 
-/// An emulated machine that has not finished by then will not.
+/// Time limit of an emulated machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -93,11 +94,11 @@ fn emulated(machine: Emulated, peer: Option<&Path>) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         match console.next(deadline)? {
-            // A machine has one console for both; what is said to whoever waits is no part of the table.
-            Said::Line(line) if line.starts_with("xtask: ") => eprintln!("{line}"),
-            Said::Line(line) => println!("{line}"),
-            Said::Mark(mark) if mark == "done 0" => return Ok(()),
-            Said::Mark(mark) => {
+            // A machine has one console for both; progress messages are not part of the table.
+            Event::Line(line) if line.starts_with("xtask: ") => eprintln!("{line}"),
+            Event::Line(line) => println!("{line}"),
+            Event::Mark(mark) if mark == "done 0" => return Ok(()),
+            Event::Mark(mark) => {
                 return fail(format!(
                     "the benchmark failed inside {} ({mark})",
                     machine.title()

@@ -1,23 +1,25 @@
-//! Cargo, as the one that started us.
+//! Running cargo: the one that started this program.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::error::{Context, Result, fail};
 
-/// The repository: the directory above this crate, where cargo says it is now, else where it was when built.
+/// Returns the repository: the directory above this crate, from cargo's environment, otherwise as
+/// at build time.
 pub fn root() -> PathBuf {
     let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     crate_dir.parent().unwrap_or(&crate_dir).to_path_buf()
 }
 
-/// Where builds, downloads and images go, so that the README's paths hold whatever the environment says.
+/// Directory for builds, downloads and images. The environment cannot change it, so the README's
+/// paths are correct.
 pub fn target_dir() -> PathBuf {
     root().join("target")
 }
 
-/// `cargo SUBCOMMAND` in the repository, building into its `target/`.
+/// Builds the command `cargo SUBCOMMAND` in the repository, with the target directory `target/`.
 pub fn cargo(subcommand: &str) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
@@ -28,7 +30,8 @@ pub fn cargo(subcommand: &str) -> Command {
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         cargo.env_remove(name);
     }
-    // Set for us by `cargo run`, and about us: build scripts that watch them would run again for nothing.
+    // `cargo run` sets these for this program: build scripts that watch them would run again
+    // without need.
     for (name, _) in std::env::vars_os() {
         if name
             .to_str()
@@ -40,17 +43,17 @@ pub fn cargo(subcommand: &str) -> Command {
     cargo
 }
 
-/// One program that a build made.
+/// One program of a build.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Built {
     /// The target's name: a test file, a binary.
     pub name: String,
     pub path: PathBuf,
-    /// A test binary, and not a program the tests run.
+    /// A test binary, and not a program that the tests run.
     pub is_test: bool,
 }
 
-/// Runs a build and gives the programs it made, fresh or not.
+/// Runs a build and returns its programs, fresh or not.
 pub fn build(command: &mut Command) -> Result<Vec<Built>> {
     command
         .arg("--message-format=json-render-diagnostics")
@@ -59,7 +62,7 @@ pub fn build(command: &mut Command) -> Result<Vec<Built>> {
     let done = command.output().context("cannot start cargo")?;
     if !done.status.success() {
         return fail(format!(
-            "cargo ended with {}; its words stand above",
+            "cargo ended with {}; its messages are above",
             done.status
         ));
     }
@@ -69,7 +72,8 @@ pub fn build(command: &mut Command) -> Result<Vec<Built>> {
         .collect())
 }
 
-/// Reads one message of cargo's. The few fields wanted are plain strings, so no JSON parser is carried along for them.
+/// Parses one JSON message of cargo. The few fields needed are plain strings, so no JSON parser is
+/// needed.
 fn parse_artifact(line: &str) -> Option<Built> {
     if !line.starts_with(r#"{"reason":"compiler-artifact""#) {
         return None;
@@ -96,7 +100,7 @@ mod tests {
     const MESSAGE: &str = r#"{"reason":"compiler-artifact","package_id":"path+file:///x#tender@0.1.0","manifest_path":"/x/Cargo.toml","target":{"kind":["test"],"crate_types":["bin"],"name":"halt","src_path":"/x/tests/halt.rs","edition":"2024"},"profile":{"opt_level":"0","debuginfo":2,"debug_assertions":true,"overflow_checks":true,"test":true},"features":[],"filenames":["/x/halt-1"],"executable":"/x/halt-1","fresh":true}"#;
 
     #[test]
-    fn a_test_binary_is_known_by_its_profile() {
+    fn a_test_binary_is_recognised_by_its_profile() {
         let built = parse_artifact(MESSAGE).unwrap();
         assert_eq!(
             built,
@@ -111,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_and_other_messages_are_passed_over() {
+    fn libraries_and_other_messages_are_ignored() {
         assert_eq!(
             parse_artifact(&MESSAGE.replace(r#""executable":"/x/halt-1""#, r#""executable":null"#)),
             None

@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: the web unikernel on a tap in a network namespace of its own, and its page fetched.
+//! `cargo xtask demo`: runs the web unikernel on a tap in a network namespace, and fetches its
+//! page.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,16 +12,16 @@ use std::time::{Duration, Instant};
 use crate::arch::Arch;
 use crate::error::{Context, Result, fail};
 use crate::initramfs::{self};
-use crate::machine::{Emulated, Machine, Said};
+use crate::machine::{Emulated, Event, Machine};
 use crate::options::Options;
 use crate::toolchain::StaticToolchain;
 use crate::{cargo, dist, host, net, process, progress, relay, test};
 
-/// The hidden command that does the work, in its own process.
+/// The hidden command that does the work, in a separate process.
 pub const INSIDE: &str = "demo-inside";
 
 const UNIKERNEL: &str = "web.hvt";
-/// As in the talk that shows this unikernel on a Raspberry Pi.
+/// Addresses as in the 2019 talk that shows this unikernel on a Raspberry Pi.
 const ARGUMENTS: [&str; 5] = [
     "--net=tap100",
     "--mem=64M",
@@ -32,7 +33,7 @@ const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ITS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const PORT: u16 = 8080;
 
-/// Until the page must be there: machines that emulate their guests' instructions are slow.
+/// Time limit for the page: machines that emulate their guests' instructions are slow.
 const PAGE_LIMIT: Duration = Duration::from_secs(120);
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -76,14 +77,14 @@ fn on_host(once: bool) -> Result<()> {
     if once {
         inside.arg("--once");
     } else {
-        // Ctrl-C goes to all of us; the ones inside have to end first.
+        // Ctrl-C reaches all processes; the inner ones must end first.
         on_interrupt_wait();
         inside.arg("--relay");
     }
     let status = end_with_us(&mut inside)
         .status()
         .context("cannot start the demo")?;
-    // What went wrong has been said inside.
+    // The inner process has already reported the error.
     if status.success() {
         Ok(())
     } else {
@@ -123,11 +124,11 @@ fn emulated(machine: Emulated, once: bool) -> Result<()> {
     let mut last = None;
     loop {
         match console.next(deadline)? {
-            // The verdict is held back, so that it is the last word here too.
-            Said::Line(line) if line.starts_with("demo: ") => last = Some(line),
-            Said::Line(line) => println!("{line}"),
-            Said::Mark(mark) if mark == "done 0" => break,
-            Said::Mark(mark) => {
+            // The verdict is held back, so that it is the last line here too.
+            Event::Line(line) if line.starts_with("demo: ") => last = Some(line),
+            Event::Line(line) => println!("{line}"),
+            Event::Mark(mark) if mark == "done 0" => break,
+            Event::Mark(mark) => {
                 return fail(format!(
                     "the demo failed inside {} ({mark})",
                     machine.title()
@@ -139,7 +140,7 @@ fn emulated(machine: Emulated, once: bool) -> Result<()> {
     Ok(())
 }
 
-/// This very program, for the inside of an emulated machine.
+/// Builds this program for use inside an emulated machine.
 pub fn own_binary(arch: Arch) -> Result<PathBuf> {
     let mut build = cargo::cargo("build");
     build.args(["--package", "xtask"]);
@@ -154,7 +155,7 @@ pub fn own_binary(arch: Arch) -> Result<PathBuf> {
     }
 }
 
-/// The demo itself: namespace, tap, tender, page.
+/// The demo: namespace, tap, tender, page.
 pub fn inside(options: &mut Options) -> Result<()> {
     let once = options.flag("--once");
     let relayed = options.flag("--relay");
@@ -184,7 +185,8 @@ pub fn inside(options: &mut Options) -> Result<()> {
         .context("cannot look after tender")?
         .is_none()
     {
-        // SAFETY: kill touches no memory; the process is our child and was not waited for, so the number is its own.
+        // SAFETY: kill touches no memory; the process is our child and was not waited for, so its
+        // ID is not reused.
         unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
         process::wait(&mut child, Duration::from_secs(10))?;
     }
@@ -207,7 +209,7 @@ fn start(tender: &Path, fixtures: &Path) -> Result<Child> {
         .context(format_args!("cannot start {}", tender.display()))
 }
 
-/// Has the kernel end the child where we die without a word, so that nothing is left running.
+/// Makes the kernel kill the child when this process dies, so that nothing is left running.
 pub fn end_with_us(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
     unsafe {
@@ -218,10 +220,11 @@ pub fn end_with_us(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Asks for the page of the unikernel at `address` until there is an answer: it takes a moment to boot.
+/// Requests the page of the unikernel at `address` until there is a response: booting takes a
+/// while.
 pub fn fetch(child: &mut Child, address: Ipv4Addr, limit: Duration) -> Result<String> {
     let start = Instant::now();
-    let mut told = Duration::from_secs(2);
+    let mut next_note = Duration::from_secs(2);
     loop {
         let error = match get(address) {
             Ok(page) => return Ok(page),
@@ -238,12 +241,12 @@ pub fn fetch(child: &mut Child, address: Ipv4Addr, limit: Duration) -> Result<St
                 limit.as_secs()
             ));
         }
-        if start.elapsed() > told {
+        if start.elapsed() > next_note {
             progress::note(format_args!(
                 "waiting for http://{address}:{PORT}/ ({} s)",
-                told.as_secs()
+                next_note.as_secs()
             ));
-            told += Duration::from_secs(10);
+            next_note += Duration::from_secs(10);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -262,7 +265,7 @@ fn get(address: Ipv4Addr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Prints the beginning of the page, and gives the status, which must be 200.
+/// Prints the beginning of the page and returns the status, which must be 200.
 fn show(answer: &str) -> Result<String> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
     let status_line = head.lines().next().unwrap_or_default();
@@ -281,7 +284,7 @@ fn show(answer: &str) -> Result<String> {
     }
 }
 
-/// Until Ctrl-C, or until the unikernel ends by itself.
+/// Waits until Ctrl-C or until the unikernel ends.
 fn stay(child: &mut Child, listener: Option<TcpListener>) -> Result<()> {
     let user = if crate::packages::is_root() {
         ""
@@ -291,7 +294,7 @@ fn stay(child: &mut Child, listener: Option<TcpListener>) -> Result<()> {
     if let Some(listener) = listener {
         let here = listener
             .local_addr()
-            .context("cannot tell our own address")?;
+            .context("cannot read our own address")?;
         relay::serve(listener, SocketAddr::from((ITS_ADDRESS, PORT)));
         println!(
             "look at it: http://{here}/ in a browser on this machine, or, from inside its network:"
@@ -319,7 +322,7 @@ extern "C" fn interrupted(_: libc::c_int) {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
-/// Takes note of Ctrl-C instead of dying by it; what we start gets its own way back at exec.
+/// Records Ctrl-C instead of dying by it; children get the default action back at exec.
 fn on_interrupt_wait() {
     let handler = interrupted as extern "C" fn(libc::c_int);
     // SAFETY: the handler only stores to an atomic, which a signal may do at any time.

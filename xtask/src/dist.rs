@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: what a person copies to a machine or installs there: for each architecture a static binary, a
-//! tarball and a Debian package. Built twice from one commit by one compiler, they are the same to the bit.
+//! `cargo xtask dist`: the files to copy or install: for each architecture a static binary, a
+//! tarball and a Debian package. Two builds from one commit by one compiler are identical.
 
 mod archive;
 mod contents;
@@ -20,13 +20,14 @@ use crate::process;
 use crate::progress;
 use crate::toolchain::StaticToolchain;
 
-/// What the binary may weigh: it is copied over slow links to small machines.
+/// Largest size of the binary: it is copied over slow links to small machines.
 const LIMIT: usize = 2_000_000;
 
-/// Bytes of code that `xtask/seldom.ld` puts behind all other, at least: it was 516 KB and 610 KB when this was written.
+/// Least code, in bytes, that `xtask/seldom.ld` must place last; it was 516 KB and 610 KB when this
+/// was written.
 const SELDOM: u64 = 400 << 10;
 
-/// The workspace's, and so tender's.
+/// The version of the workspace, and so of tender.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const PACKERS: &[Package] = &[
@@ -35,15 +36,15 @@ const PACKERS: &[Package] = &[
     Package::program("gzip", "gzip"),
 ];
 
-/// What the packages of one architecture are made from.
+/// The sources of one architecture's packages.
 struct Sources {
     arch: Arch,
     binary: Vec<u8>,
-    /// Where the manual pages and completions were written.
+    /// Directory of the manual pages and completions.
     manual: PathBuf,
-    /// Of what the binary contains beside tender.
+    /// Crates in the binary, other than tender.
     licences: String,
-    /// The time of everything in them.
+    /// The time of all files in them.
     epoch: u64,
 }
 
@@ -68,7 +69,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes everything for one architecture: binary, tarball, Debian package.
+/// Builds everything for one architecture: binary, tarball, Debian package.
 pub fn packages(arch: Arch) -> Result<[PathBuf; 3]> {
     packages::ensure("making packages", PACKERS)?;
     let binary_path = binary(arch)?;
@@ -88,7 +89,7 @@ pub fn packages(arch: Arch) -> Result<[PathBuf; 3]> {
     Ok(paths)
 }
 
-/// Has `manual/` write its pages and completions; gives their directory.
+/// Runs `manual/` to write its pages and completions; returns their directory.
 fn manual(epoch: u64) -> Result<PathBuf> {
     let dir = cargo::target_dir().join("manual");
     let _ = std::fs::remove_dir_all(&dir);
@@ -101,7 +102,7 @@ fn manual(epoch: u64) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Builds the release binary of this architecture, checks it and puts it in its place.
+/// Builds the release binary of this architecture, checks it and moves it to its path.
 pub fn binary(arch: Arch) -> Result<PathBuf> {
     let toolchain = StaticToolchain::choose(arch)?;
     progress::note(format_args!("building tender for {}", toolchain.describe()));
@@ -135,13 +136,13 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
     place(&made.path, &name)
 }
 
-/// Copied aside and renamed, as a tender started from there may be running.
+/// Copies it under another name, then renames it, as a tender may be running from the old file.
 fn place(made: &Path, name: &str) -> Result<PathBuf> {
     let dir = dir();
     std::fs::create_dir_all(&dir).context(format_args!("cannot make {}", dir.display()))?;
     let path = dir.join(name);
     let aside = dir.join(format!(".{name}.{}", std::process::id()));
-    // The sums of what was there are wrong from now on; packages get new ones.
+    // The checksums of the old files are wrong from now on; packages get new ones.
     let _ = std::fs::remove_file(dir.join(SUMS));
     std::fs::copy(made, &aside).context(format_args!("cannot write {}", aside.display()))?;
     std::fs::rename(&aside, &path).context(format_args!("cannot write {}", path.display()))?;
@@ -154,7 +155,7 @@ fn dir() -> PathBuf {
 
 const SUMS: &str = "SHA256SUMS";
 
-/// [`SUMS`] beside them all, as `sha256sum --check` reads it.
+/// Writes [`SUMS`] next to the files, in the format of `sha256sum --check`.
 fn checksums() -> Result<()> {
     let names = Arch::ALL
         .into_iter()

@@ -1,4 +1,4 @@
-//! Just enough of ELF to see that a program needs nothing but a kernel.
+//! Just enough of ELF to check that a program needs only a kernel.
 
 use crate::arch::Arch;
 use crate::error::{Result, fail};
@@ -7,8 +7,9 @@ const PT_DYNAMIC: u64 = 2;
 const PT_INTERP: u64 = 3;
 const DT_NEEDED: u64 = 1;
 
-/// Refuses a program that is for another machine, or that needs a loader or a library. A static program that can be
-/// placed anywhere (static-pie) has a dynamic section too, but needs none of them.
+/// Refuses a program that is for another machine, or that needs a loader or a library. A
+/// position-independent static program (static-pie) has a dynamic section too, but needs none of
+/// them.
 pub fn check_static(bytes: &[u8], arch: Arch) -> Result<()> {
     if bytes.get(..6) != Some(b"\x7fELF\x02\x01") {
         return fail("it is no 64-bit little-endian ELF file");
@@ -34,7 +35,7 @@ pub fn check_static(bytes: &[u8], arch: Arch) -> Result<()> {
     Ok(())
 }
 
-/// The size of the section `name`, if there is one.
+/// Returns the size of the section `name`, if there is one.
 pub fn section_size(bytes: &[u8], name: &str) -> Result<Option<u64>> {
     let (table, size, count, names) = (
         number(bytes, 40, 8)?,
@@ -110,7 +111,7 @@ mod tests {
     fn sections_are_found_by_name() {
         let mut bytes = vec![0; 64 + 2 * 64 + 16];
         (bytes[40], bytes[58], bytes[60], bytes[62]) = (64, 64, 2, 0);
-        // The names' own section, without a name, and another.
+        // The section of the names, without a name, and another.
         bytes[64 + 24] = 64 + 128;
         bytes[128] = 1;
         bytes[128 + 32] = 77;

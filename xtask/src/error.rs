@@ -1,14 +1,14 @@
-//! One kind of error: a line that names the thing, the rule and the cure.
+//! The error type: one line with the subject, the problem and the fix.
 
 use std::fmt;
 
-/// A message for a person, built up from the inside out: `what was done: what went wrong`.
+/// A message, built from the inside out: `what was done: what went wrong`.
 #[derive(Debug)]
 pub struct Error(String);
 
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Ends in an error with this message.
+/// Returns an error with this message.
 pub fn fail<T>(message: impl Into<String>) -> Result<T> {
     Err(Error(message.into()))
 }
@@ -19,7 +19,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Says what was being done when something went wrong.
+/// Adds what was being done to an error.
 pub trait Context<T> {
     fn context(self, what: impl fmt::Display) -> Result<T>;
 }

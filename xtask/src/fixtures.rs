@@ -1,4 +1,4 @@
-//! `cargo xtask fixtures`: the test unikernels, built for both architectures into `fixtures/bin/`.
+//! `cargo xtask fixtures`: builds the test unikernels for both architectures into `fixtures/bin/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use crate::options::Options;
 use crate::progress;
 use crate::toolchain::GuestToolchain;
 
-/// Beside the built files: what they were built with. Another compiler gives other bytes, and that is no fault.
+/// The file with the compiler versions of the built files. Another compiler produces other bytes,
+/// which is no error.
 const RECORD: &str = "BUILT-WITH";
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -26,7 +27,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     }
 }
 
-/// A fresh unikernel and where it belongs.
+/// A built unikernel and its path in the repository.
 struct Unikernel {
     made: PathBuf,
     place: PathBuf,
@@ -39,7 +40,7 @@ fn build(toolchain: &GuestToolchain) -> Result<Vec<Unikernel>> {
     command
         .args(["--release", "--locked"])
         .env("CARGO_TARGET_DIR", workspace.join("target"));
-    // Its .cargo/config.toml, which has the flags, counts only from inside.
+    // Cargo reads its .cargo/config.toml, which has the flags, only inside that directory.
     command.current_dir(workspace);
     toolchain.apply(&mut command);
     let unikernels: Vec<Unikernel> = cargo::build(&mut command)?
@@ -53,7 +54,7 @@ fn build(toolchain: &GuestToolchain) -> Result<Vec<Unikernel>> {
     }
 }
 
-/// Tells the architecture by the directory that cargo built into.
+/// Derives the architecture from cargo's output directory.
 fn unikernel(built: Built) -> Option<Unikernel> {
     let of = |arch: &Arch| {
         built
@@ -77,7 +78,7 @@ fn place(unikernels: &[Unikernel], versions: &str) -> Result<()> {
     for unikernel in unikernels {
         let dir = unikernel.place.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir).context(format_args!("cannot make {}", dir.display()))?;
-        // Only what differs is touched, so that nothing that looks at times sees a change where there is none.
+        // Only files that differ are written, so that the times of the others stay.
         let fresh = read(&unikernel.made)?;
         if fs::read(&unikernel.place).ok().as_ref() != Some(&fresh) {
             fs::copy(&unikernel.made, &unikernel.place)

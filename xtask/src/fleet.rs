@@ -1,7 +1,8 @@
-//! `cargo xtask fleet`: many idle unikernels on one host, each with a tender of its own, and what each of them costs.
+//! `cargo xtask fleet`: many idle unikernels on one host, each with its own tender, and the cost of
+//! each.
 //!
-//! The unikernel is the web server, as fleets are made of such: it has answered once and now waits for somebody to ask
-//! again. All run in one network namespace, a tap and a network each.
+//! The unikernel is the web server, as in real fleets: it has answered once and waits for the next
+//! request. All run in one network namespace, with a tap and a network each.
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -20,13 +21,13 @@ use crate::{demo, dist, host, net, process};
 const UNIKERNEL: &str = "web.hvt";
 const MEMORY: u32 = 32;
 
-/// Each has a network 10.HIGH.LOW.0/24 of its own.
+/// Each has a separate network 10.HIGH.LOW.0/24.
 const MOST: u16 = 4096;
 
-/// How long all of them together may take to answer, and to end.
+/// Time limit for all of them together to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long they are left alone before they are looked at: the host has things to say to a new interface.
+/// Idle time before the measurement: the host sends frames on a new interface.
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -40,7 +41,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     let image = host::fixtures(arch).join(UNIKERNEL);
     let tender = tender.map_or_else(|| dist::binary(arch), Ok)?;
     net::enter_namespace()?;
-    // Without, the host sends each new interface frames that nobody asked for.
+    // Otherwise the host sends unrequested frames on each new interface.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     let began = Instant::now();
     let mut fleet = (0..count)
@@ -59,10 +60,7 @@ pub fn run(options: &mut Options) -> Result<()> {
             .iter()
             .map(Member::scrape)
             .collect::<Result<Vec<_>>>()?;
-        println!(
-            "all told their metrics: {} bytes",
-            bytes.iter().sum::<usize>()
-        );
+        println!("metrics of all: {} bytes", bytes.iter().sum::<usize>());
     }
     let began = Instant::now();
     end(fleet)?;
@@ -87,23 +85,23 @@ fn secs(since: Instant) -> f64 {
     since.elapsed().as_secs_f64()
 }
 
-/// One unikernel. Dropped, its tender is killed.
+/// One unikernel. Drop kills its tender.
 struct Member {
     tender: Child,
     address: Ipv4Addr,
-    /// Name of the abstract socket where its metrics are asked for, if they are served.
+    /// Name of the abstract socket of its metrics, if they are served.
     metrics: Option<String>,
 }
 
 impl Member {
-    /// Starts it on a tap of its own. What all members should have on their command line besides belongs here.
+    /// Starts it on a separate tap. Options for all members belong here.
     fn start(tender: &Path, image: &Path, index: u16, metrics: bool) -> Result<Member> {
         let [high, low] = index.to_be_bytes();
         let tap = format!("tap{index}");
         net::make_tap(&tap, Ipv4Addr::new(10, high, low, 1))?;
         let address = Ipv4Addr::new(10, high, low, 2);
         let mut command = Command::new(tender);
-        // Abstract names belong to the network namespace, which is ours alone.
+        // Abstract names belong to the network namespace, which is private.
         let metrics = metrics.then(|| format!("fleet-{index}"));
         command.args([format!("--mem={MEMORY}"), format!("--net:service={tap}")]);
         command
@@ -134,7 +132,7 @@ impl Member {
         }
     }
 
-    /// Asks for its metrics, which must tell of one page at least; returns how many bytes they have.
+    /// Fetches its metrics, which must count at least one page; returns their size in bytes.
     fn scrape(&self) -> Result<usize> {
         let name = self.metrics.as_deref().unwrap_or_default();
         let mut text = String::new();
@@ -164,7 +162,7 @@ impl Member {
         std::fs::read_to_string(&path).context(format_args!("cannot read {path}"))
     }
 
-    /// The sum over its threads of what `value` finds in their `file`.
+    /// Returns the sum, over its threads, of `value` applied to their `file`.
     fn sum(&self, file: &str, value: impl Fn(&str) -> Option<u64>) -> Result<u64> {
         let tasks = format!("/proc/{}/task", self.tender.id());
         let tasks = std::fs::read_dir(&tasks).context(format_args!("cannot read {tasks}"))?;
@@ -174,10 +172,7 @@ impl Member {
                 .context(format_args!("cannot read {}", path.display()))?;
             match value(&text) {
                 Some(value) => Ok(sum + value),
-                None => fail(format!(
-                    "{} does not say what is asked of it",
-                    path.display()
-                )),
+                None => fail(format!("{} lacks the expected field", path.display())),
             }
         })
     }
@@ -189,7 +184,7 @@ impl Member {
         })
     }
 
-    /// How often it has gone to sleep, and so been woken.
+    /// Returns how often it has gone to sleep, and so been woken.
     fn sleeps(&self) -> Result<u64> {
         self.sum("status", |text| field(text, "voluntary_ctxt_switches:"))
     }
@@ -197,13 +192,13 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // Both fail only where it has been waited for, which is what is wanted.
+        // Both fail only if it was already waited for.
         let _ = self.tender.kill();
         let _ = self.tender.wait();
     }
 }
 
-/// The number that follows `name` at the beginning of a line.
+/// Returns the number that follows `name` at the beginning of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name))?
@@ -213,7 +208,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
         .ok()
 }
 
-/// What is measured, and one value a member.
+/// The quantities, with one value per member.
 type Measured = Vec<(&'static str, Vec<u64>)>;
 
 fn measure(fleet: &[Member], duration: Duration) -> Result<Measured> {
@@ -239,7 +234,7 @@ fn measure(fleet: &[Member], duration: Duration) -> Result<Measured> {
     let microseconds = |times: Vec<u64>| times.into_iter().map(|time| time / 1000).collect();
     Ok(vec![
         (
-            "memory of its own, KiB",
+            "private memory, KiB",
             memory(&["Private_Clean:", "Private_Dirty:"])?,
         ),
         ("with its share of others (PSS), KiB", memory(&["Pss:"])?),
@@ -274,10 +269,11 @@ fn print_table(measured: &Measured, seconds: u16) {
     }
 }
 
-/// Ends all at once, and sees that each ended by that.
+/// Sends all the signal together, and checks that each ended by it.
 fn end(mut fleet: Vec<Member>) -> Result<()> {
     for member in &fleet {
-        // SAFETY: kill touches no memory; the process is our child and was not waited for, so the number is its own.
+        // SAFETY: kill touches no memory; the process is our child and was not waited for, so its
+        // ID is not reused.
         unsafe { libc::kill(member.tender.id() as i32, libc::SIGTERM) };
     }
     for member in &mut fleet {

@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: the fuzz targets, built with a stable compiler and run for a while.
+//! `cargo xtask fuzz`: the fuzz targets, built with a stable compiler and run for a limited time.
 //!
-//! cargo-fuzz would want a nightly one, for flags that merely have no stable name yet. They are passed to whatever
-//! compiler there is, as cargo-fuzz would; AddressSanitizer is used where that compiler brings it.
+//! cargo-fuzz needs a nightly compiler for flags that only lack a stable name. Here they are passed
+//! to any compiler, as cargo-fuzz does; AddressSanitizer is used if that compiler has it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ use crate::options::Options;
 use crate::packages::{self, Package};
 use crate::{process, progress};
 
-/// The targets, each with the longest input that is worth trying, in bytes.
+/// The targets, each with its longest useful input, in bytes.
 const TARGETS: [(&str, usize); 5] = [
     ("image", 8192),
     ("cli", 4096),
@@ -24,19 +24,19 @@ const TARGETS: [(&str, usize); 5] = [
     ("ring", 2048),
 ];
 
-/// How long each target runs where nothing is said, in seconds.
+/// Default time of each target, in seconds.
 const SECONDS: u64 = 60;
 
 /// The longest input that is committed, in bytes.
 const LONGEST_SEED: u64 = 1024;
 
-/// How often it is said how far a target is.
+/// Interval of progress messages.
 const PAUSE: Duration = Duration::from_secs(15);
 
-/// How long one input may take, in seconds.
+/// Time limit for one input, in seconds.
 const INPUT_LIMIT: u64 = 20;
 
-/// What libFuzzer watches: edges, and the operands of comparisons.
+/// What libFuzzer observes: edges, and the operands of comparisons.
 const COVERAGE: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -52,7 +52,7 @@ pub fn run(options: &mut Options) -> Result<()> {
         .map_or(Ok(SECONDS), |text| text.parse());
     let seconds = seconds.context("--seconds takes a number")?;
     let minimise = options.flag("--minimise");
-    let only = options.word();
+    let only = options.positional();
     options.finish()?;
     let targets = chosen(only.as_deref())?;
     let inputs = &options.rest;
@@ -125,7 +125,8 @@ fn build() -> Result<Vec<Built>> {
         flags.push("-Zsanitizer=address");
     }
     let mut command = cargo::cargo("build");
-    // With a target named, the flags are for it alone: what runs during the build is built without.
+    // With a target given, the flags apply only to it: programs that run during the build are built
+    // without.
     command
         .args(["--release", "--locked", "--target", host])
         .current_dir(directory());
@@ -150,7 +151,7 @@ struct Target {
     program: PathBuf,
 }
 
-/// What libFuzzer tells in lines such as `#1024 NEW cov: 401 ft: 1110 corp: 100/908b lim: 21 …`.
+/// A status line of libFuzzer such as `#1024 NEW cov: 401 ft: 1110 corp: 100/908b lim: 21 …`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     executions: u64,
@@ -195,12 +196,12 @@ impl std::fmt::Display for State {
 }
 
 impl Target {
-    /// What is kept from run to run, and never committed.
+    /// Inputs kept from run to run, never committed.
     fn corpus(&self) -> Result<PathBuf> {
         made(directory().join("corpus").join(self.name))
     }
 
-    /// What is committed.
+    /// Committed inputs.
     fn seeds(&self) -> PathBuf {
         directory().join("seeds").join(self.name)
     }
@@ -218,7 +219,7 @@ impl Target {
         command
     }
 
-    /// Looks for something new for so many seconds; what breaks a promise is an error that names its file.
+    /// Searches for so many seconds; an input that violates a property is an error with its file.
     fn fuzz(&self, seconds: u64) -> Result<()> {
         let artifacts = made(directory().join("artifacts").join(self.name))?;
         let mut command = self.command();
@@ -242,46 +243,47 @@ impl Target {
             .find_map(|line| line.split_once(mark))
             .map_or("(none)", |(_, file)| file);
         fail(format!(
-            "fuzz {}: an input breaks a promise after {state}: {file}; 'cargo xtask fuzz {} -- {file}' tries it again",
+            "fuzz {}: an input violates a property after {state}: {file}; 'cargo xtask fuzz {} -- {file}' tries it again",
             self.name, self.name
         ))
     }
 
-    /// Runs libFuzzer to its end. Gives what it said, if that is not a good end.
+    /// Runs libFuzzer to its end. Returns its message, if it failed.
     fn follow(&self, command: &mut Command) -> Result<(State, Option<String>)> {
         let mut child = command
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start the fuzz target")?;
         let (mut state, mut arguments) = (State::default(), String::new());
-        let (start, mut told) = (Instant::now(), Instant::now());
-        // Asked for above, so it is there.
+        let (start, mut last_note) = (Instant::now(), Instant::now());
+        // Requested above, so it is there.
         for line in child
             .stderr
             .take()
             .into_iter()
             .flat_map(|stderr| BufReader::new(stderr).split(b'\n'))
         {
-            let line = line.context("cannot read what the fuzz target says")?;
+            let line = line.context("cannot read the fuzz target's output")?;
             let line = String::from_utf8_lossy(&line);
             match State::parse(&line) {
                 Some(now) => state = now,
                 None => arguments += &format!("{line}\n"),
             }
-            if told.elapsed() > PAUSE {
+            if last_note.elapsed() > PAUSE {
                 progress::note(format_args!(
                     "{}: {state} ({} s)",
                     self.name,
                     start.elapsed().as_secs()
                 ));
-                told = Instant::now();
+                last_note = Instant::now();
             }
         }
         let status = child.wait().context("cannot wait for the fuzz target")?;
         Ok((state, (!status.success()).then_some(arguments)))
     }
 
-    /// Replaces the seeds by the fewest inputs that reach all that seeds and corpus reach, but for the longest of them.
+    /// Replaces the seeds by the fewest inputs that cover everything that seeds and corpus cover,
+    /// except the longest of them.
     fn minimise(&self) -> Result<()> {
         let fresh = directory().join("seeds").join(format!("{}.new", self.name));
         let _ = fs::remove_dir_all(&fresh);
@@ -320,7 +322,7 @@ fn made(directory: PathBuf) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// What ended children have used of the processors so far.
+/// Returns the processor time of ended children so far.
 fn processor_time() -> Duration {
     // SAFETY: all zero is a valid value of this plain structure.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -335,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_libfuzzer_says_is_understood() {
+    fn status_lines_of_libfuzzer_are_parsed() {
         let line = "#188622\tREDUCE cov: 3196 ft: 8573 corp: 736/59Kb lim: 1142 exec/s: 1867 rss: 435Mb L: 5/58 MS: 1";
         let state = State {
             executions: 188_622,
@@ -354,7 +356,7 @@ mod tests {
         }
     }
 
-    /// Each is a file of the fuzz workspace, and each such file is one.
+    /// Each target is a file of the fuzz workspace, and each such file is a target.
     #[test]
     fn every_target_is_known() {
         let files = fs::read_dir(directory().join("fuzz_targets")).unwrap();

@@ -12,7 +12,7 @@ use crate::initramfs::Archive;
 
 const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
 
-/// Whether unikernels can run here; the error says why not.
+/// Checks that unikernels can run here; the error has the reason.
 pub fn kvm() -> Result<()> {
     let opened = File::options().read(true).write(true).open("/dev/kvm");
     if opened
@@ -35,7 +35,7 @@ pub fn kvm() -> Result<()> {
     }
 }
 
-/// Where the built unikernels of this architecture are.
+/// Directory of the built unikernels of this architecture.
 pub fn fixtures(arch: Arch) -> PathBuf {
     cargo::root().join("fixtures/bin").join(arch.name())
 }

@@ -1,4 +1,5 @@
-//! The file system an emulated machine starts from: a cpio archive ("newc") written here, so that no root is needed.
+//! The initial file system of an emulated machine: a cpio archive ("newc") written here, so that no
+//! root is needed.
 
 use std::path::Path;
 
@@ -6,10 +7,10 @@ use crate::assets::Assets;
 use crate::error::{Context, Result};
 use crate::machine::Emulated;
 
-/// What marks the lines that /init says to us, among all that the console carries.
+/// Prefix of the lines from /init to xtask, among everything on the console.
 pub const MARK: &str = "@lab:";
 
-/// A cpio archive in the making.
+/// A cpio archive under construction.
 #[derive(Default)]
 pub struct Archive {
     bytes: Vec<u8>,
@@ -34,7 +35,7 @@ impl Archive {
         self.entry(path, FILE | 0o644, (0, 0), content.as_bytes());
     }
 
-    /// A file of this machine's, as a program.
+    /// Copies a file of this machine, as a program.
     pub fn copy(&mut self, path: &str, from: &Path) -> Result<()> {
         let content =
             std::fs::read(from).context(format_args!("cannot read {}", from.display()))?;
@@ -86,7 +87,7 @@ impl Archive {
     }
 }
 
-/// The machine's userland; what is to be done in it is the shell script `job`, which /init runs.
+/// The machine's userland; /init runs the shell script `job` in it.
 pub fn base(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
     let mut archive = starting(machine, assets, INIT)?;
     for dir in ["etc", "fixtures", "lab", "root", "run", "tests", "tmp"] {
@@ -102,13 +103,14 @@ pub fn base(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
     Ok(archive)
 }
 
-/// Busybox, the machine's kernel modules, and an /init that makes the kernel ready and goes on with the shell script `then`.
+/// Busybox, the machine's kernel modules, and an /init that prepares the kernel and continues with
+/// the shell script `then`.
 pub fn starting(machine: Emulated, assets: &Assets, then: &str) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in ["bin", "dev", "lib", "lib/modules", "proc", "sys"] {
         archive.dir(dir);
     }
-    // The kernel gives /init its console by this node, before devtmpfs is there.
+    // The kernel opens /init's console by this node, before devtmpfs exists.
     archive.entry("dev/console", CHARACTER_DEVICE | 0o600, (5, 1), &[]);
     archive.copy("bin/busybox", &assets.file("busybox"))?;
     for (module, _) in machine.modules() {
@@ -136,8 +138,9 @@ fn init(machine: Emulated, then: &str) -> String {
     ready + &then.replace("@MARK@", MARK)
 }
 
-// The Pi has no clock that runs while it is off, so the time comes along. One reader alone fills the kernel's random pool
-// in a second; several at once, on an emulated processor, would wait for each other for minutes.
+// The Pi has no clock that runs while it is off, so the time is passed in. One reader fills the
+// kernel's random pool in a second; several concurrent readers, on an emulated processor, would
+// wait for each other for minutes.
 const READY: &str = "\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -150,8 +153,8 @@ date -s @@NOW@ >/dev/null
 @MODULES@head -c 1 /dev/random >/dev/null
 ";
 
-// Makes the machine what a test expects of a Debian, runs the job, and switches off. The rights of /dev/kvm and
-// /dev/net/tun are those that Debian's udev gives them.
+// Configures the machine as a test expects of a Debian, runs the job, and switches off. The
+// permissions of /dev/kvm and /dev/net/tun are those of Debian's udev.
 const INIT: &str = "\
 export HOME=/root USER=root TMPDIR=/tmp
 mkdir -p /dev/pts /dev/shm

@@ -6,21 +6,23 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Result, fail};
 use crate::host;
 use crate::initramfs;
-use crate::machine::{Console, Emulated, Machine, Said};
+use crate::machine::{Console, Emulated, Event, Machine};
 use crate::options::Options;
 use crate::{demo, dist, progress};
 
-/// A script that says nothing for this long is taken to hang.
+/// A script without output for this long is considered hung.
 const BATCH_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// Runs what came by standard input instead of a person: a serial line would lose what is sent before it is listened to.
+/// Runs standard input instead of a person: a serial line would lose bytes that are sent before a
+/// reader exists.
 const BATCH: &str = "\
 export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures
 cd /fixtures
 sh /lab/input
 ";
 
-/// Starts the shell on a terminal of its own, so that Ctrl-C reaches what runs in it; leaving it switches off.
+/// Starts the shell on a separate terminal, so that Ctrl-C reaches its programs; leaving it
+/// switches the machine off.
 const JOB: &str = "\
 export PS1='\\h:\\w# ' TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures
 cd /fixtures
@@ -55,7 +57,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     host::pack_fixtures(&mut archive, machine.arch())?;
     if typed {
         progress::note(format_args!(
-            "booting {} (a few seconds); Ctrl-A X switches it off at once",
+            "booting {} (a few seconds); Ctrl-A X switches it off immediately",
             machine.title()
         ));
         return machine.interactive(&assets, archive);
@@ -67,13 +69,13 @@ pub fn run(options: &mut Options) -> Result<()> {
     batch(machine.boot(&assets, archive)?)
 }
 
-/// Shows what the script prints; its exit status decides.
+/// Shows the script's output; its exit status is the result.
 fn batch(mut console: Console) -> Result<()> {
     loop {
         match console.next(Instant::now() + BATCH_LIMIT)? {
-            Said::Line(line) => println!("{line}"),
-            Said::Mark(mark) if mark == "done 0" => return Ok(()),
-            Said::Mark(mark) => {
+            Event::Line(line) => println!("{line}"),
+            Event::Mark(mark) if mark == "done 0" => return Ok(()),
+            Event::Mark(mark) => {
                 return fail(format!(
                     "the script in the emulated machine failed ({mark})"
                 ));
@@ -82,7 +84,7 @@ fn batch(mut console: Console) -> Result<()> {
     }
 }
 
-/// A serial line carries no window size, so it is told.
+/// A serial line carries no window size, so it is passed to the shell.
 fn terminal_size() -> String {
     // SAFETY: winsize is plain numbers, for which zeros are a value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };

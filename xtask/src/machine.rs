@@ -1,4 +1,5 @@
-//! The machines that QEMU plays, each with a real /dev/kvm of its own, and how one is booted and followed.
+//! The emulated machines, each with a real /dev/kvm: how QEMU boots one and how its console is
+//! followed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,7 +14,7 @@ use crate::process::{Followed, Next};
 use crate::progress;
 use crate::toolchain::StaticToolchain;
 
-/// Where something runs.
+/// A place to run something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
     Host,
@@ -30,11 +31,11 @@ pub enum Emulated {
     Pc,
 }
 
-/// What the clock of an emulated machine goes by.
+/// The clock of an emulated machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
     Real,
-    /// One nanosecond an instruction: slow, but the same in every run.
+    /// One nanosecond per instruction: slow, but the same in every run.
     Instructions,
 }
 
@@ -53,7 +54,7 @@ impl Machine {
 }
 
 // `thread=single`: with more virtual CPUs than real ones, QEMU's threads spend their time waiting for each other.
-// The features taken off `max` cost much to emulate and are not what is tested.
+// The features removed from `max` are expensive to emulate and are not tested.
 const PI3: &[&str] = &[
     "-M",
     "raspi3b",
@@ -117,7 +118,7 @@ impl Emulated {
     /// Kernel modules in the order of loading, with their arguments.
     pub fn modules(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // The watchdog is what switches a Pi off.
+            // The watchdog switches a Pi off.
             Emulated::Pi3 => &[("bcm2835-rng", ""), ("tun", ""), ("bcm2835_wdt", "")],
             Emulated::Virt => &[("tun", "")],
             Emulated::Pc => &[
@@ -144,7 +145,7 @@ impl Emulated {
         }
     }
 
-    /// Sees to the emulator, to what builds programs for it, and to the machine's files.
+    /// Prepares the emulator, the tools that build programs for it, and the machine's files.
     pub fn prepare(self) -> Result<Assets> {
         let mut wanted = vec![self.emulator()];
         wanted.extend(StaticToolchain::packages(self.arch())?);
@@ -152,7 +153,7 @@ impl Emulated {
         Assets::get(self.arch())
     }
 
-    /// The emulator's command line, but for what becomes of the console.
+    /// The emulator's command line, except the console's destination.
     fn command(self, assets: &Assets, initramfs: &Path, console: &str) -> Command {
         let (program, arguments) = match self {
             Emulated::Pi3 => ("qemu-system-aarch64", PI3),
@@ -176,17 +177,18 @@ impl Emulated {
         qemu
     }
 
-    /// Boots with the console on our own terminal, until the machine is switched off.
+    /// Boots with the console on our terminal, until the machine is switched off.
     pub fn interactive(self, assets: &Assets, archive: Archive) -> Result<()> {
         let initramfs = self.write(archive)?;
-        // The Pi's first UART belongs to its Bluetooth chip, says the device tree: it prints, but is no terminal. Its
-        // second is one, as on the real board.
+        // The Pi's first UART belongs to its Bluetooth chip, according to the device tree: it
+        // prints, but is no terminal. Its second is one, as on the real board.
         let (console, first) = match self {
             Emulated::Pi3 => ("ttyS1,115200", &["-serial", "null"][..]),
             _ => (self.console(), &[][..]),
         };
         let mut qemu = self.command(assets, &initramfs, console);
-        // "mon:" makes the terminal raw, Ctrl-C the guest's own, and Ctrl-A X the way out.
+        // "mon:" makes the terminal raw, passes Ctrl-C to the guest, and makes Ctrl-A X the way
+        // out.
         let ended = crate::process::run(qemu.args(first).args(["-serial", "mon:stdio"]));
         let _ = std::fs::remove_file(initramfs);
         ended
@@ -202,7 +204,7 @@ impl Emulated {
         let initramfs = self.write(archive)?;
         let mut qemu = self.command(assets, &initramfs, self.console());
         if clock == Clock::Instructions {
-            // Later options win: with one processor nothing depends on how threads take turns.
+            // Later options win: with one processor nothing depends on the scheduling of threads.
             qemu.args(["-icount", "shift=0", "-smp", "1"]);
         }
         qemu.args(["-serial", "stdio", "-monitor", "none"])
@@ -217,15 +219,15 @@ impl Emulated {
         let up = progress::during(&format!("waiting for {} to boot", self.title()), || {
             loop {
                 match console.next(start + BOOT_LIMIT)? {
-                    Said::Mark(mark) if mark == "up" => return Ok(()),
-                    Said::Mark(mark) => {
-                        return fail(format!("{} said '{mark}' before it was up", self.title()));
+                    Event::Mark(mark) if mark == "up" => return Ok(()),
+                    Event::Mark(mark) => {
+                        return fail(format!("{} sent '{mark}' before it was up", self.title()));
                     }
-                    Said::Line(_) => {}
+                    Event::Line(_) => {}
                 }
             }
         });
-        // Read to its end by now; the next boot writes its own.
+        // Already read to its end; the next boot writes a new one.
         let _ = std::fs::remove_file(initramfs);
         up?;
         progress::note(format_args!(
@@ -247,42 +249,42 @@ impl Emulated {
     }
 }
 
-/// A boot takes 3 to 10 s, that of a whole Debian 30 to 70; a machine that is not up after this will not come up.
+/// Boot limit. A boot takes 3 to 10 s, that of a whole Debian 30 to 70 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 
-/// The console of a running machine. Dropping it switches the machine off.
+/// The console of a running machine. Drop switches the machine off.
 pub struct Console {
     machine: Emulated,
     qemu: Followed,
     last: String,
 }
 
-/// What a machine says: a line of output, or something of /init's to us.
-pub enum Said {
+/// An event of a machine: a line of output, or a mark of /init.
+pub enum Event {
     Line(String),
     Mark(String),
 }
 
 impl Console {
-    /// The next thing said. That the machine ends, or says nothing more by the deadline, is an error: it has to say
-    /// `done`.
-    pub fn next(&mut self, deadline: Instant) -> Result<Said> {
+    /// Waits for the next event. The end of the machine, or silence until the deadline, is an
+    /// error: the machine must send `done`.
+    pub fn next(&mut self, deadline: Instant) -> Result<Event> {
         let title = self.machine.title();
         match self.qemu.next(deadline) {
             Next::Line(line) => {
-                // A test that dies in the middle of a line leaves the mark behind its words.
+                // A test that dies in the middle of a line leaves the mark after its text.
                 if let Some((_, mark)) = line.split_once(MARK) {
-                    return Ok(Said::Mark(mark.trim().to_string()));
+                    return Ok(Event::Mark(mark.trim().to_string()));
                 }
                 self.last.clone_from(&line);
-                Ok(Said::Line(line))
+                Ok(Event::Line(line))
             }
             Next::End => fail(format!(
-                "{title} switched off before its work was done; its last words: {}",
+                "{title} switched off before its work was done; its last lines: {}",
                 self.last
             )),
             Next::TimedOut => fail(format!(
-                "{title} took too long and was switched off; its last words: {}",
+                "{title} took too long and was switched off; its last lines: {}",
                 self.last
             )),
         }

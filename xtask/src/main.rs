@@ -1,7 +1,7 @@
-//! Builds, tests and demonstrates tender: `cargo xtask help` lists what there is.
+//! Builds, tests and demonstrates tender: `cargo xtask help` lists the commands.
 //!
-//! One module a concern. What is built or downloaded stays under `target/`; what is missing on the machine is named,
-//! with the Debian package that brings it, and installed only when this runs as root.
+//! One module per concern. Everything built or downloaded stays under `target/`. Missing tools are
+//! reported with their Debian package, and installed only when this runs as root.
 
 mod arch;
 mod assets;
@@ -39,35 +39,35 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   demo [--once] [--machine host|pi3|virt|pc]
-        run the `web` unikernel on a tap of its own and fetch its page; without --once it stays until Ctrl-C
+        run the `web` unikernel on a new tap and fetch its page; without --once, keep it running until Ctrl-C
   test [--machine host|pi3|virt|pc] [-- FILTER]
-        every test, here and inside the emulated Raspberry Pi 3B; the last line is the total
+        run all tests, here and inside the emulated Raspberry Pi 3B; the last line is the total
   bench [--machine host|pi3|virt|pc] [--peer PATH]
-        what a start and each hypercall cost, beside another tender where one is given; instructions on virt
+        measure a start and each hypercall, optionally against another tender; counts instructions on virt
   fleet [--count N] [--seconds N] [--tender PATH] [--metrics]
-        what each of many idle unikernels costs, 100 if not said otherwise: memory, processor time, wake-ups
+        measure each of many idle unikernels (default 100): memory, processor time, wake-ups
   lab [--machine pi3|virt|pc]
-        a shell inside an emulated machine, with tender and the test unikernels
+        open a shell inside an emulated machine, with tender and the test unikernels
   replay [--machine pi3|virt] [--deb FILE]
-        a Debian with systemd on the emulated Raspberry Pi 3B: the package is installed, a unikernel runs as a service on
-        a bridge, is looked at, killed, stopped; every step is checked, the transcript is in target/replay/
+        boot a Debian with systemd on the emulated Raspberry Pi 3B, install the package, run a unikernel as a service on
+        a bridge, inspect, kill and stop it; check every step, and write a transcript to target/replay/
   fuzz [TARGET] [--seconds N] [--minimise] [-- FILE...]
-        try made-up inputs with each fuzz target, or one; --minimise replaces the seeds by the fewest inputs that reach
-        as much; files after -- are tried instead, as after a find
+        fuzz each target, or one; --minimise replaces the seeds by the fewest inputs that cover
+        as much; with files after --, try only these
   fixtures [--check]
         build the test unikernels into fixtures/bin/; --check compares instead
   dist [--arch aarch64|x86_64]
-        static binaries, tarballs and Debian packages in target/dist/, the same to the bit from the same commit
+        build static binaries, tarballs and Debian packages in target/dist/; the same commit gives the same bytes
   package-test [--if-root]
-        install the Debian package in a bare Debian 12, try it, remove it, and see that nothing is left; as root,
+        install, try and remove the Debian package in a bare Debian 12, and check that nothing is left; needs root;
         --if-root: not being root is no error
   msrv [--if-available]
-        check that everything builds with the oldest Rust promised; --if-available: no such compiler is no error
+        check that everything builds with the oldest supported Rust; --if-available: no such compiler is no error
   words
         count the phrases that docs and comments avoid (xtask/words.txt), and compare with their budget
 
 machines: pi3 = Raspberry Pi 3B (no vGIC, nVHE), virt = ARM64 server (VHE, GICv3), pc = x86_64 with AMD's SVM; all by QEMU.
-TENDER_LAB_KERNEL=FILE.deb has them boot another Debian kernel than this system's; TENDER_LAB_APPEND adds to its command line.
+TENDER_LAB_KERNEL=FILE.deb: boot another Debian kernel than this system's; TENDER_LAB_APPEND: add to its command line.
 ";
 
 fn main() {
@@ -95,7 +95,8 @@ fn dispatch() -> Result<()> {
         "words" => words::run(&mut options),
         "bench" => bench::run(&mut options),
         bench::INSIDE => bench::inside(&mut options),
-        // What `demo` starts in a network namespace, or inside an emulated machine; not for typing.
+        // Started by `demo` in a network namespace, or inside an emulated machine; not for direct
+        // use.
         demo::INSIDE => demo::inside(&mut options),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -1,7 +1,8 @@
-//! `cargo xtask msrv`: whether everything still builds with the oldest Rust that `Cargo.toml` promises.
+//! `cargo xtask msrv`: checks that everything builds with the `rust-version` of `Cargo.toml`.
 //!
-//! The compiler is one that is there, or Debian's, unpacked under `target/msrv/` and not installed: it would displace a
-//! newer one. Cargo is the one that runs us; it takes any compiler.
+//! The compiler is an installed one, or Debian's, unpacked under `target/msrv/` and not installed,
+//! as it would replace a newer one. Cargo is the one that runs this program; it accepts any
+//! compiler.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +12,14 @@ use crate::error::{Context, Result, fail};
 use crate::options::Options;
 use crate::{cargo, packages, process, progress};
 
-/// `rust-version` of the workspace: what is to be checked with.
+/// `rust-version` of the workspace.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
-/// Debian's package of the compiler, which `apt` may know in several versions.
+/// Debian's package of the compiler, which `apt` may have in several versions.
 const COMPILER: &str = "rustc-web";
 
-/// What Debian's compiler is linked with, beyond what every Debian has; unpacked beside it, so that nothing is installed.
+/// Libraries of Debian's compiler that not every Debian has. They are unpacked next to it, so that
+/// nothing is installed.
 const LIBRARIES: &[&str] = &[
     "libllvm19",
     "libbsd0",
@@ -48,7 +50,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     ));
     let mut check = cargo::cargo("check");
     check.args(["--workspace", "--all-targets", "--locked"]);
-    // Its own directory: a change of compilers would have cargo build everything else anew.
+    // A separate directory: with another compiler, cargo would rebuild everything else.
     check.env("CARGO_TARGET_DIR", dir().join("build"));
     compiler.apply(&mut check);
     process::run(&mut check).context(format_args!(
@@ -66,12 +68,12 @@ fn dir() -> PathBuf {
     cargo::target_dir().join("msrv")
 }
 
-/// A compiler of the version wanted.
+/// A compiler of the required version.
 struct Compiler {
     rustc: PathBuf,
-    /// Where its shared libraries are, if it does not find them by itself.
+    /// Directory of its shared libraries, if it does not find them.
     libraries: Vec<PathBuf>,
-    /// As it says itself.
+    /// Its own version string.
     version: String,
 }
 
@@ -86,7 +88,7 @@ impl Compiler {
             .map_or_else(Compiler::from_debian, Ok)
     }
 
-    /// A compiler with its version, or why it does not run.
+    /// Returns a compiler with its version, or why it does not run.
     fn try_out(rustc: PathBuf, libraries: Vec<PathBuf>) -> Result<Self> {
         let mut compiler = Compiler {
             rustc,
@@ -99,13 +101,15 @@ impl Compiler {
         Ok(compiler)
     }
 
-    /// The one in `target/msrv/`, downloaded where it is not there yet. Remove the directory to get it again.
+    /// Returns the one in `target/msrv/`, downloaded if missing. Remove the directory to get it
+    /// again.
     fn from_debian() -> Result<Self> {
         let place = dir().join("debian");
         if !place.exists() {
             let fresh = dir().join(format!("debian.{}", std::process::id()));
             let made = unpack(&fresh);
-            // Renamed when whole, so that a broken download leaves nothing that looks like a compiler.
+            // Renamed when complete, so that a broken download leaves nothing that looks like a
+            // compiler.
             let placed = made.and_then(|()| {
                 std::fs::rename(&fresh, &place).context("cannot place the compiler of Debian")
             });
@@ -127,7 +131,7 @@ impl Compiler {
         ))
     }
 
-    /// Has a command use it: cargo, or the compiler itself.
+    /// Makes a command use it: cargo, or the compiler itself.
     fn apply(&self, command: &mut Command) {
         command.env("RUSTC", &self.rustc);
         if !self.libraries.is_empty() {
@@ -141,19 +145,20 @@ impl Compiler {
     }
 }
 
-/// Whether `version`, as in `rustc 1.85.0 (…)`, is one of the wanted.
+/// Whether `version`, as in `rustc 1.85.0 (…)`, is the required one.
 fn is_wanted(version: &str) -> bool {
     version.strip_prefix("rustc ").is_some_and(is_of_series)
 }
 
-/// Whether a version is the wanted one, whatever its last number and what the packager added.
+/// Whether a version is the required one, with any patch number and packager's suffix.
 fn is_of_series(version: &str) -> bool {
     version
         .strip_prefix(RUST)
         .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Compilers on this machine that may be of that version. Those of rustup are looked for as files: asked for by name, it
+/// Compilers on this machine that may have that version. Those of rustup are searched as files: run
+/// by name, rustup might download one.
 /// might download one.
 fn installed() -> Vec<PathBuf> {
     let home = std::env::var_os("HOME")
@@ -216,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_promised_version_will_do() {
+    fn only_the_required_version_is_accepted() {
         assert!(is_wanted(&format!(
             "rustc {RUST}.0 (4d91de4e4 2025-02-17) (built from a source tarball)"
         )));

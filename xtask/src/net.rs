@@ -1,4 +1,5 @@
-//! A network namespace of our own and a tap in it, without ip(8) and, where the kernel lets users do so, without root.
+//! A network namespace and a tap in it, without ip(8) and, where the kernel permits it, without
+//! root.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -10,9 +11,10 @@ use std::time::{Duration, Instant};
 use crate::error::{Context, Result, fail};
 use crate::packages;
 
-/// Moves this process, which must have one thread only, into a network namespace of its own. It goes with the process.
+/// Moves this process, which must have only one thread, into a new network namespace. It ends with
+/// the process.
 pub fn enter_namespace() -> Result<()> {
-    // SAFETY: both take nothing, touch no memory and cannot fail.
+    // SAFETY: both take no arguments, touch no memory and cannot fail.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let user = if packages::is_root() {
         0
@@ -27,7 +29,7 @@ pub fn enter_namespace() -> Result<()> {
         ));
     }
     if user != 0 {
-        // Mapped to itself, not to root: what we start has no more rights than its user.
+        // Mapped to itself, not to root: children have no more rights than the user.
         fs::write("/proc/self/setgroups", "deny").context("cannot write /proc/self/setgroups")?;
         fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
             .context("cannot write /proc/self/uid_map")?;
@@ -37,7 +39,7 @@ pub fn enter_namespace() -> Result<()> {
     bring_up("lo", None)
 }
 
-/// Makes a tap that stays when no one holds it, gives it an address with a 24-bit network, and brings it up.
+/// Makes a persistent tap, gives it an address with a 24-bit network, and brings it up.
 pub fn make_tap(name: &str, address: Ipv4Addr) -> Result<()> {
     const TUN: &str = "/dev/net/tun";
     let tun = File::options()
@@ -80,21 +82,21 @@ fn socket() -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and no one else has it; File only closes it.
+    // SAFETY: the descriptor is new and has no other owner; File only closes it.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Frames that have gone through a tap.
+/// Counters of a tap.
 pub struct Packets {
-    /// Sent by whoever is attached to it.
+    /// Frames sent by the attached process.
     pub from_tender: u64,
-    /// Taken by whoever is attached to it.
+    /// Frames taken by the attached process.
     pub to_tender: u64,
 }
 
-/// How many frames have gone through the tap `name` since it was made.
+/// Returns the counters of the tap `name`.
 pub fn packets(name: &str) -> Result<Packets> {
-    // Unlike sysfs, which shows the namespace that it was mounted in.
+    // Unlike sysfs, which shows the namespace of its mount.
     let table = fs::read_to_string("/proc/net/dev").context("cannot read /proc/net/dev")?;
     let line = table
         .lines()
@@ -113,8 +115,8 @@ pub fn packets(name: &str) -> Result<Packets> {
     }
 }
 
-/// Waits until frames of the host go to whoever has just attached to a tap: the kernel notices that there is somebody up
-/// to a second later, and drops them until then without a word.
+/// Waits until the host's frames reach the process that has just attached to a tap. The kernel
+/// notices it up to a second later and silently drops frames until then.
 pub fn wait_until_running(name: &str) -> Result<()> {
     let socket = socket().context("cannot open a socket for interface requests")?;
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -125,12 +127,13 @@ pub fn wait_until_running(name: &str) -> Result<()> {
         // SAFETY: the kernel has just filled in the flags.
         let flags = libc::c_int::from(unsafe { asked.ifr_ifru.ifru_flags });
         if flags & libc::IFF_RUNNING != 0 {
-            // Waits for the lock that the kernel holds while it makes the change, of which the flag is a part only.
+            // Waits for the lock that the kernel holds during the change, of which the flag is only
+            // a part.
             return bring_up(name, None);
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    fail(format!("nobody is attached to {name}"))
+    fail(format!("no process is attached to {name}"))
 }
 
 /// Sends whole frames through the interface `name`, and receives none.
@@ -146,20 +149,20 @@ pub fn packet_socket(name: &str) -> Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error()).context("cannot open a packet socket");
     }
-    // SAFETY: the descriptor is new and no one else has it; File only closes it.
+    // SAFETY: the descriptor is new and has no other owner; File only closes it.
     let socket = unsafe { File::from_raw_fd(fd) };
     address.sll_family = libc::AF_PACKET as libc::sa_family_t;
     // SAFETY: the name ends with a NUL.
     address.sll_ifindex = unsafe { libc::if_nametoindex(string.as_ptr()) } as libc::c_int;
     let size = size_of_val(&address) as libc::socklen_t;
-    // SAFETY: the kernel reads the address, which is as long as is said.
+    // SAFETY: the kernel reads the address, whose length is correct.
     if unsafe { libc::bind(fd, (&raw const address).cast(), size) } != 0 {
         return Err(io::Error::last_os_error()).context(format_args!("cannot send through {name}"));
     }
     Ok(socket)
 }
 
-/// A request about the interface of this name; longer names than the kernel has are cut, and so not found.
+/// A request about the interface of this name; a name that is too long is cut, and so not found.
 fn request(name: &str) -> libc::ifreq {
     // SAFETY: ifreq is plain numbers and arrays, for which zeros are a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

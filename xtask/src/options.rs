@@ -1,12 +1,13 @@
-//! The words after the command: flags, `--name=value` or `--name value`, and everything after `--`.
+//! The arguments after the command: flags, `--name=value` or `--name value`, and everything after
+//! `--`.
 
 use crate::error::{Result, fail};
 
-/// Options as typed; each command takes those it knows and then calls [`Options::finish`].
+/// Options as typed; each command takes its options and then calls [`Options::finish`].
 #[derive(Debug, Default)]
 pub struct Options {
     args: Vec<String>,
-    /// What stood after `--`.
+    /// The arguments after `--`.
     pub rest: Vec<String>,
 }
 
@@ -14,20 +15,20 @@ impl Options {
     pub fn parse(args: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Options::default();
         let mut after_dashes = false;
-        for word in args {
-            match word.as_str() {
+        for arg in args {
+            match arg.as_str() {
                 "--" if !after_dashes => after_dashes = true,
-                _ if after_dashes => options.rest.push(word),
-                _ => options.args.push(word),
+                _ if after_dashes => options.rest.push(arg),
+                _ => options.args.push(arg),
             }
         }
         Ok(options)
     }
 
-    /// Takes `--name`; true where it was given.
+    /// Takes `--name`; returns whether it was given.
     pub fn flag(&mut self, name: &str) -> bool {
         let before = self.args.len();
-        self.args.retain(|word| word != name);
+        self.args.retain(|arg| arg != name);
         self.args.len() != before
     }
 
@@ -37,12 +38,12 @@ impl Options {
         let Some(at) = self
             .args
             .iter()
-            .position(|word| word == name || word.starts_with(&with_equals))
+            .position(|arg| arg == name || arg.starts_with(&with_equals))
         else {
             return Ok(None);
         };
-        let word = self.args.remove(at);
-        if let Some(value) = word.strip_prefix(&with_equals) {
+        let arg = self.args.remove(at);
+        if let Some(value) = arg.strip_prefix(&with_equals) {
             return Ok(Some(value.into()));
         }
         if at == self.args.len() {
@@ -51,18 +52,18 @@ impl Options {
         Ok(Some(self.args.remove(at)))
     }
 
-    /// Takes the first word that is no option. To be asked for after the values of options have been taken.
-    pub fn word(&mut self) -> Option<String> {
-        let at = self.args.iter().position(|word| !word.starts_with('-'))?;
+    /// Takes the first argument that is no option. Call it after taking the values of options.
+    pub fn positional(&mut self) -> Option<String> {
+        let at = self.args.iter().position(|arg| !arg.starts_with('-'))?;
         Some(self.args.remove(at))
     }
 
-    /// Refuses what no one took.
+    /// Rejects arguments that were not taken.
     pub fn finish(&self) -> Result<()> {
         match self.args.first() {
             None => Ok(()),
-            Some(word) => fail(format!(
-                "'{word}' is not known to this command; see 'cargo xtask help'"
+            Some(arg) => fail(format!(
+                "unexpected argument '{arg}'; see 'cargo xtask help'"
             )),
         }
     }
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn values_stand_apart_or_after_an_equals_sign() {
+    fn values_are_separate_or_after_an_equals_sign() {
         assert_eq!(
             parse("--machine pi3")
                 .value("--machine")
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn words_after_the_dashes_are_not_ours() {
+    fn arguments_after_the_dashes_are_kept() {
         let mut options = parse("--once -- --once filter --");
         assert!(options.flag("--once"));
         assert!(!options.flag("--once"));
@@ -106,16 +107,16 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_word_is_taken_once() {
+    fn a_positional_argument_is_taken_once() {
         let mut options = parse("--once image");
-        assert_eq!(options.word().as_deref(), Some("image"));
-        assert_eq!(options.word(), None);
+        assert_eq!(options.positional().as_deref(), Some("image"));
+        assert_eq!(options.positional(), None);
         assert!(options.flag("--once"));
         options.finish().unwrap();
     }
 
     #[test]
-    fn unknown_words_are_refused() {
+    fn unknown_arguments_are_refused() {
         assert!(parse("--onec").finish().is_err());
     }
 }

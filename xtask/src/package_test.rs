@@ -1,5 +1,5 @@
-//! `cargo xtask package-test`: the Debian package in a bare Debian 12, installed, tried and removed, with nothing left
-//! behind; and made twice, to the same bits.
+//! `cargo xtask package-test`: installs, tries and removes the Debian package in a bare Debian 12,
+//! and checks that nothing is left; builds it twice, with identical bytes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ const TOOLS: &[Package] = &[
     Package::program("util-linux", "unshare"),
 ];
 
-/// What is tried without /dev/kvm: `tender inspect` of this.
+/// The unikernel for `tender inspect`, which is tried without /dev/kvm.
 const UNIKERNEL: &str = "web.hvt";
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -47,7 +47,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     Ok(())
 }
 
-/// The package, whose second making must come to the same bits.
+/// Builds the package twice; both must have the same bytes.
 fn made_twice(arch: Arch) -> Result<PathBuf> {
     let read = |path: &PathBuf| {
         std::fs::read(path).context(format_args!("cannot read {}", path.display()))
@@ -64,7 +64,7 @@ fn made_twice(arch: Arch) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// The least Debian there is, with `man`; kept as an archive. Remove that to get a newer one.
+/// A minimal Debian, with `man`, kept as an archive. Remove that to get a newer one.
 fn bare_debian(arch: Arch) -> Result<PathBuf> {
     let archive = cargo::target_dir().join(format!("lab/debian-{RELEASE}-{}.tar", arch.debian()));
     if archive.exists() {
@@ -72,7 +72,7 @@ fn bare_debian(arch: Arch) -> Result<PathBuf> {
     }
     let dir = archive.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir).context(format_args!("cannot make {}", dir.display()))?;
-    // Named when whole, so that a broken download leaves nothing that looks like an archive.
+    // Renamed when complete, so that a broken download leaves nothing that looks like an archive.
     let fresh = archive.with_extension(format!("{}.tar", std::process::id()));
     let mut make = Command::new("mmdebstrap");
     make.args(["--quiet", "--variant=minbase", "--include=man-db", RELEASE])
@@ -94,7 +94,7 @@ fn unpack(archive: &Path, root: &Path) -> Result<()> {
     process::output(&mut tar).map(drop)
 }
 
-/// Runs `packaging/debian/test` there, with processes, mounts and (no) network of its own.
+/// Runs `packaging/debian/test` there, with separate processes, mounts and (no) network.
 fn try_in(root: &Path, package: &Path, arch: Arch) -> Result<()> {
     let script = cargo::root().join("packaging/debian/test");
     let unikernel = host::fixtures(arch).join(UNIKERNEL);

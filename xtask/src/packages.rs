@@ -1,4 +1,5 @@
-//! Debian packages this machine needs: seen by what they bring, installed when we are root, named when we are not.
+//! Debian packages that this machine needs: detected by their files, installed as root, otherwise
+//! reported.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Context, Result, fail};
 use crate::{process, progress};
 
-/// What shows that a package (or its like on another distribution) is there.
+/// A file that shows that a package (or its equivalent on another distribution) is installed.
 #[derive(Clone, Copy, Debug)]
 pub enum Brings {
     Program(&'static str),
     File(&'static str),
 }
 
-/// A Debian package, `name` or `name:architecture`, and what it is wanted for.
+/// A Debian package, `name` or `name:architecture`, and the file needed of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Package {
     pub name: &'static str,
@@ -44,7 +45,7 @@ impl Package {
     }
 }
 
-/// Sees to it that the packages are there, or says which is missing and how to get it.
+/// Checks that the packages are installed, or reports the missing ones and how to install them.
 pub fn ensure(purpose: &str, wanted: &[Package]) -> Result<()> {
     let missing: Vec<&'static str> = wanted
         .iter()
@@ -83,7 +84,7 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// The commands a person would type.
+/// The commands to install them.
 fn recipe(names: &[&str]) -> String {
     let mut line = String::new();
     for arch in foreign_architectures(names) {
@@ -116,7 +117,7 @@ fn install(names: &[&str]) -> Result<()> {
     progress::during("waiting for apt-get install", || process::output(&mut apt)).map(drop)
 }
 
-/// Lets apt see packages of another architecture; true where it did not before.
+/// Makes apt use packages of another architecture; returns whether it did not before.
 fn add_architecture(arch: &str) -> Result<bool> {
     let native = process::output(Command::new("dpkg").arg("--print-architecture"))?;
     let foreign = process::output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
@@ -131,8 +132,8 @@ fn add_architecture(arch: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Refreshes apt's lists, once a run, and again where an architecture has come that they lack. A list that cannot be had
-/// is no error by itself: the packages may be in another.
+/// Refreshes apt's lists, once per run, and again after an architecture was added. A list that
+/// cannot be fetched is no error: the packages may be in another.
 fn update(architecture_is_new: bool) {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::Relaxed) && !architecture_is_new {
@@ -148,7 +149,8 @@ fn update(architecture_is_new: bool) {
 
 fn apt_get() -> Command {
     let mut apt = Command::new("apt-get");
-    // Others may be installing at the same time; downloads go to our own directory, where apt's own user has no rights.
+    // Others may be installing at the same time; downloads go to our directory, where apt's own
+    // user has no access.
     apt.args([
         "-qq",
         "-o",
@@ -161,12 +163,13 @@ fn apt_get() -> Command {
     apt
 }
 
-/// Downloads the newest `name:arch` into `dir` without installing it. Works for any user whose apt knows the package.
+/// Downloads the newest `name:arch` into `dir` without installing it. Works for any user whose apt
+/// lists the package.
 pub fn download(name: &str, arch: &str, dir: &Path) -> Result<()> {
     download_version(name, arch, None, dir)
 }
 
-/// As [`download`], of a version that is not the newest.
+/// As [`download`], for a version that is not the newest.
 pub fn download_version(name: &str, arch: &str, version: Option<&str>, dir: &Path) -> Result<()> {
     let full = format!(
         "{name}:{arch}{}",
@@ -188,12 +191,12 @@ pub fn download_version(name: &str, arch: &str, version: Option<&str>, dir: &Pat
         .map(drop)
 }
 
-/// The versions of a package that apt knows, the newest first.
+/// Returns the versions of a package that apt lists, the newest first.
 pub fn versions(name: &str) -> Result<Vec<String>> {
     if is_root() {
         update(false);
     }
-    // `name | version | where from`, one line each.
+    // `name | version | source`, one line each.
     let table = process::output(Command::new("apt-cache").args(["madison", name]))?;
     Ok(table
         .lines()
@@ -202,7 +205,7 @@ pub fn versions(name: &str) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What a meta-package such as `linux-image-arm64` stands for at present.
+/// Returns the package that a meta-package such as `linux-image-arm64` depends on at present.
 pub fn first_dependency(name: &str, arch: &str) -> Result<String> {
     let full = format!("{name}:{arch}");
     if is_root() {
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_needs_nothing() {
+    fn installed_packages_need_nothing() {
         ensure(
             "a test",
             &[

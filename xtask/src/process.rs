@@ -12,7 +12,7 @@ fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
-/// Runs to the end with our own terminal; a failure is an error.
+/// Runs to the end on our terminal; a failure is an error.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -24,7 +24,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     }
 }
 
-/// Runs to the end and gives its standard output; on failure the error carries the last line of its stderr.
+/// Runs to the end and returns its standard output; on failure the error has the last line of its
+/// stderr.
 pub fn output(command: &mut Command) -> Result<String> {
     let done = command
         .stdin(Stdio::null())
@@ -38,7 +39,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         .lines()
         .rev()
         .find(|line| !line.trim().is_empty())
-        .unwrap_or("it said nothing");
+        .unwrap_or("no message");
     fail(format!(
         "{} ended with {}: {last}",
         name(command),
@@ -46,7 +47,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     ))
 }
 
-/// Runs to the end with `input` as its standard input, and gives its standard output, whatever bytes that has.
+/// Runs to the end with `input` as its standard input, and returns its standard output as bytes.
 pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let name = name(command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -54,7 +55,7 @@ pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
         .spawn()
         .context(format_args!("cannot start {name}"))?;
     let stdin = child.stdin.take();
-    // Fed from a thread of its own, as it may answer before it has read everything.
+    // Fed from a separate thread, as it may write before it has read everything.
     let done = std::thread::scope(|scope| {
         scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
         child.wait_with_output()
@@ -67,23 +68,23 @@ pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-/// Where a program is, as a shell would find it.
+/// Returns the path of a program, as a shell would find it.
 pub fn find_program(program: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Emulators and ip(8) live in sbin, which the PATH of an ordinary user may lack.
+    // Emulators and ip(8) are in sbin, which an ordinary user's PATH may lack.
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
 }
 
-/// A running program whose standard output is read line by line. Dropping it ends the program.
+/// A running program whose standard output is read line by line. Drop ends the program.
 pub struct Followed {
     child: Child,
     lines: Receiver<String>,
 }
 
-/// What comes next from a followed program.
+/// The next event of a followed program.
 pub enum Next {
     Line(String),
     /// It closed its output: it has ended, or is about to.
@@ -97,7 +98,7 @@ impl Followed {
             .stdout(Stdio::piped())
             .spawn()
             .context(format_args!("cannot start {}", name(command)))?;
-        // Just asked for above, so it is there.
+        // Requested above, so it is there.
         let output = child
             .stdout
             .take()
@@ -133,7 +134,7 @@ impl Followed {
 
 impl Drop for Followed {
     fn drop(&mut self) {
-        // Both fail only where it has ended already, which is what is wanted.
+        // Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -159,7 +160,7 @@ pub fn wait(child: &mut Child, patience: Duration) -> Result<ExitStatus> {
     }
 }
 
-/// One line without its end, whatever bytes are in it; serial consoles end lines with CR LF.
+/// Reads one line of any bytes, without its end; serial consoles end lines with CR LF.
 fn read_line(reader: &mut BufReader<impl Read>) -> Option<String> {
     let mut bytes = Vec::new();
     match reader.read_until(b'\n', &mut bytes) {
@@ -172,7 +173,7 @@ fn read_line(reader: &mut BufReader<impl Read>) -> Option<String> {
     }
 }
 
-/// `Option` with words for its absence.
+/// Turns a missing value into an error.
 trait ContextNone<T> {
     fn context_none(self, message: &str) -> Result<T>;
 }

@@ -1,14 +1,14 @@
-//! Says what is waited for when it takes longer than a person likes to look at nothing.
+//! Progress messages for operations that take long.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// A line of this program's own.
+/// Prints a message of this program.
 pub fn note(message: impl std::fmt::Display) {
     eprintln!("xtask: {message}");
 }
 
-/// Runs `work`; after two seconds says what is waited for, and again every fifteen.
+/// Runs `work`; after two seconds prints what it waits for, and again every fifteen.
 pub fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let (done, is_done) = channel::<()>();
     std::thread::scope(|scope| {

@@ -1,18 +1,18 @@
-//! Lets a browser on this machine reach a server inside the demo's network namespace.
+//! Connects a browser on this machine with a server inside the demo's network namespace.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// A listener on the loopback address: the server's own port, or any other where that is taken. Made before the
-/// namespace is entered, as a socket belongs to the namespace it was made in.
+/// A listener on the loopback address: the server's port, or any other if that is in use. Call it
+/// before entering the namespace, as a socket belongs to the namespace it was made in.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
 }
 
-/// Carries every connection over to `server`, for as long as the process lives.
+/// Forwards every connection to `server`, for as long as the process lives.
 pub fn serve(listener: TcpListener, server: SocketAddr) {
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
@@ -21,7 +21,7 @@ pub fn serve(listener: TcpListener, server: SocketAddr) {
     });
 }
 
-/// A broken connection ends for the browser as it would without us.
+/// A broken connection ends for the browser as without the relay.
 fn carry(client: TcpStream, server: SocketAddr) {
     let Ok(server) = TcpStream::connect_timeout(&server, Duration::from_secs(10)) else {
         return;
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_directions_are_carried() {
+    fn both_directions_are_forwarded() {
         let server = listen(0).unwrap();
         let relay = listen(0).unwrap();
         let relay_address = relay.local_addr().unwrap();

@@ -1,9 +1,9 @@
-//! Sums up what test binaries say of themselves.
+//! Sums up the results of test binaries.
 
 use std::fmt;
 use std::ops::AddAssign;
 
-/// Tests passed, failed and skipped ("ignored" in Rust's words).
+/// Tests passed, failed and skipped (Rust's "ignored").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub passed: u32,
@@ -12,7 +12,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`, as libtest and libtest-mimic write it.
+    /// Parses a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`, as libtest and
+    /// libtest-mimic write it.
     pub fn parse(line: &str) -> Option<Self> {
         let (_, counts) = line.split_once("test result: ")?;
         let count = |what: &str| {
@@ -26,7 +27,7 @@ impl Tally {
         })
     }
 
-    /// A binary that failed without saying of what is a failure all the same.
+    /// Counts a binary that failed without a failed test as a failure.
     pub fn with_exit(mut self, succeeded: bool) -> Self {
         if !succeeded && self.failed == 0 {
             self.failed = 1;
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_closing_line_is_read() {
+    fn the_result_line_is_parsed() {
         let line = "test result: FAILED. 13 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.31s";
         assert_eq!(
             Tally::parse(line),

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test on this machine, then the same test binaries inside an emulated one.
+//! `cargo xtask test`: runs every test on this machine, then the same test binaries inside an
+//! emulated one.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use crate::arch::Arch;
 use crate::cargo::{self, Built};
 use crate::error::{Error, Result, fail};
 use crate::initramfs::{self, Archive};
-use crate::machine::{Emulated, Machine, Said};
+use crate::machine::{Emulated, Event, Machine};
 use crate::options::Options;
 use crate::packages::Package;
 use crate::process::{Followed, Next};
@@ -15,10 +16,10 @@ use crate::tally::Tally;
 use crate::toolchain::StaticToolchain;
 use crate::{host, packages, progress};
 
-/// What one test binary may take inside an emulated machine, in seconds.
+/// Time limit of one test binary inside an emulated machine, in seconds.
 const BINARY_LIMIT: u64 = 600;
 
-/// What all tests on this machine may take, compilation included.
+/// Time limit of all tests on this machine, including compilation.
 const HOST_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -37,7 +38,7 @@ pub fn run(options: &mut Options) -> Result<()> {
             tally
         }
     };
-    // Last and plain: what reads it (a person, CI) need not know how many binaries there were.
+    // Last and plain: its reader (a person, CI) need not know how many binaries there were.
     println!("{tally}");
     if tally.failed > 0 {
         std::process::exit(1)
@@ -46,7 +47,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     }
 }
 
-/// Root can install what is missing, so for root nothing is ever left out.
+/// Root can install missing packages, so for root this is never skipped.
 fn pi3_where_possible(arguments: &[String]) -> Result<Tally> {
     let ready: Result<()> = Emulated::Pi3
         .prepare()
@@ -54,15 +55,16 @@ fn pi3_where_possible(arguments: &[String]) -> Result<Tally> {
         .map(drop);
     match ready {
         Err(error) if !packages::is_root() => {
-            println!("pi3: left out, as its packages are not there: {error}");
+            println!("pi3: skipped, as its packages are missing: {error}");
             Ok(Tally::default())
         }
         _ => emulated(Emulated::Pi3, arguments),
     }
 }
 
-/// What tests of `packaging/` and of documents ask for their opinion; where it is missing, those are ignored.
-fn judges() {
+/// Installs external checkers for tests of `packaging/` and of documents; without them, those tests
+/// are ignored.
+fn external_checkers() {
     let wanted = [
         Package::program("systemd", "systemd-analyze"),
         Package::program("iproute2", "ip"),
@@ -86,7 +88,7 @@ fn on_host(arguments: &[String]) -> Result<Tally> {
             "tests that run a unikernel are skipped here: {reason}"
         ));
     }
-    judges();
+    external_checkers();
     let mut command = cargo::cargo("test");
     command
         .args(["--workspace", "--no-fail-fast", "--"])
@@ -136,8 +138,8 @@ fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
     loop {
         let deadline = Instant::now() + Duration::from_secs(BINARY_LIMIT + 60);
         match console.next(deadline) {
-            Ok(Said::Mark(mark)) if mark.starts_with("done") => break,
-            Ok(said) => follower.hear(said),
+            Ok(Event::Mark(mark)) if mark.starts_with("done") => break,
+            Ok(event) => follower.handle(event),
             Err(error) => {
                 follower.died(&error);
                 return summary(machine.name(), follower.tally, start);
@@ -154,7 +156,8 @@ fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
     summary(machine.name(), follower.tally, start)
 }
 
-/// Every test binary of the workspace but those of what makes the packages, and the tender they start, for this architecture.
+/// Builds, for this architecture, every test binary of the workspace except those of `manual/`, and
+/// the tender that they start.
 fn build_tests(arch: Arch) -> Result<Vec<Built>> {
     let toolchain = StaticToolchain::choose(arch)?;
     progress::note(format_args!(
@@ -177,7 +180,8 @@ fn build_tests(arch: Arch) -> Result<Vec<Built>> {
     cargo::build(&mut command)
 }
 
-/// Emulated processors are slow and the whole file system is in memory: optimise a little, and carry no debug information.
+/// Emulated processors are slow and the whole file system is in memory: optimise a little, and omit
+/// debug information.
 pub fn small_profile(command: &mut std::process::Command) {
     command
         .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
@@ -191,7 +195,8 @@ fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {
     let mut count = 0;
     for program in built {
         if program.is_test {
-            // cargo's own file name: it tells the unit tests of the library from those of the binary.
+            // Cargo's file name: it distinguishes the unit tests of the library from those of the
+            // binary.
             let name = program
                 .path
                 .file_name()
@@ -209,7 +214,7 @@ fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {
     }
 }
 
-/// Variables that tell tests how much to do; see `docs/testing.md`.
+/// Variables that set the amount of work of tests; see `docs/testing.md`.
 const PASSED_ON: [&str; 6] = [
     "TENDER_RING_FRAMES",
     "TENDER_SLOW_TESTS",
@@ -219,7 +224,7 @@ const PASSED_ON: [&str; 6] = [
     "TENDER_KILLS",
 ];
 
-/// Those that are set here, for the shell.
+/// Shell assignments of those that are set.
 fn passed_on() -> String {
     let set = |name: &str| {
         std::env::var(name)
@@ -233,7 +238,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The shell script that runs them all, after the lines `before`.
+/// The shell script that runs all of them, after the lines `before`.
 fn job(before: &str, arguments: &[String]) -> String {
     let arguments: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
     format!(
@@ -248,25 +253,25 @@ fn job(before: &str, arguments: &[String]) -> String {
     )
 }
 
-/// Keeps count while the machine talks.
+/// Counts results while the machine runs.
 struct Follower {
     prefix: &'static str,
     tally: Tally,
-    /// The binary that runs, and what it has said of its tests.
+    /// The running binary, and its results so far.
     running: Option<(String, Tally)>,
     ended: usize,
 }
 
 impl Follower {
-    fn hear(&mut self, said: Said) {
-        match said {
-            Said::Line(line) => {
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Line(line) => {
                 println!("{} | {line}", self.prefix);
                 if let (Some((_, tally)), Some(read)) = (&mut self.running, Tally::parse(&line)) {
                     *tally += read;
                 }
             }
-            Said::Mark(mark) => match mark.split_once(' ') {
+            Event::Mark(mark) => match mark.split_once(' ') {
                 Some(("run", name)) => {
                     println!("{} | {name}", self.prefix);
                     self.running = Some((name.to_string(), Tally::default()));
@@ -282,7 +287,7 @@ impl Follower {
         let Some((name, tally)) = self.running.take() else {
             return;
         };
-        // 137 is 128 + SIGKILL, which is how busybox's timeout ends what takes too long.
+        // 137 is 128 + SIGKILL, the status of busybox's timeout.
         let why = if status == "137" {
             format!(" (killed after {BINARY_LIMIT} s)")
         } else {
@@ -296,7 +301,8 @@ impl Follower {
         self.tally += tally.with_exit(status == "0");
     }
 
-    /// The machine is gone: what ran has failed, and what did not run is not passed over in silence.
+    /// The machine is gone: the running binary has failed, and the number of missing ones is
+    /// printed.
     fn died(&mut self, error: &Error) {
         let during = self.running.take().map_or_else(
             || "between tests".into(),
@@ -323,19 +329,19 @@ mod tests {
         }
     }
 
-    fn mark(text: &str) -> Said {
-        Said::Mark(text.into())
+    fn mark(text: &str) -> Event {
+        Event::Mark(text.into())
     }
 
     #[test]
     fn counts_are_summed_over_binaries() {
         let mut follower = follower();
         for _ in 0..2 {
-            follower.hear(mark("run halt"));
-            follower.hear(Said::Line(
+            follower.handle(mark("run halt"));
+            follower.handle(Event::Line(
                 "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured".into(),
             ));
-            follower.hear(mark("exit 0"));
+            follower.handle(mark("exit 0"));
         }
         assert_eq!(
             (
@@ -350,15 +356,15 @@ mod tests {
     #[test]
     fn a_crash_and_a_dead_machine_are_failures() {
         let mut follower = follower();
-        follower.hear(mark("run halt"));
-        follower.hear(mark("exit 139"));
-        follower.hear(mark("run net"));
+        follower.handle(mark("run halt"));
+        follower.handle(mark("exit 139"));
+        follower.handle(mark("run net"));
         follower.died(&fail::<()>("gone").unwrap_err());
         assert_eq!(follower.tally.failed, 2);
     }
 
     #[test]
-    fn words_for_the_tests_reach_them_unchanged() {
+    fn arguments_reach_the_tests_unchanged() {
         assert!(
             job("", &["a b".into(), "it's".into()])
                 .contains(r"$test --color=never 'a b' 'it'\''s'")

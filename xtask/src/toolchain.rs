@@ -1,6 +1,6 @@
-//! Which compiler builds for what: rustup's targets where they are installed, else Debian's rustc-web.
+//! Choice of compilers: rustup's targets if installed, otherwise Debian's rustc-web.
 //!
-//! Nothing here ever lets rustup download: that is for the person at the keyboard to decide.
+//! Nothing here lets rustup download: that is the user's decision.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,16 +10,16 @@ use crate::error::{Result, fail};
 use crate::packages::{self, Brings, Package};
 use crate::process;
 
-/// Debian's rustc-web installs here, beside (not instead of) a rustup in the user's home.
+/// Debian's rustc-web installs here, in addition to a rustup in the user's home.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// A compiler and a target whose programs run on any Linux of that architecture, without a library.
 #[derive(Debug)]
 pub struct StaticToolchain {
     pub triple: String,
-    /// Where it is not the one cargo would take.
+    /// Set if it is not cargo's default compiler.
     rustc: Option<PathBuf>,
-    /// GNU prefix of the C compiler and linker, empty on the machine's own architecture.
+    /// GNU prefix of the C compiler and linker, empty for the machine's own architecture.
     c_prefix: &'static str,
 }
 
@@ -55,7 +55,7 @@ impl StaticToolchain {
         })
     }
 
-    /// All that it needs, so that what is missing is named, or installed, at once.
+    /// All packages that it needs, so that missing ones are reported, or installed, together.
     pub fn packages(arch: Arch) -> Result<Vec<Package>> {
         let mut wanted = c_packages(arch, Arch::host()? == arch).to_vec();
         if rustups_triple(arch)?.is_none() {
@@ -66,7 +66,7 @@ impl StaticToolchain {
 
     /// Adds compiler, target and flags to a cargo command that builds a release.
     pub fn apply_for_release(&self, cargo: &mut Command) {
-        // Elsewhere the C start-up files refer to these tables, and tests unwind.
+        // Otherwise the C start-up files refer to these tables, and tests unwind.
         let scripts = if self.triple.starts_with(Arch::X86_64.name()) {
             &["xtask/unwind.ld"][..]
         } else {
@@ -95,9 +95,10 @@ impl StaticToolchain {
             cargo.env(format!("CC_{lower}"), &gcc);
             cargo.env(format!("AR_{lower}"), format!("{}ar", self.c_prefix));
         }
-        // The encoded form outranks RUSTFLAGS and every config file, so that nobody's settings undo the static linking.
+        // The encoded form outranks RUSTFLAGS and every config file, so that no setting undoes the
+        // static linking.
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_string()];
-        // For the linkers of GNU and LLVM, which are those of our compilers; others have no INSERT.
+        // For the linkers of GNU and LLVM, which our compilers use; others have no INSERT.
         for script in [&["xtask/seldom.ld"], scripts].concat() {
             let script = crate::cargo::root().join(script);
             flags.extend([
@@ -106,7 +107,8 @@ impl StaticToolchain {
             ]);
         }
         if self.triple.starts_with(Arch::X86_64.name()) {
-            // A program that can lie anywhere has thousands of addresses to add to: in 700 bytes instead of 63,000.
+            // A position-independent program has thousands of relocations: this stores them in 700
+            // bytes instead of 63,000.
             flags.push("-Clink-arg=-Wl,-z,pack-relative-relocs".to_string());
         }
         flags.extend(remap_flags());
@@ -119,7 +121,7 @@ impl StaticToolchain {
     }
 }
 
-/// A compiler that comes with the sources of `core`, for programs without an operating system under them.
+/// A compiler with the sources of `core`, for programs without an operating system.
 #[derive(Debug)]
 pub struct GuestToolchain {
     rustc: PathBuf,
@@ -145,7 +147,7 @@ impl GuestToolchain {
         packages::ensure(PURPOSE, &[GUEST_LINKERS, GUEST_RUST].concat())?;
         if !has_sources(&sysroot(Path::new(DEBIAN_RUSTC))?) {
             return fail(format!(
-                "{DEBIAN_RUSTC} has no library sources of its own version; install rust-web-src of that version"
+                "{DEBIAN_RUSTC} lacks library sources of the same version; install rust-web-src of that version"
             ));
         }
         Ok(GuestToolchain {
@@ -161,11 +163,11 @@ impl GuestToolchain {
         if self.rustc == Path::new(DEBIAN_RUSTC) {
             cargo.env("RUSTC", &self.rustc);
         }
-        // Building `core` along is unstable in name only: compiler and sources are of one and the same version.
+        // Building `core` is unstable in name only: compiler and sources have the same version.
         cargo.env("RUSTC_BOOTSTRAP", "1");
     }
 
-    /// The versions of all that decides on the bytes, one a line.
+    /// The versions of everything that affects the bytes, one a line.
     pub fn versions(&self) -> Result<String> {
         let mut lines = String::new();
         let linkers = GUEST_LINKERS
@@ -183,7 +185,7 @@ impl GuestToolchain {
     }
 }
 
-/// Takes this machine's directories out of panic messages, so that builds are alike everywhere.
+/// Removes this machine's directories from panic messages, so that builds are identical everywhere.
 pub fn remap_flags() -> Vec<String> {
     let home = std::env::var_os("HOME")
         .map(PathBuf::from)
@@ -266,7 +268,7 @@ fn sysroot(rustc: &Path) -> Result<PathBuf> {
     )
 }
 
-/// The first target of cargo's own compiler, mostly rustup's, that will do.
+/// The first suitable target of cargo's own compiler, usually rustup's.
 fn rustups_triple(arch: Arch) -> Result<Option<String>> {
     let sysroot = sysroot(Path::new("rustc"))?;
     let triples = ["gnu", "musl"].map(|libc| format!("{}-unknown-linux-{libc}", arch.name()));

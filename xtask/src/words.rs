@@ -1,4 +1,5 @@
-//! Counts the phrases of `xtask/words.txt` in the sources and documents, and compares the sum with the budget there.
+//! Counts the phrases of `xtask/words.txt` in the sources and documents, and compares the sum with
+//! the budget there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use crate::cargo::root;
 use crate::error::{Context, Result, fail};
 use crate::options::Options;
 
-/// What is read: directories with every text in them, and files.
+/// The files and directories to read.
 const PLACES: [&str; 10] = [
     "src",
     "guest-abi/src",
@@ -21,7 +22,7 @@ const PLACES: [&str; 10] = [
     "README.md",
 ];
 
-/// Kinds of files.
+/// The file extensions to read.
 const KINDS: [&str; 4] = ["rs", "md", "toml", "service"];
 
 /// Prints how often each phrase occurs.
@@ -60,7 +61,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     Ok(())
 }
 
-/// The budget, and the phrases.
+/// Parses the budget and the phrases.
 fn parse(list: &str) -> Result<(usize, Vec<&str>)> {
     let lines = list.lines().filter(|line| !line.starts_with('#'));
     let mut lines = lines.filter(|line| !line.is_empty());
@@ -94,7 +95,8 @@ fn read(path: &Path, texts: &mut Vec<(PathBuf, String)>) -> Result<()> {
     Ok(())
 }
 
-/// How often `phrase` occurs in `text`, as words, in whatever case; a line break is a space, and so is `_` in a name.
+/// Counts `phrase` in `text` as whole words, ignoring case; a line break or a `_` in a name is a
+/// space.
 fn count(text: &str, phrase: &str) -> usize {
     let words: Vec<String> = text
         .split(|c: char| !c.is_alphanumeric())

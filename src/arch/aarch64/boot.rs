@@ -141,8 +141,8 @@ mod tests {
         );
     }
 
-    /// EPD1: the processor never walks the tables of TTBR1_EL1, at the start or after a guest wrote
-    /// it.
+    /// EPD1: TTBR1_EL1 is never walked, neither with its initial value nor after a guest has
+    /// written it.
     #[test]
     fn upper_half_has_no_tables() {
         assert_eq!(TCR >> 23 & 1, 1);

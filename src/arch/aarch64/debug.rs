@@ -254,7 +254,7 @@ mod tests {
 
     /// Fields of the Arm Architecture Reference Manual: E, PAC, LSC, BAS.
     #[test]
-    fn points_are_placed_each_kind_in_its_own_registers() {
+    fn each_kind_of_point_has_its_own_registers() {
         let point = |address, length, kind| Hardware {
             address,
             length,
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_one_doubleword_can_be_watched() {
+    fn ranges_within_one_doubleword_can_be_watched() {
         for (address, length, can) in [
             (0, 8, true),
             (4, 4, true),

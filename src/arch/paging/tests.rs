@@ -4,7 +4,7 @@ use super::*;
 
 mod boundaries;
 
-/// Descriptors that can be decoded: the address, the kind in bits 0-1, the access in bits 2-3.
+/// Readable descriptors: the address, the kind in bits 0-1, the access in bits 2-3.
 struct Plain;
 
 impl Format for Plain {
@@ -19,7 +19,7 @@ impl Format for Plain {
     }
 }
 
-/// Returns the access that the tables grant at `address`.
+/// Returns the access that the tables give to `address`.
 fn walk(tables: &Tables, address: u64) -> Option<Access> {
     let mut table = 0;
     for shift in SHIFTS {
@@ -123,8 +123,7 @@ fn access() -> impl Strategy<Value = Access> {
     proptest::sample::select(all.to_vec())
 }
 
-/// Ascending mappings from a random address: gaps and lengths of a few pages, or of nearly some
-/// blocks.
+/// Ascending mappings from any address: gaps and lengths of a few pages, or of almost some blocks.
 fn mappings() -> impl Strategy<Value = Vec<Mapping>> {
     let near_blocks =
         (0u64..3, -3i64..4).prop_map(|(blocks, by)| (blocks * 512).saturating_add_signed(by));
@@ -157,7 +156,7 @@ fn mappings() -> impl Strategy<Value = Vec<Mapping>> {
         })
 }
 
-/// Returns the access that `mappings` grant to the page at `address`.
+/// Returns the access that `mappings` give to the page at `address`.
 fn wanted(mappings: &[Mapping], address: u64) -> Option<Access> {
     let mapping = mappings
         .iter()
@@ -172,8 +171,8 @@ fn around(mappings: &[Mapping]) -> std::ops::Range<u64> {
     start.saturating_sub(PAGE_SIZE)..end.next_multiple_of(BLOCK_SIZE) + BLOCK_SIZE
 }
 
-/// Returns the minimal number of tables: the root, and one for each mapped 512 GiB, each mapped
-/// GiB, and each 2 MiB of mixed access.
+/// Returns how many tables are needed: one for the root and, where anything is mapped, one for
+/// every 512 GiB, every GiB, and every 2 MiB of more than one access.
 fn least_tables(mappings: &[Mapping]) -> usize {
     let range = around(mappings);
     let (mut directories, mut mixed) = (std::collections::BTreeSet::new(), 0);
@@ -211,7 +210,7 @@ proptest! {
         prop_assert_eq!(build(least - 1).err(), Some(TablesFull(least - 1)));
     }
 
-    /// Written out and decoded from their place in memory.
+    /// Written to memory and read back from their addresses.
     #[test]
     fn tables_refer_to_each_other_by_address(mappings in mappings(), base in (0u64..1000).prop_map(|page| page * PAGE_SIZE)) {
         let tables = Tables::build::<Plain>(base, base + 0x100000, &mappings).expect("room");

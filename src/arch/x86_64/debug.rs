@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_aligned_can_be_watched() {
+    fn aligned_ranges_can_be_watched() {
         for (address, length, can) in [
             (0, 8, true),
             (4, 4, true),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn exception_and_dr6_determine_the_trap() {
+    fn a_stop_is_decoded_from_exception_and_dr6() {
         let exit = |exception, dr6| kvm_debug_exit_arch {
             exception,
             dr6,
@@ -342,7 +342,7 @@ mod tests {
         assert!((0..=u8::MAX).all(|short| short_tags(full_tags(short)) == short));
     }
 
-    /// KVM's registers in gdb's order and back, each in its place.
+    /// Each at its offset: KVM's registers, in gdb's order and back.
     #[test]
     fn floating_registers_come_back_as_they_were() {
         let mut before = kvm_fpu {

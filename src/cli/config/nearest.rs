@@ -83,7 +83,7 @@ mod tests {
     const NAMES: [&str; 6] = ["mem", "net", "net-mac", "net-ring", "block", "unikernel"];
 
     #[test]
-    fn misspellings_are_understood() {
+    fn misspellings_have_a_suggestion() {
         let expected = [
             ("mme", "mem"),
             ("memm", "mem"),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn unrelated_names_are_not() {
+    fn unrelated_names_have_no_suggestion() {
         for word in ["", "x", "frobnicate", "memory-size", &"n".repeat(5000)] {
             assert_eq!(nearest(word, NAMES), None, "{word}");
         }

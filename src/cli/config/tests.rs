@@ -5,7 +5,7 @@ use crate::config::{BlockOption, Config, NetOption, NetRing, NetSource, SandboxM
 mod errors;
 mod properties;
 
-/// Parses the file `text`, at dir/app.toml, together with the arguments `args`.
+/// Combines `args` with the file `text`, at dir/app.toml.
 fn complete(args: &[&str], text: &str) -> Result<(Command, Vec<NamedPath>), Error> {
     let line = ["tender", "--config=dir/app.toml"]
         .iter()
@@ -34,7 +34,7 @@ fn error(text: &str) -> String {
     }
 }
 
-/// Returns the configuration of a command line.
+/// Parses a command line.
 fn line(args: &[&str]) -> Config {
     match parse(["tender"].iter().chain(args).map(OsString::from)) {
         Ok(Command::Run(config)) => config,
@@ -42,8 +42,7 @@ fn line(args: &[&str]) -> Config {
     }
 }
 
-/// Returns the expected configuration of a file: that of the equivalent command line, with its
-/// devices as fallbacks.
+/// Parses a command line as the expected configuration of a file: its devices are fallbacks.
 fn fallback(args: &[&str]) -> Config {
     let mut config = line(args);
     config.nets.iter_mut().for_each(|net| net.fallback = true);
@@ -55,7 +54,7 @@ fn fallback(args: &[&str]) -> Config {
 }
 
 #[test]
-fn a_file_is_equivalent_to_a_command_line() {
+fn a_file_means_the_same_as_a_command_line() {
     let text = r#"
         unikernel = "presentation.hvt"
         args = ["--ipv4=10.0.0.2/24", "a b"]
@@ -201,7 +200,7 @@ fn it_wins_by_device_and_property() {
 }
 
 #[test]
-fn paths_are_from_where_the_file_lies() {
+fn paths_are_relative_to_the_file() {
     let text = "unikernel = '../a.hvt'\nchroot = 'root'\n[block]\nd = 'd.img'\ne = '/e.img'";
     let (command, paths) = complete(&[], text).unwrap();
     let Command::Run(config) = command else {
@@ -220,8 +219,8 @@ fn paths_are_from_where_the_file_lies() {
         ("block.e", Path::new("/e.img"), 5),
     ];
     assert_eq!(found, expected);
-    // Paths of the command line are relative to the working directory, and replaced paths are not
-    // checked.
+    // Paths on the command line are relative to the current directory; the paths that they replace
+    // are not opened.
     let (_, paths) = complete(&["--block:d=x", "--chroot=y", "z"], text).unwrap();
     assert_eq!(
         paths.iter().map(|named| &*named.key).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! Properties of command lines with any arguments, and of memory of any size.
+//! Properties of command lines of any arguments, and of memory of any size.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::{BlockOption, BlockSource, Memory, NetSource};
 
-/// An argument that is no option.
-fn plain_word() -> impl Strategy<Value = OsString> {
+/// An argument that is not an option.
+fn plain_argument() -> impl Strategy<Value = OsString> {
     proptest::collection::vec(any::<u8>(), 1..20)
         .prop_map(OsString::from_vec)
         .prop_filter("option", |word| word.as_bytes()[0] != b'-')
@@ -21,7 +21,7 @@ fn any_argument() -> impl Strategy<Value = OsString> {
     let looks = "-{0,3}(net|net-mac|block|block-sector-size|disk|mem|help|v|q|V)?:{0,2}[a-z0-9]{0,3}=?[^ ]{0,6}";
     prop_oneof![
         looks.prop_map(OsString::from),
-        plain_word(),
+        plain_argument(),
         Just(OsString::new())
     ]
 }
@@ -52,8 +52,8 @@ proptest! {
     }
 
     #[test]
-    fn guest_arguments_are_unchanged(
-        unikernel in plain_word(),
+    fn guest_arguments_arrive_unchanged(
+        unikernel in plain_argument(),
         args in proptest::collection::vec(any_argument(), 0..8),
         dashes: bool,
     ) {
@@ -69,7 +69,7 @@ proptest! {
         device in device_name(),
         interface in "[a-z][a-z0-9.-]{0,14}",
         tail: [u8; 5],
-        path in plain_word().prop_filter("descriptor", |path| path.as_bytes()[0] != b'@'),
+        path in plain_argument().prop_filter("descriptor", |path| path.as_bytes()[0] != b'@'),
         sector in 9u32..16,
         joined: bool,
     ) {
@@ -114,7 +114,7 @@ proptest! {
     }
 }
 
-/// Every guest size in whole KiB equals the same calculation in 128 bits.
+/// Every size of whole KiB that a guest can have; computed in 128 bits, the size is the same.
 #[test]
 fn every_size_of_memory_is_rounded_down_by_less_than_a_step() {
     for asked in (Memory::STEP..=Memory::MAX).step_by(1024) {

@@ -1,4 +1,4 @@
-//! Checks core files as bytes: parsed by goblin, and compared with the layouts that Linux uses.
+//! Core files as bytes: read by goblin, and compared with the layouts of those that Linux makes.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -140,7 +140,7 @@ fn only_a_page_of_zeros_is_one() {
 }
 
 #[test]
-fn only_bad_ends_leave_a_core() {
+fn only_crashes_leave_a_core() {
     let registers = String::new;
     let broken = RunError::Violation {
         cause: "x".into(),

@@ -252,7 +252,7 @@ mod tests {
         lines.map(|line| (6, line.to_vec())).collect()
     }
 
-    /// Prints these pieces, with a message after each piece that is marked; returns the output.
+    /// Prints these pieces, with a message after each marked piece; returns the output.
     fn printed(pieces: &[(Vec<u8>, bool)], stamped: bool) -> (Vec<u8>, Stats) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let stream: &Stream = Box::leak(Box::new(Stream::new()));
@@ -288,7 +288,7 @@ mod tests {
         std::io::Seek::seek(&mut fs::File::from(file), std::io::SeekFrom::End(0)).unwrap();
     }
 
-    /// Random text of the bytes that the code distinguishes.
+    /// Text of the bytes that are significant here.
     fn text(most: usize) -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(prop::sample::select(b"<<0137>\n\0 x".to_vec()), 0..most)
     }
@@ -342,7 +342,7 @@ mod tests {
     }
 
     proptest! {
-        /// The guest may cut its text anywhere, and messages may come between.
+        /// Wherever the guest splits its text, and wherever messages come between.
         #[test]
         fn no_byte_of_the_guests_sets_a_priority(pieces in prop::collection::vec((text(20), any::<bool>()), 0..20)) {
             let (stream, stats) = printed(&pieces, false);

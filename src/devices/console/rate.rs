@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holds_the_rate() {
+    fn a_second_allows_the_rate() {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut rate = rate(1000, start);
@@ -75,9 +75,9 @@ mod tests {
         assert_eq!(take(&mut rate, 600, start), 400);
         assert_eq!(take(&mut rate, 600, start), 0);
         assert_eq!(take(&mut rate, 600, at(250)), 250);
-        // The bucket holds no more than a second's worth.
+        // At most a second's worth is saved up.
         assert_eq!(take(&mut rate, 5000, at(60_000)), 1000);
-        // A clock that goes back changes nothing.
+        // A clock that goes back adds nothing and removes nothing.
         assert_eq!(take(&mut rate, 1, at(59_000)), 0);
     }
 

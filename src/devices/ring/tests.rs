@@ -1,4 +1,4 @@
-//! The ring with a simulated guest, its interfaces on socket pairs.
+//! The ring with a guest played by the test, its interfaces on socket pairs.
 
 mod handshake;
 mod threads;
@@ -22,7 +22,7 @@ const FRAME: u64 = 0x10_0000;
 const BUFFER: u64 = 0x11_0000;
 const TEXT: u64 = 0x12_0000;
 
-/// A guest, its ring, and the far end of its only wire; the interface has handle 1.
+/// A guest, its ring, and the peer of its only interface, which has handle 1.
 struct Guest {
     memory: GuestMemory,
     ring: Ring,
@@ -31,11 +31,11 @@ struct Guest {
 }
 
 impl Guest {
-    /// Returns a guest whose ring has been used `history` times before.
+    /// A ring that has been used `history` times before.
     fn after(history: u32) -> Guest {
         let (near, wire) = UnixDatagram::pair().unwrap();
         wire.set_nonblocking(true).unwrap();
-        // Inherited descriptors do not have O_CLOEXEC.
+        // Inherited descriptors stay open across exec.
         let near = near.into_raw_fd();
         // SAFETY: the descriptor is open, and the call takes numbers only.
         assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
@@ -196,7 +196,7 @@ fn a_frame_longer_than_the_buffer_is_cut() {
 }
 
 #[test]
-fn indices_go_on_past_their_largest_number() {
+fn indices_wrap_around() {
     let mut guest = Guest::after(u32::MAX - 2);
     for number in 0..6 {
         guest
@@ -276,10 +276,10 @@ fn unknown_operations_and_writes_to_nowhere_are_skipped() {
     assert_eq!(guest.received(), None);
 }
 
-/// The second thread takes over after a streak of requests, serves without kicks, asks for kicks
-/// again when nothing arrives, and ends on request.
+/// The second thread takes over after a series of requests, serves without kicks, wants kicks again
+/// when idle, and ends when requested.
 #[test]
-fn the_second_thread_takes_over_and_goes_back_to_sleep() {
+fn the_second_thread_takes_over_and_goes_idle() {
     let mut guest = Guest::new();
     let parallel = Parallel::new();
     std::thread::scope(|scope| {
@@ -298,8 +298,8 @@ fn the_second_thread_takes_over_and_goes_back_to_sleep() {
         assert_eq!(needs_kick(), 1);
         worker.streak = 1_000_000;
         worker.drain_some(memory).unwrap();
-        // It watches for a while, and asks for kicks again: whether it was seen in between depends
-        // on timing.
+        // It polls briefly, then wants kicks again: whether the test sees the state in between is a
+        // matter of luck.
         let deadline = Instant::now() + Duration::from_secs(20);
         while parallel.streak.load(Ordering::Relaxed) == 16 && Instant::now() < deadline {
             std::thread::yield_now();
@@ -321,7 +321,7 @@ fn the_second_thread_takes_over_and_goes_back_to_sleep() {
 }
 
 #[test]
-fn the_second_thread_reports_a_violation() {
+fn the_second_thread_reports_violations() {
     let guest = Guest::new();
     guest.put(ENT_TAIL, 5000);
     let parallel = Parallel::new();
@@ -337,8 +337,8 @@ fn the_second_thread_reports_a_violation() {
     ));
 }
 
-/// A ring whose index a peer moves until `deadline`: each read of the index adds one request to
-/// receive.
+/// A ring whose index a peer moves until `deadline`: each read of the index adds one receive
+/// request.
 struct Fed {
     submitted: AtomicU32,
     deadline: Instant,

@@ -1,4 +1,4 @@
-//! Attached devices: the guest's properties of them, and requests by handle.
+//! Attached devices: their properties in the manifest, and their handles.
 
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -35,7 +35,7 @@ pub fn memory() -> GuestMemory {
     memory
 }
 
-/// Returns two connected sockets: the number of one, as a process inherits it, and the other,
+/// Two connected sockets: the descriptor number of one, as a process inherits it, and the other,
 /// non-blocking.
 pub fn wire(kind: libc::c_int) -> (RawFd, UnixDatagram) {
     let mut fds = [-1; 2];
@@ -44,7 +44,7 @@ pub fn wire(kind: libc::c_int) -> (RawFd, UnixDatagram) {
         unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
         0
     );
-    // SAFETY: it is new and owned by nothing else.
+    // SAFETY: it is new and has no other owner.
     let far = unsafe { UnixDatagram::from_raw_fd(fds[1]) };
     far.set_nonblocking(true).expect("a socket");
     (fds[0], far)
@@ -72,7 +72,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     .expect("sockets")
 }
 
-/// POLL, which must succeed.
+/// A POLL that must succeed.
 pub fn poll(devices: &mut Devices, timeout: u64) -> u64 {
     devices.poll(timeout).expect("a way to wait")
 }
@@ -107,7 +107,7 @@ fn contents(memory: &GuestMemory, addr: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Returns an image of 2 KiB in a fresh directory.
+/// An image of 2 KiB in a new directory.
 fn image() -> (TempDir, PathBuf) {
     let directory = TempDir::new().expect("a directory");
     let path = directory.path().join("disk.img");
@@ -115,8 +115,8 @@ fn image() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// Returns a network device with handle 1, its wire, a disk with handle 2, and the resulting
-/// manifest.
+/// A network device with handle 1, its peer, and a disk with handle 2, with the manifest after the
+/// attachment.
 fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let mut manifest = manifest(&["service"], &["data"]);
@@ -151,12 +151,12 @@ fn refused(mut manifest: Manifest, nets: &[NetOption], blocks: &[BlockOption]) -
 }
 
 #[test]
-fn the_manifest_has_the_properties_of_attached_devices() {
+fn the_manifest_has_the_attached_properties() {
     let (_directory, path) = image();
     let (_devices, _far, manifest) = one_of_each(&path);
     let bytes = manifest.to_bytes();
     let (service, data) = (&bytes[8 + 104..][..104], &bytes[8 + 208..][..104]);
-    // Address and MTU; capacity and sector size; both attached, without host data.
+    // Address and MTU; capacity and sector size; both attached, without any host data.
     assert_eq!(
         service[72..88],
         [2, 3, 4, 5, 6, 7, 0xdc, 0x05, 0, 0, 0, 0, 0, 0, 0, 0]
@@ -174,7 +174,7 @@ fn the_manifest_has_the_properties_of_attached_devices() {
 }
 
 #[test]
-fn a_default_mac_address_is_random_and_local() {
+fn a_default_address_is_random_and_local() {
     let mut manifest = manifest(&["service"], &[]);
     let (near, _far) = wire(libc::SOCK_DGRAM);
     let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near.into()))], &[]).expect("a plan");
@@ -190,7 +190,7 @@ fn a_default_mac_address_is_random_and_local() {
 }
 
 #[test]
-fn an_attach_error_names_the_device() {
+fn attachment_errors_name_the_device() {
     let (directory, path) = image();
     let missing = directory.path().join("missing.img");
     let error = refused(manifest(&[], &["data"]), &[], &[block(None, &missing)]);
@@ -316,7 +316,7 @@ fn frames_go_to_and_come_from_the_device_of_the_handle() {
 }
 
 #[test]
-fn blocks_go_to_and_come_from_their_place() {
+fn blocks_go_to_and_come_from_their_offset() {
     let (_directory, path) = image();
     let (mut devices, _far, _manifest) = one_of_each(&path);
     let memory = memory();
@@ -390,7 +390,7 @@ fn handles_that_are_unknown_or_of_another_kind_are_refused() {
             "{handle}"
         );
     }
-    // None of these requests sent, received or wrote anything.
+    // None of these calls sent, received or wrote anything.
     assert!(far.recv(&mut [0; 64]).is_err());
     assert_eq!(contents(&memory, RECEIVED, 20), [0; 20]);
     assert_eq!(fs::read(&path).expect("the image"), [b'.'; 2048]);
@@ -437,7 +437,7 @@ fn buffers_outside_of_memory_end_the_run() {
         devices.block_read(&memory, text),
         Err(Fault::Memory(memory::RangeError::ReadOnly { .. }))
     ));
-    // The undelivered frame is still queued.
+    // The frame that could not be delivered is still queued.
     assert_eq!(
         devices
             .net_read(&memory, net_request(1, RECEIVED, 20))

@@ -1,5 +1,4 @@
-//! Devices of guests that cannot declare any: at most one interface and one disk, addressed by
-//! kind.
+//! Devices of guests without a manifest: at most one interface and one disk, used without handles.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +33,7 @@ fn disk(size: usize) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[test]
-fn unattached_devices_are_absent() {
+fn missing_devices_return_an_error() {
     let mut devices = attach(&[], &[]).expect("no devices");
     assert!(matches!(
         devices.net_info(),
@@ -48,7 +47,7 @@ fn unattached_devices_are_absent() {
 }
 
 #[test]
-fn the_interface_has_its_address_and_moves_frames() {
+fn the_interface_returns_its_address_and_moves_frames() {
     let (near, far) = wire(libc::SOCK_DGRAM);
     let option = NetOption {
         mac: Some([2, 3, 4, 5, 6, 7]),
@@ -158,7 +157,7 @@ fn each_era_opens_disks_by_its_own_rule() {
 }
 
 #[test]
-fn options_that_attach_nothing_are_errors_with_a_hint() {
+fn options_that_attach_nothing_are_reported_with_a_hint() {
     let mac = NetOption {
         mac: Some([2; 6]),
         ..NetOption::default()

@@ -1,4 +1,4 @@
-//! Matching options with devices, and the errors.
+//! Which option belongs to which device, and plans that are refused.
 
 use super::*;
 use crate::config::{BlockOption, BlockSource, NetOption, NetSource};
@@ -328,7 +328,7 @@ fn two_devices_cannot_have_one_image() {
 }
 
 #[test]
-fn the_command_line_overrides_the_configuration_file() {
+fn options_of_a_configuration_file_are_fallbacks() {
     use std::slice::from_ref;
     let manifest = manifest(&["service"], &["data"]);
     let file_net = NetOption {
@@ -366,7 +366,7 @@ fn the_command_line_overrides_the_configuration_file() {
             (&image("a.img"), Some(4096))
         );
     }
-    // Two options of the same origin for one device are still an error.
+    // In one place it is still an error to set a property of a device twice.
     let short = NetOption {
         name: None,
         ..file_net.clone()
@@ -379,7 +379,7 @@ fn the_command_line_overrides_the_configuration_file() {
 }
 
 #[test]
-fn a_partial_plan_has_every_error() {
+fn a_sketch_has_every_error() {
     let manifest = manifest(&["lan", "wan", "dmz"], &["data"]);
     let nets = [
         net("lna", tap("tap0")),

@@ -1,4 +1,4 @@
-//! POLL: reported devices, time of the return, and disconnected wires.
+//! POLL: which devices it reports, when it returns, and how it handles disconnected peers.
 
 use std::net::{Shutdown, UdpSocket};
 use std::os::fd::IntoRawFd;
@@ -11,10 +11,10 @@ use super::*;
 const MILLISECOND: u64 = 1_000_000;
 /// Ten seconds: longer than any successful test takes.
 const LONG: u64 = 10_000 * MILLISECOND;
-/// A sleep short enough to test.
+/// A sleep that ends before this has begun was too short.
 const SLEEP: u64 = 20 * MILLISECOND;
 
-/// Returns the report of POLL and whether it slept for `SLEEP`.
+/// Returns what POLL reports, and whether it slept for `SLEEP`.
 fn sleep(devices: &mut Devices) -> (u64, bool) {
     let start = Instant::now();
     let ready = poll(devices, SLEEP);
@@ -97,7 +97,7 @@ fn a_frame_ends_the_sleep() {
 }
 
 #[test]
-fn frames_of_a_cut_wire_are_delivered_and_its_end_is_not_reported_again() {
+fn frames_of_a_disconnected_peer_are_delivered_and_its_end_is_not_reported() {
     let wires = [wire(libc::SOCK_SEQPACKET), wire(libc::SOCK_DGRAM)];
     let [(cut, far), (other, other_far)] = wires;
     let mut devices = nets(&[cut, other]);
@@ -105,21 +105,21 @@ fn frames_of_a_cut_wire_are_delivered_and_its_end_is_not_reported_again() {
     drop(far);
     assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Frame(20));
-    // The end must be read too; until then POLL reports the device.
+    // The end is read too; until then the device is reported.
     assert_eq!(poll(&mut devices, LONG), 0b10);
     assert_eq!(read(&mut devices, 1), Reply::Net(Status::Again));
     poll(&mut devices, 0);
     assert_eq!(sleep(&mut devices), (0, true));
-    // Other devices still work.
+    // Other devices are unaffected.
     other_far.send(FRAME).expect("room");
     assert_eq!(poll(&mut devices, LONG), 0b100);
     assert_eq!(read(&mut devices, 2), Reply::Frame(20));
     assert_eq!(sleep(&mut devices), (0, true));
 }
 
-/// `poll(2)` reports such a wire only as readable.
+/// `poll(2)` reports such a peer only as readable.
 #[test]
-fn a_wire_whose_far_end_is_shut_down_is_not_reported_again() {
+fn a_peer_that_shuts_down_is_not_reported() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     far.shutdown(Shutdown::Write).expect("a connected socket");
@@ -130,7 +130,7 @@ fn a_wire_whose_far_end_is_shut_down_is_not_reported_again() {
 }
 
 #[test]
-fn a_wire_that_a_write_finds_cut_is_not_reported_again() {
+fn a_disconnect_found_by_a_write_is_not_reported() {
     let (near, far) = wire(libc::SOCK_SEQPACKET);
     let mut devices = nets(&[near]);
     drop(far);
@@ -143,18 +143,18 @@ fn a_wire_that_a_write_finds_cut_is_not_reported_again() {
 }
 
 #[test]
-fn a_transient_error_does_not_detach_the_device() {
-    // A frame to a closed port: the sender gets an error on its next read.
+fn a_transient_error_does_not_remove_the_device() {
+    // A frame to a closed port: its sender gets an error, which it reads.
     let far = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let near = UdpSocket::bind("127.0.0.1:0").expect("a port");
     near.connect(far.local_addr().expect("its name"))
         .expect("a route");
     drop(far);
     let near = near.into_raw_fd();
-    // SAFETY: it changes a flag of a descriptor that is open and owned by this test.
+    // SAFETY: it changes a flag of a descriptor that is open and belongs to this test.
     assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
     let mut devices = nets(&[near]);
-    // Repeatedly: a later listener is reached.
+    // Repeated: a peer that listens there later receives frames.
     for _ in 0..3 {
         let sent = devices
             .net_write(&memory(), net_request(1, SENT, 20))

@@ -40,7 +40,7 @@ fn check_reply<I: Interface>(reply: Reply, fields: &[Field]) {
     );
 }
 
-/// Checks how much readable memory `size` bytes of arguments of hypercall `number` need.
+/// Checks that `size` bytes of arguments of hypercall `number` must lie in memory.
 #[track_caller]
 fn check_end_of_memory<I: Interface>(number: u32, size: u64) {
     let memory = GuestMemory::new(SIZE).unwrap();

@@ -1,4 +1,4 @@
-//! One test per rule. [`elf::Elf`] makes every file, starting from a valid one.
+//! One test per rule. Every file here is made by [`elf::Elf`], which starts from a valid one.
 
 use super::*;
 
@@ -16,7 +16,7 @@ mod sources;
 
 use elf::{ABI, BSS, DATA, Elf, Program, RODATA, TDATA, TEXT};
 
-/// Parses a valid file after `change`.
+/// Parses a valid file with `change` made to it.
 fn parse(change: impl FnOnce(&mut Elf)) -> Result<Image, Error> {
     let mut elf = Elf::hvt();
     change(&mut elf);
@@ -31,7 +31,7 @@ fn refused(change: impl FnOnce(&mut Elf)) -> Error {
     parse(change).expect_err("a broken image")
 }
 
-/// Formats all fields of an image, for comparison.
+/// All properties of an image, to be compared.
 fn summary(image: &Image) -> String {
     format!("{image:?}")
 }

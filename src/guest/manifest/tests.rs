@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use guest_abi::manifest::NAME_SIZE;
 
-/// Returns the content of a manifest note that declares `devices`, after the reserved entry.
+/// The content of a manifest note that declares `devices`, after the reserved entry.
 pub(crate) fn manifest(devices: &[Entry]) -> Vec<u8> {
     raw(
         VERSION,
@@ -167,7 +167,7 @@ fn a_name_ends_within_its_68_bytes() {
         changed(|entry| entry.name = [b'x'; NAME_SIZE]),
         Error::Name(1)
     );
-    // Its last byte must be NUL even if the name ends before.
+    // Its last byte is a NUL even if the name ends before.
     assert_eq!(
         changed(|entry| entry.name[NAME_SIZE - 1] = b'x'),
         Error::Name(1)
@@ -265,7 +265,7 @@ fn two_devices_of_a_type_have_two_names() {
 }
 
 #[test]
-fn undeclared_devices_are_those_of_the_operator() {
+fn a_manifest_of_attached_devices_needs_no_declaration() {
     let kinds = |net, block| {
         let devices = Manifest::unnamed(net, block).devices().to_vec();
         devices
@@ -280,7 +280,7 @@ fn undeclared_devices_are_those_of_the_operator() {
         kinds(true, true),
         [(LEGACY_NET, Kind::Net), (LEGACY_BLOCK, Kind::Block)]
     );
-    // Its handles are as valid as those of a file.
+    // Its handles work like those of a file.
     let mut manifest = Manifest::unnamed(true, true);
     manifest.attach_net(LEGACY_NET, [2; 6], 1500);
     manifest.attach_block(LEGACY_BLOCK, 512, 512);
@@ -353,7 +353,7 @@ fn properties_in_the_file_do_not_outlive_the_attachment() {
     assert_eq!(bytes[8 + 104 + 72..][..16], [0; 16]);
 }
 
-/// Entries of a file: mostly valid.
+/// Entries as in a file: mostly valid.
 fn entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![8 => 1u32..3, 1 => Just(RESERVED_FIRST), 1 => any::<u32>()];
     (
@@ -392,7 +392,7 @@ proptest! {
     }
 }
 
-/// Regardless of the file, the guest finds zeros there, and no host data.
+/// Whatever the file has in those fields, the guest finds zeros, and no host data.
 #[test]
 fn the_tenders_own_fields_are_zero() {
     let filled = |entry: Entry| Entry {

@@ -135,8 +135,7 @@ fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> 
 mod tests {
     use super::*;
 
-    /// Looks up `name` in an environment of LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process
-    /// 42.
+    /// Looks `name` up in LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process 42.
     fn look_up(name: &str, environment: [Option<&str>; 3]) -> Result<RawFd, String> {
         let variable = |variable: &str| {
             let place = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"]
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_variable_is_named() {
+    fn the_missing_part_is_reported() {
         let message = |environment| look_up("x", environment).unwrap_err();
         let listed = message([Some("42"), Some("2"), Some("web:data:x")]);
         assert_eq!(
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ambiguous_name_lists_the_numbers() {
+    fn an_ambiguous_name_is_reported_with_both_numbers() {
         let error = look_up("x", [Some("42"), Some("3"), Some("x:y:x")]).unwrap_err();
         assert_eq!(
             error,

@@ -35,7 +35,7 @@ fn paths_of_descriptors_are_recognised() {
 }
 
 #[test]
-fn a_place_is_in_the_directory_that_was_found() {
+fn a_new_file_is_in_the_directory_that_was_found() {
     let directory = tempfile::tempdir().unwrap();
     let [path, moved] = ["folder", "moved"].map(|name| directory.path().join(name));
     fs::create_dir(&path).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 
 const PID: u32 = 42;
 
-/// Returns a service manager, and a notifier for these variables in addition to NOTIFY_SOCKET.
+/// A service manager, and a notifier that was given these variables in addition to its socket.
 fn managed(variables: &[(&'static str, &str)]) -> (UnixDatagram, tempfile::TempDir, Notifier) {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("notify");
@@ -66,7 +66,7 @@ fn a_watched_run_is_reported_in_order() {
 }
 
 #[test]
-fn the_watchdog_gets_one_message_per_half_interval() {
+fn a_watchdog_is_notified_once_in_half_its_interval() {
     let (manager, _directory, mut notifier) =
         managed(&[("WATCHDOG_USEC", "200000"), ("WATCHDOG_PID", "42")]);
     assert_eq!(notifier.poll_limit(), 50_000_000);
@@ -79,12 +79,12 @@ fn the_watchdog_gets_one_message_per_half_interval() {
     notifier.guest_is_alive();
     assert_eq!(heard(&manager).as_deref(), Some("WATCHDOG=1"));
     notifier.guest_is_alive();
-    // If the machine stalls here, the next message is due already.
+    // On a machine that stalls here, the next notification is already due.
     assert!(heard(&manager).is_none() || before.elapsed() >= Duration::from_millis(100));
 }
 
 #[test]
-fn a_watchdog_needs_our_pid_and_a_socket() {
+fn a_watchdog_must_be_ours_and_have_a_socket() {
     let asked = |variables: &[_]| {
         managed(variables)
             .2
@@ -117,7 +117,7 @@ fn abstract_names_are_addresses_too() {
 }
 
 #[test]
-fn an_invalid_or_missing_socket_is_ignored() {
+fn a_missing_or_stale_socket_is_ignored() {
     let long = format!("/{}", "x".repeat(200));
     for address in [
         "",
@@ -125,7 +125,7 @@ fn an_invalid_or_missing_socket_is_ignored() {
         "/nowhere/notify",
         "/dev/null",
         &long,
-        "@nobody-listens-here",
+        "@no-listener-here",
         "vsock:2:1234",
     ] {
         let mut notifier = with(&[("NOTIFY_SOCKET", address), ("WATCHDOG_USEC", "1")]);
@@ -143,7 +143,7 @@ fn an_invalid_or_missing_socket_is_ignored() {
 }
 
 #[test]
-fn a_full_queue_delays_for_a_bounded_time() {
+fn a_full_queue_blocks_only_briefly() {
     let (manager, _directory, mut notifier) = managed(&[("WATCHDOG_USEC", "1000")]);
     while notifier.send("x", Duration::ZERO) {}
     let due = notifier.watchdog.as_ref().unwrap().due;
@@ -152,7 +152,7 @@ fn a_full_queue_delays_for_a_bounded_time() {
         notifier.watchdog.as_ref().unwrap().due,
         due + Duration::from_micros(1000) / 16
     );
-    // The reader makes room before the longest wait is over.
+    // There is room before the time limit.
     let reader = thread::spawn(move || {
         thread::sleep(Duration::from_millis(50));
         std::iter::from_fn(|| heard(&manager)).count();

@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(of(4242, 1), [1]);
     }
 
-    /// In a separate thread, because only that thread changes.
+    /// In a separate thread, the only one that changes.
     #[test]
     fn acting_as_another_user_ends() {
         let state = || std::fs::read_to_string("/proc/thread-self/status").unwrap();

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_come_in_their_order() {
+    fn devices_keep_their_order() {
         let text = source(
             "{\"name\": \"b\", \"type\": \"NET_BASIC\"},\n{ \"type\": \"BLOCK_BASIC\", \"name\": \"\\u00611\" }",
         );

@@ -1,6 +1,6 @@
-//! Exhaustive test of the range checks. They only compare and add, so a memory of a few bytes, each
-//! writable or not, covers every position of a range relative to the ends of memory, to protected
-//! ranges and to the largest address.
+//! The range checks, for every case: they compare numbers and add two. So a memory of a few bytes,
+//! each writable or not, has every position of a range relative to the ends of memory, to protected
+//! bytes and to the largest address. All are tried.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn mappings(size: u64, writable: u64) -> Vec<Mapping> {
 }
 
 #[test]
-fn every_range_in_every_small_memory_is_judged_right() {
+fn every_range_in_every_small_memory_is_checked_correctly() {
     for size in 0..=MOST {
         let mut memory = GuestMemory::new(size).expect("a few bytes");
         for writable in 0..1 << size {

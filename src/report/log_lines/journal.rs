@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn journald_is_known_by_its_address() {
+    fn journald_is_recognised_by_its_address() {
         for path in [
             "/run/systemd/journal/stdout",
             "/run/systemd/journal.web/stdout",

@@ -192,9 +192,9 @@ mod tests {
         assert_eq!(line.find('\n'), Some(line.len() - 1));
     }
 
-    /// Cuts at every place: within a character, or within an escape sequence.
+    /// Wherever the end falls: within a character, or within an escape.
     #[test]
-    fn a_long_line_is_cut_and_stays_valid() {
+    fn long_lines_are_cut_and_stay_valid() {
         for filler in 0..16 {
             let message = format!("{}{}", "x".repeat(filler), "ä\u{1b}\"".repeat(LONGEST));
             for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journald] {

@@ -10,7 +10,7 @@ use seccompiler::{
 
 use crate::sandbox::rules::{Parameters, Rule, When};
 
-/// Compiles a list: calls that match are allowed, any other gets SIGSYS.
+/// Returns the program of a list: its calls are allowed, any other gets SIGSYS.
 pub fn compile(rules: &[Rule], parameters: &Parameters) -> BpfProgram {
     let mut calls: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for rule in rules {
@@ -19,8 +19,8 @@ pub fn compile(rules: &[Rule], parameters: &Parameters) -> BpfProgram {
             alternatives.push(SeccompRule::new(conditions).unwrap());
         }
     }
-    // Calls without rules, such as pread64 without a disk: to seccompiler, an empty list means any
-    // arguments.
+    // A call without an applicable rule, such as pread64 without a disk: to seccompiler, no rule
+    // means any arguments.
     calls.retain(|call, alternatives| {
         !alternatives.is_empty() || rules.iter().any(|rule| is_any(rule, *call))
     });

@@ -1,5 +1,6 @@
-//! When a tender first enters its guest, told by the kernel: tracepoints cost any tender the same next to nothing, where
-//! ptrace would stop it at every system call. The trace is one of our own (an instance), so that nobody else's is touched.
+//! The time of a tender's first guest entry, measured by kernel tracepoints, which cost any tender
+//! next to nothing; ptrace would stop it at every system call. The trace is a private instance, so
+//! that no other trace is affected.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,20 +10,20 @@ use std::time::Duration;
 use crate::error::{Context, Result, fail};
 use crate::packages;
 
-/// Where tracefs belongs.
+/// Mount point of tracefs.
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// What is traced; the first is told of at the end of a successful exec, the second right before the guest runs. A
-/// KVM_RUN that returns at once (`immediate_exit`) tells of nothing.
+/// The traced events: the first occurs at the end of a successful exec, the second right before the
+/// guest runs. A KVM_RUN that returns immediately (`immediate_exit`) causes none.
 const EVENTS: [&str; 2] = ["sched/sched_process_exec", "kvm/kvm_entry"];
 
-/// A trace of this process's children. Dropping it ends it.
+/// A trace of this process's children. Drop ends it.
 pub struct Trace {
     instance: PathBuf,
 }
 
 impl Trace {
-    /// Begins a trace; the error says what the machine lacks.
+    /// Begins a trace; the error names what the machine lacks.
     pub fn begin() -> Result<Self> {
         if !packages::is_root() {
             return fail("the kernel's trace is for root alone; run as root");
@@ -32,7 +33,7 @@ impl Trace {
             mount()?;
         }
         let instance = instances.join("tender-bench");
-        // One that was ended by force has left it.
+        // A killed run has left it.
         let _ = fs::remove_dir(&instance);
         fs::create_dir(&instance).context(format_args!("cannot make {}", instance.display()))?;
         let trace = Trace { instance };
@@ -51,7 +52,7 @@ impl Trace {
             ));
         }
         self.write("trace_clock", "mono")?;
-        // The first entry counts, so what comes when the buffer is full is what may be lost.
+        // The first entry counts, so events that do not fit into the buffer may be lost.
         self.write("options/overwrite", "0")?;
         self.write("buffer_size_kb", "64")?;
         self.write("options/event-fork", "1")?;
@@ -66,10 +67,10 @@ impl Trace {
         fs::write(&path, text).context(format_args!("cannot write '{text}' to {}", path.display()))
     }
 
-    /// Runs `command` to its end; says how long it took from its exec to the first entry of its guest, by the kernel's
-    /// monotonic clock, to the microsecond.
+    /// Runs `command` to its end; returns the time from its exec to the first entry of its guest,
+    /// by the kernel's monotonic clock, in microseconds.
     pub fn exec_to_guest(&self, command: &mut Command) -> Result<Duration> {
-        // Opening it to write empties it.
+        // Opening it for writing empties it.
         self.write("trace", "")?;
         let mut child: Child = command.spawn().context("cannot start the tender")?;
         let status = child.wait().context("cannot wait for the tender")?;
@@ -84,12 +85,12 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // Ends the tracing with it. Where it fails, the next begin tries again.
+        // Ends the tracing with it. If it fails, the next `begin` tries again.
         let _ = fs::remove_dir(&self.instance);
     }
 }
 
-/// Mounts tracefs in a mount namespace of our own, which goes with this process.
+/// Mounts tracefs in a private mount namespace, which ends with this process.
 fn mount() -> Result<()> {
     let (none, tracefs) = (c"none".as_ptr(), c"tracefs".as_ptr());
     let private = libc::MS_REC | libc::MS_PRIVATE;
@@ -111,7 +112,7 @@ fn mount() -> Result<()> {
     Err(std::io::Error::last_os_error()).context(format_args!("cannot mount tracefs at {TRACEFS}"))
 }
 
-/// Time from the exec of process `pid` to the first entry of a guest after it.
+/// Returns the time from the exec of process `pid` to the first guest entry after it.
 fn between(trace: &str, pid: u32) -> Result<Duration> {
     let mut exec = None;
     for line in trace.lines() {
@@ -126,14 +127,12 @@ fn between(trace: &str, pid: u32) -> Result<Duration> {
         }
     }
     match exec {
-        Some(_) => {
-            fail("this KVM tells the tracepoint kvm:kvm_entry of nothing, though a guest has run")
-        }
+        Some(_) => fail("this KVM has no kvm:kvm_entry events, though a guest has run"),
         None => fail("the trace has no exec of the tender"),
     }
 }
 
-/// The time that ends the head of a line, in seconds and six digits after the point.
+/// Parses the time at the end of a line's head: seconds and six digits after the point.
 fn time(head: &str) -> Result<Duration> {
     let text = head.split_whitespace().next_back().unwrap_or("");
     let parsed = text
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exec_or_an_entry_that_is_missing_is_no_figure() {
+    fn a_missing_exec_or_entry_gives_no_time() {
         assert!(
             between(TRACE, 10)
                 .unwrap_err()
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_taken_as_it_is_printed_or_not_at_all() {
+    fn a_time_is_parsed_exactly_or_refused() {
         assert_eq!(
             time("x [000] d.... 12.000034").unwrap(),
             Duration::new(12, 34_000)

@@ -1,6 +1,7 @@
-//! Frames as fast as they go, in both directions, by the shared ring where a tender offers it. What counts is the time
-//! and the processor time for one frame that came through: a tender that takes a frame and has not passed it on when
-//! the guest ends has not done the work yet, so a flood lasts until its tender has ended, and what the tap saw counts.
+//! Frames at full speed, in both directions, through the shared ring where a tender offers it. The
+//! results are time and processor time per delivered frame. A tender may take a frame and deliver
+//! it after the guest's end, so a flood lasts until its tender has ended, and the tap's counters
+//! count.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,16 +14,17 @@ use super::sample::{Samples, Subject};
 use crate::error::{Context, Result, fail};
 use crate::{net, progress};
 
-/// Frames sent that the tender has not taken yet: no more than a tap's queue (1000, older kernels 500) holds.
+/// Most frames sent that the tender has not taken yet; a tap's queue holds 1000, on older kernels
+/// 500.
 const WINDOW: u64 = 300;
 
-/// For local experiments, as the `ring` unikernel expects.
+/// EtherType for local experiments, as the `ring` unikernel expects.
 const ETHERTYPE: u16 = 0x88b5;
 
-/// A tender that needs longer for one flood is given up.
+/// Time limit of a tender for one flood.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Which way the frames go.
+/// Direction of the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Out,
@@ -33,11 +35,12 @@ enum Way {
 pub struct Flood {
     way: Way,
     size: usize,
-    /// Enough that a start and an end are a small part.
+    /// So many that a start and an end are a small part.
     frames: u64,
 }
 
-/// Every flood. A KVM that emulates each instruction of the guest takes 7 ms to receive a long frame.
+/// All floods. A KVM that emulates each instruction of the guest takes 7 ms to receive a long
+/// frame.
 pub const FLOODS: [Flood; 4] = [
     Flood {
         way: Way::Out,
@@ -61,7 +64,7 @@ pub const FLOODS: [Flood; 4] = [
     },
 ];
 
-/// What a flood goes through.
+/// The path of a flood.
 pub struct Setting<'a> {
     pub tender: &'a Path,
     pub unikernel: &'a Path,
@@ -74,7 +77,7 @@ impl Flood {
         format!("flood {way}, {} B", self.size)
     }
 
-    /// Runs it once, where this tender was not given up before.
+    /// Runs it once, unless this tender has exceeded the limit before.
     pub fn run(&self, samples: &mut Samples, subject: Subject, through: &Setting) -> Result<()> {
         if samples.given_up(subject) {
             return Ok(());
@@ -113,7 +116,8 @@ impl Flood {
         format!("{}: {what}", self.name())
     }
 
-    /// How long it took: out, from the start of the tender to its end; in, from the first frame to its end.
+    /// Returns the duration: out, from the start of the tender to its end; in, from the first frame
+    /// to its end.
     fn time(&self, through: &Setting, deadline: Instant) -> Result<Duration> {
         let mut command = Command::new(through.tender);
         command
@@ -143,10 +147,9 @@ impl Flood {
             Way::Out => Ok(start),
             Way::In => self.feed(&mut output, through.tap, deadline),
         };
-        // What the unikernel says at its end must not wait for a reader.
+        // The unikernel's last output must not wait for a reader.
         let started = started.and_then(|start| {
-            io::copy(&mut output, &mut io::sink())
-                .context("cannot read what the unikernel says")?;
+            io::copy(&mut output, &mut io::sink()).context("cannot read the unikernel's output")?;
             Ok(start)
         });
         if started.is_err() {
@@ -162,13 +165,13 @@ impl Flood {
         Ok(start.elapsed())
     }
 
-    /// Sends frames as fast as the tender takes them; says when it began.
+    /// Sends frames as fast as the tender takes them; returns the time of the first.
     fn feed(&self, output: &mut impl BufRead, tap: &str, deadline: Instant) -> Result<Instant> {
         let mut line = String::new();
         while !line.ends_with("ring: ready\n") {
             if output
                 .read_line(&mut line)
-                .context("cannot read what the unikernel says")?
+                .context("cannot read the unikernel's output")?
                 == 0
             {
                 return fail("the unikernel ended before it was ready");
@@ -194,7 +197,7 @@ impl Flood {
     }
 }
 
-/// What a tender prints, up to a time after which reading fails.
+/// A tender's output, with a deadline after which reading fails.
 struct Until {
     pipe: ChildStdout,
     deadline: Instant,
@@ -212,7 +215,7 @@ impl Read for Until {
             events: libc::POLLIN,
             revents: 0,
         };
-        // SAFETY: the kernel reads and writes the one entry that it is told of.
+        // SAFETY: the kernel reads and writes one entry, the number passed.
         match unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as libc::c_int + 1) } {
             -1 => Err(io::Error::last_os_error()),
             0 => late,
@@ -221,7 +224,7 @@ impl Read for Until {
     }
 }
 
-/// Sends the numbered frame `number` to everybody.
+/// Broadcasts the numbered frame `number`.
 fn send(socket: &mut File, size: usize, number: u64) -> Result<()> {
     let mut frame = vec![number as u8; size];
     frame[..6].fill(0xff);
@@ -233,7 +236,7 @@ fn send(socket: &mut File, size: usize, number: u64) -> Result<()> {
         .context(format_args!("cannot send frame {number}"))
 }
 
-/// Processor time of the children that have ended.
+/// Returns the processor time of ended children.
 fn cpu_time() -> Duration {
     // SAFETY: the structure is plain numbers for the kernel to fill in.
     let usage = unsafe {

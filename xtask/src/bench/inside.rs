@@ -1,4 +1,4 @@
-//! The measurements themselves, made in a network namespace of their own, on this machine or inside an emulated one.
+//! The measurements, made in a network namespace on this machine or inside an emulated one.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +15,7 @@ use crate::error::{Context, Result, fail};
 use crate::options::Options;
 use crate::{net, process, progress};
 
-/// Times that the tenders take turns, and hypercalls of each kind in one turn.
+/// Turns of the tenders, and hypercalls of each kind in one turn.
 const ROUNDS: usize = 7;
 const CALLS: u64 = 2000;
 
@@ -25,10 +25,10 @@ const FLOOD_ROUNDS: usize = 3;
 /// Starts of each tender; as many again are traced.
 const STARTS: usize = 25;
 
-/// A run that is longer than this is stuck.
+/// Time limit of a run.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is being measured is said again after so long.
+/// Interval of progress messages.
 const QUIET: Duration = Duration::from_secs(10);
 
 const TAP: &str = "tap100";
@@ -37,13 +37,13 @@ const DISK_SIZE: u64 = 1 << 20;
 /// A unikernel that measures hypercalls.
 struct Workload {
     unikernel: &'static str,
-    /// What it adds to the names of its figures.
+    /// Suffix for the names of its results.
     suffix: &'static str,
-    /// One each of what it measures.
+    /// One of each hypercall that it measures.
     calls: &'static str,
     net: bool,
     block: bool,
-    /// Options that only ours knows, or an era that only ours runs.
+    /// Options that only tender has, or an era that only tender runs.
     ours: bool,
     options: &'static [&'static str],
 }
@@ -58,7 +58,8 @@ const SIMPLE: Workload = Workload {
     options: &[],
 };
 
-/// Every workload, in groups: of one group all are run in each round, as their figures are compared with each other.
+/// Every workload, in groups. All workloads of a group run in each round, as their results are
+/// compared.
 const WORKLOADS: [(&str, &[Workload]); 3] = [
     (
         "hypercalls",
@@ -106,18 +107,18 @@ const WORKLOADS: [(&str, &[Workload]); 3] = [
     ),
 ];
 
-/// What is added to the names of figures of a tender without its sandbox.
+/// Suffix for the names of a tender's results without its sandbox.
 const NO_SANDBOX: &str = ", no sandbox";
 
-/// How ours is told to do without.
+/// The option that turns tender's sandbox off.
 const WITHOUT_SANDBOX: &[&str] = &["--sandbox=off"];
 
-/// Options of a start, and what they add to the names of its figures. Only ours knows the second.
+/// Options of a start, and suffixes for the names of its results. Only tender has the second.
 const STARTED: [(&[&str], &str); 2] = [(&[], ""), (WITHOUT_SANDBOX, NO_SANDBOX)];
 
 const FIRST_INSTRUCTION: &str = "exec to first guest instruction";
 
-/// What is measured, and with what.
+/// The subjects and the tools of the measurement.
 struct Bench {
     subjects: Vec<(Subject, PathBuf)>,
     fixtures: PathBuf,
@@ -156,7 +157,7 @@ pub fn run(options: &mut Options) -> Result<()> {
 }
 
 impl Subject {
-    /// The ways to start it, as in `STARTED`.
+    /// Returns its kinds of start, as in `STARTED`.
     fn started(self) -> &'static [(&'static [&'static str], &'static str)] {
         if self == Subject::Ours {
             &STARTED
@@ -197,18 +198,18 @@ impl Bench {
         self.take_turns("starts", STARTS, |samples, subject, tender| {
             self.starts(samples, subject, tender)
         })?;
-        // The rest is as good without it.
+        // The other results are valid without this one.
         if let Err(reason) = self.first_instruction() {
             println!("{FIRST_INSTRUCTION}: not measured: {reason}");
         }
         for (subject, tender) in &self.subjects {
-            self.static_figures(*subject, tender)?;
+            self.fixed_costs(*subject, tender)?;
         }
         Ok(())
     }
 
-    /// Has the tenders take turns, and prints the rows when they have. What is said meanwhile is said between two turns,
-    /// so it disturbs none.
+    /// Alternates the tenders, then prints the rows. Progress messages come between two turns, so
+    /// they disturb none.
     fn take_turns(
         &self,
         what: &str,
@@ -216,15 +217,15 @@ impl Bench {
         mut turn: impl FnMut(&mut Samples, Subject, &Path) -> Result<()>,
     ) -> Result<()> {
         progress::note(format_args!("measuring {what}"));
-        let (mut samples, mut said) = (Samples::default(), Instant::now());
+        let (mut samples, mut last_note) = (Samples::default(), Instant::now());
         for round in 1..=rounds {
             for (subject, tender) in &self.subjects {
-                if said.elapsed() >= QUIET {
+                if last_note.elapsed() >= QUIET {
                     progress::note(format_args!(
                         "measuring {what}: round {round} of {rounds}, {}",
                         subject.name()
                     ));
-                    said = Instant::now();
+                    last_note = Instant::now();
                 }
                 turn(&mut samples, *subject, tender)?;
             }
@@ -240,7 +241,7 @@ impl Bench {
     /// A unikernel that measures, with the devices that it needs.
     fn command(&self, tender: &Path, workload: &Workload, calls: u64) -> Command {
         let mut command = Command::new(tender);
-        // A bare number of MiB is what every tender understands.
+        // A bare number of MiB, which every tender accepts.
         command.arg("--mem=8").args(workload.options);
         if workload.net {
             command.arg(format!("--net:service={TAP}"));
@@ -286,7 +287,8 @@ impl Bench {
         command
     }
 
-    /// From the start of the tender, by fork and exec, to the first output of `hello`, and to its end.
+    /// Measures from the start of the tender, by fork and exec, to the first output of `hello`, and
+    /// to its end.
     fn starts(&self, samples: &mut Samples, subject: Subject, tender: &Path) -> Result<()> {
         for (options, suffix) in subject.started() {
             let mut command = self.hello(tender, options);
@@ -301,7 +303,7 @@ impl Bench {
                 .map_or_else(|| fail("its output is no pipe"), Ok)?;
             output
                 .read_exact(&mut [0])
-                .context("the tender ended without a word")?;
+                .context("the tender ended without output")?;
             let first = start.elapsed();
             output
                 .read_to_end(&mut Vec::new())
@@ -325,7 +327,7 @@ impl Bench {
         Ok(())
     }
 
-    /// In starts of their own, so that tracing cannot touch the other figures.
+    /// In separate starts, so that tracing cannot affect the other results.
     fn first_instruction(&self) -> Result<()> {
         let trace = Trace::begin()?;
         self.take_turns("traced starts", STARTS, |samples, subject, tender| {
@@ -342,8 +344,8 @@ impl Bench {
         })
     }
 
-    /// What does not vary: system calls, memory, size.
-    fn static_figures(&self, subject: Subject, tender: &Path) -> Result<()> {
+    /// Measures what does not vary: system calls, memory, size.
+    fn fixed_costs(&self, subject: Subject, tender: &Path) -> Result<()> {
         let whose = subject.name();
         progress::note(format_args!("counting system calls of the {whose}"));
         let calls = trace::count(&mut self.hello(tender, &[]))?.start;
@@ -351,7 +353,9 @@ impl Bench {
         let workloads = WORKLOADS.iter().flat_map(|(_, workloads)| *workloads);
         for workload in workloads.filter(|workload| !workload.ours) {
             let (calls, counted) = (workload.calls, self.calls(tender, workload)?);
-            println!("{whose}: system calls beside KVM_RUN for one each of {calls}: {counted}");
+            println!(
+                "{whose}: system calls in addition to KVM_RUN for one each of {calls}: {counted}"
+            );
         }
         println!(
             "{whose}: memory without the guest's, resident: {} KiB",
@@ -364,7 +368,7 @@ impl Bench {
         Ok(())
     }
 
-    /// System calls that one hypercall of each kind makes: the difference of two runs.
+    /// Returns the system calls of one hypercall of each kind: the difference of two runs.
     fn calls(&self, tender: &Path, workload: &Workload) -> Result<String> {
         const FEW: u64 = 100;
         let few = trace::count(&mut self.command(tender, workload, FEW))?;
@@ -387,7 +391,7 @@ impl Bench {
         })
     }
 
-    /// Resident memory of the tender while a guest runs, the guest's own left out, in KiB.
+    /// Returns resident memory of the tender while a guest runs, without the guest's own, in KiB.
     fn resident(&self, tender: &Path) -> Result<u64> {
         const GUEST_MIB: u64 = 66;
         let mut command = Command::new(tender);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Whose figures: ours, or those of the tender that we are compared with.
+/// The tender that was measured: ours, or the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Ours,
@@ -31,7 +31,7 @@ fn row(name: &str, ours: &str, peer: &str, ratio: &str) -> String {
         + "\n"
 }
 
-/// The samples of a group of quantities, in the order in which they were first seen.
+/// The samples of a group of quantities, in the order of first use.
 #[derive(Default)]
 pub struct Samples(Vec<Quantity>);
 
@@ -42,11 +42,11 @@ struct Quantity {
     peer: Cell,
 }
 
-/// What one tender needed.
+/// The samples of one tender.
 #[derive(Default)]
 struct Cell {
     values: Vec<u64>,
-    /// It did not come to an end in this time.
+    /// It did not end within this time.
     over: Option<Duration>,
 }
 
@@ -55,12 +55,12 @@ impl Samples {
         self.cell(name, subject).values.push(value);
     }
 
-    /// Notes that this tender was given up after `limit`: it has no figure for this quantity.
+    /// Records that this tender exceeded `limit`: it has no result for this quantity.
     pub fn give_up(&mut self, name: &str, subject: Subject, limit: Duration) {
         self.cell(name, subject).over = Some(limit);
     }
 
-    /// Whether this tender was given up, with whatever quantity.
+    /// Whether this tender exceeded a limit, for any quantity.
     pub fn given_up(&self, subject: Subject) -> bool {
         self.0
             .iter()
@@ -86,7 +86,8 @@ impl Samples {
         }
     }
 
-    /// One line a quantity: least, median and most of each subject, and the ratio of the medians.
+    /// One line per quantity: minimum, median and maximum of each subject, and the ratio of the
+    /// medians.
     pub fn rows(&self) -> String {
         self.0.iter().map(Quantity::row).collect()
     }
@@ -112,7 +113,7 @@ impl Quantity {
 }
 
 impl Cell {
-    /// Least, median and most; nothing where it was not measured to the end.
+    /// Minimum, median and maximum; `None` if not measured to the end.
     fn summary(&self) -> Option<[u64; 3]> {
         let mut values = self.values.clone();
         values.sort_unstable();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tender_that_was_given_up_has_no_figure() {
+    fn a_tender_that_exceeded_the_limit_has_no_result() {
         let mut samples = Samples::default();
         samples.add("flood", Subject::Ours, 5);
         samples.add("flood", Subject::Peer, 6);

@@ -1,4 +1,5 @@
-//! Counts the system calls of a tender by ptrace: those before its guest first runs, and those for each hypercall.
+//! Counts the system calls of a tender by ptrace: those before its guest first runs, and those for
+//! each hypercall.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -6,12 +7,12 @@ use std::process::{Command, Stdio};
 
 use crate::error::{Context, Result, fail};
 
-/// What was counted in one run.
+/// The counters of one run.
 #[derive(Debug, Default)]
 pub struct Count {
     /// System calls from exec up to the first entry of the guest.
     pub start: u64,
-    /// System calls after that, by number, KVM_RUN left out.
+    /// System calls after that, by number, without KVM_RUN.
     pub later: BTreeMap<u64, u64>,
     /// Entries of the guest.
     pub entries: u64,
@@ -21,7 +22,7 @@ const KVM_RUN: u64 = 0xae80;
 const PTRACE_GET_SYSCALL_INFO: libc::c_uint = 0x420e;
 const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
 
-/// Begin of the kernel's `struct ptrace_syscall_info`, as far as it concerns an entry.
+/// Start of the kernel's `struct ptrace_syscall_info`, up to the fields for an entry.
 #[repr(C)]
 #[derive(Default)]
 struct SyscallInfo {
@@ -57,7 +58,7 @@ pub fn count(command: &mut Command) -> Result<Count> {
         if signal == libc::SIGTRAP | 0x80 {
             count.note(pid)?;
         }
-        // SAFETY: both requests take numbers only; the child is stopped, and ours.
+        // SAFETY: both requests take only numbers; the child is stopped, and ours.
         unsafe {
             libc::ptrace(
                 libc::PTRACE_SETOPTIONS,
@@ -80,7 +81,7 @@ pub fn count(command: &mut Command) -> Result<Count> {
     }
 }
 
-/// The signal by which the child stopped, or none once it has ended.
+/// Returns the signal that stopped the child, or `None` once it has ended.
 fn wait(pid: libc::pid_t) -> Result<Option<libc::c_int>> {
     let mut status = 0;
     // SAFETY: `status` is ours for the kernel to write.
@@ -93,7 +94,8 @@ fn wait(pid: libc::pid_t) -> Result<Option<libc::c_int>> {
 impl Count {
     fn note(&mut self, pid: libc::pid_t) -> Result<()> {
         let mut info = SyscallInfo::default();
-        // SAFETY: the kernel writes at most the size it is told, which is that of `info`; the child is stopped.
+        // SAFETY: the kernel writes at most the size passed, which is that of `info`; the child is
+        // stopped.
         let result = unsafe {
             libc::ptrace(
                 PTRACE_GET_SYSCALL_INFO,
@@ -120,7 +122,7 @@ impl Count {
     }
 }
 
-/// Name of a system call that tenders make; others go by their number.
+/// Returns the name of a system call that tenders make; others are shown by number.
 pub fn name(number: u64) -> String {
     const KNOWN: [(libc::c_long, &str); 12] = [
         (libc::SYS_read, "read"),

@@ -1,4 +1,4 @@
-//! Trees of files into archives, by the tools that every Debian has: tar, gzip, dpkg-deb.
+//! Makes archives of trees of files, with the tools of every Debian: tar, gzip, dpkg-deb.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,10 +8,10 @@ use super::{Sources, VERSION, contents};
 use crate::error::{Context, Result};
 use crate::process;
 
-/// Maintainer scripts, with what each is for told in it.
+/// Maintainer scripts; each explains its purpose.
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
-/// `tar` with sorted names, of nobody; then `gzip` without a time.
+/// `tar` with sorted names, owner 0; then `gzip` without a time.
 pub fn tarball(sources: &Sources, to: &Path) -> Result<()> {
     let root = staged(&contents::tarball(sources)?, to, sources.epoch)?;
     let mut tar = Command::new("tar");
@@ -33,7 +33,7 @@ pub fn tarball(sources: &Sources, to: &Path) -> Result<()> {
     )
 }
 
-/// `dpkg-deb`, whose archive depends neither on who runs it nor on how many processors there are.
+/// `dpkg-deb`, whose archive depends neither on the user nor on the number of processors.
 pub fn debian(sources: &Sources, to: &Path) -> Result<()> {
     let mut tree = contents::debian(sources)?;
     let sums = md5sums(&tree, &staged(&tree, to, sources.epoch)?)?;
@@ -59,7 +59,7 @@ pub fn debian(sources: &Sources, to: &Path) -> Result<()> {
     finish(&mut dpkg, &root)
 }
 
-/// The tree laid out beside the archive that it becomes.
+/// Lays out the tree next to its archive.
 fn staged(tree: &Tree, archive: &Path, epoch: u64) -> Result<PathBuf> {
     let root = archive.with_extension("files");
     tree.write(&root, epoch)?;
@@ -71,7 +71,7 @@ fn finish(command: &mut Command, root: &Path) -> Result<()> {
     std::fs::remove_dir_all(root).context(format_args!("cannot remove {}", root.display()))
 }
 
-/// What `dpkg --verify` compares with.
+/// Checksums for `dpkg --verify`.
 fn md5sums(tree: &Tree, root: &Path) -> Result<String> {
     let names = tree
         .files()

@@ -1,4 +1,4 @@
-//! What is in the packages, and where: one list for the tarball, one for Debian.
+//! The files of the packages and their paths: one list for the tarball, one for Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::cargo;
 use crate::error::{Context, Result};
 use crate::process;
 
-/// Beside the binary, under the names that they have in the repository.
+/// Placed next to the binary, under their names in the repository.
 const TEXTS: [&str; 6] = [
     "README.md",
     "CHANGELOG.md",
@@ -20,7 +20,7 @@ const TEXTS: [&str; 6] = [
     "docs",
 ];
 
-/// One directory to unpack, whose name tells version and architecture.
+/// One directory, with version and architecture in its name.
 pub fn tarball(sources: &Sources) -> Result<Tree> {
     let mut tree = Tree::default();
     let top = PathBuf::from(format!("tender-{VERSION}-{}", sources.arch.name()));
@@ -42,13 +42,14 @@ pub fn tarball(sources: &Sources) -> Result<Tree> {
     Ok(tree)
 }
 
-/// What Debian's policy says: a binary, its manual and completions, units, and documentation with examples.
+/// As Debian's policy requires: a binary, its manual and completions, units, and documentation with
+/// examples.
 pub fn debian(sources: &Sources) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.program("usr/bin/tender", &*sources.binary);
     // For the operator's files.
     tree.dir("etc/tender");
-    // bash and fish look for a file of the command's name.
+    // bash and fish look for a file with the command's name.
     let completions = [
         (
             "tender.bash",
@@ -117,18 +118,18 @@ fn documentation(tree: &mut Tree, sources: &Sources) -> Result<()> {
         doc.join("CHANGELOG.md.gz"),
         gzip(read("CHANGELOG.md")?.as_bytes())?,
     );
-    // In the form that Debian's tools read; what changes is told by the other.
+    // In the format that Debian's tools read; the changes are in the other file.
     let date = epoch::date(sources.epoch, "%a, %d %b %Y %T +0000")?;
     let changelog = format!(
-        "tender ({VERSION}) stable; urgency=medium\n\n  * See CHANGELOG.md.gz beside this file.\n\n -- {}  {date}\n",
+        "tender ({VERSION}) stable; urgency=medium\n\n  * See CHANGELOG.md.gz next to this file.\n\n -- {}  {date}\n",
         maintainer()?
     );
     tree.file(doc.join("changelog.gz"), gzip(changelog.as_bytes())?);
     Ok(())
 }
 
-/// Templates of units go where systemd looks, with the script that one of them runs; a unit for one unikernel, and all
-/// else below `packaging/`, is there to be copied.
+/// Unit templates go where systemd looks, with the script that one of them runs. The unit for one
+/// unikernel, and everything else below `packaging/`, is there to be copied.
 fn examples_and_units(tree: &mut Tree, entry: &Path) -> Result<()> {
     let examples = Path::new("usr/share/doc/tender/examples");
     let place = |file: &Path| match (name(entry).as_str(), name(file)) {
@@ -143,7 +144,7 @@ fn examples_and_units(tree: &mut Tree, entry: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The manual pages and completions by name, as `manual/` writes them for the tender of these sources.
+/// The manual pages and completions by name, as `manual/` writes them for these sources.
 fn manual(sources: &Sources) -> Result<Vec<(String, Vec<u8>)>> {
     let files = listed(&sources.manual)?;
     let read = |path: PathBuf| {
@@ -163,7 +164,7 @@ fn packaging() -> Result<Vec<PathBuf>> {
     listed(&cargo::root().join("packaging"))
 }
 
-/// What is in a directory, sorted.
+/// Returns the entries of a directory, sorted.
 fn listed(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).context(format_args!("cannot list {}", dir.display()))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -178,7 +179,7 @@ fn name(path: &Path) -> String {
         .into_owned()
 }
 
-/// A file of the repository.
+/// Reads a file of the repository.
 pub fn read(name: &str) -> Result<String> {
     fs::read_to_string(cargo::root().join(name)).context(format_args!("cannot read {name}"))
 }
@@ -191,7 +192,7 @@ fn maintainer() -> Result<String> {
     Ok(line.unwrap_or_default().to_string())
 }
 
-/// Packed without a name or a time.
+/// Compresses without a name or a time.
 fn gzip(content: &[u8]) -> Result<Vec<u8>> {
     process::filter(
         std::process::Command::new("gzip").args(["-9", "-n", "-c"]),
@@ -199,7 +200,7 @@ fn gzip(content: &[u8]) -> Result<Vec<u8>> {
     )
 }
 
-/// What the files are called: the binary and the tarball as `uname -m` says, the Debian package as Debian says.
+/// The file names: the binary and the tarball as in `uname -m`, the Debian package as in Debian.
 pub fn file_names(arch: Arch) -> [String; 3] {
     [
         format!("tender-{}", arch.name()),

@@ -1,12 +1,12 @@
-//! The one time that stands in a package: that of the sources, not of the build.
+//! The one timestamp in a package: that of the sources, not of the build.
 
 use std::process::Command;
 
 use crate::error::{Context, Result, fail};
 use crate::{cargo, process};
 
-/// Seconds since 1970: `SOURCE_DATE_EPOCH` where it is set, else of the last commit, else of the newest release in the
-/// changelog.
+/// Seconds since 1970: `SOURCE_DATE_EPOCH` if set, otherwise of the last commit, otherwise of the
+/// newest release in the changelog.
 pub fn epoch() -> Result<u64> {
     if let Some(set) = std::env::var_os("SOURCE_DATE_EPOCH") {
         let text = set.to_string_lossy();
@@ -21,17 +21,17 @@ pub fn epoch() -> Result<u64> {
         return text
             .trim()
             .parse()
-            .context("git told no time of the last commit");
+            .context("git printed no time of the last commit");
     }
     let changelog = std::fs::read_to_string(cargo::root().join("CHANGELOG.md"))
         .context("cannot read CHANGELOG.md")?;
     match newest_release(&changelog) {
         Some(date) => formatted(&["--date", date], "%s")?
             .parse()
-            .context("date(1) told no number"),
-        None => fail(
-            "neither git nor CHANGELOG.md tells a time for the packages; set SOURCE_DATE_EPOCH",
-        ),
+            .context("date(1) printed no number"),
+        None => {
+            fail("neither git nor CHANGELOG.md has a time for the packages; set SOURCE_DATE_EPOCH")
+        }
     }
 }
 
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_changelog_tells_when_there_is_no_git() {
+    fn the_changelog_has_the_time_without_git() {
         let text = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-02-01\n\n## [0.1.0] - 2026-01-31\n";
         assert_eq!(newest_release(text), Some("2026-02-01"));
         assert_eq!(newest_release("## [Unreleased]\n"), None);
     }
 
     #[test]
-    fn times_are_those_of_greenwich() {
+    fn times_are_in_utc() {
         assert_eq!(date(86400, "%F %T").unwrap(), "1970-01-02 00:00:00");
     }
 }

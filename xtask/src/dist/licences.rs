@@ -1,4 +1,4 @@
-//! What the static binary contains beside tender's own code, and the licences that are to go along with it.
+//! The crates in the static binary, and the licences that must accompany it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,14 @@ use crate::error::{Context, Result, fail};
 use crate::{cargo, process};
 
 const HEAD: &str = "\
-tender is linked statically. Beside its own code it contains the crates listed here, Rust's standard library (MIT or
+tender is linked statically. In addition to its own code it contains the crates listed here, Rust's standard library (MIT or
 Apache-2.0) and the C library of the target: the GNU C Library (LGPL-2.1 or later, https://www.gnu.org/software/libc/),
 or musl (MIT) where it was built for a musl target. It can be linked again with another version of any of them, from
 tender's own sources: the repository that it was built in.
 ";
 
-/// The crates with their licences, and each text of a licence once, under the names of those that bring it.
+/// Returns the crates with their licences, and each licence text once, under the names of its
+/// crates.
 pub fn third_party(triple: &str) -> Result<String> {
     let sources = sources()?;
     let mut text = format!("{HEAD}\n");
@@ -23,7 +24,7 @@ pub fn third_party(triple: &str) -> Result<String> {
         text += &format!("{name}: {licence}\n");
         let Some(dir) = sources.get(&name) else {
             return fail(format!(
-                "cargo metadata does not tell where the sources of {name} are"
+                "cargo metadata has no path of the sources of {name}"
             ));
         };
         for licence in licence_files(dir)? {
@@ -41,7 +42,7 @@ pub fn third_party(triple: &str) -> Result<String> {
     Ok(text)
 }
 
-/// `name-version` and licence of every crate in the binary, sorted.
+/// Returns `name-version` and licence of every crate in the binary, sorted.
 fn crates(triple: &str) -> Result<BTreeMap<String, String>> {
     let mut tree = cargo::cargo("tree");
     tree.args([
@@ -58,14 +59,14 @@ fn crates(triple: &str) -> Result<BTreeMap<String, String>> {
     Ok(text.lines().filter_map(parse).collect())
 }
 
-/// Reads `name vVERSION|LICENCE`; crates of this repository have a path after the version.
+/// Parses `name vVERSION|LICENCE`; crates of this repository have a path after the version.
 fn parse(line: &str) -> Option<(String, String)> {
     let (package, licence) = line.split_once('|')?;
     let (name, version) = package.split_once(" v")?;
     (!version.contains(' ')).then(|| (format!("{name}-{version}"), licence.replace('/', " OR ")))
 }
 
-/// Where the sources of each `name-version` are.
+/// Returns the directory of the sources of each `name-version`.
 fn sources() -> Result<BTreeMap<String, PathBuf>> {
     let mut metadata: Command = cargo::cargo("metadata");
     let text = process::output(metadata.args(["--locked", "--format-version", "1"]))?;
@@ -79,7 +80,7 @@ fn sources() -> Result<BTreeMap<String, PathBuf>> {
         .collect())
 }
 
-/// The texts in the files that are named as licences are.
+/// Returns the texts of the files with a licence's name.
 fn licence_files(dir: &Path) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for entry in std::fs::read_dir(dir)
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crates_from_elsewhere_are_told_of() {
+    fn crates_from_elsewhere_are_listed() {
         let entry = parse("plain v0.2.3|MIT/Apache-2.0").unwrap();
         assert_eq!(entry, ("plain-0.2.3".into(), "MIT OR Apache-2.0".into()));
         assert_eq!(

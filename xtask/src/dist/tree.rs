@@ -1,5 +1,5 @@
-//! The files of a package: collected first, then laid out with fixed modes and times, so that the same files always make
-//! the same package.
+//! The files of a package: collected first, then written with fixed modes and times, so that the
+//! same files always make the same package.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -11,33 +11,33 @@ use crate::error::{Context, Result};
 
 const DIRECTORY: u32 = 0o755;
 
-/// Files and directories by path, without what makes two builds differ.
+/// Files and directories by path, without anything that differs between two builds.
 #[derive(Default)]
 pub struct Tree(BTreeMap<PathBuf, Entry>);
 
 struct Entry {
     mode: u32,
-    /// None of a directory.
+    /// `None` for a directory.
     content: Option<Vec<u8>>,
 }
 
 impl Tree {
-    /// A file that everybody may read.
+    /// Adds a file that every user may read.
     pub fn file(&mut self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
         self.insert(path.into(), 0o644, Some(content.into()));
     }
 
-    /// A program or script.
+    /// Adds a program or script.
     pub fn program(&mut self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
         self.insert(path.into(), 0o755, Some(content.into()));
     }
 
-    /// A directory that may stay empty.
+    /// Adds a directory that may stay empty.
     pub fn dir(&mut self, path: impl Into<PathBuf>) {
         self.insert(path.into(), DIRECTORY, None);
     }
 
-    /// A copy of a file, or of a directory with all that is in it; scripts stay programs.
+    /// Copies a file, or a directory with its contents; scripts stay programs.
     pub fn copy(&mut self, path: impl Into<PathBuf>, from: &Path) -> Result<()> {
         let path = path.into();
         if !from.is_dir() {
@@ -74,14 +74,14 @@ impl Tree {
         self.0.insert(path, Entry { mode, content });
     }
 
-    /// The files, sorted, with what is in each.
+    /// Returns the files, sorted, with their contents.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
         self.0
             .iter()
             .filter_map(|(path, entry)| Some((path.as_path(), entry.content.as_deref()?)))
     }
 
-    /// What it takes on a disk, in KiB.
+    /// Returns the space on a disk, in KiB.
     pub fn size(&self) -> usize {
         self.0
             .values()
@@ -94,7 +94,7 @@ impl Tree {
             .sum()
     }
 
-    /// Lays everything out in `root`, which is emptied first.
+    /// Writes everything to `root`, which is emptied first.
     pub fn write(&self, root: &Path, epoch: u64) -> Result<()> {
         let _ = fs::remove_dir_all(root);
         fs::create_dir_all(root).context(format_args!("cannot make {}", root.display()))?;
@@ -109,7 +109,7 @@ impl Tree {
         }
         fs::set_permissions(root, Permissions::from_mode(DIRECTORY))
             .context("cannot set rights")?;
-        // The deepest first: whatever is made in a directory changes its time.
+        // The deepest first: an entry made in a directory changes the directory's time.
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(epoch);
         for path in self
             .0
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_laid_out_depends_on_nothing_else() {
+    fn the_tree_depends_only_on_its_files() {
         let mut tree = Tree::default();
         tree.program("usr/bin/it", "#!/bin/sh\n");
         tree.file("usr/share/it", "text");

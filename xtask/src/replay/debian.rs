@@ -1,5 +1,5 @@
-//! A small Debian for ARM64, made by mmdebstrap: its packages are installed and configured as on a board, under emulation.
-//! That takes minutes, so it is done once.
+//! A small Debian for ARM64, made by mmdebstrap. Its packages are installed and configured as on a
+//! board, under emulation. That takes minutes, so it is done once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::error::{Context, Result, fail};
 use crate::packages::{self, Package};
 use crate::{process, progress};
 
-/// Beside what every Debian has.
+/// Packages in addition to those of every Debian.
 const PACKAGES: [&str; 8] = [
     "systemd-sysv",
     "udev",
@@ -21,8 +21,8 @@ const PACKAGES: [&str; 8] = [
     "procps",
 ];
 
-/// Memory is all the disk that the machine has, and nobody reads these in it.
-const LEFT_OUT: [&str; 4] = ["doc", "locale", "man", "zoneinfo"];
+/// Memory is the machine's only disk, and these files are not needed.
+const OMITTED: [&str; 4] = ["doc", "locale", "man", "zoneinfo"];
 
 const NEEDED: &[Package] = &[
     Package::program("mmdebstrap", "mmdebstrap"),
@@ -33,16 +33,17 @@ const NEEDED: &[Package] = &[
     ),
 ];
 
-/// Where the kernel shows which foreign programs it can run.
+/// Directory of the kernel's registered binary formats.
 const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
 
-/// The Debian as a tar archive, about 190 MB, made where it is not there yet. Remove `target/lab/debian-arm64` for a newer one.
+/// Returns the Debian as a tar archive, about 190 MB, and makes it if missing. Remove
+/// `target/lab/debian-arm64` for a newer one.
 pub fn root() -> Result<PathBuf> {
     let dir = assets::lab_dir()?.join("debian-arm64");
     let recipe = arguments().join("\n");
     if !is_whole(&dir, &recipe) {
         let fresh = dir.with_extension(std::process::id().to_string());
-        // Renamed when whole, so that what was broken off does not look like a Debian.
+        // Renamed when complete, so that a partial one does not look like a Debian.
         let made = make(&fresh, &recipe);
         let _ = made.as_ref().map(|()| std::fs::remove_dir_all(&dir));
         let placed = made.and_then(|()| match std::fs::rename(&fresh, &dir) {
@@ -55,18 +56,18 @@ pub fn root() -> Result<PathBuf> {
     Ok(dir.join("root.tar"))
 }
 
-/// Whether there is one that was made in just this way.
+/// Whether there is one that was made with exactly this recipe.
 fn is_whole(dir: &Path, recipe: &str) -> bool {
     dir.join("root.tar").exists()
         && std::fs::read_to_string(dir.join("recipe")).is_ok_and(|made_by| made_by == recipe)
 }
 
-/// mmdebstrap's, but for where the result goes.
+/// The arguments of mmdebstrap, without the output path.
 fn arguments() -> Vec<String> {
     let mut arguments = vec!["--arch=arm64".into(), "--variant=minbase".into()];
     arguments.push(format!("--include={}", PACKAGES.join(",")));
-    arguments.extend(LEFT_OUT.map(|what| format!("--dpkgopt=path-exclude=/usr/share/{what}/*")));
-    // What is installed later is installed whole.
+    arguments.extend(OMITTED.map(|what| format!("--dpkgopt=path-exclude=/usr/share/{what}/*")));
+    // Packages installed later are installed completely.
     arguments.push(r#"--customize-hook=rm "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap"#.into());
     arguments.push("bookworm".into());
     arguments
@@ -109,8 +110,8 @@ fn can_run_arm64() -> bool {
         .is_ok_and(|done| done.status.success())
 }
 
-/// Has the kernel run ARM64 programs by QEMU. A machine that was booted with the packages does that by itself; a container
-/// does not.
+/// Makes the kernel run ARM64 programs by QEMU. A machine that booted with the packages installed
+/// does that; a container does not.
 fn register_emulator() -> Result<()> {
     if packages::is_root() {
         if !Path::new(BINFMT).join("register").exists() {

@@ -1,4 +1,4 @@
-# A failure here ends /init, and so the machine, with a word of the kernel's.
+# A failure here ends /init, and so the machine, with a kernel message.
 set -e
 mkdir /debian
 mount -t tmpfs -o mode=755,size=90% debian /debian
@@ -12,7 +12,7 @@ touch $modules/modules.order $modules/modules.builtin $modules/modules.builtin.m
 chroot /debian /sbin/depmod
 mkdir -p /debian/etc/systemd/system/multi-user.target.wants
 ln -s ../replay.service /debian/etc/systemd/system/multi-user.target.wants/
-# A prompt for a login would come between the lines of the replay.
+# A login prompt would come between the lines of the replay.
 ln -s /dev/null /debian/etc/systemd/system/getty.target
 umount /proc /sys
 mount --move /dev /debian/dev

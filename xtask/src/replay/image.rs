@@ -1,4 +1,5 @@
-//! What the machine of a replay starts from: busybox, which unpacks the Debian into memory and hands over to its systemd.
+//! The initial file system of a replay: busybox, which unpacks the Debian into memory and execs its
+//! systemd.
 
 use std::path::Path;
 
@@ -10,27 +11,28 @@ use crate::host;
 use crate::initramfs::{self, Archive, MARK};
 use crate::machine::Emulated;
 
-/// Goes on where the kernel is ready.
+/// Continues when the kernel is ready.
 const HAND_OVER: &str = include_str!("hand-over.sh");
-/// The service that goes through the steps, and its program.
+/// The service that runs the steps, and its program.
 const SERVICE: &str = include_str!("replay.service");
 const RUNNER: &str = include_str!("runner.sh");
 
-/// Kernel modules that this Debian loads when they are wanted, as it would from its own kernel package.
+/// Kernel modules that this Debian loads on demand, as it would from its own kernel package.
 const MODULES: [&str; 4] = ["bridge.ko", "stp.ko", "llc.ko", "veth.ko"];
 
-/// What the owner of the board has put into root's home: the unit of the talk, a configuration file, and a lister of all files.
+/// The files of the board's owner in root's home: the talk's unit, a configuration file, and a
+/// script that lists all files.
 const UNIT: &str = include_str!("presentation.service");
 const CONFIGURATION: &str = include_str!("web.toml");
 const FILES: &str = include_str!("files.sh");
 
-/// The web server, as unikernels were at the time of the talk, and as they are built today.
+/// The web server, as unikernels were built at the time of the talk, and as today.
 const UNIKERNELS: [(&str, &str); 2] = [
     ("presentation_server.hvt", "web-e1.hvt"),
     ("web.hvt", "web.hvt"),
 ];
 
-/// The initramfs with everything in it. `root` is the Debian as a tar archive, `deb` the package to be installed.
+/// Packs the initramfs. `root` is the Debian as a tar archive, `deb` the package to be installed.
 pub fn pack(
     machine: Emulated,
     assets: &Assets,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Goes through the steps; what they print goes to the console, between marks that xtask reads.
+# Runs the steps; their output goes to the console, between marks that xtask reads.
 echo @MARK@up
 for step in /replay/steps/*; do
     number=${step##*/}

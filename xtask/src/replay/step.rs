@@ -1,8 +1,8 @@
-//! One step of a replay: what is typed in the machine, and what has to come of it.
+//! One step of a replay: the commands typed in the machine, and the expected result.
 
 use crate::error::{Result, fail};
 
-/// Something done in the machine, as a script of sh's, and what it must and must not show.
+/// A shell script for the machine, and what its output must and must not contain.
 pub struct Step {
     pub title: &'static str,
     pub run: String,
@@ -11,13 +11,13 @@ pub struct Step {
     lacks: Vec<&'static str>,
 }
 
-/// What came of a step: the script's exit status, and what it printed.
+/// The result of a step: the script's exit status and its output.
 pub struct Outcome {
     pub status: i32,
     pub output: String,
 }
 
-/// timeout(1)'s.
+/// The status of timeout(1).
 const TOOK_TOO_LONG: i32 = 124;
 
 impl Step {
@@ -31,7 +31,7 @@ impl Step {
         }
     }
 
-    /// Has to end with this status instead of 0.
+    /// Expects this status instead of 0.
     pub fn status(self, status: i32) -> Self {
         Step { status, ..self }
     }
@@ -46,8 +46,8 @@ impl Step {
         self
     }
 
-    /// Whether all is as expected; the error says what is not.
-    pub fn judge(&self, outcome: &Outcome) -> Result<()> {
+    /// Checks the outcome; the error names the difference.
+    pub fn check(&self, outcome: &Outcome) -> Result<()> {
         if outcome.status == TOOK_TOO_LONG {
             return fail("it took too long and was ended");
         }
@@ -79,29 +79,29 @@ impl Step {
 mod tests {
     use super::*;
 
-    fn judged(status: i32, output: &str) -> Result<()> {
+    fn checked(status: i32, output: &str) -> Result<()> {
         let step = Step::new("a stop", "systemctl status x")
             .status(3)
             .shows(&["inactive"])
             .lacks(&["failed"]);
-        step.judge(&Outcome {
+        step.check(&Outcome {
             status,
             output: output.into(),
         })
     }
 
     #[test]
-    fn status_and_words_have_to_be_as_expected() {
-        judged(3, "inactive (dead)").unwrap();
-        let said = |status, output| judged(status, output).unwrap_err().to_string();
+    fn status_and_output_must_be_as_expected() {
+        checked(3, "inactive (dead)").unwrap();
+        let error = |status, output| checked(status, output).unwrap_err().to_string();
         assert_eq!(
-            said(0, "inactive (dead)"),
+            error(0, "inactive (dead)"),
             "it ended with status 0 instead of 3"
         );
-        assert_eq!(said(3, "active (running)"), "it does not show 'inactive'");
-        assert_eq!(said(3, "inactive (dead), failed"), "it shows 'failed'");
+        assert_eq!(error(3, "active (running)"), "it does not show 'inactive'");
+        assert_eq!(error(3, "inactive (dead), failed"), "it shows 'failed'");
         assert_eq!(
-            said(124, "inactive (dead)"),
+            error(124, "inactive (dead)"),
             "it took too long and was ended"
         );
     }

@@ -1,10 +1,11 @@
-//! The steps of the replay, in order: a person installs the package, starts the unikernel of the 2019 talk as a service in
-//! three ways, looks at its page and its log, has it die, stops it, and removes everything.
+//! The steps of the replay, in order: a person installs the package, starts the unikernel of the
+//! 2019 talk as a service in three ways, reads its page and its log, kills it, stops it, and
+//! removes everything.
 
 use super::step::Step;
 use crate::machine::Emulated;
 
-/// Where the unikernel of the talk is.
+/// Path of the talk's unikernel.
 const TALK: &str = "10.0.0.2";
 
 /// All steps on this machine.
@@ -72,7 +73,7 @@ fn installed() -> Vec<Step> {
         )
         .shows(&["10.0.0.1/24", "master br100", "tun type tap"]),
         Step::new(
-            "A visitor on the bridge, in a network namespace of its own",
+            "A visitor on the bridge, in a separate network namespace",
             "ip netns add visitor\n\
              ip link add visitor0 type veth peer name eth0 netns visitor\n\
              ip link set visitor0 master br100 up\n\
@@ -84,7 +85,8 @@ fn installed() -> Vec<Step> {
     ]
 }
 
-/// The page as the visitor gets it. The first answer takes a moment: the unikernel may still be booting.
+/// The page as the visitor gets it. The first response takes a while: the unikernel may still be
+/// booting.
 fn page(title: &'static str, address: &str) -> Step {
     let run = format!(
         "ip netns exec visitor curl -sS --connect-timeout 5 --retry 20 --retry-delay 1 --retry-all-errors \
@@ -96,7 +98,7 @@ fn page(title: &'static str, address: &str) -> Step {
     ])
 }
 
-/// The unit as it was shown, and the tender by its old name.
+/// The unit as shown in the talk, with the tender's old name.
 fn as_in_the_talk() -> Vec<Step> {
     vec![
         Step::new(
@@ -148,7 +150,7 @@ fn as_in_the_talk() -> Vec<Step> {
     ]
 }
 
-/// The unit that comes with the package: hardened, and told by the tender itself when the guest runs.
+/// The package's unit: hardened, and notified by the tender when the guest runs.
 fn as_packaged() -> Vec<Step> {
     vec![
         Step::new(
@@ -170,11 +172,12 @@ fn as_packaged() -> Vec<Step> {
     ]
 }
 
-/// The package's unit for any number of unikernels, each told by a file in /etc/tender, with a user of its own.
+/// The package's unit for any number of unikernels, each with a file in /etc/tender and a separate
+/// user.
 fn as_instance() -> Vec<Step> {
     vec![
         Step::new(
-            "A second tap in the bridge, for whoever is in group kvm, by a unit of the package",
+            "A second tap in the bridge, for members of group kvm, by a unit of the package",
             "systemctl start tap@tap101\n\
              systemctl is-active tap@tap101\n\
              ip -details link show dev tap101 | head -n 3",
@@ -197,7 +200,7 @@ fn as_instance() -> Vec<Step> {
             "GET / 200 OK",
         ]),
         Step::new(
-            "Its figures, at a port for Prometheus",
+            "Its metrics, on a port for Prometheus",
             "systemctl start tender-metrics@web.socket\n\
              curl -sS --max-time 30 http://127.0.0.1:9111/metrics | grep '^tender_guest_memory_bytes'\n\
              systemctl show -p User,ActiveState tender-metrics@web.service\n\
@@ -210,7 +213,7 @@ fn as_instance() -> Vec<Step> {
             .shows(&["Active: inactive (dead)"])
             .lacks(&["failed"]),
         Step::new(
-            "A mistake in the file is told with its place",
+            "An error in the file is reported with its position",
             "sed s/mem/mme/ web.toml >/etc/tender/mistaken.toml\n\
              systemctl start tender@mistaken\n\
              journalctl --unit=tender@mistaken --no-pager --lines=20",

@@ -1,4 +1,4 @@
-//! What was typed in the machine and what came of it: shown as it happens, and kept in a file.
+//! Commands and output of the machine: shown immediately, and written to a file.
 
 use std::fmt::Arguments;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Of a replay on this machine: `target/replay/transcript-MACHINE.txt`.
+    /// Transcript of a replay on this machine: `target/replay/transcript-MACHINE.txt`.
     pub fn begin(machine: Emulated) -> Self {
         let path = cargo::target_dir()
             .join("replay")
@@ -25,7 +25,7 @@ impl Transcript {
     }
 
     /// Adds a line.
-    pub fn say(&mut self, line: Arguments) {
+    pub fn write(&mut self, line: Arguments) {
         let line = format!("{line}\n");
         print!("{line}");
         self.text += &line;

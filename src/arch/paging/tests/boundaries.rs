@@ -1,13 +1,13 @@
-//! Every position of two neighbouring mappings relative to the boundaries of blocks, of upper-level
-//! tables and of the address space. Tables have no other boundaries.
+//! Every position of two adjacent mappings relative to the borders of blocks, of the tables above
+//! them and of the address space. Tables have no other borders.
 
 use super::*;
 
 /// Pages at and around the boundaries of two blocks.
 const EDGES: [u64; 8] = [0, 1, 511, 512, 513, 1023, 1024, 1025];
 
-/// Base addresses of those blocks: at the bottom, across a GiB, across the end of the largest
-/// memory, at the end of the address space.
+/// Addresses of those blocks: at the bottom, across a GiB, across the end of the largest memory, at
+/// the end of the address space.
 const BASES: [u64; 4] = [
     0,
     GIB - BLOCK_SIZE,
@@ -44,13 +44,13 @@ fn check(base: u64, pages: [u64; 3], accesses: [Access; 2]) {
 }
 
 #[test]
-fn mappings_end_exactly_at_every_boundary() {
+fn mappings_end_exactly_at_every_border() {
     for base in BASES {
         for (first, &start) in EDGES.iter().enumerate() {
             for (second, &middle) in EDGES.iter().enumerate().skip(first + 1) {
                 for &end in &EDGES[second + 1..] {
                     for (at, access) in ACCESSES.into_iter().enumerate() {
-                        // Each with itself and its successor: only whether they differ matters.
+                        // Each with itself and its successor: only equality of the two matters.
                         check(base, [start, middle, end], [access, access]);
                         check(base, [start, middle, end], [access, ACCESSES[(at + 1) % 4]]);
                     }

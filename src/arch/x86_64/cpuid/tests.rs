@@ -3,7 +3,7 @@ use super::*;
 /// A leaf and a subleaf.
 type Place = (u32, u32);
 
-/// Bits that must be hidden: reason or name, leaf, register (0 is eax) and bit.
+/// A hidden feature: its name or the reason, its leaf, its register (0 is eax) and its bit.
 const FORBIDDEN: [(&str, Place, usize, u32); 62] = [
     ("dtes64", (1, 0), 2, 2),
     ("monitor", (1, 0), 2, 3),
@@ -69,7 +69,7 @@ const FORBIDDEN: [(&str, Place, usize, u32); 62] = [
     ("ibpb", (0x8000_0008, 0), 1, 12),
 ];
 
-/// Bits that must be kept, likewise.
+/// A feature that must stay, likewise.
 const NEEDED: [(&str, Place, usize, u32); 24] = [
     ("sse3", (1, 0), 2, 0),
     ("pclmulqdq", (1, 0), 2, 1),
@@ -109,14 +109,14 @@ fn entry((function, index): Place, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_
     }
 }
 
-/// Returns these entries as reduced by `limit`.
+/// Returns the entries that `limit` keeps.
 fn limited(entries: &[kvm_cpuid_entry2]) -> Vec<kvm_cpuid_entry2> {
     let mut cpuid = CpuId::from_entries(entries).unwrap();
     limit(&mut cpuid);
     cpuid.as_slice().to_vec()
 }
 
-/// Returns the reduced leaf of a processor with all bits set.
+/// Returns what is kept of a leaf of a processor with all features.
 fn of_everything(place: Place) -> Option<[u32; 4]> {
     match limited(&[entry(place, [ALL; 4])])[..] {
         [] => None,
@@ -136,7 +136,7 @@ fn has((name, place, register, bit): (&str, Place, usize, u32)) -> (String, bool
 }
 
 #[test]
-fn forbidden_bits_are_cleared() {
+fn forbidden_features_are_hidden() {
     assert_eq!(
         FORBIDDEN.map(has),
         FORBIDDEN.map(|(name, ..)| (name.to_string(), false))
@@ -144,7 +144,7 @@ fn forbidden_bits_are_cleared() {
 }
 
 #[test]
-fn bits_that_guests_use_are_kept() {
+fn features_that_guests_use_are_kept() {
     assert_eq!(
         NEEDED.map(has),
         NEEDED.map(|(name, ..)| (name.to_string(), true))
@@ -152,7 +152,7 @@ fn bits_that_guests_use_are_kept() {
 }
 
 #[test]
-fn only_known_leaves_pass() {
+fn only_known_leaves_are_kept() {
     let classes = [
         0,
         0x2000_0000,
@@ -240,7 +240,7 @@ fn only_vector_states_can_be_enabled() {
     assert_eq!(of_everything((0xd, 9)), None, "PKRU");
 }
 
-/// `limit` sets no bit, and keeps order and flags.
+/// Kept entries have no additional bit, and their order and flags are unchanged.
 #[test]
 fn nothing_is_added() {
     let entries = [

@@ -1,18 +1,18 @@
-//! Errors of a configuration file.
+//! Messages about errors in a file.
 
 use super::*;
 
-/// Checks the error of each text, after the file's name.
+/// Checks the error of each of these texts, after the file's name.
 #[track_caller]
-fn are_rejected(expected: &[(&str, &str)]) {
+fn are_reported(expected: &[(&str, &str)]) {
     for (text, message) in expected {
         assert_eq!(error(text), format!("dir/app.toml:{message}"), "{text}");
     }
 }
 
 #[test]
-fn unknown_keys_are_rejected_with_their_place() {
-    are_rejected(&[
+fn unknown_keys_are_reported_with_their_position() {
+    are_reported(&[
         ("mme = 64", "1:1: unknown key 'mme'; did you mean 'mem'?"),
         (
             "\u{feff}mme = 64",
@@ -85,8 +85,8 @@ fn unknown_keys_are_rejected_with_their_place() {
 }
 
 #[test]
-fn values_of_the_wrong_type_are_rejected_with_their_place() {
-    are_rejected(&[
+fn values_of_the_wrong_type_are_reported_with_their_position() {
+    are_reported(&[
         (
             "verbose = 4",
             "1:11: 'verbose' is a whole number; expected true, false, or how often: 0 to 3",
@@ -155,8 +155,8 @@ fn values_of_the_wrong_type_are_rejected_with_their_place() {
 }
 
 #[test]
-fn invalid_option_values_are_reported_with_their_place() {
-    are_rejected(&[
+fn values_that_options_refuse_are_reported_with_their_position() {
+    are_reported(&[
         (
             "unikernel = ''",
             "1:13: the unikernel's path is empty; give the path of an hvt unikernel",
@@ -191,7 +191,7 @@ fn invalid_option_values_are_reported_with_their_place() {
 }
 
 #[test]
-fn invalid_toml_is_reported_with_its_place() {
+fn invalid_toml_is_reported_with_its_position() {
     for (text, place) in [
         ("mem", "1:"),
         ("mem = 64\nmem = 32", "2:1"),
@@ -216,7 +216,7 @@ fn invalid_toml_is_reported_with_its_place() {
 }
 
 #[test]
-fn a_file_that_is_wrong_is_wrong_even_where_the_command_line_wins() {
+fn errors_are_reported_even_where_the_command_line_wins() {
     let error = complete(&["--mem=64", "app"], "mem = 'lots'")
         .unwrap_err()
         .to_string();
@@ -227,7 +227,7 @@ fn a_file_that_is_wrong_is_wrong_even_where_the_command_line_wins() {
 }
 
 #[test]
-fn an_error_of_the_command_line_has_no_place() {
+fn an_error_of_the_command_line_has_no_position() {
     let error = complete(&["--mem=1", "app"], "mem = 64")
         .unwrap_err()
         .to_string();
@@ -235,7 +235,7 @@ fn an_error_of_the_command_line_has_no_place() {
 }
 
 #[test]
-fn errors_use_the_log_format_of_the_file() {
+fn an_error_has_the_log_format_of_the_file() {
     let format = |args: &[&str], text: &str| {
         let line = ["tender", "--config=a"]
             .iter()

@@ -1,10 +1,10 @@
-//! Properties of files of any content.
+//! Properties of files with any content.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Text that is TOML more often than not.
+/// Text that is valid TOML more often than not.
 fn toml() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
         "mem",
@@ -62,7 +62,7 @@ fn toml() -> impl Strategy<Value = String> {
     proptest::collection::vec(line, 0..8).prop_map(|lines| lines.concat())
 }
 
-/// Any file gives a command or a one-line error with its place.
+/// Any file is a command, or one line with the position of the error.
 fn is_understood_or_refused(text: &[u8]) {
     let Ok(Command::Configured(configured)) =
         parse(["tender", "--config=f", "app"].map(OsString::from))
@@ -100,7 +100,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_quoted_arrives(args in proptest::collection::vec("[^\0]{0,12}", 0..4)) {
+    fn quoted_strings_are_read_back(args in proptest::collection::vec("[^\0]{0,12}", 0..4)) {
         let quoted: Vec<String> = args.iter().map(|word| toml_string(word)).collect();
         let config = config(&["app"], &format!("args = [{}]", quoted.join(",")));
         prop_assert_eq!(config.arguments, args.into_iter().map(OsString::from).collect::<Vec<_>>());
@@ -115,7 +115,7 @@ fn toml_string(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Nested tables, dotted keys and many keys are neither deep nor slow enough to do harm.
+/// Tables within tables, keys of many parts, many keys: none is deep or slow enough to do harm.
 #[test]
 fn large_files_do_no_harm() {
     let many: String = (0..500)

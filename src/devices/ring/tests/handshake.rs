@@ -1,8 +1,8 @@
-//! Checks that no request is lost: submitted, not kicked for, and not seen by a host that goes to
-//! sleep. Explores every interleaving of the two sides, on a machine that may delay each side's
+//! Whether a request can be lost: submitted, not kicked for, and not seen by a host that goes to
+//! sleep. Every interleaving of the two sides is tried, on a machine that may delay each side's
 //! stores until its next barrier.
 //!
-//! The host's side is recorded from [`may_sleep`], not written down here.
+//! The host's side is not written here: it is recorded from [`may_sleep`].
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -13,10 +13,10 @@ use guest_abi::ring::{Commit, Entry};
 /// A step of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Step {
-    /// Stores to the variable of this side: the guest its tail, the host its request for kicks.
+    /// Stores to the variable of this side: the guest its tail, the host its wish for kicks.
     Store,
     Barrier,
-    /// Loads the other side's variable; its value decides.
+    /// Loads the other side's variable; the decision depends on it.
     Load,
 }
 
@@ -50,7 +50,7 @@ impl Shared for Recorder {
     }
 }
 
-/// Section 11.3: store the tail, full barrier, check whether a kick is wanted.
+/// Section 11.3: store the tail, full barrier, read whether a kick is wanted.
 const GUEST: [Step; 3] = [Step::Store, Step::Barrier, Step::Load];
 
 fn host() -> Vec<Step> {
@@ -59,8 +59,8 @@ fn host() -> Vec<Step> {
     recorder.0.into_inner()
 }
 
-/// The state of one side: its position, whether its store is made, whether that is visible to the
-/// other, and whether it saw the other's.
+/// The state of one side: its next step, whether its store is made, whether the store is visible to
+/// the other, and whether it saw the other's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Side {
     next: usize,
@@ -126,10 +126,10 @@ fn no_request_is_lost_in_any_interleaving() {
     assert!(!can_be_lost(&GUEST, &host()));
 }
 
-/// Checks the exploration itself: without either barrier, or with the steps swapped, requests get
-/// lost.
+/// The exploration does find errors: without either barrier, or with the steps swapped, requests
+/// are lost.
 #[test]
-fn without_a_barrier_or_in_another_order_requests_get_lost() {
+fn without_a_barrier_or_in_another_order_requests_are_lost() {
     let without = |steps: &[Step]| -> Vec<Step> {
         steps
             .iter()

@@ -1,5 +1,5 @@
-//! A conforming guest and the tender on one ring concurrently, the guest in a separate thread.
-//! Under Miri this finds unordered accesses of the two to the same bytes, and stores that become
+//! A correct guest and `tender` work on one ring concurrently, the guest in a separate thread.
+//! Under Miri this finds every unordered access of both to the same bytes, and stores that become
 //! visible late.
 
 use std::sync::atomic::fence;
@@ -9,13 +9,13 @@ use vm_memory::Bytes;
 
 use super::*;
 
-/// Requests made: several times around the ring, but fewer under Miri, where each takes a second.
+/// Requests made: several times around the ring; fewer under Miri, where each takes a second.
 const REQUESTS: u32 = if cfg!(miri) { 12 } else { 5 * ENTRIES };
 
-/// A request that waits longer is lost.
+/// A longer wait means that a request was lost.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The guest's side of section 11.3: submits requests to receive on an unknown handle, and waits
+/// The guest's side of section 11.3: submits requests to receive from an unknown handle, and waits
 /// for the reply to each.
 fn guest(memory: &GuestMemory, kick: impl Fn()) {
     let ring = memory.volatile(GuestAddress(ADDRESS), SIZE as u64).unwrap();
@@ -68,7 +68,7 @@ fn every_request_of_a_concurrent_guest_is_answered() {
         let mut consumer = ring.consumer();
         while consumer.given < REQUESTS {
             consumer.drain(&shared, &memory).unwrap();
-            // Asks for kicks only now and then, so that both kinds of notification occur.
+            // Asks for kicks only now and then, so that both ways of notification are taken.
             if consumer.given < REQUESTS
                 && consumer.given % 2 == 0
                 && may_sleep(&shared, consumer.taken)

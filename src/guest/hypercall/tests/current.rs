@@ -107,7 +107,7 @@ fn replies_write_out_fields_only() {
     check_reply::<Current>(Reply::Block(Status::Unspecified), &[(32, 3, 4)]);
     check_reply::<Current>(Reply::Net(Status::Again), &[(24, 1, 4)]);
     check_reply::<Current>(Reply::Frame(60), &[(16, 60, 8), (24, 0, 4)]);
-    // Replies to hypercalls that this era does not have.
+    // Replies to calls that this interface does not have.
     check_reply::<Current>(Reply::NetInfo { mac: [1; 6] }, &[]);
     check_reply::<Current>(Reply::BlockInfo { capacity: 512 }, &[]);
 }

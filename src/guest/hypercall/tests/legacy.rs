@@ -5,8 +5,8 @@ use guest_abi::legacy::{self as old, number};
 use super::*;
 
 #[test]
-fn structures_without_arguments_are_not_read() {
-    // Nor is the address of the result checked: the reply does that.
+fn arguments_of_calls_without_arguments_are_ignored() {
+    // Not even the address of the reply, which is checked when it is written.
     let memory = GuestMemory::new(SIZE).unwrap();
     let calls = [
         (number::WALLTIME, Hypercall::Walltime),
@@ -150,7 +150,7 @@ fn replies_write_out_fields_only() {
     }
 }
 
-/// The structures are on the guest's stack: memory after them belongs to the guest.
+/// The structures lie on the guest's stack: the bytes past them are the guest's.
 #[test]
 fn an_answer_at_the_end_of_memory_fits() {
     let memory = GuestMemory::new(SIZE).unwrap();

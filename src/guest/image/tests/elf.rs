@@ -1,4 +1,4 @@
-//! A writer of small ELF files that controls each field, so that each can be invalid.
+//! A writer of small ELF files in which every field can be set, so that each can be wrong.
 
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::{Abi, TYPE_ABI1, TYPE_MFT1, target};
@@ -25,17 +25,17 @@ pub const BSS: usize = 5;
 pub const ABI: usize = 9;
 pub const MFT: usize = 10;
 
-/// File offset of the constants of [`Elf::legacy`]: out of reach of a multiboot loader.
+/// Offset of the constants of [`Elf::legacy`] in the file: out of reach of a multiboot loader.
 pub const CONSTANTS: u64 = 0x4000;
 
-/// Strings of the bindings of Solo5 0.3 and 0.4 for memory and clock.
+/// The strings that the bindings of Solo5 0.3 and 0.4 have for memory and clock.
 pub const LEGACY_STRINGS: &[u8] =
     b"Solo5:     unused @ (0x0 - 0x%lx)\n\0tscclock_init(): tsc_freq=%lu\n\0";
 
 /// Bytes after the last segment, like the section headers of a real file.
 pub const TRAILER: usize = 200;
 
-/// One program header, and the file's bytes at its offset.
+/// One program header, and the bytes in the file at its offset.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub kind: u32,
@@ -52,7 +52,7 @@ pub struct Program {
 impl Program {
     pub fn new(kind: u32, flags: u32, offset: u64, vaddr: u64, content: Vec<u8>) -> Program {
         let size = content.len() as u64;
-        // p_paddr differs from p_vaddr: since Solo5 has notes, it must be ignored.
+        // p_paddr differs from p_vaddr: in images with notes, p_paddr must be ignored.
         Program {
             kind,
             flags,
@@ -114,15 +114,15 @@ pub struct Elf {
     pub shoff: u64,
     pub ehsize: u16,
     pub phentsize: u16,
-    /// The real number, if `None`.
+    /// Derived from the file if `None`.
     pub phnum: Option<u16>,
     pub programs: Vec<Program>,
 }
 
 impl Elf {
-    /// Returns a unikernel with a disk `data` and a network interface `service`, laid out as by
-    /// Solo5 0.8 and later: execute-only text with the interpreter in it, an empty `.tdata` at 0,
-    /// and a separate `.bss`.
+    /// A unikernel with a disk `data` and a network interface `service`, laid out as by Solo5 0.8
+    /// and later: execute-only text with the interpreter in it, an empty `.tdata` at 0, and a
+    /// separate `.bss`.
     pub fn hvt() -> Elf {
         let mut ident = [0; 16];
         ident[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -179,9 +179,8 @@ impl Elf {
         }
     }
 
-    /// Returns a unikernel of Solo5 0.3 or 0.4 in a linker's default layout: text with constants,
-    /// data with `.bss`, an executable stack, and no note. `constants` are at [`CONSTANTS`] in the
-    /// file.
+    /// A unikernel of Solo5 0.3 or 0.4 as linkers lay it out by default: text with constants, data
+    /// with `.bss`, an executable stack, and no note. `constants` are at [`CONSTANTS`] in the file.
     pub fn legacy(constants: &[u8]) -> Elf {
         let mut text = vec![0; (CONSTANTS - 0x1000) as usize];
         text.extend(constants);
@@ -236,8 +235,7 @@ impl Elf {
     }
 }
 
-/// Returns a note: `description` is everything after the header's 20 bytes, with its length in the
-/// header.
+/// A note: `description` is everything after the header's 20 bytes; the header has its length.
 pub fn note(name: &[u8; 8], kind: u32, description: &[u8]) -> Vec<u8> {
     let namesz = if name[7] == 0 && name[6] == 0 { 6 } else { 8 };
     let args: [u32; 3] = [namesz, description.len() as u32, kind];

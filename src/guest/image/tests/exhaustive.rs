@@ -57,7 +57,7 @@ const ALIGNS: [u64; 10] = [
     u64::MAX,
 ];
 
-/// Returns the pages of a segment if it keeps every rule.
+/// Returns the pages that a segment takes, if it is valid.
 fn pages(header: &ProgramHeader, align: u64) -> Option<Range<u128>> {
     let [address, memory, file] = [header.p_vaddr, header.p_memsz, header.p_filesz].map(u128::from);
     let (align, file_end) = (u128::from(align), u128::from(header.p_offset) + file);
@@ -102,7 +102,7 @@ fn check(header: &ProgramHeader, era: Era, align: u64) {
 }
 
 #[test]
-fn every_combination_of_limits_is_judged_right() {
+fn every_combination_of_limits_is_checked_correctly() {
     for p_vaddr in ADDRESSES {
         for p_memsz in MEMORY_SIZES {
             for p_filesz in FILE_SIZES {

@@ -8,7 +8,7 @@ fn message_of(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_valid_file_is_parsed() {
+fn a_valid_file_is_accepted() {
     let image = accepted(|_| {});
     assert_eq!(image.machine, Machine::Aarch64);
     assert_eq!(image.era, Era::Abi2);
@@ -66,7 +66,7 @@ fn both_machines_are_known() {
 }
 
 #[test]
-fn an_empty_file_is_refused_as_empty() {
+fn an_empty_file_is_reported_as_empty() {
     assert!(matches!(Image::parse([].as_slice()), Err(Error::Empty)));
     assert_eq!(
         message_of(&[]),
@@ -75,7 +75,7 @@ fn an_empty_file_is_refused_as_empty() {
 }
 
 #[test]
-fn a_file_that_is_not_elf_is_named_for_what_it_is() {
+fn the_kind_of_a_file_that_is_not_elf_is_reported() {
     let table: [(&[u8], &str); 14] = [
         (b"#!/bin/sh\nexit 0\n", "a script"),
         (
@@ -118,7 +118,7 @@ fn windows_and_foreign_texts_are_texts_too() {
             "{bytes:?}"
         );
     }
-    // Cut in the middle of a character, at the end of the examined bytes.
+    // The inspected part ends in the middle of a character.
     let long = "é".repeat(40).into_bytes();
     assert!(matches!(
         Image::parse(&long[1..]),
@@ -164,7 +164,7 @@ fn only_64_bit_little_endian_files_are_unikernels() {
 }
 
 #[test]
-fn other_identification_bytes_are_ignored() {
+fn the_rest_of_the_identification_is_ignored() {
     // EI_VERSION, OSABI (OpenBSD's, for one), ABI version, padding.
     for index in 6..16 {
         accepted(|elf| elf.ident[index] = 12);
@@ -208,7 +208,7 @@ fn only_static_executables_are_unikernels() {
 }
 
 #[test]
-fn header_fields_have_the_one_value_that_they_can_have() {
+fn header_fields_have_their_only_valid_value() {
     let field = |change: fn(&mut Elf, u16), value: u16| match refused(|elf| change(elf, value)) {
         Error::Field {
             field,
@@ -252,7 +252,7 @@ fn header_fields_have_the_one_value_that_they_can_have() {
 }
 
 #[test]
-fn as_many_as_64_program_headers_are_fine() {
+fn up_to_64_program_headers_are_accepted() {
     // The others have the type PT_NULL.
     let image = accepted(|elf| {
         let unused = Program {
@@ -323,7 +323,7 @@ fn the_entry_must_lie_in_executable_bytes() {
     for entry in [0x100000, 0x100122] {
         assert_eq!(accepted(|elf| elf.entry = entry).entry, entry);
     }
-    // Below the image, just after the text, in its last page, in other segments, beyond everything.
+    // Below the image, just after the text, in its last page, in other segments, past everything.
     for entry in [
         0,
         0xfffff,

@@ -1,4 +1,4 @@
-//! Loading of Solo5 0.3 and 0.4 files, which any linker may have linked.
+//! Loading of files of Solo5 0.3 and 0.4, which any linker may have laid out.
 
 use super::elf::{CONSTANTS, LEGACY_STRINGS, R, W, X};
 use super::*;
@@ -54,7 +54,7 @@ fn a_good_file_is_loaded_at_its_physical_addresses() {
 }
 
 #[test]
-fn a_broken_rule_names_the_physical_address() {
+fn a_violation_is_reported_with_the_physical_address() {
     let error = parse(|elf| elf.programs[TEXT].paddr = 0x2000).expect_err("too low");
     assert!(
         matches!(error, Error::Segment { start: 0x2000, .. }),
@@ -63,7 +63,7 @@ fn a_broken_rule_names_the_physical_address() {
 }
 
 #[test]
-fn alignment_says_nothing_about_pages() {
+fn alignment_does_not_affect_pages() {
     let expected = summary(&accepted(|_| {}));
     for align in [0, 1, 8, 0x1_0000, 0x20_0000] {
         let image = accepted(|elf| {
@@ -125,7 +125,7 @@ fn the_other_rules_hold_too() {
 }
 
 #[test]
-fn an_image_that_separates_code_and_data_gets_a_non_executable_heap() {
+fn separate_code_and_data_get_a_non_executable_heap() {
     let image = accepted(|_| {});
     assert!(!image.has_writable_code());
     let rest = Mapping {
@@ -136,7 +136,7 @@ fn an_image_that_separates_code_and_data_gets_a_non_executable_heap() {
 }
 
 #[test]
-fn an_image_with_writable_code_gets_an_executable_heap() {
+fn mixed_code_and_data_keep_an_executable_heap() {
     for flags in [W | X, R | W | X] {
         let image = accepted(|elf| elf.programs[DATA].flags = flags);
         assert!(image.has_writable_code());
@@ -150,7 +150,7 @@ fn an_image_with_writable_code_gets_an_executable_heap() {
             ]
         );
     }
-    // A single segment for everything, as some linkers were configured.
+    // A single segment for everything, as some linkers produce with an option.
     let image = accepted(|elf| {
         elf.programs.remove(DATA);
         elf.programs[TEXT].flags = R | W | X;

@@ -9,8 +9,7 @@ use crate::guest::manifest::tests::manifest;
 
 const NAME: &[u8; 8] = b"Solo5\0\0\0";
 
-/// Replaces the note of program header `index`; the new one is where the file has room for any
-/// size.
+/// Replaces the note of program header `index`, at an offset where the file has room for it.
 fn with_note(index: usize, content: Vec<u8>) -> impl FnOnce(&mut Elf) {
     move |elf| elf.programs[index] = Program::note(0x6000, content)
 }
@@ -64,7 +63,7 @@ fn other_targets_are_named() {
         (u32::MAX, "unknown (4294967295)"),
     ];
     for (number, name) in table {
-        // Of any version: each target counts its own versions.
+        // Any version: each target has its own version numbers.
         for version in [1, 2, 3] {
             let error = refused(with_note(ABI, abi(number, version)));
             assert!(
@@ -81,7 +80,7 @@ fn other_targets_are_named() {
 }
 
 #[test]
-fn the_target_is_checked_before_the_manifest() {
+fn the_target_is_reported_before_the_manifest_is_checked() {
     let error = refused(|elf| {
         elf.programs[ABI] = Program::note(0x6000, abi(target::VIRTIO, 2));
         elf.programs.remove(MFT);
@@ -127,7 +126,7 @@ fn a_note_segment_holds_a_note_header() {
 }
 
 #[test]
-fn a_note_too_short_for_our_name_is_foreign() {
+fn a_note_without_room_for_our_name_has_another_owner() {
     for size in 12..20 {
         assert!(
             matches!(
@@ -147,7 +146,7 @@ fn a_note_too_short_for_our_name_is_foreign() {
 }
 
 #[test]
-fn a_note_of_another_owner_or_kind_is_foreign() {
+fn a_note_of_another_owner_or_kind_is_ignored() {
     let good = abi_description(target::HVT, 2);
     let changed = |index: usize, byte: u8| {
         let mut content = abi_note(&good);
@@ -204,7 +203,7 @@ fn all_notes_of_a_segment_are_read() {
 }
 
 /// As linkers merge them: in either order, with and without zeros that align the manifest, in one
-/// segment or in two that hold the same bytes.
+/// segment or in two that contain the same bytes.
 #[test]
 fn both_notes_may_share_a_segment() {
     let expected = summary(&accepted(|_| {}));
@@ -237,7 +236,7 @@ fn a_segment_of_many_notes_is_searched_to_a_limit() {
     };
     accepted(after(2045));
     assert!(matches!(refused(after(2048)), Error::NoAbiNote));
-    // Even if each takes very little.
+    // Even if each is small.
     for word in [[0; 4], [0xff; 4], [1, 0, 0, 0]] {
         let note = word.repeat(1 << 20);
         assert!(matches!(refused(with_note(ABI, note)), Error::NoAbiNote));
@@ -320,7 +319,7 @@ fn a_manifest_note_of_less_than_its_padding_has_no_content() {
 fn a_manifest_starts_24_bytes_into_its_note() {
     let content = manifest(&[Entry::declare("net0", NET_BASIC)]);
     let mut padded = mft(&content);
-    // The content of the padding is ignored.
+    // The padding is ignored.
     padded[20..24].fill(0xff);
     assert_eq!(
         accepted(with_note(MFT, padded))
@@ -329,7 +328,7 @@ fn a_manifest_starts_24_bytes_into_its_note() {
             .to_bytes(),
         content
     );
-    // Without padding, the first field of the manifest is taken as padding.
+    // Without padding, the first field of the manifest would be taken for padding.
     let error = refused(with_note(MFT, note(NAME, TYPE_MFT1, &content)));
     assert!(matches!(error, Error::Manifest(_)), "{error:?}");
 }
@@ -412,8 +411,8 @@ fn an_invalid_manifest_is_reported_with_its_rule() {
 }
 
 #[test]
-fn a_program_with_a_foreign_note_is_not_a_unikernel() {
-    // Every Linux program has this: a GNU build id.
+fn a_program_with_another_note_is_not_a_unikernel() {
+    // The note of every Linux program: a GNU build ID.
     let error = refused(|elf| {
         elf.programs.truncate(8);
         elf.programs.push(Program::note(

@@ -1,4 +1,4 @@
-//! Partial images of refused files.
+//! Known parts of refused files.
 
 use guest_abi::note::target;
 
@@ -50,7 +50,7 @@ fn a_broken_part_does_not_hide_the_others() {
 }
 
 #[test]
-fn a_file_that_is_not_elf_has_no_parts() {
+fn of_a_file_that_is_not_elf_nothing_is_known() {
     for bytes in [b"".as_slice(), b"#!/bin/sh\n", b"\x7fELF"] {
         let partial = PartialImage::of(bytes);
         assert!(

@@ -1,4 +1,4 @@
-//! Properties of every file, however invalid.
+//! Properties of every file, however broken.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -8,7 +8,7 @@ use super::*;
 use crate::memory::PAGE_SIZE;
 use guest_abi::boot::MAX_MEMORY;
 
-/// Checks what the rest of the tender assumes about an image.
+/// Checks what other code relies on in an image.
 fn check(image: &Image, file_size: u64) {
     let mut end = IMAGE_BASE;
     for segment in &image.segments {
@@ -50,7 +50,8 @@ fn check(image: &Image, file_size: u64) {
     }
 }
 
-/// Every page from the base to `size` has one access, and those of a segment have that segment's.
+/// Checks that every page from the base to `size` has one access, and that the pages of a segment
+/// have that segment's.
 fn check_mappings(image: &Image, size: u64) {
     let mut next = IMAGE_BASE;
     for mapping in image.mappings(size) {
@@ -83,8 +84,8 @@ fn check_mappings(image: &Image, size: u64) {
     assert_eq!(next, size);
 }
 
-/// Picks an offset to change: two thirds are in the headers or the notes, where changes matter
-/// most.
+/// Where to change a file: two thirds of the offsets are in the headers or the notes, where it
+/// matters most.
 fn place(index: Index, file: &[u8]) -> usize {
     match index.index(3) {
         0 => index.index(64 + 11 * 56),
@@ -93,8 +94,8 @@ fn place(index: Index, file: &[u8]) -> usize {
     }
 }
 
-/// A value of a field: near a limit more often than not.
-fn word() -> impl Strategy<Value = u64> {
+/// A value for a field: near a limit more often than not.
+fn field() -> impl Strategy<Value = u64> {
     let limits = [
         0,
         1,
@@ -112,7 +113,7 @@ fn word() -> impl Strategy<Value = u64> {
     prop_oneof![near.clone(), near, any::<u64>(), 0u64..0x20_0000]
 }
 
-/// Segments that ascend page by page, the first with text in it; some fields are then spoiled.
+/// Segments that ascend page by page, the first with text in it, before some fields are spoiled.
 fn programs() -> impl Strategy<Value = Vec<Program>> {
     let flags = prop_oneof![8 => proptest::sample::select(vec![X, R | X, R, R | W]), 1 => 0u32..8];
     let piece = (
@@ -123,7 +124,7 @@ fn programs() -> impl Strategy<Value = Vec<Program>> {
         12u32..14,
         flags,
     );
-    let spoilt = proptest::collection::vec((any::<Index>(), 0..7, word()), 0..3);
+    let spoilt = proptest::collection::vec((any::<Index>(), 0..7, field()), 0..3);
     (proptest::collection::vec(piece, 1..6), spoilt).prop_map(|(pieces, spoilt)| {
         let mut end = IMAGE_BASE;
         let mut programs = Vec::new();
@@ -199,7 +200,7 @@ proptest! {
     ) {
         let entry = entry.unwrap_or(programs[0].vaddr);
         let mut elf = Elf { entry, ..Elf::legacy(elf::LEGACY_STRINGS) };
-        // The strings stay in the file, but outside of any loaded segment.
+        // The strings stay in the file, loaded from an offset without an address.
         elf.programs[0].kind = elf::PT_TLS;
         let args = Program { kind: PT_LOAD, paddr: 1 << 31, ..elf.programs[0].clone() };
         elf.programs.truncate(1);
@@ -237,7 +238,7 @@ proptest! {
     }
 
     #[test]
-    fn a_file_of_nothing_but_noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400), elf: bool) {
+    fn a_file_of_noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400), elf: bool) {
         let mut file = noise;
         if elf && file.len() >= 6 {
             file[..6].copy_from_slice(b"\x7fELF\x02\x01");

@@ -1,4 +1,4 @@
-//! Classification of files without notes.
+//! Recognition of files without notes.
 
 use super::elf::{CONSTANTS, LEGACY_STRINGS, R};
 use super::*;
@@ -42,13 +42,13 @@ fn x86_64_halt(between: usize) -> Vec<u8> {
 }
 
 #[test]
-fn strings_of_memory_and_clock_identify_a_legacy_unikernel() {
+fn the_strings_of_memory_and_clock_identify_a_legacy_unikernel() {
     for machine in [AARCH64, X86_64] {
         assert_eq!(
             examine(machine, LEGACY_STRINGS).expect("a unikernel"),
             Evidence::Strings
         );
-        // One of the two is not enough: other files have them too.
+        // One of the two is not enough: other programs contain it as well.
         for args in LEGACY_STRINGS.split_inclusive(|&byte| byte == 0) {
             assert!(is_ordinary(machine, args));
         }
@@ -56,7 +56,7 @@ fn strings_of_memory_and_clock_identify_a_legacy_unikernel() {
 }
 
 #[test]
-fn strings_count_in_loaded_parts_only() {
+fn strings_count_only_where_they_are_loaded() {
     let mut elf = Elf::legacy(&[]);
     let mut file = elf.build();
     file.extend(LEGACY_STRINGS);
@@ -64,7 +64,7 @@ fn strings_count_in_loaded_parts_only() {
         Image::parse(file.as_slice()),
         Err(Error::NoAbiNote)
     ));
-    // In any loaded part of the file.
+    // In any part of the file that is loaded.
     elf.programs[1].content[..LEGACY_STRINGS.len()].copy_from_slice(LEGACY_STRINGS);
     assert_eq!(
         Image::parse(elf.build().as_slice())
@@ -97,7 +97,7 @@ fn halt_instructions_identify_a_legacy_unikernel_without_strings() {
 
 #[test]
 fn other_instructions_identify_nothing() {
-    // For the other architecture; two registers; not adjacent; not at the start of an instruction.
+    // Of the other architecture; two registers; not adjacent; not at the start of an instruction.
     assert!(is_ordinary(X86_64, &aarch64_halt(0, 0)));
     assert!(is_ordinary(AARCH64, &x86_64_halt(0)));
     assert!(is_ordinary(AARCH64, &aarch64_halt(0, 1)));
@@ -121,7 +121,7 @@ fn other_instructions_identify_nothing() {
     assert!(is_ordinary(X86_64, &[0xba, 0x0a, 0x05, 0, 1, 0xef]));
 }
 
-/// `mov $0x50a, %edx` also occurs for an assertion in line 1290, and the code after it may look
+/// `mov $0x50a, %edx` may also be line 1290 of a failed assertion, and the bytes after it may look
 /// like an OUT.
 #[test]
 fn a_program_for_an_operating_system_is_ordinary_with_any_instructions() {
@@ -159,7 +159,8 @@ fn a_program_for_an_operating_system_is_ordinary_with_any_instructions() {
     }
 }
 
-/// Every mark is found wherever the boundaries of the pieces are.
+/// Evidence is found at every position relative to the ends of the pieces in which the file is
+/// read.
 #[test]
 fn nothing_is_missed_between_two_pieces() {
     let halt = [
@@ -195,7 +196,7 @@ fn a_multiboot_header_makes_a_virtio_unikernel() {
             "{offset:#x}"
         );
     }
-    // A boot loader checks aligned words of the first 8 KiB.
+    // A boot loader reads whole 32-bit words of the first 8 KiB.
     for offset in [0x1001, 0x1002, 0x1ffd, 0x2000] {
         assert!(with_magic(offset).is_ok(), "{offset:#x}");
     }
@@ -213,11 +214,11 @@ fn ukvm_of_0_2_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_development_snapshot_or_what_lost_its_notes_is_refused_by_its_name() {
+fn a_development_snapshot_or_a_stripped_file_is_refused_by_its_name() {
     let error = examine(X86_64, b"Solo5:   reserved @ (0x0 - 0x%lx)\n\0").expect_err("no release");
     assert!(matches!(error, Error::Snapshot), "{error:?}");
-    // Regardless of its other marks: every release has the clock's string, and hypercall numbers
-    // changed before 0.6.
+    // Evidence of older versions is ignored: the clock's strings are in every release, and the
+    // numbers of hypercalls differed between snapshots before 0.6.
     for other in [
         LEGACY_STRINGS,
         x86_64_halt(0).as_slice(),
@@ -229,7 +230,7 @@ fn a_development_snapshot_or_what_lost_its_notes_is_refused_by_its_name() {
 }
 
 #[test]
-fn newer_strings_take_precedence() {
+fn its_own_strings_outweigh_those_of_others() {
     let both = [
         b"Clock source: KVM paravirtualized clock\0".as_slice(),
         LEGACY_STRINGS,
@@ -242,13 +243,14 @@ fn newer_strings_take_precedence() {
 }
 
 #[test]
-fn a_note_takes_precedence_over_strings() {
+fn a_note_outweighs_all_strings() {
     let image = accepted(|elf| {
         let rodata = &mut elf.programs[RODATA].content;
         rodata[0x400..0x400 + LEGACY_STRINGS.len()].copy_from_slice(LEGACY_STRINGS);
     });
     assert_eq!((image.era, image.evidence), (Era::Abi2, None));
-    // A manifest alone is a note too: an incomplete unikernel of today, not a legacy one.
+    // A manifest alone is a note too: an incomplete unikernel of today, not a complete one of an
+    // old era.
     let error = refused(|elf| {
         elf.programs[RODATA].content[0x400..0x400 + LEGACY_STRINGS.len()]
             .copy_from_slice(LEGACY_STRINGS);
@@ -273,13 +275,13 @@ fn notes_of_others_do_not_keep_a_legacy_unikernel_from_being_one() {
 }
 
 #[test]
-fn an_ordinary_program_is_refused_as_such() {
+fn an_ordinary_program_is_reported_as_one() {
     for machine in [AARCH64, X86_64] {
         assert!(is_ordinary(machine, b"Usage: ls [OPTION]... [FILE]...\n\0"));
     }
     let mut elf = Elf::legacy(&[]);
     elf.programs[0].flags = R;
-    // The kind of the file is reported before its defects.
+    // The kind of the file is reported before its errors.
     assert!(matches!(
         Image::parse(elf.build().as_slice()),
         Err(Error::NoAbiNote)

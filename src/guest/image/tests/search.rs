@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::super::search::PIECE;
 use super::*;
 
-/// Returns the pieces of a file of `size` bytes, each of which encodes its offset.
+/// Returns the pieces that are seen of a file of so many bytes, each of which encodes its offset.
 fn seen(size: usize, ranges: Vec<Range<u64>>) -> Vec<(u64, usize)> {
     let file: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
     let mut pieces = Vec::new();
@@ -58,7 +58,7 @@ impl Source for Endless {
 }
 
 #[test]
-fn the_search_is_bounded_for_any_file() {
+fn the_search_has_a_limit() {
     let endless = Endless(Cell::new(0));
     search(&endless, [0..u64::MAX / 2, 0..u64::MAX], |_, _| {}).expect("zeros");
     assert!(
@@ -89,7 +89,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn what_is_shorter_than_the_overlap_is_seen_whole(start in 0u64..100, size in 1usize..3 * PIECE, len in 1usize..=OVERLAP) {
+    fn patterns_shorter_than_the_overlap_are_seen_whole(start in 0u64..100, size in 1usize..3 * PIECE, len in 1usize..=OVERLAP) {
         let pieces = seen(3 * PIECE + 100, vec![start..start + size as u64]);
         for at in (start..(start + size as u64).saturating_sub(len as u64)).step_by(7) {
             let whole = |&(offset, count): &(u64, usize)| offset <= at && at + len as u64 <= offset + count as u64;

@@ -1,4 +1,4 @@
-//! Load addresses and access of segments.
+//! Loading of segments and their access.
 
 use super::elf::{R, W, X};
 use super::*;
@@ -50,7 +50,7 @@ fn text_that_can_be_executed_only_can_be_read_too() {
 }
 
 #[test]
-fn every_other_access_follows_the_flags() {
+fn every_other_access_is_that_of_the_flags() {
     let access = |flags| loaded(RODATA, |rodata| rodata.flags = flags).access;
     assert_eq!(access(R), Access::Read);
     assert_eq!(access(R | W), Access::ReadWrite);
@@ -77,7 +77,7 @@ fn nothing_is_both_writable_and_executable() {
 }
 
 #[test]
-fn a_violated_rule_is_reported_with_its_segment() {
+fn a_violation_is_reported_with_its_position() {
     let error = refused(|elf| elf.programs[DATA].flags = R | W | X);
     assert_eq!(
         error.to_string(),
@@ -151,7 +151,7 @@ fn a_segment_without_bytes_in_the_file_keeps_all_rules_but_the_files() {
 
 #[test]
 fn bytes_of_the_file_must_be_in_the_file() {
-    // Without these bytes the file ends earlier.
+    // The file ends earlier, without the bytes of this segment.
     let size = Elf::hvt().build().len() as u64 - 0x80;
     let last = |data: &mut Program| (data.offset, data.content) = (size - 0x80, Vec::new());
     assert_eq!(loaded(DATA, last).file, size - 0x80..size);
@@ -222,7 +222,7 @@ fn the_alignment_of_one_segment_keeps_the_next_away() {
         ),
         "{error:?}"
     );
-    // Its own alignment can also extend a segment down onto the previous one.
+    // Its own alignment also extends a segment down onto the previous one.
     assert_eq!(rule(RODATA, |rodata| rodata.align = 0x2000), DESCENDING);
     let image = accepted(|elf| {
         spread(elf);
@@ -252,7 +252,7 @@ fn alignment_0_and_1_mean_none() {
     for align in [0, 1] {
         let aligned = |data: &mut Program| (data.align, data.memsz) = (align, 0x1000);
         assert_eq!(loaded(DATA, aligned).pages, 0x102000..0x103000);
-        // Then neither its end nor its start is on a page boundary.
+        // Then neither its start nor its end is on a page.
         assert_eq!(rule(DATA, |data| data.align = align), UNALIGNED);
         let skewed =
             |data: &mut Program| (data.align, data.vaddr, data.memsz) = (align, 0x102800, 0x800);
@@ -353,7 +353,7 @@ fn program_headers_of_other_kinds_do_not_matter() {
 }
 
 #[test]
-fn an_image_needs_room_for_the_least_of_heaps() {
+fn an_image_needs_room_for_the_smallest_heap() {
     // Ends at 0x107000; 512 KiB more is 0x187000.
     assert_eq!(accepted(|_| {}).least_memory(), 0x20_0000);
     let ending_at =
@@ -364,7 +364,7 @@ fn an_image_needs_room_for_the_least_of_heaps() {
 }
 
 #[test]
-fn memory_outside_of_segments_is_writable() {
+fn memory_without_a_segment_is_writable() {
     let image = accepted(|elf| elf.programs[BSS].vaddr = 0x200000);
     let mapping = |range, access| Mapping { range, access };
     assert_eq!(

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::*;
 
-/// Returns one byte per read, is interrupted now and then, and always fails from `broken_at` on.
+/// Returns a byte at a time, is sometimes interrupted, and fails permanently from `broken_at` on.
 struct Slow {
     bytes: Vec<u8>,
     calls: Cell<u32>,
