@@ -4,6 +4,9 @@
 //! The runs are those of the library in this test program, started again with [`ARGUMENTS`] set:
 //! there `tender`'s thread is the only one, and every allocation is its own.
 
+#[macro_use]
+#[path = "e2e/common/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "it is made for the other tests")]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -11,7 +14,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{FD, Guest, fixture, kvm_test, pass_fd, run, text};
+use common::Need::Kvm;
+use common::{FD, Guest, fixture, pass_fd, run, text};
 
 /// The environment variable with `tender`'s arguments, one a line.
 const ARGUMENTS: &str = "TENDER_ALLOC_ARGUMENTS";
@@ -47,18 +51,16 @@ fn main() -> ExitCode {
     if let Ok(args) = std::env::var(ARGUMENTS) {
         return run_here(&args);
     }
-    common::main(vec![
-        kvm_test("allocations_are_counted", allocations_are_counted),
-        kvm_test(
-            "ten_thousand_calls_allocate_nothing",
-            ten_thousand_calls_allocate_nothing,
-        ),
-        kvm_test("output_allocates_nothing", output_allocates_nothing),
-        kvm_test(
-            "blocks_and_frames_allocate_nothing",
-            blocks_and_frames_allocate_nothing,
-        ),
-    ])
+    libtest_mimic::run(
+        &libtest_mimic::Arguments::from_args(),
+        vec![
+            trial!(allocations_are_counted, Kvm),
+            trial!(ten_thousand_calls_allocate_nothing, Kvm),
+            trial!(output_allocates_nothing, Kvm),
+            trial!(blocks_and_frames_allocate_nothing, Kvm),
+        ],
+    )
+    .exit_code()
 }
 
 /// Runs `tender` in this process and prints how many allocations that took.

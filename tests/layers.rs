@@ -1,5 +1,8 @@
 //! The rooms of `src/` depend on each other in one direction only, as docs/architecture.md shows it.
 
+#[macro_use]
+#[path = "e2e/common/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "it is made for the other tests")]
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use common::tool_test;
+use common::Need::Repository;
 
 /// Each room, with the rooms that it names and one source position.
 type Arrows = BTreeMap<(String, String), String>;
@@ -16,13 +19,17 @@ type Arrows = BTreeMap<(String, String), String>;
 const GUEST_USES: [&str; 2] = ["memory", "report"];
 
 fn main() -> ExitCode {
-    common::main(vec![
-        tool_test("the_table_has_every_room", &[], the_table_has_every_room),
-        tool_test("arrows_point_down", &[], arrows_point_down),
-        tool_test("there_is_no_circle", &[], there_is_no_circle),
-        tool_test("an_arrow_upwards_is_found", &[], an_arrow_upwards_is_found),
-        tool_test("a_circle_is_found", &[], a_circle_is_found),
-    ])
+    libtest_mimic::run(
+        &libtest_mimic::Arguments::from_args(),
+        vec![
+            trial!(the_table_has_every_room, Repository),
+            trial!(arrows_point_down, Repository),
+            trial!(there_is_no_circle, Repository),
+            trial!(an_arrow_upwards_is_found, Repository),
+            trial!(a_circle_is_found, Repository),
+        ],
+    )
+    .exit_code()
 }
 
 fn repository() -> &'static Path {

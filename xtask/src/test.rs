@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::arch::Arch;
 use crate::cargo::{self, Built};
-use crate::error::{Error, Result, fail};
+use crate::error::{Context, Error, Result, fail};
 use crate::initramfs::{self, Archive};
 use crate::machine::{Emulated, Event, Machine};
 use crate::options::Options;
@@ -125,8 +125,14 @@ fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
     let start = Instant::now();
     let assets = machine.prepare()?;
     let built = build_tests(machine.arch())?;
-    let mut archive = initramfs::base(machine, &assets, &job(&passed_on(), arguments))?;
-    let expected = pack_tests(&mut archive, &built)?;
+    let capabilities = capabilities()?;
+    let mut archive = initramfs::base(
+        machine,
+        &assets,
+        &job(&passed_on(), arguments, &capabilities),
+    )?;
+    // The end-to-end tests count once for each capability.
+    let expected = pack_tests(&mut archive, &built)? - 1 + capabilities.len();
     host::pack_fixtures(&mut archive, machine.arch())?;
     let mut console = machine.boot(&assets, archive)?;
     let mut follower = Follower {
@@ -234,21 +240,38 @@ fn passed_on() -> String {
     PASSED_ON.into_iter().filter_map(set).collect()
 }
 
+/// The modules of the end-to-end tests, each of which runs by itself.
+fn capabilities() -> Result<Vec<String>> {
+    let path = cargo::root().join("tests/e2e/main.rs");
+    let text = std::fs::read_to_string(&path).context(path.display())?;
+    let list = text.split_once("\ncapabilities! {\n");
+    let list = list.and_then(|(_, rest)| rest.split_once('}'));
+    match list.map(|(list, _)| list.split_whitespace().map(str::to_owned).collect()) {
+        Some(names) => Ok(names),
+        None => fail(format!("{}: no list of capabilities", path.display())),
+    }
+}
+
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The shell script that runs all of them, after the lines `before`.
-fn job(before: &str, arguments: &[String]) -> String {
+/// The shell script that runs all tests, after the lines `before`.
+fn job(before: &str, arguments: &[String], capabilities: &[String]) -> String {
     let arguments: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
     format!(
         "{before}export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures TENDER_MAY_SET_CLOCK=1 RUST_BACKTRACE=1\n\
          for test in /tests/*; do\n\
-         echo '{mark}run' ${{test##*/}}\n\
+         case $test in /tests/e2e-*) parts='{capabilities}';; *) parts=all;; esac\n\
+         for part in $parts; do\n\
+         export TENDER_TESTS_OF=$part\n\
+         echo '{mark}run' ${{test##*/}} $part\n\
          timeout -s KILL {BINARY_LIMIT} $test --color=never {arguments}\n\
          echo '{mark}exit' $?\n\
+         done\n\
          done\n",
         mark = initramfs::MARK,
+        capabilities = capabilities.join(" "),
         arguments = arguments.join(" "),
     )
 }
@@ -366,7 +389,7 @@ mod tests {
     #[test]
     fn arguments_reach_the_tests_unchanged() {
         assert!(
-            job("", &["a b".into(), "it's".into()])
+            job("", &["a b".into(), "it's".into()], &["net".into()])
                 .contains(r"$test --color=never 'a b' 'it'\''s'")
         );
     }

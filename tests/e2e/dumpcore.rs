@@ -1,0 +1,518 @@
+//! `--dumpcore`: the core file of a guest that crashed, read by goblin and by gdb; other guests
+//! leave none.
+
+mod file;
+
+use libtest_mimic::Trial;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command};
+
+use crate::common::trace::trace_threads;
+use crate::common::{Device, Guest, Output, as_nobody, directory, fixture, run, self, tender_path, text, trial, unikernel};
+use crate::common::Need::{Kvm, Net, Root, Mounts, Repository, Programs};
+use file::{Core, files, u64_at};
+use goblin::elf::Elf;
+use goblin::elf::program_header::PT_LOAD;
+use tempfile::TempDir;
+
+pub fn tests() -> Vec<Trial> {
+    let mut tests = vec![
+        trial!(a_contract_violation_leaves_a_core, Kvm),
+        trial!(an_abort_leaves_a_core, Kvm),
+        trial!(core_files_are_named_after_the_program, Kvm),
+        trial!(a_timeout_leaves_a_core, Kvm),
+        trial!(every_sandbox_mode_leaves_a_core, Kvm),
+        trial!(memory_is_whole, Kvm),
+        trial("floating_registers_are_the_guests").needs(&[Kvm]).try_run(floating_registers_are_the_guests),
+        trial!(a_normal_exit_leaves_no_core, Kvm),
+        trial!(a_signal_leaves_no_core, Kvm),
+        trial!(a_signal_interrupts_the_writing, Kvm),
+        trial!(an_existing_file_is_not_changed, Kvm),
+        trial!(a_path_that_is_no_directory_is_refused, Kvm),
+        trial!(a_directory_of_another_user_is_refused, Root, Kvm),
+        trial!(the_user_nobody_needs_only_the_directory, Root, Mounts, Kvm),
+        trial!(another_root_does_not_move_the_directory, Root, Kvm),
+        trial!(a_full_disk_is_reported, Kvm, Net),
+        trial!(gdb_reads_the_core, Repository, Kvm, Programs(&["gdb"])),
+    ];
+    tests.extend(TRAPS.map(|kind| {
+        let name = format!("a_trap_leaves_the_place_where_it_was::{kind}");
+        trial(&name).needs(&[Kvm]).run(move || a_trap_leaves_the_place_where_it_was(kind))
+    }));
+    tests
+}
+
+/// Scripts search for these names.
+fn core_files_are_named_after_the_program() {
+    for (name, program) in [
+        ("solo5-hvt", "solo5-hvt"),
+        ("solo5-hvt.2", "solo5-hvt"),
+        ("tender.new", "tender"),
+    ] {
+        let [programs, cores] = [directory(), directory()];
+        let link = programs.path().join(name);
+        std::os::unix::fs::symlink(tender_path(), &link).unwrap();
+        let mut command = Command::new(link);
+        command
+            .args(["--mem=4", &format!("--dumpcore={}", text(cores.path()))])
+            .arg(fixture("abort"));
+        run(command.env_remove("RUST_LOG")).exits(255);
+        let [core] = &files(cores.path())[..] else {
+            panic!("{:?}", files(cores.path()))
+        };
+        let start = format!("{}/core.{program}.", text(cores.path()));
+        assert!(
+            text(core)
+                .strip_prefix(&start)
+                .is_some_and(|pid| pid.parse::<u32>().is_ok()),
+            "{core:?}"
+        );
+    }
+}
+
+/// A kind of fault that both architectures stop.
+const TRAPS: [&str; 4] = ["null", "text", "undefined", "stack"];
+
+/// Runs the unikernel `name` to its end, with a directory for its core.
+fn dumped(name: &str, options: &[&str], arguments: &[&str]) -> (Output, TempDir) {
+    let directory = directory();
+    let option = format!("--dumpcore={}", text(directory.path()));
+    (
+        run(&mut unikernel(
+            name,
+            &[options, &[&option]].concat(),
+            arguments,
+        )),
+        directory,
+    )
+}
+
+/// Returns the number that follows `word` in `text`.
+#[track_caller]
+fn number_after(text: &str, word: &str) -> u64 {
+    let (_, rest) = text
+        .rsplit_once(word)
+        .unwrap_or_else(|| panic!("no {word:?} in {text:?}"));
+    let digits = rest.trim_start_matches("0x");
+    let end = digits
+        .find(|c: char| !c.is_ascii_hexdigit())
+        .unwrap_or(digits.len());
+    u64::from_str_radix(&digits[..end], 16).unwrap()
+}
+
+fn a_contract_violation_leaves_a_core() {
+    let (output, directory) = dumped("hypercalls", &["--mem=4"], &["badptr"]);
+    output.exits(1).complains("hypercall PUTS");
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    assert_eq!(core.pc(), number_after(&output.stderr, "pc "));
+    assert_eq!(core.sp(), number_after(&output.stderr, "sp "));
+    let (process, signal) = core.process_and_signal();
+    assert!(
+        text(&core.path).ends_with(&format!(".{process}")),
+        "{process}"
+    );
+    assert_eq!(signal, libc::SIGSEGV as u64);
+}
+
+fn an_abort_leaves_a_core() {
+    let (output, directory) = dumped("abort", &["--mem=4"], &[]);
+    output.exits(255).prints("this unikernel aborts");
+    assert!(output.stderr.lines().count() == 1, "{output:?}");
+    let core = Core::in_directory(directory.path(), &output, "abort");
+    assert_eq!(core.process_and_signal().1, libc::SIGABRT as u64);
+    assert!(
+        (0x10_0000..0x40_0000).contains(&core.pc()),
+        "{:#x}",
+        core.pc()
+    );
+}
+
+fn a_timeout_leaves_a_core() {
+    let (output, directory) = dumped("hypercalls", &["--mem=4", "--timeout=1"], &["spin"]);
+    output.exits(1).complains("--timeout");
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    assert_eq!(core.pc(), number_after(&output.stderr, "(pc "));
+    assert_eq!(core.process_and_signal().1, libc::SIGALRM as u64);
+}
+
+/// On x86_64 the guest passes the registers of its trap. On ARM64 no guest does, and the position
+/// is that of the crash.
+fn a_trap_leaves_the_place_where_it_was(kind: &str) {
+    let (output, directory) = dumped("fault", &["--mem=4"], &[kind]);
+    output.exits(255).prints("trap: ");
+    let core = Core::in_directory(directory.path(), &output, "fault");
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(core.pc(), number_after(&output.stdout, "rip "));
+        assert_eq!(core.sp(), number_after(&output.stdout, "rsp "));
+        assert_eq!(core.register(18), number_after(&output.stdout, "rflags "));
+        assert_eq!((core.register(17), core.register(15)), (8, u64::MAX));
+    } else {
+        assert_ne!(core.pc(), number_after(&output.stdout, "elr "));
+        assert!(
+            (0x10_0000..0x40_0000).contains(&core.pc()),
+            "{:#x}",
+            core.pc()
+        );
+    }
+}
+
+fn every_sandbox_mode_leaves_a_core() {
+    for mode in ["strict", "best-effort", "off"] {
+        let sandbox = format!("--sandbox={mode}");
+        let (output, directory) = dumped("hypercalls", &["--mem=2", &sandbox], &["badptr"]);
+        if mode == "strict" && output.stderr.contains("this kernel lacks") {
+            // Refused before the guest ran, as without the option.
+            assert!(files(directory.path()).is_empty());
+            continue;
+        }
+        Core::in_directory(directory.path(), output.exits(1), "hypercalls");
+    }
+}
+
+/// The boot information says where the command line is, and the text is that of the file. The last
+/// page is included.
+fn memory_is_whole() {
+    let args = ["badptr", "17 4711"];
+    let (output, directory) = dumped("hypercalls", &["--mem=6"], &args);
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    let memory = core.memory();
+    assert_eq!(memory.len(), 6 << 20);
+    assert_eq!(u64_at(memory, 0x1_0000), 6 << 20);
+    let cmdline = &memory[u64_at(memory, 0x1_0000 + 24) as usize..];
+    assert!(
+        cmdline.starts_with(b"badptr 17 4711\0"),
+        "{:?}",
+        &cmdline[..20]
+    );
+    let file = fs::read(fixture("hypercalls")).unwrap();
+    let elf = Elf::parse(&file).unwrap();
+    let read_only = elf
+        .program_headers
+        .iter()
+        .filter(|segment| segment.p_type == PT_LOAD && !segment.is_write());
+    let mut bytes = 0;
+    for segment in read_only {
+        let range = segment.p_vaddr as usize..(segment.p_vaddr + segment.p_filesz) as usize;
+        assert!(memory[range] == file[segment.file_range()], "{segment:?}");
+        bytes += segment.p_filesz;
+    }
+    assert!(bytes > 1000, "{bytes} bytes of text");
+}
+
+/// The time limit expires in the hypercall before which the guest has filled them all.
+fn floating_registers_are_the_guests() -> Result<(), String> {
+    let output = run(&mut unikernel("fpu", &["--mem=2"], &[]));
+    if output.stderr.contains("internal error: suberror 1") {
+        return Err("this machine's KVM knows no floating point".into());
+    }
+    let directory = directory();
+    let option = format!("--dumpcore={}", text(directory.path()));
+    let mut runs = false;
+    trace_threads(
+        &mut unikernel("fpu", &["--mem=2", "--timeout=600", &option], &[]),
+        |pid, _, call| {
+            runs |= call.is_run();
+            if runs && call.is_poll() {
+                end_time(pid);
+            }
+            false
+        },
+    );
+    let [path] = &files(directory.path())[..] else {
+        panic!("{directory:?}")
+    };
+    let core = Core {
+        bytes: fs::read(path).unwrap(),
+        path: path.clone(),
+    };
+    let note = core.note(2);
+    let (start, count) = if cfg!(target_arch = "x86_64") {
+        (160, 16)
+    } else {
+        (0, 32)
+    };
+    for number in 0..count {
+        let expected = [
+            0x0101_0101_0101_0101 * (number as u64 + 1),
+            !(0x0123_4567_89ab_cdef << number),
+        ];
+        let place = start + 16 * number;
+        assert_eq!(
+            [u64_at(note, place), u64_at(note, place + 8)],
+            expected,
+            "{number}"
+        );
+    }
+    Ok(())
+}
+
+/// Sends the signal of the `--timeout` timer.
+fn end_time(pid: libc::pid_t) {
+    // SAFETY: the structure is numbers, for which zeros are values; the kernel reads it.
+    let sent = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        info.si_signo = libc::SIGALRM;
+        info.si_code = libc::SI_TIMER;
+        libc::syscall(
+            libc::SYS_rt_sigqueueinfo,
+            pid,
+            libc::SIGALRM,
+            &raw const info,
+        )
+    };
+    assert!(sent == 0, "{}", common::host_error("rt_sigqueueinfo"));
+}
+
+fn a_normal_exit_leaves_no_core() {
+    for (arguments, status) in [(&["nothing"][..], 64), (&["ok-storm", "3"][..], 0)] {
+        let (output, directory) = dumped("hypercalls", &["--mem=4"], arguments);
+        output.exits(status).is_quiet();
+        assert_eq!(files(directory.path()), [] as [PathBuf; 0]);
+    }
+}
+
+fn a_signal_leaves_no_core() {
+    for signal in [libc::SIGTERM, libc::SIGKILL] {
+        let directory = directory();
+        let option = format!("--dumpcore={}", text(directory.path()));
+        let mut guest = Guest::start(&mut unikernel(
+            "hypercalls",
+            &["--mem=4", &option],
+            &["spin"],
+        ));
+        guest.wait_for("hypercalls: spin");
+        guest.signal(signal);
+        guest.end().dies_by(signal).is_quiet();
+        assert_eq!(files(directory.path()), [] as [PathBuf; 0]);
+    }
+}
+
+/// The signal arrives at the first piece of the file. The exit status stays that of the run.
+fn a_signal_interrupts_the_writing() {
+    for (options, name, status) in [
+        (&["--mem=4"][..], "abort", 255),
+        (&["--mem=4", "--timeout=1"], "hypercalls", 1),
+    ] {
+        let directory = directory();
+        let option = format!("--dumpcore={}", text(directory.path()));
+        let mut asked = false;
+        let ended = trace_threads(
+            &mut unikernel(name, &[options, &[&option]].concat(), &["spin"]),
+            |pid, _, call| {
+                if call.number == libc::SYS_pwrite64 && !asked {
+                    asked = true;
+                    // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+                    unsafe { libc::kill(pid, libc::SIGTERM) };
+                }
+                false
+            },
+        );
+        assert!(
+            asked && libc::WIFEXITED(ended) && libc::WEXITSTATUS(ended) == status,
+            "{name}: {ended:#x}"
+        );
+        let [file] = &files(directory.path())[..] else {
+            panic!("{directory:?}")
+        };
+        assert_eq!(file.metadata().unwrap().len(), 4096, "{name}");
+    }
+}
+
+/// Makes, in the process that becomes `tender`, a file with the name of its core file.
+fn make_first(
+    command: &mut Command,
+    directory: &Path,
+    make: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let directory = text(directory).to_owned();
+    // SAFETY: no other thread of this program holds a lock that this needs. It needs only the
+    // memory allocator's, which the C library makes usable after a fork.
+    unsafe {
+        command.pre_exec(move || make(&format!("{directory}/core.tender.{}", std::process::id())))
+    };
+}
+
+fn an_existing_file_is_not_changed() {
+    for link in [false, true] {
+        let (directory, elsewhere) = (directory(), directory());
+        let target = elsewhere.path().join("target");
+        let option = format!("--dumpcore={}", text(directory.path()));
+        let mut command = unikernel("abort", &["--mem=4", &option], &[]);
+        let to = target.clone();
+        make_first(&mut command, directory.path(), move |name| {
+            if link {
+                std::os::unix::fs::symlink(&to, name)
+            } else {
+                fs::write(name, "kept")
+            }
+        });
+        let output = run(&mut command);
+        output
+            .exits(255)
+            .complains("warn: --dumpcore: ")
+            .complains("File exists")
+            .complains("move it away");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+        let [file] = &files(directory.path())[..] else {
+            panic!("{directory:?}")
+        };
+        assert!(link || fs::read(file).unwrap() == b"kept");
+        assert!(!target.exists());
+    }
+}
+
+fn a_path_that_is_no_directory_is_refused() {
+    let refused = |path: &str, parts: &[&str]| {
+        let option = format!("--dumpcore={path}");
+        run(&mut unikernel("hello", &["--mem=4", &option], &[]))
+            .is_refused(&[parts, &["--dumpcore"]].concat());
+    };
+    refused("/no/such/directory", &["No such file", "give a directory"]);
+    refused(
+        text(&fixture("hello")),
+        &["Not a directory", "give a directory"],
+    );
+}
+
+/// Detected before the guest runs, for every reason why the run may lack the permission.
+fn a_directory_of_another_user_is_refused() {
+    let directory = directory();
+    let option = format!("--dumpcore={}", text(directory.path()));
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    for check in [&[][..], &["--check"]] {
+        let options = [check, &["--mem=4", "--user=12:34", &option]].concat();
+        let output = run(&mut unikernel("abort", &options, &[]));
+        output.exits(1);
+        let printed = if check.is_empty() {
+            output.stderr.clone()
+        } else {
+            output.stdout.replace("\n", " ")
+        };
+        let printed = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            printed.contains("unprivileged user 12 cannot create files there: Permission denied"),
+            "{printed}"
+        );
+        assert!(!printed.contains("aborts"), "{printed}");
+    }
+    // The superuser's own privileges are dropped as well.
+    std::os::unix::fs::chown(directory.path(), Some(12), Some(34)).unwrap();
+    run(&mut unikernel("abort", &["--mem=4", &option], &[]))
+        .is_refused(&["unprivileged user 0", "Permission denied"]);
+    let output = run(&mut unikernel(
+        "abort",
+        &["--mem=4", "--user=12:34", &option],
+        &[],
+    ));
+    output.exits(255);
+    let core = Core::in_directory(directory.path(), &output, "abort");
+    assert_eq!(core.path.metadata().unwrap().uid(), 12);
+    let check = run(&mut unikernel(
+        "abort",
+        &["--check", "--mem=4", "--user=12:34", &option],
+        &[],
+    ));
+    check
+        .exits(0)
+        .prints("ok       dumpcore   core files can be made\n");
+}
+
+fn the_user_nobody_needs_only_the_directory() {
+    let (cores, place) = (directory(), directory());
+    fs::set_permissions(cores.path(), Permissions::from_mode(0o777)).unwrap();
+    let option = format!("--dumpcore={}", text(cores.path()));
+    let devices = [Device::Made("kvm", 0o666)];
+    let output = run(&mut as_nobody(
+        "abort",
+        place.path(),
+        &devices,
+        &["--mem=4", &option],
+    ));
+    output.exits(255).complains("open it with: gdb ");
+    assert_eq!(files(cores.path()).len(), 1);
+    assert_eq!(files(cores.path())[0].metadata().unwrap().uid(), 65534);
+}
+
+fn another_root_does_not_move_the_directory() {
+    let (cores, root) = (directory(), directory());
+    let chroot = format!("--chroot={}", text(root.path()));
+    let option = format!("--dumpcore={}", text(cores.path()));
+    let output = run(&mut unikernel("abort", &["--mem=4", &chroot, &option], &[]));
+    Core::in_directory(cores.path(), output.exits(255), "abort");
+    assert!(files(root.path()).is_empty());
+}
+
+/// The file system has 32 KiB.
+fn a_full_disk_is_reported() {
+    let directory = directory();
+    let place = std::ffi::CString::new(text(directory.path())).unwrap();
+    let (tmpfs, options) = (c"tmpfs".as_ptr(), c"size=32k".as_ptr());
+    // SAFETY: all strings end with a NUL. The mount is in this test's own namespace.
+    let mounted = unsafe { libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, options.cast()) };
+    assert!(mounted == 0, "{}", common::host_error("tmpfs"));
+    let option = format!("--dumpcore={}", text(directory.path()));
+    let output = run(&mut unikernel("abort", &["--mem=4", &option], &[]));
+    output
+        .exits(255)
+        .prints("this unikernel aborts")
+        .complains("No space left on device")
+        .complains("free as much space");
+    output.complains(&format!(
+        "warn: --dumpcore: {}",
+        text(&files(directory.path())[0])
+    ));
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    let output = run(&mut unikernel(
+        "hypercalls",
+        &["--mem=4", &option],
+        &["badptr"],
+    ));
+    output
+        .exits(1)
+        .complains("No space left on device")
+        .complains("hypercall PUTS");
+    assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
+}
+
+/// Uses the gdb command that the message gives.
+fn gdb_reads_the_core() {
+    let (output, directory) = dumped("hypercalls", &["--mem=4"], &["badptr", "4711"]);
+    let core = Core::in_directory(directory.path(), &output, "hypercalls");
+    let (pc, sp) = (
+        number_after(&output.stderr, "pc "),
+        number_after(&output.stderr, "sp "),
+    );
+    let mut gdb = Command::new("gdb");
+    gdb.args([
+        "-nx",
+        "-batch",
+        "-ex",
+        "print/x $pc",
+        "-ex",
+        "print/x $sp",
+        "-ex",
+        "x/s *(long *) (0x10000 + 24)",
+    ]);
+    gdb.args(["-ex", "info symbol $pc", "-ex", "x/gx $sp"])
+        .arg(fixture("hypercalls"))
+        .arg(&core.path);
+    let printed = gdb
+        .stderr(File::create("/dev/null").unwrap())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&printed.stdout).into_owned();
+    for part in [
+        "Program terminated with signal SIGSEGV".to_owned(),
+        format!("$1 = {pc:#x}\n"),
+        format!("$2 = {sp:#x}\n"),
+        "\"badptr 4711\"".to_owned(),
+        "main".to_owned(),
+        format!("{sp:#x}:\t{:#018x}\n", u64_at(core.memory(), sp as usize)),
+    ] {
+        assert!(printed.contains(&part), "no {part:?} in {printed}");
+    }
+}

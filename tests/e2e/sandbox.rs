@@ -1,0 +1,526 @@
+//! The sandbox from inside: a compromised `tender` tries what an attacker would, and is killed.
+//! Also what the operator sees of it: its options, and what a kernel lacks.
+//!
+//! `tender` has no code for these tests. The run is one of the library in this test program,
+//! started again with [`ATTEMPT`] set. Its logger is ours; it takes over the calling thread when
+//! the guest has ended.
+
+mod attempts;
+mod users;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use attempts::{
+    Attempt, CLIENT, CORE, CORE_FILE, CORES, DEBUGGERS, FORBIDDEN, FORBIDDEN_TO_METRICS,
+    FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB,
+    LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH, SELF, STATM, TRIED_WITH_GDB, VCPU, find,
+};
+use crate::common::trace::trace_threads;
+use crate::common::{trial, Guest, Output, fixture, landlock, refuse, run, self, status, text, unikernel};
+use crate::common::Need::{Kvm};
+use libtest_mimic::Trial;
+use tender::sandbox::rules::{self, Parameters};
+use tender::sandbox::{Confined, Sandbox};
+
+/// The environment variable with the thread and what it tries.
+const ATTEMPT: &str = "TENDER_ATTEMPT";
+
+/// The environment variable with the directory for core files, if any.
+const CORES_PATH: &str = "TENDER_CORES";
+
+/// Makes the attempt that this process was started for, if it was.
+pub fn attempt() -> Option<ExitCode> {
+    std::env::var(ATTEMPT).ok().map(|attempt| attempt_here(&attempt))
+}
+
+pub fn tests() -> Vec<Trial> {
+    let mut tests = vec![
+        trial("the_guests_thread_survives").needs(&[Kvm]).run(|| {
+            survives("guest", "nothing")
+        }),
+        trial("the_rings_thread_survives").run(|| survives("ring", "nothing")),
+        trial("the_metrics_thread_survives").run(|| {
+            survives("metrics", "nothing")
+        }),
+        trial!(a_violation_is_handled_once),
+        trial("without_a_sandbox_every_thread_survives").run(|| {
+            survives("none", "getppid")
+        }),
+        trial!(the_active_layers_are_logged, Kvm),
+        trial!(a_running_guest_is_confined, Kvm),
+        trial!(a_missing_layer_fails_only_in_strict_mode, Kvm),
+        trial("a_kernel_that_knows_nothing_of_speculation_filters_all_the_same").needs(&[Kvm]).run(a_kernel_before_speculation),
+        #[cfg(target_arch = "x86_64")]
+        trial("a_missing_filter_of_registers_is_done_without_unless_strict").needs(&[Kvm]).run(a_missing_filter_of_registers),
+    ];
+    tests.extend(
+        FORBIDDEN
+            .iter()
+            .chain(FORBIDDEN_TO_THE_GUEST)
+            .map(|attempt| dies("guest", attempt)),
+    );
+    tests.extend(
+        FORBIDDEN
+            .iter()
+            .chain(FORBIDDEN_TO_THE_RING)
+            .map(|attempt| dies("ring", attempt)),
+    );
+    tests.extend(
+        FORBIDDEN
+            .iter()
+            .chain(FORBIDDEN_TO_METRICS)
+            .map(|attempt| dies("metrics", attempt)),
+    );
+    tests.extend(
+        FORBIDDEN_WITH_CORES
+            .iter()
+            .map(|attempt| dies("dumper", attempt)),
+    );
+    let with_gdb = TRIED_WITH_GDB
+        .iter()
+        .map(|name| find(name).expect("it is there"))
+        .chain(FORBIDDEN_WITH_GDB.to_vec());
+    tests.extend(with_gdb.map(|attempt| dies("debuggee", &attempt)));
+    tests.push(trial("the_debuggees_thread_lives").needs(&[Kvm]).run(|| {
+        survives("debuggee", DEBUGGERS.0)
+    }));
+    // Without the option, all of it fails.
+    tests.push(dies("guest", &DEBUGGERS));
+    tests.extend(CORE.iter().map(|attempt| dies("guest", attempt)));
+    tests.extend(
+        CORE.iter()
+            .map(|(name, ..)| trial(name).needs(&[Kvm]).run(|| survives("dumper", name))),
+    );
+    tests.push(trial("cores_stay_in_their_directory").needs(&[Kvm]).try_run(cores_stay_in_their_directory));
+    tests.extend(THREADS.map(ends_at_a_panic));
+    tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
+        // Calls that only x86_64 has.
+        let there = tender::arch::OLD_CALLS.iter().any(|(_, old)| *old == name);
+        THREADS
+            .into_iter()
+            .filter(move |_| there)
+            .map(move |thread| attempted(thread, name, name))
+    }));
+    tests.extend(users::tests());
+    tests
+}
+
+/// `_IOW(KVMIO, 0xc6, struct kvm_msr_filter)`.
+#[cfg(target_arch = "x86_64")]
+const KVM_X86_SET_MSR_FILTER: u32 = 0x4188_aec6;
+
+/// The attempt in which the thread is not taken over, but panics.
+const PANIC: &str = "a panic on purpose";
+
+/// The threads that the sandbox confines.
+const THREADS: [&str; 3] = ["guest", "ring", "metrics"];
+
+fn dies(thread: &'static str, &(name, call, _): &Attempt) -> Trial {
+    attempted(thread, name, rules::name(call).unwrap_or("unknown"))
+}
+
+/// A test that a panic ends the run with one line, in a thread that may do little more than that.
+fn ends_at_a_panic(thread: &'static str) -> Trial {
+    let name = format!("a_panic_ends_the_run::{thread}");
+    let body = move || {
+        attempt_in(thread, PANIC).fails(&[
+            "internal error, please report it: ",
+            "tests/e2e/sandbox.rs",
+            PANIC,
+        ]);
+    };
+    if thread == "guest" {
+        trial(&name).needs(&[Kvm]).run(body)
+    } else {
+        trial(&name).run(body)
+    }
+}
+
+/// A test that `attempt` kills the process, and that the message has the call's name.
+fn attempted(thread: &'static str, attempt: &'static str, call: &'static str) -> Trial {
+    let whose = if thread == "metrics" {
+        thread
+    } else {
+        &format!("{thread}s")
+    };
+    let name = format!("the_{whose}_thread_may_not::{attempt}");
+    let body = move || {
+        let output = attempt_in(thread, attempt);
+        output
+            .dies_by(libc::SIGSYS)
+            .complains(&format!(" ({call}) is not allowed by the sandbox"));
+        assert!(!output.stderr.contains("survived"), "{output:?}");
+    };
+    if ["guest", "dumper", "debuggee"].contains(&thread) {
+        trial(&name).needs(&[Kvm]).run(body)
+    } else {
+        trial(&name).run(body)
+    }
+}
+
+fn survives(thread: &str, attempt: &str) {
+    attempt_in(thread, attempt).exits(0).complains("survived");
+}
+
+/// Runs this program with the thread taken over.
+fn attempt_in(thread: &str, attempt: &str) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(ATTEMPT, format!("{thread} {attempt}"));
+    let directory = common::directory();
+    if thread == "dumper" {
+        command.env(CORES_PATH, directory.path());
+    }
+    run(&mut command)
+}
+
+/// When the SIGSYS handler writes its line, the signal's action is already the default: an attacker
+/// cannot call the handler a second time.
+fn a_violation_is_handled_once() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.env(ATTEMPT, "ring ptrace");
+    let caught = |pid| {
+        u64::from_str_radix(&status(pid as u32, "SigCgt"), 16).unwrap() >> (libc::SIGSYS - 1) & 1
+    };
+    let mut seen = Vec::new();
+    let ended = trace_threads(&mut command, |pid, _, call| {
+        match call.number {
+            libc::SYS_ptrace => seen.push(("the violation", caught(pid))),
+            libc::SYS_write if call.arguments[0] == 2 && !seen.is_empty() => {
+                seen.push(("its line", caught(pid)))
+            }
+            _ => {}
+        }
+        false
+    });
+    assert!(
+        libc::WIFSIGNALED(ended) && libc::WTERMSIG(ended) == libc::SIGSYS,
+        "{ended:#x}"
+    );
+    assert_eq!(seen, [("the violation", 1), ("its line", 0)]);
+}
+
+/// A path that leads out of it is refused as well.
+fn cores_stay_in_their_directory() -> Result<(), String> {
+    landlock()?;
+    let directory = common::directory();
+    let cores = directory.path().join("cores");
+    std::fs::create_dir(&cores).unwrap();
+    for attempt in ["a file there", "a file elsewhere"] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .env(ATTEMPT, format!("dumper {attempt}"))
+            .env(CORES_PATH, &cores);
+        run(&mut command).exits(0).complains("survived");
+        let files = [cores.join("new"), directory.path().join("new")].map(|path| path.exists());
+        assert_eq!(files, [true, false], "{attempt}");
+    }
+    Ok(())
+}
+
+static TAKEN_OVER: OnceLock<String> = OnceLock::new();
+static DEBUGGER: OnceLock<TcpStream> = OnceLock::new();
+static VCPU_FD: AtomicI32 = AtomicI32::new(-1);
+static CORES_FD: AtomicI32 = AtomicI32::new(-1);
+static CORE_FILE_FD: AtomicI32 = AtomicI32::new(-1);
+static PARENT_ID: AtomicI32 = AtomicI32::new(0);
+static SELF_ID: AtomicI32 = AtomicI32::new(0);
+
+fn attempt_here(argument: &str) -> ExitCode {
+    let (thread, attempt) = argument.split_once(' ').expect("a thread and an attempt");
+    PARENT_ID.store(
+        std::os::unix::process::parent_id() as i32,
+        Ordering::Relaxed,
+    );
+    SELF_ID.store(std::process::id() as i32, Ordering::Relaxed);
+    // As `main` does.
+    tender::host::start::prepare();
+    match thread {
+        "guest" | "dumper" | "debuggee" => {
+            TAKEN_OVER.set(attempt.to_owned()).expect("the first");
+            log::set_logger(&Intruder).expect("the first");
+            log::set_max_level(log::LevelFilter::Info);
+            let mut config = config();
+            config.debugging.dumpcore = std::env::var_os(CORES_PATH).map(Into::into);
+            config.debugging.gdb = thread == "debuggee";
+            config.debugging.gdb_port = config
+                .debugging
+                .gdb
+                .then_some(tender::config::GdbAddress::Port(0));
+            let outcome = tender::run(&config);
+            ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
+        }
+        "ring" | "metrics" => {
+            let confined = confined();
+            let done = if thread == "ring" {
+                confined.confine_rings_thread()
+            } else {
+                confined.confine_metrics_thread()
+            };
+            done.expect("this kernel has filters");
+            try_it(attempt);
+            // Only the thread may end; without the main thread there is no process.
+            // SAFETY: the call takes a number, and does not return.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+            ExitCode::FAILURE
+        }
+        _ => {
+            try_it(attempt);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn config() -> tender::config::Config {
+    let args = [
+        "tender",
+        "--sandbox=best-effort",
+        "--mem=2",
+        text(&fixture("hello")),
+    ]
+    .map(Into::into);
+    match tender::cli::parse(args) {
+        Ok(tender::cli::Command::Run(config)) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The sandbox of a run without devices, with `--metrics`; vCPU and thread IDs are this program's.
+fn confined() -> Confined {
+    let process = SELF_ID.load(Ordering::Relaxed);
+    VCPU_FD.store(0, Ordering::Relaxed);
+    let (listener, client, statm) = (
+        vec![LISTENER as i32],
+        vec![CLIENT as i32],
+        vec![STATM as i32],
+    );
+    let parameters = Parameters {
+        process,
+        thread: process,
+        listener,
+        client,
+        statm,
+        ..Parameters::default()
+    };
+    Sandbox::new(&config())
+        .and_then(|sandbox| sandbox.enter(parameters))
+        .expect("this kernel has a sandbox")
+}
+
+/// Takes over the guest's thread while it logs.
+struct Intruder;
+
+impl log::Log for Intruder {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = record.args().to_string();
+        if text.contains("MiB of memory") {
+            VCPU_FD.store(open("anon_inode:kvm-vcpu")[0], Ordering::Relaxed);
+            if let Ok(directory) = std::env::var(CORES_PATH) {
+                let [first, second] = open(&directory)[..] else {
+                    panic!("not two descriptors are {directory}")
+                };
+                CORES_FD.store(first, Ordering::Relaxed);
+                CORE_FILE_FD.store(second, Ordering::Relaxed);
+            }
+        } else if let Some((_, rest)) = text.split_once("target remote ") {
+            let address = rest.split_once('\'').expect("the message has a command").0;
+            DEBUGGER
+                .set(debugger_in_advance(address))
+                .expect("the first");
+        } else if text.contains("the guest halted") {
+            try_it(TAKEN_OVER.get().expect("set at the start"));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// A debugger that has sent its only packet, which resumes the guest, before `tender` listens to
+/// it.
+fn debugger_in_advance(address: &str) -> TcpStream {
+    let mut debugger = TcpStream::connect(address).expect("the port is open");
+    debugger
+        .write_all(b"$vCont;c#a8")
+        .expect("there is room for a packet");
+    debugger
+}
+
+/// Returns this process's descriptors whose target begins with `beginning`, in order.
+fn open(beginning: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let is_it = |path: &PathBuf| {
+        std::fs::read_link(path).is_ok_and(|link| text(&link).starts_with(beginning))
+    };
+    let mut found: Vec<i32> = entries
+        .filter(is_it)
+        .map(|path| text(path.file_name().unwrap().as_ref()).parse().unwrap())
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+fn try_it(attempt: &str) {
+    static PAGE_ITSELF: [u64; 512] = [0; 512];
+    assert!(attempt != PANIC, "{attempt}");
+    if let Some((_, call, arguments)) = find(attempt) {
+        let [a, b, c, d, e, f] = arguments.map(|argument| match argument {
+            VCPU => VCPU_FD.load(Ordering::Relaxed).into(),
+            PARENT => PARENT_ID.load(Ordering::Relaxed).into(),
+            CORES => CORES_FD.load(Ordering::Relaxed).into(),
+            CORE_FILE => CORE_FILE_FD.load(Ordering::Relaxed).into(),
+            SELF => SELF_ID.load(Ordering::Relaxed).into(),
+            PAGE => PAGE_ITSELF.as_ptr() as i64,
+            PATH => c"/etc/passwd".as_ptr() as i64,
+            NEW => c"new".as_ptr() as i64,
+            NEW_ELSEWHERE => c"../new".as_ptr() as i64,
+            value => value,
+        });
+        // SAFETY: it is an attack. If it succeeds, the test has failed, and the process ends.
+        unsafe { libc::syscall(call, a, b, c, d, e, f) };
+    }
+    let line = b"survived\n";
+    // SAFETY: the bytes are there.
+    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
+}
+
+fn the_active_layers_are_logged() {
+    let filtered = "system calls filtered\n";
+    run(&mut unikernel("hello", &["-v", "--mem=2"], &[]))
+        .exits(0)
+        .complains("sandbox: no privileges")
+        .complains(filtered);
+    run(&mut unikernel(
+        "hello",
+        &["-v", "--mem=2", "--sandbox=off"],
+        &[],
+    ))
+    .exits(0)
+    .complains("sandbox: off\n");
+    run(&mut unikernel("hello", &["--mem=2"], &[]))
+        .exits(0)
+        .is_quiet();
+}
+
+/// A guest that has printed a line and sleeps.
+fn sleeping(options: &[&str]) -> Guest {
+    let guest = Guest::start(&mut unikernel(
+        "clock",
+        &[&["--mem=2"], options].concat(),
+        &["poll=100000000000"],
+    ));
+    guest.wait_for("Hz\n");
+    guest
+}
+
+fn a_running_guest_is_confined() {
+    let guest = sleeping(&[]);
+    for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status(guest.pid(), name), "0000000000000000", "{name}");
+    }
+    assert_eq!(
+        (
+            status(guest.pid(), "NoNewPrivs"),
+            status(guest.pid(), "Seccomp")
+        ),
+        ("1".into(), "2".into())
+    );
+    let free = sleeping(&["--sandbox=off"]);
+    assert_eq!(
+        status(free.pid(), "Seccomp"),
+        status(std::process::id(), "Seccomp")
+    );
+}
+
+fn a_missing_layer_fails_only_in_strict_mode() {
+    const CREATE_RULESET: libc::c_long = 444;
+    let hello = |option, call, errno| {
+        run(refuse::fails(
+            &mut unikernel("hello", &["-v", "--mem=2", option], &[]),
+            call,
+            &[],
+            errno,
+        ))
+    };
+    let strict = "--sandbox=strict";
+    for errno in [libc::ENOSYS, libc::EOPNOTSUPP] {
+        let output = hello("--sandbox=best-effort", CREATE_RULESET, errno);
+        output
+            .exits(0)
+            .prints("memory:")
+            .complains("no Landlock, system calls filtered\n");
+        let output = hello(strict, CREATE_RULESET, errno);
+        output
+            .exits(1)
+            .complains("--sandbox=strict: this kernel lacks Landlock")
+            .complains("--sandbox=best-effort");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+    for errno in [libc::ENOSYS, libc::EINVAL] {
+        let output = hello("--sandbox=best-effort", libc::SYS_seccomp, errno);
+        output
+            .exits(0)
+            .prints("memory:")
+            .complains("warn: sandbox: this kernel lacks or denies seccomp")
+            .complains("NOT filtered");
+        hello("--sandbox=off", libc::SYS_seccomp, errno)
+            .exits(0)
+            .complains("sandbox: off");
+        let output = hello(strict, libc::SYS_seccomp, errno);
+        output.exits(1).complains("lacks");
+        assert!(output.stdout.is_empty(), "{output:?}");
+    }
+    // Parts that every kernel has, but a container may deny.
+    hello(strict, libc::SYS_capset, libc::EPERM)
+        .exits(1)
+        .complains("lacks the dropping of capabilities");
+}
+
+/// A kernel before 4.17, which rejects unknown seccomp flags.
+fn a_kernel_before_speculation() {
+    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32;
+    let mut command = unikernel("hello", &["-v", "--mem=2"], &[]);
+    let output = run(refuse::fails(
+        &mut command,
+        libc::SYS_seccomp,
+        &[(1, flags)],
+        libc::EINVAL,
+    ));
+    output
+        .exits(0)
+        .prints("memory:")
+        .complains("system calls filtered\n");
+}
+
+/// A kernel before 5.10.
+#[cfg(target_arch = "x86_64")]
+fn a_missing_filter_of_registers() {
+    let hello = |option| {
+        let mut command = unikernel("hello", &["-v", "--mem=2", option], &[]);
+        run(refuse::fails(
+            &mut command,
+            libc::SYS_ioctl,
+            &[(1, KVM_X86_SET_MSR_FILTER)],
+            libc::ENOTTY,
+        ))
+    };
+    for option in ["--sandbox=best-effort", "--sandbox=off"] {
+        hello(option)
+            .exits(0)
+            .prints("memory:")
+            .complains("KVM cannot deny model-specific registers");
+    }
+    hello("--sandbox=strict").is_refused(&[
+        "--sandbox=strict: this kernel lacks KVM's filter",
+        "--sandbox=best-effort",
+    ]);
+}

@@ -1,0 +1,461 @@
+//! The sandbox is exactly tight: runs of all kinds are traced, and the calls of their confined
+//! threads are compared with the rules. Every call matches a rule (otherwise the kernel would have
+//! ended the run), and every rule matches a call.
+
+use libtest_mimic::Trial;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::common::net::{Tap, bring_up_loopback};
+use crate::common::rsp::Debugger;
+use crate::common::trace::{Call, lengthen_sleep, trace_threads};
+use crate::common::wire::Wire;
+use crate::common::{FD, LIMIT, kernel, pass_fd, self, text, unikernel};
+use crate::common::Need::{Kvm, Net};
+use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When, name};
+
+pub fn tests() -> Vec<Trial> {
+    vec![trial!(every_rule_is_used, Kvm, Net)]
+}
+
+/// The calls of the threads of one run after they were confined.
+#[derive(Default)]
+struct Calls {
+    parameters: Option<Parameters>,
+    guest: Vec<Call>,
+    ring: Vec<Call>,
+    metrics: Vec<Call>,
+    /// Threads that are confined.
+    confined: BTreeSet<libc::pid_t>,
+}
+
+/// Runs the command, whose wait status must be one of `statuses`. `watch` sees every call of a
+/// confined thread, with the process and whether it is the guest's thread. Naps of the ring's
+/// thread are cut in two.
+#[track_caller]
+fn calls(
+    command: &mut Command,
+    statuses: &[libc::c_int],
+    mut watch: impl FnMut(libc::pid_t, bool, &Call),
+) -> Calls {
+    let mut calls = Calls::default();
+    let ended = trace_threads(command, |pid, thread, call| {
+        if call.number == libc::SYS_seccomp {
+            calls.confined.insert(thread);
+            calls.parameters.get_or_insert_with(|| parameters(pid));
+            return false;
+        }
+        if !calls.confined.contains(&thread) {
+            return false;
+        }
+        watch(pid, thread == pid, &call);
+        let list = match called(pid, thread).as_str() {
+            _ if thread == pid => &mut calls.guest,
+            "ring" => &mut calls.ring,
+            "metrics" => &mut calls.metrics,
+            other => panic!("a thread called {other}"),
+        };
+        list.push(call);
+        let cut = thread != pid && call.number == libc::SYS_clock_nanosleep;
+        if cut {
+            lengthen_sleep(thread, &call);
+        }
+        cut
+    });
+    assert!(
+        statuses.contains(&ended),
+        "{command:?} ended with {ended:#x}"
+    );
+    calls
+}
+
+/// The name of a thread.
+fn called(pid: libc::pid_t, thread: libc::pid_t) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm"))
+        .unwrap()
+        .trim_end()
+        .to_owned()
+}
+
+/// Sends a traced process SIGTERM, the first time that `now` returns true.
+fn end_when(mut now: impl FnMut(bool, &Call) -> bool) -> impl FnMut(libc::pid_t, bool, &Call) {
+    let mut asked = false;
+    move |pid, guest, call| {
+        if !asked && now(guest, call) {
+            asked = true;
+            // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+    }
+}
+
+/// Reads the parameters of a run from its descriptors.
+fn parameters(pid: libc::pid_t) -> Parameters {
+    let mut parameters = Parameters {
+        process: pid,
+        thread: pid,
+        ..Parameters::default()
+    };
+    let (mut frames, mut sockets) = (Vec::new(), Vec::new());
+    let mut fds: Vec<i32> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    fds.sort_unstable();
+    for fd in fds.iter().copied().filter(|fd| *fd > 2) {
+        let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
+        match text(&link) {
+            link if link.starts_with("anon_inode:kvm-vcpu") => parameters.vcpu = fd,
+            link if link.starts_with("anon_inode:kvm-vm") => {}
+            "/dev/net/tun" => frames.push(fd),
+            link if link.starts_with("socket:") && is_managed(pid) => parameters.notify = Some(fd),
+            link if link.starts_with("socket:") && is_debugged(pid) => {
+                parameters.debugger = vec![fd]
+            }
+            link if link.starts_with("socket:") => sockets.push(fd),
+            "anon_inode:[eventpoll]" => parameters.waits = vec![fd],
+            "anon_inode:[timerfd]" => parameters.timer = Some(fd),
+            link if link.starts_with("anon_inode:[eventfd") => parameters.metrics_end = vec![fd],
+            link if link.ends_with("/statm") => parameters.statm = vec![fd],
+            link if link.ends_with(".json") => parameters.stats = vec![fd],
+            link if link.ends_with(".img") => parameters.disks.push(fd),
+            // Opened one right after the other.
+            link if std::path::Path::new(link).is_dir() => {
+                parameters.cores = Some((parameters.cores.map_or(fd, |(first, _)| first), fd));
+            }
+            link => panic!("descriptor {fd} is {link}"),
+        }
+    }
+    // There is either a metrics socket, or one that is an interface.
+    if parameters.metrics_end.is_empty() {
+        &mut frames
+    } else {
+        &mut parameters.listener
+    }
+    .append(&mut sockets);
+    parameters.client = parameters
+        .listener
+        .iter()
+        .map(|_| first_free(&fds))
+        .collect();
+    // There is one interface at most. Its second descriptor, the ring's, is made after it.
+    match frames[..] {
+        [] => {}
+        [one] => parameters.nets = vec![one],
+        [first, twin] => (parameters.nets, parameters.ring_nets) = (vec![first], vec![twin]),
+        _ => panic!("{frames:?}"),
+    }
+    parameters
+}
+
+/// Returns the lowest free descriptor number.
+fn first_free(fds: &[i32]) -> i32 {
+    (3..)
+        .find(|fd| !fds.contains(fd))
+        .expect("there is always one more")
+}
+
+/// Whether the run notifies a service manager. Its interfaces are taps then.
+fn is_managed(pid: libc::pid_t) -> bool {
+    let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    variables
+        .split(|byte| *byte == 0)
+        .any(|variable| variable.starts_with(b"NOTIFY_SOCKET="))
+}
+
+/// Whether a debugger is connected to the run.
+fn is_debugged(pid: libc::pid_t) -> bool {
+    let args = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    args.split(|byte| *byte == 0).any(|word| word == b"--gdb")
+}
+
+/// Whether the rule allows the call.
+fn allows(rule: &Rule, parameters: &Parameters, call: &Call) -> bool {
+    let word = |argument: u8| call.arguments[usize::from(argument)];
+    let half = |argument: u8| word(argument) & 0xffff_ffff;
+    rule.call == call.number
+        && rule.when.iter().all(|when| match *when {
+            When::Is(argument, value) => half(argument) == value,
+            When::Null(argument) => word(argument) == 0,
+            When::Bits(argument, mask, bits) => word(argument) & mask == bits,
+            When::OneOf(argument, parameter) => {
+                parameters.values(parameter).contains(&half(argument))
+            }
+        })
+}
+
+/// The rules used so far, by their indices in the lists.
+#[derive(Default)]
+struct Used {
+    guest: BTreeSet<usize>,
+    ring: BTreeSet<usize>,
+    metrics: BTreeSet<usize>,
+}
+
+impl Used {
+    fn note(&mut self, calls: &Calls) {
+        let parameters = calls.parameters.as_ref().expect("it was confined");
+        assert!(calls.guest.iter().any(Call::is_run), "no guest ran");
+        for (rules, used, calls) in [
+            (GUEST, &mut self.guest, &calls.guest),
+            (RING, &mut self.ring, &calls.ring),
+            (METRICS, &mut self.metrics, &calls.metrics),
+        ] {
+            for call in calls {
+                let mut by: Vec<_> = (0..rules.len())
+                    .filter(|i| allows(&rules[*i], parameters, call))
+                    .collect();
+                assert!(
+                    !by.is_empty(),
+                    "{:?} {call:x?} is in no rule",
+                    name(call.number)
+                );
+                used.append(&mut by.drain(..).collect());
+            }
+        }
+    }
+
+    /// Returns the rules that should have been used and were not.
+    fn missing(&self) -> Vec<&'static Rule> {
+        let unused = |rules: &'static [Rule], used: &BTreeSet<usize>| {
+            let unused = (0..rules.len())
+                .filter(|i| !used.contains(i))
+                .map(|i| &rules[i])
+                .collect::<Vec<_>>();
+            // `tender` tries a call that this kernel lacks once, before it is confined.
+            let is_here = |rule: &&Rule| rule.call != libc::SYS_epoll_pwait2 || kernel() >= (5, 11);
+            unused
+                .into_iter()
+                .filter(is_here)
+                .filter(|rule| matches!(rule.need, Need::Always(_)))
+        };
+        unused(GUEST, &self.guest)
+            .chain(unused(RING, &self.ring))
+            .chain(unused(METRICS, &self.metrics))
+            .collect()
+    }
+}
+
+fn every_rule_is_used() {
+    let mut used = Used::default();
+    let directory = common::directory();
+    let dumpcore = format!("--dumpcore={}", text(directory.path()));
+    let command = &mut unikernel("hypercalls", &["--mem=4", &dumpcore], &["badptr"]);
+    used.note(&calls(command, &[exits(1)], |_, _, _| {}));
+    let manager = directory.path().join("notify");
+    let _manager = UnixDatagram::bind(&manager).unwrap();
+    let mut sleeper = unikernel("clock", &["--mem=2"], &["poll=60000000000"]);
+    used.note(&calls(
+        sleeper.env("NOTIFY_SOCKET", &manager),
+        &[libc::SIGTERM],
+        end_when(|_, call| call.is_poll()),
+    ));
+    used.note(&debugged());
+    used.note(&disk_and_frames());
+    used.note(&web());
+    used.note(&observed());
+    // Whether the ring's thread is awake for some request depends on timing.
+    let deadline = Instant::now() + LIMIT;
+    while !used.missing().is_empty() && Instant::now() < deadline {
+        used.note(&ring("writes=2000"));
+        used.note(&ring("mix=300"));
+        used.note(&ring("burst=1"));
+        used.note(&broken_ring());
+    }
+    let missing = used.missing();
+    assert!(missing.is_empty(), "no run used {missing:#?}");
+}
+
+/// The wait status of a process that exits with `status`.
+fn exits(status: i32) -> libc::c_int {
+    status << 8
+}
+
+/// One interface and one disk, both by hypercalls.
+fn disk_and_frames() -> Calls {
+    let directory = common::directory();
+    let path = directory.path().join("disk.img");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let (_ours, theirs) = UnixDatagram::pair().unwrap();
+    let options = [
+        "--mem=4",
+        "--net-ring=off",
+        &format!("--net=@{FD}"),
+        &format!("--disk={}", text(&path)),
+    ];
+    calls(
+        &mut pass_fd(unikernel("bench-io", &options, &["n=20"]), theirs),
+        &[exits(0)],
+        |_, _, _| {},
+    )
+}
+
+/// A run with a debugger that reads its state.
+fn debugged() -> Calls {
+    // In a network namespace of this test alone.
+    const PORT: u16 = 1234;
+    bring_up_loopback();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let options = ["--mem=4", "--gdb", &format!("--gdb-port={PORT}")];
+            calls(
+                &mut unikernel("hello", &options, &[]),
+                &[exits(0)],
+                |_, _, _| {},
+            )
+        });
+        let deadline = Instant::now() + LIMIT;
+        let mut debugger = loop {
+            match TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)) {
+                Ok(stream) => break Debugger::over(stream),
+                Err(error) => assert!(Instant::now() < deadline && !run.is_finished(), "{error}"),
+            }
+        };
+        let registers = debugger.registers();
+        debugger.set_registers(&registers);
+        debugger.ends(0);
+        run.join().unwrap()
+    })
+}
+
+/// A guest whose statistics and metrics are read, while it runs and afterwards.
+fn observed() -> Calls {
+    let directory = common::directory();
+    let (socket, stats) = (
+        directory.path().join("socket"),
+        directory.path().join("stats.json"),
+    );
+    let options = [
+        "--mem=4",
+        &format!("--metrics=unix:{}", text(&socket)),
+        &format!("--stats={}", text(&stats)),
+    ];
+    let answered = AtomicBool::new(false);
+    let calls = std::thread::scope(|scope| {
+        let observed = scope.spawn(|| {
+            let command = &mut unikernel("hypercalls", &options, &["ok-storm", "1000000000"]);
+            calls(
+                command,
+                &[libc::SIGTERM],
+                end_when(|_, _| answered.load(Ordering::SeqCst)),
+            )
+        });
+        let deadline = Instant::now() + LIMIT;
+        while !scrape(&socket).is_ok_and(|text| text.contains("tender_info")) {
+            assert!(
+                Instant::now() < deadline && !observed.is_finished(),
+                "no metrics"
+            );
+        }
+        answered.store(true, Ordering::SeqCst);
+        observed.join().unwrap()
+    });
+    assert!(
+        std::fs::metadata(&stats).unwrap().len() > 0,
+        "no statistics"
+    );
+    calls
+}
+
+fn scrape(socket: &std::path::Path) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn tap() -> Tap {
+    Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
+}
+
+/// The web server, which serves its page until SIGTERM.
+fn web() -> Calls {
+    let _tap = tap();
+    let served = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let command =
+                &mut unikernel("web", &["--net=tap0", "--mem=64"], &["--ipv4=10.0.0.2/24"]);
+            calls(
+                command,
+                &[libc::SIGTERM],
+                end_when(|_, _| served.load(Ordering::SeqCst)),
+            )
+        });
+        let deadline = Instant::now() + LIMIT;
+        while !fetch().is_ok_and(|page| page.contains("200 OK")) {
+            assert!(
+                Instant::now() < deadline && !server.is_finished(),
+                "no page"
+            );
+        }
+        served.store(true, Ordering::SeqCst);
+        // One more request, so that there is one more call.
+        let _ = fetch();
+        server.join().unwrap()
+    })
+}
+
+fn fetch() -> io::Result<String> {
+    let address = SocketAddr::from(([10, 0, 0, 2], 8080));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: 10.0.0.2\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
+}
+
+/// A ring that its guest breaks, usually while the ring's thread reads it.
+fn broken_ring() -> Calls {
+    let _tap = tap();
+    let command = &mut unikernel("ring-hostile", &["--net=tap0", "--mem=4"], &["changing"]);
+    calls(command, &[exits(1), exits(3)], |_, _, _| {})
+}
+
+/// Numbered frames through the ring, in one of the unikernel's modes.
+fn ring(mode: &str) -> Calls {
+    let tap = tap();
+    let (kind, count) = mode.split_once('=').unwrap();
+    let count = count.parse().unwrap();
+    let mut wire = Wire::new(&tap);
+    let (receives, ready) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let traced = scope.spawn(move || {
+            let command = &mut unikernel("ring", &["--net=tap0", "--mem=16"], &[mode, "wait=20"]);
+            calls(command, &[exits(0)], |_, _, call| {
+                if call.number == libc::SYS_read {
+                    let _ = receives.send(());
+                }
+            })
+        });
+        match kind {
+            "mix" => {
+                ready.recv_timeout(LIMIT).expect("the guest wants frames");
+                wire.exchange(count, count);
+            }
+            "writes" => wire.receive(count),
+            // Frames that are sent faster than they are taken may be lost; that does not matter.
+            "burst" => {}
+            other => panic!("nothing is known of '{other}'"),
+        }
+        traced.join().unwrap()
+    })
+}

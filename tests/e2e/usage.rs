@@ -1,0 +1,329 @@
+//! Invalid input: one line on stderr that names the problem, status 1, and the guest does not run.
+
+use libtest_mimic::Trial;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Stdio};
+
+use crate::common::{fixture, run, self, tender, text, trial, unikernel};
+use crate::common::Need::{Kvm};
+
+pub fn tests() -> Vec<Trial> {
+    let mut tests: Vec<_> = REFUSED
+        .into_iter()
+        .map(|(args, parts)| {
+            trial(&format!("refused::{}", args.join(" "))).run(move || {
+                is_refused(args, parts)
+            })
+        })
+        .collect();
+    tests.extend([
+        trial!(help_and_version_exit_with_0),
+        trial!(arguments_that_are_no_text_are_refused),
+        trial!(a_command_line_has_its_limit),
+        trial!(every_declared_device_must_be_attached),
+        trial!(only_declared_devices_can_be_attached),
+        trial!(short_forms_mean_the_only_device),
+        trial!(a_refusal_changes_nothing, Kvm),
+        trial!(an_error_is_one_line_for_any_path, Kvm),
+        trial!(a_malformed_rust_log_is_reported, Kvm),
+        trial!(rust_log_selects_the_messages, Kvm),
+        trial!(each_v_logs_more, Kvm),
+    ]);
+    tests
+}
+
+/// Arguments before a unikernel that are refused for any unikernel, and what the error names.
+const REFUSED: [(&[&str], &[&str]); 55] = [
+    (&[], &["no unikernel", "--help"]),
+    (&["--"], &["no unikernel"]),
+    (&["--mem=64"], &["no unikernel"]),
+    (&[""], &["no unikernel"]),
+    (
+        &["--mem", "x.hvt"],
+        &["no unikernel", "'--mem' took 'x.hvt'", "--mem=SIZE"],
+    ),
+    (
+        &["--net:a", "x.hvt", "-v"],
+        &[
+            "no unikernel",
+            "'--net:a' took 'x.hvt'",
+            "--net:a=IFACE|@FD",
+        ],
+    ),
+    (&["--frobnicate", "x.hvt"], &["--frobnicate", "--help"]),
+    (&["--memory=64", "x.hvt"], &["--memory"]),
+    (&["-x", "x.hvt"], &["-x"]),
+    (&["--dumpcore"], &["--dumpcore", "value"]),
+    (&["--dumpcore=", "x.hvt"], &["--dumpcore", "empty"]),
+    (&["--mem:a=64", "x.hvt"], &["--mem:a"]),
+    (&["--disk:a=/x", "x.hvt"], &["--disk:a"]),
+    (&["--help=yes", "x.hvt"], &["--help"]),
+    (&["--mem", "--", "x.hvt"], &["--mem", "value"]),
+    (&["--net"], &["--net", "value"]),
+    (&["--mem=", "x.hvt"], &["--mem", "64M"]),
+    (&["--mem=lots", "x.hvt"], &["--mem=lots"]),
+    (&["--mem=64MB", "x.hvt"], &["--mem=64MB"]),
+    (&["--mem=-64", "x.hvt"], &["--mem=-64"]),
+    (&["--mem=6.4", "x.hvt"], &["--mem=6.4"]),
+    (&["--mem=0", "x.hvt"], &["--mem=0", "2 MiB"]),
+    (&["--mem=1", "x.hvt"], &["--mem=1", "2 MiB"]),
+    (&["--mem=2047K", "x.hvt"], &["--mem=2047K", "2 MiB"]),
+    (&["--mem=4097", "x.hvt"], &["--mem=4097", "4 GiB"]),
+    (&["--mem=5G", "x.hvt"], &["--mem=5G", "4 GiB"]),
+    (&["--mem=99999999999999999999G", "x.hvt"], &["4 GiB"]),
+    (&["--mem=64", "--mem=64", "x.hvt"], &["--mem", "twice"]),
+    (&["--net=a", "--net=b", "x.hvt"], &["--net", "twice"]),
+    (&["--net:a=x", "--net:a=y", "x.hvt"], &["--net:a", "twice"]),
+    (
+        &["--net:a=t0", "--net:b=t0", "x.hvt"],
+        &["--net:b=t0", "t0"],
+    ),
+    (&["--net:a=@7", "--net:b=@7", "x.hvt"], &["--net:b=@7"]),
+    (
+        &["--block=/a", "--disk=/b", "x.hvt"],
+        &["--block", "--disk"],
+    ),
+    (
+        &["--block:a=/a", "--block:a=/b", "x.hvt"],
+        &["--block:a", "twice"],
+    ),
+    (&["--net:=tap0", "x.hvt"], &["--net:"]),
+    (&["--net:a-b=tap0", "x.hvt"], &["a-b"]),
+    (&["--net=", "x.hvt"], &["--net="]),
+    (
+        &["--net=a-name-far-too-long", "x.hvt"],
+        &["a-name-far-too-long", "15"],
+    ),
+    (&["--net=@", "x.hvt"], &["--net=@"]),
+    (&["--net=@a:b", "x.hvt"], &["--net=@a:b"]),
+    (&["--block=@", "x.hvt"], &["--block=@"]),
+    (
+        &["--net-mac=02:00:00:00:00", "x.hvt"],
+        &["--net-mac=02:00:00:00:00"],
+    ),
+    (
+        &["--net-mac=02-00-00-00-00-01", "x.hvt"],
+        &["02-00-00-00-00-01"],
+    ),
+    (&["--net-mac=01:00:5e:00:00:01", "x.hvt"], &["multicast"]),
+    (
+        &["--net-mac=00:00:00:00:00:00", "x.hvt"],
+        &["00:00:00:00:00:00"],
+    ),
+    (&["--block=", "x.hvt"], &["--block="]),
+    (
+        &["--block-sector-size:a=1000", "x.hvt"],
+        &["--block-sector-size:a=1000", "512"],
+    ),
+    (&["--block-sector-size:a=256", "x.hvt"], &["256", "512"]),
+    (&["--block-sector-size:a=65536", "x.hvt"], &["65536"]),
+    (&["-v", "-q", "x.hvt"], &["-v", "-q"]),
+    (
+        &["--sandbox=none", "x.hvt"],
+        &["--sandbox=none", "best-effort"],
+    ),
+    (
+        &["--sandbox=off", "--sandbox=off", "x.hvt"],
+        &["--sandbox", "twice"],
+    ),
+    (&["--user=:kvm", "x.hvt"], &["--user=:kvm", "nobody:kvm"]),
+    (&["--user=a", "--user=b", "x.hvt"], &["--user", "twice"]),
+    (&["--chroot=", "x.hvt"], &["--chroot=", "empty"]),
+];
+
+fn is_refused(args: &[&str], parts: &[&str]) {
+    run(&mut tender(args)).is_refused(parts);
+}
+
+fn help_and_version_exit_with_0() {
+    for args in [["--help"], ["-h"]] {
+        let output = run(&mut tender(args));
+        output.exits(0).is_quiet();
+        for option in [
+            "--mem",
+            "--net:NAME",
+            "--net-mac",
+            "--block:NAME",
+            "--block-sector-size",
+            "--version",
+            "tender [",
+            "inspect",
+        ] {
+            output.prints(option);
+        }
+    }
+    for args in [["--version"], ["-V"]] {
+        let output = run(&mut tender(args));
+        output.exits(0).prints(&format!(
+            "tender {}\nABI version 2\nABI version 1\n",
+            env!("CARGO_PKG_VERSION")
+        ));
+        output.prints("none (Solo5 0.3 to 0.4), 1 (Solo5 0.6 to 0.7), 2 (Solo5 0.8 and later)\n");
+        // On stdout and in the lines that other programs expect of upstream's tenders.
+        let upstream = format!(
+            "tender, version v{}\nABI version 2\nABI version 1\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(output.stderr == upstream, "{output:#?}");
+    }
+    // They take precedence over all other options.
+    run(&mut tender(["--mem=64", "--version", "no-such.hvt"])).exits(0);
+    run(&mut tender(["--mem=64", "--help", "no-such.hvt"]))
+        .exits(0)
+        .is_quiet();
+}
+
+fn arguments_that_are_no_text_are_refused() {
+    for word in [
+        &b"--mem=\xff"[..],
+        b"--\xff",
+        b"--net=\xff",
+        b"--net:\xff=tap0",
+    ] {
+        run(tender([OsStr::from_bytes(word)]).arg("x.hvt")).is_refused(&[]);
+    }
+}
+
+fn a_command_line_has_its_limit() {
+    let word = "x".repeat(4096);
+    run(&mut unikernel("hello", &["--mem=2"], &[&word, &word, ""])).is_refused(&["8194", "8191"]);
+    run(&mut unikernel("hello", &["--mem=2"], &[&word, &word[1..]])).is_refused(&["8192", "8191"]);
+    run(&mut unikernel("hello", &["--mem=2"], &[&word.repeat(8)])).is_refused(&["32768", "8191"]);
+}
+
+fn every_declared_device_must_be_attached() {
+    let nothing: &[&str] = &[];
+    run(&mut unikernel("net", nothing, &[])).is_refused(&[
+        "net.hvt",
+        "'service'",
+        "NET_BASIC",
+        "--net:service=",
+    ]);
+    run(&mut unikernel("block", nothing, &[])).is_refused(&[
+        "'storage'",
+        "BLOCK_BASIC",
+        "--block:storage=",
+    ]);
+    run(&mut unikernel("net", &["--net-mac=02:00:00:00:00:01"], &[])).is_refused(&["'service'"]);
+    run(&mut unikernel("block", &["--block-sector-size=512"], &[])).is_refused(&["'storage'"]);
+    run(&mut unikernel("net2", &["--net:service0=tap0"], &[])).is_refused(&["'service1'"]);
+}
+
+fn only_declared_devices_can_be_attached() {
+    run(&mut unikernel("hello", &["--net:eth0=tap0"], &[])).is_refused(&["'eth0'", "no devices"]);
+    run(&mut unikernel("hello", &["--block=/x"], &[])).is_refused(&["--block", "no devices"]);
+    run(&mut unikernel(
+        "hello",
+        &["--net-mac=02:00:00:00:00:01"],
+        &[],
+    ))
+    .is_refused(&["no devices"]);
+    run(&mut unikernel("net", &["--net:services=tap0"], &[]))
+        .is_refused(&["'services'", "service (NET_BASIC)"]);
+    // A network device is not a block device of that name.
+    run(&mut unikernel(
+        "net",
+        &["--net=tap0", "--block:service=/x"],
+        &[],
+    ))
+    .is_refused(&["'service'", "BLOCK_BASIC"]);
+}
+
+fn short_forms_mean_the_only_device() {
+    let declared = "service0 (NET_BASIC), service1 (NET_BASIC)";
+    run(&mut unikernel("net2", &["--net=tap0"], &[])).is_refused(&["--net", declared]);
+    run(&mut unikernel("block2", &["--disk=/x"], &[]))
+        .is_refused(&["a (BLOCK_BASIC), b (BLOCK_BASIC)"]);
+    run(&mut unikernel(
+        "net",
+        &["--net=tap0", "--net:service=tap1"],
+        &[],
+    ))
+    .is_refused(&["service"]);
+    run(&mut unikernel(
+        "block",
+        &["--block=/x", "--block:storage=/y"],
+        &[],
+    ))
+    .is_refused(&["storage"]);
+}
+
+/// Devices are checked first: a wrong command line makes and touches no image.
+fn a_refusal_changes_nothing() {
+    let directory = common::directory();
+    let (there, missing) = (
+        directory.path().join("there"),
+        directory.path().join("missing"),
+    );
+    std::fs::write(&there, [7; 1000]).unwrap();
+    for path in [&there, &missing] {
+        run(&mut unikernel(
+            "block",
+            &[&format!("--block={}", text(path))],
+            &[],
+        ))
+        .is_refused(&[text(path)]);
+    }
+    assert!(!missing.exists(), "an image was made");
+    assert_eq!(std::fs::read(&there).unwrap(), [7; 1000]);
+    run(tender(["--mem=2"]).arg(fixture("no-such"))).is_refused(&["no-such.hvt"]);
+}
+
+fn an_error_is_one_line_for_any_path() {
+    run(&mut tender(["no\nsuch.hvt"])).is_refused(&["no\\nsuch.hvt"]);
+    run(&mut unikernel("block", &["--block=/no\nsuch\x1b[31m"], &[]))
+        .is_refused(&["/no\\nsuch\\u{1b}[31m"]);
+}
+
+fn a_malformed_rust_log_is_reported() {
+    let mut command = unikernel("hello", &["--mem=2"], &[]);
+    run(command.env("RUST_LOG", "a=b=c"))
+        .exits(0)
+        .complains("tender: warn: RUST_LOG is ignored: ");
+    // It does no harm where the warning cannot be printed.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(
+        command
+            .stdout(Stdio::null())
+            .stderr(full)
+            .status()
+            .unwrap()
+            .code(),
+        Some(0)
+    );
+}
+
+fn rust_log_selects_the_messages() {
+    let mut command = unikernel("hello", &["--mem=5"], &[]);
+    run(command.env("RUST_LOG", "error")).exits(0).is_quiet();
+    run(command.env("RUST_LOG", "trace"))
+        .exits(0)
+        .complains("4 MiB");
+    let output = run(command.env("RUST_LOG", "tender::setup=debug"));
+    output.exits(0).complains("segment 0x100000..0x");
+    assert!(!output.stderr.contains("sandbox: "), "{output:?}");
+}
+
+fn each_v_logs_more() {
+    let logged = |option: &str| {
+        run(&mut unikernel("hello", &[option, "--mem=2"], &[]))
+            .exits(0)
+            .stderr
+            .clone()
+    };
+    let [v, vv, vvv] = ["-v", "-vv", "-vvv"].map(logged);
+    let contain = |args: &str| [&v, &vv, &vvv].map(|logged| logged.contains(args));
+    assert_eq!(contain("2 MiB of memory"), [true, true, true], "{vvv}");
+    assert_eq!(
+        contain("segment 0x100000..0x"),
+        [false, true, true],
+        "{vvv}"
+    );
+    assert_eq!(
+        contain("page tables: 0x0..0x"),
+        [false, false, true],
+        "{vvv}"
+    );
+}
