@@ -438,7 +438,7 @@ impl<'m> Running<'m> {
     fn failed(&mut self, error: arch::Error) -> Error {
         self.guest.vcpu.settle();
         Error::Host {
-            cause: error.into(),
+            cause: Box::new(error),
             registers: self.guest.vcpu.registers(),
         }
     }
@@ -447,7 +447,7 @@ impl<'m> Running<'m> {
     fn report(&mut self, violation: Violation) -> Error {
         self.guest.vcpu.settle();
         Error::Violation {
-            cause: violation.into(),
+            cause: Box::new(violation),
             registers: self.guest.vcpu.registers(),
         }
     }

@@ -20,11 +20,11 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The error of the module that found it.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+/// An error of the room that detected it, for its message only: the Debug output of all errors
+/// would be 60 KB.
+pub type Cause = Box<dyn fmt::Display + Send + Sync>;
 
 /// Why a run did not start, or was ended early.
-#[derive(Debug)]
 #[allow(missing_docs, reason = "the registers are those of the guest, as text")]
 pub enum Error {
     /// The run could not start.
@@ -54,10 +54,16 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// Converts every module's error into a start error. For this reason, `Error` itself does not
 /// implement [`std::error::Error`].
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
     fn from(cause: E) -> Error {
-        Error::Start(cause.into())
+        Error::Start(Box::new(cause))
     }
 }

@@ -35,6 +35,7 @@ pub fn run(options: &mut Options) -> Result<()> {
         .value("--machine")?
         .map_or(Ok(Machine::Host), |name| Machine::parse(&name))?;
     let peer = options.value("--peer")?.map(PathBuf::from);
+    let starts = options.flag("--starts");
     options.finish()?;
     match &peer {
         Some(peer) if !peer.is_file() => {
@@ -46,12 +47,12 @@ pub fn run(options: &mut Options) -> Result<()> {
         _ => {}
     }
     match machine {
-        Machine::Host => on_host(peer.as_deref()),
-        Machine::Emulated(machine) => emulated(machine, peer.as_deref()),
+        Machine::Host => on_host(peer.as_deref(), starts),
+        Machine::Emulated(machine) => emulated(machine, peer.as_deref(), starts),
     }
 }
 
-fn on_host(peer: Option<&Path>) -> Result<()> {
+fn on_host(peer: Option<&Path>, starts: bool) -> Result<()> {
     host::kvm()?;
     let arch = Arch::host()?;
     let tender = dist::binary(arch)?;
@@ -66,14 +67,20 @@ fn on_host(peer: Option<&Path>) -> Result<()> {
     if let Some(peer) = peer {
         inside.arg("--peer").arg(peer);
     }
+    if starts {
+        inside.arg("--starts");
+    }
     crate::process::run(&mut inside)
 }
 
-fn emulated(machine: Emulated, peer: Option<&Path>) -> Result<()> {
+fn emulated(machine: Emulated, peer: Option<&Path>, starts: bool) -> Result<()> {
     let assets = machine.prepare()?;
     let mut job = format!("xtask {INSIDE} --tender /bin/tender --fixtures /fixtures");
     if peer.is_some() {
         job += " --peer /bin/peer";
+    }
+    if starts {
+        job += " --starts";
     }
     let mut archive = initramfs::base(machine, &assets, &format!("{job}\n"))?;
     archive.copy("bin/tender", &dist::binary(machine.arch())?)?;

@@ -42,7 +42,7 @@ cargo xtask COMMAND
         run the `web` unikernel on a new tap and fetch its page; without --once, keep it running until Ctrl-C
   test [--machine host|pi3|virt|pc] [-- FILTER]
         run all tests, here and inside the emulated Raspberry Pi 3B; the last line is the total
-  bench [--machine host|pi3|virt|pc] [--peer PATH]
+  bench [--machine host|pi3|virt|pc] [--peer PATH] [--starts]
         measure a start and each hypercall, optionally against another tender; counts instructions on virt
   fleet [--count N] [--seconds N] [--tender PATH] [--metrics]
         measure each of many idle unikernels (default 100): memory, processor time, wake-ups

@@ -143,11 +143,11 @@ fn only_a_page_of_zeros_is_one() {
 fn only_crashes_leave_a_core() {
     let registers = String::new;
     let broken = RunError::Violation {
-        cause: "x".into(),
+        cause: Box::new("x"),
         registers: registers(),
     };
     let failed = RunError::Host {
-        cause: "x".into(),
+        cause: Box::new("x"),
         registers: registers(),
     };
     let timeout = RunError::Timeout {
@@ -162,5 +162,5 @@ fn only_crashes_leave_a_core() {
         assert_eq!(signal_of(&Ok(Outcome::Halted(status))), None);
     }
     assert_eq!(signal_of(&Ok(Outcome::Signal(libc::SIGTERM))), None);
-    assert_eq!(signal_of(&Err(RunError::Start("x".into()))), None);
+    assert_eq!(signal_of(&Err(RunError::Start(Box::new("x")))), None);
 }

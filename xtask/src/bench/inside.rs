@@ -138,6 +138,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     if let Some(peer) = options.value("--peer")? {
         subjects.push((Subject::Peer, PathBuf::from(peer)));
     }
+    let starts = options.flag("--starts");
     options.finish()?;
     net::enter_namespace()?;
     net::make_tap(TAP, Ipv4Addr::new(10, 0, 0, 1))?;
@@ -151,7 +152,7 @@ pub fn run(options: &mut Options) -> Result<()> {
         fixtures,
         disk,
     };
-    let measured = bench.measure();
+    let measured = bench.measure(starts);
     let _ = std::fs::remove_file(&bench.disk);
     measured
 }
@@ -168,11 +169,29 @@ impl Subject {
 }
 
 impl Bench {
-    fn measure(&self) -> Result<()> {
+    fn measure(&self, only_starts: bool) -> Result<()> {
         println!(
             "nanoseconds; {ROUNDS} rounds of {CALLS} hypercalls of each kind, {STARTS} starts"
         );
         print!("{}", sample::header());
+        if !only_starts {
+            self.work()?;
+        }
+        self.take_turns("starts", STARTS, |samples, subject, tender| {
+            self.starts(samples, subject, tender)
+        })?;
+        // The other results are valid without this one.
+        if let Err(reason) = self.first_instruction() {
+            println!("{FIRST_INSTRUCTION}: not measured: {reason}");
+        }
+        for (subject, tender) in &self.subjects {
+            self.fixed_costs(*subject, tender)?;
+        }
+        Ok(())
+    }
+
+    /// Measures hypercalls and floods.
+    fn work(&self) -> Result<()> {
         for (what, workloads) in WORKLOADS {
             self.take_turns(what, ROUNDS, |samples, subject, tender| {
                 let mut known = workloads
@@ -194,16 +213,6 @@ impl Bench {
                     },
                 )
             })?;
-        }
-        self.take_turns("starts", STARTS, |samples, subject, tender| {
-            self.starts(samples, subject, tender)
-        })?;
-        // The other results are valid without this one.
-        if let Err(reason) = self.first_instruction() {
-            println!("{FIRST_INSTRUCTION}: not measured: {reason}");
-        }
-        for (subject, tender) in &self.subjects {
-            self.fixed_costs(*subject, tender)?;
         }
         Ok(())
     }
