@@ -9,7 +9,7 @@ pub(super) fn limits(parsed: &Parsed) -> Result<Limits, Error> {
     Ok(Limits {
         timeout: once(parsed, "timeout", value::timeout)?,
         console_rate: once(parsed, "console-rate", value::console_rate)?,
-        lock_memory: parsed.lock_memory(),
+        lock_memory: parsed.flag("lock-memory"),
     })
 }
 

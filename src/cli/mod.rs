@@ -128,7 +128,7 @@ fn requested(
         output: output::output(parsed)?,
         debugging: debugging::debugging(parsed)?,
     };
-    Ok(if parsed.check() {
+    Ok(if parsed.flag("check") {
         Command::Check(config)
     } else {
         Command::Run(config)
@@ -153,7 +153,7 @@ fn only<T>(
 }
 
 fn net_ring(parsed: &Parsed) -> Result<NetRing, Error> {
-    let mut net_ring = parsed.no_net_ring().then_some(NetRing::Off);
+    let mut net_ring = parsed.flag("no-net-ring").then_some(NetRing::Off);
     for given in parsed.all("net-ring") {
         set(&mut net_ring, &given, value::net_ring(&given)?)?;
     }

@@ -1,10 +1,10 @@
 //! The options: one table for splitting, parsing and the help text.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgAction, value_parser};
 
 use super::Error;
 use super::argv::shown;
@@ -183,8 +183,12 @@ pub(super) enum Outcome {
     Options(Parsed),
 }
 
-/// Options by name.
-pub(super) struct Parsed(ArgMatches);
+/// Options by name: values in the order of the arguments, and flags.
+#[derive(Default)]
+pub(super) struct Parsed {
+    values: Vec<(&'static str, OsString)>,
+    flags: Vec<&'static str>,
+}
 
 /// One occurrence of an option.
 #[derive(Debug)]
@@ -199,19 +203,22 @@ pub(super) struct OptionValue {
     pub value: OsString,
 }
 
-/// Parses options in the form that [`super::argv::split`] returns.
+/// Parses options in the form that [`super::argv::split`] returns. A valid command line is matched
+/// with the table; clap, which costs a tenth of a start, sees only what the table does not have.
 pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
-    let name = OsString::from("tender");
-    let mut command = command();
-    let parsed = command.try_get_matches_from_mut(std::iter::once(name).chain(options));
-    // Leaked: a process needs it once, and freeing its hundreds of allocations costs time. A fuzzer
-    // creates many.
-    if !cfg!(fuzzing) {
-        std::mem::forget(command);
+    match Parsed::from_table(&options) {
+        Some(parsed) => Ok(Outcome::Options(parsed)),
+        None => explain(options),
     }
-    match parsed {
+}
+
+/// Returns help, version or an error, by clap.
+#[cold]
+fn explain(options: Vec<OsString>) -> Result<Outcome, Error> {
+    let args = std::iter::once("tender".into()).chain(options);
+    match command().try_get_matches_from(args) {
         Ok(matches) if matches.get_flag("version") => Ok(Outcome::Version),
-        Ok(matches) => Ok(Outcome::Options(Parsed(matches))),
+        Ok(_) => Err(Error::Other("invalid options; see 'tender --help'".into())),
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
             Ok(Outcome::Help(format!("{}\n", error.to_string().trim_end())))
         }
@@ -244,7 +251,55 @@ fn refusal(error: &clap::Error) -> Error {
     }
 }
 
+/// Flags, with the letters of those that have one.
+const FLAGS: [(&str, Option<u8>); 7] = [
+    ("lock-memory", None),
+    ("gdb", None),
+    ("console-timestamps", None),
+    ("check", None),
+    ("verbose", Some(b'v')),
+    ("quiet", Some(b'q')),
+    ("no-net-ring", None),
+];
+
 impl Parsed {
+    /// Returns the options if all are in the table and complete.
+    fn from_table(options: &[OsString]) -> Option<Parsed> {
+        let mut parsed = Parsed::default();
+        for option in options {
+            match option.as_bytes() {
+                [b'-', b'-', long @ ..] => parsed.add_long(long)?,
+                [b'-', letters @ ..] => {
+                    for letter in letters {
+                        let is_it = |(_, short): &&(_, Option<u8>)| *short == Some(*letter);
+                        parsed.flags.push(FLAGS.iter().find(is_it)?.0);
+                    }
+                }
+                _ => return None,
+            }
+        }
+        Some(parsed)
+    }
+
+    /// Adds an option without its dashes.
+    fn add_long(&mut self, long: &[u8]) -> Option<()> {
+        let ids = VALUED
+            .iter()
+            .flat_map(|valued| [Some(valued.name), valued.named]);
+        let value = |id: &'static str| {
+            let value = long.strip_prefix(id.as_bytes())?.strip_prefix(b"=")?;
+            Some((id, OsStr::from_bytes(value).to_owned()))
+        };
+        match ids.flatten().find_map(value) {
+            Some(found) => self.values.push(found),
+            None => {
+                let flag = FLAGS.iter().find(|(name, _)| name.as_bytes() == long)?;
+                self.flags.push(flag.0);
+            }
+        }
+        Some(())
+    }
+
     /// Returns every occurrence of the option called `name`, those with a device last.
     pub fn all(&self, name: &str) -> Vec<OptionValue> {
         let Some(valued) = VALUED.iter().find(|valued| valued.name == name) else {
@@ -264,44 +319,26 @@ impl Parsed {
         plain.chain(named).collect()
     }
 
-    fn values(&self, id: &str) -> impl Iterator<Item = &OsString> {
-        self.0.get_many::<OsString>(id).into_iter().flatten()
+    fn values<'p>(&'p self, id: &'p str) -> impl Iterator<Item = &'p OsString> {
+        let values = self.values.iter();
+        values.filter_map(move |(known, value)| (*known == id).then_some(value))
     }
 
     /// Returns whether the option called `name` is given, for `device` if it names devices.
     pub fn gives(&self, name: &str, device: Option<&str>) -> bool {
-        match VALUED.iter().any(|valued| valued.name == name) {
-            true => self
-                .all(name)
-                .iter()
-                .any(|given| given.device.as_deref() == device),
-            false => self.0.value_source(name) == Some(ValueSource::CommandLine),
-        }
-    }
-
-    /// Returns whether `--check` is given.
-    pub fn check(&self) -> bool {
-        self.0.get_flag("check")
-    }
-
-    /// Returns whether `--no-net-ring` is given, upstream's spelling of `--net-ring=off`.
-    pub fn no_net_ring(&self) -> bool {
-        self.0.get_flag("no-net-ring")
-    }
-
-    /// Returns whether `--lock-memory` is given.
-    pub fn lock_memory(&self) -> bool {
-        self.0.get_flag("lock-memory")
+        let mut all = self.all(name).into_iter();
+        self.flag(name) || all.any(|given| given.device.as_deref() == device)
     }
 
     /// Returns whether the flag called `name` is given.
     pub fn flag(&self, name: &str) -> bool {
-        self.0.get_flag(name)
+        self.flags.contains(&name)
     }
 
     /// Returns the verbosity that `-v` and `-q` select.
     pub fn verbosity(&self) -> Result<Verbosity, Error> {
-        match (self.0.get_count("verbose"), self.0.get_flag("quiet")) {
+        let verbose = self.flags.iter().filter(|name| **name == "verbose").count();
+        match (verbose, self.flag("quiet")) {
             (0, true) => Ok(Verbosity::Quiet),
             (_, true) => Err(Error::VerboseAndQuiet),
             (0, false) => Ok(Verbosity::Normal),
@@ -327,7 +364,6 @@ fn occurrence(name: &'static str, device: Option<String>, value: &OsStr) -> Opti
 
 /// Splits `device=value`; a device name contains no `=`.
 fn split_device(word: &OsStr) -> (String, &OsStr) {
-    use std::os::unix::ffi::OsStrExt;
     let bytes = word.as_bytes();
     let at = bytes
         .iter()
