@@ -14,8 +14,8 @@ use tender::config::{BlockOption, NetOption};
 /// A network device and its peer.
 pub fn wire(kind: libc::c_int) -> (NetOption, UnixDatagram) {
     let mut fds = [-1; 2];
-    // SAFETY: the array has room for the two descriptors.
     assert_eq!(
+        // SAFETY: the array has room for the two descriptors.
         unsafe {
             libc::socketpair(
                 libc::AF_UNIX,

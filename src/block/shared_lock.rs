@@ -32,8 +32,8 @@ impl SharedLock {
         if copy == -1 {
             return None;
         }
-        // SAFETY: it is new and owned by nothing else.
         Some(SharedLock {
+            // SAFETY: it is new and owned by nothing else.
             file: unsafe { OwnedFd::from_raw_fd(copy) },
             lock: lock(copy),
         })

@@ -180,8 +180,8 @@ impl Directory {
         };
         // SAFETY: the descriptor is new and owned by nothing else.
         let file = unsafe { OwnedFd::from_raw_fd(signal::uninterrupted(|| checked(open()))?) };
-        // SAFETY: the call takes the numbers of two descriptors that are owned here.
         match checked(
+            // SAFETY: the call takes the numbers of two descriptors that are owned here.
             unsafe { libc::dup3(file.as_raw_fd(), self.reserve.as_raw_fd(), libc::O_CLOEXEC) }
                 .into(),
         ) {

@@ -513,8 +513,8 @@ mod tests {
     #[test]
     fn a_slow_reader_gets_every_byte_of_a_non_blocking_descriptor() {
         let (mut reader, writer) = pipe();
-        // SAFETY: the call takes a number.
         assert_eq!(
+            // SAFETY: the call takes a number.
             unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) },
             0
         );

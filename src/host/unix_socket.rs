@@ -152,10 +152,10 @@ pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedF
             flags,
         )
     };
-    // SAFETY: it is new and has no other owner.
     if client < 0 {
         Err(io::Error::last_os_error())
     } else {
+        // SAFETY: it is new and has no other owner.
         Ok(unsafe { OwnedFd::from_raw_fd(client) })
     }
 }

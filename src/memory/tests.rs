@@ -45,8 +45,8 @@ fn file(content: &[u8]) -> File {
 /// The read end and the write end of a pipe.
 fn pipe() -> (File, File) {
     let mut ends = [-1; 2];
-    // SAFETY: the array has room for the two descriptors.
     assert_eq!(
+        // SAFETY: the array has room for the two descriptors.
         unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
         0
     );

@@ -42,9 +42,9 @@ impl Socket {
         if event < 0 {
             return Err(Error::Thread(io::Error::last_os_error()));
         }
-        // SAFETY: the descriptor is new and owned by nothing else.
         Ok(Socket {
             listener,
+            // SAFETY: the descriptor is new and owned by nothing else.
             end: Arc::new(unsafe { OwnedFd::from_raw_fd(event) }),
         })
     }

@@ -191,9 +191,9 @@ pub(super) fn offered(inherited: &InheritedFd) -> Result<(OwnedFd, Offered), Err
 /// Returns a random unicast address, locally administered. Section 8.
 pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     let mut mac = [0u8; 6];
-    // SAFETY: the array has room for the requested number of bytes. So few are returned all
-    // together.
     uninterrupted(
+        // SAFETY: the array has room for the requested number of bytes. So few are returned all
+        // together.
         || match unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) } {
             0.. => Ok(()),
             _ => Err(io::Error::last_os_error()),

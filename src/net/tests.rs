@@ -34,8 +34,8 @@ fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
 /// Returns two connected sockets, as a process inherits them.
 fn sockets(kind: libc::c_int) -> (RawFd, UnixDatagram) {
     let mut fds = [0; 2];
-    // SAFETY: the array has room for the two descriptors.
     assert_eq!(
+        // SAFETY: the array has room for the two descriptors.
         unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
         0
     );

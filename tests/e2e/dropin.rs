@@ -73,8 +73,8 @@ impl Albatross {
             .env_remove("RUST_LOG");
         let fifo = self.path(&format!("fifo/{name}"));
         let path = CString::new(fifo.as_os_str().as_bytes()).unwrap();
-        // SAFETY: the call takes a string that ends with a NUL.
         assert!(
+            // SAFETY: the call takes a string that ends with a NUL.
             unsafe { libc::mkfifo(path.as_ptr(), 0o640) } == 0,
             "{}",
             common::host_error("mkfifo")
@@ -92,8 +92,8 @@ impl Albatross {
 /// The same file, with blocking reads.
 fn waiting(file: File) -> File {
     use std::os::fd::AsRawFd;
-    // SAFETY: the request takes a number; the descriptor is open.
     assert!(
+        // SAFETY: the request takes a number; the descriptor is open.
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } == 0,
         "{}",
         common::host_error("fcntl")

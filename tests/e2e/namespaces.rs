@@ -271,8 +271,8 @@ fn a_tap_is_attached_without_any_socket() {
     run_with(&["--net=tap0"]).is_refused(&["'tap0' is down"]);
     tap.set_up(true);
     // The host's /sys shows other interfaces.
-    // SAFETY: it is a system call, of this thread's own mounts, with a string that ends with a NUL.
     assert_eq!(
+        // SAFETY: it is a system call, of this thread's own mounts, with a string that ends with a NUL.
         unsafe { libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH) },
         0,
         "{}",

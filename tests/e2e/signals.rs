@@ -85,8 +85,8 @@ fn wait_until_full(reader: &File) {
     loop {
         std::thread::sleep(Duration::from_millis(200));
         let mut waiting: libc::c_int = 0;
-        // SAFETY: the request writes one number.
         assert_eq!(
+            // SAFETY: the request writes one number.
             unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD as _, &raw mut waiting) },
             0
         );
@@ -136,8 +136,8 @@ fn ends_within_a_transfer(way: &str, call: libc::c_long) {
         if made.number == call && made.arguments[2] == 1 << 20 {
             pieces += 1;
             if pieces == 1 {
-                // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
                 assert_eq!(
+                    // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
                     unsafe { libc::kill(pid, libc::SIGTERM) },
                     0,
                     "{}",
@@ -310,8 +310,8 @@ fn a_file_that_has_reached_its_limit_does_no_harm() {
 
 /// The kernel does not let the first process of a PID namespace die by its own signals.
 fn the_first_process_of_a_container() {
-    // SAFETY: it takes flags; this thread starts no other one, which would be refused from here on.
     assert_eq!(
+        // SAFETY: it takes flags; this thread starts no other one, which would be refused from here on.
         unsafe { libc::unshare(libc::CLONE_NEWPID) },
         0,
         "{}",

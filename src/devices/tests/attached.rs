@@ -39,8 +39,8 @@ pub fn memory() -> GuestMemory {
 /// non-blocking.
 pub fn wire(kind: libc::c_int) -> (RawFd, UnixDatagram) {
     let mut fds = [-1; 2];
-    // SAFETY: the array has room for the two descriptors.
     assert_eq!(
+        // SAFETY: the array has room for the two descriptors.
         unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
         0
     );
@@ -468,8 +468,8 @@ fn an_image_is_free_again_when_its_devices_are_gone() {
     let (_directory, path) = image();
     drop(one_of_each(&path));
     let file = File::open(&path).expect("the image");
-    // SAFETY: the call takes two numbers; the descriptor is open.
     assert_eq!(
+        // SAFETY: the call takes two numbers; the descriptor is open.
         unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) },
         0
     );

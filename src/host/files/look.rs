@@ -144,8 +144,8 @@ impl From<Look> for OwnedFd {
 }
 
 fn access(at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<()> {
-    // SAFETY: the path ends with a NUL, and the rest are numbers.
     uninterrupted(|| {
+        // SAFETY: the path ends with a NUL, and the rest are numbers.
         match unsafe { libc::faccessat(at, path.as_ptr(), rights, libc::AT_EACCESS) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -155,8 +155,8 @@ fn access(at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<()> {
 
 /// Opens a file in the directory `at`. A new one gets the permissions that the umask leaves.
 pub(super) fn open_at(at: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<File> {
-    // SAFETY: the name ends with a NUL.
     let fd = uninterrupted(|| {
+        // SAFETY: the name ends with a NUL.
         match unsafe { libc::openat(at, name.as_ptr(), flags | libc::O_CLOEXEC, 0o666) } {
             -1 => Err(io::Error::last_os_error()),
             fd => Ok(fd),

@@ -98,8 +98,8 @@ pub fn signal_after_run(
         Stop::Leaves => {
             runs += usize::from(running);
             if running && runs == count {
-                // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
                 assert_eq!(
+                    // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
                     unsafe { libc::kill(pid, signal) },
                     0,
                     "{}",

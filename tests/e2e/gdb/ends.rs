@@ -94,8 +94,8 @@ fn interrupts_output_that_waits(options: &[&str]) {
     let mut full = 0;
     while full < room - 64 {
         std::thread::sleep(Duration::from_millis(20));
-        // SAFETY: the kernel writes the number.
         assert_eq!(
+            // SAFETY: the kernel writes the number.
             unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut full) },
             0
         );

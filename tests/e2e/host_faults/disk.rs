@@ -275,8 +275,8 @@ fn a_full_disk_is_written_again_when_it_has_room() {
 fn an_interrupted_lock_request_is_repeated() {
     let image = Image::new();
     let taken = File::open(image.path()).unwrap();
-    // SAFETY: it takes numbers; the descriptor is open.
     assert_eq!(
+        // SAFETY: it takes numbers; the descriptor is open.
         unsafe { libc::flock(taken.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) },
         0
     );

@@ -84,8 +84,8 @@ fn a_full_disk_for_the_output() {
 fn full_pipe(flags: libc::c_int) -> (File, File) {
     use std::os::fd::AsRawFd;
     let (reader, writer) = common::full_pipe();
-    // SAFETY: the request takes a number.
     assert_eq!(
+        // SAFETY: the request takes a number.
         unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, flags) },
         0
     );
