@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     if let Ok(args) = std::env::var(ARGUMENTS) {
         return run_here(&args);
     }
+    common::net::become_root();
     libtest_mimic::run(
         &libtest_mimic::Arguments::from_args(),
         vec![

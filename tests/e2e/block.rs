@@ -8,11 +8,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Device, Guest, Output, fixture, run, self, text, unikernel};
-use crate::common::Need::{Kvm, Net, Root, Mounts};
+use crate::common::Need::{Kvm, Mounts, Net, Root};
+use crate::common::{self, Device, Guest, Output, fixture, run, text, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
-use std::process::{Stdio};
+use std::process::Stdio;
 
-use crate::common::{Guest, run, self, trial, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, Guest, run, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -26,7 +26,9 @@ pub fn tests() -> Vec<Trial> {
         trial!(lost_output_does_not_affect_the_guest, Kvm),
         trial!(standard_streams_may_be_closed, Kvm),
         trial!(verbosity_never_touches_the_guests_output, Kvm),
-        trial("floating_point_works").needs(&[Kvm]).try_run(floating_point_works),
+        trial("floating_point_works")
+            .needs(&[Kvm])
+            .try_run(floating_point_works),
     ]
 }
 

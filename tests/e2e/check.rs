@@ -12,11 +12,11 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command};
+use std::process::Command;
 
-use crate::common::net::Tap;
-use crate::common::{Device, FD, Output, pass_fd, refuse, run, self, text, with_devices};
 use crate::common::Need::{Kvm, Net, Root};
+use crate::common::net::Tap;
+use crate::common::{self, Device, FD, Output, pass_fd, refuse, run, text, with_devices};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![

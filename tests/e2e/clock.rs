@@ -1,28 +1,36 @@
 //! The guest's clocks are those of the host, and POLL sleeps as long as it is asked to.
 
 use libtest_mimic::Trial;
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::common::Need::Kvm;
 use crate::common::{Guest, Output, refuse, run, trial, unikernel};
-use crate::common::Need::{Kvm};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         trial!(clocks_agree_with_each_other, Kvm),
         trial!(the_wall_clock_is_the_hosts, Kvm),
         trial!(poll_is_never_too_short, Kvm),
-        trial("a_stop_lengthens_no_sleep").needs(&[Kvm]).run(|| {
-            a_stop_lengthens_no_sleep(|_| {})
-        }),
-        trial("a_stop_lengthens_no_sleep::by_timer").needs(&[Kvm]).run(|| {
-            a_stop_lengthens_no_sleep(|command| {
-                refuse::fails(command, libc::SYS_epoll_pwait2, &[], libc::ENOSYS);
-            });
-        }),
-        trial("overflow::happens_to_who_looks_too_rarely").needs(&[Kvm]).try_run(a_clock_falls_behind),
-        trial("overflow::sleeps_are_cut_before_it").needs(&[Kvm]).try_run(sleeps_beyond_the_horizon_are_cut),
-        trial("overflow::clocks_are_right_after_a_long_sleep").needs(&[Kvm]).try_run(clocks_are_right_after_a_long_sleep),
+        trial("a_stop_lengthens_no_sleep")
+            .needs(&[Kvm])
+            .run(|| a_stop_lengthens_no_sleep(|_| {})),
+        trial("a_stop_lengthens_no_sleep::by_timer")
+            .needs(&[Kvm])
+            .run(|| {
+                a_stop_lengthens_no_sleep(|command| {
+                    refuse::fails(command, libc::SYS_epoll_pwait2, &[], libc::ENOSYS);
+                });
+            }),
+        trial("overflow::happens_to_who_looks_too_rarely")
+            .needs(&[Kvm])
+            .try_run(a_clock_falls_behind),
+        trial("overflow::sleeps_are_cut_before_it")
+            .needs(&[Kvm])
+            .try_run(sleeps_beyond_the_horizon_are_cut),
+        trial("overflow::clocks_are_right_after_a_long_sleep")
+            .needs(&[Kvm])
+            .try_run(clocks_are_right_after_a_long_sleep),
     ]
 }
 

@@ -3,10 +3,10 @@
 use libtest_mimic::Trial;
 use std::fs;
 use std::path::Path;
-use std::process::{Command};
+use std::process::Command;
 
-use crate::common::{FD, fixture, pass_fd, run, self, tender, text};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, FD, fixture, pass_fd, run, tender, text};
 use tender::cli;
 
 pub fn tests() -> Vec<Trial> {

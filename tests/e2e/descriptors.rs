@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command};
+use std::process::Command;
 
-use crate::common::{FD, Guest, pass_fd, refuse, run, self, text, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, FD, Guest, pass_fd, refuse, run, text, unikernel};
 use guest_abi::boot::BOOT_INFO_ADDRESS;
 use guest_abi::manifest::{Entry, Header};
 use zerocopy::FromBytes;

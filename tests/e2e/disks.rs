@@ -7,8 +7,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::common::{FD, pass_fd, run, self, text, trial, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, FD, pass_fd, run, text, trial, unikernel};
 
 const LOOP_CTL_GET_FREE: u32 = 0x4c82;
 const LOOP_SET_FD: u32 = 0x4c00;
@@ -18,10 +18,18 @@ const SIZE: u64 = 1 << 20;
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("a_disk_does_all_that_it_should").needs(&[Kvm]).try_run(a_disk_does_all_that_it_should),
-        trial("one_disk_cannot_be_two").needs(&[Kvm]).try_run(one_disk_cannot_be_two),
-        trial("an_image_of_a_loop_device_is_in_use").needs(&[Kvm]).try_run(an_image_of_a_loop_device_is_in_use),
-        trial("a_disk_that_is_read_only_is_refused").needs(&[Kvm]).try_run(a_disk_that_is_read_only_is_refused),
+        trial("a_disk_does_all_that_it_should")
+            .needs(&[Kvm])
+            .try_run(a_disk_does_all_that_it_should),
+        trial("one_disk_cannot_be_two")
+            .needs(&[Kvm])
+            .try_run(one_disk_cannot_be_two),
+        trial("an_image_of_a_loop_device_is_in_use")
+            .needs(&[Kvm])
+            .try_run(an_image_of_a_loop_device_is_in_use),
+        trial("a_disk_that_is_read_only_is_refused")
+            .needs(&[Kvm])
+            .try_run(a_disk_that_is_read_only_is_refused),
     ]
 }
 

@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::common::{fixture, self, tender_path, trial};
-use crate::common::Need::{Kvm, Net, Repository, Programs};
+use crate::common::Need::{Kvm, Net, Programs, Repository};
+use crate::common::{self, fixture, tender_path, trial};
 
 /// Documents to check, where they exist; the table of messages must exist.
 const DOCUMENTS: [&str; 4] = [
@@ -61,13 +61,15 @@ pub fn tests() -> Vec<Trial> {
             let place = format!("docs/{document}:{}", block.line);
             let name = place.clone();
             tests.push(match (block.needs, block.language.as_str()) {
-                (true, _) => trial(&name).needs(&[Repository]).run(move || known_options(&place, &block)),
-                (false, "sh") => {
-                    trial(&name).needs(&[Repository, Kvm, Net, Programs(block.programs())]).run(move || runs(&place, &block))
-                }
-                _ => trial(&name).needs(&[Repository]).run(move || {
-                    panic!("{place}: neither ```sh nor after a line *Needs …:*")
-                }),
+                (true, _) => trial(&name)
+                    .needs(&[Repository])
+                    .run(move || known_options(&place, &block)),
+                (false, "sh") => trial(&name)
+                    .needs(&[Repository, Kvm, Net, Programs(block.programs())])
+                    .run(move || runs(&place, &block)),
+                _ => trial(&name)
+                    .needs(&[Repository])
+                    .run(move || panic!("{place}: neither ```sh nor after a line *Needs …:*")),
             });
         }
     }

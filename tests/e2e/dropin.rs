@@ -10,28 +10,51 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command};
+use std::process::Command;
 use std::time::Instant;
 
 use libc::c_long;
 
-use crate::common::net::{Tap, echo};
-use crate::common::{Guest, LIMIT, Root, fixture, on_one_processor, run, self, tender_path, text, trial};
 use crate::common::Need::{Kvm, Net};
+use crate::common::net::{Tap, echo};
+use crate::common::{
+    self, Guest, LIMIT, Root, fixture, on_one_processor, run, tender_path, text, trial,
+};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("albatross::finds_a_tender_for_each_abi_version").run(finds_a_tender_for_each_abi_version),
-        trial("albatross::runs_a_network_unikernel").needs(&[Kvm, Net]).run(runs_a_network_unikernel),
-        trial("albatross::runs_a_block_unikernel").needs(&[Kvm]).run(runs_a_block_unikernel),
-        trial("albatross::sees_why_a_unikernel_ended").needs(&[Kvm]).run(sees_why_a_unikernel_ended),
-        trial("urunc::runs_a_web_server").needs(&[Kvm, Net]).run(runs_a_web_server),
-        trial("urunc::runs_a_block_unikernel").needs(&[Kvm, Net]).run(runs_a_block_unikernel_in_a_container),
-        trial("urunc::passes_arguments_unchanged").needs(&[Kvm, Net]).run(passes_arguments_unchanged),
-        trial("urunc::runs_what_it_builds_since_2026").needs(&[Kvm, Net]).run(runs_what_it_builds_since_2026),
-        trial("urunc::runs_behind_its_filter").needs(&[Kvm, Net]).run(runs_behind_its_filter),
-        trial("urunc::a_signal_ends_a_sleep_behind_its_filter").needs(&[Kvm, Net]).run(a_signal_ends_a_sleep_behind_its_filter),
-        trial("urunc::the_clock_is_right_behind_its_filter").needs(&[Kvm]).run(the_clock_is_right_behind_its_filter),
+        trial("albatross::finds_a_tender_for_each_abi_version")
+            .run(finds_a_tender_for_each_abi_version),
+        trial("albatross::runs_a_network_unikernel")
+            .needs(&[Kvm, Net])
+            .run(runs_a_network_unikernel),
+        trial("albatross::runs_a_block_unikernel")
+            .needs(&[Kvm])
+            .run(runs_a_block_unikernel),
+        trial("albatross::sees_why_a_unikernel_ended")
+            .needs(&[Kvm])
+            .run(sees_why_a_unikernel_ended),
+        trial("urunc::runs_a_web_server")
+            .needs(&[Kvm, Net])
+            .run(runs_a_web_server),
+        trial("urunc::runs_a_block_unikernel")
+            .needs(&[Kvm, Net])
+            .run(runs_a_block_unikernel_in_a_container),
+        trial("urunc::passes_arguments_unchanged")
+            .needs(&[Kvm, Net])
+            .run(passes_arguments_unchanged),
+        trial("urunc::runs_what_it_builds_since_2026")
+            .needs(&[Kvm, Net])
+            .run(runs_what_it_builds_since_2026),
+        trial("urunc::runs_behind_its_filter")
+            .needs(&[Kvm, Net])
+            .run(runs_behind_its_filter),
+        trial("urunc::a_signal_ends_a_sleep_behind_its_filter")
+            .needs(&[Kvm, Net])
+            .run(a_signal_ends_a_sleep_behind_its_filter),
+        trial("urunc::the_clock_is_right_behind_its_filter")
+            .needs(&[Kvm])
+            .run(the_clock_is_right_behind_its_filter),
         trial("urunc::a_sigsys_that_was_sent_kills").run(a_sigsys_that_was_sent_kills),
     ]
 }

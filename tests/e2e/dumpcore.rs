@@ -9,11 +9,14 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command};
+use std::process::Command;
 
+use crate::common::Need::{Kvm, Mounts, Net, Programs, Repository, Root};
 use crate::common::trace::trace_threads;
-use crate::common::{Device, Guest, Output, as_nobody, directory, fixture, run, self, tender_path, text, trial, unikernel};
-use crate::common::Need::{Kvm, Net, Root, Mounts, Repository, Programs};
+use crate::common::{
+    self, Device, Guest, Output, as_nobody, directory, fixture, run, tender_path, text, trial,
+    unikernel,
+};
 use file::{Core, files, u64_at};
 use goblin::elf::Elf;
 use goblin::elf::program_header::PT_LOAD;
@@ -27,7 +30,9 @@ pub fn tests() -> Vec<Trial> {
         trial!(a_timeout_leaves_a_core, Kvm),
         trial!(every_sandbox_mode_leaves_a_core, Kvm),
         trial!(memory_is_whole, Kvm),
-        trial("floating_registers_are_the_guests").needs(&[Kvm]).try_run(floating_registers_are_the_guests),
+        trial("floating_registers_are_the_guests")
+            .needs(&[Kvm])
+            .try_run(floating_registers_are_the_guests),
         trial!(a_normal_exit_leaves_no_core, Kvm),
         trial!(a_signal_leaves_no_core, Kvm),
         trial!(a_signal_interrupts_the_writing, Kvm),
@@ -41,7 +46,9 @@ pub fn tests() -> Vec<Trial> {
     ];
     tests.extend(TRAPS.map(|kind| {
         let name = format!("a_trap_leaves_the_place_where_it_was::{kind}");
-        trial(&name).needs(&[Kvm]).run(move || a_trap_leaves_the_place_where_it_was(kind))
+        trial(&name)
+            .needs(&[Kvm])
+            .run(move || a_trap_leaves_the_place_where_it_was(kind))
     }));
     tests
 }

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::common::Need::{Programs, Repository};
 use crate::common::{Output, directory, fixture, foreign_fixture, run, tender, tender_path, text};
-use crate::common::Need::{Repository, Programs};
 use goblin::elf::Elf;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::common::Need::Kvm;
 use crate::common::hostile::{ERAS, Environment};
-use crate::common::{Guest, full_pipe, pipe, self, trial};
-use crate::common::Need::{Kvm};
+use crate::common::{self, Guest, full_pipe, pipe, trial};
 use libtest_mimic::Trial;
 
 /// Longest time from a signal to the end of a run, on any machine.
@@ -56,9 +56,11 @@ pub fn tests() -> Vec<Trial> {
     let mut tests: Vec<Trial> = Vec::new();
     let mut add = |program: &'static str, way: &'static str, sink, options: &'static [&str]| {
         let name = format!("ends_soon::{program}::{way}::{sink:?}{}", options.concat());
-        tests.push(trial(&name.clone()).needs(&[Kvm]).run(move || {
-            ends_soon(name, program, way, sink, options)
-        }));
+        tests.push(
+            trial(&name.clone())
+                .needs(&[Kvm])
+                .run(move || ends_soon(name, program, way, sink, options)),
+        );
     };
     for way in WAYS {
         add("hostile", way, Sink::Null, &[]);

@@ -7,9 +7,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::common::net::{Tap, echo, ping};
-use crate::common::{Guest, Output, run, self, text, trial, unikernel};
 use crate::common::Need::{Kvm, Net};
+use crate::common::net::{Tap, echo, ping};
+use crate::common::{self, Guest, Output, run, text, trial, unikernel};
 use libtest_mimic::Trial;
 
 /// An era, and the suffix of its test unikernels.
@@ -39,40 +39,46 @@ pub fn tests() -> Vec<Trial> {
         let name = |test: &str| format!("{}::{test}", era.name);
         tests.extend([
             trial(&name("boots")).needs(&[Kvm]).run(move || boots(era)),
-            trial(&name("memory_is_exactly_what_was_asked_for")).needs(&[Kvm]).run(move || {
-                memory_is_exact(era)
-            }),
-            trial(&name("the_longest_command_line_arrives_whole")).needs(&[Kvm]).run(move || {
-                longest_command_line(era)
-            }),
-            trial(&name("clocks_are_the_hosts")).needs(&[Kvm]).run(move || {
-                clocks_are_the_hosts(era)
-            }),
-            trial(&name("a_disk_does_all_that_it_should")).needs(&[Kvm]).run(move || {
-                a_disk_does_all_that_it_should(era)
-            }),
-            trial(&name("datagrams_and_pings_are_answered")).needs(&[Kvm, Net]).run(move || {
-                datagrams_and_pings_are_answered(era)
-            }),
-            trial(&name("a_flood_is_sent_whole")).needs(&[Kvm, Net]).run(move || {
-                a_flood_is_sent_whole(era)
-            }),
-            trial(&name("a_missing_device_is_explained")).needs(&[Kvm]).run(move || {
-                a_missing_device_is_explained(era)
-            }),
+            trial(&name("memory_is_exactly_what_was_asked_for"))
+                .needs(&[Kvm])
+                .run(move || memory_is_exact(era)),
+            trial(&name("the_longest_command_line_arrives_whole"))
+                .needs(&[Kvm])
+                .run(move || longest_command_line(era)),
+            trial(&name("clocks_are_the_hosts"))
+                .needs(&[Kvm])
+                .run(move || clocks_are_the_hosts(era)),
+            trial(&name("a_disk_does_all_that_it_should"))
+                .needs(&[Kvm])
+                .run(move || a_disk_does_all_that_it_should(era)),
+            trial(&name("datagrams_and_pings_are_answered"))
+                .needs(&[Kvm, Net])
+                .run(move || datagrams_and_pings_are_answered(era)),
+            trial(&name("a_flood_is_sent_whole"))
+                .needs(&[Kvm, Net])
+                .run(move || a_flood_is_sent_whole(era)),
+            trial(&name("a_missing_device_is_explained"))
+                .needs(&[Kvm])
+                .run(move || a_missing_device_is_explained(era)),
         ]);
     }
     tests.extend([
-        trial("hello_prints_the_same").needs(&[Kvm]).run(|| {
-            print_the_same("hello", &[], &["a  b", "--net=x"])
-        }),
+        trial("hello_prints_the_same")
+            .needs(&[Kvm])
+            .run(|| print_the_same("hello", &[], &["a  b", "--net=x"])),
         trial!(clock_prints_the_same, Kvm),
         trial!(block_prints_the_same, Kvm),
         trial!(net_prints_the_same, Kvm, Net),
         trial!(a_disk_goes_from_era_to_era, Kvm),
-        trial("legacy::a_partial_last_sector_is_dropped").needs(&[Kvm]).run(a_partial_last_sector_is_dropped),
-        trial("abi1::a_partial_last_sector_is_kept").needs(&[Kvm]).run(a_partial_last_sector_is_kept),
-        trial("abi2::a_disk_with_a_partial_sector_is_refused").needs(&[Kvm]).run(a_disk_with_a_partial_sector_is_refused),
+        trial("legacy::a_partial_last_sector_is_dropped")
+            .needs(&[Kvm])
+            .run(a_partial_last_sector_is_dropped),
+        trial("abi1::a_partial_last_sector_is_kept")
+            .needs(&[Kvm])
+            .run(a_partial_last_sector_is_kept),
+        trial("abi2::a_disk_with_a_partial_sector_is_refused")
+            .needs(&[Kvm])
+            .run(a_disk_with_a_partial_sector_is_refused),
     ]);
     tests.extend(legacy_tests());
     tests
@@ -80,11 +86,21 @@ pub fn tests() -> Vec<Trial> {
 
 fn legacy_tests() -> [Trial; 5] {
     [
-        trial("legacy::names_of_devices_are_explained").needs(&[Kvm]).run(names_are_explained),
-        trial("legacy::devices_that_are_not_used_do_no_harm").needs(&[Kvm]).run(unused_devices_do_no_harm),
-        trial("low_memory_is_writable_as_it_was").needs(&[Kvm]).run(access::low_memory_is_writable_as_it_was),
-        trial("code_is_not_writable").needs(&[Kvm]).run(access::code_is_not_writable),
-        trial("heap_and_stack_are_not_executable").needs(&[Kvm]).run(access::heap_and_stack_are_not_executable),
+        trial("legacy::names_of_devices_are_explained")
+            .needs(&[Kvm])
+            .run(names_are_explained),
+        trial("legacy::devices_that_are_not_used_do_no_harm")
+            .needs(&[Kvm])
+            .run(unused_devices_do_no_harm),
+        trial("low_memory_is_writable_as_it_was")
+            .needs(&[Kvm])
+            .run(access::low_memory_is_writable_as_it_was),
+        trial("code_is_not_writable")
+            .needs(&[Kvm])
+            .run(access::code_is_not_writable),
+        trial("heap_and_stack_are_not_executable")
+            .needs(&[Kvm])
+            .run(access::heap_and_stack_are_not_executable),
     ]
 }
 

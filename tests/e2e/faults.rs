@@ -1,10 +1,9 @@
 //! Memory protection: an illegal access is stopped, the guest's trap handler receives it, and the
 //! run ends.
 
-
-use libtest_mimic::Trial;
+use crate::common::Need::Kvm;
 use crate::common::{Guest, run, trial, unikernel};
-use crate::common::Need::{Kvm};
+use libtest_mimic::Trial;
 
 /// An access, its name in the guest's handler (on x86_64, on ARM64), and the address that the
 /// handler reports, where known.
@@ -51,7 +50,11 @@ const CASES: [Case; 17] = [
 pub fn tests() -> Vec<Trial> {
     let mut tests: Vec<_> = CASES
         .into_iter()
-        .map(|case| trial(&format!("stopped::{}", case.0)).needs(&[Kvm]).run(move || is_stopped(case)))
+        .map(|case| {
+            trial(&format!("stopped::{}", case.0))
+                .needs(&[Kvm])
+                .run(move || is_stopped(case))
+        })
         .collect();
     tests.push(trial!(a_guest_without_handlers_is_ended, Kvm));
     tests

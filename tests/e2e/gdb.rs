@@ -9,30 +9,56 @@ mod wait;
 use libtest_mimic::Trial;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
+use crate::common::Need::{Kvm, Programs, Repository};
 use crate::common::rsp::{Debugger, PROGRAM_COUNTER, debug, entry, hexadecimal, start, symbol};
-use crate::common::{kernel, landlock, run, self, text, trial, unikernel};
-use crate::common::Need::{Kvm, Repository, Programs};
+use crate::common::{self, kernel, landlock, run, text, trial, unikernel};
 use points::intercepts_breakpoints;
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
-        trial("it_waits_at_the_first_instruction").needs(&[Kvm]).run(it_waits_at_the_first_instruction),
-        trial("registers::are_read_and_written").needs(&[Kvm]).run(registers_are_read_and_written),
-        trial("registers::have_names").needs(&[Kvm]).run(registers_have_names),
-        trial("memory::is_read_and_written").needs(&[Kvm]).try_run(memory_is_read_and_written),
-        trial("memory::ends_where_the_guests_does").needs(&[Kvm]).run(memory_ends_where_the_guests_does),
-        trial("steps::go_instruction_by_instruction").needs(&[Kvm]).run(steps_go_instruction_by_instruction),
-        trial("steps::go_over_hypercalls").needs(&[Kvm]).run(steps_go_over_hypercalls),
-        trial("memory::is_read_whole").needs(&[Kvm]).run(memory_is_read_whole),
-        trial("port::is_of_this_host_alone_and_for_one").needs(&[Kvm]).run(the_port_is_of_this_host_alone_and_for_one),
+        trial("it_waits_at_the_first_instruction")
+            .needs(&[Kvm])
+            .run(it_waits_at_the_first_instruction),
+        trial("registers::are_read_and_written")
+            .needs(&[Kvm])
+            .run(registers_are_read_and_written),
+        trial("registers::have_names")
+            .needs(&[Kvm])
+            .run(registers_have_names),
+        trial("memory::is_read_and_written")
+            .needs(&[Kvm])
+            .try_run(memory_is_read_and_written),
+        trial("memory::ends_where_the_guests_does")
+            .needs(&[Kvm])
+            .run(memory_ends_where_the_guests_does),
+        trial("steps::go_instruction_by_instruction")
+            .needs(&[Kvm])
+            .run(steps_go_instruction_by_instruction),
+        trial("steps::go_over_hypercalls")
+            .needs(&[Kvm])
+            .run(steps_go_over_hypercalls),
+        trial("memory::is_read_whole")
+            .needs(&[Kvm])
+            .run(memory_is_read_whole),
+        trial("port::is_of_this_host_alone_and_for_one")
+            .needs(&[Kvm])
+            .run(the_port_is_of_this_host_alone_and_for_one),
         trial("port::is_taken").needs(&[Kvm]).run(the_port_is_taken),
-        trial("port::without_gdb").needs(&[Kvm]).run(a_port_without_gdb),
-        trial("sandbox::strict").needs(&[Kvm]).try_run(|| {
-            landlock().map(|()| ends_under(&["--sandbox=strict"]))
-        }),
-        trial("sandbox::off").needs(&[Kvm]).run(|| ends_under(&["--sandbox=off"])),
-        trial("sandbox::with_stats").needs(&[Kvm]).run(|| ends_under(&["--stats=-"])),
-        trial("itself").needs(&[Repository, Kvm, Programs(&["gdb"])]).run(gdb_itself),
+        trial("port::without_gdb")
+            .needs(&[Kvm])
+            .run(a_port_without_gdb),
+        trial("sandbox::strict")
+            .needs(&[Kvm])
+            .try_run(|| landlock().map(|()| ends_under(&["--sandbox=strict"]))),
+        trial("sandbox::off")
+            .needs(&[Kvm])
+            .run(|| ends_under(&["--sandbox=off"])),
+        trial("sandbox::with_stats")
+            .needs(&[Kvm])
+            .run(|| ends_under(&["--stats=-"])),
+        trial("itself")
+            .needs(&[Repository, Kvm, Programs(&["gdb"])])
+            .run(gdb_itself),
     ];
     tests.extend(points::tests());
     tests.extend(ends::tests());

@@ -4,12 +4,12 @@
 use libtest_mimic::Trial;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command};
+use std::process::Command;
 
+use crate::common::Need::{Kvm, Mounts, Net, Root};
 use crate::common::inject::{Fault, first, inject};
 use crate::common::trace::Call;
-use crate::common::{Device, Guest, Output, refuse, run, self, unikernel, with_devices};
-use crate::common::Need::{Kvm, Net, Root, Mounts};
+use crate::common::{self, Device, Guest, Output, refuse, run, unikernel, with_devices};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -17,7 +17,11 @@ pub fn tests() -> Vec<Trial> {
         trial!(a_device_list_is_distinguished_from_permissions, Kvm),
         trial!(a_refused_vm_is_reported_with_its_cause, Kvm),
         trial!(a_host_without_tun_is_reported, Kvm, Net),
-        trial!(a_tun_device_that_does_not_open_is_reported_by_its_error, Kvm, Net),
+        trial!(
+            a_tun_device_that_does_not_open_is_reported_by_its_error,
+            Kvm,
+            Net
+        ),
         trial!(an_interrupted_request_about_a_tap_is_made_again, Kvm, Net),
         trial!(a_user_without_access_to_kvm_is_reported, Root, Mounts, Kvm),
         trial!(memory_that_the_host_lacks_is_reported, Kvm, Net),

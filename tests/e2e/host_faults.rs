@@ -10,10 +10,16 @@ mod process;
 
 use libtest_mimic::Trial;
 
-use crate::common::{Output, self, text, unikernel};
+use crate::common::{self, Output, text, unikernel};
 
 pub fn tests() -> Vec<Trial> {
-    let subjects = [disk::tests, kill::tests, net::tests, output::tests, process::tests];
+    let subjects = [
+        disk::tests,
+        kill::tests,
+        net::tests,
+        output::tests,
+        process::tests,
+    ];
     subjects.into_iter().flat_map(|tests| tests()).collect()
 }
 

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::common::Need::Kvm;
 use crate::common::hostile::{ERAS, Environment, ends_cleanly};
 use crate::common::{Output, run, trial};
-use crate::common::Need::{Kvm};
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
@@ -16,25 +16,29 @@ pub fn tests() -> Vec<Trial> {
     for program in ERAS {
         let name = |what: &str| format!("{what}::{program}");
         tests.extend([
-            trial(&name("random_calls_are_answered")).needs(&[Kvm]).run(|| {
-                random_calls_are_answered(program)
-            }),
-            trial(&name("random_violations_end_cleanly")).needs(&[Kvm]).run(|| {
-                random_violations_end_cleanly(program)
-            }),
-            trial(&name("what_lies_across_a_border_ends_cleanly")).needs(&[Kvm]).run(|| {
-                across_borders(program)
-            }),
-            trial(&name("a_read_over_its_own_structure_is_harmless")).needs(&[Kvm]).run(|| {
-                over_its_own_structure(program)
-            }),
-            trial(&name("own_page_tables_give_no_access")).needs(&[Kvm]).run(|| {
-                own_page_tables(program)
-            }),
+            trial(&name("random_calls_are_answered"))
+                .needs(&[Kvm])
+                .run(|| random_calls_are_answered(program)),
+            trial(&name("random_violations_end_cleanly"))
+                .needs(&[Kvm])
+                .run(|| random_violations_end_cleanly(program)),
+            trial(&name("what_lies_across_a_border_ends_cleanly"))
+                .needs(&[Kvm])
+                .run(|| across_borders(program)),
+            trial(&name("a_read_over_its_own_structure_is_harmless"))
+                .needs(&[Kvm])
+                .run(|| over_its_own_structure(program)),
+            trial(&name("own_page_tables_give_no_access"))
+                .needs(&[Kvm])
+                .run(|| own_page_tables(program)),
         ]);
     }
     for way in ["tables-outside", "tables-self", "mmu-off", "no-vectors"] {
-        tests.push(trial(&format!("a_broken_processor_can_be_ended::{way}")).needs(&[Kvm]).run(move || broken_processor(way)));
+        tests.push(
+            trial(&format!("a_broken_processor_can_be_ended::{way}"))
+                .needs(&[Kvm])
+                .run(move || broken_processor(way)),
+        );
     }
     tests.push(trial!(reads_over_the_ring_end_cleanly, Kvm));
     tests

@@ -1,10 +1,9 @@
 //! A guest that violates the hypercall interface is ended, with one line that names the hypercall,
 //! the address and the guest's position. Valid calls, however unusual, are served.
 
-
-use libtest_mimic::Trial;
+use crate::common::Need::Kvm;
 use crate::common::{Output, run, trial, unikernel};
-use crate::common::Need::{Kvm};
+use libtest_mimic::Trial;
 
 /// A violation, and the parts of its report in addition to the program counter. Memory ends at
 /// 0x400000.
@@ -62,9 +61,9 @@ pub fn tests() -> Vec<Trial> {
     let cases = BROKEN.into_iter().chain(OF_THIS_ARCHITECTURE);
     let mut tests: Vec<_> = cases
         .map(|case| {
-            trial(&format!("broken::{}", case.0)).needs(&[Kvm]).run(move || {
-                ends_with_a_report(case)
-            })
+            trial(&format!("broken::{}", case.0))
+                .needs(&[Kvm])
+                .run(move || ends_with_a_report(case))
         })
         .collect();
     tests.extend([

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crate::common::{Output, fixture, run, self, tender};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, Output, fixture, run, tender};
 use guest_abi::note::{NAME, TYPE_ABI1, target};
 
 pub fn tests() -> Vec<Trial> {

@@ -1,12 +1,12 @@
 //! `tender inspect`: its output for every test unikernel, and its errors for other files.
 
+use crate::common::Need::Kvm;
+use crate::common::{self, Guest, Output, fixture, foreign_fixture, run, schema, tender};
 use libtest_mimic::Trial;
-use crate::common::{Guest, Output, fixture, foreign_fixture, run, schema, self, tender};
-use crate::common::Need::{Kvm};
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command};
+use std::process::Command;
 
 use goblin::elf::section_header::SHT_NOTE;
 use goblin::elf::{Elf, SectionHeader};

@@ -6,15 +6,17 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Command};
+use std::process::Command;
 
-use crate::common::{Guest, self, trial, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, Guest, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         trial!(the_guest_sets_no_priority, Kvm),
-        trial("messages_keep_their_priorities_among_unfinished_lines").needs(&[Kvm]).run(messages_among_unfinished_lines),
+        trial("messages_keep_their_priorities_among_unfinished_lines")
+            .needs(&[Kvm])
+            .run(messages_among_unfinished_lines),
         trial!(the_variable_also_names_the_stream, Kvm),
         trial!(output_elsewhere_is_unchanged, Kvm),
     ]

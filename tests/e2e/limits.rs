@@ -3,29 +3,37 @@
 
 use libtest_mimic::Trial;
 use std::os::unix::process::CommandExt;
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::common::Need::{Kvm, Mounts, Root};
 use crate::common::trace::trace_threads;
-use crate::common::{Device, Guest, Output, full_pipe, run, self, text, trial, unikernel};
-use crate::common::Need::{Kvm, Root, Mounts};
+use crate::common::{self, Device, Guest, Output, full_pipe, run, text, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = Vec::new();
     for kind in ["spin", "poll-forever"] {
-        tests.push(trial(&format!("a_timeout_ends::{kind}")).needs(&[Kvm]).run(move || {
-            times_out(&[kind])
-        }));
+        tests.push(
+            trial(&format!("a_timeout_ends::{kind}"))
+                .needs(&[Kvm])
+                .run(move || times_out(&[kind])),
+        );
     }
     if cfg!(target_arch = "aarch64") {
         // On x86_64 it is an immediate error.
-        tests.push(trial("a_timeout_ends::wait").needs(&[Kvm]).run(|| times_out(&["wait"])));
+        tests.push(
+            trial("a_timeout_ends::wait")
+                .needs(&[Kvm])
+                .run(|| times_out(&["wait"])),
+        );
     }
     tests.extend([
-        trial("a_timeout_ends::hypercalls").needs(&[Kvm]).run(|| {
-            times_out(&["ok-storm", "1000000000"])
-        }),
-        trial("a_timeout_ends::blocked_output").needs(&[Kvm]).run(blocked_output_times_out),
+        trial("a_timeout_ends::hypercalls")
+            .needs(&[Kvm])
+            .run(|| times_out(&["ok-storm", "1000000000"])),
+        trial("a_timeout_ends::blocked_output")
+            .needs(&[Kvm])
+            .run(blocked_output_times_out),
         trial!(a_timeout_that_is_not_reached_does_nothing, Kvm),
         trial!(a_signal_before_the_timeout_is_a_signal, Kvm),
         trial!(output_is_limited, Kvm),
@@ -33,9 +41,16 @@ pub fn tests() -> Vec<Trial> {
         trial!(stamps_count_as_output, Kvm),
         trial!(output_within_the_limit_is_whole, Kvm),
         trial!(a_guest_has_no_more_memory_than_it_was_given, Kvm),
-        trial("core_files_of_the_process_omit_guest_memory").needs(&[Kvm]).run(core_files_omit_guest_memory),
+        trial("core_files_of_the_process_omit_guest_memory")
+            .needs(&[Kvm])
+            .run(core_files_omit_guest_memory),
         trial!(locked_memory_is_taken_at_the_start, Kvm),
-        trial!(memory_that_may_not_be_locked_is_explained, Root, Mounts, Kvm),
+        trial!(
+            memory_that_may_not_be_locked_is_explained,
+            Root,
+            Mounts,
+            Kvm
+        ),
     ]);
     tests
 }

@@ -1,71 +1,65 @@
 //! The end-to-end tests, on a real /dev/kvm: one module for each capability, one program for all.
 //!
-//! The program has its own `main`, because only that can report a test as *ignored, with the reason*.
-//! `TENDER_TESTS_OF=NAME` runs the tests of one module.
+//! The program has its own `main`, because only that can report a test as *ignored, with the
+//! reason*. `TENDER_TESTS_OF=NAME` runs the tests of one module.
 
 #[macro_use]
 mod common;
+
+mod block;
+mod boot;
+mod check;
+mod clock;
+mod config;
+mod cpu;
+mod descriptors;
+mod disks;
+mod docs;
+mod dropin;
+mod dumpcore;
+mod elftool;
+mod endless;
+mod eras;
+mod faults;
+mod gdb;
+mod host;
+mod host_faults;
+mod hostile;
+mod hypercalls;
+mod images;
+mod inspect;
+mod journal;
+mod limits;
+mod maxdev;
+mod metrics;
+mod namespaces;
+mod net;
+mod notify;
+mod observe;
+mod packaging;
+mod paths;
+mod ring;
+mod ring_hostile;
+mod sandbox;
+mod sandbox_rules;
+mod signals;
+mod syscalls;
+mod usage;
+mod web;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// Declares the modules, and lists the tests of all of them or of one.
-macro_rules! capabilities {
-    ($($name:ident)*) => {
-        $(mod $name;)*
-
-        fn tests(only: Option<&str>) -> Vec<Trial> {
-            let mut tests = Vec::new();
-            $(if only.is_none_or(|only| only == stringify!($name)) {
-                tests.extend(common::of(stringify!($name), $name::tests));
-            })*
-            tests
-        }
-    };
-}
-
-capabilities! {
-    block
-    boot
-    check
-    clock
-    config
-    cpu
-    descriptors
-    disks
-    docs
-    dropin
-    dumpcore
-    elftool
-    endless
-    eras
-    faults
-    gdb
-    host
-    host_faults
-    hostile
-    hypercalls
-    images
-    inspect
-    journal
-    limits
-    maxdev
-    metrics
-    namespaces
-    net
-    notify
-    observe
-    packaging
-    paths
-    ring
-    ring_hostile
-    sandbox
-    sandbox_rules
-    signals
-    syscalls
-    usage
-    web
+/// Lists the tests of modules, or of one.
+macro_rules! tests_of {
+    ($only:expr; $($name:ident)*) => {{
+        let mut tests: Vec<Trial> = Vec::new();
+        $(if $only.is_none_or(|only| only == stringify!($name)) {
+            tests.extend(common::of(stringify!($name), $name::tests));
+        })*
+        tests
+    }};
 }
 
 fn main() -> ExitCode {
@@ -78,7 +72,57 @@ fn main() -> ExitCode {
         common::net::become_root();
     }
     let only = std::env::var("TENDER_TESTS_OF").ok();
-    let result = libtest_mimic::run(&arguments, tests(only.as_deref()));
+    let tests = tests(only.as_deref());
+    assert!(
+        !tests.is_empty(),
+        "TENDER_TESTS_OF={only:?}: no such module"
+    );
+    let result = libtest_mimic::run(&arguments, tests);
     endless::report();
     result.exit_code()
+}
+
+fn tests(only: Option<&str>) -> Vec<Trial> {
+    tests_of! { only;
+        block
+        boot
+        check
+        clock
+        config
+        cpu
+        descriptors
+        disks
+        docs
+        dropin
+        dumpcore
+        elftool
+        endless
+        eras
+        faults
+        gdb
+        host
+        host_faults
+        hostile
+        hypercalls
+        images
+        inspect
+        journal
+        limits
+        maxdev
+        metrics
+        namespaces
+        net
+        notify
+        observe
+        packaging
+        paths
+        ring
+        ring_hostile
+        sandbox
+        sandbox_rules
+        signals
+        syscalls
+        usage
+        web
+    }
 }

@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command};
+use std::process::Command;
 
-use crate::common::net::{Tap, bring_up_loopback};
-use crate::common::{rsp, run, self, unikernel};
 use crate::common::Need::{Kvm, Net};
+use crate::common::net::{Tap, bring_up_loopback};
+use crate::common::{self, rsp, run, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![

@@ -1,8 +1,8 @@
 //! `--metrics`: what is served, to which clients, and that no client can block a guest.
 
+use crate::common::Need::Kvm;
+use crate::common::{self, Guest, LIMIT, prometheus, refuse, run, text, trial, unikernel};
 use libtest_mimic::Trial;
-use crate::common::{Guest, LIMIT, prometheus, refuse, run, self, text, trial, unikernel};
-use crate::common::Need::{Kvm};
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -11,7 +11,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::trace::trace_threads;
@@ -31,7 +31,9 @@ pub fn tests() -> Vec<Trial> {
         trial!(a_host_that_cannot_wait_ends_only_the_service, Kvm),
         trial!(a_stale_socket_is_replaced, Kvm),
         trial!(without_a_sandbox_the_socket_is_removed, Kvm),
-        trial("curl_gets_the_metrics").needs(&[Kvm]).try_run(curl_gets_the_metrics),
+        trial("curl_gets_the_metrics")
+            .needs(&[Kvm])
+            .try_run(curl_gets_the_metrics),
         trial!(the_dashboard_uses_existing_metrics, Kvm),
     ]
 }

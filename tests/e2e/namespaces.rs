@@ -3,11 +3,11 @@
 use libtest_mimic::Trial;
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::process::{Command};
+use std::process::Command;
 
-use crate::common::net::{OtherNamespace, Tap};
-use crate::common::{FD, Guest, Output, kernel, pass_fd, refuse, run, self, unikernel};
 use crate::common::Need::{Kvm, Net};
+use crate::common::net::{OtherNamespace, Tap};
+use crate::common::{self, FD, Guest, Output, kernel, pass_fd, refuse, run, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![

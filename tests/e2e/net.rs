@@ -5,12 +5,12 @@ use libtest_mimic::Trial;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::common::net::{Tap, echo, ping};
-use crate::common::{Device, FD, Guest, Output, pass_fd, run, self, unikernel};
 use crate::common::Need::{Kvm, Net, Root};
+use crate::common::net::{Tap, echo, ping};
+use crate::common::{self, Device, FD, Guest, Output, pass_fd, run, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![

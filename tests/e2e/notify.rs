@@ -10,12 +10,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::os::unix::process::CommandExt;
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::common::Need::Kvm;
 use crate::common::trace::trace;
-use crate::common::{FD, Guest, LIMIT, pass_fd, run, self, text, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::{self, FD, Guest, LIMIT, pass_fd, run, text, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![

@@ -1,14 +1,16 @@
 //! Observing a run: statistics at its end and on demand, messages in other formats, and console
 //! lines with timestamps.
 
+use crate::common::Need::Kvm;
+use crate::common::{
+    self, FD, Guest, LIMIT, Output, full_pipe, pass_fd, run, schema, tender, text, unikernel,
+};
 use libtest_mimic::Trial;
-use crate::common::{FD, Guest, LIMIT, Output, full_pipe, pass_fd, run, schema, self, tender, text, unikernel};
-use crate::common::Need::{Kvm};
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::net::datagram;

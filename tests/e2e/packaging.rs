@@ -10,10 +10,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::common::Need::{Kvm, Net, Programs, Repository};
 use crate::common::net::{Tap, ping};
 use crate::common::trace::trace_threads;
-use crate::common::{FD, Guest, pass_fd, self, tender_path, text, unikernel};
-use crate::common::Need::{Kvm, Net, Repository, Programs};
+use crate::common::{self, FD, Guest, pass_fd, tender_path, text, unikernel};
 use tender::sandbox::rules::name;
 
 /// The units, with an instance where they are templates.
@@ -32,11 +32,28 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial!(units_are_valid, Repository, Programs(ANALYZE)),
         trial!(units_expose_little, Repository, Programs(ANALYZE)),
-        trial!(units_allow_what_runs_call, Repository, Kvm, Programs(ANALYZE)),
+        trial!(
+            units_allow_what_runs_call,
+            Repository,
+            Kvm,
+            Programs(ANALYZE)
+        ),
         trial!(units_name_only_what_tender_knows, Repository),
-        trial!(metrics_are_passed_on_to_a_port, Repository, Kvm, Net, Programs(&["systemd-analyze", "sh", "ip", "curl"])),
+        trial!(
+            metrics_are_passed_on_to_a_port,
+            Repository,
+            Kvm,
+            Net,
+            Programs(&["systemd-analyze", "sh", "ip", "curl"])
+        ),
         trial!(a_tap_by_ip, Repository, Kvm, Net, Programs(&["ip", "sh"])),
-        trial!(a_tap_by_ip_leaves_what_is_not_its_own, Repository, Kvm, Net, Programs(&["ip", "sh"])),
+        trial!(
+            a_tap_by_ip_leaves_what_is_not_its_own,
+            Repository,
+            Kvm,
+            Net,
+            Programs(&["ip", "sh"])
+        ),
         trial!(a_tap_by_ifupdown_is_valid, Repository, Programs(&["ifup"])),
         trial!(the_three_networks_are_the_same, Repository),
     ]

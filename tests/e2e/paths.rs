@@ -12,8 +12,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::common::{Output, fixture, pipe, run, self, tender, text, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, Output, fixture, pipe, run, tender, text, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     let tests = vec![

@@ -4,16 +4,20 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use crate::common::Need::{Kvm, Net, Root};
 use crate::common::net::{Tap, echo};
 use crate::common::wire::Wire;
 use crate::common::{Guest, Output, on_one_processor, run, trial, unikernel};
-use crate::common::Need::{Kvm, Net, Root};
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
         trial!(the_ring_is_offered_unless_it_is_not_wanted, Kvm, Net),
-        trial!(the_ring_is_not_offered_to_guests_that_cannot_use_it, Kvm, Net),
+        trial!(
+            the_ring_is_not_offered_to_guests_that_cannot_use_it,
+            Kvm,
+            Net
+        ),
         trial!(memory_is_exact_with_the_ring, Kvm, Net),
         trial!(only_a_ring_has_a_second_thread, Kvm, Net),
         trial!(idle_guests_cause_no_wakeups, Kvm, Net),
@@ -73,9 +77,9 @@ fn traffic(way: Way) -> Vec<Trial> {
         ("two_interfaces_echo_in_order", two_interfaces_echo_in_order),
     ];
     all.map(|(name, body)| {
-        trial(&format!("{}::{name}", way.name)).needs(&[Root, Kvm, Net]).run(move || {
-            body(way, frames())
-        })
+        trial(&format!("{}::{name}", way.name))
+            .needs(&[Root, Kvm, Net])
+            .run(move || body(way, frames()))
     })
     .into()
 }

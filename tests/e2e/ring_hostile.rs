@@ -6,13 +6,13 @@ use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::FromRawFd;
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::common::Need::{Kvm, Net, Root};
 use crate::common::net::Tap;
 use crate::common::wire::Wire;
-use crate::common::{FD, Guest, Output, on_one_processor, pass_fd, self, trial, unikernel};
-use crate::common::Need::{Kvm, Net, Root};
+use crate::common::{self, FD, Guest, Output, on_one_processor, pass_fd, trial, unikernel};
 use libtest_mimic::Trial;
 
 /// The end of a hostile guest.
@@ -114,13 +114,15 @@ type Queue = (&'static str, fn(u64));
 pub fn tests() -> Vec<Trial> {
     let mut tests: Vec<_> = KINDS.into_iter().map(kind).collect();
     tests.extend(ENDLESS.into_iter().map(|args| {
-        trial(&format!("ends_by_a_signal::{}", args[0])).needs(&[Kvm, Net]).run(move || {
-            ends_by_a_signal(args)
-        })
+        trial(&format!("ends_by_a_signal::{}", args[0]))
+            .needs(&[Kvm, Net])
+            .run(move || ends_by_a_signal(args))
     }));
     tests.push(trial!(floods_end_by_a_signal, Kvm, Net));
     tests.extend(FED_ENDS.map(|(name, options, args, end)| {
-        trial(&format!("requests_of_a_peer_end_with_the_run::{name}")).needs(&[Kvm]).run(move || fed_by_a_peer(options, args, end))
+        trial(&format!("requests_of_a_peer_end_with_the_run::{name}"))
+            .needs(&[Kvm])
+            .run(move || fed_by_a_peer(options, args, end))
     }));
     let queues: [Queue; 3] = [
         ("frames_are_sent_before_the_end::halt", sent_before_halt),
@@ -134,7 +136,9 @@ pub fn tests() -> Vec<Trial> {
         ),
     ];
     tests.extend(queues.map(|(name, body)| {
-        trial(name).needs(&[Root, Kvm, Net]).run(move || [1, 500, 1023].into_iter().for_each(body))
+        trial(name)
+            .needs(&[Root, Kvm, Net])
+            .run(move || [1, 500, 1023].into_iter().for_each(body))
     }));
     tests
 }
@@ -181,15 +185,17 @@ fn run_as(mut command: Command, args: &[&str]) -> Guest {
 
 fn kind((kind, arguments, end): Attack) -> Trial {
     let name = [&[kind], arguments].concat().join("_");
-    trial(&format!("ends_cleanly::{name}")).needs(&[Root, Kvm, Net]).run(move || {
-        let args = [&[kind], arguments].concat();
-        let mut command = unikernel("ring-hostile", &OPTIONS, &args);
-        attack(command, &args, end);
-        // Otherwise the threads take turns, and the other one may detect it.
-        command = unikernel("ring-hostile", &OPTIONS, &args);
-        on_one_processor(&mut command);
-        attack(command, &args, end);
-    })
+    trial(&format!("ends_cleanly::{name}"))
+        .needs(&[Root, Kvm, Net])
+        .run(move || {
+            let args = [&[kind], arguments].concat();
+            let mut command = unikernel("ring-hostile", &OPTIONS, &args);
+            attack(command, &args, end);
+            // Otherwise the threads take turns, and the other one may detect it.
+            command = unikernel("ring-hostile", &OPTIONS, &args);
+            on_one_processor(&mut command);
+            attack(command, &args, end);
+        })
 }
 
 fn attack(command: Command, args: &[&str], end: End) {

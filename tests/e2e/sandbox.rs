@@ -15,14 +15,16 @@ use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use crate::common::Need::Kvm;
+use crate::common::trace::trace_threads;
+use crate::common::{
+    self, Guest, Output, fixture, landlock, refuse, run, status, text, trial, unikernel,
+};
 use attempts::{
     Attempt, CLIENT, CORE, CORE_FILE, CORES, DEBUGGERS, FORBIDDEN, FORBIDDEN_TO_METRICS,
     FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB,
     LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH, SELF, STATM, TRIED_WITH_GDB, VCPU, find,
 };
-use crate::common::trace::trace_threads;
-use crate::common::{trial, Guest, Output, fixture, landlock, refuse, run, self, status, text, unikernel};
-use crate::common::Need::{Kvm};
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{self, Parameters};
 use tender::sandbox::{Confined, Sandbox};
@@ -35,28 +37,30 @@ const CORES_PATH: &str = "TENDER_CORES";
 
 /// Makes the attempt that this process was started for, if it was.
 pub fn attempt() -> Option<ExitCode> {
-    std::env::var(ATTEMPT).ok().map(|attempt| attempt_here(&attempt))
+    std::env::var(ATTEMPT)
+        .ok()
+        .map(|attempt| attempt_here(&attempt))
 }
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
-        trial("the_guests_thread_survives").needs(&[Kvm]).run(|| {
-            survives("guest", "nothing")
-        }),
+        trial("the_guests_thread_survives")
+            .needs(&[Kvm])
+            .run(|| survives("guest", "nothing")),
         trial("the_rings_thread_survives").run(|| survives("ring", "nothing")),
-        trial("the_metrics_thread_survives").run(|| {
-            survives("metrics", "nothing")
-        }),
+        trial("the_metrics_thread_survives").run(|| survives("metrics", "nothing")),
         trial!(a_violation_is_handled_once),
-        trial("without_a_sandbox_every_thread_survives").run(|| {
-            survives("none", "getppid")
-        }),
+        trial("without_a_sandbox_every_thread_survives").run(|| survives("none", "getppid")),
         trial!(the_active_layers_are_logged, Kvm),
         trial!(a_running_guest_is_confined, Kvm),
         trial!(a_missing_layer_fails_only_in_strict_mode, Kvm),
-        trial("a_kernel_that_knows_nothing_of_speculation_filters_all_the_same").needs(&[Kvm]).run(a_kernel_before_speculation),
+        trial("a_kernel_that_knows_nothing_of_speculation_filters_all_the_same")
+            .needs(&[Kvm])
+            .run(a_kernel_before_speculation),
         #[cfg(target_arch = "x86_64")]
-        trial("a_missing_filter_of_registers_is_done_without_unless_strict").needs(&[Kvm]).run(a_missing_filter_of_registers),
+        trial("a_missing_filter_of_registers_is_done_without_unless_strict")
+            .needs(&[Kvm])
+            .run(a_missing_filter_of_registers),
     ];
     tests.extend(
         FORBIDDEN
@@ -86,9 +90,11 @@ pub fn tests() -> Vec<Trial> {
         .map(|name| find(name).expect("it is there"))
         .chain(FORBIDDEN_WITH_GDB.to_vec());
     tests.extend(with_gdb.map(|attempt| dies("debuggee", &attempt)));
-    tests.push(trial("the_debuggees_thread_lives").needs(&[Kvm]).run(|| {
-        survives("debuggee", DEBUGGERS.0)
-    }));
+    tests.push(
+        trial("the_debuggees_thread_lives")
+            .needs(&[Kvm])
+            .run(|| survives("debuggee", DEBUGGERS.0)),
+    );
     // Without the option, all of it fails.
     tests.push(dies("guest", &DEBUGGERS));
     tests.extend(CORE.iter().map(|attempt| dies("guest", attempt)));
@@ -96,7 +102,11 @@ pub fn tests() -> Vec<Trial> {
         CORE.iter()
             .map(|(name, ..)| trial(name).needs(&[Kvm]).run(|| survives("dumper", name))),
     );
-    tests.push(trial("cores_stay_in_their_directory").needs(&[Kvm]).try_run(cores_stay_in_their_directory));
+    tests.push(
+        trial("cores_stay_in_their_directory")
+            .needs(&[Kvm])
+            .try_run(cores_stay_in_their_directory),
+    );
     tests.extend(THREADS.map(ends_at_a_panic));
     tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
         // Calls that only x86_64 has.

@@ -8,17 +8,17 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::{Command};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::common::Need::{Kvm, Net};
 use crate::common::net::{Tap, bring_up_loopback};
 use crate::common::rsp::Debugger;
 use crate::common::trace::{Call, lengthen_sleep, trace_threads};
 use crate::common::wire::Wire;
-use crate::common::{FD, LIMIT, kernel, pass_fd, self, text, unikernel};
-use crate::common::Need::{Kvm, Net};
+use crate::common::{self, FD, LIMIT, kernel, pass_fd, text, unikernel};
 use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When, name};
 
 pub fn tests() -> Vec<Trial> {

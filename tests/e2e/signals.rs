@@ -9,20 +9,26 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::Need::{Kvm, Net};
 use crate::common::hostile::Environment;
 use crate::common::trace::{signal_after_run, trace_threads};
-use crate::common::{Guest, self, status, trial, unikernel};
-use crate::common::Need::{Kvm, Net};
+use crate::common::{self, Guest, status, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = Vec::new();
     for (name, signal) in [("SIGTERM", libc::SIGTERM), ("SIGINT", libc::SIGINT)] {
         for kind in ["poll-forever", "spin"] {
-            tests.push(trial(&format!("{name}_ends::{kind}")).needs(&[Kvm]).run(move || {
-                ends(kind, signal)
-            }));
+            tests.push(
+                trial(&format!("{name}_ends::{kind}"))
+                    .needs(&[Kvm])
+                    .run(move || ends(kind, signal)),
+            );
         }
-        tests.push(trial(&format!("{name}_ends::blocked_output")).needs(&[Kvm]).run(move || ends_blocked_output(signal)));
+        tests.push(
+            trial(&format!("{name}_ends::blocked_output"))
+                .needs(&[Kvm])
+                .run(move || ends_blocked_output(signal)),
+        );
     }
     for (way, call) in [
         ("console-all", libc::SYS_write),
@@ -30,7 +36,11 @@ pub fn tests() -> Vec<Trial> {
         ("disk-write", libc::SYS_pwrite64),
     ] {
         let name = format!("a_signal_ends_a_transfer_after_one_more_piece::{way}");
-        tests.push(trial(&name).needs(&[Kvm]).run(move || ends_within_a_transfer(way, call)));
+        tests.push(
+            trial(&name)
+                .needs(&[Kvm])
+                .run(move || ends_within_a_transfer(way, call)),
+        );
     }
     tests.extend([
         trial!(signals_at_any_time_end_the_run, Kvm),
@@ -43,7 +53,9 @@ pub fn tests() -> Vec<Trial> {
         trial!(an_ended_run_logs_its_totals, Kvm),
         trial!(inherited_signal_masks_do_no_harm, Kvm),
         trial!(a_file_that_has_reached_its_limit_does_no_harm, Kvm),
-        trial("the_first_process_of_a_container_ends_with_the_signals_status").needs(&[Kvm, Net]).run(the_first_process_of_a_container),
+        trial("the_first_process_of_a_container_ends_with_the_signals_status")
+            .needs(&[Kvm, Net])
+            .run(the_first_process_of_a_container),
     ]);
     tests
 }

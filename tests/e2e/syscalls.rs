@@ -4,19 +4,23 @@ use libtest_mimic::Trial;
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 
+use crate::common::Need::Kvm;
 use crate::common::net::datagram;
 use crate::common::trace::{Call, Trace, trace};
-use crate::common::{FD, kernel, pass_fd, self, trial, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::{self, FD, kernel, pass_fd, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         trial!(the_guest_starts_within_100_calls, Kvm),
         trial!(calls_without_io_cost_nothing, Kvm),
         trial!(output_costs_one_write, Kvm),
-        trial("sleep_costs_one_poll").needs(&[Kvm]).try_run(sleep_costs_one_poll),
+        trial("sleep_costs_one_poll")
+            .needs(&[Kvm])
+            .try_run(sleep_costs_one_poll),
         trial!(blocks_cost_one_call_each, Kvm),
-        trial("frames_cost_one_call_each").needs(&[Kvm]).try_run(frames_cost_one_call_each),
+        trial("frames_cost_one_call_each")
+            .needs(&[Kvm])
+            .try_run(frames_cost_one_call_each),
     ]
 }
 

@@ -4,18 +4,16 @@ use libtest_mimic::Trial;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Stdio};
+use std::process::Stdio;
 
-use crate::common::{fixture, run, self, tender, text, trial, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::Need::Kvm;
+use crate::common::{self, fixture, run, tender, text, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests: Vec<_> = REFUSED
         .into_iter()
         .map(|(args, parts)| {
-            trial(&format!("refused::{}", args.join(" "))).run(move || {
-                is_refused(args, parts)
-            })
+            trial(&format!("refused::{}", args.join(" "))).run(move || is_refused(args, parts))
         })
         .collect();
     tests.extend([

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::common::net::Tap;
-use crate::common::{Guest, LIMIT, self, trial};
 use crate::common::Need::{Kvm, Net};
+use crate::common::net::Tap;
+use crate::common::{self, Guest, LIMIT, trial};
 
 /// The server as a unikernel of today and of Solo5 0.4.
 const SERVERS: [&str; 2] = ["web", "web-e1"];
@@ -35,7 +35,11 @@ pub fn tests() -> Vec<Trial> {
         .into_iter()
         .flat_map(|server| tests.map(|(name, body)| (server, name, body)));
     let mut tests: Vec<_> = each
-        .map(|(server, name, body)| trial(&format!("{server}::{name}")).needs(&[Kvm, Net]).run(move || body(server)))
+        .map(|(server, name, body)| {
+            trial(&format!("{server}::{name}"))
+                .needs(&[Kvm, Net])
+                .run(move || body(server))
+        })
         .collect();
     tests.push(trial!(the_page_is_the_same, Kvm, Net));
     tests

@@ -244,7 +244,7 @@ fn passed_on() -> String {
 fn capabilities() -> Result<Vec<String>> {
     let path = cargo::root().join("tests/e2e/main.rs");
     let text = std::fs::read_to_string(&path).context(path.display())?;
-    let list = text.split_once("\ncapabilities! {\n");
+    let list = text.split_once("tests_of! { only;\n");
     let list = list.and_then(|(_, rest)| rest.split_once('}'));
     match list.map(|(list, _)| list.split_whitespace().map(str::to_owned).collect()) {
         Some(names) => Ok(names),

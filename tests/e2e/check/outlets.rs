@@ -9,9 +9,9 @@ use std::path::Path;
 
 use libtest_mimic::Trial;
 
-use crate::common::{run, self, text};
-use crate::common::Need::{Kvm, Root};
 use crate::check::{agree, both, check, unikernel};
+use crate::common::Need::{Kvm, Root};
+use crate::common::{self, run, text};
 
 pub fn tests() -> Vec<Trial> {
     vec![

@@ -4,8 +4,8 @@ use kvm_bindings::kvm_vcpu_init;
 use kvm_ioctls::Kvm;
 use libtest_mimic::Trial;
 
-use crate::common::{Guest, trial, unikernel};
 use crate::common::Need;
+use crate::common::{Guest, trial, unikernel};
 use crate::cpu::{cpuid, faults, feature, msr};
 
 /// Features that a guest must request, or that belong to hypervisors and to debuggers of the host.
@@ -37,12 +37,15 @@ const CALLS: [&str; 10] = [
 ];
 
 pub fn tests() -> Vec<Trial> {
-    let hidden = HIDDEN
-        .map(|name| trial(&format!("hidden::{name}")).needs(&[Need::Kvm]).try_run(move || is_hidden(name)));
+    let hidden = HIDDEN.map(|name| {
+        trial(&format!("hidden::{name}"))
+            .needs(&[Need::Kvm])
+            .try_run(move || is_hidden(name))
+    });
     let faulting = ["pmu", "sve", "pauth"].map(|name| {
-        trial(&format!("optional_registers_fault::{name}")).needs(&[Need::Kvm]).try_run(move || {
-            registers_fault(name)
-        })
+        trial(&format!("optional_registers_fault::{name}"))
+            .needs(&[Need::Kvm])
+            .try_run(move || registers_fault(name))
     });
     let mut tests: Vec<_> = hidden.into_iter().chain(faulting).collect();
     tests.extend([

@@ -7,8 +7,8 @@ use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_sregs};
 use kvm_ioctls::{Cap, Kvm};
 use libtest_mimic::Trial;
 
-use crate::common::trial;
 use crate::common::Need;
+use crate::common::trial;
 use crate::cpu::{cpuid, faults, feature, msr};
 
 /// A leaf and a subleaf.
@@ -111,21 +111,31 @@ const REGISTERS: [&str; 3] = ["0xc0000100", "0xc0000101", "0xc0000102"];
 const PROTECTION: &str = "general protection, vector 13, error 0x0\n";
 
 pub fn tests() -> Vec<Trial> {
-    let shown = SHOWN
-        .into_iter()
-        .map(|f| trial(&format!("shown::{}", f.0)).needs(&[Need::Kvm]).run(move || is_as_the_host_has_it(f)));
-    let hidden = HIDDEN
-        .into_iter()
-        .map(|f| trial(&format!("hidden::{}", f.0)).needs(&[Need::Kvm]).try_run(move || is_hidden(f)));
+    let shown = SHOWN.into_iter().map(|f| {
+        trial(&format!("shown::{}", f.0))
+            .needs(&[Need::Kvm])
+            .run(move || is_as_the_host_has_it(f))
+    });
+    let hidden = HIDDEN.into_iter().map(|f| {
+        trial(&format!("hidden::{}", f.0))
+            .needs(&[Need::Kvm])
+            .try_run(move || is_hidden(f))
+    });
     let mut tests: Vec<_> = shown.chain(hidden).collect();
     tests.extend([
         trial!(leaves_are_few, Need::Kvm),
         trial!(there_is_one_processor, Need::Kvm),
         trial!(thread_pointers_can_be_set, Need::Kvm),
-        trial("msr::no_others_can_be_read_or_written").needs(&[Need::Kvm]).try_run(no_others_can_be_read_or_written),
-        trial("msr::a_denied_one_faults").needs(&[Need::Kvm]).try_run(a_denied_one_faults),
+        trial("msr::no_others_can_be_read_or_written")
+            .needs(&[Need::Kvm])
+            .try_run(no_others_can_be_read_or_written),
+        trial("msr::a_denied_one_faults")
+            .needs(&[Need::Kvm])
+            .try_run(a_denied_one_faults),
         trial!(virtualisation_cannot_be_switched_on, Need::Kvm),
-        trial("kvm_takes_no_calls").needs(&[Need::Kvm]).try_run(kvm_takes_no_calls),
+        trial("kvm_takes_no_calls")
+            .needs(&[Need::Kvm])
+            .try_run(kvm_takes_no_calls),
     ]);
     tests
 }

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::common::{Guest, fixture, self, tender};
+use crate::common::{self, Guest, fixture, tender};
 use crate::eras::{ABI1, ABI2, Era, LEGACY};
 
 /// In the part of low memory that has neither page tables nor boot information.

@@ -8,31 +8,57 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use crate::common::Need::Kvm;
 use crate::common::rsp::{Debugger, debug, start, symbol};
-use crate::common::{Guest, self, text, trial, unikernel};
-use crate::common::Need::{Kvm};
+use crate::common::{self, Guest, text, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("interrupts::a_spin").needs(&[Kvm]).run(interrupts_a_spin),
-        trial("interrupts::a_sleep").needs(&[Kvm]).run(interrupts_a_sleep),
-        trial("interrupts::output_that_waits").needs(&[Kvm]).run(|| {
-            interrupts_output_that_waits(&[])
-        }),
-        trial("interrupts::stamped_output_that_waits").needs(&[Kvm]).run(|| {
-            interrupts_output_that_waits(&["--console-timestamps"]);
-        }),
-        trial("ends::an_abort_is_shown").needs(&[Kvm]).run(an_abort_is_shown),
-        trial("ends::a_contract_violation_is_shown").needs(&[Kvm]).run(a_contract_violation_is_shown),
-        trial("ends::a_signal_while_the_guest_runs").needs(&[Kvm]).run(a_signal_while_the_guest_runs),
-        trial("ends::a_signal_while_the_guest_is_stopped").needs(&[Kvm]).run(a_signal_while_the_guest_is_stopped),
-        trial("ends::a_signal_while_gdb_is_waited_for").needs(&[Kvm]).run(a_signal_while_gdb_is_waited_for),
+        trial("interrupts::a_spin")
+            .needs(&[Kvm])
+            .run(interrupts_a_spin),
+        trial("interrupts::a_sleep")
+            .needs(&[Kvm])
+            .run(interrupts_a_sleep),
+        trial("interrupts::output_that_waits")
+            .needs(&[Kvm])
+            .run(|| interrupts_output_that_waits(&[])),
+        trial("interrupts::stamped_output_that_waits")
+            .needs(&[Kvm])
+            .run(|| {
+                interrupts_output_that_waits(&["--console-timestamps"]);
+            }),
+        trial("ends::an_abort_is_shown")
+            .needs(&[Kvm])
+            .run(an_abort_is_shown),
+        trial("ends::a_contract_violation_is_shown")
+            .needs(&[Kvm])
+            .run(a_contract_violation_is_shown),
+        trial("ends::a_signal_while_the_guest_runs")
+            .needs(&[Kvm])
+            .run(a_signal_while_the_guest_runs),
+        trial("ends::a_signal_while_the_guest_is_stopped")
+            .needs(&[Kvm])
+            .run(a_signal_while_the_guest_is_stopped),
+        trial("ends::a_signal_while_gdb_is_waited_for")
+            .needs(&[Kvm])
+            .run(a_signal_while_gdb_is_waited_for),
         trial("ends::time_is_up").needs(&[Kvm]).run(time_is_up),
-        trial("ends::the_debugger_ends_it").needs(&[Kvm]).run(the_debugger_ends_it),
-        trial("alone::after_detaching").needs(&[Kvm]).run(after_detaching),
-        trial("alone::after_hanging_up_while_it_is_stopped").needs(&[Kvm]).run(after_hanging_up_while_it_is_stopped),
-        trial("alone::after_hanging_up_while_it_runs").needs(&[Kvm]).run(after_hanging_up_while_it_runs),
-        trial("alone::after_nonsense").needs(&[Kvm]).run(after_nonsense),
+        trial("ends::the_debugger_ends_it")
+            .needs(&[Kvm])
+            .run(the_debugger_ends_it),
+        trial("alone::after_detaching")
+            .needs(&[Kvm])
+            .run(after_detaching),
+        trial("alone::after_hanging_up_while_it_is_stopped")
+            .needs(&[Kvm])
+            .run(after_hanging_up_while_it_is_stopped),
+        trial("alone::after_hanging_up_while_it_runs")
+            .needs(&[Kvm])
+            .run(after_hanging_up_while_it_runs),
+        trial("alone::after_nonsense")
+            .needs(&[Kvm])
+            .run(after_nonsense),
     ]
 }
 

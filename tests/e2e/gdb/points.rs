@@ -2,33 +2,43 @@
 
 use libtest_mimic::Trial;
 
+use crate::common::Need::Kvm;
 use crate::common::rsp::{Debugger, debug, symbol};
 use crate::common::{run, trial, unikernel};
-use crate::common::Need::{Kvm};
 use crate::gdb::{put_at, stop_at};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("breakpoints::in_memory").needs(&[Kvm]).try_run(|| {
-            stops_at_a_breakpoint("Z0", "z0")
-        }),
-        trial("breakpoints::of_the_processor").needs(&[Kvm]).try_run(|| {
-            stops_at_a_breakpoint("Z1", "z1")
-        }),
-        trial("breakpoints::of_the_guest_itself").needs(&[Kvm]).try_run(breakpoints_of_the_guest_itself),
-        trial("breakpoints::code_of_the_debuggers_is_executed").needs(&[Kvm]).run(code_of_the_debuggers_is_executed),
-        trial("breakpoints::leave_nothing_behind").needs(&[Kvm]).run(breakpoints_leave_nothing_behind),
-        trial("breakpoints::have_a_limit").needs(&[Kvm]).run(breakpoints_have_a_limit),
-        trial("watchpoints::writes").needs(&[Kvm]).try_run(|| {
-            stops_at_a_watchpoint(2, "debug_store")
-        }),
-        trial("watchpoints::reads").needs(&[Kvm]).try_run(|| {
-            stops_at_a_watchpoint(3, "debug_load")
-        }),
-        trial("watchpoints::accesses").needs(&[Kvm]).try_run(|| {
-            stops_at_a_watchpoint(4, "debug_store")
-        }),
-        trial("watchpoints::no_more_than_there_are").needs(&[Kvm]).run(no_more_than_there_are),
+        trial("breakpoints::in_memory")
+            .needs(&[Kvm])
+            .try_run(|| stops_at_a_breakpoint("Z0", "z0")),
+        trial("breakpoints::of_the_processor")
+            .needs(&[Kvm])
+            .try_run(|| stops_at_a_breakpoint("Z1", "z1")),
+        trial("breakpoints::of_the_guest_itself")
+            .needs(&[Kvm])
+            .try_run(breakpoints_of_the_guest_itself),
+        trial("breakpoints::code_of_the_debuggers_is_executed")
+            .needs(&[Kvm])
+            .run(code_of_the_debuggers_is_executed),
+        trial("breakpoints::leave_nothing_behind")
+            .needs(&[Kvm])
+            .run(breakpoints_leave_nothing_behind),
+        trial("breakpoints::have_a_limit")
+            .needs(&[Kvm])
+            .run(breakpoints_have_a_limit),
+        trial("watchpoints::writes")
+            .needs(&[Kvm])
+            .try_run(|| stops_at_a_watchpoint(2, "debug_store")),
+        trial("watchpoints::reads")
+            .needs(&[Kvm])
+            .try_run(|| stops_at_a_watchpoint(3, "debug_load")),
+        trial("watchpoints::accesses")
+            .needs(&[Kvm])
+            .try_run(|| stops_at_a_watchpoint(4, "debug_store")),
+        trial("watchpoints::no_more_than_there_are")
+            .needs(&[Kvm])
+            .run(no_more_than_there_are),
     ]
 }
 

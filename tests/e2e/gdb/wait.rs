@@ -11,21 +11,39 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 
+use crate::common::Need::{Kvm, Programs, Repository};
 use crate::common::rsp::{Debugger, start};
-use crate::common::{Guest, LIMIT, fixture, run, self, text, trial, unikernel};
-use crate::common::Need::{Kvm, Repository, Programs};
+use crate::common::{self, Guest, LIMIT, fixture, run, text, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("wait::a_probe_does_not_take_gdbs_place").needs(&[Kvm]).run(a_probe_does_not_take_gdbs_place),
-        trial("wait::silent_clients_do_not_keep_gdb_out").needs(&[Kvm]).run(silent_clients_do_not_keep_gdb_out),
-        trial("wait::a_silent_client_is_dropped").needs(&[Kvm]).run(a_silent_client_is_dropped),
-        trial("wait::a_first_packet_may_come_in_pieces").needs(&[Kvm]).run(a_first_packet_may_come_in_pieces),
-        trial("wait::ends_with_the_time_limit").needs(&[Kvm]).run(ends_with_the_time_limit),
-        trial("socket::is_its_users_and_for_one").needs(&[Kvm]).run(a_socket_is_its_users_and_for_one),
-        trial("socket::a_dead_one_is_replaced_and_nothing_else").needs(&[Kvm]).run(a_dead_socket_is_replaced_and_nothing_else),
-        trial("socket::without_a_file").needs(&[Kvm]).run(a_socket_without_a_file),
-        trial("socket::gdb_itself").needs(&[Repository, Kvm, Programs(&["gdb"])]).run(gdb_itself),
+        trial("wait::a_probe_does_not_take_gdbs_place")
+            .needs(&[Kvm])
+            .run(a_probe_does_not_take_gdbs_place),
+        trial("wait::silent_clients_do_not_keep_gdb_out")
+            .needs(&[Kvm])
+            .run(silent_clients_do_not_keep_gdb_out),
+        trial("wait::a_silent_client_is_dropped")
+            .needs(&[Kvm])
+            .run(a_silent_client_is_dropped),
+        trial("wait::a_first_packet_may_come_in_pieces")
+            .needs(&[Kvm])
+            .run(a_first_packet_may_come_in_pieces),
+        trial("wait::ends_with_the_time_limit")
+            .needs(&[Kvm])
+            .run(ends_with_the_time_limit),
+        trial("socket::is_its_users_and_for_one")
+            .needs(&[Kvm])
+            .run(a_socket_is_its_users_and_for_one),
+        trial("socket::a_dead_one_is_replaced_and_nothing_else")
+            .needs(&[Kvm])
+            .run(a_dead_socket_is_replaced_and_nothing_else),
+        trial("socket::without_a_file")
+            .needs(&[Kvm])
+            .run(a_socket_without_a_file),
+        trial("socket::gdb_itself")
+            .needs(&[Repository, Kvm, Programs(&["gdb"])])
+            .run(gdb_itself),
     ]
 }
 

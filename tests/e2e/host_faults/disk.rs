@@ -8,24 +8,44 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
+use crate::common::Need::{Kvm, Net};
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::trace::Call;
-use crate::common::{Guest, self, text, trial, unikernel};
-use crate::common::Need::{Kvm, Net};
+use crate::common::{self, Guest, text, trial, unikernel};
 use crate::host_faults::{Image, logs_only};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("disk::a_read_error_is_reported").needs(&[Kvm]).run(a_read_error_is_reported),
-        trial("disk::write_errors_are_reported").needs(&[Kvm]).run(write_errors_are_reported),
-        trial("disk::short_transfers_are_completed").needs(&[Kvm]).run(short_transfers_are_completed),
-        trial("disk::interrupted_transfers_are_repeated").needs(&[Kvm]).run(interrupted_transfers_are_repeated),
-        trial("disk::a_failed_sync_at_the_end_is_reported").needs(&[Kvm]).run(a_failed_sync_at_the_end_is_reported),
-        trial("disk::a_file_at_its_size_limit_is_reported").needs(&[Kvm]).run(a_file_at_its_size_limit_is_reported),
-        trial("disk::a_truncated_image_is_reported").needs(&[Kvm]).run(a_truncated_image_is_reported),
-        trial("disk::a_truncated_unikernel_file_does_no_harm").needs(&[Kvm]).run(a_truncated_unikernel_file_does_no_harm),
-        trial("disk::a_full_disk_is_written_again_when_it_has_room").needs(&[Kvm, Net]).run(a_full_disk_is_written_again_when_it_has_room),
-        trial("disk::an_interrupted_lock_request_is_repeated").needs(&[Kvm]).run(an_interrupted_lock_request_is_repeated),
+        trial("disk::a_read_error_is_reported")
+            .needs(&[Kvm])
+            .run(a_read_error_is_reported),
+        trial("disk::write_errors_are_reported")
+            .needs(&[Kvm])
+            .run(write_errors_are_reported),
+        trial("disk::short_transfers_are_completed")
+            .needs(&[Kvm])
+            .run(short_transfers_are_completed),
+        trial("disk::interrupted_transfers_are_repeated")
+            .needs(&[Kvm])
+            .run(interrupted_transfers_are_repeated),
+        trial("disk::a_failed_sync_at_the_end_is_reported")
+            .needs(&[Kvm])
+            .run(a_failed_sync_at_the_end_is_reported),
+        trial("disk::a_file_at_its_size_limit_is_reported")
+            .needs(&[Kvm])
+            .run(a_file_at_its_size_limit_is_reported),
+        trial("disk::a_truncated_image_is_reported")
+            .needs(&[Kvm])
+            .run(a_truncated_image_is_reported),
+        trial("disk::a_truncated_unikernel_file_does_no_harm")
+            .needs(&[Kvm])
+            .run(a_truncated_unikernel_file_does_no_harm),
+        trial("disk::a_full_disk_is_written_again_when_it_has_room")
+            .needs(&[Kvm, Net])
+            .run(a_full_disk_is_written_again_when_it_has_room),
+        trial("disk::an_interrupted_lock_request_is_repeated")
+            .needs(&[Kvm])
+            .run(an_interrupted_lock_request_is_repeated),
     ]
 }
 

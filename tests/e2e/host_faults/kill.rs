@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use crate::host_faults::Image;
+use crate::common::Need::Kvm;
 use crate::common::{Guest, trial};
-use crate::common::Need::{Kvm};
+use crate::host_faults::Image;
 
 /// Number of runs, unless the environment sets it.
 const KILLS: u64 = if cfg!(target_arch = "aarch64") {
@@ -19,7 +19,11 @@ const KILLS: u64 = if cfg!(target_arch = "aarch64") {
 };
 
 pub fn tests() -> Vec<Trial> {
-    vec![trial("kill::acknowledged_writes_are_never_lost").needs(&[Kvm]).run(acknowledged_writes_are_never_lost)]
+    vec![
+        trial("kill::acknowledged_writes_are_never_lost")
+            .needs(&[Kvm])
+            .run(acknowledged_writes_are_never_lost),
+    ]
 }
 
 const SECTORS: u64 = Image::SIZE / 512;

@@ -10,25 +10,45 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
+use crate::common::Need::{Kvm, Net};
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::{OtherNamespace, Tap, echo};
 use crate::common::trace::Call;
 use crate::common::{FD, Guest, pass_fd, run, trial, unikernel};
-use crate::common::Need::{Kvm, Net};
 use crate::host_faults::logs_only;
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("net::a_tap_that_is_down_takes_no_frames").needs(&[Kvm, Net]).run(a_tap_that_is_down_takes_no_frames),
-        trial("net::a_kind_is_logged_once_for_ring_and_hypercalls").needs(&[Kvm, Net]).run(a_kind_is_logged_once_for_ring_and_hypercalls),
-        trial("net::a_flapping_link_recovers").needs(&[Kvm, Net]).run(a_flapping_link_recovers),
-        trial("net::a_tap_deleted_under_a_flood_is_counted").needs(&[Kvm, Net]).run(a_tap_deleted_under_a_flood_is_counted),
-        trial("net::frames_longer_than_the_mtu_are_dropped").needs(&[Kvm, Net]).run(frames_longer_than_the_mtu_are_dropped),
-        trial("net::taps_of_one_name_from_two_namespaces_differ").needs(&[Kvm, Net]).run(taps_of_one_name_from_two_namespaces_differ),
-        trial("net::failures_to_send_are_counted_by_kind").needs(&[Kvm]).run(failures_to_send_are_counted_by_kind),
-        trial("net::frames_cut_by_the_host_are_counted").needs(&[Kvm]).run(frames_cut_by_the_host_are_counted),
-        trial("net::failures_to_receive_are_counted").needs(&[Kvm]).run(failures_to_receive_are_counted),
-        trial("net::a_socket_without_a_reader_drops_frames").needs(&[Kvm]).run(a_socket_without_a_reader_drops_frames),
+        trial("net::a_tap_that_is_down_takes_no_frames")
+            .needs(&[Kvm, Net])
+            .run(a_tap_that_is_down_takes_no_frames),
+        trial("net::a_kind_is_logged_once_for_ring_and_hypercalls")
+            .needs(&[Kvm, Net])
+            .run(a_kind_is_logged_once_for_ring_and_hypercalls),
+        trial("net::a_flapping_link_recovers")
+            .needs(&[Kvm, Net])
+            .run(a_flapping_link_recovers),
+        trial("net::a_tap_deleted_under_a_flood_is_counted")
+            .needs(&[Kvm, Net])
+            .run(a_tap_deleted_under_a_flood_is_counted),
+        trial("net::frames_longer_than_the_mtu_are_dropped")
+            .needs(&[Kvm, Net])
+            .run(frames_longer_than_the_mtu_are_dropped),
+        trial("net::taps_of_one_name_from_two_namespaces_differ")
+            .needs(&[Kvm, Net])
+            .run(taps_of_one_name_from_two_namespaces_differ),
+        trial("net::failures_to_send_are_counted_by_kind")
+            .needs(&[Kvm])
+            .run(failures_to_send_are_counted_by_kind),
+        trial("net::frames_cut_by_the_host_are_counted")
+            .needs(&[Kvm])
+            .run(frames_cut_by_the_host_are_counted),
+        trial("net::failures_to_receive_are_counted")
+            .needs(&[Kvm])
+            .run(failures_to_receive_are_counted),
+        trial("net::a_socket_without_a_reader_drops_frames")
+            .needs(&[Kvm])
+            .run(a_socket_without_a_reader_drops_frames),
     ]
 }
 

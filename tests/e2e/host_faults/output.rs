@@ -9,32 +9,52 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
+use crate::common::Need::{Kvm, Net};
 use crate::common::children::spawn;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::Tap;
 use crate::common::trace::Call;
-use crate::common::{Device, FD, Guest, pass_fd, self, trial, unikernel, with_devices};
-use crate::common::Need::{Kvm, Net};
+use crate::common::{self, Device, FD, Guest, pass_fd, trial, unikernel, with_devices};
 use crate::host_faults::{Image, logs_only};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("output::a_reader_that_has_gone_costs_the_guest_nothing").needs(&[Kvm]).run(a_reader_that_has_gone),
-        trial("output::a_full_disk_for_the_output_costs_the_guest_nothing").needs(&[Kvm]).run(a_full_disk_for_the_output),
-        trial("output::a_slow_reader_gets_every_byte").needs(&[Kvm]).run(|| {
-            a_slow_reader_gets_every_byte(0)
-        }),
-        trial("output::a_slow_reader_gets_every_byte::non_blocking").needs(&[Kvm]).run(|| {
+        trial("output::a_reader_that_has_gone_costs_the_guest_nothing")
+            .needs(&[Kvm])
+            .run(a_reader_that_has_gone),
+        trial("output::a_full_disk_for_the_output_costs_the_guest_nothing")
+            .needs(&[Kvm])
+            .run(a_full_disk_for_the_output),
+        trial("output::a_slow_reader_gets_every_byte")
+            .needs(&[Kvm])
+            .run(|| a_slow_reader_gets_every_byte(0)),
+        trial("output::a_slow_reader_gets_every_byte::non_blocking")
+            .needs(&[Kvm])
+            .run(|| {
                 a_slow_reader_gets_every_byte(libc::O_NONBLOCK);
             }),
-        trial("output::a_signal_ends_the_wait_for_a_reader").needs(&[Kvm]).run(a_signal_ends_the_wait_for_a_reader),
-        trial("output::output_is_dropped_where_no_wait_is_possible").needs(&[Kvm]).run(no_wait_is_possible),
+        trial("output::a_signal_ends_the_wait_for_a_reader")
+            .needs(&[Kvm])
+            .run(a_signal_ends_the_wait_for_a_reader),
+        trial("output::output_is_dropped_where_no_wait_is_possible")
+            .needs(&[Kvm])
+            .run(no_wait_is_possible),
         trial("output::help_waits_for_a_slow_reader").run(help_waits_for_a_slow_reader),
-        trial("output::short_and_interrupted_writes_are_completed").needs(&[Kvm]).run(short_and_interrupted_writes_are_completed),
-        trial("output::closed_streams_lead_nowhere").needs(&[Kvm]).run(closed_streams_lead_nowhere),
-        trial("output::closed_streams_without_dev_null").needs(&[Kvm, Net]).run(closed_streams_without_dev_null),
-        trial("output::unread_messages_do_not_block_the_guest").needs(&[Kvm, Net]).run(unread_messages),
-        trial("output::unread_messages_are_counted").needs(&[Kvm, Net]).run(unread_messages_are_counted),
+        trial("output::short_and_interrupted_writes_are_completed")
+            .needs(&[Kvm])
+            .run(short_and_interrupted_writes_are_completed),
+        trial("output::closed_streams_lead_nowhere")
+            .needs(&[Kvm])
+            .run(closed_streams_lead_nowhere),
+        trial("output::closed_streams_without_dev_null")
+            .needs(&[Kvm, Net])
+            .run(closed_streams_without_dev_null),
+        trial("output::unread_messages_do_not_block_the_guest")
+            .needs(&[Kvm, Net])
+            .run(unread_messages),
+        trial("output::unread_messages_are_counted")
+            .needs(&[Kvm, Net])
+            .run(unread_messages_are_counted),
         trial("output::an_unread_error_does_not_block_the_exit").run(an_unread_error),
     ]
 }

@@ -9,30 +9,61 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use seccompiler::SeccompAction;
 
-use crate::host_faults::Image;
+use crate::common::Need::{Kvm, Mounts, Root};
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
-use crate::common::{Device, FD, Guest, as_nobody, directory, kernel, pass_fd, refuse, run, tender, text, trial, unikernel};
-use crate::common::Need::{Kvm, Root, Mounts};
+use crate::common::{
+    Device, FD, Guest, as_nobody, directory, kernel, pass_fd, refuse, run, tender, text, trial,
+    unikernel,
+};
+use crate::host_faults::Image;
 use crate::host_faults::kill::{Random, acknowledged, verify};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial("process::a_hangup_ends_the_run_in_order").needs(&[Kvm]).run(a_hangup_ends_the_run_in_order),
-        trial("process::an_ignored_hangup_stays_ignored").needs(&[Kvm]).run(an_ignored_hangup_stays_ignored),
-        trial("process::endless_interruptions_do_no_harm").needs(&[Kvm]).run(endless_interruptions_do_no_harm),
-        trial("process::each_call_may_be_interrupted_once").needs(&[Kvm]).run(each_call_may_be_interrupted_once),
-        trial("process::a_storm_of_stops_loses_nothing").needs(&[Kvm]).run(a_storm_of_stops_loses_nothing),
-        trial("process::a_transient_failure_of_kvm_run_is_retried").needs(&[Kvm]).run(a_transient_failure_of_kvm_run_is_retried),
-        trial("process::a_permanent_failure_of_kvm_run_is_reported").needs(&[Kvm]).run(a_permanent_failure_of_kvm_run_is_reported),
-        trial("process::a_guest_without_a_task_for_kvm_ends").needs(&[Kvm]).run(a_guest_without_a_task_for_kvm_ends),
-        trial("process::a_user_without_a_task_for_kvm_gets_the_cause").needs(&[Root, Mounts, Kvm]).run(a_user_without_a_task_for_kvm),
-        trial("process::calls_refused_from_the_start_are_done_without").needs(&[Kvm]).run(calls_refused_from_the_start),
-        trial("process::calls_refused_later_end_nothing_silently").needs(&[Kvm]).run(calls_refused_later),
-        trial("process::refused_memory_is_reported").needs(&[Kvm]).run(refused_memory_is_reported),
-        trial("process::refused_descriptors_are_reported").needs(&[Kvm]).run(refused_descriptors_are_reported),
-        trial("process::a_clock_that_jumps_does_no_harm").needs(&[Kvm]).try_run(a_clock_that_jumps_does_no_harm),
+        trial("process::a_hangup_ends_the_run_in_order")
+            .needs(&[Kvm])
+            .run(a_hangup_ends_the_run_in_order),
+        trial("process::an_ignored_hangup_stays_ignored")
+            .needs(&[Kvm])
+            .run(an_ignored_hangup_stays_ignored),
+        trial("process::endless_interruptions_do_no_harm")
+            .needs(&[Kvm])
+            .run(endless_interruptions_do_no_harm),
+        trial("process::each_call_may_be_interrupted_once")
+            .needs(&[Kvm])
+            .run(each_call_may_be_interrupted_once),
+        trial("process::a_storm_of_stops_loses_nothing")
+            .needs(&[Kvm])
+            .run(a_storm_of_stops_loses_nothing),
+        trial("process::a_transient_failure_of_kvm_run_is_retried")
+            .needs(&[Kvm])
+            .run(a_transient_failure_of_kvm_run_is_retried),
+        trial("process::a_permanent_failure_of_kvm_run_is_reported")
+            .needs(&[Kvm])
+            .run(a_permanent_failure_of_kvm_run_is_reported),
+        trial("process::a_guest_without_a_task_for_kvm_ends")
+            .needs(&[Kvm])
+            .run(a_guest_without_a_task_for_kvm_ends),
+        trial("process::a_user_without_a_task_for_kvm_gets_the_cause")
+            .needs(&[Root, Mounts, Kvm])
+            .run(a_user_without_a_task_for_kvm),
+        trial("process::calls_refused_from_the_start_are_done_without")
+            .needs(&[Kvm])
+            .run(calls_refused_from_the_start),
+        trial("process::calls_refused_later_end_nothing_silently")
+            .needs(&[Kvm])
+            .run(calls_refused_later),
+        trial("process::refused_memory_is_reported")
+            .needs(&[Kvm])
+            .run(refused_memory_is_reported),
+        trial("process::refused_descriptors_are_reported")
+            .needs(&[Kvm])
+            .run(refused_descriptors_are_reported),
+        trial("process::a_clock_that_jumps_does_no_harm")
+            .needs(&[Kvm])
+            .try_run(a_clock_that_jumps_does_no_harm),
     ]
 }
 

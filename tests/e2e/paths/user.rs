@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use libtest_mimic::Trial;
 
-use crate::common::{fixture, pipe, run, tender, text};
 use crate::common::Need::{Kvm, Root};
+use crate::common::{fixture, pipe, run, tender, text};
 use crate::paths::{Place, read_write, with};
 
 pub fn tests() -> Vec<Trial> {

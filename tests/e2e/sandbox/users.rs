@@ -6,8 +6,8 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 
-use crate::common::{Guest, as_nobody, refuse, run, self, status, text, unikernel};
-use crate::common::Need::{Kvm, Root, Mounts};
+use crate::common::Need::{Kvm, Mounts, Root};
+use crate::common::{self, Guest, as_nobody, refuse, run, status, text, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
