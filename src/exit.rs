@@ -241,8 +241,8 @@ impl<'m> Running<'m> {
         // still sent.
         let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found a violation after the guest's last exit.
-        let broken = parallel.violation().or(drained.err());
-        match (outcome, broken) {
+        let violation = parallel.violation().or(drained.err());
+        match (outcome, violation) {
             (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Violation::Ring(error))),
             (outcome, _) => outcome,
         }

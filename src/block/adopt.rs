@@ -105,8 +105,8 @@ mod tests {
         let disk = Disk::adopt(&passed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
         // Where the host reports the owner: this process.
-        let is_taken = |args: String| {
-            args.contains("is given to two block devices") || args.contains("is in use")
+        let is_taken = |message: String| {
+            message.contains("is given to two block devices") || message.contains("is in use")
         };
         assert!(is_taken(attach(image.path()).unwrap_err().to_string()));
         assert!(is_taken(refused(open(image.path(), 0))));
@@ -145,9 +145,9 @@ mod tests {
                 "'/dev/null' is a character device",
             ),
         ];
-        for (file, args) in modes {
+        for (file, part) in modes {
             let message = refused(file);
-            assert!(message.contains(args), "{message}");
+            assert!(message.contains(part), "{message}");
         }
         assert!(
             Disk::adopt(&InheritedFd::Number(1), None, DiskTail::Refused)

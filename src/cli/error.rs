@@ -58,7 +58,7 @@ pub enum Error {
         "{option}={tap}: another network device already uses '{tap}'; give each its own interface"
     )]
     SameTap { option: String, tap: NetSource },
-    /// An error of clap that earlier checks should have caught.
+    /// Another error of clap.
     #[error("{0}")]
     Other(String),
 }

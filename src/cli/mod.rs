@@ -1,9 +1,9 @@
 //! Parses the command line into a [`Config`]. Nothing here touches the host, so every rule can be
 //! tested alone.
 //!
-//! clap parses the options, with two exceptions: device names inside option names (`--net:NAME=…`),
-//! and the arguments after UNIKERNEL, which belong to the guest, `--` included. `argv` handles both
-//! before clap.
+//! `argv` splits the command line: device names inside option names (`--net:NAME=…`), and the
+//! arguments after UNIKERNEL, which belong to the guest, `--` included. `options` matches the rest
+//! with its table. clap formats the help, and explains what the table does not have.
 
 mod argv;
 mod config;

@@ -375,3 +375,81 @@ fn split_device(word: &OsStr) -> (String, &OsStr) {
         OsStr::from_bytes(value),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_those_of_the_help_text() {
+        let command = command();
+        let flags = command.get_arguments().filter(|arg| {
+            matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::Count)
+                && arg.get_id() != "version"
+        });
+        let flags: Vec<_> = flags
+            .map(|arg| {
+                (
+                    arg.get_id().as_str(),
+                    arg.get_short().map(|short| short as u8),
+                )
+            })
+            .collect();
+        assert_eq!(flags, FLAGS);
+    }
+
+    /// Options right and wrong.
+    const OPTIONS: [&str; 24] = [
+        "--mem=1",
+        "--mem=",
+        "--mem",
+        "--net=a",
+        "--net:NAME=a=b",
+        "--net:NAME",
+        "--disk=x=y",
+        "-v",
+        "-vq",
+        "-q",
+        "-qv=1",
+        "--gdb",
+        "--gdb=1",
+        "--gdb=",
+        "-h",
+        "-Vv",
+        "-V",
+        "-x",
+        "-",
+        "--check",
+        "--version",
+        "--no-net-ring",
+        "--nope",
+        "--",
+    ];
+
+    proptest! {
+        #[test]
+        fn the_table_accepts_what_clap_accepts(
+            options in prop::collection::vec(prop::sample::select(&OPTIONS[..]), 0..6),
+        ) {
+            let args = std::iter::once("tender").chain(options.iter().copied());
+            let by_clap = command().try_get_matches_from(args).ok();
+            let by_clap = by_clap.filter(|matches| !matches.get_flag("version"));
+            let options: Vec<OsString> = options.iter().map(OsString::from).collect();
+            // Never passed on by `argv::split`, and clap ends the options there.
+            prop_assume!(!options.iter().any(|option| option == "--" || option == "-"));
+            let parsed = Parsed::from_table(&options);
+            prop_assert_eq!(parsed.is_some(), by_clap.is_some());
+            if let (Some(parsed), Some(matches)) = (parsed, by_clap) {
+                for id in VALUED.iter().flat_map(|valued| [Some(valued.name), valued.named]).flatten() {
+                    let values = matches.get_many::<OsString>(id).into_iter().flatten();
+                    prop_assert!(parsed.values(id).eq(values), "{}", id);
+                }
+                prop_assert_eq!(parsed.flag("gdb"), matches.get_flag("gdb"));
+                let verbose = parsed.flags.iter().filter(|flag| **flag == "verbose").count();
+                prop_assert_eq!(verbose, usize::from(matches.get_count("verbose")));
+            }
+        }
+    }
+}

@@ -107,8 +107,8 @@ impl Notifier {
 
     /// Reports that the guest runs; without a watchdog, nothing can be reported afterwards.
     pub fn ready(&mut self) {
-        let args = format!("READY=1\nSTATUS={}", status(&self.status));
-        self.send(&args, LONGEST_WAIT);
+        let text = format!("READY=1\nSTATUS={}", status(&self.status));
+        self.send(&text, LONGEST_WAIT);
         match (&mut self.watchdog, &self.socket) {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
             // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
@@ -149,19 +149,19 @@ impl Notifier {
     /// Reports the end of the run and its reason to a service manager.
     pub fn stopping(&mut self, outcome: &dyn std::fmt::Display) {
         if self.watchdog.take().is_some() {
-            let args = format!("STOPPING=1\nSTATUS={}", status(&outcome.to_string()));
-            self.send(&args, LONGEST_WAIT);
+            let text = format!("STOPPING=1\nSTATUS={}", status(&outcome.to_string()));
+            self.send(&text, LONGEST_WAIT);
         }
     }
 
     /// Sends one datagram; returns whether it was accepted. Makes one system call, and two more if
     /// it has to wait.
-    fn send(&mut self, args: &str, patience: Duration) -> bool {
+    fn send(&mut self, text: &str, patience: Duration) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
         };
         let fd = socket.as_raw_fd();
-        let mut write = || uninterrupted(|| socket.write(args.as_bytes()));
+        let mut write = || uninterrupted(|| socket.write(text.as_bytes()));
         let mut sent = write();
         let is_full = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
         if sent.as_ref().is_err_and(is_full) && log_lines::wait_for_room(fd, patience) {

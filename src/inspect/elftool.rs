@@ -58,8 +58,8 @@ pub fn run(arguments: &[OsString]) -> Result<String, Error> {
     };
     match (command.to_str(), files) {
         (Some("query-abi"), [file]) => query(Path::new(file), abi),
-        (Some("query-manifest"), [file]) => query(Path::new(file), |sketch| {
-            sketch.manifest.as_ref().map(manifest)
+        (Some("query-manifest"), [file]) => query(Path::new(file), |image| {
+            image.manifest.as_ref().map(manifest)
         }),
         (Some("gen-manifest"), [source, output]) => generate(Path::new(source), Path::new(output)),
         _ => Err(Error::Usage),
@@ -83,8 +83,8 @@ fn query(path: &Path, answer: impl Fn(&PartialImage) -> Option<String>) -> Resul
     })
 }
 
-fn abi(sketch: &PartialImage) -> Option<String> {
-    let abi = sketch.abi?;
+fn abi(image: &PartialImage) -> Option<String> {
+    let abi = image.abi?;
     // `target_name` adds the number of an unknown target; this tool prints none.
     let target = target_name(abi.target);
     let target = target.split(' ').next().unwrap_or_default();

@@ -108,16 +108,16 @@ impl Report {
         }
     }
 
-    fn refused(path: &Path, sketch: PartialImage, refusal: String) -> Report {
+    fn refused(path: &Path, partial: PartialImage, refusal: String) -> Report {
         Report {
             file: path.to_owned(),
-            machine: sketch.machine,
+            machine: partial.machine,
             era: None,
-            abi: sketch.abi,
+            abi: partial.abi,
             bindings: None,
-            manifest: sketch.manifest,
-            segments: sketch.segments,
-            entry: sketch.entry,
+            manifest: partial.manifest,
+            segments: partial.segments,
+            entry: partial.entry,
             end: None,
             least_memory: None,
             refusal: Some(refusal),

@@ -47,8 +47,6 @@ pub enum Error {
         source: io::Error,
         hint: &'static str,
     },
-    #[error("the ring thread ended before it was confined; use --net-ring=off")]
-    Thread,
 }
 
 /// A layer of the sandbox that a kernel may lack.
@@ -162,10 +160,10 @@ impl Sandbox {
         if self.mode == SandboxMode::Off {
             return Ok(confined);
         }
-        let forbid_new_privileges =
-            confined.accept_missing(Layer::Privileges, capabilities::forbid_new_privileges())?;
+        let no_new_privileges =
+            confined.accept_missing(Layer::Privileges, capabilities::no_new_privileges())?;
         let none = confined.accept_missing(Layer::Capabilities, capabilities::drop_all())?;
-        confined.unprivileged = forbid_new_privileges.and(none).is_some();
+        confined.unprivileged = no_new_privileges.and(none).is_some();
         confined.landlock =
             confined.accept_missing(Layer::Landlock, landlock::restrict(directory))?;
         // If our filter cannot be installed, a rejected call is not a violation of it.

@@ -248,6 +248,18 @@ const PREFIXES: [&str; 4] = [
     "Level::Warn, format_args!(",
 ];
 
+/// The texts of `outcome::Error`, which cannot derive them.
+fn outcomes() -> Vec<String> {
+    let text = fs::read_to_string(repository().join("src/outcome.rs")).unwrap();
+    let display = text.split_once("impl fmt::Display for Error").unwrap().1;
+    let after = |before: &str| {
+        let starts = display.split(before).skip(1);
+        let literals = starts.map(|rest| folded(rest.split('"').next().unwrap()));
+        literals.collect::<Vec<_>>()
+    };
+    [after("write!(f, \""), after("f.write_str(\"")].concat()
+}
+
 fn messages() -> Vec<String> {
     let text = sources(repository().join("src")).replace("\\\"", "\u{1}");
     assert!(
@@ -260,6 +272,7 @@ fn messages() -> Vec<String> {
     let literals = starts.filter_map(|rest| rest.trim_start().strip_prefix('"'));
     let messages =
         literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
+    let messages = messages.chain(outcomes());
     // A format that only prepends the device to another message has no row.
     messages
         .filter(|message| has_text(message) && message != "device '…': …")
