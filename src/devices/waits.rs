@@ -13,7 +13,7 @@ use guest_abi::manifest::MAX_ENTRIES;
 
 use crate::host::signal;
 
-/// Stands for the timer where the handle of an interface would be.
+/// Marks the timer among the handles of the interfaces.
 const TIMER: u64 = u64::MAX;
 
 /// The interfaces that POLL waits for.
