@@ -150,8 +150,8 @@ impl Disk {
     }
 
     /// Opens and locks the image file or block device that `path` led to, in sectors of
-    /// `sector_size` bytes or [`DEFAULT_SECTOR_SIZE`]. The era decides about a `tail` that is no
-    /// whole sector. Section 8.
+    /// `sector_size` bytes or [`DEFAULT_SECTOR_SIZE`]. The era decides about the `tail`, a last
+    /// part that is not a whole sector. Section 8.
     ///
     /// # Errors
     /// The file cannot be used; nothing has changed then.

@@ -177,7 +177,7 @@ impl Machine {
     }
 }
 
-/// Returns the parameters of the sandbox for this run.
+/// Returns the sandbox parameters of this run.
 fn parameters(
     vcpu: &Vcpu,
     devices: &Devices,

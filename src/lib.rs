@@ -1,5 +1,5 @@
-//! `tender` runs one Solo5 hvt unikernel in a KVM guest. This crate contains everything but the
-//! process around it, which is `main.rs`.
+//! `tender` runs one Solo5 hvt unikernel in a KVM guest. This crate contains everything except the
+//! entry and exit of the process, which are in `main.rs`.
 //!
 //! One run, step by step:
 //!
@@ -7,14 +7,15 @@
 //!    [`config::Config`].
 //! 2. [`host::files`] finds the files named there, before the first is opened. [`guest::image`]
 //!    examines the unikernel file; [`guest::manifest`] lists the devices that it declares.
-//! 3. [`setup`] attaches the devices ([`devices`]: [`net`], [`block`]) and creates the virtual
-//!    machine ([`arch`]). It loads the image into guest memory ([`memory`]) and sets the vCPU to
-//!    its first instruction.
+//! 3. [`setup`] creates the virtual machine ([`arch`]) and attaches the devices ([`devices`]:
+//!    [`net`], [`block`]). It loads the image into guest memory ([`memory`]) and sets the vCPU to
+//!    the first instruction.
 //! 4. [`sandbox`] drops the privileges that are no longer needed, and [`exit`] runs the guest:
 //!    [`guest::hypercall`] decodes each hypercall, and a device serves it ([`devices::console`],
 //!    [`devices::clock`], [`net`], [`block`]). Newer guests send and receive frames through a
 //!    shared [`devices::ring`] instead.
-//! 5. The guest halts or violates its contract, or a [`host::signal`] ends it.
+//! 5. The run ends: the guest halts or violates its contract, or a signal ends it
+//!    ([`host::signal`]).
 //!
 //! [`debug`] is a gdb stub for the running guest, and writes core files of guests that crashed.
 //!
@@ -48,7 +49,8 @@ pub use outcome::{Error, Outcome};
 /// Runs the unikernel that `config` names, to its end.
 ///
 /// # Errors
-/// Every error that keeps the guest from starting or ends it, other than its own halt or a signal.
+/// Any error that prevents the start or ends the run. A HALT of the guest and a signal are no
+/// errors.
 pub fn run(config: &config::Config) -> Result<Outcome, Error> {
     run_with(config, &mut host::files::Files::find(config, None))
 }

@@ -1,4 +1,5 @@
-//! The process around [`tender`]: arguments in, exit status out, log lines on stderr.
+//! Entry and exit of the process: arguments in, exit status out, log lines on stderr. The rest is
+//! in [`tender`].
 
 #![no_main]
 
@@ -25,7 +26,7 @@ type Status = u8;
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
     start::prepare();
-    // SAFETY: both come unchanged from the C library.
+    // SAFETY: both arguments come unchanged from the C library.
     let arguments = unsafe { start::arguments(count, argv) };
     std::process::exit(run_command(arguments).into())
 }
@@ -66,8 +67,8 @@ fn execute(
     }
 }
 
-/// Finds the files that `config` names while descriptors have the caller's numbers, and closes all
-/// descriptors that it does not name.
+/// Finds the files that `config` names, while descriptors still have the caller's numbers. Then
+/// closes all descriptors that `config` does not name.
 fn find_files(config: &Config, config_file: Option<Use>) -> Files {
     let files = Files::find(config, config_file);
     // A name that no descriptor has is reported later, with the device that it is for.
@@ -83,8 +84,8 @@ fn run(config: &Config, config_file: Option<Use>) -> Status {
         Ok(Outcome::Halted(status)) => status,
         Ok(Outcome::Signal(number)) => {
             signal::raise_default(number);
-            // The first process of a container does not die by its own signals, so the status is a
-            // shell's.
+            // The first process of a container does not die by its own signals. So it exits with
+            // the status that a shell would report.
             128 + number as u8
         }
         Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
@@ -146,8 +147,8 @@ fn inspect(inspection: &Inspection) -> Status {
         .map_or(0, |reason| fail(format_args!("{file}: {reason}")))
 }
 
-/// Prints the version on stdout. Programs that know upstream's tenders look on stderr, so it is
-/// printed there as well, unless stderr is a terminal: a person sees it once.
+/// Prints the version on stdout. Programs that know upstream's tenders read stderr, so the version
+/// is printed there as well, unless stderr is a terminal: a person sees it once.
 fn version(program: &OsStr) -> Status {
     if !std::io::stderr().is_terminal() {
         let _ = std::io::stderr().write_all(cli::upstream_version(program).as_bytes());

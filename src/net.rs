@@ -332,7 +332,8 @@ impl Cause {
         match error.raw_os_error() {
             Some(libc::EINVAL | libc::EMSGSIZE) => Cause::Invalid,
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Cause::Full,
-            // A tap that is down returns EIO; ECONNREFUSED is a socket without a listener, for now.
+            // A tap that is down returns EIO; ECONNREFUSED is a socket that has no listener at
+            // present.
             Some(libc::EIO | libc::ENETDOWN | libc::ECONNREFUSED) => Cause::Down,
             // EBADFD is a deleted tap; the others are sockets whose other end has closed.
             Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::EPIPE) => Cause::Gone,

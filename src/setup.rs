@@ -1,5 +1,5 @@
 //! Prepares a guest from a [`Config`]. The order matters: checks that do not touch the host come
-//! first, then KVM, then the host's devices, and guest memory last.
+//! first, then KVM, then the host's devices, and the content of guest memory last.
 
 use std::fs::{File, FileType};
 use std::io;
@@ -277,7 +277,8 @@ fn net_ring(
     devices: &Devices,
 ) -> Result<Option<Ring>, outcome::Error> {
     let possible = rules.net_ring && devices.has_nets();
-    // An inherited filter allows neither a second thread nor what it shares with the first.
+    // An inherited filter that rejects calls may also forbid a second thread, or the calls by which
+    // both threads cooperate.
     let prevented = inherited_filter::has_rejected();
     match asked {
         NetRing::Off => return Ok(None),

@@ -5,7 +5,7 @@
 //! differ from a start:
 //!
 //! * Steps continue after an earlier one failed.
-//! * Interfaces are inspected and not attached (`net/prospect.rs` explains why).
+//! * Interfaces are inspected and not attached (`net/probe.rs` explains why).
 //! * The check enters the sandbox itself, as its last step, without a guest.
 //!
 //! An option that can fail at the start must add its step to [`check`].

@@ -85,8 +85,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     }
 }
 
-/// Returns the `--log-format` of a command line that may be invalid otherwise, so that its error
-/// uses that format.
+/// Returns the `--log-format` of a command line whose other arguments may be invalid, so that the
+/// error uses that format.
 pub fn log_format(args: &[OsString]) -> LogFormat {
     let given = argv::last_value(args.get(1..).unwrap_or_default(), "log-format");
     given

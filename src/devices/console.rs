@@ -23,8 +23,8 @@ use crate::report::counters::{self, Count, Counter};
 use crate::report::log_lines;
 use crate::report::log_lines::journal::Stream;
 
-/// Most bytes of one write: the host writes that many from guest memory to a file before it checks
-/// for signals.
+/// Largest write, in bytes: between two checks for signals, the host writes that many bytes from
+/// guest memory to a file.
 const PIECE: usize = 1 << 20;
 
 /// Longest wait for a slow reader before the console checks again whether the run is to end. A
@@ -86,7 +86,7 @@ impl Console {
         }
     }
 
-    /// Limits the console to `rate` bytes per second; it drops and counts more.
+    /// Limits the console to `rate` bytes per second; it drops and counts the excess.
     pub fn limited(self, rate: Option<NonZeroU64>) -> Console {
         Console {
             rate: rate.map(|rate| Rate::new(rate, Instant::now())),

@@ -1,5 +1,5 @@
-//! The devices of one unikernel: those its manifest declares, attached to what the command line
-//! names. The guest addresses each by its handle, its index in the manifest.
+//! The devices that one unikernel's manifest declares, attached to the taps and images that the
+//! command line names. The guest addresses each device by its handle, the index in the manifest.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -40,14 +40,14 @@ enum Slot {
     Block(Disk),
 }
 
-/// Why a request cannot be tried.
+/// Why a request cannot be performed.
 #[derive(Debug)]
 pub enum Fault {
     /// There is no such device.
     NoDevice(Kind),
     /// The guest named memory that does not exist, or that it may not write.
     Memory(memory::RangeError),
-    /// The requests that the guest put into the ring before are invalid.
+    /// Requests that the guest queued in the ring earlier are invalid.
     Ring(ring::Error),
     /// The host refuses to wait.
     Wait(io::Error),
@@ -68,8 +68,8 @@ impl From<memory::RangeError> for Fault {
 /// All devices, by handle.
 #[derive(Debug)]
 pub struct Devices {
-    /// As many as the largest handle needs: room for all would be most of the stack used by a
-    /// start.
+    /// Slots up to the largest handle in use. An array for all handles would take most of the stack
+    /// that a start uses.
     slots: Vec<Slot>,
     /// The name of each, in the manifest.
     names: Vec<String>,
@@ -325,7 +325,7 @@ impl Devices {
         Ok(ready)
     }
 
-    /// Ends the run in order: syncs the disks, and logs the traffic of each device, including its
+    /// Ends the run cleanly: syncs the disks, and logs the traffic of each device, including its
     /// duplicate in `ring`.
     pub fn finish(&mut self, ring: Option<&Ring>) {
         let ring = ring.map(Ring::consumer);

@@ -48,7 +48,8 @@ impl Plan {
         errors.into_iter().next().map_or(Ok(plan), Err)
     }
 
-    /// Returns all errors, as [`Plan::new`] the first, and a plan of the valid devices.
+    /// Returns a plan of the valid devices, and all errors, where [`Plan::new`] returns only the
+    /// first.
     pub fn partial(
         manifest: &Manifest,
         nets: &[NetOption],
@@ -152,8 +153,8 @@ impl Plan {
         self
     }
 
-    /// Removes devices with the same tap or image under the same name; this error needs no look at
-    /// the host.
+    /// Removes devices that have the same tap or image under the same name. To find these, no
+    /// access to the host is needed.
     fn remove_shared(&mut self, errors: &mut Vec<Error>) {
         let mut sources = Vec::new();
         self.nets.retain(|net| {

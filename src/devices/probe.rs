@@ -21,7 +21,7 @@ pub struct Probe {
 impl Plan {
     /// Checks every device.
     pub fn probe(self, files: &mut Files, rules: &Rules) -> Vec<Probe> {
-        // Taken before any is locked, and dropped last, after the files opened here are closed.
+        // Taken before any image is locked, and dropped after the files that are opened here.
         let _shared: Vec<SharedLock> = self
             .blocks
             .iter()

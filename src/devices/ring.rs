@@ -1,7 +1,7 @@
 //! The shared network ring of newer guests: frames without a hypercall each. Section 11 of
 //! `docs/hvt-abi.md`.
 //!
-//! A guest submits requests and kicks if the ring asks for it. By default the ring asks, and the
+//! A guest submits requests, and kicks if the ring asks for kicks. By default it does, and the
 //! guest's thread serves the kick immediately: a request then costs as much as a hypercall, and
 //! nothing runs while the guest is idle. When the guest sends frames back to back, a second thread
 //! takes over and polls the ring, and the guest need not kick until the burst ends. So a ping is as

@@ -13,7 +13,7 @@ use guest_abi::manifest::MAX_ENTRIES;
 
 use crate::host::signal;
 
-/// Used instead of an interface's handle.
+/// Marks the timer among the handles of the interfaces.
 const TIMER: u64 = u64::MAX;
 
 /// The interfaces that POLL waits for.
@@ -144,7 +144,8 @@ impl Waits {
             .map(|handle| handle as usize)
     }
 
-    /// Avoids the C library's wrapper, which is a cancellation point (see `memory::transfer`).
+    /// Does not use the C library's wrapper, which is a cancellation point (see
+    /// `memory::transfer`).
     #[inline]
     fn pwait2(&mut self, timeout: Duration) -> io::Result<usize> {
         let timeout = libc::timespec {

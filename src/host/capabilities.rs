@@ -87,7 +87,7 @@ pub fn has(capability: u32) -> bool {
 }
 
 /// Prevents this process permanently from gaining privileges by exec, even if the program's file
-/// grants.
+/// grants some.
 pub fn forbid_new_privileges() -> io::Result<()> {
     // SAFETY: the call takes plain numbers.
     checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into())

@@ -1,4 +1,4 @@
-//! Device files of the host that every run needs: hints for when one of them does not open. The
+//! Device files of the host that runs need, and hints for the case that one cannot be opened. The
 //! error of `open(2)` shows the cause: `EPERM` the device list of a container or unit, `EACCES` the
 //! file's permissions.
 

@@ -1,6 +1,6 @@
 //! Seccomp filters installed before the tender starts. urunc starts the tender of a container
-//! behind a filter for the calls of Solo5's own tender; it sends SIGSYS at any other call, which
-//! would end the process.
+//! behind a filter that allows the calls of Solo5's own tender. The filter sends SIGSYS at any
+//! other call, which would end the process.
 //!
 //! This module makes such a call fail with ENOSYS instead, as in a kernel that lacks it. The
 //! callers have fallbacks: POLL has another way to wait ([`crate::devices`]), the ring has no

@@ -1,5 +1,4 @@
-//! Finds the process that uses a tap or image. Without it, an operator would have to search for the
-//! process.
+//! Finds the process that uses a tap or image. Otherwise the operator would have to search for it.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -32,8 +31,8 @@ impl Owner {
 
     /// Finds the process that is attached to the tap `name` of this network namespace. Returns this
     /// process if it is one of several, because the process that passed a descriptor can still have
-    /// it. Returns none without /proc, or if the process is another user's: only root may inspect
-    /// those.
+    /// it. Returns none without /proc, or if the process belongs to another user: only root may
+    /// inspect such a process.
     ///
     /// A tap of another network namespace can have the same name: `is_same` decides about an open
     /// tap. If this process may not copy the other's descriptor, a process in the same namespace

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP end a run in order at any time: while the guest runs, while POLL
+//! SIGTERM, SIGINT and SIGHUP end a run cleanly at any time: while the guest runs, while POLL
 //! sleeps, while a console write waits for a slow reader. Elsewhere this costs no system call.
 //!
 //! The handler sets the flag that keeps KVM from running the guest. It also starts a timer that

@@ -25,10 +25,10 @@ pub unsafe fn arguments(count: c_int, args: *const *const c_char) -> Vec<OsStrin
     (0..usize::try_from(count).unwrap_or(0)).map(word).collect()
 }
 
-/// Replaces a function of static glibc that queries /proc for the program's path, for libraries
-/// that it never loads. Behind a filter that rejects the call ([`inherited_filter`]) it would die
-/// before any code of the tender runs. The return value means "unknown".
-// SAFETY: only glibc has a function of this name, and it uses this one, which the linker meets
+/// Replaces a function of static glibc that queries /proc for the program's path, to find libraries
+/// that a static program never loads. Behind a filter that rejects the call ([`inherited_filter`])
+/// the process would die before any code of the tender runs. The return value means "unknown".
+// SAFETY: only glibc has a function of this name, and it uses ours, because the linker finds ours
 // first.
 #[unsafe(no_mangle)]
 extern "C" fn _dl_get_origin() -> *const c_char {
@@ -55,14 +55,14 @@ pub fn prepare() {
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        // Requests statistics of a run, and must not end the process before that.
+        // SIGUSR1 requests statistics of a run; it must not end the process before the run.
         libc::signal(libc::SIGUSR1, libc::SIG_IGN);
         for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
             let closed = libc::fcntl(stream, libc::F_GETFD) < 0;
             if closed && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF) {
-                // The lowest free number is this one. If /dev/null is missing, an O_PATH descriptor
-                // of the root directory takes its place: otherwise the guest's output might go to
-                // the guest's disk.
+                // The lowest free number is that of the closed stream. If /dev/null is missing, an
+                // O_PATH descriptor of the root directory takes its place: otherwise the guest's
+                // output might go to the guest's disk.
                 if libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) < 0 {
                     libc::open(c"/".as_ptr(), libc::O_PATH);
                 }

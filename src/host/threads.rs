@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 
-/// Creates both ends of a report to this thread.
+/// Creates both sides of a report to this thread.
 pub fn report<T>() -> (Reporter<T>, Report<T>) {
     let value = Arc::new(Mutex::new(None));
     (
@@ -15,7 +15,7 @@ pub fn report<T>() -> (Reporter<T>, Report<T>) {
     )
 }
 
-/// The end of the reporting thread.
+/// The side of the reporting thread.
 pub struct Reporter<T> {
     value: Arc<Mutex<Option<T>>>,
     reader: Thread,
@@ -29,7 +29,7 @@ impl<T> Reporter<T> {
     }
 }
 
-/// The end of the waiting thread.
+/// The side of the waiting thread.
 pub struct Report<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> Report<T> {

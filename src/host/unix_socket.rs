@@ -92,7 +92,8 @@ impl Listener {
             SocketAddress::Abstract(name) => (bind_name(option, name, address)?, None),
         };
         let listener = Listener { socket, file };
-        // A client may disconnect before it is accepted; then accept4 must not block.
+        // A client may disconnect before the tender accepts it; accept4 must not block in that
+        // case.
         let ready = listener.socket.set_nonblocking(true);
         ready.map_err(|source| Error::Bind {
             option,

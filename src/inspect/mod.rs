@@ -38,7 +38,7 @@ pub struct Report {
     pub file: PathBuf,
     /// Its architecture.
     pub machine: Option<Machine>,
-    /// Its interface, and how that was recognised; none if the file is rejected.
+    /// Its interface, and how `tender` recognised it; none if the file is rejected.
     pub era: Option<(Era, Recognition)>,
     /// Its ABI note.
     pub abi: Option<Abi>,

@@ -55,8 +55,8 @@ pub enum Error {
     },
 }
 
-/// Why a range of guest memory is invalid for an access. Every hypercall's result contains one, so
-/// it holds plain numbers.
+/// Why a range of guest memory is invalid for an access. Results of all hypercalls contain this
+/// type, so it holds plain numbers only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum RangeError {

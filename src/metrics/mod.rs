@@ -68,7 +68,7 @@ const NUMBERS: usize = 16;
 #[derive(Debug, Default)]
 pub struct Exits {
     hypercalls: [Counter; NUMBERS],
-    /// It queued frames in the network ring.
+    /// Kicks: the guest queued frames in the network ring.
     pub kicks: Counter,
     /// A signal arrived, or the run is to end.
     pub interruptions: Counter,
@@ -87,7 +87,7 @@ impl Exits {
 pub struct Net {
     /// Its name in the manifest.
     pub name: String,
-    /// What it is attached to.
+    /// The interface or descriptor on the host.
     pub interface: String,
     /// Traffic by hypercall.
     pub calls: Arc<net::Stats<Counter>>,

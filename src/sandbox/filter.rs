@@ -211,9 +211,9 @@ pub fn is_possible() -> bool {
 /// Installs `program` for this thread permanently. The thread must have set no_new_privs, or be
 /// privileged.
 ///
-/// Kernels before 5.16 mitigate speculation in every thread with a filter, unless it opts out: they
-/// assume that it runs foreign code itself, as browsers do, and add a cost to each exit of its
-/// guest. A guest is foreign code, but KVM isolates it, in all threads alike.
+/// Kernels before 5.16 mitigate speculation in every thread with a filter, unless the thread opts
+/// out. They assume that the thread runs foreign code itself, as browsers do, and add a cost to
+/// each exit of its guest. A guest is foreign code, but KVM isolates it, in all threads alike.
 pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog {

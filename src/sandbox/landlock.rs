@@ -32,7 +32,7 @@ struct Below {
     directory: RawFd,
 }
 
-/// The type of that rule.
+/// The type of a rule with this structure.
 const PATH_BENEATH: u32 = 1;
 
 /// File rights: to open for writing, and to create a regular file.

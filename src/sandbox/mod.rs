@@ -1,4 +1,4 @@
-//! The sandbox: removes all rights of the tender that serving the guest does not need. A guest that
+//! The sandbox: removes every right that the tender does not need to serve the guest. A guest that
 //! breaks out of KVM, or exploits a bug in a hypercall, then controls a process that can open no
 //! file, start no program and reach no network.
 //!

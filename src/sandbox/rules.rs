@@ -2,7 +2,7 @@
 //! its reason. Values known only at run time, such as descriptors, are represented by a
 //! [`Parameter`].
 //!
-//! `tests/sandbox_rules.rs` checks that some run uses every rule, except those marked
+//! `tests/e2e/sandbox_rules.rs` checks that some run uses every rule, except those marked
 //! [`Need::Seldom`].
 
 use std::os::fd::RawFd;

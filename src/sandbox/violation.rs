@@ -1,7 +1,7 @@
 //! A call that the sandbox does not allow: one line that names it, and death by SIGSYS.
 //!
-//! The kernel sends SIGSYS instead of making the call. An attacker who controls this process by
-//! then cannot exploit the handler: the kernel resets the action as the handler begins
+//! The kernel sends SIGSYS instead of making the call. An attacker who already controls this
+//! process cannot exploit the handler: the kernel resets the action as the handler begins
 //! (SA_RESETHAND), no rule allows setting it again, and the handler itself ends with a call that no
 //! rule allows.
 

@@ -1,11 +1,11 @@
-//! Who serves the ring: the guest's thread at each kick or, while the guest sends frames back to
-//! back, a second thread that polls the ring and saves the guest its kicks.
+//! The thread that serves the ring: the guest's thread at each kick or, while the guest sends
+//! frames back to back, a second thread that polls the ring and saves the guest its kicks.
 //!
 //! This pays for sending only: a guest that receives waits for the reply, and the thread that it
 //! has just left replies soonest. The second thread does not spin. It sleeps, and finds a few
 //! frames at each wake-up, which pays on a single processor too: a wake-up costs the guest about as
-//! much as one kick and replaces all of them. How well the last takeovers paid decides when the
-//! next one happens.
+//! much as one kick and replaces all of them. The benefit of recent takeovers decides when the next
+//! one happens.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
