@@ -14,15 +14,15 @@ const WORD: usize = size_of::<u64>();
 /// That many bytes at `from` are readable, and no Rust reference points to them.
 #[inline]
 pub unsafe fn out(from: *const u8, to: &mut [u8]) {
-    let mut words = to.chunks_exact_mut(WORD);
+    let mut chunks = to.chunks_exact_mut(WORD);
     let mut at = from;
-    for word in &mut words {
+    for word in &mut chunks {
         // SAFETY: within the range that the caller guarantees; `Unalign` needs no alignment.
         let value: Unalign<u64> = unsafe { at.cast::<Unalign<u64>>().read_volatile() };
         word.copy_from_slice(&value.into_inner().to_ne_bytes());
         at = at.wrapping_add(WORD);
     }
-    for byte in words.into_remainder() {
+    for byte in chunks.into_remainder() {
         // SAFETY: as above.
         *byte = unsafe { at.read_volatile() };
         at = at.wrapping_add(1);
@@ -35,9 +35,9 @@ pub unsafe fn out(from: *const u8, to: &mut [u8]) {
 /// That many bytes at `to` are writable, and no Rust reference points to them.
 #[inline]
 pub unsafe fn into(to: *mut u8, from: &[u8]) {
-    let mut words = from.chunks_exact(WORD);
+    let mut chunks = from.chunks_exact(WORD);
     let mut at = to;
-    for word in &mut words {
+    for word in &mut chunks {
         let mut value = [0; WORD];
         value.copy_from_slice(word);
         // SAFETY: within the range that the caller guarantees; `Unalign` needs no alignment.
@@ -47,7 +47,7 @@ pub unsafe fn into(to: *mut u8, from: &[u8]) {
         };
         at = at.wrapping_add(WORD);
     }
-    let mut rest = words.remainder();
+    let mut rest = chunks.remainder();
     if let Some((half, after)) = rest.split_first_chunk() {
         // SAFETY: as above.
         unsafe {

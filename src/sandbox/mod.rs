@@ -161,7 +161,7 @@ impl Sandbox {
             return Ok(confined);
         }
         let no_new_privileges =
-            confined.accept_missing(Layer::Privileges, capabilities::no_new_privileges())?;
+            confined.accept_missing(Layer::Privileges, capabilities::forbid_new_privileges())?;
         let none = confined.accept_missing(Layer::Capabilities, capabilities::drop_all())?;
         confined.unprivileged = no_new_privileges.and(none).is_some();
         confined.landlock =

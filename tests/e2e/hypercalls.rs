@@ -163,7 +163,8 @@ fn a_store_with_release_is_served_or_reported() {
 /// No interrupt ever comes: the guest sleeps until the operator ends it.
 #[cfg(target_arch = "aarch64")]
 fn waiting_for_an_interrupt_can_be_ended() {
-    let mut guest = common::Guest::start(&mut unikernel("hypercalls", &["--mem=4"], &["wait"]));
+    let mut guest =
+        crate::common::Guest::start(&mut unikernel("hypercalls", &["--mem=4"], &["wait"]));
     guest.wait_for("hypercalls: wait");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
