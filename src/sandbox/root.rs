@@ -45,13 +45,12 @@ pub fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
 impl Root {
     /// Enters the directory; only files below it are reachable afterwards.
     pub fn enter(self) -> Result<(), Error> {
+        // The current directory is the new root, so no path leads out of it.
         let entered = uninterrupted(|| {
             // SAFETY: the descriptor is open.
             done(unsafe { libc::fchdir(self.0.as_raw_fd()) })?;
             // SAFETY: the string is a constant.
-            done(unsafe { libc::chroot(c".".as_ptr()) })?;
-            // SAFETY: the string is a constant.
-            done(unsafe { libc::chdir(c"/".as_ptr()) })
+            done(unsafe { libc::chroot(c".".as_ptr()) })
         });
         entered.map_err(|source| root_error(self.0.path(), source))
     }
