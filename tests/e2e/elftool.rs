@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::common::Need::{Programs, Repository};
-use crate::common::{Output, directory, fixture, foreign_fixture, run, tender, tender_path, text};
+use crate::common::{
+    self, Output, directory, fixture, foreign_fixture, run, tender, tender_path, text,
+};
 use goblin::elf::Elf;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -133,7 +135,7 @@ fn a_file_without_an_answer_is_an_error() {
             .is_refused(&["/nonexistent: ", "No such file"]);
         tool.run(&[command, "/dev/null"])
             .is_refused(&["/dev/null: ", "a device"]);
-        tool.run(&[command, text(&std::env::current_exe().unwrap())])
+        tool.run(&[command, text(&common::ordinary_program())])
             .is_refused(&["ordinary program"]);
         let part = tool.path("part.hvt");
         fs::write(&part, &fs::read(&hello).unwrap()[..200]).unwrap();

@@ -105,7 +105,7 @@ fn files_that_are_not_elf_are_refused() {
 
 fn an_ordinary_program_is_refused() {
     // The test program: static or not, it has no unikernel's note.
-    load(&std::env::current_exe().unwrap()).is_refused(&["ordinary program"]);
+    load(&common::ordinary_program()).is_refused(&["ordinary program"]);
 }
 
 fn a_truncated_unikernel_is_refused() {

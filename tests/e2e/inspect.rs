@@ -257,7 +257,7 @@ fn a_file_that_is_no_unikernel_is_refused() {
     let output = run(&mut inspect(&["--json"], &path));
     output.fails(&["hello.txt", "a text file"]);
     assert!(document(&output)["architecture"].is_null());
-    let itself = std::env::current_exe().unwrap();
+    let itself = common::ordinary_program();
     run(&mut inspect(&[], &itself)).fails(&["ordinary program"]);
 }
 

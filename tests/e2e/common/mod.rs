@@ -29,6 +29,11 @@ pub use guest::{Guest, LIMIT, Output, run};
 pub use mounts::{Device, Root, with_devices};
 pub use trial::{Need, kernel, landlock, of, trial};
 
+/// A program that every machine has. These tests themselves contain strings of unikernels.
+pub fn ordinary_program() -> PathBuf {
+    std::fs::canonicalize("/bin/sh").unwrap()
+}
+
 /// Returns a line of a process's status, such as `Seccomp`.
 #[track_caller]
 pub fn status(pid: u32, name: &str) -> String {
