@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kvm_ioctls::VmFd;
 
-use crate::arch::{self, Call, Exit, Stop, Trap, Vcpu};
+use crate::arch::{self, Call, Exit, Processor, Stop, Trap, Vcpu};
 use crate::debug::{self, Guest, Session, core};
 use crate::devices::clock;
 use crate::devices::console::Console;

@@ -10,7 +10,7 @@ use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE, MAX_MEMORY};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
 
-use crate::arch::{self, Vcpu};
+use crate::arch::{self, Architecture, Native, Processor, Vcpu};
 use crate::config::{Config, GdbAddress, Memory, NetRing, SandboxMode};
 use crate::debug::{Listener, core};
 use crate::devices::console::Console;
@@ -100,7 +100,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         boot_info: BOOT_INFO_ADDRESS,
     })?;
     let notifier = Notifier::from_environment(|| status(&image, size, &manifest, &devices));
-    let poll_limit = arch::poll_limit(counter_frequency).min(notifier.poll_limit());
+    let poll_limit = Native::poll_limit(counter_frequency).min(notifier.poll_limit());
     let console = Console::stdout()
         .limited(config.limits.console_rate)
         .stamped(config.output.console_timestamps);
@@ -202,12 +202,12 @@ fn check_kind(kind: FileType) -> Result<(), Error> {
 }
 
 fn check_machine(image: &Image) -> Result<(), Error> {
-    if image.machine == arch::MACHINE {
+    if image.machine == Native::MACHINE {
         return Ok(());
     }
     Err(Error::Machine {
         image: image.machine,
-        host: arch::MACHINE,
+        host: Native::MACHINE,
     })
 }
 
@@ -241,8 +241,8 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
 /// without MSR filters is accepted.
 pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), outcome::Error> {
     let kvm = open_kvm()?;
-    let vm = arch::create_vm(&kvm)?;
-    match arch::deny_registers(&vm) {
+    let vm = Native::create_vm(&kvm)?;
+    match Native::deny_registers(&vm) {
         Err(error) if matches!(error.errno(), libc::ENOTTY | libc::EINVAL) => {
             sandbox::handle_missing_layer(Layer::Registers, mode, error.into())?;
         }
@@ -339,7 +339,7 @@ pub(crate) fn fill(
     for Mapping { range, access } in &mappings {
         log::trace!("page tables: {range:#x?}: {access:?}");
     }
-    arch::build_tables(memory, &mappings)?;
+    Native::build_tables(memory, &mappings)?;
     memory.place(
         GuestAddress(BOOT_INFO_ADDRESS),
         &boot_info::to_bytes(image.era, facts),

@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use std::path::Path;
 
 use guest_abi::manifest::{Entry, Header};
-use tender::arch;
+use tender::arch::{Architecture, Native};
 use tender::cli::{self, Command};
 use tender::guest::era::Era;
 use tender::guest::image::{Image, Source};
@@ -121,7 +121,7 @@ fn check_tables(image: &Image) {
     ];
     mappings.extend(image.mappings(size));
     let mut memory = GuestMemory::new(BOOT + PAGE_SIZE).expect("68 KiB");
-    if let Err(error) = arch::build_tables(&memory, &mappings) {
+    if let Err(error) = Native::build_tables(&memory, &mappings) {
         check_message(&error.to_string());
     }
     let after = memory

@@ -11,22 +11,11 @@ use kvm_bindings::{KVM_CAP_ARM_NISV_TO_USER, kvm_enable_cap};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::paging::{Format, Tables, TablesFull};
-use super::vcpu::{Error, require, uninterrupted};
+use super::vcpu::{require, uninterrupted};
+use super::{Architecture, Error, Native};
+use crate::devices::clock;
 use crate::guest::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
-
-pub use core::{CORE_REQUESTS, return_to_trap};
-pub use debug::{
-    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points,
-    instructions_changed,
-};
-pub use vcpu::{REPORT_REQUESTS, Vcpu};
-
-/// Architecture of this tender's guests.
-pub const MACHINE: Machine = Machine::Aarch64;
-
-/// System calls that exist on this architecture only: none.
-pub const OLD_CALLS: &[(libc::c_long, &str)] = &[];
 
 /// Address of the page tables, root first. Section A3.
 const TABLES_ADDRESS: u64 = 0x1000;
@@ -40,37 +29,57 @@ const LEAST_ADDRESS_BITS: u32 = 33;
 /// Bits of guest-physical address in Solo5's own tender, and in KVM without a choice of size.
 const USUAL_ADDRESS_BITS: u32 = 40;
 
-/// Creates an empty virtual machine. The largest guest address space differs by host, so KVM is
-/// queried.
-pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
-    let failed = Error::kvm("KVM_CREATE_VM");
-    let vm = match u32::try_from(kvm.check_extension_int(Cap::ArmVmIPASize)) {
-        Ok(bits) if (1..LEAST_ADDRESS_BITS).contains(&bits) => {
-            return Err(Error::AddressSize { bits });
-        }
-        // Kernels before 4.20 have no such capability and no choice: type 0 is 40 bits.
-        Err(_) | Ok(0) => uninterrupted(|| kvm.create_vm_with_type(0)).map_err(failed)?,
-        Ok(bits) => uninterrupted(|| kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS)))
-            .map_err(failed)?,
-    };
-    require(
-        &vm,
-        &[
-            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-            (Cap::OneReg, "KVM_CAP_ONE_REG"),
-        ],
-    )?;
-    report_undecodable_accesses(&vm);
-    Ok(vm)
-}
+impl Architecture for Native {
+    const MACHINE: Machine = Machine::Aarch64;
 
-/// Does nothing: a guest has the registers of its enabled features only.
-///
-/// # Errors
-/// Never.
-pub fn deny_registers(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
-    Ok(())
+    const OLD_CALLS: &'static [(libc::c_long, &'static str)] = &[];
+
+    /// The largest guest address space differs by host, so KVM is queried.
+    fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+        let failed = Error::kvm("KVM_CREATE_VM");
+        let vm = match u32::try_from(kvm.check_extension_int(Cap::ArmVmIPASize)) {
+            Ok(bits) if (1..LEAST_ADDRESS_BITS).contains(&bits) => {
+                return Err(Error::AddressSize { bits });
+            }
+            // Kernels before 4.20 have no such capability and no choice: type 0 is 40 bits.
+            Err(_) | Ok(0) => uninterrupted(|| kvm.create_vm_with_type(0)).map_err(failed)?,
+            Ok(bits) => uninterrupted(|| kvm.create_vm_with_ipa_size(bits.min(USUAL_ADDRESS_BITS)))
+                .map_err(failed)?,
+        };
+        require(
+            &vm,
+            &[
+                (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+                (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+                (Cap::OneReg, "KVM_CAP_ONE_REG"),
+            ],
+        )?;
+        report_undecodable_accesses(&vm);
+        Ok(vm)
+    }
+
+    /// A guest has the registers of its enabled features only.
+    fn deny_registers(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
+        Ok(())
+    }
+
+    /// In addition to `mappings` they map the hypercall window.
+    fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
+        let mut tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
+        let window = guest_abi::hypercall::MMIO_BASE;
+        tables.entries::<Descriptors>(window, 1)?[0] = Descriptors::window(window);
+        let placed = memory.place(GuestAddress(TABLES_ADDRESS), tables.as_bytes());
+        debug_assert!(
+            placed.is_ok(),
+            "the least guest memory, 2 MiB, holds everything below 0x10000"
+        );
+        Ok(())
+    }
+
+    /// A quarter of the time after which guests' clock arithmetic overflows (section A5).
+    fn poll_limit(counter_frequency: u64) -> u64 {
+        clock::poll_limit(counter_frequency)
+    }
 }
 
 /// Makes KVM report the address of an access that it cannot decode (section 15) instead of a bare
@@ -83,12 +92,6 @@ fn report_undecodable_accesses(vm: &VmFd) {
     if let Err(error) = vm.enable_cap(&capability) {
         log::debug!("KVM_CAP_ARM_NISV_TO_USER failed: {error}");
     }
-}
-
-/// Longest sleep of one POLL in nanoseconds for the frequency of the guest's counter: a quarter of
-/// the time after which guests' clock arithmetic overflows (section A5).
-pub fn poll_limit(counter_frequency: u64) -> u64 {
-    crate::devices::clock::poll_limit(counter_frequency)
 }
 
 /// Page table descriptors. Each is for EL1 only (UXN), inner shareable and has its access flag set.
@@ -136,20 +139,6 @@ impl Format for Descriptors {
     fn block(address: u64, access: Access) -> u64 {
         address | Self::leaf(access) | Self::BLOCK
     }
-}
-
-/// Writes the page tables into guest memory. In addition to `mappings` they map the hypercall
-/// window.
-pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
-    let mut tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
-    let window = guest_abi::hypercall::MMIO_BASE;
-    tables.entries::<Descriptors>(window, 1)?[0] = Descriptors::window(window);
-    let placed = memory.place(GuestAddress(TABLES_ADDRESS), tables.as_bytes());
-    debug_assert!(
-        placed.is_ok(),
-        "the least guest memory, 2 MiB, holds everything below 0x10000"
-    );
-    Ok(())
 }
 
 #[cfg(test)]

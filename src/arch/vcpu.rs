@@ -1,11 +1,12 @@
-//! The run loop's view of a vCPU of either architecture: exits, and the state at the start.
+//! A vCPU of either architecture: running it, its exits, and the state at its start.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
-use kvm_ioctls::Cap;
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
 use super::debug::Trap;
+use super::processor::Processor;
 use crate::report::counters::Count;
 
 /// Runs the guest. `_IO(KVMIO, 0x80)`.
@@ -146,17 +147,77 @@ impl Error {
     }
 }
 
-/// Enters the guest on `vcpu` until its next exit. Replaces kvm-ioctls here only: that crate
-/// converts every exit into an enum value, which costs too much per hypercall.
-///
-/// # Safety
-/// `vcpu` is a vCPU's descriptor, and all memory of its machine is mapped.
-#[inline]
-pub unsafe fn enter(vcpu: RawFd) -> io::Result<()> {
-    // SAFETY: the caller guarantees the vCPU; the ioctl takes no argument.
-    match unsafe { libc::ioctl(vcpu, KVM_RUN as _, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+/// The guest's vCPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    pub(super) fd: VcpuFd,
+    /// Error of the last `KVM_RUN`, if it failed.
+    failed: Option<io::Error>,
+}
+
+impl AsRawFd for Vcpu {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Vcpu {
+    /// Adds the only vCPU to `vm`.
+    pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
+        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        Self::initialize(&fd, kvm, vm)?;
+        Ok(Vcpu { fd, failed: None })
+    }
+
+    /// Runs the guest until its next exit. Returns the hypercall if it is one, the usual case;
+    /// otherwise [`Vcpu::exit`] returns the reason.
+    #[inline(always)]
+    pub fn run(&mut self) -> Option<Call> {
+        if let Err(error) = self.enter() {
+            self.failed = Some(error);
+            return None;
+        }
+        Self::decode(self.fd.get_kvm_run())
+    }
+
+    /// Returns why the guest stopped when [`Vcpu::run`] returned no hypercall.
+    ///
+    /// # Errors
+    /// `KVM_RUN` failed.
+    #[cold]
+    pub fn exit(&mut self) -> Result<Exit, Error> {
+        match self.failed.take() {
+            None => Ok(Self::other_exit(self.fd.get_kvm_run())),
+            Some(source) => interruption(&source).ok_or(Error::Run { source }),
+        }
+    }
+
+    /// Completes the last exit: KVM does so at the next entry only (section 15). This enters KVM
+    /// without running the guest. Returns false if KVM refuses even that for now.
+    pub fn settle(&mut self) -> bool {
+        self.fd.set_kvm_immediate_exit(1);
+        // EINTR is expected; reading the registers reports any other failure.
+        let entered = self.enter();
+        self.fd.set_kvm_immediate_exit(0);
+        !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
+    }
+
+    /// Returns the byte that keeps the guest from running once it is 1: for signal handlers. Valid
+    /// as long as `self`.
+    pub fn interrupt_flag(&mut self) -> *mut u8 {
+        &raw mut self.fd.get_kvm_run().immediate_exit
+    }
+
+    /// Enters the guest until its next exit. Replaces kvm-ioctls here only: that crate converts
+    /// every exit into an enum value, which costs too much per hypercall.
+    #[inline(always)]
+    fn enter(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is our vCPU's, the machine keeps its memory as long, and the ioctl
+        // takes no argument.
+        match unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_RUN as _, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 }
 
@@ -173,18 +234,17 @@ pub fn uninterrupted<T>(
     }
 }
 
-/// Converts an error of KVM_RUN that only interrupts the guest into an exit; `None` for other
-/// errors.
-pub fn interruption(error: &io::Error) -> Option<Exit> {
-    match error.raw_os_error() {
-        Some(libc::EINTR) => Some(Exit::Interrupted),
-        Some(libc::EAGAIN) => Some(Exit::Refused),
-        _ => None,
+/// Converts an error of KVM_RUN after which the vCPU still works into an exit.
+fn interruption(error: &io::Error) -> Option<Exit> {
+    match error.raw_os_error()? {
+        libc::EINTR => Some(Exit::Interrupted),
+        libc::EAGAIN => Some(Exit::Refused),
+        errno => Vcpu::failure(errno),
     }
 }
 
 /// Fails if the host's KVM lacks one of `capabilities`.
-pub fn require(vm: &kvm_ioctls::VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
+pub fn require(vm: &VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
     match capabilities
         .iter()
         .find(|(capability, _)| !vm.check_extension(*capability))

@@ -10,33 +10,10 @@ mod vcpu;
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::paging::{Format, Tables, TablesFull};
-use super::vcpu::{Error, require, uninterrupted};
+use super::vcpu::{require, uninterrupted};
+use super::{Architecture, Error, Native};
 use crate::guest::image::Machine;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
-
-pub use core::{CORE_REQUESTS, return_to_trap};
-pub use debug::{
-    BREAKPOINT, DEBUG_REQUESTS, DESCRIPTION, PROGRAM_COUNTER, can_watch, hardware_points,
-    instructions_changed,
-};
-pub use msr::deny_registers;
-pub use vcpu::{REPORT_REQUESTS, Vcpu};
-
-/// Architecture of this tender's guests.
-pub const MACHINE: Machine = Machine::X86_64;
-
-/// System calls that exist on this architecture only, older forms of others; the names are for
-/// messages.
-pub const OLD_CALLS: &[(libc::c_long, &str)] = &[
-    (libc::SYS_open, "open"),
-    (libc::SYS_creat, "creat"),
-    (libc::SYS_fork, "fork"),
-    (libc::SYS_vfork, "vfork"),
-    (libc::SYS_poll, "poll"),
-    (libc::SYS_stat, "stat"),
-    (libc::SYS_dup2, "dup2"),
-    (libc::SYS_arch_prctl, "arch_prctl"),
-];
 
 /// Address of the boot-time segment descriptors. Section B3.
 const GDT_ADDRESS: u64 = 0x1000;
@@ -46,25 +23,6 @@ const TABLES_ADDRESS: u64 = 0x2000;
 
 /// First address after the page tables.
 const TABLES_END: u64 = 0x10000;
-
-/// Creates an empty virtual machine, without any interrupt controller.
-pub fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
-    let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("KVM_CREATE_VM"))?;
-    require(
-        &vm,
-        &[
-            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-            (Cap::GetTscKhz, "KVM_CAP_GET_TSC_KHZ"),
-        ],
-    )?;
-    Ok(vm)
-}
-
-/// Longest sleep of one POLL in nanoseconds: no limit on this architecture.
-pub fn poll_limit(_counter_frequency: u64) -> u64 {
-    u64::MAX
-}
 
 /// Page table descriptors.
 struct Descriptors;
@@ -100,12 +58,47 @@ impl Format for Descriptors {
     }
 }
 
-/// Writes the page tables and segment descriptors into guest memory.
-pub fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
-    let tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
-    place(memory, TABLES_ADDRESS, tables.as_bytes());
-    place(memory, GDT_ADDRESS, &boot::gdt());
-    Ok(())
+impl Architecture for Native {
+    const MACHINE: Machine = Machine::X86_64;
+
+    const OLD_CALLS: &'static [(libc::c_long, &'static str)] = &[
+        (libc::SYS_open, "open"),
+        (libc::SYS_creat, "creat"),
+        (libc::SYS_fork, "fork"),
+        (libc::SYS_vfork, "vfork"),
+        (libc::SYS_poll, "poll"),
+        (libc::SYS_stat, "stat"),
+        (libc::SYS_dup2, "dup2"),
+        (libc::SYS_arch_prctl, "arch_prctl"),
+    ];
+
+    fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
+        let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("KVM_CREATE_VM"))?;
+        require(
+            &vm,
+            &[
+                (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+                (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+                (Cap::GetTscKhz, "KVM_CAP_GET_TSC_KHZ"),
+            ],
+        )?;
+        Ok(vm)
+    }
+
+    fn deny_registers(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+        msr::deny_registers(vm)
+    }
+
+    fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
+        let tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
+        place(memory, TABLES_ADDRESS, tables.as_bytes());
+        place(memory, GDT_ADDRESS, &boot::gdt());
+        Ok(())
+    }
+
+    fn poll_limit(_: u64) -> u64 {
+        u64::MAX
+    }
 }
 
 fn place(memory: &GuestMemory, address: u64, bytes: &[u8]) {

@@ -14,6 +14,7 @@ use std::fs::{self, File};
 
 use kvm_ioctls::VmFd;
 
+use crate::arch::Processor;
 use crate::config::{Config, SandboxMode, UserOption};
 use crate::debug::{self, core};
 use crate::devices::Plan;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use guest_abi::hypercall::STATUS_ABORT;
 use libc::{c_int, c_long};
 
-use crate::arch::{self, Vcpu};
+use crate::arch::{self, CoreRegisters, Vcpu};
 use crate::config::Config;
 use crate::host::files::{Files, Need};
 use crate::host::signal::{self, Request};
@@ -153,7 +153,7 @@ impl Directory {
         cookie: GuestAddress,
     ) -> Result<Vec<u8>, arch::Error> {
         let mut general = vcpu.general_registers()?;
-        arch::return_to_trap(&mut general, memory, cookie);
+        Vcpu::return_to_trap(&mut general, memory, cookie);
         let floating = vcpu.floating_registers()?;
         let state = elf::State {
             process: self.process,

@@ -17,7 +17,10 @@ use gdbstub::target::ext::breakpoints::{
 use gdbstub::target::{Target, TargetError, TargetResult};
 
 use super::points::Points;
-use crate::arch::{self, BREAKPOINT, Debug, Hardware, Vcpu, Watch};
+use crate::arch::{self, Debug, Debugging, Hardware, Vcpu, Watch};
+
+/// The breakpoint instruction.
+pub(super) const BREAKPOINT: &[u8] = Vcpu::BREAKPOINT;
 use crate::memory::{GuestAddress, GuestMemory};
 
 /// The vCPU and its memory.
@@ -90,7 +93,7 @@ impl<'m> Guest<'m> {
     fn put(&self, address: u64, bytes: &[u8]) -> bool {
         let placed = self.memory.place(GuestAddress(address), bytes).is_ok();
         if placed {
-            arch::instructions_changed(self.memory.host_address() + address, bytes.len() as u64);
+            Vcpu::instructions_changed(self.memory.host_address() + address, bytes.len() as u64);
         }
         placed
     }
@@ -107,11 +110,11 @@ impl Arch for Architecture {
     type BreakpointKind = usize;
 
     fn target_description_xml() -> Option<&'static str> {
-        Some(arch::DESCRIPTION)
+        Some(Vcpu::DESCRIPTION)
     }
 }
 
-/// All registers, in the layout of [`arch::DESCRIPTION`].
+/// All registers, in the layout of [`Debugging::DESCRIPTION`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registers(Vec<u8>);
 
@@ -121,7 +124,7 @@ impl gdbstub::arch::Registers for Registers {
     fn pc(&self) -> u64 {
         let bytes = self
             .0
-            .get(arch::PROGRAM_COUNTER..)
+            .get(Vcpu::PROGRAM_COUNTER..)
             .and_then(|rest| rest.first_chunk());
         bytes.copied().map_or(0, u64::from_le_bytes)
     }
@@ -283,7 +286,7 @@ impl HwWatchpoint for Guest<'_> {
             length,
             kind: watch(kind),
         };
-        Ok(arch::can_watch(address, length) && self.points.watch(point))
+        Ok(Vcpu::can_watch(address, length) && self.points.watch(point))
     }
 
     fn remove_hw_watchpoint(

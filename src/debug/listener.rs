@@ -15,7 +15,7 @@ use kvm_ioctls::VmFd;
 use super::points::Points;
 use super::wire::{Opening, Wire};
 use super::{Guest, Session};
-use crate::arch;
+use crate::arch::{Debugging, Vcpu};
 use crate::config::{GdbAddress, SocketAddress};
 use crate::host::files::Files;
 use crate::host::signal;
@@ -152,7 +152,7 @@ impl Listener {
         let wire = self.debugger(limit)?;
         signal::handle_sigio().map_err(|error| Error::Connection(error.into()))?;
         enable_sigio(wire.descriptor()).map_err(Error::Connection)?;
-        guest.points = Points::with_capacity(arch::hardware_points(vm));
+        guest.points = Points::with_capacity(Vcpu::hardware_points(vm));
         Ok(Session::new(wire, guest))
     }
 

@@ -1,6 +1,7 @@
 //! gdb's breakpoints and watchpoints.
 
-use crate::arch::{BREAKPOINT, Hardware, Trap, Watch};
+use super::guest::BREAKPOINT;
+use crate::arch::{Hardware, Trap, Watch};
 
 /// Maximum number of breakpoint instructions. Room for them is reserved early, because the sandbox
 /// forbids growing a large heap block.

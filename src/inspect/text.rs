@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::document::permissions;
 use super::{Recognition, Report};
-use crate::arch;
+use crate::arch::{Architecture, Native};
 use crate::guest::era::Era;
 use crate::guest::image::{Evidence, target_name};
 use crate::guest::manifest::Device;
@@ -27,10 +27,10 @@ impl Report {
         let Some(machine) = self.machine else {
             return Vec::new();
         };
-        let foreign = if machine == arch::MACHINE {
+        let foreign = if machine == Native::MACHINE {
             String::new()
         } else {
-            format!(" (this host: {})", arch::MACHINE)
+            format!(" (this host: {})", Native::MACHINE)
         };
         let mut facts = vec![("architecture", format!("{machine}{foreign}"))];
         match (self.era, self.abi) {

@@ -9,8 +9,8 @@ use std::os::fd::RawFd;
 
 use libc::c_long;
 
-use crate::arch;
 pub use crate::arch::KVM_RUN;
+use crate::arch::{self, Architecture, CoreRegisters, Debugging, Native, Processor};
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
@@ -163,7 +163,7 @@ impl Parameters {
             Parameter::Vcpu => fds(&[self.vcpu]),
             Parameter::Debugger => fds(&self.debugger),
             Parameter::DebugRequests if self.debugger.is_empty() => Vec::new(),
-            Parameter::DebugRequests => arch::DEBUG_REQUESTS.to_vec(),
+            Parameter::DebugRequests => arch::Vcpu::DEBUG_REQUESTS.to_vec(),
             Parameter::Nets => fds(&self.nets),
             Parameter::RingNets => fds(&self.ring_nets),
             Parameter::Disks => fds(&self.disks),
@@ -185,8 +185,8 @@ impl Parameters {
             Parameter::Room => fds(&self.room),
             Parameter::Process => vec![self.process as u64],
             Parameter::Thread => vec![self.thread as u64],
-            Parameter::Reports if self.cores.is_none() => arch::REPORT_REQUESTS.to_vec(),
-            Parameter::Reports => [arch::REPORT_REQUESTS, arch::CORE_REQUESTS].concat(),
+            Parameter::Reports if self.cores.is_none() => arch::Vcpu::REPORT_REQUESTS.to_vec(),
+            Parameter::Reports => [arch::Vcpu::REPORT_REQUESTS, arch::Vcpu::CORE_REQUESTS].concat(),
             Parameter::Signals => crate::host::signal::SIGNALS
                 .map(|signal| signal as u64)
                 .to_vec(),
@@ -607,7 +607,7 @@ pub fn name(call: c_long) -> Option<&'static str> {
             .find(|(number, _)| *number == call)
             .map(|(_, name)| *name)
     };
-    known(&NAMES).or_else(|| known(arch::OLD_CALLS))
+    known(&NAMES).or_else(|| known(Native::OLD_CALLS))
 }
 
 /// Builds a table of names.

@@ -4,6 +4,7 @@ use libc::sock_filter;
 
 use super::filter::compile;
 use super::rules::{GUEST, KVM_RUN, METRICS, Need, Parameters, RING, Rule, When, name};
+use crate::arch::{self, CoreRegisters, Processor};
 
 mod reference;
 
@@ -198,7 +199,7 @@ fn significant(parameters: &Parameters) -> Vec<u64> {
             .collect(),
     ]
     .concat();
-    let reports = crate::arch::REPORT_REQUESTS;
+    let reports = arch::Vcpu::REPORT_REQUESTS;
     let mut all: Vec<u64> = numbers
         .into_iter()
         .chain(fds.into_iter().map(|fd| fd as u64))
@@ -465,7 +466,7 @@ fn core_files_are_new() {
         debugger: Vec::new(),
         ..parameters()
     });
-    for request in crate::arch::CORE_REQUESTS {
+    for request in arch::Vcpu::CORE_REQUESTS {
         let arguments = [6, *request, 0, 0, 0, 0];
         assert!(
             allowed(libc::SYS_ioctl, arguments)

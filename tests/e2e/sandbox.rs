@@ -26,6 +26,7 @@ use attempts::{
     LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH, SELF, STATM, TRIED_WITH_GDB, VCPU, find,
 };
 use libtest_mimic::Trial;
+use tender::arch::{Architecture, Native};
 use tender::sandbox::rules::{self, Parameters};
 use tender::sandbox::{Confined, Sandbox};
 
@@ -110,7 +111,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(THREADS.map(ends_at_a_panic));
     tests.extend(["open", "fork", "vfork"].into_iter().flat_map(|name| {
         // Calls that only x86_64 has.
-        let there = tender::arch::OLD_CALLS.iter().any(|(_, old)| *old == name);
+        let there = Native::OLD_CALLS.iter().any(|(_, old)| *old == name);
         THREADS
             .into_iter()
             .filter(move |_| there)

@@ -4,20 +4,19 @@ use kvm_bindings::user_fpsimd_state;
 
 use super::boot;
 use super::registers::{FPCR, FPSR, general, stack_pointer, vector};
-use super::vcpu::Vcpu;
-use crate::arch::Error;
+use crate::arch::{CoreRegisters, Error, Vcpu};
 use crate::memory::{GuestAddress, GuestMemory};
 
 /// `elf_gregset_t`, which is `struct user_pt_regs`: x0 to x30, sp, pc, pstate.
-pub type GeneralRegisters = [u64; 34];
+type GeneralRegisters = [u64; 34];
 
-/// Ioctls for a core file in addition to [`super::REPORT_REQUESTS`]: none, KVM_GET_ONE_REG reads
-/// every register.
-pub const CORE_REQUESTS: &[u64] = &[];
+impl CoreRegisters for Vcpu {
+    type General = GeneralRegisters;
 
-impl Vcpu {
-    /// Returns the general registers for a core file; call [`Vcpu::settle`] first.
-    pub fn general_registers(&self) -> Result<GeneralRegisters, Error> {
+    /// None: KVM_GET_ONE_REG reads every register.
+    const CORE_REQUESTS: &'static [u64] = &[];
+
+    fn general_registers(&self) -> Result<GeneralRegisters, Error> {
         let mut registers = [0; 34];
         for (number, register) in registers[..31].iter_mut().enumerate() {
             *register = self.get(general(number))?;
@@ -31,9 +30,8 @@ impl Vcpu {
         Ok(registers)
     }
 
-    /// Returns the floating-point registers for a core file: `elf_fpregset_t`, which is `struct
-    /// user_fpsimd_state`.
-    pub fn floating_registers(&self) -> Result<Vec<u8>, Error> {
+    /// `struct user_fpsimd_state`.
+    fn floating_registers(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::with_capacity(size_of::<user_fpsimd_state>());
         for number in 0..32 {
             bytes.extend(self.get_floating(vector(number))?);
@@ -43,10 +41,10 @@ impl Vcpu {
         bytes.resize(size_of::<user_fpsimd_state>(), 0);
         Ok(bytes)
     }
-}
 
-/// Does nothing: trap handlers on ARM64 save no registers at the cookie. Section A6.
-pub fn return_to_trap(_: &mut GeneralRegisters, _: &GuestMemory, _: GuestAddress) {}
+    /// Does nothing: trap handlers on ARM64 save no registers at the cookie. Section A6.
+    fn return_to_trap(_: &mut GeneralRegisters, _: &GuestMemory, _: GuestAddress) {}
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,15 +8,8 @@ use kvm_ioctls::{Cap, VmFd};
 
 use super::boot::{self, Register};
 use super::registers::{FPCR, FPSR, PSTATE_OWN_STACK, general, stack_pointer, vector};
-use super::vcpu::Vcpu;
 use crate::arch::debug::{Debug, Hardware, Trap, Watch};
-use crate::arch::{Error, Fields};
-
-/// BRK #0.
-pub const BREAKPOINT: &[u8] = &0xd420_0000_u32.to_le_bytes();
-
-/// KVM_SET_GUEST_DEBUG and KVM_SET_ONE_REG: ioctls for a debugger in addition to those for reports.
-pub const DEBUG_REQUESTS: &[u64] = &[0x4208_ae9b, 0x4010_aeac];
+use crate::arch::{Debugging, Error, Fields, Vcpu};
 
 /// Exception classes in ESR of debug events in the guest: breakpoint, step and watchpoint.
 const EC_BREAKPOINT: u32 = 0x30;
@@ -44,31 +37,7 @@ macro_rules! registers {
     };
 }
 
-/// Target description for gdb: the registers in the order and widths of [`Vcpu::debug_registers`].
-pub const DESCRIPTION: &str = concat!(
-    r#"<target version="1.0"><architecture>aarch64</architecture><feature name="org.gnu.gdb.aarch64.core">"#,
-    registers!("bitsize=\"64\"": "x0" "x1" "x2" "x3" "x4" "x5" "x6" "x7" "x8" "x9" "x10" "x11" "x12" "x13" "x14" "x15"
-        "x16" "x17" "x18" "x19" "x20" "x21" "x22" "x23" "x24" "x25" "x26" "x27" "x28" "x29" "x30"),
-    r#"<reg name="sp" bitsize="64" type="data_ptr"/><reg name="pc" bitsize="64" type="code_ptr"/>"#,
-    r#"<flags id="flags" size="4"><field name="SP" start="0" end="0"/><field name="EL" start="2" end="3"/>"#,
-    r#"<field name="F" start="6" end="6"/><field name="I" start="7" end="7"/><field name="A" start="8" end="8"/>"#,
-    r#"<field name="D" start="9" end="9"/><field name="V" start="28" end="28"/><field name="C" start="29" end="29"/>"#,
-    r#"<field name="Z" start="30" end="30"/><field name="N" start="31" end="31"/></flags>"#,
-    r#"<reg name="cpsr" bitsize="32" type="flags"/></feature><feature name="org.gnu.gdb.aarch64.fpu">"#,
-    r#"<vector id="v2d" type="ieee_double" count="2"/>"#,
-    registers!("bitsize=\"128\" type=\"v2d\"": "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" "v8" "v9" "v10" "v11" "v12" "v13"
-        "v14" "v15" "v16" "v17" "v18" "v19" "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31"),
-    registers!("bitsize=\"32\" type=\"int\"": "fpsr" "fpcr"),
-    r#"</feature><feature name="tender.system">"#,
-    registers!("bitsize=\"64\" type=\"int64\" group=\"system\"": "esr_el1" "far_el1" "elr_el1" "spsr_el1" "vbar_el1"
-        "sctlr_el1" "ttbr0_el1" "tcr_el1"),
-    "</feature></target>",
-);
-
-/// Offset of the program counter in these registers.
-pub const PROGRAM_COUNTER: usize = 32 * 8;
-
-/// The system registers of [`DESCRIPTION`].
+/// The system registers of [`Debugging::DESCRIPTION`].
 const SYSTEM: [Register; 8] = [
     boot::ESR_EL1,
     boot::FAR_EL1,
@@ -80,18 +49,80 @@ const SYSTEM: [Register; 8] = [
     boot::TCR_EL1,
 ];
 
-/// Returns the smaller of the numbers of hardware breakpoints and of watchpoints.
-pub fn hardware_points(vm: &VmFd) -> usize {
-    let [breakpoints, watchpoints] =
-        [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
-    usize::try_from(breakpoints.min(watchpoints))
-        .unwrap_or(0)
-        .min(16)
-}
+impl Debugging for Vcpu {
+    /// KVM_SET_GUEST_DEBUG and KVM_SET_ONE_REG: ioctls for a debugger in addition to those for reports.
+    const DEBUG_REQUESTS: &'static [u64] = &[0x4208_ae9b, 0x4010_aeac];
 
-impl Vcpu {
-    /// Returns all registers of [`DESCRIPTION`], in that order.
-    pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
+    /// BRK #0.
+    const BREAKPOINT: &'static [u8] = &0xd420_0000_u32.to_le_bytes();
+
+    const DESCRIPTION: &'static str = concat!(
+        r#"<target version="1.0"><architecture>aarch64</architecture><feature name="org.gnu.gdb.aarch64.core">"#,
+        registers!("bitsize=\"64\"": "x0" "x1" "x2" "x3" "x4" "x5" "x6" "x7" "x8" "x9" "x10" "x11" "x12" "x13" "x14" "x15"
+            "x16" "x17" "x18" "x19" "x20" "x21" "x22" "x23" "x24" "x25" "x26" "x27" "x28" "x29" "x30"),
+        r#"<reg name="sp" bitsize="64" type="data_ptr"/><reg name="pc" bitsize="64" type="code_ptr"/>"#,
+        r#"<flags id="flags" size="4"><field name="SP" start="0" end="0"/><field name="EL" start="2" end="3"/>"#,
+        r#"<field name="F" start="6" end="6"/><field name="I" start="7" end="7"/><field name="A" start="8" end="8"/>"#,
+        r#"<field name="D" start="9" end="9"/><field name="V" start="28" end="28"/><field name="C" start="29" end="29"/>"#,
+        r#"<field name="Z" start="30" end="30"/><field name="N" start="31" end="31"/></flags>"#,
+        r#"<reg name="cpsr" bitsize="32" type="flags"/></feature><feature name="org.gnu.gdb.aarch64.fpu">"#,
+        r#"<vector id="v2d" type="ieee_double" count="2"/>"#,
+        registers!("bitsize=\"128\" type=\"v2d\"": "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" "v8" "v9" "v10" "v11" "v12" "v13"
+            "v14" "v15" "v16" "v17" "v18" "v19" "v20" "v21" "v22" "v23" "v24" "v25" "v26" "v27" "v28" "v29" "v30" "v31"),
+        registers!("bitsize=\"32\" type=\"int\"": "fpsr" "fpcr"),
+        r#"</feature><feature name="tender.system">"#,
+        registers!("bitsize=\"64\" type=\"int64\" group=\"system\"": "esr_el1" "far_el1" "elr_el1" "spsr_el1" "vbar_el1"
+            "sctlr_el1" "ttbr0_el1" "tcr_el1"),
+        "</feature></target>",
+    );
+
+    const PROGRAM_COUNTER: usize = 32 * 8;
+
+    /// Returns the smaller of the numbers of hardware breakpoints and of watchpoints.
+    fn hardware_points(vm: &VmFd) -> usize {
+        let [breakpoints, watchpoints] =
+            [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
+        usize::try_from(breakpoints.min(watchpoints))
+            .unwrap_or(0)
+            .min(16)
+    }
+
+    /// Returns whether the processor can watch these bytes: they must be in one doubleword.
+    fn can_watch(address: u64, length: u64) -> bool {
+        (1..=8).contains(&length) && address % 8 + length <= 8
+    }
+
+    /// Cleans the data cache and invalidates the instruction cache after a change of instructions at
+    /// this host address. Guest and host pages have the same offsets, so an instruction cache that is
+    /// indexed by address finds the same lines.
+    fn instructions_changed(host_address: u64, length: u64) {
+        let cache_type: u64;
+        // SAFETY: CTR_EL0 is readable from user space on Linux and reading it changes nothing.
+        unsafe {
+            std::arch::asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags))
+        };
+        let line = |shift: u32| 4_u64 << (cache_type >> shift & 0xf);
+        let lines =
+            |size: u64| (host_address & !(size - 1)..host_address + length).step_by(size as usize);
+        for address in lines(line(16)) {
+            // SAFETY: the instruction cleans a line of memory that the caller has just written.
+            unsafe {
+                std::arch::asm!("dc cvau, {}", in(reg) address, options(nostack, preserves_flags))
+            };
+        }
+        // SAFETY: a barrier.
+        unsafe { std::arch::asm!("dsb ish", options(nostack, preserves_flags)) };
+        for address in lines(line(0)) {
+            // SAFETY: the instruction invalidates a line of the instruction cache, which loses no data.
+            unsafe {
+                std::arch::asm!("ic ivau, {}", in(reg) address, options(nostack, preserves_flags))
+            };
+        }
+        // SAFETY: barriers.
+        unsafe { std::arch::asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
+    }
+
+    fn debug_registers(&self) -> Result<Vec<u8>, Error> {
         let mut fields = Fields::default();
         for number in 0..31 {
             fields.put(self.get(general(number))?);
@@ -111,8 +142,7 @@ impl Vcpu {
         Ok(fields.bytes)
     }
 
-    /// Sets the general and floating-point registers. System registers stay unchanged.
-    pub fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let mut fields = Fields::of(bytes);
         for number in 0..31 {
             self.set(general(number), fields.take())?;
@@ -128,13 +158,11 @@ impl Vcpu {
         self.set_floating(FPCR, &fields.take_bytes())
     }
 
-    /// Returns the address of the next instruction.
-    pub fn program_counter(&self) -> Result<u64, Error> {
+    fn program_counter(&self) -> Result<u64, Error> {
         self.get(boot::PC)
     }
 
-    /// Configures how the next `KVM_RUN` is debugged; `None` disables debugging.
-    pub fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
+    fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
         let mut request = kvm_guest_debug::default();
         if let Some(debug) = debug {
             request.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
@@ -155,7 +183,9 @@ impl Vcpu {
             .set_guest_debug(&request)
             .map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
     }
+}
 
+impl Vcpu {
     /// Delivers the guest's own BRK to the guest as the processor would; KVM intercepted it for the
     /// debugger.
     fn take_breakpoint(&mut self) -> Result<(), Error> {
@@ -197,11 +227,6 @@ fn place(points: &[Hardware], request: &mut kvm_guest_debug) {
     }
 }
 
-/// Returns whether the processor can watch these bytes: they must be in one doubleword.
-pub fn can_watch(address: u64, length: u64) -> bool {
-    (1..=8).contains(&length) && address % 8 + length <= 8
-}
-
 /// Returns why KVM stopped the guest.
 pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
     match exit.hsr >> 26 {
@@ -210,36 +235,6 @@ pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
         EC_WATCHPOINT => Trap::Watched(exit.far),
         _ => Trap::Instruction,
     }
-}
-
-/// Cleans the data cache and invalidates the instruction cache after a change of instructions at
-/// this host address. Guest and host pages have the same offsets, so an instruction cache that is
-/// indexed by address finds the same lines.
-pub fn instructions_changed(host_address: u64, length: u64) {
-    let cache_type: u64;
-    // SAFETY: CTR_EL0 is readable from user space on Linux and reading it changes nothing.
-    unsafe {
-        std::arch::asm!("mrs {}, ctr_el0", out(reg) cache_type, options(nomem, nostack, preserves_flags))
-    };
-    let line = |shift: u32| 4_u64 << (cache_type >> shift & 0xf);
-    let lines =
-        |size: u64| (host_address & !(size - 1)..host_address + length).step_by(size as usize);
-    for address in lines(line(16)) {
-        // SAFETY: the instruction cleans a line of memory that the caller has just written.
-        unsafe {
-            std::arch::asm!("dc cvau, {}", in(reg) address, options(nostack, preserves_flags))
-        };
-    }
-    // SAFETY: a barrier.
-    unsafe { std::arch::asm!("dsb ish", options(nostack, preserves_flags)) };
-    for address in lines(line(0)) {
-        // SAFETY: the instruction invalidates a line of the instruction cache, which loses no data.
-        unsafe {
-            std::arch::asm!("ic ivau, {}", in(reg) address, options(nostack, preserves_flags))
-        };
-    }
-    // SAFETY: barriers.
-    unsafe { std::arch::asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
 #[cfg(test)]
@@ -286,7 +281,11 @@ mod tests {
             (0, 0, false),
             (0, 9, false),
         ] {
-            assert_eq!(can_watch(address, length), can, "{length} at {address}");
+            assert_eq!(
+                Vcpu::can_watch(address, length),
+                can,
+                "{length} at {address}"
+            );
         }
     }
 

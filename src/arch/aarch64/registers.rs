@@ -9,8 +9,7 @@ use kvm_bindings::{
 };
 
 use super::boot::{self, Register};
-use super::vcpu::Vcpu;
-use crate::arch::Error;
+use crate::arch::{Error, Vcpu};
 
 /// PSTATE: the stack pointer is that of EL1.
 pub const PSTATE_OWN_STACK: u64 = 1;

@@ -1,8 +1,5 @@
 //! One ARM64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit stores above 4 GiB.
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-
 use guest_abi::hypercall::{MMIO_BASE, MMIO_STRIDE};
 use guest_abi::ring::KICK_MMIO;
 use kvm_bindings::{
@@ -13,60 +10,27 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::boot::{self, Register};
 use super::debug;
-use crate::arch::vcpu::{enter, interruption};
-use crate::arch::{Boot, Call, Error, Exit, Stop};
+use crate::arch::{Boot, Call, Error, Exit, Processor, Stop, Vcpu};
 
 /// Size of the hypercall window in bytes; the decoder checks whether a number exists.
 const WINDOW: u64 = 0x100;
 
-/// KVM_GET_ONE_REG, for reports and core files: the only ioctl besides KVM_RUN that is made on the
-/// vCPU once its guest runs.
-pub const REPORT_REQUESTS: &[u64] = &[0x4010_aeab];
+impl Processor for Vcpu {
+    /// KVM_GET_ONE_REG.
+    const REPORT_REQUESTS: &'static [u64] = &[0x4010_aeab];
 
-/// The guest's vCPU.
-#[derive(Debug)]
-pub struct Vcpu {
-    pub(super) fd: VcpuFd,
-    /// Error of the last `KVM_RUN`, if it failed.
-    failed: Option<io::Error>,
-}
-
-impl AsRawFd for Vcpu {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-impl Vcpu {
-    /// Adds the only vCPU to `vm`: the type that KVM prefers on this host, without optional
-    /// features.
-    pub fn new(_kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+    /// The type that KVM prefers on this host, without optional features.
+    fn initialize(vcpu: &VcpuFd, _: &Kvm, vm: &VmFd) -> Result<(), Error> {
         let mut target = kvm_vcpu_init::default();
         vm.get_preferred_target(&mut target)
             .map_err(Error::kvm("KVM_ARM_PREFERRED_TARGET"))?;
-        fd.vcpu_init(&boot::target(target))
+        vcpu.vcpu_init(&boot::target(target))
             .map_err(Error::kvm("KVM_ARM_VCPU_INIT"))?;
-        let vcpu = Vcpu { fd, failed: None };
-        vcpu.disable_firmware_services();
-        Ok(vcpu)
+        disable_firmware_services(vcpu);
+        Ok(())
     }
 
-    /// Disables KVM's firmware services where the kernel can (5.19 and later). No hvt guest calls
-    /// any.
-    fn disable_firmware_services(&self) {
-        for register in boot::SERVICES {
-            if let Err(error) = self.set(register, 0) {
-                log::debug!(
-                    "cannot disable KVM's firmware services ({:#x}): {error}",
-                    register.0
-                );
-            }
-        }
-    }
-
-    /// Sets the registers for the guest's first instruction.
-    pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
+    fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
         let cpacr = self.get(boot::CPACR_EL1)?;
         self.set(boot::CPACR_EL1, cpacr | boot::CPACR_FPEN)?;
         boot::registers(boot)
@@ -74,23 +38,7 @@ impl Vcpu {
             .try_for_each(|(register, value)| self.set(register, value))
     }
 
-    pub(super) fn get(&self, register: Register) -> Result<u64, Error> {
-        let mut value = [0; 8];
-        self.fd
-            .get_one_reg(register.0, &mut value)
-            .map_err(Error::kvm("KVM_GET_ONE_REG"))?;
-        Ok(u64::from_le_bytes(value))
-    }
-
-    pub(super) fn set(&self, register: Register, value: u64) -> Result<(), Error> {
-        self.fd
-            .set_one_reg(register.0, &value.to_le_bytes())
-            .map_err(Error::kvm("KVM_SET_ONE_REG"))?;
-        Ok(())
-    }
-
-    /// Returns the frequency in Hz of the counter that the guest uses as its clock.
-    pub fn counter_frequency(&self) -> Result<u64, Error> {
+    fn counter_frequency(&self) -> Result<u64, Error> {
         let frequency: u64;
         // SAFETY: CNTFRQ_EL0 is readable from user space on Linux and reading it changes nothing.
         unsafe {
@@ -103,16 +51,8 @@ impl Vcpu {
         }
     }
 
-    /// Runs the guest until its next exit. Returns the hypercall if it is one, the usual case;
-    /// otherwise [`Vcpu::exit`] returns the reason.
     #[inline(always)]
-    pub fn run(&mut self) -> Option<Call> {
-        // SAFETY: the descriptor is our vCPU's, and the machine keeps its memory as long.
-        if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
-            self.failed = Some(error);
-            return None;
-        }
-        let run = self.fd.get_kvm_run();
+    fn decode(run: &kvm_run) -> Option<Call> {
         // SAFETY: any bytes are a valid value of this member, whichever member of the union was
         // written.
         let mmio = unsafe { &run.__bindgen_anon_1.mmio };
@@ -128,48 +68,22 @@ impl Vcpu {
         is_hypercall.then_some(call)
     }
 
-    /// Returns why the guest stopped when [`Vcpu::run`] returned no hypercall.
-    ///
-    /// # Errors
-    /// `KVM_RUN` failed.
-    #[cold]
-    pub fn exit(&mut self) -> Result<Exit, Error> {
-        if let Some(error) = self.failed.take() {
-            return interrupted(error);
-        }
-        let run = self.fd.get_kvm_run();
+    fn other_exit(run: &kvm_run) -> Exit {
         if run.exit_reason != KVM_EXIT_MMIO {
-            return Ok(other(run));
+            return other(run);
         }
         // SAFETY: with this exit reason, `mmio` is the member of the union that was written.
         let mmio = unsafe { run.__bindgen_anon_1.mmio };
-        Ok(access(
-            mmio.phys_addr,
-            mmio.len as usize,
-            mmio.is_write != 0,
-        ))
+        access(mmio.phys_addr, mmio.len as usize, mmio.is_write != 0)
     }
 
-    /// Completes the last exit: KVM advances the program counter past a store to the hypercall
-    /// window at the next entry only (section 15). This enters KVM without running the guest.
-    /// Returns false if KVM refuses even that for now.
-    pub fn settle(&mut self) -> bool {
-        self.fd.set_kvm_immediate_exit(1);
-        // EINTR is expected; reading the registers reports any other failure.
-        // SAFETY: as in `run`.
-        let entered = unsafe { enter(self.fd.as_raw_fd()) };
-        self.fd.set_kvm_immediate_exit(0);
-        !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
+    /// Kernels before 5.5 fail with ENOSYS on an access without syndrome; later ones report a
+    /// separate exit.
+    fn failure(errno: i32) -> Option<Exit> {
+        (errno == libc::ENOSYS).then_some(Exit::Stop(Stop::Undecoded))
     }
 
-    /// Returns the byte that keeps the guest from running once it is 1: for signal handlers. Valid
-    /// as long as `self`.
-    pub fn interrupt_flag(&mut self) -> *mut u8 {
-        &raw mut self.fd.get_kvm_run().immediate_exit
-    }
-
-    /// Formats the registers that locate the guest, for a report; call [`Vcpu::settle`] first.
-    pub fn registers(&self) -> String {
+    fn registers(&self) -> String {
         self.named(&[
             ("pc", boot::PC),
             ("lr", boot::X30),
@@ -178,8 +92,7 @@ impl Vcpu {
         ])
     }
 
-    /// Formats the registers of the last exception and its handler; call [`Vcpu::settle`] first.
-    pub fn fault_registers(&self) -> String {
+    fn fault_registers(&self) -> String {
         let exception = [
             ("esr", boot::ESR_EL1),
             ("far", boot::FAR_EL1),
@@ -192,6 +105,23 @@ impl Vcpu {
         ];
         self.named(&[exception, handling].concat())
     }
+}
+
+impl Vcpu {
+    pub(super) fn get(&self, register: Register) -> Result<u64, Error> {
+        let mut value = [0; 8];
+        self.fd
+            .get_one_reg(register.0, &mut value)
+            .map_err(Error::kvm("KVM_GET_ONE_REG"))?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    pub(super) fn set(&self, register: Register, value: u64) -> Result<(), Error> {
+        self.fd
+            .set_one_reg(register.0, &value.to_le_bytes())
+            .map_err(Error::kvm("KVM_SET_ONE_REG"))?;
+        Ok(())
+    }
 
     fn named(&self, names: &[(&str, Register)]) -> String {
         let values = names
@@ -201,6 +131,18 @@ impl Vcpu {
                 Err(_) => format!("{name} unknown"),
             });
         values.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Disables KVM's firmware services where the kernel can (5.19 and later). No hvt guest calls any.
+fn disable_firmware_services(vcpu: &VcpuFd) {
+    for register in boot::SERVICES {
+        if let Err(error) = vcpu.set_one_reg(register.0, &0_u64.to_le_bytes()) {
+            log::debug!(
+                "cannot disable KVM's firmware services ({:#x}): {error}",
+                register.0
+            );
+        }
     }
 }
 
@@ -243,13 +185,4 @@ fn other(run: &kvm_run) -> Exit {
         }
     };
     Exit::Stop(stop)
-}
-
-fn interrupted(error: io::Error) -> Result<Exit, Error> {
-    match error.raw_os_error() {
-        // Kernels before 5.5 fail so on an access without syndrome; later ones report a separate
-        // exit.
-        Some(libc::ENOSYS) => Ok(Exit::Stop(Stop::Undecoded)),
-        _ => interruption(&error).ok_or(Error::Run { source: error }),
-    }
 }

@@ -3,15 +3,11 @@
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::vcpu::Vcpu;
-use crate::arch::Error;
+use crate::arch::{CoreRegisters, Error, Vcpu};
 use crate::memory::{GuestAddress, GuestMemory};
 
 /// `elf_gregset_t`, whose order is that of `struct user_regs_struct`.
-pub type GeneralRegisters = [u64; 27];
-
-/// KVM_GET_FPU: the ioctl for a core file in addition to [`super::REPORT_REQUESTS`].
-pub const CORE_REQUESTS: &[u64] = &[0x81a0_ae8c];
+type GeneralRegisters = [u64; 27];
 
 /// Index of RIP; CS, RFLAGS, RSP and SS follow.
 const RIP: usize = 16;
@@ -36,16 +32,19 @@ struct FxSave {
     reserved: [u64; 12],
 }
 
-impl Vcpu {
-    /// Returns the general registers for a core file; call [`Vcpu::settle`] first.
-    pub fn general_registers(&self) -> Result<GeneralRegisters, Error> {
+impl CoreRegisters for Vcpu {
+    type General = GeneralRegisters;
+
+    /// KVM_GET_FPU.
+    const CORE_REQUESTS: &'static [u64] = &[0x81a0_ae8c];
+
+    fn general_registers(&self) -> Result<GeneralRegisters, Error> {
         let registers = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
         let segments = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         Ok(general(&registers, &segments))
     }
 
-    /// Returns the floating-point registers for a core file.
-    pub fn floating_registers(&self) -> Result<Vec<u8>, Error> {
+    fn floating_registers(&self) -> Result<Vec<u8>, Error> {
         let fpu = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let registers = FxSave {
             control: fpu.fcw,
@@ -61,6 +60,19 @@ impl Vcpu {
         };
         Ok(registers.as_bytes().to_vec())
     }
+
+    fn return_to_trap(
+        registers: &mut GeneralRegisters,
+        memory: &GuestMemory,
+        cookie: GuestAddress,
+    ) {
+        if cookie == GuestAddress(0) {
+            return;
+        }
+        if let Ok([_cr2, _error, rip, cs, rflags, rsp, ss]) = memory.read::<[u64; 7]>(cookie) {
+            registers[RIP..RIP + 5].copy_from_slice(&[rip, cs, rflags, rsp, ss]);
+        }
+    }
 }
 
 fn general(r: &kvm_regs, s: &kvm_sregs) -> GeneralRegisters {
@@ -71,21 +83,6 @@ fn general(r: &kvm_regs, s: &kvm_sregs) -> GeneralRegisters {
         r.rsi, r.rdi, NO_CALL, r.rip, cs, r.rflags, r.rsp, ss, s.fs.base, s.gs.base, ds, es, fs,
         gs,
     ]
-}
-
-/// Restores the registers that the guest's trap handler saved at `cookie`: those of the trap
-/// instead of those of the handler's HALT. Section 8. The guest chose the address; it may be any.
-pub fn return_to_trap(
-    registers: &mut GeneralRegisters,
-    memory: &GuestMemory,
-    cookie: GuestAddress,
-) {
-    if cookie == GuestAddress(0) {
-        return;
-    }
-    if let Ok([_cr2, _error, rip, cs, rflags, rsp, ss]) = memory.read::<[u64; 7]>(cookie) {
-        registers[RIP..RIP + 5].copy_from_slice(&[rip, cs, rflags, rsp, ss]);
-    }
 }
 
 #[cfg(test)]
@@ -181,7 +178,7 @@ mod tests {
             .unwrap();
         let after = |cookie| {
             let mut registers = [9; 27];
-            return_to_trap(&mut registers, &memory, GuestAddress(cookie));
+            Vcpu::return_to_trap(&mut registers, &memory, GuestAddress(cookie));
             registers
         };
         let mut expected = [9; 27];

@@ -6,16 +6,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VmFd;
 
-use super::Vcpu;
 use crate::arch::debug::{Debug, Hardware, Trap, Watch};
-use crate::arch::{Error, Fields};
-
-/// INT3.
-pub const BREAKPOINT: &[u8] = &[0xcc];
-
-/// KVM_SET_GUEST_DEBUG, and KVM_SET_REGS, KVM_GET_FPU and KVM_SET_FPU: ioctls for a debugger in
-/// addition to those for reports.
-pub const DEBUG_REQUESTS: &[u64] = &[0x4048_ae9b, 0x4090_ae82, 0x81a0_ae8c, 0x41a0_ae8d];
+use crate::arch::{Debugging, Error, Fields, Vcpu};
 
 /// DR6: which of the four debug registers matched, and whether a single step completed.
 const DR6_SLOTS: u64 = 0b1111;
@@ -34,43 +26,53 @@ macro_rules! registers {
     };
 }
 
-/// Target description for gdb: the registers in the order and widths of [`Vcpu::debug_registers`].
-pub const DESCRIPTION: &str = concat!(
-    r#"<target version="1.0"><architecture>i386:x86-64</architecture><feature name="org.gnu.gdb.i386.core">"#,
-    r#"<flags id="flags" size="4"><field name="CF" start="0" end="0"/><field name="" start="1" end="1"/>"#,
-    r#"<field name="PF" start="2" end="2"/><field name="AF" start="4" end="4"/><field name="ZF" start="6" end="6"/>"#,
-    r#"<field name="SF" start="7" end="7"/><field name="TF" start="8" end="8"/><field name="IF" start="9" end="9"/>"#,
-    r#"<field name="DF" start="10" end="10"/><field name="OF" start="11" end="11"/></flags>"#,
-    registers!("bitsize=\"64\" type=\"int64\"": "rax" "rbx" "rcx" "rdx" "rsi" "rdi"),
-    registers!("bitsize=\"64\" type=\"data_ptr\"": "rbp" "rsp"),
-    registers!("bitsize=\"64\" type=\"int64\"": "r8" "r9" "r10" "r11" "r12" "r13" "r14" "r15"),
-    r#"<reg name="rip" bitsize="64" type="code_ptr"/><reg name="eflags" bitsize="32" type="flags"/>"#,
-    registers!("bitsize=\"32\" type=\"int32\"": "cs" "ss" "ds" "es" "fs" "gs"),
-    registers!("bitsize=\"80\" type=\"i387_ext\"": "st0" "st1" "st2" "st3" "st4" "st5" "st6" "st7"),
-    registers!("bitsize=\"32\" type=\"int\" group=\"float\"":
-        "fctrl" "fstat" "ftag" "fiseg" "fioff" "foseg" "fooff" "fop"),
-    r#"</feature><feature name="org.gnu.gdb.i386.sse"><vector id="v4f" type="ieee_single" count="4"/>"#,
-    registers!("bitsize=\"128\" type=\"v4f\"": "xmm0" "xmm1" "xmm2" "xmm3" "xmm4" "xmm5" "xmm6" "xmm7"
-        "xmm8" "xmm9" "xmm10" "xmm11" "xmm12" "xmm13" "xmm14" "xmm15"),
-    r#"<reg name="mxcsr" bitsize="32" type="int" group="vector"/></feature>"#,
-    r#"<feature name="org.gnu.gdb.i386.segments">"#,
-    registers!("bitsize=\"64\" type=\"int\"": "fs_base" "gs_base"),
-    r#"</feature><feature name="tender.system">"#,
-    registers!("bitsize=\"64\" type=\"int64\" group=\"system\"": "cr0" "cr2" "cr3" "cr4" "efer"),
-    "</feature></target>",
-);
+impl Debugging for Vcpu {
+    /// KVM_SET_GUEST_DEBUG, and KVM_SET_REGS, KVM_GET_FPU and KVM_SET_FPU: ioctls for a debugger in
+    /// addition to those for reports.
+    const DEBUG_REQUESTS: &'static [u64] = &[0x4048_ae9b, 0x4090_ae82, 0x81a0_ae8c, 0x41a0_ae8d];
 
-/// Offset of the program counter in these registers.
-pub const PROGRAM_COUNTER: usize = 16 * 8;
+    /// INT3.
+    const BREAKPOINT: &'static [u8] = &[0xcc];
 
-/// Returns the number of hardware breakpoints and watchpoints together.
-pub fn hardware_points(_: &VmFd) -> usize {
-    4
-}
+    const DESCRIPTION: &'static str = concat!(
+        r#"<target version="1.0"><architecture>i386:x86-64</architecture><feature name="org.gnu.gdb.i386.core">"#,
+        r#"<flags id="flags" size="4"><field name="CF" start="0" end="0"/><field name="" start="1" end="1"/>"#,
+        r#"<field name="PF" start="2" end="2"/><field name="AF" start="4" end="4"/><field name="ZF" start="6" end="6"/>"#,
+        r#"<field name="SF" start="7" end="7"/><field name="TF" start="8" end="8"/><field name="IF" start="9" end="9"/>"#,
+        r#"<field name="DF" start="10" end="10"/><field name="OF" start="11" end="11"/></flags>"#,
+        registers!("bitsize=\"64\" type=\"int64\"": "rax" "rbx" "rcx" "rdx" "rsi" "rdi"),
+        registers!("bitsize=\"64\" type=\"data_ptr\"": "rbp" "rsp"),
+        registers!("bitsize=\"64\" type=\"int64\"": "r8" "r9" "r10" "r11" "r12" "r13" "r14" "r15"),
+        r#"<reg name="rip" bitsize="64" type="code_ptr"/><reg name="eflags" bitsize="32" type="flags"/>"#,
+        registers!("bitsize=\"32\" type=\"int32\"": "cs" "ss" "ds" "es" "fs" "gs"),
+        registers!("bitsize=\"80\" type=\"i387_ext\"": "st0" "st1" "st2" "st3" "st4" "st5" "st6" "st7"),
+        registers!("bitsize=\"32\" type=\"int\" group=\"float\"":
+            "fctrl" "fstat" "ftag" "fiseg" "fioff" "foseg" "fooff" "fop"),
+        r#"</feature><feature name="org.gnu.gdb.i386.sse"><vector id="v4f" type="ieee_single" count="4"/>"#,
+        registers!("bitsize=\"128\" type=\"v4f\"": "xmm0" "xmm1" "xmm2" "xmm3" "xmm4" "xmm5" "xmm6" "xmm7"
+            "xmm8" "xmm9" "xmm10" "xmm11" "xmm12" "xmm13" "xmm14" "xmm15"),
+        r#"<reg name="mxcsr" bitsize="32" type="int" group="vector"/></feature>"#,
+        r#"<feature name="org.gnu.gdb.i386.segments">"#,
+        registers!("bitsize=\"64\" type=\"int\"": "fs_base" "gs_base"),
+        r#"</feature><feature name="tender.system">"#,
+        registers!("bitsize=\"64\" type=\"int64\" group=\"system\"": "cr0" "cr2" "cr3" "cr4" "efer"),
+        "</feature></target>",
+    );
 
-impl Vcpu {
-    /// Returns all registers of [`DESCRIPTION`], in that order.
-    pub fn debug_registers(&self) -> Result<Vec<u8>, Error> {
+    const PROGRAM_COUNTER: usize = 16 * 8;
+
+    fn hardware_points(_: &VmFd) -> usize {
+        4
+    }
+
+    fn can_watch(address: u64, length: u64) -> bool {
+        [1, 2, 4, 8].contains(&length) && address % length == 0
+    }
+
+    /// Does nothing: the processor detects changes of instructions.
+    fn instructions_changed(_host_address: u64, _length: u64) {}
+
+    fn debug_registers(&self) -> Result<Vec<u8>, Error> {
         let general = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
         let system = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         let floating = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
@@ -82,8 +84,7 @@ impl Vcpu {
         Ok(fields.bytes)
     }
 
-    /// Sets the general and floating-point registers. System registers stay unchanged.
-    pub fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn set_debug_registers(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let mut fields = Fields::of(bytes);
         let mut general = kvm_regs::default();
         for register in in_order(&mut general) {
@@ -103,13 +104,11 @@ impl Vcpu {
             .map_err(Error::kvm("KVM_SET_FPU"))
     }
 
-    /// Returns the address of the next instruction.
-    pub fn program_counter(&self) -> Result<u64, Error> {
+    fn program_counter(&self) -> Result<u64, Error> {
         Ok(self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?.rip)
     }
 
-    /// Configures how the next `KVM_RUN` is debugged; `None` disables debugging.
-    pub fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
+    fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
         let mut request = kvm_guest_debug::default();
         if let Some(debug) = debug {
             request.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
@@ -266,11 +265,6 @@ fn length_code(length: u64) -> u64 {
     }
 }
 
-/// Returns whether the processor can watch these bytes.
-pub fn can_watch(address: u64, length: u64) -> bool {
-    [1, 2, 4, 8].contains(&length) && address % length == 0
-}
-
 /// Returns why KVM stopped the guest.
 pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
     match exit.dr6 {
@@ -280,9 +274,6 @@ pub(super) fn trap(exit: &kvm_debug_exit_arch) -> Trap {
         _ => Trap::Instruction,
     }
 }
-
-/// Does nothing: the processor detects changes of instructions.
-pub fn instructions_changed(_host_address: u64, _length: u64) {}
 
 #[cfg(test)]
 mod tests {
@@ -316,7 +307,11 @@ mod tests {
             (0, 0, false),
             (0, 3, false),
         ] {
-            assert_eq!(can_watch(address, length), can, "{length} at {address}");
+            assert_eq!(
+                Vcpu::can_watch(address, length),
+                can,
+                "{length} at {address}"
+            );
         }
     }
 

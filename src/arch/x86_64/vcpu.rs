@@ -1,8 +1,5 @@
 //! One x86_64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit writes to I/O ports.
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
 use kvm_bindings::{
@@ -14,46 +11,27 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::{boot, cpuid, debug};
-use crate::arch::vcpu::{enter, interruption};
-use crate::arch::{Boot, Call, Error, Exit, Stop};
+use crate::arch::{Boot, Call, Error, Exit, Processor, Stop, Vcpu};
 
 /// Number of hypercall ports from the base; the decoder checks whether a number exists.
 const PORTS: u16 = 0x100;
 
-/// KVM_GET_REGS and KVM_GET_SREGS, for [`Vcpu::registers`] and [`Vcpu::fault_registers`]: the
-/// ioctls besides KVM_RUN that are made on the vCPU once its guest runs.
-pub const REPORT_REQUESTS: &[u64] = &[0x8090_ae81, 0x8138_ae83];
+impl Processor for Vcpu {
+    /// KVM_GET_REGS and KVM_GET_SREGS.
+    const REPORT_REQUESTS: &'static [u64] = &[0x8090_ae81, 0x8138_ae83];
 
-/// The guest's vCPU.
-#[derive(Debug)]
-pub struct Vcpu {
-    pub(super) fd: VcpuFd,
-    /// Error of the last `KVM_RUN`, if it failed.
-    failed: Option<io::Error>,
-}
-
-impl AsRawFd for Vcpu {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-impl Vcpu {
-    /// Adds the only vCPU to `vm`.
-    pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+    fn initialize(vcpu: &VcpuFd, kvm: &Kvm, _: &VmFd) -> Result<(), Error> {
         let mut supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
         cpuid::limit(&mut supported);
-        fd.set_cpuid2(&supported)
+        vcpu.set_cpuid2(&supported)
             .map_err(Error::kvm("KVM_SET_CPUID2"))?;
-        disable_kvm_hypercalls(&fd);
-        Ok(Vcpu { fd, failed: None })
+        disable_kvm_hypercalls(vcpu);
+        Ok(())
     }
 
-    /// Sets the registers for the guest's first instruction.
-    pub fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
+    fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
         let reset = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         self.fd
             .set_sregs(&boot::system_registers(reset))
@@ -63,24 +41,15 @@ impl Vcpu {
             .map_err(Error::kvm("KVM_SET_REGS"))
     }
 
-    /// Returns the frequency in Hz of the counter that the guest uses as its clock.
-    pub fn counter_frequency(&self) -> Result<u64, Error> {
+    fn counter_frequency(&self) -> Result<u64, Error> {
         match self.fd.get_tsc_khz() {
             Ok(khz) if khz > 0 => Ok(u64::from(khz) * 1000),
             _ => Err(Error::CounterFrequency),
         }
     }
 
-    /// Runs the guest until its next exit. Returns the hypercall if it is one, the usual case;
-    /// otherwise [`Vcpu::exit`] returns the reason.
     #[inline(always)]
-    pub fn run(&mut self) -> Option<Call> {
-        // SAFETY: the descriptor is our vCPU's, and the machine keeps its memory as long.
-        if let Err(error) = unsafe { enter(self.fd.as_raw_fd()) } {
-            self.failed = Some(error);
-            return None;
-        }
-        let run = self.fd.get_kvm_run();
+    fn decode(run: &kvm_run) -> Option<Call> {
         if run.exit_reason != KVM_EXIT_IO {
             return None;
         }
@@ -105,48 +74,21 @@ impl Vcpu {
         })
     }
 
-    /// Returns why the guest stopped when [`Vcpu::run`] returned no hypercall.
-    ///
-    /// # Errors
-    /// `KVM_RUN` failed.
-    #[cold]
-    pub fn exit(&mut self) -> Result<Exit, Error> {
-        if let Some(error) = self.failed.take() {
-            return interruption(&error).ok_or(Error::Run { source: error });
-        }
-        let run = self.fd.get_kvm_run();
+    fn other_exit(run: &kvm_run) -> Exit {
         if run.exit_reason != KVM_EXIT_IO {
-            return Ok(other(run));
+            return other(run);
         }
         // SAFETY: with this exit reason, `io` is the member of the union that was written.
         let io = unsafe { run.__bindgen_anon_1.io };
         let width = usize::from(io.size) * io.count as usize;
-        Ok(port_access(
-            io.port,
-            width,
-            u32::from(io.direction) == KVM_EXIT_IO_OUT,
-        ))
+        port_access(io.port, width, u32::from(io.direction) == KVM_EXIT_IO_OUT)
     }
 
-    /// Completes the last exit: KVM does so at the next entry only. This enters KVM without running
-    /// the guest. Returns false if KVM refuses even that for now.
-    pub fn settle(&mut self) -> bool {
-        self.fd.set_kvm_immediate_exit(1);
-        // EINTR is expected; reading the registers reports any other failure.
-        // SAFETY: as in `run`.
-        let entered = unsafe { enter(self.fd.as_raw_fd()) };
-        self.fd.set_kvm_immediate_exit(0);
-        !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
+    fn failure(_: i32) -> Option<Exit> {
+        None
     }
 
-    /// Returns the byte that keeps the guest from running once it is 1: for signal handlers. Valid
-    /// as long as `self`.
-    pub fn interrupt_flag(&mut self) -> *mut u8 {
-        &raw mut self.fd.get_kvm_run().immediate_exit
-    }
-
-    /// Formats the registers that locate the guest, for a report; call [`Vcpu::settle`] first.
-    pub fn registers(&self) -> String {
+    fn registers(&self) -> String {
         match self.fd.get_regs() {
             Ok(regs) => format!(
                 "pc {:#x}, sp {:#x}, rflags {:#x}",
@@ -156,8 +98,7 @@ impl Vcpu {
         }
     }
 
-    /// Formats the registers of the last exception and its handler; call [`Vcpu::settle`] first.
-    pub fn fault_registers(&self) -> String {
+    fn fault_registers(&self) -> String {
         match self.fd.get_sregs() {
             Ok(kvm_bindings::kvm_sregs {
                 cr0, cr2, cr3, idt, ..

@@ -8,7 +8,7 @@ use goblin::elf::note::NT_PRSTATUS;
 use goblin::elf::program_header::{PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::arch::MACHINE;
+use crate::arch::{Architecture, Native};
 use crate::guest::image::Machine;
 use crate::memory::PAGE_SIZE;
 
@@ -126,7 +126,7 @@ fn header() -> Header {
     Header {
         identity,
         kind: ET_CORE,
-        machine: match MACHINE {
+        machine: match Native::MACHINE {
             Machine::Aarch64 => EM_AARCH64,
             Machine::X86_64 => EM_X86_64,
         },

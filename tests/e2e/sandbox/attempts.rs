@@ -1,5 +1,6 @@
 //! An attacker's attempts: system calls by a thread that may not make them.
 
+use tender::arch::{Architecture, Debugging, Native, Processor, Vcpu};
 use tender::sandbox::rules::KVM_RUN;
 
 /// An attempt: its name, the call, and its arguments.
@@ -26,7 +27,7 @@ const FRESH: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 const RW: i64 = (libc::PROT_READ | libc::PROT_WRITE) as i64;
 const EXEC: i64 = libc::PROT_EXEC as i64;
 
-const REPORT_REQUEST: i64 = tender::arch::REPORT_REQUESTS[0] as i64;
+const REPORT_REQUEST: i64 = Vcpu::REPORT_REQUESTS[0] as i64;
 
 /// Forbidden for every thread.
 pub const FORBIDDEN: &[Attempt] = &[
@@ -389,7 +390,7 @@ pub const DEBUGGERS: Attempt = (
     [VCPU, DEBUG_REQUEST, PAGE, 0, 0, 0],
 );
 
-const DEBUG_REQUEST: i64 = tender::arch::DEBUG_REQUESTS[0] as i64;
+const DEBUG_REQUEST: i64 = Vcpu::DEBUG_REQUESTS[0] as i64;
 
 /// Descriptors that the thread of `--metrics` may use, as numbers only: they are not open.
 pub const LISTENER: i64 = 200;
@@ -479,7 +480,7 @@ pub fn find(name: &str) -> Option<Attempt> {
         .chain(FORBIDDEN_WITH_CORES)
         .chain(FORBIDDEN_WITH_GDB)
         .chain([&DEBUGGERS]);
-    let old = tender::arch::OLD_CALLS.iter().find(|(_, old)| *old == name);
+    let old = Native::OLD_CALLS.iter().find(|(_, old)| *old == name);
     let old = old.map(|&(call, name)| {
         (
             name,
