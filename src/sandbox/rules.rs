@@ -5,12 +5,15 @@
 //! `tests/e2e/sandbox_rules.rs` checks that some run uses every rule, except those marked
 //! [`Need::Seldom`].
 
-use std::os::fd::RawFd;
-
 use libc::c_long;
 
 pub use crate::arch::KVM_RUN;
-use crate::arch::{self, Architecture, CoreRegisters, Debugging, Native, Processor};
+
+mod names;
+mod parameters;
+
+pub use names::name;
+pub use parameters::{Parameter, Parameters};
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
@@ -61,146 +64,6 @@ pub enum When {
     Bits(u8, u64, u64),
     /// Is one of these 32-bit numbers.
     OneOf(u8, Parameter),
-}
-
-/// Numbers that are known only at run time, or that differ between architectures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parameter {
-    /// The descriptor of the vCPU.
-    Vcpu,
-    /// Ioctls on the vCPU for reports, and for a core file if there may be one.
-    Reports,
-    /// The descriptor of the debugger, if there is one.
-    Debugger,
-    /// Ioctls on the vCPU for a debugger, if there is one.
-    DebugRequests,
-    /// Descriptors of network interfaces.
-    Nets,
-    /// Descriptors of the same interfaces, for the ring.
-    RingNets,
-    /// Descriptors of disks.
-    Disks,
-    /// The directory for a core file.
-    CoreDirectory,
-    /// The descriptor that the core file will get.
-    CoreFile,
-    /// The statistics file.
-    Stats,
-    /// The file with this process's memory use, if statistics are enabled.
-    Statm,
-    /// Bytes of guest memory per mincore call, if statistics are enabled.
-    Pieces,
-    /// The listening socket for metrics.
-    Listener,
-    /// The clients' descriptors.
-    Client,
-    /// The event that ends the metrics thread.
-    MetricsEnd,
-    /// The descriptor of the service manager's socket, if there is one.
-    Notify,
-    /// The epoll set that POLL waits on.
-    Waits,
-    /// That set, if a timer ends its waits; [`Parameter::Timer`] is that timer.
-    OldWaits,
-    /// The timer that ends the waits of POLL.
-    Timer,
-    /// The epoll sets of standard output and standard error, if `ppoll` is refused.
-    Room,
-    /// This process.
-    Process,
-    /// The guest's thread.
-    Thread,
-    /// The signals that end a run.
-    Signals,
-    /// Futex operations of threads: FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET, private or not.
-    Futex,
-}
-
-/// The parameters of one run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Parameters {
-    /// The descriptor of the vCPU.
-    pub vcpu: RawFd,
-    /// The epoll set that POLL waits on, and the timer that ends its waits, if any.
-    pub waits: Vec<RawFd>,
-    /// See `waits`.
-    pub timer: Option<RawFd>,
-    /// The epoll sets of standard output and standard error, if `ppoll` is refused.
-    pub room: Vec<RawFd>,
-    /// The descriptor of the debugger.
-    pub debugger: Vec<RawFd>,
-    /// Descriptors of network interfaces.
-    pub nets: Vec<RawFd>,
-    /// Descriptors of the same interfaces, for the ring.
-    pub ring_nets: Vec<RawFd>,
-    /// Descriptors of disks.
-    pub disks: Vec<RawFd>,
-    /// The directory for a core file, and the descriptor that the file will get.
-    pub cores: Option<(RawFd, RawFd)>,
-    /// The statistics file.
-    pub stats: Vec<RawFd>,
-    /// The file with this process's memory use.
-    pub statm: Vec<RawFd>,
-    /// The listening socket for metrics.
-    pub listener: Vec<RawFd>,
-    /// The clients' descriptors.
-    pub client: Vec<RawFd>,
-    /// The event that ends the metrics thread.
-    pub metrics_end: Vec<RawFd>,
-    /// The descriptor of the service manager's socket, if there is one.
-    pub notify: Option<RawFd>,
-    /// This process and the guest's thread.
-    pub process: i32,
-    /// See `process`.
-    pub thread: i32,
-}
-
-impl Parameters {
-    /// Returns the values of `parameter`.
-    pub fn values(&self, parameter: Parameter) -> Vec<u64> {
-        let fds = |fds: &[RawFd]| fds.iter().map(|&fd| fd as u64).collect();
-        match parameter {
-            Parameter::Vcpu => fds(&[self.vcpu]),
-            Parameter::Debugger => fds(&self.debugger),
-            Parameter::DebugRequests if self.debugger.is_empty() => Vec::new(),
-            Parameter::DebugRequests => arch::Vcpu::DEBUG_REQUESTS.to_vec(),
-            Parameter::Nets => fds(&self.nets),
-            Parameter::RingNets => fds(&self.ring_nets),
-            Parameter::Disks => fds(&self.disks),
-            Parameter::CoreDirectory => fds(self.cores.map(|(directory, _)| directory).as_slice()),
-            Parameter::CoreFile => fds(self.cores.map(|(_, file)| file).as_slice()),
-            Parameter::Stats => fds(&self.stats),
-            Parameter::Statm => fds(&self.statm),
-            Parameter::Pieces => self.statm.iter().map(|_| MINCORE_PIECE as u64).collect(),
-            Parameter::Listener => fds(&self.listener),
-            Parameter::Client => fds(&self.client),
-            Parameter::MetricsEnd => fds(&self.metrics_end),
-            Parameter::Notify => fds(self.notify.as_slice()),
-            Parameter::Waits => fds(&self.waits),
-            Parameter::OldWaits => {
-                let waits = self.timer.iter().flat_map(|_| &self.waits);
-                waits.chain(&self.room).map(|&fd| fd as u64).collect()
-            }
-            Parameter::Timer => fds(self.timer.as_slice()),
-            Parameter::Room => fds(&self.room),
-            Parameter::Process => vec![self.process as u64],
-            Parameter::Thread => vec![self.thread as u64],
-            Parameter::Reports if self.cores.is_none() => arch::Vcpu::REPORT_REQUESTS.to_vec(),
-            Parameter::Reports => [arch::Vcpu::REPORT_REQUESTS, arch::Vcpu::CORE_REQUESTS].concat(),
-            Parameter::Signals => crate::host::signal::SIGNALS
-                .map(|signal| signal as u64)
-                .to_vec(),
-            Parameter::Futex => {
-                let operations = [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET];
-                let flags = [0, libc::FUTEX_PRIVATE_FLAG, libc::FUTEX_CLOCK_REALTIME];
-                let both = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
-                let flags = flags.into_iter().chain([both]);
-                flags
-                    .flat_map(|flag| operations.map(|operation| (operation | flag) as u64))
-                    .collect()
-            }
-        }
-    }
 }
 
 use Need::{Always, Seldom};
@@ -597,44 +460,3 @@ pub const METRICS: &[Rule] = &[
         Seldom("the end of a thread under Rust's own main"),
     ),
 ];
-
-/// Returns the name of a system call, for messages: those of the lists, and those that an attacker
-/// might try.
-pub fn name(call: c_long) -> Option<&'static str> {
-    let known = |table: &[(c_long, &'static str)]| {
-        table
-            .iter()
-            .find(|(number, _)| *number == call)
-            .map(|(_, name)| *name)
-    };
-    known(&NAMES).or_else(|| known(Native::OLD_CALLS))
-}
-
-/// Builds a table of names.
-macro_rules! names {
-    ($($name:literal = $number:ident),* $(,)?) => { [$((libc::$number, $name)),*] };
-}
-
-const NAMES: [(c_long, &str); 79] = names! {
-    "read" = SYS_read, "write" = SYS_write, "close" = SYS_close, "mmap" = SYS_mmap, "mprotect" = SYS_mprotect,
-    "munmap" = SYS_munmap, "mremap" = SYS_mremap, "brk" = SYS_brk, "madvise" = SYS_madvise, "ioctl" = SYS_ioctl,
-    "pread64" = SYS_pread64, "pwrite64" = SYS_pwrite64, "readv" = SYS_readv, "writev" = SYS_writev,
-    "ppoll" = SYS_ppoll, "epoll_pwait" = SYS_epoll_pwait, "epoll_pwait2" = SYS_epoll_pwait2,
-    "epoll_ctl" = SYS_epoll_ctl, "timerfd_settime" = SYS_timerfd_settime, "futex" = SYS_futex, "fdatasync" = SYS_fdatasync, "fsync" = SYS_fsync,
-    "rt_sigaction" = SYS_rt_sigaction, "rt_sigprocmask" = SYS_rt_sigprocmask, "sigaltstack" = SYS_sigaltstack,
-    "setitimer" = SYS_setitimer, "clock_gettime" = SYS_clock_gettime, "clock_nanosleep" = SYS_clock_nanosleep,
-    "tgkill" = SYS_tgkill, "tkill" = SYS_tkill, "kill" = SYS_kill, "getpid" = SYS_getpid, "gettid" = SYS_gettid,
-    "openat" = SYS_openat, "openat2" = SYS_openat2, "open_by_handle_at" = SYS_open_by_handle_at, "dup" = SYS_dup,
-    "dup3" = SYS_dup3, "fcntl" = SYS_fcntl, "lseek" = SYS_lseek, "statx" = SYS_statx, "fstat" = SYS_fstat,
-    "unlinkat" = SYS_unlinkat, "mount" = SYS_mount, "chroot" = SYS_chroot, "socket" = SYS_socket,
-    "connect" = SYS_connect, "bind" = SYS_bind, "sendto" = SYS_sendto, "sendmsg" = SYS_sendmsg,
-    "recvmsg" = SYS_recvmsg, "execve" = SYS_execve, "execveat" = SYS_execveat, "clone" = SYS_clone,
-    "clone3" = SYS_clone3, "ptrace" = SYS_ptrace, "process_vm_readv" = SYS_process_vm_readv,
-    "process_vm_writev" = SYS_process_vm_writev, "pidfd_getfd" = SYS_pidfd_getfd, "prctl" = SYS_prctl,
-    "seccomp" = SYS_seccomp, "bpf" = SYS_bpf, "io_uring_setup" = SYS_io_uring_setup,
-    "userfaultfd" = SYS_userfaultfd, "memfd_create" = SYS_memfd_create, "setuid" = SYS_setuid,
-    "setns" = SYS_setns, "unshare" = SYS_unshare, "personality" = SYS_personality, "getrandom" = SYS_getrandom,
-    "perf_event_open" = SYS_perf_event_open, "restart_syscall" = SYS_restart_syscall,
-    "nanosleep" = SYS_nanosleep, "shutdown" = SYS_shutdown, "accept4" = SYS_accept4, "mincore" = SYS_mincore, "exit" = SYS_exit,
-    "exit_group" = SYS_exit_group, "rt_sigreturn" = SYS_rt_sigreturn,
-};
