@@ -4,6 +4,7 @@
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::guest::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply
 use crate::host::service_manager::Notifier;
 use crate::host::signal;
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::metrics::{Observer, Phase, Registry, on_demand};
+use crate::metrics::{self, Phase, Registry, on_demand};
 use crate::outcome::{Error, Outcome};
 use crate::report::log_lines::{self, GuestRuns};
 use crate::sandbox::rules::Parameters;
@@ -55,8 +56,10 @@ pub struct Machine {
     pub(crate) debugger: Option<debug::Listener>,
     /// Directory for a core file, if requested.
     pub(crate) cores: Option<core::Directory>,
+    /// The counters.
+    pub(crate) registry: Arc<Registry>,
     /// Outputs for statistics and metrics.
-    pub(crate) observer: Observer,
+    pub(crate) outlets: metrics::Opened,
 }
 
 /// The state of the run loop.
@@ -92,7 +95,8 @@ impl Machine {
             ring,
             sandbox,
             notifier,
-            observer,
+            registry,
+            outlets,
             cores,
             ..
         } = self;
@@ -121,10 +125,9 @@ impl Machine {
             session.as_ref(),
             cores.as_ref(),
         );
-        let parameters = observer.parameters(parameters)?;
+        let parameters = outlets.parameters(&registry, parameters)?;
         let confined = &sandbox.enter(parameters)?;
         cores.as_ref().map_or(Ok(()), core::Directory::check)?;
-        let registry = &observer.registry();
         let mut running = Running {
             guest,
             devices,
@@ -132,7 +135,7 @@ impl Machine {
             session,
             worker: None,
             confined,
-            registry,
+            registry: &registry,
             notifier,
             poll_limit,
             timeout,
@@ -142,10 +145,10 @@ impl Machine {
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard: below,
         // or on an early return as the older of two locals.
         let guard = unsafe { signal::install_handlers(running.guest.vcpu.interrupt_flag()) }?;
-        let on_demand = on_demand::install(registry);
+        let on_demand = on_demand::install(&registry);
         // Clients of --metrics may send a signal as soon as they see the run, so the handlers are
         // installed first.
-        let observed = observer.start(confined)?;
+        let outlets = outlets.start(&registry, confined)?;
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
             None => running.serve_era(era),
@@ -165,7 +168,7 @@ impl Machine {
         running.console.finish();
         running.devices.finish(ring.as_ref());
         drop(on_demand);
-        observed.finish(&outcome);
+        outlets.finish(&outcome);
         if let Some(cores) = cores {
             cores.write_core(&outcome, &mut running.guest.vcpu, &memory, running.cookie);
         }

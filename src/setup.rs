@@ -5,6 +5,7 @@ use std::fs::{File, FileType};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
 
 use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE, MAX_MEMORY};
 use kvm_bindings::kvm_userspace_memory_region;
@@ -25,7 +26,7 @@ use crate::host::files::{Files, Look, Need};
 use crate::host::inherited_filter;
 use crate::host::service_manager::Notifier;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
-use crate::metrics::{Observer, Outlets, Parts, Phase, Phases, Registry};
+use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
 use crate::sandbox::{self, Layer, Sandbox};
 
@@ -53,11 +54,12 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         return Err(shared.into());
     }
     let sandbox = Sandbox::with_files(config, files)?;
-    let outlets = Outlets::open(config, files)?;
+    let can_remove = config.sandbox == SandboxMode::Off && config.chroot.is_none();
+    let outlets = metrics::Opened::open(&config.output, can_remove, files)?;
     let debugger = gdb_address(config)
         .map(|address| Listener::bind(&address, &config.unikernel, files))
         .transpose()?;
-    let cores = core::Directory::open(config, files)?;
+    let cores = core::Directory::open(&config.debugging, &config.unikernel, files)?;
     phases.end(Phase::Image);
 
     // KVM comes before the devices, because attaching a tap is visible on the host: the tap goes up
@@ -106,15 +108,19 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         .stamped(config.output.console_timestamps);
     let timeout = config.limits.timeout;
     phases.end(Phase::Load);
-    let parts = Parts {
-        memory: &memory,
-        devices: &devices,
-        console: &console,
-        ring: ring.as_ref(),
-    };
-    let registry = Registry::new(config, image.era, phases, &parts, outlets.any());
-    let observer = Observer::new(registry, outlets);
     let era = image.era;
+    let mut registry = Registry::new(
+        &config.unikernel,
+        era,
+        phases,
+        size,
+        &devices,
+        &console,
+        ring.as_ref(),
+    );
+    if outlets.any() {
+        registry.measure(&memory);
+    }
     Ok(Machine {
         era,
         vcpu,
@@ -129,7 +135,8 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         debugger,
         cores,
         vm,
-        observer,
+        registry: Arc::new(registry),
+        outlets,
     })
 }
 

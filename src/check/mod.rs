@@ -52,7 +52,10 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
     devices(&mut report, config, guest.as_ref(), files);
     outlets(&mut report, config, files);
     let cores = report
-        .needs("dumpcore", core::Directory::open(config, files))
+        .needs(
+            "dumpcore",
+            core::Directory::open(&config.debugging, &config.unikernel, files),
+        )
         .flatten();
     debugger(&mut report, config, files);
     let user = identity(&mut report, config, files);

@@ -10,13 +10,15 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use guest_abi::hypercall::STATUS_ABORT;
-use libc::{c_int, c_long};
+use libc::c_int;
+use rustix::fs::{Access, AtFlags, accessat};
+use rustix::io::{DupFlags, Errno, dup3};
 
 use crate::arch::{self, CoreRegisters, Vcpu};
-use crate::config::Config;
+use crate::config::Debugging;
 use crate::host::files::{Files, Need};
 use crate::host::signal::{self, Request};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
@@ -65,27 +67,28 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Directory`].
-    pub fn open(config: &Config, files: &mut Files) -> Result<Option<Directory>, Error> {
-        let Some(path) = &config.debugging.dumpcore else {
+    pub fn open(
+        debugging: &Debugging,
+        unikernel: &Path,
+        files: &mut Files,
+    ) -> Result<Option<Directory>, Error> {
+        let Some(path) = debugging.dumpcore.clone() else {
             return Ok(None);
         };
         let both = files
-            .take(path, Need::Enter)
+            .take(&path, Need::Enter)
             .and_then(|look| Ok((look.reopen()?, look.into())));
-        let (fd, reserve) = both.map_err(|source| Error::Directory {
-            path: path.clone(),
-            source,
-        })?;
-        let (path, unikernel) = (path.clone(), config.unikernel.clone());
-        let (process, as_solo5_hvt) = (std::process::id() as i32, config.debugging.as_solo5_hvt);
-        Ok(Some(Directory {
-            path,
-            unikernel,
-            fd,
-            reserve,
-            process,
-            as_solo5_hvt,
-        }))
+        match both {
+            Ok((fd, reserve)) => Ok(Some(Directory {
+                path,
+                unikernel: unikernel.to_owned(),
+                fd,
+                reserve,
+                process: std::process::id() as i32,
+                as_solo5_hvt: debugging.as_solo5_hvt,
+            })),
+            Err(source) => Err(Error::Directory { path, source }),
+        }
     }
 
     /// Checks that this process may create a file there. Call after the switch to the final user.
@@ -93,15 +96,11 @@ impl Directory {
     /// # Errors
     /// [`Error::Denied`].
     pub fn check(&self) -> Result<(), Error> {
-        let needed = libc::W_OK | libc::X_OK;
-        // SAFETY: the string ends with a NUL; the descriptor is open.
-        let access = || unsafe { libc::faccessat(self.fd.as_raw_fd(), c".".as_ptr(), needed, 0) };
-        let allowed = signal::uninterrupted(|| checked(access().into()));
-        // SAFETY: the call takes nothing and cannot fail.
-        let user = || unsafe { libc::getuid() };
-        allowed.map(drop).map_err(|source| Error::Denied {
+        let needed = Access::WRITE_OK | Access::EXEC_OK;
+        let access = || Ok(accessat(&self.fd, c".", needed, AtFlags::empty())?);
+        signal::uninterrupted(access).map_err(|source| Error::Denied {
             path: self.path.clone(),
-            user: user(),
+            user: rustix::process::getuid().as_raw(),
             source,
         })
     }
@@ -165,40 +164,27 @@ impl Directory {
     }
 
     /// Creates a file of this name with the reserved descriptor number.
-    fn create(self, name: String) -> io::Result<File> {
+    fn create(mut self, name: String) -> io::Result<File> {
         let name = CString::new(name)?;
-        // SAFETY: the string ends with a NUL. The call bypasses the C library, because some add
-        // flags.
-        let open = || unsafe {
-            libc::syscall(
-                libc::SYS_openat,
-                self.fd.as_raw_fd(),
-                name.as_ptr(),
-                CORE_FLAGS,
-                CORE_MODE,
-            )
+        let open = || {
+            // SAFETY: the string ends with a NUL; a new descriptor is owned by nothing else. The
+            // call bypasses libraries, because some add flags.
+            unsafe {
+                let (directory, name) = (self.fd.as_raw_fd(), name.as_ptr());
+                match libc::syscall(libc::SYS_openat, directory, name, CORE_FLAGS, CORE_MODE) {
+                    -1 => Err(io::Error::last_os_error()),
+                    fd => Ok(OwnedFd::from_raw_fd(fd as RawFd)),
+                }
+            }
         };
-        // SAFETY: the descriptor is new and owned by nothing else.
-        let file = unsafe { OwnedFd::from_raw_fd(signal::uninterrupted(|| checked(open()))?) };
-        match checked(
-            // SAFETY: the call takes the numbers of two descriptors that are owned here.
-            unsafe { libc::dup3(file.as_raw_fd(), self.reserve.as_raw_fd(), libc::O_CLOEXEC) }
-                .into(),
-        ) {
-            Ok(_) => Ok(self.reserve.into()),
+        let file = signal::uninterrupted(open)?;
+        match dup3(&file, &mut self.reserve, DupFlags::CLOEXEC) {
+            Ok(()) => Ok(self.reserve.into()),
             // An inherited seccomp filter refuses it. Then there is no filter of our own, which is
             // the only reason for the number.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(file.into()),
-            Err(error) => Err(error),
+            Err(Errno::NOSYS) => Ok(file.into()),
+            Err(error) => Err(error.into()),
         }
-    }
-}
-
-fn checked(result: c_long) -> io::Result<c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as c_int)
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::VmFd;
+use rustix::fs::OFlags;
 
 use super::points::Points;
 use super::wire::{Opening, Wire};
@@ -151,7 +152,7 @@ impl Listener {
         );
         let wire = self.debugger(limit)?;
         signal::handle_sigio().map_err(|error| Error::Connection(error.into()))?;
-        enable_sigio(wire.descriptor()).map_err(Error::Connection)?;
+        enable_sigio(&wire).map_err(Error::Connection)?;
         guest.points = Points::with_capacity(Vcpu::hardware_points(vm));
         Ok(Session::new(wire, guest))
     }
@@ -258,25 +259,17 @@ fn listen(port: u16) -> io::Result<(Socket, String)> {
 }
 
 /// Makes the kernel send SIGIO to this thread when there is something to read.
-fn enable_sigio(fd: RawFd) -> io::Result<()> {
-    // SAFETY: the calls take plain numbers. Not libc's gettid: see `signal::claim_thread`.
-    let done = unsafe {
-        let owner = Owner {
-            kind: F_OWNER_TID,
-            id: libc::syscall(libc::SYS_gettid) as i32,
-        };
-        libc::fcntl(fd, F_SETOWN_EX, &raw const owner) == 0
-            && libc::fcntl(
-                fd,
-                libc::F_SETFL,
-                libc::fcntl(fd, libc::F_GETFL) | libc::O_ASYNC,
-            ) == 0
+fn enable_sigio(wire: &Wire) -> io::Result<()> {
+    let owner = Owner {
+        kind: F_OWNER_TID,
+        id: rustix::thread::gettid().as_raw_nonzero().get(),
     };
-    if done {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    // SAFETY: the kernel reads `owner`.
+    if unsafe { libc::fcntl(wire.descriptor(), F_SETOWN_EX, &raw const owner) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    let flags = rustix::fs::fcntl_getfl(wire)?;
+    Ok(rustix::fs::fcntl_setfl(wire, flags | OFlags::ASYNC)?)
 }
 
 /// The kernel's `struct f_owner_ex` of linux/fcntl.h, which libc lacks on some targets.

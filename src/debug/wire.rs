@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use gdbstub::conn::Connection;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::host::signal;
 
@@ -114,20 +115,14 @@ impl Wire {
         if !self.unread.is_empty() {
             return Ok(true);
         }
-        let mut wait = libc::pollfd {
-            fd: self.stream.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let now = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the kernel writes `revents` and reads the rest; no mask is given.
-        match unsafe { libc::ppoll(&raw mut wait, 1, &raw const now, std::ptr::null()) } {
-            -1 => Err(io::Error::last_os_error()),
-            ready => Ok(ready > 0),
-        }
+        let mut wait = [PollFd::new(&self.stream, PollFlags::IN)];
+        Ok(poll(&mut wait, Some(&Timespec::default()))? > 0)
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -13,38 +13,8 @@ use crate::report::log_lines;
 /// Version of the format.
 const FORMAT: u64 = 1;
 
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
-    cause: &'static str,
-    status: Option<u8>,
-    signal: Option<i32>,
-    message: String,
-}
-
-impl From<&Result<Outcome, Error>> for End {
-    fn from(result: &Result<Outcome, Error>) -> End {
-        let (cause, status, signal) = match result {
-            Ok(Outcome::Halted(status)) => ("halt", Some(*status), None),
-            Ok(Outcome::Signal(number)) => ("signal", None, Some(*number)),
-            Err(Error::Timeout { .. }) => ("timeout", Some(1), None),
-            Err(Error::Violation { .. }) => ("guest", Some(1), None),
-            Err(_) => ("host", Some(1), None),
-        };
-        let message = result
-            .as_ref()
-            .map_or_else(Error::to_string, Outcome::to_string);
-        End {
-            cause,
-            status,
-            signal,
-            message,
-        }
-    }
-}
-
-/// Returns the statistics of a run with this `end`.
-pub fn document(registry: &Registry, end: &End) -> Value {
+/// Returns the statistics of a run that ended with `outcome`.
+pub fn document(registry: &Registry, outcome: &Result<Outcome, Error>) -> Value {
     Value::Object(vec![
         ("type", "tender.stats".into()),
         ("format", FORMAT.into()),
@@ -54,29 +24,15 @@ pub fn document(registry: &Registry, end: &End) -> Value {
         ("era", registry.era.name().into()),
         ("pid", u64::from(registry.process_id).into()),
         ("began", registry.phases.date().to_string().into()),
-        ("end", end_value(end)),
+        ("end", end(outcome)),
         ("startup_us", startup(registry)),
         ("time_us", times(registry)),
         ("memory", memory(registry)),
         ("exits", exits(registry)),
-        (
-            "hypercalls",
-            Value::Object(
-                registry
-                    .hypercalls()
-                    .map(|(name, count)| (name, count.into()))
-                    .collect(),
-            ),
-        ),
+        ("hypercalls", counts(registry.hypercalls())),
         ("console", console(&registry.console.read())),
-        (
-            "nets",
-            registry.nets.iter().map(net).collect::<Vec<_>>().into(),
-        ),
-        (
-            "blocks",
-            registry.blocks.iter().map(block).collect::<Vec<_>>().into(),
-        ),
+        ("nets", list(&registry.nets, net)),
+        ("blocks", list(&registry.blocks, block)),
         ("messages_left_out", log_lines::dropped().into()),
     ])
 }
@@ -87,34 +43,38 @@ fn microseconds(duration: Duration) -> Value {
         .into()
 }
 
-fn counts(causes: &[(&'static str, u64)]) -> Value {
-    Value::Object(
-        causes
-            .iter()
-            .map(|(cause, count)| (*cause, (*count).into()))
-            .collect(),
-    )
+fn counts(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Value {
+    let members = counts.into_iter();
+    Value::Object(members.map(|(name, count)| (name, count.into())).collect())
 }
 
-fn end_value(end: &End) -> Value {
+fn list<T>(items: &[T], value: fn(&T) -> Value) -> Value {
+    Value::List(items.iter().map(value).collect())
+}
+
+fn end(outcome: &Result<Outcome, Error>) -> Value {
+    let (cause, status, signal) = match outcome {
+        Ok(Outcome::Halted(status)) => ("halt", Some(*status), None),
+        Ok(Outcome::Signal(number)) => ("signal", None, Some(number.unsigned_abs())),
+        Err(Error::Timeout { .. }) => ("timeout", Some(1), None),
+        Err(Error::Violation { .. }) => ("guest", Some(1), None),
+        Err(_) => ("host", Some(1), None),
+    };
+    let message = outcome
+        .as_ref()
+        .map_or_else(Error::to_string, Outcome::to_string);
     Value::Object(vec![
-        ("cause", end.cause.into()),
-        ("status", end.status.map(u64::from).into()),
-        (
-            "signal",
-            end.signal
-                .map(|signal| u64::from(signal.unsigned_abs()))
-                .into(),
-        ),
-        ("message", end.message.as_str().into()),
+        ("cause", cause.into()),
+        ("status", status.map(u64::from).into()),
+        ("signal", signal.map(u64::from).into()),
+        ("message", message.into()),
     ])
 }
 
 fn startup(registry: &Registry) -> Value {
+    let phases = registry.phases.durations();
     Value::Object(
-        registry
-            .phases
-            .durations()
+        phases
             .map(|(phase, took)| (phase.name(), microseconds(took)))
             .collect(),
     )
@@ -134,12 +94,10 @@ fn times(registry: &Registry) -> Value {
 
 fn memory(registry: &Registry) -> Value {
     let process = registry.process.as_ref();
+    let guest_resident = process.and_then(Process::guest_resident);
     Value::Object(vec![
         ("guest_bytes", registry.memory.into()),
-        (
-            "guest_resident_bytes",
-            process.and_then(Process::guest_resident).into(),
-        ),
+        ("guest_resident_bytes", guest_resident.into()),
         ("resident_bytes", process.and_then(Process::resident).into()),
     ])
 }
@@ -157,13 +115,14 @@ fn console(stats: &console::Stats) -> Value {
         ("written_bytes", stats.written_bytes.into()),
         ("dropped_bytes", stats.dropped_bytes.into()),
         ("excess_bytes", stats.excess_bytes.into()),
-        ("failed", counts(&stats.causes())),
+        ("failed", counts(stats.causes())),
     ])
 }
 
 fn net(net: &Net) -> Value {
     let stats = net.stats();
     let ring = net.ring.as_ref().map(|counters| counters.read());
+    let ring_frames = ring.map_or(0, |ring| ring.sent_frames + ring.received_frames);
     Value::Object(vec![
         ("name", net.name.as_str().into()),
         ("interface", net.interface.as_str().into()),
@@ -171,12 +130,8 @@ fn net(net: &Net) -> Value {
         ("sent_bytes", stats.sent_bytes.into()),
         ("received_frames", stats.received_frames.into()),
         ("received_bytes", stats.received_bytes.into()),
-        (
-            "ring_frames",
-            ring.map_or(0, |ring| ring.sent_frames + ring.received_frames)
-                .into(),
-        ),
-        ("dropped", counts(&stats.causes())),
+        ("ring_frames", ring_frames.into()),
+        ("dropped", counts(stats.causes())),
         ("receive_errors", stats.receive_errors.into()),
     ])
 }
@@ -191,6 +146,6 @@ fn block(block: &Block) -> Value {
         ("writes", stats.writes.into()),
         ("written_bytes", stats.written_bytes.into()),
         ("refused", stats.invalid.into()),
-        ("failed", counts(&stats.causes())),
+        ("failed", counts(stats.causes())),
     ])
 }

@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::process::processor_time;
-use super::{Process, Registry, Times};
+use super::{Block, Net, Process, Registry, Times};
 use crate::block;
 use crate::devices::console;
 use crate::net;
@@ -13,24 +13,36 @@ use crate::report::log_lines;
 /// The statistics so far, for Prometheus.
 pub struct Exposition<'r>(pub &'r Registry);
 
-/// Writes one family: its help, its type, and its samples.
-struct Family<'f, 'w> {
+impl Display for Exposition<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Exposition(registry) = self;
+        let families = &mut Families { f, name: "" };
+        about(families, registry)?;
+        process(families, registry)?;
+        exits(families, registry)?;
+        console(families, &registry.console.read())?;
+        nets(families, &registry.nets)?;
+        blocks(families, &registry.blocks)
+    }
+}
+
+/// Writes families, each of them with its samples.
+struct Families<'f, 'w> {
     f: &'f mut Formatter<'w>,
+    /// Name of the current family.
     name: &'static str,
 }
 
 /// The labels of a sample.
 type Labels<'l> = [(&'static str, &'l str)];
 
-impl<'f, 'w> Family<'f, 'w> {
-    fn begin(
-        f: &'f mut Formatter<'w>,
-        kind: &str,
-        name: &'static str,
-        help: &str,
-    ) -> Result<Family<'f, 'w>, fmt::Error> {
-        write!(f, "# HELP {name} {help}\n# TYPE {name} {kind}\n")?;
-        Ok(Family { f, name })
+impl Families<'_, '_> {
+    /// Begins a family, given as its name, type and help.
+    fn begin(&mut self, family: &'static str) -> fmt::Result {
+        let (name, rest) = family.split_once(' ').unwrap_or_default();
+        let (kind, help) = rest.split_once(' ').unwrap_or_default();
+        self.name = name;
+        writeln!(self.f, "# HELP {name} {help}\n# TYPE {name} {kind}")
     }
 
     fn sample(&mut self, labels: &Labels<'_>, value: impl Display) -> fmt::Result {
@@ -40,11 +52,14 @@ impl<'f, 'w> Family<'f, 'w> {
             Label(self.f).write_str(text)?;
             self.f.write_char('"')?;
         }
-        writeln!(
-            self.f,
-            "{} {value}",
-            if labels.is_empty() { "" } else { "}" }
-        )
+        let end = if labels.is_empty() { "" } else { "}" };
+        writeln!(self.f, "{end} {value}")
+    }
+
+    /// Writes a family with one sample, if there is a value.
+    fn single(&mut self, family: &'static str, value: Option<impl Display>) -> fmt::Result {
+        self.begin(family)?;
+        value.map_or(Ok(()), |value| self.sample(&[], value))
     }
 }
 
@@ -76,268 +91,177 @@ impl Display for Seconds {
     }
 }
 
-impl Display for Exposition<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Exposition(registry) = self;
-        about(f, registry)?;
-        process(f, registry)?;
-        exits(f, registry)?;
-        console(f, &registry.console.read())?;
-        for (name, help, value) in NET {
-            let mut family = Family::begin(f, "counter", name, help)?;
-            for net in &registry.nets {
-                family.sample(
-                    &[("device", &net.name), ("interface", &net.interface)],
-                    value(&net.stats()),
-                )?;
-            }
-        }
-        let name = "tender_net_dropped_frames_total";
-        let mut family = Family::begin(
-            f,
-            "counter",
-            name,
-            "Frames sent by the guest that the host dropped, by cause.",
-        )?;
-        for net in &registry.nets {
-            for (cause, count) in net.stats().causes() {
-                let labels = [
-                    ("device", &*net.name),
-                    ("interface", &net.interface),
-                    ("cause", cause),
-                ];
-                family.sample(&labels, count)?;
-            }
-        }
-        for (name, help, value) in BLOCK {
-            let mut family = Family::begin(f, "counter", name, help)?;
-            for block in &registry.blocks {
-                family.sample(
-                    &[("device", &block.name), ("path", &block.path)],
-                    value(&block.counters.read()),
-                )?;
-            }
-        }
-        let name = "tender_block_failed_total";
-        let mut family = Family::begin(f, "counter", name, "Failed requests, by cause.")?;
-        for block in &registry.blocks {
-            for (cause, count) in block.counters.read().causes() {
-                family.sample(
-                    &[
-                        ("device", &*block.name),
-                        ("path", &block.path),
-                        ("cause", cause),
-                    ],
-                    count,
-                )?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A family with one sample per device: name, help, value.
-type PerDevice<S> = (&'static str, &'static str, fn(&S) -> u64);
-
-const NET: [PerDevice<net::Stats>; 5] = [
-    (
-        "tender_net_sent_frames_total",
-        "Frames sent by the guest.",
-        |stats| stats.sent_frames,
-    ),
-    (
-        "tender_net_sent_bytes_total",
-        "Bytes sent by the guest, headers included.",
-        |stats| stats.sent_bytes,
-    ),
-    (
-        "tender_net_received_frames_total",
-        "Frames received by the guest.",
-        |stats| stats.received_frames,
-    ),
-    (
-        "tender_net_received_bytes_total",
-        "Bytes received by the guest, headers included.",
-        |stats| stats.received_bytes,
-    ),
-    (
-        "tender_net_receive_errors_total",
-        "Failed attempts to receive.",
-        |stats| stats.receive_errors,
-    ),
-];
-
-const BLOCK: [PerDevice<block::Stats>; 5] = [
-    ("tender_block_reads_total", "Successful reads.", |stats| {
-        stats.reads
-    }),
-    ("tender_block_read_bytes_total", "Bytes read.", |stats| {
-        stats.read_bytes
-    }),
-    ("tender_block_writes_total", "Successful writes.", |stats| {
-        stats.writes
-    }),
-    (
-        "tender_block_written_bytes_total",
-        "Bytes written.",
-        |stats| stats.written_bytes,
-    ),
-    (
-        "tender_block_refused_total",
-        "Requests outside the device.",
-        |stats| stats.invalid,
-    ),
-];
-
-fn about(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
+fn about(families: &mut Families<'_, '_>, registry: &Registry) -> fmt::Result {
     let labels = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("unikernel", &registry.unikernel),
         ("era", registry.era.name()),
         ("architecture", std::env::consts::ARCH),
     ];
-    Family::begin(
-        f,
-        "gauge",
-        "tender_info",
-        "Properties of the run; always 1.",
-    )?
-    .sample(&labels, 1)?;
-    let name = "tender_start_time_seconds";
+    families.begin("tender_info gauge Properties of the run; always 1.")?;
+    families.sample(&labels, 1)?;
     let (seconds, nanoseconds) = registry.phases.date().since_1970();
-    let mut family = Family::begin(
-        f,
-        "gauge",
-        name,
-        "When the run began, in seconds since 1970.",
-    )?;
-    family.sample(&[], format_args!("{seconds}.{nanoseconds:09}"))?;
-    let mut family = Family::begin(
-        f,
-        "gauge",
-        "tender_startup_seconds",
-        "How long each phase of the start took.",
-    )?;
+    families.begin("tender_start_time_seconds gauge When the run began, in seconds since 1970.")?;
+    families.sample(&[], format_args!("{seconds}.{nanoseconds:09}"))?;
+    families.begin("tender_startup_seconds gauge How long each phase of the start took.")?;
     for (phase, took) in registry.phases.durations() {
-        family.sample(&[("phase", phase.name())], Seconds(took.as_nanos() as u64))?;
+        families.sample(&[("phase", phase.name())], Seconds(took.as_nanos() as u64))?;
     }
-    let name = "tender_messages_left_out_total";
-    Family::begin(
-        f,
-        "counter",
-        name,
-        "Messages dropped because standard error was not read.",
-    )?
-    .sample(&[], log_lines::dropped())
+    families.single(
+        "tender_messages_left_out_total counter Messages dropped because standard error was not read.",
+        Some(log_lines::dropped()),
+    )
 }
 
-fn process(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
-    let processor = Seconds(processor_time().as_nanos() as u64);
-    let name = "tender_processor_seconds_total";
-    Family::begin(
-        f,
-        "counter",
-        name,
-        "Processor time of the guest and its tender.",
-    )?
-    .sample(&[], processor)?;
-    let mut family = Family::begin(
-        f,
-        "gauge",
-        "tender_guest_memory_bytes",
-        "Memory of the guest.",
-    )?;
-    family.sample(&[], registry.memory)?;
+fn process(families: &mut Families<'_, '_>, registry: &Registry) -> fmt::Result {
     let process = registry.process.as_ref();
-    let name = "tender_guest_resident_bytes";
-    let mut family = Family::begin(f, "gauge", name, "Guest memory in RAM.")?;
-    process
-        .and_then(Process::guest_resident)
-        .map_or(Ok(()), |bytes| family.sample(&[], bytes))?;
-    let name = "tender_resident_bytes";
-    let mut family = Family::begin(
-        f,
-        "gauge",
-        name,
-        "Memory of the process in RAM, that of the guest included.",
+    families.single(
+        "tender_processor_seconds_total counter Processor time of the guest and its tender.",
+        Some(Seconds(processor_time().as_nanos() as u64)),
     )?;
-    process
-        .and_then(Process::resident)
-        .map_or(Ok(()), |bytes| family.sample(&[], bytes))?;
-    let name = "tender_time_seconds_total";
-    let mut family = Family::begin(
-        f,
-        "counter",
-        name,
-        "Time in the guest, asleep in POLL, and in tender itself.",
+    families.single(
+        "tender_guest_memory_bytes gauge Memory of the guest.",
+        Some(registry.memory),
+    )?;
+    families.single(
+        "tender_guest_resident_bytes gauge Guest memory in RAM.",
+        process.and_then(Process::guest_resident),
+    )?;
+    families.single(
+        "tender_resident_bytes gauge Memory of the process in RAM, that of the guest included.",
+        process.and_then(Process::resident),
+    )?;
+    families.begin(
+        "tender_time_seconds_total counter Time in the guest, asleep in POLL, and in tender itself.",
     )?;
     let Some(spent) = registry.times.as_ref().map(Times::spent) else {
         return Ok(());
     };
-    for (place, nanoseconds) in [
-        ("guest", spent.guest),
-        ("poll", spent.poll),
-        ("tender", spent.tender),
-    ] {
-        family.sample(&[("in", place)], Seconds(nanoseconds))?;
+    families.sample(&[("in", "guest")], Seconds(spent.guest))?;
+    families.sample(&[("in", "poll")], Seconds(spent.poll))?;
+    families.sample(&[("in", "tender")], Seconds(spent.tender))
+}
+
+fn exits(families: &mut Families<'_, '_>, registry: &Registry) -> fmt::Result {
+    let (kicks, interruptions) = (&registry.exits.kicks, &registry.exits.interruptions);
+    families.begin("tender_exits_total counter Exits of the guest, by reason.")?;
+    families.sample(&[("kind", "hypercall")], registry.hypercall_sum())?;
+    families.sample(&[("kind", "kick")], kicks.get())?;
+    families.sample(&[("kind", "interruption")], interruptions.get())?;
+    families.begin("tender_hypercalls_total counter Hypercalls of the guest.")?;
+    registry
+        .hypercalls()
+        .try_for_each(|(name, count)| families.sample(&[("call", name)], count))
+}
+
+fn console(families: &mut Families<'_, '_>, stats: &console::Stats) -> fmt::Result {
+    families.single(
+        "tender_console_written_bytes_total counter Guest output written.",
+        Some(stats.written_bytes),
+    )?;
+    families.single(
+        "tender_console_dropped_bytes_total counter Guest output dropped, for any reason.",
+        Some(stats.dropped_bytes),
+    )?;
+    families.single(
+        "tender_console_excess_bytes_total counter Guest output dropped by --console-rate.",
+        Some(stats.excess_bytes),
+    )?;
+    families
+        .begin("tender_console_failed_total counter Failed writes of guest output, by cause.")?;
+    for (cause, count) in stats.causes() {
+        families.sample(&[("cause", cause)], count)?;
     }
     Ok(())
 }
 
-fn exits(f: &mut Formatter<'_>, registry: &Registry) -> fmt::Result {
-    let mut family = Family::begin(
-        f,
-        "counter",
-        "tender_exits_total",
-        "Exits of the guest, by reason.",
+/// A family with one sample per device, and its value.
+type PerDevice<S> = (&'static str, fn(&S) -> u64);
+
+const NET: [PerDevice<net::Stats>; 5] = [
+    (
+        "tender_net_sent_frames_total counter Frames sent by the guest.",
+        |stats| stats.sent_frames,
+    ),
+    (
+        "tender_net_sent_bytes_total counter Bytes sent by the guest, headers included.",
+        |stats| stats.sent_bytes,
+    ),
+    (
+        "tender_net_received_frames_total counter Frames received by the guest.",
+        |stats| stats.received_frames,
+    ),
+    (
+        "tender_net_received_bytes_total counter Bytes received by the guest, headers included.",
+        |stats| stats.received_bytes,
+    ),
+    (
+        "tender_net_receive_errors_total counter Failed attempts to receive.",
+        |stats| stats.receive_errors,
+    ),
+];
+
+fn nets(families: &mut Families<'_, '_>, nets: &[Net]) -> fmt::Result {
+    fn labels(net: &Net) -> [(&'static str, &str); 2] {
+        [("device", &net.name), ("interface", &net.interface)]
+    }
+    for (family, value) in NET {
+        families.begin(family)?;
+        for net in nets {
+            families.sample(&labels(net), value(&net.stats()))?;
+        }
+    }
+    families.begin(
+        "tender_net_dropped_frames_total counter Frames sent by the guest that the host dropped, by cause.",
     )?;
-    family.sample(&[("kind", "hypercall")], registry.hypercall_sum())?;
-    family.sample(&[("kind", "kick")], registry.exits.kicks.get())?;
-    family.sample(
-        &[("kind", "interruption")],
-        registry.exits.interruptions.get(),
-    )?;
-    let mut family = Family::begin(
-        f,
-        "counter",
-        "tender_hypercalls_total",
-        "Hypercalls of the guest.",
-    )?;
-    registry
-        .hypercalls()
-        .try_for_each(|(name, count)| family.sample(&[("call", name)], count))
+    for net in nets {
+        let [device, interface] = labels(net);
+        for (cause, count) in net.stats().causes() {
+            families.sample(&[device, interface, ("cause", cause)], count)?;
+        }
+    }
+    Ok(())
 }
 
-fn console(f: &mut Formatter<'_>, stats: &console::Stats) -> fmt::Result {
-    let families = [
-        (
-            "tender_console_written_bytes_total",
-            "Guest output written.",
-            stats.written_bytes,
-        ),
-        (
-            "tender_console_dropped_bytes_total",
-            "Guest output dropped, for any reason.",
-            stats.dropped_bytes,
-        ),
-        (
-            "tender_console_excess_bytes_total",
-            "Guest output dropped by --console-rate.",
-            stats.excess_bytes,
-        ),
-    ];
-    for (name, help, count) in families {
-        Family::begin(f, "counter", name, help)?.sample(&[], count)?;
+const BLOCK: [PerDevice<block::Stats>; 5] = [
+    (
+        "tender_block_reads_total counter Successful reads.",
+        |stats| stats.reads,
+    ),
+    (
+        "tender_block_read_bytes_total counter Bytes read.",
+        |stats| stats.read_bytes,
+    ),
+    (
+        "tender_block_writes_total counter Successful writes.",
+        |stats| stats.writes,
+    ),
+    (
+        "tender_block_written_bytes_total counter Bytes written.",
+        |stats| stats.written_bytes,
+    ),
+    (
+        "tender_block_refused_total counter Requests outside the device.",
+        |stats| stats.invalid,
+    ),
+];
+
+fn blocks(families: &mut Families<'_, '_>, blocks: &[Block]) -> fmt::Result {
+    fn labels(block: &Block) -> [(&'static str, &str); 2] {
+        [("device", &block.name), ("path", &block.path)]
     }
-    let name = "tender_console_failed_total";
-    let mut family = Family::begin(
-        f,
-        "counter",
-        name,
-        "Failed writes of guest output, by cause.",
-    )?;
-    stats
-        .causes()
-        .iter()
-        .try_for_each(|(cause, count)| family.sample(&[("cause", cause)], count))
+    for (family, value) in BLOCK {
+        families.begin(family)?;
+        for block in blocks {
+            families.sample(&labels(block), value(&block.counters.read()))?;
+        }
+    }
+    families.begin("tender_block_failed_total counter Failed requests, by cause.")?;
+    for block in blocks {
+        let [device, path] = labels(block);
+        for (cause, count) in block.counters.read().causes() {
+            families.sample(&[device, path, ("cause", cause)], count)?;
+        }
+    }
+    Ok(())
 }

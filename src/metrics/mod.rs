@@ -9,8 +9,8 @@ mod client;
 mod document;
 mod exposition;
 mod http;
-mod observer;
 pub mod on_demand;
+mod outlets;
 mod phases;
 mod probe;
 mod process;
@@ -19,23 +19,22 @@ mod stats_file;
 mod summary;
 mod times;
 
+use std::path::Path;
 use std::sync::Arc;
 
-pub use document::{End, document};
 pub use exposition::Exposition;
-pub use observer::{Observed, Observer, Outlets};
+pub use outlets::{Opened, Running};
 pub use phases::{Phase, Phases};
-pub use process::Process;
-pub use server::Server;
 pub use stats_file::StatsFile;
 pub use summary::summary;
-pub use times::{Asleep, Spent, Times};
+
+use process::Process;
+use server::Server;
+use times::{Asleep, Times};
 
 use crate::block;
-use crate::config::Config;
 use crate::devices::Devices;
-use crate::devices::console;
-use crate::devices::console::Console;
+use crate::devices::console::{self, Console};
 use crate::devices::ring::Ring;
 use crate::guest::era::Era;
 use crate::guest::hypercall::{Current, Interface, Legacy};
@@ -141,37 +140,24 @@ pub struct Registry {
     pub process: Option<Process>,
 }
 
-/// The parts that have counters.
-#[derive(Clone, Copy, Debug)]
-pub struct Parts<'p> {
-    /// The guest's memory.
-    pub memory: &'p GuestMemory,
-    /// Its devices.
-    pub devices: &'p Devices,
-    /// Its console.
-    pub console: &'p Console,
-    /// Its network ring, if there is one.
-    pub ring: Option<&'p Ring>,
-}
-
 impl Registry {
-    /// Collects the counters of all parts. Costly ones, such as the time, only if `asked`.
+    /// Collects the counters of all parts. `memory` is the size of guest memory.
     pub fn new(
-        config: &Config,
+        unikernel: &Path,
         era: Era,
         phases: Phases,
-        parts: &Parts<'_>,
-        asked: bool,
+        memory: u64,
+        devices: &Devices,
+        console: &Console,
+        ring: Option<&Ring>,
     ) -> Registry {
-        let ring = parts.ring.map(Ring::consumer);
+        let ring = ring.map(Ring::consumer);
+        let by_ring = |handle| Some(ring.as_ref()?.nic(handle)?.counters());
         let net = |(handle, name, nic): (usize, &str, &net::Nic)| Net {
             name: name.to_owned(),
             interface: nic.interface_name().to_owned(),
             calls: nic.counters(),
-            ring: ring
-                .as_ref()
-                .and_then(|ring| ring.nic(handle))
-                .map(net::Nic::counters),
+            ring: by_ring(handle),
         };
         let block = |(name, disk): (&str, &block::Disk)| Block {
             name: name.to_owned(),
@@ -179,18 +165,24 @@ impl Registry {
             counters: disk.counters(),
         };
         Registry {
-            unikernel: config.unikernel.to_string_lossy().into_owned(),
+            unikernel: unikernel.to_string_lossy().into_owned(),
             process_id: std::process::id(),
             era,
-            memory: parts.memory.size(),
+            memory,
             phases,
             exits: Exits::default(),
-            console: parts.console.counters(),
-            nets: parts.devices.nets().map(net).collect(),
-            blocks: parts.devices.disks().map(block).collect(),
-            times: asked.then(Times::begin),
-            process: asked.then(|| Process::open(parts.memory).ok()).flatten(),
+            console: console.counters(),
+            nets: devices.nets().map(net).collect(),
+            blocks: devices.disks().map(block).collect(),
+            times: None,
+            process: None,
         }
+    }
+
+    /// Measures from now on what is costly: times and the use of `memory`.
+    pub fn measure(&mut self, memory: &GuestMemory) {
+        self.times = Some(Times::begin());
+        self.process = Process::open(memory).ok();
     }
 
     /// Returns the hypercalls of this era with their names and counts, in the order of their
@@ -210,10 +202,8 @@ impl Registry {
 
     /// Accounts the time to POLL until the result is dropped.
     pub fn asleep(&self, timeout: u64) -> Option<Asleep<'_>> {
-        self.times
-            .as_ref()
-            .filter(|_| timeout > 0)
-            .map(Times::asleep)
+        let times = self.times.as_ref().filter(|_| timeout > 0);
+        times.map(Times::asleep)
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::client::Place;
 use super::{Error, Exposition, Registry};
@@ -27,36 +29,30 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Socket {
     listener: Listener,
+    removable: bool,
     /// An event descriptor that ends the thread.
     end: Arc<OwnedFd>,
 }
 
 impl Socket {
-    /// Wraps `listener`.
+    /// Wraps `listener`. Its file is removed after the run only if it is `removable`: nothing can
+    /// remove it from within a sandbox.
     ///
     /// # Errors
     /// No descriptor is available.
-    pub fn new(listener: Listener) -> Result<Socket, Error> {
-        // SAFETY: the call takes numbers.
-        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if event < 0 {
-            return Err(Error::Thread(io::Error::last_os_error()));
-        }
+    pub fn new(listener: Listener, removable: bool) -> Result<Socket, Error> {
+        let end = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let end = end.map_err(|error| Error::Thread(error.into()))?;
         Ok(Socket {
             listener,
-            // SAFETY: the descriptor is new and owned by nothing else.
-            end: Arc::new(unsafe { OwnedFd::from_raw_fd(event) }),
+            removable,
+            end: Arc::new(end),
         })
     }
 
     /// Returns the listening socket and the event.
     pub fn descriptors(&self) -> (RawFd, RawFd) {
         (self.listener.as_fd().as_raw_fd(), self.end.as_raw_fd())
-    }
-
-    /// Keeps the socket's file at the end, because nothing can remove it from within a sandbox.
-    pub fn leave_file(&mut self) {
-        self.listener.leave_file();
     }
 }
 
@@ -82,10 +78,13 @@ impl Server {
     /// # Errors
     /// The thread cannot be started or confined.
     pub fn start(
-        socket: Socket,
+        mut socket: Socket,
         registry: Arc<Registry>,
         confined: &Confined,
     ) -> Result<Server, RunError> {
+        if !socket.removable {
+            socket.listener.leave_file();
+        }
         let end = Arc::clone(&socket.end);
         let (reporter, confinement) = report();
         let confined = confined.clone();
@@ -113,9 +112,8 @@ impl Server {
     /// Ends the thread immediately, in any state. Call before any descriptor is closed, because the
     /// thread's clients would get its number.
     pub fn stop(self) {
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: the kernel reads the eight bytes.
-        unsafe { libc::write(self.end.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        // An event descriptor has room for the first event.
+        let _ = rustix::io::write(&self.end, &1_u64.to_ne_bytes());
         // The thread does not panic; if it did, the panic is already reported.
         let _ = self.thread.join();
     }

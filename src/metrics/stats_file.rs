@@ -5,24 +5,18 @@ use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
-use super::{End, Error, Registry, document};
+use super::document::document;
+use super::{Error, Registry};
 use crate::config::StatsTarget;
 use crate::host::files::{Files, Place, Target};
 use crate::host::signal::uninterrupted;
+use crate::outcome::{Error as RunError, Outcome};
 use crate::report::json::Value;
 use crate::report::log_lines;
 
 /// A file that did not exist before. Dropping it removes it: a failed start changes nothing.
 #[derive(Debug)]
-pub struct NewFile(Place);
-
-impl NewFile {
-    /// Keeps the file. The directory's descriptor stays open, because the sandbox knows the number
-    /// of the next one.
-    fn keep(self) {
-        std::mem::forget(self);
-    }
-}
+struct NewFile(Place);
 
 impl Drop for NewFile {
     fn drop(&mut self) {
@@ -32,11 +26,12 @@ impl Drop for NewFile {
 
 /// The output, opened before the sandbox.
 #[derive(Debug)]
-pub enum StatsFile {
-    /// A file, with its name for messages.
-    File(File, String, Option<NewFile>),
-    /// Standard error.
-    Stderr,
+pub struct StatsFile {
+    /// None for standard error.
+    file: Option<File>,
+    /// Its name, for messages.
+    name: String,
+    new: Option<NewFile>,
 }
 
 impl StatsFile {
@@ -47,26 +42,29 @@ impl StatsFile {
     /// [`Error::Stats`].
     pub fn open(target: &StatsTarget, files: &mut Files) -> Result<StatsFile, Error> {
         let StatsTarget::File(path) = target else {
-            return Ok(StatsFile::Stderr);
+            return Ok(StatsFile {
+                file: None,
+                name: "-".to_owned(),
+                new: None,
+            });
         };
         let name = path.to_string_lossy().into_owned();
+        // A pipe without a reader is an error, not a reason to wait.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         let opened = files.target(path).and_then(|target| match target {
             Target::There(look) => {
                 check_kind(look.metadata())?;
-                // A pipe without a reader is an error, not a reason to wait.
-                Ok((
-                    look.open(
-                        File::options()
-                            .write(true)
-                            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY),
-                    )?,
-                    None,
-                ))
+                let file = look.open(File::options().write(true).custom_flags(flags))?;
+                Ok((file, None))
             }
             Target::New(place) => Ok((place.create_new()?, Some(NewFile(place)))),
         });
         match opened {
-            Ok((file, made)) => Ok(StatsFile::File(file, name, made)),
+            Ok((file, new)) => Ok(StatsFile {
+                file: Some(file),
+                name,
+                new,
+            }),
             Err(source) => Err(Error::Stats { path: name, source }),
         }
     }
@@ -76,40 +74,35 @@ impl StatsFile {
     /// # Errors
     /// [`Error::Stats`].
     pub fn begin(&mut self) -> Result<(), Error> {
-        let StatsFile::File(file, name, made) = self else {
-            return Ok(());
+        // The directory's descriptor stays open, because the sandbox knows the number of the next
+        // one.
+        std::mem::forget(self.new.take());
+        let is_file = |file: &&File| {
+            uninterrupted(|| file.metadata()).is_ok_and(|metadata| metadata.is_file())
         };
-        if let Some(made) = made.take() {
-            made.keep();
-        }
-        let is_file = uninterrupted(|| file.metadata()).is_ok_and(|metadata| metadata.is_file());
-        let emptied = if is_file { file.set_len(0) } else { Ok(()) };
-        emptied.map_err(|source| Error::Stats {
-            path: name.clone(),
-            source,
-        })
+        let regular = self.file.as_ref().filter(is_file);
+        regular
+            .map_or(Ok(()), |file| file.set_len(0))
+            .map_err(|source| Error::Stats {
+                path: self.name.clone(),
+                source,
+            })
     }
 
     /// Returns its descriptor, unless that is standard error's.
     pub fn descriptor(&self) -> Option<RawFd> {
-        match self {
-            StatsFile::File(file, ..) => Some(file.as_raw_fd()),
-            StatsFile::Stderr => None,
-        }
+        self.file.as_ref().map(File::as_raw_fd)
     }
 
     /// Writes the statistics. On standard error they are one line of any length.
-    pub fn write(&self, registry: &Registry, end: &End) {
-        let document = document(registry, end);
-        let written = match self {
-            StatsFile::File(file, ..) => write_out(file, &document),
-            StatsFile::Stderr => log_lines::write_long(document.one_line()),
+    pub fn write(&self, registry: &Registry, outcome: &Result<Outcome, RunError>) {
+        let document = document(registry, outcome);
+        let written = match &self.file {
+            Some(file) => write_out(file, &document),
+            None => log_lines::write_long(document.one_line()),
         };
         if let Err(error) = written {
-            let name = match self {
-                StatsFile::File(_, name, _) => name,
-                StatsFile::Stderr => "-",
-            };
+            let name = &self.name;
             log::warn!("--stats={name}: cannot write: {error}; the statistics are lost");
         }
     }

@@ -6,32 +6,37 @@ use std::time::Instant;
 
 /// A stopwatch in nanoseconds that can be read while it runs. One thread starts and stops it.
 ///
-/// The state is one 64-bit value, so that no reader sees half of a change. The lowest bit is set
-/// while the stopwatch runs; the other bits then hold the sum minus the timestamp of the start.
+/// A reader that meets the end of an interval may miss that interval, but never counts it twice;
+/// the next reading has it.
 #[derive(Debug, Default)]
-pub struct Stopwatch(AtomicU64);
+struct Stopwatch {
+    /// The sum of the intervals that have ended.
+    sum: AtomicU64,
+    /// Timestamp of the start, or 0 while the stopwatch is stopped.
+    started: AtomicU64,
+}
 
 impl Stopwatch {
     /// Starts at the timestamp `now`.
-    pub fn start(&self, now: u64) {
-        let sum = self.0.load(Ordering::Relaxed) >> 1;
-        self.0
-            .store(sum.wrapping_sub(now) << 1 | 1, Ordering::Relaxed);
+    fn start(&self, now: u64) {
+        self.started.store(now, Ordering::Relaxed);
     }
 
     /// Stops at the timestamp `now`.
-    pub fn stop(&self, now: u64) {
-        self.0.store(self.read(|| now) << 1, Ordering::Relaxed);
+    fn stop(&self, now: u64) {
+        let interval = now - self.started.load(Ordering::Relaxed);
+        let sum = self.sum.load(Ordering::Relaxed) + interval;
+        self.started.store(0, Ordering::Relaxed);
+        // A reader that sees this sum also sees that the stopwatch was stopped.
+        self.sum.store(sum, Ordering::Release);
     }
 
-    /// Returns the sum so far. Calls `now` for a timestamp only if that must be later than the
-    /// start.
-    pub fn read(&self, now: impl FnOnce() -> u64) -> u64 {
-        // 63 bits: three hundred years.
-        const BITS: u64 = u64::MAX >> 1;
-        match self.0.load(Ordering::Acquire) {
-            value if value & 1 == 0 => value >> 1,
-            value => (value >> 1).wrapping_add(now()) & BITS,
+    /// Returns the sum at the timestamp `now`.
+    fn read(&self, now: u64) -> u64 {
+        let sum = self.sum.load(Ordering::Acquire);
+        match self.started.load(Ordering::Relaxed) {
+            0 => sum,
+            started => sum + now.saturating_sub(started),
         }
     }
 }
@@ -42,12 +47,12 @@ pub struct Times {
     began: Instant,
     guest: Stopwatch,
     poll: Stopwatch,
-    /// The largest value of the rest that was returned so far.
-    rest: AtomicU64,
+    /// The largest values that were returned so far, as no counter may decrease.
+    returned: [AtomicU64; 3],
 }
 
-/// The time of a run so far, in nanoseconds. The three parts add up to it, except for the time of
-/// reading them.
+/// The time of a run so far, in nanoseconds. The three parts add up to it, except for an interval
+/// that ends while they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
     /// In `KVM_RUN`: in the guest, and in the kernel for it.
@@ -69,7 +74,7 @@ impl Times {
             began: Instant::now(),
             guest: Stopwatch::default(),
             poll: Stopwatch::default(),
-            rest: AtomicU64::new(0),
+            returned: Default::default(),
         }
     }
 
@@ -93,14 +98,17 @@ impl Times {
 
     /// Returns the time spent so far.
     pub fn spent(&self) -> Spent {
-        let [guest, poll] = [&self.guest, &self.poll].map(|watch| watch.read(|| self.now()));
-        // The parts change while they are read, so the rest may seem to decrease, which no counter
-        // may do.
-        let rest = self.now().saturating_sub(guest + poll);
+        let now = self.now();
+        let (guest, poll) = (self.guest.read(now), self.poll.read(now));
+        let parts = [guest, poll, now.saturating_sub(guest + poll)];
+        let [guest, poll, tender] = std::array::from_fn(|index| {
+            let before = self.returned[index].fetch_max(parts[index], Ordering::Relaxed);
+            before.max(parts[index])
+        });
         Spent {
             guest,
             poll,
-            tender: self.rest.fetch_max(rest, Ordering::Relaxed).max(rest),
+            tender,
         }
     }
 }
@@ -118,15 +126,17 @@ mod tests {
     #[test]
     fn a_stopwatch_can_be_read_while_it_runs() {
         let watch = Stopwatch::default();
-        assert_eq!(watch.read(|| 1000), 0);
+        assert_eq!(watch.read(1000), 0);
         watch.start(1000);
-        assert_eq!((watch.read(|| 1000), watch.read(|| 1500)), (0, 500));
+        assert_eq!((watch.read(1000), watch.read(1500)), (0, 500));
+        // A reader's timestamp may be from before the start.
+        assert_eq!(watch.read(900), 0);
         watch.stop(1600);
-        assert_eq!((watch.read(|| 1600), watch.read(|| 9000)), (600, 600));
+        assert_eq!((watch.read(1600), watch.read(9000)), (600, 600));
         watch.start(10_000);
-        assert_eq!(watch.read(|| 10_001), 601);
+        assert_eq!(watch.read(10_001), 601);
         watch.stop(20_000);
-        assert_eq!(watch.read(|| 0), 10_600);
+        assert_eq!(watch.read(0), 10_600);
     }
 
     #[test]
