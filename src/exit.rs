@@ -3,34 +3,31 @@
 //! name.
 
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use kvm_ioctls::VmFd;
 
 use crate::arch::{self, Call, Exit, Processor, Stop, Trap, Vcpu};
 use crate::debug::{self, Guest, Session, core};
 use crate::devices::clock;
-use crate::devices::console::Console;
 use crate::devices::ring::{self, GuestRing, Parallel, Ring, Worker};
-use crate::devices::{self, Devices, Fault};
+use crate::devices::{self, Fault};
 use crate::guest::era::Era;
 use crate::guest::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
-use crate::host::service_manager::Notifier;
 use crate::host::signal;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::metrics::{self, Phase, Registry, on_demand};
 use crate::outcome::{Error, Outcome};
-use crate::report::log_lines::{self, GuestRuns};
-use crate::sandbox::rules::Parameters;
+use crate::report::log_lines::GuestRuns;
 use crate::sandbox::{Confined, Sandbox};
 
 mod debugging;
 mod interruption;
+mod services;
 mod violation;
 
+pub(crate) use services::Services;
 pub use violation::Violation;
 
 /// Longest sleep in POLL while gdb is attached, in nanoseconds.
@@ -42,16 +39,10 @@ pub struct Machine {
     pub(crate) vcpu: Vcpu,
     pub(crate) vm: VmFd,
     pub(crate) memory: GuestMemory,
-    pub(crate) devices: Devices,
-    pub(crate) console: Console,
+    pub(crate) services: Services,
     /// The shared network ring, if it is offered.
     pub(crate) ring: Option<Ring>,
     pub(crate) sandbox: Sandbox,
-    pub(crate) notifier: Notifier,
-    /// Longest sleep of one POLL, in nanoseconds.
-    pub(crate) poll_limit: u64,
-    /// Seconds after which the run is ended.
-    pub(crate) timeout: Option<NonZeroU32>,
     /// Listens for gdb, if requested.
     pub(crate) debugger: Option<debug::Listener>,
     /// Directory for a core file, if requested.
@@ -65,17 +56,13 @@ pub struct Machine {
 /// The state of the run loop.
 struct Running<'m> {
     guest: Guest<'m>,
-    devices: Devices,
-    console: Console,
+    services: Services,
     /// The gdb session, if there is one.
     session: Option<Session<'m>>,
     /// This thread's side of the ring.
     worker: Option<Worker<'m, GuestRing<'m>>>,
     confined: &'m Confined,
     registry: &'m Registry,
-    notifier: Notifier,
-    poll_limit: u64,
-    timeout: Option<NonZeroU32>,
     /// Output that waits for a reader while gdb inspects the guest.
     unwritten: Option<(GuestAddress, u64)>,
     /// Cookie that the guest passed with HALT, or 0.
@@ -86,59 +73,40 @@ impl Machine {
     /// Runs the guest to its end.
     pub fn run(self) -> Result<Outcome, Error> {
         let Machine {
-            era,
-            vcpu,
             vm,
             memory,
-            devices,
-            console,
+            mut services,
             ring,
-            sandbox,
-            notifier,
+            cores,
             registry,
             outlets,
-            cores,
             ..
         } = self;
-        let timeout = self.timeout;
-        let mut guest = Guest::new(vcpu, &memory);
-        let limit = timeout.map(|seconds| Duration::from_secs(seconds.get().into()));
-        let session = self
-            .debugger
-            .map(|listener| listener.accept(&vm, &mut guest, limit))
-            .transpose()?;
-        // A packet that arrives just before the sleep does not interrupt it.
-        let poll_limit = if session.is_some() {
-            self.poll_limit.min(POLL_LIMIT_WITH_GDB)
-        } else {
-            self.poll_limit
+        let mut guest = Guest::new(self.vcpu, &memory);
+        let session = match self.debugger {
+            None => None,
+            Some(listener) => {
+                // A packet that arrives just before the sleep does not interrupt it.
+                services.poll_limit = services.poll_limit.min(POLL_LIMIT_WITH_GDB);
+                Some(listener.accept(&vm, &mut guest, services.time_limit())?)
+            }
         };
         let parallel = Parallel::new();
         // A confined process cannot create a timer. The timer takes at least a second, and the
         // handlers are installed by then.
-        timeout.map(signal::limit).transpose()?;
-        let parameters = parameters(
-            &guest.vcpu,
-            &devices,
-            ring.as_ref(),
-            &notifier,
-            session.as_ref(),
-            cores.as_ref(),
-        );
+        services.timeout.map(signal::limit).transpose()?;
+        let parameters =
+            services.parameters(&guest.vcpu, ring.as_ref(), session.as_ref(), cores.as_ref());
         let parameters = outlets.parameters(&registry, parameters)?;
-        let confined = &sandbox.enter(parameters)?;
+        let confined = &self.sandbox.enter(parameters)?;
         cores.as_ref().map_or(Ok(()), core::Directory::check)?;
         let mut running = Running {
             guest,
-            devices,
-            console,
+            services,
             session,
             worker: None,
             confined,
             registry: &registry,
-            notifier,
-            poll_limit,
-            timeout,
             unwritten: None,
             cookie: GuestAddress(0),
         };
@@ -151,22 +119,11 @@ impl Machine {
         let outlets = outlets.start(&registry, confined)?;
         let guest_runs = GuestRuns::start();
         let outcome = match &ring {
-            None => running.serve_era(era),
-            Some(ring) => running.serve_with_ring(era, ring, &parallel),
+            None => running.serve_era(self.era),
+            Some(ring) => running.serve_with_ring(self.era, ring, &parallel),
         };
         drop(guest_runs);
-        match &outcome {
-            Ok(outcome) => {
-                log::info!("{outcome}");
-                running.notifier.stopping(outcome);
-            }
-            Err(error) => running.notifier.stopping(error),
-        }
-        if let Some((_, left)) = running.unwritten {
-            running.console.drop_unwritten(left);
-        }
-        running.console.finish();
-        running.devices.finish(ring.as_ref());
+        running.finish(&outcome, ring.as_ref());
         drop(on_demand);
         outlets.finish(&outcome);
         if let Some(cores) = cores {
@@ -177,42 +134,6 @@ impl Machine {
         // The VM is dropped before its memory: unmapping pages from a live VM is more expensive.
         drop(vm);
         outcome
-    }
-}
-
-/// Returns the sandbox parameters of this run.
-fn parameters(
-    vcpu: &Vcpu,
-    devices: &Devices,
-    ring: Option<&Ring>,
-    notifier: &Notifier,
-    session: Option<&Session<'_>>,
-    cores: Option<&core::Directory>,
-) -> Parameters {
-    let (nets, disks) = devices.descriptors();
-    let fds = |ring: &Ring| {
-        ring.consumer()
-            .nics()
-            .map(|nic| nic.as_fd().as_raw_fd())
-            .collect()
-    };
-    let ring_nets = ring.map(fds).unwrap_or_default();
-    let (process, thread) = signal::claim_thread();
-    let (waits, timer) = devices.waits();
-    Parameters {
-        vcpu: vcpu.as_raw_fd(),
-        waits: vec![waits],
-        timer,
-        room: log_lines::room_without_ppoll(),
-        nets,
-        ring_nets,
-        disks,
-        notify: notifier.descriptor(),
-        debugger: session.map(Session::descriptor).into_iter().collect(),
-        cores: cores.map(core::Directory::descriptors),
-        process,
-        thread,
-        ..Parameters::default()
     }
 }
 
@@ -251,10 +172,32 @@ impl<'m> Running<'m> {
         }
     }
 
+    /// Reports the end, and finishes output and devices.
+    fn finish(&mut self, outcome: &Result<Outcome, Error>, ring: Option<&Ring>) {
+        let Services {
+            devices,
+            console,
+            notifier,
+            ..
+        } = &mut self.services;
+        match outcome {
+            Ok(outcome) => {
+                log::info!("{outcome}");
+                notifier.stopping(outcome);
+            }
+            Err(error) => notifier.stopping(error),
+        }
+        if let Some((_, left)) = self.unwritten {
+            console.drop_unwritten(left);
+        }
+        console.finish();
+        devices.finish(ring);
+    }
+
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
         self.confined.confine_guests_thread()?;
         self.registry.phases.end(Phase::Sandbox);
-        self.notifier.ready();
+        self.services.notifier.ready();
         let outcome = match (self.serve_debugger()?, era) {
             (Some(outcome), _) => Ok(outcome),
             (None, Era::Legacy) => self.serve::<Legacy>(),
@@ -310,7 +253,7 @@ impl<'m> Running<'m> {
         number: u32,
         argument: GuestAddress,
     ) -> Result<Option<Outcome>, Error> {
-        self.notifier.guest_is_alive();
+        self.services.notifier.guest_is_alive();
         let call = match I::decode(number, self.guest.memory, argument) {
             Ok(Hypercall::Halt { status, cookie }) => {
                 self.cookie = cookie;
@@ -347,7 +290,7 @@ impl<'m> Running<'m> {
     /// Writes the output that gdb interrupted, before the guest resumes.
     fn write_on(&mut self) -> Result<(), Error> {
         if let Some((addr, len)) = self.unwritten.take() {
-            let left = self.console.puts(self.guest.memory, addr, len)?;
+            let left = self.services.console.puts(self.guest.memory, addr, len)?;
             self.unwritten = (left > 0).then(|| (GuestAddress(addr.0 + len - left), left));
         }
         Ok(())
@@ -356,7 +299,7 @@ impl<'m> Running<'m> {
     /// Handles a kick: the guest has queued frames in the ring.
     fn kick(&mut self) -> Result<(), Error> {
         self.registry.exits.kicks.add(1);
-        self.notifier.guest_is_alive();
+        self.services.notifier.guest_is_alive();
         let Some(worker) = &mut self.worker else {
             return Err(self.report(Violation::Stop(Stop::Kick)));
         };
@@ -369,13 +312,12 @@ impl<'m> Running<'m> {
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
         let Running {
             guest: Guest { memory, .. },
-            devices,
-            console,
+            services,
             worker,
             registry,
-            poll_limit,
             ..
         } = self;
+        let devices = &mut services.devices;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
             Hypercall::Poll { timeout } => {
@@ -383,7 +325,7 @@ impl<'m> Running<'m> {
                     worker.quiesce(memory)?;
                 }
                 let _asleep = registry.asleep(timeout);
-                Reply::Ready(devices.poll(timeout.min(*poll_limit))?)
+                Reply::Ready(devices.poll(timeout.min(services.poll_limit))?)
             }
             Hypercall::NetWrite(request) => {
                 if let Some(worker) = worker {
@@ -398,7 +340,7 @@ impl<'m> Running<'m> {
             Hypercall::NetInfo => devices.net_info()?,
             Hypercall::BlockInfo => devices.block_info()?,
             Hypercall::Puts(text) => {
-                let left = console.puts(memory, text.addr, text.len)?;
+                let left = services.console.puts(memory, text.addr, text.len)?;
                 if left > 0 {
                     self.unwritten = Some((GuestAddress(text.addr.0 + text.len - left), left));
                 }
@@ -432,7 +374,7 @@ impl<'m> Running<'m> {
             self.guest.vcpu.fault_registers()
         );
         Error::Timeout {
-            seconds: self.timeout.map_or(0, NonZeroU32::get),
+            seconds: self.services.timeout.map_or(0, NonZeroU32::get),
             registers,
         }
     }

@@ -17,7 +17,7 @@ use crate::debug::{Listener, core};
 use crate::devices::console::Console;
 use crate::devices::ring::{self, Ring};
 use crate::devices::{Devices, Plan};
-use crate::exit::Machine;
+use crate::exit::{Machine, Services};
 use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Rules;
 use crate::guest::image::{self, Image, Segment};
@@ -106,7 +106,6 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let console = Console::stdout()
         .limited(config.limits.console_rate)
         .stamped(config.output.console_timestamps);
-    let timeout = config.limits.timeout;
     phases.end(Phase::Load);
     let era = image.era;
     let mut registry = Registry::new(
@@ -125,13 +124,15 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         era,
         vcpu,
         memory,
-        devices,
-        console,
+        services: Services {
+            devices,
+            console,
+            notifier,
+            poll_limit,
+            timeout: config.limits.timeout,
+        },
         ring,
         sandbox,
-        notifier,
-        poll_limit,
-        timeout,
         debugger,
         cores,
         vm,

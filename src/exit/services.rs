@@ -1,0 +1,69 @@
+//! What serves the guest, and which descriptors the sandbox leaves it.
+
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use crate::arch::Vcpu;
+use crate::debug::{Session, core};
+use crate::devices::Devices;
+use crate::devices::console::Console;
+use crate::devices::ring::Ring;
+use crate::host::service_manager::Notifier;
+use crate::host::signal;
+use crate::report::log_lines;
+use crate::sandbox::rules::Parameters;
+
+/// What serves the guest, and the limits of its run.
+pub(crate) struct Services {
+    pub(crate) devices: Devices,
+    pub(crate) console: Console,
+    pub(crate) notifier: Notifier,
+    /// Longest sleep of one POLL, in nanoseconds.
+    pub(crate) poll_limit: u64,
+    /// Seconds after which the run is ended.
+    pub(crate) timeout: Option<NonZeroU32>,
+}
+
+impl Services {
+    /// Returns the limit of `--timeout`.
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        self.timeout
+            .map(|seconds| Duration::from_secs(seconds.get().into()))
+    }
+
+    /// Returns the sandbox parameters of this run.
+    pub(super) fn parameters(
+        &self,
+        vcpu: &Vcpu,
+        ring: Option<&Ring>,
+        session: Option<&Session<'_>>,
+        cores: Option<&core::Directory>,
+    ) -> Parameters {
+        let (nets, disks) = self.devices.descriptors();
+        let fds = |ring: &Ring| {
+            ring.consumer()
+                .nics()
+                .map(|nic| nic.as_fd().as_raw_fd())
+                .collect()
+        };
+        let ring_nets = ring.map(fds).unwrap_or_default();
+        let (process, thread) = signal::claim_thread();
+        let (waits, timer) = self.devices.waits();
+        Parameters {
+            vcpu: vcpu.as_raw_fd(),
+            waits: vec![waits],
+            timer,
+            room: log_lines::room_without_ppoll(),
+            nets,
+            ring_nets,
+            disks,
+            notify: self.notifier.descriptor(),
+            debugger: session.map(Session::descriptor).into_iter().collect(),
+            cores: cores.map(core::Directory::descriptors),
+            process,
+            thread,
+            ..Parameters::default()
+        }
+    }
+}
