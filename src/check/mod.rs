@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use kvm_ioctls::VmFd;
 
 use crate::arch::Processor;
-use crate::config::{Config, SandboxMode, UserOption};
+use crate::config::{Config, Output, SandboxMode, UserOption};
 use crate::debug::{self, core};
 use crate::devices::Plan;
 use crate::guest::boot_info::{self, BootFacts};
@@ -46,34 +46,37 @@ struct Guest {
 pub fn check(config: &Config, files: &mut Files) -> Report {
     let mut report = Report::new(config.unikernel.display().to_string());
     let mut guest = unikernel(&mut report, config, files);
-    let vm = kvm(&mut report, config);
+    let vm = kvm(&mut report, config.sandbox);
     memory(&mut report, config, guest.as_mut(), vm.as_ref());
-    arguments(&mut report, config);
+    let cmdline = boot_info::cmdline(&config.arguments);
+    report.passes("arguments", cmdline, |cmdline| {
+        format!("{} of 8191", Count(cmdline.len() as u64 - 1, "byte"))
+    });
     devices(&mut report, config, guest.as_ref(), files);
-    outlets(&mut report, config, files);
-    let cores = report
-        .needs(
-            "dumpcore",
-            core::Directory::open(&config.debugging, &config.unikernel, files),
-        )
-        .flatten();
-    debugger(&mut report, config, files);
-    let user = identity(&mut report, config, files);
-    let root = root(&mut report, config, files);
+    outlets(&mut report, &config.output, files);
+    let cores = core::Directory::open(&config.debugging, &config.unikernel, files);
+    let cores = report.needs("dumpcore", cores).flatten();
+    if let Some(address) = setup::gdb_address(config) {
+        let probed = debug::Listener::probe(&address, files);
+        report.passes("gdb", probed, |place| format!("can connect at {place}"));
+    }
+    let user = config.user.clone();
+    let user = user.and_then(|user| identity(&mut report, user, files));
+    let root = config.chroot.as_ref().and_then(|path| {
+        let root = sandbox::root(path, files);
+        report.passes("chroot", root, |_| path.display())
+    });
     sandbox(&mut report, config, user, root, cores);
     report
 }
 
 fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<Guest> {
     let path = config.unikernel.display();
-    let examined = setup::examine(files.take(&config.unikernel, Need::Read));
-    let (file, mut image) = examined
-        .map_err(|error| report.missing("unikernel", format_args!("{path}: {error}")))
-        .ok()?;
-    report.fine(
-        "unikernel",
-        format_args!("{}, {}", image.machine, image.era),
-    );
+    let examined = setup::examine(files.take(&config.unikernel, Need::Read))
+        .map_err(|error| format!("{path}: {error}"));
+    let (file, mut image) = report.passes("unikernel", examined, |(_, image)| {
+        format!("{}, {}", image.machine, image.era)
+    })?;
     let manifest = report.needs("devices", setup::manifest(&mut image, config));
     Some(Guest {
         file,
@@ -82,31 +85,30 @@ fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<
     })
 }
 
-fn kvm(report: &mut Report, config: &Config) -> Option<VmFd> {
-    let (vm, vcpu) = report.needs("KVM", setup::create_vm(config.sandbox))?;
-    let frequency = report.needs("KVM", vcpu.counter_frequency())?;
-    report.fine(
-        "KVM",
-        format_args!(
-            "can create a virtual machine; counter of {} kHz",
-            frequency / 1000
-        ),
-    );
+fn kvm(report: &mut Report, mode: SandboxMode) -> Option<VmFd> {
+    let (vm, vcpu) = report.needs("KVM", setup::create_vm(mode))?;
+    report.passes("KVM", vcpu.counter_frequency(), |frequency| {
+        let kilohertz = frequency / 1000;
+        format!("can create a virtual machine; counter of {kilohertz} kHz")
+    })?;
     Some(vm)
 }
 
 /// Reserves, fills and maps memory as a start would. This also proves that the file is readable to
-/// its end.
-fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: Option<&VmFd>) {
+/// its end. Returns none after an error.
+fn memory(
+    report: &mut Report,
+    config: &Config,
+    guest: Option<&mut Guest>,
+    vm: Option<&VmFd>,
+) -> Option<()> {
+    let lock = config.limits.lock_memory;
     let size = match &guest {
-        Some(guest) => report.needs("memory", setup::memory_size(config.memory, &guest.image)),
-        None => Some(config.memory.given),
+        Some(guest) => setup::memory_size(config.memory, &guest.image),
+        None => Ok(config.memory.given),
     };
-    let Some(size) = size else { return };
-    let Some(mut memory) = report.needs("memory", setup::reserve(size, config.limits.lock_memory))
-    else {
-        return;
-    };
+    let size = report.needs("memory", size)?;
+    let mut memory = report.needs("memory", setup::reserve(size, lock))?;
     if let Some(Guest {
         file,
         image,
@@ -122,26 +124,19 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
             manifest: &manifest.to_bytes(),
             cmdline: &cmdline,
         };
-        if report
-            .needs("memory", setup::fill(&mut memory, file, image, &facts))
-            .is_none()
-        {
-            return;
-        }
+        report.needs("memory", setup::fill(&mut memory, file, image, &facts))?;
     }
     // KVM errors are already reported.
-    let mapped = vm.map(|vm| setup::map_memory(vm, &memory));
-    if report.needs("memory", mapped.unwrap_or(Ok(()))).is_none() {
-        return;
-    }
-    let locked = if config.limits.lock_memory {
+    let mapped = vm.map_or(Ok(()), |vm| setup::map_memory(vm, &memory));
+    report.needs("memory", mapped)?;
+    let locked = if lock {
         ", all of it locked in RAM"
     } else {
         ""
     };
     let given = format!("{} MiB{locked}", size >> 20);
     match available_memory() {
-        Some(available) if available < size && !config.limits.lock_memory => report.doubtful(
+        Some(available) if available < size && !lock => report.doubtful(
             "memory",
             format!(
                 "{given}, but only {} MiB are available; free some or lower --mem",
@@ -150,6 +145,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
         ),
         _ => report.fine("memory", given),
     }
+    Some(())
 }
 
 /// Returns the memory that the host can allocate without swapping, in bytes, if the kernel reports
@@ -159,20 +155,8 @@ fn available_memory() -> Option<u64> {
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
-}
-
-fn arguments(report: &mut Report, config: &Config) {
-    if let Some(cmdline) = report.needs("arguments", boot_info::cmdline(&config.arguments)) {
-        report.fine(
-            "arguments",
-            format!("{} of 8191", Count(cmdline.len() as u64 - 1, "byte")),
-        );
-    }
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &mut Files) {
@@ -184,9 +168,9 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
                 if manifest.devices().is_empty() && errors.is_empty() {
                     report.fine("devices", "none declared, none attached");
                 }
-                errors
-                    .into_iter()
-                    .for_each(|error| report.missing("devices", error));
+                for error in errors {
+                    report.missing("devices", error);
+                }
                 (plan, era.rules())
             }
             // Without a manifest, devices are checked by the options alone, under the most
@@ -211,45 +195,20 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
     }
 }
 
-fn outlets(report: &mut Report, config: &Config, files: &mut Files) {
-    if let Some(target) = &config.output.stats {
-        if report
-            .needs("stats", StatsFile::probe(target, files))
-            .is_some()
-        {
-            report.fine("stats", "writable");
-        }
+fn outlets(report: &mut Report, output: &Output, files: &mut Files) {
+    if let Some(target) = &output.stats {
+        report.passes("stats", StatsFile::probe(target, files), |()| "writable");
     }
-    if let Some(address) = &config.output.metrics {
+    if let Some(address) = &output.metrics {
         let probed = Listener::probe("--metrics", address, files).map_err(metrics::Error::from);
-        if report.needs("metrics", probed).is_some() {
-            report.fine("metrics", "can be served");
-        }
+        report.passes("metrics", probed, |()| "can be served");
     }
 }
 
-fn identity(report: &mut Report, config: &Config, files: &mut Files) -> Option<UserOption> {
-    let option = config.user.clone()?;
-    let found = files.check_user().and_then(|()| user::permitted(&option));
-    let found = report.needs("user", found)?;
-    report.fine("user", format!("user {}, group {}", found.uid, found.gid));
-    Some(option)
-}
-
-fn root(report: &mut Report, config: &Config, files: &mut Files) -> Option<Root> {
-    let path = config.chroot.as_ref()?;
-    let root = report.needs("chroot", sandbox::root(path, files))?;
-    report.fine("chroot", path.display());
-    Some(root)
-}
-
-fn debugger(report: &mut Report, config: &Config, files: &mut Files) {
-    let Some(address) = setup::gdb_address(config) else {
-        return;
-    };
-    if let Some(place) = report.needs("gdb", debug::Listener::probe(&address, files)) {
-        report.fine("gdb", format_args!("can connect at {place}"));
-    }
+fn identity(report: &mut Report, user: UserOption, files: &mut Files) -> Option<UserOption> {
+    let found = files.check_user().and_then(|()| user::permitted(&user));
+    let text = |found: &user::Identity| format!("user {}, group {}", found.uid, found.gid);
+    report.passes("user", found, text).map(|_| user)
 }
 
 /// Enters the sandbox, which cannot be left: must be the last step. The check for core files needs
@@ -277,8 +236,6 @@ fn sandbox(
     }
     // Under another user, the result would not be that of a start.
     if let Some(cores) = cores.filter(|_| possible.user == config.user) {
-        if report.needs("dumpcore", cores.check()).is_some() {
-            report.fine("dumpcore", "core files can be made");
-        }
+        report.passes("dumpcore", cores.check(), |()| "core files can be made");
     }
 }

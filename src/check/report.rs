@@ -96,6 +96,18 @@ impl Report {
         step.map_err(|error| self.missing(subject, error)).ok()
     }
 
+    /// Returns the result of a step; records its error, or the `text` about its result.
+    pub(super) fn passes<T, D: Display>(
+        &mut self,
+        subject: &str,
+        step: Result<T, impl Display>,
+        text: impl FnOnce(&T) -> D,
+    ) -> Option<T> {
+        let result = self.needs(subject, step)?;
+        self.fine(subject, text(&result));
+        Some(result)
+    }
+
     /// Formats the table, with a summary as its last line.
     pub fn to_text(&self) -> String {
         let subjects = self

@@ -24,111 +24,59 @@ enum Kind {
 /// Bytes of a file that [`Format::of`] examines.
 pub const LOOKED_AT: usize = 128;
 
-const KNOWN: [(usize, &[u8], &str, Kind); 24] = [
-    (0, b"#!", "a script", Kind::Foreign),
-    (
-        0,
-        b"\x1f\x8b\x08",
-        "gzip-compressed (gunzip it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"\xfd7zXZ\0",
-        "xz-compressed (unxz it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"\x28\xb5\x2f\xfd",
-        "zstd-compressed (unzstd it first)",
-        Kind::Packed,
-    ),
-    (
-        4,
-        b"1AY&SY",
-        "bzip2-compressed (bunzip2 it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"\x04\x22\x4d\x18",
-        "lz4-compressed (unlz4 it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"LZIP",
-        "lzip-compressed (lunzip it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"\x89LZO\0",
-        "lzop-compressed (lzop -d it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"\x1f\x9d",
-        "compressed (uncompress it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"\x5d\0\0\x80\0",
-        "lzma-compressed (unlzma it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"7z\xbc\xaf\x27\x1c",
-        "a 7z archive (7z x it first)",
-        Kind::Packed,
-    ),
-    (
-        0,
-        b"PK\x03\x04",
-        "a zip archive (unzip it first)",
-        Kind::Packed,
-    ),
-    (0, b"QFI\xfb", "a qcow2 disk image", Kind::Disk),
-    (0, b"QED\0", "a QED disk image", Kind::Disk),
-    (0, b"KDMV", "a VMware (vmdk) disk image", Kind::Disk),
-    (0, b"COWD", "a VMware (vmdk) disk image", Kind::Disk),
-    (
-        0,
-        b"# Disk DescriptorFile",
-        "a VMware (vmdk) disk image",
-        Kind::Disk,
-    ),
-    (0, b"vhdxfile", "a vhdx disk image", Kind::Disk),
-    (0, b"conectix", "a vhd disk image", Kind::Disk),
-    (0, b"WithoutFreeSpace", "a Parallels disk image", Kind::Disk),
-    (
-        64,
-        b"\x7f\x10\xda\xbe",
-        "a VirtualBox (vdi) disk image",
-        Kind::Disk,
-    ),
-    (
-        0,
-        b"\x7fELF",
-        "an ELF file, as unikernels are",
-        Kind::Foreign,
-    ),
-    (0, b"!<arch>", "an ar archive", Kind::Foreign),
-    (0, b"MZ", "a PE program", Kind::Other),
+/// A mark of a format: its offset in the file, its bytes, and the name of the format.
+type Mark = (usize, &'static [u8], &'static str);
+
+const FOREIGN: [Mark; 3] = [
+    (0, b"#!", "a script"),
+    (0, b"\x7fELF", "an ELF file, as unikernels are"),
+    (0, b"!<arch>", "an ar archive"),
+];
+
+const PACKED: [Mark; 11] = [
+    (0, b"\x1f\x8b\x08", "gzip-compressed (gunzip it first)"),
+    (0, b"\xfd7zXZ\0", "xz-compressed (unxz it first)"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed (unzstd it first)"),
+    (4, b"1AY&SY", "bzip2-compressed (bunzip2 it first)"),
+    (0, b"\x04\x22\x4d\x18", "lz4-compressed (unlz4 it first)"),
+    (0, b"LZIP", "lzip-compressed (lunzip it first)"),
+    (0, b"\x89LZO\0", "lzop-compressed (lzop -d it first)"),
+    (0, b"\x1f\x9d", "compressed (uncompress it first)"),
+    (0, b"\x5d\0\0\x80\0", "lzma-compressed (unlzma it first)"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive (7z x it first)"),
+    (0, b"PK\x03\x04", "a zip archive (unzip it first)"),
+];
+
+const DISK: [Mark; 9] = [
+    (0, b"QFI\xfb", "a qcow2 disk image"),
+    (0, b"QED\0", "a QED disk image"),
+    (0, b"KDMV", "a VMware (vmdk) disk image"),
+    (0, b"COWD", "a VMware (vmdk) disk image"),
+    (0, b"# Disk DescriptorFile", "a VMware (vmdk) disk image"),
+    (0, b"vhdxfile", "a vhdx disk image"),
+    (0, b"conectix", "a vhd disk image"),
+    (0, b"WithoutFreeSpace", "a Parallels disk image"),
+    (64, b"\x7f\x10\xda\xbe", "a VirtualBox (vdi) disk image"),
+];
+
+const OTHER: [Mark; 1] = [(0, b"MZ", "a PE program")];
+
+const KNOWN: [(Kind, &[Mark]); 4] = [
+    (Kind::Foreign, &FOREIGN),
+    (Kind::Packed, &PACKED),
+    (Kind::Disk, &DISK),
+    (Kind::Other, &OTHER),
 ];
 
 impl Format {
     /// Recognises a format by the first bytes of a file.
     pub fn of(start: &[u8]) -> Option<Format> {
-        let begins = |&&(at, magic, ..): &&(usize, &[u8], &str, Kind)| {
-            start.get(at..).is_some_and(|rest| rest.starts_with(magic))
-        };
-        if let Some(&(_, _, name, kind)) = KNOWN.iter().find(begins) {
-            return Some(Format { name, kind });
+        for (kind, marks) in KNOWN {
+            for &(at, mark, name) in marks {
+                if start.get(at..).is_some_and(|rest| rest.starts_with(mark)) {
+                    return Some(Format { name, kind });
+                }
+            }
         }
         is_text(start).then_some(Format {
             name: "a text file",

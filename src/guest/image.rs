@@ -12,7 +12,7 @@ use goblin::elf::program_header::{self, ProgramHeader};
 use guest_abi::boot::{IMAGE_BASE, MEMORY_GRANULE};
 
 use crate::guest::era::Era;
-use crate::guest::manifest::{self, Manifest};
+use crate::guest::manifest::Manifest;
 use crate::memory::{Access, Mapping};
 
 mod error;
@@ -28,7 +28,7 @@ pub use error::Error;
 pub use notes::target_name;
 pub use partial::PartialImage;
 pub use recognise::Evidence;
-pub use search::{OVERLAP, search};
+pub use search::search;
 
 /// A file that is read in pieces.
 pub trait Source {
@@ -100,9 +100,6 @@ pub struct Image {
     /// Its devices; none if it cannot declare any.
     pub manifest: Option<Manifest>,
 }
-
-/// Most program headers a file may have; real ones have about ten.
-const MAX_PROGRAM_HEADERS: u16 = 64;
 
 impl Image {
     /// Parses and checks a file.
@@ -184,13 +181,10 @@ impl Image {
     }
 
     fn check_entry(&self) -> Result<(), Error> {
-        let executable = |segment: &&Segment| segment.access.is_executable();
-        if self
-            .segments
-            .iter()
-            .filter(executable)
-            .any(|segment| segment.memory.contains(&self.entry))
-        {
+        let holds_entry = |segment: &Segment| {
+            segment.access.is_executable() && segment.memory.contains(&self.entry)
+        };
+        if self.segments.iter().any(holds_entry) {
             return Ok(());
         }
         Err(Error::Entry(self.entry))
@@ -268,33 +262,22 @@ fn check_header(header: &Header) -> Result<Machine, Error> {
     if header.e_type != header::ET_EXEC {
         return Err(Error::Type(header::et_to_str(header.e_type)));
     }
-    if header.e_version != 1 {
-        return Err(Error::Field {
-            field: "e_version",
-            value: header.e_version.into(),
-            rule: "must be 1",
-        });
-    }
-    if usize::from(header.e_ehsize) != header::header64::SIZEOF_EHDR {
-        return Err(Error::Field {
-            field: "e_ehsize",
-            value: header.e_ehsize.into(),
-            rule: "must be 64",
-        });
-    }
-    if usize::from(header.e_phentsize) != program_header::program_header64::SIZEOF_PHDR {
-        return Err(Error::Field {
-            field: "e_phentsize",
-            value: header.e_phentsize.into(),
-            rule: "must be 56",
-        });
-    }
-    if !(1..=MAX_PROGRAM_HEADERS).contains(&header.e_phnum) {
-        return Err(Error::Field {
-            field: "e_phnum",
-            value: header.e_phnum.into(),
-            rule: "must be 1 to 64",
-        });
+    let fields: [(_, u64, _, _); 4] = [
+        ("e_version", header.e_version.into(), 1..=1, "must be 1"),
+        ("e_ehsize", header.e_ehsize.into(), 64..=64, "must be 64"),
+        (
+            "e_phentsize",
+            header.e_phentsize.into(),
+            56..=56,
+            "must be 56",
+        ),
+        // Real files have about ten.
+        ("e_phnum", header.e_phnum.into(), 1..=64, "must be 1 to 64"),
+    ];
+    for (field, value, valid, rule) in fields {
+        if !valid.contains(&value) {
+            return Err(Error::Field { field, value, rule });
+        }
     }
     Ok(machine)
 }
@@ -311,10 +294,4 @@ fn parse_program_headers(
         what: "program header table",
         needed: header.e_phoff,
     })
-}
-
-impl From<manifest::Error> for Error {
-    fn from(error: manifest::Error) -> Error {
-        Error::Manifest(error)
-    }
 }

@@ -66,7 +66,7 @@ pub enum Error {
     #[error("no manifest note (MFT1), which must list the devices; rebuild the image")]
     NoManifest,
     #[error("invalid manifest: {0}; fix manifest.json and rebuild")]
-    Manifest(manifest::Error),
+    Manifest(#[from] manifest::Error),
 }
 
 /// Returns the likely format of a file that is not ELF.

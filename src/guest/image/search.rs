@@ -8,7 +8,7 @@ use super::{Error, Source, fill};
 pub(super) const PIECE: usize = 64 * 1024;
 
 /// Overlap between pieces; patterns must be shorter than this.
-pub const OVERLAP: usize = 64;
+pub(super) const OVERLAP: usize = 64;
 
 /// Most bytes of a file that are searched; unikernels are smaller.
 const MOST: u64 = 256 << 20;

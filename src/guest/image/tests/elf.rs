@@ -89,7 +89,7 @@ impl Program {
         let mut bytes = Vec::with_capacity(56);
         bytes.extend(self.kind.to_le_bytes());
         bytes.extend(self.flags.to_le_bytes());
-        let args = [
+        let fields = [
             self.offset,
             self.vaddr,
             self.paddr,
@@ -97,7 +97,7 @@ impl Program {
             self.memsz,
             self.align,
         ];
-        bytes.extend(args.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
         bytes
     }
 }
@@ -238,8 +238,8 @@ impl Elf {
 /// A note: `description` is everything after the header's 20 bytes; the header has its length.
 pub fn note(name: &[u8; 8], kind: u32, description: &[u8]) -> Vec<u8> {
     let namesz = if name[7] == 0 && name[6] == 0 { 6 } else { 8 };
-    let args: [u32; 3] = [namesz, description.len() as u32, kind];
-    [args.as_bytes(), name, description].concat()
+    let header: [u32; 3] = [namesz, description.len() as u32, kind];
+    [header.as_bytes(), name, description].concat()
 }
 
 pub fn abi_description(target: u32, version: u32) -> Vec<u8> {

@@ -5,7 +5,7 @@ use guest_abi::note::{TYPE_ABI1, TYPE_MFT1, target};
 
 use super::elf::{MFT, PT_NOTE, abi, abi_description, mft, note};
 use super::*;
-use crate::guest::manifest::tests::manifest;
+use crate::guest::manifest::{self, tests::manifest};
 
 const NAME: &[u8; 8] = b"Solo5\0\0\0";
 

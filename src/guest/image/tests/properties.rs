@@ -202,10 +202,10 @@ proptest! {
         let mut elf = Elf { entry, ..Elf::legacy(elf::LEGACY_STRINGS) };
         // The strings stay in the file, loaded from an offset without an address.
         elf.programs[0].kind = elf::PT_TLS;
-        let args = Program { kind: PT_LOAD, paddr: 1 << 31, ..elf.programs[0].clone() };
+        let strings = Program { kind: PT_LOAD, paddr: 1 << 31, ..elf.programs[0].clone() };
         elf.programs.truncate(1);
         elf.programs.extend(programs.into_iter().map(|program| Program { paddr: program.vaddr, ..program }));
-        elf.programs.push(args);
+        elf.programs.push(strings);
         let file = elf.build();
         if let Ok(image) = Image::parse(file.as_slice()) {
             prop_assert_eq!(image.era, Era::Legacy);
@@ -229,7 +229,7 @@ proptest! {
         for (place, index) in places.into_iter().zip([elf::ABI, elf::MFT]) {
             notes.insert(place.index(notes.len() + 1), good.programs[index].content.clone());
         }
-        let content = gaps.into_iter().zip(notes).flat_map(|(args, note)| [vec![0; 4 * args], note].concat()).collect();
+        let content = gaps.into_iter().zip(notes).flat_map(|(gap, note)| [vec![0; 4 * gap], note].concat()).collect();
         let merged = accepted(|elf| {
             elf.programs[elf::ABI] = Program::note(0x6000, content);
             elf.programs.remove(elf::MFT);

@@ -1,5 +1,6 @@
 //! Recognition of files without notes.
 
+use super::super::search::{OVERLAP, PIECE};
 use super::elf::{CONSTANTS, LEGACY_STRINGS, R};
 use super::*;
 
@@ -21,8 +22,8 @@ fn is_ordinary(machine: u16, constants: &[u8]) -> bool {
     matches!(examine(machine, constants), Err(Error::NoAbiNote))
 }
 
-fn instructions(args: &[u32]) -> Vec<u8> {
-    args.iter().flat_map(|word| word.to_le_bytes()).collect()
+fn instructions(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// `mov xN, #0x50; movk xM, #1, lsl #32; str w0, [xN]`
@@ -49,8 +50,8 @@ fn the_strings_of_memory_and_clock_identify_a_legacy_unikernel() {
             Evidence::Strings
         );
         // One of the two is not enough: other programs contain it as well.
-        for args in LEGACY_STRINGS.split_inclusive(|&byte| byte == 0) {
-            assert!(is_ordinary(machine, args));
+        for string in LEGACY_STRINGS.split_inclusive(|&byte| byte == 0) {
+            assert!(is_ordinary(machine, string));
         }
     }
 }
@@ -167,9 +168,9 @@ fn nothing_is_missed_between_two_pieces() {
         (AARCH64, aarch64_halt(7, 7), 4),
         (X86_64, x86_64_halt(11), 1),
     ];
-    let args = [AARCH64, X86_64].map(|machine| (machine, LEGACY_STRINGS.to_vec(), 1));
-    for (machine, pattern, step) in halt.into_iter().chain(args) {
-        let boundary = 0x1000 + super::super::search::PIECE as u64 - CONSTANTS;
+    let strings = [AARCH64, X86_64].map(|machine| (machine, LEGACY_STRINGS.to_vec(), 1));
+    for (machine, pattern, step) in halt.into_iter().chain(strings) {
+        let boundary = 0x1000 + PIECE as u64 - CONSTANTS;
         for before in (0..=pattern.len() + OVERLAP).step_by(step) {
             let mut constants = vec![0; boundary as usize - before];
             constants.extend(&pattern);
@@ -204,8 +205,8 @@ fn a_multiboot_header_makes_a_virtio_unikernel() {
 
 #[test]
 fn ukvm_of_0_2_is_refused_by_its_name() {
-    let args = b"Solo5: Clock source: KVM paravirtualized clock\n\0";
-    let error = examine(X86_64, args).expect_err("too old");
+    let string = b"Solo5: Clock source: KVM paravirtualized clock\n\0";
+    let error = examine(X86_64, string).expect_err("too old");
     assert!(matches!(error, Error::Ukvm), "{error:?}");
     assert!(
         error.to_string().starts_with("ukvm unikernel of Solo5 0.2"),

@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 
-use super::super::search::PIECE;
+use super::super::search::{OVERLAP, PIECE};
 use super::*;
 
 /// Returns the pieces that are seen of a file of so many bytes, each of which encodes its offset.
