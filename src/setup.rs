@@ -12,7 +12,9 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Architecture, Native, Processor, Vcpu};
-use crate::config::{Config, GdbAddress, Memory, NetRing, SandboxMode};
+use crate::config::{
+    BlockOption, Config, Debugging, GdbAddress, Memory, NetOption, NetRing, SandboxMode,
+};
 use crate::debug::{Listener, core};
 use crate::devices::console::Console;
 use crate::devices::ring::{self, Ring};
@@ -25,6 +27,7 @@ use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Look, Need};
 use crate::host::inherited_filter;
 use crate::host::service_manager::Notifier;
+use crate::host::user;
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
@@ -44,7 +47,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let (file, mut image) = examine(files.take(&config.unikernel, Need::Read))?;
     let size = memory_size(config.memory, &image)?;
     let cmdline = boot_info::cmdline(&config.arguments)?;
-    let mut manifest = manifest(&mut image, config)?;
+    let mut manifest = manifest(&mut image, &config.nets, &config.blocks)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
     if let Some((_, shared)) = files
         .shared(plan.disks(), config.output.stats.as_ref())
@@ -53,10 +56,13 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     {
         return Err(shared.into());
     }
-    let sandbox = Sandbox::with_files(config, files)?;
+    let root = config.chroot.as_deref();
+    let root = root.map(|path| sandbox::root(path, files)).transpose()?;
+    let identity = config.user.as_ref().map(user::permitted).transpose()?;
+    let sandbox = Sandbox::new(config.sandbox, identity, root);
     let can_remove = config.sandbox == SandboxMode::Off && config.chroot.is_none();
     let outlets = metrics::Opened::open(&config.output, can_remove, files)?;
-    let debugger = gdb_address(config)
+    let debugger = gdb_address(&config.debugging)
         .map(|address| Listener::bind(&address, &config.unikernel, files))
         .transpose()?;
     let cores = core::Directory::open(&config.debugging, &config.unikernel, files)?;
@@ -142,11 +148,11 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
 }
 
 /// Returns the address for gdb, with `--gdb`.
-pub(crate) fn gdb_address(config: &Config) -> Option<GdbAddress> {
-    if config.debugging.gdb_port.is_some() && !config.debugging.gdb {
+pub(crate) fn gdb_address(debugging: &Debugging) -> Option<GdbAddress> {
+    if debugging.gdb_port.is_some() && !debugging.gdb {
         log::warn!("--gdb-port has no effect without --gdb");
     }
-    config.debugging.address()
+    debugging.address()
 }
 
 /// Formats the status line that a service manager shows for a running guest.
@@ -169,15 +175,16 @@ pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), outcome::
 
 /// Returns the manifest of the unikernel. One that cannot declare devices gets those that the
 /// operator attaches.
-pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, outcome::Error> {
+pub(crate) fn manifest(
+    image: &mut Image,
+    nets: &[NetOption],
+    blocks: &[BlockOption],
+) -> Result<Manifest, outcome::Error> {
     if let Some(manifest) = image.manifest.take() {
         return Ok(manifest);
     }
-    let names = config
-        .nets
-        .iter()
-        .map(|net| &net.name)
-        .chain(config.blocks.iter().map(|block| &block.name));
+    let names = nets.iter().map(|net| &net.name);
+    let names = names.chain(blocks.iter().map(|block| &block.name));
     if let Some(name) = names.flatten().next() {
         return Err(Error::UnnamedDevices {
             name: name.clone(),
@@ -185,10 +192,7 @@ pub(crate) fn manifest(image: &mut Image, config: &Config) -> Result<Manifest, o
         }
         .into());
     }
-    Ok(Manifest::unnamed(
-        !config.nets.is_empty(),
-        !config.blocks.is_empty(),
-    ))
+    Ok(Manifest::unnamed(!nets.is_empty(), !blocks.is_empty()))
 }
 
 /// Opens a unikernel's file.

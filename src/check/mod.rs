@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use kvm_ioctls::VmFd;
 
 use crate::arch::Processor;
-use crate::config::{Config, Output, SandboxMode, UserOption};
+use crate::config::{Config, Output, SandboxMode};
 use crate::debug::{self, core};
 use crate::devices::Plan;
 use crate::guest::boot_info::{self, BootFacts};
@@ -27,7 +27,7 @@ use crate::host::unix_socket::Listener;
 use crate::host::user;
 use crate::metrics::{self, StatsFile};
 use crate::report::counters::Count;
-use crate::sandbox::{self, Root, Sandbox};
+use crate::sandbox::{self, Sandbox};
 use crate::setup;
 
 mod report;
@@ -56,17 +56,24 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
     outlets(&mut report, &config.output, files);
     let cores = core::Directory::open(&config.debugging, &config.unikernel, files);
     let cores = report.needs("dumpcore", cores).flatten();
-    if let Some(address) = setup::gdb_address(config) {
+    if let Some(address) = setup::gdb_address(&config.debugging) {
         let probed = debug::Listener::probe(&address, files);
         report.passes("gdb", probed, |place| format!("can connect at {place}"));
     }
-    let user = config.user.clone();
-    let user = user.and_then(|user| identity(&mut report, user, files));
+    let identity = config.user.as_ref().and_then(|user| {
+        let found = files.check_user().and_then(|()| user::permitted(user));
+        report.passes("user", found, |found| {
+            format!("user {}, group {}", found.uid, found.gid)
+        })
+    });
+    // Under another user, the result would not be that of a start.
+    let cores = cores.filter(|_| identity.is_some() == config.user.is_some());
     let root = config.chroot.as_ref().and_then(|path| {
         let root = sandbox::root(path, files);
         report.passes("chroot", root, |_| path.display())
     });
-    sandbox(&mut report, config, user, root, cores);
+    let sandbox = Sandbox::new(config.sandbox, identity, root);
+    try_out(&mut report, sandbox, config.sandbox, cores);
     report
 }
 
@@ -77,7 +84,10 @@ fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<
     let (file, mut image) = report.passes("unikernel", examined, |(_, image)| {
         format!("{}, {}", image.machine, image.era)
     })?;
-    let manifest = report.needs("devices", setup::manifest(&mut image, config));
+    let manifest = report.needs(
+        "devices",
+        setup::manifest(&mut image, &config.nets, &config.blocks),
+    );
     Some(Guest {
         file,
         image,
@@ -205,37 +215,20 @@ fn outlets(report: &mut Report, output: &Output, files: &mut Files) {
     }
 }
 
-fn identity(report: &mut Report, user: UserOption, files: &mut Files) -> Option<UserOption> {
-    let found = files.check_user().and_then(|()| user::permitted(&user));
-    let text = |found: &user::Identity| format!("user {}, group {}", found.uid, found.gid);
-    report.passes("user", found, text).map(|_| user)
-}
-
 /// Enters the sandbox, which cannot be left: must be the last step. The check for core files needs
 /// the identity that the process has afterwards.
-fn sandbox(
+fn try_out(
     report: &mut Report,
-    config: &Config,
-    user: Option<UserOption>,
-    root: Option<Root>,
+    sandbox: Sandbox,
+    mode: SandboxMode,
     cores: Option<core::Directory>,
 ) {
-    // Errors of these are already reported.
-    let possible = Config {
-        user,
-        chroot: None,
-        ..config.clone()
-    };
-    let tried = Sandbox::new(&possible).and_then(|sandbox| sandbox.in_root(root).try_out());
-    match report.needs("sandbox", tried) {
-        Some((layers, true)) if config.sandbox != SandboxMode::Off => {
-            report.fine("sandbox", layers)
-        }
+    match report.needs("sandbox", sandbox.try_out()) {
+        Some((layers, true)) if mode != SandboxMode::Off => report.fine("sandbox", layers),
         Some((layers, _)) => report.doubtful("sandbox", layers),
         None => return,
     }
-    // Under another user, the result would not be that of a start.
-    if let Some(cores) = cores.filter(|_| possible.user == config.user) {
+    if let Some(cores) = cores {
         report.passes("dumpcore", cores.check(), |()| "core files can be made");
     }
 }

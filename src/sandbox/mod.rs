@@ -11,8 +11,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::{Config, SandboxMode};
-use crate::host::files::Files;
+use crate::config::SandboxMode;
 use crate::host::user::{self, Identity};
 use crate::host::{capabilities, inherited_filter};
 
@@ -24,7 +23,8 @@ pub mod rules;
 mod tests;
 mod violation;
 
-pub(crate) use root::{Root, root};
+pub use root::Root;
+pub(crate) use root::root;
 use rules::{GUEST, METRICS, Parameters, RING, Rule};
 
 /// Why a run cannot be confined.
@@ -87,36 +87,13 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Returns the sandbox of `config`. Changes nothing.
-    ///
-    /// # Errors
-    /// The user or directory does not exist, or this process may not become that user or enter that
-    /// directory.
-    pub fn new(config: &Config) -> Result<Sandbox, Error> {
-        Sandbox::with_files(config, &mut Files::default())
-    }
-
-    /// As [`Sandbox::new`], with the directory that was found before.
-    ///
-    /// # Errors
-    /// The same.
-    pub(crate) fn with_files(config: &Config, files: &mut Files) -> Result<Sandbox, Error> {
-        let root = config
-            .chroot
-            .as_deref()
-            .map(|path| root(path, files))
-            .transpose()?;
-        let identity = config.user.as_ref().map(user::permitted).transpose()?;
-        Ok(Sandbox {
-            mode: config.sandbox,
+    /// Returns a sandbox that changes to `identity` and `root`. Changes nothing yet.
+    pub fn new(mode: SandboxMode, identity: Option<Identity>, root: Option<Root>) -> Sandbox {
+        Sandbox {
+            mode,
             identity,
             root,
-        })
-    }
-
-    /// Returns the same with this root directory.
-    pub(crate) fn in_root(self, root: Option<Root>) -> Sandbox {
-        Sandbox { root, ..self }
+        }
     }
 
     /// Enters the sandbox as for a run, with a filter for this thread that allows everything.
