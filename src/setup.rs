@@ -40,26 +40,23 @@ mod tests;
 
 pub use error::Error;
 
+/// A unikernel and its start parameters, checked without touching the host.
+struct Unikernel {
+    file: File,
+    image: Image,
+    manifest: Manifest,
+    cmdline: Vec<u8>,
+    memory_size: u64,
+}
+
 /// Prepares everything that one run needs.
 pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
     let phases = Phases::begin();
     files.check_user()?;
-    let (file, mut image) = examine(files.take(&config.unikernel, Need::Read))?;
-    let size = memory_size(config.memory, &image)?;
-    let cmdline = boot_info::cmdline(&config.arguments)?;
-    let mut manifest = manifest(&mut image, &config.nets, &config.blocks)?;
-    let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
-    if let Some((_, shared)) = files
-        .shared(plan.disks(), config.output.stats.as_ref())
-        .into_iter()
-        .next()
-    {
-        return Err(shared.into());
-    }
-    let root = config.chroot.as_deref();
-    let root = root.map(|path| sandbox::root(path, files)).transpose()?;
-    let identity = config.user.as_ref().map(user::permitted).transpose()?;
-    let sandbox = Sandbox::new(config.sandbox, identity, root);
+    let mut unikernel = Unikernel::examine(config, files)?;
+    let era = unikernel.image.era;
+    let plan = plan(&unikernel.manifest, config, files)?;
+    let sandbox = sandbox(config, files)?;
     let can_remove = config.sandbox == SandboxMode::Off && config.chroot.is_none();
     let outlets = metrics::Opened::open(&config.output, can_remove, files)?;
     let debugger = gdb_address(&config.debugging)
@@ -72,53 +69,30 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     // and down.
     let (vm, mut vcpu) = create_vm(config.sandbox)?;
     let counter_frequency = vcpu.counter_frequency()?;
-    let mut memory = reserve(size, config.limits.lock_memory)?;
+    let mut memory = reserve(unikernel.memory_size, config.limits.lock_memory)?;
     phases.end(Phase::Machine);
-    let devices = Devices::attach(plan, files, &mut manifest, image.era.rules())?;
+    let devices = Devices::attach(plan, files, &mut unikernel.manifest, era.rules())?;
     phases.end(Phase::Devices);
 
-    log::info!(
-        "{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz",
-        size >> 20,
-        image.end()
-    );
-    let ring = net_ring(config.net_ring, image.era.rules(), &devices)?;
-    let facts = BootFacts {
-        memory_size: size,
-        image_end: image.end(),
-        counter_frequency,
-        net_ring: if ring.is_some() { ring::ADDRESS } else { 0 },
-        manifest: &manifest.to_bytes(),
-        cmdline: &cmdline,
-    };
-    let offered = if ring.is_some() {
-        "offered"
-    } else {
-        "not offered"
-    };
-    log::debug!(
-        "first instruction at {:#x}, network ring {offered}",
-        image.entry
-    );
-    fill(&mut memory, &file, &image, &facts)?;
+    let ring = net_ring(config.net_ring, era.rules(), &devices)?;
+    unikernel.load(&mut memory, ring.is_some(), counter_frequency)?;
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot {
-        entry: image.entry,
-        stack_top: size,
+        entry: unikernel.image.entry,
+        stack_top: unikernel.memory_size,
         boot_info: BOOT_INFO_ADDRESS,
     })?;
-    let notifier = Notifier::from_environment(|| status(&image, size, &manifest, &devices));
+    let notifier = Notifier::from_environment(|| unikernel.status(&devices));
     let poll_limit = Native::poll_limit(counter_frequency).min(notifier.poll_limit());
     let console = Console::stdout()
         .limited(config.limits.console_rate)
         .stamped(config.output.console_timestamps);
     phases.end(Phase::Load);
-    let era = image.era;
     let mut registry = Registry::new(
         &config.unikernel,
         era,
         phases,
-        size,
+        unikernel.memory_size,
         &devices,
         &console,
         ring.as_ref(),
@@ -147,22 +121,88 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     })
 }
 
+impl Unikernel {
+    fn examine(config: &Config, files: &mut Files) -> Result<Unikernel, outcome::Error> {
+        let (file, mut image) = examine(files.take(&config.unikernel, Need::Read))?;
+        let memory_size = memory_size(config.memory, &image)?;
+        let cmdline = boot_info::cmdline(&config.arguments)?;
+        let manifest = manifest(&mut image, &config.nets, &config.blocks)?;
+        Ok(Unikernel {
+            file,
+            image,
+            manifest,
+            cmdline,
+            memory_size,
+        })
+    }
+
+    /// Writes the initial contents of guest memory.
+    fn load(
+        &self,
+        memory: &mut GuestMemory,
+        ring: bool,
+        counter_frequency: u64,
+    ) -> Result<(), outcome::Error> {
+        let image = &self.image;
+        log::info!(
+            "{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz",
+            self.memory_size >> 20,
+            image.end()
+        );
+        let offered = if ring { "offered" } else { "not offered" };
+        log::debug!(
+            "first instruction at {:#x}, network ring {offered}",
+            image.entry
+        );
+        let facts = BootFacts {
+            memory_size: self.memory_size,
+            image_end: image.end(),
+            counter_frequency,
+            net_ring: if ring { ring::ADDRESS } else { 0 },
+            manifest: &self.manifest.to_bytes(),
+            cmdline: &self.cmdline,
+        };
+        fill(memory, &self.file, image, &facts)
+    }
+
+    /// Formats the status line that a service manager shows for a running guest.
+    fn status(&self, devices: &Devices) -> String {
+        let mut status = format!(
+            "{}, {} MiB of memory",
+            self.image.era,
+            self.memory_size >> 20
+        );
+        for device in self.manifest.devices() {
+            let place = devices.on_host(device.handle).unwrap_or_default();
+            status.push_str(&format!(", {}: {place}", device.name));
+        }
+        status
+    }
+}
+
+/// Decides which option attaches which device. No file may have two purposes.
+fn plan(manifest: &Manifest, config: &Config, files: &Files) -> Result<Plan, outcome::Error> {
+    let plan = Plan::new(manifest, &config.nets, &config.blocks)?;
+    let shared = files.shared(plan.disks(), config.output.stats.as_ref());
+    match shared.into_iter().next() {
+        Some((_, shared)) => Err(shared.into()),
+        None => Ok(plan),
+    }
+}
+
+fn sandbox(config: &Config, files: &mut Files) -> Result<Sandbox, outcome::Error> {
+    let root = config.chroot.as_deref();
+    let root = root.map(|path| sandbox::root(path, files)).transpose()?;
+    let identity = config.user.as_ref().map(user::permitted).transpose()?;
+    Ok(Sandbox::new(config.sandbox, identity, root))
+}
+
 /// Returns the address for gdb, with `--gdb`.
 pub(crate) fn gdb_address(debugging: &Debugging) -> Option<GdbAddress> {
     if debugging.gdb_port.is_some() && !debugging.gdb {
         log::warn!("--gdb-port has no effect without --gdb");
     }
     debugging.address()
-}
-
-/// Formats the status line that a service manager shows for a running guest.
-fn status(image: &Image, size: u64, manifest: &Manifest, devices: &Devices) -> String {
-    let mut status = format!("{}, {} MiB of memory", image.era, size >> 20);
-    for device in manifest.devices() {
-        let place = devices.on_host(device.handle).unwrap_or_default();
-        status.push_str(&format!(", {}: {place}", device.name));
-    }
-    status
 }
 
 /// Opens and parses a unikernel; rejects one for another processor.
