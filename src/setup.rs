@@ -3,11 +3,10 @@
 
 use std::fs::{File, FileType};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
-use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE, MAX_MEMORY};
+use guest_abi::boot::{BOOT_INFO_ADDRESS, MAX_MEMORY};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
 
@@ -22,22 +21,24 @@ use crate::devices::{Devices, Plan};
 use crate::exit::{Machine, Services};
 use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Rules;
-use crate::guest::image::{self, Image, Segment};
+use crate::guest::image::Image;
 use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Look, Need};
 use crate::host::inherited_filter;
 use crate::host::service_manager::Notifier;
 use crate::host::user;
-use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
+use crate::memory::GuestMemory;
 use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
 use crate::sandbox::{self, Layer, Sandbox};
 
+mod content;
 mod error;
 mod source;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use content::fill;
 pub use error::Error;
 
 /// A unikernel and its start parameters, checked without touching the host.
@@ -350,78 +351,6 @@ fn net_ring(
     Ok(Some(Ring::new(
         devices.try_clone_nets().map_err(Error::Descriptors)?,
     )))
-}
-
-/// Returns the access rights of each page of guest memory. Sections A3 and B3.
-fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
-    let boot_pages = image.era.rules().boot_pages;
-    let ring_pages = if ring { Access::ReadWrite } else { boot_pages };
-    let mut mappings = vec![
-        Mapping {
-            range: 0..BOOT_INFO_ADDRESS,
-            access: Access::None,
-        },
-        Mapping {
-            range: BOOT_INFO_ADDRESS..ring::ADDRESS,
-            access: boot_pages,
-        },
-        Mapping {
-            range: ring::ADDRESS..ring::END,
-            access: ring_pages,
-        },
-        Mapping {
-            range: ring::END..IMAGE_BASE,
-            access: boot_pages,
-        },
-    ];
-    mappings.extend(image.mappings(size));
-    mappings
-}
-
-/// Writes the initial contents of guest memory and its page tables, and write-protects what the
-/// guest must not write.
-pub(crate) fn fill(
-    memory: &mut GuestMemory,
-    file: &File,
-    image: &Image,
-    facts: &BootFacts,
-) -> Result<(), outcome::Error> {
-    let mappings = mappings(image, memory.size(), facts.net_ring != 0);
-    load(memory, file, &image.segments)?;
-    for Mapping { range, access } in &mappings {
-        log::trace!("page tables: {range:#x?}: {access:?}");
-    }
-    Native::build_tables(memory, &mappings)?;
-    memory.place(
-        GuestAddress(BOOT_INFO_ADDRESS),
-        &boot_info::to_bytes(image.era, facts),
-    )?;
-    memory.protect(&mappings);
-    Ok(())
-}
-
-/// Loads the segments. Bytes that the file does not fill are zero, because guest memory is fresh.
-fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), outcome::Error> {
-    for segment in segments {
-        log::debug!(
-            "segment {:#x?}: {:?}, from {:#x?} of the file",
-            segment.memory,
-            segment.access,
-            segment.file
-        );
-    }
-    for segment in segments.iter().filter(|segment| !segment.file.is_empty()) {
-        let length = segment.file.end - segment.file.start;
-        memory
-            .load(
-                GuestAddress(segment.memory.start),
-                length,
-                file.as_fd(),
-                segment.file.start,
-            )?
-            .map_err(image::Error::Io)?;
-    }
-    Ok(())
 }
 
 /// Maps guest memory into the virtual machine.
