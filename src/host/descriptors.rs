@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use libc::{c_long, c_uint};
+use rustix::process::{Resource, getrlimit};
 
 mod inherited;
 
@@ -44,12 +45,9 @@ fn gaps(keep: &[c_uint]) -> Vec<(c_uint, c_uint)> {
     gaps
 }
 
-/// Upper bound of the fallback scan; RLIMIT_NOFILE can be 2^30.
-const MOST: c_uint = 65_536;
-
 /// Fallback for older kernels, and for containers whose filter rejects the call.
 fn close_each(keep: &[c_uint]) {
-    let open = open_descriptors().unwrap_or_else(|_| (0..limit().min(MOST)).collect());
+    let open = open_descriptors().unwrap_or_else(|_| (0..limit()).collect());
     for fd in open
         .into_iter()
         .filter(|fd| *fd > libc::STDERR_FILENO as c_uint && !keep.contains(fd))
@@ -67,10 +65,11 @@ fn open_descriptors() -> io::Result<Vec<c_uint>> {
         .collect())
 }
 
-/// Returns a bound for descriptors, unless the limit was lowered after one was opened.
+/// Returns a bound for descriptors, unless the limit was lowered after one was opened. At most
+/// 65536, because RLIMIT_NOFILE can be 2^30.
 fn limit() -> c_uint {
-    // SAFETY: the call takes a number.
-    c_uint::try_from(unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }).unwrap_or(1024)
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.min(65_536) as c_uint
 }
 
 #[cfg(test)]

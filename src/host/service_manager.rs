@@ -112,10 +112,7 @@ impl Notifier {
         match (&mut self.watchdog, &self.socket) {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
             // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
-            (None, Some(socket)) => {
-                // SAFETY: the call takes plain numbers.
-                _ = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) }
-            }
+            (None, Some(socket)) => _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Write),
             (None, None) => {}
         }
     }
