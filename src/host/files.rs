@@ -187,7 +187,7 @@ impl Files {
     /// Returns the descriptors that are open for these files.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let found = self.found.iter();
-        found.filter_map(|(_, _, look)| look.as_ref().ok().map(Look::as_raw_fd))
+        found.filter_map(|(_, _, look)| Some(look.as_ref().ok()?.as_raw_fd()))
     }
 
     fn identity(&self, path: &Path) -> Option<Identity> {

@@ -87,8 +87,8 @@ fn open_taps(pid: u32, name: &str) -> Vec<RawFd> {
     numbers_in(&directory).filter(leads_there).collect()
 }
 
-/// Lists the entries of a directory whose names are numbers.
-fn numbers_in<T: FromStr>(directory: &str) -> impl Iterator<Item = T> {
+/// Lists the entries of a directory whose names are numbers; none if it cannot be read.
+pub(super) fn numbers_in<T: FromStr>(directory: &str) -> impl Iterator<Item = T> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

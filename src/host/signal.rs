@@ -207,7 +207,7 @@ pub fn handle_sigio() -> errno::Result<()> {
 }
 
 extern "C" fn on_debugger(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
-    keep_from_running();
+    set_interrupt_flag(1);
 }
 
 /// Clears the interrupt flag. Call [`received`] afterwards, never before, or a signal is lost.
@@ -283,7 +283,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     if !first && signal != libc::SIGALRM {
         let _ = RECEIVED.compare_exchange(TIMEOUT, signal, Ordering::SeqCst, Ordering::SeqCst);
     }
-    keep_from_running();
+    set_interrupt_flag(1);
     if first {
         let timer = POLL_TIMER.load(Ordering::SeqCst);
         match (inherited_filter::has_rejected(), timer) {
@@ -294,10 +294,6 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
             (true, timer) => _ = set_timer(timer, 1, 1000 * REMINDER_MICROSECONDS as u64),
         }
     }
-}
-
-fn keep_from_running() {
-    set_interrupt_flag(1);
 }
 
 fn set_interrupt_flag(value: u8) {

@@ -77,7 +77,7 @@ fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
     };
     let writable = match memory.buffer(GuestAddress(addr), len) {
         Ok(buffer) => {
-            assert_eq!(buffer.len() as u64, len);
+            assert_eq!(buffer.0.len() as u64, len);
             "writable"
         }
         Err(RangeError::ReadOnly { addr: a, len: l }) if (a, l) == (addr, len) => "read-only",
