@@ -28,7 +28,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
             log::warn!("{path}: cannot be locked: {error}; make sure that nothing else uses it");
         }
     }
-    match Identity::of_descriptor(file.as_raw_fd()).and_then(loop_device) {
+    match Identity::of_descriptor(file).and_then(loop_device) {
         Some(device) => Err(Error::Loop {
             path: path.to_owned(),
             device,

@@ -201,20 +201,21 @@ impl Listener {
     }
 
     fn accept_client(&self, clients: &mut Vec<Client>) -> io::Result<()> {
-        let stream = match unix_socket::accept(self.socket.as_fd(), 0) {
-            Ok(stream) => stream,
-            // The client has disconnected.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted
-                ) =>
-            {
-                return Ok(());
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
-            Err(error) => return Err(error),
-        };
+        let stream =
+            match unix_socket::accept(self.socket.as_fd(), rustix::net::SocketFlags::empty()) {
+                Ok(stream) => stream,
+                // The client has disconnected.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::ConnectionAborted
+                    ) =>
+                {
+                    return Ok(());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+                Err(error) => return Err(error),
+            };
         let stream = match self.socket {
             Socket::Unix(_) => stream,
             Socket::Tcp(_) => {

@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
+
 use self::lines::Lines;
 use self::rate::Rate;
 pub use self::stats::Stats;
@@ -280,14 +282,14 @@ fn transfer(
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let (events, patience) = if waited {
-                    (0, NAP)
+                    (PollFlags::empty(), NAP)
                 } else {
-                    (libc::POLLOUT, WAIT_INTERVAL)
+                    (PollFlags::OUT, WAIT_INTERVAL)
                 };
                 waited = !waited;
-                match log_lines::wait_for(out.as_fd().as_raw_fd(), events, patience) {
+                match log_lines::wait_for(out.as_fd(), events, patience) {
                     // A nap ends early only on an error of the descriptor, so the write has failed.
-                    Ok(ready) if !ready || events != 0 => io::ErrorKind::Interrupted.into(),
+                    Ok(ready) if !ready || !events.is_empty() => io::ErrorKind::Interrupted.into(),
                     Err(source) if source.kind() == io::ErrorKind::Interrupted => source,
                     _ => error,
                 }

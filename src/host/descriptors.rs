@@ -1,10 +1,12 @@
 //! Closes inherited descriptors that were not passed on purpose: a closed descriptor cannot be
 //! misused.
 
-use std::io;
 use std::os::fd::RawFd;
 
 use libc::{c_long, c_uint};
+use rustix::process::{Resource, getrlimit};
+
+use super::owner::numbers_in;
 
 mod inherited;
 
@@ -44,33 +46,25 @@ fn gaps(keep: &[c_uint]) -> Vec<(c_uint, c_uint)> {
     gaps
 }
 
-/// Upper bound of the fallback scan; RLIMIT_NOFILE can be 2^30.
-const MOST: c_uint = 65_536;
-
 /// Fallback for older kernels, and for containers whose filter rejects the call.
 fn close_each(keep: &[c_uint]) {
-    let open = open_descriptors().unwrap_or_else(|_| (0..limit().min(MOST)).collect());
-    for fd in open
-        .into_iter()
-        .filter(|fd| *fd > libc::STDERR_FILENO as c_uint && !keep.contains(fd))
-    {
+    // Includes the descriptor of the directory itself, which is closed by then.
+    let mut open: Vec<c_uint> = numbers_in("/proc/self/fd").collect();
+    if open.is_empty() {
+        open = (0..limit()).collect();
+    }
+    let is_other = |fd: &c_uint| *fd > libc::STDERR_FILENO as c_uint && !keep.contains(fd);
+    for fd in open.into_iter().filter(is_other) {
         // SAFETY: the call takes a number; no value of this process owns that descriptor.
         unsafe { libc::close(fd as RawFd) };
     }
 }
 
-fn open_descriptors() -> io::Result<Vec<c_uint>> {
-    // Includes the descriptor of the directory itself, which is closed by then.
-    let names = std::fs::read_dir("/proc/self/fd")?;
-    Ok(names
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect())
-}
-
-/// Returns a bound for descriptors, unless the limit was lowered after one was opened.
+/// Returns a bound for descriptors, unless the limit was lowered after one was opened. At most
+/// 65536, because RLIMIT_NOFILE can be 2^30.
 fn limit() -> c_uint {
-    // SAFETY: the call takes a number.
-    c_uint::try_from(unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }).unwrap_or(1024)
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.min(65_536) as c_uint
 }
 
 #[cfg(test)]

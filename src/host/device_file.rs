@@ -2,9 +2,10 @@
 //! error of `open(2)` shows the cause: `EPERM` the device list of a container or unit, `EACCES` the
 //! file's permissions.
 
-use std::ffi::CString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::host::owner::read_list;
 
@@ -77,25 +78,19 @@ impl DeviceFile {
                 .to_owned();
         }
         let (path, user, mode) = (self.path, user(), file.mode() & 0o7777);
-        let facts = format!(
-            "user {user} is denied by owner {}, group {}, mode {mode:04o}",
-            file.uid(),
-            file.gid()
-        );
+        let (owner, group) = (file.uid(), file.gid());
+        let facts =
+            format!("user {user} is denied by owner {owner}, group {group}, mode {mode:04o}");
         let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-        match (
-            is_for_group(file.gid(), mode),
-            group_name(file.gid(), &groups),
-        ) {
+        match (is_for_group(group, mode), group_name(group, &groups)) {
             (true, Some(group)) => {
                 format!(
                     "{facts}: add it to group {group} and log in again, or Group={group} in a unit"
                 )
             }
-            (true, None) => format!(
-                "{facts}: give it that group (--group-add {0}, Group={0})",
-                file.gid()
-            ),
+            (true, None) => {
+                format!("{facts}: give it that group (--group-add {group}, Group={group})")
+            }
             (false, _) => format!(
                 "{facts}: 'setfacl -m u:{user}:rw {path}' allows it, 'chmod 0666 {path}' all users"
             ),
@@ -104,18 +99,8 @@ impl DeviceFile {
 
     /// Returns whether the permissions alone would let this process read and write.
     fn may_open(&self) -> bool {
-        let Ok(path) = CString::new(self.path) else {
-            return false;
-        };
-        // SAFETY: the path is a string that ends with a NUL.
-        unsafe {
-            libc::faccessat(
-                libc::AT_FDCWD,
-                path.as_ptr(),
-                libc::R_OK | libc::W_OK,
-                libc::AT_EACCESS,
-            ) == 0
-        }
+        let rights = Access::READ_OK | Access::WRITE_OK;
+        accessat(CWD, self.path, rights, AtFlags::EACCESS).is_ok()
     }
 }
 
@@ -137,8 +122,7 @@ fn group_name(gid: u32, groups: &str) -> Option<&str> {
 
 /// Returns the user of this process.
 pub fn user() -> u32 {
-    // SAFETY: the call takes nothing, changes nothing and cannot fail.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]

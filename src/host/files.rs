@@ -7,9 +7,11 @@
 //! again.
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, OFlags, fstat};
+use rustix::io::Errno;
 
 use crate::config::BlockSource;
 use crate::config::{Config, SocketAddress, StatsTarget, UserOption};
@@ -50,16 +52,9 @@ impl Identity {
         }
     }
 
-    /// Returns the identity of an open file, if descriptor `fd` is open.
-    pub fn of_descriptor(fd: RawFd) -> Option<Identity> {
-        let mut stat = MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: the kernel fills the structure if it returns 0.
-        let stat = unsafe {
-            if libc::fstat(fd, stat.as_mut_ptr()) != 0 {
-                return None;
-            }
-            stat.assume_init()
-        };
+    /// Returns the identity of an open file.
+    pub fn of_descriptor(fd: impl AsFd) -> Option<Identity> {
+        let stat = fstat(fd).ok()?;
         Identity::new(stat.st_mode, stat.st_dev, stat.st_ino, stat.st_rdev)
     }
 }
@@ -81,22 +76,21 @@ pub enum Need {
 
 impl Need {
     /// Returns the flags for `open(2)`.
-    fn flags(self) -> libc::c_int {
-        if matches!(self, Need::Enter | Need::Make) {
-            libc::O_DIRECTORY
-        } else {
-            0
+    fn flags(self) -> OFlags {
+        match self {
+            Need::Enter | Need::Make => OFlags::DIRECTORY,
+            _ => OFlags::empty(),
         }
     }
 
     /// Returns the rights for `access(2)`.
-    fn rights(self) -> libc::c_int {
+    fn rights(self) -> Access {
         match self {
-            Need::Read => libc::R_OK,
-            Need::Write => libc::W_OK,
-            Need::ReadWrite => libc::R_OK | libc::W_OK,
-            Need::Enter => libc::X_OK,
-            Need::Make => libc::W_OK | libc::X_OK,
+            Need::Read => Access::READ_OK,
+            Need::Write => Access::WRITE_OK,
+            Need::ReadWrite => Access::READ_OK | Access::WRITE_OK,
+            Need::Enter => Access::EXEC_OK,
+            Need::Make => Access::WRITE_OK | Access::EXEC_OK,
         }
     }
 }
@@ -146,11 +140,12 @@ impl Files {
     /// is kept until its file is taken.
     pub fn find(config: &Config, config_file: Option<Use>) -> Files {
         let mut files = Files::for_user(config.user.as_ref());
-        files.look(&config.unikernel, Need::Read);
-        files.uses.extend(Use::unikernel(
-            &config.unikernel,
-            files.identity(&config.unikernel),
-        ));
+        let unikernel = &config.unikernel;
+        files.look(unikernel, Need::Read);
+        let identity = files.identity(unikernel);
+        files
+            .uses
+            .extend(identity.map(|identity| Use::unikernel(unikernel, identity)));
         files.uses.extend(config_file);
         files.uses.extend(Use::standard_streams());
         for block in &config.blocks {
@@ -162,10 +157,8 @@ impl Files {
             files.look(path, Need::Write);
             files.look_at_parent(path);
         }
-        for address in [config.output.metrics.as_ref(), config.debugging.socket()]
-            .into_iter()
-            .flatten()
-        {
+        let sockets = [config.output.metrics.as_ref(), config.debugging.socket()];
+        for address in sockets.into_iter().flatten() {
             if let SocketAddress::Path(path) = address {
                 files.look_at_parent(path);
             }
@@ -179,9 +172,7 @@ impl Files {
     fn look(&mut self, path: &Path, need: Need) {
         let look = match descriptor_in(path) {
             // The number was free at the start, so this descriptor is not the caller's.
-            Some(fd) if self.descriptors().any(|ours| ours == fd) => {
-                Err(io::Error::from_raw_os_error(libc::ENOENT))
-            }
+            Some(fd) if self.descriptors().any(|ours| ours == fd) => Err(Errno::NOENT.into()),
             _ => guard::look(path, need, self.user.as_ref()),
         };
         self.found.push((path.to_owned(), need, look));
@@ -195,10 +186,8 @@ impl Files {
 
     /// Returns the descriptors that are open for these files.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.found
-            .iter()
-            .filter_map(|(_, _, look)| look.as_ref().ok())
-            .map(Look::as_raw_fd)
+        let found = self.found.iter();
+        found.filter_map(|(_, _, look)| Some(look.as_ref().ok()?.as_raw_fd()))
     }
 
     fn identity(&self, path: &Path) -> Option<Identity> {
@@ -212,11 +201,8 @@ impl Files {
     /// Those of `open(2)`; and that the user of the run controls the path, but may not use the
     /// file.
     pub fn take(&mut self, path: &Path, need: Need) -> io::Result<Look> {
-        match self
-            .found
-            .iter()
-            .position(|(known, use_, _)| known == path && *use_ == need)
-        {
+        let mut found = self.found.iter();
+        match found.position(|(known, known_need, _)| known == path && *known_need == need) {
             Some(index) => self.found.swap_remove(index).2,
             None => guard::look(path, need, self.user.as_ref()),
         }
@@ -228,7 +214,7 @@ impl Files {
     /// Its directory cannot be found.
     pub fn place(&mut self, path: &Path) -> io::Result<Place> {
         let (directory, name) = look::parts(path)?;
-        Place::new(self.take(directory, Need::Make)?, name)
+        Ok(Place::new(self.take(directory, Need::Make)?, name))
     }
 
     /// Returns where to write the file `path`.
@@ -237,9 +223,7 @@ impl Files {
     /// Neither the file nor its directory can be found.
     pub fn target(&mut self, path: &Path) -> io::Result<Target> {
         match self.take(path, Need::Write) {
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && descriptor_in(path).is_none() =>
-            {
+            Err(error) if is_missing(&error) && descriptor_in(path).is_none() => {
                 let place = self.place(path)?;
                 place.check_free().map(|()| Target::New(place))
             }
@@ -248,14 +232,17 @@ impl Files {
     }
 }
 
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
 /// Returns the descriptor that `path` refers to, if it is a path of a descriptor.
 pub fn descriptor_in(path: &Path) -> Option<RawFd> {
     let path = path.to_str()?;
-    let mut numbers = DESCRIPTORS
-        .iter()
-        .filter_map(|directory| path.strip_prefix(directory));
-    numbers.next()?.parse().ok()
+    // The directories of a process's own descriptors.
+    let number = path
+        .strip_prefix("/dev/fd/")
+        .or_else(|| path.strip_prefix("/proc/self/fd/"))
+        .or_else(|| path.strip_prefix("/proc/thread-self/fd/"));
+    number?.parse().ok()
 }
-
-/// Directories of a process's own descriptors.
-const DESCRIPTORS: [&str; 3] = ["/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/"];

@@ -7,10 +7,10 @@
 //! second thread, images are not locked. The tender's own sandbox replaces the handler, if filters
 //! can be installed.
 
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
+use vmm_sys_util::signal::register_signal_handler;
 
 /// `SYS_SECCOMP`: the code of a SIGSYS from a filter.
 const SYS_SECCOMP: c_int = 1;
@@ -21,15 +21,8 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 /// Installs a SIGSYS handler that turns calls rejected by an inherited filter into ENOSYS. Call it
 /// first.
 pub fn install() {
-    // SAFETY: the action is a plain value; the handler has the signature for SA_SIGINFO, and makes
-    // a call only when the process is to die.
-    unsafe {
-        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = on_refusal;
-        action.sa_sigaction = handler as libc::sighandler_t;
-        action.sa_flags = libc::SA_SIGINFO;
-        libc::sigaction(libc::SIGSYS, &raw const action, std::ptr::null_mut());
-    }
+    // It fails for no signal like this.
+    let _ = register_signal_handler(libc::SIGSYS, on_refusal);
 }
 
 /// Returns whether such a filter rejected a call so far.

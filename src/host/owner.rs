@@ -3,7 +3,10 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::str::FromStr;
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// A process that uses a tap or an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,19 +43,15 @@ impl Owner {
     pub(crate) fn of_tap(name: &str, is_same: impl Fn(BorrowedFd<'_>) -> bool) -> Option<Owner> {
         let here = fs::read_link("/proc/self/ns/net").ok()?;
         let us = std::process::id();
+        let is_here = |pid| fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|at| at == here);
         let holds = |pid: u32| {
-            open_taps(pid, name)
-                .into_iter()
-                .any(|fd| match descriptor_of(pid, fd) {
-                    Ok(tap) => is_same(tap.as_fd()),
-                    Err(_) => fs::read_link(format!("/proc/{pid}/ns/net"))
-                        .is_ok_and(|network| network == here),
-                })
+            let mut taps = open_taps(pid, name).into_iter();
+            taps.any(|fd| match descriptor_of(pid, fd) {
+                Some(tap) => is_same(tap.as_fd()),
+                None => is_here(pid),
+            })
         };
-        let processes = fs::read_dir("/proc").ok()?.flatten();
-        let mut others = processes
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|pid| *pid != us);
+        let mut others = numbers_in("/proc").filter(|pid| *pid != us);
         if holds(us) {
             Some(Owner::new(us))
         } else {
@@ -80,29 +79,24 @@ pub(crate) fn read_list(path: &str) -> io::Result<String> {
 
 /// Lists the descriptors of process `pid` that lead to a tap `name`, in any network namespace.
 fn open_taps(pid: u32, name: &str) -> Vec<RawFd> {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
-        return Vec::new();
+    let directory = format!("/proc/{pid}/fdinfo");
+    let leads_there = |fd: &RawFd| {
+        fs::read_to_string(format!("{directory}/{fd}"))
+            .is_ok_and(|text| tap_in(&text) == Some(name))
     };
-    let leads_there = |entry: &fs::DirEntry| {
-        fs::read_to_string(entry.path()).is_ok_and(|text| tap_in(&text) == Some(name))
-    };
-    let there = descriptors.flatten().filter(leads_there);
-    there
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    numbers_in(&directory).filter(leads_there).collect()
+}
+
+/// Lists the entries of a directory whose names are numbers; none if it cannot be read.
+pub(super) fn numbers_in<T: FromStr>(directory: &str) -> impl Iterator<Item = T> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Copies descriptor `fd` of process `pid`: needs Linux 5.6, and the right to trace that process.
-fn descriptor_of(pid: u32, fd: RawFd) -> io::Result<OwnedFd> {
-    let new = |result: libc::c_long| match RawFd::try_from(result) {
-        // SAFETY: the kernel has just made it; it has no other owner.
-        Ok(fd @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    };
-    // SAFETY: both calls take numbers.
-    let process = new(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    // SAFETY: as above.
-    new(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })
+fn descriptor_of(pid: u32, fd: RawFd) -> Option<OwnedFd> {
+    let process = pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()?;
+    pidfd_getfd(process, fd, PidfdGetfdFlags::empty()).ok()
 }
 
 /// Returns the interface of an open /dev/net/tun, from the descriptor's text in /proc/PID/fdinfo.

@@ -10,7 +10,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +18,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::{Duration, Instant};
 
-use crate::host::signal::uninterrupted;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{Shutdown, shutdown};
+
 use crate::report::log_lines;
 use crate::report::text::one_line;
 
@@ -112,10 +114,7 @@ impl Notifier {
         match (&mut self.watchdog, &self.socket) {
             (Some(watchdog), _) => *watchdog = Watchdog::new(watchdog.interval),
             // Not closed, so that no other descriptor gets its number, which a sandbox rule allows.
-            (None, Some(socket)) => {
-                // SAFETY: the call takes plain numbers.
-                _ = unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) }
-            }
+            (None, Some(socket)) => _ = shutdown(socket, Shutdown::Write),
             (None, None) => {}
         }
     }
@@ -137,12 +136,7 @@ impl Notifier {
         let sent = self.send("WATCHDOG=1", Duration::ZERO);
         if let Some(watchdog) = &mut self.watchdog {
             // A failed message is repeated in time.
-            watchdog.due = now
-                + if sent {
-                    watchdog.interval / 2
-                } else {
-                    watchdog.interval / 16
-                };
+            watchdog.due = now + watchdog.interval / if sent { 2 } else { 16 };
         }
     }
 
@@ -157,14 +151,12 @@ impl Notifier {
     /// Sends one datagram; returns whether it was accepted. Makes one system call, and two more if
     /// it has to wait.
     fn send(&mut self, text: &str, patience: Duration) -> bool {
-        let Some(socket) = &mut self.socket else {
+        let Some(socket) = &self.socket else {
             return false;
         };
-        let fd = socket.as_raw_fd();
-        let mut write = || uninterrupted(|| socket.write(text.as_bytes()));
+        let write = || retry_on_intr(|| rustix::io::write(socket, text.as_bytes()));
         let mut sent = write();
-        let is_full = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
-        if sent.as_ref().is_err_and(is_full) && log_lines::wait_for_room(fd, patience) {
+        if sent == Err(Errno::AGAIN) && log_lines::wait_for_room(socket, patience) {
             sent = write();
         }
         if let (Err(error), false) = (&sent, self.is_logged) {
@@ -195,9 +187,8 @@ fn connect(address: &OsStr) -> io::Result<File> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         [b'/', ..] => SocketAddr::from_pathname(address)?,
         _ => {
-            return Err(io::Error::other(
-                "neither an absolute path nor @ and an abstract name",
-            ));
+            let message = "neither an absolute path nor @ and an abstract name";
+            return Err(io::Error::other(message));
         }
     };
     let socket = UnixDatagram::unbound()?;
@@ -212,12 +203,9 @@ fn interval(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Option<Dur
     let number = |name: &str| {
         variable(name).map(|text| text.to_str().and_then(|text| text.parse::<u64>().ok()))
     };
-    let microseconds = match number("WATCHDOG_USEC")? {
-        Some(microseconds @ 1..) => microseconds,
-        _ => {
-            log::info!("WATCHDOG_USEC is not a number of microseconds; watchdog disabled");
-            return None;
-        }
+    let Some(microseconds @ 1..) = number("WATCHDOG_USEC")? else {
+        log::info!("WATCHDOG_USEC is not a number of microseconds; watchdog disabled");
+        return None;
     };
     let is_ours = number("WATCHDOG_PID").is_none_or(|owner| owner == Some(pid.into()));
     is_ours.then(|| Duration::from_micros(microseconds))

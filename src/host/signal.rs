@@ -90,10 +90,8 @@ pub unsafe fn install_handlers(interrupt_flag: *mut u8) -> Result<Guard, Error> 
     let guard = Guard(());
     // Without SA_RESTART, blocking calls end with EINTR, as intended. Ignored signals stay ignored:
     // `nohup` requests a run that outlives its terminal.
-    for signal in SIGNALS
-        .into_iter()
-        .filter(|&signal| signal != libc::SIGHUP || !is_ignored(signal))
-    {
+    let is_wanted = |signal: &c_int| *signal != libc::SIGHUP || !is_ignored(*signal);
+    for signal in SIGNALS.into_iter().filter(is_wanted) {
         register_signal_handler(signal, on_signal).map_err(Error::Handlers)?;
     }
     prepare();
@@ -118,11 +116,8 @@ fn prepare() {
     unsafe {
         let mut ours = std::mem::zeroed();
         libc::sigemptyset(&raw mut ours);
-        for signal in
-            SIGNALS
-                .into_iter()
-                .chain([libc::SIGALRM, libc::SIGSYS, libc::SIGUSR1, libc::SIGIO])
-        {
+        let others = [libc::SIGSYS, libc::SIGUSR1, libc::SIGIO];
+        for signal in SIGNALS.into_iter().chain(others) {
             libc::sigaddset(&raw mut ours, signal);
         }
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
@@ -155,18 +150,25 @@ pub(crate) fn arm_on_signal(fd: RawFd) {
 /// # Errors
 /// The host refuses.
 pub(crate) fn set_timer(fd: RawFd, first: u64, again: u64) -> io::Result<()> {
-    let time = |nanoseconds| libc::timespec {
-        tv_sec: (nanoseconds / 1_000_000_000) as libc::time_t,
-        tv_nsec: (nanoseconds % 1_000_000_000) as libc::c_long,
-    };
-    let when = libc::itimerspec {
-        it_interval: time(again),
-        it_value: time(first),
-    };
+    let when = every(first, again);
     // SAFETY: the kernel reads `when` and, because the old value is not requested, writes nothing.
     match unsafe { libc::timerfd_settime(fd, 0, &raw const when, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Returns a timer's setting, in nanoseconds.
+fn every(first: u64, again: u64) -> libc::itimerspec {
+    let [it_value, it_interval] = [first, again].map(|nanoseconds| libc::timespec {
+        tv_sec: (nanoseconds / NANOSECONDS) as libc::time_t,
+        tv_nsec: (nanoseconds % NANOSECONDS) as libc::c_long,
+    });
+    libc::itimerspec {
+        it_interval,
+        it_value,
     }
 }
 
@@ -177,23 +179,18 @@ pub fn alarm() {
 
 /// Sends a signal to the guest's thread: the only call of its kind that the sandbox allows.
 fn send(signal: c_int) {
+    let [process, thread] = [&PROCESS, &THREAD].map(|id| id.load(Ordering::SeqCst));
     // SAFETY: the call takes plain numbers of a thread that lives as long as the process.
-    unsafe {
-        libc::syscall(
-            libc::SYS_tgkill,
-            PROCESS.load(Ordering::SeqCst),
-            THREAD.load(Ordering::SeqCst),
-            signal,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
 }
 
 /// Makes this thread the guest's thread, to which [`alarm`] and [`raise_default`] send their
 /// signals; returns the process and the thread.
 pub fn claim_thread() -> (i32, i32) {
-    // SAFETY: the calls take nothing and cannot fail. libc's gettid is avoided: Rust's standard
-    // library makes it a weak symbol, which static glibc leaves empty.
-    let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid) as i32) };
+    let process = std::process::id() as i32;
+    // SAFETY: the call takes nothing. libc's gettid is avoided: Rust's standard library makes it a
+    // weak symbol, which static glibc leaves empty.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
     // If a filter rejects gettid, assume the first thread, whose ID is that of its process.
     let thread = if thread < 0 { process } else { thread };
     PROCESS.store(process, Ordering::SeqCst);
@@ -210,7 +207,7 @@ pub fn handle_sigio() -> errno::Result<()> {
 }
 
 extern "C" fn on_debugger(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
-    keep_from_running();
+    set_interrupt_flag(1);
 }
 
 /// Clears the interrupt flag. Call [`received`] afterwards, never before, or a signal is lost.
@@ -220,10 +217,7 @@ pub fn clear_interrupt() {
 
 /// Returns whether a wait must end: a signal requested the end of the run, or a debugger sent data.
 pub fn interrupts() -> bool {
-    let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
-    // SAFETY: as in `set_interrupt_flag`.
-    received().is_some()
-        || !flag.is_null() && unsafe { AtomicU8::from_ptr(flag) }.load(Ordering::SeqCst) != 0
+    received().is_some() || interrupt_flag().is_some_and(|flag| flag.load(Ordering::SeqCst) != 0)
 }
 
 /// Returns the cause of a requested end of the run, if any.
@@ -241,40 +235,18 @@ pub fn received() -> Option<Request> {
 /// # Errors
 /// The host has no timer left.
 pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
-    let duration = libc::timespec {
-        tv_sec: seconds.get().into(),
-        tv_nsec: 0,
-    };
-    let never = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let when = libc::itimerspec {
-        it_interval: never,
-        it_value: duration,
-    };
+    let when = every(u64::from(seconds.get()) * NANOSECONDS, 0);
     let mut timer: c_int = 0;
-    let flags: c_int = 0;
+    let (old, flags): (*mut libc::itimerspec, c_int) = (ptr::null_mut(), 0);
     // SAFETY: the event is plain numbers, for which zero is valid. The kernel reads it and `when`,
     // and writes only the timer's ID, because the old value is not requested. libc has no wrappers
     // for these.
     let started = unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
-        event.sigev_notify = libc::SIGEV_SIGNAL;
-        event.sigev_signo = libc::SIGALRM;
-        libc::syscall(
-            libc::SYS_timer_create,
-            libc::CLOCK_MONOTONIC,
-            &raw const event,
-            &raw mut timer,
-        ) == 0
-            && libc::syscall(
-                libc::SYS_timer_settime,
-                timer,
-                flags,
-                &raw const when,
-                ptr::null_mut::<libc::itimerspec>(),
-            ) == 0
+        (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, libc::SIGALRM);
+        let (clock, event) = (libc::CLOCK_MONOTONIC, &raw const event);
+        libc::syscall(libc::SYS_timer_create, clock, event, &raw mut timer) == 0
+            && libc::syscall(libc::SYS_timer_settime, timer, flags, &raw const when, old) == 0
     };
     if started {
         Ok(())
@@ -311,12 +283,10 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     if !first && signal != libc::SIGALRM {
         let _ = RECEIVED.compare_exchange(TIMEOUT, signal, Ordering::SeqCst, Ordering::SeqCst);
     }
-    keep_from_running();
+    set_interrupt_flag(1);
     if first {
-        match (
-            inherited_filter::has_rejected(),
-            POLL_TIMER.load(Ordering::SeqCst),
-        ) {
+        let timer = POLL_TIMER.load(Ordering::SeqCst);
+        match (inherited_filter::has_rejected(), timer) {
             (false, _) => set_reminder(REMINDER_MICROSECONDS),
             // A handler must not make a call that a filter may reject: the SIGSYS would be fatal,
             // not ENOSYS.
@@ -326,17 +296,18 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
-fn keep_from_running() {
-    set_interrupt_flag(1);
+fn set_interrupt_flag(value: u8) {
+    if let Some(flag) = interrupt_flag() {
+        flag.store(value, Ordering::SeqCst);
+    }
 }
 
-fn set_interrupt_flag(value: u8) {
+/// Returns the vCPU's flag; the kernel reads it at every entry.
+fn interrupt_flag() -> Option<&'static AtomicU8> {
     let flag = INTERRUPT_FLAG.load(Ordering::SeqCst);
-    if !flag.is_null() {
-        // SAFETY: the caller of `install_handlers` guarantees that the flag is valid as long as it
-        // is not null; it is one atomic byte that the kernel reads at every entry.
-        unsafe { AtomicU8::from_ptr(flag) }.store(value, Ordering::SeqCst);
-    }
+    // SAFETY: the caller of `install_handlers` guarantees that the flag is valid as long as it is
+    // not null; no use of the reference outlasts that.
+    (!flag.is_null()).then(|| unsafe { AtomicU8::from_ptr(flag) })
 }
 
 /// Starts the timer, or stops it with 0. A bare system call, so that a handler may make it.
@@ -349,14 +320,8 @@ fn set_reminder(microseconds: libc::suseconds_t) {
         it_interval: interval,
         it_value: interval,
     };
+    let old: *mut libc::itimerval = ptr::null_mut();
     // SAFETY: the kernel reads `timer` and, because the old value is not requested, writes nothing.
     // libc has no wrapper for setitimer on every target.
-    unsafe {
-        libc::syscall(
-            libc::SYS_setitimer,
-            libc::ITIMER_REAL,
-            &timer,
-            ptr::null_mut::<libc::itimerval>(),
-        );
-    }
+    unsafe { libc::syscall(libc::SYS_setitimer, libc::ITIMER_REAL, &timer, old) };
 }

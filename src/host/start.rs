@@ -6,8 +6,13 @@
 //! it, a stack overflow is a plain SIGSEGV.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
-use std::io::{self, Write};
+use std::io::Write;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{Errno, fcntl_getfd};
+use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::host::inherited_filter;
 use crate::report::log_lines::{Line, Stderr};
@@ -51,22 +56,19 @@ fn install_panic_hook() {
 pub fn prepare() {
     inherited_filter::install();
     install_panic_hook();
-    // SAFETY: the calls take plain numbers, and a string that is a constant.
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        // SIGUSR1 requests statistics of a run; it must not end the process before the run.
-        libc::signal(libc::SIGUSR1, libc::SIG_IGN);
-        for stream in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-            let closed = libc::fcntl(stream, libc::F_GETFD) < 0;
-            if closed && io::Error::last_os_error().raw_os_error() == Some(libc::EBADF) {
-                // The lowest free number is that of the closed stream. If /dev/null is missing, an
-                // O_PATH descriptor of the root directory takes its place: otherwise the guest's
-                // output might go to the guest's disk.
-                if libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) < 0 {
-                    libc::open(c"/".as_ptr(), libc::O_PATH);
-                }
-            }
+    // SIGUSR1 requests statistics of a run; it must not end the process before the run.
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGUSR1] {
+        // SAFETY: the call takes plain numbers.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    for stream in [stdin(), stdout(), stderr()] {
+        if fcntl_getfd(stream) == Err(Errno::BADF) {
+            // The lowest free number is that of the closed stream. If /dev/null is missing, an
+            // O_PATH descriptor of the root directory takes its place: otherwise the guest's
+            // output might go to the guest's disk.
+            let opened = openat(CWD, c"/dev/null", OFlags::RDWR, Mode::empty())
+                .or_else(|_| openat(CWD, c"/", OFlags::PATH, Mode::empty()));
+            let _ = opened.map(OwnedFd::into_raw_fd);
         }
     }
 }

@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{geteuid, umask};
 
 use crate::config::SocketAddress;
 use crate::host::files::{Files, Place};
@@ -17,27 +21,11 @@ use crate::host::signal;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum Error {
-    #[error("{option}=unix:{path}: {source}; give a path in a writable directory")]
+    #[error("{option}={socket}: {problem}")]
     Bind {
         option: &'static str,
-        path: String,
-        source: io::Error,
-    },
-    #[error("{option}=unix:{path}: this is a {kind}; give a path that is free")]
-    Taken {
-        option: &'static str,
-        path: String,
-        kind: &'static str,
-    },
-    #[error("{option}=unix:{path}: another process listens there; give each run its own socket")]
-    InUse { option: &'static str, path: String },
-    #[error(
-        "{option}=unix:{path}: a socket of another user (uid {uid}) is there; remove it, or give another path"
-    )]
-    Foreign {
-        option: &'static str,
-        path: String,
-        uid: u32,
+        socket: String,
+        problem: Problem,
     },
     #[error(
         "{option}: cannot wait for clients: {source}; the seccomp filter around tender must allow ppoll"
@@ -48,8 +36,22 @@ pub enum Error {
     },
 }
 
+/// Why an address cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum Problem {
+    #[error("{0}; give a path in a writable directory")]
+    Bind(#[from] io::Error),
+    #[error("this is a {0}; give a path that is free")]
+    Taken(&'static str),
+    #[error("another process listens there; give each run its own socket")]
+    InUse,
+    #[error("a socket of another user (uid {0}) is there; remove it, or give another path")]
+    Foreign(u32),
+}
+
 /// Read and write for the owner only: a client needs the right to write.
-const UMASK: libc::mode_t = 0o177;
+const UMASK: Mode = Mode::from_raw_mode(0o177);
 
 /// A listening socket. Drop removes its file, unless [`Listener::leave_file`] was called.
 #[derive(Debug)]
@@ -84,22 +86,21 @@ impl Listener {
         files: &mut Files,
     ) -> Result<Listener, Error> {
         may_wait(option)?;
+        Listener::bind_at(address, files).map_err(at(option, address))
+    }
+
+    fn bind_at(address: &SocketAddress, files: &mut Files) -> Result<Listener, Problem> {
         let (socket, file) = match address {
             SocketAddress::Path(path) => {
-                let place = place(option, path, files)?;
-                (bind_path(option, path, &place)?, Some(place))
+                let place = files.place(path)?;
+                (bind_path(path, &place)?, Some(place))
             }
-            SocketAddress::Abstract(name) => (bind_name(option, name, address)?, None),
+            SocketAddress::Abstract(name) => (bind_name(name)?, None),
         };
         let listener = Listener { socket, file };
         // A client may disconnect before the tender accepts it; accept4 must not block in that
         // case.
-        let ready = listener.socket.set_nonblocking(true);
-        ready.map_err(|source| Error::Bind {
-            option,
-            path: address.to_string(),
-            source,
-        })?;
+        listener.socket.set_nonblocking(true)?;
         Ok(listener)
     }
 
@@ -117,18 +118,7 @@ impl Listener {
             return Listener::bind(option, address, files).map(drop);
         };
         may_wait(option)?;
-        let failed = |source| Error::Bind {
-            option,
-            path: address.to_string(),
-            source,
-        };
-        SocketAddr::from_pathname(path).map_err(failed)?;
-        let place = place(option, path, files)?;
-        let at = path_of(&place, path).map_err(failed)?;
-        if fs::symlink_metadata(&at).is_ok() {
-            check_dead(option, path, &at)?;
-        }
-        place.check().map_err(failed)
+        probe_path(path, files).map_err(at(option, address))
     }
 
     /// Keeps the socket's file at exit: it cannot be removed from within a sandbox. The directory's
@@ -138,27 +128,21 @@ impl Listener {
     }
 }
 
-/// Accepts a connection at `listener`, with `flags` of accept4.
+/// Adds the option and the address to a problem.
+fn at(option: &'static str, address: &SocketAddress) -> impl FnOnce(Problem) -> Error {
+    move |problem| Error::Bind {
+        option,
+        socket: format!("unix:{address}"),
+        problem,
+    }
+}
+
+/// Accepts a connection at `listener`.
 ///
 /// # Errors
 /// The host's error; [`io::ErrorKind::WouldBlock`] if no client waits.
-pub fn accept(listener: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<OwnedFd> {
-    let flags = flags | libc::SOCK_CLOEXEC;
-    // SAFETY: the call takes numbers; no address is requested.
-    let client = unsafe {
-        libc::accept4(
-            listener.as_raw_fd(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            flags,
-        )
-    };
-    if client < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        // SAFETY: it is new and has no other owner.
-        Ok(unsafe { OwnedFd::from_raw_fd(client) })
-    }
+pub fn accept(listener: BorrowedFd<'_>, flags: SocketFlags) -> io::Result<OwnedFd> {
+    Ok(accept_with(listener, flags | SocketFlags::CLOEXEC)?)
 }
 
 /// Waits until one of `fds` is ready, at most `patience` if given. A signal also ends the wait.
@@ -173,21 +157,15 @@ pub fn poll(fds: &mut [libc::pollfd], patience: Option<Duration>) -> io::Result<
     let timeout = timeout
         .as_ref()
         .map_or(std::ptr::null(), std::ptr::from_ref);
+    let (count, mask) = (fds.len() as libc::nfds_t, std::ptr::null());
     // SAFETY: the kernel reads the time, if there is one, and writes `revents` only.
-    match unsafe {
-        libc::ppoll(
-            fds.as_mut_ptr(),
-            fds.len() as libc::nfds_t,
-            timeout,
-            std::ptr::null(),
-        )
-    } {
-        -1 => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            error => Err(error),
-        },
-        _ => Ok(()),
+    if unsafe { libc::ppoll(fds.as_mut_ptr(), count, timeout, mask) } == -1 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
+    Ok(())
 }
 
 /// Checks that this process may wait for clients: a seccomp filter can forbid it, or kill the
@@ -199,44 +177,30 @@ pub fn may_wait(option: &'static str) -> Result<(), Error> {
     poll(&mut [], Some(Duration::ZERO)).map_err(|source| Error::Wait { option, source })
 }
 
-fn bind_name(
-    option: &'static str,
-    name: &[u8],
-    address: &SocketAddress,
-) -> Result<UnixListener, Error> {
-    let bound =
-        SocketAddr::from_abstract_name(name).and_then(|address| UnixListener::bind_addr(&address));
-    bound.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => Error::InUse {
-            option,
-            path: address.to_string(),
-        },
-        _ => Error::Bind {
-            option,
-            path: address.to_string(),
-            source,
-        },
+fn bind_name(name: &[u8]) -> Result<UnixListener, Problem> {
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixListener::bind_addr(&address).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Problem::InUse,
+        _ => source.into(),
     })
 }
 
-/// Returns the place of the socket `path`.
-fn place(option: &'static str, path: &Path, files: &mut Files) -> Result<Place, Error> {
-    let place = files.place(path);
-    place.map_err(|source| Error::Bind {
-        option,
-        path: path.to_string_lossy().into_owned(),
-        source,
-    })
+fn probe_path(path: &Path, files: &mut Files) -> Result<(), Problem> {
+    SocketAddr::from_pathname(path)?;
+    let place = files.place(path)?;
+    let at = path_of(&place, path)?;
+    if fs::symlink_metadata(&at).is_ok() {
+        check_dead(&at)?;
+    }
+    Ok(place.check()?)
 }
 
 /// Returns a path of `place` of at most 107 bytes, the limit of socket calls: the one through the
 /// descriptor of its directory if that exists and fits, else the operator's. A run as another user,
 /// who could change the operator's path, never uses that.
 fn path_of(place: &Place, path: &Path) -> io::Result<PathBuf> {
-    match place
-        .path()
-        .map(|short| SocketAddr::from_pathname(&short).map(|_| short))
-    {
+    let short = place.path();
+    match short.map(|short| SocketAddr::from_pathname(&short).map(|_| short)) {
         Some(Ok(short)) => Ok(short),
         Some(Err(error)) if place.is_of_user() => Err(error),
         None if place.is_of_user() => Err(io::Error::other("--user needs /proc here")),
@@ -244,42 +208,29 @@ fn path_of(place: &Place, path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-fn bind_path(option: &'static str, path: &Path, place: &Place) -> Result<UnixListener, Error> {
-    let failed = |source| Error::Bind {
-        option,
-        path: path.to_string_lossy().into_owned(),
-        source,
-    };
-    let at = path_of(place, path).map_err(failed)?;
+fn bind_path(path: &Path, place: &Place) -> Result<UnixListener, Problem> {
+    let at = path_of(place, path)?;
     match bind_privately(&at) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            check_dead(option, path, &at)?;
+            check_dead(&at)?;
             place.remove();
-            bind_privately(&at).map_err(failed)
+            Ok(bind_privately(&at)?)
         }
-        bound => bound.map_err(failed),
+        bound => Ok(bound?),
     }
 }
 
+/// Must not be called while another thread creates a file.
 fn bind_privately(path: &Path) -> io::Result<UnixListener> {
-    // SAFETY: the call takes a number; no other thread creates a file meanwhile.
-    let before = unsafe { libc::umask(UMASK) };
+    let before = umask(UMASK);
     let bound = UnixListener::bind(path);
-    // SAFETY: as above.
-    unsafe { libc::umask(before) };
+    umask(before);
     bound
 }
 
-/// Checks that the file at `at`, which the operator calls `path`, is a socket of this user that no
-/// process serves.
-fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error> {
-    let name = || path.to_string_lossy().into_owned();
-    let metadata = signal::uninterrupted(|| fs::symlink_metadata(at));
-    let metadata = metadata.map_err(|source| Error::Bind {
-        option,
-        path: name(),
-        source,
-    })?;
+/// Checks that the file at `path` is a socket of this user that no process serves.
+fn check_dead(path: &Path) -> Result<(), Problem> {
+    let metadata = signal::uninterrupted(|| fs::symlink_metadata(path))?;
     let kind = match metadata.file_type() {
         kind if kind.is_socket() => None,
         kind if kind.is_dir() => Some("directory"),
@@ -288,37 +239,17 @@ fn check_dead(option: &'static str, path: &Path, at: &Path) -> Result<(), Error>
         _ => Some("pipe or device"),
     };
     if let Some(kind) = kind {
-        return Err(Error::Taken {
-            option,
-            path: name(),
-            kind,
-        });
+        return Err(Problem::Taken(kind));
     }
-    // SAFETY: the call takes nothing and cannot fail.
-    if metadata.uid() != unsafe { libc::geteuid() } {
-        return Err(Error::Foreign {
-            option,
-            path: name(),
-            uid: metadata.uid(),
-        });
+    if metadata.uid() != geteuid().as_raw() {
+        return Err(Problem::Foreign(metadata.uid()));
     }
     // A datagram socket cannot connect to a stream socket, so no server is disturbed, and this does
     // not wait for a busy one: the kernel reports a wrong type, or no listener.
-    match UnixDatagram::unbound().and_then(|socket| socket.connect(at)) {
+    match UnixDatagram::unbound().and_then(|socket| socket.connect(path)) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => Err(Error::InUse {
-            option,
-            path: name(),
-        }),
-        Err(source) => Err(Error::Bind {
-            option,
-            path: name(),
-            source,
-        }),
-        Ok(()) => Err(Error::InUse {
-            option,
-            path: name(),
-        }),
+        Err(error) if error.raw_os_error() != Some(libc::EPROTOTYPE) => Err(error.into()),
+        _ => Err(Problem::InUse),
     }
 }
 

@@ -6,9 +6,11 @@
 use std::fs;
 use std::io;
 
-use libc::c_int;
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use rustix::thread;
 
-use super::capabilities;
+use super::capabilities::{self, CapabilitySet};
 use crate::config::UserOption;
 
 mod acting;
@@ -63,19 +65,13 @@ pub struct Identity {
 /// # Errors
 /// It may not, or there is no such user.
 pub fn permitted(option: &UserOption) -> Result<Identity, Error> {
-    let found = find(option);
+    let found = identity(option, || read("/etc/passwd"), || read("/etc/group"));
     let is_ours = found.as_ref().is_ok_and(|identity| identity.is_ours());
-    let may_change =
-        capabilities::has(capabilities::SETUID) && capabilities::has(capabilities::SETGID);
-    if !is_ours && !may_change {
-        Err(Error::Privilege)
-    } else {
+    if is_ours || capabilities::has(CapabilitySet::SETUID | CapabilitySet::SETGID) {
         found
+    } else {
+        Err(Error::Privilege)
     }
-}
-
-fn find(option: &UserOption) -> Result<Identity, Error> {
-    identity(option, || read("/etc/passwd"), || read("/etc/group"))
 }
 
 fn read(file: &'static str) -> Result<String, Error> {
@@ -83,32 +79,30 @@ fn read(file: &'static str) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// As [`find`], in these files, which are read only if a number is not enough.
+/// Looks the user up in these files, which are read only if a number is not enough.
 fn identity(
     option: &UserOption,
     passwd: impl FnOnce() -> Result<String, Error>,
     groups: impl FnOnce() -> Result<String, Error>,
 ) -> Result<Identity, Error> {
     let UserOption { user, group } = option;
-    let gid = match group {
-        None => None,
-        Some(group) => match number(group) {
-            Some(gid) => Some(gid),
-            None => Some(gid_of(group, &groups()?).ok_or_else(|| Error::NoGroup {
-                group: group.clone(),
-            })?),
-        },
+    let find_group = |group: &String| match number(group) {
+        Some(gid) => Ok(gid),
+        None => gid_of(group, &groups()?).ok_or_else(|| Error::NoGroup {
+            group: group.clone(),
+        }),
     };
+    let gid = group.as_ref().map(find_group).transpose()?;
     if let (Some(uid), Some(gid)) = (number(user), gid) {
         return Ok(Identity { uid, gid });
     }
-    match (entry(user, &passwd()?), gid) {
-        (Some(entry), gid) => Ok(Identity {
+    match entry(user, &passwd()?) {
+        Some(entry) => Ok(Identity {
             uid: entry.uid,
             gid: gid.unwrap_or(entry.gid),
         }),
-        (None, _) if number(user).is_some() => Err(Error::NoGroupOfUser { user: user.clone() }),
-        (None, _) => Err(Error::NoUser { user: user.clone() }),
+        None if number(user).is_some() => Err(Error::NoGroupOfUser { user: user.clone() }),
+        None => Err(Error::NoUser { user: user.clone() }),
     }
 }
 
@@ -143,15 +137,20 @@ fn gid_of(group: &str, groups: &str) -> Option<u32> {
 impl Identity {
     /// Returns whether this process's real, effective and saved IDs are all of that user.
     pub fn is_ours(self) -> bool {
-        let (mut uids, mut gids) = ([0; 3], [0; 3]);
-        let ([uid, euid, suid], [gid, egid, sgid]) = (&mut uids, &mut gids);
-        // SAFETY: the kernel writes one number to each pointer.
-        unsafe {
-            libc::getresuid(uid, euid, suid);
-            libc::getresgid(gid, egid, sgid);
-        }
-        (uids, gids) == ([self.uid; 3], [self.gid; 3])
+        ids() == ([Uid::from_raw(self.uid); 3], [Gid::from_raw(self.gid); 3])
     }
+}
+
+/// Returns the real, effective and saved user and group of this thread.
+fn ids() -> ([Uid; 3], [Gid; 3]) {
+    let (mut uids, mut gids) = ([0; 3], [0; 3]);
+    let ([uid, euid, suid], [gid, egid, sgid]) = (&mut uids, &mut gids);
+    // SAFETY: the kernel writes one number to each pointer.
+    unsafe {
+        libc::getresuid(uid, euid, suid);
+        libc::getresgid(gid, egid, sgid);
+    }
+    (uids.map(Uid::from_raw), gids.map(Gid::from_raw))
 }
 
 fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) -> Error {
@@ -171,38 +170,27 @@ fn cannot_become(Identity { uid, gid }: Identity, source: io::Error) -> Error {
 
 /// Becomes that user permanently, with its one group and no other. Makes only calls that change
 /// something: a user namespace can forbid them (/proc/self/setgroups), and so can a unit
-/// (`SystemCallFilter=~@privileged`).
+/// (`SystemCallFilter=~@privileged`). Must not be called while there is a second thread: the calls
+/// change this thread only.
 pub fn become_user(identity: Identity) -> Result<(), Error> {
-    let Identity { uid, gid } = identity;
-    let failed = |source| cannot_become(identity, source);
+    let failed = |error: Errno| cannot_become(identity, error.into());
     let groups = capabilities::groups();
-    // SAFETY: with a count of 0, the kernel reads no groups.
-    if !groups.is_empty() && unsafe { libc::setgroups(0, std::ptr::null()) } != 0 {
-        let error = io::Error::last_os_error();
-        if !identity.is_ours() {
-            return Err(failed(error));
-        }
-        if groups.iter().any(|group| *group != gid) {
-            log::warn!(
+    if !groups.is_empty() {
+        match thread::set_thread_groups(&[]) {
+            Err(error) if !identity.is_ours() => return Err(failed(error)),
+            Err(error) if groups.iter().any(|group| *group != identity.gid) => log::warn!(
                 "--user: cannot drop the other groups of this process: {error}; the run keeps them"
-            );
+            ),
+            _ => {}
         }
     }
     if identity.is_ours() {
         return Ok(());
     }
-    // SAFETY: both calls take plain numbers.
-    done(unsafe { libc::setresgid(gid, gid, gid) })
-        .and_then(|()| done(unsafe { libc::setresuid(uid, uid, uid) }))
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    thread::set_thread_res_gid(gid, gid, gid)
+        .and_then(|()| thread::set_thread_res_uid(uid, uid, uid))
         .map_err(failed)
-}
-
-fn done(result: c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{Ordering, compiler_fence};
 
+use rustix::process::{Resource, getrlimit};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-mod copy;
 mod transfer;
 
 use crate::report::counters::Count;
@@ -129,15 +130,8 @@ fn limit_below(size: u64) -> &'static str {
 /// Returns limits of this process in bytes: of address space, of private writable memory, and of
 /// locked memory.
 fn limits() -> [u64; 3] {
-    [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
-        let mut limit = libc::rlimit {
-            rlim_cur: libc::RLIM_INFINITY,
-            rlim_max: libc::RLIM_INFINITY,
-        };
-        // SAFETY: the kernel writes this one structure.
-        unsafe { libc::getrlimit(resource, &raw mut limit) };
-        limit.rlim_cur
-    })
+    [Resource::As, Resource::Data, Resource::Memlock]
+        .map(|resource| getrlimit(resource).current.unwrap_or(u64::MAX))
 }
 
 /// The guest's RAM.
@@ -226,28 +220,22 @@ impl GuestMemory {
     /// # Errors
     /// [`Error::Lock`], with a hint.
     pub fn lock(&self) -> Result<(), Error> {
+        let memory = self.region.as_ptr().wrapping_add(self.start).cast();
         // SAFETY: the range is our mapping, and locking changes no data.
-        if unsafe {
-            libc::mlock(
-                self.host_address() as *const libc::c_void,
-                self.size as usize,
-            )
-        } == 0
-        {
-            return Ok(());
-        }
-        let source = io::Error::last_os_error();
-        let [.., limit] = limits();
-        let hint = if limit < self.size {
-            "raise it (LimitMEMLOCK= of a unit, ulimit -l) or omit --lock-memory"
-        } else {
-            "free memory or lower --mem"
-        };
-        Err(Error::Lock {
-            size: self.size,
-            source,
-            limit,
-            hint,
+        let locked = unsafe { rustix::mm::mlock(memory, self.size as usize) };
+        locked.map_err(|source| {
+            let [.., limit] = limits();
+            let hint = if limit < self.size {
+                "raise it (LimitMEMLOCK= of a unit, ulimit -l) or omit --lock-memory"
+            } else {
+                "free memory or lower --mem"
+            };
+            Error::Lock {
+                size: self.size,
+                source: source.into(),
+                limit,
+                hint,
+            }
         })
     }
 
@@ -275,63 +263,34 @@ impl GuestMemory {
     }
 
     #[inline]
-    fn check(&self, addr: u64, len: u64) -> Result<(), RangeError> {
-        let fits = addr.checked_add(len).is_some_and(|end| end <= self.size);
-        if fits {
-            Ok(())
-        } else {
-            Err(RangeError::OutOfRange {
-                addr,
-                len,
-                size: self.size,
-            })
-        }
-    }
-
-    #[inline]
     fn check_writable(&self, addr: u64, len: u64) -> Result<(), RangeError> {
-        self.check(addr, len)?;
         if addr >= self.writable_from {
-            Ok(())
-        } else {
-            self.check_read_only(addr, len)
+            return Ok(());
         }
-    }
-
-    fn check_read_only(&self, addr: u64, len: u64) -> Result<(), RangeError> {
-        // The range was checked to be inside memory.
+        // The range is inside memory.
         let end = addr + len;
-        let touches = self
-            .read_only
-            .iter()
-            .any(|range| addr.max(range.start) < end.min(range.end));
-        if touches {
-            Err(RangeError::ReadOnly { addr, len })
-        } else {
-            Ok(())
+        let mut read_only = self.read_only.iter();
+        if read_only.any(|range| addr.max(range.start) < end.min(range.end)) {
+            return Err(RangeError::ReadOnly { addr, len });
         }
+        Ok(())
     }
 
-    /// Returns a pointer to the first byte of a checked range.
-    #[inline]
-    fn pointer(&self, addr: u64) -> *mut u8 {
-        self.region
-            .as_ptr()
-            .wrapping_add(self.start + addr as usize)
-    }
-
+    /// Returns a range that is inside memory.
     #[inline]
     fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
-        self.check(addr, len)?;
-        // At most `size`, which is part of the mapping.
-        let slice = self
-            .region
-            .get_slice(self.start + addr as usize, len as usize);
-        slice.map_err(|_| RangeError::OutOfRange {
+        let outside = RangeError::OutOfRange {
             addr,
             len,
             size: self.size,
-        })
+        };
+        if addr.checked_add(len).is_none_or(|end| end > self.size) {
+            return Err(outside);
+        }
+        // At most `size`, which is part of the mapping.
+        self.region
+            .get_slice(self.start + addr as usize, len as usize)
+            .map_err(|_| outside)
     }
 
     /// Returns the `len` bytes at `addr`, for concurrent use by guest and host.
@@ -354,18 +313,19 @@ impl GuestMemory {
     /// all of them.
     #[inline]
     pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, RangeError> {
+        let slice = self.slice(addr.0, len)?;
         self.check_writable(addr.0, len)?;
-        Ok(GuestBuffer(self.slice(addr.0, len)?))
+        Ok(GuestBuffer(slice))
     }
 
     /// Copies a value out of guest memory, reading each byte once.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
-        self.check(addr.0, size_of::<T>() as u64)?;
         let mut value = T::new_zeroed();
-        // SAFETY: the range was checked to be inside a live mapping that no Rust reference points
-        // into.
-        unsafe { copy::out(self.pointer(addr.0), value.as_mut_bytes()) };
+        self.slice(addr.0, size_of::<T>() as u64)?
+            .copy_to(value.as_mut_bytes());
+        // Prevents the compiler from reading guest memory again instead of the copy.
+        compiler_fence(Ordering::SeqCst);
         Ok(value)
     }
 
@@ -376,9 +336,8 @@ impl GuestMemory {
         addr: GuestAddress,
         value: T,
     ) -> Result<(), RangeError> {
-        self.check_writable(addr.0, size_of::<T>() as u64)?;
-        // SAFETY: as in `read`.
-        unsafe { copy::into(self.pointer(addr.0), value.as_bytes()) };
+        let target = self.buffer(addr, size_of::<T>() as u64)?;
+        target.0.copy_from(value.as_bytes());
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, FromRawFd};
+use std::os::fd::AsFd;
 
 use proptest::prelude::*;
 
@@ -44,14 +44,9 @@ fn file(content: &[u8]) -> File {
 
 /// The read end and the write end of a pipe.
 fn pipe() -> (File, File) {
-    let mut ends = [-1; 2];
-    assert_eq!(
-        // SAFETY: the array has room for the two descriptors.
-        unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
-        0
-    );
-    // SAFETY: both descriptors are new and have no other owner.
-    ends.map(|end| unsafe { File::from_raw_fd(end) }).into()
+    let (reader, writer) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    (reader.into(), writer.into())
 }
 
 fn contents(memory: &GuestMemory, addr: u64, len: usize) -> Vec<u8> {
@@ -82,7 +77,7 @@ fn verdicts(memory: &GuestMemory, addr: u64, len: u64) -> (bool, &'static str) {
     };
     let writable = match memory.buffer(GuestAddress(addr), len) {
         Ok(buffer) => {
-            assert_eq!(buffer.len() as u64, len);
+            assert_eq!(buffer.0.len() as u64, len);
             "writable"
         }
         Err(RangeError::ReadOnly { addr: a, len: l }) if (a, l) == (addr, len) => "read-only",

@@ -20,30 +20,45 @@ pub struct GuestBytes<'m>(pub(super) VolatileSlice<'m>);
 #[derive(Clone, Copy, Debug)]
 pub struct GuestBuffer<'m>(pub(super) VolatileSlice<'m>);
 
-/// Converts the result of a system call into a count or an error.
-fn count(result: c_long) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
 /// Most bytes that one system call moves between guest memory and a file. Signals do not interrupt
 /// such a call, and a guest may request all of its memory in one request.
 pub(super) const PIECE: usize = 1 << 20;
 
-/// Repeats `transfer(done, piece)` until `len` bytes are moved. An earlier end of file is
+/// Makes one `read(2)` or `write(2)`.
+#[inline]
+fn once(call: c_long, fd: BorrowedFd<'_>, memory: &VolatileSlice<'_>) -> io::Result<usize> {
+    let pointer = memory.ptr_guard_mut();
+    // SAFETY: the slice is inside a live mapping that no Rust reference points into, and the kernel
+    // tolerates bytes that change while it reads.
+    let moved = unsafe { syscall(call, fd.as_raw_fd(), pointer.as_ptr(), memory.len()) };
+    usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+/// Repeats `pread(2)` or `pwrite(2)` until all bytes are moved. An earlier end of file is
 /// `UnexpectedEof`, the end of the run `Interrupted`.
-fn repeat(
-    len: usize,
-    mut transfer: impl FnMut(usize, usize) -> io::Result<usize>,
+#[inline]
+fn all(
+    call: c_long,
+    file: BorrowedFd<'_>,
+    memory: &VolatileSlice<'_>,
+    offset: u64,
 ) -> io::Result<()> {
+    let pointer = memory.ptr_guard_mut();
     let mut done = 0;
-    while done < len {
-        match transfer(done, PIECE.min(len - done)) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => done += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    while done < memory.len() {
+        let piece = PIECE.min(memory.len() - done);
+        let position = (offset + done as u64) as libc::off_t;
+        let at = pointer.as_ptr().wrapping_add(done);
+        // SAFETY: as in `once`; `done + piece` is at most the slice's length.
+        match unsafe { syscall(call, file.as_raw_fd(), at, piece, position) } {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            moved @ 1.. => done += moved as usize,
+            _ => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
         }
-        if done < len && signal::received().is_some() {
+        if done < memory.len() && signal::received().is_some() {
             return Err(io::ErrorKind::Interrupted.into());
         }
     }
@@ -80,70 +95,28 @@ impl GuestBytes<'_> {
     /// Makes one `write(2)` of these bytes to `fd`.
     #[inline]
     pub fn write_to(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let pointer = self.0.ptr_guard();
-        // SAFETY: the slice is inside a live mapping, and the kernel tolerates bytes that change
-        // while it reads.
-        count(unsafe { syscall(SYS_write, fd.as_raw_fd(), pointer.as_ptr(), self.0.len()) })
+        once(SYS_write, fd, &self.0)
     }
 
     /// Writes all of these bytes to `file` at `offset`: one `pwrite(2)` per MiB unless the host
     /// writes less.
     #[inline]
     pub fn write_all_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
-        let pointer = self.0.ptr_guard();
-        repeat(self.0.len(), |done, piece| {
-            let position = (offset + done as u64) as libc::off_t;
-            // SAFETY: as in `write_to`; `done + piece` is at most the slice's length.
-            count(unsafe {
-                syscall(
-                    SYS_pwrite64,
-                    file.as_raw_fd(),
-                    pointer.as_ptr().add(done),
-                    piece,
-                    position,
-                )
-            })
-        })
+        all(SYS_pwrite64, file, &self.0, offset)
     }
 }
 
 impl GuestBuffer<'_> {
-    /// Returns the number of bytes.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Makes one `read(2)` from `fd` into these bytes.
     #[inline]
     pub fn read_from(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let pointer = self.0.ptr_guard_mut();
-        // SAFETY: the slice is inside a live mapping that no Rust reference points into; the kernel
-        // writes at most its length.
-        count(unsafe { syscall(SYS_read, fd.as_raw_fd(), pointer.as_ptr(), self.0.len()) })
+        once(SYS_read, fd, &self.0)
     }
 
     /// Fills all of these bytes from `file` at `offset`: one `pread(2)` per MiB unless the host
     /// reads less.
     #[inline]
     pub fn read_exact_at(&self, file: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
-        let pointer = self.0.ptr_guard_mut();
-        repeat(self.0.len(), |done, piece| {
-            let position = (offset + done as u64) as libc::off_t;
-            // SAFETY: as in `read_from`; `done + piece` is at most the slice's length.
-            count(unsafe {
-                syscall(
-                    SYS_pread64,
-                    file.as_raw_fd(),
-                    pointer.as_ptr().add(done),
-                    piece,
-                    position,
-                )
-            })
-        })
+        all(SYS_pread64, file, &self.0, offset)
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use super::stats_file::check_kind;
 use super::{Error, StatsFile};
 use crate::config::StatsTarget;
-use crate::host::files::{Files, Target};
+use crate::host::files::{Files, Need, Target};
 
 impl StatsFile {
     /// Checks that [`StatsFile::open`] would succeed. Creates no file. Does not open a pipe,
@@ -24,7 +24,7 @@ impl StatsFile {
                 if is_file {
                     look.open(File::options().write(true)).map(drop)
                 } else {
-                    look.check(libc::W_OK)
+                    look.check(Need::Write)
                 }
             }
             Target::New(place) => place.check(),

@@ -172,7 +172,7 @@ impl Socket {
             return Ok(());
         };
         place.expire(registry);
-        match unix_socket::accept(self.listener.as_fd(), libc::SOCK_NONBLOCK) {
+        match unix_socket::accept(self.listener.as_fd(), rustix::net::SocketFlags::NONBLOCK) {
             Ok(stream) => place.take(stream.into(), Instant::now() + PATIENCE),
             Err(error)
                 if matches!(

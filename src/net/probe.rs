@@ -156,7 +156,8 @@ fn may_attach(name: &str) -> bool {
     // The host shows −1 for none.
     let id = |what| interface::attribute(name, what).and_then(|id| id.parse::<u32>().ok());
     let is_ours = id("owner").is_none_or(|owner| owner == device_file::user());
-    (is_ours && id("group").is_none_or(is_group_ours)) || capabilities::has(capabilities::NET_ADMIN)
+    (is_ours && id("group").is_none_or(is_group_ours))
+        || capabilities::has(capabilities::CapabilitySet::NET_ADMIN)
 }
 
 fn is_group_ours(group: u32) -> bool {

@@ -43,11 +43,7 @@ impl<const KINDS: usize> fmt::Display for Faults<KINDS> {
         for (i, (kind, count)) in counted.enumerate() {
             write!(f, "{}{count} {kind}", if i == 0 { " (" } else { ", " })?;
         }
-        if self.sum() > 0 {
-            f.write_str(")")
-        } else {
-            Ok(())
-        }
+        f.write_str(if self.sum() > 0 { ")" } else { "" })
     }
 }
 
@@ -76,12 +72,10 @@ impl WarnOnce {
 
 /// Logs the totals of a device: as a warning if there were faults.
 pub fn log_totals(name: impl fmt::Display, stats: impl fmt::Display, faults: u64) {
-    let level = if faults > 0 {
-        log::Level::Warn
-    } else {
-        log::Level::Info
-    };
-    log::log!(level, "{name}: {stats}");
+    match faults {
+        0 => log::info!("{name}: {stats}"),
+        _ => log::warn!("{name}: {stats}"),
+    }
 }
 
 #[cfg(test)]

@@ -11,12 +11,15 @@ mod line;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::Level;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::stdio::stderr;
 
 pub use self::line::{Line, LogFormat};
 use crate::report::counters::Count;
@@ -57,8 +60,7 @@ pub fn dropped() -> u64 {
 /// Writes a line from a signal handler, which may have interrupted another write: takes no lock and
 /// does not wait.
 pub fn write_from_handler(line: &Line) {
-    let written = wait_for_room(libc::STDERR_FILENO, Duration::ZERO)
-        && write(libc::STDERR_FILENO, line.bytes());
+    let written = wait_for_room(stderr(), Duration::ZERO) && write(stderr(), line.bytes());
     DROPPED.fetch_add((!written).into(), Ordering::Relaxed);
 }
 
@@ -79,8 +81,7 @@ struct Pieces(MutexGuard<'static, State>);
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = &bytes[..bytes.len().min(LONGEST)];
-        let written = self.0.has_room(libc::STDERR_FILENO) && write(libc::STDERR_FILENO, piece);
-        if written {
+        if self.0.has_room(stderr()) && write(stderr(), piece) {
             Ok(piece.len())
         } else {
             Err(io::ErrorKind::WouldBlock.into())
@@ -117,7 +118,7 @@ pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        state().write_line(line, libc::STDERR_FILENO);
+        state().write_line(line, stderr());
         Ok(line.len())
     }
 
@@ -127,7 +128,7 @@ impl Write for Stderr {
 }
 
 impl State {
-    fn write_line(&mut self, line: &[u8], fd: libc::c_int) {
+    fn write_line(&mut self, line: &[u8], fd: BorrowedFd<'_>) {
         if self.lost > 0 && self.has_room(fd) {
             let lost = Count(self.lost, "message");
             let notice = Line::log(
@@ -138,19 +139,18 @@ impl State {
                 self.lost = 0;
             }
         }
-        let written = match line.get(..LONGEST) {
-            None => self.has_room(fd) && write(fd, line),
-            Some(beginning) => {
-                self.has_room(fd) && write(fd, &[&beginning[..LONGEST - 1], b"\n"].concat())
-            }
-        };
+        let written = self.has_room(fd)
+            && match line.get(..LONGEST) {
+                None => write(fd, line),
+                Some(beginning) => write(fd, &[&beginning[..LONGEST - 1], b"\n"].concat()),
+            };
         self.lost += u64::from(!written);
         DROPPED.fetch_add((!written).into(), Ordering::Relaxed);
     }
 
     /// Returns whether a line can be written without blocking; waits for that within the remaining
     /// time.
-    fn has_room(&mut self, fd: libc::c_int) -> bool {
+    fn has_room(&mut self, fd: BorrowedFd<'_>) -> bool {
         let patience = if GUEST_RUNS.load(Ordering::Relaxed) {
             Duration::ZERO
         } else {
@@ -166,14 +166,14 @@ impl State {
 /// Prepares for the sandbox, which allows no new descriptors. Returns the epoll sets that replace
 /// `ppoll` if that is refused.
 pub(crate) fn room_without_ppoll() -> Vec<RawFd> {
-    wait_for_room(libc::STDERR_FILENO, Duration::ZERO);
+    wait_for_room(stderr(), Duration::ZERO);
     epoll::seal()
 }
 
 /// Waits for room with one system call, or two with a signal between them. Anything but a pipe or
 /// socket always has room.
-pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
-    let attempt = |patience| wait_for(fd, libc::POLLOUT, patience);
+pub(crate) fn wait_for_room(fd: impl AsFd, patience: Duration) -> bool {
+    let attempt = |patience| wait_for(fd.as_fd(), PollFlags::OUT, patience);
     // If no call can wait, the write itself may block.
     attempt(patience)
         .or_else(|_| attempt(Duration::ZERO))
@@ -185,33 +185,22 @@ pub(crate) fn wait_for_room(fd: libc::c_int, patience: Duration) -> bool {
 /// # Errors
 /// A signal arrived, or the host does not let this process wait.
 pub(crate) fn wait_for(
-    fd: libc::c_int,
-    events: libc::c_short,
+    fd: BorrowedFd<'_>,
+    events: PollFlags,
     patience: Duration,
 ) -> io::Result<bool> {
-    let mut wait = libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
-    let timeout = libc::timespec {
-        tv_sec: patience.as_secs() as libc::time_t,
-        tv_nsec: patience.subsec_nanos() as libc::c_long,
-    };
     if !epoll::is_needed() {
-        // SAFETY: the kernel reads the one element and the time, and writes `revents` only.
-        match unsafe { libc::ppoll(&raw mut wait, 1, &raw const timeout, std::ptr::null()) } {
-            -1 => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                _ => epoll::need(),
-            },
-            ready => return Ok(ready == 1),
+        let mut wait = [PollFd::from_borrowed_fd(fd, events)];
+        match poll(&mut wait, Some(&epoll::timeout(patience))) {
+            Ok(ready) => return Ok(ready == 1),
+            Err(Errno::INTR) => return Err(Errno::INTR.into()),
+            Err(_) => epoll::need(),
         }
     }
     epoll::wait_for(fd, events, patience)
 }
 
-fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
+fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> bool {
     let Some(stream) = journal::shared(fd) else {
         return write_bytes(fd, bytes);
     };
@@ -225,47 +214,42 @@ fn write(fd: libc::c_int, bytes: &[u8]) -> bool {
 }
 
 /// Writes with one system call, or two with a signal between them.
-fn write_bytes(fd: libc::c_int, bytes: &[u8]) -> bool {
-    // SAFETY: the kernel reads `bytes.len()` bytes, all of which are borrowed here.
-    let write = || unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+fn write_bytes(fd: BorrowedFd<'_>, bytes: &[u8]) -> bool {
+    let write = || rustix::io::write(fd, bytes);
     let written = match write() {
-        -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => write(),
+        Err(Errno::INTR) => write(),
         written => written,
     };
-    usize::try_from(written) == Ok(bytes.len())
+    written == Ok(bytes.len())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::Read;
-    use std::os::fd::{AsRawFd, FromRawFd};
+
+    use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
     use super::*;
 
     /// A pipe of four pages, for every page size.
     fn pipe() -> (File, File) {
-        let mut fds = [0; 2];
-        // SAFETY: the array has room for the two descriptors, which are new and have no other
-        // owner; the rest takes numbers.
-        unsafe {
-            assert_eq!(libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC), 0);
-            let size = 4 * libc::sysconf(libc::_SC_PAGESIZE) as libc::c_int;
-            assert_eq!(libc::fcntl(fds[1], libc::F_SETPIPE_SZ, size), size);
-            fds.map(|fd| File::from_raw_fd(fd)).into()
-        }
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        // The kernel rounds up to a page.
+        let page = fcntl_setpipe_size(&writer, 1).unwrap();
+        fcntl_setpipe_size(&writer, 4 * page).unwrap();
+        (reader.into(), writer.into())
     }
 
     /// Returns how many lines of 1000 bytes are twice the pipe's capacity.
     fn too_many(writer: &File) -> usize {
-        // SAFETY: the request takes no argument.
-        2 * unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETPIPE_SZ) } as usize / 1000
+        2 * fcntl_getpipe_size(writer).unwrap() / 1000
     }
 
     /// Writes so many lines of 1000 bytes, then reads the pipe.
     fn written(state: &mut State, reader: &mut File, writer: &File, lines: usize) -> String {
         for _ in 0..lines {
-            state.write_line(&[&[b'x'; 999][..], b"\n"].concat(), writer.as_raw_fd());
+            state.write_line(&[&[b'x'; 999][..], b"\n"].concat(), writer.as_fd());
         }
         let mut written = vec![0; 1 << 20];
         let length = reader.read(&mut written).unwrap();
@@ -308,7 +292,7 @@ mod tests {
         };
         let lines = too_many(&writer);
         for _ in 0..lines {
-            state.write_line(&[b'x'; 1000], writer.as_raw_fd());
+            state.write_line(&[b'x'; 1000], writer.as_fd());
         }
         assert_eq!(state.patience, Duration::ZERO);
         assert!(state.lost >= lines as u64 / 2, "{}", state.lost);
@@ -321,7 +305,7 @@ mod tests {
             patience: Duration::ZERO,
             lost: 0,
         };
-        state.write_line(&[b'x'; 10_000], writer.as_raw_fd());
+        state.write_line(&[b'x'; 10_000], writer.as_fd());
         let mut written = [0; 20_000];
         assert_eq!(
             (
@@ -341,7 +325,7 @@ mod tests {
             patience: Duration::from_secs(60),
             lost: 0,
         };
-        state.write_line(b"lost\n", writer.as_raw_fd());
+        state.write_line(b"lost\n", writer.as_fd());
         assert_eq!(state.lost, 1);
     }
 }

@@ -49,12 +49,9 @@ fn date(days: u64) -> (u64, u64, u64) {
     // Months alternate between 31 and 30 days; five of them have 153.
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (400 * era + year + next, month, day)
+    // January and February belong to the next year.
+    let next = u64::from(month >= 10);
+    (400 * era + year + next, month + 3 - 12 * next, day)
 }
 
 #[cfg(test)]

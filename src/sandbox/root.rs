@@ -33,7 +33,7 @@ pub struct Root(Look);
 /// # Errors
 /// It may not, or there is no such directory.
 pub fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
-    if !capabilities::has(capabilities::CHROOT) {
+    if !capabilities::has(capabilities::CapabilitySet::SYS_CHROOT) {
         return Err(Error::Privilege);
     }
     files

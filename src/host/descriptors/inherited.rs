@@ -5,8 +5,10 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process;
+
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use crate::config::InheritedFd;
 
@@ -44,14 +46,15 @@ impl InheritedFd {
         }
     }
 
-    /// Returns its number, if the caller passed a descriptor of that number and it is not taken
-    /// yet.
-    pub fn inherited(&self) -> Option<RawFd> {
-        let fd = self.number().ok()?;
-        // SAFETY: the call takes numbers, and returns −1 if no such descriptor is open.
-        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    /// Returns the descriptor, if the caller passed one of that number and it is not taken yet.
+    pub fn inherited(&self) -> Option<BorrowedFd<'_>> {
+        let fd = self.number().ok().filter(|fd| *fd >= 0)?;
+        // SAFETY: if no such descriptor is open, the only call with it fails.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         // Descriptors opened by the tender itself have FD_CLOEXEC.
-        (flags != -1 && flags & libc::FD_CLOEXEC == 0).then_some(fd)
+        fcntl_getfd(fd)
+            .is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC))
+            .then_some(fd)
     }
 
     /// Takes ownership of the descriptor and sets FD_CLOEXEC.
@@ -60,7 +63,7 @@ impl InheritedFd {
     /// It has no such number, is a standard stream, was not inherited, or is already taken.
     pub fn take(&self) -> Result<OwnedFd, Error> {
         let fd = self.number()?;
-        if (0..=libc::STDERR_FILENO).contains(&fd) {
+        if (0..FIRST).contains(&fd) {
             let rule = "is standard input, output or error; pass one from 3 on";
             return Err(Error::Unusable { fd, rule });
         }
@@ -68,15 +71,13 @@ impl InheritedFd {
             let rule = "was not passed to tender, or was given twice; the caller must open it without O_CLOEXEC";
             return Err(Error::Unusable { fd, rule });
         }
-        // SAFETY: the call changes a flag of an open descriptor.
-        if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
-            return Err(Error::SetUp {
-                fd,
-                error: io::Error::last_os_error(),
-            });
-        }
         // SAFETY: it is open, and returned only once: from now on it has FD_CLOEXEC.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+        fcntl_setfd(&owned, FdFlags::CLOEXEC).map_err(|error| Error::SetUp {
+            fd,
+            error: error.into(),
+        })?;
+        Ok(owned)
     }
 }
 
@@ -100,15 +101,13 @@ fn names(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Vec<St
 }
 
 fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> {
-    let names = names.map_err(|known| Error::NoName {
-        name: name.to_owned(),
-        known,
-    })?;
-    let found: Vec<RawFd> = (FIRST..)
-        .zip(&names)
-        .filter(|(_, known)| *known == name)
-        .map(|(fd, _)| fd)
-        .collect();
+    let name = name.to_owned();
+    let names = match names {
+        Ok(names) => names,
+        Err(known) => return Err(Error::NoName { name, known }),
+    };
+    let named = (FIRST..).zip(&names).filter(|(_, known)| **known == name);
+    let found: Vec<RawFd> = named.map(|(fd, _)| fd).collect();
     match found[..] {
         [fd] => Ok(fd),
         [] => {
@@ -116,17 +115,12 @@ fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> 
                 [] => "LISTEN_FDS is 0".to_owned(),
                 names => format!("LISTEN_FDNAMES has: {}", names.join(", ")),
             };
-            Err(Error::NoName {
-                name: name.to_owned(),
-                known,
-            })
+            Err(Error::NoName { name, known })
         }
         _ => {
             let numbers: Vec<_> = found.iter().map(|fd| format!("@{fd}")).collect();
-            Err(Error::Ambiguous {
-                name: name.to_owned(),
-                numbers: numbers.join(", "),
-            })
+            let numbers = numbers.join(", ");
+            Err(Error::Ambiguous { name, numbers })
         }
     }
 }

@@ -4,14 +4,18 @@
 //! could not use. The tender queries the kernel as that user: about the file and, if access is
 //! refused, about each directory and link on the way.
 
-use std::ffi::{CStr, CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, OFlags, PROC_SUPER_MAGIC, accessat, fstatfs, readlinkat};
+use rustix::io::Errno;
+use rustix::path::Arg;
+use rustix::process::{Gid, geteuid};
 
 use super::look::open_at;
 use super::{Look, Need};
@@ -19,9 +23,6 @@ use crate::host::user::{self, Identity, acting, check_acting, groups_of};
 
 /// Most links on a path, as in the kernel.
 const MOST_LINKS: usize = 40;
-
-/// `PROC_SUPER_MAGIC` of linux/magic.h.
-const PROC: u64 = 0x9fa0;
 
 /// Why a path is not followed.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,7 @@ impl Controlled {
 pub struct User {
     identity: Identity,
     /// All groups that the user's other processes may have.
-    groups: Vec<libc::gid_t>,
+    groups: Vec<Gid>,
 }
 
 impl User {
@@ -54,8 +55,7 @@ impl User {
     /// # Errors
     /// This process cannot become that user.
     pub fn other(identity: Identity) -> Result<Option<User>, user::Error> {
-        // SAFETY: the call takes nothing and cannot fail.
-        if identity.uid == unsafe { libc::geteuid() } {
+        if identity.uid == geteuid().as_raw() {
             return Ok(None);
         }
         let groups = groups_of(identity);
@@ -63,27 +63,20 @@ impl User {
         Ok(Some(User { identity, groups }))
     }
 
-    /// Returns whether the kernel grants this user these rights. `path` is relative to the
+    /// Returns whether the kernel grants this user the rights for `need`. `path` is relative to the
     /// directory `at`.
-    fn may(&self, at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<bool> {
-        // SAFETY: the path ends with a NUL, and the rest are numbers. The kernel checks the real
-        // user here.
-        acting(
-            self.identity,
-            &self.groups,
-            || unsafe { libc::faccessat(at, path.as_ptr(), rights, 0) } == 0,
-        )
+    fn may(&self, at: impl AsFd, path: impl Arg, need: Need) -> io::Result<bool> {
+        // Without flags, the kernel checks the real user.
+        acting(self.identity, &self.groups, || {
+            accessat(at, path, need.rights(), AtFlags::empty()).is_ok()
+        })
     }
 
     fn controls(&self, component: &Path) -> io::Error {
-        let component = if component.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            component
-        };
+        let is_here = component.as_os_str().is_empty();
         io::Error::other(Controlled {
             user: self.identity.uid,
-            component: component.to_owned(),
+            component: if is_here { Path::new(".") } else { component }.to_owned(),
         })
     }
 
@@ -104,8 +97,8 @@ pub fn look(path: &Path, need: Need, user: Option<&User>) -> io::Result<Look> {
     match look_as(path, need, user) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let found = Walk::start(user, path.is_absolute())?.follow(path)?;
-            if need.flags() == libc::O_DIRECTORY && !found.metadata()?.is_dir() {
-                return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+            if need.flags() == OFlags::DIRECTORY && !found.metadata()?.is_dir() {
+                return Err(Errno::NOTDIR.into());
             }
             Look::found(found, path)
         }
@@ -118,12 +111,10 @@ fn look_as(path: &Path, need: Need, user: &User) -> io::Result<Look> {
     let look = acting(user.identity, &user.groups, || {
         Look::new(path, need.flags())
     })??;
-    let place = CString::new(look.proc_path().into_os_string().into_vec())?;
-    let may = user.may(libc::AT_FDCWD, &place, need.rights())?;
-    if may {
+    if user.may(CWD, look.proc_path(), need)? {
         Ok(look.of_user(user.identity))
     } else {
-        Err(io::Error::from_raw_os_error(libc::EACCES))
+        Err(Errno::ACCESS.into())
     }
 }
 
@@ -144,14 +135,13 @@ impl<'u> Walk<'u> {
     /// Starts at the root directory, or at the working directory, whose path is empty.
     fn start(user: &'u User, is_root: bool) -> io::Result<Walk<'u>> {
         let (directory, shown) = if is_root { ("/", "/") } else { (".", "") };
-        let at = pin(libc::AT_FDCWD, OsStr::new(directory), 0)?;
-        let (nowhere, rest) = (PathBuf::new(), Vec::new());
+        let at = pin(CWD, directory, OFlags::empty())?;
         let mut walk = Walk {
             user,
             at: at.try_clone()?,
-            shown: nowhere,
+            shown: PathBuf::new(),
             is_sticky: false,
-            rest,
+            rest: Vec::new(),
             links: 0,
         };
         walk.enter(at, PathBuf::from(shown))?;
@@ -162,10 +152,8 @@ impl<'u> Walk<'u> {
     fn follow(mut self, path: &Path) -> io::Result<File> {
         self.turn_to(path)?;
         while let Some(name) = self.rest.pop() {
-            let (entry, shown) = (
-                pin(self.at.as_raw_fd(), &name, libc::O_NOFOLLOW)?,
-                self.shown.join(&name),
-            );
+            let shown = self.shown.join(&name);
+            let entry = pin(&self.at, &name, OFlags::NOFOLLOW)?;
             let metadata = entry.metadata()?;
             if self.is_sticky && !metadata.is_dir() {
                 return Err(self.user.controls(&self.shown));
@@ -181,7 +169,7 @@ impl<'u> Walk<'u> {
             match entry {
                 Some(entry) if entry.metadata()?.is_dir() => self.enter(entry, shown)?,
                 Some(entry) if self.rest.is_empty() => return self.end(entry, &name, &shown),
-                Some(_) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+                Some(_) => return Err(Errno::NOTDIR.into()),
                 None => {}
             }
         }
@@ -191,13 +179,8 @@ impl<'u> Walk<'u> {
     /// Puts `path` in front of the remaining path.
     fn turn_to(&mut self, path: &Path) -> io::Result<()> {
         if path.is_absolute() {
-            let Walk {
-                at,
-                shown,
-                is_sticky,
-                ..
-            } = Walk::start(self.user, true)?;
-            (self.at, self.shown, self.is_sticky) = (at, shown, is_sticky);
+            let root = Walk::start(self.user, true)?;
+            (self.at, self.shown, self.is_sticky) = (root.at, root.shown, root.is_sticky);
         }
         let names = path.components().rev();
         let names =
@@ -212,12 +195,13 @@ impl<'u> Walk<'u> {
     fn follow_link(&mut self, link: &File, name: &OsStr) -> io::Result<Option<File>> {
         self.links += 1;
         if self.links > MOST_LINKS {
-            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            return Err(Errno::LOOP.into());
         }
         if is_of_proc(link)? {
-            return pin(self.at.as_raw_fd(), name, 0).map(Some);
+            return pin(&self.at, name, OFlags::empty()).map(Some);
         }
-        self.turn_to(&read_link(link)?)?;
+        let target = readlinkat(link, c"", Vec::new())?;
+        self.turn_to(&PathBuf::from(OsString::from_vec(target.into_bytes())))?;
         Ok(None)
     }
 
@@ -225,10 +209,7 @@ impl<'u> Walk<'u> {
     fn enter(&mut self, directory: File, shown: PathBuf) -> io::Result<()> {
         let metadata = directory.metadata()?;
         // In /proc write permission is meaningless: only the kernel creates files there.
-        let may_write = !is_of_proc(&directory)?
-            && self
-                .user
-                .may(directory.as_raw_fd(), c".", libc::W_OK | libc::X_OK)?;
+        let may_write = !is_of_proc(&directory)? && self.user.may(&directory, c".", Need::Make)?;
         self.is_sticky = may_write && metadata.mode() & libc::S_ISVTX != 0;
         if self.user.owns(&metadata) || may_write && !self.is_sticky {
             return Err(self.user.controls(&shown));
@@ -239,10 +220,8 @@ impl<'u> Walk<'u> {
 
     /// Returns the file at the end, which the user must not control.
     fn end(self, file: File, name: &OsStr, shown: &Path) -> io::Result<File> {
-        let name = CString::new(name.as_bytes())?;
-        let controls = self.user.owns(&file.metadata()?)
-            || self.user.may(self.at.as_raw_fd(), &name, libc::W_OK)?;
-        if controls {
+        let owns = self.user.owns(&file.metadata()?);
+        if owns || self.user.may(&self.at, name, Need::Write)? {
             Err(self.user.controls(shown))
         } else {
             Ok(file)
@@ -250,35 +229,10 @@ impl<'u> Walk<'u> {
     }
 }
 
-fn pin(at: RawFd, name: &OsStr, flags: libc::c_int) -> io::Result<File> {
-    open_at(at, &CString::new(name.as_bytes())?, libc::O_PATH | flags)
+fn pin(at: impl AsFd, name: impl Arg + Clone, flags: OFlags) -> io::Result<File> {
+    open_at(at, name, OFlags::PATH | flags)
 }
 
 fn is_of_proc(file: &File) -> io::Result<bool> {
-    let mut stat = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the descriptor is open; the kernel fills the structure if it returns 0.
-    unsafe {
-        match libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) {
-            0 => Ok(stat.assume_init().f_type as u64 == PROC),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-}
-
-/// Returns the content of an open link.
-fn read_link(link: &File) -> io::Result<PathBuf> {
-    let mut target = vec![0_u8; libc::PATH_MAX as usize];
-    // SAFETY: the string ends with a NUL; the kernel writes at most as many bytes as there is room
-    // for.
-    let length = unsafe {
-        libc::readlinkat(
-            link.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_mut_ptr().cast(),
-            target.len(),
-        )
-    };
-    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    target.truncate(length);
-    Ok(OsString::from_vec(target).into())
+    Ok(fstatfs(file)?.f_type == PROC_SUPER_MAGIC)
 }

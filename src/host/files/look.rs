@@ -1,15 +1,18 @@
 //! A file that is examined before it is opened: opening a tape, a watchdog or a pipe has effects.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::Identity as FileIdentity;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::path::Arg;
+
+use super::{Identity as FileIdentity, Need};
 use crate::host::signal::uninterrupted;
 use crate::host::user::Identity;
 
@@ -29,12 +32,8 @@ impl Look {
     ///
     /// # Errors
     /// Those of `open(2)`.
-    pub(super) fn new(path: &Path, flags: libc::c_int) -> io::Result<Look> {
-        let pin = File::options()
-            .read(true)
-            .custom_flags(libc::O_PATH | flags)
-            .open(path)?;
-        Look::found(pin, path)
+    pub(super) fn new(path: &Path, flags: OFlags) -> io::Result<Look> {
+        Look::found(open_at(CWD, path, OFlags::PATH | flags)?, path)
     }
 
     /// Returns the file at `path`, pinned by `pin`.
@@ -68,12 +67,9 @@ impl Look {
 
     /// Returns the file's identity, for files that can be used for two purposes.
     pub fn identity(&self) -> Option<FileIdentity> {
-        FileIdentity::new(
-            self.metadata.mode(),
-            self.metadata.dev(),
-            self.metadata.ino(),
-            self.metadata.rdev(),
-        )
+        let Look { metadata, .. } = self;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        FileIdentity::new(metadata.mode(), device, inode, metadata.rdev())
     }
 
     /// Opens the file through its pin, not by its path.
@@ -92,19 +88,12 @@ impl Look {
     fn open_by_path(&self, options: &OpenOptions) -> io::Result<File> {
         let file = options.open(&self.path)?;
         let metadata = uninterrupted(|| file.metadata())?;
-        let same = |metadata: &Metadata| {
-            (
-                metadata.dev(),
-                metadata.ino(),
-                metadata.mode() & libc::S_IFMT,
-            )
-        };
-        if same(&metadata) == same(&self.metadata) {
-            return Ok(file);
+        let of = |file: &Metadata| (file.dev(), file.ino(), file.file_type());
+        if of(&metadata) != of(&self.metadata) {
+            let message = "the path leads to a different file than before";
+            return Err(io::Error::other(message));
         }
-        Err(io::Error::other(
-            "the path leads to a different file than before",
-        ))
+        Ok(file)
     }
 
     pub(super) fn proc_path(&self) -> PathBuf {
@@ -117,16 +106,21 @@ impl Look {
     /// # Errors
     /// Those of `open(2)`.
     pub fn reopen(&self) -> io::Result<OwnedFd> {
-        Ok(open_at(self.as_raw_fd(), c".", libc::O_PATH | libc::O_DIRECTORY)?.into())
+        Ok(open_at(self, c".", OFlags::PATH | OFlags::DIRECTORY)?.into())
     }
 
-    /// Checks that this process, as the user that it acts for, has these rights to the file.
+    /// Checks that this process, as the user that it acts for, has the rights for `need`.
     ///
     /// # Errors
     /// It has not.
-    pub fn check(&self, rights: libc::c_int) -> io::Result<()> {
-        let path = CString::new(self.proc_path().into_os_string().into_vec())?;
-        access(libc::AT_FDCWD, &path, rights)
+    pub fn check(&self, need: Need) -> io::Result<()> {
+        access(CWD, self.proc_path(), need)
+    }
+}
+
+impl AsFd for Look {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pin.as_fd()
     }
 }
 
@@ -143,34 +137,25 @@ impl From<Look> for OwnedFd {
     }
 }
 
-fn access(at: RawFd, path: &CStr, rights: libc::c_int) -> io::Result<()> {
-    uninterrupted(|| {
-        // SAFETY: the path ends with a NUL, and the rest are numbers.
-        match unsafe { libc::faccessat(at, path.as_ptr(), rights, libc::AT_EACCESS) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    })
+fn access(at: impl AsFd, path: impl Arg + Clone, need: Need) -> io::Result<()> {
+    let rights = need.rights();
+    Ok(retry_on_intr(|| {
+        rustix::fs::accessat(&at, path.clone(), rights, AtFlags::EACCESS)
+    })?)
 }
 
 /// Opens a file in the directory `at`. A new one gets the permissions that the umask leaves.
-pub(super) fn open_at(at: RawFd, name: &CStr, flags: libc::c_int) -> io::Result<File> {
-    let fd = uninterrupted(|| {
-        // SAFETY: the name ends with a NUL.
-        match unsafe { libc::openat(at, name.as_ptr(), flags | libc::O_CLOEXEC, 0o666) } {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(fd),
-        }
-    })?;
-    // SAFETY: the descriptor is new and owned by nothing else.
-    Ok(unsafe { File::from_raw_fd(fd) })
+pub(super) fn open_at(at: impl AsFd, name: impl Arg + Clone, flags: OFlags) -> io::Result<File> {
+    let (flags, mode) = (flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o666));
+    let file = retry_on_intr(|| rustix::fs::openat(&at, name.clone(), flags, mode))?;
+    Ok(file.into())
 }
 
 /// A name in a directory, for a file that is yet to be created.
 #[derive(Debug)]
 pub struct Place {
     directory: OwnedFd,
-    name: CString,
+    name: OsString,
     /// Owner of the new file.
     owner: Option<Identity>,
 }
@@ -182,30 +167,27 @@ pub struct Place {
 pub(super) fn parts(path: &Path) -> io::Result<(&Path, &OsStr)> {
     let is_directory = path.as_os_str().as_bytes().ends_with(b"/");
     let name = path.file_name().filter(|_| !is_directory);
-    let name = name.ok_or(io::Error::from_raw_os_error(libc::EISDIR))?;
-    let directory = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty());
-    Ok((directory.unwrap_or(Path::new(".")), name))
+    let directory = path.parent().filter(|path| !path.as_os_str().is_empty());
+    Ok((
+        directory.unwrap_or(Path::new(".")),
+        name.ok_or(Errno::ISDIR)?,
+    ))
 }
 
 impl Place {
-    pub(super) fn new(directory: Look, name: &OsStr) -> io::Result<Place> {
-        let owner = directory.user;
-        Ok(Place {
+    pub(super) fn new(directory: Look, name: &OsStr) -> Place {
+        Place {
+            owner: directory.user,
             directory: directory.into(),
-            name: CString::new(name.as_bytes())?,
-            owner,
-        })
+            name: name.to_owned(),
+        }
     }
 
     /// Returns a path to it that leads through no link of the operator's path and is valid as long
     /// as this value lives. `None` without /proc.
     pub fn path(&self) -> Option<PathBuf> {
         let directory = PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()));
-        directory
-            .exists()
-            .then(|| directory.join(OsStr::from_bytes(self.name.as_bytes())))
+        directory.exists().then(|| directory.join(&self.name))
     }
 
     /// Checks that no file has this name, such as a dangling link.
@@ -213,12 +195,9 @@ impl Place {
     /// # Errors
     /// There is one.
     pub(super) fn check_free(&self) -> io::Result<()> {
-        let mut stat = MaybeUninit::<libc::stat>::uninit();
-        let (directory, flags) = (self.directory.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
-        // SAFETY: the name ends with a NUL; the kernel writes one structure.
-        match unsafe { libc::fstatat(directory, self.name.as_ptr(), stat.as_mut_ptr(), flags) } {
-            0 => Err(io::Error::other("this is a link that leads to no file")),
-            _ => Ok(()),
+        match rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Err(io::Error::other("this is a link that leads to no file")),
+            Err(_) => Ok(()),
         }
     }
 
@@ -233,8 +212,8 @@ impl Place {
     /// # Errors
     /// Those of `open(2)`; something exists already, even a link.
     pub fn create_new(&self) -> io::Result<File> {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-        let file = open_at(self.directory.as_raw_fd(), &self.name, flags)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let file = open_at(&self.directory, &self.name, flags)?;
         if let Some(Identity { uid, gid }) = self.owner {
             fchown(&file, Some(uid), Some(gid)).inspect_err(|_| self.remove())?;
         }
@@ -243,8 +222,7 @@ impl Place {
 
     /// Removes the file. It may be gone already.
     pub fn remove(&self) {
-        // SAFETY: the name ends with a NUL; the descriptor is open.
-        unsafe { libc::unlinkat(self.directory.as_raw_fd(), self.name.as_ptr(), 0) };
+        let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
     }
 
     /// Checks that this process may create and remove a file there.
@@ -252,6 +230,6 @@ impl Place {
     /// # Errors
     /// It may not.
     pub fn check(&self) -> io::Result<()> {
-        access(self.directory.as_raw_fd(), c".", libc::W_OK | libc::X_OK)
+        access(&self.directory, c".", Need::Make)
     }
 }

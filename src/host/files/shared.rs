@@ -2,8 +2,9 @@
 //! emptied.
 
 use std::fmt;
-use std::os::fd::RawFd;
 use std::path::Path;
+
+use rustix::stdio::{stderr, stdout};
 
 use super::{Files, Identity};
 use crate::config::BlockSource;
@@ -47,45 +48,34 @@ pub struct Use {
 }
 
 impl Use {
-    pub(super) fn unikernel(path: &Path, identity: Option<Identity>) -> Option<Use> {
-        identity.map(|identity| Use {
-            purpose: Purpose::Unikernel,
-            name: path.display().to_string(),
-            identity,
-        })
-    }
-
-    /// Returns the use of the configuration file, which is already read.
-    pub fn config_file(path: &Path, identity: Identity) -> Use {
+    fn new(purpose: Purpose, name: impl fmt::Display, identity: Identity) -> Use {
         Use {
-            purpose: Purpose::ConfigFile,
-            name: path.display().to_string(),
+            purpose,
+            name: name.to_string(),
             identity,
         }
     }
 
+    pub(super) fn unikernel(path: &Path, identity: Identity) -> Use {
+        Use::new(Purpose::Unikernel, path.display(), identity)
+    }
+
+    /// Returns the use of the configuration file, which is already read.
+    pub fn config_file(path: &Path, identity: Identity) -> Use {
+        Use::new(Purpose::ConfigFile, path.display(), identity)
+    }
+
     fn shares_with(&self, other: &Use) -> bool {
-        let streams = matches!(
-            (&self.purpose, &other.purpose),
-            (Purpose::Stream(_), Purpose::Stream(_))
-        );
-        self.identity == other.identity
-            && (self.purpose.writes() || other.purpose.writes())
-            && !streams
+        let writes = self.purpose.writes() || other.purpose.writes();
+        let [one, another] = [self, other].map(|use_| matches!(use_.purpose, Purpose::Stream(_)));
+        self.identity == other.identity && writes && !(one && another)
     }
 
     pub(super) fn standard_streams() -> impl Iterator<Item = Use> {
-        let streams: [(RawFd, &str); 2] = [
-            (libc::STDOUT_FILENO, "standard output"),
-            (libc::STDERR_FILENO, "standard error"),
-        ];
+        let streams = [(stdout(), "standard output"), (stderr(), "standard error")];
         streams.into_iter().filter_map(|(fd, name)| {
             let identity = Identity::of_descriptor(fd)?;
-            Some(Use {
-                purpose: Purpose::Stream(name),
-                name: String::new(),
-                identity,
-            })
+            Some(Use::new(Purpose::Stream(name), "", identity))
         })
     }
 }
@@ -123,11 +113,8 @@ impl Shared {
     }
 
     fn new(first: &Use, second: &Use) -> Shared {
-        let (user, name, other) = (
-            second.purpose.to_string(),
-            second.name.clone(),
-            first.purpose.to_string(),
-        );
+        let [other, user] = [first, second].map(|use_| use_.purpose.to_string());
+        let name = second.name.clone();
         match (&first.purpose, &second.purpose) {
             (Purpose::Disk(..), Purpose::Disk(_, device)) => Shared::Disks {
                 device: device.clone(),
@@ -159,33 +146,23 @@ impl Files {
         for (index, (name, source)) in disks.enumerate() {
             let identity = match source {
                 BlockSource::Path(path) => self.identity(path),
-                BlockSource::Fd(inherited) => {
-                    inherited.inherited().and_then(Identity::of_descriptor)
-                }
+                BlockSource::Fd(fd) => fd.inherited().and_then(Identity::of_descriptor),
             };
-            let (purpose, name) = (Purpose::Disk(index, name.to_owned()), source.to_string());
-            uses.extend(identity.map(|identity| Use {
-                purpose,
-                name,
-                identity,
-            }));
+            let purpose = Purpose::Disk(index, name.to_owned());
+            uses.extend(identity.map(|identity| Use::new(purpose, source, identity)));
         }
         if let Some(StatsTarget::File(path)) = stats {
-            let (purpose, name) = (Purpose::Stats, path.display().to_string());
-            uses.extend(self.identity(path).map(|identity| Use {
-                purpose,
-                name,
-                identity,
-            }));
+            let identity = self.identity(path);
+            uses.extend(
+                identity.map(|identity| Use::new(Purpose::Stats, path.display(), identity)),
+            );
         }
         let shared = uses.iter().enumerate().filter_map(|(index, second)| {
-            let first = uses[..index]
-                .iter()
-                .find(|first| first.shares_with(second))?;
-            let disk = if let Purpose::Disk(index, _) = second.purpose {
-                Some(index)
-            } else {
-                None
+            let mut before = uses[..index].iter();
+            let first = before.find(|first| first.shares_with(second))?;
+            let disk = match second.purpose {
+                Purpose::Disk(index, _) => Some(index),
+                _ => None,
             };
             Some((disk, Shared::new(first, second)))
         });

@@ -3,10 +3,11 @@
 
 use std::io;
 
-use libc::{c_long, gid_t, uid_t};
+use rustix::process::{Gid, Uid, getgroups};
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
-use super::{Error, Identity, cannot_become, number, read};
-use crate::host::capabilities::{self, Capabilities};
+use super::{Error, Identity, cannot_become, ids, number, read};
+use crate::host::capabilities;
 
 /// Runs `action` as another user with these groups and without capabilities. Changes this thread
 /// only.
@@ -15,29 +16,20 @@ use crate::host::capabilities::{self, Capabilities};
 /// This process may not become that user, or cannot change back.
 pub fn acting<T>(
     Identity { uid, gid }: Identity,
-    groups: &[gid_t],
+    groups: &[Gid],
     action: impl FnOnce() -> T,
 ) -> io::Result<T> {
     let itself = Itself::get()?;
-    // By system call number: the C library would change all threads. The saved user and group allow
-    // the way back.
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    // The saved user and group allow the way back.
     let become_other = || {
-        // SAFETY: the calls take plain numbers and an array of that many groups.
-        unsafe {
-            checked(libc::syscall(
-                libc::SYS_setgroups,
-                groups.len(),
-                groups.as_ptr(),
-            ))?;
-            checked(libc::syscall(
-                libc::SYS_setresgid,
-                gid,
-                gid,
-                itself.group[1],
-            ))?;
-            checked(libc::syscall(libc::SYS_setresuid, uid, uid, itself.user[1]))?;
-        }
-        itself.capabilities.without_effective().set()
+        thread::set_thread_groups(groups)?;
+        thread::set_thread_res_gid(gid, gid, itself.gids[1])?;
+        thread::set_thread_res_uid(uid, uid, itself.uids[1])?;
+        capabilities::set(CapabilitySets {
+            effective: CapabilitySet::empty(),
+            ..itself.capabilities
+        })
     };
     let done = become_other().map(|()| action());
     itself.restore()?;
@@ -46,58 +38,32 @@ pub fn acting<T>(
 
 /// Credentials of a thread: real, effective and saved user and group, other groups, capabilities.
 struct Itself {
-    user: [uid_t; 3],
-    group: [gid_t; 3],
-    groups: Vec<gid_t>,
-    capabilities: Capabilities,
+    uids: [Uid; 3],
+    gids: [Gid; 3],
+    groups: Vec<Gid>,
+    capabilities: CapabilitySets,
 }
 
 impl Itself {
     fn get() -> io::Result<Itself> {
-        let [mut user, mut group] = [[0; 3]; 2];
-        // SAFETY: the kernel writes three numbers for each of the two.
-        unsafe {
-            libc::getresuid(&raw mut user[0], &raw mut user[1], &raw mut user[2]);
-            libc::getresgid(&raw mut group[0], &raw mut group[1], &raw mut group[2]);
-        }
+        let (uids, gids) = ids();
         Ok(Itself {
-            user,
-            group,
-            groups: capabilities::groups(),
-            capabilities: Capabilities::get()?,
+            uids,
+            gids,
+            groups: getgroups()?,
+            capabilities: thread::capabilities(None)?,
         })
     }
 
     fn restore(&self) -> io::Result<()> {
         // Capabilities first, because the rest needs them; and again last, because a change of the
         // user changes them.
-        self.capabilities.set()?;
-        let ([real, effective, saved], [real_group, effective_group, saved_group]) =
-            (self.user, self.group);
-        // SAFETY: the calls take plain numbers and an array of that many groups.
-        unsafe {
-            checked(libc::syscall(libc::SYS_setresuid, real, effective, saved))?;
-            checked(libc::syscall(
-                libc::SYS_setresgid,
-                real_group,
-                effective_group,
-                saved_group,
-            ))?;
-            checked(libc::syscall(
-                libc::SYS_setgroups,
-                self.groups.len(),
-                self.groups.as_ptr(),
-            ))?;
-        }
-        self.capabilities.set()
-    }
-}
-
-fn checked(result: c_long) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+        capabilities::set(self.capabilities)?;
+        let ([uid, euid, suid], [gid, egid, sgid]) = (self.uids, self.gids);
+        thread::set_thread_res_uid(uid, euid, suid)?;
+        thread::set_thread_res_gid(gid, egid, sgid)?;
+        thread::set_thread_groups(&self.groups)?;
+        capabilities::set(self.capabilities)
     }
 }
 
@@ -105,17 +71,18 @@ fn checked(result: c_long) -> io::Result<()> {
 ///
 /// # Errors
 /// [`Error::Become`].
-pub fn check(identity: Identity, groups: &[gid_t]) -> Result<(), Error> {
+pub fn check(identity: Identity, groups: &[Gid]) -> Result<(), Error> {
     acting(identity, groups, || ()).map_err(|source| cannot_become(identity, source))
 }
 
 /// Returns the groups that processes of this user may have: its own, and those in /etc/group.
-pub fn groups_of(identity: Identity) -> Vec<gid_t> {
+pub fn groups_of(identity: Identity) -> Vec<Gid> {
     let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|file| read(file).unwrap_or_default());
-    groups_in(identity, &passwd, &groups)
+    let groups = groups_in(identity, &passwd, &groups);
+    groups.into_iter().map(Gid::from_raw).collect()
 }
 
-fn groups_in(Identity { uid, gid }: Identity, passwd: &str, groups: &str) -> Vec<gid_t> {
+fn groups_in(Identity { uid, gid }: Identity, passwd: &str, groups: &str) -> Vec<u32> {
     let mut found = vec![gid];
     let mut names = Vec::new();
     for line in passwd.lines() {
@@ -167,7 +134,12 @@ mod tests {
         if of(&before, "CapEff:").ends_with('0') {
             return;
         }
-        let during = acting(Identity { uid: 12, gid: 34 }, &[34, 56], state).unwrap();
+        let during = acting(
+            Identity { uid: 12, gid: 34 },
+            &[34, 56].map(Gid::from_raw),
+            state,
+        )
+        .unwrap();
         let after = state();
         assert_eq!(
             (of(&during, "Uid:"), of(&during, "Gid:")),

@@ -3,23 +3,27 @@
 //! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so
 //! [`seal`] makes one set each for standard output and standard error first.
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::stdio::{stderr, stdout};
 
 /// Whether `ppoll` has been refused.
 static NEEDED: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`seal`] was called: no further set can be made.
-static SEALED: AtomicBool = AtomicBool::new(false);
+/// A set of one descriptor, or none if the descriptor always has room.
+type Set = Result<Option<OwnedFd>, ErrorKind>;
 
-/// The sets of standard output and standard error, or one of the next two.
-static SETS: [AtomicI32; 2] = [const { AtomicI32::new(NONE) }; 2];
-const NONE: RawFd = -1;
-/// Instead of a set: the descriptor always has room.
-const ALWAYS: RawFd = -2;
+/// The sets of standard output and standard error, once no further set can be made.
+static SETS: OnceLock<[Set; 2]> = OnceLock::new();
 
 pub(super) fn is_needed() -> bool {
     NEEDED.load(Ordering::Relaxed)
@@ -32,81 +36,61 @@ pub(super) fn need() {
 
 /// Makes the last sets, if they are needed; returns them.
 pub(super) fn seal() -> Vec<RawFd> {
-    if is_needed() {
-        for (fd, kept) in (libc::STDOUT_FILENO..).zip(&SETS) {
-            let set = match set_of(fd, libc::POLLOUT) {
-                Ok(set) => set.map_or(ALWAYS, IntoRawFd::into_raw_fd),
-                Err(_) => NONE,
-            };
-            kept.store(set, Ordering::Relaxed);
-        }
-    }
-    SEALED.store(true, Ordering::Relaxed);
-    SETS.iter()
-        .map(|set| set.load(Ordering::Relaxed))
-        .filter(|&set| set >= 0)
-        .collect()
+    let last = |fd| match is_needed() {
+        true => set_of(fd, PollFlags::OUT),
+        false => Err(ErrorKind::Unsupported),
+    };
+    let sets = SETS.get_or_init(|| [stdout(), stderr()].map(last));
+    let made = sets.iter().flatten().flatten();
+    made.map(OwnedFd::as_raw_fd).collect()
 }
 
 /// Waits like [`super::wait_for`].
 #[cold]
-pub(super) fn wait_for(fd: RawFd, events: libc::c_short, patience: Duration) -> io::Result<bool> {
-    if events == 0 {
+pub(super) fn wait_for(
+    fd: BorrowedFd<'_>,
+    events: PollFlags,
+    patience: Duration,
+) -> io::Result<bool> {
+    if events.is_empty() {
         thread::park_timeout(patience);
         return Ok(false);
     }
-    if !SEALED.load(Ordering::Relaxed) {
-        return set_of(fd, events)?.map_or(Ok(true), |set| wait_in(set.as_raw_fd(), patience));
-    }
-    let kept = SETS
-        .get((fd - libc::STDOUT_FILENO) as usize)
-        .map_or(NONE, |set| set.load(Ordering::Relaxed));
-    match kept {
-        NONE => Err(io::ErrorKind::Unsupported.into()),
-        ALWAYS => Ok(true),
-        set => wait_in(set, patience),
-    }
-}
-
-/// Returns a set of this descriptor alone, or none if the descriptor is always ready.
-fn set_of(fd: RawFd, events: libc::c_short) -> io::Result<Option<OwnedFd>> {
-    // epoll's event numbers are those of poll.
-    let mut event = libc::epoll_event {
-        events: events as u32,
-        u64: 0,
+    let Some(sets) = SETS.get() else {
+        return set_of(fd, events)?.map_or(Ok(true), |set| wait_in(&set, patience));
     };
-    // SAFETY: the call takes a number.
-    let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-    if set < 0 {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    // SAFETY: the descriptor is new and passed to nothing else.
-    let set = unsafe { OwnedFd::from_raw_fd(set) };
-    // SAFETY: the kernel reads the event.
-    match unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) } {
-        0 => Ok(Some(set)),
-        // epoll refuses a descriptor that always has room, such as a file.
-        _ if io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) => Ok(None),
-        _ => Err(io::ErrorKind::Unsupported.into()),
+    let place = fd.as_raw_fd() - libc::STDOUT_FILENO;
+    match sets.get(place as usize) {
+        Some(Ok(Some(set))) => wait_in(set, patience),
+        Some(Ok(None)) => Ok(true),
+        Some(Err(_)) | None => Err(ErrorKind::Unsupported.into()),
     }
 }
 
-fn wait_in(set: RawFd, patience: Duration) -> io::Result<bool> {
-    let mut event = libc::epoll_event { events: 0, u64: 0 };
-    // SAFETY: the kernel writes the one event; no mask is given.
-    match unsafe {
-        libc::epoll_pwait(
-            set,
-            &raw mut event,
-            1,
-            patience.as_millis() as libc::c_int,
-            std::ptr::null(),
-        )
-    } {
-        -1 => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            _ => Err(io::ErrorKind::Unsupported.into()),
-        },
-        ready => Ok(ready == 1),
+fn set_of(fd: BorrowedFd<'_>, events: PollFlags) -> Set {
+    let set = epoll::create(CreateFlags::CLOEXEC).map_err(|_| ErrorKind::Unsupported)?;
+    // epoll's event numbers are those of poll.
+    let events = EventFlags::from_bits_retain(events.bits().into());
+    match epoll::add(&set, fd, EventData::new_u64(0), events) {
+        Ok(()) => Ok(Some(set)),
+        // epoll refuses a descriptor that always has room, such as a file.
+        Err(Errno::PERM) => Ok(None),
+        Err(_) => Err(ErrorKind::Unsupported),
+    }
+}
+
+fn wait_in(set: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let mut event = [MaybeUninit::uninit()];
+    match epoll::wait(set, &mut event, Some(&timeout(patience))) {
+        Ok((ready, _)) => Ok(!ready.is_empty()),
+        Err(Errno::INTR) => Err(Errno::INTR.into()),
+        Err(_) => Err(ErrorKind::Unsupported.into()),
+    }
+}
+
+pub(super) fn timeout(patience: Duration) -> Timespec {
+    Timespec {
+        tv_sec: patience.as_secs() as i64,
+        tv_nsec: patience.subsec_nanos().into(),
     }
 }

@@ -3,12 +3,15 @@
 //! console and messages take turns.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::{env, hint, io, mem};
+use std::{env, hint, io};
+
+use rustix::fs::{FileType, fstat};
+use rustix::stdio::{stderr, stdout};
 
 /// The stream of standard output.
 static STREAM: Stream = Stream::new();
@@ -40,35 +43,28 @@ impl Stream {
 
     /// The stream of standard output, if journald reads it.
     pub fn of_stdout() -> Option<&'static Stream> {
-        let stdout = io::stdout();
-        let socket = socket(libc::STDOUT_FILENO)?;
-        let is_journal = env::var_os("JOURNAL_STREAM")
-            .is_some_and(|named| is_named(&named, socket))
-            || peer(stdout.as_fd()).is_ok_and(|path| is_journald(&path));
-        SHARED.store(
-            is_journal && self::socket(libc::STDERR_FILENO) == Some(socket),
-            Ordering::Relaxed,
-        );
+        let ours = socket(stdout())?;
+        let named = env::var_os("JOURNAL_STREAM");
+        let is_journal = named.is_some_and(|named| is_named(&named, ours))
+            || peer(stdout()).is_ok_and(|path| is_journald(&path));
+        let is_shared = is_journal && socket(stderr()) == Some(ours);
+        SHARED.store(is_shared, Ordering::Relaxed);
         is_journal.then_some(&STREAM)
     }
 
     /// Excludes other writers until the turn is dropped. Returns none while another thread writes,
     /// or if this call is in a signal handler that interrupted this thread's write.
     pub(crate) fn turn(&self) -> Option<Turn<'_>> {
-        let take = || {
-            self.busy
-                .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+        let take = |_| {
+            let taken =
+                self.busy
+                    .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+            if taken.is_err() {
+                hint::spin_loop();
+            }
+            taken.is_ok()
         };
-        let mut attempts = 0..ATTEMPTS;
-        attempts
-            .any(|_| {
-                take() || {
-                    hint::spin_loop();
-                    false
-                }
-            })
-            .then_some(Turn(self))
+        (0..ATTEMPTS).any(take).then_some(Turn(self))
     }
 }
 
@@ -101,19 +97,15 @@ impl Drop for Turn<'_> {
 }
 
 /// The stream that `fd` shares with the console, if any.
-pub(super) fn shared(fd: RawFd) -> Option<&'static Stream> {
-    (fd == libc::STDERR_FILENO && SHARED.load(Ordering::Relaxed)).then_some(&STREAM)
+pub(super) fn shared(fd: BorrowedFd<'_>) -> Option<&'static Stream> {
+    (fd.as_raw_fd() == libc::STDERR_FILENO && SHARED.load(Ordering::Relaxed)).then_some(&STREAM)
 }
 
 /// Device and inode of a socket.
-fn socket(fd: RawFd) -> Option<(u64, u64)> {
-    // SAFETY: the kernel fills in a plain value, for which zero is valid.
-    let (result, status) = unsafe {
-        let mut status: libc::stat = mem::zeroed();
-        (libc::fstat(fd, &raw mut status), status)
-    };
-    (result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFSOCK)
-        .then_some((status.st_dev, status.st_ino))
+fn socket(fd: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let stat = fstat(fd).ok()?;
+    let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+    is_socket.then_some((stat.st_dev, stat.st_ino))
 }
 
 /// Whether JOURNAL_STREAM names this socket. systemd sets it, to standard error's socket if the two
@@ -135,10 +127,7 @@ fn is_journald(address: &Path) -> bool {
 /// The path of a socket's peer.
 fn peer(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
     let address = UnixStream::from(fd.try_clone_to_owned()?).peer_addr()?;
-    Ok(address
-        .as_pathname()
-        .map(Path::to_owned)
-        .unwrap_or_default())
+    Ok(address.as_pathname().unwrap_or(Path::new("")).to_owned())
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub struct Line {
 impl Line {
     /// Formats a message of this level.
     pub fn log(level: Level, message: fmt::Arguments<'_>) -> Line {
-        Line::new(LogFormat::current(), level, label(level), message)
+        Line::new(LogFormat::current(), level, names(level).0, message)
     }
 
     /// Formats the error that ends the tender; the level is not printed.
@@ -70,10 +70,9 @@ impl Line {
     }
 
     fn new(format: LogFormat, level: Level, label: &str, message: fmt::Arguments<'_>) -> Line {
-        let end = if format == LogFormat::Json {
-            "\"}\n"
-        } else {
-            "\n"
+        let end = match format {
+            LogFormat::Json => "\"}\n",
+            _ => "\n",
         };
         let mut line = Line {
             bytes: [0; LONGEST],
@@ -85,7 +84,7 @@ impl Line {
             LogFormat::Text => line.text(label, message),
             LogFormat::Json => line.json(level, message),
             LogFormat::Journald => {
-                write!(line, "<{}>", priority(level)).and_then(|()| line.text(label, message))
+                write!(line, "<{}>", names(level).1).and_then(|()| line.text(label, message))
             }
         };
         line.room = LONGEST;
@@ -102,12 +101,8 @@ impl Line {
     }
 
     fn json(&mut self, level: Level, message: fmt::Arguments<'_>) -> fmt::Result {
-        let level = self::label(level);
-        write!(
-            self,
-            "{{\"ts\": \"{}\", \"level\": \"{level}\", \"message\": \"",
-            Timestamp::now()
-        )?;
+        let (now, (level, _)) = (Timestamp::now(), names(level));
+        write!(self, r#"{{"ts": "{now}", "level": "{level}", "message": ""#)?;
         Escaped(self).write_fmt(message)
     }
 
@@ -129,23 +124,14 @@ impl Write for Line {
     }
 }
 
-fn label(level: Level) -> &'static str {
+/// Returns the name of a level, and syslog's number for it.
+fn names(level: Level) -> (&'static str, u8) {
     match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    }
-}
-
-/// Returns syslog's number for a level.
-fn priority(level: Level) -> u8 {
-    match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
+        Level::Error => ("error", 3),
+        Level::Warn => ("warn", 4),
+        Level::Info => ("info", 6),
+        Level::Debug => ("debug", 7),
+        Level::Trace => ("trace", 7),
     }
 }
 
