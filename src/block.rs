@@ -26,91 +26,49 @@ use crate::config::{BlockSource, InheritedFd};
 use crate::guest::era::DiskTail;
 use crate::host::files::{Files, Look, Need};
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::report::counters::{Count, Counter, Faults};
+use crate::report::counters::{Count, Counter, stats};
 
 /// Default sector size in bytes. Section 8.
 pub const DEFAULT_SECTOR_SIZE: u16 = 512;
 
-/// Statistics of a block device: a snapshot, or live counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats<N = u64> {
-    /// Successful reads.
-    pub reads: N,
-    /// Bytes read.
-    pub read_bytes: N,
-    /// Successful writes.
-    pub writes: N,
-    /// Bytes written.
-    pub written_bytes: N,
-    /// Requests refused because they are outside of the device.
-    pub invalid: N,
-    /// Reads past the end of an image that was truncated during the run.
-    pub truncated: N,
-    /// Reads that failed for another reason.
-    pub read_errors: N,
-    /// Writes that failed for lack of space.
-    pub full: N,
-    /// Writes that failed for another reason.
-    pub write_errors: N,
-}
-
-impl Stats<Counter> {
-    /// Returns a snapshot.
-    pub fn read(&self) -> Stats {
-        Stats {
-            reads: self.reads.get(),
-            read_bytes: self.read_bytes.get(),
-            writes: self.writes.get(),
-            written_bytes: self.written_bytes.get(),
-            invalid: self.invalid.get(),
-            truncated: self.truncated.get(),
-            read_errors: self.read_errors.get(),
-            full: self.full.get(),
-            write_errors: self.write_errors.get(),
-        }
+stats! {
+    /// Statistics of a block device: a snapshot, or live counters.
+    counters {
+        /// Successful reads.
+        reads,
+        /// Bytes read.
+        read_bytes,
+        /// Successful writes.
+        writes,
+        /// Bytes written.
+        written_bytes,
+        /// Requests refused because they are outside of the device.
+        invalid,
     }
-}
-
-impl Stats {
-    /// Returns the number of failed requests by cause.
-    pub fn failed(&self) -> Faults<4> {
-        Faults([
-            ("image made shorter", self.truncated),
-            ("read errors", self.read_errors),
-            ("disk full", self.full),
-            ("write errors", self.write_errors),
-        ])
-    }
-
-    /// Returns the same with names for programs.
-    pub fn causes(&self) -> [(&'static str, u64); 4] {
-        [
-            ("truncated", self.truncated),
-            ("read_error", self.read_errors),
-            ("full", self.full),
-            ("write_error", self.write_errors),
-        ]
+    causes {
+        /// Reads past the end of an image that was truncated during the run.
+        truncated: "truncated", "image made shorter",
+        /// Reads that failed for another reason.
+        read_errors: "read_error", "read errors",
+        /// Writes that failed for lack of space.
+        full: "full", "disk full",
+        /// Writes that failed for another reason.
+        write_errors: "write_error", "write errors",
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats {
-            reads,
-            read_bytes,
-            writes,
-            written_bytes,
-            invalid,
-            ..
-        } = self;
-        let failed = self.failed();
-        let [(reads, read), (writes, written)] = [
-            ("read", reads, read_bytes),
-            ("write", writes, written_bytes),
-        ]
-        .map(|(what, requests, bytes)| (Count(*requests, what), Count(*bytes, "byte")));
-        write!(f, "{reads} ({read}), {writes} ({written}), ")?;
-        write!(f, "refused {invalid}, failed {failed}")
+        write!(
+            f,
+            "{} ({}), {} ({}), refused {}, failed {}",
+            Count(self.reads, "read"),
+            Count(self.read_bytes, "byte"),
+            Count(self.writes, "write"),
+            Count(self.written_bytes, "byte"),
+            self.invalid,
+            self.faults()
+        )
     }
 }
 

@@ -499,7 +499,7 @@ fn the_process_that_holds_an_image_is_named() {
     });
     let message = refusal.unwrap().to_string();
     assert!(
-        expected.iter().all(|args| message.contains(args)),
+        expected.iter().all(|part| message.contains(part)),
         "{message}"
     );
     drop(file);

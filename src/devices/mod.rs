@@ -338,14 +338,15 @@ impl Devices {
                         .and_then(|ring| ring.nic(handle))
                         .map(Nic::stats);
                     let stats = nic.stats() + duplicate.unwrap_or_default();
-                    counters::log_totals(nic.interface_name(), stats, stats.faults());
+                    let faults = stats.faults().sum() + stats.receive_errors;
+                    counters::log_totals(nic.interface_name(), stats, faults);
                 }
                 Slot::Block(disk) => {
                     if let Err(error) = disk.sync() {
                         log::warn!("{}", error::with_cause(&error));
                     }
                     let stats = disk.stats();
-                    counters::log_totals(disk.path().display(), stats, stats.failed().sum());
+                    counters::log_totals(disk.path().display(), stats, stats.faults().sum());
                 }
             }
         }
