@@ -82,6 +82,15 @@ pub struct Disk {
     stats: Arc<Stats<Counter>>,
 }
 
+/// Displayed with its path, capacity and sector size.
+impl fmt::Display for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        let (capacity, sector_size) = (self.capacity, self.sector_size);
+        write!(f, "{path}, {capacity} bytes in sectors of {sector_size}")
+    }
+}
+
 impl AsFd for Disk {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

@@ -43,7 +43,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let (file, mut image) = examine(files.take(&config.unikernel, Need::Read))?;
     let size = memory_size(config.memory, &image)?;
     let cmdline = boot_info::cmdline(&config.arguments)?;
-    let mut manifest = manifest(&mut image, config)?;
+    let manifest = manifest(&mut image, config)?;
     let plan = Plan::new(&manifest, &config.nets, &config.blocks)?;
     if let Some((_, shared)) = files
         .shared(plan.disks(), config.output.stats.as_ref())
@@ -66,7 +66,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let counter_frequency = vcpu.counter_frequency()?;
     let mut memory = reserve(size, config.limits.lock_memory)?;
     phases.end(Phase::Machine);
-    let devices = Devices::attach(plan, files, &mut manifest, image.era.rules())?;
+    let devices = Devices::attach(plan, files, image.era.rules())?;
     phases.end(Phase::Devices);
 
     log::info!(
@@ -80,7 +80,7 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
         image_end: image.end(),
         counter_frequency,
         net_ring: if ring.is_some() { ring::ADDRESS } else { 0 },
-        manifest: &manifest.to_bytes(),
+        manifest: &manifest.to_bytes(devices.properties()),
         cmdline: &cmdline,
     };
     let offered = if ring.is_some() {

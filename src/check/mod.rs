@@ -115,7 +115,7 @@ fn memory(report: &mut Report, config: &Config, guest: Option<&mut Guest>, vm: O
             image_end: image.end(),
             counter_frequency: 1,
             net_ring: 0,
-            manifest: &manifest.to_bytes(),
+            manifest: &manifest.to_bytes([]),
             cmdline: &cmdline,
         };
         if report
