@@ -6,7 +6,6 @@
 mod adopt;
 mod lock;
 mod open;
-mod shared_lock;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +20,6 @@ use std::sync::Arc;
 use guest_abi::hypercall::Status;
 
 pub use self::open::Error;
-pub use self::shared_lock::SharedLock;
 use crate::config::{BlockSource, InheritedFd};
 use crate::guest::era::DiskTail;
 use crate::host::files::{Files, Look, Need};
@@ -128,7 +126,9 @@ impl Disk {
         sector_size: Option<u16>,
         tail: DiskTail,
     ) -> Result<Disk, Error> {
-        Disk::new(open::open(path, look)?, path.to_owned(), sector_size, tail)
+        let file = open::open(path, look)?;
+        lock::lock(&file, path)?;
+        Disk::new(file, path.to_owned(), sector_size, tail)
     }
 
     /// As [`Disk::open`], for an inherited descriptor. The process that opened a disk must check
@@ -138,6 +138,21 @@ impl Disk {
     /// The same; and that the descriptor is unavailable, or is not open for both reading and
     /// writing.
     pub fn adopt(
+        inherited: &InheritedFd,
+        sector_size: Option<u16>,
+        tail: DiskTail,
+    ) -> Result<Disk, Error> {
+        let (file, path) = adopt::adopt(inherited)?;
+        lock::lock(&file, &path)?;
+        Disk::new(file, path, sector_size, tail)
+    }
+
+    /// As [`Disk::adopt`], without a lock. A lock belongs to the open file, which other processes
+    /// share: a check would change their lock.
+    ///
+    /// # Errors
+    /// Those of [`Disk::adopt`], except that a program has locked the image.
+    pub fn inspect(
         inherited: &InheritedFd,
         sector_size: Option<u16>,
         tail: DiskTail,
@@ -153,7 +168,7 @@ impl Disk {
         tail: DiskTail,
     ) -> Result<Disk, Error> {
         let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
-        lock::lock(&file, &path)?;
+        lock::check_loop_device(&file, &path)?;
         let capacity = open::capacity(&file, &path, sector_size, tail)?;
         open::warn_of_format(&file, &path);
         Ok(Disk {
@@ -269,49 +284,37 @@ impl Disk {
 
     #[cold]
     fn read_failed(&mut self, error: &io::Error) -> Status {
-        if error.kind() == io::ErrorKind::Interrupted {
+        let path = self.path.display();
+        match error.kind() {
             // The run ends; the guest does not see the result.
-            return Status::Unspecified;
-        }
-        let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
-        let counter = if truncated {
-            &self.stats.truncated
-        } else {
-            &self.stats.read_errors
-        };
-        counter.add(1);
-        if counter.get() == 1 && truncated {
-            let path = self.path.display();
-            log::warn!(
-                "{path}: read error: the image was truncated during the run; reported to the guest"
-            );
-        } else if counter.get() == 1 {
-            log::warn!(
-                "{}: read error: {error}; reported to the guest",
-                self.path.display()
-            );
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::UnexpectedEof => {
+                if self.stats.truncated.add_first() {
+                    log::warn!(
+                        "{path}: read error: the image was truncated during the run; reported to the guest"
+                    );
+                }
+            }
+            _ => {
+                if self.stats.read_errors.add_first() {
+                    log::warn!("{path}: read error: {error}; reported to the guest");
+                }
+            }
         }
         Status::Unspecified
     }
 
     #[cold]
     fn write_failed(&mut self, error: &io::Error) -> Status {
-        if error.kind() == io::ErrorKind::Interrupted {
+        let path = self.path.display();
+        let counter = match error.kind() {
             // As above.
-            return Status::Unspecified;
-        }
-        let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
-        let counter = if full {
-            &self.stats.full
-        } else {
-            &self.stats.write_errors
+            io::ErrorKind::Interrupted => return Status::Unspecified,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => &self.stats.full,
+            _ => &self.stats.write_errors,
         };
-        counter.add(1);
-        if counter.get() == 1 {
-            log::warn!(
-                "{}: write error: {error}; reported to the guest",
-                self.path.display()
-            );
+        if counter.add_first() {
+            log::warn!("{path}: write error: {error}; reported to the guest");
         }
         Status::Unspecified
     }

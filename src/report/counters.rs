@@ -17,6 +17,12 @@ impl Counter {
             .store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
 
+    /// Adds 1 as [`Counter::add`] does; returns whether it is the first.
+    pub fn add_first(&self) -> bool {
+        self.add(1);
+        self.get() == 1
+    }
+
     /// Returns the current value.
     #[inline]
     pub fn get(&self) -> u64 {
