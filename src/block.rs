@@ -6,7 +6,6 @@
 mod adopt;
 mod lock;
 mod open;
-mod shared_lock;
 
 #[cfg(test)]
 mod tests;
@@ -21,96 +20,53 @@ use std::sync::Arc;
 use guest_abi::hypercall::Status;
 
 pub use self::open::Error;
-pub use self::shared_lock::SharedLock;
 use crate::config::{BlockSource, InheritedFd};
 use crate::guest::era::DiskTail;
 use crate::host::files::{Files, Look, Need};
 use crate::memory::{self, GuestAddress, GuestMemory};
-use crate::report::counters::{Count, Counter, Faults};
+use crate::report::counters::{Count, Counter, stats};
 
 /// Default sector size in bytes. Section 8.
 pub const DEFAULT_SECTOR_SIZE: u16 = 512;
 
-/// Statistics of a block device: a snapshot, or live counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats<N = u64> {
-    /// Successful reads.
-    pub reads: N,
-    /// Bytes read.
-    pub read_bytes: N,
-    /// Successful writes.
-    pub writes: N,
-    /// Bytes written.
-    pub written_bytes: N,
-    /// Requests refused because they are outside of the device.
-    pub invalid: N,
-    /// Reads past the end of an image that was truncated during the run.
-    pub truncated: N,
-    /// Reads that failed for another reason.
-    pub read_errors: N,
-    /// Writes that failed for lack of space.
-    pub full: N,
-    /// Writes that failed for another reason.
-    pub write_errors: N,
-}
-
-impl Stats<Counter> {
-    /// Returns a snapshot.
-    pub fn read(&self) -> Stats {
-        Stats {
-            reads: self.reads.get(),
-            read_bytes: self.read_bytes.get(),
-            writes: self.writes.get(),
-            written_bytes: self.written_bytes.get(),
-            invalid: self.invalid.get(),
-            truncated: self.truncated.get(),
-            read_errors: self.read_errors.get(),
-            full: self.full.get(),
-            write_errors: self.write_errors.get(),
-        }
+stats! {
+    /// Statistics of a block device: a snapshot, or live counters.
+    counters {
+        /// Successful reads.
+        reads,
+        /// Bytes read.
+        read_bytes,
+        /// Successful writes.
+        writes,
+        /// Bytes written.
+        written_bytes,
+        /// Requests refused because they are outside of the device.
+        invalid,
     }
-}
-
-impl Stats {
-    /// Returns the number of failed requests by cause.
-    pub fn failed(&self) -> Faults<4> {
-        Faults([
-            ("image made shorter", self.truncated),
-            ("read errors", self.read_errors),
-            ("disk full", self.full),
-            ("write errors", self.write_errors),
-        ])
-    }
-
-    /// Returns the same with names for programs.
-    pub fn causes(&self) -> [(&'static str, u64); 4] {
-        [
-            ("truncated", self.truncated),
-            ("read_error", self.read_errors),
-            ("full", self.full),
-            ("write_error", self.write_errors),
-        ]
+    causes {
+        /// Reads past the end of an image that was truncated during the run.
+        truncated: "truncated", "image made shorter",
+        /// Reads that failed for another reason.
+        read_errors: "read_error", "read errors",
+        /// Writes that failed for lack of space.
+        full: "full", "disk full",
+        /// Writes that failed for another reason.
+        write_errors: "write_error", "write errors",
     }
 }
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stats {
-            reads,
-            read_bytes,
-            writes,
-            written_bytes,
-            invalid,
-            ..
-        } = self;
-        let failed = self.failed();
-        let [(reads, read), (writes, written)] = [
-            ("read", reads, read_bytes),
-            ("write", writes, written_bytes),
-        ]
-        .map(|(what, requests, bytes)| (Count(*requests, what), Count(*bytes, "byte")));
-        write!(f, "{reads} ({read}), {writes} ({written}), ")?;
-        write!(f, "refused {invalid}, failed {failed}")
+        write!(
+            f,
+            "{} ({}), {} ({}), refused {}, failed {}",
+            Count(self.reads, "read"),
+            Count(self.read_bytes, "byte"),
+            Count(self.writes, "write"),
+            Count(self.written_bytes, "byte"),
+            self.invalid,
+            self.faults()
+        )
     }
 }
 
@@ -122,6 +78,15 @@ pub struct Disk {
     capacity: u64,
     sector_size: u16,
     stats: Arc<Stats<Counter>>,
+}
+
+/// Displayed with its path, capacity and sector size.
+impl fmt::Display for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        let (capacity, sector_size) = (self.capacity, self.sector_size);
+        write!(f, "{path}, {capacity} bytes in sectors of {sector_size}")
+    }
 }
 
 impl AsFd for Disk {
@@ -161,7 +126,9 @@ impl Disk {
         sector_size: Option<u16>,
         tail: DiskTail,
     ) -> Result<Disk, Error> {
-        Disk::new(open::open(path, look)?, path.to_owned(), sector_size, tail)
+        let file = open::open(path, look)?;
+        lock::lock(&file, path)?;
+        Disk::new(file, path.to_owned(), sector_size, tail)
     }
 
     /// As [`Disk::open`], for an inherited descriptor. The process that opened a disk must check
@@ -171,6 +138,21 @@ impl Disk {
     /// The same; and that the descriptor is unavailable, or is not open for both reading and
     /// writing.
     pub fn adopt(
+        inherited: &InheritedFd,
+        sector_size: Option<u16>,
+        tail: DiskTail,
+    ) -> Result<Disk, Error> {
+        let (file, path) = adopt::adopt(inherited)?;
+        lock::lock(&file, &path)?;
+        Disk::new(file, path, sector_size, tail)
+    }
+
+    /// As [`Disk::adopt`], without a lock. A lock belongs to the open file, which other processes
+    /// share: a check would change their lock.
+    ///
+    /// # Errors
+    /// Those of [`Disk::adopt`], except that a program has locked the image.
+    pub fn inspect(
         inherited: &InheritedFd,
         sector_size: Option<u16>,
         tail: DiskTail,
@@ -186,7 +168,7 @@ impl Disk {
         tail: DiskTail,
     ) -> Result<Disk, Error> {
         let sector_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
-        lock::lock(&file, &path)?;
+        lock::check_loop_device(&file, &path)?;
         let capacity = open::capacity(&file, &path, sector_size, tail)?;
         open::warn_of_format(&file, &path);
         Ok(Disk {
@@ -302,49 +284,37 @@ impl Disk {
 
     #[cold]
     fn read_failed(&mut self, error: &io::Error) -> Status {
-        if error.kind() == io::ErrorKind::Interrupted {
+        let path = self.path.display();
+        match error.kind() {
             // The run ends; the guest does not see the result.
-            return Status::Unspecified;
-        }
-        let truncated = error.kind() == io::ErrorKind::UnexpectedEof;
-        let counter = if truncated {
-            &self.stats.truncated
-        } else {
-            &self.stats.read_errors
-        };
-        counter.add(1);
-        if counter.get() == 1 && truncated {
-            let path = self.path.display();
-            log::warn!(
-                "{path}: read error: the image was truncated during the run; reported to the guest"
-            );
-        } else if counter.get() == 1 {
-            log::warn!(
-                "{}: read error: {error}; reported to the guest",
-                self.path.display()
-            );
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::UnexpectedEof => {
+                if self.stats.truncated.add_first() {
+                    log::warn!(
+                        "{path}: read error: the image was truncated during the run; reported to the guest"
+                    );
+                }
+            }
+            _ => {
+                if self.stats.read_errors.add_first() {
+                    log::warn!("{path}: read error: {error}; reported to the guest");
+                }
+            }
         }
         Status::Unspecified
     }
 
     #[cold]
     fn write_failed(&mut self, error: &io::Error) -> Status {
-        if error.kind() == io::ErrorKind::Interrupted {
+        let path = self.path.display();
+        let counter = match error.kind() {
             // As above.
-            return Status::Unspecified;
-        }
-        let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
-        let counter = if full {
-            &self.stats.full
-        } else {
-            &self.stats.write_errors
+            io::ErrorKind::Interrupted => return Status::Unspecified,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => &self.stats.full,
+            _ => &self.stats.write_errors,
         };
-        counter.add(1);
-        if counter.get() == 1 {
-            log::warn!(
-                "{}: write error: {error}; reported to the guest",
-                self.path.display()
-            );
+        if counter.add_first() {
+            log::warn!("{path}: write error: {error}; reported to the guest");
         }
         Status::Unspecified
     }

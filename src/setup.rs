@@ -54,7 +54,7 @@ struct Unikernel {
 pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
     let phases = Phases::begin();
     files.check_user()?;
-    let mut unikernel = Unikernel::examine(config, files)?;
+    let unikernel = Unikernel::examine(config, files)?;
     let era = unikernel.image.era;
     let plan = plan(&unikernel.manifest, config, files)?;
     let sandbox = sandbox(config, files)?;
@@ -72,11 +72,11 @@ pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Err
     let counter_frequency = vcpu.counter_frequency()?;
     let mut memory = reserve(unikernel.memory_size, config.limits.lock_memory)?;
     phases.end(Phase::Machine);
-    let devices = Devices::attach(plan, files, &mut unikernel.manifest, era.rules())?;
+    let devices = Devices::attach(plan, files, era.rules())?;
     phases.end(Phase::Devices);
 
     let ring = net_ring(config.net_ring, era.rules(), &devices)?;
-    unikernel.load(&mut memory, ring.is_some(), counter_frequency)?;
+    unikernel.load(&mut memory, &devices, ring.is_some(), counter_frequency)?;
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot {
         entry: unikernel.image.entry,
@@ -141,6 +141,7 @@ impl Unikernel {
     fn load(
         &self,
         memory: &mut GuestMemory,
+        devices: &Devices,
         ring: bool,
         counter_frequency: u64,
     ) -> Result<(), outcome::Error> {
@@ -160,7 +161,7 @@ impl Unikernel {
             image_end: image.end(),
             counter_frequency,
             net_ring: if ring { ring::ADDRESS } else { 0 },
-            manifest: &self.manifest.to_bytes(),
+            manifest: &self.manifest.to_bytes(devices.properties()),
             cmdline: &self.cmdline,
         };
         fill(memory, &self.file, image, &facts)

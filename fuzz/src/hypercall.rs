@@ -93,7 +93,7 @@ impl Guest {
             .collect();
         let (block_options, disks): (Vec<_>, Vec<_>) =
             capacities.iter().map(|&size| devices::disk(size)).unzip();
-        let mut manifest = manifest(era, &net_options, &block_options);
+        let manifest = manifest(era, &net_options, &block_options);
         let named =
             |prefix: &str, index: usize| (era != Era::Legacy).then(|| format!("{prefix}{index}"));
         let nets: Vec<NetOption> = (net_options.into_iter().enumerate())
@@ -109,8 +109,8 @@ impl Guest {
             })
             .collect();
         let plan = Plan::new(&manifest, &nets, &blocks).expect("one option for each device");
-        let devices = Devices::attach(plan, &mut Files::default(), &mut manifest, era.rules())
-            .expect("sockets and files");
+        let devices =
+            Devices::attach(plan, &mut Files::default(), era.rules()).expect("sockets and files");
         let out = if choice & 0x80 == 0 {
             "/dev/null"
         } else {

@@ -12,7 +12,7 @@ use tender::arch::{Architecture, Native};
 use tender::cli::{self, Command};
 use tender::guest::era::Era;
 use tender::guest::image::{Image, Source};
-use tender::guest::manifest::Manifest;
+use tender::guest::manifest::{Manifest, Properties};
 use tender::inspect::Report;
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
 
@@ -141,14 +141,14 @@ fn check_manifest(manifest: &Manifest, bytes: &[u8]) {
         entry[offset_of!(Entry, host)..][..8].fill(0);
         entry[offset_of!(Entry, pad)..].fill(0);
     }
-    assert_eq!(manifest.to_bytes(), expected);
-    let mut attached = manifest.clone();
+    assert_eq!(manifest.to_bytes([]), expected);
     for device in manifest.devices() {
         assert!((1..64).contains(&device.handle));
         check_message(&device.option());
-        attached.attach_net(device.handle, [0xff; 6], u16::MAX);
     }
-    assert_eq!(attached.to_bytes().len(), bytes.len());
+    let attached = manifest.devices().iter();
+    let attached = attached.map(|device| (device.handle, Properties::net([0xff; 6], u16::MAX)));
+    assert_eq!(manifest.to_bytes(attached).len(), bytes.len());
 }
 
 /// Checks that the output of `inspect` has lines of text for any file, and that the suggested

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use rustix::fs::{OFlags, fcntl_getfl};
+
 use super::Error;
 use super::open::{check_kind, check_writable};
 use crate::config::InheritedFd;
@@ -39,20 +41,19 @@ fn path(file: &File, inherited: &InheritedFd) -> PathBuf {
 }
 
 fn check_mode(file: &File) -> Result<(), &'static str> {
-    // SAFETY: the call takes a number; the descriptor is open.
-    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    match flags {
-        _ if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE != libc::O_RDWR => {
-            Err("is not open for reading and writing; open it O_RDWR")
-        }
-        // Linux would append all writes, ignoring the guest's offsets.
-        _ if flags & libc::O_APPEND != 0 => Err("is open for appending; open it without O_APPEND"),
-        // Guests do not keep its alignment rules for buffers.
-        _ if flags & libc::O_DIRECT != 0 => {
-            Err("is open past the page cache; open it without O_DIRECT")
-        }
-        _ => Ok(()),
+    let flags = fcntl_getfl(file).unwrap_or(OFlags::PATH);
+    if flags.contains(OFlags::PATH) || flags & OFlags::ACCMODE != OFlags::RDWR {
+        return Err("is not open for reading and writing; open it O_RDWR");
     }
+    // Linux would append all writes, ignoring the guest's offsets.
+    if flags.contains(OFlags::APPEND) {
+        return Err("is open for appending; open it without O_APPEND");
+    }
+    // Guests do not keep its alignment rules for buffers.
+    if flags.contains(OFlags::DIRECT) {
+        return Err("is open past the page cache; open it without O_DIRECT");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -68,10 +69,8 @@ mod tests {
 
     /// Returns the file's descriptor, marked as passed.
     fn passed(file: File) -> InheritedFd {
-        let fd = file.into_raw_fd();
-        // SAFETY: the call changes a flag of a descriptor that this test owns.
-        assert_eq!(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }, 0);
-        fd.into()
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        file.into_raw_fd().into()
     }
 
     fn refused(file: File) -> String {

@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
 
 use super::Error;
 use crate::host::files::Identity;
@@ -16,18 +17,23 @@ use crate::host::signal::uninterrupted;
 /// Locks an image against other programs that lock it, until it is closed.
 ///
 /// # Errors
-/// The image is in use: by a program that locked it, or by a loop device, which locks nothing.
+/// A program has locked it.
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
-    match flock(file.as_raw_fd(), libc::LOCK_EX) {
-        Ok(()) => {}
+    match uninterrupted(|| Ok(flock(file, FlockOperation::NonBlockingLockExclusive)?)) {
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return Err(in_use(path, file.metadata()));
+            Err(in_use(path, file.metadata()))
         }
         Err(error) => {
             let path = path.display();
             log::warn!("{path}: cannot be locked: {error}; make sure that nothing else uses it");
+            Ok(())
         }
     }
+}
+
+/// Returns an error for an image that a loop device uses, which locks nothing.
+pub(super) fn check_loop_device(file: &File, path: &Path) -> Result<(), Error> {
     match Identity::of_descriptor(file).and_then(loop_device) {
         Some(device) => Err(Error::Loop {
             path: path.to_owned(),
@@ -42,30 +48,17 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<(), Error> {
 /// and so cost nothing.
 fn loop_device(image: Identity) -> Option<PathBuf> {
     let disks = read_list("/proc/partitions").ok()?;
-    let mut names = disks
+    let names = disks
         .lines()
         .filter_map(|line| line.split_ascii_whitespace().nth(3));
-    let name = names.find(|name| {
-        let path = match name.strip_prefix("loop") {
-            Some(_) => fs::read(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default(),
-            None => return false,
-        };
+    let mut loops = names.filter(|name| name.starts_with("loop"));
+    let name = loops.find(|name| {
+        let path = fs::read(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default();
         let path = Path::new(OsStr::from_bytes(path.strip_suffix(b"\n").unwrap_or(&path)));
         fs::metadata(path)
             .is_ok_and(|other| (other.dev(), other.ino()) == (image.device, image.inode))
     })?;
     Some(Path::new("/dev").join(name))
-}
-
-/// Locks or unlocks an open file, without waiting for others.
-pub(super) fn flock(fd: RawFd, operation: libc::c_int) -> io::Result<()> {
-    // SAFETY: the call takes two numbers.
-    uninterrupted(
-        || match unsafe { libc::flock(fd, operation | libc::LOCK_NB) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        },
-    )
 }
 
 /// Returns the error for an image `path` that is in use.

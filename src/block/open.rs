@@ -6,10 +6,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{OFlags, fcntl_setfl};
+
 use super::lock::in_use;
 use crate::guest::era::DiskTail;
 use crate::guest::formats::{Format, LOOKED_AT};
 use crate::host::descriptors;
+use crate::host::device_file::user;
 use crate::host::files::{self, Controlled, Look};
 use crate::host::owner::Owner;
 use crate::host::signal::uninterrupted;
@@ -146,8 +149,8 @@ pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
 /// Disables updates of the access time, which cost writes to the host's disk. Only the owner of the
 /// file or device node may do that; for other users nothing changes.
 fn disable_atime(file: &File) {
-    // SAFETY: the call takes numbers. The file was opened without any of the flags that can be set.
-    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NOATIME) };
+    // The file was opened without any of the flags that can be set.
+    let _ = fcntl_setfl(file, OFlags::NOATIME);
 }
 
 /// Returns an error for a read-only disk: the kernel opens it for writing, but rejects writes.
@@ -203,8 +206,7 @@ fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
 }
 
 fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
-    // SAFETY: the call takes nothing, changes nothing and cannot fail.
-    let user = unsafe { libc::geteuid() };
+    let user = user();
     match found {
         Some(file) => Error::Denied {
             path,

@@ -3,10 +3,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_getfl};
 use tempfile::TempDir;
 
 use super::lock::owner_in;
 use super::*;
+use crate::host::device_file::user;
 
 const MEMORY_SIZE: u64 = 0x10000;
 
@@ -127,11 +129,10 @@ fn reads_fill_guest_memory() {
 fn reads_leave_no_trace_on_the_host() {
     let (_directory, path) = image(4096);
     let disk = open(&path, None, DiskTail::Refused).unwrap();
-    // SAFETY: the call takes numbers.
-    let flags = unsafe { libc::fcntl(disk.as_fd().as_raw_fd(), libc::F_GETFL) };
+    let flags = fcntl_getfl(&disk).unwrap();
     assert_eq!(
-        flags & (libc::O_NOATIME | libc::O_ACCMODE),
-        libc::O_NOATIME | libc::O_RDWR
+        flags & (OFlags::NOATIME | OFlags::ACCMODE),
+        OFlags::NOATIME | OFlags::RDWR
     );
 }
 
@@ -386,8 +387,7 @@ fn paths_that_are_no_image_are_named() {
 
 #[test]
 fn an_image_of_another_user_is_named_with_its_owner() {
-    // SAFETY: it only reads the user ID.
-    let user = unsafe { libc::geteuid() };
+    let user = user();
     if user == 0 {
         return check_denied_as_nobody();
     }
@@ -499,7 +499,7 @@ fn the_process_that_holds_an_image_is_named() {
     });
     let message = refusal.unwrap().to_string();
     assert!(
-        expected.iter().all(|args| message.contains(args)),
+        expected.iter().all(|part| message.contains(part)),
         "{message}"
     );
     drop(file);

@@ -131,7 +131,7 @@ fn memory(
             image_end: image.end(),
             counter_frequency: 1,
             net_ring: 0,
-            manifest: &manifest.to_bytes(),
+            manifest: &manifest.to_bytes([]),
             cmdline: &cmdline,
         };
         report.needs("memory", setup::fill(&mut memory, file, image, &facts))?;

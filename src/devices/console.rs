@@ -5,37 +5,29 @@
 //! console drops and counts output that cannot be written or exceeds the operator's limit.
 
 mod lines;
+mod output;
 mod rate;
 mod stats;
 
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use rustix::event::PollFlags;
+use std::time::Instant;
 
 use self::lines::Lines;
+pub use self::output::print;
+use self::output::{Output, transfer};
 use self::rate::Rate;
 pub use self::stats::Stats;
 use crate::host::signal;
-use crate::memory::{self, GuestAddress, GuestMemory};
+use crate::memory::{self, GuestAddress, GuestBytes, GuestMemory};
 use crate::report::counters::{self, Count, Counter};
-use crate::report::log_lines;
 use crate::report::log_lines::journal::Stream;
 
 /// Largest write, in bytes: between two checks for signals, the host writes that many bytes from
 /// guest memory to a file.
 const PIECE: usize = 1 << 20;
-
-/// Longest wait for a slow reader before the console checks again whether the run is to end. A
-/// signal ends the wait sooner.
-const WAIT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Wait for a descriptor that reports room but accepts nothing, such as a terminal with room for
-/// one byte.
-const NAP: Duration = Duration::from_millis(10);
 
 /// The console of one guest.
 #[derive(Debug)]
@@ -47,31 +39,10 @@ pub struct Console {
     stats: Arc<Stats<Counter>>,
 }
 
-#[derive(Debug)]
-enum Output {
-    Stdout(io::Stdout),
-    Other(OwnedFd),
-}
-
-impl AsFd for Output {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            // Uses only the descriptor: no lock, no buffer.
-            Output::Stdout(stdout) => stdout.as_fd(),
-            Output::Other(fd) => fd.as_fd(),
-        }
-    }
-}
-
 impl Console {
     /// Returns a console on standard output.
     pub fn stdout() -> Console {
-        let console = Console {
-            out: Output::Stdout(io::stdout()),
-            rate: None,
-            lines: None,
-            stats: Arc::default(),
-        };
+        let console = Console::on(Output::Stdout(io::stdout()));
         match Stream::of_stdout() {
             Some(journal) => console.journal(journal),
             None => console,
@@ -80,8 +51,12 @@ impl Console {
 
     /// Returns a console on any descriptor.
     pub fn new(out: impl Into<OwnedFd>) -> Console {
+        Console::on(Output::Other(out.into()))
+    }
+
+    fn on(out: Output) -> Console {
         Console {
-            out: Output::Other(out.into()),
+            out,
             rate: None,
             lines: None,
             stats: Arc::default(),
@@ -135,29 +110,10 @@ impl Console {
         len: u64,
     ) -> Result<u64, memory::RangeError> {
         let bytes = memory.bytes(addr, len)?;
-        let allowed = self
-            .rate
-            .as_mut()
-            .map_or(u64::MAX, |rate| rate.room(Instant::now()));
-        let passed = match &mut self.lines {
-            None => {
-                let bytes = bytes.first(usize::try_from(allowed).unwrap_or(usize::MAX));
-                let (text, failed) = transfer(&self.out, bytes.len(), |fd, done| {
-                    bytes.skip(done).first(PIECE).write_to(fd)
-                });
-                Passed {
-                    text,
-                    output: bytes.len() as u64,
-                    failed,
-                }
-            }
-            Some(lines) => lines.write(&self.out, bytes, allowed),
-        };
-        let interrupted = passed
-            .failed
-            .as_ref()
-            .is_some_and(|error| error.kind() == io::ErrorKind::Interrupted);
-        let postponed = interrupted && signal::received().is_none();
+        let passed = self.pass(bytes);
+        let interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        let postponed =
+            passed.failed.as_ref().is_some_and(interrupted) && signal::received().is_none();
         if let Some(rate) = &mut self.rate {
             rate.spend(if postponed {
                 passed.text as u64
@@ -174,6 +130,26 @@ impl Console {
             None => {}
         }
         Ok(0)
+    }
+
+    /// Writes as many of the bytes as the rate allows.
+    fn pass(&mut self, bytes: GuestBytes<'_>) -> Passed {
+        let allowed = self
+            .rate
+            .as_mut()
+            .map_or(u64::MAX, |rate| rate.room(Instant::now()));
+        if let Some(lines) = &mut self.lines {
+            return lines.write(&self.out, bytes, allowed);
+        }
+        let bytes = bytes.first(usize::try_from(allowed).unwrap_or(usize::MAX));
+        let (text, failed) = transfer(&self.out, bytes.len(), |fd, done| {
+            bytes.skip(done).first(PIECE).write_to(fd)
+        });
+        Passed {
+            text,
+            output: bytes.len() as u64,
+            failed,
+        }
     }
 
     /// Counts bytes that [`Console::puts`] left and that no other call will write.
@@ -215,8 +191,7 @@ impl Console {
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &self.stats.full,
             _ => &self.stats.other,
         };
-        counter.add(1);
-        if counter.get() == 1 {
+        if counter.add_first() {
             log::warn!(
                 "console: cannot write to standard output: {error}; the guest's output is dropped"
             );
@@ -236,79 +211,14 @@ struct Passed {
     failed: Option<io::Error>,
 }
 
-/// Writes all of `text` to standard output, as the console does.
-///
-/// # Errors
-/// The host's error.
-pub fn print(text: &[u8]) -> io::Result<()> {
-    transfer_from(&Output::Stdout(io::stdout()), text)
-        .1
-        .map_or(Ok(()), Err)
-}
-
-/// Calls [`transfer`] for the tender's own memory.
-fn transfer_from(out: &Output, text: &[u8]) -> (usize, Option<io::Error>) {
-    transfer(out, text.len(), |fd, done| {
-        // SAFETY: the kernel reads no more bytes than `text` has.
-        let result = unsafe {
-            libc::write(
-                fd.as_raw_fd(),
-                text[done..].as_ptr().cast(),
-                text.len() - done,
-            )
-        };
-        usize::try_from(result).map_err(|_| io::Error::last_os_error())
-    })
-}
-
-/// Repeats `write(fd, done)` until `len` bytes are written; returns the number written, and the
-/// reason if it is less. Polls for a reader, because the write itself may not block: other owners
-/// of a shared descriptor can set O_NONBLOCK.
-fn transfer(
-    out: &Output,
-    len: usize,
-    mut write: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
-) -> (usize, Option<io::Error>) {
-    let (mut done, mut waited) = (0, false);
-    while done < len {
-        let failed = match write(out.as_fd(), done) {
-            Ok(0) => io::ErrorKind::WriteZero.into(),
-            Ok(written) => {
-                done += written;
-                waited = false;
-                // A slow reader accepts a little each time, so a write that is cut short by a
-                // signal does not fail.
-                io::ErrorKind::Interrupted.into()
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let (events, patience) = if waited {
-                    (PollFlags::empty(), NAP)
-                } else {
-                    (PollFlags::OUT, WAIT_INTERVAL)
-                };
-                waited = !waited;
-                match log_lines::wait_for(out.as_fd(), events, patience) {
-                    // A nap ends early only on an error of the descriptor, so the write has failed.
-                    Ok(ready) if !ready || !events.is_empty() => io::ErrorKind::Interrupted.into(),
-                    Err(source) if source.kind() == io::ErrorKind::Interrupted => source,
-                    _ => error,
-                }
-            }
-            Err(error) => error,
-        };
-        // Only signals that end a run, and a debugger, stop the output.
-        if failed.kind() != io::ErrorKind::Interrupted || done < len && signal::interrupts() {
-            return (done, Some(failed));
-        }
-    }
-    (done, None)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{File, OpenOptions};
     use std::io::Read;
-    use std::os::fd::FromRawFd;
+    use std::time::Duration;
+
+    use rustix::fs::{OFlags, fcntl_setfl};
+    use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;
 
@@ -321,11 +231,8 @@ mod tests {
     }
 
     fn pipe() -> (File, File) {
-        let mut fds = [0; 2];
-        // SAFETY: the array has room for the two descriptors.
-        assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-        // SAFETY: both are new and have no other owner.
-        fds.map(|fd| unsafe { File::from_raw_fd(fd) }).into()
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        (reader.into(), writer.into())
     }
 
     fn puts(console: &mut Console, addr: u64, len: u64) -> Result<u64, memory::RangeError> {
@@ -515,11 +422,7 @@ mod tests {
     #[test]
     fn a_slow_reader_gets_every_byte_of_a_non_blocking_descriptor() {
         let (mut reader, writer) = pipe();
-        assert_eq!(
-            // SAFETY: the call takes a number.
-            unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) },
-            0
-        );
+        fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
         let mut console = Console::new(writer);
         let len = 1 << 20;
         let reader = std::thread::spawn(move || {

@@ -10,7 +10,7 @@ use self::ring::Ring;
 use crate::block::Disk;
 use crate::guest::era::Rules;
 use crate::guest::hypercall::{BlockRequest, NetRequest, Reply};
-use crate::guest::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Manifest};
+use crate::guest::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Properties};
 use crate::host::files::Files;
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
@@ -28,6 +28,7 @@ mod waits;
 
 pub use error::Error;
 pub use plan::Plan;
+use plan::{PlannedBlock, PlannedNet};
 pub use probe::Probe;
 use waits::Waits;
 
@@ -68,88 +69,93 @@ impl From<memory::RangeError> for Fault {
 /// All devices, by handle.
 #[derive(Debug)]
 pub struct Devices {
-    /// Slots up to the largest handle in use. An array for all handles would take most of the stack
-    /// that a start uses.
-    slots: Vec<Slot>,
-    /// The name of each, in the manifest.
-    names: Vec<String>,
+    /// Each with its name in the manifest, up to the largest handle in use. An array for all handles
+    /// would take most of the stack that a start uses.
+    slots: Vec<(String, Slot)>,
     /// Network devices that POLL waits for, by handle.
     waits: Waits,
     nets: usize,
 }
 
 impl Devices {
-    /// Attaches everything in `plan`, and fills in the guest's properties in the manifest.
-    pub fn attach(
-        plan: Plan,
-        files: &mut Files,
-        manifest: &mut Manifest,
-        rules: &Rules,
-    ) -> Result<Devices, Error> {
-        let handles = plan
-            .nets
-            .iter()
-            .map(|net| net.handle)
-            .chain(plan.blocks.iter().map(|block| block.handle));
+    /// Attaches everything in `plan`.
+    pub fn attach(plan: Plan, files: &mut Files, rules: &Rules) -> Result<Devices, Error> {
         let mut devices = Devices {
-            slots: (0..handles.max().map_or(0, |most| most + 1))
-                .map(|_| Slot::Empty)
-                .collect(),
-            names: Vec::new(),
+            slots: Vec::new(),
             waits: Waits::new().map_err(|error| Error::Wait { error })?,
             nets: 0,
         };
-        devices.names.resize(devices.slots.len(), String::new());
         for net in plan.nets {
-            let nic = Nic::attach(&net.source, net.mac).map_err(|error| Error::Net {
-                name: net.name.clone(),
-                error,
-            })?;
-            if devices.any(|slot| matches!(slot, Slot::Net(other) if other.shares_with(&nic))) {
-                return Err(Error::Shared { name: net.name });
-            }
-            log::info!(
-                "device '{}': {}, {}, MTU {}",
-                net.name,
-                nic.interface_name(),
-                MacAddress(nic.mac()),
-                nic.mtu()
-            );
-            manifest.attach_net(net.handle, nic.mac(), nic.mtu());
-            devices
-                .waits
-                .add(net.handle, nic.as_fd())
-                .map_err(|error| Error::Wait { error })?;
-            devices.nets += 1;
-            devices.slots[net.handle] = Slot::Net(nic);
-            devices.names[net.handle] = net.name;
+            devices.attach_net(net)?;
         }
         for block in plan.blocks {
-            let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail);
-            let disk = disk.map_err(|error| Error::Block {
-                name: block.name.clone(),
-                error,
-            })?;
-            let (capacity, sector_size) = (disk.capacity(), disk.sector_size());
-            let path = disk.path().display();
-            log::info!(
-                "device '{}': {path}, {capacity} bytes in sectors of {sector_size}",
-                block.name
-            );
-            manifest.attach_block(block.handle, capacity, sector_size);
-            devices.slots[block.handle] = Slot::Block(disk);
-            devices.names[block.handle] = block.name;
+            devices.attach_block(block, files, rules)?;
         }
         Ok(devices)
     }
 
-    fn any(&self, is: impl Fn(&Slot) -> bool) -> bool {
-        self.slots.iter().any(is)
+    fn attach_net(&mut self, net: PlannedNet) -> Result<(), Error> {
+        let PlannedNet { handle, name, .. } = net;
+        let nic = match Nic::attach(&net.source, net.mac) {
+            Ok(nic) => nic,
+            Err(error) => return Err(Error::Net { name, error }),
+        };
+        if self.nets().any(|(_, _, other)| other.shares_with(&nic)) {
+            return Err(Error::Shared { name });
+        }
+        log::info!(
+            "device '{name}': {}, {}, MTU {}",
+            nic.interface_name(),
+            MacAddress(nic.mac()),
+            nic.mtu()
+        );
+        self.waits
+            .add(handle, nic.as_fd())
+            .map_err(|error| Error::Wait { error })?;
+        self.nets += 1;
+        self.insert(handle, name, Slot::Net(nic));
+        Ok(())
+    }
+
+    fn attach_block(
+        &mut self,
+        block: PlannedBlock,
+        files: &mut Files,
+        rules: &Rules,
+    ) -> Result<(), Error> {
+        let PlannedBlock { handle, name, .. } = block;
+        match Disk::attach(&block.source, files, block.sector_size, rules.disk_tail) {
+            Ok(disk) => {
+                log::info!("device '{name}': {disk}");
+                self.insert(handle, name, Slot::Block(disk));
+                Ok(())
+            }
+            Err(error) => Err(Error::Block { name, error }),
+        }
+    }
+
+    fn insert(&mut self, handle: usize, name: String, slot: Slot) {
+        if self.slots.len() <= handle {
+            self.slots.resize_with(handle + 1, Default::default);
+        }
+        self.slots[handle] = (name, slot);
+    }
+
+    /// Returns the properties of each device, by handle.
+    pub fn properties(&self) -> impl Iterator<Item = (usize, Properties)> {
+        self.named().filter_map(|(handle, _, slot)| {
+            let properties = match slot {
+                Slot::Empty => return None,
+                Slot::Net(nic) => Properties::net(nic.mac(), nic.mtu()),
+                Slot::Block(disk) => Properties::block(disk.capacity(), disk.sector_size()),
+            };
+            Some((handle, properties))
+        })
     }
 
     /// Describes the host side of the device with this handle, for messages.
     pub fn on_host(&self, handle: usize) -> Option<String> {
-        match self.slots.get(handle)? {
+        match &self.slots.get(handle)?.1 {
             Slot::Empty => None,
             Slot::Net(nic) => Some(nic.interface_name().to_owned()),
             Slot::Block(disk) => Some(disk.path().display().to_string()),
@@ -168,15 +174,9 @@ impl Devices {
 
     /// Returns the descriptors of the network interfaces, and those of the disks.
     pub fn descriptors(&self) -> (Vec<RawFd>, Vec<RawFd>) {
-        let (mut nets, mut disks) = (Vec::new(), Vec::new());
-        for slot in &self.slots {
-            match slot {
-                Slot::Empty => {}
-                Slot::Net(nic) => nets.push(nic.as_fd().as_raw_fd()),
-                Slot::Block(disk) => disks.push(disk.as_fd().as_raw_fd()),
-            }
-        }
-        (nets, disks)
+        let nets = self.nets().map(|(_, _, nic)| nic.as_fd().as_raw_fd());
+        let disks = self.disks().map(|(_, disk)| disk.as_fd().as_raw_fd());
+        (nets.collect(), disks.collect())
     }
 
     /// Returns the network interfaces, each with its handle and its name in the manifest.
@@ -196,8 +196,8 @@ impl Devices {
     }
 
     fn named(&self) -> impl Iterator<Item = (usize, &str, &Slot)> {
-        let named = self.names.iter().zip(&self.slots).enumerate();
-        named.map(|(handle, (name, slot))| (handle, name.as_str(), slot))
+        let slots = self.slots.iter().enumerate();
+        slots.map(|(handle, (name, slot))| (handle, name.as_str(), slot))
     }
 
     /// Duplicates the network interfaces, each with its handle, for another thread.
@@ -210,21 +210,20 @@ impl Devices {
             .collect()
     }
 
+    fn slot(&mut self, handle: u64) -> Option<&mut Slot> {
+        let (_, slot) = self.slots.get_mut(usize::try_from(handle).ok()?)?;
+        Some(slot)
+    }
+
     fn net(&mut self, handle: u64) -> Result<&mut Nic, Fault> {
-        match usize::try_from(handle)
-            .ok()
-            .and_then(|handle| self.slots.get_mut(handle))
-        {
+        match self.slot(handle) {
             Some(Slot::Net(nic)) => Ok(nic),
             _ => Err(Fault::NoDevice(Kind::Net)),
         }
     }
 
     fn block(&mut self, handle: u64) -> Result<&mut Disk, Fault> {
-        match usize::try_from(handle)
-            .ok()
-            .and_then(|handle| self.slots.get_mut(handle))
-        {
+        match self.slot(handle) {
             Some(Slot::Block(disk)) => Ok(disk),
             _ => Err(Fault::NoDevice(Kind::Block)),
         }
@@ -233,20 +232,17 @@ impl Devices {
     /// NET_WRITE.
     #[inline]
     pub fn net_write(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
-        let nic = self.net(request.handle)?;
-        Ok(Reply::Net(nic.write(
-            memory,
-            request.buffer.addr,
-            request.buffer.len,
-        )?))
+        let NetRequest { handle, buffer } = request;
+        let status = self.net(handle)?.write(memory, buffer.addr, buffer.len)?;
+        Ok(Reply::Net(status))
     }
 
     /// NET_READ.
     #[inline]
     pub fn net_read(&mut self, memory: &GuestMemory, request: NetRequest) -> Result<Reply, Fault> {
-        let nic = self.net(request.handle)?;
+        let NetRequest { handle, buffer } = request;
         Ok(
-            match nic.read(memory, request.buffer.addr, request.buffer.len)? {
+            match self.net(handle)?.read(memory, buffer.addr, buffer.len)? {
                 (Status::Ok, len) => Reply::Frame(len),
                 (status, _) => Reply::Net(status),
             },
@@ -267,13 +263,10 @@ impl Devices {
         memory: &GuestMemory,
         request: BlockRequest,
     ) -> Result<Reply, Fault> {
+        let BlockRequest { offset, buffer, .. } = request;
         let disk = self.block(request.handle)?;
-        Ok(Reply::Block(disk.write(
-            memory,
-            request.offset,
-            request.buffer.addr,
-            request.buffer.len,
-        )?))
+        let status = disk.write(memory, offset, buffer.addr, buffer.len)?;
+        Ok(Reply::Block(status))
     }
 
     /// BLOCK_READ.
@@ -283,13 +276,10 @@ impl Devices {
         memory: &GuestMemory,
         request: BlockRequest,
     ) -> Result<Reply, Fault> {
+        let BlockRequest { offset, buffer, .. } = request;
         let disk = self.block(request.handle)?;
-        Ok(Reply::Block(disk.read(
-            memory,
-            request.offset,
-            request.buffer.addr,
-            request.buffer.len,
-        )?))
+        let status = disk.read(memory, offset, buffer.addr, buffer.len)?;
+        Ok(Reply::Block(status))
     }
 
     /// BLKINFO, for the one disk of a guest without manifest.
@@ -318,7 +308,7 @@ impl Devices {
         for handle in self.waits.ready(found) {
             ready |= 1 << handle;
             match self.slots.get(handle) {
-                Some(Slot::Net(nic)) if nic.is_gone() => self.waits.forget(nic.as_fd()),
+                Some((_, Slot::Net(nic))) if nic.is_gone() => self.waits.forget(nic.as_fd()),
                 _ => {}
             }
         }
@@ -329,25 +319,18 @@ impl Devices {
     /// duplicate in `ring`.
     pub fn finish(&mut self, ring: Option<&Ring>) {
         let ring = ring.map(Ring::consumer);
-        for (handle, slot) in self.slots.iter().enumerate() {
-            match slot {
-                Slot::Empty => {}
-                Slot::Net(nic) => {
-                    let duplicate = ring
-                        .as_ref()
-                        .and_then(|ring| ring.nic(handle))
-                        .map(Nic::stats);
-                    let stats = nic.stats() + duplicate.unwrap_or_default();
-                    counters::log_totals(nic.interface_name(), stats, stats.faults());
-                }
-                Slot::Block(disk) => {
-                    if let Err(error) = disk.sync() {
-                        log::warn!("{}", error::with_cause(&error));
-                    }
-                    let stats = disk.stats();
-                    counters::log_totals(disk.path().display(), stats, stats.failed().sum());
-                }
+        for (handle, _, nic) in self.nets() {
+            let duplicate = ring.as_ref().and_then(|ring| ring.nic(handle));
+            let stats = nic.stats() + duplicate.map(Nic::stats).unwrap_or_default();
+            let faults = stats.faults().sum() + stats.receive_errors;
+            counters::log_totals(nic.interface_name(), stats, faults);
+        }
+        for (_, disk) in self.disks() {
+            if let Err(error) = disk.sync() {
+                log::warn!("{}", error::with_cause(&error));
             }
+            let stats = disk.stats();
+            counters::log_totals(disk.path().display(), stats, stats.faults().sum());
         }
     }
 }

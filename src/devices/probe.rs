@@ -1,13 +1,20 @@
 //! Checks each device of a plan separately, for `--check`: queries interfaces without attaching
-//! them, opens and locks images as for a run, and restores their locks afterwards.
+//! them, and opens and locks images as for a run.
 
 use super::error::{Error, with_cause};
 use super::plan::{Plan, PlannedBlock, PlannedNet};
-use crate::block::{Disk, SharedLock};
-use crate::config::NetSource;
+use crate::block::Disk;
+use crate::config::{BlockSource, NetSource};
 use crate::guest::era::Rules;
 use crate::host::files::Files;
 use crate::net::{self, MacAddress, NicProbe};
+
+/// Note about a passed disk.
+const LOCK_UNTRIED: &str =
+    "whether it is in use is not checked: a lock would stay with the passed descriptor";
+
+/// The source of a device, and a possible problem.
+type Found = (String, Option<String>);
 
 /// Result of checking one device.
 #[derive(Debug)]
@@ -15,35 +22,26 @@ pub struct Probe {
     /// The option that attaches it, without dashes and value: `net:NAME`.
     pub option: String,
     /// Its source and a possible problem, or the error that prevents attaching it.
-    pub found: Result<(String, Option<String>), String>,
+    pub found: Result<Found, String>,
 }
 
 impl Plan {
     /// Checks every device.
     pub fn probe(self, files: &mut Files, rules: &Rules) -> Vec<Probe> {
-        // Taken before any image is locked, and dropped after the files that are opened here.
-        let _shared: Vec<SharedLock> = self
-            .blocks
-            .iter()
-            .filter_map(|block| SharedLock::new(&block.source))
-            .collect();
-        let (mut prospects, mut disks) = (Vec::new(), Vec::new());
+        let (mut probes, mut disks) = (Vec::new(), Vec::new());
         let nets = self.nets.into_iter().map(|net| {
-            let found = probe_net(&net, &mut prospects).map_err(|error| without_name(&error));
-            Probe {
-                option: option("net", &net.name),
-                found,
-            }
+            let option = option("net", &net.name);
+            (option, probe_net(&net, &mut probes))
         });
         let blocks = self.blocks.into_iter().map(|block| {
-            let found =
-                probe_block(&block, files, rules, &mut disks).map_err(|error| without_name(&error));
-            Probe {
-                option: option(block.option, &block.name),
-                found: found.map(|found| (found, None)),
-            }
+            let option = option(block.option, &block.name);
+            (option, probe_block(&block, files, rules, &mut disks))
         });
-        nets.chain(blocks).collect()
+        let found = nets.chain(blocks).map(|(option, found)| Probe {
+            option,
+            found: found.map_err(|error| without_name(&error)),
+        });
+        found.collect()
     }
 }
 
@@ -64,16 +62,13 @@ pub(crate) fn without_name(error: &Error) -> String {
     }
 }
 
-fn probe_net(
-    planned: &PlannedNet,
-    prospects: &mut Vec<NicProbe>,
-) -> Result<(String, Option<String>), Error> {
-    let prospect = NicProbe::new(&planned.source).map_err(|error| Error::Net {
-        name: planned.name.clone(),
-        error,
-    })?;
-    if prospects.iter().any(|other| other.shares_with(&prospect)) {
-        let name = planned.name.clone();
+fn probe_net(planned: &PlannedNet, probes: &mut Vec<NicProbe>) -> Result<Found, Error> {
+    let name = planned.name.clone();
+    let probe = match NicProbe::new(&planned.source) {
+        Ok(probe) => probe,
+        Err(error) => return Err(Error::Net { name, error }),
+    };
+    if probes.iter().any(|other| other.shares_with(&probe)) {
         return Err(match &planned.source {
             NetSource::Interface(given) => Error::Net {
                 name,
@@ -84,18 +79,15 @@ fn probe_net(
             NetSource::Fd(_) => Error::Shared { name },
         });
     }
-    let mac = planned
-        .mac
-        .map_or("a random MAC address".to_owned(), |mac| {
-            MacAddress(mac).to_string()
-        });
+    let mac = planned.mac.map(|mac| MacAddress(mac).to_string());
     let found = format!(
-        "{}, {mac}, MTU {}",
-        prospect.interface_name(),
-        prospect.mtu()
+        "{}, {}, MTU {}",
+        probe.interface_name(),
+        mac.as_deref().unwrap_or("a random MAC address"),
+        probe.mtu()
     );
-    let doubt = prospect.doubt().map(str::to_owned);
-    prospects.push(prospect);
+    let doubt = probe.doubt().map(str::to_owned);
+    probes.push(probe);
     Ok((found, doubt))
 }
 
@@ -104,19 +96,17 @@ fn probe_block(
     files: &mut Files,
     rules: &Rules,
     disks: &mut Vec<Disk>,
-) -> Result<String, Error> {
-    let disk = Disk::attach(&block.source, files, block.sector_size, rules.disk_tail).map_err(
-        |error| Error::Block {
-            name: block.name.clone(),
-            error,
-        },
-    )?;
-    let found = format!(
-        "{}, {} bytes in sectors of {}",
-        disk.path().display(),
-        disk.capacity(),
-        disk.sector_size()
-    );
+) -> Result<Found, Error> {
+    let (size, tail) = (block.sector_size, rules.disk_tail);
+    let (disk, doubt) = match &block.source {
+        BlockSource::Fd(inherited) => (Disk::inspect(inherited, size, tail), Some(LOCK_UNTRIED)),
+        source => (Disk::attach(source, files, size, tail), None),
+    };
+    let disk = disk.map_err(|error| Error::Block {
+        name: block.name.clone(),
+        error,
+    })?;
+    let found = disk.to_string();
     disks.push(disk);
-    Ok(found)
+    Ok((found, doubt.map(str::to_owned)))
 }

@@ -6,6 +6,7 @@ use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use super::*;
 use crate::config::NetSource;
 use crate::config::{BlockOption, NetOption};
+use crate::guest::manifest::Manifest;
 use crate::guest::manifest::tests::manifest as content;
 
 mod attached;

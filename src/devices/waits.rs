@@ -5,26 +5,35 @@
 //! restart `ppoll(2)` with the time left before the stop.) If `epoll_pwait2` is missing or refused,
 //! a timer in the set ends the sleep, which takes two calls.
 
+use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use guest_abi::manifest::MAX_ENTRIES;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 
 use crate::host::signal;
+
+/// A timeout that does not wait.
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// Marks the timer among the handles of the interfaces.
 const TIMER: u64 = u64::MAX;
 
 /// The interfaces that POLL waits for.
-#[derive(Debug)]
 pub(super) struct Waits {
     set: OwnedFd,
     /// Ends a sleep if `epoll_pwait2` cannot.
     timer: Option<OwnedFd>,
     /// Results of the last wait: room for all interfaces, one fewer than a manifest has entries,
     /// and the timer.
-    events: [libc::epoll_event; MAX_ENTRIES],
+    events: [Event; MAX_ENTRIES],
 }
 
 impl Waits {
@@ -33,13 +42,14 @@ impl Waits {
     /// # Errors
     /// The host refuses both ways of waiting.
     pub fn new() -> io::Result<Waits> {
-        // SAFETY: the call takes a number.
-        let set = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        let events = [libc::epoll_event { events: 0, u64: 0 }; MAX_ENTRIES];
+        let event = Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
         let mut waits = Waits {
-            set: owned(set)?,
+            set: epoll::create(CreateFlags::CLOEXEC)?,
             timer: None,
-            events,
+            events: [event; MAX_ENTRIES],
         };
         if signal::uninterrupted(|| waits.pwait2(Duration::ZERO)).is_err() {
             waits.add_timer()?;
@@ -48,17 +58,11 @@ impl Waits {
     }
 
     fn add_timer(&mut self) -> io::Result<()> {
-        // SAFETY: the call takes numbers.
-        let timer = unsafe {
-            libc::timerfd_create(
-                libc::CLOCK_MONOTONIC,
-                libc::TFD_NONBLOCK | libc::TFD_CLOEXEC,
-            )
-        };
-        let timer = owned(timer)?;
-        self.change(libc::EPOLL_CTL_ADD, timer.as_raw_fd(), TIMER)?;
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        self.insert(TIMER, timer.as_fd())?;
         signal::set_timer(timer.as_raw_fd(), 1, 0)?;
-        self.pwait(0)?;
+        self.pwait(Some(&NOW))?;
         signal::arm_on_signal(timer.as_raw_fd());
         self.timer = Some(timer);
         Ok(())
@@ -66,13 +70,18 @@ impl Waits {
 
     /// Adds an interface to the set.
     pub fn add(&self, handle: usize, net: BorrowedFd<'_>) -> io::Result<()> {
-        self.change(libc::EPOLL_CTL_ADD, net.as_raw_fd(), handle as u64)
+        self.insert(handle as u64, net)
+    }
+
+    fn insert(&self, data: u64, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let data = EventData::new_u64(data);
+        Ok(epoll::add(&self.set, fd, data, EventFlags::IN)?)
     }
 
     /// Removes an interface that is gone permanently.
     pub fn forget(&self, net: BorrowedFd<'_>) {
         // It fails only for an interface that is not in the set.
-        let _ = self.change(libc::EPOLL_CTL_DEL, net.as_raw_fd(), 0);
+        let _ = epoll::delete(&self.set, net);
     }
 
     /// Returns the descriptors of the set and of the timer, if there is one.
@@ -121,12 +130,12 @@ impl Waits {
     #[cold]
     fn wait_by_timer(&mut self, timeout: u64) -> io::Result<usize> {
         let Some(timer) = self.timer.as_ref().filter(|_| timeout > 0) else {
-            return signal::uninterrupted(|| self.pwait(0));
+            return signal::uninterrupted(|| self.pwait(Some(&NOW)));
         };
         signal::set_timer(timer.as_raw_fd(), timeout, 0)?;
         // A signal also fires the timer, so a signal just before the wait ends the wait.
         while signal::received().is_none() {
-            match self.pwait(-1) {
+            match self.pwait(None) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -138,7 +147,7 @@ impl Waits {
     /// or an end of file counts as a frame.
     #[inline]
     pub fn ready(&self, count: usize) -> impl Iterator<Item = usize> {
-        let handles = self.events[..count].iter().map(|event| event.u64);
+        let handles = self.events[..count].iter().map(|event| event.data.u64());
         handles
             .filter(|&handle| handle != TIMER)
             .map(|handle| handle as usize)
@@ -156,7 +165,7 @@ impl Waits {
         let no_mask = std::ptr::null::<libc::sigset_t>();
         // SAFETY: the kernel writes as many events as there is room for, and reads the time; there
         // is no mask.
-        count(unsafe {
+        let found = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
                 self.set.as_raw_fd(),
@@ -166,32 +175,18 @@ impl Waits {
                 no_mask,
                 0,
             )
-        })
+        };
+        usize::try_from(found).map_err(|_| io::Error::last_os_error())
     }
 
-    fn pwait(&mut self, milliseconds: libc::c_int) -> io::Result<usize> {
-        let (events, room) = (self.events.as_mut_ptr(), self.events.len() as libc::c_int);
-        // SAFETY: the kernel writes as many events as there is room for; there is no mask.
-        let found = unsafe {
-            libc::epoll_pwait(
-                self.set.as_raw_fd(),
-                events,
-                room,
-                milliseconds,
-                std::ptr::null(),
-            )
-        };
-        count(found.into())
+    fn pwait(&mut self, timeout: Option<&Timespec>) -> io::Result<usize> {
+        Ok(epoll::wait(&self.set, &mut self.events, timeout)?)
     }
+}
 
-    fn change(&self, what: libc::c_int, fd: RawFd, data: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event {
-            events: libc::EPOLLIN as u32,
-            u64: data,
-        };
-        // SAFETY: the kernel reads the event.
-        count(unsafe { libc::epoll_ctl(self.set.as_raw_fd(), what, fd, &raw mut event) }.into())
-            .map(drop)
+impl fmt::Debug for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waits").finish_non_exhaustive()
     }
 }
 
@@ -199,19 +194,6 @@ impl Drop for Waits {
     fn drop(&mut self) {
         signal::arm_on_signal(-1);
     }
-}
-
-/// Converts the result of a system call to a count or its error.
-#[inline]
-fn count(result: libc::c_long) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
-/// Takes the result of a call: a new descriptor, or −1.
-fn owned(fd: RawFd) -> io::Result<OwnedFd> {
-    count(fd.into())?;
-    // SAFETY: the descriptor is new and this function's callers pass it to nothing else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

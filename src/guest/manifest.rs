@@ -99,6 +99,31 @@ pub fn is_valid_name(name: &str) -> bool {
     (1..NAME_SIZE).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
+/// Properties of an attached device, as the guest reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties([u8; size_of::<NetProperties>()]);
+
+impl Properties {
+    /// Returns those of a block device: its capacity and its sector size in bytes.
+    pub fn block(capacity: u64, block_size: u16) -> Properties {
+        Properties(zerocopy::transmute!(BlockProperties {
+            capacity,
+            block_size,
+            ..Default::default()
+        }))
+    }
+
+    /// Returns those of a network device: its hardware address, and the largest payload of a frame
+    /// in bytes.
+    pub fn net(mac: [u8; 6], mtu: u16) -> Properties {
+        Properties(zerocopy::transmute!(NetProperties {
+            mac,
+            mtu,
+            ..Default::default()
+        }))
+    }
+}
+
 /// Handle that the tender assigns to the network interface of a guest without manifest.
 pub const LEGACY_NET: usize = 1;
 
@@ -195,45 +220,19 @@ impl Manifest {
         &self.devices
     }
 
-    /// Marks a block device as attached and fills in the properties for the guest.
-    pub fn attach_block(&mut self, handle: usize, capacity: u64, block_size: u16) {
-        self.attach(
-            handle,
-            BlockProperties {
-                capacity,
-                block_size,
-                ..Default::default()
-            },
-        );
-    }
-
-    /// Marks a network device as attached and fills in the properties for the guest.
-    pub fn attach_net(&mut self, handle: usize, mac: [u8; 6], mtu: u16) {
-        self.attach(
-            handle,
-            NetProperties {
-                mac,
-                mtu,
-                ..Default::default()
-            },
-        );
-    }
-
-    fn attach(&mut self, handle: usize, properties: impl IntoBytes + zerocopy::Immutable) {
-        let entry = &mut self.entries[handle];
-        entry.properties.copy_from_slice(properties.as_bytes());
-        entry.attached = 1;
-    }
-
-    /// Returns the manifest for the guest. It contains no host data.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// Returns the manifest for the guest, with the properties of the `attached` devices by handle.
+    /// It contains no host data.
+    pub fn to_bytes(&self, attached: impl IntoIterator<Item = (usize, Properties)>) -> Vec<u8> {
+        let mut entries = self.entries.clone();
+        for (handle, Properties(properties)) in attached {
+            entries[handle].properties = properties;
+            entries[handle].attached = 1;
+        }
         let header = Header {
             version: VERSION,
-            entries: self.entries.len() as u32,
+            entries: entries.len() as u32,
         };
-        let mut bytes = header.as_bytes().to_vec();
-        bytes.extend_from_slice(self.entries.as_bytes());
-        bytes
+        [header.as_bytes(), entries.as_bytes()].concat()
     }
 }
 

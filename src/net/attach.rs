@@ -8,6 +8,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::net::SocketType;
+use rustix::rand::GetRandomFlags;
 use tun_tap::{Iface, Mode};
 
 use super::interface::{self, Interface, Request};
@@ -19,59 +22,55 @@ use crate::host::signal::uninterrupted;
 const IFF_PERSIST: libc::c_int = 0x0800;
 
 /// Warning if no interface of this network namespace is known to be the tap's.
-pub(super) const UNKNOWN_MTU: &str = "its MTU is unknown (it is in another network namespace, or \
+const UNKNOWN_MTU: &str = "its MTU is unknown (it is in another network namespace, or \
     RestrictAddressFamilies= forbids the query); the guest gets 1500";
 const _: () = assert!(DEFAULT_MTU == 1500);
 
 /// An open link for frames.
 pub(super) struct Link {
     pub fd: OwnedFd,
+    /// Its name for messages and statistics. The bare name of a tap means an interface of this
+    /// network namespace.
     pub name: String,
     pub identity: Identity,
     pub mtu: u16,
     pub zero_is_end: bool,
 }
 
-/// An inherited tap.
-pub(super) struct Tap {
-    /// Its name in its own network namespace.
-    pub name: String,
-    /// Its interface, if in this network namespace.
-    pub here: Option<Interface>,
-    /// Whether it is up.
-    pub is_up: bool,
-}
-
-impl Tap {
-    fn new(fd: BorrowedFd<'_>, name: String) -> Tap {
-        let here = Interface::of_tap(fd, &name);
-        // A macvtap is always writable, up or not.
-        let is_up = interface::is_up(fd) && here.as_ref().is_none_or(|here| here.is_up);
-        Tap { name, here, is_up }
-    }
-
-    /// Returns its name for messages and statistics. The bare name means an interface of this
-    /// network namespace.
-    pub fn label(&self, inherited: &InheritedFd) -> String {
-        if self.here.is_some() {
-            self.name.clone()
-        } else {
-            format!("{} ({inherited})", self.name)
+impl Link {
+    fn tap(fd: OwnedFd, name: String, mtu: u16) -> Link {
+        Link {
+            fd,
+            name,
+            identity: Identity::Tap,
+            mtu,
+            zero_is_end: false,
         }
     }
 
-    /// Returns the largest payload of a frame, in bytes.
-    pub fn mtu(&self) -> u16 {
-        self.here.as_ref().map_or(DEFAULT_MTU, |here| here.mtu)
+    fn socket(fd: OwnedFd, name: String, kind: SocketType) -> io::Result<Link> {
+        let file = File::from(fd);
+        let metadata = file.metadata()?;
+        Ok(Link {
+            fd: file.into(),
+            name,
+            identity: Identity::Socket(metadata.dev(), metadata.ino()),
+            mtu: DEFAULT_MTU,
+            zero_is_end: kind == SocketType::SEQPACKET,
+        })
     }
-}
 
-/// Kind of an inherited descriptor.
-pub(super) enum Offered {
-    /// A tap.
-    Tap(Tap),
-    /// A socket.
-    Socket { zero_is_end: bool },
+    /// Makes reads and writes fail with `WouldBlock` instead of waiting, and frames plain.
+    fn set_up(&self) -> io::Result<()> {
+        if self.identity == Identity::Tap {
+            // The guest accepts no frame longer than its MTU and computes every checksum, so the
+            // host must not offload work to it. A kernel without the request does not offload
+            // either.
+            // SAFETY: the call takes numbers; the descriptor is open.
+            unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
+        }
+        uninterrupted(|| Ok(rustix::io::ioctl_fionbio(&self.fd, true)?))
+    }
 }
 
 /// Finds the interface called `name`, which must exist and be up. None if this process may not
@@ -104,18 +103,16 @@ pub(super) fn open(name: &str) -> Result<Link, Error> {
     if found.is_none() && !interface::is_up(fd.as_fd()) {
         return Err(Error::down(name));
     }
-    do_not_wait(fd.as_fd()).map_err(|error| Error::Attach {
+    let found = found.or_else(|| Interface::of_tap(fd.as_fd(), &own_name));
+    if found.is_none() {
+        log::warn!("{own_name}: {UNKNOWN_MTU}");
+    }
+    let link = Link::tap(fd, own_name, found.map_or(DEFAULT_MTU, |found| found.mtu));
+    link.set_up().map_err(|error| Error::Attach {
         name: name.into(),
         error,
     })?;
-    let mtu = match found.or_else(|| Interface::of_tap(fd.as_fd(), &own_name)) {
-        Some(interface) => interface.mtu,
-        None => {
-            log::warn!("{own_name}: {UNKNOWN_MTU}");
-            DEFAULT_MTU
-        }
-    };
-    Ok(tap_link(fd, own_name, mtu))
+    Ok(link)
 }
 
 /// Opens the tap `name`; returns also the interface's primary name, because `name` can be an
@@ -126,80 +123,74 @@ fn attach(name: &str) -> Result<(OwnedFd, String), Error> {
     let own_name = tap.name().to_owned();
     // SAFETY: the descriptor is open, and has no other owner from here on.
     let fd = unsafe { OwnedFd::from_raw_fd(tap.into_raw_fd()) };
-    let flags = Request::about("").ask(fd.as_fd(), libc::TUNGETIFF);
     // If this process may create interfaces, the kernel has created a missing one. It ends with its
     // descriptor.
-    match flags
-        .map_err(|error| Error::Attach {
+    match Request::about("").ask(fd.as_fd(), libc::TUNGETIFF) {
+        Ok(flags) if flags.has_flag(IFF_PERSIST) => Ok((fd, own_name)),
+        Ok(_) => Err(Error::missing(name)),
+        Err(error) => Err(Error::Attach {
             name: name.into(),
             error,
-        })?
-        .has_flag(IFF_PERSIST)
-    {
-        true => Ok((fd, own_name)),
-        false => Err(Error::missing(name)),
+        }),
     }
 }
 
 /// Takes ownership of an inherited descriptor.
 pub(super) fn adopt(inherited: &InheritedFd) -> Result<Link, Error> {
-    let (fd, offered) = offered(inherited)?;
-    let number = fd.as_raw_fd();
-    let set_up_error = |error| Error::SetUp { fd: number, error };
-    let link = match offered {
-        Offered::Tap(tap) => {
-            let (name, label) = (&tap.name, tap.label(inherited));
-            if !tap.is_up {
-                log::warn!(
-                    "interface '{name}' ({inherited}) is down; until 'ip link set {name} up', all frames are dropped"
-                );
-            }
-            if tap.here.is_none() {
-                log::warn!("{label}: {UNKNOWN_MTU}");
-            }
-            tap_link(fd, label, tap.mtu())
-        }
-        Offered::Socket { zero_is_end } => {
-            socket_link(fd, inherited, zero_is_end).map_err(set_up_error)?
-        }
-    };
-    do_not_wait(link.fd.as_fd()).map_err(set_up_error)?;
+    let (link, doubts) = inspect(inherited)?;
+    for doubt in doubts {
+        log::warn!("{}: {doubt}", link.name);
+    }
+    let fd = link.fd.as_raw_fd();
+    link.set_up().map_err(|error| Error::SetUp { fd, error })?;
     Ok(link)
 }
 
-/// Returns an inherited descriptor and its kind.
-pub(super) fn offered(inherited: &InheritedFd) -> Result<(OwnedFd, Offered), Error> {
+/// Takes ownership of an inherited descriptor and changes nothing; returns possible problems.
+pub(super) fn inspect(inherited: &InheritedFd) -> Result<(Link, Vec<String>), Error> {
     let given = inherited.take()?;
     let fd = given.as_raw_fd();
     let refuse = |rule| Error::Descriptor { fd, rule };
     match Request::about("").ask(given.as_fd(), libc::TUNGETIFF) {
         Ok(tap) => {
             check_flags(given.as_fd(), &tap).map_err(refuse)?;
-            let tap = Tap::new(given.as_fd(), tap.name());
-            Ok((given, Offered::Tap(tap)))
+            Ok(inspect_tap(given, tap.name(), inherited))
         }
         Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(refuse(
             "is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)",
         )),
         Err(_) => {
-            let zero_is_end = socket_type(given.as_fd()).map_err(refuse)? == libc::SOCK_SEQPACKET;
-            Ok((given, Offered::Socket { zero_is_end }))
+            let kind = socket_type(given.as_fd()).map_err(refuse)?;
+            let link = Link::socket(given, inherited.to_string(), kind);
+            let link = link.map_err(|error| Error::SetUp { fd, error })?;
+            Ok((link, Vec::new()))
         }
     }
+}
+
+fn inspect_tap(fd: OwnedFd, mut name: String, inherited: &InheritedFd) -> (Link, Vec<String>) {
+    let here = Interface::of_tap(fd.as_fd(), &name);
+    let mut doubts = Vec::new();
+    // A macvtap is always writable, up or not.
+    if !interface::is_up(fd.as_fd()) || here.as_ref().is_some_and(|here| !here.is_up) {
+        doubts.push(format!(
+            "it is down; until 'ip link set {name} up', all frames are dropped"
+        ));
+    }
+    if here.is_none() {
+        doubts.push(UNKNOWN_MTU.to_owned());
+        name = format!("{name} ({inherited})");
+    }
+    let mtu = here.map_or(DEFAULT_MTU, |here| here.mtu);
+    (Link::tap(fd, name, mtu), doubts)
 }
 
 /// Returns a random unicast address, locally administered. Section 8.
 pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     let mut mac = [0u8; 6];
-    uninterrupted(
-        // SAFETY: the array has room for the requested number of bytes. So few are returned all
-        // together.
-        || match unsafe { libc::getrandom(mac.as_mut_ptr().cast(), mac.len(), 0) } {
-            0.. => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        },
-    )
-    .map_err(|error| Error::Random { error })?;
+    // So few bytes are returned all together.
+    uninterrupted(|| Ok(rustix::rand::getrandom(&mut mac, GetRandomFlags::empty())?))
+        .map_err(|error| Error::Random { error })?;
     mac[0] = mac[0] & 0xfe | 2;
     Ok(mac)
 }
@@ -233,71 +224,21 @@ fn has_packet_info(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Returns the type of a socket that preserves frame boundaries.
-fn socket_type(fd: BorrowedFd<'_>) -> Result<libc::c_int, &'static str> {
-    let mut kind: libc::c_int = 0;
-    let mut len = size_of_val(&kind) as libc::socklen_t;
-    // SAFETY: the pointers are to the option's value, a number, and to its size.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TYPE,
-            (&raw mut kind).cast(),
-            &raw mut len,
-        )
-    };
-    match kind {
-        libc::SOCK_DGRAM | libc::SOCK_SEQPACKET | libc::SOCK_RAW if result == 0 => Ok(kind),
+fn socket_type(fd: BorrowedFd<'_>) -> Result<SocketType, &'static str> {
+    match rustix::net::sockopt::socket_type(fd) {
+        Ok(kind @ (SocketType::DGRAM | SocketType::SEQPACKET | SocketType::RAW)) => Ok(kind),
         _ => Err("carries no frames; pass that of a tap, or of a datagram, packet or raw socket"),
     }
-}
-
-fn tap_link(fd: OwnedFd, name: String, mtu: u16) -> Link {
-    // The guest accepts no frame longer than its MTU and computes every checksum, so the host must
-    // not offload work to it. A kernel without the request does not offload either.
-    // SAFETY: the call takes numbers; the descriptor is open.
-    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0) };
-    Link {
-        fd,
-        identity: Identity::Tap,
-        name,
-        mtu,
-        zero_is_end: false,
-    }
-}
-
-fn socket_link(fd: OwnedFd, inherited: &InheritedFd, zero_is_end: bool) -> io::Result<Link> {
-    let file = File::from(fd);
-    let metadata = file.metadata()?;
-    let identity = Identity::Socket(metadata.dev(), metadata.ino());
-    Ok(Link {
-        fd: file.into(),
-        name: inherited.to_string(),
-        identity,
-        mtu: DEFAULT_MTU,
-        zero_is_end,
-    })
 }
 
 /// Returns whether two descriptors are one open file: then a change through one is visible through
 /// the other. The change is undone. (The kernel's comparison, `kcmp(2)`, is not built into every
 /// kernel.)
 pub(super) fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    // SAFETY: these calls take and return numbers; the descriptors are open.
-    let flags = |fd: BorrowedFd<'_>| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-    // SAFETY: as above.
-    let set = |flags: libc::c_int| unsafe { libc::fcntl(one.as_raw_fd(), libc::F_SETFL, flags) };
+    let flags = |fd| fcntl_getfl(fd).unwrap_or(OFlags::empty());
     let (ours, before) = (flags(one), flags(other));
-    set(ours ^ libc::O_NONBLOCK);
-    let is_same_file = (flags(other) ^ before) & libc::O_NONBLOCK != 0;
-    set(ours);
+    let _ = fcntl_setfl(one, ours ^ OFlags::NONBLOCK);
+    let is_same_file = (flags(other) ^ before).contains(OFlags::NONBLOCK);
+    let _ = fcntl_setfl(one, ours);
     is_same_file
-}
-
-/// Makes reads and writes fail with `WouldBlock` instead of waiting.
-fn do_not_wait(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let yes: libc::c_int = 1;
-    // SAFETY: the ioctl reads one number.
-    interface::repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) })
-        .map(drop)
 }

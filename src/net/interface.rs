@@ -4,9 +4,14 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::host::owner::read_list;
 use crate::host::signal::uninterrupted;
+use crate::report::log_lines::wait_for;
 
 /// Opens the network namespace of a tap's interface. `_IO('T', 227)` of Linux's `if_tun.h`; libc
 /// lacks it.
@@ -114,28 +119,16 @@ impl Interface {
 
     /// Reads the interface `name` from sysfs, which may show another network namespace.
     fn shown(name: &str) -> Option<Interface> {
-        let read = |attribute| {
-            Some(
-                fs::read_to_string(sysfs(name, attribute))
-                    .ok()?
-                    .trim_end()
-                    .to_owned(),
-            )
-        };
-        let flags = libc::c_int::from_str_radix(read("flags")?.strip_prefix("0x")?, 16).ok()?;
-        let bytes = read("address")?
+        let mac: Option<Vec<u8>> = read(name, "address")?
             .split(':')
             .map(|byte| u8::from_str_radix(byte, 16).ok())
-            .collect::<Option<Vec<_>>>();
+            .collect();
+        let mtu: u32 = read(name, "mtu")?.parse().ok()?;
         Some(Interface {
             name: name.to_owned(),
-            is_up: flags & libc::IFF_UP != 0,
-            mtu: read("mtu")?
-                .parse::<u32>()
-                .ok()?
-                .try_into()
-                .unwrap_or(u16::MAX),
-            mac: bytes?.try_into().ok()?,
+            is_up: flags(&read(name, "flags")?)? & libc::IFF_UP != 0,
+            mtu: mtu.try_into().unwrap_or(u16::MAX),
+            mac: mac?.try_into().ok()?,
         })
     }
 
@@ -177,14 +170,7 @@ impl Interface {
 /// Returns whether the interface of an open tap is up: a tap that is down is not writable. Needs
 /// neither its name nor a privilege.
 pub(super) fn is_up(tap: BorrowedFd<'_>) -> bool {
-    let mut poll = libc::pollfd {
-        fd: tap.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: the kernel reads and writes the one structure, and does not wait.
-    let result = repeated(|| unsafe { libc::poll(&raw mut poll, 1, 0) });
-    result.is_err() || poll.revents & libc::POLLOUT != 0
+    uninterrupted(|| wait_for(tap, PollFlags::OUT, Duration::ZERO)).unwrap_or(true)
 }
 
 /// Returns device and inode of the network namespace of an open tap's interface. Needs
@@ -201,16 +187,19 @@ fn network_of(tap: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
 /// some families, or all (RestrictAddressFamilies=).
 fn socket() -> io::Result<OwnedFd> {
     let open = |family| {
-        // SAFETY: the call takes numbers.
-        let fd =
-            repeated(|| unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
-        // SAFETY: it is new and has no other owner.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        uninterrupted(|| {
+            let socket = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            Ok(socket)
+        })
     };
-    let others = [libc::AF_UNIX, libc::AF_INET6, libc::AF_NETLINK];
+    let others = [
+        AddressFamily::UNIX,
+        AddressFamily::INET6,
+        AddressFamily::NETLINK,
+    ];
     others
         .into_iter()
-        .fold(open(libc::AF_INET), |opened, family| {
+        .fold(open(AddressFamily::INET), |opened, family| {
             opened.or_else(|_| open(family))
         })
 }
@@ -225,8 +214,15 @@ pub(super) fn is_listed(name: &str) -> io::Result<bool> {
     }))
 }
 
-fn sysfs(name: &str, attribute: &str) -> String {
-    format!("/sys/class/net/{name}/{attribute}")
+/// Reads a file of sysfs about the interface with this primary name.
+fn read(name: &str, attribute: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/sys/class/net/{name}/{attribute}")).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+/// Parses flags of sysfs, such as `0x1002`.
+fn flags(text: &str) -> Option<libc::c_int> {
+    libc::c_int::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 /// Reads a file of sysfs about an interface. `None` if sysfs is missing, or shows another network
@@ -238,16 +234,11 @@ pub(super) fn attribute(name: &str, attribute: &str) -> Option<String> {
     let index = ask(Request::about(name), libc::SIOCGIFINDEX)?;
     // sysfs has no alternative names.
     let name = ask(index, libc::SIOCGIFNAME)?.name();
-    let read = |attribute| fs::read_to_string(sysfs(&name, attribute)).ok();
-    let shown: i32 = read("ifindex")?.trim_end().parse().ok()?;
-    if shown == index.number() {
-        Some(read(attribute)?.trim_end().to_owned())
-    } else {
-        None
-    }
+    let shown: i32 = read(&name, "ifindex")?.parse().ok()?;
+    (shown == index.number()).then(|| read(&name, attribute))?
 }
 
 /// Returns the flags (`IFF_TAP` and similar) of a tun or tap interface, if sysfs shows them.
 pub(super) fn tun_flags(name: &str) -> Option<libc::c_int> {
-    libc::c_int::from_str_radix(attribute(name, "tun_flags")?.strip_prefix("0x")?, 16).ok()
+    flags(&attribute(name, "tun_flags")?)
 }

@@ -3,14 +3,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 
-use super::attach::{self, Offered, UNKNOWN_MTU};
+use super::attach::{self, Link};
 use super::{DEFAULT_MTU, Error, Identity, interface};
 use crate::config::NetSource;
 use crate::host::capabilities;
-use crate::host::device_file;
+use crate::host::device_file::{TUN, user};
 
 /// A network device as it would be attached.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ impl NicProbe {
         match source {
             NetSource::Interface(name) => {
                 let found = attach::find(name)?;
-                let doubt = attachable(name)?;
+                let doubt = check_attachable(name)?;
                 let (name, mtu) =
                     found.map_or((name.clone(), DEFAULT_MTU), |found| (found.name, found.mtu));
                 Ok(NicProbe {
@@ -44,58 +43,39 @@ impl NicProbe {
                     doubt,
                 })
             }
-            NetSource::Fd(inherited) => match attach::offered(inherited)? {
-                (given, Offered::Tap(tap)) => {
-                    let (name, mtu) = (tap.label(inherited), tap.mtu());
-                    let down = || {
-                        format!(
-                            "it is down; until 'ip link set {} up', all frames are dropped",
-                            tap.name
-                        )
-                    };
-                    let doubts = [
-                        (!tap.is_up).then(down),
-                        tap.here.is_none().then(|| UNKNOWN_MTU.to_owned()),
-                    ];
-                    let doubt = doubts
-                        .into_iter()
-                        .flatten()
-                        .reduce(|one, other| format!("{one}, and {other}"));
-                    Ok(NicProbe {
-                        fd: Some(given),
-                        identity: Identity::Tap,
-                        name,
-                        mtu,
-                        doubt,
-                    })
-                }
-                (given, Offered::Socket { .. }) => {
-                    let fd = given.as_raw_fd();
-                    let identity = socket_identity(given.as_fd())
-                        .map_err(|error| Error::SetUp { fd, error })?;
-                    let name = inherited.to_string();
-                    Ok(NicProbe {
-                        fd: Some(given),
-                        identity,
-                        name,
-                        mtu: DEFAULT_MTU,
-                        doubt: None,
-                    })
-                }
-            },
+            NetSource::Fd(inherited) => {
+                let (link, doubts) = attach::inspect(inherited)?;
+                let Link {
+                    fd,
+                    name,
+                    identity,
+                    mtu,
+                    ..
+                } = link;
+                let doubt = doubts
+                    .into_iter()
+                    .reduce(|one, other| format!("{one}, and {other}"));
+                Ok(NicProbe {
+                    fd: Some(fd),
+                    identity,
+                    name,
+                    mtu,
+                    doubt,
+                })
+            }
         }
     }
 
     /// Returns whether this device and `other` would steal each other's frames.
     pub fn shares_with(&self, other: &NicProbe) -> bool {
-        match (&self.identity, &other.identity) {
-            (Identity::Tap, Identity::Tap) => match (&self.fd, &other.fd) {
-                (Some(one), Some(other)) => attach::is_same_file(one.as_fd(), other.as_fd()),
-                (None, None) => self.name == other.name,
-                // An inherited tap is in use; the lookup by its name has shown that.
-                _ => false,
-            },
-            (identity, other) => identity == other,
+        match (&self.fd, &other.fd) {
+            (Some(one), Some(two)) if self.identity == Identity::Tap => {
+                other.identity == Identity::Tap && attach::is_same_file(one.as_fd(), two.as_fd())
+            }
+            (Some(_), Some(_)) => self.identity == other.identity,
+            (None, None) => self.name == other.name,
+            // An inherited tap is in use; the lookup by its name has shown that.
+            _ => false,
         }
     }
 
@@ -115,58 +95,39 @@ impl NicProbe {
     }
 }
 
-/// Checks whether the kernel would attach this process to the interface `name`, by the rules of its
-/// `tun_set_iff`: a tap of one queue, without an owner or owned by this user, and not attached.
-/// Returns a note if that cannot be determined.
-fn attachable(name: &str) -> Result<Option<String>, Error> {
-    let refused = |errno| Error::refused(name, io::Error::from_raw_os_error(errno));
-    if let Err(error) = File::options()
-        .read(true)
-        .write(true)
-        .open(device_file::TUN.path)
-    {
-        return Err(Error::tun(error));
-    }
-    let Some(flags) = interface::tun_flags(name) else {
-        if interface::attribute(name, "ifindex").is_some() {
-            return Err(refused(libc::EINVAL));
-        }
-        let why =
-            "/sys is of another network namespace, or RestrictAddressFamilies= forbids the query";
-        return Ok(Some(format!(
-            "whether it can be attached is not known: {why}"
-        )));
-    };
-    if flags & libc::IFF_TAP == 0 || flags & libc::IFF_MULTI_QUEUE != 0 {
-        return Err(refused(libc::EINVAL));
-    }
-    if !may_attach(name) {
-        return Err(refused(libc::EPERM));
-    }
-    // An attached process keeps the carrier up.
-    if interface::attribute(name, "carrier").as_deref() == Some("1") {
-        return Err(refused(libc::EBUSY));
-    }
-    Ok(None)
-}
-
-/// Returns whether owner and group of the tap `name`, if set, are ours; or this process has
-/// CAP_NET_ADMIN.
-fn may_attach(name: &str) -> bool {
+/// Checks whether the kernel would attach this process to the interface `name`: a tap of one queue,
+/// without an owner or owned by this user, and not attached. Returns a note if that cannot be
+/// determined.
+fn check_attachable(name: &str) -> Result<Option<String>, Error> {
+    let tun = File::options().read(true).write(true).open(TUN.path);
+    tun.map_err(Error::tun)?;
+    let attribute = |attribute| interface::attribute(name, attribute);
     // The host shows −1 for none.
-    let id = |what| interface::attribute(name, what).and_then(|id| id.parse::<u32>().ok());
-    let is_ours = id("owner").is_none_or(|owner| owner == device_file::user());
-    (is_ours && id("group").is_none_or(is_group_ours))
-        || capabilities::has(capabilities::CapabilitySet::NET_ADMIN)
+    let id = |what| attribute(what).and_then(|id| id.parse::<u32>().ok());
+    let is_ours =
+        || id("owner").is_none_or(|owner| owner == user()) && id("group").is_none_or(is_group_ours);
+    let errno = match interface::tun_flags(name) {
+        Some(flags) if flags & (libc::IFF_TAP | libc::IFF_MULTI_QUEUE) != libc::IFF_TAP => {
+            libc::EINVAL
+        }
+        Some(_) if !is_ours() && !capabilities::has(capabilities::CapabilitySet::NET_ADMIN) => {
+            libc::EPERM
+        }
+        // An attached process keeps the carrier up.
+        Some(_) if attribute("carrier").as_deref() == Some("1") => libc::EBUSY,
+        Some(_) => return Ok(None),
+        None if attribute("ifindex").is_some() => libc::EINVAL,
+        None => {
+            return Ok(Some(
+                "whether it can be attached is not known: /sys is of another network namespace, or \
+                 RestrictAddressFamilies= forbids the query"
+                    .to_owned(),
+            ));
+        }
+    };
+    Err(Error::refused(name, io::Error::from_raw_os_error(errno)))
 }
 
 fn is_group_ours(group: u32) -> bool {
-    // SAFETY: the call takes nothing, changes nothing and cannot fail.
-    group == unsafe { libc::getegid() } || capabilities::groups().contains(&group)
-}
-
-fn socket_identity(socket: BorrowedFd<'_>) -> io::Result<Identity> {
-    let copy: OwnedFd = socket.as_fd().try_clone_to_owned()?;
-    let metadata = File::from(copy).metadata()?;
-    Ok(Identity::Socket(metadata.dev(), metadata.ino()))
+    group == rustix::process::getegid().as_raw() || capabilities::groups().contains(&group)
 }

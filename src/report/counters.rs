@@ -17,6 +17,12 @@ impl Counter {
             .store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
 
+    /// Adds 1 as [`Counter::add`] does; returns whether it is the first.
+    pub fn add_first(&self) -> bool {
+        self.add(1);
+        self.get() == 1
+    }
+
     /// Returns the current value.
     #[inline]
     pub fn get(&self) -> u64 {
@@ -24,14 +30,72 @@ impl Counter {
     }
 }
 
-/// Fault counts, each with the name of its kind.
+/// Defines the statistics of a device, `Stats`: a snapshot, or live counters. Each of its `causes` is
+/// a kind of fault, with its name for programs and its name in messages. The latter is empty for a
+/// kind that is not the host's fault.
+macro_rules! stats {
+    (
+        $(#[$stats_doc:meta])*
+        counters { $($(#[$doc:meta])* $counter:ident,)* }
+        causes { $($(#[$cause_doc:meta])* $cause:ident: $key:literal, $words:literal,)* }
+    ) => {
+        $(#[$stats_doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Stats<N = u64> {
+            $($(#[$doc])* pub $counter: N,)*
+            $($(#[$cause_doc])* pub $cause: N,)*
+        }
+
+        impl Stats<$crate::report::counters::Counter> {
+            /// Returns a snapshot.
+            pub fn read(&self) -> Stats {
+                Stats {
+                    $($counter: self.$counter.get(),)*
+                    $($cause: self.$cause.get(),)*
+                }
+            }
+        }
+
+        impl Stats {
+            /// Returns the faults by cause, with names for programs.
+            pub fn causes(&self) -> [(&'static str, u64); [$($key),*].len()] {
+                [$(($key, self.$cause)),*]
+            }
+
+            /// Returns the host's faults by cause, with names for messages.
+            pub fn faults(&self) -> $crate::report::counters::Faults<{ [$($key),*].len() }> {
+                $crate::report::counters::Faults([$(($words, self.$cause)),*])
+            }
+        }
+
+        impl std::ops::Add for Stats {
+            type Output = Stats;
+
+            fn add(self, other: Stats) -> Stats {
+                Stats {
+                    $($counter: self.$counter + other.$counter,)*
+                    $($cause: self.$cause + other.$cause,)*
+                }
+            }
+        }
+    };
+}
+pub(crate) use stats;
+
+/// Fault counts, each with the name of its kind. A kind without a name does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults<const KINDS: usize>(pub [(&'static str, u64); KINDS]);
 
 impl<const KINDS: usize> Faults<KINDS> {
     /// Returns the sum over all kinds.
     pub fn sum(&self) -> u64 {
-        self.0.iter().map(|(_, count)| count).sum()
+        self.counted().map(|(_, count)| count).sum()
+    }
+
+    fn counted(&self) -> impl Iterator<Item = &(&'static str, u64)> {
+        self.0
+            .iter()
+            .filter(|(kind, count)| !kind.is_empty() && *count > 0)
     }
 }
 
@@ -39,8 +103,7 @@ impl<const KINDS: usize> Faults<KINDS> {
 impl<const KINDS: usize> fmt::Display for Faults<KINDS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.sum())?;
-        let counted = self.0.iter().filter(|(_, count)| *count > 0);
-        for (i, (kind, count)) in counted.enumerate() {
+        for (i, (kind, count)) in self.counted().enumerate() {
             write!(f, "{}{count} {kind}", if i == 0 { " (" } else { ", " })?;
         }
         f.write_str(if self.sum() > 0 { ")" } else { "" })
@@ -90,6 +153,7 @@ mod tests {
         );
         assert_eq!(Faults([("down", 1)]).to_string(), "1 (1 down)");
         assert_eq!(Faults([("down", 0)]).to_string(), "0");
+        assert_eq!(Faults([("", 3), ("down", 1)]).to_string(), "1 (1 down)");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(owners_are_checked_as_at_a_start, Root, Kvm, Net),
         trial!(images_are_checked_as_at_a_start, Kvm),
         trial!(an_image_is_not_changed, Kvm),
-        trial!(the_lock_of_a_passed_disk_is_restored, Kvm),
+        trial!(the_lock_of_a_passed_disk_is_not_changed, Kvm),
         trial!(a_host_without_devices_is_reported, Kvm, Net),
         trial!(memory_is_checked_as_at_a_start, Kvm),
         trial!(users_and_roots_are_checked_as_at_a_start, Root, Kvm),
@@ -398,12 +398,14 @@ fn an_image_is_not_changed() {
     assert!(state() == before);
 }
 
-/// The open file of a passed disk outlives the check, and keeps its lock.
-fn the_lock_of_a_passed_disk_is_restored() {
+/// The open file of a passed disk outlives the check, which leaves its lock alone and reports that.
+fn the_lock_of_a_passed_disk_is_not_changed() {
     let directory = common::directory();
     let path = directory.path().join("disk.img");
-    // A disk that cannot be attached is locked before that is detected.
-    for (size, status) in [(1 << 20, 0), (1000, 1)] {
+    for (size, status, report) in [
+        (1 << 20, 0, "-> whether it is in use is not checked: "),
+        (1000, 1, "not a multiple of its sectors"),
+    ] {
         image(&path, size);
         let passed = File::options().read(true).write(true).open(&path).unwrap();
         let other = File::open(&path).unwrap();
@@ -414,7 +416,11 @@ fn the_lock_of_a_passed_disk_is_restored() {
         let option = format!("--disk=@{FD}");
         let check = || {
             let command = unikernel(true, "block", &[&option], &[]);
-            run(&mut pass_fd(command, passed.try_clone().unwrap())).exits(status);
+            let output = run(&mut pass_fd(command, passed.try_clone().unwrap()));
+            assert!(
+                output.code() == status && plain(&output.stdout).contains(&plain(report)),
+                "{output:?}"
+            );
         };
         check();
         assert!(

@@ -111,7 +111,7 @@ fn a_tap_elsewhere_that_is_down_is_reported() {
     let output = with_tap(tap, false, true);
     output
         .exits(0)
-        .complains("interface 'tap0' (@99) is down; until")
+        .complains("tap0 (@99): it is down; until")
         .complains(UNKNOWN);
     let output = with_tap(tap, true, true);
     output

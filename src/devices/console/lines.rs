@@ -4,7 +4,8 @@
 
 use std::io::{self, Write};
 
-use super::{Output, Passed, transfer_from};
+use super::Passed;
+use super::output::{Output, transfer_from};
 use crate::host::signal;
 use crate::memory::GuestBytes;
 use crate::report::log_lines::journal::{Stream, Turn};

@@ -7,10 +7,13 @@
 //! much as one kick and replaces all of them. The benefit of recent takeovers decides when the next
 //! one happens.
 
+use std::num::NonZeroU64;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, Scope, Thread};
 use std::time::{Duration, Instant};
+
+use rustix::thread::set_current_timer_slack;
 
 use super::{ADDRESS, Drained, Error, GuestRing, Ring, Shared, may_sleep};
 use crate::host::signal;
@@ -37,8 +40,7 @@ const WORTHWHILE: u32 = 64;
 
 /// Makes the kernel wake this thread on time instead of up to 50 µs later.
 fn disable_timer_slack() {
-    // SAFETY: the call takes plain numbers, and concerns this thread only.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+    let _ = set_current_timer_slack(Some(NonZeroU64::MIN));
 }
 
 /// State shared by the two threads in addition to the ring.

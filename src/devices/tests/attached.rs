@@ -55,7 +55,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     let names: Vec<String> = (1..=descriptors.len())
         .map(|number| format!("net{number}"))
         .collect();
-    let mut manifest = manifest(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let manifest = manifest(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let option = |(name, &fd): (&String, &RawFd)| NetOption {
         name: Some(name.clone()),
         source: Some(NetSource::Fd(fd.into())),
@@ -63,13 +63,7 @@ pub fn nets(descriptors: &[RawFd]) -> Devices {
     };
     let options: Vec<NetOption> = names.iter().zip(descriptors).map(option).collect();
     let plan = Plan::new(&manifest, &options, &[]).expect("a plan");
-    Devices::attach(
-        plan,
-        &mut Files::default(),
-        &mut manifest,
-        Era::Abi2.rules(),
-    )
-    .expect("sockets")
+    Devices::attach(plan, &mut Files::default(), Era::Abi2.rules()).expect("sockets")
 }
 
 /// A POLL that must succeed.
@@ -119,7 +113,7 @@ fn image() -> (TempDir, PathBuf) {
 /// attachment.
 fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
     let (near, far) = wire(libc::SOCK_DGRAM);
-    let mut manifest = manifest(&["service"], &["data"]);
+    let manifest = manifest(&["service"], &["data"]);
     let option = NetOption {
         mac: Some([2, 3, 4, 5, 6, 7]),
         ..net(None, NetSource::Fd(near.into()))
@@ -129,32 +123,20 @@ fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
         ..block(None, path)
     };
     let plan = Plan::new(&manifest, &[option], &[disk]).expect("a plan");
-    let devices = Devices::attach(
-        plan,
-        &mut Files::default(),
-        &mut manifest,
-        Era::Abi2.rules(),
-    )
-    .expect("devices");
+    let devices = Devices::attach(plan, &mut Files::default(), Era::Abi2.rules()).expect("devices");
     (devices, far, manifest)
 }
 
-fn refused(mut manifest: Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
+fn refused(manifest: Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
     let plan = Plan::new(&manifest, nets, blocks).expect("a plan");
-    Devices::attach(
-        plan,
-        &mut Files::default(),
-        &mut manifest,
-        Era::Abi2.rules(),
-    )
-    .expect_err("no devices")
+    Devices::attach(plan, &mut Files::default(), Era::Abi2.rules()).expect_err("no devices")
 }
 
 #[test]
 fn the_manifest_has_the_attached_properties() {
     let (_directory, path) = image();
-    let (_devices, _far, manifest) = one_of_each(&path);
-    let bytes = manifest.to_bytes();
+    let (devices, _far, manifest) = one_of_each(&path);
+    let bytes = manifest.to_bytes(devices.properties());
     let (service, data) = (&bytes[8 + 104..][..104], &bytes[8 + 208..][..104]);
     // Address and MTU; capacity and sector size; both attached, without any host data.
     assert_eq!(
@@ -175,17 +157,12 @@ fn the_manifest_has_the_attached_properties() {
 
 #[test]
 fn a_default_address_is_random_and_local() {
-    let mut manifest = manifest(&["service"], &[]);
+    let manifest = manifest(&["service"], &[]);
     let (near, _far) = wire(libc::SOCK_DGRAM);
     let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near.into()))], &[]).expect("a plan");
-    Devices::attach(
-        plan,
-        &mut Files::default(),
-        &mut manifest,
-        Era::Abi2.rules(),
-    )
-    .expect("a socket");
-    let mac = &manifest.to_bytes()[8 + 104 + 72..][..6];
+    let devices =
+        Devices::attach(plan, &mut Files::default(), Era::Abi2.rules()).expect("a socket");
+    let mac = &manifest.to_bytes(devices.properties())[8 + 104 + 72..][..6];
     assert_eq!(mac[0] & 3, 2, "{mac:x?}");
 }
 

@@ -15,14 +15,9 @@ use zerocopy::IntoBytes;
 const ARGUMENT: GuestAddress = GuestAddress(0x4000);
 
 fn attach(nets: &[NetOption], blocks: &[BlockOption]) -> Result<Devices, Error> {
-    let mut manifest = Manifest::unnamed(!nets.is_empty(), !blocks.is_empty());
+    let manifest = Manifest::unnamed(!nets.is_empty(), !blocks.is_empty());
     let plan = Plan::new(&manifest, nets, blocks)?;
-    Devices::attach(
-        plan,
-        &mut Files::default(),
-        &mut manifest,
-        Era::Legacy.rules(),
-    )
+    Devices::attach(plan, &mut Files::default(), Era::Legacy.rules())
 }
 
 fn disk(size: usize) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -142,10 +137,10 @@ fn the_disk_has_whole_sectors_only() {
 fn each_era_opens_disks_by_its_own_rule() {
     let (_directory, path) = disk(1300);
     let open = |era: Era| {
-        let mut manifest = manifest(&[], &["data"]);
+        let manifest = manifest(&[], &["data"]);
         let plan = Plan::new(&manifest, &[], &[block(None, &path)]).expect("a plan");
-        Devices::attach(plan, &mut Files::default(), &mut manifest, era.rules())
-            .map(|_| manifest.to_bytes()[8 + 104 + 72..][..2].to_vec())
+        Devices::attach(plan, &mut Files::default(), era.rules())
+            .map(|devices| manifest.to_bytes(devices.properties())[8 + 104 + 72..][..2].to_vec())
     };
     assert_eq!(open(Era::Abi1).expect("any size"), 1300u16.to_le_bytes());
     assert!(

@@ -281,10 +281,12 @@ fn a_manifest_of_attached_devices_needs_no_declaration() {
         [(LEGACY_NET, Kind::Net), (LEGACY_BLOCK, Kind::Block)]
     );
     // Its handles work like those of a file.
-    let mut manifest = Manifest::unnamed(true, true);
-    manifest.attach_net(LEGACY_NET, [2; 6], 1500);
-    manifest.attach_block(LEGACY_BLOCK, 512, 512);
-    assert_eq!(manifest.to_bytes().len(), 8 + 3 * 104);
+    let attached = [
+        (LEGACY_NET, Properties::net([2; 6], 1500)),
+        (LEGACY_BLOCK, Properties::block(512, 512)),
+    ];
+    let manifest = Manifest::unnamed(true, true);
+    assert_eq!(manifest.to_bytes(attached).len(), 8 + 3 * 104);
 }
 
 #[test]
@@ -323,33 +325,32 @@ fn a_device_names_the_option_that_attaches_it() {
 
 #[test]
 fn an_attached_network_device_has_its_address_and_mtu() {
-    let mut parsed = parse(&[block("data"), net("net0")]).unwrap();
-    parsed.attach_net(2, [2, 3, 4, 5, 6, 7], 0x1234);
+    let parsed = parse(&[block("data"), net("net0")]).unwrap();
+    let properties = Properties::net([2, 3, 4, 5, 6, 7], 0x1234);
     let mut expected = manifest(&[block("data"), net("net0")]);
     let entry = 8 + 2 * 104;
     expected[entry + 72..entry + 80].copy_from_slice(&[2, 3, 4, 5, 6, 7, 0x34, 0x12]);
     expected[entry + 96] = 1;
-    assert_eq!(parsed.to_bytes(), expected);
+    assert_eq!(parsed.to_bytes([(2, properties)]), expected);
 }
 
 #[test]
 fn an_attached_block_device_has_its_capacity_and_block_size() {
-    let mut parsed = parse(&[block("data"), net("net0")]).unwrap();
-    parsed.attach_block(1, 0x0102_0304_0506_0708, 0x200);
+    let parsed = parse(&[block("data"), net("net0")]).unwrap();
+    let properties = Properties::block(0x0102_0304_0506_0708, 0x200);
     let mut expected = manifest(&[block("data"), net("net0")]);
     let entry = 8 + 104;
     expected[entry + 72..entry + 82].copy_from_slice(&[8, 7, 6, 5, 4, 3, 2, 1, 0, 2]);
     expected[entry + 96] = 1;
-    assert_eq!(parsed.to_bytes(), expected);
+    assert_eq!(parsed.to_bytes([(1, properties)]), expected);
 }
 
 #[test]
 fn properties_in_the_file_do_not_outlive_the_attachment() {
     let mut entry = net("net0");
     entry.properties = [0xff; 16];
-    let mut parsed = parse(&[entry]).unwrap();
-    parsed.attach_net(1, [0; 6], 0);
-    let bytes = parsed.to_bytes();
+    let parsed = parse(&[entry]).unwrap();
+    let bytes = parsed.to_bytes([(1, Properties::net([0; 6], 0))]);
     assert_eq!(bytes[8 + 104 + 72..][..16], [0; 16]);
 }
 
@@ -379,7 +380,7 @@ proptest! {
     fn an_accepted_manifest_keeps_the_rules_and_its_bytes(entries in proptest::collection::vec(entry(), 0..5)) {
         let content = manifest(&entries);
         let Ok(parsed) = Manifest::parse(&content) else { return Ok(()) };
-        prop_assert_eq!(parsed.to_bytes(), content);
+        prop_assert_eq!(parsed.to_bytes([]), content);
         let devices = parsed.devices();
         prop_assert_eq!(devices.len(), entries.iter().filter(|entry| entry.kind < RESERVED_FIRST).count());
         for (index, device) in devices.iter().enumerate() {
@@ -400,10 +401,11 @@ fn the_tenders_own_fields_are_zero() {
         pad: [0xa5; 7],
         ..entry
     };
-    let mut manifest = parse(&[filled(net("service")), filled(block("data"))]).unwrap();
-    manifest.attach_net(1, [2, 0, 0, 0, 0, 1], 1500);
-    manifest.attach_block(2, 0x1122_3344, 512);
-    let bytes = manifest.to_bytes();
+    let manifest = parse(&[filled(net("service")), filled(block("data"))]).unwrap();
+    let bytes = manifest.to_bytes([
+        (1, Properties::net([2, 0, 0, 0, 0, 1], 1500)),
+        (2, Properties::block(0x1122_3344, 512)),
+    ]);
     let mut expected = [filled(net("service")), filled(block("data"))].map(|entry| Entry {
         attached: 1,
         ..entry

@@ -325,7 +325,7 @@ fn a_manifest_starts_24_bytes_into_its_note() {
         accepted(with_note(MFT, padded))
             .manifest
             .unwrap()
-            .to_bytes(),
+            .to_bytes([]),
         content
     );
     // Without padding, the first field of the manifest would be taken for padding.
