@@ -203,16 +203,15 @@ impl Listener {
     fn accept_client(&self, clients: &mut Vec<Client>) -> io::Result<()> {
         let stream = match unix_socket::accept(self.socket.as_fd(), 0) {
             Ok(stream) => stream,
-            // The client has disconnected.
+            // The client has disconnected, or a signal arrived.
             Err(error)
                 if matches!(
                     error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::Interrupted
                 ) =>
             {
                 return Ok(());
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         };
         let stream = match self.socket {
