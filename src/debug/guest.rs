@@ -172,27 +172,19 @@ impl SingleThreadBase for Guest<'_> {
 
     fn read_addrs(&mut self, address: u64, data: &mut [u8]) -> TargetResult<usize, Self> {
         // Reads as much of the range as exists.
-        let there = self
-            .memory
-            .size()
-            .saturating_sub(address)
-            .min(data.len() as u64);
-        let bytes = self
-            .memory
-            .volatile(GuestAddress(address), there)
-            .map_err(|_| TargetError::NonFatal)?;
+        let there = self.memory.size().saturating_sub(address);
+        let there = there.min(data.len() as u64);
         if there == 0 {
             return Err(TargetError::NonFatal);
         }
+        let bytes = self.memory.volatile(GuestAddress(address), there);
+        let bytes = bytes.map_err(|_| TargetError::NonFatal)?;
         Ok(bytes.copy_to(data))
     }
 
     fn write_addrs(&mut self, address: u64, data: &[u8]) -> TargetResult<(), Self> {
-        if self.put(address, data) {
-            Ok(())
-        } else {
-            Err(TargetError::NonFatal)
-        }
+        let is_written = self.put(address, data);
+        is_written.then_some(()).ok_or(TargetError::NonFatal)
     }
 
     fn support_resume(&mut self) -> Option<SingleThreadResumeOps<'_, Self>> {
@@ -251,16 +243,8 @@ impl SwBreakpoint for Guest<'_> {
     }
 
     fn remove_sw_breakpoint(&mut self, address: u64, _kind: usize) -> TargetResult<bool, Self> {
-        let Some(place) = self
-            .points
-            .instructions
-            .iter()
-            .position(|(known, _)| *known == address)
-        else {
-            return Ok(false);
-        };
-        let (address, before) = self.points.instructions.swap_remove(place);
-        Ok(self.put(address, &before))
+        let before = self.points.remove(address);
+        Ok(before.is_some_and(|before| self.put(address, &before)))
     }
 }
 
@@ -281,11 +265,7 @@ impl HwWatchpoint for Guest<'_> {
         length: u64,
         kind: WatchKind,
     ) -> TargetResult<bool, Self> {
-        let point = Hardware {
-            address,
-            length,
-            kind: watch(kind),
-        };
+        let point = watchpoint(address, length, kind);
         Ok(Vcpu::can_watch(address, length) && self.points.watch(point))
     }
 
@@ -295,11 +275,7 @@ impl HwWatchpoint for Guest<'_> {
         length: u64,
         kind: WatchKind,
     ) -> TargetResult<bool, Self> {
-        Ok(self.points.unwatch(Hardware {
-            address,
-            length,
-            kind: watch(kind),
-        }))
+        Ok(self.points.unwatch(watchpoint(address, length, kind)))
     }
 }
 
@@ -311,10 +287,14 @@ fn execution(address: u64) -> Hardware {
     }
 }
 
-fn watch(kind: WatchKind) -> Watch {
-    match kind {
-        WatchKind::Write => Watch::Write,
-        WatchKind::Read => Watch::Read,
-        WatchKind::ReadWrite => Watch::Access,
+fn watchpoint(address: u64, length: u64, kind: WatchKind) -> Hardware {
+    Hardware {
+        address,
+        length,
+        kind: match kind {
+            WatchKind::Write => Watch::Write,
+            WatchKind::Read => Watch::Read,
+            WatchKind::ReadWrite => Watch::Access,
+        },
     }
 }

@@ -22,9 +22,8 @@ impl Points {
     /// Reserves room for all points that gdb may set, on a processor with `capacity` hardware
     /// points.
     pub fn with_capacity(capacity: usize) -> Points {
-        let instructions = Vec::with_capacity(MOST_BREAKPOINTS);
         Points {
-            instructions,
+            instructions: Vec::with_capacity(MOST_BREAKPOINTS),
             hardware: Vec::with_capacity(capacity),
             capacity,
         }
@@ -38,6 +37,13 @@ impl Points {
             self.instructions.push((address, before));
         }
         fits
+    }
+
+    /// Removes a breakpoint instruction; returns the bytes it replaced, if it was set.
+    pub fn remove(&mut self, address: u64) -> Option<[u8; BREAKPOINT.len()]> {
+        let mut known = self.instructions.iter();
+        let place = known.position(|(known, _)| *known == address)?;
+        Some(self.instructions.swap_remove(place).1)
     }
 
     /// Returns whether gdb has set a breakpoint instruction at `address`.
@@ -69,14 +75,12 @@ impl Points {
             Trap::Slot(slot) => self.hardware.get(slot),
             Trap::Watched(address) => {
                 let holds = |point: &&Hardware| address.wrapping_sub(point.address) < point.length;
-                let watches = || {
-                    self.hardware
-                        .iter()
-                        .filter(|point| point.kind != Watch::Execute)
-                };
+                let watches = |point: &&Hardware| point.kind != Watch::Execute;
+                let mut points = self.hardware.iter().filter(watches);
                 // Some processors report the first byte of a wider access, which is before the
                 // watched range.
-                watches().find(holds).or_else(|| watches().next())
+                let first = points.clone().next();
+                points.find(holds).or(first)
             }
             Trap::Step | Trap::Instruction | Trap::Breakpoint => None,
         };

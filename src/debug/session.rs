@@ -82,10 +82,6 @@ impl<'m> Session<'m> {
             Stopped::Aborted => SingleThreadStopReason::Signal(Signal::SIGABRT),
             Stopped::Broken => SingleThreadStopReason::Signal(Signal::SIGSEGV),
         };
-        self.report(guest, reason)
-    }
-
-    fn report(&mut self, guest: &mut Guest<'m>, reason: SingleThreadStopReason<u64>) -> Next {
         self.with_machine(guest, |machine, guest| match machine {
             GdbStubStateMachine::Running(running) => {
                 serve_packets(running.report_stop(guest, reason)?, guest)
@@ -187,10 +183,9 @@ fn reason(trap: Trap, guest: &mut Guest<'_>) -> SingleThreadStopReason<u64> {
             Watch::Access => WatchKind::ReadWrite,
             Watch::Write | Watch::Execute => WatchKind::Write,
         };
-        let addr = if let Trap::Watched(address) = trap {
-            address
-        } else {
-            point.address
+        let addr = match trap {
+            Trap::Watched(address) => address,
+            _ => point.address,
         };
         return SingleThreadStopReason::Watch {
             tid: (),

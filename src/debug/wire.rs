@@ -38,16 +38,16 @@ pub fn opening(bytes: &[u8]) -> Opening {
     let Some(end) = packet.iter().position(|byte| *byte == b'#') else {
         return Opening::Unfinished;
     };
-    let Some(sum) = packet.get(end + 1..end + 3) else {
+    let Some(&[high, low]) = packet.get(end + 1..end + 3) else {
         return Opening::Unfinished;
     };
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let sum = digit(high).zip(digit(low));
     let expected = packet[..end].iter().copied().fold(0, u8::wrapping_add);
-    let digits = std::str::from_utf8(sum)
-        .ok()
-        .filter(|sum| !sum.starts_with('+'));
-    match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-        Some(sum) if sum == expected => Opening::Packet,
-        _ => Opening::Foreign,
+    if sum.is_some_and(|(high, low)| 16 * high + low == u32::from(expected)) {
+        Opening::Packet
+    } else {
+        Opening::Foreign
     }
 }
 

@@ -2,6 +2,7 @@
 //! with every change other than an additional member.
 
 use guest_abi::manifest::VERSION;
+use guest_abi::note::Abi;
 
 use super::{Recognition, Report};
 use crate::guest::era::Era;
@@ -16,57 +17,39 @@ const FORMAT: u64 = 1;
 impl Report {
     /// Formats the report as one JSON object, with a newline at its end.
     pub fn to_json(&self) -> String {
+        let machine = self.machine.map(|machine| machine.to_string());
+        let manifest = self.manifest.as_ref();
+        let segments = self.segments.iter().map(segment_value);
         let document = Value::Object(vec![
             ("format", FORMAT.into()),
             ("file", self.file.to_string_lossy().into_owned().into()),
             ("refused", self.refusal.clone().into()),
-            (
-                "architecture",
-                self.machine.map(|machine| machine.to_string()).into(),
-            ),
-            (
-                "era",
-                self.era
-                    .map(|(era, recognition)| era_value(era, recognition))
-                    .into(),
-            ),
-            ("abi", self.abi_value()),
+            ("architecture", machine.into()),
+            ("era", self.era.map(era_value).into()),
+            ("abi", self.abi.map(abi_value).into()),
             ("bindings", self.bindings.clone().into()),
-            (
-                "manifest",
-                self.manifest.as_ref().map(manifest_value).into(),
-            ),
-            ("devices", self.manifest.as_ref().map(devices_value).into()),
+            ("manifest", manifest.map(manifest_value).into()),
+            ("devices", manifest.map(devices_value).into()),
             ("entry", self.entry.into()),
             ("end", self.end.into()),
-            (
-                "segments",
-                self.segments
-                    .iter()
-                    .map(segment_value)
-                    .collect::<Vec<_>>()
-                    .into(),
-            ),
+            ("segments", Value::List(segments.collect())),
             ("least_memory", self.least_memory.into()),
             ("command_line", self.command_line().into()),
             ("further_options", self.further_options().into()),
         ]);
         format!("{document}\n")
     }
-
-    fn abi_value(&self) -> Value {
-        let Some(abi) = self.abi else {
-            return Value::Null;
-        };
-        Value::Object(vec![
-            ("type", "solo5.abi".into()),
-            ("target", target_name(abi.target).into()),
-            ("version", u64::from(abi.version).into()),
-        ])
-    }
 }
 
-fn era_value(era: Era, recognition: Recognition) -> Value {
+fn abi_value(abi: Abi) -> Value {
+    Value::Object(vec![
+        ("type", "solo5.abi".into()),
+        ("target", target_name(abi.target).into()),
+        ("version", u64::from(abi.version).into()),
+    ])
+}
+
+fn era_value((era, recognition): (Era, Recognition)) -> Value {
     let by = match recognition {
         Recognition::Note => "note",
         Recognition::Evidence(Evidence::Strings) => "words",
@@ -86,18 +69,11 @@ fn manifest_value(manifest: &Manifest) -> Value {
             ("type", device.kind.to_string().into()),
         ])
     };
+    let devices = manifest.devices().iter().map(device);
     Value::Object(vec![
         ("type", "solo5.manifest".into()),
         ("version", u64::from(VERSION).into()),
-        (
-            "devices",
-            manifest
-                .devices()
-                .iter()
-                .map(device)
-                .collect::<Vec<_>>()
-                .into(),
-        ),
+        ("devices", Value::List(devices.collect())),
     ])
 }
 
@@ -110,23 +86,17 @@ fn devices_value(manifest: &Manifest) -> Value {
             ("option", device.option().into()),
         ])
     };
-    manifest
-        .devices()
-        .iter()
-        .map(device)
-        .collect::<Vec<_>>()
-        .into()
+    Value::List(manifest.devices().iter().map(device).collect())
 }
 
 fn segment_value(segment: &Segment) -> Value {
+    let [memory_size, file_size] =
+        [&segment.memory, &segment.file].map(|range| range.end - range.start);
     Value::Object(vec![
         ("address", segment.memory.start.into()),
-        (
-            "memory_size",
-            (segment.memory.end - segment.memory.start).into(),
-        ),
+        ("memory_size", memory_size.into()),
         ("file_offset", segment.file.start.into()),
-        ("file_size", (segment.file.end - segment.file.start).into()),
+        ("file_size", file_size.into()),
         ("permissions", permissions(segment.access).into()),
     ])
 }

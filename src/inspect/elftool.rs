@@ -98,12 +98,9 @@ fn manifest(manifest: &Manifest) -> String {
     let mut text = format!(
         "{{\n  \"type\": \"solo5.manifest\",\n  \"version\": {VERSION},\n  \"devices\": [\n"
     );
-    for (index, Device { name, kind, .. }) in manifest.devices().iter().enumerate() {
-        let comma = if index + 1 < manifest.devices().len() {
-            ","
-        } else {
-            ""
-        };
+    let mut devices = manifest.devices().iter().peekable();
+    while let Some(Device { name, kind, .. }) = devices.next() {
+        let comma = if devices.peek().is_some() { "," } else { "" };
         let _ = writeln!(
             text,
             "    {{ \"name\": \"{name}\", \"type\": \"{kind}\" }}{comma}"
@@ -129,20 +126,17 @@ fn generate(source: &Path, output: &Path) -> Result<String, Error> {
         return Ok(text);
     }
     let identity = |path| Files::default().take(path, Need::Read).ok()?.identity();
-    if identity(source).is_some_and(|source| identity(output) == Some(source)) {
-        let source = io::Error::other("it is also the manifest's source");
-        return Err(Error::Write {
-            file: output.to_owned(),
-            source,
-        });
-    }
-    match std::fs::write(output, text) {
-        Ok(()) => Ok(String::new()),
-        Err(source) => Err(Error::Write {
-            file: output.to_owned(),
-            source,
-        }),
-    }
+    let written = match identity(source) {
+        Some(source) if identity(output) == Some(source) => {
+            Err(io::Error::other("it is also the manifest's source"))
+        }
+        _ => std::fs::write(output, text),
+    };
+    written.map_err(|source| Error::Write {
+        file: output.to_owned(),
+        source,
+    })?;
+    Ok(String::new())
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -32,31 +32,30 @@ impl Report {
         } else {
             format!(" (this host: {})", Native::MACHINE)
         };
-        let mut facts = vec![("architecture", format!("{machine}{foreign}"))];
-        match (self.era, self.abi) {
-            (Some((era, recognition)), _) => {
-                facts.push(("interface", format!("{era}, {}", known_by(recognition))))
-            }
+        let interface = match (self.era, self.abi) {
+            (Some((era, recognition)), _) => Some(format!("{era}, {}", known_by(recognition))),
             (None, Some(abi)) => {
-                facts.push((
-                    "interface",
-                    format!("{}, ABI version {}", target_name(abi.target), abi.version),
-                ));
+                let target = target_name(abi.target);
+                Some(format!("{target}, ABI version {}", abi.version))
             }
-            (None, None) => {}
-        }
-        facts.extend(
-            self.bindings
-                .clone()
-                .map(|version| ("bindings", format!("Solo5 {version}"))),
-        );
-        facts.extend(self.entry.map(|entry| ("entry", format!("{entry:#x}"))));
-        facts.extend(self.end.map(|end| ("end", format!("{end:#x}"))));
-        facts.extend(
-            self.least_memory
-                .map(|least| ("memory", format!("at least {} MiB", least >> 20))),
-        );
-        facts
+            (None, None) => None,
+        };
+        let address = |address: u64| format!("{address:#x}");
+        let least_memory = |least| format!("at least {} MiB", least >> 20);
+        let bindings = self.bindings.as_ref();
+        let facts = [
+            ("architecture", Some(format!("{machine}{foreign}"))),
+            ("interface", interface),
+            (
+                "bindings",
+                bindings.map(|version| format!("Solo5 {version}")),
+            ),
+            ("entry", self.entry.map(address)),
+            ("end", self.end.map(address)),
+            ("memory", self.least_memory.map(least_memory)),
+        ];
+        let known = |(label, value): (_, Option<String>)| Some((label, value?));
+        facts.into_iter().filter_map(known).collect()
     }
 
     fn devices(&self) -> String {

@@ -30,12 +30,11 @@ pub struct Place {
 impl Place {
     /// Makes an empty slot, for answers of up to `room` bytes.
     pub fn new(room: usize) -> Place {
-        let (request, answer) = (Box::new([0; http::LONGEST]), String::with_capacity(room));
         Place {
             client: None,
-            request,
+            request: Box::new([0; http::LONGEST]),
             length: 0,
-            answer,
+            answer: String::with_capacity(room),
             sent: 0,
         }
     }
@@ -47,10 +46,8 @@ impl Place {
 
     /// Returns the event that this client waits for.
     pub fn poll(&self) -> libc::pollfd {
-        let fd = self
-            .client
-            .as_ref()
-            .map_or(-1, |(stream, _)| stream.as_raw_fd());
+        let client = self.client.as_ref();
+        let fd = client.map_or(-1, |(stream, _)| stream.as_raw_fd());
         let events = if self.answer.is_empty() {
             libc::POLLIN
         } else {
@@ -83,14 +80,12 @@ impl Place {
     pub fn expire(&mut self, registry: &Registry) {
         if self.answer.is_empty() {
             let too_long = self.length == self.request.len();
-            self.reply(
-                if too_long {
-                    http::TOO_LONG
-                } else {
-                    http::TOO_LATE
-                },
-                registry,
-            );
+            let answer = if too_long {
+                http::TOO_LONG
+            } else {
+                http::TOO_LATE
+            };
+            self.reply(answer, registry);
         }
         self.close();
     }

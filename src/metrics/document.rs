@@ -37,10 +37,8 @@ pub fn document(registry: &Registry, outcome: &Result<Outcome, Error>) -> Value 
     ])
 }
 
-fn microseconds(duration: Duration) -> Value {
-    u64::try_from(duration.as_micros())
-        .unwrap_or(u64::MAX)
-        .into()
+fn microseconds(duration: Duration) -> u64 {
+    duration.as_micros() as u64
 }
 
 fn counts(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Value {
@@ -73,22 +71,20 @@ fn end(outcome: &Result<Outcome, Error>) -> Value {
 
 fn startup(registry: &Registry) -> Value {
     let phases = registry.phases.durations();
-    Value::Object(
-        phases
-            .map(|(phase, took)| (phase.name(), microseconds(took)))
-            .collect(),
-    )
+    counts(phases.map(|(phase, took)| (phase.name(), microseconds(took))))
 }
 
 fn times(registry: &Registry) -> Value {
     let spent = registry.times.as_ref().map(Times::spent);
+    let wall = microseconds(registry.phases.began().elapsed());
+    let processor = microseconds(processor_time());
     let part = |nanoseconds: Option<u64>| nanoseconds.map(|nanoseconds| nanoseconds / 1000).into();
     Value::Object(vec![
-        ("wall", microseconds(registry.phases.began().elapsed())),
+        ("wall", wall.into()),
         ("guest", part(spent.map(|spent| spent.guest))),
         ("poll", part(spent.map(|spent| spent.poll))),
         ("tender", part(spent.map(|spent| spent.tender))),
-        ("processor", microseconds(processor_time())),
+        ("processor", processor.into()),
     ])
 }
 
@@ -103,10 +99,10 @@ fn memory(registry: &Registry) -> Value {
 }
 
 fn exits(registry: &Registry) -> Value {
-    Value::Object(vec![
-        ("hypercall", registry.hypercall_sum().into()),
-        ("kick", registry.exits.kicks.get().into()),
-        ("interruption", registry.exits.interruptions.get().into()),
+    counts([
+        ("hypercall", registry.hypercall_sum()),
+        ("kick", registry.exits.kicks.get()),
+        ("interruption", registry.exits.interruptions.get()),
     ])
 }
 

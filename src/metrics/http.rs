@@ -22,10 +22,9 @@ pub const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Lar
 
 /// Strips leading empty lines of a request (RFC 9112, section 2.2).
 fn begun(request: &[u8]) -> &[u8] {
-    let start = request
-        .iter()
-        .position(|byte| !matches!(byte, b'\r' | b'\n'));
-    &request[start.unwrap_or(request.len())..]
+    let is_line_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+    let start = request.iter().take_while(is_line_end).count();
+    &request[start..]
 }
 
 /// Returns whether the request is complete.
@@ -84,10 +83,9 @@ impl Answer {
             }
             Answer::Refusal(status, reason) => (status, reason, "text/plain; charset=utf-8"),
         };
-        let allow = if status == 405 {
-            "Allow: GET, HEAD\r\n"
-        } else {
-            ""
+        let allow = match status {
+            405 => "Allow: GET, HEAD\r\n",
+            _ => "",
         };
         format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{allow}\

@@ -12,7 +12,6 @@ mod http;
 pub mod on_demand;
 mod outlets;
 mod phases;
-mod probe;
 mod process;
 mod server;
 mod stats_file;

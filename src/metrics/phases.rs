@@ -80,14 +80,10 @@ impl Phases {
     /// Returns the duration of each phase; zero for phases that have not ended.
     pub fn durations(&self) -> impl Iterator<Item = (Phase, Duration)> {
         let ends = self.ends.each_ref().map(Counter::get);
-        Phase::ALL.into_iter().map(move |phase| {
-            let before = (phase as usize)
-                .checked_sub(1)
-                .map_or(0, |before| ends[before]);
-            (
-                phase,
-                Duration::from_nanos(ends[phase as usize].saturating_sub(before)),
-            )
+        let mut before = 0;
+        Phase::ALL.into_iter().zip(ends).map(move |(phase, end)| {
+            let took = end.saturating_sub(std::mem::replace(&mut before, end));
+            (phase, Duration::from_nanos(took))
         })
     }
 }

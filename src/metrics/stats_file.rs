@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use super::document::document;
 use super::{Error, Registry};
 use crate::config::StatsTarget;
-use crate::host::files::{Files, Place, Target};
+use crate::host::files::{Files, Need, Place, Target};
 use crate::host::signal::uninterrupted;
 use crate::outcome::{Error as RunError, Outcome};
 use crate::report::json::Value;
@@ -69,6 +69,32 @@ impl StatsFile {
         }
     }
 
+    /// Checks that [`StatsFile::open`] would succeed. Creates no file. Does not open a pipe,
+    /// because its reader would see it end.
+    ///
+    /// # Errors
+    /// [`Error::Stats`].
+    pub fn probe(target: &StatsTarget, files: &mut Files) -> Result<(), Error> {
+        let StatsTarget::File(path) = target else {
+            return Ok(());
+        };
+        let usable = files.target(path).and_then(|target| match target {
+            Target::There(look) => {
+                check_kind(look.metadata())?;
+                if look.metadata().is_file() {
+                    look.open(File::options().write(true)).map(drop)
+                } else {
+                    look.check(Need::Write)
+                }
+            }
+            Target::New(place) => place.check(),
+        });
+        usable.map_err(|source| Error::Stats {
+            path: path.to_string_lossy().into_owned(),
+            source,
+        })
+    }
+
     /// Truncates the file: the guest is about to run, and old content is not about this run.
     ///
     /// # Errors
@@ -121,7 +147,7 @@ fn write_out(file: &File, document: &Value) -> io::Result<()> {
 ///
 /// # Errors
 /// The file is of another kind.
-pub(super) fn check_kind(metadata: &Metadata) -> io::Result<()> {
+fn check_kind(metadata: &Metadata) -> io::Result<()> {
     /// Major numbers of /dev/null and its like, of consoles, and of pseudoterminals.
     const HARMLESS: [u32; 11] = [1, 4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
     let kind = metadata.file_type();

@@ -29,7 +29,7 @@ pub struct State<'r> {
 }
 
 /// `Elf64_Ehdr`.
-#[derive(IntoBytes, Immutable)]
+#[derive(Default, IntoBytes, Immutable)]
 #[repr(C)]
 struct Header {
     identity: [u8; SIZEOF_IDENT],
@@ -131,16 +131,11 @@ fn header() -> Header {
             Machine::X86_64 => EM_X86_64,
         },
         version: EV_CURRENT.into(),
-        entry: 0,
         segments: size_of::<Header>() as u64,
-        sections: 0,
-        flags: 0,
         size: size_of::<Header>() as u16,
         segment_size: size_of::<Segment>() as u16,
         segment_count: 2,
-        section_size: 0,
-        section_count: 0,
-        names: 0,
+        ..Header::default()
     }
 }
 

@@ -31,32 +31,25 @@ pub struct Error {
 pub fn devices(text: &[u8]) -> Result<Vec<Device>, Error> {
     let mut reader = Reader { text, at: 0 };
     let (mut kind, mut version, mut devices) = (None, None, None);
-    reader.series(b'{', b'}', "an object", |reader| {
-        match &*reader.key()? {
+    reader.object("; known keys: type, version, devices", |reader, key| {
+        match key {
             "type" => kind = Some(reader.string()?),
             "version" => version = Some(reader.number()?),
             "devices" => devices = Some(reader.devices()?),
-            key => {
-                return reader.fail(format!(
-                    "unknown key '{}'; known keys: type, version, devices",
-                    key.escape_debug()
-                ));
-            }
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     })?;
-    match (kind.as_deref(), version.as_deref(), devices) {
-        (Some("solo5.manifest"), Some("1"), Some(devices)) if devices.len() < MAX_ENTRIES => {
-            Ok(devices)
-        }
-        (Some("solo5.manifest"), Some("1"), Some(_)) => {
-            reader.fail("at most 63 devices are possible")
-        }
-        (Some("solo5.manifest"), Some("1"), None) => {
-            reader.fail("no devices are declared; an empty list is \"devices\": []")
-        }
-        (Some("solo5.manifest"), ..) => reader.fail("the version must be 1"),
-        _ => reader.fail("the type must be \"solo5.manifest\""),
+    if kind.as_deref() != Some("solo5.manifest") {
+        return reader.fail("the type must be \"solo5.manifest\"");
+    }
+    if version.as_deref() != Some("1") {
+        return reader.fail("the version must be 1");
+    }
+    match devices {
+        Some(devices) if devices.len() < MAX_ENTRIES => Ok(devices),
+        Some(_) => reader.fail("at most 63 devices are possible"),
+        None => reader.fail("no devices are declared; an empty list is \"devices\": []"),
     }
 }
 
@@ -80,13 +73,9 @@ impl Reader<'_> {
 
     /// The next byte after white space, if there is one; it is left where it is.
     fn peek(&mut self) -> Option<u8> {
-        while self
-            .text
-            .get(self.at)
-            .is_some_and(|byte| b" \t\r\n".contains(byte))
-        {
-            self.at += 1;
-        }
+        let rest = self.text.get(self.at..).unwrap_or_default();
+        let is_space = |byte: &&u8| b" \t\r\n".contains(byte);
+        self.at += rest.iter().take_while(is_space).count();
         self.text.get(self.at).copied()
     }
 
@@ -96,25 +85,25 @@ impl Reader<'_> {
         byte
     }
 
-    /// Reads items from `open` to `close` by `item`.
-    fn series(
-        &mut self,
-        open: u8,
-        close: u8,
-        what: &str,
-        mut item: impl FnMut(&mut Self) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        if self.peek() != Some(open) {
+    /// Skips white space and this byte, which is `what`.
+    fn skip(&mut self, byte: u8, what: &str) -> Result<(), Error> {
+        if self.peek() != Some(byte) {
             return self.expected(what);
         }
         self.at += 1;
+        Ok(())
+    }
+
+    /// Reads items by `item`, up to `close`.
+    fn items(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut is_first = true;
         loop {
             match self.peek() {
-                Some(byte) if byte == close => {
-                    self.at += 1;
-                    return Ok(());
-                }
+                Some(byte) if byte == close => break,
                 Some(b',') if !is_first => self.at += 1,
                 _ => {
                     item(self)?;
@@ -122,24 +111,31 @@ impl Reader<'_> {
                 }
             }
         }
+        self.at += 1;
+        Ok(())
     }
 
-    /// Reads the name of a member and its colon.
-    fn key(&mut self) -> Result<String, Error> {
-        let key = self.string()?;
-        if self.peek() != Some(b':') {
-            return self.expected("':'");
-        }
-        self.at += 1;
-        Ok(key)
+    /// Reads an object. `member` reads the value of a key; it returns false if there is no such
+    /// key, and `known` says which there are.
+    fn object(
+        &mut self,
+        known: &str,
+        mut member: impl FnMut(&mut Self, &str) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        self.skip(b'{', "an object")?;
+        self.items(b'}', |reader| {
+            let key = reader.string()?;
+            reader.skip(b':', "':'")?;
+            if member(reader, &key)? {
+                return Ok(());
+            }
+            reader.fail(format!("unknown key '{}'{known}", key.escape_debug()))
+        })
     }
 
     /// Reads a string; invalid UTF-8 and invalid characters become U+FFFD.
     fn string(&mut self) -> Result<String, Error> {
-        if self.peek() != Some(b'"') {
-            return self.expected("a string");
-        }
-        self.at += 1;
+        self.skip(b'"', "a string")?;
         let mut bytes = Vec::new();
         loop {
             match self.next() {
@@ -164,19 +160,13 @@ impl Reader<'_> {
             Some(b'r') => Ok('\r'),
             Some(b't') => Ok('\t'),
             Some(b'u') => {
-                let digits = self
-                    .text
-                    .get(self.at..self.at + 4)
-                    .and_then(|digits| std::str::from_utf8(digits).ok());
-                let is_number = |digits: &&str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-                let Some(digits) = digits.filter(is_number) else {
+                let add = |code, byte: &u8| Some(code << 4 | char::from(*byte).to_digit(16)?);
+                let digits = self.text.get(self.at..self.at + 4);
+                let Some(code) = digits.and_then(|digits| digits.iter().try_fold(0, add)) else {
                     return self.expected("four hexadecimal digits");
                 };
                 self.at += 4;
-                Ok(u32::from_str_radix(digits, 16)
-                    .ok()
-                    .and_then(char::from_u32)
-                    .unwrap_or(char::REPLACEMENT_CHARACTER))
+                Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER))
             }
             _ => self.expected("one of \"\\/bfnrtu after \\"),
         }
@@ -184,25 +174,20 @@ impl Reader<'_> {
 
     /// Reads a number as text.
     fn number(&mut self) -> Result<String, Error> {
-        self.peek();
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let length = rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
-            .count();
-        if !rest
-            .first()
-            .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-')
-        {
+        if !matches!(self.peek(), Some(b'0'..=b'9' | b'-')) {
             return self.expected("a number");
         }
+        let rest = &self.text[self.at..];
+        let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        let length = rest.iter().take_while(is_part).count();
         self.at += length;
         Ok(String::from_utf8_lossy(&rest[..length]).into_owned())
     }
 
     fn devices(&mut self) -> Result<Vec<Device>, Error> {
         let mut devices = Vec::new();
-        self.series(b'[', b']', "a list", |reader| {
+        self.skip(b'[', "a list")?;
+        self.items(b']', |reader| {
             devices.push(reader.device()?);
             Ok(())
         })?;
@@ -211,29 +196,22 @@ impl Reader<'_> {
 
     fn device(&mut self) -> Result<Device, Error> {
         let (mut name, mut kind) = (None, None);
-        self.series(b'{', b'}', "an object", |reader| {
-            match &*reader.key()? {
+        self.object(" of a device; known keys: name, type", |reader, key| {
+            match key {
                 "name" => name = Some(reader.string()?),
                 "type" => kind = Some(reader.string()?),
-                key => {
-                    return reader.fail(format!(
-                        "unknown key '{}' of a device; known keys: name, type",
-                        key.escape_debug()
-                    ));
-                }
+                _ => return Ok(false),
             }
-            Ok(())
+            Ok(true)
         })?;
-        let is_constant = |kind: &String| {
-            !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        let Some(name) = name.filter(|name| is_valid_name(name)) else {
+            return self.fail("the name of a device must be 1 to 67 letters and digits");
         };
-        match (
-            name.filter(|name| is_valid_name(name)),
-            kind.filter(is_constant),
-        ) {
-            (Some(name), Some(kind)) => Ok(Device { name, kind }),
-            (None, _) => self.fail("the name of a device must be 1 to 67 letters and digits"),
-            (_, None) => self.fail("the type of a device must be NET_BASIC or BLOCK_BASIC"),
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let is_constant = |kind: &String| !kind.is_empty() && kind.bytes().all(is_part);
+        match kind.filter(is_constant) {
+            Some(kind) => Ok(Device { name, kind }),
+            None => self.fail("the type of a device must be NET_BASIC or BLOCK_BASIC"),
         }
     }
 }
