@@ -20,9 +20,9 @@ use std::sync::Arc;
 use guest_abi::hypercall::Status;
 
 pub use self::open::Error;
-use crate::config::{BlockSource, InheritedFd};
+use crate::config::BlockSource;
 use crate::guest::era::DiskTail;
-use crate::host::files::{Files, Look, Need};
+use crate::host::files::Files;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::report::counters::{Count, Counter, stats};
 
@@ -96,68 +96,39 @@ impl AsFd for Disk {
 }
 
 impl Disk {
-    /// Opens the operator's source, a path or descriptor: see [`Disk::open`] and [`Disk::adopt`].
+    /// Opens and locks the operator's source, in sectors of `sector_size` bytes or
+    /// [`DEFAULT_SECTOR_SIZE`]. The era decides about the `tail`, a last part that is not a whole
+    /// sector. The process that opened and passed a disk must check with `O_EXCL` that the host does
+    /// not use it. Section 8.
     ///
     /// # Errors
-    /// Those of the two.
+    /// The source cannot be used; nothing has changed then.
     pub fn attach(
         source: &BlockSource,
         files: &mut Files,
         sector_size: Option<u16>,
         tail: DiskTail,
     ) -> Result<Disk, Error> {
-        match source {
-            BlockSource::Path(path) => {
-                Disk::open(path, files.take(path, Need::ReadWrite), sector_size, tail)
-            }
-            BlockSource::Fd(inherited) => Disk::adopt(inherited, sector_size, tail),
-        }
-    }
-
-    /// Opens and locks the image file or block device that `path` led to, in sectors of
-    /// `sector_size` bytes or [`DEFAULT_SECTOR_SIZE`]. The era decides about the `tail`, a last
-    /// part that is not a whole sector. Section 8.
-    ///
-    /// # Errors
-    /// The file cannot be used; nothing has changed then.
-    pub fn open(
-        path: &Path,
-        look: io::Result<Look>,
-        sector_size: Option<u16>,
-        tail: DiskTail,
-    ) -> Result<Disk, Error> {
-        let file = open::open(path, look)?;
-        lock::lock(&file, path)?;
-        Disk::new(file, path.to_owned(), sector_size, tail)
-    }
-
-    /// As [`Disk::open`], for an inherited descriptor. The process that opened a disk must check
-    /// with `O_EXCL` that the host does not use it.
-    ///
-    /// # Errors
-    /// The same; and that the descriptor is unavailable, or is not open for both reading and
-    /// writing.
-    pub fn adopt(
-        inherited: &InheritedFd,
-        sector_size: Option<u16>,
-        tail: DiskTail,
-    ) -> Result<Disk, Error> {
-        let (file, path) = adopt::adopt(inherited)?;
+        let (file, path) = open::open(source, files)?;
         lock::lock(&file, &path)?;
         Disk::new(file, path, sector_size, tail)
     }
 
-    /// As [`Disk::adopt`], without a lock. A lock belongs to the open file, which other processes
-    /// share: a check would change their lock.
+    /// As [`Disk::attach`], but does not lock a passed descriptor. Its lock belongs to the open
+    /// file, which other processes share: a check would change it.
     ///
     /// # Errors
-    /// Those of [`Disk::adopt`], except that a program has locked the image.
+    /// Those of [`Disk::attach`].
     pub fn inspect(
-        inherited: &InheritedFd,
+        source: &BlockSource,
+        files: &mut Files,
         sector_size: Option<u16>,
         tail: DiskTail,
     ) -> Result<Disk, Error> {
-        let (file, path) = adopt::adopt(inherited)?;
+        let (file, path) = open::open(source, files)?;
+        if let BlockSource::Path(_) = source {
+            lock::lock(&file, &path)?;
+        }
         Disk::new(file, path, sector_size, tail)
     }
 

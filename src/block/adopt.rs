@@ -64,28 +64,22 @@ mod tests {
 
     use super::*;
     use crate::block::Disk;
+    use crate::config::BlockSource;
     use crate::guest::era::DiskTail;
-    use crate::host::files::{Files, Need};
+    use crate::host::files::Files;
 
     /// Returns the file's descriptor, marked as passed.
-    fn passed(file: File) -> InheritedFd {
+    fn passed(file: File) -> BlockSource {
         rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
-        file.into_raw_fd().into()
+        BlockSource::Fd(file.into_raw_fd().into())
     }
 
     fn refused(file: File) -> String {
-        Disk::adopt(&passed(file), None, DiskTail::Refused)
-            .unwrap_err()
-            .to_string()
+        attach(&passed(file)).unwrap_err().to_string()
     }
 
-    fn attach(path: &std::path::Path) -> Result<Disk, Error> {
-        Disk::open(
-            path,
-            Files::default().take(path, Need::ReadWrite),
-            None,
-            DiskTail::Refused,
-        )
+    fn attach(source: &BlockSource) -> Result<Disk, Error> {
+        Disk::attach(source, &mut Files::default(), None, DiskTail::Refused)
     }
 
     fn open(path: &std::path::Path, flags: libc::c_int) -> File {
@@ -101,13 +95,14 @@ mod tests {
     fn an_image_by_descriptor_works_as_one_by_path() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(1024).unwrap();
-        let disk = Disk::adopt(&passed(open(image.path(), 0)), None, DiskTail::Refused).unwrap();
+        let disk = attach(&passed(open(image.path(), 0))).unwrap();
         assert_eq!((disk.capacity(), disk.path()), (1024, image.path()));
+        let by_path = BlockSource::Path(image.path().to_owned());
         // Where the host reports the owner: this process.
         let is_taken = |message: String| {
             message.contains("is given to two block devices") || message.contains("is in use")
         };
-        assert!(is_taken(attach(image.path()).unwrap_err().to_string()));
+        assert!(is_taken(attach(&by_path).unwrap_err().to_string()));
         assert!(is_taken(refused(open(image.path(), 0))));
         drop(disk);
         image.as_file().set_len(1000).unwrap();
@@ -149,7 +144,7 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         assert!(
-            Disk::adopt(&InheritedFd::Number(1), None, DiskTail::Refused)
+            attach(&BlockSource::Fd(InheritedFd::Number(1)))
                 .unwrap_err()
                 .to_string()
                 .contains("standard")

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, fcntl_setfl};
 
+use super::adopt::adopt;
 use super::lock::in_use;
+use crate::config::BlockSource;
 use crate::guest::era::DiskTail;
 use crate::guest::formats::{Format, LOOKED_AT};
 use crate::host::descriptors;
 use crate::host::device_file::user;
-use crate::host::files::{self, Controlled, Look};
+use crate::host::files::{self, Controlled, Files, Look, Need};
 use crate::host::owner::Owner;
 use crate::host::signal::uninterrupted;
 use crate::report::counters::Count;
@@ -78,20 +80,11 @@ pub enum Error {
         "'{path}' has {}, not a multiple of its sectors of {sector_size}; {hint}",
         Count(*size, "byte")
     )]
-    ImageSize {
+    PartialSector {
         path: PathBuf,
         size: u64,
         sector_size: u16,
         hint: String,
-    },
-    #[error(
-        "disk '{path}' has {size} bytes, not a multiple of its sectors of {sector_size}; give a smaller \
-         --block-sector-size"
-    )]
-    DiskSize {
-        path: PathBuf,
-        size: u64,
-        sector_size: u16,
     },
     #[error("{sector_size} is not a sector size; write a power of two from 512 to 32768")]
     SectorSize { sector_size: u16 },
@@ -123,8 +116,19 @@ pub enum Error {
     Sync { path: PathBuf, error: io::Error },
 }
 
-/// Opens the image file or disk that `path` led to, for reading and writing.
-pub(super) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
+/// Opens the operator's source, an image file or a disk, for reading and writing; returns also its
+/// path for messages.
+pub(super) fn open(source: &BlockSource, files: &mut Files) -> Result<(File, PathBuf), Error> {
+    match source {
+        BlockSource::Path(path) => {
+            let file = open_path(path, files.take(path, Need::ReadWrite))?;
+            Ok((file, path.clone()))
+        }
+        BlockSource::Fd(inherited) => adopt(inherited),
+    }
+}
+
+fn open_path(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
     let look = look.map_err(|error| refusal(path, None, error))?;
     let kind = look.metadata().file_type();
     check_kind(path, kind)?;
@@ -235,52 +239,38 @@ pub(super) fn capacity(
         path: path.into(),
         error,
     })?;
-    let path = path.to_owned();
-    let whole = size.next_multiple_of(sector_size.into());
-    let is_file = || file.metadata().is_ok_and(|metadata| metadata.is_file());
-    match size {
-        0 => Err(Error::Empty { path }),
-        _ if size == whole => Ok(size),
-        _ if size > sector_size.into() && tail == DiskTail::Kept => {
-            warn_of_tail(&path, size, sector_size, fill_hint(file, &path, whole));
+    let sector = u64::from(sector_size);
+    let hint = || match (file.metadata(), format(file)) {
+        (Ok(metadata), _) if !metadata.is_file() => "give a smaller --block-sector-size".to_owned(),
+        // Never suggests to change a file that is no raw image.
+        (_, Some(format)) => format!("it is {}: {}", format.name, format.hint()),
+        (_, None) => format!(
+            "'truncate -s {} {}' fills the last one",
+            size.next_multiple_of(sector),
+            path.display()
+        ),
+    };
+    match tail {
+        _ if size == 0 => Err(Error::Empty { path: path.into() }),
+        _ if size % sector == 0 => Ok(size),
+        DiskTail::Kept if size > sector => {
+            log::warn!(
+                "'{}' has {}, not a multiple of its sectors of {sector_size}; the guest gets them all, as with Solo5 up to \
+                 0.7.3 (0.7.4 and later refuse); {}",
+                path.display(),
+                Count(size, "byte"),
+                hint()
+            );
             Ok(size)
         }
-        _ if size > sector_size.into() && tail == DiskTail::Ignored => {
-            Ok(size - size % u64::from(sector_size))
-        }
-        _ if is_file() => {
-            let hint = fill_hint(file, &path, whole);
-            Err(Error::ImageSize {
-                path,
-                size,
-                sector_size,
-                hint,
-            })
-        }
-        _ => Err(Error::DiskSize {
-            path,
+        DiskTail::Ignored if size > sector => Ok(size - size % sector),
+        _ => Err(Error::PartialSector {
+            path: path.into(),
             size,
             sector_size,
+            hint: hint(),
         }),
     }
-}
-
-/// Returns a hint how to get an image of `size` bytes, a multiple of its sectors. Never suggests to
-/// change a file that is no raw image.
-fn fill_hint(file: &File, path: &Path, size: u64) -> String {
-    match format(file) {
-        Some(format) => format!("it is {}: {}", format.name, format.hint()),
-        None => format!("'truncate -s {size} {}' fills the last one", path.display()),
-    }
-}
-
-fn warn_of_tail(path: &Path, size: u64, sector_size: u16, hint: String) {
-    log::warn!(
-        "'{}' has {}, not a multiple of its sectors of {sector_size}; the guest gets them all, as with Solo5 up to 0.7.3 \
-         (0.7.4 and later refuse); {hint}",
-        path.display(),
-        Count(size, "byte")
-    );
 }
 
 /// Returns the format of a file by its first bytes, if known.

@@ -48,12 +48,8 @@ fn refused(path: &Path, sector_size: Option<u16>) -> String {
 
 /// Opens it as a run does.
 fn open(path: &Path, sector_size: Option<u16>, tail: DiskTail) -> Result<Disk, Error> {
-    Disk::open(
-        path,
-        Files::default().take(path, Need::ReadWrite),
-        sector_size,
-        tail,
-    )
+    let source = BlockSource::Path(path.to_owned());
+    Disk::attach(&source, &mut Files::default(), sector_size, tail)
 }
 
 #[test]

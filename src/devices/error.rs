@@ -16,7 +16,7 @@ pub enum Error {
     Unknown {
         kind: Kind,
         name: String,
-        declared: Declared,
+        declared: String,
     },
     #[error(
         "--{option}= needs a device name: this unikernel declares {declared}; write --{}:NAME= or omit it",
@@ -24,7 +24,7 @@ pub enum Error {
     )]
     Ambiguous {
         option: &'static str,
-        declared: Declared,
+        declared: String,
     },
     #[error("device '{name}' ({kind}) is given twice")]
     Twice { kind: Kind, name: String },
@@ -71,26 +71,13 @@ pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
         .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
-/// The devices of a manifest, for an error message.
-#[derive(Debug)]
-pub struct Declared(pub String);
-
-impl Declared {
-    /// Lists `devices`.
-    pub fn new(devices: &[Device]) -> Declared {
-        if devices.is_empty() {
-            return Declared("no devices".to_owned());
-        }
-        let names: Vec<String> = devices
-            .iter()
-            .map(|device| format!("{} ({})", device.name, device.kind))
-            .collect();
-        Declared(names.join(", "))
+/// Lists the devices of a manifest, for an error message.
+pub(super) fn declared(devices: &[Device]) -> String {
+    if devices.is_empty() {
+        return "no devices".to_owned();
     }
-}
-
-impl std::fmt::Display for Declared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
+    let names = devices
+        .iter()
+        .map(|device| format!("{} ({})", device.name, device.kind));
+    names.collect::<Vec<_>>().join(", ")
 }

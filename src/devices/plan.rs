@@ -1,11 +1,9 @@
 //! Matches options with declared devices before anything on the host is touched, so that an error
 //! changes nothing there. Pure.
 
-use super::error::{Declared, Error};
+use super::error::{Error, declared};
 use super::probe;
-use crate::config::BlockSource;
-use crate::config::NetSource;
-use crate::config::{BlockOption, NetOption};
+use crate::config::{BlockOption, BlockSource, NetOption, NetSource};
 use crate::guest::manifest::{Device, Kind, Manifest};
 
 /// The declared devices, each with its source.
@@ -31,6 +29,31 @@ pub(super) struct PlannedBlock {
     pub name: String,
     pub source: BlockSource,
     pub sector_size: Option<u16>,
+}
+
+impl PlannedNet {
+    /// Returns the device that `option` attaches, if it has a source.
+    fn new(handle: usize, name: String, option: &NetOption) -> Option<PlannedNet> {
+        Some(PlannedNet {
+            handle,
+            name,
+            source: option.source.clone()?,
+            mac: option.mac,
+        })
+    }
+}
+
+impl PlannedBlock {
+    /// As [`PlannedNet::new`].
+    fn new(handle: usize, name: String, option: &BlockOption) -> Option<PlannedBlock> {
+        Some(PlannedBlock {
+            handle,
+            option: "block",
+            name,
+            source: option.source.clone()?,
+            sector_size: option.sector_size,
+        })
+    }
 }
 
 impl Plan {
@@ -67,39 +90,17 @@ impl Plan {
         let blocks = merge(devices, Kind::Block, blocks, merge_block, &mut errors);
         let mut plan = Plan::default();
         for device in devices {
-            let Device { handle, name, .. } = device.clone();
-            match device.kind {
-                Kind::Net => match option_of(&nets, handle) {
-                    Some(NetOption {
-                        source: Some(source),
-                        mac,
-                        ..
-                    }) => {
-                        plan.nets.push(PlannedNet {
-                            handle,
-                            name,
-                            source: source.clone(),
-                            mac: *mac,
-                        });
-                    }
-                    _ => errors.push(Error::NotAttached(device.clone())),
-                },
-                Kind::Block => match option_of(&blocks, handle) {
-                    Some(BlockOption {
-                        source: Some(source),
-                        sector_size,
-                        ..
-                    }) => {
-                        plan.blocks.push(PlannedBlock {
-                            handle,
-                            option: "block",
-                            name,
-                            source: source.clone(),
-                            sector_size: *sector_size,
-                        });
-                    }
-                    _ => errors.push(Error::NotAttached(device.clone())),
-                },
+            let Device { handle, name, kind } = device.clone();
+            let planned = match kind {
+                Kind::Net => option_of(&nets, handle)
+                    .and_then(|option| PlannedNet::new(handle, name, option))
+                    .map(|net| plan.nets.push(net)),
+                Kind::Block => option_of(&blocks, handle)
+                    .and_then(|option| PlannedBlock::new(handle, name, option))
+                    .map(|block| plan.blocks.push(block)),
+            };
+            if planned.is_none() {
+                errors.push(Error::NotAttached(device.clone()));
             }
         }
         plan.remove_shared(&mut errors);
@@ -109,28 +110,18 @@ impl Plan {
     /// Returns a plan for the options alone, for when no manifest is available.
     pub fn of_options(nets: &[NetOption], blocks: &[BlockOption]) -> Plan {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        let planned_net = |net: &NetOption| {
-            Some(PlannedNet {
-                handle: 0,
-                name: name(&net.name),
-                source: net.source.clone()?,
-                mac: net.mac,
-            })
-        };
+        let planned_net = |net: &NetOption| PlannedNet::new(0, name(&net.name), net);
         let planned_block = |block: &BlockOption| {
-            let (source, sector_size) = (block.source.clone()?, block.sector_size);
+            let planned = PlannedBlock::new(0, name(&block.name), block)?;
             Some(PlannedBlock {
-                handle: 0,
                 option: block.option,
-                name: name(&block.name),
-                source,
-                sector_size,
+                ..planned
             })
         };
-        let mut plan = Plan::default();
-        plan.nets.extend(nets.iter().filter_map(planned_net));
-        plan.blocks.extend(blocks.iter().filter_map(planned_block));
-        plan
+        Plan {
+            nets: nets.iter().filter_map(planned_net).collect(),
+            blocks: blocks.iter().filter_map(planned_block).collect(),
+        }
     }
 
     /// Returns the block devices: names and sources.
@@ -156,27 +147,41 @@ impl Plan {
     /// Removes devices that have the same tap or image under the same name. To find these, no
     /// access to the host is needed.
     fn remove_shared(&mut self, errors: &mut Vec<Error>) {
-        let mut sources = Vec::new();
-        self.nets.retain(|net| {
-            let shared = sources.contains(&net.source);
-            if shared {
-                errors.push(Error::Shared {
-                    name: net.name.clone(),
-                });
-            }
-            sources.push(net.source.clone());
-            !shared
-        });
-        let mut sources = Vec::new();
-        self.blocks.retain(|block| {
-            let shared = sources.contains(&block.source);
-            if shared {
+        let (nets, blocks) = (&mut self.nets, &mut self.blocks);
+        remove_repeated(
+            nets,
+            |net| &net.source,
+            |net| {
+                let name = net.name.clone();
+                errors.push(Error::Shared { name });
+            },
+        );
+        remove_repeated(
+            blocks,
+            |block| &block.source,
+            |block| {
                 errors.push(Error::twice(&block.name, block.source.to_string()));
-            }
-            sources.push(block.source.clone());
-            !shared
-        });
+            },
+        );
     }
+}
+
+/// Removes and reports devices with the same source as an earlier one.
+fn remove_repeated<T, S: Clone + PartialEq>(
+    devices: &mut Vec<T>,
+    source: impl Fn(&T) -> &S,
+    mut report: impl FnMut(&T),
+) {
+    let mut sources = Vec::new();
+    devices.retain(|device| {
+        let is_new = !sources.contains(source(device));
+        if is_new {
+            sources.push(source(device).clone());
+        } else {
+            report(device);
+        }
+        is_new
+    });
 }
 
 fn option_of<T>(options: &[(usize, T)], handle: usize) -> Option<&T> {
@@ -229,20 +234,19 @@ fn find<'d>(
     name: Option<&str>,
 ) -> Result<&'d Device, Error> {
     let mut of_kind = devices.iter().filter(|device| device.kind == kind);
-    let declared = || Declared::new(devices);
     match name {
         Some(name) => of_kind
             .find(|device| device.name == name)
             .ok_or_else(|| Error::Unknown {
                 kind,
                 name: name.to_owned(),
-                declared: declared(),
+                declared: declared(devices),
             }),
         None => match (of_kind.next(), of_kind.next()) {
             (Some(only), None) => Ok(only),
             _ => Err(Error::Ambiguous {
                 option,
-                declared: declared(),
+                declared: declared(devices),
             }),
         },
     }

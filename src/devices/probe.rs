@@ -97,16 +97,14 @@ fn probe_block(
     rules: &Rules,
     disks: &mut Vec<Disk>,
 ) -> Result<Found, Error> {
-    let (size, tail) = (block.sector_size, rules.disk_tail);
-    let (disk, doubt) = match &block.source {
-        BlockSource::Fd(inherited) => (Disk::inspect(inherited, size, tail), Some(LOCK_UNTRIED)),
-        source => (Disk::attach(source, files, size, tail), None),
-    };
+    let PlannedBlock { source, name, .. } = block;
+    let disk = Disk::inspect(source, files, block.sector_size, rules.disk_tail);
     let disk = disk.map_err(|error| Error::Block {
-        name: block.name.clone(),
+        name: name.clone(),
         error,
     })?;
     let found = disk.to_string();
     disks.push(disk);
-    Ok((found, doubt.map(str::to_owned)))
+    let is_passed = matches!(source, BlockSource::Fd(_));
+    Ok((found, is_passed.then(|| LOCK_UNTRIED.to_owned())))
 }

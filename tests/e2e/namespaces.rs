@@ -153,7 +153,7 @@ fn a_tap_of_this_namespace_has_its_own_mtu() {
                 .prints("a frame of 1414 bytes is taken\n")
                 .complains("tap7: cannot send: the ");
             assert_eq!(
-                output.stderr.contains("'tap7' (@99) is down"),
+                output.stderr.contains("tap7: it is down"),
                 !up,
                 "{output:?}"
             );

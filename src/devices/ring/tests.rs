@@ -36,10 +36,8 @@ impl Guest {
         let (near, wire) = UnixDatagram::pair().unwrap();
         wire.set_nonblocking(true).unwrap();
         // Inherited descriptors stay open across exec.
-        let near = near.into_raw_fd();
-        // SAFETY: the descriptor is open, and the call takes numbers only.
-        assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
-        let nic = Nic::attach(&NetSource::Fd(near.into()), None).unwrap();
+        rustix::io::fcntl_setfd(&near, rustix::io::FdFlags::empty()).unwrap();
+        let nic = Nic::attach(&NetSource::Fd(near.into_raw_fd().into()), None).unwrap();
         let mut memory = GuestMemory::new(0x20_0000).unwrap();
         memory.protect(&[Mapping {
             range: TEXT..TEXT + 0x1000,

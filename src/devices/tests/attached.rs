@@ -1,12 +1,14 @@
 //! Attached devices: their properties in the manifest, and their handles.
 
 use std::fs::{self, File};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use guest_abi::manifest::MAX_ENTRIES;
+use rustix::fs::{FlockOperation, flock};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tempfile::TempDir;
 
 use super::*;
@@ -37,17 +39,12 @@ pub fn memory() -> GuestMemory {
 
 /// Two connected sockets: the descriptor number of one, as a process inherits it, and the other,
 /// non-blocking.
-pub fn wire(kind: libc::c_int) -> (RawFd, UnixDatagram) {
-    let mut fds = [-1; 2];
-    assert_eq!(
-        // SAFETY: the array has room for the two descriptors.
-        unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) },
-        0
-    );
-    // SAFETY: it is new and has no other owner.
-    let far = unsafe { UnixDatagram::from_raw_fd(fds[1]) };
+pub fn wire(kind: SocketType) -> (RawFd, UnixDatagram) {
+    let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::empty(), None);
+    let (near, far) = pair.expect("two sockets");
+    let far = UnixDatagram::from(far);
     far.set_nonblocking(true).expect("a socket");
-    (fds[0], far)
+    (near.into_raw_fd(), far)
 }
 
 /// Returns devices on these descriptors, the first with handle 1.
@@ -112,7 +109,7 @@ fn image() -> (TempDir, PathBuf) {
 /// A network device with handle 1, its peer, and a disk with handle 2, with the manifest after the
 /// attachment.
 fn one_of_each(path: &Path) -> (Devices, UnixDatagram, Manifest) {
-    let (near, far) = wire(libc::SOCK_DGRAM);
+    let (near, far) = wire(SocketType::DGRAM);
     let manifest = manifest(&["service"], &["data"]);
     let option = NetOption {
         mac: Some([2, 3, 4, 5, 6, 7]),
@@ -158,7 +155,7 @@ fn the_manifest_has_the_attached_properties() {
 #[test]
 fn a_default_address_is_random_and_local() {
     let manifest = manifest(&["service"], &[]);
-    let (near, _far) = wire(libc::SOCK_DGRAM);
+    let (near, _far) = wire(SocketType::DGRAM);
     let plan = Plan::new(&manifest, &[net(None, NetSource::Fd(near.into()))], &[]).expect("a plan");
     let devices =
         Devices::attach(plan, &mut Files::default(), Era::Abi2.rules()).expect("a socket");
@@ -213,7 +210,7 @@ fn attachment_errors_name_the_device() {
 
 #[test]
 fn one_socket_does_not_serve_two_devices() {
-    let (near, _far) = wire(libc::SOCK_DGRAM);
+    let (near, _far) = wire(SocketType::DGRAM);
     // SAFETY: the call duplicates an open descriptor.
     let copy = unsafe { libc::dup(near) };
     let options = [
@@ -255,7 +252,7 @@ fn one_image_does_not_serve_two_devices() {
 
 #[test]
 fn frames_go_to_and_come_from_the_device_of_the_handle() {
-    let wires = [wire(libc::SOCK_DGRAM), wire(libc::SOCK_DGRAM)];
+    let wires = [wire(SocketType::DGRAM), wire(SocketType::DGRAM)];
     let mut devices = nets(&[wires[0].0, wires[1].0]);
     let memory = memory();
     let mut frame = [0; 64];
@@ -425,7 +422,7 @@ fn buffers_outside_of_memory_end_the_run() {
 
 #[test]
 fn the_largest_manifest_can_be_attached() {
-    let wires: Vec<_> = (1..MAX_ENTRIES).map(|_| wire(libc::SOCK_DGRAM)).collect();
+    let wires: Vec<_> = (1..MAX_ENTRIES).map(|_| wire(SocketType::DGRAM)).collect();
     let mut devices = nets(&wires.iter().map(|(near, _)| *near).collect::<Vec<_>>());
     let memory = memory();
     let last = net_request(63, SENT, 20);
@@ -445,9 +442,5 @@ fn an_image_is_free_again_when_its_devices_are_gone() {
     let (_directory, path) = image();
     drop(one_of_each(&path));
     let file = File::open(&path).expect("the image");
-    assert_eq!(
-        // SAFETY: the call takes two numbers; the descriptor is open.
-        unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) },
-        0
-    );
+    flock(&file, FlockOperation::NonBlockingLockExclusive).expect("no lock");
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::net::SocketType;
+
 use super::attached::{FRAME, RECEIVED, SENT, memory, wire};
 use super::*;
 use crate::config::{BlockOption, NetOption, NetSource};
@@ -43,7 +45,7 @@ fn missing_devices_return_an_error() {
 
 #[test]
 fn the_interface_returns_its_address_and_moves_frames() {
-    let (near, far) = wire(libc::SOCK_DGRAM);
+    let (near, far) = wire(SocketType::DGRAM);
     let option = NetOption {
         mac: Some([2, 3, 4, 5, 6, 7]),
         ..net(None, NetSource::Fd(near.into()))

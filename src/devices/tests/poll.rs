@@ -5,6 +5,9 @@ use std::os::fd::IntoRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::FdFlags;
+use rustix::net::SocketType;
+
 use super::attached::{FRAME, RECEIVED, SENT, memory, net_request, nets, poll, wire};
 use super::*;
 
@@ -36,7 +39,7 @@ fn without_devices_a_poll_is_a_sleep() {
 
 #[test]
 fn without_frames_a_poll_is_a_sleep() {
-    let (near, _far) = wire(libc::SOCK_DGRAM);
+    let (near, _far) = wire(SocketType::DGRAM);
     let mut devices = nets(&[near]);
     assert_eq!(poll(&mut devices, 0), 0);
     assert_eq!(sleep(&mut devices), (0, true));
@@ -44,7 +47,7 @@ fn without_frames_a_poll_is_a_sleep() {
 
 #[test]
 fn a_frame_is_reported_until_it_is_read() {
-    let (near, far) = wire(libc::SOCK_DGRAM);
+    let (near, far) = wire(SocketType::DGRAM);
     let mut devices = nets(&[near]);
     far.send(FRAME).expect("room");
     far.send(FRAME).expect("room");
@@ -60,7 +63,7 @@ fn a_frame_is_reported_until_it_is_read() {
 
 #[test]
 fn any_timeout_is_accepted() {
-    let (near, far) = wire(libc::SOCK_DGRAM);
+    let (near, far) = wire(SocketType::DGRAM);
     let mut devices = nets(&[near]);
     far.send(FRAME).expect("room");
     for timeout in [0, 1, 999_999_999, 1_000_000_000, u64::MAX / 2, u64::MAX] {
@@ -70,7 +73,7 @@ fn any_timeout_is_accepted() {
 
 #[test]
 fn every_device_with_a_frame_is_reported() {
-    let wires = [(); 4].map(|()| wire(libc::SOCK_DGRAM));
+    let wires = [(); 4].map(|()| wire(SocketType::DGRAM));
     let mut devices = nets(&[wires[0].0, wires[1].0, wires[2].0, wires[3].0]);
     wires[1].1.send(FRAME).expect("room");
     wires[3].1.send(FRAME).expect("room");
@@ -83,7 +86,7 @@ fn every_device_with_a_frame_is_reported() {
 
 #[test]
 fn a_frame_ends_the_sleep() {
-    let wires = [wire(libc::SOCK_DGRAM), wire(libc::SOCK_DGRAM)];
+    let wires = [wire(SocketType::DGRAM), wire(SocketType::DGRAM)];
     let mut devices = nets(&[wires[0].0, wires[1].0]);
     let far = wires[1].1.try_clone().expect("a socket");
     let start = Instant::now();
@@ -98,7 +101,7 @@ fn a_frame_ends_the_sleep() {
 
 #[test]
 fn frames_of_a_disconnected_peer_are_delivered_and_its_end_is_not_reported() {
-    let wires = [wire(libc::SOCK_SEQPACKET), wire(libc::SOCK_DGRAM)];
+    let wires = [wire(SocketType::SEQPACKET), wire(SocketType::DGRAM)];
     let [(cut, far), (other, other_far)] = wires;
     let mut devices = nets(&[cut, other]);
     far.send(FRAME).expect("room");
@@ -120,7 +123,7 @@ fn frames_of_a_disconnected_peer_are_delivered_and_its_end_is_not_reported() {
 /// `poll(2)` reports such a peer only as readable.
 #[test]
 fn a_peer_that_shuts_down_is_not_reported() {
-    let (near, far) = wire(libc::SOCK_SEQPACKET);
+    let (near, far) = wire(SocketType::SEQPACKET);
     let mut devices = nets(&[near]);
     far.shutdown(Shutdown::Write).expect("a connected socket");
     assert_eq!(poll(&mut devices, LONG), 0b10);
@@ -131,7 +134,7 @@ fn a_peer_that_shuts_down_is_not_reported() {
 
 #[test]
 fn a_disconnect_found_by_a_write_is_not_reported() {
-    let (near, far) = wire(libc::SOCK_SEQPACKET);
+    let (near, far) = wire(SocketType::SEQPACKET);
     let mut devices = nets(&[near]);
     drop(far);
     let sent = devices
@@ -150,10 +153,8 @@ fn a_transient_error_does_not_remove_the_device() {
     near.connect(far.local_addr().expect("its name"))
         .expect("a route");
     drop(far);
-    let near = near.into_raw_fd();
-    // SAFETY: it changes a flag of a descriptor that is open and belongs to this test.
-    assert_eq!(unsafe { libc::fcntl(near, libc::F_SETFD, 0) }, 0);
-    let mut devices = nets(&[near]);
+    rustix::io::fcntl_setfd(&near, FdFlags::empty()).expect("an open descriptor");
+    let mut devices = nets(&[near.into_raw_fd()]);
     // Repeated: a peer that listens there later receives frames.
     for _ in 0..3 {
         let sent = devices
