@@ -11,8 +11,8 @@ use log::LevelFilter;
 
 use crate::report::log_lines::LogFormat;
 
-/// The configuration of one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The configuration of one run; by default that of a command line without options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Path of the unikernel, as given.
     pub unikernel: PathBuf,
@@ -104,15 +104,18 @@ impl Memory {
     pub const STEP: u64 = 2 << 20;
     /// Maximum, 4 GiB: the range that guest page tables map and a hypercall can address.
     pub const MAX: u64 = 4 << 30;
-    /// Default, 512 MiB.
-    pub const DEFAULT: Memory = Memory::of(512 << 20);
-
     /// Returns the memory for a request of `asked` bytes.
     pub(crate) const fn of(asked: u64) -> Memory {
         Memory {
             asked,
             given: asked - asked % Memory::STEP,
         }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::of(512 << 20)
     }
 }
 
@@ -165,6 +168,16 @@ pub enum Verbosity {
 }
 
 impl Verbosity {
+    /// Returns the level of one more `-v`.
+    pub(crate) fn more(self) -> Verbosity {
+        match self {
+            Verbosity::Quiet => Verbosity::Normal,
+            Verbosity::Normal => Verbosity::Verbose,
+            Verbosity::Verbose => Verbosity::Debug,
+            Verbosity::Debug | Verbosity::Trace => Verbosity::Trace,
+        }
+    }
+
     /// Returns the level of the `log` crate.
     pub fn level(self) -> LevelFilter {
         match self {
