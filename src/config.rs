@@ -174,7 +174,7 @@ impl Verbosity {
             Verbosity::Quiet => Verbosity::Normal,
             Verbosity::Normal => Verbosity::Verbose,
             Verbosity::Verbose => Verbosity::Debug,
-            Verbosity::Debug | Verbosity::Trace => Verbosity::Trace,
+            _ => Verbosity::Trace,
         }
     }
 

@@ -25,29 +25,24 @@ pub(super) struct Argv {
 }
 
 /// Splits a command line, without the program's own name. Section 9. Returns the first error next
-/// to all valid options. `--help` ends the command line.
+/// to all valid options; `--help` hides later errors.
 pub(super) fn split(args: impl Iterator<Item = OsString>) -> (Argv, Result<(), Error>) {
     let mut args = args.peekable();
     let (mut argv, mut result) = (Argv::default(), Ok(()));
-    argv.unikernel = loop {
-        match args.next() {
-            Some(word) if word == "--" => break args.next(),
-            Some(word) if is_option(&word) => match argv.add(&word, &mut args) {
-                _ if result.is_err() => {}
-                Ok(true) => {}
-                Ok(false) => result = Err(options::explain(&word)),
-                Err(error) => result = Err(error),
-            },
-            other => break other,
+    // Whether an error or `--help` decides the outcome.
+    let mut is_decided = false;
+    while let Some(word) = args.next_if(|word| is_option(word) && word != "--") {
+        match argv.add(&word, &mut args) {
+            _ if is_decided => {}
+            Ok(true) => {
+                is_decided = matches!(argv.options.last(), Some(given) if given.name() == "help");
+            }
+            Ok(false) => (is_decided, result) = (true, Err(options::explain(&word))),
+            Err(error) => (is_decided, result) = (true, Err(error)),
         }
-        if argv
-            .options
-            .last()
-            .is_some_and(|given| given.name() == "help")
-        {
-            break None;
-        }
-    };
+    }
+    args.next_if_eq("--");
+    argv.unikernel = args.next();
     if argv.unikernel.is_some() {
         argv.taken.clear();
     }
@@ -79,12 +74,8 @@ impl Argv {
         let Some(spec) = spec else {
             return Ok(false);
         };
-        let mut given = OptionValue {
-            spec,
-            device: device.map(|device| spec.device_name(device)).transpose()?,
-            value: OsStr::from_bytes(value.unwrap_or_default()).to_owned(),
-            fallback: false,
-        };
+        let device = device.map(|device| spec.device_name(device)).transpose()?;
+        let mut given = spec.given(device, OsStr::from_bytes(value.unwrap_or_default()));
         if value.is_none() && !spec.is_flag() {
             given.value = self.next_value(&given, args)?;
         }
@@ -98,12 +89,7 @@ impl Argv {
             let Some(spec) = options::with_letter(letter) else {
                 return false;
             };
-            self.options.push(OptionValue {
-                spec,
-                device: None,
-                value: OsString::new(),
-                fallback: false,
-            });
+            self.options.push(spec.given(None, ""));
             if spec.name() == "help" {
                 break;
             }
@@ -118,7 +104,7 @@ impl Argv {
         given: &OptionValue,
         args: &mut Peekable<impl Iterator<Item = OsString>>,
     ) -> Result<OsString, Error> {
-        let (option, value) = (given.spelling(), given.spec.value);
+        let (option, value) = (given.spelling(), given.spec.value.1);
         let Some(word) = args.next_if(|word| !is_option(word)) else {
             return Err(Error::NoValue { option, value });
         };

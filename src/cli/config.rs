@@ -51,14 +51,14 @@ impl Configured {
 
     /// Returns the user of a command line that may be invalid otherwise.
     pub fn user(&self) -> Option<UserOption> {
-        value::user(&self.args.last("user")?.value).ok()
+        value::user(self.args.last("user")?).ok()
     }
 
     /// Returns the log format that the command line sets, or else the file's `text`. Either may be
     /// invalid otherwise, so that its error uses that format.
     pub fn log_format(&self, text: &[u8]) -> LogFormat {
-        let line = self.args.last("log-format");
-        line.and_then(|given| value::log_format(&given.value).ok())
+        let line = self.args.last("log-format").map(value::log_format);
+        line.and_then(Result::ok)
             .or_else(|| LogFormat::from_name(&entries::top_string(text, "log-format")?))
             .unwrap_or_default()
     }
@@ -72,13 +72,11 @@ impl Configured {
     /// the errors of [`parse`](super::parse).
     pub fn parse(&self, text: &[u8]) -> Result<(Command, Vec<NamedPath>), Error> {
         let file = &self.file;
-        let content = Content::read(text, file.parent().unwrap_or(Path::new(""))).map_err(
-            |(place, fault)| Error::File {
-                file: file.clone(),
-                place,
-                fault,
-            },
-        )?;
+        let directory = file.parent().unwrap_or(Path::new(""));
+        let content = Content::read(text, directory).map_err(|(place, fault)| {
+            let file = file.clone();
+            Error::File { file, place, fault }
+        })?;
         let Argv {
             options: line,
             unikernel,
@@ -94,14 +92,15 @@ impl Configured {
                 named.path.into()
             }
             (_, None) => {
-                return Err(Error::NoUnikernelInFile {
-                    file: file.clone(),
-                    taken: taken.clone(),
-                });
+                let (file, taken) = (file.clone(), taken.clone());
+                return Err(Error::NoUnikernelInFile { file, taken });
             }
         };
         for entry in &content.entries {
-            if !line.iter().any(|given| given.sets_same_as(&entry.option)) {
+            if !line
+                .iter()
+                .any(|given| given.field() == entry.option.field())
+            {
                 options.push(&entry.option);
                 paths.extend(entry.path.clone());
             }

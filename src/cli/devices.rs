@@ -7,7 +7,7 @@ use crate::config::{BlockOption, Config, NetOption};
 
 /// `--net`: one interface serves one device.
 pub(super) fn attach_net(config: &mut Config, given: &OptionValue) -> Result<(), Rule> {
-    let source = value::net_source(&given.value)?;
+    let source = value::net_source(given)?;
     let is_taken = |net: &NetOption| {
         net.fallback == given.fallback
             && net.name != given.device
@@ -21,13 +21,13 @@ pub(super) fn attach_net(config: &mut Config, given: &OptionValue) -> Result<(),
 
 /// `--block` and `--disk`.
 pub(super) fn attach_block(config: &mut Config, given: &OptionValue) -> Result<(), Rule> {
-    let source = value::block_source(&given.value);
+    let source = value::block_source(given);
     put(&mut block(config, given).source, source)
 }
 
 /// `--block-sector-size`.
 pub(super) fn set_sector_size(config: &mut Config, given: &OptionValue) -> Result<(), Rule> {
-    let size = value::sector_size(&given.value);
+    let size = value::sector_size(given);
     put(&mut block(config, given).sector_size, size)
 }
 

@@ -24,7 +24,7 @@ pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::options::command;
-use self::options::{OptionValue, apply};
+use self::options::{OPTIONS, OptionValue, apply};
 pub use self::version::{is_solo5_hvt, name, upstream_version, version};
 use crate::config::Config;
 use crate::report::log_lines::LogFormat;
@@ -70,7 +70,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     if let Some(given) = args.last("config") {
         let file = given.value.clone().into();
         let files = args.options.iter().filter(|given| given.name() == "config");
-        apply(&mut Config::default(), &files.collect::<Vec<_>>()).map_err(|(_, error)| error)?;
+        apply(&mut Config::default(), files).map_err(|(_, error)| error)?;
         return Ok(Command::Configured(Configured { file, args }));
     }
     let Some(unikernel) = args.unikernel.filter(|path| !path.is_empty()) else {
@@ -83,10 +83,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
 /// error uses that format.
 pub fn log_format(args: &[OsString]) -> LogFormat {
     let (args, _) = argv::split(args.iter().skip(1).cloned());
-    let given = args.last("log-format");
-    given
-        .and_then(|given| value::log_format(&given.value).ok())
-        .unwrap_or_default()
+    let format = args.last("log-format").map(value::log_format);
+    format.and_then(Result::ok).unwrap_or_default()
 }
 
 /// Builds the command from the options.
@@ -97,18 +95,15 @@ fn requested(
 ) -> Result<Command, Error> {
     // In the order of the table, so that a device's entry begins with what it is attached to.
     options.sort_by_key(|given| {
-        (
-            given.fallback,
-            given.spec.position(),
-            given.device.is_some(),
-        )
+        let row = OPTIONS.iter().position(|spec| spec == given.spec);
+        (given.fallback, row, given.device.is_some())
     });
     let mut config = Config {
         unikernel: unikernel.into(),
         arguments,
         ..Config::default()
     };
-    apply(&mut config, &options).map_err(|(_, error)| error)?;
+    apply(&mut config, options.iter().copied()).map_err(|(_, error)| error)?;
     Ok(if options.iter().any(|given| given.name() == "check") {
         Command::Check(config)
     } else {

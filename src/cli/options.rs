@@ -1,5 +1,6 @@
 //! The options: one table for matching, the configuration file, the help text and suggestions.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -70,23 +71,16 @@ pub(super) fn help() -> String {
 /// needs no clap, which costs a tenth of a start.
 #[cold]
 pub(super) fn explain(word: &OsStr) -> Error {
-    let error = command()
-        .try_get_matches_from([OsStr::new("tender"), word])
-        .err();
-    let argument = error
-        .as_ref()
-        .and_then(|error| match error.get(ContextKind::InvalidArg)? {
-            ContextValue::String(argument) => argument.split(['=', ' ']).next(),
-            _ => None,
-        });
-    let option = shown(
-        argument
-            .unwrap_or_default()
-            .trim_end_matches("...")
-            .as_bytes(),
-    );
-    match error.map(|error| error.kind()) {
-        Some(ErrorKind::TooManyValues) => Error::UnexpectedValue { option },
+    let Err(error) = command().try_get_matches_from([OsStr::new("tender"), word]) else {
+        return Error::unknown(shown(word.as_bytes()));
+    };
+    let option = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) => option.split(['=', ' ']).next().unwrap_or_default(),
+        _ => "",
+    };
+    let option = shown(option.trim_end_matches("...").as_bytes());
+    match error.kind() {
+        ErrorKind::TooManyValues => Error::UnexpectedValue { option },
         _ => Error::unknown(option),
     }
 }
@@ -94,18 +88,11 @@ pub(super) fn explain(word: &OsStr) -> Error {
 impl Spec {
     /// Returns the name without dashes and device.
     pub fn name(&self) -> &'static str {
-        self.long
-            .split_once(':')
-            .map_or(self.long, |(name, _)| name)
-    }
-
-    /// Returns its row in the table.
-    pub fn position(&self) -> Option<usize> {
-        OPTIONS.iter().position(|spec| spec == self)
+        self.long.split(':').next().unwrap_or(self.long)
     }
 
     pub fn is_flag(&self) -> bool {
-        matches!(self.kind, Kind::Flag | Kind::Count)
+        matches!(self.value.0, Kind::Flag | Kind::Count)
     }
 
     pub fn takes_device(&self) -> bool {
@@ -123,6 +110,16 @@ impl Spec {
         }
     }
 
+    /// Returns an occurrence of the option on the command line.
+    pub fn given(&'static self, device: Option<String>, value: impl Into<OsString>) -> OptionValue {
+        OptionValue {
+            spec: self,
+            device,
+            value: value.into(),
+            fallback: false,
+        }
+    }
+
     fn args(&'static self) -> impl Iterator<Item = Arg> {
         let plain = self
             .takes_device()
@@ -137,12 +134,12 @@ impl Spec {
             .help(self.help)
             .help_heading(self.heading)
             .hide(self.is_hidden);
-        match self.kind {
+        match self.value.0 {
             Kind::Flag => arg.action(ArgAction::SetTrue).overrides_with(name),
             Kind::Count => arg.action(ArgAction::Count),
             _ => arg
                 .action(ArgAction::Append)
-                .value_name(self.value)
+                .value_name(self.value.1)
                 .value_parser(value_parser!(OsString))
                 .require_equals(true),
         }
@@ -183,47 +180,47 @@ impl OptionValue {
         }
     }
 
-    /// Returns whether both set the same, for the same device.
-    pub fn sets_same_as(&self, other: &OptionValue) -> bool {
-        let field = |given: &OptionValue| given.spec.same_as.unwrap_or(given.name());
-        self.device == other.device && field(self) == field(other)
+    /// Returns what it sets: the name of an option, and the device.
+    pub fn field(&self) -> (&'static str, Option<&str>) {
+        let name = self.spec.same_as.unwrap_or(self.name());
+        (name, self.device.as_deref())
     }
 
-    /// Returns the error if `earlier` sets the same. Only flags may be repeated.
+    /// Returns the error if it may not follow `earlier`, which sets the same. Only flags may be
+    /// repeated.
     fn conflict(&self, earlier: &OptionValue) -> Option<Error> {
-        if !self.sets_same_as(earlier) {
-            return None;
-        }
         let is_repeated = self.spec == earlier.spec;
-        match self.spec.same_as.or(earlier.spec.same_as) {
+        match self.field().0 {
             _ if is_repeated && self.spec.is_flag() => None,
-            Some("verbose") => Some(Error::VerboseAndQuiet),
-            Some("block") if !is_repeated => Some(Error::BlockAndDisk),
-            _ => Some(Error::GivenTwice {
-                option: if self.spec.is_flag() { earlier } else { self }.spelling(),
-            }),
+            "verbose" => Some(Error::VerboseAndQuiet),
+            "block" if !is_repeated => Some(Error::BlockAndDisk),
+            _ => {
+                let valued = if self.spec.is_flag() { earlier } else { self };
+                let option = valued.spelling();
+                Some(Error::GivenTwice { option })
+            }
         }
     }
 }
 
 /// Puts options into `config`. Returns the first error, with the index of its option.
-pub(super) fn apply(config: &mut Config, options: &[&OptionValue]) -> Result<(), (usize, Error)> {
-    for (index, given) in options.iter().enumerate() {
+pub(super) fn apply<'o>(
+    config: &mut Config,
+    options: impl Iterator<Item = &'o OptionValue>,
+) -> Result<(), (usize, Error)> {
+    let mut fields = BTreeMap::new();
+    for (index, given) in options.enumerate() {
         (given.spec.set)(config, given).map_err(|rule| {
             let (option, value) = (given.spelling(), shown(given.value.as_bytes()));
-            (
-                index,
-                Error::Value {
-                    option,
-                    value,
-                    rule,
-                },
-            )
+            let error = Error::Value {
+                option,
+                value,
+                rule,
+            };
+            (index, error)
         })?;
-        if let Some(error) = options[..index]
-            .iter()
-            .find_map(|earlier| given.conflict(earlier))
-        {
+        let earlier = fields.insert(given.field(), given);
+        if let Some(error) = earlier.and_then(|earlier| given.conflict(earlier)) {
             return Err((index, error));
         }
     }
@@ -252,7 +249,7 @@ mod tests {
                 "{}",
                 spec.long
             );
-            assert_eq!(spec.is_flag(), spec.value.is_empty(), "{}", spec.long);
+            assert_eq!(spec.is_flag(), spec.value.1.is_empty(), "{}", spec.long);
         }
     }
 
@@ -295,7 +292,7 @@ mod tests {
             let (Ok(()), Ok(matches)) = (result, by_clap) else { return Ok(()) };
             for spec in &OPTIONS {
                 let given = argv.options.iter().filter(|given| given.spec == spec);
-                match spec.kind {
+                match spec.value.0 {
                     Kind::Flag => prop_assert_eq!(given.count() > 0, matches.get_flag(spec.long)),
                     Kind::Count => {
                         prop_assert_eq!(given.count(), usize::from(matches.get_count(spec.long)));

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::error::Rule;
+use super::options::OptionValue;
 use crate::config::{
     BlockSource, GdbAddress, InheritedFd, Memory, NetRing, NetSource, SandboxMode, SocketAddress,
     StatsTarget, UserOption,
@@ -42,13 +43,13 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 /// Parses a number that fits in `T`.
-fn whole<T: TryFrom<u64>>(value: &OsStr) -> Option<T> {
-    T::try_from(number(value.to_str()?)?).ok()
+fn whole<T: TryFrom<u64>>(given: &OptionValue) -> Option<T> {
+    T::try_from(number(given.value.to_str()?)?).ok()
 }
 
 /// Parses a number with one of `units`; one above 64 bits becomes the maximum.
-fn scaled(value: &OsStr, units: &[(&str, u32)]) -> Option<u64> {
-    let text = value.to_str()?;
+fn scaled(given: &OptionValue, units: &[(&str, u32)]) -> Option<u64> {
+    let text = given.value.to_str()?;
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     let (_, shift) = units
         .iter()
@@ -57,53 +58,53 @@ fn scaled(value: &OsStr, units: &[(&str, u32)]) -> Option<u64> {
 }
 
 /// Returns the one of `choices` that is named.
-fn choice<T: Copy>(value: &OsStr, choices: &[(&str, T)]) -> Option<T> {
-    let chosen = choices.iter().find(|(name, _)| value == *name)?;
+fn choice<T: Copy>(given: &OptionValue, choices: &[(&str, T)]) -> Option<T> {
+    let chosen = choices.iter().find(|(name, _)| given.value == *name)?;
     Some(chosen.1)
 }
 
 /// `--net-ring`.
-pub(super) fn net_ring(value: &OsStr) -> Result<NetRing, Rule> {
+pub(super) fn net_ring(given: &OptionValue) -> Result<NetRing, Rule> {
     let choices = [
         ("auto", NetRing::Auto),
         ("on", NetRing::On),
         ("off", NetRing::Off),
     ];
-    choice(value, &choices).ok_or(Rule::NetRing)
+    choice(given, &choices).ok_or(Rule::NetRing)
 }
 
 /// `--sandbox`.
-pub(super) fn sandbox(value: &OsStr) -> Result<SandboxMode, Rule> {
+pub(super) fn sandbox(given: &OptionValue) -> Result<SandboxMode, Rule> {
     let choices = [
         ("strict", SandboxMode::Strict),
         ("best-effort", SandboxMode::BestEffort),
         ("off", SandboxMode::Off),
     ];
-    choice(value, &choices).ok_or(Rule::Sandbox)
+    choice(given, &choices).ok_or(Rule::Sandbox)
 }
 
 /// `--log-format`.
-pub(super) fn log_format(value: &OsStr) -> Result<LogFormat, Rule> {
-    let format = value.to_str().and_then(LogFormat::from_name);
+pub(super) fn log_format(given: &OptionValue) -> Result<LogFormat, Rule> {
+    let format = given.value.to_str().and_then(LogFormat::from_name);
     format.ok_or(Rule::LogFormat)
 }
 
 /// `--stats`: a path, or `-`.
-pub(super) fn stats(value: &OsStr) -> Result<StatsTarget, Rule> {
-    match value.as_bytes() {
+pub(super) fn stats(given: &OptionValue) -> Result<StatsTarget, Rule> {
+    match given.value.as_bytes() {
         b"-" => Ok(StatsTarget::Stderr),
-        _ => path(value).map(StatsTarget::File),
+        _ => path(given).map(StatsTarget::File),
     }
 }
 
 /// `--metrics`: `unix:`, and a path or `@` and a name.
-pub(super) fn metrics(value: &OsStr) -> Result<SocketAddress, Rule> {
-    socket(value, Rule::Metrics)
+pub(super) fn metrics(given: &OptionValue) -> Result<SocketAddress, Rule> {
+    socket(given, Rule::Metrics)
 }
 
 /// Parses a Unix socket; an invalid one violates `rule`.
-fn socket(value: &OsStr, rule: Rule) -> Result<SocketAddress, Rule> {
-    match value.as_bytes().strip_prefix(b"unix:") {
+fn socket(given: &OptionValue, rule: Rule) -> Result<SocketAddress, Rule> {
+    match given.value.as_bytes().strip_prefix(b"unix:") {
         Some(path) if path.strip_prefix(b"@").unwrap_or(path).len() > 107 => {
             Err(Rule::SocketTooLong)
         }
@@ -116,8 +117,8 @@ fn socket(value: &OsStr, rule: Rule) -> Result<SocketAddress, Rule> {
 }
 
 /// `--user`: a name or number, optionally with a group.
-pub(super) fn user(value: &OsStr) -> Result<UserOption, Rule> {
-    let text = value.to_str().ok_or(Rule::User)?;
+pub(super) fn user(given: &OptionValue) -> Result<UserOption, Rule> {
+    let text = given.value.to_str().ok_or(Rule::User)?;
     let (user, group) = match text.split_once(':') {
         None => (text, None),
         Some((user, group)) => (user, Some(group.to_owned())),
@@ -134,8 +135,8 @@ pub(super) fn user(value: &OsStr) -> Result<UserOption, Rule> {
 }
 
 /// `--mem`.
-pub(super) fn memory(value: &OsStr) -> Result<Memory, Rule> {
-    match scaled(value, &MEMORY_UNITS).ok_or(Rule::MemoryForm)? {
+pub(super) fn memory(given: &OptionValue) -> Result<Memory, Rule> {
+    match scaled(given, &MEMORY_UNITS).ok_or(Rule::MemoryForm)? {
         bytes if bytes < Memory::STEP => Err(Rule::MemoryTooSmall),
         bytes if bytes > Memory::MAX => Err(Rule::MemoryTooLarge),
         bytes => Ok(Memory::of(bytes)),
@@ -143,34 +144,34 @@ pub(super) fn memory(value: &OsStr) -> Result<Memory, Rule> {
 }
 
 /// `--timeout`, in seconds.
-pub(super) fn timeout(value: &OsStr) -> Result<NonZeroU32, Rule> {
-    whole(value).and_then(NonZeroU32::new).ok_or(Rule::Timeout)
+pub(super) fn timeout(given: &OptionValue) -> Result<NonZeroU32, Rule> {
+    whole(given).and_then(NonZeroU32::new).ok_or(Rule::Timeout)
 }
 
 /// `--gdb-port`: a number, or a socket as in [`metrics`].
-pub(super) fn gdb_address(value: &OsStr) -> Result<GdbAddress, Rule> {
-    match whole(value) {
+pub(super) fn gdb_address(given: &OptionValue) -> Result<GdbAddress, Rule> {
+    match whole(given) {
         Some(port) => Ok(GdbAddress::Port(port)),
-        None => socket(value, Rule::Port).map(GdbAddress::Unix),
+        None => socket(given, Rule::Port).map(GdbAddress::Unix),
     }
 }
 
 /// `--console-rate`, in bytes per second.
-pub(super) fn console_rate(value: &OsStr) -> Result<NonZeroU64, Rule> {
-    let rate = scaled(value, &RATE_UNITS).and_then(NonZeroU64::new);
+pub(super) fn console_rate(given: &OptionValue) -> Result<NonZeroU64, Rule> {
+    let rate = scaled(given, &RATE_UNITS).and_then(NonZeroU64::new);
     rate.ok_or(Rule::ConsoleRate)
 }
 
 /// Returns the descriptor that follows `@`; none if the value does not begin with `@`.
-fn descriptor(value: &OsStr) -> Option<Result<InheritedFd, Rule>> {
-    let name = value.as_bytes().strip_prefix(b"@")?;
+fn descriptor(given: &OptionValue) -> Option<Result<InheritedFd, Rule>> {
+    let name = given.value.as_bytes().strip_prefix(b"@")?;
     let fd = std::str::from_utf8(name).ok().and_then(InheritedFd::parse);
     Some(fd.ok_or(Rule::Descriptor))
 }
 
 /// `--net`: the name of an interface, or `@` and the number or name of a file descriptor.
-pub(super) fn net_source(value: &OsStr) -> Result<NetSource, Rule> {
-    if let Some(fd) = descriptor(value) {
+pub(super) fn net_source(given: &OptionValue) -> Result<NetSource, Rule> {
+    if let Some(fd) = descriptor(given) {
         return fd.map(NetSource::Fd);
     }
     let forbidden = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
@@ -179,14 +180,18 @@ pub(super) fn net_source(value: &OsStr) -> Result<NetSource, Rule> {
             && !name.contains(forbidden)
             && ![".", ".."].contains(name)
     };
-    let name = value.to_str().filter(is_name).ok_or(Rule::Interface)?;
+    let name = given
+        .value
+        .to_str()
+        .filter(is_name)
+        .ok_or(Rule::Interface)?;
     Ok(NetSource::Interface(name.to_owned()))
 }
 
 /// `--net-mac`: six pairs of hexadecimal digits between colons.
-pub(super) fn mac(value: &OsStr) -> Result<[u8; 6], Rule> {
+pub(super) fn mac(given: &OptionValue) -> Result<[u8; 6], Rule> {
     let mut mac = [0; 6];
-    let mut pairs = value.to_str().ok_or(Rule::MacForm)?.split(':');
+    let mut pairs = given.value.to_str().ok_or(Rule::MacForm)?.split(':');
     for byte in &mut mac {
         let pair = pairs.next().ok_or(Rule::MacForm)?;
         if !(1..=2).contains(&pair.len()) || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -203,23 +208,23 @@ pub(super) fn mac(value: &OsStr) -> Result<[u8; 6], Rule> {
 }
 
 /// `--block` and `--disk`: a path, or `@` and the number or name of a file descriptor.
-pub(super) fn block_source(value: &OsStr) -> Result<BlockSource, Rule> {
-    match descriptor(value) {
+pub(super) fn block_source(given: &OptionValue) -> Result<BlockSource, Rule> {
+    match descriptor(given) {
         Some(fd) => fd.map(BlockSource::Fd),
-        None => path(value).map(BlockSource::Path),
+        None => path(given).map(BlockSource::Path),
     }
 }
 
 /// Any path that is not empty.
-pub(super) fn path(value: &OsStr) -> Result<PathBuf, Rule> {
-    if value.is_empty() {
+pub(super) fn path(given: &OptionValue) -> Result<PathBuf, Rule> {
+    if given.value.is_empty() {
         return Err(Rule::Path);
     }
-    Ok(value.into())
+    Ok(given.value.clone().into())
 }
 
 /// `--block-sector-size`, in bytes.
-pub(super) fn sector_size(value: &OsStr) -> Result<u16, Rule> {
+pub(super) fn sector_size(given: &OptionValue) -> Result<u16, Rule> {
     let is_valid = |size: &u16| size.is_power_of_two() && (512..=32768).contains(size);
-    whole(value).filter(is_valid).ok_or(Rule::SectorSize)
+    whole(given).filter(is_valid).ok_or(Rule::SectorSize)
 }

@@ -47,10 +47,8 @@ impl Content {
             .map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
         let table = Table::parse(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            (
-                Place::of(bytes, offset),
-                Fault::Syntax(shown(error.message().as_bytes())),
-            )
+            let message = shown(error.message().as_bytes());
+            (Place::of(bytes, offset), Fault::Syntax(message))
         })?;
         let mut reader = Reader {
             bytes,
@@ -62,9 +60,8 @@ impl Content {
         }
         let mut content = reader.content;
         content.entries.sort_by_key(|entry| entry.place);
-        let options: Vec<&OptionValue> =
-            content.entries.iter().map(|entry| &entry.option).collect();
-        apply(&mut Config::default(), &options).map_err(|(index, error)| {
+        let options = content.entries.iter().map(|entry| &entry.option);
+        apply(&mut Config::default(), options).map_err(|(index, error)| {
             let place = content.entries[index].place;
             (place, Fault::Option(Box::new(error)))
         })?;
@@ -184,15 +181,10 @@ impl Reader<'_> {
     ) -> Fallible {
         let place = self.place(value.span());
         let (count, text) = self.value(key, spec, device, value)?;
-        let mut option = OptionValue {
-            spec,
-            device: device.map(str::to_owned),
-            value: OsString::from(&*text),
-            fallback: true,
-        };
+        let mut option = spec.given(device.map(str::to_owned), &*text);
+        option.fallback = true;
         let mut named = None;
-        if let Some((before, path)) = path_in(spec.kind, &text).filter(|(_, path)| !path.is_empty())
-        {
+        if let Some((before, path)) = path_in(spec.value.0, &text) {
             let path = self.directory.join(path);
             option.value = OsString::from(before);
             option.value.push(&path);
@@ -200,7 +192,7 @@ impl Reader<'_> {
                 key: key.to_owned(),
                 path,
                 place,
-                is_created: matches!(spec.kind, Kind::NewFile | Kind::Socket),
+                is_created: matches!(spec.value.0, Kind::NewFile | Kind::Socket),
             });
         }
         for _ in 0..count {
@@ -222,14 +214,12 @@ impl Reader<'_> {
         value: &'v Value<'_>,
     ) -> Fallible<(usize, Cow<'v, str>)> {
         let expected = expected(spec, device, value.get_ref());
-        match (spec.kind, value.get_ref()) {
+        match (spec.value.0, value.get_ref()) {
             (Kind::Flag | Kind::Count, DeValue::Boolean(set)) => Ok((usize::from(*set), "".into())),
-            (Kind::Count, DeValue::Integer(number)) => {
-                let count = usize::from_str_radix(number.as_str(), number.radix()).ok();
-                let count = count.filter(|count| *count <= 3);
-                let count = count.ok_or_else(|| self.mismatch(key, value, &expected))?;
-                Ok((count, "".into()))
-            }
+            (Kind::Count, DeValue::Integer(number)) => match decimal(number).parse() {
+                Ok(count @ 0..=3) => Ok((count, "".into())),
+                _ => Err(self.mismatch(key, value, &expected)),
+            },
             (Kind::Flag | Kind::Count, _) => Err(self.mismatch(key, value, &expected)),
             (Kind::Number, DeValue::Integer(number)) => Ok((1, decimal(number).into())),
             _ => Ok((1, self.string(key, value, &expected)?.into())),
@@ -238,12 +228,10 @@ impl Reader<'_> {
 
     fn string<'v>(&self, key: &str, value: &'v Value<'_>, expected: &str) -> Fallible<&'v str> {
         match value.get_ref() {
-            DeValue::String(text) if text.contains('\0') => Err((
-                self.place(value.span()),
-                Fault::Nul {
-                    key: key.to_owned(),
-                },
-            )),
+            DeValue::String(text) if text.contains('\0') => {
+                let key = key.to_owned();
+                Err((self.place(value.span()), Fault::Nul { key }))
+            }
             DeValue::String(text) => Ok(text),
             _ => Err(self.mismatch(key, value, expected)),
         }
@@ -259,15 +247,12 @@ impl Reader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let (key, expected) = (key.to_owned(), expected.to_owned());
-        (
-            self.place(value.span()),
-            Fault::Type {
-                key,
-                found,
-                expected,
-            },
-        )
+        let fault = Fault::Type {
+            key: key.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        };
+        (self.place(value.span()), fault)
     }
 }
 
@@ -300,8 +285,8 @@ fn unknown(name: &str) -> Fault {
 
 /// Describes the values that an option accepts instead of `found`.
 fn expected(spec: &Spec, device: Option<&str>, found: &DeValue<'_>) -> String {
-    let (value, is_table) = (spec.value, matches!(found, DeValue::Table(_)));
-    match (spec.kind, spec.same_as) {
+    let ((kind, value), is_table) = (spec.value, matches!(found, DeValue::Table(_)));
+    match (kind, spec.same_as) {
         (Kind::Flag, _) => "true or false".to_owned(),
         (Kind::Count, _) => "true, false, or how often: 0 to 3".to_owned(),
         (Kind::Number, _) => format!("a whole number or a string: {value}"),
@@ -317,13 +302,13 @@ fn expected(spec: &Spec, device: Option<&str>, found: &DeValue<'_>) -> String {
 
 /// Splits `value` before the path in it, if there is one.
 pub(super) fn path_in(kind: Kind, value: &str) -> Option<(&str, &str)> {
-    match kind {
-        Kind::Directory => Some(("", value)),
-        Kind::File if !value.starts_with('@') => Some(("", value)),
-        Kind::NewFile if value != "-" => Some(("", value)),
-        Kind::Socket if value.starts_with("unix:") && !value.starts_with("unix:@") => {
-            Some(value.split_at("unix:".len()))
-        }
-        _ => None,
-    }
+    let before = match kind {
+        Kind::Directory => "",
+        Kind::File if !value.starts_with('@') => "",
+        Kind::NewFile if value != "-" => "",
+        Kind::Socket if !value.starts_with("unix:@") => "unix:",
+        _ => return None,
+    };
+    let path = value.strip_prefix(before).filter(|path| !path.is_empty())?;
+    Some((before, path))
 }

@@ -1,6 +1,6 @@
 //! The table of all options, in the order of the help text.
 
-use super::super::devices;
+use super::super::devices::{self, net};
 use super::super::error::Rule;
 use super::super::value::{self, put};
 use super::OptionValue;
@@ -12,9 +12,8 @@ pub(in crate::cli) struct Spec {
     /// Its name without dashes. If it may name a device, `:NAME` follows.
     pub long: &'static str,
     pub short: Option<char>,
-    pub kind: Kind,
-    /// Placeholder of its value; empty for a flag.
-    pub value: &'static str,
+    /// The kind of its value, and the placeholder of it; empty for a flag.
+    pub value: (Kind, &'static str),
     /// Heading in the help text.
     pub heading: &'static str,
     pub help: &'static str,
@@ -55,8 +54,7 @@ pub(in crate::cli) enum Kind {
 const OPTION: Spec = Spec {
     long: "",
     short: None,
-    kind: Kind::Flag,
-    value: "",
+    value: (Kind::Flag, ""),
     heading: "Output",
     help: "",
     is_hidden: false,
@@ -69,12 +67,11 @@ const OPTION: Spec = Spec {
 pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     Spec {
         long: "config",
-        kind: Kind::File,
-        value: "FILE",
+        value: (Kind::File, "FILE"),
         heading: "Configuration",
         help: "Read options from a TOML file; the command line overrides it",
         in_files: false,
-        set: |_, given| value::path(&given.value).map(drop),
+        set: |_, given| value::path(given).map(drop),
         ..OPTION
     },
     Spec {
@@ -86,17 +83,15 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "mem",
-        kind: Kind::Number,
-        value: "SIZE",
+        value: (Kind::Number, "SIZE"),
         heading: "Memory",
         help: "Memory of the guest, 2M to 4G; a bare number counts MiB [default: 512M]",
-        set: |config, given| put(&mut config.memory, value::memory(&given.value)),
+        set: |config, given| put(&mut config.memory, value::memory(given)),
         ..OPTION
     },
     Spec {
         long: "net:NAME",
-        kind: Kind::Text,
-        value: "IFACE|@FD",
+        value: (Kind::Text, "IFACE|@FD"),
         heading: "Network",
         help: "Attach network device NAME to a tap, or to an open descriptor of one",
         property: Some(("net", "tap")),
@@ -105,26 +100,19 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "net-mac:NAME",
-        kind: Kind::Text,
-        value: "MAC",
+        value: (Kind::Text, "MAC"),
         heading: "Network",
         help: "Its MAC address [default: random]",
         property: Some(("net", "mac")),
-        set: |config, given| {
-            put(
-                &mut devices::net(config, given).mac,
-                value::mac(&given.value),
-            )
-        },
+        set: |config, given| put(&mut net(config, given).mac, value::mac(given)),
         ..OPTION
     },
     Spec {
         long: "net-ring",
-        kind: Kind::Text,
-        value: "auto|on|off",
+        value: (Kind::Text, "auto|on|off"),
         heading: "Network",
         help: "Offer the shared ring to guests that support it [default: auto]",
-        set: |config, given| put(&mut config.net_ring, value::net_ring(&given.value)),
+        set: |config, given| put(&mut config.net_ring, value::net_ring(given)),
         ..OPTION
     },
     Spec {
@@ -138,8 +126,7 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "block:NAME",
-        kind: Kind::File,
-        value: "PATH|@FD",
+        value: (Kind::File, "PATH|@FD"),
         heading: "Block",
         help: "Attach block device NAME to an image, a disk or a descriptor",
         property: Some(("block", "path")),
@@ -148,8 +135,7 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "disk",
-        kind: Kind::File,
-        value: "PATH|@FD",
+        value: (Kind::File, "PATH|@FD"),
         heading: "Block",
         help: "The same as --block=PATH",
         is_hidden: true,
@@ -159,8 +145,7 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "block-sector-size:NAME",
-        kind: Kind::Number,
-        value: "BYTES",
+        value: (Kind::Number, "BYTES"),
         heading: "Block",
         help: "Its sector size, 512 to 32768 [default: 512]",
         property: Some(("block", "sector-size")),
@@ -169,23 +154,18 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "timeout",
-        kind: Kind::Number,
-        value: "SECONDS",
+        value: (Kind::Number, "SECONDS"),
         heading: "Limits",
         help: "End the run after this time and report where the guest was",
-        set: |config, given| put(&mut config.limits.timeout, value::timeout(&given.value)),
+        set: |config, given| put(&mut config.limits.timeout, value::timeout(given)),
         ..OPTION
     },
     Spec {
         long: "console-rate",
-        kind: Kind::Number,
-        value: "BYTES",
+        value: (Kind::Number, "BYTES"),
         heading: "Limits",
         help: "Limit guest output to BYTES per second (K, M); excess is dropped",
-        set: |config, given| {
-            let rate = value::console_rate(&given.value);
-            put(&mut config.limits.console_rate, rate)
-        },
+        set: |config, given| put(&mut config.limits.console_rate, value::console_rate(given)),
         ..OPTION
     },
     Spec {
@@ -197,52 +177,42 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "sandbox",
-        kind: Kind::Text,
-        value: "strict|best-effort|off",
+        value: (Kind::Text, "strict|best-effort|off"),
         heading: "Isolation",
         help: "Whether to run if part of the sandbox is missing [default: best-effort]",
-        set: |config, given| put(&mut config.sandbox, value::sandbox(&given.value)),
+        set: |config, given| put(&mut config.sandbox, value::sandbox(given)),
         ..OPTION
     },
     Spec {
         long: "user",
-        kind: Kind::Text,
-        value: "USER[:GROUP]",
+        value: (Kind::Text, "USER[:GROUP]"),
         heading: "Isolation",
         help: "Switch to this user, by name or number, before the guest starts (as root)",
-        set: |config, given| put(&mut config.user, value::user(&given.value)),
+        set: |config, given| put(&mut config.user, value::user(given)),
         ..OPTION
     },
     Spec {
         long: "chroot",
-        kind: Kind::Directory,
-        value: "DIR",
+        value: (Kind::Directory, "DIR"),
         heading: "Isolation",
         help: "Make this the root directory before the guest starts (as root)",
-        set: |config, given| put(&mut config.chroot, value::path(&given.value)),
+        set: |config, given| put(&mut config.chroot, value::path(given)),
         ..OPTION
     },
     Spec {
         long: "gdb-port",
-        kind: Kind::Socket,
-        value: "PORT|unix:PATH",
+        value: (Kind::Socket, "PORT|unix:PATH"),
         heading: "Debugging",
         help: "Where --gdb listens, on this host only [default: 1234]",
-        set: |config, given| {
-            put(
-                &mut config.debugging.gdb_port,
-                value::gdb_address(&given.value),
-            )
-        },
+        set: |config, given| put(&mut config.debugging.gdb_port, value::gdb_address(given)),
         ..OPTION
     },
     Spec {
         long: "dumpcore",
-        kind: Kind::Directory,
-        value: "DIR",
+        value: (Kind::Directory, "DIR"),
         heading: "Debugging",
         help: "Write a core file to DIR if the guest crashes",
-        set: |config, given| put(&mut config.debugging.dumpcore, value::path(&given.value)),
+        set: |config, given| put(&mut config.debugging.dumpcore, value::path(given)),
         ..OPTION
     },
     Spec {
@@ -254,31 +224,23 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     },
     Spec {
         long: "log-format",
-        kind: Kind::Text,
-        value: "text|json|journald",
+        value: (Kind::Text, "text|json|journald"),
         help: "Format of tender's messages on stderr [default: text]",
-        set: |config, given| {
-            put(
-                &mut config.output.log_format,
-                value::log_format(&given.value),
-            )
-        },
+        set: |config, given| put(&mut config.output.log_format, value::log_format(given)),
         ..OPTION
     },
     Spec {
         long: "stats",
-        kind: Kind::NewFile,
-        value: "FILE|-",
+        value: (Kind::NewFile, "FILE|-"),
         help: "Write statistics as JSON at the end of the run; - is stderr",
-        set: |config, given| put(&mut config.output.stats, value::stats(&given.value)),
+        set: |config, given| put(&mut config.output.stats, value::stats(given)),
         ..OPTION
     },
     Spec {
         long: "metrics",
-        kind: Kind::Socket,
-        value: "unix:PATH|unix:@NAME",
+        value: (Kind::Socket, "unix:PATH|unix:@NAME"),
         help: "Serve statistics of the run to Prometheus, on this socket",
-        set: |config, given| put(&mut config.output.metrics, value::metrics(&given.value)),
+        set: |config, given| put(&mut config.output.metrics, value::metrics(given)),
         ..OPTION
     },
     Spec {
@@ -290,7 +252,7 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
     Spec {
         long: "verbose",
         short: Some('v'),
-        kind: Kind::Count,
+        value: (Kind::Count, ""),
         help: "Log more on stderr; -vv and -vvv log still more",
         set: |config, _| {
             let more = config.verbosity.more();

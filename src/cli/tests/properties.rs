@@ -136,10 +136,11 @@ fn no_size_of_memory_overflows() {
     let units = [("", 20), ("K", 10), ("MiB", 20), ("g", 30)];
     let numbers = (0..=65).flat_map(|power| (0..3).map(move |by| (1_u128 << power) - 1 + by));
     for (count, (unit, shift)) in numbers.flat_map(|count| units.map(|unit| (count, unit))) {
-        let value = OsString::from(format!("{count}{unit}"));
+        let mem = options::named(b"mem").unwrap();
+        let given = mem.given(None, format!("{count}{unit}"));
         let bytes = u64::try_from(count << shift).ok();
         let expected = bytes.filter(|bytes| (Memory::STEP..=Memory::MAX).contains(bytes));
-        let parsed = value::memory(&value).ok();
+        let parsed = value::memory(&given).ok();
         assert_eq!(parsed, expected.map(Memory::of), "{count}{unit}");
     }
 }
