@@ -13,32 +13,26 @@ use crate::report::log_lines::LogFormat;
 
 /// The configuration of one run; by default that of a command line without options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the types say what the other fields are")]
 pub struct Config {
     /// Path of the unikernel, as given.
     pub unikernel: PathBuf,
     /// The guest's arguments, as given.
     pub arguments: Vec<OsString>,
-    /// The guest's memory.
     pub memory: Memory,
     /// The network options, merged by device.
     pub nets: Vec<NetOption>,
     /// The block options, merged by device.
     pub blocks: Vec<BlockOption>,
-    /// Whether the guest is offered the shared network ring.
     pub net_ring: NetRing,
-    /// Resource limits of the run.
     pub limits: Limits,
-    /// How strict the sandbox is.
     pub sandbox: SandboxMode,
     /// User to switch to before the guest starts.
     pub user: Option<UserOption>,
     /// Root directory to change to before the guest starts.
     pub chroot: Option<PathBuf>,
-    /// Log level on stderr.
     pub verbosity: Verbosity,
-    /// Log format, statistics and metrics.
     pub output: Output,
-    /// Debugging options.
     pub debugging: Debugging,
 }
 

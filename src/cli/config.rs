@@ -77,38 +77,30 @@ impl Configured {
             let file = file.clone();
             Error::File { file, place, fault }
         })?;
-        let Argv {
-            options: line,
-            unikernel,
-            arguments,
-            taken,
-        } = &self.args;
-        let mut options: Vec<&OptionValue> = line.iter().collect();
+        let args = &self.args;
+        let mut options: Vec<&OptionValue> = args.options.iter().collect();
         let mut paths = Vec::new();
-        let unikernel = match (unikernel, content.unikernel) {
+        let unikernel = match (&args.unikernel, content.unikernel) {
             (Some(unikernel), _) if !unikernel.is_empty() => unikernel.clone(),
             (_, Some(named)) => {
                 paths.push(named.clone());
                 named.path.into()
             }
             (_, None) => {
-                let (file, taken) = (file.clone(), taken.clone());
+                let (file, taken) = (file.clone(), args.taken.clone());
                 return Err(Error::NoUnikernelInFile { file, taken });
             }
         };
         for entry in &content.entries {
-            if !line
-                .iter()
-                .any(|given| given.field() == entry.option.field())
-            {
+            let field = entry.option.field();
+            if !args.options.iter().any(|given| given.field() == field) {
                 options.push(&entry.option);
                 paths.extend(entry.path.clone());
             }
         }
-        let arguments = if arguments.is_empty() {
-            content.arguments
-        } else {
-            arguments.clone()
+        let arguments = match &args.arguments[..] {
+            [] => content.arguments,
+            arguments => arguments.to_vec(),
         };
         Ok((requested(options, unikernel, arguments)?, paths))
     }

@@ -19,12 +19,6 @@ pub(super) fn attach_net(config: &mut Config, given: &OptionValue) -> Result<(),
     put(&mut net(config, given).source, Ok(source))
 }
 
-/// `--block` and `--disk`.
-pub(super) fn attach_block(config: &mut Config, given: &OptionValue) -> Result<(), Rule> {
-    let source = value::block_source(given);
-    put(&mut block(config, given).source, source)
-}
-
 /// `--block-sector-size`.
 pub(super) fn set_sector_size(config: &mut Config, given: &OptionValue) -> Result<(), Rule> {
     let size = value::sector_size(given);
@@ -43,7 +37,7 @@ pub(super) fn net<'c>(config: &'c mut Config, given: &OptionValue) -> &'c mut Ne
 }
 
 /// Returns the entry of the block device that `given` names; adds one if there is none.
-fn block<'c>(config: &'c mut Config, given: &OptionValue) -> &'c mut BlockOption {
+pub(super) fn block<'c>(config: &'c mut Config, given: &OptionValue) -> &'c mut BlockOption {
     let is_it =
         |block: &BlockOption| block.name == given.device && block.fallback == given.fallback;
     find_or_add(&mut config.blocks, is_it, || BlockOption {

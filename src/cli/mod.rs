@@ -89,21 +89,28 @@ pub fn log_format(args: &[OsString]) -> LogFormat {
 
 /// Builds the command from the options.
 fn requested(
-    mut options: Vec<&OptionValue>,
+    options: Vec<&OptionValue>,
     unikernel: OsString,
     arguments: Vec<OsString>,
 ) -> Result<Command, Error> {
-    // In the order of the table, so that a device's entry begins with what it is attached to.
-    options.sort_by_key(|given| {
-        let row = OPTIONS.iter().position(|spec| spec == given.spec);
-        (given.fallback, row, given.device.is_some())
-    });
     let mut config = Config {
         unikernel: unikernel.into(),
         arguments,
         ..Config::default()
     };
-    apply(&mut config, options.iter().copied()).map_err(|(_, error)| error)?;
+    // Those of the command line first, in the order of the table, so that a device's entry begins
+    // with what it is attached to. Sorting is code that starts do not touch otherwise.
+    let rows = |fallback| OPTIONS.iter().map(move |spec| (fallback, spec));
+    let rows = rows(false).chain(rows(true));
+    let keys = rows.flat_map(|(fallback, spec)| [(fallback, spec, false), (fallback, spec, true)]);
+    let key = |given: &OptionValue| (given.fallback, given.spec, given.device.is_some());
+    let in_order = keys.flat_map(|row| {
+        options
+            .iter()
+            .copied()
+            .filter(move |given| key(given) == row)
+    });
+    apply(&mut config, in_order).map_err(|(_, error)| error)?;
     Ok(if options.iter().any(|given| given.name() == "check") {
         Command::Check(config)
     } else {

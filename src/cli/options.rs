@@ -1,6 +1,5 @@
 //! The options: one table for matching, the configuration file, the help text and suggestions.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -88,7 +87,7 @@ pub(super) fn explain(word: &OsStr) -> Error {
 impl Spec {
     /// Returns the name without dashes and device.
     pub fn name(&self) -> &'static str {
-        self.long.split(':').next().unwrap_or(self.long)
+        self.long.strip_suffix(":NAME").unwrap_or(self.long)
     }
 
     pub fn is_flag(&self) -> bool {
@@ -148,7 +147,7 @@ impl Spec {
 
 impl PartialEq for Spec {
     fn eq(&self, other: &Spec) -> bool {
-        self.long == other.long
+        std::ptr::eq(self, other)
     }
 }
 
@@ -186,20 +185,31 @@ impl OptionValue {
         (name, self.device.as_deref())
     }
 
-    /// Returns the error if it may not follow `earlier`, which sets the same. Only flags may be
-    /// repeated.
-    fn conflict(&self, earlier: &OptionValue) -> Option<Error> {
+    /// Checks whether it may follow `earlier`, which sets the same. Only flags may be repeated.
+    fn check_after(&self, earlier: &OptionValue) -> Result<(), Error> {
         let is_repeated = self.spec == earlier.spec;
         match self.field().0 {
-            _ if is_repeated && self.spec.is_flag() => None,
-            "verbose" => Some(Error::VerboseAndQuiet),
-            "block" if !is_repeated => Some(Error::BlockAndDisk),
+            _ if is_repeated && self.spec.is_flag() => Ok(()),
+            "verbose" => Err(Error::VerboseAndQuiet),
+            "block" if !is_repeated => Err(Error::BlockAndDisk),
             _ => {
                 let valued = if self.spec.is_flag() { earlier } else { self };
                 let option = valued.spelling();
-                Some(Error::GivenTwice { option })
+                Err(Error::GivenTwice { option })
             }
         }
+    }
+
+    /// Puts its value into `config`.
+    fn put(&self, config: &mut Config) -> Result<(), Error> {
+        (self.spec.set)(config, self).map_err(|rule| {
+            let (option, value) = (self.spelling(), shown(self.value.as_bytes()));
+            Error::Value {
+                option,
+                value,
+                rule,
+            }
+        })
     }
 }
 
@@ -208,20 +218,15 @@ pub(super) fn apply<'o>(
     config: &mut Config,
     options: impl Iterator<Item = &'o OptionValue>,
 ) -> Result<(), (usize, Error)> {
-    let mut fields = BTreeMap::new();
+    let mut fields: Vec<&OptionValue> = Vec::new();
     for (index, given) in options.enumerate() {
-        (given.spec.set)(config, given).map_err(|rule| {
-            let (option, value) = (given.spelling(), shown(given.value.as_bytes()));
-            let error = Error::Value {
-                option,
-                value,
-                rule,
-            };
-            (index, error)
-        })?;
-        let earlier = fields.insert(given.field(), given);
-        if let Some(error) = earlier.and_then(|earlier| given.conflict(earlier)) {
-            return Err((index, error));
+        given.put(config).map_err(|error| (index, error))?;
+        match fields
+            .iter()
+            .find(|earlier| earlier.field() == given.field())
+        {
+            Some(earlier) => given.check_after(earlier).map_err(|error| (index, error))?,
+            None => fields.push(given),
         }
     }
     Ok(())

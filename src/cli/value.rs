@@ -63,7 +63,6 @@ fn choice<T: Copy>(given: &OptionValue, choices: &[(&str, T)]) -> Option<T> {
     Some(chosen.1)
 }
 
-/// `--net-ring`.
 pub(super) fn net_ring(given: &OptionValue) -> Result<NetRing, Rule> {
     let choices = [
         ("auto", NetRing::Auto),
@@ -73,7 +72,6 @@ pub(super) fn net_ring(given: &OptionValue) -> Result<NetRing, Rule> {
     choice(given, &choices).ok_or(Rule::NetRing)
 }
 
-/// `--sandbox`.
 pub(super) fn sandbox(given: &OptionValue) -> Result<SandboxMode, Rule> {
     let choices = [
         ("strict", SandboxMode::Strict),
@@ -83,7 +81,6 @@ pub(super) fn sandbox(given: &OptionValue) -> Result<SandboxMode, Rule> {
     choice(given, &choices).ok_or(Rule::Sandbox)
 }
 
-/// `--log-format`.
 pub(super) fn log_format(given: &OptionValue) -> Result<LogFormat, Rule> {
     let format = given.value.to_str().and_then(LogFormat::from_name);
     format.ok_or(Rule::LogFormat)
@@ -118,23 +115,18 @@ fn socket(given: &OptionValue, rule: Rule) -> Result<SocketAddress, Rule> {
 
 /// `--user`: a name or number, optionally with a group.
 pub(super) fn user(given: &OptionValue) -> Result<UserOption, Rule> {
-    let text = given.value.to_str().ok_or(Rule::User)?;
-    let (user, group) = match text.split_once(':') {
-        None => (text, None),
-        Some((user, group)) => (user, Some(group.to_owned())),
-    };
-    let is_name =
-        |name: &str| !name.is_empty() && !name.contains(':') && !name.contains(char::is_control);
-    if !is_name(user) || !group.as_deref().is_none_or(is_name) {
-        return Err(Rule::User);
+    let names = given.value.to_str().unwrap_or_default().split(':');
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let is_name = |name: &String| !name.is_empty() && !name.contains(char::is_control);
+    match &names[..] {
+        [user, group @ ..] if group.len() < 2 && names.iter().all(is_name) => Ok(UserOption {
+            user: user.clone(),
+            group: group.first().cloned(),
+        }),
+        _ => Err(Rule::User),
     }
-    Ok(UserOption {
-        user: user.to_owned(),
-        group,
-    })
 }
 
-/// `--mem`.
 pub(super) fn memory(given: &OptionValue) -> Result<Memory, Rule> {
     match scaled(given, &MEMORY_UNITS).ok_or(Rule::MemoryForm)? {
         bytes if bytes < Memory::STEP => Err(Rule::MemoryTooSmall),

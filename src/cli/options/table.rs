@@ -1,6 +1,6 @@
 //! The table of all options, in the order of the help text.
 
-use super::super::devices::{self, net};
+use super::super::devices::{self, block, net};
 use super::super::error::Rule;
 use super::super::value::{self, put};
 use super::OptionValue;
@@ -130,7 +130,7 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
         heading: "Block",
         help: "Attach block device NAME to an image, a disk or a descriptor",
         property: Some(("block", "path")),
-        set: devices::attach_block,
+        set: |config, given| put(&mut block(config, given).source, value::block_source(given)),
         ..OPTION
     },
     Spec {
@@ -140,7 +140,7 @@ pub(in crate::cli) static OPTIONS: [Spec; 27] = [
         help: "The same as --block=PATH",
         is_hidden: true,
         same_as: Some("block"),
-        set: devices::attach_block,
+        set: |config, given| put(&mut block(config, given).source, value::block_source(given)),
         ..OPTION
     },
     Spec {
