@@ -11,34 +11,28 @@ use log::LevelFilter;
 
 use crate::report::log_lines::LogFormat;
 
-/// The configuration of one run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The configuration of one run; by default that of a command line without options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the types say what the other fields are")]
 pub struct Config {
     /// Path of the unikernel, as given.
     pub unikernel: PathBuf,
     /// The guest's arguments, as given.
     pub arguments: Vec<OsString>,
-    /// The guest's memory.
     pub memory: Memory,
     /// The network options, merged by device.
     pub nets: Vec<NetOption>,
     /// The block options, merged by device.
     pub blocks: Vec<BlockOption>,
-    /// Whether the guest is offered the shared network ring.
     pub net_ring: NetRing,
-    /// Resource limits of the run.
     pub limits: Limits,
-    /// How strict the sandbox is.
     pub sandbox: SandboxMode,
     /// User to switch to before the guest starts.
     pub user: Option<UserOption>,
     /// Root directory to change to before the guest starts.
     pub chroot: Option<PathBuf>,
-    /// Log level on stderr.
     pub verbosity: Verbosity,
-    /// Log format, statistics and metrics.
     pub output: Output,
-    /// Debugging options.
     pub debugging: Debugging,
 }
 
@@ -104,15 +98,18 @@ impl Memory {
     pub const STEP: u64 = 2 << 20;
     /// Maximum, 4 GiB: the range that guest page tables map and a hypercall can address.
     pub const MAX: u64 = 4 << 30;
-    /// Default, 512 MiB.
-    pub const DEFAULT: Memory = Memory::of(512 << 20);
-
     /// Returns the memory for a request of `asked` bytes.
     pub(crate) const fn of(asked: u64) -> Memory {
         Memory {
             asked,
             given: asked - asked % Memory::STEP,
         }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::of(512 << 20)
     }
 }
 
@@ -165,6 +162,16 @@ pub enum Verbosity {
 }
 
 impl Verbosity {
+    /// Returns the level of one more `-v`.
+    pub(crate) fn more(self) -> Verbosity {
+        match self {
+            Verbosity::Quiet => Verbosity::Normal,
+            Verbosity::Normal => Verbosity::Verbose,
+            Verbosity::Verbose => Verbosity::Debug,
+            _ => Verbosity::Trace,
+        }
+    }
+
     /// Returns the level of the `log` crate.
     pub fn level(self) -> LevelFilter {
         match self {

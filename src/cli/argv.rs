@@ -1,20 +1,19 @@
-//! Splits a command line before clap sees it: finds where the options end, and rewrites options
-//! whose name contains a device name.
+//! Splits a command line: options, matched with the table; UNIKERNEL; and the arguments after it,
+//! which belong to the guest.
 
-use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::iter::Peekable;
+use std::os::unix::ffi::OsStrExt;
 
 use super::Error;
-use super::options;
-use crate::guest::manifest::is_valid_name;
+use super::options::{self, OptionValue};
 use crate::report::text::one_line;
 
 /// A command line, split into its parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Argv {
-    /// One element per option, `--name=value`; with a device name, `--name:NAME=device=value`.
-    pub options: Vec<OsString>,
+    /// The options, in the order of the command line.
+    pub options: Vec<OptionValue>,
     /// The first argument that is no option.
     pub unikernel: Option<OsString>,
     /// All arguments after it, unchanged.
@@ -25,43 +24,98 @@ pub(super) struct Argv {
     pub taken: String,
 }
 
-/// Splits a command line, without the program's own name. Section 9.
-pub(super) fn split(mut args: impl Iterator<Item = OsString>) -> Result<Argv, Error> {
-    let (mut options, mut taken) = (Vec::new(), String::new());
-    let unikernel = loop {
-        match args.next() {
-            Some(word) if word == "--" => break args.next(),
-            Some(word) if is_option(&word) => options.push(complete(word, &mut args, &mut taken)?),
-            other => break other,
+/// Splits a command line, without the program's own name. Section 9. Returns the first error next
+/// to all valid options; `--help` hides later errors.
+pub(super) fn split(args: impl Iterator<Item = OsString>) -> (Argv, Result<(), Error>) {
+    let mut args = args.peekable();
+    let (mut argv, mut result) = (Argv::default(), Ok(()));
+    // Whether an error or `--help` decides the outcome.
+    let mut is_decided = false;
+    while let Some(word) = args.next_if(|word| is_option(word) && word != "--") {
+        match argv.add(&word, &mut args) {
+            _ if is_decided => {}
+            Ok(true) => {
+                is_decided = matches!(argv.options.last(), Some(given) if given.name() == "help");
+            }
+            Ok(false) => (is_decided, result) = (true, Err(options::explain(&word))),
+            Err(error) => (is_decided, result) = (true, Err(error)),
         }
-    };
-    if unikernel.is_some() {
-        taken.clear();
     }
-    Ok(Argv {
-        options,
-        unikernel,
-        arguments: args.collect(),
-        taken,
-    })
+    args.next_if_eq("--");
+    argv.unikernel = args.next();
+    if argv.unikernel.is_some() {
+        argv.taken.clear();
+    }
+    argv.arguments = args.collect();
+    (argv, result)
 }
 
-/// Returns the last value of the option `name`, even if the command line is invalid otherwise.
-pub(super) fn last_value(args: &[OsString], name: &str) -> Option<OsString> {
-    let (mut args, mut found) = (args.iter().cloned(), None);
-    while let Some(word) = args.next().filter(|word| is_option(word) && word != "--") {
-        let after = args.clone();
-        let Ok(whole) = complete(word, &mut args, &mut String::new()) else {
-            // Its value is missing: the next argument is an option.
-            args = after;
-            continue;
-        };
-        let (option, value) = split_at_byte(whole.as_bytes(), b'=');
-        if option.strip_prefix(b"--") == Some(name.as_bytes()) {
-            found = value.map(|value| OsStr::from_bytes(value).to_owned());
-        }
+impl Argv {
+    /// Returns the last occurrence of the option called `name`.
+    pub fn last(&self, name: &str) -> Option<&OptionValue> {
+        self.options.iter().rfind(|given| given.name() == name)
     }
-    found
+
+    /// Adds the option `word`, together with the next argument if that is its value. Returns
+    /// whether the table has the option.
+    fn add(
+        &mut self,
+        word: &OsStr,
+        args: &mut Peekable<impl Iterator<Item = OsString>>,
+    ) -> Result<bool, Error> {
+        let Some(long) = word.as_bytes().strip_prefix(b"--") else {
+            return Ok(self.add_letters(&word.as_bytes()[1..]));
+        };
+        let (name, value) = split_at_byte(long, b'=');
+        let (name, device) = split_at_byte(name, b':');
+        let spec = options::named(name)
+            .filter(|spec| device.is_none() || spec.takes_device())
+            .filter(|spec| value.is_none() || !spec.is_flag());
+        let Some(spec) = spec else {
+            return Ok(false);
+        };
+        let device = device.map(|device| spec.device_name(device)).transpose()?;
+        let mut given = spec.given(device, OsStr::from_bytes(value.unwrap_or_default()));
+        if value.is_none() && !spec.is_flag() {
+            given.value = self.next_value(&given, args)?;
+        }
+        self.options.push(given);
+        Ok(true)
+    }
+
+    /// Adds flags by their letters. Returns whether the table has all of them.
+    fn add_letters(&mut self, letters: &[u8]) -> bool {
+        for &letter in letters {
+            let Some(spec) = options::with_letter(letter) else {
+                return false;
+            };
+            self.options.push(spec.given(None, ""));
+            if spec.name() == "help" {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Returns the next argument, which must exist and not look like an option, as the value of
+    /// `given`.
+    fn next_value(
+        &mut self,
+        given: &OptionValue,
+        args: &mut Peekable<impl Iterator<Item = OsString>>,
+    ) -> Result<OsString, Error> {
+        let (option, value) = (given.spelling(), given.spec.value.1);
+        let Some(word) = args.next_if(|word| !is_option(word)) else {
+            return Err(Error::NoValue { option, value });
+        };
+        self.taken = if given.name() == "config" || is_plain(word.as_bytes(), value) {
+            String::new()
+        } else {
+            let word = shown(word.as_bytes());
+            format!(": option '{option}' took '{word}' as its value (write {option}={value})")
+        };
+        Ok(word)
+    }
 }
 
 /// Returns whether an argument is an option; a lone `-` is a file of that name.
@@ -77,81 +131,12 @@ fn split_at_byte(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Rewrites an option to the form that clap gets, together with the next argument if that is its
-/// value; notes that in `taken`.
-fn complete(
-    argument: OsString,
-    args: &mut impl Iterator<Item = OsString>,
-    taken: &mut String,
-) -> Result<OsString, Error> {
-    let (option, value) = split_at_byte(argument.as_bytes(), b'=');
-    let (base, device) = split_at_byte(option, b':');
-    let Some(known) = options::with_value(base) else {
-        return Ok(argument);
-    };
-    let form = match device {
-        None => base.to_vec(),
-        Some(device) => {
-            let Some(named) = known.named else {
-                return Ok(argument);
-            };
-            check_name(option, device)?;
-            [b"--", named.as_bytes(), b"=", device].concat()
-        }
-    };
-    let value = match value {
-        Some(value) => Cow::Borrowed(value),
-        None => {
-            let next = next_value(option, known.value, args)?;
-            *taken = if known.name == "config" || is_plain(&next, known.value) {
-                String::new()
-            } else {
-                took(option, &next, known.value)
-            };
-            Cow::Owned(next)
-        }
-    };
-    Ok(OsString::from_vec([&form, &b"="[..], &value].concat()))
-}
-
-/// Returns the next argument, which must exist and not look like an option.
-fn next_value(
-    option: &[u8],
-    value: &'static str,
-    args: &mut impl Iterator<Item = OsString>,
-) -> Result<Vec<u8>, Error> {
-    match args.next() {
-        Some(word) if !is_option(&word) => Ok(word.into_vec()),
-        _ => Err(Error::NoValue {
-            option: shown(option),
-            value,
-        }),
-    }
-}
-
 /// Returns whether a value cannot be a unikernel's path: a size, a number, a descriptor, or one of
 /// the choices in `value`.
 fn is_plain(word: &[u8], value: &str) -> bool {
     word.first()
         .is_none_or(|first| first.is_ascii_digit() || *first == b'@')
         || value.split('|').any(|choice| choice.as_bytes() == word)
-}
-
-/// Returns the hint that `option` consumed an argument that may have been the unikernel.
-fn took(option: &[u8], word: &[u8], value: &str) -> String {
-    let (option, word) = (shown(option), shown(word));
-    format!(": option '{option}' took '{word}' as its value (write {option}={value})")
-}
-
-/// Rejects an invalid device name.
-pub(super) fn check_name(option: &[u8], name: &[u8]) -> Result<(), Error> {
-    if std::str::from_utf8(name).is_ok_and(is_valid_name) {
-        return Ok(());
-    }
-    Err(Error::Name {
-        option: shown(option),
-        name: shown(name),
-    })
 }
 
 /// Makes an argument printable, for a message of one line.
@@ -165,7 +150,10 @@ mod tests {
 
     fn last(args: &[&str]) -> Option<String> {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-        last_value(&args, "log-format").map(|value| value.into_string().unwrap())
+        split(args.into_iter())
+            .0
+            .last("log-format")
+            .map(|given| given.value.to_str().unwrap().to_owned())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::cli::{self, Command, Configured, Fault, NamedPath, nearest};
-use crate::config::{Config, UserOption};
+use crate::config::UserOption;
 use crate::host::files::{Files, Identity, Look, Need, Use};
 
 /// Size limit of a configuration file in bytes; ten times a realistic file.
@@ -38,30 +38,20 @@ pub enum Error {
 /// The file cannot be read or is invalid. For a run, the paths that it names must exist; a check
 /// reports missing paths itself, together with everything else.
 pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error> {
-    let (text, identity) = read(&configured, configured.user().as_ref())?;
+    let (text, identity) = read(&configured)?;
     let command = command(&configured, &text);
-    if let Ok(
-        Command::Run(Config {
-            user: user @ Some(_),
-            ..
-        })
-        | Command::Check(Config {
-            user: user @ Some(_),
-            ..
-        }),
-    ) = &command
-    {
+    if let Ok(Command::Run(config) | Command::Check(config)) = &command {
         // The file itself may set the user of the run.
-        look(&configured, user.as_ref())?;
+        if config.user.is_some() {
+            look(&configured, config.user.as_ref())?;
+        }
     }
     if command.is_err() {
         // Errors use the format that the file sets, too.
         configured.log_format(&text).set_global();
     }
-    Ok((
-        command?,
-        identity.map(|identity| Use::config_file(configured.file(), identity)),
-    ))
+    let config_file = identity.map(|identity| Use::config_file(configured.file(), identity));
+    Ok((command?, config_file))
 }
 
 fn command(configured: &Configured, text: &[u8]) -> Result<Command, cli::Error> {
@@ -82,30 +72,21 @@ fn look(configured: &Configured, user: Option<&UserOption>) -> Result<Look, Erro
         })
 }
 
-fn read(
-    configured: &Configured,
-    user: Option<&UserOption>,
-) -> Result<(Vec<u8>, Option<Identity>), Error> {
-    let path = configured.file();
-    let read_error = |source| Error::Read {
-        file: path.to_owned(),
-        source,
-    };
-    let look = look(configured, user)?;
+fn read(configured: &Configured) -> Result<(Vec<u8>, Option<Identity>), Error> {
+    let look = look(configured, configured.user().as_ref())?;
+    let file = configured.file().to_owned();
     if !look.metadata().is_file() {
-        return Err(Error::NotAFile {
-            file: path.to_owned(),
-        });
+        return Err(Error::NotAFile { file });
     }
-    let file = look.open(File::options().read(true)).map_err(read_error)?;
     let mut text = Vec::new();
-    file.take(LONGEST + 1)
-        .read_to_end(&mut text)
-        .map_err(read_error)?;
+    look.open(File::options().read(true))
+        .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut text))
+        .map_err(|source| Error::Read {
+            file: file.clone(),
+            source,
+        })?;
     if text.len() as u64 > LONGEST {
-        return Err(Error::TooLong {
-            file: path.to_owned(),
-        });
+        return Err(Error::TooLong { file });
     }
     Ok((text, look.identity()))
 }
@@ -113,13 +94,11 @@ fn read(
 /// Reports the first path of `file` that does not exist, with its place and a similar name.
 fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
     let is_missing = |path: &Path| {
-        let error = fs::metadata(path).err();
-        error.is_some_and(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            )
-        })
+        let error = fs::metadata(path).map_err(|error| error.kind());
+        matches!(
+            error,
+            Err(io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        )
     };
     let needed = |named: &NamedPath| match named.path.parent() {
         Some(directory) if named.is_created => directory.join("."),
@@ -150,12 +129,7 @@ fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
 /// Returns the path of the file in the same directory with the most similar name.
 fn similar_path(path: &Path) -> Option<PathBuf> {
     let directory = path.parent()?;
-    let listed = if directory.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        directory
-    };
-    let names = fs::read_dir(listed)
+    let names = fs::read_dir(directory.join("."))
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let names: Vec<String> = names.collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::config::{Fault, Place, meant};
-use super::options;
+use super::options::{OPTIONS, Spec};
 use crate::config::NetSource;
 
 /// An error of the command line. Every message is one line that names the option and the fix.
@@ -54,25 +54,12 @@ pub enum Error {
         value: String,
         rule: Rule,
     },
-    #[error(
-        "{option}={tap}: another network device already uses '{tap}'; give each its own interface"
-    )]
-    SameTap { option: String, tap: NetSource },
-    /// Another error of clap.
-    #[error("{0}")]
-    Other(String),
 }
 
 impl Error {
     /// Makes the error for an unknown `option`, with the most similar known option.
     pub(super) fn unknown(option: String) -> Error {
-        let command = options::command();
-        // Options with a device name also exist without it.
-        let names: Vec<&str> = command
-            .get_arguments()
-            .filter_map(clap::Arg::get_long)
-            .filter(|name| !name.contains(':'))
-            .collect();
+        let names: Vec<&str> = OPTIONS.iter().map(Spec::name).collect();
         let word = option
             .strip_prefix("--")
             .and_then(|word| word.split(':').next());
@@ -90,71 +77,55 @@ fn list_or(meant: Option<&str>) -> String {
 }
 
 /// Rules for the values of options.
-#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each message says what it refuses")]
 pub enum Rule {
-    /// `--net-ring`.
     #[error("expected auto, on or off")]
     NetRing,
-    /// `--sandbox`.
     #[error("expected strict, best-effort or off")]
     Sandbox,
-    /// `--user`.
     #[error("not a user; write NAME or UID, optionally with :GROUP or :GID, such as nobody:kvm")]
     User,
-    /// `--mem` is not a size.
     #[error(
         "not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M"
     )]
     MemoryForm,
-    /// `--mem` is too little.
     #[error("too little memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
     MemoryTooSmall,
-    /// `--mem` is too much.
     #[error("too much memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
     MemoryTooLarge,
-    /// The interface name violates Linux's rules.
     #[error("not an interface name; write 1 to 15 characters without '/', ':' or white space")]
     Interface,
-    /// Neither the number nor the name of a file descriptor.
+    #[error("another network device already uses '{0}'; give each its own interface")]
+    SameTap(NetSource),
     #[error(
         "not a file descriptor; after '@' write its number, such as @3, or its name in LISTEN_FDNAMES"
     )]
     Descriptor,
-    /// A MAC address is malformed.
     #[error("not a MAC address; write six pairs of hexadecimal digits, such as 02:00:00:00:00:01")]
     MacForm,
-    /// A multicast MAC address.
     #[error(
         "a multicast address cannot belong to an interface; make the first pair even, such as 02"
     )]
     MacMulticast,
-    /// The zero MAC address.
     #[error("the zero address means 'unset' to a guest; omit the option for a random address")]
     MacZero,
-    /// An invalid sector size.
     #[error("not a sector size; write 512, 1024, 2048, 4096, 8192, 16384 or 32768")]
     SectorSize,
-    /// `--timeout`.
     #[error("not a time; write whole seconds, 1 to 4294967295, such as 60")]
     Timeout,
-    /// `--console-rate`.
     #[error(
         "not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K"
     )]
     ConsoleRate,
-    /// `--gdb-port`.
     #[error("not a TCP port; write a number, 1 to 65535, 0 for any that is free, or unix:PATH")]
     Port,
-    /// `--log-format`.
     #[error("expected text, json or journald")]
     LogFormat,
-    /// `--metrics`.
     #[error("not a socket; write unix:PATH, or unix:@NAME for one without a file")]
     Metrics,
-    /// A socket's path or name exceeds the kernel's socket addresses.
     #[error("socket path or name too long; the limit is 107 bytes")]
     SocketTooLong,
-    /// An empty path.
     #[error("the path is empty")]
     Path,
 }

@@ -48,10 +48,9 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Err
             b"--json" if !options_end => json = true,
             b"--help" | b"-h" if !options_end => return Ok(Command::Help(HELP.to_owned())),
             _ if !options_end && is_option(&argument) => return Err(refusal(argument.as_bytes())),
-            _ if unikernel.is_some() => {
-                return Err(Error::OneUnikernel {
-                    word: shown(argument.as_bytes()),
-                });
+            word if unikernel.is_some() => {
+                let word = shown(word);
+                return Err(Error::OneUnikernel { word });
             }
             _ => unikernel = Some(argument),
         }
@@ -65,14 +64,10 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Err
 
 fn refusal(word: &[u8]) -> Error {
     let name = word.split(|&byte| byte == b'=').next().unwrap_or_default();
-    let option = shown(name);
-    if [&b"--json"[..], b"--help"].contains(&name) {
-        Error::UnexpectedValue { option }
-    } else {
-        Error::Unknown {
-            option,
-            meant: None,
-        }
+    let (option, meant) = (shown(name), None);
+    match name {
+        b"--json" | b"--help" => Error::UnexpectedValue { option },
+        _ => Error::Unknown { option, meant },
     }
 }
 

@@ -1,4 +1,4 @@
-//! The options: one table for splitting, parsing and the help text.
+//! The options: one table for matching, the configuration file, the help text and suggestions.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -8,12 +8,12 @@ use clap::{Arg, ArgAction, value_parser};
 
 use super::Error;
 use super::argv::shown;
-use crate::config::Verbosity;
+use crate::config::Config;
+use crate::guest::manifest::is_valid_name;
 
 mod table;
 
-pub(super) use table::Valued;
-use table::{HIDDEN, VALUED};
+pub(super) use table::{Kind, OPTIONS, Spec};
 
 const USAGE: &str =
     "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json] [--] UNIKERNEL";
@@ -36,378 +36,235 @@ Examples:
 Exit status:
   That of the guest, 255 if it aborted; 1 for every error of tender itself.";
 
-/// Returns the option written `word`, dashes included, if it exists and takes a value.
-pub(super) fn with_value(word: &[u8]) -> Option<&'static Valued> {
-    let name = word.strip_prefix(b"--")?;
-    VALUED.iter().find(|valued| valued.name.as_bytes() == name)
+/// Returns the option called `name`, without dashes.
+pub(super) fn named(name: &[u8]) -> Option<&'static Spec> {
+    OPTIONS.iter().find(|spec| spec.name().as_bytes() == name)
 }
 
-/// The kind of an option as a key of a configuration file.
-#[derive(Debug)]
-pub(super) enum Key {
-    /// An option with a value.
-    Valued(&'static Valued),
-    /// A flag.
-    Flag,
-    /// A flag that may be repeated.
-    Count,
-}
-
-/// Returns every option that a configuration file may contain, by its name without dashes. Options
-/// about the command line itself are excluded.
-pub(super) fn keys() -> Vec<(String, Key)> {
-    const NOT_IN_FILES: [&str; 4] = ["config", "check", "help", "version"];
-    let valued = VALUED
+/// Returns the flag with this letter.
+pub(super) fn with_letter(letter: u8) -> Option<&'static Spec> {
+    OPTIONS
         .iter()
-        .map(|valued| (valued.name.to_owned(), Key::Valued(valued)));
-    let command = command();
-    let flags = command
-        .get_arguments()
-        .filter_map(|arg| match arg.get_action() {
-            ArgAction::SetTrue => Some((arg.get_id().to_string(), Key::Flag)),
-            ArgAction::Count => Some((arg.get_id().to_string(), Key::Count)),
-            _ => None,
-        });
-    valued
-        .chain(flags)
-        .filter(|(name, _)| !NOT_IN_FILES.contains(&name.as_str()))
-        .collect()
+        .find(|spec| spec.short == Some(char::from(letter)))
 }
 
-impl Valued {
-    fn args(&'static self) -> impl Iterator<Item = Arg> {
-        let plain = self
-            .arg(self.name)
-            .hide(self.named.is_some() || self.name == HIDDEN);
-        let named = self.named.map(|name| self.arg(name));
-        [Some(plain), named].into_iter().flatten()
-    }
-
-    fn arg(&'static self, name: &'static str) -> Arg {
-        Arg::new(name)
-            .long(name)
-            .value_name(self.value)
-            .value_parser(value_parser!(OsString))
-            .action(ArgAction::Append)
-            .require_equals(true)
-            .help(self.help)
-            .help_heading(self.heading)
-    }
-}
-
-/// Returns the options for clap, manual pages and completions. Options for devices appear as
-/// `--net:NAME`, and hidden without the name. clap never sees UNIKERNEL and the arguments after it.
+/// Returns the options for clap, which formats the help text, manual pages and completions, and
+/// explains invalid options. Options for devices appear as `--net:NAME`, and hidden without the
+/// name.
 pub fn command() -> clap::Command {
-    let flag = |name: &'static str, short| {
-        Arg::new(name)
-            .long(name)
-            .short(short)
-            .help_heading("Output")
-    };
     clap::Command::new("tender")
         .about("Runs a Solo5 hvt unikernel as a KVM guest, with the devices that it declares.")
         .override_usage(USAGE)
         .after_help(AFTER)
         .disable_help_flag(true)
-        .args(VALUED.iter().flat_map(Valued::args))
-        .arg(
-            Arg::new("lock-memory")
-                .long("lock-memory")
-                .action(ArgAction::SetTrue)
-                .overrides_with("lock-memory")
-                .help_heading("Limits")
-                .help("Allocate all guest memory at the start and lock it in RAM"),
-        )
-        .arg(
-            Arg::new("gdb")
-                .long("gdb")
-                .action(ArgAction::SetTrue)
-                .overrides_with("gdb")
-                .help_heading("Debugging")
-                .help("Hold the guest at its first instruction until gdb connects"),
-        )
-        .arg(
-            Arg::new("console-timestamps")
-                .long("console-timestamps")
-                .action(ArgAction::SetTrue)
-                .overrides_with("console-timestamps")
-                .help_heading("Output")
-                .help("Prefix each line of the guest's console with the time"),
-        )
-        .arg(
-            Arg::new("check")
-                .long("check")
-                .action(ArgAction::SetTrue)
-                .overrides_with("check")
-                .help_heading("Configuration")
-                .help("Report whether it would start and what is missing; start nothing"),
-        )
-        .arg(
-            flag("verbose", 'v')
-                .action(ArgAction::Count)
-                .help("Log more on stderr; -vv and -vvv log still more"),
-        )
-        .arg(
-            flag("quiet", 'q')
-                .action(ArgAction::SetTrue)
-                .overrides_with("quiet")
-                .help("Log nothing on stderr but errors"),
-        )
-        .arg(
-            Arg::new("no-net-ring")
-                .long("no-net-ring")
-                .action(ArgAction::SetTrue)
-                .overrides_with("no-net-ring")
-                .hide(true),
-        )
-        .arg(
-            flag("help", 'h')
-                .action(ArgAction::Help)
-                .help("Print this text and exit"),
-        )
-        .arg(
-            flag("version", 'V')
-                .action(ArgAction::SetTrue)
-                .overrides_with("version")
-                .help("Print the version and exit"),
-        )
+        .args(OPTIONS.iter().flat_map(Spec::args))
 }
 
-/// The result of parsing the options.
-pub(super) enum Outcome {
-    /// `--help`.
-    Help(String),
-    /// `--version`.
-    Version,
-    /// The parsed options.
-    Options(Parsed),
-}
-
-/// Options by name: values in the order of the arguments, and flags.
-#[derive(Default)]
-pub(super) struct Parsed {
-    values: Vec<(&'static str, OsString)>,
-    flags: Vec<&'static str>,
-}
-
-/// One occurrence of an option.
-#[derive(Debug)]
-pub(super) struct OptionValue {
-    /// Its name as written, with dashes and device, without its value.
-    pub option: String,
-    /// Its name without dashes and device.
-    pub name: &'static str,
-    /// The device it names.
-    pub device: Option<String>,
-    /// Its value.
-    pub value: OsString,
-}
-
-/// Parses options in the form that [`super::argv::split`] returns. A valid command line is matched
-/// with the table; clap, which costs a tenth of a start, sees only what the table does not have.
-pub(super) fn parse(options: Vec<OsString>) -> Result<Outcome, Error> {
-    match Parsed::from_table(&options) {
-        Some(parsed) => Ok(Outcome::Options(parsed)),
-        None => explain(options),
-    }
-}
-
-/// Returns help, version or an error, by clap.
+/// Returns the text of `--help`.
 #[cold]
-fn explain(options: Vec<OsString>) -> Result<Outcome, Error> {
-    let args = std::iter::once("tender".into()).chain(options);
-    match command().try_get_matches_from(args) {
-        Ok(matches) if matches.get_flag("version") => Ok(Outcome::Version),
-        Ok(_) => Err(Error::Other("invalid options; see 'tender --help'".into())),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => {
-            Ok(Outcome::Help(format!("{}\n", error.to_string().trim_end())))
-        }
-        Err(error) => Err(refusal(&error)),
-    }
+pub(super) fn help() -> String {
+    format!("{}\n", command().render_help().to_string().trim_end())
 }
 
-/// Converts clap's error.
-fn refusal(error: &clap::Error) -> Error {
+/// Returns clap's error for an argument that matches no option of the table. A valid command line
+/// needs no clap, which costs a tenth of a start.
+#[cold]
+pub(super) fn explain(word: &OsStr) -> Error {
+    let Err(error) = command().try_get_matches_from([OsStr::new("tender"), word]) else {
+        return Error::unknown(shown(word.as_bytes()));
+    };
     let option = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) => word
-            .split(['=', ' '])
-            .next()
-            .unwrap_or_default()
-            .trim_end_matches("..."),
+        Some(ContextValue::String(option)) => option.split(['=', ' ']).next().unwrap_or_default(),
         _ => "",
     };
-    let option = shown(option.as_bytes());
+    let option = shown(option.trim_end_matches("...").as_bytes());
     match error.kind() {
-        ErrorKind::UnknownArgument | ErrorKind::InvalidUtf8 => Error::unknown(option),
         ErrorKind::TooManyValues => Error::UnexpectedValue { option },
-        _ => Error::Other(
-            error
-                .to_string()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .replacen("error: ", "", 1),
-        ),
+        _ => Error::unknown(option),
     }
 }
 
-/// Flags, with the letters of those that have one.
-const FLAGS: [(&str, Option<u8>); 7] = [
-    ("lock-memory", None),
-    ("gdb", None),
-    ("console-timestamps", None),
-    ("check", None),
-    ("verbose", Some(b'v')),
-    ("quiet", Some(b'q')),
-    ("no-net-ring", None),
-];
-
-impl Parsed {
-    /// Returns the options if all are in the table and complete.
-    fn from_table(options: &[OsString]) -> Option<Parsed> {
-        let mut parsed = Parsed::default();
-        for option in options {
-            match option.as_bytes() {
-                [b'-', b'-', long @ ..] => parsed.add_long(long)?,
-                [b'-', letters @ ..] => {
-                    for letter in letters {
-                        let is_it = |(_, short): &&(_, Option<u8>)| *short == Some(*letter);
-                        parsed.flags.push(FLAGS.iter().find(is_it)?.0);
-                    }
-                }
-                _ => return None,
-            }
-        }
-        Some(parsed)
+impl Spec {
+    /// Returns the name without dashes and device.
+    pub fn name(&self) -> &'static str {
+        self.long.strip_suffix(":NAME").unwrap_or(self.long)
     }
 
-    /// Adds an option without its dashes.
-    fn add_long(&mut self, long: &[u8]) -> Option<()> {
-        let ids = VALUED
-            .iter()
-            .flat_map(|valued| [Some(valued.name), valued.named]);
-        let value = |id: &'static str| {
-            let value = long.strip_prefix(id.as_bytes())?.strip_prefix(b"=")?;
-            Some((id, OsStr::from_bytes(value).to_owned()))
-        };
-        match ids.flatten().find_map(value) {
-            Some(found) => self.values.push(found),
-            None => {
-                let flag = FLAGS.iter().find(|(name, _)| name.as_bytes() == long)?;
-                self.flags.push(flag.0);
-            }
-        }
-        Some(())
+    pub fn is_flag(&self) -> bool {
+        matches!(self.value.0, Kind::Flag | Kind::Count)
     }
 
-    /// Returns every occurrence of the option called `name`, those with a device last.
-    pub fn all(&self, name: &str) -> Vec<OptionValue> {
-        let Some(valued) = VALUED.iter().find(|valued| valued.name == name) else {
-            return Vec::new();
-        };
+    pub fn takes_device(&self) -> bool {
+        self.property.is_some()
+    }
+
+    /// Returns a device name as text, or the error if it is invalid.
+    pub fn device_name(&self, name: &[u8]) -> Result<String, Error> {
+        match std::str::from_utf8(name) {
+            Ok(name) if is_valid_name(name) => Ok(name.to_owned()),
+            _ => Err(Error::Name {
+                option: format!("--{}:{}", self.name(), shown(name)),
+                name: shown(name),
+            }),
+        }
+    }
+
+    /// Returns an occurrence of the option on the command line.
+    pub fn given(&'static self, device: Option<String>, value: impl Into<OsString>) -> OptionValue {
+        OptionValue {
+            spec: self,
+            device,
+            value: value.into(),
+            fallback: false,
+        }
+    }
+
+    fn args(&'static self) -> impl Iterator<Item = Arg> {
         let plain = self
-            .values(name)
-            .map(|value| occurrence(valued.name, None, value));
-        let named = valued
-            .named
-            .into_iter()
-            .flat_map(|id| self.values(id))
-            .map(|word| {
-                let (device, value) = split_device(word);
-                occurrence(valued.name, Some(device), value)
-            });
-        plain.chain(named).collect()
+            .takes_device()
+            .then(|| self.arg(self.name()).hide(true));
+        plain.into_iter().chain([self.arg(self.long)])
     }
 
-    fn values<'p>(&'p self, id: &'p str) -> impl Iterator<Item = &'p OsString> {
-        let values = self.values.iter();
-        values.filter_map(move |(known, value)| (*known == id).then_some(value))
-    }
-
-    /// Returns whether the option called `name` is given, for `device` if it names devices.
-    pub fn gives(&self, name: &str, device: Option<&str>) -> bool {
-        let mut all = self.all(name).into_iter();
-        self.flag(name) || all.any(|given| given.device.as_deref() == device)
-    }
-
-    /// Returns whether the flag called `name` is given.
-    pub fn flag(&self, name: &str) -> bool {
-        self.flags.contains(&name)
-    }
-
-    /// Returns the verbosity that `-v` and `-q` select.
-    pub fn verbosity(&self) -> Result<Verbosity, Error> {
-        let verbose = self.flags.iter().filter(|name| **name == "verbose").count();
-        match (verbose, self.flag("quiet")) {
-            (0, true) => Ok(Verbosity::Quiet),
-            (_, true) => Err(Error::VerboseAndQuiet),
-            (0, false) => Ok(Verbosity::Normal),
-            (1, false) => Ok(Verbosity::Verbose),
-            (2, false) => Ok(Verbosity::Debug),
-            (_, false) => Ok(Verbosity::Trace),
+    fn arg(&'static self, name: &'static str) -> Arg {
+        let arg = Arg::new(name)
+            .long(name)
+            .short(self.short)
+            .help(self.help)
+            .help_heading(self.heading)
+            .hide(self.is_hidden);
+        match self.value.0 {
+            Kind::Flag => arg.action(ArgAction::SetTrue).overrides_with(name),
+            Kind::Count => arg.action(ArgAction::Count),
+            _ => arg
+                .action(ArgAction::Append)
+                .value_name(self.value.1)
+                .value_parser(value_parser!(OsString))
+                .require_equals(true),
         }
     }
 }
 
-fn occurrence(name: &'static str, device: Option<String>, value: &OsStr) -> OptionValue {
-    let option = match &device {
-        None => format!("--{name}"),
-        Some(device) => format!("--{name}:{device}"),
-    };
-    OptionValue {
-        option,
-        name,
-        device,
-        value: value.to_owned(),
+impl PartialEq for Spec {
+    fn eq(&self, other: &Spec) -> bool {
+        std::ptr::eq(self, other)
     }
 }
 
-/// Splits `device=value`; a device name contains no `=`.
-fn split_device(word: &OsStr) -> (String, &OsStr) {
-    let bytes = word.as_bytes();
-    let at = bytes
-        .iter()
-        .position(|&byte| byte == b'=')
-        .unwrap_or(bytes.len());
-    let value = bytes.get(at + 1..).unwrap_or_default();
-    (
-        String::from_utf8_lossy(&bytes[..at]).into_owned(),
-        OsStr::from_bytes(value),
-    )
+impl Eq for Spec {}
+
+/// One occurrence of an option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OptionValue {
+    pub spec: &'static Spec,
+    /// The device that it names.
+    pub device: Option<String>,
+    /// Its value; empty for a flag.
+    pub value: OsString,
+    /// Whether a configuration file contains it; the command line has priority.
+    pub fallback: bool,
+}
+
+impl OptionValue {
+    /// Returns the name without dashes and device.
+    pub fn name(&self) -> &'static str {
+        self.spec.name()
+    }
+
+    /// Returns the option as written, with dashes and device, without its value.
+    pub fn spelling(&self) -> String {
+        match &self.device {
+            None => format!("--{}", self.name()),
+            Some(device) => format!("--{}:{device}", self.name()),
+        }
+    }
+
+    /// Returns what it sets: the name of an option, and the device.
+    pub fn field(&self) -> (&'static str, Option<&str>) {
+        let name = self.spec.same_as.unwrap_or(self.name());
+        (name, self.device.as_deref())
+    }
+
+    /// Checks whether it may follow `earlier`, which sets the same. Only flags may be repeated.
+    fn check_after(&self, earlier: &OptionValue) -> Result<(), Error> {
+        let is_repeated = self.spec == earlier.spec;
+        match self.field().0 {
+            _ if is_repeated && self.spec.is_flag() => Ok(()),
+            "verbose" => Err(Error::VerboseAndQuiet),
+            "block" if !is_repeated => Err(Error::BlockAndDisk),
+            _ => {
+                let valued = if self.spec.is_flag() { earlier } else { self };
+                let option = valued.spelling();
+                Err(Error::GivenTwice { option })
+            }
+        }
+    }
+
+    /// Puts its value into `config`.
+    fn put(&self, config: &mut Config) -> Result<(), Error> {
+        (self.spec.set)(config, self).map_err(|rule| {
+            let (option, value) = (self.spelling(), shown(self.value.as_bytes()));
+            Error::Value {
+                option,
+                value,
+                rule,
+            }
+        })
+    }
+}
+
+/// Puts options into `config`. Returns the first error, with the index of its option.
+pub(super) fn apply<'o>(
+    config: &mut Config,
+    options: impl Iterator<Item = &'o OptionValue>,
+) -> Result<(), (usize, Error)> {
+    let mut fields: Vec<&OptionValue> = Vec::new();
+    for (index, given) in options.enumerate() {
+        given.put(config).map_err(|error| (index, error))?;
+        match fields
+            .iter()
+            .find(|earlier| earlier.field() == given.field())
+        {
+            Some(earlier) => given.check_after(earlier).map_err(|error| (index, error))?,
+            None => fields.push(given),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::argv;
     use super::*;
 
     #[test]
-    fn flags_are_those_of_the_help_text() {
-        let command = command();
-        let flags = command.get_arguments().filter(|arg| {
-            matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::Count)
-                && arg.get_id() != "version"
-        });
-        let flags: Vec<_> = flags
-            .map(|arg| {
-                (
-                    arg.get_id().as_str(),
-                    arg.get_short().map(|short| short as u8),
-                )
-            })
-            .collect();
-        assert_eq!(flags, FLAGS);
+    fn references_between_rows_are_valid() {
+        for spec in &OPTIONS {
+            let twins = OPTIONS.iter().filter(|other| other.name() == spec.name());
+            assert_eq!(twins.count(), 1, "{}", spec.long);
+            assert!(
+                spec.same_as
+                    .is_none_or(|other| named(other.as_bytes()).is_some())
+            );
+            assert_eq!(
+                spec.property.is_some(),
+                spec.long.contains(':'),
+                "{}",
+                spec.long
+            );
+            assert_eq!(spec.is_flag(), spec.value.1.is_empty(), "{}", spec.long);
+        }
     }
 
-    /// Options right and wrong.
-    const OPTIONS: [&str; 24] = [
+    /// Options right and wrong, each with its value.
+    const WORDS: [&str; 23] = [
         "--mem=1",
         "--mem=",
-        "--mem",
         "--net=a",
         "--net:NAME=a=b",
-        "--net:NAME",
+        "--mem:NAME=1",
         "--disk=x=y",
         "-v",
         "-vq",
@@ -416,39 +273,46 @@ mod tests {
         "--gdb",
         "--gdb=1",
         "--gdb=",
-        "-h",
         "-Vv",
         "-V",
         "-x",
-        "-",
+        "-vx",
         "--check",
         "--version",
+        "--version=1",
         "--no-net-ring",
         "--nope",
-        "--",
+        "---",
     ];
 
     proptest! {
         #[test]
         fn the_table_accepts_what_clap_accepts(
-            options in prop::collection::vec(prop::sample::select(&OPTIONS[..]), 0..6),
+            words in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..6),
         ) {
-            let args = std::iter::once("tender").chain(options.iter().copied());
-            let by_clap = command().try_get_matches_from(args).ok();
-            let by_clap = by_clap.filter(|matches| !matches.get_flag("version"));
-            let options: Vec<OsString> = options.iter().map(OsString::from).collect();
-            // Never passed on by `argv::split`, and clap ends the options there.
-            prop_assume!(!options.iter().any(|option| option == "--" || option == "-"));
-            let parsed = Parsed::from_table(&options);
-            prop_assert_eq!(parsed.is_some(), by_clap.is_some());
-            if let (Some(parsed), Some(matches)) = (parsed, by_clap) {
-                for id in VALUED.iter().flat_map(|valued| [Some(valued.name), valued.named]).flatten() {
-                    let values = matches.get_many::<OsString>(id).into_iter().flatten();
-                    prop_assert!(parsed.values(id).eq(values), "{}", id);
+            let args = std::iter::once("tender").chain(words.iter().copied());
+            let by_clap = command().try_get_matches_from(args);
+            let (argv, result) = argv::split(words.iter().map(OsString::from));
+            prop_assert_eq!(result.is_ok(), by_clap.is_ok());
+            let (Ok(()), Ok(matches)) = (result, by_clap) else { return Ok(()) };
+            for spec in &OPTIONS {
+                let given = argv.options.iter().filter(|given| given.spec == spec);
+                match spec.value.0 {
+                    Kind::Flag => prop_assert_eq!(given.count() > 0, matches.get_flag(spec.long)),
+                    Kind::Count => {
+                        prop_assert_eq!(given.count(), usize::from(matches.get_count(spec.long)));
+                    }
+                    _ => {
+                        let plain = given.clone().filter(|given| given.device.is_none());
+                        let values = matches.get_many::<OsString>(spec.name()).into_iter().flatten();
+                        prop_assert!(plain.map(|given| &given.value).eq(values), "{}", spec.long);
+                        if spec.takes_device() {
+                            let named = given.filter(|given| given.device.as_deref() == Some("NAME"));
+                            let values = matches.get_many::<OsString>(spec.long).into_iter().flatten();
+                            prop_assert!(named.map(|given| &given.value).eq(values), "{}", spec.long);
+                        }
+                    }
                 }
-                prop_assert_eq!(parsed.flag("gdb"), matches.get_flag("gdb"));
-                let verbose = parsed.flags.iter().filter(|flag| **flag == "verbose").count();
-                prop_assert_eq!(verbose, usize::from(matches.get_count("verbose")));
             }
         }
     }

@@ -8,8 +8,11 @@ use log::LevelFilter;
 use super::*;
 use crate::config::{BlockOption, BlockSource, Config, Memory, NetOption, NetSource, Verbosity};
 
+mod debugging;
 mod descriptors;
 mod isolation;
+mod limits;
+mod output;
 mod properties;
 
 fn command(args: &[&str]) -> Result<Command, Error> {

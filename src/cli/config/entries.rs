@@ -1,28 +1,22 @@
 //! Converts the text of a configuration file to options, with their places.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
-use super::super::argv;
-use super::super::options::{self, Key, Valued};
+use super::super::argv::shown;
+use super::super::options::{self, Kind, OPTIONS, OptionValue, Spec, apply};
 use super::nearest::{meant, nearest};
 use super::{Fault, NamedPath, Place};
+use crate::config::Config;
 
 /// Keys that are no options but arguments of the command line.
 const UNIKERNEL: &str = "unikernel";
 const ARGUMENTS: &str = "args";
-
-/// The key in a device's table for the value of the option that attaches it: `[net.NAME]` has
-/// `tap`, for `--net:NAME`. Its other keys are the options with the same prefix: `mac`, for
-/// `--net-mac:NAME`.
-const ATTACHMENTS: [(&str, &str); 2] = [("net", "tap"), ("block", "path")];
-
-/// Placeholders of values that may be TOML numbers.
-const NUMBERS: [&str; 4] = ["SIZE", "SECONDS", "BYTES", "PORT"];
 
 /// The content of a file, in its order.
 #[derive(Debug, Default)]
@@ -35,24 +29,11 @@ pub(super) struct Content {
 /// One option of a file.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// The option's name.
-    pub name: String,
-    /// Its device; none with the short forms, and for options without a device.
-    pub device: Option<String>,
-    /// The option as `argv::split` would return it; empty for a flag that is off.
-    pub args: Vec<OsString>,
+    pub option: OptionValue,
     /// The place of its value.
     pub place: Place,
     /// Its value, if that is a path.
     pub path: Option<NamedPath>,
-}
-
-impl Entry {
-    /// Returns whether it belongs to a device, named or not.
-    pub fn is_device(&self) -> bool {
-        options::with_value(format!("--{}", self.name).as_bytes())
-            .is_some_and(|valued| valued.named.is_some() || self.name == "disk")
-    }
 }
 
 type Table<'t> = DeTable<'t>;
@@ -60,28 +41,31 @@ type Value<'t> = Spanned<DeValue<'t>>;
 type Fallible<T = ()> = Result<T, (Place, Fault)>;
 
 impl Content {
-    /// Parses the text of a file in `directory`.
+    /// Parses the text of a file in `directory`, and checks the values of all options.
     pub fn read(bytes: &[u8], directory: &Path) -> Fallible<Content> {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
         let table = Table::parse(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            (
-                Place::of(bytes, offset),
-                Fault::Syntax(argv::shown(error.message().as_bytes())),
-            )
+            let message = shown(error.message().as_bytes());
+            (Place::of(bytes, offset), Fault::Syntax(message))
         })?;
         let mut reader = Reader {
             bytes,
             directory,
-            keys: options::keys(),
             content: Content::default(),
         };
         for (key, value) in in_order(table.get_ref()) {
             reader.top(key, value)?;
         }
-        reader.content.entries.sort_by_key(|entry| entry.place);
-        Ok(reader.content)
+        let mut content = reader.content;
+        content.entries.sort_by_key(|entry| entry.place);
+        let options = content.entries.iter().map(|entry| &entry.option);
+        apply(&mut Config::default(), options).map_err(|(index, error)| {
+            let place = content.entries[index].place;
+            (place, Fault::Option(Box::new(error)))
+        })?;
+        Ok(content)
     }
 }
 
@@ -95,7 +79,6 @@ fn in_order<'t, 'v>(table: &'v Table<'t>) -> Vec<(&'v Spanned<DeString<'t>>, &'v
 struct Reader<'f> {
     bytes: &'f [u8],
     directory: &'f Path,
-    keys: Vec<(String, Key)>,
     content: Content,
 }
 
@@ -107,52 +90,33 @@ impl Reader<'_> {
     fn top(&mut self, key: &Spanned<DeString<'_>>, value: &Value<'_>) -> Fallible {
         let name = key.get_ref().as_ref();
         match name {
-            UNIKERNEL => {
-                let text = self.string(name, value, "a string: the path of an hvt unikernel")?;
-                if text.is_empty() {
-                    return Err((self.place(value.span()), Fault::NoUnikernel));
-                }
-                let (path, place) = (self.directory.join(text), self.place(value.span()));
-                self.content.unikernel = Some(NamedPath {
-                    key: name.to_owned(),
-                    path,
-                    place,
-                    is_created: false,
-                });
-                return Ok(());
-            }
+            UNIKERNEL => return self.unikernel(value),
             ARGUMENTS => return self.arguments(value),
             _ => {}
         }
-        match self
-            .keys
-            .iter()
-            .position(|(known, _)| known == name)
-            .map(|at| &self.keys[at].1)
-        {
-            None => Err((self.place(key.span()), self.unknown(name))),
-            Some(Key::Flag) => self.flag(name, value),
-            Some(Key::Count) => self.count(name, value),
-            Some(&Key::Valued(valued)) => match value.get_ref() {
-                DeValue::Table(devices) if valued.named.is_some() => self.devices(valued, devices),
-                _ => self.option(name, valued, None, value),
-            },
+        let spec = options::named(name.as_bytes())
+            .filter(|spec| spec.in_files)
+            .ok_or_else(|| (self.place(key.span()), unknown(name)))?;
+        match value.get_ref() {
+            DeValue::Table(devices) if spec.takes_device() => self.devices(spec, devices),
+            _ => self.option(name, spec, None, value),
         }
     }
 
-    /// Returns the error for an unknown key.
-    fn unknown(&self, name: &str) -> Fault {
-        let key = argv::shown(name.as_bytes());
-        if ["config", "check", "help", "version"].contains(&name) {
-            return Fault::NotInFiles { key };
+    fn unikernel(&mut self, value: &Value<'_>) -> Fallible {
+        let place = self.place(value.span());
+        let expected = "a string: the path of an hvt unikernel";
+        let text = self.string(UNIKERNEL, value, expected)?;
+        if text.is_empty() {
+            return Err((place, Fault::NoUnikernel));
         }
-        let mut keys = vec![UNIKERNEL, ARGUMENTS];
-        keys.extend(self.keys.iter().map(|(name, _)| name.as_str()));
-        let hint = match meant(name, &keys) {
-            Some(meant) => format!("did you mean '{meant}'?"),
-            None => "keys are option names; 'tender --help' lists them".to_owned(),
-        };
-        Fault::UnknownKey { key, hint }
+        self.content.unikernel = Some(NamedPath {
+            key: UNIKERNEL.to_owned(),
+            path: self.directory.join(text),
+            place,
+            is_created: false,
+        });
+        Ok(())
     }
 
     fn arguments(&mut self, value: &Value<'_>) -> Fallible {
@@ -167,187 +131,107 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn flag(&mut self, name: &str, value: &Value<'_>) -> Fallible {
-        let DeValue::Boolean(set) = *value.get_ref() else {
-            return Err(self.mismatch(name, value, "true or false"));
-        };
-        self.repeat(name, value, usize::from(set));
-        Ok(())
-    }
-
-    fn count(&mut self, name: &str, value: &Value<'_>) -> Fallible {
-        let count = match value.get_ref() {
-            DeValue::Boolean(set) => Some(usize::from(*set)),
-            DeValue::Integer(number) => usize::from_str_radix(number.as_str(), number.radix()).ok(),
-            _ => None,
-        };
-        let count = count.filter(|count| *count <= 3);
-        let count =
-            count.ok_or_else(|| self.mismatch(name, value, "true, false, or how often: 0 to 3"))?;
-        self.repeat(name, value, count);
-        Ok(())
-    }
-
-    fn repeat(&mut self, name: &str, value: &Value<'_>, count: usize) {
-        let (args, place) = (
-            vec![OsString::from(format!("--{name}")); count],
-            self.place(value.span()),
-        );
-        self.content.entries.push(Entry {
-            name: name.to_owned(),
-            device: None,
-            args,
-            place,
-            path: None,
-        });
-    }
-
     /// Reads `[net]`, `[block]` and other tables of devices by name.
-    fn devices(&mut self, valued: &'static Valued, devices: &Table<'_>) -> Fallible {
+    fn devices(&mut self, spec: &'static Spec, devices: &Table<'_>) -> Fallible {
+        let has_tables = spec.property.is_some_and(|(table, _)| table == spec.name());
         for (device, value) in in_order(devices) {
             let name = device.get_ref().as_ref();
-            let key = format!("{}.{}", valued.name, argv::shown(name.as_bytes()));
-            let option = format!("--{}:{name}", valued.name);
-            argv::check_name(option.as_bytes(), name.as_bytes())
+            spec.device_name(name.as_bytes())
                 .map_err(|error| (self.place(device.span()), Fault::Option(Box::new(error))))?;
-            match (
-                value.get_ref(),
-                ATTACHMENTS
-                    .iter()
-                    .find(|(option, _)| *option == valued.name),
-            ) {
-                (DeValue::Table(properties), Some((_, attachment))) => {
-                    self.device(valued, attachment, name, properties)?;
+            match value.get_ref() {
+                DeValue::Table(properties) if has_tables => {
+                    self.device(spec.name(), name, properties)?;
                 }
-                _ => self.option(&key, valued, Some(name), value)?,
+                _ => self.option(&format!("{}.{name}", spec.name()), spec, Some(name), value)?,
             }
         }
         Ok(())
     }
 
     /// Reads `[net.NAME]` and `[block.NAME]`.
-    fn device(
-        &mut self,
-        valued: &'static Valued,
-        attachment: &str,
-        device: &str,
-        table: &Table<'_>,
-    ) -> Fallible {
-        let prefix = format!("{}-", valued.name);
-        for (property, value) in in_order(table) {
+    fn device(&mut self, kind: &str, device: &str, properties: &Table<'_>) -> Fallible {
+        let known = OPTIONS.iter().filter_map(|spec| match spec.property? {
+            (table, property) if table == kind => Some((property, spec)),
+            _ => None,
+        });
+        for (property, value) in in_order(properties) {
             let name = property.get_ref().as_ref();
-            let of_devices = |name: &str, key: &Key| match key {
-                Key::Valued(valued) if valued.named.is_some() => name
-                    .strip_prefix(&prefix)
-                    .map(|rest| (rest.to_owned(), *valued)),
-                _ => None,
-            };
-            let mut known: Vec<_> = self
-                .keys
-                .iter()
-                .filter_map(|(name, key)| of_devices(name, key))
-                .collect();
-            known.insert(0, (attachment.to_owned(), valued));
-            let key = |property: &str| {
-                format!(
-                    "{}.{device}.{}",
-                    valued.name,
-                    argv::shown(property.as_bytes())
-                )
-            };
-            let Some((_, option)) = known.iter().find(|(known, _)| known == name) else {
-                let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+            let key = |property: &str| format!("{kind}.{device}.{}", shown(property.as_bytes()));
+            let Some((_, spec)) = known.clone().find(|(known, _)| *known == name) else {
+                let names: Vec<&str> = known.map(|(name, _)| name).collect();
                 let hint = match nearest(name, names.iter().copied()) {
                     Some(meant) => format!("did you mean '{}'?", key(meant)),
                     None => format!("a device has {}", names.join(", ")),
                 };
-                return Err((
-                    self.place(property.span()),
-                    Fault::UnknownKey {
-                        key: key(name),
-                        hint,
-                    },
-                ));
+                let key = key(name);
+                return Err((self.place(property.span()), Fault::UnknownKey { key, hint }));
             };
-            self.option(&key(name), option, Some(device), value)?;
+            self.option(&key(name), spec, Some(device), value)?;
         }
         Ok(())
     }
 
-    /// Records the option `valued`.
+    /// Records an option, as often as it is given.
     fn option(
         &mut self,
         key: &str,
-        valued: &'static Valued,
+        spec: &'static Spec,
         device: Option<&str>,
         value: &Value<'_>,
     ) -> Fallible {
-        let is_number = NUMBERS.contains(&valued.value);
-        let text = match value.get_ref() {
-            DeValue::Integer(number) if is_number => decimal(number.as_str(), number.radix()),
-            found => {
-                let is_table = matches!(found, DeValue::Table(_));
-                let (number, others) = match valued.named {
-                    _ if is_number => ("a whole number or ", ""),
-                    Some(_) if device.is_none() => ("", ", or a table of devices"),
-                    None if is_table && valued.name == "disk" => {
-                        ("", "; a device with a name is [block.NAME]")
-                    }
-                    _ => ("", ""),
-                };
-                self.string(
-                    key,
-                    value,
-                    &format!("{number}a string: {}{others}", valued.value),
-                )?
-                .to_owned()
-            }
-        };
         let place = self.place(value.span());
-        let (text, path) = match path_in(valued.value, &text) {
-            Some((before, path)) if !path.is_empty() => {
-                let path = self.directory.join(path);
-                let mut text = OsString::from(before);
-                text.push(&path);
-                // The run creates statistics files and sockets.
-                let is_created = !(before.is_empty()
-                    && (valued.value.starts_with("PATH") || valued.value == "DIR"));
-                (
-                    text,
-                    Some(NamedPath {
-                        key: key.to_owned(),
-                        path,
-                        place,
-                        is_created,
-                    }),
-                )
-            }
-            _ => (OsString::from(text), None),
-        };
-        let mut word = OsString::from(match (device, valued.named) {
-            (Some(device), Some(named)) => format!("--{named}={device}="),
-            _ => format!("--{}=", valued.name),
-        });
-        word.push(text);
-        let device = device.map(str::to_owned);
-        self.content.entries.push(Entry {
-            name: valued.name.to_owned(),
-            device,
-            args: vec![word],
-            place,
-            path,
-        });
+        let (count, text) = self.value(key, spec, device, value)?;
+        let mut option = spec.given(device.map(str::to_owned), &*text);
+        option.fallback = true;
+        let mut named = None;
+        if let Some((before, path)) = path_in(spec.value.0, &text) {
+            let path = self.directory.join(path);
+            option.value = OsString::from(before);
+            option.value.push(&path);
+            named = Some(NamedPath {
+                key: key.to_owned(),
+                path,
+                place,
+                is_created: matches!(spec.value.0, Kind::NewFile | Kind::Socket),
+            });
+        }
+        for _ in 0..count {
+            self.content.entries.push(Entry {
+                option: option.clone(),
+                place,
+                path: named.clone(),
+            });
+        }
         Ok(())
+    }
+
+    /// Returns how often an option is given, and its value.
+    fn value<'v>(
+        &self,
+        key: &str,
+        spec: &Spec,
+        device: Option<&str>,
+        value: &'v Value<'_>,
+    ) -> Fallible<(usize, Cow<'v, str>)> {
+        let expected = expected(spec, device, value.get_ref());
+        match (spec.value.0, value.get_ref()) {
+            (Kind::Flag | Kind::Count, DeValue::Boolean(set)) => Ok((usize::from(*set), "".into())),
+            (Kind::Count, DeValue::Integer(number)) => match decimal(number).parse() {
+                Ok(count @ 0..=3) => Ok((count, "".into())),
+                _ => Err(self.mismatch(key, value, &expected)),
+            },
+            (Kind::Flag | Kind::Count, _) => Err(self.mismatch(key, value, &expected)),
+            (Kind::Number, DeValue::Integer(number)) => Ok((1, decimal(number).into())),
+            _ => Ok((1, self.string(key, value, &expected)?.into())),
+        }
     }
 
     fn string<'v>(&self, key: &str, value: &'v Value<'_>, expected: &str) -> Fallible<&'v str> {
         match value.get_ref() {
-            DeValue::String(text) if text.contains('\0') => Err((
-                self.place(value.span()),
-                Fault::Nul {
-                    key: key.to_owned(),
-                },
-            )),
+            DeValue::String(text) if text.contains('\0') => {
+                let key = key.to_owned();
+                Err((self.place(value.span()), Fault::Nul { key }))
+            }
             DeValue::String(text) => Ok(text),
             _ => Err(self.mismatch(key, value, expected)),
         }
@@ -363,15 +247,12 @@ impl Reader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let (key, expected) = (key.to_owned(), expected.to_owned());
-        (
-            self.place(value.span()),
-            Fault::Type {
-                key,
-                found,
-                expected,
-            },
-        )
+        let fault = Fault::Type {
+            key: key.to_owned(),
+            found,
+            expected: expected.to_owned(),
+        };
+        (self.place(value.span()), fault)
     }
 }
 
@@ -381,32 +262,53 @@ pub(super) fn top_string(bytes: &[u8], name: &str) -> Option<String> {
     Some(table.get_ref().get(name)?.get_ref().as_str()?.to_owned())
 }
 
-/// Converts a TOML number to an argument.
-fn decimal(digits: &str, radix: u32) -> String {
-    i128::from_str_radix(digits, radix)
-        .map_or_else(|_| digits.to_owned(), |number| number.to_string())
+/// Converts a TOML number to the value of an option.
+fn decimal(number: &DeInteger<'_>) -> String {
+    i128::from_str_radix(number.as_str(), number.radix())
+        .map_or_else(|_| number.as_str().to_owned(), |number| number.to_string())
 }
 
-/// Splits `value` before the path in it. The help text's placeholder, such as `PATH`, `FILE|-` or
-/// `unix:PATH`, decides whether there is one.
-pub(super) fn path_in<'v>(form: &str, value: &'v str) -> Option<(&'v str, &'v str)> {
-    let parts = form.split('|').map(|part| {
-        part.split_at(
-            part.find(|c: char| c.is_ascii_uppercase())
-                .unwrap_or(part.len()),
-        )
-    });
-    let fits = |&(before, name): &(&str, &str)| {
-        if name.is_empty() {
-            value == before
-        } else {
-            value.starts_with(before)
-        }
+/// Returns the error for an unknown key.
+fn unknown(name: &str) -> Fault {
+    let key = shown(name.as_bytes());
+    if options::named(name.as_bytes()).is_some() {
+        return Fault::NotInFiles { key };
+    }
+    let options = OPTIONS.iter().filter(|spec| spec.in_files).map(Spec::name);
+    let keys: Vec<&str> = [UNIKERNEL, ARGUMENTS].into_iter().chain(options).collect();
+    let hint = match meant(name, &keys) {
+        Some(meant) => format!("did you mean '{meant}'?"),
+        None => "keys are option names; 'tender --help' lists them".to_owned(),
     };
-    let (before, name) = parts
-        .filter(fits)
-        .max_by_key(|(before, name)| (name.is_empty(), before.len()))?;
-    ["PATH", "FILE", "DIR"]
-        .contains(&name)
-        .then(|| value.split_at(before.len()))
+    Fault::UnknownKey { key, hint }
+}
+
+/// Describes the values that an option accepts instead of `found`.
+fn expected(spec: &Spec, device: Option<&str>, found: &DeValue<'_>) -> String {
+    let ((kind, value), is_table) = (spec.value, matches!(found, DeValue::Table(_)));
+    match (kind, spec.same_as) {
+        (Kind::Flag, _) => "true or false".to_owned(),
+        (Kind::Count, _) => "true, false, or how often: 0 to 3".to_owned(),
+        (Kind::Number, _) => format!("a whole number or a string: {value}"),
+        _ if spec.takes_device() && device.is_none() => {
+            format!("a string: {value}, or a table of devices")
+        }
+        (_, Some(other)) if is_table => {
+            format!("a string: {value}; a device with a name is [{other}.NAME]")
+        }
+        _ => format!("a string: {value}"),
+    }
+}
+
+/// Splits `value` before the path in it, if there is one.
+pub(super) fn path_in(kind: Kind, value: &str) -> Option<(&str, &str)> {
+    let before = match kind {
+        Kind::Directory => "",
+        Kind::File if !value.starts_with('@') => "",
+        Kind::NewFile if value != "-" => "",
+        Kind::Socket if !value.starts_with("unix:@") => "unix:",
+        _ => return None,
+    };
+    let path = value.strip_prefix(before).filter(|path| !path.is_empty())?;
+    Some((before, path))
 }

@@ -16,19 +16,13 @@ pub struct Place {
 impl Place {
     /// Returns the place of the byte `offset` in `text`.
     pub(super) fn of(text: &[u8], offset: usize) -> Place {
-        let before = &text[..offset.min(text.len())];
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        let start = before
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |newline| newline + 1);
+        let before = String::from_utf8_lossy(&text[..offset.min(text.len())]);
+        let line = before.rsplit('\n').next().unwrap_or_default();
         // Editors neither show nor count a byte order mark.
-        let before = before[start..]
-            .strip_prefix("\u{feff}".as_bytes())
-            .unwrap_or(&before[start..]);
+        let line = line.strip_prefix('\u{feff}').unwrap_or(line);
         Place {
-            line,
-            column: String::from_utf8_lossy(before).chars().count() + 1,
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
         }
     }
 }

@@ -1,3 +1,5 @@
+use std::ffi::OsString;
+
 use super::super::parse;
 use super::*;
 use crate::config::{BlockOption, Config, NetOption, NetRing, NetSource, SandboxMode, Verbosity};
@@ -230,19 +232,21 @@ fn paths_are_relative_to_the_file() {
 
 #[test]
 fn where_a_path_is_in_a_value() {
+    use super::super::options::Kind;
     use super::entries::path_in;
-    assert_eq!(path_in("PATH", "a"), Some(("", "a")));
-    assert_eq!(path_in("FILE|-", "-"), None);
-    assert_eq!(path_in("FILE|-", "-a"), Some(("", "-a")));
+    assert_eq!(path_in(Kind::File, "a"), Some(("", "a")));
+    assert_eq!(path_in(Kind::File, "@3"), None);
+    assert_eq!(path_in(Kind::Directory, "@3"), Some(("", "@3")));
+    assert_eq!(path_in(Kind::NewFile, "-"), None);
+    assert_eq!(path_in(Kind::NewFile, "-a"), Some(("", "-a")));
     assert_eq!(
-        path_in("unix:PATH", "unix:/run/x"),
+        path_in(Kind::Socket, "unix:/run/x"),
         Some(("unix:", "/run/x"))
     );
-    assert_eq!(path_in("unix:PATH", "/run/x"), None);
-    assert_eq!(path_in("PATH|@FD", "@3"), None);
-    assert_eq!(path_in("IFACE|@FD", "tap0"), None);
-    assert_eq!(path_in("auto|on|off", "on"), None);
-    assert_eq!(path_in("", "on"), None);
+    assert_eq!(path_in(Kind::Socket, "unix:@x"), None);
+    assert_eq!(path_in(Kind::Socket, "/run/x"), None);
+    assert_eq!(path_in(Kind::Text, "tap0"), None);
+    assert_eq!(path_in(Kind::Number, "1"), None);
 }
 
 #[test]

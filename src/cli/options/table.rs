@@ -1,147 +1,285 @@
-//! The options with a value, in the order of the help text.
+//! The table of all options, in the order of the help text.
 
-/// An option with a value.
+use super::super::devices::{self, block, net};
+use super::super::error::Rule;
+use super::super::value::{self, put};
+use super::OptionValue;
+use crate::config::{Config, NetRing, Verbosity};
+
+/// An option of the command line, and key of a configuration file.
 #[derive(Debug)]
-pub(in crate::cli) struct Valued {
-    /// Its name, without dashes.
-    pub name: &'static str,
-    /// Its name with a device, as the help text shows it; the text after the colon varies.
-    pub named: Option<&'static str>,
-    /// Placeholder of its value.
-    pub value: &'static str,
+pub(in crate::cli) struct Spec {
+    /// Its name without dashes. If it may name a device, `:NAME` follows.
+    pub long: &'static str,
+    pub short: Option<char>,
+    /// The kind of its value, and the placeholder of it; empty for a flag.
+    pub value: (Kind, &'static str),
     /// Heading in the help text.
     pub heading: &'static str,
     pub help: &'static str,
+    /// Whether the help text omits it.
+    pub is_hidden: bool,
+    /// Whether a configuration file may contain it.
+    pub in_files: bool,
+    /// For an option that names devices: the table of devices in a file, and the key in the table
+    /// of one device. `[net.NAME]` has `tap`, for `--net:NAME`.
+    pub property: Option<(&'static str, &'static str)>,
+    /// Another option for the same field. The two conflict, and one on the command line replaces
+    /// the other in a file.
+    pub same_as: Option<&'static str>,
+    /// Puts the value of one occurrence into the configuration.
+    pub set: fn(&mut Config, &OptionValue) -> Result<(), Rule>,
 }
 
-pub(super) const VALUED: &[Valued] = &[
-    Valued {
-        name: "config",
-        named: None,
-        value: "FILE",
+/// The kind of an option's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Kind {
+    /// None; the option may be repeated.
+    Flag,
+    /// None; the number of occurrences counts.
+    Count,
+    Text,
+    /// A number, with or without a unit.
+    Number,
+    /// A path, or `@` and a descriptor.
+    File,
+    Directory,
+    /// A file that the run creates, or `-`.
+    NewFile,
+    /// `unix:` and the path of a socket that the run creates, or another address.
+    Socket,
+}
+
+/// A flag that only [`parse`](super::super::parse) looks at.
+const OPTION: Spec = Spec {
+    long: "",
+    short: None,
+    value: (Kind::Flag, ""),
+    heading: "Output",
+    help: "",
+    is_hidden: false,
+    in_files: true,
+    property: None,
+    same_as: None,
+    set: |_, _| Ok(()),
+};
+
+pub(in crate::cli) static OPTIONS: [Spec; 27] = [
+    Spec {
+        long: "config",
+        value: (Kind::File, "FILE"),
         heading: "Configuration",
         help: "Read options from a TOML file; the command line overrides it",
+        in_files: false,
+        set: |_, given| value::path(given).map(drop),
+        ..OPTION
     },
-    Valued {
-        name: "mem",
-        named: None,
-        value: "SIZE",
+    Spec {
+        long: "check",
+        heading: "Configuration",
+        help: "Report whether it would start and what is missing; start nothing",
+        in_files: false,
+        ..OPTION
+    },
+    Spec {
+        long: "mem",
+        value: (Kind::Number, "SIZE"),
         heading: "Memory",
         help: "Memory of the guest, 2M to 4G; a bare number counts MiB [default: 512M]",
+        set: |config, given| put(&mut config.memory, value::memory(given)),
+        ..OPTION
     },
-    Valued {
-        name: "net",
-        named: Some("net:NAME"),
-        value: "IFACE|@FD",
+    Spec {
+        long: "net:NAME",
+        value: (Kind::Text, "IFACE|@FD"),
         heading: "Network",
         help: "Attach network device NAME to a tap, or to an open descriptor of one",
+        property: Some(("net", "tap")),
+        set: devices::attach_net,
+        ..OPTION
     },
-    Valued {
-        name: "net-mac",
-        named: Some("net-mac:NAME"),
-        value: "MAC",
+    Spec {
+        long: "net-mac:NAME",
+        value: (Kind::Text, "MAC"),
         heading: "Network",
         help: "Its MAC address [default: random]",
+        property: Some(("net", "mac")),
+        set: |config, given| put(&mut net(config, given).mac, value::mac(given)),
+        ..OPTION
     },
-    Valued {
-        name: "net-ring",
-        named: None,
-        value: "auto|on|off",
+    Spec {
+        long: "net-ring",
+        value: (Kind::Text, "auto|on|off"),
         heading: "Network",
         help: "Offer the shared ring to guests that support it [default: auto]",
+        set: |config, given| put(&mut config.net_ring, value::net_ring(given)),
+        ..OPTION
     },
-    Valued {
-        name: "block",
-        named: Some("block:NAME"),
-        value: "PATH|@FD",
+    Spec {
+        long: "no-net-ring",
+        heading: "Network",
+        help: "The same as --net-ring=off",
+        is_hidden: true,
+        same_as: Some("net-ring"),
+        set: |config, _| put(&mut config.net_ring, Ok(NetRing::Off)),
+        ..OPTION
+    },
+    Spec {
+        long: "block:NAME",
+        value: (Kind::File, "PATH|@FD"),
         heading: "Block",
         help: "Attach block device NAME to an image, a disk or a descriptor",
+        property: Some(("block", "path")),
+        set: |config, given| put(&mut block(config, given).source, value::block_source(given)),
+        ..OPTION
     },
-    Valued {
-        name: "disk",
-        named: None,
-        value: "PATH|@FD",
+    Spec {
+        long: "disk",
+        value: (Kind::File, "PATH|@FD"),
         heading: "Block",
         help: "The same as --block=PATH",
+        is_hidden: true,
+        same_as: Some("block"),
+        set: |config, given| put(&mut block(config, given).source, value::block_source(given)),
+        ..OPTION
     },
-    Valued {
-        name: "block-sector-size",
-        named: Some("block-sector-size:NAME"),
-        value: "BYTES",
+    Spec {
+        long: "block-sector-size:NAME",
+        value: (Kind::Number, "BYTES"),
         heading: "Block",
         help: "Its sector size, 512 to 32768 [default: 512]",
+        property: Some(("block", "sector-size")),
+        set: devices::set_sector_size,
+        ..OPTION
     },
-    Valued {
-        name: "timeout",
-        named: None,
-        value: "SECONDS",
+    Spec {
+        long: "timeout",
+        value: (Kind::Number, "SECONDS"),
         heading: "Limits",
         help: "End the run after this time and report where the guest was",
+        set: |config, given| put(&mut config.limits.timeout, value::timeout(given)),
+        ..OPTION
     },
-    Valued {
-        name: "console-rate",
-        named: None,
-        value: "BYTES",
+    Spec {
+        long: "console-rate",
+        value: (Kind::Number, "BYTES"),
         heading: "Limits",
         help: "Limit guest output to BYTES per second (K, M); excess is dropped",
+        set: |config, given| put(&mut config.limits.console_rate, value::console_rate(given)),
+        ..OPTION
     },
-    Valued {
-        name: "sandbox",
-        named: None,
-        value: "strict|best-effort|off",
+    Spec {
+        long: "lock-memory",
+        heading: "Limits",
+        help: "Allocate all guest memory at the start and lock it in RAM",
+        set: |config, _| put(&mut config.limits.lock_memory, Ok(true)),
+        ..OPTION
+    },
+    Spec {
+        long: "sandbox",
+        value: (Kind::Text, "strict|best-effort|off"),
         heading: "Isolation",
         help: "Whether to run if part of the sandbox is missing [default: best-effort]",
+        set: |config, given| put(&mut config.sandbox, value::sandbox(given)),
+        ..OPTION
     },
-    Valued {
-        name: "user",
-        named: None,
-        value: "USER[:GROUP]",
+    Spec {
+        long: "user",
+        value: (Kind::Text, "USER[:GROUP]"),
         heading: "Isolation",
         help: "Switch to this user, by name or number, before the guest starts (as root)",
+        set: |config, given| put(&mut config.user, value::user(given)),
+        ..OPTION
     },
-    Valued {
-        name: "chroot",
-        named: None,
-        value: "DIR",
+    Spec {
+        long: "chroot",
+        value: (Kind::Directory, "DIR"),
         heading: "Isolation",
         help: "Make this the root directory before the guest starts (as root)",
+        set: |config, given| put(&mut config.chroot, value::path(given)),
+        ..OPTION
     },
-    Valued {
-        name: "gdb-port",
-        named: None,
-        value: "PORT|unix:PATH",
+    Spec {
+        long: "gdb-port",
+        value: (Kind::Socket, "PORT|unix:PATH"),
         heading: "Debugging",
         help: "Where --gdb listens, on this host only [default: 1234]",
+        set: |config, given| put(&mut config.debugging.gdb_port, value::gdb_address(given)),
+        ..OPTION
     },
-    Valued {
-        name: "dumpcore",
-        named: None,
-        value: "DIR",
+    Spec {
+        long: "dumpcore",
+        value: (Kind::Directory, "DIR"),
         heading: "Debugging",
         help: "Write a core file to DIR if the guest crashes",
+        set: |config, given| put(&mut config.debugging.dumpcore, value::path(given)),
+        ..OPTION
     },
-    Valued {
-        name: "log-format",
-        named: None,
-        value: "text|json|journald",
-        heading: "Output",
+    Spec {
+        long: "gdb",
+        heading: "Debugging",
+        help: "Hold the guest at its first instruction until gdb connects",
+        set: |config, _| put(&mut config.debugging.gdb, Ok(true)),
+        ..OPTION
+    },
+    Spec {
+        long: "log-format",
+        value: (Kind::Text, "text|json|journald"),
         help: "Format of tender's messages on stderr [default: text]",
+        set: |config, given| put(&mut config.output.log_format, value::log_format(given)),
+        ..OPTION
     },
-    Valued {
-        name: "stats",
-        named: None,
-        value: "FILE|-",
-        heading: "Output",
+    Spec {
+        long: "stats",
+        value: (Kind::NewFile, "FILE|-"),
         help: "Write statistics as JSON at the end of the run; - is stderr",
+        set: |config, given| put(&mut config.output.stats, value::stats(given)),
+        ..OPTION
     },
-    Valued {
-        name: "metrics",
-        named: None,
-        value: "unix:PATH|unix:@NAME",
-        heading: "Output",
+    Spec {
+        long: "metrics",
+        value: (Kind::Socket, "unix:PATH|unix:@NAME"),
         help: "Serve statistics of the run to Prometheus, on this socket",
+        set: |config, given| put(&mut config.output.metrics, value::metrics(given)),
+        ..OPTION
+    },
+    Spec {
+        long: "console-timestamps",
+        help: "Prefix each line of the guest's console with the time",
+        set: |config, _| put(&mut config.output.console_timestamps, Ok(true)),
+        ..OPTION
+    },
+    Spec {
+        long: "verbose",
+        short: Some('v'),
+        value: (Kind::Count, ""),
+        help: "Log more on stderr; -vv and -vvv log still more",
+        set: |config, _| {
+            let more = config.verbosity.more();
+            put(&mut config.verbosity, Ok(more))
+        },
+        ..OPTION
+    },
+    Spec {
+        long: "quiet",
+        short: Some('q'),
+        help: "Log nothing on stderr but errors",
+        same_as: Some("verbose"),
+        set: |config, _| put(&mut config.verbosity, Ok(Verbosity::Quiet)),
+        ..OPTION
+    },
+    Spec {
+        long: "help",
+        short: Some('h'),
+        help: "Print this text and exit",
+        in_files: false,
+        ..OPTION
+    },
+    Spec {
+        long: "version",
+        short: Some('V'),
+        help: "Print the version and exit",
+        in_files: false,
+        ..OPTION
     },
 ];
-
-/// The one option that the help text mentions only in passing.
-pub(super) const HIDDEN: &str = "disk";

@@ -47,7 +47,8 @@ proptest! {
     #[test]
     fn no_arguments_make_it_panic(args in proptest::collection::vec(any_argument(), 0..8)) {
         if let Err(error) = parse(args) {
-            prop_assert!(!matches!(error, Error::Other(_)), "{error}");
+            let message = error.to_string();
+            prop_assert!(!message.is_empty() && !message.contains(char::is_control), "{message}");
         }
     }
 
@@ -135,14 +136,11 @@ fn no_size_of_memory_overflows() {
     let units = [("", 20), ("K", 10), ("MiB", 20), ("g", 30)];
     let numbers = (0..=65).flat_map(|power| (0..3).map(move |by| (1_u128 << power) - 1 + by));
     for (count, (unit, shift)) in numbers.flat_map(|count| units.map(|unit| (count, unit))) {
-        let given = OptionValue {
-            option: "--mem".into(),
-            name: "mem",
-            device: None,
-            value: format!("{count}{unit}").into(),
-        };
+        let mem = options::named(b"mem").unwrap();
+        let given = mem.given(None, format!("{count}{unit}"));
         let bytes = u64::try_from(count << shift).ok();
         let expected = bytes.filter(|bytes| (Memory::STEP..=Memory::MAX).contains(bytes));
-        assert_eq!(value::memory(&given).ok(), expected, "{count}{unit}");
+        let parsed = value::memory(&given).ok();
+        assert_eq!(parsed, expected.map(Memory::of), "{count}{unit}");
     }
 }
