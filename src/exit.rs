@@ -2,6 +2,8 @@
 //! the guest's HALT, a signal, or a contract violation. No hypercall allocates, locks or looks up a
 //! name.
 
+#![expect(unsafe_code, reason = "signal handlers use the vCPU")]
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::thread;

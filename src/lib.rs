@@ -25,6 +25,26 @@
 //!
 //! `docs/architecture.md` explains this in detail; `docs/hvt-abi.md` is the interface to the guest.
 
+#![deny(
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unwrap_used,
+    unreachable_pub,
+    unsafe_code
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unwrap_used,
+        unreachable_pub,
+        unsafe_code
+    )
+)]
+
 pub mod arch;
 pub mod block;
 pub mod check;

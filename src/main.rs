@@ -2,6 +2,15 @@
 //! in [`tender`].
 
 #![no_main]
+#![deny(
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::unwrap_used,
+    unreachable_pub,
+    unsafe_code
+)]
 
 use std::ffi::{OsStr, OsString, c_char, c_int};
 use std::io::{IsTerminal, Write};
@@ -22,6 +31,7 @@ use tender::report::log_lines::{Line, Stderr};
 type Status = u8;
 
 /// The C library's entry point; see [`start`] for why it is not Rust's.
+#[expect(unsafe_code, reason = "the C library calls it")]
 // SAFETY: no other function has this name.
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {

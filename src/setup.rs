@@ -1,6 +1,8 @@
 //! Prepares a guest from a [`Config`]. The order matters: checks that do not touch the host come
 //! first, then KVM, then the host's devices, and the content of guest memory last.
 
+#![expect(unsafe_code, reason = "maps guest memory into KVM")]
+
 use std::fs::{File, FileType};
 use std::io;
 use std::os::unix::fs::FileTypeExt;

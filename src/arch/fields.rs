@@ -2,14 +2,14 @@
 
 /// Concatenated registers.
 #[derive(Debug, Default)]
-pub struct Fields {
+pub(super) struct Fields {
     pub bytes: Vec<u8>,
     /// Bytes consumed by [`Fields::take`].
     taken: usize,
 }
 
 /// A register value of a certain width.
-pub trait Field: Sized {
+pub(super) trait Field: Sized {
     /// Appends the value.
     fn append_to(self, bytes: &mut Vec<u8>);
     /// Takes the next value.
@@ -34,7 +34,7 @@ field!(u32 u64 u128);
 
 impl Fields {
     /// Returns fields to take registers from.
-    pub fn of(bytes: &[u8]) -> Fields {
+    pub(super) fn of(bytes: &[u8]) -> Fields {
         Fields {
             bytes: bytes.to_vec(),
             taken: 0,
@@ -42,22 +42,22 @@ impl Fields {
     }
 
     /// Appends a register.
-    pub fn put<F: Field>(&mut self, value: F) {
+    pub(super) fn put<F: Field>(&mut self, value: F) {
         value.append_to(&mut self.bytes);
     }
 
     /// Appends a register by its bytes.
-    pub fn put_bytes(&mut self, value: &[u8]) {
+    pub(super) fn put_bytes(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
     }
 
     /// Takes the next register; past the end it is zero.
-    pub fn take<F: Field>(&mut self) -> F {
+    pub(super) fn take<F: Field>(&mut self) -> F {
         F::take_from(self)
     }
 
     /// Takes the bytes of the next register; past the end they are zero.
-    pub fn take_bytes<const N: usize>(&mut self) -> [u8; N] {
+    pub(super) fn take_bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         let rest = self.bytes.get(self.taken..).unwrap_or_default();
         let length = rest.len().min(N);

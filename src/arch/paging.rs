@@ -18,7 +18,7 @@ const BLOCK_SIZE: u64 = PAGE_SIZE * ENTRIES as u64;
 const SHIFTS: [u32; 4] = [39, 30, 21, 12];
 
 /// Encoding of an architecture's descriptors. Addresses are aligned to what the descriptor covers.
-pub trait Format {
+pub(super) trait Format {
     /// Encodes a reference to the next table.
     fn table(address: u64) -> u64;
     /// Encodes a mapping of 4 KiB. `access` is never [`Access::None`].
@@ -38,7 +38,7 @@ type Describe = fn(u64, Access) -> u64;
 pub struct TablesFull(usize);
 
 /// Page tables under construction: consecutive pages from `base`, the root first.
-pub struct Tables {
+pub(super) struct Tables {
     base: u64,
     most: usize,
     entries: Vec<u64>,
@@ -46,7 +46,7 @@ pub struct Tables {
 
 impl Tables {
     /// Builds tables for `mappings`, for placement at `base` and ending before `limit`.
-    pub fn build<F: Format>(
+    pub(super) fn build<F: Format>(
         base: u64,
         limit: u64,
         mappings: &[Mapping],
@@ -99,7 +99,7 @@ impl Tables {
 
     /// Returns the descriptors from that of `address` to the end of its table at `level` (0 is the
     /// root). Creates the parent tables as needed.
-    pub fn entries<F: Format>(
+    pub(super) fn entries<F: Format>(
         &mut self,
         address: u64,
         level: usize,
@@ -117,7 +117,7 @@ impl Tables {
 
     /// Returns the tables as they go to `base`. Host and guest are the same processor, with the
     /// same byte order.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         self.entries.as_bytes()
     }
 }

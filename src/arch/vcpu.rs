@@ -1,5 +1,7 @@
 //! A vCPU of either architecture: running it, its exits, and the state at its start.
 
+#![expect(unsafe_code, reason = "KVM_RUN")]
+
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -244,7 +246,7 @@ fn interruption(error: &io::Error) -> Option<Exit> {
 }
 
 /// Fails if the host's KVM lacks one of `capabilities`.
-pub fn require(vm: &VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
+pub(super) fn require(vm: &VmFd, capabilities: &[(Cap, &'static str)]) -> Result<(), Error> {
     match capabilities
         .iter()
         .find(|(capability, _)| !vm.check_extension(*capability))

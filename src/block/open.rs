@@ -1,5 +1,7 @@
 //! Opens a path as an image or disk, or explains why not.
 
+#![expect(unsafe_code, reason = "an ioctl of block devices")]
+
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};

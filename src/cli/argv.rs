@@ -52,7 +52,7 @@ pub(super) fn split(args: impl Iterator<Item = OsString>) -> (Argv, Result<(), E
 
 impl Argv {
     /// Returns the last occurrence of the option called `name`.
-    pub fn last(&self, name: &str) -> Option<&OptionValue> {
+    pub(super) fn last(&self, name: &str) -> Option<&OptionValue> {
         self.options.iter().rfind(|given| given.name() == name)
     }
 

@@ -86,20 +86,20 @@ pub(super) fn explain(word: &OsStr) -> Error {
 
 impl Spec {
     /// Returns the name without dashes and device.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         self.long.strip_suffix(":NAME").unwrap_or(self.long)
     }
 
-    pub fn is_flag(&self) -> bool {
+    pub(super) fn is_flag(&self) -> bool {
         matches!(self.value.0, Kind::Flag | Kind::Count)
     }
 
-    pub fn takes_device(&self) -> bool {
+    pub(super) fn takes_device(&self) -> bool {
         self.property.is_some()
     }
 
     /// Returns a device name as text, or the error if it is invalid.
-    pub fn device_name(&self, name: &[u8]) -> Result<String, Error> {
+    pub(super) fn device_name(&self, name: &[u8]) -> Result<String, Error> {
         match std::str::from_utf8(name) {
             Ok(name) if is_valid_name(name) => Ok(name.to_owned()),
             _ => Err(Error::Name {
@@ -110,7 +110,11 @@ impl Spec {
     }
 
     /// Returns an occurrence of the option on the command line.
-    pub fn given(&'static self, device: Option<String>, value: impl Into<OsString>) -> OptionValue {
+    pub(super) fn given(
+        &'static self,
+        device: Option<String>,
+        value: impl Into<OsString>,
+    ) -> OptionValue {
         OptionValue {
             spec: self,
             device,
@@ -167,12 +171,12 @@ pub(super) struct OptionValue {
 
 impl OptionValue {
     /// Returns the name without dashes and device.
-    pub fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         self.spec.name()
     }
 
     /// Returns the option as written, with dashes and device, without its value.
-    pub fn spelling(&self) -> String {
+    pub(super) fn spelling(&self) -> String {
         match &self.device {
             None => format!("--{}", self.name()),
             Some(device) => format!("--{}:{device}", self.name()),
@@ -180,7 +184,7 @@ impl OptionValue {
     }
 
     /// Returns what it sets: the name of an option, and the device.
-    pub fn field(&self) -> (&'static str, Option<&str>) {
+    pub(super) fn field(&self) -> (&'static str, Option<&str>) {
         let name = self.spec.same_as.unwrap_or(self.name());
         (name, self.device.as_deref())
     }

@@ -5,6 +5,11 @@
 //! nothing behind. The directory is opened before, and the sandbox allows only the creation of one
 //! new file in it.
 
+#![expect(
+    unsafe_code,
+    reason = "openat to a descriptor that the sandbox expects"
+)]
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, ErrorKind};

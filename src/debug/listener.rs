@@ -4,6 +4,8 @@
 //! A client becomes the debugger when it has sent a packet of gdb's protocol. Until then the guest
 //! waits: a port probe or a silent client neither takes gdb's place nor delays gdb.
 
+#![expect(unsafe_code, reason = "F_SETOWN_EX")]
+
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -5,7 +5,7 @@ use crate::arch::{Hardware, Trap, Watch};
 
 /// Maximum number of breakpoint instructions. Room for them is reserved early, because the sandbox
 /// forbids growing a large heap block.
-pub const MOST_BREAKPOINTS: usize = 4096;
+pub(super) const MOST_BREAKPOINTS: usize = 4096;
 
 /// Breakpoints and watchpoints set by gdb.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ const SIZE: usize = 4096;
 
 /// Kind of client, by the first bytes of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub(super) enum Opening {
     /// A debugger: a whole packet of gdb's protocol with the right checksum.
     Packet,
     /// Possibly a debugger: the packet is not complete.
@@ -25,7 +25,7 @@ pub enum Opening {
 
 /// Classifies the first bytes of a connection. gdb may send acknowledgements and an interrupt
 /// before its first packet.
-pub fn opening(bytes: &[u8]) -> Opening {
+pub(super) fn opening(bytes: &[u8]) -> Opening {
     let start = bytes
         .iter()
         .position(|byte| !matches!(byte, b'+' | b'-' | 0x03))
@@ -53,7 +53,7 @@ pub fn opening(bytes: &[u8]) -> Opening {
 
 /// The connection.
 #[derive(Debug)]
-pub struct Wire {
+pub(super) struct Wire {
     stream: File,
     input: Box<[u8; SIZE]>,
     /// Received bytes of `input` that are not yet read.
@@ -64,7 +64,7 @@ pub struct Wire {
 impl Wire {
     /// Wraps a stream socket as a file, so that only `read` and `write` are used, which take no
     /// address.
-    pub fn new(stream: OwnedFd) -> Wire {
+    pub(super) fn new(stream: OwnedFd) -> Wire {
         Wire {
             stream: stream.into(),
             input: Box::new([0; SIZE]),
@@ -74,12 +74,12 @@ impl Wire {
     }
 
     /// The descriptor, for polls and the sandbox.
-    pub fn descriptor(&self) -> RawFd {
+    pub(super) fn descriptor(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
 
     /// Reads more of the first bytes when there are some, and classifies all of them.
-    pub fn more(&mut self) -> Opening {
+    pub(super) fn more(&mut self) -> Opening {
         match self.stream.read(&mut self.input[self.unread.end..]) {
             Ok(0) => return Opening::Foreign,
             Ok(count) => self.unread.end += count,
@@ -96,7 +96,7 @@ impl Wire {
     ///
     /// # Errors
     /// [`ErrorKind::Interrupted`] if the run is to end.
-    pub fn read_byte(&mut self) -> io::Result<Option<u8>> {
+    pub(super) fn read_byte(&mut self) -> io::Result<Option<u8>> {
         while self.unread.is_empty() {
             match self.stream.read(&mut self.input[..]) {
                 Ok(0) => return Ok(None),
@@ -111,7 +111,7 @@ impl Wire {
     }
 
     /// Whether [`Wire::read_byte`] would return immediately.
-    pub fn has_input(&self) -> io::Result<bool> {
+    pub(super) fn has_input(&self) -> io::Result<bool> {
         if !self.unread.is_empty() {
             return Ok(true);
         }

@@ -5,6 +5,8 @@
 //! restart `ppoll(2)` with the time left before the stop.) If `epoll_pwait2` is missing or refused,
 //! a timer in the set ends the sleep, which takes two calls.
 
+#![expect(unsafe_code, reason = "epoll_pwait2")]
+
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -41,7 +43,7 @@ impl Waits {
     ///
     /// # Errors
     /// The host refuses both ways of waiting.
-    pub fn new() -> io::Result<Waits> {
+    pub(super) fn new() -> io::Result<Waits> {
         let event = Event {
             flags: EventFlags::empty(),
             data: EventData::new_u64(0),
@@ -69,7 +71,7 @@ impl Waits {
     }
 
     /// Adds an interface to the set.
-    pub fn add(&self, handle: usize, net: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn add(&self, handle: usize, net: BorrowedFd<'_>) -> io::Result<()> {
         self.insert(handle as u64, net)
     }
 
@@ -79,13 +81,13 @@ impl Waits {
     }
 
     /// Removes an interface that is gone permanently.
-    pub fn forget(&self, net: BorrowedFd<'_>) {
+    pub(super) fn forget(&self, net: BorrowedFd<'_>) {
         // It fails only for an interface that is not in the set.
         let _ = epoll::delete(&self.set, net);
     }
 
     /// Returns the descriptors of the set and of the timer, if there is one.
-    pub fn descriptors(&self) -> (RawFd, Option<RawFd>) {
+    pub(super) fn descriptors(&self) -> (RawFd, Option<RawFd>) {
         (
             self.set.as_raw_fd(),
             self.timer.as_ref().map(AsRawFd::as_raw_fd),
@@ -98,7 +100,7 @@ impl Waits {
     /// # Errors
     /// The host refuses to wait.
     #[inline]
-    pub fn wait(&mut self, timeout: u64) -> io::Result<usize> {
+    pub(super) fn wait(&mut self, timeout: u64) -> io::Result<usize> {
         if self.timer.is_some() {
             return self.wait_by_timer(timeout);
         }
@@ -146,7 +148,7 @@ impl Waits {
     /// Returns the handles of the interfaces among the `count` results of the last wait. An error
     /// or an end of file counts as a frame.
     #[inline]
-    pub fn ready(&self, count: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn ready(&self, count: usize) -> impl Iterator<Item = usize> {
         let handles = self.events[..count].iter().map(|event| event.data.u64());
         handles
             .filter(|&handle| handle != TIMER)

@@ -1,6 +1,8 @@
 //! Closes inherited descriptors that were not passed on purpose: a closed descriptor cannot be
 //! misused.
 
+#![expect(unsafe_code, reason = "closes descriptors by number")]
+
 use std::os::fd::RawFd;
 
 use libc::{c_long, c_uint};

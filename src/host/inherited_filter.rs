@@ -7,6 +7,11 @@
 //! second thread, images are not locked. The tender's own sandbox replaces the handler, if filters
 //! can be installed.
 
+#![expect(
+    unsafe_code,
+    reason = "a signal handler changes the registers of its thread"
+)]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};

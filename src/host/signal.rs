@@ -9,6 +9,8 @@
 //! The time limit ([`limit`]) is a separate timer, whose SIGALRM the handler can distinguish from
 //! all others.
 
+#![expect(unsafe_code, reason = "signal handlers and timers")]
+
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::RawFd;

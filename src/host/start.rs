@@ -5,6 +5,8 @@
 //! report stack overflows, it makes the kernel print the whole memory map and parses it. Without
 //! it, a stack overflow is a plain SIGSEGV.
 
+#![expect(unsafe_code, reason = "C start-up and its arguments")]
+
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::io::Write;
 use std::os::fd::{IntoRawFd, OwnedFd};

@@ -1,5 +1,7 @@
 //! Listening Unix sockets for `--metrics` and `--gdb-port`, owned by the user who started the run.
 
+#![expect(unsafe_code, reason = "ppoll with the remaining time")]
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

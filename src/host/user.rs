@@ -3,6 +3,8 @@
 //! Names are looked up in /etc/passwd and /etc/group directly: the C library would load plug-ins,
 //! which a static program cannot.
 
+#![expect(unsafe_code, reason = "getresuid and getresgid")]
+
 use std::fs;
 use std::io;
 

@@ -11,7 +11,7 @@ const BANNER: &[u8] = b"Solo5: Bindings version ";
 const NEAR: u64 = 4096;
 
 /// Returns the version, if there is exactly one near the banner.
-pub fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<String> {
+pub(super) fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> Option<String> {
     let mut banner = None;
     let files = segments.iter().map(|segment| segment.file.clone());
     let find = |offset, piece: &[u8]| {

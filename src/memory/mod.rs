@@ -7,6 +7,8 @@
 //! does not write bytes for the guest that the guest itself may not write: its text, its page
 //! tables, the boot pages.
 
+#![expect(unsafe_code, reason = "advice about, and locks of, guest memory")]
+
 use std::fs;
 use std::io;
 use std::ops::Range;

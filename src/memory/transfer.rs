@@ -4,6 +4,8 @@
 //! The calls bypass the C library's wrappers. Those are cancellation points, which this program
 //! does not use and which cost two atomic operations per call in a process with two threads.
 
+#![expect(unsafe_code, reason = "system calls read and write guest memory")]
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

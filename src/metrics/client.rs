@@ -15,7 +15,7 @@ const READS: usize = 16;
 
 /// A slot for a client.
 #[derive(Debug)]
-pub struct Place {
+pub(super) struct Place {
     /// The client and its deadline, if there is one.
     client: Option<(File, Instant)>,
     request: Box<[u8; http::LONGEST]>,
@@ -29,7 +29,7 @@ pub struct Place {
 
 impl Place {
     /// Makes an empty slot, for answers of up to `room` bytes.
-    pub fn new(room: usize) -> Place {
+    pub(super) fn new(room: usize) -> Place {
         Place {
             client: None,
             request: Box::new([0; http::LONGEST]),
@@ -40,12 +40,12 @@ impl Place {
     }
 
     /// Returns the deadline of the client's answer; none without a client.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.client.as_ref().map(|(_, deadline)| *deadline)
     }
 
     /// Returns the event that this client waits for.
-    pub fn poll(&self) -> libc::pollfd {
+    pub(super) fn poll(&self) -> libc::pollfd {
         let client = self.client.as_ref();
         let fd = client.map_or(-1, |(stream, _)| stream.as_raw_fd());
         let events = if self.answer.is_empty() {
@@ -61,14 +61,14 @@ impl Place {
     }
 
     /// Accepts a client with a non-blocking socket.
-    pub fn take(&mut self, stream: File, deadline: Instant) {
+    pub(super) fn take(&mut self, stream: File, deadline: Instant) {
         self.close();
         self.client = Some((stream, deadline));
     }
 
     /// Serves a client that is ready: reads its request, or writes its answer, as far as possible
     /// without waiting.
-    pub fn go_on(&mut self, registry: &Registry) {
+    pub(super) fn go_on(&mut self, registry: &Registry) {
         if self.answer.is_empty() {
             self.read(registry)
         } else {
@@ -77,7 +77,7 @@ impl Place {
     }
 
     /// Answers a client whose request is not complete in time, and ends the connection.
-    pub fn expire(&mut self, registry: &Registry) {
+    pub(super) fn expire(&mut self, registry: &Registry) {
         if self.answer.is_empty() {
             let too_long = self.length == self.request.len();
             let answer = if too_long {

@@ -14,7 +14,7 @@ use crate::report::log_lines;
 const FORMAT: u64 = 1;
 
 /// Returns the statistics of a run that ended with `outcome`.
-pub fn document(registry: &Registry, outcome: &Result<Outcome, Error>) -> Value {
+pub(super) fn document(registry: &Registry, outcome: &Result<Outcome, Error>) -> Value {
     Value::Object(vec![
         ("type", "tender.stats".into()),
         ("format", FORMAT.into()),

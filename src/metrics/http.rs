@@ -2,11 +2,11 @@
 //! connection is closed. Pure.
 
 /// Maximum length of a request, in bytes.
-pub const LONGEST: usize = 8192;
+pub(super) const LONGEST: usize = 8192;
 
 /// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     /// Status 200 with the metrics.
     Metrics,
     /// Status 200 with the header only.
@@ -16,9 +16,9 @@ pub enum Answer {
 }
 
 /// Answer to a request that is not complete in time.
-pub const TOO_LATE: Answer = Answer::Refusal(408, "Request Timeout");
+pub(super) const TOO_LATE: Answer = Answer::Refusal(408, "Request Timeout");
 /// Answer to a request that exceeds [`LONGEST`].
-pub const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Large");
+pub(super) const TOO_LONG: Answer = Answer::Refusal(431, "Request Header Fields Too Large");
 
 /// Strips leading empty lines of a request (RFC 9112, section 2.2).
 fn begun(request: &[u8]) -> &[u8] {
@@ -28,7 +28,7 @@ fn begun(request: &[u8]) -> &[u8] {
 }
 
 /// Returns whether the request is complete.
-pub fn is_complete(request: &[u8]) -> bool {
+pub(super) fn is_complete(request: &[u8]) -> bool {
     let request = begun(request);
     request.windows(3).any(|end| end == b"\n\r\n") || request.windows(2).any(|end| end == b"\n\n")
 }
@@ -50,7 +50,7 @@ fn path(target: &[u8]) -> &[u8] {
 }
 
 /// Returns the answer to a complete request.
-pub fn answer(request: &[u8]) -> Answer {
+pub(super) fn answer(request: &[u8]) -> Answer {
     const MALFORMED: Answer = Answer::Refusal(400, "Bad Request");
     let line = begun(request)
         .split(|byte| *byte == b'\n')
@@ -76,7 +76,7 @@ pub fn answer(request: &[u8]) -> Answer {
 
 impl Answer {
     /// Returns the header for a body of `length` bytes.
-    pub fn head(self, length: usize) -> String {
+    pub(super) fn head(self, length: usize) -> String {
         let (status, reason, kind) = match self {
             Answer::Metrics | Answer::Head => {
                 (200, "OK", "text/plain; version=0.0.4; charset=utf-8")

@@ -5,6 +5,8 @@
 //! waits for a slow reader. This is sound because it only reads counters and writes to a buffer and
 //! a descriptor: no heap, no lock.
 
+#![expect(unsafe_code, reason = "a signal handler")]
+
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr;

@@ -1,5 +1,7 @@
 //! Resource use of the process: CPU time, and memory in RAM, with the guest's memory separately.
 
+#![expect(unsafe_code, reason = "mincore of guest memory")]
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -82,7 +84,7 @@ impl Process {
 }
 
 /// Returns the CPU time of this process.
-pub fn processor_time() -> Duration {
+pub(super) fn processor_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

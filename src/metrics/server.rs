@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The listening socket, before the thread starts.
 #[derive(Debug)]
-pub struct Socket {
+pub(super) struct Socket {
     listener: Listener,
     removable: bool,
     /// An event descriptor that ends the thread.
@@ -40,7 +40,7 @@ impl Socket {
     ///
     /// # Errors
     /// No descriptor is available.
-    pub fn new(listener: Listener, removable: bool) -> Result<Socket, Error> {
+    pub(super) fn new(listener: Listener, removable: bool) -> Result<Socket, Error> {
         let end = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let end = end.map_err(|error| Error::Thread(error.into()))?;
         Ok(Socket {
@@ -51,14 +51,14 @@ impl Socket {
     }
 
     /// Returns the listening socket and the event.
-    pub fn descriptors(&self) -> (RawFd, RawFd) {
+    pub(super) fn descriptors(&self) -> (RawFd, RawFd) {
         (self.listener.as_fd().as_raw_fd(), self.end.as_raw_fd())
     }
 }
 
 /// Returns the numbers of the next descriptors: while a guest runs, only clients' descriptors are
 /// opened and closed.
-pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
+pub(super) fn next_descriptors() -> io::Result<Vec<RawFd>> {
     let files: Vec<_> = (0..CLIENTS)
         .map(|_| File::open("/"))
         .collect::<io::Result<_>>()?;
@@ -67,7 +67,7 @@ pub fn next_descriptors() -> io::Result<Vec<RawFd>> {
 
 /// The running server thread.
 #[derive(Debug)]
-pub struct Server {
+pub(super) struct Server {
     end: Arc<OwnedFd>,
     thread: JoinHandle<()>,
 }
@@ -77,7 +77,7 @@ impl Server {
     ///
     /// # Errors
     /// The thread cannot be started or confined.
-    pub fn start(
+    pub(super) fn start(
         mut socket: Socket,
         registry: Arc<Registry>,
         confined: &Confined,
@@ -111,7 +111,7 @@ impl Server {
 
     /// Ends the thread immediately, in any state. Call before any descriptor is closed, because the
     /// thread's clients would get its number.
-    pub fn stop(self) {
+    pub(super) fn stop(self) {
         // An event descriptor has room for the first event.
         let _ = rustix::io::write(&self.end, &1_u64.to_ne_bytes());
         // The thread does not panic; if it did, the panic is already reported.

@@ -20,7 +20,7 @@ pub fn summary(registry: &Registry, mut write_line: impl FnMut(fmt::Arguments<'_
 }
 
 /// Hypercalls, time and memory, as far as known.
-pub struct Run<'r>(pub &'r Registry);
+pub(super) struct Run<'r>(pub &'r Registry);
 
 impl Display for Run<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -3,6 +3,8 @@
 //! This module never creates an interface: an operator who misspells a name must not get a new tap
 //! that leads nowhere.
 
+#![expect(unsafe_code, reason = "ioctls of taps")]
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};

@@ -1,5 +1,7 @@
 //! Queries about network interfaces: by `ioctl(2)`, see netdevice(7), and in sysfs.
 
+#![expect(unsafe_code, reason = "ioctls of interfaces")]
+
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -36,7 +38,7 @@ const _: () = assert!(align_of::<Request>() >= align_of::<libc::ifreq>());
 
 impl Request {
     /// Returns a request about the interface `name`; a name that is too long matches none.
-    pub fn about(name: &str) -> Request {
+    pub(super) fn about(name: &str) -> Request {
         let mut request = Request {
             name: [0; NAME_SIZE],
             value: [0; VALUE_SIZE],
@@ -47,14 +49,14 @@ impl Request {
     }
 
     /// Makes the ioctl `question`, one that takes a `struct ifreq`, on `fd`.
-    pub fn ask(mut self, fd: BorrowedFd<'_>, question: libc::Ioctl) -> io::Result<Request> {
+    pub(super) fn ask(mut self, fd: BorrowedFd<'_>, question: libc::Ioctl) -> io::Result<Request> {
         // SAFETY: these ioctls read and write a `struct ifreq`, which `self` has the size of.
         repeated(|| unsafe { libc::ioctl(fd.as_raw_fd(), question, &raw mut self) })?;
         Ok(self)
     }
 
     /// Returns the reply as a name.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let len = self
             .name
             .iter()
@@ -64,7 +66,7 @@ impl Request {
     }
 
     /// Returns whether this flag is set in the reply.
-    pub fn has_flag(&self, flag: libc::c_int) -> bool {
+    pub(super) fn has_flag(&self, flag: libc::c_int) -> bool {
         libc::c_int::from(i16::from_ne_bytes([self.value[0], self.value[1]])) & flag != 0
     }
 
@@ -75,7 +77,7 @@ impl Request {
     }
 
     /// Returns the reply as a number.
-    pub fn number(&self) -> i32 {
+    pub(super) fn number(&self) -> i32 {
         i32::from_ne_bytes([self.value[0], self.value[1], self.value[2], self.value[3]])
     }
 }
@@ -105,7 +107,7 @@ impl Interface {
     ///
     /// # Errors
     /// `ENODEV`: there is no such interface. Any other error: the query failed.
-    pub fn find(name: &str) -> io::Result<Interface> {
+    pub(super) fn find(name: &str) -> io::Result<Interface> {
         let socket = socket()?;
         let ask = |request: Request, question| request.ask(socket.as_fd(), question as libc::Ioctl);
         let about = |question| ask(Request::about(name), question);
@@ -134,7 +136,7 @@ impl Interface {
 
     /// Returns the interface `name` of this network namespace, if the open `tap` belongs to it: a
     /// tap of another network namespace may have the same name.
-    pub fn of_tap(tap: BorrowedFd<'_>, name: &str) -> Option<Interface> {
+    pub(super) fn of_tap(tap: BorrowedFd<'_>, name: &str) -> Option<Interface> {
         let here = match Interface::find(name) {
             Ok(here) => here,
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return None,

@@ -6,6 +6,8 @@
 //! and read an argument first. The tests compile the same lists with the crate seccompiler and
 //! compare every result.
 
+#![expect(unsafe_code, reason = "seccomp")]
+
 use std::io;
 
 use libc::{
@@ -34,7 +36,7 @@ const ROOM: usize = 256;
 
 /// Compiles a list: calls that match a rule are allowed, any other gets SIGSYS. `KVM_RUN` on the
 /// vCPU, which every hypercall makes, is checked first.
-pub fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
+pub(super) fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let is_run = |rule: &&Rule| matches!(rule.when, [_, When::Is(1, KVM_RUN)]);
     let mut program = Vec::with_capacity(ROOM);
     match rules.iter().find(is_run) {
@@ -189,12 +191,12 @@ fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
 }
 
 /// Returns a program that allows everything.
-pub fn pass() -> [sock_filter; 1] {
+pub(super) fn pass() -> [sock_filter; 1] {
     [answer(libc::SECCOMP_RET_ALLOW)]
 }
 
 /// Returns whether this kernel, and any filter that is already active, allows another filter.
-pub fn is_possible() -> bool {
+pub(super) fn is_possible() -> bool {
     let action = libc::SECCOMP_RET_TRAP;
     let flags: libc::c_ulong = 0;
     // SAFETY: the kernel reads one number.
@@ -214,7 +216,7 @@ pub fn is_possible() -> bool {
 /// Kernels before 5.16 mitigate speculation in every thread with a filter, unless the thread opts
 /// out. They assume that the thread runs foreign code itself, as browsers do, and add a cost to
 /// each exit of its guest. A guest is foreign code, but KVM isolates it, in all threads alike.
-pub fn install(program: &mut [sock_filter]) -> io::Result<()> {
+pub(super) fn install(program: &mut [sock_filter]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog {
         len: length,

@@ -2,6 +2,8 @@
 //! kernel's version supports it. Makes three system calls; linux/landlock.h lists the additions of
 //! each version.
 
+#![expect(unsafe_code, reason = "Landlock has no functions in libc")]
+
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -65,7 +67,7 @@ fn everything(version: i32) -> (Ruleset, usize) {
 
 /// Denies all of it permanently to this thread and its future threads, except to create files below
 /// `directory` and write to them. Open descriptors stay usable. Returns the active version.
-pub fn restrict(directory: Option<RawFd>) -> io::Result<i32> {
+pub(super) fn restrict(directory: Option<RawFd>) -> io::Result<i32> {
     // SAFETY: with this flag, the kernel reads no ruleset.
     let version = checked(unsafe {
         libc::syscall(

@@ -1,10 +1,7 @@
 //! The root directory of `--chroot`.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
-
-use libc::c_int;
 
 use super::Error;
 use crate::host::capabilities;
@@ -32,7 +29,7 @@ pub struct Root(Look);
 ///
 /// # Errors
 /// It may not, or there is no such directory.
-pub fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
+pub(crate) fn root(path: &Path, files: &mut Files) -> Result<Root, Error> {
     if !capabilities::has(capabilities::CapabilitySet::SYS_CHROOT) {
         return Err(Error::Privilege);
     }
@@ -47,19 +44,9 @@ impl Root {
     pub fn enter(self) -> Result<(), Error> {
         // The current directory is the new root, so no path leads out of it.
         let entered = uninterrupted(|| {
-            // SAFETY: the descriptor is open.
-            done(unsafe { libc::fchdir(self.0.as_raw_fd()) })?;
-            // SAFETY: the string is a constant.
-            done(unsafe { libc::chroot(c".".as_ptr()) })
+            rustix::process::fchdir(&self.0)?;
+            rustix::process::chroot(c".").map_err(io::Error::from)
         });
         entered.map_err(|source| root_error(self.0.path(), source))
-    }
-}
-
-fn done(result: c_int) -> io::Result<()> {
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }

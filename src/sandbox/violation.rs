@@ -5,6 +5,8 @@
 //! (SA_RESETHAND), no rule allows setting it again, and the handler itself ends with a call that no
 //! rule allows.
 
+#![expect(unsafe_code, reason = "a signal handler")]
+
 use std::mem::MaybeUninit;
 
 use libc::{c_int, c_long, c_void, siginfo_t};
@@ -32,7 +34,7 @@ const SYS_SECCOMP: c_int = 1;
 const FORBIDDEN: c_long = libc::SYS_getppid;
 
 /// Installs a SIGSYS handler that reports rejected calls.
-pub fn report() {
+pub(super) fn report() {
     // SAFETY: the action is a plain value; the handler has the signature for SA_SIGINFO, and only
     // makes async-signal-safe calls: it writes, and dies.
     unsafe {

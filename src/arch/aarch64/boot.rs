@@ -11,11 +11,11 @@ use crate::arch::Boot;
 
 /// A 64-bit register, by KVM's number for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Register(pub u64);
+pub(super) struct Register(pub u64);
 
 impl Register {
     /// A register of KVM's `kvm_regs`, by its offset there in bytes.
-    pub const fn core(offset: usize) -> Register {
+    pub(super) const fn core(offset: usize) -> Register {
         Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE as u64 | (offset / 4) as u64)
     }
 
@@ -32,28 +32,29 @@ impl Register {
     }
 }
 
-pub const X0: Register =
+pub(super) const X0: Register =
     Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs));
-pub const X30: Register =
+pub(super) const X30: Register =
     Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, regs) + 30 * 8);
-pub const PC: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pc));
-pub const PSTATE: Register =
+pub(super) const PC: Register =
+    Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pc));
+pub(super) const PSTATE: Register =
     Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, pstate));
-pub const SP_EL1: Register = Register::core(offset_of!(kvm_regs, sp_el1));
-pub const ELR_EL1: Register = Register::core(offset_of!(kvm_regs, elr_el1));
-pub const SPSR_EL1: Register = Register::core(offset_of!(kvm_regs, spsr));
-pub const SCTLR_EL1: Register = Register::system(3, 0, 1, 0, 0);
-pub const CPACR_EL1: Register = Register::system(3, 0, 1, 0, 2);
-pub const TTBR0_EL1: Register = Register::system(3, 0, 2, 0, 0);
-pub const TCR_EL1: Register = Register::system(3, 0, 2, 0, 2);
-pub const ESR_EL1: Register = Register::system(3, 0, 5, 2, 0);
-pub const FAR_EL1: Register = Register::system(3, 0, 6, 0, 0);
-pub const VBAR_EL1: Register = Register::system(3, 0, 12, 0, 0);
-pub const MAIR_EL1: Register = Register::system(3, 0, 10, 2, 0);
+pub(super) const SP_EL1: Register = Register::core(offset_of!(kvm_regs, sp_el1));
+pub(super) const ELR_EL1: Register = Register::core(offset_of!(kvm_regs, elr_el1));
+pub(super) const SPSR_EL1: Register = Register::core(offset_of!(kvm_regs, spsr));
+pub(super) const SCTLR_EL1: Register = Register::system(3, 0, 1, 0, 0);
+pub(super) const CPACR_EL1: Register = Register::system(3, 0, 1, 0, 2);
+pub(super) const TTBR0_EL1: Register = Register::system(3, 0, 2, 0, 0);
+pub(super) const TCR_EL1: Register = Register::system(3, 0, 2, 0, 2);
+pub(super) const ESR_EL1: Register = Register::system(3, 0, 5, 2, 0);
+pub(super) const FAR_EL1: Register = Register::system(3, 0, 6, 0, 0);
+pub(super) const VBAR_EL1: Register = Register::system(3, 0, 12, 0, 0);
+pub(super) const MAIR_EL1: Register = Register::system(3, 0, 10, 2, 0);
 
 /// KVM's services that a guest could call by HVC: random numbers, stolen time, vendor-specific
 /// ones.
-pub const SERVICES: [Register; 3] = [
+pub(super) const SERVICES: [Register; 3] = [
     Register::services(0),
     Register::services(1),
     Register::services(2),
@@ -73,12 +74,12 @@ const TCR: u64 = 0x32_b518_3518 | 1 << 23;
 const SCTLR: u64 = 0x1005;
 
 /// FPEN: floating point and SIMD are not trapped.
-pub const CPACR_FPEN: u64 = 3 << 20;
+pub(super) const CPACR_FPEN: u64 = 3 << 20;
 
 /// Returns the guest's vCPU type: the one KVM prefers on this host, without optional features. So
 /// it has no PMU, SVE, pointer authentication, 32-bit mode or nested virtualisation, and no PSCI
 /// after version 0.1.
-pub fn target(preferred: kvm_vcpu_init) -> kvm_vcpu_init {
+pub(super) fn target(preferred: kvm_vcpu_init) -> kvm_vcpu_init {
     kvm_vcpu_init {
         features: Default::default(),
         ..preferred
@@ -87,7 +88,7 @@ pub fn target(preferred: kvm_vcpu_init) -> kvm_vcpu_init {
 
 /// Registers set before the guest's first instruction, in this order. CPACR_EL1 is modified
 /// separately.
-pub fn registers(boot: &Boot) -> [(Register, u64); 8] {
+pub(super) fn registers(boot: &Boot) -> [(Register, u64); 8] {
     [
         (MAIR_EL1, MAIR),
         (TCR_EL1, TCR),

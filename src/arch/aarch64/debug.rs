@@ -1,5 +1,7 @@
 //! An ARM64 vCPU under a debugger: its registers in gdb's terms, breakpoints and watchpoints.
 
+#![expect(unsafe_code, reason = "cache maintenance has instructions only")]
+
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW, KVM_GUESTDBG_USE_SW_BP,
     kvm_debug_exit_arch, kvm_guest_debug,

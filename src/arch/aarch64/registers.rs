@@ -12,18 +12,20 @@ use super::boot::{self, Register};
 use crate::arch::{Error, Vcpu};
 
 /// PSTATE: the stack pointer is that of EL1.
-pub const PSTATE_OWN_STACK: u64 = 1;
+pub(super) const PSTATE_OWN_STACK: u64 = 1;
 
 /// SP_EL0, which every exception level can use.
 const SP_EL0: Register = Register::core(offset_of!(kvm_regs, regs) + offset_of!(user_pt_regs, sp));
 
 /// Floating-point status and control registers.
-pub const FPSR: Floating<4> = Floating::at(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpsr));
-pub const FPCR: Floating<4> = Floating::at(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpcr));
+pub(super) const FPSR: Floating<4> =
+    Floating::at(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpsr));
+pub(super) const FPCR: Floating<4> =
+    Floating::at(KVM_REG_SIZE_U32, offset_of!(user_fpsimd_state, fpcr));
 
 /// A floating-point register of `N` bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Floating<const N: usize>(u64);
+pub(super) struct Floating<const N: usize>(u64);
 
 impl<const N: usize> Floating<N> {
     /// By KVM's size bits and the byte offset in `user_fpsimd_state`.
@@ -34,12 +36,12 @@ impl<const N: usize> Floating<N> {
 }
 
 /// X0 to X30.
-pub const fn general(number: usize) -> Register {
+pub(super) const fn general(number: usize) -> Register {
     Register::core(offset_of!(kvm_regs, regs) + 8 * number)
 }
 
 /// V0 to V31.
-pub const fn vector(number: usize) -> Floating<16> {
+pub(super) const fn vector(number: usize) -> Floating<16> {
     Floating::at(
         KVM_REG_SIZE_U128,
         offset_of!(user_fpsimd_state, vregs) + 16 * number,
@@ -47,7 +49,7 @@ pub const fn vector(number: usize) -> Floating<16> {
 }
 
 /// Returns the stack pointer selected by `pstate`.
-pub const fn stack_pointer(pstate: u64) -> Register {
+pub(super) const fn stack_pointer(pstate: u64) -> Register {
     if pstate & PSTATE_OWN_STACK != 0 {
         boot::SP_EL1
     } else {

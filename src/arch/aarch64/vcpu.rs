@@ -1,5 +1,10 @@
 //! One ARM64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit stores above 4 GiB.
 
+#![expect(
+    unsafe_code,
+    reason = "reads the union of `kvm_run`, and a system register"
+)]
+
 use guest_abi::hypercall::{MMIO_BASE, MMIO_STRIDE};
 use guest_abi::ring::KICK_MMIO;
 use kvm_bindings::{

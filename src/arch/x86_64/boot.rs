@@ -16,14 +16,14 @@ const EFER: u64 = 0xd00; // NXE | LMA | LME
 const GDT: [u64; 3] = [0, 0x00af_9900_0000_ffff, 0x00cf_9300_0000_ffff];
 
 /// Returns the segment descriptors as they are in memory.
-pub fn gdt() -> Vec<u8> {
+pub(super) fn gdt() -> Vec<u8> {
     GDT.iter()
         .flat_map(|descriptor| descriptor.to_le_bytes())
         .collect()
 }
 
 /// Returns the general registers at the first instruction.
-pub fn registers(boot: &Boot) -> kvm_regs {
+pub(super) fn registers(boot: &Boot) -> kvm_regs {
     kvm_regs {
         rip: boot.entry,
         // As after a call: the ABI requires rsp + 8 to be a multiple of 16 at a function's first
@@ -36,7 +36,7 @@ pub fn registers(boot: &Boot) -> kvm_regs {
 }
 
 /// Returns the system registers at the first instruction; others keep their `reset` value.
-pub fn system_registers(reset: kvm_sregs) -> kvm_sregs {
+pub(super) fn system_registers(reset: kvm_sregs) -> kvm_sregs {
     let code = kvm_segment {
         selector: 8,
         type_: 9,

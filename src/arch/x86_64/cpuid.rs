@@ -195,7 +195,7 @@ const CACHE_ITSELF: u32 = 0x3fff;
 const XCR0: u32 = bits(&[0, 1, 2, 5, 6, 7]);
 
 /// Reduces KVM's supported CPUID to the allow-list.
-pub fn limit(cpuid: &mut CpuId) {
+pub(super) fn limit(cpuid: &mut CpuId) {
     cpuid.as_mut_slice().iter_mut().for_each(limit_entry);
     // Empty leaves need no entry: absent ones read as zero.
     cpuid.retain(|entry| entry.eax | entry.ebx | entry.ecx | entry.edx != 0);

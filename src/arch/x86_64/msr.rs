@@ -20,7 +20,7 @@ const ALLOWED: [u8; 1] = [0b111];
 ///
 /// # Errors
 /// ENOTTY or EINVAL on kernels before 5.10.
-pub fn deny_registers(vm: &VmFd) -> Result<(), Error> {
+pub(super) fn deny_registers(vm: &VmFd) -> Result<(), Error> {
     let range = MsrFilterRange {
         flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
         base: FIRST,

@@ -1,5 +1,7 @@
 //! One x86_64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit writes to I/O ports.
 
+#![expect(unsafe_code, reason = "reads the union of `kvm_run`")]
+
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
 use kvm_bindings::{

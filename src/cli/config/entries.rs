@@ -42,7 +42,7 @@ type Fallible<T = ()> = Result<T, (Place, Fault)>;
 
 impl Content {
     /// Parses the text of a file in `directory`, and checks the values of all options.
-    pub fn read(bytes: &[u8], directory: &Path) -> Fallible<Content> {
+    pub(super) fn read(bytes: &[u8], directory: &Path) -> Fallible<Content> {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
         let table = Table::parse(text).map_err(|error| {

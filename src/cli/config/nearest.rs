@@ -35,7 +35,7 @@ const SYNONYMS: [(&str, &str); 13] = [
 
 /// Returns the one of `names`, those of options or keys, that `word` most likely means: a
 /// misspelling, a prefix, or another program's name.
-pub fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+pub(crate) fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     let longer = || {
         let begins = names.iter().copied().filter(|name| word.starts_with(name));
         begins.max_by_key(|name| name.len())

@@ -17,7 +17,7 @@ const NT_PRFPREG: u32 = 2;
 
 /// The state of a stopped guest.
 #[derive(Clone, Copy, Debug)]
-pub struct State<'r> {
+pub(super) struct State<'r> {
     /// The tender's PID.
     pub process: i32,
     /// The signal that would have killed a program.
@@ -86,7 +86,7 @@ struct Note {
 }
 
 /// Returns everything before the memory, whose size is `memory_size` bytes: whole pages.
-pub fn headers(state: &State<'_>, memory_size: u64) -> Vec<u8> {
+pub(super) fn headers(state: &State<'_>, memory_size: u64) -> Vec<u8> {
     let header = header();
     let notes = notes(state);
     let notes_start = size_of::<Header>() + 2 * size_of::<Segment>();

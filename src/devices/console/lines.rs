@@ -39,17 +39,17 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Begins each line with the time.
-    pub fn stamp(&mut self) {
+    pub(super) fn stamp(&mut self) {
         self.stamped = true;
     }
 
     /// Keeps the guest from setting priorities in `journal`.
-    pub fn protect(&mut self, journal: &'static Stream) {
+    pub(super) fn protect(&mut self, journal: &'static Stream) {
         self.journal = Some(journal);
     }
 
     /// Writes the guest's bytes, until they or the `allowed` bytes of output are used up.
-    pub fn write(&mut self, out: &Output, bytes: GuestBytes<'_>, allowed: u64) -> Passed {
+    pub(super) fn write(&mut self, out: &Output, bytes: GuestBytes<'_>, allowed: u64) -> Passed {
         let (mut text, mut framed) = ([0; PIECE], [0; PIECE]);
         let mut passed = Passed::default();
         while passed.text < bytes.len() {

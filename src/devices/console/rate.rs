@@ -18,7 +18,7 @@ pub(super) struct Rate {
 impl Rate {
     /// Limits to `rate` bytes per second from `now` on; a burst of one second's worth may pass
     /// immediately.
-    pub fn new(rate: NonZeroU64, now: Instant) -> Rate {
+    pub(super) fn new(rate: NonZeroU64, now: Instant) -> Rate {
         Rate {
             rate,
             room: u128::from(rate.get()) * NANOSECONDS_PER_SECOND,
@@ -27,7 +27,7 @@ impl Rate {
     }
 
     /// Returns how many bytes may pass at `now`.
-    pub fn room(&mut self, now: Instant) -> u64 {
+    pub(super) fn room(&mut self, now: Instant) -> u64 {
         let rate = u128::from(self.rate.get());
         let most = rate * NANOSECONDS_PER_SECOND;
         let elapsed = now.saturating_duration_since(self.last).as_nanos();
@@ -41,7 +41,7 @@ impl Rate {
     }
 
     /// Records that `bytes` have passed.
-    pub fn spend(&mut self, bytes: u64) {
+    pub(super) fn spend(&mut self, bytes: u64) {
         self.room = self
             .room
             .saturating_sub(u128::from(bytes) * NANOSECONDS_PER_SECOND);

@@ -22,7 +22,7 @@ const MAX_ABI1_DESCSZ: u32 = 32;
 
 /// Content of the notes.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub(super) struct Notes {
     /// Content of the ABI note.
     pub abi: Option<Abi>,
     /// Content of the manifest note.
@@ -31,12 +31,12 @@ pub struct Notes {
 
 impl Notes {
     /// Returns whether there is no note at all, as in unikernels built before Solo5 had any.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.abi.is_none() && self.manifest.is_none()
     }
 
     /// Returns the unikernel's interface, or an error if this tender does not support it.
-    pub fn era(&self) -> Result<Era, Error> {
+    pub(super) fn era(&self) -> Result<Era, Error> {
         let abi = self.abi.ok_or(Error::NoAbiNote)?;
         match (abi.target, abi.version) {
             (target::HVT, 1) => Ok(Era::Abi1),
@@ -65,7 +65,7 @@ pub fn target_name(number: u32) -> String {
 const MOST_BYTES: u64 = 64 << 10;
 
 /// Reads all notes of every note segment. A note that is in two segments counts once.
-pub fn read(
+pub(super) fn read(
     source: &(impl Source + ?Sized),
     program_headers: &[ProgramHeader],
 ) -> Result<Notes, Error> {

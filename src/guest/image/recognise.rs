@@ -44,7 +44,7 @@ struct Found {
 }
 
 /// Classifies a file without notes: a legacy unikernel, or an error that names what it is.
-pub fn without_notes(
+pub(super) fn without_notes(
     source: &(impl Source + ?Sized),
     program_headers: &[ProgramHeader],
     machine: Machine,

@@ -9,7 +9,7 @@ use crate::guest::era::{Era, LoadAddress, Rules, SegmentPages};
 use crate::memory::{Access, PAGE_SIZE};
 
 /// Returns the segments to load.
-pub fn read(
+pub(super) fn read(
     program_headers: &[ProgramHeader],
     file_size: u64,
     rules: &Rules,
@@ -38,7 +38,7 @@ pub fn read(
 }
 
 /// Returns the segments as the file has them, valid or not.
-pub fn unchecked(program_headers: &[ProgramHeader]) -> Vec<Segment> {
+pub(super) fn unchecked(program_headers: &[ProgramHeader]) -> Vec<Segment> {
     let loaded = program_headers
         .iter()
         .filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0);

@@ -2,6 +2,8 @@
 //! similar programs give them in LISTEN_FDNAMES. They give a tender a tap or a disk that it may not
 //! open itself.
 
+#![expect(unsafe_code, reason = "adopts descriptors by number")]
+
 use std::env;
 use std::ffi::OsString;
 use std::io;

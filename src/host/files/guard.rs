@@ -43,7 +43,7 @@ impl Controlled {
 
 /// The user of a run that root starts.
 #[derive(Clone, Debug)]
-pub struct User {
+pub(super) struct User {
     identity: Identity,
     /// All groups that the user's other processes may have.
     groups: Vec<Gid>,
@@ -54,7 +54,7 @@ impl User {
     ///
     /// # Errors
     /// This process cannot become that user.
-    pub fn other(identity: Identity) -> Result<Option<User>, user::Error> {
+    pub(super) fn other(identity: Identity) -> Result<Option<User>, user::Error> {
         if identity.uid == geteuid().as_raw() {
             return Ok(None);
         }
@@ -90,7 +90,7 @@ impl User {
 ///
 /// # Errors
 /// Those of `open(2)`, and [`Controlled`].
-pub fn look(path: &Path, need: Need, user: Option<&User>) -> io::Result<Look> {
+pub(super) fn look(path: &Path, need: Need, user: Option<&User>) -> io::Result<Look> {
     let Some(user) = user else {
         return Look::new(path, need.flags());
     };

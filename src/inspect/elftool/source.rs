@@ -8,7 +8,7 @@ use crate::guest::manifest::is_valid_name;
 
 /// A device as the source declares it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Device {
+pub(super) struct Device {
     /// Letters and digits, 67 at most.
     pub name: String,
     /// Its type, the end of a C constant's name: letters, digits and `_`.
@@ -17,7 +17,7 @@ pub struct Device {
 
 /// A rule that a source breaks.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Error {
+pub(super) struct Error {
     /// Line, counted from 1.
     pub line: usize,
     /// The rule, or the expected element.
@@ -28,7 +28,7 @@ pub struct Error {
 ///
 /// # Errors
 /// The first rule that the source breaks.
-pub fn devices(text: &[u8]) -> Result<Vec<Device>, Error> {
+pub(super) fn devices(text: &[u8]) -> Result<Vec<Device>, Error> {
     let mut reader = Reader { text, at: 0 };
     let (mut kind, mut version, mut devices) = (None, None, None);
     reader.object("; known keys: type, version, devices", |reader, key| {

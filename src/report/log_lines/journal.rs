@@ -80,12 +80,12 @@ pub(crate) struct Turn<'s>(&'s Stream);
 
 impl Turn<'_> {
     /// Bytes since the last line break.
-    pub fn column(&self) -> usize {
+    pub(crate) fn column(&self) -> usize {
         self.0.column.load(Ordering::Relaxed)
     }
 
     /// Sets what [`Turn::column`] returns.
-    pub fn set_column(&self, column: usize) {
+    pub(crate) fn set_column(&self, column: usize) {
         self.0.column.store(column, Ordering::Relaxed);
     }
 }
