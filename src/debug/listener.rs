@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::VmFd;
+use rustix::net::SocketFlags;
 
 use super::points::Points;
 use super::wire::{Opening, Wire};
@@ -200,21 +201,20 @@ impl Listener {
     }
 
     fn accept_client(&self, clients: &mut Vec<Client>) -> io::Result<()> {
-        let stream =
-            match unix_socket::accept(self.socket.as_fd(), rustix::net::SocketFlags::empty()) {
-                Ok(stream) => stream,
-                // The client has disconnected.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::WouldBlock | ErrorKind::ConnectionAborted
-                    ) =>
-                {
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
-                Err(error) => return Err(error),
-            };
+        let stream = match unix_socket::accept(self.socket.as_fd(), SocketFlags::empty()) {
+            Ok(stream) => stream,
+            // The client has disconnected.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted
+                ) =>
+            {
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let stream = match self.socket {
             Socket::Unix(_) => stream,
             Socket::Tcp(_) => {
