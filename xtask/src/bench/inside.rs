@@ -11,9 +11,10 @@ use super::entry::Trace;
 use super::flood::{FLOODS, Setting};
 use super::sample::{self, Samples, Subject};
 use super::trace;
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::{net, process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::{process, progress};
+use crate::machines::net;
 
 /// Turns of the tenders, and hypercalls of each kind in one turn.
 const ROUNDS: usize = 7;

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::arch::Arch;
-use crate::assets::{self, Assets};
-use crate::error::{Result, fail};
-use crate::initramfs::{Archive, MARK};
-use crate::packages::{self, Package};
-use crate::process::{Followed, Next};
-use crate::progress;
-use crate::toolchain::StaticToolchain;
+use crate::base::error::{Result, fail};
+use crate::base::process::{Followed, Next};
+use crate::base::progress;
+use crate::build::arch::Arch;
+use crate::build::packages::{self, Package};
+use crate::build::toolchain::StaticToolchain;
+use crate::machines::assets::{self, Assets};
+use crate::machines::initramfs::{Archive, MARK};
 
 /// A place to run something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,7 @@ impl Emulated {
         let mut qemu = self.command(assets, &initramfs, console);
         // "mon:" makes the terminal raw, passes Ctrl-C to the guest, and makes Ctrl-A X the way
         // out.
-        let ended = crate::process::run(qemu.args(first).args(["-serial", "mon:stdio"]));
+        let ended = crate::base::process::run(qemu.args(first).args(["-serial", "mon:stdio"]));
         let _ = std::fs::remove_file(initramfs);
         ended
     }

@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::arch::Arch;
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::{cargo, packages, process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::{process, progress};
+use crate::build::arch::Arch;
+use crate::build::{cargo, packages};
 
 /// `rust-version` of the workspace.
 const RUST: &str = env!("CARGO_PKG_RUST_VERSION");

@@ -3,12 +3,14 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use crate::error::{Context, Result, fail};
-use crate::host;
-use crate::initramfs;
-use crate::machine::{Console, Emulated, Event, Machine};
-use crate::options::Options;
-use crate::{demo, dist, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::progress;
+use crate::demo;
+use crate::dist;
+use crate::machines::host;
+use crate::machines::initramfs;
+use crate::machines::machine::{Console, Emulated, Event, Machine};
 
 /// A script without output for this long is considered hung.
 const BATCH_LIMIT: Duration = Duration::from_secs(20 * 60);

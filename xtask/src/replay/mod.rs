@@ -11,11 +11,11 @@ mod transcript;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::arch::Arch;
+use crate::base::error::{Result, fail};
+use crate::base::options::Options;
+use crate::build::arch::Arch;
 use crate::dist;
-use crate::error::{Result, fail};
-use crate::machine::{Console, Emulated, Event, Machine};
-use crate::options::Options;
+use crate::machines::machine::{Console, Emulated, Event, Machine};
 use step::{Outcome, Step};
 use transcript::Transcript;
 

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cargo::root;
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::build::cargo::root;
 
 /// The files and directories to read.
 const PLACES: [&str; 10] = [

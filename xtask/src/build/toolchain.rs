@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::arch::Arch;
-use crate::error::{Result, fail};
-use crate::packages::{self, Brings, Package};
-use crate::process;
+use crate::base::error::{Result, fail};
+use crate::base::process;
+use crate::build::arch::Arch;
+use crate::build::packages::{self, Brings, Package};
 
 /// Debian's rustc-web installs here, in addition to a rustup in the user's home.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -100,7 +100,7 @@ impl StaticToolchain {
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_string()];
         // For the linkers of GNU and LLVM, which our compilers use; others have no INSERT.
         for script in [&["xtask/seldom.ld"], scripts].concat() {
-            let script = crate::cargo::root().join(script);
+            let script = crate::build::cargo::root().join(script);
             flags.extend([
                 "-Clink-arg=-T".to_string(),
                 format!("-Clink-arg={}", script.display()),
@@ -192,10 +192,13 @@ pub fn remap_flags() -> Vec<String> {
         .unwrap_or_default();
     let cargo_home =
         std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-    [(cargo_home, "/cargo"), (crate::cargo::root(), "/tender")]
-        .iter()
-        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
-        .collect()
+    [
+        (cargo_home, "/cargo"),
+        (crate::build::cargo::root(), "/tender"),
+    ]
+    .iter()
+    .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+    .collect()
 }
 
 fn cross_prefix(arch: Arch) -> &'static str {

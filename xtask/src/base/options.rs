@@ -1,7 +1,7 @@
 //! The arguments after the command: flags, `--name=value` or `--name value`, and everything after
 //! `--`.
 
-use crate::error::{Result, fail};
+use crate::base::error::{Result, fail};
 
 /// Options as typed; each command takes its options and then calls [`Options::finish`].
 #[derive(Debug, Default)]

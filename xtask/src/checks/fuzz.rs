@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cargo::{self, Built};
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::packages::{self, Package};
-use crate::{process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::{process, progress};
+use crate::build::cargo::{self, Built};
+use crate::build::packages::{self, Package};
 
 /// The targets, each with its longest useful input, in bytes.
 const TARGETS: [(&str, usize); 5] = [

@@ -1,7 +1,7 @@
 //! Just enough of ELF to check that a program needs only a kernel.
 
-use crate::arch::Arch;
-use crate::error::{Result, fail};
+use crate::base::error::{Result, fail};
+use crate::build::arch::Arch;
 
 const PT_DYNAMIC: u64 = 2;
 const PT_INTERP: u64 = 3;

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::arch::Arch;
-use crate::cargo::{self, Built};
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::progress;
-use crate::toolchain::GuestToolchain;
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::progress;
+use crate::build::arch::Arch;
+use crate::build::cargo::{self, Built};
+use crate::build::toolchain::GuestToolchain;
 
 /// The file with the compiler versions of the built files. Another compiler produces other bytes,
 /// which is no error.

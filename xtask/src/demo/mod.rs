@@ -1,6 +1,8 @@
 //! `cargo xtask demo`: runs the web unikernel on a tap in a network namespace, and fetches its
 //! page.
 
+mod relay;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -9,13 +11,17 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::arch::Arch;
-use crate::error::{Context, Result, fail};
-use crate::initramfs::{self};
-use crate::machine::{Emulated, Event, Machine};
-use crate::options::Options;
-use crate::toolchain::StaticToolchain;
-use crate::{cargo, dist, host, net, process, progress, relay, test};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::{process, progress};
+use crate::build::arch::Arch;
+use crate::build::cargo;
+use crate::build::toolchain::StaticToolchain;
+use crate::checks::test;
+use crate::dist;
+use crate::machines::initramfs::{self};
+use crate::machines::machine::{Emulated, Event, Machine};
+use crate::machines::{host, net};
 
 /// The hidden command that does the work, in a separate process.
 pub const INSIDE: &str = "demo-inside";
@@ -286,7 +292,7 @@ fn show(answer: &str) -> Result<String> {
 
 /// Waits until Ctrl-C or until the unikernel ends.
 fn stay(child: &mut Child, listener: Option<TcpListener>) -> Result<()> {
-    let user = if crate::packages::is_root() {
+    let user = if crate::build::packages::is_root() {
         ""
     } else {
         "-U --preserve-credentials "

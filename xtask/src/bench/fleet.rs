@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::arch::Arch;
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::{demo, dist, host, net, process};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::process;
+use crate::build::arch::Arch;
+use crate::demo;
+use crate::dist;
+use crate::machines::{host, net};
 
 const UNIKERNEL: &str = "web.hvt";
 const MEMORY: u32 = 32;

@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::time::{Duration, Instant};
 
-use crate::error::{Context, Result, fail};
-use crate::packages;
+use crate::base::error::{Context, Result, fail};
+use crate::build::packages;
 
 /// Moves this process, which must have only one thread, into a new network namespace. It ends with
 /// the process.

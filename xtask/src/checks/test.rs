@@ -4,17 +4,19 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::arch::Arch;
-use crate::cargo::{self, Built};
-use crate::error::{Context, Error, Result, fail};
-use crate::initramfs::{self, Archive};
-use crate::machine::{Emulated, Event, Machine};
-use crate::options::Options;
-use crate::packages::Package;
-use crate::process::{Followed, Next};
-use crate::tally::Tally;
-use crate::toolchain::StaticToolchain;
-use crate::{host, packages, progress};
+use crate::base::error::{Context, Error, Result, fail};
+use crate::base::options::Options;
+use crate::base::process::{Followed, Next};
+use crate::base::progress;
+use crate::build::arch::Arch;
+use crate::build::cargo::{self, Built};
+use crate::build::packages;
+use crate::build::packages::Package;
+use crate::build::toolchain::StaticToolchain;
+use crate::checks::tally::Tally;
+use crate::machines::host;
+use crate::machines::initramfs::{self, Archive};
+use crate::machines::machine::{Emulated, Event, Machine};
 
 /// Time limit of one test binary inside an emulated machine, in seconds.
 const BINARY_LIMIT: u64 = 600;

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use crate::assets::Assets;
-use crate::error::{Context, Result};
-use crate::machine::Emulated;
+use crate::base::error::{Context, Result};
+use crate::machines::assets::Assets;
+use crate::machines::machine::Emulated;
 
 /// Prefix of the lines from /init to xtask, among everything on the console.
 pub const MARK: &str = "@lab:";

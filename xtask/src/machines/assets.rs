@@ -5,10 +5,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::arch::Arch;
-use crate::error::{Context, Result, fail};
-use crate::packages::Package;
-use crate::{cargo, packages, process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::{process, progress};
+use crate::build::arch::Arch;
+use crate::build::packages::Package;
+use crate::build::{cargo, packages};
 
 /// A directory with `vmlinuz`, `busybox`, `modules/*.ko` and the device trees.
 pub struct Assets {

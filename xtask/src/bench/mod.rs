@@ -6,6 +6,7 @@
 //! then instructions of guest, kernel and tender together, and repeat exactly or almost so.
 
 mod entry;
+pub mod fleet;
 mod flood;
 mod inside;
 mod sample;
@@ -15,12 +16,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::arch::Arch;
-use crate::error::{Context, Result, fail};
-use crate::initramfs;
-use crate::machine::{Clock, Emulated, Event, Machine};
-use crate::options::Options;
-use crate::{demo, dist, host};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::build::arch::Arch;
+use crate::demo;
+use crate::dist;
+use crate::machines::host;
+use crate::machines::initramfs;
+use crate::machines::machine::{Clock, Emulated, Event, Machine};
 
 pub use inside::run as inside;
 
@@ -70,7 +73,7 @@ fn on_host(peer: Option<&Path>, starts: bool) -> Result<()> {
     if starts {
         inside.arg("--starts");
     }
-    crate::process::run(&mut inside)
+    crate::base::process::run(&mut inside)
 }
 
 fn emulated(machine: Emulated, peer: Option<&Path>, starts: bool) -> Result<()> {

@@ -5,20 +5,21 @@ mod archive;
 mod contents;
 mod epoch;
 mod licences;
+pub mod package_test;
 mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::arch::Arch;
-use crate::cargo;
-use crate::elf;
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::packages::{self, Package};
-use crate::process;
-use crate::progress;
-use crate::toolchain::StaticToolchain;
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::process;
+use crate::base::progress;
+use crate::build::arch::Arch;
+use crate::build::cargo;
+use crate::build::elf;
+use crate::build::packages::{self, Package};
+use crate::build::toolchain::StaticToolchain;
 
 /// Largest size of the binary: it is copied over slow links to small machines.
 const LIMIT: usize = 2_000_000;

@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-use crate::arch::Arch;
-use crate::cargo;
-use crate::error::{Context, Result, fail};
-use crate::initramfs::Archive;
+use crate::base::error::{Context, Result, fail};
+use crate::build::arch::Arch;
+use crate::build::cargo;
+use crate::machines::initramfs::Archive;
 
 const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
 

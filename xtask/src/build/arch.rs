@@ -1,6 +1,6 @@
 //! The two architectures and their names.
 
-use crate::error::{Result, fail};
+use crate::base::error::{Result, fail};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arch {

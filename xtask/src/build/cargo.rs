@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::error::{Context, Result, fail};
+use crate::base::error::{Context, Result, fail};
 
 /// Returns the repository: the directory above this crate, from cargo's environment, otherwise as
 /// at build time.

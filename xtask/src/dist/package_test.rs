@@ -4,11 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::arch::Arch;
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::packages::{self, Package};
-use crate::{cargo, dist, host, process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::{process, progress};
+use crate::build::arch::Arch;
+use crate::build::cargo;
+use crate::build::packages::{self, Package};
+use crate::dist;
+use crate::machines::host;
 
 const RELEASE: &str = "bookworm";
 

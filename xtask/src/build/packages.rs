@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{Context, Result, fail};
-use crate::{process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::{process, progress};
 
 /// A file that shows that a package (or its equivalent on another distribution) is installed.
 #[derive(Clone, Copy, Debug)]

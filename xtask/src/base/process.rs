@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::error::{Context, Result, fail};
+use crate::base::error::{Context, Result, fail};
 
 /// The program's name, for messages.
 fn name(command: &Command) -> String {

@@ -1,0 +1,7 @@
+//! What a change must pass: tests, fuzzing, the oldest supported Rust, phrases.
+
+pub mod fuzz;
+pub mod msrv;
+mod tally;
+pub mod test;
+pub mod words;
