@@ -1,6 +1,8 @@
 //! The arguments after the command: flags, `--name=value` or `--name value`, and everything after
 //! `--`.
 
+use std::path::PathBuf;
+
 use crate::base::error::{Result, fail};
 
 /// Options as typed; each command takes its options and then calls [`Options::finish`].
@@ -50,6 +52,14 @@ impl Options {
             return fail(format!("{name} needs a value; see 'cargo xtask help'"));
         }
         Ok(Some(self.args.remove(at)))
+    }
+
+    /// Takes `--name value`, which must be there.
+    pub fn required(&mut self, name: &str) -> Result<PathBuf> {
+        match self.value(name)? {
+            Some(value) => Ok(value.into()),
+            None => fail(format!("{name} is needed")),
+        }
     }
 
     /// Takes the first argument that is no option. Call it after taking the values of options.

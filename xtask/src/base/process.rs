@@ -1,6 +1,7 @@
 //! Programs started by xtask: run to the end, or followed line by line within a time limit.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -138,6 +139,24 @@ impl Drop for Followed {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Makes the kernel kill the child when this process dies, so that nothing is left running.
+pub fn end_with_us(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        })
+    }
+}
+
+/// Sends SIGTERM to a child that was not waited for.
+pub fn terminate(child: &Child) {
+    // SAFETY: kill touches no memory; the process is our child and was not waited for, so its
+    // ID is not reused.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
 }
 
 /// Waits for a child, at most this long; kills it after that, which is an error.

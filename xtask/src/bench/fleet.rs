@@ -17,6 +17,7 @@ use crate::base::error::{Context, Result, fail};
 use crate::base::options::Options;
 use crate::base::process;
 use crate::build::arch::Arch;
+use crate::build::fixtures;
 use crate::demo;
 use crate::dist;
 use crate::machines::{host, net};
@@ -41,7 +42,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     options.finish()?;
     host::kvm()?;
     let arch = Arch::host()?;
-    let image = host::fixtures(arch).join(UNIKERNEL);
+    let image = fixtures::directory(arch).join(UNIKERNEL);
     let tender = tender.map_or_else(|| dist::binary(arch), Ok)?;
     net::enter_namespace()?;
     // Otherwise the host sends unrequested frames on each new interface.
@@ -115,7 +116,7 @@ impl Member {
             .arg(format!("--ipv4={address}/24"))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let tender = demo::end_with_us(&mut command)
+        let tender = process::end_with_us(&mut command)
             .spawn()
             .context(format_args!("cannot start {}", tender.display()))?;
         Ok(Member {
@@ -275,9 +276,7 @@ fn print_table(measured: &Measured, seconds: u16) {
 /// Sends all the signal together, and checks that each ended by it.
 fn end(mut fleet: Vec<Member>) -> Result<()> {
     for member in &fleet {
-        // SAFETY: kill touches no memory; the process is our child and was not waited for, so its
-        // ID is not reused.
-        unsafe { libc::kill(member.tender.id() as i32, libc::SIGTERM) };
+        process::terminate(&member.tender);
     }
     for member in &mut fleet {
         let status = process::wait(&mut member.tender, PATIENCE)?;

@@ -13,30 +13,25 @@ mod sample;
 mod trace;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::base::error::{Context, Result, fail};
+use crate::base::error::{Result, fail};
 use crate::base::options::Options;
-use crate::build::arch::Arch;
-use crate::demo;
-use crate::dist;
 use crate::machines::host;
 use crate::machines::initramfs;
-use crate::machines::machine::{Clock, Emulated, Event, Machine};
+use crate::machines::machine::{Emulated, Machine};
+use crate::machines::qemu::Clock;
 
 pub use inside::run as inside;
 
 /// The hidden command that measures, in a separate process.
 pub const INSIDE: &str = "bench-inside";
 
-/// Time limit of an emulated machine.
+/// Longest time without output of an emulated machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = options
-        .value("--machine")?
-        .map_or(Ok(Machine::Host), |name| Machine::parse(&name))?;
+    let machine = Machine::option(options)?.unwrap_or(Machine::Host);
     let peer = options.value("--peer")?.map(PathBuf::from);
     let starts = options.flag("--starts");
     options.finish()?;
@@ -56,17 +51,7 @@ pub fn run(options: &mut Options) -> Result<()> {
 }
 
 fn on_host(peer: Option<&Path>, starts: bool) -> Result<()> {
-    host::kvm()?;
-    let arch = Arch::host()?;
-    let tender = dist::binary(arch)?;
-    let myself = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut inside = Command::new(myself);
-    inside
-        .arg(INSIDE)
-        .arg("--tender")
-        .arg(tender)
-        .arg("--fixtures")
-        .arg(host::fixtures(arch));
+    let mut inside = host::inside(INSIDE)?;
     if let Some(peer) = peer {
         inside.arg("--peer").arg(peer);
     }
@@ -78,20 +63,17 @@ fn on_host(peer: Option<&Path>, starts: bool) -> Result<()> {
 
 fn emulated(machine: Emulated, peer: Option<&Path>, starts: bool) -> Result<()> {
     let assets = machine.prepare()?;
-    let mut job = format!("xtask {INSIDE} --tender /bin/tender --fixtures /fixtures");
+    let mut job = initramfs::inside(INSIDE);
     if peer.is_some() {
         job += " --peer /bin/peer";
     }
     if starts {
         job += " --starts";
     }
-    let mut archive = initramfs::base(machine, &assets, &format!("{job}\n"))?;
-    archive.copy("bin/tender", &dist::binary(machine.arch())?)?;
-    archive.copy("bin/xtask", &demo::own_binary(machine.arch())?)?;
+    let mut archive = initramfs::with_tender(machine, &assets, &job)?;
     if let Some(peer) = peer {
         archive.copy("bin/peer", peer)?;
     }
-    host::pack_fixtures(&mut archive, machine.arch())?;
     let clock = if machine == Emulated::Virt {
         Clock::Instructions
     } else {
@@ -100,20 +82,13 @@ fn emulated(machine: Emulated, peer: Option<&Path>, starts: bool) -> Result<()> 
     if clock == Clock::Instructions {
         println!("one nanosecond below is one instruction, of guest, kernel and tender together");
     }
-    let mut console = machine.boot_by(clock, &assets, archive)?;
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        match console.next(deadline)? {
-            // A machine has one console for both; progress messages are not part of the table.
-            Event::Line(line) if line.starts_with("xtask: ") => eprintln!("{line}"),
-            Event::Line(line) => println!("{line}"),
-            Event::Mark(mark) if mark == "done 0" => return Ok(()),
-            Event::Mark(mark) => {
-                return fail(format!(
-                    "the benchmark failed inside {} ({mark})",
-                    machine.title()
-                ));
-            }
+    let console = machine.boot_by(clock, &assets, archive)?;
+    // A machine has one console for both; progress messages are not part of the table.
+    console.follow("the benchmark", LIMIT, |line| {
+        if line.starts_with("xtask: ") {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
         }
-    }
+    })
 }

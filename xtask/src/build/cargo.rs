@@ -43,6 +43,17 @@ pub fn cargo(subcommand: &str) -> Command {
     cargo
 }
 
+/// Emulated processors are slow and the whole file system is in memory: optimise a little, and omit
+/// debug information.
+pub fn small_profile(command: &mut Command) {
+    command
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command
+        .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
+        .env("CARGO_INCREMENTAL", "0");
+}
+
 /// One program of a build.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Built {

@@ -63,11 +63,16 @@ fn unikernel(built: Built) -> Option<Unikernel> {
             .any(|part| part == GuestToolchain::triple(*arch))
     };
     let arch = Arch::ALL.into_iter().find(of)?;
-    let place = bin().join(arch.name()).join(format!("{}.hvt", built.name));
+    let place = directory(arch).join(format!("{}.hvt", built.name));
     Some(Unikernel {
         made: built.path,
         place,
     })
+}
+
+/// Directory of the built unikernels of this architecture.
+pub fn directory(arch: Arch) -> PathBuf {
+    bin().join(arch.name())
 }
 
 fn bin() -> PathBuf {

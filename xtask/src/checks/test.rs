@@ -16,7 +16,8 @@ use crate::build::toolchain::StaticToolchain;
 use crate::checks::tally::Tally;
 use crate::machines::host;
 use crate::machines::initramfs::{self, Archive};
-use crate::machines::machine::{Emulated, Event, Machine};
+use crate::machines::machine::{Emulated, Machine};
+use crate::machines::qemu::Event;
 
 /// Time limit of one test binary inside an emulated machine, in seconds.
 const BINARY_LIMIT: u64 = 600;
@@ -25,10 +26,7 @@ const BINARY_LIMIT: u64 = 600;
 const HOST_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = options
-        .value("--machine")?
-        .map(|name| Machine::parse(&name))
-        .transpose()?;
+    let machine = Machine::option(options)?;
     options.finish()?;
     let arguments = &options.rest;
     let tally = match machine {
@@ -135,7 +133,7 @@ fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
     )?;
     // The end-to-end tests count once for each capability.
     let expected = pack_tests(&mut archive, &built)? - 1 + capabilities.len();
-    host::pack_fixtures(&mut archive, machine.arch())?;
+    archive.fixtures(machine.arch())?;
     let mut console = machine.boot(&assets, archive)?;
     let mut follower = Follower {
         prefix: machine.name(),
@@ -183,20 +181,9 @@ fn build_tests(arch: Arch) -> Result<Vec<Built>> {
         "--lib",
         "--tests",
     ]);
-    small_profile(&mut command);
+    cargo::small_profile(&mut command);
     toolchain.apply(&mut command);
     cargo::build(&mut command)
-}
-
-/// Emulated processors are slow and the whole file system is in memory: optimise a little, and omit
-/// debug information.
-pub fn small_profile(command: &mut std::process::Command) {
-    command
-        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
-        .env("CARGO_PROFILE_DEV_DEBUG", "0");
-    command
-        .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
-        .env("CARGO_INCREMENTAL", "0");
 }
 
 fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {

@@ -6,7 +6,7 @@ mod relay;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,13 +14,8 @@ use std::time::{Duration, Instant};
 use crate::base::error::{Context, Result, fail};
 use crate::base::options::Options;
 use crate::base::{process, progress};
-use crate::build::arch::Arch;
-use crate::build::cargo;
-use crate::build::toolchain::StaticToolchain;
-use crate::checks::test;
-use crate::dist;
-use crate::machines::initramfs::{self};
-use crate::machines::machine::{Emulated, Event, Machine};
+use crate::machines::initramfs;
+use crate::machines::machine::{Emulated, Machine};
 use crate::machines::{host, net};
 
 /// The hidden command that does the work, in a separate process.
@@ -44,10 +39,7 @@ const PAGE_LIMIT: Duration = Duration::from_secs(120);
 
 pub fn run(options: &mut Options) -> Result<()> {
     let once = options.flag("--once");
-    let machine = options
-        .value("--machine")?
-        .map(|name| Machine::parse(&name))
-        .transpose()?;
+    let machine = Machine::option(options)?;
     options.finish()?;
     match machine.map_or_else(choose_machine, Ok)? {
         Machine::Host => on_host(once),
@@ -69,17 +61,7 @@ fn choose_machine() -> Result<Machine> {
 }
 
 fn on_host(once: bool) -> Result<()> {
-    host::kvm()?;
-    let arch = Arch::host()?;
-    let tender = dist::binary(arch)?;
-    let myself = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut inside = Command::new(myself);
-    inside
-        .arg(INSIDE)
-        .arg("--tender")
-        .arg(tender)
-        .arg("--fixtures")
-        .arg(host::fixtures(arch));
+    let mut inside = host::inside(INSIDE)?;
     if once {
         inside.arg("--once");
     } else {
@@ -87,7 +69,7 @@ fn on_host(once: bool) -> Result<()> {
         on_interrupt_wait();
         inside.arg("--relay");
     }
-    let status = end_with_us(&mut inside)
+    let status = process::end_with_us(&mut inside)
         .status()
         .context("cannot start the demo")?;
     // The inner process has already reported the error.
@@ -100,17 +82,10 @@ fn on_host(once: bool) -> Result<()> {
 
 fn emulated(machine: Emulated, once: bool) -> Result<()> {
     let assets = machine.prepare()?;
-    let tender = dist::binary(machine.arch())?;
-    let myself = own_binary(machine.arch())?;
-    let job = format!(
-        "xtask {INSIDE} --tender /bin/tender --fixtures /fixtures {}\n",
-        if once { "--once" } else { "" }
-    );
-    let mut archive = initramfs::base(machine, &assets, &job)?;
-    archive.copy("bin/tender", &tender)?;
-    archive.copy("bin/xtask", &myself)?;
-    host::pack_fixtures(&mut archive, machine.arch())?;
-    let mut console = machine.boot(&assets, archive)?;
+    let once_flag = if once { " --once" } else { "" };
+    let job = initramfs::inside(INSIDE) + once_flag;
+    let archive = initramfs::with_tender(machine, &assets, &job)?;
+    let console = machine.boot(&assets, archive)?;
     if !once {
         progress::note(
             "the machine has no network to the outside: the page is shown here; Ctrl-C switches it off",
@@ -121,56 +96,26 @@ fn emulated(machine: Emulated, once: bool) -> Result<()> {
         ));
     }
     let a_year = Duration::from_secs(365 * 24 * 3600);
-    let deadline = Instant::now()
-        + if once {
-            PAGE_LIMIT + Duration::from_secs(60)
+    let silence = if once { PAGE_LIMIT } else { a_year };
+    let mut last = String::new();
+    console.follow("the demo", silence, |line| {
+        // The verdict is held back, so that it is the last line here too.
+        if line.starts_with("demo: ") {
+            last = line;
         } else {
-            a_year
-        };
-    let mut last = None;
-    loop {
-        match console.next(deadline)? {
-            // The verdict is held back, so that it is the last line here too.
-            Event::Line(line) if line.starts_with("demo: ") => last = Some(line),
-            Event::Line(line) => println!("{line}"),
-            Event::Mark(mark) if mark == "done 0" => break,
-            Event::Mark(mark) => {
-                return fail(format!(
-                    "the demo failed inside {} ({mark})",
-                    machine.title()
-                ));
-            }
+            println!("{line}");
         }
-    }
-    println!("{}", last.unwrap_or_default());
+    })?;
+    println!("{last}");
     Ok(())
-}
-
-/// Builds this program for use inside an emulated machine.
-pub fn own_binary(arch: Arch) -> Result<PathBuf> {
-    let mut build = cargo::cargo("build");
-    build.args(["--package", "xtask"]);
-    test::small_profile(&mut build);
-    StaticToolchain::choose(arch)?.apply(&mut build);
-    match cargo::build(&mut build)?
-        .into_iter()
-        .find(|b| b.name == "xtask")
-    {
-        Some(built) => Ok(built.path),
-        None => fail("cargo named no binary 'xtask' among what it built"),
-    }
 }
 
 /// The demo: namespace, tap, tender, page.
 pub fn inside(options: &mut Options) -> Result<()> {
     let once = options.flag("--once");
     let relayed = options.flag("--relay");
-    let tender = options
-        .value("--tender")?
-        .map_or_else(|| fail("--tender is needed"), Ok)?;
-    let fixtures = options
-        .value("--fixtures")?
-        .map_or_else(|| fail("--fixtures is needed"), Ok)?;
+    let tender = options.required(host::TENDER)?;
+    let fixtures = options.required(host::FIXTURES)?;
     options.finish()?;
     let listener = if relayed {
         Some(relay::listen(PORT).context("cannot listen on the loopback address")?)
@@ -180,7 +125,7 @@ pub fn inside(options: &mut Options) -> Result<()> {
     net::enter_namespace()?;
     net::make_tap("tap100", OUR_ADDRESS)?;
     on_interrupt_wait();
-    let mut child = start(Path::new(&tender), Path::new(&fixtures))?;
+    let mut child = start(&tender, &fixtures)?;
     let page = fetch(&mut child, ITS_ADDRESS, PAGE_LIMIT);
     let shown = page.and_then(|page| show(&page));
     if shown.is_ok() && !once {
@@ -191,9 +136,7 @@ pub fn inside(options: &mut Options) -> Result<()> {
         .context("cannot look after tender")?
         .is_none()
     {
-        // SAFETY: kill touches no memory; the process is our child and was not waited for, so its
-        // ID is not reused.
-        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        process::terminate(&child);
         process::wait(&mut child, Duration::from_secs(10))?;
     }
     println!("demo: {}", shown?);
@@ -210,20 +153,9 @@ fn start(tender: &Path, fixtures: &Path) -> Result<Child> {
     println!("$ tender {}", ARGUMENTS.join(" "));
     let mut command = Command::new(tender);
     command.arg0("tender").args(ARGUMENTS).current_dir(fixtures);
-    end_with_us(&mut command)
+    process::end_with_us(&mut command)
         .spawn()
         .context(format_args!("cannot start {}", tender.display()))
-}
-
-/// Makes the kernel kill the child when this process dies, so that nothing is left running.
-pub fn end_with_us(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
-    unsafe {
-        command.pre_exec(|| {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            Ok(())
-        })
-    }
 }
 
 /// Requests the page of the unikernel at `address` until there is a response: booting takes a

@@ -9,9 +9,9 @@ use crate::base::options::Options;
 use crate::base::{process, progress};
 use crate::build::arch::Arch;
 use crate::build::cargo;
+use crate::build::fixtures;
 use crate::build::packages::{self, Package};
 use crate::dist;
-use crate::machines::host;
 
 const RELEASE: &str = "bookworm";
 
@@ -100,7 +100,7 @@ fn unpack(archive: &Path, root: &Path) -> Result<()> {
 /// Runs `packaging/debian/test` there, with separate processes, mounts and (no) network.
 fn try_in(root: &Path, package: &Path, arch: Arch) -> Result<()> {
     let script = cargo::root().join("packaging/debian/test");
-    let unikernel = host::fixtures(arch).join(UNIKERNEL);
+    let unikernel = fixtures::directory(arch).join(UNIKERNEL);
     for file in [package, &script, &unikernel] {
         std::fs::copy(file, root.join("tmp").join(file_name(file)))
             .context(format_args!("cannot copy {}", file.display()))?;

@@ -1,14 +1,14 @@
-//! What this machine has: a usable /dev/kvm, and the unikernels in the repository.
+//! This machine: whether it has a usable /dev/kvm, and commands that use it.
 
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::process::Command;
 
 use crate::base::error::{Context, Result, fail};
 use crate::build::arch::Arch;
-use crate::build::cargo;
-use crate::machines::initramfs::Archive;
+use crate::build::fixtures;
+use crate::dist;
 
 const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
 
@@ -35,19 +35,19 @@ pub fn kvm() -> Result<()> {
     }
 }
 
-/// Directory of the built unikernels of this architecture.
-pub fn fixtures(arch: Arch) -> PathBuf {
-    cargo::root().join("fixtures/bin").join(arch.name())
+/// Checks that unikernels can run here, and builds tender. Returns this program's hidden `command`
+/// with the options [`TENDER`] and [`FIXTURES`].
+pub fn inside(command: &str) -> Result<Command> {
+    kvm()?;
+    let arch = Arch::host()?;
+    let tender = dist::binary(arch)?;
+    let myself = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut inside = Command::new(myself);
+    inside.arg(command).arg(TENDER).arg(tender);
+    inside.arg(FIXTURES).arg(fixtures::directory(arch));
+    Ok(inside)
 }
 
-/// Puts the unikernels into /fixtures of an emulated machine.
-pub fn pack_fixtures(archive: &mut Archive, arch: Arch) -> Result<()> {
-    let dir = fixtures(arch);
-    for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".hvt") {
-            archive.copy(&format!("fixtures/{name}"), &entry.path())?;
-        }
-    }
-    Ok(())
-}
+/// Options of the hidden commands: the binary to run, and the directory of the unikernels.
+pub const TENDER: &str = "--tender";
+pub const FIXTURES: &str = "--fixtures";

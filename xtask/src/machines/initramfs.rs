@@ -1,10 +1,15 @@
 //! The initial file system of an emulated machine: a cpio archive ("newc") written here, so that no
 //! root is needed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::base::error::{Context, Result};
+use crate::base::error::{Context, Result, fail};
+use crate::build::arch::Arch;
+use crate::build::toolchain::StaticToolchain;
+use crate::build::{cargo, fixtures};
+use crate::dist;
 use crate::machines::assets::Assets;
+use crate::machines::host::{FIXTURES, TENDER};
 use crate::machines::machine::Emulated;
 
 /// Prefix of the lines from /init to xtask, among everything on the console.
@@ -40,6 +45,18 @@ impl Archive {
         let content =
             std::fs::read(from).context(format_args!("cannot read {}", from.display()))?;
         self.program(path, &content);
+        Ok(())
+    }
+
+    /// Puts the unikernels into /fixtures.
+    pub fn fixtures(&mut self, arch: Arch) -> Result<()> {
+        let dir = fixtures::directory(arch);
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".hvt") {
+                self.copy(&format!("fixtures/{name}"), &entry.path())?;
+            }
+        }
         Ok(())
     }
 
@@ -101,6 +118,37 @@ pub fn base(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
     archive.text("etc/hosts", "127.0.0.1 localhost\n");
     archive.text("lab/job", job);
     Ok(archive)
+}
+
+/// As [`base`], with tender, this program and the unikernels.
+pub fn with_tender(machine: Emulated, assets: &Assets, job: &str) -> Result<Archive> {
+    let tender = dist::binary(machine.arch())?;
+    let mut archive = base(machine, assets, job)?;
+    archive.copy("bin/tender", &tender)?;
+    archive.copy("bin/xtask", &own_binary(machine.arch())?)?;
+    archive.fixtures(machine.arch())?;
+    Ok(archive)
+}
+
+/// Returns the shell command that runs this program's hidden `command` there, as [`super::host::inside`]
+/// does here.
+pub fn inside(command: &str) -> String {
+    format!("xtask {command} {TENDER} /bin/tender {FIXTURES} /fixtures")
+}
+
+/// Builds this program for use inside an emulated machine.
+fn own_binary(arch: Arch) -> Result<PathBuf> {
+    let mut build = cargo::cargo("build");
+    build.args(["--package", "xtask"]);
+    cargo::small_profile(&mut build);
+    StaticToolchain::choose(arch)?.apply(&mut build);
+    match cargo::build(&mut build)?
+        .into_iter()
+        .find(|b| b.name == "xtask")
+    {
+        Some(built) => Ok(built.path),
+        None => fail("cargo named no binary 'xtask' among what it built"),
+    }
 }
 
 /// Busybox, the machine's kernel modules, and an /init that prepares the kernel and continues with

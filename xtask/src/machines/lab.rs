@@ -1,16 +1,13 @@
 //! `cargo xtask lab`: a shell inside an emulated machine.
 
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::error::{Context, Result, fail};
 use crate::base::options::Options;
 use crate::base::progress;
-use crate::demo;
-use crate::dist;
-use crate::machines::host;
 use crate::machines::initramfs;
-use crate::machines::machine::{Console, Emulated, Event, Machine};
+use crate::machines::machine::{Emulated, Machine};
 
 /// A script without output for this long is considered hung.
 const BATCH_LIMIT: Duration = Duration::from_secs(20 * 60);
@@ -33,11 +30,7 @@ setsid cttyhack sh -c '@SIZE@exec sh'
 ";
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = match options
-        .value("--machine")?
-        .map(|name| Machine::parse(&name))
-        .transpose()?
-    {
+    let machine = match Machine::option(options)? {
         None => Emulated::Pi3,
         Some(Machine::Emulated(machine)) => machine,
         Some(Machine::Host) => {
@@ -46,17 +39,13 @@ pub fn run(options: &mut Options) -> Result<()> {
     };
     options.finish()?;
     let assets = machine.prepare()?;
-    let tender = dist::binary(machine.arch())?;
     let typed = std::io::stdin().is_terminal();
     let job = if typed {
         JOB.replace("@SIZE@", &terminal_size())
     } else {
         BATCH.into()
     };
-    let mut archive = initramfs::base(machine, &assets, &job)?;
-    archive.copy("bin/tender", &tender)?;
-    archive.copy("bin/xtask", &demo::own_binary(machine.arch())?)?;
-    host::pack_fixtures(&mut archive, machine.arch())?;
+    let mut archive = initramfs::with_tender(machine, &assets, &job)?;
     if typed {
         progress::note(format_args!(
             "booting {} (a few seconds); Ctrl-A X switches it off immediately",
@@ -68,22 +57,9 @@ pub fn run(options: &mut Options) -> Result<()> {
         "lab/input",
         &std::io::read_to_string(std::io::stdin()).context("cannot read standard input")?,
     );
-    batch(machine.boot(&assets, archive)?)
-}
-
-/// Shows the script's output; its exit status is the result.
-fn batch(mut console: Console) -> Result<()> {
-    loop {
-        match console.next(Instant::now() + BATCH_LIMIT)? {
-            Event::Line(line) => println!("{line}"),
-            Event::Mark(mark) if mark == "done 0" => return Ok(()),
-            Event::Mark(mark) => {
-                return fail(format!(
-                    "the script in the emulated machine failed ({mark})"
-                ));
-            }
-        }
-    }
+    machine
+        .boot(&assets, archive)?
+        .follow("the script", BATCH_LIMIT, |line| println!("{line}"))
 }
 
 /// A serial line carries no window size, so it is passed to the shell.

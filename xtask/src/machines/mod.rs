@@ -6,3 +6,4 @@ pub mod initramfs;
 pub mod lab;
 pub mod machine;
 pub mod net;
+pub mod qemu;

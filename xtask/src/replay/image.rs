@@ -6,8 +6,8 @@ use std::path::Path;
 use super::STEP_LIMIT;
 use super::step::Step;
 use crate::base::error::{Result, fail};
+use crate::build::fixtures;
 use crate::machines::assets::Assets;
-use crate::machines::host;
 use crate::machines::initramfs::{self, Archive, MARK};
 use crate::machines::machine::Emulated;
 
@@ -79,7 +79,7 @@ pub fn pack(
     for (name, fixture) in UNIKERNELS {
         archive.copy(
             &format!("overlay/root/{name}"),
-            &host::fixtures(machine.arch()).join(fixture),
+            &fixtures::directory(machine.arch()).join(fixture),
         )?;
     }
     Ok(archive)

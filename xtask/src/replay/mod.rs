@@ -15,7 +15,8 @@ use crate::base::error::{Result, fail};
 use crate::base::options::Options;
 use crate::build::arch::Arch;
 use crate::dist;
-use crate::machines::machine::{Console, Emulated, Event, Machine};
+use crate::machines::machine::{Emulated, Machine};
+use crate::machines::qemu::{Console, Event};
 use step::{Outcome, Step};
 use transcript::Transcript;
 
@@ -24,11 +25,7 @@ use transcript::Transcript;
 const STEP_LIMIT: u64 = 180;
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let machine = match options
-        .value("--machine")?
-        .map(|name| Machine::parse(&name))
-        .transpose()?
-    {
+    let machine = match Machine::option(options)? {
         None => Emulated::Pi3,
         Some(Machine::Emulated(machine)) if machine.arch() == Arch::Aarch64 => machine,
         Some(_) => return fail("the replay is of an ARM64 board: --machine pi3 or virt"),
