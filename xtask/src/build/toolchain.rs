@@ -66,21 +66,27 @@ impl StaticToolchain {
 
     /// Adds compiler, target and flags to a cargo command that builds a release.
     pub fn apply_for_release(&self, cargo: &mut Command) {
+        let map = format!("-Clink-arg=-Wl,-Map={}", self.map().display());
         // Otherwise the C start-up files refer to these tables, and tests unwind.
         let scripts = if self.triple.starts_with(Arch::X86_64.name()) {
             &["xtask/unwind.ld"][..]
         } else {
             &[]
         };
-        self.apply_with(cargo, scripts);
+        self.apply_with(cargo, scripts, &[map]);
     }
 
     /// Adds compiler, target and flags to a cargo command.
     pub fn apply(&self, cargo: &mut Command) {
-        self.apply_with(cargo, &[]);
+        self.apply_with(cargo, &[], &[]);
     }
 
-    fn apply_with(&self, cargo: &mut Command, scripts: &[&str]) {
+    /// The linker's list of the sections of the latest release.
+    pub fn map(&self) -> PathBuf {
+        crate::build::cargo::target_dir().join(format!("{}.map", self.triple))
+    }
+
+    fn apply_with(&self, cargo: &mut Command, scripts: &[&str], more: &[String]) {
         cargo.args(["--target", &self.triple]);
         if let Some(rustc) = &self.rustc {
             cargo.env("RUSTC", rustc);
@@ -112,6 +118,7 @@ impl StaticToolchain {
             flags.push("-Clink-arg=-Wl,-z,pack-relative-relocs".to_string());
         }
         flags.extend(remap_flags());
+        flags.extend_from_slice(more);
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     }
 

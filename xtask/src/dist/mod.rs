@@ -4,6 +4,7 @@
 mod archive;
 mod contents;
 mod epoch;
+mod layout;
 mod licences;
 pub mod package_test;
 mod tree;
@@ -118,6 +119,9 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
         std::fs::read(&made.path).context(format_args!("cannot read {}", made.path.display()))?;
     elf::check_static(&bytes, arch)
         .context(format_args!("{} is not static", made.path.display()))?;
+    let map = toolchain.map();
+    let map = std::fs::read_to_string(&map).context(map.display())?;
+    layout::check(&map)?;
     let apart = elf::section_size(&bytes, ".text.seldom")?.unwrap_or(0);
     if apart < SELDOM {
         return fail(format!(
