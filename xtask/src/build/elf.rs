@@ -3,6 +3,8 @@
 use crate::base::error::{Result, fail};
 use crate::build::arch::Arch;
 
+pub const PT_LOAD: u64 = 1;
+pub const PT_NOTE: u64 = 4;
 const PT_DYNAMIC: u64 = 2;
 const PT_INTERP: u64 = 3;
 const DT_NEEDED: u64 = 1;
@@ -68,7 +70,8 @@ fn check_dynamic(bytes: &[u8], offset: u64, length: u64) -> Result<()> {
     Ok(())
 }
 
-fn number(bytes: &[u8], offset: u64, size: usize) -> Result<u64> {
+/// Returns the little-endian number of `size` bytes at `offset`.
+pub fn number(bytes: &[u8], offset: u64, size: usize) -> Result<u64> {
     let offset = offset as usize;
     match bytes.get(offset..offset + size) {
         Some(field) => Ok(field

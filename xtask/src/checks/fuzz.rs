@@ -14,6 +14,7 @@ use crate::base::options::Options;
 use crate::base::{process, progress};
 use crate::build::cargo::{self, Built};
 use crate::build::packages::{self, Package};
+use crate::checks::corpus;
 
 /// The targets, each with its longest useful input, in bytes.
 const TARGETS: [(&str, usize); 5] = [
@@ -196,9 +197,13 @@ impl std::fmt::Display for State {
 }
 
 impl Target {
-    /// Inputs kept from run to run, never committed.
+    /// Inputs kept from run to run, never committed; those from the fixtures are written again.
     fn corpus(&self) -> Result<PathBuf> {
-        made(directory().join("corpus").join(self.name))
+        let corpus = made(directory().join("corpus").join(self.name))?;
+        if self.name == "image" {
+            corpus::grow(&corpus)?;
+        }
+        Ok(corpus)
     }
 
     /// Committed inputs.
