@@ -1,4 +1,5 @@
-//! The rooms of `src/` depend on each other in one direction only, as docs/architecture.md shows it.
+//! The rooms of `src/` depend on each other in one direction only, as docs/architecture.md shows it,
+//! and so do those of `xtask/src/`.
 
 #[macro_use]
 #[path = "e2e/common/mod.rs"]
@@ -14,6 +15,24 @@ use common::Need::Repository;
 
 /// Each room, with the rooms that it names and one source position.
 type Arrows = BTreeMap<(String, String), String>;
+
+/// The sources, and the head of their table.
+#[derive(Clone, Copy)]
+struct Tree {
+    sources: &'static str,
+    head: &'static str,
+}
+
+const TREES: [Tree; 2] = [
+    Tree {
+        sources: "src",
+        head: "| rooms |",
+    },
+    Tree {
+        sources: "xtask/src",
+        head: "| rooms of `xtask/src/` |",
+    },
+];
 
 /// Everything that `guest` may use.
 const GUEST_USES: [&str; 2] = ["memory", "report"];
@@ -37,11 +56,11 @@ fn repository() -> &'static Path {
 }
 
 /// Returns the rows of the table, from top to bottom.
-fn floors() -> Vec<Vec<String>> {
+fn floors(tree: Tree) -> Vec<Vec<String>> {
     let text = fs::read_to_string(repository().join("docs/architecture.md")).unwrap();
     let rows = text
         .lines()
-        .skip_while(|line| !line.starts_with("| rooms |"))
+        .skip_while(|line| !line.starts_with(tree.head))
         .skip(2);
     let rooms = |row: &str| {
         row.split('|')
@@ -74,9 +93,9 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn room_of(path: &Path) -> String {
+fn room_of(tree: Tree, path: &Path) -> String {
     let first = path
-        .strip_prefix(repository().join("src"))
+        .strip_prefix(repository().join(tree.sources))
         .unwrap()
         .iter()
         .next()
@@ -99,12 +118,13 @@ fn named(text: &str) -> Vec<String> {
     code.split("crate::").skip(1).map(after).collect()
 }
 
-fn arrows() -> Arrows {
+fn arrows(tree: Tree) -> Arrows {
     let mut files = Vec::new();
-    sources(&repository().join("src"), &mut files);
+    sources(&repository().join(tree.sources), &mut files);
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     let mut arrows = Arrows::new();
     for path in files {
-        let room = room_of(&path);
+        let room = room_of(tree, &path);
         for other in named(&fs::read_to_string(&path).unwrap()) {
             assert!(
                 !other.is_empty(),
@@ -172,33 +192,41 @@ fn circle(arrows: &Arrows) -> BTreeSet<String> {
 }
 
 fn the_table_has_every_room() {
-    let floors = floors();
-    for entry in fs::read_dir(repository().join("src")).unwrap() {
-        let room = room_of(&entry.unwrap().path());
-        assert!(
-            floor_of(&floors, &room).is_some(),
-            "`{room}` is not in the table of docs/architecture.md"
-        );
-    }
-    for room in floors.iter().flatten() {
-        let src = repository().join("src");
-        let there =
-            src.join(format!("{room}.rs")).exists() || src.join(room).join("mod.rs").exists();
-        assert!(
-            there,
-            "the table of docs/architecture.md has `{room}`, and src/ has not"
-        );
+    for tree in TREES {
+        let floors = floors(tree);
+        let directory = repository().join(tree.sources);
+        for entry in fs::read_dir(&directory).unwrap() {
+            let room = room_of(tree, &entry.unwrap().path());
+            assert!(
+                floor_of(&floors, &room).is_some(),
+                "`{room}` of {} is not in the table of docs/architecture.md",
+                tree.sources
+            );
+        }
+        for room in floors.iter().flatten() {
+            let there = directory.join(format!("{room}.rs")).exists()
+                || directory.join(room).join("mod.rs").exists();
+            assert!(
+                there,
+                "the table of docs/architecture.md has `{room}`, and {} has not",
+                tree.sources
+            );
+        }
     }
 }
 
 fn arrows_point_down() {
-    let wrong = against(&floors(), &arrows());
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for tree in TREES {
+        let wrong = against(&floors(tree), &arrows(tree));
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
 }
 
 fn there_is_no_circle() {
-    let circle = circle(&arrows());
-    assert!(circle.is_empty(), "these rooms need each other: {circle:?}");
+    for tree in TREES {
+        let circle = circle(&arrows(tree));
+        assert!(circle.is_empty(), "these rooms need each other: {circle:?}");
+    }
 }
 
 fn arrow(from: &str, to: &str) -> ((String, String), String) {
@@ -211,7 +239,7 @@ fn an_arrow_upwards_is_found() {
         arrow("exit", "host"),
         arrow("guest", "host"),
     ]);
-    let wrong = against(&floors(), &arrows);
+    let wrong = against(&floors(TREES[0]), &arrows);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(
         wrong[0].starts_with("src/x.rs: `guest` may not use `host`"),

@@ -29,6 +29,7 @@ use zerocopy::IntoBytes;
 
 use super::devices;
 use super::input::Input;
+use super::memory::contents;
 
 /// Pages of guest memory: enough for structures and buffers to overlap in every way, and fast to
 /// compare.
@@ -238,7 +239,8 @@ impl Guest {
         }
     }
 
-    /// Does what the run loop does for each hypercall, without sleeping.
+    /// Does what the run loop does for each hypercall, without sleeping. Written again, because the
+    /// run loop (`exit.rs`) needs a vCPU: it also drains the ring, counts and reports.
     fn answer(&mut self, call: Hypercall) -> Result<Option<Reply>, Fault> {
         let Guest {
             memory,
@@ -326,15 +328,6 @@ struct Before {
     memory: Vec<u8>,
     disks: Vec<Vec<u8>>,
     console: u64,
-}
-
-fn contents(memory: &GuestMemory) -> Vec<u8> {
-    let mut bytes = vec![0; SIZE as usize];
-    memory
-        .bytes(GuestAddress(0), SIZE)
-        .expect("all of it")
-        .copy_to(&mut bytes);
-    bytes
 }
 
 fn content(disk: &File) -> Vec<u8> {

@@ -9,4 +9,5 @@ mod devices;
 pub mod hypercall;
 pub mod image;
 mod input;
+mod memory;
 pub mod ring;

@@ -26,6 +26,7 @@ use zerocopy::IntoBytes;
 
 use super::devices;
 use super::input::Input;
+use super::memory::contents;
 
 /// The ring's pages, and a few after them for buffers.
 const MEMORY: u64 = END + 4 * PAGE_SIZE;
@@ -194,15 +195,6 @@ struct State<'i> {
     replies: u32,
     /// The request that the tender serves.
     pending: Option<Entry>,
-}
-
-fn contents(memory: &GuestMemory) -> Vec<u8> {
-    let mut bytes = vec![0; MEMORY as usize];
-    memory
-        .bytes(GuestAddress(0), MEMORY)
-        .expect("all of it")
-        .copy_to(&mut bytes);
-    bytes
 }
 
 impl Hostile<'_, '_> {

@@ -2,6 +2,11 @@
 //! error of `open(2)` shows the cause: `EPERM` the device list of a container or unit, `EACCES` the
 //! file's permissions.
 
+#![expect(
+    unsafe_code,
+    reason = "geteuid, which a filter may refuse; rustix asserts that it cannot fail"
+)]
+
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 

@@ -24,19 +24,6 @@ fn cpuid() -> &'static str {
     })
 }
 
-/// Returns its line about the feature `name`.
-#[track_caller]
-fn feature(name: &str) -> &'static str {
-    let mut values = cpuid().lines().filter_map(|line| {
-        line.strip_prefix("cpuid: ")?
-            .strip_prefix(name)?
-            .strip_prefix(' ')
-    });
-    values
-        .next()
-        .unwrap_or_else(|| panic!("no line about {name}: {}", cpuid()))
-}
-
 /// Runs a guest that accesses a register.
 fn msr(args: &str) -> Output {
     run(&mut unikernel(

@@ -1,10 +1,14 @@
 //! The documents for operators are correct: their commands run, and their table of messages is
 //! complete.
 
-use libtest_mimic::Trial;
+mod addresses;
+mod messages;
+
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+
+use libtest_mimic::Trial;
 
 use crate::common::Need::{Kvm, Net, Programs, Repository};
 use crate::common::{self, fixture, tender_path, trial};
@@ -48,10 +52,6 @@ pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
         trial!(blocks_are_found, Repository),
         trial!(options_are_checked, Repository),
-        trial!(addresses_are_found, Repository),
-        trial!(every_address_is_known_to_exist, Repository),
-        trial!(every_message_is_listed, Repository),
-        trial!(every_row_is_a_message, Repository),
     ];
     for document in DOCUMENTS {
         let Ok(text) = fs::read_to_string(repository().join("docs").join(document)) else {
@@ -73,6 +73,8 @@ pub fn tests() -> Vec<Trial> {
             });
         }
     }
+    tests.extend(messages::tests());
+    tests.extend(addresses::tests());
     tests
 }
 
@@ -200,257 +202,4 @@ fn options_are_checked() {
     );
     assert_eq!(options("ExecStart=/usr/bin/solo5-hvt --mem=4 x"), ["--mem"]);
     assert!(options("ip --json link").is_empty());
-}
-
-/// Returns the text of every Rust file below `directory`, with lines that `\` continues joined.
-fn sources(directory: PathBuf) -> String {
-    let mut text = String::new();
-    for entry in fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-    {
-        if entry.is_dir() {
-            text += &sources(entry);
-        } else if entry.extension().is_some_and(|extension| extension == "rs") {
-            let mut parts = fs::read_to_string(entry).unwrap();
-            while let Some((start, rest)) = parts.split_once("\\\n") {
-                parts = format!("{start}{}", rest.trim_start());
-            }
-            text += &parts;
-        }
-    }
-    text
-}
-
-/// Returns a message as the table has it: `…` for the variable parts.
-fn folded(message: &str) -> String {
-    let mut folded = String::new();
-    for (index, part) in message.split('{').enumerate() {
-        let rest = if index == 0 {
-            part
-        } else {
-            part.split_once('}').map_or(part, |(_, rest)| rest)
-        };
-        folded += if index == 0 { "" } else { "…" };
-        folded += rest;
-    }
-    while folded.contains("……") {
-        folded = folded.replace("……", "…");
-    }
-    folded
-}
-
-/// What precedes the text of an error or a warning in the sources.
-const PREFIXES: [&str; 4] = [
-    "#[error(",
-    "log::warn!(",
-    "fail(format_args!(",
-    "Level::Warn, format_args!(",
-];
-
-/// The texts of `outcome::Error`, which cannot derive them.
-fn outcomes() -> Vec<String> {
-    let text = fs::read_to_string(repository().join("src/outcome.rs")).unwrap();
-    let display = text.split_once("impl fmt::Display for Error").unwrap().1;
-    let after = |before: &str| {
-        let starts = display.split(before).skip(1);
-        let literals = starts.map(|rest| folded(rest.split('"').next().unwrap()));
-        literals.collect::<Vec<_>>()
-    };
-    [after("write!(f, \""), after("f.write_str(\"")].concat()
-}
-
-fn messages() -> Vec<String> {
-    let text = sources(repository().join("src")).replace("\\\"", "\u{1}");
-    assert!(
-        !text.contains("log::error!("),
-        "errors end the run, and are printed by `fail`"
-    );
-    let starts = PREFIXES
-        .iter()
-        .flat_map(|before| text.split(before).skip(1));
-    let literals = starts.filter_map(|rest| rest.trim_start().strip_prefix('"'));
-    let messages =
-        literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
-    let messages = messages.chain(outcomes());
-    // A format that only prepends the device to another message has no row.
-    messages
-        .filter(|message| has_text(message) && message != "device '…': …")
-        .collect()
-}
-
-/// Whether a message has fixed text: three letters in a row.
-fn has_text(message: &str) -> bool {
-    message
-        .split(|c: char| !c.is_alphabetic())
-        .any(|word| word.chars().count() >= 3)
-}
-
-/// Returns the first column of the tables.
-fn rows() -> Vec<String> {
-    let text = fs::read_to_string(repository().join("docs/troubleshooting.md"))
-        .expect("the table of messages is here");
-    let cells = text.lines().filter_map(|line| {
-        line.strip_prefix("| `")?
-            .split_once("` |")
-            .map(|(cell, _)| cell)
-    });
-    cells.map(str::to_owned).collect()
-}
-
-/// A row omits the file or the interface that a message begins with.
-fn is_row(message: &str, row: &str) -> bool {
-    let about = message.strip_prefix("…: ");
-    row == message || about == Some(row) || row.strip_prefix("device '…': ") == Some(message)
-}
-
-fn every_message_is_listed() {
-    let (rows, messages) = (rows(), messages());
-    assert!(!messages.is_empty());
-    let missing: Vec<_> = messages
-        .iter()
-        .filter(|message| !rows.iter().any(|row| is_row(message, row)))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "not in docs/troubleshooting.md: {missing:#?}"
-    );
-}
-
-fn every_row_is_a_message() {
-    let (messages, text) = (
-        messages(),
-        sources(repository().join("src")).replace("\\\"", "\""),
-    );
-    let rows = rows();
-    assert!(!rows.is_empty());
-    let others = rows
-        .iter()
-        .filter(|row| !messages.iter().any(|message| is_row(message, row)));
-    let unknown: Vec<_> = others
-        .filter(|row| !row.split('…').all(|part| text.contains(part)))
-        .collect();
-    assert!(
-        unknown.is_empty(),
-        "no message in src/ matches: {unknown:#?}"
-    );
-}
-
-/// Addresses that files may contain: known sites, and names that cannot be registered.
-const KNOWN: [&str; 9] = [
-    "github.com/Solo5/solo5",
-    "github.com/rust-lang/crates.io-index",
-    "json-schema.org/draft/",
-    "keepachangelog.com/",
-    "semver.org/",
-    "toml.io",
-    "www.apache.org/licenses/",
-    "www.debian.org/doc/",
-    "www.gnu.org/software/",
-];
-
-/// Returns hosts and paths of URLs, of repositories without a scheme, and of mail addresses in
-/// angle brackets.
-fn addresses(text: &str) -> Vec<&str> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~:/@{}[]%".contains(c);
-    let up_to_the_end = |rest: &str| rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-    let urls = text
-        .match_indices("://")
-        .map(|(at, scheme)| at + scheme.len());
-    let sites = ["github.com/", "gitlab.com/", "codeberg.org/", "git@"];
-    let repositories = sites
-        .into_iter()
-        .flat_map(|site| text.match_indices(site))
-        .map(|(at, _)| at);
-    let found = urls
-        .chain(repositories)
-        .map(|at| &text[at..][..up_to_the_end(&text[at..])]);
-    let brackets = text
-        .split('<')
-        .skip(1)
-        .filter_map(|rest| rest.split_once('>'))
-        .map(|(inside, _)| inside);
-    let mails = brackets
-        .filter(|inside| inside.contains('.') && !inside.contains([' ', '/']))
-        .filter_map(|inside| inside.split_once('@'));
-    found.chain(mails.map(|(_, host)| host)).collect()
-}
-
-/// Whether it is one of [`KNOWN`], this host, a number, made up at run time or reserved for
-/// examples.
-fn is_known(address: &str) -> bool {
-    let host = address
-        .split(['/', ':'])
-        .next()
-        .unwrap_or(address)
-        .trim_end_matches('.');
-    let reserved = [
-        "example",
-        "example.com",
-        "example.net",
-        "example.org",
-        "localhost",
-    ];
-    let is_reserved = reserved
-        .iter()
-        .any(|name| host == *name || host.ends_with(&format!(".{name}")));
-    let is_number = host.starts_with(|c: char| c.is_ascii_digit() || c == '{' || c == '[');
-    host.is_empty()
-        || is_reserved
-        || is_number
-        || KNOWN.iter().any(|known| address.starts_with(known))
-}
-
-fn addresses_are_found() {
-    let text = "at https://a.net/b, (ssh://git@c.org:22/d) github.com/e/f; <g@h.io> unit@x.service <i> </dev/null> //";
-    let found = addresses(text);
-    assert_eq!(
-        found,
-        [
-            "a.net/b",
-            "git@c.org:22/d",
-            "github.com/e/f",
-            "git@c.org:22/d",
-            "h.io"
-        ]
-    );
-    assert!(found.into_iter().all(|address| !is_known(address)));
-    for known in [
-        "127.0.0.1:9111/metrics",
-        "a.example/b",
-        "www.example.org",
-        "localhost",
-        "{address}/",
-        "toml.io",
-    ] {
-        assert!(is_known(known), "{known}");
-    }
-    assert!(!is_known("anexample.org") && !is_known("github.com/stranger/solo5"));
-}
-
-/// No document, message or package contains an address that a stranger could register.
-fn every_address_is_known_to_exist() {
-    let mut unknown = Vec::new();
-    let mut directories = vec![repository().to_owned()];
-    while let Some(directory) = directories.pop() {
-        for path in fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-        {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            // Without build output, fuzzer input, and this file.
-            if ["target", ".git", "bin", "corpus", "seeds", "docs.rs"].contains(&name) {
-                continue;
-            } else if path.is_dir() && !path.is_symlink() {
-                directories.push(path);
-            } else if let Ok(text) = fs::read_to_string(&path) {
-                let others = addresses(&text)
-                    .into_iter()
-                    .filter(|address| !is_known(address))
-                    .map(str::to_owned);
-                unknown.extend(others.map(|address| (path.clone(), address)));
-            }
-        }
-    }
-    assert!(unknown.is_empty(), "not known to exist: {unknown:#?}");
 }

@@ -6,15 +6,16 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Trial;
+
 use crate::common::Need::Kvm;
+use crate::common::Resource;
 use crate::common::hostile::{ERAS, Environment};
 use crate::common::{self, Guest, full_pipe, pipe, trial};
-use libtest_mimic::Trial;
 
 /// Longest time from a signal to the end of a run, on any machine.
 const BOUND: Duration = Duration::from_secs(10);
@@ -175,19 +176,7 @@ fn ends_soon(name: String, program: &str, way: &str, sink: Sink, options: &[&str
 
 /// Keeps a guest from filling the disk. Output beyond the limit is dropped.
 fn with_small_files(command: &mut Command) -> &mut Command {
-    let limit = libc::rlimit {
-        rlim_cur: 128 << 20,
-        rlim_max: 128 << 20,
-    };
-    // SAFETY: it is a system call, which reads the limit.
-    unsafe {
-        command.pre_exec(
-            move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            },
-        )
-    }
+    common::limit(command, Resource::Fsize, 128 << 20)
 }
 
 /// Reads about 4 MiB a second, so that all of memory takes 16 seconds; and often, so that each

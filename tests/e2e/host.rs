@@ -1,12 +1,12 @@
 //! A host that lacks something, or denies this user access to it: each case has a specific message
 //! with a hint.
 
-use libtest_mimic::Trial;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use libtest_mimic::Trial;
+
 use crate::common::Need::{Kvm, Mounts, Net, Root};
+use crate::common::Resource;
 use crate::common::inject::{Fault, first, inject};
 use crate::common::trace::Call;
 use crate::common::{self, Device, Guest, Output, refuse, run, unikernel, with_devices};
@@ -240,23 +240,13 @@ fn a_refused_vm_is_reported_with_its_cause() {
 /// With less address space than the guest's memory.
 fn memory_that_the_host_lacks_is_reported() {
     for (resource, limit, option) in [
-        (libc::RLIMIT_AS, 512 << 20, "ulimit -v"),
-        (libc::RLIMIT_DATA, 512 << 20, "ulimit -d"),
+        (Resource::As, 512 << 20, "ulimit -v"),
+        (Resource::Data, 512 << 20, "ulimit -d"),
         // More than the guest's memory, but less than that and `tender`'s own.
-        (libc::RLIMIT_DATA, 1 << 30, "ulimit -d"),
+        (Resource::Data, 1 << 30, "ulimit -d"),
     ] {
         let mut command = unikernel("hello", &["--mem=1G"], &[]);
-        let limit = libc::rlimit {
-            rlim_cur: limit,
-            rlim_max: limit,
-        };
-        // SAFETY: setrlimit reads the limit and is safe between fork and exec.
-        unsafe {
-            command.pre_exec(move || match libc::setrlimit(resource, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            });
-        }
+        common::limit(&mut command, resource, limit);
         Guest::start(&mut command)
             .end()
             .is_refused(&["memory", "Cannot allocate", option]);

@@ -1,12 +1,13 @@
 //! Limits of the operator: the time of a run, the guest's output, and memory that is taken at the
 //! start.
 
-use libtest_mimic::Trial;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Trial;
+
 use crate::common::Need::{Kvm, Mounts, Root};
+use crate::common::Resource;
 use crate::common::trace::trace_threads;
 use crate::common::{self, Device, Guest, Output, full_pipe, run, text, trial, unikernel};
 
@@ -298,19 +299,7 @@ fn memory_that_may_not_be_locked_is_explained() {
         &[Device::Made("kvm", 0o666)],
         &options,
     );
-    let limit = libc::rlimit {
-        rlim_cur: 65536,
-        rlim_max: 65536,
-    };
-    // SAFETY: it is a system call, which reads the limit.
-    unsafe {
-        command.pre_exec(
-            move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            },
-        )
-    };
+    common::limit(&mut command, Resource::Memlock, 65536);
     run(&mut command).is_refused(&[
         "cannot lock 8388608 bytes",
         "RLIMIT_MEMLOCK is 65536 bytes",

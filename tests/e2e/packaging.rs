@@ -1,20 +1,22 @@
 //! The files in `packaging/`: the units by systemd's own checks, and compared with what a run
 //! calls; the networks as far as their tools are installed.
 
-use libtest_mimic::Trial;
-use std::collections::{BTreeMap, BTreeSet};
+mod networks;
+
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use libtest_mimic::Trial;
+use tender::sandbox::rules::name;
+
 use crate::common::Need::{Kvm, Net, Programs, Repository};
-use crate::common::net::{Tap, ping};
 use crate::common::trace::trace_threads;
 use crate::common::{self, FD, Guest, pass_fd, tender_path, text, unikernel};
-use tender::sandbox::rules::name;
 
 /// The units, with an instance where they are templates.
 const UNITS: [(&str, &str); 4] = [
@@ -29,7 +31,7 @@ const THRESHOLD: &str = "--threshold=20";
 
 pub fn tests() -> Vec<Trial> {
     const ANALYZE: &[&str] = &["systemd-analyze"];
-    vec![
+    let mut tests = vec![
         trial!(units_are_valid, Repository, Programs(ANALYZE)),
         trial!(units_expose_little, Repository, Programs(ANALYZE)),
         trial!(
@@ -46,17 +48,9 @@ pub fn tests() -> Vec<Trial> {
             Net,
             Programs(&["systemd-analyze", "sh", "ip", "curl"])
         ),
-        trial!(a_tap_by_ip, Repository, Kvm, Net, Programs(&["ip", "sh"])),
-        trial!(
-            a_tap_by_ip_leaves_what_is_not_its_own,
-            Repository,
-            Kvm,
-            Net,
-            Programs(&["ip", "sh"])
-        ),
-        trial!(a_tap_by_ifupdown_is_valid, Repository, Programs(&["ifup"])),
-        trial!(the_three_networks_are_the_same, Repository),
-    ]
+    ];
+    tests.extend(networks::tests());
+    tests
 }
 
 fn packaging() -> PathBuf {
@@ -303,177 +297,5 @@ fn metrics_are_passed_on_to_a_port() {
     assert!(
         String::from_utf8_lossy(&answer.stdout).contains("\ntender_guest_memory_bytes 4194304\n"),
         "{answer:?}"
-    );
-}
-
-fn tap(arguments: &[&str]) -> Output {
-    output(Command::new(packaging().join("network/tap")).args(arguments))
-}
-
-fn links() -> String {
-    succeeds(Command::new("ip").args(["-d", "link", "show"]))
-}
-
-/// A guest on the tap, through the bridge.
-fn a_tap_by_ip() {
-    let made = tap(&["up", "tap100", "br100", "user:0", "10.0.0.1/24"]);
-    assert!(made.status.success(), "{made:?}");
-    let links = links();
-    for arguments in [
-        "master br100",
-        "stp_state 0",
-        "bridge forward_delay 0",
-        "user root",
-    ] {
-        assert!(links.contains(arguments), "no {arguments:?}: {links}");
-    }
-    let twice = tap(&["up", "tap100", "br100", "user:0"]);
-    assert!(
-        !twice.status.success() && String::from_utf8_lossy(&twice.stderr).contains("already"),
-        "{twice:?}"
-    );
-    let guest = Guest::start(&mut unikernel(
-        "net",
-        &["--net=tap100", "--mem=4"],
-        &["--ipv4=10.0.0.2/24"],
-    ));
-    assert!(ping(Ipv4Addr::new(10, 0, 0, 2), b"over the bridge", 30));
-    drop(guest);
-    assert!(tap(&["down", "tap100", "br100"]).status.success());
-    let left = self::links();
-    assert!(
-        !left.contains("tap100") && !left.contains("br100"),
-        "{left}"
-    );
-    // A second `down` is no error.
-    assert!(tap(&["down", "tap100", "br100"]).status.success());
-}
-
-fn a_tap_by_ip_leaves_what_is_not_its_own() {
-    succeeds(Command::new("ip").args(["link", "add", "br0", "type", "bridge"]));
-    let other = Tap::down("tap0");
-    for wrong in [
-        &["up", "tap1", "br0"][..],
-        &["up", "tap1", "br0", "root"],
-        &["down", "tap1"],
-        &["sideways"],
-        &[],
-    ] {
-        let refused = tap(wrong);
-        assert_eq!(refused.status.code(), Some(1), "{wrong:?}");
-        assert!(
-            String::from_utf8_lossy(&refused.stderr).starts_with("tap: "),
-            "{refused:?}"
-        );
-    }
-    // An unknown user is detected half way, and nothing is left.
-    assert!(
-        !tap(&["up", "tap1", "br1", "user:no-such-user"])
-            .status
-            .success()
-    );
-    assert!(
-        !links().contains("br1") && !links().contains("tap1"),
-        "{}",
-        links()
-    );
-    assert!(tap(&["up", "tap1", "br0", "group:0"]).status.success());
-    assert!(tap(&["up", "tap2", "br0", "group:0"]).status.success());
-    assert!(tap(&["down", "tap1", "br0"]).status.success());
-    assert!(links().contains("tap2") && links().contains("br0") && links().contains(other.name()));
-    assert!(tap(&["down", "tap0", "br0"]).status.success());
-    assert!(links().contains("tap0"), "another owner's tap is gone");
-    assert!(UdpSocket::bind("0.0.0.0:0").is_ok());
-}
-
-/// Its effect needs the hooks of bridge-utils; here only its syntax is checked.
-fn a_tap_by_ifupdown_is_valid() {
-    let directory = common::directory();
-    let mut ifup = Command::new("ifup");
-    ifup.args(["--no-act", "--verbose", "--force", "--interfaces"])
-        .arg(packaging().join("network/ifupdown/tap100"));
-    let arguments = succeeds(
-        ifup.arg("--state-dir")
-            .arg(directory.path())
-            .args(["tap100", "br100"]),
-    );
-    for line in [
-        "ip tuntap add dev $IFACE mode tap user pirate",
-        "ip addr add 10.0.0.1/",
-    ] {
-        assert!(arguments.contains(line), "{arguments}");
-    }
-}
-
-/// Returns the settings of a systemd file, by section and key.
-fn settings(path: &Path) -> BTreeMap<String, String> {
-    let mut section = String::new();
-    let mut settings = BTreeMap::new();
-    for line in fs::read_to_string(path)
-        .unwrap()
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
-        match (
-            line.strip_prefix('[')
-                .and_then(|line| line.strip_suffix(']')),
-            line.split_once('='),
-        ) {
-            (Some(name), _) => section = name.to_owned(),
-            (None, Some((key, value))) => {
-                drop(settings.insert(format!("{section}.{key}"), value.to_owned()))
-            }
-            (None, None) => panic!(
-                "{}: {line:?} is neither a section nor a setting",
-                path.display()
-            ),
-        }
-    }
-    settings
-}
-
-/// systemd-networkd and ifupdown must be installed to apply theirs; here they are only compared.
-fn the_three_networks_are_the_same() {
-    let networkd = |name: &str| settings(&packaging().join("network/networkd").join(name));
-    let [bridge, host, tap, port] = [
-        "50-br100.netdev",
-        "50-br100.network",
-        "50-tap100.netdev",
-        "50-tap100.network",
-    ]
-    .map(networkd);
-    assert_eq!(
-        [
-            &bridge["NetDev.Name"],
-            &bridge["NetDev.Kind"],
-            &bridge["Bridge.STP"]
-        ],
-        ["br100", "bridge", "no"]
-    );
-    assert_eq!(
-        [&tap["NetDev.Name"], &tap["NetDev.Kind"], &tap["Tap.User"]],
-        ["tap100", "tap", "pirate"]
-    );
-    assert_eq!(
-        [&host["Match.Name"], &host["Network.Address"]],
-        ["br100", "10.0.0.1/24"]
-    );
-    assert_eq!(
-        [&port["Match.Name"], &port["Network.Bridge"]],
-        ["tap100", "br100"]
-    );
-    let ifupdown = fs::read_to_string(packaging().join("network/ifupdown/tap100")).unwrap();
-    for line in [
-        "user pirate",
-        "address 10.0.0.1/24",
-        "bridge_ports tap100",
-        "bridge_stp off",
-        "bridge_fd 0",
-    ] {
-        assert!(ifupdown.contains(line), "no {line:?}");
-    }
-    assert!(
-        unit("tap@.service").contains("BRIDGE=br100")
-            && unit("presentation.service").contains("User=pirate")
     );
 }

@@ -1,7 +1,6 @@
 //! SIGTERM and SIGINT end a run in order at any time, and `tender` dies by that signal, as the
 //! process that sent it expects.
 
-use libtest_mimic::Trial;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
@@ -9,7 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Trial;
+
 use crate::common::Need::{Kvm, Net};
+use crate::common::Resource;
 use crate::common::hostile::Environment;
 use crate::common::trace::{signal_after_run, trace_threads};
 use crate::common::{self, Guest, status, trial, unikernel};
@@ -304,14 +306,7 @@ fn a_file_that_has_reached_its_limit_does_no_harm() {
     let directory = common::directory();
     let path = directory.path().join("log");
     let mut command = unikernel("hypercalls", &["--mem=4"], &["puts-flood", "100"]);
-    let limit = libc::rlimit {
-        rlim_cur: 100,
-        rlim_max: 100,
-    };
-    // SAFETY: the call reads the limit.
-    after(&mut command, move || unsafe {
-        libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit)
-    });
+    common::limit(&mut command, Resource::Fsize, 100);
     let output = Guest::spawn(command.stdout(File::create(&path).unwrap())).end();
     output
         .exits(0)

@@ -1,39 +1,24 @@
 //! Builds, tests and demonstrates tender: `cargo xtask help` lists the commands.
 //!
-//! One module per concern. Everything built or downloaded stays under `target/`. Missing tools are
+//! docs/architecture.md lists the rooms. Everything built or downloaded stays under `target/`. Missing tools are
 //! reported with their Debian package, and installed only when this runs as root.
 
-mod arch;
-mod assets;
+mod base;
 mod bench;
-mod cargo;
+mod build;
+mod checks;
 mod demo;
 mod dist;
-mod elf;
-mod error;
-mod fixtures;
-mod fleet;
-mod fuzz;
-mod host;
-mod initramfs;
-mod lab;
-mod machine;
-mod msrv;
-mod net;
-mod options;
-mod package_test;
-mod packages;
-mod process;
-mod progress;
-mod relay;
+mod machines;
 mod replay;
-mod tally;
-mod test;
-mod toolchain;
-mod words;
 
-use error::{Result, fail};
-use options::Options;
+use base::error::{Result, fail};
+use base::options::Options;
+use bench::fleet;
+use build::fixtures;
+use checks::{fuzz, msrv, test, words};
+use dist::package_test;
+use machines::lab;
 
 const HELP: &str = "\
 cargo xtask COMMAND

@@ -25,9 +25,22 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use rustix::process::Resource;
+use rustix::process::{Rlimit, setrlimit};
+
 pub use guest::{Guest, LIMIT, Output, run};
 pub use mounts::{Device, Root, with_devices};
 pub use trial::{Need, kernel, landlock, of, trial};
+
+/// Limits a resource of the program that `command` starts.
+pub fn limit(command: &mut Command, resource: Resource, most: u64) -> &mut Command {
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    // SAFETY: setrlimit is one system call, which is safe between fork and exec.
+    unsafe { command.pre_exec(move || Ok(setrlimit(resource, limit)?)) }
+}
 
 /// A program that every machine has. These tests themselves contain strings of unikernels.
 pub fn ordinary_program() -> PathBuf {

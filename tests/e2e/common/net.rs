@@ -1,146 +1,25 @@
 //! Networks for one test: a network namespace with taps in it. Made by system calls, as the
 //! emulated machines have no `ip`.
 
+mod namespace;
+mod ping;
+
+pub use namespace::{OtherNamespace, available, become_root, in_namespace, is_superuser};
+pub use ping::{datagram, echo, ping};
+
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::{OnceLock, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{LIMIT, children, host_error, mounts};
+use super::{LIMIT, children, host_error};
 
 const TUNSETIFF: u32 = 0x4004_54ca;
 const TUNSETPERSIST: u32 = 0x4004_54cb;
 const TUNSETOWNER: u32 = 0x4004_54cc;
-
-/// The real user ID of the test run, even inside a user namespace.
-static USER: OnceLock<u32> = OnceLock::new();
-
-/// Whether a user other than root could become root in a namespace.
-static ROOT: OnceLock<Result<(), String>> = OnceLock::new();
-
-/// Becomes root in a user namespace, if the user is not root already: there taps and namespaces may
-/// be made. Works only while there is one thread. Its error is the reason with which tests are
-/// ignored later.
-pub fn become_root() {
-    // SAFETY: these return numbers and cannot fail.
-    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
-    USER.get_or_init(|| user);
-    ROOT.get_or_init(|| {
-        if user == 0 {
-            return Ok(());
-        }
-        // SAFETY: unshare takes flags only; this is the only thread.
-        if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
-            return Err(host_error("neither the superuser nor a user namespace"));
-        }
-        let write = |file: &str, text: String| {
-            std::fs::write(format!("/proc/self/{file}"), text)
-                .map_err(|error| format!("cannot set {file}: {error}"))
-        };
-        write("uid_map", format!("0 {user} 1"))?;
-        write("setgroups", "deny".into())?;
-        write("gid_map", format!("0 {group} 1"))
-    });
-}
-
-/// Whether the tests were started by the superuser.
-pub fn is_superuser() -> bool {
-    USER.get() == Some(&0)
-}
-
-/// Whether namespaces and taps are available.
-pub fn available() -> &'static Result<(), String> {
-    static AVAILABLE: OnceLock<Result<(), String>> = OnceLock::new();
-    AVAILABLE.get_or_init(|| {
-        ROOT.get()
-            .cloned()
-            .unwrap_or_else(|| Err("not prepared".into()))?;
-        // In a separate thread: a namespace is entered permanently.
-        std::thread::spawn(|| {
-            enter_namespace()?;
-            attach("probe", TAP).map(drop)
-        })
-        .join()
-        .unwrap_or_else(|_| Err("no network namespace".into()))
-    })
-}
-
-/// Runs `body` in a new network namespace, which has only a loopback interface.
-pub fn in_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
-    let thread = std::thread::spawn(move || {
-        enter_namespace().unwrap();
-        body()
-    });
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// A value made in another network namespace, which ends on drop.
-pub struct OtherNamespace<T> {
-    /// The value.
-    pub made: Option<T>,
-    end: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl<T: Send + 'static> OtherNamespace<T> {
-    /// Runs `make` in a new network namespace, which has only a loopback interface.
-    pub fn new(make: impl FnOnce() -> T + Send + 'static) -> OtherNamespace<T> {
-        let ((made, receive), (end, ended)) = (mpsc::channel(), mpsc::channel());
-        let body = move || {
-            made.send(make()).unwrap();
-            let _ = ended.recv();
-        };
-        let thread = std::thread::spawn(move || in_namespace(body));
-        OtherNamespace {
-            made: receive.recv().ok(),
-            end: Some(end),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl<T> Drop for OtherNamespace<T> {
-    fn drop(&mut self) {
-        self.end.take();
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-            && !std::thread::panicking()
-        {
-            panic!("the thread of another network namespace has failed");
-        }
-    }
-}
-
-/// Moves this thread, and the children it starts later, into a new network namespace. /sys shows
-/// the network namespace of its mount, so it is mounted again, as `ip netns exec` does, in a new
-/// mount namespace.
-fn enter_namespace() -> Result<(), String> {
-    let (none, nothing) = (c"none".as_ptr(), std::ptr::null());
-    // SAFETY: unshare takes flags.
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(host_error("no network namespace"));
-    }
-    mounts::be_private().map_err(|_| host_error("no private mount namespace"))?;
-    // SAFETY: mount takes strings that end with a NUL.
-    if unsafe { libc::mount(none, c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, nothing) } != 0 {
-        return Err(host_error("no /sys for a network namespace"));
-    }
-    // Keeps the host's own announcements away from the guest. Failure is fine: the kernel may lack
-    // IPv6.
-    for scope in ["all", "default"] {
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
-    }
-    Ok(())
-}
 
 /// Frames with their Ethernet header and nothing before it.
 const TAP: i32 = libc::IFF_TAP | libc::IFF_NO_PI;
@@ -470,77 +349,4 @@ fn change_link(request: u16, flags: libc::c_int, index: u32, attributes: &[u32])
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(-error)),
     }
-}
-
-/// Sends an ICMP echo request with `payload` to `address` and waits a second for the reply that
-/// carries it; up to `attempts` times.
-pub fn ping(address: Ipv4Addr, payload: &[u8], attempts: u32) -> bool {
-    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP);
-    // A std socket, for its timeout and its methods; a raw socket has the same calls.
-    let socket = std::net::UdpSocket::from(socket);
-    socket
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
-    let mut packet = vec![8, 0, 0, 0, 0x12, 0x34, 0, 1];
-    packet.extend_from_slice(payload);
-    let sum = checksum(&packet);
-    packet[2..4].copy_from_slice(&sum.to_be_bytes());
-    let mut answer = [0; 2048];
-    (0..attempts).any(|_| {
-        // A tap without a carrier refuses the packet; the next attempt may succeed.
-        let _ = socket.send_to(&packet, (address, 0));
-        // The reply comes with its IPv4 header of 20 bytes.
-        let Ok(length) = socket.recv(&mut answer) else {
-            return false;
-        };
-        length == 20 + packet.len()
-            && answer[20] == 0
-            && answer[28..length] == *payload
-            && checksum(&answer[20..length]) == 0
-    })
-}
-
-/// Sends a datagram to the echo port of `address` until it comes back.
-pub fn echo(address: Ipv4Addr, payload: &[u8]) {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
-    let mut answer = [0; 10_000];
-    for _ in 0..30 {
-        // A tap that is down refuses the packet; it may be up the next time.
-        let _ = socket.send_to(payload, (address, 7));
-        if let Ok((length, from)) = socket.recv_from(&mut answer) {
-            assert_eq!((from.ip(), from.port()), (address.into(), 7));
-            if &answer[..length] == payload {
-                return;
-            }
-        }
-    }
-    panic!("{address} does not answer {} bytes", payload.len());
-}
-
-/// Returns the Internet checksum; 0 over a packet that includes its checksum.
-pub fn checksum(bytes: &[u8]) -> u16 {
-    let args = bytes
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])));
-    let sum: u32 = args.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !(((folded & 0xffff) + (folded >> 16)) as u16)
-}
-
-/// A frame to 02:00:00:00:00:02 and 10.0.0.2, port 7, without a UDP checksum.
-pub fn datagram(payload: &[u8]) -> Vec<u8> {
-    let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0".to_vec();
-    let length = 28 + payload.len() as u8;
-    let mut header = [
-        0x45, 0, 0, length, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-    ];
-    let sum = checksum(&header);
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
-    frame.extend_from_slice(&header);
-    frame.extend_from_slice(&[0x30, 0x39, 0, 7, 0, length - 20, 0, 0]);
-    frame.extend_from_slice(payload);
-    frame
 }

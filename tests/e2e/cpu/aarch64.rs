@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 
 use crate::common::Need;
 use crate::common::{Guest, trial, unikernel};
-use crate::cpu::{cpuid, faults, feature, msr};
+use crate::cpu::{cpuid, faults, msr};
 
 /// Features that a guest must request, or that belong to hypervisors and to debuggers of the host.
 const HIDDEN: [&str; 13] = [
@@ -81,6 +81,19 @@ fn forced_pmu() -> u64 {
     vcpu.get_one_reg(DEBUG_FEATURES, &mut value)
         .expect("every processor has the register");
     u64::from_le_bytes(value) >> PMU_VERSION & 0xf
+}
+
+/// Returns the guest's line about the feature `name`.
+#[track_caller]
+fn feature(name: &str) -> &'static str {
+    let mut values = cpuid().lines().filter_map(|line| {
+        line.strip_prefix("cpuid: ")?
+            .strip_prefix(name)?
+            .strip_prefix(' ')
+    });
+    values
+        .next()
+        .unwrap_or_else(|| panic!("no line about {name}: {}", cpuid()))
 }
 
 fn is_hidden(name: &str) -> Result<(), String> {

@@ -1,5 +1,8 @@
 //! CPUID, model-specific registers, and the instructions for a virtual machine in the guest.
 
+#[path = "../../../src/arch/x86_64/cpuid/tests/features.rs"]
+mod features;
+
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -9,82 +12,8 @@ use libtest_mimic::Trial;
 
 use crate::common::Need;
 use crate::common::trial;
-use crate::cpu::{cpuid, faults, feature, msr};
-
-/// A leaf and a subleaf.
-type Place = (u32, u32);
-
-/// A feature: its name, its leaf, its register (0 is eax) and its bit.
-type Feature = (&'static str, Place, usize, u32);
-
-/// Present in the guest exactly if present on the host.
-const SHOWN: [Feature; 23] = [
-    ("pclmulqdq", (1, 0), 2, 1),
-    ("ssse3", (1, 0), 2, 9),
-    ("cx16", (1, 0), 2, 13),
-    ("sse4.1", (1, 0), 2, 19),
-    ("sse4.2", (1, 0), 2, 20),
-    ("popcnt", (1, 0), 2, 23),
-    ("aes", (1, 0), 2, 25),
-    ("xsave", (1, 0), 2, 26),
-    ("avx", (1, 0), 2, 28),
-    ("rdrand", (1, 0), 2, 30),
-    ("fpu", (1, 0), 3, 0),
-    ("tsc", (1, 0), 3, 4),
-    ("msr", (1, 0), 3, 5),
-    ("fxsr", (1, 0), 3, 24),
-    ("sse", (1, 0), 3, 25),
-    ("sse2", (1, 0), 3, 26),
-    ("fsgsbase", (7, 0), 1, 0),
-    ("avx2", (7, 0), 1, 5),
-    ("rdseed", (7, 0), 1, 18),
-    ("nx", (0x8000_0001, 0), 3, 20),
-    ("rdtscp", (0x8000_0001, 0), 3, 27),
-    ("lm", (0x8000_0001, 0), 3, 29),
-    ("invariant-tsc", (0x8000_0007, 0), 3, 8),
-];
-
-/// Absent in every guest.
-const HIDDEN: [Feature; 38] = [
-    ("dtes64", (1, 0), 2, 2),
-    ("monitor", (1, 0), 2, 3),
-    ("ds-cpl", (1, 0), 2, 4),
-    ("vmx", (1, 0), 2, 5),
-    ("smx", (1, 0), 2, 6),
-    ("est", (1, 0), 2, 7),
-    ("pdcm", (1, 0), 2, 15),
-    ("pcid", (1, 0), 2, 17),
-    ("x2apic", (1, 0), 2, 21),
-    ("tsc-deadline", (1, 0), 2, 24),
-    ("hypervisor", (1, 0), 2, 31),
-    ("mce", (1, 0), 3, 7),
-    ("apic", (1, 0), 3, 9),
-    ("sep", (1, 0), 3, 11),
-    ("mtrr", (1, 0), 3, 12),
-    ("mca", (1, 0), 3, 14),
-    ("pat", (1, 0), 3, 16),
-    ("ds", (1, 0), 3, 21),
-    ("acpi", (1, 0), 3, 22),
-    ("htt", (1, 0), 3, 28),
-    ("tm", (1, 0), 3, 29),
-    ("tsc-adjust", (7, 0), 1, 1),
-    ("sgx", (7, 0), 1, 2),
-    ("hle", (7, 0), 1, 4),
-    ("rtm", (7, 0), 1, 11),
-    ("rdt-m", (7, 0), 1, 12),
-    ("mpx", (7, 0), 1, 14),
-    ("rdt-a", (7, 0), 1, 15),
-    ("intel-pt", (7, 0), 1, 25),
-    ("pku", (7, 0), 2, 3),
-    ("waitpkg", (7, 0), 2, 5),
-    ("spec-ctrl", (7, 0), 3, 26),
-    ("arch-capabilities", (7, 0), 3, 29),
-    ("xsaves", (0xd, 1), 0, 3),
-    ("svm", (0x8000_0001, 0), 2, 2),
-    ("ibs", (0x8000_0001, 0), 2, 10),
-    ("perfctr-core", (0x8000_0001, 0), 2, 23),
-    ("syscall", (0x8000_0001, 0), 3, 11),
-];
+use crate::cpu::{cpuid, faults, msr};
+use features::{Feature, HIDDEN, Place, SHOWN};
 
 /// Leaves in which a guest may see something.
 const LEAVES: [u32; 14] = [
@@ -217,20 +146,16 @@ fn has(leaves: &Leaves, (_, place, register, bit): Feature) -> bool {
 }
 
 #[track_caller]
-fn is_as_the_host_has_it(host: Feature) {
-    let expected = if has(supported(), host) || has(forced(), host) {
-        "yes"
-    } else {
-        "no"
-    };
-    assert_eq!(feature(host.0), expected, "{}", cpuid());
+fn is_as_the_host_has_it(shown: Feature) {
+    let expected = has(supported(), shown) || has(forced(), shown);
+    assert_eq!(has(&leaves(), shown), expected, "{}", cpuid());
 }
 
 fn is_hidden(hidden: Feature) -> Result<(), String> {
     if has(forced(), hidden) {
         return Err("this machine's KVM shows it to every guest, even if hidden".into());
     }
-    assert_eq!(feature(hidden.0), "no", "{}", cpuid());
+    assert!(!has(&leaves(), hidden), "{}", cpuid());
     Ok(())
 }
 

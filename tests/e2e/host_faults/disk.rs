@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
 use crate::common::Need::{Kvm, Net};
+use crate::common::Resource;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::trace::Call;
 use crate::common::{self, Guest, text, trial, unikernel};
@@ -166,19 +166,7 @@ fn a_failed_sync_at_the_end_is_reported() {
 fn a_file_at_its_size_limit_is_reported() {
     let image = Image::new();
     let mut command = image.block(&["fill"]);
-    let limit = libc::rlimit {
-        rlim_cur: 4096,
-        rlim_max: 4096,
-    };
-    // SAFETY: setrlimit reads the limit and is safe between fork and exec.
-    unsafe {
-        command.pre_exec(
-            move || match libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            },
-        );
-    }
+    common::limit(&mut command, Resource::Fsize, 4096);
     let output = common::run(&mut command);
     output
         .exits(255)

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use crate::error::{Context, Result, fail};
-use crate::packages;
+use crate::base::error::{Context, Result, fail};
+use crate::build::packages;
 
 /// Mount point of tracefs.
 const TRACEFS: &str = "/sys/kernel/tracing";

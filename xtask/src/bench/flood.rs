@@ -11,8 +11,9 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::sample::{Samples, Subject};
-use crate::error::{Context, Result, fail};
-use crate::{net, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::progress;
+use crate::machines::net;
 
 /// Most frames sent that the tender has not taken yet; a tap's queue holds 1000, on older kernels
 /// 500.

@@ -11,9 +11,11 @@ use super::entry::Trace;
 use super::flood::{FLOODS, Setting};
 use super::sample::{self, Samples, Subject};
 use super::trace;
-use crate::error::{Context, Result, fail};
-use crate::options::Options;
-use crate::{net, process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::options::Options;
+use crate::base::{process, progress};
+use crate::machines::host;
+use crate::machines::net;
 
 /// Turns of the tenders, and hypercalls of each kind in one turn.
 const ROUNDS: usize = 7;
@@ -126,14 +128,8 @@ struct Bench {
 }
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let path = |value: Option<String>, name| {
-        value.map_or_else(
-            || fail(format!("{name} is needed")),
-            |v| Ok(PathBuf::from(v)),
-        )
-    };
-    let tender = path(options.value("--tender")?, "--tender")?;
-    let fixtures = path(options.value("--fixtures")?, "--fixtures")?;
+    let tender = options.required(host::TENDER)?;
+    let fixtures = options.required(host::FIXTURES)?;
     let mut subjects = vec![(Subject::Ours, tender)];
     if let Some(peer) = options.value("--peer")? {
         subjects.push((Subject::Peer, PathBuf::from(peer)));

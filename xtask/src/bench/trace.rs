@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use crate::error::{Context, Result, fail};
+use crate::base::error::{Context, Result, fail};
 
 /// The counters of one run.
 #[derive(Debug, Default)]

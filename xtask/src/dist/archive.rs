@@ -5,8 +5,8 @@ use std::process::Command;
 
 use super::tree::Tree;
 use super::{Sources, VERSION, contents};
-use crate::error::{Context, Result};
-use crate::process;
+use crate::base::error::{Context, Result};
+use crate::base::process;
 
 /// Maintainer scripts; each explains its purpose.
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::tree::Tree;
 use super::{Sources, VERSION, epoch};
-use crate::arch::Arch;
-use crate::cargo;
-use crate::error::{Context, Result};
-use crate::process;
+use crate::base::error::{Context, Result};
+use crate::base::process;
+use crate::build::arch::Arch;
+use crate::build::cargo;
 
 /// Placed next to the binary, under their names in the repository.
 const TEXTS: [&str; 6] = [

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use crate::error::{Context, Result, fail};
-use crate::{cargo, process};
+use crate::base::error::{Context, Result, fail};
+use crate::base::process;
+use crate::build::cargo;
 
 /// Seconds since 1970: `SOURCE_DATE_EPOCH` if set, otherwise of the last commit, otherwise of the
 /// newest release in the changelog.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::error::{Context, Result, fail};
-use crate::{cargo, process};
+use crate::base::error::{Context, Result, fail};
+use crate::base::process;
+use crate::build::cargo;
 
 const HEAD: &str = "\
 tender is linked statically. In addition to its own code it contains the crates listed here, Rust's standard library (MIT or

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Context, Result};
+use crate::base::error::{Context, Result};
 
 const DIRECTORY: u32 = 0o755;
 
@@ -135,7 +135,8 @@ mod tests {
         tree.program("usr/bin/it", "#!/bin/sh\n");
         tree.file("usr/share/it", "text");
         tree.dir("etc/it");
-        let root = crate::cargo::target_dir().join(format!("tree-test.{}", std::process::id()));
+        let root =
+            crate::build::cargo::target_dir().join(format!("tree-test.{}", std::process::id()));
         tree.write(&root, 86400).unwrap();
         tree.write(&root, 86400).unwrap();
         for (path, mode) in [

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::assets;
-use crate::error::{Context, Result, fail};
-use crate::packages::{self, Package};
-use crate::{process, progress};
+use crate::base::error::{Context, Result, fail};
+use crate::base::{process, progress};
+use crate::build::packages::{self, Package};
+use crate::machines::assets;
 
 /// Packages in addition to those of every Debian.
 const PACKAGES: [&str; 8] = [

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use super::STEP_LIMIT;
 use super::step::Step;
-use crate::assets::Assets;
-use crate::error::{Result, fail};
-use crate::host;
-use crate::initramfs::{self, Archive, MARK};
-use crate::machine::Emulated;
+use crate::base::error::{Result, fail};
+use crate::build::fixtures;
+use crate::machines::assets::Assets;
+use crate::machines::initramfs::{self, Archive, MARK};
+use crate::machines::machine::Emulated;
 
 /// Continues when the kernel is ready.
 const HAND_OVER: &str = include_str!("hand-over.sh");
@@ -79,7 +79,7 @@ pub fn pack(
     for (name, fixture) in UNIKERNELS {
         archive.copy(
             &format!("overlay/root/{name}"),
-            &host::fixtures(machine.arch()).join(fixture),
+            &fixtures::directory(machine.arch()).join(fixture),
         )?;
     }
     Ok(archive)

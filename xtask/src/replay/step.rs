@@ -1,6 +1,6 @@
 //! One step of a replay: the commands typed in the machine, and the expected result.
 
-use crate::error::{Result, fail};
+use crate::base::error::{Result, fail};
 
 /// A shell script for the machine, and what its output must and must not contain.
 pub struct Step {

@@ -3,7 +3,7 @@
 //! removes everything.
 
 use super::step::Step;
-use crate::machine::Emulated;
+use crate::machines::machine::Emulated;
 
 /// Path of the talk's unikernel.
 const TALK: &str = "10.0.0.2";

@@ -3,9 +3,9 @@
 use std::fmt::Arguments;
 use std::path::PathBuf;
 
-use crate::cargo;
-use crate::error::{Context, Result};
-use crate::machine::Emulated;
+use crate::base::error::{Context, Result};
+use crate::build::cargo;
+use crate::machines::machine::Emulated;
 
 pub struct Transcript {
     path: PathBuf,

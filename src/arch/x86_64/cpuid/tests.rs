@@ -1,101 +1,7 @@
+mod features;
+
 use super::*;
-
-/// A leaf and a subleaf.
-type Place = (u32, u32);
-
-/// A hidden feature: its name or the reason, its leaf, its register (0 is eax) and its bit.
-const FORBIDDEN: [(&str, Place, usize, u32); 62] = [
-    ("dtes64", (1, 0), 2, 2),
-    ("monitor", (1, 0), 2, 3),
-    ("ds-cpl", (1, 0), 2, 4),
-    ("vmx", (1, 0), 2, 5),
-    ("smx", (1, 0), 2, 6),
-    ("est", (1, 0), 2, 7),
-    ("tm2", (1, 0), 2, 8),
-    ("sdbg", (1, 0), 2, 11),
-    ("pdcm", (1, 0), 2, 15),
-    ("pcid", (1, 0), 2, 17),
-    ("x2apic", (1, 0), 2, 21),
-    ("tsc-deadline", (1, 0), 2, 24),
-    ("hypervisor", (1, 0), 2, 31),
-    ("mce", (1, 0), 3, 7),
-    ("apic", (1, 0), 3, 9),
-    ("sep", (1, 0), 3, 11),
-    ("mtrr", (1, 0), 3, 12),
-    ("mca", (1, 0), 3, 14),
-    ("pat", (1, 0), 3, 16),
-    ("ds", (1, 0), 3, 21),
-    ("acpi", (1, 0), 3, 22),
-    ("htt", (1, 0), 3, 28),
-    ("tm", (1, 0), 3, 29),
-    ("pbe", (1, 0), 3, 31),
-    ("tsc-adjust", (7, 0), 1, 1),
-    ("sgx", (7, 0), 1, 2),
-    ("hle", (7, 0), 1, 4),
-    ("invpcid", (7, 0), 1, 10),
-    ("rtm", (7, 0), 1, 11),
-    ("rdt-m", (7, 0), 1, 12),
-    ("mpx", (7, 0), 1, 14),
-    ("rdt-a", (7, 0), 1, 15),
-    ("intel-pt", (7, 0), 1, 25),
-    ("pku", (7, 0), 2, 3),
-    ("waitpkg", (7, 0), 2, 5),
-    ("cet-ss", (7, 0), 2, 7),
-    ("tme", (7, 0), 2, 13),
-    ("la57", (7, 0), 2, 16),
-    ("key-locker", (7, 0), 2, 23),
-    ("bus-lock-detect", (7, 0), 2, 24),
-    ("enqcmd", (7, 0), 2, 29),
-    ("sgx-lc", (7, 0), 2, 30),
-    ("pks", (7, 0), 2, 31),
-    ("cet-ibt", (7, 0), 3, 20),
-    ("amx-tile", (7, 0), 3, 24),
-    ("spec-ctrl", (7, 0), 3, 26),
-    ("arch-capabilities", (7, 0), 3, 29),
-    ("fred", (7, 1), 0, 17),
-    ("lam", (7, 1), 0, 26),
-    ("xsaves", (0xd, 1), 0, 3),
-    ("xfd", (0xd, 1), 0, 4),
-    ("svm", (0x8000_0001, 0), 2, 2),
-    ("extapic", (0x8000_0001, 0), 2, 3),
-    ("ibs", (0x8000_0001, 0), 2, 10),
-    ("skinit", (0x8000_0001, 0), 2, 12),
-    ("lwp", (0x8000_0001, 0), 2, 15),
-    ("perfctr-core", (0x8000_0001, 0), 2, 23),
-    ("mwaitx", (0x8000_0001, 0), 2, 29),
-    ("syscall", (0x8000_0001, 0), 3, 11),
-    ("fxsr-opt", (0x8000_0001, 0), 3, 25),
-    ("rdpru", (0x8000_0008, 0), 1, 4),
-    ("ibpb", (0x8000_0008, 0), 1, 12),
-];
-
-/// A feature that must stay, likewise.
-const NEEDED: [(&str, Place, usize, u32); 24] = [
-    ("sse3", (1, 0), 2, 0),
-    ("pclmulqdq", (1, 0), 2, 1),
-    ("ssse3", (1, 0), 2, 9),
-    ("fma", (1, 0), 2, 12),
-    ("cx16", (1, 0), 2, 13),
-    ("sse4.2", (1, 0), 2, 20),
-    ("popcnt", (1, 0), 2, 23),
-    ("aes", (1, 0), 2, 25),
-    ("xsave", (1, 0), 2, 26),
-    ("avx", (1, 0), 2, 28),
-    ("rdrand", (1, 0), 2, 30),
-    ("fpu", (1, 0), 3, 0),
-    ("tsc", (1, 0), 3, 4),
-    ("msr", (1, 0), 3, 5),
-    ("sse2", (1, 0), 3, 26),
-    ("fsgsbase", (7, 0), 1, 0),
-    ("avx2", (7, 0), 1, 5),
-    ("avx512f", (7, 0), 1, 16),
-    ("rdseed", (7, 0), 1, 18),
-    ("sha", (7, 0), 1, 29),
-    ("nx", (0x8000_0001, 0), 3, 20),
-    ("rdtscp", (0x8000_0001, 0), 3, 27),
-    ("lm", (0x8000_0001, 0), 3, 29),
-    ("invariant-tsc", (0x8000_0007, 0), 3, 8),
-];
+use features::{Feature, HIDDEN, Place, SHOWN};
 
 fn entry((function, index): Place, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_entry2 {
     kvm_cpuid_entry2 {
@@ -128,27 +34,21 @@ fn of_everything(place: Place) -> Option<[u32; 4]> {
     }
 }
 
-fn has((name, place, register, bit): (&str, Place, usize, u32)) -> (String, bool) {
+fn has((name, place, register, bit): Feature) -> (&'static str, bool) {
     (
-        name.to_string(),
+        name,
         of_everything(place).is_some_and(|values| values[register] >> bit & 1 == 1),
     )
 }
 
 #[test]
 fn forbidden_features_are_hidden() {
-    assert_eq!(
-        FORBIDDEN.map(has),
-        FORBIDDEN.map(|(name, ..)| (name.to_string(), false))
-    );
+    assert_eq!(HIDDEN.map(has), HIDDEN.map(|(name, ..)| (name, false)));
 }
 
 #[test]
 fn features_that_guests_use_are_kept() {
-    assert_eq!(
-        NEEDED.map(has),
-        NEEDED.map(|(name, ..)| (name.to_string(), true))
-    );
+    assert_eq!(SHOWN.map(has), SHOWN.map(|(name, ..)| (name, true)));
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! Calls, memory, tasks and descriptors that the kernel refuses.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+
+use libtest_mimic::Trial;
+use seccompiler::SeccompAction;
+
+use crate::common::Need::{Kvm, Mounts, Root};
+use crate::common::Resource;
+use crate::common::inject::{Fault, first, inject, once_running};
+use crate::common::net::datagram;
+use crate::common::trace::Call;
+use crate::common::{
+    Device, FD, as_nobody, directory, kernel, pass_fd, refuse, run, trial, unikernel,
+};
+use crate::host_faults::Image;
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("process::a_guest_without_a_task_for_kvm_ends")
+            .needs(&[Kvm])
+            .run(a_guest_without_a_task_for_kvm_ends),
+        trial("process::a_user_without_a_task_for_kvm_gets_the_cause")
+            .needs(&[Root, Mounts, Kvm])
+            .run(a_user_without_a_task_for_kvm),
+        trial("process::calls_refused_from_the_start_are_done_without")
+            .needs(&[Kvm])
+            .run(calls_refused_from_the_start),
+        trial("process::calls_refused_later_end_nothing_silently")
+            .needs(&[Kvm])
+            .run(calls_refused_later),
+        trial("process::refused_memory_is_reported")
+            .needs(&[Kvm])
+            .run(refused_memory_is_reported),
+        trial("process::refused_descriptors_are_reported")
+            .needs(&[Kvm])
+            .run(refused_descriptors_are_reported),
+    ]
+}
+
+/// The message at the limit of tasks: KVM creates a thread when the guest first runs.
+const NO_TASK: [&str; 4] = ["KVM_RUN failed: ", "TasksMax=", "ulimit -u", "(pc 0x"];
+
+fn a_guest_without_a_task_for_kvm_ends() {
+    let refused = |call: &Call| call.is_run().then_some(Fault::Fails(libc::EAGAIN));
+    inject(&mut unikernel("hello", &["--mem=4"], &[]), refused).fails(&NO_TASK);
+}
+
+/// Before Linux 6.13, and on ARM64, KVM needs no such thread, and the guest runs.
+fn a_user_without_a_task_for_kvm() {
+    let directory = directory();
+    let mut command = as_nobody(
+        "hello",
+        directory.path(),
+        &[Device::Made("kvm", 0o666)],
+        &["--mem=4"],
+    );
+    crate::common::limit(&mut command, Resource::Nproc, 1);
+    let output = run(&mut command);
+    _ = if output.code() == 0 {
+        output.prints("memory: ")
+    } else {
+        output.fails(&NO_TASK)
+    };
+}
+
+/// A seccomp filter around `tender` rejects one call, by an error or by SIGSYS: `tender` uses
+/// another call, or prints one line.
+fn calls_refused_from_the_start() {
+    let without = |call, answer: &SeccompAction, arguments: &[&str]| {
+        let mut command = unikernel("clock", &["--mem=2", "-v"], arguments);
+        run(refuse::refuses(&mut command, call, &[], answer.clone()))
+    };
+    let errors =
+        [libc::EPERM, libc::EACCES, libc::ENOSYS].map(|error| SeccompAction::Errno(error as u32));
+    for answer in errors.iter().chain([&SeccompAction::Trap]) {
+        let new: &[_] = if kernel() >= (5, 11) {
+            &[libc::SYS_epoll_pwait, libc::SYS_timerfd_settime]
+        } else {
+            &[]
+        };
+        for &call in [libc::SYS_ppoll, libc::SYS_epoll_pwait2].iter().chain(new) {
+            let output = without(call, answer, &["poll=100000000"]);
+            output
+                .exits(0)
+                .prints("ns took ")
+                .complains("sandbox: ")
+                .complains("the guest halted with status 0");
+        }
+        let output = without(libc::SYS_epoll_create1, answer, &[]);
+        output
+            .exits(1)
+            .complains("POLL cannot wait: ")
+            .complains("must allow epoll_pwait2");
+        for (option, value) in [("--metrics", "=unix:@tender-without-ppoll"), ("--gdb", "")] {
+            let mut command = unikernel("hello", &["--mem=2", &format!("{option}{value}")], &[]);
+            let output = run(refuse::refuses(
+                &mut command,
+                libc::SYS_ppoll,
+                &[],
+                answer.clone(),
+            ));
+            output.fails(&[option, ": cannot wait for clients: ", "must allow ppoll"]);
+        }
+    }
+}
+
+/// Every call of a running guest fails with errors that the kernel never returns: no run hangs, and
+/// none fails without a line.
+fn calls_refused_later() {
+    let calls = [
+        ("KVM_RUN", libc::SYS_ioctl),
+        ("read", libc::SYS_read),
+        ("write", libc::SYS_write),
+        ("ppoll", libc::SYS_ppoll),
+        ("epoll_pwait2", libc::SYS_epoll_pwait2),
+        ("epoll_pwait", libc::SYS_epoll_pwait),
+        ("timerfd_settime", libc::SYS_timerfd_settime),
+        ("pread64", libc::SYS_pread64),
+        ("pwrite64", libc::SYS_pwrite64),
+        ("fdatasync", libc::SYS_fdatasync),
+        ("setitimer", libc::SYS_setitimer),
+        ("close", libc::SYS_close),
+        ("munmap", libc::SYS_munmap),
+        ("brk", libc::SYS_brk),
+        ("mmap", libc::SYS_mmap),
+    ];
+    for (name, number) in calls {
+        let is_of_disks = name.starts_with('p') && name != "ppoll" || name == "fdatasync";
+        for error in [libc::EPERM, libc::ENOSYS] {
+            let refused =
+                once_running(|call| (call.number == number).then_some(Fault::Fails(error)));
+            let image = Image::new();
+            let mut block = image.block(&[]);
+            let (mut echo, _peer) = echo();
+            let output = inject(if is_of_disks { &mut block } else { &mut echo }, refused);
+            println!(
+                "{name}, error {error}: {}, {:?}",
+                output.status,
+                output.stderr.lines().next_back()
+            );
+            // An error of writing itself cannot be reported.
+            let silent = output.stderr.is_empty() && number != libc::SYS_write;
+            assert!(
+                output.code() == 0 || !silent,
+                "{name}, error {error}: {output:?}"
+            );
+        }
+    }
+}
+
+/// The unikernel `net` with `-v`, and its peer, which has already sent the frame that ends it.
+fn echo() -> (Command, UnixDatagram) {
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    ours.send(&datagram(b"quit")).unwrap();
+    let options = [
+        "--mem=4",
+        "-v",
+        "--timeout=5",
+        &format!("--net=@{FD}"),
+        "--net-mac=02:00:00:00:00:02",
+    ];
+    (
+        pass_fd(unikernel("net", &options, &["--ipv4=10.0.0.2/24"]), theirs),
+        ours,
+    )
+}
+
+/// Under strict overcommit, memory that is not available is not promised.
+fn refused_memory_is_reported() {
+    let is_memory = |call: &Call| call.number == libc::SYS_mmap && call.arguments[1] >= 64 << 20;
+    let output = inject(
+        &mut unikernel("hello", &["--mem=64"], &[]),
+        first(1, Fault::Fails(libc::ENOMEM), is_memory),
+    );
+    output.is_refused(&[
+        "cannot reserve 64 MiB of guest memory: ",
+        "Cannot allocate memory",
+    ]);
+}
+
+/// KVM_CREATE_VM, and each request that creating a vCPU takes.
+fn refused_descriptors_are_reported() {
+    for (request, part) in [
+        (0xae01, "KVM_CREATE_VM failed: "),
+        (0xae41, "KVM_CREATE_VCPU failed: "),
+    ] {
+        for error in [libc::EMFILE, libc::ENOMEM] {
+            let is_it =
+                |call: &Call| call.number == libc::SYS_ioctl && call.arguments[1] == request;
+            let output = inject(
+                &mut unikernel("hello", &["--mem=4"], &[]),
+                first(1, Fault::Fails(error), is_it),
+            );
+            output.is_refused(&["hello.hvt: ", part]);
+        }
+    }
+}
