@@ -13,7 +13,7 @@ use crate::report::log_lines::LogFormat;
 
 /// The configuration of one run; by default that of a command line without options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the types say what the other fields are")]
+#[allow(missing_docs, reason = "the other fields are named after their types")]
 pub struct Config {
     /// Path of the unikernel, as given.
     pub unikernel: PathBuf,

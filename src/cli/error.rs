@@ -78,7 +78,7 @@ fn list_or(meant: Option<&str>) -> String {
 
 /// Rules for the values of options.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each message says what it refuses")]
+#[allow(missing_docs, reason = "the messages are their documentation")]
 pub enum Rule {
     #[error("expected auto, on or off")]
     NetRing,

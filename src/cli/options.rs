@@ -263,7 +263,7 @@ mod tests {
     }
 
     /// Options right and wrong, each with its value.
-    const WORDS: [&str; 23] = [
+    const EXAMPLES: [&str; 23] = [
         "--mem=1",
         "--mem=",
         "--net=a",
@@ -292,11 +292,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_table_accepts_what_clap_accepts(
-            words in prop::collection::vec(prop::sample::select(&WORDS[..]), 0..6),
+            options in prop::collection::vec(prop::sample::select(&EXAMPLES[..]), 0..6),
         ) {
-            let args = std::iter::once("tender").chain(words.iter().copied());
+            let args = std::iter::once("tender").chain(options.iter().copied());
             let by_clap = command().try_get_matches_from(args);
-            let (argv, result) = argv::split(words.iter().map(OsString::from));
+            let (argv, result) = argv::split(options.iter().map(OsString::from));
             prop_assert_eq!(result.is_ok(), by_clap.is_ok());
             let (Ok(()), Ok(matches)) = (result, by_clap) else { return Ok(()) };
             for spec in &OPTIONS {
