@@ -51,7 +51,7 @@ pub enum Exit {
 
 /// An act of the guest, or a failure of its vCPU, that ends the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Stop {
     #[error("guest kicked the network ring, which was not offered")]
     Kick,
@@ -103,7 +103,7 @@ fn hint(suberror: u32) -> &'static str {
 
 /// Why KVM could not create or run the virtual machine.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("{ioctl} failed: {source}{}", cause(Some(source.errno())))]
     Kvm {

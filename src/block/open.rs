@@ -27,7 +27,7 @@ const BLKROGET: u32 = 0x125e;
 
 /// Why a block device cannot be attached.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("there is no file '{path}'; 'truncate -s 64M {path}' makes an empty image")]
     Missing { path: PathBuf },

@@ -13,7 +13,7 @@ pub const LONGEST: u64 = 64 << 10;
 
 /// Errors in the command line or the configuration file.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("{0}")]
     Argv(#[from] cli::Error),

@@ -8,7 +8,7 @@ use crate::config::NetSource;
 
 /// An error of the command line. Every message is one line that names the option and the fix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("unknown option '{option}'; {}", list_or(meant.as_deref()))]
     Unknown {

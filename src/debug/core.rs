@@ -34,7 +34,7 @@ mod elf;
 
 /// Errors of `--dumpcore`, found before the guest runs.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("--dumpcore={}: {source}; give a directory", path.display())]
     Directory { path: PathBuf, source: io::Error },

@@ -33,7 +33,7 @@ const CLIENTS: usize = 8;
 
 /// Errors of `--gdb`.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
         "--gdb: cannot listen at 127.0.0.1:{port}: {source}; choose another port with --gdb-port, or 0 for any"

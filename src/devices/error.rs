@@ -10,7 +10,7 @@ use crate::net;
 
 /// Why the devices cannot be attached.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("there is no {kind} device '{name}' in this unikernel; it declares {declared}")]
     Unknown {

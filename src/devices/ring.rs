@@ -35,7 +35,7 @@ pub const END: u64 = 0x2d000;
 
 /// How the guest violated the ring's contract.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("guest's ring index claims {distance} requests, limit {}", ENTRIES)]
     Distance { distance: u32 },

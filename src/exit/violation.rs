@@ -7,7 +7,7 @@ use crate::memory;
 
 /// A contract violation by the guest, which ends its run.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Violation {
     #[error("{0}")]
     Stop(Stop),

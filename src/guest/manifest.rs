@@ -15,7 +15,7 @@ pub(crate) mod tests;
 
 /// Rule of the manifest that a file violates.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("the manifest has {}; its header alone needs 8", Count(*size as u64, "byte"))]
     Short { size: usize },

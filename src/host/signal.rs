@@ -56,7 +56,7 @@ pub enum Request {
 
 /// Why the signal handlers or the timer cannot be installed.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("cannot install signal handlers: {0}")]
     Handlers(errno::Error),

@@ -21,7 +21,7 @@ use crate::host::signal;
 
 /// Error of listening at an address, with the option that gives it.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("{option}={socket}: {problem}")]
     Bind {
@@ -40,7 +40,7 @@ pub enum Error {
 
 /// Why an address cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Problem {
     #[error("{0}; give a path in a writable directory")]
     Bind(#[from] io::Error),

@@ -21,7 +21,7 @@ pub use acting::{acting, check as check_acting, groups_of};
 
 /// Why this process cannot become another user.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
         "--user needs the right to become another user, which root has; start tender as root or omit the option"

@@ -26,7 +26,7 @@ const LONGEST: u64 = 64 << 10;
 
 /// Error of a command.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
         "{NAME} has the commands: query-abi FILE, query-manifest FILE, gen-manifest SOURCE.json OUTPUT.c ('-' is a standard \

@@ -36,7 +36,7 @@ const HUGE_PAGE_SIZE: usize = 2 << 20;
 
 /// Why guest memory could not be reserved or locked.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
         "cannot reserve {} MiB of guest memory: {source}; lower --mem or raise the limit ({limit})",
@@ -61,7 +61,7 @@ pub enum Error {
 /// Why a range of guest memory is invalid for an access. Results of all hypercalls contain this
 /// type, so it holds plain numbers only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum RangeError {
     #[error("{} at {addr:#x} must be within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
     OutOfRange { addr: u64, len: u64, size: u64 },

@@ -44,7 +44,7 @@ use crate::report::counters::Counter;
 
 /// Errors of `--stats` and `--metrics`.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("--stats={path}: {source}; give a writable file or a pipe with a reader")]
     Stats {

@@ -11,7 +11,7 @@ use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("there is no interface '{name}'; 'ip tuntap add {name} mode tap user {user}' makes it")]
     Missing { name: String, user: u32 },

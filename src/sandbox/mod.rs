@@ -29,7 +29,7 @@ use rules::{GUEST, METRICS, Parameters, RING, Rule};
 
 /// Why a run cannot be confined.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
         "--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without"

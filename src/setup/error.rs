@@ -8,7 +8,7 @@ use crate::host::device_file;
 
 /// An error of setup itself; errors of other modules pass through it unchanged.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
         "cannot be opened: {source}; give the path of an hvt unikernel that this user may read"

@@ -35,7 +35,7 @@ impl fmt::Display for Place {
 
 /// An error at a place of a configuration file.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Fault {
     #[error("not UTF-8; save the file as UTF-8")]
     Encoding,

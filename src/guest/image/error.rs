@@ -8,7 +8,7 @@ use crate::report::counters::Count;
 
 /// Why a file cannot be run. The caller prefixes the file's name.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("cannot be read: {0}; see dmesg for its disk")]
     Io(#[from] io::Error),

@@ -19,7 +19,7 @@ const FIRST: RawFd = 3;
 
 /// Why a descriptor is unavailable.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
         "no descriptor is named '{name}' ({known}); give its number, or set FileDescriptorName={name} in its socket \

@@ -82,7 +82,7 @@ impl Use {
 
 /// Why files cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
+#[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Shared {
     #[error("device '{device}': '{path}' is given to two block devices; give each its own image")]
     Disks { device: String, path: String },
