@@ -1,6 +1,6 @@
 //! The run loop: runs the guest until it makes a hypercall, serves it, and resumes. It ends with
-//! the guest's HALT, a signal, or a contract violation. No hypercall allocates, locks or looks up a
-//! name.
+//! the guest's HALT, a signal, or a contract violation. No hypercall allocates or looks up a name;
+//! only those that drain the ring take its lock.
 
 #![expect(unsafe_code, reason = "signal handlers use the vCPU")]
 
@@ -163,8 +163,8 @@ impl<'m> Running<'m> {
             }
             outcome
         });
-        // The guest has stopped. Frames that it queued before the end, or before a violation, are
-        // still sent.
+        // The guest has stopped. Frames that it queued before the end are still sent, up to the first
+        // invalid request.
         let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found a violation after the guest's last exit.
         let violation = parallel.violation().or(drained.err());

@@ -1,7 +1,8 @@
 //! Network devices: taps, usually, or sockets that carry a unikernel's frames on the host.
 //!
 //! An error of the host does not end the run: a frame that cannot be sent is dropped and counted,
-//! as on any wire, and a failed receive counts as no frame. The first error of each kind is logged.
+//! as on any wire, and a failed receive counts as no frame. A frame that is longer than the guest's
+//! buffer is cut. The first error of each kind is logged.
 
 mod attach;
 mod error;
@@ -227,7 +228,7 @@ impl Nic {
     ) -> Result<(Status, u64), memory::RangeError> {
         match memory.buffer(addr, len)?.read_from(self.fd.as_fd()) {
             Ok(0) => {
-                // A read of zero bytes returns zero regardless of the other end.
+                // A read into an empty buffer returns 0 even if the other end is open.
                 if self.zero_is_end && len > 0 {
                     self.receive_failed(&io::Error::from_raw_os_error(libc::ECONNRESET));
                 }

@@ -3,7 +3,7 @@
 //!
 //! `options/table.rs` has every option. `argv` splits the command line and matches its options with
 //! the table, `config` reads those of a file, and `options::apply` puts both into a [`Config`]. clap
-//! formats the help text, and explains what the table does not have.
+//! formats the help text, and the error for an option that the table does not have.
 
 mod argv;
 mod config;

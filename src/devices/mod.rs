@@ -294,7 +294,7 @@ impl Devices {
     /// Returns a bit for each handle with a frame.
     ///
     /// An error or an end of file counts as a frame: the next read finds whether the interface is
-    /// gone permanently. After the next report, POLL no longer waits for it.
+    /// gone permanently. If it is, POLL reports it once more and then stops waiting for it.
     ///
     /// # Errors
     /// [`Fault::Wait`].

@@ -129,7 +129,7 @@ impl Consumer {
     ) -> Result<(), memory::RangeError> {
         match entry.operation {
             OP_WRITE => {
-                // A write gets no reply, so an unknown handle only drops the frame.
+                // A write gets no reply: a frame for an unknown handle is dropped without a count.
                 if let Some(nic) = self.nic_mut(entry.handle) {
                     nic.write(memory, GuestAddress(entry.data), entry.len.into())?;
                 }

@@ -1,6 +1,6 @@
 //! Eras of the hvt interface. A unikernel outlives the tender that it was built with, so this
-//! tender supports every interface since 2018. The era is determined once from the file and is a
-//! value from then on. Differences are in the tables here and in [`crate::guest::hypercall`], not
+//! tender supports every interface since 2018. The era is determined once, from the file, and
+//! passed on as a value. Differences are in the tables here and in [`crate::guest::hypercall`], not
 //! in conditions elsewhere. Section 0 of `docs/hvt-abi.md`.
 
 use crate::memory::Access;

@@ -52,7 +52,7 @@ pub enum Problem {
     Foreign(u32),
 }
 
-/// Read and write for the owner only: a client needs the right to write.
+/// Mode 0600: connecting needs write permission, so only the owner can connect.
 const UMASK: Mode = Mode::from_raw_mode(0o177);
 
 /// A listening socket. Drop removes its file, unless [`Listener::leave_file`] was called.

@@ -212,7 +212,7 @@ fn nets(families: &mut Families<'_, '_>, nets: &[Net]) -> fmt::Result {
         }
     }
     families.begin(
-        "tender_net_dropped_frames_total counter Frames sent by the guest that the host dropped, by cause.",
+        "tender_net_dropped_frames_total counter Frames sent by the guest that did not reach the host, by cause.",
     )?;
     for net in nets {
         let [device, interface] = labels(net);

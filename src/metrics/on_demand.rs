@@ -25,8 +25,8 @@ static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
 #[derive(Debug)]
 pub struct Guard<'r>(PhantomData<&'r Registry>);
 
-/// Installs a handler that logs the statistics of `registry` on SIGUSR1, which must reach this
-/// thread only.
+/// Installs a handler that logs the statistics of `registry` on SIGUSR1. All other threads must
+/// block that signal.
 pub fn install(registry: &Registry) -> Guard<'_> {
     REGISTRY.store(ptr::from_ref(registry).cast_mut(), Ordering::SeqCst);
     let handler: extern "C" fn(c_int) = on_signal;

@@ -1,8 +1,8 @@
 //! The thread that serves the ring: the guest's thread at each kick or, while the guest sends
 //! frames back to back, a second thread that polls the ring and saves the guest its kicks.
 //!
-//! This pays for sending only: a guest that receives waits for the reply, and the thread that it
-//! has just left replies soonest. The second thread does not spin. It sleeps, and finds a few
+//! This pays for sending only: a guest that receives waits for the reply, and its own thread,
+//! already out of the guest, replies soonest. The second thread does not spin. It sleeps, and finds a few
 //! frames at each wake-up, which pays on a single processor too: a wake-up costs the guest about as
 //! much as one kick and replaces all of them. The benefit of recent takeovers decides when the next
 //! one happens.
@@ -25,7 +25,7 @@ use crate::memory::{GuestAddress, GuestMemory};
 const NAP: Duration = Duration::from_micros(50);
 
 /// How long the ring may be empty before the second thread asks for kicks again and sleeps: this
-/// multiple of the time between two frames before the takeover, within bounds, in nanoseconds.
+/// multiple of the mean gap between two frames before the takeover, within bounds in nanoseconds.
 const PATIENT_GAPS: u64 = 4;
 const LEAST_PATIENCE: u64 = 100_000;
 const MOST_PATIENCE: u64 = 2_000_000;

@@ -1,7 +1,7 @@
 //! Waits for room for output if a seccomp filter refuses `ppoll`.
 //!
-//! Before the tender's own filter, each wait makes an epoll set. That filter forbids it, so
-//! [`seal`] makes one set each for standard output and standard error first.
+//! Until the tender's own filter is installed, each wait makes its own epoll set. The filter forbids
+//! new sets, so [`seal`] makes one for standard output and one for standard error just before.
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
