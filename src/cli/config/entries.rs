@@ -221,7 +221,9 @@ impl Reader<'_> {
                 _ => Err(self.mismatch(key, value, &expected)),
             },
             (Kind::Flag | Kind::Count, _) => Err(self.mismatch(key, value, &expected)),
-            (Kind::Number, DeValue::Integer(number)) => Ok((1, decimal(number).into())),
+            (Kind::Number | Kind::Socket, DeValue::Integer(number)) => {
+                Ok((1, decimal(number).into()))
+            }
             _ => Ok((1, self.string(key, value, &expected)?.into())),
         }
     }

@@ -130,6 +130,14 @@ fn numbers_may_be_written_as_toml_has_them() {
     assert_eq!(config(&["app"], "mem = 6_4").memory.given, 64 << 20);
     assert_eq!(config(&["app"], "mem = 0x40").memory.given, 64 << 20);
     assert_eq!(config(&["app"], "mem = +64").memory.given, 64 << 20);
+    assert_eq!(
+        config(&["app"], "gdb = true\ngdb-port = 4321").debugging,
+        line(&["--gdb", "--gdb-port=4321", "app"]).debugging
+    );
+    assert_eq!(
+        config(&["app"], "gdb-port = 'unix:@app'").debugging,
+        line(&["--gdb-port=unix:@app", "app"]).debugging
+    );
     assert!(error("mem = -64").starts_with("dir/app.toml:1:7: --mem=-64: not an amount of memory"));
 }
 
