@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use guest_abi::hypercall::Status;
 
-pub use self::open::Error;
+pub(crate) use self::open::Error;
 use crate::config::BlockSource;
 use crate::guest::era::DiskTail;
 use crate::host::files::Files;
@@ -27,7 +27,7 @@ use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::report::counters::{Count, Counter, stats};
 
 /// Default sector size in bytes. Section 8.
-pub const DEFAULT_SECTOR_SIZE: u16 = 512;
+pub(crate) const DEFAULT_SECTOR_SIZE: u16 = 512;
 
 stats! {
     /// Statistics of a block device: a snapshot, or live counters.

@@ -30,13 +30,13 @@ mod services;
 mod violation;
 
 pub(crate) use services::Services;
-pub use violation::Violation;
+pub(crate) use violation::Violation;
 
 /// Longest sleep in POLL while gdb is attached, in nanoseconds.
 const POLL_LIMIT_WITH_GDB: u64 = 100_000_000;
 
 /// A guest with all its parts, ready to run.
-pub struct Machine {
+pub(crate) struct Machine {
     pub(crate) era: Era,
     pub(crate) vcpu: Vcpu,
     pub(crate) vm: VmFd,
@@ -73,7 +73,7 @@ struct Running<'m> {
 
 impl Machine {
     /// Runs the guest to its end.
-    pub fn run(self) -> Result<Outcome, Error> {
+    pub(crate) fn run(self) -> Result<Outcome, Error> {
         let Machine {
             vm,
             memory,

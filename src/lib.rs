@@ -25,6 +25,10 @@
 //!
 //! `docs/architecture.md` explains this in detail; `docs/hvt-abi.md` is the interface to the guest.
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the documentation is built with private items"
+)]
 #![deny(
     clippy::dbg_macro,
     clippy::expect_used,
@@ -46,23 +50,23 @@
 )]
 
 pub mod arch;
-pub mod block;
+mod block;
 pub mod check;
 pub mod cli;
 pub mod config;
-pub mod debug;
+mod debug;
 pub mod devices;
-pub mod exit;
+mod exit;
 pub mod guest;
 pub mod host;
 pub mod inspect;
 pub mod memory;
-pub mod metrics;
+mod metrics;
 pub mod net;
-pub mod outcome;
+mod outcome;
 pub mod report;
 pub mod sandbox;
-pub mod setup;
+mod setup;
 
 pub use outcome::{Error, Outcome};
 

@@ -22,7 +22,7 @@ impl fmt::Display for Outcome {
 
 /// An error of the room that detected it, for its message only: the Debug output of all errors
 /// would be 60 KB.
-pub type Cause = Box<dyn fmt::Display + Send + Sync>;
+pub(crate) type Cause = Box<dyn fmt::Display + Send + Sync>;
 
 /// Why a run did not start, or was ended early.
 #[allow(missing_docs, reason = "the registers are those of the guest, as text")]

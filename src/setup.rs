@@ -41,7 +41,7 @@ mod source;
 mod tests;
 
 pub(crate) use content::fill;
-pub use error::Error;
+pub(crate) use error::Error;
 
 /// A unikernel and its start parameters, checked without touching the host.
 struct Unikernel {
@@ -53,7 +53,7 @@ struct Unikernel {
 }
 
 /// Prepares everything that one run needs.
-pub fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
+pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
     let phases = Phases::begin();
     files.check_user()?;
     let unikernel = Unikernel::examine(config, files)?;

@@ -35,7 +35,7 @@ mod elf;
 /// Errors of `--dumpcore`, found before the guest runs.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
-pub enum Error {
+pub(crate) enum Error {
     #[error("--dumpcore={}: {source}; give a directory", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(
@@ -52,7 +52,7 @@ pub enum Error {
 
 /// The directory for core files.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     path: PathBuf,
     /// Path of the unikernel, for the gdb command in the log.
     unikernel: PathBuf,
@@ -72,7 +72,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Directory`].
-    pub fn open(
+    pub(crate) fn open(
         debugging: &Debugging,
         unikernel: &Path,
         files: &mut Files,
@@ -100,7 +100,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Denied`].
-    pub fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let needed = Access::WRITE_OK | Access::EXEC_OK;
         let access = || Ok(accessat(&self.fd, c".", needed, AtFlags::empty())?);
         signal::uninterrupted(access).map_err(|source| Error::Denied {
@@ -111,14 +111,14 @@ impl Directory {
     }
 
     /// Returns the descriptor of the directory, and the one that the core file will have.
-    pub fn descriptors(&self) -> (RawFd, RawFd) {
+    pub(crate) fn descriptors(&self) -> (RawFd, RawFd) {
         (self.fd.as_raw_fd(), self.reserve.as_raw_fd())
     }
 
     /// Writes the core file of a stopped guest, if `outcome` calls for one, and logs its path.
     /// `cookie` is the value that the guest passed with HALT, or 0. Errors are logged and do not
     /// affect the outcome.
-    pub fn write_core(
+    pub(crate) fn write_core(
         self,
         outcome: &Result<Outcome, RunError>,
         vcpu: &mut Vcpu,

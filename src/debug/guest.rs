@@ -25,7 +25,7 @@ use crate::memory::{GuestAddress, GuestMemory};
 
 /// The vCPU and its memory.
 #[derive(Debug)]
-pub struct Guest<'m> {
+pub(crate) struct Guest<'m> {
     /// The vCPU.
     pub vcpu: Vcpu,
     /// The memory.
@@ -40,7 +40,7 @@ pub struct Guest<'m> {
 
 impl<'m> Guest<'m> {
     /// Makes a guest without gdb.
-    pub fn new(vcpu: Vcpu, memory: &'m GuestMemory) -> Guest<'m> {
+    pub(crate) fn new(vcpu: Vcpu, memory: &'m GuestMemory) -> Guest<'m> {
         Guest {
             vcpu,
             memory,
@@ -52,7 +52,7 @@ impl<'m> Guest<'m> {
 
     /// Records a stop at a breakpoint instruction, and returns whether the instruction is the
     /// guest's own.
-    pub fn at_breakpoint(&mut self) -> bool {
+    pub(crate) fn at_breakpoint(&mut self) -> bool {
         let place = self.vcpu.program_counter().ok();
         self.own_breakpoint = place.filter(|place| !self.points.is_ours(*place));
         self.own_breakpoint.is_some()
@@ -60,14 +60,14 @@ impl<'m> Guest<'m> {
 
     /// Returns whether the guest is at one of gdb's breakpoint instructions: a KVM that emulates
     /// instructions fails there.
-    pub fn is_at_debugger_breakpoint(&self) -> bool {
+    pub(crate) fn is_at_debugger_breakpoint(&self) -> bool {
         self.vcpu
             .program_counter()
             .is_ok_and(|place| self.points.is_ours(place))
     }
 
     /// Applies gdb's last resume request to the vCPU.
-    pub fn apply_resume(&mut self) -> Result<(), arch::Error> {
+    pub(crate) fn apply_resume(&mut self) -> Result<(), arch::Error> {
         let left_at = self.own_breakpoint.take();
         // gdb may have changed the program counter.
         let own_breakpoint = left_at.is_some() && self.vcpu.program_counter().ok() == left_at;
@@ -80,7 +80,7 @@ impl<'m> Guest<'m> {
     }
 
     /// Removes all of gdb's points, so that the guest continues without gdb.
-    pub fn detach(&mut self) -> Result<(), arch::Error> {
+    pub(crate) fn detach(&mut self) -> Result<(), arch::Error> {
         for (address, before) in std::mem::take(&mut self.points.instructions) {
             self.put(address, &before);
         }
@@ -101,7 +101,7 @@ impl<'m> Guest<'m> {
 
 /// gdb's description of this architecture.
 #[derive(Debug)]
-pub enum Architecture {}
+pub(crate) enum Architecture {}
 
 impl Arch for Architecture {
     type Usize = u64;
@@ -116,7 +116,7 @@ impl Arch for Architecture {
 
 /// All registers, in the layout of [`Debugging::DESCRIPTION`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registers(Vec<u8>);
+pub(crate) struct Registers(Vec<u8>);
 
 impl gdbstub::arch::Registers for Registers {
     type ProgramCounter = u64;

@@ -34,7 +34,7 @@ const CLIENTS: usize = 8;
 /// Errors of `--gdb`.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
-pub enum Error {
+pub(crate) enum Error {
     #[error(
         "--gdb: cannot listen at 127.0.0.1:{port}: {source}; choose another port with --gdb-port, or 0 for any"
     )]
@@ -49,7 +49,7 @@ pub enum Error {
 
 /// A socket that listens for a debugger.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     /// Argument of gdb's `target remote`.
     target: String,
@@ -83,7 +83,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Listen`], [`Error::Socket`].
-    pub fn bind(
+    pub(crate) fn bind(
         address: &GdbAddress,
         unikernel: &Path,
         files: &mut Files,
@@ -126,7 +126,7 @@ impl Listener {
     ///
     /// # Errors
     /// Those of [`Listener::bind`].
-    pub fn probe(address: &GdbAddress, files: &mut Files) -> Result<String, Error> {
+    pub(crate) fn probe(address: &GdbAddress, files: &mut Files) -> Result<String, Error> {
         match address {
             GdbAddress::Port(_) => Ok(Listener::bind(address, Path::new(""), files)?.target),
             GdbAddress::Unix(address) => {
@@ -142,7 +142,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Connection`]; [`Error::Timeout`] if there is a `limit` and no debugger within it.
-    pub fn accept<'m>(
+    pub(crate) fn accept<'m>(
         self,
         vm: &VmFd,
         guest: &mut Guest<'m>,

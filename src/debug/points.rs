@@ -9,7 +9,7 @@ pub(super) const MOST_BREAKPOINTS: usize = 4096;
 
 /// Breakpoints and watchpoints set by gdb.
 #[derive(Debug, Default)]
-pub struct Points {
+pub(crate) struct Points {
     /// Breakpoint instructions in guest memory: the address, and the bytes that were there.
     pub instructions: Vec<(u64, [u8; BREAKPOINT.len()])>,
     /// Hardware breakpoints and watchpoints.
@@ -21,7 +21,7 @@ pub struct Points {
 impl Points {
     /// Reserves room for all points that gdb may set, on a processor with `capacity` hardware
     /// points.
-    pub fn with_capacity(capacity: usize) -> Points {
+    pub(crate) fn with_capacity(capacity: usize) -> Points {
         Points {
             instructions: Vec::with_capacity(MOST_BREAKPOINTS),
             hardware: Vec::with_capacity(capacity),
@@ -31,7 +31,7 @@ impl Points {
 
     /// Records a breakpoint instruction and the bytes it replaces; returns false if there are too
     /// many.
-    pub fn add(&mut self, address: u64, before: [u8; BREAKPOINT.len()]) -> bool {
+    pub(crate) fn add(&mut self, address: u64, before: [u8; BREAKPOINT.len()]) -> bool {
         let fits = self.instructions.len() < MOST_BREAKPOINTS;
         if fits {
             self.instructions.push((address, before));
@@ -40,19 +40,19 @@ impl Points {
     }
 
     /// Removes a breakpoint instruction; returns the bytes it replaced, if it was set.
-    pub fn remove(&mut self, address: u64) -> Option<[u8; BREAKPOINT.len()]> {
+    pub(crate) fn remove(&mut self, address: u64) -> Option<[u8; BREAKPOINT.len()]> {
         let mut known = self.instructions.iter();
         let place = known.position(|(known, _)| *known == address)?;
         Some(self.instructions.swap_remove(place).1)
     }
 
     /// Returns whether gdb has set a breakpoint instruction at `address`.
-    pub fn is_ours(&self, address: u64) -> bool {
+    pub(crate) fn is_ours(&self, address: u64) -> bool {
         self.instructions.iter().any(|(known, _)| *known == address)
     }
 
     /// Adds a hardware point; returns false if there are too many.
-    pub fn watch(&mut self, point: Hardware) -> bool {
+    pub(crate) fn watch(&mut self, point: Hardware) -> bool {
         let fits = self.hardware.len() < self.capacity;
         if fits {
             self.hardware.push(point);
@@ -61,7 +61,7 @@ impl Points {
     }
 
     /// Removes a hardware point; returns false if it was not set.
-    pub fn unwatch(&mut self, point: Hardware) -> bool {
+    pub(crate) fn unwatch(&mut self, point: Hardware) -> bool {
         let place = self.hardware.iter().position(|known| *known == point);
         if let Some(place) = place {
             self.hardware.remove(place);
@@ -70,7 +70,7 @@ impl Points {
     }
 
     /// Returns the watchpoint of a trap; none if it was no watchpoint.
-    pub fn watched(&self, trap: Trap) -> Option<Hardware> {
+    pub(crate) fn watched(&self, trap: Trap) -> Option<Hardware> {
         let point = match trap {
             Trap::Slot(slot) => self.hardware.get(slot),
             Trap::Watched(address) => {

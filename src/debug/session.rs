@@ -19,7 +19,7 @@ type Machine<'m> = GdbStubStateMachine<'static, Guest<'m>, Wire>;
 
 /// Why the guest stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stopped {
+pub(crate) enum Stopped {
     /// The vCPU stopped for gdb.
     Trap(Trap),
     /// It halted with the status for an abort.
@@ -30,7 +30,7 @@ pub enum Stopped {
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// The guest resumes.
     Resume,
     /// A signal or the timeout ends the run.
@@ -42,7 +42,7 @@ pub enum Next {
 }
 
 /// A connection to gdb.
-pub struct Session<'m> {
+pub(crate) struct Session<'m> {
     /// State machine of gdb's protocol; none after gdb has disconnected.
     machine: Option<Machine<'m>>,
     descriptor: RawFd,
@@ -66,17 +66,17 @@ impl<'m> Session<'m> {
     }
 
     /// Returns gdb's descriptor, for the sandbox.
-    pub fn descriptor(&self) -> RawFd {
+    pub(crate) fn descriptor(&self) -> RawFd {
         self.descriptor
     }
 
     /// Handles gdb's packets until it resumes a guest that has not started or was interrupted.
-    pub fn serve(&mut self, guest: &mut Guest<'m>) -> Next {
+    pub(crate) fn serve(&mut self, guest: &mut Guest<'m>) -> Next {
         self.with_machine(guest, serve_packets)
     }
 
     /// Reports to gdb why the guest stopped, and handles its packets.
-    pub fn stopped(&mut self, guest: &mut Guest<'m>, why: Stopped) -> Next {
+    pub(crate) fn stopped(&mut self, guest: &mut Guest<'m>, why: Stopped) -> Next {
         let reason = match why {
             Stopped::Trap(trap) => reason(trap, guest),
             Stopped::Aborted => SingleThreadStopReason::Signal(Signal::SIGABRT),
@@ -91,7 +91,7 @@ impl<'m> Session<'m> {
     }
 
     /// Reports the end of the guest to gdb.
-    pub fn ended(mut self, guest: &mut Guest<'m>, status: Result<u8, i32>) {
+    pub(crate) fn ended(mut self, guest: &mut Guest<'m>, status: Result<u8, i32>) {
         let reason = match status {
             Ok(status) => SingleThreadStopReason::Exited(status),
             Err(signal) => SingleThreadStopReason::Terminated(Signal(signal as u8)),

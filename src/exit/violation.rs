@@ -8,7 +8,7 @@ use crate::memory;
 /// A contract violation by the guest, which ends its run.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
-pub enum Violation {
+pub(crate) enum Violation {
     #[error("{0}")]
     Stop(Stop),
     #[error("unknown hypercall {number} (valid: 1 to {last})")]

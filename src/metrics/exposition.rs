@@ -11,7 +11,7 @@ use crate::net;
 use crate::report::log_lines;
 
 /// The statistics so far, for Prometheus.
-pub struct Exposition<'r>(pub &'r Registry);
+pub(crate) struct Exposition<'r>(pub &'r Registry);
 
 impl Display for Exposition<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -9,7 +9,7 @@ mod client;
 mod document;
 mod exposition;
 mod http;
-pub mod on_demand;
+pub(crate) mod on_demand;
 mod outlets;
 mod phases;
 mod process;
@@ -21,11 +21,11 @@ mod times;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use exposition::Exposition;
-pub use outlets::{Opened, Running};
-pub use phases::{Phase, Phases};
-pub use stats_file::StatsFile;
-pub use summary::summary;
+pub(crate) use exposition::Exposition;
+pub(crate) use outlets::Opened;
+pub(crate) use phases::{Phase, Phases};
+pub(crate) use stats_file::StatsFile;
+pub(crate) use summary::summary;
 
 use process::Process;
 use server::Server;
@@ -45,7 +45,7 @@ use crate::report::counters::Counter;
 /// Errors of `--stats` and `--metrics`.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
-pub enum Error {
+pub(crate) enum Error {
     #[error("--stats={path}: {source}; give a writable file or a pipe with a reader")]
     Stats {
         path: String,
@@ -64,7 +64,7 @@ const NUMBERS: usize = 16;
 
 /// Exits of the guest, by reason. Only the thread that runs the guest counts.
 #[derive(Debug, Default)]
-pub struct Exits {
+pub(crate) struct Exits {
     hypercalls: [Counter; NUMBERS],
     /// Kicks: the guest queued frames in the network ring.
     pub kicks: Counter,
@@ -75,14 +75,14 @@ pub struct Exits {
 impl Exits {
     /// Counts a hypercall of any number, valid or not.
     #[inline]
-    pub fn hypercall(&self, number: u32) {
+    pub(crate) fn hypercall(&self, number: u32) {
         self.hypercalls[(number as usize).min(NUMBERS - 1)].add(1);
     }
 }
 
 /// The counters of a network device.
 #[derive(Debug)]
-pub struct Net {
+pub(crate) struct Net {
     /// Its name in the manifest.
     pub name: String,
     /// The interface or descriptor on the host.
@@ -95,7 +95,7 @@ pub struct Net {
 
 impl Net {
     /// Returns the sum of both.
-    pub fn stats(&self) -> net::Stats {
+    pub(crate) fn stats(&self) -> net::Stats {
         let ring = self.ring.as_ref().map(|counters| counters.read());
         self.calls.read() + ring.unwrap_or_default()
     }
@@ -103,7 +103,7 @@ impl Net {
 
 /// The counters of a block device.
 #[derive(Debug)]
-pub struct Block {
+pub(crate) struct Block {
     /// Its name in the manifest.
     pub name: String,
     /// The file or disk behind it.
@@ -114,7 +114,7 @@ pub struct Block {
 
 /// All counters of one run, and its properties.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     /// Path of the unikernel.
     pub unikernel: String,
     /// The tender's PID.
@@ -141,7 +141,7 @@ pub struct Registry {
 
 impl Registry {
     /// Collects the counters of all parts. `memory` is the size of guest memory.
-    pub fn new(
+    pub(crate) fn new(
         unikernel: &Path,
         era: Era,
         phases: Phases,
@@ -179,14 +179,14 @@ impl Registry {
     }
 
     /// Measures from now on what is costly: times and the use of `memory`.
-    pub fn measure(&mut self, memory: &GuestMemory) {
+    pub(crate) fn measure(&mut self, memory: &GuestMemory) {
         self.times = Some(Times::begin());
         self.process = Process::open(memory).ok();
     }
 
     /// Returns the hypercalls of this era with their names and counts, in the order of their
     /// numbers.
-    pub fn hypercalls(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn hypercalls(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let (last, name): (u32, fn(u32) -> &'static str) = match self.era {
             Era::Legacy => (Legacy::LAST, Legacy::name),
             Era::Abi1 | Era::Abi2 => (Current::LAST, Current::name),
@@ -195,12 +195,12 @@ impl Registry {
     }
 
     /// Returns the number of all hypercalls, including unknown ones.
-    pub fn hypercall_sum(&self) -> u64 {
+    pub(crate) fn hypercall_sum(&self) -> u64 {
         self.exits.hypercalls.iter().map(Counter::get).sum()
     }
 
     /// Accounts the time to POLL until the result is dropped.
-    pub fn asleep(&self, timeout: u64) -> Option<Asleep<'_>> {
+    pub(crate) fn asleep(&self, timeout: u64) -> Option<Asleep<'_>> {
         let times = self.times.as_ref().filter(|_| timeout > 0);
         times.map(Times::asleep)
     }

@@ -23,11 +23,11 @@ static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
 
 /// Guard: while it exists, SIGUSR1 is handled.
 #[derive(Debug)]
-pub struct Guard<'r>(PhantomData<&'r Registry>);
+pub(crate) struct Guard<'r>(PhantomData<&'r Registry>);
 
 /// Installs a handler that logs the statistics of `registry` on SIGUSR1. All other threads must
 /// block that signal.
-pub fn install(registry: &Registry) -> Guard<'_> {
+pub(crate) fn install(registry: &Registry) -> Guard<'_> {
     REGISTRY.store(ptr::from_ref(registry).cast_mut(), Ordering::SeqCst);
     let handler: extern "C" fn(c_int) = on_signal;
     // SAFETY: the action is a plain value, and the handler is async-signal-safe. The kernel

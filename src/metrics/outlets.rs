@@ -14,14 +14,14 @@ use crate::sandbox::rules::Parameters;
 
 /// The outputs before the run.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     stats: Option<StatsFile>,
     socket: Option<Socket>,
 }
 
 /// The outputs during the run.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     registry: Arc<Registry>,
     stats: Option<StatsFile>,
     server: Option<Server>,
@@ -33,7 +33,11 @@ impl Opened {
     ///
     /// # Errors
     /// An output cannot be opened.
-    pub fn open(output: &Output, removable: bool, files: &mut Files) -> Result<Opened, Error> {
+    pub(crate) fn open(
+        output: &Output,
+        removable: bool,
+        files: &mut Files,
+    ) -> Result<Opened, Error> {
         let stats = output.stats.as_ref();
         let stats = stats.map(|target| StatsFile::open(target, files));
         let stats = stats.transpose()?;
@@ -47,7 +51,7 @@ impl Opened {
     }
 
     /// Returns whether costly statistics are needed.
-    pub fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         self.stats.is_some() || self.socket.is_some()
     }
 
@@ -55,7 +59,7 @@ impl Opened {
     ///
     /// # Errors
     /// No descriptors are available.
-    pub fn parameters(
+    pub(crate) fn parameters(
         &self,
         registry: &Registry,
         parameters: Parameters,
@@ -78,7 +82,11 @@ impl Opened {
     ///
     /// # Errors
     /// An output is unavailable.
-    pub fn start(self, registry: &Arc<Registry>, confined: &Confined) -> Result<Running, RunError> {
+    pub(crate) fn start(
+        self,
+        registry: &Arc<Registry>,
+        confined: &Confined,
+    ) -> Result<Running, RunError> {
         let Opened { mut stats, socket } = self;
         let serve = |socket| Server::start(socket, Arc::clone(registry), confined);
         let server = socket.map(serve).transpose()?;
@@ -94,7 +102,7 @@ impl Opened {
 impl Running {
     /// Writes the final statistics. Call when the guest has stopped, while everything is still
     /// open.
-    pub fn finish(self, outcome: &Result<Outcome, RunError>) {
+    pub(crate) fn finish(self, outcome: &Result<Outcome, RunError>) {
         if let Some(server) = self.server {
             server.stop();
         }

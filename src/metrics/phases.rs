@@ -7,7 +7,7 @@ use crate::report::timestamp::Timestamp;
 
 /// A phase of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Examines the file, and does everything else that needs no KVM.
     Image,
     /// Creates the virtual machine.
@@ -22,7 +22,7 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Phase; 5] = [
+    pub(crate) const ALL: [Phase; 5] = [
         Phase::Image,
         Phase::Machine,
         Phase::Devices,
@@ -31,7 +31,7 @@ impl Phase {
     ];
 
     /// Returns its name, for programs.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Phase::Image => "image",
             Phase::Machine => "machine",
@@ -44,7 +44,7 @@ impl Phase {
 
 /// The phases of one start.
 #[derive(Debug)]
-pub struct Phases {
+pub(crate) struct Phases {
     began: Instant,
     /// The start, by the host's clock.
     date: Timestamp,
@@ -54,7 +54,7 @@ pub struct Phases {
 
 impl Phases {
     /// Starts the first phase.
-    pub fn begin() -> Phases {
+    pub(crate) fn begin() -> Phases {
         Phases {
             began: Instant::now(),
             date: Timestamp::now(),
@@ -63,22 +63,22 @@ impl Phases {
     }
 
     /// Ends `phase` and starts the next.
-    pub fn end(&self, phase: Phase) {
+    pub(crate) fn end(&self, phase: Phase) {
         self.ends[phase as usize].add(self.began.elapsed().as_nanos() as u64);
     }
 
     /// Returns the time of the start.
-    pub fn began(&self) -> Instant {
+    pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
     /// Returns the time of the start by the host's clock.
-    pub fn date(&self) -> Timestamp {
+    pub(crate) fn date(&self) -> Timestamp {
         self.date
     }
 
     /// Returns the duration of each phase; zero for phases that have not ended.
-    pub fn durations(&self) -> impl Iterator<Item = (Phase, Duration)> {
+    pub(crate) fn durations(&self) -> impl Iterator<Item = (Phase, Duration)> {
         let ends = self.ends.each_ref().map(Counter::get);
         let mut before = 0;
         Phase::ALL.into_iter().zip(ends).map(move |(phase, end)| {

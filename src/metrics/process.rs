@@ -17,7 +17,7 @@ const PAGES: usize = MINCORE_PIECE / 4096;
 
 /// Source of the memory use of this process.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     /// `/proc/self/statm`, which cannot be opened from within the sandbox.
     statm: File,
     page_size: usize,
@@ -31,7 +31,7 @@ impl Process {
     ///
     /// # Errors
     /// /proc is not mounted.
-    pub fn open(memory: &GuestMemory) -> io::Result<Process> {
+    pub(crate) fn open(memory: &GuestMemory) -> io::Result<Process> {
         // SAFETY: the call takes a number.
         let page_size =
             usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
@@ -44,13 +44,13 @@ impl Process {
     }
 
     /// Returns its descriptor.
-    pub fn descriptor(&self) -> RawFd {
+    pub(crate) fn descriptor(&self) -> RawFd {
         self.statm.as_raw_fd()
     }
 
     /// Returns the bytes of the process in RAM, guest memory included. Makes one system call and
     /// does not allocate.
-    pub fn resident(&self) -> Option<u64> {
+    pub(crate) fn resident(&self) -> Option<u64> {
         let mut text = [0; 128];
         let length = uninterrupted(|| self.statm.read_at(&mut text, 0)).ok()?;
         let text = std::str::from_utf8(text.get(..length)?).ok()?;
@@ -60,7 +60,7 @@ impl Process {
 
     /// Returns the bytes of guest memory in RAM. Makes a system call for each `MINCORE_PIECE` and
     /// does not allocate.
-    pub fn guest_resident(&self) -> Option<u64> {
+    pub(crate) fn guest_resident(&self) -> Option<u64> {
         let (start, size) = self.guest;
         let mut pages = 0;
         for offset in (0..size).step_by(MINCORE_PIECE) {

@@ -26,7 +26,7 @@ impl Drop for NewFile {
 
 /// The output, opened before the sandbox.
 #[derive(Debug)]
-pub struct StatsFile {
+pub(crate) struct StatsFile {
     /// None for standard error.
     file: Option<File>,
     /// Its name, for messages.
@@ -40,7 +40,7 @@ impl StatsFile {
     ///
     /// # Errors
     /// [`Error::Stats`].
-    pub fn open(target: &StatsTarget, files: &mut Files) -> Result<StatsFile, Error> {
+    pub(crate) fn open(target: &StatsTarget, files: &mut Files) -> Result<StatsFile, Error> {
         let StatsTarget::File(path) = target else {
             return Ok(StatsFile {
                 file: None,
@@ -74,7 +74,7 @@ impl StatsFile {
     ///
     /// # Errors
     /// [`Error::Stats`].
-    pub fn probe(target: &StatsTarget, files: &mut Files) -> Result<(), Error> {
+    pub(crate) fn probe(target: &StatsTarget, files: &mut Files) -> Result<(), Error> {
         let StatsTarget::File(path) = target else {
             return Ok(());
         };
@@ -99,7 +99,7 @@ impl StatsFile {
     ///
     /// # Errors
     /// [`Error::Stats`].
-    pub fn begin(&mut self) -> Result<(), Error> {
+    pub(crate) fn begin(&mut self) -> Result<(), Error> {
         // The directory's descriptor stays open, because the sandbox knows the number of the next
         // one.
         std::mem::forget(self.new.take());
@@ -116,12 +116,12 @@ impl StatsFile {
     }
 
     /// Returns its descriptor, unless that is standard error's.
-    pub fn descriptor(&self) -> Option<RawFd> {
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
         self.file.as_ref().map(File::as_raw_fd)
     }
 
     /// Writes the statistics. On standard error they are one line of any length.
-    pub fn write(&self, registry: &Registry, outcome: &Result<Outcome, RunError>) {
+    pub(crate) fn write(&self, registry: &Registry, outcome: &Result<Outcome, RunError>) {
         let document = document(registry, outcome);
         let written = match &self.file {
             Some(file) => write_out(file, &document),

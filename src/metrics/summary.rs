@@ -8,7 +8,7 @@ use crate::report::counters::Count;
 use crate::report::log_lines;
 
 /// Passes every line of the summary to `write_line`.
-pub fn summary(registry: &Registry, mut write_line: impl FnMut(fmt::Arguments<'_>)) {
+pub(crate) fn summary(registry: &Registry, mut write_line: impl FnMut(fmt::Arguments<'_>)) {
     write_line(format_args!("{}", Run(registry)));
     write_line(format_args!("console: {}", registry.console.read()));
     for net in &registry.nets {

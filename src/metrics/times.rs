@@ -43,7 +43,7 @@ impl Stopwatch {
 
 /// The times of a run.
 #[derive(Debug)]
-pub struct Times {
+pub(crate) struct Times {
     began: Instant,
     guest: Stopwatch,
     poll: Stopwatch,
@@ -54,7 +54,7 @@ pub struct Times {
 /// The time of a run so far, in nanoseconds. The three parts add up to it, except for an interval
 /// that ends while they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spent {
+pub(crate) struct Spent {
     /// In `KVM_RUN`: in the guest, and in the kernel for it.
     pub guest: u64,
     /// Asleep in POLL.
@@ -65,11 +65,11 @@ pub struct Spent {
 
 /// Guard: while it exists, time is accounted to POLL.
 #[derive(Debug)]
-pub struct Asleep<'t>(&'t Times);
+pub(crate) struct Asleep<'t>(&'t Times);
 
 impl Times {
     /// Starts: time is accounted to the tender until [`Times::in_guest`] or [`Times::asleep`].
-    pub fn begin() -> Times {
+    pub(crate) fn begin() -> Times {
         Times {
             began: Instant::now(),
             guest: Stopwatch::default(),
@@ -83,7 +83,7 @@ impl Times {
     }
 
     /// Runs `run` and accounts the time to the guest.
-    pub fn in_guest<T>(&self, run: impl FnOnce() -> T) -> T {
+    pub(crate) fn in_guest<T>(&self, run: impl FnOnce() -> T) -> T {
         self.guest.start(self.now());
         let result = run();
         self.guest.stop(self.now());
@@ -91,13 +91,13 @@ impl Times {
     }
 
     /// Accounts the time to POLL until the result is dropped.
-    pub fn asleep(&self) -> Asleep<'_> {
+    pub(crate) fn asleep(&self) -> Asleep<'_> {
         self.poll.start(self.now());
         Asleep(self)
     }
 
     /// Returns the time spent so far.
-    pub fn spent(&self) -> Spent {
+    pub(crate) fn spent(&self) -> Spent {
         let now = self.now();
         let (guest, poll) = (self.guest.read(now), self.poll.read(now));
         let parts = [guest, poll, now.saturating_sub(guest + poll)];
