@@ -5,8 +5,8 @@
 pub struct Debug<'p> {
     /// Stop after one instruction.
     pub step: bool,
-    /// Hardware breakpoints and watchpoints. There must be no more than [`super::Vcpu::debug`]
-    /// supports.
+    /// Hardware breakpoints and watchpoints. There must be no more than
+    /// [`super::Debugging::hardware_points`].
     pub hardware: &'p [Hardware],
     /// Deliver the breakpoint instruction at the program counter to the guest as an exception.
     pub own_breakpoint: bool,

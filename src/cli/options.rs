@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn references_between_rows_are_valid() {
-        for spec in &OPTIONS {
+        for spec in OPTIONS {
             let twins = OPTIONS.iter().filter(|other| other.name() == spec.name());
             assert_eq!(twins.count(), 1, "{}", spec.long);
             assert!(
@@ -299,7 +299,7 @@ mod tests {
             let (argv, result) = argv::split(options.iter().map(OsString::from));
             prop_assert_eq!(result.is_ok(), by_clap.is_ok());
             let (Ok(()), Ok(matches)) = (result, by_clap) else { return Ok(()) };
-            for spec in &OPTIONS {
+            for spec in OPTIONS {
                 let given = argv.options.iter().filter(|given| given.spec == spec);
                 match spec.value.0 {
                     Kind::Flag => prop_assert_eq!(given.count() > 0, matches.get_flag(spec.long)),

@@ -265,14 +265,29 @@ fn fill<T: Clone>(target: &mut Option<T>, value: &Option<T>, is_fallback: bool) 
     }
 }
 
+// The patterns name every field, so the compiler reports one that is not merged.
+
 fn merge_net(target: &mut NetOption, value: &NetOption) -> bool {
-    let is_fallback = value.fallback && !target.fallback;
-    fill(&mut target.source, &value.source, is_fallback)
-        && fill(&mut target.mac, &value.mac, is_fallback)
+    let NetOption {
+        name: _,
+        option: _,
+        source,
+        mac,
+        fallback,
+    } = value;
+    let is_fallback = *fallback && !target.fallback;
+    fill(&mut target.source, source, is_fallback) && fill(&mut target.mac, mac, is_fallback)
 }
 
 fn merge_block(target: &mut BlockOption, value: &BlockOption) -> bool {
-    let is_fallback = value.fallback && !target.fallback;
-    fill(&mut target.source, &value.source, is_fallback)
-        && fill(&mut target.sector_size, &value.sector_size, is_fallback)
+    let BlockOption {
+        name: _,
+        option: _,
+        source,
+        sector_size,
+        fallback,
+    } = value;
+    let is_fallback = *fallback && !target.fallback;
+    fill(&mut target.source, source, is_fallback)
+        && fill(&mut target.sector_size, sector_size, is_fallback)
 }

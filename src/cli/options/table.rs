@@ -64,7 +64,7 @@ const OPTION: Spec = Spec {
     set: |_, _| Ok(()),
 };
 
-pub(in crate::cli) static OPTIONS: [Spec; 27] = [
+pub(in crate::cli) static OPTIONS: &[Spec] = &[
     Spec {
         long: "config",
         value: (Kind::File, "FILE"),
