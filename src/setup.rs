@@ -77,6 +77,11 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     let devices = Devices::attach(plan, files, era.rules())?;
     phases.end(Phase::Devices);
 
+    log::info!(
+        "{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz",
+        unikernel.memory_size >> 20,
+        unikernel.image.end()
+    );
     let ring = net_ring(config.net_ring, era.rules(), &devices)?;
     unikernel.load(&mut memory, &devices, ring.is_some(), counter_frequency)?;
     map_memory(&vm, &memory)?;
@@ -148,11 +153,6 @@ impl Unikernel {
         counter_frequency: u64,
     ) -> Result<(), outcome::Error> {
         let image = &self.image;
-        log::info!(
-            "{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz",
-            self.memory_size >> 20,
-            image.end()
-        );
         let offered = if ring { "offered" } else { "not offered" };
         log::debug!(
             "first instruction at {:#x}, network ring {offered}",

@@ -16,8 +16,8 @@ use crate::config::BlockSource;
 use crate::guest::era::DiskTail;
 use crate::guest::formats::{Format, LOOKED_AT};
 use crate::host::descriptors;
-use crate::host::device_file::user;
 use crate::host::files::{self, Controlled, Files, Look, Need};
+use crate::host::ids::user;
 use crate::host::owner::Owner;
 use crate::host::signal::uninterrupted;
 use crate::report::counters::Count;
@@ -242,15 +242,19 @@ pub(super) fn capacity(
         error,
     })?;
     let sector = u64::from(sector_size);
-    let hint = || match (file.metadata(), format(file)) {
-        (Ok(metadata), _) if !metadata.is_file() => "give a smaller --block-sector-size".to_owned(),
+    let hint = || {
+        if file.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return "give a smaller --block-sector-size".to_owned();
+        }
         // Never suggests to change a file that is no raw image.
-        (_, Some(format)) => format!("it is {}: {}", format.name, format.hint()),
-        (_, None) => format!(
-            "'truncate -s {} {}' fills the last one",
-            size.next_multiple_of(sector),
-            path.display()
-        ),
+        match format(file) {
+            Some(format) => format!("it is {}: {}", format.name, format.hint()),
+            None => format!(
+                "'truncate -s {} {}' fills the last one",
+                size.next_multiple_of(sector),
+                path.display()
+            ),
+        }
     };
     match tail {
         _ if size == 0 => Err(Error::Empty { path: path.into() }),

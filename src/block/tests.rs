@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::lock::owner_in;
 use super::*;
-use crate::host::device_file::user;
+use crate::host::ids::user;
 
 const MEMORY_SIZE: u64 = 0x10000;
 

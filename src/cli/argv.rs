@@ -33,12 +33,15 @@ pub(super) fn split(args: impl Iterator<Item = OsString>) -> (Argv, Result<(), E
     let mut is_decided = false;
     while let Some(word) = args.next_if(|word| is_option(word) && word != "--") {
         match argv.add(&word, &mut args) {
-            _ if is_decided => {}
-            Ok(true) => {
+            Ok(true) if !is_decided => {
                 is_decided = matches!(argv.options.last(), Some(given) if given.name() == "help");
             }
-            Ok(false) => (is_decided, result) = (true, Err(options::explain(&word))),
-            Err(error) => (is_decided, result) = (true, Err(error)),
+            Ok(false) if !is_decided => {
+                (is_decided, result) = (true, Err(options::explain(&word)));
+            }
+            // Also after `--help`, because the arguments that follow are not clear then.
+            Err(error) if result.is_ok() => (is_decided, result) = (true, Err(error)),
+            _ => {}
         }
     }
     args.next_if_eq("--");

@@ -25,6 +25,7 @@ use rustix::io::{DupFlags, Errno, dup3};
 use crate::arch::{self, CoreRegisters, Vcpu};
 use crate::config::Debugging;
 use crate::host::files::{Files, Need};
+use crate::host::ids;
 use crate::host::signal::{self, Request};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
 use crate::outcome::{Error as RunError, Outcome};
@@ -105,7 +106,7 @@ impl Directory {
         let access = || Ok(accessat(&self.fd, c".", needed, AtFlags::empty())?);
         signal::uninterrupted(access).map_err(|source| Error::Denied {
             path: self.path.clone(),
-            user: rustix::process::getuid().as_raw(),
+            user: ids::user(),
             source,
         })
     }

@@ -16,11 +16,8 @@ use gdbstub::target::ext::breakpoints::{
 };
 use gdbstub::target::{Target, TargetError, TargetResult};
 
-use super::points::Points;
+use super::points::{BREAKPOINT, Points};
 use crate::arch::{self, Debug, Debugging, Hardware, Vcpu, Watch};
-
-/// The breakpoint instruction.
-pub(super) const BREAKPOINT: &[u8] = Vcpu::BREAKPOINT;
 use crate::memory::{GuestAddress, GuestMemory};
 
 /// The vCPU and its memory.

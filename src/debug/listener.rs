@@ -22,6 +22,7 @@ use super::{Guest, Session};
 use crate::arch::{Debugging, Vcpu};
 use crate::config::{GdbAddress, SocketAddress};
 use crate::host::files::Files;
+use crate::host::ids;
 use crate::host::signal;
 use crate::host::unix_socket;
 
@@ -264,7 +265,7 @@ fn listen(port: u16) -> io::Result<(Socket, String)> {
 fn enable_sigio(wire: &Wire) -> io::Result<()> {
     let owner = Owner {
         kind: F_OWNER_TID,
-        id: rustix::thread::gettid().as_raw_nonzero().get(),
+        id: ids::thread(),
     };
     // SAFETY: the kernel reads `owner`.
     if unsafe { libc::fcntl(wire.descriptor(), F_SETOWN_EX, &raw const owner) } != 0 {

@@ -1,7 +1,9 @@
 //! gdb's breakpoints and watchpoints.
 
-use super::guest::BREAKPOINT;
-use crate::arch::{Hardware, Trap, Watch};
+use crate::arch::{Debugging, Hardware, Trap, Vcpu, Watch};
+
+/// The breakpoint instruction.
+pub(super) const BREAKPOINT: &[u8] = Vcpu::BREAKPOINT;
 
 /// Maximum number of breakpoint instructions. Room for them is reserved early, because the sandbox
 /// forbids growing a large heap block.

@@ -4,27 +4,34 @@
 //! too rarely, the product overflows and its clock falls behind permanently, so the tender wakes it
 //! in time. Section A5.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+#![expect(unsafe_code, reason = "clock_gettime that may fail")]
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Largest shift that the guest's conversion uses. Section A5.
 const SHIFT_MAX: u32 = 32;
 
-/// WALLTIME: returns nanoseconds since 1970-01-01 00:00 UTC by the host's clock; 0 before that, and
-/// at most `u64::MAX`. The vDSO answers it. Section 8.
+/// WALLTIME: returns nanoseconds since 1970-01-01 00:00 UTC by the host's clock; 0 before that or
+/// if the host has none, and at most `u64::MAX`. The vDSO answers it. Section 8.
 #[inline]
 pub fn walltime() -> u64 {
-    nanoseconds(SystemTime::now())
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the call writes one timespec. std's SystemTime panics if a filter rejects it.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
+    nanoseconds(now.tv_sec, now.tv_nsec as u64)
 }
 
 #[inline]
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    since
-        .as_secs()
+fn nanoseconds(seconds: i64, nanoseconds: u64) -> u64 {
+    let Ok(seconds) = u64::try_from(seconds) else {
+        return 0;
+    };
+    seconds
         .checked_mul(NANOSECONDS_PER_SECOND as u64)
-        .and_then(|whole| whole.checked_add(since.subsec_nanos().into()))
+        .and_then(|whole| whole.checked_add(nanoseconds))
         .unwrap_or(u64::MAX)
 }
 
@@ -63,7 +70,7 @@ fn multiplier(frequency: u64) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     use proptest::prelude::*;
 
@@ -71,12 +78,11 @@ mod tests {
 
     #[test]
     fn times_out_of_range_are_clamped() {
-        let after = |seconds, rest| nanoseconds(UNIX_EPOCH + Duration::new(seconds, rest));
-        assert_eq!(after(1, 2), 1_000_000_002);
-        assert_eq!(nanoseconds(UNIX_EPOCH - Duration::from_nanos(1)), 0);
-        assert_eq!(after(18_446_744_073, 709_551_615), u64::MAX);
-        assert_eq!(after(18_446_744_073, 709_551_616), u64::MAX);
-        assert_eq!(after(i64::MAX as u64, 0), u64::MAX);
+        assert_eq!(nanoseconds(1, 2), 1_000_000_002);
+        assert_eq!(nanoseconds(-1, 999_999_999), 0);
+        assert_eq!(nanoseconds(18_446_744_073, 709_551_615), u64::MAX);
+        assert_eq!(nanoseconds(18_446_744_073, 709_551_616), u64::MAX);
+        assert_eq!(nanoseconds(i64::MAX, 0), u64::MAX);
     }
 
     #[test]

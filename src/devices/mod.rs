@@ -319,18 +319,23 @@ impl Devices {
     /// duplicate in `ring`.
     pub fn finish(&mut self, ring: Option<&Ring>) {
         let ring = ring.map(Ring::consumer);
-        for (handle, _, nic) in self.nets() {
-            let duplicate = ring.as_ref().and_then(|ring| ring.nic(handle));
-            let stats = nic.stats() + duplicate.map(Nic::stats).unwrap_or_default();
-            let faults = stats.faults().sum() + stats.receive_errors;
-            counters::log_totals(nic.interface_name(), stats, faults);
-        }
-        for (_, disk) in self.disks() {
-            if let Err(error) = disk.sync() {
-                log::warn!("{}", error::with_cause(&error));
+        for (handle, (_, slot)) in self.slots.iter().enumerate() {
+            match slot {
+                Slot::Net(nic) => {
+                    let duplicate = ring.as_ref().and_then(|ring| ring.nic(handle));
+                    let stats = nic.stats() + duplicate.map(Nic::stats).unwrap_or_default();
+                    let faults = stats.faults().sum() + stats.receive_errors;
+                    counters::log_totals(nic.interface_name(), stats, faults);
+                }
+                Slot::Block(disk) => {
+                    if let Err(error) = disk.sync() {
+                        log::warn!("{}", error::with_cause(&error));
+                    }
+                    let stats = disk.stats();
+                    counters::log_totals(disk.path().display(), stats, stats.faults().sum());
+                }
+                Slot::Empty => {}
             }
-            let stats = disk.stats();
-            counters::log_totals(disk.path().display(), stats, stats.faults().sum());
         }
     }
 }

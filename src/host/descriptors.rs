@@ -6,7 +6,6 @@
 use std::os::fd::RawFd;
 
 use libc::{c_long, c_uint};
-use rustix::process::{Resource, getrlimit};
 
 use super::owner::numbers_in;
 
@@ -65,8 +64,9 @@ fn close_each(keep: &[c_uint]) {
 /// Returns a bound for descriptors, unless the limit was lowered after one was opened. At most
 /// 65536, because RLIMIT_NOFILE can be 2^30.
 fn limit() -> c_uint {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    limit.min(65_536) as c_uint
+    // SAFETY: the call takes a number.
+    let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
+    c_uint::try_from(limit).map_or(1024, |limit| limit.min(65_536))
 }
 
 #[cfg(test)]

@@ -2,16 +2,13 @@
 //! error of `open(2)` shows the cause: `EPERM` the device list of a container or unit, `EACCES` the
 //! file's permissions.
 
-#![expect(
-    unsafe_code,
-    reason = "geteuid, which a filter may refuse; rustix asserts that it cannot fail"
-)]
-
+use std::ffi::CString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, CWD};
 
+use crate::host::ids::{self, user};
 use crate::host::owner::read_list;
 
 /// A character device of the kernel's misc class, major number 10.
@@ -105,7 +102,7 @@ impl DeviceFile {
     /// Returns whether the permissions alone would let this process read and write.
     fn may_open(&self) -> bool {
         let rights = Access::READ_OK | Access::WRITE_OK;
-        accessat(CWD, self.path, rights, AtFlags::EACCESS).is_ok()
+        CString::new(self.path).is_ok_and(|path| ids::access(CWD, &path, rights).is_ok())
     }
 }
 
@@ -123,13 +120,6 @@ fn group_name(gid: u32, groups: &str) -> Option<&str> {
         let (name, id) = (fields.next()?, fields.nth(1)?);
         (id.parse() == Ok(gid)).then_some(name)
     })
-}
-
-/// Returns the user of this process.
-pub fn user() -> u32 {
-    // SAFETY: the call takes nothing and changes nothing. rustix's function panics in debug builds
-    // if an inherited filter rejects the call.
-    unsafe { libc::geteuid() }
 }
 
 #[cfg(test)]

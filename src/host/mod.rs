@@ -4,6 +4,7 @@ pub mod capabilities;
 pub mod descriptors;
 pub mod device_file;
 pub mod files;
+pub mod ids;
 pub mod inherited_filter;
 pub mod owner;
 pub mod service_manager;

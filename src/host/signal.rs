@@ -21,7 +21,7 @@ use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::host::inherited_filter;
+use crate::host::{ids, inherited_filter};
 
 /// Signals that end a run.
 pub(crate) const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
@@ -190,11 +190,7 @@ fn send(signal: c_int) {
 /// signals; returns the process and the thread.
 pub fn claim_thread() -> (i32, i32) {
     let process = std::process::id() as i32;
-    // SAFETY: the call takes nothing. libc's gettid is avoided: Rust's standard library makes it a
-    // weak symbol, which static glibc leaves empty.
-    let thread = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
-    // If a filter rejects gettid, assume the first thread, whose ID is that of its process.
-    let thread = if thread < 0 { process } else { thread };
+    let thread = ids::thread();
     PROCESS.store(process, Ordering::SeqCst);
     THREAD.store(thread, Ordering::SeqCst);
     (process, thread)

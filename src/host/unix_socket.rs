@@ -11,13 +11,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::Mode;
 use rustix::net::{SocketFlags, accept_with};
-use rustix::process::{geteuid, umask};
 
 use crate::config::SocketAddress;
 use crate::host::files::{Files, Place};
-use crate::host::signal;
+use crate::host::{ids, signal};
 
 /// Error of listening at an address, with the option that gives it.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +51,7 @@ pub enum Problem {
 }
 
 /// Mode 0600: connecting needs write permission, so only the owner can connect.
-const UMASK: Mode = Mode::from_raw_mode(0o177);
+const UMASK: libc::mode_t = 0o177;
 
 /// A listening socket. Drop removes its file, unless [`Listener::leave_file`] was called.
 #[derive(Debug)]
@@ -224,9 +222,9 @@ fn bind_path(path: &Path, place: &Place) -> Result<UnixListener, Problem> {
 
 /// Must not be called while another thread creates a file.
 fn bind_privately(path: &Path) -> io::Result<UnixListener> {
-    let before = umask(UMASK);
+    let before = ids::umask(UMASK);
     let bound = UnixListener::bind(path);
-    umask(before);
+    ids::umask(before);
     bound
 }
 
@@ -243,7 +241,7 @@ fn check_dead(path: &Path) -> Result<(), Problem> {
     if let Some(kind) = kind {
         return Err(Problem::Taken(kind));
     }
-    if metadata.uid() != geteuid().as_raw() {
+    if metadata.uid() != ids::user() {
         return Err(Problem::Foreign(metadata.uid()));
     }
     // A datagram socket cannot connect to a stream socket, so no server is disturbed, and this does

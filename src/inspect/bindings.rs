@@ -24,7 +24,14 @@ pub(super) fn version(source: &(impl Source + ?Sized), segments: &[Segment]) -> 
     let banner = banner?;
     let mut near = Vec::new();
     let range = banner.saturating_sub(NEAR)..banner.saturating_add(NEAR);
-    search(source, [range], |_, piece| near.extend_from_slice(piece)).ok()?;
+    let parts = segments.iter().map(|segment| {
+        let (start, end) = (
+            segment.file.start.max(range.start),
+            segment.file.end.min(range.end),
+        );
+        start..end.max(start)
+    });
+    search(source, parts, |_, piece| near.extend_from_slice(piece)).ok()?;
     // Strings end with a NUL; the first may be incomplete.
     let strings = near.split_inclusive(|&byte| byte == 0).skip(1);
     let mut versions = strings.filter_map(|string| {

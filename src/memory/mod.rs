@@ -15,7 +15,6 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use rustix::process::{Resource, getrlimit};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -132,8 +131,16 @@ fn limit_below(size: u64) -> &'static str {
 /// Returns limits of this process in bytes: of address space, of private writable memory, and of
 /// locked memory.
 fn limits() -> [u64; 3] {
-    [Resource::As, Resource::Data, Resource::Memlock]
-        .map(|resource| getrlimit(resource).current.unwrap_or(u64::MAX))
+    [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
+        // An inherited filter may reject the call, which rustix does not expect.
+        let mut limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the kernel writes this one structure.
+        unsafe { libc::getrlimit(resource, &raw mut limit) };
+        limit.rlim_cur
+    })
 }
 
 /// The guest's RAM.
@@ -320,7 +327,7 @@ impl GuestMemory {
         Ok(GuestBuffer(slice))
     }
 
-    /// Copies a value out of guest memory, reading each byte once.
+    /// Copies a value out of guest memory, once. Of more than 8 bytes the order is not defined.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
         let mut value = T::new_zeroed();

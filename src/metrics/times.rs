@@ -4,40 +4,36 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// A stopwatch in nanoseconds that can be read while it runs. One thread starts and stops it.
+/// A stopwatch in nanoseconds. One thread starts and stops it; any thread can read it at any time.
 ///
-/// A reader that meets the end of an interval may miss that interval, but never counts it twice;
-/// the next reading has it.
+/// One word, so that no reader sees half a change: twice the sum of all intervals; while it runs,
+/// twice the difference of that sum and the start, plus 1, modulo 2^64.
 #[derive(Debug, Default)]
-struct Stopwatch {
-    /// The sum of the intervals that have ended.
-    sum: AtomicU64,
-    /// Timestamp of the start, or 0 while the stopwatch is stopped.
-    started: AtomicU64,
-}
+struct Stopwatch(AtomicU64);
 
 impl Stopwatch {
     /// Starts at the timestamp `now`.
     fn start(&self, now: u64) {
-        self.started.store(now, Ordering::Relaxed);
+        let sum = self.0.load(Ordering::Relaxed);
+        self.0
+            .store(sum.wrapping_sub(2 * now) | 1, Ordering::Relaxed);
     }
 
     /// Stops at the timestamp `now`.
     fn stop(&self, now: u64) {
-        let interval = now - self.started.load(Ordering::Relaxed);
-        let sum = self.sum.load(Ordering::Relaxed) + interval;
-        self.started.store(0, Ordering::Relaxed);
-        // A reader that sees this sum also sees that the stopwatch was stopped.
-        self.sum.store(sum, Ordering::Release);
+        let difference = self.0.load(Ordering::Relaxed) & !1;
+        self.0
+            .store(difference.wrapping_add(2 * now), Ordering::Relaxed);
     }
 
-    /// Returns the sum at the timestamp `now`.
+    /// Returns the sum at the timestamp `now`, which may be from before the start.
     fn read(&self, now: u64) -> u64 {
-        let sum = self.sum.load(Ordering::Acquire);
-        match self.started.load(Ordering::Relaxed) {
-            0 => sum,
-            started => sum + now.saturating_sub(started),
+        let value = self.0.load(Ordering::Relaxed);
+        if value & 1 == 0 {
+            return value / 2;
         }
+        let sum = (value & !1).wrapping_add(2 * now) as i64;
+        sum.max(0) as u64 / 2
     }
 }
 
@@ -51,8 +47,7 @@ pub(crate) struct Times {
     returned: [AtomicU64; 3],
 }
 
-/// The time of a run so far, in nanoseconds. The three parts add up to it, except for an interval
-/// that ends while they are read.
+/// The time of a run so far, in nanoseconds. The three parts add up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spent {
     /// In `KVM_RUN`: in the guest, and in the kernel for it.

@@ -6,7 +6,8 @@ use std::os::fd::RawFd;
 
 use super::interface::{self, Interface};
 use crate::host::descriptors;
-use crate::host::device_file::{TUN, user};
+use crate::host::device_file::TUN;
+use crate::host::ids::user;
 use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.

@@ -6,14 +6,13 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::host::owner::read_list;
 use crate::host::signal::uninterrupted;
-use crate::report::log_lines::wait_for;
 
 /// Opens the network namespace of a tap's interface. `_IO('T', 227)` of Linux's `if_tun.h`; libc
 /// lacks it.
@@ -172,7 +171,9 @@ impl Interface {
 /// Returns whether the interface of an open tap is up: a tap that is down is not writable. Needs
 /// neither its name nor a privilege.
 pub(super) fn is_up(tap: BorrowedFd<'_>) -> bool {
-    uninterrupted(|| wait_for(tap, PollFlags::OUT, Duration::ZERO)).unwrap_or(true)
+    let mut polled = [PollFd::from_borrowed_fd(tap, PollFlags::OUT)];
+    retry_on_intr(|| poll(&mut polled, Some(&Timespec::default()))).is_err()
+        || polled[0].revents().contains(PollFlags::OUT)
 }
 
 /// Returns device and inode of the network namespace of an open tap's interface. Needs

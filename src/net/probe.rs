@@ -9,7 +9,8 @@ use super::attach::{self, Link};
 use super::{DEFAULT_MTU, Error, Identity, interface};
 use crate::config::NetSource;
 use crate::host::capabilities;
-use crate::host::device_file::{TUN, user};
+use crate::host::device_file::TUN;
+use crate::host::ids;
 
 /// A network device as it would be attached.
 #[derive(Debug)]
@@ -104,8 +105,10 @@ fn check_attachable(name: &str) -> Result<Option<String>, Error> {
     let attribute = |attribute| interface::attribute(name, attribute);
     // The host shows −1 for none.
     let id = |what| attribute(what).and_then(|id| id.parse::<u32>().ok());
-    let is_ours =
-        || id("owner").is_none_or(|owner| owner == user()) && id("group").is_none_or(is_group_ours);
+    let is_ours = || {
+        id("owner").is_none_or(|owner| owner == ids::user())
+            && id("group").is_none_or(is_group_ours)
+    };
     let errno = match interface::tun_flags(name) {
         Some(flags) if flags & (libc::IFF_TAP | libc::IFF_MULTI_QUEUE) != libc::IFF_TAP => {
             libc::EINVAL
@@ -129,5 +132,5 @@ fn check_attachable(name: &str) -> Result<Option<String>, Error> {
 }
 
 fn is_group_ours(group: u32) -> bool {
-    group == rustix::process::getegid().as_raw() || capabilities::groups().contains(&group)
+    group == ids::group() || capabilities::groups().contains(&group)
 }

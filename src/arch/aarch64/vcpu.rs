@@ -1,4 +1,4 @@
-//! One ARM64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit stores above 4 GiB.
+//! One ARM64 vCPU: its start, exits and reports. Hypercalls are 32-bit stores above 4 GiB.
 
 #![expect(
     unsafe_code,

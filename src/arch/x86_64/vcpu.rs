@@ -1,4 +1,4 @@
-//! One x86_64 vCPU: starting, running and inspecting it. Hypercalls are 32-bit writes to I/O ports.
+//! One x86_64 vCPU: its start, exits and reports. Hypercalls are 32-bit writes to I/O ports.
 
 #![expect(unsafe_code, reason = "reads the union of `kvm_run`")]
 

@@ -192,7 +192,7 @@ impl Reader<'_> {
                 key: key.to_owned(),
                 path,
                 place,
-                is_created: matches!(spec.value.0, Kind::NewFile | Kind::Socket),
+                is_created: matches!(spec.value.0, Kind::NewFile | Kind::Socket | Kind::Port),
             });
         }
         for _ in 0..count {
@@ -217,11 +217,11 @@ impl Reader<'_> {
         match (spec.value.0, value.get_ref()) {
             (Kind::Flag | Kind::Count, DeValue::Boolean(set)) => Ok((usize::from(*set), "".into())),
             (Kind::Count, DeValue::Integer(number)) => match decimal(number).parse() {
-                Ok(count @ 0..=3) => Ok((count, "".into())),
+                Ok(count @ 0..=3) if !number.as_str().starts_with('-') => Ok((count, "".into())),
                 _ => Err(self.mismatch(key, value, &expected)),
             },
             (Kind::Flag | Kind::Count, _) => Err(self.mismatch(key, value, &expected)),
-            (Kind::Number | Kind::Socket, DeValue::Integer(number)) => {
+            (Kind::Number | Kind::Port, DeValue::Integer(number)) => {
                 Ok((1, decimal(number).into()))
             }
             _ => Ok((1, self.string(key, value, &expected)?.into())),
@@ -291,7 +291,7 @@ fn expected(spec: &Spec, device: Option<&str>, found: &DeValue<'_>) -> String {
     match (kind, spec.same_as) {
         (Kind::Flag, _) => "true or false".to_owned(),
         (Kind::Count, _) => "true, false, or how often: 0 to 3".to_owned(),
-        (Kind::Number, _) => format!("a whole number or a string: {value}"),
+        (Kind::Number | Kind::Port, _) => format!("a whole number or a string: {value}"),
         _ if spec.takes_device() && device.is_none() => {
             format!("a string: {value}, or a table of devices")
         }
@@ -308,7 +308,7 @@ pub(super) fn path_in(kind: Kind, value: &str) -> Option<(&str, &str)> {
         Kind::Directory => "",
         Kind::File if !value.starts_with('@') => "",
         Kind::NewFile if value != "-" => "",
-        Kind::Socket if !value.starts_with("unix:@") => "unix:",
+        Kind::Socket | Kind::Port if !value.starts_with("unix:@") => "unix:",
         _ => return None,
     };
     let path = value.strip_prefix(before).filter(|path| !path.is_empty())?;

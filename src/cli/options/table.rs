@@ -46,8 +46,10 @@ pub(in crate::cli) enum Kind {
     Directory,
     /// A file that the run creates, or `-`.
     NewFile,
-    /// `unix:` and the path of a socket that the run creates, or another address.
+    /// `unix:` and the path or `@NAME` of a socket that the run creates.
     Socket,
+    /// A number, or as [`Kind::Socket`].
+    Port,
 }
 
 /// A flag that only [`parse`](super::super::parse) looks at.
@@ -201,7 +203,7 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
     },
     Spec {
         long: "gdb-port",
-        value: (Kind::Socket, "PORT|unix:PATH"),
+        value: (Kind::Port, "PORT|unix:PATH"),
         heading: "Debugging",
         help: "Where --gdb listens, on this host only [default: 1234]",
         set: |config, given| put(&mut config.debugging.gdb_port, value::gdb_address(given)),

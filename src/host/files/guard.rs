@@ -15,10 +15,11 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, OFlags, PROC_SUPER_MAGIC, accessat, fstatfs, readlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
-use rustix::process::{Gid, geteuid};
+use rustix::process::Gid;
 
 use super::look::open_at;
 use super::{Look, Need};
+use crate::host::ids;
 use crate::host::user::{self, Identity, acting, check_acting, groups_of};
 
 /// Most links on a path, as in the kernel.
@@ -55,7 +56,7 @@ impl User {
     /// # Errors
     /// This process cannot become that user.
     pub(super) fn other(identity: Identity) -> Result<Option<User>, user::Error> {
-        if identity.uid == geteuid().as_raw() {
+        if identity.uid == ids::user() {
             return Ok(None);
         }
         let groups = groups_of(identity);

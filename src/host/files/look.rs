@@ -13,6 +13,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::path::Arg;
 
 use super::{Identity as FileIdentity, Need};
+use crate::host::ids;
 use crate::host::signal::uninterrupted;
 use crate::host::user::Identity;
 
@@ -138,10 +139,11 @@ impl From<Look> for OwnedFd {
 }
 
 fn access(at: impl AsFd, path: impl Arg + Clone, need: Need) -> io::Result<()> {
-    let rights = need.rights();
-    Ok(retry_on_intr(|| {
-        rustix::fs::accessat(&at, path.clone(), rights, AtFlags::EACCESS)
-    })?)
+    uninterrupted(|| {
+        path.clone()
+            .into_with_c_str(|path| Ok(ids::access(&at, path, need.rights())))
+            .map_err(io::Error::from)?
+    })
 }
 
 /// Opens a file in the directory `at`. A new one gets the permissions that the umask leaves.

@@ -12,7 +12,7 @@ use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
 use crate::common::{
-    Device, FD, as_nobody, directory, kernel, pass_fd, refuse, run, trial, unikernel,
+    Device, FD, as_nobody, directory, kernel, pass_fd, refuse, run, text, trial, unikernel,
 };
 use crate::host_faults::Image;
 
@@ -24,6 +24,9 @@ pub fn tests() -> Vec<Trial> {
         trial("process::a_user_without_a_task_for_kvm_gets_the_cause")
             .needs(&[Root, Mounts, Kvm])
             .run(a_user_without_a_task_for_kvm),
+        trial("process::calls_that_never_fail_otherwise_may_be_rejected")
+            .needs(&[Kvm])
+            .run(calls_that_never_fail_otherwise),
         trial("process::calls_refused_from_the_start_are_done_without")
             .needs(&[Kvm])
             .run(calls_refused_from_the_start),
@@ -102,6 +105,27 @@ fn calls_refused_from_the_start() {
                 answer.clone(),
             ));
             output.fails(&[option, ": cannot wait for clients: ", "must allow ppoll"]);
+        }
+    }
+}
+
+/// Calls that never fail without a filter: a rejection changes at most a message.
+fn calls_that_never_fail_otherwise() {
+    for call in [
+        libc::SYS_geteuid,
+        libc::SYS_getegid,
+        libc::SYS_getuid,
+        libc::SYS_gettid,
+        libc::SYS_umask,
+        libc::SYS_getgroups,
+        libc::SYS_prlimit64,
+    ] {
+        for error in [libc::EPERM, libc::ENOSYS] {
+            let directory = directory();
+            let metrics = format!("--metrics=unix:{}", text(&directory.path().join("socket")));
+            let mut command = unikernel("hello", &["--mem=2", &metrics], &[]);
+            let output = run(refuse::fails(&mut command, call, &[], error));
+            output.exits(0).prints("memory: ");
         }
     }
 }
