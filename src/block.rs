@@ -96,10 +96,10 @@ impl AsFd for Disk {
 }
 
 impl Disk {
-    /// Opens and locks the operator's source, in sectors of `sector_size` bytes or
-    /// [`DEFAULT_SECTOR_SIZE`]. The era decides about the `tail`, a last part that is not a whole
-    /// sector. The process that opened and passed a disk must check with `O_EXCL` that the host does
-    /// not use it. Section 8.
+    /// Opens and locks the operator's source. The guest sees sectors of `sector_size` bytes, by
+    /// default [`DEFAULT_SECTOR_SIZE`]. `tail` is the era's rule for a last part that is not a
+    /// whole sector. The process that opened and passed a disk must check with `O_EXCL` that the
+    /// host does not use it. Section 8.
     ///
     /// # Errors
     /// The source cannot be used; nothing has changed then.

@@ -141,7 +141,7 @@ impl Machine {
 
 impl<'m> Running<'m> {
     /// Serves the guest together with a second thread. Afterwards, sends the frames that are still
-    /// in the ring, whatever ended the run.
+    /// in the ring, up to the first invalid request, after every kind of end.
     fn serve_with_ring(
         &mut self,
         era: Era,
@@ -163,8 +163,8 @@ impl<'m> Running<'m> {
             }
             outcome
         });
-        // The guest has stopped. Frames that it queued before the end are still sent, up to the first
-        // invalid request.
+        // The guest has stopped. Frames that it queued before the end are still sent, up to the
+        // first invalid request.
         let drained = ring.consumer().drain(&shared, memory);
         // The second thread may have found a violation after the guest's last exit.
         let violation = parallel.violation().or(drained.err());

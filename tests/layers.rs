@@ -1,5 +1,5 @@
-//! The rooms of `src/` depend on each other in one direction only, as docs/architecture.md shows it,
-//! and so do those of `xtask/src/`.
+//! The rooms of `src/` depend on each other in one direction only, as docs/architecture.md shows
+//! it, and so do those of `xtask/src/`.
 
 #[macro_use]
 #[path = "e2e/common/mod.rs"]

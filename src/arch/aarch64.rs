@@ -63,7 +63,7 @@ impl Architecture for Native {
         Ok(())
     }
 
-    /// In addition to `mappings` they map the hypercall window.
+    /// In addition to `mappings`, the page tables map the hypercall window.
     fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull> {
         let mut tables = Tables::build::<Descriptors>(TABLES_ADDRESS, TABLES_END, mappings)?;
         let window = guest_abi::hypercall::MMIO_BASE;

@@ -1,4 +1,5 @@
-//! What the code for a processor provides. These are traits, so the compiler lists what a new one lacks.
+//! The traits that the code for each processor implements. The compiler lists the parts that are
+//! missing for a new processor.
 
 use kvm_bindings::kvm_run;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -24,17 +25,18 @@ pub trait Architecture {
     /// set them.
     ///
     /// # Errors
-    /// ENOTTY or EINVAL on kernels that cannot (x86_64 before 5.10).
+    /// ENOTTY or EINVAL on kernels without MSR filters (x86_64 before 5.10).
     fn deny_registers(vm: &VmFd) -> Result<(), kvm_ioctls::Error>;
 
-    /// Writes the page tables, and what else the processor needs at the start, into guest memory.
+    /// Writes the page tables and the processor's other start structures into guest memory.
     fn build_tables(memory: &GuestMemory, mappings: &[Mapping]) -> Result<(), TablesFull>;
 
     /// Longest sleep of one POLL in nanoseconds, for the frequency of the guest's counter.
     fn poll_limit(counter_frequency: u64) -> u64;
 }
 
-/// Starting, running and reporting on a vCPU. [`super::Vcpu`] implements it and those below.
+/// Starting, running and reporting on a vCPU. [`super::Vcpu`] implements this trait and those
+/// below.
 pub trait Processor: Sized {
     /// Ioctls besides KVM_RUN that [`Processor::registers`] and [`Processor::fault_registers`]
     /// make.

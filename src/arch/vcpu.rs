@@ -214,8 +214,8 @@ impl Vcpu {
     /// every exit into an enum value, which costs too much per hypercall.
     #[inline(always)]
     fn enter(&self) -> io::Result<()> {
-        // SAFETY: the descriptor is our vCPU's, the machine keeps its memory as long, and the ioctl
-        // takes no argument.
+        // SAFETY: the descriptor is our vCPU's, the machine keeps guest memory mapped while it
+        // exists, and the ioctl takes no argument.
         match unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_RUN as _, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),

@@ -408,8 +408,8 @@ fn check_denied_as_nobody() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     std::thread::spawn(move || {
         assert_eq!(
-            // SAFETY: the raw system call changes only this thread's user; the thread ends with this
-            // test.
+            // SAFETY: the raw system call changes only this thread's user; the thread ends with
+            // this test.
             unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) },
             0
         );

@@ -24,8 +24,8 @@ pub(super) struct Argv {
     pub taken: String,
 }
 
-/// Splits a command line, without the program's own name. Section 9. Returns the first error next
-/// to all valid options; `--help` hides later errors.
+/// Splits a command line, without the program's own name. Section 9. Returns all valid options and
+/// the first error. `--help` hides later unknown options, but not a missing value.
 pub(super) fn split(args: impl Iterator<Item = OsString>) -> (Argv, Result<(), Error>) {
     let mut args = args.peekable();
     let (mut argv, mut result) = (Argv::default(), Ok(()));
@@ -39,7 +39,8 @@ pub(super) fn split(args: impl Iterator<Item = OsString>) -> (Argv, Result<(), E
             Ok(false) if !is_decided => {
                 (is_decided, result) = (true, Err(options::explain(&word)));
             }
-            // Also after `--help`, because the arguments that follow are not clear then.
+            // Reported even after `--help`: without this value, the meaning of later arguments is
+            // unknown.
             Err(error) if result.is_ok() => (is_decided, result) = (true, Err(error)),
             _ => {}
         }

@@ -2,8 +2,8 @@
 //! tested alone.
 //!
 //! `options/table.rs` has every option. `argv` splits the command line and matches its options with
-//! the table, `config` reads those of a file, and `options::apply` puts both into a [`Config`]. clap
-//! formats the help text, and the error for an option that the table does not have.
+//! the table, `config` reads those of a file, and `options::apply` puts both into a [`Config`].
+//! clap formats the help text, and the error for an option that the table does not have.
 
 mod argv;
 mod config;
@@ -98,8 +98,9 @@ fn requested(
         arguments,
         ..Config::default()
     };
-    // Those of the command line first, in the order of the table, so that a device's entry begins
-    // with what it is attached to. Sorting is code that starts do not touch otherwise.
+    // Options of the command line come first, in the order of the table, so that a device's entry
+    // begins with its source. No sort function: it would touch file pages that a start does not
+    // need.
     let rows = |fallback| OPTIONS.iter().map(move |spec| (fallback, spec));
     let rows = rows(false).chain(rows(true));
     let keys = rows.flat_map(|(fallback, spec)| [(fallback, spec, false), (fallback, spec, true)]);

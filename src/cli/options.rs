@@ -183,13 +183,14 @@ impl OptionValue {
         }
     }
 
-    /// Returns what it sets: the name of an option, and the device.
+    /// Returns the field that it sets: the name of an option, and the device.
     pub(super) fn field(&self) -> (&'static str, Option<&str>) {
         let name = self.spec.same_as.unwrap_or(self.name());
         (name, self.device.as_deref())
     }
 
-    /// Checks whether it may follow `earlier`, which sets the same. Only flags may be repeated.
+    /// Checks whether it may follow `earlier`, which sets the same field. Only flags may be
+    /// repeated.
     fn check_after(&self, earlier: &OptionValue) -> Result<(), Error> {
         let is_repeated = self.spec == earlier.spec;
         match self.field().0 {

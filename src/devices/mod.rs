@@ -69,8 +69,8 @@ impl From<memory::RangeError> for Fault {
 /// All devices, by handle.
 #[derive(Debug)]
 pub struct Devices {
-    /// Each with its name in the manifest, up to the largest handle in use. An array for all handles
-    /// would take most of the stack that a start uses.
+    /// Each with its name in the manifest, up to the largest handle in use. An array for all
+    /// handles would take most of the stack that a start uses.
     slots: Vec<(String, Slot)>,
     /// Network devices that POLL waits for, by handle.
     waits: Waits,
@@ -294,7 +294,7 @@ impl Devices {
     /// Returns a bit for each handle with a frame.
     ///
     /// An error or an end of file counts as a frame: the next read finds whether the interface is
-    /// gone permanently. If it is, POLL reports it once more and then stops waiting for it.
+    /// gone permanently. POLL reports a lost interface once more, and then stops waiting for it.
     ///
     /// # Errors
     /// [`Fault::Wait`].

@@ -48,7 +48,7 @@ pub fn drop_all() -> io::Result<()> {
         | Bits::KEEP_CAPS_LOCKED
         | Bits::NO_CAP_AMBIENT_RAISE
         | Bits::NO_CAP_AMBIENT_RAISE_LOCKED;
-    // Without CAP_SETPCAP it fails and changes nothing.
+    // Without CAP_SETPCAP the call fails and changes nothing.
     let _ = thread::set_capabilities_secure_bits(bits);
     set(none)
 }

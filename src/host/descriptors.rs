@@ -61,8 +61,8 @@ fn close_each(keep: &[c_uint]) {
     }
 }
 
-/// Returns a bound for descriptors, unless the limit was lowered after one was opened. At most
-/// 65536, because RLIMIT_NOFILE can be 2^30.
+/// Returns an upper bound for open descriptors: too low if the limit was lowered after one was
+/// opened, and at most 65536, because RLIMIT_NOFILE can be 2^30.
 fn limit() -> c_uint {
     // SAFETY: the call takes a number.
     let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };

@@ -1,5 +1,5 @@
-//! Calls that rustix expects never to fail, although an inherited filter may reject them: its debug
-//! builds panic then.
+//! Calls that an inherited filter may reject. They are made by libc, because debug builds of rustix
+//! panic on a rejection.
 
 #![expect(unsafe_code, reason = "libc reports the rejection instead")]
 
@@ -25,8 +25,8 @@ pub fn umask(mask: libc::mode_t) -> libc::mode_t {
     unsafe { libc::umask(mask) }
 }
 
-/// Returns the ID of this thread; that of the process, which the first thread has, if a filter
-/// rejects the call.
+/// Returns the ID of this thread. If a filter rejects the call, returns the ID of the process,
+/// which is also that of the first thread.
 pub fn thread() -> i32 {
     // SAFETY: the call takes nothing. libc's gettid is avoided: Rust's standard library makes it a
     // weak symbol, which static glibc leaves empty.

@@ -26,7 +26,7 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 /// Installs a SIGSYS handler that turns calls rejected by an inherited filter into ENOSYS. Call it
 /// first.
 pub fn install() {
-    // It fails for no signal like this.
+    // The registration cannot fail for SIGSYS.
     let _ = register_signal_handler(libc::SIGSYS, on_refusal);
 }
 

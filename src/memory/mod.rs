@@ -327,7 +327,8 @@ impl GuestMemory {
         Ok(GuestBuffer(slice))
     }
 
-    /// Copies a value out of guest memory, once. Of more than 8 bytes the order is not defined.
+    /// Copies a value out of guest memory, once. The order of reads is undefined for more than 8
+    /// bytes.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
         let mut value = T::new_zeroed();

@@ -29,7 +29,7 @@ pub(crate) struct Running {
 
 impl Opened {
     /// Opens the outputs that `output` requests. If the start fails later, the socket's file is
-    /// removed again; after the run, it is removed if that is possible then: if it is `removable`.
+    /// removed; after the run, it is removed only if `removable` is set.
     ///
     /// # Errors
     /// An output cannot be opened.

@@ -100,8 +100,8 @@ impl StatsFile {
     /// # Errors
     /// [`Error::Stats`].
     pub(crate) fn begin(&mut self) -> Result<(), Error> {
-        // The directory's descriptor stays open, because the sandbox knows the number of the next
-        // one.
+        // The directory's descriptor stays open: closing it would change the number of the next
+        // descriptor, which the sandbox allows by number.
         std::mem::forget(self.new.take());
         let is_file = |file: &&File| {
             uninterrupted(|| file.metadata()).is_ok_and(|metadata| metadata.is_file())

@@ -190,7 +190,7 @@ fn inspect_tap(fd: OwnedFd, mut name: String, inherited: &InheritedFd) -> (Link,
 /// Returns a random unicast address, locally administered. Section 8.
 pub(super) fn random_mac() -> Result<[u8; 6], Error> {
     let mut mac = [0u8; 6];
-    // So few bytes are returned all together.
+    // getrandom returns so few bytes in one call.
     uninterrupted(|| Ok(rustix::rand::getrandom(&mut mac, GetRandomFlags::empty())?))
         .map_err(|error| Error::Random { error })?;
     mac[0] = mac[0] & 0xfe | 2;

@@ -30,9 +30,9 @@ impl Counter {
     }
 }
 
-/// Defines the statistics of a device, `Stats`: a snapshot, or live counters. Each of its `causes` is
-/// a kind of fault, with its name for programs and its name in messages. A cause with an empty name
-/// in messages is no fault of the host and not in its sum.
+/// Defines the statistics of a device, `Stats`: a snapshot, or live counters. Each of its `causes`
+/// is a kind of fault, with its name for programs and its name in messages. A cause with an empty
+/// name in messages is no fault of the host and not in its sum.
 macro_rules! stats {
     (
         $(#[$stats_doc:meta])*

@@ -284,7 +284,8 @@ fn a_full_host_disk_is_an_error_for_the_guest() {
 fn mount_small(command: &mut Command, place: &Path) {
     let image = CString::new(format!("{}/small.img", text(place))).unwrap();
     let place = CString::new(text(place)).unwrap();
-    // SAFETY: all calls are system calls, which are safe between fork and exec, and all strings end with a NUL.
+    // SAFETY: all calls are system calls, which are safe between fork and exec, and all strings end
+    // with a NUL.
     unsafe {
         command.pre_exec(move || {
             let private = libc::MS_REC | libc::MS_PRIVATE;

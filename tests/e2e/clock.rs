@@ -84,8 +84,8 @@ fn poll_is_never_too_short() {
     }
 }
 
-/// A signal asks for statistics during the sleep, and a stop lasts longer than the sleep. The guest wakes at its
-/// deadline or, if that has passed, when it is continued.
+/// A signal asks for statistics during the sleep, and a stop lasts longer than the sleep. The guest
+/// wakes at its deadline or, if that has passed, when it is continued.
 fn a_stop_lengthens_no_sleep(prepare: fn(&mut Command)) {
     const SLEEP: u64 = 4_000_000_000;
     let mut command = unikernel("clock", &["--mem=2"], &[&format!("poll={SLEEP}")]);

@@ -305,7 +305,8 @@ fn a_signal_interrupts_the_writing() {
             |pid, _, call| {
                 if call.number == libc::SYS_pwrite64 && !asked {
                     asked = true;
-                    // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+                    // SAFETY: takes numbers; the process is traced and not waited for, so the
+                    // number is its own.
                     unsafe { libc::kill(pid, libc::SIGTERM) };
                 }
                 false

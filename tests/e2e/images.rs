@@ -244,7 +244,8 @@ fn notes_that_share_a_segment_are_read() {
     }
 }
 
-/// A segment that is both writable and executable is refused; one whose text may also be read is not.
+/// A segment that is both writable and executable is refused; one whose text may also be read is
+/// not.
 fn permissions_of_segments_are_those_of_the_file() {
     let mut bytes = copy("hello");
     let text = program_headers(&bytes, 1)

@@ -30,7 +30,8 @@ fn hello(arguments: &str) -> String {
     format!("hello: {arguments}\nmemory: {} bytes\n", 4 << 20)
 }
 
-/// Runs the command with one socket as both standard streams, made by `connect`; returns all of its output.
+/// Runs the command with one socket as both standard streams, made by `connect`; returns all of its
+/// output.
 fn stream_of(
     mut command: Command,
     connect: impl FnOnce(&mut Command) -> (UnixStream, UnixStream),

@@ -172,7 +172,8 @@ fn output_of_many_lines_ends_with_the_run() {
         let status = trace_threads(&mut command, |pid, _, call| {
             writes += usize::from(call.number == libc::SYS_write && call.arguments[0] == 1);
             if writes == 4 {
-                // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+                // SAFETY: takes numbers; the process is traced and not waited for, so the number is
+                // its own.
                 assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
                 writes = 1000;
             }

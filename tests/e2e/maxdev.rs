@@ -59,8 +59,9 @@ fn all_63_devices_work() {
         .prints("maxdev: 32 networks, 31 disks\n");
 }
 
-/// Paths have the greatest length that Linux allows, of a character that takes six in JSON. Statistics go to a file, to
-/// standard error and, while the guest runs, to metrics. The sandbox forbids to grow a large heap block.
+/// Paths have the greatest length that Linux allows, of a character that takes six in JSON.
+/// Statistics go to a file, to standard error and, while the guest runs, to metrics. The sandbox
+/// forbids to grow a large heap block.
 fn the_largest_statistics_are_written() {
     let directory = common::directory();
     let deep = deep(directory.path());
@@ -113,7 +114,8 @@ fn the_largest_statistics_are_written() {
     guest.end().exits(0);
 }
 
-/// Makes a directory whose path is nearly as long as Linux allows. A longer path could not be removed by its name.
+/// Makes a directory whose path is nearly as long as Linux allows. A longer path could not be
+/// removed by its name.
 fn deep(directory: &Path) -> PathBuf {
     let mut deep = directory.to_owned();
     loop {

@@ -36,7 +36,8 @@ fn net(options: &[&str]) -> Command {
     unikernel("net", &[&["--mem=4"], options].concat(), &["check"])
 }
 
-/// Runs or checks the unikernel with an inherited tap, with or without the right to query the tap's namespace.
+/// Runs or checks the unikernel with an inherited tap, with or without the right to query the tap's
+/// namespace.
 fn with_tap(tap: &File, check: bool, may_ask: bool) -> Output {
     let net_option = format!("--net=@{FD}");
     let options: &[&str] = if check {
@@ -272,7 +273,8 @@ fn a_tap_is_attached_without_any_socket() {
     tap.set_up(true);
     // The host's /sys shows other interfaces.
     assert_eq!(
-        // SAFETY: it is a system call, of this thread's own mounts, with a string that ends with a NUL.
+        // SAFETY: it is a system call, of this thread's own mounts, with a string that ends with a
+        // NUL.
         unsafe { libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH) },
         0,
         "{}",

@@ -101,7 +101,8 @@ fn read_write(path: &Path) -> File {
 /// Passes `file` to the command as descriptor `number`, such as 3, the first that `tender` itself
 /// would open.
 fn with(mut command: Command, number: i32, file: impl AsRawFd + Send + Sync + 'static) -> Command {
-    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
+    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file`
+    // moves into the closure.
     unsafe {
         command.pre_exec(move || match libc::dup2(file.as_raw_fd(), number) {
             -1 => Err(std::io::Error::last_os_error()),

@@ -86,7 +86,8 @@ fn end_when(mut now: impl FnMut(bool, &Call) -> bool) -> impl FnMut(libc::pid_t,
     move |pid, guest, call| {
         if !asked && now(guest, call) {
             asked = true;
-            // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+            // SAFETY: takes numbers; the process is traced and not waited for, so the number is its
+            // own.
             unsafe { libc::kill(pid, libc::SIGTERM) };
         }
     }

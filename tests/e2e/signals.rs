@@ -151,7 +151,8 @@ fn ends_within_a_transfer(way: &str, call: libc::c_long) {
             pieces += 1;
             if pieces == 1 {
                 assert_eq!(
-                    // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
+                    // SAFETY: takes numbers; the process is stopped and not waited for, so the
+                    // number is its own.
                     unsafe { libc::kill(pid, libc::SIGTERM) },
                     0,
                     "{}",
@@ -318,7 +319,8 @@ fn a_file_that_has_reached_its_limit_does_no_harm() {
 /// The kernel does not let the first process of a PID namespace die by its own signals.
 fn the_first_process_of_a_container() {
     assert_eq!(
-        // SAFETY: it takes flags; this thread starts no other one, which would be refused from here on.
+        // SAFETY: it takes flags; this thread starts no other one, which would be refused from here
+        // on.
         unsafe { libc::unshare(libc::CLONE_NEWPID) },
         0,
         "{}",

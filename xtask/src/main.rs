@@ -1,7 +1,7 @@
 //! Builds, tests and demonstrates tender: `cargo xtask help` lists the commands.
 //!
-//! docs/architecture.md lists the rooms. Everything built or downloaded stays under `target/`. Missing tools are
-//! reported with their Debian package, and installed only when this runs as root.
+//! docs/architecture.md lists the rooms. Everything built or downloaded stays under `target/`.
+//! Missing tools are reported with their Debian package, and installed only when this runs as root.
 
 mod base;
 mod bench;

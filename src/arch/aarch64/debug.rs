@@ -52,7 +52,8 @@ const SYSTEM: [Register; 8] = [
 ];
 
 impl Debugging for Vcpu {
-    /// KVM_SET_GUEST_DEBUG and KVM_SET_ONE_REG: ioctls for a debugger in addition to those for reports.
+    /// KVM_SET_GUEST_DEBUG and KVM_SET_ONE_REG: ioctls for a debugger in addition to those for
+    /// reports.
     const DEBUG_REQUESTS: &'static [u64] = &[0x4208_ae9b, 0x4010_aeac];
 
     /// BRK #0.
@@ -94,9 +95,9 @@ impl Debugging for Vcpu {
         (1..=8).contains(&length) && address % 8 + length <= 8
     }
 
-    /// Cleans the data cache and invalidates the instruction cache after a change of instructions at
-    /// this host address. Guest and host pages have the same offsets, so an instruction cache that is
-    /// indexed by address finds the same lines.
+    /// Cleans the data cache and invalidates the instruction cache after a change of instructions
+    /// at this host address. Guest and host pages have the same offsets, so an instruction cache
+    /// that is indexed by address finds the same lines.
     fn instructions_changed(host_address: u64, length: u64) {
         let cache_type: u64;
         // SAFETY: CTR_EL0 is readable from user space on Linux and reading it changes nothing.
@@ -115,7 +116,8 @@ impl Debugging for Vcpu {
         // SAFETY: a barrier.
         unsafe { std::arch::asm!("dsb ish", options(nostack, preserves_flags)) };
         for address in lines(line(0)) {
-            // SAFETY: the instruction invalidates a line of the instruction cache, which loses no data.
+            // SAFETY: the instruction invalidates a line of the instruction cache, which loses no
+            // data.
             unsafe {
                 std::arch::asm!("ic ivau, {}", in(reg) address, options(nostack, preserves_flags))
             };

@@ -12,7 +12,7 @@ pub(in crate::cli) struct Spec {
     /// Its name without dashes. If it may name a device, `:NAME` follows.
     pub long: &'static str,
     pub short: Option<char>,
-    /// The kind of its value, and the placeholder of it; empty for a flag.
+    /// The kind of its value, and the placeholder in the help text, which is empty for a flag.
     pub value: (Kind, &'static str),
     /// Heading in the help text.
     pub heading: &'static str,
@@ -52,7 +52,8 @@ pub(in crate::cli) enum Kind {
     Port,
 }
 
-/// A flag that only [`parse`](super::super::parse) looks at.
+/// Default row: a flag that changes no field of the configuration; only
+/// [`parse`](super::super::parse) reads it.
 const OPTION: Spec = Spec {
     long: "",
     short: None,

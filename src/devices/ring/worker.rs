@@ -1,11 +1,11 @@
 //! The thread that serves the ring: the guest's thread at each kick or, while the guest sends
 //! frames back to back, a second thread that polls the ring and saves the guest its kicks.
 //!
-//! This pays for sending only: a guest that receives waits for the reply, and its own thread,
-//! already out of the guest, replies soonest. The second thread does not spin. It sleeps, and finds a few
-//! frames at each wake-up, which pays on a single processor too: a wake-up costs the guest about as
-//! much as one kick and replaces all of them. The benefit of recent takeovers decides when the next
-//! one happens.
+//! This pays for sending only: a guest that receives waits for the reply, and its own thread has
+//! already left the guest, so it replies soonest. The second thread does not spin. It sleeps, and
+//! finds a few frames at each wake-up, which pays on a single processor too: a wake-up costs the
+//! guest about as much as one kick and replaces all of them. The benefit of recent takeovers
+//! decides when the next one happens.
 
 use std::num::NonZeroU64;
 use std::sync::Mutex;

@@ -85,7 +85,7 @@ impl Reader<'_> {
         byte
     }
 
-    /// Skips white space and this byte, which is `what`.
+    /// Skips white space and `byte`; an error calls it `what`.
     fn skip(&mut self, byte: u8, what: &str) -> Result<(), Error> {
         if self.peek() != Some(byte) {
             return self.expected(what);
@@ -115,8 +115,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads an object. `member` reads the value of a key; it returns false if there is no such
-    /// key, and `known` says which there are.
+    /// Reads an object. `member` reads the value of a key; it returns false for an unknown key.
+    /// `known` lists the keys, for the error.
     fn object(
         &mut self,
         known: &str,

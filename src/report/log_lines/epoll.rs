@@ -1,7 +1,8 @@
 //! Waits for room for output if a seccomp filter refuses `ppoll`.
 //!
-//! Until the tender's own filter is installed, each wait makes its own epoll set. The filter forbids
-//! new sets, so [`seal`] makes one for standard output and one for standard error just before.
+//! Until the tender's own filter is installed, each wait makes its own epoll set. The filter
+//! forbids new sets, so [`seal`] makes one for standard output and one for standard error just
+//! before.
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;

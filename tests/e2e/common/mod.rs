@@ -170,7 +170,8 @@ pub const FD: i32 = 99;
 
 /// Passes `file` to the command as its descriptor [`FD`].
 pub fn pass_fd(mut command: Command, file: impl AsRawFd + Send + Sync + 'static) -> Command {
-    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
+    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file`
+    // moves into the closure.
     unsafe {
         command.pre_exec(move || match libc::dup2(file.as_raw_fd(), FD) {
             FD => Ok(()),
@@ -182,7 +183,8 @@ pub fn pass_fd(mut command: Command, file: impl AsRawFd + Send + Sync + 'static)
 
 /// Restricts the command to one of our processors.
 pub fn on_one_processor(command: &mut Command) -> &mut Command {
-    // SAFETY: the set is plain numbers, and these are system calls, which are safe between fork and exec.
+    // SAFETY: the set is plain numbers, and these are system calls, which are safe between fork and
+    // exec.
     unsafe {
         command.pre_exec(|| {
             let size = size_of::<libc::cpu_set_t>();

@@ -117,7 +117,8 @@ impl Root {
     /// Makes the command start with this as its root directory.
     pub fn enter<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         let root = string(text(self.0.path()).into());
-        // SAFETY: both are system calls, which are safe between fork and exec, and the strings end with a NUL.
+        // SAFETY: both are system calls, which are safe between fork and exec, and the strings end
+        // with a NUL.
         unsafe {
             command.pre_exec(move || {
                 done(libc::chroot(root.as_ptr())).and(done(libc::chdir(c"/".as_ptr())))
@@ -129,7 +130,8 @@ impl Root {
 impl Drop for Root {
     fn drop(&mut self) {
         let path = string(text(self.0.path()).into());
-        // SAFETY: it is a system call, and the string ends with a NUL. If it fails, the directory cannot be removed.
+        // SAFETY: it is a system call, and the string ends with a NUL. If it fails, the directory
+        // cannot be removed.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
     }
 }

@@ -153,7 +153,8 @@ impl Tap {
             (libc::SIOCSIFNETMASK, Ipv4Addr::new(255, 255, 255, 0)),
         ] {
             let mut request = request(self.0);
-            // SAFETY: an IPv4 socket address is plain numbers, and no larger than the union's room for addresses.
+            // SAFETY: an IPv4 socket address is plain numbers, and no larger than the union's room
+            // for addresses.
             unsafe {
                 let place = (&raw mut request.ifr_ifru.ifru_addr).cast::<libc::sockaddr_in>();
                 (*place).sin_family = libc::AF_INET as libc::sa_family_t;

@@ -82,7 +82,8 @@ pub fn all_but<'c>(command: &'c mut Command, calls: &[c_long]) -> &'c mut Comman
         answer(libc::SECCOMP_RET_ALLOW),
         answer(libc::SECCOMP_RET_TRAP),
     ]);
-    // SAFETY: both are system calls, which are safe between fork and exec; the program is alive as long as the closure.
+    // SAFETY: both are system calls, which are safe between fork and exec; the program is alive as
+    // long as the closure.
     unsafe {
         command.pre_exec(move || {
             let length = program.len() as libc::c_ushort;

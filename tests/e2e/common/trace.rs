@@ -99,7 +99,8 @@ pub fn signal_after_run(
             runs += usize::from(running);
             if running && runs == count {
                 assert_eq!(
-                    // SAFETY: takes numbers; the process is stopped and not waited for, so the number is its own.
+                    // SAFETY: takes numbers; the process is stopped and not waited for, so the
+                    // number is its own.
                     unsafe { libc::kill(pid, signal) },
                     0,
                     "{}",
@@ -132,7 +133,8 @@ pub fn trace_threads(
                 SYSCALL_STOP => {
                     if let Stop::Enters(call) = why(thread) {
                         if at(pid, thread, call) {
-                            // SAFETY: takes numbers; the thread is stopped, so the numbers are its own.
+                            // SAFETY: takes numbers; the thread is stopped, so the numbers are its
+                            // own.
                             unsafe { libc::syscall(libc::SYS_tgkill, pid, thread, libc::SIGSTOP) };
                         }
                     }
@@ -141,7 +143,8 @@ pub fn trace_threads(
                 libc::SIGTRAP | libc::SIGSTOP => {}
                 other => signal = other,
             }
-            // SAFETY: the thread is stopped; the signal is a number. It fails only where the thread has been killed.
+            // SAFETY: the thread is stopped; the signal is a number. It fails only where the thread
+            // has been killed.
             unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0, libc::c_long::from(signal)) };
         } else if thread == pid {
             return status;
@@ -219,7 +222,8 @@ pub(super) fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop
 }
 
 fn start(command: &mut Command) -> libc::pid_t {
-    // SAFETY: ptrace is a system call, safe between fork and exec, and this one ignores its pointers.
+    // SAFETY: ptrace is a system call, safe between fork and exec, and this one ignores its
+    // pointers.
     unsafe {
         command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
             0 => Ok(()),

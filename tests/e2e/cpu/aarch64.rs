@@ -29,8 +29,9 @@ const HIDDEN: [&str; 13] = [
 const DEBUG_FEATURES: u64 = 0x6030_0000_0013_c028;
 const PMU_VERSION: u32 = 8;
 
-/// Functions of PSCI and the services of KVM that a guest could call: version, CPU_SUSPEND, CPU_OFF, CPU_ON, SYSTEM_OFF,
-/// SYSTEM_RESET, SYSTEM_RESET2; random numbers; stolen time; KVM's own.
+/// Functions of PSCI and the services of KVM that a guest could call: version, CPU_SUSPEND,
+/// CPU_OFF, CPU_ON, SYSTEM_OFF, SYSTEM_RESET, SYSTEM_RESET2; random numbers; stolen time; KVM's
+/// own.
 const CALLS: [&str; 10] = [
     "84000000", "84000001", "84000002", "c4000003", "84000008", "84000009", "84000012", "84000050",
     "c5000020", "86000000",

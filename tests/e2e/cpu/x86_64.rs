@@ -34,7 +34,8 @@ const LEAVES: [u32; 14] = [
 ];
 const LAST_LEAF: u32 = 0x8000_0008;
 
-/// Registers that a guest may read and write: the bases of FS and GS, and the one that SWAPGS swaps.
+/// Registers that a guest may read and write: the bases of FS and GS, and the one that SWAPGS
+/// swaps.
 const REGISTERS: [&str; 3] = ["0xc0000100", "0xc0000101", "0xc0000102"];
 
 const PROTECTION: &str = "general protection, vector 13, error 0x0\n";

@@ -26,7 +26,8 @@ const FLAGS: usize = 4;
 fn hello_beginning_with(era: Era, code: &[u8], flags: Option<u32>) -> (tempfile::TempDir, PathBuf) {
     let mut bytes = fs::read(fixture(&format!("hello{}", era.suffix))).unwrap();
     let number = |offset: usize| u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap());
-    // The entry point; the first program header, which is that of the text; its offset in the file and its address.
+    // The entry point; the first program header, which is that of the text; its offset in the file
+    // and its address.
     let (entry, header) = (number(24), number(32) as usize);
     let place = (entry - number(header + 16) + number(header + 8)) as usize;
     bytes[place..place + code.len()].copy_from_slice(code);

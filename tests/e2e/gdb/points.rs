@@ -58,7 +58,8 @@ fn stops_at_a_breakpoint(set: &str, clear: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A debugger that sets ever more breakpoints uses only the reserved heap, and the guest still runs.
+/// A debugger that sets ever more breakpoints uses only the reserved heap, and the guest still
+/// runs.
 fn breakpoints_have_a_limit() {
     let (guest, mut debugger) = debug("debug", &[], &[]);
     // Unused memory.

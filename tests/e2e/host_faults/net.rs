@@ -212,7 +212,8 @@ fn frames_longer_than_the_mtu_are_dropped() {
 const SECOND: i32 = 98;
 
 fn also(mut command: Command, file: File) -> Command {
-    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file` moves into the closure.
+    // SAFETY: dup2 is safe between fork and exec; the descriptor is open until then, as `file`
+    // moves into the closure.
     unsafe {
         command.pre_exec(move || match libc::dup2(file.as_raw_fd(), SECOND) {
             SECOND => Ok(()),

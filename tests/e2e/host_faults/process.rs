@@ -174,7 +174,8 @@ fn interrupt_each() -> impl FnMut(&Call) -> Option<Fault> {
     }
 }
 
-/// Calls that can wait for a server, a process or a device behind a file, and calls that wait for a reader.
+/// Calls that can wait for a server, a process or a device behind a file, and calls that wait for a
+/// reader.
 const INTERRUPTIBLE: [libc::c_long; 15] = [
     libc::SYS_openat,
     libc::SYS_statx,

@@ -81,7 +81,8 @@ fn idle_clients_do_not_delay_an_answer() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// The client sends single bytes of a header. `tender` closes its connection, answers others, and ends on a signal.
+/// The client sends single bytes of a header. `tender` closes its connection, answers others, and
+/// ends on a signal.
 fn a_client_that_sends_slowly_is_cut_off() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
@@ -106,7 +107,8 @@ fn a_client_that_sends_slowly_is_cut_off() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-/// The client sends more before each system call of the metrics thread, so that each read returns data.
+/// The client sends more before each system call of the metrics thread, so that each read returns
+/// data.
 fn a_client_that_never_stops_sending_is_cut_off() {
     let directory = common::directory();
     let socket = directory.path().join("socket");
@@ -126,7 +128,8 @@ fn a_client_that_never_stops_sending_is_cut_off() {
             .write(&[b'x'; 1 << 16])
             .is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
         if cut_off {
-            // SAFETY: takes numbers; the process is traced and not waited for, so the number is its own.
+            // SAFETY: takes numbers; the process is traced and not waited for, so the number is its
+            // own.
             unsafe { libc::kill(pid, libc::SIGTERM) };
         }
         false

@@ -19,7 +19,8 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// A guest of another user in an empty root directory; tender was started with groups and in another directory.
+/// A guest of another user in an empty root directory; tender was started with groups and in
+/// another directory.
 fn another_user_and_root() {
     let directory = common::directory();
     let chroot = format!("--chroot={}", text(directory.path()));

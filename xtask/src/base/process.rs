@@ -143,7 +143,8 @@ impl Drop for Followed {
 
 /// Makes the kernel kill the child when this process dies, so that nothing is left running.
 pub fn end_with_us(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates
+    // nothing.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);

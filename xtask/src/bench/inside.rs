@@ -421,7 +421,8 @@ impl Bench {
     }
 }
 
-/// Sums `Rss` over the mappings of a process, except those of at least `guest` KiB: they are the guest's memory.
+/// Sums `Rss` over the mappings of a process, except those of at least `guest` KiB: they are the
+/// guest's memory.
 fn resident_without(smaps: &str, guest: u64) -> u64 {
     let number = |line: &str| {
         line.split_whitespace()

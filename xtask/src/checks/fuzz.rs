@@ -138,7 +138,8 @@ fn build() -> Result<Vec<Built>> {
     cargo::build(&mut command)
 }
 
-/// Whether a directory of the compiler's libraries has the sanitizer's runtime, such as `librustc-stable_rt.asan.a`.
+/// Whether a directory of the compiler's libraries has the sanitizer's runtime, such as
+/// `librustc-stable_rt.asan.a`.
 fn has_address_sanitizer(libraries: &Path) -> bool {
     let files = fs::read_dir(libraries).into_iter().flatten().flatten();
     files

@@ -5,7 +5,7 @@ use crate::base::error::{Result, fail};
 /// The linker script.
 const SCRIPT: &str = include_str!("../../seldom.ld");
 
-/// Refuses the linker's `map`, of GNU's or LLVM's linker, if a pattern matches nothing in it.
+/// Rejects `map`, from GNU's or LLVM's linker, if a pattern matches nothing in it.
 pub fn check(map: &str) -> Result<()> {
     // GNU's linker first lists the sections that it has discarded, and later repeats the patterns.
     let map = map
@@ -29,8 +29,8 @@ pub fn check(map: &str) -> Result<()> {
     ))
 }
 
-/// Returns the patterns of a linker script. One of a library's file, `*libc.a:NAME(.text)`, is
-/// written as maps name such files.
+/// Returns the patterns of a linker script. The pattern `*libc.a:NAME(.text)` is returned as
+/// `*libc.a(NAME)`, the form in linker maps.
 fn patterns(script: &str) -> Vec<String> {
     let code = script
         .split("*/")

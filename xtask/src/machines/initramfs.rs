@@ -70,7 +70,8 @@ impl Archive {
         self.entries += 1;
         let name = path.trim_start_matches('/');
         let links = if mode & DIRECTORY != 0 { 2 } else { 1 };
-        // inode, mode, uid, gid, links, mtime, size, major and minor of the file system and of the node, name, check.
+        // inode, mode, uid, gid, links, mtime, size, major and minor of the file system and of the
+        // node, name, check.
         let (size, name_size) = (content.len() as u32, name.len() as u32 + 1);
         let fields = [
             self.entries,
@@ -130,8 +131,8 @@ pub fn with_tender(machine: Emulated, assets: &Assets, job: &str) -> Result<Arch
     Ok(archive)
 }
 
-/// Returns the shell command that runs this program's hidden `command` there, as [`super::host::inside`]
-/// does here.
+/// Returns the shell command that runs this program's hidden `command` in the emulated machine.
+/// [`super::host::inside`] is the same for this host.
 pub fn inside(command: &str) -> String {
     format!("xtask {command} {TENDER} /bin/tender {FIXTURES} /fixtures")
 }

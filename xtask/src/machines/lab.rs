@@ -66,7 +66,8 @@ pub fn run(options: &mut Options) -> Result<()> {
 fn terminal_size() -> String {
     // SAFETY: winsize is plain numbers, for which zeros are a value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
-    // SAFETY: TIOCGWINSZ writes one winsize, which `size` is; it fails where standard output is no terminal.
+    // SAFETY: TIOCGWINSZ writes one winsize, which `size` is; it fails where standard output is no
+    // terminal.
     let known = unsafe { libc::ioctl(1, libc::TIOCGWINSZ, &raw mut size) } == 0 && size.ws_col > 0;
     if known {
         format!("stty rows {} cols {}; ", size.ws_row, size.ws_col)

@@ -139,7 +139,8 @@ pub fn wait_until_running(name: &str) -> Result<()> {
 /// Sends whole frames through the interface `name`, and receives none.
 pub fn packet_socket(name: &str) -> Result<File> {
     let string = CString::new(name).context("an interface's name has no NUL")?;
-    // SAFETY: the call takes numbers only; a packet socket's address is plain numbers, for which zeros are a value.
+    // SAFETY: the call takes numbers only; a packet socket's address is plain numbers, for which
+    // zeros are a value.
     let (fd, mut address): (_, libc::sockaddr_ll) = unsafe {
         (
             libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0),
@@ -189,7 +190,8 @@ fn internet(address: Ipv4Addr) -> libc::sockaddr {
 }
 
 fn control(file: &File, number: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: every request used here reads and writes one ifreq, which `request` is, alive for the call.
+    // SAFETY: every request used here reads and writes one ifreq, which `request` is, alive for the
+    // call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), number, request) };
     if result < 0 {
         Err(io::Error::last_os_error())

@@ -221,8 +221,8 @@ impl Console {
         }
     }
 
-    /// Passes each line to `show` until the job is done. Its failure is an error that begins with
-    /// `what`, and so is silence for so long.
+    /// Passes each line to `show` until the job is done. Fails if the job fails, or if no line
+    /// arrives for `silence`; the error begins with `what`.
     pub fn follow(
         mut self,
         what: &str,

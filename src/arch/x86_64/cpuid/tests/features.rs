@@ -1,5 +1,6 @@
-//! Features by name, for the unit tests of the allow-list and for the end-to-end tests, which include
-//! this file. It repeats no mask of the allow-list: each line is a bit of the processor manuals.
+//! Features by name, for the unit tests of the allow-list and for the end-to-end tests, which
+//! include this file. It repeats no mask of the allow-list: each line is a bit of the processor
+//! manuals.
 
 /// A leaf and a subleaf.
 pub type Place = (u32, u32);
