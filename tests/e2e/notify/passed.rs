@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use libtest_mimic::Trial;
@@ -98,6 +99,16 @@ fn null() -> File {
     high(File::open("/dev/null").unwrap())
 }
 
+/// Waits until no process has the image locked: a child of another test, between fork and exec,
+/// shares the open file of a passed disk.
+fn wait_until_unlocked(image: &Path) {
+    let file = File::open(image).unwrap();
+    for operation in [libc::LOCK_EX, libc::LOCK_UN] {
+        // SAFETY: the call takes numbers; the descriptor is open.
+        assert_eq!(unsafe { libc::flock(file.as_raw_fd(), operation) }, 0);
+    }
+}
+
 /// A disk and an interface, after a descriptor that is neither.
 fn devices_are_passed_by_name() {
     let (_directory, image) = disk();
@@ -124,7 +135,9 @@ fn devices_are_passed_by_name() {
     let (directory, image) = disk();
     let command = unikernel("block", &["--mem=4", &format!("--disk=@{FD}")], &["fill"]);
     run(&mut pass_fd(command, image)).exits(0).is_quiet();
-    let path = format!("--disk={}", text(&directory.path().join("disk.img")));
+    let image = directory.path().join("disk.img");
+    wait_until_unlocked(&image);
+    let path = format!("--disk={}", text(&image));
     run(&mut unikernel("block", &["--mem=4", &path], &["verify"])).exits(0);
 }
 
