@@ -322,11 +322,12 @@ impl<'m> Running<'m> {
         let devices = &mut services.devices;
         Ok(Some(match call {
             Hypercall::Walltime => Reply::Walltime(clock::walltime()),
+            Hypercall::Poll { timeout: 0 } => Reply::Ready(devices.poll(0)?),
             Hypercall::Poll { timeout } => {
-                if let (Some(worker), 1..) = (worker, timeout) {
+                if let Some(worker) = worker {
                     worker.quiesce(memory)?;
                 }
-                let _asleep = registry.asleep(timeout);
+                let _asleep = registry.asleep();
                 Reply::Ready(devices.poll(timeout.min(services.poll_limit))?)
             }
             Hypercall::NetWrite(request) => {

@@ -271,7 +271,7 @@ impl GuestMemory {
         self.writable_from = self.read_only.last().map_or(0, |last| last.end);
     }
 
-    #[inline]
+    #[inline(always)]
     fn check_writable(&self, addr: u64, len: u64) -> Result<(), RangeError> {
         if addr >= self.writable_from {
             return Ok(());
@@ -286,7 +286,7 @@ impl GuestMemory {
     }
 
     /// Returns a range that is inside memory.
-    #[inline]
+    #[inline(always)]
     fn slice(&self, addr: u64, len: u64) -> Result<VolatileSlice<'_>, RangeError> {
         let outside = RangeError::OutOfRange {
             addr,
@@ -313,41 +313,54 @@ impl GuestMemory {
 
     /// Returns the `len` bytes at `addr`, for the host to read. The range may end exactly at the
     /// end of memory.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&self, addr: GuestAddress, len: u64) -> Result<GuestBytes<'_>, RangeError> {
         Ok(GuestBytes(self.slice(addr.0, len)?))
     }
 
     /// Returns the `len` bytes at `addr`, for the host to write; the guest must be allowed to write
     /// all of them.
-    #[inline]
+    #[inline(always)]
     pub fn buffer(&self, addr: GuestAddress, len: u64) -> Result<GuestBuffer<'_>, RangeError> {
         let slice = self.slice(addr.0, len)?;
         self.check_writable(addr.0, len)?;
         Ok(GuestBuffer(slice))
     }
 
-    /// Copies a value out of guest memory, once. The order of reads is undefined for more than 8
-    /// bytes.
-    #[inline]
+    /// Copies a value out of guest memory, reading each byte once.
+    #[inline(always)]
     pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
+        let source = self.slice(addr.0, size_of::<T>() as u64)?;
         let mut value = T::new_zeroed();
-        self.slice(addr.0, size_of::<T>() as u64)?
-            .copy_to(value.as_mut_bytes());
-        // Prevents the compiler from reading guest memory again instead of the copy.
-        compiler_fence(Ordering::SeqCst);
+        // Words are volatile, and cheaper than the copy of bytes, which is a call.
+        if let Ok(words) = <[u64]>::mut_from_bytes(value.as_mut_bytes()) {
+            source.copy_to(words);
+        } else if let Ok(words) = <[u32]>::mut_from_bytes(value.as_mut_bytes()) {
+            source.copy_to(words);
+        } else {
+            source.copy_to(value.as_mut_bytes());
+            // Prevents the compiler from reading guest memory again instead of the copy.
+            compiler_fence(Ordering::SeqCst);
+        }
         Ok(value)
     }
 
     /// Copies a value into memory that the guest may write.
-    #[inline]
+    #[inline(always)]
     pub fn write<T: IntoBytes + Immutable>(
         &self,
         addr: GuestAddress,
         value: T,
     ) -> Result<(), RangeError> {
-        let target = self.buffer(addr, size_of::<T>() as u64)?;
-        target.0.copy_from(value.as_bytes());
+        let target = self.buffer(addr, size_of::<T>() as u64)?.0;
+        let bytes = value.as_bytes();
+        if let Ok(words) = <[u64]>::ref_from_bytes(bytes) {
+            target.copy_from(words);
+        } else if let Ok(words) = <[u32]>::ref_from_bytes(bytes) {
+            target.copy_from(words);
+        } else {
+            target.copy_from(bytes);
+        }
         Ok(())
     }
 

@@ -200,9 +200,8 @@ impl Registry {
     }
 
     /// Accounts the time to POLL until the result is dropped.
-    pub(crate) fn asleep(&self, timeout: u64) -> Option<Asleep<'_>> {
-        let times = self.times.as_ref().filter(|_| timeout > 0);
-        times.map(Times::asleep)
+    pub(crate) fn asleep(&self) -> Option<Asleep<'_>> {
+        self.times.as_ref().map(Times::asleep)
     }
 }
 
