@@ -27,6 +27,7 @@ use crate::guest::image::Image;
 use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Look, Need};
 use crate::host::inherited_filter;
+use crate::host::lease::{self, Lease};
 use crate::host::service_manager::Notifier;
 use crate::host::user;
 use crate::memory::GuestMemory;
@@ -46,6 +47,8 @@ pub(crate) use error::Error;
 /// A unikernel and its start parameters, checked without touching the host.
 struct Unikernel {
     file: File,
+    /// A lease on the file, if its pages may be shared.
+    lease: Option<Lease>,
     image: Image,
     manifest: Manifest,
     cmdline: Vec<u8>,
@@ -56,7 +59,7 @@ struct Unikernel {
 pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
     let phases = Phases::begin();
     files.check_user()?;
-    let unikernel = Unikernel::examine(config, files)?;
+    let mut unikernel = Unikernel::examine(config, files)?;
     let era = unikernel.image.era;
     let plan = plan(&unikernel.manifest, config, files)?;
     let sandbox = sandbox(config, files)?;
@@ -83,7 +86,9 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
         unikernel.image.end()
     );
     let ring = net_ring(config.net_ring, era.rules(), &devices)?;
-    unikernel.load(&mut memory, &devices, ring.is_some(), counter_frequency)?;
+    // SAFETY: the lease is dropped first: here as the younger local, later by `Machine::run`.
+    let lease =
+        unsafe { unikernel.load(&mut memory, &devices, ring.is_some(), counter_frequency) }?;
     map_memory(&vm, &memory)?;
     vcpu.boot(&arch::Boot {
         entry: unikernel.image.entry,
@@ -116,6 +121,7 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
             devices,
             console,
             notifier,
+            lease,
             poll_limit,
             timeout: config.limits.timeout,
         },
@@ -131,12 +137,17 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
 
 impl Unikernel {
     fn examine(config: &Config, files: &mut Files) -> Result<Unikernel, outcome::Error> {
-        let (file, mut image) = examine(files.take(&config.unikernel, Need::Read))?;
+        let look = files.take(&config.unikernel, Need::Read);
+        // Locked memory is the guest's own. The lease is older than the first look into the file.
+        let look_again = look.as_ref().ok().filter(|_| !config.limits.lock_memory);
+        let lease = look_again.and_then(Lease::take);
+        let (file, mut image) = examine(look)?;
         let memory_size = memory_size(config.memory, &image)?;
         let cmdline = boot_info::cmdline(&config.arguments)?;
         let manifest = manifest(&mut image, &config.nets, &config.blocks)?;
         Ok(Unikernel {
             file,
+            lease,
             image,
             manifest,
             cmdline,
@@ -144,14 +155,18 @@ impl Unikernel {
         })
     }
 
-    /// Writes the initial contents of guest memory.
-    fn load(
-        &self,
+    /// Writes the initial contents of guest memory. Returns the guard of the pages that it shares
+    /// with the file.
+    ///
+    /// # Safety
+    /// The memory must live longer than the result.
+    unsafe fn load(
+        &mut self,
         memory: &mut GuestMemory,
         devices: &Devices,
         ring: bool,
         counter_frequency: u64,
-    ) -> Result<(), outcome::Error> {
+    ) -> Result<Option<lease::Guard>, outcome::Error> {
         let image = &self.image;
         let offered = if ring { "offered" } else { "not offered" };
         log::debug!(
@@ -166,7 +181,12 @@ impl Unikernel {
             manifest: &self.manifest.to_bytes(devices.properties()),
             cmdline: &self.cmdline,
         };
-        fill(memory, &self.file, image, &facts)
+        let file = (&self.file, self.lease.is_some());
+        let pages = fill(memory, file, image, &facts)?;
+        let lease = self.lease.take().filter(|_| !pages.is_empty());
+        // SAFETY: the caller keeps the memory. Its users copy by volatile accesses or let the kernel
+        // copy.
+        Ok(lease.map(|lease| unsafe { lease.protect(pages) }))
     }
 
     /// Formats the status line that a service manager shows for a running guest.

@@ -127,7 +127,7 @@ fn cause(errno: Option<i32>) -> &'static str {
     match errno.unwrap_or_default() {
         libc::EMFILE | libc::ENFILE => " (raise the limit of open files, ulimit -n)",
         libc::EFAULT => {
-            " (a page of guest memory is unavailable: host memory is exhausted or defective)"
+            " (a page of guest memory is unavailable: the unikernel's file cannot be read, or host memory is exhausted or defective)"
         }
         libc::ENOMEM => " (the kernel is out of memory)",
         libc::EBUSY => {

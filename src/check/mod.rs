@@ -134,7 +134,10 @@ fn memory(
             manifest: &manifest.to_bytes([]),
             cmdline: &cmdline,
         };
-        report.needs("memory", setup::fill(&mut memory, file, image, &facts))?;
+        report.needs(
+            "memory",
+            setup::fill(&mut memory, (file, false), image, &facts),
+        )?;
     }
     // KVM errors are already reported.
     let mapped = vm.map_or(Ok(()), |vm| setup::map_memory(vm, &memory));

@@ -4,8 +4,6 @@
 //! A client becomes the debugger when it has sent a packet of gdb's protocol. Until then the guest
 //! waits: a port probe or a silent client neither takes gdb's place nor delays gdb.
 
-#![expect(unsafe_code, reason = "F_SETOWN_EX")]
-
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -22,7 +20,6 @@ use super::{Guest, Session};
 use crate::arch::{Debugging, Vcpu};
 use crate::config::{GdbAddress, SocketAddress};
 use crate::host::files::Files;
-use crate::host::ids;
 use crate::host::signal;
 use crate::host::unix_socket;
 
@@ -263,24 +260,7 @@ fn listen(port: u16) -> io::Result<(Socket, String)> {
 
 /// Makes the kernel send SIGIO to this thread when there is something to read.
 fn enable_sigio(wire: &Wire) -> io::Result<()> {
-    let owner = Owner {
-        kind: F_OWNER_TID,
-        id: ids::thread(),
-    };
-    // SAFETY: the kernel reads `owner`.
-    if unsafe { libc::fcntl(wire.descriptor(), F_SETOWN_EX, &raw const owner) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    signal::own(wire.as_fd())?;
     let flags = rustix::fs::fcntl_getfl(wire)?;
     Ok(rustix::fs::fcntl_setfl(wire, flags | OFlags::ASYNC)?)
 }
-
-/// The kernel's `struct f_owner_ex` of linux/fcntl.h, which libc lacks on some targets.
-#[repr(C)]
-struct Owner {
-    kind: i32,
-    id: i32,
-}
-
-const F_SETOWN_EX: i32 = 15;
-const F_OWNER_TID: i32 = 0;

@@ -9,6 +9,7 @@ use crate::debug::{Session, core};
 use crate::devices::Devices;
 use crate::devices::console::Console;
 use crate::devices::ring::Ring;
+use crate::host::lease;
 use crate::host::service_manager::Notifier;
 use crate::host::signal;
 use crate::report::log_lines;
@@ -19,6 +20,8 @@ pub(crate) struct Services {
     pub(crate) devices: Devices,
     pub(crate) console: Console,
     pub(crate) notifier: Notifier,
+    /// Protects pages of memory that are shared with the unikernel's file.
+    pub(crate) lease: Option<lease::Guard>,
     /// Longest sleep of one POLL, in nanoseconds.
     pub(crate) poll_limit: u64,
     /// Seconds after which the run is ended.
@@ -50,6 +53,8 @@ impl Services {
         let ring_nets = ring.map(fds).unwrap_or_default();
         let (process, thread) = signal::claim_thread();
         let (waits, timer) = self.devices.waits();
+        let lease = self.lease.as_ref().map(lease::Guard::parameters);
+        let (lease, shared) = lease.unzip();
         Parameters {
             vcpu: vcpu.as_raw_fd(),
             waits: vec![waits],
@@ -58,6 +63,8 @@ impl Services {
             nets,
             ring_nets,
             disks,
+            lease,
+            shared: shared.unwrap_or_default(),
             notify: self.notifier.descriptor(),
             debugger: session.map(Session::descriptor).into_iter().collect(),
             cores: cores.map(core::Directory::descriptors),

@@ -6,6 +6,7 @@ pub mod device_file;
 pub mod files;
 pub mod ids;
 pub mod inherited_filter;
+pub(crate) mod lease;
 pub mod owner;
 pub mod service_manager;
 pub mod signal;

@@ -13,7 +13,7 @@
 
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
 
@@ -21,7 +21,7 @@ use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::host::{ids, inherited_filter};
+use crate::host::{ids, inherited_filter, lease};
 
 /// Signals that end a run.
 pub(crate) const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
@@ -111,14 +111,20 @@ fn is_ignored(signal: c_int) -> bool {
 }
 
 /// Unblocks inherited blocked signals: SIGTERM and SIGALRM must end the run or interrupt it, SIGSYS
-/// reports a sandbox violation, and SIGUSR1 requests statistics.
+/// reports a sandbox violation, SIGUSR1 requests statistics, and [`lease`] handles two.
 fn prepare() {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write
     // nothing else.
     unsafe {
         let mut ours = std::mem::zeroed();
         libc::sigemptyset(&raw mut ours);
-        let others = [libc::SIGSYS, libc::SIGUSR1, libc::SIGIO];
+        let others = [
+            libc::SIGSYS,
+            libc::SIGUSR1,
+            libc::SIGIO,
+            lease::SIGNAL,
+            libc::SIGBUS,
+        ];
         for signal in SIGNALS.into_iter().chain(others) {
             libc::sigaddset(&raw mut ours, signal);
         }
@@ -126,8 +132,8 @@ fn prepare() {
     }
 }
 
-/// Blocks all signals in this thread, so that the guest's thread gets them. The exception is SIGSYS
-/// for the thread's own sandbox violations.
+/// Blocks all signals in this thread, so that the guest's thread gets them. The exceptions are those
+/// that its own actions cause: SIGSYS by a sandbox violation, SIGBUS by a page that cannot be read.
 pub fn block_all_signals() {
     // SAFETY: the set is a plain value that `sigfillset` initialises; the calls read it and write
     // nothing else.
@@ -135,6 +141,7 @@ pub fn block_all_signals() {
         let mut all = std::mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::sigdelset(&raw mut all, libc::SIGSYS);
+        libc::sigdelset(&raw mut all, libc::SIGBUS);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
     }
 }
@@ -202,6 +209,30 @@ pub fn claim_thread() -> (i32, i32) {
 /// The handler cannot be installed.
 pub fn handle_sigio() -> errno::Result<()> {
     register_signal_handler(libc::SIGIO, on_debugger)
+}
+
+/// Makes the kernel send this thread the signals of `fd`.
+///
+/// # Errors
+/// A filter rejects the call.
+pub(crate) fn own(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // The kernel's `struct f_owner_ex`, which libc lacks on some targets.
+    #[repr(C)]
+    struct Owner {
+        kind: c_int,
+        id: c_int,
+    }
+    const F_SETOWN_EX: c_int = 15;
+    const F_OWNER_TID: c_int = 0;
+    let owner = Owner {
+        kind: F_OWNER_TID,
+        id: ids::thread(),
+    };
+    // SAFETY: the kernel reads `owner`.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), F_SETOWN_EX, &raw const owner) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 extern "C" fn on_debugger(_: c_int, _: *mut siginfo_t, _: *mut c_void) {

@@ -12,7 +12,7 @@
 use std::fs;
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
@@ -141,6 +141,12 @@ fn limits() -> [u64; 3] {
         unsafe { libc::getrlimit(resource, &raw mut limit) };
         limit.rlim_cur
     })
+}
+
+/// Returns the host's page size.
+pub(crate) fn host_page_size() -> usize {
+    // SAFETY: the call takes a number.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE_SIZE as usize)
 }
 
 /// The guest's RAM.
@@ -368,6 +374,47 @@ impl GuestMemory {
     pub fn place(&self, addr: GuestAddress, data: &[u8]) -> Result<(), RangeError> {
         self.slice(addr.0, data.len() as u64)?.copy_from(data);
         Ok(())
+    }
+
+    /// Maps the whole host pages of the `len` bytes at `addr` from `file` at `offset`, privately and
+    /// ignoring the guest's access. For set-up only.
+    ///
+    /// Returns the addresses that are mapped: an empty range at `addr` if there is no whole page, or
+    /// if pages of the file and of memory do not coincide.
+    pub(crate) fn map(
+        &self,
+        addr: u64,
+        len: u64,
+        file: BorrowedFd<'_>,
+        offset: u64,
+    ) -> Result<io::Result<Range<u64>>, RangeError> {
+        self.slice(addr, len)?;
+        let page = host_page_size() as u64;
+        let (start, end) = (addr.next_multiple_of(page), (addr + len) / page * page);
+        if start >= end || addr % page != offset % page {
+            return Ok(Ok(addr..addr));
+        }
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+        );
+        let at = (self.host_address() + start) as *mut libc::c_void;
+        // SAFETY: the pages are inside our mapping, into which no reference points.
+        let mapped = unsafe {
+            libc::mmap(
+                at,
+                (end - start) as usize,
+                protection,
+                flags,
+                file.as_raw_fd(),
+                (offset + (start - addr)) as libc::off_t,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Ok(Err(io::Error::last_os_error()));
+        }
+        self.advise(start as usize, (end - start) as usize, libc::MADV_DONTDUMP);
+        Ok(Ok(start..end))
     }
 
     /// Fills `len` bytes at `addr` from `file` at `offset`, ignoring the guest's access. For set-up

@@ -10,8 +10,9 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{SYS_pread64, SYS_pwrite64, SYS_read, SYS_write, c_long, syscall};
-use vm_memory::VolatileSlice;
+use vm_memory::{VolatileMemory, VolatileSlice};
 
+use super::PAGE_SIZE;
 use crate::host::signal;
 
 /// Guest memory for the host to read. The guest may change it at any time.
@@ -33,7 +34,22 @@ fn once(call: c_long, fd: BorrowedFd<'_>, memory: &VolatileSlice<'_>) -> io::Res
     // SAFETY: the slice is inside a live mapping that no Rust reference points into, and the kernel
     // tolerates bytes that change while it reads.
     let moved = unsafe { syscall(call, fd.as_raw_fd(), pointer.as_ptr(), memory.len()) };
-    usize::try_from(moved).map_err(|_| io::Error::last_os_error())
+    usize::try_from(moved).map_err(|_| failed(memory))
+}
+
+/// Returns the error of the last call on `memory`. If a page that is shared with the unikernel's
+/// file cannot be read, touching it ends the process with a message.
+#[cold]
+fn failed(memory: &VolatileSlice<'_>) -> io::Error {
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EFAULT) {
+        let pages = (0..memory.len()).step_by(PAGE_SIZE as usize);
+        for offset in pages.chain(memory.len().checked_sub(1)) {
+            let byte = memory.get_ref::<u8>(offset);
+            let _ = byte.map(|byte| byte.load());
+        }
+    }
+    error
 }
 
 /// Repeats `pread(2)` or `pwrite(2)` until all bytes are moved. An earlier end of file is
@@ -55,7 +71,7 @@ fn all(
         match unsafe { syscall(call, file.as_raw_fd(), at, piece, position) } {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             moved @ 1.. => done += moved as usize,
-            _ => match io::Error::last_os_error() {
+            _ => match failed(memory) {
                 error if error.kind() == io::ErrorKind::Interrupted => {}
                 error => return Err(error),
             },

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use crate::host::signal::uninterrupted;
-use crate::memory::GuestMemory;
+use crate::memory::{self, GuestMemory};
 use crate::sandbox::rules::MINCORE_PIECE;
 
 /// Pages of a piece on hosts with the smallest pages.
@@ -32,9 +32,7 @@ impl Process {
     /// # Errors
     /// /proc is not mounted.
     pub(crate) fn open(memory: &GuestMemory) -> io::Result<Process> {
-        // SAFETY: the call takes a number.
-        let page_size =
-            usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+        let page_size = memory::host_page_size();
         let guest = (memory.host_address() as usize, memory.size() as usize);
         Ok(Process {
             statm: File::open("/proc/self/statm")?,

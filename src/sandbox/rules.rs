@@ -68,9 +68,9 @@ pub enum When {
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Listener, MetricsEnd,
-    Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Signals, Statm, Stats,
-    Thread, Timer, Vcpu, Waits,
+    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Lease, Listener,
+    MetricsEnd, Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Shared, Signals,
+    Statm, Stats, Thread, Timer, Vcpu, Waits,
 };
 use When::{Bits, Is, Null, OneOf};
 
@@ -257,6 +257,34 @@ pub const GUEST: &[Rule] = &[
     STATM,
     MINCORE,
     FUTEX,
+    rule(
+        libc::SYS_madvise,
+        &[OneOf(1, Shared), Is(2, libc::MADV_DONTDUMP as u64)],
+        Always("a copy of pages of the unikernel's file, which is about to change"),
+    ),
+    rule(
+        libc::SYS_mremap,
+        &[
+            OneOf(1, Shared),
+            OneOf(2, Shared),
+            Is(3, (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64),
+        ],
+        Always("puts it in their place"),
+    ),
+    rule(
+        libc::SYS_fcntl,
+        &[
+            OneOf(0, Lease),
+            Is(1, libc::F_SETLEASE as u64),
+            Is(2, libc::F_UNLCK as u64),
+        ],
+        Always("lets it change then"),
+    ),
+    rule(
+        libc::SYS_fstat,
+        &[OneOf(0, Lease)],
+        Seldom("whether it has changed, if the user may not give the lease back"),
+    ),
     rule(
         libc::SYS_rt_sigreturn,
         &[],

@@ -21,6 +21,8 @@ fn parameters() -> Parameters {
         nets: vec![7, 8],
         ring_nets: vec![10, 11],
         disks: vec![9],
+        lease: Some(23),
+        shared: vec![0x10_0000, 0x3000],
         cores: Some((18, 19)),
         stats: vec![12],
         statm: vec![13],

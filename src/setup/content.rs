@@ -1,6 +1,7 @@
 //! The initial contents of guest memory: segments, page tables, boot info.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE};
@@ -39,15 +40,26 @@ fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
 }
 
 /// Writes the initial contents of guest memory and its page tables, and write-protects what the
-/// guest must not write.
+/// guest must not write. If `shared`, whole pages of the image are mapped from the file; returns
+/// their host addresses.
 pub(crate) fn fill(
     memory: &mut GuestMemory,
-    file: &File,
+    (file, shared): (&File, bool),
     image: &Image,
     facts: &BootFacts,
-) -> Result<(), outcome::Error> {
+) -> Result<Vec<Range<usize>>, outcome::Error> {
     let mappings = mappings(image, memory.size(), facts.net_ring != 0);
-    load(memory, file, &image.segments)?;
+    let mut pages = Vec::new();
+    for segment in &image.segments {
+        log::debug!(
+            "segment {:#x?}: {:?}, from {:#x?} of the file",
+            segment.memory,
+            segment.access,
+            segment.file
+        );
+        let mapped = load(memory, (file, shared), segment)?;
+        pages.extend((!mapped.is_empty()).then_some(mapped));
+    }
     for Mapping { range, access } in &mappings {
         log::trace!("page tables: {range:#x?}: {access:?}");
     }
@@ -57,29 +69,33 @@ pub(crate) fn fill(
         &boot_info::to_bytes(image.era, facts),
     )?;
     memory.protect(&mappings);
-    Ok(())
+    Ok(pages)
 }
 
-/// Loads the segments. Bytes that the file does not fill are zero, because guest memory is fresh.
-fn load(memory: &GuestMemory, file: &File, segments: &[Segment]) -> Result<(), outcome::Error> {
-    for segment in segments {
-        log::debug!(
-            "segment {:#x?}: {:?}, from {:#x?} of the file",
-            segment.memory,
-            segment.access,
-            segment.file
-        );
-    }
-    for segment in segments.iter().filter(|segment| !segment.file.is_empty()) {
-        let length = segment.file.end - segment.file.start;
+/// Loads a segment. Bytes that the file does not fill are zero, because guest memory is fresh.
+/// Returns the host addresses of the pages that are mapped from the file.
+fn load(
+    memory: &GuestMemory,
+    (file, shared): (&File, bool),
+    segment: &Segment,
+) -> Result<Range<usize>, outcome::Error> {
+    let (file, start) = (file.as_fd(), segment.memory.start);
+    let end = start + (segment.file.end - segment.file.start);
+    let offset = |addr| segment.file.start + (addr - start);
+    let mapped = if shared {
         memory
-            .load(
-                GuestAddress(segment.memory.start),
-                length,
-                file.as_fd(),
-                segment.file.start,
-            )?
-            .map_err(image::Error::Io)?;
+            .map(start, end - start, file, segment.file.start)?
+            .map_err(image::Error::Io)?
+    } else {
+        start..start
+    };
+    for Range { start, end } in [start..mapped.start, mapped.end..end] {
+        if start < end {
+            memory
+                .load(GuestAddress(start), end - start, file, offset(start))?
+                .map_err(image::Error::Io)?;
+        }
     }
-    Ok(())
+    let host = |addr| (memory.host_address() + addr) as usize;
+    Ok(host(mapped.start)..host(mapped.end))
 }

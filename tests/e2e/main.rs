@@ -42,6 +42,7 @@ mod ring;
 mod ring_hostile;
 mod sandbox;
 mod sandbox_rules;
+mod shared_pages;
 mod signals;
 mod syscalls;
 mod usage;
@@ -120,7 +121,7 @@ fn tests(only: Option<&str>) -> Vec<Trial> {
         ring_hostile
         sandbox
         sandbox_rules
-        signals
+        shared_pages signals
         syscalls
         usage
         web

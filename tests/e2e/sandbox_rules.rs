@@ -15,7 +15,7 @@ use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When,
 use crate::common::Need::{Kvm, Net};
 use crate::common::trace::{Call, lengthen_sleep, trace_threads};
 use crate::common::{self, LIMIT, kernel, text, unikernel};
-use runs::{broken_ring, debugged, disk_and_frames, exits, observed, ring, web};
+use runs::{broken_ring, debugged, disk_and_frames, exits, file_change, observed, ring, web};
 
 pub fn tests() -> Vec<Trial> {
     vec![trial!(every_rule_is_used, Kvm, Net)]
@@ -131,6 +131,10 @@ fn parameters(pid: libc::pid_t) -> Parameters {
             link if link.ends_with("/statm") => parameters.statm = vec![fd],
             link if link.ends_with(".json") => parameters.stats = vec![fd],
             link if link.ends_with(".img") => parameters.disks.push(fd),
+            link if link.ends_with(".hvt") => {
+                parameters.lease = Some(fd);
+                parameters.shared = mapped(pid, link);
+            }
             // Opened one right after the other.
             link if std::path::Path::new(link).is_dir() => {
                 parameters.cores = Some((parameters.cores.map_or(fd, |(first, _)| first), fd));
@@ -158,6 +162,19 @@ fn parameters(pid: libc::pid_t) -> Parameters {
         _ => panic!("{frames:?}"),
     }
     parameters
+}
+
+/// Returns the lengths of the mappings of a file.
+fn mapped(pid: libc::pid_t, file: &str) -> Vec<u64> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let of_file = maps.lines().filter(|line| line.ends_with(file));
+    let length = |line: &str| {
+        let (range, _) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        Some(number(end)? - number(start)?)
+    };
+    of_file.map(|line| length(line).unwrap()).collect()
 }
 
 /// Returns the lowest free descriptor number.
@@ -266,9 +283,11 @@ fn every_rule_is_used() {
     used.note(&disk_and_frames());
     used.note(&web());
     used.note(&observed());
-    // Whether the ring's thread is awake for some request depends on timing.
+    // Whether the ring's thread is awake for some request, and whether the file can be leased,
+    // depends on timing.
     let deadline = Instant::now() + LIMIT;
     while !used.missing().is_empty() && Instant::now() < deadline {
+        used.note(&file_change());
         used.note(&ring("writes=2000"));
         used.note(&ring("mix=300"));
         used.note(&ring("burst=1"));

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::set_current_timer_slack;
 
 use super::{ADDRESS, Drained, Error, GuestRing, Ring, Shared, may_sleep};
-use crate::host::signal;
 use crate::host::threads::report;
+use crate::host::{lease, signal};
 use crate::memory::{GuestAddress, GuestMemory};
 
 /// Sleep of the second thread between two polls. A flood of a million frames per second fills less
@@ -150,7 +150,10 @@ impl Parallel {
         let mut last = Instant::now();
         shared.want_kicks(false);
         while !self.is_over() {
-            let drained = ring.consumer().drain(shared, memory)?;
+            let mut consumer = ring.consumer();
+            let writing = lease::writing();
+            let drained = consumer.drain(shared, memory)?;
+            drop((writing, consumer));
             served = served.saturating_add(drained.requests);
             if drained.requests > 0 {
                 last = Instant::now();

@@ -22,6 +22,10 @@ pub enum Parameter {
     RingNets,
     /// Descriptors of disks.
     Disks,
+    /// The lease on the unikernel's file, if memory shares pages with it.
+    Lease,
+    /// The lengths of the mappings of those pages.
+    Shared,
     /// The directory for a core file.
     CoreDirectory,
     /// The descriptor that the core file will get.
@@ -77,6 +81,10 @@ pub struct Parameters {
     pub ring_nets: Vec<RawFd>,
     /// Descriptors of disks.
     pub disks: Vec<RawFd>,
+    /// The lease on the unikernel's file, and the lengths of the mappings of its pages.
+    pub lease: Option<RawFd>,
+    /// See `lease`.
+    pub shared: Vec<u64>,
     /// The directory for a core file, and the descriptor that the file will get.
     pub cores: Option<(RawFd, RawFd)>,
     /// The statistics file.
@@ -109,6 +117,8 @@ impl Parameters {
             Parameter::Nets => fds(&self.nets),
             Parameter::RingNets => fds(&self.ring_nets),
             Parameter::Disks => fds(&self.disks),
+            Parameter::Lease => fds(self.lease.as_slice()),
+            Parameter::Shared => self.shared.clone(),
             Parameter::CoreDirectory => fds(self.cores.map(|(directory, _)| directory).as_slice()),
             Parameter::CoreFile => fds(self.cores.map(|(_, file)| file).as_slice()),
             Parameter::Stats => fds(&self.stats),

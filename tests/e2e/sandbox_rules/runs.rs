@@ -13,6 +13,7 @@ use crate::common::rsp::Debugger;
 use crate::common::wire::Wire;
 use crate::common::{self, FD, LIMIT, pass_fd, text, unikernel};
 use crate::sandbox_rules::{Calls, calls, end_when};
+use crate::shared_pages::App;
 
 /// The wait status of a process that exits with `status`.
 pub fn exits(status: i32) -> libc::c_int {
@@ -36,6 +37,28 @@ pub fn disk_and_frames() -> Calls {
         &[exits(0)],
         |_, _, _| {},
     )
+}
+
+/// A guest whose file changes while it runs.
+pub fn file_change() -> Calls {
+    let app = App::new(100);
+    let (path, running) = (app.path(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let deadline = Instant::now() + LIMIT;
+            while !running.load(Ordering::SeqCst) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::fs::write(&path, "another unikernel").unwrap();
+        });
+        let command = &mut app.command(&[], 3_000_000);
+        let calls = calls(command, &[exits(0)], |_, _, call| {
+            running.fetch_or(call.is_poll(), Ordering::SeqCst);
+        });
+        running.store(true, Ordering::SeqCst);
+        writer.join().unwrap();
+        calls
+    })
 }
 
 /// A run with a debugger that reads its state.

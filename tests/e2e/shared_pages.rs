@@ -1,0 +1,320 @@
+//! Pages of the unikernel's file that guest memory shares with it: nothing that happens to the file
+//! changes a running guest.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+
+use crate::common::Need::{Kvm, Mounts, Root as Superuser};
+use crate::common::inject::{Fault, first, inject};
+use crate::common::trace::Call;
+use crate::common::{Guest, LIMIT, Output, Root, fixture, run, tender, text, trial};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial("an_idle_guest_has_no_copy_of_its_file")
+            .needs(&[Kvm, Mounts])
+            .run(an_idle_guest_has_no_copy_of_its_file),
+        trial("locked_memory_is_not_shared")
+            .needs(&[Kvm, Mounts])
+            .run(locked_memory_is_not_shared),
+        trial("a_file_that_somebody_may_write_is_copied")
+            .needs(&[Kvm, Mounts])
+            .run(a_file_that_somebody_may_write_is_copied),
+        trial("pages_that_do_not_coincide_are_read")
+            .needs(&[Kvm, Mounts])
+            .run(pages_that_do_not_coincide_are_read),
+        trial("a_changed_file_changes_no_guest")
+            .needs(&[Kvm, Mounts])
+            .run(a_changed_file_changes_no_guest),
+        trial("no_moment_is_unsafe")
+            .needs(&[Kvm, Mounts])
+            .run(no_moment_is_unsafe),
+        trial("a_lease_that_may_not_be_given_back_is_closed")
+            .needs(&[Kvm, Mounts])
+            .run(a_lease_that_may_not_be_given_back_is_closed),
+        trial("without_a_lease_the_file_is_copied")
+            .needs(&[Kvm, Mounts])
+            .run(without_a_lease_the_file_is_copied),
+        trial("an_unavailable_page_ends_the_run")
+            .needs(&[Kvm, Mounts])
+            .run(an_unavailable_page_ends_the_run),
+        trial("a_tender_that_was_stopped_too_long_ends")
+            .needs(&[Kvm, Mounts, Superuser])
+            .run(a_tender_that_was_stopped_too_long_ends),
+    ]
+}
+
+/// Where the unikernel `image` finds its large part.
+const AT: u64 = 0x40_0000;
+/// See `fixtures/programs/src/bin/image.rs`.
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Returns the unikernel `image` with a part of so many pages, at a file offset that is `skew` off
+/// the start of a page.
+fn large(pages: u64, skew: usize) -> Vec<u8> {
+    let mut file = fs::read(fixture("image")).unwrap();
+    let number = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap()) as usize;
+    let count = number(0x38) & 0xffff;
+    let headers = number(0x20);
+    let mut headers = file[headers..headers + 56 * count].to_vec();
+    // Aligned for hosts with pages of 64 KiB.
+    file.resize(file.len().next_multiple_of(0x1_0000) + skew, 0);
+    let (offset, length) = (file.len() as u64, pages * 4096);
+    for word in (AT..AT + length).step_by(8) {
+        file.extend(word.wrapping_mul(FACTOR).to_le_bytes());
+    }
+    // A segment to load, readable and writable.
+    headers.extend(1_u32.to_le_bytes());
+    headers.extend(6_u32.to_le_bytes());
+    for value in [offset, AT, AT, length, length, 4096] {
+        headers.extend(value.to_le_bytes());
+    }
+    let end = file.len() as u64;
+    file[0x20..0x28].copy_from_slice(&end.to_le_bytes());
+    file[0x38..0x3a].copy_from_slice(&(count as u16 + 1).to_le_bytes());
+    file.extend(headers);
+    file
+}
+
+/// A large unikernel in a file system with leases.
+pub struct App {
+    root: Root,
+    pages: u64,
+}
+
+impl App {
+    pub fn new(pages: u64) -> App {
+        let app = App {
+            root: Root::new(),
+            pages,
+        };
+        fs::write(app.path(), large(pages, 0)).unwrap();
+        app
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.root.path("app.hvt")
+    }
+
+    /// A run that looks at a page each `wait` nanoseconds.
+    pub fn command(&self, options: &[&str], wait: u64) -> std::process::Command {
+        let mut command = tender(["--mem=16"]);
+        command.args(options).arg("--").arg(self.path());
+        for (name, value) in [("at", AT), ("pages", self.pages), ("wait", wait)] {
+            command.arg(format!("{name}={value}"));
+        }
+        command
+    }
+
+    /// Starts a guest that shares pages. A test that starts a child at the same moment passes the
+    /// file on, open for writing, until the child's exec; then there is no lease.
+    fn share(&self, wait: u64) -> Guest {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut guest = Guest::start(&mut self.command(&[], wait));
+            guest.wait_for("image: ");
+            if shares(guest.pid(), &self.path()) {
+                return guest;
+            }
+            assert!(Instant::now() < deadline, "{}", guest.messages());
+            guest.signal(libc::SIGTERM);
+            guest.end();
+        }
+    }
+}
+
+/// Returns the mappings of a file in a process.
+fn mappings(pid: u32, file: &Path) -> Vec<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let lines: Vec<_> = maps.lines().collect();
+    let heads = lines.split_inclusive(|line| line.starts_with("VmFlags"));
+    let of_file = heads.filter(|lines| lines[0].ends_with(text(file)));
+    of_file.map(|lines| lines.join("\n")).collect()
+}
+
+fn shares(pid: u32, file: &Path) -> bool {
+    !mappings(pid, file).is_empty()
+}
+
+/// The guest has seen nothing.
+fn is_intact(output: &Output) {
+    output.exits(0).prints("image: intact").is_quiet();
+}
+
+fn an_idle_guest_has_no_copy_of_its_file() {
+    let app = App::new(512);
+    let guest = app.share(1_000_000_000_000);
+    for mapping in mappings(guest.pid(), &app.path()) {
+        let private = mapping
+            .lines()
+            .find(|line| line.starts_with("Private_Dirty"));
+        assert!(private.unwrap().ends_with(" 0 kB"), "{mapping}");
+        assert!(mapping.contains(" dd"), "in core files: {mapping}");
+    }
+    drop(guest);
+    is_intact(&run(&mut app.command(&[], 0)));
+    is_intact(&run(app.command(&[], 0).arg("write=1")));
+}
+
+fn locked_memory_is_not_shared() {
+    let app = App::new(100);
+    let guest = Guest::start(&mut app.command(&["--lock-memory"], 1_000_000));
+    guest.wait_for("image: ");
+    assert!(!shares(guest.pid(), &app.path()));
+    is_intact(&guest.end());
+}
+
+fn a_file_that_somebody_may_write_is_copied() {
+    let app = App::new(100);
+    let writer = File::options().write(true).open(app.path()).unwrap();
+    let guest = Guest::start(&mut app.command(&[], 5_000_000));
+    guest.wait_for("image: ");
+    assert!(!shares(guest.pid(), &app.path()));
+    writer.write_all_at(&[0; 4096], 0x2_0000).unwrap();
+    writer.set_len(0).unwrap();
+    is_intact(&guest.end());
+}
+
+fn pages_that_do_not_coincide_are_read() {
+    let app = App::new(100);
+    fs::write(app.path(), large(100, 512)).unwrap();
+    is_intact(&run(&mut app.command(&[], 0)));
+}
+
+fn a_changed_file_changes_no_guest() {
+    let other = fs::read(fixture("hello")).unwrap();
+    let changes: [(&str, fn(&Path, &[u8])); 7] = [
+        ("overwritten", |path, other| fs::write(path, other).unwrap()),
+        ("overwritten in part", |path, other| {
+            let file = File::options().write(true).open(path).unwrap();
+            file.write_all_at(other, 0).unwrap();
+            file.write_all_at(other, 0x2_0000).unwrap();
+        }),
+        ("appended", |path, other| {
+            let mut file = File::options().append(true).open(path).unwrap();
+            file.write_all(other).unwrap();
+        }),
+        ("truncated", |path, _| {
+            let path = std::ffi::CString::new(text(path)).unwrap();
+            // SAFETY: the path ends with a NUL.
+            assert_eq!(unsafe { libc::truncate(path.as_ptr(), 5000) }, 0);
+        }),
+        ("deleted", |path, _| fs::remove_file(path).unwrap()),
+        ("replaced", |path, other| {
+            let new = path.with_extension("new");
+            fs::write(&new, other).unwrap();
+            fs::rename(new, path).unwrap();
+        }),
+        ("renamed, then overwritten", |path, other| {
+            let new = path.with_extension("old");
+            fs::rename(path, &new).unwrap();
+            fs::write(new, other).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        println!("{name}");
+        let app = App::new(200);
+        let guest = app.share(2_000_000);
+        change(&app.path(), &other);
+        is_intact(&guest.end());
+    }
+}
+
+/// The file is overwritten in place while the guest starts, runs and ends.
+fn no_moment_is_unsafe() {
+    const ROUNDS: u64 = 200;
+    let app = App::new(80);
+    let (image, other) = (fs::read(app.path()).unwrap(), vec![0x55; 1 << 20]);
+    let mut noticed = 0;
+    for round in 0..ROUNDS {
+        fs::write(app.path(), &image).unwrap();
+        let guest = Guest::start(&mut app.command(&[], 100_000));
+        std::thread::sleep(Duration::from_micros(round * 7919 % 40_000));
+        fs::write(app.path(), &other).unwrap();
+        let output = guest.end();
+        // The file was another one before the tender opened it.
+        if output.stderr.contains("not an ELF file") {
+            noticed += 1;
+        } else {
+            is_intact(&output);
+        }
+    }
+    assert!(noticed < ROUNDS, "no guest ran");
+}
+
+fn is_lease(call: &Call, kind: libc::c_int) -> bool {
+    call.number == libc::SYS_fcntl
+        && call.arguments[1] == libc::F_SETLEASE as u64
+        && call.arguments[2] == kind as u64
+}
+
+/// As for another user than the file's owner.
+fn a_lease_that_may_not_be_given_back_is_closed() {
+    let app = App::new(200);
+    let writer = std::thread::spawn({
+        let path = app.path();
+        move || {
+            std::thread::sleep(Duration::from_millis(300));
+            fs::write(path, "another unikernel").unwrap();
+        }
+    });
+    let refused = |call: &Call| is_lease(call, libc::F_UNLCK);
+    let output = inject(
+        &mut app.command(&[], 5_000_000),
+        first(1, Fault::Fails(libc::EACCES), refused),
+    );
+    is_intact(&output);
+    writer.join().unwrap();
+}
+
+fn without_a_lease_the_file_is_copied() {
+    let app = App::new(100);
+    for error in [libc::EACCES, libc::EINVAL, libc::EAGAIN, libc::ENOSYS] {
+        let refused = |call: &Call| is_lease(call, libc::F_RDLCK);
+        let output = inject(
+            &mut app.command(&[], 0),
+            first(1, Fault::Fails(error), refused),
+        );
+        is_intact(&output);
+    }
+}
+
+fn an_unavailable_page_ends_the_run() {
+    let app = App::new(100);
+    let output = inject(
+        &mut app.command(&[], 0),
+        first(1, Fault::Fails(libc::EFAULT), Call::is_run),
+    );
+    output.fails(&["app.hvt: KVM_RUN failed: ", "file cannot be read"]);
+}
+
+/// Writers wait for a limited time only.
+fn a_tender_that_was_stopped_too_long_ends() {
+    const LIMIT_FILE: &str = "/proc/sys/fs/lease-break-time";
+    let before = fs::read_to_string(LIMIT_FILE).unwrap();
+    fs::write(LIMIT_FILE, "3").unwrap();
+    let ends: Vec<_> = [
+        (5000, "a page of the file cannot be read"),
+        (1 << 20, "the file was changed while tender was stopped"),
+    ]
+    .into_iter()
+    .map(|(length, message)| {
+        let app = App::new(200);
+        let mut guest = app.share(100_000_000_000);
+        guest.signal(libc::SIGSTOP);
+        let file = File::options().write(true).open(app.path()).unwrap();
+        file.set_len(length).unwrap();
+        guest.signal(libc::SIGCONT);
+        (guest.end(), message)
+    })
+    .collect();
+    fs::write(LIMIT_FILE, before).unwrap();
+    for (output, message) in ends {
+        output.fails(&["app.hvt: ", message]);
+    }
+}
