@@ -53,7 +53,7 @@ const LOCAL: [i64; 8] = [
 /// A lease on a file whose pages are not shared yet.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    /// An open file of its own: a mapping would keep the lease after `close`.
+    /// Opened separately: a mapping would keep the lease after `close`.
     file: File,
     name: PathBuf,
 }
@@ -88,7 +88,7 @@ const PAUSED: u32 = 1 << 31;
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 impl Lease {
-    /// Takes a lease on a file: `None` if it is too small to be worth it, if somebody has it open
+    /// Takes a lease on a file: `None` if it is too small to be worth it, if another process has it open
     /// for writing, or if the user or the file system has no leases.
     pub(crate) fn take(look: &Look) -> Option<Lease> {
         if !look.metadata().is_file() || look.metadata().len() < SMALLEST {
@@ -211,7 +211,7 @@ extern "C" fn on_request(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
 /// nothing.
 fn give_back() {
     let shared = SHARED.load(Ordering::SeqCst);
-    // SAFETY: while it is not null, it is a valid box that nobody changes.
+    // SAFETY: while it is not null, it is a valid box that does not change.
     let Some(shared) = (unsafe { shared.as_ref() }) else {
         return;
     };
@@ -226,7 +226,7 @@ fn give_back() {
     let fd = shared.lease.file.as_raw_fd();
     // SAFETY: the call takes numbers.
     let given_back = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) } == 0;
-    // Not every user may give it back; closing the file does so, too, but does not tell whether the
+    // Not every user may give it back; closing the file does so, too, but does not show whether the
     // lease was still there.
     if !given_back
         && (io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
@@ -241,7 +241,7 @@ fn give_back() {
     }
     // The box stays: a handler must not free memory.
     SHARED.store(ptr::null_mut(), Ordering::SeqCst);
-    // SAFETY: the file belongs to the box, which nobody drops or uses any more.
+    // SAFETY: the file belongs to the box, which is neither dropped nor used any more.
     unsafe { libc::close(fd) };
 }
 
@@ -253,7 +253,7 @@ fn replace(shared: &Shared, pages: &Range<usize>) {
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
     );
     // SAFETY: the new mapping is ours and as long as the old one, to which `protect` gives access;
-    // nobody writes to that in the meantime. The last call moves the copy there at once.
+    // no thread writes to that in the meantime. The last call moves the copy there in one step.
     let replaced = unsafe {
         let new = libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0);
         new != libc::MAP_FAILED && {

@@ -338,11 +338,11 @@ impl GuestMemory {
     pub fn read<T: FromBytes + IntoBytes>(&self, addr: GuestAddress) -> Result<T, RangeError> {
         let source = self.slice(addr.0, size_of::<T>() as u64)?;
         let mut value = T::new_zeroed();
-        // Words are volatile, and cheaper than the copy of bytes, which is a call.
-        if let Ok(words) = <[u64]>::mut_from_bytes(value.as_mut_bytes()) {
-            source.copy_to(words);
-        } else if let Ok(words) = <[u32]>::mut_from_bytes(value.as_mut_bytes()) {
-            source.copy_to(words);
+        // Integers are copied by volatile accesses, and cheaper than bytes, whose copy is a call.
+        if let Ok(integers) = <[u64]>::mut_from_bytes(value.as_mut_bytes()) {
+            source.copy_to(integers);
+        } else if let Ok(integers) = <[u32]>::mut_from_bytes(value.as_mut_bytes()) {
+            source.copy_to(integers);
         } else {
             source.copy_to(value.as_mut_bytes());
             // Prevents the compiler from reading guest memory again instead of the copy.
@@ -360,10 +360,10 @@ impl GuestMemory {
     ) -> Result<(), RangeError> {
         let target = self.buffer(addr, size_of::<T>() as u64)?.0;
         let bytes = value.as_bytes();
-        if let Ok(words) = <[u64]>::ref_from_bytes(bytes) {
-            target.copy_from(words);
-        } else if let Ok(words) = <[u32]>::ref_from_bytes(bytes) {
-            target.copy_from(words);
+        if let Ok(integers) = <[u64]>::ref_from_bytes(bytes) {
+            target.copy_from(integers);
+        } else if let Ok(integers) = <[u32]>::ref_from_bytes(bytes) {
+            target.copy_from(integers);
         } else {
             target.copy_from(bytes);
         }

@@ -22,18 +22,18 @@ pub fn tests() -> Vec<Trial> {
         trial("locked_memory_is_not_shared")
             .needs(&[Kvm, Mounts])
             .run(locked_memory_is_not_shared),
-        trial("a_file_that_somebody_may_write_is_copied")
+        trial("a_file_that_is_open_for_writing_is_copied")
             .needs(&[Kvm, Mounts])
-            .run(a_file_that_somebody_may_write_is_copied),
+            .run(a_file_that_is_open_for_writing_is_copied),
         trial("pages_that_do_not_coincide_are_read")
             .needs(&[Kvm, Mounts])
             .run(pages_that_do_not_coincide_are_read),
         trial("a_changed_file_changes_no_guest")
             .needs(&[Kvm, Mounts])
             .run(a_changed_file_changes_no_guest),
-        trial("no_moment_is_unsafe")
+        trial("the_file_may_change_at_any_time")
             .needs(&[Kvm, Mounts])
-            .run(no_moment_is_unsafe),
+            .run(the_file_may_change_at_any_time),
         trial("a_lease_that_may_not_be_given_back_is_closed")
             .needs(&[Kvm, Mounts])
             .run(a_lease_that_may_not_be_given_back_is_closed),
@@ -65,8 +65,8 @@ fn large(pages: u64, skew: usize) -> Vec<u8> {
     // Aligned for hosts with pages of 64 KiB.
     file.resize(file.len().next_multiple_of(0x1_0000) + skew, 0);
     let (offset, length) = (file.len() as u64, pages * 4096);
-    for word in (AT..AT + length).step_by(8) {
-        file.extend(word.wrapping_mul(FACTOR).to_le_bytes());
+    for address in (AT..AT + length).step_by(8) {
+        file.extend(address.wrapping_mul(FACTOR).to_le_bytes());
     }
     // A segment to load, readable and writable.
     headers.extend(1_u32.to_le_bytes());
@@ -111,8 +111,8 @@ impl App {
         command
     }
 
-    /// Starts a guest that shares pages. A test that starts a child at the same moment passes the
-    /// file on, open for writing, until the child's exec; then there is no lease.
+    /// Starts a guest that shares pages. A child of another test has the file open for writing, until its
+    /// exec; then there is no lease.
     fn share(&self, wait: u64) -> Guest {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -169,7 +169,7 @@ fn locked_memory_is_not_shared() {
     is_intact(&guest.end());
 }
 
-fn a_file_that_somebody_may_write_is_copied() {
+fn a_file_that_is_open_for_writing_is_copied() {
     let app = App::new(100);
     let writer = File::options().write(true).open(app.path()).unwrap();
     let guest = Guest::start(&mut app.command(&[], 5_000_000));
@@ -226,7 +226,7 @@ fn a_changed_file_changes_no_guest() {
 }
 
 /// The file is overwritten in place while the guest starts, runs and ends.
-fn no_moment_is_unsafe() {
+fn the_file_may_change_at_any_time() {
     const ROUNDS: u64 = 200;
     let app = App::new(80);
     let (image, other) = (fs::read(app.path()).unwrap(), vec![0x55; 1 << 20]);
