@@ -188,7 +188,8 @@ fn pages_that_do_not_coincide_are_read() {
 
 fn a_changed_file_changes_no_guest() {
     let other = fs::read(fixture("hello")).unwrap();
-    let changes: [(&str, fn(&Path, &[u8])); 7] = [
+    type Change = fn(&Path, &[u8]);
+    let changes: [(&str, Change); 7] = [
         ("overwritten", |path, other| fs::write(path, other).unwrap()),
         ("overwritten in part", |path, other| {
             let file = File::options().write(true).open(path).unwrap();
