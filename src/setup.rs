@@ -33,6 +33,7 @@ use crate::host::user;
 use crate::memory::GuestMemory;
 use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
+use crate::report::clock;
 use crate::sandbox::{self, Layer, Sandbox};
 
 mod content;
@@ -57,6 +58,7 @@ struct Unikernel {
 
 /// Prepares everything that one run needs.
 pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
+    check_clock()?;
     let phases = Phases::begin();
     files.check_user()?;
     let mut unikernel = Unikernel::examine(config, files)?;
@@ -133,6 +135,11 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
         registry: Arc::new(registry),
         outlets,
     })
+}
+
+/// Checks the clocks. Reading an `Instant` before this may panic.
+pub(crate) fn check_clock() -> Result<(), Error> {
+    clock::check().map_err(Error::Clock)
 }
 
 impl Unikernel {

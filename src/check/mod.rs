@@ -45,6 +45,7 @@ struct Guest {
 /// sandbox.
 pub fn check(config: &Config, files: &mut Files) -> Report {
     let mut report = Report::new(config.unikernel.display().to_string());
+    report.needs("clock", setup::check_clock());
     let mut guest = unikernel(&mut report, config, files);
     let vm = kvm(&mut report, config.sandbox);
     memory(&mut report, config, guest.as_mut(), vm.as_ref());

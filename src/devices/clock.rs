@@ -4,7 +4,7 @@
 //! too rarely, the product overflows and its clock falls behind permanently, so the tender wakes it
 //! in time. Section A5.
 
-#![expect(unsafe_code, reason = "clock_gettime that may fail")]
+use crate::report::clock;
 
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -15,13 +15,7 @@ const SHIFT_MAX: u32 = 32;
 /// if the host has none, and at most `u64::MAX`. The vDSO answers it. Section 8.
 #[inline]
 pub fn walltime() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the call writes one timespec. std's SystemTime panics if a filter rejects it.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
-    nanoseconds(now.tv_sec, now.tv_nsec as u64)
+    clock::read(libc::CLOCK_REALTIME).map_or(0, |now| nanoseconds(now.tv_sec, now.tv_nsec as u64))
 }
 
 #[inline]

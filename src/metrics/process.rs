@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::host::signal::uninterrupted;
 use crate::memory::{self, GuestMemory};
+use crate::report::clock;
 use crate::sandbox::rules::MINCORE_PIECE;
 
 /// Pages of a piece on hosts with the smallest pages.
@@ -81,18 +82,9 @@ impl Process {
     }
 }
 
-/// Returns the CPU time of this process.
+/// Returns the CPU time of this process; zero if a seccomp filter around it rejects the call.
 pub(super) fn processor_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes the one structure.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        time.tv_nsec.unsigned_abs() as u32,
-    )
+    clock::since_zero(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use rustix::stdio::stderr;
 
 pub use self::line::{Line, LogFormat};
+use crate::report::clock;
 use crate::report::counters::Count;
 
 /// The longest line that a pipe with any room accepts in one write. A longer line is cut.
@@ -156,9 +157,11 @@ impl State {
         } else {
             self.patience
         };
-        let asked = Instant::now();
+        let now = || clock::since_zero(libc::CLOCK_MONOTONIC);
+        let asked = now();
         let ready = wait_for_room(fd, patience);
-        self.patience = self.patience.saturating_sub(asked.elapsed().min(patience));
+        let waited = now().saturating_sub(asked).min(patience);
+        self.patience = self.patience.saturating_sub(waited);
         ready
     }
 }

@@ -1,5 +1,6 @@
-//! Reporting for all modules: log lines, JSON, timestamps, counters.
+//! Reporting for all modules: log lines, JSON, clocks, timestamps, counters.
 
+pub mod clock;
 pub mod counters;
 pub mod json;
 pub mod log_lines;

@@ -26,6 +26,10 @@ pub enum Error {
         "'{name}': this unikernel's devices have no names ({era}); use --net=IFACE or --disk=PATH"
     )]
     UnnamedDevices { name: String, era: Era },
+    #[error(
+        "cannot read the clock: {0}; the seccomp filter around tender must allow clock_gettime"
+    )]
+    Clock(io::Error),
     #[error("cannot open /dev/kvm: {source}; {hint}")]
     NoKvm { source: io::Error, hint: String },
     #[error("unsupported KVM API version {0} (expected 12); boot a Linux kernel with its own KVM")]

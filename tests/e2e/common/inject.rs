@@ -2,6 +2,7 @@
 //! shortened.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -23,29 +24,48 @@ const NT_PRSTATUS: libc::c_long = 1;
 
 #[cfg(target_arch = "x86_64")]
 mod places {
-    /// How many registers there are; which hold a call's result, its first and third argument and
-    /// its number.
+    /// How many registers there are; which hold a call's result, its first and third argument, its
+    /// number, and the stack pointer.
     pub const COUNT: usize = 27;
     pub const RESULT: usize = 10;
     pub const LENGTH: usize = 12;
     pub const FIRST: usize = 14;
     pub const NUMBER: usize = 15;
+    pub const STACK: usize = 19;
 }
 
 #[cfg(target_arch = "aarch64")]
 mod places {
-    /// How many registers there are; which hold a call's result, its first and its third argument.
+    /// How many registers there are; which hold a call's result, its first and third argument, and
+    /// the stack pointer.
     pub const COUNT: usize = 34;
     pub const RESULT: usize = 0;
     pub const FIRST: usize = 0;
     pub const LENGTH: usize = 2;
+    pub const STACK: usize = 31;
 }
 
 type Registers = [u64; places::COUNT];
 
 /// Runs the command to its end and applies `fault` to each system call of its first thread, from
 /// exec on.
-pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Fault>) -> Output {
+pub fn inject(command: &mut Command, fault: impl FnMut(&Call) -> Option<Fault>) -> Output {
+    follow_with(command, |_| {}, fault)
+}
+
+/// As [`inject`], but the command finds no vDSO: each reading of a clock is a system call.
+pub fn inject_without_vdso(
+    command: &mut Command,
+    fault: impl FnMut(&Call) -> Option<Fault>,
+) -> Output {
+    follow_with(command, hide_vdso, fault)
+}
+
+fn follow_with(
+    command: &mut Command,
+    begin: impl Fn(libc::pid_t),
+    mut fault: impl FnMut(&Call) -> Option<Fault>,
+) -> Output {
     let directory = directory();
     let [stdout, stderr] = ["stdout", "stderr"].map(|name| directory.path().join(name));
     command
@@ -54,6 +74,7 @@ pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Faul
         .stderr(File::create(&stderr).unwrap());
     let mut pending = None;
     let status = follow(command, |pid, stop| match stop {
+        Stop::Begins => begin(pid),
         Stop::Enters(call) => {
             pending = fault(&call).map(|fault| (fault, call));
             match pending {
@@ -79,6 +100,31 @@ pub fn inject(command: &mut Command, mut fault: impl FnMut(&Call) -> Option<Faul
         stdout: read(stdout),
         stderr: read(stderr),
     }
+}
+
+/// Renames the vDSO's entry in the auxiliary vector of a process that has not begun. The vector
+/// follows the arguments and the environment, each of which ends with a null.
+fn hide_vdso(pid: libc::pid_t) {
+    let memory = File::options()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{pid}/mem"))
+        .unwrap();
+    let word = |address| {
+        let mut bytes = [0; 8];
+        memory.read_exact_at(&mut bytes, address).unwrap();
+        u64::from_ne_bytes(bytes)
+    };
+    let past_null = |first: u64| (first..).step_by(8).find(|&at| word(at) == 0).unwrap() + 8;
+    let arguments = registers(pid)[places::STACK] + 8;
+    let vector = past_null(past_null(arguments));
+    let entry = (vector..)
+        .step_by(16)
+        .find(|&at| word(at) == libc::AT_SYSINFO_EHDR)
+        .unwrap();
+    memory
+        .write_all_at(&libc::AT_IGNORE.to_ne_bytes(), entry)
+        .unwrap();
 }
 
 /// Applies `fault` to the first `count` calls for which `is` holds.
@@ -108,7 +154,7 @@ pub fn once_running(
     }
 }
 
-fn change(pid: libc::pid_t, register: usize, value: u64) {
+fn registers(pid: libc::pid_t) -> Registers {
     let mut registers: Registers = [0; places::COUNT];
     transfer(
         libc::PTRACE_GETREGSET as _,
@@ -116,6 +162,11 @@ fn change(pid: libc::pid_t, register: usize, value: u64) {
         NT_PRSTATUS,
         &mut registers,
     );
+    registers
+}
+
+fn change(pid: libc::pid_t, register: usize, value: u64) {
+    let mut registers = registers(pid);
     registers[register] = value;
     transfer(
         libc::PTRACE_SETREGSET as _,

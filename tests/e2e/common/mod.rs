@@ -30,7 +30,7 @@ use rustix::process::{Rlimit, setrlimit};
 
 pub use guest::{Guest, LIMIT, Output, run};
 pub use mounts::{Device, Root, with_devices};
-pub use trial::{Need, kernel, landlock, of, trial};
+pub use trial::{Need, kernel, landlock, of, trial, vdso};
 
 /// Limits a resource of the program that `command` starts.
 pub fn limit(command: &mut Command, resource: Resource, most: u64) -> &mut Command {

@@ -47,18 +47,25 @@ pub fn refuses<'c>(
         )
         .unwrap()
     };
-    // A rule list without a rule matches unconditionally.
-    let rules = SeccompRule::new(arguments.iter().map(is).collect())
-        .into_iter()
-        .collect();
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter =
-        SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch).unwrap();
-    let program = BpfProgram::try_from(filter).unwrap();
+    let rule = SeccompRule::new(arguments.iter().map(is).collect());
+    let program = program(call, rule.into_iter().collect(), answer);
     // SAFETY: these are system calls, safe between fork and exec, and nothing is allocated.
     unsafe {
         command.pre_exec(move || seccompiler::apply_filter(&program).map_err(io::Error::other))
     }
+}
+
+/// Makes `call` fail for the rest of this thread.
+pub fn in_this_thread(call: c_long) {
+    let program = program(call, Vec::new(), SeccompAction::Errno(libc::EPERM as u32));
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+/// A filter that answers `call` with this action, if one of `rules` matches or there is none.
+fn program(call: c_long, rules: Vec<SeccompRule>, answer: SeccompAction) -> BpfProgram {
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new([(call, rules)].into(), SeccompAction::Allow, answer, arch);
+    filter.and_then(BpfProgram::try_from).unwrap()
 }
 
 /// Offsets in `struct seccomp_data` of the call's number and of the lower half of its first

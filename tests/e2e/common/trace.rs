@@ -94,6 +94,7 @@ pub fn signal_after_run(
 ) -> Option<libc::c_int> {
     let (mut runs, mut running) = (0, false);
     let status = follow(silent(command), |pid, stop| match stop {
+        Stop::Begins => {}
         Stop::Enters(call) => running = call.is_run(),
         Stop::Leaves => {
             runs += usize::from(running);
@@ -192,17 +193,21 @@ fn silent(command: &mut Command) -> &mut Command {
 
 /// Where a traced process was stopped.
 pub(super) enum Stop {
+    /// Before the first instruction of its program.
+    Begins,
     Enters(Call),
     Leaves,
 }
 
-/// Starts the command and calls `at` at each system call until it ends; returns its wait status.
+/// Starts the command and calls `at` before its first instruction and at each system call until it
+/// ends; returns its wait status.
 pub(super) fn follow(command: &mut Command, mut at: impl FnMut(libc::pid_t, Stop)) -> libc::c_int {
     let pid = start(command);
     let _watchdog = Watchdog::new(pid);
     // The stop at exec.
     let mut status = wait(pid);
     trace_from(pid, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
+    at(pid, Stop::Begins);
     while libc::WIFSTOPPED(status) {
         let signal = match libc::WSTOPSIG(status) {
             SYSCALL_STOP => {

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::{Completion, Trial};
 
-use super::{host_error, mounts, net, run, unikernel};
+use super::{host_error, mounts, net, refuse, run, unikernel};
 
 /// Whether something that tests need is there; if not, why.
 type Available = Result<(), String>;
@@ -24,6 +24,8 @@ pub enum Need {
     Net,
     /// The superuser.
     Root,
+    /// Clocks that can be read without a system call.
+    Vdso,
     /// Mount namespaces.
     Mounts,
     /// Files of this repository, which emulated machines lack.
@@ -38,6 +40,7 @@ impl Need {
             Need::Kvm => kvm().clone(),
             Need::Net => net::available().clone(),
             Need::Root => superuser(),
+            Need::Vdso => vdso(),
             Need::Mounts => mounts::available(),
             Need::Repository => repository(),
             Need::Programs(programs) => programs_are_there(programs),
@@ -175,6 +178,25 @@ fn kvm() -> &'static Available {
             )),
         }
     })
+}
+
+/// Whether the vDSO of this host provides the time. With a clock source that only the kernel can
+/// read, it makes the system call, which a filter then refuses.
+pub fn vdso() -> Available {
+    let answered = std::thread::spawn(|| {
+        refuse::in_this_thread(libc::SYS_clock_gettime);
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: the call writes one timespec.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) == 0 }
+    });
+    if answered.join().expect("it makes calls that cannot panic") {
+        Ok(())
+    } else {
+        Err("this host's clock needs a system call".into())
+    }
 }
 
 fn superuser() -> Available {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use libc::c_long;
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Net};
+use crate::common::Need::{Kvm, Net, Vdso};
 use crate::common::net::{Tap, echo};
 use crate::common::{self, Guest, LIMIT, Root, fixture, run, tender_path, trial};
 use crate::dropin::{GUEST, HOST};
@@ -30,13 +30,13 @@ pub fn tests() -> Vec<Trial> {
             .needs(&[Kvm, Net])
             .run(runs_what_it_builds_since_2026),
         trial("urunc::runs_behind_its_filter")
-            .needs(&[Kvm, Net])
+            .needs(&[Kvm, Net, Vdso])
             .run(runs_behind_its_filter),
         trial("urunc::a_signal_ends_a_sleep_behind_its_filter")
-            .needs(&[Kvm, Net])
+            .needs(&[Kvm, Net, Vdso])
             .run(a_signal_ends_a_sleep_behind_its_filter),
         trial("urunc::the_clock_is_right_behind_its_filter")
-            .needs(&[Kvm])
+            .needs(&[Kvm, Vdso])
             .run(the_clock_is_right_behind_its_filter),
         trial("urunc::a_sigsys_that_was_sent_kills").run(a_sigsys_that_was_sent_kills),
     ]
@@ -169,7 +169,7 @@ fn runs_what_it_builds_since_2026() {
 }
 
 /// The calls that urunc allows to the tender of a container with a seccomp profile, whatever the
-/// profile is.
+/// profile is. clock_gettime is not one of them.
 const ALLOWED: [c_long; 40] = [
     libc::SYS_rt_sigaction,
     libc::SYS_ioctl,

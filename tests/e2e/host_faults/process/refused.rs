@@ -8,11 +8,11 @@ use seccompiler::SeccompAction;
 
 use crate::common::Need::{Kvm, Mounts, Root};
 use crate::common::Resource;
-use crate::common::inject::{Fault, first, inject, once_running};
+use crate::common::inject::{Fault, first, inject, inject_without_vdso, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
 use crate::common::{
-    Device, FD, as_nobody, directory, kernel, pass_fd, refuse, run, text, trial, unikernel,
+    Device, FD, as_nobody, directory, kernel, pass_fd, refuse, run, text, trial, unikernel, vdso,
 };
 use crate::host_faults::Image;
 
@@ -30,6 +30,12 @@ pub fn tests() -> Vec<Trial> {
         trial("process::calls_refused_from_the_start_are_done_without")
             .needs(&[Kvm])
             .run(calls_refused_from_the_start),
+        trial("process::a_clock_refused_by_a_filter_is_done_without_or_reported")
+            .needs(&[Kvm])
+            .run(a_clock_refused_by_a_filter),
+        trial("process::a_refused_clock_is_reported_in_each_format")
+            .needs(&[Kvm])
+            .run(a_refused_clock_is_reported),
         trial("process::calls_refused_later_end_nothing_silently")
             .needs(&[Kvm])
             .run(calls_refused_later),
@@ -106,6 +112,73 @@ fn calls_refused_from_the_start() {
             ));
             output.fails(&[option, ": cannot wait for clients: ", "must allow ppoll"]);
         }
+    }
+}
+
+/// The message of a start that cannot read the clock.
+const NO_CLOCK: [&str; 2] = [
+    "hvt: cannot read the clock: ",
+    "; the seccomp filter around tender must allow clock_gettime\n",
+];
+
+/// Most hosts provide the time in user space, which no filter refuses.
+fn a_clock_refused_by_a_filter() {
+    let refused = |options: &[&str], answer| {
+        let mut command = unikernel("clock", options, &[]);
+        let call = libc::SYS_clock_gettime;
+        run(refuse::refuses(&mut command, call, &[], answer))
+    };
+    let vdso = vdso();
+    let errors = [libc::EPERM, libc::ENOSYS].map(|error| SeccompAction::Errno(error as u32));
+    for answer in errors.into_iter().chain([SeccompAction::Trap]) {
+        let output = refused(&["--mem=4"], answer.clone());
+        let checked = refused(&["--mem=4", "--check"], answer);
+        if vdso.is_ok() {
+            output.exits(0).prints("clock: ok").is_quiet();
+            checked.exits(0).prints("would start").is_quiet();
+        } else {
+            output.is_refused(&NO_CLOCK);
+            checked.exits(1).prints("cannot read the clock").is_quiet();
+        }
+    }
+}
+
+/// Where the clock needs a system call: a run makes it, and if it fails, each format still has one
+/// line, although JSON has the time in it.
+fn a_refused_clock_is_reported() {
+    let is_clock = |call: &Call| call.number == libc::SYS_clock_gettime;
+    let hello = |options: &[&str]| unikernel("hello", &[&["--mem=2"], options].concat(), &[]);
+    let mut asked = 0;
+    let output = inject_without_vdso(&mut hello(&[]), |call| {
+        asked += usize::from(is_clock(call));
+        None
+    });
+    output.exits(0).prints("memory: ").is_quiet();
+    assert!(asked > 0, "the time came from elsewhere");
+    for error in [libc::EPERM, libc::ENOSYS] {
+        let refused = |options: &[&str]| {
+            let fault = |call: &Call| is_clock(call).then_some(Fault::Fails(error));
+            inject_without_vdso(&mut hello(options), fault)
+        };
+        refused(&[]).is_refused(&NO_CLOCK);
+        refused(&["-v", "--log-format=text"]).is_refused(&NO_CLOCK);
+        let journald = refused(&["--log-format=journald"]);
+        journald
+            .exits(1)
+            .complains(NO_CLOCK[0])
+            .complains(NO_CLOCK[1]);
+        assert!(journald.stderr.starts_with("<3>tender: ") && journald.stderr.lines().count() == 1);
+        let json = refused(&["--log-format=json"]);
+        let line: serde_json::Value = serde_json::from_str(&json.exits(1).stderr).unwrap();
+        let message = format!("{}\n", line["message"].as_str().unwrap());
+        assert!(NO_CLOCK.iter().all(|part| message.contains(part)), "{line}");
+        assert_eq!(line["ts"], "1970-01-01T00:00:00.000000Z");
+        let checked = refused(&["--check"]);
+        checked
+            .exits(1)
+            .prints("missing  clock ")
+            .prints("would not start: 1 problem")
+            .is_quiet();
     }
 }
 
