@@ -26,8 +26,10 @@ const TABLES_END: u64 = 0x10000;
 /// Bits of guest-physical address needed for 4 GiB of RAM and the hypercall window above it.
 const LEAST_ADDRESS_BITS: u32 = 33;
 
-/// Bits of guest-physical address in Solo5's own tender, and in KVM without a choice of size.
-const USUAL_ADDRESS_BITS: u32 = 40;
+/// Bits of guest-physical address, if KVM supports as many. Fewer would make KVM's own tables
+/// larger: for 33 and 34 bits they have 8 and 16 roots. At the end of a run KVM walks every entry of
+/// a root: 64 for 36 bits, 1024 for the 40 of a machine without a choice of size.
+const USUAL_ADDRESS_BITS: u32 = 36;
 
 impl Architecture for Native {
     const MACHINE: Machine = Machine::Aarch64;
