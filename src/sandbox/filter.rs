@@ -2,8 +2,8 @@
 //!
 //! Each instruction of a program costs a start about as much as a system call: the kernel checks
 //! it, translates it twice and compiles it to machine code. The kernel also runs a program in
-//! advance for every system call, up to where it first reads an argument. So programs are short,
-//! and read an argument first. The tests compile the same lists with the crate seccompiler and
+//! advance for every system call, up to where it first reads an argument. So programs are short
+//! (rules share loads and answers), and read an argument first. The tests compile the same lists with the crate seccompiler and
 //! compare every result.
 
 #![expect(unsafe_code, reason = "seccomp")]
@@ -28,9 +28,6 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// Placeholder jump offset, patched by [`patch_jumps`].
-const OTHERWISE: u8 = u8::MAX;
-
 /// Capacity that is enough for the programs of most runs.
 const ROOM: usize = 256;
 
@@ -38,127 +35,211 @@ const ROOM: usize = 256;
 /// vCPU, which every hypercall makes, is checked first.
 pub(super) fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filter> {
     let is_run = |rule: &&Rule| matches!(rule.when, [_, When::Is(1, KVM_RUN)]);
-    let mut program = Vec::with_capacity(ROOM);
-    match rules.iter().find(is_run) {
-        Some(_) => allow_run(&mut program, parameters),
-        None => program.push(load(ARGUMENTS)),
-    }
-    program.extend([
-        load(ARCH),
-        equals(ARCHITECTURE, 1, 0),
-        // Calls of another architecture have other numbers, and a handler could not distinguish
-        // them.
-        answer(libc::SECCOMP_RET_KILL_PROCESS),
-        load(NUMBER),
-    ]);
-    for (place, rule) in rules.iter().enumerate() {
+    let mut program = Program::new();
+    for (place, rule) in rules.iter().enumerate().rev() {
         if rules[..place].iter().all(|before| before.call != rule.call) {
             let same = rules[place..]
                 .iter()
                 .filter(|other| other.call == rule.call && !is_run(other));
-            about_call(&mut program, rule.call as u32, same, parameters);
+            program.call(rule.call as u32, same, parameters);
         }
     }
-    program.push(answer(libc::SECCOMP_RET_TRAP));
-    program
-}
-
-/// Allows KVM_RUN on the vCPU; continues otherwise.
-fn allow_run(program: &mut Vec<sock_filter>, parameters: &Parameters) {
-    let start = program.len();
-    let args = [
-        (ARGUMENTS, parameters.vcpu as u32),
-        (argument(1), KVM_RUN as u32),
-        (NUMBER, libc::SYS_ioctl as u32),
-        (ARCH, ARCHITECTURE),
-    ];
-    for (offset, value) in args {
-        program.extend([load(offset), equals(value, 0, OTHERWISE)]);
+    program.load(NUMBER);
+    let same_architecture = program.here();
+    // Calls of another architecture have other numbers, and a handler could not distinguish them.
+    program.push(answer(libc::SECCOMP_RET_KILL_PROCESS));
+    let killed = program.here();
+    program.if_equal(ARCHITECTURE, same_architecture, killed);
+    program.load(ARCH);
+    match rules.iter().find(is_run) {
+        Some(_) => program.run(parameters),
+        None => program.load(argument(0)),
     }
-    program.push(answer(libc::SECCOMP_RET_ALLOW));
-    patch_jumps(program, start);
+    program.steps.reverse();
+    program.steps
 }
 
-/// Decides about the call `number`, given all its rules; continues for any other, with its number
-/// in the accumulator.
-fn about_call<'r>(
-    program: &mut Vec<sock_filter>,
-    number: u32,
-    rules: impl Iterator<Item = &'r Rule>,
-    parameters: &Parameters,
-) {
-    let start = program.len();
-    program.push(equals(number, 0, OTHERWISE));
-    rules.for_each(|rule| allow(program, rule, parameters));
-    match program.len() - start {
-        // For example pread64 without a disk.
-        1 => program.truncate(start),
-        // A rule without conditions ends with its action.
-        2 => {}
-        // After conditional rules, no rule has matched.
-        _ => program.push(answer(libc::SECCOMP_RET_TRAP)),
+/// A place that a comparison continues at.
+#[derive(Clone, Copy)]
+enum Target {
+    Allow,
+    Trap,
+    /// The step before which so many follow.
+    Before(usize),
+}
+
+/// A program that grows from its end, so that the places to jump to are known: jumps only go
+/// forwards.
+struct Program {
+    /// The last step first.
+    steps: Vec<sock_filter>,
+    /// Places of the answers, as in [`Target::Before`].
+    allow: usize,
+    trap: usize,
+}
+
+impl Program {
+    /// Rejects every call.
+    fn new() -> Program {
+        let mut steps = Vec::with_capacity(ROOM);
+        steps.extend([
+            answer(libc::SECCOMP_RET_ALLOW),
+            answer(libc::SECCOMP_RET_TRAP),
+        ]);
+        Program {
+            steps,
+            allow: 1,
+            trap: 2,
+        }
     }
-    patch_jumps(program, start);
-}
 
-/// Allows a call that fulfils `rule`, and continues otherwise. Emits nothing if no call can match.
-fn allow(program: &mut Vec<sock_filter>, rule: &Rule, parameters: &Parameters) {
-    let start = program.len();
-    for condition in rule.when {
-        match *condition {
-            When::Is(index, value) => one_of(program, argument(index), &[value]),
-            When::Null(index) => halves(program, index, u64::MAX, 0),
-            When::Bits(index, mask, bits) => halves(program, index, mask, bits),
-            When::OneOf(index, parameter) => {
-                let values = parameters.values(parameter);
-                if values.is_empty() {
-                    return program.truncate(start);
+    fn push(&mut self, step: sock_filter) {
+        self.steps.push(step);
+    }
+
+    /// Loads the word at `offset` into the accumulator.
+    fn load(&mut self, offset: u32) {
+        self.push(step(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0));
+    }
+
+    /// Returns the place of the step that was added last.
+    fn here(&self) -> Target {
+        Target::Before(self.steps.len())
+    }
+
+    /// Continues at `then` if the accumulator equals `value`, else at `otherwise`.
+    fn if_equal(&mut self, value: u32, then: Target, otherwise: Target) {
+        self.bring_near(then);
+        self.bring_near(otherwise);
+        let distance = |target| {
+            let distance = self.steps.len() - self.place(target);
+            debug_assert!(distance <= usize::from(u8::MAX));
+            distance as u8
+        };
+        let (jt, jf) = (distance(then), distance(otherwise));
+        self.push(step(BPF_JMP | BPF_JEQ | BPF_K, value, jt, jf));
+    }
+
+    fn place(&self, target: Target) -> usize {
+        match target {
+            Target::Allow => self.allow,
+            Target::Trap => self.trap,
+            Target::Before(place) => place,
+        }
+    }
+
+    /// Repeats an answer that is too far away for a jump from here.
+    fn bring_near(&mut self, target: Target) {
+        let (nearest, action) = match target {
+            Target::Allow => (&mut self.allow, libc::SECCOMP_RET_ALLOW),
+            Target::Trap => (&mut self.trap, libc::SECCOMP_RET_TRAP),
+            Target::Before(_) => return,
+        };
+        // The other answer may follow.
+        if self.steps.len() - *nearest >= usize::from(u8::MAX) {
+            self.steps.push(answer(action));
+            *nearest = self.steps.len();
+        }
+    }
+
+    /// Allows KVM_RUN on the vCPU; continues otherwise.
+    fn run(&mut self, parameters: &Parameters) {
+        let otherwise = self.here();
+        let mut then = Target::Allow;
+        for (offset, value) in [
+            (ARCH, ARCHITECTURE),
+            (NUMBER, libc::SYS_ioctl as u32),
+            (argument(1), KVM_RUN as u32),
+            (argument(0), parameters.vcpu as u32),
+        ] {
+            self.if_equal(value, then, otherwise);
+            self.load(offset);
+            then = self.here();
+        }
+    }
+
+    /// Decides about the call `number`, given all its rules; continues for any other, with its
+    /// number in the accumulator.
+    fn call<'r>(
+        &mut self,
+        number: u32,
+        rules: impl DoubleEndedIterator<Item = &'r Rule>,
+        parameters: &Parameters,
+    ) {
+        let other_calls = self.here();
+        let first = rules.rev().fold(Target::Trap, |next, rule| {
+            self.rule(rule.when, parameters, next)
+        });
+        // No call can match for example BLOCK_READ without a disk.
+        if !matches!(first, Target::Trap) {
+            self.if_equal(number, first, other_calls);
+        }
+    }
+
+    /// Allows a call that meets all conditions, and continues at `next` otherwise. Returns the
+    /// place of the rule, or `next` if no call can meet them.
+    fn rule(&mut self, when: &[When], parameters: &Parameters, next: Target) -> Target {
+        let without = (self.steps.len(), self.allow, self.trap);
+        let mut then = Target::Allow;
+        // If nothing else leads to the load that `next` begins with, one load is enough for both.
+        let otherwise = |program: &mut Program, offset| match program.steps.last() {
+            Some(last) if when.len() == 1 && is_load(last, offset) => {
+                program.steps.pop();
+                program.here()
+            }
+            _ => next,
+        };
+        for condition in when.iter().rev() {
+            match *condition {
+                When::Is(index, value) => {
+                    let next = otherwise(self, argument(index));
+                    then = self.test(argument(index), u32::MAX, &[value], then, next);
                 }
-                one_of(program, argument(index), &values);
+                When::Bits(index, mask, bits) => {
+                    let (offset, above) = (argument(index) + 4, mask >> 32);
+                    then = self.test(offset, above as u32, &[bits >> 32], then, next);
+                    then = self.test(argument(index), mask as u32, &[bits], then, next);
+                }
+                When::Masked(index, mask, values) => {
+                    then = self.test(argument(index), mask as u32, values, then, next);
+                }
+                When::OneOf(index, parameter) => {
+                    let values = parameters.values(parameter);
+                    if values.is_empty() {
+                        self.steps.truncate(without.0);
+                        (self.allow, self.trap) = (without.1, without.2);
+                        return next;
+                    }
+                    let next = otherwise(self, argument(index));
+                    then = self.test(argument(index), u32::MAX, &values, then, next);
+                }
             }
         }
+        then
     }
-    program.push(answer(libc::SECCOMP_RET_ALLOW));
-    patch_jumps(program, start);
-}
 
-/// Continues if the 32-bit word at `offset` is one of `values`, which are not empty.
-fn one_of(program: &mut Vec<sock_filter>, offset: u32, values: &[u64]) {
-    program.push(load(offset));
-    for (place, value) in values.iter().enumerate() {
-        let left = (values.len() - place - 1) as u8;
-        program.push(equals(
-            *value as u32,
-            left,
-            if left == 0 { OTHERWISE } else { 0 },
-        ));
-    }
-}
-
-/// Continues if the bits of `mask` in a 64-bit argument equal `bits`.
-fn halves(program: &mut Vec<sock_filter>, index: u8, mask: u64, bits: u64) {
-    for (offset, shift) in [(argument(index), 0), (argument(index) + 4, 32)] {
-        let (mask, bits) = ((mask >> shift) as u32, (bits >> shift) as u32);
-        program.push(load(offset));
-        if mask != u32::MAX {
-            program.push(step(BPF_ALU | BPF_AND | BPF_K, mask, 0, 0));
+    /// Continues at `then` if the bits of `mask` in the 32-bit word at `offset` are one of
+    /// `values`, else at `otherwise`. Returns the place of the test.
+    fn test(
+        &mut self,
+        offset: u32,
+        mask: u32,
+        values: &[u64],
+        then: Target,
+        mut otherwise: Target,
+    ) -> Target {
+        if mask == 0 {
+            return then;
         }
-        program.push(equals(bits, 0, OTHERWISE));
-    }
-}
-
-/// Patches the placeholder jumps from `start` on to the end of the program.
-fn patch_jumps(program: &mut [sock_filter], start: usize) {
-    let end = program.len();
-    for (place, step) in program
-        .iter_mut()
-        .enumerate()
-        .skip(start)
-        .filter(|(_, step)| step.jf == OTHERWISE)
-    {
-        // A placeholder of another block would be patched too, and longer jumps do not fit.
-        debug_assert!(end - place - 1 < usize::from(OTHERWISE));
-        step.jf = (end - place - 1) as u8;
+        for value in values.iter().rev() {
+            self.if_equal(*value as u32, then, otherwise);
+            otherwise = self.here();
+        }
+        if mask != u32::MAX {
+            self.push(step(BPF_ALU | BPF_AND | BPF_K, mask, 0, 0));
+        }
+        self.load(offset);
+        self.here()
     }
 }
 
@@ -166,15 +247,8 @@ fn argument(index: u8) -> u32 {
     ARGUMENTS + 8 * u32::from(index)
 }
 
-/// Loads the word at `offset` into the accumulator.
-fn load(offset: u32) -> sock_filter {
-    step(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0)
-}
-
-/// Skips `then` instructions if the accumulator equals `value`, else `otherwise`, which may be
-/// [`OTHERWISE`].
-fn equals(value: u32, then: u8, otherwise: u8) -> sock_filter {
-    step(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
+fn is_load(step: &sock_filter, offset: u32) -> bool {
+    u32::from(step.code) == BPF_LD | BPF_W | BPF_ABS && step.k == offset
 }
 
 fn answer(action: u32) -> sock_filter {

@@ -18,6 +18,14 @@ pub use parameters::{Parameter, Parameters};
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
 
+/// Flags of a futex operation: private or not, with a time limit by either clock.
+const FUTEX_FLAGS: u64 = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u64;
+const FUTEX_OPERATIONS: &[u64] = &[
+    libc::FUTEX_WAIT as u64,
+    libc::FUTEX_WAKE as u64,
+    libc::FUTEX_WAIT_BITSET as u64,
+];
+
 /// Flags of opening core files: each is new, and for this user only.
 pub(crate) const CORE_FLAGS: libc::c_int =
     libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -58,21 +66,19 @@ pub enum Need {
 pub enum When {
     /// Equals this 32-bit number; the kernel uses only those bits.
     Is(u8, u64),
-    /// Is a null pointer.
-    Null(u8),
-    /// (argument, mask, bits): the 64 bits masked by `mask` equal `bits`.
-    Bits(u8, u64, u64),
+    /// (argument, mask, numbers): its bits masked by `mask` are one of these 32-bit numbers.
+    Masked(u8, u64, &'static [u64]),
     /// Is one of these 32-bit numbers.
     OneOf(u8, Parameter),
 }
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Futex, Lease, Listener,
-    MetricsEnd, Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Shared, Signals,
-    Statm, Stats, Thread, Timer, Vcpu, Waits,
+    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Lease, Listener, MetricsEnd,
+    Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Shared, Signals, Statm,
+    Stats, Thread, Timer, Vcpu, Waits,
 };
-use When::{Bits, Is, Null, OneOf};
+use When::{Is, Masked, OneOf};
 
 const fn rule(call: c_long, when: &'static [When], need: Need) -> Rule {
     Rule { call, when, need }
@@ -93,8 +99,8 @@ const MMAP: Rule = rule(
 const MMAP_ASIDE: Rule = rule(
     libc::SYS_mmap,
     &[
-        Bits(2, !READ_WRITE, 0),
-        Bits(3, MAP_KIND | libc::MAP_SHARED as u64, MAP_KIND),
+        Masked(2, !READ_WRITE, &[0]),
+        Masked(3, MAP_KIND | libc::MAP_SHARED as u64, &[MAP_KIND]),
     ],
     Seldom("glibc's heap of a second thread"),
 );
@@ -113,7 +119,7 @@ const EXIT_AT_PANIC: Rule = rule(
 
 const ROOM: Rule = rule(
     libc::SYS_epoll_pwait,
-    &[OneOf(0, Room), Null(4)],
+    &[OneOf(0, Room)],
     Seldom("the same, if `ppoll` is refused"),
 );
 const CLOCK: Rule = rule(
@@ -123,7 +129,7 @@ const CLOCK: Rule = rule(
 );
 const FUTEX: Rule = rule(
     libc::SYS_futex,
-    &[OneOf(1, Futex)],
+    &[Masked(1, !FUTEX_FLAGS, FUTEX_OPERATIONS)],
     Always("one thread waits for the other"),
 );
 
@@ -166,14 +172,10 @@ pub const GUEST: &[Rule] = &[
         &[OneOf(0, Debugger)],
         Always("replies to a debugger"),
     ),
-    rule(
-        libc::SYS_epoll_pwait2,
-        &[OneOf(0, Waits), Null(4)],
-        Always("POLL"),
-    ),
+    rule(libc::SYS_epoll_pwait2, &[OneOf(0, Waits)], Always("POLL")),
     rule(
         libc::SYS_epoll_pwait,
-        &[OneOf(0, OldWaits), Null(4)],
+        &[OneOf(0, OldWaits)],
         Seldom("the same, and the next, if one is refused"),
     ),
     rule(
@@ -188,7 +190,7 @@ pub const GUEST: &[Rule] = &[
     ),
     rule(
         libc::SYS_ppoll,
-        &[Is(1, 1), Null(3)],
+        &[Is(1, 1)],
         Always("room for output, and data from a debugger"),
     ),
     rule(libc::SYS_read, &[OneOf(0, Nets)], Always("NET_READ")),
@@ -362,7 +364,7 @@ pub const RING: &[Rule] = &[
         &[Is(0, 2)],
         Seldom("a log message about an error of the host"),
     ),
-    rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
+    rule(libc::SYS_ppoll, &[Is(1, 1)], Seldom("the same")),
     ROOM,
     FUTEX,
     rule(
@@ -411,7 +413,7 @@ pub const RING: &[Rule] = &[
 pub const METRICS: &[Rule] = &[
     rule(
         libc::SYS_ppoll,
-        &[Is(1, POLLED as u64), Null(3)],
+        &[Is(1, POLLED as u64)],
         Always("waits for clients, their requests, and the end"),
     ),
     rule(
@@ -458,7 +460,7 @@ pub const METRICS: &[Rule] = &[
         &[Is(0, 2)],
         Seldom("a log message about a rejected or failed call"),
     ),
-    rule(libc::SYS_ppoll, &[Is(1, 1), Null(3)], Seldom("the same")),
+    rule(libc::SYS_ppoll, &[Is(1, 1)], Seldom("the same")),
     ROOM,
     CLOCK,
     FUTEX,

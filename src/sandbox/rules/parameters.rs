@@ -58,8 +58,6 @@ pub enum Parameter {
     Thread,
     /// The signals that end a run.
     Signals,
-    /// Futex operations of threads: FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAIT_BITSET, private or not.
-    Futex,
 }
 
 /// The parameters of one run.
@@ -142,15 +140,6 @@ impl Parameters {
             Parameter::Signals => crate::host::signal::SIGNALS
                 .map(|signal| signal as u64)
                 .to_vec(),
-            Parameter::Futex => {
-                let operations = [libc::FUTEX_WAIT, libc::FUTEX_WAKE, libc::FUTEX_WAIT_BITSET];
-                let flags = [0, libc::FUTEX_PRIVATE_FLAG, libc::FUTEX_CLOCK_REALTIME];
-                let both = libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME;
-                let flags = flags.into_iter().chain([both]);
-                flags
-                    .flat_map(|flag| operations.map(|operation| (operation | flag) as u64))
-                    .collect()
-            }
         }
     }
 }

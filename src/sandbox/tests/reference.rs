@@ -45,13 +45,16 @@ fn alternatives_of(
     for condition in when {
         let choices = match *condition {
             When::Is(argument, value) => vec![SeccompCondition::new(argument, Dword, Eq, value)?],
-            When::Null(argument) => vec![SeccompCondition::new(argument, Qword, Eq, 0)?],
             When::Bits(argument, mask, bits) => vec![SeccompCondition::new(
                 argument,
                 Qword,
                 MaskedEq(mask),
                 bits,
             )?],
+            When::Masked(argument, mask, values) => values
+                .iter()
+                .map(|value| SeccompCondition::new(argument, Dword, MaskedEq(mask), *value))
+                .collect::<Result<_, _>>()?,
             When::OneOf(argument, parameter) => {
                 let equal = |value| SeccompCondition::new(argument, Dword, Eq, value);
                 parameters

@@ -365,11 +365,6 @@ pub const FORBIDDEN_TO_METRICS: &[Attempt] = &[
     ),
     ("ppoll of many", libc::SYS_ppoll, [PAGE, 3, PAGE, 0, 0, 0]),
     (
-        "ppoll with other signals",
-        libc::SYS_ppoll,
-        [PAGE, 2, PAGE, PAGE, 8, 0],
-    ),
-    (
         "clock_nanosleep",
         libc::SYS_clock_nanosleep,
         [0, 0, PAGE, 0, 0, 0],
