@@ -70,7 +70,8 @@ mod setup;
 
 pub use outcome::{Error, Outcome};
 
-/// Runs the unikernel that `config` names, to its end.
+/// Runs the unikernel that `config` names, to its end. The process must exit afterwards: it is in
+/// the sandbox, and keeps the guest's devices and memory.
 ///
 /// # Errors
 /// Any error that prevents the start or ends the run. A HALT of the guest and a signal are no
