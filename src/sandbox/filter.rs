@@ -8,7 +8,8 @@
 
 #![expect(unsafe_code, reason = "seccomp")]
 
-use std::io;
+use std::borrow::Cow;
+use std::{io, slice};
 
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
@@ -27,6 +28,9 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
+
+/// Loads a word into the accumulator.
+const LOAD: u32 = BPF_LD | BPF_W | BPF_ABS;
 
 /// Capacity that is enough for the programs of most runs.
 const ROOM: usize = 256;
@@ -47,7 +51,7 @@ pub(super) fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filte
     program.load(NUMBER);
     let same_architecture = program.here();
     // Calls of another architecture have other numbers, and a handler could not distinguish them.
-    program.push(answer(libc::SECCOMP_RET_KILL_PROCESS));
+    program.steps.push(answer(libc::SECCOMP_RET_KILL_PROCESS));
     let killed = program.here();
     program.if_equal(ARCHITECTURE, same_architecture, killed);
     program.load(ARCH);
@@ -93,13 +97,9 @@ impl Program {
         }
     }
 
-    fn push(&mut self, step: sock_filter) {
-        self.steps.push(step);
-    }
-
     /// Loads the word at `offset` into the accumulator.
     fn load(&mut self, offset: u32) {
-        self.push(step(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0));
+        self.steps.push(step(LOAD, offset, 0, 0));
     }
 
     /// Returns the place of the step that was added last.
@@ -109,37 +109,28 @@ impl Program {
 
     /// Continues at `then` if the accumulator equals `value`, else at `otherwise`.
     fn if_equal(&mut self, value: u32, then: Target, otherwise: Target) {
-        self.bring_near(then);
-        self.bring_near(otherwise);
-        let distance = |target| {
-            let distance = self.steps.len() - self.place(target);
-            debug_assert!(distance <= usize::from(u8::MAX));
-            distance as u8
-        };
-        let (jt, jf) = (distance(then), distance(otherwise));
-        self.push(step(BPF_JMP | BPF_JEQ | BPF_K, value, jt, jf));
+        let places = [then, otherwise].map(|target| self.near(target));
+        // A longer jump does not fit.
+        let distance = |place| self.steps.len() - place;
+        debug_assert!(places.iter().all(|&place| distance(place) <= 255));
+        let [jt, jf] = places.map(|place| distance(place) as u8);
+        self.steps
+            .push(step(BPF_JMP | BPF_JEQ | BPF_K, value, jt, jf));
     }
 
-    fn place(&self, target: Target) -> usize {
-        match target {
-            Target::Allow => self.allow,
-            Target::Trap => self.trap,
-            Target::Before(place) => place,
-        }
-    }
-
-    /// Repeats an answer that is too far away for a jump from here.
-    fn bring_near(&mut self, target: Target) {
-        let (nearest, action) = match target {
+    /// Returns the place of `target`; repeats an answer that is too far away for a jump from here.
+    fn near(&mut self, target: Target) -> usize {
+        let (place, action) = match target {
             Target::Allow => (&mut self.allow, libc::SECCOMP_RET_ALLOW),
             Target::Trap => (&mut self.trap, libc::SECCOMP_RET_TRAP),
-            Target::Before(_) => return,
+            Target::Before(place) => return place,
         };
         // The other answer may follow.
-        if self.steps.len() - *nearest >= usize::from(u8::MAX) {
+        if self.steps.len() - *place > 254 {
             self.steps.push(answer(action));
-            *nearest = self.steps.len();
+            *place = self.steps.len();
         }
+        *place
     }
 
     /// Allows KVM_RUN on the vCPU; continues otherwise.
@@ -178,77 +169,53 @@ impl Program {
 
     /// Allows a call that meets all conditions, and continues at `next` otherwise. Returns the
     /// place of the rule, or `next` if no call can meet them.
-    fn rule(&mut self, when: &[When], parameters: &Parameters, next: Target) -> Target {
-        let without = (self.steps.len(), self.allow, self.trap);
+    fn rule(&mut self, when: &[When], parameters: &Parameters, mut next: Target) -> Target {
+        let before = (self.steps.len(), self.allow, self.trap);
         let mut then = Target::Allow;
-        // If nothing else leads to the load that `next` begins with, one load is enough for both.
-        let otherwise = |program: &mut Program, offset| match program.steps.last() {
-            Some(last) if when.len() == 1 && is_load(last, offset) => {
-                program.steps.pop();
-                program.here()
-            }
-            _ => next,
-        };
         for condition in when.iter().rev() {
-            match *condition {
-                When::Is(index, value) => {
-                    let next = otherwise(self, argument(index));
-                    then = self.test(argument(index), u32::MAX, &[value], then, next);
-                }
-                When::Bits(index, mask, bits) => {
-                    let (offset, above) = (argument(index) + 4, mask >> 32);
-                    then = self.test(offset, above as u32, &[bits >> 32], then, next);
-                    then = self.test(argument(index), mask as u32, &[bits], then, next);
-                }
-                When::Masked(index, mask, values) => {
-                    then = self.test(argument(index), mask as u32, values, then, next);
-                }
-                When::OneOf(index, parameter) => {
-                    let values = parameters.values(parameter);
-                    if values.is_empty() {
-                        self.steps.truncate(without.0);
-                        (self.allow, self.trap) = (without.1, without.2);
-                        return next;
-                    }
-                    let next = otherwise(self, argument(index));
-                    then = self.test(argument(index), u32::MAX, &values, then, next);
-                }
+            let (index, mask, values) = condition.numbers(parameters);
+            let offset = argument(index);
+            if values.is_empty() {
+                self.steps.truncate(before.0);
+                (self.allow, self.trap) = (before.1, before.2);
+                return next;
             }
+            // Only a rule with one condition always leaves its word to the next rule.
+            let is_shared = |step: &sock_filter| (step.code, step.k) == (LOAD as u16, offset);
+            if when.len() == 1 && mask == u32::MAX && self.steps.last().is_some_and(is_shared) {
+                self.steps.pop();
+                next = self.here();
+            }
+            let mut otherwise = next;
+            for value in values.iter().rev() {
+                self.if_equal(*value as u32, then, otherwise);
+                otherwise = self.here();
+            }
+            if mask != u32::MAX {
+                self.steps.push(step(BPF_ALU | BPF_AND | BPF_K, mask, 0, 0));
+            }
+            self.load(offset);
+            then = self.here();
         }
         then
     }
+}
 
-    /// Continues at `then` if the bits of `mask` in the 32-bit word at `offset` are one of
-    /// `values`, else at `otherwise`. Returns the place of the test.
-    fn test(
-        &mut self,
-        offset: u32,
-        mask: u32,
-        values: &[u64],
-        then: Target,
-        mut otherwise: Target,
-    ) -> Target {
-        if mask == 0 {
-            return then;
+impl When {
+    /// Returns the argument, the bits of it that count, and the numbers of which they must be one.
+    fn numbers(&self, parameters: &Parameters) -> (u8, u32, Cow<'_, [u64]>) {
+        match self {
+            When::Is(index, value) => (*index, u32::MAX, slice::from_ref(value).into()),
+            When::Masked(index, mask, values) => (*index, *mask as u32, (*values).into()),
+            When::OneOf(index, parameter) => {
+                (*index, u32::MAX, parameters.values(*parameter).into())
+            }
         }
-        for value in values.iter().rev() {
-            self.if_equal(*value as u32, then, otherwise);
-            otherwise = self.here();
-        }
-        if mask != u32::MAX {
-            self.push(step(BPF_ALU | BPF_AND | BPF_K, mask, 0, 0));
-        }
-        self.load(offset);
-        self.here()
     }
 }
 
 fn argument(index: u8) -> u32 {
     ARGUMENTS + 8 * u32::from(index)
-}
-
-fn is_load(step: &sock_filter, offset: u32) -> bool {
-    u32::from(step.code) == BPF_LD | BPF_W | BPF_ABS && step.k == offset
 }
 
 fn answer(action: u32) -> sock_filter {

@@ -355,7 +355,6 @@ fn allowed_by(rule: &Rule, parameters: &Parameters) -> Vec<[u64; 6]> {
     for when in rule.when {
         let (argument, values) = match *when {
             When::Is(argument, value) => (argument, vec![value]),
-            When::Bits(argument, _, bits) => (argument, vec![bits]),
             When::Masked(argument, _, values) => (argument, values.to_vec()),
             When::OneOf(argument, parameter) => (argument, parameters.values(parameter)),
         };

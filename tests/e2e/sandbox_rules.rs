@@ -205,7 +205,6 @@ fn allows(rule: &Rule, parameters: &Parameters, call: &Call) -> bool {
     rule.call == call.number
         && rule.when.iter().all(|when| match *when {
             When::Is(argument, value) => half(argument) == value,
-            When::Bits(argument, mask, bits) => word(argument) & mask == bits,
             When::Masked(argument, mask, values) => values.contains(&(half(argument) & mask)),
             When::OneOf(argument, parameter) => {
                 parameters.values(parameter).contains(&half(argument))

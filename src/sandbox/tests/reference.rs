@@ -39,18 +39,12 @@ fn alternatives_of(
     when: &[When],
     parameters: &Parameters,
 ) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
-    use SeccompCmpArgLen::{Dword, Qword};
+    use SeccompCmpArgLen::Dword;
     use SeccompCmpOp::{Eq, MaskedEq};
     let mut alternatives = vec![Vec::new()];
     for condition in when {
         let choices = match *condition {
             When::Is(argument, value) => vec![SeccompCondition::new(argument, Dword, Eq, value)?],
-            When::Bits(argument, mask, bits) => vec![SeccompCondition::new(
-                argument,
-                Qword,
-                MaskedEq(mask),
-                bits,
-            )?],
             When::Masked(argument, mask, values) => values
                 .iter()
                 .map(|value| SeccompCondition::new(argument, Dword, MaskedEq(mask), *value))
