@@ -316,7 +316,7 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_close,
         &[],
-        Always("devices and machine at the end"),
+        Always("the files and the connection of gdb at the end"),
     ),
     #[cfg(debug_assertions)]
     rule(
@@ -328,7 +328,7 @@ pub const GUEST: &[Rule] = &[
     rule(
         libc::SYS_munmap,
         &[],
-        Always("memory and the processor's page at the end"),
+        Seldom("the heap, as below, for large pieces"),
     ),
     BRK,
     MMAP,
