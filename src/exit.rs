@@ -245,7 +245,17 @@ impl<'m> Running<'m> {
             Exit::Stop(Stop::Internal { .. }) if self.guest.is_at_debugger_breakpoint() => {
                 self.trapped(Trap::Instruction)
             }
-            Exit::Stop(stop) => Err(self.report(Violation::Stop(stop))),
+            Exit::Stop(stop) => {
+                if let Stop::Read { address, .. }
+                | Stop::Write { address, .. }
+                | Stop::MemoryFault { address } = stop
+                {
+                    // If the guest has memory there, a page of the unikernel's file is unreadable:
+                    // this access ends the process with a message.
+                    let _ = self.guest.memory.read::<u8>(GuestAddress(address));
+                }
+                Err(self.report(Violation::Stop(stop)))
+            }
         }
     }
 
