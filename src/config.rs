@@ -20,6 +20,7 @@ pub struct Config {
     /// The guest's arguments, as given.
     pub arguments: Vec<OsString>,
     pub memory: Memory,
+    pub huge_pages: HugePages,
     /// The network options, merged by device.
     pub nets: Vec<NetOption>,
     /// The block options, merged by device.
@@ -111,6 +112,18 @@ impl Default for Memory {
     fn default() -> Memory {
         Memory::of(512 << 20)
     }
+}
+
+/// Where the host may use huge pages for guest memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugePages {
+    /// For the heap of a large guest, if the host's setting allows it.
+    #[default]
+    Auto,
+    /// Everywhere, unless the host's setting is `never`.
+    On,
+    /// Nowhere.
+    Off,
 }
 
 /// Options of one network device: `--net` and `--net-mac`. Section 9.

@@ -77,7 +77,7 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     // and down.
     let (vm, mut vcpu) = create_vm(config.sandbox)?;
     let counter_frequency = vcpu.counter_frequency()?;
-    let mut memory = reserve(unikernel.memory_size, config.limits.lock_memory)?;
+    let mut memory = reserve(unikernel.memory_size, unikernel.image.end(), config)?;
     phases.end(Phase::Machine);
     let devices = Devices::attach(plan, files, era.rules())?;
     phases.end(Phase::Devices);
@@ -344,10 +344,16 @@ fn open_kvm() -> Result<Kvm, Error> {
     }
 }
 
-/// Reserves guest memory; with `lock`, allocates all of it and locks it in RAM.
-pub(crate) fn reserve(size: u64, lock: bool) -> Result<GuestMemory, outcome::Error> {
+/// Reserves guest memory for an image that ends at `image_end`; with `--lock-memory`, allocates all
+/// of it and locks it in RAM.
+pub(crate) fn reserve(
+    size: u64,
+    image_end: u64,
+    config: &Config,
+) -> Result<GuestMemory, outcome::Error> {
     let memory = GuestMemory::new(size)?;
-    if lock {
+    memory.huge_pages(config.huge_pages, image_end);
+    if config.limits.lock_memory {
         memory.lock()?;
     }
     Ok(memory)

@@ -303,6 +303,7 @@ mod tests {
     fn values_are_offered_where_they_are_known() {
         assert_eq!(offered("tender --net-ring "), ["auto", "on", "off"]);
         assert_eq!(offered("tender --net-ring=o"), ["on", "off"]);
+        assert_eq!(offered("tender --huge-pages=o"), ["on", "off"]);
         assert_eq!(offered("tender --sandbox=s"), ["strict"]);
         for line in [
             "tender --net l",

@@ -119,7 +119,8 @@ fn memory(
         None => Ok(config.memory.given),
     };
     let size = report.needs("memory", size)?;
-    let mut memory = report.needs("memory", setup::reserve(size, lock))?;
+    let image_end = guest.as_ref().map_or(0, |guest| guest.image.end());
+    let mut memory = report.needs("memory", setup::reserve(size, image_end, config))?;
     if let Some(Guest {
         file,
         image,

@@ -81,7 +81,7 @@ fn list_or(meant: Option<&str>) -> String {
 #[allow(missing_docs, reason = "the messages are their documentation")]
 pub enum Rule {
     #[error("expected auto, on or off")]
-    NetRing,
+    AutoOnOff,
     #[error("expected strict, best-effort or off")]
     Sandbox,
     #[error("not a user; write NAME or UID, optionally with :GROUP or :GID, such as nobody:kvm")]

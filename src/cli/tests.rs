@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 use super::*;
-use crate::config::{BlockOption, BlockSource, Config, Memory, NetOption, NetSource, Verbosity};
+use crate::config::{
+    BlockOption, BlockSource, Config, HugePages, Memory, NetOption, NetSource, Verbosity,
+};
 
 mod debugging;
 mod descriptors;
@@ -260,6 +262,29 @@ fn memory_sizes() {
             asked: 512 << 20,
             given: 512 << 20
         }
+    );
+}
+
+#[test]
+fn huge_pages_are_chosen_once() {
+    assert_eq!(config(&["app"]).huge_pages, HugePages::Auto);
+    for (text, choice) in [
+        ("auto", HugePages::Auto),
+        ("on", HugePages::On),
+        ("off", HugePages::Off),
+    ] {
+        let option = format!("--huge-pages={text}");
+        assert_eq!(config(&[&option, "app"]).huge_pages, choice);
+    }
+    for text in ["", "On", "always", "true", "on "] {
+        assert_eq!(
+            error(&[&format!("--huge-pages={text}"), "app"]),
+            format!("--huge-pages={text}: expected auto, on or off")
+        );
+    }
+    assert_eq!(
+        error(&["--huge-pages=on", "--huge-pages=on", "app"]),
+        "option '--huge-pages' is given twice"
     );
 }
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::error::Rule;
 use super::options::OptionValue;
 use crate::config::{
-    BlockSource, GdbAddress, InheritedFd, Memory, NetRing, NetSource, SandboxMode, SocketAddress,
-    StatsTarget, UserOption,
+    BlockSource, GdbAddress, HugePages, InheritedFd, Memory, NetRing, NetSource, SandboxMode,
+    SocketAddress, StatsTarget, UserOption,
 };
 use crate::report::log_lines::LogFormat;
 
@@ -69,7 +69,16 @@ pub(super) fn net_ring(given: &OptionValue) -> Result<NetRing, Rule> {
         ("on", NetRing::On),
         ("off", NetRing::Off),
     ];
-    choice(given, &choices).ok_or(Rule::NetRing)
+    choice(given, &choices).ok_or(Rule::AutoOnOff)
+}
+
+pub(super) fn huge_pages(given: &OptionValue) -> Result<HugePages, Rule> {
+    let choices = [
+        ("auto", HugePages::Auto),
+        ("on", HugePages::On),
+        ("off", HugePages::Off),
+    ];
+    choice(given, &choices).ok_or(Rule::AutoOnOff)
 }
 
 pub(super) fn sandbox(given: &OptionValue) -> Result<SandboxMode, Rule> {

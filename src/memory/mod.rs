@@ -20,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 mod transfer;
 
+use crate::config::HugePages;
 use crate::report::counters::Count;
 pub use transfer::{GuestBuffer, GuestBytes};
 pub use vm_memory::GuestAddress;
@@ -31,7 +32,10 @@ mod tests;
 pub const PAGE_SIZE: u64 = 4096;
 
 /// Huge page size of hosts with 4 KiB pages, and block size in the guest's page tables.
-const HUGE_PAGE_SIZE: usize = 2 << 20;
+const HUGE_PAGE_SIZE: u64 = 2 << 20;
+
+/// Largest guest without huge pages by default (docs/decisions/12-huge-pages.md).
+const SMALL: u64 = 64 << 20;
 
 /// Why guest memory could not be reserved or locked.
 #[derive(Debug, thiserror::Error)]
@@ -179,7 +183,7 @@ impl GuestMemory {
         };
         let length = usize::try_from(size)
             .ok()
-            .and_then(|size| size.checked_add(HUGE_PAGE_SIZE));
+            .and_then(|size| size.checked_add(HUGE_PAGE_SIZE as usize));
         let length =
             length.ok_or_else(|| reserve_error(io::Error::from_raw_os_error(libc::ENOMEM)))?;
         let region = MmapRegion::build(
@@ -192,7 +196,7 @@ impl GuestMemory {
             vm_memory::mmap::MmapRegionError::Mmap(source) => reserve_error(source),
             other => reserve_error(io::Error::other(other)),
         })?;
-        let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE);
+        let start = region.as_ptr().align_offset(HUGE_PAGE_SIZE as usize);
         let memory = GuestMemory {
             region,
             start,
@@ -201,31 +205,38 @@ impl GuestMemory {
             writable_from: 0,
         };
         // Keep guest memory out of a core file of the tender; `--dumpcore` reads the memory itself.
-        memory.advise(0, size as usize, libc::MADV_DONTDUMP);
-        memory.disable_huge_page(0);
-        memory.disable_huge_page((size as usize).saturating_sub(HUGE_PAGE_SIZE));
+        memory.advise(0..size, libc::MADV_DONTDUMP);
         Ok(memory)
     }
 
-    /// Prevents a huge page for the 2 MiB at `offset`: the host would zero it whole at every start,
-    /// for the few pages that a small unikernel touches there. Tables and text are at the bottom,
-    /// where the guest uses small pages anyway; its stack is at the top. On kernels without huge
-    /// pages this fails, which is harmless.
-    fn disable_huge_page(&self, offset: usize) {
-        self.advise(
-            offset,
-            HUGE_PAGE_SIZE.min(self.size as usize),
-            libc::MADV_NOHUGEPAGE,
-        );
+    /// Chooses where the host may use huge pages, for an image that ends at `image_end`. To have an
+    /// effect this comes before the memory is loaded or locked, which allocates pages. On kernels
+    /// without huge pages it fails, which is harmless.
+    ///
+    /// The host zeroes a huge page whole, even if the guest touches a few bytes of it. That is the
+    /// rule for image and stack: of the 2 MiB at the top a unikernel uses a few KiB.
+    pub fn huge_pages(&self, choice: HugePages, image_end: u64) {
+        match choice {
+            HugePages::On => self.advise(0..self.size, libc::MADV_HUGEPAGE),
+            HugePages::Auto if self.size > SMALL => {
+                let heap = image_end.min(self.size).next_multiple_of(HUGE_PAGE_SIZE);
+                let stack = self.size.saturating_sub(HUGE_PAGE_SIZE);
+                self.advise(0..heap.min(self.size), libc::MADV_NOHUGEPAGE);
+                self.advise(stack..self.size, libc::MADV_NOHUGEPAGE);
+            }
+            HugePages::Auto | HugePages::Off => self.advise(0..self.size, libc::MADV_NOHUGEPAGE),
+        }
     }
 
-    fn advise(&self, offset: usize, length: usize, advice: libc::c_int) {
+    fn advise(&self, range: Range<u64>, advice: libc::c_int) {
         if cfg!(miri) {
             // Miri does not support madvise.
             return;
         }
-        let address = self.region.as_ptr().wrapping_add(self.start + offset);
-        // SAFETY: the range is inside our fresh mapping, and the advice changes no data.
+        let start = self.start + range.start as usize;
+        let length = (range.end - range.start) as usize;
+        let address = self.region.as_ptr().wrapping_add(start);
+        // SAFETY: the range is inside our mapping, and the advice changes no data.
         unsafe { libc::madvise(address.cast(), length, advice) };
     }
 

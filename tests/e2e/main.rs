@@ -25,6 +25,7 @@ mod gdb;
 mod host;
 mod host_faults;
 mod hostile;
+mod huge_pages;
 mod hypercalls;
 mod images;
 mod inspect;
@@ -104,6 +105,7 @@ fn tests(only: Option<&str>) -> Vec<Trial> {
         host
         host_faults
         hostile
+        huge_pages
         hypercalls
         images
         inspect

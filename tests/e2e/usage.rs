@@ -33,7 +33,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Arguments before a unikernel that are refused for any unikernel, and what the error names.
-const REFUSED: [(&[&str], &[&str]); 55] = [
+const REFUSED: [(&[&str], &[&str]); 56] = [
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
@@ -72,6 +72,10 @@ const REFUSED: [(&[&str], &[&str]); 55] = [
     (&["--mem=5G", "x.hvt"], &["--mem=5G", "4 GiB"]),
     (&["--mem=99999999999999999999G", "x.hvt"], &["4 GiB"]),
     (&["--mem=64", "--mem=64", "x.hvt"], &["--mem", "twice"]),
+    (
+        &["--huge-pages=yes", "x.hvt"],
+        &["--huge-pages=yes", "auto, on or off"],
+    ),
     (&["--net=a", "--net=b", "x.hvt"], &["--net", "twice"]),
     (&["--net:a=x", "--net:a=y", "x.hvt"], &["--net:a", "twice"]),
     (

@@ -61,6 +61,7 @@ fn a_file_means_the_same_as_a_command_line() {
         unikernel = "presentation.hvt"
         args = ["--ipv4=10.0.0.2/24", "a b"]
         mem = "64M"
+        huge-pages = "off"
         net-ring = "off"
         timeout = 60
         console-rate = "64K"
@@ -79,6 +80,7 @@ fn a_file_means_the_same_as_a_command_line() {
     "#;
     let args = [
         "--mem=64M",
+        "--huge-pages=off",
         "--net-ring=off",
         "--timeout=60",
         "--console-rate=64K",

@@ -88,8 +88,16 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         long: "mem",
         value: (Kind::Number, "SIZE"),
         heading: "Memory",
-        help: "Memory of the guest, 2M to 4G; a bare number counts MiB [default: 512M]",
+        help: "Guest memory, 2M to 4G; a bare number counts MiB [default: 512M]",
         set: |config, given| put(&mut config.memory, value::memory(given)),
+        ..OPTION
+    },
+    Spec {
+        long: "huge-pages",
+        value: (Kind::Text, "auto|on|off"),
+        heading: "Memory",
+        help: "Let the host use huge pages for it; auto: if large [default: auto]",
+        set: |config, given| put(&mut config.huge_pages, value::huge_pages(given)),
         ..OPTION
     },
     Spec {

@@ -22,6 +22,7 @@ fn toml() -> impl Strategy<Value = String> {
         "unikernel",
         "verbose",
         "quiet",
+        "huge-pages",
         "lock-memory",
         "timeout",
         "net-ring",
