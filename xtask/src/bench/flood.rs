@@ -22,6 +22,9 @@ const WINDOW: u64 = 300;
 /// EtherType for local experiments, as the `ring` unikernel expects.
 const ETHERTYPE: u16 = 0x88b5;
 
+/// Floods of each kind of each tender.
+pub const ROUNDS: usize = 3;
+
 /// Time limit of a tender for one flood.
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -6,73 +6,118 @@
 //! then instructions of guest, kernel and tender together, and repeat exactly or almost so.
 
 mod entry;
+mod fixed;
 pub mod fleet;
 mod flood;
+mod floor;
+mod hypercalls;
+mod idle;
 mod inside;
+mod large;
+mod network;
+mod proc;
 mod sample;
+mod starts;
 mod trace;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::error::{Result, fail};
 use crate::base::options::Options;
+use crate::base::process;
+use crate::build::arch::Arch;
 use crate::machines::host;
 use crate::machines::initramfs;
 use crate::machines::machine::{Emulated, Machine};
 use crate::machines::qemu::Clock;
+use sample::Subject;
 
 pub use inside::run as inside;
 
 /// The hidden command that measures, in a separate process.
 pub const INSIDE: &str = "bench-inside";
 
+/// Its options for the tenders to compare with, for only starts, and for a machine of ours.
+const OTHERS: [(&str, Subject); 2] = [(PEER, Subject::Peer), (FLOOR, Subject::Floor)];
+const PEER: &str = "--peer";
+const FLOOR: &str = "--floor";
+const STARTS: &str = "--starts";
+const EMULATED: &str = "--emulated";
+
+/// Suffix for the names of a tender's results without its sandbox, and the option for that.
+const NO_SANDBOX: &str = ", no sandbox";
+const WITHOUT_SANDBOX: &[&str] = &["--sandbox=off"];
+
 /// Longest time without output of an emulated machine.
 const LIMIT: Duration = Duration::from_secs(1800);
 
+/// What to measure.
+struct Job {
+    /// Tenders to compare with, by the option of the hidden command.
+    others: Vec<(&'static str, PathBuf)>,
+    only_starts: bool,
+}
+
 pub fn run(options: &mut Options) -> Result<()> {
     let machine = Machine::option(options)?.unwrap_or(Machine::Host);
-    let peer = options.value("--peer")?.map(PathBuf::from);
-    let starts = options.flag("--starts");
+    let peer = peer(options)?;
+    let floor = options.flag(FLOOR);
+    let only_starts = options.flag(STARTS);
     options.finish()?;
-    match &peer {
-        Some(peer) if !peer.is_file() => {
-            return fail(format!(
-                "--peer {} is no file; give another tender's binary",
-                peer.display()
-            ));
-        }
-        _ => {}
+    let mut others: Vec<_> = peer.map(|peer| (PEER, peer)).into_iter().collect();
+    if floor {
+        let arch = match machine {
+            Machine::Host => Arch::host()?,
+            Machine::Emulated(machine) => machine.arch(),
+        };
+        others.push((FLOOR, floor::binary(arch)?));
     }
+    let job = Job {
+        others,
+        only_starts,
+    };
     match machine {
-        Machine::Host => on_host(peer.as_deref(), starts),
-        Machine::Emulated(machine) => emulated(machine, peer.as_deref(), starts),
+        Machine::Host => on_host(&job),
+        Machine::Emulated(machine) => emulated(machine, &job),
     }
 }
 
-fn on_host(peer: Option<&Path>, starts: bool) -> Result<()> {
+/// Takes `--peer FILE`, another tender's binary.
+fn peer(options: &mut Options) -> Result<Option<PathBuf>> {
+    match options.value(PEER)?.map(PathBuf::from) {
+        Some(peer) if !peer.is_file() => fail(format!(
+            "{PEER} {} is no file; give another tender's binary",
+            peer.display()
+        )),
+        peer => Ok(peer),
+    }
+}
+
+fn on_host(job: &Job) -> Result<()> {
     let mut inside = host::inside(INSIDE)?;
-    if let Some(peer) = peer {
-        inside.arg("--peer").arg(peer);
+    for (option, path) in &job.others {
+        inside.arg(option).arg(path);
     }
-    if starts {
-        inside.arg("--starts");
+    if job.only_starts {
+        inside.arg(STARTS);
     }
-    crate::base::process::run(&mut inside)
+    process::run(&mut inside)
 }
 
-fn emulated(machine: Emulated, peer: Option<&Path>, starts: bool) -> Result<()> {
+fn emulated(machine: Emulated, job: &Job) -> Result<()> {
     let assets = machine.prepare()?;
-    let mut job = initramfs::inside(INSIDE);
-    if peer.is_some() {
-        job += " --peer /bin/peer";
+    let mut command = format!("{} {EMULATED}", initramfs::inside(INSIDE));
+    let place = |option: &str| format!("bin/{}", option.trim_start_matches('-'));
+    for (option, _) in &job.others {
+        command += &format!(" {option} /{}", place(option));
     }
-    if starts {
-        job += " --starts";
+    if job.only_starts {
+        command += &format!(" {STARTS}");
     }
-    let mut archive = initramfs::with_tender(machine, &assets, &job)?;
-    if let Some(peer) = peer {
-        archive.copy("bin/peer", peer)?;
+    let mut archive = initramfs::with_tender(machine, &assets, &command)?;
+    for (option, path) in &job.others {
+        archive.copy(&place(option), path)?;
     }
     let clock = if machine == Emulated::Virt {
         Clock::Instructions

@@ -2,33 +2,67 @@
 
 use std::time::Duration;
 
-/// The tender that was measured: ours, or the peer.
+/// The tender that was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Ours,
+    /// Another tender with the same command line.
     Peer,
+    /// The least tender, as a limit.
+    Floor,
 }
 
 impl Subject {
     pub fn name(self) -> &'static str {
-        if self == Subject::Ours {
-            "tender"
-        } else {
-            "peer"
+        match self {
+            Subject::Ours => "tender",
+            Subject::Peer => "peer",
+            Subject::Floor => "floor",
         }
     }
 }
 
-/// The head of the table.
-pub fn header() -> String {
-    row("", "tender min/median/max", "peer min/median/max", "ratio")
-}
+/// The table: a column for each tender, then the ratio of ours to each of the others.
+pub struct Table(Vec<Subject>);
 
-fn row(name: &str, ours: &str, peer: &str, ratio: &str) -> String {
-    format!("{name:<44}{ours:>33}{peer:>33}{ratio:>10}")
-        .trim_end()
-        .to_string()
-        + "\n"
+impl Table {
+    /// A table of these tenders; the first is ours.
+    pub fn of(subjects: impl IntoIterator<Item = Subject>) -> Table {
+        Table(subjects.into_iter().collect())
+    }
+
+    pub fn header(&self) -> String {
+        let column = |subject: &Subject| format!("{} min/median/max", subject.name());
+        let ratio = |subject: &Subject| format!("/ {}", subject.name());
+        self.line("", column, ratio)
+    }
+
+    /// One line per quantity: minimum, median and maximum of each tender, and the ratios of the
+    /// medians.
+    pub fn rows(&self, samples: &Samples) -> String {
+        let row = |quantity: &Quantity| {
+            let column = |subject: &Subject| quantity.of(*subject).text();
+            let ratio = |subject: &Subject| quantity.ratio(*subject);
+            self.line(&quantity.name, column, ratio)
+        };
+        samples.0.iter().map(row).collect()
+    }
+
+    fn line(
+        &self,
+        name: &str,
+        column: impl Fn(&Subject) -> String,
+        ratio: impl Fn(&Subject) -> String,
+    ) -> String {
+        let columns = self
+            .0
+            .iter()
+            .map(|subject| format!("{:>33}", column(subject)));
+        let ratios = self.0.iter().skip(1);
+        let ratios = ratios.map(|subject| format!("{:>9}", ratio(subject)));
+        let line = format!("{name:<44}{}", columns.chain(ratios).collect::<String>());
+        line.trim_end().to_string() + "\n"
+    }
 }
 
 /// The samples of a group of quantities, in the order of first use.
@@ -38,8 +72,8 @@ pub struct Samples(Vec<Quantity>);
 #[derive(Default)]
 struct Quantity {
     name: String,
-    ours: Cell,
-    peer: Cell,
+    /// In the order of [`Subject`].
+    cells: [Cell; 3],
 }
 
 /// The samples of one tender.
@@ -79,36 +113,23 @@ impl Samples {
                 });
                 self.0.len() - 1
             });
-        let quantity = &mut self.0[known];
-        match subject {
-            Subject::Ours => &mut quantity.ours,
-            Subject::Peer => &mut quantity.peer,
-        }
-    }
-
-    /// One line per quantity: minimum, median and maximum of each subject, and the ratio of the
-    /// medians.
-    pub fn rows(&self) -> String {
-        self.0.iter().map(Quantity::row).collect()
+        &mut self.0[known].cells[subject as usize]
     }
 }
 
 impl Quantity {
     fn of(&self, subject: Subject) -> &Cell {
-        match subject {
-            Subject::Ours => &self.ours,
-            Subject::Peer => &self.peer,
-        }
+        &self.cells[subject as usize]
     }
 
-    fn row(&self) -> String {
-        let ratio = match (self.ours.summary(), self.peer.summary()) {
-            (Some(ours), Some(peer)) if peer[1] > 0 => {
-                format!("{:.3}", ours[1] as f64 / peer[1] as f64)
+    /// The ratio of our median to that of `other`.
+    fn ratio(&self, other: Subject) -> String {
+        match (self.of(Subject::Ours).summary(), self.of(other).summary()) {
+            (Some(ours), Some(other)) if other[1] > 0 => {
+                format!("{:.3}", ours[1] as f64 / other[1] as f64)
             }
             _ => String::new(),
-        };
-        row(&self.name, &self.ours.text(), &self.peer.text(), &ratio)
+        }
     }
 }
 
@@ -134,29 +155,44 @@ impl Cell {
 mod tests {
     use super::*;
 
-    fn args(samples: &Samples) -> String {
-        samples
-            .rows()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
+    fn args(subjects: &[Subject], samples: &Samples) -> String {
+        let rows = Table::of(subjects.iter().copied()).rows(samples);
+        rows.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
+    const BOTH: [Subject; 2] = [Subject::Ours, Subject::Peer];
+
     #[test]
-    fn a_line_has_the_medians_and_their_ratio() {
+    fn a_line_has_the_medians_and_their_ratios() {
         let mut samples = Samples::default();
         for value in [30, 10, 20] {
             samples.add("walltime", Subject::Ours, value);
             samples.add("walltime", Subject::Peer, 2 * value);
+            samples.add("walltime", Subject::Floor, value / 2);
         }
-        assert_eq!(args(&samples), "walltime 10 / 20 / 30 20 / 40 / 60 0.500");
+        let all = [Subject::Ours, Subject::Peer, Subject::Floor];
+        assert_eq!(
+            args(&all, &samples),
+            "walltime 10 / 20 / 30 20 / 40 / 60 5 / 10 / 15 0.500 2.000"
+        );
+        assert_eq!(
+            args(&BOTH, &samples),
+            "walltime 10 / 20 / 30 20 / 40 / 60 0.500"
+        );
+    }
+
+    #[test]
+    fn the_header_names_the_tenders_of_the_table() {
+        let header = Table::of([Subject::Ours, Subject::Floor]).header();
+        assert!(header.contains("floor min/median/max") && header.ends_with("/ floor\n"));
+        assert!(!header.contains("peer"));
     }
 
     #[test]
     fn without_a_peer_there_is_no_ratio() {
         let mut samples = Samples::default();
         samples.add("walltime", Subject::Ours, 5);
-        assert_eq!(args(&samples), "walltime 5 / 5 / 5");
+        assert_eq!(args(&BOTH, &samples), "walltime 5 / 5 / 5");
     }
 
     #[test]
@@ -166,6 +202,6 @@ mod tests {
         samples.add("flood", Subject::Peer, 6);
         samples.give_up("flood", Subject::Peer, Duration::from_secs(30));
         assert!(samples.given_up(Subject::Peer) && !samples.given_up(Subject::Ours));
-        assert_eq!(args(&samples), "flood 5 / 5 / 5 over 30 s");
+        assert_eq!(args(&BOTH, &samples), "flood 5 / 5 / 5 over 30 s");
     }
 }

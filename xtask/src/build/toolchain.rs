@@ -81,6 +81,17 @@ impl StaticToolchain {
         self.apply_with(cargo, &[], &[]);
     }
 
+    /// Adds compiler, target and flags to a cargo command for a program without a C library.
+    pub fn apply_bare(&self, cargo: &mut Command) {
+        let flags = [
+            "-Crelocation-model=static",
+            "-Clink-arg=-nostartfiles",
+            "-Clink-arg=-nostdlib",
+            "-Clink-arg=-Wl,-z,max-page-size=4096",
+        ];
+        self.apply_with(cargo, &[], &flags.map(String::from));
+    }
+
     /// The linker's list of the sections of the latest release.
     pub fn map(&self) -> PathBuf {
         crate::build::cargo::target_dir().join(format!("{}.map", self.triple))

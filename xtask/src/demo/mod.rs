@@ -190,7 +190,8 @@ pub fn fetch(child: &mut Child, address: Ipv4Addr, limit: Duration) -> Result<St
     }
 }
 
-fn get(address: Ipv4Addr) -> std::io::Result<String> {
+/// Fetches the page of the unikernel at `address` once.
+pub fn get(address: Ipv4Addr) -> std::io::Result<String> {
     let socket_address = SocketAddr::from((address, PORT));
     let mut server = TcpStream::connect_timeout(&socket_address, Duration::from_secs(5))?;
     server.set_read_timeout(Some(Duration::from_secs(20)))?;
