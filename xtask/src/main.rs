@@ -27,10 +27,12 @@ cargo xtask COMMAND
         run the `web` unikernel on a new tap and fetch its page; without --once, keep it running until Ctrl-C
   test [--machine host|pi3|virt|pc] [-- FILTER]
         run all tests, here and inside the emulated Raspberry Pi 3B; the last line is the total
-  bench [--machine host|pi3|virt|pc] [--peer PATH] [--starts]
-        measure a start and each hypercall, optionally against another tender; counts instructions on virt
-  fleet [--count N] [--seconds N] [--tender PATH] [--metrics]
-        measure each of many idle unikernels (default 100): memory, processor time, wake-ups
+  bench [--machine host|pi3|virt|pc] [--peer FILE] [--floor] [--starts]
+        measure starts, hypercalls, network and memory, optionally against another tender; counts instructions on virt;
+        --floor: compare with the least tender (xtask/floor) as well; --starts: measure only starts
+  fleet [--count N] [--seconds N] [--tender FILE] [--peer FILE] [--metrics]
+        measure each of many idle unikernels (default 100): memory, kernel memory, processor time, wake-ups; optionally
+        against another tender
   lab [--machine pi3|virt|pc]
         open a shell inside an emulated machine, with tender and the test unikernels
   replay [--machine pi3|virt] [--deb FILE]

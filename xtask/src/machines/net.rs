@@ -41,6 +41,17 @@ pub fn enter_namespace() -> Result<()> {
 
 /// Makes a persistent tap, gives it an address with a 24-bit network, and brings it up.
 pub fn make_tap(name: &str, address: Ipv4Addr) -> Result<()> {
+    keep_tap(name, true)?;
+    bring_up(name, Some(address))
+}
+
+/// Removes a persistent tap that no process uses.
+pub fn remove_tap(name: &str) -> Result<()> {
+    keep_tap(name, false)
+}
+
+/// Attaches to a tap, and makes it persistent or not: then it ends here.
+fn keep_tap(name: &str, persistent: bool) -> Result<()> {
     const TUN: &str = "/dev/net/tun";
     let tun = File::options()
         .read(true)
@@ -50,15 +61,23 @@ pub fn make_tap(name: &str, address: Ipv4Addr) -> Result<()> {
     let mut request = request(name);
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
     control(&tun, libc::TUNSETIFF as libc::Ioctl, &mut request)
-        .context(format_args!("cannot make the tap {name}"))?;
+        .context(format_args!("cannot attach to the tap {name}"))?;
+    let persistent = libc::c_int::from(persistent);
     // SAFETY: TUNSETPERSIST takes a number, not a pointer, and `tun` is open.
-    if unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST as libc::Ioctl, 1) } != 0 {
+    if unsafe {
+        libc::ioctl(
+            tun.as_raw_fd(),
+            libc::TUNSETPERSIST as libc::Ioctl,
+            persistent,
+        )
+    } != 0
+    {
         return fail(format!(
-            "cannot keep the tap {name}: {}",
+            "cannot keep or remove the tap {name}: {}",
             io::Error::last_os_error()
         ));
     }
-    bring_up(name, Some(address))
+    Ok(())
 }
 
 fn bring_up(name: &str, address: Option<Ipv4Addr>) -> Result<()> {
