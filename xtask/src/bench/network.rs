@@ -64,13 +64,13 @@ const ECHOES: [Server; 3] = [
 
 const WEB: [Server; 2] = [
     Server {
-        name: "pages a second",
+        name: "web pages a second",
         unikernel: "web.hvt",
         argument: None,
         ours: &[],
     },
     Server {
-        name: "pages a second, --net-ring=off",
+        name: "web pages a second, --net-ring=off",
         unikernel: "web.hvt",
         argument: None,
         ours: WITHOUT_RING,
