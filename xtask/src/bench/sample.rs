@@ -145,6 +145,7 @@ impl Cell {
     fn text(&self) -> String {
         match (self.over, self.summary()) {
             (Some(limit), _) => format!("over {} s", limit.as_secs()),
+            (None, Some([only, ..])) if self.values.len() == 1 => only.to_string(),
             (None, Some([least, median, most])) => format!("{least} / {median} / {most}"),
             (None, None) => String::new(),
         }
@@ -192,7 +193,7 @@ mod tests {
     fn without_a_peer_there_is_no_ratio() {
         let mut samples = Samples::default();
         samples.add("walltime", Subject::Ours, 5);
-        assert_eq!(args(&BOTH, &samples), "walltime 5 / 5 / 5");
+        assert_eq!(args(&BOTH, &samples), "walltime 5");
     }
 
     #[test]
@@ -202,6 +203,6 @@ mod tests {
         samples.add("flood", Subject::Peer, 6);
         samples.give_up("flood", Subject::Peer, Duration::from_secs(30));
         assert!(samples.given_up(Subject::Peer) && !samples.given_up(Subject::Ours));
-        assert_eq!(args(&BOTH, &samples), "flood 5 / 5 / 5 over 30 s");
+        assert_eq!(args(&BOTH, &samples), "flood 5 over 30 s");
     }
 }

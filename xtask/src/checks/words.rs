@@ -9,11 +9,12 @@ use crate::base::options::Options;
 use crate::build::cargo::root;
 
 /// The files and directories to read.
-const PLACES: [&str; 10] = [
+const PLACES: [&str; 11] = [
     "src",
     "guest-abi/src",
     "manual/src",
     "xtask/src",
+    "xtask/floor/src",
     "tests",
     "fixtures",
     "fuzz/src",
