@@ -1,7 +1,7 @@
 //! The time of a start, to the first output and to the end, of a small and of a large image.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -90,7 +90,7 @@ fn start(
 }
 
 /// In separate starts, so that tracing cannot affect the other results.
-fn first_instruction(bench: &Bench, unikernel: &PathBuf) -> Result<()> {
+fn first_instruction(bench: &Bench, unikernel: &Path) -> Result<()> {
     let trace = Trace::begin()?;
     bench.take_turns("traced starts", ROUNDS, |samples, subject, tender| {
         for (options, suffix) in started(subject) {
