@@ -424,7 +424,7 @@ impl GuestMemory {
         if mapped == libc::MAP_FAILED {
             return Ok(Err(io::Error::last_os_error()));
         }
-        self.advise(start as usize, (end - start) as usize, libc::MADV_DONTDUMP);
+        self.advise(start..end, libc::MADV_DONTDUMP);
         Ok(Ok(start..end))
     }
 
