@@ -75,10 +75,10 @@ impl Config {
 /// Whether the guest is offered the shared network ring. Section 11.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetRing {
-    /// Offer it if guest and host support it.
+    /// Offer it if guest and host support it, unless KVM emulates the guest.
     #[default]
     Auto,
-    /// Like `Auto`, but warn if the ring cannot be offered.
+    /// Offer it if guest and host support it, otherwise warn.
     On,
     /// Never.
     Off,

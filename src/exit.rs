@@ -1,24 +1,23 @@
 //! The run loop: runs the guest until it makes a hypercall, serves it, and resumes. It ends with
-//! the guest's HALT, a signal, or a contract violation. No hypercall allocates or looks up a name;
-//! only those that drain the ring take its lock.
+//! the guest's HALT, a signal, or a contract violation. No hypercall allocates, takes a lock or
+//! looks up a name.
 
 #![expect(unsafe_code, reason = "signal handlers use the vCPU")]
 
 use std::mem;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::thread;
 
 use kvm_ioctls::VmFd;
 
 use crate::arch::{self, Call, Exit, Processor, Stop, Trap, Vcpu};
 use crate::debug::{self, Guest, Session, core};
 use crate::devices::clock;
-use crate::devices::ring::{self, GuestRing, Parallel, Ring, Worker};
+use crate::devices::ring::{self, GuestRing, Ring, Worker};
 use crate::devices::{self, Fault};
 use crate::guest::era::Era;
 use crate::guest::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
-use crate::host::signal;
+use crate::host::signal::{self, Alarm};
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::metrics::{self, Phase, Registry, on_demand};
 use crate::outcome::{Error, Outcome};
@@ -62,8 +61,8 @@ struct Running<'m> {
     services: Services,
     /// The gdb session, if there is one.
     session: Option<Session<'m>>,
-    /// This thread's side of the ring.
-    worker: Option<Worker<'m, GuestRing<'m>>>,
+    /// Serves the ring, if it is offered.
+    worker: Option<Worker<GuestRing<'m>>>,
     confined: &'m Confined,
     registry: &'m Registry,
     /// Output that waits for a reader while gdb inspects the guest.
@@ -94,12 +93,16 @@ impl Machine {
                 Some(listener.accept(&vm, &mut guest, services.time_limit())?)
             }
         };
-        let parallel = Parallel::new();
         // A confined process cannot create a timer. The timer takes at least a second, and the
         // handlers are installed by then.
         services.timeout.map(signal::limit).transpose()?;
-        let parameters =
-            services.parameters(&guest.vcpu, ring.as_ref(), session.as_ref(), cores.as_ref());
+        let worker = ring.map(|ring| worker(ring, &memory)).transpose()?;
+        let parameters = services.parameters(
+            &guest.vcpu,
+            worker.as_ref(),
+            session.as_ref(),
+            cores.as_ref(),
+        );
         let parameters = outlets.parameters(&registry, parameters)?;
         let confined = &self.sandbox.enter(parameters)?;
         cores.as_ref().map_or(Ok(()), core::Directory::check)?;
@@ -107,7 +110,7 @@ impl Machine {
             guest,
             services,
             session,
-            worker: None,
+            worker,
             confined,
             registry: &registry,
             unwritten: None,
@@ -121,12 +124,10 @@ impl Machine {
         // installed first.
         let outlets = outlets.start(&registry, confined)?;
         let guest_runs = GuestRuns::start();
-        let outcome = match &ring {
-            None => running.serve_era(self.era),
-            Some(ring) => running.serve_with_ring(self.era, ring, &parallel),
-        };
+        let outcome = running.serve_era(self.era);
+        let outcome = running.send_queued(outcome);
         drop(guest_runs);
-        running.finish(&outcome, ring.as_ref());
+        running.finish(&outcome);
         drop(on_demand);
         outlets.finish(&outcome);
         if let Some(cores) = cores {
@@ -140,43 +141,29 @@ impl Machine {
     }
 }
 
-impl<'m> Running<'m> {
-    /// Serves the guest together with a second thread. Afterwards, sends the frames that are still
-    /// in the ring, up to the first invalid request, after every kind of end.
-    fn serve_with_ring(
-        &mut self,
-        era: Era,
-        ring: &'m Ring,
-        parallel: &'m Parallel,
-    ) -> Result<Outcome, Error> {
-        let shared = GuestRing::new(self.guest.memory, GuestAddress(ring::ADDRESS))?;
-        let (memory, confined) = (self.guest.memory, self.confined);
-        let outcome = thread::scope(|scope| {
-            let second = parallel.start(scope, ring, memory, || confined.confine_rings_thread())?;
-            self.worker = Some(Worker::new(
-                ring,
-                shared,
-                second.clone().map(|thread| (parallel, thread)),
-            ));
-            let outcome = self.serve_era(era);
-            if let Some(thread) = second {
-                parallel.stop(&thread);
-            }
-            outcome
-        });
-        // The guest has stopped. Frames that it queued before the end are still sent, up to the
-        // first invalid request.
-        let drained = ring.consumer().drain(&shared, memory);
-        // The second thread may have found a violation after the guest's last exit.
-        let violation = parallel.violation().or(drained.err());
-        match (outcome, violation) {
-            (Ok(Outcome::Halted(_)), Some(error)) => Err(self.report(Violation::Ring(error))),
+/// Prepares the service of `ring` before the process is confined.
+fn worker(ring: Ring, memory: &GuestMemory) -> Result<Worker<GuestRing<'_>>, Error> {
+    let shared = GuestRing::new(memory, GuestAddress(ring::ADDRESS))?;
+    let warn = |error| {
+        log::warn!("cannot create the ring's timer: {error}; each frame of a flood takes a kick");
+    };
+    Ok(Worker::new(ring, shared, Alarm::new().map_err(warn).ok()))
+}
+
+impl Running<'_> {
+    /// Sends the frames that the guest queued in the ring before its end, up to the first invalid
+    /// request, after every kind of end.
+    fn send_queued(&mut self, outcome: Result<Outcome, Error>) -> Result<Outcome, Error> {
+        let memory = self.guest.memory;
+        let drained = self.worker.as_mut().map(|worker| worker.drain(memory));
+        match (outcome, drained) {
+            (Ok(Outcome::Halted(_)), Some(Err(error))) => Err(self.report(Violation::Ring(error))),
             (outcome, _) => outcome,
         }
     }
 
     /// Reports the end, and finishes output and devices.
-    fn finish(&mut self, outcome: &Result<Outcome, Error>, ring: Option<&Ring>) {
+    fn finish(&mut self, outcome: &Result<Outcome, Error>) {
         let Services {
             devices,
             console,
@@ -194,7 +181,7 @@ impl<'m> Running<'m> {
             console.drop_unwritten(left);
         }
         console.finish();
-        devices.finish(ring);
+        devices.finish(self.worker.as_ref().map(Worker::ring));
     }
 
     fn serve_era(&mut self, era: Era) -> Result<Outcome, Error> {
@@ -226,6 +213,7 @@ impl<'m> Running<'m> {
                     self.registry.exits.hypercall(number);
                     self.hypercall::<I>(number, GuestAddress(argument.into()))?
                 }
+                None if self.guest.vcpu.kicked() => self.kick().map(|()| None)?,
                 None => self.other_exit()?,
             };
             if let Some(outcome) = outcome {
@@ -234,11 +222,10 @@ impl<'m> Running<'m> {
         }
     }
 
-    /// Handles an exit without a hypercall. Returns the outcome if the run has ended.
+    /// Handles an exit without a hypercall or a kick. Returns the outcome if the run has ended.
     #[cold]
     fn other_exit(&mut self) -> Result<Option<Outcome>, Error> {
         match self.guest.vcpu.exit().map_err(|error| self.failed(error))? {
-            Exit::Kick => self.kick().map(|()| None),
             Exit::Interrupted => self.interrupted(),
             Exit::Refused => self.wait_until_runnable().and_then(|()| self.interrupted()),
             Exit::Trap(trap) => self.trapped(trap),
@@ -316,8 +303,8 @@ impl<'m> Running<'m> {
         let Some(worker) = &mut self.worker else {
             return Err(self.report(Violation::Stop(Stop::Kick)));
         };
-        let drained = worker.drain(self.guest.memory);
-        drained.map_err(|error| self.report(Violation::Ring(error)))
+        let served = worker.kicked(self.guest.memory);
+        served.map_err(|error| self.report(Violation::Ring(error)))
     }
 
     /// Performs a hypercall; PUTS alone has no reply.

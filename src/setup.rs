@@ -191,8 +191,8 @@ impl Unikernel {
         let file = (&self.file, self.lease.is_some());
         let pages = fill(memory, file, image, &facts)?;
         let lease = self.lease.take().filter(|_| !pages.is_empty());
-        // SAFETY: the caller keeps the memory. Its users copy by volatile accesses or let the kernel
-        // copy.
+        // SAFETY: the caller keeps the memory. Only this thread writes to it, by volatile
+        // accesses or by system calls.
         Ok(lease.map(|lease| unsafe { lease.protect(pages) }))
     }
 
@@ -366,12 +366,13 @@ fn net_ring(
     devices: &Devices,
 ) -> Result<Option<Ring>, outcome::Error> {
     let possible = rules.net_ring && devices.has_nets();
-    // An inherited filter that rejects calls may also forbid a second thread, or the calls by which
-    // both threads cooperate.
+    // An inherited filter that rejects calls may also reject those for the ring's timer.
     let prevented = inherited_filter::has_rejected();
     match asked {
         NetRing::Off => return Ok(None),
-        NetRing::Auto if !possible || prevented => return Ok(None),
+        NetRing::Auto if !possible || prevented || !Native::runs_guests_natively() => {
+            return Ok(None);
+        }
         NetRing::On if !possible => {
             log::warn!(
                 "--net-ring=on: this unikernel has no network device or predates the ring; none is offered"

@@ -19,7 +19,7 @@ use guest_abi::ring::{
 };
 use tender::config::InheritedFd;
 use tender::config::NetSource;
-use tender::devices::ring::{ADDRESS, END, GuestRing, Ring, Shared, Worker, may_sleep};
+use tender::devices::ring::{ADDRESS, END, GuestRing, Ring, Shared, Worker};
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
 use tender::net::Nic;
 use zerocopy::IntoBytes;
@@ -58,14 +58,14 @@ pub fn check(bytes: &[u8]) {
         mappings: &mappings,
         state: &state,
     };
-    let mut worker = Worker::new(&ring, hostile, None);
+    let mut worker = Worker::new(ring, hostile, None);
     for _ in 0..STEPS {
-        if state.borrow().input.is_empty() || !step(&ring, &mut worker, hostile, &wires) {
+        if state.borrow().input.is_empty() || !step(&mut worker, hostile, &wires) {
             break;
         }
     }
     hostile.check();
-    drop((ring, wires));
+    drop((worker, wires));
     assert_eq!(
         devices::next_descriptor(),
         before,
@@ -129,8 +129,7 @@ fn mappings(bits: u8) -> Vec<Mapping> {
 /// Performs one event; returns false when the guest has violated the ring's protocol and its run is
 /// over.
 fn step(
-    ring: &Ring,
-    worker: &mut Worker<'_, Hostile<'_, '_>>,
+    worker: &mut Worker<Hostile<'_, '_>>,
     hostile: Hostile<'_, '_>,
     wires: &[UnixDatagram],
 ) -> bool {
@@ -141,23 +140,19 @@ fn step(
     let memory = hostile.memory;
     let ended = match kind & 7 {
         0 | 1 => {
-            let (taken, replies) = hostile.counts();
-            let drained = ring.consumer().drain(&hostile, memory);
-            let (taken_now, replies_now) = hostile.counts();
+            let (taken, _) = hostile.counts();
+            let served = worker.kicked(memory);
+            let (taken_now, replies) = hostile.counts();
             assert!(taken_now.wrapping_sub(taken) <= ENTRIES);
-            if let Ok(drained) = &drained {
-                assert_eq!(drained.requests, taken_now.wrapping_sub(taken));
-                assert_eq!(drained.replies, replies_now - replies);
+            let given_now = hostile.state.borrow().given;
+            if served.is_ok() {
+                assert_eq!(given_now, replies);
             }
-            drained.map(drop)
+            served
         }
         2 => worker.drain(memory),
         3 => worker.quiesce(memory),
-        4 => {
-            let taken = hostile.counts().0;
-            may_sleep(&hostile, taken);
-            Ok(())
-        }
+        4 => worker.interrupted(memory),
         5 => {
             let frame = [kind; 1024];
             let _ = wires[usize::from(count & 1)].send(&frame[..usize::from(count) * 4]);
@@ -377,10 +372,5 @@ impl Shared for Hostile<'_, '_> {
         self.interfere();
         self.shared.want_kicks(wanted);
         self.allow(ADDRESS + NEEDS_KICK as u64, 4);
-    }
-
-    fn barrier(&self) {
-        self.shared.barrier();
-        self.interfere();
     }
 }

@@ -36,6 +36,10 @@ impl Architecture for Native {
 
     const OLD_CALLS: &'static [(libc::c_long, &'static str)] = &[];
 
+    fn runs_guests_natively() -> bool {
+        true
+    }
+
     /// The largest guest address space differs by host, so KVM is queried.
     fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
         let failed = Error::kvm("KVM_CREATE_VM");

@@ -18,6 +18,10 @@ pub trait Architecture {
     /// messages.
     const OLD_CALLS: &'static [(libc::c_long, &'static str)];
 
+    /// Whether KVM runs guests on this processor itself. Otherwise it emulates each instruction of a
+    /// guest, which takes longer than many an exit saved.
+    fn runs_guests_natively() -> bool;
+
     /// Creates an empty virtual machine, without any interrupt controller.
     fn create_vm(kvm: &Kvm) -> Result<VmFd, Error>;
 
@@ -54,7 +58,10 @@ pub trait Processor: Sized {
     /// Decodes the last exit if it is a hypercall.
     fn decode(run: &kvm_run) -> Option<Call>;
 
-    /// Returns why the guest exited, other than for a hypercall.
+    /// Returns whether the last exit is a kick of the shared network ring.
+    fn is_kick(run: &kvm_run) -> bool;
+
+    /// Returns why the guest exited, other than for a hypercall or a kick.
     fn other_exit(run: &kvm_run) -> Exit;
 
     /// Returns the exit for an errno of `KVM_RUN` that only this processor has.

@@ -37,8 +37,6 @@ pub struct Call {
 /// Why the guest exited, other than for a hypercall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// The guest submitted requests to the shared network ring and kicked it.
-    Kick,
     /// A signal arrived, or the run was asked to stop; the guest can go on.
     Interrupted,
     /// KVM_RUN failed with EAGAIN: KVM lacks a resource that may be available later.
@@ -182,7 +180,14 @@ impl Vcpu {
         Self::decode(self.fd.get_kvm_run())
     }
 
-    /// Returns why the guest stopped when [`Vcpu::run`] returned no hypercall.
+    /// Returns whether the guest kicked the shared network ring when [`Vcpu::run`] returned no
+    /// hypercall.
+    #[inline(always)]
+    pub fn kicked(&mut self) -> bool {
+        self.failed.is_none() && Self::is_kick(self.fd.get_kvm_run())
+    }
+
+    /// Returns why the guest stopped for anything else.
     ///
     /// # Errors
     /// `KVM_RUN` failed.

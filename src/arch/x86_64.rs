@@ -72,6 +72,10 @@ impl Architecture for Native {
         (libc::SYS_arch_prctl, "arch_prctl"),
     ];
 
+    fn runs_guests_natively() -> bool {
+        vcpu::has_virtualization()
+    }
+
     fn create_vm(kvm: &Kvm) -> Result<VmFd, Error> {
         let vm = uninterrupted(|| kvm.create_vm()).map_err(Error::kvm("KVM_CREATE_VM"))?;
         require(

@@ -318,11 +318,10 @@ impl Devices {
     /// Ends the run cleanly: syncs the disks, and logs the traffic of each device, including its
     /// duplicate in `ring`.
     pub fn finish(&mut self, ring: Option<&Ring>) {
-        let ring = ring.map(Ring::consumer);
         for (handle, (_, slot)) in self.slots.iter().enumerate() {
             match slot {
                 Slot::Net(nic) => {
-                    let duplicate = ring.as_ref().and_then(|ring| ring.nic(handle));
+                    let duplicate = ring.and_then(|ring| ring.nic(handle));
                     let stats = nic.stats() + duplicate.map(Nic::stats).unwrap_or_default();
                     let faults = stats.faults().sum() + stats.receive_errors;
                     counters::log_totals(nic.interface_name(), stats, faults);

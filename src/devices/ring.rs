@@ -1,11 +1,8 @@
 //! The shared network ring of newer guests: frames without a hypercall each. Section 11 of
 //! `docs/hvt-abi.md`.
 //!
-//! A guest submits requests, and kicks if the ring asks for kicks. By default it does, and the
-//! guest's thread serves the kick immediately: a request then costs as much as a hypercall, and
-//! nothing runs while the guest is idle. When the guest sends frames back to back, a second thread
-//! takes over and polls the ring, and the guest need not kick until the burst ends. So a ping is as
-//! fast as without a ring, and a flood faster.
+//! A guest submits requests, and kicks if the ring asks for kicks. The guest's thread serves them,
+//! so guest and tender never work on the ring at the same time. `worker.rs` decides when.
 //!
 //! The guest controls the whole ring: indices are the tender's own copies, distances are bounded,
 //! each request is copied out once.
@@ -15,8 +12,6 @@ mod shared;
 mod tests;
 mod worker;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use guest_abi::hypercall::Status;
 use guest_abi::ring::{Commit, ENTRIES, Entry, OP_READ, OP_WRITE};
 
@@ -24,7 +19,7 @@ use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::net::Nic;
 
 pub use shared::{GuestRing, Shared};
-pub use worker::{Parallel, Worker};
+pub use worker::Worker;
 
 /// Address of the ring: in low memory that no guest uses otherwise, so that it takes none of the
 /// operator's `--mem`.
@@ -46,9 +41,9 @@ pub enum Error {
     },
 }
 
-/// Takes requests out of the ring and performs them; its lock makes the holder the only consumer.
+/// One guest's ring: takes requests out of it and performs them.
 #[derive(Debug)]
-pub struct Consumer {
+pub struct Ring {
     /// Requests taken, and replies given: the tender's own counts, which the guest cannot change.
     taken: u32,
     given: u32,
@@ -56,19 +51,13 @@ pub struct Consumer {
     nics: Vec<Option<Nic>>,
 }
 
-/// Result of one [`Consumer::drain`].
+/// Result of one [`Ring::drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
     /// Requests taken.
     pub requests: u32,
     /// Replies given: one for each request to receive.
     pub replies: u32,
-}
-
-/// One guest's ring.
-#[derive(Debug)]
-pub struct Ring {
-    consumer: Mutex<Consumer>,
 }
 
 impl Ring {
@@ -82,22 +71,12 @@ impl Ring {
             by_handle[handle] = Some(nic);
         }
         Ring {
-            consumer: Mutex::new(Consumer {
-                taken: 0,
-                given: 0,
-                nics: by_handle,
-            }),
+            taken: 0,
+            given: 0,
+            nics: by_handle,
         }
     }
 
-    /// Locks the consumer. Poisoning is ignored: a thread that panicked left only whole requests
-    /// behind.
-    pub fn consumer(&self) -> MutexGuard<'_, Consumer> {
-        self.consumer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Consumer {
     /// Performs all requests that are submitted now, [`ENTRIES`] at most; returns their number.
     pub fn drain(&mut self, ring: &impl Shared, memory: &GuestMemory) -> Result<Drained, Error> {
         let given = self.given;
@@ -168,15 +147,4 @@ impl Consumer {
     pub fn nic(&self, handle: usize) -> Option<&Nic> {
         self.nics.get(handle)?.as_ref()
     }
-}
-
-/// Announces that kicks are wanted, then checks again: true if nothing was submitted before the
-/// guest could see the announcement.
-///
-/// The guest submits first and checks for the announcement second, with a full barrier between;
-/// this does the same in the opposite order. So one of the two always sees the other.
-pub fn may_sleep(ring: &impl Shared, taken: u32) -> bool {
-    ring.want_kicks(true);
-    ring.barrier();
-    ring.submitted() == taken
 }

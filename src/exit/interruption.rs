@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::{Running, Violation};
 use crate::arch;
-use crate::devices::ring::Worker;
 use crate::host::signal::{self, Request};
 use crate::outcome::{Error, Outcome};
 
@@ -15,17 +14,18 @@ const REFUSALS: u32 = 200;
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 
 impl Running<'_> {
-    /// Handles a signal, an error of the ring thread, or data from gdb.
+    /// Handles a signal, the ring's alarm, or data from gdb.
     pub(super) fn interrupted(&mut self) -> Result<Option<Outcome>, Error> {
         self.registry.exits.interruptions.add(1);
-        if let Some(error) = self.worker.as_ref().and_then(Worker::violation) {
-            return Err(self.report(Violation::Ring(error)));
-        }
         signal::clear_interrupt();
         match signal::received() {
             Some(Request::Signal(number)) => Ok(Some(Outcome::Signal(number))),
             Some(Request::Timeout) => Err(self.report_timeout()),
             None => {
+                if let Some(worker) = &mut self.worker {
+                    let served = worker.interrupted(self.guest.memory);
+                    served.map_err(|error| self.report(Violation::Ring(error)))?;
+                }
                 let ended = self.serve_debugger()?;
                 if ended.is_none() {
                     self.write_on()?;

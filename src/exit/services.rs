@@ -8,7 +8,7 @@ use crate::arch::Vcpu;
 use crate::debug::{Session, core};
 use crate::devices::Devices;
 use crate::devices::console::Console;
-use crate::devices::ring::Ring;
+use crate::devices::ring::{GuestRing, Worker};
 use crate::host::lease;
 use crate::host::service_manager::Notifier;
 use crate::host::signal;
@@ -39,18 +39,16 @@ impl Services {
     pub(super) fn parameters(
         &self,
         vcpu: &Vcpu,
-        ring: Option<&Ring>,
+        worker: Option<&Worker<GuestRing<'_>>>,
         session: Option<&Session<'_>>,
         cores: Option<&core::Directory>,
     ) -> Parameters {
         let (nets, disks) = self.devices.descriptors();
-        let fds = |ring: &Ring| {
-            ring.consumer()
-                .nics()
-                .map(|nic| nic.as_fd().as_raw_fd())
-                .collect()
+        let fds = |worker: &Worker<GuestRing<'_>>| {
+            let nics = worker.ring().nics();
+            nics.map(|nic| nic.as_fd().as_raw_fd()).collect()
         };
-        let ring_nets = ring.map(fds).unwrap_or_default();
+        let ring_nets = worker.map(fds).unwrap_or_default();
         let (process, thread) = signal::claim_thread();
         let (waits, timer) = self.devices.waits();
         let lease = self.lease.as_ref().map(lease::Guard::parameters);
@@ -62,6 +60,7 @@ impl Services {
             room: log_lines::room_without_ppoll(),
             nets,
             ring_nets,
+            alarm: worker.and_then(Worker::alarm),
             disks,
             lease,
             shared: shared.unwrap_or_default(),

@@ -11,13 +11,12 @@
 #![expect(unsafe_code, reason = "signal handlers, fcntl and guest memory")]
 
 use std::fs::{File, OpenOptions};
-use std::hint;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use libc::{c_int, c_void, siginfo_t};
 
@@ -80,10 +79,6 @@ type Changed = [i64; 5];
 /// Null if no pages are shared. Only the guest's thread changes it.
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
 
-/// How many threads have a [`Writing`], and [`PAUSED`] while there must be none.
-static WRITERS: AtomicU32 = AtomicU32::new(0);
-const PAUSED: u32 = 1 << 31;
-
 /// Whether the kernel has asked for the lease.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
@@ -133,8 +128,8 @@ impl Lease {
     /// Protects `pages`, which are private mappings of the file, until the result is dropped.
     ///
     /// # Safety
-    /// The pages must stay mapped as long as the result exists. Other threads may write to them only
-    /// while they have a [`Writing`], and no thread may have a reference to them.
+    /// The pages must stay mapped as long as the result exists. Only this thread may write to them,
+    /// and no thread may have a reference to them.
     pub(crate) unsafe fn protect(self, pages: Vec<Range<usize>>) -> Guard {
         let guard = Guard {
             descriptor: self.file.as_raw_fd(),
@@ -171,28 +166,6 @@ impl Drop for Guard {
     }
 }
 
-/// The right of another thread to write to guest memory. It must not wait for the guest's thread.
-#[derive(Debug)]
-pub(crate) struct Writing(());
-
-/// Waits until guest memory may be written.
-pub(crate) fn writing() -> Writing {
-    let enter = |writers| (writers < PAUSED).then_some(writers + 1);
-    while WRITERS
-        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter)
-        .is_err()
-    {
-        hint::spin_loop();
-    }
-    Writing(())
-}
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        WRITERS.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 extern "C" fn on_request(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel passes a valid structure, and the error number belongs to this thread.
     let (is_from_kernel, error) = unsafe { ((*info).si_code > 0, libc::__errno_location()) };
@@ -215,14 +188,9 @@ fn give_back() {
     let Some(shared) = (unsafe { shared.as_ref() }) else {
         return;
     };
-    WRITERS.fetch_or(PAUSED, Ordering::SeqCst);
-    while WRITERS.load(Ordering::SeqCst) != PAUSED {
-        hint::spin_loop();
-    }
     for pages in &shared.pages {
         replace(shared, pages);
     }
-    WRITERS.fetch_and(!PAUSED, Ordering::SeqCst);
     let fd = shared.lease.file.as_raw_fd();
     // SAFETY: the call takes numbers.
     let given_back = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) } == 0;

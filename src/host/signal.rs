@@ -6,8 +6,8 @@
 //! call is not lost. The timer's signal is SIGALRM. An unrequested SIGALRM (a timer that the
 //! tender's caller set survives exec) ends the run like the other signals.
 //!
-//! The time limit ([`limit`]) is a separate timer, whose SIGALRM the handler can distinguish from
-//! all others.
+//! The time limit ([`limit`]) and [`Alarm`] are separate timers, whose SIGALRM the handler can
+//! distinguish from all others.
 
 #![expect(unsafe_code, reason = "signal handlers and timers")]
 
@@ -181,11 +181,6 @@ fn every(first: u64, again: u64) -> libc::itimerspec {
     }
 }
 
-/// Ends the run from another thread, as an external signal would.
-pub fn alarm() {
-    send(libc::SIGALRM);
-}
-
 /// Sends a signal to the guest's thread: the only call of its kind that the sandbox allows.
 fn send(signal: c_int) {
     let [process, thread] = [&PROCESS, &THREAD].map(|id| id.load(Ordering::SeqCst));
@@ -193,8 +188,7 @@ fn send(signal: c_int) {
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
 }
 
-/// Makes this thread the guest's thread, to which [`alarm`] and [`raise_default`] send their
-/// signals; returns the process and the thread.
+/// Makes this thread the guest's thread, to which [`raise_default`] sends its signal; returns the process and the thread.
 pub fn claim_thread() -> (i32, i32) {
     let process = std::process::id() as i32;
     let thread = ids::thread();
@@ -264,23 +258,64 @@ pub fn received() -> Option<Request> {
 /// # Errors
 /// The host has no timer left.
 pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
-    let when = every(u64::from(seconds.get()) * NANOSECONDS, 0);
+    let timer = create_timer(ptr::null_mut()).map_err(Error::Timer)?;
+    arm_timer(timer, u64::from(seconds.get()) * NANOSECONDS).map_err(Error::Timer)
+}
+
+/// A timer that interrupts the guest without ending the run. It ends with the process.
+#[derive(Debug)]
+pub struct Alarm(c_int);
+
+impl Alarm {
+    /// Creates the timer, which a confined process cannot.
+    ///
+    /// # Errors
+    /// The host has no timer left.
+    pub fn new() -> io::Result<Alarm> {
+        create_timer(ALARM).map(Alarm)
+    }
+
+    /// Interrupts the guest once, in so many nanoseconds; returns whether the host will.
+    pub fn set(&self, nanoseconds: u64) -> bool {
+        arm_timer(self.0, nanoseconds).is_ok()
+    }
+
+    /// Returns the timer's ID.
+    pub fn id(&self) -> c_int {
+        self.0
+    }
+}
+
+/// The value of an [`Alarm`]'s signals.
+const ALARM: *mut c_void = ptr::without_provenance_mut(1);
+
+/// Creates a timer whose SIGALRM carries `value`. libc has no wrappers for timers.
+fn create_timer(value: *mut c_void) -> io::Result<c_int> {
     let mut timer: c_int = 0;
-    let (old, flags): (*mut libc::itimerspec, c_int) = (ptr::null_mut(), 0);
-    // SAFETY: the event is plain numbers, for which zero is valid. The kernel reads it and `when`,
-    // and writes only the timer's ID, because the old value is not requested. libc has no wrappers
-    // for these.
-    let started = unsafe {
+    // SAFETY: the event is plain numbers, for which zero is valid. The kernel reads it, and writes
+    // only the timer's ID.
+    let created = unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
         (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, libc::SIGALRM);
+        event.sigev_value.sival_ptr = value;
         let (clock, event) = (libc::CLOCK_MONOTONIC, &raw const event);
-        libc::syscall(libc::SYS_timer_create, clock, event, &raw mut timer) == 0
-            && libc::syscall(libc::SYS_timer_settime, timer, flags, &raw const when, old) == 0
+        libc::syscall(libc::SYS_timer_create, clock, event, &raw mut timer)
     };
-    if started {
-        Ok(())
+    if created == 0 {
+        Ok(timer)
     } else {
-        Err(Error::Timer(io::Error::last_os_error()))
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes `timer` fire once.
+fn arm_timer(timer: c_int, nanoseconds: u64) -> io::Result<()> {
+    let when = every(nanoseconds, 0);
+    let (old, flags): (*mut libc::itimerspec, c_int) = (ptr::null_mut(), 0);
+    // SAFETY: the kernel reads `when` and, because the old value is not requested, writes nothing.
+    match unsafe { libc::syscall(libc::SYS_timer_settime, timer, flags, &raw const when, old) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -301,8 +336,17 @@ impl Drop for Guard {
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel passes a valid structure to a handler registered with SA_SIGINFO, as ours
-    // are.
-    let from_timer = unsafe { (*info).si_code } == libc::SI_TIMER;
+    // are. A signal of a timer has a value.
+    let (from_timer, is_alarm) = unsafe {
+        let from_timer = (*info).si_code == libc::SI_TIMER;
+        (
+            from_timer,
+            from_timer && (*info).si_value().sival_ptr == ALARM,
+        )
+    };
+    if is_alarm {
+        return set_interrupt_flag(1);
+    }
     let request = if from_timer { TIMEOUT } else { signal };
     let first = RECEIVED
         .compare_exchange(0, request, Ordering::SeqCst, Ordering::SeqCst)

@@ -150,8 +150,7 @@ impl Registry {
         console: &Console,
         ring: Option<&Ring>,
     ) -> Registry {
-        let ring = ring.map(Ring::consumer);
-        let by_ring = |handle| Some(ring.as_ref()?.nic(handle)?.counters());
+        let by_ring = |handle| Some(ring?.nic(handle)?.counters());
         let net = |(handle, name, nic): (usize, &str, &net::Nic)| Net {
             name: name.to_owned(),
             interface: nic.interface_name().to_owned(),

@@ -25,7 +25,7 @@ mod violation;
 
 pub use root::Root;
 pub(crate) use root::root;
-use rules::{GUEST, METRICS, Parameters, RING, Rule};
+use rules::{GUEST, METRICS, Parameters, Rule};
 
 /// Why a run cannot be confined.
 #[derive(Debug, thiserror::Error)]
@@ -202,15 +202,7 @@ impl Confined {
         }
     }
 
-    /// As [`Confined::confine_guests_thread`], for the thread of the network ring.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn confine_rings_thread(&self) -> Result<(), Error> {
-        self.confine(RING)
-    }
-
-    /// The same for the thread that serves metrics.
+    /// As [`Confined::confine_guests_thread`], for the thread that serves metrics.
     ///
     /// # Errors
     /// The same.

@@ -74,9 +74,9 @@ pub enum When {
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Lease, Listener, MetricsEnd,
-    Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Shared, Signals, Statm,
-    Stats, Thread, Timer, Vcpu, Waits,
+    Alarm, Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Lease, Listener,
+    MetricsEnd, Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Shared, Signals,
+    Statm, Stats, Thread, Timer, Vcpu, Waits,
 };
 use When::{Is, Masked, OneOf};
 
@@ -130,7 +130,7 @@ const CLOCK: Rule = rule(
 const FUTEX: Rule = rule(
     libc::SYS_futex,
     &[Masked(1, !FUTEX_FLAGS, FUTEX_OPERATIONS)],
-    Always("one thread waits for the other"),
+    Seldom("one thread waits for the other, unless that one is ready"),
 );
 
 // Only `--stats` and `--metrics` need these.
@@ -204,6 +204,11 @@ pub const GUEST: &[Rule] = &[
         libc::SYS_write,
         &[OneOf(0, RingNets)],
         Always("requests in the ring to send"),
+    ),
+    rule(
+        libc::SYS_timer_settime,
+        &[OneOf(0, Alarm), Is(3, 0)],
+        Always("interrupts a guest that fills the ring without kicks"),
     ),
     rule(libc::SYS_pread64, &[OneOf(0, Disks)], Always("BLOCK_READ")),
     rule(
@@ -338,74 +343,6 @@ pub const GUEST: &[Rule] = &[
         libc::SYS_sigaltstack,
         &[],
         Seldom("the end of Rust's own main, which tests have"),
-    ),
-];
-
-/// Allow-list of the network ring's thread.
-pub const RING: &[Rule] = &[
-    rule(
-        libc::SYS_write,
-        &[OneOf(0, RingNets)],
-        Always("requests to send"),
-    ),
-    rule(
-        libc::SYS_clock_nanosleep,
-        &[],
-        Always("a sleep between two polls of the ring"),
-    ),
-    rule(libc::SYS_nanosleep, &[], Seldom("the same, with musl")),
-    rule(
-        libc::SYS_read,
-        &[OneOf(0, RingNets)],
-        Always("requests to receive"),
-    ),
-    rule(
-        libc::SYS_write,
-        &[Is(0, 2)],
-        Seldom("a log message about an error of the host"),
-    ),
-    rule(libc::SYS_ppoll, &[Is(1, 1)], Seldom("the same")),
-    ROOM,
-    FUTEX,
-    rule(
-        libc::SYS_restart_syscall,
-        &[],
-        Always("a sleep that SIGSTOP and SIGCONT interrupted"),
-    ),
-    CLOCK,
-    rule(
-        libc::SYS_tgkill,
-        &[
-            OneOf(0, Process),
-            OneOf(1, Thread),
-            Is(2, libc::SIGALRM as u64),
-        ],
-        Always("interrupts the guest's thread after a violation in the ring"),
-    ),
-    rule(
-        libc::SYS_rt_sigprocmask,
-        &[],
-        Always("the C library's end of a thread"),
-    ),
-    rule(
-        libc::SYS_madvise,
-        &[Is(2, libc::MADV_DONTNEED as u64)],
-        Always("gives back the stack at the end"),
-    ),
-    rule(libc::SYS_exit, &[], Always("the end of the thread")),
-    EXIT_AT_PANIC,
-    rule(
-        libc::SYS_munmap,
-        &[],
-        Seldom("the heap, as below, and other memory of a thread"),
-    ),
-    BRK,
-    MMAP_ASIDE,
-    MPROTECT,
-    rule(
-        libc::SYS_sigaltstack,
-        &[],
-        Seldom("the end of a thread under Rust's own main"),
     ),
 ];
 

@@ -3,7 +3,7 @@
 use libc::sock_filter;
 
 use super::filter::compile;
-use super::rules::{GUEST, KVM_RUN, METRICS, Need, Parameters, RING, Rule, When, name};
+use super::rules::{GUEST, KVM_RUN, METRICS, Need, Parameters, Rule, When, name};
 use crate::arch::{self, CoreRegisters, Processor};
 
 mod reference;
@@ -20,6 +20,7 @@ fn parameters() -> Parameters {
         debugger: vec![31],
         nets: vec![7, 8],
         ring_nets: vec![10, 11],
+        alarm: Some(0),
         disks: vec![9],
         lease: Some(23),
         shared: vec![0x10_0000, 0x3000],
@@ -48,10 +49,6 @@ fn bare() -> Parameters {
 
 fn guest(parameters: &Parameters) -> Vec<sock_filter> {
     compile(GUEST, parameters)
-}
-
-fn ring(parameters: &Parameters) -> Vec<sock_filter> {
-    compile(RING, parameters)
 }
 
 /// Returns seccompiler's program for the same list.
@@ -153,7 +150,6 @@ fn programs_are_never_too_long() {
             ..parameters()
         };
         assert!(guest(&parameters).len() <= 4096);
-        assert!(ring(&parameters).len() <= 4096);
     }
 }
 
@@ -220,7 +216,7 @@ fn seccompiler_gives_the_same_answers() {
     };
     for (parameters, rules) in [parameters(), many, bare()]
         .iter()
-        .flat_map(|p| [(p, GUEST), (p, RING), (p, METRICS)])
+        .flat_map(|p| [(p, GUEST), (p, METRICS)])
     {
         let (ours, theirs) = (
             compile(rules, parameters),
@@ -385,7 +381,7 @@ fn calls_are_limited_to_the_descriptors_of_the_run() {
         libc::SYS_sendto,
         libc::SYS_recvmsg,
     ];
-    for rules in [GUEST, RING, METRICS] {
+    for rules in [GUEST, METRICS] {
         let program = compile(rules, &parameters());
         for rule in rules
             .iter()
@@ -525,7 +521,7 @@ fn no_device_means_no_call() {
 /// x86's other ways to make one.
 #[test]
 fn everything_else_is_refused() {
-    let programs = [GUEST, RING, METRICS].map(|rules| (rules, compile(rules, &parameters())));
+    let programs = [GUEST, METRICS].map(|rules| (rules, compile(rules, &parameters())));
     for (rules, program) in programs {
         let others = (0..1000)
             .chain([-1, 0x4000_0001])
@@ -550,7 +546,7 @@ fn everything_else_is_refused() {
 
 #[test]
 fn every_rule_has_a_name_and_a_reason() {
-    for Rule { call, need, .. } in GUEST.iter().chain(RING) {
+    for Rule { call, need, .. } in GUEST.iter().chain(METRICS) {
         assert!(name(*call).is_some(), "{call}");
         let (Need::Always(why) | Need::Seldom(why)) = need;
         assert!(!why.is_empty());

@@ -37,7 +37,7 @@ pub enum Error {
     #[error("/dev/kvm is not the KVM device; recreate it: mknod /dev/kvm c 10 232")]
     NotKvm,
     #[error(
-        "cannot duplicate network descriptors for the ring thread: {0}; raise 'ulimit -n' or use --net-ring=off"
+        "cannot duplicate network descriptors for the ring: {0}; raise 'ulimit -n' or use --net-ring=off"
     )]
     Descriptors(io::Error),
 }

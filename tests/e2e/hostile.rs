@@ -171,7 +171,6 @@ fn over_its_own_structure(program: &str) {
     output.prints("race-structure is over\n");
 }
 
-/// While the ring's second thread reads it.
 fn reads_over_the_ring_end_cleanly() {
     for seed in seed()..seed() + many("TENDER_HOSTILE_RUNS", 100, 20) / 10 {
         let output = hostile(

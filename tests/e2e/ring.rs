@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::Need::{Kvm, Net, Root};
 use crate::common::net::{Tap, echo};
 use crate::common::wire::Wire;
-use crate::common::{Guest, Output, on_one_processor, run, trial, unikernel};
+use crate::common::{Guest, Output, emulates_guests, run, trial, unikernel};
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
@@ -19,9 +19,9 @@ pub fn tests() -> Vec<Trial> {
             Net
         ),
         trial!(memory_is_exact_with_the_ring, Kvm, Net),
-        trial!(only_a_ring_has_a_second_thread, Kvm, Net),
+        trial!(a_ring_needs_no_second_thread, Kvm, Net),
         trial!(idle_guests_cause_no_wakeups, Kvm, Net),
-        trial!(the_second_thread_sleeps_after_a_flood, Kvm, Net),
+        trial!(nothing_wakes_up_after_a_flood, Kvm, Net),
     ];
     tests.extend(WAYS.into_iter().flat_map(traffic));
     tests
@@ -32,26 +32,17 @@ pub fn tests() -> Vec<Trial> {
 struct Way {
     name: &'static str,
     options: &'static [&'static str],
-    /// On one processor, which the two threads share with the guest.
-    alone: bool,
 }
 
 /// The paths; the same must hold on every one.
-const WAYS: [Way; 3] = [
+const WAYS: [Way; 2] = [
     Way {
         name: "ring",
         options: &[],
-        alone: false,
-    },
-    Way {
-        name: "ring_on_one_processor",
-        options: &[],
-        alone: true,
     },
     Way {
         name: "hypercalls",
         options: &["--net-ring=off"],
-        alone: false,
     },
 ];
 
@@ -122,11 +113,7 @@ fn start(way: Way, taps: &[&Tap], args: &[&str]) -> Guest {
         &options,
         &args,
     );
-    Guest::start(if way.alone {
-        on_one_processor(&mut command)
-    } else {
-        &mut command
-    })
+    Guest::start(&mut command)
 }
 
 /// Checks that the guest reports success.
@@ -257,14 +244,15 @@ fn the_ring_is_offered_unless_it_is_not_wanted() {
             .is_quiet()
             .prints(args);
     };
-    for options in [
-        &[][..],
-        &["--net-ring=auto"],
-        &["--net-ring=on"],
-        &["--net-ring", "on"],
-    ] {
+    for options in [&["--net-ring=on"][..], &["--net-ring", "on"]] {
         prints(options, "ring: offered at 0x20000\n");
     }
+    let of_auto = if emulates_guests() {
+        "ring: not offered, hypercalls\n"
+    } else {
+        "ring: offered at 0x20000\n"
+    };
+    prints(&["--net-ring=auto"], of_auto);
     for options in [
         &["--net-ring=off"][..],
         &["--no-net-ring"],
@@ -373,7 +361,7 @@ fn idle_guests_cause_no_wakeups() {
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// The echo unikernel wakes up once a second; after many frames, nothing else wakes up.
-fn the_second_thread_sleeps_after_a_flood() {
+fn nothing_wakes_up_after_a_flood() {
     let tap = tap("tap0");
     let mut guest = start(WAYS[0], &[&tap], &["poll-echo", "--ipv4=10.0.0.2/24"]);
     guest.wait_for("net: ready\n");
@@ -388,28 +376,12 @@ fn the_second_thread_sleeps_after_a_flood() {
     guest.end().dies_by(libc::SIGTERM).is_quiet();
 }
 
-fn only_a_ring_has_a_second_thread() {
+fn a_ring_needs_no_second_thread() {
     let tap = tap("tap0");
     for way in WAYS {
         let guest = start(way, &[&tap], &["idle=1"]);
         guest.wait_for("ring: idle for 1 s\n");
-        let names: Vec<_> = threads(guest.pid())
-            .into_iter()
-            .map(|(name, ..)| name)
-            .collect();
-        let second = way.options.is_empty();
-        assert_eq!(
-            names.contains(&"ring".to_owned()),
-            second,
-            "{}: {names:?}",
-            way.name
-        );
-        assert_eq!(
-            names.len(),
-            1 + usize::from(second),
-            "{}: {names:?}",
-            way.name
-        );
+        assert_eq!(threads(guest.pid()).len(), 1, "{}", way.name);
         ends_well(way, guest);
     }
 }

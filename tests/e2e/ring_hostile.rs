@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::common::Need::{Kvm, Net, Root};
 use crate::common::net::Tap;
 use crate::common::wire::Wire;
-use crate::common::{self, FD, Guest, Output, on_one_processor, pass_fd, trial, unikernel};
+use crate::common::{self, FD, Guest, Output, pass_fd, trial, unikernel};
 use libtest_mimic::Trial;
 
 /// The end of a hostile guest.
@@ -119,11 +119,7 @@ pub fn tests() -> Vec<Trial> {
             .run(move || ends_by_a_signal(args))
     }));
     tests.push(trial!(floods_end_by_a_signal, Kvm, Net));
-    tests.extend(FED_ENDS.map(|(name, options, args, end)| {
-        trial(&format!("requests_of_a_peer_end_with_the_run::{name}"))
-            .needs(&[Kvm])
-            .run(move || fed_by_a_peer(options, args, end))
-    }));
+    tests.push(trial!(a_peer_cannot_keep_the_tender_at_work, Kvm));
     let queues: [Queue; 3] = [
         ("frames_are_sent_before_the_end::halt", sent_before_halt),
         (
@@ -145,30 +141,6 @@ pub fn tests() -> Vec<Trial> {
 
 const OPTIONS: [&str; 2] = ["--net=tap0", "--mem=4"];
 
-/// Ways to end a guest whose ring a peer feeds: a name, options, the guest's argument, and a
-/// function that ends it.
-type FedEnd = (
-    &'static str,
-    &'static [&'static str],
-    &'static [&'static str],
-    fn(Guest),
-);
-
-const FED_ENDS: [FedEnd; 4] = [
-    ("sigterm", &[], &[], |guest| ended_by(guest, libc::SIGTERM)),
-    ("sigint", &[], &[], |guest| ended_by(guest, libc::SIGINT)),
-    ("timeout", &["--timeout=20"], &[], |guest| {
-        _ = guest.end().exits(1).complains("timed out after 20 s")
-    }),
-    ("halt", &[], &["halt"], |guest| _ = guest.end().exits(0)),
-];
-
-fn ended_by(mut guest: Guest, signal: i32) {
-    std::thread::sleep(Duration::from_millis(300));
-    guest.signal(signal);
-    guest.end().dies_by(signal);
-}
-
 fn tap() -> Tap {
     Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1))
 }
@@ -189,11 +161,7 @@ fn kind((kind, arguments, end): Attack) -> Trial {
         .needs(&[Root, Kvm, Net])
         .run(move || {
             let args = [&[kind], arguments].concat();
-            let mut command = unikernel("ring-hostile", &OPTIONS, &args);
-            attack(command, &args, end);
-            // Otherwise the threads take turns, and the other one may detect it.
-            command = unikernel("ring-hostile", &OPTIONS, &args);
-            on_one_processor(&mut command);
+            let command = unikernel("ring-hostile", &OPTIONS, &args);
             attack(command, &args, end);
         })
 }
@@ -242,16 +210,9 @@ fn ends_by_a_signal(args: &[&str]) {
     );
 }
 
-/// The guest's requests do not end while the peer sends the index of the next ones. The guest
-/// starts again if the second thread slept too early or the peer was too slow.
-fn fed_by_a_peer(options: &[&str], args: &[&str], end: fn(Guest)) {
-    let fed = (0..20)
-        .map(|_| feed(options, args))
-        .find(|guest| guest.prints("the host is at work\n"));
-    end(fed.expect("the second thread does not serve the ring"));
-}
-
-fn feed(options: &[&str], args: &[&str]) -> Guest {
+/// The guest receives into its own index, and each of the peer's frames adds requests. They are left
+/// to the guest, which then must kick for them.
+fn a_peer_cannot_keep_the_tender_at_work() {
     let mut fds = [0; 2];
     // SAFETY: the array has room for the two descriptors, which are new and have no other owner.
     let [mut ours, theirs] = unsafe {
@@ -275,15 +236,12 @@ fn feed(options: &[&str], args: &[&str]) -> Guest {
         }
     });
     let net = format!("--net=@{FD}");
-    let options = [&["--mem=4", &net], options].concat();
-    let args = [&["read-into-index"], args].concat();
-    run_as(
-        pass_fd(unikernel("ring-hostile", &options, &args), theirs),
-        &args,
-    )
+    let args = ["read-into-index"];
+    let command = unikernel("ring-hostile", &["--mem=4", &net], &args);
+    run_as(pass_fd(command, theirs), &args).end().exits(3);
 }
 
-/// In both directions, so that the second thread does all of its work.
+/// In both directions.
 fn floods_end_by_a_signal() {
     let tap = tap();
     for args in [

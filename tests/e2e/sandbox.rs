@@ -27,8 +27,8 @@ use crate::common::trace::trace_threads;
 use crate::common::{self, Output, fixture, landlock, run, status, text, trial};
 use attempts::{
     Attempt, CLIENT, CORE, CORE_FILE, CORES, DEBUGGERS, FORBIDDEN, FORBIDDEN_TO_METRICS,
-    FORBIDDEN_TO_THE_GUEST, FORBIDDEN_TO_THE_RING, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB,
-    LISTENER, NEW, NEW_ELSEWHERE, PAGE, PARENT, PATH, SELF, STATM, TRIED_WITH_GDB, VCPU, find,
+    FORBIDDEN_TO_THE_GUEST, FORBIDDEN_WITH_CORES, FORBIDDEN_WITH_GDB, LISTENER, NEW, NEW_ELSEWHERE,
+    PAGE, PARENT, PATH, SELF, STATM, TRIED_WITH_GDB, VCPU, find,
 };
 
 /// The environment variable with the thread and what it tries.
@@ -49,7 +49,6 @@ pub fn tests() -> Vec<Trial> {
         trial("the_guests_thread_survives")
             .needs(&[Kvm])
             .run(|| survives("guest", "nothing")),
-        trial("the_rings_thread_survives").run(|| survives("ring", "nothing")),
         trial("the_metrics_thread_survives").run(|| survives("metrics", "nothing")),
         trial!(a_violation_is_handled_once),
         trial("without_a_sandbox_every_thread_survives").run(|| survives("none", "getppid")),
@@ -59,12 +58,6 @@ pub fn tests() -> Vec<Trial> {
             .iter()
             .chain(FORBIDDEN_TO_THE_GUEST)
             .map(|attempt| dies("guest", attempt)),
-    );
-    tests.extend(
-        FORBIDDEN
-            .iter()
-            .chain(FORBIDDEN_TO_THE_RING)
-            .map(|attempt| dies("ring", attempt)),
     );
     tests.extend(
         FORBIDDEN
@@ -117,7 +110,7 @@ pub fn tests() -> Vec<Trial> {
 const PANIC: &str = "a panic on purpose";
 
 /// The threads that the sandbox confines.
-const THREADS: [&str; 3] = ["guest", "ring", "metrics"];
+const THREADS: [&str; 2] = ["guest", "metrics"];
 
 fn dies(thread: &'static str, &(name, call, _): &Attempt) -> Trial {
     attempted(thread, name, rules::name(call).unwrap_or("unknown"))
@@ -181,7 +174,7 @@ fn attempt_in(thread: &str, attempt: &str) -> Output {
 /// cannot call the handler a second time.
 fn a_violation_is_handled_once() {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.env(ATTEMPT, "ring ptrace");
+    command.env(ATTEMPT, "metrics ptrace");
     let caught = |pid| {
         u64::from_str_radix(&status(pid as u32, "SigCgt"), 16).unwrap() >> (libc::SIGSYS - 1) & 1
     };
@@ -253,13 +246,9 @@ fn attempt_here(argument: &str) -> ExitCode {
             let outcome = tender::run(&config);
             ExitCode::from(if outcome.is_ok() { 0 } else { 4 })
         }
-        "ring" | "metrics" => {
+        "metrics" => {
             let confined = confined();
-            let done = if thread == "ring" {
-                confined.confine_rings_thread()
-            } else {
-                confined.confine_metrics_thread()
-            };
+            let done = confined.confine_metrics_thread();
             done.expect("this kernel has filters");
             try_it(attempt);
             // Only the thread may end; without the main thread there is no process.

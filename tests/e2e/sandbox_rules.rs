@@ -10,10 +10,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use libtest_mimic::Trial;
-use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, RING, Rule, When, name};
+use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, Rule, When, name};
 
 use crate::common::Need::{Kvm, Net};
-use crate::common::trace::{Call, lengthen_sleep, trace_threads};
+use crate::common::trace::{Call, trace_threads};
 use crate::common::{self, LIMIT, kernel, text, unikernel};
 use runs::{broken_ring, debugged, disk_and_frames, exits, file_change, observed, ring, web};
 
@@ -26,15 +26,13 @@ pub fn tests() -> Vec<Trial> {
 struct Calls {
     parameters: Option<Parameters>,
     guest: Vec<Call>,
-    ring: Vec<Call>,
     metrics: Vec<Call>,
     /// Threads that are confined.
     confined: BTreeSet<libc::pid_t>,
 }
 
 /// Runs the command, whose wait status must be one of `statuses`. `watch` sees every call of a
-/// confined thread, with the process and whether it is the guest's thread. Naps of the ring's
-/// thread are cut in two.
+/// confined thread, with the process and whether it is the guest's thread.
 #[track_caller]
 fn calls(
     command: &mut Command,
@@ -54,16 +52,11 @@ fn calls(
         watch(pid, thread == pid, &call);
         let list = match called(pid, thread).as_str() {
             _ if thread == pid => &mut calls.guest,
-            "ring" => &mut calls.ring,
             "metrics" => &mut calls.metrics,
             other => panic!("a thread called {other}"),
         };
         list.push(call);
-        let cut = thread != pid && call.number == libc::SYS_clock_nanosleep;
-        if cut {
-            lengthen_sleep(thread, &call);
-        }
-        cut
+        false
     });
     assert!(
         statuses.contains(&ended),
@@ -158,7 +151,11 @@ fn parameters(pid: libc::pid_t) -> Parameters {
     match frames[..] {
         [] => {}
         [one] => parameters.nets = vec![one],
-        [first, twin] => (parameters.nets, parameters.ring_nets) = (vec![first], vec![twin]),
+        [first, twin] => {
+            (parameters.nets, parameters.ring_nets) = (vec![first], vec![twin]);
+            // The first timer of a process has this ID.
+            parameters.alarm = Some(0);
+        }
         _ => panic!("{frames:?}"),
     }
     parameters
@@ -216,7 +213,6 @@ fn allows(rule: &Rule, parameters: &Parameters, call: &Call) -> bool {
 #[derive(Default)]
 struct Used {
     guest: BTreeSet<usize>,
-    ring: BTreeSet<usize>,
     metrics: BTreeSet<usize>,
 }
 
@@ -226,7 +222,6 @@ impl Used {
         assert!(calls.guest.iter().any(Call::is_run), "no guest ran");
         for (rules, used, calls) in [
             (GUEST, &mut self.guest, &calls.guest),
-            (RING, &mut self.ring, &calls.ring),
             (METRICS, &mut self.metrics, &calls.metrics),
         ] {
             for call in calls {
@@ -258,7 +253,6 @@ impl Used {
                 .filter(|rule| matches!(rule.need, Need::Always(_)))
         };
         unused(GUEST, &self.guest)
-            .chain(unused(RING, &self.ring))
             .chain(unused(METRICS, &self.metrics))
             .collect()
     }
@@ -282,8 +276,7 @@ fn every_rule_is_used() {
     used.note(&disk_and_frames());
     used.note(&web());
     used.note(&observed());
-    // Whether the ring's thread is awake for some request, and whether the file can be leased,
-    // depends on timing.
+    // Whether a flood lasts long enough, and whether the file can be leased, depends on timing.
     let deadline = Instant::now() + LIMIT;
     while !used.missing().is_empty() && Instant::now() < deadline {
         used.note(&file_change());

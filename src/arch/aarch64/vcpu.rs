@@ -73,6 +73,15 @@ impl Processor for Vcpu {
         is_hypercall.then_some(call)
     }
 
+    #[inline(always)]
+    fn is_kick(run: &kvm_run) -> bool {
+        // SAFETY: as in `decode`.
+        let mmio = unsafe { &run.__bindgen_anon_1.mmio };
+        run.exit_reason == KVM_EXIT_MMIO
+            && mmio.phys_addr == KICK_MMIO
+            && (mmio.len == size_of::<u32>() as u32 && mmio.is_write != 0)
+    }
+
     fn other_exit(run: &kvm_run) -> Exit {
         if run.exit_reason != KVM_EXIT_MMIO {
             return other(run);
@@ -158,7 +167,6 @@ fn access(address: u64, width: usize, is_write: bool) -> Exit {
         Some(offset) if offset < WINDOW && offset % MMIO_STRIDE == 0 => {
             Stop::Width { address, width }
         }
-        _ if address == KICK_MMIO && width == size_of::<u32>() => return Exit::Kick,
         _ => Stop::Write { address, width },
     })
 }

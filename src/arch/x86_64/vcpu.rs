@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "reads the union of `kvm_run`")]
 
+use std::arch::x86_64::__cpuid;
+
 use guest_abi::hypercall::PIO_BASE;
 use guest_abi::ring::KICK_PORT;
 use kvm_bindings::{
@@ -76,6 +78,16 @@ impl Processor for Vcpu {
         })
     }
 
+    #[inline(always)]
+    fn is_kick(run: &kvm_run) -> bool {
+        // SAFETY: any bytes are a valid value of this member, whichever member of the union was
+        // written.
+        let io = unsafe { &run.__bindgen_anon_1.io };
+        run.exit_reason == KVM_EXIT_IO
+            && (io.port == KICK_PORT && u32::from(io.direction) == KVM_EXIT_IO_OUT)
+            && (usize::from(io.size) == size_of::<u32>() && io.count == 1)
+    }
+
     fn other_exit(run: &kvm_run) -> Exit {
         if run.exit_reason != KVM_EXIT_IO {
             return other(run);
@@ -128,6 +140,19 @@ fn disable_kvm_hypercalls(vcpu: &VcpuFd) {
     }
 }
 
+/// Returns whether the processor has VMX or SVM. Without them, KVM emulates guests (kvm-pvm).
+#[allow(
+    unused_unsafe,
+    reason = "CPUID is a safe function in newer versions of Rust"
+)]
+pub(super) fn has_virtualization() -> bool {
+    const VMX: u32 = 1 << 5;
+    const SVM: u32 = 1 << 2;
+    // SAFETY: every x86_64 processor has CPUID and these two leaves.
+    let [basic, extended] = [1, 0x8000_0001].map(|leaf| unsafe { __cpuid(leaf) }.ecx);
+    basic & VMX != 0 || extended & SVM != 0
+}
+
 /// Classifies an access to an I/O port that is not a hypercall.
 fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
     Exit::Stop(match port.wrapping_sub(PIO_BASE) {
@@ -136,7 +161,6 @@ fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
             address: port.into(),
             width,
         },
-        _ if port == KICK_PORT && width == size_of::<u32>() => return Exit::Kick,
         _ => Stop::PortWrite { port, width },
     })
 }

@@ -1,21 +1,15 @@
 //! The ring with a guest played by the test, its interfaces on socket pairs.
 
-mod handshake;
-mod threads;
-
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixDatagram;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use guest_abi::hypercall::Status;
-use guest_abi::ring::{
-    COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFSET, NEEDS_KICK, SIZE,
-};
+use guest_abi::ring::{COM_TAIL, COMMITS_OFFSET, ENT_HEAD, ENT_TAIL, ENTRIES_OFFSET, NEEDS_KICK};
 use zerocopy::IntoBytes;
 
 use super::*;
 use crate::config::NetSource;
+use crate::host::signal::Alarm;
 use crate::memory::{Access, Mapping};
 
 const FRAME: u64 = 0x10_0000;
@@ -43,9 +37,8 @@ impl Guest {
             range: TEXT..TEXT + 0x1000,
             access: Access::ReadExecute,
         }]);
-        let ring = Ring::new([(1, nic)]);
-        ring.consumer().taken = history;
-        ring.consumer().given = history;
+        let mut ring = Ring::new([(1, nic)]);
+        (ring.taken, ring.given) = (history, history);
         let guest = Guest {
             memory,
             ring,
@@ -72,10 +65,6 @@ impl Guest {
             .unwrap()
     }
 
-    fn shared(&self) -> GuestRing<'_> {
-        GuestRing::new(&self.memory, GuestAddress(ADDRESS)).unwrap()
-    }
-
     fn submit(&mut self, operation: u32, handle: u32, data: u64, len: u32) {
         let slot = u64::from(self.submitted % ENTRIES);
         let entry = Entry {
@@ -94,11 +83,10 @@ impl Guest {
         self.put(ENT_TAIL, self.submitted);
     }
 
-    fn drain(&self) -> Result<u32, Error> {
-        self.ring
-            .consumer()
-            .drain(&self.shared(), &self.memory)
-            .map(|drained| drained.requests)
+    fn drain(&mut self) -> Result<u32, Error> {
+        let shared = GuestRing::new(&self.memory, GuestAddress(ADDRESS)).unwrap();
+        let drained = self.ring.drain(&shared, &self.memory)?;
+        Ok(drained.requests)
     }
 
     fn commit(&self, index: u32) -> Commit {
@@ -222,7 +210,7 @@ fn a_full_ring_is_drained_in_one_call() {
 #[test]
 fn more_requests_than_slots_are_refused() {
     for ahead in [ENTRIES + 1, 2000, 1 << 31, u32::MAX] {
-        let guest = Guest::new();
+        let mut guest = Guest::new();
         guest.put(ENT_TAIL, ahead);
         assert!(matches!(guest.drain(), Err(Error::Distance { distance }) if distance == ahead));
         assert_eq!(guest.get(ENT_HEAD), 0, "nothing was done");
@@ -274,116 +262,159 @@ fn unknown_operations_and_writes_to_nowhere_are_skipped() {
     assert_eq!(guest.received(), None);
 }
 
-/// The second thread takes over after a series of requests, serves without kicks, wants kicks again
-/// when idle, and ends when requested.
-#[test]
-fn the_second_thread_takes_over_and_goes_idle() {
+/// The guest of a [`Worker`], which has its ring.
+struct Served<'m> {
+    worker: Worker<GuestRing<'m>>,
+    guest: &'m Guest,
+    submitted: u32,
+}
+
+extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+
+/// Runs `test` with a guest that may flood. Its alarm does nothing; the test plays it.
+fn with_worker(test: impl FnOnce(Served<'_>)) {
+    vmm_sys_util::signal::register_signal_handler(libc::SIGALRM, ignore).unwrap();
     let mut guest = Guest::new();
-    let parallel = Parallel::new();
-    std::thread::scope(|scope| {
-        let (ring, memory, parallel) = (&guest.ring, &guest.memory, &parallel);
-        let handle = scope.spawn(move || {
-            let shared = GuestRing::new(memory, GuestAddress(ADDRESS)).unwrap();
-            parallel.serve(ring, &shared, memory, || panic!("nothing is broken"));
-        });
-        let shared = GuestRing::new(memory, GuestAddress(ADDRESS)).unwrap();
-        let mut worker = Worker::new(ring, shared, Some((parallel, handle.thread().clone())));
-        let needs_kick = || {
-            memory
-                .read::<u32>(GuestAddress(ADDRESS + NEEDS_KICK as u64))
-                .unwrap()
-        };
-        assert_eq!(needs_kick(), 1);
-        worker.streak = 1_000_000;
-        worker.drain_some(memory).unwrap();
-        // It polls briefly, then wants kicks again: whether the test sees the state in between is a
-        // matter of luck.
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while parallel.streak.load(Ordering::Relaxed) == 16 && Instant::now() < deadline {
-            std::thread::yield_now();
+    let ring = std::mem::replace(&mut guest.ring, Ring::new([]));
+    let shared = GuestRing::new(&guest.memory, GuestAddress(ADDRESS)).unwrap();
+    test(Served {
+        worker: Worker::new(ring, shared, Some(Alarm::new().unwrap())),
+        guest: &guest,
+        submitted: 0,
+    });
+}
+
+impl Served<'_> {
+    /// Submits requests without a kick.
+    fn submit(&mut self, operation: u32, count: u32) {
+        for _ in 0..count {
+            let entry = Entry {
+                operation,
+                handle: 1,
+                data: BUFFER,
+                len: 64,
+                id: self.submitted,
+                reserved: 0,
+            };
+            let slot = ENTRIES_OFFSET + (self.submitted % ENTRIES) as usize * size_of::<Entry>();
+            let place = GuestAddress(ADDRESS + slot as u64);
+            self.guest.memory.place(place, entry.as_bytes()).unwrap();
+            self.submitted += 1;
+            self.guest.put(ENT_TAIL, self.submitted);
         }
-        assert_eq!(
-            parallel.streak.load(Ordering::Relaxed),
-            32,
-            "a takeover for nothing makes the next one later"
+    }
+
+    /// Sends frames with a kick for each.
+    fn kick(&mut self, frames: u32) {
+        for _ in 0..frames {
+            self.submit(OP_WRITE, 1);
+            self.worker.drain(&self.guest.memory).unwrap();
+        }
+    }
+
+    fn interrupt(&mut self) {
+        self.worker.interrupted(&self.guest.memory).unwrap();
+    }
+
+    /// Returns how many frames have arrived.
+    fn arrived(&self) -> usize {
+        std::iter::from_fn(|| self.guest.received()).count()
+    }
+
+    fn wants_kicks(&self) -> bool {
+        self.guest.get(NEEDS_KICK) != 0
+    }
+}
+
+#[test]
+fn a_flood_is_sent_without_kicks_for_as_long_as_it_lasts() {
+    with_worker(|mut served| {
+        served.kick(15);
+        assert!(served.wants_kicks());
+        served.kick(1);
+        assert!(!served.wants_kicks());
+        assert_eq!(served.arrived(), 16);
+        for _ in 0..3 {
+            served.submit(OP_WRITE, 40);
+            assert_eq!(served.arrived(), 0);
+            served.interrupt();
+            assert_eq!((served.arrived(), served.wants_kicks()), (40, false));
+        }
+        served.interrupt();
+        assert!(
+            served.wants_kicks(),
+            "a guest that sends nothing kicks again"
         );
-        assert_eq!(needs_kick(), 1);
-        parallel.stop(handle.thread());
     });
-    guest.submit(OP_READ, 1, BUFFER, 64);
-    assert_eq!(
-        guest.drain().unwrap(),
-        1,
-        "what is left is for the end of the run"
-    );
 }
 
+/// Each flood that ends in its first nap doubles the length of the next streak; another does not.
 #[test]
-fn the_second_thread_reports_violations() {
-    let guest = Guest::new();
-    guest.put(ENT_TAIL, 5000);
-    let parallel = Parallel::new();
-    parallel.awake.store(true, Ordering::SeqCst);
-    let alarmed = std::sync::atomic::AtomicBool::new(false);
-    parallel.serve(&guest.ring, &guest.shared(), &guest.memory, || {
-        alarmed.store(true, Ordering::SeqCst)
-    });
-    assert!(alarmed.load(Ordering::SeqCst));
-    assert!(matches!(
-        parallel.violation(),
-        Some(Error::Distance { distance: 5000 })
-    ));
-}
-
-/// A ring whose index a peer moves until `deadline`: each read of the index adds one receive
-/// request.
-struct Fed {
-    submitted: AtomicU32,
-    deadline: Instant,
-}
-
-impl Shared for Fed {
-    fn submitted(&self) -> u32 {
-        self.submitted
-            .fetch_add((Instant::now() < self.deadline).into(), Ordering::Relaxed)
-            + 1
-    }
-    fn entry(&self, id: u32) -> Entry {
-        Entry {
-            operation: OP_READ,
-            handle: 9,
-            data: BUFFER,
-            len: 64,
-            id,
-            reserved: 0,
+fn a_flood_that_did_not_pay_makes_the_next_one_later() {
+    with_worker(|mut served| {
+        for limit in [16, 32, 64, 128, 128] {
+            served.kick(limit - 1);
+            assert!(served.wants_kicks(), "{limit}");
+            served.kick(1);
+            assert!(!served.wants_kicks(), "{limit}");
+            served.submit(OP_WRITE, 3);
+            served.interrupt();
+            assert!(served.wants_kicks(), "{limit}");
+            served.arrived();
         }
-    }
-    fn publish_taken(&self, _: u32) {}
-    fn write_commit(&self, _: u32, _: Commit) {}
-    fn publish_given(&self, _: u32) {}
-    fn want_kicks(&self, _: bool) {}
-    fn barrier(&self) {}
+        served.kick(128);
+        served.submit(OP_WRITE, 4);
+        served.interrupt();
+        assert!(!served.wants_kicks());
+        served.interrupt();
+        served.kick(32);
+        assert!(!served.wants_kicks());
+    });
 }
 
 #[test]
-fn the_second_thread_ends_while_requests_go_on() {
-    let guest = Guest::new();
-    let parallel = Parallel::new();
-    parallel.awake.store(true, Ordering::SeqCst);
-    let fed = Fed {
-        submitted: AtomicU32::new(0),
-        deadline: Instant::now() + Duration::from_secs(60),
-    };
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            parallel.serve(&guest.ring, &fed, &guest.memory, || {
-                panic!("nothing is broken")
-            })
+fn a_guest_that_receives_or_sleeps_kicks_again() {
+    let ends: [fn(&mut Served<'_>); 2] = [
+        |served| {
+            served.submit(OP_READ, 1);
+            served.interrupt();
+        },
+        |served| served.worker.quiesce(&served.guest.memory).unwrap(),
+    ];
+    for end in ends {
+        with_worker(|mut served| {
+            served.kick(16);
+            served.submit(OP_WRITE, 100);
+            end(&mut served);
+            assert!(served.wants_kicks());
+            assert_eq!(served.arrived(), 116);
+            served.interrupt();
+            assert!(served.wants_kicks(), "a late alarm changes nothing");
         });
-        while fed.submitted.load(Ordering::Relaxed) < 100 {
-            std::thread::yield_now();
+    }
+}
+
+#[test]
+fn requests_and_replies_never_become_a_flood() {
+    with_worker(|mut served| {
+        for _ in 0..100 {
+            served.kick(15);
+            served.submit(OP_READ, 1);
+            served.worker.drain(&served.guest.memory).unwrap();
+            assert!(served.wants_kicks());
+            served.arrived();
         }
-        parallel.stop(thread.thread());
     });
-    assert!(Instant::now() < fed.deadline, "the second thread went on");
+}
+
+#[test]
+fn an_interruption_reports_violations() {
+    with_worker(|mut served| {
+        served.kick(16);
+        served.guest.put(ENT_TAIL, 5000);
+        assert!(matches!(
+            served.worker.interrupted(&served.guest.memory),
+            Err(Error::Distance { distance: 4984 })
+        ));
+    });
 }

@@ -21,14 +21,14 @@ macro_rules! names {
     ($($name:literal = $number:ident),* $(,)?) => { [$((libc::$number, $name)),*] };
 }
 
-const NAMES: [(c_long, &str); 79] = names! {
+const NAMES: [(c_long, &str); 80] = names! {
     "read" = SYS_read, "write" = SYS_write, "close" = SYS_close, "mmap" = SYS_mmap, "mprotect" = SYS_mprotect,
     "munmap" = SYS_munmap, "mremap" = SYS_mremap, "brk" = SYS_brk, "madvise" = SYS_madvise, "ioctl" = SYS_ioctl,
     "pread64" = SYS_pread64, "pwrite64" = SYS_pwrite64, "readv" = SYS_readv, "writev" = SYS_writev,
     "ppoll" = SYS_ppoll, "epoll_pwait" = SYS_epoll_pwait, "epoll_pwait2" = SYS_epoll_pwait2,
     "epoll_ctl" = SYS_epoll_ctl, "timerfd_settime" = SYS_timerfd_settime, "futex" = SYS_futex, "fdatasync" = SYS_fdatasync, "fsync" = SYS_fsync,
     "rt_sigaction" = SYS_rt_sigaction, "rt_sigprocmask" = SYS_rt_sigprocmask, "sigaltstack" = SYS_sigaltstack,
-    "setitimer" = SYS_setitimer, "clock_gettime" = SYS_clock_gettime, "clock_nanosleep" = SYS_clock_nanosleep,
+    "setitimer" = SYS_setitimer, "timer_settime" = SYS_timer_settime, "clock_gettime" = SYS_clock_gettime, "clock_nanosleep" = SYS_clock_nanosleep,
     "tgkill" = SYS_tgkill, "tkill" = SYS_tkill, "kill" = SYS_kill, "getpid" = SYS_getpid, "gettid" = SYS_gettid,
     "openat" = SYS_openat, "openat2" = SYS_openat2, "open_by_handle_at" = SYS_open_by_handle_at, "dup" = SYS_dup,
     "dup3" = SYS_dup3, "fcntl" = SYS_fcntl, "lseek" = SYS_lseek, "statx" = SYS_statx, "fstat" = SYS_fstat,

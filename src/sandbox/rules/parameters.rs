@@ -20,6 +20,8 @@ pub enum Parameter {
     Nets,
     /// Descriptors of the same interfaces, for the ring.
     RingNets,
+    /// The timer that interrupts a guest that does not kick, if there is one.
+    Alarm,
     /// Descriptors of disks.
     Disks,
     /// The lease on the unikernel's file, if memory shares pages with it.
@@ -77,6 +79,8 @@ pub struct Parameters {
     pub nets: Vec<RawFd>,
     /// Descriptors of the same interfaces, for the ring.
     pub ring_nets: Vec<RawFd>,
+    /// The timer that interrupts a guest that does not kick.
+    pub alarm: Option<i32>,
     /// Descriptors of disks.
     pub disks: Vec<RawFd>,
     /// The lease on the unikernel's file, and the lengths of the mappings of its pages.
@@ -114,6 +118,7 @@ impl Parameters {
             Parameter::DebugRequests => arch::Vcpu::DEBUG_REQUESTS.to_vec(),
             Parameter::Nets => fds(&self.nets),
             Parameter::RingNets => fds(&self.ring_nets),
+            Parameter::Alarm => fds(self.alarm.as_slice()),
             Parameter::Disks => fds(&self.disks),
             Parameter::Lease => fds(self.lease.as_slice()),
             Parameter::Shared => self.shared.clone(),

@@ -154,16 +154,6 @@ pub fn trace_threads(
     }
 }
 
-/// Shortens or lengthens the sleep that a stopped thread is about to begin to 5 ms, so that a
-/// signal finds it asleep on a slow machine too.
-pub fn lengthen_sleep(thread: libc::pid_t, call: &Call) {
-    let nanoseconds = call.arguments[2] + 8;
-    // SAFETY: the thread is stopped and traced by us; the kernel checks the address, which is the
-    // thread's.
-    let result = unsafe { libc::ptrace(libc::PTRACE_POKEDATA, thread, nanoseconds, 5_000_000_u64) };
-    assert!(result == 0, "{}", host_error("ptrace"));
-}
-
 /// Waits for any child or traced thread of this thread, and of no other thread of this program.
 fn wait_any() -> (libc::c_int, libc::pid_t) {
     let mut status = 0;

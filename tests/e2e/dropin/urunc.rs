@@ -246,7 +246,7 @@ fn runs_behind_its_filter() {
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).complains(NOTICE);
 
-    // With the ring, which has no second thread here.
+    // With the ring.
     let line = format!("{TENDER} {options} /unikernel/app.hvt poll-echo --ipv4=10.0.0.2/24");
     let container = Container::new("ring");
     let guest = Guest::start(&mut filtered(container.exec_text(&line)));

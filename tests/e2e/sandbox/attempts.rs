@@ -232,26 +232,6 @@ pub const FORBIDDEN_TO_THE_GUEST: &[Attempt] = &[
     ),
 ];
 
-pub const FORBIDDEN_TO_THE_RING: &[Attempt] = &[
-    (
-        "ioctl KVM_RUN",
-        libc::SYS_ioctl,
-        [VCPU, KVM_RUN as i64, 0, 0, 0, 0],
-    ),
-    (
-        "write to the console",
-        libc::SYS_write,
-        [1, PAGE, 1, 0, 0, 0],
-    ),
-    ("ppoll", libc::SYS_ppoll, [0, 0, PAGE, 0, 0, 0]),
-    (
-        "setitimer",
-        libc::SYS_setitimer,
-        [libc::ITIMER_REAL as i64, PAGE, 0, 0, 0, 0],
-    ),
-    ("exit_group", libc::SYS_exit_group, [0; 6]),
-];
-
 /// Attempts of those forbidden for every thread that are repeated with `--gdb`.
 pub const TRIED_WITH_GDB: &[&str] = &[
     "openat",
@@ -384,10 +364,7 @@ pub const FORBIDDEN_TO_METRICS: &[Attempt] = &[
 
 /// Returns the attempt of this name.
 pub fn find(name: &str) -> Option<Attempt> {
-    let all = FORBIDDEN
-        .iter()
-        .chain(FORBIDDEN_TO_THE_GUEST)
-        .chain(FORBIDDEN_TO_THE_RING);
+    let all = FORBIDDEN.iter().chain(FORBIDDEN_TO_THE_GUEST);
     let all = all
         .chain(FORBIDDEN_TO_METRICS)
         .chain(CORE)

@@ -179,7 +179,7 @@ fn fetch() -> io::Result<String> {
     Ok(page)
 }
 
-/// A ring that its guest breaks, usually while the ring's thread reads it.
+/// A ring that its guest breaks.
 pub fn broken_ring() -> Calls {
     let _tap = tap();
     let command = &mut unikernel("ring-hostile", &["--net=tap0", "--mem=4"], &["changing"]);
