@@ -147,7 +147,7 @@ impl Unikernel {
         let look = files.take(&config.unikernel, Need::Read);
         // Locked memory is the guest's own. The lease is older than the first look into the file.
         let look_again = look.as_ref().ok().filter(|_| !config.limits.lock_memory);
-        let lease = look_again.and_then(Lease::take);
+        let lease = look_again.and_then(|look| Lease::take(look, config.user.is_some()));
         let (file, mut image) = examine(look)?;
         let memory_size = memory_size(config.memory, &image)?;
         let cmdline = boot_info::cmdline(&config.arguments)?;

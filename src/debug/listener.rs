@@ -260,7 +260,7 @@ fn listen(port: u16) -> io::Result<(Socket, String)> {
 
 /// Makes the kernel send SIGIO to this thread when there is something to read.
 fn enable_sigio(wire: &Wire) -> io::Result<()> {
-    signal::own(wire.as_fd())?;
+    signal::own(wire.descriptor())?;
     let flags = rustix::fs::fcntl_getfl(wire)?;
     Ok(rustix::fs::fcntl_setfl(wire, flags | OFlags::ASYNC)?)
 }

@@ -298,7 +298,7 @@ impl Devices {
     ///
     /// # Errors
     /// [`Fault::Wait`].
-    #[inline]
+    #[inline(always)]
     pub fn poll(&mut self, timeout: u64) -> Result<u64, Fault> {
         if timeout == 0 && self.nets == 0 {
             return Ok(0);

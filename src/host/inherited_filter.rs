@@ -3,8 +3,8 @@
 //! other call, which would end the process.
 //!
 //! This module makes such a call fail with ENOSYS instead, as in a kernel that lacks it. The
-//! callers have fallbacks: POLL has another way to wait ([`crate::devices`]), the ring has no
-//! second thread, images are not locked. The tender's own sandbox replaces the handler, if filters
+//! callers have fallbacks: POLL has another way to wait ([`crate::devices`]), the ring wants a kick
+//! for each frame, images are not locked. The tender's own sandbox replaces the handler, if filters
 //! can be installed.
 
 #![expect(

@@ -1,19 +1,20 @@
 //! A read lease on the unikernel's file, whose pages guest memory shares with the file.
 //!
-//! While the tender has the lease, the kernel makes everyone wait who opens the file for writing or
-//! truncates it, and sends a signal. The handler puts copies in the place of the shared pages and
-//! gives the lease back. The writer waits for milliseconds, and the guest's memory does not change.
-//! (Private copies that the kernel makes are not enough: truncating the file takes them away.)
+//! While the tender holds the lease, a process that opens the file for writing or truncates it
+//! waits, and the kernel sends the tender a signal. The handler puts copies in the place of the
+//! shared pages and gives the lease back. The writer waits for milliseconds, and the guest's memory
+//! does not change. (Copy-on-write is not enough: truncating the file also removes private copies.)
 //!
-//! The kernel waits no longer than `/proc/sys/fs/lease-break-time`. A tender that was stopped for
-//! longer than that has lost the lease: it ends the run, as the guest's memory may have changed.
+//! A writer waits no longer than `/proc/sys/fs/lease-break-time`. If the tender is stopped for
+//! longer, the kernel takes the lease away. The tender then ends the run, because the guest's memory
+//! may have changed.
 
 #![expect(unsafe_code, reason = "signal handlers, fcntl and guest memory")]
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -27,8 +28,9 @@ use crate::report::log_lines::{self, Line};
 /// Smallest file whose pages are shared. Reading a smaller one costs less than the lease.
 const SMALLEST: u64 = 256 << 10;
 
-/// The kernel's signal to give the lease back; its default action is to ignore it.
-pub(super) const SIGNAL: c_int = libc::SIGURG;
+/// The signal to give the lease back; its default action is to ignore it. It may come from anyone:
+/// the kernel's own one merges with another that is pending.
+const SIGNAL: c_int = libc::SIGURG;
 
 /// Chooses the signal of a lease. libc lacks it on some targets.
 const F_SETSIG: c_int = 10;
@@ -38,15 +40,19 @@ const MOVE: c_int = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
 
 /// File systems whose files only this kernel changes, and only through the file itself. (The layers
 /// of an overlay may be changed from outside.)
-const LOCAL: [i64; 8] = [
+const LOCAL: [i64; 6] = [
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
     0x9123_683e, // Btrfs
     0xf2f5_2010, // F2FS
-    0x0102_1994, // tmpfs
-    0x8584_58f6, // ramfs
     0x7371_7368, // SquashFS
     0xe0f5_e1e2, // EROFS
+];
+
+/// The same, but a write through a mapping changes no time of the file, see [`give_back`].
+const TIMELESS: [i64; 2] = [
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
 ];
 
 /// A lease on a file whose pages are not shared yet.
@@ -55,22 +61,22 @@ pub(crate) struct Lease {
     /// Opened separately: a mapping would keep the lease after `close`.
     file: File,
     name: PathBuf,
+    /// When the file was last changed; `None` if the call failed.
+    changed: Option<Changed>,
 }
 
-/// While this exists, the handler protects the pages.
+/// Keeps the shared pages protected until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Guard {
     descriptor: RawFd,
     lengths: Vec<u64>,
 }
 
-/// What the handlers need.
+/// The state for the handlers.
 struct Shared {
     lease: Lease,
     /// Host addresses of the shared pages.
     pages: Vec<Range<usize>>,
-    /// When the file was last changed, as far as this can be found out.
-    changed: Option<Changed>,
 }
 
 /// Times of the last changes of content and properties, and the size.
@@ -79,22 +85,24 @@ type Changed = [i64; 5];
 /// Null if no pages are shared. Only the guest's thread changes it.
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
 
-/// Whether the kernel has asked for the lease.
+/// Whether the kernel has requested the lease.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 impl Lease {
     /// Takes a lease on a file: `None` if it is too small to be worth it, if another process has it open
-    /// for writing, or if the user or the file system has no leases.
-    pub(crate) fn take(look: &Look) -> Option<Lease> {
+    /// for writing, or if the user or the file system has no leases. `changes_user` if the process
+    /// will become another user, who may not give the lease back.
+    pub(crate) fn take(look: &Look, changes_user: bool) -> Option<Lease> {
         if !look.metadata().is_file() || look.metadata().len() < SMALLEST {
             return None;
         }
         let file = look.open(OpenOptions::new().read(true)).ok()?;
-        let lease = Lease {
+        let mut lease = Lease {
             file,
             name: look.path().to_owned(),
+            changed: None,
         };
-        match lease.request() {
+        match lease.request(changes_user) {
             Ok(()) => Some(lease),
             Err(error) => {
                 log::debug!("no lease on the unikernel: {error}; its file is copied");
@@ -103,22 +111,24 @@ impl Lease {
         }
     }
 
-    fn request(&self) -> io::Result<()> {
+    fn request(&mut self, changes_user: bool) -> io::Result<()> {
         let kind = rustix::fs::fstatfs(&self.file)?.f_type;
-        if !LOCAL.contains(&kind) {
+        if !LOCAL.contains(&kind) && (changes_user || !TIMELESS.contains(&kind)) {
             return Err(io::Error::other(format!("file system {kind:#x}")));
         }
         ASKED.store(false, Ordering::Relaxed);
         handle(SIGNAL, on_request, libc::SA_RESTART)?;
         handle(libc::SIGBUS, on_unreadable, libc::SA_RESETHAND)?;
-        signal::own(self.file.as_fd())?;
+        signal::unblock(&[SIGNAL, libc::SIGBUS]);
         let fd = self.file.as_raw_fd();
+        signal::own(fd)?;
         // SAFETY: the calls take numbers.
         let taken = unsafe {
             libc::fcntl(fd, F_SETSIG, SIGNAL) == 0
                 && libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0
         };
         if taken {
+            self.changed = changed(fd);
             Ok(())
         } else {
             Err(io::Error::last_os_error())
@@ -135,11 +145,7 @@ impl Lease {
             descriptor: self.file.as_raw_fd(),
             lengths: pages.iter().map(|pages| pages.len() as u64).collect(),
         };
-        let shared = Box::new(Shared {
-            changed: changed(guard.descriptor),
-            lease: self,
-            pages,
-        });
+        let shared = Box::new(Shared { lease: self, pages });
         SHARED.store(Box::into_raw(shared), Ordering::SeqCst);
         if ASKED.load(Ordering::SeqCst) {
             give_back();
@@ -159,24 +165,32 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let shared = SHARED.swap(ptr::null_mut(), Ordering::SeqCst);
         if !shared.is_null() {
-            // SAFETY: `protect` made it of a box, and the handler, which runs on this thread only,
-            // has not used it up.
+            // SAFETY: `protect` created it from a box. The handler runs on this thread only, and
+            // has not consumed it.
             drop(unsafe { Box::from_raw(shared) });
         }
     }
 }
 
-extern "C" fn on_request(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
-    // SAFETY: the kernel passes a valid structure, and the error number belongs to this thread.
-    let (is_from_kernel, error) = unsafe { ((*info).si_code > 0, libc::__errno_location()) };
-    if is_from_kernel {
-        ASKED.store(true, Ordering::SeqCst);
-        // SAFETY: as above. The code that was interrupted may be about to read the number.
-        unsafe {
-            let before = *error;
-            give_back();
-            *error = before;
-        }
+/// Takes the signals of the lease `fd` again, as the user that the process has become. In the
+/// meantime the kernel may have dropped one.
+pub(crate) fn renew(fd: RawFd) {
+    // SAFETY: the call takes numbers.
+    let is_held = || unsafe { libc::fcntl(fd, libc::F_GETLEASE) } == libc::F_RDLCK;
+    if signal::own(fd).is_err() || !is_held() {
+        give_back();
+    }
+}
+
+extern "C" fn on_request(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
+    ASKED.store(true, Ordering::SeqCst);
+    // SAFETY: the error number belongs to this thread. The code that was interrupted may be about
+    // to read it.
+    unsafe {
+        let error = libc::__errno_location();
+        let before = *error;
+        give_back();
+        *error = before;
     }
 }
 
@@ -194,12 +208,12 @@ fn give_back() {
     let fd = shared.lease.file.as_raw_fd();
     // SAFETY: the call takes numbers.
     let given_back = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) } == 0;
-    // Not every user may give it back; closing the file does so, too, but does not show whether the
-    // lease was still there.
+    // Some users may not give it back. Closing the file does so, too, but does not report whether
+    // the lease still existed.
     if !given_back
         && (io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
-            || shared.changed.is_none()
-            || changed(fd) != shared.changed)
+            || shared.lease.changed.is_none()
+            || changed(fd) != shared.lease.changed)
     {
         end(
             shared,
@@ -255,17 +269,21 @@ fn changed(fd: RawFd) -> Option<Changed> {
 }
 
 extern "C" fn on_unreadable(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
-    // SAFETY: as in `on_request`.
-    let (is_from_kernel, shared) =
-        unsafe { ((*info).si_code > 0, SHARED.load(Ordering::SeqCst).as_ref()) };
-    match shared {
-        Some(shared) if is_from_kernel => end(
+    // SAFETY: the kernel passes a valid structure; while the pointer is not null, it is a valid box.
+    let (code, address, shared) = unsafe {
+        let shared = SHARED.load(Ordering::SeqCst).as_ref();
+        ((*info).si_code, (*info).si_addr() as usize, shared)
+    };
+    let is_shared = |shared: &&Shared| shared.pages.iter().any(|pages| pages.contains(&address));
+    match shared.filter(is_shared) {
+        Some(shared) if code > 0 => end(
             shared,
             "a page of the file cannot be read; see dmesg for its disk",
         ),
         // The access is repeated, and the default action, which SA_RESETHAND has restored, ends the
         // process.
-        None if is_from_kernel => {}
+        _ if code > 0 => {}
+        // Another process sent the signal.
         // SAFETY: the call takes a number.
         _ => unsafe { libc::_exit(128 + libc::SIGBUS) },
     }

@@ -6,14 +6,14 @@
 //! call is not lost. The timer's signal is SIGALRM. An unrequested SIGALRM (a timer that the
 //! tender's caller set survives exec) ends the run like the other signals.
 //!
-//! The time limit ([`limit`]) and [`Alarm`] are separate timers, whose SIGALRM the handler can
-//! distinguish from all others.
+//! The time limit ([`limit`]) is a separate timer, whose SIGALRM the handler can distinguish from
+//! all others. SIGIO interrupts the guest without ending the run: by an [`Alarm`], or by a debugger.
 
 #![expect(unsafe_code, reason = "signal handlers and timers")]
 
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, Ordering};
 
@@ -21,7 +21,7 @@ use libc::{c_int, c_void, siginfo_t};
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::host::{ids, inherited_filter, lease};
+use crate::host::{ids, inherited_filter};
 
 /// Signals that end a run.
 pub(crate) const SIGNALS: [c_int; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGALRM];
@@ -110,22 +110,21 @@ fn is_ignored(signal: c_int) -> bool {
     }
 }
 
-/// Unblocks inherited blocked signals: SIGTERM and SIGALRM must end the run or interrupt it, SIGSYS
-/// reports a sandbox violation, SIGUSR1 requests statistics, and [`lease`] handles two.
+/// Unblocks signals that the tender's caller blocked: SIGTERM and SIGALRM must end the run or
+/// interrupt it, SIGSYS reports a sandbox violation, and SIGUSR1 requests statistics.
 fn prepare() {
+    let others = [libc::SIGSYS, libc::SIGUSR1, libc::SIGIO];
+    unblock(&[&SIGNALS[..], &others].concat());
+}
+
+/// Unblocks signals in this thread.
+pub(super) fn unblock(signals: &[c_int]) {
     // SAFETY: the set is a plain value that `sigemptyset` initialises; the calls read it and write
     // nothing else.
     unsafe {
         let mut ours = std::mem::zeroed();
         libc::sigemptyset(&raw mut ours);
-        let others = [
-            libc::SIGSYS,
-            libc::SIGUSR1,
-            libc::SIGIO,
-            lease::SIGNAL,
-            libc::SIGBUS,
-        ];
-        for signal in SIGNALS.into_iter().chain(others) {
+        for &signal in signals {
             libc::sigaddset(&raw mut ours, signal);
         }
         libc::sigprocmask(libc::SIG_UNBLOCK, &raw const ours, ptr::null_mut());
@@ -197,19 +196,20 @@ pub fn claim_thread() -> (i32, i32) {
     (process, thread)
 }
 
-/// Makes SIGIO interrupt the guest without ending the run: the debugger sent data.
+/// Makes SIGIO interrupt the guest without ending the run.
 ///
 /// # Errors
 /// The handler cannot be installed.
 pub fn handle_sigio() -> errno::Result<()> {
-    register_signal_handler(libc::SIGIO, on_debugger)
+    register_signal_handler(libc::SIGIO, on_interruption)
 }
 
-/// Makes the kernel send this thread the signals of `fd`.
+/// Makes the kernel send this thread the signals of `fd`. Repeat it after a change of the user: the
+/// kernel checks the rights of the user who called.
 ///
 /// # Errors
 /// A filter rejects the call.
-pub(crate) fn own(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn own(fd: RawFd) -> io::Result<()> {
     // The kernel's `struct f_owner_ex`, which libc lacks on some targets.
     #[repr(C)]
     struct Owner {
@@ -223,13 +223,13 @@ pub(crate) fn own(fd: BorrowedFd<'_>) -> io::Result<()> {
         id: ids::thread(),
     };
     // SAFETY: the kernel reads `owner`.
-    match unsafe { libc::fcntl(fd.as_raw_fd(), F_SETOWN_EX, &raw const owner) } {
+    match unsafe { libc::fcntl(fd, F_SETOWN_EX, &raw const owner) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-extern "C" fn on_debugger(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
+extern "C" fn on_interruption(_: c_int, _: *mut siginfo_t, _: *mut c_void) {
     set_interrupt_flag(1);
 }
 
@@ -258,7 +258,7 @@ pub fn received() -> Option<Request> {
 /// # Errors
 /// The host has no timer left.
 pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
-    let timer = create_timer(ptr::null_mut()).map_err(Error::Timer)?;
+    let timer = create_timer(libc::SIGALRM).map_err(Error::Timer)?;
     arm_timer(timer, u64::from(seconds.get()) * NANOSECONDS).map_err(Error::Timer)
 }
 
@@ -267,15 +267,17 @@ pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
 pub struct Alarm(c_int);
 
 impl Alarm {
-    /// Creates the timer, which a confined process cannot.
+    /// Creates the timer. Call it before the sandbox is entered, which forbids this.
     ///
     /// # Errors
     /// The host has no timer left.
     pub fn new() -> io::Result<Alarm> {
-        create_timer(ALARM).map(Alarm)
+        handle_sigio()?;
+        create_timer(libc::SIGIO).map(Alarm)
     }
 
-    /// Interrupts the guest once, in so many nanoseconds; returns whether the host will.
+    /// Makes the timer interrupt the guest once, after `nanoseconds`. Returns false if the host
+    /// refuses.
     pub fn set(&self, nanoseconds: u64) -> bool {
         arm_timer(self.0, nanoseconds).is_ok()
     }
@@ -286,18 +288,14 @@ impl Alarm {
     }
 }
 
-/// The value of an [`Alarm`]'s signals.
-const ALARM: *mut c_void = ptr::without_provenance_mut(1);
-
-/// Creates a timer whose SIGALRM carries `value`. libc has no wrappers for timers.
-fn create_timer(value: *mut c_void) -> io::Result<c_int> {
+/// Creates a timer that sends `signal`. libc has no wrappers for timers.
+fn create_timer(signal: c_int) -> io::Result<c_int> {
     let mut timer: c_int = 0;
     // SAFETY: the event is plain numbers, for which zero is valid. The kernel reads it, and writes
     // only the timer's ID.
     let created = unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
-        (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, libc::SIGALRM);
-        event.sigev_value.sival_ptr = value;
+        (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, signal);
         let (clock, event) = (libc::CLOCK_MONOTONIC, &raw const event);
         libc::syscall(libc::SYS_timer_create, clock, event, &raw mut timer)
     };
@@ -336,17 +334,8 @@ impl Drop for Guard {
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, _: *mut c_void) {
     // SAFETY: the kernel passes a valid structure to a handler registered with SA_SIGINFO, as ours
-    // are. A signal of a timer has a value.
-    let (from_timer, is_alarm) = unsafe {
-        let from_timer = (*info).si_code == libc::SI_TIMER;
-        (
-            from_timer,
-            from_timer && (*info).si_value().sival_ptr == ALARM,
-        )
-    };
-    if is_alarm {
-        return set_interrupt_flag(1);
-    }
+    // are.
+    let from_timer = unsafe { (*info).si_code } == libc::SI_TIMER;
     let request = if from_timer { TIMEOUT } else { signal };
     let first = RECEIVED
         .compare_exchange(0, request, Ordering::SeqCst, Ordering::SeqCst)

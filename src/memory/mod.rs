@@ -7,7 +7,7 @@
 //! does not write bytes for the guest that the guest itself may not write: its text, its page
 //! tables, the boot pages.
 
-#![expect(unsafe_code, reason = "advice about, and locks of, guest memory")]
+#![expect(unsafe_code, reason = "advice, locks and mappings of guest memory")]
 
 use std::fs;
 use std::io;
@@ -209,9 +209,9 @@ impl GuestMemory {
         Ok(memory)
     }
 
-    /// Chooses where the host may use huge pages, for an image that ends at `image_end`. To have an
-    /// effect this comes before the memory is loaded or locked, which allocates pages. On kernels
-    /// without huge pages it fails, which is harmless.
+    /// Chooses where the host may use huge pages, for an image that ends at `image_end`. Call it
+    /// before the memory is loaded or locked, because both allocate pages. Kernels without huge pages
+    /// reject the advice, which is harmless.
     ///
     /// The host zeroes a huge page whole, even if the guest touches a few bytes of it. That is the
     /// rule for image and stack: of the 2 MiB at the top a unikernel uses a few KiB.

@@ -112,7 +112,7 @@ impl Program {
         let places = [then, otherwise].map(|target| self.near(target));
         // A longer jump does not fit.
         let distance = |place| self.steps.len() - place;
-        debug_assert!(places.iter().all(|&place| distance(place) <= 255));
+        assert!(places.iter().all(|&place| distance(place) <= 255));
         let [jt, jf] = places.map(|place| distance(place) as u8);
         self.steps
             .push(step(BPF_JMP | BPF_JEQ | BPF_K, value, jt, jf));

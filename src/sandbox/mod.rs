@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::config::SandboxMode;
 use crate::host::user::{self, Identity};
-use crate::host::{capabilities, inherited_filter};
+use crate::host::{capabilities, inherited_filter, lease, signal};
 
 mod filter;
 mod landlock;
@@ -126,6 +126,12 @@ impl Sandbox {
         }
         if let Some(identity) = self.identity {
             user::become_user(identity)?;
+            // A failure costs gdb's interruptions only.
+            let _ = parameters
+                .debugger
+                .iter()
+                .try_for_each(|fd| signal::own(*fd));
+            parameters.lease.into_iter().for_each(lease::renew);
         }
         let directory = parameters.cores.map(|(directory, _)| directory);
         let mut confined = Confined {

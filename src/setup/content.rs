@@ -13,6 +13,9 @@ use crate::guest::image::{self, Image, Segment};
 use crate::memory::{Access, GuestAddress, GuestMemory, Mapping};
 use crate::outcome;
 
+/// Most segments that are mapped from the file; a linker makes four.
+const MAPPINGS: usize = 8;
+
 /// Returns the access rights of each page of guest memory. Sections A3 and B3.
 fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
     let boot_pages = image.era.rules().boot_pages;
@@ -39,9 +42,9 @@ fn mappings(image: &Image, size: u64, ring: bool) -> Vec<Mapping> {
     mappings
 }
 
-/// Writes the initial contents of guest memory and its page tables, and write-protects what the
-/// guest must not write. If `shared`, whole pages of the image are mapped from the file; returns
-/// their host addresses.
+/// Writes the initial contents of guest memory and its page tables. Makes `write` and `buffer`
+/// reject ranges that the guest may not write. If `shared`, maps whole pages of the image from the
+/// file, and returns their host addresses.
 pub(crate) fn fill(
     memory: &mut GuestMemory,
     (file, shared): (&File, bool),
@@ -57,6 +60,8 @@ pub(crate) fn fill(
             segment.access,
             segment.file
         );
+        // Each mapping has a length in the sandbox's rules.
+        let shared = shared && pages.len() < MAPPINGS;
         let mapped = load(memory, (file, shared), segment)?;
         pages.extend((!mapped.is_empty()).then_some(mapped));
     }

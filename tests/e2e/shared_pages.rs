@@ -1,18 +1,22 @@
 //! Pages of the unikernel's file that guest memory shares with it: nothing that happens to the file
 //! changes a running guest.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Mounts, Root as Superuser};
+use crate::common::Need::{Kvm, Mounts, Programs, Root as Superuser};
 use crate::common::inject::{Fault, first, inject};
 use crate::common::trace::Call;
-use crate::common::{Guest, LIMIT, Output, Root, fixture, run, tender, text, trial};
+use crate::common::{
+    Device, Guest, LIMIT, Output, Root, directory, fixture, run, tender, tender_path, text, trial,
+    with_devices,
+};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -37,6 +41,12 @@ pub fn tests() -> Vec<Trial> {
         trial("a_lease_that_may_not_be_given_back_is_closed")
             .needs(&[Kvm, Mounts])
             .run(a_lease_that_may_not_be_given_back_is_closed),
+        trial("another_user_gives_the_lease_back_too")
+            .needs(&[Kvm, Mounts, Superuser, Programs(&["setpriv"])])
+            .try_run(another_user_gives_the_lease_back_too),
+        trial("any_signal_gives_the_lease_back")
+            .needs(&[Kvm, Mounts])
+            .run(any_signal_gives_the_lease_back),
         trial("without_a_lease_the_file_is_copied")
             .needs(&[Kvm, Mounts])
             .run(without_a_lease_the_file_is_copied),
@@ -102,7 +112,7 @@ impl App {
     }
 
     /// A run that looks at a page each `wait` nanoseconds.
-    pub fn command(&self, options: &[&str], wait: u64) -> std::process::Command {
+    pub fn command(&self, options: &[&str], wait: u64) -> Command {
         let mut command = tender(["--mem=16"]);
         command.args(options).arg("--").arg(self.path());
         for (name, value) in [("at", AT), ("pages", self.pages), ("wait", wait)] {
@@ -150,10 +160,8 @@ fn an_idle_guest_has_no_copy_of_its_file() {
     let app = App::new(512);
     let guest = app.share(1_000_000_000_000);
     for mapping in mappings(guest.pid(), &app.path()) {
-        let private = mapping
-            .lines()
-            .find(|line| line.starts_with("Private_Dirty"));
-        assert!(private.unwrap().ends_with(" 0 kB"), "{mapping}");
+        let copied = mapping.lines().find(|line| line.starts_with("Anonymous:"));
+        assert!(copied.unwrap().ends_with(" 0 kB"), "{mapping}");
         assert!(mapping.contains(" dd"), "in core files: {mapping}");
     }
     drop(guest);
@@ -271,6 +279,54 @@ fn a_lease_that_may_not_be_given_back_is_closed() {
     );
     is_intact(&output);
     writer.join().unwrap();
+}
+
+/// The kernel sends the signal by the rights of the user who asked for it: an ordinary user with
+/// the capability to become another one.
+fn another_user_gives_the_lease_back_too() -> Result<(), String> {
+    let directory = directory();
+    let [program, app, dev] = ["tender", "app.hvt", "dev"].map(|name| directory.path().join(name));
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::copy(tender_path(), &program).unwrap();
+    fs::write(&app, large(200, 0)).unwrap();
+    chown(&app, Some(1000), Some(1000)).unwrap();
+    fs::create_dir(&dev).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
+    command.args([
+        "--inh-caps=+setuid,+setgid",
+        "--ambient-caps=+setuid,+setgid",
+    ]);
+    command
+        .arg(program)
+        .args(["--user=2000:2000", "--mem=16", "--"]);
+    command.arg(&app);
+    command.args([&format!("at={AT}"), "pages=200", "wait=5000000"]);
+    let guest = Guest::start(with_devices(
+        &mut command,
+        &dev,
+        &[Device::Made("kvm", 0o666)],
+    ));
+    guest.wait_for("image: ");
+    if !shares(guest.pid(), &app) {
+        return Err(format!("no lease in {}", directory.path().display()));
+    }
+    fs::write(&app, "another unikernel").unwrap();
+    is_intact(&guest.end());
+    Ok(())
+}
+
+/// A signal that is pending for another reason takes the place of the kernel's.
+fn any_signal_gives_the_lease_back() {
+    let app = App::new(200);
+    let mut guest = app.share(3_000_000);
+    guest.signal(libc::SIGURG);
+    let deadline = Instant::now() + LIMIT;
+    while shares(guest.pid(), &app.path()) {
+        assert!(Instant::now() < deadline, "the file is still mapped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    is_intact(&guest.end());
 }
 
 fn without_a_lease_the_file_is_copied() {

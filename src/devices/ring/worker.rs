@@ -1,9 +1,10 @@
 //! When requests are served. By default the guest kicks for each, and is answered immediately. A
-//! kick costs as much as a hypercall, so request and answer take about as long as by hypercall.
+//! kick costs about as much as a hypercall. The guest also copies each frame, so a round trip takes
+//! slightly longer (docs/decisions/13-ring.md).
 //!
 //! While the guest sends frames back to back, it need not kick: a timer interrupts it, and its
 //! frames are sent together. This pays for sending only: a guest that receives waits for the reply.
-//! The benefit of recent floods decides when the next one is assumed.
+//! The benefit of recent floods decides how many frames in a row start the next one.
 
 use super::{Drained, Error, Ring, Shared};
 use crate::host::signal::Alarm;
@@ -14,7 +15,7 @@ use crate::memory::GuestMemory;
 const NAP: u64 = 50_000;
 
 /// Consecutive frames sent, with nothing received and the guest always busy, after which kicks are
-/// disabled: the initial and least number, and the largest.
+/// disabled: minimum (also the initial number), and maximum.
 const LEAST_STREAK: u32 = 16;
 const MOST_STREAK: u32 = 128;
 
