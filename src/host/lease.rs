@@ -6,8 +6,8 @@
 //! does not change. (Copy-on-write is not enough: truncating the file also removes private copies.)
 //!
 //! A writer waits no longer than `/proc/sys/fs/lease-break-time`. If the tender is stopped for
-//! longer, the kernel takes the lease away. The tender then ends the run, because the guest's memory
-//! may have changed.
+//! longer, the kernel takes the lease away. The tender then ends the run, because the guest's
+//! memory may have changed.
 
 #![expect(unsafe_code, reason = "signal handlers, fcntl and guest memory")]
 
@@ -89,9 +89,9 @@ static SHARED: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 impl Lease {
-    /// Takes a lease on a file: `None` if it is too small to be worth it, if another process has it open
-    /// for writing, or if the user or the file system has no leases. `changes_user` if the process
-    /// will become another user, who may not give the lease back.
+    /// Takes a lease on a file: `None` if it is too small to be worth it, if another process has it
+    /// open for writing, or if the user or the file system has no leases. `changes_user` if the
+    /// process will become another user, who may not give the lease back.
     pub(crate) fn take(look: &Look, changes_user: bool) -> Option<Lease> {
         if !look.metadata().is_file() || look.metadata().len() < SMALLEST {
             return None;

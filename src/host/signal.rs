@@ -131,8 +131,9 @@ pub(super) fn unblock(signals: &[c_int]) {
     }
 }
 
-/// Blocks all signals in this thread, so that the guest's thread gets them. The exceptions are those
-/// that its own actions cause: SIGSYS by a sandbox violation, SIGBUS by a page that cannot be read.
+/// Blocks all signals in this thread, so that the guest's thread gets them. The exceptions are
+/// those that its own actions cause: SIGSYS by a sandbox violation, SIGBUS by a page that cannot be
+/// read.
 pub fn block_all_signals() {
     // SAFETY: the set is a plain value that `sigfillset` initialises; the calls read it and write
     // nothing else.
@@ -187,7 +188,8 @@ fn send(signal: c_int) {
     unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
 }
 
-/// Makes this thread the guest's thread, to which [`raise_default`] sends its signal; returns the process and the thread.
+/// Makes this thread the guest's thread, to which [`raise_default`] sends its signal; returns the
+/// process and the thread.
 pub fn claim_thread() -> (i32, i32) {
     let process = std::process::id() as i32;
     let thread = ids::thread();

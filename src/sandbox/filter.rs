@@ -3,8 +3,8 @@
 //! Each instruction of a program costs a start about as much as a system call: the kernel checks
 //! it, translates it twice and compiles it to machine code. The kernel also runs a program in
 //! advance for every system call, up to where it first reads an argument. So programs are short
-//! (rules share loads and answers), and read an argument first. The tests compile the same lists with the crate seccompiler and
-//! compare every result.
+//! (rules share loads and answers), and read an argument first. The tests compile the same lists
+//! with the crate seccompiler and compare every result.
 
 #![expect(unsafe_code, reason = "seccomp")]
 
