@@ -86,7 +86,7 @@ fn what_is_inherited_is_closed_on_old_kernels() {
 /// A guest that waits on an interface. The caller keeps the other end.
 fn with_interface() -> (Guest, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
-    let options = ["--mem=4", &format!("--net=@{FD}")];
+    let options = ["--mem=4", "--net-ring=on", &format!("--net=@{FD}")];
     let guest = Guest::start(&mut pass_fd(
         unikernel("net", &options, &["--ipv4=10.0.0.2/24"]),
         theirs,
