@@ -92,14 +92,15 @@ mod tests {
     use vm_memory::GuestAddress;
 
     use super::*;
+    use crate::config::HugePages;
 
     #[test]
     fn touched_memory_is_resident() {
         let memory = GuestMemory::new(4 * MINCORE_PIECE as u64).unwrap();
+        memory.huge_pages(HugePages::Off, 0);
         let process = Process::open(&memory).unwrap();
         assert_eq!(process.guest_resident(), Some(0));
         let before = process.resident().unwrap();
-        // The first and the last piece have small pages.
         memory.place(GuestAddress(0x5000), &[1]).unwrap();
         memory
             .place(GuestAddress(4 * MINCORE_PIECE as u64 - 1), &[1])
