@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Mounts, Root as Superuser};
+use crate::common::Need::{Kvm, Mounts, Programs, Root as Superuser};
 use crate::common::inject::{Fault, first, inject};
 use crate::common::trace::Call;
 use crate::common::{
@@ -53,6 +54,12 @@ pub fn tests() -> Vec<Trial> {
         trial("an_unavailable_page_ends_the_run")
             .needs(&[Kvm, Mounts])
             .run(an_unavailable_page_ends_the_run),
+        trial("an_unreadable_page_ends_the_run")
+            .needs(&[Kvm, Mounts, Superuser, Programs(&["mkfs.ext4"])])
+            .try_run(an_unreadable_page_ends_the_run),
+        trial("a_file_system_may_be_unmounted")
+            .needs(&[Kvm, Mounts])
+            .run(a_file_system_may_be_unmounted),
         trial("a_tender_that_was_stopped_too_long_ends")
             .needs(&[Kvm, Mounts, Superuser])
             .run(a_tender_that_was_stopped_too_long_ends),
@@ -352,6 +359,62 @@ fn an_unavailable_page_ends_the_run() {
         first(1, Fault::Fails(libc::EFAULT), Call::is_run),
     );
     output.fails(&["app.hvt: KVM_RUN failed: ", "file cannot be read"]);
+}
+
+/// A disk image, mounted until dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// The disk of the file fails while the guest runs.
+fn an_unreadable_page_ends_the_run() -> Result<(), String> {
+    let directory = directory();
+    let [image, mount] = ["disk.img", "disk"].map(|name| directory.path().join(name));
+    let disk = File::create(&image).unwrap();
+    disk.set_len(32 << 20).unwrap();
+    fs::create_dir(&mount).unwrap();
+    let succeeds = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+    assert!(succeeds(Command::new("mkfs.ext4").arg("-q").arg(&image)));
+    if !succeeds(
+        Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&image)
+            .arg(&mount),
+    ) {
+        return Err("no loop devices".to_owned());
+    }
+    let mounted = Mounted(mount);
+    let path = mounted.0.join("app.hvt");
+    fs::write(&path, large(1024, 0)).unwrap();
+    let app = File::open(&path).unwrap();
+    app.sync_all().unwrap();
+    let mut command = tender(["--mem=16", "--"]);
+    command.arg(&path);
+    command.args([&format!("at={AT}"), "pages=1024", "wait=3000000"]);
+    let guest = Guest::start(&mut command);
+    guest.wait_for("image: ");
+    if !shares(guest.pid(), &path) {
+        return Err("no lease on the mounted disk".to_owned());
+    }
+    disk.set_len(0).unwrap();
+    // SAFETY: the call takes numbers.
+    let dropped = unsafe { libc::posix_fadvise(app.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(dropped, 0);
+    guest
+        .end()
+        .fails(&["app.hvt: a page of the file cannot be read"]);
+    Ok(())
+}
+
+fn a_file_system_may_be_unmounted() {
+    let app = App::new(200);
+    let guest = app.share(3_000_000);
+    drop(app);
+    is_intact(&guest.end());
 }
 
 /// Writers wait for a limited time only.
