@@ -32,7 +32,7 @@ pub fn measure(bench: &Bench) -> Result<()> {
     if !bench.emulated || current.is_empty() {
         return with_setting(bench, current);
     }
-    for wanted in ["always", "never"] {
+    for wanted in ["always", "madvise", "never"] {
         set(wanted)?;
         with_setting(bench, wanted)?;
     }
@@ -87,6 +87,7 @@ fn together(
     std::thread::sleep(SETTLE);
     for guest in &guests {
         let memory = Memory::of(guest.tender.id())?;
+        samples.add(&format!("{name}: RSS, KiB"), subject, memory.resident);
         samples.add(&format!("{name}: PSS, KiB"), subject, memory.proportional);
         samples.add(&format!("{name}: own, KiB"), subject, memory.own);
     }
