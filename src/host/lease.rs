@@ -120,6 +120,9 @@ impl Lease {
         handle(SIGNAL, on_request, libc::SA_RESTART)?;
         handle(libc::SIGBUS, on_unreadable, libc::SA_RESETHAND)?;
         signal::unblock(&[SIGNAL, libc::SIGBUS]);
+        if !may_move() {
+            return Err(io::Error::other("an inherited filter rejects mremap"));
+        }
         let fd = self.file.as_raw_fd();
         signal::own(fd)?;
         // SAFETY: the calls take numbers.
@@ -250,6 +253,13 @@ fn replace(shared: &Shared, pages: &Range<usize>) {
             "no memory for a copy of the file, which is about to change; free memory",
         );
     }
+}
+
+/// Returns whether a filter lets [`replace`] move a mapping: the kernel rejects a length of 0.
+fn may_move() -> bool {
+    // SAFETY: the call fails without an effect.
+    unsafe { libc::mremap(ptr::null_mut(), 0, 0, 0) };
+    io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
 }
 
 fn changed(fd: RawFd) -> Option<Changed> {

@@ -10,9 +10,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use seccompiler::SeccompAction;
 
 use crate::common::Need::{Kvm, Mounts, Programs, Root as Superuser};
 use crate::common::inject::{Fault, first, inject};
+use crate::common::refuse;
 use crate::common::trace::Call;
 use crate::common::{
     Device, Guest, LIMIT, Output, Root, directory, fixture, run, tender, tender_path, text, trial,
@@ -51,6 +53,9 @@ pub fn tests() -> Vec<Trial> {
         trial("without_a_lease_the_file_is_copied")
             .needs(&[Kvm, Mounts])
             .run(without_a_lease_the_file_is_copied),
+        trial("behind_a_filter_the_file_is_copied")
+            .needs(&[Kvm, Mounts])
+            .run(behind_a_filter_the_file_is_copied),
         trial("an_unavailable_page_ends_the_run")
             .needs(&[Kvm, Mounts])
             .run(an_unavailable_page_ends_the_run),
@@ -349,6 +354,23 @@ fn without_a_lease_the_file_is_copied() {
             first(1, Fault::Fails(error), refused),
         );
         is_intact(&output);
+    }
+}
+
+/// Such as urunc's: it would also reject the call with which a copy takes the place of the file.
+fn behind_a_filter_the_file_is_copied() {
+    let app = App::new(100);
+    for answer in [
+        SeccompAction::Errno(libc::EPERM as u32),
+        SeccompAction::Trap,
+    ] {
+        let mut command = app.command(&[], 5_000_000);
+        let guest = Guest::start(refuse::refuses(&mut command, libc::SYS_mremap, &[], answer));
+        guest.wait_for("image: ");
+        assert!(!shares(guest.pid(), &app.path()));
+        fs::write(app.path(), large(100, 512)).unwrap();
+        guest.end().exits(0).prints("image: intact");
+        fs::write(app.path(), large(100, 0)).unwrap();
     }
 }
 
