@@ -87,7 +87,7 @@ fn units_are_valid() {
         let here = unit(file)
             .replace("/usr/bin/tender ", &format!("{} ", text(&tender_path())))
             .replace("/usr/bin/solo5-hvt ", &format!("{} ", text(&tender_path())))
-            .replace("/usr/lib/tender/tap ", &format!("{} ", text(&tap)));
+            .replace("/usr/sbin/tender-tap ", &format!("{} ", text(&tap)));
         assert!(
             !here.contains("=/usr/"),
             "{file} starts a program that is unknown here"

@@ -17,7 +17,7 @@ use base::options::Options;
 use bench::fleet;
 use build::fixtures;
 use checks::{fuzz, msrv, test, words};
-use dist::package_test;
+use dist::{apt, package_test};
 use machines::lab;
 
 const HELP: &str = "\
@@ -45,8 +45,10 @@ cargo xtask COMMAND
         build the test unikernels into fixtures/bin/; --check compares instead
   dist [--arch aarch64|x86_64]
         build static binaries, tarballs and Debian packages in target/dist/; the same commit gives the same bytes
+  apt-repo
+        make target/dist/ an apt repository of its Debian packages; TENDER_APT_KEY=KEY: sign it with this key of gpg
   package-test [--if-root]
-        install, try and remove the Debian package in a bare Debian 12, and check that nothing is left; needs root;
+        install, try and remove the Debian package in a bare Debian 12, also by apt, and check that nothing is left; needs root;
         --if-root: not being root is no error
   msrv [--if-available]
         check that everything builds with the oldest supported Rust; --if-available: no such compiler is no error
@@ -77,6 +79,7 @@ fn dispatch() -> Result<()> {
         "fixtures" => fixtures::run(&mut options),
         "fuzz" => fuzz::run(&mut options),
         "dist" => dist::run(&mut options),
+        "apt-repo" => apt::run(&mut options),
         "package-test" => package_test::run(&mut options),
         "msrv" => msrv::run(&mut options),
         "words" => words::run(&mut options),

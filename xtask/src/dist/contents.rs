@@ -8,7 +8,7 @@ use super::{Sources, VERSION, epoch};
 use crate::base::error::{Context, Result};
 use crate::base::process;
 use crate::build::arch::Arch;
-use crate::build::cargo;
+use crate::build::{cargo, fixtures};
 
 /// Placed next to the binary, under their names in the repository.
 const TEXTS: [&str; 6] = [
@@ -20,6 +20,9 @@ const TEXTS: [&str; 6] = [
     "docs",
 ];
 
+/// Test unikernels to try a new installation with; `docs/operations.md` uses them too.
+const UNIKERNELS: [&str; 4] = ["hello.hvt", "web.hvt", "block.hvt", "abort.hvt"];
+
 /// One directory, with version and architecture in its name.
 pub fn tarball(sources: &Sources) -> Result<Tree> {
     let mut tree = Tree::default();
@@ -29,6 +32,7 @@ pub fn tarball(sources: &Sources) -> Result<Tree> {
         tree.copy(top.join(name), &cargo::root().join(name))?;
     }
     tree.file(top.join("THIRD-PARTY"), &*sources.licences);
+    unikernels(&mut tree, &top.join("examples"), sources.arch)?;
     for (name, text) in manual(sources)? {
         let dir = if is_page(&name) { "man" } else { "completions" };
         tree.file(top.join(dir).join(name), text);
@@ -77,17 +81,25 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
             tree.file(place, &*text);
         }
     }
+    unikernels(
+        &mut tree,
+        Path::new("usr/share/tender/examples"),
+        sources.arch,
+    )?;
+    let places = places()?;
+    for (from, to) in &places {
+        tree.copy(to, &cargo::root().join(from))?;
+    }
+    tree.file(
+        "usr/share/man/man8/tender-tap.8.gz",
+        gzip(read("packaging/network/tender-tap.8")?.as_bytes())?,
+    );
     documentation(&mut tree, sources)?;
+    tree.rewrite(".md", |text| installed(text, &places));
     tree.file(
         "usr/share/lintian/overrides/tender",
         read("packaging/debian/lintian-overrides")?,
     );
-    for entry in packaging()?
-        .into_iter()
-        .filter(|path| !path.ends_with("debian"))
-    {
-        examples_and_units(&mut tree, &entry)?;
-    }
     Ok(tree)
 }
 
@@ -128,18 +140,48 @@ fn documentation(tree: &mut Tree, sources: &Sources) -> Result<()> {
     Ok(())
 }
 
-/// Unit templates go where systemd looks, with the script that one of them runs. The unit for one
-/// unikernel, and everything else below `packaging/`, is there to be copied.
-fn examples_and_units(tree: &mut Tree, entry: &Path) -> Result<()> {
+/// The files below `packaging/` and their installed paths: unit templates go where systemd looks,
+/// with the script that one of them runs. Everything else is an example to be copied.
+fn places() -> Result<Vec<(String, PathBuf)>> {
     let examples = Path::new("usr/share/doc/tender/examples");
-    let place = |file: &Path| match (name(entry).as_str(), name(file)) {
-        ("systemd", unit) if unit.contains("@.") => Path::new("usr/lib/systemd/system").join(unit),
-        ("network", script) if script == "tap" => Path::new("usr/lib/tender").join(script),
-        ("examples", file) => examples.join(file),
-        (dir, file) => examples.join(dir).join(file),
-    };
-    for file in listed(entry)? {
-        tree.copy(place(&file), &file)?;
+    let mut places = Vec::new();
+    for directory in packaging()? {
+        let directory = name(&directory);
+        for file in listed(&cargo::root().join("packaging").join(&directory))? {
+            let file = name(&file);
+            let to = match (directory.as_str(), file.as_str()) {
+                ("debian", _) | (_, "tender-tap.8") => continue,
+                ("systemd", unit) if unit.contains("@.") => {
+                    Path::new("usr/lib/systemd/system").join(unit)
+                }
+                ("network", "tap") => "usr/sbin/tender-tap".into(),
+                ("examples", file) => examples.join(file),
+                (directory, file) => examples.join(directory).join(file),
+            };
+            places.push((format!("packaging/{directory}/{file}"), to));
+        }
+    }
+    Ok(places)
+}
+
+/// Replaces paths of the repository in a document by those of the installed files.
+fn installed(text: &str, places: &[(String, PathBuf)]) -> String {
+    let mut text = text.to_owned();
+    for (from, to) in places {
+        text = text.replace(from, &format!("/{}", to.display()));
+    }
+    text.replace("packaging/debian/", "\0")
+        .replace("packaging/", "/usr/share/doc/tender/examples/")
+        .replace('\0', "packaging/debian/")
+}
+
+fn unikernels(tree: &mut Tree, directory: &Path, arch: Arch) -> Result<()> {
+    for name in UNIKERNELS {
+        let from = fixtures::directory(arch).join(name);
+        tree.file(
+            directory.join(name),
+            fs::read(&from).context(format_args!("cannot read {}", from.display()))?,
+        );
     }
     Ok(())
 }
@@ -207,4 +249,28 @@ pub fn file_names(arch: Arch) -> [String; 3] {
         format!("tender-{VERSION}-{}.tar.gz", arch.name()),
         format!("tender_{VERSION}_{}.deb", arch.debian()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installed_documents_name_installed_files() {
+        let places = places().unwrap();
+        for (from, to) in [
+            (
+                "`packaging/systemd/tap@.service`",
+                "`/usr/lib/systemd/system/tap@.service`",
+            ),
+            ("`packaging/network/tap up`", "`/usr/sbin/tender-tap up`"),
+            (
+                "`packaging/network/`",
+                "`/usr/share/doc/tender/examples/network/`",
+            ),
+            ("`packaging/debian/test`", "`packaging/debian/test`"),
+        ] {
+            assert_eq!(installed(from, &places), to);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: the files to copy or install: for each architecture a static binary, a
 //! tarball and a Debian package. Two builds from one commit by one compiler are identical.
 
+pub mod apt;
 mod archive;
 mod contents;
 mod epoch;

@@ -1,6 +1,8 @@
 //! `cargo xtask package-test`: installs, tries and removes the Debian package in a bare Debian 12,
 //! and checks that nothing is left; builds it twice, with identical bytes.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,13 +13,15 @@ use crate::build::arch::Arch;
 use crate::build::cargo;
 use crate::build::fixtures;
 use crate::build::packages::{self, Package};
-use crate::dist;
+use crate::dist::{self, apt};
 
 const RELEASE: &str = "bookworm";
 
 const TOOLS: &[Package] = &[
     Package::program("mmdebstrap", "mmdebstrap"),
     Package::program("tar", "tar"),
+    Package::program("gpg", "gpg"),
+    Package::program("gpg-agent", "gpg-agent"),
     Package::program("util-linux", "unshare"),
 ];
 
@@ -105,6 +109,7 @@ fn try_in(root: &Path, package: &Path, arch: Arch) -> Result<()> {
         std::fs::copy(file, root.join("tmp").join(file_name(file)))
             .context(format_args!("cannot copy {}", file.display()))?;
     }
+    apt_repository(root, package)?;
     let mut inside = Command::new("unshare");
     inside.args(["--net", "--mount", "--pid", "--fork", "--kill-child"]);
     inside
@@ -121,6 +126,29 @@ fn try_in(root: &Path, package: &Path, arch: Arch) -> Result<()> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root");
     process::run(&mut inside).context("the package does not do what it should")
+}
+
+/// Makes /tmp/apt there a repository with the package, signed by a key for this test.
+fn apt_repository(root: &Path, package: &Path) -> Result<()> {
+    let dir = root.join("tmp/apt");
+    std::fs::create_dir(&dir).context(format_args!("cannot make {}", dir.display()))?;
+    std::fs::copy(package, dir.join(file_name(package))).context("cannot copy the package")?;
+    let home = root.join("tmp/gnupg");
+    std::fs::create_dir(&home)
+        .and_then(|()| std::fs::set_permissions(&home, Permissions::from_mode(0o700)))
+        .context("cannot make a directory for gpg")?;
+    let name = String::from("package-test");
+    let mut gpg = Command::new("gpg");
+    gpg.args(["--batch", "--quiet", "--passphrase=", "--homedir"])
+        .arg(&home);
+    process::output(gpg.args(["--quick-generate-key", &name]))?;
+    apt::index(
+        &dir,
+        Some(&apt::Key {
+            name,
+            home: Some(home),
+        }),
+    )
 }
 
 fn file_name(path: &Path) -> String {

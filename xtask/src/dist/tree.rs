@@ -74,6 +74,17 @@ impl Tree {
         self.0.insert(path, Entry { mode, content });
     }
 
+    /// Changes the files with this end of their name.
+    pub fn rewrite(&mut self, suffix: &str, change: impl Fn(&str) -> String) {
+        for (path, entry) in &mut self.0 {
+            if let Some(content) = &mut entry.content
+                && path.to_string_lossy().ends_with(suffix)
+            {
+                *content = change(&String::from_utf8_lossy(content)).into_bytes();
+            }
+        }
+    }
+
     /// Returns the files, sorted, with their contents.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
         self.0
