@@ -49,7 +49,7 @@ fn crates(triple: &str) -> Result<BTreeMap<String, String>> {
     tree.args([
         "--locked",
         "--package",
-        "tender",
+        "tender-vmm",
         "--edges",
         "normal,no-proc-macro",
         "--prefix",

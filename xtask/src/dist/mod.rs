@@ -110,7 +110,7 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
     let toolchain = StaticToolchain::choose(arch)?;
     progress::note(format_args!("building tender for {}", toolchain.describe()));
     let mut build = cargo::cargo("build");
-    build.args(["--release", "--package", "tender", "--bin", "tender"]);
+    build.args(["--release", "--package", "tender-vmm", "--bin", "tender"]);
     toolchain.apply_for_release(&mut build);
     let built = cargo::build(&mut build)?;
     let Some(made) = built.iter().find(|b| b.name == "tender") else {
