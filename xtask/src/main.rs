@@ -17,7 +17,7 @@ use base::options::Options;
 use bench::fleet;
 use build::fixtures;
 use checks::{fuzz, msrv, test, words};
-use dist::{apt, package_test};
+use dist::{apt, opam, package_test};
 use machines::lab;
 
 const HELP: &str = "\
@@ -47,6 +47,8 @@ cargo xtask COMMAND
         build static binaries, tarballs and Debian packages in target/dist/; the same commit gives the same bytes
   apt-repo
         make target/dist/ an apt repository of its Debian packages; TENDER_APT_KEY=KEY: sign it with this key of gpg
+  opam-repo
+        make target/dist/ an opam repository with the package solo5-tender
   package-test [--if-root]
         install, try and remove the Debian package in a bare Debian 12, also by apt, and check that nothing is left; needs root;
         --if-root: not being root is no error
@@ -80,6 +82,7 @@ fn dispatch() -> Result<()> {
         "fuzz" => fuzz::run(&mut options),
         "dist" => dist::run(&mut options),
         "apt-repo" => apt::run(&mut options),
+        "opam-repo" => opam::run(&mut options),
         "package-test" => package_test::run(&mut options),
         "msrv" => msrv::run(&mut options),
         "words" => words::run(&mut options),

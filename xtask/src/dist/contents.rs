@@ -39,7 +39,7 @@ pub fn tarball(sources: &Sources) -> Result<Tree> {
     }
     for entry in packaging()?
         .into_iter()
-        .filter(|path| !path.ends_with("debian"))
+        .filter(|path| !path.ends_with("debian") && !path.ends_with("opam"))
     {
         tree.copy(top.join("packaging").join(name(&entry)), &entry)?;
     }
@@ -150,7 +150,7 @@ fn places() -> Result<Vec<(String, PathBuf)>> {
         for file in listed(&cargo::root().join("packaging").join(&directory))? {
             let file = name(&file);
             let to = match (directory.as_str(), file.as_str()) {
-                ("debian", _) | (_, "tender-tap.8") => continue,
+                ("debian" | "opam", _) | (_, "tender-tap.8") => continue,
                 ("systemd", unit) if unit.contains("@.") => {
                     Path::new("usr/lib/systemd/system").join(unit)
                 }

@@ -7,6 +7,7 @@ mod contents;
 mod epoch;
 mod layout;
 mod licences;
+pub mod opam;
 pub mod package_test;
 mod tree;
 
