@@ -34,13 +34,14 @@ pub fn tarball(sources: &Sources) -> Result<Tree> {
     tree.file(top.join("THIRD-PARTY"), &*sources.licences);
     unikernels(&mut tree, &top.join("examples"), sources.arch)?;
     for (name, text) in manual(sources)? {
-        let dir = if is_page(&name) { "man" } else { "completions" };
+        let dir = section(&name).map_or("completions", |_| "man");
         tree.file(top.join(dir).join(name), text);
     }
-    for entry in packaging()?
-        .into_iter()
-        .filter(|path| !path.ends_with("debian") && !path.ends_with("opam"))
-    {
+    for entry in packaging()?.into_iter().filter(|path| {
+        !["debian", "nix", "opam"]
+            .iter()
+            .any(|own| path.ends_with(own))
+    }) {
         tree.copy(top.join("packaging").join(name(&entry)), &entry)?;
     }
     Ok(tree)
@@ -74,8 +75,11 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
         ),
     ];
     for (name, text) in manual(sources)? {
-        if is_page(&name) {
-            tree.file(format!("usr/share/man/man1/{name}.gz"), gzip(&text)?);
+        if let Some(section) = section(&name) {
+            tree.file(
+                format!("usr/share/man/man{section}/{name}.gz"),
+                gzip(&text)?,
+            );
         }
         for (_, place) in completions.iter().filter(|(from, _)| *from == name) {
             tree.file(place, &*text);
@@ -150,7 +154,7 @@ fn places() -> Result<Vec<(String, PathBuf)>> {
         for file in listed(&cargo::root().join("packaging").join(&directory))? {
             let file = name(&file);
             let to = match (directory.as_str(), file.as_str()) {
-                ("debian" | "opam", _) | (_, "tender-tap.8") => continue,
+                ("debian" | "opam" | "nix", _) | (_, "tender-tap.8") => continue,
                 ("systemd", unit) if unit.contains("@.") => {
                     Path::new("usr/lib/systemd/system").join(unit)
                 }
@@ -198,8 +202,13 @@ fn manual(sources: &Sources) -> Result<Vec<(String, Vec<u8>)>> {
     files.into_iter().map(read).collect()
 }
 
-fn is_page(name: &str) -> bool {
-    name.ends_with(".1")
+/// Returns the section of a manual page's file name, such as `1` of `tender.1`.
+fn section(name: &str) -> Option<char> {
+    let (_, section) = name.rsplit_once('.')?;
+    section
+        .chars()
+        .next()
+        .filter(|first| first.is_ascii_digit())
 }
 
 fn packaging() -> Result<Vec<PathBuf>> {
