@@ -14,7 +14,9 @@ use crate::common::Need::{Kvm, Net, Programs, Repository};
 use crate::common::{self, fixture, tender_path, trial};
 
 /// Documents to check, where they exist; the table of messages must exist.
-const DOCUMENTS: [&str; 4] = [
+const DOCUMENTS: [&str; 6] = [
+    "install.md",
+    "releasing.md",
     "debugging.md",
     "raspberry-pi.md",
     "operations.md",

@@ -41,6 +41,8 @@ pub fn tests() -> Vec<Trial> {
             Programs(ANALYZE)
         ),
         trial!(units_name_only_what_tender_knows, Repository),
+        trial!(examples_name_only_what_tender_knows, Repository),
+        trial!(examples_name_this_version, Repository),
         trial!(
             metrics_are_passed_on_to_a_port,
             Repository,
@@ -254,6 +256,51 @@ fn units_name_only_what_tender_knows() {
             }
         }
     }
+}
+
+/// The options in examples that are no units, up to each unikernel.
+fn examples_name_only_what_tender_knows() {
+    let help = String::from_utf8(output(Command::new(tender_path()).arg("--help")).stdout).unwrap();
+    for file in [
+        "containers/compose.yaml",
+        "containers/pod.yaml",
+        "examples/github-actions.yml",
+    ] {
+        let text = fs::read_to_string(packaging().join(file)).unwrap();
+        let lines = text.lines().map(str::trim_start).filter(|line| {
+            ["command: ", "args: ", "tender ", "- run: tender "]
+                .iter()
+                .any(|start| line.starts_with(start))
+        });
+        let options: Vec<&str> = lines
+            .flat_map(|line| {
+                line.split([' ', ',', '[', ']'])
+                    .take_while(|word| *word != "--")
+            })
+            .filter(|word| word.starts_with("--"))
+            .map(|word| word.split(['=', ':']).next().unwrap())
+            .collect();
+        assert!(options.len() > 1, "{file}: {options:?}");
+        for option in options {
+            assert!(
+                help.contains(option),
+                "{file}: {option} is no option of tender's"
+            );
+        }
+    }
+}
+
+/// docs/releasing.md lists the places of the version.
+fn examples_name_this_version() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let version = env!("CARGO_PKG_VERSION");
+    let action = format!("uses: tender-vmm/tender@v{version}\n");
+    for file in ["packaging/examples/github-actions.yml", "docs/install.md"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        assert!(text.contains(&action), "{file}: no {action:?}");
+    }
+    let example = fs::read_to_string(root.join("packaging/examples/github-actions.yml")).unwrap();
+    assert!(example.contains(&format!("version: {version}\n")));
 }
 
 /// Runs the unit's command with a port from systemd's socket activation.

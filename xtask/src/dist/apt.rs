@@ -38,7 +38,12 @@ pub fn index(dir: &Path, key: Option<&Key>) -> Result<()> {
         let _ = std::fs::remove_file(dir.join(old));
     }
     let list = process::output(archive(dir).args(["packages", "."]))?;
-    write(dir, "Packages", &list)?;
+    // Not every web server resolves `./` in an address.
+    write(
+        dir,
+        "Packages",
+        &list.replace("\nFilename: ./", "\nFilename: "),
+    )?;
     let release = process::output(
         archive(dir)
             .args(["-o", "APT::FTPArchive::Release::Origin=tender"])
