@@ -76,12 +76,12 @@ impl Tree {
 
     /// Changes the files with this end of their name.
     pub fn rewrite(&mut self, suffix: &str, change: impl Fn(&str) -> String) {
-        for (path, entry) in &mut self.0 {
-            if let Some(content) = &mut entry.content
-                && path.to_string_lossy().ends_with(suffix)
-            {
-                *content = change(&String::from_utf8_lossy(content)).into_bytes();
-            }
+        let named = self
+            .0
+            .iter_mut()
+            .filter(|(path, _)| path.to_string_lossy().ends_with(suffix));
+        for content in named.filter_map(|(_, entry)| entry.content.as_mut()) {
+            *content = change(&String::from_utf8_lossy(content)).into_bytes();
         }
     }
 
