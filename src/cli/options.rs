@@ -30,7 +30,7 @@ Options end at UNIKERNEL: all arguments after it are passed to the guest.
 
 Examples:
   tender hello.hvt Hello, world
-  tender --net=tap100 --mem=64M -- web.hvt --ipv4=10.0.0.2/24
+  tender --net=tap100 --mem=64M -- web.hvt --ipv4=10.100.0.2/24
   tender --net:lan=tap1 --net:wan=@3 --block:data=/var/lib/app.img -v router.hvt
 
 Exit status:

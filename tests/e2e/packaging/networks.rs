@@ -38,7 +38,7 @@ fn links() -> String {
 
 /// A guest on the tap, through the bridge.
 fn a_tap_by_ip() {
-    let made = tap(&["up", "tap100", "br100", "user:0", "10.0.0.1/24"]);
+    let made = tap(&["up", "tap100", "br100", "user:0", "10.100.0.1/24"]);
     assert!(made.status.success(), "{made:?}");
     let links = links();
     for arguments in [
@@ -57,9 +57,9 @@ fn a_tap_by_ip() {
     let guest = Guest::start(&mut unikernel(
         "net",
         &["--net=tap100", "--mem=4"],
-        &["--ipv4=10.0.0.2/24"],
+        &["--ipv4=10.100.0.2/24"],
     ));
-    assert!(ping(Ipv4Addr::new(10, 0, 0, 2), b"over the bridge", 30));
+    assert!(ping(Ipv4Addr::new(10, 100, 0, 2), b"over the bridge", 30));
     drop(guest);
     assert!(tap(&["down", "tap100", "br100"]).status.success());
     let left = self::links();
@@ -121,7 +121,7 @@ fn a_tap_by_ifupdown_is_valid() {
     );
     for line in [
         "ip tuntap add dev $IFACE mode tap user pirate",
-        "ip addr add 10.0.0.1/",
+        "ip addr add 10.100.0.1/",
     ] {
         assert!(arguments.contains(line), "{arguments}");
     }
@@ -178,7 +178,7 @@ fn the_three_networks_are_the_same() {
     );
     assert_eq!(
         [&host["Match.Name"], &host["Network.Address"]],
-        ["br100", "10.0.0.1/24"]
+        ["br100", "10.100.0.1/24"]
     );
     assert_eq!(
         [&port["Match.Name"], &port["Network.Bridge"]],
@@ -187,7 +187,7 @@ fn the_three_networks_are_the_same() {
     let ifupdown = fs::read_to_string(packaging().join("network/ifupdown/tap100")).unwrap();
     for line in [
         "user pirate",
-        "address 10.0.0.1/24",
+        "address 10.100.0.1/24",
         "bridge_ports tap100",
         "bridge_stp off",
         "bridge_fd 0",

@@ -6,7 +6,7 @@ use super::step::Step;
 use crate::machines::machine::Emulated;
 
 /// Path of the talk's unikernel.
-const TALK: &str = "10.0.0.2";
+const TALK: &str = "10.100.0.2";
 
 /// All steps on this machine.
 pub fn all(machine: Emulated) -> Vec<Step> {
@@ -71,17 +71,17 @@ fn installed() -> Vec<Step> {
              ip -brief address show dev br100\n\
              ip -details link show dev tap100 | head -n 3",
         )
-        .shows(&["10.0.0.1/24", "master br100", "tun type tap"]),
+        .shows(&["10.100.0.1/24", "master br100", "tun type tap"]),
         Step::new(
             "A visitor on the bridge, in a separate network namespace",
             "ip netns add visitor\n\
              ip link add visitor0 type veth peer name eth0 netns visitor\n\
              ip link set visitor0 master br100 up\n\
-             ip -n visitor address add 10.0.0.3/24 dev eth0\n\
+             ip -n visitor address add 10.100.0.3/24 dev eth0\n\
              ip -n visitor link set eth0 up\n\
              ip -n visitor -brief address show dev eth0",
         )
-        .shows(&["10.0.0.3/24"]),
+        .shows(&["10.100.0.3/24"]),
     ]
 }
 
@@ -115,7 +115,7 @@ fn as_in_the_talk() -> Vec<Step> {
         Step::new("The log, in the journal", "journalctl --unit=presentation --no-pager").shows(&[
             "Started presentation.service",
             "solo5-hvt[",
-            "10.0.0.2/24, announced",
+            "10.100.0.2/24, announced",
             "listening on 8080/TCP",
             "GET / 200 OK",
         ]),
@@ -143,7 +143,7 @@ fn as_in_the_talk() -> Vec<Step> {
         .shows(&["Result=success", "presentation.service: Deactivated successfully", "Stopped presentation.service", "\ninactive"]),
         Step::new(
             "No page any more",
-            "ip netns exec visitor curl -sS --max-time 5 http://10.0.0.2:8080/ || echo \"curl: status $?\"",
+            "ip netns exec visitor curl -sS --max-time 5 http://10.100.0.2:8080/ || echo \"curl: status $?\"",
         )
         .shows(&["curl: status "])
         .lacks(&["<title>"]),
@@ -193,7 +193,7 @@ fn as_instance() -> Vec<Step> {
              systemctl show -p Type,NotifyAccess,DynamicUser,User,ProtectSystem tender@web",
         )
         .shows(&["Active: active (running)", "Status: \"ABI version 2", "Type=notify", "User=tender-web"]),
-        page("Its page", "10.0.0.4"),
+        page("Its page", "10.100.0.4"),
         Step::new("Its log", "journalctl --unit=tender@web --no-pager").shows(&[
             "tender-web[",
             "listening on 8080/TCP",
