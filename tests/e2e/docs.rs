@@ -2,7 +2,9 @@
 //! complete.
 
 mod addresses;
+mod links;
 mod messages;
+mod quick_start;
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -14,10 +16,11 @@ use crate::common::Need::{Kvm, Net, Programs, Repository};
 use crate::common::{self, fixture, tender_path, trial};
 
 /// Documents to check, where they exist; the table of messages must exist.
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "install.md",
     "releasing.md",
     "debugging.md",
+    "service.md",
     "raspberry-pi.md",
     "operations.md",
     "troubleshooting.md",
@@ -77,6 +80,8 @@ pub fn tests() -> Vec<Trial> {
     }
     tests.extend(messages::tests());
     tests.extend(addresses::tests());
+    tests.extend(links::tests());
+    tests.extend(quick_start::tests());
     tests
 }
 

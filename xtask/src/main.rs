@@ -16,7 +16,7 @@ use base::error::{Result, fail};
 use base::options::Options;
 use bench::fleet;
 use build::fixtures;
-use checks::{fuzz, msrv, test, words};
+use checks::{book, fuzz, msrv, test, words};
 use dist::{apt, opam, package_test};
 use machines::lab;
 
@@ -56,6 +56,8 @@ cargo xtask COMMAND
         check that everything builds with the oldest supported Rust; --if-available: no such compiler is no error
   words
         count the phrases that docs and comments avoid (xtask/words.txt), and compare with their budget
+  book
+        build the documentation as a website in target/book/ with MkDocs, and check its links
 
 machines: pi3 = Raspberry Pi 3B (no vGIC, nVHE), virt = ARM64 server (VHE, GICv3), pc = x86_64 with AMD's SVM; all by QEMU.
 TENDER_LAB_KERNEL=FILE.deb: boot another Debian kernel than this system's; TENDER_LAB_APPEND: add to its command line.
@@ -86,6 +88,7 @@ fn dispatch() -> Result<()> {
         "package-test" => package_test::run(&mut options),
         "msrv" => msrv::run(&mut options),
         "words" => words::run(&mut options),
+        "book" => book::run(&mut options),
         "bench" => bench::run(&mut options),
         bench::INSIDE => bench::inside(&mut options),
         // Started by `demo` in a network namespace, or inside an emulated machine; not for direct

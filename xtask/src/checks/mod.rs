@@ -1,5 +1,6 @@
-//! What a change must pass: tests, fuzzing, the oldest supported Rust, phrases.
+//! What a change must pass: tests, fuzzing, the oldest supported Rust, phrases, the book.
 
+pub mod book;
 mod corpus;
 pub mod fuzz;
 pub mod msrv;

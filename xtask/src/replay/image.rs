@@ -20,10 +20,9 @@ const RUNNER: &str = include_str!("runner.sh");
 /// Kernel modules that this Debian loads on demand, as it would from its own kernel package.
 const MODULES: [&str; 4] = ["bridge.ko", "stp.ko", "llc.ko", "veth.ko"];
 
-/// The files of the board's owner in root's home: the talk's unit, a configuration file, and a
-/// script that lists all files.
+/// The files of the board's owner in root's home: the talk's unit, and a script that lists all
+/// files.
 const UNIT: &str = include_str!("presentation.service");
-const CONFIGURATION: &str = include_str!("web.toml");
 const FILES: &str = include_str!("files.sh");
 
 /// The web server, as unikernels were built at the time of the talk, and as today.
@@ -70,7 +69,6 @@ pub fn pack(
         archive.text(&format!("overlay/replay/steps/{number:02}"), &step.run);
     }
     archive.text("overlay/root/presentation.service", UNIT);
-    archive.text("overlay/root/web.toml", CONFIGURATION);
     archive.program("overlay/root/files", FILES.as_bytes());
     let Some(name) = deb.file_name() else {
         return fail(format!("{} is no file", deb.display()));

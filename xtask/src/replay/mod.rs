@@ -7,6 +7,7 @@ mod image;
 mod step;
 mod steps;
 mod transcript;
+mod walk;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

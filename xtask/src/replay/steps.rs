@@ -3,6 +3,7 @@
 //! removes everything.
 
 use super::step::Step;
+use super::walk;
 use crate::machines::machine::Emulated;
 
 /// Path of the talk's unikernel.
@@ -173,48 +174,33 @@ fn as_packaged() -> Vec<Step> {
 }
 
 /// The package's unit for any number of unikernels, each with a file in /etc/tender and a separate
-/// user.
+/// user: the walk of docs/service.md, then what that page does not need.
 fn as_instance() -> Vec<Step> {
-    vec![
+    let mut steps = walk::steps();
+    steps.extend([
         Step::new(
-            "A second tap in the bridge, for members of group kvm, by a unit of the package",
-            "systemctl start tap@tap101\n\
-             systemctl is-active tap@tap101\n\
-             ip -details link show dev tap101 | head -n 3",
-        )
-        .shows(&["active\n", "master br100", "group kvm"]),
-        Step::new(
-            "A unikernel of today, as an instance of tender@.service",
-            "install -D --mode=644 web.hvt /usr/local/lib/tender/web.hvt\n\
-             cp web.toml /etc/tender/\n\
-             cat /etc/tender/web.toml\n\
-             systemctl start tender@web\n\
-             systemctl status --lines=20 tender@web\n\
-             systemctl show -p Type,NotifyAccess,DynamicUser,User,ProtectSystem tender@web",
-        )
-        .shows(&["Active: active (running)", "Status: \"ABI version 2", "Type=notify", "User=tender-web"]),
-        page("Its page", "10.100.0.4"),
-        Step::new("Its log", "journalctl --unit=tender@web --no-pager").shows(&[
-            "tender-web[",
-            "listening on 8080/TCP",
-            "GET / 200 OK",
-        ]),
-        Step::new(
-            "Its metrics, on a port for Prometheus",
-            "systemctl start tender-metrics@web.socket\n\
-             curl -sS --max-time 30 http://127.0.0.1:9111/metrics | grep '^tender_guest_memory_bytes'\n\
+            "What the unit gave to its user, and to no other",
+            "systemctl show -p Type,NotifyAccess,DynamicUser,User,ProtectSystem tender@web\n\
+             stat --format='%U %s' /var/lib/private/tender/web/data.img\n\
              systemctl show -p User,ActiveState tender-metrics@web.service\n\
              ls -l /run/tender/web\n\
-             systemctl stop tender-metrics@web.socket tender-metrics@web.service",
+             systemctl disable --now tender-metrics@web.socket\n\
+             systemctl stop tender-metrics@web.service",
         )
-        .shows(&["tender_guest_memory_bytes", "User=tender-web", "ActiveState=active", "srw------- 1 "]),
-        Step::new("Stopped", "systemctl stop tender@web\nsystemctl status --lines=0 tender@web")
+        .shows(&[
+            "Type=notify",
+            "User=tender-web",
+            "tender-web 67108864",
+            "ActiveState=active",
+            "srw------- 1 ",
+        ]),
+        Step::new("Stopped", "systemctl disable --now tender@web\nsystemctl status --lines=0 tender@web")
             .status(3)
             .shows(&["Active: inactive (dead)"])
             .lacks(&["failed"]),
         Step::new(
             "An error in the file is reported with its position",
-            "sed s/mem/mme/ web.toml >/etc/tender/mistaken.toml\n\
+            "sed s/mem/mme/ /etc/tender/web.toml >/etc/tender/mistaken.toml\n\
              systemctl start tender@mistaken\n\
              journalctl --unit=tender@mistaken --no-pager --lines=20",
         )
@@ -227,16 +213,18 @@ fn as_instance() -> Vec<Step> {
              systemctl reset-failed tender@mistaken",
         )
         .shows(&["ActiveState=failed", "tender@mistaken.service: Start request repeated too quickly."]),
-    ]
+    ]);
+    steps
 }
 
 fn removed() -> Vec<Step> {
     vec![
         Step::new(
             "All removed, and nothing left behind",
-            "systemctl stop tap@tap101\n\
+            "systemctl disable --now tap@tap101\n\
          ifdown br100 tap100\n\
-         rm -r /usr/local/lib/tender\n\
+         rm -r /usr/local/lib/tender /var/lib/tender /var/lib/private/tender\n\
+         rmdir --ignore-fail-on-non-empty /var/lib/private\n\
          rm /etc/systemd/system/presentation.service /etc/network/interfaces.d/tap100\n\
          dpkg --purge tender\n\
          ./files >after\n\

@@ -1,0 +1,66 @@
+//! The walk of docs/service.md: each block of that page is a step, as it is printed.
+
+use super::step::Step;
+
+const PAGE: &str = include_str!("../../../docs/service.md");
+
+/// What the output of each block must contain, in the order of the page.
+const SHOWS: [&[&str]; 8] = [
+    &["master br100", "group kvm"],
+    &["NET_BASIC"],
+    &[],
+    &[],
+    &["Active: active (running)", "Status: \"ABI version 2"],
+    &["<title>"],
+    &["tender-web[", "listening on 8080/TCP", "GET / 200 OK"],
+    &["tender_guest_memory_bytes"],
+];
+
+pub fn steps() -> Vec<Step> {
+    let steps = blocks(PAGE).into_iter().zip(SHOWS);
+    steps
+        .map(|((title, run), shows)| Step::new(title, run).shows(shows))
+        .collect()
+}
+
+/// Returns the blocks that need only systemd, each with the bold text before it. A block of TOML
+/// becomes the command that writes it.
+fn blocks(page: &'static str) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let mut title = "";
+    for part in page.split("\n\n") {
+        if let Some((bold, _)) = part
+            .strip_prefix("**")
+            .and_then(|part| part.split_once("**"))
+        {
+            title = bold;
+        }
+        let block = part.strip_prefix("*Needs systemd:*\n```").unwrap_or("");
+        let block = block.trim_end().trim_end_matches('`');
+        match block.split_once('\n') {
+            Some(("sh", text)) => found.push((title, text.to_owned())),
+            Some(("toml", text)) => {
+                found.push((
+                    title,
+                    format!("cat >/etc/tender/web.toml <<'END'\n{text}END"),
+                ));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_of_the_page_is_a_step() {
+        let blocks = blocks(PAGE);
+        assert_eq!(blocks.len(), SHOWS.len());
+        assert!(blocks[0].0.starts_with("1. Tap"));
+        assert!(blocks[3].1.contains("web.toml <<'END'\nunikernel = "));
+        assert!(blocks.iter().all(|(_, run)| !run.contains('`')));
+    }
+}
