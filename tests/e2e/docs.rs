@@ -37,6 +37,19 @@ struct Block {
 }
 
 impl Block {
+    /// Whether it can make a tap for group kvm, if it does.
+    fn groups_are_there(&self) -> Result<(), String> {
+        if !self.lines.iter().any(|line| line.ends_with("group kvm")) {
+            return Ok(());
+        }
+        let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+        match groups.lines().any(|line| line.starts_with("kvm:")) {
+            true if common::net::is_superuser() => Ok(()),
+            true => Err("not run by the superuser".into()),
+            false => Err("no group kvm here".into()),
+        }
+    }
+
     /// Programs that it needs in addition to those of every Debian.
     fn programs(&self) -> &'static [&'static str] {
         let asks = |program: &str| {
@@ -71,7 +84,11 @@ pub fn tests() -> Vec<Trial> {
                     .run(move || known_options(&place, &block)),
                 (false, "sh") => trial(&name)
                     .needs(&[Repository, Kvm, Net, Programs(block.programs())])
-                    .run(move || runs(&place, &block)),
+                    .try_run(move || {
+                        block.groups_are_there()?;
+                        runs(&place, &block);
+                        Ok(())
+                    }),
                 _ => trial(&name)
                     .needs(&[Repository])
                     .run(move || panic!("{place}: neither ```sh nor after a line *Needs …:*")),

@@ -329,7 +329,9 @@ fn gdb_itself() {
         &format!("target remote 127.0.0.1:{port}"),
     ]);
     for command in [
+        "break guest_main",
         "break debug_add",
+        "continue",
         "continue",
         "stepi",
         "print $pc == (long) &debug_store",
@@ -343,7 +345,9 @@ fn gdb_itself() {
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(printed.contains("Breakpoint 1, "), "{output:?}");
+    for place in ["guest_main ()", "debug_add ()"] {
+        assert!(printed.contains(place), "{output:?}");
+    }
     assert!(printed.contains("exited normally"), "{output:?}");
     guest.end().exits(0).prints("debug: 7\n");
 }
