@@ -27,26 +27,22 @@ pub fn steps() -> Vec<Step> {
 /// becomes the command that writes it.
 fn blocks(page: &'static str) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    let mut title = "";
-    for part in page.split("\n\n") {
-        if let Some((bold, _)) = part
-            .strip_prefix("**")
-            .and_then(|part| part.split_once("**"))
-        {
-            title = bold;
+    let mut pieces = page.split("*Needs systemd:*\n```");
+    let (mut before, mut title) = (pieces.next().unwrap_or_default(), "");
+    for piece in pieces {
+        if let Some((_, bold)) = before.rsplit_once("\n**") {
+            title = bold.split("**").next().unwrap_or_default();
         }
-        let block = part.strip_prefix("*Needs systemd:*\n```").unwrap_or("");
-        let block = block.trim_end().trim_end_matches('`');
+        let block = piece.split("\n```").next().unwrap_or_default();
         match block.split_once('\n') {
             Some(("sh", text)) => found.push((title, text.to_owned())),
             Some(("toml", text)) => {
-                found.push((
-                    title,
-                    format!("cat >/etc/tender/web.toml <<'END'\n{text}END"),
-                ));
+                let run = format!("cat >/etc/tender/web.toml <<'END'\n{text}\nEND");
+                found.push((title, run));
             }
             _ => {}
         }
+        before = piece;
     }
     found
 }
@@ -60,7 +56,10 @@ mod tests {
         let blocks = blocks(PAGE);
         assert_eq!(blocks.len(), SHOWS.len());
         assert!(blocks[0].0.starts_with("1. Tap"));
-        assert!(blocks[3].1.contains("web.toml <<'END'\nunikernel = "));
-        assert!(blocks.iter().all(|(_, run)| !run.contains('`')));
+        assert_eq!(blocks[7].0, "8. Metrics.");
+        let (_, file) = &blocks[3];
+        assert!(file.contains("web.toml <<'END'\nunikernel = "));
+        assert!(file.ends_with("tap = \"tap101\"\nEND"));
+        assert!(blocks.iter().all(|(_, run)| !run.contains("```")));
     }
 }
