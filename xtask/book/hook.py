@@ -25,6 +25,15 @@ ADDED = {
 COMING = ["docs/install.md", "docs/first-unikernel.md", "docs/releasing.md"]
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)((?:#[^)\s]*)?)\)")
 
+# Code within a line, and its words.
+CODE = re.compile(r"(?<!<pre>)<code>([^<]*)</code>")
+WORD = re.compile(r"\S+")
+
+
+def unbroken(word):
+    """Keeps a short word in one line: a browser would break `--mem` after its hyphens. A long one breaks anywhere."""
+    return f'<span class="{"short" if len(word.group()) <= 20 else "long"}">{word.group()}</span>'
+
 
 def on_files(files, config):
     for source, name in ADDED.items():
@@ -58,6 +67,7 @@ def on_page_markdown(markdown, page, config, files):
 def on_page_content(html, page, config, files):
     # GitHub removes the backslash of `a\|b` in a table, Python-Markdown keeps it.
     html = html.replace("\\|", "|")
+    html = CODE.sub(lambda code: f"<code>{WORD.sub(unbroken, code.group(1))}</code>", html)
     # A wide table scrolls, and does not widen its page.
     return html.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
 

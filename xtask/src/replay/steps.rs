@@ -181,7 +181,8 @@ fn as_instance() -> Vec<Step> {
         Step::new(
             "What the unit gave to its user, and to no other",
             "systemctl show -p Type,NotifyAccess,DynamicUser,User,ProtectSystem tender@web\n\
-             stat --format='%U %s' /var/lib/private/tender/web/data.img\n\
+             disk=$(stat --format='%u %s' /var/lib/private/tender/web/data.img)\n\
+             test \"$disk\" = \"$(stat --format=%u /run/tender/web/metrics.sock) 67108864\" && echo the disk too\n\
              systemctl show -p User,ActiveState tender-metrics@web.service\n\
              ls -l /run/tender/web\n\
              systemctl disable --now tender-metrics@web.socket\n\
@@ -190,7 +191,7 @@ fn as_instance() -> Vec<Step> {
         .shows(&[
             "Type=notify",
             "User=tender-web",
-            "tender-web 67108864",
+            "the disk too",
             "ActiveState=active",
             "srw------- 1 ",
         ]),
@@ -224,7 +225,6 @@ fn removed() -> Vec<Step> {
             "systemctl disable --now tap@tap101\n\
          ifdown br100 tap100\n\
          rm -r /usr/local/lib/tender /var/lib/tender /var/lib/private/tender\n\
-         rmdir --ignore-fail-on-non-empty /var/lib/private\n\
          rm /etc/systemd/system/presentation.service /etc/network/interfaces.d/tap100\n\
          dpkg --purge tender\n\
          ./files >after\n\
