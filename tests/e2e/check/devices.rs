@@ -140,7 +140,7 @@ fn owners_are_checked_as_at_a_start() {
         let (start, check) = (run(&["--mem=4"]), run(&["--check"]));
         if fine {
             // Its guest has no address.
-            start.prints("panic: say which address");
+            start.prints("panic: --ipv4=A.B.C.D/N is missing");
             check.exits(0);
         } else {
             agree(&start, &check);
