@@ -1,0 +1,3 @@
+fn main() {
+    tender_guest::link();
+}
