@@ -16,7 +16,7 @@ use base::error::{Result, fail};
 use base::options::Options;
 use bench::fleet;
 use build::fixtures;
-use checks::{book, fuzz, msrv, test, words};
+use checks::{book, fuzz, msrv, test, tutorial, words};
 use dist::{apt, opam, package_test};
 use machines::lab;
 
@@ -54,6 +54,9 @@ cargo xtask COMMAND
         --if-root: not being root is no error
   msrv [--if-available]
         check that everything builds with the oldest supported Rust; --if-available: no such compiler is no error
+  tutorial [--if-available]
+        build the unikernels of examples/, and follow docs/first-unikernel.md as printed, in an empty directory;
+        --if-available: no compiler or no KVM is no error
   words
         count the phrases that docs and comments avoid (xtask/words.txt), and compare with their budget
   book
@@ -87,6 +90,7 @@ fn dispatch() -> Result<()> {
         "opam-repo" => opam::run(&mut options),
         "package-test" => package_test::run(&mut options),
         "msrv" => msrv::run(&mut options),
+        "tutorial" => tutorial::run(&mut options),
         "words" => words::run(&mut options),
         "book" => book::run(&mut options),
         "bench" => bench::run(&mut options),

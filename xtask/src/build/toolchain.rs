@@ -173,14 +173,31 @@ impl GuestToolchain {
         })
     }
 
+    /// Whether `core` must be built for a unikernel of this machine, as cargo's own compiler does
+    /// not come with it.
+    pub fn builds_core() -> Result<bool> {
+        let triple = format!("{}-unknown-none", Arch::host()?.name());
+        Ok(!has_target(&sysroot(Path::new("rustc"))?, &triple))
+    }
+
+    /// The linker of an architecture.
+    pub fn linker(arch: Arch) -> String {
+        format!("{}ld", cross_prefix(arch))
+    }
+
+    /// Makes cargo use this compiler.
+    pub fn set_compiler(&self, cargo: &mut Command) {
+        if self.rustc == Path::new(DEBIAN_RUSTC) {
+            cargo.env("RUSTC", &self.rustc);
+        }
+    }
+
     /// Adds compiler and targets to a cargo command.
     pub fn apply(&self, cargo: &mut Command) {
         for arch in Arch::ALL {
             cargo.args(["--target", Self::triple(arch)]);
         }
-        if self.rustc == Path::new(DEBIAN_RUSTC) {
-            cargo.env("RUSTC", &self.rustc);
-        }
+        self.set_compiler(cargo);
         // Building `core` is unstable in name only: compiler and sources have the same version.
         cargo.env("RUSTC_BOOTSTRAP", "1");
     }

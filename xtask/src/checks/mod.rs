@@ -1,4 +1,5 @@
-//! What a change must pass: tests, fuzzing, the oldest supported Rust, phrases, the book.
+//! What a change must pass: tests, fuzzing, the oldest supported Rust, phrases, the book, the
+//! tutorial.
 
 pub mod book;
 mod corpus;
@@ -6,4 +7,5 @@ pub mod fuzz;
 pub mod msrv;
 mod tally;
 pub mod test;
+pub mod tutorial;
 pub mod words;

@@ -9,8 +9,9 @@ use crate::base::options::Options;
 use crate::build::cargo::root;
 
 /// The files and directories to read.
-const PLACES: [&str; 11] = [
+const PLACES: [&str; 12] = [
     "src",
+    "examples",
     "guest-abi/src",
     "manual/src",
     "xtask/src",
