@@ -139,8 +139,9 @@ pub struct NetOption {
     pub source: Option<NetSource>,
     /// Its MAC address; random if none is given.
     pub mac: Option<[u8; 6]>,
-    /// Set in the configuration file; a command-line option for the same device overrides it.
-    pub fallback: bool,
+    /// The place in the configuration file, `FILE:LINE:COLUMN`, if it is set there; a command-line
+    /// option for the same device overrides it.
+    pub in_file: Option<String>,
 }
 
 /// Options of one block device: `--block` (or `--disk`) and `--block-sector-size`. Section 9.
@@ -154,8 +155,8 @@ pub struct BlockOption {
     pub source: Option<BlockSource>,
     /// Bytes in a sector: a power of two, 512 to 32768.
     pub sector_size: Option<u16>,
-    /// Set in the configuration file, as for network devices.
-    pub fallback: bool,
+    /// The place in the configuration file, as for network devices.
+    pub in_file: Option<String>,
 }
 
 /// Log level on stderr.

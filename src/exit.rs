@@ -8,7 +8,9 @@ use std::mem;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use guest_abi::hypercall::STATUS_ABORT;
 use kvm_ioctls::VmFd;
+use log::Level;
 
 use crate::arch::{self, Call, Exit, Processor, Stop, Trap, Vcpu};
 use crate::debug::{self, Guest, Session, core};
@@ -172,7 +174,11 @@ impl Running<'_> {
         } = &mut self.services;
         match outcome {
             Ok(outcome) => {
-                log::info!("{outcome}");
+                let level = match outcome {
+                    Outcome::Halted(STATUS_ABORT) => Level::Warn,
+                    _ => Level::Info,
+                };
+                log::log!(level, "{outcome}");
                 notifier.stopping(outcome);
             }
             Err(error) => notifier.stopping(error),

@@ -73,7 +73,12 @@ fn execute(
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
         Ok(Command::Version) => version(program),
-        Err(error) => fail(format_args!("{error}")),
+        Err(error) => {
+            let messages = error.messages();
+            messages
+                .iter()
+                .fold(1, |_, message| fail(format_args!("{message}")))
+        }
     }
 }
 

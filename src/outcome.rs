@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use guest_abi::hypercall::STATUS_ABORT;
+
 /// The regular end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -14,6 +16,7 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Outcome::Halted(STATUS_ABORT) => write!(f, "the guest aborted (status {STATUS_ABORT})"),
             Outcome::Halted(status) => write!(f, "the guest halted with status {status}"),
             Outcome::Signal(number) => write!(f, "signal {number} ended the run"),
         }

@@ -6,6 +6,7 @@
 use std::fs::{File, FileType};
 use std::io;
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use guest_abi::boot::{BOOT_INFO_ADDRESS, MAX_MEMORY};
@@ -148,7 +149,7 @@ impl Unikernel {
         // Locked memory is the guest's own. The lease is older than the first look into the file.
         let look_again = look.as_ref().ok().filter(|_| !config.limits.lock_memory);
         let lease = look_again.and_then(|look| Lease::take(look, config.user.is_some()));
-        let (file, mut image) = examine(look)?;
+        let (file, mut image) = examine(&config.unikernel, look)?;
         let memory_size = memory_size(config.memory, &image)?;
         let cmdline = boot_info::cmdline(&config.arguments)?;
         let manifest = manifest(&mut image, &config.nets, &config.blocks)?;
@@ -237,8 +238,11 @@ pub(crate) fn gdb_address(debugging: &Debugging) -> Option<GdbAddress> {
 }
 
 /// Opens and parses a unikernel; rejects one for another processor.
-pub(crate) fn examine(look: io::Result<Look>) -> Result<(File, Image), outcome::Error> {
-    let file = open(look)?;
+pub(crate) fn examine(
+    path: &Path,
+    look: io::Result<Look>,
+) -> Result<(File, Image), outcome::Error> {
+    let file = open(path, look)?;
     let image = Image::parse(&file)?;
     check_machine(&image)?;
     Ok((file, image))
@@ -266,12 +270,12 @@ pub(crate) fn manifest(
     Ok(Manifest::unnamed(!nets.is_empty(), !blocks.is_empty()))
 }
 
-/// Opens a unikernel's file.
-pub(crate) fn open(look: io::Result<Look>) -> Result<File, Error> {
-    let look = look.map_err(|source| Error::Open { source })?;
+/// Opens a unikernel's file, found at `path`.
+pub(crate) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
+    let look = look.map_err(|source| Error::open(path, source))?;
     check_kind(look.metadata().file_type())?;
     look.open(File::options().read(true))
-        .map_err(|source| Error::Open { source })
+        .map_err(|source| Error::open(path, source))
 }
 
 fn check_kind(kind: FileType) -> Result<(), Error> {

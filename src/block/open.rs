@@ -17,7 +17,7 @@ use crate::guest::era::DiskTail;
 use crate::guest::formats::{Format, LOOKED_AT};
 use crate::host::descriptors;
 use crate::host::files::{self, Controlled, Files, Look, Need};
-use crate::host::ids::user;
+use crate::host::ids::{group_name, user, user_name};
 use crate::host::owner::Owner;
 use crate::host::signal::uninterrupted;
 use crate::report::counters::Count;
@@ -41,15 +41,15 @@ pub enum Error {
     )]
     Denied {
         path: PathBuf,
-        user: u32,
-        owner: u32,
-        group: u32,
+        user: String,
+        owner: String,
+        group: String,
         mode: u32,
     },
     #[error(
         "user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which"
     )]
-    Hidden { path: PathBuf, user: u32 },
+    Hidden { path: PathBuf, user: String },
     #[error(
         "'{path}' is on a read-only file system, but a unikernel may write to its block devices; copy it elsewhere, or \
          let it be written (ReadWritePaths= of a unit)"
@@ -212,13 +212,13 @@ fn refusal(path: &Path, found: Option<&Metadata>, error: io::Error) -> Error {
 }
 
 fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
-    let user = user();
+    let user = user_name(user());
     match found {
         Some(file) => Error::Denied {
             path,
             user,
-            owner: file.uid(),
-            group: file.gid(),
+            owner: user_name(file.uid()),
+            group: group_name(file.gid()),
             mode: file.mode() & 0o7777,
         },
         None => Error::Hidden { path, user },

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::lock::owner_in;
 use super::*;
-use crate::host::ids::user;
+use crate::host::ids::{group_name, user, user_name};
 
 const MEMORY_SIZE: u64 = 0x10000;
 
@@ -391,7 +391,7 @@ fn an_image_of_another_user_is_named_with_its_owner() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     let message = refused(&path, None);
     assert!(
-        message.contains(&format!("user {user} may not read and write")),
+        message.contains(&format!("user {} may not read and write", user_name(user))),
         "{message}"
     );
     assert!(message.contains("mode 0444"), "{message}");
@@ -415,11 +415,18 @@ fn check_denied_as_nobody() {
         );
         let message = refused(&path, None);
         assert!(
-            message.contains("user 65534 may not read and write '"),
+            message.contains(&format!(
+                "user {} may not read and write '",
+                user_name(65534)
+            )),
             "{message}"
         );
         assert!(
-            message.contains("belongs to user 0 and group 0, mode 0640; change"),
+            message.contains(&format!(
+                "belongs to user {} and group {}, mode 0640; change",
+                user_name(0),
+                group_name(0)
+            )),
             "{message}"
         );
         let message = refused(&hidden.join("x"), None);

@@ -80,7 +80,7 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
 
 fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<Guest> {
     let path = config.unikernel.display();
-    let examined = setup::examine(files.take(&config.unikernel, Need::Read))
+    let examined = setup::examine(&config.unikernel, files.take(&config.unikernel, Need::Read))
         .map_err(|error| format!("{path}: {error}"));
     let (file, mut image) = report.passes("unikernel", examined, |(_, image)| {
         format!("{}, {}", image.machine, image.era)

@@ -7,6 +7,7 @@
 mod entries;
 mod error;
 mod nearest;
+mod syntax;
 
 #[cfg(test)]
 mod tests;
@@ -14,9 +15,9 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use self::entries::Content;
+pub(super) use self::entries::MOST_ERRORS;
 pub use self::error::{Fault, Place};
 pub(super) use self::nearest::meant;
-pub use self::nearest::nearest;
 use super::argv::Argv;
 use super::options::OptionValue;
 use super::{Command, Error, requested, value};
@@ -68,15 +69,11 @@ impl Configured {
     /// one; for devices, one property by one.
     ///
     /// # Errors
-    /// An [`Error::File`] with line and column if the file is invalid, for any command line; and
-    /// the errors of [`parse`](super::parse).
+    /// An [`Error::File`] with line and column, or several, if the file is invalid, for any command
+    /// line; and the errors of [`parse`](super::parse).
     pub fn parse(&self, text: &[u8]) -> Result<(Command, Vec<NamedPath>), Error> {
         let file = &self.file;
-        let directory = file.parent().unwrap_or(Path::new(""));
-        let content = Content::read(text, directory).map_err(|(place, fault)| {
-            let file = file.clone();
-            Error::File { file, place, fault }
-        })?;
+        let content = Content::read(text, file).map_err(|errors| Error::in_file(file, errors))?;
         let args = &self.args;
         let mut options: Vec<&OptionValue> = args.options.iter().collect();
         let mut paths = Vec::new();

@@ -4,9 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::cli::{self, Command, Configured, Fault, NamedPath, nearest};
+use crate::cli::config::MOST_ERRORS;
+use crate::cli::{self, Command, Configured, Fault, NamedPath};
 use crate::config::UserOption;
 use crate::host::files::{Files, Identity, Look, Need, Use};
+use crate::host::similar::similar_path;
 
 /// Size limit of a configuration file in bytes; ten times a realistic file.
 pub const LONGEST: u64 = 64 << 10;
@@ -29,6 +31,16 @@ pub enum Error {
         file.display()
     )]
     TooLong { file: PathBuf },
+}
+
+impl Error {
+    /// Returns the messages, one line each.
+    pub fn messages(&self) -> Vec<String> {
+        match self {
+            Error::Argv(error) => error.messages(),
+            error => vec![error.to_string()],
+        }
+    }
 }
 
 /// Completes a command line with the configuration file that it names. Returns the command and the
@@ -91,7 +103,7 @@ fn read(configured: &Configured) -> Result<(Vec<u8>, Option<Identity>), Error> {
     Ok((text, look.identity()))
 }
 
-/// Reports the first path of `file` that does not exist, with its place and a similar name.
+/// Reports the paths of `file` that do not exist, each with its place and a similar name.
 fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
     let is_missing = |path: &Path| {
         let error = fs::metadata(path).map_err(|error| error.kind());
@@ -104,37 +116,27 @@ fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
         Some(directory) if named.is_created => directory.join("."),
         _ => named.path.clone(),
     };
-    let Some(named) = paths.iter().find(|named| is_missing(&needed(named))) else {
+    let missing = paths.iter().filter(|named| is_missing(&needed(named)));
+    let faults = missing.take(MOST_ERRORS);
+    let faults: Vec<_> = faults
+        .map(|named| (named.place, missing_path(named)))
+        .collect();
+    if faults.is_empty() {
         return Ok(());
-    };
-    let (key, path) = (named.key.clone(), named.path.display().to_string());
-    let fault = if named.is_created {
-        Fault::NoDirectory { key, path }
-    } else {
-        let meant =
-            similar_path(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
-        Fault::Missing {
-            key,
-            path,
-            hint: meant.unwrap_or_default(),
-        }
-    };
-    Err(cli::Error::File {
-        file: file.to_owned(),
-        place: named.place,
-        fault,
-    })
+    }
+    Err(cli::Error::in_file(file, faults))
 }
 
-/// Returns the path of the file in the same directory with the most similar name.
-fn similar_path(path: &Path) -> Option<PathBuf> {
-    let directory = path.parent()?;
-    let names = fs::read_dir(directory.join("."))
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let names: Vec<String> = names.collect();
-    Some(directory.join(nearest(
-        path.file_name()?.to_str()?,
-        names.iter().map(String::as_str),
-    )?))
+fn missing_path(named: &NamedPath) -> Fault {
+    let (key, path) = (named.key.clone(), named.path.display().to_string());
+    if named.is_created {
+        return Fault::NoDirectory { key, path };
+    }
+    let meant =
+        similar_path(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
+    Fault::Missing {
+        key,
+        path,
+        hint: meant.unwrap_or_default(),
+    }
 }

@@ -9,7 +9,7 @@ use crate::config::{BlockOption, Config, NetOption};
 pub(super) fn attach_net(config: &mut Config, given: &OptionValue) -> Result<(), Rule> {
     let source = value::net_source(given)?;
     let is_taken = |net: &NetOption| {
-        net.fallback == given.fallback
+        net.in_file.is_some() == given.in_file.is_some()
             && net.name != given.device
             && net.source.as_ref() == Some(&source)
     };
@@ -27,23 +27,25 @@ pub(super) fn set_sector_size(config: &mut Config, given: &OptionValue) -> Resul
 
 /// Returns the entry of the network device that `given` names; adds one if there is none.
 pub(super) fn net<'c>(config: &'c mut Config, given: &OptionValue) -> &'c mut NetOption {
-    let is_it = |net: &NetOption| net.name == given.device && net.fallback == given.fallback;
+    let in_file = given.in_file.is_some();
+    let is_it = |net: &NetOption| net.name == given.device && net.in_file.is_some() == in_file;
     find_or_add(&mut config.nets, is_it, || NetOption {
         name: given.device.clone(),
         option: given.name(),
-        fallback: given.fallback,
+        in_file: given.in_file.clone(),
         ..NetOption::default()
     })
 }
 
 /// Returns the entry of the block device that `given` names; adds one if there is none.
 pub(super) fn block<'c>(config: &'c mut Config, given: &OptionValue) -> &'c mut BlockOption {
+    let in_file = given.in_file.is_some();
     let is_it =
-        |block: &BlockOption| block.name == given.device && block.fallback == given.fallback;
+        |block: &BlockOption| block.name == given.device && block.in_file.is_some() == in_file;
     find_or_add(&mut config.blocks, is_it, || BlockOption {
         name: given.device.clone(),
         option: given.name(),
-        fallback: given.fallback,
+        in_file: given.in_file.clone(),
         ..BlockOption::default()
     })
 }

@@ -1,6 +1,6 @@
 //! Errors of the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::config::{Fault, Place, meant};
 use super::options::{OPTIONS, Spec};
@@ -10,11 +10,8 @@ use crate::config::NetSource;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error("unknown option '{option}'; {}", list_or(meant.as_deref()))]
-    Unknown {
-        option: String,
-        meant: Option<String>,
-    },
+    #[error("unknown option '{option}'; {hint}")]
+    Unknown { option: String, hint: String },
     #[error("option '{option}' is given twice")]
     GivenTwice { option: String },
     #[error("'--block' and '--disk' mean the same device; name the devices: --block:NAME=PATH")]
@@ -34,12 +31,16 @@ pub enum Error {
     },
     #[error("{}: no unikernel given{taken}; add unikernel = \"NAME.hvt\" to it, or name one on the command line", file.display())]
     NoUnikernelInFile { file: PathBuf, taken: String },
+    #[error("the unikernel's path is empty; give the path of an hvt unikernel")]
+    EmptyUnikernel,
     #[error("{}:{place}: {fault}", file.display())]
     File {
         file: PathBuf,
         place: Place,
         fault: Fault,
     },
+    #[error("{}", messages(.0).join("; "))]
+    Several(Vec<Error>),
     #[error(
         "no unikernel given; usage: tender inspect [--json] UNIKERNEL; to run one called 'inspect': tender -- inspect"
     )]
@@ -56,25 +57,54 @@ pub enum Error {
     },
 }
 
+/// Returns the message of each error.
+fn messages(errors: &[Error]) -> Vec<String> {
+    errors.iter().map(Error::to_string).collect()
+}
+
 impl Error {
+    /// Makes the error for these errors of a configuration file, of which there is at least one.
+    pub(super) fn in_file(file: &Path, errors: Vec<(Place, Fault)>) -> Error {
+        let at = |(place, fault)| {
+            let file = file.to_owned();
+            Error::File { file, place, fault }
+        };
+        let mut errors: Vec<Error> = errors.into_iter().map(at).collect();
+        match errors.len() {
+            1 => errors.remove(0),
+            _ => Error::Several(errors),
+        }
+    }
+
+    /// Returns the messages, one line each.
+    pub fn messages(&self) -> Vec<String> {
+        match self {
+            Error::Several(errors) => messages(errors),
+            error => vec![error.to_string()],
+        }
+    }
+
     /// Makes the error for an unknown `option`, with the most similar known option.
     pub(super) fn unknown(option: String) -> Error {
         let names: Vec<&str> = OPTIONS.iter().map(Spec::name).collect();
-        let word = option
-            .strip_prefix("--")
-            .and_then(|word| word.split(':').next());
-        let meant = word.and_then(|word| meant(word, &names)).map(str::to_owned);
-        Error::Unknown { option, meant }
+        let name = option.strip_prefix("--").unwrap_or_default();
+        let name = name.split(':').next().unwrap_or_default();
+        let hint = if PROCESSORS.contains(&name) {
+            ONE_PROCESSOR.to_owned()
+        } else if let Some(meant) = meant(name, &names) {
+            format!("did you mean '--{meant}'?")
+        } else {
+            "'tender --help' lists them; those of the guest follow the unikernel".to_owned()
+        };
+        Error::Unknown { option, hint }
     }
 }
 
-/// Returns the fix for an unknown option.
-fn list_or(meant: Option<&str>) -> String {
-    match meant {
-        Some(name) => format!("did you mean '--{name}'?"),
-        None => "'tender --help' lists them".to_owned(),
-    }
-}
+/// Names that other programs give to the number of processors.
+pub(super) const PROCESSORS: [&str; 4] = ["cpu", "cpus", "smp", "vcpus"];
+
+/// The hint for [`PROCESSORS`].
+pub(super) const ONE_PROCESSOR: &str = "a guest has one vCPU";
 
 /// Rules for the values of options.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -94,6 +124,8 @@ pub enum Rule {
     MemoryTooSmall,
     #[error("too much memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
     MemoryTooLarge,
+    #[error("too much memory, as a bare number counts MiB; did you mean {0}M?")]
+    MemoryInBytes(u64),
     #[error("not an interface name; write 1 to 15 characters without '/', ':' or white space")]
     Interface,
     #[error("another network device already uses '{0}'; give each its own interface")]
@@ -112,7 +144,9 @@ pub enum Rule {
     MacZero,
     #[error("not a sector size; write 512, 1024, 2048, 4096, 8192, 16384 or 32768")]
     SectorSize,
-    #[error("not a time; write whole seconds, 1 to 4294967295, such as 60")]
+    #[error(
+        "not a time; write whole seconds, 1 to 4294967295, or a whole number with s, m or h, such as 5m"
+    )]
     Timeout,
     #[error(
         "not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K"

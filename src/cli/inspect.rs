@@ -64,10 +64,13 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Err
 
 fn refusal(word: &[u8]) -> Error {
     let name = word.split(|&byte| byte == b'=').next().unwrap_or_default();
-    let (option, meant) = (shown(name), None);
+    let option = shown(name);
     match name {
         b"--json" | b"--help" => Error::UnexpectedValue { option },
-        _ => Error::Unknown { option, meant },
+        _ => Error::Unknown {
+            option,
+            hint: "'tender inspect --help' lists them".to_owned(),
+        },
     }
 }
 
@@ -156,11 +159,11 @@ mod tests {
         }
         assert_eq!(
             error(&["inspect", "--mem=64", "a"]),
-            "unknown option '--mem'; 'tender --help' lists them"
+            "unknown option '--mem'; 'tender inspect --help' lists them"
         );
         assert_eq!(
             error(&["inspect", "-v", "a"]),
-            "unknown option '-v'; 'tender --help' lists them"
+            "unknown option '-v'; 'tender inspect --help' lists them"
         );
         assert_eq!(
             error(&["inspect", "a", "--json=1"]),

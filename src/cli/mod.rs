@@ -20,7 +20,7 @@ mod tests;
 
 use std::ffi::OsString;
 
-pub use self::config::{Configured, Fault, NamedPath, Place, nearest};
+pub use self::config::{Configured, Fault, NamedPath, Place};
 pub use self::error::{Error, Rule};
 pub use self::inspect::Inspection;
 pub use self::options::command;
@@ -73,9 +73,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         apply(&mut Config::default(), files).map_err(|(_, error)| error)?;
         return Ok(Command::Configured(Configured { file, args }));
     }
-    let Some(unikernel) = args.unikernel.filter(|path| !path.is_empty()) else {
+    let Some(unikernel) = args.unikernel else {
         return Err(Error::NoUnikernel { taken: args.taken });
     };
+    if unikernel.is_empty() {
+        return Err(Error::EmptyUnikernel);
+    }
     requested(args.options.iter().collect(), unikernel, args.arguments)
 }
 
@@ -101,10 +104,10 @@ fn requested(
     // Options of the command line come first, in the order of the table, so that a device's entry
     // begins with its source. No sort function: it would touch file pages that a start does not
     // need.
-    let rows = |fallback| OPTIONS.iter().map(move |spec| (fallback, spec));
+    let rows = |in_file| OPTIONS.iter().map(move |spec| (in_file, spec));
     let rows = rows(false).chain(rows(true));
-    let keys = rows.flat_map(|(fallback, spec)| [(fallback, spec, false), (fallback, spec, true)]);
-    let key = |given: &OptionValue| (given.fallback, given.spec, given.device.is_some());
+    let keys = rows.flat_map(|(in_file, spec)| [(in_file, spec, false), (in_file, spec, true)]);
+    let key = |given: &OptionValue| (given.in_file.is_some(), given.spec, given.device.is_some());
     let in_order = keys.flat_map(|row| {
         options
             .iter()

@@ -119,7 +119,7 @@ impl Spec {
             spec: self,
             device,
             value: value.into(),
-            fallback: false,
+            in_file: None,
         }
     }
 
@@ -165,8 +165,8 @@ pub(super) struct OptionValue {
     pub device: Option<String>,
     /// Its value; empty for a flag.
     pub value: OsString,
-    /// Whether a configuration file contains it; the command line has priority.
-    pub fallback: bool,
+    /// Its place in the configuration file, if it is from there; the command line has priority.
+    pub in_file: Option<String>,
 }
 
 impl OptionValue {

@@ -47,7 +47,7 @@ fn net(name: Option<&str>, source: Option<NetSource>, mac: Option<[u8; 6]>) -> N
         option,
         source,
         mac,
-        fallback: false,
+        in_file: None,
     }
 }
 
@@ -63,7 +63,7 @@ fn block(name: Option<&str>, path: Option<&str>, sector_size: Option<u16>) -> Bl
         option,
         source,
         sector_size,
-        fallback: false,
+        in_file: None,
     }
 }
 
@@ -222,6 +222,8 @@ fn memory_sizes() {
         ("64M", 64),
         ("64MiB", 64),
         ("64mib", 64),
+        ("64MB", 64),
+        ("1gb", 1024),
         ("1g", 1024),
         ("4GiB", 4096),
     ] {
@@ -291,7 +293,7 @@ fn huge_pages_are_chosen_once() {
 #[test]
 fn impossible_memory_sizes_are_refused() {
     for text in [
-        "", "M", "64foo", "64MB", "0x40", "+64", "-1", "1.5G", "64 M", "６４", "64M ",
+        "", "M", "64foo", "64B", "0x40", "+64", "-1", "1.5G", "64 M", "６４", "64M ",
     ] {
         let message = error(&[&format!("--mem={text}")]);
         assert!(
@@ -305,10 +307,15 @@ fn impossible_memory_sizes_are_refused() {
                 .contains("too little memory; a guest has 2 MiB to 4 GiB")
         );
     }
+    assert_eq!(
+        error(&["--mem=67108864"]),
+        "--mem=67108864: too much memory, as a bare number counts MiB; did you mean 64M?"
+    );
     for text in [
         "4097",
         "5G",
         "4194305K",
+        "4294967297",
         "99999999999999999999999999999G",
         "18446744073709551615",
     ] {
@@ -424,15 +431,15 @@ fn usage_errors_are_one_line_that_names_the_argument() {
     let expected = [
         (
             &["--foo"][..],
-            "unknown option '--foo'; 'tender --help' lists them",
+            "unknown option '--foo'; 'tender --help' lists them; those of the guest follow the unikernel",
         ),
         (
             &["--foo=1"],
-            "unknown option '--foo'; 'tender --help' lists them",
+            "unknown option '--foo'; 'tender --help' lists them; those of the guest follow the unikernel",
         ),
         (
             &["--foo:a=1"],
-            "unknown option '--foo:a'; 'tender --help' lists them",
+            "unknown option '--foo:a'; 'tender --help' lists them; those of the guest follow the unikernel",
         ),
         (
             &["--mem:a=64"],
@@ -465,10 +472,25 @@ fn usage_errors_are_one_line_that_names_the_argument() {
         ),
         (
             &["--kernel=app"],
-            "unknown option '--kernel'; 'tender --help' lists them",
+            "unknown option '--kernel'; 'tender --help' lists them; those of the guest follow the unikernel",
         ),
-        (&["-x"], "unknown option '-x'; 'tender --help' lists them"),
-        (&["-vx"], "unknown option '-x'; 'tender --help' lists them"),
+        (
+            &["--ipv4=10.0.0.2/24"],
+            "unknown option '--ipv4'; 'tender --help' lists them; those of the guest follow the unikernel",
+        ),
+        (
+            &["--cpus=2"],
+            "unknown option '--cpus'; a guest has one vCPU",
+        ),
+        (&["--smp"], "unknown option '--smp'; a guest has one vCPU"),
+        (
+            &["-x"],
+            "unknown option '-x'; 'tender --help' lists them; those of the guest follow the unikernel",
+        ),
+        (
+            &["-vx"],
+            "unknown option '-x'; 'tender --help' lists them; those of the guest follow the unikernel",
+        ),
         (&["--mem=64", "--mem=64"], "option '--mem' is given twice"),
         (&["--net=a", "--net=b"], "option '--net' is given twice"),
         (
@@ -505,7 +527,7 @@ fn usage_errors_are_one_line_that_names_the_argument() {
 fn no_argument_makes_a_second_line() {
     assert_eq!(
         error(&["--fo\no"]),
-        "unknown option '--fo\\no'; 'tender --help' lists them"
+        "unknown option '--fo\\no'; 'tender --help' lists them; those of the guest follow the unikernel"
     );
     assert!(error(&["--mem=6\n4\x1b[2J"]).starts_with("--mem=6\\n4\\u{1b}[2J: not an amount"));
     assert!(error(&["--net:a\r=x"]).starts_with("'a\\r' in '--net:a\\r' is not"));
@@ -518,11 +540,9 @@ fn a_missing_unikernel_is_explained() {
         &["--"],
         &["-v"],
         &["--mem=64"],
-        &[""],
         &["--mem", "64"],
         &["--log-format", "json"],
         &["--net", "@3"],
-        &["--disk", "a.img", ""],
     ] {
         assert!(
             command(args)
@@ -530,6 +550,9 @@ fn a_missing_unikernel_is_explained() {
                 .to_string()
                 .starts_with("no unikernel given; usage: tender [OPTIONS]")
         );
+    }
+    for args in [&[""][..], &["--disk", "a.img", ""], &["", "app.hvt"]] {
+        assert_eq!(command(args), Err(Error::EmptyUnikernel), "{args:?}");
     }
     assert_eq!(
         parse([]),

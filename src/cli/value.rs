@@ -16,19 +16,21 @@ use crate::report::log_lines::LogFormat;
 /// Longest name of a network interface, in bytes: Linux's IFNAMSIZ without the final NUL.
 const INTERFACE_MAX: usize = 15;
 
-/// Units of `--mem`, in lower case, and their powers of two.
-const MEMORY_UNITS: [(&str, u32); 7] = [
-    ("", 20),
-    ("k", 10),
-    ("m", 20),
-    ("g", 30),
-    ("kib", 10),
-    ("mib", 20),
-    ("gib", 30),
+/// Units of `--mem` and `--console-rate`, in lower case; `kb` is the same as `kib`.
+const BYTES: [(&str, u64); 9] = [
+    ("k", 1 << 10),
+    ("m", 1 << 20),
+    ("g", 1 << 30),
+    ("kb", 1 << 10),
+    ("mb", 1 << 20),
+    ("gb", 1 << 30),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
 ];
 
-/// Units of `--console-rate`.
-const RATE_UNITS: [(&str, u32); 3] = [("", 0), ("k", 10), ("m", 20)];
+/// Units of `--timeout`, in seconds.
+const TIMES: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3600)];
 
 /// Stores a valid value.
 pub(super) fn put<P, T: Into<P>>(place: &mut P, value: Result<T, Rule>) -> Result<(), Rule> {
@@ -47,14 +49,17 @@ fn whole<T: TryFrom<u64>>(given: &OptionValue) -> Option<T> {
     T::try_from(number(given.value.to_str()?)?).ok()
 }
 
-/// Parses a number with one of `units`; one above 64 bits becomes the maximum.
-fn scaled(given: &OptionValue, units: &[(&str, u32)]) -> Option<u64> {
+/// Parses a number with one of `units`, or a bare one, which counts `bare`; one above 64 bits
+/// becomes the maximum.
+fn scaled(given: &OptionValue, bare: u64, units: &[(&str, u64)]) -> Option<u64> {
     let text = given.value.to_str()?;
     let (digits, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    let (_, shift) = units
-        .iter()
-        .find(|(name, _)| unit.eq_ignore_ascii_case(name))?;
-    Some(number(digits)?.saturating_mul(1 << shift))
+    let named = |(name, _): &&(&str, u64)| unit.eq_ignore_ascii_case(name);
+    let scale = match unit {
+        "" => bare,
+        _ => units.iter().find(named)?.1,
+    };
+    Some(number(digits)?.saturating_mul(scale))
 }
 
 /// Returns the one of `choices` that is named.
@@ -137,16 +142,20 @@ pub(super) fn user(given: &OptionValue) -> Result<UserOption, Rule> {
 }
 
 pub(super) fn memory(given: &OptionValue) -> Result<Memory, Rule> {
-    match scaled(given, &MEMORY_UNITS).ok_or(Rule::MemoryForm)? {
+    match scaled(given, 1 << 20, &BYTES).ok_or(Rule::MemoryForm)? {
         bytes if bytes < Memory::STEP => Err(Rule::MemoryTooSmall),
-        bytes if bytes > Memory::MAX => Err(Rule::MemoryTooLarge),
+        bytes if bytes > Memory::MAX => Err(match whole(given) {
+            Some(bytes @ Memory::STEP..=Memory::MAX) => Rule::MemoryInBytes(bytes >> 20),
+            _ => Rule::MemoryTooLarge,
+        }),
         bytes => Ok(Memory::of(bytes)),
     }
 }
 
 /// `--timeout`, in seconds.
 pub(super) fn timeout(given: &OptionValue) -> Result<NonZeroU32, Rule> {
-    whole(given).and_then(NonZeroU32::new).ok_or(Rule::Timeout)
+    let seconds = scaled(given, 1, &TIMES).and_then(|seconds| u32::try_from(seconds).ok());
+    seconds.and_then(NonZeroU32::new).ok_or(Rule::Timeout)
 }
 
 /// `--gdb-port`: a number, or a socket as in [`metrics`].
@@ -159,7 +168,7 @@ pub(super) fn gdb_address(given: &OptionValue) -> Result<GdbAddress, Rule> {
 
 /// `--console-rate`, in bytes per second.
 pub(super) fn console_rate(given: &OptionValue) -> Result<NonZeroU64, Rule> {
-    let rate = scaled(given, &RATE_UNITS).and_then(NonZeroU64::new);
+    let rate = scaled(given, 1, &BYTES).and_then(NonZeroU64::new);
     rate.ok_or(Rule::ConsoleRate)
 }
 

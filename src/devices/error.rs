@@ -26,6 +26,12 @@ pub enum Error {
         option: &'static str,
         declared: String,
     },
+    #[error("--{option}= needs a {kind} device, but this unikernel declares {declared}; omit it")]
+    NoneOfKind {
+        option: &'static str,
+        kind: Kind,
+        declared: String,
+    },
     #[error("device '{name}' ({kind}) is given twice")]
     Twice { kind: Kind, name: String },
     #[error("device '{}' ({}) is declared but not attached; add {}", .0.name, .0.kind, .0.option())]
@@ -36,6 +42,8 @@ pub enum Error {
     Net { name: String, error: net::Error },
     #[error("device '{name}': {}", with_cause(error))]
     Block { name: String, error: block::Error },
+    #[error("{place}: {error}")]
+    InFile { place: String, error: Box<Error> },
     #[error("POLL cannot wait: {error}; {}", hint(error))]
     Wait { error: io::Error },
 }
@@ -55,6 +63,17 @@ fn named<'o>(option: &&'o str) -> &'o str {
 }
 
 impl Error {
+    /// Adds the place in the configuration file, if the error is there.
+    pub(super) fn at(self, place: Option<&str>) -> Error {
+        match place {
+            None => self,
+            Some(place) => Error::InFile {
+                place: place.to_owned(),
+                error: Box::new(self),
+            },
+        }
+    }
+
     /// Returns the error for an image at `path` that another device has already.
     pub(super) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
         Error::Block {

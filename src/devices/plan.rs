@@ -82,11 +82,12 @@ impl Plan {
         let mut errors = Vec::new();
         let nets = nets
             .iter()
-            .map(|net| (net.name.as_deref(), net.option, net));
+            .map(|net| (net.name.as_deref(), net.option, net.in_file.as_deref(), net));
         let nets = merge(devices, Kind::Net, nets, merge_net, &mut errors);
-        let blocks = blocks
-            .iter()
-            .map(|block| (block.name.as_deref(), block.option, block));
+        let blocks = blocks.iter().map(|block| {
+            let name = block.name.as_deref();
+            (name, block.option, block.in_file.as_deref(), block)
+        });
         let blocks = merge(devices, Kind::Block, blocks, merge_block, &mut errors);
         let mut plan = Plan::default();
         for device in devices {
@@ -196,16 +197,16 @@ fn option_of<T>(options: &[(usize, T)], handle: usize) -> Option<&T> {
 fn merge<'o, T: Clone + 'o>(
     devices: &[Device],
     kind: Kind,
-    given: impl Iterator<Item = (Option<&'o str>, &'static str, &'o T)>,
+    given: impl Iterator<Item = (Option<&'o str>, &'static str, Option<&'o str>, &'o T)>,
     join: impl Fn(&mut T, &T) -> bool,
     errors: &mut Vec<Error>,
 ) -> Vec<(usize, T)> {
     let mut merged: Vec<(usize, T)> = Vec::new();
-    for (name, option, value) in given {
+    for (name, option, in_file, value) in given {
         let device = match find(devices, kind, option, name) {
             Ok(device) => device,
             Err(error) => {
-                errors.push(error);
+                errors.push(error.at(in_file));
                 continue;
             }
         };
@@ -216,10 +217,8 @@ fn merge<'o, T: Clone + 'o>(
             None => merged.push((device.handle, value.clone())),
             Some((_, known)) => {
                 if !join(known, value) {
-                    errors.push(Error::Twice {
-                        kind,
-                        name: device.name.clone(),
-                    });
+                    let name = device.name.clone();
+                    errors.push(Error::Twice { kind, name }.at(in_file));
                 }
             }
         }
@@ -244,6 +243,11 @@ fn find<'d>(
             }),
         None => match (of_kind.next(), of_kind.next()) {
             (Some(only), None) => Ok(only),
+            (None, _) => Err(Error::NoneOfKind {
+                option,
+                kind,
+                declared: declared(devices),
+            }),
             _ => Err(Error::Ambiguous {
                 option,
                 declared: declared(devices),
@@ -273,9 +277,9 @@ fn merge_net(target: &mut NetOption, value: &NetOption) -> bool {
         option: _,
         source,
         mac,
-        fallback,
+        in_file,
     } = value;
-    let is_fallback = *fallback && !target.fallback;
+    let is_fallback = in_file.is_some() && target.in_file.is_none();
     fill(&mut target.source, source, is_fallback) && fill(&mut target.mac, mac, is_fallback)
 }
 
@@ -285,9 +289,9 @@ fn merge_block(target: &mut BlockOption, value: &BlockOption) -> bool {
         option: _,
         source,
         sector_size,
-        fallback,
+        in_file,
     } = value;
-    let is_fallback = *fallback && !target.fallback;
+    let is_fallback = in_file.is_some() && target.in_file.is_none();
     fill(&mut target.source, source, is_fallback)
         && fill(&mut target.sector_size, sector_size, is_fallback)
 }

@@ -1,13 +1,12 @@
 //! The run loop with gdb attached: when gdb is served, and how its answers affect the run.
 
+use guest_abi::hypercall::STATUS_ABORT;
+
 use super::Running;
 use crate::arch::Trap;
 use crate::debug::{Next, Stopped};
 use crate::host::signal::{self, Request};
 use crate::outcome::{Error, Outcome};
-
-/// The exit status of a guest that aborted. Section 8.
-const ABORTED: u8 = 255;
 
 impl Running<'_> {
     /// Serves gdb before the guest's first run, or after an interrupt that does not end the run.
@@ -57,7 +56,7 @@ impl Running<'_> {
             return outcome;
         };
         let (why, status) = match &outcome {
-            Ok(Outcome::Halted(ABORTED)) => (Some(Stopped::Aborted), Ok(ABORTED)),
+            Ok(Outcome::Halted(STATUS_ABORT)) => (Some(Stopped::Aborted), Ok(STATUS_ABORT)),
             Ok(Outcome::Halted(status)) => (None, Ok(*status)),
             Ok(Outcome::Signal(number)) => (None, Err(*number)),
             Err(Error::Timeout { .. }) => (None, Err(libc::SIGALRM)),

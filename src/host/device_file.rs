@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{Access, CWD};
 
-use crate::host::ids::{self, user};
+use crate::host::ids::{self, group_name, user, user_name};
 use crate::host::owner::read_list;
 
 /// A character device of the kernel's misc class, major number 10.
@@ -54,7 +54,12 @@ impl DeviceFile {
                  lxc.cgroup2.devices.allow = c 10:{minor} rwm"
             ),
             libc::EACCES => fs::metadata(path).map_or_else(
-                |_| format!("user {} may not enter a directory of its path", user()),
+                |_| {
+                    format!(
+                        "user {} may not enter a directory of its path",
+                        user_name(user())
+                    )
+                },
                 |file| self.permissions(&file),
             ),
             libc::EMFILE | libc::ENFILE => "raise the limit of open files (ulimit -n)".to_owned(),
@@ -79,21 +84,16 @@ impl DeviceFile {
             return "its permissions allow it: /dev is mounted nodev, or a security module (AppArmor, SELinux) denies it"
                 .to_owned();
         }
-        let (path, user, mode) = (self.path, user(), file.mode() & 0o7777);
-        let (owner, group) = (file.uid(), file.gid());
+        let (path, user, mode) = (self.path, user_name(user()), file.mode() & 0o7777);
+        let (owner, group) = (user_name(file.uid()), group_name(file.gid()));
         let facts =
             format!("user {user} is denied by owner {owner}, group {group}, mode {mode:04o}");
-        let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-        match (is_for_group(group, mode), group_name(group, &groups)) {
-            (true, Some(group)) => {
-                format!(
-                    "{facts}: add it to group {group} and log in again, or Group={group} in a unit"
-                )
-            }
-            (true, None) => {
-                format!("{facts}: give it that group (--group-add {group}, Group={group})")
-            }
-            (false, _) => format!(
+        match is_for_group(file.gid(), mode) {
+            true if group.parse::<u32>().is_err() => format!(
+                "{facts}: add it to group {group} and log in again, or Group={group} in a unit"
+            ),
+            true => format!("{facts}: give it that group (--group-add {group}, Group={group})"),
+            false => format!(
                 "{facts}: 'setfacl -m u:{user}:rw {path}' allows it, 'chmod 0666 {path}' all users"
             ),
         }
@@ -113,24 +113,12 @@ fn is_for_group(gid: u32, mode: u32) -> bool {
     gid != 0 && gid != 65534 && mode & 0o060 == 0o060
 }
 
-/// Returns the name of the group `gid` in `groups`, the text of /etc/group.
-fn group_name(gid: u32, groups: &str) -> Option<&str> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, id) = (fields.next()?, fields.nth(1)?);
-        (id.parse() == Ok(gid)).then_some(name)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_named_if_it_exists_and_its_members_may() {
-        let groups = "root:x:0:\nkvm:x:104:pirate\nbroken\n";
-        assert_eq!(group_name(104, groups), Some("kvm"));
-        assert_eq!(group_name(10, groups), None);
+    fn a_group_is_suggested_if_its_members_may() {
         assert!(is_for_group(104, 0o660));
         for (gid, mode) in [(104, 0o600), (104, 0o640), (0, 0o660), (65534, 0o660)] {
             assert!(!is_for_group(gid, mode), "{gid} {mode:o}");

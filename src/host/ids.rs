@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "libc reports the rejection instead")]
 
 use std::ffi::CStr;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -17,6 +18,30 @@ pub fn user() -> u32 {
 pub fn group() -> u32 {
     // SAFETY: as above.
     unsafe { libc::getegid() }
+}
+
+/// Returns the name of a user in /etc/passwd, or else its number, for messages.
+pub fn user_name(uid: u32) -> String {
+    name_in("/etc/passwd", uid).unwrap_or_else(|| uid.to_string())
+}
+
+/// Returns the name of a group in /etc/group, or else its number, for messages.
+pub fn group_name(gid: u32) -> String {
+    name_in("/etc/group", gid).unwrap_or_else(|| gid.to_string())
+}
+
+/// Returns the name of this user or group in `file`, if it has one.
+pub fn name_in(file: &str, id: u32) -> Option<String> {
+    name_of(id, &fs::read_to_string(file).ok()?).map(str::to_owned)
+}
+
+/// Finds the line `name:password:id:…` in the text of /etc/passwd or /etc/group.
+fn name_of(id: u32, text: &str) -> Option<&str> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(id)).then_some(name)
+    })
 }
 
 /// Sets the permissions that new files do not get, and returns the previous ones.
@@ -46,5 +71,17 @@ pub fn access(at: impl AsFd, path: &CStr, rights: rustix::fs::Access) -> io::Res
     match unsafe { libc::faccessat(at, path.as_ptr(), rights, libc::AT_EACCESS) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_of;
+
+    #[test]
+    fn names_are_found_by_number() {
+        let groups = "root:x:0:\nkvm:x:104:pirate\nbroken\n";
+        assert_eq!(name_of(104, groups), Some("kvm"));
+        assert_eq!(name_of(10, groups), None);
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod lease;
 pub mod owner;
 pub mod service_manager;
 pub mod signal;
+pub mod similar;
 pub mod start;
 pub mod threads;
 pub mod unix_socket;

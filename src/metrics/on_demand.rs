@@ -53,6 +53,7 @@ extern "C" fn on_signal(_: c_int) {
     // Only this thread drops the guard, and the handler runs on this thread.
     if let Some(registry) = unsafe { REGISTRY.load(Ordering::SeqCst).as_ref() } {
         summary(registry, |line| {
+            let line = format_args!("so far: {line}");
             log_lines::write_from_handler(&Line::log(Level::Info, line))
         });
     }

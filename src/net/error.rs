@@ -5,35 +5,41 @@ use std::io;
 use std::os::fd::RawFd;
 
 use super::interface::{self, Interface};
+use crate::host::capabilities;
 use crate::host::descriptors;
 use crate::host::device_file::TUN;
-use crate::host::ids::user;
+use crate::host::ids;
 use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error("there is no interface '{name}'; 'ip tuntap add {name} mode tap user {user}' makes it")]
-    Missing { name: String, user: u32 },
+    #[error(
+        "there is no interface '{name}'; 'ip tuntap add {name} mode tap {us}' and 'ip link set {name} up' make it"
+    )]
+    Missing { name: String, us: String },
     #[error("interface '{name}' is down; 'ip link set {name} up' brings it up")]
     Down { name: String },
     #[error(
-        "interface '{name}' is {kind}; 'ip tuntap add NAME mode tap user {user}' makes the tap that is needed"
+        "interface '{name}' is {kind}; 'ip tuntap add NAME mode tap {us}' makes the tap that is needed"
     )]
     NotTap {
         name: String,
         kind: &'static str,
-        user: u32,
+        us: String,
     },
+    #[error("interface '{name}' is a bridge; give a tap in it: {taps}")]
+    Bridge { name: String, taps: String },
     #[error(
-        "user {user} may not attach to interface '{name}', which belongs to {owner}; 'ip tuntap add NAME mode tap user \
-         {user}' makes one for it"
+        "user {user} may not attach to interface '{name}', which belongs to {owner}; recreate it: 'ip tuntap del \
+         {name} mode tap', 'ip tuntap add {name} mode tap {us}', 'ip link set {name} up'"
     )]
     Denied {
         name: String,
         owner: String,
-        user: u32,
+        user: String,
+        us: String,
     },
     #[error("interface '{name}' is in use by {owner}; give each unikernel its own tap")]
     InUse { name: String, owner: Owner },
@@ -66,7 +72,7 @@ impl Error {
     pub(super) fn missing(name: &str) -> Error {
         Error::Missing {
             name: name.into(),
-            user: user(),
+            us: tap_owner(),
         }
     }
 
@@ -111,7 +117,7 @@ impl Error {
         Error::NotTap {
             name: name.into(),
             kind,
-            user: user(),
+            us: tap_owner(),
         }
     }
 }
@@ -133,7 +139,10 @@ fn not_tap(name: &str) -> Option<Error> {
         Some(flags) if flags & libc::IFF_TUN != 0 => "a tun, which carries no Ethernet frames",
         Some(flags) if flags & libc::IFF_MULTI_QUEUE != 0 => "a tap of several queues",
         Some(_) => return None,
-        None => interface::attribute(name, "ifindex").map(|_| "not a tap")?,
+        None => match interface::taps_of_bridge(name, MOST_TAPS) {
+            Some(taps) => return Some(bridge(name, &taps)),
+            None => interface::attribute(name, "ifindex").map(|_| "not a tap")?,
+        },
     };
     Some(Error::not_tap(name, kind))
 }
@@ -141,8 +150,9 @@ fn not_tap(name: &str) -> Option<Error> {
 /// Returns the error for another user's interface.
 fn denied(name: &str) -> Error {
     // The host shows −1 for none.
-    let known = |what| interface::attribute(name, what).filter(|id| id != "-1");
-    let owner = match (known("owner"), known("group")) {
+    let known = |what| interface::attribute(name, what).and_then(|id| id.parse().ok());
+    let (owner, group) = (known("owner"), known("group"));
+    let owner = match (owner.map(ids::user_name), group.map(ids::group_name)) {
         (Some(user), Some(group)) => format!("user {user} in group {group}"),
         (Some(user), None) => format!("user {user}"),
         (None, Some(group)) => format!("group {group}"),
@@ -151,6 +161,39 @@ fn denied(name: &str) -> Error {
     Error::Denied {
         name: name.into(),
         owner,
-        user: user(),
+        user: ids::user_name(ids::user()),
+        us: tap_owner(),
+    }
+}
+
+/// Most taps of a bridge that a message lists.
+const MOST_TAPS: usize = 4;
+
+/// Returns the error for the bridge `name` with these taps.
+fn bridge(name: &str, taps: &[String]) -> Error {
+    let taps = match taps {
+        [] => format!(
+            "'ip tuntap add NAME mode tap {}', 'ip link set NAME master {name} up' and --net=NAME",
+            tap_owner()
+        ),
+        [tap] => format!("--net={tap}"),
+        _ => format!("one of {}", taps.join(", ")),
+    };
+    let name = name.to_owned();
+    Error::Bridge { name, taps }
+}
+
+/// Returns the owner for a tap of this process, as an argument of `ip tuntap`: the user or, if the
+/// user exists for one run only (DynamicUser= of a unit), a group.
+fn tap_owner() -> String {
+    let user = ids::user();
+    let ours = || [ids::group()].into_iter().chain(capabilities::groups());
+    let named = |gid| ids::name_in("/etc/group", gid).filter(|_| gid != 0);
+    match ids::name_in("/etc/passwd", user) {
+        Some(name) => format!("user {name}"),
+        None => match ours().find_map(named) {
+            Some(group) => format!("group {group}"),
+            None => format!("user {user}"),
+        },
     }
 }

@@ -241,6 +241,15 @@ pub(super) fn attribute(name: &str, attribute: &str) -> Option<String> {
     (shown == index.number()).then(|| read(&name, attribute))?
 }
 
+/// Lists up to `most` taps of the bridge `name`; none if it is no bridge, or sysfs does not show it.
+pub(super) fn taps_of_bridge(name: &str, most: usize) -> Option<Vec<String>> {
+    attribute(name, "bridge/bridge_id")?;
+    let ports = fs::read_dir(format!("/sys/class/net/{name}/brif")).ok()?;
+    let names = ports.filter_map(|port| port.ok()?.file_name().into_string().ok());
+    let taps = names.filter(|port| tun_flags(port).is_some());
+    Some(taps.take(most).collect())
+}
+
 /// Returns the flags (`IFF_TAP` and similar) of a tun or tap interface, if sysfs shows them.
 pub(super) fn tun_flags(name: &str) -> Option<libc::c_int> {
     flags(&attribute(name, "tun_flags")?)

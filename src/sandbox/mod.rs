@@ -254,10 +254,10 @@ pub(crate) fn handle_missing_layer(
         ),
         // Reported once, at the end.
         _ if inherited_filter::has_rejected() => log::info!("sandbox: {layer}: {error}"),
-        // Many kernels lack Landlock, and the other layers are effective without it. Without a
-        // filter, little protection is left.
+        // Many kernels lack Landlock, such as those of Raspberry Pi OS, and the other layers are
+        // effective without it. Without a filter, little protection is left.
         Layer::Landlock => {
-            log::debug!("sandbox: this kernel lacks or denies {layer}: {error}")
+            log::info!("sandbox: this kernel lacks or denies {layer}: {error}")
         }
         _ => log::warn!(
             "sandbox: this kernel lacks or denies {layer}: {error}; the guest runs without it"

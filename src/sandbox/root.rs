@@ -12,6 +12,7 @@ fn root_error(path: &Path, source: io::Error) -> Error {
     let hint = match source.raw_os_error() {
         Some(libc::EPERM) => "a system call filter forbids it: use RootDirectory= of the unit",
         Some(libc::EACCES) => "give a directory that this user may enter",
+        Some(libc::ENOENT) => "create it; an empty directory is enough",
         _ => "give a directory, which may be empty",
     };
     Error::Root {

@@ -1,19 +1,19 @@
 //! Errors of setup.
 
 use std::io;
+use std::path::Path;
 
 use crate::guest::era::Era;
 use crate::guest::image::Machine;
 use crate::host::device_file;
+use crate::host::similar::{nearest, similar_path};
 
 /// An error of setup itself; errors of other modules pass through it unchanged.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error(
-        "cannot be opened: {source}; give the path of an hvt unikernel that this user may read"
-    )]
-    Open { source: io::Error },
+    #[error("cannot be opened: {source}; {hint}")]
+    Open { source: io::Error, hint: String },
     #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
     NotAFile(&'static str),
     #[error("built for {image}, but this host is {host}; build it for {host}")]
@@ -43,6 +43,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns the error for a unikernel that was not opened at `path`, with a hint.
+    #[cold]
+    pub fn open(path: &Path, source: io::Error) -> Error {
+        let missing = source.kind() == io::ErrorKind::NotFound;
+        let hint = missing.then(|| mistyped(path)).flatten();
+        Error::Open {
+            source,
+            hint: hint.unwrap_or_else(|| {
+                "give the path of an hvt unikernel that this user may read".to_owned()
+            }),
+        }
+    }
+
     /// Returns the error for a failed open of /dev/kvm, with a hint.
     pub fn no_kvm(errno: i32) -> Error {
         let hint = match errno {
@@ -57,4 +70,24 @@ impl Error {
             hint,
         }
     }
+}
+
+/// Returns a hint for a unikernel at `path`, where no file is: an argument of the guest, a command
+/// of other programs, or a misspelt name.
+fn mistyped(path: &Path) -> Option<String> {
+    let word = path.to_str().unwrap_or_default();
+    if word.starts_with('-') {
+        return Some("options of the guest follow the unikernel".to_owned());
+    }
+    let similar = similar_path(path).map(|path| format!("did you mean '{}'?", path.display()));
+    let instead = match (word, similar) {
+        ("run" | "start" | "exec", _) => "tender UNIKERNEL",
+        ("check", _) => "tender --check UNIKERNEL",
+        ("help", _) => "tender --help",
+        ("version", _) => "tender --version",
+        (_, Some(similar)) => return Some(similar),
+        _ if nearest(word, ["inspect"]).is_some() => "tender inspect UNIKERNEL",
+        _ => return None,
+    };
+    Some(format!("there is no command '{word}'; write '{instead}'"))
 }

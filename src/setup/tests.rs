@@ -89,8 +89,44 @@ fn memory_below_the_least_is_refused() {
 fn paths_that_are_no_file_are_named() {
     for (path, kind) in [("/dev/null", "device"), ("/", "directory")] {
         assert!(
-            matches!(open(Files::default().take(Path::new(path), Need::Read)), Err(Error::NotAFile(found)) if found == kind),
+            matches!(look_at(Path::new(path)), Err(Error::NotAFile(found)) if found == kind),
             "{path}"
         );
     }
+}
+
+fn look_at(path: &Path) -> Result<File, Error> {
+    open(path, Files::default().take(path, Need::Read))
+}
+
+#[test]
+fn a_mistyped_path_has_a_hint() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("hello.hvt"), "").expect("a file");
+    let hint = |path: &Path| match look_at(path) {
+        Err(Error::Open { hint, .. }) => hint,
+        other => panic!("{other:?}"),
+    };
+    let meant = format!("did you mean '{}'?", at("hello.hvt").display());
+    for name in ["helo.hvt", "hello.hvtt", "hello.htv"] {
+        assert_eq!(hint(&at(name)), meant);
+    }
+    let plain = "give the path of an hvt unikernel that this user may read";
+    assert_eq!(hint(&at("web.hvt")), plain);
+    assert_eq!(hint(&at("none/hello.hvt")), plain);
+    for (word, written) in [
+        ("run", "tender UNIKERNEL"),
+        ("check", "tender --check UNIKERNEL"),
+        ("help", "tender --help"),
+        ("version", "tender --version"),
+        ("inspec", "tender inspect UNIKERNEL"),
+    ] {
+        let expected = format!("there is no command '{word}'; write '{written}'");
+        assert_eq!(hint(Path::new(word)), expected);
+    }
+    assert_eq!(
+        hint(Path::new("--ipv4=10.0.0.2/24")),
+        "options of the guest follow the unikernel"
+    );
 }

@@ -279,7 +279,7 @@ fn the_example_is_valid() {
         panic!()
     };
     expected.nets[0].name = Some("service".into());
-    expected.nets[0].fallback = true;
+    expected.nets[0].in_file = Some(PLACE);
     assert_eq!(
         parsed("/etc/tender/presentation.toml", example, &["--check"]),
         cli::Command::Check(expected)

@@ -9,10 +9,13 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::super::argv::shown;
+use super::super::error::{ONE_PROCESSOR, PROCESSORS};
 use super::super::options::{self, Kind, OPTIONS, OptionValue, Spec, apply};
-use super::nearest::{meant, nearest};
+use super::nearest::meant;
+use super::syntax::syntax_errors;
 use super::{Fault, NamedPath, Place};
 use crate::config::Config;
+use crate::host::similar::nearest;
 
 /// Keys that are no options but arguments of the command line.
 const UNIKERNEL: &str = "unikernel";
@@ -40,32 +43,51 @@ type Table<'t> = DeTable<'t>;
 type Value<'t> = Spanned<DeValue<'t>>;
 type Fallible<T = ()> = Result<T, (Place, Fault)>;
 
+/// Most errors of one file that are reported.
+pub(in crate::cli) const MOST_ERRORS: usize = 8;
+
 impl Content {
-    /// Parses the text of a file in `directory`, and checks the values of all options.
-    pub(super) fn read(bytes: &[u8], directory: &Path) -> Fallible<Content> {
+    /// Parses the text of `file`, and checks the values of all options. Returns the first
+    /// [`MOST_ERRORS`] errors.
+    pub(super) fn read(bytes: &[u8], file: &Path) -> Result<Content, Vec<(Place, Fault)>> {
         let text = std::str::from_utf8(bytes)
-            .map_err(|error| (Place::of(bytes, error.valid_up_to()), Fault::Encoding))?;
-        let table = Table::parse(text).map_err(|error| {
-            let offset = error.span().map_or(0, |span| span.start);
-            let message = shown(error.message().as_bytes());
-            (Place::of(bytes, offset), Fault::Syntax(message))
-        })?;
+            .map_err(|error| vec![(Place::of(bytes, error.valid_up_to()), Fault::Encoding)])?;
+        let (table, errors) = Table::parse_recoverable(text);
+        if !errors.is_empty() {
+            return Err(syntax_errors(text, &errors));
+        }
         let mut reader = Reader {
             bytes,
-            directory,
+            file,
+            directory: file.parent().unwrap_or(Path::new("")),
             content: Content::default(),
+            errors: Vec::new(),
         };
         for (key, value) in in_order(table.get_ref()) {
-            reader.top(key, value)?;
+            let read = reader.top(key, value);
+            reader.note(read);
         }
-        let mut content = reader.content;
+        let Reader {
+            mut content,
+            mut errors,
+            ..
+        } = reader;
         content.entries.sort_by_key(|entry| entry.place);
-        let options = content.entries.iter().map(|entry| &entry.option);
-        apply(&mut Config::default(), options).map_err(|(index, error)| {
-            let place = content.entries[index].place;
-            (place, Fault::Option(Box::new(error)))
-        })?;
-        Ok(content)
+        while errors.len() < MOST_ERRORS {
+            let options = content.entries.iter().map(|entry| &entry.option);
+            let Err((index, error)) = apply(&mut Config::default(), options) else {
+                break;
+            };
+            let place = content.entries.remove(index).place;
+            errors.push((place, Fault::Option(Box::new(error))));
+        }
+        errors.sort_by_key(|(place, _)| *place);
+        errors.truncate(MOST_ERRORS);
+        if errors.is_empty() {
+            Ok(content)
+        } else {
+            Err(errors)
+        }
     }
 }
 
@@ -78,11 +100,18 @@ fn in_order<'t, 'v>(table: &'v Table<'t>) -> Vec<(&'v Spanned<DeString<'t>>, &'v
 
 struct Reader<'f> {
     bytes: &'f [u8],
+    file: &'f Path,
     directory: &'f Path,
     content: Content,
+    errors: Vec<(Place, Fault)>,
 }
 
 impl Reader<'_> {
+    /// Keeps an error, so that later ones are found too.
+    fn note(&mut self, result: Fallible) {
+        self.errors.extend(result.err());
+    }
+
     fn place(&self, span: Range<usize>) -> Place {
         Place::of(self.bytes, span.start)
     }
@@ -125,64 +154,83 @@ impl Reader<'_> {
             return Err(self.mismatch(ARGUMENTS, value, expected));
         };
         for (index, argument) in args.iter().enumerate() {
-            let argument = self.string(&format!("{ARGUMENTS}[{index}]"), argument, "a string")?;
-            self.content.arguments.push(argument.into());
+            match self.string(&format!("{ARGUMENTS}[{index}]"), argument, "a string") {
+                Ok(argument) => self.content.arguments.push(argument.into()),
+                Err(error) => self.errors.push(error),
+            }
         }
         Ok(())
     }
 
     /// Reads `[net]`, `[block]` and other tables of devices by name.
     fn devices(&mut self, spec: &'static Spec, devices: &Table<'_>) -> Fallible {
-        let has_tables = spec.property.is_some_and(|(table, _)| table == spec.name());
         for (device, value) in in_order(devices) {
-            let name = device.get_ref().as_ref();
-            spec.device_name(name.as_bytes())
-                .map_err(|error| (self.place(device.span()), Fault::Option(Box::new(error))))?;
-            match value.get_ref() {
-                DeValue::Table(properties) if has_tables => {
-                    self.device(spec.name(), name, properties)?;
+            let name = (device.get_ref().as_ref(), self.place(device.span()));
+            let read = self.named(spec, name, value);
+            self.note(read);
+        }
+        Ok(())
+    }
+
+    /// Reads the entry of a device in such a table.
+    fn named(&mut self, spec: &'static Spec, device: (&str, Place), value: &Value<'_>) -> Fallible {
+        let (table, (name, place)) = (spec.name(), device);
+        let has_tables = spec.property.is_some_and(|(of, _)| of == table);
+        let is_table = matches!(value.get_ref(), DeValue::Table(_));
+        if has_tables && !is_table && properties(table).any(|(property, _)| property == name) {
+            let key = format!("{table}.{name}");
+            return Err((place, Fault::NoDevice { key, table }));
+        }
+        spec.device_name(name.as_bytes())
+            .map_err(|error| (place, Fault::Option(Box::new(error))))?;
+        match value.get_ref() {
+            DeValue::Table(properties) if has_tables => {
+                for (property, value) in in_order(properties) {
+                    let read = self.property(table, device, property, value);
+                    self.note(read);
                 }
-                _ => self.option(&format!("{}.{name}", spec.name()), spec, Some(name), value)?,
+                Ok(())
             }
+            _ => self.option(&format!("{table}.{name}"), spec, Some(device), value),
         }
-        Ok(())
     }
 
-    /// Reads `[net.NAME]` and `[block.NAME]`.
-    fn device(&mut self, kind: &str, device: &str, properties: &Table<'_>) -> Fallible {
-        let known = OPTIONS.iter().filter_map(|spec| match spec.property? {
-            (table, property) if table == kind => Some((property, spec)),
-            _ => None,
-        });
-        for (property, value) in in_order(properties) {
-            let name = property.get_ref().as_ref();
-            let key = |property: &str| format!("{kind}.{device}.{}", shown(property.as_bytes()));
-            let Some((_, spec)) = known.clone().find(|(known, _)| *known == name) else {
-                let names: Vec<&str> = known.map(|(name, _)| name).collect();
-                let hint = match nearest(name, names.iter().copied()) {
-                    Some(meant) => format!("did you mean '{}'?", key(meant)),
-                    None => format!("a device has {}", names.join(", ")),
-                };
-                let key = key(name);
-                return Err((self.place(property.span()), Fault::UnknownKey { key, hint }));
-            };
-            self.option(&key(name), spec, Some(device), value)?;
+    /// Reads an entry of `[net.NAME]` or `[block.NAME]`.
+    fn property(
+        &mut self,
+        table: &'static str,
+        device: (&str, Place),
+        property: &Spanned<DeString<'_>>,
+        value: &Value<'_>,
+    ) -> Fallible {
+        let name = property.get_ref().as_ref();
+        let key = |property: &str| format!("{table}.{}.{}", device.0, shown(property.as_bytes()));
+        if let Some((_, spec)) = properties(table).find(|(known, _)| *known == name) {
+            return self.option(&key(name), spec, Some(device), value);
         }
-        Ok(())
+        let names: Vec<&str> = properties(table).map(|(name, _)| name).collect();
+        let hint = match nearest(name, names.iter().copied()) {
+            Some(meant) => format!("did you mean '{}'?", key(meant)),
+            None => format!("a device has {}", names.join(", ")),
+        };
+        let key = key(name);
+        Err((self.place(property.span()), Fault::UnknownKey { key, hint }))
     }
 
-    /// Records an option, as often as it is given.
+    /// Records an option, as often as it is given. A device has a name and its place.
     fn option(
         &mut self,
         key: &str,
         spec: &'static Spec,
-        device: Option<&str>,
+        device: Option<(&str, Place)>,
         value: &Value<'_>,
     ) -> Fallible {
         let place = self.place(value.span());
-        let (count, text) = self.value(key, spec, device, value)?;
-        let mut option = spec.given(device.map(str::to_owned), &*text);
-        option.fallback = true;
+        let (name, named_at) = device.unzip();
+        let (count, text) = self.value(key, spec, name, value)?;
+        let mut option = spec.given(name.map(str::to_owned), &*text);
+        let named_at = named_at.unwrap_or(place);
+        option.in_file = Some(format!("{}:{named_at}", self.file.display()));
         let mut named = None;
         if let Some((before, path)) = path_in(spec.value.0, &text) {
             let path = self.directory.join(path);
@@ -258,6 +306,14 @@ impl Reader<'_> {
     }
 }
 
+/// Returns the keys in a table of one device, with their options.
+fn properties(table: &str) -> impl Iterator<Item = (&'static str, &'static Spec)> {
+    OPTIONS.iter().filter_map(move |spec| match spec.property? {
+        (of, property) if of == table => Some((property, spec)),
+        _ => None,
+    })
+}
+
 /// Returns the string value of the top-level key `name`, as far as the text can be parsed.
 pub(super) fn top_string(bytes: &[u8], name: &str) -> Option<String> {
     let (table, _) = Table::parse_recoverable(std::str::from_utf8(bytes).ok()?);
@@ -279,6 +335,7 @@ fn unknown(name: &str) -> Fault {
     let options = OPTIONS.iter().filter(|spec| spec.in_files).map(Spec::name);
     let keys: Vec<&str> = [UNIKERNEL, ARGUMENTS].into_iter().chain(options).collect();
     let hint = match meant(name, &keys) {
+        _ if PROCESSORS.contains(&name) => ONE_PROCESSOR.to_owned(),
         Some(meant) => format!("did you mean '{meant}'?"),
         None => "keys are option names; 'tender --help' lists them".to_owned(),
     };

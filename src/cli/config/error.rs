@@ -41,8 +41,12 @@ pub enum Fault {
     Encoding,
     #[error("not TOML: {0}")]
     Syntax(String),
+    #[error("not TOML; put strings in quotes: {0}")]
+    Unquoted(String),
     #[error("unknown key '{key}'; {hint}")]
     UnknownKey { key: String, hint: String },
+    #[error("'{key}' names no device; write it in [{table}.NAME]")]
+    NoDevice { key: String, table: &'static str },
     #[error("'{key}' is for the command line only; write 'tender --{key}' there")]
     NotInFiles { key: String },
     #[error("'{key}' is {found}; expected {expected}")]

@@ -24,7 +24,13 @@ fn complete(args: &[&str], text: &str) -> Result<(Command, Vec<NamedPath>), Erro
 
 fn config(args: &[&str], text: &str) -> Config {
     match complete(args, text) {
-        Ok((Command::Run(config), _)) => config,
+        Ok((Command::Run(mut config), _)) => {
+            for place in places(&mut config) {
+                assert!(place.starts_with("dir/app.toml:"), "{place}");
+                *place = PLACE.into();
+            }
+            config
+        }
         other => panic!("{args:?} {text:?}: {other:?}"),
     }
 }
@@ -44,14 +50,25 @@ fn line(args: &[&str]) -> Config {
     }
 }
 
-/// Parses a command line as the expected configuration of a file: its devices are fallbacks.
+/// The place of every device in a file.
+const PLACE: &str = "a place";
+
+/// Returns the places of devices that are from a file.
+fn places(config: &mut Config) -> impl Iterator<Item = &mut String> {
+    let nets = config.nets.iter_mut().map(|net| &mut net.in_file);
+    let blocks = config.blocks.iter_mut().map(|block| &mut block.in_file);
+    nets.chain(blocks).flatten()
+}
+
+/// Parses a command line as the expected configuration of a file: its devices have places.
 fn fallback(args: &[&str]) -> Config {
     let mut config = line(args);
-    config.nets.iter_mut().for_each(|net| net.fallback = true);
-    config
-        .blocks
-        .iter_mut()
-        .for_each(|block| block.fallback = true);
+    for net in &mut config.nets {
+        net.in_file = Some(PLACE.into());
+    }
+    for block in &mut config.blocks {
+        block.in_file = Some(PLACE.into());
+    }
     config
 }
 
@@ -176,12 +193,12 @@ fn the_command_line_wins() {
 #[test]
 fn it_wins_by_device_and_property() {
     let text = "[net.a]\ntap = 'tap0'\nmac = '02:00:00:00:00:01'\n[net.b]\ntap = 'tap1'";
-    let net = |name: &str, tap: Option<&str>, last: Option<u8>, fallback| NetOption {
+    let net = |name: &str, tap: Option<&str>, last: Option<u8>, is_in_file: bool| NetOption {
         name: Some(name.into()),
         option: if tap.is_some() { "net" } else { "net-mac" },
         source: tap.map(|tap| NetSource::Interface(tap.into())),
         mac: last.map(|last| [2, 0, 0, 0, 0, last]),
-        fallback,
+        in_file: is_in_file.then(|| PLACE.into()),
     };
     assert_eq!(
         config(

@@ -167,7 +167,7 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         long: "timeout",
         value: (Kind::Number, "SECONDS"),
         heading: "Limits",
-        help: "End the run after this time and report where the guest was",
+        help: "End the run after SECONDS (or 5m, 1h); report where the guest was",
         set: |config, given| put(&mut config.limits.timeout, value::timeout(given)),
         ..OPTION
     },

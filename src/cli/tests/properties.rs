@@ -93,7 +93,7 @@ proptest! {
             option: "block",
             source: Some(BlockSource::Path(path.into())),
             sector_size: Some(sector_size),
-            fallback: false,
+            in_file: None,
         };
         prop_assert_eq!(config.blocks, [expected]);
     }

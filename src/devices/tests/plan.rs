@@ -151,7 +151,7 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
     assert!(
         matches!(
             error,
-            Error::Ambiguous {
+            Error::NoneOfKind {
                 option: "block",
                 ..
             }
@@ -332,12 +332,12 @@ fn options_of_a_configuration_file_are_fallbacks() {
     use std::slice::from_ref;
     let manifest = manifest(&["service"], &["data"]);
     let file_net = NetOption {
-        fallback: true,
+        in_file: Some("app.toml:2:6".into()),
         mac: Some([2; 6]),
         ..net("service", tap("tap9"))
     };
     let file_block = BlockOption {
-        fallback: true,
+        in_file: Some("app.toml:2:6".into()),
         sector_size: Some(4096),
         ..block("data", "b.img")
     };
@@ -373,7 +373,8 @@ fn options_of_a_configuration_file_are_fallbacks() {
     };
     let error = Plan::new(&manifest, &[file_net, short], &[file_block]).expect_err("twice");
     assert!(
-        matches!(&error, Error::Twice { name, .. } if name == "service"),
+        matches!(&error, Error::InFile { error, .. }
+            if matches!(&**error, Error::Twice { name, .. } if name == "service")),
         "{error:?}"
     );
 }
@@ -407,5 +408,43 @@ fn a_sketch_has_every_error() {
     assert_eq!(
         [name, &wan.name, &data.name, shared],
         ["lna", "wan", "data", "dmz"]
+    );
+}
+
+#[test]
+fn an_error_of_a_configuration_file_has_its_place() {
+    let manifest = manifest(&["service"], &[]);
+    let in_file = |name: Option<&'static str>| NetOption {
+        in_file: Some("app.toml:2:6".into()),
+        ..net(name, tap("tap0"))
+    };
+    let message = |nets: &[NetOption]| refused(&manifest, nets, &[]).to_string();
+    assert_eq!(
+        message(&[in_file(Some("servic"))]),
+        "app.toml:2:6: there is no NET_BASIC device 'servic' in this unikernel; it declares service (NET_BASIC)"
+    );
+    assert_eq!(
+        message(&[in_file(Some("service")), in_file(None)]),
+        "app.toml:2:6: device 'service' (NET_BASIC) is given twice"
+    );
+    assert!(message(&[net("servic", tap("tap0"))]).starts_with("there is no "));
+}
+
+#[test]
+fn an_option_for_no_device_is_omitted() {
+    let message = |nets: &[NetOption], blocks: &[BlockOption], manifest| {
+        refused(&manifest, nets, blocks).to_string()
+    };
+    let net = NetOption {
+        option: "net",
+        ..net(None, tap("tap0"))
+    };
+    assert_eq!(
+        message(&[net.clone()], &[], manifest(&[], &[])),
+        "--net= needs a NET_BASIC device, but this unikernel declares no devices; omit it"
+    );
+    assert_eq!(
+        message(&[net], &[], manifest(&[], &["data"])),
+        "--net= needs a NET_BASIC device, but this unikernel declares data (BLOCK_BASIC); omit it"
     );
 }

@@ -29,7 +29,7 @@ const MOST_LINKS: usize = 40;
 #[derive(Debug, thiserror::Error)]
 #[error("user {user} may not use it, but controls '{}', which leads there", component.display())]
 pub struct Controlled {
-    user: u32,
+    user: String,
     component: PathBuf,
 }
 
@@ -76,7 +76,7 @@ impl User {
     fn controls(&self, component: &Path) -> io::Error {
         let is_here = component.as_os_str().is_empty();
         io::Error::other(Controlled {
-            user: self.identity.uid,
+            user: ids::user_name(self.identity.uid),
             component: if is_here { Path::new(".") } else { component }.to_owned(),
         })
     }

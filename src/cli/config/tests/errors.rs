@@ -61,6 +61,7 @@ fn unknown_keys_are_reported_with_their_position() {
             "frobnicate = 1",
             "1:1: unknown key 'frobnicate'; keys are option names; 'tender --help' lists them",
         ),
+        ("cpus = 2", "1:1: unknown key 'cpus'; a guest has one vCPU"),
         (
             "config = 'x'",
             "1:1: 'config' is for the command line only; write 'tender --config' there",
@@ -185,9 +186,92 @@ fn values_that_options_refuse_are_reported_with_their_position() {
         ),
         (
             "[net]\na = 'tap0'\nb = 'tap1'\nc = 'tap0'\nd = 'tap0'",
-            "4:5: --net:c=tap0: another network device already uses 'tap0'; give each its own interface",
+            "4:5: --net:c=tap0: another network device already uses 'tap0'; give each its own interface; \
+             dir/app.toml:5:5: --net:d=tap0: another network device already uses 'tap0'; give each its own interface",
         ),
     ]);
+}
+
+#[test]
+fn strings_without_quotes_are_quoted() {
+    are_reported(&[
+        (
+            "mem = 64\nnet = tap100 # the tap",
+            "2:7: not TOML; put strings in quotes: net = \"tap100\"",
+        ),
+        (
+            "unikernel=fx/hello.hvt",
+            "1:11: not TOML; put strings in quotes: unikernel = \"fx/hello.hvt\"",
+        ),
+        (
+            "mem = 64M",
+            "1:7: not TOML; put strings in quotes: mem = \"64M\"",
+        ),
+        (
+            "args = [--ipv4=10.0.0.2/24, -l]",
+            "1:10: not TOML; put strings in quotes: args = [\"--ipv4=10.0.0.2/24\", \"-l\"]",
+        ),
+    ]);
+    // A line that quotes do not correct, or that needs none, has the parser's message only.
+    for text in [
+        "mem = = 5",
+        "mem = ",
+        "net = { tap = tap0 }",
+        "a = \"b",
+        "mem = 1\nmem = 2",
+    ] {
+        let message = error(text);
+        assert!(message.contains(": not TOML: "), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_property_without_a_device_is_reported() {
+    are_reported(&[
+        (
+            "[net]\ntap = 'tap0'",
+            "2:1: 'net.tap' names no device; write it in [net.NAME]",
+        ),
+        (
+            "net.mac = '02:00:00:00:00:01'",
+            "1:5: 'net.mac' names no device; write it in [net.NAME]",
+        ),
+        (
+            "[block]\nsector-size = 512",
+            "2:1: 'block.sector-size' names no device; write it in [block.NAME]",
+        ),
+    ]);
+    // A device may have such a name.
+    let nets = config(&["app"], "[net.tap]\ntap = 'tap0'").nets;
+    assert_eq!(nets[0].name.as_deref(), Some("tap"));
+}
+
+#[test]
+fn all_errors_are_reported_in_their_order() {
+    let of = |text: &str| complete(&["app"], text).unwrap_err().messages();
+    assert_eq!(
+        of("mme = 64\nsandbox = 'none'\n[net.a]\nmca = 'x'\n[block]\n'a-b' = 'x'\nc = 5"),
+        [
+            "dir/app.toml:1:1: unknown key 'mme'; did you mean 'mem'?",
+            "dir/app.toml:2:11: --sandbox=none: expected strict, best-effort or off",
+            "dir/app.toml:4:1: unknown key 'net.a.mca'; did you mean 'net.a.mac'?",
+            "dir/app.toml:6:1: 'a-b' in '--block:a-b' is not a device name; write 1 to 67 letters and digits",
+            "dir/app.toml:7:5: 'block.c' is a whole number; expected a string: PATH|@FD",
+        ]
+    );
+    assert_eq!(
+        of("net = tap0\nmem = 64\nuser = pirate"),
+        [
+            "dir/app.toml:1:7: not TOML; put strings in quotes: net = \"tap0\"",
+            "dir/app.toml:3:8: not TOML; put strings in quotes: user = \"pirate\"",
+        ]
+    );
+    let many: String = (0..5000).map(|key| format!("k{key} = 1\n")).collect();
+    assert_eq!(of(&many).len(), 8);
+    let many: String = (0..5000).map(|key| format!("k{key} = x\n")).collect();
+    assert_eq!(of(&many).len(), 8);
+    let many: String = (0..3000).map(|name| format!("'n{name}' = '/'\n")).collect();
+    assert_eq!(of(&format!("[net]\n{many}")).len(), 8);
 }
 
 #[test]
