@@ -36,15 +36,13 @@ pub enum Error {
     #[error("'{path}' is {kind}; a block device needs an image file or a disk")]
     NotDisk { path: PathBuf, kind: &'static str },
     #[error(
-        "user {user} may not read and write '{path}', which belongs to user {owner} and group {group}, mode {mode:04o}; \
-         change its owner or mode (chown, chmod), or run tender as another user"
+        "user {user} may not read and write '{path}', which belongs to {owner}; change its owner or mode (chown, chmod), \
+         or run tender as another user"
     )]
     Denied {
         path: PathBuf,
         user: String,
         owner: String,
-        group: String,
-        mode: u32,
     },
     #[error(
         "user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which"
@@ -217,9 +215,12 @@ fn denied(path: PathBuf, found: Option<&Metadata>) -> Error {
         Some(file) => Error::Denied {
             path,
             user,
-            owner: user_name(file.uid()),
-            group: group_name(file.gid()),
-            mode: file.mode() & 0o7777,
+            owner: format!(
+                "user {} and group {}, mode {:04o}",
+                user_name(file.uid()),
+                group_name(file.gid()),
+                file.mode() & 0o7777
+            ),
         },
         None => Error::Hidden { path, user },
     }

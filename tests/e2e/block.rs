@@ -437,5 +437,6 @@ fn an_image_of_another_user_is_refused() {
         &devices,
         &[&image.option("--disk")],
     );
-    run(&mut command).is_refused(&["user 65534", text(&image.path())]);
+    let other = format!("user {}", tender::host::ids::user_name(65534));
+    run(&mut command).is_refused(&[&other, text(&image.path())]);
 }

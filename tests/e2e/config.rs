@@ -16,6 +16,8 @@ pub fn tests() -> Vec<Trial> {
         trial!(the_address_option_uses_the_tap_of_the_file, Kvm),
         trial!(a_core_file_goes_where_the_file_specifies, Kvm),
         trial!(errors_have_a_position),
+        trial!(all_errors_are_reported),
+        trial!(devices_that_are_not_declared_have_a_position, Kvm),
         trial!(errors_have_the_log_format_of_the_file),
         trial!(missing_paths_have_a_position),
         trial!(files_that_are_no_configuration_are_refused),
@@ -126,14 +128,22 @@ fn errors_have_a_position() {
             &["app.toml:1:7: 'mem' is a list", "whole number or a string"],
         ),
         (
-            "mem = '64MB'",
-            &["app.toml:1:7: --mem=64MB: not an amount of memory; write whole MiB"],
+            "mem = '64 MB'",
+            &["app.toml:1:7: --mem=64 MB: not an amount of memory; write whole MiB"],
         ),
         (
             "[net.service]\nmac = '01:00:00:00:00:00'",
             &["app.toml:2:7: --net-mac:service=", "multicast"],
         ),
         ("mem = 64\nmem = 64", &["app.toml:2:1: not TOML: "]),
+        (
+            "unikernel = app.hvt",
+            &["app.toml:1:13: not TOML; put strings in quotes: unikernel = \"app.hvt\"\n"],
+        ),
+        (
+            "[net]\ntap = 'tap0'",
+            &["app.toml:2:1: 'net.tap' names no device; write it in [net.NAME]"],
+        ),
         (
             "",
             &["app.toml: no unikernel given", "unikernel = \"NAME.hvt\""],
@@ -144,6 +154,47 @@ fn errors_have_a_position() {
             run(&mut configured(&directory, check)).is_refused(arguments);
         }
     }
+}
+
+fn all_errors_are_reported() {
+    for (config, lines) in [
+        (
+            "unikernel = 'ap.hvt'\nmme = 64\nmem = 1",
+            &["2:1: unknown key 'mme'", "3:7: --mem=1: too little memory"],
+        ),
+        (
+            "unikernel = app.hvt\nnet = tap0",
+            &["1:13: not TOML; ", "2:7: not TOML; "],
+        ),
+        (
+            "unikernel = 'ap.hvt'\nchroot = 'none'",
+            &["1:13: 'unikernel' is '", "2:10: 'chroot' is '"],
+        ),
+    ] {
+        let directory = directory("hello", config);
+        let file = directory.path().join("app.toml");
+        let output = run(&mut configured(&directory, &[]));
+        output.exits(1);
+        let logged: Vec<&str> = output.stderr.lines().collect();
+        assert_eq!(logged.len(), lines.len(), "{output:#?}");
+        for (line, expected) in logged.iter().zip(lines) {
+            let expected = format!("tender: {}:{expected}", text(&file));
+            assert!(line.starts_with(&expected), "{line}");
+        }
+    }
+}
+
+fn devices_that_are_not_declared_have_a_position() {
+    let directory = directory(
+        "net",
+        "unikernel = 'app.hvt'\n[net.servic]\nmac = '02:00:00:00:00:01'\ntap = 'tap0'\n",
+    );
+    run(&mut configured(&directory, &[])).is_refused(&[
+        "app.toml:2:6: there is no NET_BASIC device 'servic' in this unikernel; it declares service (NET_BASIC)",
+    ]);
+    run(&mut configured(&directory, &["--check"]))
+        .exits(1)
+        .prints("app.toml:2:6: there is no");
 }
 
 /// For an error in the file, an error in the command line, and a path that does not exist.
@@ -279,7 +330,7 @@ fn the_example_is_valid() {
         panic!()
     };
     expected.nets[0].name = Some("service".into());
-    expected.nets[0].in_file = Some(PLACE);
+    expected.nets[0].in_file = Some("/etc/tender/presentation.toml:13:6".into());
     assert_eq!(
         parsed("/etc/tender/presentation.toml", example, &["--check"]),
         cli::Command::Check(expected)

@@ -138,11 +138,14 @@ fn boots(era: Era) {
         output.stdout,
         "hello: Hello, world --mem=1\nmemory: 4194304 bytes\n"
     );
-    for status in [1, 7, 255] {
+    for status in [1, 7] {
         program(era, "hello", &[], &[&format!("exit={status}")])
             .exits(status)
             .is_quiet();
     }
+    program(era, "hello", &[], &["exit=255"])
+        .exits(255)
+        .complains("the guest aborted (status 255)");
 }
 
 fn memory_is_exact(era: Era) {

@@ -10,6 +10,7 @@ use crate::common::Resource;
 use crate::common::inject::{Fault, first, inject};
 use crate::common::trace::Call;
 use crate::common::{self, Device, Guest, Output, refuse, run, unikernel, with_devices};
+use tender::host::ids::{group_name, user_name};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -72,9 +73,12 @@ fn a_user_without_access_to_kvm_is_reported() {
         .exits(0)
         .is_quiet()
         .prints("memory: 2097152 bytes");
-    let owner =
-        "user 65534 is denied by owner 0, group 0, mode 0660: 'setfacl -m u:65534:rw /dev/kvm'";
-    run_with(0o660).is_refused(&["/dev/kvm", "Permission denied", owner]);
+    let (other, root) = (user_name(65534), user_name(0));
+    let owner = format!(
+        "user {other} is denied by owner {root}, group {}, mode 0660: 'setfacl -m u:{other}:rw /dev/kvm'",
+        group_name(0)
+    );
+    run_with(0o660).is_refused(&["/dev/kvm", "Permission denied", &owner]);
     let run_with = |group| {
         let directory = common::directory();
         let devices = [Device::OfGroup("kvm", 0o660, group)];

@@ -9,8 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::Need::{Kvm, Net, Root};
-use crate::common::net::{Tap, echo, ping};
-use crate::common::{self, Device, FD, Guest, Output, pass_fd, run, unikernel};
+use crate::common::net::{self, Tap, echo, ping};
+use crate::common::{self, Device, FD, Guest, Output, pass_fd, run, trial, unikernel};
+use tender::host::ids::{group_name, user_name};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -27,6 +28,9 @@ pub fn tests() -> Vec<Trial> {
         trial!(a_flood_is_sent_whole, Kvm, Net),
         trial!(an_interface_serves_one_guest_after_another, Kvm, Net),
         trial!(interfaces_that_are_no_tap_are_refused, Kvm, Net),
+        trial("a_tap_of_a_bridge_is_named_instead_of_it")
+            .needs(&[Kvm, Net])
+            .try_run(a_tap_of_a_bridge_is_named_instead_of_it),
         trial!(a_tap_that_is_down_is_refused, Kvm, Net),
         trial!(a_tap_in_use_is_refused, Kvm, Net),
         trial!(one_tap_cannot_be_two_devices, Kvm, Net),
@@ -275,7 +279,7 @@ fn an_interface_serves_one_guest_after_another() {
 fn interfaces_that_are_no_tap_are_refused() {
     let _tun = Tap::tun("tun0");
     for (name, args) in [
-        ("tap7", "ip tuntap add tap7 mode tap"),
+        ("tap7", "and 'ip link set tap7 up' make it"),
         ("lo", "not a tap"),
         ("tun0", "tun"),
     ] {
@@ -290,6 +294,21 @@ fn interfaces_that_are_no_tap_are_refused() {
         !std::fs::exists("/sys/class/net/tap7").unwrap(),
         "an interface was made"
     );
+}
+
+fn a_tap_of_a_bridge_is_named_instead_of_it() -> Result<(), String> {
+    let taps = ["tap0", "tap1", "tap2"].map(Tap::down);
+    net::bridge("br0", &[])?;
+    net::bridge("br1", &[&taps[0]])?;
+    run(&mut net(&["--net=br0"])).is_refused(&[
+        "'br0' is a bridge; give a tap in it: 'ip tuntap add NAME mode tap user ",
+        "'ip link set NAME master br0 up' and --net=NAME",
+    ]);
+    run(&mut net(&["--net=br1"])).is_refused(&["a bridge; give a tap in it: --net=tap0\n"]);
+    net::bridge("br2", &[&taps[1], &taps[2]])?;
+    let output = run(&mut net(&["--net=br2"]));
+    output.is_refused(&["'br2' is a bridge; give a tap in it: one of tap", ", tap"]);
+    Ok(())
 }
 
 fn a_tap_that_is_down_is_refused() {
@@ -336,6 +355,7 @@ fn descriptors_that_are_no_tap_are_refused() {
 fn a_tap_of_another_user_is_refused() {
     let tap = Tap::up("tap0", HOST);
     tap.set_owner(4711);
+    let other = user_name(65534);
     let refusal = |tun, args: &[&str]| {
         let directory = common::directory();
         let devices = [Device::Made("kvm", 0o666), tun];
@@ -349,13 +369,17 @@ fn a_tap_of_another_user_is_refused() {
     };
     refusal(
         Device::Made("net/tun", 0o666),
-        &["user 65534", "'tap0'", "4711"],
+        &[
+            &format!("user {other} may not attach to interface 'tap0'"),
+            "which belongs to user 4711; recreate it: 'ip tuntap del tap0 mode tap'",
+            &format!("'ip tuntap add tap0 mode tap user {other}', 'ip link set tap0 up'"),
+        ],
     );
     refusal(
         Device::Made("net/tun", 0o600),
         &[
-            "user 65534",
-            "owner 0, group 0, mode 0600",
+            &format!("user {other}"),
+            &format!("owner {}, group {}, mode 0600", user_name(0), group_name(0)),
             "chmod 0666 /dev/net/tun",
         ],
     );

@@ -69,7 +69,7 @@ fn sigusr1_prints_statistics_and_the_guest_continues() {
     ] {
         // Also with -q, as the operator asked for it.
         let mut guest = started(&["-q"], kind);
-        ask_until(&mut guest, &format!("tender: info: {args}"));
+        ask_until(&mut guest, &format!("tender: info: so far: {args}"));
         ask_until(
             &mut guest,
             &format!(
@@ -85,7 +85,7 @@ fn sigusr1_prints_statistics_and_the_guest_continues() {
             output
                 .stderr
                 .lines()
-                .all(|line| line.starts_with("tender: info: ")),
+                .all(|line| line.starts_with("tender: info: so far: ")),
             "{output:#?}"
         );
     }

@@ -11,13 +11,14 @@ use crate::common::{self, fixture, run, tender, text, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests: Vec<_> = REFUSED
-        .into_iter()
+        .iter()
         .map(|(args, parts)| {
             trial(&format!("refused::{}", args.join(" "))).run(move || is_refused(args, parts))
         })
         .collect();
     tests.extend([
         trial!(help_and_version_exit_with_0),
+        trial!(a_mistyped_path_has_a_suggestion),
         trial!(arguments_that_are_no_text_are_refused),
         trial!(a_command_line_has_its_limit),
         trial!(every_declared_device_must_be_attached),
@@ -33,11 +34,62 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Arguments before a unikernel that are refused for any unikernel, and what the error names.
-const REFUSED: [(&[&str], &[&str]); 56] = [
+const REFUSED: &[(&[&str], &[&str])] = &[
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
-    (&[""], &["no unikernel"]),
+    (&[""], &["the unikernel's path is empty"]),
+    (&["", "x.hvt"], &["the unikernel's path is empty"]),
+    (
+        &["--ipv4=10.0.0.2/24", "x.hvt"],
+        &[
+            "unknown option '--ipv4'",
+            "those of the guest follow the unikernel",
+        ],
+    ),
+    (
+        &["--", "--ipv4=10.0.0.2/24", "x.hvt"],
+        &[
+            "--ipv4=10.0.0.2/24: cannot be opened",
+            "options of the guest follow the unikernel",
+        ],
+    ),
+    (
+        &["run", "x.hvt"],
+        &["there is no command 'run'; write 'tender UNIKERNEL'"],
+    ),
+    (
+        &["help"],
+        &["there is no command 'help'; write 'tender --help'"],
+    ),
+    (
+        &["version"],
+        &["there is no command 'version'; write 'tender --version'"],
+    ),
+    (
+        &["check", "x.hvt"],
+        &["there is no command 'check'; write 'tender --check UNIKERNEL'"],
+    ),
+    (
+        &["inspec", "x.hvt"],
+        &["there is no command 'inspec'; write 'tender inspect UNIKERNEL'"],
+    ),
+    (
+        &["inspect", "--jsno", "x.hvt"],
+        &["unknown option '--jsno'; 'tender inspect --help' lists them"],
+    ),
+    (
+        &["--cpus=2", "x.hvt"],
+        &["unknown option '--cpus'; a guest has one vCPU"],
+    ),
+    (
+        &["--mem=67108864", "x.hvt"],
+        &["--mem=67108864", "did you mean 64M?"],
+    ),
+    (
+        &["--timeout=5d", "x.hvt"],
+        &["--timeout=5d: not a time", "5m"],
+    ),
     (
         &["--mem", "x.hvt"],
         &["no unikernel", "'--mem' took 'x.hvt'", "--mem=SIZE"],
@@ -62,7 +114,7 @@ const REFUSED: [(&[&str], &[&str]); 56] = [
     (&["--net"], &["--net", "value"]),
     (&["--mem=", "x.hvt"], &["--mem", "64M"]),
     (&["--mem=lots", "x.hvt"], &["--mem=lots"]),
-    (&["--mem=64MB", "x.hvt"], &["--mem=64MB"]),
+    (&["--mem=64 B", "x.hvt"], &["--mem=64 B"]),
     (&["--mem=-64", "x.hvt"], &["--mem=-64"]),
     (&["--mem=6.4", "x.hvt"], &["--mem=6.4"]),
     (&["--mem=0", "x.hvt"], &["--mem=0", "2 MiB"]),
@@ -175,6 +227,17 @@ fn help_and_version_exit_with_0() {
     run(&mut tender(["--mem=64", "--help", "no-such.hvt"]))
         .exits(0)
         .is_quiet();
+}
+
+fn a_mistyped_path_has_a_suggestion() {
+    let hello = fixture("hello");
+    let suggestion = format!("did you mean '{}'?", text(&hello));
+    let mistyped = hello.with_file_name("helo.hvt");
+    run(tender(["--mem=2"]).arg(&mistyped)).is_refused(&["helo.hvt", "No such file", &suggestion]);
+    run(tender(["inspect"]).arg(&mistyped)).is_refused(&["helo.hvt", &suggestion]);
+    // By a name without a directory.
+    run(tender(["helo.hvt"]).current_dir(hello.parent().unwrap()))
+        .is_refused(&["did you mean 'hello.hvt'?"]);
 }
 
 fn arguments_that_are_no_text_are_refused() {

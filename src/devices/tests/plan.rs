@@ -162,7 +162,8 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
         option: "disk",
         ..block(None, "a.img")
     };
-    let error = refused(&none, &[net("lan", tap("tap0"))], &[disk]).to_string();
+    let disks = manifest(&[], &["a", "b"]);
+    let error = refused(&disks, &[], &[disk]).to_string();
     assert!(
         error.starts_with("--disk= needs a device name: ")
             && error.contains("write --block:NAME= or "),
@@ -440,7 +441,7 @@ fn an_option_for_no_device_is_omitted() {
         ..net(None, tap("tap0"))
     };
     assert_eq!(
-        message(&[net.clone()], &[], manifest(&[], &[])),
+        message(std::slice::from_ref(&net), &[], manifest(&[], &[])),
         "--net= needs a NET_BASIC device, but this unikernel declares no devices; omit it"
     );
     assert_eq!(

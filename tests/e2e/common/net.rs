@@ -20,6 +20,8 @@ use super::{LIMIT, children, host_error};
 const TUNSETIFF: u32 = 0x4004_54ca;
 const TUNSETPERSIST: u32 = 0x4004_54cb;
 const TUNSETOWNER: u32 = 0x4004_54cc;
+const SIOCBRADDBR: u32 = 0x89a0;
+const SIOCBRADDIF: u32 = 0x89a2;
 
 /// Frames with their Ethernet header and nothing before it.
 const TAP: i32 = libc::IFF_TAP | libc::IFF_NO_PI;
@@ -293,6 +295,27 @@ fn set_up(name: &str, up: bool) {
     let bit = libc::IFF_UP as libc::c_short;
     request.ifr_ifru.ifru_flags = if up { flags | bit } else { flags & !bit };
     control(libc::SIOCSIFFLAGS as u32, &mut request, "flags");
+}
+
+/// Makes a bridge that is up and contains these taps.
+///
+/// # Errors
+/// This kernel has no bridges.
+pub fn bridge(name: &str, taps: &[&Tap]) -> Result<(), String> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+    let string = CString::new(name).unwrap();
+    // SAFETY: the request takes a string that ends with a NUL.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCBRADDBR as _, string.as_ptr()) };
+    if result != 0 {
+        return Err(host_error("no bridge"));
+    }
+    for tap in taps {
+        let mut request = request(name);
+        request.ifr_ifru.ifru_ifindex = index(tap.name()) as libc::c_int;
+        control(SIOCBRADDIF, &mut request, "a port");
+    }
+    set_up(name, true);
+    Ok(())
 }
 
 /// Brings up the loopback interface, which is down in a new network namespace.

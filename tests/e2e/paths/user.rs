@@ -48,9 +48,17 @@ fn place_with_user() -> Place {
     place
 }
 
+/// The start of a refusal.
+fn controls() -> String {
+    format!(
+        "user {} may not use it, but controls '",
+        tender::host::ids::user_name(12)
+    )
+}
+
 fn a_users_links_are_not_followed_as_root() {
     let place = place_with_user();
-    let args = ["user 12 may not use it, but controls '", "theirs'"];
+    let args = [&*controls(), "theirs'"];
     let theirs = format!("{}/theirs", text(place.directory.path()));
     for options in [
         &["--disk=theirs/disk.img"][..],
@@ -109,7 +117,7 @@ fn a_path_that_a_user_can_change_is_refused() {
         fs::set_permissions(place.path("open"), fs::Permissions::from_mode(mode)).unwrap();
         for disk in ["open/disk.img", "open/link", "open/inner/../disk.img"] {
             let output = run(&mut place.tender(&[USER, &format!("--disk={disk}")]));
-            output.is_refused(&["user 12 may not use it, but controls 'open"]);
+            output.is_refused(&[&format!("{}open", controls())]);
             place.is_unchanged_but(&[]);
         }
     }
