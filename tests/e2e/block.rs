@@ -275,8 +275,10 @@ fn a_full_host_disk_is_an_error_for_the_guest() {
         .prints("Err(Unspecified)")
         .complains("small.img")
         .complains("No space left");
-    output.complains("failed 1 (1 disk full)");
-    assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
+    output
+        .complains("failed 1 (1 disk full)")
+        .complains("the guest aborted");
+    assert_eq!(output.stderr.lines().count(), 3, "{output:?}");
 }
 
 /// Makes the command start with a tmpfs of 8 KiB at `place`, in a private mount namespace, and an

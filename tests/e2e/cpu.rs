@@ -38,9 +38,6 @@ fn msr(args: &str) -> Output {
 #[track_caller]
 fn faults(args: &str, trap: &str) {
     let output = msr(args);
-    output
-        .exits(255)
-        .is_quiet()
-        .prints(&format!("trap: {trap}"));
+    output.aborts().prints(&format!("trap: {trap}"));
     assert!(!output.stdout.contains("gave"), "{output:?}");
 }

@@ -121,7 +121,7 @@ fn a_contract_violation_leaves_a_core() {
 fn an_abort_leaves_a_core() {
     let (output, directory) = dumped("abort", &["--mem=4"], &[]);
     output.exits(255).prints("this unikernel aborts");
-    assert!(output.stderr.lines().count() == 1, "{output:?}");
+    assert!(output.stderr.lines().count() == 2, "{output:?}");
     let core = Core::in_directory(directory.path(), &output, "abort");
     assert_eq!(core.process_and_signal().1, libc::SIGABRT as u64);
     assert!(

@@ -68,8 +68,7 @@ fn is_stopped((kind, [x86_64, aarch64], address): Case) {
     };
     let output = run(&mut unikernel("fault", &["--mem=4"], &[kind]));
     output
-        .exits(255)
-        .is_quiet()
+        .aborts()
         .prints(&format!("fault: {kind}\n"))
         .prints(&format!("trap: {name}"))
         .prints(address);

@@ -80,6 +80,14 @@ impl Output {
         self
     }
 
+    /// Checks that the guest aborted, and that `tender` logged nothing else.
+    #[track_caller]
+    pub fn aborts(&self) -> &Output {
+        let warning = "tender: warn: the guest aborted (status 255)\n";
+        assert_eq!(self.exits(255).stderr, warning, "{self:#?}");
+        self
+    }
+
     /// Checks for an error of `tender`: exit status 1 and one line that contains all of `parts`.
     #[track_caller]
     pub fn fails(&self, parts: &[&str]) -> &Output {

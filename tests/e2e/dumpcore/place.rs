@@ -58,7 +58,7 @@ fn an_existing_file_is_not_changed() {
             .complains("warn: --dumpcore: ")
             .complains("File exists")
             .complains("move it away");
-        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+        assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
         let [file] = &files(directory.path())[..] else {
             panic!("{directory:?}")
         };
@@ -167,7 +167,7 @@ fn a_full_disk_is_reported() {
         "warn: --dumpcore: {}",
         text(&files(directory.path())[0])
     ));
-    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    assert_eq!(output.stderr.lines().count(), 2, "{output:?}");
     let output = run(&mut unikernel(
         "hypercalls",
         &["--mem=4", &option],
