@@ -22,15 +22,16 @@ pub fn nearest<'w>(word: &str, names: impl IntoIterator<Item = &'w str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
-/// Returns the path in the same directory with the most similar name, among its first
-/// [`MOST_ENTRIES`] entries.
+/// Returns the path in the same directory with the most similar other name, among its first
+/// [`MOST_ENTRIES`] entries. A link that leads nowhere has the name itself.
 pub fn similar_path(path: &Path) -> Option<PathBuf> {
     let directory = path.parent()?;
     let entries = fs::read_dir(directory.join(".")).ok()?.take(MOST_ENTRIES);
+    let name = path.file_name()?.to_str()?;
     let names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|other| other != name)
         .collect();
-    let name = path.file_name()?.to_str()?;
     Some(directory.join(nearest(name, names.iter().map(String::as_str))?))
 }
 
@@ -70,6 +71,7 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         fs::write(at("app.hvt"), "").unwrap();
         assert_eq!(similar_path(&at("ap.hvt")), Some(at("app.hvt")));
+        assert_eq!(similar_path(&at("app.hvt")), None);
         for number in 0..2 * MOST_ENTRIES {
             fs::write(at(&format!("{number:04}.img")), "").unwrap();
         }
