@@ -17,6 +17,8 @@ use crate::report::log_lines::LogFormat;
 pub struct Config {
     /// Path of the unikernel, as given.
     pub unikernel: PathBuf,
+    /// `--name`: the name of the run; [`Config::name`] has the default.
+    pub name: Option<String>,
     /// The guest's arguments, as given.
     pub arguments: Vec<OsString>,
     pub memory: Memory,
@@ -58,7 +60,24 @@ pub struct UserOption {
     pub group: Option<String>,
 }
 
+/// Extension of a unikernel's file, which is not part of its name.
+const EXTENSION: &str = ".hvt";
+
+/// Longest name of a run, in bytes for `--name`, in characters for a file's name.
+pub(crate) const RUN_NAME_MAX: usize = 64;
+
 impl Config {
+    /// Returns the name of the run: that of `--name`, else that of the file.
+    pub fn name(&self) -> String {
+        let file = || self.unikernel.file_name().unwrap_or_default();
+        let default = || {
+            let file = file().to_string_lossy();
+            let name = file.strip_suffix(EXTENSION).filter(|name| !name.is_empty());
+            name.unwrap_or(&file).chars().take(RUN_NAME_MAX).collect()
+        };
+        self.name.clone().unwrap_or_else(default)
+    }
+
     /// Returns the inherited descriptors that the configuration names.
     pub fn inherited(&self) -> impl Iterator<Item = &InheritedFd> {
         let nets = self.nets.iter().filter_map(|net| match &net.source {
@@ -216,6 +235,8 @@ pub struct Output {
     pub log_format: LogFormat,
     /// `--console-timestamps`: prefix each line of the guest with a timestamp.
     pub console_timestamps: bool,
+    /// `--json`: print the report of `--check` as JSON.
+    pub json: bool,
     /// `--stats`: where to write statistics at the end of the run.
     pub stats: Option<StatsTarget>,
     /// `--metrics`: where to serve metrics during the run.
@@ -373,6 +394,26 @@ impl InheritedFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_named_after_its_file() {
+        let name = |path: &str, name: Option<&str>| {
+            let (unikernel, name) = (path.into(), name.map(str::to_owned));
+            let config = Config {
+                unikernel,
+                name,
+                ..Config::default()
+            };
+            config.name()
+        };
+        assert_eq!(name("/srv/web.hvt", None), "web");
+        assert_eq!(name("web.hvt.hvt", None), "web.hvt");
+        assert_eq!(name(".hvt", None), ".hvt");
+        assert_eq!(name("/srv/router", None), "router");
+        assert_eq!(name("/", None), "");
+        assert_eq!(name(&"ä".repeat(99), None), "ä".repeat(64));
+        assert_eq!(name("/srv/web.hvt", Some("a.hvt")), "a.hvt");
+    }
 
     #[test]
     fn digits_are_a_number_and_all_else_is_a_name() {

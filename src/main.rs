@@ -17,7 +17,7 @@ use std::io::{IsTerminal, Write};
 
 use tender::Outcome;
 use tender::cli::config_file;
-use tender::cli::{self, Command, Inspection};
+use tender::cli::{self, Command, Format, Inspection};
 use tender::config::Config;
 use tender::devices::console;
 use tender::host::descriptors;
@@ -72,7 +72,8 @@ fn execute(
         },
         Ok(Command::Help(text)) => print(&text),
         Ok(Command::Inspect(inspection)) => inspect(&inspection),
-        Ok(Command::Version) => version(program),
+        Ok(Command::Version { json: true }) => print(&cli::version_json()),
+        Ok(Command::Version { json: false }) => version(program),
         Err(error) => {
             let messages = error.messages();
             messages
@@ -111,7 +112,12 @@ fn check(config: &Config, config_file: Option<Use>) -> Status {
     let mut files = find_files(config, config_file);
     start_log(config);
     let report = tender::check::check(config, &mut files);
-    if let Err(error) = console::print(report.to_text().as_bytes()) {
+    let text = if config.output.json {
+        report.to_json()
+    } else {
+        report.to_text()
+    };
+    if let Err(error) = console::print(text.as_bytes()) {
         return fail(format_args!("cannot write to standard output: {error}"));
     }
     u8::from(!report.would_start())
@@ -147,10 +153,11 @@ fn inspect(inspection: &Inspection) -> Status {
         Ok(report) => report,
         Err(error) => return fail(format_args!("{file}: {error}")),
     };
-    let text = if inspection.json {
-        report.to_json()
-    } else {
-        report.to_text()
+    let text = match inspection.format {
+        Format::Text => report.to_text(),
+        Format::Json => report.to_json(),
+        Format::Toml => report.to_toml(),
+        Format::Oci => report.to_oci(),
     };
     if let Err(error) = console::print(text.as_bytes()) {
         return fail(format_args!(

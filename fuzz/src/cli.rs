@@ -16,7 +16,12 @@ pub fn check(bytes: &[u8]) {
         .collect();
     match cli::parse(args.clone()) {
         Ok(Command::Run(config) | Command::Check(config)) => check_config(&config, &args),
-        Ok(Command::Configured(_) | Command::Inspect(_) | Command::Help(_) | Command::Version) => {}
+        Ok(
+            Command::Configured(_)
+            | Command::Inspect(_)
+            | Command::Help(_)
+            | Command::Version { .. },
+        ) => {}
         Err(error) => {
             let message = error.to_string();
             assert!(

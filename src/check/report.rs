@@ -2,7 +2,12 @@
 
 use std::fmt::Display;
 
+use crate::report::json::Value;
 use crate::report::text::one_line;
+
+/// Version of the JSON format, a contract: see `docs/check.schema.json`. Raise it with every change
+/// other than an additional member.
+const FORMAT: u64 = 1;
 
 /// Width of the table, in columns.
 const WIDTH: usize = 80;
@@ -37,6 +42,26 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The finding; after a semicolon, the fix.
     pub text: String,
+}
+
+impl Finding {
+    /// Splits the text of a problem into the finding and its fix, which may be empty.
+    fn parts(&self) -> (&str, &str) {
+        match self.text.split_once("; ") {
+            Some(parts) if self.verdict != Verdict::Fine => parts,
+            _ => (&self.text, ""),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        let (found, fix) = self.parts();
+        Value::Object(vec![
+            ("subject", self.subject.as_str().into()),
+            ("verdict", self.verdict.label().into()),
+            ("found", found.into()),
+            ("fix", Some(fix).filter(|fix| !fix.is_empty()).into()),
+        ])
+    }
 }
 
 /// All findings.
@@ -117,16 +142,11 @@ impl Report {
         let subject_width = subjects.max().unwrap_or_default();
         let indent = 9 + subject_width + 2;
         let mut text = String::new();
-        for Finding {
-            subject,
-            verdict,
-            text: finding,
-        } in &self.findings
-        {
-            let subject = one_line(subject);
-            let (found, fix) = match finding.split_once("; ") {
-                Some((found, fix)) if *verdict != Verdict::Fine => (found, format!("-> {fix}")),
-                _ => (finding.as_str(), String::new()),
+        for finding in &self.findings {
+            let (subject, verdict) = (one_line(&finding.subject), finding.verdict);
+            let (found, fix) = match finding.parts() {
+                (found, "") => (found, String::new()),
+                (found, fix) => (found, format!("-> {fix}")),
             };
             let mut lines = wrapped(found, indent).chain(wrapped(&fix, indent));
             let first = lines.next().unwrap_or_default();
@@ -138,6 +158,20 @@ impl Report {
         }
         text.push_str(&format!("\n{}\n", self.conclusion()));
         text
+    }
+
+    /// Formats the findings as one JSON object, with a newline at its end.
+    pub fn to_json(&self) -> String {
+        let findings = self.findings.iter().map(Finding::to_value);
+        let document = Value::Object(vec![
+            ("type", "tender.check".into()),
+            ("format", FORMAT.into()),
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            ("unikernel", self.unikernel.as_str().into()),
+            ("would_start", self.would_start().into()),
+            ("findings", Value::List(findings.collect())),
+        ]);
+        format!("{document}\n")
     }
 
     fn conclusion(&self) -> String {
@@ -197,6 +231,35 @@ mod tests {
              missing  net:bb\\n   there is no interface 'tap1'\n\
              \n\
              app.hvt would not start: 2 problems\n"
+        );
+    }
+
+    #[test]
+    fn json_has_the_fix_of_each_problem() {
+        let mut report = Report::new("a\".hvt".into());
+        report.fine("memory", "4 MiB; all");
+        report.missing("net:a", "is down; 'ip link set a up'; or so");
+        report.doubtful("sandbox", "off");
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!(json["unikernel"], "a\".hvt");
+        assert_eq!(json["would_start"], false);
+        let fixes = json["findings"].as_array().unwrap().iter();
+        let fixes: Vec<_> = fixes
+            .map(|finding| {
+                [&finding["verdict"], &finding["found"], &finding["fix"]].map(|text| text.as_str())
+            })
+            .collect();
+        assert_eq!(
+            fixes,
+            [
+                [Some("ok"), Some("4 MiB; all"), None],
+                [
+                    Some("missing"),
+                    Some("is down"),
+                    Some("'ip link set a up'; or so")
+                ],
+                [Some("note"), Some("off"), None],
+            ]
         );
     }
 

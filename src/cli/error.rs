@@ -42,11 +42,18 @@ pub enum Error {
     #[error("{}", messages(.0).join("; "))]
     Several(Vec<Error>),
     #[error(
-        "no unikernel given; usage: tender inspect [--json] UNIKERNEL; to run one called 'inspect': tender -- inspect"
+        "no unikernel given; usage: tender inspect [--json|--toml|--oci] UNIKERNEL; to run one called 'inspect': tender -- inspect"
     )]
     NothingToInspect,
-    #[error("unexpected argument '{word}'; usage: tender inspect [--json] UNIKERNEL")]
+    #[error("unexpected argument '{word}'; usage: tender inspect [--json|--toml|--oci] UNIKERNEL")]
     OneUnikernel { word: String },
+    #[error("'{first}' and '{second}' conflict; give one of them")]
+    Formats {
+        first: &'static str,
+        second: &'static str,
+    },
+    #[error("'--json' has no effect on a run; add --check or --version, or see --log-format=json")]
+    JsonWithoutReport,
     #[error("'{name}' in '{option}' is not a device name; write 1 to 67 letters and digits")]
     Name { option: String, name: String },
     #[error("{option}={value}: {rule}")]
@@ -160,6 +167,8 @@ pub enum Rule {
     Metrics,
     #[error("socket path or name too long; the limit is 107 bytes")]
     SocketTooLong,
+    #[error("not a name; write 1 to 64 printable ASCII characters without a space at either end")]
+    RunName,
     #[error("the path is empty")]
     Path,
 }

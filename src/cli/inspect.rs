@@ -15,17 +15,40 @@ pub(super) const COMMAND: &str = "inspect";
 pub struct Inspection {
     /// Path of the unikernel, as given.
     pub unikernel: PathBuf,
-    /// Whether the output is JSON.
-    pub json: bool,
+    /// The form of the output.
+    pub format: Format,
 }
+
+/// What `tender inspect` prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A report for people.
+    #[default]
+    Text,
+    /// `--json`: the report for programs.
+    Json,
+    /// `--toml`: a configuration file for `tender --config`.
+    Toml,
+    /// `--oci`: annotations for container runtimes.
+    Oci,
+}
+
+/// The options for a form.
+const FORMATS: [(&str, Format); 3] = [
+    ("--json", Format::Json),
+    ("--toml", Format::Toml),
+    ("--oci", Format::Oci),
+];
 
 const HELP: &str = "\
 Reports what a unikernel is, what it needs and how to run it. Does not run it.
 
-Usage: tender inspect [--json] [--] UNIKERNEL
+Usage: tender inspect [--json|--toml|--oci] [--] UNIKERNEL
 
 Options:
       --json  Print one JSON object, as in docs/inspect.schema.json
+      --toml  Print a configuration file for 'tender --config'
+      --oci   Print annotations for container runtimes (urunc, aussi)
   -h, --help  Print this text and exit
 
 Files of any architecture are supported on any host. Only read access to the
@@ -39,15 +62,22 @@ Exit status:
 
 /// Parses the arguments after `inspect`.
 pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Error> {
-    let mut json = false;
+    let mut format: Option<(&'static str, Format)> = None;
     let mut unikernel = None;
     let mut options_end = false;
     for argument in args {
         match argument.as_bytes() {
             b"--" if !options_end => options_end = true,
-            b"--json" if !options_end => json = true,
             b"--help" | b"-h" if !options_end => return Ok(Command::Help(HELP.to_owned())),
-            _ if !options_end && is_option(&argument) => return Err(refusal(argument.as_bytes())),
+            _ if !options_end && is_option(&argument) => {
+                let (second, given) = chosen(argument.as_bytes())?;
+                match format {
+                    Some((first, _)) if first != second => {
+                        return Err(Error::Formats { first, second });
+                    }
+                    _ => format = Some((second, given)),
+                }
+            }
             word if unikernel.is_some() => {
                 let word = shown(word);
                 return Err(Error::OneUnikernel { word });
@@ -59,14 +89,22 @@ pub(super) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Err
         .filter(|path| !path.is_empty())
         .ok_or(Error::NothingToInspect)?
         .into();
-    Ok(Command::Inspect(Inspection { unikernel, json }))
+    let format = format.map(|(_, format)| format).unwrap_or_default();
+    Ok(Command::Inspect(Inspection { unikernel, format }))
+}
+
+/// Returns the form that an option selects, and the option.
+fn chosen(word: &[u8]) -> Result<(&'static str, Format), Error> {
+    let mut formats = FORMATS.into_iter();
+    let found = formats.find(|(option, _)| option.as_bytes() == word);
+    found.ok_or_else(|| refusal(word))
 }
 
 fn refusal(word: &[u8]) -> Error {
     let name = word.split(|&byte| byte == b'=').next().unwrap_or_default();
     let option = shown(name);
     match name {
-        b"--json" | b"--help" => Error::UnexpectedValue { option },
+        b"--json" | b"--toml" | b"--oci" | b"--help" => Error::UnexpectedValue { option },
         _ => Error::Unknown {
             option,
             hint: "'tender inspect --help' lists them".to_owned(),
@@ -99,17 +137,26 @@ mod tests {
 
     #[test]
     fn a_file_and_json_come_in_any_order() {
-        let file = |json| Inspection {
+        let file = |format| Inspection {
             unikernel: "app.hvt".into(),
-            json,
+            format,
         };
-        assert_eq!(inspection(&["inspect", "app.hvt"]), file(false));
-        assert_eq!(inspection(&["inspect", "--", "app.hvt"]), file(false));
+        assert_eq!(inspection(&["inspect", "app.hvt"]), file(Format::Text));
+        assert_eq!(
+            inspection(&["inspect", "--", "app.hvt"]),
+            file(Format::Text)
+        );
+        for (option, format) in FORMATS {
+            assert_eq!(
+                inspection(&["inspect", option, option, "app.hvt"]),
+                file(format)
+            );
+        }
         for args in [
             ["inspect", "--json", "app.hvt"],
             ["inspect", "app.hvt", "--json"],
         ] {
-            assert_eq!(inspection(&args), file(true));
+            assert_eq!(inspection(&args), file(Format::Json));
         }
         assert_eq!(
             inspection(&["inspect", "inspect"]).unikernel,
@@ -119,7 +166,7 @@ mod tests {
             inspection(&["inspect", "--", "--json"]),
             Inspection {
                 unikernel: "--json".into(),
-                json: false
+                format: Format::Text
             }
         );
         assert_eq!(inspection(&["inspect", "-"]).unikernel, PathBuf::from("-"));
@@ -168,6 +215,10 @@ mod tests {
         assert_eq!(
             error(&["inspect", "a", "--json=1"]),
             "option '--json' takes no value"
+        );
+        assert_eq!(
+            error(&["inspect", "--toml", "a", "--oci"]),
+            "'--toml' and '--oci' conflict; give one of them"
         );
         assert!(error(&["inspect", "a", "b\n"]).starts_with("unexpected argument 'b\\n'"));
     }

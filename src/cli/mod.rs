@@ -22,10 +22,10 @@ use std::ffi::OsString;
 
 pub use self::config::{Configured, Fault, NamedPath, Place};
 pub use self::error::{Error, Rule};
-pub use self::inspect::Inspection;
+pub use self::inspect::{Format, Inspection};
 pub use self::options::command;
 use self::options::{OPTIONS, OptionValue, apply};
-pub use self::version::{is_solo5_hvt, name, upstream_version, version};
+pub use self::version::{is_solo5_hvt, name, upstream_version, version, version_json};
 use crate::config::Config;
 use crate::report::log_lines::LogFormat;
 
@@ -44,7 +44,10 @@ pub enum Command {
     /// Print this text on stdout and exit with status 0.
     Help(String),
     /// Print the version on stdout and exit with status 0.
-    Version,
+    Version {
+        /// Whether as JSON.
+        json: bool,
+    },
 }
 
 /// Parses a command line; `args` starts with the program's own name, which is ignored. Section 9.
@@ -65,7 +68,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         return Ok(Command::Help(options::help()));
     }
     if args.last("version").is_some() {
-        return Ok(Command::Version);
+        let json = args.last("json").is_some();
+        return Ok(Command::Version { json });
     }
     if let Some(given) = args.last("config") {
         let file = given.value.clone().into();
@@ -115,9 +119,11 @@ fn requested(
             .filter(move |given| key(given) == row)
     });
     apply(&mut config, in_order).map_err(|(_, error)| error)?;
-    Ok(if options.iter().any(|given| given.name() == "check") {
-        Command::Check(config)
+    if options.iter().any(|given| given.name() == "check") {
+        Ok(Command::Check(config))
+    } else if config.output.json {
+        Err(Error::JsonWithoutReport)
     } else {
-        Command::Run(config)
-    })
+        Ok(Command::Run(config))
+    }
 }

@@ -15,8 +15,7 @@ mod table;
 
 pub(super) use table::{Kind, OPTIONS, Spec};
 
-const USAGE: &str =
-    "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json] [--] UNIKERNEL";
+const USAGE: &str = "tender [OPTIONS] [--] UNIKERNEL [ARGS]...\n       tender inspect [--json|--toml|--oci] [--] UNIKERNEL";
 
 const AFTER: &str = "\
 A value follows its option after '=' or as the next argument. NAME is that of a

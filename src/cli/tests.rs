@@ -610,8 +610,14 @@ fn verbosity() {
 
 #[test]
 fn version_and_help_need_no_unikernel() {
-    assert_eq!(command(&["--version"]), Ok(Command::Version));
-    assert_eq!(command(&["-V", "app"]), Ok(Command::Version));
+    assert_eq!(
+        command(&["--version"]),
+        Ok(Command::Version { json: false })
+    );
+    assert_eq!(
+        command(&["-V", "app"]),
+        Ok(Command::Version { json: false })
+    );
     assert!(matches!(command(&["-h"]), Ok(Command::Help(_))));
 }
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::error::Rule;
 use super::options::OptionValue;
 use crate::config::{
-    BlockSource, GdbAddress, HugePages, InheritedFd, Memory, NetRing, NetSource, SandboxMode,
-    SocketAddress, StatsTarget, UserOption,
+    BlockSource, GdbAddress, HugePages, InheritedFd, Memory, NetRing, NetSource, RUN_NAME_MAX,
+    SandboxMode, SocketAddress, StatsTarget, UserOption,
 };
 use crate::report::log_lines::LogFormat;
 
@@ -223,6 +223,18 @@ pub(super) fn block_source(given: &OptionValue) -> Result<BlockSource, Rule> {
         Some(fd) => fd.map(BlockSource::Fd),
         None => path(given).map(BlockSource::Path),
     }
+}
+
+/// `--name`: printable ASCII, so that it is the same in a terminal, in JSON and as a process title.
+pub(super) fn run_name(given: &OptionValue) -> Result<String, Rule> {
+    let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+    let is_name = |name: &&str| {
+        (1..=RUN_NAME_MAX).contains(&name.len())
+            && name.as_bytes().iter().all(|byte| printable(byte))
+            && name.trim() == *name
+    };
+    let name = given.value.to_str().filter(is_name).ok_or(Rule::RunName)?;
+    Ok(name.to_owned())
 }
 
 /// Any path that is not empty.

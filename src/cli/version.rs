@@ -5,8 +5,13 @@ use std::path::Path;
 
 use super::argv::shown;
 use crate::guest::era::Era;
+use crate::report::json::Value;
 
 const NUMBER: &str = env!("CARGO_PKG_VERSION");
+
+/// Version of the JSON format, a contract: see `docs/version.schema.json`. Raise it with every
+/// change other than an additional member.
+const FORMAT: u64 = 1;
 
 /// Releases of Solo5 whose tender this one replaces.
 const SOLO5: &str = "0.3 to 0.13";
@@ -27,6 +32,27 @@ pub fn version(program: &OsStr) -> String {
         all.join(", "),
         solo5_line(program)
     )
+}
+
+/// Returns the same as one JSON object, with a newline at its end.
+#[cold]
+pub fn version_json() -> String {
+    let era = |era: Era| {
+        Value::Object(vec![
+            ("name", era.name().into()),
+            ("abi", era.abi_version().map(u64::from).into()),
+            ("releases", era.releases().into()),
+        ])
+    };
+    let document = Value::Object(vec![
+        ("type", "tender.version".into()),
+        ("format", FORMAT.into()),
+        ("version", NUMBER.into()),
+        ("architecture", std::env::consts::ARCH.into()),
+        ("eras", Value::List(Era::ALL.into_iter().map(era).collect())),
+        ("replaces", format!("solo5-hvt {SOLO5}").into()),
+    ]);
+    format!("{document}\n")
 }
 
 /// Returns the line with the replaced releases, if started under the name of Solo5's tender.

@@ -2,7 +2,8 @@
 //! files of any architecture on any host, and needs only read access to the file.
 //!
 //! The result is a [`Report`], as text for people ([`Report::to_text`]) or as JSON for programs
-//! ([`Report::to_json`], in the format of `docs/inspect.schema.json`).
+//! ([`Report::to_json`], in the format of `docs/inspect.schema.json`). For an accepted file, it can
+//! also be a configuration file ([`Report::to_toml`]) or annotations ([`Report::to_oci`]).
 
 use std::path::{Path, PathBuf};
 
@@ -18,9 +19,11 @@ use crate::setup;
 mod bindings;
 mod document;
 pub mod elftool;
+mod oci;
 #[cfg(test)]
 mod tests;
 mod text;
+mod toml;
 
 /// How the era of a unikernel was recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,6 +46,16 @@ fn a_valid_unikernel_is_described_with_the_command_that_runs_it() {
     ];
     assert_eq!(report.command_line().expect("it runs"), command);
     let text = report.to_text();
+    let toml = report.to_toml();
+    for line in [
+        "'tender inspect --toml': aarch64, ABI version 2 (Solo5 0.8 and later).\n",
+        "/app.hvt\"\nargs = []",
+        "\nmem = \"64M\"  # at least 2M\n",
+        "\n[block.data]\npath = \"PATH\"",
+        "\n[net.service]\ntap = \"IFACE\"",
+    ] {
+        assert!(toml.contains(line), "{line:?} in\n{toml}");
+    }
     for line in [
         "interface     ABI version 2 (Solo5 0.8 and later), from its ABI note\n",
         "entry         0x100020\n",
@@ -205,6 +215,11 @@ fn names_that_no_option_can_contain_use_the_short_form() {
     ];
     assert_eq!(report.command_line().expect("it runs"), command);
     assert_eq!(parsed(&report)["devices"][1]["name"], r"größe\n");
+    let toml = report.to_toml();
+    assert!(
+        toml.ends_with("2M\nnet = \"IFACE\"\nblock = \"PATH\"\n"),
+        "{toml}"
+    );
 }
 
 #[test]
@@ -306,5 +321,10 @@ proptest! {
         prop_assert_eq!(report.command_line().is_some(), report.refusal.is_none());
         let text = report.to_text();
         prop_assert!(!text.replace('\n', "").chars().any(char::is_control));
+        let (toml, oci) = (report.to_toml(), report.to_oci());
+        prop_assert_eq!(toml.is_empty(), report.refusal.is_some());
+        prop_assert!(!toml.replace('\n', "").chars().any(char::is_control));
+        prop_assert_eq!(oci.is_empty(), report.refusal.is_some());
+        prop_assert!(oci.is_empty() || serde_json::from_str::<serde_json::Value>(&oci).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! A minimal JSON writer for `inspect`, `--stats` and `--log-format`. No crate is worth its size
+//! A minimal JSON writer for `inspect`, `--json`, `--stats` and `--log-format`. No crate is worth its size
 //! for this.
 
 use std::fmt::{self, Display, Formatter, Write};
@@ -8,6 +8,8 @@ use std::fmt::{self, Display, Formatter, Write};
 pub enum Value {
     /// `null`.
     Null,
+    /// `true` or `false`.
+    Bool(bool),
     /// A whole number.
     Number(u64),
     /// A string.
@@ -16,6 +18,12 @@ pub enum Value {
     List(Vec<Value>),
     /// An object, its members in this order.
     Object(Vec<(&'static str, Value)>),
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::Bool(value)
+    }
 }
 
 impl From<u64> for Value {
@@ -67,6 +75,7 @@ impl Value {
         let inner = depth.map(|depth| depth + 1);
         match self {
             Value::Null => f.write_str("null"),
+            Value::Bool(value) => write!(f, "{value}"),
             Value::Number(number) => write!(f, "{number}"),
             Value::Text(text) => write_text(f, text),
             Value::List(values) => {
@@ -170,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_line_has_the_same_content() {
-        let inner = Value::Object(vec![("b\n", vec![1_u64, 2].into()), ("c", Value::Null)]);
+        let inner = Value::Object(vec![("b\n", vec![1_u64, 2].into()), ("c", true.into())]);
         let value = Value::Object(vec![
             ("a", Value::List(vec![inner])),
             ("d", "\u{1b}\u{9b}\"\\é".into()),
@@ -178,7 +187,7 @@ mod tests {
         let line = value.one_line().to_string();
         assert_eq!(
             line,
-            r#"{"a": [{"b\u000a": [1, 2], "c": null}], "d": "\u001b\u009b\"\\é"}"#
+            r#"{"a": [{"b\u000a": [1, 2], "c": true}], "d": "\u001b\u009b\"\\é"}"#
         );
         let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
         assert_eq!(read(&line), read(&value.to_string()));

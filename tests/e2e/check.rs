@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
         trial!(a_startable_guest_is_reported_and_not_started, Kvm),
         trial!(all_problems_are_reported_together, Kvm),
+        trial!(the_report_can_be_json, Kvm),
         trial!(without_a_unikernel_the_rest_is_checked, Kvm),
         trial!(a_host_without_devices_is_reported, Kvm, Net),
         trial!(memory_is_checked_as_at_a_start, Kvm),
@@ -45,6 +46,29 @@ fn unikernel(check: bool, name: &str, options: &[&str], arguments: &[&str]) -> C
 
 fn check(name: &str, options: &[&str]) -> Output {
     run(&mut unikernel(true, name, options, &[]))
+}
+
+fn the_report_can_be_json() {
+    let schema = serde_json::from_str(include_str!("../../docs/check.schema.json"))
+        .expect("the schema is JSON");
+    let report = |name: &str, options: &[&str], status: i32| {
+        let options = [&["--json"], options].concat();
+        let output = check(name, &options);
+        let text = &output.exits(status).is_quiet().stdout;
+        let document = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        common::schema::check(&schema, &document);
+        assert_eq!(document["would_start"], status == 0, "{document:#}");
+        document
+    };
+    let good = report("hello", &["--mem=4"], 0);
+    assert_eq!(good["findings"][0]["subject"], "unikernel", "{good:#}");
+    let bad = report("block", &["--block=/nowhere"], 1);
+    let findings = bad["findings"].as_array().unwrap();
+    let missing = findings
+        .iter()
+        .filter(|finding| finding["verdict"] == "missing");
+    let subjects: Vec<_> = missing.map(|finding| &finding["subject"]).collect();
+    assert_eq!(subjects, ["block"], "{bad:#}");
 }
 
 /// The text of a table, or of a message, without line breaks and rules.

@@ -27,6 +27,10 @@ pub fn tests() -> Vec<Trial> {
         trial!(an_answer_that_cannot_be_written_is_an_error),
         trial!(a_unikernel_called_inspect_can_be_run),
         trial!(the_suggested_command_line_runs, Kvm),
+        trial!(a_configuration_file_is_written, Kvm),
+        trial!(every_unikernel_gets_a_valid_configuration_file),
+        trial!(annotations_are_those_of_urunc_and_aussi),
+        trial!(a_rejected_file_gets_no_other_form),
     ]
 }
 
@@ -299,4 +303,105 @@ fn the_suggested_command_line_runs() {
         .exits(0)
         .is_quiet()
         .prints("hello: there\n");
+}
+
+/// Returns the configuration file that is written for `path`.
+#[track_caller]
+fn written(path: &Path) -> String {
+    let output = run(&mut inspect(&["--toml"], path));
+    output.exits(0).is_quiet();
+    output.stdout
+}
+
+/// The file needs only the name of an image, and lies in another directory than the unikernel.
+fn a_configuration_file_is_written() {
+    let directory = common::directory();
+    let file = directory.path().join("app.toml");
+    let with = |arguments: &[&str]| {
+        let mut command = tender(["--config", common::text(&file)]);
+        run(command.args(arguments))
+    };
+    fs::write(directory.path().join("data.img"), [0; 4096]).unwrap();
+    let text = written(&fixture("block"));
+    fs::write(&file, &text).unwrap();
+    with(&["--check"])
+        .exits(1)
+        .prints("missing  block:storage  ")
+        .prints("would not start: 1 problem\n");
+    let text = text.replace("PATH\"  #", "data.img\"  #");
+    let text = text.replace("args = []", "args = [\"nothing\"]");
+    fs::write(&file, text).unwrap();
+    with(&["--check"])
+        .exits(0)
+        .prints("ok       arguments      7 bytes")
+        .prints("ok       memory         64 MiB\n")
+        .prints("would start\n");
+    fs::write(&file, written(&fixture("hello"))).unwrap();
+    with(&[])
+        .exits(0)
+        .is_quiet()
+        .prints("memory: 67108864 bytes");
+}
+
+fn every_unikernel_gets_a_valid_configuration_file() {
+    for path in unikernels() {
+        let text = written(&path);
+        let devices = &accepted(&path)["devices"];
+        let tables = |kind: &str| text.matches(&format!("\n[{kind}.")).count();
+        assert_eq!(
+            tables("net") + tables("block"),
+            devices.as_array().map_or(0, Vec::len),
+            "{text}"
+        );
+        assert!(text.lines().all(|line| line.len() <= 120), "{text}");
+        let file = common::directory();
+        let file = file.path().join("app.toml");
+        // Devices of old unikernels are comments.
+        fs::write(
+            &file,
+            text.replace("\n# net", "\nnet")
+                .replace("\n# block", "\nblock"),
+        )
+        .unwrap();
+        let output = run(&mut tender(["--check", "--config", common::text(&file)]));
+        assert!(
+            output.stderr.is_empty() && output.stdout.contains("unikernel "),
+            "{text}\n{output:#?}"
+        );
+    }
+}
+
+fn annotations_are_those_of_urunc_and_aussi() {
+    let annotations = |name: &str| {
+        let output = run(&mut inspect(&["--oci"], &fixture(name)));
+        output.exits(0).is_quiet();
+        serde_json::from_str::<Value>(&output.stdout).expect("JSON")
+    };
+    assert_eq!(
+        annotations("web"),
+        serde_json::json!({
+            "com.urunc.unikernel.unikernelType": "mirage",
+            "com.urunc.unikernel.hypervisor": "hvt",
+            "com.urunc.unikernel.binary": "/web.hvt",
+            "com.urunc.unikernel.mountRootfs": "false",
+            "com.urunc.unikernel.useDMBlock": "false",
+            "solo5.mem": "64",
+            "solo5.net.service.docker": "eth0",
+        })
+    );
+    let block = annotations("block");
+    assert_eq!(block["com.urunc.unikernel.block"], "/storage.img");
+    assert_eq!(block["com.urunc.unikernel.blkMntPoint"], "/storage");
+    assert_eq!(block["solo5.block.storage"], "/storage.img");
+}
+
+fn a_rejected_file_gets_no_other_form() {
+    let directory = common::directory();
+    let path = directory.path().join("app.hvt");
+    fs::write(&path, "not a unikernel").unwrap();
+    for form in ["--toml", "--oci"] {
+        let output = run(&mut inspect(&[form], &path));
+        output.exits(1).complains("app.hvt: ");
+        assert_eq!(output.stdout, "", "{form}");
+    }
 }

@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend([
         trial!(help_and_version_exit_with_0),
         trial!(a_mistyped_path_has_a_suggestion),
+        trial!(the_version_can_be_json),
         trial!(arguments_that_are_no_text_are_refused),
         trial!(a_command_line_has_its_limit),
         trial!(every_declared_device_must_be_attached),
@@ -35,6 +36,17 @@ pub fn tests() -> Vec<Trial> {
 
 /// Arguments before a unikernel that are refused for any unikernel, and what the error names.
 const REFUSED: &[(&[&str], &[&str])] = &[
+    (
+        &["--json", "x.hvt"],
+        &["--json", "--check", "--log-format=json"],
+    ),
+    (&["--name=", "x.hvt"], &["--name=", "1 to 64"]),
+    (&["--name=a\tb", "x.hvt"], &["--name=a\\tb", "printable"]),
+    (&["--name= a", "x.hvt"], &["--name= a", "space"]),
+    (
+        &["--name=a", "--name=b", "x.hvt"],
+        &["--name", "given twice"],
+    ),
     (&[], &["no unikernel", "--help"]),
     (&["--"], &["no unikernel"]),
     (&["--mem=64"], &["no unikernel"]),
@@ -391,4 +403,23 @@ fn each_v_logs_more() {
         [false, false, true],
         "{vvv}"
     );
+}
+
+fn the_version_can_be_json() {
+    let schema = serde_json::from_str(include_str!("../../docs/version.schema.json"))
+        .expect("the schema is JSON");
+    for args in [["--version", "--json"], ["--json", "-V"]] {
+        let output = run(&mut tender(args));
+        let text = &output.exits(0).is_quiet().stdout;
+        let document: serde_json::Value =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        common::schema::check(&schema, &document);
+        assert_eq!(document["version"], env!("CARGO_PKG_VERSION"));
+        let abis: Vec<_> = document["eras"].as_array().unwrap().iter().collect();
+        assert_eq!(
+            (&abis[0]["abi"], &abis[2]["abi"]),
+            (&().into(), &2.into()),
+            "{text}"
+        );
+    }
 }

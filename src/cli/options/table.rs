@@ -85,6 +85,14 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         ..OPTION
     },
     Spec {
+        long: "name",
+        value: (Kind::Text, "NAME"),
+        heading: "Configuration",
+        help: "Name of the run, for ps, JSON logs and metrics [default: the file's]",
+        set: |config, given| put(&mut config.name, value::run_name(given)),
+        ..OPTION
+    },
+    Spec {
         long: "mem",
         value: (Kind::Number, "SIZE"),
         heading: "Memory",
@@ -277,6 +285,13 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         help: "Log nothing on stderr but errors",
         same_as: Some("verbose"),
         set: |config, _| put(&mut config.verbosity, Ok(Verbosity::Quiet)),
+        ..OPTION
+    },
+    Spec {
+        long: "json",
+        help: "Print the result of --check or --version as JSON",
+        in_files: false,
+        set: |config, _| put(&mut config.output.json, Ok(true)),
         ..OPTION
     },
     Spec {

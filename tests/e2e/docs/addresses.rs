@@ -15,14 +15,16 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Addresses that files may contain: known sites, and names that cannot be registered.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "ghcr.io/tender-vmm/tender",
     "github.com/Solo5/solo5",
     "github.com/firecracker-microvm/firecracker",
     "github.com/hermit-os/uhyve",
     "github.com/qemu/qemu",
+    "github.com/robur-coop/aussi",
     "github.com/rust-lang/crates.io-index",
     "github.com/tender-vmm/tender",
+    "github.com/urunc-dev/urunc",
     "json-schema.org/draft/",
     "keepachangelog.com/",
     "semver.org/",

@@ -1,0 +1,62 @@
+//! The annotations by which container runtimes recognise and start a unikernel, as one JSON object:
+//! those of urunc (`com.urunc.unikernel.*`) and of aussi (`solo5.*`). Each ignores the other's.
+//!
+//! The keys are those of urunc's `docs/package/index.md` and of aussi's `lib/solo5.ml`.
+
+use super::{Report, suggested_memory};
+use crate::guest::manifest::{Device, Kind, Manifest};
+use crate::report::json::Value;
+
+/// The interface that Docker and Podman give a container.
+const INTERFACE: &str = "eth0";
+
+impl Report {
+    /// Formats the annotations, for an image with the unikernel and its disks in its root
+    /// directory; empty if the file is rejected.
+    pub fn to_oci(&self) -> String {
+        let (None, Some(least_memory)) = (&self.refusal, self.least_memory) else {
+            return String::new();
+        };
+        let file = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let memory = suggested_memory(least_memory) >> 20;
+        let mut annotations = vec![
+            urunc("unikernelType", "mirage".to_owned()),
+            urunc("hypervisor", "hvt".to_owned()),
+            urunc("binary", format!("/{file}")),
+            // The unikernel uses no file system of the image. Up to 2025, the second name.
+            urunc("mountRootfs", "false".to_owned()),
+            urunc("useDMBlock", "false".to_owned()),
+        ];
+        let devices = self.manifest.iter().flat_map(Manifest::devices);
+        let disks = || devices.clone().filter(|device| device.kind == Kind::Block);
+        // urunc attaches one disk.
+        if let Some(disk) = disks().next() {
+            annotations.push(urunc("block", image(disk)));
+            annotations.push(urunc("blkMntPoint", format!("/{}", disk.name)));
+        }
+        annotations.push(("solo5.mem".to_owned(), memory.to_string()));
+        annotations.extend(devices.clone().map(aussi));
+        let lines = annotations.into_iter().map(|(key, value)| {
+            let [key, value] = [key, value].map(|text| Value::Text(text).one_line().to_string());
+            format!("  {key}: {value}")
+        });
+        format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
+    }
+}
+
+fn urunc(key: &str, value: String) -> (String, String) {
+    (format!("com.urunc.unikernel.{key}"), value)
+}
+
+fn aussi(device: &Device) -> (String, String) {
+    let name = &device.name;
+    match device.kind {
+        Kind::Net => (format!("solo5.net.{name}.docker"), INTERFACE.to_owned()),
+        Kind::Block => (format!("solo5.block.{name}"), image(device)),
+    }
+}
+
+/// Returns the path of a disk in the image.
+fn image(device: &Device) -> String {
+    format!("/{}.img", device.name)
+}
