@@ -262,13 +262,14 @@ impl Disk {
             io::ErrorKind::UnexpectedEof => {
                 if self.stats.truncated.add_first() {
                     log::warn!(
+                        cause = "truncated";
                         "{path}: read error: the image was truncated during the run; reported to the guest"
                     );
                 }
             }
             _ => {
                 if self.stats.read_errors.add_first() {
-                    log::warn!("{path}: read error: {error}; reported to the guest");
+                    log::warn!(cause = "read_error"; "{path}: read error: {error}; reported to the guest");
                 }
             }
         }
@@ -278,14 +279,14 @@ impl Disk {
     #[cold]
     fn write_failed(&mut self, error: &io::Error) -> Status {
         let path = self.path.display();
-        let counter = match error.kind() {
+        let (counter, cause) = match error.kind() {
             // As above.
             io::ErrorKind::Interrupted => return Status::Unspecified,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => &self.stats.full,
-            _ => &self.stats.write_errors,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (&self.stats.full, "full"),
+            _ => (&self.stats.write_errors, "write_error"),
         };
         if counter.add_first() {
-            log::warn!("{path}: write error: {error}; reported to the guest");
+            log::warn!(cause = cause; "{path}: write error: {error}; reported to the guest");
         }
         Status::Unspecified
     }

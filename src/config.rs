@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use log::LevelFilter;
 
@@ -39,6 +39,16 @@ pub struct Config {
     pub debugging: Debugging,
 }
 
+/// Returns the name of a run of `unikernel`: `given`, else the file's name without its extension.
+pub(crate) fn run_name(given: Option<&str>, unikernel: &Path) -> String {
+    if let Some(given) = given {
+        return given.to_owned();
+    }
+    let file = unikernel.file_name().unwrap_or_default().to_string_lossy();
+    let name = file.strip_suffix(EXTENSION).filter(|name| !name.is_empty());
+    name.unwrap_or(&file).chars().take(RUN_NAME_MAX).collect()
+}
+
 /// How strict the sandbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxMode {
@@ -69,13 +79,7 @@ pub(crate) const RUN_NAME_MAX: usize = 64;
 impl Config {
     /// Returns the name of the run: that of `--name`, else that of the file.
     pub fn name(&self) -> String {
-        let file = || self.unikernel.file_name().unwrap_or_default();
-        let default = || {
-            let file = file().to_string_lossy();
-            let name = file.strip_suffix(EXTENSION).filter(|name| !name.is_empty());
-            name.unwrap_or(&file).chars().take(RUN_NAME_MAX).collect()
-        };
-        self.name.clone().unwrap_or_else(default)
+        run_name(self.name.as_deref(), &self.unikernel)
     }
 
     /// Returns the inherited descriptors that the configuration names.

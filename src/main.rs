@@ -25,7 +25,7 @@ use tender::host::files::{Files, Use};
 use tender::host::signal;
 use tender::host::start;
 use tender::inspect::elftool;
-use tender::report::log_lines::{Line, Stderr};
+use tender::report::log_lines::{self, Line, Stderr};
 
 /// An exit status.
 type Status = u8;
@@ -104,7 +104,10 @@ fn run(config: &Config, config_file: Option<Use>) -> Status {
             // the status that a shell would report.
             128 + number as u8
         }
-        Err(error) => fail(format_args!("{}: {error}", config.unikernel.display())),
+        Err(error) => {
+            let unikernel = config.unikernel.display();
+            fail_by(Some(error.cause()), format_args!("{unikernel}: {error}"))
+        }
     }
 }
 
@@ -127,12 +130,13 @@ fn check(config: &Config, config_file: Option<Use>) -> Status {
 fn start_log(config: &Config) {
     let mut builder = env_logger::Builder::new();
     config.output.log_format.set_global();
+    if log_lines::are_json() {
+        log_lines::name_run(&config.name());
+    }
     builder.filter_level(config.verbosity.level());
     // gdbstub's debug output is for authors of stubs: gdb tries packets that this stub lacks.
     builder.filter_module("gdbstub", log::LevelFilter::Warn);
-    builder.format(|target, record| {
-        target.write_all(Line::log(record.level(), *record.args()).bytes())
-    });
+    builder.format(|target, record| target.write_all(Line::record(record).bytes()));
     let filters = std::env::var("RUST_LOG").unwrap_or_default();
     // Parsed first, because env_logger reports errors in its own format and panics if it cannot.
     let malformed = env_filter::Builder::new().try_parse(&filters).err();
@@ -199,6 +203,11 @@ fn print(text: &str) -> Status {
 /// Prints one line and returns status 1 for every failure of the tender; orchestrators rely on
 /// this.
 fn fail(message: std::fmt::Arguments<'_>) -> Status {
-    let _ = Stderr.write_all(Line::fatal(message).bytes());
+    fail_by(None, message)
+}
+
+/// Fails as [`fail`] does, with the cause for JSON lines.
+fn fail_by(cause: Option<&str>, message: std::fmt::Arguments<'_>) -> Status {
+    let _ = Stderr.write_all(Line::fatal(cause, message).bytes());
     1
 }

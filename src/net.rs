@@ -259,6 +259,7 @@ impl Nic {
         self.stats.receive_errors.add(1);
         if self.common.logged.first(RECEIVING | cause as u32) {
             log::warn!(
+                cause = cause.name();
                 "{}: cannot receive: {}; the guest gets no frames",
                 self.name,
                 cause.describe(error)
@@ -271,6 +272,7 @@ impl Nic {
         self.stats.dropped_short.add(1);
         if self.common.logged.first(SHORT) {
             log::warn!(
+                cause = "short";
                 "{}: the host accepted only part of a frame; such frames are lost",
                 self.name
             );
@@ -291,6 +293,7 @@ impl Nic {
         counter.add(1);
         if self.common.logged.first(cause as u32) {
             log::warn!(
+                cause = cause.name();
                 "{}: cannot send: {}; such frames are dropped",
                 self.name,
                 cause.describe(error)
@@ -340,6 +343,17 @@ impl Cause {
             Some(libc::EBADFD | libc::ENODEV | libc::ENXIO | libc::EPIPE) => Cause::Gone,
             Some(libc::ECONNRESET | libc::ENOTCONN) => Cause::Gone,
             _ => Cause::Other,
+        }
+    }
+
+    /// Returns its name in statistics.
+    fn name(self) -> &'static str {
+        match self {
+            Cause::Invalid => "invalid",
+            Cause::Full => "full",
+            Cause::Down => "down",
+            Cause::Gone => "gone",
+            Cause::Other => "other",
         }
     }
 

@@ -42,6 +42,19 @@ pub enum Error {
     Killed,
 }
 
+impl Error {
+    /// Returns the cause in one word, for programs.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Error::Start(_) => "start",
+            Error::Violation { .. } => "guest",
+            Error::Host { .. } => "host",
+            Error::Timeout { .. } => "timeout",
+            Error::Killed => "gdb",
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -30,11 +30,12 @@ use crate::host::files::{Files, Look, Need};
 use crate::host::inherited_filter;
 use crate::host::lease::{self, Lease};
 use crate::host::service_manager::Notifier;
+use crate::host::title;
 use crate::host::user;
 use crate::memory::GuestMemory;
 use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
-use crate::report::clock;
+use crate::report::{clock, log_lines};
 use crate::sandbox::{self, Layer, Sandbox};
 
 mod content;
@@ -61,6 +62,9 @@ struct Unikernel {
 pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outcome::Error> {
     check_clock()?;
     let phases = Phases::begin();
+    if let Some(name) = &config.name {
+        title::set(name);
+    }
     files.check_user()?;
     let mut unikernel = Unikernel::examine(config, files)?;
     let era = unikernel.image.era;
@@ -81,6 +85,9 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     let mut memory = reserve(unikernel.memory_size, unikernel.image.end(), config)?;
     phases.end(Phase::Machine);
     let devices = Devices::attach(plan, files, era.rules())?;
+    if log_lines::are_json() {
+        log_lines::name_devices(devices.names());
+    }
     phases.end(Phase::Devices);
 
     log::info!(
@@ -105,7 +112,7 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
         .stamped(config.output.console_timestamps);
     phases.end(Phase::Load);
     let mut registry = Registry::new(
-        &config.unikernel,
+        config,
         era,
         phases,
         unikernel.memory_size,

@@ -175,7 +175,7 @@ impl Console {
     #[cold]
     fn drop_excess(&mut self, bytes: u64) {
         if self.stats.excess_bytes.get() == 0 {
-            log::warn!("console: output exceeds --console-rate; the excess is dropped");
+            log::warn!(cause = "excess"; "console: output exceeds --console-rate; the excess is dropped");
         }
         self.stats.excess_bytes.add(bytes);
         self.stats.dropped_bytes.add(bytes);
@@ -187,14 +187,15 @@ impl Console {
         if error.kind() == io::ErrorKind::Interrupted {
             return self.stats.interrupted.add(1);
         }
-        let counter = match error.raw_os_error() {
-            Some(libc::EPIPE) => &self.stats.closed,
-            Some(libc::EAGAIN) => &self.stats.slow,
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => &self.stats.full,
-            _ => &self.stats.other,
+        let (counter, cause) = match error.raw_os_error() {
+            Some(libc::EPIPE) => (&self.stats.closed, "closed"),
+            Some(libc::EAGAIN) => (&self.stats.slow, "slow"),
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => (&self.stats.full, "full"),
+            _ => (&self.stats.other, "other"),
         };
         if counter.add_first() {
             log::warn!(
+                cause = cause;
                 "console: cannot write to standard output: {error}; the guest's output is dropped"
             );
         }

@@ -10,7 +10,7 @@ use self::ring::Ring;
 use crate::block::Disk;
 use crate::guest::era::Rules;
 use crate::guest::hypercall::{BlockRequest, NetRequest, Reply};
-use crate::guest::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Properties};
+use crate::guest::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Properties, is_valid_name};
 use crate::host::files::Files;
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
@@ -160,6 +160,13 @@ impl Devices {
             Slot::Net(nic) => Some(nic.interface_name().to_owned()),
             Slot::Block(disk) => Some(disk.path().display().to_string()),
         }
+    }
+
+    /// Returns what messages about a device begin with, and its name in the manifest.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (String, &str)> {
+        self.named()
+            .filter(|(_, name, _)| is_valid_name(name))
+            .filter_map(|(handle, name, _)| Some((self.on_host(handle)?, name)))
     }
 
     /// Returns whether there is a network interface.

@@ -321,10 +321,10 @@ fn handle(
 }
 
 fn end(shared: &Shared, why: &str) -> ! {
-    log_lines::write_from_handler(&Line::fatal(format_args!(
-        "{}: {why}",
-        shared.lease.name.display()
-    )));
+    log_lines::write_from_handler(&Line::fatal(
+        None,
+        format_args!("{}: {why}", shared.lease.name.display()),
+    ));
     // SAFETY: the call takes a number.
     unsafe { libc::_exit(1) }
 }

@@ -13,5 +13,6 @@ pub mod signal;
 pub mod similar;
 pub mod start;
 pub mod threads;
+pub(crate) mod title;
 pub mod unix_socket;
 pub mod user;

@@ -46,7 +46,10 @@ extern "C" fn _dl_get_origin() -> *const c_char {
 /// error does. Rust's default hook needs system calls that the sandbox does not allow.
 fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
-        let line = Line::fatal(format_args!("internal error, please report it: {panic}"));
+        let line = Line::fatal(
+            None,
+            format_args!("internal error, please report it: {panic}"),
+        );
         let _ = Stderr.write_all(line.bytes());
         // SAFETY: the call ends the process in any state of its threads.
         unsafe { libc::_exit(1) }

@@ -36,18 +36,7 @@ mem = \"{memory}M\"  # at least {least}M
             quoted(path),
         );
         match &self.manifest {
-            Some(manifest) => {
-                let devices = manifest.devices().iter();
-                let (named, unnamed): (Vec<_>, Vec<_>) =
-                    devices.partition(|device| is_valid_name(&device.name));
-                // Keys outside tables come before all tables.
-                unnamed
-                    .into_iter()
-                    .for_each(|device| add_unnamed(&mut text, device));
-                named
-                    .into_iter()
-                    .for_each(|device| add_table(&mut text, device));
-            }
+            Some(manifest) => add_devices(&mut text, manifest.devices()),
             None => text.push_str(
                 "\n# Too old to declare its devices; remove the '#' from those that it needs.\n\
                  # net = \"IFACE\"\n# block = \"PATH\"\n",
@@ -57,35 +46,48 @@ mem = \"{memory}M\"  # at least {least}M
     }
 }
 
-/// Adds a device whose name no option can contain; it can only be attached as the only one of its
-/// kind.
-fn add_unnamed(text: &mut String, device: &Device) {
-    text.push_str(match device.kind {
-        Kind::Net => "net = \"IFACE\"\n",
-        Kind::Block => "block = \"PATH\"\n",
-    });
+/// Adds the devices. One whose name no option can contain can only be attached as the only one of
+/// its kind, by a key outside all tables; such keys come first.
+fn add_devices(text: &mut String, devices: &[Device]) {
+    // Writing to a string cannot fail.
+    for device in devices.iter().filter(|device| !is_valid_name(&device.name)) {
+        let (key, _, _) = keys(device.kind);
+        let _ = writeln!(text, "{key} = \"{}\"", placeholder(devices, device));
+    }
+    for device in devices.iter().filter(|device| is_valid_name(&device.name)) {
+        let ((table, key, rest), name) = (keys(device.kind), &device.name);
+        let value = placeholder(devices, device);
+        let _ = write!(text, "\n[{table}.{name}]\n{key} = \"{value}\"  {rest}");
+    }
 }
 
-/// Adds the table of a device.
-fn add_table(text: &mut String, Device { kind, name, .. }: &Device) {
-    let (table, keys) = match kind {
+/// Returns the table of a kind, the key for the source, and what follows its value.
+fn keys(kind: Kind) -> (&'static str, &'static str, &'static str) {
+    match kind {
         Kind::Net => (
             "net",
-            "\
-tap = \"IFACE\"  # a tap that is up and belongs to the user of tender
-# mac = \"02:00:00:00:00:01\"  # default: random
-",
+            "tap",
+            "# a tap that is up and belongs to the user of tender\n# mac = \"02:00:00:00:00:01\"  # default: random\n",
         ),
         Kind::Block => (
             "block",
-            "\
-path = \"PATH\"  # an image or a disk; a relative path starts at this file
-# sector-size = 512
-",
+            "path",
+            "# an image or a disk; a relative path starts at this file\n# sector-size = 512\n",
         ),
+    }
+}
+
+/// Returns IFACE or PATH, with a number if there are several: no two devices may share a source.
+fn placeholder(devices: &[Device], device: &Device) -> String {
+    let name = match device.kind {
+        Kind::Net => "IFACE",
+        Kind::Block => "PATH",
     };
-    // Writing to a string cannot fail.
-    let _ = write!(text, "\n[{table}.{name}]\n{keys}");
+    let same = || devices.iter().filter(|other| other.kind == device.kind);
+    match same().position(|other| other.handle == device.handle) {
+        Some(index) if same().count() > 1 => format!("{name}{}", index + 1),
+        _ => name.to_owned(),
+    }
 }
 
 /// Quotes a string. JSON's escapes are also TOML's.

@@ -19,6 +19,7 @@ pub(super) fn document(registry: &Registry, outcome: &Result<Outcome, Error>) ->
         ("type", "tender.stats".into()),
         ("format", FORMAT.into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
+        ("name", registry.name().into()),
         ("unikernel", registry.unikernel.as_str().into()),
         ("architecture", std::env::consts::ARCH.into()),
         ("era", registry.era.name().into()),

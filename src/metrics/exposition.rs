@@ -92,8 +92,10 @@ impl Display for Seconds {
 }
 
 fn about(families: &mut Families<'_, '_>, registry: &Registry) -> fmt::Result {
+    let name = registry.name();
     let labels = [
         ("version", env!("CARGO_PKG_VERSION")),
+        ("name", &name),
         ("unikernel", &registry.unikernel),
         ("era", registry.era.name()),
         ("architecture", std::env::consts::ARCH),

@@ -32,6 +32,7 @@ use server::Server;
 use times::{Asleep, Times};
 
 use crate::block;
+use crate::config::{Config, run_name};
 use crate::devices::Devices;
 use crate::devices::console::{self, Console};
 use crate::devices::ring::Ring;
@@ -117,6 +118,8 @@ pub(crate) struct Block {
 pub(crate) struct Registry {
     /// Path of the unikernel.
     pub unikernel: String,
+    /// The name of the run, if one is given.
+    name: Option<String>,
     /// The tender's PID.
     pub process_id: u32,
     /// Its era.
@@ -142,7 +145,7 @@ pub(crate) struct Registry {
 impl Registry {
     /// Collects the counters of all parts. `memory` is the size of guest memory.
     pub(crate) fn new(
-        unikernel: &Path,
+        config: &Config,
         era: Era,
         phases: Phases,
         memory: u64,
@@ -163,7 +166,8 @@ impl Registry {
             counters: disk.counters(),
         };
         Registry {
-            unikernel: unikernel.to_string_lossy().into_owned(),
+            unikernel: config.unikernel.to_string_lossy().into_owned(),
+            name: config.name.clone(),
             process_id: std::process::id(),
             era,
             memory,
@@ -175,6 +179,11 @@ impl Registry {
             times: None,
             process: None,
         }
+    }
+
+    /// Returns the name of the run.
+    pub(crate) fn name(&self) -> String {
+        run_name(self.name.as_deref(), Path::new(&self.unikernel))
     }
 
     /// Measures from now on what is costly: times and the use of `memory`.

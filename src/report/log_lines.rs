@@ -8,6 +8,7 @@
 mod epoll;
 pub mod journal;
 mod line;
+mod origin;
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
@@ -22,6 +23,8 @@ use rustix::io::Errno;
 use rustix::stdio::stderr;
 
 pub use self::line::{Line, LogFormat};
+pub(crate) use self::origin::name_devices;
+pub use self::origin::name_run;
 use crate::report::clock;
 use crate::report::counters::Count;
 
@@ -51,6 +54,11 @@ fn state() -> MutexGuard<'static, State> {
 struct State {
     patience: Duration,
     lost: u64,
+}
+
+/// Returns whether log lines are JSON.
+pub fn are_json() -> bool {
+    LogFormat::current() == LogFormat::Json
 }
 
 /// Returns the number of lines dropped since the process began.

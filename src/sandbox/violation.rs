@@ -51,9 +51,12 @@ extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     let Violation { code, call, .. } = unsafe { info.cast::<Violation>().read() };
     if code == SYS_SECCOMP {
         let name = name(call.into()).unwrap_or("unknown");
-        log_lines::write_from_handler(&Line::fatal(format_args!(
-            "system call {call} ({name}) is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends"
-        )));
+        log_lines::write_from_handler(&Line::fatal(
+            None,
+            format_args!(
+                "system call {call} ({name}) is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends"
+            ),
+        ));
     }
     // SAFETY: the first call has no effect except its rejection, and the signal's action is the
     // default again. The second is reached only if another process sent SIGSYS before there was a

@@ -68,7 +68,7 @@ fn the_report_can_be_json() {
         .iter()
         .filter(|finding| finding["verdict"] == "missing");
     let subjects: Vec<_> = missing.map(|finding| &finding["subject"]).collect();
-    assert_eq!(subjects, ["block"], "{bad:#}");
+    assert_eq!(subjects, ["block:storage"], "{bad:#}");
 }
 
 /// The text of a table, or of a message, without line breaks and rules.

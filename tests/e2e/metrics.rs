@@ -126,8 +126,12 @@ fn metrics_are_served_while_the_guest_runs() {
     );
     let info = first.labels("tender_info");
     assert_eq!(
-        (info["era"].as_str(), info["architecture"].as_str()),
-        ("abi2", std::env::consts::ARCH)
+        (
+            info["name"].as_str(),
+            info["era"].as_str(),
+            info["architecture"].as_str()
+        ),
+        ("hypercalls", "abi2", std::env::consts::ARCH)
     );
     std::thread::sleep(Duration::from_millis(100));
     let second = scrape(&socket);

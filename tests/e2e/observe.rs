@@ -3,7 +3,9 @@
 
 mod statistics;
 
+use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,8 @@ pub fn tests() -> Vec<Trial> {
         trial!(sigusr1_prints_statistics_while_output_waits, Kvm),
         trial!(sigusr1_during_a_start_does_no_harm, Kvm),
         trial!(messages_are_json, Kvm),
+        trial!(json_names_device_and_cause, Kvm),
+        trial!(a_run_has_a_name, Kvm),
         trial!(messages_have_priorities, Kvm),
         trial!(console_lines_have_timestamps, Kvm),
     ];
@@ -186,13 +190,30 @@ fn messages_are_json() {
             .keys()
             .map(String::as_str)
             .collect();
-        assert_eq!(members, ["level", "message", "ts"], "{line}");
+        let known = ["cause", "device", "level", "message", "name", "pid", "ts"];
+        assert!(
+            members.iter().all(|member| known.contains(member)),
+            "{line}"
+        );
+        assert_eq!(line["name"], "hypercalls", "{line}");
+        assert_eq!(line["pid"], lines[0]["pid"], "{line}");
     }
     assert!(
         lines.len() > 3 && lines[0]["level"] == "info",
         "{output:#?}"
     );
+    for line in output.stderr.lines() {
+        let places = [
+            r#"{"ts": ""#,
+            r#", "level": ""#,
+            r#", "message": ""#,
+            r#", "name": ""#,
+        ]
+        .map(|part| line.find(part));
+        assert!(places[0] == Some(0) && places.is_sorted(), "{line}");
+    }
     let last = &lines[lines.len() - 1];
+    assert_eq!(last["cause"], "guest");
     assert_eq!(last["level"], "error");
     assert!(
         last["message"]
@@ -201,6 +222,74 @@ fn messages_are_json() {
             .starts_with(text(&common::fixture("hypercalls"))),
         "{last}"
     );
+}
+
+/// Returns the JSON lines on stderr.
+#[track_caller]
+fn lines(output: &common::Output) -> Vec<Value> {
+    let lines = output.stderr.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
+fn json_names_device_and_cause() {
+    let directory = common::directory();
+    let image = directory.path().join("data.img");
+    fs::write(&image, [0; 4096]).unwrap();
+    let block = |path: &Path| {
+        let option = format!("--block:storage={}", text(path));
+        let options = ["-v", "--log-format=json", "--mem=4", &option];
+        run(&mut common::unikernel("block", &options, &["nothing"]))
+    };
+    let lines_of_run = lines(&block(&image));
+    let about = |beginning: &str| {
+        let mut found = lines_of_run.iter().filter(|line| {
+            let message = line["message"].as_str().unwrap();
+            message.starts_with(beginning)
+        });
+        found
+            .next()
+            .unwrap_or_else(|| panic!("{beginning}: {lines_of_run:#?}"))
+    };
+    assert_eq!(about("device 'storage': ")["device"], "storage");
+    assert_eq!(about(&format!("{}: ", text(&image)))["device"], "storage");
+    assert!(about("sandbox: ")["device"].is_null());
+    let failed = lines(&block(&directory.path().join("none")));
+    let last = failed.last().unwrap();
+    assert_eq!(
+        (&last["level"], &last["device"], &last["cause"]),
+        (&"error".into(), &"storage".into(), &"start".into()),
+        "{last}"
+    );
+    let output = run(&mut hypercalls(
+        &["--console-rate=1K", "--log-format=json"],
+        &["puts-flood", "500"],
+    ));
+    assert_eq!(lines(&output)[0]["cause"], "excess", "{output:#?}");
+}
+
+/// Its first 15 bytes are the process title.
+fn a_run_has_a_name() {
+    let name = "the \"web\" of 2026";
+    for (option, expected, title) in [
+        (Some(name), name, "the \"web\" of 20"),
+        (None, "hypercalls", "tender"),
+    ] {
+        let option = option.map(|name| format!("--name={name}"));
+        let options: Vec<&str> = ["-v", "--log-format=json", "--stats=-"]
+            .into_iter()
+            .chain(option.as_deref())
+            .collect();
+        let mut guest = started(&options, "poll-forever");
+        let comm = fs::read_to_string(format!("/proc/{}/comm", guest.pid())).unwrap();
+        assert_eq!(comm.trim_end(), title);
+        guest.signal(libc::SIGTERM);
+        let output = guest.end();
+        for line in lines(&output) {
+            assert_eq!(line["name"], expected, "{line}");
+        }
+    }
 }
 
 fn messages_have_priorities() {

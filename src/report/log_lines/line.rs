@@ -5,8 +5,10 @@ use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use log::Level;
+use log::kv::Key;
 
 use super::LONGEST;
+use super::origin::{self, Device};
 use crate::report::json::Escaped;
 use crate::report::text::OneLine;
 use crate::report::timestamp::Timestamp;
@@ -17,7 +19,8 @@ pub enum LogFormat {
     /// `tender: warn: …`.
     #[default]
     Text,
-    /// One object per line: `ts`, `level`, `message`.
+    /// One object per line: `ts`, `level`, `message`, the run's `name`, `pid`, and, where known,
+    /// `device` and `cause`.
     Json,
     /// Text after `<N>`, a syslog priority, which the journal strips.
     Journald,
@@ -29,6 +32,9 @@ impl LogFormat {
     /// Sets the format of all following lines.
     pub fn set_global(self) {
         FORMAT.store(self as u8, Ordering::Relaxed);
+        if self == LogFormat::Json {
+            origin::set_process();
+        }
     }
 
     /// Returns the format called `name`.
@@ -41,7 +47,7 @@ impl LogFormat {
         }
     }
 
-    fn current() -> LogFormat {
+    pub(super) fn current() -> LogFormat {
         match FORMAT.load(Ordering::Relaxed) {
             1 => LogFormat::Json,
             2 => LogFormat::Journald,
@@ -61,34 +67,50 @@ pub struct Line {
 impl Line {
     /// Formats a message of this level.
     pub fn log(level: Level, message: fmt::Arguments<'_>) -> Line {
-        Line::new(LogFormat::current(), level, names(level).0, message)
+        Line::new(LogFormat::current(), level, names(level).0, None, message)
+    }
+
+    /// Formats a message of the log, whose `cause` is the only key of its own.
+    pub fn record(record: &log::Record<'_>) -> Line {
+        let (level, cause) = (record.level(), record.key_values().get(Key::from("cause")));
+        let cause = cause.as_ref().and_then(|cause| cause.to_borrowed_str());
+        let format = LogFormat::current();
+        Line::new(format, level, names(level).0, cause, *record.args())
     }
 
     /// Formats the error that ends the tender; the level is not printed.
-    pub fn fatal(message: fmt::Arguments<'_>) -> Line {
-        Line::new(LogFormat::current(), Level::Error, "", message)
+    pub fn fatal(cause: Option<&str>, message: fmt::Arguments<'_>) -> Line {
+        Line::new(LogFormat::current(), Level::Error, "", cause, message)
     }
 
-    fn new(format: LogFormat, level: Level, label: &str, message: fmt::Arguments<'_>) -> Line {
+    fn new(
+        format: LogFormat,
+        level: Level,
+        label: &str,
+        cause: Option<&str>,
+        message: fmt::Arguments<'_>,
+    ) -> Line {
         let end = match format {
-            LogFormat::Json => "\"}\n",
-            _ => "\n",
+            LogFormat::Json => origin::longest_end(),
+            _ => 1,
         };
         let mut line = Line {
             bytes: [0; LONGEST],
             length: 0,
-            room: LONGEST - end.len(),
+            room: LONGEST - end,
         };
         // Text beyond the room is cut.
         let _ = match format {
             LogFormat::Text => line.text(label, message),
-            LogFormat::Json => line.json(level, message),
+            LogFormat::Json => line.json(level, cause, message),
             LogFormat::Journald => {
                 write!(line, "<{}>", names(level).1).and_then(|()| line.text(label, message))
             }
         };
         line.room = LONGEST;
-        let _ = line.write_str(end);
+        if format != LogFormat::Json {
+            let _ = line.write_str("\n");
+        }
         line
     }
 
@@ -100,10 +122,21 @@ impl Line {
         OneLine(self).write_fmt(message)
     }
 
-    fn json(&mut self, level: Level, message: fmt::Arguments<'_>) -> fmt::Result {
+    fn json(
+        &mut self,
+        level: Level,
+        cause: Option<&str>,
+        message: fmt::Arguments<'_>,
+    ) -> fmt::Result {
         let (now, (level, _)) = (Timestamp::now(), names(level));
         write!(self, r#"{{"ts": "{now}", "level": "{level}", "message": ""#)?;
-        Escaped(self).write_fmt(message)
+        let start = self.length;
+        // Cut, if it is too long; then the end still has its room.
+        let _ = Escaped(self).write_fmt(message);
+        self.room = LONGEST;
+        let message = std::str::from_utf8(&self.bytes[start..self.length]).unwrap_or_default();
+        let device = Device::of(message);
+        origin::write_end(self, &device, cause)
     }
 
     /// Returns the line as it is written.
@@ -140,7 +173,13 @@ mod tests {
     use super::*;
 
     fn line(format: LogFormat, level: Level, label: &str, message: &str) -> String {
-        let line = Line::new(format, level, label, format_args!("{message}"));
+        let line = Line::new(
+            format,
+            level,
+            label,
+            Some("full"),
+            format_args!("{message}"),
+        );
         String::from_utf8(line.bytes().to_vec()).unwrap()
     }
 
@@ -176,6 +215,8 @@ mod tests {
         );
         assert_eq!(object["ts"].as_str().unwrap().len(), Timestamp::LENGTH);
         assert_eq!(line.find('\n'), Some(line.len() - 1));
+        let cause = line.rsplit_once(", \"cause\": ").unwrap().1;
+        assert_eq!(cause, "\"full\"}\n");
     }
 
     /// Wherever the end falls: within a character, or within an escape.
@@ -185,8 +226,9 @@ mod tests {
             let message = format!("{}{}", "x".repeat(filler), "ä\u{1b}\"".repeat(LONGEST));
             for format in [LogFormat::Text, LogFormat::Json, LogFormat::Journald] {
                 let line = line(format, Level::Warn, "warn", &message);
+                let room = if format == LogFormat::Json { 160 } else { 16 };
                 assert!(
-                    line.len() <= LONGEST && line.len() > LONGEST - 16,
+                    line.len() <= LONGEST && line.len() > LONGEST - room,
                     "{}",
                     line.len()
                 );

@@ -82,7 +82,15 @@ fn messages() -> Vec<String> {
     let starts = PREFIXES
         .iter()
         .flat_map(|before| text.split(before).skip(1));
-    let literals = starts.filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    let literals = starts.filter_map(|rest| {
+        let rest = rest.trim_start();
+        // A key precedes the text.
+        let text = match rest.strip_prefix("cause = ") {
+            Some(keyed) => keyed.split_once(';')?.1.trim_start(),
+            None => rest,
+        };
+        text.strip_prefix('"')
+    });
     let messages =
         literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
     let messages = messages.chain(outcomes());
