@@ -46,12 +46,9 @@ fn command() -> Command {
     let inspect = Command::new("inspect")
         .about("Print what a unikernel is and needs, without running it")
         .disable_help_flag(true)
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .num_args(0)
-                .help("Print one JSON object"),
-        )
+        .args([flag("json", "Print one JSON object")])
+        .args([flag("toml", "Print a configuration file")])
+        .args([flag("oci", "Print annotations for container runtimes")])
         .arg(
             Arg::new("help")
                 .long("help")
@@ -67,6 +64,11 @@ fn command() -> Command {
         .args(tender.get_arguments().map(completed))
         .arg(unikernel())
         .subcommand(inspect)
+}
+
+/// Returns a flag of `tender inspect`.
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).num_args(0).help(help)
 }
 
 fn unikernel() -> Arg {

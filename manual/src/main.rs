@@ -1,9 +1,11 @@
 //! Generates tender's manual pages and shell completions: `manual DIRECTORY DATE`.
 //!
 //! A separate program, run when packages are built, so that the binary of `tender` does not contain
-//! them. Options come from [`tender::cli::command`]; all other text is in `pages/`.
+//! them. Options come from [`tender::cli::command`] and
+//! [`tender::cli::keys`]; all other text is in `pages/`.
 
 mod completions;
+mod options;
 mod page;
 
 use std::io::{Error, Result};

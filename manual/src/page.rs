@@ -5,47 +5,42 @@ use std::io::{Error, Result};
 use clap::Command;
 use clap_mangen::Man;
 
+use crate::options::{keys, options};
+
 const TENDER: &str = include_str!("../pages/tender.1.in");
 const INSPECT: &str = include_str!("../pages/tender-inspect.1.in");
+const TOML: &str = include_str!("../pages/tender.toml.5.in");
 
 /// Returns each page with its file name. `date` appears in the footer.
-pub fn pages(date: &str) -> Result<[(&'static str, String); 2]> {
+pub fn pages(date: &str) -> Result<[(&'static str, String); 3]> {
     let command = tender::cli::command();
     let tender = TENDER
-        .replace("@TITLE@\n", &title("TENDER", date)?)
+        .replace("@TITLE@\n", &title("TENDER", "1", date)?)
         .replace("@OPTIONS@\n", &options(&command)?);
-    let inspect = INSPECT.replace("@TITLE@\n", &title("TENDER-INSPECT", date)?);
-    Ok([("tender.1", tender), ("tender-inspect.1", inspect)])
+    let inspect = INSPECT.replace("@TITLE@\n", &title("TENDER-INSPECT", "1", date)?);
+    let toml = TOML
+        .replace("@TITLE@\n", &title("TENDER.TOML", "5", date)?)
+        .replace("@KEYS@\n", &keys()?);
+    Ok([
+        ("tender.1", tender),
+        ("tender-inspect.1", inspect),
+        ("tender.toml.5", toml),
+    ])
 }
 
-fn title(name: &str, date: &str) -> Result<String> {
+fn title(name: &str, section: &str, date: &str) -> Result<String> {
     let source = concat!("tender ", env!("CARGO_PKG_VERSION"));
     let page = Man::new(Command::new("tender"))
         .title(name)
+        .section(section)
         .date(date)
         .source(source)
-        .manual("User Commands");
+        .manual(if section == "5" {
+            "File Formats"
+        } else {
+            "User Commands"
+        });
     text(|out| page.render_title(out))
-}
-
-/// Renders the options with one heading per group, in the order of `tender --help`.
-fn options(command: &Command) -> Result<String> {
-    let rendered = text(|out| Man::new(command.clone()).render_options_section(out))?;
-    let mut lines = String::new();
-    // The lines before the first section repeat the title.
-    for line in rendered.lines().skip_while(|line| !line.starts_with(".SH")) {
-        match line.strip_prefix(".SH ") {
-            // Each group becomes a subsection; only its first letter is a capital.
-            Some(group) => {
-                let (first, rest) = group.trim_matches('"').split_at(1);
-                lines += &format!(".SS {first}{}", rest.to_lowercase());
-            }
-            // Italics already mark a placeholder.
-            None => lines += &line.replace(r"\fI<", r"\fI").replace(r">\fR", r"\fR"),
-        }
-        lines.push('\n');
-    }
-    Ok(lines)
 }
 
 /// Returns the output of `render` as text.
@@ -91,8 +86,8 @@ mod tests {
             .filter_map(|arg| arg.get_long())
             .map(|name| base(name).to_owned())
             .collect();
-        // Options in the page of `inspect`, of a unikernel and of systemctl.
-        let others = ["json", "ipv4", "now"].map(String::from);
+        // Options in the page of `inspect`, of a unikernel, of systemctl and of curl.
+        let others = ["toml", "oci", "ipv4", "now", "unix-socket"].map(String::from);
         let documented: BTreeSet<_> = named(&page(0))
             .into_iter()
             .filter(|name| !others.contains(name))
@@ -118,6 +113,38 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_files_has_exactly_their_keys() {
+        let page = page(2);
+        let keys = page.split(".SH KEYS\n").nth(1).unwrap();
+        let keys = keys.split(".SH ").next().unwrap().replace(r"\-", "-");
+        let tags = keys.split(".TP\n\\fB").skip(1);
+        let tags: Vec<&str> = tags.filter_map(|tag| tag.split("\\fR").next()).collect();
+        let known: Vec<&str> = tender::cli::keys().map(|key| key.name).collect();
+        assert_eq!(tags, [&["unikernel", "args"], &known[..]].concat());
+        assert!(known.contains(&"mem") && !known.contains(&"check"));
+        assert!(
+            keys.contains(r"\fBnet-mac\fR, or \fBmac\fR in \fB[net.NAME]\fR (string: \fIMAC\fR)")
+        );
+        assert!(keys.contains(r"\fBmem\fR (integer or string: \fISIZE\fR)"));
+    }
+
+    #[test]
+    fn the_example_is_a_valid_file() {
+        let page = page(2).replace(r"\-", "-");
+        let example = page.rsplit(".EX\n").next().unwrap();
+        let example = example.split(".EE\n").next().unwrap();
+        let args = ["tender", "--config=app.toml"].map(Into::into);
+        let Ok(tender::cli::Command::Configured(configured)) = tender::cli::parse(args) else {
+            panic!("no file")
+        };
+        let Ok((tender::cli::Command::Run(config), _)) = configured.parse(example.as_bytes())
+        else {
+            panic!("{example}")
+        };
+        assert_eq!((config.nets.len(), config.name()), (2, "router".into()));
+    }
+
+    #[test]
     fn groups_are_subsections() {
         let options = options(&tender::cli::command()).unwrap();
         assert!(
@@ -129,7 +156,8 @@ mod tests {
             "{options}"
         );
         assert!(
-            options.contains(r"\fB\-\-block:NAME\fR=\fIPATH"),
+            options.contains(r"\fB\-\-block:NAME\fR=\fIPATH")
+                && options.contains(r"\fB\-v\fR, \fB\-\-verbose\fR"),
             "{options}"
         );
     }

@@ -23,7 +23,7 @@ use std::ffi::OsString;
 pub use self::config::{Configured, Fault, NamedPath, Place};
 pub use self::error::{Error, Rule};
 pub use self::inspect::{Format, Inspection};
-pub use self::options::command;
+pub use self::options::{Key, command, keys};
 use self::options::{OPTIONS, OptionValue, apply};
 pub use self::version::{is_solo5_hvt, name, upstream_version, version, version_json};
 use crate::config::Config;

@@ -59,6 +59,43 @@ pub fn command() -> clap::Command {
         .args(OPTIONS.iter().flat_map(Spec::args))
 }
 
+/// A key of a configuration file, for the manual.
+#[derive(Debug)]
+#[allow(
+    missing_docs,
+    reason = "the other fields are named after those of an option"
+)]
+pub struct Key {
+    /// Its name: that of the option, without dashes and device.
+    pub name: &'static str,
+    /// The option, as in the table.
+    pub option: &'static str,
+    /// The types of its value.
+    pub accepts: &'static str,
+    /// The placeholder of its value; empty for a flag.
+    pub value: &'static str,
+    pub property: Option<(&'static str, &'static str)>,
+}
+
+/// Returns the keys of a configuration file, in the order of the help text.
+pub fn keys() -> impl Iterator<Item = Key> {
+    let specs = OPTIONS
+        .iter()
+        .filter(|spec| spec.in_files && !spec.is_hidden);
+    specs.map(|spec| Key {
+        name: spec.name(),
+        option: spec.long,
+        accepts: match spec.value.0 {
+            Kind::Flag => "true or false",
+            Kind::Count => "true, false, or 0 to 3",
+            Kind::Number | Kind::Port => "integer or string",
+            _ => "string",
+        },
+        value: spec.value.1,
+        property: spec.property,
+    })
+}
+
 /// Returns the text of `--help`.
 #[cold]
 pub(super) fn help() -> String {

@@ -219,6 +219,13 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         ..OPTION
     },
     Spec {
+        long: "gdb",
+        heading: "Debugging",
+        help: "Hold the guest at its first instruction until gdb connects",
+        set: |config, _| put(&mut config.debugging.gdb, Ok(true)),
+        ..OPTION
+    },
+    Spec {
         long: "gdb-port",
         value: (Kind::Port, "PORT|unix:PATH"),
         heading: "Debugging",
@@ -232,40 +239,6 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         heading: "Debugging",
         help: "Write a core file to DIR if the guest crashes",
         set: |config, given| put(&mut config.debugging.dumpcore, value::path(given)),
-        ..OPTION
-    },
-    Spec {
-        long: "gdb",
-        heading: "Debugging",
-        help: "Hold the guest at its first instruction until gdb connects",
-        set: |config, _| put(&mut config.debugging.gdb, Ok(true)),
-        ..OPTION
-    },
-    Spec {
-        long: "log-format",
-        value: (Kind::Text, "text|json|journald"),
-        help: "Format of tender's messages on stderr [default: text]",
-        set: |config, given| put(&mut config.output.log_format, value::log_format(given)),
-        ..OPTION
-    },
-    Spec {
-        long: "stats",
-        value: (Kind::NewFile, "FILE|-"),
-        help: "Write statistics as JSON at the end of the run; - is stderr",
-        set: |config, given| put(&mut config.output.stats, value::stats(given)),
-        ..OPTION
-    },
-    Spec {
-        long: "metrics",
-        value: (Kind::Socket, "unix:PATH|unix:@NAME"),
-        help: "Serve statistics of the run to Prometheus, on this socket",
-        set: |config, given| put(&mut config.output.metrics, value::metrics(given)),
-        ..OPTION
-    },
-    Spec {
-        long: "console-timestamps",
-        help: "Prefix each line of the guest's console with the time",
-        set: |config, _| put(&mut config.output.console_timestamps, Ok(true)),
         ..OPTION
     },
     Spec {
@@ -285,6 +258,33 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         help: "Log nothing on stderr but errors",
         same_as: Some("verbose"),
         set: |config, _| put(&mut config.verbosity, Ok(Verbosity::Quiet)),
+        ..OPTION
+    },
+    Spec {
+        long: "log-format",
+        value: (Kind::Text, "text|json|journald"),
+        help: "Format of tender's messages on stderr [default: text]",
+        set: |config, given| put(&mut config.output.log_format, value::log_format(given)),
+        ..OPTION
+    },
+    Spec {
+        long: "console-timestamps",
+        help: "Prefix each line of the guest's console with the time",
+        set: |config, _| put(&mut config.output.console_timestamps, Ok(true)),
+        ..OPTION
+    },
+    Spec {
+        long: "stats",
+        value: (Kind::NewFile, "FILE|-"),
+        help: "Write statistics as JSON at the end of the run; - is stderr",
+        set: |config, given| put(&mut config.output.stats, value::stats(given)),
+        ..OPTION
+    },
+    Spec {
+        long: "metrics",
+        value: (Kind::Socket, "unix:PATH|unix:@NAME"),
+        help: "Serve statistics of the run to Prometheus, on this socket",
+        set: |config, given| put(&mut config.output.metrics, value::metrics(given)),
         ..OPTION
     },
     Spec {

@@ -70,7 +70,7 @@ impl Line {
         Line::new(LogFormat::current(), level, names(level).0, None, message)
     }
 
-    /// Formats a message of the log, whose `cause` is the only key of its own.
+    /// Formats a message of the log, with the key `cause`, if it has one.
     pub fn record(record: &log::Record<'_>) -> Line {
         let (level, cause) = (record.level(), record.key_values().get(Key::from("cause")));
         let cause = cause.as_ref().and_then(|cause| cause.to_borrowed_str());
