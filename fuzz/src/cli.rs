@@ -68,6 +68,7 @@ pub(super) fn check_values(config: &Config) {
     assert!((Memory::STEP..=Memory::MAX).contains(&given) && given % Memory::STEP == 0);
     assert!(given <= config.memory.asked && config.memory.asked - given < Memory::STEP);
     assert!(!config.unikernel.as_os_str().is_empty());
+    assert!(config.name().chars().count() <= 64);
     for net in &config.nets {
         assert!(net.source.is_some() || net.mac.is_some());
         assert!(net.mac.is_none_or(|mac| mac[0] & 1 == 0 && mac != [0; 6]));

@@ -154,6 +154,10 @@ fn numbers_may_be_written_as_toml_has_them() {
         line(&["--gdb", "--gdb-port=4321", "app"]).debugging
     );
     assert_eq!(
+        config(&["app"], "name = 'web'"),
+        line(&["--name=web", "app"])
+    );
+    assert_eq!(
         config(&["app"], "gdb-port = 'unix:@app'").debugging,
         line(&["--gdb-port=unix:@app", "app"]).debugging
     );

@@ -14,6 +14,33 @@ fn output_of(args: &[&str]) -> Result<Output, String> {
 }
 
 #[test]
+fn a_name_is_printable_and_short() {
+    let name = |name: &str| config(&[&format!("--name={name}"), "/srv/web.hvt"]).name();
+    for valid in ["a", "web 2 \"x\"", &"x".repeat(64)] {
+        assert_eq!(name(valid), valid);
+    }
+    assert_eq!(config(&["/srv/web.hvt"]).name(), "web");
+    for invalid in ["", " a", "a ", "a\u{1b}", "ä", &"x".repeat(65)] {
+        let error = command(&[&format!("--name={invalid}"), "app"]).expect_err("an error");
+        assert!(
+            error.to_string().contains("not a name"),
+            "{invalid:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn json_is_for_reports() {
+    assert!(
+        matches!(command(&["--json", "--check", "app"]), Ok(Command::Check(config)) if config.output.json)
+    );
+    let json = |json| Ok(Command::Version { json });
+    assert_eq!(command(&["--json", "-V"]), json(true));
+    assert_eq!(command(&["-V"]), json(false));
+    assert_eq!(command(&["--json", "app"]), Err(Error::JsonWithoutReport));
+}
+
+#[test]
 fn without_options_there_are_messages_only() {
     assert_eq!(output_of(&[]), Ok(Output::default()));
     assert_eq!(output_of(&["--log-format=text"]), Ok(Output::default()));
