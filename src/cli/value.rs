@@ -227,10 +227,11 @@ pub(super) fn block_source(given: &OptionValue) -> Result<BlockSource, Rule> {
 
 /// `--name`: printable ASCII, so that it is the same in a terminal, in JSON and as a process title.
 pub(super) fn run_name(given: &OptionValue) -> Result<String, Rule> {
-    let printable = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
     let is_name = |name: &&str| {
         (1..=RUN_NAME_MAX).contains(&name.len())
-            && name.as_bytes().iter().all(|byte| printable(byte))
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' ')
             && name.trim() == *name
     };
     let name = given.value.to_str().filter(is_name).ok_or(Rule::RunName)?;
