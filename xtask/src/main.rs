@@ -14,7 +14,7 @@ mod replay;
 
 use base::error::{Result, fail};
 use base::options::Options;
-use bench::fleet;
+use bench::{fleet, layout};
 use build::fixtures;
 use checks::{book, fuzz, msrv, test, tutorial, words};
 use dist::{apt, opam, package_test};
@@ -52,6 +52,9 @@ cargo xtask COMMAND
   package-test [--if-root]
         install, try and remove the Debian package in a bare Debian 12, also by apt, and check that nothing is left; needs root;
         --if-root: not being root is no error
+  layout [--check]
+        trace starts and write xtask/start.ld, by which the linker places together what they execute; --check: fail if
+        it is out of date
   msrv [--if-available]
         check that everything builds with the oldest supported Rust; --if-available: no such compiler is no error
   tutorial [--if-available]
@@ -94,6 +97,7 @@ fn dispatch() -> Result<()> {
         "words" => words::run(&mut options),
         "book" => book::run(&mut options),
         "bench" => bench::run(&mut options),
+        "layout" => layout::run(&mut options),
         bench::INSIDE => bench::inside(&mut options),
         // Started by `demo` in a network namespace, or inside an emulated machine; not for direct
         // use.

@@ -108,8 +108,13 @@ pub fn common() -> impl Iterator<Item = &'static Workload> {
 }
 
 impl Workload {
+    /// Whether it has an interface and a disk.
+    pub fn has_devices(&self) -> bool {
+        self.net && self.block
+    }
+
     /// The unikernel, with the devices that it needs.
-    fn command(&self, bench: &Bench, tender: &Path, calls: u64) -> Command {
+    pub fn command(&self, bench: &Bench, tender: &Path, calls: u64) -> Command {
         let (tap, disk) = (
             format!("--net:service={TAP}"),
             format!("--block:storage={}", bench.disk().display()),

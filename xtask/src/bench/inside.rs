@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::flood::{self, FLOODS, Setting};
 use super::sample::{Samples, Subject, Table};
-use super::{fixed, hypercalls, idle, large, network, starts};
+use super::{fixed, hypercalls, idle, large, layout, network, starts};
 use crate::base::error::{Context, Result};
 use crate::base::options::Options;
 use crate::base::progress;
@@ -42,6 +42,7 @@ pub fn run(options: &mut Options) -> Result<()> {
         tenders.extend(path.map(|path| (subject, path)));
     }
     let only_starts = options.flag(super::STARTS);
+    let code = options.value(super::CODE)?.map(PathBuf::from);
     let emulated = options.flag(super::EMULATED);
     options.finish()?;
     net::enter_namespace()?;
@@ -55,7 +56,12 @@ pub fn run(options: &mut Options) -> Result<()> {
         scratch,
         emulated,
     };
-    let measured = bench.measure(only_starts);
+    let measured = match code {
+        Some(code) => bench
+            .make_files()
+            .and_then(|()| layout::trace(&bench, &code)),
+        None => bench.measure(only_starts),
+    };
     let _ = fs::remove_dir_all(&bench.scratch);
     measured
 }

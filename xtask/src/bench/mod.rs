@@ -14,13 +14,16 @@ mod hypercalls;
 mod idle;
 mod inside;
 mod large;
+pub mod layout;
 mod network;
 mod proc;
 mod sample;
 mod starts;
+mod steps;
 mod trace;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::base::error::{Result, fail};
@@ -43,6 +46,8 @@ const OTHERS: [(&str, Subject); 2] = [(PEER, Subject::Peer), (FLOOR, Subject::Fl
 const PEER: &str = "--peer";
 const FLOOR: &str = "--floor";
 const STARTS: &str = "--starts";
+/// Its option to trace starts instead: a file with the addresses of all functions.
+const CODE: &str = "--code";
 const EMULATED: &str = "--emulated";
 
 /// Suffix for the names of a tender's results without its sandbox, and the option for that.
@@ -53,10 +58,12 @@ const WITHOUT_SANDBOX: &[&str] = &["--sandbox=off"];
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// What to measure.
+#[derive(Default)]
 struct Job {
-    /// Tenders to compare with, by the option of the hidden command.
+    /// Files by the option of the hidden command, such as tenders to compare with.
     others: Vec<(&'static str, PathBuf)>,
-    only_starts: bool,
+    /// Flags of the hidden command.
+    flags: Vec<&'static str>,
 }
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -73,13 +80,25 @@ pub fn run(options: &mut Options) -> Result<()> {
         };
         others.push((FLOOR, floor::binary(arch)?));
     }
-    let job = Job {
-        others,
-        only_starts,
-    };
+    let flags = only_starts.then_some(STARTS).into_iter().collect();
+    let job = Job { others, flags };
     match machine {
         Machine::Host => on_host(&job),
-        Machine::Emulated(machine) => emulated(machine, &job),
+        Machine::Emulated(machine) => {
+            if clock(machine) == Clock::Instructions {
+                println!(
+                    "one nanosecond below is one instruction, of guest, kernel and tender together"
+                );
+            }
+            // A machine has one console for both; progress messages are not part of the table.
+            emulated(machine, clock(machine), &job, |line| {
+                if line.starts_with("xtask: ") {
+                    eprintln!("{line}");
+                } else {
+                    println!("{line}");
+                }
+            })
+        }
     }
 }
 
@@ -95,45 +114,41 @@ fn peer(options: &mut Options) -> Result<Option<PathBuf>> {
 }
 
 fn on_host(job: &Job) -> Result<()> {
+    process::run(&mut host_command(job)?)
+}
+
+fn host_command(job: &Job) -> Result<Command> {
     let mut inside = host::inside(INSIDE)?;
     for (option, path) in &job.others {
         inside.arg(option).arg(path);
     }
-    if job.only_starts {
-        inside.arg(STARTS);
-    }
-    process::run(&mut inside)
+    inside.args(&job.flags);
+    Ok(inside)
 }
 
-fn emulated(machine: Emulated, job: &Job) -> Result<()> {
+fn clock(machine: Emulated) -> Clock {
+    if machine == Emulated::Virt {
+        Clock::Instructions
+    } else {
+        Clock::Real
+    }
+}
+
+/// Does the job in an emulated machine, and passes each line of its output to `show`.
+fn emulated(machine: Emulated, clock: Clock, job: &Job, show: impl FnMut(String)) -> Result<()> {
     let assets = machine.prepare()?;
     let mut command = format!("{} {EMULATED}", initramfs::inside(INSIDE));
     let place = |option: &str| format!("bin/{}", option.trim_start_matches('-'));
     for (option, _) in &job.others {
         command += &format!(" {option} /{}", place(option));
     }
-    if job.only_starts {
-        command += &format!(" {STARTS}");
+    for flag in &job.flags {
+        command += &format!(" {flag}");
     }
     let mut archive = initramfs::with_tender(machine, &assets, &command)?;
     for (option, path) in &job.others {
         archive.copy(&place(option), path)?;
     }
-    let clock = if machine == Emulated::Virt {
-        Clock::Instructions
-    } else {
-        Clock::Real
-    };
-    if clock == Clock::Instructions {
-        println!("one nanosecond below is one instruction, of guest, kernel and tender together");
-    }
     let console = machine.boot_by(clock, &assets, archive)?;
-    // A machine has one console for both; progress messages are not part of the table.
-    console.follow("the benchmark", LIMIT, |line| {
-        if line.starts_with("xtask: ") {
-            eprintln!("{line}");
-        } else {
-            println!("{line}");
-        }
-    })
+    console.follow("the benchmark", LIMIT, show)
 }

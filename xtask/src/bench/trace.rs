@@ -37,21 +37,7 @@ struct SyscallInfo {
 
 /// Runs `command` to its end and counts.
 pub fn count(command: &mut Command) -> Result<Count> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    // SAFETY: between fork and exec only ptrace is called, which allocates nothing.
-    unsafe {
-        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        })
-    };
-    let child = command
-        .spawn()
-        .context("cannot start the tender to be traced")?;
-    let pid = child.id() as libc::pid_t;
+    let pid = spawn(command)?;
     let mut count = Count::default();
     // The first stop is the exec itself.
     while let Some(signal) = wait(pid)? {
@@ -81,8 +67,27 @@ pub fn count(command: &mut Command) -> Result<Count> {
     }
 }
 
+/// Starts a child that is traced, without input and output. It first stops at its exec.
+pub fn spawn(command: &mut Command) -> Result<libc::pid_t> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // SAFETY: between fork and exec only ptrace is called, which allocates nothing.
+    unsafe {
+        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        })
+    };
+    let child = command
+        .spawn()
+        .context("cannot start the tender to be traced")?;
+    Ok(child.id() as libc::pid_t)
+}
+
 /// Returns the signal that stopped the child, or `None` once it has ended.
-fn wait(pid: libc::pid_t) -> Result<Option<libc::c_int>> {
+pub fn wait(pid: libc::pid_t) -> Result<Option<libc::c_int>> {
     let mut status = 0;
     // SAFETY: `status` is ours for the kernel to write.
     if unsafe { libc::waitpid(pid, &mut status, 0) } < 0 {

@@ -116,7 +116,7 @@ impl StaticToolchain {
         // static linking.
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_string()];
         // For the linkers of GNU and LLVM, which our compilers use; others have no INSERT.
-        for script in [&["xtask/seldom.ld"], scripts].concat() {
+        for script in [&["xtask/start.ld"], scripts].concat() {
             let script = crate::build::cargo::root().join(script);
             flags.extend([
                 "-Clink-arg=-T".to_string(),
