@@ -40,6 +40,7 @@ pub struct Config {
 }
 
 /// Returns the name of a run of `unikernel`: `given`, else the file's name without its extension.
+#[cold]
 pub(crate) fn run_name(given: Option<&str>, unikernel: &Path) -> String {
     if let Some(given) = given {
         return given.to_owned();

@@ -2,7 +2,7 @@
 #
 #     services.tender.unikernels.web = {
 #       unikernel = ./web.hvt;
-#       args = [ "--ipv4=10.0.0.2/24" ];
+#       args = [ "--ipv4=10.100.0.2/24" ];
 #       mem = "64M";
 #       net.service.tap = "tap100";
 #     };

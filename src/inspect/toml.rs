@@ -29,7 +29,7 @@ impl Report {
 # Every option of 'tender --help' can be a key; see tender.toml(5).
 
 unikernel = {}
-args = []  # for the guest, such as [\"--ipv4=10.0.0.2/24\"]
+args = []  # for the guest, such as [\"--ipv4=10.100.0.2/24\"]
 mem = \"{memory}M\"  # at least {least}M
 ",
             machine.unwrap_or_default(),

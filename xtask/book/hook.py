@@ -21,8 +21,6 @@ ADDED = {
     "LICENSE-APACHE": "LICENSE-APACHE.txt",
     "xtask/book/book.css": "book.css",
 }
-# Pages that may not exist yet: links to them are then plain text.
-COMING = ["docs/install.md", "docs/first-unikernel.md", "docs/releasing.md"]
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)((?:#[^)\s]*)?)\)")
 
 # Code within a line, and its words.
@@ -52,8 +50,6 @@ def on_page_markdown(markdown, page, config, files):
         if ":" in target:
             return link.group(0)
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        if path in COMING and not (ROOT / path).exists():
-            return text
         name = ADDED.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
         if name is None:
             raise PluginError(f"{source}: '{target}' is not in the book")

@@ -41,6 +41,7 @@ pub(crate) fn name_devices<'d>(devices: impl Iterator<Item = (String, &'d str)>)
     });
 }
 
+#[cold]
 fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     // Writing to a string cannot fail.

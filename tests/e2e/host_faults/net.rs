@@ -22,6 +22,9 @@ pub fn tests() -> Vec<Trial> {
         trial("net::a_tap_that_is_down_takes_no_frames")
             .needs(&[Kvm, Net])
             .run(a_tap_that_is_down_takes_no_frames),
+        trial("net::json_has_device_and_cause_of_lost_frames")
+            .needs(&[Kvm, Net])
+            .run(json_has_device_and_cause_of_lost_frames),
         trial("net::a_kind_is_logged_once_for_ring_and_hypercalls")
             .needs(&[Kvm, Net])
             .run(a_kind_is_logged_once_for_ring_and_hypercalls),
@@ -87,6 +90,19 @@ fn a_tap_that_is_down_takes_no_frames() {
             &["tap0: sent 0 frames (0 bytes), dropped 50 (50 interface down), received 0"],
         ],
     );
+}
+
+/// The cause has its name in the statistics.
+fn json_has_device_and_cause_of_lost_frames() {
+    let tap = Tap::down("tap0");
+    let option = format!("--net=@{FD}");
+    let options = ["--mem=4", "--log-format=json", &option];
+    let command = unikernel("net", &options, &["flood=50"]);
+    let output = run(&mut pass_fd(command, tap.attach()));
+    output
+        .exits(0)
+        .complains(r#", "name": "net", "pid": "#)
+        .complains(r#", "device": "service", "cause": "down"}"#);
 }
 
 /// Short frames go through the ring, the long ones between them through hypercalls.
