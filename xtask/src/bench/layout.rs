@@ -183,21 +183,21 @@ fn sections(map: &str) -> Vec<Code> {
 
 /// GNU's map has section, address, size and file, on one line or two.
 fn gnu_sections(map: &str) -> Vec<Code> {
-    let words: Vec<&str> = map.split_whitespace().collect();
-    let hex = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
-    let entries = words.windows(4).filter_map(|words| {
-        let (address, size) = (hex(words[1])?, hex(words[2])?);
-        code(words[0], words[3], address, size)
+    let fields: Vec<&str> = map.split_whitespace().collect();
+    let hex = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    let entries = fields.windows(4).filter_map(|fields| {
+        let (address, size) = (hex(fields[1])?, hex(fields[2])?);
+        code(fields[0], fields[3], address, size)
     });
     entries.collect()
 }
 
 /// LLVM's map has a line with address, load address, size, alignment and `FILE:(SECTION)`.
 fn llvm_sections(map: &str) -> Vec<Code> {
-    let hex = |word: &str| u64::from_str_radix(word, 16).ok();
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
     let entries = map.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [address, _, size, _, name] = words[..] else {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [address, _, size, _, name] = fields[..] else {
             return None;
         };
         let (file, section) = name.strip_suffix(')')?.rsplit_once(":(")?;
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_left_out() {
+    fn hashes_become_asterisks() {
         for (name, expected) in [
             (
                 ".text._ZN4core3fmt17h0123456789abcdefE.llvm.7",
