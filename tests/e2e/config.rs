@@ -322,7 +322,7 @@ fn the_example_is_valid() {
         "--mem=64M",
         "--check",
         "/etc/tender/presentation_server.hvt",
-        "--ipv4=10.0.0.2/24",
+        "--ipv4=10.100.0.2/24",
     ];
     let Ok(cli::Command::Check(mut expected)) =
         cli::parse(["tender"].iter().chain(&arguments).map(Into::into))
