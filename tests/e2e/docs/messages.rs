@@ -116,7 +116,8 @@ fn rows() -> Vec<String> {
             .split_once("` |")
             .map(|(cell, _)| cell)
     });
-    cells.map(str::to_owned).collect()
+    // Within a table, Markdown ends a cell at a bar, even in code.
+    cells.map(|cell| cell.replace("\\|", "|")).collect()
 }
 
 /// A row omits the file or the interface that a message begins with.
