@@ -66,19 +66,28 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_entries_of_a_directory_are_read() {
+    fn a_path_is_similar_to_another_name_only() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         fs::write(at("app.hvt"), "").unwrap();
         assert_eq!(similar_path(&at("ap.hvt")), Some(at("app.hvt")));
         assert_eq!(similar_path(&at("app.hvt")), None);
+    }
+
+    #[test]
+    fn only_the_first_entries_of_a_directory_are_read() {
+        let directory = tempfile::tempdir().unwrap();
         for number in 0..2 * MOST_ENTRIES {
-            fs::write(at(&format!("{number:04}.img")), "").unwrap();
+            fs::write(directory.path().join(format!("{number:04}.img")), "").unwrap();
         }
-        let names = fs::read_dir(directory.path()).unwrap().flatten();
-        let last = names.last().unwrap().file_name().into_string().unwrap();
-        let mistyped = format!("{last}x");
-        let found = similar_path(&at(&mistyped));
-        assert!(found.is_some_and(|found| found != at(&last)));
+        // Their order is that of the file system.
+        let entries = fs::read_dir(directory.path()).unwrap().flatten();
+        let paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+        let is_found = |path: &Path| {
+            let mistyped = path.with_extension("imgx");
+            similar_path(&mistyped).as_deref() == Some(path)
+        };
+        assert!(is_found(&paths[0]));
+        assert!(!is_found(&paths[2 * MOST_ENTRIES - 1]));
     }
 }
