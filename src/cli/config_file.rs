@@ -117,7 +117,7 @@ fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
         _ => named.path.clone(),
     };
     let missing = paths.iter().filter(|named| is_missing(&needed(named)));
-    let faults = missing.take(MOST_ERRORS);
+    let faults = missing.take(MOST_ERRORS + 1);
     let faults: Vec<_> = faults
         .map(|named| (named.place, missing_path(named)))
         .collect();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::{Fault, Place, meant};
+use super::config::{Fault, MOST_ERRORS, Place, meant};
 use super::options::{OPTIONS, Spec};
 use crate::config::NetSource;
 
@@ -39,6 +39,8 @@ pub enum Error {
         place: Place,
         fault: Fault,
     },
+    #[error("{}: more errors follow; fix these first", file.display())]
+    MoreInFile { file: PathBuf },
     #[error("{}", messages(.0).join("; "))]
     Several(Vec<Error>),
     #[error(
@@ -70,13 +72,18 @@ fn messages(errors: &[Error]) -> Vec<String> {
 }
 
 impl Error {
-    /// Makes the error for these errors of a configuration file, of which there is at least one.
+    /// Makes the error for these errors of a configuration file, of which there is at least one. Only
+    /// the first [`MOST_ERRORS`] are printed, and a line if there are more.
     pub(super) fn in_file(file: &Path, errors: Vec<(Place, Fault)>) -> Error {
         let at = |(place, fault)| {
             let file = file.to_owned();
             Error::File { file, place, fault }
         };
-        let mut errors: Vec<Error> = errors.into_iter().map(at).collect();
+        let more = errors.len() > MOST_ERRORS;
+        let mut errors: Vec<Error> = errors.into_iter().take(MOST_ERRORS).map(at).collect();
+        errors.extend(more.then(|| Error::MoreInFile {
+            file: file.to_owned(),
+        }));
         match errors.len() {
             1 => errors.remove(0),
             _ => Error::Several(errors),

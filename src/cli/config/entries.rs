@@ -43,12 +43,12 @@ type Table<'t> = DeTable<'t>;
 type Value<'t> = Spanned<DeValue<'t>>;
 type Fallible<T = ()> = Result<T, (Place, Fault)>;
 
-/// Most errors of one file that are reported.
+/// Most errors of one file that are printed.
 pub(in crate::cli) const MOST_ERRORS: usize = 8;
 
 impl Content {
     /// Parses the text of `file`, and checks the values of all options. Returns the first
-    /// [`MOST_ERRORS`] errors.
+    /// errors: [`MOST_ERRORS`], and one more if there are more.
     pub(super) fn read(bytes: &[u8], file: &Path) -> Result<Content, Vec<(Place, Fault)>> {
         let text = std::str::from_utf8(bytes)
             .map_err(|error| vec![(Place::of(bytes, error.valid_up_to()), Fault::Encoding)])?;
@@ -64,6 +64,9 @@ impl Content {
             errors: Vec::new(),
         };
         for (key, value) in in_order(table.get_ref()) {
+            if reader.is_full() {
+                break;
+            }
             let read = reader.top(key, value);
             reader.note(read);
         }
@@ -73,7 +76,7 @@ impl Content {
             ..
         } = reader;
         content.entries.sort_by_key(|entry| entry.place);
-        while errors.len() < MOST_ERRORS {
+        while errors.len() <= MOST_ERRORS {
             let options = content.entries.iter().map(|entry| &entry.option);
             let Err((index, error)) = apply(&mut Config::default(), options) else {
                 break;
@@ -82,7 +85,6 @@ impl Content {
             errors.push((place, Fault::Option(Box::new(error))));
         }
         errors.sort_by_key(|(place, _)| *place);
-        errors.truncate(MOST_ERRORS);
         if errors.is_empty() {
             Ok(content)
         } else {
@@ -110,6 +112,12 @@ impl Reader<'_> {
     /// Keeps an error, so that later ones are found too.
     fn note(&mut self, result: Fallible) {
         self.errors.extend(result.err());
+    }
+
+    /// Returns whether there are more errors than are printed. Reading ends then, because the place
+    /// of each costs a pass over the file.
+    fn is_full(&self) -> bool {
+        self.errors.len() > MOST_ERRORS
     }
 
     fn place(&self, span: Range<usize>) -> Place {
@@ -154,6 +162,9 @@ impl Reader<'_> {
             return Err(self.mismatch(ARGUMENTS, value, expected));
         };
         for (index, argument) in args.iter().enumerate() {
+            if self.is_full() {
+                break;
+            }
             match self.string(&format!("{ARGUMENTS}[{index}]"), argument, "a string") {
                 Ok(argument) => self.content.arguments.push(argument.into()),
                 Err(error) => self.errors.push(error),
@@ -165,6 +176,9 @@ impl Reader<'_> {
     /// Reads `[net]`, `[block]` and other tables of devices by name.
     fn devices(&mut self, spec: &'static Spec, devices: &Table<'_>) -> Fallible {
         for (device, value) in in_order(devices) {
+            if self.is_full() {
+                break;
+            }
             let name = (device.get_ref().as_ref(), self.place(device.span()));
             let read = self.named(spec, name, value);
             self.note(read);
@@ -186,6 +200,9 @@ impl Reader<'_> {
         match value.get_ref() {
             DeValue::Table(properties) if has_tables => {
                 for (property, value) in in_order(properties) {
+                    if self.is_full() {
+                        break;
+                    }
                     let read = self.property(table, device, property, value);
                     self.note(read);
                 }

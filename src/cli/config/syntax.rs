@@ -6,23 +6,29 @@ use super::super::argv::shown;
 use super::entries::MOST_ERRORS;
 use super::{Fault, Place};
 
-/// Converts the parser's errors, the first of each line.
+/// Converts the parser's errors, the first of each line; one more than are printed, if there
+/// are more.
 pub(super) fn syntax_errors(text: &str, errors: &[toml::de::Error]) -> Vec<(Place, Fault)> {
-    let mut faults = Vec::new();
-    for error in errors {
-        let offset = error.span().map_or(0, |span| span.start);
+    let offset = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
+    let mut errors: Vec<_> = errors.iter().map(|error| (offset(error), error)).collect();
+    errors.sort_by_key(|(offset, _)| *offset);
+    let mut last = None;
+    errors.retain(|(offset, _)| {
+        let between = last.replace(*offset).map(|last| text.get(last..*offset));
+        between.is_none_or(|skipped| skipped.is_some_and(|text| text.contains('\n')))
+    });
+    let fault = |(offset, error): (usize, &toml::de::Error)| {
         let fault = match quoted(text, offset) {
             Some(line) => Fault::Unquoted(shown(line.as_bytes())),
             None => Fault::Syntax(shown(error.message().as_bytes())),
         };
-        faults.push((Place::of(text.as_bytes(), offset), fault));
-        if faults.len() == MOST_ERRORS {
-            break;
-        }
-    }
-    faults.sort_by_key(|(place, _)| *place);
-    faults.dedup_by_key(|(place, _)| place.line);
-    faults
+        (Place::of(text.as_bytes(), offset), fault)
+    };
+    errors
+        .into_iter()
+        .take(MOST_ERRORS + 1)
+        .map(fault)
+        .collect()
 }
 
 /// Returns the line at `offset` with its value in quotes, if the line lacks only these.

@@ -266,12 +266,42 @@ fn all_errors_are_reported_in_their_order() {
             "dir/app.toml:3:8: not TOML; put strings in quotes: user = \"pirate\"",
         ]
     );
-    let many: String = (0..5000).map(|key| format!("k{key} = 1\n")).collect();
-    assert_eq!(of(&many).len(), 8);
-    let many: String = (0..5000).map(|key| format!("k{key} = x\n")).collect();
-    assert_eq!(of(&many).len(), 8);
-    let many: String = (0..3000).map(|name| format!("'n{name}' = '/'\n")).collect();
-    assert_eq!(of(&format!("[net]\n{many}")).len(), 8);
+}
+
+#[test]
+fn the_number_of_printed_errors_is_limited() {
+    let of = |text: &str| complete(&["app"], text).unwrap_err().messages();
+    let lines =
+        |number: usize, of: fn(usize) -> String| -> String { (0..number).map(of).collect() };
+    let more = "dir/app.toml: more errors follow; fix these first";
+    for text in [
+        lines(9, |key| format!("k{key} = 1\n")),
+        lines(5000, |key| format!("k{key} = 1\n")),
+        lines(5000, |key| format!("k{key} = x\n")),
+        format!(
+            "[net]\n{}",
+            lines(3000, |name| format!("'n{name}' = '/'\n"))
+        ),
+        format!(
+            "[net.a]\n{}",
+            lines(3000, |name| format!("n{name} = '/'\n"))
+        ),
+        format!("args = [{}]", lines(9, |_| "1,".to_owned())),
+    ] {
+        let messages = of(&text);
+        assert_eq!(messages.len(), 9, "{messages:?}");
+        assert!(messages[..8].iter().all(|message| message != more));
+        assert_eq!(messages[8], more);
+    }
+    let eight = lines(8, |key| format!("k{key} = 1\n"));
+    assert!(of(&eight).len() == 8 && !of(&eight).contains(&more.to_owned()));
+    // Several errors of a line count once.
+    let text = format!("{} = 1\nmem = tap0", "= ".repeat(20));
+    let messages = of(&text);
+    assert!(
+        messages.len() == 2 && messages[1].starts_with("dir/app.toml:2:7: "),
+        "{messages:?}"
+    );
 }
 
 #[test]
