@@ -43,6 +43,8 @@ pub enum Fault {
     Syntax(String),
     #[error("not TOML; put strings in quotes: {0}")]
     Unquoted(String),
+    #[error("not TOML; write true or false: {0}")]
+    NotBoolean(String),
     #[error("unknown key '{key}'; {hint}")]
     UnknownKey { key: String, hint: String },
     #[error("'{key}' names no device; write it in [{table}.NAME]")]

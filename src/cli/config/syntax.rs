@@ -1,9 +1,11 @@
 //! Errors of the TOML parser, with a hint for strings without quotes.
 
+use std::path::Path;
+
 use toml::de::DeTable;
 
 use super::super::argv::shown;
-use super::entries::MOST_ERRORS;
+use super::entries::{Content, MOST_ERRORS};
 use super::{Fault, Place};
 
 /// Converts the parser's errors, the first of each line; one more than are printed, if there
@@ -18,10 +20,8 @@ pub(super) fn syntax_errors(text: &str, errors: &[toml::de::Error]) -> Vec<(Plac
         between.is_none_or(|skipped| skipped.is_some_and(|text| text.contains('\n')))
     });
     let fault = |(offset, error): (usize, &toml::de::Error)| {
-        let fault = match quoted(text, offset) {
-            Some(line) => Fault::Unquoted(shown(line.as_bytes())),
-            None => Fault::Syntax(shown(error.message().as_bytes())),
-        };
+        let fault = corrected(text, offset)
+            .unwrap_or_else(|| Fault::Syntax(shown(error.message().as_bytes())));
         (Place::of(text.as_bytes(), offset), fault)
     };
     errors
@@ -31,24 +31,50 @@ pub(super) fn syntax_errors(text: &str, errors: &[toml::de::Error]) -> Vec<(Plac
         .collect()
 }
 
-/// Returns the line at `offset` with its value in quotes, if the line lacks only these.
-fn quoted(text: &str, offset: usize) -> Option<String> {
+/// Most bytes of a suggested line.
+const LONGEST_LINE: usize = 120;
+
+/// Returns the line at `offset` with its value in quotes, or as the flag that it sets, if the line
+/// lacks only these.
+fn corrected(text: &str, offset: usize) -> Option<Fault> {
     let start = text.get(..offset)?.rfind('\n').map_or(0, |end| end + 1);
     let line = text[start..].lines().next()?;
+    if line.len() > LONGEST_LINE || DeTable::parse(line).is_ok() {
+        return None;
+    }
     let (key, value) = line.split_once('=')?;
-    let value = value.split(" #").next()?.trim();
-    let items = value
-        .strip_prefix('[')
-        .and_then(|list| list.strip_suffix(']'));
-    let value = match items {
-        Some(items) => {
-            let items = items.split(',').map(|item| format!("\"{}\"", item.trim()));
-            format!("[{}]", items.collect::<Vec<_>>().join(", "))
-        }
-        None if value.is_empty() || value.starts_with(['=', '{', '[', '"', '\'']) => return None,
-        None => format!("\"{value}\""),
+    let (key, value) = (key.trim(), value.split(" #").next()?.trim());
+    let table = |line: &&str| line.starts_with('[') && line.len() <= LONGEST_LINE;
+    let table = text[..start].lines().rev().find(table).unwrap_or_default();
+    // A suggestion must not lead to another error, such as that of a string for a list.
+    let is_valid = |line: &String| {
+        let text = format!("{table}\n{line}");
+        line.len() <= LONGEST_LINE
+            && DeTable::parse(&text).is_ok()
+            && Content::read(text.as_bytes(), Path::new("")).is_ok()
     };
-    let corrected = format!("{} = {value}", key.trim());
-    let is_valid = |line| DeTable::parse(line).is_ok();
-    (!is_valid(line) && is_valid(&corrected)).then_some(corrected)
+    let string = quoted(value).map(|value| format!("{key} = {value}"));
+    if let Some(line) = string.filter(is_valid) {
+        return Some(Fault::Unquoted(shown(line.as_bytes())));
+    }
+    let is_word = !value.is_empty() && value.chars().all(char::is_alphanumeric);
+    let is_set = !["no", "off", "false"].contains(&&*value.to_ascii_lowercase());
+    let flag = is_word
+        .then(|| format!("{key} = {is_set}"))
+        .filter(is_valid)?;
+    Some(Fault::NotBoolean(shown(flag.as_bytes())))
+}
+
+/// Returns `value` as a string, or as a list of strings; items that have quotes keep them.
+fn quoted(value: &str) -> Option<String> {
+    let list = value.strip_prefix('[');
+    let Some(items) = list.and_then(|list| list.strip_suffix(']')) else {
+        let is_other = value.is_empty() || value.starts_with(['=', '{', '[', '"', '\'']);
+        return (!is_other).then(|| format!("\"{value}\""));
+    };
+    let items = items.split(',').map(|item| match item.trim() {
+        item if item.starts_with(['"', '\'']) => item.to_owned(),
+        item => format!("\"{item}\""),
+    });
+    Some(format!("[{}]", items.collect::<Vec<_>>().join(", ")))
 }

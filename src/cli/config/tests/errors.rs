@@ -211,6 +211,26 @@ fn strings_without_quotes_are_quoted() {
             "args = [--ipv4=10.0.0.2/24, -l]",
             "1:10: not TOML; put strings in quotes: args = [\"--ipv4=10.0.0.2/24\", \"-l\"]",
         ),
+        (
+            "args = [\"a\", b]",
+            "1:14: not TOML; put strings in quotes: args = [\"a\", \"b\"]",
+        ),
+        (
+            "args = [-l, \"x\"]",
+            "1:9: not TOML; put strings in quotes: args = [\"-l\", \"x\"]",
+        ),
+        (
+            "[net.a]\ntap = tap0",
+            "2:7: not TOML; put strings in quotes: tap = \"tap0\"",
+        ),
+        (
+            "lock-memory = yes",
+            "1:15: not TOML; write true or false: lock-memory = true",
+        ),
+        (
+            "quiet = No # comment",
+            "1:9: not TOML; write true or false: quiet = false",
+        ),
     ]);
     // A line that quotes do not correct, or that needs none, has the parser's message only.
     for text in [
@@ -218,6 +238,13 @@ fn strings_without_quotes_are_quoted() {
         "mem = ",
         "net = { tap = tap0 }",
         "a = \"b",
+        "args = hello world",
+        "args = hello",
+        "net = [tap0]",
+        "mem = 64 M B",
+        "timeout = a=b",
+        "args = [\"a,b\", c]",
+        &format!("unikernel = {}.hvt", "a".repeat(120)),
         "mem = 1\nmem = 2",
     ] {
         let message = error(text);
