@@ -8,6 +8,7 @@ use crate::arch::{Architecture, Native};
 use crate::guest::era::Era;
 use crate::guest::image::{Evidence, target_name};
 use crate::guest::manifest::Device;
+use crate::report::text::is_unsafe;
 
 impl Report {
     /// Formats the report; empty if nothing is known of the file.
@@ -136,13 +137,13 @@ fn quoted(argument: &str) -> String {
     if !argument.is_empty() && argument.chars().all(plain) {
         return argument.to_owned();
     }
-    if argument.chars().any(char::is_control) {
-        // Plain quotes cannot escape control characters, which must not reach a terminal.
+    if argument.chars().any(is_unsafe) {
+        // Plain quotes cannot escape these characters, which must not reach a terminal.
         let mut text = "$'".to_owned();
         for c in argument.chars() {
             match c {
                 '\'' | '\\' => text.extend(['\\', c]),
-                c if c.is_control() => {
+                c if is_unsafe(c) => {
                     for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                         let _ = write!(text, "\\{byte:03o}");
                     }

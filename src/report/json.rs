@@ -3,6 +3,8 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
+use super::text::is_unsafe;
+
 /// A JSON value.
 #[derive(Debug)]
 pub enum Value {
@@ -147,7 +149,7 @@ fn write_text(f: &mut Formatter<'_>, text: &str) -> fmt::Result {
     f.write_char('"')
 }
 
-/// Escapes text for a JSON string. All control characters are escaped, which is more than JSON
+/// Escapes text for a JSON string. All characters that [`is_unsafe`] names are escaped, which is more than JSON
 /// requires, so that none reaches a terminal.
 pub struct Escaped<'w, W>(pub &'w mut W);
 
@@ -158,7 +160,7 @@ impl<W: Write> Write for Escaped<'_, W> {
             match c {
                 '"' => self.0.write_str("\\\"")?,
                 '\\' => self.0.write_str("\\\\")?,
-                c if c.is_control() => self.0.write_str(escape(c, &mut [0; 6]))?,
+                c if is_unsafe(c) => self.0.write_str(escape(c, &mut [0; 6]))?,
                 c => self.0.write_char(c)?,
             }
         }
