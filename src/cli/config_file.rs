@@ -68,8 +68,8 @@ pub fn complete(configured: Configured) -> Result<(Command, Option<Use>), Error>
 
 fn command(configured: &Configured, text: &[u8]) -> Result<Command, cli::Error> {
     let (command, paths) = configured.parse(text)?;
-    if let Command::Run(_) = command {
-        check_paths(configured.file(), &paths)?;
+    if let Command::Run(config) = &command {
+        check_paths(configured.file(), &paths, config.user.is_some())?;
     }
     Ok(command)
 }
@@ -103,8 +103,9 @@ fn read(configured: &Configured) -> Result<(Vec<u8>, Option<Identity>), Error> {
     Ok((text, look.identity()))
 }
 
-/// Reports the paths of `file` that do not exist, each with its place and a similar name.
-fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
+/// Reports the paths of `file` that do not exist, each with its place and a similar name. With
+/// `--user` there is no such name: that user may control the directory.
+fn check_paths(file: &Path, paths: &[NamedPath], has_user: bool) -> Result<(), cli::Error> {
     let is_missing = |path: &Path| {
         let error = fs::metadata(path).map_err(|error| error.kind());
         matches!(
@@ -119,7 +120,7 @@ fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
     let missing = paths.iter().filter(|named| is_missing(&needed(named)));
     let faults = missing.take(MOST_ERRORS + 1);
     let faults: Vec<_> = faults
-        .map(|named| (named.place, missing_path(named)))
+        .map(|named| (named.place, missing_path(named, has_user)))
         .collect();
     if faults.is_empty() {
         return Ok(());
@@ -127,16 +128,40 @@ fn check_paths(file: &Path, paths: &[NamedPath]) -> Result<(), cli::Error> {
     Err(cli::Error::in_file(file, faults))
 }
 
-fn missing_path(named: &NamedPath) -> Fault {
+fn missing_path(named: &NamedPath, has_user: bool) -> Fault {
     let (key, path) = (named.key.clone(), named.path.display().to_string());
     if named.is_created {
         return Fault::NoDirectory { key, path };
     }
-    let meant =
-        similar_path(&named.path).map(|meant| format!("; did you mean '{}'?", meant.display()));
+    let similar = (!has_user).then(|| similar_path(&named.path)).flatten();
+    let meant = similar.map(|meant| format!("; did you mean '{}'?", meant.display()));
     Fault::Missing {
         key,
         path,
         hint: meant.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::config::Place;
+
+    #[test]
+    fn a_similar_path_is_suggested_only_without_a_user() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("app.hvt"), "").unwrap();
+        let named = NamedPath {
+            key: "unikernel".into(),
+            path: directory.path().join("ap.hvt"),
+            place: Place { line: 1, column: 1 },
+            is_created: false,
+        };
+        let message = |has_user| {
+            let checked = check_paths(Path::new("a"), std::slice::from_ref(&named), has_user);
+            checked.unwrap_err().to_string()
+        };
+        assert!(message(false).contains("did you mean"));
+        assert!(message(true).ends_with("which does not exist"));
     }
 }
