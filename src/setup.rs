@@ -249,7 +249,7 @@ pub(crate) fn examine(
     path: &Path,
     look: io::Result<Look>,
 ) -> Result<(File, Image), outcome::Error> {
-    let file = open(path, look)?;
+    let file = open(path, look, true)?;
     let image = Image::parse(&file)?;
     check_machine(&image)?;
     Ok((file, image))
@@ -277,12 +277,12 @@ pub(crate) fn manifest(
     Ok(Manifest::unnamed(!nets.is_empty(), !blocks.is_empty()))
 }
 
-/// Opens a unikernel's file, found at `path`.
-pub(crate) fn open(path: &Path, look: io::Result<Look>) -> Result<File, Error> {
-    let look = look.map_err(|source| Error::open(path, source))?;
+/// Opens a unikernel's file, found at `path`; `is_run` if no command was given.
+pub(crate) fn open(path: &Path, look: io::Result<Look>, is_run: bool) -> Result<File, Error> {
+    let look = look.map_err(|source| Error::open(path, source, is_run))?;
     check_kind(look.metadata().file_type())?;
     look.open(File::options().read(true))
-        .map_err(|source| Error::open(path, source))
+        .map_err(|source| Error::open(path, source, is_run))
 }
 
 fn check_kind(kind: FileType) -> Result<(), Error> {

@@ -75,7 +75,7 @@ fn query(path: &Path, answer: impl Fn(&PartialImage) -> Option<String>) -> Resul
         file: path.to_owned(),
         reason,
     };
-    let file = setup::open(path, Files::default().take(path, Need::Read))
+    let file = setup::open(path, Files::default().take(path, Need::Read), false)
         .map_err(|error| refuse(error.to_string()))?;
     answer(&PartialImage::of(&file)).ok_or_else(|| match Image::parse(&file) {
         Err(error) => refuse(error.to_string()),

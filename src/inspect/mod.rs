@@ -66,7 +66,7 @@ pub struct Report {
 /// # Errors
 /// The file cannot be opened. Errors in its content are part of the report.
 pub fn inspect(path: &Path) -> Result<Report, setup::Error> {
-    let file = setup::open(path, Files::default().take(path, Need::Read))?;
+    let file = setup::open(path, Files::default().take(path, Need::Read), false)?;
     Ok(Report::new(path, &file))
 }
 

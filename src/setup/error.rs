@@ -43,11 +43,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the error for a unikernel that was not opened at `path`, with a hint.
+    /// Returns the error for a unikernel that was not opened at `path`, with a hint; `is_run`
+    /// if the command line may be meant as another command.
     #[cold]
-    pub fn open(path: &Path, source: io::Error) -> Error {
+    pub fn open(path: &Path, source: io::Error, is_run: bool) -> Error {
         let missing = source.kind() == io::ErrorKind::NotFound;
-        let hint = missing.then(|| mistyped(path)).flatten();
+        let hint = missing.then(|| mistyped(path, is_run)).flatten();
         Error::Open {
             source,
             hint: hint.unwrap_or_else(|| {
@@ -72,20 +73,23 @@ impl Error {
     }
 }
 
-/// Returns a hint for a unikernel at `path`, where no file is: an argument of the guest, a command
-/// of other programs, or a misspelt name.
-fn mistyped(path: &Path) -> Option<String> {
+/// Returns a hint for a unikernel at `path`, where no file is: a misspelt name, an argument of the
+/// guest, or a command of other programs.
+fn mistyped(path: &Path, is_run: bool) -> Option<String> {
     let word = path.to_str().unwrap_or_default();
-    if word.starts_with('-') {
-        return Some("options of the guest follow the unikernel".to_owned());
-    }
     let similar = similar_path(path).map(|path| format!("did you mean '{}'?", path.display()));
+    if !is_run || word.contains(['.', '/']) && !word.starts_with('-') {
+        return similar;
+    }
     let instead = match (word, similar) {
         ("run" | "start" | "exec", _) => "tender UNIKERNEL",
         ("check", _) => "tender --check UNIKERNEL",
         ("help", _) => "tender --help",
         ("version", _) => "tender --version",
         (_, Some(similar)) => return Some(similar),
+        _ if word.starts_with('-') => {
+            return Some("options of the guest follow the unikernel".to_owned());
+        }
         _ if nearest(word, ["inspect"]).is_some() => "tender inspect UNIKERNEL",
         _ => return None,
     };

@@ -96,7 +96,7 @@ fn paths_that_are_no_file_are_named() {
 }
 
 fn look_at(path: &Path) -> Result<File, Error> {
-    open(path, Files::default().take(path, Need::Read))
+    open(path, Files::default().take(path, Need::Read), true)
 }
 
 #[test]
@@ -124,6 +124,23 @@ fn a_mistyped_path_has_a_hint() {
     ] {
         let expected = format!("there is no command '{word}'; write '{written}'");
         assert_eq!(hint(Path::new(word)), expected);
+    }
+    for path in ["./inspec", "inspect.", "none/inspect"] {
+        assert_eq!(hint(Path::new(path)), plain, "{path}");
+    }
+    // Tests run in the directory of the package.
+    let meant = "did you mean 'Cargo.toml'?";
+    assert_eq!(hint(Path::new("-Cargo.toml")), meant);
+    for word in ["run", "inspec"] {
+        let opened = open(
+            Path::new(word),
+            Files::default().take(Path::new(word), Need::Read),
+            false,
+        );
+        assert!(
+            matches!(opened, Err(Error::Open { hint, .. }) if hint == plain),
+            "{word}"
+        );
     }
     assert_eq!(
         hint(Path::new("--ipv4=10.0.0.2/24")),
