@@ -1,13 +1,14 @@
 //! Why a network device cannot be attached, with hints for the operator.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
 
 use super::interface::{self, Interface};
 use crate::host::capabilities;
 use crate::host::descriptors;
-use crate::host::device_file::TUN;
+use crate::host::device_file::{KVM, TUN};
 use crate::host::ids;
 use crate::host::owner::Owner;
 
@@ -16,10 +17,14 @@ use crate::host::owner::Owner;
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
-        "there is no interface '{name}'; 'ip tuntap add {name} mode tap {us}' and 'ip link set {name} up' make it"
+        "there is no interface '{name}'; 'ip tuntap add {0} mode tap {us}' and 'ip link set {0} up' make it",
+        argument(name)
     )]
     Missing { name: String, us: String },
-    #[error("interface '{name}' is down; 'ip link set {name} up' brings it up")]
+    #[error(
+        "interface '{name}' is down; 'ip link set {} up' brings it up",
+        argument(name)
+    )]
     Down { name: String },
     #[error(
         "interface '{name}' is {kind}; 'ip tuntap add NAME mode tap {us}' makes the tap that is needed"
@@ -33,7 +38,8 @@ pub enum Error {
     Bridge { name: String, taps: String },
     #[error(
         "user {user} may not attach to interface '{name}', which belongs to {owner}; recreate it: 'ip tuntap del \
-         {name} mode tap', 'ip tuntap add {name} mode tap {us}', 'ip link set {name} up'"
+         {0} mode tap', 'ip tuntap add {0} mode tap {us}', 'ip link set {0} up'",
+        argument(name)
     )]
     Denied {
         name: String,
@@ -173,27 +179,87 @@ const MOST_TAPS: usize = 4;
 fn bridge(name: &str, taps: &[String]) -> Error {
     let taps = match taps {
         [] => format!(
-            "'ip tuntap add NAME mode tap {}', 'ip link set NAME master {name} up' and --net=NAME",
-            tap_owner()
+            "'ip tuntap add NAME mode tap {}', 'ip link set NAME master {} up' and --net=NAME",
+            tap_owner(),
+            argument(name)
         ),
-        [tap] => format!("--net={tap}"),
+        [tap] => format!("--net={}", argument(tap)),
         _ => format!("one of {}", taps.join(", ")),
     };
     let name = name.to_owned();
     Error::Bridge { name, taps }
 }
 
-/// Returns the owner for a tap of this process, as an argument of `ip tuntap`: the user or, if the
-/// user exists for one run only (DynamicUser= of a unit), a group.
+/// Returns the name of an interface for a command, or a placeholder if a shell could take it for
+/// anything else.
+fn argument(name: &str) -> &str {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match name.starts_with('-') || !name.chars().all(is_plain) {
+        true => "NAME",
+        false => name,
+    }
+}
+
+/// Returns the owner for a tap of this process, as an argument of `ip tuntap`.
 fn tap_owner() -> String {
     let user = ids::user();
-    let ours = || [ids::group()].into_iter().chain(capabilities::groups());
-    let named = |gid| ids::name_in("/etc/group", gid).filter(|_| gid != 0);
     match ids::name_in("/etc/passwd", user) {
         Some(name) => format!("user {name}"),
-        None => match ours().find_map(named) {
-            Some(group) => format!("group {group}"),
-            None => format!("user {user}"),
-        },
+        None => {
+            let kvm = fs::metadata(KVM.path).ok().map(|file| file.gid());
+            let groups = [&[ids::group()], &*capabilities::groups()].concat();
+            unnamed_owner(user, &groups, kvm)
+        }
+    }
+}
+
+/// Returns the owner for a user without a name, who may exist for one run only (DynamicUser= of a
+/// unit): the group `kvm` of /dev/kvm, which only users of unikernels have, if it is one of
+/// `groups`. Users of another group would get the tap, too.
+fn unnamed_owner(user: u32, groups: &[u32], kvm: Option<u32>) -> String {
+    let ours = kvm.filter(|gid| *gid != 0 && groups.contains(gid));
+    match ours.and_then(|gid| ids::name_in("/etc/group", gid)) {
+        Some(group) => format!("group {group}"),
+        None => format!("user {user}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_contain_plain_names_only() {
+        let message = |name: &str| Error::missing(name).to_string();
+        assert!(message("tap-0.a_b").contains("'ip tuntap add tap-0.a_b mode tap "));
+        for name in ["a;$(id)", "-x", "a'b", "ü"] {
+            let message = message(name);
+            assert!(
+                message.contains("'ip tuntap add NAME mode tap "),
+                "{message}"
+            );
+            assert!(
+                message.ends_with("'ip link set NAME up' make it"),
+                "{message}"
+            );
+        }
+        assert!(
+            bridge("b;c", &["a;b".into()])
+                .to_string()
+                .ends_with("--net=NAME")
+        );
+    }
+
+    #[test]
+    fn a_user_without_a_name_shares_a_tap_with_the_group_of_kvm_only() {
+        // Group 1 has a name on every host.
+        let name = ids::group_name(1);
+        assert_eq!(
+            unnamed_owner(4321, &[5, 1], Some(1)),
+            format!("group {name}")
+        );
+        assert_eq!(unnamed_owner(4321, &[1], Some(5)), "user 4321");
+        assert_eq!(unnamed_owner(4321, &[1], None), "user 4321");
+        assert_eq!(unnamed_owner(4321, &[0], Some(0)), "user 4321");
     }
 }
