@@ -1,5 +1,6 @@
 //! Descriptions of valid files, of others, and of arbitrary bytes.
 
+use ::toml::de::DeTable;
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::target;
 use proptest::prelude::*;
@@ -223,6 +224,37 @@ fn names_that_no_option_can_contain_use_the_short_form() {
 }
 
 #[test]
+fn a_configuration_is_toml_whatever_the_devices_are_called() {
+    let toml = |entries: &[Entry]| {
+        let mut elf = Elf::hvt();
+        elf.programs[elf::MFT] = Program::note(0x6000, elf::mft(&manifest(entries)));
+        let toml = report(&elf).to_toml();
+        assert!(DeTable::parse(&toml).is_ok(), "{toml}");
+        toml
+    };
+    let hostile = "../../../dev/sda";
+    let comment =
+        "_BASIC: a device has a name that no option can contain, so these cannot be attached\n";
+    let text = toml(&[
+        Entry::declare("my-net", NET_BASIC),
+        Entry::declare("data", BLOCK_BASIC),
+        Entry::declare(hostile, BLOCK_BASIC),
+        Entry::declare("lan", NET_BASIC),
+    ]);
+    let start = format!("\n# NET{comment}# BLOCK{comment}\n[block.data]\npath = \"PATH1\"");
+    assert!(text.contains(&start), "{text}");
+    assert!(text.contains("\n[net.lan]\ntap = \"IFACE2\""), "{text}");
+    assert!(!text.contains(hostile), "{text}");
+    let text = toml(&[
+        Entry::declare("a-b", NET_BASIC),
+        Entry::declare("a.b", NET_BASIC),
+        Entry::declare(hostile, BLOCK_BASIC),
+    ]);
+    let end = format!("2M\n# NET{comment}block = \"PATH\"\n");
+    assert!(text.ends_with(&end), "{text}");
+}
+
+#[test]
 fn the_version_of_the_bindings_is_near_their_strings() {
     let version = |constants: &[u8]| report(&with_constants(constants)).bindings;
     let known =
@@ -323,6 +355,7 @@ proptest! {
         prop_assert!(!text.replace('\n', "").chars().any(char::is_control));
         let (toml, oci) = (report.to_toml(), report.to_oci());
         prop_assert_eq!(toml.is_empty(), report.refusal.is_some());
+        prop_assert!(DeTable::parse(&toml).is_ok(), "{}", toml);
         prop_assert!(!toml.replace('\n', "").chars().any(char::is_control));
         prop_assert_eq!(oci.is_empty(), report.refusal.is_some());
         prop_assert!(oci.is_empty() || serde_json::from_str::<serde_json::Value>(&oci).is_ok());

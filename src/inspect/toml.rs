@@ -50,9 +50,20 @@ mem = \"{memory}M\"  # at least {least}M
 /// its kind, by a key outside all tables; such keys come first.
 fn add_devices(text: &mut String, devices: &[Device]) {
     // Writing to a string cannot fail.
-    for device in devices.iter().filter(|device| !is_valid_name(&device.name)) {
-        let (key, _, _) = keys(device.kind);
-        let _ = writeln!(text, "{key} = \"{}\"", placeholder(devices, device));
+    for kind in [Kind::Net, Kind::Block] {
+        let mut same = devices.iter().filter(|device| device.kind == kind);
+        let Some(odd) = same.clone().find(|device| !is_valid_name(&device.name)) else {
+            continue;
+        };
+        let _ = if same.nth(1).is_none() {
+            let (key, _, _) = keys(kind);
+            writeln!(text, "{key} = \"{}\"", placeholder(devices, odd))
+        } else {
+            writeln!(
+                text,
+                "# {kind}: a device has a name that no option can contain, so these cannot be attached"
+            )
+        };
     }
     for device in devices.iter().filter(|device| is_valid_name(&device.name)) {
         let ((table, key, rest), name) = (keys(device.kind), &device.name);
