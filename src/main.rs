@@ -158,10 +158,14 @@ fn inspect(inspection: &Inspection) -> Status {
         Err(error) => return fail(format_args!("{file}: {error}")),
     };
     let text = match inspection.format {
-        Format::Text => report.to_text(),
-        Format::Json => report.to_json(),
-        Format::Toml => report.to_toml(),
+        Format::Text => Ok(report.to_text()),
+        Format::Json => Ok(report.to_json()),
+        Format::Toml => Ok(report.to_toml()),
         Format::Oci => report.to_oci(),
+    };
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => return fail(format_args!("{file}: {error}")),
     };
     if let Err(error) = console::print(text.as_bytes()) {
         return fail(format_args!(

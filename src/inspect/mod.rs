@@ -61,6 +61,16 @@ pub struct Report {
     pub refusal: Option<String>,
 }
 
+/// Why a file that this tender accepts has no form other than the report.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the messages name the fields")]
+pub enum FormError {
+    #[error(
+        "device '{0}' has a name that no annotation can contain; rename it in manifest.json and rebuild"
+    )]
+    Name(String),
+}
+
 /// Examines the file at `path`.
 ///
 /// # Errors

@@ -3,8 +3,8 @@
 //!
 //! The keys are those of urunc's `docs/package/index.md` and of aussi's `lib/solo5.ml`.
 
-use super::{Report, suggested_memory};
-use crate::guest::manifest::{Device, Kind, Manifest};
+use super::{FormError, Report, suggested_memory};
+use crate::guest::manifest::{Device, Kind, Manifest, is_valid_name};
 use crate::report::json::Value;
 
 /// The interface that Docker and Podman give a container.
@@ -13,10 +13,18 @@ const INTERFACE: &str = "eth0";
 impl Report {
     /// Formats the annotations, for an image with the unikernel and its disks in its root
     /// directory; empty if the file is rejected.
-    pub fn to_oci(&self) -> String {
+    ///
+    /// # Errors
+    /// The name of a device is not one that an option can contain. As part of a path, it could lead
+    /// out of the image.
+    pub fn to_oci(&self) -> Result<String, FormError> {
         let (None, Some(least_memory)) = (&self.refusal, self.least_memory) else {
-            return String::new();
+            return Ok(String::new());
         };
+        let devices = self.manifest.iter().flat_map(Manifest::devices);
+        if let Some(odd) = devices.clone().find(|device| !is_valid_name(&device.name)) {
+            return Err(FormError::Name(odd.name.clone()));
+        }
         let file = self.file.file_name().unwrap_or_default().to_string_lossy();
         let memory = suggested_memory(least_memory) >> 20;
         let mut annotations = vec![
@@ -27,7 +35,6 @@ impl Report {
             urunc("mountRootfs", "false".to_owned()),
             urunc("useDMBlock", "false".to_owned()),
         ];
-        let devices = self.manifest.iter().flat_map(Manifest::devices);
         let disks = || devices.clone().filter(|device| device.kind == Kind::Block);
         // urunc attaches one disk.
         if let Some(disk) = disks().next() {
@@ -40,7 +47,10 @@ impl Report {
             let [key, value] = [key, value].map(|text| Value::Text(text).one_line().to_string());
             format!("  {key}: {value}")
         });
-        format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
+        Ok(format!(
+            "{{\n{}\n}}\n",
+            lines.collect::<Vec<_>>().join(",\n")
+        ))
     }
 }
 

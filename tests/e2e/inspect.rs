@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(a_configuration_file_is_written, Kvm),
         trial!(every_unikernel_gets_a_valid_configuration_file),
         trial!(annotations_are_those_of_urunc_and_aussi),
+        trial!(annotations_contain_no_hostile_device_name),
         trial!(a_rejected_file_gets_no_other_form),
     ]
 }
@@ -393,6 +394,24 @@ fn annotations_are_those_of_urunc_and_aussi() {
     assert_eq!(block["com.urunc.unikernel.block"], "/storage.img");
     assert_eq!(block["com.urunc.unikernel.blkMntPoint"], "/storage");
     assert_eq!(block["solo5.block.storage"], "/storage.img");
+}
+
+fn annotations_contain_no_hostile_device_name() {
+    let mut image = fs::read(fixture("block")).unwrap();
+    let names: Vec<usize> = (0..image.len())
+        .filter(|&start| image[start..].starts_with(b"storage\0"))
+        .collect();
+    for start in names {
+        image[start..start + 7].copy_from_slice(b"../../x");
+    }
+    let directory = common::directory();
+    let path = directory.path().join("app.hvt");
+    fs::write(&path, image).unwrap();
+    let output = run(&mut inspect(&["--oci"], &path));
+    output.exits(1).complains(
+        "app.hvt: device '../../x' has a name that no annotation can contain; rename it in manifest.json and rebuild",
+    );
+    assert_eq!(output.stdout, "");
 }
 
 fn a_rejected_file_gets_no_other_form() {
