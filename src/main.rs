@@ -160,7 +160,7 @@ fn inspect(inspection: &Inspection) -> Status {
     let text = match inspection.format {
         Format::Text => Ok(report.to_text()),
         Format::Json => Ok(report.to_json()),
-        Format::Toml => Ok(report.to_toml()),
+        Format::Toml => report.to_toml(),
         Format::Oci => report.to_oci(),
     };
     let text = match text {

@@ -65,6 +65,8 @@ pub struct Report {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum FormError {
+    #[error("the path is not UTF-8, which {0} needs; rename the file")]
+    Path(&'static str),
     #[error(
         "device '{0}' has a name that no annotation can contain; rename it in manifest.json and rebuild"
     )]

@@ -15,8 +15,8 @@ impl Report {
     /// directory; empty if the file is rejected.
     ///
     /// # Errors
-    /// The name of a device is not one that an option can contain. As part of a path, it could lead
-    /// out of the image.
+    /// The name of the file is not UTF-8, or the name of a device is not one that an option can
+    /// contain. As part of a path, that could lead out of the image.
     pub fn to_oci(&self) -> Result<String, FormError> {
         let (None, Some(least_memory)) = (&self.refusal, self.least_memory) else {
             return Ok(String::new());
@@ -25,7 +25,8 @@ impl Report {
         if let Some(odd) = devices.clone().find(|device| !is_valid_name(&device.name)) {
             return Err(FormError::Name(odd.name.clone()));
         }
-        let file = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let file = self.file.file_name().unwrap_or_default();
+        let file = file.to_str().ok_or(FormError::Path("JSON"))?;
         let memory = suggested_memory(least_memory) >> 20;
         let mut annotations = vec![
             urunc("unikernelType", "mirage".to_owned()),

@@ -1,5 +1,8 @@
 //! Descriptions of valid files, of others, and of arbitrary bytes.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use ::toml::de::DeTable;
 use guest_abi::manifest::{BLOCK_BASIC, Entry, NET_BASIC};
 use guest_abi::note::target;
@@ -47,7 +50,7 @@ fn a_valid_unikernel_is_described_with_the_command_that_runs_it() {
     ];
     assert_eq!(report.command_line().expect("it runs"), command);
     let text = report.to_text();
-    let toml = report.to_toml();
+    let toml = report.to_toml().expect("UTF-8");
     for line in [
         "'tender inspect --toml': aarch64, ABI version 2 (Solo5 0.8 and later).\n",
         "/app.hvt\"\nargs = []",
@@ -216,7 +219,7 @@ fn names_that_no_option_can_contain_use_the_short_form() {
     ];
     assert_eq!(report.command_line().expect("it runs"), command);
     assert_eq!(parsed(&report)["devices"][1]["name"], r"größe\n");
-    let toml = report.to_toml();
+    let toml = report.to_toml().expect("UTF-8");
     assert!(
         toml.ends_with("2M\nnet = \"IFACE\"\nblock = \"PATH\"\n"),
         "{toml}"
@@ -228,7 +231,7 @@ fn a_configuration_is_toml_whatever_the_devices_are_called() {
     let toml = |entries: &[Entry]| {
         let mut elf = Elf::hvt();
         elf.programs[elf::MFT] = Program::note(0x6000, elf::mft(&manifest(entries)));
-        let toml = report(&elf).to_toml();
+        let toml = report(&elf).to_toml().expect("UTF-8");
         assert!(DeTable::parse(&toml).is_ok(), "{toml}");
         toml
     };
@@ -271,6 +274,19 @@ fn annotations_contain_no_hostile_device_name() {
             assert_eq!(oci(name, kind), Err(FormError::Name(name.to_owned())));
         }
     }
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_has_no_other_form() {
+    let path = Path::new(OsStr::from_bytes(b"/srv/\xff/\xfe.hvt"));
+    let report = Report::new(path, Elf::hvt().build().as_slice());
+    assert_eq!(report.to_toml(), Err(FormError::Path("TOML")));
+    assert_eq!(report.to_oci(), Err(FormError::Path("JSON")));
+    // Annotations have only the file's name.
+    let path = Path::new(OsStr::from_bytes(b"/srv/\xff/app.hvt"));
+    let report = Report::new(path, Elf::hvt().build().as_slice());
+    assert_eq!(report.to_toml(), Err(FormError::Path("TOML")));
+    assert!(report.to_oci().is_ok());
 }
 
 #[test]
@@ -372,7 +388,7 @@ proptest! {
         prop_assert_eq!(report.command_line().is_some(), report.refusal.is_none());
         let text = report.to_text();
         prop_assert!(!text.replace('\n', "").chars().any(char::is_control));
-        let (toml, oci) = (report.to_toml(), report.to_oci());
+        let (toml, oci) = (report.to_toml().expect("UTF-8"), report.to_oci());
         prop_assert_eq!(toml.is_empty(), report.refusal.is_some());
         prop_assert!(DeTable::parse(&toml).is_ok(), "{}", toml);
         prop_assert!(!toml.replace('\n', "").chars().any(char::is_control));

@@ -3,22 +3,25 @@
 
 use std::fmt::Write;
 
-use super::{Report, suggested_memory};
+use super::{FormError, Report, suggested_memory};
 use crate::guest::manifest::{Device, Kind, is_valid_name};
 use crate::report::json::Value;
 
 impl Report {
     /// Formats the configuration file, with IFACE and PATH as placeholders; empty if the file is
     /// rejected.
-    pub fn to_toml(&self) -> String {
+    ///
+    /// # Errors
+    /// The path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, FormError> {
         let (None, Some(least_memory), Some((era, _))) =
             (&self.refusal, self.least_memory, self.era)
         else {
-            return String::new();
+            return Ok(String::new());
         };
         let machine = self.machine.map(|machine| format!("{machine}, "));
         let path = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
-        let path = path.to_string_lossy().into_owned();
+        let path = path.to_str().ok_or(FormError::Path("TOML"))?.to_owned();
         let (memory, least) = (suggested_memory(least_memory) >> 20, least_memory >> 20);
         let mut text = format!(
             "\
@@ -42,7 +45,7 @@ mem = \"{memory}M\"  # at least {least}M
                  # net = \"IFACE\"\n# block = \"PATH\"\n",
             ),
         }
-        text
+        Ok(text)
     }
 }
 

@@ -4,7 +4,9 @@ use crate::common::Need::Kvm;
 use crate::common::{self, Guest, Output, fixture, foreign_fixture, run, schema, tender};
 use libtest_mimic::Trial;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,6 +33,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(every_unikernel_gets_a_valid_configuration_file),
         trial!(annotations_are_those_of_urunc_and_aussi),
         trial!(annotations_contain_no_hostile_device_name),
+        trial!(a_path_that_is_not_utf_8_has_no_other_form),
         trial!(a_rejected_file_gets_no_other_form),
     ]
 }
@@ -412,6 +415,19 @@ fn annotations_contain_no_hostile_device_name() {
         "app.hvt: device '../../x' has a name that no annotation can contain; rename it in manifest.json and rebuild",
     );
     assert_eq!(output.stdout, "");
+}
+
+fn a_path_that_is_not_utf_8_has_no_other_form() {
+    let directory = common::directory();
+    let path = directory.path().join(OsStr::from_bytes(b"a\xff.hvt"));
+    fs::copy(fixture("hello"), &path).unwrap();
+    for (form, name) in [("--toml", "TOML"), ("--oci", "JSON")] {
+        let output = run(&mut inspect(&[form], &path));
+        output.exits(1).complains(&format!(
+            ".hvt: the path is not UTF-8, which {name} needs; rename the file"
+        ));
+        assert_eq!(output.stdout, "", "{form}");
+    }
 }
 
 fn a_rejected_file_gets_no_other_form() {
