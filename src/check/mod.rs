@@ -30,6 +30,7 @@ use crate::report::counters::Count;
 use crate::sandbox::{self, Sandbox};
 use crate::setup;
 
+mod names;
 mod report;
 
 pub use report::{Finding, Report, Verdict};
@@ -44,7 +45,7 @@ struct Guest {
 /// Checks everything that `config` requests. The process must exit afterwards, because it is in the
 /// sandbox.
 pub fn check(config: &Config, files: &mut Files) -> Report {
-    let mut report = Report::new(config.unikernel.display().to_string());
+    let mut report = Report::new(config);
     report.needs("clock", setup::check_clock());
     let mut guest = unikernel(&mut report, config, files);
     let vm = kvm(&mut report, config.sandbox);
@@ -153,10 +154,8 @@ fn memory(
     match available_memory() {
         Some(available) if available < size && !lock => report.doubtful(
             "memory",
-            format!(
-                "{given}, but only {} MiB are available; free some or lower --mem",
-                available >> 20
-            ),
+            format!("{given}, but only {} MiB are available", available >> 20),
+            "free some or lower --mem",
         ),
         _ => report.fine("memory", given),
     }
@@ -179,6 +178,7 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
     let (plan, rules) =
         match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
             Some((manifest, era)) => {
+                report.know_devices(manifest);
                 let (plan, errors) = Plan::partial(manifest, nets, blocks);
                 if manifest.devices().is_empty() && errors.is_empty() {
                     report.fine("devices", "none declared, none attached");
@@ -204,7 +204,7 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
     for probe in plan.without_disks(&twice).probe(files, rules) {
         match probe.found {
             Ok((found, None)) => report.fine(&probe.option, found),
-            Ok((found, Some(doubt))) => report.doubtful(&probe.option, format!("{found}; {doubt}")),
+            Ok((found, Some(doubt))) => report.doubtful(&probe.option, found, &doubt),
             Err(error) => report.missing(&probe.option, error),
         }
     }
@@ -230,7 +230,7 @@ fn try_out(
 ) {
     match report.needs("sandbox", sandbox.try_out()) {
         Some((layers, true)) if mode != SandboxMode::Off => report.fine("sandbox", layers),
-        Some((layers, _)) => report.doubtful("sandbox", layers),
+        Some((layers, _)) => report.doubtful("sandbox", layers, ""),
         None => return,
     }
     if let Some(cores) = cores {

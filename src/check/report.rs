@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 
+use super::names::Names;
+use crate::config::Config;
+use crate::guest::manifest::Manifest;
 use crate::report::json::Value;
 use crate::report::text::one_line;
 
@@ -40,25 +43,19 @@ pub struct Finding {
     pub subject: String,
     /// The result.
     pub verdict: Verdict,
-    /// The finding; after a semicolon, the fix.
-    pub text: String,
+    /// The finding.
+    pub found: String,
+    /// How to fix it; may be empty.
+    pub fix: String,
 }
 
 impl Finding {
-    /// Splits the text of a problem into the finding and its fix, which may be empty.
-    fn parts(&self) -> (&str, &str) {
-        match self.text.split_once("; ") {
-            Some(parts) if self.verdict != Verdict::Fine => parts,
-            _ => (&self.text, ""),
-        }
-    }
-
     fn to_value(&self) -> Value {
-        let (found, fix) = self.parts();
+        let fix = self.fix.as_str();
         Value::Object(vec![
             ("subject", self.subject.as_str().into()),
             ("verdict", self.verdict.label().into()),
-            ("found", found.into()),
+            ("found", self.found.as_str().into()),
             ("fix", Some(fix).filter(|fix| !fix.is_empty()).into()),
         ])
     }
@@ -68,13 +65,15 @@ impl Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     unikernel: String,
+    names: Names,
     findings: Vec<Finding>,
 }
 
 impl Report {
-    pub(super) fn new(unikernel: String) -> Report {
+    pub(super) fn new(config: &Config) -> Report {
         Report {
-            unikernel,
+            unikernel: config.unikernel.display().to_string(),
+            names: Names::of(config),
             findings: Vec::new(),
         }
     }
@@ -96,24 +95,35 @@ impl Report {
             .count()
     }
 
-    fn add(&mut self, subject: &str, verdict: Verdict, text: impl Display) {
+    /// Reports the names of devices from now on without looking for a fix in them.
+    pub(super) fn know_devices(&mut self, manifest: &Manifest) {
+        self.names.add_devices(manifest);
+    }
+
+    fn add(&mut self, subject: &str, verdict: Verdict, found: impl Display, fix: &str) {
         self.findings.push(Finding {
             subject: subject.to_owned(),
             verdict,
-            text: text.to_string(),
+            found: found.to_string(),
+            fix: fix.to_owned(),
         });
     }
 
     pub(super) fn fine(&mut self, subject: &str, text: impl Display) {
-        self.add(subject, Verdict::Fine, text);
+        self.add(subject, Verdict::Fine, text, "");
     }
 
-    pub(super) fn doubtful(&mut self, subject: &str, text: impl Display) {
-        self.add(subject, Verdict::Doubtful, text);
+    pub(super) fn doubtful(&mut self, subject: &str, found: impl Display, fix: &str) {
+        self.add(subject, Verdict::Doubtful, found, fix);
     }
 
-    pub(super) fn missing(&mut self, subject: &str, text: impl Display) {
-        self.add(subject, Verdict::Missing, text);
+    /// Records an error: the finding, and after a semicolon the fix.
+    pub(super) fn missing(&mut self, subject: &str, error: impl Display) {
+        let error = error.to_string();
+        let names = std::mem::take(&mut self.names);
+        let (found, fix) = names.split(&error);
+        self.add(subject, Verdict::Missing, found, fix);
+        self.names = names;
     }
 
     /// Returns the result of a step; records its error.
@@ -144,11 +154,11 @@ impl Report {
         let mut text = String::new();
         for finding in &self.findings {
             let (subject, verdict) = (one_line(&finding.subject), finding.verdict);
-            let (found, fix) = match finding.parts() {
-                (found, "") => (found, String::new()),
-                (found, fix) => (found, format!("-> {fix}")),
+            let fix = match finding.fix.as_str() {
+                "" => String::new(),
+                fix => format!("-> {fix}"),
             };
-            let mut lines = wrapped(found, indent).chain(wrapped(&fix, indent));
+            let mut lines = wrapped(&finding.found, indent).chain(wrapped(&fix, indent));
             let first = lines.next().unwrap_or_default();
             text.push_str(&format!(
                 "{:<9}{subject:<subject_width$}  {first}\n",
@@ -204,16 +214,27 @@ fn wrapped(text: &str, indent: usize) -> impl Iterator<Item = String> {
 mod tests {
     use super::*;
 
+    fn report(unikernel: &str) -> Report {
+        Report::new(&Config {
+            unikernel: unikernel.into(),
+            ..Config::default()
+        })
+    }
+
     #[test]
     fn a_table_is_aligned() {
-        let mut report = Report::new("app.hvt".into());
+        let mut report = report("app.hvt");
         report.fine("unikernel", "x86_64, ABI version 2");
         assert!(report.would_start());
         assert_eq!(
             report.to_text(),
             "ok       unikernel  x86_64, ABI version 2\n\napp.hvt would start\n"
         );
-        report.doubtful("memory", "512 MiB, but only 3 MiB are available; free some");
+        report.doubtful(
+            "memory",
+            "512 MiB, but only 3 MiB are available",
+            "free some",
+        );
         assert!(report.would_start());
         report.missing(
             "net:a",
@@ -236,10 +257,10 @@ mod tests {
 
     #[test]
     fn json_has_the_fix_of_each_problem() {
-        let mut report = Report::new("a\".hvt".into());
+        let mut report = report("a\".hvt");
         report.fine("memory", "4 MiB; all");
         report.missing("net:a", "is down; 'ip link set a up'; or so");
-        report.doubtful("sandbox", "off");
+        report.doubtful("sandbox", "off", "");
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(json["unikernel"], "a\".hvt");
         assert_eq!(json["would_start"], false);
@@ -265,7 +286,7 @@ mod tests {
 
     #[test]
     fn lines_fit_a_terminal_unless_a_word_is_longer() {
-        let mut report = Report::new("app.hvt".into());
+        let mut report = report("app.hvt");
         report.missing(
             "memory",
             format!("{}; {}", "word ".repeat(40), "x".repeat(100)),

@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(a_startable_guest_is_reported_and_not_started, Kvm),
         trial!(all_problems_are_reported_together, Kvm),
         trial!(the_report_can_be_json, Kvm),
+        trial!(a_path_is_no_part_of_the_fix),
         trial!(without_a_unikernel_the_rest_is_checked, Kvm),
         trial!(a_host_without_devices_is_reported, Kvm, Net),
         trial!(memory_is_checked_as_at_a_start, Kvm),
@@ -69,6 +70,33 @@ fn the_report_can_be_json() {
         .filter(|finding| finding["verdict"] == "missing");
     let subjects: Vec<_> = missing.map(|finding| &finding["subject"]).collect();
     assert_eq!(subjects, ["block:storage"], "{bad:#}");
+}
+
+fn a_path_is_no_part_of_the_fix() {
+    let mut command = common::tender(["--check", "--json", "--block=/x; mkfs", "a; reboot #.hvt"]);
+    let output = run(&mut command);
+    let text = &output.exits(1).is_quiet().stdout;
+    let document: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let finding = |subject: &str| {
+        let findings = document["findings"].as_array().unwrap();
+        let finding = findings
+            .iter()
+            .find(|finding| finding["subject"] == subject);
+        let finding = finding.unwrap_or_else(|| panic!("{document:#}"));
+        [&finding["found"], &finding["fix"]].map(|text| text.as_str().unwrap_or_default())
+    };
+    let [found, fix] = finding("unikernel");
+    assert!(
+        found.starts_with("a; reboot #.hvt: cannot be opened: "),
+        "{found}"
+    );
+    assert_eq!(
+        fix,
+        "give the path of an hvt unikernel that this user may read"
+    );
+    let [found, fix] = finding("block");
+    assert_eq!(found, "there is no file '/x; mkfs'");
+    assert_eq!(fix, "'truncate -s 64M /x; mkfs' makes an empty image");
 }
 
 /// The text of a table, or of a message, without line breaks and rules.
