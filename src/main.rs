@@ -131,7 +131,7 @@ fn start_log(config: &Config) {
     let mut builder = env_logger::Builder::new();
     config.output.log_format.set_global();
     if log_lines::are_json() {
-        log_lines::name_run(&config.name());
+        log_lines::name_run(&config.name(), &config.unikernel.display(), config.places());
     }
     builder.filter_level(config.verbosity.level());
     // gdbstub's debug output is for authors of stubs: gdb tries packets that this stub lacks.

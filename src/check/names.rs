@@ -21,13 +21,13 @@ impl Names {
     pub(super) fn of(config: &Config) -> Names {
         let (output, debugging) = (&config.output, &config.debugging);
         let unikernel = config.unikernel.display().to_string();
-        let nets = config.nets.iter().filter_map(|net| net.in_file.as_ref());
-        let blocks = config.blocks.iter();
-        let places = nets.chain(blocks.clone().filter_map(|block| block.in_file.as_ref()));
-        let disks = blocks.filter_map(|block| match &block.source {
-            Some(BlockSource::Path(path)) => Some(path),
-            _ => None,
-        });
+        let disks = config
+            .blocks
+            .iter()
+            .filter_map(|block| match &block.source {
+                Some(BlockSource::Path(path)) => Some(path),
+                _ => None,
+            });
         let stats = output.stats.iter().filter_map(|target| match target {
             StatsTarget::File(path) => Some(path),
             StatsTarget::Stderr => None,
@@ -41,8 +41,8 @@ impl Names {
         names.extend(config.user.iter().map(|user| user.user.clone()));
         names.extend(config.user.iter().filter_map(|user| user.group.clone()));
         Names {
-            prefixes: std::iter::once(&unikernel)
-                .chain(places)
+            prefixes: std::iter::once(unikernel.as_str())
+                .chain(config.places())
                 .map(|name| format!("{name}: "))
                 .collect(),
             phrases: names

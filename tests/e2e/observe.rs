@@ -262,6 +262,13 @@ fn json_names_device_and_cause() {
         (&"error".into(), &"storage".into(), &"start".into()),
         "{last}"
     );
+    let output = run(&mut tender(["--log-format=json", "x: device 'fake': .hvt"]));
+    let last = lines(&output).pop().unwrap();
+    assert_eq!(
+        (&last["device"], &last["cause"]),
+        (&Value::Null, &"start".into()),
+        "{last}"
+    );
     let output = run(&mut hypercalls(
         &["--console-rate=1K", "--log-format=json"],
         &["puts-flood", "500"],

@@ -19,6 +19,10 @@ static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// The run's name, escaped.
 static NAME: OnceLock<String> = OnceLock::new();
 
+/// What comes before the subject of a message, if anything: the unikernel's path, then a place in
+/// the configuration file. Escaped.
+static PREFIXES: OnceLock<Vec<String>> = OnceLock::new();
+
 /// What messages about a device begin with, escaped, and its name.
 static DEVICES: OnceLock<Vec<(String, String)>> = OnceLock::new();
 
@@ -27,9 +31,21 @@ pub(super) fn set_process() {
     PROCESS.store(std::process::id(), Ordering::Relaxed);
 }
 
-/// Sets the name of the run. The first one counts.
-pub fn name_run(name: &str) {
+/// Sets the name of the run, the path of its unikernel and the places of its devices in a
+/// configuration file. The first call counts.
+pub fn name_run<'p>(
+    name: &str,
+    unikernel: &impl fmt::Display,
+    places: impl Iterator<Item = &'p str>,
+) {
     NAME.get_or_init(|| escaped(name));
+    let places = places.map(escaped);
+    PREFIXES.get_or_init(|| {
+        std::iter::once(escaped(&unikernel.to_string()))
+            .chain(places)
+            .map(|prefix| prefix + ": ")
+            .collect()
+    });
 }
 
 /// Names the devices by what messages about them begin with. The first call counts.
@@ -81,21 +97,26 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Returns the device that an escaped message is about: its subject, in any message; or the name
-    /// after `device`, at the beginning or after the unikernel.
+    /// Returns the device that an escaped message is about: its subject, or the name after
+    /// `device`, at the beginning or after the unikernel. Before a run has its name, there is none:
+    /// a message could begin with any path.
     pub(super) fn of(message: &str) -> Device {
-        Device::find(message, DEVICES.get().map_or(&[], Vec::as_slice))
+        let Some(prefixes) = PREFIXES.get() else {
+            return Device::find("", &[], &[]);
+        };
+        let devices = DEVICES.get().map_or(&[][..], Vec::as_slice);
+        Device::find(message, prefixes, devices)
     }
 
-    fn find(message: &str, devices: &[(String, String)]) -> Device {
+    fn find(message: &str, prefixes: &[String], devices: &[(String, String)]) -> Device {
+        let message = prefixes.iter().fold(message, |message, prefix| {
+            message.strip_prefix(prefix.as_str()).unwrap_or(message)
+        });
         let known = devices
             .iter()
             .find(|(subject, _)| message.starts_with(subject));
         let name = known.map(|(_, name)| name.as_str()).or_else(|| {
-            let rest = match message.strip_prefix("device '") {
-                Some(rest) => rest,
-                None => message.split_once(": device '")?.1,
-            };
+            let rest = message.strip_prefix("device '")?;
             rest.split_once("':").map(|(name, _)| name)
         });
         let name = name.filter(|name| name.bytes().all(|byte| byte.is_ascii_alphanumeric()));
@@ -131,6 +152,7 @@ mod tests {
             ("/a: b: ", "data"),
         ]
         .map(|(subject, name)| (subject.to_owned(), name.to_owned()));
+        let prefixes = ["web.hvt: ", "x: device 'fake': .hvt: ", "a.toml:2:1: "].map(str::to_owned);
         let long = format!("device '{}': x", "a".repeat(68));
         for (message, device) in [
             ("tap0: cannot send: gone", Some("lan")),
@@ -143,13 +165,25 @@ mod tests {
                 "web.hvt: device 'service': tap 'tap0' is in use",
                 Some("service"),
             ),
+            (
+                "web.hvt: a.toml:2:1: device 'service': tap 'tap0' is in use",
+                Some("service"),
+            ),
+            ("web.hvt: tap0: is down", Some("lan")),
+            ("x: device 'fake': .hvt: cannot be opened: gone", None),
+            ("x: device 'fake': .hvt: device 'b': x", Some("b")),
+            ("y: device 'fake': x", None),
             ("device '\\\"': x", None),
             ("device 'a", None),
             ("", None),
             (&long, None),
             (&long.replacen('a', "", 1), Some(&"a".repeat(67))),
         ] {
-            assert_eq!(Device::find(message, &devices).name(), device, "{message}");
+            assert_eq!(
+                Device::find(message, &prefixes, &devices).name(),
+                device,
+                "{message}"
+            );
         }
     }
 }
