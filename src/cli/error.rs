@@ -131,7 +131,7 @@ pub enum Rule {
     #[error("not a user; write NAME or UID, optionally with :GROUP or :GID, such as nobody:kvm")]
     User,
     #[error(
-        "not an amount of memory; write whole MiB, or a whole number with K, M, G, KiB, MiB or GiB, such as 64M"
+        "not an amount of memory; write whole MiB, or a whole number with K, M, G, KB, MB, GB, KiB, MiB or GiB (powers of 1024), such as 64M"
     )]
     MemoryForm,
     #[error("too little memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB")]
@@ -162,8 +162,10 @@ pub enum Rule {
         "not a time; write whole seconds, 1 to 4294967295, or a whole number with s, m or h, such as 5m"
     )]
     Timeout,
+    #[error("too long; the limit is 4294967295 seconds (1193046h)")]
+    TimeoutTooLong,
     #[error(
-        "not a rate; write whole bytes a second, at least 1, or a whole number with K or M, such as 64K"
+        "not a rate; write whole bytes a second, at least 1, or a whole number with K, M, G, KB, MB, GB, KiB, MiB or GiB (powers of 1024), such as 64K"
     )]
     ConsoleRate,
     #[error("not a TCP port; write a number, 1 to 65535, 0 for any that is free, or unix:PATH")]

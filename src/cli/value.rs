@@ -154,8 +154,9 @@ pub(super) fn memory(given: &OptionValue) -> Result<Memory, Rule> {
 
 /// `--timeout`, in seconds.
 pub(super) fn timeout(given: &OptionValue) -> Result<NonZeroU32, Rule> {
-    let seconds = scaled(given, 1, &TIMES).and_then(|seconds| u32::try_from(seconds).ok());
-    seconds.and_then(NonZeroU32::new).ok_or(Rule::Timeout)
+    let seconds = scaled(given, 1, &TIMES).ok_or(Rule::Timeout)?;
+    let seconds = u32::try_from(seconds).map_err(|_| Rule::TimeoutTooLong)?;
+    NonZeroU32::new(seconds).ok_or(Rule::Timeout)
 }
 
 /// `--gdb-port`: a number, or a socket as in [`metrics`].

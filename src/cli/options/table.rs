@@ -183,7 +183,7 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         long: "console-rate",
         value: (Kind::Number, "BYTES"),
         heading: "Limits",
-        help: "Limit guest output to BYTES per second (K, M); excess is dropped",
+        help: "Limit guest output to BYTES per second (K, M, G); drop the excess",
         set: |config, given| put(&mut config.limits.console_rate, value::console_rate(given)),
         ..OPTION
     },

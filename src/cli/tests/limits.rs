@@ -51,25 +51,39 @@ fn times_are_whole_seconds_minutes_or_hours() {
     assert_eq!(timeout("10s"), Ok(Some(10)));
     assert_eq!(timeout("5m"), Ok(Some(300)));
     assert_eq!(timeout("1H"), Ok(Some(3600)));
-    for text in [
-        "",
-        "0",
-        "-1",
-        "1.5",
-        "5d",
-        "0s",
-        "m",
-        "1h30m",
-        "1193047h",
-        "4294967296",
-        "99999999999999999999",
-        " 1",
-    ] {
+    for text in ["", "0", "-1", "1.5", "5d", "0s", "m", "1h30m", " 1"] {
         let message = format!(
             "--timeout={text}: not a time; write whole seconds, 1 to 4294967295, or a whole number with s, m or h, such as \
              5m"
         );
         assert_eq!(timeout(text), Err(message));
+    }
+}
+
+#[test]
+fn a_time_that_is_too_long_is_not_called_malformed() {
+    for text in [
+        "1193047h",
+        "99999999999h",
+        "4294967296",
+        "99999999999999999999",
+    ] {
+        let message =
+            format!("--timeout={text}: too long; the limit is 4294967295 seconds (1193046h)");
+        assert_eq!(timeout(text), Err(message));
+    }
+    assert_eq!(timeout("1193046h"), Ok(Some(1193046 * 3600)));
+}
+
+#[test]
+fn errors_name_the_units_that_are_accepted() {
+    for unit in ["K", "M", "G", "KB", "MB", "GB", "KiB", "MiB", "GiB"] {
+        assert!(console_rate(&format!("1{unit}")).is_ok(), "{unit}");
+        for option in ["--console-rate=x", "--mem=x"] {
+            let error = limits_of(&[option]).unwrap_err().to_string();
+            let mut words = error.split([' ', ',']);
+            assert!(words.any(|word| word == unit), "{error}");
+        }
     }
 }
 
