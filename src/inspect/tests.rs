@@ -227,7 +227,7 @@ fn names_that_no_option_can_contain_use_the_short_form() {
 }
 
 #[test]
-fn a_configuration_is_toml_whatever_the_devices_are_called() {
+fn a_configuration_with_odd_device_names_is_toml() {
     let toml = |entries: &[Entry]| {
         let mut elf = Elf::hvt();
         elf.programs[elf::MFT] = Program::note(0x6000, elf::mft(&manifest(entries)));

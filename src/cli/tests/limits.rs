@@ -81,8 +81,8 @@ fn errors_name_the_units_that_are_accepted() {
         assert!(console_rate(&format!("1{unit}")).is_ok(), "{unit}");
         for option in ["--console-rate=x", "--mem=x"] {
             let error = limits_of(&[option]).unwrap_err().to_string();
-            let mut words = error.split([' ', ',']);
-            assert!(words.any(|word| word == unit), "{error}");
+            let mut parts = error.split([' ', ',']);
+            assert!(parts.any(|part| part == unit), "{error}");
         }
     }
 }
