@@ -88,7 +88,7 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         long: "name",
         value: (Kind::Text, "NAME"),
         heading: "Configuration",
-        help: "Name of the run, for ps, JSON logs and metrics [default: the file's]",
+        help: "Name for JSON logs, metrics and (if given) ps [default: the file's]",
         set: |config, given| put(&mut config.name, value::run_name(given)),
         ..OPTION
     },
