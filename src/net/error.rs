@@ -218,8 +218,8 @@ fn tap_owner() -> String {
 /// `groups`. Users of another group would get the tap, too.
 fn unnamed_owner(user: u32, groups: &[u32], kvm: Option<u32>) -> String {
     let ours = kvm.filter(|gid| *gid != 0 && groups.contains(gid));
-    match ours.and_then(|gid| ids::name_in("/etc/group", gid)) {
-        Some(group) => format!("group {group}"),
+    match ours {
+        Some(gid) => format!("group {}", ids::group_name(gid)),
         None => format!("user {user}"),
     }
 }
@@ -252,7 +252,6 @@ mod tests {
 
     #[test]
     fn a_user_without_a_name_shares_a_tap_with_the_group_of_kvm_only() {
-        // Group 1 has a name on every host.
         let name = ids::group_name(1);
         assert_eq!(
             unnamed_owner(4321, &[5, 1], Some(1)),
