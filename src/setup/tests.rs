@@ -128,12 +128,13 @@ fn a_mistyped_path_has_a_hint() {
     for path in ["./inspec", "inspect.", "none/inspect"] {
         assert_eq!(hint(Path::new(path)), plain, "{path}");
     }
-    // Any name of the current directory.
+    // Any name of the current directory, which is empty in the emulated machines.
     let names = std::fs::read_dir(".").expect("a directory").flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let name = names.max_by_key(String::len).expect("a name");
-    let meant = format!("did you mean '{name}'?");
-    assert_eq!(hint(Path::new(&format!("-{name}"))), meant);
+    if let Some(name) = names.max_by_key(String::len) {
+        let meant = format!("did you mean '{name}'?");
+        assert_eq!(hint(Path::new(&format!("-{name}"))), meant);
+    }
     for word in ["run", "inspec"] {
         let opened = open(
             Path::new(word),

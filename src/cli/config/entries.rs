@@ -157,7 +157,7 @@ impl Reader<'_> {
     }
 
     fn arguments(&mut self, value: &Value<'_>) -> Fallible {
-        let expected = "a list of strings, such as [\"--ipv4=10.0.0.2/24\"]";
+        let expected = "a list of strings, such as [\"--ipv4=10.100.0.2/24\"]";
         let DeValue::Array(args) = value.get_ref() else {
             return Err(self.mismatch(ARGUMENTS, value, expected));
         };

@@ -138,7 +138,7 @@ fn values_of_the_wrong_type_are_reported_with_their_position() {
         ),
         (
             "args = '--ipv4'",
-            "1:8: 'args' is a string; expected a list of strings, such as [\"--ipv4=10.0.0.2/24\"]",
+            "1:8: 'args' is a string; expected a list of strings, such as [\"--ipv4=10.100.0.2/24\"]",
         ),
         (
             "args = ['a',\n 1]",
