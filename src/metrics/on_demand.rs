@@ -53,8 +53,8 @@ extern "C" fn on_signal(_: c_int) {
     // Only this thread drops the guard, and the handler runs on this thread.
     if let Some(registry) = unsafe { REGISTRY.load(Ordering::SeqCst).as_ref() } {
         summary(registry, |line| {
-            let line = format_args!("so far: {line}");
-            log_lines::write_from_handler(&Line::log(Level::Info, line))
+            let line = Line::log(Level::Info, format_args!("so far: {line}"));
+            log_lines::write_from_handler(&line)
         });
     }
     // SAFETY: errno is this thread's own. The interrupted code may be about to read it.
