@@ -28,6 +28,7 @@ pub struct Config {
     /// The block options, merged by device.
     pub blocks: Vec<BlockOption>,
     pub net_ring: NetRing,
+    pub engine: EngineChoice,
     pub limits: Limits,
     pub sandbox: SandboxMode,
     /// User to switch to before the guest starts.
@@ -100,6 +101,41 @@ impl Config {
             Some(BlockSource::Fd(fd)) => Some(fd),
             _ => None,
         }))
+    }
+}
+
+/// What runs a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// A virtual machine of KVM.
+    #[default]
+    Kvm,
+    /// A process without any system call, where there is no KVM.
+    Process,
+}
+
+impl Engine {
+    /// Returns its name in options, messages and statistics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Engine::Kvm => "kvm",
+            Engine::Process => "process",
+        }
+    }
+}
+
+/// `--engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// This one, or an error.
+    Only(Engine),
+    /// KVM if it can be opened, otherwise a process.
+    Auto,
+}
+
+impl Default for EngineChoice {
+    fn default() -> EngineChoice {
+        EngineChoice::Only(Engine::default())
     }
 }
 

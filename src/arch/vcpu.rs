@@ -9,6 +9,7 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 
 use super::debug::Trap;
 use super::processor::Processor;
+use crate::config::Engine;
 use crate::report::counters::Count;
 
 /// Runs the guest. `_IO(KVMIO, 0x80)`.
@@ -167,6 +168,11 @@ impl Vcpu {
         let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         Self::initialize(&fd, kvm, vm)?;
         Ok(Vcpu { fd, failed: None })
+    }
+
+    /// Returns what runs the guest.
+    pub fn engine(&self) -> Engine {
+        Engine::Kvm
     }
 
     /// Runs the guest until its next exit. Returns the hypercall if it is one, the usual case;

@@ -128,6 +128,8 @@ pub enum Rule {
     AutoOnOff,
     #[error("expected strict, best-effort or off")]
     Sandbox,
+    #[error("expected kvm, process or auto")]
+    Engine,
     #[error("not a user; write NAME or UID, optionally with :GROUP or :GID, such as nobody:kvm")]
     User,
     #[error(

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use super::error::Rule;
 use super::options::OptionValue;
 use crate::config::{
-    BlockSource, GdbAddress, HugePages, InheritedFd, Memory, NetRing, NetSource, RUN_NAME_MAX,
-    SandboxMode, SocketAddress, StatsTarget, UserOption,
+    BlockSource, Engine, EngineChoice, GdbAddress, HugePages, InheritedFd, Memory, NetRing,
+    NetSource, RUN_NAME_MAX, SandboxMode, SocketAddress, StatsTarget, UserOption,
 };
 use crate::report::log_lines::LogFormat;
 
@@ -66,6 +66,15 @@ fn scaled(given: &OptionValue, bare: u64, units: &[(&str, u64)]) -> Option<u64> 
 fn choice<T: Copy>(given: &OptionValue, choices: &[(&str, T)]) -> Option<T> {
     let chosen = choices.iter().find(|(name, _)| given.value == *name)?;
     Some(chosen.1)
+}
+
+pub(super) fn engine(given: &OptionValue) -> Result<EngineChoice, Rule> {
+    let choices = [
+        ("kvm", EngineChoice::Only(Engine::Kvm)),
+        ("process", EngineChoice::Only(Engine::Process)),
+        ("auto", EngineChoice::Auto),
+    ];
+    choice(given, &choices).ok_or(Rule::Engine)
 }
 
 pub(super) fn net_ring(given: &OptionValue) -> Result<NetRing, Rule> {

@@ -93,6 +93,14 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         ..OPTION
     },
     Spec {
+        long: "engine",
+        value: (Kind::Text, "kvm|process|auto"),
+        heading: "Configuration",
+        help: "Run the guest in a KVM machine or in a process [default: kvm]",
+        set: |config, given| put(&mut config.engine, value::engine(given)),
+        ..OPTION
+    },
+    Spec {
         long: "mem",
         value: (Kind::Number, "SIZE"),
         heading: "Memory",
