@@ -13,6 +13,7 @@ use kvm_ioctls::VmFd;
 use log::Level;
 
 use crate::arch::{self, Call, Exit, Processor, Stop, Trap, Vcpu};
+use crate::config::Engine;
 use crate::debug::{self, Guest, Session, core};
 use crate::devices::clock;
 use crate::devices::ring::{self, GuestRing, Ring, Worker};
@@ -42,8 +43,9 @@ const POLL_LIMIT_WITH_GDB: u64 = 100_000_000;
 pub(crate) struct Machine {
     pub(crate) era: Era,
     pub(crate) vcpu: Vcpu,
-    pub(crate) vm: VmFd,
-    pub(crate) memory: GuestMemory,
+    /// KVM's virtual machine; none if the guest is a process.
+    pub(crate) vm: Option<VmFd>,
+    pub(crate) memory: Arc<GuestMemory>,
     pub(crate) services: Services,
     /// The shared network ring, if it is offered.
     pub(crate) ring: Option<Ring>,
@@ -72,6 +74,8 @@ struct Running<'m> {
     unwritten: Option<(GuestAddress, u64)>,
     /// Cookie that the guest passed with HALT, or 0.
     cookie: GuestAddress,
+    /// Whether KVM runs the guest, and its time is not measured: the usual case.
+    is_plain: bool,
 }
 
 impl Machine {
@@ -87,13 +91,14 @@ impl Machine {
             outlets,
             ..
         } = self;
+        let is_kvm = self.vcpu.engine() == Engine::Kvm;
         let mut guest = Guest::new(self.vcpu, &memory);
         let session = match self.debugger {
             None => None,
             Some(listener) => {
                 // A packet that arrives just before the sleep does not interrupt it.
                 services.poll_limit = services.poll_limit.min(POLL_LIMIT_WITH_GDB);
-                Some(listener.accept(&vm, &mut guest, services.time_limit())?)
+                Some(listener.accept(vm.as_ref(), &mut guest, services.time_limit())?)
             }
         };
         // A confined process cannot create a timer. The timer takes at least a second, and the
@@ -108,7 +113,9 @@ impl Machine {
         );
         let parameters = outlets.parameters(&registry, parameters)?;
         start::release_memory();
-        let confined = &self.sandbox.enter(parameters)?;
+        let mut confined = self.sandbox.enter(parameters)?;
+        confined.allow_child(guest.vcpu.start(&memory)?);
+        let confined = &confined;
         cores.as_ref().map_or(Ok(()), core::Directory::check)?;
         let mut running = Running {
             guest,
@@ -119,6 +126,7 @@ impl Machine {
             registry: &registry,
             unwritten: None,
             cookie: GuestAddress(0),
+            is_plain: is_kvm && registry.times.is_none(),
         };
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard: below,
         // or on an early return as the older of two locals.
@@ -138,6 +146,7 @@ impl Machine {
             cores.write_core(&outcome, &mut running.guest.vcpu, &memory, running.cookie);
         }
         drop(guard);
+        running.guest.vcpu.end();
         // The process ends: the kernel frees machine and memory for less than closing them takes.
         mem::forget(running);
         mem::forget((vm, memory));
@@ -204,9 +213,18 @@ impl Running<'_> {
         self.report_end(outcome)
     }
 
-    /// Runs the guest until its next exit, and measures the time if statistics are requested.
+    /// Runs the guest until its next exit.
     #[inline(always)]
     fn run_guest(&mut self) -> Option<Call> {
+        if self.is_plain {
+            self.guest.vcpu.run_kvm()
+        } else {
+            self.run_any()
+        }
+    }
+
+    /// As [`Running::run_guest`], for any engine; measures the time if statistics are requested.
+    fn run_any(&mut self) -> Option<Call> {
         match &self.registry.times {
             None => self.guest.vcpu.run(),
             Some(times) => times.in_guest(|| self.guest.vcpu.run()),

@@ -15,7 +15,8 @@ use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Architecture, Native, Processor, Vcpu};
 use crate::config::{
-    BlockOption, Config, Debugging, GdbAddress, Memory, NetOption, NetRing, SandboxMode,
+    BlockOption, Config, Debugging, Engine, EngineChoice, GdbAddress, Memory, NetOption, NetRing,
+    SandboxMode,
 };
 use crate::debug::{Listener, core};
 use crate::devices::console::Console;
@@ -32,7 +33,7 @@ use crate::host::lease::{self, Lease};
 use crate::host::service_manager::Notifier;
 use crate::host::title;
 use crate::host::user;
-use crate::memory::GuestMemory;
+use crate::memory::{self, GuestMemory};
 use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
 use crate::report::{clock, log_lines};
@@ -80,9 +81,10 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
 
     // KVM comes before the devices, because attaching a tap is visible on the host: the tap goes up
     // and down.
-    let (vm, mut vcpu) = create_vm(config.sandbox)?;
+    let (vm, mut vcpu) = create_vcpu(config.engine, config.sandbox)?;
     let counter_frequency = vcpu.counter_frequency()?;
-    let mut memory = reserve(unikernel.memory_size, unikernel.image.end(), config)?;
+    let image_end = unikernel.image.end();
+    let mut memory = reserve(vcpu.engine(), unikernel.memory_size, image_end, config)?;
     phases.end(Phase::Machine);
     let devices = Devices::attach(plan, files, era.rules())?;
     if log_lines::are_json() {
@@ -95,11 +97,17 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
         unikernel.memory_size >> 20,
         unikernel.image.end()
     );
-    let ring = net_ring(config.net_ring, era.rules(), &devices)?;
+    if vcpu.engine() == Engine::Process {
+        unikernel.lease = None;
+    }
+    let ring = net_ring(config.net_ring, vcpu.engine(), era.rules(), &devices)?;
     // SAFETY: the lease is dropped first: here as the younger local, later by `Machine::run`.
     let lease =
         unsafe { unikernel.load(&mut memory, &devices, ring.is_some(), counter_frequency) }?;
-    map_memory(&vm, &memory)?;
+    match &vm {
+        Some(vm) => map_memory(vm, &memory)?,
+        None => check_pages(&memory, config.sandbox)?,
+    }
     vcpu.boot(&arch::Boot {
         entry: unikernel.image.entry,
         stack_top: unikernel.memory_size,
@@ -126,7 +134,7 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     Ok(Machine {
         era,
         vcpu,
-        memory,
+        memory: Arc::new(memory),
         services: Services {
             devices,
             console,
@@ -331,6 +339,43 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     Ok(memory.given)
 }
 
+/// Creates the vCPU of the engine that is asked for, and KVM's virtual machine if that is the one.
+fn create_vcpu(
+    asked: EngineChoice,
+    mode: SandboxMode,
+) -> Result<(Option<VmFd>, Vcpu), outcome::Error> {
+    match asked {
+        EngineChoice::Only(Engine::Process) => return Ok((None, Vcpu::process())),
+        EngineChoice::Auto => {
+            if let Err(error) = open_kvm() {
+                log::warn!(
+                    "--engine=auto: {error}; the guest runs as a process, which is a weaker wall"
+                );
+                return Ok((None, Vcpu::process()));
+            }
+        }
+        EngineChoice::Only(Engine::Kvm) => {}
+    }
+    let (vm, vcpu) = create_vm(mode)?;
+    Ok((Some(vm), vcpu))
+}
+
+/// Checks that host pages larger than the guest's leave no page both writable and executable.
+fn check_pages(memory: &GuestMemory, mode: SandboxMode) -> Result<(), Error> {
+    let page_size = memory::host_page_size() as u64;
+    let Some(page) = arch::writable_code(memory.mappings(), page_size) else {
+        return Ok(());
+    };
+    if mode == SandboxMode::Strict {
+        return Err(Error::WritableCode(page.start));
+    }
+    log::warn!(
+        "--engine=process: the host's page at {:#x} has code and data, and is writable and executable",
+        page.start
+    );
+    Ok(())
+}
+
 /// Creates a virtual machine without memory, and its one vCPU. `mode` decides whether a kernel
 /// without MSR filters is accepted.
 pub(crate) fn create_vm(mode: SandboxMode) -> Result<(VmFd, Vcpu), outcome::Error> {
@@ -358,11 +403,15 @@ fn open_kvm() -> Result<Kvm, Error> {
 /// Reserves guest memory for an image that ends at `image_end`; with `--lock-memory`, allocates all
 /// of it and locks it in RAM.
 pub(crate) fn reserve(
+    engine: Engine,
     size: u64,
     image_end: u64,
     config: &Config,
 ) -> Result<GuestMemory, outcome::Error> {
-    let memory = GuestMemory::new(size)?;
+    let memory = match engine {
+        Engine::Kvm => GuestMemory::new(size)?,
+        Engine::Process => GuestMemory::shared(size)?,
+    };
     memory.huge_pages(config.huge_pages, image_end);
     if config.limits.lock_memory {
         memory.lock()?;
@@ -373,6 +422,7 @@ pub(crate) fn reserve(
 /// Returns the shared network ring, if the guest supports and needs it and the operator allows it.
 fn net_ring(
     asked: NetRing,
+    engine: Engine,
     rules: &Rules,
     devices: &Devices,
 ) -> Result<Option<Ring>, outcome::Error> {
@@ -381,6 +431,11 @@ fn net_ring(
     let prevented = inherited_filter::has_rejected();
     match asked {
         NetRing::Off => return Ok(None),
+        NetRing::On if engine == Engine::Process => {
+            log::warn!("--net-ring=on: the ring is unavailable with --engine=process");
+            return Ok(None);
+        }
+        NetRing::Auto if engine == Engine::Process => return Ok(None),
         NetRing::Auto if !possible || prevented || !Native::runs_guests_natively() => {
             return Ok(None);
         }

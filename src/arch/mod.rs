@@ -3,8 +3,10 @@
 //! architecture.
 
 mod debug;
+mod engine;
 mod fields;
 mod paging;
+mod process;
 mod processor;
 mod vcpu;
 
@@ -16,6 +18,7 @@ mod x86_64;
 pub use debug::{Debug, Hardware, Trap, Watch};
 use fields::Fields;
 pub use paging::TablesFull;
+pub use process::{Error as ProcessError, PTRACE_REQUESTS, writable_code};
 pub use processor::{Architecture, CoreRegisters, Debugging, Processor};
 pub use vcpu::{Boot, Call, Error, Exit, KVM_RUN, Stop, Vcpu, uninterrupted};
 

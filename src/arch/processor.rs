@@ -112,7 +112,7 @@ pub trait Debugging {
     const PROGRAM_COUNTER: usize;
 
     /// Returns the number of hardware points that breakpoints and watchpoints can use.
-    fn hardware_points(vm: &VmFd) -> usize;
+    fn hardware_points(vm: Option<&VmFd>) -> usize;
 
     /// Returns whether the processor can watch these bytes.
     fn can_watch(address: u64, length: u64) -> bool;

@@ -1,15 +1,22 @@
-//! A vCPU of either architecture: running it, its exits, and the state at its start.
+//! A vCPU of either architecture and engine: running it, its exits, and the state at its start.
 
 #![expect(unsafe_code, reason = "KVM_RUN")]
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
 
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_bindings::kvm_run;
+use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use super::debug::Trap;
+use super::engine::Engine;
+use super::process::{self, Process};
 use super::processor::Processor;
-use crate::config::Engine;
+use crate::config;
+use crate::memory::GuestMemory;
 use crate::report::counters::Count;
 
 /// Runs the guest. `_IO(KVMIO, 0x80)`.
@@ -84,11 +91,24 @@ pub enum Stop {
     SystemEvent { kind: u32 },
     #[error("unknown KVM exit {reason}")]
     Unknown { reason: u32 },
+    #[error("guest executed an instruction that --engine=process cannot emulate ({})", Hex(*bytes))]
+    Unemulated { bytes: [u8; 8] },
 }
 
 /// Formats the width of an access.
 fn bytes(width: usize) -> Count {
     Count(width as u64, "byte")
+}
+
+/// Bytes of an instruction, as text.
+struct Hex([u8; 8]);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Hex([first, others @ ..]) = self;
+        write!(f, "{first:02x}")?;
+        others.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+    }
 }
 
 /// Only KVM_INTERNAL_ERROR_EMULATION has a hint: it is by far the most common, and rarely the
@@ -119,6 +139,8 @@ pub enum Error {
         "the host's cycle counter has no known stable frequency; hvt guests use it as their clock"
     )]
     CounterFrequency,
+    #[error("{0}")]
+    Process(#[from] process::Error),
 }
 
 /// Explains the kernel's errno where the cause is known.
@@ -151,83 +173,156 @@ impl Error {
 /// The guest's vCPU.
 #[derive(Debug)]
 pub struct Vcpu {
-    pub(super) fd: VcpuFd,
-    /// Error of the last `KVM_RUN`, if it failed.
+    pub(super) engine: Engine,
+    /// The descriptor of KVM's vCPU, or −1: a copy for [`Vcpu::run`].
+    number: RawFd,
+    /// Where the engine describes an exit; valid as long as `engine`.
+    exit: NonNull<kvm_run>,
+    /// Error of the last entry, if it failed.
     failed: Option<io::Error>,
-}
-
-impl AsRawFd for Vcpu {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
 }
 
 impl Vcpu {
     /// Adds the only vCPU to `vm`.
     pub fn new(kvm: &Kvm, vm: &VmFd) -> Result<Vcpu, Error> {
-        let fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        let mut fd = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         Self::initialize(&fd, kvm, vm)?;
-        Ok(Vcpu { fd, failed: None })
+        Ok(Vcpu {
+            number: fd.as_raw_fd(),
+            exit: NonNull::from(fd.get_kvm_run()),
+            engine: Engine::Kvm(fd),
+            failed: None,
+        })
+    }
+
+    /// Returns a vCPU that is a process, which [`Vcpu::start`] creates.
+    pub fn process() -> Vcpu {
+        let mut process = Box::new(Process::new());
+        Vcpu {
+            number: -1,
+            exit: process.exit(),
+            engine: Engine::Process(process),
+            failed: None,
+        }
     }
 
     /// Returns what runs the guest.
-    pub fn engine(&self) -> Engine {
-        Engine::Kvm
+    pub fn engine(&self) -> config::Engine {
+        match self.engine {
+            Engine::Kvm(_) => config::Engine::Kvm,
+            Engine::Process(_) => config::Engine::Process,
+        }
     }
 
-    /// Runs the guest until its next exit. Returns the hypercall if it is one, the usual case;
-    /// otherwise [`Vcpu::exit`] returns the reason.
+    /// Returns the descriptor of KVM's vCPU.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        matches!(self.engine, Engine::Kvm(_)).then_some(self.number)
+    }
+
+    /// Creates the process that runs the guest in `memory`, if there is one, and returns its ID. The
+    /// calling thread alone can run the guest.
+    ///
+    /// # Errors
+    /// The host forbids it.
+    pub fn start(&mut self, memory: &Arc<GuestMemory>) -> Result<Option<i32>, Error> {
+        match &mut self.engine {
+            Engine::Kvm(_) => Ok(None),
+            Engine::Process(process) => Ok(Some(process.start(memory)?)),
+        }
+    }
+
+    /// Ends the process that runs the guest, if there is one.
+    pub fn end(&mut self) {
+        if let Engine::Process(process) = &mut self.engine {
+            process.end();
+        }
+    }
+
+    /// Runs the guest in KVM until its next exit. Returns the hypercall if it is one, the usual
+    /// case; otherwise [`Vcpu::exit`] returns the reason.
     #[inline(always)]
-    pub fn run(&mut self) -> Option<Call> {
-        if let Err(error) = self.enter() {
+    pub fn run_kvm(&mut self) -> Option<Call> {
+        if let Err(error) = self.enter_kvm() {
             self.failed = Some(error);
             return None;
         }
-        Self::decode(self.fd.get_kvm_run())
+        Self::decode(self.exit_details())
+    }
+
+    /// As [`Vcpu::run_kvm`], for any engine.
+    #[inline(never)]
+    pub fn run(&mut self) -> Option<Call> {
+        let Engine::Process(process) = &mut self.engine else {
+            return self.run_kvm();
+        };
+        if let Err(error) = process.enter() {
+            self.failed = Some(error);
+            return None;
+        }
+        Self::decode(self.exit_details())
     }
 
     /// Returns whether the guest kicked the shared network ring when [`Vcpu::run`] returned no
     /// hypercall.
     #[inline(always)]
     pub fn kicked(&mut self) -> bool {
-        self.failed.is_none() && Self::is_kick(self.fd.get_kvm_run())
+        self.failed.is_none() && Self::is_kick(self.exit_details())
     }
 
     /// Returns why the guest stopped for anything else.
     ///
     /// # Errors
-    /// `KVM_RUN` failed.
+    /// The engine failed.
     #[cold]
     pub fn exit(&mut self) -> Result<Exit, Error> {
-        match self.failed.take() {
-            None => Ok(Self::other_exit(self.fd.get_kvm_run())),
-            Some(source) => interruption(&source).ok_or(Error::Run { source }),
+        let Some(source) = self.failed.take() else {
+            return Ok(Self::other_exit(self.exit_details()));
+        };
+        match (interruption(&source), &self.engine) {
+            (Some(exit), _) => Ok(exit),
+            (None, Engine::Kvm(_)) => Err(Error::Run { source }),
+            (None, Engine::Process(process)) => Err(process.failure(source).into()),
         }
     }
 
     /// Completes the last exit: KVM does so at the next entry only (section 15). This enters KVM
     /// without running the guest. Returns false if KVM refuses even that for now.
     pub fn settle(&mut self) -> bool {
-        self.fd.set_kvm_immediate_exit(1);
+        let Engine::Kvm(fd) = &mut self.engine else {
+            return true;
+        };
+        fd.set_kvm_immediate_exit(1);
         // EINTR is expected; reading the registers reports any other failure.
-        let entered = self.enter();
-        self.fd.set_kvm_immediate_exit(0);
+        let entered = self.enter_kvm();
+        self.clear_immediate_exit();
         !entered.is_err_and(|error| interruption(&error) == Some(Exit::Refused))
     }
 
     /// Returns the byte that keeps the guest from running once it is 1: for signal handlers. Valid
     /// as long as `self`.
     pub fn interrupt_flag(&mut self) -> *mut u8 {
-        &raw mut self.fd.get_kvm_run().immediate_exit
+        // SAFETY: `exit` is valid, and this makes no reference.
+        unsafe { &raw mut (*self.exit.as_ptr()).immediate_exit }
+    }
+
+    fn clear_immediate_exit(&mut self) {
+        // SAFETY: the byte is valid; the kernel and signal handlers access it too.
+        unsafe { self.interrupt_flag().write_volatile(0) };
+    }
+
+    #[inline(always)]
+    fn exit_details(&self) -> &kvm_run {
+        // SAFETY: the engine keeps the structure, and writes it only while it runs the guest.
+        unsafe { self.exit.as_ref() }
     }
 
     /// Enters the guest until its next exit. Replaces kvm-ioctls here only: that crate converts
     /// every exit into an enum value, which costs too much per hypercall.
     #[inline(always)]
-    fn enter(&self) -> io::Result<()> {
+    fn enter_kvm(&self) -> io::Result<()> {
         // SAFETY: the descriptor is our vCPU's, the machine keeps guest memory mapped while it
-        // exists, and the ioctl takes no argument.
-        match unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_RUN as _, 0) } {
+        // exists, and the ioctl takes no argument. −1 is no descriptor.
+        match unsafe { libc::ioctl(self.number, KVM_RUN as _, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

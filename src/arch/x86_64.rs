@@ -4,7 +4,9 @@ mod boot;
 mod core;
 mod cpuid;
 mod debug;
+mod engine;
 mod msr;
+pub(super) mod process;
 mod vcpu;
 
 use kvm_ioctls::{Cap, Kvm, VmFd};

@@ -15,7 +15,7 @@ use std::fs::{self, File};
 use kvm_ioctls::VmFd;
 
 use crate::arch::Processor;
-use crate::config::{Config, Output, SandboxMode};
+use crate::config::{Config, Engine, Output, SandboxMode};
 use crate::debug::{self, core};
 use crate::devices::Plan;
 use crate::guest::boot_info::{self, BootFacts};
@@ -121,7 +121,10 @@ fn memory(
     };
     let size = report.needs("memory", size)?;
     let image_end = guest.as_ref().map_or(0, |guest| guest.image.end());
-    let mut memory = report.needs("memory", setup::reserve(size, image_end, config))?;
+    let mut memory = report.needs(
+        "memory",
+        setup::reserve(Engine::Kvm, size, image_end, config),
+    )?;
     if let Some(Guest {
         file,
         image,

@@ -142,7 +142,7 @@ impl Listener {
     /// [`Error::Connection`]; [`Error::Timeout`] if there is a `limit` and no debugger within it.
     pub(crate) fn accept<'m>(
         self,
-        vm: &VmFd,
+        vm: Option<&VmFd>,
         guest: &mut Guest<'m>,
         limit: Option<Duration>,
     ) -> Result<Session<'m>, Error> {

@@ -54,7 +54,7 @@ impl Services {
         let lease = self.lease.as_ref().map(lease::Guard::parameters);
         let (lease, shared) = lease.unzip();
         Parameters {
-            vcpu: vcpu.as_raw_fd(),
+            vcpu: vcpu.descriptor(),
             waits: vec![waits],
             timer,
             room: log_lines::room_without_ppoll(),

@@ -41,6 +41,9 @@ static INTERRUPT_FLAG: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 /// The timer passed to [`arm_on_signal`], or −1.
 static POLL_TIMER: AtomicI32 = AtomicI32::new(-1);
 
+/// The process that is the guest, or 0.
+static GUEST: AtomicI32 = AtomicI32::new(0);
+
 /// This process and the guest's thread, set by [`claim_thread`].
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 static THREAD: AtomicI32 = AtomicI32::new(0);
@@ -364,6 +367,16 @@ fn set_interrupt_flag(value: u8) {
     if let Some(flag) = interrupt_flag() {
         flag.store(value, Ordering::SeqCst);
     }
+    let guest = GUEST.load(Ordering::SeqCst);
+    if value != 0 && guest != 0 {
+        // SAFETY: the call takes plain numbers, and handlers may make it.
+        unsafe { libc::syscall(libc::SYS_kill, guest, libc::SIGSTOP) };
+    }
+}
+
+/// Makes signals stop the process `guest` too, a child that this thread waits for; 0 ends this.
+pub fn interrupts_process(guest: i32) {
+    GUEST.store(guest, Ordering::SeqCst);
 }
 
 /// Returns the vCPU's flag; the kernel reads it at every entry.

@@ -162,6 +162,10 @@ pub struct GuestMemory {
     start: usize,
     /// Bytes of RAM.
     size: u64,
+    /// Whether a child shares it.
+    is_shared: bool,
+    /// The guest's access to each page, in ascending order.
+    mappings: Vec<Mapping>,
     /// Ranges that the guest may not write, sorted and merged: a single one in ordinary images.
     read_only: Vec<Range<u64>>,
     /// End of the last of those ranges: everything above is writable, and nearly all accesses are
@@ -176,6 +180,15 @@ impl GuestMemory {
     /// Guest-physical and host addresses have the same alignment, so that huge pages of both
     /// coincide.
     pub fn new(size: u64) -> Result<GuestMemory, Error> {
+        GuestMemory::of(size, libc::MAP_PRIVATE)
+    }
+
+    /// As [`GuestMemory::new`], for a guest that is a process: a child of this one shares it.
+    pub fn shared(size: u64) -> Result<GuestMemory, Error> {
+        GuestMemory::of(size, libc::MAP_SHARED)
+    }
+
+    fn of(size: u64, sharing: libc::c_int) -> Result<GuestMemory, Error> {
         let reserve_error = |source| Error::Reserve {
             size,
             source,
@@ -190,7 +203,7 @@ impl GuestMemory {
             None,
             length,
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            sharing | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
         )
         .map_err(|error| match error {
             vm_memory::mmap::MmapRegionError::Mmap(source) => reserve_error(source),
@@ -201,6 +214,8 @@ impl GuestMemory {
             region,
             start,
             size,
+            is_shared: sharing == libc::MAP_SHARED,
+            mappings: Vec::new(),
             read_only: Vec::new(),
             writable_from: 0,
         };
@@ -216,6 +231,10 @@ impl GuestMemory {
     /// The host zeroes a huge page whole, even if the guest touches a few bytes of it. That is the
     /// rule for image and stack: of the 2 MiB at the top a unikernel uses a few KiB.
     pub fn huge_pages(&self, choice: HugePages, image_end: u64) {
+        // A process moves its memory, which must be a single mapping.
+        if self.is_shared && choice == HugePages::Auto {
+            return;
+        }
         match choice {
             HugePages::On => self.advise(0..self.size, libc::MADV_HUGEPAGE),
             HugePages::Auto if self.size > SMALL => {
@@ -275,17 +294,33 @@ impl GuestMemory {
         self.region.as_ptr() as u64 + self.start as u64
     }
 
-    /// Makes `write` and `buffer` reject ranges that `map` makes read-only for the guest. `map` is
-    /// in ascending order.
-    pub fn protect(&mut self, map: &[Mapping]) {
+    /// Makes `write` and `buffer` reject ranges that `mappings` makes read-only for the guest. They
+    /// are in ascending order.
+    pub fn protect(&mut self, mappings: Vec<Mapping>) {
+        self.mappings = mappings;
         self.read_only.clear();
-        for mapping in map.iter().filter(|mapping| !mapping.access.is_writable()) {
+        for mapping in self
+            .mappings
+            .iter()
+            .filter(|mapping| !mapping.access.is_writable())
+        {
             match self.read_only.last_mut() {
                 Some(last) if last.end == mapping.range.start => last.end = mapping.range.end,
                 _ => self.read_only.push(mapping.range.clone()),
             }
         }
         self.writable_from = self.read_only.last().map_or(0, |last| last.end);
+    }
+
+    /// Returns the guest's access to its memory, in ascending order.
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// Returns whether the guest may execute what is at `address`.
+    pub fn is_executable(&self, address: u64) -> bool {
+        let mut mappings = self.mappings.iter();
+        mappings.any(|mapping| mapping.access.is_executable() && mapping.range.contains(&address))
     }
 
     #[inline(always)]

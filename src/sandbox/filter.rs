@@ -56,8 +56,8 @@ pub(super) fn compile(rules: &[Rule], parameters: &Parameters) -> Vec<sock_filte
     program.if_equal(ARCHITECTURE, same_architecture, killed);
     program.load(ARCH);
     match rules.iter().find(is_run) {
-        Some(_) => program.run(parameters),
-        None => program.load(argument(0)),
+        Some(_) if parameters.vcpu.is_some() => program.run(parameters),
+        _ => program.load(argument(0)),
     }
     program.steps.reverse();
     program.steps
@@ -141,7 +141,7 @@ impl Program {
             (ARCH, ARCHITECTURE),
             (NUMBER, libc::SYS_ioctl as u32),
             (argument(1), KVM_RUN as u32),
-            (argument(0), parameters.vcpu as u32),
+            (argument(0), parameters.vcpu.unwrap_or(-1) as u32),
         ] {
             self.if_equal(value, then, otherwise);
             self.load(offset);

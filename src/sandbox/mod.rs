@@ -169,6 +169,11 @@ pub struct Confined {
 }
 
 impl Confined {
+    /// Also allows the calls that drive this child, which is the guest.
+    pub fn allow_child(&mut self, child: Option<i32>) {
+        self.parameters.child = child;
+    }
+
     /// Limits this thread to the system calls for running the guest; any other ends the process.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 use libc::c_long;
 
 pub use crate::arch::KVM_RUN;
+use crate::arch::PTRACE_REQUESTS;
 
 mod names;
 mod parameters;
@@ -17,6 +18,9 @@ pub use parameters::{Parameter, Parameters};
 
 const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
 const MAP_KIND: u64 = (libc::MAP_ANONYMOUS | libc::MAP_PRIVATE) as u64;
+
+/// Signals to the process that is a guest.
+const STOPS: &[u64] = &[libc::SIGSTOP as u64, libc::SIGKILL as u64];
 
 /// Flags of a futex operation: private or not, with a time limit by either clock.
 const FUTEX_FLAGS: u64 = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME) as u64;
@@ -74,7 +78,7 @@ pub enum When {
 
 use Need::{Always, Seldom};
 use Parameter::{
-    Alarm, Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Lease, Listener,
+    Alarm, Child, Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Lease, Listener,
     MetricsEnd, Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Shared, Signals,
     Statm, Stats, Thread, Timer, Vcpu, Waits,
 };
@@ -147,6 +151,21 @@ const MINCORE: Rule = rule(
 
 /// Allow-list of the guest's thread.
 pub const GUEST: &[Rule] = &[
+    rule(
+        libc::SYS_ptrace,
+        &[Masked(0, u32::MAX as u64, PTRACE_REQUESTS), OneOf(1, Child)],
+        Always("drives the process that is the guest"),
+    ),
+    rule(
+        libc::SYS_wait4,
+        &[OneOf(0, Child), Is(2, libc::__WALL as u64)],
+        Always("waits until that process stops"),
+    ),
+    rule(
+        libc::SYS_kill,
+        &[OneOf(0, Child), Masked(1, u32::MAX as u64, STOPS)],
+        Always("interrupts and ends that process"),
+    ),
     rule(
         libc::SYS_ioctl,
         &[OneOf(0, Vcpu), Is(1, KVM_RUN)],

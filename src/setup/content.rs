@@ -73,7 +73,7 @@ pub(crate) fn fill(
         GuestAddress(BOOT_INFO_ADDRESS),
         &boot_info::to_bytes(image.era, facts),
     )?;
-    memory.protect(&mappings);
+    memory.protect(mappings);
     Ok(pages)
 }
 

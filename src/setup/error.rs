@@ -34,6 +34,10 @@ pub enum Error {
     NoKvm { source: io::Error, hint: String },
     #[error("unsupported KVM API version {0} (expected 12); boot a Linux kernel with its own KVM")]
     KvmVersion(i32),
+    #[error(
+        "--sandbox=strict: the host's page at {0:#x} would be writable and executable, as host pages are larger than the guest's; use --sandbox=best-effort or --engine=kvm"
+    )]
+    WritableCode(u64),
     #[error("/dev/kvm is not the KVM device; recreate it: mknod /dev/kvm c 10 232")]
     NotKvm,
     #[error(

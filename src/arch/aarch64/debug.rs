@@ -29,6 +29,9 @@ const VECTOR_OWN_STACK: u64 = 0x200;
 /// ESR of BRK #0 taken by EL1.
 const ESR_BRK: u64 = 0x3c << 26 | 1 << 25;
 
+/// Breakpoints and watchpoints that every processor has at least, for a guest that is a process.
+const LEAST_POINTS: usize = 2;
+
 /// Breakpoint and watchpoint control: on, at EL1 and EL0.
 const CONTROL_ON: u64 = 0b11 << 1 | 1;
 
@@ -82,7 +85,10 @@ impl Debugging for Vcpu {
     const PROGRAM_COUNTER: usize = 32 * 8;
 
     /// Returns the smaller of the numbers of hardware breakpoints and of watchpoints.
-    fn hardware_points(vm: &VmFd) -> usize {
+    fn hardware_points(vm: Option<&VmFd>) -> usize {
+        let Some(vm) = vm else {
+            return LEAST_POINTS;
+        };
         let [breakpoints, watchpoints] =
             [Cap::DebugHwBps, Cap::DebugHwWps].map(|cap| vm.check_extension_int(cap));
         usize::try_from(breakpoints.min(watchpoints))
@@ -183,7 +189,7 @@ impl Debugging for Vcpu {
                 self.take_breakpoint()?;
             }
         }
-        self.fd
+        self.engine
             .set_guest_debug(&request)
             .map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
     }

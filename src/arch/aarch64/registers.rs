@@ -63,7 +63,7 @@ impl Vcpu {
         register: Floating<N>,
     ) -> Result<[u8; N], Error> {
         let mut bytes = [0; N];
-        self.fd
+        self.engine
             .get_one_reg(register.0, &mut bytes)
             .map_err(Error::kvm("KVM_GET_ONE_REG"))?;
         Ok(bytes)
@@ -74,7 +74,7 @@ impl Vcpu {
         register: Floating<N>,
         bytes: &[u8; N],
     ) -> Result<(), Error> {
-        self.fd
+        self.engine
             .set_one_reg(register.0, bytes)
             .map_err(Error::kvm("KVM_SET_ONE_REG"))?;
         Ok(())

@@ -124,14 +124,14 @@ impl Processor for Vcpu {
 impl Vcpu {
     pub(super) fn get(&self, register: Register) -> Result<u64, Error> {
         let mut value = [0; 8];
-        self.fd
+        self.engine
             .get_one_reg(register.0, &mut value)
             .map_err(Error::kvm("KVM_GET_ONE_REG"))?;
         Ok(u64::from_le_bytes(value))
     }
 
     pub(super) fn set(&self, register: Register, value: u64) -> Result<(), Error> {
-        self.fd
+        self.engine
             .set_one_reg(register.0, &value.to_le_bytes())
             .map_err(Error::kvm("KVM_SET_ONE_REG"))?;
         Ok(())

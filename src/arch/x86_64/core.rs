@@ -1,7 +1,7 @@
 //! x86_64 registers in the order and form of a Linux core file.
 
-use kvm_bindings::{kvm_regs, kvm_sregs};
-use zerocopy::{Immutable, IntoBytes};
+use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::arch::{CoreRegisters, Error, Vcpu};
 use crate::memory::{GuestAddress, GuestMemory};
@@ -16,11 +16,11 @@ const RIP: usize = 16;
 const NO_CALL: u64 = u64::MAX;
 
 /// `elf_fpregset_t`: what FXSAVE stores.
-#[derive(Default, IntoBytes, Immutable)]
+#[derive(Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
-struct FxSave {
+pub(super) struct FxSave {
     control: u16,
-    status: u16,
+    pub(super) status: u16,
     tags: u16,
     last_opcode: u16,
     last_instruction: u64,
@@ -32,21 +32,9 @@ struct FxSave {
     reserved: [u64; 12],
 }
 
-impl CoreRegisters for Vcpu {
-    type General = GeneralRegisters;
-
-    /// KVM_GET_FPU.
-    const CORE_REQUESTS: &'static [u64] = &[0x81a0_ae8c];
-
-    fn general_registers(&self) -> Result<GeneralRegisters, Error> {
-        let registers = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
-        let segments = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
-        Ok(general(&registers, &segments))
-    }
-
-    fn floating_registers(&self) -> Result<Vec<u8>, Error> {
-        let fpu = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
-        let registers = FxSave {
+impl From<&kvm_fpu> for FxSave {
+    fn from(fpu: &kvm_fpu) -> FxSave {
+        FxSave {
             control: fpu.fcw,
             status: fpu.fsw,
             tags: fpu.ftwx.into(),
@@ -57,8 +45,45 @@ impl CoreRegisters for Vcpu {
             stack: fpu.fpr,
             xmm: fpu.xmm,
             ..FxSave::default()
-        };
-        Ok(registers.as_bytes().to_vec())
+        }
+    }
+}
+
+impl From<FxSave> for kvm_fpu {
+    fn from(registers: FxSave) -> kvm_fpu {
+        kvm_fpu {
+            fcw: registers.control,
+            fsw: registers.status,
+            ftwx: registers.tags as u8,
+            last_opcode: registers.last_opcode,
+            last_ip: registers.last_instruction,
+            last_dp: registers.last_operand,
+            mxcsr: registers.mxcsr,
+            fpr: registers.stack,
+            xmm: registers.xmm,
+            ..Default::default()
+        }
+    }
+}
+
+impl CoreRegisters for Vcpu {
+    type General = GeneralRegisters;
+
+    /// KVM_GET_FPU.
+    const CORE_REQUESTS: &'static [u64] = &[0x81a0_ae8c];
+
+    fn general_registers(&self) -> Result<GeneralRegisters, Error> {
+        let registers = self.engine.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
+        let segments = self
+            .engine
+            .get_sregs()
+            .map_err(Error::kvm("KVM_GET_SREGS"))?;
+        Ok(general(&registers, &segments))
+    }
+
+    fn floating_registers(&self) -> Result<Vec<u8>, Error> {
+        let fpu = self.engine.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
+        Ok(FxSave::from(&fpu).as_bytes().to_vec())
     }
 
     fn return_to_trap(

@@ -17,6 +17,10 @@
 //! * the hypervisor's leaves, which only guests older than this tender's oldest read;
 //! * host topology: APIC IDs, core and thread counts. There is one processor, number 0.
 
+#![expect(unsafe_code, reason = "CPUID")]
+
+use std::arch::x86_64::__cpuid_count;
+
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
 /// The highest basic leaf and the highest extended leaf of the guest.
@@ -199,6 +203,36 @@ pub(super) fn limit(cpuid: &mut CpuId) {
     cpuid.as_mut_slice().iter_mut().for_each(limit_entry);
     // Empty leaves need no entry: absent ones read as zero.
     cpuid.retain(|entry| entry.eax | entry.ebx | entry.ecx | entry.edx != 0);
+}
+
+/// Returns what CPUID answers, in the order of the letters of its registers, reduced to the
+/// allow-list: for a guest whose CPUID is emulated.
+#[allow(
+    unused_unsafe,
+    reason = "CPUID is a safe function in newer versions of Rust"
+)]
+pub(super) fn answer(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let has_subleaves = KEPT
+        .iter()
+        .any(|kept| kept.leaf == leaf && kept.subleaf > 0);
+    let index = if has_subleaves { subleaf } else { 0 };
+    // SAFETY: every x86_64 processor has CPUID.
+    let [last, found] = [(leaf & 1 << 31, 0), (leaf, index)]
+        .map(|(leaf, index)| unsafe { __cpuid_count(leaf, index) });
+    if leaf > last.eax {
+        return [0; 4];
+    }
+    let mut entry = kvm_cpuid_entry2 {
+        function: leaf,
+        index,
+        eax: found.eax,
+        ebx: found.ebx,
+        ecx: found.ecx,
+        edx: found.edx,
+        ..Default::default()
+    };
+    limit_entry(&mut entry);
+    [entry.eax, entry.ebx, entry.ecx, entry.edx]
 }
 
 fn limit_entry(entry: &mut kvm_cpuid_entry2) {

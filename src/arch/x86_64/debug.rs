@@ -61,7 +61,7 @@ impl Debugging for Vcpu {
 
     const PROGRAM_COUNTER: usize = 16 * 8;
 
-    fn hardware_points(_: &VmFd) -> usize {
+    fn hardware_points(_: Option<&VmFd>) -> usize {
         4
     }
 
@@ -73,9 +73,12 @@ impl Debugging for Vcpu {
     fn instructions_changed(_host_address: u64, _length: u64) {}
 
     fn debug_registers(&self) -> Result<Vec<u8>, Error> {
-        let general = self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
-        let system = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
-        let floating = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
+        let general = self.engine.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
+        let system = self
+            .engine
+            .get_sregs()
+            .map_err(Error::kvm("KVM_GET_SREGS"))?;
+        let floating = self.engine.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let mut fields = Fields::default();
         for value in order(general) {
             fields.put(value);
@@ -94,18 +97,22 @@ impl Debugging for Vcpu {
         for _segment in 0..6 {
             fields.take::<u32>();
         }
-        let before = self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
+        let before = self.engine.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))?;
         let floating = floating(&mut fields, before);
-        self.fd
+        self.engine
             .set_regs(&general)
             .map_err(Error::kvm("KVM_SET_REGS"))?;
-        self.fd
+        self.engine
             .set_fpu(&floating)
             .map_err(Error::kvm("KVM_SET_FPU"))
     }
 
     fn program_counter(&self) -> Result<u64, Error> {
-        Ok(self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?.rip)
+        Ok(self
+            .engine
+            .get_regs()
+            .map_err(Error::kvm("KVM_GET_REGS"))?
+            .rip)
     }
 
     fn debug(&mut self, debug: Option<Debug<'_>>) -> Result<(), Error> {
@@ -127,7 +134,7 @@ impl Debugging for Vcpu {
                 request.arch.debugreg = slots(debug.hardware);
             }
         }
-        self.fd
+        self.engine
             .set_guest_debug(&request)
             .map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
     }

@@ -9,7 +9,7 @@ use kvm_ioctls::{Error, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFl
 /// They hold the address of the current thread's data. The processor switches them with the guest,
 /// and KVM never reads them. EFER is not among them: its initial value is right. The counter is
 /// read by RDTSC instead.
-const FIRST: u32 = 0xc000_0100;
+pub(super) const FIRST: u32 = 0xc000_0100;
 
 /// One bit for each register from [`FIRST`] on; a set bit allows access.
 const ALLOWED: [u8; 1] = [0b111];

@@ -15,6 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::{boot, cpuid, debug};
+use crate::arch::process::{Details, EXIT_UNEMULATED};
 use crate::arch::{Boot, Call, Error, Exit, Processor, Stop, Vcpu};
 
 /// Number of hypercall ports from the base; the decoder checks whether a number exists.
@@ -36,17 +37,20 @@ impl Processor for Vcpu {
     }
 
     fn boot(&mut self, boot: &Boot) -> Result<(), Error> {
-        let reset = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
-        self.fd
+        let reset = self
+            .engine
+            .get_sregs()
+            .map_err(Error::kvm("KVM_GET_SREGS"))?;
+        self.engine
             .set_sregs(&boot::system_registers(reset))
             .map_err(Error::kvm("KVM_SET_SREGS"))?;
-        self.fd
+        self.engine
             .set_regs(&boot::registers(boot))
             .map_err(Error::kvm("KVM_SET_REGS"))
     }
 
     fn counter_frequency(&self) -> Result<u64, Error> {
-        match self.fd.get_tsc_khz() {
+        match self.engine.get_tsc_khz() {
             Ok(khz) if khz > 0 => Ok(u64::from(khz) * 1000),
             _ => Err(Error::CounterFrequency),
         }
@@ -103,7 +107,7 @@ impl Processor for Vcpu {
     }
 
     fn registers(&self) -> String {
-        match self.fd.get_regs() {
+        match self.engine.get_regs() {
             Ok(regs) => format!(
                 "pc {:#x}, sp {:#x}, rflags {:#x}",
                 regs.rip, regs.rsp, regs.rflags
@@ -113,7 +117,7 @@ impl Processor for Vcpu {
     }
 
     fn fault_registers(&self) -> String {
-        match self.fd.get_sregs() {
+        match self.engine.get_sregs() {
             Ok(kvm_bindings::kvm_sregs {
                 cr0, cr2, cr3, idt, ..
             }) => {
@@ -167,6 +171,11 @@ fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
 
 /// Returns why the guest stopped, for exits other than port I/O.
 fn other(run: &kvm_run) -> Exit {
+    if run.exit_reason == EXIT_UNEMULATED {
+        return Exit::Stop(Stop::Unemulated {
+            bytes: Details::instruction(run),
+        });
+    }
     let details = &run.__bindgen_anon_1;
     // SAFETY: the exit reason determines which member of the union was written.
     let stop = unsafe {

@@ -8,8 +8,10 @@ use crate::arch::{self, CoreRegisters, Debugging, Processor};
 /// Numbers that are known only at run time, or that differ between architectures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameter {
-    /// The descriptor of the vCPU.
+    /// The descriptor of KVM's vCPU, if there is one.
     Vcpu,
+    /// The process that is the guest, if there is one.
+    Child,
     /// Ioctls on the vCPU for reports, and for a core file if there may be one.
     Reports,
     /// The descriptor of the debugger, if there is one.
@@ -65,8 +67,10 @@ pub enum Parameter {
 /// The parameters of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// The descriptor of the vCPU.
-    pub vcpu: RawFd,
+    /// The descriptor of KVM's vCPU.
+    pub vcpu: Option<RawFd>,
+    /// The process that is the guest.
+    pub child: Option<i32>,
     /// The epoll set that POLL waits on, and the timer that ends its waits, if any.
     pub waits: Vec<RawFd>,
     /// See `waits`.
@@ -112,7 +116,8 @@ impl Parameters {
     pub fn values(&self, parameter: Parameter) -> Vec<u64> {
         let fds = |fds: &[RawFd]| fds.iter().map(|&fd| fd as u64).collect();
         match parameter {
-            Parameter::Vcpu => fds(&[self.vcpu]),
+            Parameter::Vcpu => fds(self.vcpu.as_slice()),
+            Parameter::Child => fds(self.child.as_slice()),
             Parameter::Debugger => fds(&self.debugger),
             Parameter::DebugRequests if self.debugger.is_empty() => Vec::new(),
             Parameter::DebugRequests => arch::Vcpu::DEBUG_REQUESTS.to_vec(),

@@ -1,0 +1,119 @@
+//! The start of a child on x86_64.
+
+use std::arch::{asm, global_asm};
+
+use super::Cpu;
+use crate::arch::process::{Step, may, must};
+
+/// Ends of the address space of a process.
+pub(in crate::arch) const TOPS: &[u64] = &[0x7fff_ffff_f000];
+
+global_asm!(
+    ".pushsection .rodata.stub, \"a\"",
+    ".hidden tender_stub, tender_stub_after_call, tender_stub_end",
+    ".globl tender_stub, tender_stub_after_call, tender_stub_end",
+    "tender_stub:",
+    "mov rax, [r12]",
+    "mov rdi, [r12 + 8]",
+    "mov rsi, [r12 + 16]",
+    "mov rdx, [r12 + 24]",
+    "mov r10, [r12 + 32]",
+    "mov r8, [r12 + 40]",
+    "mov r9, [r12 + 48]",
+    "syscall",
+    "tender_stub_after_call:",
+    "mov [r12 + 56], rax",
+    "test rax, rax",
+    "jns 2f",
+    "cmp qword ptr [r12 + 64], 0",
+    "jne 2f",
+    "mov edi, 1",
+    "mov eax, 231", // exit_group
+    "syscall",
+    "2: add r12, 72",
+    "jmp tender_stub",
+    "tender_stub_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static tender_stub: u8;
+    static tender_stub_after_call: u8;
+    static tender_stub_end: u8;
+}
+
+/// Returns the code that makes the calls at R12, and the offset in it of the instruction after a
+/// call.
+pub(in crate::arch) fn stub() -> (&'static [u8], usize) {
+    let (start, after_call, end) = (
+        &raw const tender_stub,
+        &raw const tender_stub_after_call,
+        &raw const tender_stub_end,
+    );
+    // SAFETY: the symbols are in this order in one section, whose bytes never change.
+    let code = unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) };
+    (code, after_call as usize - start as usize)
+}
+
+/// Runs the code at `code` with the steps at `records`.
+///
+/// # Safety
+/// The code is [`stub`]'s.
+pub(in crate::arch) unsafe fn jump(code: u64, records: u64) -> ! {
+    // SAFETY: the caller's.
+    unsafe { asm!("jmp rax", in("rax") code, in("r12") records, options(noreturn)) }
+}
+
+/// Does nothing: the processor detects new instructions.
+pub(in crate::arch) fn synchronize(_address: u64, _length: u64) {}
+
+/// Returns the area of restartable sequences that the C library registered for this thread, and
+/// the signature.
+pub(in crate::arch) fn restartable_sequences() -> Option<(u64, u64)> {
+    const SIGNATURE: u64 = 0x5305_3053;
+    let (offset, thread): (*const i64, u64);
+    // SAFETY: a weak symbol, whose address is 0 if there is none, and the thread pointer.
+    unsafe {
+        asm!(
+            ".weak __rseq_offset",
+            "mov {0}, qword ptr [rip + __rseq_offset@GOTPCREL]",
+            "mov {1}, fs:0",
+            out(reg) offset, out(reg) thread, options(nostack, pure, readonly),
+        );
+        Some((thread.wrapping_add_signed(*offset.as_ref()?), SIGNATURE))
+    }
+}
+
+impl Cpu {
+    /// Returns the steps of x86_64. The vDSO moves to `free`: the kernel returns there from
+    /// SYSENTER, and so would show the guest where it was in the tender.
+    pub(in crate::arch) fn steps(&self, free: u64) -> Vec<Step> {
+        const ARCH_SET_CPUID: u64 = 0x1012;
+        const PR_SET_TSC: u64 = 26;
+        const PR_TSC_SIGSEGV: u64 = 2;
+        const PAGE: u64 = 4096;
+        // More pages than a vDSO has.
+        const LONGEST: u64 = 4;
+        let mut steps = vec![may(
+            "trap CPUID",
+            libc::SYS_arch_prctl,
+            &[ARCH_SET_CPUID, 0],
+        )];
+        if self.counter.is_emulated {
+            let arguments = [PR_SET_TSC, PR_TSC_SIGSEGV];
+            steps.push(must("trap the counter", libc::SYS_prctl, &arguments));
+        }
+        // SAFETY: the call reads a number that the kernel gave this process.
+        let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+        let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+        // The kernel moves the vDSO as a whole only, and does not tell its length.
+        let lengths = (1..=LONGEST)
+            .map(|pages| pages * PAGE)
+            .filter(|_| vdso != 0);
+        steps.extend(lengths.map(|length| {
+            let arguments = [vdso, length, length, flags, free];
+            may("move the vDSO", libc::SYS_mremap, &arguments)
+        }));
+        steps
+    }
+}
