@@ -125,7 +125,7 @@ impl Guest {
         );
         let mut memory = GuestMemory::new(SIZE).expect("32 KiB");
         let mappings = mappings(input.u16());
-        memory.protect(&mappings);
+        memory.protect(mappings.to_vec());
         let wires = wires.into_iter().map(Some).collect();
         Guest {
             era,

@@ -131,7 +131,7 @@ fn check_tables(image: &Image) {
         after.iter().all(|&byte| byte == 0),
         "tables beyond their place"
     );
-    memory.protect(&mappings);
+    memory.protect(mappings.to_vec());
 }
 
 fn check_manifest(manifest: &Manifest, bytes: &[u8]) {

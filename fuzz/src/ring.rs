@@ -41,7 +41,7 @@ pub fn check(bytes: &[u8]) {
     let (nics, wires): (Vec<_>, Vec<_>) = (1..=2).map(interface).unzip();
     let mut memory = GuestMemory::new(MEMORY).expect("less than 256 KiB");
     let mappings = mappings(input.u8());
-    memory.protect(&mappings);
+    memory.protect(mappings.to_vec());
     let ring = Ring::new(nics);
     let shared = GuestRing::new(&memory, GuestAddress(ADDRESS)).expect("it is within memory");
     let state = RefCell::new(State {

@@ -131,7 +131,7 @@ impl Process {
             if details.interrupt_flag().load(Ordering::SeqCst) != 0 {
                 return Err(io::Error::from_raw_os_error(libc::EINTR));
             }
-            if self.cpu.has_stepped(details) {
+            if self.cpu.prepare(guest, details)? == Next::Exit {
                 return Ok(());
             }
             let next = match guest.child.resume(self.cpu.is_stepping())? {

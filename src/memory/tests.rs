@@ -21,10 +21,11 @@ fn memory() -> GuestMemory {
 /// Memory with one unmapped page, one readable, one executable, 4 writable, and the rest readable.
 fn protected() -> GuestMemory {
     let mut memory = memory();
-    memory.protect(&MAP.map(|(start, end, access)| Mapping {
+    let mapping = |(start, end, access)| Mapping {
         range: start..end,
         access,
-    }));
+    };
+    memory.protect(MAP.map(mapping).to_vec());
     memory
 }
 
@@ -255,12 +256,12 @@ fn protected_neighbours_are_one_range() {
 #[test]
 fn protection_is_replaced_as_a_whole() {
     let mut memory = protected();
-    memory.protect(&[Mapping {
+    memory.protect(vec![Mapping {
         range: 0x5000..0x6000,
         access: Access::Read,
     }]);
     assert_eq!(memory.read_only, vec![0x5000..0x6000]);
-    memory.protect(&[]);
+    memory.protect(vec![]);
     assert!(memory.write(GuestAddress(0), 1u64).is_ok());
 }
 

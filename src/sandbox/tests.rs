@@ -13,7 +13,8 @@ const TRAP: u32 = libc::SECCOMP_RET_TRAP;
 
 fn parameters() -> Parameters {
     Parameters {
-        vcpu: 6,
+        vcpu: Some(6),
+        child: Some(44),
         waits: vec![20],
         timer: Some(21),
         room: vec![22],
@@ -39,7 +40,7 @@ fn parameters() -> Parameters {
 /// Parameters of a run without devices, metrics or a debugger.
 fn bare() -> Parameters {
     Parameters {
-        vcpu: 6,
+        vcpu: Some(6),
         waits: vec![20],
         process: 42,
         thread: 43,
@@ -178,7 +179,7 @@ fn significant(parameters: &Parameters) -> Vec<u64> {
         &parameters.nets[..],
         &parameters.ring_nets,
         &parameters.disks,
-        &[parameters.vcpu, 42, 43],
+        &[6, 42, 43, 44],
     ]
     .concat();
     let observing = [

@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn pages_of_4_kib_have_the_rights_of_their_mappings() {
         let pages = pages(&image(), 0x1000);
-        let rights: Vec<_> = pages.iter().map(|page| (page.range.start, page.protection));
+        let rights: Vec<_> = pages
+            .iter()
+            .map(|page| (page.range.start, page.protection))
+            .collect();
         assert_eq!(
             rights,
             [

@@ -11,9 +11,10 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use kvm_bindings::{
-    KVM_EXIT_DEBUG, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, KVM_GUESTDBG_SINGLESTEP,
-    KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch, kvm_guest_debug, kvm_regs,
-    kvm_run__bindgen_ty_1__bindgen_ty_4, kvm_run__bindgen_ty_1__bindgen_ty_5, kvm_sregs,
+    KVM_EXIT_DEBUG, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, KVM_GUESTDBG_INJECT_BP,
+    KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch,
+    kvm_guest_debug, kvm_regs, kvm_run__bindgen_ty_1__bindgen_ty_4,
+    kvm_run__bindgen_ty_1__bindgen_ty_5, kvm_sregs,
 };
 use libc::{c_int, siginfo_t};
 
@@ -84,13 +85,33 @@ impl Cpu {
         self.debug.get().control & KVM_GUESTDBG_SINGLESTEP != 0
     }
 
-    /// Returns whether a single step ended in an emulated instruction, and describes it.
-    pub(in crate::arch) fn has_stepped(&mut self, details: &mut Details) -> bool {
-        let stepped = std::mem::take(&mut self.stepped) && self.is_stepping();
-        if stepped {
+    /// Does what precedes the guest's next instruction: ends a single step that was emulated, and
+    /// delivers the guest's own breakpoint if the debugger asks for it.
+    pub(in crate::arch) fn prepare(
+        &mut self,
+        guest: &Guest,
+        details: &mut Details,
+    ) -> io::Result<Next> {
+        if std::mem::take(&mut self.stepped) && self.is_stepping() {
             debug_exit(details, 1, DR6_STEP);
+            return Ok(Next::Exit);
         }
-        stepped
+        let mut debug = self.debug.get();
+        if debug.control & KVM_GUESTDBG_INJECT_BP == 0 {
+            return Ok(Next::Resume);
+        }
+        debug.control &= !KVM_GUESTDBG_INJECT_BP;
+        self.debug.set(debug);
+        let mut registers: Registers = guest.child.get(GENERAL)?;
+        registers.rip = registers.rip.wrapping_add(1);
+        let next = self.deliver(
+            &guest.memory,
+            &mut registers,
+            Exception::software(3),
+            details,
+        );
+        guest.child.set(GENERAL, &registers)?;
+        Ok(next)
     }
 
     /// Handles a fault of the guest.

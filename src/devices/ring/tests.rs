@@ -33,7 +33,7 @@ impl Guest {
         rustix::io::fcntl_setfd(&near, rustix::io::FdFlags::empty()).unwrap();
         let nic = Nic::attach(&NetSource::Fd(near.into_raw_fd().into()), None).unwrap();
         let mut memory = GuestMemory::new(0x20_0000).unwrap();
-        memory.protect(&[Mapping {
+        memory.protect(vec![Mapping {
             range: TEXT..TEXT + 0x1000,
             access: Access::ReadExecute,
         }]);

@@ -29,7 +29,7 @@ pub const TEXT: u64 = 0x8000;
 
 pub fn memory() -> GuestMemory {
     let mut memory = GuestMemory::new(0x20_0000).expect("2 MiB");
-    memory.protect(&[Mapping {
+    memory.protect(vec![Mapping {
         range: TEXT..TEXT + 0x1000,
         access: Access::ReadExecute,
     }]);

@@ -33,7 +33,7 @@ fn every_range_in_every_small_memory_is_checked_correctly() {
     for size in 0..=MOST {
         let mut memory = GuestMemory::new(size).expect("a few bytes");
         for writable in 0..1 << size {
-            memory.protect(&mappings(size, writable));
+            memory.protect(mappings(size, writable));
             for (addr, len) in numbers().flat_map(|addr| numbers().map(move |len| (addr, len))) {
                 let inside = u128::from(addr) + u128::from(len) <= u128::from(size);
                 let writable = inside && (addr..addr + len).all(|at| writable >> at & 1 == 1);

@@ -138,7 +138,7 @@ fn every_number_has_a_name() {
 #[test]
 fn a_reply_into_memory_the_guest_cannot_write_is_refused() {
     let mut memory = GuestMemory::new(SIZE).unwrap();
-    memory.protect(&[memory::Mapping {
+    memory.protect(vec![memory::Mapping {
         range: 0..0x10_1000,
         access: memory::Access::Read,
     }]);
