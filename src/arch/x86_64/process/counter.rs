@@ -17,7 +17,7 @@ pub(super) struct Counter {
 const NANOSECONDS: u32 = 1_000_000;
 
 /// Nanoseconds in which the frequency is measured, and the most readings in them.
-const MEASURE: u64 = 400_000;
+const MEASURE: u64 = 200_000;
 const MOST_READINGS: usize = 8192;
 
 impl Counter {
