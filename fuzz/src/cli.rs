@@ -1,10 +1,10 @@
 //! The command line: any arguments (bytes between NULs) give a command, or an error of one line.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use tender::cli::{self, Command};
-use tender::config::{Config, Memory};
+use tender::config::{Config, Engine, EngineChoice, Memory};
 
 /// Parses `bytes` as a command line.
 pub fn check(bytes: &[u8]) {
@@ -59,6 +59,12 @@ fn check_config(config: &Config, args: &[OsString]) {
                 .all(|other| other.name != block.name)
         );
     }
+    // A weaker wall is asked for by name, before the unikernel.
+    let options = &args[1..args.len() - config.arguments.len() - 1];
+    let names_engine = options
+        .iter()
+        .any(|option| option.as_bytes().starts_with(b"--engine"));
+    assert!(names_engine || config.engine == EngineChoice::Only(Engine::Kvm));
     check_values(config);
 }
 

@@ -307,6 +307,7 @@ mod tests {
         assert_eq!(offered("tender --net-ring=o"), ["on", "off"]);
         assert_eq!(offered("tender --huge-pages=o"), ["on", "off"]);
         assert_eq!(offered("tender --sandbox=s"), ["strict"]);
+        assert_eq!(offered("tender --engine "), ["kvm", "process", "auto"]);
         for line in [
             "tender --net l",
             "tender --net=l",

@@ -7,7 +7,8 @@ use log::LevelFilter;
 
 use super::*;
 use crate::config::{
-    BlockOption, BlockSource, Config, HugePages, Memory, NetOption, NetSource, Verbosity,
+    BlockOption, BlockSource, Config, Engine, EngineChoice, HugePages, Memory, NetOption,
+    NetSource, Verbosity,
 };
 
 mod debugging;
@@ -287,6 +288,33 @@ fn huge_pages_are_chosen_once() {
     assert_eq!(
         error(&["--huge-pages=on", "--huge-pages=on", "app"]),
         "option '--huge-pages' is given twice"
+    );
+}
+
+#[test]
+fn an_engine_is_chosen_once() {
+    assert_eq!(
+        config(&["app"]).engine,
+        EngineChoice::Only(Engine::Kvm),
+        "a process is never a silent choice"
+    );
+    for (text, choice) in [
+        ("kvm", EngineChoice::Only(Engine::Kvm)),
+        ("process", EngineChoice::Only(Engine::Process)),
+        ("auto", EngineChoice::Auto),
+    ] {
+        let option = format!("--engine={text}");
+        assert_eq!(config(&[&option, "app"]).engine, choice);
+    }
+    for text in ["", "KVM", "spt", "true", "kvm "] {
+        assert_eq!(
+            error(&[&format!("--engine={text}"), "app"]),
+            format!("--engine={text}: expected kvm, process or auto")
+        );
+    }
+    assert_eq!(
+        error(&["--engine=kvm", "--engine=auto", "app"]),
+        "option '--engine' is given twice"
     );
 }
 

@@ -77,6 +77,7 @@ fn a_file_means_the_same_as_a_command_line() {
     let text = r#"
         unikernel = "presentation.hvt"
         args = ["--ipv4=10.0.0.2/24", "a b"]
+        engine = "process"
         mem = "64M"
         huge-pages = "off"
         net-ring = "off"
@@ -96,6 +97,7 @@ fn a_file_means_the_same_as_a_command_line() {
         sector-size = 4096
     "#;
     let args = [
+        "--engine=process",
         "--mem=64M",
         "--huge-pages=off",
         "--net-ring=off",

@@ -88,7 +88,7 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
         long: "name",
         value: (Kind::Text, "NAME"),
         heading: "Configuration",
-        help: "Name for JSON logs, metrics and (if given) ps [default: the file's]",
+        help: "Name for JSON logs, metrics, ps (if given) [default: the file's]",
         set: |config, given| put(&mut config.name, value::run_name(given)),
         ..OPTION
     },

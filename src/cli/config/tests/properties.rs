@@ -7,6 +7,7 @@ use super::*;
 /// Text that is valid TOML more often than not.
 fn toml() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
+        "engine",
         "mem",
         "net",
         "net.a",
@@ -48,6 +49,7 @@ fn toml() -> impl Strategy<Value = String> {
         "''",
         "'02:00:00:00:00:01'",
         "'on'",
+        "'process'",
         "1979-05-27",
         "\"\\u0000\"",
         "0xffffffffffffffffffffffffff",
