@@ -201,6 +201,7 @@ fn all_ways_to_name_a_disk_work() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     command
         .current_dir(image.directory.path())
+        .args(common::engine_option())
         .args(["--mem=4", "--disk=link", "--"])
         .arg(common::fixture("block"));
     run(&mut command).exits(0).is_quiet().prints("block: ok");

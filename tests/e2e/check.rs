@@ -9,23 +9,23 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Net, Root};
+use crate::common::Need::{Kvm, KvmEngine, Net, Root};
 use crate::common::Resource;
 use crate::common::net::Tap;
 use crate::common::{self, Device, Output, refuse, run, text, with_devices};
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
-        trial!(a_startable_guest_is_reported_and_not_started, Kvm),
+        trial!(a_startable_guest_is_reported_and_not_started, KvmEngine),
         trial!(all_problems_are_reported_together, Kvm),
         trial!(the_report_can_be_json, Kvm),
         trial!(a_path_is_no_part_of_the_fix),
-        trial!(without_a_unikernel_the_rest_is_checked, Kvm),
-        trial!(a_host_without_devices_is_reported, Kvm, Net),
+        trial!(without_a_unikernel_the_rest_is_checked, KvmEngine),
+        trial!(a_host_without_devices_is_reported, KvmEngine, Net),
         trial!(memory_is_checked_as_at_a_start, Kvm),
         trial!(users_and_roots_are_checked_as_at_a_start, Root, Kvm),
         #[cfg(target_arch = "x86_64")]
-        trial!(the_register_filter_is_checked_as_at_a_start, Kvm),
+        trial!(the_register_filter_is_checked_as_at_a_start, KvmEngine),
         trial!(sandbox_layers_are_checked_as_at_a_start, Kvm),
     ];
     tests.extend(outlets::tests());

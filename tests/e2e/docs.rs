@@ -12,11 +12,11 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Net, Programs, Repository};
+use crate::common::Need::{KvmEngine, Net, ProcessEngine, Programs, Repository};
 use crate::common::{self, fixture, tender_path, trial};
 
 /// Documents to check, where they exist; the table of messages must exist.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "install.md",
     "releasing.md",
     "debugging.md",
@@ -24,7 +24,10 @@ const DOCUMENTS: [&str; 7] = [
     "raspberry-pi.md",
     "operations.md",
     "troubleshooting.md",
+    WITHOUT_KVM,
 ];
+
+const WITHOUT_KVM: &str = "without-kvm.md";
 
 /// A fenced block: the line of its fence, the text of the fence, whether its requirements precede
 /// it, and its lines.
@@ -75,6 +78,10 @@ pub fn tests() -> Vec<Trial> {
         let Ok(text) = fs::read_to_string(repository().join("docs").join(document)) else {
             continue;
         };
+        let engine = match document {
+            WITHOUT_KVM => ProcessEngine,
+            _ => KvmEngine,
+        };
         for block in blocks(&text) {
             let place = format!("docs/{document}:{}", block.line);
             let name = place.clone();
@@ -83,7 +90,7 @@ pub fn tests() -> Vec<Trial> {
                     .needs(&[Repository])
                     .run(move || known_options(&place, &block)),
                 (false, "sh") => trial(&name)
-                    .needs(&[Repository, Kvm, Net, Programs(block.programs())])
+                    .needs(&[Repository, engine, Net, Programs(block.programs())])
                     .try_run(move || {
                         block.groups_are_there()?;
                         runs(&place, &block);

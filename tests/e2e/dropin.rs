@@ -14,7 +14,7 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Net};
+use crate::common::Need::{KvmEngine, Net};
 use crate::common::net::{Tap, echo};
 use crate::common::{self, Guest, fixture, on_one_processor, run, tender_path, text, trial};
 
@@ -23,13 +23,13 @@ pub fn tests() -> Vec<Trial> {
         trial("albatross::finds_a_tender_for_each_abi_version")
             .run(finds_a_tender_for_each_abi_version),
         trial("albatross::runs_a_network_unikernel")
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(runs_a_network_unikernel),
         trial("albatross::runs_a_block_unikernel")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(runs_a_block_unikernel),
         trial("albatross::sees_why_a_unikernel_ended")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(sees_why_a_unikernel_ended),
     ];
     tests.extend(urunc::tests());

@@ -58,6 +58,7 @@ fn core_files_are_named_after_the_program() {
         std::os::unix::fs::symlink(tender_path(), &link).unwrap();
         let mut command = Command::new(link);
         command
+            .args(common::engine_option())
             .args(["--mem=4", &format!("--dumpcore={}", text(cores.path()))])
             .arg(fixture("abort"));
         run(command.env_remove("RUST_LOG")).exits(255);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::Kvm;
+use crate::common::Need::{Kvm, KvmEngine};
 use crate::common::Resource;
 use crate::common::hostile::{ERAS, Environment};
 use crate::common::{self, Guest, full_pipe, pipe, trial};
@@ -59,7 +59,7 @@ pub fn tests() -> Vec<Trial> {
         let name = format!("ends_soon::{program}::{way}::{sink:?}{}", options.concat());
         tests.push(
             trial(&name.clone())
-                .needs(&[Kvm])
+                .needs(&[if way == "kick" { KvmEngine } else { Kvm }])
                 .run(move || ends_soon(name, program, way, sink, options)),
         );
     };

@@ -5,18 +5,20 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Mounts, Net, Root};
+use crate::common::Need::{Kvm, KvmEngine, Mounts, Net, Root};
 use crate::common::Resource;
 use crate::common::inject::{Fault, first, inject};
 use crate::common::trace::Call;
-use crate::common::{self, Device, Guest, Output, refuse, run, unikernel, with_devices};
+use crate::common::{
+    self, Device, Guest, Output, by_process, refuse, run, unikernel, with_devices,
+};
 use tender::host::ids::{group_name, user_name};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial!(a_device_that_was_not_passed_is_named, Kvm, Net),
-        trial!(a_device_list_is_distinguished_from_permissions, Kvm),
-        trial!(a_refused_vm_is_reported_with_its_cause, Kvm),
+        trial!(a_device_that_was_not_passed_is_named, KvmEngine, Net),
+        trial!(a_device_list_is_distinguished_from_permissions, KvmEngine),
+        trial!(a_refused_vm_is_reported_with_its_cause, KvmEngine),
         trial!(a_host_without_tun_is_reported, Kvm, Net),
         trial!(
             a_tun_device_that_does_not_open_is_reported_by_its_error,
@@ -24,7 +26,12 @@ pub fn tests() -> Vec<Trial> {
             Net
         ),
         trial!(an_interrupted_request_about_a_tap_is_made_again, Kvm, Net),
-        trial!(a_user_without_access_to_kvm_is_reported, Root, Mounts, Kvm),
+        trial!(
+            a_user_without_access_to_kvm_is_reported,
+            Root,
+            Mounts,
+            KvmEngine
+        ),
         trial!(memory_that_the_host_lacks_is_reported, Kvm, Net),
     ]
 }
@@ -140,8 +147,8 @@ fn a_device_list_is_distinguished_from_permissions() {
 fn a_tun_device_that_does_not_open_is_reported_by_its_error() {
     let _tap = common::net::Tap::up("tap0", std::net::Ipv4Addr::new(10, 0, 0, 1));
     let net = |check: &[&str], errno| {
-        // The first is that of KVM.
-        let mut opened = 0;
+        // The first is that of KVM, where that is used.
+        let mut opened = usize::from(by_process());
         inject(
             &mut unikernel(
                 "net",

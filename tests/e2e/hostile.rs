@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::Need::Kvm;
+use crate::common::Need::{Kvm, KvmEngine};
 use crate::common::hostile::{ERAS, Environment, ends_cleanly};
 use crate::common::{Output, run, trial};
 use libtest_mimic::Trial;
@@ -40,7 +40,7 @@ pub fn tests() -> Vec<Trial> {
                 .run(move || broken_processor(way)),
         );
     }
-    tests.push(trial!(reads_over_the_ring_end_cleanly, Kvm));
+    tests.push(trial!(reads_over_the_ring_end_cleanly, KvmEngine));
     tests
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::Kvm;
+use crate::common::Need::{Kvm, KvmEngine};
 use crate::common::{self, Guest, fixture, run, tender, text, trial, unikernel};
 
 /// Settings of the kernel; missing on one without huge pages.
@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Trial> {
         .into_iter()
         .map(|(options, flags)| {
             trial(&format!("advice::{}", options.join(" ")))
-                .needs(&[Kvm])
+                .needs(&[KvmEngine])
                 .try_run(move || {
                     has_huge_pages()?;
                     assert_eq!(advice(&start(options)), flags);
@@ -40,10 +40,10 @@ pub fn tests() -> Vec<Trial> {
         .collect();
     tests.extend([
         trial("a_file_may_choose")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .try_run(a_file_may_choose),
-        trial!(scattered_writes_take_small_pages_by_default, Kvm),
-        trial!(locked_memory_follows_the_choice, Kvm),
+        trial!(scattered_writes_take_small_pages_by_default, KvmEngine),
+        trial!(locked_memory_follows_the_choice, KvmEngine),
         trial!(a_check_is_the_same_for_each_choice, Kvm),
     ]);
     tests

@@ -14,7 +14,7 @@ use std::process::{Command, Output};
 use libtest_mimic::Trial;
 use tender::sandbox::rules::name;
 
-use crate::common::Need::{Kvm, Net, Programs, Repository};
+use crate::common::Need::{Kvm, KvmEngine, Net, Programs, Repository};
 use crate::common::trace::trace_threads;
 use crate::common::{self, FD, Guest, pass_fd, tender_path, text, unikernel};
 
@@ -37,7 +37,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(
             units_allow_what_runs_call,
             Repository,
-            Kvm,
+            KvmEngine,
             Programs(ANALYZE)
         ),
         trial!(units_name_only_what_tender_knows, Repository),

@@ -4,22 +4,22 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::common::Need::{Kvm, Net, Root};
+use crate::common::Need::{self, Kvm, KvmEngine, Net, Root};
 use crate::common::net::{Tap, echo};
 use crate::common::wire::Wire;
-use crate::common::{Guest, Output, emulates_guests, run, trial, unikernel};
+use crate::common::{Guest, Output, by_process, emulates_guests, run, trial, unikernel};
 use libtest_mimic::Trial;
 
 pub fn tests() -> Vec<Trial> {
     let mut tests = vec![
-        trial!(the_ring_is_offered_unless_it_is_not_wanted, Kvm, Net),
+        trial!(the_ring_is_offered_unless_it_is_not_wanted, KvmEngine, Net),
         trial!(
             the_ring_is_not_offered_to_guests_that_cannot_use_it,
-            Kvm,
+            KvmEngine,
             Net
         ),
-        trial!(memory_is_exact_with_the_ring, Kvm, Net),
-        trial!(a_ring_needs_no_second_thread, Kvm, Net),
+        trial!(memory_is_exact_with_the_ring, KvmEngine, Net),
+        trial!(a_ring_needs_no_second_thread, KvmEngine, Net),
         trial!(idle_guests_cause_no_wakeups, Kvm, Net),
         trial!(nothing_wakes_up_after_a_flood, Kvm, Net),
     ];
@@ -32,6 +32,7 @@ pub fn tests() -> Vec<Trial> {
 struct Way {
     name: &'static str,
     options: &'static [&'static str],
+    engine: Need,
 }
 
 /// The paths; the same must hold on every one.
@@ -39,10 +40,12 @@ const WAYS: [Way; 2] = [
     Way {
         name: "ring",
         options: &[],
+        engine: KvmEngine,
     },
     Way {
         name: "hypercalls",
         options: &["--net-ring=off"],
+        engine: Kvm,
     },
 ];
 
@@ -69,7 +72,7 @@ fn traffic(way: Way) -> Vec<Trial> {
     ];
     all.map(|(name, body)| {
         trial(&format!("{}::{name}", way.name))
-            .needs(&[Root, Kvm, Net])
+            .needs(&[Root, way.engine, Net])
             .run(move || body(way, frames()))
     })
     .into()
@@ -352,10 +355,11 @@ fn sleeps(pid: u32, wakeups: u64) {
 /// so often.
 fn idle_guests_cause_no_wakeups() {
     let tap = tap("tap0");
-    let guest = start(WAYS[0], &[&tap], &["idle=8"]);
+    let way = WAYS[usize::from(by_process())];
+    let guest = start(way, &[&tap], &["idle=8"]);
     guest.wait_for("ring: idle for 8 s\n");
     sleeps(guest.pid(), 4);
-    ends_well(WAYS[0], guest);
+    ends_well(way, guest);
 }
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);

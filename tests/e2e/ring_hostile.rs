@@ -9,7 +9,7 @@ use std::os::fd::FromRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::Need::{Kvm, Net, Root};
+use crate::common::Need::{KvmEngine, Net, Root};
 use crate::common::net::Tap;
 use crate::common::wire::Wire;
 use crate::common::{self, FD, Guest, Output, pass_fd, trial, unikernel};
@@ -115,11 +115,11 @@ pub fn tests() -> Vec<Trial> {
     let mut tests: Vec<_> = KINDS.into_iter().map(kind).collect();
     tests.extend(ENDLESS.into_iter().map(|args| {
         trial(&format!("ends_by_a_signal::{}", args[0]))
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(move || ends_by_a_signal(args))
     }));
-    tests.push(trial!(floods_end_by_a_signal, Kvm, Net));
-    tests.push(trial!(a_peer_cannot_keep_the_tender_at_work, Kvm));
+    tests.push(trial!(floods_end_by_a_signal, KvmEngine, Net));
+    tests.push(trial!(a_peer_cannot_keep_the_tender_at_work, KvmEngine));
     let queues: [Queue; 3] = [
         ("frames_are_sent_before_the_end::halt", sent_before_halt),
         (
@@ -133,7 +133,7 @@ pub fn tests() -> Vec<Trial> {
     ];
     tests.extend(queues.map(|(name, body)| {
         trial(name)
-            .needs(&[Root, Kvm, Net])
+            .needs(&[Root, KvmEngine, Net])
             .run(move || [1, 500, 1023].into_iter().for_each(body))
     }));
     tests
@@ -158,7 +158,7 @@ fn run_as(mut command: Command, args: &[&str]) -> Guest {
 fn kind((kind, arguments, end): Attack) -> Trial {
     let name = [&[kind], arguments].concat().join("_");
     trial(&format!("ends_cleanly::{name}"))
-        .needs(&[Root, Kvm, Net])
+        .needs(&[Root, KvmEngine, Net])
         .run(move || {
             let args = [&[kind], arguments].concat();
             let command = unikernel("ring-hostile", &OPTIONS, &args);

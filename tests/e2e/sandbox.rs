@@ -22,7 +22,7 @@ use tender::config::SandboxMode;
 use tender::sandbox::rules::{self, Parameters};
 use tender::sandbox::{Confined, Sandbox};
 
-use crate::common::Need::Kvm;
+use crate::common::Need::{self, Kvm, KvmEngine};
 use crate::common::trace::trace_threads;
 use crate::common::{self, Output, fixture, landlock, run, status, text, trial};
 use attempts::{
@@ -77,7 +77,7 @@ pub fn tests() -> Vec<Trial> {
     tests.extend(with_gdb.map(|attempt| dies("debuggee", &attempt)));
     tests.push(
         trial("the_debuggees_thread_lives")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(|| survives("debuggee", DEBUGGERS.0)),
     );
     // Without the option, all of it fails.
@@ -149,9 +149,17 @@ fn attempted(thread: &'static str, attempt: &'static str, call: &'static str) ->
         assert!(!output.stderr.contains("survived"), "{output:?}");
     };
     if ["guest", "dumper", "debuggee"].contains(&thread) {
-        trial(&name).needs(&[Kvm]).run(body)
+        trial(&name).needs(&[engine(attempt)]).run(body)
     } else {
         trial(&name).run(body)
+    }
+}
+
+/// The engine for an attempt by the guest's thread: only KVM's has a vCPU.
+fn engine(attempt: &str) -> Need {
+    match find(attempt) {
+        Some((_, _, arguments)) if arguments.contains(&VCPU) => KvmEngine,
+        _ => Kvm,
     }
 }
 
@@ -264,13 +272,10 @@ fn attempt_here(argument: &str) -> ExitCode {
 }
 
 fn config() -> tender::config::Config {
-    let args = [
-        "tender",
-        "--sandbox=best-effort",
-        "--mem=2",
-        text(&fixture("hello")),
-    ]
-    .map(Into::into);
+    let hello = fixture("hello");
+    let args = ["tender", "--sandbox=best-effort", "--mem=2"];
+    let args = args.into_iter().chain(common::engine_option());
+    let args = args.chain([text(&hello)]).map(Into::into);
     match tender::cli::parse(args) {
         Ok(tender::cli::Command::Run(config)) => config,
         other => panic!("{other:?}"),
@@ -310,7 +315,9 @@ impl log::Log for Intruder {
     fn log(&self, record: &log::Record<'_>) {
         let text = record.args().to_string();
         if text.contains("MiB of memory") {
-            VCPU_FD.store(open("anon_inode:kvm-vcpu")[0], Ordering::Relaxed);
+            if let Some(&vcpu) = open("anon_inode:kvm-vcpu").first() {
+                VCPU_FD.store(vcpu, Ordering::Relaxed);
+            }
             if let Ok(directory) = std::env::var(CORES_PATH) {
                 let [first, second] = open(&directory)[..] else {
                     panic!("not two descriptors are {directory}")

@@ -12,13 +12,13 @@ use std::time::Instant;
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, Rule, When, name};
 
-use crate::common::Need::{Kvm, Net};
+use crate::common::Need::{KvmEngine, Net};
 use crate::common::trace::{Call, trace_threads};
 use crate::common::{self, LIMIT, kernel, text, unikernel};
 use runs::{broken_ring, debugged, disk_and_frames, exits, file_change, observed, ring, web};
 
 pub fn tests() -> Vec<Trial> {
-    vec![trial!(every_rule_is_used, Kvm, Net)]
+    vec![trial!(every_rule_is_used, KvmEngine, Net)]
 }
 
 /// The calls of the threads of one run after they were confined.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use seccompiler::SeccompAction;
 
-use crate::common::Need::{Kvm, Mounts, Programs, Root as Superuser};
+use crate::common::Need::{KvmEngine, Mounts, Programs, Root as Superuser};
 use crate::common::inject::{Fault, first, inject};
 use crate::common::refuse;
 use crate::common::trace::Call;
@@ -24,49 +24,49 @@ use crate::common::{
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("an_idle_guest_has_no_copy_of_its_file")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(an_idle_guest_has_no_copy_of_its_file),
         trial("locked_memory_is_not_shared")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(locked_memory_is_not_shared),
         trial("a_file_that_is_open_for_writing_is_copied")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(a_file_that_is_open_for_writing_is_copied),
         trial("pages_that_do_not_coincide_are_read")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(pages_that_do_not_coincide_are_read),
         trial("a_changed_file_changes_no_guest")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(a_changed_file_changes_no_guest),
         trial("the_file_may_change_at_any_time")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(the_file_may_change_at_any_time),
         trial("a_lease_that_may_not_be_given_back_is_closed")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(a_lease_that_may_not_be_given_back_is_closed),
         trial("another_user_gives_the_lease_back_too")
-            .needs(&[Kvm, Mounts, Superuser])
+            .needs(&[KvmEngine, Mounts, Superuser])
             .try_run(another_user_gives_the_lease_back_too),
         trial("any_signal_gives_the_lease_back")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(any_signal_gives_the_lease_back),
         trial("without_a_lease_the_file_is_copied")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(without_a_lease_the_file_is_copied),
         trial("behind_a_filter_the_file_is_copied")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(behind_a_filter_the_file_is_copied),
         trial("an_unavailable_page_ends_the_run")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(an_unavailable_page_ends_the_run),
         trial("an_unreadable_page_ends_the_run")
-            .needs(&[Kvm, Mounts, Superuser, Programs(&["mkfs.ext4"])])
+            .needs(&[KvmEngine, Mounts, Superuser, Programs(&["mkfs.ext4"])])
             .try_run(an_unreadable_page_ends_the_run),
         trial("a_file_system_may_be_unmounted")
-            .needs(&[Kvm, Mounts])
+            .needs(&[KvmEngine, Mounts])
             .run(a_file_system_may_be_unmounted),
         trial("a_tender_that_was_stopped_too_long_ends")
-            .needs(&[Kvm, Mounts, Superuser])
+            .needs(&[KvmEngine, Mounts, Superuser])
             .try_run(a_tender_that_was_stopped_too_long_ends),
     ]
 }

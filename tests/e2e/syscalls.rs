@@ -4,22 +4,22 @@ use libtest_mimic::Trial;
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
 
-use crate::common::Need::Kvm;
+use crate::common::Need::KvmEngine;
 use crate::common::net::datagram;
 use crate::common::trace::{Call, Trace, trace};
 use crate::common::{self, FD, kernel, pass_fd, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
     vec![
-        trial!(the_guest_starts_within_100_calls, Kvm),
-        trial!(calls_without_io_cost_nothing, Kvm),
-        trial!(output_costs_one_write, Kvm),
+        trial!(the_guest_starts_within_100_calls, KvmEngine),
+        trial!(calls_without_io_cost_nothing, KvmEngine),
+        trial!(output_costs_one_write, KvmEngine),
         trial("sleep_costs_one_poll")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .try_run(sleep_costs_one_poll),
-        trial!(blocks_cost_one_call_each, Kvm),
+        trial!(blocks_cost_one_call_each, KvmEngine),
         trial("frames_cost_one_call_each")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .try_run(frames_cost_one_call_each),
     ]
 }

@@ -137,6 +137,10 @@ const REFUSED: &[(&[&str], &[&str])] = &[
     (&["--mem=99999999999999999999G", "x.hvt"], &["4 GiB"]),
     (&["--mem=64", "--mem=64", "x.hvt"], &["--mem", "twice"]),
     (
+        &["--engine=qemu", "x.hvt"],
+        &["--engine=qemu", "kvm, process or auto"],
+    ),
+    (
         &["--huge-pages=yes", "x.hvt"],
         &["--huge-pages=yes", "auto, on or off"],
     ),

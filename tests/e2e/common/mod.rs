@@ -16,7 +16,7 @@ pub mod trace;
 mod trial;
 pub mod wire;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -92,10 +92,40 @@ fn fixtures() -> PathBuf {
     )
 }
 
-/// A `tender` with these arguments.
+/// Whether guests run in a process instead of a KVM machine: `TENDER_ENGINE=process`.
+pub fn by_process() -> bool {
+    match std::env::var_os("TENDER_ENGINE") {
+        None => false,
+        Some(name) if name == "kvm" => false,
+        Some(name) if name == "process" => true,
+        Some(name) => panic!("TENDER_ENGINE={name:?}: expected kvm or process"),
+    }
+}
+
+/// The option for the engine under test, if it is not the default.
+pub fn engine_option() -> Option<&'static str> {
+    by_process().then_some("--engine=process")
+}
+
+/// The same for a command line with these arguments, which may be of another command or may name
+/// an engine.
+fn engine_option_for(args: &[OsString]) -> Option<&'static str> {
+    const OTHERS: [&str; 4] = ["inspect", "--help", "-h", "--version"];
+    let is_other = args
+        .first()
+        .is_some_and(|first| OTHERS.iter().any(|other| first == other));
+    let options = args.iter().take_while(|arg| *arg != "--");
+    let mut names = options.filter_map(|arg| arg.to_str());
+    let has_engine = names.any(|name| name.starts_with("--engine"));
+    engine_option().filter(|_| !is_other && !has_engine)
+}
+
+/// A `tender` with these arguments, for the engine under test.
 pub fn tender<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().into()).collect();
     let mut command = Command::new(tender_path());
     command
+        .args(engine_option_for(&args))
         .args(args)
         .env_remove("RUST_LOG")
         .env_remove("RUST_BACKTRACE");
@@ -110,8 +140,8 @@ pub fn tender<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
 /// A `tender` that runs the unikernel `name` with `options` before it and `arguments` after it.
 pub fn unikernel(name: &str, options: &[&str], arguments: &[&str]) -> Command {
     let mut command = tender(options);
-    // Where KVM emulates guests, `auto` offers no ring.
-    let has_ring = name == "hostile" || name.starts_with("ring");
+    // Where KVM emulates guests, `auto` offers no ring; a process has none.
+    let has_ring = !by_process() && (name == "hostile" || name.starts_with("ring"));
     if has_ring && !options.iter().any(|option| option.contains("net-ring")) {
         command.arg("--net-ring=on");
     }
@@ -119,8 +149,11 @@ pub fn unikernel(name: &str, options: &[&str], arguments: &[&str]) -> Command {
     command
 }
 
-/// Returns whether KVM emulates guests: the processor cannot run them itself.
+/// Returns whether KVM emulates guests: the processor cannot run them itself. A process never does.
 pub fn emulates_guests() -> bool {
+    if by_process() {
+        return false;
+    }
     let flags = std::fs::read_to_string("/proc/cpuinfo").expect("it can be read");
     let mut flags = flags.split_whitespace();
     cfg!(target_arch = "x86_64") && !flags.any(|flag| ["vmx", "svm"].contains(&flag))
@@ -228,6 +261,7 @@ pub fn as_nobody(name: &str, directory: &Path, devices: &[Device], options: &[&s
         .expect("the directory is ours");
     let mut command = Command::new(program);
     command
+        .args(engine_option())
         .args(options)
         .arg("--")
         .arg(image)

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::{Completion, Trial};
 
-use super::{host_error, mounts, net, refuse, run, unikernel};
+use super::{by_process, host_error, mounts, net, refuse, run, unikernel};
 
 /// Whether something that tests need is there; if not, why.
 type Available = Result<(), String>;
@@ -18,8 +18,13 @@ const KVM_GET_API_VERSION: u32 = 0xae00;
 /// What a test needs.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
-    /// A usable /dev/kvm.
+    /// A host on which the engine under test can run a unikernel: a usable /dev/kvm, or what a
+    /// guest in a process needs.
     Kvm,
+    /// A usable /dev/kvm, for a test of KVM's engine or of a feature that it alone has.
+    KvmEngine,
+    /// A host on which a guest runs in a process, for a test of that engine or of its documents.
+    ProcessEngine,
     /// A network namespace of its own, which ends with the test.
     Net,
     /// The superuser.
@@ -37,7 +42,11 @@ pub enum Need {
 impl Need {
     fn check(self) -> Available {
         match self {
+            Need::Kvm if by_process() => process().clone(),
             Need::Kvm => kvm().clone(),
+            Need::KvmEngine if by_process() => Err("a test of KVM's engine".into()),
+            Need::KvmEngine => kvm().clone(),
+            Need::ProcessEngine => process().clone(),
             Need::Net => net::available().clone(),
             Need::Root => superuser(),
             Need::Vdso => vdso(),
@@ -163,7 +172,20 @@ pub fn landlock() -> Available {
     }
 }
 
-/// Whether guests can run here.
+/// Whether guests can run here in a process; if not, `tender`'s message.
+fn process() -> &'static Available {
+    static PROCESS: OnceLock<Available> = OnceLock::new();
+    PROCESS.get_or_init(|| {
+        let options = ["--engine=process", "--mem=2"];
+        let output = run(&mut unikernel("hello", &options, &[]));
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(output.stderr.trim_end().to_owned()),
+        }
+    })
+}
+
+/// Whether guests can run here in a KVM machine.
 fn kvm() -> &'static Available {
     static KVM: OnceLock<Available> = OnceLock::new();
     KVM.get_or_init(|| {

@@ -40,21 +40,21 @@ const CALLS: [&str; 10] = [
 pub fn tests() -> Vec<Trial> {
     let hidden = HIDDEN.map(|name| {
         trial(&format!("hidden::{name}"))
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .try_run(move || is_hidden(name))
     });
     let faulting = ["pmu", "sve", "pauth"].map(|name| {
         trial(&format!("optional_registers_fault::{name}"))
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .try_run(move || registers_fault(name))
     });
     let mut tests: Vec<_> = hidden.into_iter().chain(faulting).collect();
     tests.extend([
         trial!(floating_point_is_there, Need::Kvm),
         trial!(the_upper_half_has_no_tables, Need::Kvm),
-        trial!(firmware_refuses_every_call, Need::Kvm),
-        trial!(the_monitor_refuses_every_call, Need::Kvm),
-        trial!(a_processor_that_is_off_can_be_ended, Need::Kvm),
+        trial!(firmware_refuses_every_call, Need::KvmEngine),
+        trial!(the_monitor_refuses_every_call, Need::KvmEngine),
+        trial!(a_processor_that_is_off_can_be_ended, Need::KvmEngine),
     ]);
     tests
 }

@@ -43,28 +43,28 @@ const PROTECTION: &str = "general protection, vector 13, error 0x0\n";
 pub fn tests() -> Vec<Trial> {
     let shown = SHOWN.into_iter().map(|f| {
         trial(&format!("shown::{}", f.0))
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .run(move || is_as_the_host_has_it(f))
     });
     let hidden = HIDDEN.into_iter().map(|f| {
         trial(&format!("hidden::{}", f.0))
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .try_run(move || is_hidden(f))
     });
     let mut tests: Vec<_> = shown.chain(hidden).collect();
     tests.extend([
-        trial!(leaves_are_few, Need::Kvm),
-        trial!(there_is_one_processor, Need::Kvm),
+        trial!(leaves_are_few, Need::KvmEngine),
+        trial!(there_is_one_processor, Need::KvmEngine),
         trial!(thread_pointers_can_be_set, Need::Kvm),
         trial("msr::no_others_can_be_read_or_written")
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .try_run(no_others_can_be_read_or_written),
         trial("msr::a_denied_one_faults")
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .try_run(a_denied_one_faults),
         trial!(virtualisation_cannot_be_switched_on, Need::Kvm),
         trial("kvm_takes_no_calls")
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .try_run(kvm_takes_no_calls),
     ]);
     tests

@@ -10,7 +10,7 @@ use std::time::Instant;
 use libc::c_long;
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Net, Vdso};
+use crate::common::Need::{KvmEngine, Net, Vdso};
 use crate::common::net::{Tap, echo};
 use crate::common::{self, Guest, LIMIT, Root, fixture, run, tender_path, trial};
 use crate::dropin::{GUEST, HOST};
@@ -18,25 +18,25 @@ use crate::dropin::{GUEST, HOST};
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("urunc::runs_a_web_server")
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(runs_a_web_server),
         trial("urunc::runs_a_block_unikernel")
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(runs_a_block_unikernel_in_a_container),
         trial("urunc::passes_arguments_unchanged")
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(passes_arguments_unchanged),
         trial("urunc::runs_what_it_builds_since_2026")
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(runs_what_it_builds_since_2026),
         trial("urunc::runs_behind_its_filter")
-            .needs(&[Kvm, Net, Vdso])
+            .needs(&[KvmEngine, Net, Vdso])
             .run(runs_behind_its_filter),
         trial("urunc::a_signal_ends_a_sleep_behind_its_filter")
-            .needs(&[Kvm, Net, Vdso])
+            .needs(&[KvmEngine, Net, Vdso])
             .run(a_signal_ends_a_sleep_behind_its_filter),
         trial("urunc::the_clock_is_right_behind_its_filter")
-            .needs(&[Kvm, Vdso])
+            .needs(&[KvmEngine, Vdso])
             .run(the_clock_is_right_behind_its_filter),
         trial("urunc::a_sigsys_that_was_sent_kills").run(a_sigsys_that_was_sent_kills),
     ]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Net};
+use crate::common::Need::{Kvm, KvmEngine, Net};
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::{OtherNamespace, Tap, echo};
 use crate::common::trace::Call;
@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Trial> {
             .needs(&[Kvm, Net])
             .run(json_has_device_and_cause_of_lost_frames),
         trial("net::a_kind_is_logged_once_for_ring_and_hypercalls")
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(a_kind_is_logged_once_for_ring_and_hypercalls),
         trial("net::a_flapping_link_recovers")
             .needs(&[Kvm, Net])

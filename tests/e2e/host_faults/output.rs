@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::{Kvm, Net};
+use crate::common::Need::{Kvm, KvmEngine, Net};
 use crate::common::children::spawn;
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::Tap;
@@ -44,10 +44,10 @@ pub fn tests() -> Vec<Trial> {
             .needs(&[Kvm])
             .run(short_and_interrupted_writes_are_completed),
         trial("output::closed_streams_lead_nowhere")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(closed_streams_lead_nowhere),
         trial("output::closed_streams_without_dev_null")
-            .needs(&[Kvm, Net])
+            .needs(&[KvmEngine, Net])
             .run(closed_streams_without_dev_null),
         trial("output::unread_messages_do_not_block_the_guest")
             .needs(&[Kvm, Net])

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::Kvm;
+use crate::common::Need::{Kvm, KvmEngine};
 use crate::common::inject::{Fault, first, inject, once_running};
 use crate::common::net::datagram;
 use crate::common::trace::Call;
@@ -36,10 +36,10 @@ pub fn tests() -> Vec<Trial> {
             .needs(&[Kvm])
             .run(a_storm_of_stops_loses_nothing),
         trial("process::a_transient_failure_of_kvm_run_is_retried")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(a_transient_failure_of_kvm_run_is_retried),
         trial("process::a_permanent_failure_of_kvm_run_is_reported")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(a_permanent_failure_of_kvm_run_is_reported),
         trial("process::a_clock_that_jumps_does_no_harm")
             .needs(&[Kvm])
@@ -145,9 +145,9 @@ fn each_call_may_be_interrupted_once() {
         ),
     )
     .unwrap();
-    let mut tender = tender(["--config".as_ref(), config.as_os_str()]);
-    tender.args(image.block(&[]).get_args());
-    let output = inject(&mut tender, interrupt_each());
+    let block = image.block(&[]);
+    let args = ["--config".as_ref(), config.as_os_str()].into_iter();
+    let output = inject(&mut tender(args.chain(block.get_args())), interrupt_each());
     output.exits(0).is_quiet().prints("block: ok");
     let document: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&stats).unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::common::Need::Kvm;
+use crate::common::Need::{Kvm, KvmEngine};
 use crate::common::{Guest, refuse, run, status, trial, unikernel};
 
 pub fn tests() -> Vec<Trial> {
@@ -15,7 +15,7 @@ pub fn tests() -> Vec<Trial> {
             .run(a_kernel_before_speculation),
         #[cfg(target_arch = "x86_64")]
         trial("a_missing_filter_of_registers_is_done_without_unless_strict")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(a_missing_filter_of_registers),
     ]
 }

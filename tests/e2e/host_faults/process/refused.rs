@@ -6,7 +6,7 @@ use std::process::Command;
 use libtest_mimic::Trial;
 use seccompiler::SeccompAction;
 
-use crate::common::Need::{Kvm, Mounts, Root};
+use crate::common::Need::{Kvm, KvmEngine, Mounts, Root};
 use crate::common::Resource;
 use crate::common::inject::{Fault, first, inject, inject_without_vdso, once_running};
 use crate::common::net::datagram;
@@ -19,10 +19,10 @@ use crate::host_faults::Image;
 pub fn tests() -> Vec<Trial> {
     vec![
         trial("process::a_guest_without_a_task_for_kvm_ends")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(a_guest_without_a_task_for_kvm_ends),
         trial("process::a_user_without_a_task_for_kvm_gets_the_cause")
-            .needs(&[Root, Mounts, Kvm])
+            .needs(&[Root, Mounts, KvmEngine])
             .run(a_user_without_a_task_for_kvm),
         trial("process::calls_that_never_fail_otherwise_may_be_rejected")
             .needs(&[Kvm])
@@ -43,7 +43,7 @@ pub fn tests() -> Vec<Trial> {
             .needs(&[Kvm])
             .run(refused_memory_is_reported),
         trial("process::refused_descriptors_are_reported")
-            .needs(&[Kvm])
+            .needs(&[KvmEngine])
             .run(refused_descriptors_are_reported),
     ]
 }
