@@ -115,6 +115,9 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// Every engine. Each runs every unikernel for this processor.
+    pub const ALL: [Engine; 2] = [Engine::Kvm, Engine::Process];
+
     /// Returns its name in options, messages and statistics.
     pub const fn name(self) -> &'static str {
         match self {

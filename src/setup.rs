@@ -93,7 +93,8 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     phases.end(Phase::Devices);
 
     log::info!(
-        "{} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz",
+        "engine {}, {} MiB of memory, image up to {:#x}, counter of {counter_frequency} Hz",
+        vcpu.engine().name(),
         unikernel.memory_size >> 20,
         unikernel.image.end()
     );
@@ -113,7 +114,7 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
         stack_top: unikernel.memory_size,
         boot_info: BOOT_INFO_ADDRESS,
     })?;
-    let notifier = Notifier::from_environment(|| unikernel.status(&devices));
+    let notifier = Notifier::from_environment(|| unikernel.status(vcpu.engine(), &devices));
     let poll_limit = Native::poll_limit(counter_frequency).min(notifier.poll_limit());
     let console = Console::stdout()
         .limited(config.limits.console_rate)
@@ -122,8 +123,8 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     let mut registry = Registry::new(
         config,
         era,
+        vcpu.engine(),
         phases,
-        unikernel.memory_size,
         &devices,
         &console,
         ring.as_ref(),
@@ -213,10 +214,11 @@ impl Unikernel {
     }
 
     /// Formats the status line that a service manager shows for a running guest.
-    fn status(&self, devices: &Devices) -> String {
+    fn status(&self, engine: Engine, devices: &Devices) -> String {
         let mut status = format!(
-            "{}, {} MiB of memory",
+            "{}, engine {}, {} MiB of memory",
             self.image.era,
+            engine.name(),
             self.memory_size >> 20
         );
         for device in self.manifest.devices() {

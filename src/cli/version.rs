@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use super::argv::shown;
+use crate::config::Engine;
 use crate::guest::era::Era;
 use crate::report::json::Value;
 
@@ -44,12 +45,14 @@ pub fn version_json() -> String {
             ("releases", era.releases().into()),
         ])
     };
+    let engines = Engine::ALL.into_iter().map(|engine| engine.name().into());
     let document = Value::Object(vec![
         ("type", "tender.version".into()),
         ("format", FORMAT.into()),
         ("version", NUMBER.into()),
         ("architecture", std::env::consts::ARCH.into()),
         ("eras", Value::List(Era::ALL.into_iter().map(era).collect())),
+        ("engines", Value::List(engines.collect())),
         ("replaces", format!("solo5-hvt {SOLO5}").into()),
     ]);
     format!("{document}\n")

@@ -34,6 +34,7 @@ impl Report {
             ("end", self.end.into()),
             ("segments", Value::List(segments.collect())),
             ("least_memory", self.least_memory.into()),
+            ("engines", self.engines().into()),
             ("command_line", self.command_line().into()),
             ("further_options", self.further_options().into()),
         ]);

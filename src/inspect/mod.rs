@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use guest_abi::boot::MAX_MEMORY;
 use guest_abi::note::{Abi, target};
 
+use crate::arch::{Architecture, Native};
+use crate::config::Engine;
 use crate::guest::era::Era;
 use crate::guest::image::{Evidence, Image, Machine, PartialImage, Segment, Source};
 use crate::guest::manifest::Manifest;
@@ -137,6 +139,13 @@ impl Report {
             least_memory: None,
             refusal: Some(refusal),
         }
+    }
+
+    /// Returns the names of the engines that run it on this processor.
+    pub fn engines(&self) -> Vec<String> {
+        let runs = self.refusal.is_none() && self.machine == Some(Native::MACHINE);
+        let engines = Engine::ALL.into_iter().filter(|_| runs);
+        engines.map(|engine| engine.name().to_owned()).collect()
     }
 
     /// Returns the arguments of a command line that runs it, with IFACE and PATH as placeholders;

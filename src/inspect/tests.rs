@@ -71,6 +71,13 @@ fn a_valid_unikernel_is_described_with_the_command_that_runs_it() {
     ] {
         assert!(text.contains(line), "{line:?} in\n{text}");
     }
+    let runs = Native::MACHINE == Machine::Aarch64;
+    assert_eq!(
+        text.contains("engines       kvm, process\n"),
+        runs,
+        "{text}"
+    );
+    assert_eq!(report.engines().is_empty(), !runs);
 }
 
 #[test]

@@ -44,6 +44,7 @@ impl Report {
         let address = |address: u64| format!("{address:#x}");
         let least_memory = |least| format!("at least {} MiB", least >> 20);
         let bindings = self.bindings.as_ref();
+        let engines = Some(self.engines().join(", ")).filter(|engines| !engines.is_empty());
         let facts = [
             ("architecture", Some(format!("{machine}{foreign}"))),
             ("interface", interface),
@@ -54,6 +55,7 @@ impl Report {
             ("entry", self.entry.map(address)),
             ("end", self.end.map(address)),
             ("memory", self.least_memory.map(least_memory)),
+            ("engines", engines),
         ];
         let known = |(label, value): (_, Option<String>)| Some((label, value?));
         facts.into_iter().filter_map(known).collect()

@@ -23,6 +23,7 @@ pub(super) fn document(registry: &Registry, outcome: &Result<Outcome, Error>) ->
         ("unikernel", registry.unikernel.as_str().into()),
         ("architecture", std::env::consts::ARCH.into()),
         ("era", registry.era.name().into()),
+        ("engine", registry.engine.name().into()),
         ("pid", u64::from(registry.process_id).into()),
         ("began", registry.phases.date().to_string().into()),
         ("end", end(outcome)),

@@ -98,6 +98,7 @@ fn about(families: &mut Families<'_, '_>, registry: &Registry) -> fmt::Result {
         ("name", &name),
         ("unikernel", &registry.unikernel),
         ("era", registry.era.name()),
+        ("engine", registry.engine.name()),
         ("architecture", std::env::consts::ARCH),
     ];
     families.begin("tender_info gauge Properties of the run; always 1.")?;

@@ -32,7 +32,7 @@ use server::Server;
 use times::{Asleep, Times};
 
 use crate::block;
-use crate::config::{Config, run_name};
+use crate::config::{Config, Engine, run_name};
 use crate::devices::Devices;
 use crate::devices::console::{self, Console};
 use crate::devices::ring::Ring;
@@ -124,6 +124,8 @@ pub(crate) struct Registry {
     pub process_id: u32,
     /// Its era.
     pub era: Era,
+    /// What runs the guest.
+    pub engine: Engine,
     /// Bytes of guest memory.
     pub memory: u64,
     /// The start time of the run, and the durations of its start.
@@ -143,12 +145,12 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Collects the counters of all parts. `memory` is the size of guest memory.
+    /// Collects the counters of all parts.
     pub(crate) fn new(
         config: &Config,
         era: Era,
+        engine: Engine,
         phases: Phases,
-        memory: u64,
         devices: &Devices,
         console: &Console,
         ring: Option<&Ring>,
@@ -170,7 +172,8 @@ impl Registry {
             name: config.name.clone(),
             process_id: std::process::id(),
             era,
-            memory,
+            engine,
+            memory: config.memory.given,
             phases,
             exits: Exits::default(),
             console: console.counters(),

@@ -19,13 +19,18 @@ pub(crate) fn summary(registry: &Registry, mut write_line: impl FnMut(fmt::Argum
     }
 }
 
-/// Hypercalls, time and memory, as far as known.
+/// Engine, hypercalls, time and memory, as far as known.
 pub(super) struct Run<'r>(pub &'r Registry);
 
 impl Display for Run<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Run(registry) = self;
-        write!(f, "{}", Count(registry.hypercall_sum(), "hypercall"))?;
+        write!(
+            f,
+            "engine {}, {}",
+            registry.engine.name(),
+            Count(registry.hypercall_sum(), "hypercall")
+        )?;
         for (index, (name, count)) in registry
             .hypercalls()
             .filter(|(_, count)| *count > 0)

@@ -89,6 +89,11 @@ fn every_unikernel_matches_the_schema() {
     for path in unikernels() {
         let document = accepted(&path);
         assert_eq!(document["file"], common::text(&path));
+        let engines = match document["architecture"] == std::env::consts::ARCH {
+            true => &["kvm", "process"][..],
+            false => &[],
+        };
+        assert_eq!(document["engines"], serde_json::json!(engines));
         let entry = document["entry"]
             .as_u64()
             .expect("every unikernel begins somewhere");

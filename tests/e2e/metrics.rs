@@ -129,9 +129,15 @@ fn metrics_are_served_while_the_guest_runs() {
         (
             info["name"].as_str(),
             info["era"].as_str(),
+            info["engine"].as_str(),
             info["architecture"].as_str()
         ),
-        ("hypercalls", "abi2", std::env::consts::ARCH)
+        (
+            "hypercalls",
+            "abi2",
+            common::engine(),
+            std::env::consts::ARCH
+        )
     );
     std::thread::sleep(Duration::from_millis(100));
     let second = scrape(&socket);

@@ -91,7 +91,11 @@ impl Manager {
     }
 }
 
-const READY: &str = "READY=1\nSTATUS=ABI version 2 (Solo5 0.8 and later), 4 MiB of memory";
+/// READY=1, and the status of a run without devices.
+fn ready() -> String {
+    let engine = common::engine();
+    format!("READY=1\nSTATUS=ABI version 2 (Solo5 0.8 and later), engine {engine}, 4 MiB of memory")
+}
 
 /// Without a watchdog, `tender` can send nothing more, and neither can a guest that escapes from
 /// its VM.
@@ -99,12 +103,12 @@ fn without_a_watchdog_nothing_follows_ready() {
     for ends in [&["exit=0"][..], &["exit=3"]] {
         let manager = Manager::new();
         run(manager.manages(&mut unikernel("hello", &["--mem=4"], ends)));
-        assert_eq!(manager.hears(), READY);
+        assert_eq!(manager.hears(), ready());
         manager.hears_no_more();
     }
     let manager = Manager::new();
     let mut guest = Guest::start(manager.manages(&mut sleeper(600_000_000_000)));
-    assert_eq!(manager.hears(), READY);
+    assert_eq!(manager.hears(), ready());
     guest.wait_for("Hz\n");
     guest.signal(libc::SIGTERM);
     guest.end().dies_by(libc::SIGTERM).is_quiet();
@@ -116,7 +120,7 @@ fn a_run_is_reported_in_order() {
     run(manager.watches(&mut unikernel("hello", &["--mem=4"], &[])))
         .exits(0)
         .is_quiet();
-    assert_eq!(manager.hears(), READY);
+    assert_eq!(manager.hears(), ready());
     assert_eq!(
         manager.hears(),
         "STOPPING=1\nSTATUS=the guest halted with status 0"
@@ -129,10 +133,10 @@ fn a_run_is_reported_in_order() {
     let disk = format!("--disk={}", text(&path));
     run(manager.manages(&mut unikernel("block", &["--mem=4", &disk], &["fill"]))).exits(0);
     manager.socket.set_nonblocking(false).unwrap();
-    let ready = manager.hears();
+    let message = manager.hears();
     assert!(
-        ready.starts_with(READY) && ready.ends_with(&format!(": {}", text(&path))),
-        "{ready}"
+        message.starts_with(&ready()) && message.ends_with(&format!(": {}", text(&path))),
+        "{message}"
     );
 }
 
@@ -143,7 +147,7 @@ fn an_abstract_socket_works() {
     run(manager.watches(&mut unikernel("hello", &["--mem=4"], &[])))
         .exits(0)
         .is_quiet();
-    assert_eq!(manager.hears(), READY);
+    assert_eq!(manager.hears(), ready());
     assert!(manager.hears().starts_with("STOPPING=1\n"));
 }
 
@@ -161,11 +165,8 @@ fn the_sandbox_allows_notifications() {
             "{output:#?}"
         );
         assert_eq!(
-            (
-                manager.hears().as_str(),
-                manager.hears().starts_with("STOPPING=1")
-            ),
-            (READY, true)
+            (manager.hears(), manager.hears().starts_with("STOPPING=1")),
+            (ready(), true)
         );
     }
 }

@@ -73,7 +73,11 @@ fn sigusr1_prints_statistics_and_the_guest_continues() {
     ] {
         // Also with -q, as the operator asked for it.
         let mut guest = started(&["-q"], kind);
-        ask_until(&mut guest, &format!("tender: info: so far: {args}"));
+        let engine = common::engine();
+        ask_until(
+            &mut guest,
+            &format!("tender: info: so far: engine {engine}, {args}"),
+        );
         ask_until(
             &mut guest,
             &format!(

@@ -102,6 +102,11 @@ pub fn by_process() -> bool {
     }
 }
 
+/// The name of the engine under test.
+pub fn engine() -> &'static str {
+    if by_process() { "process" } else { "kvm" }
+}
+
 /// The option for the engine under test, if it is not the default.
 pub fn engine_option() -> Option<&'static str> {
     by_process().then_some("--engine=process")

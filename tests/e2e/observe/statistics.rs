@@ -118,6 +118,7 @@ fn every_era_has_its_statistics() {
         let (output, document) = stats(|option| unikernel(name, &["--mem=4", option], &[]));
         output.exits(0);
         assert_eq!(document["era"], era);
+        assert_eq!(document["engine"], common::engine());
         assert_eq!(
             document["hypercalls"].as_object().expect("an object").len(),
             calls,
