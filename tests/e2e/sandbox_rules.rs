@@ -110,7 +110,7 @@ fn parameters(pid: libc::pid_t) -> Parameters {
     for fd in fds.iter().copied().filter(|fd| *fd > 2) {
         let link = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
         match text(&link) {
-            link if link.starts_with("anon_inode:kvm-vcpu") => parameters.vcpu = fd,
+            link if link.starts_with("anon_inode:kvm-vcpu") => parameters.vcpu = Some(fd),
             link if link.starts_with("anon_inode:kvm-vm") => {}
             "/dev/net/tun" => frames.push(fd),
             link if link.starts_with("socket:") && is_managed(pid) => parameters.notify = Some(fd),
