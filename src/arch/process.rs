@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use kvm_bindings::{kvm_run, kvm_run__bindgen_ty_1__bindgen_ty_13};
+use kvm_bindings::kvm_run;
 use libc::c_int;
 
 #[cfg(target_arch = "aarch64")]
@@ -167,31 +167,10 @@ pub(super) fn errno(error: io::Error) -> kvm_ioctls::Error {
     kvm_ioctls::Error::new(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// The exit of a guest at an instruction that cannot be emulated; KVM has no such exit.
-pub(super) const EXIT_UNEMULATED: u32 = u32::MAX;
+/// The exit of a guest that left 64-bit mode; KVM has no such exit.
+pub(super) const EXIT_MODE: u32 = u32::MAX;
 
 impl Details {
-    /// Describes [`EXIT_UNEMULATED`], at the instruction that begins with these bytes.
-    pub(super) fn unemulated(&mut self, code: &[u8]) -> Next {
-        let mut data = [0; 16];
-        data[0] = code
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        self.run.exit_reason = EXIT_UNEMULATED;
-        self.run.__bindgen_anon_1.internal = kvm_run__bindgen_ty_1__bindgen_ty_13 {
-            suberror: 0,
-            ndata: 1,
-            data,
-        };
-        Next::Exit
-    }
-
-    /// Returns the bytes that [`Details::unemulated`] described, from the same exit.
-    pub(super) fn instruction(run: &kvm_run) -> [u8; 8] {
-        // SAFETY: any bytes are a valid value of this member.
-        unsafe { run.__bindgen_anon_1.internal }.data[0].to_le_bytes()
-    }
-
     /// Returns the byte that signal handlers set.
     fn interrupt_flag(&mut self) -> &AtomicU8 {
         let flag = &raw mut self.run.immediate_exit;

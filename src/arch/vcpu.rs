@@ -2,7 +2,6 @@
 
 #![expect(unsafe_code, reason = "KVM_RUN")]
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
@@ -91,24 +90,13 @@ pub enum Stop {
     SystemEvent { kind: u32 },
     #[error("unknown KVM exit {reason}")]
     Unknown { reason: u32 },
-    #[error("guest executed an instruction that --engine=process cannot emulate ({})", Hex(*bytes))]
-    Unemulated { bytes: [u8; 8] },
+    #[error("guest left 64-bit mode, the only one of --engine=process")]
+    Mode,
 }
 
 /// Formats the width of an access.
 fn bytes(width: usize) -> Count {
     Count(width as u64, "byte")
-}
-
-/// Bytes of an instruction, as text.
-struct Hex([u8; 8]);
-
-impl fmt::Display for Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Hex([first, others @ ..]) = self;
-        write!(f, "{first:02x}")?;
-        others.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
-    }
 }
 
 /// Only KVM_INTERNAL_ERROR_EMULATION has a hint: it is by far the most common, and rarely the

@@ -77,8 +77,8 @@ pub(super) fn list(memory: &GuestMemory, cpu: &Cpu) -> Vec<Step> {
     let (prctl, set_mask) = (libc::SYS_prctl, libc::SIG_SETMASK as u64);
     let disable = |what| [PR_SET_SPECULATION_CTRL, what, PR_SPEC_FORCE_DISABLE];
     let mut steps = vec![
-        must("make a session", libc::SYS_setsid, &[]),
-        must(
+        may("make a session", libc::SYS_setsid, &[]),
+        may(
             "unblock signals",
             libc::SYS_rt_sigprocmask,
             &[set_mask, zeroes, 0, 8],
@@ -88,17 +88,17 @@ pub(super) fn list(memory: &GuestMemory, cpu: &Cpu) -> Vec<Step> {
             prctl,
             &[libc::PR_SET_NO_NEW_PRIVS as u64, 1],
         ),
-        must(
+        may(
             "forbid core files",
             libc::SYS_prlimit64,
             &[0, libc::RLIMIT_CORE.into(), zeroes],
         ),
-        must(
+        may(
             "hide from other processes",
             prctl,
             &[libc::PR_SET_DUMPABLE as u64, 0],
         ),
-        must("reset the personality", libc::SYS_personality, &[0]),
+        may("reset the personality", libc::SYS_personality, &[0]),
         may("close files", CLOSE_RANGE, &[0, u32::MAX.into(), 0]),
         may("forbid speculation", prctl, &disable(PR_SPEC_STORE_BYPASS)),
         may(

@@ -18,7 +18,7 @@ use kvm_bindings::{
 };
 use libc::{c_int, siginfo_t};
 
-use crate::arch::process::{Details, Guest, Next};
+use crate::arch::process::{Details, EXIT_MODE, Guest, Next};
 use crate::memory::{GuestAddress, GuestMemory};
 
 mod counter;
@@ -126,7 +126,12 @@ impl Cpu {
             self.stepped = self.is_stepping();
             let next = registers.rip.wrapping_add(1);
             registers::set_program_counter(&guest.child, next)?;
-            port_exit(details, registers.rdx as u16, 4, Some(registers.rax as u32));
+            port_exit(
+                details,
+                registers.rdx as u16,
+                (4, 1),
+                Some(registers.rax as u32),
+            );
             return Ok(Next::Exit);
         }
         let cause = guest.child.cause()?;
@@ -151,14 +156,15 @@ impl Cpu {
         let code = instruction::bytes(&guest.memory, registers.rip);
         if registers.cs != USER_CODE {
             // 32-bit code, to which a guest can jump by Linux's segments.
-            return Ok(details.unemulated(&code));
+            details.run.exit_reason = EXIT_MODE;
+            return Ok(Next::Exit);
         }
         let exception = match signal {
             libc::SIGTRAP => return self.debug_trap(guest, cause, registers, details),
             libc::SIGSEGV if cause.si_code == SI_KERNEL => {
-                match self.emulate(guest, &code, registers, details)? {
-                    Emulated::Next(next) => return Ok(next),
-                    Emulated::Exception(exception) => exception,
+                match self.emulate(guest, &code, registers, details) {
+                    Ok(next) => return Ok(next),
+                    Err(exception) => exception,
                 }
             }
             libc::SIGSEGV => {
@@ -221,26 +227,20 @@ const ALIGNMENT_CHECK: u64 = 1 << 18;
 /// `si_code` of a fault that is no page fault.
 const SI_KERNEL: c_int = 0x80;
 
-/// What becomes of a privileged instruction.
-enum Emulated {
-    Next(Next),
-    Exception(Exception),
-}
-
 /// Returns whether the guest executes `out %eax, (%dx)` at this address, in memory with code.
 fn is_out(memory: &GuestMemory, address: u64) -> bool {
     memory.is_executable(address) && memory.read(GuestAddress(address)).ok() == Some(OUT)
 }
 
-/// Describes an access to an I/O port, as KVM does; a read has no value.
-fn port_exit(details: &mut Details, port: u16, size: u8, value: Option<u32>) {
+/// Describes `count` accesses of `size` bytes to an I/O port, as KVM does; a read has no value.
+fn port_exit(details: &mut Details, port: u16, (size, count): (u8, u32), value: Option<u32>) {
     details.run.exit_reason = KVM_EXIT_IO;
     let direction = value.map_or(KVM_EXIT_IO_IN, |_| KVM_EXIT_IO_OUT) as u8;
     details.run.__bindgen_anon_1.io = kvm_run__bindgen_ty_1__bindgen_ty_4 {
         direction,
         size,
         port,
-        count: 1,
+        count,
         data_offset: std::mem::offset_of!(Details, data) as u64,
     };
     details.data = u64::from(value.unwrap_or_default()).to_le_bytes();

@@ -15,7 +15,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::{boot, cpuid, debug};
-use crate::arch::process::{Details, EXIT_UNEMULATED};
+use crate::arch::process::EXIT_MODE;
 use crate::arch::{Boot, Call, Error, Exit, Processor, Stop, Vcpu};
 
 /// Number of hypercall ports from the base; the decoder checks whether a number exists.
@@ -171,11 +171,6 @@ fn port_access(port: u16, width: usize, is_write: bool) -> Exit {
 
 /// Returns why the guest stopped, for exits other than port I/O.
 fn other(run: &kvm_run) -> Exit {
-    if run.exit_reason == EXIT_UNEMULATED {
-        return Exit::Stop(Stop::Unemulated {
-            bytes: Details::instruction(run),
-        });
-    }
     let details = &run.__bindgen_anon_1;
     // SAFETY: the exit reason determines which member of the union was written.
     let stop = unsafe {
@@ -194,6 +189,7 @@ fn other(run: &kvm_run) -> Exit {
             KVM_EXIT_INTERNAL_ERROR => Stop::Internal {
                 suberror: details.internal.suberror,
             },
+            EXIT_MODE => Stop::Mode,
             reason => Stop::Unknown { reason },
         }
     };

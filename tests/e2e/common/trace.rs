@@ -22,7 +22,10 @@ const KVM_RUN: u64 = 0xae80;
 impl Call {
     /// Whether it runs the guest.
     pub fn is_run(&self) -> bool {
+        let request = self.arguments[0];
+        let resumes = [libc::PTRACE_CONT, libc::PTRACE_SINGLESTEP].map(|request| request as u64);
         self.number == libc::SYS_ioctl && self.arguments[1] == KVM_RUN
+            || self.number == libc::SYS_ptrace && resumes.contains(&request)
     }
 
     /// Whether it is a POLL of the guest. `tender` also tries one without a timeout before its

@@ -1,19 +1,20 @@
 //! Privileged instructions of a guest, emulated.
 
-use std::io;
-
 use kvm_bindings::{KVM_EXIT_HLT, kvm_sregs};
 
 use super::super::{cpuid, msr};
-use super::instruction::{self, Instruction, LONGEST, Operand, Place, Port};
+use super::instruction::{self, Instruction, LONGEST, Operand, Place};
 use super::registers::{Registers, debug_register, set_debug_register};
-use super::{Cpu, Emulated, Exception, port_exit};
+use super::{Cpu, Exception, port_exit};
 use crate::arch::process::{Details, Guest, Next};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::report::clock;
 
 /// RFLAGS: those that a guest sees and changes. Interrupts stay on, as Linux shows them.
 const FLAGS: u64 = 0x24_4dd5;
+
+/// RFLAGS: string instructions go backwards.
+const BACKWARDS: u64 = 1 << 10;
 
 impl Cpu {
     /// Emulates the instruction at the program counter, which begins with `code` and raised a
@@ -24,82 +25,85 @@ impl Cpu {
         code: &[u8; LONGEST],
         registers: &mut Registers,
         details: &mut Details,
-    ) -> io::Result<Emulated> {
-        let Some((instruction, length)) = instruction::decode(code) else {
-            return Ok(Emulated::Exception(Exception::PROTECTION));
-        };
-        let at = registers.rip;
-        registers.rip = at.wrapping_add(length);
-        let mut exit = None;
-        let done = match instruction {
+    ) -> Result<Next, Exception> {
+        let (instruction, length) = instruction::decode(code).ok_or(Exception::PROTECTION)?;
+        let before = *registers;
+        registers.rip = registers.rip.wrapping_add(length);
+        if let Instruction::Interrupt(vector) = instruction {
+            return Err(Exception::software(vector));
+        }
+        let next = self.perform(guest, instruction, registers, details);
+        match next {
+            Some(_) => self.stepped = self.is_stepping(),
+            None => *registers = before,
+        }
+        next.ok_or(Exception::PROTECTION)
+    }
+
+    /// Performs an instruction. Returns none if it raises a general protection exception.
+    fn perform(
+        &mut self,
+        guest: &Guest,
+        instruction: Instruction,
+        registers: &mut Registers,
+        details: &mut Details,
+    ) -> Option<Next> {
+        match instruction {
             Instruction::Port {
                 port,
                 size,
                 is_write,
             } => {
-                let port = match port {
-                    Port::InDx => registers.rdx as u16,
-                    Port::Number(number) => number.into(),
+                let port = port.map_or(registers.rdx as u16, u16::from);
+                let value = registers.rax as u32;
+                port_exit(details, port, (size, 1), is_write.then_some(value));
+            }
+            Instruction::String {
+                size,
+                is_write,
+                is_repeated,
+            } => {
+                let count = if is_repeated { registers.rcx as u32 } else { 1 };
+                if count == 0 {
+                    return Some(Next::Resume);
+                }
+                let value = guest.memory.read(GuestAddress(registers.rsi)).ok();
+                let value = value.filter(|_| is_write);
+                port_exit(details, registers.rdx as u16, (size, count), value);
+                let moved = i64::from(count) * i64::from(size);
+                let moved = if registers.eflags & BACKWARDS == 0 {
+                    moved
+                } else {
+                    -moved
                 };
-                port_exit(
-                    details,
-                    port,
-                    size,
-                    is_write.then_some(registers.rax as u32),
-                );
-                exit = Some(Next::Exit);
-                true
+                registers.rsi = registers.rsi.wrapping_add_signed(moved);
             }
-            Instruction::Halt => {
-                details.run.exit_reason = KVM_EXIT_HLT;
-                exit = Some(Next::Exit);
-                true
-            }
-            Instruction::Nothing => true,
-            Instruction::Interrupt(vector) => {
-                return Ok(Emulated::Exception(Exception::software(vector)));
-            }
+            Instruction::Halt => details.run.exit_reason = KVM_EXIT_HLT,
             Instruction::Debug {
                 number,
                 general,
-                is_write,
+                is_write: true,
             } => {
-                let value = registers.numbered(general);
-                if is_write {
-                    set_debug_register(&guest.child, number, *value).is_ok()
-                } else {
-                    debug_register(&guest.child, number)
-                        .map(|read| *value = read)
-                        .is_ok()
-                }
+                set_debug_register(&guest.child, number, *registers.numbered(general)).ok()?;
+                return Some(Next::Resume);
             }
-            Instruction::Control {
-                number,
-                general,
-                is_write,
+            Instruction::Debug {
+                number, general, ..
             } => {
-                let value = registers.numbered(general);
-                let done = control(self.system.get_mut(), number, value, is_write);
-                if !done {
-                    exit = Some(details.unemulated(code));
-                }
-                true
+                *registers.numbered(general) = debug_register(&guest.child, number).ok()?;
+                return Some(Next::Resume);
             }
-            other => self
-                .emulate_state(&guest.memory, other, registers)
-                .is_some(),
-        };
-        if !done {
-            registers.rip = at;
-            return Ok(Emulated::Exception(Exception::PROTECTION));
+            other => {
+                self.set_state(&guest.memory, other, registers)?;
+                return Some(Next::Resume);
+            }
         }
-        self.stepped = self.is_stepping();
-        Ok(Emulated::Next(exit.unwrap_or(Next::Resume)))
+        Some(Next::Exit)
     }
 
-    /// Emulates an instruction that changes nothing but registers. Returns none if it raises an
-    /// exception.
-    fn emulate_state(
+    /// Performs an instruction that changes nothing but registers. Returns none if it raises a general
+    /// protection exception.
+    fn set_state(
         &mut self,
         memory: &GuestMemory,
         instruction: Instruction,
@@ -107,6 +111,12 @@ impl Cpu {
     ) -> Option<()> {
         let system = self.system.get_mut();
         match instruction {
+            Instruction::Nothing => {}
+            Instruction::Control {
+                number,
+                general,
+                is_write,
+            } => control(system, number, registers.numbered(general), is_write)?,
             Instruction::WriteMsr => {
                 let value = registers.rdx << 32 | registers.rax & u64::from(u32::MAX);
                 *msr(&mut self.kernel_gs, registers)? = user_address(value)?;
@@ -164,7 +174,7 @@ impl Cpu {
                     registers.rcx = 0;
                 }
             }
-            // `emulate` performs the others.
+            // `perform` has the others.
             _ => return None,
         }
         Some(())
@@ -199,23 +209,24 @@ fn segments(system: &mut kvm_sregs) -> [Option<&mut u16>; 6] {
     ]
 }
 
-/// Reads or writes a control register. Returns false for a write that changes what a process
-/// cannot change: its page tables and modes.
-fn control(system: &mut kvm_sregs, number: u8, value: &mut u64, is_write: bool) -> bool {
+/// Reads or writes a control register. Returns none for a write that changes what a process cannot
+/// change: its page tables and modes.
+fn control(system: &mut kvm_sregs, number: u8, value: &mut u64, is_write: bool) -> Option<()> {
     let register = match number {
         0 => &mut system.cr0,
         2 => &mut system.cr2,
         3 => &mut system.cr3,
         4 => &mut system.cr4,
         8 => &mut system.cr8,
-        _ => return false,
+        _ => return None,
     };
     match (is_write, number) {
         (false, _) => *value = *register,
         (true, 2) => *register = *value,
-        (true, _) => return register == value,
+        (true, _) if register == value => {}
+        (true, _) => return None,
     }
-    true
+    Some(())
 }
 
 /// Returns the address of a place. The program counter is that of the next instruction.

@@ -11,9 +11,16 @@ pub(super) const LONGEST: usize = 15;
 pub(super) enum Instruction {
     /// Writes to or reads from a port, of so many bytes.
     Port {
-        port: Port,
+        /// In DX if none is given.
+        port: Option<u8>,
         size: u8,
         is_write: bool,
+    },
+    /// The same, by DX, of a string in memory.
+    String {
+        size: u8,
+        is_write: bool,
+        is_repeated: bool,
     },
     Halt,
     /// Changes nothing that a guest can see: CLI, STI, INVLPG and the like.
@@ -59,13 +66,6 @@ pub(super) enum Instruction {
     Counter {
         with_processor: bool,
     },
-}
-
-/// The port of an access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Port {
-    InDx,
-    Number(u8),
 }
 
 /// A general register or a place in memory.
@@ -125,6 +125,7 @@ impl Bytes<'_> {
 struct Prefixes {
     /// 16-bit operands.
     is_short: bool,
+    is_repeated: bool,
     /// REX: 64-bit operands, and the fourth bits of three register numbers.
     rex: u8,
     segment: Option<u8>,
@@ -138,7 +139,8 @@ impl Prefixes {
                 0x66 => prefixes.is_short = true,
                 0x64 => prefixes.segment = Some(4),
                 0x65 => prefixes.segment = Some(5),
-                0x26 | 0x2e | 0x36 | 0x3e | 0xf0 | 0xf2 | 0xf3 => {}
+                0xf2 | 0xf3 => prefixes.is_repeated = true,
+                0x26 | 0x2e | 0x36 | 0x3e | 0xf0 => {}
                 rex @ 0x40..=0x4f => {
                     prefixes.rex = rex;
                     return Some((prefixes, bytes.next()?));
@@ -202,12 +204,15 @@ pub(super) fn decode(code: &[u8; LONGEST]) -> Option<(Instruction, u64)> {
     };
     let is_long = prefixes.is_long();
     let instruction = match opcode {
-        0x6c | 0x6e => port(Port::InDx, 1, opcode == 0x6e),
-        0x6d | 0x6f => port(Port::InDx, wide, opcode == 0x6f),
-        0xe4 | 0xe6 => port(Port::Number(bytes.next()?), 1, opcode == 0xe6),
-        0xe5 | 0xe7 => port(Port::Number(bytes.next()?), wide, opcode == 0xe7),
-        0xec | 0xee => port(Port::InDx, 1, opcode == 0xee),
-        0xed | 0xef => port(Port::InDx, wide, opcode == 0xef),
+        0x6c..=0x6f => Instruction::String {
+            size: if opcode & 1 == 0 { 1 } else { wide },
+            is_write: opcode & 2 != 0,
+            is_repeated: prefixes.is_repeated,
+        },
+        0xe4 | 0xe6 => port(Some(bytes.next()?), 1, opcode == 0xe6),
+        0xe5 | 0xe7 => port(Some(bytes.next()?), wide, opcode == 0xe7),
+        0xec | 0xee => port(None, 1, opcode == 0xee),
+        0xed | 0xef => port(None, wide, opcode == 0xef),
         0x8e => {
             let (segment, from) = prefixes.operands(&mut bytes)?;
             Instruction::LoadSegment { segment, from }
