@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(users_and_roots_are_checked_as_at_a_start, Root, Kvm),
         #[cfg(target_arch = "x86_64")]
         trial!(the_register_filter_is_checked_as_at_a_start, KvmEngine),
-        trial!(sandbox_layers_are_checked_as_at_a_start, Kvm),
+        trial!(sandbox_layers_are_checked_as_at_a_start, KvmEngine),
     ];
     tests.extend(outlets::tests());
     tests.extend(devices::tests());

@@ -29,7 +29,7 @@ pub fn tests() -> Vec<Trial> {
                 .needs(&[Kvm])
                 .run(|| over_its_own_structure(program)),
             trial(&name("own_page_tables_give_no_access"))
-                .needs(&[Kvm])
+                .needs(&[KvmEngine])
                 .run(|| own_page_tables(program)),
         ]);
     }

@@ -9,7 +9,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         trial!(the_active_layers_are_logged, Kvm),
         trial!(a_running_guest_is_confined, Kvm),
-        trial!(a_missing_layer_fails_only_in_strict_mode, Kvm),
+        trial!(a_missing_layer_fails_only_in_strict_mode, KvmEngine),
         trial("a_kernel_that_knows_nothing_of_speculation_filters_all_the_same")
             .needs(&[Kvm])
             .run(a_kernel_before_speculation),
