@@ -23,13 +23,16 @@ use machines::lab;
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  demo [--once] [--machine host|pi3|virt|pc]
-        run the `web` unikernel on a new tap and fetch its page; without --once, keep it running until Ctrl-C
-  test [--machine host|pi3|virt|pc] [-- FILTER]
-        run all tests, here and inside the emulated Raspberry Pi 3B; the last line is the total
-  bench [--machine host|pi3|virt|pc] [--peer FILE] [--floor] [--starts]
+  demo [--once] [--machine host|pi3|virt|pc] [--engine kvm|process]
+        run the `web` unikernel on a new tap and fetch its page; without --once, keep it running until Ctrl-C; without
+        a usable /dev/kvm, the guest runs in a process
+  test [--machine host|pi3|virt|pc] [--engine kvm|process] [-- FILTER]
+        run all tests, here and inside the emulated Raspberry Pi 3B, and those that run guests by both engines; the last
+        line is the total
+  bench [--machine host|pi3|virt|pc] [--peer FILE] [--floor] [--starts] [--engine process]
         measure starts, hypercalls, network and memory, optionally against another tender; counts instructions on virt;
-        --floor: compare with the least tender (xtask/floor) as well; --starts: measure only starts
+        --floor: compare with the least tender (xtask/floor) as well; --starts: measure only starts; --engine process:
+        compare KVM with guests in processes, and those with a native process
   fleet [--count N] [--seconds N] [--tender FILE] [--peer FILE] [--metrics]
         measure each of many idle unikernels (default 100): memory, kernel memory, processor time, wake-ups; optionally
         against another tender

@@ -118,6 +118,7 @@ fn on_host(job: &Job) -> Result<()> {
 }
 
 fn host_command(job: &Job) -> Result<Command> {
+    host::kvm()?;
     let mut inside = host::inside(INSIDE)?;
     for (option, path) in &job.others {
         inside.arg(option).arg(path);

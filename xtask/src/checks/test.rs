@@ -14,7 +14,7 @@ use crate::build::packages;
 use crate::build::packages::Package;
 use crate::build::toolchain::StaticToolchain;
 use crate::checks::tally::Tally;
-use crate::machines::host;
+use crate::machines::engine::Engine;
 use crate::machines::initramfs::{self, Archive};
 use crate::machines::machine::{Emulated, Machine};
 use crate::machines::qemu::Event;
@@ -27,14 +27,15 @@ const HOST_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 pub fn run(options: &mut Options) -> Result<()> {
     let machine = Machine::option(options)?;
+    let engine = Engine::option(options)?;
     options.finish()?;
     let arguments = &options.rest;
     let tally = match machine {
-        Some(Machine::Host) => on_host(arguments)?,
-        Some(Machine::Emulated(machine)) => emulated(machine, arguments)?,
+        Some(Machine::Host) => on_host(engine, arguments)?,
+        Some(Machine::Emulated(machine)) => emulated(machine, engine, arguments)?,
         None => {
-            let mut tally = on_host(arguments)?;
-            tally += pi3_where_possible(arguments)?;
+            let mut tally = on_host(engine, arguments)?;
+            tally += pi3_where_possible(engine, arguments)?;
             tally
         }
     };
@@ -48,7 +49,7 @@ pub fn run(options: &mut Options) -> Result<()> {
 }
 
 /// Root can install missing packages, so for root this is never skipped.
-fn pi3_where_possible(arguments: &[String]) -> Result<Tally> {
+fn pi3_where_possible(engine: Option<Engine>, arguments: &[String]) -> Result<Tally> {
     let ready: Result<()> = Emulated::Pi3
         .prepare()
         .and_then(|_| StaticToolchain::choose(Arch::Aarch64))
@@ -58,7 +59,7 @@ fn pi3_where_possible(arguments: &[String]) -> Result<Tally> {
             println!("pi3: skipped, as its packages are missing: {error}");
             Ok(Tally::default())
         }
-        _ => emulated(Emulated::Pi3, arguments),
+        _ => emulated(Emulated::Pi3, engine, arguments),
     }
 }
 
@@ -81,18 +82,37 @@ fn external_checkers() {
     }
 }
 
-fn on_host(arguments: &[String]) -> Result<Tally> {
-    progress::note("tests on this machine");
-    if let Err(reason) = host::kvm() {
-        progress::note(format_args!(
-            "tests that run a unikernel are skipped here: {reason}"
-        ));
+/// The engines on a machine on which `best` can run guests: all of its tests run by the first, and
+/// those that run guests again by the others.
+fn engines(asked: Option<Engine>, best: impl FnOnce() -> Engine) -> Vec<Engine> {
+    match asked.unwrap_or_else(best) {
+        Engine::Kvm if asked.is_none() => vec![Engine::Kvm, Engine::Process],
+        engine => vec![engine],
     }
+}
+
+fn on_host(engine: Option<Engine>, arguments: &[String]) -> Result<Tally> {
+    let start = Instant::now();
     external_checkers();
+    let mut tallies = Vec::new();
+    for engine in engines(engine, Engine::of_this_host) {
+        let what: &[&str] = match tallies.is_empty() {
+            true => &["--workspace"],
+            false => &["--workspace", "--test", "e2e"],
+        };
+        tallies.push((engine, on_host_by(engine, what, arguments)?));
+    }
+    Ok(summary("host", &tallies, start))
+}
+
+fn on_host_by(engine: Engine, what: &[&str], arguments: &[String]) -> Result<Tally> {
+    progress::note(format_args!("tests on this machine, {}", engine.name()));
     let mut command = cargo::cargo("test");
     command
-        .args(["--workspace", "--no-fail-fast", "--"])
-        .args(arguments);
+        .args(what)
+        .args(["--no-fail-fast", "--"])
+        .args(arguments)
+        .env(VARIABLE, engine.name());
     let start = Instant::now();
     let cargo = Followed::start(&mut command)?;
     let mut tally = Tally::default();
@@ -112,15 +132,22 @@ fn on_host(arguments: &[String]) -> Result<Tally> {
         }
     }
     let status = cargo.finish(Duration::from_secs(10))?;
-    summary("host", tally.with_exit(status.success()), start)
+    Ok(tally.with_exit(status.success()))
 }
 
-fn summary(name: &str, tally: Tally, start: Instant) -> Result<Tally> {
-    println!("{name}: {tally} in {} s\n", start.elapsed().as_secs());
-    Ok(tally)
+/// Prints the results of a machine, and returns their sum.
+fn summary(machine: &str, tallies: &[(Engine, Tally)], start: Instant) -> Tally {
+    let mut sum = Tally::default();
+    for (engine, tally) in tallies {
+        println!("{machine}, {}: {tally}", engine.name());
+        sum += *tally;
+    }
+    println!("{machine}: {} s\n", start.elapsed().as_secs());
+    sum
 }
 
-fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
+fn emulated(machine: Emulated, engine: Option<Engine>, arguments: &[String]) -> Result<Tally> {
+    let engines = engines(engine, || Engine::Kvm);
     progress::note(format_args!("tests inside {}", machine.title()));
     let start = Instant::now();
     let assets = machine.prepare()?;
@@ -129,15 +156,18 @@ fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
     let mut archive = initramfs::base(
         machine,
         &assets,
-        &job(&passed_on(), arguments, &capabilities),
+        &job(&passed_on(), arguments, &capabilities, &engines),
     )?;
-    // The end-to-end tests count once for each capability.
-    let expected = pack_tests(&mut archive, &built)? - 1 + capabilities.len();
+    // The end-to-end tests count once for each capability and engine.
+    let expected = pack_tests(&mut archive, &built)? - 1 + capabilities.len() * engines.len();
     archive.fixtures(machine.arch())?;
     let mut console = machine.boot(&assets, archive)?;
     let mut follower = Follower {
         prefix: machine.name(),
-        tally: Tally::default(),
+        tallies: engines
+            .into_iter()
+            .map(|engine| (engine, Tally::default()))
+            .collect(),
         running: None,
         ended: 0,
     };
@@ -148,7 +178,7 @@ fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
             Ok(event) => follower.handle(event),
             Err(error) => {
                 follower.died(&error);
-                return summary(machine.name(), follower.tally, start);
+                return Ok(summary(machine.name(), &follower.tallies, start));
             }
         }
     }
@@ -159,7 +189,7 @@ fn emulated(machine: Emulated, arguments: &[String]) -> Result<Tally> {
             machine.title()
         ));
     }
-    summary(machine.name(), follower.tally, start)
+    Ok(summary(machine.name(), &follower.tallies, start))
 }
 
 /// Builds, for this architecture, every test binary of the workspace except those of `manual/`, and
@@ -209,6 +239,9 @@ fn pack_tests(archive: &mut Archive, built: &[Built]) -> Result<usize> {
     }
 }
 
+/// The engine of the guests of end-to-end tests.
+const VARIABLE: &str = "TENDER_ENGINE";
+
 /// Variables that set the amount of work of tests; see `docs/testing.md`.
 const PASSED_ON: [&str; 6] = [
     "TENDER_RING_FRAMES",
@@ -246,21 +279,26 @@ fn quoted(word: &str) -> String {
 }
 
 /// The shell script that runs all tests, after the lines `before`.
-fn job(before: &str, arguments: &[String], capabilities: &[String]) -> String {
+fn job(before: &str, arguments: &[String], capabilities: &[String], engines: &[Engine]) -> String {
     let arguments: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
+    let engines: Vec<&str> = engines.iter().map(|engine| engine.name()).collect();
     format!(
         "{before}export TENDER_BIN=/bin/tender TENDER_FIXTURES=/fixtures TENDER_MAY_SET_CLOCK=1 RUST_BACKTRACE=1\n\
          for test in /tests/*; do\n\
-         case $test in /tests/e2e-*) parts='{capabilities}';; *) parts=all;; esac\n\
+         case $test in /tests/e2e-*) parts='{capabilities}' engines='{engines}';; *) parts=all engines={first};; esac\n\
+         for {VARIABLE} in $engines; do export {VARIABLE}\n\
          for part in $parts; do\n\
          export TENDER_TESTS_OF=$part\n\
-         echo '{mark}run' ${{test##*/}} $part\n\
+         echo '{mark}run' ${{test##*/}} $part ${VARIABLE}\n\
          timeout -s KILL {BINARY_LIMIT} $test --color=never {arguments}\n\
          echo '{mark}exit' $?\n\
+         done\n\
          done\n\
          done\n",
         mark = initramfs::MARK,
         capabilities = capabilities.join(" "),
+        engines = engines.join(" "),
+        first = engines.first().copied().unwrap_or_default(),
         arguments = arguments.join(" "),
     )
 }
@@ -268,7 +306,8 @@ fn job(before: &str, arguments: &[String], capabilities: &[String]) -> String {
 /// Counts results while the machine runs.
 struct Follower {
     prefix: &'static str,
-    tally: Tally,
+    /// Results by engine.
+    tallies: Vec<(Engine, Tally)>,
     /// The running binary, and its results so far.
     running: Option<(String, Tally)>,
     ended: usize,
@@ -310,21 +349,30 @@ impl Follower {
         } else if tally == Tally::default() {
             println!("{} | {name} ran no test", self.prefix);
         }
-        self.tally += tally.with_exit(status == "0");
+        *self.tally(&name) += tally.with_exit(status == "0");
+    }
+
+    /// The results by the engine that is the last word of `name`.
+    fn tally(&mut self, name: &str) -> &mut Tally {
+        let is_its = |(engine, _): &(Engine, Tally)| name.ends_with(engine.name());
+        let at = self.tallies.iter().position(is_its).unwrap_or(0);
+        &mut self.tallies[at].1
     }
 
     /// The machine is gone: the running binary has failed, and the number of missing ones is
     /// printed.
     fn died(&mut self, error: &Error) {
-        let during = self.running.take().map_or_else(
-            || "between tests".into(),
-            |(name, _)| format!("while {name} ran"),
-        );
+        let running = self.running.take();
+        let name = running.map(|(name, _)| name).unwrap_or_default();
+        let during = match name.is_empty() {
+            true => "between tests".into(),
+            false => format!("while {name} ran"),
+        };
         println!(
             "{} | {error}; it happened {during}, and what should have come after did not run",
             self.prefix
         );
-        self.tally.failed += 1;
+        self.tally(&name).failed += 1;
     }
 }
 
@@ -335,7 +383,9 @@ mod tests {
     fn follower() -> Follower {
         Follower {
             prefix: "test",
-            tally: Tally::default(),
+            tallies: [Engine::Kvm, Engine::Process]
+                .map(|engine| (engine, Tally::default()))
+                .into(),
             running: None,
             ended: 0,
         }
@@ -349,37 +399,48 @@ mod tests {
     fn counts_are_summed_over_binaries() {
         let mut follower = follower();
         for _ in 0..2 {
-            follower.handle(mark("run halt"));
+            follower.handle(mark("run e2e halt process"));
             follower.handle(Event::Line(
                 "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured".into(),
             ));
             follower.handle(mark("exit 0"));
         }
-        assert_eq!(
-            (
-                follower.tally.passed,
-                follower.tally.skipped,
-                follower.ended
-            ),
-            (6, 2, 2)
-        );
+        let [kvm, process] = [0, 1].map(|at| follower.tallies[at].1);
+        assert_eq!((process.passed, process.skipped, follower.ended), (6, 2, 2));
+        assert_eq!(kvm, Tally::default());
     }
 
     #[test]
     fn a_crash_and_a_dead_machine_are_failures() {
         let mut follower = follower();
-        follower.handle(mark("run halt"));
+        follower.handle(mark("run e2e halt kvm"));
         follower.handle(mark("exit 139"));
-        follower.handle(mark("run net"));
+        follower.handle(mark("run e2e net kvm"));
         follower.died(&fail::<()>("gone").unwrap_err());
-        assert_eq!(follower.tally.failed, 2);
+        assert_eq!(follower.tallies[0].1.failed, 2);
+    }
+
+    #[test]
+    fn guests_run_by_both_engines_where_both_are_there() {
+        let of = |asked, best| engines(asked, || best);
+        let both = [Engine::Kvm, Engine::Process];
+        assert_eq!(of(None, Engine::Kvm), both);
+        assert_eq!(of(None, Engine::Process), [Engine::Process]);
+        assert_eq!(of(Some(Engine::Kvm), Engine::Process), [Engine::Kvm]);
+        let job = job("", &[], &["net".into(), "web".into()], &both);
+        assert!(job.contains("parts='net web' engines='kvm process';; *) parts=all engines=kvm;;"));
     }
 
     #[test]
     fn arguments_reach_the_tests_unchanged() {
         assert!(
-            job("", &["a b".into(), "it's".into()], &["net".into()])
-                .contains(r"$test --color=never 'a b' 'it'\''s'")
+            job(
+                "",
+                &["a b".into(), "it's".into()],
+                &["net".into()],
+                &[Engine::Kvm]
+            )
+            .contains(r"$test --color=never 'a b' 'it'\''s'")
         );
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::base::error::{Context, Result, fail};
 use crate::base::options::Options;
 use crate::base::{process, progress};
+use crate::machines::engine::Engine;
 use crate::machines::initramfs;
 use crate::machines::machine::{Emulated, Machine};
 use crate::machines::{host, net};
@@ -40,28 +41,20 @@ const PAGE_LIMIT: Duration = Duration::from_secs(120);
 pub fn run(options: &mut Options) -> Result<()> {
     let once = options.flag("--once");
     let machine = Machine::option(options)?;
+    let engine = Engine::option(options)?;
     options.finish()?;
-    match machine.map_or_else(choose_machine, Ok)? {
-        Machine::Host => on_host(once),
-        Machine::Emulated(machine) => emulated(machine, once),
+    match machine.unwrap_or(Machine::Host) {
+        Machine::Host => on_host(engine.unwrap_or_else(Engine::of_this_host), once),
+        Machine::Emulated(machine) => emulated(machine, engine.unwrap_or(Engine::Kvm), once),
     }
 }
 
-fn choose_machine() -> Result<Machine> {
-    match host::kvm() {
-        Ok(()) => Ok(Machine::Host),
-        Err(reason) => {
-            progress::note(format_args!(
-                "no unikernel can run on this machine itself ({reason})"
-            ));
-            progress::note("so the demo runs inside the emulated Raspberry Pi 3B");
-            Ok(Machine::Emulated(Emulated::Pi3))
-        }
+fn on_host(engine: Engine, once: bool) -> Result<()> {
+    if engine == Engine::Kvm {
+        host::kvm()?;
     }
-}
-
-fn on_host(once: bool) -> Result<()> {
     let mut inside = host::inside(INSIDE)?;
+    inside.arg(engine.as_option());
     if once {
         inside.arg("--once");
     } else {
@@ -80,10 +73,14 @@ fn on_host(once: bool) -> Result<()> {
     }
 }
 
-fn emulated(machine: Emulated, once: bool) -> Result<()> {
+fn emulated(machine: Emulated, engine: Engine, once: bool) -> Result<()> {
     let assets = machine.prepare()?;
     let once_flag = if once { " --once" } else { "" };
-    let job = initramfs::inside(INSIDE) + once_flag;
+    let job = format!(
+        "{} {}{once_flag}",
+        initramfs::inside(INSIDE),
+        engine.as_option()
+    );
     let archive = initramfs::with_tender(machine, &assets, &job)?;
     let console = machine.boot(&assets, archive)?;
     if !once {
@@ -114,18 +111,16 @@ fn emulated(machine: Emulated, once: bool) -> Result<()> {
 pub fn inside(options: &mut Options) -> Result<()> {
     let once = options.flag("--once");
     let relayed = options.flag("--relay");
+    let engine = Engine::option(options)?;
     let tender = options.required(host::TENDER)?;
     let fixtures = options.required(host::FIXTURES)?;
     options.finish()?;
-    let listener = if relayed {
-        Some(relay::listen(PORT).context("cannot listen on the loopback address")?)
-    } else {
-        None
-    };
+    // A network namespace whose loopback interface is down has no such address.
+    let listener = relayed.then(|| relay::listen(PORT).ok()).flatten();
     net::enter_namespace()?;
     net::make_tap("tap100", OUR_ADDRESS)?;
     on_interrupt_wait();
-    let mut child = start(&tender, &fixtures)?;
+    let mut child = start(&tender, engine, &fixtures)?;
     let page = fetch(&mut child, ITS_ADDRESS, PAGE_LIMIT);
     let shown = page.and_then(|page| show(&page));
     if shown.is_ok() && !once {
@@ -143,16 +138,20 @@ pub fn inside(options: &mut Options) -> Result<()> {
     Ok(())
 }
 
-fn start(tender: &Path, fixtures: &Path) -> Result<Child> {
+fn start(tender: &Path, engine: Option<Engine>, fixtures: &Path) -> Result<Child> {
     if !fixtures.join(UNIKERNEL).exists() {
         return fail(format!(
             "{} is not there; build it with: cargo xtask fixtures",
             fixtures.join(UNIKERNEL).display()
         ));
     }
-    println!("$ tender {}", ARGUMENTS.join(" "));
+    // The default of tender needs no option.
+    let engine = engine.filter(|engine| *engine != Engine::Kvm);
+    let arguments = engine.map(Engine::as_option).into_iter();
+    let arguments: Vec<String> = arguments.chain(ARGUMENTS.map(String::from)).collect();
+    println!("$ tender {}", arguments.join(" "));
     let mut command = Command::new(tender);
-    command.arg0("tender").args(ARGUMENTS).current_dir(fixtures);
+    command.arg0("tender").args(arguments).current_dir(fixtures);
     process::end_with_us(&mut command)
         .spawn()
         .context(format_args!("cannot start {}", tender.display()))
@@ -234,14 +233,12 @@ fn stay(child: &mut Child, listener: Option<TcpListener>) -> Result<()> {
             .local_addr()
             .context("cannot read our own address")?;
         relay::serve(listener, SocketAddr::from((ITS_ADDRESS, PORT)));
-        println!(
-            "look at it: http://{here}/ in a browser on this machine, or, from inside its network:"
-        );
-        println!(
-            "    nsenter -t {} {user}-n curl -i http://{ITS_ADDRESS}:{PORT}/",
-            child.id()
-        );
+        println!("look at it: http://{here}/ in a browser on this machine");
     }
+    println!(
+        "from inside its network: nsenter -t {} {user}-n curl -i http://{ITS_ADDRESS}:{PORT}/",
+        child.id()
+    );
     println!("Ctrl-C ends the demo");
     while !INTERRUPTED.load(Ordering::Relaxed)
         && child

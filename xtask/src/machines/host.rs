@@ -12,7 +12,7 @@ use crate::dist;
 
 const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
 
-/// Checks that unikernels can run here; the error has the reason.
+/// Checks that KVM can be used here; the error has the reason.
 pub fn kvm() -> Result<()> {
     let opened = File::options().read(true).write(true).open("/dev/kvm");
     if opened
@@ -35,10 +35,9 @@ pub fn kvm() -> Result<()> {
     }
 }
 
-/// Checks that unikernels can run here, and builds tender. Returns this program's hidden `command`
-/// with the options [`TENDER`] and [`FIXTURES`].
+/// Builds tender. Returns this program's hidden `command` with the options [`TENDER`] and
+/// [`FIXTURES`].
 pub fn inside(command: &str) -> Result<Command> {
-    kvm()?;
     let arch = Arch::host()?;
     let tender = dist::binary(arch)?;
     let myself = std::env::current_exe().context("cannot find this program's own file")?;
