@@ -81,10 +81,17 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
 
     // KVM comes before the devices, because attaching a tap is visible on the host: the tap goes up
     // and down.
-    let (vm, mut vcpu) = create_vcpu(config.engine, config.sandbox)?;
+    let (engine, missing) = engine(config.engine);
+    if let Some(error) = missing {
+        log::warn!("--engine=auto: {error}; the guest runs as a process, a weaker wall");
+    }
+    let (vm, mut vcpu) = match engine {
+        Engine::Kvm => create_vm(config.sandbox).map(|(vm, vcpu)| (Some(vm), vcpu))?,
+        Engine::Process => (None, Vcpu::process()),
+    };
     let counter_frequency = vcpu.counter_frequency()?;
     let image_end = unikernel.image.end();
-    let mut memory = reserve(vcpu.engine(), unikernel.memory_size, image_end, config)?;
+    let mut memory = reserve(engine, unikernel.memory_size, image_end, config)?;
     phases.end(Phase::Machine);
     let devices = Devices::attach(plan, files, era.rules())?;
     if log_lines::are_json() {
@@ -98,10 +105,11 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
         unikernel.memory_size >> 20,
         unikernel.image.end()
     );
-    if vcpu.engine() == Engine::Process {
+    if engine == Engine::Process {
+        // A child cannot share what is mapped from a file.
         unikernel.lease = None;
     }
-    let ring = net_ring(config.net_ring, vcpu.engine(), era.rules(), &devices)?;
+    let ring = net_ring(config.net_ring, engine, era.rules(), &devices)?;
     // SAFETY: the lease is dropped first: here as the younger local, later by `Machine::run`.
     let lease =
         unsafe { unikernel.load(&mut memory, &devices, ring.is_some(), counter_frequency) }?;
@@ -341,29 +349,20 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
     Ok(memory.given)
 }
 
-/// Creates the vCPU of the engine that is asked for, and KVM's virtual machine if that is the one.
-fn create_vcpu(
-    asked: EngineChoice,
-    mode: SandboxMode,
-) -> Result<(Option<VmFd>, Vcpu), outcome::Error> {
+/// Returns the engine that is asked for. `auto` is a process if KVM cannot be opened; returns the
+/// reason too.
+pub(crate) fn engine(asked: EngineChoice) -> (Engine, Option<Error>) {
     match asked {
-        EngineChoice::Only(Engine::Process) => return Ok((None, Vcpu::process())),
-        EngineChoice::Auto => {
-            if let Err(error) = open_kvm() {
-                log::warn!(
-                    "--engine=auto: {error}; the guest runs as a process, which is a weaker wall"
-                );
-                return Ok((None, Vcpu::process()));
-            }
-        }
-        EngineChoice::Only(Engine::Kvm) => {}
+        EngineChoice::Only(engine) => (engine, None),
+        EngineChoice::Auto => match open_kvm() {
+            Ok(_) => (Engine::Kvm, None),
+            Err(error) => (Engine::Process, Some(error)),
+        },
     }
-    let (vm, vcpu) = create_vm(mode)?;
-    Ok((Some(vm), vcpu))
 }
 
 /// Checks that host pages larger than the guest's leave no page both writable and executable.
-fn check_pages(memory: &GuestMemory, mode: SandboxMode) -> Result<(), Error> {
+pub(crate) fn check_pages(memory: &GuestMemory, mode: SandboxMode) -> Result<(), Error> {
     let page_size = memory::host_page_size() as u64;
     let Some(page) = arch::writable_code(memory.mappings(), page_size) else {
         return Ok(());

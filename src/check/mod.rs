@@ -11,11 +11,12 @@
 //! An option that can fail at the start must add its step to [`check`].
 
 use std::fs::{self, File};
+use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
 
-use crate::arch::Processor;
-use crate::config::{Config, Engine, Output, SandboxMode};
+use crate::arch::{Processor, Vcpu};
+use crate::config::{Config, Engine, Memory, Output, SandboxMode};
 use crate::debug::{self, core};
 use crate::devices::Plan;
 use crate::guest::boot_info::{self, BootFacts};
@@ -25,7 +26,9 @@ use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Need};
 use crate::host::unix_socket::Listener;
 use crate::host::user;
+use crate::memory::GuestMemory;
 use crate::metrics::{self, StatsFile};
+use crate::outcome;
 use crate::report::counters::Count;
 use crate::sandbox::{self, Sandbox};
 use crate::setup;
@@ -48,8 +51,8 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
     let mut report = Report::new(config);
     report.needs("clock", setup::check_clock());
     let mut guest = unikernel(&mut report, config, files);
-    let vm = kvm(&mut report, config.sandbox);
-    memory(&mut report, config, guest.as_mut(), vm.as_ref());
+    let found = engine(&mut report, config);
+    memory(&mut report, config, guest.as_mut(), &found);
     let cmdline = boot_info::cmdline(&config.arguments);
     report.passes("arguments", cmdline, |cmdline| {
         format!("{} of 8191", Count(cmdline.len() as u64 - 1, "byte"))
@@ -75,7 +78,13 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
         report.passes("chroot", root, |_| path.display())
     });
     let sandbox = Sandbox::new(config.sandbox, identity, root);
-    try_out(&mut report, sandbox, config.sandbox, cores);
+    if try_out(&mut report, sandbox, config.sandbox, cores).is_some() {
+        if let Found::Process(vcpu) = found {
+            report.passes("process", try_process(vcpu), |frequency| {
+                format!("can run a guest; counter of {} kHz", frequency / 1000)
+            });
+        }
+    }
     report
 }
 
@@ -97,6 +106,38 @@ fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<
     })
 }
 
+/// What can run the guest.
+enum Found {
+    /// KVM; none after an error.
+    Kvm(Option<VmFd>),
+    /// A process, which is tried out last.
+    Process(Vcpu),
+}
+
+fn engine(report: &mut Report, config: &Config) -> Found {
+    let (engine, missing) = setup::engine(config.engine);
+    if let Some(error) = missing {
+        report.doubtful(
+            "KVM",
+            format!("{error}; the guest would run as a process, a weaker wall"),
+            "",
+        );
+    }
+    match engine {
+        Engine::Kvm => Found::Kvm(kvm(report, config.sandbox)),
+        Engine::Process => Found::Process(Vcpu::process()),
+    }
+}
+
+/// Starts and ends a process as for a guest, from within the sandbox; returns the frequency of its
+/// counter.
+fn try_process(mut vcpu: Vcpu) -> Result<u64, outcome::Error> {
+    let memory = Arc::new(GuestMemory::shared(Memory::STEP)?);
+    vcpu.start(&memory)?;
+    vcpu.end();
+    Ok(vcpu.counter_frequency()?)
+}
+
 fn kvm(report: &mut Report, mode: SandboxMode) -> Option<VmFd> {
     let (vm, vcpu) = report.needs("KVM", setup::create_vm(mode))?;
     report.passes("KVM", vcpu.counter_frequency(), |frequency| {
@@ -112,19 +153,20 @@ fn memory(
     report: &mut Report,
     config: &Config,
     guest: Option<&mut Guest>,
-    vm: Option<&VmFd>,
+    found: &Found,
 ) -> Option<()> {
     let lock = config.limits.lock_memory;
+    let engine = match found {
+        Found::Kvm(_) => Engine::Kvm,
+        Found::Process(_) => Engine::Process,
+    };
     let size = match &guest {
         Some(guest) => setup::memory_size(config.memory, &guest.image),
         None => Ok(config.memory.given),
     };
     let size = report.needs("memory", size)?;
     let image_end = guest.as_ref().map_or(0, |guest| guest.image.end());
-    let mut memory = report.needs(
-        "memory",
-        setup::reserve(Engine::Kvm, size, image_end, config),
-    )?;
+    let mut memory = report.needs("memory", setup::reserve(engine, size, image_end, config))?;
     if let Some(Guest {
         file,
         image,
@@ -145,8 +187,12 @@ fn memory(
             setup::fill(&mut memory, (file, false), image, &facts),
         )?;
     }
-    // KVM errors are already reported.
-    let mapped = vm.map_or(Ok(()), |vm| setup::map_memory(vm, &memory));
+    let mapped = match found {
+        Found::Kvm(Some(vm)) => setup::map_memory(vm, &memory),
+        // KVM's error is already reported.
+        Found::Kvm(None) => Ok(()),
+        Found::Process(_) => setup::check_pages(&memory, config.sandbox).map_err(Into::into),
+    };
     report.needs("memory", mapped)?;
     let locked = if lock {
         ", all of it locked in RAM"
@@ -230,13 +276,14 @@ fn try_out(
     sandbox: Sandbox,
     mode: SandboxMode,
     cores: Option<core::Directory>,
-) {
+) -> Option<()> {
     match report.needs("sandbox", sandbox.try_out()) {
         Some((layers, true)) if mode != SandboxMode::Off => report.fine("sandbox", layers),
         Some((layers, _)) => report.doubtful("sandbox", layers, ""),
-        None => return,
+        None => return None,
     }
     if let Some(cores) = cores {
         report.passes("dumpcore", cores.check(), |()| "core files can be made");
     }
+    Some(())
 }

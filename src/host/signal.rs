@@ -374,6 +374,11 @@ fn set_interrupt_flag(value: u8) {
     }
 }
 
+/// Returns the process that is the guest, if there is one.
+pub fn guests_process() -> Option<i32> {
+    Some(GUEST.load(Ordering::SeqCst)).filter(|guest| *guest != 0)
+}
+
 /// Makes signals stop the process `guest` too, a child that this thread waits for; 0 ends this.
 pub fn interrupts_process(guest: i32) {
     GUEST.store(guest, Ordering::SeqCst);

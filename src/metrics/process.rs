@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use crate::host::signal::uninterrupted;
+use crate::host::signal::{self, uninterrupted};
 use crate::memory::{self, GuestMemory};
 use crate::report::clock;
 use crate::sandbox::rules::MINCORE_PIECE;
@@ -82,9 +82,12 @@ impl Process {
     }
 }
 
-/// Returns the CPU time of this process; zero if a seccomp filter around it rejects the call.
+/// Returns the CPU time of this process, and of the guest's if there is one; zero if a seccomp
+/// filter around it rejects the call.
 pub(super) fn processor_time() -> Duration {
-    clock::since_zero(libc::CLOCK_PROCESS_CPUTIME_ID)
+    // The kernel's `CPUCLOCK_SCHED` of another process.
+    let of_guest = signal::guests_process().map(|guest| clock::since_zero(!guest << 3 | 2));
+    clock::since_zero(libc::CLOCK_PROCESS_CPUTIME_ID) + of_guest.unwrap_or_default()
 }
 
 #[cfg(test)]
