@@ -1,7 +1,7 @@
 //! Runs a guest as a process without any system call, where there is no KVM. A child of the tender
 //! has the guest's RAM at guest-physical addresses and no other memory; the tender drives it by
 //! ptrace. Hypercalls and privileged instructions of the guest are faults of the child: the tender
-//! emulates them, and describes exits as KVM does, in a `kvm_run` of its own.
+//! emulates them, and describes exits as KVM does, in a `kvm_run` structure.
 //! docs/without-kvm.md.
 
 #![expect(

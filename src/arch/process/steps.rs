@@ -263,7 +263,7 @@ impl Stub {
         steps.wrapping_add(number)
     }
 
-    /// In the child: makes the calls, after which it has no code of its own.
+    /// In the child: makes the calls, after which it has no code of the tender.
     pub(super) fn run(&self, parent: i32) -> ! {
         // SAFETY: these calls take plain numbers. The child ends if its parent is gone already, as
         // the kernel then sends no signal. The code is complete.

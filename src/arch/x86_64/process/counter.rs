@@ -60,7 +60,7 @@ fn documented() -> Option<u32> {
 }
 
 /// Returns the registers of a CPUID leaf, in the order of their letters; zeroes if `first`, the
-/// first leaf of its kind, says that there is none.
+/// first leaf of its kind, shows that there is none.
 #[allow(
     unused_unsafe,
     reason = "CPUID is a safe function in newer versions of Rust"

@@ -77,7 +77,7 @@ impl Exception {
     }
 
     /// Returns the page fault of an access to `address` by the instruction at `at`. Linux does not
-    /// tell whether it was a write; the instruction does.
+    /// report whether it was a write; the instruction shows it.
     pub(super) fn page_fault(
         code: c_int,
         address: u64,

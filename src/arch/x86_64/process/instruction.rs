@@ -250,7 +250,7 @@ fn of_two_bytes(prefixes: Prefixes, bytes: &mut Bytes<'_>) -> Option<Instruction
         },
         0x06 | 0x08 | 0x09 => Instruction::Nothing,
         opcode @ 0x20..=0x23 => {
-            // Both operands are registers, whatever the two upper bits are.
+            // Both operands are registers; the two upper bits do not count.
             let modrm = bytes.next()?;
             let (number, general) = (
                 prefixes.register(modrm >> 3, 2),

@@ -112,7 +112,7 @@ impl Cpu {
         // SAFETY: the call reads a number that the kernel gave this process.
         let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
         let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
-        // The kernel moves the vDSO as a whole only, and does not tell its length.
+        // The kernel moves the vDSO as a whole only, and does not report its length.
         let lengths = (1..=LONGEST)
             .map(|pages| pages * PAGE)
             .filter(|_| vdso != 0);
