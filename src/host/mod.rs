@@ -15,4 +15,6 @@ pub mod start;
 pub mod threads;
 pub(crate) mod title;
 pub mod unix_socket;
+#[cfg(panic = "abort")]
+mod unwinder;
 pub mod user;
