@@ -94,6 +94,7 @@ fn find_files(config: &Config, config_file: Option<Use>) -> Files {
 }
 
 fn run(config: &Config, config_file: Option<Use>) -> Status {
+    let is_configured = config_file.is_some();
     let mut files = find_files(config, config_file);
     start_log(config);
     match tender::run_with(config, &mut files) {
@@ -106,7 +107,13 @@ fn run(config: &Config, config_file: Option<Use>) -> Status {
         }
         Err(error) => {
             let unikernel = config.unikernel.display();
-            fail_by(Some(error.cause()), format_args!("{unikernel}: {error}"))
+            // A start ends at its first error, and a file has room for many.
+            let hint = match error {
+                tender::Error::Start(_) if is_configured => "; add --check to list every problem",
+                _ => "",
+            };
+            let message = format_args!("{unikernel}: {error}{hint}");
+            fail_by(Some(error.cause()), message)
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::devices::{Devices, Plan};
 use crate::exit::{Machine, Services};
 use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Rules;
-use crate::guest::image::Image;
+use crate::guest::image::{self, Image};
 use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Look, Need};
 use crate::host::inherited_filter;
@@ -239,7 +239,8 @@ impl Unikernel {
 
 /// Decides which option attaches which device. No file may have two purposes.
 fn plan(manifest: &Manifest, config: &Config, files: &Files) -> Result<Plan, outcome::Error> {
-    let plan = Plan::new(manifest, &config.nets, &config.blocks)?;
+    let plan = Plan::new(manifest, &config.nets, &config.blocks)
+        .map_err(|error| error.with_misplaced(&config.arguments))?;
     let shared = files.shared(plan.disks(), config.output.stats.as_ref());
     match shared.into_iter().next() {
         Some((_, shared)) => Err(shared.into()),
@@ -268,7 +269,14 @@ pub(crate) fn examine(
     look: io::Result<Look>,
 ) -> Result<(File, Image), outcome::Error> {
     let file = open(path, look, true)?;
-    let image = Image::parse(&file)?;
+    let image = Image::parse(&file).map_err(|error| match error {
+        image::Error::NotElf(_) if error::is_toml(path, &file) => {
+            outcome::Error::from(Error::Toml {
+                path: path.to_owned(),
+            })
+        }
+        error => error.into(),
+    })?;
     check_machine(&image)?;
     Ok((file, image))
 }

@@ -233,7 +233,7 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
                     report.fine("devices", "none declared, none attached");
                 }
                 for error in errors {
-                    report.missing("devices", error);
+                    report.missing("devices", error.with_misplaced(&config.arguments));
                 }
                 (plan, era.rules())
             }

@@ -37,7 +37,10 @@ pub(super) fn split(args: impl Iterator<Item = OsString>) -> (Argv, Result<(), E
                 is_decided = matches!(argv.options.last(), Some(given) if given.name() == "help");
             }
             Ok(false) if !is_decided => {
-                (is_decided, result) = (true, Err(options::explain(&word)));
+                (is_decided, result) = (
+                    true,
+                    Err(options::explain(&word, args.peek().map(|next| &**next))),
+                );
             }
             // Reported even after `--help`: without this value, the meaning of later arguments is
             // unknown.

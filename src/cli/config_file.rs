@@ -20,8 +20,9 @@ pub enum Error {
     #[error("{0}")]
     Argv(#[from] cli::Error),
     #[error(
-        "cannot read configuration file '{}': {source}; give the path of a TOML file that this user may read",
-        file.display()
+        "cannot read configuration file '{}': {source}; give the path of a TOML file{}",
+        file.display(),
+        if source.kind() == io::ErrorKind::NotFound { "" } else { " that this user may read" }
     )]
     Read { file: PathBuf, source: io::Error },
     #[error("configuration file '{}' is not a regular file; give the path of a TOML file", file.display())]

@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, value_parser};
 
-use super::Error;
 use super::argv::shown;
+use super::{Error, Rule};
 use crate::config::Config;
 use crate::guest::manifest::is_valid_name;
 
@@ -102,10 +102,33 @@ pub(super) fn help() -> String {
     format!("{}\n", command().render_help().to_string().trim_end())
 }
 
+/// Returns the value for `--mem` of `-m64`, or of `-m` and the next argument, as other programs have
+/// it: a bare number counts MiB.
+fn short_mem(word: &OsStr, next: Option<&OsStr>) -> Option<String> {
+    let value = match word.to_str()?.strip_prefix("-m")? {
+        "" => next.and_then(OsStr::to_str).unwrap_or_default(),
+        joined => joined,
+    };
+    let value = value.trim_start_matches('=');
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    match value == digits {
+        _ if !is_number => (word == "-m").then(|| "64M".to_owned()),
+        true => Some(format!("{value}M")),
+        false => Some(value.to_owned()),
+    }
+}
+
 /// Returns clap's error for an argument that matches no option of the table. A valid command line
 /// needs no clap, which costs a tenth of a start.
 #[cold]
-pub(super) fn explain(word: &OsStr) -> Error {
+pub(super) fn explain(word: &OsStr, next: Option<&OsStr>) -> Error {
+    if let Some(amount) = short_mem(word, next) {
+        return Error::Unknown {
+            option: "-m".to_owned(),
+            hint: format!("did you mean '--mem={amount}'?"),
+        };
+    }
     let Err(error) = command().try_get_matches_from([OsStr::new("tender"), word]) else {
         return Error::unknown(shown(word.as_bytes()));
     };
@@ -241,9 +264,20 @@ impl OptionValue {
         }
     }
 
+    /// Returns whether its value is copied from the help text, such as IFACE.
+    fn is_placeholder(&self) -> bool {
+        let mut placeholders = self.spec.value.1.split('|');
+        let is_upper = |name: &str| name.bytes().all(|byte| byte.is_ascii_uppercase());
+        !self.value.is_empty() && placeholders.any(|name| is_upper(name) && self.value == *name)
+    }
+
     /// Puts its value into `config`.
     fn put(&self, config: &mut Config) -> Result<(), Error> {
-        (self.spec.set)(config, self).map_err(|rule| {
+        let put = match self.is_placeholder() {
+            true => Err(Rule::Placeholder),
+            false => (self.spec.set)(config, self),
+        };
+        put.map_err(|rule| {
             let (option, value) = (self.spelling(), shown(self.value.as_bytes()));
             Error::Value {
                 option,

@@ -512,6 +512,32 @@ fn usage_errors_are_one_line_that_names_the_argument() {
         ),
         (&["--smp"], "unknown option '--smp'; a guest has one vCPU"),
         (
+            &["-m", "64"],
+            "unknown option '-m'; did you mean '--mem=64M'?",
+        ),
+        (
+            &["-m128"],
+            "unknown option '-m'; did you mean '--mem=128M'?",
+        ),
+        (&["-m=1g"], "unknown option '-m'; did you mean '--mem=1g'?"),
+        (&["-m"], "unknown option '-m'; did you mean '--mem=64M'?"),
+        (
+            &["-my"],
+            "unknown option '-m'; 'tender --help' lists them; those of the guest follow the unikernel",
+        ),
+        (
+            &["--net=IFACE"],
+            "--net=IFACE: a placeholder of the help text; replace it with a value of this host",
+        ),
+        (
+            &["--block:a=PATH"],
+            "--block:a=PATH: a placeholder of the help text; replace it with a value of this host",
+        ),
+        (
+            &["--mem=SIZE"],
+            "--mem=SIZE: a placeholder of the help text; replace it with a value of this host",
+        ),
+        (
             &["-x"],
             "unknown option '-x'; 'tender --help' lists them; those of the guest follow the unikernel",
         ),

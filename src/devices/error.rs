@@ -1,6 +1,7 @@
 //! Mismatches between the devices that a unikernel declares and those that the command line
 //! attaches.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -36,6 +37,11 @@ pub enum Error {
     Twice { kind: Kind, name: String },
     #[error("device '{}' ({}) is declared but not attached; add {}", .0.name, .0.kind, .0.option())]
     NotAttached(Device),
+    #[error(
+        "device '{}' ({}) is declared but not attached; put {options} before the unikernel: arguments after it go \
+         to the guest", .device.name, .device.kind
+    )]
+    Misplaced { device: Device, options: String },
     #[error("device '{name}' shares its interface with another device; each needs its own")]
     Shared { name: String },
     #[error("device '{name}': {}", with_cause(error))]
@@ -47,6 +53,9 @@ pub enum Error {
     #[error("POLL cannot wait: {error}; {}", hint(error))]
     Wait { error: io::Error },
 }
+
+/// Options of `tender` that [`Error::with_misplaced`] looks for.
+const MISPLACED: [&str; 4] = ["--net", "--block", "--disk", "--mem"];
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -71,6 +80,25 @@ impl Error {
                 place: place.to_owned(),
                 error: Box::new(self),
             },
+        }
+    }
+
+    /// Adds a hint to the error for a device that is not attached, if `arguments`, those of the guest,
+    /// contain options of `tender`.
+    pub fn with_misplaced(self, arguments: &[OsString]) -> Error {
+        let is_given = |option: &&str| {
+            let texts = arguments.iter().filter_map(|argument| argument.to_str());
+            texts
+                .filter_map(|text| text.strip_prefix(*option))
+                .any(|rest| rest.is_empty() || rest.starts_with(['=', ':']))
+        };
+        let options: Vec<&str> = MISPLACED.into_iter().filter(is_given).collect();
+        match self {
+            Error::NotAttached(device) if !options.is_empty() => Error::Misplaced {
+                device,
+                options: options.join(" and "),
+            },
+            error => error,
         }
     }
 

@@ -8,8 +8,10 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{Access, CWD};
 
-use crate::host::ids::{self, group_name, user, user_name};
+use crate::host::capabilities;
+use crate::host::ids::{self, group_name, name_in, sudo, user, user_name};
 use crate::host::owner::read_list;
+use crate::host::user::{Identity, groups_of};
 
 /// A character device of the kernel's misc class, major number 10.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +50,7 @@ impl DeviceFile {
                 "the kernel has it, but it was not passed to this container or unit: --device {path}, \
                  PrivateDevices=no, lxc.mount.entry"
             ),
-            libc::ENODEV | libc::ENXIO => format!("'modprobe {module}' loads its driver"),
+            libc::ENODEV | libc::ENXIO => format!("'{}modprobe {module}' loads its driver", sudo()),
             libc::EPERM => format!(
                 "the device list of this container or unit denies it: --device {path}, DeviceAllow={path} rw, or \
                  lxc.cgroup2.devices.allow = c 10:{minor} rwm"
@@ -84,25 +86,67 @@ impl DeviceFile {
             return "its permissions allow it: /dev is mounted nodev, or a security module (AppArmor, SELinux) denies it"
                 .to_owned();
         }
-        let (path, user, mode) = (self.path, user_name(user()), file.mode() & 0o7777);
-        let (owner, group) = (user_name(file.uid()), group_name(file.gid()));
+        let (path, mode, gid) = (self.path, file.mode() & 0o7777, file.gid());
+        let (user, owner, group) = (user_name(user()), user_name(file.uid()), group_name(gid));
         let facts =
             format!("user {user} is denied by owner {owner}, group {group}, mode {mode:04o}");
-        match is_for_group(file.gid(), mode) {
-            true if group.parse::<u32>().is_err() => format!(
-                "{facts}: add it to group {group} and log in again, or Group={group} in a unit"
-            ),
-            true => format!("{facts}: give it that group (--group-add {group}, Group={group})"),
-            false => format!(
-                "{facts}: 'setfacl -m u:{user}:rw {path}' allows it, 'chmod 0666 {path}' all users"
-            ),
+        if !is_for_group(gid, mode) {
+            let sudo = sudo();
+            return format!(
+                "{facts}: '{sudo}setfacl -m u:{user}:rw {path}' (package acl) allows it, \
+                 '{sudo}chmod 0666 {path}' all users"
+            );
         }
+        let fix = match Membership::of_process(gid) {
+            Membership::NotSinceLogin => {
+                format!("it is in group {group} now, but was not at its login: log in again")
+            }
+            Membership::Possible => format!(
+                "'{}usermod -aG {group} {user}' and logging in again allow it, or Group={group} in a unit",
+                sudo()
+            ),
+            Membership::Unnamed => {
+                format!("give it that group (--group-add {group}, Group={group})")
+            }
+        };
+        format!("{facts}: {fix}")
     }
 
     /// Returns whether the permissions alone would let this process read and write.
     fn may_open(&self) -> bool {
         let rights = Access::READ_OK | Access::WRITE_OK;
         CString::new(self.path).is_ok_and(|path| ids::access(CWD, &path, rights).is_ok())
+    }
+}
+
+/// How a user who lacks a group can get it.
+enum Membership {
+    /// /etc/group has the user as a member, but the process was started without the group.
+    NotSinceLogin,
+    /// `usermod` can add the user.
+    Possible,
+    /// The user or the group has no name here.
+    Unnamed,
+}
+
+impl Membership {
+    fn of_process(gid: u32) -> Membership {
+        let uid = user();
+        let is_named = |file, id| name_in(file, id).is_some();
+        let identity = Identity {
+            uid,
+            gid: ids::group(),
+        };
+        let is_listed = groups_of(identity)
+            .iter()
+            .any(|listed| listed.as_raw() == gid);
+        if is_listed && ids::group() != gid && !capabilities::groups().contains(&gid) {
+            Membership::NotSinceLogin
+        } else if is_named("/etc/passwd", uid) && is_named("/etc/group", gid) {
+            Membership::Possible
+        } else {
+            Membership::Unnamed
+        }
     }
 }
 

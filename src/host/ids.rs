@@ -20,6 +20,11 @@ pub fn group() -> u32 {
     unsafe { libc::getegid() }
 }
 
+/// Returns what precedes a command in a hint that needs root: nothing if this user is root.
+pub fn sudo() -> &'static str {
+    if user() == 0 { "" } else { "sudo " }
+}
+
 /// Returns the name of a user in /etc/passwd, or else its number, for messages.
 pub fn user_name(uid: u32) -> String {
     name_in("/etc/passwd", uid).unwrap_or_else(|| uid.to_string())

@@ -18,6 +18,7 @@ use tun_tap::{Iface, Mode};
 use super::interface::{self, Interface, Request};
 use super::{DEFAULT_MTU, Error, Identity};
 use crate::config::InheritedFd;
+use crate::host::ids::sudo;
 use crate::host::signal::uninterrupted;
 
 /// Flag of a tap that remains when no process has it open; of Linux's `if_tun.h`.
@@ -176,7 +177,8 @@ fn inspect_tap(fd: OwnedFd, mut name: String, inherited: &InheritedFd) -> (Link,
     // A macvtap is always writable, up or not.
     if !interface::is_up(fd.as_fd()) || here.as_ref().is_some_and(|here| !here.is_up) {
         doubts.push(format!(
-            "it is down; until 'ip link set {name} up', all frames are dropped"
+            "it is down; until '{}ip link set {name} up', all frames are dropped",
+            sudo()
         ));
     }
     if here.is_none() {

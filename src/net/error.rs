@@ -9,7 +9,7 @@ use super::interface::{self, Interface};
 use crate::host::capabilities;
 use crate::host::descriptors;
 use crate::host::device_file::{KVM, TUN};
-use crate::host::ids;
+use crate::host::ids::{self, sudo};
 use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.
@@ -17,17 +17,20 @@ use crate::host::owner::Owner;
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
-        "there is no interface '{name}'; 'ip tuntap add {0} mode tap {us}' and 'ip link set {0} up' make it",
-        argument(name)
+        "there is no interface '{name}'; '{sudo}ip tuntap add {0} mode tap {us}' and '{sudo}ip link set {0} up' make it",
+        argument(name),
+        sudo = sudo()
     )]
     Missing { name: String, us: String },
     #[error(
-        "interface '{name}' is down; 'ip link set {} up' brings it up",
-        argument(name)
+        "interface '{name}' is down; '{sudo}ip link set {} up' brings it up",
+        argument(name),
+        sudo = sudo()
     )]
     Down { name: String },
     #[error(
-        "interface '{name}' is {kind}; 'ip tuntap add NAME mode tap {us}' makes the tap that is needed"
+        "interface '{name}' is {kind}; '{sudo}ip tuntap add NAME mode tap {us}' makes the tap that is needed",
+        sudo = sudo()
     )]
     NotTap {
         name: String,
@@ -37,9 +40,10 @@ pub enum Error {
     #[error("interface '{name}' is a bridge; give a tap in it: {taps}")]
     Bridge { name: String, taps: String },
     #[error(
-        "user {user} may not attach to interface '{name}', which belongs to {owner}; recreate it: 'ip tuntap del \
-         {0} mode tap', 'ip tuntap add {0} mode tap {us}', 'ip link set {0} up'",
-        argument(name)
+        "user {user} may not attach to interface '{name}', which belongs to {owner}; recreate it: '{sudo}ip tuntap \
+         del {0} mode tap', '{sudo}ip tuntap add {0} mode tap {us}', '{sudo}ip link set {0} up'",
+        argument(name),
+        sudo = sudo()
     )]
     Denied {
         name: String,
@@ -56,7 +60,8 @@ pub enum Error {
     )]
     GivenTwice { name: String },
     #[error(
-        "/dev/net/tun is missing; 'modprobe tun' loads its driver (a container needs --device /dev/net/tun)"
+        "/dev/net/tun is missing; '{}modprobe tun' loads its driver (a container needs --device /dev/net/tun)",
+        sudo()
     )]
     TunMissing,
     #[error("cannot open /dev/net/tun: {error}; {hint}")]
@@ -179,9 +184,10 @@ const MOST_TAPS: usize = 4;
 fn bridge(name: &str, taps: &[String]) -> Error {
     let taps = match taps {
         [] => format!(
-            "'ip tuntap add NAME mode tap {}', 'ip link set NAME master {} up' and --net=NAME",
+            "'{sudo}ip tuntap add NAME mode tap {}', '{sudo}ip link set NAME master {} up' and --net=NAME",
             tap_owner(),
-            argument(name)
+            argument(name),
+            sudo = sudo()
         ),
         [tap] => format!("--net={}", argument(tap)),
         _ => format!("one of {}", taps.join(", ")),
@@ -231,15 +237,15 @@ mod tests {
     #[test]
     fn commands_contain_plain_names_only() {
         let message = |name: &str| Error::missing(name).to_string();
-        assert!(message("tap-0.a_b").contains("'ip tuntap add tap-0.a_b mode tap "));
+        assert!(message("tap-0.a_b").contains("ip tuntap add tap-0.a_b mode tap "));
         for name in ["a;$(id)", "-x", "a'b", "ü"] {
             let message = message(name);
             assert!(
-                message.contains("'ip tuntap add NAME mode tap "),
+                message.contains("ip tuntap add NAME mode tap "),
                 "{message}"
             );
             assert!(
-                message.ends_with("'ip link set NAME up' make it"),
+                message.ends_with("ip link set NAME up' make it"),
                 "{message}"
             );
         }

@@ -304,9 +304,10 @@ fn a_missing_interface_is_not_created() {
             .to_string()
     };
     let message = refused("tender-no-such");
-    assert!(message.starts_with(
-        "there is no interface 'tender-no-such'; 'ip tuntap add tender-no-such mode tap user "
-    ));
+    assert!(message.starts_with(&format!(
+        "there is no interface 'tender-no-such'; '{}ip tuntap add tender-no-such mode tap user ",
+        crate::host::ids::sudo()
+    )));
     assert!(!std::path::Path::new("/sys/class/net/tender-no-such").exists());
     for name in ["", "lo\0", "sixteen-letters-", "tender%d", "../lo"] {
         assert!(

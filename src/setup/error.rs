@@ -1,11 +1,15 @@
 //! Errors of setup.
 
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
 
 use crate::guest::era::Era;
 use crate::guest::image::Machine;
 use crate::host::device_file;
+use crate::host::ids::sudo;
 use crate::host::similar::{nearest, similar_path};
 
 /// An error of setup itself; errors of other modules pass through it unchanged.
@@ -16,6 +20,11 @@ pub enum Error {
     Open { source: io::Error, hint: String },
     #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
     NotAFile(&'static str),
+    #[error(
+        "is a TOML file, not a unikernel; to run the unikernel that it names: tender --config={}",
+        path.display()
+    )]
+    Toml { path: PathBuf },
     #[error("built for {image}, but this host is {host}; build it for {host}")]
     Machine { image: Machine, host: Machine },
     #[error("needs at least {needed} MiB of memory, got {given}; use --mem={needed}M")]
@@ -38,7 +47,10 @@ pub enum Error {
         "--sandbox=strict: the host's page at {0:#x} would be writable and executable, as host pages are larger than the guest's; use --sandbox=best-effort or --engine=kvm"
     )]
     WritableCode(u64),
-    #[error("/dev/kvm is not the KVM device; recreate it: mknod /dev/kvm c 10 232")]
+    #[error(
+        "/dev/kvm is not the KVM device; recreate it: {}mknod /dev/kvm c 10 232",
+        sudo()
+    )]
     NotKvm,
     #[error(
         "cannot duplicate network descriptors for the ring: {0}; raise 'ulimit -n' or use --net-ring=off"
@@ -51,14 +63,13 @@ impl Error {
     /// if the command line may be meant as another command.
     #[cold]
     pub fn open(path: &Path, source: io::Error, is_run: bool) -> Error {
-        let missing = source.kind() == io::ErrorKind::NotFound;
-        let hint = missing.then(|| mistyped(path, is_run)).flatten();
-        Error::Open {
-            source,
-            hint: hint.unwrap_or_else(|| {
-                "give the path of an hvt unikernel that this user may read".to_owned()
-            }),
-        }
+        let hint = match source.kind() {
+            io::ErrorKind::NotFound => mistyped(path, is_run)
+                .unwrap_or_else(|| "give the path of an hvt unikernel".to_owned()),
+            io::ErrorKind::NotADirectory => "give the path of an hvt unikernel".to_owned(),
+            _ => "give the path of an hvt unikernel that this user may read".to_owned(),
+        };
+        Error::Open { source, hint }
     }
 
     /// Returns the error for a failed open of /dev/kvm, with a hint.
@@ -81,7 +92,12 @@ impl Error {
 /// guest, or a command of other programs.
 fn mistyped(path: &Path, is_run: bool) -> Option<String> {
     let word = path.to_str().unwrap_or_default();
-    let similar = similar_path(path).map(|path| format!("did you mean '{}'?", path.display()));
+    let missing = missing_directory(path).filter(|_| !word.starts_with('-'));
+    if let Some(directory) = missing {
+        return Some(format!("there is no directory '{}'", directory.display()));
+    }
+    let similar = with_suffix(path).or_else(|| similar_path(path));
+    let similar = similar.map(|path| format!("did you mean '{}'?", path.display()));
     if !is_run || word.contains(['.', '/']) && !word.starts_with('-') {
         return similar;
     }
@@ -90,6 +106,11 @@ fn mistyped(path: &Path, is_run: bool) -> Option<String> {
         ("check", _) => "tender --check UNIKERNEL",
         ("help", _) => "tender --help",
         ("version", _) => "tender --version",
+        ("UNIKERNEL", _) => {
+            return Some(
+                "UNIKERNEL stands for the path of an hvt unikernel; write that".to_owned(),
+            );
+        }
         (_, Some(similar)) => return Some(similar),
         _ if word.starts_with('-') => {
             return Some("options of the guest follow the unikernel".to_owned());
@@ -99,3 +120,37 @@ fn mistyped(path: &Path, is_run: bool) -> Option<String> {
     };
     Some(format!("there is no command '{word}'; write '{instead}'"))
 }
+
+/// Returns the directory of `path` that does not exist, the uppermost one.
+fn missing_directory(path: &Path) -> Option<&Path> {
+    let above = path
+        .ancestors()
+        .skip(1)
+        .filter(|path| !path.as_os_str().is_empty());
+    above.take_while(|path| !path.exists()).last()
+}
+
+/// Returns the file called like `path`, with `.hvt` at its end.
+fn with_suffix(path: &Path) -> Option<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".hvt");
+    Some(PathBuf::from(name)).filter(|path| path.is_file())
+}
+
+/// Returns whether `file` at `path`, which is no ELF file, is a configuration file: by its name, or
+/// because it is TOML with at least one key.
+pub(super) fn is_toml(path: &Path, file: &File) -> bool {
+    let mut text = Vec::new();
+    let mut is_text = || {
+        let mut file = file.take(LONGEST_TOML);
+        file.read_to_end(&mut text).ok()?;
+        let table = DeTable::parse(std::str::from_utf8(&text).ok()?).ok()?;
+        Some(!table.get_ref().is_empty())
+    };
+    path.extension()
+        .is_some_and(|extension| extension == "toml")
+        || is_text().unwrap_or(false)
+}
+
+/// Most bytes of a file that [`is_toml`] reads.
+const LONGEST_TOML: u64 = 64 << 10;

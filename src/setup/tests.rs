@@ -112,9 +112,18 @@ fn a_mistyped_path_has_a_hint() {
     for name in ["helo.hvt", "hello.hvtt", "hello.htv"] {
         assert_eq!(hint(&at(name)), meant);
     }
-    let plain = "give the path of an hvt unikernel that this user may read";
+    assert_eq!(hint(&at("hello")), meant);
+    let plain = "give the path of an hvt unikernel";
     assert_eq!(hint(&at("web.hvt")), plain);
-    assert_eq!(hint(&at("none/hello.hvt")), plain);
+    assert_eq!(hint(&at("hello.hvt/web.hvt")), plain);
+    assert_eq!(
+        hint(&at("none/of/hello.hvt")),
+        format!("there is no directory '{}'", at("none").display())
+    );
+    assert_eq!(
+        hint(Path::new("UNIKERNEL")),
+        "UNIKERNEL stands for the path of an hvt unikernel; write that"
+    );
     for (word, written) in [
         ("run", "tender UNIKERNEL"),
         ("check", "tender --check UNIKERNEL"),
@@ -125,7 +134,7 @@ fn a_mistyped_path_has_a_hint() {
         let expected = format!("there is no command '{word}'; write '{written}'");
         assert_eq!(hint(Path::new(word)), expected);
     }
-    for path in ["./inspec", "inspect.", "none/inspect"] {
+    for path in ["./inspec", "inspect."] {
         assert_eq!(hint(Path::new(path)), plain, "{path}");
     }
     // Any name of the current directory, which is empty in the emulated machines.
@@ -150,4 +159,35 @@ fn a_mistyped_path_has_a_hint() {
         hint(Path::new("--ipv4=10.0.0.2/24")),
         "options of the guest follow the unikernel"
     );
+}
+
+#[test]
+fn a_configuration_file_in_place_of_the_unikernel_is_recognised() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let message = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        let look = Files::default().take(&path, Need::Read);
+        let message = examine(&path, look).err().expect("no unikernel");
+        message
+            .to_string()
+            .replace(&path.display().to_string(), name)
+    };
+    let toml = |name| {
+        format!(
+            "is a TOML file, not a unikernel; to run the unikernel that it names: tender --config={name}"
+        )
+    };
+    assert_eq!(
+        message("web.toml", "unikernel = web.hvt\n"),
+        toml("web.toml")
+    );
+    assert_eq!(
+        message("web.conf", "unikernel = \"web.hvt\"\n"),
+        toml("web.conf")
+    );
+    for text in ["Hello, world\n", "# nothing\n", "#!/bin/sh\nexec true\n"] {
+        let message = message("web", text);
+        assert!(message.contains("not an ELF file"), "{message}");
+    }
 }

@@ -1,6 +1,7 @@
 //! A host that lacks something, or denies this user access to it: each case has a specific message
 //! with a hint.
 
+use std::path::Path;
 use std::process::Command;
 
 use libtest_mimic::Trial;
@@ -31,6 +32,12 @@ pub fn tests() -> Vec<Trial> {
             Root,
             Mounts,
             KvmEngine
+        ),
+        trial!(
+            a_user_who_joined_a_group_after_the_login_is_reported,
+            Root,
+            KvmEngine,
+            Net
         ),
         trial!(memory_that_the_host_lacks_is_reported, Kvm, Net),
     ]
@@ -82,7 +89,7 @@ fn a_user_without_access_to_kvm_is_reported() {
         .prints("memory: 2097152 bytes");
     let (other, root) = (user_name(65534), user_name(0));
     let owner = format!(
-        "user {other} is denied by owner {root}, group {}, mode 0660: 'setfacl -m u:{other}:rw /dev/kvm'",
+        "user {other} is denied by owner {root}, group {}, mode 0660: 'sudo setfacl -m u:{other}:rw /dev/kvm' (package acl)",
         group_name(0)
     );
     run_with(0o660).is_refused(&["/dev/kvm", "Permission denied", &owner]);
@@ -102,9 +109,29 @@ fn a_user_without_access_to_kvm_is_reported() {
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
     let line = groups.lines().find(|line| !line.contains(":0:"));
     if let [name, _, group, ..] = line.unwrap_or_default().split(':').collect::<Vec<_>>()[..] {
-        let hint = format!("add it to group {name} and log in again, or Group={name} in a unit");
+        let hint = format!(
+            "'sudo usermod -aG {name} {other}' and logging in again allow it, or Group={name} in a unit"
+        );
         run_with(group.parse().unwrap()).is_refused(&[&hint]);
     }
+}
+
+/// In a private mount namespace, so that /etc/group can be another file.
+fn a_user_who_joined_a_group_after_the_login_is_reported() {
+    let directory = common::directory();
+    let groups = directory.path().join("groups");
+    let listed = format!("sailors:x:54321:someone,{}\n", user_name(65534));
+    std::fs::write(&groups, listed).unwrap();
+    common::bind(&groups, Path::new("/etc/group"));
+    let mut tender = common::as_nobody(
+        "hello",
+        directory.path(),
+        &[Device::OfGroup("kvm", 0o660, 54321)],
+        &["--mem=2"],
+    );
+    run(&mut tender).is_refused(&[
+        "mode 0660: it is in group sailors now, but was not at its login: log in again\n",
+    ]);
 }
 
 /// Whether a call opens a file for reading and writing; a run without a disk makes few such calls.
@@ -138,7 +165,7 @@ fn a_device_list_is_distinguished_from_permissions() {
     hello(libc::ENODEV).is_refused(&[
         "/dev/kvm",
         "No such device",
-        "'modprobe kvm' loads its driver",
+        "modprobe kvm' loads its driver",
     ]);
     hello(libc::EMFILE).is_refused(&["/dev/kvm", "ulimit -n"]);
     hello(libc::EINTR).exits(0).is_quiet();
@@ -167,11 +194,8 @@ fn a_tun_device_that_does_not_open_is_reported_by_its_error() {
             "denies it: --device /dev/net/tun, DeviceAllow=/dev/net/tun rw",
         ),
         (libc::EACCES, "its permissions allow it"),
-        (libc::ENXIO, "'modprobe tun' loads its driver"),
-        (
-            libc::ENOENT,
-            "/dev/net/tun is missing; 'modprobe tun' loads its driver",
-        ),
+        (libc::ENXIO, "modprobe tun' loads its driver"),
+        (libc::ENOENT, "/dev/net/tun is missing; '"),
         (libc::EMFILE, "ulimit -n"),
     ] {
         net(&[], errno).is_refused(&["'service'", "/dev/net/tun", args]);

@@ -279,7 +279,7 @@ fn an_interface_serves_one_guest_after_another() {
 fn interfaces_that_are_no_tap_are_refused() {
     let _tun = Tap::tun("tun0");
     for (name, args) in [
-        ("tap7", "and 'ip link set tap7 up' make it"),
+        ("tap7", "ip link set tap7 up' make it"),
         ("lo", "not a tap"),
         ("tun0", "tun"),
     ] {
@@ -301,8 +301,9 @@ fn a_tap_of_a_bridge_is_named_instead_of_it() -> Result<(), String> {
     net::bridge("br0", &[])?;
     net::bridge("br1", &[&taps[0]])?;
     run(&mut net(&["--net=br0"])).is_refused(&[
-        "'br0' is a bridge; give a tap in it: 'ip tuntap add NAME mode tap user ",
-        "'ip link set NAME master br0 up' and --net=NAME",
+        "'br0' is a bridge; give a tap in it: '",
+        "ip tuntap add NAME mode tap user ",
+        "ip link set NAME master br0 up' and --net=NAME",
     ]);
     run(&mut net(&["--net=br1"])).is_refused(&["a bridge; give a tap in it: --net=tap0\n"]);
     net::bridge("br2", &[&taps[1], &taps[2]])?;
@@ -371,8 +372,8 @@ fn a_tap_of_another_user_is_refused() {
         Device::Made("net/tun", 0o666),
         &[
             &format!("user {other} may not attach to interface 'tap0'"),
-            "which belongs to user 4711; recreate it: 'ip tuntap del tap0 mode tap'",
-            &format!("'ip tuntap add tap0 mode tap user {other}', 'ip link set tap0 up'"),
+            "which belongs to user 4711; recreate it: 'sudo ip tuntap del tap0 mode tap'",
+            &format!("'sudo ip tuntap add tap0 mode tap user {other}', 'sudo ip link set tap0 up'"),
         ],
     );
     refusal(

@@ -1,5 +1,7 @@
 //! Which option belongs to which device, and plans that are refused.
 
+use std::ffi::OsString;
+
 use super::*;
 use crate::config::{BlockOption, BlockSource, NetOption, NetSource};
 use crate::guest::manifest::{Device, Kind};
@@ -266,6 +268,27 @@ fn every_declared_device_is_attached() {
         without_block.to_string(),
         "device 'data' (BLOCK_BASIC) is declared but not attached; add --block:data=PATH"
     );
+}
+
+#[test]
+fn options_that_went_to_the_guest_are_named() {
+    let manifest = manifest(&["service"], &[]);
+    let message = |arguments: &[&str]| {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let error = refused(&manifest, &[], &[]);
+        error.with_misplaced(&arguments).to_string()
+    };
+    let not_attached = "device 'service' (NET_BASIC) is declared but not attached; ";
+    assert_eq!(
+        message(&["--mem", "64", "--net:service=tap0", "--net=tap1"]),
+        format!(
+            "{not_attached}put --net and --mem before the unikernel: arguments after it go to the guest"
+        )
+    );
+    for argument in ["--network=1", "--net-mac=1", "net", "--ipv4=--net"] {
+        let message = message(&[argument]);
+        assert_eq!(message, format!("{not_attached}add --net:service=IFACE"));
+    }
 }
 
 #[test]

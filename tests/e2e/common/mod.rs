@@ -29,7 +29,7 @@ pub use rustix::process::Resource;
 use rustix::process::{Rlimit, setrlimit};
 
 pub use guest::{Guest, LIMIT, Output, run};
-pub use mounts::{Device, Root, with_devices};
+pub use mounts::{Device, Root, bind, with_devices};
 pub use trial::{Need, kernel, landlock, of, trial, vdso};
 
 /// Limits a resource of the program that `command` starts.

@@ -96,7 +96,7 @@ impl Root {
         } else {
             File::create(&place).unwrap();
         }
-        mount(from, &place, c"none", libc::MS_BIND | libc::MS_REC);
+        bind(from, &place);
     }
 
     /// Makes the root read-only; what is mounted in it stays as it is.
@@ -134,6 +134,12 @@ impl Drop for Root {
         // cannot be removed.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
     }
+}
+
+/// Mounts the file or directory `from` over `to`, for this thread and its children. Needs a thread
+/// in a private mount namespace.
+pub fn bind(from: &Path, to: &Path) {
+    mount(from, to, c"none", libc::MS_BIND | libc::MS_REC);
 }
 
 fn mount(from: &Path, to: &Path, kind: &CStr, flags: libc::c_ulong) {

@@ -85,7 +85,7 @@ fn a_tap_that_is_down_takes_no_frames() {
     logs_only(
         &output,
         &[
-            &["tap0: it is down; until 'ip link set tap0 up', all frames are dropped"],
+            &["ip link set tap0 up', all frames are dropped"],
             &["tap0: cannot send: the interface is down"],
             &["tap0: sent 0 frames (0 bytes), dropped 50 (50 interface down), received 0"],
         ],
