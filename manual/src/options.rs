@@ -79,7 +79,9 @@ fn roff(text: &str, examples: bool) -> String {
             continue;
         }
         let is_example = lines[0].starts_with(' ');
-        let lines = lines.iter().map(|line| marked(line.trim_start()) + "\n");
+        // A line that introduces an example goes with it.
+        let lines = lines.iter().filter(|line| examples || !line.ends_with(':'));
+        let lines = lines.map(|line| marked(line.trim_start()) + "\n");
         let lines = lines.collect::<String>();
         page += &if is_example {
             format!(".IP\n.EX\n{lines}.EE\n")
@@ -168,6 +170,7 @@ mod tests {
         let text = "A `--b`-c.\n.d \\\n\n    x -y\n    z\n";
         let plain = "A \\fB\\-\\-b\\fR\\-c.\n\\&.d \\e\n";
         assert_eq!(roff(text, false), plain);
+        assert_eq!(roff("A.\nIn b:\n    c\n", false), "A.\n");
         assert_eq!(
             roff(text, true),
             format!("{plain}.IP\n.EX\nx \\-y\nz\n.EE\n")

@@ -9,15 +9,17 @@ use crate::options::{keys, options};
 
 const TENDER: &str = include_str!("../pages/tender.1.in");
 const INSPECT: &str = include_str!("../pages/tender-inspect.1.in");
+const ELFTOOL: &str = include_str!("../pages/tender-elftool.1.in");
 const TOML: &str = include_str!("../pages/tender.toml.5.in");
 
 /// Returns each page with its file name. `date` appears in the footer.
-pub fn pages(date: &str) -> Result<[(&'static str, String); 3]> {
+pub fn pages(date: &str) -> Result<[(&'static str, String); 4]> {
     let command = tender::cli::command();
     let tender = TENDER
         .replace("@TITLE@\n", &title("TENDER", "1", date)?)
         .replace("@OPTIONS@\n", &options(&command)?);
     let inspect = INSPECT.replace("@TITLE@\n", &title("TENDER-INSPECT", "1", date)?);
+    let elftool = ELFTOOL.replace("@TITLE@\n", &title("SOLO5-ELFTOOL", "1", date)?);
     let toml = TOML
         .replace("@TITLE@\n", &title("TENDER.TOML", "5", date)?)
         .replace("@KEYS@\n", &keys()?);
@@ -25,6 +27,8 @@ pub fn pages(date: &str) -> Result<[(&'static str, String); 3]> {
         ("tender.1", tender),
         ("tender-inspect.1", inspect),
         ("tender.toml.5", toml),
+        // Under the name of the alternative, Solo5's package can have a page as well.
+        ("tender-elftool.1", elftool),
     ])
 }
 
@@ -102,6 +106,20 @@ mod tests {
             panic!("no help")
         };
         assert_eq!(named(&page(1)), named(&help));
+    }
+
+    #[test]
+    fn the_page_of_the_elftool_has_the_commands_of_its_help() {
+        use tender::inspect::elftool;
+        let usage = elftool::run(&[]).unwrap_err().to_string();
+        let page = page(3).replace(r"\-", "-");
+        let commands = usage.split([' ', ',']).filter(|word| word.contains('-'));
+        let commands: Vec<_> = commands.filter(|word| *word != elftool::NAME).collect();
+        assert!(commands.contains(&"query-abi"), "{usage}");
+        for command in commands {
+            let command = command.trim_matches(['(', '\'']);
+            assert!(page.contains(&format!("\n.B {command}\n")), "{command}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(errors_have_a_position),
         trial!(all_errors_are_reported),
         trial!(devices_that_are_not_declared_have_a_position, Kvm),
+        trial!(a_start_by_a_file_suggests_a_check, Kvm),
         trial!(errors_have_the_log_format_of_the_file),
         trial!(missing_paths_have_a_position),
         trial!(files_that_are_no_configuration_are_refused),
@@ -235,6 +236,15 @@ fn errors_have_the_log_format_of_the_file() {
     );
 }
 
+fn a_start_by_a_file_suggests_a_check() {
+    let directory = directory("net", "unikernel = 'app.hvt'\n[net.servic]\ntap = 'tap0'");
+    let hint = "it declares service (NET_BASIC); add --check to list every problem\n";
+    run(&mut configured(&directory, &[])).is_refused(&[hint]);
+    let unikernel = directory.path().join("app.hvt");
+    let output = run(&mut tender(["--net:servic=tap0", text(&unikernel)]));
+    output.is_refused(&["it declares service (NET_BASIC)\n"]);
+}
+
 fn missing_paths_have_a_position() {
     let refused = |config: &str, arguments: &[&str]| {
         run(&mut configured(&directory("block", config), &[])).is_refused(arguments)
@@ -321,7 +331,7 @@ fn the_example_is_valid() {
         "--net=tap100",
         "--mem=64M",
         "--check",
-        "/etc/tender/presentation_server.hvt",
+        "/usr/share/tender/examples/web.hvt",
         "--ipv4=10.100.0.2/24",
     ];
     let Ok(cli::Command::Check(mut expected)) =
@@ -341,8 +351,8 @@ fn the_example_is_valid() {
         let output = run(&mut tender(["--check", "--config", text(&path)]));
         output
             .exits(1)
-            .prints("missing  unikernel    ")
-            .prints("presentation_server.hvt would not start: ");
+            .prints("missing  net:service  ")
+            .prints("web.hvt would not start: ");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::links;
 use super::tree::Tree;
 use super::{Sources, VERSION, epoch};
 use crate::base::error::{Context, Result};
@@ -19,6 +20,9 @@ const TEXTS: [&str; 6] = [
     "LICENSE-APACHE",
     "docs",
 ];
+
+/// The documents of the Debian package.
+const DOCUMENTS: &str = "usr/share/doc/tender";
 
 /// Test unikernels to try a new installation with; `docs/operations.md` uses them too.
 const UNIKERNELS: [&str; 4] = ["hello.hvt", "web.hvt", "block.hvt", "abort.hvt"];
@@ -44,6 +48,7 @@ pub fn tarball(sources: &Sources) -> Result<Tree> {
     }) {
         tree.copy(top.join("packaging").join(name(&entry)), &entry)?;
     }
+    links::complete(&mut tree, &top);
     Ok(tree)
 }
 
@@ -99,7 +104,8 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
         gzip(read("packaging/network/tender-tap.8")?.as_bytes())?,
     );
     documentation(&mut tree, sources)?;
-    tree.rewrite(".md", |text| installed(text, &places));
+    links::complete(&mut tree, Path::new(DOCUMENTS));
+    tree.rewrite(".md", |_, text| installed(text, &places));
     tree.file(
         "usr/share/lintian/overrides/tender",
         read("packaging/debian/lintian-overrides")?,
@@ -108,7 +114,7 @@ pub fn debian(sources: &Sources) -> Result<Tree> {
 }
 
 fn documentation(tree: &mut Tree, sources: &Sources) -> Result<()> {
-    let doc = Path::new("usr/share/doc/tender");
+    let doc = Path::new(DOCUMENTS);
     for name in ["README.md", "SECURITY.md", "docs"] {
         tree.copy(doc.join(name), &cargo::root().join(name))?;
     }

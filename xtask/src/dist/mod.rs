@@ -6,6 +6,7 @@ mod archive;
 mod contents;
 mod epoch;
 mod licences;
+mod links;
 pub mod opam;
 pub mod package_test;
 mod tree;

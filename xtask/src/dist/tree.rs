@@ -1,7 +1,7 @@
 //! The files of a package: collected first, then written with fixed modes and times, so that the
 //! same files always make the same package.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -74,15 +74,22 @@ impl Tree {
         self.0.insert(path, Entry { mode, content });
     }
 
-    /// Changes the files with this end of their name.
-    pub fn rewrite(&mut self, suffix: &str, change: impl Fn(&str) -> String) {
+    /// Changes the files with this end of their name, given their path and text.
+    pub fn rewrite(&mut self, suffix: &str, change: impl Fn(&Path, &str) -> String) {
         let named = self
             .0
             .iter_mut()
             .filter(|(path, _)| path.to_string_lossy().ends_with(suffix));
-        for content in named.filter_map(|(_, entry)| entry.content.as_mut()) {
-            *content = change(&String::from_utf8_lossy(content)).into_bytes();
+        for (path, entry) in named {
+            if let Some(content) = &mut entry.content {
+                *content = change(path, &String::from_utf8_lossy(content)).into_bytes();
+            }
         }
+    }
+
+    /// Returns the paths of all files and directories.
+    pub fn paths(&self) -> BTreeSet<PathBuf> {
+        self.0.keys().cloned().collect()
     }
 
     /// Returns the files, sorted, with their contents.
