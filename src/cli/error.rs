@@ -180,7 +180,7 @@ pub enum Rule {
     SocketTooLong,
     #[error("not a name; write 1 to 64 printable ASCII characters without a space at either end")]
     RunName,
-    #[error("a placeholder of the help text; replace it with a value of this host")]
+    #[error("a placeholder; replace it with a value of this host")]
     Placeholder,
     #[error("the path is empty")]
     Path,

@@ -264,11 +264,14 @@ impl OptionValue {
         }
     }
 
-    /// Returns whether its value is copied from the help text, such as IFACE.
+    /// Returns whether its value is copied from the help text or from `tender inspect --toml`, such as
+    /// IFACE or IFACE1.
     fn is_placeholder(&self) -> bool {
         let mut placeholders = self.spec.value.1.split('|');
         let is_upper = |name: &str| name.bytes().all(|byte| byte.is_ascii_uppercase());
-        !self.value.is_empty() && placeholders.any(|name| is_upper(name) && self.value == *name)
+        let value = self.value.to_str().unwrap_or_default();
+        let value = value.trim_end_matches(|c: char| c.is_ascii_digit());
+        !value.is_empty() && placeholders.any(|name| is_upper(name) && value == name)
     }
 
     /// Puts its value into `config`.

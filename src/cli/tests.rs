@@ -527,15 +527,19 @@ fn usage_errors_are_one_line_that_names_the_argument() {
         ),
         (
             &["--net=IFACE"],
-            "--net=IFACE: a placeholder of the help text; replace it with a value of this host",
+            "--net=IFACE: a placeholder; replace it with a value of this host",
+        ),
+        (
+            &["--net=IFACE2"],
+            "--net=IFACE2: a placeholder; replace it with a value of this host",
         ),
         (
             &["--block:a=PATH"],
-            "--block:a=PATH: a placeholder of the help text; replace it with a value of this host",
+            "--block:a=PATH: a placeholder; replace it with a value of this host",
         ),
         (
             &["--mem=SIZE"],
-            "--mem=SIZE: a placeholder of the help text; replace it with a value of this host",
+            "--mem=SIZE: a placeholder; replace it with a value of this host",
         ),
         (
             &["-x"],

@@ -45,10 +45,11 @@ pub struct Network {
 
 impl Network {
     /// The network on the device `name`, with the address of the argument `--ipv4=A.B.C.D/N` and the gateway of
-    /// `--ipv4-gateway=A.B.C.D`, as in MirageOS. Announces the address.
+    /// `--ipv4-gateway=A.B.C.D`, as in MirageOS. Announces the address. Without a valid `--ipv4`, prints
+    /// what is needed and ends the program with status 1.
     ///
     /// # Panics
-    /// If the program does not declare the device, or an argument is missing or has another form.
+    /// If the program does not declare the device, or `--ipv4-gateway` has another form.
     #[cfg(feature = "alloc")]
     pub fn new(boot: &Boot, name: &str) -> Network {
         Network::on(boot, Tap::new(boot.net(name)))
@@ -57,7 +58,7 @@ impl Network {
     /// The same, on a device that is in use already.
     ///
     /// # Panics
-    /// If an argument is missing or has another form.
+    /// If `--ipv4-gateway` has another form.
     pub fn on(boot: &Boot, mut tap: Tap) -> Network {
         let clock = boot.clock();
         let (address, prefix) = boot.ipv4("--ipv4");

@@ -16,7 +16,8 @@ const SERVERS: [&str; 2] = ["web", "web-e1"];
 type Test = (&'static str, fn(&str));
 
 pub fn tests() -> Vec<Trial> {
-    let tests: [Test; 4] = [
+    let tests: [Test; 5] = [
+        ("an_address_is_asked_for", an_address_is_asked_for),
         ("the_page_is_served", the_page_is_served),
         (
             "connections_are_served_at_the_same_time",
@@ -71,6 +72,19 @@ impl Server {
         let output = self.guest.end();
         output.dies_by(libc::SIGTERM).is_quiet();
         output.stdout
+    }
+}
+
+fn an_address_is_asked_for(server: &str) {
+    let _tap = Tap::up("tap100", Ipv4Addr::new(10, 0, 0, 1));
+    for argument in ["", "--ipv4=10.0.0.2"] {
+        let mut command = common::tender(["--net=tap100", "--mem=64M", "--"]);
+        let output = common::run(command.arg(common::fixture(server)).arg(argument));
+        output.exits(1).is_quiet();
+        assert_eq!(
+            output.stdout,
+            "this program needs --ipv4=ADDRESS/PREFIX, such as --ipv4=10.100.0.2/24\n"
+        );
     }
 }
 
