@@ -350,6 +350,11 @@ fn a_configuration_file_is_written() {
         .exits(0)
         .is_quiet()
         .prints("memory: 67108864 bytes");
+    // An interface is to be filled in.
+    fs::write(&file, written(&fixture("net"))).unwrap();
+    with(&[]).is_refused(&[
+        "app.toml:10:7: --net:service=IFACE: a placeholder; replace it with a value of this host",
+    ]);
 }
 
 fn every_unikernel_gets_a_valid_configuration_file() {
@@ -366,12 +371,10 @@ fn every_unikernel_gets_a_valid_configuration_file() {
         let file = common::directory();
         let file = file.path().join("app.toml");
         // Devices of old unikernels are comments.
-        fs::write(
-            &file,
-            text.replace("\n# net", "\nnet")
-                .replace("\n# block", "\nblock"),
-        )
-        .unwrap();
+        let filled = text
+            .replace("\n# net", "\nnet")
+            .replace("\n# block", "\nblock");
+        fs::write(&file, filled.replace("\"IFACE", "\"tap")).unwrap();
         let output = run(&mut tender(["--check", "--config", common::text(&file)]));
         assert!(
             output.stderr.is_empty() && output.stdout.contains("unikernel "),

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn links_to_files_outside_the_package_lead_to_the_repository() {
-        let text = "[a](../README.md#x) [b](../CONTRIBUTING.md#y) [c](z.md) [d](#e) [f](https://g)\n\
+        let text = "[a](../README.md#x) [b](../CONTRIBUTING.md#y) [c](z.md) [d](#e) [f](https://i.example)\n\
                     ```\nh[0](i)\n```\n[j](k.md)";
         let is_there = |path: &Path| ["README.md", "docs/z.md"].map(Path::new).contains(&path);
         let expected = text
