@@ -108,7 +108,7 @@ fn mistyped(path: &Path, is_run: bool) -> Option<String> {
         ("version", _) => "tender --version",
         ("UNIKERNEL", _) => {
             return Some(
-                "UNIKERNEL stands for the path of an hvt unikernel; write that".to_owned(),
+                "UNIKERNEL is a placeholder; write the path of an hvt unikernel".to_owned(),
             );
         }
         (_, Some(similar)) => return Some(similar),

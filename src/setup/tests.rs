@@ -122,7 +122,7 @@ fn a_mistyped_path_has_a_hint() {
     );
     assert_eq!(
         hint(Path::new("UNIKERNEL")),
-        "UNIKERNEL stands for the path of an hvt unikernel; write that"
+        "UNIKERNEL is a placeholder; write the path of an hvt unikernel"
     );
     for (word, written) in [
         ("run", "tender UNIKERNEL"),
@@ -168,7 +168,7 @@ fn a_configuration_file_in_place_of_the_unikernel_is_recognised() {
         let path = directory.path().join(name);
         std::fs::write(&path, text).expect("a file");
         let look = Files::default().take(&path, Need::Read);
-        let message = examine(&path, look).err().expect("no unikernel");
+        let message = examine(&path, look).expect_err("no unikernel");
         message
             .to_string()
             .replace(&path.display().to_string(), name)

@@ -73,16 +73,19 @@ fn a_host_without_tun_is_reported() {
     output.is_refused(&["/dev/net/tun", "modprobe tun"]);
 }
 
+/// Runs a unikernel as an ordinary user, with this device only.
+fn run_unprivileged(device: Device) -> Output {
+    let (name, directory) = ("hello", common::directory());
+    run(&mut common::as_nobody(
+        name,
+        directory.path(),
+        &[device],
+        &["--mem=2"],
+    ))
+}
+
 fn a_user_without_access_to_kvm_is_reported() {
-    let run_with = |mode| {
-        let directory = common::directory();
-        run(&mut common::as_nobody(
-            "hello",
-            directory.path(),
-            &[Device::Made("kvm", mode)],
-            &["--mem=2"],
-        ))
-    };
+    let run_with = |mode| run_unprivileged(Device::Made("kvm", mode));
     run_with(0o666)
         .exits(0)
         .is_quiet()
@@ -93,16 +96,7 @@ fn a_user_without_access_to_kvm_is_reported() {
         group_name(0)
     );
     run_with(0o660).is_refused(&["/dev/kvm", "Permission denied", &owner]);
-    let run_with = |group| {
-        let directory = common::directory();
-        let devices = [Device::OfGroup("kvm", 0o660, group)];
-        run(&mut common::as_nobody(
-            "hello",
-            directory.path(),
-            &devices,
-            &["--mem=2"],
-        ))
-    };
+    let run_with = |group| run_unprivileged(Device::OfGroup("kvm", 0o660, group));
     run_with(54321).is_refused(&[
         "group 54321, mode 0660: give it that group (--group-add 54321, Group=54321)",
     ]);
@@ -123,13 +117,7 @@ fn a_user_who_joined_a_group_after_the_login_is_reported() {
     let listed = format!("sailors:x:54321:someone,{}\n", user_name(65534));
     std::fs::write(&groups, listed).unwrap();
     common::bind(&groups, Path::new("/etc/group"));
-    let mut tender = common::as_nobody(
-        "hello",
-        directory.path(),
-        &[Device::OfGroup("kvm", 0o660, 54321)],
-        &["--mem=2"],
-    );
-    run(&mut tender).is_refused(&[
+    run_unprivileged(Device::OfGroup("kvm", 0o660, 54321)).is_refused(&[
         "mode 0660: it is in group sailors now, but was not at its login: log in again\n",
     ]);
 }

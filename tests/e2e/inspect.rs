@@ -353,7 +353,7 @@ fn a_configuration_file_is_written() {
     // An interface is to be filled in.
     fs::write(&file, written(&fixture("net"))).unwrap();
     with(&[]).is_refused(&[
-        "app.toml:10:7: --net:service=IFACE: a placeholder; replace it with a value of this host",
+        "app.toml:12:7: --net:service=IFACE: a placeholder; replace it with a value of this host",
     ]);
 }
 
