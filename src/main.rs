@@ -112,8 +112,10 @@ fn run(config: &Config, config_file: Option<Use>) -> Status {
                 tender::Error::Start(_) if is_configured => "; add --check to list every problem",
                 _ => "",
             };
-            let message = format_args!("{unikernel}: {error}{hint}");
-            fail_by(Some(error.cause()), message)
+            fail_by(
+                Some(error.cause()),
+                format_args!("{unikernel}: {error}{hint}"),
+            )
         }
     }
 }
