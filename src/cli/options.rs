@@ -104,6 +104,7 @@ pub(super) fn help() -> String {
 
 /// Returns the value for `--mem` of `-m64`, or of `-m` and the next argument, as other programs have
 /// it: a bare number counts MiB.
+#[cold]
 fn short_mem(word: &OsStr, next: Option<&OsStr>) -> Option<String> {
     let value = match word.to_str()?.strip_prefix("-m")? {
         "" => next.and_then(OsStr::to_str).unwrap_or_default(),

@@ -85,6 +85,7 @@ impl Error {
 
     /// Adds a hint to the error for a device that is not attached, if `arguments`, those of the guest,
     /// contain options of `tender`.
+    #[cold]
     pub fn with_misplaced(self, arguments: &[OsString]) -> Error {
         let is_given = |option: &&str| {
             let texts = arguments.iter().filter_map(|argument| argument.to_str());

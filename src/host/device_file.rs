@@ -39,6 +39,7 @@ pub const TUN: DeviceFile = DeviceFile {
 
 impl DeviceFile {
     /// Returns a hint for `errno`, the error of opening the device.
+    #[cold]
     pub fn hint(&self, errno: i32) -> String {
         let DeviceFile {
             path,
@@ -81,6 +82,7 @@ impl DeviceFile {
     }
 
     /// Returns a hint for the permissions of `file`, which is this device.
+    #[cold]
     fn permissions(&self, file: &Metadata) -> String {
         if self.may_open() {
             return "its permissions allow it: /dev is mounted nodev, or a security module (AppArmor, SELinux) denies it"
@@ -130,6 +132,7 @@ enum Membership {
 }
 
 impl Membership {
+    #[cold]
     fn of_process(gid: u32) -> Membership {
         let uid = user();
         let is_named = |file, id| name_in(file, id).is_some();

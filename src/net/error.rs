@@ -95,6 +95,7 @@ impl Error {
 
     /// Returns the error for a refused attachment to the interface `name`, which exists, or for its
     /// device file.
+    #[cold]
     pub(super) fn refused(name: &str, error: io::Error) -> Error {
         // Both fail with the same errors.
         if let Err(error) = File::options().read(true).write(true).open(TUN.path) {
@@ -134,6 +135,7 @@ impl Error {
 }
 
 /// Returns the error for an interface that another process is attached to.
+#[cold]
 fn in_use(name: &str) -> Error {
     let own_name = Interface::find(name).map_or_else(|_| name.to_owned(), |found| found.name);
     let name = name.to_owned();
@@ -145,6 +147,7 @@ fn in_use(name: &str) -> Error {
 }
 
 /// Returns the error for an interface that is no tap of one queue, if the host shows its kind.
+#[cold]
 fn not_tap(name: &str) -> Option<Error> {
     let kind = match interface::tun_flags(name) {
         Some(flags) if flags & libc::IFF_TUN != 0 => "a tun, which carries no Ethernet frames",
@@ -159,6 +162,7 @@ fn not_tap(name: &str) -> Option<Error> {
 }
 
 /// Returns the error for another user's interface.
+#[cold]
 fn denied(name: &str) -> Error {
     // The host shows −1 for none.
     let known = |what| interface::attribute(name, what).and_then(|id| id.parse().ok());
@@ -181,6 +185,7 @@ fn denied(name: &str) -> Error {
 const MOST_TAPS: usize = 4;
 
 /// Returns the error for the bridge `name` with these taps.
+#[cold]
 fn bridge(name: &str, taps: &[String]) -> Error {
     let taps = match taps {
         [] => format!(
@@ -207,6 +212,7 @@ fn argument(name: &str) -> &str {
 }
 
 /// Returns the owner for a tap of this process, as an argument of `ip tuntap`.
+#[cold]
 fn tap_owner() -> String {
     let user = ids::user();
     match ids::name_in("/etc/passwd", user) {

@@ -139,6 +139,7 @@ fn with_suffix(path: &Path) -> Option<PathBuf> {
 
 /// Returns whether `file` at `path`, which is no ELF file, is a configuration file: by its name, or
 /// because it is TOML with at least one key.
+#[cold]
 pub(super) fn is_toml(path: &Path, file: &File) -> bool {
     let mut text = Vec::new();
     let mut is_text = || {
