@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::inside::{self, Bench};
+use super::sample::Subject;
 use super::{hypercalls, starts, trace};
 use crate::base::error::{Context, Result};
 use crate::base::{process, progress};
@@ -17,18 +18,21 @@ pub fn measure(bench: &Bench) -> Result<()> {
     for (subject, tender) in bench.tenders() {
         let whose = subject.name();
         progress::note(format_args!("counting system calls of the {whose}"));
-        let mut hello = starts::command(tender, &[], &bench.fixture(starts::UNIKERNEL));
+        let mut hello = starts::command(subject, tender, &[], &bench.fixture(starts::UNIKERNEL));
         let calls = trace::count(&mut hello)?.start;
         println!("{whose}: system calls from exec to the guest's first instruction: {calls}");
         for workload in hypercalls::common() {
-            let (calls, counted) = (workload.calls, workload.system_calls(bench, tender)?);
+            let (calls, counted) = (
+                workload.calls,
+                workload.system_calls(bench, subject, tender)?,
+            );
             println!(
                 "{whose}: system calls in addition to KVM_RUN for one each of {calls}: {counted}"
             );
         }
         println!(
             "{whose}: memory without the guest's, resident: {} KiB",
-            resident(bench, tender)?
+            resident(bench, subject, tender)?
         );
         let size = std::fs::metadata(tender)
             .context("cannot look at the tender's binary")?
@@ -39,10 +43,10 @@ pub fn measure(bench: &Bench) -> Result<()> {
 }
 
 /// Returns resident memory of the tender while a guest runs, without the guest's own, in KiB.
-fn resident(bench: &Bench, tender: &Path) -> Result<u64> {
+fn resident(bench: &Bench, subject: Subject, tender: &Path) -> Result<u64> {
     const GUEST_MIB: u32 = 66;
     let unikernel = bench.fixture("hypercalls.hvt");
-    let mut command = inside::command(tender, GUEST_MIB, &[], &unikernel);
+    let mut command = inside::command(subject, tender, GUEST_MIB, &[], &unikernel);
     let mut child = command
         .arg("spin")
         .stdout(Stdio::null())

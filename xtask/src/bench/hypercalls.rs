@@ -14,7 +14,7 @@ const ROUNDS: usize = 7;
 const CALLS: u64 = 2000;
 
 /// Memory of the guest, in MiB.
-const MEMORY: u32 = 8;
+pub const MEMORY: u32 = 8;
 
 /// A unikernel that measures hypercalls.
 pub struct Workload {
@@ -94,7 +94,7 @@ pub fn measure(bench: &Bench) -> Result<()> {
         bench.take_turns(what, ROUNDS, |samples, subject, tender| {
             let mut known = workloads
                 .iter()
-                .filter(|workload| subject == Subject::Ours || !workload.ours);
+                .filter(|workload| subject.is_ours() || !workload.ours);
             known.try_for_each(|workload| workload.run(bench, samples, subject, tender))
         })?;
     }
@@ -107,6 +107,21 @@ pub fn common() -> impl Iterator<Item = &'static Workload> {
     all.filter(|workload| !workload.ours)
 }
 
+/// Adds the lines that the unikernel has printed to the samples, with `suffix` after their names.
+pub fn add(samples: &mut Samples, subject: Subject, suffix: &str, text: &str) -> Result<()> {
+    for line in text.lines() {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let ["bench", name, _calls, _ticks, nanoseconds] = arguments[..] else {
+            continue;
+        };
+        let value = nanoseconds
+            .parse()
+            .context(format_args!("the unikernel printed '{line}'"))?;
+        samples.add(&format!("{name}{suffix}"), subject, value);
+    }
+    Ok(())
+}
+
 impl Workload {
     /// Whether it has an interface and a disk.
     pub fn has_devices(&self) -> bool {
@@ -114,7 +129,7 @@ impl Workload {
     }
 
     /// The unikernel, with the devices that it needs.
-    pub fn command(&self, bench: &Bench, tender: &Path, calls: u64) -> Command {
+    pub fn command(&self, bench: &Bench, subject: Subject, tender: &Path, calls: u64) -> Command {
         let (tap, disk) = (
             format!("--net:service={TAP}"),
             format!("--block:storage={}", bench.disk().display()),
@@ -123,7 +138,8 @@ impl Workload {
         let devices = devices.iter().filter(|(needed, _)| *needed);
         let devices = devices.map(|(_, option)| option.as_str());
         let options: Vec<&str> = self.options.iter().copied().chain(devices).collect();
-        let mut command = inside::command(tender, MEMORY, &options, &bench.fixture(self.unikernel));
+        let unikernel = bench.fixture(self.unikernel);
+        let mut command = inside::command(subject, tender, MEMORY, &options, &unikernel);
         command.arg(format!("n={calls}"));
         command
     }
@@ -135,25 +151,15 @@ impl Workload {
         subject: Subject,
         tender: &Path,
     ) -> Result<()> {
-        let text = process::output(&mut self.command(bench, tender, CALLS))?;
-        for line in text.lines() {
-            let arguments: Vec<&str> = line.split_whitespace().collect();
-            let ["bench", name, _calls, _ticks, nanoseconds] = arguments[..] else {
-                continue;
-            };
-            let value = nanoseconds
-                .parse()
-                .context(format_args!("the unikernel printed '{line}'"))?;
-            samples.add(&format!("{name}{}", self.suffix), subject, value);
-        }
-        Ok(())
+        let text = process::output(&mut self.command(bench, subject, tender, CALLS))?;
+        add(samples, subject, self.suffix, &text)
     }
 
     /// Returns the system calls of one hypercall of each kind: the difference of two runs.
-    pub fn system_calls(&self, bench: &Bench, tender: &Path) -> Result<String> {
+    pub fn system_calls(&self, bench: &Bench, subject: Subject, tender: &Path) -> Result<String> {
         const FEW: u64 = 100;
-        let few = trace::count(&mut self.command(bench, tender, FEW))?;
-        let many = trace::count(&mut self.command(bench, tender, 2 * FEW))?;
+        let few = trace::count(&mut self.command(bench, subject, tender, FEW))?;
+        let many = trace::count(&mut self.command(bench, subject, tender, 2 * FEW))?;
         let mut list = Vec::new();
         for (number, count) in &many.later {
             let more = count.saturating_sub(few.later.get(number).copied().unwrap_or(0));

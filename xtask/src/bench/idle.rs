@@ -21,7 +21,7 @@ const SLEEP: &str = "poll=3600000000000";
 const GUESTS: usize = 8;
 
 /// Time from the first output of the last guest to the measurement: all sleep then.
-const SETTLE: Duration = Duration::from_millis(300);
+pub const SETTLE: Duration = Duration::from_millis(300);
 
 /// Transparent huge pages: `always [madvise] never`.
 const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
@@ -81,12 +81,12 @@ fn together(
     name: &str,
 ) -> Result<()> {
     let guests: Result<Vec<Guest>> = (0..GUESTS)
-        .map(|_| Guest::start(tender, unikernel))
+        .map(|_| Guest::start(subject, tender, unikernel))
         .collect();
     let guests = guests?;
     std::thread::sleep(SETTLE);
     for guest in &guests {
-        let memory = Memory::of(guest.tender.id())?;
+        let memory = Memory::of(guest.id())?;
         samples.add(&format!("{name}: RSS, KiB"), subject, memory.resident);
         samples.add(&format!("{name}: PSS, KiB"), subject, memory.proportional);
         samples.add(&format!("{name}: own, KiB"), subject, memory.own);
@@ -95,15 +95,15 @@ fn together(
 }
 
 /// A sleeping guest. Drop kills it.
-struct Guest {
+pub struct Guest {
     tender: Child,
     _output: BufReader<ChildStdout>,
 }
 
 impl Guest {
     /// Starts it and waits for its first line: then it sleeps, or is about to.
-    fn start(tender: &Path, unikernel: &Path) -> Result<Guest> {
-        let mut command = inside::command(tender, MEMORY, &[], unikernel);
+    pub fn start(subject: Subject, tender: &Path, unikernel: &Path) -> Result<Guest> {
+        let mut command = inside::command(subject, tender, MEMORY, &[], unikernel);
         let mut tender = command
             .arg(SLEEP)
             .stdout(Stdio::piped())
@@ -123,6 +123,11 @@ impl Guest {
             return fail("the unikernel ended without output");
         }
         Ok(guest)
+    }
+
+    /// Its process ID.
+    pub fn id(&self) -> u32 {
+        self.tender.id()
     }
 }
 

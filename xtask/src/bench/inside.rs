@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::flood::{self, FLOODS, Setting};
 use super::sample::{Samples, Subject, Table};
-use super::{fixed, hypercalls, idle, large, layout, network, starts};
+use super::{engines, fixed, hypercalls, idle, large, layout, network, starts};
 use crate::base::error::{Context, Result};
 use crate::base::options::Options;
 use crate::base::progress;
+use crate::machines::engine::Engine;
 use crate::machines::{host, net};
 
 /// Interval of progress messages.
@@ -35,7 +36,15 @@ pub struct Bench {
 }
 
 pub fn run(options: &mut Options) -> Result<()> {
-    let mut tenders = vec![(Subject::Ours, options.required(host::TENDER)?)];
+    let tender = options.required(host::TENDER)?;
+    let by_process = Engine::option(options)? == Some(Engine::Process);
+    let subjects: &[Subject] = match (by_process, host::kvm()) {
+        (false, _) => &[Subject::Ours],
+        (true, Ok(())) => &[Subject::Process, Subject::Kvm],
+        (true, Err(_)) => &[Subject::Process],
+    };
+    let subjects = subjects.iter().copied();
+    let mut tenders: Vec<_> = subjects.map(|subject| (subject, tender.clone())).collect();
     let fixtures = options.required(host::FIXTURES)?;
     for (option, subject) in super::OTHERS {
         let path = options.value(option)?.map(PathBuf::from);
@@ -49,8 +58,9 @@ pub fn run(options: &mut Options) -> Result<()> {
     net::make_tap(TAP, ADDRESS)?;
     let scratch = std::env::temp_dir().join(format!("tender-bench-{}", std::process::id()));
     fs::create_dir(&scratch).context(format_args!("cannot make {}", scratch.display()))?;
+    let columns = tenders.iter().map(|(subject, _)| *subject);
     let bench = Bench {
-        table: Table::of(tenders.iter().map(|(subject, _)| *subject)),
+        table: Table::of(columns.chain(by_process.then_some(Subject::Native))),
         tenders,
         fixtures,
         scratch,
@@ -60,6 +70,7 @@ pub fn run(options: &mut Options) -> Result<()> {
         Some(code) => bench
             .make_files()
             .and_then(|()| layout::trace(&bench, &code)),
+        None if by_process => bench.compare_engines(),
         None => bench.measure(only_starts),
     };
     let _ = fs::remove_dir_all(&bench.scratch);
@@ -79,6 +90,13 @@ impl Bench {
         }
         starts::measure(self)?;
         fixed::measure(self)
+    }
+
+    fn compare_engines(&self) -> Result<()> {
+        self.make_files()?;
+        println!("nanoseconds, unless the row names another quantity");
+        print!("{}", self.table.header());
+        engines::measure(self)
     }
 
     fn make_files(&self) -> Result<()> {
@@ -156,8 +174,17 @@ impl Bench {
 }
 
 /// Returns the command that runs `unikernel` with `memory` MiB; its arguments can be added.
-pub fn command(tender: &Path, memory: u32, options: &[&str], unikernel: &Path) -> Command {
+pub fn command(
+    subject: Subject,
+    tender: &Path,
+    memory: u32,
+    options: &[&str],
+    unikernel: &Path,
+) -> Command {
     let mut command = Command::new(tender);
+    if subject == Subject::Process {
+        command.arg(Engine::Process.as_option());
+    }
     // A bare number of MiB, which every tender accepts.
     command.arg(format!("--mem={memory}")).args(options);
     command.arg("--").arg(unikernel);

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::inside::Bench;
+use super::sample::Subject;
 use super::{CODE, Job, hypercalls, starts, steps};
 use crate::base::error::{Context, Result, fail};
 use crate::base::options::Options;
@@ -147,9 +148,15 @@ pub fn trace(bench: &Bench, list: &Path) -> Result<()> {
     let list = fs::read_to_string(list).context(list.display())?;
     let functions: Vec<_> = list.lines().filter_map(range).collect();
     for (_, tender) in bench.tenders() {
-        let alone = starts::command(tender, &[], &bench.fixture(starts::UNIKERNEL));
+        let alone = starts::command(
+            Subject::Ours,
+            tender,
+            &[],
+            &bench.fixture(starts::UNIKERNEL),
+        );
         let with_devices = hypercalls::common().find(|workload| workload.has_devices());
-        let with_devices = with_devices.map(|workload| workload.command(bench, tender, 1));
+        let with_devices =
+            with_devices.map(|workload| workload.command(bench, Subject::Ours, tender, 1));
         for mut command in [alone].into_iter().chain(with_devices) {
             for function in steps::executed(tender, &mut command, &functions)? {
                 print!("{EXECUTED}{}", line(&function));

@@ -5,6 +5,7 @@
 //! their medians. On `virt` the emulator's clock counts instructions (`-icount`): the results are
 //! then instructions of guest, kernel and tender together, and repeat exactly or almost so.
 
+mod engines;
 mod entry;
 mod fixed;
 pub mod fleet;
@@ -30,6 +31,7 @@ use crate::base::error::{Result, fail};
 use crate::base::options::Options;
 use crate::base::process;
 use crate::build::arch::Arch;
+use crate::machines::engine::Engine;
 use crate::machines::host;
 use crate::machines::initramfs;
 use crate::machines::machine::{Emulated, Machine};
@@ -46,6 +48,7 @@ const OTHERS: [(&str, Subject); 2] = [(PEER, Subject::Peer), (FLOOR, Subject::Fl
 const PEER: &str = "--peer";
 const FLOOR: &str = "--floor";
 const STARTS: &str = "--starts";
+const BY_PROCESS: &str = "--engine=process";
 /// Its option to trace starts instead: a file with the addresses of all functions.
 const CODE: &str = "--code";
 const EMULATED: &str = "--emulated";
@@ -71,7 +74,13 @@ pub fn run(options: &mut Options) -> Result<()> {
     let peer = peer(options)?;
     let floor = options.flag(FLOOR);
     let only_starts = options.flag(STARTS);
+    let by_process = Engine::option(options)? == Some(Engine::Process);
     options.finish()?;
+    if by_process && (peer.is_some() || floor || only_starts) {
+        return fail(format!(
+            "--engine process takes no {PEER}, {FLOOR} or {STARTS}"
+        ));
+    }
     let mut others: Vec<_> = peer.map(|peer| (PEER, peer)).into_iter().collect();
     if floor {
         let arch = match machine {
@@ -80,7 +89,11 @@ pub fn run(options: &mut Options) -> Result<()> {
         };
         others.push((FLOOR, floor::binary(arch)?));
     }
-    let flags = only_starts.then_some(STARTS).into_iter().collect();
+    let flags = [(only_starts, STARTS), (by_process, BY_PROCESS)];
+    let flags = flags
+        .into_iter()
+        .filter_map(|(given, flag)| given.then_some(flag))
+        .collect();
     let job = Job { others, flags };
     match machine {
         Machine::Host => on_host(&job),
@@ -118,7 +131,9 @@ fn on_host(job: &Job) -> Result<()> {
 }
 
 fn host_command(job: &Job) -> Result<Command> {
-    host::kvm()?;
+    if !job.flags.contains(&BY_PROCESS) {
+        host::kvm()?;
+    }
     let mut inside = host::inside(INSIDE)?;
     for (option, path) in &job.others {
         inside.arg(option).arg(path);

@@ -96,10 +96,16 @@ fn known(servers: &[Server], subject: Subject) -> impl Iterator<Item = &Server> 
 }
 
 impl Server {
-    fn start(&self, bench: &Bench, tender: &Path) -> Result<Child> {
+    fn start(&self, bench: &Bench, subject: Subject, tender: &Path) -> Result<Child> {
         let tap = format!("--net:service={TAP}");
         let options = [self.ours, &[tap.as_str()]].concat();
-        let mut command = inside::command(tender, MEMORY, &options, &bench.fixture(self.unikernel));
+        let mut command = inside::command(
+            subject,
+            tender,
+            MEMORY,
+            &options,
+            &bench.fixture(self.unikernel),
+        );
         command
             .args(self.argument)
             .arg(format!("--ipv4={GUEST}/24"))
@@ -117,7 +123,7 @@ impl Server {
         subject: Subject,
         tender: &Path,
     ) -> Result<()> {
-        let mut child = self.start(bench, tender)?;
+        let mut child = self.start(bench, subject, tender)?;
         let measured = echo(&mut child);
         if measured.is_err() {
             let _ = child.kill();
@@ -140,7 +146,7 @@ impl Server {
         subject: Subject,
         tender: &Path,
     ) -> Result<()> {
-        let mut child = self.start(bench, tender)?;
+        let mut child = self.start(bench, subject, tender)?;
         // What it logs must not wait for a reader.
         let log = child.stdout.take();
         let drain = std::thread::spawn(|| log.map(|mut log| io::copy(&mut log, &mut io::sink())));

@@ -10,6 +10,12 @@ pub enum Subject {
     Peer,
     /// The least tender, as a limit.
     Floor,
+    /// Ours, with the guest in a process.
+    Process,
+    /// Ours, with the guest in a KVM machine, next to the former.
+    Kvm,
+    /// No tender: the same code in a native process.
+    Native,
 }
 
 impl Subject {
@@ -18,15 +24,23 @@ impl Subject {
             Subject::Ours => "tender",
             Subject::Peer => "peer",
             Subject::Floor => "floor",
+            Subject::Process => "process",
+            Subject::Kvm => "kvm",
+            Subject::Native => "native",
         }
+    }
+
+    /// Whether it is our tender, with options that no other has.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Subject::Ours | Subject::Process | Subject::Kvm)
     }
 }
 
-/// The table: a column for each tender, then the ratio of ours to each of the others.
+/// The table: a column for each tender, then the ratio of the first to each of the others.
 pub struct Table(Vec<Subject>);
 
 impl Table {
-    /// A table of these tenders; the first is ours.
+    /// A table of these tenders.
     pub fn of(subjects: impl IntoIterator<Item = Subject>) -> Table {
         Table(subjects.into_iter().collect())
     }
@@ -42,7 +56,7 @@ impl Table {
     pub fn rows(&self, samples: &Samples) -> String {
         let row = |quantity: &Quantity| {
             let column = |subject: &Subject| quantity.of(*subject).text();
-            let ratio = |subject: &Subject| quantity.ratio(*subject);
+            let ratio = |subject: &Subject| quantity.ratio(self.0[0], *subject);
             self.line(&quantity.name, column, ratio)
         };
         samples.0.iter().map(row).collect()
@@ -73,7 +87,7 @@ pub struct Samples(Vec<Quantity>);
 struct Quantity {
     name: String,
     /// In the order of [`Subject`].
-    cells: [Cell; 3],
+    cells: [Cell; 6],
 }
 
 /// The samples of one tender.
@@ -122,11 +136,11 @@ impl Quantity {
         &self.cells[subject as usize]
     }
 
-    /// The ratio of our median to that of `other`.
-    fn ratio(&self, other: Subject) -> String {
-        match (self.of(Subject::Ours).summary(), self.of(other).summary()) {
-            (Some(ours), Some(other)) if other[1] > 0 => {
-                format!("{:.3}", ours[1] as f64 / other[1] as f64)
+    /// The ratio of the median of `first` to that of `other`.
+    fn ratio(&self, first: Subject, other: Subject) -> String {
+        match (self.of(first).summary(), self.of(other).summary()) {
+            (Some(first), Some(other)) if other[1] > 0 => {
+                format!("{:.3}", first[1] as f64 / other[1] as f64)
             }
             _ => String::new(),
         }

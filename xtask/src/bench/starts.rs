@@ -24,24 +24,30 @@ const STARTED: [(&[&str], &str); 2] = [(&[], ""), (super::WITHOUT_SANDBOX, super
 const FIRST_INSTRUCTION: &str = "exec to first guest instruction";
 
 pub fn measure(bench: &Bench) -> Result<()> {
-    let (small, large) = (bench.fixture(UNIKERNEL), bench.large(UNIKERNEL));
-    bench.take_turns("starts", ROUNDS, |samples, subject, tender| {
-        for (options, suffix) in started(subject) {
-            start(samples, subject, command(tender, options, &small), suffix)?;
-        }
-        let command = command(tender, &[], &large);
-        start(samples, subject, command, ", large image")
-    })?;
+    ends(bench)?;
     // The other results are valid without this one.
-    if let Err(reason) = first_instruction(bench, &small) {
+    if let Err(reason) = first_instruction(bench, &bench.fixture(UNIKERNEL)) {
         println!("{FIRST_INSTRUCTION}: not measured: {reason}");
     }
     Ok(())
 }
 
+/// Measures from the start to the first output and to the end.
+pub fn ends(bench: &Bench) -> Result<()> {
+    let (small, large) = (bench.fixture(UNIKERNEL), bench.large(UNIKERNEL));
+    bench.take_turns("starts", ROUNDS, |samples, subject, tender| {
+        for (options, suffix) in started(subject) {
+            let command = command(subject, tender, options, &small);
+            start(samples, subject, command, suffix)?;
+        }
+        let command = command(subject, tender, &[], &large);
+        start(samples, subject, command, ", large image")
+    })
+}
+
 /// Returns the kinds of start that a tender has, as in `STARTED`.
 fn started(subject: Subject) -> &'static [(&'static [&'static str], &'static str)] {
-    if subject == Subject::Ours {
+    if subject.is_ours() {
         &STARTED
     } else {
         &STARTED[..1]
@@ -49,8 +55,8 @@ fn started(subject: Subject) -> &'static [(&'static [&'static str], &'static str
 }
 
 /// Returns the command that starts `hello`.
-pub fn command(tender: &Path, options: &[&str], unikernel: &Path) -> Command {
-    inside::command(tender, MEMORY, options, unikernel)
+pub fn command(subject: Subject, tender: &Path, options: &[&str], unikernel: &Path) -> Command {
+    inside::command(subject, tender, MEMORY, options, unikernel)
 }
 
 /// Measures from the start of the tender, by fork and exec, to the first output of its unikernel,
@@ -94,7 +100,7 @@ fn first_instruction(bench: &Bench, unikernel: &Path) -> Result<()> {
     let trace = Trace::begin()?;
     bench.take_turns("traced starts", ROUNDS, |samples, subject, tender| {
         for (options, suffix) in started(subject) {
-            let mut command = command(tender, options, unikernel);
+            let mut command = command(subject, tender, options, unikernel);
             let time = trace.exec_to_guest(command.stdout(Stdio::null()))?;
             samples.add(
                 &format!("{FIRST_INSTRUCTION}{suffix}"),
