@@ -39,7 +39,7 @@ pub enum Error {
         "cannot read the clock: {0}; the seccomp filter around tender must allow clock_gettime"
     )]
     Clock(io::Error),
-    #[error("cannot open /dev/kvm: {source}; {hint}")]
+    #[error("cannot open /dev/kvm: {source}; {hint}; or run without KVM: --engine=process")]
     NoKvm { source: io::Error, hint: String },
     #[error("unsupported KVM API version {0} (expected 12); boot a Linux kernel with its own KVM")]
     KvmVersion(i32),
