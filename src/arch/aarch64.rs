@@ -4,6 +4,8 @@
 mod boot;
 mod core;
 mod debug;
+mod engine;
+pub(super) mod process;
 mod registers;
 mod vcpu;
 

@@ -31,7 +31,9 @@ pub use child::Error;
 pub(super) use child::{Child, Set};
 pub(super) use native::Cpu;
 pub use pages::writable_code;
-pub(super) use steps::{Step, may, must};
+#[cfg(target_arch = "x86_64")]
+pub(super) use steps::must;
+pub(super) use steps::{Step, may};
 
 /// Requests of ptrace that a run makes.
 pub const PTRACE_REQUESTS: &[u64] = native::PTRACE_REQUESTS;

@@ -20,9 +20,14 @@ impl Register {
     }
 
     /// A system register, by the fields of the MRS instruction that reads it.
-    const fn system(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> Register {
+    pub(super) const fn system(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> Register {
         let encoding = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2;
         Register(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG as u64 | encoding)
+    }
+
+    /// Returns the fields of the instruction: for a system register.
+    pub(super) const fn encoding(self) -> u16 {
+        self.0 as u16
     }
 
     /// A register of KVM's own, with one bit for each firmware service that KVM performs for a
@@ -45,6 +50,11 @@ pub(super) const ELR_EL1: Register = Register::core(offset_of!(kvm_regs, elr_el1
 pub(super) const SPSR_EL1: Register = Register::core(offset_of!(kvm_regs, spsr));
 pub(super) const SCTLR_EL1: Register = Register::system(3, 0, 1, 0, 0);
 pub(super) const CPACR_EL1: Register = Register::system(3, 0, 1, 0, 2);
+/// Those that KVM has in its core, by the fields of the instruction that reads them.
+pub(super) const ELR_BY_NUMBER: Register = Register::system(3, 0, 4, 0, 1);
+pub(super) const SPSR_BY_NUMBER: Register = Register::system(3, 0, 4, 0, 0);
+pub(super) const TPIDR_EL1: Register = Register::system(3, 0, 13, 0, 4);
+pub(super) const TTBR1_EL1: Register = Register::system(3, 0, 2, 0, 1);
 pub(super) const TTBR0_EL1: Register = Register::system(3, 0, 2, 0, 0);
 pub(super) const TCR_EL1: Register = Register::system(3, 0, 2, 0, 2);
 pub(super) const ESR_EL1: Register = Register::system(3, 0, 5, 2, 0);

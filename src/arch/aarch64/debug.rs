@@ -14,9 +14,9 @@ use crate::arch::debug::{Debug, Hardware, Trap, Watch};
 use crate::arch::{Debugging, Error, Fields, Vcpu};
 
 /// Exception classes in ESR of debug events in the guest: breakpoint, step and watchpoint.
-const EC_BREAKPOINT: u32 = 0x30;
-const EC_STEP: u32 = 0x32;
-const EC_WATCHPOINT: u32 = 0x34;
+pub(super) const EC_BREAKPOINT: u32 = 0x30;
+pub(super) const EC_STEP: u32 = 0x32;
+pub(super) const EC_WATCHPOINT: u32 = 0x34;
 
 /// PSTATE at the entry of an exception: EL1 with its separate stack pointer; D, A, I and F masked.
 const PSTATE_IN_EXCEPTION: u64 = 0x3c5;
@@ -30,7 +30,7 @@ const VECTOR_OWN_STACK: u64 = 0x200;
 const ESR_BRK: u64 = 0x3c << 26 | 1 << 25;
 
 /// Breakpoints and watchpoints that every processor has at least, for a guest that is a process.
-const LEAST_POINTS: usize = 2;
+pub(super) const LEAST_POINTS: usize = 2;
 
 /// Breakpoint and watchpoint control: on, at EL1 and EL0.
 const CONTROL_ON: u64 = 0b11 << 1 | 1;

@@ -154,16 +154,11 @@ fn memory_steps(memory: &GuestMemory, page: u64) -> Vec<Step> {
         }
     }
     let above = PLACE + page + DATA;
-    let tops = native::TOPS;
-    let only = tops.len() == 1;
-    steps.extend(tops.iter().map(|top| Step {
-        may_fail: !only,
-        ..must(
-            "remove other memory",
-            libc::SYS_munmap,
-            &[above, top - above],
-        )
-    }));
+    steps.push(must(
+        "remove other memory",
+        libc::SYS_munmap,
+        &[above, native::top() - above],
+    ));
     steps
 }
 

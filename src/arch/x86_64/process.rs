@@ -31,7 +31,7 @@ mod start;
 use counter::Counter;
 use exception::Exception;
 use registers::{GENERAL, Registers};
-pub(in crate::arch) use start::{TOPS, jump, restartable_sequences, stub, synchronize};
+pub(in crate::arch) use start::{jump, restartable_sequences, stub, synchronize, top};
 
 /// PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO,
 /// PTRACE_PEEKUSER, PTRACE_POKEUSER.

@@ -6,8 +6,10 @@ use std::arch::{asm, global_asm};
 use super::Cpu;
 use crate::arch::process::{Step, may, must};
 
-/// Ends of the address space of a process.
-pub(in crate::arch) const TOPS: &[u64] = &[0x7fff_ffff_f000];
+/// Returns the end of the address space of a process.
+pub(in crate::arch) fn top() -> u64 {
+    0x7fff_ffff_f000
+}
 
 global_asm!(
     ".pushsection .rodata.stub, \"a\"",
