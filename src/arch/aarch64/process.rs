@@ -169,8 +169,8 @@ impl Cpu {
             }
             (libc::SIGBUS, _) => return no_memory(details, address),
             (_, None) => Exception::fetch(memory, registers.pc),
-            (libc::SIGSEGV, Some(_)) if WINDOW.contains(&without_tag(address)) => {
-                return undecoded(details, address);
+            (libc::SIGSEGV, Some(word)) if WINDOW.contains(&without_tag(address)) => {
+                return undecoded(details, address, word, registers);
             }
             (libc::SIGSEGV, Some(word)) => Exception::data(memory, address, word),
             (_, Some(word)) => match self.emulate(word, registers) {
@@ -244,8 +244,13 @@ fn debug_exit(details: &mut Details, class: u32, far: u64) {
     };
 }
 
-/// Describes an access to an address without memory that KVM could not emulate either.
-fn undecoded(details: &mut Details, address: u64) -> Next {
+/// Describes an access to an address without memory that KVM could not emulate either. It skips
+/// maintenance of caches.
+fn undecoded(details: &mut Details, address: u64, word: u32, registers: &mut Registers) -> Next {
+    if instruction::is_maintenance(word) {
+        registers.pc = registers.pc.wrapping_add(4);
+        return Next::Resume;
+    }
     details.run.exit_reason = KVM_EXIT_ARM_NISV;
     details.run.__bindgen_anon_1.arm_nisv = kvm_run__bindgen_ty_1__bindgen_ty_22 {
         esr_iss: 0,

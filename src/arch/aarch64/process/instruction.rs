@@ -142,10 +142,15 @@ pub(super) fn is_store(word: u32) -> bool {
         // Atomic operations.
         0x38 if bit(21) && word >> 10 & 3 == 0 => false,
         0x38 | 0x39 | 0x3c | 0x3d => opcode == 0 || (is_vector && opcode == 2 && word >> 30 == 0),
-        // Maintenance of caches, and zeroes.
-        0x15 => word & 0xffff_f000 == 0xd50b_7000,
+        0x15 => is_maintenance(word),
         _ => false,
     }
+}
+
+/// Returns whether an instruction maintains caches by address (or zeroes a line of one), which
+/// counts as a write.
+pub(super) fn is_maintenance(word: u32) -> bool {
+    word & 0xffff_f000 == 0xd50b_7000
 }
 
 #[cfg(test)]
