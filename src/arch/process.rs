@@ -170,6 +170,7 @@ pub(super) fn errno(error: io::Error) -> kvm_ioctls::Error {
 }
 
 /// The exit of a guest that left 64-bit mode; KVM has no such exit.
+#[cfg(target_arch = "x86_64")]
 pub(super) const EXIT_MODE: u32 = u32::MAX;
 
 impl Details {

@@ -22,7 +22,7 @@ use libc::{c_int, siginfo_t};
 
 use super::debug::{EC_BREAKPOINT, EC_STEP, EC_WATCHPOINT};
 use crate::arch::process::{Details, Guest, Next};
-use crate::memory::{GuestAddress, GuestMemory};
+use crate::memory::GuestMemory;
 
 mod exception;
 mod instruction;
@@ -34,7 +34,7 @@ use exception::Exception;
 use instruction::Access;
 use registers::{Core, GENERAL, Registers, without_tag};
 pub(in crate::arch) use start::{jump, restartable_sequences, stub, synchronize, top};
-use system::{Emulated, System};
+use system::System;
 
 /// PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO.
 pub(in crate::arch) const PTRACE_REQUESTS: &[u64] = &[7, 9, 0x4204, 0x4205, 0x4202];
@@ -76,13 +76,17 @@ impl Cpu {
         self.debug.get().control & KVM_GUESTDBG_SINGLESTEP != 0
     }
 
-    /// Returns whether a single step ended in an emulated instruction, and describes it.
-    pub(in crate::arch) fn has_stepped(&mut self, details: &mut Details) -> bool {
-        let stepped = std::mem::take(&mut self.stepped) && self.is_stepping();
-        if stepped {
+    /// Does what precedes the guest's next instruction: ends a single step that was emulated.
+    pub(in crate::arch) fn prepare(
+        &mut self,
+        _: &Guest,
+        details: &mut Details,
+    ) -> io::Result<Next> {
+        if std::mem::take(&mut self.stepped) && self.is_stepping() {
             debug_exit(details, EC_STEP, 0);
+            return Ok(Next::Exit);
         }
-        stepped
+        Ok(Next::Resume)
     }
 
     /// Handles a fault of the guest.
@@ -174,21 +178,16 @@ impl Cpu {
             }
             (libc::SIGSEGV, Some(word)) => Exception::data(memory, address, word),
             (_, Some(word)) => match self.emulate(word, registers) {
-                Emulated::Done => return Next::Resume,
-                Emulated::Undefined => Exception::UNDEFINED,
-                Emulated::Refused => {
-                    let code: [u8; 8] = memory.read(GuestAddress(registers.pc)).unwrap_or_default();
-                    return details.unemulated(&code);
-                }
+                Some(()) => return Next::Resume,
+                None => Exception::UNDEFINED,
             },
         };
         self.deliver(registers, exception)
     }
 
-    fn emulate(&mut self, word: u32, registers: &mut Registers) -> Emulated {
-        let Some(instruction) = instruction::decode(word) else {
-            return Emulated::Undefined;
-        };
+    /// Emulates an instruction of EL1. Returns none if it is undefined.
+    fn emulate(&mut self, word: u32, registers: &mut Registers) -> Option<()> {
+        let instruction = instruction::decode(word)?;
         self.stepped = self.is_stepping();
         self.system.get_mut().emulate(instruction, registers)
     }

@@ -15,7 +15,6 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::boot::{self, Register};
 use super::debug;
-use crate::arch::process::{Details, EXIT_UNEMULATED};
 use crate::arch::{Boot, Call, Error, Exit, Processor, Stop, Vcpu};
 
 /// Size of the hypercall window in bytes; the decoder checks whether a number exists.
@@ -174,11 +173,6 @@ fn access(address: u64, width: usize, is_write: bool) -> Exit {
 
 /// Returns why the guest stopped, for exits other than MMIO.
 fn other(run: &kvm_run) -> Exit {
-    if run.exit_reason == EXIT_UNEMULATED {
-        return Exit::Stop(Stop::Unemulated {
-            bytes: Details::instruction(run),
-        });
-    }
     let details = &run.__bindgen_anon_1;
     // SAFETY: the exit reason determines which member of the union was written.
     let stop = unsafe {

@@ -178,8 +178,8 @@ impl Child {
         self.set_bytes(set, value.as_bytes())
     }
 
-    #[cfg(target_arch = "x86_64")]
     /// Reads registers of any length, at most that of `bytes`; returns their length.
+    #[cfg(target_arch = "x86_64")]
     pub(in crate::arch) fn get_bytes(&self, set: Set, bytes: &mut [u8]) -> io::Result<usize> {
         self.get_into(set, bytes.as_mut_ptr().cast(), bytes.len())
     }

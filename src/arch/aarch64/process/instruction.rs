@@ -22,8 +22,6 @@ pub(super) enum Instruction {
     SelectStack { is_own: bool },
     /// Maintenance of caches and of translations, which has nothing to do in a process.
     Nothing,
-    /// Maintenance that would have something to do, and translation of addresses.
-    Refused,
 }
 
 /// A load or a store of one general register, without write-back: an access that KVM can emulate.
@@ -81,10 +79,10 @@ pub(super) fn decode(word: u32) -> Option<Instruction> {
         },
         // TLBI.
         _ if word & 0xffff_f000 == 0xd508_8000 => Instruction::Nothing,
-        // DC, IC and AT.
+        // DC; but no IC, which would have something to do, and no AT.
         _ if word & 0xffff_f000 == 0xd508_7000 => match word >> 5 & 0x7f {
             0x31 | 0x32 | 0x52 | 0x72 => Instruction::Nothing,
-            _ => Instruction::Refused,
+            _ => return None,
         },
         _ => return None,
     })

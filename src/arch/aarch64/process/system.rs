@@ -42,17 +42,6 @@ pub(super) struct System {
     other_stack: u64,
 }
 
-/// What becomes of an instruction of EL1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Emulated {
-    /// The guest goes on after it.
-    Done,
-    /// It is undefined.
-    Undefined,
-    /// It would change what a process cannot change.
-    Refused,
-}
-
 impl Default for System {
     fn default() -> System {
         System {
@@ -176,52 +165,35 @@ impl System {
         Some(registers)
     }
 
-    /// Emulates an instruction of EL1.
+    /// Emulates an instruction of EL1. Returns none if it is undefined, or would change what a process
+    /// cannot change: its tables and modes.
     pub(super) fn emulate(
         &mut self,
         instruction: Instruction,
         registers: &mut Registers,
-    ) -> Emulated {
-        let next = registers.pc.wrapping_add(4);
-        let done = match instruction {
+    ) -> Option<()> {
+        let mut next = registers.pc.wrapping_add(4);
+        match instruction {
             Instruction::Return => {
-                let (to, pstate) = (self.elr, self.spsr);
-                if self.set_pstate(pstate, registers).is_none() {
-                    return Emulated::Refused;
-                }
-                registers.pc = to;
-                return Emulated::Done;
+                self.set_pstate(self.spsr, registers)?;
+                next = self.elr;
             }
             // As KVM answers: there is no such service.
-            Instruction::Hypervisor => {
-                registers.set_operand(0, u64::MAX);
-                Emulated::Done
+            Instruction::Hypervisor => registers.set_operand(0, u64::MAX),
+            Instruction::Read { register, general } => {
+                registers.set_operand(general, self.read(register)?);
             }
-            Instruction::Read { register, general } => match self.read(register) {
-                Some(value) => {
-                    registers.set_operand(general, value);
-                    Emulated::Done
-                }
-                None => Emulated::Undefined,
-            },
             Instruction::Write { register, general } => {
-                self.write(register, registers.operand(general), registers)
+                self.write(register, registers.operand(general), registers)?;
             }
             Instruction::Mask { bits, is_set } => {
                 self.state = self.state & !bits | if is_set { bits } else { 0 };
-                Emulated::Done
             }
-            Instruction::SelectStack { is_own } => {
-                self.select(u64::from(is_own), registers);
-                Emulated::Done
-            }
-            Instruction::Nothing => Emulated::Done,
-            Instruction::Refused => Emulated::Refused,
-        };
-        if done == Emulated::Done {
-            registers.pc = next;
+            Instruction::SelectStack { is_own } => self.select(u64::from(is_own), registers),
+            Instruction::Nothing => {}
         }
-        done
+        registers.pc = next;
+        Some(())
     }
 
     fn read(&mut self, encoding: u16) -> Option<u64> {
@@ -240,7 +212,7 @@ impl System {
         }
     }
 
-    fn write(&mut self, encoding: u16, value: u64, registers: &mut Registers) -> Emulated {
+    fn write(&mut self, encoding: u16, value: u64, registers: &mut Registers) -> Option<()> {
         let is = |register: Register| register.encoding() == encoding;
         if is(SP_EL0) && self.state & OWN_STACK != 0 {
             self.other_stack = value;
@@ -249,15 +221,13 @@ impl System {
         } else if is(INTERRUPT_MASKS) {
             self.state = self.state & !MASKS | value & MASKS;
         } else {
-            match self.register(encoding) {
-                None => return Emulated::Undefined,
-                Some((register, constant)) if (*register ^ value) & constant != 0 => {
-                    return Emulated::Refused;
-                }
-                Some((register, _)) => *register = value,
+            let (register, constant) = self.register(encoding)?;
+            if (*register ^ value) & constant != 0 {
+                return None;
             }
+            *register = value;
         }
-        Emulated::Done
+        Some(())
     }
 }
 
