@@ -80,9 +80,7 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
     let sandbox = Sandbox::new(config.sandbox, identity, root);
     if try_out(&mut report, sandbox, config.sandbox, cores).is_some() {
         if let Found::Process(vcpu) = found {
-            report.passes("process", try_process(vcpu), |frequency| {
-                format!("can run a guest; counter of {} kHz", frequency / 1000)
-            });
+            report.passes("process", try_process(vcpu), |()| "can run a guest");
         }
     }
     report
@@ -129,13 +127,12 @@ fn engine(report: &mut Report, config: &Config) -> Found {
     }
 }
 
-/// Starts and ends a process as for a guest, from within the sandbox; returns the frequency of its
-/// counter.
-fn try_process(mut vcpu: Vcpu) -> Result<u64, outcome::Error> {
+/// Starts and ends a process as for a guest, from within the sandbox.
+fn try_process(mut vcpu: Vcpu) -> Result<(), outcome::Error> {
     let memory = Arc::new(GuestMemory::shared(Memory::STEP)?);
     vcpu.start(&memory)?;
     vcpu.end();
-    Ok(vcpu.counter_frequency()?)
+    Ok(())
 }
 
 fn kvm(report: &mut Report, mode: SandboxMode) -> Option<VmFd> {

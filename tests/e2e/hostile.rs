@@ -36,7 +36,7 @@ pub fn tests() -> Vec<Trial> {
     for way in ["tables-outside", "tables-self", "mmu-off", "no-vectors"] {
         tests.push(
             trial(&format!("a_broken_processor_can_be_ended::{way}"))
-                .needs(&[Kvm])
+                .needs(&[if way == "no-vectors" { Kvm } else { KvmEngine }])
                 .run(move || broken_processor(way)),
         );
     }

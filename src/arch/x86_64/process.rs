@@ -55,6 +55,8 @@ pub(in crate::arch) struct Cpu {
     /// KERNEL_GS_BASE.
     kernel_gs: u64,
     debug: Cell<kvm_guest_debug>,
+    /// The guest's own breakpoint is to be delivered.
+    breakpoint: Cell<bool>,
     /// An instruction was emulated during a single step.
     stepped: bool,
     counter: Counter,
@@ -67,6 +69,7 @@ impl Cpu {
             system: RefCell::default(),
             kernel_gs: 0,
             debug: Cell::default(),
+            breakpoint: Cell::default(),
             stepped: false,
             counter: Counter::of_host(),
         }
@@ -96,12 +99,9 @@ impl Cpu {
             debug_exit(details, 1, DR6_STEP);
             return Ok(Next::Exit);
         }
-        let mut debug = self.debug.get();
-        if debug.control & KVM_GUESTDBG_INJECT_BP == 0 {
+        if !self.breakpoint.take() {
             return Ok(Next::Resume);
         }
-        debug.control &= !KVM_GUESTDBG_INJECT_BP;
-        self.debug.set(debug);
         let mut registers: Registers = guest.child.get(GENERAL)?;
         registers.rip = registers.rip.wrapping_add(1);
         let next = self.deliver(

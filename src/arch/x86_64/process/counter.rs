@@ -16,8 +16,9 @@ pub(super) struct Counter {
 /// Frequency of an emulated counter: nanoseconds.
 const NANOSECONDS: u32 = 1_000_000;
 
-/// Nanoseconds in which the frequency is measured, and the most readings in them.
+/// Nanoseconds in which the frequency is measured, and the number of readings.
 const MEASURE: u64 = 200_000;
+const LEAST_READINGS: usize = 512;
 const MOST_READINGS: usize = 8192;
 
 impl Counter {
@@ -88,7 +89,8 @@ fn measured() -> u32 {
             nanoseconds: time.saturating_sub(start) as f64,
             width: last.wrapping_sub(first),
         });
-        if time.saturating_sub(start) > MEASURE {
+        // An interruption may take longer than the measurement.
+        if readings.len() >= LEAST_READINGS && time.saturating_sub(start) > MEASURE {
             break;
         }
     }

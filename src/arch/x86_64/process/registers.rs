@@ -2,7 +2,9 @@
 
 use std::io;
 
-use kvm_bindings::{KVM_GUESTDBG_USE_HW_BP, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs};
+use kvm_bindings::{
+    KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_USE_HW_BP, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::super::core::FxSave;
@@ -241,6 +243,9 @@ impl Cpu {
             set_debug_register(child, number, points[usize::from(number)])?;
         }
         set_debug_register(child, CONTROL, points[usize::from(CONTROL)])?;
+        if debug.control & KVM_GUESTDBG_INJECT_BP != 0 {
+            self.breakpoint.set(true);
+        }
         self.debug.set(*debug);
         Ok(())
     }
