@@ -57,7 +57,7 @@ impl Exception {
 
     /// Of an access to `address` by `instruction`. Linux does not tell whether it was a write. It
     /// was one if the memory is mapped, because the guest can read all of that; otherwise the
-    /// instruction tells it.
+    /// instruction shows it.
     pub(super) fn data(memory: &GuestMemory, address: u64, instruction: u32) -> Exception {
         let status = status(memory, address);
         let is_write = status >= PERMISSION || is_store(instruction);
