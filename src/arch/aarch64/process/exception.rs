@@ -55,9 +55,9 @@ impl Exception {
         Exception::new(FETCH, status(memory, address)).at(address)
     }
 
-    /// Of an access to `address` by `instruction`. Linux does not tell whether it was a write. It
-    /// was one if the memory is mapped, because the guest can read all of that; otherwise the
-    /// instruction shows it.
+    /// Of an access to `address` by `instruction`. Linux does not report writes as such. An access to
+    /// mapped memory that fails is a write, as the guest can read all of it; otherwise the
+    /// instruction decides.
     pub(super) fn data(memory: &GuestMemory, address: u64, instruction: u32) -> Exception {
         let status = status(memory, address);
         let is_write = status >= PERMISSION || is_store(instruction);
