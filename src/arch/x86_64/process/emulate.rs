@@ -63,13 +63,17 @@ impl Cpu {
                 is_write,
                 is_repeated,
             } => {
-                let count = if is_repeated { registers.rcx as u32 } else { 1 };
+                let count = if is_repeated { registers.rcx } else { 1 };
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
                 if count == 0 {
                     return Some(Next::Resume);
                 }
-                let value = guest.memory.read(GuestAddress(registers.rsi)).ok();
-                let value = value.filter(|_| is_write);
+                let value = is_write.then(|| element(&guest.memory, registers.rsi, size));
+                let value = value.map_or(Some(None), |value| value.map(Some))?;
                 port_exit(details, registers.rdx as u16, (size, count), value);
+                if is_repeated {
+                    registers.rcx -= u64::from(count);
+                }
                 let moved = i64::from(count) * i64::from(size);
                 let moved = if registers.eflags & BACKWARDS == 0 {
                     moved
@@ -125,7 +129,10 @@ impl Cpu {
                 let value = *msr(&mut self.kernel_gs, registers)?;
                 (registers.rax, registers.rdx) = (value & u64::from(u32::MAX), value >> 32);
             }
-            Instruction::SwapGs => std::mem::swap(&mut self.kernel_gs, &mut registers.gs_base),
+            Instruction::SwapGs => {
+                let base = user_address(self.kernel_gs)?;
+                self.kernel_gs = std::mem::replace(&mut registers.gs_base, base);
+            }
             Instruction::LoadTable {
                 is_interrupts,
                 from,
@@ -179,6 +186,14 @@ impl Cpu {
         }
         Some(())
     }
+}
+
+/// Returns the element of a string of `size` bytes each.
+fn element(memory: &GuestMemory, address: u64, size: u8) -> Option<u32> {
+    let mut element = [0; 4];
+    let bytes = memory.bytes(GuestAddress(address), size.into()).ok()?;
+    bytes.copy_to(&mut element[..size.into()]);
+    Some(u32::from_le_bytes(element))
 }
 
 /// Returns an address that a process can have as base of a segment.
@@ -274,3 +289,6 @@ fn pop<const N: usize>(
     registers.rsp = stack;
     Some(values)
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,8 @@ pub(super) struct Place {
 /// Returns the bytes at `address`, as far as there is memory with code.
 pub(super) fn bytes(memory: &GuestMemory, address: u64) -> [u8; LONGEST] {
     let mut bytes = [0; LONGEST];
-    for (address, byte) in (address..).zip(&mut bytes) {
+    for (offset, byte) in (0..).zip(&mut bytes) {
+        let address = address.wrapping_add(offset);
         if !memory.is_executable(address) {
             break;
         }
@@ -143,10 +144,12 @@ impl Prefixes {
                 0x26 | 0x2e | 0x36 | 0x3e | 0xf0 => {}
                 rex @ 0x40..=0x4f => {
                     prefixes.rex = rex;
-                    return Some((prefixes, bytes.next()?));
+                    continue;
                 }
                 opcode => return Some((prefixes, opcode)),
             }
+            // It counts directly before the opcode only.
+            prefixes.rex = 0;
         }
     }
 
@@ -196,13 +199,13 @@ impl Prefixes {
 pub(super) fn decode(code: &[u8; LONGEST]) -> Option<(Instruction, u64)> {
     let mut bytes = Bytes(code);
     let (prefixes, opcode) = Prefixes::of(&mut bytes)?;
-    let wide = if prefixes.is_short { 2 } else { 4 };
+    let is_long = prefixes.is_long();
+    let wide = if prefixes.is_short && !is_long { 2 } else { 4 };
     let port = |port, size, is_write| Instruction::Port {
         port,
         size,
         is_write,
     };
-    let is_long = prefixes.is_long();
     let instruction = match opcode {
         0x6c..=0x6f => Instruction::String {
             size: if opcode & 1 == 0 { 1 } else { wide },
