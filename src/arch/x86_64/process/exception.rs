@@ -40,6 +40,7 @@ impl Exception {
     pub(super) const DEBUG: Exception = Exception::of(1);
     pub(super) const UNDEFINED: Exception = Exception::of(6);
     const DOUBLE: Exception = Exception::with(8, 0);
+    pub(super) const ALIGNMENT: Exception = Exception::with(17, 0);
     pub(super) const STACK: Exception = Exception::with(12, 0);
     pub(super) const PROTECTION: Exception = Exception::with(13, 0);
 
@@ -68,7 +69,7 @@ impl Exception {
         let at = registers.rip.wrapping_sub(2);
         match instruction::bytes(memory, at) {
             [0xcd, vector, ..] => Exception::software(vector),
-            [0x0f, 0x05 | 0x34, ..] => {
+            [0x0f, 0x05, ..] => {
                 registers.rip = at;
                 Exception::UNDEFINED
             }
@@ -79,19 +80,29 @@ impl Exception {
     /// Returns the page fault of an access to `address` by the instruction at `at`. Linux does not
     /// report whether it was a write; the instruction shows it.
     pub(super) fn page_fault(
+        memory: &GuestMemory,
         code: c_int,
         address: u64,
         at: u64,
-        instruction: &[u8; LONGEST],
     ) -> Exception {
         let present = if code == SEGV_ACCERR { PRESENT } else { 0 };
-        let is_fetch = address.wrapping_sub(at) < LONGEST as u64;
-        let kind = match is_fetch {
+        let is_near = address.wrapping_sub(at) < LONGEST as u64;
+        let kind = match is_near && !memory.is_executable(address) {
             true => FETCH,
-            false if is_store(instruction) => WRITE,
+            false if is_store(&instruction::bytes(memory, at)) => WRITE,
             false => 0,
         };
         Exception::with(14, present | kind)
+    }
+
+    /// Returns what the processor tries to deliver, one after the other. If the gate of a benign
+    /// exception or of an interrupt is not valid, that is a general protection exception.
+    fn attempts(self) -> [Option<Exception>; 3] {
+        const GATE: u64 = 1 << 1;
+        let is_benign = !matches!(self.vector, 0 | 8 | 10..=14);
+        let protection = Exception::with(13, u64::from(self.vector) << 3 | GATE);
+        let protection = is_benign.then_some(protection);
+        [Some(self), protection, Some(Exception::DOUBLE)]
     }
 
     /// Returns the exception of a failed calculation.
@@ -112,32 +123,28 @@ impl Exception {
 /// Returns whether an instruction with an operand in memory writes to it, for the usual ones.
 fn is_store(code: &[u8; LONGEST]) -> bool {
     let is_prefix = |byte: &&u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
-    let mut code = code.iter().skip_while(is_prefix);
-    let (opcode, next) = (code.next(), code.next().copied().unwrap_or_default());
+    let prefixes = code.iter().take_while(is_prefix).count();
+    let [opcode, next, after] = [0, 1, 2].map(|at| code.get(prefixes + at).copied());
+    let [next, after] = [next, after].map(Option::unwrap_or_default);
     match opcode {
+        // MOVQ from memory.
+        Some(0x0f) if next == 0x7e && code[..prefixes].contains(&0xf3) => false,
+        // BTS, BTR and BTC by a constant.
+        Some(0x0f) if next == 0xba => after >> 3 & 7 > 4,
         // Moves of vectors, and atomic operations.
-        Some(0x0f) => matches!(
-            next,
-            0x11 | 0x13 | 0x17 | 0x29 | 0x2b | 0x7e | 0x7f | 0x90
-                ..=0x9f
-                    | 0xab
-                    | 0xb0
-                    | 0xb1
-                    | 0xb3
-                    | 0xbb
-                    | 0xc0
-                    | 0xc1
-                    | 0xc3
-                    | 0xc7
-                    | 0xd6
-                    | 0xe7
-        ),
+        Some(0x0f) => {
+            matches!(
+                next,
+                0x11 | 0x13 | 0x17 | 0x29 | 0x2b | 0x7e | 0x7f | 0x90..=0x9f
+            ) || matches!(next, 0xa4 | 0xa5 | 0xab..=0xad | 0xb0 | 0xb1 | 0xb3 | 0xbb)
+                || matches!(next, 0xc0 | 0xc1 | 0xc3 | 0xc7 | 0xd6 | 0xe7)
+        }
         // Arithmetic to memory, but no comparisons.
         Some(opcode @ 0x00..=0x37) => opcode & 7 < 2,
         Some(0x80..=0x83) => next >> 3 & 7 != 7,
-        // PUSH, CALL, MOV, string moves, shifts.
-        Some(0x50..=0x57 | 0x68 | 0x6a | 0xe8) => true,
-        Some(0x86..=0x89 | 0x8f | 0xa2..=0xa5 | 0xaa | 0xab | 0xc6 | 0xc7) => true,
+        // PUSH, PUSHF, ENTER, CALL, MOV, string moves, shifts.
+        Some(0x50..=0x57 | 0x68 | 0x6a | 0x9c | 0xc8 | 0xe8) => true,
+        Some(0x86..=0x89 | 0x8c | 0x8f | 0xa2..=0xa5 | 0xaa | 0xab | 0xc6 | 0xc7) => true,
         Some(0xc0 | 0xc1 | 0xd0..=0xd3 | 0xfe) => true,
         Some(0xff) => next >> 3 & 7 < 2,
         Some(0xf6 | 0xf7) => matches!(next >> 3 & 7, 2 | 3),
@@ -155,7 +162,7 @@ impl Cpu {
         exception: Exception,
         details: &mut Details,
     ) -> Next {
-        for exception in [exception, Exception::DOUBLE] {
+        for exception in exception.attempts().into_iter().flatten() {
             if self.enter(memory, registers, exception).is_some() {
                 return Next::Resume;
             }
@@ -179,16 +186,15 @@ impl Cpu {
             number => self.task_stack(memory, number)?,
         };
         let system = self.system.get_mut();
-        let mut frame = vec![
+        let frame = [
             system.ss.selector.into(),
             registers.rsp,
             registers.eflags,
             system.cs.selector.into(),
             registers.rip,
         ];
-        frame.extend(exception.error);
         let mut stack = stack & !15;
-        for value in frame {
+        for value in frame.into_iter().chain(exception.error) {
             stack = stack.wrapping_sub(8);
             memory.write(GuestAddress(stack), value).ok()?;
         }
