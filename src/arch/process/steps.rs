@@ -21,8 +21,9 @@ use crate::memory::{self, GuestMemory};
 /// below the addresses that Linux chooses.
 const PLACE: u64 = 0x20_0000_0000;
 
-/// Bytes for the data, and where in them the steps are.
-const DATA: u64 = 0x4000;
+/// Bytes for the data, and where in them the steps are. An ELF file has at most 65535 segments, with
+/// gaps between them: the steps take less than 10 MB, of which only those that exist are allocated.
+const DATA: u64 = 0x100_0000;
 const STEPS: u64 = 0x100;
 
 /// Where in the data zeroes are, and the filter's description and instructions.
@@ -201,7 +202,10 @@ impl Stub {
         let length = (page + DATA) as usize;
         let place = PLACE as *mut c_void;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let flags = libc::MAP_SHARED
+            | libc::MAP_ANONYMOUS
+            | libc::MAP_NORESERVE
+            | libc::MAP_FIXED_NOREPLACE;
         // SAFETY: the mapping is new, as it replaces none.
         let mapped = unsafe { libc::mmap(place, length, protection, flags, -1, 0) };
         if mapped == libc::MAP_FAILED {
@@ -322,5 +326,31 @@ fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
         jt,
         jf,
         k,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Access, Mapping, PAGE_SIZE};
+
+    /// As many pieces of memory as an ELF file can have: each segment has other rights than its
+    /// neighbours and the gaps between them.
+    #[test]
+    fn the_steps_of_any_file_fit() {
+        const PIECES: u64 = 2 * u16::MAX as u64 + 2;
+        let mut memory = GuestMemory::shared(LOWEST + PIECES * PAGE_SIZE).unwrap();
+        let piece = |number| Mapping {
+            range: LOWEST + number * PAGE_SIZE..LOWEST + (number + 1) * PAGE_SIZE,
+            access: [Access::Read, Access::ReadWrite][number as usize % 2],
+        };
+        memory.protect((0..PIECES).map(piece).collect());
+        let steps = list(&memory, &Cpu::new());
+        // Larger pages of a host have the rights of all their pieces.
+        assert!(steps.len() as u64 > PIECES || memory::host_page_size() as u64 > PAGE_SIZE);
+        let stub = Stub::new(&steps).unwrap();
+        // SAFETY: the record is in the mapping.
+        let last = unsafe { stub.record(steps.len() - 1).read() };
+        assert_eq!(last.call, libc::SYS_munmap as u64);
     }
 }
