@@ -126,13 +126,13 @@ impl Process {
         let Some(guest) = &self.guest else {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         };
-        // SAFETY: the box exists, and the vCPU has no reference to it while it enters the guest.
-        let details = unsafe { self.details.as_mut() };
         loop {
             // A guest that traps without end is interrupted here.
-            if details.interrupt_flag().load(Ordering::SeqCst) != 0 {
+            if interrupt_flag(self.details).load(Ordering::SeqCst) != 0 {
                 return Err(io::Error::from_raw_os_error(libc::EINTR));
             }
+            // SAFETY: the box exists, and the vCPU has no reference to it while it enters the guest.
+            let details = unsafe { self.details.as_mut() };
             if self.cpu.prepare(guest, details)? == Next::Exit {
                 return Ok(());
             }
@@ -151,7 +151,10 @@ impl Process {
 
     /// Returns why the child cannot run the guest any longer.
     pub(super) fn failure(&self, source: io::Error) -> Error {
-        match self.guest.as_ref().and_then(|guest| guest.child.end()) {
+        // Otherwise the child is stopped, and to wait for it would be in vain.
+        let is_gone = source.raw_os_error() == Some(libc::ESRCH);
+        let guest = self.guest.as_ref().filter(|_| is_gone);
+        match guest.and_then(|guest| guest.child.end()) {
             Some(signal) => Error::Killed { signal },
             None => Error::Registers(source),
         }
@@ -173,13 +176,11 @@ pub(super) fn errno(error: io::Error) -> kvm_ioctls::Error {
 #[cfg(target_arch = "x86_64")]
 pub(super) const EXIT_MODE: u32 = u32::MAX;
 
-impl Details {
-    /// Returns the byte that signal handlers set.
-    fn interrupt_flag(&mut self) -> &AtomicU8 {
-        let flag = &raw mut self.run.immediate_exit;
-        // SAFETY: the byte is valid, and all accesses are atomic while handlers know it.
-        unsafe { AtomicU8::from_ptr(flag) }
-    }
+/// Returns the byte that signal handlers set.
+fn interrupt_flag<'d>(details: NonNull<Details>) -> &'d AtomicU8 {
+    // SAFETY: the byte is valid as long as the vCPU, and all accesses are atomic while handlers know
+    // it. There is no reference to the whole while this one is used.
+    unsafe { AtomicU8::from_ptr(&raw mut (*details.as_ptr()).run.immediate_exit) }
 }
 
 impl Drop for Process {

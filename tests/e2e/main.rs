@@ -29,6 +29,7 @@ mod huge_pages;
 mod hypercalls;
 mod images;
 mod inspect;
+mod instructions;
 mod journal;
 mod limits;
 mod maxdev;
@@ -109,6 +110,7 @@ fn tests(only: Option<&str>) -> Vec<Trial> {
         hypercalls
         images
         inspect
+        instructions
         journal
         limits
         maxdev

@@ -30,12 +30,12 @@ mod start;
 
 use counter::Counter;
 use exception::Exception;
-use registers::{GENERAL, Registers};
+use registers::Registers;
 pub(in crate::arch) use start::{jump, restartable_sequences, stub, synchronize, top};
 
-/// PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO,
+/// PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_GETREGS, PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO,
 /// PTRACE_PEEKUSER, PTRACE_POKEUSER.
-pub(in crate::arch) const PTRACE_REQUESTS: &[u64] = &[7, 9, 0x4204, 0x4205, 0x4202, 3, 6];
+pub(in crate::arch) const PTRACE_REQUESTS: &[u64] = &[7, 9, 12, 0x4204, 0x4205, 0x4202, 3, 6];
 
 /// `out %eax, (%dx)`.
 const OUT: u8 = 0xef;
@@ -78,9 +78,10 @@ impl Cpu {
     /// Gives a new child the registers of the guest's first instruction.
     pub(in crate::arch) fn start(&self, guest: &Guest) -> io::Result<()> {
         registers::clear_vector(&guest.child)?;
-        let mut registers: Registers = guest.child.get(GENERAL)?;
+        let before = Registers::of(&guest.child)?;
+        let mut registers = before;
         registers.begin(&self.first.get());
-        guest.child.set(GENERAL, &registers)
+        registers.store(&guest.child, &before)
     }
 
     /// Whether the guest runs a single instruction.
@@ -102,7 +103,8 @@ impl Cpu {
         if !self.breakpoint.take() {
             return Ok(Next::Resume);
         }
-        let mut registers: Registers = guest.child.get(GENERAL)?;
+        let before = Registers::of(&guest.child)?;
+        let mut registers = before;
         registers.rip = registers.rip.wrapping_add(1);
         let next = self.deliver(
             &guest.memory,
@@ -110,7 +112,7 @@ impl Cpu {
             Exception::software(3),
             details,
         );
-        guest.child.set(GENERAL, &registers)?;
+        registers.store(&guest.child, &before)?;
         Ok(next)
     }
 
@@ -121,7 +123,13 @@ impl Cpu {
         signal: c_int,
         details: &mut Details,
     ) -> io::Result<Next> {
-        let mut registers: Registers = guest.child.get(GENERAL)?;
+        let before = Registers::of(&guest.child)?;
+        let mut registers = before;
+        if registers.cs != USER_CODE {
+            // 32-bit code, to which a guest can jump by Linux's segments.
+            details.run.exit_reason = EXIT_MODE;
+            return Ok(Next::Exit);
+        }
         if signal == libc::SIGSEGV && is_out(&guest.memory, registers.rip) {
             self.stepped = self.is_stepping();
             let next = registers.rip.wrapping_add(1);
@@ -141,7 +149,7 @@ impl Cpu {
         }
         registers.orig_rax = u64::MAX;
         let next = self.fault(guest, signal, &cause, &mut registers, details)?;
-        guest.child.set(GENERAL, &registers)?;
+        registers.store(&guest.child, &before)?;
         Ok(next)
     }
 
@@ -154,11 +162,6 @@ impl Cpu {
         details: &mut Details,
     ) -> io::Result<Next> {
         let code = instruction::bytes(&guest.memory, registers.rip);
-        if registers.cs != USER_CODE {
-            // 32-bit code, to which a guest can jump by Linux's segments.
-            details.run.exit_reason = EXIT_MODE;
-            return Ok(Next::Exit);
-        }
         let exception = match signal {
             libc::SIGTRAP => return self.debug_trap(guest, cause, registers, details),
             libc::SIGSEGV if cause.si_code == SI_KERNEL => {
@@ -171,14 +174,19 @@ impl Cpu {
                 // SAFETY: with this code, the address is set.
                 let address = unsafe { cause.si_addr() } as u64;
                 self.system.get_mut().cr2 = address;
-                Exception::page_fault(cause.si_code, address, registers.rip, &code)
+                Exception::page_fault(&guest.memory, cause.si_code, address, registers.rip)
             }
             libc::SIGSYS => Exception::system_call(&guest.memory, registers),
             libc::SIGFPE => Exception::arithmetic(cause.si_code, &guest.child)?,
             libc::SIGBUS if cause.si_code == libc::BUS_ADRALN => {
-                // A guest under KVM has no alignment checks.
-                registers.eflags &= !ALIGNMENT_CHECK;
-                return Ok(Next::Resume);
+                if registers.eflags & ALIGNMENT_CHECK == 0 {
+                    // A locked access across cache lines, where Linux forbids it.
+                    Exception::ALIGNMENT
+                } else {
+                    // A guest under KVM has no alignment checks.
+                    registers.eflags &= !ALIGNMENT_CHECK;
+                    return Ok(Next::Resume);
+                }
             }
             libc::SIGBUS => Exception::STACK,
             _ => Exception::UNDEFINED,
@@ -205,8 +213,8 @@ impl Cpu {
             debug_exit(details, 3, 0);
             return Ok(Next::Exit);
         }
-        let status = registers::debug_status(&guest.child)?;
         if control & (KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_HW_BP) != 0 {
+            let status = registers::debug_status(&guest.child)?;
             debug_exit(
                 details,
                 1,
@@ -256,3 +264,6 @@ fn debug_exit(details: &mut Details, exception: u32, dr6: u64) {
         },
     };
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,6 +68,16 @@ pub fn entry(unikernel: &str) -> u64 {
     Elf::parse(&file).expect("it is an ELF file").entry
 }
 
+/// Returns the offset of that address in the file.
+pub fn entry_offset(unikernel: &str) -> usize {
+    let file = std::fs::read(fixture(unikernel)).expect("the unikernel can be read");
+    let elf = Elf::parse(&file).expect("it is an ELF file");
+    let mut segments = elf.program_headers.iter();
+    let segment = segments.find(|segment| segment.vm_range().contains(&(elf.entry as usize)));
+    let segment = segment.expect("the entry is in a segment");
+    (segment.p_offset + elf.entry - segment.p_vaddr) as usize
+}
+
 impl Debugger {
     /// Connects.
     #[track_caller]

@@ -11,11 +11,11 @@ use super::super::core::FxSave;
 use super::{Cpu, USER_CODE};
 use crate::arch::process::{Child, Guest, Process, Set};
 
-/// NT_PRSTATUS, NT_PRFPREG and NT_X86_XSTATE.
-pub(super) const GENERAL: Set = Set(1);
+/// NT_PRFPREG and NT_X86_XSTATE.
 const FLOATING: Set = Set(2);
 const VECTOR: Set = Set(0x202);
 
+const PTRACE_GETREGS: u64 = 12;
 const PTRACE_PEEKUSER: u64 = 3;
 const PTRACE_POKEUSER: u64 = 6;
 
@@ -61,6 +61,26 @@ pub(super) struct Registers {
 }
 
 impl Registers {
+    /// Reads those of a child. PTRACE_GETREGSET would have another form for 32-bit code.
+    pub(super) fn of(child: &Child) -> io::Result<Registers> {
+        let mut registers = Registers::default();
+        child.request(PTRACE_GETREGS, 0, &raw mut registers as usize)?;
+        Ok(registers)
+    }
+
+    /// Writes those that differ from `before`, which the child has. It can have given others values
+    /// that Linux rejects: WRFSBASE accepts any address, and MOV to DS selectors of any privilege.
+    pub(super) fn store(&self, child: &Child, before: &Registers) -> io::Result<()> {
+        let [new, old]: [[u64; 27]; 2] =
+            [zerocopy::transmute!(*self), zerocopy::transmute!(*before)];
+        for (number, (new, old)) in new.into_iter().zip(old).enumerate() {
+            if new != old {
+                child.request(PTRACE_POKEUSER, 8 * number, new as usize)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the register with this number in an instruction.
     pub(super) fn numbered(&mut self, number: u8) -> &mut u64 {
         match number & 15 {
@@ -183,7 +203,7 @@ impl Process {
 
     pub(in crate::arch) fn get_regs(&self) -> io::Result<kvm_regs> {
         match self.child() {
-            Ok(child) => Ok(child.get::<Registers>(GENERAL)?.general()),
+            Ok(child) => Ok(Registers::of(child)?.general()),
             Err(_) => Ok(self.cpu.first.get()),
         }
     }
@@ -193,15 +213,16 @@ impl Process {
             self.cpu.first.set(*from);
             return Ok(());
         };
-        let mut registers: Registers = child.get(GENERAL)?;
+        let before = Registers::of(child)?;
+        let mut registers = before;
         registers.assign(from);
-        child.set(GENERAL, &registers)
+        registers.store(child, &before)
     }
 
     pub(in crate::arch) fn get_sregs(&self) -> io::Result<kvm_sregs> {
         let mut system = *self.cpu.system.borrow();
         if let Ok(child) = self.child() {
-            let registers: Registers = child.get(GENERAL)?;
+            let registers = Registers::of(child)?;
             (system.fs.base, system.gs.base) = (registers.fs_base, registers.gs_base);
         }
         Ok(system)
