@@ -82,8 +82,8 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     // KVM comes before the devices, because attaching a tap is visible on the host: the tap goes up
     // and down.
     let (engine, missing) = engine(config.engine);
-    if let Some(error) = missing {
-        log::warn!("--engine=auto: {error}; the guest runs as a process, a weaker wall");
+    if let Some(missing) = missing {
+        log::warn!("--engine=auto: {missing}; the guest runs as a process, a weaker wall");
     }
     let (vm, mut vcpu) = match engine {
         Engine::Kvm => create_vm(config.sandbox).map(|(vm, vcpu)| (Some(vm), vcpu))?,
@@ -359,12 +359,16 @@ pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
 
 /// Returns the engine that is asked for. `auto` is a process if KVM cannot be opened; returns the
 /// reason too.
-pub(crate) fn engine(asked: EngineChoice) -> (Engine, Option<Error>) {
+pub(crate) fn engine(asked: EngineChoice) -> (Engine, Option<String>) {
     match asked {
         EngineChoice::Only(engine) => (engine, None),
         EngineChoice::Auto => match open_kvm() {
             Ok(_) => (Engine::Kvm, None),
-            Err(error) => (Engine::Process, Some(error)),
+            Err(Error::NoKvm { source, .. }) => {
+                let missing = format!("cannot open /dev/kvm: {source}");
+                (Engine::Process, Some(missing))
+            }
+            Err(_) => (Engine::Process, Some("/dev/kvm is not usable".to_owned())),
         },
     }
 }

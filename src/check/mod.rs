@@ -114,10 +114,10 @@ enum Found {
 
 fn engine(report: &mut Report, config: &Config) -> Found {
     let (engine, missing) = setup::engine(config.engine);
-    if let Some(error) = missing {
+    if let Some(missing) = missing {
         report.doubtful(
             "KVM",
-            format!("{error}; the guest would run as a process, a weaker wall"),
+            format!("{missing}; the guest would run as a process, a weaker wall"),
             "",
         );
     }
