@@ -11,10 +11,9 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use kvm_bindings::{
-    KVM_EXIT_DEBUG, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, KVM_GUESTDBG_INJECT_BP,
-    KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch,
-    kvm_guest_debug, kvm_regs, kvm_run__bindgen_ty_1__bindgen_ty_4,
-    kvm_run__bindgen_ty_1__bindgen_ty_5, kvm_sregs,
+    KVM_EXIT_DEBUG, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, KVM_GUESTDBG_SINGLESTEP,
+    KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch, kvm_guest_debug, kvm_regs,
+    kvm_run__bindgen_ty_1__bindgen_ty_4, kvm_run__bindgen_ty_1__bindgen_ty_5, kvm_sregs,
 };
 use libc::{c_int, siginfo_t};
 
