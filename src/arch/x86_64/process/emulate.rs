@@ -107,7 +107,7 @@ impl Cpu {
 
     /// Performs an instruction that changes nothing but registers. Returns none if it raises a general
     /// protection exception.
-    fn set_state(
+    pub(super) fn set_state(
         &mut self,
         memory: &GuestMemory,
         instruction: Instruction,
