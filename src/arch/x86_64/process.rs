@@ -11,9 +11,10 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use kvm_bindings::{
-    KVM_EXIT_DEBUG, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, KVM_GUESTDBG_SINGLESTEP,
-    KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch, kvm_guest_debug, kvm_regs,
-    kvm_run__bindgen_ty_1__bindgen_ty_4, kvm_run__bindgen_ty_1__bindgen_ty_5, kvm_sregs,
+    KVM_EXIT_DEBUG, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT, KVM_EXIT_MEMORY_FAULT,
+    KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_debug_exit_arch,
+    kvm_guest_debug, kvm_regs, kvm_run__bindgen_ty_1__bindgen_ty_4,
+    kvm_run__bindgen_ty_1__bindgen_ty_5, kvm_sregs,
 };
 use libc::{c_int, siginfo_t};
 
@@ -187,7 +188,14 @@ impl Cpu {
                     return Ok(Next::Resume);
                 }
             }
-            libc::SIGBUS => Exception::STACK,
+            libc::SIGBUS if cause.si_code == SI_KERNEL => Exception::STACK,
+            libc::SIGBUS => {
+                // SAFETY: with this code, the address is set.
+                let gpa = unsafe { cause.si_addr() } as u64;
+                details.run.exit_reason = KVM_EXIT_MEMORY_FAULT;
+                details.run.__bindgen_anon_1.memory_fault.gpa = gpa;
+                return Ok(Next::Exit);
+            }
             _ => Exception::UNDEFINED,
         };
         Ok(self.deliver(&guest.memory, registers, exception, details))

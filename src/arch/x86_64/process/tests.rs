@@ -87,6 +87,7 @@ fn check(bytes: &[u8]) {
         system: RefCell::default(),
         kernel_gs: input.address(),
         debug: Cell::default(),
+        breakpoint: Cell::default(),
         stepped: false,
     };
     let system = cpu.system.get_mut();
