@@ -52,8 +52,8 @@ pub fn tests() -> Vec<Trial> {
     tests.extend([
         trial!(floating_point_is_there, Need::Kvm),
         trial!(the_upper_half_has_no_tables, Need::Kvm),
-        trial!(firmware_refuses_every_call, Need::KvmEngine),
-        trial!(the_monitor_refuses_every_call, Need::KvmEngine),
+        trial!(firmware_refuses_every_call, Need::Kvm),
+        trial!(the_monitor_refuses_every_call, Need::Kvm),
         trial!(a_processor_that_is_off_can_be_ended, Need::KvmEngine),
     ]);
     tests
