@@ -60,11 +60,15 @@ impl Child {
     ) -> Result<Child, Error> {
         share_one_cpu();
         let parent = std::process::id() as pid_t;
-        let stub = Stub::new(&steps::list(memory, cpu)).map_err(|source| Error::Step {
-            step: "reserve memory for its start",
+        let failed = |step: &'static str, source: io::Error| Error::Step {
+            step,
+            hint: hint(step, source.raw_os_error().unwrap_or_default(), scope),
             source,
-            hint: "raise ulimit -v".to_owned(),
-        })?;
+        };
+        let steps = steps::list(memory, cpu);
+        let stub = Stub::new(&steps).map_err(|error| failed("reserve memory", error))?;
+        stub.make_executable()
+            .map_err(|error| failed(steps::PROTECT, error))?;
         let no: c_long = 0;
         // SAFETY: the child has a copy of this process, whose other thread it lacks. It makes the
         // system calls of the stub and nothing else.
@@ -81,7 +85,10 @@ impl Child {
         match child.wait() {
             // It has unmapped the stub, and cannot fetch its next instruction.
             Ok(libc::SIGSEGV) => {}
-            _ => return Err(stub.failure(|step, errno| hint(step, errno, scope))),
+            _ => {
+                let (step, source) = stub.failure();
+                return Err(failed(step, source));
+            }
         }
         let options = libc::PTRACE_O_EXITKILL as usize;
         child
@@ -225,9 +232,13 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         signal::interrupts_process(0);
+        if self.status.get().is_some() {
+            // Another process may have the ID by now.
+            return;
+        }
         // SAFETY: the call takes plain numbers. The ID is the child's until it is waited for.
         unsafe { libc::syscall(libc::SYS_kill, self.id, libc::SIGKILL) };
-        while self.status.get().is_none() && self.wait().is_ok() {}
+        while self.wait().is_ok() {}
     }
 }
 
@@ -235,9 +246,16 @@ impl Drop for Child {
 fn hint(step: &str, errno: c_int, scope: Option<u8>) -> String {
     match (step, errno) {
         ("be traced", _) => match scope {
-            Some(scope @ 2..) => format!("kernel.yama.ptrace_scope is {scope}; set it to 1"),
-            _ => "allow ptrace in the seccomp profile or security module around tender".to_owned(),
+            Some(2) => "set kernel.yama.ptrace_scope to 1".to_owned(),
+            Some(3..) => "kernel.yama.ptrace_scope is 3 until the next boot; boot with 1".to_owned(),
+            _ => {
+                "allow ptrace in the seccomp profile (of a unit: SystemCallFilter=ptrace) around tender"
+                    .to_owned()
+            }
         },
+        (steps::PROTECT, libc::EACCES | libc::EPERM) => {
+            "let memory become executable (of a unit: MemoryDenyWriteExecute=no)".to_owned()
+        }
         ("place the guest's memory", _) => "set vm.mmap_min_addr to 65536 or less".to_owned(),
         ("forbid system calls", _) => {
             "use a kernel with seccomp filters (CONFIG_SECCOMP_FILTER)".to_owned()

@@ -9,11 +9,8 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
-use libc::{
-    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_long, c_void, sock_filter,
-};
+use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_long, c_void, sock_filter};
 
-use super::child::Error;
 use super::{Cpu, native, pages};
 use crate::memory::{self, GuestMemory};
 
@@ -34,6 +31,9 @@ const INSTRUCTIONS: u64 = 0x50;
 /// Lowest guest-physical address of the child's memory: Linux maps nothing below by default
 /// (vm.mmap_min_addr), and a guest needs nothing there.
 const LOWEST: u64 = guest_abi::boot::BOOT_INFO_ADDRESS;
+
+/// The step that gives the guest's memory its permissions.
+pub(super) const PROTECT: &str = "make memory executable";
 
 /// A system call of the child.
 #[derive(Clone, Copy, Debug)]
@@ -147,11 +147,7 @@ fn memory_steps(memory: &GuestMemory, page: u64) -> Vec<Step> {
         let (start, end) = (piece.range.start.max(LOWEST), piece.range.end);
         if start < end {
             let arguments = [start, end - start, piece.protection as u64];
-            steps.push(must(
-                "protect the guest's memory",
-                libc::SYS_mprotect,
-                &arguments,
-            ));
+            steps.push(must(PROTECT, libc::SYS_mprotect, &arguments));
         }
     }
     let above = PLACE + page + DATA;
@@ -219,10 +215,15 @@ impl Stub {
             names: steps.iter().map(|step| step.name).collect(),
         };
         stub.write(steps);
-        let (code, executable) = (stub.start.as_ptr(), libc::PROT_READ | libc::PROT_EXEC);
+        Ok(stub)
+    }
+
+    /// Makes the code executable, and no longer writable.
+    pub(super) fn make_executable(&self) -> io::Result<()> {
+        let (code, executable) = (self.start.as_ptr(), libc::PROT_READ | libc::PROT_EXEC);
         // SAFETY: the page is ours, and nothing writes to it any more.
-        match unsafe { libc::mprotect(code, page as usize, executable) } {
-            0 => Ok(stub),
+        match unsafe { libc::mprotect(code, self.page as usize, executable) } {
+            0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -277,7 +278,7 @@ impl Stub {
     }
 
     /// Returns the step that failed, and why.
-    pub(super) fn failure(&self, hint: impl Fn(&str, c_int) -> String) -> Error {
+    pub(super) fn failure(&self) -> (&'static str, io::Error) {
         let failed = self.names.iter().enumerate().find_map(|(number, name)| {
             // SAFETY: the record is in the mapping, and the child has ended.
             let record = unsafe { self.record(number).read_volatile() };
@@ -285,11 +286,7 @@ impl Stub {
             (errno > 0 && record.may_fail == 0).then_some((*name, errno))
         });
         let (step, errno) = failed.unwrap_or(("start the guest's process", libc::ECHILD));
-        Error::Step {
-            step,
-            source: io::Error::from_raw_os_error(errno),
-            hint: hint(step, errno),
-        }
+        (step, io::Error::from_raw_os_error(errno))
     }
 }
 

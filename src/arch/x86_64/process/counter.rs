@@ -18,7 +18,7 @@ const NANOSECONDS: u32 = 1_000_000;
 
 /// Nanoseconds in which the frequency is measured, and the number of readings.
 const MEASURE: u64 = 200_000;
-const LEAST_READINGS: usize = 512;
+const LEAST_READINGS: usize = 64;
 const MOST_READINGS: usize = 8192;
 
 impl Counter {
@@ -76,9 +76,20 @@ fn cpuid(leaf: u32, first: u32) -> [u32; 4] {
     }
 }
 
-/// Measures the frequency by the host's monotonic clock. Single readings are inexact by the time that
-/// they take; the line through thousands of them is not.
+/// Measures the frequency by the host's monotonic clock; 0 if that cannot be read. Single readings
+/// are inexact by the time that they take; the line through thousands of them is not.
 fn measured() -> u32 {
+    const TRIES: u32 = 8;
+    let good = (0..TRIES).map(|_| readings()).find(|readings| {
+        let times = readings.first().zip(readings.last());
+        let span = times.map_or(0.0, |(first, last)| last.nanoseconds - first.nanoseconds);
+        readings.len() >= LEAST_READINGS && span >= MEASURE as f64 / 2.0
+    });
+    good.map_or(0, |readings| (slope(&readings) * 1e6).round() as u32)
+}
+
+/// Reads both clocks for a while, and omits readings that were interrupted.
+fn readings() -> Vec<Reading> {
     let mut readings = Vec::with_capacity(MOST_READINGS);
     let (start, before) = (clock(), now());
     while readings.len() < MOST_READINGS {
@@ -89,21 +100,14 @@ fn measured() -> u32 {
             nanoseconds: time.saturating_sub(start) as f64,
             width: last.wrapping_sub(first),
         });
-        // An interruption may take longer than the measurement.
         if readings.len() >= LEAST_READINGS && time.saturating_sub(start) > MEASURE {
             break;
         }
     }
-    // Longer ones were interrupted.
-    let usual = readings
-        .iter()
-        .map(|reading| reading.width)
-        .min()
-        .unwrap_or(0)
-        * 5
-        / 4;
+    let shortest = readings.iter().map(|reading| reading.width).min();
+    let usual = shortest.unwrap_or(0).saturating_mul(2);
     readings.retain(|reading| reading.width <= usual);
-    (slope(&readings) * 1e6).round() as u32
+    readings
 }
 
 /// A reading of both clocks.
