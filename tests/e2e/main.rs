@@ -40,6 +40,7 @@ mod notify;
 mod observe;
 mod packaging;
 mod paths;
+mod process;
 mod ring;
 mod ring_hostile;
 mod sandbox;
@@ -121,6 +122,7 @@ fn tests(only: Option<&str>) -> Vec<Trial> {
         observe
         packaging
         paths
+        process
         ring
         ring_hostile
         sandbox

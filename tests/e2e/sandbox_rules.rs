@@ -12,13 +12,16 @@ use std::time::Instant;
 use libtest_mimic::Trial;
 use tender::sandbox::rules::{GUEST, METRICS, Need, Parameters, Rule, When, name};
 
-use crate::common::Need::{KvmEngine, Net};
+use crate::common::Need::{KvmEngine, Net, ProcessEngine};
 use crate::common::trace::{Call, trace_threads};
 use crate::common::{self, LIMIT, kernel, text, unikernel};
-use runs::{broken_ring, debugged, disk_and_frames, exits, file_change, observed, ring, web};
+use crate::process::child_of;
+use runs::{
+    broken_ring, by_process, debugged, disk_and_frames, exits, file_change, observed, ring, web,
+};
 
 pub fn tests() -> Vec<Trial> {
-    vec![trial!(every_rule_is_used, KvmEngine, Net)]
+    vec![trial!(every_rule_is_used, KvmEngine, ProcessEngine, Net)]
 }
 
 /// The calls of the threads of one run after they were confined.
@@ -91,6 +94,7 @@ fn parameters(pid: libc::pid_t) -> Parameters {
     let mut parameters = Parameters {
         process: pid,
         thread: pid,
+        child: child_of(pid as u32).map(|child| child as i32),
         ..Parameters::default()
     };
     let (mut frames, mut sockets) = (Vec::new(), Vec::new());
@@ -272,6 +276,7 @@ fn every_rule_is_used() {
         &[libc::SIGTERM],
         end_when(|_, call| call.is_poll()),
     ));
+    used.note(&by_process());
     used.note(&debugged());
     used.note(&disk_and_frames());
     used.note(&web());

@@ -39,6 +39,20 @@ pub fn disk_and_frames() -> Calls {
     )
 }
 
+/// A guest that is a process, until SIGTERM stops it.
+pub fn by_process() -> Calls {
+    let options = ["--engine=process", "--mem=4"];
+    let mut resumed = 0;
+    calls(
+        &mut unikernel("hypercalls", &options, &["ok-storm", "1000000000"]),
+        &[libc::SIGTERM],
+        end_when(|_, call| {
+            resumed += usize::from(call.is_run());
+            resumed > 20
+        }),
+    )
+}
+
 /// A guest whose file changes while it runs.
 pub fn file_change() -> Calls {
     let app = App::new(100);

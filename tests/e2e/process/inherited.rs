@@ -1,0 +1,133 @@
+//! What the process has of the tender that made it: nothing.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use libtest_mimic::Trial;
+
+use super::{MEGABYTES, child_of, process, start};
+use crate::common::Need::{Mounts, ProcessEngine, Root};
+use crate::common::{self, Guest, Resource, limit, run, status};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        trial!(it_has_the_guests_memory_alone, ProcessEngine, Root),
+        trial!(
+            it_has_no_files_arguments_or_environment,
+            ProcessEngine,
+            Root
+        ),
+        trial!(it_has_no_rights, ProcessEngine),
+        trial!(it_leaves_no_core_file, ProcessEngine, Root),
+        trial!(
+            other_processes_of_the_user_cannot_read_it,
+            ProcessEngine,
+            Root,
+            Mounts
+        ),
+        trial!(it_shares_one_processor_with_its_tender, ProcessEngine),
+        trial!(registers_are_those_of_a_reset, ProcessEngine),
+    ]
+}
+
+fn it_has_the_guests_memory_alone() {
+    let (_guest, child) = start("escape", &["spin"]);
+    let maps = fs::read_to_string(format!("/proc/{child}/maps")).unwrap();
+    let (mut end, mut executable) = (0x1_0000, 0);
+    for line in maps.lines().filter(|line| !line.ends_with("[vsyscall]")) {
+        let (range, others) = line.split_once(' ').unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        assert_eq!(from, end, "{maps}");
+        end = to;
+        let [write, execute] = [1, 2].map(|place| others.as_bytes()[place] != b'-');
+        executable += u64::from(execute);
+        // One page, where host pages are larger than the guest's: docs/without-kvm.md.
+        // SAFETY: the call takes a number.
+        let is_larger = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } > 4096;
+        assert!(!(write && execute) || is_larger, "{maps}");
+        assert!(others.contains("/dev/zero"), "{maps}");
+    }
+    assert!(end == MEGABYTES << 20 && executable > 0, "{maps}");
+}
+
+fn it_has_no_files_arguments_or_environment() {
+    let mut command = process("escape", &[], &["spin"]);
+    let guest = Guest::start(command.env("SECRET", "of the tender"));
+    guest.wait_for("escape: spin\n");
+    let child = child_of(guest.pid()).unwrap();
+    assert_eq!(
+        fs::read_dir(format!("/proc/{child}/fd")).unwrap().count(),
+        0
+    );
+    for name in ["cmdline", "environ"] {
+        // An error, if there is no memory where these were.
+        let text = fs::read(format!("/proc/{child}/{name}")).unwrap_or_default();
+        assert!(text.is_empty(), "{name}: {text:?}");
+    }
+}
+
+fn it_has_no_rights() {
+    let (guest, child) = start("escape", &["spin"]);
+    assert_eq!(status(child, "TracerPid"), guest.pid().to_string());
+    assert_eq!(status(child, "NoNewPrivs"), "1");
+    assert_eq!(status(child, "Seccomp"), "2");
+    assert_eq!(status(child, "Threads"), "1");
+    let blocked = status(child, "SigBlk");
+    assert_eq!(u64::from_str_radix(&blocked, 16), Ok(0));
+    // SAFETY: the call takes a number.
+    let session = unsafe { libc::getsid(child as i32) };
+    assert_eq!(session, child as i32);
+    for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        let set = status(child, name);
+        assert_eq!(u64::from_str_radix(&set, 16), Ok(0), "{name}");
+    }
+}
+
+fn it_leaves_no_core_file() {
+    let mut command = process("escape", &[], &["spin"]);
+    let guest = Guest::start(limit(&mut command, Resource::Core, u64::MAX));
+    guest.wait_for("escape: spin\n");
+    let child = child_of(guest.pid()).unwrap();
+    let limits = fs::read_to_string(format!("/proc/{child}/limits")).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let values: Vec<_> = line.unwrap().split_whitespace().skip(4).take(2).collect();
+    assert_eq!(values, ["0", "0"], "{limits}");
+}
+
+/// The kernel makes root the owner of the files of a process that is not dumpable.
+fn other_processes_of_the_user_cannot_read_it() {
+    let directory = common::directory();
+    let options = ["--engine=process", "--mem=4"];
+    let mut command = common::as_nobody("clock", directory.path(), &[], &options);
+    let guest = Guest::start(command.arg("poll=60000000000"));
+    guest.wait_for("clock");
+    let child = child_of(guest.pid()).unwrap();
+    assert_ne!(fs::metadata(format!("/proc/{child}")).unwrap().uid(), 0);
+    assert_eq!(
+        fs::metadata(format!("/proc/{child}/maps")).unwrap().uid(),
+        0
+    );
+}
+
+fn it_shares_one_processor_with_its_tender() {
+    let (guest, child) = start("escape", &["spin"]);
+    let own = status(child, "Cpus_allowed_list");
+    assert!(own.parse::<u32>().is_ok(), "{own}");
+    assert_eq!(status(guest.pid(), "Cpus_allowed_list"), own);
+}
+
+/// General, vector and debug registers, and bases of segments.
+fn registers_are_those_of_a_reset() {
+    let output = run(&mut process("escape", &[], &["registers"]));
+    let lines = output.exits(0).is_quiet().stdout.lines();
+    let lines: Vec<_> = lines.filter(|line| !line.contains("bytes of")).collect();
+    let expected = [
+        "escape: registers",
+        "escape: registers read",
+        "escape: registers came back",
+    ];
+    assert_eq!(lines, expected, "{output:?}");
+}
