@@ -13,6 +13,9 @@ use crate::report::clock;
 /// RFLAGS: those that a guest sees and changes. Interrupts stay on, as Linux shows them.
 const FLAGS: u64 = 0x24_4dd5;
 
+/// RFLAGS: no breakpoint at the next instruction.
+const RESUME: u64 = 1 << 16;
+
 /// RFLAGS: string instructions go backwards.
 const BACKWARDS: u64 = 1 << 10;
 
@@ -34,7 +37,11 @@ impl Cpu {
         }
         let next = self.perform(guest, instruction, registers, details);
         match next {
-            Some(_) => self.stepped = self.is_stepping(),
+            Some(_) => {
+                // Set by the fault, as on the processor; it would hide the next breakpoint.
+                registers.eflags &= !RESUME;
+                self.stepped = self.is_stepping();
+            }
             None => *registers = before,
         }
         next.ok_or(Exception::PROTECTION)
