@@ -57,7 +57,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(there_is_one_processor, Need::KvmEngine),
         trial!(thread_pointers_can_be_set, Need::Kvm),
         trial("msr::no_others_can_be_read_or_written")
-            .needs(&[Need::Kvm])
+            .needs(&[Need::KvmEngine])
             .try_run(no_others_can_be_read_or_written),
         trial("msr::a_denied_one_faults")
             .needs(&[Need::Kvm])
