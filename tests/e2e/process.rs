@@ -25,7 +25,7 @@ pub fn tests() -> Vec<Trial> {
 /// Megabytes of memory of the guests.
 const MEGABYTES: u64 = 4;
 
-/// A `tender` with this engine, whatever engine is under test.
+/// A `tender` with this engine, also if the tests are of another.
 fn process(name: &str, options: &[&str], args: &[&str]) -> Command {
     let memory = format!("--mem={MEGABYTES}");
     let options = [&["--engine=process", memory.as_str()], options].concat();
