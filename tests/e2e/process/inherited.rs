@@ -100,8 +100,10 @@ fn it_leaves_no_core_file() {
 /// The kernel makes root the owner of the files of a process that is not dumpable.
 fn other_processes_of_the_user_cannot_read_it() {
     let directory = common::directory();
-    let options = ["--engine=process", "--mem=4"];
-    let mut command = common::as_nobody("clock", directory.path(), &[], &options);
+    // `as_nobody` adds the engine under test.
+    let options = ["--mem=4", "--engine=process"];
+    let options = &options[..if common::by_process() { 1 } else { 2 }];
+    let mut command = common::as_nobody("clock", directory.path(), &[], options);
     let guest = Guest::start(command.arg("poll=60000000000"));
     guest.wait_for("clock");
     let child = child_of(guest.pid()).unwrap();
