@@ -75,6 +75,6 @@ fn is_reported((name, code, parts): Case) {
     let directory = directory();
     let path = directory.path().join(name);
     std::fs::write(&path, file).expect("the directory is ours");
-    let mut command = tender(&["--engine=process", "--mem=2", "--timeout=1"]);
+    let mut command = tender(["--engine=process", "--mem=2", "--timeout=1"]);
     run(command.arg("--").arg(path)).fails(parts);
 }

@@ -69,10 +69,12 @@ impl Child {
         let stub = Stub::new(&steps).map_err(|error| failed("reserve memory", error))?;
         stub.make_executable()
             .map_err(|error| failed(steps::PROTECT, error))?;
+        // A tracer of the tender would otherwise trace the child too, which has one tracer at most.
+        let flags = libc::SIGCHLD | libc::CLONE_UNTRACED;
         let no: c_long = 0;
         // SAFETY: the child has a copy of this process, whose other thread it lacks. It makes the
         // system calls of the stub and nothing else.
-        let id = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD as c_long, no, no, no, no) };
+        let id = unsafe { libc::syscall(libc::SYS_clone, flags as c_long, no, no, no, no) };
         match id {
             0 => stub.run(parent),
             -1 => return Err(Error::Clone(io::Error::last_os_error())),

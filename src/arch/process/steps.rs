@@ -9,7 +9,9 @@
 use std::io;
 use std::ptr::{self, NonNull};
 
-use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_long, c_void, sock_filter};
+use libc::{
+    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_long, c_void, sock_filter,
+};
 
 use super::{Cpu, native, pages};
 use crate::memory::{self, GuestMemory};
@@ -108,6 +110,7 @@ pub(super) fn list(memory: &GuestMemory, cpu: &Cpu) -> Vec<Step> {
             &disable(PR_SPEC_INDIRECT_BRANCH),
         ),
     ];
+    steps.extend(usual_scheduling(zeroes));
     steps.extend(restartable_sequences());
     steps.extend(cpu.steps(PLACE + page + DATA));
     steps.push(must(
@@ -157,6 +160,17 @@ fn memory_steps(memory: &GuestMemory, page: u64) -> Vec<Step> {
         &[above, native::top() - above],
     ));
     steps
+}
+
+/// Returns the step that ends real-time scheduling, if the tender has it: a guest that never stops
+/// would keep the tender, on the same processor, from ending it.
+fn usual_scheduling(zeroes: u64) -> Option<Step> {
+    // SAFETY: the call takes a number; this is about the calling thread.
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) } as c_int;
+    let is_real_time = [libc::SCHED_FIFO, libc::SCHED_RR].contains(&policy);
+    let arguments = [0, libc::SCHED_OTHER as u64, zeroes];
+    let name = "end real-time scheduling";
+    is_real_time.then(|| must(name, libc::SYS_sched_setscheduler, &arguments))
 }
 
 /// Returns the step that ends the C library's use of restartable sequences: the kernel would write

@@ -40,6 +40,9 @@ pub(in crate::arch) const PTRACE_REQUESTS: &[u64] = &[7, 9, 12, 0x4204, 0x4205, 
 /// `out %eax, (%dx)`.
 const OUT: u8 = 0xef;
 
+/// RFLAGS: no breakpoint at the next instruction; a fault sets it.
+const RESUME_FLAG: u64 = 1 << 16;
+
 /// RFLAGS: the trap flag.
 const TRAP_FLAG: u64 = 1 << 8;
 
@@ -132,8 +135,13 @@ impl Cpu {
         }
         if signal == libc::SIGSEGV && is_out(&guest.memory, registers.rip) {
             self.stepped = self.is_stepping();
-            let next = registers.rip.wrapping_add(1);
-            registers::set_program_counter(&guest.child, next)?;
+            registers.rip = registers.rip.wrapping_add(1);
+            if self.debug.get().control == 0 {
+                registers::set_program_counter(&guest.child, registers.rip)?;
+            } else {
+                registers.eflags &= !RESUME_FLAG;
+                registers.store(&guest.child, &before)?;
+            }
             port_exit(
                 details,
                 registers.rdx as u16,

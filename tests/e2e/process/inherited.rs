@@ -100,7 +100,7 @@ fn it_leaves_no_core_file() {
 /// The kernel makes root the owner of the files of a process that is not dumpable.
 fn other_processes_of_the_user_cannot_read_it() {
     let directory = common::directory();
-    // `as_nobody` adds the engine under test.
+    // This adds the engine under test.
     let options = ["--mem=4", "--engine=process"];
     let options = &options[..if common::by_process() { 1 } else { 2 }];
     let mut command = common::as_nobody("clock", directory.path(), &[], options);

@@ -5,16 +5,13 @@ use kvm_bindings::{KVM_EXIT_HLT, kvm_sregs};
 use super::super::{cpuid, msr};
 use super::instruction::{self, Instruction, LONGEST, Operand, Place};
 use super::registers::{Registers, debug_register, set_debug_register};
-use super::{Cpu, Exception, port_exit};
+use super::{Cpu, Exception, RESUME_FLAG, port_exit};
 use crate::arch::process::{Details, Guest, Next};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::report::clock;
 
 /// RFLAGS: those that a guest sees and changes. Interrupts stay on, as Linux shows them.
 const FLAGS: u64 = 0x24_4dd5;
-
-/// RFLAGS: no breakpoint at the next instruction.
-const RESUME: u64 = 1 << 16;
 
 /// RFLAGS: string instructions go backwards.
 const BACKWARDS: u64 = 1 << 10;
@@ -38,8 +35,7 @@ impl Cpu {
         let next = self.perform(guest, instruction, registers, details);
         match next {
             Some(_) => {
-                // Set by the fault, as on the processor; it would hide the next breakpoint.
-                registers.eflags &= !RESUME;
+                registers.eflags &= !RESUME_FLAG;
                 self.stepped = self.is_stepping();
             }
             None => *registers = before,

@@ -335,7 +335,7 @@ fn stores(code: &[u8]) -> bool {
 }
 
 #[test]
-fn stores_are_told_from_loads() {
+fn stores_differ_from_loads() {
     let stores_to_memory: &[&[u8]] = &[
         // MOV of each size, MOVNTI, MOVBE-less forms, string moves.
         &[0x88, 0x03],

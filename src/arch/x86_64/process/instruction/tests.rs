@@ -322,7 +322,7 @@ fn other_bytes_are_no_instruction_that_is_emulated() {
     }
 }
 
-/// What comes after the fifteenth byte is not the processor's, whatever it is.
+/// The processor does not read what comes after the fifteenth byte.
 #[test]
 fn longer_instructions_are_refused() {
     let cases: &[&[u8]] = &[
