@@ -1,6 +1,7 @@
 //! The sandbox: removes every right that the tender does not need to serve the guest. A guest that
-//! breaks out of KVM, or exploits a bug in a hypercall, then controls a process that can open no
-//! file, start no program and reach no network.
+//! breaks out of KVM or of its process, or exploits a bug in a hypercall, then controls a process
+//! that can open no file, start no program and reach no network. KVM, or the boundary of the guest's
+//! process, is the wall; the sandbox is a second one.
 //!
 //! The layers, outermost first: another user and root directory if requested; no new privileges and
 //! no capabilities; Landlock: no files, no TCP, no signals to others; and seccomp: an allow-list of
