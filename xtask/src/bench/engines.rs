@@ -52,7 +52,7 @@ pub fn measure(bench: &Bench) -> Result<()> {
         let before = used(guest.id())?;
         std::thread::sleep(IDLE);
         let after = used(guest.id())?;
-        for (at, what) in ["processor time", "sleeps ended"].into_iter().enumerate() {
+        for (at, what) in ["processor time", "wake-ups"].into_iter().enumerate() {
             let name = format!("idle for {} s: {what}", IDLE.as_secs());
             samples.add(&name, subject, after[at] - before[at]);
         }
@@ -73,7 +73,7 @@ fn native(samples: &mut Samples, subject: Subject) {
     samples.add(&format!("cpu{WORK}"), Subject::Native, each);
 }
 
-/// Returns nanoseconds of processor time, and the number of sleeps, of a process and its children.
+/// Returns nanoseconds of processor time, and the number of wake-ups, of a process and its children.
 fn used(pid: u32) -> Result<[u64; 2]> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.unwrap_or_default();

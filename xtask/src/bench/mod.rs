@@ -74,7 +74,12 @@ pub fn run(options: &mut Options) -> Result<()> {
     let peer = peer(options)?;
     let floor = options.flag(FLOOR);
     let only_starts = options.flag(STARTS);
-    let by_process = Engine::option(options)? == Some(Engine::Process);
+    let by_process = match Engine::option(options)? {
+        Some(Engine::Kvm) => {
+            return fail("--engine kvm is the default of bench; omit it, or give --engine process");
+        }
+        engine => engine.is_some(),
+    };
     options.finish()?;
     if by_process && (peer.is_some() || floor || only_starts) {
         return fail(format!(

@@ -116,7 +116,14 @@ pub fn inside(options: &mut Options) -> Result<()> {
     let fixtures = options.required(host::FIXTURES)?;
     options.finish()?;
     // A network namespace whose loopback interface is down has no such address.
-    let listener = relayed.then(|| relay::listen(PORT).ok()).flatten();
+    let listen = || {
+        let listener = relay::listen(PORT);
+        let listener = listener.inspect_err(|error| {
+            progress::note(format_args!("no address for a browser here: {error}"));
+        });
+        listener.ok()
+    };
+    let listener = relayed.then(listen).flatten();
     net::enter_namespace()?;
     net::make_tap("tap100", OUR_ADDRESS)?;
     on_interrupt_wait();

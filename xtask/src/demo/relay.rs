@@ -5,11 +5,18 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use crate::base::progress;
+
 /// A listener on the loopback address: the server's port, or any other if that is in use. Call it
 /// before entering the namespace, as a socket belongs to the namespace it was made in.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            progress::note(format_args!("port {port}: {error}; another port follows"));
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        }
+        listener => listener,
+    }
 }
 
 /// Forwards every connection to `server`, for as long as the process lives.
