@@ -63,7 +63,7 @@ pub(super) struct Guest {
 
 /// A guest that is a process.
 pub(super) struct Process {
-    /// Of a box. The vCPU reads it too, and signal handlers write one byte.
+    /// Owned, from `Box::leak`. The vCPU reads it too, and signal handlers write one byte.
     details: NonNull<Details>,
     /// kernel.yama.ptrace_scope, which cannot be read from within the sandbox.
     scope: Option<u8>,
@@ -140,7 +140,7 @@ impl Process {
                 // By a handler of the tender: see `signal::interrupts_process`.
                 libc::SIGSTOP => return Err(io::Error::from_raw_os_error(libc::EINTR)),
                 signal if is_fault(signal) => self.cpu.trap(guest, signal, details)?,
-                // Of another process. A guest has no signals.
+                // Sent by another process. A guest has no signals.
                 _ => Next::Resume,
             };
             if next == Next::Exit {

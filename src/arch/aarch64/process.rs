@@ -108,7 +108,7 @@ impl Cpu {
             Some((access, address)) => self.leave(&access, address, &mut registers, details),
             None => {
                 let cause = guest.child.cause()?;
-                // Of another process.
+                // Sent by another process.
                 if cause.si_code <= 0 {
                     return Ok(Next::Resume);
                 }

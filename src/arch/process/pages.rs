@@ -1,10 +1,10 @@
-//! The guest's memory in the child: which host pages it has, with which rights.
+//! The guest's memory in the child: which host pages it has, with which permissions.
 
 use std::ops::Range;
 
 use crate::memory::{Access, Mapping};
 
-/// Rights of a piece of the child's memory, by guest-physical address. Both ends are multiples of
+/// Permissions of a piece of the child's memory, by guest-physical address. Both ends are multiples of
 /// the host's page size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pages {
@@ -14,8 +14,9 @@ pub(super) struct Pages {
     pub protection: i32,
 }
 
-/// Returns the rights of each host page for a guest with these `mappings`, which are in ascending
-/// order. A host page that is larger than the guest's gets the rights of all its pieces.
+/// Returns the permissions of each host page for a guest with these `mappings`, which are in
+/// ascending order. A host page that is larger than the guest's gets the permissions of all its
+/// pieces.
 pub(super) fn pages(mappings: &[Mapping], page_size: u64) -> Vec<Pages> {
     let mut pages: Vec<Pages> = Vec::with_capacity(2 * mappings.len());
     for Mapping { range, access } in mappings {

@@ -1,5 +1,6 @@
 //! What the child does before it is the guest: system calls, as data, which a few instructions in a
-//! page of their own make one after the other. They take from the child what it has of the tender.
+//! page of their own make one after the other. They remove the tender's
+//! memory, files and settings from the child.
 
 #![expect(
     unsafe_code,
@@ -133,7 +134,7 @@ pub(super) fn list(memory: &GuestMemory, cpu: &Cpu) -> Vec<Step> {
     steps
 }
 
-/// Returns the steps that leave the guest's memory alone.
+/// Returns the steps that unmap everything except guest memory.
 fn memory_steps(memory: &GuestMemory, page: u64) -> Vec<Step> {
     let (size, start) = (memory.size() - LOWEST, memory.host_address() + LOWEST);
     let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;

@@ -151,7 +151,7 @@ impl Cpu {
             return Ok(Next::Exit);
         }
         let cause = guest.child.cause()?;
-        // Of another process.
+        // Sent by another process.
         if cause.si_code <= 0 {
             return Ok(Next::Resume);
         }

@@ -22,7 +22,7 @@ const STACK_ALIGNMENT: u64 = 0x26;
 const FLOATING: u64 = 0x2c;
 const BREAKPOINT: u64 = 0x3c;
 
-/// Of a data abort: a write.
+/// Bit of a data abort's syndrome: a write.
 const WRITE: u64 = 1 << 6;
 
 /// Fault status codes: a misaligned access; a missing descriptor, and one that forbids the access,
@@ -35,7 +35,7 @@ impl Exception {
     pub(super) const UNDEFINED: Exception = Exception::new(UNKNOWN, 0);
     pub(super) const FLOATING: Exception = Exception::new(FLOATING, 0);
 
-    /// Of a 32-bit instruction.
+    /// Returns the exception of a 32-bit instruction.
     const fn new(class: u64, details: u64) -> Exception {
         Exception {
             syndrome: class << 26 | 1 << 25 | details,
@@ -50,14 +50,14 @@ impl Exception {
         }
     }
 
-    /// Of a fetch from `address`.
+    /// Returns the exception of a fetch from `address`.
     pub(super) fn fetch(memory: &GuestMemory, address: u64) -> Exception {
         Exception::new(FETCH, status(memory, address)).at(address)
     }
 
-    /// Of an access to `address` by `instruction`. Linux does not report writes as such. An access to
-    /// mapped memory that fails is a write, as the guest can read all of it; otherwise the
-    /// instruction decides.
+    /// Returns the exception of an access to `address` by `instruction`. Linux does not report
+    /// writes as such. An access to mapped memory that fails is a write, as the guest can read all
+    /// of it; otherwise the instruction decides.
     pub(super) fn data(memory: &GuestMemory, address: u64, instruction: u32) -> Exception {
         let status = status(memory, address);
         let is_write = status >= PERMISSION || is_store(instruction);
@@ -65,13 +65,13 @@ impl Exception {
         Exception::new(DATA, write | status).at(address)
     }
 
-    /// Of a misaligned access to `address`.
+    /// Returns the exception of a misaligned access to `address`.
     pub(super) fn alignment(address: u64, is_write: bool) -> Exception {
         let write = if is_write { WRITE } else { 0 };
         Exception::new(DATA, write | ALIGNMENT).at(address)
     }
 
-    /// Of a misaligned program counter, stack pointer or access.
+    /// Returns the exception of a misaligned program counter, stack pointer or access.
     pub(super) fn misaligned(
         registers: &Registers,
         address: u64,
@@ -87,8 +87,8 @@ impl Exception {
         Exception::alignment(address, is_store(instruction))
     }
 
-    /// Of a system call. The program counter becomes `next`, the address after the instruction:
-    /// Linux may have moved it.
+    /// Returns the exception of a system call. The program counter becomes `next`, the address
+    /// after the instruction: Linux may have moved it.
     pub(super) fn system_call(
         memory: &GuestMemory,
         registers: &mut Registers,
@@ -99,7 +99,7 @@ impl Exception {
         Exception::new(SYSTEM_CALL, immediate(memory.read(at).unwrap_or_default()))
     }
 
-    /// Of a breakpoint instruction.
+    /// Returns the exception of a breakpoint instruction.
     pub(super) fn breakpoint(instruction: u32) -> Exception {
         Exception::new(BREAKPOINT, immediate(instruction))
     }

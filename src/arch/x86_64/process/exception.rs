@@ -29,7 +29,7 @@ const FPE_INTDIV: c_int = 1;
 /// RFLAGS: nested task and resume, which the processor clears.
 const CLEARED: u64 = TRAP_FLAG | 1 << 14 | 1 << 16;
 
-/// A kind of gate: the handler, and which of the task's stacks it has (0: the current one).
+/// A gate: handler, selector, and the number of its stack in the task segment (0: the current one).
 struct Gate {
     handler: u64,
     selector: u16,
