@@ -48,6 +48,14 @@ in
         overrideStrategy = "asDropin";
         wantedBy = [ "multi-user.target" ];
         restartTriggers = [ (file name) ];
+        # As packaging/systemd/process.conf, which has the reasons.
+        serviceConfig = lib.mkIf ((cfg.unikernels.${name}.engine or "kvm") != "kvm") {
+          MemoryDenyWriteExecute = false;
+          SystemCallFilter = [
+            "ptrace"
+            "sched_setaffinity"
+          ];
+        };
       }
     ) cfg.unikernels;
   };

@@ -14,7 +14,7 @@ use std::process::{Command, Output};
 use libtest_mimic::Trial;
 use tender::sandbox::rules::name;
 
-use crate::common::Need::{Kvm, KvmEngine, Net, Programs, Repository};
+use crate::common::Need::{Kvm, KvmEngine, Net, ProcessEngine, Programs, Repository};
 use crate::common::trace::trace_threads;
 use crate::common::{self, FD, Guest, pass_fd, tender_path, text, unikernel};
 
@@ -38,6 +38,12 @@ pub fn tests() -> Vec<Trial> {
             units_allow_what_runs_call,
             Repository,
             KvmEngine,
+            Programs(ANALYZE)
+        ),
+        trial!(
+            the_drop_in_allows_what_runs_without_kvm_call,
+            Repository,
+            ProcessEngine,
             Programs(ANALYZE)
         ),
         trial!(units_name_only_what_tender_knows, Repository),
@@ -176,6 +182,7 @@ fn allowed(unit: &str) -> BTreeSet<String> {
 const START: &[(libc::c_long, &str)] = &[
     (libc::SYS_capget, "capget"),
     (libc::SYS_capset, "capset"),
+    (libc::SYS_clone, "clone"),
     (libc::SYS_close_range, "close_range"),
     (libc::SYS_epoll_create1, "epoll_create1"),
     (libc::SYS_faccessat, "faccessat"),
@@ -183,17 +190,52 @@ const START: &[(libc::c_long, &str)] = &[
     (libc::SYS_getsockopt, "getsockopt"),
     (libc::SYS_landlock_create_ruleset, "landlock_create_ruleset"),
     (libc::SYS_landlock_restrict_self, "landlock_restrict_self"),
+    (libc::SYS_mprotect, "mprotect"),
     (libc::SYS_newfstatat, "newfstatat"),
     (libc::SYS_prlimit64, "prlimit64"),
     (libc::SYS_rseq, "rseq"),
+    (libc::SYS_sched_setaffinity, "sched_setaffinity"),
     (libc::SYS_set_robust_list, "set_robust_list"),
     (libc::SYS_set_tid_address, "set_tid_address"),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_access, "access"),
 ];
 
-/// From exec on: the start of a run needs more than its guest does.
+/// Calls of the guest's process that must succeed before it is the guest. Its tracer is tender.
+const CHILD: [&str; 6] = ["mprotect", "mremap", "munmap", "prctl", "ptrace", "seccomp"];
+
 fn units_allow_what_runs_call() {
+    let called = called("--engine=kvm");
+    for (file, _) in &UNITS[..2] {
+        allows(file, &unit(file), called.iter().copied());
+    }
+}
+
+fn the_drop_in_allows_what_runs_without_kvm_call() {
+    let drop_in = unit("process.conf");
+    assert!(drop_in.contains("\nMemoryDenyWriteExecute=no\n"));
+    let called = called("--engine=process");
+    assert!(called.contains("ptrace"), "{called:?}");
+    for (file, _) in &UNITS[..2] {
+        let both = unit(file) + &drop_in;
+        allows(file, &both, called.iter().copied().chain(CHILD));
+    }
+}
+
+#[track_caller]
+fn allows(file: &str, unit: &str, called: impl Iterator<Item = &'static str>) {
+    let allowed = allowed(unit);
+    assert!(
+        !allowed.contains("mount") && !allowed.contains("setuid") && allowed.contains("ioctl"),
+        "{allowed:?}"
+    );
+    for call in called {
+        assert!(allowed.contains(call), "{file} does not allow {call}");
+    }
+}
+
+/// Returns the calls of tender from exec on: the start of a run needs more than its guest does.
+fn called(engine: &str) -> BTreeSet<&'static str> {
     let directory = common::directory();
     let manager = directory.path().join("notify");
     let _manager = UnixDatagram::bind(&manager).unwrap();
@@ -205,34 +247,24 @@ fn units_allow_what_runs_call() {
         &format!("--net=@{FD}"),
         &format!("--disk={}", text(&image)),
         "-v",
+        engine,
     ];
-    let mut command = pass_fd(unikernel("bench-io", &options, &["n=20"]), theirs);
+    // The environment may name the engine already.
+    let options = &options[..options.len() - usize::from(common::by_process())];
+    let mut command = pass_fd(unikernel("bench-io", options, &["n=20"]), theirs);
     command.env("NOTIFY_SOCKET", &manager);
-    let mut called = BTreeSet::new();
+    let mut numbers = BTreeSet::new();
     let ended = trace_threads(&mut command, |_, _, call| {
-        called.insert(call.number);
+        numbers.insert(call.number);
         false
     });
     assert_eq!(ended, 0);
-    for (file, _) in &UNITS[..2] {
-        let allowed = allowed(&unit(file));
-        assert!(
-            !allowed.contains("mount") && !allowed.contains("setuid") && allowed.contains("ioctl"),
-            "{allowed:?}"
-        );
-        for &number in &called {
-            let of_start = || {
-                START
-                    .iter()
-                    .find(|(call, _)| *call == number)
-                    .map(|(_, name)| *name)
-            };
-            let call = name(number)
-                .or_else(of_start)
-                .unwrap_or_else(|| panic!("system call {number} has no name here"));
-            assert!(allowed.contains(call), "{file} does not allow {call}");
-        }
-    }
+    let of_start = |number| START.iter().find(|(call, _)| *call == number);
+    let named = |number| name(number).or_else(|| of_start(number).map(|(_, name)| *name));
+    let numbers = numbers.into_iter();
+    numbers
+        .map(|number| named(number).unwrap_or_else(|| panic!("system call {number} has no name")))
+        .collect()
 }
 
 /// The options of each command line are tender's.
