@@ -54,6 +54,7 @@ in
           SystemCallFilter = [
             "ptrace"
             "sched_setaffinity"
+            "sched_setscheduler"
           ];
         };
       }

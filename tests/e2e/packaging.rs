@@ -194,6 +194,7 @@ const START: &[(libc::c_long, &str)] = &[
     (libc::SYS_newfstatat, "newfstatat"),
     (libc::SYS_prlimit64, "prlimit64"),
     (libc::SYS_rseq, "rseq"),
+    (libc::SYS_sched_getscheduler, "sched_getscheduler"),
     (libc::SYS_sched_setaffinity, "sched_setaffinity"),
     (libc::SYS_set_robust_list, "set_robust_list"),
     (libc::SYS_set_tid_address, "set_tid_address"),
@@ -202,7 +203,15 @@ const START: &[(libc::c_long, &str)] = &[
 ];
 
 /// Calls of the guest's process that must succeed before it is the guest. Its tracer is tender.
-const CHILD: [&str; 6] = ["mprotect", "mremap", "munmap", "prctl", "ptrace", "seccomp"];
+const CHILD: [&str; 7] = [
+    "mprotect",
+    "mremap",
+    "munmap",
+    "prctl",
+    "ptrace",
+    "sched_setscheduler",
+    "seccomp",
+];
 
 fn units_allow_what_runs_call() {
     let called = called("--engine=kvm");
