@@ -13,9 +13,10 @@
 use std::fs::{self, File};
 use std::sync::Arc;
 
+use guest_abi::boot::{BOOT_INFO_ADDRESS, IMAGE_BASE};
 use kvm_ioctls::VmFd;
 
-use crate::arch::{Processor, Vcpu};
+use crate::arch::{Boot, Processor, Vcpu};
 use crate::config::{Config, Engine, Memory, Output, SandboxMode};
 use crate::debug::{self, core};
 use crate::devices::Plan;
@@ -130,6 +131,11 @@ fn engine(report: &mut Report, config: &Config) -> Found {
 /// Starts and ends a process as for a guest, from within the sandbox.
 fn try_process(mut vcpu: Vcpu) -> Result<(), outcome::Error> {
     let memory = Arc::new(GuestMemory::shared(Memory::STEP)?);
+    vcpu.boot(&Boot {
+        entry: IMAGE_BASE,
+        stack_top: Memory::STEP,
+        boot_info: BOOT_INFO_ADDRESS,
+    })?;
     vcpu.start(&memory)?;
     vcpu.end();
     Ok(())
