@@ -166,7 +166,11 @@ fn check_report(report: &Report) {
         return;
     };
     let devices = report.manifest.iter().flat_map(Manifest::devices).count();
-    let parsed = cli::parse(args.into_iter().map(OsString::from));
+    // The operator puts in what the command line has placeholders for.
+    let args = args
+        .into_iter()
+        .map(|arg| arg.replace("=IFACE", "=tap0").replace("=PATH", "=disk.img"));
+    let parsed = cli::parse(args.map(OsString::from));
     // With more devices, only the operator can distinguish them.
     let Ok(Command::Run(config)) = parsed else {
         assert!(devices > 1, "{parsed:?}");

@@ -77,19 +77,27 @@ fn cpuid(leaf: u32, first: u32) -> [u32; 4] {
 }
 
 /// Measures the frequency by the host's monotonic clock; 0 if that cannot be read. Single readings
-/// are inexact by the time that they take; the line through thousands of them is not.
+/// are inexact by the time that they take; the line through thousands of them is not. On a busy
+/// host it takes longer.
 fn measured() -> u32 {
-    const TRIES: u32 = 8;
-    let good = (0..TRIES).map(|_| readings()).find(|readings| {
-        let times = readings.first().zip(readings.last());
-        let span = times.map_or(0.0, |(first, last)| last.nanoseconds - first.nanoseconds);
-        readings.len() >= LEAST_READINGS && span >= MEASURE as f64 / 2.0
-    });
-    good.map_or(0, |readings| (slope(&readings) * 1e6).round() as u32)
+    const TRIES: u32 = 6;
+    if clock() == 0 {
+        return 0;
+    }
+    let mut measurement = Vec::new();
+    for nanoseconds in (0..TRIES).map(|doubled| MEASURE << doubled) {
+        measurement = readings(nanoseconds);
+        let usual = uninterrupted(&measurement);
+        if usual.len() >= LEAST_READINGS && span(&usual) >= span(&measurement) / 2.0 {
+            measurement = usual;
+            break;
+        }
+    }
+    (slope(&measurement) * 1e6).round() as u32
 }
 
-/// Reads both clocks for a while, and omits readings that were interrupted.
-fn readings() -> Vec<Reading> {
+/// Reads both clocks for this time.
+fn readings(nanoseconds: u64) -> Vec<Reading> {
     let mut readings = Vec::with_capacity(MOST_READINGS);
     let (start, before) = (clock(), now());
     while readings.len() < MOST_READINGS {
@@ -100,17 +108,29 @@ fn readings() -> Vec<Reading> {
             nanoseconds: time.saturating_sub(start) as f64,
             width: last.wrapping_sub(first),
         });
-        if readings.len() >= LEAST_READINGS && time.saturating_sub(start) > MEASURE {
+        if readings.len() >= LEAST_READINGS && time.saturating_sub(start) > nanoseconds {
             break;
         }
     }
-    let shortest = readings.iter().map(|reading| reading.width).min();
-    let usual = shortest.unwrap_or(0).saturating_mul(2);
-    readings.retain(|reading| reading.width <= usual);
     readings
 }
 
+/// Returns the readings that took about as long as the shortest.
+fn uninterrupted(readings: &[Reading]) -> Vec<Reading> {
+    let shortest = readings.iter().map(|reading| reading.width).min();
+    let usual = shortest.unwrap_or(0).saturating_mul(2);
+    let readings = readings.iter().filter(|reading| reading.width <= usual);
+    readings.copied().collect()
+}
+
+/// Returns the nanoseconds between the first reading and the last.
+fn span(readings: &[Reading]) -> f64 {
+    let ends = readings.first().zip(readings.last());
+    ends.map_or(0.0, |(first, last)| last.nanoseconds - first.nanoseconds)
+}
+
 /// A reading of both clocks.
+#[derive(Clone, Copy)]
 struct Reading {
     cycles: f64,
     nanoseconds: f64,
