@@ -99,8 +99,6 @@ const STOPPED: &[&str] = if cfg!(target_arch = "x86_64") {
         "call -512",
         "call -513",
         "call -516",
-        "hvc 0x84000000",
-        "hvc 0x84000008",
         "smc 0x84000008",
         "brk",
         "frame 0 0 0",
