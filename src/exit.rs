@@ -101,9 +101,6 @@ impl Machine {
                 Some(listener.accept(vm.as_ref(), &mut guest, services.time_limit())?)
             }
         };
-        // A confined process cannot create a timer. The timer takes at least a second, and the
-        // handlers are installed by then.
-        services.timeout.map(signal::limit).transpose()?;
         let worker = ring.map(|ring| worker(ring, &memory)).transpose()?;
         let parameters = services.parameters(
             &guest.vcpu,
@@ -131,6 +128,9 @@ impl Machine {
         // SAFETY: the flag is valid as long as the vCPU, which is dropped after the guard: below,
         // or on an early return as the older of two locals.
         let guard = unsafe { signal::install_handlers(running.guest.vcpu.interrupt_flag()) }?;
+        // Before the thread is confined, which cannot create a timer afterwards.
+        let timeout = running.services.timeout;
+        timeout.map(signal::limit).transpose()?;
         let on_demand = on_demand::install(&registry);
         // Clients of --metrics may send a signal as soon as they see the run, so the handlers are
         // installed first.

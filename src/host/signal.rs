@@ -257,8 +257,8 @@ pub fn received() -> Option<Request> {
     }
 }
 
-/// Requests the end of the run in `seconds`; call [`install_handlers`] immediately afterwards. The
-/// timer ends with the process.
+/// Requests the end of the run in `seconds`; call [`install_handlers`] before. The timer ends with the
+/// process.
 ///
 /// # Errors
 /// The host has no timer left.
