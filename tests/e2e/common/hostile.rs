@@ -117,10 +117,11 @@ pub fn ends_cleanly(output: &Output) -> Option<String> {
         "{output:?}"
     );
     // A guest may halt with status 1 as well.
-    let halted = news.contains(&&*format!(
-        "tender: info: the guest halted with status {}",
-        output.code()
-    ));
+    let end = match output.code() {
+        255 => "tender: warn: the guest aborted (status 255)".to_owned(),
+        code => format!("tender: info: the guest halted with status {code}"),
+    };
+    let halted = news.contains(&end.as_str());
     match (output.code(), lines.as_slice()) {
         (1, [line]) if line.starts_with("tender: ") && line.contains("pc 0x") => {
             Some((*line).to_owned())
