@@ -1,18 +1,29 @@
 //! The steps of the replay, in order: a person installs the package, starts the unikernel of the
-//! 2019 talk as a service in three ways, reads its page and its log, kills it, stops it, and
-//! removes everything.
+//! 2019 talk as a service in three ways, reads its page and its log, kills it, stops it, runs it
+//! without KVM, and removes everything.
 
 use super::step::Step;
 use super::walk;
 use crate::machines::machine::Emulated;
 
-/// Path of the talk's unikernel.
+/// Address of the talk's unikernel.
 const TALK: &str = "10.100.0.2";
+
+/// Address of the unikernel of docs/service.md.
+const INSTANCE: &str = "10.100.0.4";
 
 /// All steps on this machine.
 pub fn all(machine: Emulated) -> Vec<Step> {
     let mut steps = vec![board(machine)];
-    for part in [installed, as_in_the_talk, as_packaged, as_instance, removed] {
+    for part in [
+        installed,
+        as_in_the_talk,
+        as_packaged,
+        as_instance,
+        without_kvm,
+        untraceable,
+        removed,
+    ] {
         steps.extend(part());
     }
     steps
@@ -218,13 +229,73 @@ fn as_instance() -> Vec<Step> {
     steps
 }
 
+/// The same unit with the process engine.
+fn without_kvm() -> Vec<Step> {
+    let mut steps: Vec<Step> = walk::without_kvm().collect();
+    steps.extend([
+        Step::new(
+            "The same unikernel, in a process",
+            "sed -i '1i engine = \"process\"' /etc/tender/web.toml\n\
+             systemctl start tender@web\n\
+             systemctl status --lines=20 tender@web\n\
+             ls -l /proc/$(systemctl show -P MainPID tender@web)/fd | grep kvm || echo no KVM",
+        )
+        .shows(&["Active: active (running)", "engine process", "\nno KVM"]),
+        page("Its page, without KVM", INSTANCE),
+        Step::new(
+            "Killed: its guest ends with it",
+            "group=/sys/fs/cgroup$(systemctl show -P ControlGroup tender@web)\n\
+             before=$(cat $group/cgroup.procs)\n\
+             set -- $before\n\
+             echo processes: $#\n\
+             kill -9 $(systemctl show -P MainPID tender@web)\n\
+             until [ $(systemctl show -P NRestarts tender@web) = 1 ] && systemctl is-active --quiet tender@web; do sleep 0.5; done\n\
+             for process in $before; do test -e /proc/$process && exit 1; done\n\
+             echo none is left",
+        )
+        .shows(&["processes: 2", "none is left"]),
+        Step::new(
+            "Stopped",
+            "systemctl stop tender@web\nsystemctl status --lines=0 tender@web",
+        )
+        .status(3)
+        .shows(&["Active: inactive (dead)"])
+        .lacks(&["failed"]),
+    ]);
+    steps
+}
+
+/// Yama's settings that forbid the process engine. The last one stays until the next boot.
+fn untraceable() -> Vec<Step> {
+    let run = |scope| {
+        format!(
+            "sysctl kernel.yama.ptrace_scope={scope}\n\
+             tender --check --engine=process /usr/share/tender/examples/hello.hvt\n\
+             tender --engine=process /usr/share/tender/examples/hello.hvt"
+        )
+    };
+    vec![
+        Step::new("Yama allows ptrace to children", run(1))
+            .shows(&["hello.hvt would start", "\nhello: "]),
+        Step::new("Yama allows it with a capability only", run(2))
+            .status(1)
+            .shows(&[
+                "-> set kernel.yama.ptrace_scope to 1",
+                "; set kernel.yama.ptrace_scope to 1",
+            ]),
+        Step::new("Yama forbids it until the next boot", run(3))
+            .status(1)
+            .shows(&["; kernel.yama.ptrace_scope is 3 until the next boot; boot with 1"]),
+    ]
+}
+
 fn removed() -> Vec<Step> {
     vec![
         Step::new(
             "All removed, and nothing left behind",
             "systemctl disable --now tap@tap101\n\
          ifdown br100 tap100\n\
-         rm -r /usr/local/lib/tender /var/lib/tender /var/lib/private/tender\n\
+         rm -r /usr/local/lib/tender /etc/systemd/system/tender@.service.d /var/lib/tender /var/lib/private/tender\n\
          rm /etc/systemd/system/presentation.service /etc/network/interfaces.d/tap100\n\
          dpkg --purge tender\n\
          ./files >after\n\

@@ -1,8 +1,10 @@
-//! The walk of docs/service.md: each block of that page is a step, as it is printed.
+//! The walk of docs/service.md, and the unit of docs/without-kvm.md: each block of these pages is a
+//! step, as it is printed.
 
 use super::step::Step;
 
 const PAGE: &str = include_str!("../../../docs/service.md");
+const WITHOUT_KVM: &str = include_str!("../../../docs/without-kvm.md");
 
 /// What the output of each block must contain, in the order of the page.
 const SHOWS: [&[&str]; 8] = [
@@ -21,6 +23,12 @@ pub fn steps() -> Vec<Step> {
     steps
         .map(|((title, run), shows)| Step::new(title, run).shows(shows))
         .collect()
+}
+
+/// Allows a unit to run a unikernel without KVM.
+pub fn without_kvm() -> impl Iterator<Item = Step> {
+    let blocks = blocks(WITHOUT_KVM).into_iter();
+    blocks.map(|(_, run)| Step::new("A unit without KVM: the drop-in", run))
 }
 
 /// Returns the blocks that need only systemd, each with the bold text before it. A block of TOML
@@ -61,5 +69,6 @@ mod tests {
         assert!(file.contains("web.toml <<'END'\nunikernel = "));
         assert!(file.ends_with("tap = \"tap101\"\nEND"));
         assert!(blocks.iter().all(|(_, run)| !run.contains("```")));
+        assert_eq!(without_kvm().count(), 1);
     }
 }
