@@ -87,10 +87,31 @@ pub fn packages(arch: Arch) -> Result<[PathBuf; 3]> {
         epoch,
     };
     let paths = contents::file_names(arch).map(|name| dir().join(name));
+    remove_other_versions(arch)?;
     archive::tarball(&sources, &paths[1])?;
     archive::debian(&sources, &paths[2])?;
     checksums()?;
     Ok(paths)
+}
+
+/// Removes the packages of other versions: `tender_*.deb` in the README must name one file.
+fn remove_other_versions(arch: Arch) -> Result<()> {
+    let [_, tarball, deb] = contents::file_names(arch);
+    let endings = [
+        format!("-{}.tar.gz", arch.name()),
+        format!("_{}.deb", arch.debian()),
+    ];
+    let files = std::fs::read_dir(dir()).context("cannot list target/dist")?;
+    for file in files.flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let is_package =
+            name.starts_with("tender") && endings.iter().any(|end| name.ends_with(end));
+        if is_package && ![&tarball, &deb].contains(&&name) {
+            std::fs::remove_file(file.path())
+                .context(format_args!("cannot remove target/dist/{name}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs `manual/` to write its pages and completions; returns their directory.
