@@ -38,12 +38,14 @@ use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
 use crate::report::{clock, log_lines};
 use crate::sandbox::{self, Layer, Sandbox};
+use unchanged::Found;
 
 mod content;
 mod error;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unchanged;
 
 pub(crate) use content::fill;
 pub(crate) use error::Error;
@@ -51,6 +53,8 @@ pub(crate) use error::Error;
 /// A unikernel and its start parameters, checked without touching the host.
 struct Unikernel {
     file: File,
+    /// The file before anything of it was read.
+    found: Found,
     /// A lease on the file, if its pages may be shared.
     lease: Option<Lease>,
     image: Image,
@@ -170,6 +174,7 @@ pub(crate) fn check_clock() -> Result<(), Error> {
 impl Unikernel {
     fn examine(config: &Config, files: &mut Files) -> Result<Unikernel, outcome::Error> {
         let look = files.take(&config.unikernel, Need::Read);
+        let found = Found::settled(&look);
         // Locked memory is the guest's own. The lease is older than the first look into the file.
         let look_again = look.as_ref().ok().filter(|_| !config.limits.lock_memory);
         let lease = look_again.and_then(|look| Lease::take(look, config.user.is_some()));
@@ -179,6 +184,7 @@ impl Unikernel {
         let manifest = manifest(&mut image, &config.nets, &config.blocks)?;
         Ok(Unikernel {
             file,
+            found,
             lease,
             image,
             manifest,
@@ -215,6 +221,9 @@ impl Unikernel {
         };
         let file = (&self.file, self.lease.is_some());
         let pages = fill(memory, file, image, &facts)?;
+        if self.lease.is_none() {
+            self.found.check(&self.file)?;
+        }
         let lease = self.lease.take().filter(|_| !pages.is_empty());
         // SAFETY: the caller keeps the memory. Only this thread writes to it, by volatile
         // accesses or by system calls.

@@ -18,6 +18,8 @@ use crate::host::similar::{nearest, similar_path};
 pub enum Error {
     #[error("cannot be opened: {source}; {hint}")]
     Open { source: io::Error, hint: String },
+    #[error("changed while it was read; start it again when its writer is done")]
+    Changed,
     #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
     NotAFile(&'static str),
     #[error(

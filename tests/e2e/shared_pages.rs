@@ -41,6 +41,9 @@ pub fn tests() -> Vec<Trial> {
         trial("the_file_may_change_at_any_time")
             .needs(&[KvmEngine, Mounts])
             .run(the_file_may_change_at_any_time),
+        trial("a_file_that_changes_while_it_is_copied_is_refused")
+            .needs(&[Mounts])
+            .run(a_file_that_changes_while_it_is_copied_is_refused),
         trial("a_lease_that_may_not_be_given_back_is_closed")
             .needs(&[KvmEngine, Mounts])
             .run(a_lease_that_may_not_be_given_back_is_closed),
@@ -250,7 +253,8 @@ fn a_changed_file_changes_no_guest() {
 fn the_file_may_change_at_any_time() {
     const ROUNDS: u64 = 200;
     // What the tender sees depends on how far the writer is.
-    const ANOTHER: [&str; 4] = [
+    const ANOTHER: [&str; 5] = [
+        "changed while it was read",
         "not an ELF file",
         "is empty",
         "is truncated",
@@ -277,6 +281,29 @@ fn the_file_may_change_at_any_time() {
         }
     }
     assert!(noticed < ROUNDS, "no guest ran");
+}
+
+/// A writer overtakes the tender at one of its last reads, and keeps the size.
+fn a_file_that_changes_while_it_is_copied_is_refused() {
+    let app = App::new(80);
+    let writer = File::options().write(true).open(app.path()).unwrap();
+    let run = |change_at: Option<usize>| {
+        let mut reads = 0;
+        let output = inject(&mut app.command(&[], 0), |call| {
+            reads += usize::from(call.number == libc::SYS_pread64);
+            if call.number == libc::SYS_pread64 && Some(reads) == change_at {
+                writer.write_all_at(&[0x55], 0x2_0000).unwrap();
+            }
+            None
+        });
+        (output, reads)
+    };
+    let (output, reads) = run(None);
+    is_intact(&output);
+    for last in 0..3 {
+        let (output, _) = run(Some(reads - last));
+        output.fails(&["app.hvt: changed while it was read; start it again"]);
+    }
 }
 
 fn is_lease(call: &Call, kind: libc::c_int) -> bool {
