@@ -22,9 +22,11 @@ use super::aarch64::process as native;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::process as native;
 use crate::memory::GuestMemory;
+use placement::Placement;
 
 mod child;
 mod pages;
+mod placement;
 mod steps;
 
 pub use child::Error;
@@ -59,6 +61,7 @@ pub(super) struct Details {
 pub(super) struct Guest {
     pub child: Child,
     pub memory: Arc<GuestMemory>,
+    placement: Placement,
 }
 
 /// A guest that is a process.
@@ -103,11 +106,14 @@ impl Process {
     /// # Errors
     /// The host forbids it.
     pub(super) fn start(&mut self, memory: &Arc<GuestMemory>) -> Result<i32, Error> {
+        let mut placement = Placement::new();
         let child = Child::start(memory, &self.cpu, self.scope)?;
         let id = child.id();
+        placement.begin(id);
         let guest = self.guest.insert(Guest {
             child,
             memory: memory.clone(),
+            placement,
         });
         self.cpu.start(guest).map_err(Error::Registers)?;
         Ok(id)
@@ -123,7 +129,7 @@ impl Process {
     /// # Errors
     /// EINTR if the run is interrupted; any other if the child is gone.
     pub(super) fn enter(&mut self) -> io::Result<()> {
-        let Some(guest) = &self.guest else {
+        let Some(guest) = &mut self.guest else {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         };
         loop {
@@ -136,9 +142,14 @@ impl Process {
             if self.cpu.prepare(guest, details)? == Next::Exit {
                 return Ok(());
             }
-            let next = match guest.child.resume(self.cpu.is_stepping())? {
+            let signal = guest.child.resume(self.cpu.is_stepping())?;
+            if signal == libc::SIGSTOP {
                 // By a handler of the tender: see `signal::interrupts_process`.
-                libc::SIGSTOP => return Err(io::Error::from_raw_os_error(libc::EINTR)),
+                guest.placement.release();
+                return Err(io::Error::from_raw_os_error(libc::EINTR));
+            }
+            guest.placement.share();
+            let next = match signal {
                 signal if is_fault(signal) => self.cpu.trap(guest, signal, details)?,
                 // Sent by another process. A guest has no signals.
                 _ => Next::Resume,

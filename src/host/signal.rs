@@ -263,8 +263,8 @@ pub fn received() -> Option<Request> {
 /// # Errors
 /// The host has no timer left.
 pub fn limit(seconds: NonZeroU32) -> Result<(), Error> {
-    let timer = create_timer(libc::SIGALRM).map_err(Error::Timer)?;
-    arm_timer(timer, u64::from(seconds.get()) * NANOSECONDS).map_err(Error::Timer)
+    let timer = create_timer(libc::CLOCK_MONOTONIC, libc::SIGALRM).map_err(Error::Timer)?;
+    arm_timer(timer, u64::from(seconds.get()) * NANOSECONDS, 0).map_err(Error::Timer)
 }
 
 /// A timer that interrupts the guest without ending the run. It ends with the process.
@@ -278,13 +278,13 @@ impl Alarm {
     /// The host has no timer left.
     pub fn new() -> io::Result<Alarm> {
         handle_sigio()?;
-        create_timer(libc::SIGIO).map(Alarm)
+        create_timer(libc::CLOCK_MONOTONIC, libc::SIGIO).map(Alarm)
     }
 
     /// Makes the timer interrupt the guest once, after `nanoseconds`. Returns false if the host
     /// refuses.
     pub fn set(&self, nanoseconds: u64) -> bool {
-        arm_timer(self.0, nanoseconds).is_ok()
+        arm_timer(self.0, nanoseconds, 0).is_ok()
     }
 
     /// Returns the timer's ID.
@@ -293,15 +293,28 @@ impl Alarm {
     }
 }
 
-/// Creates a timer that sends `signal`. libc has no wrappers for timers.
-fn create_timer(signal: c_int) -> io::Result<c_int> {
+/// Interrupts the guest, which is the process `guest`, each time that it has run for `nanoseconds`.
+/// The timer ends with the process.
+///
+/// # Errors
+/// The host has no timer left.
+pub fn interrupt_each(guest: i32, nanoseconds: u64) -> io::Result<()> {
+    /// The kernel's number for the processor time of a process.
+    const SCHEDULED: c_int = 2;
+    handle_sigio()?;
+    let timer = create_timer(!guest << 3 | SCHEDULED, libc::SIGIO)?;
+    arm_timer(timer, nanoseconds, nanoseconds)
+}
+
+/// Creates a timer by `clock` that sends `signal`. libc has no wrappers for timers.
+fn create_timer(clock: libc::clockid_t, signal: c_int) -> io::Result<c_int> {
     let mut timer: c_int = 0;
     // SAFETY: the event is plain numbers, for which zero is valid. The kernel reads it, and writes
     // only the timer's ID.
     let created = unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
         (event.sigev_notify, event.sigev_signo) = (libc::SIGEV_SIGNAL, signal);
-        let (clock, event) = (libc::CLOCK_MONOTONIC, &raw const event);
+        let event = &raw const event;
         libc::syscall(libc::SYS_timer_create, clock, event, &raw mut timer)
     };
     if created == 0 {
@@ -311,9 +324,9 @@ fn create_timer(signal: c_int) -> io::Result<c_int> {
     }
 }
 
-/// Makes `timer` fire once.
-fn arm_timer(timer: c_int, nanoseconds: u64) -> io::Result<()> {
-    let when = every(nanoseconds, 0);
+/// Makes `timer` fire in `first` nanoseconds and then every `again` nanoseconds, if that is not 0.
+fn arm_timer(timer: c_int, first: u64, again: u64) -> io::Result<()> {
+    let when = every(first, again);
     let (old, flags): (*mut libc::itimerspec, c_int) = (ptr::null_mut(), 0);
     // SAFETY: the kernel reads `when` and, because the old value is not requested, writes nothing.
     match unsafe { libc::syscall(libc::SYS_timer_settime, timer, flags, &raw const when, old) } {

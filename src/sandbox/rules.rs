@@ -79,8 +79,8 @@ pub enum When {
 use Need::{Always, Seldom};
 use Parameter::{
     Alarm, Child, Client, CoreDirectory, CoreFile, DebugRequests, Debugger, Disks, Lease, Listener,
-    MetricsEnd, Nets, Notify, OldWaits, Pieces, Process, Reports, RingNets, Room, Shared, Signals,
-    Statm, Stats, Thread, Timer, Vcpu, Waits,
+    MetricsEnd, Nets, Notify, Null, OldWaits, Pieces, Placed, Process, Reports, RingNets, Room,
+    Shared, Signals, Statm, Stats, Thread, Timer, Vcpu, Waits,
 };
 use When::{Is, Masked, OneOf};
 
@@ -165,6 +165,16 @@ pub const GUEST: &[Rule] = &[
         libc::SYS_kill,
         &[OneOf(0, Child), Masked(1, u32::MAX as u64, STOPS)],
         Always("interrupts and ends that process"),
+    ),
+    rule(
+        libc::SYS_sched_setaffinity,
+        &[OneOf(0, Placed)],
+        Always("keeps that process and this thread on one processor"),
+    ),
+    rule(
+        libc::SYS_getcpu,
+        &[OneOf(2, Null)],
+        Seldom("that processor, where the C library does not know it otherwise"),
     ),
     rule(
         libc::SYS_ioctl,

@@ -194,10 +194,11 @@ const START: &[(libc::c_long, &str)] = &[
     (libc::SYS_newfstatat, "newfstatat"),
     (libc::SYS_prlimit64, "prlimit64"),
     (libc::SYS_rseq, "rseq"),
+    (libc::SYS_sched_getaffinity, "sched_getaffinity"),
     (libc::SYS_sched_getscheduler, "sched_getscheduler"),
-    (libc::SYS_sched_setaffinity, "sched_setaffinity"),
     (libc::SYS_set_robust_list, "set_robust_list"),
     (libc::SYS_set_tid_address, "set_tid_address"),
+    (libc::SYS_timer_create, "timer_create"),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_access, "access"),
 ];

@@ -58,7 +58,6 @@ impl Child {
         cpu: &Cpu,
         scope: Option<u8>,
     ) -> Result<Child, Error> {
-        share_one_cpu();
         let parent = std::process::id() as pid_t;
         let failed = |step: &'static str, source: io::Error| Error::Step {
             step,
@@ -264,22 +263,5 @@ fn hint(step: &str, errno: c_int, scope: Option<u8>) -> String {
         }
         (_, libc::ENOMEM) => "raise ulimit -v or vm.max_map_count".to_owned(),
         _ => "a security module or seccomp profile around tender may forbid it".to_owned(),
-    }
-}
-
-/// Limits this thread, and thus its child, to the processor that it runs on. They never run at the
-/// same time, and the switch between them takes ten times as long across processors. Without this
-/// right, the kernel chooses.
-fn share_one_cpu() {
-    // SAFETY: the set is a plain value that the calls read and write.
-    unsafe {
-        let Ok(cpu) = usize::try_from(libc::sched_getcpu()) else {
-            return;
-        };
-        let mut one: libc::cpu_set_t = std::mem::zeroed();
-        if cpu < libc::CPU_SETSIZE as usize {
-            libc::CPU_SET(cpu, &mut one);
-            libc::sched_setaffinity(0, size_of_val(&one), &raw const one);
-        }
     }
 }

@@ -21,7 +21,7 @@ macro_rules! names {
     ($($name:literal = $number:ident),* $(,)?) => { [$((libc::$number, $name)),*] };
 }
 
-const NAMES: [(c_long, &str); 81] = names! {
+const NAMES: [(c_long, &str); 83] = names! {
     "read" = SYS_read, "write" = SYS_write, "close" = SYS_close, "mmap" = SYS_mmap, "mprotect" = SYS_mprotect,
     "munmap" = SYS_munmap, "mremap" = SYS_mremap, "brk" = SYS_brk, "madvise" = SYS_madvise, "ioctl" = SYS_ioctl,
     "pread64" = SYS_pread64, "pwrite64" = SYS_pwrite64, "readv" = SYS_readv, "writev" = SYS_writev,
@@ -42,5 +42,6 @@ const NAMES: [(c_long, &str); 81] = names! {
     "setns" = SYS_setns, "unshare" = SYS_unshare, "personality" = SYS_personality, "getrandom" = SYS_getrandom,
     "perf_event_open" = SYS_perf_event_open, "restart_syscall" = SYS_restart_syscall,
     "nanosleep" = SYS_nanosleep, "shutdown" = SYS_shutdown, "accept4" = SYS_accept4, "mincore" = SYS_mincore, "exit" = SYS_exit, "wait4" = SYS_wait4,
+    "sched_setaffinity" = SYS_sched_setaffinity, "getcpu" = SYS_getcpu,
     "exit_group" = SYS_exit_group, "rt_sigreturn" = SYS_rt_sigreturn,
 };

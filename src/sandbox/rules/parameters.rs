@@ -12,6 +12,10 @@ pub enum Parameter {
     Vcpu,
     /// The process that is the guest, if there is one.
     Child,
+    /// That process and the guest's thread.
+    Placed,
+    /// The null pointer, if the guest is a process.
+    Null,
     /// Ioctls on the vCPU for reports, and for a core file if there may be one.
     Reports,
     /// The descriptor of the debugger, if there is one.
@@ -118,6 +122,13 @@ impl Parameters {
         match parameter {
             Parameter::Vcpu => fds(self.vcpu.as_slice()),
             Parameter::Child => fds(self.child.as_slice()),
+            Parameter::Placed => self
+                .child
+                .iter()
+                .flat_map(|&child| [child, self.thread])
+                .map(|id| id as u64)
+                .collect(),
+            Parameter::Null => self.child.iter().map(|_| 0).collect(),
             Parameter::Debugger => fds(&self.debugger),
             Parameter::DebugRequests if self.debugger.is_empty() => Vec::new(),
             Parameter::DebugRequests => arch::Vcpu::DEBUG_REQUESTS.to_vec(),

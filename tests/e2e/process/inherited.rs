@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 
 use super::{MEGABYTES, child_of, process, start};
 use crate::common::Need::{Mounts, ProcessEngine, Root};
-use crate::common::{self, Guest, Resource, limit, run, status};
+use crate::common::{self, Guest, LIMIT, Resource, limit, run, status};
+
+/// The field of /proc/PID/status with the processors that a process may use.
+const PROCESSORS: &str = "Cpus_allowed_list";
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -26,6 +30,7 @@ pub fn tests() -> Vec<Trial> {
             Mounts
         ),
         trial!(it_shares_one_processor_with_its_tender, ProcessEngine),
+        trial!(a_guest_that_computes_may_use_any_processor, ProcessEngine),
         trial!(registers_are_those_of_a_reset, ProcessEngine),
     ]
 }
@@ -114,11 +119,27 @@ fn other_processes_of_the_user_cannot_read_it() {
     );
 }
 
+/// Of a guest that has made a hypercall, and sleeps.
 fn it_shares_one_processor_with_its_tender() {
-    let (guest, child) = start("escape", &["spin"]);
-    let own = status(child, "Cpus_allowed_list");
+    let mut command = process("clock", &[], &["poll=60000000000"]);
+    let guest = Guest::start(&mut command);
+    guest.wait_for("clock");
+    let child = child_of(guest.pid()).unwrap();
+    let own = status(child, PROCESSORS);
     assert!(own.parse::<u32>().is_ok(), "{own}");
-    assert_eq!(status(guest.pid(), "Cpus_allowed_list"), own);
+    assert_eq!(status(guest.pid(), PROCESSORS), own);
+}
+
+fn a_guest_that_computes_may_use_any_processor() {
+    let (guest, child) = start("escape", &["spin"]);
+    let all = status(std::process::id(), PROCESSORS);
+    let deadline = Instant::now() + LIMIT;
+    for task in [child, guest.pid()] {
+        while status(task, PROCESSORS) != all {
+            assert!(Instant::now() < deadline, "{}", status(task, PROCESSORS));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// General, vector and debug registers, and bases of segments.
