@@ -43,14 +43,16 @@ pub enum Error {
     Clock(io::Error),
     #[error("cannot open /dev/kvm: {source}; {hint}; or run without KVM: --engine=process")]
     NoKvm { source: io::Error, hint: String },
-    #[error("unsupported KVM API version {0} (expected 12); boot a Linux kernel with its own KVM")]
+    #[error(
+        "unsupported KVM API version {0} (expected 12); boot a Linux kernel with its own KVM; or run without KVM: --engine=process"
+    )]
     KvmVersion(i32),
     #[error(
         "--sandbox=strict: the host's page at {0:#x} would be writable and executable, as host pages are larger than the guest's; use --sandbox=best-effort or --engine=kvm"
     )]
     WritableCode(u64),
     #[error(
-        "/dev/kvm is not the KVM device; recreate it: {}mknod /dev/kvm c 10 232",
+        "/dev/kvm is not the KVM device; recreate it: '{}mknod /dev/kvm c 10 232'; or run without KVM: --engine=process",
         sudo()
     )]
     NotKvm,

@@ -33,7 +33,7 @@ mod system;
 use exception::Exception;
 use instruction::Access;
 use registers::{Core, GENERAL, Registers, without_tag};
-pub(in crate::arch) use start::{jump, restartable_sequences, stub, synchronize, top};
+pub(in crate::arch) use start::{jump, restartable_sequences, synchronize, top};
 use system::System;
 
 /// PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO.

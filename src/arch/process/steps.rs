@@ -71,7 +71,6 @@ pub(in crate::arch) fn may(name: &'static str, call: c_long, arguments: &[u64]) 
 
 /// Returns what the child does, in this order.
 pub(super) fn list(memory: &GuestMemory, cpu: &Cpu) -> Vec<Step> {
-    const CLOSE_RANGE: c_long = 436;
     const PR_SET_SPECULATION_CTRL: u64 = 53;
     const PR_SPEC_STORE_BYPASS: u64 = 0;
     const PR_SPEC_INDIRECT_BRANCH: u64 = 1;
@@ -103,7 +102,6 @@ pub(super) fn list(memory: &GuestMemory, cpu: &Cpu) -> Vec<Step> {
             &[libc::PR_SET_DUMPABLE as u64, 0],
         ),
         may("reset the personality", libc::SYS_personality, &[0]),
-        may("close files", CLOSE_RANGE, &[0, u32::MAX.into(), 0]),
         may("forbid speculation", prctl, &disable(PR_SPEC_STORE_BYPASS)),
         may(
             "forbid speculation",
@@ -198,6 +196,25 @@ struct Record {
     may_fail: u64,
 }
 
+unsafe extern "C" {
+    static tender_stub: u8;
+    static tender_stub_after_call: u8;
+    static tender_stub_end: u8;
+}
+
+/// Returns the code that makes the calls of [`Record`]s, and the offset in it of the instruction
+/// after a call. Each architecture has it.
+fn stub() -> (&'static [u8], usize) {
+    let (start, after_call, end) = (
+        &raw const tender_stub,
+        &raw const tender_stub_after_call,
+        &raw const tender_stub_end,
+    );
+    // SAFETY: the symbols are in this order in one section, whose bytes never change.
+    let code = unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) };
+    (code, after_call as usize - start as usize)
+}
+
 /// Code and data of the start of a child, at [`PLACE`] in this process and in the child.
 pub(super) struct Stub {
     start: NonNull<c_void>,
@@ -245,7 +262,7 @@ impl Stub {
 
     fn write(&self, steps: &[Step]) {
         assert!(STEPS + (steps.len() * size_of::<Record>()) as u64 <= DATA);
-        let (code, after_call) = native::stub();
+        let (code, after_call) = stub();
         let filter = filter(PLACE + after_call as u64);
         let description = libc::sock_fprog {
             len: filter.len() as u16,
@@ -278,8 +295,9 @@ impl Stub {
         steps.wrapping_add(number)
     }
 
-    /// In the child: makes the calls, after which it has no code of the tender.
+    /// In the child: closes its files and makes the calls, after which it has no code of the tender.
     pub(super) fn run(&self, parent: i32) -> ! {
+        close_files();
         // SAFETY: these calls take plain numbers. The child ends if its parent is gone already, as
         // the kernel then sends no signal. The code is complete.
         unsafe {
@@ -309,6 +327,22 @@ impl Drop for Stub {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and no reference points into it.
         unsafe { libc::munmap(self.start.as_ptr(), self.length) };
+    }
+}
+
+/// Closes all files of the child.
+fn close_files() {
+    const CLOSE_RANGE: c_long = 436;
+    // Before Linux 5.9: the tender has few, with low numbers.
+    const MOST: c_int = 1 << 16;
+    let (first, last): (c_long, c_long) = (0, u32::MAX.into());
+    // SAFETY: the calls take plain numbers, and the child uses no file.
+    unsafe {
+        if libc::syscall(CLOSE_RANGE, first, last, first) != 0 {
+            for file in 0..MOST {
+                libc::close(file);
+            }
+        }
     }
 }
 

@@ -31,7 +31,7 @@ mod start;
 use counter::Counter;
 use exception::Exception;
 use registers::Registers;
-pub(in crate::arch) use start::{jump, restartable_sequences, stub, synchronize, top};
+pub(in crate::arch) use start::{jump, restartable_sequences, synchronize, top};
 
 /// PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_GETREGS, PTRACE_GETREGSET, PTRACE_SETREGSET, PTRACE_GETSIGINFO,
 /// PTRACE_PEEKUSER, PTRACE_POKEUSER.

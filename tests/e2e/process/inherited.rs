@@ -5,9 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
+use seccompiler::SeccompAction;
 
 use super::{MEGABYTES, child_of, process, start};
 use crate::common::Need::{Mounts, ProcessEngine, Root};
+use crate::common::refuse;
 use crate::common::{self, Guest, LIMIT, Resource, limit, run, status};
 
 /// The field of /proc/PID/status with the processors that a process may use.
@@ -18,6 +20,11 @@ pub fn tests() -> Vec<Trial> {
         trial!(it_has_the_guests_memory_alone, ProcessEngine, Root),
         trial!(
             it_has_no_files_arguments_or_environment,
+            ProcessEngine,
+            Root
+        ),
+        trial!(
+            without_close_range_it_has_no_files_either,
             ProcessEngine,
             Root
         ),
@@ -61,15 +68,26 @@ fn it_has_no_files_arguments_or_environment() {
     let guest = Guest::start(command.env("SECRET", "of the tender"));
     guest.wait_for("escape: spin\n");
     let child = child_of(guest.pid()).unwrap();
-    assert_eq!(
-        fs::read_dir(format!("/proc/{child}/fd")).unwrap().count(),
-        0
-    );
+    assert_eq!(open_files(child), 0);
     for name in ["cmdline", "environ"] {
         // An error, if there is no memory where these were.
         let text = fs::read(format!("/proc/{child}/{name}")).unwrap_or_default();
         assert!(text.is_empty(), "{name}: {text:?}");
     }
+}
+
+fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Before Linux 5.9.
+fn without_close_range_it_has_no_files_either() {
+    const CLOSE_RANGE: libc::c_long = 436;
+    let mut command = process("escape", &[], &["spin"]);
+    let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
+    let guest = Guest::start(refuse::refuses(&mut command, CLOSE_RANGE, &[], unknown));
+    guest.wait_for("escape: spin\n");
+    assert_eq!(open_files(child_of(guest.pid()).unwrap()), 0);
 }
 
 fn it_has_no_rights() {

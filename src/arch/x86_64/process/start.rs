@@ -11,6 +11,7 @@ pub(in crate::arch) fn top() -> u64 {
     0x7fff_ffff_f000
 }
 
+// Makes the calls at R12: see `stub` in `arch/process/steps.rs`.
 global_asm!(
     ".pushsection .rodata.stub, \"a\"",
     ".hidden tender_stub, tender_stub_after_call, tender_stub_end",
@@ -39,29 +40,10 @@ global_asm!(
     ".popsection",
 );
 
-unsafe extern "C" {
-    static tender_stub: u8;
-    static tender_stub_after_call: u8;
-    static tender_stub_end: u8;
-}
-
-/// Returns the code that makes the calls at R12, and the offset in it of the instruction after a
-/// call.
-pub(in crate::arch) fn stub() -> (&'static [u8], usize) {
-    let (start, after_call, end) = (
-        &raw const tender_stub,
-        &raw const tender_stub_after_call,
-        &raw const tender_stub_end,
-    );
-    // SAFETY: the symbols are in this order in one section, whose bytes never change.
-    let code = unsafe { std::slice::from_raw_parts(start, end as usize - start as usize) };
-    (code, after_call as usize - start as usize)
-}
-
 /// Runs the code at `code` with the steps at `records`.
 ///
 /// # Safety
-/// The code is [`stub`]'s.
+/// The code is that of `tender_stub`.
 pub(in crate::arch) unsafe fn jump(code: u64, records: u64) -> ! {
     // SAFETY: the caller's.
     unsafe { asm!("jmp rax", in("rax") code, in("r12") records, options(noreturn)) }
