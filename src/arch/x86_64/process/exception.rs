@@ -124,13 +124,18 @@ impl Exception {
 fn is_store(code: &[u8; LONGEST]) -> bool {
     let is_prefix = |byte: &&u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
     let prefixes = code.iter().take_while(is_prefix).count();
-    let [opcode, next, after] = [0, 1, 2].map(|at| code.get(prefixes + at).copied());
-    let [next, after] = [next, after].map(Option::unwrap_or_default);
-    match opcode {
+    let byte = |at| code.get(prefixes + at).copied().unwrap_or_default();
+    let (next, after) = (byte(1), byte(2));
+    let has = |prefix| code[..prefixes].contains(&prefix);
+    match code.get(prefixes) {
         // MOVQ from memory.
-        Some(0x0f) if next == 0x7e && code[..prefixes].contains(&0xf3) => false,
-        // BTS, BTR and BTC by a constant.
+        Some(0x0f) if next == 0x7e && has(0xf3) => false,
+        // BTS, BTR and BTC by a constant; FXSAVE, STMXCSR, XSAVE, XSAVEOPT.
         Some(0x0f) if next == 0xba => after >> 3 & 7 > 4,
+        Some(0x0f) if next == 0xae => matches!(after >> 3 & 7, 0 | 3 | 4 | 6),
+        // MOVBE, which is CRC32 with F2, and parts of vectors.
+        Some(0x0f) if next == 0x38 => after == 0xf1 && !has(0xf2),
+        Some(0x0f) if next == 0x3a => matches!(after, 0x14..=0x17),
         // Moves of vectors, and atomic operations.
         Some(0x0f) => {
             matches!(
@@ -148,6 +153,37 @@ fn is_store(code: &[u8; LONGEST]) -> bool {
         Some(0xc0 | 0xc1 | 0xd0..=0xd3 | 0xfe) => true,
         Some(0xff) => next >> 3 & 7 < 2,
         Some(0xf6 | 0xf7) => matches!(next >> 3 & 7, 2 | 3),
+        // x87.
+        Some(0xd9) => matches!(next >> 3 & 7, 2 | 3 | 6 | 7),
+        Some(0xdb) => matches!(next >> 3 & 7, 1..=3 | 7),
+        Some(0xdd | 0xdf) => matches!(next >> 3 & 7, 1..=3 | 6 | 7),
+        // AVX, in its three forms.
+        Some(0xc5) => is_vector_store(1, next, after),
+        Some(0xc4) => is_vector_store(next & 0x1f, after, byte(3)),
+        Some(0x62) => is_vector_store(next & 7, after, byte(4)),
+        _ => false,
+    }
+}
+
+/// The same, for an instruction of AVX with this map of opcodes; `last` is its last prefix but
+/// EVEX's third.
+fn is_vector_store(map: u8, last: u8, opcode: u8) -> bool {
+    const F3: u8 = 2;
+    match (map, opcode) {
+        // VMOVQ from memory.
+        (1, 0x7e) => last & 3 != F3,
+        (1, _) => matches!(
+            opcode,
+            0x11 | 0x13 | 0x17 | 0x29 | 0x2b | 0x7f | 0xd6 | 0xe7
+        ),
+        // Moves by a mask, narrowed moves, compressed ones, scattered ones.
+        (2, 0x10..=0x15 | 0x20..=0x25 | 0x30..=0x35) => last & 3 == F3,
+        (2, _) => matches!(
+            opcode,
+            0x2e | 0x2f | 0x63 | 0x8a | 0x8b | 0x8e | 0xa0..=0xa3
+        ),
+        // Parts of vectors, and half precision.
+        (3, _) => matches!(opcode, 0x14..=0x17 | 0x19 | 0x1b | 0x1d | 0x39 | 0x3b),
         _ => false,
     }
 }
