@@ -47,8 +47,8 @@ impl Process {
         self.statm.as_raw_fd()
     }
 
-    /// Returns the bytes of the process in RAM, guest memory included. Makes one system call and
-    /// does not allocate.
+    /// Returns the bytes of the process in RAM; with KVM, guest memory included. Makes one system
+    /// call and does not allocate.
     pub(crate) fn resident(&self) -> Option<u64> {
         let mut text = [0; 128];
         let length = uninterrupted(|| self.statm.read_at(&mut text, 0)).ok()?;
