@@ -25,11 +25,9 @@ impl Found {
     /// Returns the state in which the file was found. Waits if it was changed just before.
     pub(super) fn settled(look: &io::Result<Look>) -> Found {
         let state = look.as_ref().ok().map(|look| state(look.metadata()));
-        let left = state
-            .and_then(age)
-            .map_or(Duration::ZERO, |age| SETTLED.saturating_sub(age));
-        if !left.is_zero() {
-            thread::sleep(left);
+        // Not a sleep: Rust's library panics if a filter around the tender rejects that.
+        while let Some(left) = state.and_then(left) {
+            thread::park_timeout(left);
         }
         Found(state)
     }
@@ -42,6 +40,12 @@ impl Found {
             false => Err(Error::Changed),
         }
     }
+}
+
+/// Returns the time until the file is settled, if it is not.
+fn left(state: State) -> Option<Duration> {
+    let left = SETTLED.checked_sub(age(state)?)?;
+    (!left.is_zero()).then_some(left)
 }
 
 /// Returns the time since the last change; `None` if it lies in the future.
