@@ -75,6 +75,8 @@ impl fmt::Display for Stats {
 pub struct Disk {
     file: File,
     path: PathBuf,
+    /// The guest's name for it, for JSON log lines.
+    device: String,
     capacity: u64,
     sector_size: u16,
     stats: Arc<Stats<Counter>>,
@@ -145,6 +147,7 @@ impl Disk {
         Ok(Disk {
             file,
             path,
+            device: String::new(),
             capacity,
             sector_size,
             stats: Arc::default(),
@@ -165,6 +168,11 @@ impl Disk {
     /// Returns its path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Sets the guest's name for the device, which JSON log lines contain.
+    pub fn set_device(&mut self, name: &str) {
+        name.clone_into(&mut self.device);
     }
 
     /// Returns the statistics so far.
@@ -255,21 +263,24 @@ impl Disk {
 
     #[cold]
     fn read_failed(&mut self, error: &io::Error) -> Status {
-        let path = self.path.display();
+        let (path, device) = (self.path.display(), self.device.as_str());
         match error.kind() {
             // The run ends; the guest does not see the result.
             io::ErrorKind::Interrupted => {}
             io::ErrorKind::UnexpectedEof => {
                 if self.stats.truncated.add_first() {
                     log::warn!(
-                        cause = "truncated";
+                        device = device, cause = "truncated";
                         "{path}: read error: the image was truncated during the run; reported to the guest"
                     );
                 }
             }
             _ => {
                 if self.stats.read_errors.add_first() {
-                    log::warn!(cause = "read_error"; "{path}: read error: {error}; reported to the guest");
+                    log::warn!(
+                        device = device, cause = "read_error";
+                        "{path}: read error: {error}; reported to the guest"
+                    );
                 }
             }
         }
@@ -286,7 +297,10 @@ impl Disk {
             _ => (&self.stats.write_errors, "write_error"),
         };
         if counter.add_first() {
-            log::warn!(cause = cause; "{path}: write error: {error}; reported to the guest");
+            log::warn!(
+                device = self.device.as_str(), cause = cause;
+                "{path}: write error: {error}; reported to the guest"
+            );
         }
         Status::Unspecified
     }

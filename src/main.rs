@@ -25,7 +25,7 @@ use tender::host::files::{Files, Use};
 use tender::host::signal;
 use tender::host::start;
 use tender::inspect::elftool;
-use tender::report::log_lines::{self, Line, Stderr};
+use tender::report::log_lines::{self, Line, Stderr, Subject};
 
 /// An exit status.
 type Status = u8;
@@ -109,13 +109,16 @@ fn run(config: &Config, config_file: Option<Use>) -> Status {
             let unikernel = config.unikernel.display();
             // A start ends at its first error, and a file has room for many.
             let hint = match error {
-                tender::Error::Start(_) if is_configured => "; add --check to list every problem",
+                tender::Error::Start { .. } if is_configured => {
+                    "; add --check to list every problem"
+                }
                 _ => "",
             };
-            fail_by(
-                Some(error.cause()),
-                format_args!("{unikernel}: {error}{hint}"),
-            )
+            let subject = Subject {
+                device: error.device(),
+                cause: Some(error.cause()),
+            };
+            fail_with(subject, format_args!("{unikernel}: {error}{hint}"))
         }
     }
 }
@@ -140,7 +143,7 @@ fn start_log(config: &Config) {
     let mut builder = env_logger::Builder::new();
     config.output.log_format.set_global();
     if log_lines::are_json() {
-        log_lines::name_run(&config.name(), &config.unikernel.display(), config.places());
+        log_lines::name_run(&config.name());
     }
     builder.filter_level(config.verbosity.level());
     // gdbstub's debug output is for authors of stubs: gdb tries packets that this stub lacks.
@@ -216,11 +219,11 @@ fn print(text: &str) -> Status {
 /// Prints one line and returns status 1 for every failure of the tender; orchestrators rely on
 /// this.
 fn fail(message: std::fmt::Arguments<'_>) -> Status {
-    fail_by(None, message)
+    fail_with(Subject::default(), message)
 }
 
-/// Fails as [`fail`] does, with the cause for JSON lines.
-fn fail_by(cause: Option<&str>, message: std::fmt::Arguments<'_>) -> Status {
-    let _ = Stderr.write_all(Line::fatal(cause, message).bytes());
+/// Fails as [`fail`] does, with members for JSON lines.
+fn fail_with(subject: Subject<'_>, message: std::fmt::Arguments<'_>) -> Status {
+    let _ = Stderr.write_all(Line::fatal(subject, message).bytes());
     1
 }

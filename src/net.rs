@@ -62,6 +62,8 @@ enum Identity {
 pub struct Nic {
     fd: OwnedFd,
     name: String,
+    /// The guest's name for it, for JSON log lines.
+    device: String,
     identity: Identity,
     mac: [u8; 6],
     mtu: u16,
@@ -111,6 +113,7 @@ impl Nic {
         Ok(Nic {
             fd,
             name,
+            device: String::new(),
             identity,
             mac,
             mtu,
@@ -149,6 +152,11 @@ impl Nic {
         }
     }
 
+    /// Sets the guest's name for the device, which JSON log lines contain.
+    pub fn set_device(&mut self, name: &str) {
+        name.clone_into(&mut self.device);
+    }
+
     /// Returns the statistics so far.
     pub fn stats(&self) -> Stats {
         self.stats.read()
@@ -173,6 +181,7 @@ impl Nic {
         Ok(Nic {
             fd: self.fd.try_clone()?,
             name: self.name.clone(),
+            device: self.device.clone(),
             identity: self.identity.clone(),
             common: Arc::clone(&self.common),
             stats: Arc::default(),
@@ -259,7 +268,7 @@ impl Nic {
         self.stats.receive_errors.add(1);
         if self.common.logged.first(RECEIVING | cause as u32) {
             log::warn!(
-                cause = cause.name();
+                device = self.device.as_str(), cause = cause.name();
                 "{}: cannot receive: {}; the guest gets no frames",
                 self.name,
                 cause.describe(error)
@@ -272,7 +281,7 @@ impl Nic {
         self.stats.dropped_short.add(1);
         if self.common.logged.first(SHORT) {
             log::warn!(
-                cause = "short";
+                device = self.device.as_str(), cause = "short";
                 "{}: the host accepted only part of a frame; such frames are lost",
                 self.name
             );
@@ -293,7 +302,7 @@ impl Nic {
         counter.add(1);
         if self.common.logged.first(cause as u32) {
             log::warn!(
-                cause = cause.name();
+                device = self.device.as_str(), cause = cause.name();
                 "{}: cannot send: {}; such frames are dropped",
                 self.name,
                 cause.describe(error)

@@ -30,8 +30,11 @@ pub(crate) type Cause = Box<dyn fmt::Display + Send + Sync>;
 /// Why a run did not start, or was ended early.
 #[allow(missing_docs, reason = "the registers are those of the guest, as text")]
 pub enum Error {
-    /// The run could not start.
-    Start(Cause),
+    /// The run could not start, perhaps because of a device.
+    Start {
+        cause: Cause,
+        device: Option<String>,
+    },
     /// The guest violated its contract.
     Violation { cause: Cause, registers: String },
     /// The host cannot run the guest any longer.
@@ -46,11 +49,19 @@ impl Error {
     /// Returns the cause in one word, for programs.
     pub fn cause(&self) -> &'static str {
         match self {
-            Error::Start(_) => "start",
+            Error::Start { .. } => "start",
             Error::Violation { .. } => "guest",
             Error::Host { .. } => "host",
             Error::Timeout { .. } => "timeout",
             Error::Killed => "gdb",
+        }
+    }
+
+    /// Returns the device because of which the run did not start.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Error::Start { device, .. } => device.as_deref(),
+            _ => None,
         }
     }
 }
@@ -58,7 +69,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Start(cause) => cause.fmt(f),
+            Error::Start { cause, .. } => cause.fmt(f),
             Error::Violation { cause, registers } | Error::Host { cause, registers } => {
                 write!(f, "{cause} ({registers})")
             }
@@ -80,6 +91,9 @@ impl fmt::Debug for Error {
 /// implement [`std::error::Error`].
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
     fn from(cause: E) -> Error {
-        Error::Start(Box::new(cause))
+        Error::Start {
+            cause: Box::new(cause),
+            device: None,
+        }
     }
 }

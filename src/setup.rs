@@ -21,7 +21,7 @@ use crate::config::{
 use crate::debug::{Listener, core};
 use crate::devices::console::Console;
 use crate::devices::ring::{self, Ring};
-use crate::devices::{Devices, Plan};
+use crate::devices::{self, Devices, Plan};
 use crate::exit::{Machine, Services};
 use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Rules;
@@ -36,7 +36,7 @@ use crate::host::user;
 use crate::memory::{self, GuestMemory};
 use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
-use crate::report::{clock, log_lines};
+use crate::report::clock;
 use crate::sandbox::{self, Layer, Sandbox};
 use unchanged::Found;
 
@@ -97,10 +97,7 @@ pub(crate) fn setup(config: &Config, files: &mut Files) -> Result<Machine, outco
     let image_end = unikernel.image.end();
     let mut memory = reserve(engine, unikernel.memory_size, image_end, config)?;
     phases.end(Phase::Machine);
-    let devices = Devices::attach(plan, files, era.rules())?;
-    if log_lines::are_json() {
-        log_lines::name_devices(devices.names());
-    }
+    let devices = Devices::attach(plan, files, era.rules()).map_err(of_device)?;
     phases.end(Phase::Devices);
 
     log::info!(
@@ -249,11 +246,20 @@ impl Unikernel {
 /// Decides which option attaches which device. No file may have two purposes.
 fn plan(manifest: &Manifest, config: &Config, files: &Files) -> Result<Plan, outcome::Error> {
     let plan = Plan::new(manifest, &config.nets, &config.blocks)
-        .map_err(|error| error.with_misplaced(&config.arguments))?;
+        .map_err(|error| of_device(error.with_misplaced(&config.arguments)))?;
     let shared = files.shared(plan.disks(), config.output.stats.as_ref());
     match shared.into_iter().next() {
         Some((_, shared)) => Err(shared.into()),
         None => Ok(plan),
+    }
+}
+
+/// Returns the error with the device that it is about.
+fn of_device(error: devices::Error) -> outcome::Error {
+    let device = error.device().map(str::to_owned);
+    outcome::Error::Start {
+        cause: Box::new(error),
+        device,
     }
 }
 

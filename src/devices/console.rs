@@ -169,7 +169,7 @@ impl Console {
                 Count(excess, "byte")
             );
         }
-        counters::log_totals("console", stats, stats.faults().sum());
+        counters::log_totals("", "console", stats, stats.faults().sum());
     }
 
     #[cold]

@@ -72,6 +72,19 @@ fn named<'o>(option: &&'o str) -> &'o str {
 }
 
 impl Error {
+    /// Returns the name of the device that it is about, if it is about one of the unikernel's.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Error::Net { name, .. }
+            | Error::Block { name, .. }
+            | Error::Shared { name }
+            | Error::Twice { name, .. } => Some(name),
+            Error::NotAttached(device) | Error::Misplaced { device, .. } => Some(&device.name),
+            Error::InFile { error, .. } => error.device(),
+            _ => None,
+        }
+    }
+
     /// Adds the place in the configuration file, if the error is there.
     pub(super) fn at(self, place: Option<&str>) -> Error {
         match place {

@@ -10,7 +10,7 @@ use self::ring::Ring;
 use crate::block::Disk;
 use crate::guest::era::Rules;
 use crate::guest::hypercall::{BlockRequest, NetRequest, Reply};
-use crate::guest::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Properties, is_valid_name};
+use crate::guest::manifest::{Kind, LEGACY_BLOCK, LEGACY_NET, Properties};
 use crate::host::files::Files;
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
@@ -96,14 +96,16 @@ impl Devices {
 
     fn attach_net(&mut self, net: PlannedNet) -> Result<(), Error> {
         let PlannedNet { handle, name, .. } = net;
-        let nic = match Nic::attach(&net.source, net.mac) {
+        let mut nic = match Nic::attach(&net.source, net.mac) {
             Ok(nic) => nic,
             Err(error) => return Err(Error::Net { name, error }),
         };
         if self.nets().any(|(_, _, other)| other.shares_with(&nic)) {
             return Err(Error::Shared { name });
         }
+        nic.set_device(&name);
         log::info!(
+            device = name.as_str();
             "device '{name}': {}, {}, MTU {}",
             nic.interface_name(),
             MacAddress(nic.mac()),
@@ -125,8 +127,9 @@ impl Devices {
     ) -> Result<(), Error> {
         let PlannedBlock { handle, name, .. } = block;
         match Disk::attach(&block.source, files, block.sector_size, rules.disk_tail) {
-            Ok(disk) => {
-                log::info!("device '{name}': {disk}");
+            Ok(mut disk) => {
+                disk.set_device(&name);
+                log::info!(device = name.as_str(); "device '{name}': {disk}");
                 self.insert(handle, name, Slot::Block(disk));
                 Ok(())
             }
@@ -160,13 +163,6 @@ impl Devices {
             Slot::Net(nic) => Some(nic.interface_name().to_owned()),
             Slot::Block(disk) => Some(disk.path().display().to_string()),
         }
-    }
-
-    /// Returns what messages about a device begin with, and its name in the manifest.
-    pub(crate) fn names(&self) -> impl Iterator<Item = (String, &str)> {
-        self.named()
-            .filter(|(_, name, _)| is_valid_name(name))
-            .filter_map(|(handle, name, _)| Some((self.on_host(handle)?, name)))
     }
 
     /// Returns whether there is a network interface.
@@ -325,20 +321,25 @@ impl Devices {
     /// Ends the run cleanly: syncs the disks, and logs the traffic of each device, including its
     /// duplicate in `ring`.
     pub fn finish(&mut self, ring: Option<&Ring>) {
-        for (handle, (_, slot)) in self.slots.iter().enumerate() {
+        for (handle, (device, slot)) in self.slots.iter().enumerate() {
             match slot {
                 Slot::Net(nic) => {
                     let duplicate = ring.and_then(|ring| ring.nic(handle));
                     let stats = nic.stats() + duplicate.map(Nic::stats).unwrap_or_default();
                     let faults = stats.faults().sum() + stats.receive_errors;
-                    counters::log_totals(nic.interface_name(), stats, faults);
+                    counters::log_totals(device, nic.interface_name(), stats, faults);
                 }
                 Slot::Block(disk) => {
                     if let Err(error) = disk.sync() {
-                        log::warn!("{}", error::with_cause(&error));
+                        log::warn!(device = device.as_str(); "{}", error::with_cause(&error));
                     }
                     let stats = disk.stats();
-                    counters::log_totals(disk.path().display(), stats, stats.faults().sum());
+                    counters::log_totals(
+                        device,
+                        disk.path().display(),
+                        stats,
+                        stats.faults().sum(),
+                    );
                 }
                 Slot::Empty => {}
             }

@@ -23,7 +23,7 @@ use libc::{c_int, c_void, siginfo_t};
 
 use super::files::Look;
 use super::signal;
-use crate::report::log_lines::{self, Line};
+use crate::report::log_lines::{self, Line, Subject};
 
 /// Smallest file whose pages are shared. Reading a smaller one costs less than the lease.
 const SMALLEST: u64 = 256 << 10;
@@ -322,7 +322,7 @@ fn handle(
 
 fn end(shared: &Shared, why: &str) -> ! {
     log_lines::write_from_handler(&Line::fatal(
-        None,
+        Subject::default(),
         format_args!("{}: {why}", shared.lease.name.display()),
     ));
     // SAFETY: the call takes a number.

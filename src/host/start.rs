@@ -17,7 +17,7 @@ use rustix::io::{Errno, fcntl_getfd};
 use rustix::stdio::{stderr, stdin, stdout};
 
 use crate::host::inherited_filter;
-use crate::report::log_lines::{Line, Stderr};
+use crate::report::log_lines::{Line, Stderr, Subject};
 
 /// Returns the arguments of the command line, the program's name first.
 ///
@@ -47,7 +47,7 @@ extern "C" fn _dl_get_origin() -> *const c_char {
 fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let line = Line::fatal(
-            None,
+            Subject::default(),
             format_args!("internal error, please report it: {panic}"),
         );
         let _ = Stderr.write_all(line.bytes());

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use log::Level;
+
 /// A counter that only grows. Only one thread at a time may add to it, so adding costs an ordinary
 /// addition; any thread may read it.
 #[derive(Debug, Default)]
@@ -133,12 +135,14 @@ impl WarnOnce {
     }
 }
 
-/// Logs the totals of a device: as a warning if there were faults.
-pub fn log_totals(name: impl fmt::Display, stats: impl fmt::Display, faults: u64) {
-    match faults {
-        0 => log::info!("{name}: {stats}"),
-        _ => log::warn!("{name}: {stats}"),
-    }
+/// Logs the totals of a device, which is `name` on the host: as a warning if there were faults.
+pub fn log_totals(device: &str, name: impl fmt::Display, stats: impl fmt::Display, faults: u64) {
+    let level = if faults == 0 {
+        Level::Info
+    } else {
+        Level::Warn
+    };
+    log::log!(level, device = device; "{name}: {stats}");
 }
 
 #[cfg(test)]

@@ -23,8 +23,7 @@ use rustix::io::Errno;
 use rustix::stdio::stderr;
 
 pub use self::line::{Line, LogFormat};
-pub(crate) use self::origin::name_devices;
-pub use self::origin::name_run;
+pub use self::origin::{Subject, name_run};
 use crate::report::clock;
 use crate::report::counters::Count;
 

@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use libc::{c_int, c_long, c_void, siginfo_t};
 
 use super::rules::name;
-use crate::report::log_lines::{self, Line};
+use crate::report::log_lines::{self, Line, Subject};
 
 /// The kernel's `siginfo_t` with its `_sigsys` member.
 #[repr(C)]
@@ -52,7 +52,7 @@ extern "C" fn on_violation(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     if code == SYS_SECCOMP {
         let name = name(call.into()).unwrap_or("unknown");
         log_lines::write_from_handler(&Line::fatal(
-            None,
+            Subject::default(),
             format_args!(
                 "system call {call} ({name}) is not allowed by the sandbox: this is a bug in tender, or an attack; the run ends"
             ),

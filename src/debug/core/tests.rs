@@ -162,5 +162,11 @@ fn only_crashes_leave_a_core() {
         assert_eq!(signal_of(&Ok(Outcome::Halted(status))), None);
     }
     assert_eq!(signal_of(&Ok(Outcome::Signal(libc::SIGTERM))), None);
-    assert_eq!(signal_of(&Err(RunError::Start(Box::new("x")))), None);
+    assert_eq!(
+        signal_of(&Err(RunError::Start {
+            cause: Box::new("x"),
+            device: None
+        })),
+        None
+    );
 }

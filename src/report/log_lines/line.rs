@@ -8,7 +8,7 @@ use log::Level;
 use log::kv::Key;
 
 use super::LONGEST;
-use super::origin::{self, Device};
+use super::origin::{self, Subject};
 use crate::report::json::Escaped;
 use crate::report::text::OneLine;
 use crate::report::timestamp::Timestamp;
@@ -67,27 +67,38 @@ pub struct Line {
 impl Line {
     /// Formats a message of this level.
     pub fn log(level: Level, message: fmt::Arguments<'_>) -> Line {
-        Line::new(LogFormat::current(), level, names(level).0, None, message)
+        let subject = Subject::default();
+        Line::new(
+            LogFormat::current(),
+            level,
+            names(level).0,
+            subject,
+            message,
+        )
     }
 
-    /// Formats a message of the log, with the key `cause`, if it has one.
+    /// Formats a message of the log, with its keys `device` and `cause`.
     pub fn record(record: &log::Record<'_>) -> Line {
-        let (level, cause) = (record.level(), record.key_values().get(Key::from("cause")));
-        let cause = cause.as_ref().and_then(|cause| cause.to_borrowed_str());
-        let format = LogFormat::current();
-        Line::new(format, level, names(level).0, cause, *record.args())
+        let [device, cause] =
+            ["device", "cause"].map(|key| record.key_values().get(Key::from(key)));
+        let subject = Subject {
+            device: device.as_ref().and_then(|device| device.to_borrowed_str()),
+            cause: cause.as_ref().and_then(|cause| cause.to_borrowed_str()),
+        };
+        let (format, level) = (LogFormat::current(), record.level());
+        Line::new(format, level, names(level).0, subject, *record.args())
     }
 
     /// Formats the error that ends the tender; the level is not printed.
-    pub fn fatal(cause: Option<&str>, message: fmt::Arguments<'_>) -> Line {
-        Line::new(LogFormat::current(), Level::Error, "", cause, message)
+    pub fn fatal(subject: Subject<'_>, message: fmt::Arguments<'_>) -> Line {
+        Line::new(LogFormat::current(), Level::Error, "", subject, message)
     }
 
     fn new(
         format: LogFormat,
         level: Level,
         label: &str,
-        cause: Option<&str>,
+        subject: Subject<'_>,
         message: fmt::Arguments<'_>,
     ) -> Line {
         let end = match format {
@@ -102,7 +113,7 @@ impl Line {
         // Text beyond the room is cut.
         let _ = match format {
             LogFormat::Text => line.text(label, message),
-            LogFormat::Json => line.json(level, cause, message),
+            LogFormat::Json => line.json(level, subject, message),
             LogFormat::Journald => {
                 write!(line, "<{}>", names(level).1).and_then(|()| line.text(label, message))
             }
@@ -125,18 +136,15 @@ impl Line {
     fn json(
         &mut self,
         level: Level,
-        cause: Option<&str>,
+        subject: Subject<'_>,
         message: fmt::Arguments<'_>,
     ) -> fmt::Result {
         let (now, (level, _)) = (Timestamp::now(), names(level));
         write!(self, r#"{{"ts": "{now}", "level": "{level}", "message": ""#)?;
-        let start = self.length;
         // Cut, if it is too long; then the end still has its room.
         let _ = Escaped(self).write_fmt(message);
         self.room = LONGEST;
-        let message = std::str::from_utf8(&self.bytes[start..self.length]).unwrap_or_default();
-        let device = Device::of(message);
-        origin::write_end(self, &device, cause)
+        origin::write_end(self, subject)
     }
 
     /// Returns the line as it is written.
@@ -177,7 +185,10 @@ mod tests {
             format,
             level,
             label,
-            Some("full"),
+            Subject {
+                device: Some("data"),
+                cause: Some("full"),
+            },
             format_args!("{message}"),
         );
         String::from_utf8(line.bytes().to_vec()).unwrap()
