@@ -84,13 +84,6 @@ impl Config {
         run_name(self.name.as_deref(), &self.unikernel)
     }
 
-    /// Returns the places in the configuration file that messages about devices begin with.
-    pub fn places(&self) -> impl Iterator<Item = &str> {
-        let nets = self.nets.iter().map(|net| &net.in_file);
-        let blocks = self.blocks.iter().map(|block| &block.in_file);
-        nets.chain(blocks).filter_map(|place| place.as_deref())
-    }
-
     /// Returns the inherited descriptors that the configuration names.
     pub fn inherited(&self) -> impl Iterator<Item = &InheritedFd> {
         let nets = self.nets.iter().filter_map(|net| match &net.source {

@@ -26,6 +26,7 @@ use tender::host::signal;
 use tender::host::start;
 use tender::inspect::elftool;
 use tender::report::log_lines::{self, Line, Stderr, Subject};
+use tender::report::message::Message;
 
 /// An exit status.
 type Status = u8;
@@ -167,7 +168,7 @@ fn inspect(inspection: &Inspection) -> Status {
     let file = inspection.unikernel.display();
     let report = match tender::inspect::inspect(&inspection.unikernel) {
         Ok(report) => report,
-        Err(error) => return fail(format_args!("{file}: {error}")),
+        Err(error) => return fail(format_args!("{file}: {}", Message::of(&error))),
     };
     let text = match inspection.format {
         Format::Text => Ok(report.to_text()),
@@ -177,7 +178,7 @@ fn inspect(inspection: &Inspection) -> Status {
     };
     let text = match text {
         Ok(text) => text,
-        Err(error) => return fail(format_args!("{file}: {error}")),
+        Err(error) => return fail(format_args!("{file}: {}", Message::of(&error))),
     };
     if let Err(error) = console::print(text.as_bytes()) {
         return fail(format_args!(
@@ -202,7 +203,7 @@ fn version(program: &OsStr) -> Status {
 fn elftool(arguments: &[OsString]) -> Status {
     let answer = match elftool::run(arguments) {
         Ok(answer) => answer,
-        Err(error) => return fail(format_args!("{error}")),
+        Err(error) => return fail(format_args!("{}", Message::of(&error))),
     };
     match console::print(answer.as_bytes()) {
         Ok(()) => 0,

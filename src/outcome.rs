@@ -3,6 +3,9 @@
 use std::fmt;
 
 use guest_abi::hypercall::STATUS_ABORT;
+use miette::Diagnostic;
+
+use crate::report::message::Message;
 
 /// The regular end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,22 +26,18 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// An error of the room that detected it, for its message only: the Debug output of all errors
-/// would be 60 KB.
-pub(crate) type Cause = Box<dyn fmt::Display + Send + Sync>;
-
 /// Why a run did not start, or was ended early.
 #[allow(missing_docs, reason = "the registers are those of the guest, as text")]
 pub enum Error {
     /// The run could not start, perhaps because of a device.
     Start {
-        cause: Cause,
+        cause: Message,
         device: Option<String>,
     },
     /// The guest violated its contract.
-    Violation { cause: Cause, registers: String },
+    Violation { cause: Message, registers: String },
     /// The host cannot run the guest any longer.
-    Host { cause: Cause, registers: String },
+    Host { cause: Message, registers: String },
     /// The time limit was reached.
     Timeout { seconds: u32, registers: String },
     /// gdb killed the guest.
@@ -89,11 +88,20 @@ impl fmt::Debug for Error {
 
 /// Converts every module's error into a start error. For this reason, `Error` itself does not
 /// implement [`std::error::Error`].
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
-    fn from(cause: E) -> Error {
+impl<E: Diagnostic> From<E> for Error {
+    fn from(error: E) -> Error {
         Error::Start {
-            cause: Box::new(cause),
+            cause: Message::of(&error),
             device: None,
+        }
+    }
+}
+
+impl From<Error> for Message {
+    fn from(error: Error) -> Message {
+        match error {
+            Error::Start { cause, .. } => cause,
+            ended => Message::problem(ended),
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::guest::boot_info::{self, BootFacts};
 use crate::guest::era::Rules;
 use crate::guest::image::{self, Image};
 use crate::guest::manifest::Manifest;
-use crate::host::files::{Files, Look, Need};
+use crate::host::files::{Files, Look, Need, Shared};
 use crate::host::inherited_filter;
 use crate::host::lease::{self, Lease};
 use crate::host::service_manager::Notifier;
@@ -249,6 +249,9 @@ fn plan(manifest: &Manifest, config: &Config, files: &Files) -> Result<Plan, out
         .map_err(|error| of_device(error.with_misplaced(&config.arguments)))?;
     let shared = files.shared(plan.disks(), config.output.stats.as_ref());
     match shared.into_iter().next() {
+        Some((_, Shared::Disks { device, path })) => {
+            Err(of_device(devices::Error::twice(&device, path)))
+        }
         Some((_, shared)) => Err(shared.into()),
         None => Ok(plan),
     }
@@ -258,7 +261,7 @@ fn plan(manifest: &Manifest, config: &Config, files: &Files) -> Result<Plan, out
 fn of_device(error: devices::Error) -> outcome::Error {
     let device = error.device().map(str::to_owned);
     outcome::Error::Start {
-        cause: Box::new(error),
+        cause: error.into(),
         device,
     }
 }

@@ -31,10 +31,9 @@ pub(super) trait Format {
 type Describe = fn(u64, Access) -> u64;
 
 /// The image's permissions are so scattered that its tables exceed the memory reserved for them.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the image's segments need more page tables than the {0} that fit below 0x10000; link it with fewer segments"
-)]
+#[derive(Debug, PartialEq, Eq, miette::Diagnostic, thiserror::Error)]
+#[error("the image's segments need more page tables than the {0} that fit below 0x10000")]
+#[diagnostic(help("link it with fewer segments"))]
 pub struct TablesFull(usize);
 
 /// Page tables under construction: consecutive pages from `base`, the root first.

@@ -22,11 +22,12 @@ pub(super) fn adopt(inherited: &InheritedFd) -> Result<(File, PathBuf), Error> {
     })?;
     let kind = metadata.file_type();
     check_kind(&path, kind)?;
-    if let Err(rule) = check_mode(&file) {
+    if let Err((rule, fix)) = check_mode(&file) {
         return Err(Error::Mode {
             path,
             inherited: inherited.to_string(),
             rule,
+            fix,
         });
     }
     check_writable(&file, kind, &path)?;
@@ -40,18 +41,18 @@ fn path(file: &File, inherited: &InheritedFd) -> PathBuf {
     link.unwrap_or_else(|_| inherited.to_string().into())
 }
 
-fn check_mode(file: &File) -> Result<(), &'static str> {
+fn check_mode(file: &File) -> Result<(), (&'static str, &'static str)> {
     let flags = fcntl_getfl(file).unwrap_or(OFlags::PATH);
     if flags.contains(OFlags::PATH) || flags & OFlags::ACCMODE != OFlags::RDWR {
-        return Err("is not open for reading and writing; open it O_RDWR");
+        return Err(("is not open for reading and writing", "open it O_RDWR"));
     }
     // Linux would append all writes, ignoring the guest's offsets.
     if flags.contains(OFlags::APPEND) {
-        return Err("is open for appending; open it without O_APPEND");
+        return Err(("is open for appending", "open it without O_APPEND"));
     }
     // Guests do not keep its alignment rules for buffers.
     if flags.contains(OFlags::DIRECT) {
-        return Err("is open past the page cache; open it without O_DIRECT");
+        return Err(("is open past the page cache", "open it without O_DIRECT"));
     }
     Ok(())
 }
@@ -67,6 +68,7 @@ mod tests {
     use crate::config::BlockSource;
     use crate::guest::era::DiskTail;
     use crate::host::files::Files;
+    use crate::report::message::Message;
 
     /// Returns the file's descriptor, marked as passed.
     fn passed(file: File) -> BlockSource {
@@ -75,7 +77,10 @@ mod tests {
     }
 
     fn refused(file: File) -> String {
-        attach(&passed(file)).unwrap_err().to_string()
+        attach(&passed(file))
+            .map_err(Message::from)
+            .unwrap_err()
+            .to_string()
     }
 
     fn attach(source: &BlockSource) -> Result<Disk, Error> {
@@ -102,7 +107,12 @@ mod tests {
         let is_taken = |message: String| {
             message.contains("is given to two block devices") || message.contains("is in use")
         };
-        assert!(is_taken(attach(&by_path).unwrap_err().to_string()));
+        assert!(is_taken(
+            attach(&by_path)
+                .map_err(Message::from)
+                .unwrap_err()
+                .to_string()
+        ));
         assert!(is_taken(refused(open(image.path(), 0))));
         drop(disk);
         image.as_file().set_len(1000).unwrap();
@@ -145,6 +155,7 @@ mod tests {
         }
         assert!(
             attach(&BlockSource::Fd(InheritedFd::Number(1)))
+                .map_err(Message::from)
                 .unwrap_err()
                 .to_string()
                 .contains("standard")

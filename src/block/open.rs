@@ -26,93 +26,97 @@ use crate::report::counters::Count;
 const BLKROGET: u32 = 0x125e;
 
 /// Why a block device cannot be attached.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error("there is no file '{path}'; 'truncate -s 64M {path}' makes an empty image")]
+    #[error("there is no file '{path}'")]
+    #[diagnostic(help("'truncate -s 64M {}' makes an empty image", path.display()))]
     Missing { path: PathBuf },
-    #[error("there is no disk '{path}'; 'lsblk' lists those of this host")]
+    #[error("there is no disk '{path}'")]
+    #[diagnostic(help("'lsblk' lists those of this host"))]
     MissingDisk { path: PathBuf },
-    #[error("'{path}' is {kind}; a block device needs an image file or a disk")]
+    #[error("'{path}' is {kind}")]
+    #[diagnostic(help("a block device needs an image file or a disk"))]
     NotDisk { path: PathBuf, kind: &'static str },
-    #[error(
-        "user {user} may not read and write '{path}', which belongs to {owner}; change its owner or mode (chown, chmod), \
-         or run tender as another user"
-    )]
+    #[error("user {user} may not read and write '{path}', which belongs to {owner}")]
+    #[diagnostic(help("change its owner or mode (chown, chmod), or run tender as another user"))]
     Denied {
         path: PathBuf,
         user: String,
         owner: String,
     },
-    #[error(
-        "user {user} may not enter a directory on the way to '{path}'; 'namei -l {path}' shows which"
-    )]
+    #[error("user {user} may not enter a directory on the way to '{path}'")]
+    #[diagnostic(help("'namei -l {}' shows which", path.display()))]
     Hidden { path: PathBuf, user: String },
     #[error(
-        "'{path}' is on a read-only file system, but a unikernel may write to its block devices; copy it elsewhere, or \
-         let it be written (ReadWritePaths= of a unit)"
+        "'{path}' is on a read-only file system, but a unikernel may write to its block devices"
     )]
+    #[diagnostic(help("copy it elsewhere, or let it be written (ReadWritePaths= of a unit)"))]
     ReadOnly { path: PathBuf },
-    #[error(
-        "disk '{path}' is read-only, but a unikernel may write to its block devices; 'blockdev --setrw {path}'"
-    )]
+    #[error("disk '{path}' is read-only, but a unikernel may write to its block devices")]
+    #[diagnostic(help("'blockdev --setrw {}'", path.display()))]
     ReadOnlyDisk { path: PathBuf },
-    #[error(
-        "disk '{path}' is mounted or otherwise in use by the host; 'lsblk {path}' shows by what"
-    )]
+    #[error("disk '{path}' is mounted or otherwise in use by the host")]
+    #[diagnostic(help("'lsblk {}' shows by what", path.display()))]
     Mounted { path: PathBuf },
-    #[error("'{path}' is in use by {owner}; an image serves one unikernel at a time")]
+    #[error("'{path}' is in use by {owner}")]
+    #[diagnostic(help("an image serves one unikernel at a time"))]
     InUse { path: PathBuf, owner: Owner },
-    #[error(
-        "'{path}' is in use by another process; an image serves one unikernel at a time ('lslocks' as root shows \
-         which)"
-    )]
+    #[error("'{path}' is in use by another process")]
+    #[diagnostic(help("an image serves one unikernel at a time ('lslocks' as root shows which)"))]
     InUseBySomebody { path: PathBuf },
-    #[error(
-        "'{path}' is in use by {device}; an image serves one unikernel at a time: unmount it and 'losetup -d {device}'"
-    )]
+    #[error("'{path}' is in use by {device}")]
+    #[diagnostic(help(
+        "an image serves one unikernel at a time: unmount it and 'losetup -d {}'",
+        device.display()
+    ))]
     Loop { path: PathBuf, device: PathBuf },
-    #[error("'{path}' is given to two block devices; give each its own image")]
+    #[error("'{path}' is given to two block devices")]
+    #[diagnostic(help("give each its own image"))]
     GivenTwice { path: PathBuf },
-    #[error("'{path}' is empty; 'truncate -s 64M {path}' makes it an image of that size")]
+    #[error("'{path}' is empty")]
+    #[diagnostic(help("'truncate -s 64M {}' makes it an image of that size", path.display()))]
     Empty { path: PathBuf },
     #[error(
-        "'{path}' has {}, not a multiple of its sectors of {sector_size}; {hint}",
+        "'{path}' has {}, not a multiple of its sectors of {sector_size}",
         Count(*size, "byte")
     )]
+    #[diagnostic(help("{hint}"))]
     PartialSector {
         path: PathBuf,
         size: u64,
         sector_size: u16,
         hint: String,
     },
-    #[error("{sector_size} is not a sector size; write a power of two from 512 to 32768")]
+    #[error("{sector_size} is not a sector size")]
+    #[diagnostic(help("write a power of two from 512 to 32768"))]
     SectorSize { sector_size: u16 },
     #[error(transparent)]
+    #[diagnostic(transparent)]
     InheritedFd(#[from] descriptors::Error),
-    #[error(
-        "'{path}': file descriptor {fd} was not passed to tender; the caller must open it without O_CLOEXEC"
-    )]
+    #[error("'{path}': file descriptor {fd} was not passed to tender")]
+    #[diagnostic(help("the caller must open it without O_CLOEXEC"))]
     NoDescriptor { path: PathBuf, fd: RawFd },
-    #[error(
-        "'{path}': this user may not open the file of descriptor {fd} again; give the descriptor itself, @{fd}"
-    )]
+    #[error("'{path}': this user may not open the file of descriptor {fd} again")]
+    #[diagnostic(help("give the descriptor itself, @{fd}"))]
     ByDescriptor { path: PathBuf, fd: RawFd },
-    #[error(
-        "--user: '{path}': {error}; give a path that this user cannot change, or a descriptor (@FD)"
-    )]
+    #[error("--user: '{path}': {error}")]
+    #[diagnostic(help("give a path that this user cannot change, or a descriptor (@FD)"))]
     Controlled { path: PathBuf, error: io::Error },
     #[error("'{path}', passed as {inherited}, {rule}")]
+    #[diagnostic(help("{fix}"))]
     Mode {
         path: PathBuf,
         inherited: String,
         rule: &'static str,
+        fix: &'static str,
     },
     #[error("cannot open '{path}' for reading and writing: {error}")]
     Open { path: PathBuf, error: io::Error },
     #[error("cannot determine the size of '{path}': {error}")]
     Size { path: PathBuf, error: io::Error },
-    #[error("cannot sync '{path}': {error}; recent writes may be lost")]
+    #[error("cannot sync '{path}': {error}")]
+    #[diagnostic(help("recent writes may be lost"))]
     Sync { path: PathBuf, error: io::Error },
 }
 

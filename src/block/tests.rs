@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::lock::owner_in;
 use super::*;
 use crate::host::ids::{group_name, user, user_name};
+use crate::report::message::Message;
 
 const MEMORY_SIZE: u64 = 0x10000;
 
@@ -42,6 +43,7 @@ fn contents(memory: &GuestMemory, addr: u64, len: u64) -> Vec<u8> {
 
 fn refused(path: &Path, sector_size: Option<u16>) -> String {
     open(path, sector_size, DiskTail::Refused)
+        .map_err(Message::from)
         .unwrap_err()
         .to_string()
 }
@@ -500,7 +502,7 @@ fn the_process_that_holds_an_image_is_named() {
         std::thread::sleep(Duration::from_millis(5));
         open(&path, None, DiskTail::Refused).err()
     });
-    let message = refusal.unwrap().to_string();
+    let message = Message::from(refusal.unwrap()).to_string();
     assert!(
         expected.iter().all(|part| message.contains(part)),
         "{message}"

@@ -31,10 +31,10 @@ use crate::memory::GuestMemory;
 use crate::metrics::{self, StatsFile};
 use crate::outcome;
 use crate::report::counters::Count;
+use crate::report::message::Message;
 use crate::sandbox::{self, Sandbox};
 use crate::setup;
 
-mod names;
 mod report;
 
 pub use report::{Finding, Report, Verdict};
@@ -90,7 +90,7 @@ pub fn check(config: &Config, files: &mut Files) -> Report {
 fn unikernel(report: &mut Report, config: &Config, files: &mut Files) -> Option<Guest> {
     let path = config.unikernel.display();
     let examined = setup::examine(&config.unikernel, files.take(&config.unikernel, Need::Read))
-        .map_err(|error| format!("{path}: {error}"));
+        .map_err(|error| Message::from(error).about(path));
     let (file, mut image) = report.passes("unikernel", examined, |(_, image)| {
         format!("{}, {}", image.machine, image.era)
     })?;
@@ -230,7 +230,6 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
     let (plan, rules) =
         match guest.and_then(|guest| Some((guest.manifest.as_ref()?, guest.image.era))) {
             Some((manifest, era)) => {
-                report.know_devices(manifest);
                 let (plan, errors) = Plan::partial(manifest, nets, blocks);
                 if manifest.devices().is_empty() && errors.is_empty() {
                     report.fine("devices", "none declared, none attached");
@@ -248,7 +247,7 @@ fn devices(report: &mut Report, config: &Config, guest: Option<&Guest>, files: &
     for (disk, shared) in files.shared(plan.disks(), config.output.stats.as_ref()) {
         report.missing(
             &disk.map_or("files".to_owned(), |index| plan.disk_option(index)),
-            shared.without_device(),
+            shared,
         );
         twice.extend(disk);
     }

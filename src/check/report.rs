@@ -2,10 +2,9 @@
 
 use std::fmt::Display;
 
-use super::names::Names;
 use crate::config::Config;
-use crate::guest::manifest::Manifest;
 use crate::report::json::Value;
+use crate::report::message::Message;
 use crate::report::text::one_line;
 
 /// Version of the JSON format, a contract: see `docs/check.schema.json`. Raise it with every change
@@ -65,7 +64,6 @@ impl Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     unikernel: String,
-    names: Names,
     findings: Vec<Finding>,
 }
 
@@ -73,7 +71,6 @@ impl Report {
     pub(super) fn new(config: &Config) -> Report {
         Report {
             unikernel: config.unikernel.display().to_string(),
-            names: Names::of(config),
             findings: Vec::new(),
         }
     }
@@ -95,11 +92,6 @@ impl Report {
             .count()
     }
 
-    /// Reports the names of devices from now on without looking for a fix in them.
-    pub(super) fn know_devices(&mut self, manifest: &Manifest) {
-        self.names.add_devices(manifest);
-    }
-
     fn add(&mut self, subject: &str, verdict: Verdict, found: impl Display, fix: &str) {
         self.findings.push(Finding {
             subject: subject.to_owned(),
@@ -117,17 +109,18 @@ impl Report {
         self.add(subject, Verdict::Doubtful, found, fix);
     }
 
-    /// Records an error: the finding, and after a semicolon the fix.
-    pub(super) fn missing(&mut self, subject: &str, error: impl Display) {
-        let error = error.to_string();
-        let names = std::mem::take(&mut self.names);
-        let (found, fix) = names.split(&error);
-        self.add(subject, Verdict::Missing, found, fix);
-        self.names = names;
+    /// Records an error.
+    pub(super) fn missing(&mut self, subject: &str, error: impl Into<Message>) {
+        let Message { problem, fix } = error.into();
+        self.add(subject, Verdict::Missing, problem, &fix.unwrap_or_default());
     }
 
     /// Returns the result of a step; records its error.
-    pub(super) fn needs<T>(&mut self, subject: &str, step: Result<T, impl Display>) -> Option<T> {
+    pub(super) fn needs<T>(
+        &mut self,
+        subject: &str,
+        step: Result<T, impl Into<Message>>,
+    ) -> Option<T> {
         step.map_err(|error| self.missing(subject, error)).ok()
     }
 
@@ -135,7 +128,7 @@ impl Report {
     pub(super) fn passes<T, D: Display>(
         &mut self,
         subject: &str,
-        step: Result<T, impl Display>,
+        step: Result<T, impl Into<Message>>,
         text: impl FnOnce(&T) -> D,
     ) -> Option<T> {
         let result = self.needs(subject, step)?;
@@ -213,6 +206,16 @@ fn wrapped(text: &str, indent: usize) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::Error;
+    use crate::guest::manifest::{Device, Kind};
+    use crate::host::files::Shared;
+
+    fn message(problem: &str, fix: &str) -> Message {
+        Message {
+            problem: problem.to_owned(),
+            fix: Some(fix.to_owned()),
+        }
+    }
 
     fn report(unikernel: &str) -> Report {
         Report::new(&Config {
@@ -238,9 +241,12 @@ mod tests {
         assert!(report.would_start());
         report.missing(
             "net:a",
-            "interface 'tap0' is down; 'ip link set tap0 up' brings it up",
+            message(
+                "interface 'tap0' is down",
+                "'ip link set tap0 up' brings it up",
+            ),
         );
-        report.missing("net:bb\n", "there is no interface 'tap1'");
+        report.missing("net:bb\n", Message::problem("there is no interface 'tap1'"));
         assert!(!report.would_start());
         assert_eq!(
             report.to_text(),
@@ -259,7 +265,7 @@ mod tests {
     fn json_has_the_fix_of_each_problem() {
         let mut report = report("a\".hvt");
         report.fine("memory", "4 MiB; all");
-        report.missing("net:a", "is down; 'ip link set a up'; or so");
+        report.missing("net:a", message("is down", "'ip link set a up'; or so"));
         report.doubtful("sandbox", "off", "");
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(json["unikernel"], "a\".hvt");
@@ -285,12 +291,45 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_looks_like_a_fix_stays_in_the_problem() {
+        let name = "a; reboot now #.hvt".to_owned();
+        let mut report = report(&name);
+        let device = Device {
+            handle: 1,
+            kind: Kind::Block,
+            name: "; mkfs".to_owned(),
+        };
+        report.missing("devices", Error::NotAttached(device));
+        let shared = Shared::Disks {
+            device: "a".to_owned(),
+            path: name.clone(),
+        };
+        report.missing("block:a", shared);
+        report.missing("unikernel", message("is empty", "copy it").about(name));
+        let findings = report.findings().iter();
+        let findings: Vec<_> = findings
+            .map(|finding| [&*finding.found, &*finding.fix])
+            .collect();
+        assert_eq!(
+            findings,
+            [
+                [
+                    "device '; mkfs' (BLOCK_BASIC) is declared but not attached",
+                    "add --block=PATH"
+                ],
+                [
+                    "'a; reboot now #.hvt' is given to two block devices",
+                    "give each its own image"
+                ],
+                ["a; reboot now #.hvt: is empty", "copy it"],
+            ]
+        );
+    }
+
+    #[test]
     fn lines_fit_a_terminal_unless_a_word_is_longer() {
         let mut report = report("app.hvt");
-        report.missing(
-            "memory",
-            format!("{}; {}", "word ".repeat(40), "x".repeat(100)),
-        );
+        report.missing("memory", message(&"word ".repeat(40), &"x".repeat(100)));
         let text = report.to_text();
         let (long, short): (Vec<&str>, Vec<&str>) =
             text.lines().partition(|line| line.len() > WIDTH);

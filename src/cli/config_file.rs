@@ -9,28 +9,29 @@ use crate::cli::{self, Command, Configured, Fault, NamedPath};
 use crate::config::UserOption;
 use crate::host::files::{Files, Identity, Look, Need, Use};
 use crate::host::similar::similar_path;
+use crate::report::message::Message;
 
 /// Size limit of a configuration file in bytes; ten times a realistic file.
 pub const LONGEST: u64 = 64 << 10;
 
 /// Errors in the command line or the configuration file.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error("{0}")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Argv(#[from] cli::Error),
-    #[error(
-        "cannot read configuration file '{}': {source}; give the path of a TOML file{}",
-        file.display(),
+    #[error("cannot read configuration file '{}': {source}", file.display())]
+    #[diagnostic(help(
+        "give the path of a TOML file{}",
         if source.kind() == io::ErrorKind::NotFound { "" } else { " that this user may read" }
-    )]
+    ))]
     Read { file: PathBuf, source: io::Error },
-    #[error("configuration file '{}' is not a regular file; give the path of a TOML file", file.display())]
+    #[error("configuration file '{}' is not a regular file", file.display())]
+    #[diagnostic(help("give the path of a TOML file"))]
     NotAFile { file: PathBuf },
-    #[error(
-        "configuration file '{}' is longer than {LONGEST} bytes; give the path of a TOML file",
-        file.display()
-    )]
+    #[error("configuration file '{}' is longer than {LONGEST} bytes", file.display())]
+    #[diagnostic(help("give the path of a TOML file"))]
     TooLong { file: PathBuf },
 }
 
@@ -39,7 +40,7 @@ impl Error {
     pub fn messages(&self) -> Vec<String> {
         match self {
             Error::Argv(error) => error.messages(),
-            error => vec![error.to_string()],
+            error => vec![Message::of(error).to_string()],
         }
     }
 }
@@ -135,12 +136,8 @@ fn missing_path(named: &NamedPath, has_user: bool) -> Fault {
         return Fault::NoDirectory { key, path };
     }
     let similar = (!has_user).then(|| similar_path(&named.path)).flatten();
-    let meant = similar.map(|meant| format!("; did you mean '{}'?", meant.display()));
-    Fault::Missing {
-        key,
-        path,
-        hint: meant.unwrap_or_default(),
-    }
+    let meant = similar.map(|meant| format!("did you mean '{}'?", meant.display()));
+    Fault::Missing { key, path, meant }
 }
 
 #[cfg(test)]
@@ -160,7 +157,7 @@ mod tests {
         };
         let message = |has_user| {
             let checked = check_paths(Path::new("a"), std::slice::from_ref(&named), has_user);
-            checked.unwrap_err().to_string()
+            checked.map_err(Message::from).unwrap_err().to_string()
         };
         assert!(message(false).contains("did you mean"));
         assert!(message(true).ends_with("which does not exist"));

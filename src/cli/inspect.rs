@@ -115,6 +115,7 @@ fn refusal(word: &[u8]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::message::Message;
 
     fn command(args: &[&str]) -> Result<Command, Error> {
         super::super::parse(
@@ -132,7 +133,10 @@ mod tests {
     }
 
     fn error(args: &[&str]) -> String {
-        command(args).expect_err("an error").to_string()
+        command(args)
+            .map_err(Message::from)
+            .expect_err("an error")
+            .to_string()
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::config::{
     BlockOption, BlockSource, Config, Engine, EngineChoice, HugePages, Memory, NetOption,
     NetSource, Verbosity,
 };
+use crate::report::message::Message;
 
 mod debugging;
 mod descriptors;
@@ -36,7 +37,7 @@ fn config(args: &[&str]) -> Config {
 /// Returns the error of `args` before a unikernel.
 fn error(args: &[&str]) -> String {
     match command(&[args, &["app.hvt"]].concat()) {
-        Err(error) => error.to_string(),
+        Err(error) => Message::of(&error).to_string(),
         other => panic!("{args:?}: {other:?}"),
     }
 }
@@ -576,7 +577,10 @@ fn usage_errors_are_one_line_that_names_the_argument() {
         assert_eq!(error(args), message, "{args:?}");
     }
     assert_eq!(
-        command(&["--mem"]).unwrap_err().to_string(),
+        command(&["--mem"])
+            .map_err(Message::from)
+            .unwrap_err()
+            .to_string(),
         "option '--mem' needs a value: --mem=SIZE"
     );
 }
@@ -604,6 +608,7 @@ fn a_missing_unikernel_is_explained() {
     ] {
         assert!(
             command(args)
+                .map_err(Message::from)
                 .unwrap_err()
                 .to_string()
                 .starts_with("no unikernel given; usage: tender [OPTIONS]")
@@ -640,7 +645,10 @@ fn a_unikernel_taken_as_a_value_is_reported() {
             "'--stats' took 'app' as its value (write --stats=FILE|-)",
         ),
     ] {
-        let message = command(args).unwrap_err().to_string();
+        let message = command(args)
+            .map_err(Message::from)
+            .unwrap_err()
+            .to_string();
         assert!(
             message.starts_with(&format!(
                 "no unikernel given: option {reason}; usage: tender "

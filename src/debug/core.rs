@@ -29,21 +29,23 @@ use crate::host::ids;
 use crate::host::signal::{self, Request};
 use crate::memory::{GuestAddress, GuestMemory, PAGE_SIZE};
 use crate::outcome::{Error as RunError, Outcome};
+use crate::report::message::Message;
 use crate::sandbox::rules::{CORE_FLAGS, CORE_MODE};
 
 mod elf;
 
 /// Errors of `--dumpcore`, found before the guest runs.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub(crate) enum Error {
-    #[error("--dumpcore={}: {source}; give a directory", path.display())]
+    #[error("--dumpcore={}: {source}", path.display())]
+    #[diagnostic(help("give a directory"))]
     Directory { path: PathBuf, source: io::Error },
     #[error(
-        "--dumpcore={}: unprivileged user {user} cannot create files there: {source}; \
-         give a directory that this user can write to",
+        "--dumpcore={}: unprivileged user {user} cannot create files there: {source}",
         path.display()
     )]
+    #[diagnostic(help("give a directory that this user can write to"))]
     Denied {
         path: PathBuf,
         user: u32,
@@ -140,7 +142,7 @@ impl Directory {
         let (path, unikernel) = (path.display(), unikernel.display());
         let headers = self
             .headers(signal, vcpu, memory, cookie)
-            .map_err(io::Error::other);
+            .map_err(|error| io::Error::other(Message::of(&error).to_string()));
         match headers.and_then(|headers| write(&self.create(name)?, &headers, memory)) {
             Ok(()) => {
                 log::warn!("core file written to {path}; open it with: gdb {unikernel} {path}")

@@ -19,6 +19,7 @@ use gdbstub::target::{Target, TargetError, TargetResult};
 use super::points::{BREAKPOINT, Points};
 use crate::arch::{self, Debug, Debugging, Hardware, Vcpu, Watch};
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::report::message::Message;
 
 /// The vCPU and its memory.
 #[derive(Debug)]
@@ -137,7 +138,7 @@ impl gdbstub::arch::Registers for Registers {
 }
 
 fn refused(error: arch::Error) -> TargetError<arch::Error> {
-    log::warn!("gdb request failed: {error}");
+    log::warn!("gdb request failed: {}", Message::of(&error));
     TargetError::NonFatal
 }
 

@@ -30,14 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLIENTS: usize = 8;
 
 /// Errors of `--gdb`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub(crate) enum Error {
-    #[error(
-        "--gdb: cannot listen at 127.0.0.1:{port}: {source}; choose another port with --gdb-port, or 0 for any"
-    )]
+    #[error("--gdb: cannot listen at 127.0.0.1:{port}: {source}")]
+    #[diagnostic(help("choose another port with --gdb-port, or 0 for any"))]
     Listen { port: u16, source: io::Error },
-    #[error("{0}")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Socket(#[from] unix_socket::Error),
     #[error("--gdb: connection failed: {0}")]
     Connection(io::Error),

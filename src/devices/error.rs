@@ -10,24 +10,24 @@ use crate::guest::manifest::{Device, Kind};
 use crate::net;
 
 /// Why the devices cannot be attached.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error("there is no {kind} device '{name}' in this unikernel; it declares {declared}")]
+    #[error("there is no {kind} device '{name}' in this unikernel")]
+    #[diagnostic(help("it declares {declared}"))]
     Unknown {
         kind: Kind,
         name: String,
         declared: String,
     },
-    #[error(
-        "--{option}= needs a device name: this unikernel declares {declared}; write --{}:NAME= or omit it",
-        named(option)
-    )]
+    #[error("--{option}= needs a device name: this unikernel declares {declared}")]
+    #[diagnostic(help("write --{}:NAME= or omit it", named(option)))]
     Ambiguous {
         option: &'static str,
         declared: String,
     },
-    #[error("--{option}= needs a {kind} device, but this unikernel declares {declared}; omit it")]
+    #[error("--{option}= needs a {kind} device, but this unikernel declares {declared}")]
+    #[diagnostic(help("omit it"))]
     NoneOfKind {
         option: &'static str,
         kind: Kind,
@@ -35,22 +35,26 @@ pub enum Error {
     },
     #[error("device '{name}' ({kind}) is given twice")]
     Twice { kind: Kind, name: String },
-    #[error("device '{}' ({}) is declared but not attached; add {}", .0.name, .0.kind, .0.option())]
+    #[error("device '{}' ({}) is declared but not attached", .0.name, .0.kind)]
+    #[diagnostic(help("add {}", .0.option()))]
     NotAttached(Device),
-    #[error(
-        "device '{}' ({}) is declared but not attached; put {options} before the unikernel: arguments after it go \
-         to the guest", .device.name, .device.kind
-    )]
+    #[error("device '{}' ({}) is declared but not attached", .device.name, .device.kind)]
+    #[diagnostic(help("put {options} before the unikernel: arguments after it go to the guest"))]
     Misplaced { device: Device, options: String },
-    #[error("device '{name}' shares its interface with another device; each needs its own")]
+    #[error("device '{name}' shares its interface with another device")]
+    #[diagnostic(help("each needs its own"))]
     Shared { name: String },
-    #[error("device '{name}': {}", with_cause(error))]
+    #[error("device '{name}': {error}")]
+    #[diagnostic(forward(error))]
     Net { name: String, error: net::Error },
-    #[error("device '{name}': {}", with_cause(error))]
+    #[error("device '{name}': {error}")]
+    #[diagnostic(forward(error))]
     Block { name: String, error: block::Error },
     #[error("{place}: {error}")]
+    #[diagnostic(forward(error))]
     InFile { place: String, error: Box<Error> },
-    #[error("POLL cannot wait: {error}; {}", hint(error))]
+    #[error("POLL cannot wait: {error}")]
+    #[diagnostic(help("{}", hint(error)))]
     Wait { error: io::Error },
 }
 
@@ -117,19 +121,12 @@ impl Error {
     }
 
     /// Returns the error for an image at `path` that another device has already.
-    pub(super) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
+    pub(crate) fn twice(name: &str, path: impl Into<PathBuf>) -> Error {
         Error::Block {
             name: name.to_owned(),
             error: block::Error::GivenTwice { path: path.into() },
         }
     }
-}
-
-/// Formats an error with the host's reason for it, if any.
-pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
-    error
-        .source()
-        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// Lists the devices of a manifest, for an error message.

@@ -15,6 +15,7 @@ use crate::host::files::Files;
 use crate::memory::{self, GuestMemory};
 use crate::net::{MacAddress, Nic};
 use crate::report::counters;
+use crate::report::message::Message;
 
 pub mod clock;
 pub mod console;
@@ -331,7 +332,7 @@ impl Devices {
                 }
                 Slot::Block(disk) => {
                     if let Err(error) = disk.sync() {
-                        log::warn!(device = device.as_str(); "{}", error::with_cause(&error));
+                        log::warn!(device = device.as_str(); "{}", Message::of(&error));
                     }
                     let stats = disk.stats();
                     counters::log_totals(

@@ -1,13 +1,14 @@
 //! Checks each device of a plan separately, for `--check`: queries interfaces without attaching
 //! them, and opens and locks images as for a run.
 
-use super::error::{Error, with_cause};
+use super::error::Error;
 use super::plan::{Plan, PlannedBlock, PlannedNet};
 use crate::block::Disk;
 use crate::config::{BlockSource, NetSource};
 use crate::guest::era::Rules;
 use crate::host::files::Files;
 use crate::net::{self, MacAddress, NicProbe};
+use crate::report::message::Message;
 
 /// Note about a passed disk.
 const LOCK_UNTRIED: &str =
@@ -22,7 +23,7 @@ pub struct Probe {
     /// The option that attaches it, without dashes and value: `net:NAME`.
     pub option: String,
     /// Its source and a possible problem, or the error that prevents attaching it.
-    pub found: Result<Found, String>,
+    pub found: Result<Found, Message>,
 }
 
 impl Plan {
@@ -39,7 +40,7 @@ impl Plan {
         });
         let found = nets.chain(blocks).map(|(option, found)| Probe {
             option,
-            found: found.map_err(|error| without_name(&error)),
+            found: found.map_err(without_name),
         });
         found.collect()
     }
@@ -53,12 +54,12 @@ pub(super) fn option(option: &str, name: &str) -> String {
     }
 }
 
-/// Formats an error without the device's name, which the report prints itself.
-pub(crate) fn without_name(error: &Error) -> String {
+/// Returns the message without the device's name, which the report prints itself.
+fn without_name(error: Error) -> Message {
     match error {
-        Error::Net { error, .. } => with_cause(error),
-        Error::Block { error, .. } => with_cause(error),
-        other => other.to_string(),
+        Error::Net { error, .. } => error.into(),
+        Error::Block { error, .. } => error.into(),
+        other => other.into(),
     }
 }
 

@@ -29,7 +29,7 @@ pub const ADDRESS: u64 = 0x20000;
 pub const END: u64 = 0x2d000;
 
 /// How the guest violated the ring's contract.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("guest's ring index claims {distance} requests, limit {}", ENTRIES)]

@@ -6,17 +6,20 @@ use crate::guest::manifest::Kind;
 use crate::memory;
 
 /// A contract violation by the guest, which ends its run.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub(crate) enum Violation {
-    #[error("{0}")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Stop(Stop),
     #[error("unknown hypercall {number} (valid: 1 to {last})")]
     Number { number: u32, last: u32 },
-    #[error("{0}")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Ring(ring::Error),
     /// Only a guest of an era without manifest can use a device that is not attached.
-    #[error("guest used a {kind} device, but none is attached; add {}", hint(*kind))]
+    #[error("guest used a {kind} device, but none is attached")]
+    #[diagnostic(help("add {}", hint(*kind)))]
     NoDevice { kind: Kind },
     #[error("hypercall {name} with its argument structure at {argument:#x}: {error}")]
     Memory {

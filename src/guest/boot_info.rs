@@ -28,7 +28,7 @@ pub struct BootFacts<'a> {
 }
 
 /// The guest's arguments are too long; their size in bytes.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error, PartialEq, Eq)]
 #[error("guest arguments too long: {0} bytes, limit 8191")]
 pub struct TooLong(pub usize);
 

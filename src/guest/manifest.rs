@@ -14,18 +14,20 @@ use crate::report::counters::Count;
 pub(crate) mod tests;
 
 /// Rule of the manifest that a file violates.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error("the manifest has {}; its header alone needs 8", Count(*size as u64, "byte"))]
+    #[error("the manifest has {}", Count(*size as u64, "byte"))]
+    #[diagnostic(help("its header alone needs 8"))]
     Short { size: usize },
-    #[error("the manifest has version {0}; only version 1 exists")]
+    #[error("the manifest has version {0}")]
+    #[diagnostic(help("only version 1 exists"))]
     Version(u32),
-    #[error("the manifest declares {0} entries; 1 to 64 are allowed")]
+    #[error("the manifest declares {0} entries")]
+    #[diagnostic(help("1 to 64 are allowed"))]
     Count(u32),
-    #[error(
-        "the manifest has {size} bytes; with its number of entries, {entries}, it needs exactly {needed}"
-    )]
+    #[error("the manifest has {size} bytes")]
+    #[diagnostic(help("with its number of entries, {entries}, it needs exactly {needed}"))]
     Size {
         size: usize,
         entries: u32,
@@ -37,9 +39,8 @@ pub enum Error {
     Name(usize),
     #[error("manifest entry {0} is marked as attached, which only a tender may do")]
     Attached(usize),
-    #[error(
-        "manifest entry {index} ('{name}') has unknown device type {kind}; known are 1 (block) and 2 (network)"
-    )]
+    #[error("manifest entry {index} ('{name}') has unknown device type {kind}")]
+    #[diagnostic(help("known are 1 (block) and 2 (network)"))]
     Kind {
         index: usize,
         name: String,

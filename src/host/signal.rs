@@ -58,12 +58,13 @@ pub enum Request {
 }
 
 /// Why the signal handlers or the timer cannot be installed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("cannot install signal handlers: {0}")]
     Handlers(errno::Error),
-    #[error("cannot start the --timeout timer: {0}; omit the option")]
+    #[error("cannot start the --timeout timer: {0}")]
+    #[diagnostic(help("omit the option"))]
     Timer(io::Error),
 }
 

@@ -18,18 +18,18 @@ use crate::host::files::{Files, Place};
 use crate::host::{ids, signal};
 
 /// Error of listening at an address, with the option that gives it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error("{option}={socket}: {problem}")]
+    #[diagnostic(forward(problem))]
     Bind {
         option: &'static str,
         socket: String,
         problem: Problem,
     },
-    #[error(
-        "{option}: cannot wait for clients: {source}; the seccomp filter around tender must allow ppoll"
-    )]
+    #[error("{option}: cannot wait for clients: {source}")]
+    #[diagnostic(help("the seccomp filter around tender must allow ppoll"))]
     Wait {
         option: &'static str,
         source: io::Error,
@@ -37,16 +37,20 @@ pub enum Error {
 }
 
 /// Why an address cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Problem {
-    #[error("{0}; give a path in a writable directory")]
+    #[error("{0}")]
+    #[diagnostic(help("give a path in a writable directory"))]
     Bind(#[from] io::Error),
-    #[error("this is a {0}; give a path that is free")]
+    #[error("this is a {0}")]
+    #[diagnostic(help("give a path that is free"))]
     Taken(&'static str),
-    #[error("another process listens there; give each run its own socket")]
+    #[error("another process listens there")]
+    #[diagnostic(help("give each run its own socket"))]
     InUse,
-    #[error("a socket of another user (uid {0}) is there; remove it, or give another path")]
+    #[error("a socket of another user (uid {0}) is there")]
+    #[diagnostic(help("remove it, or give another path"))]
     Foreign(u32),
 }
 
@@ -259,6 +263,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::report::message::Message;
 
     fn bind(path: &Path) -> Result<Listener, String> {
         Listener::bind(
@@ -266,7 +271,7 @@ mod tests {
             &SocketAddress::Path(path.to_owned()),
             &mut Files::default(),
         )
-        .map_err(|error| error.to_string())
+        .map_err(|error| Message::of(&error).to_string())
     }
 
     #[test]
@@ -336,7 +341,7 @@ mod tests {
         let address = SocketAddress::Abstract(name);
         let bind = || Listener::bind("--metrics", &address, &mut Files::default());
         let first = bind().unwrap();
-        let again = bind().unwrap_err().to_string();
+        let again = bind().map_err(Message::from).unwrap_err().to_string();
         assert!(again.contains("another process listens there"), "{again}");
         drop(first);
         assert!(bind().is_ok());

@@ -20,31 +20,29 @@ mod acting;
 pub use acting::{acting, check as check_acting, groups_of};
 
 /// Why this process cannot become another user.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error(
-        "--user needs the right to become another user, which root has; start tender as root or omit the option"
-    )]
+    #[error("--user needs the right to become another user, which root has")]
+    #[diagnostic(help("start tender as root or omit the option"))]
     Privilege,
-    #[error(
-        "--user={user}: there is no user '{user}' in /etc/passwd; give a name from there, or UID:GID"
-    )]
+    #[error("--user={user}: there is no user '{user}' in /etc/passwd")]
+    #[diagnostic(help("give a name from there, or UID:GID"))]
     NoUser { user: String },
-    #[error(
-        "--user={user}: user {user} is not in /etc/passwd, so its group is not known; write {user}:GID"
-    )]
+    #[error("--user={user}: user {user} is not in /etc/passwd, so its group is not known")]
+    #[diagnostic(help("write {user}:GID"))]
     NoGroupOfUser { user: String },
-    #[error(
-        "--user: there is no group '{group}' in /etc/group; give a name from there, or a number"
-    )]
+    #[error("--user: there is no group '{group}' in /etc/group")]
+    #[diagnostic(help("give a name from there, or a number"))]
     NoGroup { group: String },
-    #[error("--user: cannot read {file}: {source}; write UID:GID")]
+    #[error("--user: cannot read {file}: {source}")]
+    #[diagnostic(help("write UID:GID"))]
     Accounts {
         file: &'static str,
         source: io::Error,
     },
-    #[error("--user: cannot become user {uid}, group {gid}: {source}; {hint}")]
+    #[error("--user: cannot become user {uid}, group {gid}: {source}")]
+    #[diagnostic(help("{hint}"))]
     Become {
         uid: u32,
         gid: u32,
@@ -198,6 +196,7 @@ pub fn become_user(identity: Identity) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::message::Message;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nnobody:x:65534:65534:nobody:/:/bin/false\n\
                           pirate:x:1000:1001:,,,:/home/pirate:/bin/bash\n:x:5:5::\nminus:x:4294967295:1::\n";
@@ -211,7 +210,7 @@ mod tests {
         let found = identity(&option, || Ok(PASSWD.into()), || Ok(GROUPS.into()));
         found
             .map(|Identity { uid, gid }| (uid, gid))
-            .map_err(|error| error.to_string())
+            .map_err(|error| Message::of(&error).to_string())
     }
 
     #[test]

@@ -14,6 +14,7 @@ use guest_abi::manifest::VERSION;
 use crate::guest::image::{Image, PartialImage, target_name};
 use crate::guest::manifest::{Device, Manifest};
 use crate::host::files::{Files, Need};
+use crate::report::message::Message;
 use crate::setup;
 
 mod source;
@@ -25,7 +26,7 @@ pub const NAME: &str = "solo5-elftool";
 const LONGEST: u64 = 64 << 10;
 
 /// Error of a command.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
     #[error(
@@ -33,8 +34,13 @@ pub enum Error {
          stream)"
     )]
     Usage,
-    #[error("{}: {reason}", file.display())]
-    Unikernel { file: PathBuf, reason: String },
+    #[error("{}: {problem}", file.display())]
+    Unikernel {
+        file: PathBuf,
+        problem: String,
+        #[help]
+        fix: Option<String>,
+    },
     #[error("cannot read '{}': {source}", file.display())]
     Read { file: PathBuf, source: io::Error },
     #[error("{}: line {line}: {rule}", file.display())]
@@ -71,15 +77,16 @@ pub fn run(arguments: &[OsString]) -> Result<String, Error> {
 /// # Errors
 /// The reason why there is no answer.
 fn query(path: &Path, answer: impl Fn(&PartialImage) -> Option<String>) -> Result<String, Error> {
-    let refuse = |reason| Error::Unikernel {
+    let refuse = |Message { problem, fix }| Error::Unikernel {
         file: path.to_owned(),
-        reason,
+        problem,
+        fix,
     };
     let file = setup::open(path, Files::default().take(path, Need::Read), false)
-        .map_err(|error| refuse(error.to_string()))?;
+        .map_err(|error| refuse(error.into()))?;
     answer(&PartialImage::of(&file)).ok_or_else(|| match Image::parse(&file) {
-        Err(error) => refuse(error.to_string()),
-        Ok(_) => refuse("has no Solo5 notes: it predates them".to_owned()),
+        Err(error) => refuse(error.into()),
+        Ok(_) => refuse(Message::problem("has no Solo5 notes: it predates them")),
     })
 }
 

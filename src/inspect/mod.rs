@@ -13,9 +13,10 @@ use guest_abi::note::{Abi, target};
 use crate::arch::{Architecture, Native};
 use crate::config::Engine;
 use crate::guest::era::Era;
-use crate::guest::image::{Evidence, Image, Machine, PartialImage, Segment, Source};
+use crate::guest::image::{self, Evidence, Image, Machine, PartialImage, Segment, Source};
 use crate::guest::manifest::Manifest;
 use crate::host::files::{Files, Need};
+use crate::report::message::Message;
 use crate::setup;
 
 mod bindings;
@@ -64,14 +65,14 @@ pub struct Report {
 }
 
 /// Why a file that this tender accepts has no form other than the report.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum FormError {
-    #[error("the path is not UTF-8, which {0} needs; rename the file")]
+    #[error("the path is not UTF-8, which {0} needs")]
+    #[diagnostic(help("rename the file"))]
     Path(&'static str),
-    #[error(
-        "device '{0}' has a name that no annotation can contain; rename it in manifest.json and rebuild"
-    )]
+    #[error("device '{0}' has a name that no annotation can contain")]
+    #[diagnostic(help("rename it in manifest.json and rebuild"))]
     Name(String),
 }
 
@@ -89,7 +90,7 @@ impl Report {
     pub fn new(path: &Path, source: &(impl Source + ?Sized)) -> Report {
         let mut report = match Image::parse(source) {
             Ok(image) => Report::accepted(path, image),
-            Err(error) => Report::refused(path, PartialImage::of(source), error.to_string()),
+            Err(error) => Report::refused(path, PartialImage::of(source), &error),
         };
         report.bindings = bindings::version(source, &report.segments);
         report
@@ -117,15 +118,13 @@ impl Report {
             end: Some(end),
             least_memory: Some(least_memory),
             refusal: (least_memory > MAX_MEMORY).then(|| {
-                setup::Error::TooLarge {
-                    needed: least_memory >> 20,
-                }
-                .to_string()
+                let needed = least_memory >> 20;
+                Message::of(&setup::Error::TooLarge { needed }).to_string()
             }),
         }
     }
 
-    fn refused(path: &Path, partial: PartialImage, refusal: String) -> Report {
+    fn refused(path: &Path, partial: PartialImage, refusal: &image::Error) -> Report {
         Report {
             file: path.to_owned(),
             machine: partial.machine,
@@ -137,7 +136,7 @@ impl Report {
             entry: partial.entry,
             end: None,
             least_memory: None,
-            refusal: Some(refusal),
+            refusal: Some(Message::of(refusal).to_string()),
         }
     }
 

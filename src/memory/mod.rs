@@ -38,21 +38,18 @@ const HUGE_PAGE_SIZE: u64 = 2 << 20;
 const SMALL: u64 = 64 << 20;
 
 /// Why guest memory could not be reserved or locked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error(
-        "cannot reserve {} MiB of guest memory: {source}; lower --mem or raise the limit ({limit})",
-        size >> 20
-    )]
+    #[error("cannot reserve {} MiB of guest memory: {source}", size >> 20)]
+    #[diagnostic(help("lower --mem or raise the limit ({limit})"))]
     Reserve {
         size: u64,
         source: io::Error,
         limit: &'static str,
     },
-    #[error(
-        "cannot lock {size} bytes of guest memory: {source}; RLIMIT_MEMLOCK is {limit} bytes: {hint}"
-    )]
+    #[error("cannot lock {size} bytes of guest memory: {source}")]
+    #[diagnostic(help("RLIMIT_MEMLOCK is {limit} bytes: {hint}"))]
     Lock {
         size: u64,
         source: io::Error,
@@ -63,7 +60,7 @@ pub enum Error {
 
 /// Why a range of guest memory is invalid for an access. Results of all hypercalls contain this
 /// type, so it holds plain numbers only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum RangeError {
     #[error("{} at {addr:#x} must be within the {size:#x} bytes of guest memory", Count(*len, "byte"))]

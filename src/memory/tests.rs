@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::transfer::PIECE;
 use super::*;
+use crate::report::message::Message;
 
 mod exhaustive;
 
@@ -134,6 +135,7 @@ fn memory_that_the_host_cannot_give_is_an_error() {
         );
     }
     let message = GuestMemory::new(1 << 62)
+        .map_err(Message::from)
         .expect_err("no such memory")
         .to_string();
     assert_eq!(
@@ -193,8 +195,12 @@ fn ranges_that_overflow_are_not_memory() {
 #[test]
 fn an_error_names_the_range() {
     let memory = protected();
-    let message =
-        |result: Result<GuestBuffer<'_>, RangeError>| result.expect_err("no buffer").to_string();
+    let message = |result: Result<GuestBuffer<'_>, RangeError>| {
+        result
+            .map_err(Message::from)
+            .expect_err("no buffer")
+            .to_string()
+    };
     assert_eq!(
         message(memory.buffer(GuestAddress(0x1ffff9), 8)),
         "8 bytes at 0x1ffff9 must be within the 0x200000 bytes of guest memory"
@@ -520,7 +526,12 @@ fn locked_memory_is_resident() {
     let memory = GuestMemory::new(SIZE).expect("memory");
     match memory.lock() {
         Ok(()) => assert_eq!(contents(&memory, SIZE - 4, 4), [0; 4]),
-        Err(error) => assert!(error.to_string().contains("RLIMIT_MEMLOCK is "), "{error}"),
+        Err(error) => assert!(
+            Message::of(&error)
+                .to_string()
+                .contains("RLIMIT_MEMLOCK is "),
+            "{error}"
+        ),
     }
 }
 

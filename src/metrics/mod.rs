@@ -44,19 +44,20 @@ use crate::net;
 use crate::report::counters::Counter;
 
 /// Errors of `--stats` and `--metrics`.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub(crate) enum Error {
-    #[error("--stats={path}: {source}; give a writable file or a pipe with a reader")]
+    #[error("--stats={path}: {source}")]
+    #[diagnostic(help("give a writable file or a pipe with a reader"))]
     Stats {
         path: String,
         source: std::io::Error,
     },
-    #[error("{0}")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Socket(#[from] unix_socket::Error),
-    #[error(
-        "--metrics: cannot start the server thread: {0}; raise the unit's TasksMax=, or 'ulimit -u' and 'ulimit -n'"
-    )]
+    #[error("--metrics: cannot start the server thread: {0}")]
+    #[diagnostic(help("raise the unit's TasksMax=, or 'ulimit -u' and 'ulimit -n'"))]
     Thread(std::io::Error),
 }
 

@@ -29,6 +29,9 @@ const UNKNOWN_MTU: &str = "its MTU is unknown (it is in another network namespac
     RestrictAddressFamilies= forbids the query); the guest gets 1500";
 const _: () = assert!(DEFAULT_MTU == 1500);
 
+/// A rule that a descriptor breaks, and the fix.
+type Rule = (&'static str, &'static str);
+
 /// An open link for frames.
 pub(super) struct Link {
     pub fd: OwnedFd,
@@ -153,15 +156,16 @@ pub(super) fn adopt(inherited: &InheritedFd) -> Result<Link, Error> {
 pub(super) fn inspect(inherited: &InheritedFd) -> Result<(Link, Vec<String>), Error> {
     let given = inherited.take()?;
     let fd = given.as_raw_fd();
-    let refuse = |rule| Error::Descriptor { fd, rule };
+    let refuse = |(rule, fix)| Error::Descriptor { fd, rule, fix };
     match Request::about("").ask(given.as_fd(), libc::TUNGETIFF) {
         Ok(tap) => {
             check_flags(given.as_fd(), &tap).map_err(refuse)?;
             Ok(inspect_tap(given, tap.name(), inherited))
         }
-        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(refuse(
-            "is /dev/net/tun, but leads to no interface; attach it to a tap first (TUNSETIFF)",
-        )),
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => Err(refuse((
+            "is /dev/net/tun, but leads to no interface",
+            "attach it to a tap first (TUNSETIFF)",
+        ))),
         Err(_) => {
             let kind = socket_type(given.as_fd()).map_err(refuse)?;
             let link = Link::socket(given, inherited.to_string(), kind);
@@ -200,18 +204,25 @@ pub(super) fn random_mac() -> Result<[u8; 6], Error> {
 }
 
 /// Checks that the open tap `fd`, whose TUNGETIFF gave `answer`, carries plain frames.
-fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), &'static str> {
+fn check_flags(fd: BorrowedFd<'_>, answer: &Request) -> Result<(), Rule> {
     if !answer.has_flag(libc::IFF_TAP) {
-        return Err("is a tun, which carries no Ethernet frames; make a tap (IFF_TAP)");
+        return Err((
+            "is a tun, which carries no Ethernet frames",
+            "make a tap (IFF_TAP)",
+        ));
     }
     if answer.has_flag(libc::IFF_VNET_HDR) {
-        return Err(
-            "puts a virtio header before every frame; attach it to its tap without IFF_VNET_HDR",
-        );
+        return Err((
+            "puts a virtio header before every frame",
+            "attach it to its tap without IFF_VNET_HDR",
+        ));
     }
     // A tap without a filter returns IFF_NOFILTER, which is the same bit.
     if !answer.has_flag(libc::IFF_NO_PI) || has_packet_info(fd) {
-        return Err("puts four bytes before every frame; attach it to its tap with IFF_NO_PI");
+        return Err((
+            "puts four bytes before every frame",
+            "attach it to its tap with IFF_NO_PI",
+        ));
     }
     Ok(())
 }
@@ -228,10 +239,13 @@ fn has_packet_info(fd: BorrowedFd<'_>) -> bool {
 }
 
 /// Returns the type of a socket that preserves frame boundaries.
-fn socket_type(fd: BorrowedFd<'_>) -> Result<SocketType, &'static str> {
+fn socket_type(fd: BorrowedFd<'_>) -> Result<SocketType, Rule> {
     match rustix::net::sockopt::socket_type(fd) {
         Ok(kind @ (SocketType::DGRAM | SocketType::SEQPACKET | SocketType::RAW)) => Ok(kind),
-        _ => Err("carries no frames; pass that of a tap, or of a datagram, packet or raw socket"),
+        _ => Err((
+            "carries no frames",
+            "pass that of a tap, or of a datagram, packet or raw socket",
+        )),
     }
 }
 

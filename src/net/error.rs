@@ -13,68 +13,78 @@ use crate::host::ids::{self, sudo};
 use crate::host::owner::Owner;
 
 /// Why a network device cannot be attached.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error(
-        "there is no interface '{name}'; '{sudo}ip tuntap add {0} mode tap {us}' and '{sudo}ip link set {0} up' make it",
+    #[error("there is no interface '{name}'")]
+    #[diagnostic(help(
+        "'{sudo}ip tuntap add {0} mode tap {us}' and '{sudo}ip link set {0} up' make it",
         argument(name),
         sudo = sudo()
-    )]
+    ))]
     Missing { name: String, us: String },
-    #[error(
-        "interface '{name}' is down; '{sudo}ip link set {} up' brings it up",
-        argument(name),
-        sudo = sudo()
-    )]
+    #[error("interface '{name}' is down")]
+    #[diagnostic(help("'{sudo}ip link set {} up' brings it up", argument(name), sudo = sudo()))]
     Down { name: String },
-    #[error(
-        "interface '{name}' is {kind}; '{sudo}ip tuntap add NAME mode tap {us}' makes the tap that is needed",
+    #[error("interface '{name}' is {kind}")]
+    #[diagnostic(help(
+        "'{sudo}ip tuntap add NAME mode tap {us}' makes the tap that is needed",
         sudo = sudo()
-    )]
+    ))]
     NotTap {
         name: String,
         kind: &'static str,
         us: String,
     },
-    #[error("interface '{name}' is a bridge; give a tap in it: {taps}")]
+    #[error("interface '{name}' is a bridge")]
+    #[diagnostic(help("give a tap in it: {taps}"))]
     Bridge { name: String, taps: String },
-    #[error(
-        "user {user} may not attach to interface '{name}', which belongs to {owner}; recreate it: '{sudo}ip tuntap \
-         del {0} mode tap', '{sudo}ip tuntap add {0} mode tap {us}', '{sudo}ip link set {0} up'",
+    #[error("user {user} may not attach to interface '{name}', which belongs to {owner}")]
+    #[diagnostic(help(
+        "recreate it: '{sudo}ip tuntap del {0} mode tap', '{sudo}ip tuntap add {0} mode tap {us}', '{sudo}ip link set {0} up'",
         argument(name),
         sudo = sudo()
-    )]
+    ))]
     Denied {
         name: String,
         owner: String,
         user: String,
         us: String,
     },
-    #[error("interface '{name}' is in use by {owner}; give each unikernel its own tap")]
+    #[error("interface '{name}' is in use by {owner}")]
+    #[diagnostic(help("give each unikernel its own tap"))]
     InUse { name: String, owner: Owner },
-    #[error("interface '{name}' is in use by another process; give each unikernel its own tap")]
+    #[error("interface '{name}' is in use by another process")]
+    #[diagnostic(help("give each unikernel its own tap"))]
     InUseBySomebody { name: String },
-    #[error(
-        "interface '{name}' is given twice, by another name or as a descriptor; each network device needs its own"
-    )]
+    #[error("interface '{name}' is given twice, by another name or as a descriptor")]
+    #[diagnostic(help("each network device needs its own"))]
     GivenTwice { name: String },
-    #[error(
-        "/dev/net/tun is missing; '{}modprobe tun' loads its driver (a container needs --device /dev/net/tun)",
+    #[error("/dev/net/tun is missing")]
+    #[diagnostic(help(
+        "'{}modprobe tun' loads its driver (a container needs --device /dev/net/tun)",
         sudo()
-    )]
+    ))]
     TunMissing,
-    #[error("cannot open /dev/net/tun: {error}; {hint}")]
+    #[error("cannot open /dev/net/tun: {error}")]
+    #[diagnostic(help("{hint}"))]
     Tun { error: io::Error, hint: String },
     #[error("cannot attach to interface '{name}': {error}")]
     Attach { name: String, error: io::Error },
     #[error(transparent)]
+    #[diagnostic(transparent)]
     InheritedFd(#[from] descriptors::Error),
     #[error("file descriptor {fd} {rule}")]
-    Descriptor { fd: RawFd, rule: &'static str },
+    #[diagnostic(help("{fix}"))]
+    Descriptor {
+        fd: RawFd,
+        rule: &'static str,
+        fix: &'static str,
+    },
     #[error("cannot set up file descriptor {fd}: {error}")]
     SetUp { fd: RawFd, error: io::Error },
-    #[error("cannot choose a random MAC address: {error}; --net-mac gives one")]
+    #[error("cannot choose a random MAC address: {error}")]
+    #[diagnostic(help("--net-mac gives one"))]
     Random { error: io::Error },
 }
 
@@ -239,10 +249,11 @@ fn unnamed_owner(user: u32, groups: &[u32], kvm: Option<u32>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::message::Message;
 
     #[test]
     fn commands_contain_plain_names_only() {
-        let message = |name: &str| Error::missing(name).to_string();
+        let message = |name: &str| Message::from(Error::missing(name)).to_string();
         assert!(message("tap-0.a_b").contains("ip tuntap add tap-0.a_b mode tap "));
         for name in ["a;$(id)", "-x", "a'b", "ü"] {
             let message = message(name);
@@ -256,7 +267,7 @@ mod tests {
             );
         }
         assert!(
-            bridge("b;c", &["a;b".into()])
+            Message::from(bridge("b;c", &["a;b".into()]))
                 .to_string()
                 .ends_with("--net=NAME")
         );

@@ -7,6 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
 use crate::config::NetSource;
+use crate::report::message::Message;
 
 const MEMORY_SIZE: u64 = 0x10000;
 const FRAME: [u8; 60] = {
@@ -49,6 +50,7 @@ fn pair(kind: SocketType) -> (Nic, UnixDatagram) {
 
 fn refused(fd: RawFd) -> String {
     Nic::attach(&NetSource::Fd(fd.into()), None)
+        .map_err(Message::from)
         .unwrap_err()
         .to_string()
 }
@@ -300,6 +302,7 @@ fn a_descriptor_serves_one_device() {
 fn a_missing_interface_is_not_created() {
     let refused = |name: &str| {
         Nic::attach(&NetSource::Interface(name.into()), None)
+            .map_err(Message::from)
             .unwrap_err()
             .to_string()
     };
@@ -321,6 +324,7 @@ fn a_missing_interface_is_not_created() {
 fn an_interface_of_another_kind_is_named() {
     // Every network namespace has this one.
     let message = Nic::attach(&NetSource::Interface("lo".into()), None)
+        .map_err(Message::from)
         .unwrap_err()
         .to_string();
     assert!(

@@ -4,5 +4,6 @@ pub mod clock;
 pub mod counters;
 pub mod json;
 pub mod log_lines;
+pub mod message;
 pub mod text;
 pub mod timestamp;

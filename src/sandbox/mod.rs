@@ -29,20 +29,20 @@ pub(crate) use root::root;
 use rules::{GUEST, METRICS, Parameters, Rule};
 
 /// Why a run cannot be confined.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error(
-        "--sandbox=strict: this kernel lacks {layer} ({source}); --sandbox=best-effort does without"
-    )]
+    #[error("--sandbox=strict: this kernel lacks {layer} ({source})")]
+    #[diagnostic(help("--sandbox=best-effort does without"))]
     Missing { layer: Layer, source: io::Error },
-    #[error(
-        "--chroot needs the right to change its root directory, which root has; start tender as root or omit the option"
-    )]
+    #[error("--chroot needs the right to change its root directory, which root has")]
+    #[diagnostic(help("start tender as root or omit the option"))]
     Privilege,
-    #[error("{0}")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     User(#[from] user::Error),
-    #[error("--chroot={}: {source}; {hint}", path.display())]
+    #[error("--chroot={}: {source}", path.display())]
+    #[diagnostic(help("{hint}"))]
     Root {
         path: PathBuf,
         source: io::Error,

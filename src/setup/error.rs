@@ -13,52 +13,57 @@ use crate::host::ids::sudo;
 use crate::host::similar::{nearest, similar_path};
 
 /// An error of setup itself; errors of other modules pass through it unchanged.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error("cannot be opened: {source}; {hint}")]
+    #[error("cannot be opened: {source}")]
+    #[diagnostic(help("{hint}"))]
     Open { source: io::Error, hint: String },
-    #[error("changed while it was read; start it again when its writer is done")]
+    #[error("changed while it was read")]
+    #[diagnostic(help("start it again when its writer is done"))]
     Changed,
-    #[error("is a {0}; an hvt unikernel (usually NAME.hvt) was expected")]
+    #[error("is a {0}")]
+    #[diagnostic(help("an hvt unikernel (usually NAME.hvt) was expected"))]
     NotAFile(&'static str),
-    #[error(
-        "is a TOML file, not a unikernel; to run the unikernel that it names: tender --config={}",
-        path.display()
-    )]
+    #[error("is a TOML file, not a unikernel")]
+    #[diagnostic(help("to run the unikernel that it names: tender --config={}", path.display()))]
     Toml { path: PathBuf },
-    #[error("built for {image}, but this host is {host}; build it for {host}")]
+    #[error("built for {image}, but this host is {host}")]
+    #[diagnostic(help("build it for {host}"))]
     Machine { image: Machine, host: Machine },
-    #[error("needs at least {needed} MiB of memory, got {given}; use --mem={needed}M")]
+    #[error("needs at least {needed} MiB of memory, got {given}")]
+    #[diagnostic(help("use --mem={needed}M"))]
     TooLittleMemory { given: u64, needed: u64 },
-    #[error("needs {needed} MiB of memory, limit 4096; build a smaller image")]
+    #[error("needs {needed} MiB of memory, limit 4096")]
+    #[diagnostic(help("build a smaller image"))]
     TooLarge { needed: u64 },
-    #[error(
-        "'{name}': this unikernel's devices have no names ({era}); use --net=IFACE or --disk=PATH"
-    )]
+    #[error("'{name}': this unikernel's devices have no names ({era})")]
+    #[diagnostic(help("use --net=IFACE or --disk=PATH"))]
     UnnamedDevices { name: String, era: Era },
-    #[error(
-        "cannot read the clock: {0}; the seccomp filter around tender must allow clock_gettime"
-    )]
+    #[error("cannot read the clock: {0}")]
+    #[diagnostic(help("the seccomp filter around tender must allow clock_gettime"))]
     Clock(io::Error),
-    #[error("cannot open /dev/kvm: {source}; {hint}; or run without KVM: --engine=process")]
+    #[error("cannot open /dev/kvm: {source}")]
+    #[diagnostic(help("{hint}; or run without KVM: --engine=process"))]
     NoKvm { source: io::Error, hint: String },
-    #[error(
-        "unsupported KVM API version {0} (expected 12); boot a Linux kernel with its own KVM; or run without KVM: --engine=process"
-    )]
+    #[error("unsupported KVM API version {0} (expected 12)")]
+    #[diagnostic(help(
+        "boot a Linux kernel with its own KVM; or run without KVM: --engine=process"
+    ))]
     KvmVersion(i32),
     #[error(
-        "--sandbox=strict: the host's page at {0:#x} would be writable and executable, as host pages are larger than the guest's; use --sandbox=best-effort or --engine=kvm"
+        "--sandbox=strict: the host's page at {0:#x} would be writable and executable, as host pages are larger than the guest's"
     )]
+    #[diagnostic(help("use --sandbox=best-effort or --engine=kvm"))]
     WritableCode(u64),
-    #[error(
-        "/dev/kvm is not the KVM device; recreate it: '{}mknod /dev/kvm c 10 232'; or run without KVM: --engine=process",
+    #[error("/dev/kvm is not the KVM device")]
+    #[diagnostic(help(
+        "recreate it: '{}mknod /dev/kvm c 10 232'; or run without KVM: --engine=process",
         sudo()
-    )]
+    ))]
     NotKvm,
-    #[error(
-        "cannot duplicate network descriptors for the ring: {0}; raise 'ulimit -n' or use --net-ring=off"
-    )]
+    #[error("cannot duplicate network descriptors for the ring: {0}")]
+    #[diagnostic(help("raise 'ulimit -n' or use --net-ring=off"))]
     Descriptors(io::Error),
 }
 

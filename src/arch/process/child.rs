@@ -14,14 +14,14 @@ use crate::host::signal;
 use crate::memory::GuestMemory;
 
 /// Why a guest cannot run, or go on, as a process.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error(
-        "--engine=process: cannot create the guest's process: {0}; raise TasksMax= or ulimit -u"
-    )]
+    #[error("--engine=process: cannot create the guest's process: {0}")]
+    #[diagnostic(help("raise TasksMax= or ulimit -u"))]
     Clone(io::Error),
-    #[error("--engine=process: cannot {step}: {source}; {hint}")]
+    #[error("--engine=process: cannot {step}: {source}")]
+    #[diagnostic(help("{hint}"))]
     Step {
         step: &'static str,
         source: io::Error,

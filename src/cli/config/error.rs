@@ -34,41 +34,53 @@ impl fmt::Display for Place {
 }
 
 /// An error at a place of a configuration file.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Fault {
-    #[error("not UTF-8; save the file as UTF-8")]
+    #[error("not UTF-8")]
+    #[diagnostic(help("save the file as UTF-8"))]
     Encoding,
     #[error("not TOML: {0}")]
     Syntax(String),
-    #[error("not TOML; put strings in quotes: {0}")]
+    #[error("not TOML")]
+    #[diagnostic(help("put strings in quotes: {0}"))]
     Unquoted(String),
-    #[error("not TOML; write true or false: {0}")]
+    #[error("not TOML")]
+    #[diagnostic(help("write true or false: {0}"))]
     NotBoolean(String),
-    #[error("unknown key '{key}'; {hint}")]
+    #[error("unknown key '{key}'")]
+    #[diagnostic(help("{hint}"))]
     UnknownKey { key: String, hint: String },
-    #[error("'{key}' names no device; write it in [{table}.NAME]")]
+    #[error("'{key}' names no device")]
+    #[diagnostic(help("write it in [{table}.NAME]"))]
     NoDevice { key: String, table: &'static str },
-    #[error("'{key}' is for the command line only; write 'tender --{key}' there")]
+    #[error("'{key}' is for the command line only")]
+    #[diagnostic(help("write 'tender --{key}' there"))]
     NotInFiles { key: String },
-    #[error("'{key}' is {found}; expected {expected}")]
+    #[error("'{key}' is {found}")]
+    #[diagnostic(help("expected {expected}"))]
     Type {
         key: String,
         found: &'static str,
         expected: String,
     },
-    #[error("'{key}' contains a NUL character; remove it")]
+    #[error("'{key}' contains a NUL character")]
+    #[diagnostic(help("remove it"))]
     Nul { key: String },
-    #[error("the unikernel's path is empty; give the path of an hvt unikernel")]
+    #[error("the unikernel's path is empty")]
+    #[diagnostic(help("give the path of an hvt unikernel"))]
     NoUnikernel,
-    #[error("{0}")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     Option(Box<Error>),
-    #[error("'{key}' is '{path}', whose directory does not exist; create it first")]
+    #[error("'{key}' is '{path}', whose directory does not exist")]
+    #[diagnostic(help("create it first"))]
     NoDirectory { key: String, path: String },
-    #[error("'{key}' is '{path}', which does not exist{hint}")]
+    #[error("'{key}' is '{path}', which does not exist")]
     Missing {
         key: String,
         path: String,
-        hint: String,
+        #[help]
+        meant: Option<String>,
     },
 }

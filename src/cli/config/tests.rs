@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use super::super::parse;
 use super::*;
 use crate::config::{BlockOption, Config, NetOption, NetRing, NetSource, SandboxMode, Verbosity};
+use crate::report::message::Message;
 
 mod errors;
 mod properties;
@@ -37,7 +38,7 @@ fn config(args: &[&str], text: &str) -> Config {
 
 fn error(text: &str) -> String {
     match complete(&["app.hvt"], text) {
-        Err(error) => error.to_string(),
+        Err(error) => Message::of(&error).to_string(),
         other => panic!("{text:?}: {other:?}"),
     }
 }
@@ -285,16 +286,23 @@ fn where_a_path_is_in_a_value() {
 #[test]
 fn a_unikernel_is_named_somewhere() {
     assert_eq!(
-        complete(&[], "mem = 64").unwrap_err().to_string(),
+        complete(&[], "mem = 64")
+            .map_err(Message::from)
+            .unwrap_err()
+            .to_string(),
         "dir/app.toml: no unikernel given; add unikernel = \"NAME.hvt\" to it, or name one on the command line"
     );
     assert_eq!(
-        complete(&["--mem", "app"], "").unwrap_err().to_string(),
+        complete(&["--mem", "app"], "")
+            .map_err(Message::from)
+            .unwrap_err()
+            .to_string(),
         "dir/app.toml: no unikernel given: option '--mem' took 'app' as its value (write --mem=SIZE); add \
          unikernel = \"NAME.hvt\" to it, or name one on the command line"
     );
     assert!(
         complete(&["--config=b.toml", "app"], "")
+            .map_err(Message::from)
             .unwrap_err()
             .to_string()
             .contains("given twice")

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::config::{Debugging, GdbAddress, SocketAddress};
+use crate::report::message::Message;
 
 fn debugging_of(args: &[&str]) -> Result<Debugging, String> {
     let args = ["tender"].iter().chain(args).chain(&["app.hvt"]);
     match parse(args.map(Into::into)) {
         Ok(Command::Run(config)) => Ok(config.debugging),
         Ok(other) => panic!("{other:?}"),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(Message::of(&error).to_string()),
     }
 }
 

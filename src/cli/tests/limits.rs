@@ -4,6 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use super::*;
 use crate::config::Limits;
+use crate::report::message::Message;
 
 fn limits_of(args: &[&str]) -> Result<Limits, Error> {
     let args = ["tender"].iter().chain(args).chain(&["app.hvt"]);
@@ -17,14 +18,14 @@ fn timeout(text: &str) -> Result<Option<u32>, String> {
     let limits = limits_of(&[&format!("--timeout={text}")]);
     limits
         .map(|limits| limits.timeout.map(NonZeroU32::get))
-        .map_err(|error| error.to_string())
+        .map_err(|error| Message::of(&error).to_string())
 }
 
 fn console_rate(text: &str) -> Result<Option<u64>, String> {
     let limits = limits_of(&[&format!("--console-rate={text}")]);
     limits
         .map(|limits| limits.console_rate.map(NonZeroU64::get))
-        .map_err(|error| error.to_string())
+        .map_err(|error| Message::of(&error).to_string())
 }
 
 #[test]
@@ -80,7 +81,10 @@ fn errors_name_the_units_that_are_accepted() {
     for unit in ["K", "M", "G", "KB", "MB", "GB", "KiB", "MiB", "GiB"] {
         assert!(console_rate(&format!("1{unit}")).is_ok(), "{unit}");
         for option in ["--console-rate=x", "--mem=x"] {
-            let error = limits_of(&[option]).unwrap_err().to_string();
+            let error = limits_of(&[option])
+                .map_err(Message::from)
+                .unwrap_err()
+                .to_string();
             let mut parts = error.split([' ', ',']);
             assert!(parts.any(|part| part == unit), "{error}");
         }
@@ -116,7 +120,7 @@ fn each_is_given_once() {
     for option in ["--timeout", "--console-rate"] {
         let error = limits_of(&[option, "1", option, "1"]).unwrap_err();
         assert_eq!(
-            error.to_string(),
+            Message::of(&error).to_string(),
             format!("option '{option}' is given twice")
         );
     }

@@ -3,13 +3,14 @@
 use super::*;
 use crate::config::{Output, SocketAddress, StatsTarget};
 use crate::report::log_lines::LogFormat;
+use crate::report::message::Message;
 
 fn output_of(args: &[&str]) -> Result<Output, String> {
     let args = ["tender"].iter().chain(args).chain(&["app.hvt"]);
     match parse(args.map(Into::into)) {
         Ok(Command::Run(config)) => Ok(config.output),
         Ok(other) => panic!("{other:?}"),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(Message::of(&error).to_string()),
     }
 }
 
@@ -23,7 +24,7 @@ fn a_name_is_printable_and_short() {
     for invalid in ["", " a", "a ", "a\u{1b}", "ä", &"x".repeat(65)] {
         let error = command(&[&format!("--name={invalid}"), "app"]).expect_err("an error");
         assert!(
-            error.to_string().contains("not a name"),
+            Message::of(&error).to_string().contains("not a name"),
             "{invalid:?}: {error}"
         );
     }

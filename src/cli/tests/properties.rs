@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::{BlockOption, BlockSource, Memory, NetSource};
+use crate::report::message::Message;
 
 /// An argument that is not an option.
 fn plain_argument() -> impl Strategy<Value = OsString> {
@@ -47,7 +48,7 @@ proptest! {
     #[test]
     fn no_arguments_make_it_panic(args in proptest::collection::vec(any_argument(), 0..8)) {
         if let Err(error) = parse(args) {
-            let message = error.to_string();
+            let message = Message::of(&error).to_string();
             prop_assert!(!message.is_empty() && !message.contains(char::is_control), "{message}");
         }
     }

@@ -8,6 +8,7 @@ use goblin::elf::header::ET_CORE;
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
 use super::*;
+use crate::report::message::Message;
 
 const SIZE: u64 = 2 << 20;
 
@@ -143,11 +144,11 @@ fn only_a_page_of_zeros_is_one() {
 fn only_crashes_leave_a_core() {
     let registers = String::new;
     let broken = RunError::Violation {
-        cause: Box::new("x"),
+        cause: Message::problem("x"),
         registers: registers(),
     };
     let failed = RunError::Host {
-        cause: Box::new("x"),
+        cause: Message::problem("x"),
         registers: registers(),
     };
     let timeout = RunError::Timeout {
@@ -164,7 +165,7 @@ fn only_crashes_leave_a_core() {
     assert_eq!(signal_of(&Ok(Outcome::Signal(libc::SIGTERM))), None);
     assert_eq!(
         signal_of(&Err(RunError::Start {
-            cause: Box::new("x"),
+            cause: Message::problem("x"),
             device: None
         })),
         None

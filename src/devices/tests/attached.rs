@@ -16,6 +16,7 @@ use crate::config::{BlockOption, NetOption, NetSource};
 use crate::guest::era::Era;
 use crate::guest::hypercall::Buffer;
 use crate::memory::{Access, GuestAddress, Mapping};
+use crate::report::message::Message;
 
 /// A frame of valid length.
 pub const FRAME: &[u8; 20] = b"to   from ty payload";
@@ -244,7 +245,9 @@ fn one_image_does_not_serve_two_devices() {
             "{error:?}"
         );
         assert!(
-            error.to_string().contains("give each its own image"),
+            Message::of(&error)
+                .to_string()
+                .contains("give each its own image"),
             "{error}"
         );
     }

@@ -11,6 +11,7 @@ use crate::config::{BlockOption, NetOption, NetSource};
 use crate::guest::era::Era;
 use crate::guest::hypercall::{Hypercall, Interface, Legacy};
 use crate::memory::GuestAddress;
+use crate::report::message::Message;
 use guest_abi::legacy::{Blk, Net, number};
 use zerocopy::IntoBytes;
 
@@ -147,6 +148,7 @@ fn each_era_opens_disks_by_its_own_rule() {
     assert_eq!(open(Era::Abi1).expect("any size"), 1300u16.to_le_bytes());
     assert!(
         open(Era::Abi2)
+            .map_err(Message::from)
             .expect_err("an odd size")
             .to_string()
             .contains("not a multiple of its sectors")
@@ -159,17 +161,22 @@ fn options_that_attach_nothing_are_reported_with_a_hint() {
         mac: Some([2; 6]),
         ..NetOption::default()
     };
-    let error = attach(&[mac], &[]).expect_err("no interface").to_string();
+    let error = attach(&[mac], &[])
+        .map_err(Message::from)
+        .expect_err("no interface")
+        .to_string();
     assert!(error.ends_with("add --net=IFACE"), "{error}");
     let sector_size = BlockOption {
         sector_size: Some(512),
         ..BlockOption::default()
     };
     let error = attach(&[], &[sector_size])
+        .map_err(Message::from)
         .expect_err("no disk")
         .to_string();
     assert!(error.ends_with("add --block=PATH"), "{error}");
     let error = attach(&[], &[block(None, Path::new("/nonexistent/disk.img"))])
+        .map_err(Message::from)
         .expect_err("no file")
         .to_string();
     assert!(

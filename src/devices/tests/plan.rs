@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use super::*;
 use crate::config::{BlockOption, BlockSource, NetOption, NetSource};
 use crate::guest::manifest::{Device, Kind};
+use crate::report::message::Message;
 
 fn refused(manifest: &Manifest, nets: &[NetOption], blocks: &[BlockOption]) -> Error {
     Plan::new(manifest, nets, blocks).expect_err("no plan")
@@ -144,7 +145,7 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
         "{error:?}"
     );
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "--net= needs a device name: this unikernel declares \
          lan (NET_BASIC), wan (NET_BASIC), data (BLOCK_BASIC); write --net:NAME= or omit it"
     );
@@ -165,13 +166,14 @@ fn a_short_form_is_ambiguous_unless_there_is_one_device() {
         ..block(None, "a.img")
     };
     let disks = manifest(&[], &["a", "b"]);
-    let error = refused(&disks, &[], &[disk]).to_string();
+    let error = Message::from(refused(&disks, &[], &[disk])).to_string();
     assert!(
         error.starts_with("--disk= needs a device name: ")
             && error.contains("write --block:NAME= or "),
         "{error}"
     );
-    let nothing = refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[]).to_string();
+    let nothing =
+        Message::from(refused(&manifest(&[], &[]), &[net(None, tap("tap0"))], &[])).to_string();
     assert!(nothing.contains("declares no devices; "), "{nothing}");
 }
 
@@ -180,7 +182,7 @@ fn an_option_for_a_device_that_is_not_declared_is_refused() {
     let manifest = manifest(&["service"], &["data"]);
     let error = refused(&manifest, &[net("servcie", tap("tap0"))], &[]);
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "there is no NET_BASIC device 'servcie' in this unikernel; it declares service (NET_BASIC), data (BLOCK_BASIC)"
     );
     // The right name of the wrong kind, and options that attach nothing.
@@ -242,7 +244,12 @@ fn a_device_is_given_once() {
         data
     );
     assert_eq!(
-        refused(&manifest, &[nets, net("service", tap("tap1"))], &[]).to_string(),
+        Message::from(refused(
+            &manifest,
+            &[nets, net("service", tap("tap1"))],
+            &[]
+        ))
+        .to_string(),
         "device 'service' (NET_BASIC) is given twice"
     );
 }
@@ -256,7 +263,7 @@ fn every_declared_device_is_attached() {
         "{without_net:?}"
     );
     assert_eq!(
-        without_net.to_string(),
+        Message::of(&without_net).to_string(),
         "device 'service' (NET_BASIC) is declared but not attached; add --net:service=IFACE"
     );
     let without_block = refused(&manifest, &[net("service", tap("tap0"))], &[]);
@@ -265,7 +272,7 @@ fn every_declared_device_is_attached() {
         "{without_block:?}"
     );
     assert_eq!(
-        without_block.to_string(),
+        Message::of(&without_block).to_string(),
         "device 'data' (BLOCK_BASIC) is declared but not attached; add --block:data=PATH"
     );
 }
@@ -276,7 +283,7 @@ fn options_that_went_to_the_guest_are_named() {
     let message = |arguments: &[&str]| {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         let error = refused(&manifest, &[], &[]);
-        error.with_misplaced(&arguments).to_string()
+        Message::from(error.with_misplaced(&arguments)).to_string()
     };
     let not_attached = "device 'service' (NET_BASIC) is declared but not attached; ";
     assert_eq!(
@@ -323,7 +330,7 @@ fn two_devices_do_not_share_a_source() {
             "{error:?}"
         );
         assert_eq!(
-            error.to_string(),
+            Message::of(&error).to_string(),
             "device 'wan' shares its interface with another device; each needs its own"
         );
     }
@@ -346,7 +353,7 @@ fn two_devices_cannot_have_one_image() {
         &[block("data", "a.img"), block("boot", "a.img")],
     );
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "device 'data': 'a.img' is given to two block devices; give each its own image"
     );
 }
@@ -442,7 +449,7 @@ fn an_error_of_a_configuration_file_has_its_place() {
         in_file: Some("app.toml:2:6".into()),
         ..net(name, tap("tap0"))
     };
-    let message = |nets: &[NetOption]| refused(&manifest, nets, &[]).to_string();
+    let message = |nets: &[NetOption]| Message::from(refused(&manifest, nets, &[])).to_string();
     assert_eq!(
         message(&[in_file(Some("servic"))]),
         "app.toml:2:6: there is no NET_BASIC device 'servic' in this unikernel; it declares service (NET_BASIC)"
@@ -457,7 +464,7 @@ fn an_error_of_a_configuration_file_has_its_place() {
 #[test]
 fn an_option_for_no_device_is_omitted() {
     let message = |nets: &[NetOption], blocks: &[BlockOption], manifest| {
-        refused(&manifest, nets, blocks).to_string()
+        Message::from(refused(&manifest, nets, blocks)).to_string()
     };
     let net = NetOption {
         option: "net",

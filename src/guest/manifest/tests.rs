@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::report::message::Message;
 use guest_abi::manifest::NAME_SIZE;
 
 /// The content of a manifest note that declares `devices`, after the reserved entry.
@@ -78,7 +79,7 @@ fn a_manifest_has_a_header() {
         assert_eq!(refused(&whole[..size]), Error::Short { size });
     }
     assert_eq!(
-        refused(&[]).to_string(),
+        Message::from(refused(&[])).to_string(),
         "the manifest has 0 bytes; its header alone needs 8"
     );
 }
@@ -135,7 +136,7 @@ fn a_manifest_is_as_long_as_its_entries() {
         }
     );
     assert_eq!(
-        refused(&longer).to_string(),
+        Message::from(refused(&longer)).to_string(),
         "the manifest has 217 bytes; with its number of entries, 2, it needs exactly 216"
     );
 }
@@ -228,7 +229,7 @@ fn devices_are_of_a_known_type() {
         );
     }
     assert_eq!(
-        changed(|entry| entry.kind = 3).to_string(),
+        Message::from(changed(|entry| entry.kind = 3)).to_string(),
         "manifest entry 1 ('net0') has unknown device type 3; known are 1 (block) and 2 (network)"
     );
 }
@@ -258,7 +259,7 @@ fn two_devices_of_a_type_have_two_names() {
         }
     );
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "the manifest declares two NET_BASIC devices named 'a'"
     );
     assert_eq!(parse(&[net("a"), block("a")]).unwrap().devices().len(), 2);

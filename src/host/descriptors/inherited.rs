@@ -18,18 +18,21 @@ use crate::config::InheritedFd;
 const FIRST: RawFd = 3;
 
 /// Why a descriptor is unavailable.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Error {
-    #[error(
-        "no descriptor is named '{name}' ({known}); give its number, or set FileDescriptorName={name} in its socket \
-         unit"
-    )]
+    #[error("no descriptor is named '{name}' ({known})")]
+    #[diagnostic(help("give its number, or set FileDescriptorName={name} in its socket unit"))]
     NoName { name: String, known: String },
-    #[error("more than one descriptor is named '{name}' ({numbers}); give the number of one")]
+    #[error("more than one descriptor is named '{name}' ({numbers})")]
+    #[diagnostic(help("give the number of one"))]
     Ambiguous { name: String, numbers: String },
-    #[error("file descriptor {fd} {rule}")]
-    Unusable { fd: RawFd, rule: &'static str },
+    #[error("file descriptor {fd} is standard input, output or error")]
+    #[diagnostic(help("pass one from 3 on"))]
+    Standard { fd: RawFd },
+    #[error("file descriptor {fd} was not passed to tender, or was given twice")]
+    #[diagnostic(help("the caller must open it without O_CLOEXEC"))]
+    NotPassed { fd: RawFd },
     #[error("cannot set up file descriptor {fd}: {error}")]
     SetUp { fd: RawFd, error: io::Error },
 }
@@ -66,12 +69,10 @@ impl InheritedFd {
     pub fn take(&self) -> Result<OwnedFd, Error> {
         let fd = self.number()?;
         if (0..FIRST).contains(&fd) {
-            let rule = "is standard input, output or error; pass one from 3 on";
-            return Err(Error::Unusable { fd, rule });
+            return Err(Error::Standard { fd });
         }
         if self.inherited().is_none() {
-            let rule = "was not passed to tender, or was given twice; the caller must open it without O_CLOEXEC";
-            return Err(Error::Unusable { fd, rule });
+            return Err(Error::NotPassed { fd });
         }
         // SAFETY: it is open, and returned only once: from now on it has FD_CLOEXEC.
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -130,6 +131,7 @@ fn find(name: &str, names: Result<Vec<String>, String>) -> Result<RawFd, Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::message::Message;
 
     /// Looks `name` up in LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, as process 42.
     fn look_up(name: &str, environment: [Option<&str>; 3]) -> Result<RawFd, String> {
@@ -139,7 +141,7 @@ mod tests {
                 .position(|known| *known == variable);
             environment[place.expect("one of the three")].map(OsString::from)
         };
-        find(name, names(variable, 42)).map_err(|error| error.to_string())
+        find(name, names(variable, 42)).map_err(|error| Message::of(&error).to_string())
     }
 
     #[test]

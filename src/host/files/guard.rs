@@ -26,7 +26,7 @@ use crate::host::user::{self, Identity, acting, check_acting, groups_of};
 const MOST_LINKS: usize = 40;
 
 /// Why a path is not followed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[error("user {user} may not use it, but controls '{}', which leads there", component.display())]
 pub struct Controlled {
     user: String,

@@ -81,18 +81,20 @@ impl Use {
 }
 
 /// Why files cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages name the fields")]
 pub enum Shared {
-    #[error("device '{device}': '{path}' is given to two block devices; give each its own image")]
+    #[error("'{path}' is given to two block devices")]
+    #[diagnostic(help("give each its own image"))]
     Disks { device: String, path: String },
-    #[error("{stream}: its file is {other} as well; redirect it to another file")]
+    #[error("{stream}: its file is {other} as well")]
+    #[diagnostic(help("redirect it to another file"))]
     Stream { stream: String, other: String },
-    #[error(
-        "--stats: '{name}' is the file of {stream} as well; '--stats=-' writes to standard error"
-    )]
+    #[error("--stats: '{name}' is the file of {stream} as well")]
+    #[diagnostic(help("'--stats=-' writes to standard error"))]
     StatsOnStream { name: String, stream: String },
-    #[error("{user}: '{name}' is {other} as well; give each its own file")]
+    #[error("{user}: '{name}' is {other} as well")]
+    #[diagnostic(help("give each its own file"))]
     Other {
         user: String,
         name: String,
@@ -101,17 +103,6 @@ pub enum Shared {
 }
 
 impl Shared {
-    /// Formats the message without the disk, for reports that name it separately.
-    pub fn without_device(&self) -> String {
-        let message = self.to_string();
-        match self {
-            Shared::Disks { device, .. } => {
-                message.replacen(&format!("device '{device}': "), "", 1)
-            }
-            _ => message,
-        }
-    }
-
     fn new(first: &Use, second: &Use) -> Shared {
         let [other, user] = [first, second].map(|use_| use_.purpose.to_string());
         let name = second.name.clone();

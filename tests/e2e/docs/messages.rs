@@ -53,9 +53,14 @@ fn folded(message: &str) -> String {
     folded
 }
 
-/// What precedes the text of an error or a warning in the sources.
-const PREFIXES: [&str; 4] = [
-    "#[error(",
+/// What precedes the problem of an error in the sources.
+const ERROR: &str = "#[error(";
+
+/// What precedes its fix, in the next attribute.
+const FIX: &str = "#[diagnostic(help(";
+
+/// What precedes the text of a warning, or of another error.
+const PREFIXES: [&str; 3] = [
     "log::warn!(",
     "fail(format_args!(",
     "Level::Warn, format_args!(",
@@ -73,6 +78,34 @@ fn outcomes() -> Vec<String> {
     [after("write!(f, \""), after("f.write_str(\"")].concat()
 }
 
+/// Returns the string that `rest` begins with.
+fn literal(rest: &str) -> Option<&str> {
+    rest.trim_start().strip_prefix('"')?.split('"').next()
+}
+
+/// Returns the problem of the error whose attribute `rest` begins with, and its fix.
+fn error(rest: &str) -> Option<String> {
+    let problem = literal(rest)?;
+    let next = rest.split_once(")]\n").map_or("", |(_, next)| next);
+    let fix = next.trim_start().strip_prefix(FIX).and_then(literal);
+    Some(fix.map_or(problem.to_owned(), |fix| format!("{problem}; {fix}")))
+}
+
+/// Returns the text of the warning whose arguments `rest` begins with.
+fn warning(rest: &str) -> Option<String> {
+    let rest = rest.trim_start();
+    // Keys precede the text.
+    let has_keys = ["device = ", "cause = "]
+        .iter()
+        .any(|key| rest.starts_with(key));
+    let text = if has_keys {
+        rest.split_once(';')?.1
+    } else {
+        rest
+    };
+    literal(text).map(str::to_owned)
+}
+
 fn messages() -> Vec<String> {
     let text = sources(repository().join("src")).replace("\\\"", "\u{1}");
     assert!(
@@ -82,17 +115,9 @@ fn messages() -> Vec<String> {
     let starts = PREFIXES
         .iter()
         .flat_map(|before| text.split(before).skip(1));
-    let literals = starts.filter_map(|rest| {
-        let rest = rest.trim_start();
-        // A key precedes the text.
-        let text = match rest.strip_prefix("cause = ") {
-            Some(keyed) => keyed.split_once(';')?.1.trim_start(),
-            None => rest,
-        };
-        text.strip_prefix('"')
-    });
-    let messages =
-        literals.map(|rest| folded(rest.split('"').next().unwrap()).replace('\u{1}', "\""));
+    let errors = text.split(ERROR).skip(1).filter_map(error);
+    let messages = errors.chain(starts.filter_map(warning));
+    let messages = messages.map(|message| folded(&message).replace('\u{1}', "\""));
     let messages = messages.chain(outcomes());
     // A format that only prepends the device to another message has no row.
     messages

@@ -1,6 +1,7 @@
 //! Messages about errors in a file.
 
 use super::*;
+use crate::report::message::Message;
 
 /// Checks the error of each of these texts, after the file's name.
 #[track_caller]
@@ -352,13 +353,18 @@ fn invalid_toml_is_reported_with_its_position() {
     else {
         panic!()
     };
-    let error = configured.parse(b"# x\n  \xff").unwrap_err().to_string();
+    let error = configured
+        .parse(b"# x\n  \xff")
+        .map_err(Message::from)
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "a:2:3: not UTF-8; save the file as UTF-8");
 }
 
 #[test]
 fn errors_are_reported_even_where_the_command_line_wins() {
     let error = complete(&["--mem=64", "app"], "mem = 'lots'")
+        .map_err(Message::from)
         .unwrap_err()
         .to_string();
     assert!(
@@ -370,6 +376,7 @@ fn errors_are_reported_even_where_the_command_line_wins() {
 #[test]
 fn an_error_of_the_command_line_has_no_position() {
     let error = complete(&["--mem=1", "app"], "mem = 64")
+        .map_err(Message::from)
         .unwrap_err()
         .to_string();
     assert!(error.starts_with("--mem=1: too little"), "{error}");

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::report::message::Message;
 
 /// Text that is valid TOML more often than not.
 fn toml() -> impl Strategy<Value = String> {
@@ -73,7 +74,7 @@ fn is_understood_or_refused(text: &[u8]) {
         panic!()
     };
     if let Err(error) = configured.parse(text) {
-        let message = error.to_string();
+        let message = Message::of(&error).to_string();
         let mut parts = message.splitn(4, ':');
         let numbers = [
             parts.next() == Some("f"),

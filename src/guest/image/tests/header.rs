@@ -2,9 +2,13 @@
 
 use super::elf::{R, W, X};
 use super::*;
+use crate::report::message::Message;
 
 fn message_of(bytes: &[u8]) -> String {
-    Image::parse(bytes).expect_err("no unikernel").to_string()
+    Image::parse(bytes)
+        .map_err(Message::from)
+        .expect_err("no unikernel")
+        .to_string()
 }
 
 #[test]
@@ -185,7 +189,7 @@ fn other_processors_are_named() {
         "{error:?}"
     );
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "unsupported architecture (RISCV, ELF machine 243); build it for aarch64 or x86_64"
     );
     for machine in [0, 3, 40, 0xffff] {
@@ -246,7 +250,7 @@ fn header_fields_have_their_only_valid_value() {
         );
     }
     assert_eq!(
-        refused(|elf| elf.version = 2).to_string(),
+        Message::from(refused(|elf| elf.version = 2)).to_string(),
         "invalid ELF header: e_version is 2, must be 1; copy or rebuild the image"
     );
 }
@@ -342,7 +346,7 @@ fn the_entry_must_lie_in_executable_bytes() {
         );
     }
     assert_eq!(
-        refused(|elf| elf.entry = 0x102000).to_string(),
+        Message::from(refused(|elf| elf.entry = 0x102000)).to_string(),
         "entry point 0x102000 is in no executable segment; copy or rebuild the image"
     );
 }

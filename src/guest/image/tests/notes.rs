@@ -6,6 +6,7 @@ use guest_abi::note::{TYPE_ABI1, TYPE_MFT1, target};
 use super::elf::{MFT, PT_NOTE, abi, abi_description, mft, note};
 use super::*;
 use crate::guest::manifest::{self, tests::manifest};
+use crate::report::message::Message;
 
 const NAME: &[u8; 8] = b"Solo5\0\0\0";
 
@@ -31,7 +32,7 @@ fn a_file_without_abi_note_is_an_ordinary_program() {
     let error = refused(|elf| drop(elf.programs.remove(ABI)));
     assert!(matches!(error, Error::NoAbiNote), "{error:?}");
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "no Solo5 note found: an ordinary program, not a unikernel; pass the .hvt file"
     );
     assert!(matches!(
@@ -45,7 +46,7 @@ fn a_file_without_manifest_note_is_no_whole_unikernel() {
     let error = refused(|elf| drop(elf.programs.remove(MFT)));
     assert!(matches!(error, Error::NoManifest), "{error:?}");
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "no manifest note (MFT1), which must list the devices; rebuild the image"
     );
 }
@@ -74,7 +75,7 @@ fn other_targets_are_named() {
     }
     let error = refused(with_note(ABI, abi(target::SPT, 2)));
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "Solo5 unikernel for the spt target; rebuild it for hvt"
     );
 }
@@ -110,7 +111,7 @@ fn other_versions_are_refused() {
         );
     }
     assert_eq!(
-        refused(with_note(ABI, abi(target::HVT, 3))).to_string(),
+        Message::from(refused(with_note(ABI, abi(target::HVT, 3)))).to_string(),
         "needs hvt ABI version 3; supported: 1, 2 and Solo5 0.3 to 0.4; upgrade tender"
     );
 }
@@ -254,9 +255,9 @@ fn a_second_note_of_a_kind_is_refused() {
     assert_eq!(twice(ABI), "it is the second ABI1 note");
     assert_eq!(twice(MFT), "it is the second MFT1 note");
     assert_eq!(
-        refused(|elf| elf
+        Message::from(refused(|elf| elf
             .programs
-            .push(Program::note(0x6000, abi(target::HVT, 2))))
+            .push(Program::note(0x6000, abi(target::HVT, 2)))))
         .to_string(),
         "malformed note in program header 11: it is the second ABI1 note; copy or rebuild the image"
     );
@@ -405,7 +406,7 @@ fn an_invalid_manifest_is_reported_with_its_rule() {
         "{error:?}"
     );
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "invalid manifest: the manifest has version 9; only version 1 exists; fix manifest.json and rebuild"
     );
 }

@@ -3,6 +3,7 @@
 use super::super::search::{OVERLAP, PIECE};
 use super::elf::{CONSTANTS, LEGACY_STRINGS, R};
 use super::*;
+use crate::report::message::Message;
 
 const AARCH64: u16 = 183;
 const X86_64: u16 = 62;
@@ -209,7 +210,9 @@ fn ukvm_of_0_2_is_refused_by_its_name() {
     let error = examine(X86_64, string).expect_err("too old");
     assert!(matches!(error, Error::Ukvm), "{error:?}");
     assert!(
-        error.to_string().starts_with("ukvm unikernel of Solo5 0.2"),
+        Message::of(&error)
+            .to_string()
+            .starts_with("ukvm unikernel of Solo5 0.2"),
         "{error}"
     );
 }

@@ -2,6 +2,7 @@
 
 use super::elf::{R, W, X};
 use super::*;
+use crate::report::message::Message;
 
 /// Returns the rule that program header `index` violates after `change`.
 fn rule(index: usize, change: impl FnOnce(&mut Program)) -> &'static str {
@@ -80,7 +81,7 @@ fn nothing_is_both_writable_and_executable() {
 fn a_violation_is_reported_with_its_position() {
     let error = refused(|elf| elf.programs[DATA].flags = R | W | X);
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "invalid segment 4 (4608 bytes at 0x102000): both writable and executable; copy or rebuild the image"
     );
 }
@@ -326,7 +327,7 @@ fn a_file_without_segments_has_nothing_to_load() {
     let error = refused(|elf| elf.programs.drain(TEXT..=BSS).for_each(drop));
     assert!(matches!(error, Error::NothingToLoad), "{error:?}");
     assert_eq!(
-        error.to_string(),
+        Message::of(&error).to_string(),
         "no segment to load; copy or rebuild the image"
     );
 }

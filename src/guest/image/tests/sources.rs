@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::Write;
 
 use super::*;
+use crate::report::message::Message;
 
 /// Returns a byte at a time, is sometimes interrupted, and fails permanently from `broken_at` on.
 struct Slow {
@@ -54,7 +55,7 @@ fn a_read_error_is_returned() {
             "{broken_at:#x}"
         );
         assert_eq!(
-            error.to_string(),
+            Message::of(&error).to_string(),
             "cannot be read: Input/output error (os error 5); see dmesg for its disk"
         );
     }
@@ -87,10 +88,10 @@ fn files_and_bytes_in_memory_are_read_alike() {
     for bytes in files {
         let from_memory = Image::parse(bytes.as_slice())
             .map(|image| summary(&image))
-            .map_err(|error| error.to_string());
+            .map_err(|error| Message::of(&error).to_string());
         let from_file = Image::parse(&file(&bytes))
             .map(|image| summary(&image))
-            .map_err(|error| error.to_string());
+            .map_err(|error| Message::of(&error).to_string());
         assert_eq!(from_file, from_memory);
     }
 }
