@@ -88,14 +88,14 @@ fn a_file_for_two_purposes_is_refused() {
         &["--stats: 'disk.img' is device 'storage' as well"],
     );
     let app = fixture("block2");
-    let mut two = tender([
-        "--block:a=hard-disk.img",
-        "--block:b=disk.img",
-        "--",
-        text(&app),
-    ]);
-    run(two.current_dir(place.directory.path()))
-        .is_refused(&["'b'", "'disk.img' is given to two block devices"]);
+    let two = |format| {
+        let disks = ["--block:a=hard-disk.img", "--block:b=disk.img"];
+        let mut tender = tender([&[format], &disks[..], &["--", text(&app)]].concat());
+        run(tender.current_dir(place.directory.path()))
+    };
+    two("--log-format=text").is_refused(&["'b'", "'disk.img' is given to two block devices"]);
+    let in_json = two("--log-format=json").stderr;
+    assert!(in_json.contains(r#", "device": "b""#), "{in_json}");
     place.is_unchanged_but(&[]);
 }
 
