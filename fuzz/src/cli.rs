@@ -5,6 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use tender::cli::{self, Command};
 use tender::config::{Config, Engine, EngineChoice, Memory};
+use tender::report::message::Message;
 
 /// Parses `bytes` as a command line.
 pub fn check(bytes: &[u8]) {
@@ -23,7 +24,7 @@ pub fn check(bytes: &[u8]) {
             | Command::Version { .. },
         ) => {}
         Err(error) => {
-            let message = error.to_string();
+            let message = Message::from(error).to_string();
             assert!(
                 !message.is_empty() && !message.chars().any(char::is_control),
                 "{message:?}"

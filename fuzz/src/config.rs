@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 
 use tender::cli::{self, Command, Configured};
+use tender::report::message::Message;
 
 use super::cli::check_values;
 
@@ -27,7 +28,7 @@ pub fn check(text: &[u8]) {
             }
             Ok((command, _)) => panic!("{command:?}"),
             Err(error) => {
-                let message = error.to_string();
+                let message = Message::from(error).to_string();
                 assert!(
                     !message.is_empty() && !message.chars().any(char::is_control),
                     "{message:?}"

@@ -15,6 +15,7 @@ use tender::guest::image::{Image, Source};
 use tender::guest::manifest::{Manifest, Properties};
 use tender::inspect::Report;
 use tender::memory::{Access, GuestAddress, GuestMemory, Mapping, PAGE_SIZE};
+use tender::report::message::Message;
 
 /// Lowest address of an image, and the end of the largest memory.
 const BASE: u64 = 0x10_0000;
@@ -34,7 +35,7 @@ pub fn check(bytes: &[u8]) {
     }
     match Manifest::parse(bytes) {
         Ok(manifest) => check_manifest(&manifest, bytes),
-        Err(error) => check_message(&error.to_string()),
+        Err(error) => check_message(&Message::from(error).to_string()),
     }
 }
 
@@ -71,7 +72,7 @@ fn examine(source: &(impl Source + ?Sized), size: u64) -> Option<String> {
             None
         }
         Err(error) => {
-            let refusal = error.to_string();
+            let refusal = Message::from(error).to_string();
             check_message(&refusal);
             assert!(report.refusal.as_ref() == Some(&refusal) && report.command_line().is_none());
             Some(refusal)
@@ -122,7 +123,7 @@ fn check_tables(image: &Image) {
     mappings.extend(image.mappings(size));
     let mut memory = GuestMemory::new(BOOT + PAGE_SIZE).expect("68 KiB");
     if let Err(error) = Native::build_tables(&memory, &mappings) {
-        check_message(&error.to_string());
+        check_message(&Message::from(error).to_string());
     }
     let after = memory
         .read::<[u8; 0x1000]>(GuestAddress(BOOT))
