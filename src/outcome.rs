@@ -89,6 +89,9 @@ impl fmt::Debug for Error {
 /// Converts every module's error into a start error. For this reason, `Error` itself does not
 /// implement [`std::error::Error`].
 impl<E: Diagnostic> From<E> for Error {
+    // Out of the way of a start, in which each error is converted where it occurs.
+    #[cold]
+    #[inline(never)]
     fn from(error: E) -> Error {
         Error::Start {
             cause: Message::of(&error),

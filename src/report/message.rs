@@ -16,7 +16,7 @@ pub struct Message {
 impl Message {
     /// Returns the message of an error.
     #[cold]
-    pub fn of(error: &impl Diagnostic) -> Message {
+    pub fn of(error: &dyn Diagnostic) -> Message {
         Message {
             problem: error.to_string(),
             fix: error.help().map(|fix| fix.to_string()),
