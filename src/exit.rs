@@ -410,7 +410,7 @@ impl Running<'_> {
     fn failed(&mut self, error: arch::Error) -> Error {
         self.guest.vcpu.settle();
         Error::Host {
-            cause: error.into(),
+            cause: Box::new(error.into()),
             registers: self.guest.vcpu.registers(),
         }
     }
@@ -419,7 +419,7 @@ impl Running<'_> {
     fn report(&mut self, violation: Violation) -> Error {
         self.guest.vcpu.settle();
         Error::Violation {
-            cause: violation.into(),
+            cause: Box::new(violation.into()),
             registers: self.guest.vcpu.registers(),
         }
     }

@@ -31,13 +31,13 @@ impl fmt::Display for Outcome {
 pub enum Error {
     /// The run could not start, perhaps because of a device.
     Start {
-        cause: Message,
+        cause: Box<Message>,
         device: Option<String>,
     },
     /// The guest violated its contract.
-    Violation { cause: Message, registers: String },
+    Violation { cause: Box<Message>, registers: String },
     /// The host cannot run the guest any longer.
-    Host { cause: Message, registers: String },
+    Host { cause: Box<Message>, registers: String },
     /// The time limit was reached.
     Timeout { seconds: u32, registers: String },
     /// gdb killed the guest.
@@ -94,7 +94,7 @@ impl<E: Diagnostic> From<E> for Error {
     #[inline(never)]
     fn from(error: E) -> Error {
         Error::Start {
-            cause: Message::of(&error),
+            cause: Box::new(Message::of(&error)),
             device: None,
         }
     }
@@ -103,7 +103,7 @@ impl<E: Diagnostic> From<E> for Error {
 impl From<Error> for Message {
     fn from(error: Error) -> Message {
         match error {
-            Error::Start { cause, .. } => cause,
+            Error::Start { cause, .. } => *cause,
             ended => Message::problem(ended),
         }
     }

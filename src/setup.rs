@@ -261,7 +261,7 @@ fn plan(manifest: &Manifest, config: &Config, files: &Files) -> Result<Plan, out
 fn of_device(error: devices::Error) -> outcome::Error {
     let device = error.device().map(str::to_owned);
     outcome::Error::Start {
-        cause: error.into(),
+        cause: Box::new(error.into()),
         device,
     }
 }

@@ -144,11 +144,11 @@ fn only_a_page_of_zeros_is_one() {
 fn only_crashes_leave_a_core() {
     let registers = String::new;
     let broken = RunError::Violation {
-        cause: Message::problem("x"),
+        cause: Box::new(Message::problem("x")),
         registers: registers(),
     };
     let failed = RunError::Host {
-        cause: Message::problem("x"),
+        cause: Box::new(Message::problem("x")),
         registers: registers(),
     };
     let timeout = RunError::Timeout {
@@ -165,7 +165,7 @@ fn only_crashes_leave_a_core() {
     assert_eq!(signal_of(&Ok(Outcome::Signal(libc::SIGTERM))), None);
     assert_eq!(
         signal_of(&Err(RunError::Start {
-            cause: Message::problem("x"),
+            cause: Box::new(Message::problem("x")),
             device: None
         })),
         None
