@@ -80,6 +80,8 @@ pub struct Devices {
 
 impl Devices {
     /// Attaches everything in `plan`.
+    // Inlined, its frame would stay on the stack while the guest runs.
+    #[inline(never)]
     pub fn attach(plan: Plan, files: &mut Files, rules: &Rules) -> Result<Devices, Error> {
         let mut devices = Devices {
             slots: Vec::new(),
