@@ -35,9 +35,15 @@ pub enum Error {
         device: Option<String>,
     },
     /// The guest violated its contract.
-    Violation { cause: Box<Message>, registers: String },
+    Violation {
+        cause: Box<Message>,
+        registers: String,
+    },
     /// The host cannot run the guest any longer.
-    Host { cause: Box<Message>, registers: String },
+    Host {
+        cause: Box<Message>,
+        registers: String,
+    },
     /// The time limit was reached.
     Timeout { seconds: u32, registers: String },
     /// gdb killed the guest.

@@ -1,7 +1,7 @@
 //! Prepares a guest from a [`Config`]. The order matters: checks that do not touch the host come
 //! first, then KVM, then the host's devices, and the content of guest memory last.
 
-#![expect(unsafe_code, reason = "maps guest memory into KVM")]
+#![expect(unsafe_code, reason = "shares the pages of a file that has a lease")]
 
 use std::fs::{File, FileType};
 use std::io;
@@ -9,13 +9,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use guest_abi::boot::{BOOT_INFO_ADDRESS, MAX_MEMORY};
-use kvm_bindings::kvm_userspace_memory_region;
+use guest_abi::boot::BOOT_INFO_ADDRESS;
 use kvm_ioctls::{Kvm, VmFd};
 
 use crate::arch::{self, Architecture, Native, Processor, Vcpu};
 use crate::config::{
-    BlockOption, Config, Debugging, Engine, EngineChoice, GdbAddress, Memory, NetOption, NetRing,
+    BlockOption, Config, Debugging, Engine, EngineChoice, GdbAddress, NetOption, NetRing,
     SandboxMode,
 };
 use crate::debug::{Listener, core};
@@ -33,7 +32,7 @@ use crate::host::lease::{self, Lease};
 use crate::host::service_manager::Notifier;
 use crate::host::title;
 use crate::host::user;
-use crate::memory::{self, GuestMemory};
+use crate::memory::GuestMemory;
 use crate::metrics::{self, Phase, Phases, Registry};
 use crate::outcome;
 use crate::report::clock;
@@ -42,6 +41,7 @@ use unchanged::Found;
 
 mod content;
 mod error;
+mod memory;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -49,6 +49,7 @@ mod unchanged;
 
 pub(crate) use content::fill;
 pub(crate) use error::Error;
+pub(crate) use memory::{check_pages, map_memory, memory_size, reserve};
 
 /// A unikernel and its start parameters, checked without touching the host.
 struct Unikernel {
@@ -349,32 +350,6 @@ fn check_machine(image: &Image) -> Result<(), Error> {
     })
 }
 
-/// Returns the guest's memory size in bytes, if the image fits into it.
-pub(crate) fn memory_size(memory: Memory, image: &Image) -> Result<u64, Error> {
-    if memory.given != memory.asked {
-        log::warn!(
-            "guest memory is {} MiB: --mem is rounded down to a multiple of 2 MiB",
-            memory.given >> 20
-        );
-    }
-    if image.has_writable_code() {
-        log::warn!("image has writable code (2018 era); heap and stack stay executable");
-    }
-    let needed = image.least_memory();
-    if needed > MAX_MEMORY {
-        return Err(Error::TooLarge {
-            needed: needed >> 20,
-        });
-    }
-    if memory.given < needed {
-        return Err(Error::TooLittleMemory {
-            given: memory.given >> 20,
-            needed: needed >> 20,
-        });
-    }
-    Ok(memory.given)
-}
-
 /// Returns the engine that is asked for. `auto` is a process if KVM cannot be opened; returns the
 /// reason too.
 pub(crate) fn engine(asked: EngineChoice) -> (Engine, Option<String>) {
@@ -389,22 +364,6 @@ pub(crate) fn engine(asked: EngineChoice) -> (Engine, Option<String>) {
             Err(_) => (Engine::Process, Some("/dev/kvm is not usable".to_owned())),
         },
     }
-}
-
-/// Checks that host pages larger than the guest's leave no page both writable and executable.
-pub(crate) fn check_pages(memory: &GuestMemory, mode: SandboxMode) -> Result<(), Error> {
-    let page_size = memory::host_page_size() as u64;
-    let Some(page) = arch::writable_code(memory.mappings(), page_size) else {
-        return Ok(());
-    };
-    if mode == SandboxMode::Strict {
-        return Err(Error::WritableCode(page.start));
-    }
-    log::warn!(
-        "--engine=process: the host's page at {:#x} has code and data, and is writable and executable",
-        page.start
-    );
-    Ok(())
 }
 
 /// Creates a virtual machine without memory, and its one vCPU. `mode` decides whether a kernel
@@ -429,25 +388,6 @@ fn open_kvm() -> Result<Kvm, Error> {
         -1 => Err(Error::NotKvm),
         version => Err(Error::KvmVersion(version)),
     }
-}
-
-/// Reserves guest memory for an image that ends at `image_end`; with `--lock-memory`, allocates all
-/// of it and locks it in RAM.
-pub(crate) fn reserve(
-    engine: Engine,
-    size: u64,
-    image_end: u64,
-    config: &Config,
-) -> Result<GuestMemory, outcome::Error> {
-    let memory = match engine {
-        Engine::Kvm => GuestMemory::new(size)?,
-        Engine::Process => GuestMemory::shared(size)?,
-    };
-    memory.huge_pages(config.huge_pages, image_end);
-    if config.limits.lock_memory {
-        memory.lock()?;
-    }
-    Ok(memory)
 }
 
 /// Returns the shared network ring, if the guest supports and needs it and the operator allows it.
@@ -485,20 +425,4 @@ fn net_ring(
     Ok(Some(Ring::new(
         devices.try_clone_nets().map_err(Error::Descriptors)?,
     )))
-}
-
-/// Maps guest memory into the virtual machine.
-pub(crate) fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), outcome::Error> {
-    let region = kvm_userspace_memory_region {
-        slot: 0,
-        flags: 0,
-        guest_phys_addr: 0,
-        memory_size: memory.size(),
-        userspace_addr: memory.host_address(),
-    };
-    // SAFETY: the region is a live private mapping of exactly this size, no Rust reference points
-    // into it, and the machine drops its VM together with its memory.
-    unsafe { vm.set_user_memory_region(region) }
-        .map_err(arch::Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
-    Ok(())
 }

@@ -9,7 +9,6 @@
 
 #![expect(unsafe_code, reason = "advice, locks and mappings of guest memory")]
 
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -18,10 +17,12 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+mod error;
 mod transfer;
 
 use crate::config::HugePages;
-use crate::report::counters::Count;
+pub use error::{Error, RangeError};
+use error::{limit_below, limits};
 pub use transfer::{GuestBuffer, GuestBytes};
 pub use vm_memory::GuestAddress;
 
@@ -36,38 +37,6 @@ const HUGE_PAGE_SIZE: u64 = 2 << 20;
 
 /// Largest guest without huge pages by default (docs/decisions/12-huge-pages.md).
 const SMALL: u64 = 64 << 20;
-
-/// Why guest memory could not be reserved or locked.
-#[derive(Debug, miette::Diagnostic, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
-pub enum Error {
-    #[error("cannot reserve {} MiB of guest memory: {source}", size >> 20)]
-    #[diagnostic(help("lower --mem or raise the limit ({limit})"))]
-    Reserve {
-        size: u64,
-        source: io::Error,
-        limit: &'static str,
-    },
-    #[error("cannot lock {size} bytes of guest memory: {source}")]
-    #[diagnostic(help("RLIMIT_MEMLOCK is {limit} bytes: {hint}"))]
-    Lock {
-        size: u64,
-        source: io::Error,
-        limit: u64,
-        hint: &'static str,
-    },
-}
-
-/// Why a range of guest memory is invalid for an access. Results of all hypercalls contain this
-/// type, so it holds plain numbers only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, miette::Diagnostic, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages name the fields")]
-pub enum RangeError {
-    #[error("{} at {addr:#x} must be within the {size:#x} bytes of guest memory", Count(*len, "byte"))]
-    OutOfRange { addr: u64, len: u64, size: u64 },
-    #[error("{} at {addr:#x} must be memory that the guest may write", Count(*len, "byte"))]
-    ReadOnly { addr: u64, len: u64 },
-}
 
 /// The guest's access to a range of its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,45 +72,6 @@ pub struct Mapping {
     pub range: Range<u64>,
     /// The guest's access.
     pub access: Access,
-}
-
-/// Returns the name of the limit that prevents this process from reserving `size` more bytes.
-fn limit_below(size: u64) -> &'static str {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let used = |name| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim()
-            .strip_suffix(" kB")?
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(1024)
-    };
-    let is_over = |limit: u64, name| limit < size.saturating_add(used(name).unwrap_or(0));
-    let [address_space, data, _] = limits();
-    let strict = || {
-        fs::read_to_string("/proc/sys/vm/overcommit_memory")
-            .is_ok_and(|mode| mode.trim_end() == "2")
-    };
-    match is_over(address_space, "VmSize:") {
-        false if is_over(data, "VmData:") => "ulimit -d",
-        false if strict() => "vm.overcommit_memory of the host",
-        _ => "ulimit -v",
-    }
-}
-
-/// Returns limits of this process in bytes: of address space, of private writable memory, and of
-/// locked memory.
-fn limits() -> [u64; 3] {
-    [libc::RLIMIT_AS, libc::RLIMIT_DATA, libc::RLIMIT_MEMLOCK].map(|resource| {
-        // An inherited filter may reject the call, which rustix does not expect.
-        let mut limit = libc::rlimit {
-            rlim_cur: libc::RLIM_INFINITY,
-            rlim_max: libc::RLIM_INFINITY,
-        };
-        // SAFETY: the kernel writes this one structure.
-        unsafe { libc::getrlimit(resource, &raw mut limit) };
-        limit.rlim_cur
-    })
 }
 
 /// Returns the host's page size.

@@ -1,6 +1,6 @@
 //! Which ranges are memory, which of them may be written, and how data moves in and out.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::{self, Command};
+use crate::config::Memory;
 use crate::guest::image::tests::elf::{Elf, LEGACY_STRINGS};
 
 /// Returns the error for a unikernel of Solo5 0.3 or 0.4 with these options.
