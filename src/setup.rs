@@ -172,10 +172,14 @@ pub(crate) fn check_clock() -> Result<(), Error> {
 impl Unikernel {
     fn examine(config: &Config, files: &mut Files) -> Result<Unikernel, outcome::Error> {
         let look = files.take(&config.unikernel, Need::Read);
-        let found = Found::settled(&look);
+        let found = Found::of(&look);
         // Locked memory is the guest's own. The lease is older than the first look into the file.
         let look_again = look.as_ref().ok().filter(|_| !config.limits.lock_memory);
         let lease = look_again.and_then(|look| Lease::take(look, config.user.is_some()));
+        // A process shares no pages of the file, so it needs no lease.
+        if lease.is_none() || config.engine != EngineChoice::Only(Engine::Kvm) {
+            found.settle();
+        }
         let (file, mut image) = examine(&config.unikernel, look)?;
         let memory_size = memory_size(config.memory, &image)?;
         let cmdline = boot_info::cmdline(&config.arguments)?;

@@ -15,6 +15,9 @@ use crate::host::signal::uninterrupted;
 /// ticks each 10 ms or more often.
 const SETTLED: Duration = Duration::from_millis(20);
 
+/// The same for file systems that store whole seconds, such as FAT, which stores even ones.
+const SETTLED_BY_SECONDS: Duration = Duration::from_millis(2_020);
+
 /// The state of a file before its content was read; `None` if it was not found.
 pub(super) struct Found(Option<State>);
 
@@ -22,14 +25,17 @@ pub(super) struct Found(Option<State>);
 type State = [i64; 5];
 
 impl Found {
-    /// Returns the state in which the file was found. Waits if it was changed just before.
-    pub(super) fn settled(look: &io::Result<Look>) -> Found {
-        let state = look.as_ref().ok().map(|look| state(look.metadata()));
+    /// Returns the state in which the file was found.
+    pub(super) fn of(look: &io::Result<Look>) -> Found {
+        Found(look.as_ref().ok().map(|look| state(look.metadata())))
+    }
+
+    /// Waits if the file was changed just before, until another change would show.
+    pub(super) fn settle(&self) {
         // Not a sleep: Rust's library panics if a filter around the tender rejects that.
-        while let Some(left) = state.and_then(left) {
+        while let Some(left) = self.0.and_then(left) {
             thread::park_timeout(left);
         }
-        Found(state)
     }
 
     /// Checks that the file has not changed since then.
@@ -44,8 +50,15 @@ impl Found {
 
 /// Returns the time until the file is settled, if it is not.
 fn left(state: State) -> Option<Duration> {
-    let left = SETTLED.checked_sub(age(state)?)?;
+    let left = settled_after(state).checked_sub(age(state)?)?;
     (!left.is_zero()).then_some(left)
+}
+
+fn settled_after([_, _, content, _, properties]: State) -> Duration {
+    match (content, properties) {
+        (0, 0) => SETTLED_BY_SECONDS,
+        _ => SETTLED,
+    }
 }
 
 /// Returns the time since the last change; `None` if it lies in the future.
@@ -72,6 +85,15 @@ fn state(file: &Metadata) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_seconds_take_longer_to_settle() {
+        assert_eq!(settled_after([5, 1, 0, 1, 0]), SETTLED_BY_SECONDS);
+        for times in [[1, 0, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]] {
+            let [a, b, c, d] = times;
+            assert_eq!(settled_after([5, a, b, c, d]), SETTLED, "{times:?}");
+        }
+    }
 
     #[test]
     fn any_time_has_an_age_or_none() {
