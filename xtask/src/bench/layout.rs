@@ -64,7 +64,7 @@ pub fn run(options: &mut Options) -> Result<()> {
         let code = executed(arch)?;
         let strays = strays(&code, &script);
         println!(
-            "{}: a start executes {} functions; {strays} windows have some that xtask/start.ld omits",
+            "{}: a start executes {} functions; windows with some that xtask/start.ld omits: {strays}",
             arch.name(),
             code.len(),
         );
