@@ -82,6 +82,9 @@ fn postdates_notes(header: &ProgramHeader) -> bool {
     matches!(header.p_type, PT_NOTE | PT_INTERP | PT_TLS)
 }
 
+// Inlined, its frame would be two pages of stack for each guest, though few files are looked at.
+#[cold]
+#[inline(never)]
 fn look(
     source: &(impl Source + ?Sized),
     program_headers: &[ProgramHeader],
