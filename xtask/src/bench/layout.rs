@@ -31,14 +31,16 @@ const WINDOW: u64 = 16 * 4096;
 /// How many windows a start may execute outside of the script's part.
 const STRAYS: usize = 3;
 
-/// Begins a line of the hidden command's output that has the addresses of a function.
-const EXECUTED: &str = "executed ";
+/// Begin lines of the hidden command's output that have the addresses of a function: of any start,
+/// and of one with devices.
+const EXECUTED: [&str; 2] = ["executed ", "executed with devices "];
 
 const HEAD: &str = "\
 /* Functions that a start executes. `cargo xtask layout` writes this file; do not edit it.
  *
  * Placed together, they are in few of the windows of 16 pages in which the kernel maps a program's file. Each window
- * costs a start about as much as 30 system calls. Asterisks stand for hashes, which change with the compiler.
+ * costs a start about as much as 30 system calls. What only starts with devices execute comes last. Asterisks stand for
+ * hashes, which change with the compiler.
  */
 SECTIONS
 {
@@ -53,6 +55,8 @@ struct Code {
     /// The statement of a linker script that places it; `None` if none can.
     statement: Option<String>,
     addresses: Range<u64>,
+    /// Whether only a start with devices executes it.
+    with_devices: bool,
 }
 
 pub fn run(options: &mut Options) -> Result<()> {
@@ -74,14 +78,24 @@ pub fn run(options: &mut Options) -> Result<()> {
                  allowed; run 'cargo xtask layout'"
             ));
         }
-        statements.extend(code.into_iter().filter_map(|code| code.statement));
+        statements.extend(
+            code.into_iter()
+                .map(|code| (code.with_devices, code.statement)),
+        );
     }
     if check {
         return Ok(());
     }
     let mut script = HEAD.to_owned();
-    for statement in &statements {
-        let _ = writeln!(script, "    {statement}");
+    let mut placed = BTreeSet::new();
+    for statement in statements
+        .iter()
+        .filter_map(|(_, statement)| statement.as_ref())
+    {
+        // The first place counts.
+        if placed.insert(statement) {
+            let _ = writeln!(script, "    {statement}");
+        }
     }
     script += TAIL;
     fs::write(path(), script).context(path().display())?;
@@ -114,10 +128,15 @@ fn executed(arch: Arch) -> Result<Vec<Code>> {
         others: vec![(CODE, list)],
         ..Job::default()
     };
-    let mut found = BTreeSet::new();
-    let mut note = |line: &str| match line.strip_prefix(EXECUTED).map(range) {
-        Some(range) => found.extend(range.map(|range| range.start)),
-        None => progress::note(line),
+    let mut found = EXECUTED.map(|_| BTreeSet::new());
+    let mut note = |line: &str| {
+        let ranges = EXECUTED.map(|prefix| line.strip_prefix(prefix).and_then(range));
+        for (found, range) in found.iter_mut().zip(&ranges) {
+            found.extend(range.as_ref().map(|range| range.start));
+        }
+        if ranges.iter().all(Option::is_none) {
+            progress::note(line);
+        }
     };
     if arch == Arch::host()? && host::kvm().is_ok() {
         let output = process::output(&mut super::host_command(&job)?)?;
@@ -129,8 +148,15 @@ fn executed(arch: Arch) -> Result<Vec<Code>> {
         };
         super::emulated(machine, Clock::Real, &job, |line| note(&line))?;
     }
-    let is_found = |code: &Code| found.contains(&code.addresses.start);
-    Ok(code.into_iter().filter(is_found).collect())
+    let [alone, all] = &found;
+    let mut code = code;
+    code.retain(|code| {
+        all.contains(&code.addresses.start) || alone.contains(&code.addresses.start)
+    });
+    for code in &mut code {
+        code.with_devices = !alone.contains(&code.addresses.start);
+    }
+    Ok(code)
 }
 
 fn line(range: &Range<u64>) -> String {
@@ -157,9 +183,10 @@ pub fn trace(bench: &Bench, list: &Path) -> Result<()> {
         let with_devices = hypercalls::common().find(|workload| workload.has_devices());
         let with_devices =
             with_devices.map(|workload| workload.command(bench, Subject::Ours, tender, 1));
-        for mut command in [alone].into_iter().chain(with_devices) {
+        let commands = [alone].into_iter().chain(with_devices);
+        for (executed, mut command) in EXECUTED.iter().zip(commands) {
             for function in steps::executed(tender, &mut command, &functions)? {
-                print!("{EXECUTED}{}", line(&function));
+                print!("{executed}{}", line(&function));
             }
         }
     }
@@ -221,10 +248,11 @@ fn code(section: &str, file: &str, address: u64, size: u64) -> Option<Code> {
     Some(Code {
         statement: statement(section, file),
         addresses: address..address + size,
+        with_devices: false,
     })
 }
 
-/// Returns the statement that places a function of Rust, or a member of the C library.
+/// Returns the statement that places a function of Rust, a member of the C library, or what calls it.
 fn statement(section: &str, file: &str) -> Option<String> {
     let is_rust = section.starts_with(".text._ZN") || section.starts_with(".text._R");
     match file
@@ -236,6 +264,14 @@ fn statement(section: &str, file: &str) -> Option<String> {
             Some(format!("*{name}:{member}(.text .text.*)"))
         }
         _ if section.starts_with(".text.") => Some(format!("*({})", without_hashes(section))),
+        // The first instructions of all: crt1.o, crti.o and others.
+        _ if file
+            .rsplit('/')
+            .next()
+            .is_some_and(|name| name.contains("crt")) =>
+        {
+            Some("*crt*.o(.text)".to_owned())
+        }
         _ => None,
     }
 }
@@ -280,17 +316,20 @@ mod tests {
     #[test]
     fn both_maps_are_read() {
         let gnu = "x\nLinker script and memory map\n.text 0x1 0x9\n *(.text)\n .text._ZN6tender5setup3run17h01abE\n   \
-                   0x400010  0x20 /t/a.o\n .text          0x400040       0x58 /l/libc.a(memcpy.o)\n .data 0x1 0x2 x.o\n";
+                   0x400010  0x20 /t/a.o\n .text          0x400040       0x58 /l/libc.a(memcpy.o)\n .text 0x4000a0 0x34 /l/rcrt1.o\n \
+                   .data 0x1 0x2 x.o\n";
         let llvm = "VMA LMA Size Align Out In Symbol\n\
                     400010 400010 20 16 /t/a.o:(.text._ZN6tender5setup3run17h01abE)\n\
-                    400040 400040 58 16 /l/libc.a(memcpy.o):(.text)\n 1 1 2 1 x.o:(.data)\n";
+                    400040 400040 58 16 /l/libc.a(memcpy.o):(.text)\n\
+                    4000a0 4000a0 34 16 /l/rcrt1.o:(.text)\n 1 1 2 1 x.o:(.data)\n";
         for map in [gnu, llvm] {
             let found = sections(map);
             let statements: Vec<_> = found
                 .iter()
                 .filter_map(|code| code.statement.as_deref())
                 .collect();
-            assert_eq!(statements, [FUNCTION, "*libc.a:memcpy.o(.text .text.*)"]);
+            let others = ["*libc.a:memcpy.o(.text .text.*)", "*crt*.o(.text)"];
+            assert_eq!(statements, [[FUNCTION].as_slice(), &others].concat());
             assert_eq!(found[1].addresses, 0x40_0040..0x40_0098);
         }
     }
@@ -317,6 +356,7 @@ mod tests {
         let code = |statement: &str, start| Code {
             statement: Some(statement.to_owned()),
             addresses: start..start + 8,
+            with_devices: false,
         };
         let code = [
             code(FUNCTION, 0),
