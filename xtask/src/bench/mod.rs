@@ -31,6 +31,7 @@ use crate::base::error::{Result, fail};
 use crate::base::options::Options;
 use crate::base::process;
 use crate::build::arch::Arch;
+use crate::dist;
 use crate::machines::engine::Engine;
 use crate::machines::host;
 use crate::machines::initramfs;
@@ -139,7 +140,7 @@ fn host_command(job: &Job) -> Result<Command> {
     if !job.flags.contains(&BY_PROCESS) {
         host::kvm()?;
     }
-    let mut inside = host::inside(INSIDE)?;
+    let mut inside = host::inside(INSIDE, &dist::binary(Arch::host()?)?)?;
     for (option, path) in &job.others {
         inside.arg(option).arg(path);
     }

@@ -6,7 +6,7 @@ mod relay;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::base::error::{Context, Result, fail};
 use crate::base::options::Options;
 use crate::base::{process, progress};
+use crate::build::cargo;
 use crate::machines::engine::Engine;
 use crate::machines::initramfs;
 use crate::machines::machine::{Emulated, Machine};
@@ -53,7 +54,7 @@ fn on_host(engine: Engine, once: bool) -> Result<()> {
     if engine == Engine::Kvm {
         host::kvm()?;
     }
-    let mut inside = host::inside(INSIDE)?;
+    let mut inside = host::inside(INSIDE, &built()?)?;
     inside.arg(engine.as_option());
     if once {
         inside.arg("--once");
@@ -70,6 +71,17 @@ fn on_host(engine: Engine, once: bool) -> Result<()> {
         Ok(())
     } else {
         std::process::exit(1)
+    }
+}
+
+/// Returns a tender built for development: in half the time of a release.
+fn built() -> Result<PathBuf> {
+    progress::note("building tender");
+    let mut build = cargo::cargo("build");
+    build.args(["--package", "tender-vmm", "--bin", "tender"]);
+    match cargo::build(&mut build)?.into_iter().next() {
+        Some(made) => Ok(made.path),
+        None => fail("cargo named nothing that it built"),
     }
 }
 

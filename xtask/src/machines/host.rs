@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::Command;
 
 use crate::base::error::{Context, Result, fail};
 use crate::build::arch::Arch;
 use crate::build::fixtures;
-use crate::dist;
 
 const KVM_GET_API_VERSION: libc::Ioctl = 0xae00_u32 as libc::Ioctl;
 
@@ -35,11 +35,9 @@ pub fn kvm() -> Result<()> {
     }
 }
 
-/// Builds tender. Returns this program's hidden `command` with the options [`TENDER`] and
-/// [`FIXTURES`].
-pub fn inside(command: &str) -> Result<Command> {
+/// Returns this program's hidden `command` with the options [`TENDER`] and [`FIXTURES`].
+pub fn inside(command: &str, tender: &Path) -> Result<Command> {
     let arch = Arch::host()?;
-    let tender = dist::binary(arch)?;
     let myself = std::env::current_exe().context("cannot find this program's own file")?;
     let mut inside = Command::new(myself);
     inside.arg(command).arg(TENDER).arg(tender);
