@@ -8,8 +8,10 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::Error;
+use crate::guest::image;
 use crate::host::files::Look;
 use crate::host::signal::uninterrupted;
+use crate::outcome;
 
 /// After this time, another change gets another time: the kernel dates changes by a clock that
 /// ticks each 10 ms or more often.
@@ -21,8 +23,13 @@ const SETTLED_BY_SECONDS: Duration = Duration::from_millis(2_020);
 /// The state of a file before its content was read; `None` if it was not found.
 pub(super) struct Found(Option<State>);
 
-/// Size, and times of the last changes of content and properties.
-type State = [i64; 5];
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Size, and time of the last change.
+    content: [i64; 3],
+    /// Time of the last change of content or properties, which no program can set.
+    changed: [i64; 2],
+}
 
 impl Found {
     /// Returns the state in which the file was found.
@@ -38,31 +45,32 @@ impl Found {
         }
     }
 
-    /// Checks that the file has not changed since then.
-    pub(super) fn check(&self, file: &File) -> Result<(), Error> {
-        let now = uninterrupted(|| file.metadata()).ok();
-        match now.as_ref().map(state) == self.0 {
+    /// Checks that the content of the file has not changed since then. Its properties may: its
+    /// links, when another file replaces it, or its owner.
+    pub(super) fn check(&self, file: &File) -> Result<(), outcome::Error> {
+        let now = uninterrupted(|| file.metadata()).map_err(image::Error::Io)?;
+        match self.0.map(|found| found.content) == Some(state(&now).content) {
             true => Ok(()),
-            false => Err(Error::Changed),
+            false => Err(Error::Changed.into()),
         }
     }
 }
 
 /// Returns the time until the file is settled, if it is not.
 fn left(state: State) -> Option<Duration> {
-    let left = settled_after(state).checked_sub(age(state)?)?;
+    let left = settled_after(state).checked_sub(age(state.changed)?)?;
     (!left.is_zero()).then_some(left)
 }
 
-fn settled_after([_, _, content, _, properties]: State) -> Duration {
-    match (content, properties) {
-        (0, 0) => SETTLED_BY_SECONDS,
+fn settled_after(state: State) -> Duration {
+    match (state.content, state.changed) {
+        ([.., 0], [.., 0]) => SETTLED_BY_SECONDS,
         _ => SETTLED,
     }
 }
 
 /// Returns the time since the last change; `None` if it lies in the future.
-fn age([.., seconds, nanoseconds]: State) -> Option<Duration> {
+fn age([seconds, nanoseconds]: [i64; 2]) -> Option<Duration> {
     let nanoseconds = u32::try_from(nanoseconds).ok()?.min(999_999_999);
     let changed = Duration::new(u64::try_from(seconds).ok()?, nanoseconds);
     let now = SystemTime::now()
@@ -72,14 +80,11 @@ fn age([.., seconds, nanoseconds]: State) -> Option<Duration> {
 }
 
 fn state(file: &Metadata) -> State {
-    [
+    State {
         // Only compared, so the sign does not matter.
-        file.size() as i64,
-        file.mtime(),
-        file.mtime_nsec(),
-        file.ctime(),
-        file.ctime_nsec(),
-    ]
+        content: [file.size() as i64, file.mtime(), file.mtime_nsec()],
+        changed: [file.ctime(), file.ctime_nsec()],
+    }
 }
 
 #[cfg(test)]
@@ -88,20 +93,29 @@ mod tests {
 
     #[test]
     fn whole_seconds_take_longer_to_settle() {
-        assert_eq!(settled_after([5, 1, 0, 1, 0]), SETTLED_BY_SECONDS);
-        for times in [[1, 0, 1, 1], [1, 1, 1, 0], [1, 1, 1, 1]] {
-            let [a, b, c, d] = times;
-            assert_eq!(settled_after([5, a, b, c, d]), SETTLED, "{times:?}");
+        let after = |content, properties| {
+            settled_after(State {
+                content: [5, 1, content],
+                changed: [1, properties],
+            })
+        };
+        assert_eq!(after(0, 0), SETTLED_BY_SECONDS);
+        for (content, properties) in [(0, 1), (1, 0), (1, 1)] {
+            assert_eq!(
+                after(content, properties),
+                SETTLED,
+                "{content} {properties}"
+            );
         }
     }
 
     #[test]
     fn any_time_has_an_age_or_none() {
         for seconds in [0, 1_000_000_000] {
-            assert!(age([0, 0, 0, seconds, 999_999_999]).is_some(), "{seconds}");
+            assert!(age([seconds, 999_999_999]).is_some(), "{seconds}");
         }
         for [seconds, nanoseconds] in [[-1, 0], [i64::MAX, i64::MAX], [i64::MIN, 0], [0, -1]] {
-            assert_eq!(age([0, 0, 0, seconds, nanoseconds]), None, "{seconds}");
+            assert_eq!(age([seconds, nanoseconds]), None, "{seconds}");
         }
     }
 }

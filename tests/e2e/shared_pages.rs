@@ -44,6 +44,9 @@ pub fn tests() -> Vec<Trial> {
         trial("a_file_that_changes_while_it_is_copied_is_refused")
             .needs(&[Mounts])
             .run(a_file_that_changes_while_it_is_copied_is_refused),
+        trial("the_properties_of_a_copied_file_may_change")
+            .needs(&[Mounts])
+            .run(the_properties_of_a_copied_file_may_change),
         trial("a_lease_that_may_not_be_given_back_is_closed")
             .needs(&[KvmEngine, Mounts])
             .run(a_lease_that_may_not_be_given_back_is_closed),
@@ -304,6 +307,27 @@ fn a_file_that_changes_while_it_is_copied_is_refused() {
         let (output, _) = run(Some(reads - last));
         output.fails(&["app.hvt: changed while it was read; start it again"]);
     }
+}
+
+/// Other starts link to the file, a new version replaces it, and its owner changes.
+fn the_properties_of_a_copied_file_may_change() {
+    let app = App::new(80);
+    let _writer = File::options().write(true).open(app.path()).unwrap();
+    let link = app.path().with_extension("link");
+    let mut changes = 0;
+    let output = inject(&mut app.command(&[], 0), |call| {
+        if call.number == libc::SYS_pread64 {
+            changes += 1;
+            match changes % 3 {
+                0 => fs::hard_link(app.path(), &link).unwrap(),
+                1 => fs::set_permissions(app.path(), Permissions::from_mode(0o600)).unwrap(),
+                _ => drop(fs::remove_file(&link)),
+            }
+        }
+        None
+    });
+    assert!(changes > 3, "{changes}");
+    is_intact(&output);
 }
 
 fn is_lease(call: &Call, kind: libc::c_int) -> bool {
