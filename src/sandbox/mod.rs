@@ -150,10 +150,6 @@ impl Sandbox {
         confined.unprivileged = no_new_privileges.and(none).is_some();
         confined.landlock =
             confined.accept_missing(Layer::Landlock, landlock::restrict(directory))?;
-        // If our filter cannot be installed, a rejected call is not a violation of it.
-        if !inherited_filter::has_rejected() || filter::is_possible() {
-            violation::report();
-        }
         Ok(confined)
     }
 }
@@ -184,6 +180,7 @@ impl Confined {
             log::info!("sandbox: off");
             return Ok(());
         }
+        report_violations();
         let mut program = filter::compile(GUEST, &self.parameters);
         let filtered = self
             .accept_missing(Layer::Seccomp, filter::install(&mut program))?
@@ -224,6 +221,7 @@ impl Confined {
 
     fn confine(&self, rules: &[Rule]) -> Result<(), Error> {
         if self.mode != SandboxMode::Off {
+            report_violations();
             let mut program = filter::compile(rules, &self.parameters);
             self.accept_missing(Layer::Seccomp, filter::install(&mut program))?;
         }
@@ -236,6 +234,15 @@ impl Confined {
             Ok(value) => Ok(Some(value)),
             Err(error) => handle_missing_layer(layer, self.mode, error).map(|()| None),
         }
+    }
+}
+
+/// Makes rejected calls violations of the sandbox. Before, calls that are not necessary may be
+/// rejected by an inherited filter.
+fn report_violations() {
+    // If our filter cannot be installed, a rejected call is not a violation of it.
+    if !inherited_filter::has_rejected() || filter::is_possible() {
+        violation::report();
     }
 }
 

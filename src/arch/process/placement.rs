@@ -15,7 +15,7 @@ const PERIOD: u64 = 100_000_000;
 /// The processors of this thread and the child.
 #[derive(Debug)]
 pub(super) struct Placement {
-    /// Those that both may use; `None` if they cannot be found out.
+    /// Those that both may use; `None` if they cannot be found out or chosen.
     all: Option<cpu_set_t>,
     /// This thread, and the child once it exists.
     thread: pid_t,
@@ -34,14 +34,17 @@ impl Placement {
             let mut all: cpu_set_t = std::mem::zeroed();
             (libc::sched_getaffinity(0, size_of_val(&all), &raw mut all) == 0).then_some(all)
         };
-        let placement = Placement {
+        let mut placement = Placement {
             all,
             thread: ids::thread(),
             child: None,
             first: this_processor(),
             is_shared: false,
         };
-        placement.place(placement.first.as_ref());
+        if !placement.place(placement.first.as_ref()) {
+            // A filter may reject the call: it is not made again.
+            placement.all = None;
+        }
         placement
     }
 
@@ -73,15 +76,18 @@ impl Placement {
         }
     }
 
-    /// Without the right to do so, the kernel chooses.
-    fn place(&self, processors: Option<&cpu_set_t>) {
+    /// Without the right to do so, the kernel chooses. Returns whether it was done.
+    fn place(&self, processors: Option<&cpu_set_t>) -> bool {
         let Some(processors) = processors.filter(|_| self.all.is_some()) else {
-            return;
+            return false;
         };
-        for task in [Some(self.thread), self.child].into_iter().flatten() {
+        let size = size_of::<cpu_set_t>();
+        let tasks = [Some(self.thread), self.child];
+        let mut results = tasks.into_iter().flatten().map(|task| {
             // SAFETY: the call reads the set.
-            unsafe { libc::sched_setaffinity(task, size_of::<cpu_set_t>(), processors) };
-        }
+            unsafe { libc::sched_setaffinity(task, size, processors) }
+        });
+        results.all(|result| result == 0)
     }
 }
 

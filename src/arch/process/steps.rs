@@ -333,14 +333,19 @@ impl Drop for Stub {
 /// Closes all files of the child.
 fn close_files() {
     const CLOSE_RANGE: c_long = 436;
-    // Before Linux 5.9: the tender has few, with low numbers.
-    const MOST: c_int = 1 << 16;
     let (first, last): (c_long, c_long) = (0, u32::MAX.into());
-    // SAFETY: the calls take plain numbers, and the child uses no file.
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the calls take plain numbers, but for the limit, which the kernel writes. The child
+    // uses no file.
     unsafe {
         if libc::syscall(CLOSE_RANGE, first, last, first) != 0 {
-            for file in 0..MOST {
-                libc::close(file);
+            // Before Linux 5.9: as many as there may be, and more if the limit was lowered.
+            libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+            for file in 0..limit.rlim_cur.clamp(1 << 16, 1 << 20) {
+                libc::close(file as c_int);
             }
         }
     }

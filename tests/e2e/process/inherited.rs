@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Trial> {
             ProcessEngine,
             Root
         ),
+        trial!(behind_a_filter_it_runs_too, ProcessEngine),
         trial!(it_has_no_rights, ProcessEngine),
         trial!(it_leaves_no_core_file, ProcessEngine, Root),
         trial!(
@@ -80,14 +81,36 @@ fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-/// Before Linux 5.9.
+/// Before Linux 5.9, and behind a filter.
 fn without_close_range_it_has_no_files_either() {
     const CLOSE_RANGE: libc::c_long = 436;
-    let mut command = process("escape", &[], &["spin"]);
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
-    let guest = Guest::start(refuse::refuses(&mut command, CLOSE_RANGE, &[], unknown));
-    guest.wait_for("escape: spin\n");
-    assert_eq!(open_files(child_of(guest.pid()).unwrap()), 0);
+    for answer in [unknown, SeccompAction::Trap] {
+        let mut command = process("escape", &[], &["spin"]);
+        let guest = Guest::start(refuse::refuses(&mut command, CLOSE_RANGE, &[], answer));
+        guest.wait_for("escape: spin\n");
+        assert_eq!(open_files(child_of(guest.pid()).unwrap()), 0);
+    }
+}
+
+/// Neither processors nor their change are necessary.
+fn behind_a_filter_it_runs_too() {
+    for call in [
+        libc::SYS_timer_create,
+        libc::SYS_timer_settime,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_sched_getscheduler,
+    ] {
+        let mut command = process("hello", &[], &["here"]);
+        let output = run(refuse::refuses(
+            &mut command,
+            call,
+            &[],
+            SeccompAction::Trap,
+        ));
+        output.exits(0).prints("hello: here");
+    }
 }
 
 fn it_has_no_rights() {

@@ -132,9 +132,16 @@ fn is_store(code: &[u8; LONGEST]) -> bool {
         Some(0x0f) if next == 0x7e && has(0xf3) => false,
         // BTS, BTR and BTC by a constant; FXSAVE, STMXCSR, XSAVE, XSAVEOPT.
         Some(0x0f) if next == 0xba => after >> 3 & 7 > 4,
-        Some(0x0f) if next == 0xae => matches!(after >> 3 & 7, 0 | 3 | 4 | 6),
-        // MOVBE, which is CRC32 with F2, and parts of vectors.
-        Some(0x0f) if next == 0x38 => after == 0xf1 && !has(0xf2),
+        Some(0x0f) if next == 0xae => match after >> 3 & 7 {
+            // With prefixes, the latter are PTWRITE and CLWB.
+            0 | 3 => true,
+            4 | 6 => !has(0x66) && !has(0xf3),
+            _ => false,
+        },
+        // CMPXCHG8B, XSAVEC, XSAVES.
+        Some(0x0f) if next == 0xc7 => matches!(after >> 3 & 7, 1 | 4 | 5),
+        // MOVBE, which is CRC32 with F2, MOVDIRI, and parts of vectors.
+        Some(0x0f) if next == 0x38 => matches!(after, 0xf1 | 0xf9) && !has(0xf2),
         Some(0x0f) if next == 0x3a => matches!(after, 0x14..=0x17),
         // Moves of vectors, and atomic operations.
         Some(0x0f) => {
@@ -142,7 +149,7 @@ fn is_store(code: &[u8; LONGEST]) -> bool {
                 next,
                 0x11 | 0x13 | 0x17 | 0x29 | 0x2b | 0x7e | 0x7f | 0x90..=0x9f
             ) || matches!(next, 0xa4 | 0xa5 | 0xab..=0xad | 0xb0 | 0xb1 | 0xb3 | 0xbb)
-                || matches!(next, 0xc0 | 0xc1 | 0xc3 | 0xc7 | 0xd6 | 0xe7)
+                || matches!(next, 0xc0 | 0xc1 | 0xc3 | 0xd6 | 0xe7)
         }
         // Arithmetic to memory, but no comparisons.
         Some(opcode @ 0x00..=0x37) => opcode & 7 < 2,
@@ -158,23 +165,25 @@ fn is_store(code: &[u8; LONGEST]) -> bool {
         Some(0xdb) => matches!(next >> 3 & 7, 1..=3 | 7),
         Some(0xdd | 0xdf) => matches!(next >> 3 & 7, 1..=3 | 6 | 7),
         // AVX, in its three forms.
-        Some(0xc5) => is_vector_store(1, next, after),
-        Some(0xc4) => is_vector_store(next & 0x1f, after, byte(3)),
-        Some(0x62) => is_vector_store(next & 7, after, byte(4)),
+        Some(0xc5) => is_vector_store(1, next, [after, byte(3)]),
+        Some(0xc4) => is_vector_store(next & 0x1f, after, [byte(3), byte(4)]),
+        Some(0x62) => is_vector_store(next & 7, after, [byte(4), byte(5)]),
         _ => false,
     }
 }
 
 /// The same, for an instruction of AVX with this map of opcodes; `last` is its last prefix but
 /// EVEX's third.
-fn is_vector_store(map: u8, last: u8, opcode: u8) -> bool {
+fn is_vector_store(map: u8, last: u8, [opcode, modrm]: [u8; 2]) -> bool {
     const F3: u8 = 2;
     match (map, opcode) {
         // VMOVQ from memory.
         (1, 0x7e) => last & 3 != F3,
+        // VSTMXCSR.
+        (1, 0xae) => modrm >> 3 & 7 == 3,
         (1, _) => matches!(
             opcode,
-            0x11 | 0x13 | 0x17 | 0x29 | 0x2b | 0x7f | 0xd6 | 0xe7
+            0x11 | 0x13 | 0x17 | 0x29 | 0x2b | 0x7f | 0x91 | 0xd6 | 0xe7
         ),
         // Moves by a mask, narrowed moves, compressed ones, scattered ones.
         (2, 0x10..=0x15 | 0x20..=0x25 | 0x30..=0x35) => last & 3 == F3,
@@ -182,6 +191,7 @@ fn is_vector_store(map: u8, last: u8, opcode: u8) -> bool {
             opcode,
             0x2e | 0x2f | 0x63 | 0x8a | 0x8b | 0x8e | 0xa0..=0xa3
         ),
+        (5, _) => matches!(opcode, 0x11 | 0x7e) && last & 3 != 0,
         // Parts of vectors, and half precision.
         (3, _) => matches!(opcode, 0x14..=0x17 | 0x19 | 0x1b | 0x1d | 0x39 | 0x3b),
         _ => false,
