@@ -62,7 +62,7 @@ impl Error {
         }
     }
 
-    /// Returns the device because of which the run did not start.
+    /// Returns the device that prevented the start.
     pub fn device(&self) -> Option<&str> {
         match self {
             Error::Start { device, .. } => device.as_deref(),
@@ -95,7 +95,7 @@ impl fmt::Debug for Error {
 /// Converts every module's error into a start error. For this reason, `Error` itself does not
 /// implement [`std::error::Error`].
 impl<E: Diagnostic> From<E> for Error {
-    // Out of the way of a start, in which each error is converted where it occurs.
+    // Not inlined: a start converts errors in many places.
     #[cold]
     #[inline(never)]
     fn from(error: E) -> Error {

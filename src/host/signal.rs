@@ -294,7 +294,7 @@ impl Alarm {
     }
 }
 
-/// Interrupts the guest, which is the process `guest`, each time that it has run for `nanoseconds`.
+/// Interrupts the process `guest` after every `nanoseconds` of its processor time.
 /// The timer ends with the process.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Messages for the operator: a problem and its fix. Only here are they joined.
+//! Messages for the operator: a problem and its fix.
 
 use std::fmt;
 

@@ -237,8 +237,8 @@ impl Confined {
     }
 }
 
-/// Makes rejected calls violations of the sandbox. Before, calls that are not necessary may be
-/// rejected by an inherited filter.
+/// Makes rejected calls violations of the sandbox. Before, an inherited filter may reject calls that
+/// are not necessary.
 fn report_violations() {
     // If our filter cannot be installed, a rejected call is not a violation of it.
     if !inherited_filter::has_rejected() || filter::is_possible() {

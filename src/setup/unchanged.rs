@@ -1,5 +1,5 @@
-//! A unikernel's file must not change while it is copied: the guest would be a mixture of two. Under
-//! a lease it cannot; without one, its times show it.
+//! A unikernel's file must not change while it is copied: the guest would be a mixture of two
+//! versions. A lease prevents a change; without a lease, size and time show it.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -13,11 +13,11 @@ use crate::host::files::Look;
 use crate::host::signal::uninterrupted;
 use crate::outcome;
 
-/// After this time, another change gets another time: the kernel dates changes by a clock that
-/// ticks each 10 ms or more often.
+/// A change after this time gets another timestamp: the kernel takes them from a clock that ticks
+/// every 10 ms or more often.
 const SETTLED: Duration = Duration::from_millis(20);
 
-/// The same for file systems that store whole seconds, such as FAT, which stores even ones.
+/// The same for file systems that store whole seconds, such as FAT, which stores even seconds only.
 const SETTLED_BY_SECONDS: Duration = Duration::from_millis(2_020);
 
 /// The state of a file before its content was read; `None` if it was not found.
@@ -37,7 +37,7 @@ impl Found {
         Found(look.as_ref().ok().map(|look| state(look.metadata())))
     }
 
-    /// Waits if the file was changed just before, until another change would show.
+    /// Waits until another change of the file would get another timestamp.
     pub(super) fn settle(&self) {
         // Not a sleep: Rust's library panics if a filter around the tender rejects that.
         while let Some(left) = self.0.and_then(left) {

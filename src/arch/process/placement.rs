@@ -1,7 +1,7 @@
 //! Which processors tender and child run on: one for both, as they never run at the same time, and
-//! the switch between them takes ten times as long across processors. Alone, the kernel would put
-//! the child on an idle one. It chooses again when the guest has run for some time, and what runs
-//! without a hypercall stays free.
+//! the switch between them takes ten times as long across processors. Left alone, the kernel would
+//! put the child on an idle processor. After each period of the guest's processor time, both may use
+//! any processor until the guest stops again. So the kernel can move a guest that makes no hypercall.
 
 #![expect(unsafe_code, reason = "sets of processors")]
 
@@ -76,7 +76,7 @@ impl Placement {
         }
     }
 
-    /// Without the right to do so, the kernel chooses. Returns whether it was done.
+    /// Restricts both to these processors. Returns whether the kernel accepted it.
     fn place(&self, processors: Option<&cpu_set_t>) -> bool {
         let Some(processors) = processors.filter(|_| self.all.is_some()) else {
             return false;

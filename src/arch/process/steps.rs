@@ -342,7 +342,7 @@ fn close_files() {
     // uses no file.
     unsafe {
         if libc::syscall(CLOSE_RANGE, first, last, first) != 0 {
-            // Before Linux 5.9: as many as there may be, and more if the limit was lowered.
+            // Before Linux 5.9: all up to the limit, and more, as it may have been lowered.
             libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
             for file in 0..limit.rlim_cur.clamp(1 << 16, 1 << 20) {
                 libc::close(file as c_int);

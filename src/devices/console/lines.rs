@@ -49,7 +49,7 @@ impl Lines {
     }
 
     /// Writes the guest's bytes, until they or the `allowed` bytes of output are used up.
-    // Inlined, its frame would be two pages of stack for guests whose lines are not framed too.
+    // Inlined, its buffers would be two pages of stack even without timestamps.
     #[inline(never)]
     pub(super) fn write(&mut self, out: &Output, bytes: GuestBytes<'_>, allowed: u64) -> Passed {
         let (mut text, mut framed) = ([0; PIECE], [0; PIECE]);

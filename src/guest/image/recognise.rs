@@ -82,7 +82,7 @@ fn postdates_notes(header: &ProgramHeader) -> bool {
     matches!(header.p_type, PT_NOTE | PT_INTERP | PT_TLS)
 }
 
-// Inlined, its frame would be two pages of stack for each guest, though few files are looked at.
+// Inlined, its frame would be two pages of stack for each guest, though few files need this search.
 #[cold]
 #[inline(never)]
 fn look(

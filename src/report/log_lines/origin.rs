@@ -64,7 +64,8 @@ pub(super) fn write_end(line: &mut impl Write, subject: Subject<'_>) -> fmt::Res
     line.write_str("}\n")
 }
 
-/// Returns whether a name has letters and digits only, and has room. A guest's file can have any.
+/// Returns whether a name has letters and digits only, and has room. A unikernel's file can have any
+/// name.
 fn is_plain(name: &str) -> bool {
     (1..=DEVICE_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }

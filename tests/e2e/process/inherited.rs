@@ -81,7 +81,7 @@ fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-/// Before Linux 5.9, and behind a filter.
+/// As on Linux before 5.9, or behind a filter that rejects the call.
 fn without_close_range_it_has_no_files_either() {
     const CLOSE_RANGE: libc::c_long = 436;
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
@@ -93,7 +93,7 @@ fn without_close_range_it_has_no_files_either() {
     }
 }
 
-/// Neither processors nor their change are necessary.
+/// A guest runs without timers, and without a choice of processors.
 fn behind_a_filter_it_runs_too() {
     for call in [
         libc::SYS_timer_create,

@@ -31,16 +31,16 @@ const WINDOW: u64 = 16 * 4096;
 /// How many windows a start may execute outside of the script's part.
 const STRAYS: usize = 3;
 
-/// Begin lines of the hidden command's output that have the addresses of a function: of any start,
-/// and of one with devices.
+/// Prefixes of the lines of the hidden command's output with the addresses of a function: one that
+/// a start without devices executes, and one with devices.
 const EXECUTED: [&str; 2] = ["executed ", "executed with devices "];
 
 const HEAD: &str = "\
 /* Functions that a start executes. `cargo xtask layout` writes this file; do not edit it.
  *
  * Placed together, they are in few of the windows of 16 pages in which the kernel maps a program's file. Each window
- * costs a start about as much as 30 system calls. What only starts with devices execute comes last. Asterisks stand for
- * hashes, which change with the compiler.
+ * costs a start about as much as 30 system calls. Functions that only starts with devices execute come last. Asterisks stand
+ * for hashes, which change with the compiler.
  */
 SECTIONS
 {

@@ -133,7 +133,7 @@ fn is_store(code: &[u8; LONGEST]) -> bool {
         // BTS, BTR and BTC by a constant; FXSAVE, STMXCSR, XSAVE, XSAVEOPT.
         Some(0x0f) if next == 0xba => after >> 3 & 7 > 4,
         Some(0x0f) if next == 0xae => match after >> 3 & 7 {
-            // With prefixes, the latter are PTWRITE and CLWB.
+            // With 66 or F3, these are CLWB and PTWRITE.
             0 | 3 => true,
             4 | 6 => !has(0x66) && !has(0xf3),
             _ => false,
@@ -172,8 +172,8 @@ fn is_store(code: &[u8; LONGEST]) -> bool {
     }
 }
 
-/// The same, for an instruction of AVX with this map of opcodes; `last` is its last prefix but
-/// EVEX's third.
+/// Returns whether an instruction of AVX writes to memory. `map` is that of its opcode, `last` the
+/// byte of its prefix with the two bits that stand for 66, F3 or F2.
 fn is_vector_store(map: u8, last: u8, [opcode, modrm]: [u8; 2]) -> bool {
     const F3: u8 = 2;
     match (map, opcode) {
