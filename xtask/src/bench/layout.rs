@@ -39,8 +39,8 @@ const HEAD: &str = "\
 /* Functions that a start executes. `cargo xtask layout` writes this file; do not edit it.
  *
  * Placed together, they are in few of the windows of 16 pages in which the kernel maps a program's file. Each window
- * costs a start about as much as 30 system calls. Functions that only starts with devices execute come last. Asterisks stand
- * for hashes, which change with the compiler.
+ * costs a start about as much as 30 system calls. Functions that only starts with devices execute come last.
+ * Asterisks stand for hashes, which change with the compiler.
  */
 SECTIONS
 {
