@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::base::error::{Result, fail};
+use crate::base::error::Result;
 use crate::base::progress;
 use crate::build::arch::Arch;
 use crate::build::cargo;
@@ -21,11 +21,5 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
         .arg(cargo::root().join("xtask/floor/Cargo.toml"))
         .env("CARGO_TARGET_DIR", cargo::target_dir().join("floor"));
     toolchain.apply_bare(&mut build);
-    match cargo::build(&mut build)?
-        .into_iter()
-        .find(|built| built.name == "floor")
-    {
-        Some(built) => Ok(built.path),
-        None => fail("cargo named no binary 'floor' among what it built"),
-    }
+    cargo::program(&mut build, "floor")
 }

@@ -88,10 +88,7 @@ pub fn run(options: &mut Options) -> Result<()> {
     }
     let mut script = HEAD.to_owned();
     let mut placed = BTreeSet::new();
-    for statement in statements
-        .iter()
-        .filter_map(|(_, statement)| statement.as_ref())
-    {
+    for statement in statements.iter().filter_map(|(_, s)| s.as_ref()) {
         // The first place counts.
         if placed.insert(statement) {
             let _ = writeln!(script, "    {statement}");
@@ -148,15 +145,13 @@ fn executed(arch: Arch) -> Result<Vec<Code>> {
         };
         super::emulated(machine, Clock::Real, &job, |line| note(&line))?;
     }
-    let [alone, all] = &found;
-    let mut code = code;
-    code.retain(|code| {
-        all.contains(&code.addresses.start) || alone.contains(&code.addresses.start)
+    let [alone, with_devices] = &found;
+    let code = code.into_iter().filter_map(|mut code| {
+        let start = code.addresses.start;
+        code.with_devices = !alone.contains(&start);
+        (!code.with_devices || with_devices.contains(&start)).then_some(code)
     });
-    for code in &mut code {
-        code.with_devices = !alone.contains(&code.addresses.start);
-    }
-    Ok(code)
+    Ok(code.collect())
 }
 
 fn line(range: &Range<u64>) -> String {

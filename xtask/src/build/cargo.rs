@@ -83,6 +83,15 @@ pub fn build(command: &mut Command) -> Result<Vec<Built>> {
         .collect())
 }
 
+/// Runs a build and returns the path of its program `name`.
+pub fn program(command: &mut Command, name: &str) -> Result<PathBuf> {
+    let built = build(command)?;
+    match built.into_iter().find(|made| made.name == name) {
+        Some(made) => Ok(made.path),
+        None => fail(format!("cargo named no '{name}' among what it built")),
+    }
+}
+
 /// Parses one JSON message of cargo. The few fields needed are plain strings, so no JSON parser is
 /// needed.
 fn parse_artifact(line: &str) -> Option<Built> {

@@ -79,10 +79,7 @@ fn built() -> Result<PathBuf> {
     progress::note("building tender");
     let mut build = cargo::cargo("build");
     build.args(["--package", "tender-vmm", "--bin", "tender"]);
-    match cargo::build(&mut build)?.into_iter().next() {
-        Some(made) => Ok(made.path),
-        None => fail("cargo named nothing that it built"),
-    }
+    cargo::program(&mut build, "tender")
 }
 
 fn emulated(machine: Emulated, engine: Engine, once: bool) -> Result<()> {

@@ -134,14 +134,9 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
     let mut build = cargo::cargo("build");
     build.args(["--release", "--package", "tender-vmm", "--bin", "tender"]);
     toolchain.apply_for_release(&mut build);
-    let built = cargo::build(&mut build)?;
-    let Some(made) = built.iter().find(|b| b.name == "tender") else {
-        return fail("cargo named no binary 'tender' among what it built");
-    };
-    let bytes =
-        std::fs::read(&made.path).context(format_args!("cannot read {}", made.path.display()))?;
-    elf::check_static(&bytes, arch)
-        .context(format_args!("{} is not static", made.path.display()))?;
+    let made = cargo::program(&mut build, "tender")?;
+    let bytes = std::fs::read(&made).context(format_args!("cannot read {}", made.display()))?;
+    elf::check_static(&bytes, arch).context(format_args!("{} is not static", made.display()))?;
     let together = elf::section_size(&bytes, ".text.start")?.unwrap_or(0);
     if together < START {
         return fail(format!(
@@ -158,7 +153,7 @@ pub fn binary(arch: Arch) -> Result<PathBuf> {
         ));
     }
     let [name, ..] = contents::file_names(arch);
-    place(&made.path, &name)
+    place(&made, &name)
 }
 
 /// Copies it under another name, then renames it, as a tender may be running from the old file.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Context, Result, fail};
+use crate::base::error::{Context, Result};
 use crate::build::arch::Arch;
 use crate::build::toolchain::StaticToolchain;
 use crate::build::{cargo, fixtures};
@@ -143,13 +143,7 @@ fn own_binary(arch: Arch) -> Result<PathBuf> {
     build.args(["--package", "xtask"]);
     cargo::small_profile(&mut build);
     StaticToolchain::choose(arch)?.apply(&mut build);
-    match cargo::build(&mut build)?
-        .into_iter()
-        .find(|b| b.name == "xtask")
-    {
-        Some(built) => Ok(built.path),
-        None => fail("cargo named no binary 'xtask' among what it built"),
-    }
+    cargo::program(&mut build, "xtask")
 }
 
 /// Busybox, the machine's kernel modules, and an /init that prepares the kernel and continues with

@@ -191,9 +191,10 @@ fn is_vector_store(map: u8, last: u8, [opcode, modrm]: [u8; 2]) -> bool {
             opcode,
             0x2e | 0x2f | 0x63 | 0x8a | 0x8b | 0x8e | 0xa0..=0xa3
         ),
-        (5, _) => matches!(opcode, 0x11 | 0x7e) && last & 3 != 0,
-        // Parts of vectors, and half precision.
+        // Parts of vectors, and conversions to half precision.
         (3, _) => matches!(opcode, 0x14..=0x17 | 0x19 | 0x1b | 0x1d | 0x39 | 0x3b),
+        // VMOVSH and VMOVW.
+        (5, _) => matches!(opcode, 0x11 | 0x7e) && last & 3 != 0,
         _ => false,
     }
 }
