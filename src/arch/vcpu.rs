@@ -64,8 +64,7 @@ pub enum Stop {
     Write { address: u64, width: usize },
     #[error("guest read {} from {address:#x}: no memory there", bytes(*width))]
     Read { address: u64, width: usize },
-    #[error("guest made a {width}-byte hypercall at {address:#x}")]
-    #[diagnostic(help("hypercalls are 4 bytes wide"))]
+    #[error("guest made a {width}-byte hypercall at {address:#x}: hypercalls are 4 bytes wide")]
     Width { address: u64, width: usize },
     #[error(
         "guest accessed {address:#x} with an instruction that KVM cannot emulate (ldp/stp or write-back form)"
@@ -73,8 +72,7 @@ pub enum Stop {
     NoSyndrome { address: u64 },
     #[error("guest accessed an unknown address with an instruction that KVM cannot emulate")]
     Undecoded,
-    #[error("guest read from I/O port {port:#x}")]
-    #[diagnostic(help("there are no input ports"))]
+    #[error("guest read from I/O port {port:#x}: there are no input ports")]
     PortRead { port: u16 },
     #[error("guest wrote {} to I/O port {port:#x}: not a hypercall", bytes(*width))]
     PortWrite { port: u16, width: usize },
@@ -88,8 +86,7 @@ pub enum Stop {
     Entry { reason: u64 },
     #[error("guest accessed memory that the host could not provide at {address:#x}")]
     MemoryFault { address: u64 },
-    #[error("guest requested a system event of type {kind}")]
-    #[diagnostic(help("unikernels request none"))]
+    #[error("guest requested a system event of type {kind}: not part of hvt")]
     SystemEvent { kind: u32 },
     #[error("unknown KVM exit {reason}")]
     Unknown { reason: u32 },
@@ -123,13 +120,13 @@ pub enum Error {
     #[error("KVM_RUN failed: {source}{}", cause(source.raw_os_error()))]
     Run { source: io::Error },
     #[error("KVM lacks {0}")]
-    #[diagnostic(help("Linux 4.14 or later is required"))]
+    #[diagnostic(help("upgrade to Linux 4.14 or later"))]
     Capability(&'static str),
-    #[error("KVM supports guests with {bits} bits of physical address")]
-    #[diagnostic(help("hvt needs 33"))]
+    #[error("KVM supports guests with {bits} bits of physical address, hvt needs 33")]
+    #[diagnostic(help("use another processor, or run without KVM: --engine=process"))]
     AddressSize { bits: u32 },
-    #[error("the host's cycle counter has no known stable frequency")]
-    #[diagnostic(help("hvt guests use it as their clock"))]
+    #[error("the host's cycle counter, the guest's clock, has no known stable frequency")]
+    #[diagnostic(help("use another host"))]
     CounterFrequency,
     #[error(transparent)]
     #[diagnostic(transparent)]

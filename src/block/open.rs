@@ -60,16 +60,13 @@ pub enum Error {
     #[diagnostic(help("'lsblk {}' shows by what", path.display()))]
     Mounted { path: PathBuf },
     #[error("'{path}' is in use by {owner}")]
-    #[diagnostic(help("an image serves one unikernel at a time"))]
+    #[diagnostic(help("end that process, or copy the image"))]
     InUse { path: PathBuf, owner: Owner },
     #[error("'{path}' is in use by another process")]
-    #[diagnostic(help("an image serves one unikernel at a time ('lslocks' as root shows which)"))]
+    #[diagnostic(help("end that process ('lslocks' as root shows it), or copy the image"))]
     InUseBySomebody { path: PathBuf },
     #[error("'{path}' is in use by {device}")]
-    #[diagnostic(help(
-        "an image serves one unikernel at a time: unmount it and 'losetup -d {}'",
-        device.display()
-    ))]
+    #[diagnostic(help("unmount it and 'losetup -d {}', or copy the image", device.display()))]
     Loop { path: PathBuf, device: PathBuf },
     #[error("'{path}' is given to two block devices")]
     #[diagnostic(help("give each its own image"))]
@@ -115,8 +112,7 @@ pub enum Error {
     Open { path: PathBuf, error: io::Error },
     #[error("cannot determine the size of '{path}': {error}")]
     Size { path: PathBuf, error: io::Error },
-    #[error("cannot sync '{path}': {error}")]
-    #[diagnostic(help("recent writes may be lost"))]
+    #[error("cannot sync '{path}': {error}; recent writes may be lost")]
     Sync { path: PathBuf, error: io::Error },
 }
 

@@ -495,7 +495,7 @@ fn the_process_that_holds_an_image_is_named() {
     let locker = Locker::of(&file);
     let expected = [
         format!("is in use by process {} (", locker.0),
-        "); an image serves one unikernel at a time".into(),
+        "); end that process, or copy the image".into(),
     ];
     // Until the other process holds the lock.
     let refusal = (0..500).find_map(|_| {

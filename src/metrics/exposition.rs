@@ -131,7 +131,7 @@ fn process(families: &mut Families<'_, '_>, registry: &Registry) -> fmt::Result 
         process.and_then(Process::guest_resident),
     )?;
     families.single(
-        "tender_resident_bytes gauge Memory of the process in RAM; with KVM, that of the guest included.",
+        "tender_resident_bytes gauge Memory of tender in RAM; with KVM, guest memory included.",
         process.and_then(Process::resident),
     )?;
     families.begin(

@@ -16,7 +16,7 @@ use libc::c_int;
 use log::Level;
 
 use super::{Registry, summary};
-use crate::report::log_lines::{self, Line};
+use crate::report::log_lines::{self, Line, Subject};
 
 /// The registry to log, or null.
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
@@ -52,8 +52,12 @@ extern "C" fn on_signal(_: c_int) {
     // SAFETY: the pointer is null or the reference passed to `install`, which the guard borrows.
     // Only this thread drops the guard, and the handler runs on this thread.
     if let Some(registry) = unsafe { REGISTRY.load(Ordering::SeqCst).as_ref() } {
-        summary(registry, |line| {
-            let line = Line::log(Level::Info, format_args!("so far: {line}"));
+        summary(registry, |device, line| {
+            let subject = Subject {
+                device,
+                cause: None,
+            };
+            let line = Line::log(Level::Info, subject, format_args!("so far: {line}"));
             log_lines::write_from_handler(&line)
         });
     }

@@ -7,15 +7,20 @@ use super::Registry;
 use crate::report::counters::Count;
 use crate::report::log_lines;
 
-/// Passes every line of the summary to `write_line`.
-pub(crate) fn summary(registry: &Registry, mut write_line: impl FnMut(fmt::Arguments<'_>)) {
-    write_line(format_args!("{}", Run(registry)));
-    write_line(format_args!("console: {}", registry.console.read()));
+/// Passes every line of the summary to `write_line`, and the device that it is about.
+pub(crate) fn summary(
+    registry: &Registry,
+    mut write_line: impl FnMut(Option<&str>, fmt::Arguments<'_>),
+) {
+    write_line(None, format_args!("{}", Run(registry)));
+    write_line(None, format_args!("console: {}", registry.console.read()));
     for net in &registry.nets {
-        write_line(format_args!("{}: {}", net.interface, net.stats()));
+        let line = format_args!("{}: {}", net.interface, net.stats());
+        write_line(Some(&net.name), line);
     }
     for block in &registry.blocks {
-        write_line(format_args!("{}: {}", block.path, block.counters.read()));
+        let line = format_args!("{}: {}", block.path, block.counters.read());
+        write_line(Some(&block.name), line);
     }
 }
 

@@ -141,6 +141,7 @@ impl State {
             let lost = Count(self.lost, "message");
             let notice = Line::log(
                 Level::Warn,
+                Subject::default(),
                 format_args!("{lost} dropped: standard error was not read"),
             );
             if write(fd, notice.bytes()) {

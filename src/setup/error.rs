@@ -19,8 +19,8 @@ pub enum Error {
     #[error("cannot be opened: {source}")]
     #[diagnostic(help("{hint}"))]
     Open { source: io::Error, hint: String },
-    #[error("changed while it was read")]
-    #[diagnostic(help("start it again when its writer is done"))]
+    #[error("changed while tender read it")]
+    #[diagnostic(help("try again when its writer is done"))]
     Changed,
     #[error("is a {0}")]
     #[diagnostic(help("an hvt unikernel (usually NAME.hvt) was expected"))]

@@ -259,6 +259,7 @@ fn json_names_device_and_cause() {
     assert_eq!(about("device 'storage': ")["device"], "storage");
     assert_eq!(about(&format!("{}: ", text(&image)))["device"], "storage");
     assert!(about("sandbox: ")["device"].is_null());
+    so_far_names_the_device(&image);
     let failed = lines(&block(&directory.path().join("none")));
     let last = failed.last().unwrap();
     assert_eq!(
@@ -278,6 +279,24 @@ fn json_names_device_and_cause() {
         &["puts-flood", "500"],
     ));
     assert_eq!(lines(&output)[0]["cause"], "excess", "{output:#?}");
+}
+
+#[track_caller]
+fn so_far_names_the_device(image: &Path) {
+    let option = format!("--block:storage={}", text(image));
+    let options = ["-q", "--log-format=json", "--mem=4", &option];
+    let endless = ["numbered=18446744073709551615"];
+    let mut guest = Guest::start(&mut common::unikernel("block", &options, &endless));
+    guest.wait_for("wrote 1\n");
+    ask_until(&mut guest, &format!("so far: {}", text(image)));
+    guest.signal(libc::SIGKILL);
+    let output = guest.end();
+    let disk = format!("so far: {}: ", text(image));
+    for line in lines(&output) {
+        let is_about_disk = line["message"].as_str().unwrap().starts_with(&disk);
+        let device = is_about_disk.then_some("storage");
+        assert_eq!(line["device"].as_str(), device, "{line}");
+    }
 }
 
 /// Its first 15 bytes are the process title.

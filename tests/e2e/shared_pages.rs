@@ -257,7 +257,7 @@ fn the_file_may_change_at_any_time() {
     const ROUNDS: u64 = 200;
     // What the tender sees depends on how far the writer is.
     const ANOTHER: [&str; 5] = [
-        "changed while it was read",
+        "changed while tender read it",
         "not an ELF file",
         "is empty",
         "is truncated",
@@ -305,7 +305,7 @@ fn a_file_that_changes_while_it_is_copied_is_refused() {
     is_intact(&output);
     for last in 0..3 {
         let (output, _) = run(Some(reads - last));
-        output.fails(&["app.hvt: changed while it was read; start it again"]);
+        output.fails(&["app.hvt: changed while tender read it; try again"]);
     }
 }
 

@@ -30,8 +30,9 @@ pub enum Error {
     #[error("--engine=process: ptrace failed: {0}")]
     Registers(io::Error),
     #[error(
-        "the guest's process was ended by signal {signal}: by another process, or as memory is exhausted"
+        "signal {signal} killed the guest's process: another process sent it, or memory ran out"
     )]
+    #[diagnostic(help("see 'dmesg'"))]
     Killed { signal: c_int },
 }
 

@@ -181,9 +181,9 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
     },
     Spec {
         long: "timeout",
-        value: (Kind::Number, "SECONDS"),
+        value: (Kind::Number, "TIME"),
         heading: "Limits",
-        help: "End the run after SECONDS (or 5m, 1h); report where the guest was",
+        help: "End the run after TIME (seconds, 5m or 1h); report where the guest was",
         set: |config, given| put(&mut config.limits.timeout, value::timeout(given)),
         ..OPTION
     },

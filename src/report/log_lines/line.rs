@@ -66,15 +66,9 @@ pub struct Line {
 
 impl Line {
     /// Formats a message of this level.
-    pub fn log(level: Level, message: fmt::Arguments<'_>) -> Line {
-        let subject = Subject::default();
-        Line::new(
-            LogFormat::current(),
-            level,
-            names(level).0,
-            subject,
-            message,
-        )
+    pub fn log(level: Level, subject: Subject<'_>, message: fmt::Arguments<'_>) -> Line {
+        let format = LogFormat::current();
+        Line::new(format, level, names(level).0, subject, message)
     }
 
     /// Formats a message of the log, with its keys `device` and `cause`.
@@ -85,8 +79,7 @@ impl Line {
             device: device.as_ref().and_then(|device| device.to_borrowed_str()),
             cause: cause.as_ref().and_then(|cause| cause.to_borrowed_str()),
         };
-        let (format, level) = (LogFormat::current(), record.level());
-        Line::new(format, level, names(level).0, subject, *record.args())
+        Line::log(record.level(), subject, *record.args())
     }
 
     /// Formats the error that ends the tender; the level is not printed.

@@ -127,7 +127,7 @@ fn values_of_the_wrong_type_are_reported_with_their_position() {
         ),
         (
             "timeout = 1979-05-27",
-            "1:11: 'timeout' is a date or a time; expected a whole number or a string: SECONDS",
+            "1:11: 'timeout' is a date or a time; expected a whole number or a string: TIME",
         ),
         (
             "lock-memory = 1",
