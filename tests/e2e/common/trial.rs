@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -33,6 +34,8 @@ pub enum Need {
     Vdso,
     /// Mount namespaces.
     Mounts,
+    /// At least two processors.
+    Processors,
     /// Files of this repository, which emulated machines lack.
     Repository,
     /// These programs.
@@ -51,6 +54,7 @@ impl Need {
             Need::Root => superuser(),
             Need::Vdso => vdso(),
             Need::Mounts => mounts::available(),
+            Need::Processors => processors(),
             Need::Repository => repository(),
             Need::Programs(programs) => programs_are_there(programs),
         }
@@ -218,6 +222,14 @@ pub fn vdso() -> Available {
         Ok(())
     } else {
         Err("this host's clock needs a system call".into())
+    }
+}
+
+fn processors() -> Available {
+    let count = std::thread::available_parallelism().map_or(1, NonZero::get);
+    match count {
+        1 => Err("only one processor".into()),
+        _ => Ok(()),
     }
 }
 

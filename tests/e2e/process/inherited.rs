@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use seccompiler::SeccompAction;
 
 use super::{MEGABYTES, child_of, process, start};
-use crate::common::Need::{Mounts, ProcessEngine, Root};
+use crate::common::Need::{Mounts, ProcessEngine, Processors, Root};
 use crate::common::refuse;
 use crate::common::{self, Guest, LIMIT, Resource, limit, run, status};
 
@@ -37,8 +37,16 @@ pub fn tests() -> Vec<Trial> {
             Root,
             Mounts
         ),
-        trial!(it_shares_one_processor_with_its_tender, ProcessEngine),
-        trial!(a_guest_that_computes_may_use_any_processor, ProcessEngine),
+        trial!(
+            it_shares_one_processor_with_its_tender,
+            ProcessEngine,
+            Processors
+        ),
+        trial!(
+            a_guest_that_computes_may_use_any_processor,
+            ProcessEngine,
+            Processors
+        ),
         trial!(registers_are_those_of_a_reset, ProcessEngine),
     ]
 }
