@@ -86,7 +86,7 @@ pub enum Stop {
     Entry { reason: u64 },
     #[error("guest accessed memory that the host could not provide at {address:#x}")]
     MemoryFault { address: u64 },
-    #[error("guest requested a system event of type {kind}: not part of hvt")]
+    #[error("guest requested a system event of type {kind}: hvt has none")]
     SystemEvent { kind: u32 },
     #[error("unknown KVM exit {reason}")]
     Unknown { reason: u32 },
@@ -122,12 +122,14 @@ pub enum Error {
     #[error("KVM lacks {0}")]
     #[diagnostic(help("upgrade to Linux 4.14 or later"))]
     Capability(&'static str),
-    #[error("KVM supports guests with {bits} bits of physical address, hvt needs 33")]
-    #[diagnostic(help("use another processor, or run without KVM: --engine=process"))]
+    #[error("KVM gives guests {bits}-bit physical addresses, but hvt needs 33 bits")]
+    #[diagnostic(help("run without KVM (--engine=process), or use another processor"))]
     AddressSize { bits: u32 },
-    #[error("the host's cycle counter, the guest's clock, has no known stable frequency")]
-    #[diagnostic(help("use another host"))]
-    CounterFrequency,
+    #[error(
+        "the host's cycle counter, which guests use as their clock, has no known stable frequency"
+    )]
+    #[diagnostic(help("{fix}"))]
+    CounterFrequency { fix: &'static str },
     #[error(transparent)]
     #[diagnostic(transparent)]
     Process(#[from] process::Error),

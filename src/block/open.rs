@@ -36,7 +36,7 @@ pub enum Error {
     #[diagnostic(help("'lsblk' lists those of this host"))]
     MissingDisk { path: PathBuf },
     #[error("'{path}' is {kind}")]
-    #[diagnostic(help("a block device needs an image file or a disk"))]
+    #[diagnostic(help("give an image file or a disk"))]
     NotDisk { path: PathBuf, kind: &'static str },
     #[error("user {user} may not read and write '{path}', which belongs to {owner}")]
     #[diagnostic(help("change its owner or mode (chown, chmod), or run tender as another user"))]
@@ -60,13 +60,15 @@ pub enum Error {
     #[diagnostic(help("'lsblk {}' shows by what", path.display()))]
     Mounted { path: PathBuf },
     #[error("'{path}' is in use by {owner}")]
-    #[diagnostic(help("end that process, or copy the image"))]
+    #[diagnostic(help("end that process, or give each unikernel its own image"))]
     InUse { path: PathBuf, owner: Owner },
     #[error("'{path}' is in use by another process")]
-    #[diagnostic(help("end that process ('lslocks' as root shows it), or copy the image"))]
+    #[diagnostic(help(
+        "find that process with 'lslocks' as root and end it, or give each unikernel its own image"
+    ))]
     InUseBySomebody { path: PathBuf },
     #[error("'{path}' is in use by {device}")]
-    #[diagnostic(help("unmount it and 'losetup -d {}', or copy the image", device.display()))]
+    #[diagnostic(help("unmount that device and 'losetup -d {}', or use another image", device.display()))]
     Loop { path: PathBuf, device: PathBuf },
     #[error("'{path}' is given to two block devices")]
     #[diagnostic(help("give each its own image"))]

@@ -373,10 +373,7 @@ fn paths_that_are_no_image_are_named() {
     let directory = TempDir::new().unwrap();
     let path = directory.path();
     assert!(refused(&path.join("none"), None).contains("there is no file '"));
-    assert!(
-        refused(path, None)
-            .contains("is a directory; a block device needs an image file or a disk")
-    );
+    assert!(refused(path, None).contains("is a directory; give an image file or a disk"));
     assert!(refused(Path::new("/dev/null"), None).contains("is a character device"));
     assert!(refused(Path::new("/dev/null/x"), None).contains("cannot open '/dev/null/x'"));
     let _socket = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();

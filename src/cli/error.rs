@@ -156,10 +156,10 @@ pub enum Rule {
     ))]
     MemoryForm,
     #[error("too little memory")]
-    #[diagnostic(help("a guest has 2 MiB to 4 GiB, and a bare number counts MiB"))]
+    #[diagnostic(help("give 2M to 4G; a bare number counts MiB"))]
     MemoryTooSmall,
     #[error("too much memory")]
-    #[diagnostic(help("a guest has 2 MiB to 4 GiB, and a bare number counts MiB"))]
+    #[diagnostic(help("give 2M to 4G; a bare number counts MiB"))]
     MemoryTooLarge,
     #[error("too much memory, as a bare number counts MiB")]
     #[diagnostic(help("did you mean {0}M?"))]

@@ -42,7 +42,7 @@ pub enum Error {
     #[diagnostic(help("put {options} before the unikernel: arguments after it go to the guest"))]
     Misplaced { device: Device, options: String },
     #[error("device '{name}' shares its interface with another device")]
-    #[diagnostic(help("each needs its own"))]
+    #[diagnostic(help("give each its own"))]
     Shared { name: String },
     #[error("device '{name}': {error}")]
     #[diagnostic(forward(error))]

@@ -7,7 +7,7 @@ use super::Registry;
 use crate::report::counters::Count;
 use crate::report::log_lines;
 
-/// Passes every line of the summary to `write_line`, and the device that it is about.
+/// Passes each line of the summary to `write_line`, with the name of its device if it has one.
 pub(crate) fn summary(
     registry: &Registry,
     mut write_line: impl FnMut(Option<&str>, fmt::Arguments<'_>),
@@ -15,12 +15,16 @@ pub(crate) fn summary(
     write_line(None, format_args!("{}", Run(registry)));
     write_line(None, format_args!("console: {}", registry.console.read()));
     for net in &registry.nets {
-        let line = format_args!("{}: {}", net.interface, net.stats());
-        write_line(Some(&net.name), line);
+        write_line(
+            Some(&net.name),
+            format_args!("{}: {}", net.interface, net.stats()),
+        );
     }
     for block in &registry.blocks {
-        let line = format_args!("{}: {}", block.path, block.counters.read());
-        write_line(Some(&block.name), line);
+        write_line(
+            Some(&block.name),
+            format_args!("{}: {}", block.path, block.counters.read()),
+        );
     }
 }
 

@@ -58,7 +58,7 @@ pub enum Error {
     #[diagnostic(help("give each unikernel its own tap"))]
     InUseBySomebody { name: String },
     #[error("interface '{name}' is given twice, by another name or as a descriptor")]
-    #[diagnostic(help("each network device needs its own"))]
+    #[diagnostic(help("give each network device its own tap"))]
     GivenTwice { name: String },
     #[error("/dev/net/tun is missing")]
     #[diagnostic(help(

@@ -23,7 +23,7 @@ pub enum Error {
     #[diagnostic(help("try again when its writer is done"))]
     Changed,
     #[error("is a {0}")]
-    #[diagnostic(help("an hvt unikernel (usually NAME.hvt) was expected"))]
+    #[diagnostic(help("give an hvt unikernel (usually NAME.hvt)"))]
     NotAFile(&'static str),
     #[error("is a TOML file, not a unikernel")]
     #[diagnostic(help("to run the unikernel that it names: tender --config={}", path.display()))]

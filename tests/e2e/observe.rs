@@ -5,6 +5,7 @@ mod statistics;
 
 use std::fs;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use serde_json::Value;
 
-use crate::common::Need::Kvm;
+use crate::common::Need::{Kvm, Net};
+use crate::common::net::Tap;
 use crate::common::{self, Guest, LIMIT, full_pipe, run, schema, tender, text, unikernel};
 
 pub fn tests() -> Vec<Trial> {
@@ -23,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         trial!(sigusr1_during_a_start_does_no_harm, Kvm),
         trial!(messages_are_json, Kvm),
         trial!(json_names_device_and_cause, Kvm),
+        trial!(json_so_far_names_devices, Kvm, Net),
         trial!(a_run_has_a_name, Kvm),
         trial!(messages_have_priorities, Kvm),
         trial!(console_lines_have_timestamps, Kvm),
@@ -259,7 +262,6 @@ fn json_names_device_and_cause() {
     assert_eq!(about("device 'storage': ")["device"], "storage");
     assert_eq!(about(&format!("{}: ", text(&image)))["device"], "storage");
     assert!(about("sandbox: ")["device"].is_null());
-    so_far_names_the_device(&image);
     let failed = lines(&block(&directory.path().join("none")));
     let last = failed.last().unwrap();
     assert_eq!(
@@ -281,21 +283,38 @@ fn json_names_device_and_cause() {
     assert_eq!(lines(&output)[0]["cause"], "excess", "{output:#?}");
 }
 
-#[track_caller]
-fn so_far_names_the_device(image: &Path) {
-    let option = format!("--block:storage={}", text(image));
-    let options = ["-q", "--log-format=json", "--mem=4", &option];
-    let endless = ["numbered=18446744073709551615"];
-    let mut guest = Guest::start(&mut common::unikernel("block", &options, &endless));
-    guest.wait_for("wrote 1\n");
-    ask_until(&mut guest, &format!("so far: {}", text(image)));
-    guest.signal(libc::SIGKILL);
-    let output = guest.end();
-    let disk = format!("so far: {}: ", text(image));
-    for line in lines(&output) {
-        let is_about_disk = line["message"].as_str().unwrap().starts_with(&disk);
-        let device = is_about_disk.then_some("storage");
-        assert_eq!(line["device"].as_str(), device, "{line}");
+/// Of the lines of SIGUSR1, those about a device name it.
+fn json_so_far_names_devices() {
+    let directory = common::directory();
+    let image = directory.path().join("data.img");
+    fs::write(&image, [0; 4096]).unwrap();
+    let _tap = Tap::up("tap0", Ipv4Addr::new(10, 0, 0, 1));
+    for (program, device, source, arguments, first_line) in [
+        (
+            "block",
+            "block:storage",
+            text(&image),
+            "numbered=1000000000",
+            "wrote 1\n",
+        ),
+        ("net", "net:service", "tap0", "--ipv4=10.0.0.2/24", "net: "),
+    ] {
+        let option = format!("--{device}={source}");
+        let options = ["-q", "--log-format=json", "--mem=4", &option];
+        let mut guest = Guest::start(&mut common::unikernel(program, &options, &[arguments]));
+        guest.wait_for(first_line);
+        let beginning = format!("so far: {source}: ");
+        ask_until(&mut guest, &beginning);
+        guest.signal(libc::SIGKILL);
+        let (_, name) = device.split_once(':').unwrap();
+        for line in lines(&guest.end()) {
+            let is_about_it = line["message"].as_str().unwrap().starts_with(&beginning);
+            assert_eq!(
+                line["device"].as_str(),
+                is_about_it.then_some(name),
+                "{line}"
+            );
+        }
     }
 }
 

@@ -50,7 +50,9 @@ impl Processor for Vcpu {
             std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(nomem, nostack, preserves_flags));
         }
         if frequency == 0 {
-            Err(Error::CounterFrequency)
+            Err(Error::CounterFrequency {
+                fix: "update the firmware, which must set CNTFRQ_EL0",
+            })
         } else {
             Ok(frequency)
         }

@@ -30,9 +30,9 @@ pub enum Error {
     #[error("--engine=process: ptrace failed: {0}")]
     Registers(io::Error),
     #[error(
-        "signal {signal} killed the guest's process: another process sent it, or memory ran out"
+        "the guest's process was killed by signal {signal}, sent by another process or, for lack of memory or processor time, by the kernel"
     )]
-    #[diagnostic(help("see 'dmesg'"))]
+    #[diagnostic(help("see dmesg, or lower --mem"))]
     Killed { signal: c_int },
 }
 

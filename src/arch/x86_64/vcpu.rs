@@ -52,7 +52,9 @@ impl Processor for Vcpu {
     fn counter_frequency(&self) -> Result<u64, Error> {
         match self.engine.get_tsc_khz() {
             Ok(khz) if khz > 0 => Ok(u64::from(khz) * 1000),
-            _ => Err(Error::CounterFrequency),
+            _ => Err(Error::CounterFrequency {
+                fix: "run without KVM (--engine=process), or use another host",
+            }),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who may open an image, and who holds it.
+//! Owners and locks of images.
 
 use super::*;
 
@@ -114,7 +114,7 @@ fn the_process_that_holds_an_image_is_named() {
     let locker = Locker::of(&file);
     let expected = [
         format!("is in use by process {} (", locker.0),
-        "); end that process, or copy the image".into(),
+        "); end that process, or give each unikernel its own image".into(),
     ];
     // Until the other process holds the lock.
     let refusal = (0..500).find_map(|_| {

@@ -181,9 +181,9 @@ pub(in crate::cli) static OPTIONS: &[Spec] = &[
     },
     Spec {
         long: "timeout",
-        value: (Kind::Number, "TIME"),
+        value: (Kind::Number, "DURATION"),
         heading: "Limits",
-        help: "End the run after TIME (seconds, 5m or 1h); report where the guest was",
+        help: "End the run after DURATION (90, 5m or 1h); report where the guest was",
         set: |config, given| put(&mut config.limits.timeout, value::timeout(given)),
         ..OPTION
     },

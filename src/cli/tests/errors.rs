@@ -1,4 +1,4 @@
-//! Messages about a command line that is wrong.
+//! Messages about invalid command lines.
 
 use super::*;
 

@@ -331,7 +331,7 @@ fn two_devices_do_not_share_a_source() {
         );
         assert_eq!(
             Message::of(&error).to_string(),
-            "device 'wan' shares its interface with another device; each needs its own"
+            "device 'wan' shares its interface with another device; give each its own"
         );
     }
     assert!(

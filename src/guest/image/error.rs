@@ -16,10 +16,10 @@ pub enum Error {
     #[diagnostic(help("see dmesg for its disk"))]
     Io(#[from] io::Error),
     #[error("is empty")]
-    #[diagnostic(help("an hvt unikernel (an ELF file, usually NAME.hvt) was expected"))]
+    #[diagnostic(help("give an hvt unikernel (an ELF file, usually NAME.hvt)"))]
     Empty,
     #[error("is {0}, not an ELF file")]
-    #[diagnostic(help("an hvt unikernel (usually NAME.hvt) was expected"))]
+    #[diagnostic(help("give an hvt unikernel (usually NAME.hvt)"))]
     NotElf(&'static str),
     #[error("is truncated: its {what} needs {needed} bytes")]
     #[diagnostic(help("copy it again"))]

@@ -1,4 +1,4 @@
-//! What the host gives: huge pages and locked memory.
+//! Huge pages and locked memory.
 
 use super::*;
 

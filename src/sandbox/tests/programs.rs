@@ -1,4 +1,4 @@
-//! The programs of the filters: their length, and the answers of another compiler.
+//! The compiled filters: their length, and comparison with seccompiler.
 
 use super::*;
 

@@ -127,7 +127,7 @@ fn values_of_the_wrong_type_are_reported_with_their_position() {
         ),
         (
             "timeout = 1979-05-27",
-            "1:11: 'timeout' is a date or a time; expected a whole number or a string: TIME",
+            "1:11: 'timeout' is a date or a time; expected a whole number or a string: DURATION",
         ),
         (
             "lock-memory = 1",
@@ -173,7 +173,7 @@ fn values_that_options_refuse_are_reported_with_their_position() {
         ),
         (
             "# ü\nmem = 1 # ü",
-            "2:7: --mem=1: too little memory; a guest has 2 MiB to 4 GiB, and a bare number counts MiB",
+            "2:7: --mem=1: too little memory; give 2M to 4G; a bare number counts MiB",
         ),
         ("block = ''", "1:9: --block=: the path is empty"),
         ("verbose = 1\nquiet = true", "2:9: '-v' and '-q' conflict"),

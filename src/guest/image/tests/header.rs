@@ -74,7 +74,7 @@ fn an_empty_file_is_reported_as_empty() {
     assert!(matches!(Image::parse([].as_slice()), Err(Error::Empty)));
     assert_eq!(
         message_of(&[]),
-        "is empty; an hvt unikernel (an ELF file, usually NAME.hvt) was expected"
+        "is empty; give an hvt unikernel (an ELF file, usually NAME.hvt)"
     );
 }
 
@@ -107,7 +107,7 @@ fn the_kind_of_a_file_that_is_not_elf_is_reported() {
     }
     assert_eq!(
         message_of(b"#!/bin/sh\n"),
-        "is a script, not an ELF file; an hvt unikernel (usually NAME.hvt) was expected"
+        "is a script, not an ELF file; give an hvt unikernel (usually NAME.hvt)"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Which instructions store: the write bit of a page fault.
+//! The write bit of a page fault, by instruction.
 
 use super::*;
 
