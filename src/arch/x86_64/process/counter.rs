@@ -84,21 +84,26 @@ fn measured() -> u32 {
     if clock() == 0 {
         return 0;
     }
-    let mut measurement = Vec::new();
+    // Allocated once: every start makes the same system calls, however often it measures.
+    let [mut all, mut usual] = [(); 2].map(|()| Vec::with_capacity(MOST_READINGS));
     for nanoseconds in (0..TRIES).map(|doubled| MEASURE << doubled) {
-        measurement = readings(nanoseconds);
-        let usual = uninterrupted(&measurement);
-        if usual.len() >= LEAST_READINGS && span(&usual) >= span(&measurement) / 2.0 {
-            measurement = usual;
-            break;
+        read(&mut all, nanoseconds);
+        usual.clear();
+        usual.extend(uninterrupted(&all));
+        if usual.len() >= LEAST_READINGS && span(&usual) >= span(&all) / 2.0 {
+            return kilohertz(&usual);
         }
     }
-    (slope(&measurement) * 1e6).round() as u32
+    kilohertz(&all)
 }
 
-/// Reads both clocks for this time.
-fn readings(nanoseconds: u64) -> Vec<Reading> {
-    let mut readings = Vec::with_capacity(MOST_READINGS);
+fn kilohertz(readings: &[Reading]) -> u32 {
+    (slope(readings) * 1e6).round() as u32
+}
+
+/// Replaces `readings` by those of both clocks for this time, at most [`MOST_READINGS`].
+fn read(readings: &mut Vec<Reading>, nanoseconds: u64) {
+    readings.clear();
     let (start, before) = (clock(), now());
     while readings.len() < MOST_READINGS {
         let (first, time, last) = (now(), clock(), now());
@@ -112,15 +117,14 @@ fn readings(nanoseconds: u64) -> Vec<Reading> {
             break;
         }
     }
-    readings
 }
 
 /// Returns the readings that took about as long as the shortest.
-fn uninterrupted(readings: &[Reading]) -> Vec<Reading> {
+fn uninterrupted(readings: &[Reading]) -> impl Iterator<Item = Reading> {
     let shortest = readings.iter().map(|reading| reading.width).min();
     let usual = shortest.unwrap_or(0).saturating_mul(2);
-    let readings = readings.iter().filter(|reading| reading.width <= usual);
-    readings.copied().collect()
+    let readings = readings.iter().copied();
+    readings.filter(move |reading| reading.width <= usual)
 }
 
 /// Returns the nanoseconds between the first reading and the last.
